@@ -4,8 +4,7 @@ import { join } from "node:path";
 import { findNodeAtLocation, type Node, type ParseError, parse, parseTree } from "jsonc-parser";
 import { z } from "zod";
 import description from "../package.json" with { type: "json" };
-import { ownerToken } from "../src/shared/env-fields.ts";
-import { SECRET_VARIABLES } from "../src/shared/variables.ts";
+import { SECRET_VARIABLES, variables } from "../src/shared/variables.ts";
 import type { Check } from "./checks.ts";
 import { PROGRAM } from "./server.ts";
 import { keptVariables } from "./variables.ts";
@@ -243,7 +242,7 @@ function devVars(directory: string): Check {
   if (!existsSync(file)) return { name, verdict: "skipped", found: "there is none: npm start makes it" };
   const { SERVER_AUTH_TOKEN } = keptVariables(file);
   if (!SERVER_AUTH_TOKEN) return { name, verdict: "ok", found: "no token: npm start makes one" };
-  const { error } = ownerToken.safeParse(SERVER_AUTH_TOKEN);
+  const { error } = variables.SERVER_AUTH_TOKEN.schema.safeParse(SERVER_AUTH_TOKEN);
   if (!error) return { name, verdict: "ok", found: "its token is long enough" };
   const found = error.issues.map(({ message }) => message).join("; ");
   return {

@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { applyEdits, modify, parse } from "jsonc-parser";
 import { z } from "zod";
-import { SECRET_VARIABLES } from "../src/shared/variables.ts";
-import { hostName, variable, webOrigin } from "../src/shared/env-fields.ts";
+import { fromEnv } from "../src/shared/env-fields.ts";
+import { HIDDEN_VARIABLES, variables } from "../src/shared/variables.ts";
 import { quietWrangler } from "./bundle.ts";
 import { validate } from "./configuration.ts";
 import { CommandError, EXIT, STOP_SIGNALS } from "./exit.ts";
@@ -40,9 +40,6 @@ export interface Step {
 }
 
 const CONFIG = "wrangler.jsonc";
-
-/** Secrets that are taken from the environment of the command. AUTH_TOKENS holds hashes, and is nobody's business either. */
-const SECRETS = [...SECRET_VARIABLES, "AUTH_TOKENS"];
 
 export class Deployment {
   readonly steps: Step[] = [];
@@ -142,8 +139,8 @@ export class Deployment {
   /** @throws {CommandError} for what the server would refuse */
   #hosts(): { previewHost?: string | undefined; publicOrigin?: string | undefined } {
     const hosts = z.object({
-      previewHost: variable(z.string().transform(hostName)),
-      publicOrigin: variable(z.string().transform(webOrigin)),
+      previewHost: fromEnv(variables.PREVIEW_HOST.schema, undefined),
+      publicOrigin: fromEnv(variables.PUBLIC_ORIGIN.schema, undefined),
     });
     const { data, error } = hosts.safeParse(this.#options);
     if (data) return data;
@@ -199,7 +196,7 @@ export class Deployment {
   }
 
   #secretsPlan(): string {
-    const given = SECRETS.filter((name) => this.#options.env[name]?.trim());
+    const given = HIDDEN_VARIABLES.filter((name) => this.#options.env[name]?.trim());
     const made =
       "for a new server SERVER_AUTH_TOKEN (unless given) and LINK_KEY are made: npx wrangler secret list";
     return given.length === 0 ? made : `set ${given.join(", ")} of the environment; ${made}`;
@@ -209,7 +206,7 @@ export class Deployment {
   async #newSecrets(): Promise<Record<string, string>> {
     const { env, isAttended, say } = this.#options;
     const secrets: Record<string, string> = {};
-    for (const name of SECRETS) {
+    for (const name of HIDDEN_VARIABLES) {
       const value = env[name]?.trim();
       if (value) secrets[name] = value;
     }

@@ -4,11 +4,9 @@ import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "
 import { dirname } from "node:path";
 import { isDeepStrictEqual, parseEnv } from "node:util";
 import { makeDirectories } from "./directories.ts";
-import { SDK_VARIABLES, VARIABLES } from "../src/shared/variables.ts";
+import { OPERATOR_VARIABLES } from "../src/shared/variables.ts";
 import { UserError } from "./errors.ts";
 import { messageOf } from "../src/shared/text.ts";
-
-const NAMES: readonly string[] = [...VARIABLES, ...SDK_VARIABLES];
 
 export interface Variables {
   /** Given to the Worker over its configuration file. */
@@ -25,7 +23,7 @@ export interface Variables {
 export function readVariables(env: Readonly<Record<string, string | undefined>>, file: string): Variables {
   const kept = keptVariables(file);
   const values: Record<string, string> = { ...kept };
-  for (const name of NAMES) {
+  for (const name of OPERATOR_VARIABLES) {
     const value = env[name];
     if (value !== undefined && value.trim() !== "") values[name] = value;
   }
@@ -40,7 +38,7 @@ export function readVariables(env: Readonly<Record<string, string | undefined>>,
 
 /** Removes the Worker's variables, some of which are secrets, from the environment that child processes inherit. */
 export function forgetVariables(env: NodeJS.ProcessEnv): void {
-  for (const name of NAMES) delete env[name];
+  for (const name of OPERATOR_VARIABLES) delete env[name];
 }
 
 /** What a `.dev.vars` holds. @throws {UserError} when it cannot be read */

@@ -1,12 +1,15 @@
 /**
  * Generates files from the definitions of the tools: tests/definitions, the table in the README and docs/reference/tools.md; and from
- * those of the command line: docs/reference/cli.md; and from the names of tests: the tables of docs/internals/reliability.md.
+ * those of the command line: docs/reference/cli.md; from the names of tests: the tables of docs/internals/reliability.md; and from the
+ * table of variables: docs/reference/variables.md, .dev.vars.example and the questions of the Deploy button in package.json.
  * `npm run docs` writes them; with --check it only names those that are stale.
  * It is JavaScript because it runs in Node but imports modules that are typed for workerd.
  */
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { Client } from "@modelcontextprotocol/client";
 import { InMemoryTransport } from "@modelcontextprotocol/server";
+import { isDeepStrictEqual } from "node:util";
+import { applyEdits, modify } from "jsonc-parser";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { commandReference } from "../cli/docs.ts";
@@ -15,6 +18,7 @@ import { parseConfig } from "../src/shared/config.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
 import { SCOPES } from "../src/shared/principal.ts";
 import { TOOL_SETS } from "../src/shared/tool-sets.ts";
+import { GROUPS, VARIABLES } from "../src/shared/variables.ts";
 import { tools } from "../src/tools/index.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
@@ -176,6 +180,41 @@ put(
   "docs/internals/reliability.md",
   withBrokenThings(readFileSync(join(root, "docs/internals/reliability.md"), "utf8")),
 );
+
+/** A row of the reference. @param {[string, import("../src/shared/variables.ts").Variable]} entry */
+function variableRow([name, { docs, example, secret, fallback = "off", default: value }]) {
+  const meaning = `${docs}${secret === "value" ? " Secret." : ""}${example ? ` Example: \`${example}\`.` : ""}`;
+  return `| \`${name}\` | ${meaning} | ${value === undefined || Array.isArray(value) ? fallback : `\`${value}\``} |`;
+}
+
+const groups = Object.entries(GROUPS).map(([title, rows]) => {
+  const lines = Object.entries(rows).filter(([, { reader }]) => reader !== "local");
+  return `## ${title}\n\n| variable | meaning | without it |\n| --- | --- | --- |\n${lines.map(variableRow).join("\n")}\n`;
+});
+const variablesPage = readFileSync(join(root, "docs/reference/variables.md"), "utf8");
+put("docs/reference/variables.md", between(variablesPage, "variables", `\n${groups.join("\n")}`));
+
+const asked = VARIABLES.filter(([, { askAtDeploy }]) => askAtDeploy !== undefined);
+put(
+  ".dev.vars.example",
+  `# For the Deploy to Cloudflare button, which asks for these. For npm start: copy what you need into .dev.vars.\n\n${asked
+    .map(([name, { askAtDeploy }]) => `# ${askAtDeploy}\n${name}=\n`)
+    .join("")}`,
+);
+const questions = Object.fromEntries(
+  asked.map(([name, { askAtDeploy }]) => [name, { description: askAtDeploy }]),
+);
+const description = readFileSync(join(root, "package.json"), "utf8");
+if (!isDeepStrictEqual(JSON.parse(description).cloudflare.bindings, questions)) {
+  const formattingOptions = { insertSpaces: true, tabSize: 2 };
+  put(
+    "package.json",
+    applyEdits(
+      description,
+      modify(description, ["cloudflare", "bindings"], questions, { formattingOptions }),
+    ),
+  );
+}
 
 if (!check) {
   const bytes = Buffer.byteLength(JSON.stringify({ tools: definitions }));

@@ -4,7 +4,7 @@ import { arch, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import description from "../../package.json" with { type: "json" };
 import { makeDirectories } from "../directories.ts";
-import { SDK_VARIABLES, SECRET_VARIABLES, VARIABLES } from "../../src/shared/variables.ts";
+import { HIDDEN_VARIABLES, OPERATOR_VARIABLES, shownValue } from "../../src/shared/variables.ts";
 import { portOption, serverCommand } from "../command.ts";
 import { validate } from "../configuration.ts";
 import { localChecks } from "../machine.ts";
@@ -62,15 +62,12 @@ export const diagnose = serverCommand(
     note("It holds names of variables and of sandboxes, no values of secrets. Read it before you send it.");
   });
 
-/** Which variables of the Worker are set, and the values of those that are numbers, switches or levels. */
+/** Which variables of the Worker are set, and the values of those that are numbers or choices. */
 function variables(): Record<string, string> {
   const kept = existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
-  const set = [...VARIABLES, ...SDK_VARIABLES].flatMap((name): [string, string][] => {
+  const set = OPERATOR_VARIABLES.flatMap((name): [string, string][] => {
     const value = process.env[name]?.trim() || kept[name]?.trim();
-    if (!value) return [];
-    return [
-      [name, /^(\d+|on|off|full|allowlist|none|debug|info|warn|error|rpc)$/.test(value) ? value : "(set)"],
-    ];
+    return value ? [[name, shownValue(name, value)]] : [];
   });
   return Object.fromEntries(set);
 }
@@ -101,8 +98,7 @@ async function serverState(options: ServerOptions): Promise<object> {
 /** The bundle without any value that is known to be a secret, wherever it is. @param given the value of --token */
 function redacted(bundle: object, given: string | undefined): object {
   const kept = existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
-  // The hashes of AUTH_TOKENS are nobody else's business either.
-  const names = [...SECRET_VARIABLES, "AUTH_TOKENS", "SANDBOX_MCP_TOKEN"];
+  const names = [...HIDDEN_VARIABLES, "SANDBOX_MCP_TOKEN"];
   const values = names
     .flatMap((name) => [process.env[name], kept[name]])
     .concat(given)

@@ -1,6 +1,7 @@
 /** Authentication by the Authorization header: with static tokens of the configuration, or with OAuth access tokens. */
 import type { Refusal } from "../shared/responses.ts";
-import type { Config, Previous } from "../shared/config.ts";
+import type { Config } from "../shared/config.ts";
+import type { Previous } from "../shared/static-tokens.ts";
 import { ownerTokens } from "../shared/owner-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { PROCESS_LOOKUP_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";

@@ -1,16 +1,19 @@
 /** Schemas for values of variables. The message of an issue is the end of a sentence that begins with the variable's name. */
 import { z } from "zod";
-import { parseHostEntry } from "./network-policy.ts";
+import { MOST_HOSTS, parseHostEntry } from "./network-policy.ts";
 
 /**
  * An empty variable counts as unset, because `.dev.vars` and CI systems write it so. White space around a value is
  * removed: a secret piped into `wrangler secret put` ends with a newline, and no value here may begin or end with any.
  */
-export function variable<T extends z.ZodType<unknown, string>>(schema: T) {
+export function fromEnv<T>(schema: z.ZodType<T, string>, fallback: T | undefined) {
   const trimmed = z.string("must be a text variable").trim();
   return z.preprocess(
     (value) => (typeof value === "string" && value.trim() === "" ? undefined : value),
-    trimmed.pipe(schema).optional(),
+    trimmed
+      .pipe(schema)
+      .optional()
+      .transform((value) => value ?? fallback),
   );
 }
 
@@ -101,5 +104,47 @@ export function unique(values: readonly string[]): boolean {
 
 /** Text that can be the value of a header: a secret with other characters could never be sent. */
 export function headerValue() {
-  return z.string("is missing").regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces");
+  return visible("must be visible ASCII characters without spaces");
+}
+
+export function visible(message: string) {
+  return z.string("is missing").regex(/^[\x21-\x7e]+$/, message);
+}
+
+/** A moment with its time zone. @returns a schema for milliseconds since the epoch */
+export function time() {
+  return z.iso
+    .datetime({ offset: true, error: "must be a time with its zone, such as 2026-12-31T12:00:00Z" })
+    .transform((text) => Date.parse(text));
+}
+
+export function allowHosts<T extends z.ZodType<string[]>>(entries: T) {
+  return entries.refine((hosts) => hosts.length <= MOST_HOSTS, `must hold ${MOST_HOSTS} hosts at most`);
+}
+
+/** One of several words, in upper or lower case. A report may show it. */
+export function choice<const T extends string>(words: readonly T[]) {
+  const message = words.length === 2 ? `must be ${words.join(" or ")}` : `must be one of ${words.join(", ")}`;
+  return z.string().toLowerCase().pipe(z.enum(words, message)).meta({ isShowable: true });
+}
+
+/** A whole number of at least 1, as text. A report may show it. */
+export function count(max: number) {
+  const message = `must be a whole number from 1 to ${max}`;
+  return z
+    .string()
+    .regex(/^\d{1,9}$/, message)
+    .transform(Number)
+    .pipe(z.number().min(1, message).max(max, message))
+    .meta({ isShowable: true });
+}
+
+export function fromJSON(text: string, context: z.RefinementCtx): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // The parser's own message quotes the text.
+    context.addIssue({ code: "custom", message: "is not valid JSON" });
+    return z.NEVER;
+  }
 }

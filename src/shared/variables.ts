@@ -1,67 +1,436 @@
 /**
- * The names of the variables that configure the Worker; config.ts has their schemas. This file has no imports, so that
- * `npm start` can read it, too.
+ * The variables that configure the server, each written once. From this table come `Env`, the parser of config.ts, the reference in the
+ * docs, .dev.vars.example, the questions of the Deploy button, the names that `npm start` hands on, what is kept secret and what
+ * `diagnose` shows. After a change: `npm run docs`.
  */
-export const VARIABLES = [
-  "SERVER_AUTH_TOKEN",
-  "SERVER_AUTH_TOKEN_PREVIOUS",
-  "SERVER_AUTH_TOKEN_PREVIOUS_UNTIL",
-  "AUTH_TOKENS",
-  "ALLOWED_ORIGINS",
-  "PUBLIC_ORIGIN",
-  "PREVIEW_HOST",
-  "LINK_KEY",
-  "OAUTH_CLIENT_METADATA",
-  "GITHUB_CLIENT_ID",
-  "GITHUB_CLIENT_SECRET",
-  "GITHUB_ALLOWED_USERS",
-  "GITHUB_ALLOWED_ORG",
-  "GITHUB_URL",
-  "GITHUB_API_URL",
-  "ACCESS_TEAM_DOMAIN",
-  "ACCESS_AUDIENCE",
-  "ACCESS_CERTS_URL",
-  "LOG_LEVEL",
-  "RESULT_TTL_DAYS",
-  "RUN_LOG_MAX_MB",
-  "ANTHROPIC_API_KEY",
-  "CLAUDE_CODE_OAUTH_TOKEN",
-  "ANTHROPIC_UPSTREAM_URL",
-  "QUESTION_MODEL",
-  "MAX_TASK_TOKENS",
-  "TASK_ARCHIVE_MAX_MB",
-  "COMPONENTS",
-  "MAX_SANDBOXES",
-  "MAX_RUNNING_SANDBOXES",
-  "MAX_CONCURRENT_RUNS",
-  "MAX_RUN_SECONDS_PER_DAY",
-  "MAX_MODEL_TOKENS_PER_DAY",
-  "MAX_STORAGE_MB",
-  "SANDBOX_TTL_HOURS",
-  "WORKSPACE_SAVE",
-  "WORKSPACE_MAX_MB",
-  "MAX_WORKSPACES_MB",
-  "MAX_CHECKPOINTS",
-  "CHECKPOINT_TTL_DAYS",
-  "DEFAULT_REGION",
-  "DEFAULT_INTERNET",
-  "MAX_INTERNET",
-  "ALLOW_HOSTS",
-  "SECRETS",
-  "MAX_WAIT_SECONDS",
-  "TOOLS",
-] as const;
+import { z } from "zod";
+import {
+  allowHosts,
+  anyOrigin,
+  baseURL,
+  choice,
+  count,
+  fromJSON,
+  headerValue,
+  hostEntry,
+  hostName,
+  list,
+  ownerToken,
+  time,
+  visible,
+  webOrigin,
+} from "./env-fields.ts";
+import { LOG_LEVELS } from "./log.ts";
+import { mountedDirectories } from "./mounts.ts";
+import { modelName } from "./names.ts";
+import { INTERNET } from "./network-policy.ts";
+import { REGIONS } from "./principal.ts";
+import { secretList } from "./secrets.ts";
+import { authTokens } from "./static-tokens.ts";
+import { TOOL_NAMES, wrongChoice } from "./tool-sets.ts";
 
-/** Those whose values are secrets: they belong into no file that others read. */
-export const SECRET_VARIABLES: readonly string[] = [
-  "SERVER_AUTH_TOKEN",
-  "SERVER_AUTH_TOKEN_PREVIOUS",
-  "LINK_KEY",
-  "GITHUB_CLIENT_SECRET",
-  "ANTHROPIC_API_KEY",
-  "CLAUDE_CODE_OAUTH_TOKEN",
-  "SECRETS",
-] satisfies (typeof VARIABLES)[number][];
+export interface Variable<T = unknown> {
+  /** Parses the text. The message of an issue is the end of a sentence that begins with the variable's name. */
+  schema: z.ZodType<T, string>;
+  default?: NoInfer<T> | undefined;
+  /** What happens without a value, in words. */
+  fallback?: string;
+  /** `value`: it belongs in no file that others read. `hashes`: it reveals no credential, and is still shown to nobody. */
+  secret?: "value" | "hashes";
+  /** Its sentence in docs/reference/variables.md, in Markdown. Links are relative to that page. */
+  docs: string;
+  example?: string;
+  /** The text of the Deploy button, which asks for the variables that have one. */
+  askAtDeploy?: string;
+  /** `sdk`: the Sandbox SDK reads it. `local`: `npm start` sets it itself, and no operator does. */
+  reader?: "sdk" | "local";
+  /** What has to be set beside it: one variable of each list. `why` ends the sentence of the error. */
+  needs?: readonly { oneOf: readonly string[]; why?: string }[];
+}
 
-/** Read by the Sandbox SDK itself. */
-export const SDK_VARIABLES = ["SANDBOX_TRANSPORT", "SANDBOX_LOG_LEVEL"] as const;
+type Defaulted<T> = Variable<T> & { default: NoInfer<T> };
+type Optional<T> = Variable<T> & { default?: undefined };
+
+function variable<T>(row: Defaulted<T>): Defaulted<T>;
+function variable<T>(row: Optional<T>): Optional<T>;
+function variable<T>(row: Variable<T>): Variable<T> {
+  return row;
+}
+
+const access = {
+  SERVER_AUTH_TOKEN: variable({
+    schema: ownerToken,
+    secret: "value",
+    fallback: "`npm start` generates one; elsewhere the owner cannot get in",
+    docs: "The owner's token, with all scopes: 16 characters or more, and random.",
+    askAtDeploy: "The owner's token: 16 characters or more, and random (openssl rand -hex 32)",
+  }),
+  SERVER_AUTH_TOKEN_PREVIOUS: variable({
+    schema: ownerToken,
+    secret: "value",
+    docs: "The owner's token before a [rotation](cli.md#tokens), accepted beside the new one.",
+  }),
+  SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: variable({
+    schema: time(),
+    fallback: "as long as `SERVER_AUTH_TOKEN_PREVIOUS` is set",
+    docs: "When the server stops accepting the previous token.",
+    example: "2026-12-31T12:00:00Z",
+  }),
+  AUTH_TOKENS: variable({
+    schema: z.string().transform(fromJSON).pipe(authTokens),
+    secret: "hashes",
+    docs: "More tokens, as JSON. `sha256` is the hash of the token. An entry may add `previous_sha256` and `previous_until` during a rotation, and `region`, `internet` and `allow_hosts` to replace the server's defaults.",
+    example: '[{"name", "sha256", "scopes"}]',
+  }),
+  ALLOWED_ORIGINS: variable({
+    schema: list(z.string().transform(anyOrigin)),
+    default: [],
+    fallback: "none; a server on loopback accepts loopback origins",
+    docs: "Origins of web pages that may call the server, separated by commas.",
+  }),
+};
+
+const addresses = {
+  PUBLIC_ORIGIN: variable({
+    schema: z.string().transform(webOrigin),
+    fallback: "on loopback, the origin of the request",
+    docs: "The origin by which clients reach the server. OAuth needs it.",
+    example: "https://sandbox.example.com",
+  }),
+  PREVIEW_HOST: variable({
+    schema: z.string().transform(hostName),
+    fallback: "`localhost` if the server is called by a loopback name; otherwise previews are off",
+    docs: "The host below which [previews](../guides/previews.md) have their addresses.",
+    example: "preview.example.com",
+  }),
+  LINK_KEY: variable({
+    schema: ownerToken,
+    secret: "value",
+    fallback: "derived from `SERVER_AUTH_TOKEN`, else from `GITHUB_CLIENT_SECRET`",
+    docs: "Signs links to files and addresses of previews. A new key ends all of them.",
+    askAtDeploy: "The key that signs links and previews (openssl rand -hex 32)",
+  }),
+};
+
+const signIn = {
+  OAUTH_CLIENT_METADATA: variable({
+    schema: choice(["on", "off"]),
+    fallback: "`on`, except on loopback",
+    docs: "Whether OAuth clients may identify themselves by a metadata document (`on`, `off`).",
+  }),
+  GITHUB_CLIENT_ID: variable({
+    schema: visible("must be visible ASCII characters"),
+    docs: "Turns on [sign-in with GitHub](../internals/security.md#who-somebody-is): the client ID of an OAuth app.",
+    needs: [
+      { oneOf: ["GITHUB_CLIENT_SECRET"] },
+      { oneOf: ["GITHUB_ALLOWED_USERS", "GITHUB_ALLOWED_ORG"], why: ": who may sign in" },
+    ],
+  }),
+  GITHUB_CLIENT_SECRET: variable({
+    schema: visible("must be visible ASCII characters"),
+    secret: "value",
+    docs: "The client secret of the OAuth app.",
+    needs: [{ oneOf: ["GITHUB_CLIENT_ID"] }],
+  }),
+  GITHUB_ALLOWED_USERS: variable({
+    schema: list(
+      z
+        .string()
+        .toLowerCase()
+        .regex(/^(?:[a-z0-9][a-z0-9_-]{0,63}|id:[1-9][0-9]{0,18})$/, "must be a login or id:<number>"),
+    ),
+    default: [],
+    fallback: "nobody",
+    docs: "Who may sign in with GitHub: logins and account numbers, separated by commas.",
+    example: "octocat, id:583231",
+    needs: [{ oneOf: ["GITHUB_CLIENT_ID"] }],
+  }),
+  GITHUB_ALLOWED_ORG: variable({
+    schema: z
+      .string()
+      .toLowerCase()
+      .regex(/^[a-z0-9][a-z0-9_-]{0,63}$/, "must be the login of an organisation"),
+    fallback: "nobody",
+    docs: "The GitHub organisation whose active members may sign in.",
+    needs: [{ oneOf: ["GITHUB_CLIENT_ID"] }],
+  }),
+  GITHUB_URL: variable({
+    schema: z.string().transform(baseURL),
+    default: "https://github.com",
+    docs: "Where people sign in: another address for a GitHub Enterprise Server.",
+  }),
+  GITHUB_API_URL: variable({
+    schema: z.string().transform(baseURL),
+    default: "https://api.github.com",
+    docs: "The API of that GitHub.",
+  }),
+  ACCESS_TEAM_DOMAIN: variable({
+    schema: z
+      .string()
+      .transform((domain) => (domain.includes("://") ? domain : `https://${domain}`))
+      .transform(webOrigin),
+    docs: "Turns on [sign-in by Cloudflare Access](../internals/security.md#who-somebody-is): the team's domain.",
+    example: "team.cloudflareaccess.com",
+    needs: [{ oneOf: ["ACCESS_AUDIENCE"] }],
+  }),
+  ACCESS_AUDIENCE: variable({
+    schema: visible("must be the application's audience tag"),
+    docs: "The audience tag of the Access application.",
+    needs: [{ oneOf: ["ACCESS_TEAM_DOMAIN"] }],
+  }),
+  ACCESS_CERTS_URL: variable({
+    schema: z.string().transform(baseURL),
+    fallback: "the team's",
+    docs: "Where the keys are that Access signs with.",
+  }),
+};
+
+const model = {
+  ANTHROPIC_API_KEY: variable({
+    schema: headerValue(),
+    secret: "value",
+    fallback: "`execute_task` is not listed",
+    docs: "The model's key, for `execute_task`. It never enters a sandbox.",
+    askAtDeploy: "The model's key, for execute_task; it never enters a sandbox",
+  }),
+  CLAUDE_CODE_OAUTH_TOKEN: variable({
+    schema: headerValue(),
+    secret: "value",
+    docs: "A token instead of `ANTHROPIC_API_KEY`, which takes precedence.",
+  }),
+  ANTHROPIC_UPSTREAM_URL: variable({
+    schema: z.string().transform(baseURL),
+    default: "https://api.anthropic.com",
+    docs: "Where requests to the model go.",
+  }),
+  QUESTION_MODEL: variable({
+    schema: modelName(),
+    default: "claude-sonnet-5-5",
+    docs: "The model that writes programs for [questions](tasks.md#questions).",
+  }),
+  MAX_TASK_TOKENS: variable({
+    schema: count(999_999_999),
+    default: 5_000_000,
+    docs: "Tokens of the model that one task may use.",
+  }),
+  TASK_ARCHIVE_MAX_MB: variable({
+    schema: count(4096),
+    default: 256,
+    docs: "How much of a task's workspace is kept, in MiB.",
+  }),
+  COMPONENTS: variable({
+    schema: z
+      .string()
+      .regex(/^[\w.-]+(\/[\w.-]+)*\/?$/, "must be a prefix of the bucket such as components")
+      .transform((prefix) => prefix.replace(/\/$/, "")),
+    docs: "[Definitions of agents and commands](tasks.md#definitions-of-agents-and-commands) that tasks may name: a folder with `npm start`, a prefix of the bucket on Cloudflare.",
+  }),
+};
+
+const limits = {
+  MAX_SANDBOXES: variable({
+    schema: count(100_000),
+    default: 100,
+    docs: "Sandboxes of one principal. Background processes [count by their sandbox alone](../internals/security.md#what-the-quotas-count-and-what-they-do-not).",
+  }),
+  MAX_RUNNING_SANDBOXES: variable({
+    schema: count(100_000),
+    default: 10,
+    docs: "Containers of one principal that run at once. An idle one [makes room](../internals/security.md#containers-at-once).",
+  }),
+  MAX_CONCURRENT_RUNS: variable({
+    schema: count(10_000),
+    default: 50,
+    docs: "Runs of one principal at once.",
+  }),
+  MAX_RUN_SECONDS_PER_DAY: variable({
+    schema: count(100_000_000),
+    default: 86_400,
+    docs: "Seconds that all runs of one principal may take in a day (UTC).",
+  }),
+  MAX_MODEL_TOKENS_PER_DAY: variable({
+    schema: count(999_999_999),
+    default: 50_000_000,
+    docs: "Tokens of the model that the tasks of one principal may use in a day (UTC).",
+  }),
+  SANDBOX_TTL_HOURS: variable({
+    schema: count(87_600),
+    default: 168,
+    docs: "How long a sandbox may be idle before the server destroys it.",
+  }),
+};
+
+const network = {
+  DEFAULT_REGION: variable({
+    schema: choice(REGIONS),
+    fallback: "the platform chooses",
+    docs: "Where sandboxes are made on Cloudflare: a [location hint](configure.md#region).",
+  }),
+  DEFAULT_INTERNET: variable({
+    schema: choice(INTERNET),
+    fallback: "the value of `MAX_INTERNET`",
+    docs: "What a new sandbox [reaches](network.md): `full`, `allowlist` or `none`.",
+  }),
+  MAX_INTERNET: variable({
+    schema: choice(INTERNET),
+    default: "full",
+    docs: "The most that any sandbox may reach.",
+  }),
+  ALLOW_HOSTS: variable({
+    schema: allowHosts(list(z.string().transform(hostEntry))),
+    default: [],
+    fallback: "none",
+    docs: "The hosts of `allowlist`, separated by commas: names, `*.name`, `packages`. With `MAX_INTERNET=allowlist` no sandbox reaches others.",
+  }),
+  SECRETS: variable({
+    schema: z.string().transform(fromJSON).pipe(secretList),
+    secret: "value",
+    default: [],
+    fallback: "none",
+    docs: "[Keys that sandboxes use and never see](../guides/secrets.md), as JSON. The server adds each to requests to its hosts.",
+    example: '[{"name", "hosts", "header", "value"}]',
+  }),
+};
+
+const state = {
+  WORKSPACE_SAVE: variable({
+    schema: choice(["on", "off"]),
+    default: "on",
+    docs: "Whether [workspaces survive](workspaces.md) their containers (`on`, `off`).",
+  }),
+  WORKSPACE_MAX_MB: variable({
+    schema: count(10_000),
+    default: 1024,
+    docs: "How much of one workspace is saved, in MiB.",
+  }),
+  MAX_WORKSPACES_MB: variable({
+    schema: count(10_000_000),
+    default: 10_240,
+    docs: "Storage of one principal for saved workspaces, checkpoints, and archives of tasks and set-ups, in MiB.",
+  }),
+  MAX_CHECKPOINTS: variable({ schema: count(10_000), default: 100, docs: "Checkpoints of one principal." }),
+  CHECKPOINT_TTL_DAYS: variable({
+    schema: count(3650),
+    default: 30,
+    docs: "How long checkpoints are kept, and saved workspaces after their last use.",
+  }),
+};
+
+const runs = {
+  RESULT_TTL_DAYS: variable({
+    schema: count(3650),
+    default: 30,
+    docs: "How long results of runs are kept.",
+  }),
+  MAX_STORAGE_MB: variable({
+    schema: count(10_000_000),
+    default: 2048,
+    docs: "Storage of one principal for results, in MiB. Beyond it the [oldest results are deleted](runs.md#what-is-kept-and-when-it-is-safe).",
+  }),
+  RUN_LOG_MAX_MB: variable({
+    schema: count(1024),
+    default: 100,
+    docs: "How much of a run's output is kept, in MiB.",
+  }),
+  MAX_WAIT_SECONDS: variable({
+    schema: count(600),
+    // Common clients give up after 60 seconds, whatever the progress.
+    default: 50,
+    docs: "How long a call may wait for a run, up to 600. Use more than 50 only for clients that are known to wait so long.",
+  }),
+};
+
+const others = {
+  TOOLS: variable({
+    schema: list(z.string()).superRefine((words, { addIssue }) => {
+      const message = wrongChoice(words, TOOL_NAMES);
+      if (message) addIssue({ code: "custom", message });
+    }),
+    fallback: "all",
+    docs: "The tools that MCP offers: [names and sets](tools.md#fewer-tools), separated by commas. `?tools=` chooses from them.",
+  }),
+  LOG_LEVEL: variable({
+    schema: choice(LOG_LEVELS),
+    default: "info",
+    docs: "The log has lines from this level on: `debug`, `info`, `warn` or `error`.",
+  }),
+  SANDBOX_TRANSPORT: variable({
+    schema: choice(["http", "websocket", "rpc"]),
+    reader: "sdk",
+    fallback: "`rpc` in `wrangler.jsonc`",
+    docs: "How the Sandbox SDK reaches a container.",
+  }),
+  SANDBOX_LOG_LEVEL: variable({
+    schema: choice(LOG_LEVELS),
+    reader: "sdk",
+    fallback: "`error` in `wrangler.jsonc`",
+    docs: "The log level of the Sandbox SDK.",
+  }),
+  MOUNTED_DIRECTORIES: variable({
+    schema: z.string().transform(fromJSON).pipe(mountedDirectories),
+    reader: "local",
+    default: [],
+    docs: "The directories of `--mount`.",
+  }),
+  LOCAL_TOKEN_COMMAND: variable({
+    schema: z.string(),
+    reader: "local",
+    docs: "The command that prints the owner's token.",
+  }),
+};
+
+/** By the headings of the reference. */
+export const GROUPS = {
+  "Who may call": access,
+  Addresses: addresses,
+  "Sign-in": signIn,
+  "The model and tasks": model,
+  Limits: limits,
+  Network: network,
+  Workspaces: state,
+  Runs: runs,
+  "Tools and log": others,
+} satisfies Record<string, Record<string, Variable>>;
+
+export const variables = {
+  ...access,
+  ...addresses,
+  ...signIn,
+  ...model,
+  ...limits,
+  ...network,
+  ...state,
+  ...runs,
+  ...others,
+};
+
+export type VariableName = keyof typeof variables;
+
+type ValueOf<V> = V extends Defaulted<infer T> ? T : V extends Variable<infer T> ? T | undefined : never;
+
+/** The values of all variables, parsed. */
+export type Values = { [N in VariableName]: ValueOf<(typeof variables)[N]> };
+
+export const VARIABLES: [VariableName, Variable][] = Object.entries<Variable>(variables) as [
+  VariableName,
+  Variable,
+][];
+
+const namesOf = (isOne: (variable: Variable) => boolean): readonly string[] =>
+  VARIABLES.flatMap(([name, row]) => (isOne(row) ? name : []));
+
+/** The variables that an operator sets. */
+export const OPERATOR_VARIABLES = namesOf(({ reader }) => reader !== "local");
+
+/** The variables whose values are credentials. */
+export const SECRET_VARIABLES = namesOf(({ secret }) => secret === "value");
+
+/** The variables that no report shows and that a deployment stores as secrets. */
+export const HIDDEN_VARIABLES = namesOf(({ secret }) => secret !== undefined);
+
+/** The value as a report may show it: that of a valid number or choice, since other text may hold something private. */
+export function shownValue(name: string, value: string): string {
+  const row = VARIABLES.find(([known]) => known === name)?.[1];
+  const isShown = row?.secret === undefined && row?.schema.meta()?.isShowable === true;
+  return isShown && row.schema.safeParse(value).success ? value : "(set)";
+}

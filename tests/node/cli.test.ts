@@ -287,6 +287,24 @@ test.each([
   expect([code, stdout + stderr]).toEqual([64, expect.stringContaining(message)]);
 });
 
+test("diagnose shows numbers and choices, and no other text that looks like one", async () => {
+  const env = {
+    MAX_SANDBOXES: "7",
+    LOG_LEVEL: "Debug",
+    SANDBOX_TRANSPORT: "rpc",
+    MAX_CHECKPOINTS: "none",
+    GITHUB_CLIENT_ID: "20261122",
+    COMPONENTS: "full",
+  };
+  const { stdout } = await runHere(["diagnose", "--output", "-", "--json"], { env });
+  expect(JSON.parse(stdout).variables).toMatchObject({
+    ...env,
+    MAX_CHECKPOINTS: "(set)",
+    GITHUB_CLIENT_ID: "(set)",
+    COMPONENTS: "(set)",
+  });
+});
+
 test.each(["doctor", "diagnose"])("%s refuses a port that is none", async (name) => {
   const { code, stderr } = await runHere([name, "--port", "99999"]);
   expect([code, stderr]).toEqual([64, expect.stringContaining("a port number from 1 to 65535")]);

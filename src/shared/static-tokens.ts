@@ -1,0 +1,76 @@
+/** `AUTH_TOKENS`: tokens beside the owner's, of which the server knows the hashes only. */
+import { z } from "zod";
+import { allowHosts, hostEntry, time, unique } from "./env-fields.ts";
+import { INTERNET, type Internet } from "./network-policy.ts";
+import { REGIONS, type Region, type Scope, SCOPES, TOKEN_NAME } from "./principal.ts";
+
+/** A static token, of which the server knows the hash only. */
+export interface StaticToken {
+  name: string;
+  /** SHA-256 of the token's UTF-8 bytes, lower-case hexadecimal. */
+  sha256: string;
+  scopes: readonly Scope[];
+  /** The SHA-256 of the token that this one replaces. */
+  previous?: Previous | undefined;
+  /** Where its sandboxes are made. */
+  region?: Region | undefined;
+  /** The most that its sandboxes may reach. */
+  internet?: Internet | undefined;
+  allowHosts?: readonly string[] | undefined;
+}
+
+/** What was replaced by a rotation, and is accepted beside the new one. */
+export interface Previous {
+  value: string;
+  /** Milliseconds since the epoch from which it is refused; Infinity while the configuration has it. */
+  until: number;
+}
+
+export const authTokens = z
+  .array(
+    z
+      .strictObject(
+        {
+          name: z.string("is missing").regex(TOKEN_NAME, "must be 1 to 32 of a-z, 0-9 and -"),
+          sha256: tokenHash(),
+          scopes: z
+            .array(z.enum(SCOPES, `must be one of ${SCOPES.join(", ")}`), "must be a list of scopes")
+            .min(1, "must name at least one scope"),
+          previous_sha256: tokenHash().optional(),
+          previous_until: time().optional(),
+          region: z.enum(REGIONS, `must be one of ${REGIONS.join(", ")}`).optional(),
+          internet: z.enum(INTERNET, `must be one of ${INTERNET.join(", ")}`).optional(),
+          allow_hosts: allowHosts(
+            z.array(z.string("must be text").transform(hostEntry), "must be a list of hosts"),
+          ).optional(),
+        },
+        // The default message lists the unknown keys, and one could be a token pasted into the wrong place.
+        "must be an object of name, sha256, scopes, previous_sha256, previous_until, region, internet and allow_hosts, and nothing else",
+      )
+      .transform(({ allow_hosts, previous_sha256, previous_until, ...token }) => ({
+        ...token,
+        previous: previous(previous_sha256, previous_until),
+        allowHosts: allow_hosts,
+      })),
+    "must be a JSON list",
+  )
+  .refine((tokens) => unique(tokens.map((token) => token.name)), "must not use one name twice")
+  .refine(
+    // While a token is rotated, its entry may have the same hash twice.
+    (tokens) =>
+      unique(
+        tokens.flatMap(({ sha256, previous: { value = sha256 } = {} }) => [...new Set([sha256, value])]),
+      ),
+    "must not give one token two names",
+  );
+
+function tokenHash() {
+  return z
+    .string("is missing")
+    .regex(/^[0-9a-fA-F]{64}$/, "must be the SHA-256 of the token, 64 hexadecimal digits")
+    .toLowerCase();
+}
+
+export function previous(value: string | undefined, until = Infinity): Previous | undefined {
+  return value === undefined ? undefined : { value, until };
+}

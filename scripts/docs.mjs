@@ -1,7 +1,8 @@
 /**
  * Generates files from the definitions of the tools: tests/definitions, the table in the README and docs/reference/tools.md; and from
- * those of the command line: docs/reference/cli.md; from the names of tests: the tables of docs/internals/reliability.md; and from the
- * table of variables: docs/reference/variables.md, .dev.vars.example and the questions of the Deploy button in package.json.
+ * those of the command line: docs/reference/cli.md; from the names of tests: the tables of docs/internals/reliability.md; from limits in
+ * the code: docs/reference/limits.md; and from the table of variables: docs/reference/variables.md, .dev.vars.example and the
+ * questions of the Deploy button in package.json.
  * `npm run docs` writes them; with --check it only names those that are stale.
  * It is JavaScript because it runs in Node but imports modules that are typed for workerd.
  */
@@ -14,6 +15,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { commandReference } from "../cli/docs.ts";
 import { withBrokenThings } from "./broken-things.ts";
+import { limitsPage } from "./limits.mjs";
 import { parseConfig } from "../src/shared/config.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
 import { SCOPES } from "../src/shared/principal.ts";
@@ -128,7 +130,7 @@ that was talked into it cannot call what its client was not given. It is no wall
 another address lists more: that is what scopes are for. A wrong name is refused with the names that there are.
 
 The operator's \`TOOLS\` takes the same words. What it leaves out is neither listed nor called at any address, the [panel](panel.md)'s included, and without
-\`execute_task\` there is no \`POST /execute\` either; files by [HTTP](files.md) and [resources](resources.md) are no tools, and open to
+\`execute_task\` there is no \`POST /execute\` either; files by [HTTP](rest.md#files) and [resources](resources.md) are no tools, and open to
 who has their scopes. A tool that the scopes of a token never allow is not listed to it; a call of one is answered with
 status 403 and the scope that it needs.`;
 
@@ -175,6 +177,8 @@ put(
 
 const commands = readFileSync(join(root, "docs/reference/cli.md"), "utf8");
 put("docs/reference/cli.md", between(commands, "commands", `\n${commandReference()}\n`));
+
+put("docs/reference/limits.md", limitsPage());
 
 put(
   "docs/internals/reliability.md",

@@ -1,7 +1,7 @@
 /**
  * Checks what the documents refer to: links to files and to headings in them, `npm run` commands, commands of the command line
  * with their options, and the messages that docs/guides/troubleshoot.md quotes, which have to stand so in the code; tests that
- * docs/internals/security.md names, versions of clients, and exit statuses; and that the README links every page. Names what
+ * docs/internals/security.md names, versions of clients, and exit statuses; and that docs/README.md links every page. Names what
  * does not exist, and exits with 1 then.
  */
 import { execFileSync } from "node:child_process";
@@ -75,10 +75,10 @@ for (const path of documents) {
     problems.push(...wrongIn(words.trim()).map((problem) => `${path}: ${problem}`));
 }
 
-const index = read("README.md");
+const index = read("docs/README.md");
 for (const path of documents)
-  if (/^docs\/.+\.md$/.test(path) && !index.includes(`](${path}`))
-    problems.push(`README.md: no link to ${path}`);
+  if (/^docs\/.+\/.+\.md$/.test(path) && !index.includes(`](${path.replace("docs/", "")}`))
+    problems.push(`docs/README.md: no link to ${path}`);
 
 /** The code without the seams between pieces of a message. */
 const code = tracked

@@ -100,7 +100,7 @@ const addresses = {
   PREVIEW_HOST: variable({
     schema: z.string().transform(hostName),
     fallback: "`localhost` if the server is called by a loopback name; otherwise previews are off",
-    docs: "The host below which [previews](../guides/previews.md) have their addresses.",
+    docs: "The host below which [previews](previews.md) have their addresses.",
     example: "preview.example.com",
   }),
   LINK_KEY: variable({

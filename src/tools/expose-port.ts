@@ -86,6 +86,6 @@ function notConfigured(variable: string): ToolError {
   return new ToolError(
     "not_configured",
     `This server shows no previews: its variable ${variable} is not set.`,
-    "Tell the user: whoever runs the server sets it, as docs/guides/previews.md says. Within the sandbox the program can be reached with curl.",
+    "Tell the user: whoever runs the server sets it, as docs/guides/deploy.md says. Within the sandbox the program can be reached with curl.",
   );
 }

@@ -153,7 +153,7 @@ it("a client follows what a command prints while it runs", async () => {
     // The command goes on only after this has been read.
     let page = "";
     while (!page.includes(`line ${n}`)) {
-      page = textOf(await call(client, "get_result", { id, cursor }));
+      page = textOf(await call(client, "get_result", { id, cursor, wait_seconds: 1 }));
       expect(page).toContain("state: running");
       cursor = Number(/cursor (\d+)/.exec(page)?.[1]);
     }

@@ -45,24 +45,4 @@ describe("the server or a sandbox ends under a workspace", () => {
       await bed.close();
     }
   });
-
-  it("a container killed by hand: its workspace is back, and its neighbour's is not touched", async () => {
-    const bed = await startBed();
-    try {
-      await bed.sh("echo mine > file");
-      await bed.sh("echo other > file", { sandbox: "other" });
-      const changed = Date.now();
-      await until(async () => (await savedAt(bed, "default")) > changed - 3000);
-      process.kill(await bed.first("default"), "SIGKILL");
-      await until(async () => {
-        const { structured } = await bed.call("list_sandboxes");
-        const listed = structured.sandboxes as { name: string; state: string }[];
-        return listed.find(({ name }) => name === "default")?.state === "stopped";
-      });
-      expect(await bed.sh("cat file")).toBe("mine\n");
-      expect(await bed.sh("cat file", { sandbox: "other" })).toBe("other\n");
-    } finally {
-      await bed.close();
-    }
-  });
 });

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
-import { bundle, keyOf } from "../../cli/bundle.ts";
+import { bundle } from "../../cli/bundle.ts";
 import { UserError } from "../../cli/errors.ts";
 
 /** A Worker beside its configuration. Answers the configuration's path. */
@@ -13,22 +13,6 @@ function workerIn(directory: string, source: string): string {
   writeFileSync(join(directory, "main.js"), source);
   return config;
 }
-
-it("a build is kept until a source changes", async () => {
-  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-bundle-"));
-  const build = mkdtempSync(join(tmpdir(), "sandbox-mcp-bundle-"));
-  onTestFinished(() => [directory, build].forEach((path) => rmSync(path, { recursive: true, force: true })));
-  const config = workerIn(directory, "export default { fetch: () => new Response('first') };\n");
-  const key = keyOf(config);
-  const built = await bundle(config, build);
-  expect(String(built.modules[0]?.contents)).toContain("first");
-  expect(keyOf(config)).toBe(key);
-  // The second time it reads the very files of the first.
-  expect(await bundle(config, build)).toEqual(built);
-
-  writeFileSync(join(directory, "main.js"), "export default { fetch: () => new Response('second') };\n");
-  expect(String((await bundle(config, build)).modules[0]?.contents)).toContain("second");
-});
 
 it("a build that is kept has the settings of its configuration, and no secret of .dev.vars", async () => {
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-bundle-"));

@@ -20,9 +20,9 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { examplesOf } from "../../cli/command.ts";
 import { Progress, aligned, oneLine } from "../../cli/print.ts";
 import { leaves } from "../../cli/program.ts";
-import { endOfBefore, rotateNamed, rotateOwner, sha256 } from "../../cli/rotation.ts";
+import { rotateOwner } from "../../cli/rotation.ts";
 import { http } from "../../cli/mcp.ts";
-import { tokenBefore, VARIABLES_FILE } from "../../cli/server.ts";
+import { VARIABLES_FILE } from "../../cli/server.ts";
 import { writeVariables } from "../../cli/variables.ts";
 import { Keyboard } from "../../cli/terminal.ts";
 import { SCOPES } from "../../src/shared/principal.ts";
@@ -434,45 +434,6 @@ describe("token rotate", () => {
     expect(readFileSync(file, "utf8")).toContain("# mine");
   });
 
-  test("of a name changes its entry and no other", () => {
-    const other = { name: "other", sha256: "ab".repeat(32), scopes: ["tasks:run"] };
-    const own = { name: "ci", sha256: "cd".repeat(32), scopes: ["sandbox:read"], region: "weur" };
-    const { token, variables } = rotateNamed("ci", JSON.stringify([other, own]), UNTIL);
-    expect(JSON.parse(variables.AUTH_TOKENS ?? "")).toEqual([
-      other,
-      { ...own, sha256: sha256(token), previous_sha256: own.sha256, previous_until: UNTIL },
-    ]);
-    expect(() => rotateNamed("nobody", JSON.stringify([own]), UNTIL)).toThrow('no token "nobody"');
-  });
-
-  const PREVIOUS = { SERVER_AUTH_TOKEN_PREVIOUS: "the-token-before" };
-  const named = (rest: object) => ({ AUTH_TOKENS: JSON.stringify([{ name: "ci", sha256: "x", ...rest }]) });
-  test.each([
-    ["none", {}, undefined, undefined],
-    [
-      "one that has ended",
-      { ...PREVIOUS, SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: "2020-01-01T00:00:00Z" },
-      undefined,
-      undefined,
-    ],
-    [
-      "one",
-      { ...PREVIOUS, SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: "2999-01-01T00:00:00Z" },
-      undefined,
-      "until 2999-01-01T00:00:00Z",
-    ],
-    ["one without an end", PREVIOUS, undefined, "without an end"],
-    ["the owner's, not that name's", { ...PREVIOUS, ...named({}) }, "ci", undefined],
-    [
-      "that name's",
-      named({ previous_sha256: "y", previous_until: "2999-01-01T00:00:00Z" }),
-      "ci",
-      "until 2999-01-01T00:00:00Z",
-    ],
-  ])("knows which token before is still valid: %s", (_what, variables, name, end) => {
-    expect(endOfBefore(variables, name)).toBe(end);
-  });
-
   test("leaves a file alone that it cannot change safely", () => {
     const file = join(directory, "odd");
     writeFileSync(file, 'AUTH_TOKENS="[\n]"\n');
@@ -495,20 +456,6 @@ describe("token rotate", () => {
 });
 
 describe("while a rotation is under way, a server that was not started again", () => {
-  const soon = new Date(Date.now() + 3_600_000).toISOString();
-  const variables = {
-    SERVER_AUTH_TOKEN: "new",
-    SERVER_AUTH_TOKEN_PREVIOUS: "old",
-    SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: soon,
-  };
-
-  test("is known by the token before", () => {
-    expect(tokenBefore("new", variables)).toEqual({ tokenBefore: "old" });
-    expect(tokenBefore("another", variables)).toEqual({});
-    const over = { ...variables, SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: "2020-01-01T00:00:00Z" };
-    expect(tokenBefore("new", over)).toEqual({});
-  });
-
   test.each([
     ["old", ["Bearer new", "Bearer old"]],
     ["new", ["Bearer new", "Bearer new"]],

@@ -1,5 +1,4 @@
 /** The consent page in a real Chromium, against the Worker on loopback. Screenshots go to `SCREENSHOTS`, if that is set. */
-import { createServer } from "node:http";
 import { type Browser, type BrowserContext, devices, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { launchChromium, lowContrast } from "../setup/chromium.ts";
@@ -232,77 +231,6 @@ describe("the page", () => {
     await token(page).fill(OWNER_TOKEN);
     await approve(page).click();
     expect((await atCallback(page)).has("code")).toBe(true);
-  });
-
-  it("in two tabs is good in both", async () => {
-    const first = await open();
-    await visit(first);
-    const second = await context.newPage();
-    await visit(second, { client_name: "Another" });
-    for (const page of [first, second]) {
-      await token(page).fill(OWNER_TOKEN);
-      await approve(page).click();
-      expect((await atCallback(page)).has("code")).toBe(true);
-    }
-  });
-
-  it("cannot be framed by another site", async () => {
-    const page = await open();
-    const { client, redirect_uri } = await newClient();
-    const url = await client.authorizationURL({ redirect_uri });
-    const framing = createServer((_, response) => {
-      response.setHeader("content-type", "text/html");
-      response.end(`<iframe src="${url.replaceAll("&", "&amp;")}"></iframe>`);
-    });
-    await new Promise<void>((resolve) => framing.listen(0, "127.0.0.1", resolve));
-    const address = framing.address();
-    await page.goto(`http://localhost:${typeof address === "object" ? address?.port : ""}/`);
-    expect(complaints.join()).toMatch(/frame-ancestors|X-Frame-Options/);
-    expect(await page.frames()[1]?.getByRole("button").count()).toBe(0);
-    framing.close();
-  });
-
-  it("cannot be sent by another site's form", async () => {
-    const page = await open();
-    await visit(page);
-    const handle = await page.locator("input[name=handle]").inputValue();
-    const forging = createServer((_, response) => {
-      response.setHeader("content-type", "text/html");
-      response.end(`<form method="post" action="${server.origin}/authorize"><input name="handle" value="${handle}">
-<input name="decision" value="owner"><input name="scope" value="sandbox:read"><input name="token" value="${OWNER_TOKEN}"></form>
-<script>document.forms[0].submit()</script>`);
-    });
-    await new Promise<void>((resolve) => forging.listen(0, "127.0.0.1", resolve));
-    const address = forging.address();
-    const answered = page.waitForResponse(`${server.origin}/authorize`);
-    await page
-      .goto(`http://localhost:${typeof address === "object" ? address?.port : ""}/`)
-      .catch(() => undefined);
-    expect((await answered).status()).toBeGreaterThanOrEqual(400);
-    expect(page.url()).not.toContain("/callback");
-    forging.close();
-  });
-
-  it("runs no script, not even one that got into it", async () => {
-    const page = await open();
-    await visit(page);
-    const ran = await page.evaluate(() => {
-      const script = document.createElement("script");
-      script.textContent = "document.title = 'ran'";
-      document.body.append(script);
-      return document.title;
-    });
-    expect(ran).not.toBe("ran");
-  });
-
-  it("shows a client that lies about its name as text, in its place", async () => {
-    const page = await open({ viewport: PHONE });
-    const client_name = `<img src=x onerror="document.title='ran'">\u202eevil ${"W".repeat(300)}`;
-    await visit(page, { client_name });
-    expect(await page.locator("img").count()).toBe(0);
-    expect(await page.title()).not.toBe("ran");
-    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(PHONE.width);
-    await picture(page, "hostile-name");
   });
 
   it("shows all of it on a laptop's screen, with the token's field in focus", async () => {

@@ -67,20 +67,6 @@ describe("numbers", () => {
     );
     expect(await kernel.value("np.array([1, 2])")).toBe("array([1, 2])");
   });
-
-  it("keep their text beside a picture, as after sympy.init_printing", async () => {
-    const register = [
-      "import base64",
-      "png = base64.b64decode('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==')",
-      "formatters = get_ipython().display_formatter.formatters",
-      "formatters['image/png'].for_type(int, lambda n: png)",
-      "formatters['text/latex'].for_type(int, lambda n: f'${n}$')",
-    ];
-    await kernel.run(register.join("\n"));
-    const { results } = await kernel.run("6 * 7");
-    await kernel.run("formatters['image/png'].pop(int); formatters['text/latex'].pop(int);");
-    expect(results).toEqual([{ text: "42", latex: "$42$", png: expect.stringMatching(PNG) }]);
-  });
 });
 
 describe("pictures", () => {

@@ -42,14 +42,6 @@ describe("matplotlib", () => {
     },
   );
 
-  it("keeps to the format that was configured, and always has a picture", async () => {
-    await kernel.run("%matplotlib inline\n%config InlineBackend.figure_format = 'svg'");
-    const { results } = await kernel.run(PLOT);
-    expect(results).toEqual([
-      { svg: expect.stringContaining("<svg"), png: expect.stringMatching(/^iVBORw0K/) },
-    ]);
-  });
-
   it.each(["notebook", "widget", "qt", "tk"])(
     "is inline where a screen is asked for: %s",
     async (backend) => {
@@ -59,14 +51,6 @@ describe("matplotlib", () => {
       expect(results).toEqual([{ png: expect.stringMatching(/^iVBORw0K/) }]);
     },
   );
-
-  it("shows nothing for a program that %run runs later", async () => {
-    await kernel.run(`%matplotlib inline\n${PLOT}\nplt.show()`);
-    expect(await kernel.run("%run program.py")).toMatchObject({
-      stdout: { text: "the program\n" },
-      results: [],
-    });
-  });
 });
 
 describe("open", () => {
@@ -107,12 +91,6 @@ describe("magics", () => {
     expect(await kernel.value("ls")).toBe("3");
   });
 
-  it("set the precision of numbers", async () => {
-    expect(await kernel.value("%precision 3\n1 / 3")).toBe("0.333");
-    expect(await kernel.value("[1 / 3, 2]")).toBe("[0.333, 2]");
-    expect(await kernel.value("%precision\n0.5")).toBe("0.5");
-  });
-
   it.each(["%xmode Plain", "%colors NoColor", "%gui qt", "%edit program.py"])(
     "%s says why it has no effect",
     async (magic) => {
@@ -123,11 +101,6 @@ describe("magics", () => {
   it("show the last error again", async () => {
     await kernel.run("1 / 0");
     expect(await printed("%tb")).toMatch(/^Traceback[^]*<cell 2>[^]*1 \/ 0[^]*ZeroDivisionError/);
-  });
-
-  it("from __future__ count for the cells after it", async () => {
-    await kernel.run("from __future__ import annotations");
-    expect(await kernel.value("def f(a: undefined): pass\nf.__annotations__")).toBe("{'a': 'undefined'}");
   });
 });
 
@@ -160,15 +133,6 @@ describe("errors", () => {
     expect(await kernel.value("out.stdout.splitlines()[0]")).toBe("'said'");
     expect((await kernel.run("%%capture\nprint('said')")).stdout.text).toBe("");
     expect((await kernel.run("%%capture\nexit(4)")).exit).toBe(4);
-  });
-});
-
-describe("carets", () => {
-  it("stand under what failed, with and without a line feed at the end", async () => {
-    for (const end of ["", "\n"]) {
-      const { error } = await kernel.run(`a = 1\na + missing${end}`);
-      expect(error?.traceback.slice(-3, -1)).toEqual(["    a + missing", "        ^^^^^^^"]);
-    }
   });
 });
 

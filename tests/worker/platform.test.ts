@@ -1,8 +1,7 @@
 /** `ctx.container` on the local platform, as the SDK uses it: the same actor, a real sandbox. */
 import { env } from "cloudflare:workers";
 import { afterAll, describe, expect, it } from "vitest";
-import { Sandbox } from "../../local/worker.ts";
-import { actorOf, evict, inActor, owner } from "./support.ts";
+import { evict, inActor, owner } from "./support.ts";
 
 const used = new Set<string>();
 
@@ -29,26 +28,6 @@ afterAll(async () => {
 });
 
 describe("a sandbox", () => {
-  it("runs commands as root, in /workspace, on Linux", async () => {
-    expect(await output(sandboxNamed("exec"), "id -u; pwd; uname -s")).toBe("0\n/workspace\nLinux");
-  });
-
-  it("outlives the eviction of its actor", async () => {
-    const name = sandboxNamed("evicted");
-    await output(name, "echo kept > /workspace/file");
-    await evict(name);
-    expect(await isRunning(name)).toBe(true);
-    expect(await output(name, "cat /workspace/file")).toBe("kept");
-  });
-
-  it("is served by another control server after that was killed", async () => {
-    const name = sandboxNamed("matched");
-    await output(name, "echo kept > /tmp/file");
-    await output(name, "pkill -9 -x sbx-control");
-    const code = () => owner.call("run_code", { sandbox: name, code: "open('/tmp/file').read()" });
-    await expect.poll(async () => (await code()).text, { timeout: 20_000 }).toContain("kept");
-  });
-
   it("goes on when its first process is told from inside to end", async () => {
     const name = sandboxNamed("told");
     await output(name, "echo kept > /tmp/file");
@@ -67,25 +46,6 @@ describe("a sandbox", () => {
     await evict(name);
     await expect.poll(async () => await isRunning(name)).toBe(false);
     expect(await output(name, "echo new")).toBe("new");
-  });
-
-  it("stops at sleepAfter, and tells onStop", async () => {
-    const name = sandboxNamed("stopped");
-    await output(name, "echo lost > /tmp/file");
-    await inActor(name, async (sandbox) => await sandbox.onActivityExpired());
-    await expect.poll(async () => await isRunning(name), { timeout: 5000 }).toBe(false);
-    await expect
-      .poll(async () => (await inActor(name, (sandbox) => sandbox.getState())).status)
-      .toMatch(/^stopped/);
-    expect(await output(name, "ls /tmp/file")).toContain("No such file");
-  });
-
-  it("is gone after destroy", async () => {
-    const name = sandboxNamed("destroyed");
-    await output(name, "echo lost > /tmp/file");
-    await inActor(name, async (sandbox) => await sandbox.destroy());
-    expect(await isRunning(name)).toBe(false);
-    expect(await output(name, "ls /tmp/file")).toContain("No such file");
   });
 });
 
@@ -110,38 +70,6 @@ describe("a port", () => {
 });
 
 describe("outbound handlers", () => {
-  it("answer the hosts they are registered for, and know the sandbox", async () => {
-    const before = Sandbox.outboundByHost;
-    Sandbox.outboundByHost = {
-      ...before,
-      "probe.internal": async (request: Request, _env: unknown, context: { containerId: string }) =>
-        Response.json({
-          url: request.url,
-          method: request.method,
-          body: await request.text(),
-          id: context.containerId,
-        }),
-    };
-    const name = sandboxNamed("handlers");
-    const answer = await output(name, "curl -sS --noproxy '*' -d question http://probe.internal/a?b=c");
-    expect(JSON.parse(answer)).toEqual({
-      url: "http://probe.internal/a?b=c",
-      method: "POST",
-      body: "question",
-      id: (await actorOf(name)).id.toString(),
-    });
-    Sandbox.outboundByHost = before ?? {};
-  });
-
-  it("go on after an eviction", async () => {
-    Sandbox.outboundByHost = { "probe.internal": () => new Response("answered") };
-    const name = sandboxNamed("handlers-2");
-    expect(await output(name, "curl -sS http://probe.internal/")).toBe("answered");
-    await evict(name);
-    expect(await output(name, "curl -sS http://probe.internal/")).toBe("answered");
-    Sandbox.outboundByHost = {};
-  });
-
   it("that let everything pass lend a sandbox none of the Worker's reach", async () => {
     const engine = new URL(String(Reflect.get(env, "LOCAL_ENGINE_URL")));
     const name = sandboxNamed("pass");

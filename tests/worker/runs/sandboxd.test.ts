@@ -51,25 +51,6 @@ describe("a sandboxd that is killed", () => {
       stdout: "/tmp 1\n",
     });
   });
-
-  it("has a command that ended meanwhile", async () => {
-    const started = await run("echo begun; sleep 0.5; echo done; exit 5", {
-      session: "meanwhile",
-      wait_seconds: 0,
-    });
-    await says(idIn(started), "begun");
-    await kill();
-    expect((await owner.call("get_result", { id: idIn(started) })).structured).toMatchObject({
-      exit_code: 5,
-      stdout: "begun\ndone\n",
-    });
-  });
-});
-
-it("what copies an output may be held up: nothing is lost", async () => {
-  const command =
-    "sleep 0.2; pkill -STOP -x sbx-copy; echo late; (sleep 3; pkill -CONT -x sbx-copy) &>/dev/null </dev/null &";
-  expect((await run(command, { session: "held" })).structured).toMatchObject({ stdout: "late\n" });
 });
 
 describe("code in a kernel, when sandboxd is killed", () => {

@@ -110,45 +110,6 @@ describe("a body that is not JSON", () => {
   });
 });
 
-describe("JSON that is no message", () => {
-  it.each([
-    ["null"],
-    ["1"],
-    ['"x"'],
-    ["true"],
-    ["{}"],
-    ["[]"],
-    ["[null]"],
-    ["[[]]"],
-    ['{"jsonrpc":"1.0","id":1,"method":"x"}'],
-  ])("%s: 400 in JSON-RPC", async (body) => {
-    const response = await appWith()("/mcp", post(body));
-    expect(response.status).toBe(400);
-    expect(await response.json()).toMatchObject({ jsonrpc: "2.0", error: { code: expect.any(Number) } });
-  });
-
-  it.each(["[", '{"a":'])("%s nested a million times ends in an answer", async (open) => {
-    const close = open === "[" ? "]" : "}";
-    const deep = open.repeat(1_000_000) + "1" + close.repeat(1_000_000);
-    for (const body of [
-      deep,
-      JSON.stringify(call("add", { a: 1, b: 2, c: "DEEP" })).replace('"DEEP"', deep),
-    ]) {
-      const response = await appWith()("/mcp", post(body));
-      expect([200, 400]).toContain(response.status);
-      expect(await messages(response)).not.toEqual([]);
-    }
-  });
-
-  it("with calls of strange shapes is left to the handler", async () => {
-    for (const params of [null, [], "x", { name: 5 }, { name: ["add"] }, {}]) {
-      const response = await appWith()("/mcp", post({ jsonrpc: "2.0", id: 1, method: "tools/call", params }));
-      expect(response.status).toBeLessThan(500);
-      expect(JSON.stringify(await messages(response))).toMatch(/error/i);
-    }
-  });
-});
-
 function throwing(error: Error): () => never {
   return () => {
     throw error;

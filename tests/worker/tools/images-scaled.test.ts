@@ -83,132 +83,47 @@ async function expectShown(data: string | undefined, colours = QUARTERS, toleran
 const quarters = (width: number, height: number, save: string, mode = "RGB") =>
   `quarters(${width}, ${height}, "${mode}").save("picture", ${save})`;
 
-const LARGE: {
-  name: string;
-  make: string;
-  from: string;
-  to: string;
+interface Expected {
   colours?: number[][];
   tolerance?: number;
-}[] = [
-  { name: "PNG of 9,000 pixels", make: quarters(9000, 100, '"png"'), from: "9000 x 100", to: "8000 x 88" },
-  { name: "PNG of 20 MP", make: quarters(5000, 4000, '"png"'), from: "5000 x 4000", to: "1198 x 959" },
-  {
-    name: "PNG a little too large",
-    make: quarters(1100, 1050, '"png"'),
-    from: "1100 x 1050",
-    to: "1097 x 1047",
-  },
-  {
-    name: "grey PNG",
-    make: quarters(2000, 1500, '"png"', "L"),
-    from: "2000 x 1500",
-    to: "1238 x 928",
-    colours: GREYS,
-  },
-  {
-    name: "PNG of 16 bits",
-    make: 'open("picture", "wb").write(sixteen(2000, 1000))',
-    from: "2000 x 1000",
-    to: "1516 x 758",
-  },
-  {
-    name: "PNG with a palette",
-    make: quarters(2000, 1500, '"png"', "P"),
-    from: "2000 x 1500",
-    to: "1238 x 928",
-    tolerance: 60,
-  },
-  {
-    name: "PNG of 1 bit",
-    make: 'quarters(2000, 1500, colours=[(0, 0, 0), (255, 255, 255)] * 2).convert("1").save("picture", "png")',
-    from: "2000 x 1500",
-    to: "1238 x 928",
-    colours: [
-      [0, 0, 0],
-      [255, 255, 255],
-      [0, 0, 0],
-      [255, 255, 255],
-    ],
-  },
-  {
-    name: "PNG with transparency",
-    make: 'i = quarters(2000, 1500, "RGBA"); i.putalpha(128); i.save("picture", "png")',
-    from: "2000 x 1500",
-    to: "1238 x 928",
-    colours: [
-      [255, 127, 127],
-      [127, 207, 127],
-      [127, 127, 255],
-      [255, 255, 127],
-    ],
-  },
-  {
-    name: "grey PNG with transparency",
-    make: 'i = quarters(2000, 1500, "LA"); i.putalpha(128); i.save("picture", "png")',
-    from: "2000 x 1500",
-    to: "1238 x 928",
-    colours: [165, 174, 142, 240].map((grey) => [grey, grey, grey]),
-  },
-  {
-    name: "PNG of noise",
-    make: 'Image.frombytes("RGB", (1200, 1200), os.urandom(1200 * 1200 * 3)).save("picture", "png")',
-    from: "1200 x 1200",
-    to: "1072 x 1072",
-    colours: [
-      [127, 127, 127],
-      [127, 127, 127],
-      [127, 127, 127],
-      [127, 127, 127],
-    ],
-    tolerance: 128,
-  },
-  { name: "JPEG of 20 MP", make: quarters(5000, 4000, '"jpeg"'), from: "5000 x 4000", to: "1198 x 959" },
-  {
-    name: "progressive JPEG of 12 MP",
-    make: quarters(4000, 3000, '"jpeg", progressive=True'),
-    from: "4000 x 3000",
-    to: "1238 x 928",
-  },
-  {
-    name: "JPEG of one column",
-    make: 'Image.new("RGB", (1, 12000), (0, 0, 255)).save("picture", "jpeg")',
-    from: "1 x 12000",
-    to: "1 x 8000",
-    colours: Array.from({ length: 4 }, () => [0, 0, 255]),
-  },
-  { name: "CMYK JPEG", make: quarters(2000, 1500, '"jpeg"', "CMYK"), from: "2000 x 1500", to: "1238 x 928" },
-  {
-    name: "grey JPEG",
-    make: quarters(2000, 1500, '"jpeg"', "L"),
-    from: "2000 x 1500",
-    to: "1238 x 928",
-    colours: GREYS,
-  },
-  { name: "WebP", make: quarters(2000, 1500, '"webp"'), from: "2000 x 1500", to: "1238 x 928" },
-  {
-    name: "lossless WebP",
-    make: quarters(2000, 1500, '"webp", lossless=True'),
-    from: "2000 x 1500",
-    to: "1238 x 928",
-  },
-  {
-    name: "WebP with transparency",
-    make: 'i = quarters(2000, 1500, "RGBA"); i.putalpha(128); i.save("picture", "webp")',
-    from: "2000 x 1500",
-    to: "1238 x 928",
-    colours: [
-      [255, 127, 127],
-      [127, 207, 127],
-      [127, 127, 255],
-      [255, 255, 127],
-    ],
-  },
-  { name: "GIF", make: quarters(2000, 1500, '"gif"'), from: "2000 x 1500", to: "1238 x 928", tolerance: 60 },
+}
+
+/** Half through which one sees white. */
+const FADED = [
+  [255, 127, 127],
+  [127, 207, 127],
+  [127, 127, 255],
+  [255, 255, 127],
+];
+const fade = (format: string) =>
+  `i = quarters(2000, 1500, "RGBA"); i.putalpha(128); i.save("picture", "${format}")`;
+const noise = 'Image.frombytes("RGB", (1200, 1200), os.urandom(1200 * 1200 * 3)).save("picture", "png")';
+const column = 'Image.new("RGB", (1, 12000), (0, 0, 255)).save("picture", "jpeg")';
+const everywhere = (colour: number[]) => Array.from({ length: 4 }, () => colour);
+
+/** One of each way in which Pillow is asked for the colours; what decodes the files is Pillow's own. */
+const LARGE: [name: string, make: string, from: string, to: string, expected?: Expected][] = [
+  ["PNG of 9,000 pixels", quarters(9000, 100, '"png"'), "9000 x 100", "8000 x 88"],
+  ["PNG of 20 MP", quarters(5000, 4000, '"png"'), "5000 x 4000", "1198 x 959"],
+  ["PNG of 16 bits", 'open("picture", "wb").write(sixteen(2000, 1000))', "2000 x 1000", "1516 x 758"],
+  ["PNG with a palette", quarters(2000, 1500, '"png"', "P"), "2000 x 1500", "1238 x 928", { tolerance: 60 }],
+  ["PNG with transparency", fade("png"), "2000 x 1500", "1238 x 928", { colours: FADED }],
+  [
+    "PNG of noise",
+    noise,
+    "1200 x 1200",
+    "1072 x 1072",
+    { colours: everywhere([127, 127, 127]), tolerance: 128 },
+  ],
+  ["JPEG of one column", column, "1 x 12000", "1 x 8000", { colours: everywhere([0, 0, 255]) }],
+  ["CMYK JPEG", quarters(2000, 1500, '"jpeg"', "CMYK"), "2000 x 1500", "1238 x 928"],
+  ["grey JPEG", quarters(2000, 1500, '"jpeg"', "L"), "2000 x 1500", "1238 x 928", { colours: GREYS }],
+  ["WebP with transparency", fade("webp"), "2000 x 1500", "1238 x 928", { colours: FADED }],
+  ["GIF", quarters(2000, 1500, '"gif"'), "2000 x 1500", "1238 x 928", { tolerance: 60 }],
 ];
 
 describe("an image that is too large is shown smaller", () => {
-  it.each(LARGE)("$name", async ({ make, from, to, colours, tolerance }) => {
+  it.each(LARGE)("%s", async (_name, make, from, to, { colours, tolerance } = {}) => {
     expect((await run(make)).text).not.toContain("Error");
     const { content, isError } = await owner.call("read_file", { sandbox, path: "picture" });
     expect(isError, content[0]?.text).toBe(false);
@@ -225,13 +140,8 @@ describe("an image that is too large is shown smaller", () => {
 
   // What is to be seen is the same for each: the file holds it turned back.
   it.each([
-    [2, "FLIP_LEFT_RIGHT"],
     [3, "ROTATE_180"],
-    [4, "FLIP_TOP_BOTTOM"],
     [5, "TRANSPOSE"],
-    [6, "ROTATE_90"],
-    [7, "TRANSVERSE"],
-    [8, "ROTATE_270"],
   ])("upright, where its camera was held in another way: %d", async (orientation, back) => {
     const { text } = await run(`i = quarters(2000, 1500).transpose(Image.Transpose.${back})
 exif = Image.Exif(); exif[274] = ${orientation}

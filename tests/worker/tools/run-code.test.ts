@@ -129,22 +129,9 @@ describe("rich results", () => {
     expect(content.filter(({ type }) => type === "image")).toHaveLength(2);
   });
 
-  it("of matplotlib are an image block", async () => {
-    const { content } = await run("import matplotlib.pyplot as plt\nplt.plot([1, 2, 3])\nplt.show()");
-    const image = content.find(({ type }) => type === "image");
-    expect(image?.mimeType).toBe("image/png");
-    expect([...Uint8Array.fromBase64(image?.data ?? "").subarray(1, 4)]).toEqual([0x50, 0x4e, 0x47]);
-  });
-
   it("of PIL are an image block", async () => {
     const { content } = await run("from PIL import Image\nImage.new('RGB', (8, 8), 'red')");
     expect(content.filter(({ type }) => type === "image")).toHaveLength(1);
-  });
-
-  it("of pandas are readable", async () => {
-    const result = await text("import pandas as pd\npd.DataFrame({'name': ['a', 'b'], 'n': [1, 22]})");
-    expect(result).toMatch(/name\s+n\n0\s+a\s+1\n1\s+b\s+22/);
-    expect(result).not.toContain("<table");
   });
 
   it("too large to be shown are said to be", async () => {
@@ -220,13 +207,6 @@ describe("a kernel that dies", () => {
       /died: the code ended its process, or it ran out of memory\. Its variables and imports are gone/,
     );
     expect(await text("1 + 1", { context: "dies" })).toBe("result: 2");
-  });
-
-  it("of memory is answered, and the sandbox goes on", async () => {
-    const code =
-      "import resource\nresource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20))\nb = bytearray(2 << 30)";
-    expect(await text(code, { context: "memory" })).toMatch(/MemoryError|died/);
-    expect(await text("1 + 1", { context: "memory-2" })).toBe("result: 2");
   });
 
   it("leaves the others alone", async () => {

@@ -1,6 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { SANDBOXD_PORT, TOKEN_HEADER } from "../../../container/sandboxd/protocol.ts";
-import { ORIGIN, inActor, owner, sh, until } from "../support.ts";
+import { ORIGIN, owner, sh } from "../support.ts";
 
 const sandbox = "write";
 
@@ -182,120 +181,6 @@ describe("write_file", () => {
     expect(response.status).toBe(413);
     expect(await response.text()).toContain("append");
     expect(ORIGIN).toContain("https://");
-  });
-
-  it("says that the disk is full, and changes nothing", async () => {
-    const full = "write-full";
-    await sh(
-      full,
-      "echo old >small; head -c 100000 /dev/zero >large; dd if=/dev/zero of=fill bs=1M 2>/dev/null; dd if=/dev/zero of=fill2 bs=1 2>/dev/null; true",
-    );
-    for (const [path, size] of [
-      ["small", 20_000],
-      ["large", 200_000],
-      ["new", 3_000_000],
-    ] as const)
-      for (const append of [false, true]) {
-        const result = await owner.call("write_file", {
-          sandbox: full,
-          path,
-          content: "x".repeat(size),
-          append,
-        });
-        expect(result).toMatchObject({
-          isError: true,
-          text: expect.stringMatching(/No space left.*Delete files/s),
-        });
-      }
-    expect(await sh(full, "cat small; stat -c %s large; ls -A")).toBe(
-      "old\n100000\nfill\nfill2\nlarge\nsmall\n",
-    );
-    await sh(full, "rm fill");
-    expect(
-      (await owner.call("write_file", { sandbox: full, path: "new", content: "x".repeat(3_000_000) }))
-        .isError,
-    ).toBe(false);
-    await owner.call("destroy_sandbox", { sandbox: full });
-  });
-});
-
-describe("a sandboxd that is killed at a write", () => {
-  /** Kills it again and again, from a command that the next sandboxd takes over. */
-  const kill = (name: string, times: number) =>
-    owner.call("run_command", {
-      sandbox: name,
-      command: `for i in $(seq ${times}); do sleep 0.07; pkill -9 -x sbxd; done; true`,
-      session: "killer",
-    });
-
-  it("leaves the old content or the new, and nothing else; each append is done once", async () => {
-    const killed = "write-killed";
-    await sh(killed, "echo old >file; chmod 640 file; : >appended");
-    const killer = kill(killed, 30);
-    let size = 0;
-    for (let n = 0; n < 12; n++) {
-      const content = String.fromCharCode(97 + n).repeat(n % 2 ? 10_000 : 2_000_000);
-      const results = await Promise.all([
-        owner.call("write_file", { sandbox: killed, path: "file", content }),
-        owner.call("write_file", { sandbox: killed, path: "appended", content, append: true }),
-      ]);
-      for (const { text } of results) expect(text).toMatch(/bytes (written|appended) to/);
-      size += content.length;
-      expect(results[1].structured).toMatchObject({ size });
-      const read = await owner.call("read_file", { sandbox: killed, path: "file", limit: 1 });
-      expect(read.text).toContain(content.slice(0, 1000));
-    }
-    await killer;
-    expect(await sh(killed, "stat -c '%a %s' file appended; ls -A")).toBe(
-      `640 10000\n644 ${size}\nappended\nfile\n`,
-    );
-    expect(await sh(killed, "tr -d '\\n' <appended | fold -w 1000 | uniq -c | wc -l")).toBe("12\n");
-    await owner.call("destroy_sandbox", { sandbox: killed });
-  });
-
-  it("finishes what was complete and removes what was not, at each step that it can be killed at", async () => {
-    const steps = "write-steps";
-    await sh(
-      steps,
-      "for n in 1 2 3 4; do echo old >$n; echo temporary >.sandbox-mcp.$n; done; rm .sandbox-mcp.4",
-    );
-    const note = (n: number, size?: number) =>
-      JSON.stringify({
-        temporary: `/workspace/.sandbox-mcp.${n}`,
-        target: `/workspace/${n}`,
-        written: size && { size },
-      });
-    await sh(
-      steps,
-      // Content on its way; content complete, not moved; a note that is cut; content moved, not answered.
-      `cd /var/lib/sandbox-mcp/writes; echo '${note(1)}' >1; echo '${note(2, 10)}' >2; echo '${note(3).slice(0, 20)}' >3; echo '${note(4, 4)}' >4; cd /workspace`,
-    );
-    await kill(steps, 1);
-    await until(async () => (await sh(steps, "cat 2")) === "temporary\n");
-    expect(await sh(steps, "cat 1 3 4; ls -A /workspace; ls -A /var/lib/sandbox-mcp/writes")).toBe(
-      "old\nold\nold\n.sandbox-mcp.3\n1\n2\n3\n4\n2\n4\n",
-    );
-    await owner.call("destroy_sandbox", { sandbox: steps });
-  });
-
-  it("after an append was done, before its answer was read, does not do it twice for the call that comes again", async () => {
-    const again = "append-again";
-    const append = (content: string, id: string) =>
-      inActor(again, async (_sandbox, { container, storage }) => {
-        const url = `http://sandboxd/files?path=/workspace/log&append=1&id=${id}`;
-        const headers = { [TOKEN_HEADER]: storage.kv.get<string>("sandboxd:token") ?? "" };
-        const request = new Request(url, { method: "PUT", body: content, headers });
-        return (await container?.getTcpPort(SANDBOXD_PORT).fetch(request))?.json();
-      });
-    const id = "3f2b9c1e-0000-4000-8000-000000000001";
-    await sh(again, "echo zero >log");
-    expect(await append("one\n", id)).toEqual({ size: 9 });
-    expect(await append("one\n", id)).toEqual({ size: 9 });
-    await kill(again, 1);
-    expect(await append("one\n", id)).toEqual({ size: 9 });
-    expect(await append("one\n", id.replace("1e", "2e"))).toEqual({ size: 13 });
-    expect(await sh(again, "cat log; ls -A")).toBe("zero\none\none\nlog\n");
-    await owner.call("destroy_sandbox", { sandbox: again });
   });
 });
 

@@ -45,18 +45,6 @@ async function afterCrash(world: World): Promise<Record<string, string>> {
 }
 
 describe("a workspace", () => {
-  it("is back in the next container, and the next answer says so", () =>
-    inWorld(async (world) => {
-      await prepare(world);
-      expect(world.notice.takeNotice()).toBeUndefined();
-      world.write("late", "lost");
-      expect(await afterCrash(world)).toEqual({ kept: "first" });
-      expect(world.notice.takeNotice()).toMatch(
-        /^The sandbox was restarted: \/workspace is back as it was saved at 20\S+Z \(1 files, 5 bytes\)\. Processes, kernel state and files elsewhere are gone, and what changed there since\.$/,
-      );
-      expect(world.notice.takeNotice()).toBeUndefined();
-    }));
-
   it("says once what is not saved of it, and again what is missing when it is back", () =>
     inWorld(async (world) => {
       await prepare(world);
@@ -95,52 +83,6 @@ describe("a workspace", () => {
       expect(world.workspace.takeNotice()).toBeUndefined();
       await afterCrash(world);
       expect(world.notice.takeNotice()).toContain("not saved: sockets, pipes and devices: 1 (socket).");
-    }));
-
-  it("without a file costs nothing, and its loss is not said to be restored", () =>
-    inWorld(async (world) => {
-      await world.workspace.ready();
-      await world.workspace.save();
-      expect(world.steps.filter((name) => /bucket|Save/.test(name))).toEqual([]);
-      expect(await afterCrash(world)).toEqual({});
-      expect(world.notice.takeNotice()).toBe(
-        "The sandbox was restarted: its files, processes and kernel state are gone.",
-      );
-    }));
-
-  it("that has not changed moves nothing", () =>
-    inWorld(async (world) => {
-      await prepare(world);
-      world.steps.length = 0;
-      await world.workspace.save();
-      expect(world.steps).toEqual(["sandboxd plan"]);
-    }));
-
-  it("is saved once for many calls that want it saved at once, and holds what all of them wrote", () =>
-    inWorld(async (world) => {
-      await prepare(world);
-      world.steps.length = 0;
-      const saves = Array.from({ length: 10 }, (_, n) => {
-        world.write(`file-${n}`, "x");
-        return world.workspace.save();
-      });
-      await Promise.all(saves);
-      expect(world.steps.filter((name) => name === "sandboxd plan").length).toBeLessThanOrEqual(2);
-      expect(Object.keys(await afterCrash(world))).toHaveLength(11);
-    }));
-
-  it("of many objects comes back whole", () =>
-    inWorld(async (world) => {
-      await prepare(world);
-      const large = Array.from({ length: 900_000 }, (_, n) => `${n}`.padStart(9, "0")).join("\n");
-      world.write("large", large);
-      await world.workspace.save();
-      world.write("small", "x");
-      await world.workspace.save();
-      expect(world.steps.filter((name) => name === "bucket put").length).toBeGreaterThan(5);
-      const files = await afterCrash(world);
-      expect(files.large === large).toBe(true);
-      expect(files).toMatchObject({ kept: "first", small: "x" });
     }));
 
   it("keeps few packs however often it is saved, and all of its content", () =>
@@ -182,35 +124,6 @@ describe("a workspace", () => {
       });
     }));
 
-  it("stays as it was saved where R2 refuses, breaks off between two objects, or the account does not answer", async () => {
-    for (const broken of [
-      /bucket put/,
-      /account beginSave/,
-      /account commitSave/,
-      /sandboxd (pack|manifest|done)/,
-    ])
-      await inWorld(async (world) => {
-        await prepare(world);
-        world.write("late", "y".repeat(9_000_000));
-        let count = 0;
-        world.onStep = (step) => {
-          if (
-            step.when === "before" &&
-            broken.test(step.name) &&
-            count++ === (broken.source === "bucket put" ? 1 : 0)
-          )
-            throw new Error("it is not there");
-        };
-        await expect(world.workspace.save()).rejects.toThrow("could not be saved");
-        world.onStep = () => undefined;
-        // It is saved when it works again, and what was written for nothing is garbage.
-        const before = world.registry.current("a")?.id;
-        await world.workspace.save();
-        expect(world.registry.current("a")?.id).not.toBe(before);
-        expect(Object.keys(await afterCrash(world)).sort()).toEqual(["kept", "late"]);
-      });
-  });
-
   it("is not replaced, and nothing begins, where it cannot be restored; it is there when R2 is back", async () => {
     for (const broken of [/bucket get/, /account workspace/, /sandboxd (mark|restore|data)/])
       await inWorld(async (world) => {
@@ -243,87 +156,6 @@ describe("a workspace", () => {
       expect(await afterCrash(Object.assign(world, { onStep: () => undefined }))).toEqual({ kept: "first" });
     }));
 
-  it("is whole after an eviction at each step of a save: as before it, or as after it", async () => {
-    for (let at = 0, isOver = false; !isOver; at++)
-      await inWorld(async (world) => {
-        await prepare(world);
-        world.write("late", "second");
-        const evicted = evictAt(world, at);
-        const saved = world.workspace.save().then(
-          () => "saved",
-          () => "failed",
-        );
-        const how = await Promise.race([saved, evicted]);
-        isOver = how === "saved";
-        world.onStep = () => undefined;
-        // The container goes on under the next actor, which saves it.
-        await world.workspace.ready();
-        expect(Object.fromEntries(world.files)).toEqual({ kept: "first", late: "second" });
-        // Of half of them the container goes before that.
-        const later = at % 2 === 0 ? { late: "second", later: "third" } : {};
-        if (at % 2 === 0) {
-          world.write("later", "third");
-          await world.workspace.save();
-        }
-        expect(await afterCrash(world)).toMatchObject({ kept: "first", ...later });
-      });
-  });
-
-  it("is whole after an eviction at each step of a restore", async () => {
-    for (let at = 0, isOver = false; !isOver; at++)
-      await inWorld(async (world) => {
-        await prepare(world);
-        world.kill();
-        const evicted = evictAt(world, at);
-        const ready = world.workspace.ready().then(
-          () => "ready",
-          () => "failed",
-        );
-        const how = await Promise.race([ready, evicted]);
-        isOver = how === "ready";
-        world.onStep = () => undefined;
-        await world.workspace.ready();
-        expect(Object.fromEntries(world.files)).toEqual({ kept: "first" });
-        world.write("late", "second");
-        await world.workspace.save();
-        expect(await afterCrash(world)).toEqual({ kept: "first", late: "second" });
-      });
-  });
-
-  it("is restored once for all calls that come while its container starts", () =>
-    inWorld(async (world) => {
-      await prepare(world);
-      world.kill();
-      world.steps.length = 0;
-      const calls: Promise<void>[] = [];
-      world.onStep = ({ name, when }) => {
-        if (name === "start" && when === "after") calls.push(world.workspace.ready());
-      };
-      await world.workspace.ready();
-      await Promise.all(calls);
-      expect(world.steps.filter((step) => step === "start" || step === "sandboxd restore")).toEqual([
-        "start",
-        "sandboxd restore",
-      ]);
-    }));
-
-  it("of a sandbox that was destroyed while it was saved is gone", () =>
-    inWorld(async (world) => {
-      await prepare(world);
-      world.write("late", "x");
-      world.onStep = ({ name, when }) => {
-        if (name === "bucket put" && when === "after") {
-          world.registry.forget("a");
-          world.workspace.forget();
-          world.container = undefined;
-        }
-      };
-      await expect(world.workspace.save()).rejects.toThrow();
-      world.onStep = () => undefined;
-      await world.workspace.ready();
-      expect(world.files.size).toBe(0);
-    }));
-
   const isSavedToStop = async ({ workspace }: World) => {
     await workspace.saveToStop();
     return workspace.mayStop;
@@ -343,23 +175,6 @@ describe("a workspace", () => {
       world.onStep = () => undefined;
       expect(await isSavedToStop(world)).toBe(true);
       expect(Object.keys(await afterCrash(world)).sort()).toEqual(["kept", "late", "meanwhile"]);
-    }));
-
-  it("goes back to a checkpoint, and its state before can be gone back to", () =>
-    inWorld(async (world) => {
-      await prepare(world);
-      const { id } = await world.workspace.checkpoint("good");
-      world.write("kept", "broken");
-      const { before } = await world.workspace.goBack(id);
-      world.kill();
-      world.workspace.wentBack();
-      await world.workspace.ready();
-      expect(world.files.get("kept")).toBe("first");
-      await world.workspace.goBack(before?.id ?? "");
-      world.kill();
-      world.workspace.wentBack();
-      await world.workspace.ready();
-      expect(world.files.get("kept")).toBe("broken");
     }));
 
   it("does not go back where its state before cannot be saved", () =>
@@ -450,26 +265,6 @@ describe("a workspace", () => {
       });
   });
 
-  it("of ten forks of one checkpoint goes ten ways", () =>
-    inWorld(async (world) => {
-      await prepare(world);
-      const { id } = await world.workspace.checkpoint("start");
-      const forks = Array.from({ length: 10 }, (_, n) => world.sibling(`fork-${n}`));
-      for (const { sandbox } of forks) world.registry.fork(sandbox, id);
-      await Promise.all(
-        forks.map(async (fork) => {
-          await fork.workspace.ready();
-          expect(fork.notice.takeNotice()).toMatch(
-            /^The sandbox starts with \/workspace as it was saved at /,
-          );
-          fork.write("own", fork.sandbox);
-          await fork.workspace.save();
-        }),
-      );
-      for (const fork of forks) expect(await afterCrash(fork)).toEqual({ kept: "first", own: fork.sandbox });
-      expect(await afterCrash(world)).toEqual({ kept: "first" });
-    }));
-
   it("is not saved from a sandboxd that refers to packs it has not, nor restored by one that asks for them", () =>
     inWorld(async (world) => {
       const other = world.sibling("other");
@@ -498,41 +293,6 @@ describe("a workspace", () => {
       };
       await expect(world.workspace.ready()).rejects.toThrow("could not be restored");
     }));
-});
-
-/** An error as the SDK makes it for a container that does not start. */
-const sdkError = (why: string) =>
-  Object.assign(new Error(`Container failed to start: ${why}`), { code: "INTERNAL_ERROR" });
-const ENDED = sdkError("the container is not listening: it is not running");
-const FULL = sdkError("there is no container instance that can be provided");
-
-describe("a start that fails", () => {
-  /** Has starts fail with these errors, one after the other. */
-  function fail(world: World, ...errors: Error[]): void {
-    world.onStep = ({ name, when }) => {
-      const error = name === "start" && when === "before" ? errors.shift() : undefined;
-      if (error) throw error;
-    };
-  }
-  const starts = (world: World) => world.steps.filter((name) => name === "start").length;
-
-  it("is repeated when it was that of the container before, which ended meanwhile", () =>
-    inWorld(async (world) => {
-      fail(world, ENDED);
-      await world.workspace.ready();
-      expect(starts(world)).toBe(2);
-    }));
-
-  it.each([
-    ["again, for it is repeated once", [ENDED, ENDED], 2],
-    ["for another reason", [FULL], 1],
-  ])("is not repeated %s", (_why, errors, count) =>
-    inWorld(async (world) => {
-      fail(world, ...errors);
-      await expect(world.workspace.ready()).rejects.toThrow("Container failed to start");
-      expect(starts(world)).toBe(count);
-    }),
-  );
 });
 
 it("of more files than can be saved says so", async () => {

@@ -113,6 +113,10 @@ export const nastyValue: fc.Arbitrary<unknown> = fc.oneof(
     [[]],
     nested(500),
     JSON.parse('{"__proto__": {"polluted": 1}}'),
+    // What JavaScript cannot turn into a string, a number or a list.
+    { toString: null, valueOf: null },
+    { length: -1 },
+    { then: 1 },
   ),
   fc.array(nastyString, { maxLength: 3 }),
   fc.dictionary(nastyString, nastyString, { maxKeys: 3 }),

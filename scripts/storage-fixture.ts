@@ -1,0 +1,78 @@
+/**
+ * Writes tests/fixtures/storage/<commit>: what the server of a commit stores. Run it once for each commit that changes a schema, after
+ * the commit, as `node scripts/storage-fixture.ts <commit> [worktree]`; the upgrade test reads every folder that is there. Without a
+ * worktree of the commit, with its packages installed, it makes one and removes it.
+ */
+import { execFileSync, spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+
+interface Stored {
+  at: number;
+  actors: Record<string, { sql: string; keys: Record<string, unknown> }[]>;
+  objects: Record<string, string>;
+  answers: unknown;
+}
+
+const [commit, given] = process.argv.slice(2);
+if (!commit) throw new Error("Usage: node scripts/storage-fixture.ts <commit> [worktree]");
+const root = join(import.meta.dirname, "..");
+const folder = join(root, "tests/fixtures/storage");
+const short = execFileSync("git", ["rev-parse", "--short=7", commit], { cwd: root, encoding: "utf8" }).trim();
+const worktree = given ?? join(mkdtempSync(join(tmpdir(), "storage-fixture-")), short);
+
+/** What callers know an actor by: the sandbox, the principal, or the name of a counter. */
+function nameOf({ owner, principal, ...keys }: Record<string, unknown>): string {
+  if (typeof principal === "string") return principal;
+  if (owner) return (owner as { sandbox: string }).sandbox;
+  return "strangers:clear-at" in keys ? "owner" : "clients";
+}
+
+function write({ at, actors, objects, answers }: Stored): void {
+  const into = join(folder, short);
+  rmSync(into, { recursive: true, force: true });
+  mkdirSync(into, { recursive: true });
+  const keys: Record<string, unknown> = {};
+  for (const [kind, all] of Object.entries(actors))
+    for (const actor of all) {
+      const name = `${kind}.${nameOf(actor.keys)}`;
+      writeFileSync(join(into, `${name}.sql`), actor.sql);
+      keys[name] = actor.keys;
+    }
+  // Long texts are in the logs, of which there are hashes.
+  const brief = JSON.stringify(answers, (_key, value) =>
+    String(value).length > 2000 && typeof value === "string" ? "" : value,
+  );
+  const stored = { at, keys, objects, answers: JSON.parse(brief) as unknown };
+  writeFileSync(join(into, "stored.json"), `${JSON.stringify(stored, null, 2)}\n`);
+}
+
+const server = createServer(async (request, response) => {
+  write(JSON.parse(await text(request)));
+  response.end();
+}).listen(0, "127.0.0.1");
+await new Promise((resolve) => server.once("listening", resolve));
+const { port } = server.address() as AddressInfo;
+const run = (command: string, ...args: string[]) =>
+  new Promise<void>((resolve, reject) => {
+    const child = spawn(command, args, { cwd: worktree, stdio: "inherit" });
+    child.once("exit", (code) =>
+      code === 0 ? resolve() : reject(new Error(`${command} exited with ${code}`)),
+    );
+  });
+
+if (!given) execFileSync("git", ["worktree", "add", "--detach", worktree, commit], { cwd: root });
+try {
+  if (!given) await run("npm", "ci", "--no-audit", "--no-fund");
+  const scenario = readFileSync(join(folder, "scenario.ts"), "utf8");
+  const test = "tests/worker/account/storage-fixture.test.ts";
+  writeFileSync(join(worktree, test), scenario.replace("http://SINK", `http://127.0.0.1:${port}`));
+  await run("npx", "vitest", "run", test);
+} finally {
+  server.close();
+  if (!given) execFileSync("git", ["worktree", "remove", "--force", worktree], { cwd: root });
+}

@@ -21,6 +21,9 @@ import { createMCPServer } from "../src/server/mcp.ts";
 import { SCOPES } from "../src/shared/principal.ts";
 import { TOOL_SETS } from "../src/shared/tool-sets.ts";
 import { GROUPS, VARIABLES } from "../src/shared/variables.ts";
+import { ACCOUNT_SCHEMA } from "../src/storage/account-schema.ts";
+import { ATTEMPTS_SCHEMA } from "../src/storage/attempts-schema.ts";
+import { SANDBOX_SCHEMA } from "../src/storage/sandbox-schema.ts";
 import { tools } from "../src/tools/index.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
@@ -179,6 +182,25 @@ const commands = readFileSync(join(root, "docs/reference/cli.md"), "utf8");
 put("docs/reference/cli.md", between(commands, "commands", `\n${commandReference()}\n`));
 
 put("docs/reference/limits.md", limitsPage());
+/** The tables and keys of a database, as rows of one table. */
+function schemaTable({ tables, keys }) {
+  const rows = (prefix, all) =>
+    Object.entries(all).map(([name, { holds, kept }]) => `| ${prefix}\`${name}\` | ${holds} | ${kept} |`);
+  return [
+    "| table or key | holds | kept |",
+    "| --- | --- | --- |",
+    ...rows("", tables),
+    ...rows("key ", keys),
+  ].join("\n");
+}
+let storage = readFileSync(join(root, "docs/internals/storage.md"), "utf8");
+for (const [marker, schema] of Object.entries({
+  "sandbox-tables": SANDBOX_SCHEMA,
+  "account-tables": ACCOUNT_SCHEMA,
+  "attempts-tables": ATTEMPTS_SCHEMA,
+}))
+  storage = between(storage, marker, schemaTable(schema));
+put("docs/internals/storage.md", storage);
 
 put(
   "docs/internals/reliability.md",

@@ -32,6 +32,8 @@ import {
   workspacesPrefix,
 } from "./snapshot-registry.ts";
 import { type ListedSettings, SandboxRegistry } from "./sandbox-registry.ts";
+import { ACCOUNT_SCHEMA } from "../storage/account-schema.ts";
+import { migrate } from "../storage/migrations.ts";
 
 /** A sandbox as it is listed, but for the URLs of its previews and for what of its network the operator allows. */
 export interface SandboxRecord
@@ -88,6 +90,7 @@ export class Account extends DurableObject<Env> {
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
+    migrate(ctx.storage, ACCOUNT_SCHEMA);
     const { sql } = ctx.storage;
     const { limits, resultTTLDays, workspaces } = parseConfig(env);
     this.#sandboxes = new SandboxRegistry(sql);

@@ -9,6 +9,8 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
+import { ATTEMPTS_SCHEMA } from "../storage/attempts-schema.ts";
+import { migrate } from "../storage/migrations.ts";
 
 const SECOND = 1000;
 const HOUR = 3600 * SECOND;
@@ -54,13 +56,7 @@ export class Attempts extends DurableObject {
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
     this.#sql = ctx.storage.sql;
-    this.#sql.exec(
-      `CREATE TABLE IF NOT EXISTS sources (address TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_at INTEGER NOT NULL,
-         succeeded_at INTEGER NOT NULL) WITHOUT ROWID`,
-    );
-    this.#sql.exec(
-      "CREATE TABLE IF NOT EXISTS unapproved (number INTEGER PRIMARY KEY, client TEXT UNIQUE NOT NULL)",
-    );
+    migrate(ctx.storage, ATTEMPTS_SCHEMA);
   }
 
   /** A client was registered, which needs no credential. Answers which clients to remove for it. */

@@ -47,9 +47,6 @@ export class Previews {
 
   constructor(host: PreviewsHost) {
     this.#host = host;
-    host.sql.exec(
-      "CREATE TABLE IF NOT EXISTS previews (port INTEGER PRIMARY KEY, token TEXT NOT NULL, boot INTEGER NOT NULL, expires_at INTEGER NOT NULL, answered INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
-    );
   }
 
   /**

@@ -54,11 +54,6 @@ export class Quota {
   constructor(sql: SqlStorage, limits: Limits) {
     this.#sql = sql;
     this.#limits = limits;
-    sql.exec(
-      "CREATE TABLE IF NOT EXISTS leases (sandbox TEXT PRIMARY KEY, slots INTEGER NOT NULL, seconds INTEGER NOT NULL, until INTEGER NOT NULL, turn INTEGER NOT NULL) WITHOUT ROWID",
-    );
-    sql.exec("CREATE TABLE IF NOT EXISTS usage (day INTEGER PRIMARY KEY, seconds INTEGER NOT NULL)");
-    sql.exec("CREATE TABLE IF NOT EXISTS model_usage (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL)");
   }
 
   /** Takes back what a sandbox does not use. What it spent counts even when the settlement itself is out of date. */

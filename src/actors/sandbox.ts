@@ -74,6 +74,8 @@ import { Workspace } from "./workspace.ts";
 import { Retention } from "./retention.ts";
 import { type ArtifactRange, RunFiles, type RunFileStat } from "./run-files.ts";
 import { Storage } from "./storage.ts";
+import { migrate } from "../storage/migrations.ts";
+import { SANDBOX_SCHEMA } from "../storage/sandbox-schema.ts";
 
 /** What an actor's method answers: the outcome, and a notice when state was lost since the last answer. */
 export type Answer<T> = Outcome<T> & { notice?: string };
@@ -157,6 +159,7 @@ export class Sandbox extends BaseSandbox<Env> {
 
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
+    migrate(ctx.storage, SANDBOX_SCHEMA);
     const { kv, sql } = ctx.storage;
     const config = parseConfig(env);
     const keepMs = config.resultTTLDays * DAY_MS;

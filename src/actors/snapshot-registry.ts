@@ -120,7 +120,6 @@ export class SnapshotRegistry {
     this.#storage = storage;
     this.#limits = limits;
     this.#keepMs = ttlDays * DAY_MS;
-    for (const table of TABLES) storage.sql.exec(`CREATE TABLE IF NOT EXISTS ${table}`);
   }
 
   /** The state that a sandbox starts from. */
@@ -628,18 +627,6 @@ export function packPrefix(id: string): string {
 export function manifestPrefix(id: string): string {
   return `${id}/manifest.`;
 }
-
-const TABLES = [
-  "snapshots (id TEXT PRIMARY KEY, saved_at INTEGER NOT NULL, files INTEGER NOT NULL, bytes INTEGER NOT NULL, manifest_bytes INTEGER NOT NULL, left_out TEXT) WITHOUT ROWID",
-  "packs (id TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID",
-  "pack_refs (snapshot TEXT NOT NULL, pack TEXT NOT NULL, live INTEGER NOT NULL, PRIMARY KEY (snapshot, pack)) WITHOUT ROWID",
-  "workspaces (sandbox TEXT PRIMARY KEY, snapshot TEXT NOT NULL, created_at INTEGER NOT NULL, used_at INTEGER NOT NULL) WITHOUT ROWID",
-  "checkpoints (id TEXT PRIMARY KEY, sandbox TEXT NOT NULL, snapshot TEXT NOT NULL, label TEXT NOT NULL, automatic INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL)",
-  "checkpoint_settings (checkpoint TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID",
-  "archives (run TEXT NOT NULL, part TEXT NOT NULL, snapshot TEXT NOT NULL, expires_at INTEGER NOT NULL, PRIMARY KEY (run, part)) WITHOUT ROWID",
-  "saves (sandbox TEXT PRIMARY KEY, id TEXT NOT NULL, begun_at INTEGER NOT NULL) WITHOUT ROWID",
-  "garbage (prefix TEXT PRIMARY KEY, due_at INTEGER NOT NULL) WITHOUT ROWID",
-];
 
 type SnapshotRow = {
   id: string;

@@ -3,7 +3,7 @@ import { ProtocolError, ProtocolErrorCode, ResourceNotFoundError } from "@modelc
 import { callSandbox } from "../actors/sandbox-client.ts";
 import type { Answer, Sandbox } from "../actors/sandbox.ts";
 import type { Owner } from "../actors/account-calls.ts";
-import { ToolError, internalError } from "../shared/errors.ts";
+import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
@@ -39,7 +39,7 @@ export async function withProtocolErrors<T>(
   } catch (error) {
     if (error instanceof ProtocolError) throw error;
     if (!(error instanceof ToolError)) logError(caller, method, error);
-    throw protocolError(error instanceof ToolError ? error : internalError(caller.requestID));
+    throw protocolError(toolErrorOf(error, caller.requestID));
   }
 }
 

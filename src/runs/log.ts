@@ -68,12 +68,6 @@ type Row = {
   data: ArrayBuffer | null;
 };
 
-export function createLogTable(sql: SqlStorage): void {
-  sql.exec(`CREATE TABLE IF NOT EXISTS log (
-    run TEXT NOT NULL, seq INTEGER NOT NULL, stream INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL,
-    object INTEGER, object_start INTEGER, data BLOB, PRIMARY KEY (run, seq)) WITHOUT ROWID`);
-}
-
 /** Writes one run's log. There is one for each run under way, in the actor that owns the run. */
 export class LogWriter {
   readonly #sql: SqlStorage;

@@ -1,7 +1,7 @@
 /** The records of runs in the actor's SQLite. */
 import { isRecord } from "../shared/is-record.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
-import { SQLITE_LOG_BYTES, createLogTable } from "./log.ts";
+import { SQLITE_LOG_BYTES } from "./log.ts";
 import type { End, RunKind, RunState, RunSummary, RunView, Stream } from "./run.ts";
 
 /** A run as its record holds it. */
@@ -75,19 +75,6 @@ export class RunStore {
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
-    sql.exec(`CREATE TABLE IF NOT EXISTS runs (
-      id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, title TEXT NOT NULL, started_at INTEGER NOT NULL,
-      ended_at INTEGER, exit_code INTEGER, note TEXT, detail TEXT, trace TEXT,
-      out_bytes INTEGER NOT NULL, out_head BLOB NOT NULL, out_tail BLOB NOT NULL,
-      err_bytes INTEGER NOT NULL, err_head BLOB NOT NULL, err_tail BLOB NOT NULL,
-      log_bytes INTEGER NOT NULL, dropped_bytes INTEGER NOT NULL) WITHOUT ROWID`);
-    // For the queries that are not by id: which runs are under way, which have expired.
-    sql.exec("CREATE INDEX IF NOT EXISTS runs_ended ON runs (ended_at)");
-    // A table of its own: lists and saves of runs do without it, and databases exist whose runs have none.
-    sql.exec(
-      "CREATE TABLE IF NOT EXISTS run_sources (id TEXT PRIMARY KEY, source TEXT NOT NULL) WITHOUT ROWID",
-    );
-    createLogTable(sql);
   }
 
   put(run: RunRecord): void {

@@ -9,7 +9,7 @@ import type { Owner } from "../actors/account-calls.ts";
 import type { Sandbox } from "../actors/sandbox.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { absolute, checkedCursor } from "../container/files.ts";
-import { ToolError, internalError } from "../shared/errors.ts";
+import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { type FileLink, type LinkName, type RunLink, readToken } from "../shared/file-link.ts";
 import { logError } from "../shared/log.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
@@ -48,7 +48,7 @@ export async function serveLink(request: Request, context: RequestContext): Prom
       : await (reads ? uploadPage(request, context, link) : upload(request, context, link));
   } catch (error) {
     if (!(error instanceof ToolError)) logError(context, "file_link", error);
-    const failed = failedFile(error instanceof ToolError ? error : internalError(context.requestID));
+    const failed = failedFile(toolErrorOf(error, context.requestID));
     return acceptsHTML(request) && error instanceof ToolError
       ? refused(request, failed.status, [error.message, error.hint].filter(Boolean).join(" "))
       : failed;

@@ -1,5 +1,5 @@
 /** A task or a question as server-sent events, as it goes on. Who stops reading leaves the run at work. */
-import { ToolError, internalError } from "../shared/errors.ts";
+import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { RunView } from "../runs/run.ts";
 import { questionDetailOf } from "../runs/run.ts";
@@ -76,7 +76,7 @@ async function* eventsOf(
     }
   } catch (error) {
     if (!(error instanceof ToolError)) logError(context, "run_events", error);
-    const { text } = error instanceof ToolError ? error : internalError(context.requestID);
+    const { text } = toolErrorOf(error, context.requestID);
     yield ["error", { ...known, error: text }];
   }
 }

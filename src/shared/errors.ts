@@ -87,6 +87,21 @@ export function outcomeOf<T>(work: () => T): Outcome<T> {
   }
 }
 
+/** How the error of an actor begins that has found its database to be a newer server's. Only its message reaches callers. */
+export const NEWER_DATABASE = "A newer server has written this database";
+
+/** The error that a caller is told: a `ToolError` as it is, and of an unexpected one no more than where the log has its details. */
+export function toolErrorOf(error: unknown, ref: string): ToolError {
+  if (error instanceof ToolError) return error;
+  if (error instanceof Error && error.message.includes(NEWER_DATABASE))
+    return new ToolError(
+      "storage_unavailable",
+      "The stored data is of a newer version of this server, which this one does not know. Nothing was changed.",
+      "Whoever runs the server has to deploy the newer version again.",
+    );
+  return internalError(ref);
+}
+
 /** The error for an unexpected one, whose details the log has under `ref`. */
 export function internalError(ref: string): ToolError {
   return new ToolError(

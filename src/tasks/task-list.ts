@@ -20,10 +20,6 @@ export class TaskIndex {
   constructor(sql: SqlStorage, keepDays: number) {
     this.#sql = sql;
     this.#keepMs = keepDays * DAY_MS;
-    sql.exec(`CREATE TABLE IF NOT EXISTS tasks (
-      id TEXT PRIMARY KEY, state TEXT NOT NULL, title TEXT NOT NULL, started_at INTEGER NOT NULL, ended_at INTEGER
-    ) WITHOUT ROWID`);
-    sql.exec("CREATE INDEX IF NOT EXISTS tasks_started ON tasks (started_at, id)");
   }
 
   /** The end of a task may be reported before its start. */

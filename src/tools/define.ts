@@ -5,7 +5,7 @@ import { missingScopes, type Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
 import { type Shown, omittedText } from "../runs/output.ts";
 import { ERROR_META } from "../shared/apps.ts";
-import { internalError, ToolError } from "../shared/errors.ts";
+import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { type SandboxCalls, sandboxCallsOf } from "../actors/sandbox-client.ts";
 import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../shared/names.ts";
 import { type Config, MAX_WAIT_SECONDS } from "../shared/config.ts";
@@ -153,7 +153,7 @@ export async function recorded<T>(
     result = await work();
   } catch (error) {
     if (!(error instanceof ToolError)) logError(caller, tool, error);
-    result = error instanceof ToolError ? error : internalError(caller.requestID);
+    result = toolErrorOf(error, caller.requestID);
   }
   const failure = result instanceof ToolError ? result : undefined;
   log(caller.config, {

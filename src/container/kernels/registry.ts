@@ -21,9 +21,6 @@ export class KernelRegistry {
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
-    sql.exec(
-      "CREATE TABLE IF NOT EXISTS kernels (key TEXT PRIMARY KEY, context_id TEXT NOT NULL, language TEXT NOT NULL, pid INTEGER NOT NULL, started INTEGER NOT NULL)",
-    );
   }
 
   get(key: string): Kernel | undefined {

@@ -9,15 +9,6 @@ import { appWith, call, post, TOKEN, type Variables } from "../server/support.ts
 
 export * from "../../setup/oauth-client.ts";
 
-declare global {
-  namespace Cloudflare {
-    interface Env {
-      OAUTH_KV: KVNamespace;
-      Attempts: DurableObjectNamespace;
-    }
-  }
-}
-
 /** The app with OAuth on, at `ORIGIN` unless the variables say otherwise. */
 export function oauthApp(variables: Variables = {}): App {
   return appWith({

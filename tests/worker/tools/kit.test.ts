@@ -16,13 +16,6 @@ interface Definition {
   inputSchema: { properties: Record<string, { description?: string }> };
 }
 
-declare global {
-  interface ImportMeta {
-    /** Vite's: the modules whose paths match. */
-    glob(pattern: string, options: { eager: true; import: "default" }): Record<string, object>;
-  }
-}
-
 /** The pinned definitions, as files of this repository. */
 const pinned = import.meta.glob("../../definitions/*.json", { eager: true, import: "default" });
 

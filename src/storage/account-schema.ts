@@ -1,0 +1,101 @@
+/** The database of a principal's Durable Object. */
+import type { Schema } from "./migrations.ts";
+
+export const ACCOUNT_SCHEMA: Schema = {
+  migrations: [
+    {
+      name: "what servers without versions made",
+      sql: `
+        CREATE TABLE IF NOT EXISTS sandboxes (
+          name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL,
+          size_bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS settings (sandbox TEXT PRIMARY KEY, variables TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS networks (sandbox TEXT PRIMARY KEY, network TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS storage (sandbox TEXT PRIMARY KEY, bytes INTEGER NOT NULL, oldest INTEGER) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS leases (
+          sandbox TEXT PRIMARY KEY, slots INTEGER NOT NULL, seconds INTEGER NOT NULL, until INTEGER NOT NULL,
+          turn INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS usage (day INTEGER PRIMARY KEY, seconds INTEGER NOT NULL);
+        CREATE TABLE IF NOT EXISTS model_usage (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL);
+        CREATE TABLE IF NOT EXISTS tasks (
+          id TEXT PRIMARY KEY, state TEXT NOT NULL, title TEXT NOT NULL, started_at INTEGER NOT NULL, ended_at INTEGER) WITHOUT ROWID;
+        CREATE INDEX IF NOT EXISTS tasks_started ON tasks (started_at, id);
+        CREATE TABLE IF NOT EXISTS snapshots (
+          id TEXT PRIMARY KEY, saved_at INTEGER NOT NULL, files INTEGER NOT NULL, bytes INTEGER NOT NULL,
+          manifest_bytes INTEGER NOT NULL, left_out TEXT) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS packs (id TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS pack_refs (
+          snapshot TEXT NOT NULL, pack TEXT NOT NULL, live INTEGER NOT NULL, PRIMARY KEY (snapshot, pack)) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS workspaces (
+          sandbox TEXT PRIMARY KEY, snapshot TEXT NOT NULL, created_at INTEGER NOT NULL, used_at INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS checkpoints (
+          id TEXT PRIMARY KEY, sandbox TEXT NOT NULL, snapshot TEXT NOT NULL, label TEXT NOT NULL, automatic INTEGER NOT NULL,
+          created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL);
+        CREATE TABLE IF NOT EXISTS checkpoint_settings (checkpoint TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS archives (
+          run TEXT NOT NULL, part TEXT NOT NULL, snapshot TEXT NOT NULL, expires_at INTEGER NOT NULL,
+          PRIMARY KEY (run, part)) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS saves (sandbox TEXT PRIMARY KEY, id TEXT NOT NULL, begun_at INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS garbage (prefix TEXT PRIMARY KEY, due_at INTEGER NOT NULL) WITHOUT ROWID;`,
+    },
+  ],
+  tables: {
+    sandboxes: {
+      holds:
+        "a sandbox: state, size (measured some seconds after a use, at most once a minute), created, last used",
+      kept: "until it is destroyed, at the latest `SANDBOX_TTL_HOURS` after its last use",
+    },
+    settings: {
+      holds: "of a sandbox that was configured: the names of its variables",
+      kept: "until the sandbox is destroyed",
+    },
+    networks: {
+      holds: "of a sandbox that was configured: what was chosen of its network",
+      kept: "until the sandbox is destroyed",
+    },
+    leases: {
+      holds:
+        "what a sandbox may use before it asks the account again: run slots, seconds, when the lease ends",
+      kept: "five minutes, renewed while runs go on",
+    },
+    usage: {
+      holds:
+        "seconds of run time on one day (UTC); a run over midnight counts on both days, with its part of each",
+      kept: "seven days",
+    },
+    model_usage: { holds: "tokens of the model that tasks took on one day (UTC)", kept: "seven days" },
+    storage: {
+      holds:
+        "what the runs of a sandbox have stored, in bytes (see [below](#what-counts-and-what-the-disk-holds)), and when the first of them ended",
+      kept: "as long as something is stored; when all sandboxes together exceed `MAX_STORAGE_MB`, the runs that ended first are removed",
+    },
+    workspaces: {
+      holds: "the current saved state of a sandbox, when it first had one and when it was last used",
+      kept: "until its user destroys the sandbox, at the latest `CHECKPOINT_TTL_DAYS` after its last use",
+    },
+    checkpoints: {
+      holds: "a name for a saved state: sandbox, label, whether going back made it",
+      kept: "`CHECKPOINT_TTL_DAYS`, or until they are deleted",
+    },
+    checkpoint_settings: {
+      holds:
+        "what the sandbox of a checkpoint was set to then, values of variables and the script of its set-up included",
+      kept: "with the checkpoint",
+    },
+    archives: {
+      holds:
+        "a saved state that a task left: of its workspace, or of its agent's conversation; and what a set-up left: of its workspace, and what it installed",
+      kept: "with the task's record, or `CHECKPOINT_TTL_DAYS`; where `MAX_WORKSPACES_MB` is reached, the first to end goes",
+    },
+    snapshots: { holds: "saved states", kept: "as long as something refers to them" },
+    packs: { holds: "the packs of the content of saved states", kept: "as long as something refers to them" },
+    pack_refs: { holds: "which saved state refers to which pack", kept: "with the saved state" },
+    saves: { holds: "a save under way", kept: "until it is committed or given up; an hour at most" },
+    garbage: {
+      holds: "prefixes of objects that nothing refers to any more",
+      kept: "until R2 has deleted them",
+    },
+    tasks: { holds: "a task: id, state, title, times", kept: "`RESULT_TTL_DAYS`" },
+  },
+  keys: { principal: { holds: "the principal's id", kept: "for good" } },
+};

@@ -1,0 +1,30 @@
+/** The database of the Durable Objects that count what strangers do. */
+import type { Schema } from "./migrations.ts";
+
+export const ATTEMPTS_SCHEMA: Schema = {
+  migrations: [
+    {
+      name: "what servers without versions made",
+      sql: `
+        CREATE TABLE IF NOT EXISTS sources (
+          address TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_at INTEGER NOT NULL, succeeded_at INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS unapproved (number INTEGER PRIMARY KEY, client TEXT UNIQUE NOT NULL);`,
+    },
+  ],
+  tables: {
+    sources: {
+      holds: "an address (IPv6 as its /64): its failures, when it last guessed, when it last signed in",
+      kept: "an hour after its last guess; 30 days after a sign-in",
+    },
+    unapproved: {
+      holds: "a registered client that nobody has approved",
+      kept: "until somebody approves it, or 500 are newer: then the client is deleted from `OAUTH_KV` too",
+    },
+  },
+  keys: {
+    "strangers:clear-at": {
+      holds: "when addresses that never signed in, which share a number of guesses, may guess again",
+      kept: "always one number",
+    },
+  },
+};

@@ -1,0 +1,128 @@
+/** The database of a sandbox's Durable Object. The SDK has tables and keys of its own beside these. */
+import type { Schema } from "./migrations.ts";
+
+export const SANDBOX_SCHEMA: Schema = {
+  migrations: [
+    {
+      name: "what servers without versions made",
+      sql: `
+        CREATE TABLE IF NOT EXISTS runs (
+          id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, title TEXT NOT NULL, started_at INTEGER NOT NULL,
+          ended_at INTEGER, exit_code INTEGER, note TEXT, detail TEXT, trace TEXT,
+          out_bytes INTEGER NOT NULL, out_head BLOB NOT NULL, out_tail BLOB NOT NULL,
+          err_bytes INTEGER NOT NULL, err_head BLOB NOT NULL, err_tail BLOB NOT NULL,
+          log_bytes INTEGER NOT NULL, dropped_bytes INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE INDEX IF NOT EXISTS runs_ended ON runs (ended_at);
+        CREATE TABLE IF NOT EXISTS run_sources (id TEXT PRIMARY KEY, source TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS log (
+          run TEXT NOT NULL, seq INTEGER NOT NULL, stream INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL,
+          object INTEGER, object_start INTEGER, data BLOB, PRIMARY KEY (run, seq)) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS kernels (
+          key TEXT PRIMARY KEY, context_id TEXT NOT NULL, language TEXT NOT NULL, pid INTEGER NOT NULL, started INTEGER NOT NULL);
+        CREATE TABLE IF NOT EXISTS previews (
+          port INTEGER PRIMARY KEY, token TEXT NOT NULL, boot INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+          answered INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS task_budgets (
+          run TEXT PRIMARY KEY, key_hash TEXT NOT NULL UNIQUE, requests INTEGER NOT NULL, tokens INTEGER NOT NULL,
+          max_tokens INTEGER NOT NULL, refused INTEGER NOT NULL, status INTEGER, message TEXT) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS model_calls (
+          run TEXT NOT NULL, number INTEGER NOT NULL, began_at INTEGER NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS untold_tokens (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL);`,
+    },
+  ],
+  tables: {
+    runs: {
+      holds:
+        "one run: state, times, exit code, note, detail, first and last 16 KiB of each stream, and its resume state (column `trace`)",
+      kept: "`RESULT_TTL_DAYS` after its end",
+    },
+    run_sources: {
+      holds:
+        "what a run has run, up to 16,384 characters, where its title (the first line) does not say it all",
+      kept: "with its run",
+    },
+    log: {
+      holds: "a piece of a run's log: stream, offset, and its data (at most 512 KiB) or where in R2 it is",
+      kept: "with its run",
+    },
+    kernels: {
+      holds: "a kernel that runs: context, language, process",
+      kept: "until its container ends",
+    },
+    previews: {
+      holds:
+        "a port that can be reached from outside: its token, until when, the container it belongs to, whether its server has answered",
+      kept: "until its time is over and another port is exposed, it is closed, or the sandbox is destroyed",
+    },
+    task_budgets: {
+      holds: "a task's placeholder (as a hash) and what it has used",
+      kept: "until its task has ended",
+    },
+    untold_tokens: {
+      holds: "tokens of the model that were not reported to the account yet, by day",
+      kept: "until they are reported",
+    },
+    model_calls: {
+      holds: "a request of a task to the model that is under way",
+      kept: "until it or its task has ended",
+    },
+  },
+  keys: {
+    owner: { holds: "principal, sandbox name, hash of the principal", kept: "for good" },
+    setup: {
+      holds:
+        "the script of `configure_sandbox`, how it went last, and which kept outcome the workspace goes back to",
+      kept: "until the sandbox is destroyed",
+    },
+    variables: {
+      holds: "the sandbox's variables, and the names of those that were removed lately",
+      kept: "until the sandbox is destroyed",
+    },
+    network: {
+      holds: "what was chosen of `internet` and `allow_hosts`",
+      kept: "until the sandbox is destroyed",
+    },
+    intercepted: {
+      holds: "the hosts with a secret of which the running container was told",
+      kept: "until the next container starts",
+    },
+    restricted: {
+      holds:
+        "on Cloudflare: whether the container was started with a way out of its own, of a sandbox that was restricted once",
+      kept: "as long as the actor",
+    },
+    connections: {
+      holds: "the last 1,000 connections, about 130 KB of them, stored within five seconds",
+      kept: "until the sandbox is destroyed",
+    },
+    "workspace:*": {
+      holds:
+        "the state that the container came from or was last saved as; a save whose commit was not answered; that the sandbox goes back to a checkpoint",
+      kept: "until its container ends",
+    },
+    "boots:*": {
+      holds:
+        "how often the container was started, why it is being stopped, the notice that the next answer must carry",
+      kept: "until the sandbox is destroyed",
+    },
+    "file-links:*": {
+      holds:
+        "links that were handed out, what links to files of this container are bound to, and upload links that are used up",
+      kept: "until they expire; a few that have are removed with each new one",
+    },
+    "sandboxd:token": {
+      holds: "what sandboxd takes requests with, given to the container when it starts",
+      kept: "as long as the actor",
+    },
+    told: {
+      holds: "until when the seconds used by runs have been reported to the account",
+      kept: "as long as the actor",
+    },
+    used: {
+      holds:
+        "when the sandbox was last used, to the minute, so that its idle time does not begin again when the actor is evicted",
+      kept: "as long as the actor",
+    },
+    sweep: { holds: "when expired runs will be removed next", kept: "until then" },
+  },
+};

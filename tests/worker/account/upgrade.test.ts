@@ -1,0 +1,251 @@
+/** What earlier versions have stored is all there after an upgrade: the databases and objects of tests/fixtures/storage. */
+import { runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ACCOUNT_SCHEMA } from "../../../src/storage/account-schema.ts";
+import { ATTEMPTS_SCHEMA } from "../../../src/storage/attempts-schema.ts";
+import { type Schema, VERSION_KEY } from "../../../src/storage/migrations.ts";
+import { SANDBOX_SCHEMA } from "../../../src/storage/sandbox-schema.ts";
+import { accountOf, actorOf, bucket, evictActor, owner, principal, sh } from "../support.ts";
+
+type Fields = Record<string, unknown>;
+
+/** What the public tools answered the earlier version's user. */
+interface Answers {
+  sandboxes: { sandboxes: { name: string }[]; checkpoints?: { id: string; label: string }[] };
+  runs: { runs: { id: string; state: string }[] };
+  results: Record<string, Fields>;
+  logs: Record<string, string>;
+  settings?: Fields;
+  task: { id: string; texts: string[] };
+}
+
+interface Stored {
+  at: number;
+  keys: Record<string, Fields>;
+  objects: Record<string, string>;
+  answers: Answers;
+}
+
+type Stub = Awaited<ReturnType<typeof actorOf>>;
+
+const SCHEMAS: Record<string, Schema> = {
+  Sandbox: SANDBOX_SCHEMA,
+  Account: ACCOUNT_SCHEMA,
+  Attempts: ATTEMPTS_SCHEMA,
+};
+
+const files: Record<string, string> = import.meta.glob("../../fixtures/storage/*/*.{sql,json}", {
+  query: "?raw",
+  import: "default",
+  eager: true,
+});
+const VERSIONS = [...new Set(Object.keys(files).map((path) => path.split("/").at(-2) ?? ""))];
+const fileOf = (version: string, name: string) => files[`../../fixtures/storage/${version}/${name}`] ?? "";
+
+/** A text with each time and day in them as long ago as they were when they were stored. */
+function asOfNow(text: string, at: number): string {
+  const since = Date.now() - at;
+  const days = Math.floor(Date.now() / 86_400_000) - Math.floor(at / 86_400_000);
+  return text
+    .replace(/\b1[789]\d{11}\b/g, (time) => String(Number(time) + since))
+    .replace(/("(?:model_)?usage" VALUES \()(\d+)/g, (_, start, day) => start + (Number(day) + days));
+}
+
+/** The actor whose dump has this name. */
+async function stubOf(dump: string): Promise<Stub> {
+  const [kind = "", name = ""] = dump.split(".");
+  if (kind === "Sandbox") return actorOf(name);
+  const counts = kind === "Attempts" ? env.Attempts.getByName(name) : env.Account.getByName(name);
+  return counts as unknown as Stub;
+}
+
+/** Makes this server's actors and bucket hold what those of an earlier version held. */
+async function load(version: string): Promise<Stored> {
+  const json = fileOf(version, "stored.json");
+  const { at } = JSON.parse(json) as Stored;
+  const stored: Stored = JSON.parse(asOfNow(json, at));
+  for (const [key, packed] of Object.entries(stored.objects)) {
+    const bytes = new Blob([Uint8Array.fromBase64(packed)])
+      .stream()
+      .pipeThrough(new DecompressionStream("gzip"));
+    await bucket.put(key, await new Response(bytes).arrayBuffer());
+  }
+  for (const [actor, keys] of Object.entries(stored.keys)) {
+    const stub = await stubOf(actor);
+    await runInDurableObject(stub, async (_actor, { storage }) => {
+      await storage.deleteAll();
+      storage.sql.exec(asOfNow(fileOf(version, `${actor}.sql`), at));
+      for (const [key, value] of Object.entries(keys)) storage.kv.put(key, value);
+    });
+    await evictActor(stub);
+  }
+  return stored;
+}
+
+async function sha256(text: string): Promise<string> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text))).toHex();
+}
+
+/** What SQLite says of an actor's tables, without white space. */
+function tablesOf(stub: Stub): Promise<Fields> {
+  return runInDurableObject(stub, (_actor, { storage }) => {
+    const rows = storage.sql.exec<{ name: string; sql: string }>(
+      "SELECT tbl_name AS name, group_concat(sql) AS sql FROM sqlite_master WHERE sql IS NOT NULL AND substr(name, 1, 1) <> '_' GROUP BY tbl_name",
+    );
+    return Object.fromEntries(rows.toArray().map(({ name, sql }) => [name, sql.replace(/\s/g, "")]));
+  });
+}
+
+/** The hash of all that a run has printed, as the fixtures have it. */
+async function logOf(id: string): Promise<string> {
+  const log: Record<string, string> = { stdout: "", stderr: "" };
+  for (let cursor: number | undefined = 0; cursor !== undefined;) {
+    const { structured, text } = await owner.call("get_result", { id, cursor });
+    for (const piece of structured.log as { stream: string; text: string }[]) log[piece.stream] += piece.text;
+    const next = /go on with cursor (\d+)/.exec(text)?.[1];
+    cursor = next === undefined ? undefined : Number(next);
+  }
+  return sha256(JSON.stringify(log));
+}
+
+const structured = async (tool: string, args: Fields = {}) => (await owner.call(tool, args)).structured;
+
+/** What a fixture says, without what is another now: times, words, and what ended with the container. */
+const lasting = (fields: Fields, names: readonly string[]) =>
+  Object.fromEntries(Object.entries(fields).filter(([name]) => names.includes(name)));
+const OF_RUN = [
+  "id",
+  "kind",
+  "title",
+  "source",
+  "exit_code",
+  "stderr",
+  "result",
+  "answer",
+  "diff",
+  "files",
+  "artifacts",
+  "tokens",
+];
+const OF_SANDBOX = ["name", "variables", "internet", "allow_hosts", "saved_bytes"];
+const OF_CHECKPOINT = ["id", "sandbox", "label", "bytes"];
+const OF_ACCOUNT = ["run_seconds_today", "model_tokens_today", "workspace_bytes"];
+
+describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
+  let answers: Answers;
+  let actors: string[];
+  beforeAll(async () => {
+    const stored = await load(version);
+    answers = stored.answers;
+    actors = Object.keys(stored.keys);
+  });
+  afterAll(async () => {
+    for (const sandbox of ["work", "fork", "closed", "back-0", "back-1"])
+      await owner.call("destroy_sandbox", { sandbox });
+  });
+
+  it("lists its sandboxes with their settings, and its checkpoints", async () => {
+    const { sandboxes, checkpoints = [] } = answers.sandboxes;
+    const listed = await structured("list_sandboxes");
+    expect(listed).toMatchObject({
+      ...lasting({ ...answers.sandboxes }, OF_ACCOUNT),
+      sandboxes: sandboxes.map((each) => lasting({ ...each, state: "stopped" }, [...OF_SANDBOX, "state"])),
+      checkpoints: checkpoints.map((each) => lasting(each, OF_CHECKPOINT)),
+    });
+    if (!answers.settings) return;
+    const settings = await structured("configure_sandbox", { sandbox: "work" });
+    expect(settings).toMatchObject(lasting(answers.settings, OF_SANDBOX));
+  });
+
+  it("has its runs, with their results and whole logs", async () => {
+    const { runs } = await structured("list_runs", { sandbox: "work", limit: 100 });
+    // What was running has ended with its container.
+    const before: Fields[] = answers.runs.runs.map((run) => ({
+      ...lasting(run, OF_RUN),
+      state: run.state === "running" ? "lost" : run.state,
+    }));
+    expect(runs).toHaveLength(before.length);
+    expect(runs).toMatchObject(before);
+    const first = before.find(({ title }) => String(title).startsWith("answer = "));
+    expect(await structured("get_result", { id: first?.id })).toMatchObject({ result: "42" });
+    for (const [id, result] of Object.entries(answers.results))
+      expect(await structured("get_result", { id, wait_seconds: 0 })).toMatchObject(lasting(result, OF_RUN));
+    for (const [id, hash] of Object.entries(answers.logs)) expect(await logOf(id)).toBe(hash);
+  });
+
+  it("has what its task left, and the links to it", async () => {
+    const { id, texts } = answers.task;
+    const artifact = await owner.call("get_result", { id, artifact: "a.txt" });
+    expect(artifact.text).toContain("written");
+    for (const [link] of texts.join().matchAll(/https:[^\]\s]*\/files\/[^\]\s]+/g)) {
+      const response = await owner.http(new URL(link).pathname);
+      expect(await response.text()).toContain("written");
+    }
+  });
+
+  it("starts from its saved workspaces, and makes sandboxes of its checkpoints", async () => {
+    const read = async (sandbox: string, path: string) =>
+      (await owner.call("read_file", { sandbox, path })).text;
+    const { checkpoints } = answers.sandboxes;
+    const began = checkpoints ? "third" : "its files, processes and kernel state are gone";
+    expect(await read("work", "b.txt")).toContain(began);
+    // Of a version that saved nothing.
+    if (!checkpoints) return;
+    for (const [index, { id: checkpoint, label }] of checkpoints.entries()) {
+      const sandbox = `back-${index}`;
+      await owner.call("restore_sandbox", { checkpoint, sandbox });
+      expect(await read(sandbox, "a.txt")).toContain(label === "first" ? "first" : "second");
+    }
+    expect(await read("fork", "a.txt")).toContain("first");
+    expect(await sh("fork", "echo $GREETING")).toBe("hello\n");
+    const next = { continue_from: answers.task.id, task: "[[write]] again" };
+    expect(await structured("execute_task", next)).toMatchObject({ state: "succeeded" });
+  });
+
+  it("has the tables that a new deployment has", async () => {
+    for (const actor of actors) {
+      const fresh = await stubOf(actor.replace(/\..*/, ".fresh"));
+      expect(await tablesOf(await stubOf(actor))).toEqual(await tablesOf(fresh));
+    }
+  });
+});
+
+describe("a database", () => {
+  it.each(Object.entries(SCHEMAS))("of %s has the tables that are documented", async (kind, { tables }) => {
+    const made = Object.keys(await tablesOf(await stubOf(`${kind}.fresh`)));
+    // The SDK's.
+    expect(made.filter((name) => name !== "container_schedules").toSorted()).toEqual(
+      Object.keys(tables).toSorted(),
+    );
+  });
+
+  it("of a newer server is refused, and stays as it is", async () => {
+    const later = await principal("later");
+    const calls = [
+      { stub: accountOf(later) as unknown as Stub, call: () => later.call("list_sandboxes") },
+      { stub: await actorOf("default", later), call: () => later.call("run_code", { code: "1" }) },
+    ];
+    for (const { stub, call } of calls) {
+      await runInDurableObject(stub, (_actor, { storage }) => storage.kv.put(VERSION_KEY, 1000));
+      await evictActor(stub);
+      const { isError, text } = await call();
+      expect(isError).toBe(true);
+      expect(text).toContain("of a newer version of this server");
+    }
+  });
+
+  it("takes migrations that never change once they are released", async () => {
+    const hashes = Object.entries(SCHEMAS).flatMap(([kind, { migrations }]) =>
+      migrations.map(async ({ name, sql }) => `${kind}: ${name}: ${await sha256(sql.replace(/\s+/g, " "))}`),
+    );
+    // A changed line stands for databases that lack the change: add a migration instead, and its line here.
+    expect(await Promise.all(hashes)).toMatchInlineSnapshot(`
+      [
+        "Sandbox: what servers without versions made: fda1d46d18d67b385d67f8c408a8e204319305a9be34f48f36290fe7aa22efa1",
+        "Account: what servers without versions made: a04ffca5bb8ed3767cca625ab5780c170a0360e8815e4db9dd6236db7c03a89e",
+        "Attempts: what servers without versions made: bc274f268120e6059c62481d888841229b29bc1089fc1b6b67193ef402b56212",
+      ]
+    `);
+  });
+});

@@ -1,5 +1,6 @@
 /**
- * Counts what strangers do: guesses at the owner's token, and registrations of clients.
+ * Counts what strangers do: guesses at the owner's token, and registrations of clients. One object of the class keeps the key for
+ * links.
  *
  * Guesses are counted in a Durable Object, so that guesses sent in parallel cannot outrun the count.
  *
@@ -37,6 +38,15 @@ export const ATTEMPTS_NAME = "owner";
 /** Name of the one object that lists registered clients that nobody has approved. */
 const CLIENTS_NAME = "clients";
 
+/** A key that the server made for itself. */
+export interface MadeKey {
+  key: string;
+  /** Milliseconds since the epoch. */
+  madeAt: number;
+}
+
+const MADE_KEY = "link-key";
+
 /** Registered clients that nobody has approved; one more removes the oldest of them. */
 export const MOST_UNAPPROVED = 500;
 
@@ -57,6 +67,15 @@ export class Attempts extends DurableObject {
     super(ctx, env);
     this.#sql = ctx.storage.sql;
     migrate(ctx.storage, ATTEMPTS_SCHEMA);
+  }
+
+  /** The key that signs links where no variable gives one. It is made on first use and stays. */
+  linkKey(): MadeKey {
+    const kept = this.ctx.storage.kv.get<MadeKey>(MADE_KEY);
+    if (kept) return kept;
+    const made = { key: crypto.getRandomValues(new Uint8Array(32)).toHex(), madeAt: Date.now() };
+    this.ctx.storage.kv.put(MADE_KEY, made);
+    return made;
   }
 
   /** A client was registered, which needs no credential. Answers which clients to remove for it. */

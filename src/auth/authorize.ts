@@ -8,9 +8,10 @@ import {
 import { log, logError, type SignInEvent } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { registrationsOf } from "../actors/attempts.ts";
-import { consentPage, messagePage, type Problem, wayBack } from "./consent-page.ts";
+import { consentPage, messagePage, wayBack } from "./consent-page.ts";
 import { withKeptCookies, withPrefixedCookies } from "./cookies.ts";
-import { type Identity, identify, openMethods, signInWithGitHub, startGitHub } from "./sign-in-methods.ts";
+import { METHODS } from "./methods/index.ts";
+import type { Identity, Offer, Problem, RedirectMethod } from "./methods/method.ts";
 import { atIssuer, readLimited } from "./endpoints.ts";
 import { type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
 import { PANEL_CLIENT_ID } from "./panel-client.ts";
@@ -39,13 +40,14 @@ export function serveAuthorize(request: Request, oauth: OAuth, context: RequestC
   return respond(request, oauth, context, request.method === "POST" ? decide : show);
 }
 
-/** The URL to which GitHub sends the browser back. */
-export function serveGitHubCallback(
-  request: Request,
-  oauth: OAuth,
-  context: RequestContext,
-): Promise<Response> {
-  return respond(request, oauth, context, finishGitHub);
+/** The path to which a sign-in method's site sends the browser back. */
+export function callbackPath({ name }: RedirectMethod): string {
+  return `${AUTHORIZE_PATH}/${name}`;
+}
+
+export function serveCallback(method: RedirectMethod) {
+  return (request: Request, oauth: OAuth, context: RequestContext) =>
+    respond(request, oauth, context, (page) => finish(method, page));
 }
 
 async function respond(
@@ -87,10 +89,21 @@ async function consent(
   problem?: Problem,
 ): Promise<Response> {
   const { request, oauth } = context;
-  const methods = await openMethods(request, context);
-  if (methods.length === 0) {
-    signIn(context, { outcome: "refused", via: "access", reason: "not_vouched_for", client: asked.clientId });
-    return messagePage("Nobody vouches for you", NOT_VOUCHED_FOR, { status: 403, headers });
+  const offers = new Map<string, Offer>();
+  for (const method of METHODS.filter((one) => one.isOn(context))) {
+    const offer = await method.offer(request, context);
+    if (offer) offers.set(method.name, offer);
+  }
+  if (offers.size === 0) {
+    const absent = METHODS.find((method) => method.isOn(context) && "absence" in method);
+    signIn(context, {
+      outcome: "refused",
+      via: absent?.name,
+      reason: "not_vouched_for",
+      client: asked.clientId,
+    });
+    const { title, message } = (absent && "absence" in absent && absent.absence) || NO_METHOD;
+    return messagePage(title, message, { status: 403, headers });
   }
   const api = oauthAPI(oauth, context);
   const description = await api.describeConsent(asked);
@@ -100,7 +113,7 @@ async function consent(
   const offered = offeredScopes(asked, context.config);
   const page = { description, issuer: oauth.issuer, search, handle: begun.handle, headers };
   const onPhone = /\bMobi/i.test(request.headers.get("user-agent") ?? "");
-  return consentPage({ ...page, offered, ticked, methods, onPhone, problem, config: context.config });
+  return consentPage({ ...page, offered, ticked, offers, onPhone, problem });
 }
 
 async function decide(context: PageContext): Promise<Response> {
@@ -126,37 +139,48 @@ async function decide(context: PageContext): Promise<Response> {
     signIn(context, { outcome: "refused", reason: "no_scope", client: asked.clientId });
     return consent(context, asked, ticked, headers, NO_SCOPE);
   }
-  if (decision === "github" && context.config.github) {
-    return seeOther(
-      await startGitHub(context.config.github, api, { ...asked, scope: ticked }, oauth, headers),
-      headers,
-    );
+  const method = METHODS.find((one) => one.name === decision && one.isOn(context));
+  if (method && "signInURL" in method) {
+    const verifier = `${crypto.randomUUID()}${crypto.randomUUID()}`;
+    const data: Begun = { verifier, via: method.name };
+    const { state } = await api.beginUpstream({ ...asked, scope: ticked }, { data, headers });
+    const redirectURI = oauth.issuer + callbackPath(method);
+    return seeOther(await method.signInURL(context.config, { state, verifier, redirectURI }), headers);
   }
-  const identity = await identify(decision, form, request, context);
-  if (!("refused" in identity)) return complete(context, asked, ticked, identity, headers);
-  const { refused: reason, via, problem } = identity;
-  signIn(context, { outcome: "refused", reason, via, client: asked.clientId });
+  const found = (await method?.identify(form, request, context)) ?? NOT_IDENTIFIED;
+  if (method && !("refused" in found)) return complete(context, asked, ticked, method.name, found, headers);
+  const { refused: reason, problem } = "refused" in found ? found : NOT_IDENTIFIED;
+  signIn(context, { outcome: "refused", reason, via: method?.name, client: asked.clientId });
   return consent(context, asked, ticked, headers, problem);
 }
 
-async function finishGitHub(context: PageContext): Promise<Response> {
-  const { request, oauth, config } = context;
+/** What the server keeps while somebody is at a sign-in method's site. */
+interface Begun {
+  verifier: string;
+  /** The method's name: a code of one site must not be taken for another's. Earlier versions did not store it. */
+  via?: string;
+}
+
+async function finish(method: RedirectMethod, context: PageContext): Promise<Response> {
+  const { request, oauth } = context;
   const api = oauthAPI(oauth, context);
-  const { request: asked, data, headers } = await api.finishUpstream<{ verifier: string }>(request);
-  const about = { via: "github", client: asked.clientId } as const;
+  const { request: asked, data, headers } = await api.finishUpstream<Begun>(request);
+  const about = { via: method.name, client: asked.clientId };
   const back = wayBack(authorizationErrorRedirect(asked, "access_denied"));
   const code = new URL(request.url).searchParams.get("code");
-  if (code === null || !config.github) {
+  if (code === null || (data.via ?? method.name) !== method.name || !method.isOn(context)) {
     signIn(context, { ...about, outcome: "denied" });
-    return messagePage("You did not sign in", "GitHub was not given leave to say who you are.", {
+    return messagePage("You did not sign in", `${method.title} did not confirm who you are.`, {
       headers,
       way: back,
     });
   }
-  const identity = await signInWithGitHub(config.github, { code, verifier: data.verifier }, context, oauth);
-  if (!("refused" in identity)) return complete(context, asked, knownScopes(asked.scope), identity, headers);
-  signIn(context, { ...about, outcome: "refused", reason: identity.refused });
-  const { title, message, status } = identity;
+  const passage = { verifier: data.verifier, redirectURI: oauth.issuer + callbackPath(method) };
+  const found = await method.identify(code, passage, context);
+  if (!("refused" in found))
+    return complete(context, asked, knownScopes(asked.scope), method.name, found, headers);
+  signIn(context, { ...about, outcome: "refused", reason: found.refused });
+  const { title, message, status } = found;
   return messagePage(title, message, { status, headers, way: back });
 }
 
@@ -164,7 +188,8 @@ async function complete(
   context: PageContext,
   asked: AuthRequest,
   scopes: readonly Scope[],
-  { principal, via, rule }: Identity,
+  via: string,
+  { principal, rule }: Identity,
   headers: Headers,
 ): Promise<Response> {
   const props: GrantProps = { principal, via, rule };
@@ -291,5 +316,16 @@ const NOT_KNOWN_HERE =
 
 const NO_LONGER_GOOD =
   "It was used already, it is older than ten minutes, or it was opened in another browser. Nothing was approved by this.";
-const NOT_VOUCHED_FOR =
-  "This server lets Cloudflare Access say who people are, and it said nothing of you. Open this page through the address that Access protects.";
+const NO_METHOD = {
+  title: "No way to sign in",
+  message: "This browser can use none of the ways to sign in. Tell the server's owner.",
+};
+
+const NOT_IDENTIFIED = {
+  refused: "not_vouched_for",
+  problem: {
+    at: "top",
+    message: "The server could not identify you. Choose one of the ways below.",
+    status: 403,
+  },
+} as const;

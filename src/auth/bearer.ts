@@ -2,7 +2,6 @@
 import type { Refusal } from "../shared/responses.ts";
 import type { Config } from "../shared/config.ts";
 import type { Previous } from "../shared/static-tokens.ts";
-import { ownerTokens } from "../shared/owner-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { PROCESS_LOOKUP_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
@@ -110,13 +109,6 @@ export async function lookedUp(
   if (validUntil.size >= MAX_EXEMPT) validUntil.clear();
   validUntil.set(token, Date.now() + EXEMPT_MS);
   return holder;
-}
-
-/** Whether `token` is one of the owner's, compared in constant time. */
-export async function isOwnerToken(token: string, config: Config): Promise<boolean> {
-  const digest = await sha256(token);
-  const digests = await Promise.all(ownerTokens(config).map(sha256));
-  return digests.filter((own) => crypto.subtle.timingSafeEqual(digest, own)).length > 0;
 }
 
 /**

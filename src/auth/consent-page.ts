@@ -1,11 +1,11 @@
 /** The consent page: which client asks, where the browser goes next, which scopes it gets, and how to sign in. */
 import type { ConsentDescription } from "@cloudflare/workers-oauth-provider";
-import { type HTML, markup, plain } from "./html.ts";
+import { markup, plain } from "./html.ts";
 import { PANEL_CLIENT_ID } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
 import { page } from "./page.ts";
-import type { Config } from "../shared/config.ts";
-import type { Scope, SignInMethod } from "../shared/principal.ts";
+import type { Scope } from "../shared/principal.ts";
+import type { Offer, Problem } from "./methods/method.ts";
 
 const MEANING: Record<Scope, string> = {
   "sandbox:read": "See your sandboxes, read their files and the results of what ran",
@@ -27,33 +27,15 @@ export interface Consent {
   headers: Headers;
   offered: readonly Scope[];
   ticked: readonly Scope[];
-  methods: readonly OpenMethod[];
+  /** The sign-in methods that this browser can use, by their names. */
+  offers: ReadonlyMap<string, Offer>;
   /** On a phone no field has the focus: the keyboard would cover the page, and the client's name scroll out of sight. */
   onPhone: boolean;
-  config: Pick<Config, "localTokenCommand">;
-  problem?: Problem;
-}
-
-/** A sign-in method that this browser can use. */
-export interface OpenMethod {
-  method: SignInMethod;
-  /** Who Cloudflare Access says they are. */
-  who?: string;
-  /** Where its sign-in happens, if elsewhere. */
-  origin?: string;
-}
-
-/** What was wrong with the form that was sent. */
-export interface Problem {
-  at: SignInMethod | "scopes";
-  message: string;
-  status: number;
-  headers?: Record<string, string>;
+  problem?: Problem | undefined;
 }
 
 export function consentPage(consent: Consent): Promise<Response> {
-  const { description, issuer, search, handle, headers, offered, ticked, methods, onPhone, problem, config } =
-    consent;
+  const { description, issuer, search, handle, headers, offered, ticked, offers, onPhone, problem } = consent;
   const name = plain(description.clientName) || "An app without a name";
   const isPanel = description.clientId === PANEL_CLIENT_ID;
   const host = hostOf(description.redirectUri);
@@ -62,8 +44,7 @@ export function consentPage(consent: Consent): Promise<Response> {
     ? markup`Published by <strong>${description.clientDomain}</strong>`
     : "The app chose this name itself, and nobody has checked it";
   const alert = problem && markup`<p class="note error" role="alert" id="problem">${problem.message}</p>\n`;
-  const place =
-    methods.some(({ method }) => method === problem?.at) || problem?.at === "scopes" ? problem?.at : "top";
+  const place = problem && (offers.has(problem.at) || problem.at === "scopes") ? problem.at : "top";
   const boxes = offered.map((scope, index) => {
     const checked = ticked.includes(scope) && markup` checked`;
     const focus = place === "scopes" && index === 0 && markup` autofocus`;
@@ -77,6 +58,12 @@ export function consentPage(consent: Consent): Promise<Response> {
   const terms = isPanel
     ? "A page of this server shows your sandboxes, in this browser. You are signed out after 7 days at the latest"
     : markup`${publisher}. Access ends 30 days from now at the latest`;
+  const look = {
+    verb: isPanel ? "Sign in" : "Approve",
+    isPanel,
+    isAlone: offers.size === 1,
+    isFocused: !problem && !onPhone,
+  };
   const body = markup`<h1>${heading}</h1>
 ${place === "top" && alert}<p class="soft">${terms}.</p>
 <dl>
@@ -89,58 +76,17 @@ ${place === "top" && alert}<p class="soft">${terms}.</p>
 <legend>What it may do</legend>
 ${place === "scopes" && alert}${boxes}</fieldset>
 <div>
-${methods.map((open, index) => [index > 0 && markup`<p class="or">or</p>\n`, approval(open, { alone: methods.length === 1, alert: place === open.method && alert, isFocused: !problem && !onPhone, isPanel, config })])}
+${[...offers].map(([method, offer], index) => [index > 0 && markup`<p class="or">or</p>\n`, offer.show({ ...look, alert: place === method && alert })])}
 <button class="plain" name="decision" value="deny" formnovalidate>${isPanel ? "Cancel" : "Deny"}</button>
 </div>
 </form>`;
-  const formTargets = [...methods.flatMap(({ origin }) => origin ?? []), formTarget(description.redirectUri)];
+  const formTargets = [
+    ...[...offers.values()].flatMap(({ origin }) => origin ?? []),
+    formTarget(description.redirectUri),
+  ];
   const asks = isPanel ? "Sign in to the panel" : `${name} asks for access`;
   const title = `${problem ? "Error: " : ""}${asks}`;
   return page(title, body, { status: problem?.status, formTargets, headers, wide: true });
-}
-
-/** A sentence for people who have to find the owner's token. */
-export function whereTheTokenIs({ localTokenCommand }: Pick<Config, "localTokenCommand">): HTML {
-  return localTokenCommand === undefined
-    ? markup`It is the secret SERVER_AUTH_TOKEN of the server.`
-    : markup`On the server's machine, <code>${localTokenCommand}</code> prints it.`;
-}
-
-/** The part of the form by which one approves and signs in with this method. */
-function approval(
-  { method, who }: OpenMethod,
-  {
-    alone,
-    alert,
-    isFocused,
-    isPanel,
-    config,
-  }: {
-    alone: boolean;
-    alert: HTML | false | undefined;
-    isFocused: boolean;
-    isPanel: boolean;
-    config: Pick<Config, "localTokenCommand">;
-  },
-): HTML {
-  const verb = isPanel ? "Sign in" : "Approve";
-  switch (method) {
-    case "owner":
-      return markup`<fieldset>
-<legend>Who you are</legend>
-<input type="text" name="username" value="owner" autocomplete="username" hidden>
-${alert}<label class="field" for="token">The server's token</label>
-<p class="soft" id="token-hint">${whereTheTokenIs(config)}</p>
-<input id="token" type="password" name="token" required autocomplete="current-password" spellcheck="false"
- aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true"`}${(alert || isFocused) && markup` autofocus`}>
-</fieldset>
-<button name="decision" value="owner">${alone ? verb : `${verb} with the token`}</button>`;
-    case "github":
-      return markup`<button name="decision" value="github" formnovalidate>${isPanel ? "Sign in" : "Approve and sign in"} with GitHub</button>`;
-    case "access":
-      return markup`<input type="hidden" name="who" value="${who}">
-<button name="decision" value="access" formnovalidate>${verb} as <bdi>${plain(who ?? "")}</bdi></button>`;
-  }
 }
 
 /** A page that says what went wrong, with a link to go on where there is one. */

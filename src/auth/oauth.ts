@@ -13,10 +13,10 @@ import { isRecord } from "../shared/is-record.ts";
 import { log, logError } from "../shared/log.ts";
 import { isLoopback, namedOrigin } from "../shared/origin.ts";
 import type { RequestContext } from "../shared/request-context.ts";
-import { isRuleInForce } from "./grant-policy.ts";
+import { isRuleInForce, METHODS } from "./methods/index.ts";
 import { COOKIE_PREFIX } from "./cookies.ts";
 import { AUTHORIZE_PATH, METADATA_PATH, PANEL_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
-import { knownScopes, type Principal, SCOPES, SIGN_IN_METHODS } from "../shared/principal.ts";
+import { knownScopes, type Principal, SCOPES } from "../shared/principal.ts";
 import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS, withPanelClient } from "./panel-client.ts";
 import { guarded } from "./store.ts";
 
@@ -36,7 +36,7 @@ const CLIENT_SECONDS = (90 * DAY_MS) / 1000;
 const grantSchema = z.preprocess(
   // Grants last 30 days, and those of earlier versions call the field `door`.
   (props) => (isRecord(props) ? { via: props.door, ...props } : props),
-  z.object({ principal: z.string(), via: z.enum(SIGN_IN_METHODS), rule: z.string() }),
+  z.object({ principal: z.string(), via: z.string(), rule: z.string() }),
 );
 
 export type GrantProps = z.infer<typeof grantSchema>;
@@ -64,11 +64,9 @@ export function oauthFor(request: Request, { env, config }: RequestContext): OAu
   const last = built.get(config);
   if (last && config.publicOrigin) return last;
   if (!env.OAUTH_KV) return { off: "the KV namespace OAUTH_KV is not bound" };
-  const owner = config.serverAuthToken !== undefined && env.Attempts !== undefined;
-  if (!owner && !config.github && !config.access) {
-    return {
-      off: "there is no way to sign in: set SERVER_AUTH_TOKEN, GITHUB_CLIENT_ID or ACCESS_TEAM_DOMAIN",
-    };
+  if (!METHODS.some((method) => method.isOn({ config, env }))) {
+    const names = METHODS.map(({ variable }) => variable).join(", ");
+    return { off: `there is no way to sign in: set one of ${names}` };
   }
   const url = config.publicOrigin ? new URL(config.publicOrigin) : namedOrigin(request);
   // The provider does not count names below `localhost` as loopback.

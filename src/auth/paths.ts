@@ -1,6 +1,5 @@
 /** The paths of OAuth and of the panel, which signs in by it. The metadata of a resource is at `METADATA_PATH` followed by the path of the resource. */
 export const AUTHORIZE_PATH = "/authorize";
-export const GITHUB_CALLBACK_PATH = "/authorize/github";
 /** Issues tokens and revokes them. */
 export const TOKEN_PATH = "/oauth/token";
 export const REGISTRATION_PATH = "/oauth/register";

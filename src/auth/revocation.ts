@@ -5,13 +5,12 @@
 import { z } from "zod";
 import { log } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
-import { SIGN_IN_METHODS, type SignInMethod } from "../shared/principal.ts";
 
 export interface Revoked {
   principal: string;
   client: string;
   /** Absent when the grant no longer exists. */
-  via?: SignInMethod;
+  via?: string;
   scope: string;
 }
 
@@ -19,7 +18,7 @@ export interface Revoked {
 const grantRecord = z.object({
   clientId: z.string(),
   scope: z.array(z.string()),
-  metadata: z.object({ via: z.enum(SIGN_IN_METHODS) }).optional(),
+  metadata: z.object({ via: z.string() }).optional(),
 });
 const tokenRecord = z.object({
   scope: z.array(z.string()).optional(),

@@ -2,15 +2,15 @@
 import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
 import { createMcpHandler } from "agents/mcp/server";
 import { addressOf } from "../actors/attempts.ts";
-import { serveAuthorize, serveGitHubCallback } from "../auth/authorize.ts";
+import { serveAuthorize, callbackPath, serveCallback } from "../auth/authorize.ts";
 import { authenticate } from "../auth/bearer.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoints.ts";
 import { type OAuth, oauthFor, type ResourcePath } from "../auth/oauth.ts";
+import { REDIRECT_METHODS } from "../auth/methods/index.ts";
 import { finishPanelSignIn, panelCaller, signOutOfPanel, startPanelSignIn } from "../auth/panel-session.ts";
 import {
   AUTHORIZE_PATH,
-  GITHUB_CALLBACK_PATH,
   METADATA_PATH,
   PANEL_ASSETS_PATH,
   PANEL_CALLBACK_PATH,
@@ -136,7 +136,12 @@ export function createApp(product: Product): App {
     { path: REGISTRATION_PATH, methods: "POST", serve: withOAuth(serveAuthorizationServer), writes: true },
     { path: TOKEN_PATH, methods: "POST", serve: withOAuth(serveAuthorizationServer), writes: true },
     { path: AUTHORIZE_PATH, methods: `${READ}, POST`, serve: withOAuth(serveAuthorize), writes: true },
-    { path: GITHUB_CALLBACK_PATH, methods: READ, serve: withOAuth(serveGitHubCallback), writes: true },
+    ...REDIRECT_METHODS.map((method) => ({
+      path: callbackPath(method),
+      methods: READ,
+      serve: withOAuth(serveCallback(method)),
+      writes: true,
+    })),
   ];
 
   async function respond(request: Request, context: RequestContext): Promise<Response> {

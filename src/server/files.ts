@@ -10,6 +10,7 @@ import type { Sandbox } from "../actors/sandbox.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { absolute, checkedCursor } from "../container/files.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
+import { linkKeys } from "../actors/link-keys.ts";
 import { type FileLink, type LinkName, type RunLink, readToken } from "../shared/file-link.ts";
 import { logError } from "../shared/log.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
@@ -33,7 +34,7 @@ import { UPLOAD_SCRIPT } from "./upload-script.ts";
 /** `/files/<token>`. */
 export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
   const [, , token = ""] = new URL(request.url).pathname.split("/");
-  const named = await readToken(token, context.config);
+  const named = await readToken(token, await linkKeys(context));
   if (!named) return refused(request, 403, "This link is not complete, or not of this server.");
   const link = "expires" in named ? named : await keptLink(context, named);
   if (!link || link.expires < Date.now())

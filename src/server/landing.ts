@@ -4,7 +4,7 @@ import { oauthFor } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";
 import { PANEL_PATH } from "../auth/paths.ts";
 import { canRunTasks } from "../shared/config.ts";
-import { whereTheTokenIs } from "../auth/consent-page.ts";
+import { whereTheTokenIs } from "../auth/owner-token.ts";
 import { clientLines } from "./client-lines.ts";
 import { endpointQueryOf, queryOf } from "../shared/endpoint-query.ts";
 import { namedOrigin } from "../shared/origin.ts";

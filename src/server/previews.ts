@@ -10,6 +10,7 @@ import { page } from "../auth/page.ts";
 import { sandboxActor } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
 import { ProcessLimiter, tooOften } from "../shared/limiter.ts";
+import { linkKeys } from "../actors/link-keys.ts";
 import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../shared/preview-address.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { isBrowser } from "./landing.ts";
@@ -80,7 +81,7 @@ export async function servePreview(
   address: { label: string; origin: string },
   { env, config }: RequestContext,
 ): Promise<Response> {
-  const preview = await readLabel(address.label, config);
+  const preview = await readLabel(address.label, await linkKeys({ config, env }));
   if (!preview) return notice(request, "unknown");
   if (await tooOften(limiter, preview.actor)) return notice(request, "often");
   const { pathname, search } = new URL(request.url);

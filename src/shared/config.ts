@@ -6,7 +6,6 @@ import type { MountedDirectory } from "./mounts.ts";
 import type { Internet } from "./network-policy.ts";
 import type { Region } from "./principal.ts";
 import { MODEL_HOST, type Secret, SERVER, secretsAt, secretsFor } from "./secrets.ts";
-import { type AccessConfig, accessOf, gitHubOf, type GitHubConfig } from "./sign-in-config.ts";
 import { type Previous, previous, type StaticToken } from "./static-tokens.ts";
 import { TOOL_NAMES, type ToolName, toolsChosen } from "./tool-sets.ts";
 import { type Values, type Variable, type VariableName, VARIABLES, variables } from "./variables.ts";
@@ -71,6 +70,8 @@ export interface WorkspaceConfig {
 }
 
 export interface Config {
+  /** All variables, for what below has no name: the sign-in methods read theirs. */
+  values: Values;
   /** The token of principal `owner`; undefined when there is none. */
   serverAuthToken: string | undefined;
   /** The token before that one; `ownerTokens` says which are accepted. */
@@ -86,8 +87,6 @@ export interface Config {
   linkKey: string | undefined;
   /** Whether OAuth clients may identify themselves by a metadata document; undefined when not set. */
   clientMetadata: boolean | undefined;
-  github: GitHubConfig | undefined;
-  access: AccessConfig | undefined;
   logLevel: LogLevel;
   /** Days for which the record of a run is kept after its end. */
   resultTTLDays: number;
@@ -174,6 +173,7 @@ function parse(env: Env): Config | ConfigError {
   if (!result.success) return new ConfigError(result.error.issues.map(sentence));
   const values = result.data as Values;
   const problems = VARIABLES.flatMap(([name]) => missingBeside(name, values));
+  problems.push(...wrongPrincipals(values));
   if (hidesServer(values.PREVIEW_HOST, values.PUBLIC_ORIGIN))
     problems.push("PREVIEW_HOST must not be the host of PUBLIC_ORIGIN, nor one above it.");
   return problems.length > 0 ? new ConfigError(problems) : configOf(values);
@@ -189,9 +189,23 @@ function missingBeside(name: VariableName, values: Values): string[] {
     .map(({ oneOf, why = " beside it" }) => `${name} needs ${oneOf.join(" or ")}${why}.`);
 }
 
+/** The principals that `SECRETS` names and that nobody can be. */
+function wrongPrincipals({ SECRETS: secrets }: Values): string[] {
+  const kinds = VARIABLES.flatMap(([, { principals }]) => principals ?? []);
+  const forms = new Intl.ListFormat("en-GB", { type: "disjunction" }).format(kinds.map(({ form }) => form));
+  return secrets.flatMap(({ principals = [] }, secret) =>
+    principals.flatMap((id, at) =>
+      kinds.some(({ pattern }) => pattern.test(id))
+        ? []
+        : `SECRETS[${secret}].principals[${at}] must be ${forms}.`,
+    ),
+  );
+}
+
 function configOf(values: Values): Config {
   const metadata = values.OAUTH_CLIENT_METADATA;
   return {
+    values,
     serverAuthToken: values.SERVER_AUTH_TOKEN,
     previousToken: previous(values.SERVER_AUTH_TOKEN_PREVIOUS, values.SERVER_AUTH_TOKEN_PREVIOUS_UNTIL),
     authTokens: values.AUTH_TOKENS ?? [],
@@ -200,8 +214,6 @@ function configOf(values: Values): Config {
     previewHost: values.PREVIEW_HOST,
     linkKey: values.LINK_KEY,
     clientMetadata: metadata && metadata === "on",
-    github: gitHubOf(values),
-    access: accessOf(values),
     logLevel: values.LOG_LEVEL,
     resultTTLDays: values.RESULT_TTL_DAYS,
     runLogMaxMiB: values.RUN_LOG_MAX_MB,

@@ -3,9 +3,8 @@
  * sandbox is asked for a token that somebody made up.
  */
 import { z } from "zod";
-import type { Config } from "./config.ts";
-import { linkKey, linkKeys, sign } from "./link-key.ts";
 import { equal } from "./preview-address.ts";
+import { sign } from "./sign.ts";
 
 /** A link to a file of a sandbox. Earlier versions wrote all of it into the token, as JSON in base64url. */
 const linkSchema = z.strictObject({
@@ -60,32 +59,34 @@ const TOKEN = new RegExp(`^([a-z0-9-]{18,37})\\.([\\w-]{${LINK_ID_CHARS}})([\\w-
 /** Links of an earlier version are good for a day, so that this can go with the next but one. */
 const WHOLE_TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
 
-/** The token of a link; undefined where the server has no secret to sign it with. */
-export async function writeToken({ actor, id }: LinkName, config: Config): Promise<string | undefined> {
-  const key = linkKey(config);
+/** The token of a link; undefined without a key to sign it with. */
+export async function writeToken(
+  { actor, id }: LinkName,
+  [key]: readonly CryptoKey[],
+): Promise<string | undefined> {
   if (!key) return undefined;
-  const signature = base64url(await sign(await key, `link ${actor}.${id}`));
+  const signature = base64url(await sign(key, `link ${actor}.${id}`));
   return `${actor}.${id}${signature.slice(0, SIGNATURE_CHARS)}`;
 }
 
-/** What a token stands for; undefined where the token is none of this server's. It may have expired. */
+/** What a token stands for; undefined where none of the keys has signed it. It may have expired. */
 export async function readToken(
   token: string,
-  config: Config,
+  keys: readonly CryptoKey[],
 ): Promise<LinkName | FileLink | RunLink | undefined> {
   const [, actor, id, end] = TOKEN.exec(token) ?? [];
   if (actor !== undefined && id !== undefined && end !== undefined)
-    return (await isSigned(`link ${actor}.${id}`, end, config)) ? { actor, id } : undefined;
+    return (await isSigned(`link ${actor}.${id}`, end, keys)) ? { actor, id } : undefined;
   const [, text, signature] = WHOLE_TOKEN.exec(token) ?? [];
   if (text === undefined || signature === undefined) return undefined;
-  if (!(await isSigned(`file ${text}`, signature, config))) return undefined;
+  if (!(await isSigned(`file ${text}`, signature, keys))) return undefined;
   const bytes = Uint8Array.fromBase64(text, { alphabet: "base64url" });
   return anyLinkSchema.parse(JSON.parse(new TextDecoder().decode(bytes)));
 }
 
 /** Whether a signature, or its beginning, is this server's. */
-async function isSigned(text: string, signature: string, config: Config): Promise<boolean> {
-  const signatures = await Promise.all((await linkKeys(config)).map((key) => sign(key, text)));
+async function isSigned(text: string, signature: string, keys: readonly CryptoKey[]): Promise<boolean> {
+  const signatures = await Promise.all(keys.map((key) => sign(key, text)));
   // The texts are compared, because the last character of a signature has bits that decoding ignores.
   return signatures.some((own) => equal(signature, base64url(own).slice(0, signature.length)));
 }

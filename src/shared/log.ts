@@ -5,7 +5,7 @@
  * of a file, an argument of a tool or a URL.
  */
 
-import type { Principal, SignInMethod } from "./principal.ts";
+import type { Principal } from "./principal.ts";
 
 /** From the most verbose to the least. A level includes the levels after it. */
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
@@ -85,7 +85,6 @@ export interface SandboxEvent {
 export interface SignInEvent extends RequestFields {
   event: "sign_in";
   outcome: "approved" | "denied" | "refused";
-  via?: SignInMethod;
   /** Why it was refused. */
   reason?: SignInRefusal;
 }
@@ -100,7 +99,8 @@ export type SignInRefusal =
   | "not_allowed"
   | "login_reassigned"
   | "not_vouched_for"
-  | "github_failed";
+  /** The site of a sign-in method did not answer as it should. */
+  | `${string}_failed`;
 
 /** An unexpected error. The response has `ref` only, and this line the details. */
 export interface ErrorEvent {

@@ -7,8 +7,8 @@
  * behind a long name of a sandbox: 19, or 98 bits, behind the longest.
  */
 import type { Config } from "./config.ts";
-import { linkKey, linkKeys, sign } from "./link-key.ts";
 import { SANDBOX_NAME } from "./names.ts";
+import { sign } from "./sign.ts";
 
 export interface PreviewAddress {
   port: number;
@@ -51,24 +51,30 @@ export function writeLabel({ port, actor, token }: PreviewAddress): string {
   return `${port}-${actor}-${token}`;
 }
 
-/** The address in a label; undefined where the label is none of this server's. */
-export async function readLabel(label: string, config: Config): Promise<PreviewAddress | undefined> {
+/** The address in a label; undefined where none of the keys has signed it. */
+export async function readLabel(
+  label: string,
+  keys: readonly CryptoKey[],
+): Promise<PreviewAddress | undefined> {
   const [, digits, actor, token] = LABEL.exec(label) ?? [];
   if (digits === undefined || actor === undefined || token === undefined) return undefined;
   const port = Number(digits);
   const random = token.slice(0, Math.ceil(token.length / 2));
-  for (const key of await linkKeys(config))
+  for (const key of keys)
     if (equal(token, await signed(key, port, actor, random, token.length))) return { port, actor, token };
   return undefined;
 }
 
-/** A new token for a port of a sandbox; undefined where the server has no secret to sign it with. */
-export async function makeToken(port: number, actor: string, config: Config): Promise<string | undefined> {
-  const key = linkKey(config);
+/** A new token for a port of a sandbox; undefined without a key to sign it with. */
+export async function makeToken(
+  port: number,
+  actor: string,
+  [key]: readonly CryptoKey[],
+): Promise<string | undefined> {
   if (!key) return undefined;
   const length = Math.min(TOKEN_CHARACTERS, LABEL_CHARACTERS - writeLabel({ port, actor, token: "" }).length);
   const random = base36(crypto.getRandomValues(new Uint8Array(32)), Math.ceil(length / 2));
-  return signed(await key, port, actor, random, length);
+  return signed(key, port, actor, random, length);
 }
 
 /** Whether two texts are the same, in time that does not depend on how much of them is. */

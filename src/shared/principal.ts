@@ -5,26 +5,22 @@ export const SCOPES = ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:r
 
 export type Scope = (typeof SCOPES)[number];
 
-/** Where a person signs in to let an OAuth client act for them. */
-export const SIGN_IN_METHODS = ["owner", "github", "access"] as const;
-
-export type SignInMethod = (typeof SIGN_IN_METHODS)[number];
-
 /** Where a sandbox's actor can be made: the location hints of Cloudflare's Durable Objects. */
 export const REGIONS = ["wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "afr", "me"] as const;
 
 export type Region = (typeof REGIONS)[number];
 
 export interface Principal {
-  /** `owner`, `token:<name>`, `github:<numeric id>` or `access:<subject>`. Survives the rotation of its token. */
+  /** `owner`, `token:<name>`, or `<sign-in method>:<id>` such as `github:583231`. Survives the rotation of its token. */
   id: string;
   scopes: readonly Scope[];
   /** Where their sandboxes are made unless they say otherwise; DEFAULT_REGION where undefined. */
   region?: Region | undefined;
   /**
-   * A static token, one that a rotation has replaced, or how they signed in. For the log only: no decision depends on it.
+   * `token`, `previous_token` (one that a rotation has replaced), or the name of the sign-in method. For the log only: no decision
+   * depends on it.
    */
-  via: "token" | "previous_token" | SignInMethod;
+  via: string;
   /** The id of the OAuth client that acts for them, for the logs only; absent for a static token. */
   client?: string;
 }

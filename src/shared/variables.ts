@@ -44,6 +44,8 @@ export interface Variable<T = unknown> {
   askAtDeploy?: string;
   /** `sdk`: the Sandbox SDK reads it. `local`: `npm start` sets it itself, and no operator does. */
   reader?: "sdk" | "local";
+  /** The ids of the principals whom it lets in. */
+  principals?: { form: string; pattern: RegExp };
   /** What has to be set beside it: one variable of each list. `why` ends the sentence of the error. */
   needs?: readonly { oneOf: readonly string[]; why?: string }[];
 }
@@ -62,6 +64,7 @@ const access = {
     schema: ownerToken,
     secret: "value",
     fallback: "`npm start` generates one; elsewhere the owner cannot get in",
+    principals: { form: "owner", pattern: /^owner$/ },
     docs: "The owner's token, with all scopes: 16 characters or more, and random.",
     askAtDeploy: "The owner's token: 16 characters or more, and random (openssl rand -hex 32)",
   }),
@@ -79,6 +82,7 @@ const access = {
   AUTH_TOKENS: variable({
     schema: z.string().transform(fromJSON).pipe(authTokens),
     secret: "hashes",
+    principals: { form: "token:<name>", pattern: /^token:[a-z0-9-]{1,32}$/ },
     docs: "More tokens, as JSON. `sha256` is the hash of the token. An entry may add `previous_sha256` and `previous_until` during a rotation, and `region`, `internet` and `allow_hosts` to replace the server's defaults.",
     example: '[{"name", "sha256", "scopes"}]',
   }),
@@ -106,7 +110,7 @@ const addresses = {
   LINK_KEY: variable({
     schema: ownerToken,
     secret: "value",
-    fallback: "derived from `SERVER_AUTH_TOKEN`, else from `GITHUB_CLIENT_SECRET`",
+    fallback: "derived from `SERVER_AUTH_TOKEN`, else a key that the server makes and keeps",
     docs: "Signs links to files and addresses of previews. A new key ends all of them.",
     askAtDeploy: "The key that signs links and previews (openssl rand -hex 32)",
   }),
@@ -120,6 +124,7 @@ const signIn = {
   }),
   GITHUB_CLIENT_ID: variable({
     schema: visible("must be visible ASCII characters"),
+    principals: { form: "github:<number>", pattern: /^github:\d+$/ },
     docs: "Turns on [sign-in with GitHub](../internals/security.md#who-somebody-is): the client ID of an OAuth app.",
     needs: [
       { oneOf: ["GITHUB_CLIENT_SECRET"] },
@@ -169,6 +174,7 @@ const signIn = {
       .string()
       .transform((domain) => (domain.includes("://") ? domain : `https://${domain}`))
       .transform(webOrigin),
+    principals: { form: "access:<subject>", pattern: /^access:.+$/ },
     docs: "Turns on [sign-in by Cloudflare Access](../internals/security.md#who-somebody-is): the team's domain.",
     example: "team.cloudflareaccess.com",
     needs: [{ oneOf: ["ACCESS_AUDIENCE"] }],

@@ -26,5 +26,9 @@ export const ATTEMPTS_SCHEMA: Schema = {
       holds: "when addresses that never signed in, which share a number of guesses, may guess again",
       kept: "always one number",
     },
+    "link-key": {
+      holds: "in `links`: a random key that signs links, and when it was made",
+      kept: "for good",
+    },
   },
 };

@@ -5,6 +5,7 @@ import type { Answer, Sandbox } from "../actors/sandbox.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { isTaskID } from "../runs/id.ts";
 import { ToolError } from "../shared/errors.ts";
+import { linkKeys } from "../actors/link-keys.ts";
 import { type LinkName, writeToken } from "../shared/file-link.ts";
 import { actorName } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
@@ -35,7 +36,7 @@ export interface Download {
 
 /** The URL of a link; undefined where the server has no secret to sign it with. */
 export async function urlOf(context: ToolContext, link: LinkName): Promise<string | undefined> {
-  const token = await writeToken(link, context.config);
+  const token = await writeToken(link, await linkKeys(context));
   const origin = context.config.publicOrigin ?? context.origin;
   return token === undefined || origin === undefined ? undefined : `${origin}/files/${token}`;
 }

@@ -2,6 +2,7 @@ import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
+import { linkKeys } from "../actors/link-keys.ts";
 import { makeToken } from "../shared/preview-address.ts";
 import { previewURL } from "../shared/preview-url.ts";
 import { defineTool, sandboxField, sections, text } from "./define.ts";
@@ -50,7 +51,7 @@ export const exposePort = defineTool({
         "Start the program on another port, for example with PORT=8000, and expose that.",
       );
     const actor = await actorName(sandbox, context.principal.id);
-    const token = await makeToken(port, actor, context.config);
+    const token = await makeToken(port, actor, await linkKeys(context));
     const url = previewURL({ port, actor, token: token ?? "" }, context);
     if (token === undefined || url === undefined)
       throw notConfigured(url === undefined ? "PREVIEW_HOST" : "LINK_KEY");

@@ -3,7 +3,6 @@ import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   AUTHORIZE_PATH,
-  GITHUB_CALLBACK_PATH,
   METADATA_PATH,
   REGISTRATION_PATH,
   SERVER_METADATA_PATH,
@@ -57,7 +56,6 @@ const PATHS = [
   AUTHORIZE_PATH,
   TOKEN_PATH,
   REGISTRATION_PATH,
-  GITHUB_CALLBACK_PATH,
   METADATA_PATH,
   `${METADATA_PATH}/mcp`,
   SERVER_METADATA_PATH,

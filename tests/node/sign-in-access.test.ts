@@ -133,7 +133,7 @@ describe("Cloudflare Access", () => {
     const headers = forged ? await vouch(forged) : {};
     const { page } = await consent(server, headers);
     expect(page.status).toBe(403);
-    expect(page.text).toContain("Nobody vouches for you");
+    expect(page.text).toContain("Cloudflare Access did not identify you");
     expect(page.text).not.toContain("<form");
     expect(signIns()).toMatchObject([{ outcome: "refused", via: "access", reason: "not_vouched_for" }]);
     // Nor behind a page that was shown to somebody else.

@@ -2,7 +2,7 @@
 import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ownerRule } from "../../../src/auth/grant-policy.ts";
+import { owner } from "../../../src/auth/methods/owner.ts";
 import { oauthAPI, oauthFor } from "../../../src/auth/oauth.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { call, ORIGIN, post, recordLogs, TOKEN } from "../server/support.ts";
@@ -99,7 +99,8 @@ describe("the flow", () => {
     if ("off" in oauth) throw new Error(oauth.off);
     const api = oauthAPI(oauth, context);
     const asked = await api.parseAuthRequest(request);
-    const props = { principal: "owner", door: "owner", rule: await ownerRule(TOKEN) };
+    const [rule] = await owner.rules(config);
+    const props = { principal: "owner", door: "owner", rule };
     const grant = {
       request: asked,
       userId: "owner",

@@ -1,12 +1,7 @@
 /** A grant lives no longer than the rule that let its person in. */
 import { describe, expect, it } from "vitest";
-import {
-  accessRule,
-  gitHubOrgRule,
-  gitHubUserRule,
-  ownerRule,
-  isRuleInForce,
-} from "../../../src/auth/grant-policy.ts";
+import { isRuleInForce } from "../../../src/auth/methods/index.ts";
+import { owner } from "../../../src/auth/methods/owner.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Variables } from "../server/support.ts";
 
@@ -33,11 +28,11 @@ function config(variables: Variables) {
 }
 
 const rules = {
-  owner: () => ownerRule(FIRST),
-  user: () => gitHubUserRule("octocat"),
-  number: () => gitHubUserRule("id:77"),
-  org: () => gitHubOrgRule("acme"),
-  access: () => accessRule({ issuer: "https://team.example", audience: "aud" }),
+  owner: async () => (await owner.rules(config({ SERVER_AUTH_TOKEN: FIRST })))[0] ?? "",
+  user: () => "github:user:octocat",
+  number: () => "github:user:id:77",
+  org: () => "github:org:acme",
+  access: () => "access:https://team.example aud",
 };
 
 describe("a rule", () => {
@@ -77,7 +72,7 @@ describe("a rule", () => {
   });
 
   it("of the owner does not give the token away", async () => {
-    const rule = await ownerRule(FIRST);
+    const rule = await rules.owner();
     expect(rule).toMatch(/^owner:[0-9a-f]{32}$/);
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(FIRST)));
     const hex = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -1,9 +1,10 @@
 /** Links to files, and files over plain HTTP. */
 import * as fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
-import { parseConfig } from "../../../src/shared/config.ts";
+import { type Config, parseConfig } from "../../../src/shared/config.ts";
 import { readToken, writeToken } from "../../../src/shared/file-link.ts";
-import { linkKeys, sign } from "../../../src/shared/link-key.ts";
+import { linkKeys } from "../../../src/actors/link-keys.ts";
+import { sign } from "../../../src/shared/sign.ts";
 import { actorName } from "../../../src/shared/names.ts";
 import { env } from "cloudflare:workers";
 import type { Env } from "../../../src/shared/config.ts";
@@ -427,33 +428,36 @@ describe("links end with the container", () => {
 
 describe("a token", () => {
   const config = parseConfig(env as Env);
+  const keysOf = (one: Config) => linkKeys({ config: one, env: env as Env });
   const example = { actor: "a-aaaaaaaaaaaaaaaa", id: "abcdefghij12" };
 
   it("is none any more with any bit of it changed, longer, shorter, or of another server", async () => {
-    const token = (await writeToken(example, config)) ?? "";
-    expect(await readToken(token, config)).toEqual(example);
+    const token = (await writeToken(example, await keysOf(config))) ?? "";
+    expect(await readToken(token, await keysOf(config))).toEqual(example);
     await fc.assert(
       fc.asyncProperty(fc.nat(token.length - 1), fc.integer({ min: 0, max: 6 }), async (at, bit) => {
         const changed = String.fromCharCode(token.charCodeAt(at) ^ (1 << bit));
         const other = token.slice(0, at) + changed + token.slice(at + 1);
-        expect(await readToken(other, config)).toBeUndefined();
+        expect(await readToken(other, await keysOf(config))).toBeUndefined();
       }),
       { numRuns: 500 },
     );
     for (const other of [`${token}A`, token.slice(0, -1), `${token}=`, token.replace(".", ""), "", "."])
-      expect(await readToken(other, config)).toBeUndefined();
-    expect(await readToken(token, { ...config, linkKey: "another-key-that-is-long-enough" })).toBeUndefined();
+      expect(await readToken(other, await keysOf(config))).toBeUndefined();
+    expect(
+      await readToken(token, await keysOf({ ...config, linkKey: "another-key-that-is-long-enough" })),
+    ).toBeUndefined();
     const rotated = { ...config, serverAuthToken: "the-next-token-of-the-owner" };
-    expect(await readToken(token, rotated)).toBeUndefined();
+    expect(await readToken(token, await keysOf(rotated))).toBeUndefined();
     const previousToken = { value: config.serverAuthToken ?? "", until: Infinity };
-    expect(await readToken(token, { ...rotated, previousToken })).toEqual(example);
+    expect(await readToken(token, await keysOf({ ...rotated, previousToken }))).toEqual(example);
   });
 
   it("is none with the id or the actor of another", async () => {
-    const ours = (await writeToken(example, config)) ?? "";
+    const ours = (await writeToken(example, await keysOf(config))) ?? "";
     for (const changed of [{ id: "abcdefghij13" }, { actor: "b-aaaaaaaaaaaaaaaa" }]) {
-      const other = (await writeToken({ ...example, ...changed }, config)) ?? "";
-      expect(await readToken(other.slice(0, -16) + ours.slice(-16), config)).toBeUndefined();
+      const other = (await writeToken({ ...example, ...changed }, await keysOf(config))) ?? "";
+      expect(await readToken(other.slice(0, -16) + ours.slice(-16), await keysOf(config))).toBeUndefined();
     }
   });
 
@@ -467,7 +471,7 @@ describe("a token", () => {
       const text = new TextEncoder()
         .encode(JSON.stringify(whole))
         .toBase64({ alphabet: "base64url", omitPadding: true });
-      const [key] = await linkKeys(config);
+      const [key] = await keysOf(config);
       const signature = await sign(key as CryptoKey, `file ${text}`);
       return `/files/${text}.${signature.toBase64({ alphabet: "base64url", omitPadding: true })}`;
     };

@@ -3,6 +3,7 @@ import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
+import { linkKeys } from "../../../src/actors/link-keys.ts";
 import { makeToken, readLabel, writeLabel } from "../../../src/shared/preview-address.ts";
 import { namesOddHost } from "../../../src/auth/redirects.ts";
 import { actorName } from "../../../src/shared/names.ts";
@@ -11,18 +12,21 @@ import { owner } from "../support.ts";
 import { expose, exposer, PREVIEW_HOST, visit } from "./support.ts";
 
 const config = parseConfig({ ...(env as Env), PREVIEW_HOST });
+const keysOf = (bindings: Env) => linkKeys({ config: parseConfig(bindings), env: bindings });
+let keys: CryptoKey[];
 let label: string;
 let address: { port: number; actor: string; token: string };
 
 beforeAll(async () => {
+  keys = await linkKeys({ config, env: env as Env });
   const actor = await actorName("addressed", "owner");
-  address = { port: 8000, actor, token: (await makeToken(8000, actor, config)) ?? "" };
+  address = { port: 8000, actor, token: (await makeToken(8000, actor, keys)) ?? "" };
   label = writeLabel(address);
 });
 
 describe("a label", () => {
   it("is read as it was written", async () => {
-    expect(await readLabel(label, config)).toEqual(address);
+    expect(await readLabel(label, keys)).toEqual(address);
   });
 
   it("with any character changed is none", async () => {
@@ -31,33 +35,33 @@ describe("a label", () => {
       fc.asyncProperty(fc.nat(label.length - 1), fc.constantFrom(...characters), async (at, character) => {
         fc.pre(label[at] !== character);
         const changed = label.slice(0, at) + character + label.slice(at + 1);
-        expect(await readLabel(changed, config)).toBeUndefined();
+        expect(await readLabel(changed, keys)).toBeUndefined();
       }),
     );
   });
 
   it("with any field of another's is none", async () => {
     const actor = await actorName("other", "owner");
-    const other = { port: 8001, actor, token: (await makeToken(8001, actor, config)) ?? "" };
+    const other = { port: 8001, actor, token: (await makeToken(8001, actor, keys)) ?? "" };
     for (const field of ["port", "actor", "token"] as const)
-      expect(await readLabel(writeLabel({ ...address, [field]: other[field] }), config)).toBeUndefined();
+      expect(await readLabel(writeLabel({ ...address, [field]: other[field] }), keys)).toBeUndefined();
   });
 
   it("of another server, or of one whose key has changed, is none", async () => {
     for (const LINK_KEY of ["another key of the server's".replaceAll(" ", "-"), "0123456789abcdef-key"])
-      expect(await readLabel(label, parseConfig({ ...(env as Env), LINK_KEY }))).toBeUndefined();
+      expect(await readLabel(label, await keysOf({ ...(env as Env), LINK_KEY }))).toBeUndefined();
   });
 
   it("of the owner's token before is one while that is accepted, and a new one needs the new token alone", async () => {
     const own = { ...(env as Env), LINK_KEY: undefined };
-    const token = (await makeToken(8000, address.actor, parseConfig(own))) ?? "";
+    const token = (await makeToken(8000, address.actor, await keysOf(own))) ?? "";
     const before = writeLabel({ ...address, token });
     const rotated = { ...own, SERVER_AUTH_TOKEN: "the-next-token-of-the-owner" };
-    const during = parseConfig({ ...rotated, SERVER_AUTH_TOKEN_PREVIOUS: own.SERVER_AUTH_TOKEN });
+    const during = await keysOf({ ...rotated, SERVER_AUTH_TOKEN_PREVIOUS: own.SERVER_AUTH_TOKEN });
     expect(await readLabel(before, during)).toEqual({ ...address, token });
-    expect(await readLabel(before, parseConfig(rotated))).toBeUndefined();
+    expect(await readLabel(before, await keysOf(rotated))).toBeUndefined();
     const next = (await makeToken(8000, address.actor, during)) ?? "";
-    expect(await readLabel(writeLabel({ ...address, token: next }), parseConfig(rotated))).toBeDefined();
+    expect(await readLabel(writeLabel({ ...address, token: next }), await keysOf(rotated))).toBeDefined();
   });
 
   it("is no longer than 63 characters and has a token of 98 bits or more, for every name and port", async () => {
@@ -65,19 +69,17 @@ describe("a label", () => {
     await fc.assert(
       fc.asyncProperty(names, fc.integer({ min: 1024, max: 65_535 }), async (name, port) => {
         const actor = await actorName(name, "owner");
-        const token = (await makeToken(port, actor, config)) ?? "";
+        const token = (await makeToken(port, actor, keys)) ?? "";
         const written = writeLabel({ port, actor, token });
         expect(written.length).toBeLessThanOrEqual(63);
         expect(token.length).toBeGreaterThanOrEqual(name.length <= 14 ? 25 : 19);
-        expect(await readLabel(written, config)).toEqual({ port, actor, token });
+        expect(await readLabel(written, keys)).toEqual({ port, actor, token });
       }),
     );
   });
 
   it("has another token each time", async () => {
-    const tokens = await Promise.all(
-      Array.from({ length: 100 }, () => makeToken(8000, address.actor, config)),
-    );
+    const tokens = await Promise.all(Array.from({ length: 100 }, () => makeToken(8000, address.actor, keys)));
     expect(new Set(tokens).size).toBe(100);
   });
 });
@@ -217,6 +219,6 @@ describe("PREVIEW_HOST", () => {
 it("exposes by the same key as before when asked again", async () => {
   const url = await expose({ sandbox: "addressed", port: 8000 });
   const [written = ""] = new URL(url).hostname.split(".");
-  expect(await readLabel(written, config)).toMatchObject({ port: 8000 });
+  expect(await readLabel(written, keys)).toMatchObject({ port: 8000 });
   await exposer.call("destroy_sandbox", { sandbox: "addressed" });
 });

@@ -1,0 +1,117 @@
+/** Sign-in by Cloudflare Access, which stands before `/authorize` and says who came through in a header that it signs. */
+import { createRemoteJWKSet, errors, jwtVerify } from "jose";
+import type { Config } from "../../shared/config.ts";
+import { logError } from "../../shared/log.ts";
+import type { RequestContext } from "../../shared/request-context.ts";
+import { markup, plain } from "../html.ts";
+import type { FormMethod } from "./method.ts";
+
+interface Settings {
+  /** The team's origin, which is the issuer of its assertions. */
+  issuer: string;
+  /** The application's audience tag. */
+  audience: string;
+  certsURL: string;
+}
+
+function settingsOf({ values }: Config): Settings | undefined {
+  const { ACCESS_TEAM_DOMAIN: issuer, ACCESS_AUDIENCE: audience } = values;
+  if (issuer === undefined || audience === undefined) return undefined;
+  return { issuer, audience, certsURL: values.ACCESS_CERTS_URL ?? `${issuer}/cdn-cgi/access/certs` };
+}
+
+export const access: FormMethod = {
+  name: "access",
+  variable: "ACCESS_TEAM_DOMAIN",
+  isOn: ({ config }) => settingsOf(config) !== undefined,
+  rules: (config) => {
+    const settings = settingsOf(config);
+    return settings ? [ruleOf(settings)] : [];
+  },
+  absence: {
+    title: "Cloudflare Access did not identify you",
+    message:
+      "This server lets Cloudflare Access identify people, and Access sent nothing with your request. Open this page through the address that Access protects.",
+  },
+  async offer(request, context) {
+    const identity = await identityOf(request, context);
+    if (!identity) return undefined;
+    return {
+      show: ({ verb }) => markup`<input type="hidden" name="who" value="${identity.email}">
+<button name="decision" value="access" formnovalidate>${verb} as <bdi>${plain(identity.email)}</bdi></button>`,
+    };
+  },
+  async identify(form, request, context) {
+    const settings = settingsOf(context.config);
+    const identity = await identityOf(request, context);
+    // The person may have changed accounts since the page told them who they are.
+    if (!settings || !identity || form.get("who") !== identity.email) return undefined;
+    return { principal: `access:${identity.subject}`, rule: ruleOf(settings) };
+  },
+};
+
+function ruleOf({ issuer, audience }: Settings): string {
+  return `access:${issuer} ${audience}`;
+}
+
+interface AccessIdentity {
+  subject: string;
+  /** Shown on the page; the identity is the subject. */
+  email: string;
+}
+
+type KeySet = ReturnType<typeof createRemoteJWKSet>;
+
+/** The team's signing keys by their URL. They are fetched on first use, and again when an assertion names an unknown key. */
+const keySets = new Map<string, KeySet>();
+
+/** Who Access says the sender is; undefined where it does not, or cannot be asked. */
+async function identityOf(request: Request, context: RequestContext): Promise<AccessIdentity | undefined> {
+  const settings = settingsOf(context.config);
+  if (!settings) return undefined;
+  try {
+    return await assertedBy(request, settings);
+  } catch (error) {
+    logError(context, "access", error);
+    return undefined;
+  }
+}
+
+/**
+ * The person whom Access names as the sender; undefined without a valid, unexpired assertion for this application.
+ * A service token has no subject, so it names nobody.
+ * @throws when the team's keys cannot be fetched
+ */
+async function assertedBy(
+  request: Request,
+  { issuer, audience, certsURL }: Settings,
+): Promise<AccessIdentity | undefined> {
+  const assertion = request.headers.get("cf-access-jwt-assertion");
+  if (!assertion) return undefined;
+  const keys = keySets.get(certsURL) ?? createRemoteJWKSet(new URL(certsURL));
+  keySets.set(certsURL, keys);
+  try {
+    const { payload } = await jwtVerify(assertion, keys, {
+      issuer,
+      audience,
+      algorithms: ["RS256"],
+      requiredClaims: ["exp", "sub"],
+    });
+    const { sub: subject = "", email } = payload;
+    if (!/^[\w.@|+-]{1,100}$/.test(subject)) return undefined;
+    return { subject, email: typeof email === "string" ? email : subject };
+  } catch (error) {
+    if (isRefusal(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Whether the assertion is at fault, and not the fetching of the keys. */
+function isRefusal(error: unknown): boolean {
+  return (
+    error instanceof errors.JOSEError &&
+    !(error instanceof errors.JWKSTimeout) &&
+    !(error instanceof errors.JWKSInvalid) &&
+    error.code !== "ERR_JOSE_GENERIC"
+  );
+}

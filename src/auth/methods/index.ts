@@ -1,0 +1,16 @@
+/** The sign-in methods, in the order in which the consent page shows them. */
+import type { Config } from "../../shared/config.ts";
+import { access } from "./access.ts";
+import { github } from "./github.ts";
+import type { RedirectMethod, SignInMethod } from "./method.ts";
+import { owner } from "./owner.ts";
+
+export const METHODS: readonly SignInMethod[] = [owner, github, access];
+
+export const REDIRECT_METHODS: readonly RedirectMethod[] = METHODS.filter((method) => "signInURL" in method);
+
+/** Whether the configuration still has the rule by which somebody signed in. */
+export async function isRuleInForce(config: Config, rule: string): Promise<boolean> {
+  const rules = await Promise.all(METHODS.map((method) => method.rules(config)));
+  return rules.flat().includes(rule);
+}

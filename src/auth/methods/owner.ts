@@ -1,0 +1,54 @@
+/** Sign-in with the server's token, typed into the form. Wrong tokens are counted: see `Attempts`. */
+import { ATTEMPTS_NAME, addressOf, attemptsOf } from "../../actors/attempts.ts";
+import { ownerTokens } from "../../shared/owner-tokens.ts";
+import { OWNER_ID } from "../../shared/principal.ts";
+import { sha256 } from "../../shared/sha256.ts";
+import { markup } from "../html.ts";
+import { isOwnerToken, whereTheTokenIs } from "../owner-token.ts";
+import type { FormMethod } from "./method.ts";
+
+export const owner: FormMethod = {
+  name: "owner",
+  variable: "SERVER_AUTH_TOKEN",
+  isOn: ({ config, env }) => config.serverAuthToken !== undefined && env.Attempts !== undefined,
+  rules: (config) => Promise.all(ownerTokens(config).map(ownerRule)),
+  offer: async (_request, { config }) => ({
+    show: ({ verb, isAlone, alert, isFocused }) => markup`<fieldset>
+<legend>Who you are</legend>
+<input type="text" name="username" value="owner" autocomplete="username" hidden>
+${alert}<label class="field" for="token">The server's token</label>
+<p class="soft" id="token-hint">${whereTheTokenIs(config)}</p>
+<input id="token" type="password" name="token" required autocomplete="current-password" spellcheck="false"
+ aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true"`}${(alert || isFocused) && markup` autofocus`}>
+</fieldset>
+<button name="decision" value="owner">${isAlone ? verb : `${verb} with the token`}</button>`,
+  }),
+  async identify(form, request, { env, config }) {
+    const token = form.get("token") ?? "";
+    const attempts = attemptsOf(env, ATTEMPTS_NAME);
+    const address = addressOf(request);
+    const wait = (await attempts?.take(address)) ?? Number.POSITIVE_INFINITY;
+    if (wait > 0) {
+      const headers = { "retry-after": String(wait) };
+      const message = `Too many wrong tokens. Wait ${duration(wait)} before the next try.`;
+      return { refused: "too_many_attempts", problem: { at: "owner", message, status: 429, headers } };
+    }
+    if (!(await isOwnerToken(token, config))) {
+      const message = "This is not the server's token. Nothing was approved.";
+      return { refused: "wrong_token", problem: { at: "owner", message, status: 403 } };
+    }
+    await attempts?.succeeded(address);
+    return { principal: OWNER_ID, rule: await ownerRule(token) };
+  },
+};
+
+/** The rule of whoever knows the server's token. It names that token by a digest which is good for nothing else. */
+async function ownerRule(serverAuthToken: string): Promise<string> {
+  const digest = await sha256(`sandbox-mcp owner's door\n${serverAuthToken}`);
+  return `owner:${digest.subarray(0, 16).toHex()}`;
+}
+
+function duration(seconds: number): string {
+  if (seconds <= 90) return `${seconds} seconds`;
+  return `${Math.ceil(seconds / 60)} minutes`;
+}

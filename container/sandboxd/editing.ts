@@ -2,7 +2,7 @@
 import { createTwoFilesPatch } from "diff";
 import { distance } from "fastest-levenshtein";
 import { FileError } from "./file-error.ts";
-import { DIFF_CHARS, type Edit, EDITED_BYTES, MAX_PLACES, NEAREST_CHARS } from "./protocol.ts";
+import { DIFF_CHARS, type Edit, EDITED_BYTES, MAX_PLACES, NEAREST_CHARS } from "./shapes.ts";
 
 /** The time for computing a diff, milliseconds: then the answer has none. Nothing else is done meanwhile. */
 const DIFF_MS = 1000;

@@ -1,5 +1,5 @@
 /** Why a request about a file failed, as the protocol names it. */
-import type { FileFailure } from "./protocol.ts";
+import type { FileFailure } from "./shapes.ts";
 
 export class FileError extends Error {
   readonly failure: FileFailure;

@@ -1,17 +1,10 @@
-/** Requests about files and what tasks leave, over plain HTTP: see `fileCalls` of the protocol. */
+/** Requests about files and what tasks leave, over plain HTTP: see `operations.ts`. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
-import { type Serve, answerBy, bodyOf, jsonOf } from "./answering.ts";
+import { type Exchange, type Handlers, answerBy, bodyOf } from "./answering.ts";
 import { FileError } from "./file-error.ts";
 import { sendSmaller } from "./images.ts";
-import {
-  type FileCalls,
-  LINES_HEADER,
-  MODIFIED_HEADER,
-  SIZE_HEADER,
-  editsSchema,
-  fileCalls,
-} from "./protocol.ts";
+import { type Call, type FileRequests, fileRequests } from "./operations.ts";
 import { diskUsage, listDirectory, openFile, readLines, readRange, statOf } from "./reading.ts";
 import { findChanges, sendTar } from "./tasks.ts";
 import { Writes } from "./writing.ts";
@@ -27,29 +20,19 @@ export class Files {
   readonly #writes = new Writes();
   #isEnding = false;
   readonly #underWay = new Set<Promise<unknown>>();
-  readonly #serve: { [Name in keyof FileCalls]: Serve<FileCalls[Name]> };
-
-  constructor() {
-    this.#serve = {
-      "GET /files": sendRange,
-      "GET /lines": sendLines,
-      "PUT /files": (call, request) => this.#change(() => this.#writes.write(call, bodyOf(request))),
-      "POST /edit": (call, request) =>
-        this.#change(async () => this.#writes.edit(call, editsSchema.parse(await jsonOf(request)))),
-      "DELETE /files": async (call) => {
-        await this.#change(() => this.#writes.remove(call));
-        return {};
-      },
-      "GET /stat": (call, _request, response) => statOf(call, () => !response.destroyed),
-      "GET /archive": sendArchive,
-      "GET /list": (call, _request, response) => listDirectory(call, () => !response.destroyed),
-      "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
-      "POST /changes": async (call, _request, response) => ({
-        changes: await findChanges(call, closed(response)),
-      }),
-      "POST /image": sendSmaller,
-    };
-  }
+  readonly #handlers: Handlers<FileRequests> = {
+    "GET /files": sendRange,
+    "GET /lines": sendLines,
+    "PUT /files": (call, { request }) => this.#writes.write(call, bodyOf(request)),
+    "POST /edit": (call, { json }) => this.#writes.edit(call, json),
+    "DELETE /files": (call) => this.#writes.remove(call),
+    "GET /stat": (call, { isWanted }) => statOf(call, isWanted),
+    "GET /archive": sendArchive,
+    "GET /list": (call, { isWanted }) => listDirectory(call, isWanted),
+    "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
+    "POST /changes": async (call, { response }) => ({ changes: await findChanges(call, closed(response)) }),
+    "POST /image": sendSmaller,
+  };
 
   /** Completes or removes the writes that an earlier sandboxd began. */
   begin(): void {
@@ -78,7 +61,9 @@ export class Files {
 
   /** Answers a request; undefined for one that is none of these. */
   answer(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
-    return answerBy(fileCalls, this.#serve, request, response);
+    const around = <T>(row: object, work: () => Promise<T>) =>
+      "changesState" in row && row.changesState ? this.#change(work) : work();
+    return answerBy(fileRequests, this.#handlers, request, response, around);
   }
 }
 
@@ -93,29 +78,27 @@ function closed(response: ServerResponse): AbortSignal {
 }
 
 async function sendRange(
-  { path, offset, limit }: FileCalls["GET /files"],
-  _request: IncomingMessage,
-  response: ServerResponse,
+  { path, offset, limit }: Call<FileRequests["read"]>,
+  { begin }: Exchange<FileRequests["read"]>,
 ): Promise<void> {
   const opened = await openFile(path);
   const { handle, stats } = opened;
   try {
-    const headers = { [SIZE_HEADER]: stats.size, [MODIFIED_HEADER]: Math.floor(stats.mtimeMs) };
+    const file = { size: stats.size, modified: Math.floor(stats.mtimeMs) };
     const rest = Math.max(0, stats.size - offset);
     // Files below /proc and /sys report a size of 0, whatever they hold.
     const length = stats.size === 0 ? Math.min(limit, AT_ONCE_BYTES) : Math.min(limit, rest);
     if (length <= AT_ONCE_BYTES) {
       const bytes = await readRange(opened, offset, length);
-      return void response.writeHead(200, { ...headers, "content-length": bytes.length }).end(bytes);
+      return void begin(file, bytes.length).end(bytes);
     }
-    response.writeHead(200, { ...headers, "content-length": length });
     const source = handle.createReadStream({
       start: offset,
       end: offset + length - 1,
       highWaterMark: AT_ONCE_BYTES,
       autoClose: false,
     });
-    await pipeline(source, response);
+    await pipeline(source, begin(file, length));
   } finally {
     await handle.close();
   }
@@ -123,35 +106,25 @@ async function sendRange(
 
 /** Packs a directory while it is sent; one that cannot be packed to its end breaks off. */
 async function sendArchive(
-  { path, format }: FileCalls["GET /archive"],
-  _request: IncomingMessage,
-  response: ServerResponse,
+  { path, format }: Call<FileRequests["archive"]>,
+  { begin, response, isWanted }: Exchange<FileRequests["archive"]>,
 ): Promise<void> {
-  if ((await statOf({ path }, () => true)).type !== "directory")
+  if ((await statOf({ path }, isWanted)).type !== "directory")
     throw new FileError({ problem: "not_directory" });
-  if (format === "tar.gz") return await sendTar(["--directory", path, "."], response);
+  if (format === "tar.gz") return await sendTar(["--directory", path, "."], begin({}));
   const abort = new AbortController();
   response.once("close", () => abort.abort());
-  response.writeHead(200, { "content-type": "application/zip" });
-  await pipeline(zipped(path, abort.signal), response);
+  await pipeline(zipped(path, abort.signal), begin({}));
 }
 
 async function sendLines(
-  call: FileCalls["GET /lines"],
-  _request: IncomingMessage,
-  response: ServerResponse,
+  call: Call<FileRequests["readLines"]>,
+  { begin, isWanted }: Exchange<FileRequests["readLines"]>,
 ): Promise<void> {
   const opened = await openFile(call.path);
   try {
-    const { bytes, lines } = await readLines(opened, call, () => !response.destroyed);
-    response
-      .writeHead(200, {
-        [SIZE_HEADER]: opened.stats.size,
-        [MODIFIED_HEADER]: Math.floor(opened.stats.mtimeMs),
-        [LINES_HEADER]: lines,
-        "content-length": bytes.length,
-      })
-      .end(bytes);
+    const { bytes, lines } = await readLines(opened, call, isWanted);
+    begin({ size: opened.stats.size, lines }, bytes.length).end(bytes);
   } finally {
     await opened.handle.close();
   }

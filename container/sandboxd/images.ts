@@ -1,11 +1,12 @@
 /** Makes images smaller: a child process decodes them (image.py), because decoders are a way in for hostile files. */
 import { spawn } from "node:child_process";
-import type { IncomingMessage, ServerResponse } from "node:http";
+import type { ServerResponse } from "node:http";
 import { join } from "node:path";
-import { bytesOfBody } from "./answering.ts";
+import { type Exchange, bytesOfBody } from "./answering.ts";
+import type { FileRequests } from "./operations.ts";
 import { SCRIPTS } from "./places.ts";
 import { send } from "./processes.ts";
-import { IMAGE_BYTES, IMAGE_HEADER, type ImageMade, SHOWN_IMAGE } from "./protocol.ts";
+import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "./shapes.ts";
 
 /** How long one image may take, milliseconds. */
 const IMAGE_MS = 20_000;
@@ -17,9 +18,8 @@ const PROBLEMS: Record<number, ImageMade> = { 3: "no_pillow", 4: "undecodable", 
 let before: Promise<unknown> = Promise.resolve();
 
 export async function sendSmaller(
-  _call: unknown,
-  request: IncomingMessage,
-  response: ServerResponse,
+  _call: object,
+  { request, response, begin }: Exchange<FileRequests["shrink"]>,
 ): Promise<void> {
   const turn = before.then(async () => {
     // Who asked may have given up while the image waited.
@@ -29,8 +29,8 @@ export async function sendSmaller(
   before = turn.catch(() => undefined);
   const made = await turn;
   if (!made) return;
-  const [state, bytes] = typeof made === "string" ? [made, Buffer.alloc(0)] : ["made", made];
-  response.writeHead(200, { [IMAGE_HEADER]: state, "content-length": bytes.length }).end(bytes);
+  if (typeof made === "string") begin({ image: made }, 0).end();
+  else begin({ image: "made" }, made.length).end(made);
 }
 
 /** @param response ends the work when it is closed */

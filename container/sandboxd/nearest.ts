@@ -2,7 +2,7 @@
 import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { WORKSPACE } from "./places.ts";
-import type { FileFailure } from "./protocol.ts";
+import type { FileFailure } from "./shapes.ts";
 import { sessionDirectories } from "./sessions.ts";
 
 /** A failure; that of a missing path with the nearest directory, and the path that a shell session would mean by it. */

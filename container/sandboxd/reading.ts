@@ -4,7 +4,8 @@ import type { Stats } from "node:fs";
 import { constants, fstatSync, readSync, statSync } from "node:fs";
 import { type FileHandle, lstat, open, readdir, stat } from "node:fs/promises";
 import { FileError, unreadable } from "./file-error.ts";
-import { ANSWER_BYTES, type FileCalls, type FileStat, type Listed, type Listing } from "./protocol.ts";
+import type { Call, FileRequests } from "./operations.ts";
+import { ANSWER_BYTES, type FileStat, type Listed, type Listing } from "./shapes.ts";
 
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
@@ -75,7 +76,7 @@ export async function readRange(opened: Opened, offset: number, length: number):
 
 /** What a path leads to. @param isWanted whether somebody still waits for the digest */
 export async function statOf(
-  { path, digest }: FileCalls["GET /stat"],
+  { path, digest }: Call<FileRequests["stat"]>,
   isWanted: () => boolean,
 ): Promise<FileStat> {
   const stats = await stat(path).catch((error: unknown) => {
@@ -86,7 +87,7 @@ export async function statOf(
   const opened = await openFile(path);
   try {
     const { size } = opened.stats;
-    return { type: "file", size, modified, sha256: digest && (await digestOf(opened, isWanted)) };
+    return { type: "file", size, modified, sha256: digest ? await digestOf(opened, isWanted) : undefined };
   } finally {
     await opened.handle.close();
   }
@@ -120,7 +121,7 @@ const MAX_COUNTS = 64;
 /** The lines that were asked for, and how many the file has. */
 export async function readLines(
   opened: Opened,
-  { offset, limit, max }: FileCalls["GET /lines"],
+  { offset, limit, max }: Call<FileRequests["readLines"]>,
   isWanted: () => boolean,
 ): Promise<{ bytes: Buffer; lines: number }> {
   const { dev, ino, size, mtimeMs, ctimeMs } = opened.stats;
@@ -177,7 +178,7 @@ const KEPT_ENTRIES = 20_000;
  * not followed; entries that disappear meanwhile or cannot be read are left out.
  */
 export async function listDirectory(
-  { path, depth, limit, after: cursor = "" }: FileCalls["GET /list"],
+  { path, depth, limit, after: cursor = "" }: Call<FileRequests["list"]>,
   isWanted: () => boolean,
 ): Promise<Listing> {
   try {

@@ -5,14 +5,8 @@ import type { ServerResponse } from "node:http";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import {
-  ANSWER_BYTES,
-  CHANGES_DIFF,
-  CHANGES_LIST,
-  type FileCalls,
-  type FoundChanges,
-  taskDirectory,
-} from "./protocol.ts";
+import type { Call, FileRequests } from "./operations.ts";
+import { ANSWER_BYTES, CHANGES_DIFF, CHANGES_LIST, type FoundChanges, taskDirectory } from "./shapes.ts";
 import { send } from "./processes.ts";
 
 /** Characters of the list of changes that are written at once. */
@@ -31,7 +25,7 @@ const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Compares the files of a task's directory with what they were at the start. */
 export async function findChanges(
-  { path, task, limit }: FileCalls["POST /changes"],
+  { path, task, limit }: Call<FileRequests["changes"]>,
   signal: AbortSignal,
 ): Promise<FoundChanges | undefined> {
   const own = taskDirectory(task);
@@ -136,7 +130,6 @@ export async function sendTar(args: string[], response: ServerResponse): Promise
   // Set-id bits would be those of whoever unpacks the archive, as root perhaps.
   const tar = startProgram("tar", ["--create", "--gzip", "--mode=u-s,g-s", "--file=-", ...args]);
   try {
-    response.writeHead(200, { "content-type": "application/gzip" });
     await pipeline(tar.output, response, { end: false });
     // 1: a file changed while it was read.
     const status = await tar.ended;

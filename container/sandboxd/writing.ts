@@ -39,18 +39,12 @@ import { FileError, codeOf, unreadable } from "./file-error.ts";
 import { FORM_BYTES, fileOf } from "./form.ts";
 import { WRITES, textOf } from "./places.ts";
 import { edited } from "./editing.ts";
-import {
-  APPEND_BYTES,
-  type Edit,
-  EDITED_BYTES,
-  type FileCalls,
-  type Written,
-  writtenSchema,
-} from "./protocol.ts";
+import type { Call, FileRequests } from "./operations.ts";
+import { APPEND_BYTES, type Edit, EDITED_BYTES, type Written, writtenSchema } from "./shapes.ts";
 import { openFile, readRange, refuseOthers } from "./reading.ts";
 
-type WriteCall = FileCalls["PUT /files"];
-type EditCall = FileCalls["POST /edit"];
+type WriteCall = Call<FileRequests["write"]>;
+type EditCall = Call<FileRequests["edit"]>;
 
 /** Bytes that are written at once, while as many more come. */
 const WRITTEN_BYTES = 1024 * 1024;
@@ -147,7 +141,7 @@ export class Writes {
     );
   }
 
-  async remove({ path, recursive, confined }: FileCalls["DELETE /files"]): Promise<void> {
+  async remove({ path, recursive, confined }: Call<FileRequests["remove"]>): Promise<{}> {
     if (confined) await confine(path);
     const parent = await realpath(dirname(path)).catch((error: unknown) => {
       throw unreadable(error);
@@ -161,7 +155,8 @@ export class Writes {
         throw unreadable(error);
       });
       if (found.isDirectory() && !recursive) throw new FileError({ problem: "directory" });
-      await this.#inTurn(target, () => rm(reached, { recursive: recursive !== undefined }));
+      await this.#inTurn(target, () => rm(reached, { recursive: recursive === true }));
+      return {};
     } finally {
       await directory?.close();
     }
@@ -223,7 +218,7 @@ export class Writes {
     { id, path, confined, parents = "make" }: EditCall & { parents?: Parents },
     make: (place: Place, temporary: string, note: Note) => Promise<Written>,
   ): Promise<Written> {
-    const place = await placeOf(path, confined !== undefined, parents);
+    const place = await placeOf(path, confined === true, parents);
     const name = `.sandbox-mcp.${id}`;
     const temporary = join(dirname(place.path), name);
     try {

@@ -1,7 +1,7 @@
 /** What a sandbox's actor and its principal's account ask of one another. */
 import type { Stored } from "../runs/store.ts";
 import type { Outcome } from "../shared/errors.ts";
-import type { Region } from "../shared/principal.ts";
+import type { Region, Scope } from "../shared/principal.ts";
 import type { NetworkChoice } from "./network.ts";
 import type { Preview } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
@@ -19,6 +19,8 @@ export interface Owner {
    * removed: a sandbox that was used before is started, since its workspace comes back, and no other, since a new one has no files.
    */
   mayStart?: boolean | "again";
+  /** What the caller may do with files; nothing where undefined. */
+  scopes?: readonly Scope[];
   /** How long the caller waits for the answer, milliseconds; the server's longest wait where undefined. */
   answerMs?: number;
   /** Whether the caller may hand tasks to an agent; who may not runs nothing beside one. */

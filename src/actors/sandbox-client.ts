@@ -1,4 +1,10 @@
 /** How the Worker reaches a principal's sandboxes: the one place that turns a name into an actor. */
+import {
+  type Input,
+  type OperationName,
+  type Result,
+  operations,
+} from "../../container/sandboxd/operations.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { type Failure, ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
@@ -37,6 +43,29 @@ export async function callSandbox<T>(
   throw ToolError.from(withNotice(answer.failure, answer.notice));
 }
 
+/**
+ * Does an operation on files of the owner's sandbox; its row says whether it is repeated. A stub's types lose those of the row, so
+ * that they are given back here, and nowhere else.
+ * @throws {ToolError}
+ */
+export function operate<Name extends OperationName>(
+  env: Env,
+  owner: Owner,
+  name: Name,
+  input: Input<Name>,
+): Promise<WithNotice<Result<Name>>> {
+  const { retry } = operations[name];
+  type Operate = (owner: Owner, name: Name, input: Input<Name>) => Promise<Answer<Result<Name>>>;
+  return callSandbox(
+    env,
+    owner,
+    (actor, known) => (actor.operate as unknown as Operate)(known, name, input),
+    {
+      reads: retry === "always",
+    },
+  );
+}
+
 /** How a caller's work reaches the caller's sandboxes. */
 export interface SandboxCalls {
   /** Calls a method of the principal's sandbox of that name. @throws {ToolError} */
@@ -46,6 +75,12 @@ export interface SandboxCalls {
   ): Promise<WithNotice<T>>;
   /** The same for a method that only reads: when the actor is reset during the call, it is called again. */
   reading: SandboxCalls["sandbox"];
+  /** Does an operation on files of the principal's sandbox of that name. @throws {ToolError} */
+  operate<Name extends OperationName>(
+    sandbox: string,
+    name: Name,
+    input: Input<Name>,
+  ): Promise<WithNotice<Result<Name>>>;
 }
 
 /** Whether scopes allow more than reading, so that a call may start a container. */
@@ -65,11 +100,12 @@ export function sandboxCallsOf({
   const mayUseModel = scopes.includes("tasks:run");
   const owner = (sandbox: string): Owner => {
     const answerMs = Math.max(0, config.maxWaitSeconds * 1000 - (Date.now() - arrivedAt));
-    return { principalID, sandbox, region, mayStart, mayUseModel, takesNotice, answerMs };
+    return { principalID, sandbox, region, scopes, mayStart, mayUseModel, takesNotice, answerMs };
   };
   return {
     sandbox: (name, call) => callSandbox(env, owner(name), call),
     reading: (name, call) => callSandbox(env, owner(name), call, { reads: true }),
+    operate: (sandbox, name, input) => operate(env, owner(sandbox), name, input),
   };
 }
 

@@ -1,5 +1,6 @@
 /** The actor of one sandbox: its container, kernels, files and runs. Our methods sit on the SDK's own class. */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
+import type { OperationName } from "../../container/sandboxd/operations.ts";
 import {
   SANDBOXD_PORT,
   SERVER_HOST,
@@ -36,9 +37,7 @@ import { networkLimits } from "../shared/network-limits.ts";
 import { type NetworkPlatform, OutboundHandlers, POLICY_HANDLER, SandboxNetwork } from "./network.ts";
 import { type Outcome, ToolError, isGone, platformFailure, withoutRuns } from "../shared/errors.ts";
 import { Snapshots } from "../container/snapshots.ts";
-import type { FileStat, Written } from "../../container/sandboxd/protocol.ts";
 import { IDLE_STOP_MINUTES } from "../shared/idle-stop.ts";
-import type { ImageProblem } from "../shared/images.ts";
 import { log } from "../shared/log.ts";
 import { within } from "../shared/within.ts";
 import type { Region } from "../shared/principal.ts";
@@ -47,7 +46,7 @@ import { pause } from "../shared/within.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection, containerGone, type TerminalInput } from "../container/connection.ts";
-import { type FileListing, type FileRange, Files, type OpenedFile } from "../container/files.ts";
+import { Files } from "../container/files.ts";
 import { Kernels } from "../container/kernels/kernels.ts";
 import type { CheckpointSettings, Condition, Destroyed, Ending, Owner, WentBack } from "./account-calls.ts";
 import { AccountLink } from "./account-link.ts";
@@ -61,6 +60,7 @@ import { DiskUsage } from "./disk-usage.ts";
 import { intercept } from "./interception.ts";
 import { Lease } from "./lease.ts";
 import { ModelUse } from "./model-use.ts";
+import { Operations, hasScope, needsScope, policyOf } from "./operations.ts";
 import { Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
 import { Registration } from "./registration.ts";
@@ -84,6 +84,19 @@ export type Answer<T> = Outcome<T> & { notice?: string };
 export interface RunReading {
   run: RunView;
   page?: LogPage;
+}
+
+/** What of which run to read. */
+export interface RunToRead {
+  id: string;
+  /** How long to wait, milliseconds. */
+  waitMs: number;
+  /** The byte of the log to read from; without, there is no page of the log. */
+  cursor?: number | undefined;
+  /** Bytes of the page at most. */
+  maxBytes?: number;
+  onProgress?: OnProgress | undefined;
+  until?: WaitsFor;
 }
 
 /** A task that a new one continues. */
@@ -136,8 +149,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #setUp: SetUp;
   readonly #connection: Connection;
   readonly #files: Files;
-  /** The same, without counting as use of the sandbox. */
-  readonly #unusedFiles: Files;
+  readonly #operations: Operations;
   readonly #kernels: Kernels;
   readonly #budgets: TaskBudgets;
   readonly #code: CodeExecutor;
@@ -227,8 +239,15 @@ export class Sandbox extends BaseSandbox<Env> {
       restartNotice: this.#restartNotice,
       report: report("workspace"),
     });
-    this.#files = new Files(this.#connection);
-    this.#unusedFiles = new Files({ fetch: (...request) => this.#connection.request(...request) });
+    this.#files = new Files((...request) => this.#connection.fetch(...request));
+    this.#operations = new Operations({
+      files: this.#files,
+      glancing: new Files((...request) => this.#connection.request(...request)),
+      activity: this.#activity,
+      isUp: running,
+      isReady: () => this.#workspace.isReady,
+      changed: () => this.#workspace.changed(),
+    });
     this.#variables = new SandboxVariables(kv);
     this.#network = new SandboxNetwork({
       kv,
@@ -313,7 +332,8 @@ export class Sandbox extends BaseSandbox<Env> {
     });
     this.#diskUsage = new DiskUsage({
       ...common,
-      measure: async () => this.#accountLink.measured(await this.#files.usage("/workspace")),
+      measure: async () =>
+        this.#accountLink.measured((await this.#files.call("usage", { path: "/workspace" })).bytes),
     });
     this.#storage = new Storage({
       runs: this.#runs,
@@ -539,12 +559,7 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Waits for the end of a run or, with a cursor, for output after it; then answers the run and the log from there on. */
   readRun(
     owner: Owner,
-    id: string,
-    waitMs: number,
-    cursor?: number,
-    maxBytes = 0,
-    onProgress?: OnProgress,
-    until?: WaitsFor,
+    { id, waitMs, cursor, maxBytes = 0, onProgress, until }: RunToRead,
   ): Promise<Answer<RunReading>> {
     return this.#answer(owner, async () => {
       const run = await this.#runs.result(id, waitMs, cursor, { until, onProgress });
@@ -555,19 +570,22 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /**
    * As `readRun` with a cursor. While the model writes, it waits for the program to grow instead.
-   * @param seen characters of the program, and the cursor
+   * @param seenCode characters of the program that the caller has
    */
   followRun(
     owner: Owner,
-    id: string,
-    waitMs: number,
-    seen: { code: number; cursor: number },
-    maxBytes: number,
+    {
+      id,
+      waitMs,
+      cursor,
+      maxBytes,
+      seenCode,
+    }: Required<Omit<RunToRead, "onProgress" | "until">> & { seenCode: number },
   ): Promise<Answer<RunReading>> {
     return this.#answer(owner, async () => {
-      const wasWriting = await this.#questions.moreCode(localID(id), seen.code, waitMs);
-      const run = await this.#runs.result(id, wasWriting ? 0 : waitMs, seen.cursor);
-      return { run, page: await this.#runs.log(id, seen.cursor, maxBytes) };
+      const wasWriting = await this.#questions.moreCode(localID(id), seenCode, waitMs);
+      const run = await this.#runs.result(id, wasWriting ? 0 : waitMs, cursor);
+      return { run, page: await this.#runs.log(id, cursor, maxBytes) };
     });
   }
 
@@ -583,48 +601,17 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#answer(owner, () => this.#runs.cancel(id, waitMs));
   }
 
-  /** Answers the file's size afterwards, in bytes. */
-  putFile(owner: Owner, ...file: Parameters<Files["write"]>): Promise<Answer<number>> {
-    const [, , append] = file;
-    // An append that is repeated in another container would make a file of this piece alone.
-    const serve = append ? this.#serveFiles.bind(this) : this.#serveAgain.bind(this);
-    return serve(owner, () => this.#changing(this.#files.write(...file)));
-  }
-
-  editFile(owner: Owner, ...edit: Parameters<Files["edit"]>): Promise<Answer<Written>> {
-    return this.#serveFiles(owner, () => this.#changing(this.#files.edit(...edit)));
-  }
-
-  statFile(owner: Owner, ...file: Parameters<Files["stat"]>): Promise<Answer<FileStat>> {
-    return this.#serveAgain(owner, () => this.#files.stat(...file));
-  }
-
-  removeFile(owner: Owner, ...file: Parameters<Files["remove"]>): Promise<Answer<void>> {
-    return this.#serveFiles(owner, () => this.#changing(this.#files.remove(...file)));
-  }
-
-  /** Makes an image smaller in the sandbox, if that runs. */
-  makeImageSmaller(owner: Owner, image: Uint8Array): Promise<Answer<Uint8Array | ImageProblem>> {
-    return this.#answer(owner, async () => (this.#isUp ? await this.#files.makeSmaller(image) : "stopped"));
-  }
-
-  openFile(owner: Owner, ...range: Parameters<Files["open"]>): Promise<Answer<OpenedFile>> {
-    return this.#serveFiles(owner, async () => {
-      const opened = await this.#files.open(...range);
-      return { ...opened, body: this.#activity.passOn(opened.body) };
-    });
-  }
-
-  openArchive(
-    owner: Owner,
-    ...archive: Parameters<Files["archive"]>
-  ): Promise<Answer<ReadableStream<Uint8Array>>> {
-    return this.#serveFiles(owner, async () => this.#activity.passOn(await this.#files.archive(...archive)));
-  }
-
-  storeFile(owner: Owner, ...file: Parameters<Files["store"]>): Promise<Answer<Written>> {
-    const store = () => this.#changing(this.#activity.transfer(this.#files.store(...file)));
-    return this.#serveFiles(owner, store, true);
+  /** Does an operation on files, as its row says: what it starts, whether it is repeated, and what is saved after it. */
+  operate(owner: Owner, name: OperationName, input: object): Promise<Answer<object>> {
+    const row = policyOf(name);
+    const work = () => this.#operations.do(owner, name, input);
+    if (!hasScope(owner, row)) return this.#outcome(() => Promise.reject(needsScope(row)));
+    if (row.start === "glance") return this.#outcome(work);
+    if (row.start === "none") return this.#answer(owner, work);
+    const mayStart = row.start === "known" ? (owner.mayStart ?? true) && "again" : owner.mayStart;
+    const caller = { ...owner, mayStart };
+    if (row.retry === "never") return this.#serveFiles(caller, work, row.up === "stream");
+    return this.#serveAgain(caller, work);
   }
 
   /** Keeps links to files of this container, and answers their ids. */
@@ -634,7 +621,7 @@ export class Sandbox extends BaseSandbox<Env> {
   ): Promise<Answer<string[]>> {
     return this.#serveAgain(owner, async () => {
       // Starts the container, where there is none.
-      await this.#files.stat("/");
+      await this.#files.call("stat", { path: "/" });
       const epoch = this.#fileLinks.epoch();
       return Promise.all(links.map((link) => this.#fileLinks.keep({ ...link, epoch })));
     });
@@ -685,27 +672,6 @@ export class Sandbox extends BaseSandbox<Env> {
   /** The upload by a link is over; one that came to nothing may be made again. */
   async leaveLink(link: UploadLink, isUsedUp: boolean): Promise<void> {
     this.#fileLinks.leave(link, isUsedUp);
-  }
-
-  /** Has the workspace saved after work that may change it, also where it fails. */
-  #changing<T>(work: Promise<T>): Promise<T> {
-    return work.finally(() => this.#workspace.changed());
-  }
-
-  getFile(owner: Owner, ...range: Parameters<Files["read"]>): Promise<Answer<FileRange>> {
-    return this.#serveAgain(owner, () => this.#files.read(...range));
-  }
-
-  listDirectory(owner: Owner, ...what: Parameters<Files["list"]>): Promise<Answer<FileListing>> {
-    return this.#serveAgain(owner, () => this.#files.list(...what));
-  }
-
-  /** A directory of the container that runs, for a list of what there is: it starts none, waits for none, and is no use of it. */
-  async glanceAt(_owner: Owner, ...what: Parameters<Files["list"]>): Promise<Answer<FileListing>> {
-    return this.#outcome(async () => {
-      if (!this.#workspace.isReady) throw containerGone();
-      return this.#unusedFiles.list(...what);
-    });
   }
 
   /**

@@ -1,11 +1,7 @@
 /** Reads answers of sandboxd. A user's program may answer in its place: nothing of them is believed or read without a bound. */
 import type * as z from "zod/mini";
-import {
-  FAILED,
-  type FileFailure,
-  SMALL_ANSWER_BYTES,
-  failureSchema,
-} from "../../container/sandboxd/protocol.ts";
+import { FAILED, type Row, headerOf } from "../../container/sandboxd/operations.ts";
+import { type FileFailure, SMALL_ANSWER_BYTES, failureSchema } from "../../container/sandboxd/shapes.ts";
 import { ANSWER_JSON, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged } from "../shared/errors.ts";
 import { isEncoded, readBounded } from "../shared/pieces.ts";
@@ -23,6 +19,27 @@ export async function readAnswer<T>(
   if (response.status === FAILED) throw refusal(await jsonOf(response, failureSchema));
   if (response.status === 200 && !isEncoded(response)) return await read(response);
   await response.body?.cancel();
+  throw misanswered();
+}
+
+/**
+ * What an answer holds, as its row says: JSON, or fields in headers and the bytes or the stream of the body.
+ * @throws {ToolError} `damaged` for anything else
+ */
+export async function resultOf(response: Response, row: Row, call: object): Promise<unknown> {
+  const maxBytes = typeof row.maxBytes === "number" ? row.maxBytes : row.maxBytes(call as never);
+  if (row.down === "none") {
+    const result = await jsonOf(response, row.result, maxBytes);
+    if (row.fits && !row.fits(result as never, call as never)) throw misanswered();
+    return result;
+  }
+  const { headers, body } = response;
+  const words = Object.keys(row.result.shape).map((field) => [field, headers.get(headerOf(field))]);
+  const { success, data } = row.result.safeParse(Object.fromEntries(words));
+  if (success && row.down === "bytes") return { ...data, bytes: await bytesOf(response, maxBytes) };
+  const length = headers.get("content-length") ?? undefined;
+  if (success && body) return { ...data, body, length: length && Number(length) };
+  await body?.cancel();
   throw misanswered();
 }
 

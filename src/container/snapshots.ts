@@ -1,21 +1,24 @@
 /** Saves and restores of a sandbox's workspace, and of what was installed beside it, by requests to sandboxd. What it answers is checked and bounded. */
-import * as z from "zod/mini";
-import { type FileFailure, SAVE_ANSWER_BYTES } from "../../container/sandboxd/protocol.ts";
+import {
+  type Call,
+  type Content,
+  type ResultOf,
+  type Row,
+  queryOf,
+} from "../../container/sandboxd/operations.ts";
+import type { FileFailure } from "../../container/sandboxd/shapes.ts";
 import {
   type Done,
   type Place,
   type Plan,
   type Read,
   SNAPSHOT_ENTRIES,
-  doneSchema,
-  placeSchema,
-  planSchema,
-  readsSchema,
-  systemSchema,
+  type SnapshotRequests,
+  snapshotRequests,
 } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
-import { readAnswer, jsonOf, misanswered } from "./sandboxd-answer.ts";
+import { readAnswer, resultOf } from "./sandboxd-answer.ts";
 
 /** What an agent has said and was told: the files below a directory of the home that have its id in their path. */
 export interface Conversation {
@@ -36,17 +39,17 @@ export class Snapshots {
 
   /** What this container's workspace came from or was last saved as, and whether it is empty. */
   mark(signal: AbortSignal): Promise<Place> {
-    return this.#ask("GET", "/snapshot", {}, signal, placeSchema);
+    return this.#ask("mark", {}, signal);
   }
 
   /** What the outcome of an installation in this container depends on, as a hash. */
   async system(signal: AbortSignal): Promise<string> {
-    return (await this.#ask("GET", "/snapshot/system", {}, signal, systemSchema)).system;
+    return (await this.#ask("system", {}, signal)).system;
   }
 
   /** Has the sandbox note its system as it is: a later plan of that has the changes. */
   async noteSystem(signal: AbortSignal): Promise<void> {
-    await this.#ask("POST", "/snapshot/system", {}, signal, z.object({}));
+    await this.#ask("noteSystem", {}, signal);
   }
 
   /**
@@ -63,9 +66,8 @@ export class Snapshots {
     signal: AbortSignal,
     archive?: { conversation?: Conversation; isSystem?: boolean },
   ): Promise<Plan> {
-    const call = { id: save, base, max, repack, isArchive: archive !== undefined, ...archive };
-    const body = JSON.stringify(call);
-    return this.#ask("POST", "/snapshot", {}, signal, planSchema, body);
+    const body = { id: save, base, max, repack: [...repack], isArchive: archive !== undefined, ...archive };
+    return this.#ask("plan", { body }, signal);
   }
 
   /** Reads the new content of a save. */
@@ -74,7 +76,7 @@ export class Snapshots {
     signal: AbortSignal,
     read: (body: ReadableStream<Uint8Array>) => Promise<T>,
   ): Promise<T> {
-    return this.#stream("/snapshot/pack", save, signal, read);
+    return this.#stream("pack", save, signal, read);
   }
 
   /** Reads its manifest, after the pack. */
@@ -83,16 +85,16 @@ export class Snapshots {
     signal: AbortSignal,
     read: (body: ReadableStream<Uint8Array>) => Promise<T>,
   ): Promise<T> {
-    return this.#stream("/snapshot/manifest", save, signal, read);
+    return this.#stream("manifest", save, signal, read);
   }
 
   done(save: string, signal: AbortSignal): Promise<Done> {
-    return this.#ask("POST", "/snapshot/done", { id: save }, signal, doneSchema);
+    return this.#ask("done", { id: save }, signal);
   }
 
   /** The account has the save: the next one is compared with it. */
   async commit(save: string, signal: AbortSignal): Promise<void> {
-    await this.#ask("POST", "/snapshot/commit", { id: save }, signal, z.object({}));
+    await this.#ask("commit", { id: save }, signal);
   }
 
   /**
@@ -105,67 +107,40 @@ export class Snapshots {
     signal: AbortSignal,
     to?: Target,
   ): Promise<Read[]> {
-    const { reads } = await this.#ask(
-      "PUT",
-      "/snapshot/restore",
-      { id: snapshot, ...to },
-      signal,
-      readsSchema,
-      manifest,
-    );
-    return reads;
+    return (await this.#ask("restore", { id: snapshot, ...to, body: manifest }, signal)).reads;
   }
 
   /** Sends what the restore asked for, one range after the other. */
   async data(snapshot: string, body: ReadableStream, signal: AbortSignal): Promise<void> {
-    await this.#ask("PUT", "/snapshot/data", { id: snapshot }, signal, z.object({}), body);
+    await this.#ask("data", { id: snapshot, body }, signal);
   }
 
   /** A body that breaks off, or cannot be kept, is not asked for again: the save begins anew. */
   async #stream<T>(
-    path: string,
+    name: "pack" | "manifest",
     save: string,
     signal: AbortSignal,
     read: (body: ReadableStream<Uint8Array>) => Promise<T>,
   ): Promise<T> {
-    const outcome = await this.#send("GET", path, { id: save }, signal, undefined, async ({ body }) => {
-      if (body === null) throw misanswered();
-      return await read(body).then(
-        (value) => ({ value }),
-        (error: unknown) => ({ error }),
-      );
-    });
-    if ("error" in outcome) throw outcome.error;
-    return outcome.value;
+    return await read((await this.#ask(name, { id: save }, signal)).body);
   }
 
-  #ask<Schema extends z.ZodMiniType>(
-    method: string,
-    path: string,
-    query: Record<string, string>,
+  async #ask<Name extends keyof SnapshotRequests>(
+    name: Name,
+    input: Call<SnapshotRequests[Name]> & Content<SnapshotRequests[Name]["up"]>,
     signal: AbortSignal,
-    schema: Schema,
-    body?: string | ReadableStream,
-  ): Promise<z.infer<Schema>> {
-    return this.#send(method, path, query, signal, body, (response) =>
-      jsonOf(response, schema, SAVE_ANSWER_BYTES),
-    );
-  }
-
-  #send<T>(
-    method: string,
-    path: string,
-    query: Record<string, string>,
-    signal: AbortSignal,
-    body: string | ReadableStream | undefined,
-    read: (response: Response) => Promise<T>,
-  ): Promise<T> {
-    return this.#connection.request(
-      `${path}?${new URLSearchParams(query)}`,
-      { method, body },
+  ): Promise<ResultOf<SnapshotRequests[Name]>> {
+    const row: Row = snapshotRequests[name];
+    const { body, ...call }: Record<string, unknown> = input;
+    const [method = "", pathname = ""] = row.route.split(" ");
+    const content = body instanceof ReadableStream ? body : body && JSON.stringify(body);
+    const result = await this.#connection.request(
+      `${pathname}?${queryOf(row, call)}`,
+      { method, body: content as BodyInit | undefined },
       signal,
-      (response) => readAnswer(response, read, refusal),
+      (response) => readAnswer(response, () => resultOf(response, row, call), refusal),
     );
+    return result as ResultOf<SnapshotRequests[Name]>;
   }
 }
 

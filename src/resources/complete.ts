@@ -1,13 +1,12 @@
 /** Completion of the variables of resource templates, out of what the caller may read. It starts no container. */
 import { twice } from "../actors/actor-errors.ts";
 import { accountOf } from "../actors/account-of.ts";
-import { absolute } from "../container/files.ts";
 import { isTaskID, sandboxOf } from "../runs/id.ts";
 import { ToolError } from "../shared/errors.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { RUNS } from "../shared/resource-uri.ts";
-import { reading } from "./context.ts";
+import { operation, reading } from "./context.ts";
 import { namesOf } from "./read.ts";
 
 /** Entries of a directory that are looked through, and runs of a sandbox. */
@@ -24,9 +23,9 @@ export async function completePath(caller: CallerContext, sandbox: string, value
   if (!(await names(caller)).includes(sandbox) || value.includes("\0")) return [];
   const start = value.slice(0, value.lastIndexOf("/") + 1);
   const entries = await orNothing(
-    reading(caller, sandbox, false, (actor, owner) =>
-      actor.listDirectory(owner, absolute(start), false, MAX_ENTRIES),
-    ).then((listing) => listing.entries),
+    operation(caller, sandbox, "list", { path: start, depth: 1, limit: MAX_ENTRIES }).then(
+      (listing) => listing.entries,
+    ),
   );
   return entries
     .map(({ path, type }) => `${start}${path}${type === "directory" ? "/" : ""}`)
@@ -43,9 +42,7 @@ export async function completeRun(caller: CallerContext, value: string): Promise
   const ids = tasks.map(({ id }) => id);
   if (rest === undefined) ids.push(...(await names(caller)).map((name) => `${name}.`));
   else if (scopes.includes("sandbox:read") && SANDBOX_NAME.test(sandbox)) {
-    const runs = await orNothing(
-      reading(caller, sandbox, false, (actor, owner) => actor.listRuns(owner, MAX_RUNS)),
-    );
+    const runs = await orNothing(reading(caller, sandbox, (actor, owner) => actor.listRuns(owner, MAX_RUNS)));
     ids.push(...runs.map(({ id }) => id).filter((id) => !isTaskID(id)));
   }
   return ids.filter((id) => id.startsWith(value));
@@ -61,7 +58,7 @@ export async function completeName(
   if (id === undefined || sandbox === undefined) return [];
   if (!caller.principal.scopes.includes(isTaskID(id) ? "tasks:run" : "sandbox:read")) return [];
   const found = await orNothing(
-    reading(caller, sandbox, false, (actor, owner) => actor.readRun(owner, id, 0)).then(({ run }) =>
+    reading(caller, sandbox, (actor, owner) => actor.readRun(owner, { id, waitMs: 0 })).then(({ run }) =>
       namesOf(run),
     ),
   );

@@ -1,6 +1,7 @@
 /** How resources reach the principal's sandboxes, and how what goes wrong is told. */
 import { ProtocolError, ProtocolErrorCode, ResourceNotFoundError } from "@modelcontextprotocol/server";
-import { callSandbox } from "../actors/sandbox-client.ts";
+import type { Input, OperationName, Result } from "../../container/sandboxd/operations.ts";
+import { callSandbox, operate } from "../actors/sandbox-client.ts";
 import type { Answer, Sandbox } from "../actors/sandbox.ts";
 import type { Owner } from "../actors/account-calls.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
@@ -9,23 +10,30 @@ import type { CallerContext } from "../shared/request-context.ts";
 
 /**
  * Calls a method that only reads of the principal's sandbox. What the sandbox has lost is told by the next result of a tool.
- * @param mayStart whether a container may be started for it
+ * No container is started for it.
  * @throws {ToolError}
  */
 export async function reading<T>(
-  { env, principal }: CallerContext,
+  caller: CallerContext,
   sandbox: string,
-  mayStart: boolean,
   call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
 ): Promise<T> {
-  const owner = {
-    principalID: principal.id,
-    sandbox,
-    region: principal.region,
-    mayStart,
-    takesNotice: false,
-  };
-  return (await callSandbox(env, owner, call, { reads: true })).value;
+  return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { reads: true })).value;
+}
+
+/** The same for an operation on files. @param mayStart whether a container may be started for it */
+export async function operation<Name extends OperationName>(
+  caller: CallerContext,
+  sandbox: string,
+  name: Name,
+  input: Input<Name>,
+  { mayStart = false } = {},
+): Promise<Result<Name>> {
+  return (await operate(caller.env, { ...ownerOf(caller, sandbox), mayStart }, name, input)).value;
+}
+
+function ownerOf({ principal: { id, region, scopes } }: CallerContext, sandbox: string): Owner {
+  return { principalID: id, sandbox, region, scopes, mayStart: false, takesNotice: false };
 }
 
 /** Does the work of a request without an answer of its own for errors. An unexpected one is a reference to the log's line. */

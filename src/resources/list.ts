@@ -12,7 +12,7 @@ import type { CallerContext } from "../shared/request-context.ts";
 import { RUNS, fileURI, runURI } from "../shared/resource-uri.ts";
 import { visible } from "../shared/shown.ts";
 import { within } from "../shared/within.ts";
-import { reading } from "./context.ts";
+import { operation } from "./context.ts";
 import { entryURI, typeOf } from "./read.ts";
 
 const WORKSPACE = "/workspace";
@@ -80,9 +80,7 @@ async function workspace(caller: CallerContext, sandbox: string, isRunning: bool
 
 /** What lies in a workspace; undefined where the sandbox does not run or does not answer in time. */
 function topOf(caller: CallerContext, sandbox: string) {
-  const listed = reading(caller, sandbox, false, (actor, owner) =>
-    actor.glanceAt(owner, WORKSPACE, false, TOP_ENTRIES),
-  );
+  const listed = operation(caller, sandbox, "glance", { path: WORKSPACE, depth: 1, limit: TOP_ENTRIES });
   return within(
     LIST_MS,
     listed.then(({ entries }) => entries),

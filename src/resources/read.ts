@@ -5,7 +5,7 @@ import type { Artifact } from "../runs/task-detail.ts";
 import type { RunView } from "../runs/run.ts";
 import { isTaskID } from "../runs/id.ts";
 import { joined } from "../runs/head-and-tail.ts";
-import { absolute } from "../container/files.ts";
+import { absolute } from "../../container/sandboxd/shapes.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
 import { visibleJSON } from "../shared/shown.ts";
@@ -22,7 +22,7 @@ import {
 import { textOf } from "../shared/text.ts";
 import { recorded } from "../tools/define.ts";
 import { ownRun } from "../tools/own-run.ts";
-import { protocolError, reading } from "./context.ts";
+import { operation, protocolError, reading } from "./context.ts";
 import { readPanel } from "./panel.ts";
 
 /** What a resource holds. */
@@ -60,14 +60,13 @@ export async function readResource(caller: CallerContext, uri: string): Promise<
 
 async function ofSandbox(caller: CallerContext, sandbox: string, path: string): Promise<Contents> {
   if (path === NETWORK_PATH) {
-    const lines = await reading(caller, sandbox, false, (actor, owner) => actor.connectionLines(owner));
+    const lines = await reading(caller, sandbox, (actor, owner) => actor.connectionLines(owner));
     return { mimeType: "text/plain", text: lines };
   }
   const mayStart = caller.principal.scopes.some((scope) => scope !== "sandbox:read");
   try {
-    const { size, bytes } = await reading(caller, sandbox, mayStart, (actor, owner) =>
-      actor.getFile(owner, path, "bytes", 0, RESOURCE_BYTES + 1, RESOURCE_BYTES + 1),
-    );
+    const range = { path, offset: 0, limit: RESOURCE_BYTES + 1 };
+    const { size, bytes } = await operation(caller, sandbox, "read", range, { mayStart });
     const where = `path ${path} and sandbox ${sandbox}`;
     if (bytes.length > RESOURCE_BYTES)
       throw tooLarge(path, Math.max(size, bytes.length), `file_link with ${where} gives a URL of all of it`);
@@ -93,9 +92,8 @@ async function directory(
   path: string,
   mayStart: boolean,
 ): Promise<Contents> {
-  const { entries: found, next } = await reading(caller, sandbox, mayStart, (actor, owner) =>
-    actor.listDirectory(owner, path, false, MAX_ENTRIES),
-  );
+  const below = { path, depth: 1, limit: MAX_ENTRIES };
+  const { entries: found, next } = await operation(caller, sandbox, "list", below, { mayStart });
   const entries = found.map((entry) => ({
     name: entry.path,
     uri: entryURI(sandbox, path, entry),
@@ -118,8 +116,8 @@ export function entryURI(
 
 async function ofRun(caller: CallerContext, id: string, name: string): Promise<Contents> {
   const wanted = name === LOG_NAME ? RESOURCE_BYTES + 1 : 0;
-  const { run, page } = await reading(caller, ownRun(id), false, (actor, owner) =>
-    actor.readRun(owner, id, 0, 0, wanted),
+  const { run, page } = await reading(caller, ownRun(id), (actor, owner) =>
+    actor.readRun(owner, { id, waitMs: 0, cursor: 0, maxBytes: wanted }),
   );
   if (name === "") {
     const resources = namesOf(run).map((left) => ({
@@ -138,7 +136,7 @@ async function ofRun(caller: CallerContext, id: string, name: string): Promise<C
   if (!name.startsWith(ARTIFACTS))
     throw new ToolError("not_found", `${id} has no ${name}.`, `${runURI(id, "")} lists what there is of it.`);
   const path = name.slice(ARTIFACTS.length);
-  const { size, bytes } = await reading(caller, ownRun(id), false, (actor, owner) =>
+  const { size, bytes } = await reading(caller, ownRun(id), (actor, owner) =>
     actor.readArtifact(owner, id, path, 0, RESOURCE_BYTES + 1),
   );
   const next = `get_result with id ${id} and artifact ${path} reads it in parts, and has a URL of all of it`;

@@ -115,7 +115,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
   async #showable(id: string, results: readonly CodeResult[]): Promise<CodeResult[]> {
     let smaller = 0;
     const makeSmaller: MakeSmaller = async (image) =>
-      smaller++ < SMALLER ? await this.#files.makeSmaller(image) : "too_large";
+      smaller++ < SMALLER ? await this.#shrink(image) : "too_large";
     const shown = await Promise.all(results.map((result) => showable(result, makeSmaller)));
     let kept = 0;
     const keep = shown.map(async (result, index) => {
@@ -125,12 +125,17 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       const bytes = fromBase64(from.image);
       const [, extension = ""] = from.mimeType.split("/");
       const path = `${OUTPUTS}/${localID(id)}-${index + 1}.${extension}`;
-      await this.#files.write(path, bytes, false, true);
+      await this.#files.call("write", { path, body: bytes }, { isConfined: true });
       result.original = { path, size: bytes.length };
     });
     // Without its file, as in a sandbox whose disk is full, an image is shown all the same.
     await within(KEEP_MS, Promise.allSettled(keep));
     return shown;
+  }
+
+  async #shrink(body: Uint8Array): ReturnType<MakeSmaller> {
+    const { image, bytes } = await this.#files.call("shrink", { body });
+    return image === "made" ? bytes : image;
   }
 
   /** Ends code that an earlier actor gave to a kernel: its result went with that actor's call of the SDK. */

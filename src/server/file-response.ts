@@ -1,11 +1,12 @@
 /** Files of a sandbox as HTTP answers. Nothing here holds a file: it is passed on as it comes. */
 import mime from "mime/lite";
-import { callSandbox } from "../actors/sandbox-client.ts";
+import type { Input } from "../../container/sandboxd/operations.ts";
+import type { FileStat } from "../../container/sandboxd/shapes.ts";
+import { callSandbox, operate } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
-import type { ArchiveFormat } from "../container/files.ts";
+import { misanswered } from "../container/sandboxd-answer.ts";
 import type { Env } from "../shared/config.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
-import type { FileStat } from "../../container/sandboxd/protocol.ts";
 import { LOG_NAME } from "../shared/resource-uri.ts";
 import { json } from "../shared/responses.ts";
 
@@ -36,12 +37,7 @@ async function sendSmall(
   path: string,
   headers: Headers,
 ): Promise<Response> {
-  const { value } = await callSandbox(
-    env,
-    owner,
-    (actor, known) => actor.getFile(known, path, "bytes", 0, UNKNOWN_BYTES, UNKNOWN_BYTES),
-    { reads: true },
-  );
+  const { value } = await operate(env, owner, "read", { path, offset: 0, limit: UNKNOWN_BYTES });
   const { bytes } = value;
   if (bytes.length === UNKNOWN_BYTES)
     throw new ToolError(
@@ -53,6 +49,8 @@ async function sendSmall(
   headers.set("content-length", String(bytes.length));
   return new Response(request.method === "HEAD" ? null : bytes, { headers });
 }
+
+type ArchiveFormat = Input<"archive">["format"];
 
 const ARCHIVE_TYPES: Record<ArchiveFormat, string> = {
   "tar.gz": "application/gzip",
@@ -78,13 +76,8 @@ export async function sendFile(
   directory: () => Promise<Response>,
 ): Promise<Response> {
   const format = archiveFormat(request);
-  const wantsDigest = DIGEST_WANTED.test(request.headers.get("want-repr-digest") ?? "");
-  const { value: stat } = await callSandbox(
-    env,
-    owner,
-    (actor, known) => actor.statFile(known, path, wantsDigest),
-    { reads: true },
-  );
+  const digest = DIGEST_WANTED.test(request.headers.get("want-repr-digest") ?? "");
+  const { value: stat } = await operate(env, owner, "stat", { path, digest });
   if (stat.type === "directory")
     return format === undefined ? directory() : sendArchive(request, env, owner, path, format);
   if (format !== undefined)
@@ -93,9 +86,17 @@ export async function sendFile(
   if (status === 416) return new Response(null, { status, headers });
   if (stat.size === 0) return sendSmall(request, env, owner, path, headers);
   if (request.method === "HEAD") return new Response(null, { status, headers });
-  const { value: opened } = await callSandbox(env, owner, (actor, known) =>
-    actor.openFile(known, path, offset, length),
-  );
+  const { value: opened } = await operate(env, owner, "open", { path, offset, limit: length });
+  if (opened.length !== length) {
+    await opened.body.cancel();
+    if (opened.size > 0 && opened.size < offset + length)
+      throw new ToolError(
+        "file_system",
+        `Reading ${path} failed: it became shorter meanwhile.`,
+        "Ask again.",
+      );
+    throw misanswered();
+  }
   // It is another file by now, which these do not tell of.
   if (opened.size !== stat.size || opened.modified !== stat.modified)
     for (const name of ["etag", "last-modified", "repr-digest"]) headers.delete(name);
@@ -172,10 +173,8 @@ export async function sendArchive(
     "content-type": ARCHIVE_TYPES[format],
   });
   if (request.method === "HEAD") return new Response(null, { headers });
-  const { value: body } = await callSandbox(env, owner, (actor, known) =>
-    actor.openArchive(known, path, format),
-  );
-  return new Response(body, { headers });
+  const { value: archive } = await operate(env, owner, "archive", { path, format });
+  return new Response(archive.body, { headers });
 }
 
 /** Writes the body of a request, or the file of a form, to a path. Answers its size and SHA-256. */
@@ -184,17 +183,14 @@ export async function receiveFile(
   env: Env,
   owner: Owner,
   path: string,
-  { max, confined }: { max: number; confined: boolean },
+  max: number,
 ): Promise<{ size: number; sha256?: string }> {
   if (isTooLarge(request, max)) {
     await takeRest(request);
     throw tooLarge(max);
   }
-  const [content, end] = bodyOf(request);
   try {
-    const { value } = await callSandbox(env, owner, (actor, known) =>
-      actor.storeFile(known, path, content, end, max, confined),
-    );
+    const { value } = await operate(env, owner, "store", { path, max, ...bodyOf(request) });
     return { size: value.size, sha256: value.sha256 };
   } catch (error) {
     throw error instanceof ToolError && error.code === "too_large" ? tooLarge(max) : error;
@@ -231,16 +227,19 @@ function isTooLarge(request: Request, max: number): boolean {
   return length > max + (isForm(request) ? FORM_BYTES : 0);
 }
 
-/** The body, and how its end is known, as `Files.store` takes them. */
-function bodyOf(request: Request): [ReadableStream, { length?: number; mark?: string; form?: string }] {
+/** The body, and how its end is known, as `store` takes them. */
+function bodyOf(
+  request: Request,
+): Pick<Input<"store">, "body"> & { length?: number; mark?: string; form?: string } {
   const { headers, body } = request;
   const header = headers.get("content-length");
   const form = isForm(request) ? (headers.get("content-type") ?? "") : undefined;
-  if (body === null) return [new Blob([]).stream(), form === undefined ? { length: 0 } : { form }];
-  if (form !== undefined) return [body, { form }];
-  if (header !== null) return [body, { length: Number(header) }];
+  if (body === null)
+    return { body: new Blob([]).stream(), ...(form === undefined ? { length: 0 } : { form }) };
+  if (form !== undefined) return { body, form };
+  if (header !== null) return { body, length: Number(header) };
   const mark = crypto.getRandomValues(new Uint8Array(16));
-  return [marked(body, mark), { mark: mark.toHex() }];
+  return { body: marked(body, mark), mark: mark.toHex() };
 }
 
 function tooLarge(max: number): ToolError {

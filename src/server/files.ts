@@ -4,11 +4,13 @@
  */
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
-import { callSandbox, mayStartWith, sandboxActor } from "../actors/sandbox-client.ts";
+import { ANY_DEPTH } from "../../container/sandboxd/operations.ts";
+import { MAX_LISTED, WORKSPACE, absolute } from "../../container/sandboxd/shapes.ts";
+import { mayStartWith, operate, sandboxActor } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
 import type { Sandbox } from "../actors/sandbox.ts";
 import { insufficientScope } from "../auth/challenge.ts";
-import { absolute, checkedCursor } from "../container/files.ts";
+import { checkedCursor } from "../container/files.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { type FileLink, type LinkName, type RunLink, readToken } from "../shared/file-link.ts";
@@ -66,9 +68,10 @@ function actorOf({ env }: RequestContext, { actor }: Pick<LinkName, "actor">): D
 }
 
 async function download(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
-  const owner = await actorOf(context, link).linkOwner(link.epoch);
-  if (!owner) return gone(request);
+  const known = await actorOf(context, link).linkOwner(link.epoch);
+  if (!known) return gone(request);
   const { env } = context;
+  const owner: Owner = { ...known, scopes: ["sandbox:read"] };
   return sendFile(request, env, owner, link.path, () =>
     sendArchive(request, env, owner, link.path, "tar.gz"),
   );
@@ -95,8 +98,13 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
   }
   let isDone = false;
   try {
-    const limits = { max: link.max ?? MAX_UPLOAD_BYTES, confined: link.confined ?? true };
-    const written = await receiveFile(request, context.env, owner, link.path, limits);
+    const written = await receiveFile(
+      request,
+      context.env,
+      { ...owner, scopes: link.confined === false ? ["sandbox:write", "sandbox:exec"] : ["sandbox:write"] },
+      link.path,
+      link.max ?? MAX_UPLOAD_BYTES,
+    );
     isDone = true;
     if (acceptsHTML(request))
       return page(
@@ -162,9 +170,6 @@ const NEEDED: Record<string, readonly Scope[]> = {
   DELETE: ["sandbox:write"],
 };
 
-/** Entries of a listing at most; its cursor leads to the others. */
-const MAX_ENTRIES = 5000;
-
 /** `/sandboxes/<name>/files/<path>`. The path is relative to /workspace, or absolute behind a second slash. */
 export async function serveFiles(request: Request, caller: CallerContext): Promise<Response> {
   const scopes = NEEDED[request.method] ?? [];
@@ -176,24 +181,21 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
     const path = absolute(decoded(parts.join("/")) || ".");
     if (!SANDBOX_NAME.test(sandbox) || path.includes("\0"))
       throw new ToolError("invalid_argument", "This is no address of a file in a sandbox.");
-    const confined = !caller.principal.scopes.includes("sandbox:exec");
-    const owner = {
-      principalID: caller.principal.id,
-      sandbox,
-      region: caller.principal.region,
-      mayStart: mayStartFor(request.method, caller.principal.scopes),
-      takesNotice: false,
-    };
+    const { id: principalID, region, scopes: granted } = caller.principal;
+    const mayStart = mayStartFor(request.method, granted);
+    const owner = { principalID, sandbox, region, scopes: granted, mayStart, takesNotice: false };
     switch (request.method) {
-      case "PUT": {
-        const limits = { max: MAX_UPLOAD_BYTES, confined };
-        return json({ path, ...(await receiveFile(request, caller.env, owner, path, limits)) });
-      }
+      case "PUT":
+        return json({ path, ...(await receiveFile(request, caller.env, owner, path, MAX_UPLOAD_BYTES)) });
       case "DELETE": {
         const recursive = searchParams.get("recursive") === "true";
-        await callSandbox(caller.env, owner, (actor, known) =>
-          actor.removeFile(known, path, recursive, confined),
-        ).catch((error: unknown) => {
+        if (path === "/" || path === WORKSPACE)
+          throw new ToolError(
+            "invalid_argument",
+            `${path} itself is not removed; nothing was.`,
+            "Remove what is in it, or use destroy_sandbox.",
+          );
+        await operate(caller.env, owner, "remove", { path, recursive }).catch((error: unknown) => {
           if (!(error instanceof ToolError) || error.code !== "is_directory") throw error;
           throw new ToolError(
             error.code,
@@ -207,13 +209,9 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
         return sendFile(request, caller.env, owner, path, async () => {
           const recursive = searchParams.get("recursive") === "true";
           const cursor = checkedCursor(searchParams.get("cursor") ?? undefined);
-          const { value } = await callSandbox(
-            caller.env,
-            owner,
-            (actor, known) => actor.listDirectory(known, path, recursive, MAX_ENTRIES, cursor),
-            { reads: true },
-          );
-          const { entries, next } = value;
+          const depth = recursive ? ANY_DEPTH : 1;
+          const call = { path, depth, limit: MAX_LISTED, after: cursor };
+          const { entries, next } = (await operate(caller.env, owner, "list", call)).value;
           return json({ path, entries, more: next !== undefined, next_cursor: next });
         });
     }

@@ -56,7 +56,13 @@ async function* eventsOf(
   try {
     for (;;) {
       const { value } = await context.reading(ownRun(id), (actor, owner) =>
-        actor.followRun(owner, id, SILENCE_MS, seen, PAGE_BYTES),
+        actor.followRun(owner, {
+          id,
+          waitMs: SILENCE_MS,
+          cursor: seen.cursor,
+          maxBytes: PAGE_BYTES,
+          seenCode: seen.code,
+        }),
       );
       const { run, page } = value;
       const before = { ...seen };

@@ -26,7 +26,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
       return { ...answered };
     });
   const find = async (id: string): Promise<RunView> =>
-    (await reading(caller, ownRun(id), false, (actor, owner) => actor.readRun(owner, id, 0))).run;
+    (await reading(caller, ownRun(id), (actor, owner) => actor.readRun(owner, { id, waitMs: 0 }))).run;
 
   handle("tasks/get", async (id) => detailed(caller, await find(id)));
   // No tool asks for input, so no answer to it is outstanding, and others are to be ignored.
@@ -35,7 +35,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
     return {};
   });
   handle("tasks/cancel", async (id) => {
-    await reading(caller, ownRun(id), false, (actor, owner) => actor.cancelRun(owner, id, 0));
+    await reading(caller, ownRun(id), (actor, owner) => actor.cancelRun(owner, id, 0));
     return {};
   });
 }

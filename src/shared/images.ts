@@ -2,7 +2,7 @@
  * Images as clients can show them: some clients, and some models' providers, end a chat over one that they cannot take. An
  * image that fits is passed on as it is. A sandbox makes any other smaller.
  */
-import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "../../container/sandboxd/protocol.ts";
+import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "../../container/sandboxd/shapes.ts";
 import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
 import { messageOf } from "./text.ts";
 

@@ -4,7 +4,7 @@ import {
   CHANGES_LIST,
   type FoundChanges,
   taskDirectory,
-} from "../../container/sandboxd/protocol.ts";
+} from "../../container/sandboxd/shapes.ts";
 import type { Files } from "../container/files.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import type { RunObjects } from "../runs/log.ts";
@@ -67,7 +67,7 @@ export async function collect(
   directory: string,
 ): Promise<{ changes?: Changes; artifacts: Artifact[]; notKept?: NotKept }> {
   const { files: sandboxFiles } = store;
-  const found = await sandboxFiles.changes(task, directory, MAX_FILES);
+  const found = (await sandboxFiles.call("changes", { task, path: directory, limit: MAX_FILES })).changes;
   if (found === undefined) return { changes: undefined, artifacts: [] };
   const files = found.files.map(({ path, change, size }): Changed => ({ path, change, size }));
   const writer = new ArtifactWriter(store, runID);
@@ -136,7 +136,7 @@ async function readPart(
   maxBytes: number,
 ): Promise<Uint8Array | undefined> {
   try {
-    return (await files.read(path, "bytes", offset, maxBytes, maxBytes)).bytes;
+    return (await files.call("read", { path, offset, limit: maxBytes })).bytes;
   } catch (error) {
     if (error instanceof ToolError && NO_FILE.has(error.code)) return undefined;
     throw error;

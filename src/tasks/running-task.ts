@@ -1,5 +1,5 @@
 /** One task under way: its preparation, its agent, and what is fetched from the sandbox after the agent has ended. */
-import { taskDirectory } from "../../container/sandboxd/protocol.ts";
+import { taskDirectory } from "../../container/sandboxd/shapes.ts";
 import { platformFailure } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
@@ -104,7 +104,7 @@ export class RunningTask {
     }
     for (const { kind, name, text } of definitions) {
       const path = `${taskDirectory(this.id)}/components/${kind}/${name}.md`;
-      await this.#host.files.write(path, new TextEncoder().encode(text), false, false);
+      await this.#host.files.call("write", { path, body: new TextEncoder().encode(text) });
     }
     if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
     this.#command = this.#host.commands.start(this.#output, {
@@ -164,7 +164,9 @@ export class RunningTask {
     const note = await this.#within(this.#keep(detail, verdict.note));
     detail.boot = this.#host.boot();
     if (!spec.ownSandbox)
-      await this.#host.files.remove(taskDirectory(this.id), true, false).catch(() => undefined);
+      await this.#host.files
+        .call("remove", { path: taskDirectory(this.id), recursive: true })
+        .catch(() => undefined);
     return {
       state: verdict.state,
       note: note ?? also(verdict.note, "Not all that it left could be kept: the sandbox took too long."),

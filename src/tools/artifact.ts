@@ -1,5 +1,5 @@
 /** A file that a task left, as a result of get_result. */
-import { IMAGE_BYTES } from "../../container/sandboxd/protocol.ts";
+import { IMAGE_BYTES } from "../../container/sandboxd/shapes.ts";
 import { imageType } from "../shared/image-header.ts";
 import { ARTIFACTS } from "../shared/resource-uri.ts";
 import { fenced, shownName } from "../shared/shown.ts";

@@ -1,8 +1,11 @@
 import { z } from "zod";
-import { absolute } from "../container/files.ts";
+import { absolute } from "../../container/sandboxd/shapes.ts";
 import { ToolError } from "../shared/errors.ts";
 import { fenced, shownName } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+
+/** Code can read files, too. */
+const MAY_READ = ["sandbox:read", "sandbox:exec"] as const;
 
 /** Edits in one call. */
 const MAX_EDITS = 200;
@@ -44,14 +47,10 @@ export const editFile = defineTool({
         `The old_text and the new_text of edit ${same + 1} are the same; nothing was written.`,
         "Leave that edit out, or give the text that is to be there.",
       );
-    const { scopes } = context.principal;
-    const confined = !scopes.includes("sandbox:exec");
-    const mayRead = !confined || scopes.includes("sandbox:read");
-    const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.editFile(owner, path, edits, confined, mayRead),
-    );
+    const { value, notice } = await context.operate(sandbox, "edit", { path, body: edits });
     const { size, replaced = 0, diff = "" } = value;
     const structured = { path: absolute(path), replaced, size, diff, notice };
+    const mayRead = MAY_READ.some((scope) => context.principal.scopes.includes(scope));
     const left = mayRead && diff === "" ? " Computing a diff of it would take too long." : "";
     const said = `${replaced} replaced in ${shownName(structured.path)}; it has ${size} bytes now.${left}`;
     const told = [sections([["notice", notice]]), said].filter(Boolean).join("\n");

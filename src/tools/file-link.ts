@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { absolute } from "../container/files.ts";
+import { absolute } from "../../container/sandboxd/shapes.ts";
 import { ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
 import { type ToolContext, defineTool, pathField, sandboxField, sections, text } from "./define.ts";
@@ -38,12 +38,7 @@ export const fileLink = defineTool({
         "permission_denied",
         "A link for an upload needs the scope sandbox:write, which your token lacks.",
       );
-    // A download makes no sandbox: a new one has no such file.
-    const found = isUpload
-      ? undefined
-      : await context.reading(sandbox, (actor, owner) =>
-          actor.statFile({ ...owner, mayStart: owner.mayStart && "again" }, path, true),
-        );
+    const found = isUpload ? undefined : await context.operate(sandbox, "stat", { path, digest: true });
     if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires = Date.now() + expires_seconds * 1000;
     const { url, notice } = await linkTo(context, sandbox, absolute(path), direction, expires, max_bytes);
@@ -73,14 +68,12 @@ export const fileLink = defineTool({
 
 /** @throws {ToolError} `is_directory` for a path that no file can be written to */
 async function refuseDirectory(context: ToolContext, sandbox: string, path: string): Promise<void> {
-  const there = await context
-    .reading(sandbox, (actor, owner) => actor.statFile(owner, path))
-    .catch((error: unknown) => {
-      // Its directory is made by the upload; what else is wrong with the path is said there.
-      if (error instanceof ToolError && ["not_found", "invalid_argument"].includes(error.code))
-        return undefined;
-      throw error;
-    });
+  const there = await context.operate(sandbox, "stat", { path }).catch((error: unknown) => {
+    // Its directory, and the sandbox, are made by the upload; what else is wrong with the path is said there.
+    if (error instanceof ToolError && ["not_found", "invalid_argument"].includes(error.code))
+      return undefined;
+    throw error;
+  });
   if (there?.value.type === "directory" || path.endsWith("/"))
     throw new ToolError(
       "is_directory",

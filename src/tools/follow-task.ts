@@ -16,7 +16,12 @@ export async function followTask(
   const deadline = Date.now() + waitMs;
   const read = (until: number, cursor?: number) =>
     context.reading(ownRun(id), (actor, owner) =>
-      actor.readRun(owner, id, Math.max(0, until - Date.now()), cursor, PROGRESS_BYTES),
+      actor.readRun(owner, {
+        id,
+        waitMs: Math.max(0, until - Date.now()),
+        cursor,
+        maxBytes: PROGRESS_BYTES,
+      }),
     );
   const { progress } = context;
   if (!progress) {

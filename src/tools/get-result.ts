@@ -38,16 +38,15 @@ With cursor: the log from that byte on, and the next cursor. Start at 0 to read 
     }
     const deadline = Date.now() + wait_seconds * 1000;
     const { value, notice } = await context.reading(ownRun(id), (actor, owner) =>
-      actor.readRun(
-        owner,
+      actor.readRun(owner, {
         id,
-        Math.max(0, deadline - Date.now()),
+        waitMs: Math.max(0, deadline - Date.now()),
         cursor,
-        PAGE_BYTES,
-        context.progress,
+        maxBytes: PAGE_BYTES,
+        onProgress: context.progress,
         // Programs show output as it comes; each answer costs a model a turn.
-        context.isStructured ? "output" : "page",
-      ),
+        until: context.isStructured ? "output" : "page",
+      }),
     );
     const { run, page } = value;
     if (!page)

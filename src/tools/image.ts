@@ -43,9 +43,13 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
     const said = `[${name}: ${describedAs(bytes)}, ${bytes.length} bytes. ${IMAGES_OFF} ${instead}]`;
     return withDownloads(context, [text(said)], await original());
   }
-  const image = await shownImage(bytes, async (whole) => {
-    const made = await context.reading(sandbox, (actor, owner) => actor.makeImageSmaller(owner, whole));
-    return made.value;
+  const image = await shownImage(bytes, async (body) => {
+    const made = await context.operate(sandbox, "shrink", { body }).catch((error: unknown) => {
+      if (error instanceof ToolError && error.code === "not_found") return undefined;
+      throw error;
+    });
+    if (made === undefined) return "stopped";
+    return made.value.image === "made" ? made.value.bytes : made.value.image;
   });
   if ("problem" in image) return refuse(image);
   const shown = { type: "image", data: image.bytes.toBase64(), mimeType: image.mimeType } as const;

@@ -1,6 +1,8 @@
 import { z } from "zod";
-import { MAX_LISTED } from "../../container/sandboxd/protocol.ts";
-import { NOT_UTF8, absolute, checkedCursor } from "../container/files.ts";
+import { ANY_DEPTH } from "../../container/sandboxd/operations.ts";
+import { MAX_LISTED, absolute } from "../../container/sandboxd/shapes.ts";
+import { NOT_UTF8 } from "../container/file-errors.ts";
+import { checkedCursor } from "../container/files.ts";
 import { shownName } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 
@@ -33,9 +35,8 @@ export const listFiles = defineTool({
   scopes: ["sandbox:read"],
   async handle({ path, recursive, limit, cursor, sandbox }, context) {
     const after = checkedCursor(cursor);
-    const { value, notice } = await context.reading(sandbox, (actor, owner) =>
-      actor.listDirectory(owner, path, recursive, limit, after),
-    );
+    const depth = recursive ? ANY_DEPTH : 1;
+    const { value, notice } = await context.operate(sandbox, "list", { path, depth, limit, after });
     const { entries, next } = value;
     const structured = {
       path: absolute(path),

@@ -1,7 +1,7 @@
 import { z } from "zod";
+import type { Result } from "../../container/sandboxd/operations.ts";
 import { ToolError } from "../shared/errors.ts";
-import { type FileRange, absolute } from "../container/files.ts";
-import { IMAGE_BYTES } from "../../container/sandboxd/protocol.ts";
+import { IMAGE_BYTES, absolute } from "../../container/sandboxd/shapes.ts";
 import { imageType } from "../shared/image-header.ts";
 import { fenced, shownName } from "../shared/shown.ts";
 import { wholeText } from "../shared/text.ts";
@@ -27,6 +27,8 @@ const MAX_TEXT = 64 * 1024;
 
 /** How to get at bytes that are not shown. */
 const BY_BYTES = `file_link gives the user a URL of it. To read its bytes, call read_file with encoding base64, ${BINARY_BYTES} bytes at a time`;
+
+type Lines = Result<"readLines">;
 
 interface Request {
   path: string;
@@ -59,9 +61,12 @@ export const readFile = defineTool({
     const offset = Math.max(1, request.offset ?? 1);
     const limit = request.limit ?? LINES;
     const most = request.limit === undefined ? DEFAULT_TEXT : MAX_TEXT;
-    const { value: range, notice } = await context.reading(request.sandbox, (actor, owner) =>
-      actor.getFile(owner, request.path, "lines", offset, limit, most + 1),
-    );
+    const { value: range, notice } = await context.operate(request.sandbox, "readLines", {
+      path: request.path,
+      offset,
+      limit,
+      max: most + 1,
+    });
     const cut = range.bytes.length > most;
     const content = wholeText(range.bytes.subarray(0, most), cut)?.text;
     if (content === undefined) {
@@ -108,8 +113,8 @@ export const readFile = defineTool({
  * How to read on in a file that is not shown whole; empty when it is.
  * @param cut after how many bytes its text is cut, if it is
  */
-function goOn(content: string, cut: number | false, offset: number, range: FileRange, path: string): string {
-  const { size, lines = 0 } = range;
+function goOn(content: string, cut: number | false, offset: number, range: Lines, path: string): string {
+  const { size, lines } = range;
   const name = shownName(absolute(path));
   const whole = `${name} has ${counted(lines, "line")}, ${counted(size, "byte")}`;
   if (content === "") return size === 0 ? `[${name} is empty.]` : `[${whole}: there is no line ${offset}.]`;
@@ -127,7 +132,7 @@ function goOn(content: string, cut: number | false, offset: number, range: FileR
 async function linked(
   content: ToolOutput["content"],
   { path, sandbox }: Request,
-  { size }: FileRange,
+  { size }: Lines,
   context: ToolContext,
 ): Promise<ToolOutput["content"]> {
   const downloads = await fileDownloads(context, sandbox, [{ path: absolute(path), size }]);
@@ -140,9 +145,7 @@ async function asImage(
   context: ToolContext,
 ): Promise<ToolOutput["content"]> {
   const read = async () => {
-    const { value } = await context.reading(sandbox, (actor, owner) =>
-      actor.getFile(owner, path, "bytes", 0, IMAGE_BYTES, IMAGE_BYTES),
-    );
+    const { value } = await context.operate(sandbox, "read", { path, offset: 0, limit: IMAGE_BYTES });
     return value.bytes;
   };
   const original = () => fileDownloads(context, sandbox, [{ path: absolute(path), size }]);
@@ -154,9 +157,11 @@ async function asBytes(
   { path, offset = 0, limit = BINARY_BYTES, sandbox }: Request,
   context: ToolContext,
 ): Promise<ToolOutput> {
-  const { value, notice } = await context.reading(sandbox, (actor, owner) =>
-    actor.getFile(owner, path, "bytes", offset, limit, BINARY_BYTES),
-  );
+  const { value, notice } = await context.operate(sandbox, "read", {
+    path,
+    offset,
+    limit: Math.min(limit, BINARY_BYTES),
+  });
   const end = offset + value.bytes.length;
   const rest = end < value.size ? ` Go on with encoding base64 and offset ${end}.` : "";
   const whole = `${shownName(absolute(path))} has ${counted(value.size, "byte")}`;

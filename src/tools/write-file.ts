@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
 import { shownName } from "../shared/shown.ts";
-import { absolute } from "../container/files.ts";
+import { absolute } from "../../container/sandboxd/shapes.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 
 export const writeFile = defineTool({
@@ -26,10 +26,11 @@ export const writeFile = defineTool({
   scopes: ["sandbox:write"],
   async handle({ path, content, encoding, append, sandbox }, context) {
     const bytes = encoding === "base64" ? fromBase64(content) : fromText(content);
-    const confined = !context.principal.scopes.includes("sandbox:exec");
-    const { value: size, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.putFile(owner, path, bytes, append, confined),
-    );
+    const { value, notice } = await context.operate(sandbox, append ? "append" : "write", {
+      path,
+      body: bytes,
+    });
+    const { size } = value;
     const structured = { path: absolute(path), bytes_written: bytes.length, size, notice };
     const said = `${bytes.length} bytes ${append ? "appended to" : "written to"} ${shownName(structured.path)}; it has ${size} bytes now.`;
     return { content: [text([sections([["notice", notice]]), said].filter(Boolean).join("\n"))], structured };

@@ -1,6 +1,8 @@
 /** The requests about saved states of the workspace: the part of sandboxd's protocol that saves and restores. */
 import * as z from "zod/mini";
-import { idSchema, listOf, path } from "../protocol.ts";
+import { row } from "../operations.ts";
+import { idSchema } from "../protocol.ts";
+import { SAVE_ANSWER_BYTES, listOf, path } from "../shapes.ts";
 
 /** How many files that are left out of a snapshot are named. */
 export const MAX_LEFT = 20;
@@ -13,38 +15,9 @@ export const SNAPSHOT_BLOB_BYTES = 4 * 1024 * 1024;
 
 const snapshotID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
 const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
-const ofSnapshot = () => z.object({ id: snapshotID() });
 
-/** The requests about saved states of the workspace. What fails answers `FAILED` with a `failureSchema`. */
-export const snapshotCalls = {
-  /** Answers `placeSchema`: what the workspace came from, or was last saved as, and whether it is empty. */
-  "GET /snapshot": z.object({}),
-  /** Answers `systemSchema`: what the outcome of an installation depends on. */
-  "GET /snapshot/system": z.object({}),
-  /** The system as it is now is what a later plan of it is compared with. */
-  "POST /snapshot/system": z.object({}),
-  /** Plans a save, as the body says, which is a `planCallSchema`. Answers `planSchema`. */
-  "POST /snapshot": z.object({}),
-  /** The contents that no pack of the base holds, one after the other. */
-  "GET /snapshot/pack": ofSnapshot(),
-  /** The manifest, once the pack was read. */
-  "GET /snapshot/manifest": ofSnapshot(),
-  /** Answers `doneSchema`. */
-  "POST /snapshot/done": ofSnapshot(),
-  /** The account has the save: the next one is compared with it. It may be told again. */
-  "POST /snapshot/commit": ofSnapshot(),
-  /**
-   * Begins a restore by the manifest in the body: of the workspace, of the conversation that a task goes on with, to
-   * `CONVERSATION` in the task's directory, or of what was installed in the system. Answers `readsSchema`.
-   */
-  "PUT /snapshot/restore": z.object({
-    id: snapshotID(),
-    task: z.optional(idSchema()),
-    system: z.optional(z.literal("true")),
-  }),
-  /** Takes what the restore asked for, one range after the other, and ends the restore. */
-  "PUT /snapshot/data": ofSnapshot(),
-} as const;
+const ask = { up: "none", down: "none", maxBytes: SAVE_ANSWER_BYTES } as const;
+const ofSnapshot = { ...ask, input: z.object({ id: snapshotID() }), result: z.object({}) } as const;
 
 export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isRestoring: z.boolean() });
 
@@ -124,3 +97,40 @@ export const readsSchema = z.object({
 });
 
 export type Read = z.infer<typeof readsSchema>["reads"][number];
+
+/** The requests about saved states of the workspace, as `operations.ts` has those about files. */
+export const snapshotRequests = {
+  /** What the workspace came from, or was last saved as, and whether it is empty. */
+  mark: row({ ...ask, route: "GET /snapshot", input: z.object({}), result: placeSchema }),
+  /** What the outcome of an installation depends on. */
+  system: row({ ...ask, route: "GET /snapshot/system", input: z.object({}), result: systemSchema }),
+  /** The system as it is now is what a later plan of it is compared with. */
+  noteSystem: row({ ...ask, route: "POST /snapshot/system", input: z.object({}), result: z.object({}) }),
+  plan: row({ ...ask, route: "POST /snapshot", input: z.object({}), up: planCallSchema, result: planSchema }),
+  /** The contents that no pack of the base holds, one after the other. */
+  pack: row({ ...ofSnapshot, route: "GET /snapshot/pack", down: "stream" }),
+  /** The manifest, once the pack was read. */
+  manifest: row({ ...ofSnapshot, route: "GET /snapshot/manifest", down: "stream" }),
+  done: row({ ...ofSnapshot, route: "POST /snapshot/done", result: doneSchema }),
+  /** The account has the save: the next one is compared with it. It may be told again. */
+  commit: row({ ...ofSnapshot, route: "POST /snapshot/commit" }),
+  /**
+   * Begins a restore by the manifest in the body: of the workspace, of the conversation that a task goes on with, to
+   * `CONVERSATION` in the task's directory, or of what was installed in the system.
+   */
+  restore: row({
+    ...ask,
+    route: "PUT /snapshot/restore",
+    input: z.object({
+      id: snapshotID(),
+      task: z.optional(idSchema()),
+      system: z.optional(z.literal("true")),
+    }),
+    up: "stream",
+    result: readsSchema,
+  }),
+  /** Takes what the restore asked for, one range after the other, and ends the restore. */
+  data: row({ ...ofSnapshot, route: "PUT /snapshot/data", up: "stream" }),
+};
+
+export type SnapshotRequests = typeof snapshotRequests;

@@ -1,15 +1,15 @@
-/** Saves and restores of the workspace, and of what was installed beside it, over plain HTTP: see `snapshotCalls` of the protocol. One is under way at a time. */
+/** Saves and restores of the workspace, and of what was installed beside it, over plain HTTP: see `snapshotRequests`. One is under way at a time. */
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { type Table, answerBy, bodyOf, bytesOfBody, jsonOf } from "../answering.ts";
+import { type Handlers, answerBy, bodyOf, bytesOfBody } from "../answering.ts";
 import { FileError } from "../file-error.ts";
 import { SYSTEM, WORKSPACE } from "../places.ts";
-import { CONVERSATION, taskDirectory } from "../protocol.ts";
-import { type Place, type Plan, type PlanCall, planCallSchema, snapshotCalls } from "./calls.ts";
+import { CONVERSATION, taskDirectory } from "../shapes.ts";
+import { type Plan, type PlanCall, type SnapshotRequests, snapshotRequests } from "./calls.ts";
 import { Restore } from "./restore.ts";
 import { Save } from "./save.ts";
 import { type Index, SnapshotState } from "./state.ts";
@@ -33,20 +33,21 @@ export class Snapshots {
   /** Ends the work that was begun before for an actor that may be gone. */
   #turn = new AbortController();
 
-  readonly #serve: Table<typeof snapshotCalls> = {
-    "GET /snapshot": async (): Promise<Place> => {
-      return { ...this.#state.mark(), isEmpty: isEmpty(WORKSPACE) };
-    },
+  readonly #handlers: Handlers<SnapshotRequests> = {
+    "GET /snapshot": async () => ({ ...this.#state.mark(), isEmpty: isEmpty(WORKSPACE) }),
     "GET /snapshot/system": async () => ({ system: systemID(systemRoot()) }),
     "POST /snapshot/system": async () => {
       this.#system = await systemNow(systemRoot(), new AbortController().signal);
       return {};
     },
-    "POST /snapshot": async (_call, request) => this.#plan(planCallSchema.parse(await jsonOf(request))),
-    "GET /snapshot/pack": ({ id }, _request, response) => this.#sendPack(this.#known(id), response),
-    "GET /snapshot/manifest": async ({ id }, _request, response) => {
+    "POST /snapshot": (_call, { json }) => this.#plan(json),
+    "GET /snapshot/pack": async ({ id }, { begin }) => {
+      const pack = this.#known(id).pack(this.#turn.signal);
+      await pipeline(Readable.from(pack, { objectMode: true }), begin({}));
+    },
+    "GET /snapshot/manifest": async ({ id }, { begin }) => {
       const manifest = await this.#known(id).manifest();
-      response.writeHead(200, { "content-length": manifest.length }).end(manifest);
+      begin({}, manifest.length).end(manifest);
     },
     "POST /snapshot/done": async ({ id }) => {
       const save = this.#known(id);
@@ -59,14 +60,14 @@ export class Snapshots {
       this.#save = undefined;
       return {};
     },
-    "PUT /snapshot/restore": ({ id, task, system }, request) =>
+    "PUT /snapshot/restore": ({ id, task, system }, { request }) =>
       this.#begin(id, task, system !== undefined, request),
-    "PUT /snapshot/data": ({ id }, request) => this.#receive(id, request),
+    "PUT /snapshot/data": ({ id }, { request }) => this.#receive(id, request),
   };
 
   /** Answers a request; undefined for one that is none of these. */
   answer(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
-    return answerBy(snapshotCalls, this.#serve, request, response);
+    return answerBy(snapshotRequests, this.#handlers, request, response);
   }
 
   #known(id: string): Save {
@@ -112,11 +113,6 @@ export class Snapshots {
     return isBase ? save.summary : { ...save.summary, state: "changed" };
   }
 
-  async #sendPack(save: Save, response: ServerResponse): Promise<void> {
-    response.writeHead(200, { "content-type": "application/octet-stream" });
-    await pipeline(Readable.from(save.pack(this.#turn.signal), { objectMode: true }), response);
-  }
-
   /** @param task whose conversation it is; of the workspace without, or of the system */
   async #begin(
     id: string,
@@ -159,7 +155,7 @@ export class Snapshots {
     });
   }
 
-  async #receive(id: string, request: IncomingMessage): Promise<object> {
+  async #receive(id: string, request: IncomingMessage): Promise<{}> {
     const restore = this.#restore;
     if (restore?.id !== id) {
       if (this.#isWhole(id)) return {};

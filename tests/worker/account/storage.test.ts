@@ -90,7 +90,7 @@ describe("storage", () => {
     const id = idIn(await caller.call("run_command", { sandbox, command, wait_seconds: 0 }));
     const run = async () => {
       const owner = { principalID: caller.principalID, sandbox };
-      const answer = await (await actorOf(sandbox, caller)).readRun(owner, id, 0);
+      const answer = await (await actorOf(sandbox, caller)).readRun(owner, { id, waitMs: 0 });
       if (!answer.ok) throw new Error(answer.failure.message);
       return answer.value.run;
     };

@@ -1,6 +1,6 @@
 /** Saves and restores of a workspace, against what can go wrong at each step of them. */
 import { describe, expect, it } from "vitest";
-import { FAILED } from "../../../container/sandboxd/protocol.ts";
+import { FAILED } from "../../../container/sandboxd/operations.ts";
 import type { Connection } from "../../../src/container/connection.ts";
 import { Snapshots } from "../../../src/container/snapshots.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";

@@ -1,0 +1,87 @@
+/** Does the operations of `container/sandboxd/operations.ts` in the actor: what a caller may, and what follows from a row. */
+import {
+  type FileRow,
+  type Input,
+  type OperationName,
+  type Policy,
+  operations,
+} from "../../container/sandboxd/operations.ts";
+import { type Written, absolute } from "../../container/sandboxd/shapes.ts";
+import type { Files } from "../container/files.ts";
+import { ToolError } from "../shared/errors.ts";
+import type { Owner } from "./account-calls.ts";
+import type { Scope } from "../shared/principal.ts";
+import type { Activity } from "./activity.ts";
+
+/** What the row of an operation says. */
+export function policyOf(name: OperationName): FileRow & Policy {
+  return operations[name];
+}
+
+export interface OperationsHost {
+  files: Files;
+  /** The same, without counting as use of the sandbox. */
+  glancing: Files;
+  activity: Activity;
+  /** Whether the container runs, and whether it has its workspace. */
+  isUp(): boolean;
+  isReady(): boolean;
+  /** Has the workspace saved. */
+  changed(): void;
+}
+
+export class Operations {
+  readonly #host: OperationsHost;
+
+  constructor(host: OperationsHost) {
+    this.#host = host;
+  }
+
+  /** @throws {ToolError} `not_found` where it starts no container and none runs, and what `Files.call` throws */
+  async do(owner: Owner, name: OperationName, input: object): Promise<object> {
+    const { files, glancing, activity, isUp, isReady, changed } = this.#host;
+    const row = policyOf(name);
+    const isGlance = row.start === "glance";
+    if ((row.start === "none" && !isUp()) || (isGlance && !isReady()))
+      throw new ToolError("not_found", `Sandbox ${owner.sandbox} is not running.`);
+    const isConfined = row.confined && !has(owner, "sandbox:exec");
+    const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });
+    const done: Promise<object> = row.up === "stream" ? activity.transfer<object>(call) : call;
+    try {
+      if (name === "edit")
+        return await edited(owner, (input as Input<"edit">).path, done as Promise<Written>);
+      const result: { body?: ReadableStream<Uint8Array> } = await done;
+      return result.body ? { ...result, body: activity.passOn(result.body) } : result;
+    } finally {
+      // Also where it failed: how far it got is not always known.
+      if (row.changesState) changed();
+    }
+  }
+}
+
+/** Whether the owner may ask for an operation. */
+export function hasScope(owner: Owner, { scope }: Policy): boolean {
+  return scope === undefined || has(owner, scope);
+}
+
+export function needsScope({ scope }: Policy): ToolError {
+  return new ToolError("permission_denied", `This needs the scope ${scope}, which your token lacks.`);
+}
+
+function has({ scopes = [] }: Owner, scope: Scope): boolean {
+  return scopes.includes(scope);
+}
+
+/** What an edit tells an owner who may not read the file: code can read it, too. */
+async function edited(owner: Owner, path: string, done: Promise<Written>): Promise<Written> {
+  if (has(owner, "sandbox:read") || has(owner, "sandbox:exec")) return await done;
+  const { size, replaced } = await done.catch((error: unknown) => {
+    if (!(error instanceof ToolError) || error.code !== "invalid_argument") throw error;
+    throw new ToolError(
+      "invalid_argument",
+      `Editing ${absolute(path)} failed, nothing was written: an old_text is not there, or is there more than once.`,
+      "A token with sandbox:read is told where.",
+    );
+  });
+  return { size, replaced };
+}

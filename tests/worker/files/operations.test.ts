@@ -1,0 +1,69 @@
+/** The table of operations on files: what every row promises, tried for every row. */
+import { env } from "cloudflare:workers";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Input, type OperationName, operations } from "../../../container/sandboxd/operations.ts";
+import type { Owner } from "../../../src/actors/account-calls.ts";
+import { operate } from "../../../src/actors/sandbox-client.ts";
+import type { Env } from "../../../src/shared/config.ts";
+import { SCOPES } from "../../../src/shared/principal.ts";
+import { actorOf, owner, sh } from "../support.ts";
+
+const sandbox = "operations";
+const path = "/etc/of-another";
+
+/** One call of each, of a file that is not below /workspace. */
+const TRIES: { [Name in OperationName]: () => Input<Name> } = {
+  read: () => ({ path, offset: 0, limit: 1 }),
+  readLines: () => ({ path, offset: 1, limit: 1, max: 1 }),
+  open: () => ({ path, offset: 0, limit: 1 }),
+  archive: () => ({ path: "/etc", format: "zip" }),
+  list: () => ({ path: "/etc", depth: 1, limit: 1 }),
+  glance: () => ({ path: "/etc", depth: 1, limit: 1 }),
+  stat: () => ({ path }),
+  write: () => ({ path, body: new Uint8Array(1) }),
+  append: () => ({ path, body: new Uint8Array(1) }),
+  store: () => ({ path, body: new Blob(["x"]).stream(), length: 1 }),
+  edit: () => ({ path, body: [{ old_text: "mine", new_text: "x", all: true }] }),
+  remove: () => ({ path }),
+  shrink: () => ({ body: new Uint8Array(1) }),
+};
+
+const names = Object.keys(TRIES) as OperationName[];
+
+/** The error code of an operation of the owner's; undefined where it is done. */
+const refusal = (name: OperationName, options: Pick<Owner, "sandbox" | "scopes">) =>
+  operate(env as Env, { ...options, principalID: owner.principalID }, name, TRIES[name]() as never).then(
+    () => undefined,
+    (error: { code?: string }) => error.code,
+  );
+const isAlive = async (name: string) => (await (await actorOf(name)).condition()).isAlive;
+
+describe("an operation on files", () => {
+  beforeAll(() => sh(sandbox, `echo mine >${path}`));
+  afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+  it.each(names.filter((name) => operations[name].scope !== undefined))(
+    "%s is refused without its scope, before anything is started for it",
+    async (name) => {
+      const scopes = SCOPES.filter((scope) => scope !== operations[name].scope);
+      expect(await refusal(name, { sandbox: "operations-refused", scopes })).toBe("permission_denied");
+      expect(await isAlive("operations-refused")).toBe(false);
+    },
+  );
+
+  it.each(names.filter((name) => operations[name].confined))(
+    "%s stays below /workspace and /tmp without sandbox:exec",
+    async (name) => {
+      expect(await refusal(name, { sandbox, scopes: ["sandbox:write"] })).toBe("permission_denied");
+      expect(await sh(sandbox, `cat ${path}`)).toBe("mine\n");
+    },
+  );
+
+  it.each(names.filter((name) => operations[name].start !== "new"))(
+    "%s makes no sandbox that was never used",
+    async (name) => {
+      expect(await refusal(name, { sandbox: "operations-unused", scopes: SCOPES })).toBe("not_found");
+      expect(await isAlive("operations-unused")).toBe(false);
+    },
+  );
+});

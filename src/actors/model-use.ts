@@ -56,11 +56,11 @@ export class ModelUse implements BudgetKeeper {
   /** Reports the tokens since the last report; answers how many are used of the day's. */
   async #tell(): Promise<{ used: number; allowed: number }> {
     const { budgets, spend } = this.#host;
-    const untold = budgets.takeUntold();
+    const unreported = budgets.takeUnreported();
     try {
-      return await spend(untold);
+      return await spend(unreported);
     } catch (error) {
-      budgets.putBack(untold);
+      budgets.putBack(unreported);
       throw error;
     }
   }

@@ -47,6 +47,9 @@ const LEASE_MS = 5 * 60_000;
 /** How long a lease still counts after its end, milliseconds: the time its sandbox has to renew it for what runs. */
 const GRACE_MS = 60_000;
 
+/** What is counted by day. */
+type Used = "run_seconds" | "model_tokens";
+
 export class Quota {
   readonly #sql: SqlStorage;
   readonly #limits: Limits;
@@ -58,7 +61,7 @@ export class Quota {
 
   /** Takes back what a sandbox does not use. What it spent counts even when the settlement itself is out of date. */
   settle(sandbox: string, { turn, spent, inUse }: Settlement): void {
-    this.#spend(spent);
+    this.#count("run_seconds", spent);
     this.#sql.exec(
       "UPDATE leases SET slots = ?, seconds = ?, turn = ? WHERE sandbox = ? AND turn < ?",
       inUse.slots,
@@ -72,7 +75,7 @@ export class Quota {
   /** Settles what a sandbox has spent and lends it what it needs, or names the limit that was reached. */
   lease(sandbox: string, { turn, spent, inUse, needed, wanted, spare }: LeaseRequest, now: number): Grant {
     const day = dayOf(now);
-    this.#spend(spent);
+    this.#count("run_seconds", spent);
     this.#sql.exec("DELETE FROM leases WHERE sandbox = ? OR until < ?", sandbox, now - GRACE_MS);
     const others = this.#sql
       .exec<Holding & Record<string, number>>(
@@ -132,39 +135,30 @@ export class Quota {
 
   /** Seconds that ended runs have used today. */
   secondsUsed(now: number): number {
-    const day = dayOf(now);
-    const [row] = this.#sql
-      .exec<{ seconds: number }>("SELECT seconds FROM usage WHERE day = ?", day)
-      .toArray();
-    return row?.seconds ?? 0;
+    return this.#used("run_seconds", now);
   }
 
   /** Counts tokens of the model. */
   spendModelTokens(spent: Spent): void {
-    for (const [day, tokens] of spent)
-      this.#sql.exec(
-        "INSERT INTO model_usage VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET tokens = tokens + ?2",
-        day,
-        tokens,
-      );
-    if (spent.size > 0)
-      this.#sql.exec("DELETE FROM model_usage WHERE day < ?", Math.max(...spent.keys()) - 7);
+    this.#count("model_tokens", spent);
   }
 
   /** Tokens of the model that tasks have used today. */
   modelTokensUsed(now: number): number {
-    const [row] = this.#sql
-      .exec<{ tokens: number }>("SELECT tokens FROM model_usage WHERE day = ?", dayOf(now))
-      .toArray();
-    return row?.tokens ?? 0;
+    return this.#used("model_tokens", now);
   }
 
-  #spend(spent: Spent): void {
-    for (const [day, seconds] of spent)
+  #used(column: Used, now: number): number {
+    const query = `SELECT ${column} AS used FROM usage WHERE day = ?`;
+    return this.#sql.exec<{ used: number }>(query, dayOf(now)).toArray()[0]?.used ?? 0;
+  }
+
+  #count(column: Used, spent: Spent): void {
+    for (const [day, used] of spent)
       this.#sql.exec(
-        "INSERT INTO usage VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET seconds = seconds + ?2",
+        `INSERT INTO usage (day, ${column}) VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET ${column} = ${column} + ?2`,
         day,
-        seconds,
+        used,
       );
     if (spent.size > 0) this.#sql.exec("DELETE FROM usage WHERE day < ?", Math.max(...spent.keys()) - 7);
   }

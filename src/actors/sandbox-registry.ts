@@ -2,9 +2,6 @@
 import type { Stored } from "../runs/store.ts";
 import type { NetworkChoice } from "./network.ts";
 
-/** Stored as the size until the first measurement. */
-const UNMEASURED = -1;
-
 /** A sandbox as the account last heard of it; times are milliseconds since the epoch. */
 export interface RegisteredSandbox {
   name: string;
@@ -37,13 +34,13 @@ export class SandboxRegistry {
       state: RegisteredSandbox["state"];
       created_at: number;
       last_used_at: number;
-      size_bytes: number;
+      size_bytes: number | null;
     };
     return this.#sql
       .exec<Row>("SELECT * FROM sandboxes ORDER BY last_used_at DESC, name")
       .toArray()
       .map(({ name, state, created_at: createdAt, last_used_at: lastUsedAt, size_bytes: bytes }) => {
-        return { name, state, createdAt, lastUsedAt, sizeBytes: bytes === UNMEASURED ? undefined : bytes };
+        return { name, state, createdAt, lastUsedAt, sizeBytes: bytes ?? undefined };
       });
   }
 
@@ -78,19 +75,18 @@ export class SandboxRegistry {
   /** One is about to start, or is in use. */
   used(name: string): void {
     this.#sql.exec(
-      `INSERT INTO sandboxes (name, state, created_at, last_used_at, size_bytes) VALUES (?1, 'running', ?2, ?2, ?3)
+      `INSERT INTO sandboxes VALUES (?1, 'running', ?2, ?2, NULL)
        ON CONFLICT (name) DO UPDATE SET state = 'running', last_used_at = ?2,
-         size_bytes = CASE state WHEN 'stopped' THEN ?3 ELSE size_bytes END`,
+         size_bytes = CASE state WHEN 'stopped' THEN NULL ELSE size_bytes END`,
       name,
       Date.now(),
-      UNMEASURED,
     );
   }
 
   /** One was configured. It is known as stopped where it was never used. */
   configured(name: string): void {
     this.#sql.exec(
-      `INSERT INTO sandboxes (name, state, created_at, last_used_at) VALUES (?1, 'stopped', ?2, ?2)
+      `INSERT INTO sandboxes VALUES (?1, 'stopped', ?2, ?2, 0)
        ON CONFLICT (name) DO UPDATE SET last_used_at = ?2`,
       name,
       Date.now(),
@@ -113,19 +109,18 @@ export class SandboxRegistry {
   }
 
   putSettings(sandbox: string, { variables, network }: ListedSettings): void {
-    this.#sql.exec("INSERT OR REPLACE INTO settings VALUES (?, ?)", sandbox, JSON.stringify(variables));
-    this.#sql.exec("INSERT OR REPLACE INTO networks VALUES (?, ?)", sandbox, JSON.stringify(network ?? {}));
+    const values = [sandbox, JSON.stringify(variables), JSON.stringify(network ?? {})];
+    this.#sql.exec("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", ...values);
   }
 
   removeSettings(sandbox: string): void {
     this.#sql.exec("DELETE FROM settings WHERE sandbox = ?", sandbox);
-    this.#sql.exec("DELETE FROM networks WHERE sandbox = ?", sandbox);
   }
 
   /** What the sandboxes are set to of which anything was ever said. */
   settings(): Map<string, ListedSettings> {
     type Row = { sandbox: string; variables: string; network: string | null };
-    const rows = this.#sql.exec<Row>("SELECT * FROM settings LEFT JOIN networks USING (sandbox)").toArray();
+    const rows = this.#sql.exec<Row>("SELECT * FROM settings").toArray();
     return new Map(
       rows.map(({ sandbox, variables, network }) => [
         sandbox,

@@ -563,7 +563,7 @@ export class Sandbox extends BaseSandbox<Env> {
   ): Promise<Answer<RunReading>> {
     return this.#answer(owner, async () => {
       const run = await this.#runs.result(id, waitMs, cursor, { until, onProgress });
-      if (cursor === undefined) return { run: { ...run, source: this.#runs.source(id) } };
+      if (cursor === undefined) return { run };
       return { run, page: await this.#runs.log(id, cursor, maxBytes) };
     });
   }

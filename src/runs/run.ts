@@ -86,7 +86,7 @@ export interface RunSummary {
 
 /** A run as its caller sees it; the same for every kind. Crosses from the actor to the Worker as data. */
 export interface RunView extends RunSummary {
-  /** What was run, where it is more than the title, as far as it is kept; only as the answer to who asks for the result. */
+  /** What was run, where it is more than the title, as far as it is kept. */
   source?: string | undefined;
   note?: string;
   detail?: RunDetail;

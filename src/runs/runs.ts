@@ -291,11 +291,6 @@ export class Runs {
     return run.view();
   }
 
-  /** What was run, where the title does not say it all and it was kept. */
-  source(id: string): string | undefined {
-    return this.#active.get(id)?.record.source ?? this.#store.source(id);
-  }
-
   /** The log of a run from `cursor` on. */
   async log(id: string, cursor: number, maxBytes: number): Promise<LogPage> {
     this.#saveAll();

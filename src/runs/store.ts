@@ -6,7 +6,7 @@ import type { End, RunKind, RunState, RunSummary, RunView, Stream } from "./run.
 
 /** A run as its record holds it. */
 export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {
-  /** What was run, where its title does not say it all: `keptSource`. It is written with the record, and read by `source`. */
+  /** What was run, where its title does not say it all: `keptSource`. */
   source?: string | undefined;
   /** The state that its executor can resume it from; undefined when nothing was started. */
   resumeState?: unknown;
@@ -25,8 +25,7 @@ type Row = {
   exit_code: number | null;
   note: string | null;
   detail: string | null;
-  /** The resume state. The column's name is that of its first version, because databases exist with it. */
-  trace: string | null;
+  resume_state: string | null;
   out_bytes: number;
   out_head: ArrayBuffer;
   out_tail: ArrayBuffer;
@@ -35,6 +34,7 @@ type Row = {
   err_tail: ArrayBuffer;
   log_bytes: number;
   dropped_bytes: number;
+  source: string | null;
 };
 
 const COLUMNS = [
@@ -47,7 +47,7 @@ const COLUMNS = [
   "exit_code",
   "note",
   "detail",
-  "trace",
+  "resume_state",
   "out_bytes",
   "out_head",
   "out_tail",
@@ -56,6 +56,7 @@ const COLUMNS = [
   "err_tail",
   "log_bytes",
   "dropped_bytes",
+  "source",
 ] as const satisfies readonly (keyof Row)[];
 
 /** The columns of a list, without results and output, which can take megabytes. */
@@ -89,7 +90,7 @@ export class RunStore {
       exit_code: run.exitCode ?? null,
       note: run.note ?? null,
       detail: run.detail === undefined ? null : JSON.stringify(run.detail),
-      trace: run.resumeState === undefined ? null : JSON.stringify(run.resumeState),
+      resume_state: run.resumeState === undefined ? null : JSON.stringify(run.resumeState),
       out_bytes: stdout.bytes,
       out_head: buffer(stdout.head),
       out_tail: buffer(stdout.tail),
@@ -98,16 +99,9 @@ export class RunStore {
       err_tail: buffer(stderr.tail),
       log_bytes: run.logBytes,
       dropped_bytes: run.droppedBytes,
+      source: run.source ?? null,
     };
     this.#sql.exec(PUT, ...COLUMNS.map((column) => row[column]));
-    if (run.source !== undefined)
-      this.#sql.exec("INSERT OR IGNORE INTO run_sources VALUES (?, ?)", run.id, run.source);
-  }
-
-  /** What was run, where it was kept. */
-  source(id: string): string | undefined {
-    const rows = this.#sql.exec<{ source: string }>("SELECT source FROM run_sources WHERE id = ?", id);
-    return rows.toArray()[0]?.source;
   }
 
   get(id: string): RunRecord | undefined {
@@ -186,7 +180,6 @@ export class RunStore {
 
   delete(id: string): void {
     this.#sql.exec("DELETE FROM runs WHERE id = ?", id);
-    this.#sql.exec("DELETE FROM run_sources WHERE id = ?", id);
   }
 }
 
@@ -201,7 +194,7 @@ export function keptSource(source: string, title: string): string | undefined {
 }
 
 export function viewOf(run: RunRecord): RunView {
-  const { output, resumeState, unconfirmed: _unconfirmed, source: _source, ...shown } = run;
+  const { output, resumeState, unconfirmed: _unconfirmed, ...shown } = run;
   return {
     ...shown,
     stdout: output.stdout.shown(),
@@ -227,7 +220,8 @@ function recordOf(row: Row): RunRecord {
     ...summaryOf(row),
     note: row.note ?? undefined,
     detail: row.detail === null ? undefined : JSON.parse(row.detail),
-    resumeState: row.trace === null ? undefined : JSON.parse(row.trace),
+    resumeState: row.resume_state === null ? undefined : JSON.parse(row.resume_state),
+    source: row.source ?? undefined,
     output: {
       stdout: new HeadAndTail(new Uint8Array(row.out_head), new Uint8Array(row.out_tail), row.out_bytes),
       stderr: new HeadAndTail(new Uint8Array(row.err_head), new Uint8Array(row.err_tail), row.err_bytes),

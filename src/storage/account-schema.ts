@@ -38,6 +38,26 @@ export const ACCOUNT_SCHEMA: Schema = {
         CREATE TABLE IF NOT EXISTS saves (sandbox TEXT PRIMARY KEY, id TEXT NOT NULL, begun_at INTEGER NOT NULL) WITHOUT ROWID;
         CREATE TABLE IF NOT EXISTS garbage (prefix TEXT PRIMARY KEY, due_at INTEGER NOT NULL) WITHOUT ROWID;`,
     },
+    {
+      name: "one row for all settings, and for all use of a day; no number for an unknown size",
+      sql: `
+        ALTER TABLE settings ADD COLUMN network TEXT;
+        UPDATE settings SET network = (SELECT networks.network FROM networks WHERE networks.sandbox = settings.sandbox);
+        DROP TABLE networks;
+        ALTER TABLE usage RENAME TO run_usage;
+        CREATE TABLE usage (
+          day INTEGER PRIMARY KEY, run_seconds INTEGER NOT NULL DEFAULT 0, model_tokens INTEGER NOT NULL DEFAULT 0);
+        INSERT INTO usage SELECT day, sum(seconds), sum(tokens) FROM (
+          SELECT day, seconds, 0 AS tokens FROM run_usage UNION ALL SELECT day, 0, tokens FROM model_usage) GROUP BY day;
+        DROP TABLE run_usage;
+        DROP TABLE model_usage;
+        ALTER TABLE sandboxes RENAME TO sized_sandboxes;
+        CREATE TABLE sandboxes (
+          name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL,
+          size_bytes INTEGER) WITHOUT ROWID;
+        INSERT INTO sandboxes SELECT name, state, created_at, last_used_at, nullif(size_bytes, -1) FROM sized_sandboxes;
+        DROP TABLE sized_sandboxes;`,
+    },
   ],
   tables: {
     sandboxes: {
@@ -46,11 +66,7 @@ export const ACCOUNT_SCHEMA: Schema = {
       kept: "until it is destroyed, at the latest `SANDBOX_TTL_HOURS` after its last use",
     },
     settings: {
-      holds: "of a sandbox that was configured: the names of its variables",
-      kept: "until the sandbox is destroyed",
-    },
-    networks: {
-      holds: "of a sandbox that was configured: what was chosen of its network",
+      holds: "of a sandbox that was configured: the names of its variables, what was chosen of its network",
       kept: "until the sandbox is destroyed",
     },
     leases: {
@@ -60,10 +76,9 @@ export const ACCOUNT_SCHEMA: Schema = {
     },
     usage: {
       holds:
-        "seconds of run time on one day (UTC); a run over midnight counts on both days, with its part of each",
+        "of one day (UTC): seconds of run time, of which a run over midnight has its part on both days, and tokens of the model that tasks took",
       kept: "seven days",
     },
-    model_usage: { holds: "tokens of the model that tasks took on one day (UTC)", kept: "seven days" },
     storage: {
       holds:
         "what the runs of a sandbox have stored, in bytes (see [below](#what-counts-and-what-the-disk-holds)), and when the first of them ended",

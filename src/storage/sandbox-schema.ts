@@ -29,17 +29,21 @@ export const SANDBOX_SCHEMA: Schema = {
           run TEXT NOT NULL, number INTEGER NOT NULL, began_at INTEGER NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID;
         CREATE TABLE IF NOT EXISTS untold_tokens (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL);`,
     },
+    {
+      name: "one row for all of a run",
+      sql: `
+        ALTER TABLE runs ADD COLUMN source TEXT;
+        UPDATE runs SET source = (SELECT run_sources.source FROM run_sources WHERE run_sources.id = runs.id);
+        DROP TABLE run_sources;
+        ALTER TABLE runs RENAME COLUMN trace TO resume_state;
+        ALTER TABLE untold_tokens RENAME TO unreported_tokens;`,
+    },
   ],
   tables: {
     runs: {
       holds:
-        "one run: state, times, exit code, note, detail, first and last 16 KiB of each stream, and its resume state (column `trace`)",
+        "one run: state, times, exit code, note, detail, first and last 16 KiB of each stream, its resume state, and what it has run, up to 16,384 characters, where its title (the first line) does not say it all",
       kept: "`RESULT_TTL_DAYS` after its end",
-    },
-    run_sources: {
-      holds:
-        "what a run has run, up to 16,384 characters, where its title (the first line) does not say it all",
-      kept: "with its run",
     },
     log: {
       holds: "a piece of a run's log: stream, offset, and its data (at most 512 KiB) or where in R2 it is",
@@ -58,7 +62,7 @@ export const SANDBOX_SCHEMA: Schema = {
       holds: "a task's placeholder (as a hash) and what it has used",
       kept: "until its task has ended",
     },
-    untold_tokens: {
+    unreported_tokens: {
       holds: "tokens of the model that were not reported to the account yet, by day",
       kept: "until they are reported",
     },

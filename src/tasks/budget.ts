@@ -130,15 +130,15 @@ export class TaskBudgets {
   }
 
   /** Takes the tokens by day that were not reported to the account yet. The caller reports them, or puts them back. */
-  takeUntold(): Map<number, number> {
-    const rows = this.#sql.exec<{ day: number; tokens: number }>("DELETE FROM untold_tokens RETURNING *");
+  takeUnreported(): Map<number, number> {
+    const rows = this.#sql.exec<{ day: number; tokens: number }>("DELETE FROM unreported_tokens RETURNING *");
     return new Map(rows.toArray().map(({ day, tokens }) => [day, tokens]));
   }
 
-  putBack(untold: Spent): void {
-    for (const [day, tokens] of untold)
+  putBack(unreported: Spent): void {
+    for (const [day, tokens] of unreported)
       this.#sql.exec(
-        "INSERT INTO untold_tokens VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET tokens = tokens + ?2",
+        "INSERT INTO unreported_tokens VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET tokens = tokens + ?2",
         day,
         tokens,
       );

@@ -12,7 +12,8 @@ async function withSeconds(name: string, left: number): Promise<Caller> {
   await caller.call("write_file", { path: "here", content: "" });
   await runInDurableObject(accountOf(caller), (_account, { storage }) => {
     const day = dayOf(Date.now());
-    for (const one of [day, day + 1]) storage.sql.exec("INSERT INTO usage VALUES (?, ?)", one, 86_400 - left);
+    for (const one of [day, day + 1])
+      storage.sql.exec("INSERT INTO usage (day, run_seconds) VALUES (?, ?)", one, 86_400 - left);
   });
   return caller;
 }

@@ -536,7 +536,7 @@ it("hands the actor's account every task only once", async () => {
 });
 
 it("is not listed any more once its record has expired", async () => {
-  await inActor("expired", (_actor, { storage }) => {
+  await runInDurableObject(accountOf(await principal("expired")), (_account, { storage }) => {
     const index = new TaskIndex(storage.sql, 1);
     const endedAt = Date.now();
     index.put({ id: "a", state: "succeeded", title: "a", startedAt: endedAt, endedAt });

@@ -130,18 +130,6 @@ describe("the page of an upload link", () => {
     await page.waitForSelector("#said:has-text('is a directory')");
   });
 
-  it("works without its script, as a form", async () => {
-    const chosen = join(directory, "plain.txt");
-    writeFileSync(chosen, "plain");
-    const url = await link("plain.txt");
-    await open(url, { javaScriptEnabled: false });
-    await page.setInputFiles("#file", chosen);
-    await page.click("button");
-    expect(await page.innerText("h1")).toBe("Sent");
-    expect((await page.goto(url))?.status()).toBe(410);
-    expect(await page.innerText("h1")).toContain("used up");
-  });
-
   it.each(["light", "dark"] as const)("fits a phone, and can be read when it is %s", async (colorScheme) => {
     const path = `deep/${"directory/".repeat(12)}${"name".repeat(20)}.txt`;
     await open(await link(path, { max_bytes: 5_000_000 }), {

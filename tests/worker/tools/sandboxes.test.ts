@@ -138,7 +138,7 @@ describe("destroy_sandbox", () => {
 });
 
 describe("a call that comes while its sandbox is destroyed", () => {
-  it.each([0, 5, 20, 50, 80, 120, 200])("after %i ms has a sandbox that counts, or none", async (ms) => {
+  it.each([0, 20, 80, 200])("after %i ms has a sandbox that counts, or none", async (ms) => {
     const sandbox = `at-once-${ms}`;
     for (const tool of ["run_command", "list_files"]) {
       await run(owner, sandbox, "true");

@@ -25,6 +25,7 @@ import { ACCOUNT_SCHEMA } from "../src/storage/account-schema.ts";
 import { ATTEMPTS_SCHEMA } from "../src/storage/attempts-schema.ts";
 import { SANDBOX_SCHEMA } from "../src/storage/sandbox-schema.ts";
 import { tools } from "../src/tools/index.ts";
+import { toolTypes } from "./tool-types.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const check = process.argv.includes("--check");
@@ -141,6 +142,8 @@ const definitions = await listed();
 const scopesText = ({ scopes, taskScopes }) =>
   scopes.join(", ") + (taskScopes ? `; for a task ${taskScopes.join(", ")}` : "");
 const scopes = new Map(tools.map((tool) => [tool.name, scopesText(tool)]));
+
+put("client/tool-types.ts", toolTypes(tools));
 
 const pinned = new Set(definitions.map(({ name }) => `${name}.json`));
 for (const definition of definitions) {

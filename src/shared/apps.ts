@@ -21,7 +21,7 @@ export const PANEL_TOOLS_URI = "ui://sandbox-mcp/tools";
 export const RUN_META = "sandbox-mcp/run";
 
 /**
- * In the `_meta` of an error, where data was asked for: its `code`, and its `message` without the hint, which is for models.
+ * In the `_meta` of an error, where data was asked for: its `code`, `message` and `hint`, which names the next tool to call.
  * It is not structured content, which clients check against the schema of the tool's output.
  */
 export const ERROR_META = "sandbox-mcp/error";

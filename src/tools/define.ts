@@ -101,8 +101,8 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
 }
 
 function errorResult(error: ToolError, { isStructured }: CallerContext): CallToolResult {
-  const { code, message } = error;
-  const _meta = isStructured ? { [ERROR_META]: { code, message } } : undefined;
+  const { code, message, hint } = error;
+  const _meta = isStructured ? { [ERROR_META]: { code, message, hint } } : undefined;
   return { content: [text(error.text)], isError: true, ...(_meta && { _meta }) };
 }
 

@@ -1,0 +1,32 @@
+/** Names of fields: `exit_code` on the wire is `exitCode` here. */
+
+type CamelName<Name> = Name extends `${infer Head}_${infer Tail}`
+  ? `${Head}${Capitalize<CamelName<Tail>>}`
+  : Name;
+
+/** Data with the names of its fields, at any depth, as programs write them. */
+export type Camel<T> = T extends readonly (infer Item)[]
+  ? Camel<Item>[]
+  : T extends object
+    ? { [Name in keyof T as CamelName<Name>]: Camel<T[Name]> }
+    : T;
+
+/** The data of a tool's answer. */
+export function camel<T>(value: T): Camel<T> {
+  if (Array.isArray(value)) return value.map(camel) as Camel<T>;
+  if (typeof value !== "object" || value === null) return value as Camel<T>;
+  const fields = Object.entries(value).map(([name, field]) => [
+    name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()),
+    camel(field),
+  ]);
+  return Object.fromEntries(fields) as Camel<T>;
+}
+
+/** The input of a tool. Only its own fields are renamed: those of `env` are names of variables. */
+export function snake<T extends object>(input: Camel<T>): T {
+  const fields = Object.entries(input).map(([name, field]) => [
+    name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+    field,
+  ]);
+  return Object.fromEntries(fields) as T;
+}

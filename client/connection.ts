@@ -1,0 +1,158 @@
+/** Calls to one server: tools by MCP, files by plain HTTP. */
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
+import type { JsonSchemaValidator, jsonSchemaValidator } from "@modelcontextprotocol/sdk/validation/types.js";
+import { AccessError, CallError, ConnectionError, SandboxError } from "./errors.ts";
+import type { ToolInputs, ToolName, ToolOutputs } from "./tool-types.ts";
+
+/** Seconds that a call waits for a run: every server allows as many. */
+export const WAIT_SECONDS = 45;
+
+/** A call that was not answered by then is lost. */
+const CALL_TIMEOUT_MS = 2 * WAIT_SECONDS * 1000;
+
+export interface ConnectOptions {
+  /** The MCP endpoint of the server, such as `https://sandbox.example.com/mcp`. */
+  url: string | URL;
+  /** A bearer token of the server. */
+  token: string;
+  /** In place of the global `fetch`. */
+  fetch?: typeof fetch;
+  /** The name that the server logs for this program. */
+  clientName?: string;
+}
+
+/** What a tool returned: its data, and its content, in which images are. */
+export interface ToolAnswer<Data> {
+  data: Data;
+  content: CallToolResult["content"];
+}
+
+export class Connection {
+  readonly url: URL;
+  readonly #token: string;
+  readonly #fetch: typeof fetch;
+  readonly #clientName: string;
+  #client: Promise<Client> | undefined;
+
+  constructor({ url, token, fetch: given = fetch, clientName = "sandbox-mcp-client" }: ConnectOptions) {
+    this.url = new URL(url);
+    this.#token = token;
+    // Browsers and Workers refuse a `fetch` that is called as a method of something else.
+    this.#fetch = (...args) => given(...args);
+    this.#clientName = clientName;
+  }
+
+  /**
+   * Calls a tool.
+   * @throws {CallError} with the code and the hint of the tool's error
+   * @throws {AccessError} for a token that is not accepted or lacks the scope
+   * @throws {ConnectionError} where no answer came
+   */
+  async call<Name extends ToolName>(
+    name: Name,
+    input: ToolInputs[Name],
+  ): Promise<ToolAnswer<ToolOutputs[Name]>> {
+    let result: CallToolResult;
+    try {
+      const client = await this.#connected();
+      const request = { name, arguments: { ...input } };
+      result = (await client.callTool(request, undefined, { timeout: CALL_TIMEOUT_MS })) as CallToolResult;
+    } catch (error) {
+      throw this.#explained(error);
+    }
+    const { content, structuredContent, isError, _meta } = result;
+    if (isError) throw failureOf(name, content, _meta?.["sandbox-mcp/error"]);
+    return { data: { ...structuredContent } as ToolOutputs[Name], content };
+  }
+
+  /**
+   * Sends a plain HTTP request with the token.
+   * @param path such as `/sandboxes/default/files/a.txt`
+   * @throws {SandboxError} for every answer but a 2xx
+   */
+  async http(path: string, init: RequestInit = {}): Promise<Response> {
+    let response: Response;
+    try {
+      const headers = { ...init.headers, authorization: `Bearer ${this.#token}` };
+      response = await this.#fetch(new URL(path, this.url), { ...init, headers });
+    } catch (error) {
+      if (init.signal?.aborted) throw error;
+      throw this.#explained(error);
+    }
+    if (response.ok) return response;
+    throw refusal(this.url.href, response.status, await response.text());
+  }
+
+  async close(): Promise<void> {
+    const client = await this.#client?.catch(() => undefined);
+    this.#client = undefined;
+    await client?.close();
+  }
+
+  #connected(): Promise<Client> {
+    this.#client ??= this.#connect().catch((error: unknown) => {
+      // The next call tries again.
+      this.#client = undefined;
+      throw error;
+    });
+    return this.#client;
+  }
+
+  async #connect(): Promise<Client> {
+    const url = new URL(this.url);
+    url.searchParams.set("results", "structured");
+    const client = new Client({ name: this.#clientName, version: "1" }, { jsonSchemaValidator: TRUSTING });
+    const requestInit = { headers: { authorization: `Bearer ${this.#token}` } };
+    await client.connect(new StreamableHTTPClientTransport(url, { requestInit, fetch: this.#fetch }));
+    return client;
+  }
+
+  #explained(error: unknown): SandboxError {
+    if (error instanceof SandboxError) return error;
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (typeof code !== "number") return new ConnectionError(this.url.href, error);
+    const words = (error as Error).message;
+    if (code >= 400 && code < 600)
+      return refusal(this.url.href, code, words.slice(Math.max(0, words.indexOf("{"))));
+    // Errors of JSON-RPC: the server has answered, unless the SDK says that a request took too long (-32001).
+    if (code === -32001 || code === -32000) return new ConnectionError(this.url.href, error);
+    return new CallError("invalid_argument", words);
+  }
+}
+
+/** The SDK's validators make functions of text, which Workers refuse; the server has checked its answers. */
+const TRUSTING: jsonSchemaValidator = {
+  getValidator<T>(): JsonSchemaValidator<T> {
+    return (data) => ({ valid: true, data: data as T, errorMessage: undefined });
+  },
+};
+
+function failureOf(tool: string, content: CallToolResult["content"], meta: unknown): SandboxError {
+  const text = content.flatMap((block) => (block.type === "text" ? block.text : [])).join("\n");
+  const { code = "invalid_argument", message = text, hint = "" } = (meta ?? {}) as Partial<CallError>;
+  return new CallError(code, message || `${tool} failed.`, hint);
+}
+
+/** The error that an HTTP answer other than a 2xx is. */
+function refusal(url: string, status: number, body: string): SandboxError {
+  const { code, message, hint } = errorIn(body);
+  const words = message || `${url} answered ${status}.`;
+  if (status === 401 || status === 403) return new AccessError(status, words);
+  return new CallError(code ?? (status < 500 ? "invalid_argument" : "internal"), words, hint);
+}
+
+/** What the body of an error says: of JSON-RPC, of OAuth, or of the routes for files and tasks. */
+function errorIn(body: string): { code?: string; message: string; hint?: string } {
+  try {
+    const { error, error_description, details, code, hint } = JSON.parse(body);
+    const words = typeof error === "object" && error !== null ? error.message : error;
+    const message = [words, error_description ?? details]
+      .filter((part) => typeof part === "string")
+      .join(": ");
+    return { code, message, hint };
+  } catch {
+    return { message: "" };
+  }
+}

@@ -1,0 +1,148 @@
+/** Files of one sandbox. They go by plain HTTP as streams, of any size, and never through a model. */
+import { type Camel, camel } from "./camel.ts";
+import type { Connection } from "./connection.ts";
+import { CallError } from "./errors.ts";
+import type { ToolInputs, ToolOutputs } from "./tool-types.ts";
+
+export type FileEntry = ToolOutputs["list_files"]["entries"][number];
+
+export interface Written {
+  /** The absolute path. */
+  path: string;
+  /** Bytes. */
+  size: number;
+  /** In hexadecimal. */
+  sha256?: string;
+}
+
+export interface Edit {
+  /** Exact text that is in the file once, or anywhere with `all`. */
+  oldText: string;
+  newText: string;
+  all?: boolean;
+}
+
+export type FileContent = string | Uint8Array | Blob | ReadableStream<Uint8Array>;
+
+export class Files {
+  readonly #connection: Connection;
+  readonly #sandbox: string;
+
+  constructor(connection: Connection, sandbox: string) {
+    this.#connection = connection;
+    this.#sandbox = sandbox;
+  }
+
+  /** A file's bytes. Paths are absolute or relative to /workspace. @throws {CallError} `not_found`, `is_directory` */
+  async read(path: string): Promise<Uint8Array> {
+    return new Uint8Array(await (await this.#file(path)).arrayBuffer());
+  }
+
+  /** A file's text, which is UTF-8. */
+  async readText(path: string): Promise<string> {
+    return (await this.#file(path)).text();
+  }
+
+  /** Writes a whole file. Missing directories are made. */
+  async write(path: string, content: FileContent): Promise<Written> {
+    const isStream = content instanceof ReadableStream;
+    const init = { method: "PUT", body: content as BodyInit, ...(isStream && { duplex: "half" }) };
+    const response = await this.#connection.http(this.#address(path), init);
+    return (await response.json()) as Written;
+  }
+
+  /** Replaces exact text: all edits or none, in their order. */
+  async edit(path: string, edits: readonly Edit[]): Promise<Camel<ToolOutputs["edit_file"]>> {
+    const given = edits.map(({ oldText, newText, all }) => ({ old_text: oldText, new_text: newText, all }));
+    const { data } = await this.#connection.call("edit_file", { sandbox: this.#sandbox, path, edits: given });
+    return camel(data);
+  }
+
+  /**
+   * The entries of a directory, all of them. Their paths are relative to it.
+   * @param options with `recursive`, the entries of its directories, too
+   */
+  async list(path = "/workspace", options: { recursive?: boolean } = {}): Promise<FileEntry[]> {
+    const entries: FileEntry[] = [];
+    const query = new URLSearchParams(options.recursive ? { recursive: "true" } : {});
+    for (;;) {
+      const response = await this.#connection.http(`${this.#address(path)}?${query}`);
+      if (isFile(response)) {
+        await response.body?.cancel();
+        throw new CallError("not_directory", `${path} is a file.`, "Read it with files.read.");
+      }
+      const part = (await response.json()) as { entries: FileEntry[]; next_cursor?: string };
+      entries.push(...part.entries);
+      if (part.next_cursor === undefined) return entries;
+      query.set("cursor", part.next_cursor);
+    }
+  }
+
+  /** The same as `write`, for content of any size: a stream is never held as a whole. */
+  upload(path: string, content: FileContent): Promise<Written> {
+    return this.write(path, content);
+  }
+
+  /** A file as a stream; with `archive`, a directory as one. */
+  async download(
+    path: string,
+    { archive, signal }: { archive?: "tar.gz" | "zip"; signal?: AbortSignal } = {},
+  ): Promise<ReadableStream<Uint8Array>> {
+    const response = archive
+      ? await this.#connection.http(`${this.#address(path)}?archive=${archive}`, { signal })
+      : await this.#file(path, signal);
+    return response.body ?? new Blob([]).stream();
+  }
+
+  /** Removes a file; with `recursive`, a directory. */
+  async remove(path: string, { recursive = false } = {}): Promise<void> {
+    const query = recursive ? "?recursive=true" : "";
+    await this.#connection.http(this.#address(path) + query, { method: "DELETE" });
+  }
+
+  /** A URL that needs no token, to download a file or to upload one. */
+  async link(
+    path: string,
+    options: Omit<Camel<ToolInputs["file_link"]>, "path" | "sandbox"> = {},
+  ): Promise<Camel<ToolOutputs["file_link"]>> {
+    const { expiresSeconds, maxBytes, direction } = options;
+    const { data } = await this.#connection.call("file_link", {
+      sandbox: this.#sandbox,
+      path,
+      direction,
+      expires_seconds: expiresSeconds,
+      max_bytes: maxBytes,
+    });
+    return camel(data);
+  }
+
+  async #file(path: string, signal?: AbortSignal): Promise<Response> {
+    const response = await this.#connection.http(this.#address(path), { signal });
+    if (isFile(response)) return response;
+    await response.body?.cancel();
+    throw new CallError(
+      "is_directory",
+      `${path} is a directory.`,
+      "List it with files.list, or download it with archive.",
+    );
+  }
+
+  #address(path: string): string {
+    return fileAddress(this.#sandbox, path);
+  }
+}
+
+/** A file comes as an attachment, a directory as the list of its entries. */
+function isFile({ headers }: Response): boolean {
+  return headers.get("content-disposition") !== null;
+}
+
+/** The address of a path in a sandbox: what is absolute stands behind a second slash. In a URL, `..` would lead out of the sandbox. */
+export function fileAddress(sandbox: string, path: string): string {
+  const parts: string[] = [];
+  for (const part of (path.startsWith("/") ? path : `/workspace/${path}`).split("/")) {
+    if (part === "..") parts.pop();
+    else if (part !== "" && part !== ".") parts.push(encodeURIComponent(part));
+  }
+  return `/sandboxes/${encodeURIComponent(sandbox)}/files//${parts.join("/")}`;
+}

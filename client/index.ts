@@ -1,0 +1,73 @@
+/**
+ * The client library: `sandbox-mcp/client`. For programs that use sandboxes without a model in between. It runs in Node,
+ * Workers, Bun and browsers.
+ *
+ *     const sandbox = connect({ url, token }).sandbox("plots");
+ *     const { images } = await sandbox.runCode("import matplotlib.pyplot as plt; plt.plot([1, 4, 9])");
+ */
+import { type Camel, camel } from "./camel.ts";
+import { type ConnectOptions, Connection } from "./connection.ts";
+import {
+  type CodeRun,
+  type CommandRun,
+  type FollowOptions,
+  type TaskRun,
+  codeRun,
+  commandRun,
+  follow,
+  taskRun,
+} from "./runs.ts";
+import { Sandbox, type TaskOptions, startRun } from "./sandbox.ts";
+import type { ToolOutputs } from "./tool-types.ts";
+
+export type { ConnectOptions } from "./connection.ts";
+export { AccessError, CallError, ConnectionError, SandboxError } from "./errors.ts";
+export type { Edit, FileContent, FileEntry, Files, Written } from "./files.ts";
+export type { CodeRun, CommandRun, FollowOptions, Image, Run, RunState, TaskRun } from "./runs.ts";
+export type { CodeOptions, CommandOptions, Sandbox, TaskOptions } from "./sandbox.ts";
+
+/** A server, for one token. */
+export class SandboxServer {
+  readonly #connection: Connection;
+
+  constructor(connection: Connection) {
+    this.#connection = connection;
+  }
+
+  /** A sandbox by its name. The server makes it with its first use. */
+  sandbox(name = "default"): Sandbox {
+    return new Sandbox(this.#connection, name);
+  }
+
+  /** The sandboxes and checkpoints of the token's owner, with quotas and use. */
+  async list(): Promise<Camel<ToolOutputs["list_sandboxes"]>> {
+    return camel((await this.#connection.call("list_sandboxes", {})).data);
+  }
+
+  /** Hands a task to a coding agent in a fresh sandbox, which ends with the task, and waits for its end. */
+  async task(task: string, options: TaskOptions = {}): Promise<TaskRun> {
+    return taskRun(await startRun(this.#connection, "execute_task", { task }, options));
+  }
+
+  /** Waits for a run that was started before, by this program or by another, and returns what it left. */
+  async result(id: string, options: FollowOptions = {}): Promise<CodeRun | CommandRun | TaskRun> {
+    const first = await this.#connection.call("get_result", { id, wait_seconds: 0 });
+    const ended = await follow(this.#connection, first, options);
+    return "directory" in ended.data ? taskRun(ended) : { ...commandRun(ended), ...codeRun(ended) };
+  }
+
+  /** Stops a run with every process that it started. */
+  async cancel(id: string): Promise<void> {
+    await this.#connection.call("cancel_run", { id });
+  }
+
+  /** Ends the connection. Runs go on. */
+  close(): Promise<void> {
+    return this.#connection.close();
+  }
+}
+
+/** Names a server. Nothing is sent before the first call. */
+export function connect(options: ConnectOptions): SandboxServer {
+  return new SandboxServer(new Connection(options));
+}

@@ -1,0 +1,214 @@
+/** Runs: following one to its end, however long it takes, and what it leaves. */
+import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
+import { type Camel, camel } from "./camel.ts";
+import { type Connection, type ToolAnswer, WAIT_SECONDS } from "./connection.ts";
+import { ConnectionError } from "./errors.ts";
+import type { ToolOutputs } from "./tool-types.ts";
+
+export type RunState = ToolOutputs["run_command"]["state"];
+
+/** What every run has. */
+export interface Run {
+  /** For `client.result(id)`, days later too. */
+  id: string;
+  state: RunState;
+  /** Whether it ended by itself and without an error. */
+  isSuccess: boolean;
+  /** Milliseconds. */
+  durationMs: number;
+  /** What the server says beside the result, such as that the sandbox was started again. */
+  notice?: string;
+}
+
+export interface Printed {
+  stdout: string;
+  stderr: string;
+  /** Whether there was more output than `maxOutput`, or than the server keeps. */
+  isTruncated: boolean;
+}
+
+export interface CommandRun extends Run, Printed {
+  exitCode?: number;
+  /** Ports that its programs listen on, for `expose`. */
+  ports: number[];
+}
+
+export interface Image {
+  mimeType: string;
+  data: Uint8Array;
+}
+
+export interface CodeRun extends Run, Printed {
+  /** The value of the last expression as text. */
+  result?: string;
+  /** Results that have a form as HTML, such as the tables of DataFrames. */
+  html: string[];
+  /** Plots and pictures. */
+  images: Image[];
+  /** The exception that ended the code. */
+  error?: { name: string; message: string; traceback: string[] };
+}
+
+export type TaskRun = Run & Camel<ToolOutputs["execute_task"]>;
+
+/** How a run is waited for. */
+export interface FollowOptions {
+  /** Called with output as it comes, in the order in which the server read it. */
+  onOutput?: (output: { stream: "stdout" | "stderr"; text: string }) => void;
+  /** Cancels the run in the sandbox, too. */
+  signal?: AbortSignal;
+  /** Characters of output that are kept in the result, of each stream. 16 Mi unless given. */
+  maxOutput?: number;
+}
+
+const MAX_OUTPUT = 16 * 1024 ** 2;
+
+/** Seconds that the first call waits: a run that ends by then costs no second call, the output of another comes as it is printed. */
+export const FIRST_WAIT_SECONDS = 0.5;
+
+/** How long a run is asked for again when the connection breaks, milliseconds: the run goes on meanwhile. */
+const RETRY_FOR_MS = 30_000;
+const RETRY_PAUSE_MS = 500;
+
+/** What the calls that start a run, and `get_result`, answer as data. */
+export interface RunData {
+  id: string;
+  state: RunState;
+  duration_ms: number;
+  exit_code?: number;
+  stdout?: string;
+  stderr?: string;
+  stdout_bytes?: number;
+  stderr_bytes?: number;
+  notice?: string;
+  /** What to call for more; none where this is all. */
+  next?: string;
+  [field: string]: unknown;
+}
+
+/** A page of a run's log. */
+export interface Page {
+  state: string;
+  log: { stream: "stdout" | "stderr"; text: string }[];
+  next_cursor: number;
+  log_bytes: number;
+  notice?: string;
+}
+
+/** A run that has ended. */
+export interface Ended extends Printed {
+  data: RunData;
+  content: CallToolResult["content"];
+}
+
+/**
+ * Follows a run to its end.
+ * @param first what the call that started it answered
+ * @throws the signal's reason, when the run is cancelled
+ */
+export async function follow(
+  connection: Connection,
+  first: ToolAnswer<unknown>,
+  { onOutput, signal, maxOutput = MAX_OUTPUT }: FollowOptions,
+): Promise<Ended> {
+  const started = first.data as RunData;
+  const kept = { stdout: "", stderr: "" };
+  let isTruncated = false;
+  const take = (stream: "stdout" | "stderr", text: string) => {
+    if (text === "") return;
+    onOutput?.({ stream, text });
+    const room = maxOutput - kept[stream].length;
+    kept[stream] += text.slice(0, room);
+    isTruncated ||= text.length > room;
+  };
+  if (started.state !== "running" && started.next === undefined) {
+    take("stdout", started.stdout ?? "");
+    take("stderr", started.stderr ?? "");
+    return { ...first, data: started, ...kept, isTruncated };
+  }
+  const { id } = started;
+  const cancel = () => void connection.call("cancel_run", { id }).catch(() => undefined);
+  if (signal?.aborted) cancel();
+  signal?.addEventListener("abort", cancel, { once: true });
+  let logBytes = 0;
+  try {
+    for await (const page of pages(connection, id)) {
+      for (const { stream, text } of page.log) take(stream, text);
+      logBytes = page.log_bytes;
+    }
+  } finally {
+    signal?.removeEventListener("abort", cancel);
+  }
+  signal?.throwIfAborted();
+  const { data, content } = await reading(connection, { id, wait_seconds: 0 });
+  const ended = data as RunData;
+  // Output that the server did not keep is only counted.
+  isTruncated ||= (ended.stdout_bytes ?? 0) + (ended.stderr_bytes ?? 0) > logBytes;
+  return { data: ended, content, ...kept, isTruncated };
+}
+
+/**
+ * The log of a run by pages, as it grows, until the run has ended and all of it has been read.
+ * @param waitSeconds how long the next page is waited for; asked before each
+ * @param onRetry called when the connection broke and the page is asked for again
+ */
+export async function* pages(
+  connection: Pick<Connection, "call">,
+  id: string,
+  waitSeconds: () => number = () => WAIT_SECONDS,
+  onRetry?: () => void,
+): AsyncGenerator<Page, void> {
+  let cursor = 0;
+  for (;;) {
+    const answer = await reading(connection, { id, cursor, wait_seconds: waitSeconds() }, onRetry);
+    const page = answer.data as unknown as Page;
+    yield page;
+    cursor = page.next_cursor;
+    if (page.state !== "running" && cursor >= page.log_bytes) return;
+  }
+}
+
+/** Calls `get_result`, again for a while when the connection breaks: to read twice changes nothing. */
+export async function reading(
+  connection: Pick<Connection, "call">,
+  input: { id: string; cursor?: number; wait_seconds: number },
+  onRetry?: () => void,
+): Promise<ToolAnswer<Record<string, unknown>>> {
+  const deadline = Date.now() + RETRY_FOR_MS;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await connection.call("get_result", input);
+    } catch (error) {
+      if (!(error instanceof ConnectionError) || Date.now() > deadline) throw error;
+      if (attempt === 1) onRetry?.();
+      await new Promise((resolve) => setTimeout(resolve, RETRY_PAUSE_MS));
+    }
+  }
+}
+
+function runOf({ data, stdout, stderr, isTruncated }: Ended): Run & Printed {
+  const { id, state, duration_ms: durationMs, notice } = data;
+  return { id, state, isSuccess: state === "succeeded", durationMs, notice, stdout, stderr, isTruncated };
+}
+
+export function commandRun(ended: Ended): CommandRun {
+  const { exit_code: exitCode, ports = [] } = ended.data;
+  return { ...runOf(ended), exitCode, ports: ports as number[] };
+}
+
+export function codeRun(ended: Ended): CodeRun {
+  const { result, html = [], error } = ended.data as Pick<CodeRun, "result" | "error"> & Partial<CodeRun>;
+  const images = ended.content.flatMap((block) =>
+    block.type === "image" ? { mimeType: block.mimeType, data: bytesOf(block.data) } : [],
+  );
+  return { ...runOf(ended), result: result || undefined, html, images, error };
+}
+
+export function taskRun({ data }: Ended): TaskRun {
+  const task = camel(data as unknown as ToolOutputs["execute_task"]);
+  return { ...task, isSuccess: task.state === "succeeded" && task.success };
+}
+
+function bytesOf(base64: string): Uint8Array {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}

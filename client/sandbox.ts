@@ -1,0 +1,130 @@
+/** One sandbox: code, commands, files, ports, checkpoints. */
+import { type Camel, camel, snake } from "./camel.ts";
+import type { Connection } from "./connection.ts";
+import { Files } from "./files.ts";
+import {
+  type CodeRun,
+  type CommandRun,
+  FIRST_WAIT_SECONDS,
+  type FollowOptions,
+  type TaskRun,
+  codeRun,
+  commandRun,
+  follow,
+  taskRun,
+} from "./runs.ts";
+import type { ToolInputs, ToolName, ToolOutputs } from "./tool-types.ts";
+
+/** The input of a tool without what the library gives itself. */
+type Options<Name extends ToolName, Given extends string> = Omit<
+  Camel<ToolInputs[Name]>,
+  Given | "sandbox" | "waitSeconds"
+>;
+
+export type CommandOptions = Options<"run_command", "command" | "interactive"> & FollowOptions;
+export type CodeOptions = Options<"run_code", "code"> & FollowOptions;
+export type TaskOptions = Options<"execute_task", "task"> & FollowOptions;
+
+export class Sandbox {
+  readonly name: string;
+  readonly files: Files;
+  readonly #connection: Connection;
+
+  /** @param name of the sandbox, which the server makes with its first use */
+  constructor(connection: Connection, name: string) {
+    this.#connection = connection;
+    this.name = name;
+    this.files = new Files(connection, name);
+  }
+
+  /**
+   * Runs code in a live kernel and waits for its end. Variables stay for later calls with the same language and context.
+   * An exception in the code is a result with `error`.
+   */
+  async runCode(code: string, options: CodeOptions = {}): Promise<CodeRun> {
+    return codeRun(await this.#run("run_code", { code }, options));
+  }
+
+  /** Runs a command with bash and waits for its end. A program that fails is a result with its `exitCode`. */
+  async runCommand(command: string, options: CommandOptions = {}): Promise<CommandRun> {
+    return commandRun(await this.#run("run_command", { command }, options));
+  }
+
+  /** Commands that share a directory, exported variables and functions. Sessions run side by side. */
+  session(name: string): { runCommand(command: string, options?: CommandOptions): Promise<CommandRun> } {
+    return { runCommand: (command, options) => this.runCommand(command, { ...options, session: name }) };
+  }
+
+  /** Hands a task to a coding agent that works on the files of this sandbox, and waits for its end. */
+  async task(task: string, options: TaskOptions = {}): Promise<TaskRun> {
+    return taskRun(await this.#run("execute_task", { task }, options));
+  }
+
+  /** Gives a web server in the sandbox a URL. */
+  expose(
+    port: number,
+    { expiresSeconds }: { expiresSeconds?: number } = {},
+  ): Promise<Camel<ToolOutputs["expose_port"]>> {
+    return this.#call("expose_port", { port, expires_seconds: expiresSeconds, sandbox: this.name });
+  }
+
+  /** Ends the URL of a port. */
+  async unexpose(port: number): Promise<void> {
+    await this.#call("expose_port", { port, expose: false, sandbox: this.name });
+  }
+
+  /** Keeps the state of the files. */
+  checkpoint(label?: string): Promise<Camel<ToolOutputs["checkpoint_sandbox"]>> {
+    return this.#call("checkpoint_sandbox", { sandbox: this.name, label });
+  }
+
+  /** Puts the files back to a checkpoint, of this sandbox or of another. */
+  restore(checkpoint: string): Promise<Camel<ToolOutputs["restore_sandbox"]>> {
+    return this.#call("restore_sandbox", { sandbox: this.name, checkpoint });
+  }
+
+  /** Changes the settings that are given, and returns all of them. */
+  configure(
+    options: Options<"configure_sandbox", never> = {},
+  ): Promise<Camel<ToolOutputs["configure_sandbox"]>> {
+    return this.#call(
+      "configure_sandbox",
+      snake<ToolInputs["configure_sandbox"]>({ ...options, sandbox: this.name }),
+    );
+  }
+
+  /** The latest runs, the newest first. */
+  async runs(limit?: number): Promise<Camel<ToolOutputs["list_runs"]>["runs"]> {
+    return (await this.#call("list_runs", { sandbox: this.name, limit })).runs;
+  }
+
+  /** Ends the sandbox and deletes its files; with `checkpoints`, its checkpoints too. */
+  async destroy({ checkpoints }: { checkpoints?: boolean } = {}): Promise<void> {
+    await this.#call("destroy_sandbox", { sandbox: this.name, checkpoints });
+  }
+
+  async #call<Name extends ToolName>(name: Name, input: ToolInputs[Name]): Promise<Camel<ToolOutputs[Name]>> {
+    return camel((await this.#connection.call(name, input)).data);
+  }
+
+  #run<Name extends "run_code" | "run_command" | "execute_task">(name: Name, input: object, options: object) {
+    return startRun(this.#connection, name, { ...input, sandbox: this.name }, options);
+  }
+}
+
+/** Starts a run and follows it to its end. */
+export async function startRun(
+  connection: Connection,
+  name: "run_code" | "run_command" | "execute_task",
+  input: object,
+  { onOutput, signal, maxOutput, ...options }: FollowOptions,
+) {
+  signal?.throwIfAborted();
+  // The signal does not end this call, which is short: without the run's id nothing could be cancelled.
+  const first = await connection.call(name, {
+    ...snake<ToolInputs[typeof name]>(options as never),
+    ...input,
+    wait_seconds: FIRST_WAIT_SECONDS,
+  } as ToolInputs[typeof name]);
+  return follow(connection, first, { onOutput, signal, maxOutput });
+}

@@ -1,0 +1,306 @@
+/** Inputs and data of the tools. Made by `npm run docs` from src/tools. */
+export interface ToolInputs {
+  run_code: {
+    code: string;
+    language?: "python" | "javascript" | "typescript";
+    sandbox?: string;
+    /** One of several kernels of the language. */
+    context?: string;
+    timeout_seconds?: number;
+    /** After this a longer run goes on. */
+    wait_seconds?: number;
+  };
+  run_command: {
+    command: string;
+    session?: string;
+    /** For this command only. */
+    cwd?: string;
+    /** For this command only. */
+    env?: Record<string, string>;
+    stdin?: string;
+    /** In a terminal; answers with its screen and id. */
+    interactive?: boolean;
+    sandbox?: string;
+    /** Default 120; interactive 3600. */
+    timeout_seconds?: number;
+    /** After this a longer run goes on. */
+    wait_seconds?: number;
+  };
+  send_input: {
+    id: string;
+    /** \n is Enter, \u0003 Ctrl-C, \u0004 Ctrl-D, \u001b Escape, \u001b[A Up. */
+    text?: string;
+    /** With rows: resizes the terminal. */
+    columns?: number;
+    rows?: number;
+  };
+  write_file: {
+    /** From /workspace, or absolute. */
+    path: string;
+    /** Text, or bytes in base64. */
+    content: string;
+    encoding?: "utf-8" | "base64";
+    append?: boolean;
+    sandbox?: string;
+  };
+  edit_file: {
+    /** From /workspace, or absolute. */
+    path: string;
+    /** In this order. */
+    edits: { old_text: string; new_text: string; all?: boolean }[];
+    sandbox?: string;
+  };
+  read_file: {
+    /** From /workspace, or absolute. */
+    path: string;
+    /** First line, from 1; with base64 first byte, from 0. */
+    offset?: number;
+    /** Lines (default 2000) or bytes. */
+    limit?: number;
+    /** utf-8 insists on text. */
+    encoding?: "utf-8" | "base64";
+    sandbox?: string;
+  };
+  list_files: {
+    /** From /workspace, or absolute. */
+    path?: string;
+    recursive?: boolean;
+    limit?: number;
+    cursor?: string;
+    sandbox?: string;
+  };
+  file_link: {
+    /** From /workspace, or absolute. */
+    path: string;
+    direction?: "download" | "upload";
+    expires_seconds?: number;
+    /** Of the upload. */
+    max_bytes?: number;
+    sandbox?: string;
+  };
+  expose_port: {
+    port: number;
+    expose?: boolean;
+    expires_seconds?: number;
+    sandbox?: string;
+  };
+  execute_task: {
+    task: string;
+    /** Git URL to clone and work in. */
+    repository?: string;
+    branch?: string;
+    /** Work on the files of this one instead. */
+    sandbox?: string;
+    agent?: "claude-code" | "opencode";
+    /** Subagents of the repository or list_sandboxes. */
+    agents?: string[];
+    /** Slash commands likewise. */
+    commands?: string[];
+    model?: string;
+    max_turns?: number;
+    timeout_seconds?: number;
+    /** After this a longer run goes on. */
+    wait_seconds?: number;
+    /** Id of an ended task, for its conversation and files. */
+    continue_from?: string;
+    /** State of the fresh sandbox. */
+    checkpoint?: string;
+  };
+  get_result: {
+    id: string;
+    /** After this a longer run goes on. */
+    wait_seconds?: number;
+    cursor?: number;
+    /** Path of a file that a task left; cursor counts its bytes. */
+    artifact?: string;
+  };
+  list_runs: {
+    sandbox?: string;
+    /** task lists those of all sandboxes. */
+    kind?: "code" | "command" | "task";
+    limit?: number;
+    /** From the last answer. */
+    cursor?: string;
+  };
+  cancel_run: {
+    id: string;
+  };
+  list_sandboxes: Record<string, never>;
+  checkpoint_sandbox: {
+    sandbox?: string;
+    label?: string;
+  };
+  restore_sandbox: {
+    checkpoint: string;
+    sandbox: string;
+  };
+  configure_sandbox: {
+    sandbox?: string;
+    /** For all commands, kernels and tasks; an empty value removes one. */
+    env?: Record<string, string>;
+    /** Bash run once before the first call (installs, clones); new containers start from its result. */
+    setup?: string;
+    /** Only with its first use. */
+    region?: "wnam" | "enam" | "sam" | "weur" | "eeur" | "apac" | "oc" | "afr" | "me";
+    internet?: "none" | "allowlist" | "full";
+    /** All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub). */
+    allow_hosts?: string[];
+  };
+  destroy_sandbox: {
+    sandbox: string;
+    /** Also delete its checkpoints. */
+    checkpoints?: boolean;
+    /** Delete only this checkpoint of it. */
+    checkpoint?: string;
+  };
+}
+
+export interface ToolOutputs {
+  run_code: Record<string, unknown>;
+  run_command: {
+    id: string;
+    state: "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost";
+    exit_code?: number;
+    stdout: string;
+    stderr: string;
+    stdout_bytes: number;
+    stderr_bytes: number;
+    ports?: number[];
+    cwd?: string;
+    duration_ms: number;
+    next?: string;
+    notice?: string;
+  };
+  send_input: {
+    id: string;
+    state: "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost";
+    exit_code?: number;
+    log: ({ stream: "stdout" | "stderr"; text: string })[];
+    next_cursor: number;
+    log_bytes: number;
+    interactive?: true;
+    notice?: string;
+  };
+  write_file: {
+    path: string;
+    bytes_written: number;
+    size: number;
+    notice?: string;
+  };
+  edit_file: {
+    path: string;
+    replaced: number;
+    size: number;
+    diff: string;
+    notice?: string;
+  };
+  read_file: Record<string, unknown>;
+  list_files: {
+    path: string;
+    entries: ({ path: string; type: "file" | "directory" | "symlink" | "other"; size: number; modified: string })[];
+    more: boolean;
+    next_cursor?: string;
+    notice?: string;
+  };
+  file_link: {
+    url: string;
+    path: string;
+    expires_at: string;
+    size?: number;
+    sha256?: string;
+    notice?: string;
+  };
+  expose_port: {
+    sandbox: string;
+    port: number;
+    exposed: boolean;
+    url?: string;
+    expires_at?: string;
+    notice?: string;
+  };
+  execute_task: {
+    id: string;
+    state: "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost";
+    success: boolean;
+    answer?: string;
+    note?: string;
+    progress?: string;
+    directory: string;
+    files?: ({ path: string; change: "created" | "changed" | "deleted"; size: number })[];
+    files_changed?: number;
+    diff?: string;
+    artifacts: { path: string; size: number }[];
+    not_kept?: { count: number; named: { path: string; why: string }[] };
+    turns?: number;
+    tokens?: { input: number; output: number; cache_read: number; cache_write: number };
+    cost_usd?: number;
+    duration_ms: number;
+    agent: string;
+    model?: string;
+    session_id?: string;
+    next?: string;
+    notice?: string;
+  };
+  get_result: Record<string, unknown>;
+  list_runs: {
+    runs: ({ id: string; kind: "code" | "command" | "task"; state: "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost"; title: string; started_at: string; duration_ms: number; exit_code?: number })[];
+    next_cursor?: string;
+    notice?: string;
+  };
+  cancel_run: {
+    id: string;
+    state: "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost";
+    duration_ms: number;
+    next?: string;
+    notice?: string;
+  };
+  list_sandboxes: {
+    sandboxes: ({ name: string; state: "running" | "stopped"; created_at: string; last_used_at: string; size_bytes?: number; saved_at?: string; saved_bytes?: number; variables: string[]; internet?: string; allow_hosts?: string[]; previews: { port: number; url?: string; expires_at: string }[] })[];
+    secrets: { name: string; hosts: string[]; variable?: string }[];
+    task_agents: string[];
+    task_commands: string[];
+    checkpoints: { id: string; sandbox: string; label: string; saved_at: string; bytes: number; expires_at: string }[];
+    max_sandboxes: number;
+    max_running_sandboxes: number;
+    max_concurrent_runs: number;
+    max_run_seconds_per_day: number;
+    run_seconds_today: number;
+    max_model_tokens_per_day: number;
+    model_tokens_today: number;
+    max_storage_bytes: number;
+    storage_bytes: number;
+    max_checkpoints: number;
+    max_workspace_bytes: number;
+    workspace_bytes: number;
+  };
+  checkpoint_sandbox: {
+    checkpoint: string;
+    sandbox: string;
+    files: number;
+    bytes: number;
+    expires_at: string;
+    notice?: string;
+  };
+  restore_sandbox: {
+    sandbox: string;
+    checkpoint: string;
+    before?: string;
+    files: number;
+    bytes: number;
+  };
+  configure_sandbox: {
+    sandbox: string;
+    variables: string[];
+    setup: "none" | "due" | "running" | "succeeded" | "failed";
+    region?: string;
+    internet: "none" | "allowlist" | "full";
+    allow_hosts: string[];
+  };
+  destroy_sandbox: {
+    sandbox: string;
+    existed: boolean;
+    checkpoints_left: number;
+  };
+}
+
+export type ToolName = keyof ToolInputs;

@@ -1,0 +1,75 @@
+/** The types of the client library's calls, from the schemas of the tools: client/tool-types.ts. */
+import { z } from "zod";
+
+/** A tool of src/tools, as far as types go. */
+interface Tool {
+  name: string;
+  input: z.ZodObject;
+  output?: z.ZodObject;
+}
+
+type Schema = z.core.JSONSchema.JSONSchema;
+
+export function toolTypes(tools: readonly Tool[]): string {
+  const inputs = tools.map(({ name, input }) => `  ${name}: ${linesOf(schemaOf(input, "input"))};`);
+  // A tool whose answers differ has no schema of them.
+  const outputs = tools.map(({ name, output }) =>
+    output ? `  ${name}: ${linesOf(schemaOf(output, "output"))};` : `  ${name}: Record<string, unknown>;`,
+  );
+  return `/** Inputs and data of the tools. Made by \`npm run docs\` from src/tools. */
+export interface ToolInputs {
+${inputs.join("\n")}
+}
+
+export interface ToolOutputs {
+${outputs.join("\n")}
+}
+
+export type ToolName = keyof ToolInputs;
+`;
+}
+
+function schemaOf(schema: z.ZodType, io: "input" | "output"): Schema {
+  return z.toJSONSchema(schema, { io, unrepresentable: "any" }) as Schema;
+}
+
+function typeOf(schema: boolean | Schema | undefined): string {
+  if (typeof schema !== "object") return "unknown";
+  if (schema.const !== undefined) return JSON.stringify(schema.const);
+  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
+  if (schema.anyOf) return schema.anyOf.map(typeOf).join(" | ");
+  switch (schema.type) {
+    case "string":
+    case "boolean":
+      return schema.type;
+    case "number":
+    case "integer":
+      return "number";
+    case "array": {
+      const item = typeOf(schema.items as Schema);
+      return item.includes(" | ") ? `(${item})[]` : `${item}[]`;
+    }
+    case "object":
+      return objectType(schema);
+    default:
+      return "unknown";
+  }
+}
+
+function objectType({ properties, required = [], additionalProperties }: Schema): string {
+  if (!properties) return `Record<string, ${typeOf(additionalProperties as Schema)}>`;
+  const fields = Object.entries(properties).map(
+    ([name, field]) => `${name}${required.includes(name) ? "" : "?"}: ${typeOf(field as Schema)}`,
+  );
+  return `{ ${fields.join("; ")} }`;
+}
+
+/** The type of an object with a line for each field. */
+function linesOf({ properties = {}, required = [] }: Schema): string {
+  const lines = Object.entries(properties).map(([name, field]) => {
+    const { description } = field as Schema;
+    const comment = description ? `    /** ${description.replaceAll("*/", "* /")} */\n` : "";
+    return `${comment}    ${name}${required.includes(name) ? "" : "?"}: ${typeOf(field as Schema)};`;
+  });
+  return lines.length > 0 ? `{\n${lines.join("\n")}\n  }` : "Record<string, never>";
+}

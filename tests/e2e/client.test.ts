@@ -1,0 +1,186 @@
+/** The client library, as a program uses it. */
+import { once } from "node:events";
+import { get } from "node:http";
+import { text } from "node:stream/consumers";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import {
+  AccessError,
+  CallError,
+  ConnectionError,
+  type Sandbox,
+  type SandboxServer,
+  connect,
+} from "../../client/index.ts";
+import { type Server, TOKEN, startServer } from "../setup/server.ts";
+
+let server: Server;
+let client: SandboxServer;
+let sandbox: Sandbox;
+
+beforeAll(async () => {
+  server = await startServer();
+  client = connect({ url: server.url, token: TOKEN });
+  sandbox = client.sandbox("library");
+});
+
+afterAll(async () => {
+  await client?.close();
+  await server?.stop();
+});
+
+describe("code", () => {
+  it("returns the value, output and plots, and keeps variables", async () => {
+    await sandbox.runCode("numbers = [1, 4, 9]");
+    const run = await sandbox.runCode(
+      "import matplotlib.pyplot as plt\nprint('plotting')\nplt.plot(numbers); plt.show()\nsum(numbers)",
+    );
+    expect(run).toMatchObject({ isSuccess: true, stdout: "plotting\n", result: "14" });
+    expect(run.images).toHaveLength(1);
+    expect(String.fromCharCode(...run.images[0]!.data.slice(1, 4))).toBe("PNG");
+  });
+
+  it("has the exception as data", async () => {
+    const run = await sandbox.runCode("1 / 0");
+    expect(run).toMatchObject({ isSuccess: false, state: "failed", error: { name: "ZeroDivisionError" } });
+  });
+});
+
+describe("commands", () => {
+  it("return output and exit code, with variables and standard input", async () => {
+    const run = await sandbox.runCommand('echo "$GREETING"; cat; echo oops >&2; exit 3', {
+      env: { GREETING: "hello" },
+      stdin: "from stdin",
+    });
+    expect(run).toMatchObject({
+      isSuccess: false,
+      exitCode: 3,
+      stdout: "hello\nfrom stdin",
+      stderr: "oops\n",
+    });
+  });
+
+  it("share a session's directory", async () => {
+    const session = sandbox.session("build");
+    await session.runCommand("mkdir -p /tmp/deep && cd /tmp/deep");
+    expect((await session.runCommand("pwd")).stdout).toBe("/tmp/deep\n");
+  });
+
+  it("send output while they run", async () => {
+    const parts: string[] = [];
+    let firstBeforeEnd = false;
+    const running = sandbox.runCommand("echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two", {
+      onOutput({ text: part }) {
+        if (parts.length === 0) {
+          firstBeforeEnd = part === "one\n";
+          void sandbox.files.write("/tmp/go", "");
+        }
+        parts.push(part);
+      },
+    });
+    expect((await running).stdout).toBe("one\ntwo\n");
+    expect(firstBeforeEnd).toBe(true);
+    expect(parts.join("")).toBe("one\ntwo\n");
+  });
+
+  it("have all of a long output", async () => {
+    const { stdout, isTruncated } = await sandbox.runCommand("seq 200000");
+    expect(stdout.split("\n")).toHaveLength(200_001);
+    expect(isTruncated).toBe(false);
+    const less = await sandbox.runCommand("seq 200000", { maxOutput: 1000 });
+    expect(less).toMatchObject({ isTruncated: true, stdout: stdout.slice(0, 1000) });
+  });
+
+  it("end with an abort, in the sandbox too", async () => {
+    const abort = new AbortController();
+    const running = sandbox.runCommand("echo $$; sleep 1000", {
+      signal: abort.signal,
+      onOutput: () => abort.abort(),
+    });
+    await expect(running).rejects.toThrow("aborted");
+    const [latest] = await sandbox.runs(1);
+    expect(latest).toMatchObject({ state: "cancelled", title: expect.stringContaining("sleep 1000") });
+  });
+
+  it("can be found again by their id", async () => {
+    const { id } = await sandbox.runCommand("echo kept");
+    expect(await client.result(id)).toMatchObject({ id, stdout: "kept\n", exitCode: 0 });
+  });
+});
+
+describe("files", () => {
+  it("are written, edited, listed, read and removed", async () => {
+    expect(await sandbox.files.write("notes/a b#.txt", "one\n")).toMatchObject({ size: 4 });
+    await sandbox.files.edit("notes/a b#.txt", [{ oldText: "one", newText: "two" }]);
+    expect(await sandbox.files.readText("notes/a b#.txt")).toBe("two\n");
+    const entries = await sandbox.files.list("notes");
+    expect(entries.map(({ path }) => path)).toEqual(["a b#.txt"]);
+    await sandbox.files.remove("notes", { recursive: true });
+    await expect(sandbox.files.read("notes/a b#.txt")).rejects.toMatchObject({ code: "not_found" });
+  });
+
+  it("go in and out as streams", async () => {
+    const block = new Uint8Array(65_536).fill(7);
+    let left = 320;
+    const source = new ReadableStream<Uint8Array>({
+      pull: (controller) => (left-- > 0 ? controller.enqueue(block) : controller.close()),
+    });
+    expect(await sandbox.files.upload("/tmp/big", source)).toMatchObject({ size: 320 * 65_536 });
+    let bytes = 0;
+    for await (const part of await sandbox.files.download("/tmp/big")) bytes += part.length;
+    expect(bytes).toBe(320 * 65_536);
+  });
+
+  it("never leave the sandbox by their path", async () => {
+    await sandbox.files.write("../../../tmp/up.txt", "up");
+    expect(await sandbox.files.readText("/tmp/up.txt")).toBe("up");
+  });
+});
+
+/** Browsers take every name below localhost for this machine; Node looks it up. */
+async function textAt({ port, host, pathname }: URL): Promise<string> {
+  const [response] = await once(get({ port, path: pathname, headers: { host } }), "response");
+  return text(response);
+}
+
+it("exposes a port, keeps a checkpoint and goes back to it", async () => {
+  await sandbox.files.write("state.txt", "before");
+  const { checkpoint } = await sandbox.checkpoint("a label");
+  await sandbox.files.write("state.txt", "after");
+  await sandbox.restore(checkpoint);
+  expect(await sandbox.files.readText("state.txt")).toBe("before");
+
+  await sandbox.runCommand("nohup python3 -m http.server 8123 --directory /workspace >/dev/null 2>&1 &");
+  const { url } = await sandbox.expose(8123);
+  expect(await textAt(new URL("state.txt", url))).toBe("before");
+});
+
+it("destroys a sandbox", async () => {
+  const other = client.sandbox("short-lived");
+  await other.runCommand("true");
+  await other.destroy();
+  const { sandboxes } = await client.list();
+  expect(sandboxes.map(({ name }) => name)).not.toContain("short-lived");
+});
+
+describe("errors", () => {
+  it("have the server's code and hint", async () => {
+    const refused = sandbox.files.edit("missing.txt", [{ oldText: "a", newText: "b" }]);
+    await expect(refused).rejects.toBeInstanceOf(CallError);
+    await expect(refused).rejects.toMatchObject({
+      code: "not_found",
+      hint: expect.stringContaining("list_files"),
+    });
+    await expect(sandbox.files.read("/tmp")).rejects.toMatchObject({ code: "is_directory" });
+    await expect(sandbox.runCommand("true", { timeoutSeconds: -1 })).rejects.toMatchObject({
+      code: "invalid_argument",
+    });
+  });
+
+  it("tell a wrong token from a server that is not there", async () => {
+    const stranger = connect({ url: server.url, token: "not-the-owner's-token" });
+    await expect(stranger.list()).rejects.toBeInstanceOf(AccessError);
+    await expect(stranger.sandbox("a").files.list()).rejects.toMatchObject({ code: "unauthorized" });
+    const nobody = connect({ url: "http://127.0.0.1:9/mcp", token: TOKEN });
+    await expect(nobody.list()).rejects.toBeInstanceOf(ConnectionError);
+  });
+});

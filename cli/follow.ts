@@ -1,6 +1,6 @@
 /** Following a run from the command line: its output as it comes, then its end. */
-import { setTimeout as pause } from "node:timers/promises";
 import { z } from "zod";
+import { FIRST_WAIT_SECONDS, type ReadInput } from "../client/runs.ts";
 import { CommandError, EXIT, isOwnStatus, statusOf } from "./exit.ts";
 import { type Answer, type Server, WAIT_SECONDS } from "./mcp.ts";
 import { note, printed, Progress } from "./print.ts";
@@ -35,8 +35,7 @@ export interface Followed {
   status: number;
 }
 
-/** Seconds that the first call waits: what ends by then costs no second call, and what does not is printed as it comes. */
-export const FIRST_WAIT_SECONDS = 0.5;
+export { FIRST_WAIT_SECONDS };
 
 export interface FollowOptions {
   /** Whether output is printed; it is not for `--json`. */
@@ -136,25 +135,13 @@ function current(server: Server, id: string): Promise<Answer> {
   return reading(server, { id, wait_seconds: 0 });
 }
 
-/** How long a run is asked for again when the connection breaks, milliseconds: it goes on meanwhile. */
-const AGAIN_MS = 30_000;
-
 /** Calls get_result, which may be called twice. @throws {CommandError} that says how to return to the run */
-export async function reading(
-  server: Server,
-  args: { id: string; cursor?: number; wait_seconds: number },
-): Promise<Answer> {
-  const deadline = Date.now() + AGAIN_MS;
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await server.call("get_result", args);
-    } catch (error) {
-      if (!(error instanceof CommandError) || error.kind !== "unavailable") throw error;
-      if (Date.now() > deadline)
-        throw new CommandError("unavailable", [error.message, ...returnTo(args.id)].join("\n"));
-      if (attempt === 1) note("The connection broke; asking again ...");
-      await pause(500);
-    }
+export async function reading(server: Server, input: ReadInput): Promise<Answer> {
+  try {
+    return await server.reading(input, () => note("The connection broke; asking again ..."));
+  } catch (error) {
+    if (!(error instanceof CommandError) || error.kind !== "unavailable") throw error;
+    throw new CommandError("unavailable", [error.message, ...returnTo(input.id)].join("\n"));
   }
 }
 

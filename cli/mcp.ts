@@ -1,93 +1,66 @@
-/** Calls to the server: tools by MCP, files by plain HTTP. */
-import { Client } from "@modelcontextprotocol/sdk/client/index.js";
-import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
-import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
-import description from "../package.json" with { type: "json" };
+/** Calls to the server, with errors in the words of the command line. */
+import { Connection, type Results, type ToolAnswer, refusal as refusalOf } from "../client/connection.ts";
+import { AccessError, CallError, ConnectionError, InputError } from "../client/errors.ts";
+import { type ReadInput, reading } from "../client/runs.ts";
+import type { ToolName } from "../client/tool-types.ts";
 import { CommandError } from "./exit.ts";
 import { type ServerAddress, VARIABLES_FILE } from "./server.ts";
 import { startLine } from "./places.ts";
 
-/** The longest that a call waits for a run, seconds: what every server allows. */
-export const WAIT_SECONDS = 45;
-
-/** A call that waits so long has been lost. */
-const CALL_TIMEOUT_MS = 2 * WAIT_SECONDS * 1000;
+export { WAIT_SECONDS, textOf } from "../client/connection.ts";
 
 /** What a tool answered. */
-export interface Answer {
-  data: Record<string, unknown>;
-  content: CallToolResult["content"];
-}
+export type Answer = ToolAnswer<Record<string, unknown>>;
 
 export class Server {
   readonly address: ServerAddress;
-  readonly #client: Client;
+  readonly #connection: Connection;
 
-  private constructor(address: ServerAddress, client: Client) {
+  private constructor(address: ServerAddress, connection: Connection) {
     this.address = address;
-    this.#client = client;
+    this.#connection = connection;
   }
 
-  /**
-   * @param results `raw` leaves what terminals print as it is
-   * @throws {CommandError} when nothing answers there, or the token is refused
-   */
-  static async connect(given: ServerAddress, results: "structured" | "raw" = "structured"): Promise<Server> {
+  /** @throws {CommandError} when nothing answers there, or the token is refused */
+  static async connect(given: ServerAddress, results?: Results): Promise<Server> {
     const address = await accepted(given);
-    const url = new URL(address.url);
-    url.searchParams.set("results", results);
-    const requestInit = { headers: { authorization: `Bearer ${address.token}` } };
-    const client = new Client({ name: "sandbox-mcp-cli", version: description.version });
-    try {
-      await client.connect(new StreamableHTTPClientTransport(url, { requestInit }));
-    } catch (error) {
-      throw explained(error, address);
-    }
-    return new Server(address, client);
+    const server = new Server(address, connectionTo(address, results));
+    await server.#explaining(() => server.#connection.open());
+    return server;
   }
 
   /** Calls a tool. @throws {CommandError} with what it said when it failed */
-  async call(name: string, args: Record<string, unknown> = {}): Promise<Answer> {
-    let result: CallToolResult;
-    try {
-      const options = { timeout: CALL_TIMEOUT_MS };
-      result = (await this.#client.callTool({ name, arguments: args }, undefined, options)) as CallToolResult;
-    } catch (error) {
-      throw explained(error, this.address);
-    }
-    const { content, structuredContent, isError } = result;
-    if (isError) throw failed(name, textOf(content));
-    return { data: { ...structuredContent }, content };
+  call(name: string, args: Record<string, unknown> = {}): Promise<Answer> {
+    return this.#explaining(() => this.#connection.call(name as ToolName, args as never) as Promise<Answer>);
   }
 
-  async tools(): Promise<string[]> {
-    const { tools } = await this.#client.listTools();
-    return tools.map(({ name }) => name);
+  /** Calls `get_result`, again for a while when the connection breaks. */
+  reading(input: ReadInput, onRetry: () => void): Promise<Answer> {
+    return this.#explaining(() => reading(this.#connection, input, onRetry));
+  }
+
+  tools(): Promise<string[]> {
+    return this.#explaining(() => this.#connection.tools());
   }
 
   close(): Promise<void> {
-    return this.#client.close();
+    return this.#connection.close();
+  }
+
+  #explaining<T>(work: () => Promise<T>): Promise<T> {
+    return work().catch((error: unknown) => {
+      throw explained(error, this.address);
+    });
   }
 }
 
-/** What the SDK puts before the reasons why arguments do not fit. */
-const INVALID = /^Input validation error: Invalid arguments for tool \w+: /;
-
-function failed(tool: string, answer: string): CommandError {
-  const said = sentence(answer);
-  const reasons = said.replace(INVALID, "");
-  return reasons === said
-    ? new CommandError("refusedByServer", said || `${tool} failed.`)
-    : new CommandError("usage", `The server does not take what it was given: ${reasons}`);
+function connectionTo({ url, token }: ServerAddress, results?: Results): Connection {
+  return new Connection({ url, token, clientName: "sandbox-mcp-cli" }, results);
 }
 
 /** What a server said as one line: a line of its own would look like this program's. */
 function sentence(said: string): string {
   return said.replace(/\s+/g, " ").trim();
-}
-
-export function textOf(content: CallToolResult["content"]): string {
-  return content.flatMap((block) => (block.type === "text" ? block.text : [])).join("\n");
 }
 
 /**
@@ -97,17 +70,11 @@ export function textOf(content: CallToolResult["content"]): string {
  */
 export async function http(given: ServerAddress, path: string, init: RequestInit = {}): Promise<Response> {
   const address = await accepted(given);
-  let response: Response;
-  try {
-    response = await fetch(new URL(path, address.url), {
-      ...init,
-      headers: { ...init.headers, authorization: `Bearer ${address.token}` },
+  return connectionTo(address)
+    .http(path, init)
+    .catch((error: unknown) => {
+      throw explained(error, address);
     });
-  } catch (error) {
-    throw explained(error, address);
-  }
-  if (response.ok) return response;
-  throw refusal(response.status, await response.text(), address);
 }
 
 /** The address with the token that the server takes: the one before, where it was not started again since a rotation. */
@@ -134,58 +101,44 @@ export async function accepted(address: ServerAddress): Promise<ServerAddress> {
   return isRefused ? { ...rest, token: tokenBefore } : rest;
 }
 
+/** An error of the client library as one of the command line. */
 function explained(error: unknown, address: ServerAddress): CommandError {
   if (error instanceof CommandError) return error;
-  if (!(error instanceof Error)) return new CommandError("refusedByServer", String(error));
-  const status = "code" in error && typeof error.code === "number" ? error.code : undefined;
-  if (status !== undefined && status >= 400 && status < 600)
-    return refusal(status, error.message.replace(/^[^{]*Error POSTing to endpoint: /, ""), address);
-  // JSON-RPC's own errors: the server has answered.
-  if (status !== undefined && status <= -32000)
-    return new CommandError("refusedByServer", sentence(error.message));
-  return unreachable(error, address);
+  if (error instanceof ConnectionError) return unreachable(error, address);
+  if (error instanceof AccessError) return denied(error, address);
+  if (error instanceof InputError)
+    return new CommandError(
+      "usage",
+      `The server does not take what it was given: ${sentence(error.message)}`,
+    );
+  if (error instanceof CallError) {
+    const kind =
+      error.code === "not_configured" && error.hint.includes("/mcp") ? "unavailable" : "refusedByServer";
+    return new CommandError(kind, sentence(`${error.message} ${error.hint}`));
+  }
+  return new CommandError("refusedByServer", String(error));
 }
 
 export function unreachable(error: Error, { url, isLocal }: ServerAddress): CommandError {
-  const cause = error.cause instanceof Error ? error.cause : error;
+  let cause = error;
+  while (cause.cause instanceof Error) ({ cause } = cause as { cause: Error });
   const reason = "code" in cause && typeof cause.code === "string" ? cause.code : cause.message;
   const remedy = isLocal ? ` Start it with \`${startLine()}\`.` : "";
   return new CommandError("unavailable", `No server answers at ${url} (${reason}).${remedy}`);
 }
 
 /** The error that an HTTP answer other than a 2xx is. */
-export function refusal(status: number, body: string, { url, tokenSource }: ServerAddress): CommandError {
-  const said = errorIn(body);
-  if (status === 401) {
-    const reason = `${url} does not accept the token of ${tokenSource}: ${said || "401"}`;
-    // It reads the file when it starts.
-    const remedy =
-      tokenSource === VARIABLES_FILE
-        ? "\nIf the token was changed since that server started, start it again."
-        : "";
-    return new CommandError("denied", reason + remedy);
-  }
-  if (status === 403) return new CommandError("denied", said || `${url} refuses this (403).`);
-  if (status === 404 && (said === "" || said === "Not found"))
-    return new CommandError(
-      "unavailable",
-      `${url} is not the endpoint of a sandbox-mcp server (404): its address ends in /mcp.`,
-    );
-  return new CommandError(
-    "refusedByServer",
-    said || `${url} answered ${status}: ${sentence(body.slice(0, 300))}`,
-  );
+export function refusal(status: number, body: string, address: ServerAddress): CommandError {
+  return explained(refusalOf(address.url, status, body), address);
 }
 
-/** The words of an error of the server's, by JSON-RPC or plain HTTP; empty for a body that is none. */
-function errorIn(body: string): string {
-  try {
-    const { error, error_description, message, details, problems } = JSON.parse(body);
-    if (Array.isArray(problems)) return problems.map((problem) => sentence(String(problem))).join("\n");
-    const words = typeof error === "object" && error !== null ? error.message : error;
-    const said = [words, error_description ?? message ?? details].filter((part) => typeof part === "string");
-    return sentence(said.join(": "));
-  } catch {
-    return "";
-  }
+function denied({ code, message }: AccessError, { url, tokenSource }: ServerAddress): CommandError {
+  const said = sentence(message);
+  if (code === "forbidden") return new CommandError("denied", said);
+  // It reads the file when it starts.
+  const remedy =
+    tokenSource === VARIABLES_FILE
+      ? "\nIf the token was changed since that server started, start it again."
+      : "";
+  return new CommandError("denied", `${url} does not accept the token of ${tokenSource}: ${said}${remedy}`);
 }

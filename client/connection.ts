@@ -3,7 +3,7 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
 import type { JsonSchemaValidator, jsonSchemaValidator } from "@modelcontextprotocol/sdk/validation/types.js";
-import { AccessError, CallError, ConnectionError, SandboxError } from "./errors.ts";
+import { AccessError, CallError, ConnectionError, InputError, SandboxError } from "./errors.ts";
 import type { ToolInputs, ToolName, ToolOutputs } from "./tool-types.ts";
 
 /** Seconds that a call waits for a run: every server allows as many. */
@@ -23,6 +23,9 @@ export interface ConnectOptions {
   clientName?: string;
 }
 
+/** `raw`: what terminals print stays as it is. Its other data are the same. */
+export type Results = "structured" | "raw";
+
 /** What a tool returned: its data, and its content, in which images are. */
 export interface ToolAnswer<Data> {
   data: Data;
@@ -34,9 +37,14 @@ export class Connection {
   readonly #token: string;
   readonly #fetch: typeof fetch;
   readonly #clientName: string;
+  readonly #results: Results;
   #client: Promise<Client> | undefined;
 
-  constructor({ url, token, fetch: given = fetch, clientName = "sandbox-mcp-client" }: ConnectOptions) {
+  constructor(
+    { url, token, fetch: given = fetch, clientName = "sandbox-mcp-client" }: ConnectOptions,
+    results: Results = "structured",
+  ) {
+    this.#results = results;
     this.url = new URL(url);
     this.#token = token;
     // Browsers and Workers refuse a `fetch` that is called as a method of something else.
@@ -56,7 +64,7 @@ export class Connection {
   ): Promise<ToolAnswer<ToolOutputs[Name]>> {
     let result: CallToolResult;
     try {
-      const client = await this.#connected();
+      const client = await this.open();
       const request = { name, arguments: { ...input } };
       result = (await client.callTool(request, undefined, { timeout: CALL_TIMEOUT_MS })) as CallToolResult;
     } catch (error) {
@@ -91,18 +99,24 @@ export class Connection {
     await client?.close();
   }
 
-  #connected(): Promise<Client> {
+  /** The names of the tools that the token may call. */
+  async tools(): Promise<string[]> {
+    const { tools } = await (await this.open()).listTools();
+    return tools.map(({ name }) => name);
+  }
+
+  /** Connects, as the first call does. @throws {SandboxError} when that fails; the next call tries again */
+  open(): Promise<Client> {
     this.#client ??= this.#connect().catch((error: unknown) => {
-      // The next call tries again.
       this.#client = undefined;
-      throw error;
+      throw this.#explained(error);
     });
     return this.#client;
   }
 
   async #connect(): Promise<Client> {
     const url = new URL(this.url);
-    url.searchParams.set("results", "structured");
+    url.searchParams.set("results", this.#results);
     const client = new Client({ name: this.#clientName, version: "1" }, { jsonSchemaValidator: TRUSTING });
     const requestInit = { headers: { authorization: `Bearer ${this.#token}` } };
     await client.connect(new StreamableHTTPClientTransport(url, { requestInit, fetch: this.#fetch }));
@@ -129,26 +143,45 @@ const TRUSTING: jsonSchemaValidator = {
   },
 };
 
-function failureOf(tool: string, content: CallToolResult["content"], meta: unknown): SandboxError {
-  const text = content.flatMap((block) => (block.type === "text" ? block.text : [])).join("\n");
-  const { code = "invalid_argument", message = text, hint = "" } = (meta ?? {}) as Partial<CallError>;
-  return new CallError(code, message || `${tool} failed.`, hint);
+/** What the SDK of the server puts before the reasons why arguments do not fit. */
+const INVALID = /^Input validation error: Invalid arguments for tool \w+: /;
+
+function failureOf(tool: string, content: CallToolResult["content"], meta: unknown): CallError {
+  const text = textOf(content);
+  const { code, message, hint } = (meta ?? {}) as Partial<CallError>;
+  if (code !== undefined) return new CallError(code, message ?? text, hint);
+  return INVALID.test(text)
+    ? new InputError(text.replace(INVALID, ""))
+    : new CallError("internal", text || `${tool} failed.`);
+}
+
+export function textOf(content: CallToolResult["content"]): string {
+  return content.flatMap((block) => (block.type === "text" ? block.text : [])).join("\n");
 }
 
 /** The error that an HTTP answer other than a 2xx is. */
-function refusal(url: string, status: number, body: string): SandboxError {
+export function refusal(url: string, status: number, body: string): SandboxError {
   const { code, message, hint } = errorIn(body);
-  const words = message || `${url} answered ${status}.`;
+  if (status === 404 && (message === "" || message === "Not found"))
+    return new CallError(
+      "not_configured",
+      `${url} is not the endpoint of a sandbox-mcp server (404).`,
+      ENDING,
+    );
+  const words = message || `${url} answered ${status}: ${body.slice(0, 300)}`;
   if (status === 401 || status === 403) return new AccessError(status, words);
   return new CallError(code ?? (status < 500 ? "invalid_argument" : "internal"), words, hint);
 }
 
+const ENDING = "Its address ends in /mcp.";
+
 /** What the body of an error says: of JSON-RPC, of OAuth, or of the routes for files and tasks. */
 function errorIn(body: string): { code?: string; message: string; hint?: string } {
   try {
-    const { error, error_description, details, code, hint } = JSON.parse(body);
+    const { error, error_description, message: reason, details, code, hint, problems } = JSON.parse(body);
+    if (Array.isArray(problems)) return { message: problems.map(String).join(" ") };
     const words = typeof error === "object" && error !== null ? error.message : error;
-    const message = [words, error_description ?? details]
+    const message = [words, error_description ?? reason ?? details]
       .filter((part) => typeof part === "string")
       .join(": ");
     return { code, message, hint };

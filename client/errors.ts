@@ -40,5 +40,14 @@ export class AccessError extends SandboxError {
 
 /** The server refused the call, or could not do it: `code` and `hint` are the server's. */
 export class CallError extends SandboxError {
-  override readonly name = "CallError";
+  override readonly name: string = "CallError";
+}
+
+/** The arguments do not fit the schema of the tool. Nothing was done. */
+export class InputError extends CallError {
+  override readonly name = "InputError";
+
+  constructor(message: string) {
+    super("invalid_argument", message);
+  }
 }

@@ -168,10 +168,17 @@ export async function* pages(
   }
 }
 
+/** The input of `get_result`, as far as runs are followed. */
+export interface ReadInput {
+  id: string;
+  cursor?: number;
+  wait_seconds: number;
+}
+
 /** Calls `get_result`, again for a while when the connection breaks: to read twice changes nothing. */
 export async function reading(
   connection: Pick<Connection, "call">,
-  input: { id: string; cursor?: number; wait_seconds: number },
+  input: ReadInput,
   onRetry?: () => void,
 ): Promise<ToolAnswer<Record<string, unknown>>> {
   const deadline = Date.now() + RETRY_FOR_MS;

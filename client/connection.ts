@@ -38,6 +38,7 @@ export class Connection {
   readonly #fetch: typeof fetch;
   readonly #clientName: string;
   readonly #results: Results;
+  #isClosed = false;
   #client: Promise<Client> | undefined;
 
   constructor(
@@ -93,9 +94,10 @@ export class Connection {
     throw refusal(this.url.href, response.status, await response.text());
   }
 
+  /** Ends the connection for good. Calls under way fail, and so do later ones. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     const client = await this.#client?.catch(() => undefined);
-    this.#client = undefined;
     await client?.close();
   }
 
@@ -107,6 +109,7 @@ export class Connection {
 
   /** Connects, as the first call does. @throws {SandboxError} when that fails; the next call tries again */
   open(): Promise<Client> {
+    if (this.#isClosed) return Promise.reject(this.#explained(undefined));
     this.#client ??= this.#connect().catch((error: unknown) => {
       this.#client = undefined;
       throw this.#explained(error);
@@ -125,6 +128,7 @@ export class Connection {
 
   #explained(error: unknown): SandboxError {
     if (error instanceof SandboxError) return error;
+    if (this.#isClosed) return new SandboxError("closed", "The connection was closed.", "Connect again.");
     const code = error instanceof Error && "code" in error ? error.code : undefined;
     if (typeof code !== "number") return new ConnectionError(this.url.href, error);
     const words = (error as Error).message;

@@ -19,7 +19,8 @@ const ASSETS = ["cli", "container", "local/runtime"];
 const ASSET_KINDS = new Set([".sh", ".py", ".pl", ".cjs"]);
 
 rmSync(dist, { recursive: true, force: true });
-execFileSync("tsc", ["-p", join(root, "tsconfig.package.json")], { stdio: "inherit" });
+for (const config of ["tsconfig.package.json", "tsconfig.client.json"])
+  execFileSync("tsc", ["-p", join(root, config), "--noEmit", "false"], { stdio: "inherit" });
 
 for (const folder of ASSETS)
   cpSync(join(root, folder), join(dist, folder), {

@@ -1,7 +1,10 @@
 /** The client library, as a program uses it. */
 import { once } from "node:events";
 import { get } from "node:http";
+import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
+import { build } from "esbuild";
+import type * as MiniflareModule from "miniflare";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   AccessError,
@@ -11,7 +14,8 @@ import {
   type SandboxServer,
   connect,
 } from "../../client/index.ts";
-import { type Server, TOKEN, startServer } from "../setup/server.ts";
+import { type Server, TOKEN, repository, startServer } from "../setup/server.ts";
+import { until } from "../setup/until.ts";
 
 let server: Server;
 let client: SandboxServer;
@@ -151,7 +155,38 @@ it("exposes a port, keeps a checkpoint and goes back to it", async () => {
 
   await sandbox.runCommand("nohup python3 -m http.server 8123 --directory /workspace >/dev/null 2>&1 &");
   const { url } = await sandbox.expose(8123);
-  expect(await textAt(new URL("state.txt", url))).toBe("before");
+  await until(async () => (await textAt(new URL("state.txt", url))) === "before");
+});
+
+it("runs in a Worker", async () => {
+  const program = `import { connect } from "./client/index.ts";
+export default {
+  async fetch() {
+    const sandbox = connect(${JSON.stringify({ url: server.url, token: TOKEN })}).sandbox("worker");
+    const { images } = await sandbox.runCode("import matplotlib.pyplot as plt; plt.plot([1, 4, 9]); plt.show()");
+    await sandbox.files.write("a.txt", new Blob(["from a Worker"]).stream());
+    return Response.json([images.length, await sandbox.files.readText("a.txt")]);
+  },
+};`;
+  const { outputFiles } = await build({
+    stdin: { contents: program, resolveDir: repository, loader: "ts" },
+    bundle: true,
+    format: "esm",
+    conditions: ["workerd", "worker", "browser"],
+    write: false,
+  });
+  const script = outputFiles[0]?.text ?? "";
+  const wrangler = createRequire(createRequire(import.meta.url).resolve("wrangler/package.json"));
+  const { Miniflare, convertV4MiniflareOptions } = wrangler("miniflare") as typeof MiniflareModule;
+  const worker = new Miniflare(
+    convertV4MiniflareOptions({ script, modules: true, compatibilityDate: "2026-01-01", cf: false }),
+  );
+  try {
+    const response = await worker.dispatchFetch("http://worker.invalid/");
+    expect(await response.json()).toEqual([1, "from a Worker"]);
+  } finally {
+    await worker.dispose();
+  }
 });
 
 it("destroys a sandbox", async () => {
@@ -180,6 +215,8 @@ describe("errors", () => {
     const stranger = connect({ url: server.url, token: "not-the-owner's-token" });
     await expect(stranger.list()).rejects.toBeInstanceOf(AccessError);
     await expect(stranger.sandbox("a").files.list()).rejects.toMatchObject({ code: "unauthorized" });
+    await stranger.close();
+    await expect(stranger.list()).rejects.toMatchObject({ code: "closed" });
     const nobody = connect({ url: "http://127.0.0.1:9/mcp", token: TOKEN });
     await expect(nobody.list()).rejects.toBeInstanceOf(ConnectionError);
   });

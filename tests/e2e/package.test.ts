@@ -51,9 +51,10 @@ afterAll(() => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-it("holds no TypeScript", () => {
+it("holds no TypeScript but the types of the client library", () => {
   const files = readdirSync(installed, { recursive: true, encoding: "utf8" });
-  expect(files.filter((file) => file.endsWith(".ts"))).toEqual([]);
+  const sources = files.filter((file) => file.endsWith(".ts"));
+  expect(sources.filter((file) => !/^dist\/client\/[\w-]+\.d\.ts$/.test(file))).toEqual([]);
 });
 
 it("says in one sentence which Node it needs", () => {
@@ -103,18 +104,26 @@ it("serves commands, files and code", async () => {
     expect(execFileSync(process.execPath, [program, ...words], { encoding: "utf8" })).toBe(
       "from the package\n",
     );
+    const library = `import { connect } from "sandbox-mcp/client";
+      const { url, token } = JSON.parse(process.argv[1]);
+      console.log((await connect({ url, token }).sandbox().runCommand("cat a")).stdout);`;
+    const given = JSON.stringify({ url: server.url, token: TOKEN });
+    const called = ["--input-type=module", "--eval", library, "--", given];
+    expect(execFileSync(process.execPath, called, { cwd: directory, encoding: "utf8" })).toBe(
+      "from the package\n\n",
+    );
     // The bundle for Claude Desktop, which has a program of its own.
     const bundle = dirname(execFileSync("node", ["scripts/mcpb.ts"], { cwd: repository, encoding: "utf8" }));
     const manifest = JSON.parse(readFileSync(join(bundle, "bundle/manifest.json"), "utf8"));
     const settings: Record<string, string> = { url: server.url, token: TOKEN, sandbox: "default" };
     const { args, env } = manifest.server.mcp_config as { args: string[]; env: Record<string, string> };
     const client = new Client({ name: "desktop", version: "1" });
-    const given = Object.entries(env).map(([name, value]) => [name, settings[value.slice(14, -1)] ?? value]);
+    const taken = Object.entries(env).map(([name, value]) => [name, settings[value.slice(14, -1)] ?? value]);
     await client.connect(
       new StdioClientTransport({
         command: process.execPath,
         args: args.map((word) => word.replace("${__dirname}", join(bundle, "bundle"))),
-        env: Object.fromEntries(given),
+        env: Object.fromEntries(taken),
       }),
     );
     const { content } = await client.callTool({ name: "read_file", arguments: { path: "a" } });

@@ -332,6 +332,18 @@ describe("the examples", () => {
     rmSync(dirname(file), { recursive: true });
   });
 
+  it("plot.ts downloads a plot, and leaves no sandbox", async () => {
+    const file = join(home, "plot.png");
+    const { status, stdout, stderr } = await runExample("plot.ts", [file]);
+    expect({ status, stdout, stderr }).toEqual({
+      status: 0,
+      stdout: `The sum is 285. The plot is in ${file}.\n`,
+      stderr: "",
+    });
+    expect(readFileSync(file).subarray(1, 4).toString()).toBe("PNG");
+    expect((await tool(server.url, "list_sandboxes", {})).text).not.toContain("plot-example");
+  });
+
   it.each(["langchain.ts", "openai-agents.ts", "ai-sdk.ts"])("%s has its model compute", async (file) => {
     const { status, stdout, stderr } = await runExample(file, ["6 * 7"]);
     expect({ status, stdout }, stderr).toEqual({

@@ -263,7 +263,10 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
 
 /** The answer for what failed. */
 export function failedFile(error: ToolError): Response {
-  return json({ error: error.message, code: error.code, hint: error.hint || undefined }, STATUS[error.code] ?? 503);
+  return json(
+    { error: error.message, code: error.code, hint: error.hint || undefined },
+    STATUS[error.code] ?? 503,
+  );
 }
 
 function etagOf({ modified, size }: Pick<FileStat, "modified" | "size">): string {

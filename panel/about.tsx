@@ -1,11 +1,13 @@
 /** What a sandbox is like: its state, what it has saved, its ports, its network, its checkpoints. */
+import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
-import { size, time } from "./format.ts";
+import { size } from "./format.ts";
 import { host } from "./host.ts";
 import type { ListedCheckpoint, ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { useOffered } from "./offered.ts";
 import { plain } from "./plain.ts";
 import { wordsOf } from "./poll.ts";
+import { exactTime, Time } from "./time.tsx";
 import { callTool } from "./tools.ts";
 
 interface Shown {
@@ -45,21 +47,28 @@ export function About({ name, sandbox, listing, refresh }: Shown) {
   const isOffered = useOffered();
   const { said, isBusy, act } = useAction(refresh);
   const checkpoints = listing.checkpoints.filter((checkpoint) => checkpoint.sandbox === name);
-  const rows: [string, string | undefined][] = sandbox
+  const rows: [string, ComponentChildren][] = sandbox
     ? [
         ["State", sandbox.state],
-        ["Made", time(sandbox.created_at)],
-        ["Last used", time(sandbox.last_used_at)],
+        ["Created", <Time iso={sandbox.created_at} />],
+        ["Last used", <Time iso={sandbox.last_used_at} />],
         ["Size", sandbox.size_bytes === undefined ? undefined : size(sandbox.size_bytes)],
-        ["Saved", sandbox.saved_at && `${time(sandbox.saved_at)}, ${size(sandbox.saved_bytes ?? 0)}`],
+        [
+          "Saved",
+          sandbox.saved_at && (
+            <>
+              <Time iso={sandbox.saved_at} />, {size(sandbox.saved_bytes ?? 0)}
+            </>
+          ),
+        ],
         ["Variables", sandbox.variables.join(", ") || undefined],
-        ["Internet", networkWords(sandbox)],
+        ["Internet access", networkWords(sandbox)],
       ]
     : [];
   const destroy = async () => {
-    const question = `Destroy the sandbox ${name}, with every file and program in it? Its checkpoints stay.`;
+    const question = `Delete the sandbox ${name}, with all files and programs in it? Its checkpoints stay.`;
     if (await host().confirm(question))
-      await act(() => done(`${name} is destroyed.`, "destroy_sandbox", { sandbox: name }));
+      await act(() => done(`${name} is deleted.`, "destroy_sandbox", { sandbox: name }));
   };
   return (
     <>
@@ -90,9 +99,9 @@ export function About({ name, sandbox, listing, refresh }: Shown) {
       />
       {sandbox && isOffered("destroy_sandbox") && (
         <>
-          <h2>End it</h2>
+          <h2>Danger zone</h2>
           <button type="button" class="plain danger" disabled={isBusy} onClick={destroy}>
-            Destroy this sandbox
+            Delete sandbox
           </button>
         </>
       )}
@@ -103,8 +112,8 @@ export function About({ name, sandbox, listing, refresh }: Shown) {
 /** What a sandbox reaches, for people. */
 function networkWords({ internet, allow_hosts: hosts = [] }: ListedSandbox): string | undefined {
   if (internet === undefined) return undefined;
-  if (internet === "none") return "none";
-  return internet === "full" ? "all of it" : `${hosts.join(", ") || "no host"}, and nothing else`;
+  if (internet === "none") return "blocked";
+  return internet === "full" ? "unrestricted" : `only ${hosts.join(", ") || "no host"}`;
 }
 
 interface Acting {
@@ -118,7 +127,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
   const expose = (event: SubmitEvent) => {
     event.preventDefault();
     const port = Number(new FormData(event.currentTarget as HTMLFormElement).get("port"));
-    void act(() => done(`Port ${port} has an address now.`, "expose_port", { sandbox: name, port }));
+    void act(() => done(`Port ${port} is open.`, "expose_port", { sandbox: name, port }));
   };
   return (
     <>
@@ -129,12 +138,14 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
             <li key={port}>
               {url ? (
                 <a href={url} target="_blank" rel="noopener noreferrer">
-                  Port {port}
+                  Open port {port}
                 </a>
               ) : (
                 `Port ${port}`
               )}{" "}
-              <span class="soft">until {time(expires_at)}</span>
+              <span class="soft">
+                expires <Time iso={expires_at} />
+              </span>
               {mayExpose && (
                 <button
                   type="button"
@@ -156,16 +167,16 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
       )}
       {mayExpose && (
         <form onSubmit={expose}>
-          <label for="port">Give a program that listens on a port an address, for an hour</label>
+          <label for="port">Port of a web server in the sandbox. Its URL works for an hour</label>
           <div class="together">
             <input id="port" name="port" type="number" min={1024} max={65535} required placeholder="8000" />
             <button class="plain" disabled={isBusy}>
-              Expose
+              Open port
             </button>
           </div>
         </form>
       )}
-      {!mayExpose && previews.length === 0 && <p class="soft">None is exposed.</p>}
+      {!mayExpose && previews.length === 0 && <p class="soft">No port is open.</p>}
     </>
   );
 }
@@ -185,13 +196,13 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ke
     const label = String(new FormData(form).get("label"));
     void act(async () => {
       const args = { sandbox: name, ...(label && { label }) };
-      const words = await done("Its /workspace is kept as it is now.", "checkpoint_sandbox", args);
+      const words = await done("The checkpoint is saved.", "checkpoint_sandbox", args);
       form.reset();
       return words;
     });
   };
   const restore = async ({ id, saved_at }: ListedCheckpoint) => {
-    const question = `Put ${name} back to ${time(saved_at)}? What runs there ends. Its state now becomes a checkpoint.`;
+    const question = `Restore ${name} as it was at ${exactTime(saved_at)}? Running programs end. The current state is saved as a checkpoint first.`;
     if (await host().confirm(question))
       await act(async () => {
         // What became of its state before is in the text alone.
@@ -208,14 +219,14 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ke
             <li key={checkpoint.id}>
               <bdi>{plain(checkpoint.label || "Checkpoint")}</bdi>{" "}
               <span class="soft">
-                {time(checkpoint.saved_at)}, {size(checkpoint.bytes)}
+                <Time iso={checkpoint.saved_at} />, {size(checkpoint.bytes)}
               </span>
               {canRestore && (
                 <button
                   type="button"
                   class="plain"
                   disabled={isBusy}
-                  aria-label={`Restore ${checkpoint.label || "the checkpoint"} of ${time(checkpoint.saved_at)}`}
+                  aria-label={`Restore ${checkpoint.label || "the checkpoint"} of ${exactTime(checkpoint.saved_at)}`}
                   onClick={() => restore(checkpoint)}
                 >
                   Restore
@@ -227,16 +238,16 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ke
       )}
       {canSave && (
         <form onSubmit={keep}>
-          <label for="label">Keep /workspace as it is now</label>
+          <label for="label">Save the files in /workspace as a checkpoint</label>
           <div class="together">
-            <input id="label" name="label" maxLength={100} placeholder="A name for it" autocomplete="off" />
+            <input id="label" name="label" maxLength={100} placeholder="Name (optional)" autocomplete="off" />
             <button class="plain" disabled={isBusy}>
-              Keep
+              Save checkpoint
             </button>
           </div>
         </form>
       )}
-      {checkpoints.length === 0 && !canSave && <p class="soft">There are none.</p>}
+      {checkpoints.length === 0 && !canSave && <p class="soft">No checkpoints yet.</p>}
     </>
   );
 }

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { About } from "./about.tsx";
+import { Connect } from "./connect.tsx";
 import { Files } from "./files.tsx";
 import { share, size } from "./format.ts";
 import { host } from "./host.ts";
@@ -7,7 +8,7 @@ import type { SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { Offered, useOffered } from "./offered.ts";
 import { useWatched, type Watched } from "./live.ts";
 import { usePolled, wordsOf } from "./poll.ts";
-import { hrefOf, type Part, PARTS, type Route, useRoute } from "./route.ts";
+import { CONNECT, hrefOf, type Part, PARTS, type Route, useRoute } from "./route.ts";
 import { Runs } from "./runs.tsx";
 import { useValue, Value } from "./value.ts";
 import { Welcome } from "./welcome.tsx";
@@ -16,7 +17,7 @@ import { Windowed } from "./windowed.tsx";
 /** The tool that each part cannot do without. */
 const TOOL_OF: Record<Part, string> = { runs: "list_runs", files: "list_files", about: "list_sandboxes" };
 
-const NAMES: Record<Part, string> = { runs: "Runs", files: "Files", about: "About" };
+const NAMES: Record<Part, string> = { runs: "Runs", files: "Files", about: "Overview" };
 
 /** Between two looks at the tools, which change with the server's configuration alone. */
 const TOOLS_MS = 600_000;
@@ -38,7 +39,7 @@ function SignIn() {
   return (
     <main class="card">
       <h1>Sandboxes</h1>
-      <p>Sign in to see your sandboxes: what runs in them, what it prints, and what they hold.</p>
+      <p>Sign in to see your sandboxes, their runs and their files.</p>
       <p>
         <a class="button" href="/panel/sign-in">
           Sign in
@@ -58,7 +59,7 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
     onSignedOut,
   );
   const [problem, setProblem] = useState<string>();
-  const { signOut } = host();
+  const { endpoint, signOut } = host();
   const leave = () =>
     signOut?.().then(onSignedOut, (error: unknown) => {
       setProblem(wordsOf(error));
@@ -75,6 +76,7 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
         <a class="brand" href="#/">
           Sandboxes
         </a>
+        {endpoint && <a href={CONNECT}>Connect a client</a>}
         <Display />
         {signOut && (
           <button type="button" class="plain" onClick={leave}>
@@ -99,7 +101,7 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
       ) : (
         <main class="card">
           <h1>Sandboxes</h1>
-          <p>{listed.problem ? "They cannot be shown just now." : "Looking for your sandboxes."}</p>
+          <p>{listed.problem ? "Your sandboxes cannot be shown now." : "Loading your sandboxes."}</p>
         </main>
       )}
     </>
@@ -149,7 +151,7 @@ function Sandboxes({ listing, route }: Shown) {
           onInput={(event) => setWanted(event.currentTarget.value.trim().toLowerCase())}
         />
       )}
-      {found.length === 0 && <p class="soft">None has this in its name.</p>}
+      {found.length === 0 && <p class="soft">No sandbox has this in its name.</p>}
       <div class="scroll">
         <Windowed
           items={found}
@@ -232,14 +234,16 @@ function Content({
 }: Shown & { listed: Watched<SandboxListing>; onSignedOut: () => void }) {
   const isOffered = useOffered();
   const { sandbox: name, part } = route;
-  if (name === "") return <Welcome listing={listing} />;
+  const { endpoint } = host();
+  if (route.isConnect && endpoint) return <Connect url={endpoint} />;
+  if (name === "") return <Welcome listing={listing} onSignedOut={onSignedOut} />;
   const sandbox = listing.sandboxes.find((known) => known.name === name);
   const parts = PARTS.filter((known) => isOffered(TOOL_OF[known]));
   return (
     <>
       <div class="heading">
         <h1>{name}</h1>
-        <p class="soft">{sandbox ? sandbox.state : "is made by the first command in it"}</p>
+        <p class="soft">{sandbox ? sandbox.state : "does not exist yet: the first command creates it"}</p>
       </div>
       <nav class="parts" aria-label={`Parts of ${name}`}>
         {parts.map((known) => (
@@ -251,7 +255,7 @@ function Content({
       {part === "files" && sandbox ? (
         <Files key={name} sandbox={name} open={route.rest} onSignedOut={onSignedOut} />
       ) : part === "files" ? (
-        <p>It has no files yet.</p>
+        <p>No files yet.</p>
       ) : part === "about" ? (
         <About key={name} name={name} sandbox={sandbox} listing={listing} refresh={listed.refresh} />
       ) : (

@@ -75,7 +75,7 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
       const isSame = view.isNew ? now.kind === "missing" : now.kind === "text" && now.text === view.text;
       if (
         !isSame &&
-        !(await host().confirm("The file has changed since you opened it. Write yours over it?"))
+        !(await host().confirm("The file has changed since you opened it. Overwrite it with yours?"))
       )
         return;
       await write(sandbox, path, text.replaceAll("\n", view.newline));
@@ -90,7 +90,7 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
     }
   };
   return (
-    <section class="run" aria-label="The file that is open">
+    <section class="run" aria-label="Open file">
       <h2>
         <Name name={path} />
       </h2>
@@ -105,7 +105,7 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
         )}
         {view?.kind === "missing" && mayWrite && !path.includes(NOT_UTF8) && (
           <button type="button" onClick={() => setView(NEW)}>
-            Make it
+            Create file
           </button>
         )}
         {draft !== undefined && (
@@ -118,18 +118,18 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
         </a>
       </div>
       <div role="status">{said && <p class={said.isError ? "note error" : "note"}>{said.text}</p>}</div>
-      {view === undefined && !said && <p class="soft">Reading it.</p>}
+      {view === undefined && !said && <p class="soft">Loading.</p>}
       {view?.kind === "missing" && (
         <p>
           {path.includes(NOT_UTF8)
-            ? "Its name is not UTF-8, and no path reaches it. A command can give it another by a pattern, such as mv caf*.txt cafe.txt; a download of its directory holds it as it is."
-            : "There is no file of this name."}
+            ? "Its name is not UTF-8, so it cannot be opened here. Rename it with a command, such as mv caf*.txt cafe.txt, or download its directory."
+            : "This file does not exist."}
         </p>
       )}
       {view?.kind === "text" && (
         <textarea
           class="content"
-          aria-label="Content of the file"
+          aria-label="File content"
           rows={16}
           readOnly={!mayWrite}
           spellcheck={false}
@@ -164,13 +164,13 @@ async function look(sandbox: string, path: string, signal?: AbortSignal): Promis
     const { content } = await callTool("read_file", { sandbox, path }, signal);
     return { kind: "other", blocks: content };
   }
-  if (found.isCut) return { kind: "fixed", text, why: `These are the first ${size(MOST_BYTES)} of it.` };
+  if (found.isCut) return { kind: "fixed", text, why: `Only the first ${size(MOST_BYTES)} are shown.` };
   const unix = text.replaceAll("\r\n", "\n");
   if (unix.includes("\r") || (unix !== text && /[^\r]\n|^\n/.test(text)))
     return {
       kind: "fixed",
       text,
-      why: "Its lines end in several ways, which cannot be kept when it is edited here.",
+      why: "Its lines end in different ways, so it cannot be edited here.",
     };
   return { kind: "text", text: unix, newline: unix === text ? "\n" : "\r\n" };
 }

@@ -59,7 +59,7 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
     try {
       const there = await namesIn(sandbox, to, signal);
       const taken = files.map(({ name }) => name).filter((name) => there.has(name));
-      const question = `${to} has ${taken.join(", ")} already. Write over ${taken.length === 1 ? "it" : "them"}?`;
+      const question = `${to} already has ${taken.join(", ")}. Overwrite ${taken.length === 1 ? "it" : "them"}?`;
       if (taken.length > 0 && !(await host().confirm(question))) return;
       for (const file of files) {
         const { name } = file;
@@ -67,7 +67,7 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
         await upload(sandbox, join(to, name), file, (part) => setSending({ name, part }), signal);
         names.push(name);
       }
-      if (names.length > 0) setSaid({ text: `Sent to ${to}: ${names.join(", ")}`, isError: false });
+      if (names.length > 0) setSaid({ text: `Uploaded to ${to}: ${names.join(", ")}`, isError: false });
     } catch (error) {
       failed(error);
     } finally {
@@ -105,7 +105,7 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
       <div class="together">
         <h2>Files</h2>
         <button type="button" class="plain" onClick={changed}>
-          Look again
+          Refresh
         </button>
       </div>
       <ul class="tree">
@@ -121,9 +121,9 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
             void send(directory.current?.value || HOME, [...(files ?? [])]).then(() => form.reset());
           }}
         >
-          <h2>Send files</h2>
-          <p class="soft">Or drop them here, or on a directory.</p>
-          <label for="to">To the directory</label>
+          <h2>Upload files</h2>
+          <p class="soft">Or drop files here, or on a directory.</p>
+          <label for="to">Directory</label>
           <input
             id="to"
             name="to"
@@ -133,12 +133,12 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
             autocomplete="off"
           />
           <div class="together">
-            <input type="file" name="files" multiple required aria-label="Files to send" />
-            <button disabled={sending !== undefined}>Send</button>
+            <input type="file" name="files" multiple required aria-label="Files to upload" />
+            <button disabled={sending !== undefined}>Upload</button>
           </div>
           {sending && (
             <p role="status">
-              <progress value={sending.part} aria-label="Sent so far" /> <bdi>{sending.name}</bdi>{" "}
+              <progress value={sending.part} aria-label="Uploaded so far" /> <bdi>{sending.name}</bdi>{" "}
               <button type="button" class="plain" onClick={() => stop.current.abort()}>
                 Stop
               </button>
@@ -159,7 +159,7 @@ function NewFile({ sandbox }: { sandbox: string }) {
   };
   return (
     <form onSubmit={begin}>
-      <label for="path">Open any path, or make a file there</label>
+      <label for="path">Open a path, or create a file there</label>
       <div class="together">
         <input id="path" name="path" required placeholder="notes.txt" spellcheck={false} autocomplete="off" />
         <button class="plain">Open</button>
@@ -213,7 +213,7 @@ function Directory({
         >
           <Name name={name} />
         </summary>
-        {!listed && <p class="soft">Looking into it.</p>}
+        {!listed && <p class="soft">Loading.</p>}
         {entries.length > MANY && (
           <input
             type="search"
@@ -227,7 +227,7 @@ function Directory({
           />
         )}
         {listed && found.length === 0 && (
-          <p class="soft">{entries.length === 0 ? "It is empty." : "None has this in its name."}</p>
+          <p class="soft">{entries.length === 0 ? "Empty." : "No file has this in its name."}</p>
         )}
         {directories.length > 0 && (
           <ul>
@@ -249,7 +249,7 @@ function Directory({
           />
         )}
         {listed?.more && (
-          <p class="soft">There are more than these {entries.length}: a command lists them.</p>
+          <p class="soft">Only the first {entries.length} entries are shown. A command lists all.</p>
         )}
         {listed && <Download sandbox={sandbox} path={path} words="Download as .tar.gz" failed={failed} />}
       </details>

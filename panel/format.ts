@@ -17,13 +17,6 @@ export function duration(ms: number): string {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-const TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-
-/** @param iso a time as ISO 8601 */
-export function time(iso: string): string {
-  return TIME.format(new Date(iso));
-}
-
 /** Of so many. */
 export function share(used: number, limit: number): string {
   return `${used.toLocaleString("en")} of ${limit.toLocaleString("en")}`;

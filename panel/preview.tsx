@@ -8,7 +8,7 @@ export function PreviewFrame({ port, url }: { port: number; url: string }) {
       <div class="together">
         <h3>Port {port}</h3>
         <button type="button" class="plain" onClick={() => setRound(round + 1)}>
-          Load again
+          Reload
         </button>
         <a class="button plain" href={url} target="_blank" rel="noopener noreferrer">
           Open in a tab
@@ -21,7 +21,9 @@ export function PreviewFrame({ port, url }: { port: number; url: string }) {
         sandbox="allow-scripts allow-same-origin allow-forms allow-popups allow-modals allow-downloads"
         referrerpolicy="no-referrer"
       />
-      <p class="soft">Nothing to see? It may not listen yet, or want no frame around it: open it in a tab.</p>
+      <p class="soft">
+        Nothing here? The server may not listen yet, or refuse to be shown in a frame: open it in a tab.
+      </p>
     </section>
   );
 }

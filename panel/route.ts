@@ -6,16 +6,25 @@ export const PARTS = ["runs", "files", "about"] as const;
 export type Part = (typeof PARTS)[number];
 
 export interface Route {
-  /** Empty for the first page. */
+  /** Empty for the first page, and for the one about clients. */
   sandbox: string;
+  isConnect: boolean;
   part: Part;
   /** What is open of it: the id of a run, or the path of a file. */
   rest: string;
 }
 
+/** No sandbox can have this address: its name would be empty. */
+export const CONNECT = "#//connect";
+
 export function routeOf(hash: string): Route {
   const [, sandbox = "", part = "", ...rest] = hash.split("/").map(decoded);
-  return { sandbox, part: PARTS.find((known) => known === part) ?? "runs", rest: rest.join("/") };
+  return {
+    sandbox,
+    isConnect: hash === CONNECT,
+    part: PARTS.find((known) => known === part) ?? "runs",
+    rest: rest.join("/"),
+  };
 }
 
 export function hrefOf(sandbox: string, part: Part = "runs", rest = ""): string {

@@ -4,7 +4,7 @@ import { isTaskID } from "../src/runs/id.ts";
 import type { ListedPreview } from "../src/shared/sandbox-listing.ts";
 import { startSize } from "../src/shared/terminal/size.ts";
 import { useRun, useTold } from "./follow.ts";
-import { duration, size, time } from "./format.ts";
+import { duration, size } from "./format.ts";
 import { host } from "./host.ts";
 import type { Run, Runs as Listed } from "./listing.ts";
 import { LogView } from "./log-view.tsx";
@@ -14,6 +14,7 @@ import { useOffered } from "./offered.ts";
 import { plain } from "./plain.ts";
 import { PreviewFrame } from "./preview.tsx";
 import { Result } from "./result.tsx";
+import { RunLink, State } from "./run-link.tsx";
 import { hrefOf } from "./route.ts";
 import { Task } from "./task.tsx";
 import { isFresh, likelySize, startedWith, Terminal, type TerminalState } from "./terminal.tsx";
@@ -23,15 +24,6 @@ import { Windowed } from "./windowed.tsx";
 
 /** Runs of a page of the list. */
 const PAGE = 50;
-
-const STATES: Record<Run["state"], string> = {
-  running: "running",
-  succeeded: "succeeded",
-  failed: "failed",
-  cancelled: "cancelled",
-  timed_out: "timed out",
-  lost: "lost",
-};
 
 interface Shown {
   sandbox: string;
@@ -83,22 +75,14 @@ export function Runs({ sandbox, open, isThere, previews, saidAbove, onStarted, o
       )}
       <h2 id="runs">Runs</h2>
       {runs.length === 0 ? (
-        <p class="soft">{listed.value || !isThere ? "Nothing was run here yet." : "Looking for its runs."}</p>
+        <p class="soft">{listed.value || !isThere ? "Nothing was run here yet." : "Loading the runs."}</p>
       ) : (
         <Windowed
           class="runs"
           labelledBy="runs"
           items={runs}
           keyOf={({ id }) => id}
-          row={(run) => (
-            <a href={hrefOf(sandbox, "runs", run.id)} aria-current={run.id === open ? "true" : undefined}>
-              <State state={run.state} />
-              <bdi class="title">{plain(run.title)}</bdi>
-              <span class="soft">
-                {run.kind}, {time(run.started_at)}, {duration(run.duration_ms)}
-              </span>
-            </a>
-          )}
+          row={(run) => <RunLink run={run} sandbox={sandbox} isOpen={run.id === open} />}
         />
       )}
       {next && (
@@ -108,10 +92,6 @@ export function Runs({ sandbox, open, isThere, previews, saidAbove, onStarted, o
       )}
     </>
   );
-}
-
-function State({ state }: { state: Run["state"] }) {
-  return <span class={`state ${state}`}>{STATES[state]}</span>;
 }
 
 /** How long a command may run, by the words for it. */
@@ -184,7 +164,7 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
         onKeyDown={onKeyDown}
       />
       <div class="together">
-        <label for="limit">for at most</label>
+        <label for="limit">Time limit</label>
         <select id="limit" name="limit">
           {LIMITS.map(([words, seconds]) => (
             <option key={words} value={seconds}>
@@ -194,7 +174,7 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
         </select>
         {isOffered("send_input") && (
           <label class="check">
-            <input type="checkbox" name="interactive" /> in a terminal, to type into it
+            <input type="checkbox" name="interactive" /> Interactive terminal
           </label>
         )}
         <button disabled={isBusy}>{isBusy ? "Starting" : "Run"}</button>
@@ -206,8 +186,8 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
 
 /** Said where there is no output, by the state of the run. */
 const NOTHING_OF: Record<string, string> = {
-  unknown: "Looking for it.",
-  running: "It has printed nothing yet.",
+  unknown: "Loading the run.",
+  running: "No output yet.",
 };
 
 interface Opened {
@@ -251,13 +231,13 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: Opened)
     if (wasCancelled.current && state !== "running") heading.current?.focus({ preventScroll: true });
   }, [state]);
   return (
-    <section class="run" aria-label="The run that is open">
+    <section class="run" aria-label="Open run">
       <h2 ref={heading} tabIndex={-1}>
         <bdi>{plain(fields?.title ?? id)}</bdi>
       </h2>
       {source !== "" && source !== fields?.title && (
         <details>
-          <summary>All of it</summary>
+          <summary>Show all</summary>
           <pre class="source" tabIndex={0}>
             {plain(source)}
           </pre>
@@ -286,7 +266,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: Opened)
                 aria-pressed={known.port === port}
                 onClick={() => setPort(known.port === port ? undefined : known.port)}
               >
-                Port {known.port} beside it
+                Show port {known.port}
               </button>
             ),
         )}
@@ -296,7 +276,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: Opened)
             class="plain"
             onClick={() => setShape(shape === "terminal" ? "lines" : "terminal")}
           >
-            {shape === "terminal" ? "As lines" : "As a terminal"}
+            {shape === "terminal" ? "Show as text" : "Show as terminal"}
           </button>
         )}
         <a class="button plain" href={hrefOf(sandbox)}>
@@ -304,7 +284,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: Opened)
         </a>
       </div>
       <div role="alert">{problem && <p class="note">{problem}</p>}</div>
-      {followed.log.isCut && <p class="soft">The output is longer: its beginning is not shown.</p>}
+      {followed.log.isCut && <p class="soft">The output is long: only its end is shown.</p>}
       <div class={preview?.url ? "beside" : ""}>
         <div>
           {shape === "terminal" ? (
@@ -319,7 +299,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: Opened)
           ) : followed.bytes > 0 ? (
             <LogView log={followed.log} version={followed.version} label="Output" />
           ) : (
-            <p class="soft">{NOTHING_OF[state ?? "unknown"] ?? "It printed nothing."}</p>
+            <p class="soft">{NOTHING_OF[state ?? "unknown"] ?? "No output."}</p>
           )}
           {lines.isInteractive && isOffered("send_input") && <Typing id={id} onSignedOut={onSignedOut} />}
         </div>

@@ -60,13 +60,13 @@ export function Task({ id, followed, told, onSignedOut }: Shown) {
       )}
       {isQuestion && (
         <>
-          <h3>The program {language && <span class="soft">{language}</span>}</h3>
+          <h3>Program {language && <span class="soft">{language}</span>}</h3>
           <pre tabIndex={0}>{plain(code)}</pre>
         </>
       )}
       <h3>{isQuestion ? "Output" : "Steps"}</h3>
       {bytes === 0 ? (
-        <p class="soft">{isOver ? "There are none." : "It has begun."}</p>
+        <p class="soft">{isOver ? "No steps." : "Starting."}</p>
       ) : isQuestion ? (
         <LogView log={log} version={version} label="Output" />
       ) : (
@@ -77,7 +77,7 @@ export function Task({ id, followed, told, onSignedOut }: Shown) {
         <>
           <h3>Changes</h3>
           {files.length === 0 ? (
-            <p class="soft">It changed nothing.</p>
+            <p class="soft">No files changed.</p>
           ) : (
             <ul class="changes">
               {files.map(({ path, change, size: bytesOf }) => (
@@ -96,7 +96,7 @@ export function Task({ id, followed, told, onSignedOut }: Shown) {
       )}
       {artifacts.length > 0 && (
         <>
-          <h3>Files that are kept</h3>
+          <h3>Kept files</h3>
           <ul class="changes">
             {artifacts.map(({ path, size: bytesOf }) => (
               <Artifact key={path} id={id} path={path} bytes={bytesOf} onSignedOut={onSignedOut} />
@@ -279,7 +279,7 @@ function Used({ fields: { agent, model, turns, tokens, cost_usd: cost, directory
   if (known.length === 0) return null;
   return (
     <>
-      <h3>Used</h3>
+      <h3>Usage</h3>
       <dl>
         {known.map(([name, value]) => (
           <div key={name}>

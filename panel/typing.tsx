@@ -29,7 +29,7 @@ export function Typing({ id, onSignedOut }: { id: string; onSignedOut: () => voi
   };
   return (
     <form onSubmit={enter}>
-      <label for="line">Type into it</label>
+      <label for="line">Type into the terminal</label>
       <div class="together">
         <input id="line" name="line" autocomplete="off" autocapitalize="none" spellcheck={false} />
         <button>Enter</button>

@@ -1,34 +1,57 @@
-/** The first page: what there is, and how to connect a client. */
-import { clientLines } from "../src/server/client-lines.ts";
+/** The first page: sandboxes and recent runs. Without a sandbox, how to connect a client. */
+import { useEffect, useState } from "preact/hooks";
+import { sandboxOf } from "../src/runs/id.ts";
+import type { ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
+import { Connect } from "./connect.tsx";
+import { size } from "./format.ts";
 import { host } from "./host.ts";
-import type { SandboxListing } from "../src/shared/sandbox-listing.ts";
+import type { Run, Runs } from "./listing.ts";
+import { live } from "./live.ts";
+import { useOffered } from "./offered.ts";
 import { hrefOf } from "./route.ts";
+import { RunLink } from "./run-link.tsx";
+import { Time } from "./time.tsx";
 
-export function Welcome({ listing }: { listing: SandboxListing }) {
-  const isNew = listing.sandboxes.length === 0;
+/** Sandboxes of which the page shows more than the name: those used last. The list beside it has all. */
+const SHOWN_SANDBOXES = 8;
+
+/** Sandboxes whose runs are watched. A stream watches eight things at most (`src/server/panel-stream.ts`). */
+const WATCHED_SANDBOXES = 5;
+
+const SHOWN_RUNS = 10;
+
+interface Shown {
+  listing: SandboxListing;
+  onSignedOut: () => void;
+}
+
+export function Welcome({ listing, onSignedOut }: Shown) {
+  const { sandboxes, checkpoints } = listing;
   const { endpoint } = host();
-  const names = new Set(listing.sandboxes.map(({ name }) => name));
-  const gone = [...new Set(listing.checkpoints.map(({ sandbox }) => sandbox))].filter(
-    (name) => !names.has(name),
-  );
+  const names = new Set(sandboxes.map(({ name }) => name));
+  const deleted = [...new Set(checkpoints.map(({ sandbox }) => sandbox))].filter((name) => !names.has(name));
   return (
     <>
-      <h1>{isNew && endpoint ? "Connect a client" : "Your sandboxes"}</h1>
-      {isNew ? (
-        <p>
-          You have no sandbox yet. A client makes one when its model first runs something, and so do you with{" "}
-          <a href={hrefOf("default")}>a command of yours</a>.
-        </p>
+      {sandboxes.length === 0 ? (
+        <>
+          {endpoint ? <Connect url={endpoint} /> : <h1>Your sandboxes</h1>}
+          <h2>Or start here</h2>
+          <p>
+            You have no sandbox yet. The first call of a client creates one, and so does{" "}
+            <a href={hrefOf("default")}>a command that you run here</a>.
+          </p>
+        </>
       ) : (
-        <p>
-          Choose one to see what runs in it.
-          {endpoint && " To work in them from a client, connect it:"}
-        </p>
+        <>
+          <h1>Your sandboxes</h1>
+          <Sandboxes sandboxes={sandboxes.slice(0, SHOWN_SANDBOXES)} />
+          <RecentRuns sandboxes={sandboxes} onSignedOut={onSignedOut} />
+        </>
       )}
-      {gone.length > 0 && (
+      {deleted.length > 0 && (
         <p>
-          Checkpoints are left of sandboxes that are no more:{" "}
-          {gone.map((name, index) => (
+          Deleted sandboxes with checkpoints:{" "}
+          {deleted.map((name, index) => (
             <span key={name}>
               {index > 0 && ", "}
               <a href={hrefOf(name, "about")}>{name}</a>
@@ -36,28 +59,79 @@ export function Welcome({ listing }: { listing: SandboxListing }) {
           ))}
         </p>
       )}
-      {endpoint && <Connecting url={endpoint} />}
     </>
   );
 }
 
-function Connecting({ url }: { url: string }) {
+function Sandboxes({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
+  return (
+    <ul class="runs" aria-label="Sandboxes used last">
+      {sandboxes.map(({ name, state, last_used_at: usedAt, size_bytes: bytes, saved_bytes: savedBytes }) => {
+        const shownBytes = state === "running" ? bytes : savedBytes;
+        return (
+          <li key={name}>
+            <a href={hrefOf(name)}>
+              <span class={`state ${state === "running" ? "running" : ""}`}>{state}</span>
+              <span class="title">{name}</span>
+              <span class="soft">
+                {shownBytes !== undefined && `${size(shownBytes)}, `}used <Time iso={usedAt} />
+              </span>
+            </a>
+          </li>
+        );
+      })}
+    </ul>
+  );
+}
+
+function RecentRuns({
+  sandboxes,
+  onSignedOut,
+}: {
+  sandboxes: readonly ListedSandbox[];
+  onSignedOut: () => void;
+}) {
+  const isOffered = useOffered();
+  const [found, setFound] = useState<Record<string, readonly Run[]>>({});
+  const used = sandboxes.slice(0, WATCHED_SANDBOXES).map(({ name }) => name);
+  // In this order a use changes nothing, and the stream stays.
+  const names = isOffered("list_runs") ? used.toSorted() : [];
+  useEffect(() => {
+    const ends = names.map((name) =>
+      live.add({
+        watch: { name: "list_runs", arguments: { sandbox: name, limit: SHOWN_RUNS } },
+        onUpdate({ data }) {
+          if (data) setFound((before) => ({ ...before, [name]: (data as Runs).runs }));
+          return false;
+        },
+        // The list of sandboxes has the same problem, and the page says it there.
+        onProblem: () => undefined,
+        onSignedOut,
+      }),
+    );
+    return () => ends.forEach((end) => end());
+  }, [names.join()]);
+  const runs = names
+    .flatMap((name) => found[name] ?? [])
+    .toSorted((one, other) => other.started_at.localeCompare(one.started_at))
+    .slice(0, SHOWN_RUNS);
+  if (names.length === 0) return null;
   return (
     <>
-      <p>The address of this server, which is all that clients need that sign in by OAuth:</p>
-      <pre tabIndex={0}>{url}</pre>
-      <p>
-        Others send a token, which stands for <code>&lt;token&gt;</code> below: <code>npm run token</code> in
-        the server's directory prints it, and on Cloudflare it is the secret SERVER_AUTH_TOKEN.
-      </p>
-      {clientLines(url, { shell: "<token>", written: "<token>" }).map(({ client, file, text }) => (
-        <section key={client}>
-          <h2>
-            {client} {file && <span class="soft">{file}</span>}
-          </h2>
-          <pre tabIndex={0}>{text}</pre>
-        </section>
-      ))}
+      <h2 id="recent">Recent runs</h2>
+      {runs.length === 0 ? (
+        <p class="soft">
+          {names.every((name) => found[name]) ? "Nothing was run yet." : "Loading the runs."}
+        </p>
+      ) : (
+        <ul class="runs" aria-labelledby="recent">
+          {runs.map((run) => (
+            <li key={run.id}>
+              <RunLink run={run} sandbox={sandboxOf(run.id) ?? ""} isSandboxShown />
+            </li>
+          ))}
+        </ul>
+      )}
     </>
   );
 }

@@ -12,6 +12,11 @@ export interface ClientLine {
   link?: string;
 }
 
+/** Its text as a person reads it: the JSON of a file on several lines. */
+export function formatted({ file, text }: ClientLine): string {
+  return file === undefined ? text : JSON.stringify(JSON.parse(text), null, 2);
+}
+
 /** @param token what to write in place of the token: `shell` within double quotes of a shell, `written` in a file */
 export function clientLines(url: string, token: { shell: string; written: string }): ClientLine[] {
   const header = `"Authorization: Bearer ${token.shell}"`;

@@ -5,7 +5,7 @@ import { page } from "../auth/page.ts";
 import { PANEL_PATH } from "../auth/paths.ts";
 import { canRunTasks } from "../shared/config.ts";
 import { whereTheTokenIs } from "../auth/owner-token.ts";
-import { clientLines } from "./client-lines.ts";
+import { clientLines, formatted } from "./client-lines.ts";
 import { endpointQueryOf, queryOf } from "../shared/endpoint-query.ts";
 import { namedOrigin } from "../shared/origin.ts";
 import type { RequestContext } from "../shared/request-context.ts";
@@ -43,8 +43,8 @@ ${lines.map(
     text,
     link,
   }) => markup`<h2>${client}${file && markup` <span class="soft">${file}</span>`}</h2>
-<pre>${text}</pre>
-${signsIn && link && markup`<p><a href="${link}">Add it to ${client}</a>, which then signs in.</p>\n`}`,
+<pre>${formatted({ client, text, ...(file && { file }) })}</pre>
+${signsIn && link && markup`<p><a href="${link}">Add to ${client}</a> signs in without a token.</p>\n`}`,
 )}
 <p>All chats of yours share the sandbox <code>default</code>. One of its own for a chat or a project: put
 <code>?sandbox=name</code> behind the address, with a name of 1 to 20 of a-z, 0-9 and -.</p>`;

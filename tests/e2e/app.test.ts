@@ -126,13 +126,13 @@ describe("in a client's chat", () => {
 
   it("leads nowhere by itself: links are the client's to open", async () => {
     await open("expose_port", { sandbox: "whole", port: 8000 });
-    const link = app.locator("a:text-is('Port 8000')");
+    const link = app.locator("a:text-is('Open port 8000')");
     const url = await link.getAttribute("href");
     await link.click();
     await until(async () => (await asked()).links.length > 0);
     expect((await asked()).links).toEqual([url]);
     await app.locator("nav >> text=Files").click();
-    await app.locator("button:text-is('Look again')").click();
+    await app.locator("button:text-is('Refresh')").click();
     await app.locator("a:has(bdi:text-is('kept.txt'))").click();
     await app.locator("section button:text-is('Download')").click();
     await until(async () => (await asked()).links.length > 1);
@@ -148,16 +148,16 @@ describe("in a client's chat", () => {
     await call("write_file", { sandbox: "whole", path: "app.js", content });
     await open("run_command", { sandbox: "whole", command: "node app.js" });
     await until(async () => (await rows()).includes("listening"));
-    await app.locator("button:text-is('Port 8000 beside it')").click();
+    await app.locator("button:text-is('Show port 8000')").click();
     await app.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
     await shoot("preview");
     await app.locator("button:text-is('Cancel')").click();
-    await app.locator("nav >> text=About").click();
+    await app.locator("nav >> text=Overview").click();
     for (const answer of ["No", "Yes"]) {
-      await app.locator("button:text-is('Destroy this sandbox')").click();
+      await app.locator("button:text-is('Delete sandbox')").click();
       await app.locator(`dialog button:text-is('${answer}')`).click();
       await app.locator("dialog").waitFor({ state: "detached" });
-      const words = answer === "No" ? "running" : "is made by the first command in it";
+      const words = answer === "No" ? "running" : "does not exist yet";
       await app.locator(`.heading >> text=${words}`).waitFor();
     }
     expect(complaints.splice(0)).toEqual([]);

@@ -56,20 +56,20 @@ afterAll(async () => {
 });
 
 describe("the stream of a page", () => {
-  it("brings what others do, by one request", async () => {
+  it("brings what others do, by one request for what each page watches", async () => {
     await page.goto(`${panel.address}#/`);
     await page.reload();
     await page.waitForSelector("h1:text-is('Connect a client')");
     const { paths, streams } = requestsOf(page);
     await call("configure_sandbox", { sandbox: "by-another", env: { A: "b" } });
     await page.waitForSelector("nav a:has-text('by-another')");
-    expect(paths).toEqual([]);
     await page.click("nav a:has-text('by-another')");
     await page.waitForSelector("h1:text-is('by-another')");
     await call("run_command", { sandbox: "by-another", command: "echo of another" });
     await page.waitForSelector(".runs .title:text-is('echo of another')");
     expect([...new Set(paths)]).toEqual(["/panel/stream"]);
-    expect(streams()).toBe(1);
+    // One with the runs of the new sandbox, one for its page; or one for both.
+    expect(streams()).toBeLessThanOrEqual(2);
   });
 
   it("brings a run to two pages, and to one that is opened later", async () => {
@@ -182,7 +182,7 @@ describe("what is long", () => {
     await panel.ended("succeeded");
     await until(async () => (await panel.rows()).at(-1) === "the end");
     expect(await page.locator(".log *").count()).toBeLessThan(300);
-    await page.waitForSelector("text=The output is longer");
+    await page.waitForSelector("text=only its end is shown");
   });
 });
 

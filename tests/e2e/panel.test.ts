@@ -50,6 +50,36 @@ describe("the panel", () => {
     expect(complaints.splice(0)).toEqual([expect.stringContaining("401")]);
   });
 
+  it("first shows sandboxes and recent runs, and clients' configuration to copy behind a link", async () => {
+    await call("run_command", { sandbox: "one", command: "echo of one" });
+    await call("run_code", { sandbox: "two", code: "40 + 2" });
+    await page.goto(`${panel.address}#/`);
+    await page.waitForSelector("h1:text-is('Your sandboxes')");
+    await page.waitForSelector("main a:has(.title:text-is('two')):has-text('used just now')");
+    const recent = page.locator("[aria-labelledby=recent] li");
+    await until(async () => (await recent.count()) === 2);
+    expect(await recent.allInnerTexts()).toEqual([
+      expect.stringMatching(/40 \+ 2\s+two, code, just now/),
+      expect.stringMatching(/echo of one\s+one, command, just now/),
+    ]);
+    expect(await recent.first().locator("time").getAttribute("title")).toMatch(/20\d\d/);
+    expect(await page.innerText("main")).not.toContain("mcpServers");
+
+    await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+    await page.click("header a:text-is('Connect a client')");
+    await page.click("button[aria-label='Copy the configuration of Cursor']");
+    await page.waitForSelector("button:text-is('Copied')");
+    const copied = await page.evaluate("navigator.clipboard.readText()");
+    expect(copied).toContain('\n  "mcpServers": {\n');
+    expect(JSON.parse(String(copied)).mcpServers.sandbox.url).toBe(server.url);
+
+    await page.click("a.brand");
+    await recent.last().locator("a").click();
+    await page.waitForSelector("h1:text-is('one')");
+    await until(async () => (await rows()).includes("of one"));
+    expect(complaints).toEqual([]);
+  });
+
   it("runs a command, shows its output as it grows, and cancels it", async () => {
     await panel.run(
       "grows",
@@ -99,7 +129,7 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     expect(await page.locator(".log .row").count()).toBeLessThan(200);
     await page.evaluate(() => document.querySelector(".log")?.scrollTo(0, 0));
     await page.waitForSelector(".row:has-text('<script>')");
-    await page.click("summary:text-is('All of it')");
+    await page.click("summary:text-is('Show all')");
     expect(await page.innerText(".source")).toBe(hostile.replaceAll("\u202e", "⟨U+202E⟩"));
     const [html, link, bidi = "", bytes] = await rows();
     expect(html).toBe('<script>document.title="x"</script><img src=x onerror=alert(1)>');
@@ -114,15 +144,15 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
   it("shows what a sandbox is like, exposes a port, keeps a state and goes back to it", async () => {
     await call("write_file", { sandbox: "grows", path: "kept.txt", content: "before" });
     await page.goto(`${panel.address}#/grows/about`);
-    await page.waitForSelector("div:has(dt:text-is('Internet')) dd:text-is('all of it')");
+    await page.waitForSelector("div:has(dt:text-is('Internet access')) dd:text-is('unrestricted')");
     await call("configure_sandbox", { sandbox: "grows", allow_hosts: ["*.example.com"] });
-    await page.waitForSelector("dd:text-is('*.example.com, and nothing else')");
+    await page.waitForSelector("dd:text-is('only *.example.com')");
     await call("configure_sandbox", { sandbox: "grows", internet: "full" });
     await page.fill("#port", "8000");
-    await page.click("button:text-is('Expose')");
-    await page.waitForSelector("a:text-is('Port 8000')");
+    await page.click("button:text-is('Open port')");
+    await page.waitForSelector("a:text-is('Open port 8000')");
     await page.fill("#label", "a state");
-    await page.click("button:text-is('Keep')");
+    await page.click("button:text-is('Save checkpoint')");
     await page.waitForSelector("bdi:text-is('a state')");
     await call("write_file", { sandbox: "grows", path: "kept.txt", content: "after" });
     page.once("dialog", (dialog) => void dialog.accept());
@@ -142,12 +172,12 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await call("write_file", { sandbox: "grows", path: "app.js", content });
     await call("expose_port", { sandbox: "grows", port: 8000 });
     await panel.run("grows", "node app.js", { isInteractive: true });
-    await page.click("button:text-is('As lines')");
+    await page.click("button:text-is('Show as text')");
     await until(async () => (await rows()).includes("name? "));
     await page.fill("#line", "panel");
     await page.press("#line", "Enter");
     await until(async () => (await rows()).some((row) => row.endsWith("hello panel")));
-    await page.click("button:text-is('Port 8000 beside it')");
+    await page.click("button:text-is('Show port 8000')");
     await page.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
     // Its script has not taken the page elsewhere.
     expect(page.url()).toContain("/panel#/grows/runs/");
@@ -169,9 +199,9 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.waitForSelector("p:has-text('Its name is not UTF-8')");
     expect(await page.locator("section.run button").count()).toBe(0);
     await page.goto(`${panel.address}#/hostile/files//workspace/new.txt`);
-    await page.waitForSelector("p:has-text('There is no file of this name')");
+    await page.waitForSelector("p:has-text('This file does not exist')");
     expect(await page.locator("textarea, section.run [aria-label^='Download']").count()).toBe(0);
-    await page.click("button:text-is('Make it')");
+    await page.click("button:text-is('Create file')");
     await page.fill("textarea", "made\n");
     await page.click("button:text-is('Save')");
     await page.waitForSelector(".note:text-is('Saved.')");
@@ -215,7 +245,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
         .querySelectorAll("summary")[1]
         ?.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
     });
-    await page.waitForSelector(".note:has-text('Sent to /workspace/deep: <b>one.txt, two.txt')");
+    await page.waitForSelector(".note:has-text('Uploaded to /workspace/deep: <b>one.txt, two.txt')");
     await page.click(named("a", "<b>one.txt"));
     const download = page.waitForEvent("download");
     await page.click("section button:text-is('Download')");
@@ -265,13 +295,14 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     const reader = await PanelPage.open(chromium, server.url);
     await reader.signIn(["sandbox:write", "sandbox:exec"]);
     const { page: other } = reader;
-    await other.click("a:has-text('grows')");
+    await other.click("nav a:has-text('grows')");
+    await other.waitForSelector("h1:text-is('grows')");
     await other.click(".runs a >> nth=0");
     await other.waitForSelector(".log .row");
     await other.click("nav >> text=Files");
     await other.click(named("a", "kept.txt"));
     expect(await other.isEditable("textarea")).toBe(false);
-    await other.click("nav >> text=About");
+    await other.click("nav >> text=Overview");
     await other.waitForSelector("dt:text-is('State')");
     const buttons = await other.locator("button").allInnerTexts();
     expect(buttons).toEqual(["Skip to the sandbox", "Sign out"]);

@@ -81,7 +81,7 @@ it("gives the lines for the address that was opened, and says what is wrong with
   const page = await pageAt("/mcp?sandbox=foo&x=$(id)");
   // Typed in a shell, and as JSON in a file.
   expect(page).toContain(`--transport http sandbox &#34;${address}&#34; --header`);
-  expect(page).toContain(`&#34;url&#34;:&#34;${address}&#34;`);
+  expect(page).toContain(`&#34;url&#34;: &#34;${address}&#34;`);
   expect(page).not.toContain("$(id)");
   expect(page.split(`${server.origin}/mcp`)).toHaveLength(page.split(address).length);
   const wrong = await pageAt("/mcp?sandbox=NAME");

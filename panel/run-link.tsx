@@ -1,0 +1,39 @@
+/** A run in a list. */
+import { duration } from "./format.ts";
+import type { Run } from "./listing.ts";
+import { plain } from "./plain.ts";
+import { hrefOf } from "./route.ts";
+import { Time } from "./time.tsx";
+
+const STATES: Record<Run["state"], string> = {
+  running: "running",
+  succeeded: "succeeded",
+  failed: "failed",
+  cancelled: "cancelled",
+  timed_out: "timed out",
+  lost: "lost",
+};
+
+interface Shown {
+  run: Run;
+  sandbox: string;
+  isOpen?: boolean;
+  isSandboxShown?: boolean;
+}
+
+export function RunLink({ run, sandbox, isOpen = false, isSandboxShown = false }: Shown) {
+  return (
+    <a href={hrefOf(sandbox, "runs", run.id)} aria-current={isOpen ? "true" : undefined}>
+      <State state={run.state} />
+      <bdi class="title">{plain(run.title)}</bdi>
+      <span class="soft">
+        {isSandboxShown && `${sandbox}, `}
+        {run.kind}, <Time iso={run.started_at} />, {duration(run.duration_ms)}
+      </span>
+    </a>
+  );
+}
+
+export function State({ state }: { state: Run["state"] }) {
+  return <span class={`state ${state}`}>{STATES[state]}</span>;
+}

@@ -116,7 +116,7 @@ export const nastyValue: fc.Arbitrary<unknown> = fc.oneof(
     // What JavaScript cannot turn into a string, a number or a list.
     { toString: null, valueOf: null },
     { length: -1 },
-    { then: 1 },
+    JSON.parse('{"then": 1}'),
   ),
   fc.array(nastyString, { maxLength: 3 }),
   fc.dictionary(nastyString, nastyString, { maxKeys: 3 }),

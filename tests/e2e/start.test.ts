@@ -98,17 +98,7 @@ describe("the command line", () => {
 
   it.each([
     [["--port", "80000"], {}, 64, /--port must be a port number/],
-    [[], { PORT: "http" }, 64, /^PORT must be a port number/],
-    [["--network", "lan"], {}, 64, /--network must be one of internet, none/],
-    [["--isolation", "docker"], {}, 64, /--isolation must be one of bubblewrap, none/],
-    [
-      [],
-      { npm_config_port: "9000" },
-      64,
-      /npm took --port for its own. Put -- first: npm start -- --port 9000/,
-    ],
     [["--port", "0", "--python", "/bin/true"], {}, 1, /^--python \/bin\/true is not a Python 3 that runs\./],
-    [["--prot", "1"], {}, 64, /^Unknown option '--prot'[^\n]*\. npm start -- --help lists the options\.$/],
     [
       ["--port", "0"],
       { ALLOWED_ORIGINS: "https://a.example/path" },

@@ -1,4 +1,4 @@
-/** What `npm start` says when npm took its options, because `--` was missing before them. */
+/** Options that `npm start` refuses, and what it says when npm took them, because `--` was missing before them. */
 import { expect, it } from "vitest";
 import { readOptions } from "../../cli/options.ts";
 
@@ -30,4 +30,14 @@ it.each([
     }),
   );
   expect(() => readOptions(words, env, "/")).toThrow(`npm start -- ${line}`);
+});
+
+it.each([
+  [[], { PORT: "http" }, /^PORT must be a port number/],
+  [["--network", "lan"], {}, /--network must be one of internet, none/],
+  [["--isolation", "docker"], {}, /--isolation must be one of bubblewrap, none/],
+  [["--prot", "1"], {}, /^Unknown option '--prot'[^\n]*\. npm start -- --help lists the options\.$/],
+  [[], { npm_config_port: "9000" }, /npm took --port for its own. Put -- first: npm start -- --port 9000/],
+])("%j with %j is refused", (words, env, message) => {
+  expect(() => readOptions(words, env, "/")).toThrow(message);
 });

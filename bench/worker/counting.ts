@@ -44,7 +44,7 @@ const CLASS_A = new Set<PropertyKey>(["put", "list", "createMultipartUpload"]);
 const CLASS_B = new Set<PropertyKey>(["get", "head"]);
 
 /** Deletes are free. */
-export function countBucket(bucket: R2Bucket, add: Add): R2Bucket {
+export function countBucket(bucket: object, add: Add): object {
   return new Proxy(bucket, {
     get(target, key) {
       const found = Reflect.get(target, key, target);

@@ -34,6 +34,7 @@ import {
 import { type ListedSettings, SandboxRegistry } from "./sandbox-registry.ts";
 import { ACCOUNT_SCHEMA } from "../storage/account-schema.ts";
 import { migrate } from "../storage/migrations.ts";
+import { deleteBelow, objectStore } from "../storage/object-store.ts";
 
 /** A sandbox as it is listed, but for the URLs of its previews and for what of its network the operator allows. */
 export interface SandboxRecord
@@ -415,13 +416,8 @@ export class Account extends DurableObject<Env> {
 
   /** Deletes the objects below a prefix among those of the principal's workspaces. */
   async #deleteObjects(principalID: string, prefix: string): Promise<void> {
-    const { RESULTS: bucket } = this.env;
-    const whole = `${workspacesPrefix(await principalHash(principalID))}${prefix}`;
-    for (;;) {
-      const { objects, truncated } = await bucket.list({ prefix: whole });
-      if (objects.length > 0) await bucket.delete(objects.map(({ key }) => key));
-      if (!truncated) return;
-    }
+    const whole = workspacesPrefix(await principalHash(principalID)) + prefix;
+    await deleteBelow(objectStore(this.env.RESULTS), whole);
   }
 
   /**

@@ -4,6 +4,7 @@ import type { Runs } from "../runs/runs.ts";
 import type { RunObjects } from "../runs/log.ts";
 import type { RunView } from "../runs/run.ts";
 import { ToolError } from "../shared/errors.ts";
+import type { StoredObject } from "../storage/object-store.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
 import { findArtifact } from "../tasks/collect.ts";
 
@@ -55,8 +56,8 @@ export class RunFiles {
     return { size, bytes: await (await this.#object(key, offset, length)).bytes() };
   }
 
-  async #object(key: string, offset: number, length: number): Promise<R2ObjectBody> {
-    const object = await this.#objects.bucket.get(key, { range: { offset, length } });
+  async #object(key: string, offset: number, length: number): Promise<StoredObject> {
+    const object = await this.#objects.bucket.get(key, { offset, length });
     if (!object) throw new Error(`the object ${key} is missing`);
     return object;
   }

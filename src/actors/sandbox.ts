@@ -75,6 +75,7 @@ import { Retention } from "./retention.ts";
 import { type ArtifactRange, RunFiles, type RunFileStat } from "./run-files.ts";
 import { Storage } from "./storage.ts";
 import { migrate } from "../storage/migrations.ts";
+import { objectStore } from "../storage/object-store.ts";
 import { SANDBOX_SCHEMA } from "../storage/sandbox-schema.ts";
 
 /** What an actor's method answers: the outcome, and a notice when state was lost since the last answer. */
@@ -215,7 +216,8 @@ export class Sandbox extends BaseSandbox<Env> {
     });
 
     const sandbox = () => this.#accountLink.owner.sandbox;
-    const objects = { bucket: env.RESULTS, prefix: (runID: string) => this.#accountLink.prefix(runID) };
+    const bucket = objectStore(env.RESULTS);
+    const objects = { bucket, prefix: (runID: string) => this.#accountLink.prefix(runID) };
     this.#connection = new Connection({
       running,
       isReady: () => this.#workspace.isReady,
@@ -229,7 +231,7 @@ export class Sandbox extends BaseSandbox<Env> {
       // Any call of the SDK starts the container, and its error says why it did not start.
       start: async () => void (await this.client.utils.ping()),
       snapshots: new Snapshots(this.#connection),
-      bucket: env.RESULTS,
+      bucket,
       prefix: () => this.#accountLink.workspacesPrefix,
       account: () => this.#accountLink.account(),
       sandbox,

@@ -2,6 +2,7 @@
 import { ToolError } from "../shared/errors.ts";
 import { inPieces } from "../shared/pieces.ts";
 import { within } from "../shared/within.ts";
+import type { ObjectStore } from "../storage/object-store.ts";
 
 /** Bytes of each object but the last. What is stored was cut by it: another would need the old ones rewritten. */
 export const OBJECT_BYTES = 4 * 1024 * 1024;
@@ -37,7 +38,7 @@ export interface ObjectRange {
  * @throws {StorageError}
  */
 export async function writeObjects(
-  bucket: R2Bucket,
+  bucket: ObjectStore,
   prefix: string,
   body: ReadableStream<Uint8Array>,
   max: number,
@@ -70,14 +71,14 @@ export async function writeObjects(
 
 /** Writes ranges into a stream, one after the other, until the signal aborts. @throws {StorageError}, and errors of the stream */
 export async function readObjects(
-  bucket: R2Bucket,
+  bucket: ObjectStore,
   ranges: readonly ObjectRange[],
   into: WritableStream<Uint8Array>,
   signal: AbortSignal,
 ): Promise<void> {
   const parts = partsOf(ranges);
   const get = ({ key, offset, length }: Part) => {
-    const object = inTime(bucket.get(key, { range: { offset, length } }));
+    const object = inTime(bucket.get(key, { offset, length }));
     // It may be rejected before its turn.
     object.catch(() => undefined);
     return object;

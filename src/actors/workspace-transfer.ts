@@ -5,6 +5,7 @@
 import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Snapshots, Target } from "../container/snapshots.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
+import type { ObjectStore } from "../storage/object-store.ts";
 import type { Account } from "./account.ts";
 import {
   type Archive,
@@ -45,7 +46,7 @@ export interface Stored {
 
 export interface TransferHost {
   snapshots: Pick<Snapshots, keyof Snapshots>;
-  bucket: R2Bucket;
+  bucket: ObjectStore;
   /** The prefix of the principal's workspaces in the bucket. */
   prefix(): string;
   account(): Pick<DurableObjectStub<Account>, "beginSave" | "commitSave" | "giveUpSave" | "workspacesFull">;

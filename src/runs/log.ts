@@ -4,6 +4,7 @@
  * still in memory to rows, which move to R2 later, together. A cursor is an offset into the log in bytes, whatever holds them.
  */
 import { ToolError } from "../shared/errors.ts";
+import type { ObjectStore } from "../storage/object-store.ts";
 import { joined } from "./head-and-tail.ts";
 import { type LogPiece, STREAMS, type Stream } from "./run.ts";
 
@@ -27,9 +28,6 @@ const SPARE_BYTES = OBJECT_BYTES + ROW_BYTES;
 const MAX_SPARE = 2;
 const spare: Uint8Array[] = [];
 
-/** Objects that R2 deletes in one call. */
-const DELETE_BATCH = 1000;
-
 /** A piece with its place in the log. */
 interface Placed extends LogPiece {
   seq: number;
@@ -46,14 +44,14 @@ interface Leaving {
 
 /** Where the objects of a sandbox's runs are in R2. */
 export interface RunObjects {
-  bucket: R2Bucket;
+  bucket: ObjectStore;
   /** `<principal hash>/<run id>/`, with which the keys of a run's objects begin. */
   prefix(runID: string): string;
 }
 
 /** Where whole objects of a log go. */
 export interface LogStore {
-  bucket: R2Bucket;
+  bucket: ObjectStore;
   /** `<principal hash>/<run id>/` */
   prefix: string;
 }
@@ -301,11 +299,11 @@ export async function readLog(
     if (!first) continue;
     const last = rest.at(-1) ?? first;
     const range = { offset: first.at, length: last.at + last.length - first.at };
-    const object = await bucket.get(objectKey(prefix, number), { range }).catch((error) => {
+    const object = await bucket.get(objectKey(prefix, number), range).catch((error) => {
       throw unreadable(runID, error);
     });
     if (!object) throw new Error(`object ${number} of the log of ${runID} is missing`);
-    read.set(number, { offset: first.at, bytes: new Uint8Array(await object.arrayBuffer()) });
+    read.set(number, { offset: first.at, bytes: await object.bytes() });
   }
   return parts.map(({ row, from, length, at }) => {
     const stream = STREAMS[row.stream] ?? "stdout";
@@ -332,18 +330,8 @@ export async function deleteLog(sql: SqlStorage, runID: string, { bucket, prefix
     .exec<{ objects: number }>("SELECT coalesce(max(object) + 1, 0) AS objects FROM log WHERE run = ?", runID)
     .one();
   const keys = Array.from({ length: objects }, (_, index) => objectKey(prefix, index));
-  for (let at = 0; at < keys.length; at += DELETE_BATCH)
-    await bucket.delete(keys.slice(at, at + DELETE_BATCH));
+  await bucket.delete(keys);
   sql.exec("DELETE FROM log WHERE run = ?", runID);
-}
-
-/** Removes every object of a run, whatever it holds. */
-export async function deleteObjects({ bucket, prefix }: LogStore): Promise<void> {
-  for (;;) {
-    const { objects, truncated } = await bucket.list({ prefix });
-    if (objects.length > 0) await bucket.delete(objects.map(({ key }) => key));
-    if (!truncated) return;
-  }
 }
 
 function objectKey(prefix: string, object: number): string {

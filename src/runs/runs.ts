@@ -9,7 +9,7 @@ import { Backlog } from "./backlog.ts";
 import { deferred } from "./deferred.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { isTaskID, newRunID } from "./id.ts";
-import { type LogStore, LogWriter, type RunObjects, deleteLog, deleteObjects, readLog } from "./log.ts";
+import { type LogStore, LogWriter, type RunObjects, deleteLog, readLog } from "./log.ts";
 import type { Executor, Resumer } from "./executor.ts";
 import {
   type Allowance,
@@ -24,6 +24,7 @@ import {
 import { keptSource, type RunRecord, RunStore, viewOf, type Stored } from "./store.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { pause, within } from "../shared/within.ts";
+import { deleteBelow } from "../storage/object-store.ts";
 import { titleOf } from "../shared/text.ts";
 
 /** What a run holds of its principal's quota while it runs. */
@@ -367,7 +368,7 @@ export class Runs {
     const store = this.#logStore(id);
     await deleteLog(this.#host.sql, id, store);
     if (isTaskID(id)) {
-      await deleteObjects(store);
+      await deleteBelow(store.bucket, store.prefix);
       await this.#host.taskRemoved(id);
     }
     this.#store.delete(id);

@@ -29,7 +29,8 @@ export interface Env extends Partial<Record<VariableName, string>> {
   /** The folder of definitions for tasks, on the local platform only. It goes before `COMPONENTS`. */
   COMPONENTS_FOLDER?: Fetcher;
   /** Stores logs, results and artifacts of runs. */
-  RESULTS: R2Bucket;
+  /** The bucket, which `objectStore` makes usable. */
+  RESULTS: object;
   /** Limits the calls of one principal. Without it they are not limited. */
   RATE_LIMITER?: RateLimit;
   /** Limits the requests of one address that make OAuth write. Without it a limiter of this process does. */

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import type { Config, Env } from "../shared/config.ts";
 import { ToolError } from "../shared/errors.ts";
+import { type ObjectStore, objectStore } from "../storage/object-store.ts";
 import { log } from "../shared/log.ts";
 import { textOf } from "../shared/text.ts";
 
@@ -60,19 +61,19 @@ const TOO_LARGE: Unreadable = { problem: `it is larger than ${MAX_BYTES} bytes` 
 
 function sourceOf(env: Env, { tasks: { componentsPrefix } }: Config): Source | undefined {
   if (env.COMPONENTS_FOLDER) return inFolder(env.COMPONENTS_FOLDER);
-  return componentsPrefix === undefined ? undefined : inBucket(env.RESULTS, componentsPrefix);
+  return componentsPrefix === undefined ? undefined : inBucket(objectStore(env.RESULTS), componentsPrefix);
 }
 
-function inBucket(bucket: R2Bucket, below: string): Source {
+function inBucket(bucket: ObjectStore, below: string): Source {
   return {
     async files(kind) {
       const prefix = `${below}/${kind}/`;
-      const { objects } = await bucket.list({ prefix, delimiter: "/" });
-      return objects.map(({ key }) => key.slice(prefix.length));
+      const { keys } = await bucket.list(prefix, "/");
+      return keys.map((key) => key.slice(prefix.length));
     },
     async read(path) {
       const object = await bucket.get(`${below}/${path}`);
-      if (object === null || object.size <= MAX_BYTES) return await object?.bytes();
+      if (object === undefined || object.size <= MAX_BYTES) return await object?.bytes();
       await object.body.cancel();
       return TOO_LARGE;
     },

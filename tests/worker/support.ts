@@ -118,7 +118,7 @@ export async function evictActor(actor: DurableObjectStub<Sandbox>): Promise<str
 }
 
 /** The bucket that logs of runs go to. */
-export const bucket: R2Bucket = bindings.RESULTS;
+export const bucket = env.RESULTS;
 
 /** What a run of a caller has there: the bucket holds more objects than one list shows. */
 export async function objectsOf(id: string, caller = owner): Promise<R2Object[]> {

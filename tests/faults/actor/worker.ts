@@ -8,7 +8,7 @@ type Env = ConstructorParameters<typeof LocalSandbox>[1];
 /** What happens to operations of R2 before they are carried out: it may throw, or take its time. */
 export const faults: { bucket?: (operation: Operation) => Promise<void> } = {};
 
-function faulty(bucket: R2Bucket): R2Bucket {
+function faulty(bucket: object): object {
   return new Proxy(bucket, {
     get(target, name) {
       const method = Reflect.get(target, name);

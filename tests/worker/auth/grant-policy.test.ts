@@ -22,7 +22,7 @@ function config(variables: Variables) {
     ...variables,
     Sandbox: {} as DurableObjectNamespace,
     Account: {} as DurableObjectNamespace,
-    RESULTS: {} as R2Bucket,
+    RESULTS: {},
   };
   return parseConfig(env);
 }

@@ -4,6 +4,7 @@ import type { Executor, Resumer } from "../../../src/runs/executor.ts";
 import type { Allowance, End, Execution, Stream } from "../../../src/runs/run.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
+import { objectStore } from "../../../src/storage/object-store.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { actorOf, bucket } from "../support.ts";
 
@@ -22,11 +23,6 @@ function executing(work: (run: ActiveRun) => Execution): Executor<Allowance> {
 }
 
 const ALLOWANCE = { timeoutMs: 60_000 };
-
-const objectsIn = (store: R2Bucket): RunsHost["objects"] => ({
-  bucket: store,
-  prefix: (id) => `hash/${id}/`,
-});
 
 /** Runs on the SQLite of an actor of their own and a real bucket, with executions that the test conducts. */
 async function withRuns(
@@ -47,7 +43,7 @@ async function withRuns(
       explained: async (error) => error,
       sql: storage.sql,
       sandbox: () => name,
-      objects: objectsIn(bucket),
+      objects: { bucket: objectStore(bucket), prefix: (id) => `hash/${id}/` },
       logCapBytes: 16 * MiB,
       keepMs: DAY_MS,
       background: (done) => void done.catch(() => undefined),

@@ -14,7 +14,7 @@ function env(variables: Record<string, unknown>): Env {
     ...variables,
     Sandbox: {} as DurableObjectNamespace,
     Account: {} as DurableObjectNamespace,
-    RESULTS: {} as R2Bucket,
+    RESULTS: {},
   };
 }
 

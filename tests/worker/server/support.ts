@@ -48,7 +48,7 @@ export function appWith(variables: Variables = {}, parts: Partial<Product> = {})
     ...variables,
     Sandbox: {} as DurableObjectNamespace,
     Account: {} as DurableObjectNamespace,
-    RESULTS: {} as R2Bucket,
+    RESULTS: {},
   };
   return async (path: string, init?: RequestInit): Promise<Response> => {
     const request = new Request(new URL(path, ORIGIN), init);

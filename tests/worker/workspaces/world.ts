@@ -9,6 +9,7 @@ import type { Target } from "../../../src/container/snapshots.ts";
 import type { Done, Plan, Read } from "../../../container/sandboxd/snapshots/calls.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { ToolError, outcomeOf } from "../../../src/shared/errors.ts";
+import { type ObjectStore, objectStore } from "../../../src/storage/object-store.ts";
 
 type Files = Map<string, string>;
 
@@ -188,8 +189,8 @@ export class World {
 
   prefix = this.#prefix;
 
-  get bucket(): R2Bucket {
-    return (env as Env).RESULTS;
+  get bucket(): ObjectStore {
+    return objectStore(env.RESULTS);
   }
 
   get files(): Files {

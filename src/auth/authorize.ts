@@ -121,7 +121,7 @@ async function decide(context: PageContext): Promise<Response> {
   const origin = request.headers.get("origin");
   if (origin !== null && origin !== oauth.issuer) {
     signIn(context, { outcome: "refused", reason: "bad_origin" });
-    return messagePage("This form came from elsewhere", "Nothing was approved.", { status: 403 });
+    return messagePage("This form was sent from another site", "Nothing was approved.", { status: 403 });
   }
   const form = await readForm(request);
   const api = oauthAPI(oauth, context);
@@ -251,37 +251,35 @@ function explain(context: PageContext, error: unknown): Promise<Response> {
   if (error instanceof CimdFetchError) {
     signIn(context, { outcome: "refused", reason: "bad_request" });
     return messagePage(
-      "This app cannot be checked",
-      "The document that describes it could not be read. Try again later.",
+      "This app cannot be verified",
+      "The server could not read the app's metadata document. Try again later.",
     );
   }
   if (error instanceof StoreError) {
     logError(context, "authorize", error);
-    const message = "What this page needs could not be looked up just now. Try again in a few seconds.";
+    const message = "The server's storage did not answer. Try again in a few seconds.";
     const headers = new Headers({ "retry-after": "5" });
-    return messagePage("Not just now", message, { status: 503, headers });
+    return messagePage("Try again in a moment", message, { status: 503, headers });
   }
   if (!(error instanceof AuthorizationError)) {
     logError(context, "authorize", error);
     const message = `Nothing was approved. Try again, or tell the server's owner (ref ${context.requestID}).`;
-    return messagePage("Something went wrong here", message, { status: 500 });
+    return messagePage("Something went wrong", message, { status: 500 });
   }
   const started = context.request.method === "POST" || again.pathname !== AUTHORIZE_PATH;
   signIn(context, { outcome: "refused", reason: started ? "bad_handle" : "bad_request" });
   if (started) {
     const way = { href: `${AUTHORIZE_PATH}${again.search}`, label: "Start again" };
-    return messagePage("This page is no longer good", NO_LONGER_GOOD, {
+    return messagePage("This page has expired", NO_LONGER_GOOD, {
       way: again.searchParams.has("client_id") ? way : undefined,
     });
   }
   if (/client_id|client is not known/i.test(error.description))
-    return messagePage("This app is not known here", NOT_KNOWN_HERE);
+    return messagePage("This app is not registered", NOT_KNOWN_HERE);
   const way = error.redirectTo === undefined ? undefined : wayBack(error.redirectTo);
-  const next = way
-    ? ""
-    : " Go back to the app and connect it again; if that leads here too, it is the app's to mend.";
+  const next = way ? "" : " Connect the app again. If that leads here too, contact the app's developer.";
   return messagePage(
-    "This request cannot be served",
+    "This request is not valid",
     `${error.description.replace(/\.?$/, ".")} Nothing was approved.${next}`,
     { way },
   );
@@ -307,25 +305,25 @@ function signIn(context: PageContext, event: Omit<SignInEvent, "event" | "reques
 
 const NO_SCOPE: Problem = {
   at: "scopes",
-  message: "Nothing is ticked. Tick at least one thing that the app may do, or deny.",
+  message: "Select at least one permission, or deny.",
   status: 400,
 };
 
 const NOT_KNOWN_HERE =
-  "It signed up at a server that was here before, or its sign-up has expired. Nothing was approved. In the app, remove this server and add it again: then the app signs up anew, and brings you back to this page.";
+  "Its registration has expired, or belongs to an earlier server at this address. Nothing was approved. In the app, remove this server and add it again.";
 
 const NO_LONGER_GOOD =
-  "It was used already, it is older than ten minutes, or it was opened in another browser. Nothing was approved by this.";
+  "It was already used, is older than ten minutes, or was opened in another browser. Nothing was approved.";
 const NO_METHOD = {
-  title: "No way to sign in",
-  message: "This browser can use none of the ways to sign in. Tell the server's owner.",
+  title: "No sign-in method is available",
+  message: "No sign-in method works in this browser. Contact the server's owner.",
 };
 
 const NOT_IDENTIFIED = {
   refused: "not_vouched_for",
   problem: {
     at: "top",
-    message: "The server could not identify you. Choose one of the ways below.",
+    message: "The server could not identify you. Choose a sign-in method below.",
     status: 403,
   },
 } as const;

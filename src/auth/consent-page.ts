@@ -8,14 +8,14 @@ import type { Scope } from "../shared/principal.ts";
 import type { Offer, Problem } from "./methods/method.ts";
 
 const MEANING: Record<Scope, string> = {
-  "sandbox:read": "See your sandboxes, read their files and the results of what ran",
-  "sandbox:write": "Write files in /workspace and /tmp, and delete sandboxes with all that is in them",
-  "sandbox:exec": "Run code and commands in your sandboxes, write files anywhere in them, and stop what runs",
+  "sandbox:read": "See your sandboxes, their files and the results of runs",
+  "sandbox:write": "Write files in /workspace and /tmp, and delete sandboxes with everything in them",
+  "sandbox:exec": "Run code and commands, write files anywhere in your sandboxes, and stop runs",
   "tasks:run": "Hand whole tasks to a coding agent, which spends on the server's model account",
 };
 
 /** Any program may listen on a port of this computer, whatever name the client gives itself. */
-const ON_THIS_COMPUTER = markup`, a program on this computer. Go on only if you have just started to connect it yourself.`;
+const ON_THIS_COMPUTER = markup`, a program on this computer. Continue only if you have just started to connect it yourself.`;
 
 export interface Consent {
   description: ConsentDescription;
@@ -67,8 +67,8 @@ export function consentPage(consent: Consent): Promise<Response> {
   const body = markup`<h1>${heading}</h1>
 ${place === "top" && alert}<p class="soft">${terms}.</p>
 <dl>
-<div><dt>Asked of this server</dt><dd>${new URL(issuer).host}</dd></div>
-<div><dt>You are sent back to</dt><dd><strong>${host}</strong>${description.redirectIsLoopback && !isPanel && ON_THIS_COMPUTER}</dd></div>
+<div><dt>Server</dt><dd>${new URL(issuer).host}</dd></div>
+<div><dt>You return to</dt><dd><strong>${host}</strong>${description.redirectIsLoopback && !isPanel && ON_THIS_COMPUTER}</dd></div>
 </dl>
 <form method="post" action="${AUTHORIZE_PATH}${search}">
 <input type="hidden" name="handle" value="${handle}">

@@ -17,7 +17,7 @@ const MAX_REGISTRATION_BYTES = 16 * 1024;
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART_BYTES = 360;
 
-const UNAVAILABLE = "What this needs could not be looked up just now. Try again in a few seconds.";
+const UNAVAILABLE = "The server's storage did not answer. Try again in a few seconds.";
 
 /** The request as addressed to the public origin. A proxy in front of the Worker may use another one. */
 export function atIssuer(request: Request, { issuer }: OAuth): Request {

@@ -191,9 +191,9 @@ function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Respo
 }
 
 const NO_LONGER_GOOD =
-  "This sign-in was used already, it is older than ten minutes, or it was begun in another browser.";
+  "This sign-in was already used, is older than ten minutes, or was begun in another browser.";
 const NOT_APPROVED = "Nothing was approved.";
-const TRY_AGAIN = "What this needs could not be looked up just now. Try again in a few seconds.";
+const TRY_AGAIN = "The server's storage did not answer. Try again in a few seconds.";
 
 function random(): string {
   return crypto.getRandomValues(new Uint8Array(32)).toBase64({ alphabet: "base64url", omitPadding: true });

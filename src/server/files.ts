@@ -37,13 +37,13 @@ import { UPLOAD_SCRIPT } from "./upload-script.ts";
 export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
   const [, , token = ""] = new URL(request.url).pathname.split("/");
   const named = await readToken(token, await linkKeys(context));
-  if (!named) return refused(request, 403, "This link is not complete, or not of this server.");
+  if (!named) return refused(request, 403, "This link is incomplete, or belongs to another server.");
   const link = "expires" in named ? named : await keptLink(context, named);
   if (!link || link.expires < Date.now())
     return refused(request, 410, "This link has expired. Ask for a new one.");
   const reads = request.method === "GET" || request.method === "HEAD";
   if (!reads && ("run" in link || link.direction === "download"))
-    return refused(request, 403, "This link is for a download: it takes no file.");
+    return refused(request, 403, "This link is for a download. It does not accept uploads.");
   try {
     if ("run" in link) return await downloadRun(request, context, link);
     return link.direction === "download"
@@ -84,7 +84,7 @@ async function downloadRun(request: Request, context: RequestContext, link: RunL
   } catch (error) {
     if (!(error instanceof ToolError) || error.code !== "not_found") throw error;
   }
-  return refused(request, 410, "What this link leads to is gone: results of runs end after a time.");
+  return refused(request, 410, "This result no longer exists. Results are deleted after some time.");
 }
 
 async function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
@@ -108,8 +108,8 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
     isDone = true;
     if (acceptsHTML(request))
       return page(
-        "Sent",
-        markup`<h1>Sent</h1><p>${String(written.size)} bytes, SHA-256 <code>${written.sha256}</code></p>`,
+        "Uploaded",
+        markup`<h1>Uploaded</h1><p>${String(written.size)} bytes, SHA-256 <code>${written.sha256}</code></p>`,
         { status: 201 },
       );
     return json({ path: link.path, ...written }, 201);
@@ -123,17 +123,17 @@ async function uploadPage(request: Request, context: RequestContext, link: FileL
   if (!(await actor.linkOwner(link.epoch))) return gone(request);
   if (await actor.isLinkUsedUp({ id: link.id, expires: link.expires })) return usedUp(request);
   const max = link.max ?? MAX_UPLOAD_BYTES;
-  const body = markup`<h1>Send a file to a sandbox</h1>
-<p>It becomes <code>${shownName(link.path)}</code> there. At most ${sizeInWords(max)}. The link is good for one file.</p>
+  const body = markup`<h1>Upload a file to a sandbox</h1>
+<p>The file is saved as <code>${shownName(link.path)}</code>. At most ${sizeInWords(max)}. The link works for one file.</p>
 <form method="post" enctype="multipart/form-data" id="form" class="drop" data-max="${String(max)}">
 <p><label for="file">Choose a file, or drop it on this page:</label></p>
 <p><input type="file" name="file" id="file" required></p>
-<button>Send</button>
+<button>Upload</button>
 </form>
-<progress id="progress" max="1" value="0" aria-label="Sent so far" hidden></progress>
+<progress id="progress" max="1" value="0" aria-label="Uploaded so far" hidden></progress>
 <p id="said" role="status"></p>
 <p class="soft">In a terminal: <code>curl -T FILE '&lt;the address of this page&gt;'</code></p>`;
-  return page("Send a file", body, { script: UPLOAD_SCRIPT });
+  return page("Upload a file", body, { script: UPLOAD_SCRIPT });
 }
 
 /** Bytes as a person reads them, none of them lost where there are few. */
@@ -145,16 +145,16 @@ function sizeInWords(bytes: number): string {
 }
 
 function busy(request: Request): Promise<Response> | Response {
-  const words = "A file is being sent by this link now. If that breaks off, the link is good again.";
+  const words = "Another upload is using this link. If it fails, the link works again.";
   return refused(request, 409, words);
 }
 
 function usedUp(request: Request): Promise<Response> | Response {
-  return refused(request, 410, "This link is used up. Ask for a new one.");
+  return refused(request, 410, "This link was already used. Ask for a new one.");
 }
 
 function gone(request: Request): Promise<Response> | Response {
-  return refused(request, 410, "The sandbox of this link has stopped or was destroyed, with its files.");
+  return refused(request, 410, "The sandbox of this link was stopped or destroyed, and its files are gone.");
 }
 
 function refused(request: Request, status: number, words: string): Promise<Response> | Response {
@@ -180,7 +180,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
   const answer = await recorded(caller, { tool: "files", scopes, sandbox }, async () => {
     const path = absolute(decoded(parts.join("/")) || ".");
     if (!SANDBOX_NAME.test(sandbox) || path.includes("\0"))
-      throw new ToolError("invalid_argument", "This is no address of a file in a sandbox.");
+      throw new ToolError("invalid_argument", "This is not the address of a file in a sandbox.");
     const { id: principalID, region, scopes: granted } = caller.principal;
     const mayStart = mayStartFor(request.method, granted);
     const owner = { principalID, sandbox, region, scopes: granted, mayStart, takesNotice: false };

@@ -26,16 +26,16 @@ export async function landingPage(request: Request, context: RequestContext): Pr
   const url = `${context.config.publicOrigin ?? namedOrigin(request)?.origin}/mcp${query}`;
   const signsIn = !("off" in oauthFor(request, context));
   const lines = clientLines(url, { shell: "<token>", written: "<token>" });
-  const body = markup`<h1>A server of sandboxes for MCP clients</h1>
-<p>sandbox-mcp gives assistants and agents Linux sandboxes of their own: to run code and commands, ${
+  const body = markup`<h1>Linux sandboxes for MCP clients</h1>
+<p>Assistants and agents use this server to run code and commands in Linux sandboxes, ${
     canRunTasks(context.config)
-      ? "to keep files, and to hand whole tasks to a coding agent"
-      : "and to keep files"
-  }. ${signsIn ? markup`<a href="${PANEL_PATH}">The panel</a> shows them. Connect a client:` : "Connect a client to it:"}</p>
-${"problem" in asked && markup`<p>${asked.problem} Clients cannot use it; below it is left out.</p>\n`}<pre>${url}</pre>
-<p>Clients send a token, which stands for <code>&lt;token&gt;</code> below. ${whereTheTokenIs(context.config)}${
-    signsIn && " Clients that sign in by OAuth need the address alone: they bring you to a page here."
-  }</p>
+      ? "to keep files there, and to hand whole tasks to a coding agent"
+      : "and to keep files there"
+  }. ${signsIn && markup`<a href="${PANEL_PATH}">The panel</a> shows your sandboxes. `}Connect a client:</p>
+${"problem" in asked && markup`<p>${asked.problem} The addresses below leave that part out.</p>\n`}<pre>${url}</pre>
+<p>${signsIn && "Clients that sign in by OAuth need only this address. All others send a token: "}${
+    signsIn ? "replace" : "Replace"
+  } <code>&lt;token&gt;</code> below with it. ${whereTheTokenIs(context.config)}</p>
 ${lines.map(
   ({
     client,
@@ -46,8 +46,8 @@ ${lines.map(
 <pre>${formatted({ client, text, ...(file && { file }) })}</pre>
 ${signsIn && link && markup`<p><a href="${link}">Add to ${client}</a> signs in without a token.</p>\n`}`,
 )}
-<p>All chats of yours share the sandbox <code>default</code>. One of its own for a chat or a project: put
-<code>?sandbox=name</code> behind the address, with a name of 1 to 20 of a-z, 0-9 and -.</p>`;
+<p>All your chats share the sandbox <code>default</code>. To give a chat or a project its own, add
+<code>?sandbox=name</code> to the address. A name has 1 to 20 of a-z, 0-9 and -.</p>`;
   const response = await page("sandbox-mcp", body);
   // MCP clients get another response at the same URL.
   response.headers.set("vary", "Accept");

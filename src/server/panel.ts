@@ -28,8 +28,8 @@ const POLICY = [
 export function panelPage(request: Request, context: RequestContext): Promise<Response> | Response {
   const oauth = oauthFor(request, context);
   if ("off" in oauth) {
-    const message = `People sign in to it by OAuth, which is off: ${oauth.off}.`;
-    return messagePage("There is no panel here", message, { status: 404 });
+    const message = `The panel needs OAuth, which is off: ${oauth.off}.`;
+    return messagePage("The panel is off", message, { status: 404 });
   }
   const previews = previewSource(context.config, context.origin);
   const policy = [...POLICY, ...(previews ? [`frame-src ${previews}`] : [])];

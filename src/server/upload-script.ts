@@ -27,19 +27,19 @@ function send(files) {
   if (files.length > 1) return say("This link takes one file. Pack several into one first.", true);
   const file = files[0];
   if (file.size > max)
-    return say(file.name + " has " + file.size + " bytes, and " + max + " are allowed here.", true);
+    return say(file.name + " has " + file.size + " bytes. At most " + max + " are allowed.", true);
   const request = new XMLHttpRequest();
   request.open("PUT", location.href);
   request.upload.onprogress = ({ loaded, total }) => {
     progress.value = total ? loaded / total : 1;
     say(file.name + ": " + Math.floor(100 * progress.value) + " %");
   };
-  request.onerror = () => end("The connection broke, and nothing was written. Send it again.", true);
+  request.onerror = () => end("The connection broke, and nothing was saved. Try again.", true);
   request.onload = () => {
     const { error, hint, size, sha256 } = answerOf(request);
     if (error) return end([error, hint].filter(Boolean).join(" "), true);
     form.hidden = true;
-    end("Sent: " + file.name + ", " + size + " bytes, SHA-256 " + sha256);
+    end("Uploaded: " + file.name + ", " + size + " bytes, SHA-256 " + sha256);
   };
   isSending = true;
   form.querySelector("button").disabled = true;

@@ -74,9 +74,9 @@ describe("the page of an upload link", () => {
     expect(await said()).toMatch(/^dropped 0 <b>\.txt: \d+ %$/);
     expect(await page.isDisabled("button")).toBe(true);
     await shoot("under-way");
-    await page.waitForSelector("#said:has-text('Sent')");
+    await page.waitForSelector("#said:has-text('Uploaded')");
     const digest = createHash("sha256").update("x".repeat(3_000_000)).digest("hex");
-    expect(await said()).toBe(`Sent: dropped 0 <b>.txt, 3000000 bytes, SHA-256 ${digest}`);
+    expect(await said()).toBe(`Uploaded: dropped 0 <b>.txt, 3000000 bytes, SHA-256 ${digest}`);
     expect(await page.isVisible("form")).toBe(false);
     expect(await content(path)).toContain(digest);
     await shoot("done");
@@ -95,7 +95,7 @@ describe("the page of an upload link", () => {
     await page.keyboard.press("Tab");
     expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("BUTTON");
     await page.keyboard.press("Enter");
-    await page.waitForSelector("#said:has-text('Sent')");
+    await page.waitForSelector("#said:has-text('Uploaded')");
     expect(await content("chosen.txt")).toContain(createHash("sha256").update("chosen").digest("hex"));
   });
 
@@ -111,11 +111,11 @@ describe("the page of an upload link", () => {
     const other = await page.context().newPage();
     await other.goto(url);
     await drop([10]);
-    await page.waitForSelector("#said:has-text('Sent')");
+    await page.waitForSelector("#said:has-text('Uploaded')");
     await page.close();
     page = other;
     await drop([10]);
-    await page.waitForSelector("#said:has-text('used up')");
+    await page.waitForSelector("#said:has-text('already used')");
     const late = await link("late.txt", { expires_seconds: 5 });
     await page.goto(late);
     await until(async () => (await fetch(late)).status === 410);

@@ -181,7 +181,7 @@ describe("a person", () => {
     for (const box of await page.getByRole("checkbox").all()) await box.uncheck();
     await token(page).fill(OWNER_TOKEN);
     await approve(page).click();
-    expect(await page.getByRole("alert").textContent()).toContain("Nothing is ticked");
+    expect(await page.getByRole("alert").textContent()).toContain("Select at least one permission");
     await picture(page, "nothing-ticked");
   });
 
@@ -225,7 +225,7 @@ describe("the page", () => {
       .evaluate((field, value) => field.setAttribute("value", value), used);
     await token(page).fill(OWNER_TOKEN);
     await approve(page).click();
-    expect(await page.getByRole("heading").textContent()).toBe("This page is no longer good");
+    expect(await page.getByRole("heading").textContent()).toBe("This page has expired");
     await picture(page, "no-longer-good");
     await page.getByRole("link", { name: "Start again" }).click();
     await token(page).fill(OWNER_TOKEN);
@@ -257,7 +257,7 @@ describe("the page", () => {
     const { redirect_uri } = await newClient();
     const forgotten = new Client(web, "forgotten-client", undefined, server.origin);
     await page.goto(await forgotten.authorizationURL({ redirect_uri }));
-    expect(await page.getByRole("heading").textContent()).toBe("This app is not known here");
+    expect(await page.getByRole("heading").textContent()).toBe("This app is not registered");
     expect(await page.locator("main").innerText()).toMatch(/remove this server and add it again/);
     await picture(page, "unknown-client");
   });
@@ -297,28 +297,28 @@ describe("the page", () => {
       "- main:
         - heading "Claude Code asks for access to your sandboxes" [level=1]
         - paragraph: The app chose this name itself, and nobody has checked it. Access ends 30 days from now at the latest.
-        - term: Asked of this server
+        - term: Server
         - definition: HOST
-        - term: You are sent back to
+        - term: You return to
         - definition:
           - strong: HOST
-          - text: ", a program on this computer. Go on only if you have just started to connect it yourself."
+          - text: ", a program on this computer. Continue only if you have just started to connect it yourself."
         - group "What it may do":
           - text: What it may do
-          - checkbox "See your sandboxes, read their files and the results of what ran sandbox:read" [checked]
-          - text: See your sandboxes, read their files and the results of what ran
+          - checkbox "See your sandboxes, their files and the results of runs sandbox:read" [checked]
+          - text: See your sandboxes, their files and the results of runs
           - code: sandbox:read
-          - checkbox "Write files in /workspace and /tmp, and delete sandboxes with all that is in them sandbox:write" [checked]
-          - text: Write files in /workspace and /tmp, and delete sandboxes with all that is in them
+          - checkbox "Write files in /workspace and /tmp, and delete sandboxes with everything in them sandbox:write" [checked]
+          - text: Write files in /workspace and /tmp, and delete sandboxes with everything in them
           - code: sandbox:write
-          - checkbox "Run code and commands in your sandboxes, write files anywhere in them, and stop what runs sandbox:exec" [checked]
-          - text: Run code and commands in your sandboxes, write files anywhere in them, and stop what runs
+          - checkbox "Run code and commands, write files anywhere in your sandboxes, and stop runs sandbox:exec" [checked]
+          - text: Run code and commands, write files anywhere in your sandboxes, and stop runs
           - code: sandbox:exec
           - checkbox "Hand whole tasks to a coding agent, which spends on the server's model account tasks:run" [checked]
           - text: Hand whole tasks to a coding agent, which spends on the server's model account
           - code: tasks:run
-        - group "Who you are":
-          - text: Who you are The server's token
+        - group "Sign in":
+          - text: Sign in The server's token
           - paragraph:
             - text: On the server's machine,
             - code: npm run token
@@ -335,7 +335,7 @@ describe("the page", () => {
     const page = await open({ viewport: PHONE });
     const { redirect_uri, status } = await visit(page, {}, { code_challenge_method: "plain" });
     expect(status).toBe(400);
-    expect(await page.getByRole("heading").textContent()).toBe("This request cannot be served");
+    expect(await page.getByRole("heading").textContent()).toBe("This request is not valid");
     await picture(page, "cannot-be-served");
     await page.getByRole("link", { name: `Go back to ${new URL(redirect_uri).host}` }).click();
     expect((await atCallback(page)).get("error")).toBe("invalid_request");

@@ -139,7 +139,7 @@ describe("GitHub", () => {
       const signIns = signInsOf(server);
       const { done } = await throughGitHub();
       expect(done.status).toBe(502);
-      expect(done.text).toContain("GitHub did not say who you are");
+      expect(done.text).toContain("GitHub did not identify you");
       expect(signIns()).toMatchObject([{ outcome: "refused", via: "github", reason: "github_failed" }]);
       expect(server.logs().findLast(({ event }) => event === "error")).toMatchObject({ where: "github" });
     },

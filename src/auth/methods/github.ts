@@ -66,12 +66,12 @@ export const github: RedirectMethod = {
       if (!env.OAUTH_KV) throw new GitHubError("There is nowhere to keep who a login belongs to");
       const verdict = await ruleOf(settings, account, guarded(env.OAUTH_KV));
       if ("rule" in verdict) return { principal: `github:${account.id}`, rule: verdict.rule };
-      const message = `You are signed in to GitHub as ${plain(account.login)}, who may not use this server. Its owner decides who may.`;
+      const message = `You are signed in to GitHub as ${plain(account.login)}. This account may not use the server. Ask the server's owner for access.`;
       return { refused: verdict.refused, title: "You may not use this server", message, status: 403 };
     } catch (error) {
       if (!(error instanceof GitHubError)) throw error;
       logError(context, "github", error);
-      const message = `GitHub did not say who you are. Start again from your app (ref ${requestID}).`;
+      const message = `GitHub did not identify you. Start again from your app (ref ${requestID}).`;
       return { refused: "github_failed", title: "GitHub did not answer", message, status: 502 };
     }
   },

@@ -14,7 +14,7 @@ export const owner: FormMethod = {
   rules: (config) => Promise.all(ownerTokens(config).map(ownerRule)),
   offer: async (_request, { config }) => ({
     show: ({ verb, isAlone, alert, isFocused }) => markup`<fieldset>
-<legend>Who you are</legend>
+<legend>Sign in</legend>
 <input type="text" name="username" value="owner" autocomplete="username" hidden>
 ${alert}<label class="field" for="token">The server's token</label>
 <p class="soft" id="token-hint">${whereTheTokenIs(config)}</p>

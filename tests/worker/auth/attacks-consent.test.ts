@@ -49,7 +49,7 @@ describe("the consent form", () => {
     const headers = { "content-type": "application/x-www-form-urlencoded", origin: "https://app.example" };
     const answer = await browser.submit(page, approval, { headers });
     expect(answer.status).toBe(403);
-    expect(answer.text).toContain("came from elsewhere");
+    expect(answer.text).toContain("sent from another site");
   });
 
   it("cross-site request forgery: the cookie is kept from other sites, from scripts and from other hosts", async () => {
@@ -88,7 +88,7 @@ describe("the consent form", () => {
     for (const name of attacker.browser.cookies.keys()) victim.cookies.set(name, "0".repeat(64));
     const answer = await victim.submit(attacker.page, approval);
     expect(answer.toldHere).toBe(true);
-    expect(answer.text).toContain("no longer good");
+    expect(answer.text).toContain("has expired");
   });
 
   it("a handle works once, even with a wrong token", async () => {
@@ -107,7 +107,7 @@ describe("the consent form", () => {
     for (const { name } of keys) await env.OAUTH_KV.delete(name);
     const answer = await browser.submit(page, approval);
     expect(answer.toldHere).toBe(true);
-    expect(answer.text).toContain("no longer good");
+    expect(answer.text).toContain("has expired");
     expect(answer.text).toMatch(/href="\/authorize\?response_type=code[^>]*>Start again/);
   });
 
@@ -216,12 +216,12 @@ describe("the consent form", () => {
           throw new Error("secret of the store");
         },
       }),
-      { status: 500, heading: "Something went wrong here", error_name: "Error" },
+      { status: 500, heading: "Something went wrong", error_name: "Error" },
     ],
     [
       "a failure of the store",
       () => Promise.reject(new Error("secret of the store")),
-      { status: 503, heading: "Not just now", error_name: "StoreError" },
+      { status: 503, heading: "Try again in a moment", error_name: "StoreError" },
     ],
   ])("%s is told without what failed", async (_what, answer, { status, heading, error_name }) => {
     const logs = recordLogs();

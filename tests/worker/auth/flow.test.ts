@@ -189,7 +189,7 @@ describe("scopes", () => {
     const page = await browser.open(await (await Client.register(app)).authorizationURL());
     const again = await browser.submit(page, { decision: "owner", token: TOKEN, scope: [] });
     expect(again.status).toBe(400);
-    expect(again.text).toContain("Nothing is ticked");
+    expect(again.text).toContain("Select at least one permission");
     expect(again.scopes).toEqual([]);
     const done = await browser.submit(again, { decision: "owner", token: TOKEN, scope: "sandbox:read" });
     expect(done.status).toBe(303);

@@ -364,12 +364,12 @@ describe("a link for an upload", () => {
         headers: { "content-type": "multipart/form-data; boundary=b" },
       });
       const said = await second.text();
-      return second.status === 409 && said.includes("being sent");
+      return second.status === 409 && said.includes("Another upload");
     });
     await writer.abort(new Error("cut"));
     await first;
     await until(async () => (await owner.http(path, { method: "PUT", body: "x" })).status === 201);
-    expect(await (await owner.http(path, { method: "PUT", body: "x" })).text()).toContain("used up");
+    expect(await (await owner.http(path, { method: "PUT", body: "x" })).text()).toContain("already used");
   });
 
   it("is not given for a directory", async () => {
@@ -386,7 +386,7 @@ describe("a link for an upload", () => {
     const answers = await Promise.all(bodies.map((body) => owner.http(path, { method: "PUT", body })));
     const words = await Promise.all(answers.map(async (answer) => `${answer.status} ${await answer.text()}`));
     expect(words.filter((word) => word.startsWith("201"))).toHaveLength(1);
-    expect(words.filter((word) => /^409 .*being sent|^410 .*used up/.test(word))).toHaveLength(7);
+    expect(words.filter((word) => /^409 .*Another upload|^410 .*already used/.test(word))).toHaveLength(7);
     expect(await sh(sandbox, "fold -w 1000 raced | sort -u | wc -l; stat -c %s raced")).toBe("1\n500000\n");
   });
 

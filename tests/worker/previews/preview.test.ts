@@ -111,7 +111,7 @@ describe("a preview", () => {
     const url = await expose({ sandbox, port: 8000 });
     expect((await visit(`${url}status?is=599`)).status).toBe(599);
     const odd = await visit(`${url}status?is=999`);
-    expect([odd.status, await odd.text()]).toEqual([502, expect.stringContaining("a status that HTTP")]);
+    expect([odd.status, await odd.text()]).toEqual([502, expect.stringContaining("not a valid HTTP status")]);
   });
 
   it("sets cookies for its own host alone, and nothing for its neighbours", async () => {
@@ -218,7 +218,7 @@ describe("a server that does not answer", () => {
     expect(await page.text()).toContain("Waiting for the program");
     const script = await visit(url, { method: "POST", body: "a" });
     expect(script.status).toBe(503);
-    expect(await script.text()).toContain("Nothing listens on this port of the sandbox yet.");
+    expect(await script.text()).toContain("No program listens on this port yet.");
     await startServer(sandbox, 8010);
     expect((await visit(url, PAGE)).status).toBe(200);
   });
@@ -232,26 +232,26 @@ describe("a server that does not answer", () => {
     const page = await visit(url, PAGE);
     expect(page.status).toBe(502);
     expect(page.headers.get("refresh")).toBe("1");
-    expect(await page.text()).toContain("What listened on this port of the sandbox has ended");
+    expect(await page.text()).toContain("The program on this port has ended");
   });
 });
 
 describe("a server that does not speak plain HTTP", () => {
   it.each([
-    { speaks: "TLS", port: 8020, listen: "require('https').createServer()" },
+    { speaks: "The program expects TLS", port: 8020, listen: "require('https').createServer()" },
     {
-      speaks: "another protocol",
+      speaks: "The program does not speak HTTP",
       port: 8021,
       listen: "require('net').createServer((client) => client.on('error', () => 0).end('+OK ready\\r\\n'))",
     },
-  ])("is said to speak $speaks", async ({ speaks, port, listen }) => {
+  ])("that is no plain HTTP server has a page: $speaks", async ({ speaks, port, listen }) => {
     await sh(
       sandbox,
       `node -e "${listen}.listen(${port}, () => console.log('listening'))" >${port}.log 2>&1 & until grep -q listening ${port}.log; do sleep 0.1; done`,
     );
     const page = await visit(await expose({ sandbox, port }), PAGE);
     expect([page.status, page.headers.get("refresh")]).toEqual([502, "1"]);
-    expect(await page.text()).toContain(`The program speaks ${speaks}`);
+    expect(await page.text()).toContain(speaks);
     await exposer.call("expose_port", { sandbox, port, expose: false });
   });
 });

@@ -1,5 +1,5 @@
 /**
- * Checks what the documents refer to: links to files and to headings in them, `npm run` commands, commands of the command line
+ * Checks what the documents refer to: links to files and to headings in them, pages that the code names, `npm run` commands, commands of the command line
  * with their options, and the messages that docs/guides/troubleshoot.md quotes, which have to stand so in the code; tests that
  * docs/internals/security.md names, versions of clients, and exit statuses; and that docs/README.md links every page. Names what
  * does not exist, and exits with 1 then.
@@ -59,7 +59,7 @@ const { scripts, dependencies, devDependencies } = JSON.parse(read("package.json
 const installed = { ...dependencies, ...devDependencies };
 for (const path of documents) {
   const prose = read(path).replace(/^```[\s\S]*?^```/gm, "");
-  for (const [, target] of prose.matchAll(/\]\(([^)\s]+)\)/g)) {
+  for (const [, target] of prose.matchAll(/(?:\]\(|src(?:set)?=")([^)"\s]+)[)"]/g)) {
     if (/^[a-z]+:/i.test(target)) continue;
     const [file, anchor] = target.split("#");
     const at = file ? normalize(join(dirname(path), file)) : path;
@@ -88,6 +88,11 @@ const code = tracked
 for (const [, quoted] of read("docs/guides/troubleshoot.md").matchAll(/^\| `([^`]+)`/gm))
   if (/ /.test(quoted) && !code.includes(quoted))
     problems.push(`docs/guides/troubleshoot.md: nothing says "${quoted}"`);
+
+// Comments and messages name pages by their paths from the root.
+for (const path of tracked.filter((each) => /\.(ts|tsx|mjs)$/.test(each) && existsSync(join(root, each))))
+  for (const [page] of read(path).matchAll(/\bdocs\/[\w/-]+\.md\b/g))
+    if (!existsSync(join(root, page))) problems.push(`${path}: there is no ${page}`);
 
 const suites = tracked
   .filter((path) => /^tests\/.*\.test\.ts$/.test(path) && existsSync(join(root, path)))

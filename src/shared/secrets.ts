@@ -119,43 +119,33 @@ export function placeholders(secrets: readonly Secret[]): Record<string, string>
   );
 }
 
-/** A text by which an answer could give a value away, in whatever spelling its characters are. */
+/** A text by which an answer could give a value away. */
 export interface Trace {
   text: string;
-  isBase64: boolean;
-  /** Whether the character of base64 before it has bits of the value. */
+  /** Whether the characters of base64 before and after it have bits of the value. */
   sharesFirst: boolean;
+  sharesLast: boolean;
 }
 
 /** The value as it is, and in base64 with whatever stands before and after it. */
-export function tracesOf(secret: Secret): Trace[] {
-  const { value } = secret;
-  const base64 = [0, 1, 2].flatMap((before) => within64(value, before));
-  if (secret.place.in === "basic") {
-    const text = written(secret).replace(/^Basic /, "");
-    base64.push({ text: text.replace(/=+$/, ""), isBase64: true, sharesFirst: false });
-  }
-  const url64 = base64.map((trace) => ({
-    ...trace,
-    text: trace.text.replaceAll("+", "-").replaceAll("/", "_"),
-  }));
-  return [{ text: value, isBase64: false, sharesFirst: false }, ...base64, ...url64];
+export function tracesOf({ place, value }: Secret): Trace[] {
+  const traces = [0, 1, 2].map((before) => within64(value, before));
+  if (place.in === "basic")
+    traces.push(
+      within64(
+        place.template.replace(VALUE, () => value),
+        0,
+      ),
+    );
+  return [{ text: value, sharesFirst: false, sharesLast: false }, ...traces];
 }
 
-const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/**
- * The characters of base64 that have bits of a text when so many bytes stand before it, modulo 3: those that depend on it
- * alone, and with each of the characters that may follow, where the last has bits of what comes after.
- */
-function within64(text: string, before: number): Trace[] {
+/** The characters of base64 that depend on a text alone when so many bytes stand before it, modulo 3. */
+function within64(text: string, before: number): Trace {
   const encoded = btoa("\0".repeat(before) + text).replace(/=+$/, "");
   const bits = (before + text.length) * 8;
   const whole = encoded.slice(Math.ceil((before * 8) / 6), Math.floor(bits / 6));
-  const shared = encoded[Math.floor(bits / 6)];
-  const from = shared === undefined ? 0 : BASE64.indexOf(shared);
-  const lasts = shared === undefined ? [] : BASE64.slice(from, from + 2 ** (6 - (bits % 6)));
-  return ["", ...lasts].map((last) => ({ text: whole + last, isBase64: true, sharesFirst: before > 0 }));
+  return { text: whole, sharesFirst: before > 0, sharesLast: bits % 6 > 0 };
 }
 
 /** Headers that say how a message goes on, not what it says. */

@@ -3,6 +3,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { Option } from "@commander-js/extra-typings";
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { z } from "zod";
+import { PROGRAM_LANGUAGES } from "../../src/shared/languages.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { serverCommand, textFrom, wholeNumber } from "../command.ts";
 import { CommandError } from "../exit.ts";
@@ -33,10 +34,7 @@ export const ask = serverCommand(
   .argument("[question]", "the question; - for standard input")
   .option("--file <path>", "read the question from a file")
   .addOption(
-    new Option("--language <name>", "of the program, else the model's choice").choices([
-      "python",
-      "typescript",
-    ]),
+    new Option("--language <name>", "of the program, else the model's choice").choices(PROGRAM_LANGUAGES),
   )
   .option("--sandbox <name>", "run it in this sandbox, which stays, else in a fresh one")
   .option("--model <name>", "the model that writes it, else the server's")

@@ -4,6 +4,7 @@ import { extname, join } from "node:path";
 import { Option } from "@commander-js/extra-typings";
 import { z } from "zod";
 import { makeDirectories } from "../directories.ts";
+import { LANGUAGES, type Language, TRAITS } from "../../src/shared/languages.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { serverCommand, sessionName, textFrom, wholeNumber } from "../command.ts";
@@ -13,17 +14,6 @@ import { type Answer, Server } from "../mcp.ts";
 import { writing } from "../output-files.ts";
 import { failure, json, line, note, printed, styled } from "../print.ts";
 import { userPath, serverAddress } from "../server.ts";
-
-const LANGUAGES = ["python", "javascript", "typescript"] as const;
-
-const LANGUAGE_OF: Record<string, (typeof LANGUAGES)[number]> = {
-  ".py": "python",
-  ".js": "javascript",
-  ".mjs": "javascript",
-  ".cjs": "javascript",
-  ".ts": "typescript",
-  ".mts": "typescript",
-};
 
 /** What a run of code has beside what every run has. */
 const codeFields = z.object({
@@ -46,7 +36,7 @@ export const code = serverCommand("code", "run code in a live kernel; variables 
   .option("--save <directory>", "write the images of the result there")
   .action(async (argument, options) => {
     const source = await textFrom("code", argument, options.file);
-    const language = options.language ?? LANGUAGE_OF[extname(options.file ?? "")] ?? "python";
+    const language = options.language ?? languageOf(options.file) ?? "python";
     const directory = imageDirectory(options.save);
     const server = await Server.connect(serverAddress(options));
     const { sandbox, context, timeout } = options;
@@ -121,4 +111,8 @@ function savedImages(content: Answer["content"], directory: string): { images: s
     images.push(path);
   }
   return { images };
+}
+
+function languageOf(file = ""): Language | undefined {
+  return LANGUAGES.find((language) => TRAITS[language].endings.includes(extname(file)));
 }

@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { stripTypeScriptTypes } from "node:module";
 import { setTimeout } from "node:timers/promises";
 import { RpcTarget } from "capnweb";
+import type { Language } from "../../src/shared/languages.ts";
 import { errnoOf, messageOf, sandboxError } from "./errors.ts";
 import {
   Kernel,
@@ -12,7 +13,18 @@ import {
   type KernelSettings,
 } from "./kernels/kernel.ts";
 
-type Language = "python" | "javascript" | "typescript";
+/** The image's interpreter knows languages by these names, too. */
+const ALIASES: Record<Language, readonly string[]> = {
+  python: ["python"],
+  javascript: ["javascript", "js", "node"],
+  typescript: ["typescript", "ts"],
+};
+
+const PROGRAMS: Record<Language, KernelProgram> = {
+  python: "python",
+  javascript: "javascript",
+  typescript: "javascript",
+};
 
 /** A context as the control API describes it. */
 export interface CodeContextInfo {
@@ -72,7 +84,7 @@ export class InterpreterAPI extends RpcTarget {
   /** `cwd` is noted, not used, as in the image. Errors: PYTHON_NOT_AVAILABLE, INTERNAL_ERROR. */
   async createCodeContext(options: { language?: string; cwd?: string } = {}): Promise<CodeContextInfo> {
     const language = languageOf(options.language ?? "python");
-    const program = programOf(language);
+    const program = PROGRAMS[language];
     if (program === "python" && !this.#pythonAvailable()) {
       const originalError = "Python interpreter not available: there is no python3 on this machine.";
       throw sandboxError("PYTHON_NOT_AVAILABLE", originalError, { originalError });
@@ -200,15 +212,10 @@ export class InterpreterAPI extends RpcTarget {
   }
 }
 
+/** As in the image, any other name is Python's. */
 function languageOf(name: string): Language {
-  const lower = name.toLowerCase();
-  if (["javascript", "js", "node"].includes(lower)) return "javascript";
-  if (["typescript", "ts"].includes(lower)) return "typescript";
-  return "python";
-}
-
-function programOf(language: Language): KernelProgram {
-  return language === "python" ? "python" : "javascript";
+  const languages = Object.keys(ALIASES) as Language[];
+  return languages.find((language) => ALIASES[language].includes(name.toLowerCase())) ?? "python";
 }
 
 /** Removes types, if possible without moving a character. Enums and the like need to be transformed. */

@@ -5,6 +5,7 @@ import {
   IMAGE_FORMS,
   type RichResult,
 } from "../container/kernels/protocol.ts";
+import { TRAITS } from "../shared/languages.ts";
 import { within } from "../shared/within.ts";
 import type { Files } from "../container/files.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/registry.ts";
@@ -13,7 +14,6 @@ import { type MakeSmaller, shownImage } from "../shared/images.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { localID } from "./id.ts";
-import { installHint } from "./missing-module.ts";
 import type { CodeDetail, CodeResult } from "./code-detail.ts";
 import {
   type Allowance,
@@ -184,7 +184,7 @@ function endOf(
   const state = STATE[outcome.state];
   const reasons: Record<CodeOutcome["end"], string | undefined> = {
     ok: undefined,
-    error: outcome.error && installHint(language, outcome.error),
+    error: outcome.error && TRAITS[language].installHint(outcome.error),
     timeout: isUnborn
       ? [`${kernel} did not start within ${timeoutMs / 1000} s: the code never ran.`, cut]
           .filter(Boolean)

@@ -1,5 +1,6 @@
 /** What clients show their model of the server: what it has, and what to know before the first call. */
 import { IDLE_STOP_MINUTES } from "../shared/idle-stop.ts";
+import { LANGUAGE_TITLES } from "../shared/languages.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 
 export interface Offered {
@@ -23,7 +24,7 @@ export function instructions({ has, sandbox, savesWorkspaces, mounted }: Offered
     has("execute_task") && "whole tasks",
   ];
   const ways = [
-    has("run_code") && "run_code keeps a live Python, JavaScript or TypeScript kernel",
+    has("run_code") && `run_code keeps a live ${LANGUAGE_TITLES} kernel`,
     has("run_command") && `run_command ${has("run_code") ? "" : "keeps "}a bash session`,
     files.length > 0 && `${listing(files)} ${files.length > 1 ? "move" : "moves"} files`,
     has("execute_task") && "execute_task hands a task to a coding agent",

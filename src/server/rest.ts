@@ -3,10 +3,11 @@
  * contract. They start and follow the same tasks as the tools, for the same principals and within the same limits.
  */
 import { z } from "zod";
+import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
 import type { Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
 import { type RunView, durationMs } from "../runs/run.ts";
-import { MAX_QUESTION, PROGRAM_LANGUAGES } from "../tasks/program.ts";
+import { MAX_QUESTION } from "../tasks/program.ts";
 import { defaultWait } from "../tools/default-wait.ts";
 import { contextOf, recorded, sandboxName, type ToolContext } from "../tools/define.ts";
 import { MAX_TASK, TASK_SECONDS } from "../tools/execute-task.ts";

@@ -5,11 +5,8 @@
 import { createParser } from "eventsource-parser";
 import { z } from "zod";
 import type { Tokens } from "../runs/task-detail.ts";
+import type { ProgramLanguage } from "../shared/languages.ts";
 import { clause } from "../shared/text.ts";
-
-export const PROGRAM_LANGUAGES = ["python", "typescript"] as const;
-
-export type ProgramLanguage = (typeof PROGRAM_LANGUAGES)[number];
 
 export interface Program {
   language: ProgramLanguage;

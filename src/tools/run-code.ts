@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { LANGUAGES, LANGUAGE_TITLES } from "../shared/languages.ts";
 import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
@@ -11,7 +12,7 @@ const MAX_CODE = 1_000_000;
 export const runCode = defineTool({
   name: "run_code",
   title: "Run code",
-  description: `Runs Python, JavaScript or TypeScript in a live kernel of a Linux sandbox (made on first use), in /workspace. Variables and imports stay for later calls with the same language and context, as in a notebook.
+  description: `Runs ${LANGUAGE_TITLES} in a live kernel of a Linux sandbox (made on first use), in /workspace. Variables and imports stay for later calls with the same language and context, as in a notebook.
 
 Returns the value of the last expression, stdout, stderr, tracebacks, plots and PIL images (as images), DataFrames as text. Top-level await works. Install packages with run_command.
 
@@ -21,7 +22,7 @@ At timeout_seconds Python is interrupted and usually keeps its variables; a Java
       .string()
       .min(1)
       .max(MAX_CODE, `is longer than ${MAX_CODE} characters: write_file it and run the file`),
-    language: z.enum(["python", "javascript", "typescript"]).default("python"),
+    language: z.enum(LANGUAGES).default("python"),
     sandbox: sandboxField(),
     context: z
       .string()

@@ -3,7 +3,7 @@ import { type Agent, AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agen
 import type { RunView } from "../runs/run.ts";
 import type { TaskSpec } from "../tasks/tasks.ts";
 import { componentsFor, wantedComponents } from "../tasks/components.ts";
-import { PROGRAM_LANGUAGES, type ProgramLanguage } from "../tasks/program.ts";
+import { PROGRAM_LANGUAGES, type ProgramLanguage } from "../shared/languages.ts";
 import type { QuestionSpec } from "../tasks/questions.ts";
 import { cloneDirectory } from "../tasks/script.ts";
 import { taskDetailOf } from "../tasks/collect.ts";

@@ -1,4 +1,5 @@
 /** Kernels as the actor uses them: made over the control API, with our prelude in them. */
+import type { Language } from "../../src/shared/languages.ts";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,7 +7,6 @@ import { fileURLToPath } from "node:url";
 import {
   type CodeStream,
   type KernelProcess,
-  type Language,
   type RunDocument,
   loadCell,
   parseDocument,

@@ -57,10 +57,11 @@ export class Kernel {
 
   /** Starts a kernel and waits until it is ready for code. Rejects when it cannot start within a minute. */
   static start(program: KernelProgram, settings: KernelSettings): Promise<Kernel> {
-    const [command, args] =
-      program === "python"
-        ? [settings.python, ["-u", "-c", PYTHON_BOOT]]
-        : [settings.node, [scripts.javascript]];
+    const commands: Record<KernelProgram, [string, string[]]> = {
+      python: [settings.python, ["-u", "-c", PYTHON_BOOT]],
+      javascript: [settings.node, [scripts.javascript]],
+    };
+    const [command, args] = commands[program];
     const child = spawn(command, args, {
       stdio: ["pipe", "pipe", "pipe"],
       cwd: settings.cwd,

@@ -4,6 +4,7 @@
  * The SDK's `runCode` ignores its timeout, delivers output only at the end, and never settles when its kernel dies. So
  * the deadline is kept here, and sandboxd follows the output, interrupts and ends the kernel and notices its death.
  */
+import { type Language, TRAITS } from "../../shared/languages.ts";
 import { KeyedQueue } from "../../shared/queue.ts";
 import { answerOf } from "../answer.ts";
 import { type RunCall, containerGone } from "../connection.ts";
@@ -23,10 +24,8 @@ import { pause, within } from "../../shared/within.ts";
 import {
   type CodeOutcome,
   type KernelProcess,
-  type Language,
   NEVER_STARTED,
   type Printed,
-  idleCell,
   isPrinted,
   loadCell,
   outcomeOf,
@@ -212,7 +211,7 @@ export class Kernels {
   async #free(sink: OutputSink, kernel: Kernel, gone: Promise<Stop>): Promise<TakenOver> {
     const code = new RunningCode(this.#link, sink, kernel);
     // Answered after the code that was there first.
-    const answer = this.#print(idleCell(kernel.language), kernel, sink);
+    const answer = this.#print(TRAITS[kernel.language].idle, kernel, sink);
     const ended = answer.catch(() => undefined);
     let first = await Promise.race([within(INTERRUPT_GRACE_MS, ended), code.died, gone]);
     if (typeof first === "object") {
@@ -354,13 +353,13 @@ export class Kernels {
     }
   }
 
-  /** Interrupts a Python kernel. Answers what the code then answered, or undefined. */
+  /** Interrupts a kernel that can be interrupted. Answers what the code then answered, or undefined. */
   async #interrupted(
     code: RunningCode,
     { language }: Kernel,
     answer: Promise<Printed>,
   ): Promise<Printed | undefined> {
-    if (language !== "python") return undefined;
+    if (!TRAITS[language].isInterruptible) return undefined;
     const ended = answer.catch(() => undefined);
     // Twice, because the first may arrive just before the code starts, or be caught by it.
     for (let time = 0; time < 2; time++) {

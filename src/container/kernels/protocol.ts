@@ -6,11 +6,8 @@ import { z } from "zod";
 import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
 import { isTexts } from "../answer.ts";
 import { isRecord } from "../../shared/is-record.ts";
+import { type Language, TRAITS } from "../../shared/languages.ts";
 import { parseBounded, SANDBOX_JSON } from "../../shared/bounded.ts";
-
-export const LANGUAGES = ["python", "javascript", "typescript"] as const;
-
-export type Language = (typeof LANGUAGES)[number];
 
 /** The directory of the prelude in a sandbox. */
 const PRELUDE = "/opt/sandbox-mcp/kernel";
@@ -141,27 +138,10 @@ function isTextOrNone(value: unknown): value is string | undefined {
 
 /** The cell that loads the prelude into a fresh kernel; it prints the kernel's process. `directory` is the prelude's. */
 export function loadCell(language: Language, directory = PRELUDE): string {
-  if (language !== "python") {
-    return `require(${JSON.stringify(`${directory}/node.cjs`)}).start(globalThis, ${JSON.stringify(language)})`;
-  }
-  const lines = [
-    "import sys",
-    `sys.path.insert(0, ${JSON.stringify(directory)})`,
-    "try:",
-    "    import sandbox_mcp_kernel",
-    "finally:",
-    "    sys.path.pop(0)",
-    "sandbox_mcp_kernel.start()",
-  ];
-  return `exec(${JSON.stringify(lines.join("\n"))}, {})`;
+  return TRAITS[language].load(directory);
 }
 
-/** A cell without any effect: it does not even set the last value. */
-export function idleCell(language: Language): string {
-  return language === "python" ? "pass" : "void 0";
-}
-
-/** The cell that runs code: a call that is valid JavaScript, or valid Python, whatever the code holds. */
+/** The cell that runs code: a call that is valid in the language, whatever the code holds. */
 export function runCell(
   language: Language,
   runID: string,
@@ -181,8 +161,7 @@ export function runCell(
       variables,
     }),
   );
-  // JSON is JavaScript. Python reads its strings alike except for surrogate pairs, so there it stays a string.
-  return `__sandbox_mcp__(${language === "python" ? JSON.stringify(argument) : argument})`;
+  return `__sandbox_mcp__(${TRAITS[language].argument(argument)})`;
 }
 
 /** JSON without a character beyond ASCII: the JavaScript executor takes U+2028 for the end of a request. */

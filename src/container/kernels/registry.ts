@@ -1,6 +1,6 @@
 /** The kernels of a sandbox by language and context, in SQLite, and in memory once they were looked up. */
 import { z } from "zod";
-import { LANGUAGES, type Language } from "./protocol.ts";
+import { LANGUAGES, type Language } from "../../shared/languages.ts";
 
 /** A kernel, as stored with the run that it was given. */
 export const kernelSchema = z.object({

@@ -1,0 +1,108 @@
+/** The languages of live kernels, and all that differs between them. A new one is a name and a row here; the compiler asks for the rest. */
+
+export const LANGUAGES = ["python", "javascript", "typescript"] as const;
+
+export type Language = (typeof LANGUAGES)[number];
+
+/** Those in which a model writes the program that answers a question. */
+export const PROGRAM_LANGUAGES = ["python", "typescript"] as const satisfies readonly Language[];
+
+export type ProgramLanguage = (typeof PROGRAM_LANGUAGES)[number];
+
+interface Traits {
+  /** As people write it. */
+  title: string;
+  /** How its files end. */
+  endings: readonly string[];
+  /** The cell that loads the prelude of a directory into a fresh kernel. */
+  load(directory: string): string;
+  /** A cell without any effect: it does not even set the last value. */
+  idle: string;
+  /** JSON in ASCII as the argument of a call. */
+  argument(json: string): string;
+  /** Whether code can be interrupted, so that its kernel stays. */
+  isInterruptible: boolean;
+  /** How to install the package that code failed to import, as a sentence; undefined for another error. */
+  installHint(error: { name: string; message: string }): string | undefined;
+}
+
+/** Packages of PyPI, by module, whose name is not the module's. */
+const PYPI: Record<string, string> = {
+  attr: "attrs",
+  bs4: "beautifulsoup4",
+  Bio: "biopython",
+  Crypto: "pycryptodome",
+  cv2: "opencv-python-headless",
+  dateutil: "python-dateutil",
+  docx: "python-docx",
+  dotenv: "python-dotenv",
+  fitz: "pymupdf",
+  git: "gitpython",
+  jwt: "pyjwt",
+  magic: "python-magic",
+  mpl_toolkits: "matplotlib",
+  OpenSSL: "pyopenssl",
+  PIL: "pillow",
+  pptx: "python-pptx",
+  psycopg2: "psycopg2-binary",
+  serial: "pyserial",
+  skimage: "scikit-image",
+  sklearn: "scikit-learn",
+  yaml: "pyyaml",
+};
+
+export const TRAITS: Readonly<Record<Language, Traits>> = {
+  python: {
+    title: "Python",
+    endings: [".py"],
+    load: (directory) => {
+      const lines = [
+        "import sys",
+        `sys.path.insert(0, ${JSON.stringify(directory)})`,
+        "try:",
+        "    import sandbox_mcp_kernel",
+        "finally:",
+        "    sys.path.pop(0)",
+        "sandbox_mcp_kernel.start()",
+      ];
+      return `exec(${JSON.stringify(lines.join("\n"))}, {})`;
+    },
+    idle: "pass",
+    // Python reads strings of JSON as JavaScript does except for surrogate pairs, so it stays a string.
+    argument: (json) => JSON.stringify(json),
+    isInterruptible: true,
+    installHint: ({ name, message }) => {
+      if (name !== "ModuleNotFoundError") return undefined;
+      // A missing submodule ('a.b') is no missing package, so names with a dot do not match.
+      const module = /^No module named '([A-Za-z_]\w{0,99})'/.exec(message)?.[1];
+      if (module === undefined) return undefined;
+      return `The package of ${module} is not installed: run_command with pip install ${PYPI[module] ?? module}.`;
+    },
+  },
+  javascript: { ...inNode("javascript"), title: "JavaScript", endings: [".js", ".mjs", ".cjs"] },
+  typescript: { ...inNode("typescript"), title: "TypeScript", endings: [".ts", ".mts"] },
+};
+
+/** All of them, in words. */
+export const LANGUAGE_TITLES = LANGUAGES.map((language) => TRAITS[language].title)
+  .join(", ")
+  .replace(/, (?=[^,]*$)/, " or ");
+
+function inNode(language: Language): Omit<Traits, "title" | "endings"> {
+  return {
+    load: (directory) =>
+      `require(${JSON.stringify(`${directory}/node.cjs`)}).start(globalThis, ${JSON.stringify(language)})`,
+    idle: "void 0",
+    // JSON is JavaScript.
+    argument: (json) => json,
+    isInterruptible: false,
+    installHint: ({ message }) => {
+      const found =
+        /^Cannot find (?:module|package) '((?:@[\w.-]{1,99}\/)?[a-z\d][\w.-]{0,99})(?:\/[^']*)?'/i.exec(
+          message,
+        )?.[1];
+      if (found === undefined) return undefined;
+      return `The package ${found} is not installed: run_command with npm install ${found}.`;
+    },
+  };
+}

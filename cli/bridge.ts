@@ -5,7 +5,7 @@
  * theirs. A server that was restarted is found again, and the session goes on, since the server keeps none.
  */
 import { setTimeout as pause } from "node:timers/promises";
-import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/sdk/types.js";
+import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/client";
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { CommandError, type ExitName } from "./exit.ts";
 import { refusal, unreachable } from "./mcp.ts";

@@ -1,9 +1,10 @@
 /** A bridge between a client that starts a process and a server, over this process's standard input and output. */
-import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";
-import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
+import { createInterface } from "node:readline";
+import { parseJSONRPCMessage } from "@modelcontextprotocol/client";
 import { Bridge } from "./bridge.ts";
 import type { ExitName } from "./exit.ts";
 import type { ServerAddress } from "./server.ts";
+import { messageOf } from "../src/shared/text.ts";
 
 /**
  * Speaks for a server until the input ends or a signal comes.
@@ -15,7 +16,6 @@ export async function speak(
   sandbox: string | undefined,
   log: (line: string) => void,
 ): Promise<ExitName | undefined> {
-  const transport = new StdioServerTransport();
   const bridge = new Bridge({
     async locate() {
       const { url, ...rest } = await locate();
@@ -24,22 +24,28 @@ export async function speak(
       own.searchParams.set("sandbox", sandbox);
       return { url: own.href, ...rest };
     },
-    send: (message) => transport.send(message),
+    send: (message) =>
+      new Promise((resolve, reject) => {
+        process.stdout.write(`${JSON.stringify(message)}\n`, (error) => (error ? reject(error) : resolve()));
+      }),
     log,
   });
   const ended = new Promise<void>((resolve) => {
-    Object.assign(transport, {
-      onmessage: (message: JSONRPCMessage) => bridge.take(message),
-      onerror: ({ message }: Error) => log(`This is no message: ${message.slice(0, 300)}`),
-      onclose: resolve,
+    const lines = createInterface({ input: process.stdin });
+    lines.on("line", (line) => {
+      if (line.trim() === "") return;
+      try {
+        bridge.take(parseJSONRPCMessage(JSON.parse(line)));
+      } catch (error) {
+        log(`This is no message: ${messageOf(error).slice(0, 300)}`);
+      }
     });
     // What came before the end of the input is still answered.
-    process.stdin.once("end", () => void bridge.settled().then(resolve));
+    lines.once("close", () => void bridge.settled().then(resolve));
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => resolve());
   });
-  await transport.start();
   await ended;
   bridge.close();
-  await transport.close();
+  process.stdin.destroy();
   return bridge.failure;
 }

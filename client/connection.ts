@@ -1,8 +1,13 @@
 /** Calls to one server: tools by MCP, files by plain HTTP. */
-import { Client } from "@modelcontextprotocol/sdk/client/index.js";
-import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
-import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
-import type { JsonSchemaValidator, jsonSchemaValidator } from "@modelcontextprotocol/sdk/validation/types.js";
+import {
+  type CallToolResult,
+  Client,
+  type JsonSchemaValidator,
+  type jsonSchemaValidator,
+  ProtocolError,
+  SdkHttpError,
+  StreamableHTTPClientTransport,
+} from "@modelcontextprotocol/client";
 import { AccessError, CallError, ConnectionError, InputError, SandboxError } from "./errors.ts";
 import type { ToolInputs, ToolName, ToolOutputs } from "./tool-types.ts";
 
@@ -67,13 +72,13 @@ export class Connection {
     try {
       const client = await this.open();
       const request = { name, arguments: { ...input } };
-      result = (await client.callTool(request, undefined, { timeout: CALL_TIMEOUT_MS })) as CallToolResult;
+      result = await client.callTool(request, { timeout: CALL_TIMEOUT_MS });
     } catch (error) {
       throw this.#explained(error);
     }
     const { content, structuredContent, isError, _meta } = result;
     if (isError) throw failureOf(name, content, _meta?.["sandbox-mcp/error"]);
-    return { data: { ...structuredContent } as ToolOutputs[Name], content };
+    return { data: { ...(structuredContent as object | undefined) } as ToolOutputs[Name], content };
   }
 
   /**
@@ -129,14 +134,11 @@ export class Connection {
   #explained(error: unknown): SandboxError {
     if (error instanceof SandboxError) return error;
     if (this.#isClosed) return new SandboxError("closed", "The connection was closed.", "Connect again.");
-    const code = error instanceof Error && "code" in error ? error.code : undefined;
-    if (typeof code !== "number") return new ConnectionError(this.url.href, error);
-    const words = (error as Error).message;
-    if (code >= 400 && code < 600)
-      return refusal(this.url.href, code, words.slice(Math.max(0, words.indexOf("{"))));
-    // Errors of JSON-RPC: the server has answered, unless the SDK says that a request took too long (-32001).
-    if (code === -32001 || code === -32000) return new ConnectionError(this.url.href, error);
-    return new CallError("invalid_argument", words);
+    if (error instanceof SdkHttpError)
+      return refusal(this.url.href, error.status, String(error.data.text ?? ""));
+    // An error of JSON-RPC: the server has answered.
+    if (error instanceof ProtocolError) return new CallError("invalid_argument", error.message);
+    return new ConnectionError(this.url.href, error);
   }
 }
 

@@ -1,5 +1,5 @@
 /** Runs: following one to its end, however long it takes, and what it leaves. */
-import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
+import type { CallToolResult } from "@modelcontextprotocol/client";
 import { type Camel, camel } from "./camel.ts";
 import { type Connection, type ToolAnswer, WAIT_SECONDS } from "./connection.ts";
 import { ConnectionError } from "./errors.ts";

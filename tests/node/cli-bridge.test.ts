@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
+import type { JSONRPCMessage } from "@modelcontextprotocol/client";
 import { expect, it } from "vitest";
 import { Bridge } from "../../cli/bridge.ts";
 import { VARIABLES_FILE } from "../../cli/server.ts";

@@ -5,6 +5,7 @@ import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 import { bundlePanel } from "./scripts/bundle-panel.ts";
+import { installForTests } from "./tests/setup/installed.ts";
 import { PRIVATE_SECRETS } from "./tests/setup/private-secrets.ts";
 
 /**
@@ -23,6 +24,8 @@ const platform = (inject: (key: "engineURL" | "engineSecret") => string) => ({
 const compiled = mkdtempSync(join(tmpdir(), "sandbox-mcp-compiled-"));
 process.env.NODE_COMPILE_CACHE = compiled;
 process.once("exit", () => rmSync(compiled, { recursive: true, force: true }));
+
+await installForTests();
 
 // The Worker imports it.
 await bundlePanel();

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { findNodeAtLocation, type Node, type ParseError, parse, parseTree } from "jsonc-parser";
 import { z } from "zod";
-import description from "../package.json" with { type: "json" };
+import worker from "../src/package.json" with { type: "json" };
 import { SECRET_VARIABLES, variables } from "../src/shared/variables.ts";
 import type { Check } from "./checks.ts";
 import { PROGRAM } from "./server.ts";
@@ -42,8 +42,8 @@ const wranglerSchema = z.looseObject({
 
 const CONFIG = "wrangler.jsonc";
 
-/** The version of the SDK that this program belongs to, for a directory whose package.json does not say. */
-const OWN_VERSION = description.devDependencies["@cloudflare/sandbox"];
+/** The version of the SDK that this program belongs to, for a directory that does not say which it has. */
+const OWN_VERSION = worker.dependencies["@cloudflare/sandbox"];
 
 /** The Durable Objects of the Worker. Each has a binding of its own name, by which the Worker finds it. */
 const CLASSES = ["Sandbox", "Account", "Attempts"];
@@ -258,12 +258,15 @@ const isDay = (text: string) => /^\d{4}-\d\d-\d\d$/.test(text);
 const today = () => new Date().toISOString().slice(0, 10);
 
 function packageVersion(directory: string): string | undefined {
-  const file = join(directory, "package.json");
-  if (!existsSync(file)) return undefined;
   const versions = z.record(z.string(), z.string()).default({});
-  const parsed = z.looseObject({ dependencies: versions, devDependencies: versions });
-  const { dependencies, devDependencies } = parsed.parse(JSON.parse(readFileSync(file, "utf8")));
-  return { ...devDependencies, ...dependencies }["@cloudflare/sandbox"]?.replace(/^[~^]/, "");
+  const schema = z.looseObject({ dependencies: versions, devDependencies: versions });
+  for (const file of ["src/package.json", "package.json"].map((name) => join(directory, name))) {
+    if (!existsSync(file)) continue;
+    const { dependencies, devDependencies } = schema.parse(JSON.parse(readFileSync(file, "utf8")));
+    const version = { ...devDependencies, ...dependencies }["@cloudflare/sandbox"];
+    if (version !== undefined) return version.replace(/^[~^]/, "");
+  }
+  return undefined;
 }
 
 function lineAt(text: string, offset: number): number {

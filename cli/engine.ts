@@ -24,6 +24,8 @@ export interface EngineSettings {
   python?: string | null;
   /** The directory of packages made for it. */
   pythonPackages?: string | undefined;
+  /** The directory of fetched coding agents. Without it none is fetched. */
+  agents?: string;
   /** The directory of the certificate authority for hosts that have a secret; undefined where none has. */
   authority?: string | undefined;
   verbose: boolean;

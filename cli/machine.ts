@@ -12,7 +12,7 @@ import { freePort } from "./lock.ts";
 import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
 import { readRunning } from "./running.ts";
 import { tmpdir } from "node:os";
-import { startLine } from "./places.ts";
+import { isPackaged, startLine } from "./places.ts";
 import { findPython } from "./python.ts";
 import { DEFAULT_PORT } from "./options.ts";
 
@@ -142,6 +142,13 @@ async function wrangler(): Promise<Check> {
     ...quietWrangler(join(tmpdir(), "sandbox-mcp-wrangler")),
     WRANGLER_LOG: "log",
   };
+  if (isPackaged)
+    return {
+      name,
+      verdict: "failed",
+      found: "not part of the npm package",
+      fix: "Deploy from a clone, where npm ci installs it",
+    };
   const said = await output(process.execPath, [wranglerProgram(), "whoami"], env);
   const { version } = createRequire(import.meta.url)("wrangler/package.json") as { version: string };
   if (said === undefined || /not (authenticated|logged in)/i.test(said))

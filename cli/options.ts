@@ -21,6 +21,8 @@ export interface StartOptions {
   cwd: string;
   /** The absolute path of the interpreter for sandboxes; undefined for the first in PATH. */
   python: string | undefined;
+  /** Whether to fetch the coding agents before the server starts. */
+  agents: boolean;
   /** Whether to show the panel in a browser. */
   open: boolean;
   /** Whether to print one JSON document in place of the lines for people. */
@@ -42,6 +44,7 @@ export const USAGE = `${startLine("[options]")}
   --python <path>                  the Python 3 that sandboxes get, with the packages it has (SANDBOX_MCP_PYTHON; default
                                    the first of your PATH, for which numpy, pandas, matplotlib and ipython are
                                    installed in the state directory, once)
+  --agents                         fetch Claude Code (360 MB) now, which the first task does otherwise
   --open                           show the panel in a browser, once the server is ready
   --json                           print where the server is as one line of JSON, once it is ready, or why it is not
   --verbose                        show the logs, and lines for every client (SANDBOX_MCP_VERBOSE=1)
@@ -82,6 +85,7 @@ export function readOptions(
     mounts: flags.mount ?? [],
     cwd,
     python: python && resolve(cwd, python.value),
+    agents: flags.agents ?? false,
     open: flags.open ?? false,
     json: flags.json ?? false,
     verbose: flags.verbose ?? /^(1|true|yes)$/i.test(env.SANDBOX_MCP_VERBOSE ?? ""),
@@ -100,6 +104,7 @@ const FLAGS = {
   "state-dir": { type: "string" },
   python: { type: "string" },
   mount: { type: "string", multiple: true },
+  agents: { type: "boolean" },
   open: { type: "boolean" },
   json: { type: "boolean" },
   verbose: { type: "boolean" },
@@ -150,7 +155,7 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
 }
 
 /** Flags without a value, but for those that npm answers itself. */
-const SWITCHES = ["open", "json"];
+const SWITCHES = ["agents", "open", "json"];
 
 /** Patterns by which values are assigned to flags. */
 const FITTING: Record<string, RegExp | undefined> = {

@@ -13,6 +13,7 @@ import { EXIT, type ExitName } from "./exit.ts";
 import { freePort, lockDirectory } from "./lock.ts";
 import { readComponents, readMounts } from "./mounts.ts";
 import { readOptions, USAGE } from "./options.ts";
+import { agentsDirectory, fetchAgents } from "./agents.ts";
 import { watchNPM } from "./parents.ts";
 import { defaultStateDir, isPackaged, root, variablesFile } from "./places.ts";
 import { requireBubblewrap, requireLinux, requirePlaces } from "./platform.ts";
@@ -99,6 +100,8 @@ async function start(): Promise<void> {
     );
     delete values.SECRETS;
   }
+  const agents = agentsDirectory(process.env, stateDir);
+  if (options.agents) await fetchAgents(agents, say);
   python = await setUpPython(options.python, stateDir, say);
   const secret = randomBytes(32).toString("base64url");
   engine = await startEngineProcess(
@@ -108,6 +111,7 @@ async function start(): Promise<void> {
       isolation: options.isolation,
       runDir: join(stateDir, "run"),
       directories: mounts.forEngine,
+      agents,
       python: python.python,
       pythonPackages: python.packages,
       authority: values.SECRETS?.trim() ? join(stateDir, "authority") : undefined,

@@ -1,5 +1,5 @@
 /**
- * The Worker in workerd, through the miniflare that wrangler brings.
+ * The Worker in workerd, through miniflare.
  *
  * `wrangler dev` is not used: it puts a proxy in a second workerd before the Worker, and serves every R2 bucket without a
  * token under /cdn-cgi/. Here clients connect to the Worker's own socket.
@@ -127,12 +127,11 @@ function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {
   );
 }
 
-/** The very miniflare and workerd that wrangler comes with. workerd is started through workerd.sh. */
+/** miniflare and its workerd, which is started through workerd.sh. */
 function load(): typeof MiniflareModule {
-  const fromWrangler = createRequire(createRequire(import.meta.url).resolve("wrangler"));
-  const fromMiniflare = createRequire(fromWrangler.resolve("miniflare"));
-  const workerd: { default: string } = fromMiniflare("workerd");
+  const require = createRequire(import.meta.url);
+  const workerd: { default: string } = createRequire(require.resolve("miniflare"))("workerd");
   process.env.SANDBOX_MCP_WORKERD = workerd.default;
   process.env.MINIFLARE_WORKERD_PATH = fileURLToPath(new URL("workerd.sh", import.meta.url));
-  return fromWrangler("miniflare");
+  return require("miniflare");
 }

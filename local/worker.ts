@@ -7,7 +7,7 @@ import production, {
 } from "../src/index.ts";
 import type { NetworkPlatform } from "../src/actors/network.ts";
 import { localNetwork, withLocalContainer } from "./platform/container.ts";
-import type { LocalEnv } from "./platform/client.ts";
+import { EngineClient, type LocalEnv } from "./platform/client.ts";
 import { markSandboxRequest, useEngine } from "./platform/internet.ts";
 import { isStop, runningActors, saveAll } from "./platform/stop.ts";
 
@@ -25,6 +25,10 @@ export class Sandbox extends ProductionSandbox {
 
   protected override get networkPlatform(): NetworkPlatform {
     return localNetwork(this.ctx);
+  }
+
+  protected override async prepareAgent(agent: string): Promise<void> {
+    await new EngineClient(localEnv(this.env)).call("PUT", `/agents/${agent}`);
   }
 }
 

@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { root } from "../cli/places.ts";
-import { launchChromium } from "../tests/setup/chromium.ts";
+import { launchChromium } from "../tests/clients/chromium.ts";
 import { CLAUDE_CODE, claudeEnvironment } from "../tests/setup/claude-code.ts";
 import { startMessagesAPI, textReply } from "../tests/setup/messages-api.ts";
 import { use } from "../tests/setup/scripted-agent.ts";

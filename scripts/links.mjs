@@ -55,8 +55,12 @@ function wrongIn(words) {
     .map((flag) => `there is no ${name} ${flag}`);
 }
 
-const { scripts, dependencies, devDependencies } = JSON.parse(read("package.json"));
-const installed = { ...dependencies, ...devDependencies };
+const { scripts, dependencies } = JSON.parse(read("package.json"));
+const clients = JSON.parse(read("tests/clients/package.json")).dependencies;
+const [claudeCode] = Object.values(
+  JSON.parse(read("local/agents/claude-code/package.json")).optionalDependencies,
+);
+const installed = { ...clients, ...dependencies, "@anthropic-ai/claude-code": claudeCode };
 for (const path of documents) {
   const prose = read(path).replace(/^```[\s\S]*?^```/gm, "");
   for (const [, target] of prose.matchAll(/(?:\]\(|src(?:set)?=")([^)"\s]+)[)"]/g)) {

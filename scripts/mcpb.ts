@@ -4,6 +4,7 @@ import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } f
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { installPackages } from "../local/engine/packages.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const output = join(root, "mcpb/dist");
@@ -11,6 +12,10 @@ const content = join(output, "bundle");
 
 const read = (path: string) => JSON.parse(readFileSync(join(root, path), "utf8"));
 
+await installPackages(
+  { title: "the bundler of Claude Desktop", manifest: join(root, "mcpb"), directory: join(root, "mcpb") },
+  (line) => void process.stderr.write(`${line}\n`),
+);
 rmSync(output, { recursive: true, force: true });
 mkdirSync(content, { recursive: true });
 await build({
@@ -45,5 +50,5 @@ for (const words of [
   ["validate", manifest],
   ["pack", content, file],
 ])
-  execFileSync("mcpb", words, { stdio: ["ignore", "ignore", "inherit"] });
+  execFileSync(join(root, "mcpb/node_modules/.bin/mcpb"), words, { stdio: ["ignore", "ignore", "inherit"] });
 console.log(file);

@@ -35,6 +35,12 @@ for (const folder of ASSETS)
 // In sandboxes the runtime's directory is alone, and its modules are modules of ECMAScript.
 writeFileSync(join(dist, "local/runtime/package.json"), '{ "type": "module" }\n');
 
+// By which npm installs agents.
+for (const file of ["package.json", "package-lock.json"]) {
+  const place = join("local/agents/claude-code", file);
+  cpSync(join(root, place), join(dist, place));
+}
+
 await bundleSandboxd(join(dist, builtBundle));
 
 const config = "wrangler.local.jsonc";

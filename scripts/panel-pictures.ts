@@ -2,7 +2,7 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { root } from "../cli/places.ts";
-import { launchChromium } from "../tests/setup/chromium.ts";
+import { launchChromium } from "../tests/clients/chromium.ts";
 import { idIn } from "../tests/setup/mcp-client.ts";
 import { bash, playScenarios, say, use } from "../tests/setup/scripted-agent.ts";
 import { startServer, TOKEN } from "../tests/setup/server.ts";

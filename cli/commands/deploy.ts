@@ -45,7 +45,7 @@ export const deploy = dataCommand(
       }
       const deployment = new Deployment({
         directory,
-        wrangler: wrangler === undefined ? cloneWrangler() : [userPath(wrangler)],
+        wrangler: wrangler === undefined ? wranglerOf(directory) : [userPath(wrangler)],
         previewHost,
         publicOrigin,
         env: process.env,
@@ -78,9 +78,16 @@ export const deploy = dataCommand(
     },
   );
 
-function cloneWrangler(): [string, string] {
-  const require = createRequire(import.meta.url);
-  return [process.execPath, join(dirname(require.resolve("wrangler/package.json")), "bin/wrangler.js")];
+/** @throws {CommandError} where it is not installed */
+function wranglerOf(directory: string): [string, string] {
+  try {
+    // That of this clone, for a directory that is only configuration. The npm package has none.
+    const from = isPackaged ? join(directory, "package.json") : import.meta.url;
+    const manifest = createRequire(from).resolve("wrangler/package.json");
+    return [process.execPath, join(dirname(manifest), "bin/wrangler.js")];
+  } catch {
+    throw new CommandError("unavailable", `wrangler is not installed in ${directory}: run npm ci there.`);
+  }
 }
 
 /** How long a new address may take until it answers, milliseconds. */

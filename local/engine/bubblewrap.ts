@@ -9,7 +9,7 @@ import { hostname } from "./rootfs-files.ts";
 import { existsSync, lstatSync, readdirSync, readlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Readable, Writable } from "node:stream";
-import { agentDirectory } from "./rootfs-files.ts";
+import { agentDirectory, fetchedAgentsDirectory } from "./rootfs-files.ts";
 import { channel, initCapability } from "./init.ts";
 import type { Sizes } from "./limits.ts";
 import { environmentLinks, pythonDirectories, sandboxPackagesDirectory } from "./python.ts";
@@ -126,6 +126,8 @@ export interface Mount {
 
 export interface View {
   toolchain: Toolchain;
+  /** The directory of the programs of fetched agents, to which one may be added at any time. */
+  fetchedAgents: string | undefined;
   /** The directory of the control server, seen as /opt/sandbox-runtime/runtime. */
   runtime: string;
   /** The repository's container/ directory, seen as /opt/sandbox-mcp. */
@@ -159,6 +161,7 @@ export function readOnlyMounts(view: View): Mount[] {
     mounts.push({ from: path, to: `${runtimeDirectory}/node_modules/${name}` });
   }
   for (const { name, path } of toolchain.agents) mounts.push({ from: path, to: `${agentDirectory}/${name}` });
+  if (view.fetchedAgents !== undefined) mounts.push({ from: view.fetchedAgents, to: fetchedAgentsDirectory });
   if (toolchain.npm !== undefined) mounts.push({ from: toolchain.npm, to: `${runtimeDirectory}/npm` });
   if (existsSync(view.container)) mounts.push({ from: view.container, to: "/opt/sandbox-mcp" });
   if (toolchain.python !== undefined) {

@@ -25,6 +25,7 @@ import { hostRegistries, registryAddresses } from "./registries.ts";
 import { MountNamespace } from "./mount-namespace.ts";
 import { SandboxRegistry } from "./registry.ts";
 import { moduleExtension, repository } from "./own-files.ts";
+import { prepareAgent, programsOf } from "./agents.ts";
 import { findToolchain, type Toolchain } from "./toolchain.ts";
 
 export interface EngineOptions {
@@ -40,6 +41,8 @@ export interface EngineOptions {
   /** The python3 of sandboxes instead of the one that is found, or null for none. */
   python?: string | null;
   /** A directory of Python packages for it, which may still be empty: see `packagesKey`. */
+  /** The directory of fetched coding agents. Without it none is fetched. */
+  agents?: string;
   pythonPackages?: string;
   /** Directories of the host for single sandboxes. */
   directories?: HostDirectory[];
@@ -130,6 +133,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const view: View = {
     sandboxd,
     toolchain,
+    fetchedAgents: options.agents && programsOf(options.agents),
     runtime: options.runtime ?? join(repository, "local/runtime"),
     container: join(repository, "container"),
     files: [...generated, ...(await pythonFiles(toolchain))],
@@ -183,7 +187,15 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   server.listen(options.port ?? 0, "127.0.0.1");
   await once(server, "listening");
   const port = addressOf(server.address()).port;
-  const router = new Router(table, { secret: options.secret, port, boot, log });
+  const router = new Router(table, {
+    secret: options.secret,
+    port,
+    boot,
+    log,
+    prepareAgent: async (agent) => {
+      if (options.agents !== undefined) await prepareAgent(agent, toolchain, options.agents, log);
+    },
+  });
   server.on("request", (request, response) => void router.request(request, response));
   server.on("upgrade", (request, socket, head) => void router.upgrade(request, socket, head));
   return {

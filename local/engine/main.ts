@@ -24,6 +24,7 @@ const settingsSchema = z.strictObject({
     .partial()
     .optional(),
   python: z.string().nullable().optional(),
+  agents: z.string().startsWith("/").optional(),
   pythonPackages: z.string().startsWith("/").optional(),
   directories: z
     .array(z.strictObject({ name: z.string(), from: z.string(), to: z.string(), writable: z.boolean() }))

@@ -15,6 +15,8 @@ export const hostname = "sandbox";
 
 /** The directory of the coding agent. What a user installs comes before it in PATH, as in the image. */
 export const agentDirectory = "/opt/sandbox-runtime/agents";
+/** That of agents which are fetched when a task needs them. */
+export const fetchedAgentsDirectory = "/opt/sandbox-runtime/fetched-agents";
 
 const path = [
   "/opt/sandbox-runtime/bin",
@@ -22,6 +24,7 @@ const path = [
   "/root/.npm-global/bin",
   `${sandboxEnvironmentDirectory}/bin`,
   agentDirectory,
+  fetchedAgentsDirectory,
   "/usr/local/sbin",
   "/usr/local/bin",
   "/usr/sbin",

@@ -40,6 +40,8 @@ export interface RouterOptions {
   port: number;
   boot: string;
   log: (line: string) => void;
+  /** Installs a coding agent that sandboxes do not have yet. @throws Error that says what to do */
+  prepareAgent: (agent: string) => Promise<void>;
 }
 
 /** Added by wrangler to what a Worker sends. */
@@ -97,6 +99,11 @@ export class Router {
       const sandbox = this.#table.ofActor(actor);
       if (sandbox === undefined) return answerError(response, 404, "gone", "no such sandbox");
       return await this.#internet(sandbox, request, response);
+    }
+    const agent = /^\/agents\/([\w-]+)$/.exec(request.url ?? "")?.[1];
+    if (agent !== undefined && request.method === "PUT") {
+      await this.#options.prepareAgent(agent);
+      return json(response, 200, {});
     }
     if (id === "") {
       if (request.url === "/boot") return json(response, 200, { boot: this.#options.boot });

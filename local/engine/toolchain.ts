@@ -1,5 +1,5 @@
 /** Finds on the host what a sandbox is given to work with: node, npm and python3. */
-import { access, realpath } from "node:fs/promises";
+import { access, open, realpath } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { repository } from "./own-files.ts";
@@ -13,7 +13,7 @@ export interface Toolchain {
   /** npm's package directory, when the host has npm. */
   npm: string | undefined;
   python: Python | undefined;
-  /** The programs of coding agents that npm has installed beside this package, by their names. */
+  /** The programs of coding agents that are beside this package or on the PATH, by their names. */
   agents: { name: string; path: string }[];
   /** The packages the runtime imports, as directories. */
   packages: { name: string; path: string }[];
@@ -49,13 +49,25 @@ async function findAgents(): Promise<Toolchain["agents"]> {
   const places = require.resolve.paths("claude") ?? [];
   const found: Toolchain["agents"] = [];
   for (const [name, programs] of Object.entries(AGENT_PROGRAMS)) {
-    for (const file of programs.flatMap((program) => places.map((place) => join(place, program)))) {
-      if (!(await exists(file))) continue;
+    const beside = programs.flatMap((program) => places.map((place) => join(place, program)));
+    for (const file of [...beside, ...(await onPath(name))]) {
+      if (!(await exists(file)) || !(await isBinary(file))) continue;
       found.push({ name, path: await realpath(file) });
       break;
     }
   }
   return found;
+}
+
+/** Whether it is a program by itself: a sandbox does not see the files around it, which a script may need. */
+async function isBinary(file: string): Promise<boolean> {
+  const handle = await open(file);
+  try {
+    const { buffer } = await handle.read(Buffer.alloc(4), 0, 4, 0);
+    return buffer.toString("latin1") === "\x7fELF";
+  } finally {
+    await handle.close();
+  }
 }
 
 /** The directory of an installed package, from what it exports: not every package exports its package.json. */

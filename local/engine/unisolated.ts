@@ -76,7 +76,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     SANDBOXD_ROOT: join(directory, "sandboxd"),
     SANDBOXD_TOKEN_FILE: join(directory, "token"),
   });
-  env.PATH = `${bin}:${process.env.PATH ?? "/usr/bin:/bin"}`;
+  env.PATH = [bin, process.env.PATH ?? "/usr/bin:/bin", view.fetchedAgents].filter(Boolean).join(":");
   const sandboxdSocket = join(sockets, "sandboxd.sock");
   const { node } = view.toolchain;
   const sandboxd = [node, view.sandboxd, "--socket", sandboxdSocket];

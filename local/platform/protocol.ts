@@ -14,6 +14,7 @@
  *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request, its body in frames
  *   *      /sandboxes/<id>/ports/<port>/...   forwarded to that port inside the sandbox, WebSocket upgrades too
  *   *      /actors/<actor>/internet           the request for `URL_HEADER`, sent under the rules of the actor's sandbox
+ *   PUT    /agents/<name>                     answers when sandboxes have this coding agent, if npm brings it
  *   GET    /boot                              which run of the engine this is
  *   GET    /actors                            {actors}: the Durable Objects whose sandboxes run
  *

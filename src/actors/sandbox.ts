@@ -273,6 +273,7 @@ export class Sandbox extends BaseSandbox<Env> {
       files: this.#files,
       commands: this.#commands,
       budgets: this.#budgets,
+      prepareAgent: (agent) => this.prepareAgent(agent),
       objects,
       boot: () => this.#restartNotice.count,
       maxTokens: config.tasks.maxTokens,
@@ -390,6 +391,9 @@ export class Sandbox extends BaseSandbox<Env> {
   protected get networkPlatform(): NetworkPlatform {
     return this.#outbound;
   }
+
+  /** Brings a coding agent that sandboxes lack. The image has all of them. @throws Error that says what to do */
+  protected async prepareAgent(_agent: string): Promise<void> {}
 
   /** Those that the sandbox's principal may use. */
   get #secrets(): Secret[] {

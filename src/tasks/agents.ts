@@ -44,7 +44,7 @@ export interface Agent {
 const CLAUDE_CODE: Agent = {
   name: "claude-code",
   title: "Claude Code",
-  install: "run npm ci with development dependencies",
+  install: "have npm start -- --agents install it",
   command({ model, maxTurns, conversation }) {
     return [
       "claude",

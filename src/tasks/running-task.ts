@@ -1,6 +1,7 @@
 /** One task under way: its preparation, its agent, and what is fetched from the sandbox after the agent has ended. */
 import { taskDirectory } from "../../container/sandboxd/shapes.ts";
 import { platformFailure } from "../shared/errors.ts";
+import { messageOf } from "../shared/text.ts";
 import { within } from "../shared/within.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { EventReader } from "./agent-report.ts";
@@ -18,6 +19,9 @@ import type { TaskState, TasksHost } from "./task-state.ts";
 /** How long fetching what an agent left may take, and how long after the task was cancelled, milliseconds. */
 const KEEP_MS = 900_000;
 const HURRIED_MS = 120_000;
+
+/** An agent that is there takes less than this to be found, milliseconds; more is said in the task's output. */
+const SILENT_MS = 2000;
 
 const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before the agent started." };
 
@@ -97,6 +101,8 @@ export class RunningTask {
     this.#run.began();
     if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
     const agent = AGENTS[spec.agent];
+    const missing = await this.#prepareAgent();
+    if (missing !== undefined) return { state: "failed", note: missing, detail: this.#unstarted() };
     const key = await this.#host.budgets.open(this.id, this.#host.maxTokens);
     if (goesOnFrom !== undefined) {
       this.say("Restoring the workspace and the conversation");
@@ -116,6 +122,20 @@ export class RunningTask {
       cut: spec.cut,
     });
     return this.#see(this.#command);
+  }
+
+  /** Waits until the sandbox has the agent, or the task is cancelled. @returns why it has none */
+  async #prepareAgent(): Promise<string | undefined> {
+    const { name, title } = AGENTS[this.#state.spec.agent];
+    const late = setTimeout(() => this.say(`Waiting for ${title} to be installed`), SILENT_MS);
+    try {
+      await Promise.race([this.#host.prepareAgent(name), this.#hurried.promise]);
+      return undefined;
+    } catch (error) {
+      return messageOf(error);
+    } finally {
+      clearTimeout(late);
+    }
   }
 
   async goOn(): Promise<End> {

@@ -16,6 +16,8 @@ export interface TasksHost {
   files: Files;
   commands: Commands;
   budgets: TaskBudgets;
+  /** Has the sandbox's platform bring an agent that its sandboxes lack. @throws Error that says what to do */
+  prepareAgent(agent: string): Promise<void>;
   objects: RunObjects;
   /** How often the container was started. */
   boot(): number;

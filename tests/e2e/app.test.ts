@@ -3,12 +3,17 @@
  * `SCREENSHOTS`, if that is set.
  */
 import { join } from "node:path";
-import type { Browser, BrowserContext, FrameLocator, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Opening, TestHost } from "../setup/app-host/host.ts";
 import { type AppHost, startAppHost } from "../setup/app-host/serve.ts";
-import { axe, violations } from "../setup/axe.ts";
-import { launchChromium } from "../setup/chromium.ts";
+import { axe, violations } from "../clients/axe.ts";
+import {
+  type Browser,
+  type BrowserContext,
+  type FrameLocator,
+  type Page,
+  launchChromium,
+} from "../clients/chromium.ts";
 import type { MessagesAPI } from "../setup/messages-api.ts";
 import { playScenarios, say } from "../setup/scripted-agent.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";

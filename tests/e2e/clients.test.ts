@@ -9,8 +9,7 @@ import {
   Client as NewClient,
   StreamableHTTPClientTransport as NewTransport,
 } from "@modelcontextprotocol/client";
-import { Client } from "@modelcontextprotocol/sdk/client/index.js";
-import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { Client, StreamableHTTPClientTransport } from "../clients/sdk1.ts";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { claudeCode } from "../setup/claude-code.ts";
 import { type MessagesAPI, type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
@@ -181,7 +180,7 @@ it("tells whether it is healthy without a token", async () => {
 });
 
 const inspect = async (connection: readonly string[], ...args: string[]) => {
-  const program = join(repository, "node_modules/.bin/mcp-inspector");
+  const program = join(repository, "tests/clients/node_modules/.bin/mcp-inspector");
   const env = { ...process.env, HOME: home };
   const { stdout } = await run(program, ["--cli", ...connection, ...args], { env, cwd: home });
   return JSON.parse(stdout) as { tools?: { name: string }[]; content?: Content[] };

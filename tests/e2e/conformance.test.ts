@@ -129,7 +129,10 @@ async function authorizingProxy(target: URL, token: string): Promise<HTTPServer>
 async function conformance(name: string, options: string[]): Promise<Map<string, Check[]>> {
   const { port } = proxy.address() as AddressInfo;
   const output = join(results, name);
-  const program = join(repository, "node_modules/@modelcontextprotocol/conformance/dist/index.js");
+  const program = join(
+    repository,
+    "tests/clients/node_modules/@modelcontextprotocol/conformance/dist/index.js",
+  );
   const target = ["--url", `http://127.0.0.1:${port}/mcp`, ...options];
   // Its exit status only counts failures; the files say which they are.
   await run(process.execPath, [program, "server", ...target, "-o", output]).catch(() => undefined);

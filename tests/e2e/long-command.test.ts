@@ -3,7 +3,7 @@
  * with. A client that gives up has no id, and its model runs the command again. All of them wait at the same time.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { AGENT_CLIENTS, type Script } from "../setup/agent-clients.ts";
+import { AGENT_CLIENTS, type Script } from "../clients/agent-clients.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";

@@ -12,8 +12,8 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { Client } from "@modelcontextprotocol/sdk/client/index.js";
-import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
+import { Client } from "../clients/sdk1.ts";
+import { StdioClientTransport } from "../clients/sdk1-stdio.ts";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { npm, repository, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";

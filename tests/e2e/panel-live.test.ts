@@ -2,9 +2,8 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { launchChromium } from "../setup/chromium.ts";
+import { type Browser, type Page, launchChromium } from "../clients/chromium.ts";
 import { PanelPage } from "../setup/panel-page.ts";
 import { tree } from "../setup/processes.ts";
 import { type Server, startServer } from "../setup/server.ts";

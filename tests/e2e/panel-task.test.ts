@@ -1,8 +1,7 @@
 /** The page of a task in a real Chromium, with the real agent and a scripted model. */
 import { readFileSync } from "node:fs";
-import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { launchChromium } from "../setup/chromium.ts";
+import { type Browser, type Page, launchChromium } from "../clients/chromium.ts";
 import type { MessagesAPI } from "../setup/messages-api.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { PanelPage } from "../setup/panel-page.ts";

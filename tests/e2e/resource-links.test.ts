@@ -1,6 +1,6 @@
 /** A result that links to a resource, by every kind of client. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { AGENT_CLIENTS } from "../setup/agent-clients.ts";
+import { AGENT_CLIENTS } from "../clients/agent-clients.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 

@@ -78,7 +78,7 @@ it.each([
 
 it("an image that is latest is found without a package.json, too, and one that a stage above names is not", () => {
   copy.replace("Dockerfile", /(FROM \S+)/, "$1 AS base\nFROM base");
-  rmSync(join(directory, "package.json"));
+  for (const file of ["package.json", "src/package.json"]) rmSync(join(directory, file));
   expect(failed()).toEqual([]);
   copy.replace("Dockerfile", /sandbox:\S+/, "sandbox:latest");
   expect(failed()).toEqual([

@@ -1,7 +1,13 @@
 /** The consent page in a real Chromium, against the Worker on loopback. Screenshots go to `SCREENSHOTS`, if that is set. */
-import { type Browser, type BrowserContext, devices, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { launchChromium, lowContrast } from "../setup/chromium.ts";
+import {
+  type Browser,
+  type BrowserContext,
+  devices,
+  type Page,
+  launchChromium,
+  lowContrast,
+} from "../clients/chromium.ts";
 import { CLIENT_ID, CLIENT_SECRET, type FakeGitHub, startGitHub } from "../setup/github.ts";
 import { type App, Client, type Tokens } from "../setup/oauth-client.ts";
 import { listen, type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";

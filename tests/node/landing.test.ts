@@ -1,7 +1,6 @@
 /** The endpoint opened in a real Chromium. Screenshots go to `SCREENSHOTS`, if that is set. */
-import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { launchChromium, lowContrast } from "../setup/chromium.ts";
+import { type Browser, launchChromium, lowContrast } from "../clients/chromium.ts";
 import { type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
 
 let server: OAuthServer;

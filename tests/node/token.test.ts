@@ -14,7 +14,7 @@ let file: string;
 
 beforeAll(() => {
   directory = join(mkdtempSync(join(tmpdir(), "sandbox-mcp-token-")), "it's $HOME");
-  for (const path of ["package.json", "cli", "local", "src"])
+  for (const path of ["package.json", "cli", "client", "local", "src"])
     cpSync(join(repository, path), join(directory, path), { recursive: true });
   for (const path of ["node_modules", "container", "scripts"])
     symlinkSync(join(repository, path), join(directory, path));

@@ -10,12 +10,22 @@ interface Manifest {
   version: string;
   engines?: { node: string };
   dependencies?: Record<string, string>;
-  devDependencies?: Record<string, string>;
+  optionalDependencies?: Record<string, string>;
 }
 
 const manifest = JSON.parse(read("package.json")) as Manifest;
-const installed = { ...manifest.dependencies, ...manifest.devDependencies };
+const worker = JSON.parse(read("src/package.json")) as Manifest;
+const claude = JSON.parse(read("local/agents/claude-code/package.json")) as Manifest;
+const installed = { ...worker.dependencies, ...manifest.dependencies };
 const dockerfile = read("Dockerfile");
+
+const CLAUDE_LOCK = "local/agents/claude-code/package-lock.json";
+
+interface Locked {
+  link?: boolean;
+  resolved?: string;
+  integrity?: string;
+}
 
 test("the package's engines are the Node that it starts with", () => {
   expect(manifest.engines?.node).toBe("^22.15.0 || >=24.0.0");
@@ -31,9 +41,23 @@ test("the image's tag is the version of the SDK", () => {
 
 test("the image and the local platform carry the same Claude Code", () => {
   const [, version] = /@anthropic-ai\/claude-code@(\S+)/.exec(dockerfile) ?? [];
-  expect(version).toBe(installed["@anthropic-ai/claude-code"]);
+  expect(new Set(Object.values(claude.optionalDependencies ?? {}))).toEqual(new Set([version]));
 });
 
-test("the lock file names no download address", () => {
-  expect(read("package-lock.json")).not.toMatch(/"resolved": "https?:/);
+const LOCKS = ["package-lock.json", "tests/clients/package-lock.json", "mcpb/package-lock.json", CLAUDE_LOCK];
+
+test.each(LOCKS)("%s names no download address, and what each package has to be", (file) => {
+  const { packages } = JSON.parse(read(file)) as { packages: Record<string, Locked> };
+  const fetched = Object.entries(packages).filter(
+    ([path, { link }]) => path.startsWith("node_modules/") && !link,
+  );
+  expect(fetched.length).toBeGreaterThan(0);
+  expect(fetched.filter(([, { resolved, integrity }]) => resolved || !integrity)).toEqual([]);
+});
+
+test.each(["miniflare", "workerd", "wrangler", "esbuild"])("there is one %s", (name) => {
+  const { packages } = JSON.parse(read("package-lock.json")) as { packages: Record<string, Locked> };
+  expect(Object.keys(packages).filter((path) => path.endsWith(`node_modules/${name}`))).toEqual([
+    `node_modules/${name}`,
+  ]);
 });

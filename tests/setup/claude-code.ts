@@ -6,10 +6,10 @@ import { repository } from "./server.ts";
 
 const run = promisify(execFile);
 
-export const CLAUDE_CODE = join(
-  repository,
-  `node_modules/@anthropic-ai/claude-code-linux-${process.arch}/claude`,
-);
+/** Where servers of a clone fetch agents to. */
+export const AGENTS = join(repository, ".sandbox-mcp/agents");
+
+export const CLAUDE_CODE = join(AGENTS, "bin/claude");
 
 /** Its environment. `modelURL` is the address of its model; at the default one, nothing answers. */
 export function claudeEnvironment(home: string, modelURL = "http://127.0.0.1:9"): NodeJS.ProcessEnv {

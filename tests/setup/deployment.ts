@@ -9,7 +9,7 @@ export class DeploymentCopy {
 
   constructor() {
     mkdirSync(join(this.directory, "src"));
-    for (const file of ["wrangler.jsonc", "Dockerfile", "package.json", "src/index.ts"])
+    for (const file of ["wrangler.jsonc", "Dockerfile", "package.json", "src/package.json", "src/index.ts"])
       cpSync(join(repository, file), join(this.directory, file));
   }
 

@@ -3,6 +3,7 @@
  * Tests get at it with `inject("engineURL")` and `inject("engineSecret")`.
  */
 import type { TestProject } from "vitest/node";
+import { AGENTS } from "./claude-code.ts";
 import { startTestEngine } from "./engine-client.ts";
 import { playPrivateAPI } from "./private-api.ts";
 
@@ -18,7 +19,13 @@ declare module "vitest" {
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const { url, allowAddresses, trusted, close } = await playPrivateAPI();
   const verbose = process.env.VERBOSE === "1";
-  const engine = await startTestEngine({ verbose, allowAddresses, trusted, hasAuthority: true });
+  const engine = await startTestEngine({
+    verbose,
+    allowAddresses,
+    trusted,
+    agents: AGENTS,
+    hasAuthority: true,
+  });
   project.provide("privateURL", url);
   project.provide("engineURL", engine.url);
   project.provide("engineSecret", engine.secret);

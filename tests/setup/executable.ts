@@ -8,3 +8,15 @@ export function isExecutable(file: string): boolean {
     return false;
   }
 }
+
+const PATHS = [
+  process.env.CHROMIUM_PATH,
+  "/usr/bin/chromium",
+  "/usr/bin/chromium-browser",
+  "/usr/bin/google-chrome",
+];
+
+/** The path of Chromium; undefined when it is not installed. */
+export function findChromium(): string | undefined {
+  return PATHS.find((path) => path !== undefined && isExecutable(path));
+}

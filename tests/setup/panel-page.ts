@@ -1,7 +1,7 @@
 /** The panel in a real Chromium. Screenshots go to `SCREENSHOTS`, if that is set. */
 import { join } from "node:path";
-import type { Browser, BrowserContext, Page } from "playwright-core";
-import { axe, violations } from "./axe.ts";
+import type { Browser, BrowserContext, Page } from "../clients/chromium.ts";
+import { axe, violations } from "../clients/axe.ts";
 import { TOKEN } from "./server.ts";
 
 export class PanelPage {

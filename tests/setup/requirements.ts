@@ -1,13 +1,13 @@
 /**
  * What the tests need of the machine beside Node. `npm test` checks it first, installs what is missing where that needs no
- * password, as `npm start` does, and otherwise prints the command to type.
+ * password, as `npm start` does, and otherwise prints the command to type. It installs their own packages, too.
  */
 import { execFileSync } from "node:child_process";
 import { delimiter, join } from "node:path";
 import { aptCommand, hasApt, install, mayInstall } from "../../cli/apt.ts";
 import { findPythons, PACKAGES } from "../../local/engine/python.ts";
-import { findChromium } from "./chromium.ts";
-import { isExecutable } from "./executable.ts";
+import { findChromium, isExecutable } from "./executable.ts";
+import { installForTests } from "./installed.ts";
 
 interface Need {
   /** What a person calls it. */
@@ -69,6 +69,7 @@ function absentModules(python: string): string[] {
 
 /** @throws Error with what is missing and the command that installs it */
 async function prepare(say: (line: string) => void): Promise<void> {
+  await installForTests();
   let needs = await missing();
   if (needs.length === 0) return;
   let trouble = "";

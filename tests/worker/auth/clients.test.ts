@@ -1,8 +1,10 @@
 /** The MCP SDK's own clients, old and new, find their way in from nothing but the server's URL. */
 import { Client, StreamableHTTPClientTransport, UnauthorizedError } from "@modelcontextprotocol/client";
-import { UnauthorizedError as UnauthorizedError1 } from "@modelcontextprotocol/sdk/client/auth.js";
-import { Client as Client1 } from "@modelcontextprotocol/sdk/client/index.js";
-import { StreamableHTTPClientTransport as Transport1 } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import {
+  Client as Client1,
+  StreamableHTTPClientTransport as Transport1,
+  UnauthorizedError as UnauthorizedError1,
+} from "../../clients/sdk1.ts";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { ORIGIN, post, recordLogs, TOKEN, call } from "../server/support.ts";
 import { type App, Browser, oauthApp, type Tokens } from "./support.ts";

@@ -1,18 +1,9 @@
 /** A real Chromium, for tests of cookies, policies, history and rendering. */
 import { type Browser, chromium } from "playwright-core";
-import { isExecutable } from "./executable.ts";
+import { findChromium } from "../setup/executable.ts";
 
-const PATHS = [
-  process.env.CHROMIUM_PATH,
-  "/usr/bin/chromium",
-  "/usr/bin/chromium-browser",
-  "/usr/bin/google-chrome",
-];
-
-/** Its path; undefined when it is not installed. */
-export function findChromium(): string | undefined {
-  return PATHS.find((path) => path !== undefined && isExecutable(path));
-}
+export { devices } from "playwright-core";
+export type { Browser, BrowserContext, BrowserContextOptions, FrameLocator, Page } from "playwright-core";
 
 /** @throws Error when there is none to start */
 export async function launchChromium(): Promise<Browser> {

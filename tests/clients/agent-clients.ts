@@ -16,8 +16,7 @@ import {
   Client as NewClient,
   StreamableHTTPClientTransport as NewTransport,
 } from "@modelcontextprotocol/client";
-import { Client } from "@modelcontextprotocol/sdk/client/index.js";
-import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { Client, StreamableHTTPClientTransport } from "./sdk1.ts";
 import {
   Agent,
   MCPServerStreamableHttp,
@@ -27,9 +26,9 @@ import {
   Usage,
 } from "@openai/agents-core";
 import { createAgent } from "langchain";
-import { claudeCode } from "./claude-code.ts";
-import { startMessagesAPI, textReply, toolResults } from "./messages-api.ts";
-import { repository } from "./server.ts";
+import { claudeCode } from "../setup/claude-code.ts";
+import { startMessagesAPI, textReply, toolResults } from "../setup/messages-api.ts";
+import { repository } from "../setup/server.ts";
 
 export interface Endpoint {
   url: string;
@@ -82,7 +81,7 @@ const run = promisify(execFile);
 
 async function inspector({ url, token }: Endpoint, script: Script): Promise<void> {
   const home = mkdtempSync(join(tmpdir(), "sandbox-mcp-inspector-"));
-  const program = join(repository, "node_modules/.bin/mcp-inspector");
+  const program = join(repository, "tests/clients/node_modules/.bin/mcp-inspector");
   const flags = ["--cli", url, "--transport", "http", "--header", `Authorization: Bearer ${token}`];
   await play(script, async ({ name, args }) => {
     const given = Object.entries(args).flatMap(([field, value]) => [

@@ -1,0 +1,75 @@
+/** The coding agents of local sandboxes that npm brings when a task first needs them. They are large: Claude Code has 360 MB. */
+import { existsSync, linkSync, mkdirSync, renameSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { repository } from "./own-files.ts";
+import { installPackages } from "./packages.ts";
+import type { Toolchain } from "./toolchain.ts";
+
+/** Each by its name in tasks: its program, and the packages that have it, of which npm installs those that fit this machine. */
+const FETCHED = {
+  "claude-code": {
+    title: "Claude Code",
+    program: "claude",
+    places: ["", "-musl"].map(
+      (variant) => `@anthropic-ai/claude-code-linux-${process.arch}${variant}/claude`,
+    ),
+  },
+} as const;
+
+/** The directory below that of fetched agents which sandboxes see. It is there before the first agent is. */
+export function programsOf(agents: string): string {
+  const programs = join(agents, "bin");
+  mkdirSync(programs, { recursive: true, mode: 0o755 });
+  return programs;
+}
+
+/**
+ * Fetches an agent unless this machine has it; one that npm does not bring is its user's to install.
+ * @param toolchain what this machine has
+ * @param agents the directory of fetched agents
+ * @returns the path of its program
+ * @throws Error with the reason, and what to do
+ */
+export async function prepareAgent(
+  agent: string,
+  toolchain: Pick<Toolchain, "agents">,
+  agents: string,
+  say: (line: string) => void,
+): Promise<string | undefined> {
+  if (!isFetched(agent)) return undefined;
+  const found = toolchain.agents.find(({ name }) => name === FETCHED[agent].program);
+  return found?.path ?? (await fetchAgent(agent, agents, say));
+}
+
+function isFetched(agent: string): agent is keyof typeof FETCHED {
+  return Object.hasOwn(FETCHED, agent);
+}
+
+/** Installs an agent in the version that its lock file pins, unless that is done. */
+async function fetchAgent(
+  agent: keyof typeof FETCHED,
+  agents: string,
+  say: (line: string) => void,
+): Promise<string> {
+  const { title, program, places } = FETCHED[agent];
+  const set = {
+    title,
+    manifest: join(repository, "local/agents", agent),
+    directory: join(agents, agent),
+  };
+  await installPackages(set, say);
+  const found = places
+    .map((place) => join(set.directory, "node_modules", place))
+    .find((file) => existsSync(file));
+  if (found === undefined)
+    throw new Error(
+      `${title} has no program for this machine (${process.platform}, ${process.arch}). Put \`${program}\` on your PATH.`,
+    );
+  const shown = join(programsOf(agents), program);
+  if (statSync(shown, { throwIfNoEntry: false })?.ino === statSync(found).ino) return shown;
+  // Another process may do the same, and sandboxes may be running the one before.
+  const part = `${shown}.${process.pid}`;
+  linkSync(found, part);
+  renameSync(part, shown);
+  return shown;
+}

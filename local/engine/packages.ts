@@ -1,0 +1,92 @@
+/**
+ * Packages that not everybody needs. Each set is a package.json with a lock file of its own; npm installs it when something first
+ * needs it, and again when its lock file has changed. The lock file pins the versions and has npm check their integrity.
+ */
+import { spawn } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+export interface PackageSet {
+  /** What a person calls it. */
+  title: string;
+  /** The directory of its package.json and package-lock.json. */
+  manifest: string;
+  /** The directory for its node_modules, which may be the same. */
+  directory: string;
+}
+
+/** How long an installation may take before it is given up, milliseconds: half a gigabyte over a slow line. */
+const LIMIT_MS = 15 * 60_000;
+
+/** npm asks twice for what does not come, and waits 30 seconds each time: without a network it fails within two minutes. */
+const NPM = [
+  "ci",
+  "--ignore-scripts",
+  "--no-audit",
+  "--no-fund",
+  "--loglevel=error",
+  "--fetch-timeout=30000",
+  "--fetch-retries=1",
+  "--fetch-retry-mintimeout=1000",
+];
+
+/** A copy of the lock file that was installed, which is written last. */
+const DONE = "node_modules/.sandbox-mcp-lock.json";
+
+/** Both programs are part of util-linux, as what sandboxes need. Other systems do without. */
+const IS_LINUX = existsSync("/usr/bin/setpriv");
+
+/** npm is killed with the process that waits for it. */
+const BOUND = "setpriv --pdeathsig KILL --";
+
+/** Installs what another process has not installed meanwhile. */
+const SCRIPT = `
+from=$1 to=$2; shift 2
+cmp -s "$from/package-lock.json" "$to/${DONE}" && exit
+[ "$from" -ef "$to" ] || cp "$from/package.json" "$from/package-lock.json" "$to/"
+cd "$to" && ${IS_LINUX ? BOUND : ""} npm "$@" && cp package-lock.json ${DONE}`;
+
+function isInstalled({ manifest, directory }: PackageSet): boolean {
+  const done = join(directory, DONE);
+  return existsSync(done) && readFileSync(done).equals(readFileSync(join(manifest, "package-lock.json")));
+}
+
+/**
+ * @param say Is told what is installed, and where, if anything is.
+ * @throws Error with npm's reason
+ */
+export async function installPackages(set: PackageSet, say: (line: string) => void): Promise<void> {
+  if (isInstalled(set)) return;
+  const { title, manifest, directory } = set;
+  mkdirSync(directory, { recursive: true });
+  say(`Installing ${title} with npm into ${directory}.`);
+  // One process installs at a time.
+  const first = IS_LINUX ? [...BOUND.split(" "), "flock", "--no-fork", join(directory, ".npm-lock")] : [];
+  const [program = "", ...args] = [...first, "sh", "-c", SCRIPT, "sh"];
+  const child = spawn(program, [...args, manifest, directory, ...NPM], {
+    stdio: ["ignore", "ignore", "pipe"],
+    timeout: LIMIT_MS,
+    killSignal: "SIGKILL",
+  });
+  let said = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-8000)));
+  const how = await new Promise<unknown>((resolve) => {
+    child.once("error", (error) => resolve(error.message));
+    child.once("close", (status, signal) => resolve(signal === null ? status : "it took too long"));
+  });
+  if (how === 0) return;
+  const reason = typeof how === "string" ? how : (reasonIn(said) ?? `npm ended with status ${String(how)}`);
+  throw new Error(
+    `${title} could not be installed: ${reason}. ` +
+      "Check the network and the registry that npm is configured to use (npm ping), then try again.",
+  );
+}
+
+/** The line of npm's errors that is a sentence. Those before it are codes. */
+function reasonIn(said: string): string | undefined {
+  const lines = said.split("\n").map((line) => line.replace(/^npm (error|ERR!) ?/, "").trim());
+  return lines
+    .find((line) => line.split(" ").length > 3)
+    ?.replace(/\.$/, "")
+    .slice(0, 300);
+}

@@ -1,0 +1,114 @@
+/** Sets of packages that npm installs when something first needs them, from a registry of the test's own. */
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from "vitest";
+import { installPackages } from "../../local/engine/packages.ts";
+
+const home = mkdtempSync(join(tmpdir(), "sandbox-mcp-own-packages-"));
+let registry: Server;
+let address: string;
+/** What was asked of the registry. */
+const asked: string[] = [];
+
+/** The one package of the registry, by its version. */
+function tarball(version: string): Buffer {
+  const place = join(home, version, "package");
+  mkdirSync(place, { recursive: true });
+  writeFileSync(join(place, "package.json"), JSON.stringify({ name: "small", version }));
+  const time = ["--mtime=@0", "--owner=0", "--group=0", "--sort=name"];
+  return execFileSync("tar", [...time, "-cz", "-C", join(home, version), "package"]);
+}
+
+const TARBALLS = Object.fromEntries(["1.0.0", "2.0.0"].map((version) => [version, tarball(version)]));
+const integrityOf = (version: string) =>
+  `sha512-${createHash("sha512")
+    .update(TARBALLS[version] ?? "")
+    .digest("base64")}`;
+
+beforeAll(async () => {
+  registry = createServer((request, response) => {
+    asked.push(request.url ?? "");
+    const [, version = ""] = /small-(.+)\.tgz$/.exec(request.url ?? "") ?? [];
+    if (version !== "") return void response.end(TARBALLS[version]);
+    const versions = Object.keys(TARBALLS).map((each) => {
+      const dist = { tarball: `${address}/small-${each}.tgz`, integrity: integrityOf(each) };
+      return [each, { name: "small", version: each, dist }];
+    });
+    response.end(JSON.stringify({ name: "small", versions: Object.fromEntries(versions) }));
+  });
+  await new Promise<void>((resolve) => void registry.listen(0, "127.0.0.1", resolve));
+  address = `http://127.0.0.1:${(registry.address() as AddressInfo).port}`;
+});
+
+afterAll(() => {
+  registry.close();
+  rmSync(home, { recursive: true, force: true });
+});
+
+let manifest: string;
+let directory: string;
+
+beforeEach(() => {
+  asked.length = 0;
+  manifest = mkdtempSync(join(home, "manifest-"));
+  directory = join(mkdtempSync(join(home, "installed-")), "here");
+  vi.stubEnv("npm_config_registry", address);
+  vi.stubEnv("npm_config_cache", mkdtempSync(join(home, "cache-")));
+});
+afterEach(() => void vi.unstubAllEnvs());
+
+/** Writes the manifest and its lock file. */
+function pin(version: string, integrity = integrityOf(version)): void {
+  const dependencies = { small: version };
+  const packages = { "": { dependencies }, "node_modules/small": { version, integrity } };
+  writeFileSync(join(manifest, "package.json"), JSON.stringify({ dependencies }));
+  writeFileSync(join(manifest, "package-lock.json"), JSON.stringify({ lockfileVersion: 3, packages }));
+}
+
+async function install(): Promise<string[]> {
+  const said: string[] = [];
+  await installPackages({ title: "Small", manifest, directory }, (line) => void said.push(line));
+  return said;
+}
+
+const installed = () =>
+  JSON.parse(readFileSync(join(directory, "node_modules/small/package.json"), "utf8")).version;
+
+it("are installed once for two that need them at the same time, which is said", async () => {
+  pin("1.0.0");
+  const [said] = await Promise.all([install(), install()]);
+  expect(said).toEqual([`Installing Small with npm into ${directory}.`]);
+  expect(installed()).toBe("1.0.0");
+  expect(asked.filter((url) => url.endsWith(".tgz"))).toEqual(["/small-1.0.0.tgz"]);
+  expect(await install()).toEqual([]);
+});
+
+it("are installed again when their lock file has changed", async () => {
+  pin("1.0.0");
+  await install();
+  pin("2.0.0");
+  expect(await install()).toHaveLength(1);
+  expect(installed()).toBe("2.0.0");
+});
+
+it("are refused where the registry has something else under that version", async () => {
+  pin("1.0.0", integrityOf("2.0.0"));
+  await expect(install()).rejects.toThrow(/^Small could not be installed: .*integrity/i);
+  expect(existsSync(join(directory, "node_modules/small"))).toBe(false);
+});
+
+it("without a registry that answers are said to be missing, and why, and come with the next try", async () => {
+  pin("1.0.0");
+  vi.stubEnv("npm_config_registry", "http://127.0.0.1:9");
+  await expect(install()).rejects.toThrow(
+    /^Small could not be installed: .*ECONNREFUSED.* Check the network .* then try again\.$/,
+  );
+  vi.stubEnv("npm_config_registry", address);
+  await install();
+  expect(installed()).toBe("1.0.0");
+});

@@ -1,0 +1,12 @@
+/** The packages that tests need beside those of `npm ci`: every suite installs them first, once. */
+import { prepareAgent } from "../../local/engine/agents.ts";
+import { installClients } from "../clients/install.ts";
+import { AGENTS } from "./claude-code.ts";
+
+/** @throws Error with the reason, and what to do */
+export async function installForTests(): Promise<void> {
+  const say = (line: string) => void process.stderr.write(`${line}\n`);
+  await installClients(say);
+  // The pinned one, whichever is on the PATH.
+  await prepareAgent("claude-code", { agents: [] }, AGENTS, say);
+}

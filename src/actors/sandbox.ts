@@ -96,6 +96,8 @@ export interface RunToRead {
   cursor?: number | undefined;
   /** Bytes of the page at most. */
   maxBytes?: number;
+  /** Of a question: characters of the program that are known. While the model writes more, that ends the wait. */
+  seenCode?: number;
   onProgress?: OnProgress | undefined;
   until?: WaitsFor;
 }
@@ -512,7 +514,7 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#handOver(owner, this.#tasks, spec.task, spec);
   }
 
-  /** As `executeTask`; `followRun` waits for its program too. */
+  /** As `executeTask`; `readRun` waits for its program, too. */
   askQuestion(owner: Owner, spec: QuestionSpec): Promise<Answer<RunView>> {
     return this.#handOver(owner, this.#questions, spec.question, spec);
   }
@@ -565,32 +567,13 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Waits for the end of a run or, with a cursor, for output after it; then answers the run and the log from there on. */
   readRun(
     owner: Owner,
-    { id, waitMs, cursor, maxBytes = 0, onProgress, until }: RunToRead,
+    { id, waitMs, cursor, maxBytes = 0, seenCode, onProgress, until }: RunToRead,
   ): Promise<Answer<RunReading>> {
     return this.#answer(owner, async () => {
-      const run = await this.#runs.result(id, waitMs, cursor, { until, onProgress });
+      const wasWriting =
+        seenCode !== undefined && (await this.#questions.moreCode(localID(id), seenCode, waitMs));
+      const run = await this.#runs.result(id, wasWriting ? 0 : waitMs, cursor, { until, onProgress });
       if (cursor === undefined) return { run };
-      return { run, page: await this.#runs.log(id, cursor, maxBytes) };
-    });
-  }
-
-  /**
-   * As `readRun` with a cursor. While the model writes, it waits for the program to grow instead.
-   * @param seenCode characters of the program that the caller has
-   */
-  followRun(
-    owner: Owner,
-    {
-      id,
-      waitMs,
-      cursor,
-      maxBytes,
-      seenCode,
-    }: Required<Omit<RunToRead, "onProgress" | "until">> & { seenCode: number },
-  ): Promise<Answer<RunReading>> {
-    return this.#answer(owner, async () => {
-      const wasWriting = await this.#questions.moreCode(localID(id), seenCode, waitMs);
-      const run = await this.#runs.result(id, wasWriting ? 0 : waitMs, cursor);
       return { run, page: await this.#runs.log(id, cursor, maxBytes) };
     });
   }

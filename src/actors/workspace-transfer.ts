@@ -75,7 +75,7 @@ export class WorkspaceTransfer {
     const reads = await streamed(
       state.manifestBytes,
       (...into) => readObjects(bucket, manifest, ...into),
-      (body) => snapshots.restore(state.id, body, signal, target),
+      async (body) => (await snapshots.ask("restore", { id: state.id, ...target, body }, signal)).reads,
     );
     const sizes = new Map(state.packs.map(({ id, bytes }) => [id, bytes]));
     let total = 0;
@@ -94,7 +94,7 @@ export class WorkspaceTransfer {
     await streamed(
       total,
       (...into) => readObjects(bucket, ranges, ...into),
-      (body) => snapshots.data(state.id, body, signal),
+      (body) => snapshots.ask("data", { id: state.id, body }, signal),
     );
   }
 
@@ -140,15 +140,15 @@ export class WorkspaceTransfer {
       const isFull = !archive && error instanceof ToolError && error.code === "too_large";
       throw isFull ? ToolError.from(await this.#host.account().workspacesFull()) : error;
     };
-    const packBytes = await snapshots.pack(id, signal, (body) =>
-      writeObjects(bucket, `${prefix}${packPrefix(id)}`, body, Math.min(room, most)).catch(full),
-    );
+    const packKey = `${prefix}${packPrefix(id)}`;
+    const packed = await snapshots.ask("pack", { id }, signal);
+    const packBytes = await writeObjects(bucket, packKey, packed.body, Math.min(room, most)).catch(full);
     const manifestMost = Math.min(MANIFEST_BYTES, most - packBytes);
-    const manifestBytes = await snapshots.manifest(id, signal, (body) =>
-      writeObjects(bucket, `${prefix}${manifestPrefix(id)}`, body, manifestMost),
-    );
-    const { files, bytes, unreadable, packs: needed, ...done } = await snapshots.done(id, signal);
-    const own = needed.find((pack) => pack.id === id);
+    const manifestKey = `${prefix}${manifestPrefix(id)}`;
+    const manifest = await snapshots.ask("manifest", { id }, signal);
+    const manifestBytes = await writeObjects(bucket, manifestKey, manifest.body, manifestMost);
+    const { files, bytes, unreadable, packs: needed, ...done } = await snapshots.ask("done", { id }, signal);
+    const own = needed.find((one) => one.id === id);
     if ((own?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
       throw new Error(`the save ${id} is not as long as it says`);
     // How long an older pack is, the sandbox does not know: it says what it still needs of it.

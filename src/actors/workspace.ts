@@ -216,7 +216,7 @@ export class Workspace {
     const { kv, sync, restartNotice, snapshots, isSaved } = this.#host;
     let state = await this.#state();
     if (state) {
-      const mark = await snapshots.mark(container);
+      const mark = await snapshots.ask("mark", {}, container);
       // An earlier actor was thrown away when this container had its workspace, and may have changed that since.
       const isWhole = mark.snapshot !== undefined && !mark.isRestoring;
       // Where nothing is saved, all sandboxes may have one workspace, which is somebody's own.
@@ -321,11 +321,12 @@ export class Workspace {
     const id = crypto.randomUUID();
     const repack = packsToRepack(origin.packs);
     const { snapshot: base } = origin;
-    let plan = await snapshots.plan(id, base, maxBytes, repack, signal);
+    const body = { id, base, max: maxBytes, repack, isArchive: false };
+    let plan = await snapshots.ask("plan", { body }, signal);
     if (plan.state === "conflict" && base !== undefined) {
       // sandboxd has lost what it knew: all of the workspace counts as new then.
-      await snapshots.commit(base, signal);
-      plan = await snapshots.plan(id, base, maxBytes, repack, signal);
+      await snapshots.ask("commit", { id: base }, signal);
+      plan = await snapshots.ask("plan", { body }, signal);
     }
     if (plan.state === "conflict") throw new Error(`the container of ${sandbox} does not come from ${base}`);
     this.#troubles.leaves(plan.left, plan.state === "unchanged");
@@ -372,8 +373,8 @@ export class Workspace {
     const origin = (part === "workspace" ? this.#origin : undefined) ?? NOTHING;
     const { snapshot: base } = origin;
     const id = crypto.randomUUID();
-    const what = { conversation, isSystem };
-    const plan = await snapshots.plan(id, base, maxBytes, [], signal, what);
+    const body = { id, base, max: maxBytes, repack: [], isArchive: true, conversation, isSystem };
+    const plan = await snapshots.ask("plan", { body }, signal);
     const { state, files, left } = plan;
     if (isWhole && (left.count > 0 || left.unreadable || left.crowded)) throw notWhole(left, maxBytes);
     if (conversation && files === 0) return left;
@@ -405,15 +406,15 @@ export class Workspace {
     await this.ready();
     const { snapshots } = this.#host;
     const { signal: container } = this.#container;
-    const { isEmpty = false } = await snapshots.mark(container);
-    const system = await snapshots.system(container);
+    const { isEmpty = false } = await snapshots.ask("mark", {}, container);
+    const { system } = await snapshots.ask("system", {}, container);
     const isNew = this.#origin !== undefined && this.#origin.snapshot === undefined;
     return { container, system, isEmpty: isEmpty && isNew };
   }
 
   /** Has the container note its system before a set-up, for `keepOutcome`. */
   async noteSystem({ container }: Installation): Promise<void> {
-    await this.#host.snapshots.noteSystem(container);
+    await this.#host.snapshots.ask("noteSystem", {}, container);
   }
 
   /**
@@ -488,7 +489,7 @@ export class Workspace {
     const { kv, snapshots, sync } = this.#host;
     this.#origin = { snapshot: id, packs };
     kv.put(CONTAINER, this.#origin);
-    await snapshots.commit(id, signal);
+    await snapshots.ask("commit", { id }, signal);
     kv.delete(COMMITTING);
     await sync();
   }

@@ -14,7 +14,7 @@ import { listCursor } from "../../container/sandboxd/shapes.ts";
 import { ToolError, answered } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
 import { refusal } from "./file-errors.ts";
-import { readAnswer, resultOf } from "./sandboxd-answer.ts";
+import { type Body, ask, partsOf } from "./sandboxd-answer.ts";
 
 /** How fast the body of a request goes at least: a large one has more time. */
 const BYTES_PER_MS = 100;
@@ -38,29 +38,18 @@ export class Files {
     { isConfined = false } = {},
   ): Promise<Result<Name>> {
     const row: FileRow = fileRequests[name];
-    const { body, ...given }: Record<string, unknown> = input;
+    const { call: given, body } = partsOf(row, input);
     const parameters = { id: crypto.randomUUID(), confined: isConfined, ...given, ...row.always };
     const { data: call } = row.input.safeParse(Object.fromEntries(queryOf(row, parameters)));
     if (!call) throw new ToolError("invalid_argument", `${row.doing} failed: its parameters are not valid.`);
     const path = "path" in call ? String(call.path) : "";
     const failed = `${[row.doing, path].filter(Boolean).join(" ")} failed`;
-    const [method = "", pathname = ""] = row.route.split(" ");
-    const content =
-      typeof row.up === "object" ? new TextEncoder().encode(JSON.stringify(body)) : (body as Body);
-    const result = await inTime(row, content, (signal) =>
-      this.#fetch(`${pathname}?${queryOf(row, call)}`, { method, body: content }, signal, (response) =>
-        readAnswer(
-          response,
-          () => resultOf(response, row, call),
-          (failure) => refusal(failed, path, failure),
-        ),
-      ),
+    const result = await inTime(row, body, (signal) =>
+      ask(this.#fetch, row, { call, body }, signal, (failure) => refusal(failed, path, failure)),
     );
     return result as Result<Name>;
   }
 }
-
-type Body = Uint8Array | ReadableStream | undefined;
 
 /** @throws {ToolError} `no_answer` when the work takes longer than its row allows */
 async function inTime<T>(

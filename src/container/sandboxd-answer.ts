@@ -1,17 +1,18 @@
-/** Reads answers of sandboxd. A user's program may answer in its place: nothing of them is believed or read without a bound. */
+/** Asks sandboxd, and reads what it answers. A user's program may answer in its place: nothing of them is believed or read without a bound. */
 import type * as z from "zod/mini";
-import { FAILED, type Row, headerOf } from "../../container/sandboxd/operations.ts";
+import { FAILED, type Row, headerOf, queryOf } from "../../container/sandboxd/operations.ts";
 import { type FileFailure, SMALL_ANSWER_BYTES, failureSchema } from "../../container/sandboxd/shapes.ts";
 import { ANSWER_JSON, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged } from "../shared/errors.ts";
 import { isEncoded, readBounded } from "../shared/pieces.ts";
+import type { Connection } from "./connection.ts";
 
 /**
  * What `read` makes of an answer.
  * @param refusal the error for a failure that sandboxd answers
  * @throws {ToolError} that, or `damaged` for anything else
  */
-export async function readAnswer<T>(
+async function readAnswer<T>(
   response: Response,
   read: (response: Response) => Promise<T>,
   refusal: (failure: FileFailure) => ToolError,
@@ -22,11 +23,37 @@ export async function readAnswer<T>(
   throw misanswered();
 }
 
+/** The body of a request. */
+export type Body = Uint8Array | ReadableStream | string | undefined;
+
+/** Parameters and the body of a request, of what a caller has given. */
+export function partsOf(row: Row, given: object): { call: Record<string, unknown>; body: Body } {
+  const { body, ...call }: { body?: unknown } = given;
+  return { call, body: typeof row.up === "object" ? JSON.stringify(body) : (body as Body) };
+}
+
+/**
+ * Makes the request of a row. How long it may take, and whether it is made again, is the caller's.
+ * @param refusal the error for a failure that sandboxd answers
+ */
+export function ask(
+  fetch: Connection["fetch"],
+  row: Row,
+  { call, body }: ReturnType<typeof partsOf>,
+  signal: AbortSignal,
+  refusal: (failure: FileFailure) => ToolError,
+): Promise<unknown> {
+  const [method = "", pathname = ""] = row.route.split(" ");
+  return fetch(`${pathname}?${queryOf(row, call)}`, { method, body }, signal, (response) =>
+    readAnswer(response, (answer) => resultOf(answer, row, call), refusal),
+  );
+}
+
 /**
  * What an answer holds, as its row says: JSON, or fields in headers and the bytes or the stream of the body.
  * @throws {ToolError} `damaged` for anything else
  */
-export async function resultOf(response: Response, row: Row, call: object): Promise<unknown> {
+async function resultOf(response: Response, row: Row, call: object): Promise<unknown> {
   const maxBytes = typeof row.maxBytes === "number" ? row.maxBytes : row.maxBytes(call as never);
   if (row.down === "none") {
     const result = await jsonOf(response, row.result, maxBytes);

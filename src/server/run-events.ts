@@ -56,7 +56,7 @@ async function* eventsOf(
   try {
     for (;;) {
       const { value } = await context.reading(ownRun(id), (actor, owner) =>
-        actor.followRun(owner, {
+        actor.readRun(owner, {
           id,
           waitMs: SILENCE_MS,
           cursor: seen.cursor,

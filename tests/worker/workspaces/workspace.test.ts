@@ -299,7 +299,7 @@ it("of more files than can be saved says so", async () => {
   const answer = Response.json({ problem: "too_large" }, { status: FAILED });
   const connection = { request: (...[, , , read]: Parameters<Connection["request"]>) => read(answer) };
   const snapshots = new Snapshots(connection as unknown as Connection);
-  await expect(snapshots.plan("a", undefined, 1, [], AbortSignal.timeout(1000))).rejects.toThrow(
+  await expect(snapshots.ask("commit", { id: "a" }, AbortSignal.timeout(1000))).rejects.toThrow(
     "it has more than 200000 files and directories",
   );
 });

@@ -6,7 +6,14 @@ import { RestartNotice } from "../../../src/actors/restart-notice.ts";
 import { SnapshotRegistry } from "../../../src/actors/snapshot-registry.ts";
 import { Workspace, type WorkspaceHost } from "../../../src/actors/workspace.ts";
 import type { Target } from "../../../src/container/snapshots.ts";
-import type { Done, Plan, Read } from "../../../container/sandboxd/snapshots/calls.ts";
+import type { Call, Content } from "../../../container/sandboxd/operations.ts";
+import type {
+  Done,
+  Plan,
+  PlanCall,
+  Read,
+  SnapshotRequests,
+} from "../../../container/sandboxd/snapshots/calls.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { ToolError, outcomeOf } from "../../../src/shared/errors.ts";
 import { type ObjectStore, objectStore } from "../../../src/storage/object-store.ts";
@@ -23,6 +30,13 @@ const SYSTEM = "0".repeat(64);
 
 const never = new Promise<never>(() => undefined);
 const encode = (text: string) => new TextEncoder().encode(text);
+
+/** What answers each request about saves. */
+type Sandboxd = {
+  [Name in keyof SnapshotRequests]: (
+    input: Call<SnapshotRequests[Name]> & Content<SnapshotRequests[Name]["up"]>,
+  ) => unknown;
+};
 
 /** A container with a sandboxd that saves and restores its files. */
 class FakeContainer {
@@ -47,25 +61,16 @@ class FakeContainer {
     this.#noted = new Map(this.system);
   }
 
-  plan(
-    id: string,
-    base: string | undefined,
-    repack: readonly string[],
-    archive?: { conversation?: unknown; isSystem?: boolean },
-  ): Plan {
+  plan({ id, base, repack, isArchive = false, conversation, isSystem = false }: PlanCall): Plan {
     const noted = this.#noted;
-    if (archive?.isSystem && !noted) throw new ToolError("file_system", "missing");
+    if (isSystem && !noted) throw new ToolError("file_system", "missing");
     const changes = [...this.system].filter(([path, content]) => noted?.get(path) !== content);
-    const other = archive?.conversation
-      ? this.conversation
-      : archive?.isSystem
-        ? new Map(changes)
-        : undefined;
+    const other = conversation ? this.conversation : isSystem ? new Map(changes) : undefined;
     const files = other ?? this.files;
     const bytes = [...files.values()].join("").length;
     const answer = { files: files.size, bytes, left: this.left };
     const isBase = files === this.files && base === this.snapshot;
-    if (!isBase && !archive) return { state: "conflict", ...answer };
+    if (!isBase && !isArchive) return { state: "conflict", ...answer };
     let pack = "";
     const entries = [...files].map(([path, content]) => {
       const known = isBase ? this.#index.get(path) : undefined;
@@ -274,7 +279,29 @@ export class World {
           step(`bucket ${String(name)}`, async () => Reflect.apply(method, target, args));
       },
     });
-    const streamOf = (text: string) => new Response(encode(text)).body as ReadableStream<Uint8Array>;
+    const streamOf = (text: string) => {
+      return { body: new Response(encode(text)).body as ReadableStream<Uint8Array>, length: text.length };
+    };
+    const textOf = (body: ReadableStream) => new Response(body).text();
+    const sandboxd: Sandboxd = {
+      mark: () => ({
+        snapshot: box().snapshot,
+        isRestoring: box().isRestoring,
+        isEmpty: box().files.size === 0,
+      }),
+      system: () => (box(), { system: SYSTEM }),
+      noteSystem: () => box().noteSystem(),
+      plan: ({ body }) => box().plan(body),
+      pack: ({ id }) => streamOf(box().pack(id)),
+      manifest: ({ id }) => streamOf(box().manifest(id)),
+      done: ({ id }) => box().done(id),
+      commit: ({ id }) => box().commit(id),
+      restore: async ({ body, task, system }) => {
+        const target = task === undefined ? system && { system } : { task };
+        return { reads: box().restore(await textOf(body), target) };
+      },
+      data: async ({ id, body }) => box().data(id, await textOf(body)),
+    };
     return {
       kv: this.#storage(),
       sync: () => step("sync", () => undefined),
@@ -286,26 +313,7 @@ export class World {
           this.notice.started();
         }),
       snapshots: {
-        mark: () =>
-          step("sandboxd mark", () => {
-            const { snapshot, isRestoring, files } = box();
-            return { snapshot, isRestoring, isEmpty: files.size === 0 };
-          }),
-        system: () => step("sandboxd system", () => (box(), SYSTEM)),
-        noteSystem: () => step("sandboxd noteSystem", () => box().noteSystem()),
-        plan: (id, base, _max, repack, _signal, archive) =>
-          step("sandboxd plan", () => box().plan(id, base, repack, archive)),
-        pack: (id, _signal, read) => step("sandboxd pack", () => read(streamOf(box().pack(id)))),
-        manifest: (id, _signal, read) => step("sandboxd manifest", () => read(streamOf(box().manifest(id)))),
-        done: (id) => step("sandboxd done", () => box().done(id)),
-        commit: (id) => step("sandboxd commit", () => box().commit(id)),
-        restore: (_id, body, _signal, to) =>
-          step("sandboxd restore", async () => box().restore(await new Response(body).text(), to)),
-        data: (id, body) =>
-          step("sandboxd data", async () => {
-            const text = await new Response(body).text();
-            box().data(id, text);
-          }),
+        ask: (name, input) => step(`sandboxd ${name}`, async () => sandboxd[name](input as never) as never),
       },
       bucket,
       prefix: () => this.prefix,

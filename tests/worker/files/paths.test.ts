@@ -108,7 +108,7 @@ it("refuses names that are too long, that hold NUL, and what is no UTF-8", async
   await put("plain");
   expect(await refusal(await put("n".repeat(256)))).toContain("too long");
   expect(await refusal(await put("d/".repeat(2100)))).toContain("too long");
-  expect(await refusal(await put("a%00b"))).toContain("no address of a file");
+  expect(await refusal(await put("a%00b"))).toContain("not the address of a file");
   expect(await refusal(await put("a%ffb"))).toContain("percent-encoded UTF-8");
   expect(await refusal(await put("plain/below"))).toContain("Not a directory");
 });

@@ -79,11 +79,11 @@ export function bridgeCommand(whyNoJSON: string, ...definition: Parameters<typeo
 }
 
 export const urlOption = () =>
-  new Option("--url <url>", "the server, else SANDBOX_MCP_URL, else the local one");
+  new Option("--url <url>", "the server; without it, SANDBOX_MCP_URL or the local one");
 export const tokenOption = () =>
   new Option(
     "--token <token>",
-    "its token, else SANDBOX_MCP_TOKEN (which other users of the machine do not see)",
+    "the token; without it, SANDBOX_MCP_TOKEN (which other users of the machine do not see)",
   );
 const stateOption = () =>
   new Option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR");

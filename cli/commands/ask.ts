@@ -24,29 +24,34 @@ const eventData = z.object({
 
 export const ask = serverCommand(
   "ask",
-  "have a model write a program that answers a question, and run it; Ctrl-C stops it",
+  "have a model write a program that answers a question, and run the program; Ctrl-C stops it",
   [
     "ask 'Which day of the week was 29 February 2000?'",
     "ask --sandbox data --save charts 'Plot the sales of each month in sales.csv'",
     "echo 'How many primes are below a million?' | sandbox-mcp ask --language typescript --json",
   ],
 )
-  .argument("[question]", "the question; - for standard input")
+  .argument("[question]", "the question; - reads standard input")
   .option("--file <path>", "read the question from a file")
   .addOption(
-    new Option("--language <name>", "of the program, else the model's choice").choices(PROGRAM_LANGUAGES),
+    new Option("--language <name>", "the language of the program; without it, the model chooses").choices(
+      PROGRAM_LANGUAGES,
+    ),
   )
-  .option("--sandbox <name>", "run it in this sandbox, which stays, else in a fresh one")
-  .option("--model <name>", "the model that writes it, else the server's")
+  .option(
+    "--sandbox <name>",
+    "run the program in this sandbox; without it, in a new one that is deleted afterwards",
+  )
+  .option("--model <name>", "the model that writes the program; without it, the server's default")
   .option(
     "--timeout <seconds>",
     "stop it after so long, writing and running",
     wholeNumber(1, MAX_RUN_SECONDS),
     300,
   )
-  .option("--wait <seconds>", "leave it at work after so long", wholeNumber(0))
-  .option("--detach", "print its id and leave it at work")
-  .option("--save <directory>", "write the images of the result there")
+  .option("--wait <seconds>", "stop waiting after this time; the run goes on", wholeNumber(0))
+  .option("--detach", "print the id of the run and do not wait")
+  .option("--save <directory>", "save the images of the result in this directory")
   .action(async (argument, options) => {
     const question = await textFrom("question", argument, options.file);
     const directory = imageDirectory(options.save);

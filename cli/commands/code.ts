@@ -22,18 +22,26 @@ const codeFields = z.object({
   error: z.object({ name: z.string(), message: z.string(), traceback: z.array(z.string()) }).optional(),
 });
 
-export const code = serverCommand("code", "run code in a live kernel; variables stay for the next call", [
-  "code 'import math; math.pi * 2'",
-  "code --file analysis.py --save charts",
-  "echo 'console.log(1 + 1)' | sandbox-mcp code --language javascript",
-])
-  .argument("[code]", "the program; - for standard input")
-  .option("--file <path>", "read the program from a file, whose ending tells the language")
-  .addOption(new Option("--language <name>", "python unless a file says otherwise").choices(LANGUAGES))
+export const code = serverCommand(
+  "code",
+  "run code in a live kernel that keeps its variables for the next call",
+  [
+    "code 'import math; math.pi * 2'",
+    "code --file analysis.py --save charts",
+    "echo 'console.log(1 + 1)' | sandbox-mcp code --language javascript",
+  ],
+)
+  .argument("[code]", "the code; - reads standard input")
+  .option("--file <path>", "read the code from a file; its extension gives the language")
+  .addOption(
+    new Option("--language <name>", "the language; python, or that of the file's extension").choices(
+      LANGUAGES,
+    ),
+  )
   .option("--sandbox <name>", "the sandbox", "default")
-  .option("--context <name>", "which kernel of that language", sessionName, "default")
-  .option("--timeout <seconds>", "stop it after so long", wholeNumber(1, MAX_RUN_SECONDS), 120)
-  .option("--save <directory>", "write the images of the result there")
+  .option("--context <name>", "the kernel of that language", sessionName, "default")
+  .option("--timeout <seconds>", "stop the run after this time", wholeNumber(1, MAX_RUN_SECONDS), 120)
+  .option("--save <directory>", "save the images of the result in this directory")
   .action(async (argument, options) => {
     const source = await textFrom("code", argument, options.file);
     const language = options.language ?? languageOf(options.file) ?? "python";

@@ -9,20 +9,20 @@ import { CommandError } from "../exit.ts";
 
 export const command = serverCommand(
   "command",
-  "run a shell command, and end with its exit status; its directory and variables stay for the next one",
+  "run a shell command and end with its exit status; the session keeps directory and variables",
   [
     "command 'pip install -q requests && python3 main.py'",
     "command --session build --timeout 600 'make -j4'",
     "command --file setup.sh --env STAGE=test",
   ],
 )
-  .argument("[command]", "the command, in one word for this shell; - for standard input")
+  .argument("[command]", "the command, quoted as one word; - reads standard input")
   .option("--file <path>", "read the command from a file")
   .option("--sandbox <name>", "the sandbox", "default")
   .option("--session <name>", "the shell session", sessionName, "main")
   .option("--cwd <path>", "directory for this command only")
-  .option("--env <name=value>", "variable for this command only; several may be given", variable, {})
-  .option("--timeout <seconds>", "stop it after so long", wholeNumber(1, MAX_RUN_SECONDS), 120)
+  .option("--env <name=value>", "variable for this command only; may be repeated", variable, {})
+  .option("--timeout <seconds>", "stop the run after this time", wholeNumber(1, MAX_RUN_SECONDS), 120)
   .action(async (argument, options) => {
     const text = await textFrom("command", argument, options.file);
     const server = await Server.connect(serverAddress(options));

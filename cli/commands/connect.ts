@@ -37,20 +37,20 @@ import {
 
 export const connect = serverCommand(
   "connect",
-  "write a client's configuration, keeping a copy of the file; an entry that is there is replaced only after a question",
+  "write a client's configuration; it keeps a copy of the file, and asks before it replaces an entry",
   ["connect claude-code", "connect vscode --project .", "connect claude-desktop --print"],
 )
   .addArgument(new Argument("<client>", "the client").choices(CLIENTS.map(({ name }) => name)))
-  .option("--project <directory>", "for the project in this directory only, where the client has such a file")
-  .option("--name <name>", "the name that the server has in the client", serverName, "sandbox")
-  .option("--sandbox <name>", "the sandbox of calls that name none")
+  .option("--project <directory>", "only for the project in this directory, if the client supports that")
+  .option("--name <name>", "the server's name in the client", serverName, "sandbox")
+  .option("--sandbox <name>", "the sandbox for calls that do not name one")
   .addOption(
-    new Option("--transport <kind>", "http, else a process that speaks for the server").choices([
+    new Option("--transport <kind>", "how the client connects: by http, or by starting a process").choices([
       "http",
       "stdio",
     ]),
   )
-  .option("--print", "print what would be written, and write nothing")
+  .option("--print", "print the configuration without writing it")
   .option("--yes", "replace an entry without asking")
   .action(async (chosen, { project, name, sandbox, transport, print, yes, ...options }) => {
     const client = CLIENTS.find((each) => each.name === chosen) as ClientKind;

@@ -21,13 +21,13 @@ export const deploy = dataCommand(
     "deploy --yes --public-origin https://sandbox.example.net --json",
   ],
 )
-  .argument("[directory]", "that of wrangler.jsonc, else the clone")
-  .option("--dry-run", "say every step and build the Worker, and change nothing")
-  .option("--preview-host <host>", "the host below which previews are, in a zone of the account")
-  .option("--public-origin <url>", "where the world reaches the server, which OAuth needs")
-  .option("--yes", "begin without asking")
-  .option("--no-verify", "leave out the trial of the deployed server")
-  .option("--wrangler <program>", "another wrangler than the clone's")
+  .argument("[directory]", "the directory with wrangler.jsonc; without it, the clone")
+  .option("--dry-run", "print every step and build the Worker, but change nothing")
+  .option("--preview-host <host>", "the parent host of previews, in a zone of the account")
+  .option("--public-origin <url>", "the public address of the server, needed for OAuth")
+  .option("--yes", "start without asking")
+  .option("--no-verify", "do not verify the deployed server")
+  .option("--wrangler <program>", "use this wrangler instead of the clone's")
   .action(
     async (given, { dryRun = false, previewHost, publicOrigin, yes, verify, wrangler, json: asJSON }) => {
       const directory = given === undefined && !isPackaged ? root : userPath(given);

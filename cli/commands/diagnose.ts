@@ -17,10 +17,10 @@ import { keptVariables } from "../variables.ts";
 
 export const diagnose = serverCommand(
   "diagnose",
-  "write one file for a report: versions, checks, configuration and the server's answers, without values of secrets",
+  "write a file for a bug report: versions, checks, configuration and the server's state, without secrets",
   ["diagnose", "diagnose --output report.json", "diagnose ../my-deployment"],
 )
-  .argument("[directory]", "the directory of wrangler.jsonc, else that of the clone")
+  .argument("[directory]", "the directory with wrangler.jsonc; without it, the clone")
   .option(
     "--output <path>",
     "the file to write, else one with the time in the state directory; - for standard output",

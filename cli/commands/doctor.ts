@@ -4,12 +4,11 @@ import { dataCommand, portOption } from "../command.ts";
 import { deployChecks, localChecks } from "../machine.ts";
 import { stateDirectory } from "../server.ts";
 
-export const doctor = dataCommand(
+export const doctor = dataCommand("doctor", "check whether this machine can run a server, and deploy one", [
   "doctor",
-  "check what this machine needs to run a server, and to deploy one",
-  ["doctor", "doctor --deploy --json"],
-)
-  .option("--deploy", "what a deployment needs, too: Docker, and wrangler's login (which asks Cloudflare)")
+  "doctor --deploy --json",
+])
+  .option("--deploy", "also check what a deployment needs: Docker, and wrangler's login (asks Cloudflare)")
   .addOption(portOption())
   .option("--state-dir <path>", "its state directory, else SANDBOX_MCP_STATE_DIR")
   .action(async ({ deploy, port, json: asJSON, ...options }) => {

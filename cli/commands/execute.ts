@@ -11,7 +11,7 @@ import { report } from "./result.ts";
 
 export const execute = serverCommand(
   "execute",
-  "hand a task to a coding agent and follow what it does; Ctrl-C leaves it at work",
+  "hand a task to a coding agent and follow it; Ctrl-C detaches, and the task goes on",
   [
     "execute 'Write a Python script that prints the first 100 primes, and test it'",
     "execute --repository https://github.com/owner/project --file task.md --timeout 1800",
@@ -19,23 +19,23 @@ export const execute = serverCommand(
     "execute --repository https://github.com/owner/project --command fix-issue '/fix-issue 124'",
   ],
 )
-  .argument("[task]", "the task; - for standard input")
+  .argument("[task]", "the task; - reads standard input")
   .option("--file <path>", "read the task from a file")
-  .option("--repository <url>", "a Git repository, cloned first")
-  .option("--branch <name>", "its branch")
-  .addOption(new Option("--agent <name>", "the coding agent that does it").choices(AGENT_NAMES))
+  .option("--repository <url>", "the URL of a Git repository to clone first")
+  .option("--branch <name>", "the branch to clone")
+  .addOption(new Option("--agent <name>", "the coding agent").choices(AGENT_NAMES))
   // Its name before.
   .addOption(new Option("--coding-agent <name>").choices(AGENT_NAMES).hideHelp())
-  .option("--subagent <name>", "have this subagent in place (may be repeated)", repeated)
-  .option("--command <name>", "have this slash command in place (may be repeated)", repeated)
-  .option("--model <name>", "the model that it uses")
-  .option("--sandbox <name>", "work in this sandbox, which stays, else in a fresh one")
-  .option("--checkpoint <id>", "start the fresh sandbox from a checkpoint")
-  .option("--continue-from <id>", "go on with the conversation and files of an ended task")
-  .option("--max-turns <number>", "stop it after so many turns", wholeNumber(1, 1000))
-  .option("--timeout <seconds>", "stop it after so long", wholeNumber(1, MAX_RUN_SECONDS), 300)
-  .option("--wait <seconds>", "leave it at work after so long", wholeNumber(0))
-  .option("--detach", "print its id and leave it at work")
+  .option("--subagent <name>", "make this subagent available; may be repeated", repeated)
+  .option("--command <name>", "make this slash command available; may be repeated", repeated)
+  .option("--model <name>", "the model of the agent")
+  .option("--sandbox <name>", "work in this sandbox; without it, in a new one that is deleted afterwards")
+  .option("--checkpoint <id>", "start the new sandbox from this checkpoint")
+  .option("--continue-from <id>", "continue the conversation and files of an ended task")
+  .option("--max-turns <number>", "stop after this many turns", wholeNumber(1, 1000))
+  .option("--timeout <seconds>", "stop the run after this time", wholeNumber(1, MAX_RUN_SECONDS), 300)
+  .option("--wait <seconds>", "stop waiting after this time; the run goes on", wholeNumber(0))
+  .option("--detach", "print the id of the run and do not wait")
   .action(async (argument, options) => {
     const task = await textFrom("task", argument, options.file);
     const server = await Server.connect(serverAddress(options));

@@ -28,13 +28,16 @@ export function fileAddress(sandbox: string, path: string): string {
 
 const writtenSchema = z.object({ path: z.string(), size: z.number(), sha256: z.string().optional() });
 
-const put = serverCommand("put", "send a file into a sandbox; - sends standard input", [
+const put = serverCommand("put", "upload a file to a sandbox; - reads standard input", [
   "files put data.csv",
   "files put report.pdf /tmp/report.pdf --sandbox build",
   "tar c src | sandbox-mcp files put - src.tar",
 ])
-  .argument("<local>", "the file here")
-  .argument("[remote]", "its path there: absolute or relative to /workspace; else its own name")
+  .argument("<local>", "the local file")
+  .argument(
+    "[remote]",
+    "the path in the sandbox, absolute or relative to /workspace; without it, the file's name",
+  )
   .option("--sandbox <name>", "the sandbox", "default")
   .action(async (local, remote, { sandbox, ...options }) => {
     if (local === "-" && remote === undefined)
@@ -50,15 +53,15 @@ const put = serverCommand("put", "send a file into a sandbox; - sends standard i
     else line(`${written.path}: ${bytes(written.size)}`);
   });
 
-const get = serverCommand(
-  "get",
-  "fetch a file from a sandbox; a directory as .tar.gz; - writes to standard output",
-  ["files get report.pdf", "files get src - | tar tz", "files get /tmp/core.1 core --sandbox build"],
-)
-  .argument("<remote>", "its path there: absolute or relative to /workspace")
-  .argument("[local]", "the file here, else its own name in this directory")
+const get = serverCommand("get", "download a file, or a directory as .tar.gz; - writes to standard output", [
+  "files get report.pdf",
+  "files get src - | tar tz",
+  "files get /tmp/core.1 core --sandbox build",
+])
+  .argument("<remote>", "the path in the sandbox, absolute or relative to /workspace")
+  .argument("[local]", "the local file; without it, the same name in this directory")
   .option("--sandbox <name>", "the sandbox", "default")
-  .option("--force", "replace a file that is here")
+  .option("--force", "replace an existing local file")
   .action(async (remote, local, { sandbox, force, ...options }) => {
     const address = serverAddress(options);
     if (options.json && local === "-")
@@ -112,9 +115,9 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
   "files ls",
   "files ls src --recursive --json",
 ])
-  .argument("[remote]", "its path: absolute or relative to /workspace", "/workspace")
+  .argument("[remote]", "the path in the sandbox, absolute or relative to /workspace", "/workspace")
   .option("--sandbox <name>", "the sandbox", "default")
-  .option("--recursive", "all that is below, too")
+  .option("--recursive", "include all directories below")
   .action(async (remote, { sandbox, recursive, ...options }) => {
     const query = new URLSearchParams(recursive ? { recursive: "true" } : {});
     const address = serverAddress(options);
@@ -146,7 +149,7 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
   });
 
 export const files = new Command("files")
-  .description("move files into a sandbox and out of it")
+  .description("upload, download and list files")
   .addCommand(put)
   .addCommand(get)
   .addCommand(ls);

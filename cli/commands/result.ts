@@ -8,11 +8,11 @@ import { isTask, printTask } from "../task-report.ts";
 
 export const result = serverCommand(
   "result",
-  "show a run's output and how it ended, following it while it goes on; Ctrl-C leaves it to itself",
+  "show the output and result of a run, and follow it while it runs; Ctrl-C stops following",
   ["result default.01m7w0hhyrgqc3dhwv4sybnbvc", "result --wait 0 --json default.01m7w0hhyrgqc3dhwv4sybnbvc"],
 )
   .argument("<id>", "the id of the run")
-  .option("--wait <seconds>", "leave it after so long", wholeNumber(0))
+  .option("--wait <seconds>", "stop following after this time", wholeNumber(0))
   .action(async (id, options) => {
     const server = await Server.connect(serverAddress(options));
     const first = await server.call("get_result", { id, wait_seconds: 0 });
@@ -27,7 +27,7 @@ export const result = serverCommand(
     await server.close();
   });
 
-export const cancel = serverCommand("cancel", "stop a run with every process that it started", [
+export const cancel = serverCommand("cancel", "stop a run and every process that it started", [
   "cancel default.01m7w0hhyrgqc3dhwv4sybnbvc",
 ])
   .argument("<id>", "the id of the run")

@@ -10,21 +10,21 @@ import { PROGRAM, serverAddress } from "../server.ts";
 
 const listSchema = runsSchema.extend({ next_cursor: z.string().optional(), notice: z.string().optional() });
 
-export const runs = serverCommand("runs", "list the runs of a sandbox, the newest first", [
+export const runs = serverCommand("runs", "list the runs of a sandbox, newest first", [
   "runs",
   "runs --kind task --json",
   "runs --sandbox build --limit 100",
 ])
   .option("--sandbox <name>", "the sandbox", "default")
   .addOption(
-    new Option("--kind <kind>", "only these; tasks are those of all sandboxes").choices([
+    new Option("--kind <kind>", "only runs of this kind; task lists those of all sandboxes").choices([
       "code",
       "command",
       "task",
     ]),
   )
-  .option("--limit <number>", "at most so many", wholeNumber(1), 20)
-  .option("--cursor <id>", "older ones than this, as the answer before said", runID)
+  .option("--limit <number>", "how many to list", wholeNumber(1), 20)
+  .option("--cursor <id>", "list runs older than this one; the previous page names it", runID)
   .action(async ({ sandbox, kind, limit, cursor, ...options }) => {
     const server = await Server.connect(serverAddress(options));
     const { data } = await server.call("list_runs", { sandbox, kind, limit, cursor });

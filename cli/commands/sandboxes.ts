@@ -18,7 +18,7 @@ const listSchema = z.looseObject({
   max_sandboxes: z.number(),
 });
 
-export const sandboxes = serverCommand("sandboxes", "list the sandboxes, the most recently used first", [
+export const sandboxes = serverCommand("sandboxes", "list the sandboxes, most recently used first", [
   "sandboxes",
   "sandboxes --json",
 ]).action(async (options) => {

@@ -19,14 +19,14 @@ const SHOWN_AGAIN = 4096;
 export const shell = bridgeCommand(
   `A terminal has no JSON. For data: ${PROGRAM} command --json '...'`,
   "shell",
-  "open a terminal in a sandbox; Ctrl-C goes inside, Ctrl-] leaves it at work, to be returned to",
+  "open a terminal in a sandbox; Ctrl-C goes to the program, Ctrl-] detaches from it",
   ["shell", "shell --sandbox build 'python3 -q'", "shell --attach build.01m7w0hhyrgqc3dhwv4sybnbvc"],
 )
-  .argument("[command]", "a command in place of bash")
+  .argument("[command]", "the command to run instead of bash")
   .option("--sandbox <name>", "the sandbox", "default")
-  .option("--cwd <path>", "its directory")
-  .option("--timeout <seconds>", "end it after so long", wholeNumber(1, MAX_RUN_SECONDS), 3600)
-  .option("--attach <id>", "return to one that was left")
+  .option("--cwd <path>", "the directory to start in")
+  .option("--timeout <seconds>", "stop the terminal after this time", wholeNumber(1, MAX_RUN_SECONDS), 3600)
+  .option("--attach <id>", "attach to a terminal that was detached")
   .action(async (command, { sandbox, cwd, timeout, attach, ...options }) => {
     if (!process.stdin.isTTY || !process.stdout.isTTY)
       throw new CommandError(

@@ -9,10 +9,10 @@ import { speak } from "../stdio.ts";
 export const stdio = bridgeCommand(
   "Standard output carries the protocol, which is JSON already: leave --json out.",
   "stdio",
-  "speak MCP on standard input and output, for clients that start a process; without a URL a local server is found or started",
+  "serve MCP on standard input and output, for clients that start a process; without a URL it finds or starts a local server",
   ["stdio", "stdio --sandbox project", "stdio --url https://sandbox.example/mcp --token TOKEN"],
 )
-  .option("--sandbox <name>", "the sandbox of calls that name none")
+  .option("--sandbox <name>", "the sandbox for calls that do not name one")
   .action(async ({ sandbox, ...options }) => {
     // Standard output is the protocol's.
     const log = (line: string) => void process.stderr.write(`${line}\n`);

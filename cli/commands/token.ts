@@ -10,27 +10,27 @@ import { PROGRAM, VARIABLES_FILE } from "../server.ts";
 import { keptVariables, readVariables, writeVariables } from "../variables.ts";
 import { startLine } from "../places.ts";
 
-const show = dataCommand("show", "print the token that `npm start` takes in this environment", [
-  "token show",
-]).action(({ json: asJSON }) => {
-  const { token, tokenSource } = readVariables(process.env, VARIABLES_FILE);
-  const { error } = ownerToken.safeParse(token);
-  if (error)
-    throw new CommandError(
-      "failed",
-      `SERVER_AUTH_TOKEN ${error.issues.map(({ message }) => message).join("; ")}.`,
-    );
-  if (asJSON) json(true, { token, source: tokenSource });
-  else line(token);
-});
+const show = dataCommand("show", "print the token that `npm start` uses here", ["token show"]).action(
+  ({ json: asJSON }) => {
+    const { token, tokenSource } = readVariables(process.env, VARIABLES_FILE);
+    const { error } = ownerToken.safeParse(token);
+    if (error)
+      throw new CommandError(
+        "failed",
+        `SERVER_AUTH_TOKEN ${error.issues.map(({ message }) => message).join("; ")}.`,
+      );
+    if (asJSON) json(true, { token, source: tokenSource });
+    else line(token);
+  },
+);
 
-const create = dataCommand("new", "make a token, and say where it goes; it is written nowhere", [
+const create = dataCommand("new", "generate a token and say where to put it; nothing is written", [
   "token new",
   "token new --name ci --scopes tasks:run,sandbox:read",
 ])
   .option(
     "--name <name>",
-    "make one of AUTH_TOKENS, whose holder has sandboxes of their own; else the owner's",
+    "generate a token for AUTH_TOKENS, with sandboxes of its own; without it, the owner's token",
   )
   .addOption(
     new Option("--scopes <scopes>", `what the one of --name allows, else all of ${SCOPES.join(",")}`),
@@ -64,7 +64,7 @@ const create = dataCommand("new", "make a token, and say where it goes; it is wr
     note(`  ${JSON.stringify(entry)}`);
   });
 
-const hash = dataCommand("hash", "print the SHA-256 of a token on standard input, as AUTH_TOKENS has it", [
+const hash = dataCommand("hash", "read a token from standard input and print its SHA-256 for AUTH_TOKENS", [
   'printf %s "$TOKEN" | sandbox-mcp token hash',
 ]).action(async ({ json: asJSON }) => {
   const chunks: Buffer[] = [];
@@ -85,13 +85,16 @@ const MOST_HOURS = 8784;
 
 const rotate = dataCommand(
   "rotate",
-  "make a token that takes the place of another, with both valid for a while, and say every step",
+  "replace a token while both stay valid for a time, and print every step",
   ["token rotate", "token rotate --write", "token rotate --name ci --hours 168"],
 )
-  .option("--name <name>", "that of AUTH_TOKENS; else the owner's")
-  .option("--hours <number>", "for so long the token of now stays valid", wholeNumber(1, MOST_HOURS), 24)
-  .option("--write", "change the variables of the local server, in .dev.vars")
-  .option("--yes", "with --write: do so while a rotation before is under way, whose old token ends with it")
+  .option("--name <name>", "the token of this name in AUTH_TOKENS; without it, the owner's")
+  .option("--hours <number>", "how long the current token stays valid", wholeNumber(1, MOST_HOURS), 24)
+  .option("--write", "write the new variables of the local server into .dev.vars")
+  .option(
+    "--yes",
+    "with --write: start although an earlier rotation is under way; its old token ends at once",
+  )
   .action(({ name, hours, write, yes, json: asJSON }) => {
     const variable = name === undefined ? "SERVER_AUTH_TOKEN" : "AUTH_TOKENS";
     const variables = keptVariables(VARIABLES_FILE);
@@ -155,7 +158,7 @@ function stepsAfter({ until }: Rotation, name: string | undefined): string[] {
 }
 
 export const token = new Command("token")
-  .description("make a token and the hash that the server gets of it, or rotate one")
+  .description("generate, rotate, hash or show tokens")
   .addCommand(create)
   .addCommand(rotate)
   .addCommand(hash)

@@ -8,10 +8,10 @@ import { userPath } from "../server.ts";
 
 export const validate = dataCommand(
   "validate",
-  "look for the classic mistakes in the configuration of a deployment, each with the line to change",
+  "check the configuration of a deployment for common mistakes, and name the line to change",
   ["validate", "validate ../my-deployment --json"],
 )
-  .argument("[directory]", "that of wrangler.jsonc, else this one, or the clone where this one has none")
+  .argument("[directory]", "the directory with wrangler.jsonc; without it, the current one or the clone")
   .action((given, { json: asJSON }) => {
     const here = isPackaged || existsSync(userPath("wrangler.jsonc")) ? userPath() : root;
     report(checksOf(given === undefined ? here : userPath(given)), asJSON === true);

@@ -20,12 +20,12 @@ const ARGUMENTS = { url: "the argument [url]", token: "the argument [token]" };
 
 export const verify = dataCommand(
   "verify",
-  "try a server: health, tokens, a round trip through every tool in a sandbox of its own, latency",
+  "test a server: health, tokens, every tool in a sandbox of its own, latency",
   ["verify", 'verify https://sandbox.example "$TOKEN" --json', "verify --task"],
 )
-  .argument("[url]", "the server, else SANDBOX_MCP_URL, else the local one")
-  .argument("[token]", "its token, else SANDBOX_MCP_TOKEN")
-  .option("--task", "hand a small task to the agent, too, which costs some cents")
+  .argument("[url]", "the server; without it, SANDBOX_MCP_URL or the local one")
+  .argument("[token]", "the token; without it, SANDBOX_MCP_TOKEN")
+  .option("--task", "also run a small task, which costs a few cents")
   .option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR")
   // As every other command has them.
   .addOption(urlOption().hideHelp())

@@ -8,13 +8,13 @@ import { type RunEvent, type SandboxEvent, watch as watchServer, type WatchEvent
 
 export const watch = serverCommand(
   "watch",
-  "show sandboxes and runs as they come, change and end, with what they print; Ctrl-C ends it",
+  "show sandboxes, runs and their output as they change; Ctrl-C ends it",
   ["watch", "watch --sandbox build --no-output", "watch --json | jq 'select(.event == \"run\")'"],
 )
   .option("--sandbox <name>", "only this sandbox")
-  .option("--interval <seconds>", "look so often", wholeNumber(1), 2)
-  .option("--for <seconds>", "end after so long", wholeNumber(1))
-  .option("--no-output", "leave out what runs print")
+  .option("--interval <seconds>", "time between two updates", wholeNumber(1), 2)
+  .option("--for <seconds>", "end after this time", wholeNumber(1))
+  .option("--no-output", "do not show the output of runs")
   .action(async ({ sandbox, interval, for: seconds, output, json, ...options }) => {
     const server = await Server.connect(serverAddress(options));
     const end = new AbortController();

@@ -277,29 +277,6 @@ describe("sandboxes", () => {
 });
 
 describe("watch", () => {
-  it("without JSON has lines of fields, without output where it is left out, and ends by itself", async () => {
-    const watch = ["watch", "--sandbox", "fields", "--no-output", "--interval", "1"];
-    const watching = startCLI([...watch, "--for", "600"], local);
-    watching.stdin.end();
-    // What ended before its first look is no news.
-    await until(async () => {
-      expect(await run(["command", "--sandbox", "fields", "echo printed; exit 3"])).toMatchObject({
-        code: 3,
-      });
-      return watching.stdout().includes("failed (3)");
-    });
-    watching.kill("SIGTERM");
-    const { code, stdout } = await watching.ended;
-    expect(code).toBe(0);
-    const time = String.raw`\d{4}-\d\d-\d\dT[\d:.]+Z`;
-    expect(stdout).toMatch(new RegExp(`^${time}\tsandbox\tfields\trunning$`, "m"));
-    expect(stdout).toMatch(
-      new RegExp(`^${time}\trun\tfields\t\\S+\tcommand\tfailed \\(3\\)\techo printed`, "m"),
-    );
-    expect(stdout).not.toMatch(/\toutput\t/);
-    expect(await run([...watch, "--for", "1"])).toMatchObject({ code: 0, stderr: "" });
-  });
-
   it("tells what runs, what it prints and how it ends, in lines", async () => {
     const watching = startCLI(["watch", "--json", "--sandbox", "watched", "--interval", "1"], local);
     watching.stdin.end();
@@ -827,14 +804,6 @@ describe("scripts", () => {
     const { stdout, stderr, code } = await script(name, ["http://127.0.0.1:1", TOKEN, ...more]);
     expect([code, stdout + stderr]).toEqual([64, expect.not.stringContaining(TOKEN)]);
     expect(JSON.parse(stdout)).toMatchObject({ success: false, error: { kind: "usage" } });
-  });
-
-  it("diagnose.sh checks the configuration of the directory that it is given", async () => {
-    const { stdout } = await script("diagnose.sh", [directory, "--output", "-"]);
-    expect(JSON.parse(stdout)).toMatchObject({
-      success: true,
-      configuration: [{ name: "wrangler.jsonc", found: `no ${join(directory, "wrangler.jsonc")}` }],
-    });
   });
 
   it.each([

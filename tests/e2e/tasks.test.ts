@@ -175,20 +175,6 @@ describe("a task in a fresh sandbox", () => {
     expect((await client.call("get_result", { id })).text).toContain("All is written.");
     expect((await client.call("list_runs", { kind: "task" })).text).toContain(`${id} task succeeded`);
   });
-
-  it("passes a slow stream on and reports its end", async () => {
-    const { fields } = await client.call("execute_task", { task: "[[slow]] Say it slowly" });
-    expect(fields).toMatchObject({ state: "succeeded", answer: "one two three four" });
-  });
-
-  it("goes on when the caller does not wait, and is there for another process", async () => {
-    const started = await client.call("execute_task", { task: "[[slow]] Say it slowly", wait_seconds: 0 });
-    expect(started.fields).toMatchObject({ state: "running", next: expect.stringContaining("get_result") });
-    const other = new TaskClient(server.url);
-    const result = await other.call("get_result", { id: started.fields.id });
-    expect(result.text).toContain("one two three four");
-    expect(result.text).toContain("state: succeeded");
-  });
 });
 
 describe("a task on a repository", () => {

@@ -190,14 +190,6 @@ describe("the record of a run that ends while its caller waits", () => {
     return (await runs.start(executor, "title", ALLOWANCE, { waitUntil: Date.now() + 1000, namesID })).id;
   }
 
-  it("is written behind the answer, when that does not tell its id", async () => {
-    await withRuns("record-later", async (runs, _host, sql) => {
-      await ended(runs);
-      expect(onDisk(sql)).toBe(0);
-      await expect.poll(() => onDisk(sql)).toBe(1);
-    });
-  });
-
   it.each(["result", "list", "log", "cancel"] as const)("is there for %s before that", async (method) => {
     await withRuns(`record-${method}`, async (runs, _host, sql) => {
       const id = await ended(runs);

@@ -184,25 +184,6 @@ describe("the stream of a page", () => {
     await stream.cancel();
   });
 
-  it("looks sooner at a terminal that prints little, as the answer to a key, and no sooner at one that prints much", async () => {
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
-    const browser = await panelBrowser(app);
-    const looksAt = async (watch: object, text: string) => {
-      calls = [];
-      answers.log = (cursor) => page(text, cursor);
-      const stream = await open(browser, watching([watch]));
-      const all = stream.text().catch(() => "");
-      await vi.advanceTimersByTimeAsync(12_000);
-      await stream.cancel();
-      await all;
-      return calls.length;
-    };
-    const terminal = { ...log(), raw: true };
-    const few = await looksAt(log(), "a");
-    expect(await looksAt(terminal, "a".repeat(10_000))).toBeLessThan(2 * few);
-    expect(await looksAt(terminal, "a")).toBeGreaterThan(2 * few);
-  });
-
   it("says what a tool refuses, and does not ask for that run again", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const stream = await open(await panelBrowser(app), watching([log("unknown")]));

@@ -55,30 +55,6 @@ const found = ({ files, container }: World) => ({
 const LEFT = { clone: "of the set-up", tool: "of the set-up" };
 
 describe("what a set-up leaves", () => {
-  it("is what the next sandbox starts from, which goes its own way", () =>
-    inWorld(async (world) => {
-      expect(await setUp(world)).toMatchObject({ how: "ran" });
-      const other = world.sibling("b");
-      expect(await setUp(other)).toMatchObject({ how: "restored" });
-      expect(found(other)).toEqual(LEFT);
-      other.write("clone", "changed");
-      await other.workspace.save();
-      const third = world.sibling("c");
-      expect(await setUp(third)).toMatchObject({ how: "restored" });
-      expect(found(third)).toEqual(LEFT);
-      other.kill();
-      await other.workspace.ready();
-      expect(Object.fromEntries(other.files)).toEqual({ clone: "changed" });
-    }));
-
-  it("is another one of another script and of other variables, and none where nothing is saved", () =>
-    inWorld(async (world) => {
-      await setUp(world);
-      expect(await setUp(world.sibling("b"), "another")).toMatchObject({ how: "ran" });
-      expect(await setUp(world.sibling("c"), "script", undefined, "v")).toMatchObject({ how: "ran" });
-      expect(await setUp(world.sibling("d", false))).toEqual({ how: "ran", key: undefined });
-    }));
-
   it("is another one where other hosts were reached, or with other secrets", () =>
     inWorld(async (world) => {
       await setUp(world);

@@ -342,16 +342,6 @@ describe("beside others", () => {
 });
 
 describe("a machine", () => {
-  it("without bubblewrap is told how to install it", async () => {
-    const within = without("bwrap");
-    const flags = ["--port", "0", "--state-dir", temporaryDirectory()];
-    const { code, stderr } = await run({ flags, within });
-    expect(code).toBe(1);
-    expect(stderr).toMatch(/bubblewrap is not installed/);
-    expect(stderr).toMatch(/sudo apt-get install -y bubblewrap|https:\/\/github.com\/containers\/bubblewrap/);
-    expect(stderr).toContain("--isolation none");
-  });
-
   it("without isolation and the right to make what that needs is told the one command to type", async () => {
     const within = ["bwrap", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/opt"];
     const flags = ["--port", "0", "--isolation", "none", "--state-dir", temporaryDirectory()];

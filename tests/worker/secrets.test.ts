@@ -1,12 +1,8 @@
 /** Keys that code in a sandbox uses and never sees: `SECRETS`, from the tool call to the API that wants one and back. */
 import { env } from "cloudflare:workers";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { throughPolicy } from "../../src/container/internet.ts";
-import type { Env } from "../../src/shared/config.ts";
-import type { Connection } from "../../src/shared/connection-log.ts";
 import { SCOPES } from "../../src/shared/principal.ts";
 import { type Arrived, PRIVATE_VALUE as VALUE } from "../setup/private-secrets.ts";
-import { until } from "../setup/until.ts";
 import { type Caller, actorOf, evictActor, owner, principal } from "./support.ts";
 
 const BEARER = `Bearer ${VALUE}`;
@@ -374,34 +370,6 @@ describe("what is told of secrets", () => {
     expect(lines).toMatch(/Z a\.query\.test 443 GET 200 \d+ query\n/);
     expect(lines).toMatch(/Z other\.private\.test 443 CONNECT 200 \d+ -\n/);
     expect(lines).not.toContain(VALUE);
-  });
-
-  it("are the names of all that were put in, and the bytes that came back", async () => {
-    const told: Connection[] = [];
-    const actor = { connectionMade: async (connection: Connection) => void told.push(connection) };
-    const namespace = { idFromString: (id: string) => id, get: () => actor };
-    const hosts = ["api.private.test"];
-    const header = "authorization: Bearer {value}";
-    const SECRETS = JSON.stringify([
-      { name: "one", hosts, header, value: VALUE },
-      { name: "same-place", hosts, header, value: `${VALUE}-2` },
-      { name: "two", hosts, query: "key={value}", value: `${VALUE}-3` },
-    ]);
-    const server = { ...env, SECRETS, Sandbox: namespace } as unknown as Env;
-    await sh("true");
-    const containerId = (await actorOf(sandbox, caller)).id.toString();
-    const ask = async (url: string) =>
-      await throughPolicy(new Request(url), server, {
-        containerId,
-        params: { internet: "full", allowHosts: [] },
-      });
-    const answer = await (await ask("https://api.private.test/pieces")).text();
-    await until(() => told.length === 1);
-    expect(told[0]).toMatchObject({ status: 200, bytes: answer.length, secret: "one,two" });
-    // What stops in the middle is told, too.
-    await (await ask("https://api.private.test/endless")).body?.cancel();
-    await until(() => told.length === 2);
-    expect(told[1]).toMatchObject({ status: 200, secret: "one,two" });
   });
 });
 

@@ -6,7 +6,7 @@ import {
   UnauthorizedError as UnauthorizedError1,
 } from "../../clients/sdk1.ts";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ORIGIN, post, recordLogs, TOKEN, call } from "../server/support.ts";
+import { ORIGIN, recordLogs, TOKEN } from "../server/support.ts";
 import { type App, Browser, oauthApp, type Tokens } from "./support.ts";
 
 beforeEach(() => void recordLogs());
@@ -116,20 +116,5 @@ describe("a step up", () => {
     await transport().finishAuth(await approve());
     expect(kept.tokens?.scope).toBe("sandbox:read sandbox:exec");
     expect((await (await connect()).callTool(add)).content).toEqual([{ type: "text", text: "5" }]);
-  });
-});
-
-describe("the server that a client signed in to", () => {
-  it("takes a static token in the next request", async () => {
-    const app = oauthApp();
-    const { kept, fetch, provider, approve } = memory(app);
-    const transport = () =>
-      new StreamableHTTPClientTransport(new URL("/mcp", ORIGIN), { authProvider: provider, fetch });
-    await expect(new Client(info).connect(transport())).rejects.toThrow(UnauthorizedError);
-    await transport().finishAuth(await approve());
-    for (const token of [kept.tokens?.access_token, TOKEN]) {
-      const headers = { authorization: `Bearer ${token}` };
-      expect((await app("/mcp", post(call("add", { a: 2, b: 3 }), headers))).status).toBe(200);
-    }
   });
 });

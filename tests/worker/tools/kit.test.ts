@@ -115,18 +115,6 @@ describe("progress", () => {
     expect(said).toContain("20 %");
     expect(said).toContain("x".repeat(200));
   });
-
-  it("of get_result carries it, too", async () => {
-    const command = "sleep 1; echo step; until [ -e /tmp/result-go ]; do sleep 0.05; done";
-    const started = await owner.call("run_command", { sandbox: "kit", command, wait_seconds: 0 });
-    const asked = owner.send("get_result", { id: started.structured.id }, { progressToken: "token-3" });
-    await owner.call("run_command", {
-      sandbox: "kit",
-      session: "b",
-      command: "sleep 3; touch /tmp/result-go",
-    });
-    expect(JSON.stringify((await asked).messages)).toContain('"message":"step"');
-  });
 });
 
 /** A tool whose handler does this, called outside a server. */

@@ -185,7 +185,7 @@ describe("interrupts", () => {
     ["endless printing", "while True: print(1)"],
     ["a repr", "class Slow:\n    def __repr__(self):\n        while True: pass\nprint(Slow())"],
   ])("ends %s and keeps the state", async (_name, code) => {
-    await kernel.run("kept = 'kept'");
+    await kernel.run("import asyncio, os, subprocess, time\nkept = 'kept'");
     await interrupt(code);
     expect(await kernel.value("kept")).toBe("'kept'");
   });

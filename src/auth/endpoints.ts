@@ -1,4 +1,5 @@
 /** The endpoints that OAuth clients call by themselves: metadata, registration, tokens, revocation. */
+import { gather } from "../shared/pieces.ts";
 import { json } from "../shared/responses.ts";
 import { log, logError } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
@@ -121,6 +122,7 @@ function isTooLong(name: string, value: string): boolean {
 const UNREADABLE = {
   broken: [400, "The request body broke off"],
   too_large: [413, "The request is too large"],
+  too_slow: [408, "The request body took too long"],
 } as const;
 
 /** The body as text, or why it cannot be read. @param limit in bytes */
@@ -128,17 +130,7 @@ export async function readLimited(
   request: Request,
   limit: number,
 ): Promise<{ text: string } | { problem: keyof typeof UNREADABLE }> {
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  try {
-    for await (const chunk of request.body ?? []) {
-      bytes += chunk.byteLength;
-      if (bytes > limit) return { problem: "too_large" };
-      chunks.push(chunk);
-    }
-  } catch {
-    // Malformed chunks, or a client that disconnected.
-    return { problem: "broken" };
-  }
-  return { text: await new Blob(chunks).text() };
+  // Malformed chunks, or a client that disconnected.
+  const read = await gather(request.body, { maxBytes: limit }).catch(() => ({ problem: "broken" as const }));
+  return "problem" in read ? read : { text: new TextDecoder().decode(read.bytes) };
 }

@@ -1,5 +1,6 @@
 /** Reads and parses the request's body, once and within limits. */
 import { holdsTooMuch } from "../shared/bounded.ts";
+import { gather } from "../shared/pieces.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
 
 /** The largest body accepted, in bytes. */
@@ -11,27 +12,33 @@ export const MAX_BODY_BYTES = 8 * 1024 * 1024;
  */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
+/** How long a body may take, milliseconds: the largest over half a megabit a second. */
+const BODY_MS = 150_000;
+
 /** Bounds of the JSON. A call has some dozens of values, a batch of 100 messages a few thousand. */
 const BOUNDS = { values: 10_000, depth: 100, name: MAX_BODY_BYTES };
 
 /** The most messages in a batch; MCP's own handler has the same limit. */
 const MAX_BATCH = 100;
 
-export type BodyProblem = "broken" | "too_large" | "not_utf8" | "too_many_values" | "not_json" | "long_batch";
+export type BodyProblem =
+  | "broken"
+  | "too_large"
+  | "too_slow"
+  | "not_utf8"
+  | "too_many_values"
+  | "not_json"
+  | "long_batch";
 
 /** Reads the body as JSON. */
 export async function readJSON(request: Request): Promise<{ value: unknown } | { problem: BodyProblem }> {
-  let bytes: ArrayBuffer | undefined;
-  try {
-    bytes = await readBytes(request);
-  } catch {
-    // Malformed chunks, or a client that disconnected.
-    return { problem: "broken" };
-  }
-  if (bytes === undefined) return { problem: "too_large" };
+  const bounds = { maxBytes: MAX_BODY_BYTES, drainBytes: MAX_DRAINED_BYTES, ms: BODY_MS };
+  // Malformed chunks, or a client that disconnected.
+  const read = await gather(request.body, bounds).catch(() => ({ problem: "broken" as const }));
+  if ("problem" in read) return read;
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(bytes);
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(read.bytes);
   } catch {
     return { problem: "not_utf8" };
   }
@@ -43,26 +50,6 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
     return { problem: "not_json" };
   }
   return Array.isArray(value) && value.length > MAX_BATCH ? { problem: "long_batch" } : { value };
-}
-
-/** The whole body, or undefined when it is too large. */
-async function readBytes(request: Request): Promise<ArrayBuffer | undefined> {
-  const length = request.headers.get("content-length");
-  // The runtime enforces Content-Length. Without it, or when it is over the limit, bytes are counted as they arrive.
-  if (length !== null && Number(length) <= MAX_BODY_BYTES) {
-    const whole = await request.arrayBuffer();
-    return whole.byteLength <= MAX_BODY_BYTES ? whole : undefined;
-  }
-  const kept: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of request.body ?? []) {
-    bytes += chunk.byteLength;
-    if (bytes > MAX_DRAINED_BYTES) break;
-    if (bytes <= MAX_BODY_BYTES) kept.push(chunk);
-    else kept.length = 0;
-  }
-  if (bytes > MAX_BODY_BYTES) return undefined;
-  return new Blob(kept).arrayBuffer();
 }
 
 /** The refusal of such a body, with the codes of MCP's own handler. */
@@ -78,6 +65,11 @@ export function unreadable(problem: BodyProblem): Refusal {
       return {
         reason: "bad_body",
         response: rpcError(400, -32700, "Parse error: the request body broke off"),
+      };
+    case "too_slow":
+      return {
+        reason: "bad_body",
+        response: rpcError(408, -32700, `Parse error: the request body took longer than ${BODY_MS / 1000} s`),
       };
     case "not_utf8":
       return {

@@ -1,4 +1,5 @@
 /** Files of a sandbox as HTTP answers. Nothing here holds a file: it is passed on as it comes. */
+import { gather } from "../shared/pieces.ts";
 import mime from "mime/lite";
 import type { Input } from "../../container/sandboxd/operations.ts";
 import type { FileStat } from "../../container/sandboxd/shapes.ts";
@@ -216,7 +217,7 @@ const REST_MS = 5000;
  */
 export async function takeRest({ body, headers }: Request): Promise<void> {
   if (headers.has("expect")) return;
-  await body?.pipeTo(new WritableStream(), { signal: AbortSignal.timeout(REST_MS) }).catch(() => undefined);
+  await gather(body, { maxBytes: 0, drainBytes: Infinity, ms: REST_MS }).catch(() => undefined);
 }
 
 const isForm = ({ headers }: Request) => /^multipart\/form-data\b/i.test(headers.get("content-type") ?? "");

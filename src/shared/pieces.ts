@@ -18,13 +18,61 @@ export async function* inPieces(body: ReadableStream<Uint8Array>, bytes: number)
   }
 }
 
-/** How long a body may take once its answer has begun, milliseconds, and how many bytes are read of it at once. */
+/** How long a body may take, milliseconds, and how many bytes are read of it at once. */
 const READ_MS = 60_000;
 const READ_BYTES = 64 * 1024;
 
+interface Bounds {
+  maxBytes: number;
+  /** How many bytes of a body that is too large are still read, and thrown away; none unless given. */
+  drainBytes?: number;
+  /** How long it may take, milliseconds. */
+  ms?: number;
+}
+
 /**
- * The body of an answer, counted as it arrives. The runtime gathers its pieces: each one that JavaScript gets takes some
- * kilobytes, also when it is a single byte.
+ * A whole body, counted as it arrives. The runtime gathers its pieces: each one that JavaScript gets takes some kilobytes, also
+ * when it is a single byte.
+ * @throws what reading it throws, such as for a client that disconnects
+ */
+export async function gather(
+  body: ReadableStream<Uint8Array> | null,
+  { maxBytes, drainBytes = 0, ms = READ_MS }: Bounds,
+): Promise<{ bytes: Uint8Array<ArrayBuffer> } | { problem: "too_large" | "too_slow" }> {
+  let whole = new Uint8Array();
+  if (!body) return { bytes: whole };
+  const until = Date.now() + ms;
+  const reader = body.getReader({ mode: "byob" });
+  try {
+    for (let bytes = 0; ;) {
+      const reading = reader.readAtLeast(READ_BYTES, new Uint8Array(READ_BYTES));
+      const read = await within(until - Date.now(), reading);
+      if (!read) return { problem: "too_slow" };
+      const { value, done } = read;
+      const length = value?.length ?? 0;
+      const isEnd = done || length < READ_BYTES;
+      if (bytes + length > maxBytes) {
+        if (isEnd || bytes + length > maxBytes + drainBytes) return { problem: "too_large" };
+        whole = new Uint8Array();
+      } else {
+        if (bytes + length > whole.length) {
+          const larger = new Uint8Array(Math.min(maxBytes, 2 * (bytes + length)));
+          larger.set(whole);
+          whole = larger;
+        }
+        if (value) whole.set(value, bytes);
+      }
+      bytes += length;
+      if (isEnd) return { bytes: whole.subarray(0, bytes) };
+    }
+  } finally {
+    // Not waited for: what sends it may be at it for ever.
+    reader.cancel().catch(() => undefined);
+  }
+}
+
+/**
+ * The body of an answer.
  * @param ms how long it may take
  * @returns undefined for a body of more than so many bytes, one that takes longer, and one in an encoding: none is ever asked for
  */
@@ -37,31 +85,8 @@ export async function readBounded(
     await response.body?.cancel();
     return undefined;
   }
-  let whole = new Uint8Array();
-  if (!response.body) return whole;
-  const until = Date.now() + ms;
-  const reader = response.body.getReader({ mode: "byob" });
-  try {
-    for (let bytes = 0; ;) {
-      const reading = reader.readAtLeast(READ_BYTES, new Uint8Array(READ_BYTES));
-      const read = await within(until - Date.now(), reading);
-      if (!read) return undefined;
-      const { value, done } = read;
-      const length = value?.length ?? 0;
-      if (bytes + length > maxBytes) return undefined;
-      if (bytes + length > whole.length) {
-        const larger = new Uint8Array(Math.min(maxBytes, 2 * (bytes + length)));
-        larger.set(whole);
-        whole = larger;
-      }
-      if (value) whole.set(value, bytes);
-      bytes += length;
-      if (done || length < READ_BYTES) return whole.subarray(0, bytes);
-    }
-  } finally {
-    // Not waited for: what sends it may be at it for ever.
-    reader.cancel().catch(() => undefined);
-  }
+  const read = await gather(response.body, { maxBytes, ms });
+  return "bytes" in read ? read.bytes : undefined;
 }
 
 /** Whether the runtime decodes the body, so that its length on the wire says nothing of its length here. */

@@ -411,6 +411,45 @@ describe("connections", () => {
   });
 });
 
+describe("bodies in chunks of a byte", () => {
+  const CHUNKS = 100_000;
+
+  /** Sends a request with such a body of spaces, and returns how the answer begins. */
+  async function inBytes(path: string, type: string): Promise<string> {
+    const { hostname, port } = new URL(server.url);
+    const socket = connect(Number(port), hostname);
+    socket.on("error", () => undefined);
+    const answered = new Promise<string>((resolve) =>
+      socket.once("data", (data) => resolve(data.toString("latin1", 0, 12))),
+    );
+    const head = [`POST ${path} HTTP/1.1`, `Host: ${authority}`, `Content-Type: ${type}`];
+    const more = [`Authorization: Bearer ${TOKEN}`, "Accept: application/json, text/event-stream"];
+    socket.write([...head, ...more, "Transfer-Encoding: chunked", "", ""].join("\r\n"));
+    for (let sent = 0; sent < CHUNKS; sent += 10_000)
+      if (!socket.write("1\r\n \r\n".repeat(10_000)))
+        await new Promise<void>((resolve) => socket.once("drain", () => resolve()));
+    socket.write("0\r\n\r\n");
+    const status = await answered;
+    socket.destroy();
+    return status;
+  }
+
+  it.each([
+    ["/mcp", "application/json", "HTTP/1.1 400"],
+    ["/oauth/token", "application/x-www-form-urlencoded", "HTTP/1.1 4"],
+  ])("take no more memory than their bytes: %s", async (path, type, status) => {
+    await stillServes();
+    const before = memory();
+    let most = before;
+    const looking = setInterval(() => (most = Math.max(most, memory())), 100);
+    expect(await inBytes(path, type)).toContain(status);
+    clearInterval(looking);
+    // 100,000 pieces that JavaScript gets one by one take half a gigabyte.
+    expect(most - before).toBeLessThan(150);
+    await stillServes();
+  });
+});
+
 describe("the last word", () => {
   it("the origin answers as healthy", async () => {
     const response = await fetch(`${origin}/health`);

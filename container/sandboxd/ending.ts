@@ -5,8 +5,9 @@
 import { request } from "node:http";
 import { setTimeout as pause } from "node:timers/promises";
 import type { Files } from "./files.ts";
-import { ENDING_PATH, SERVER_HOST } from "./protocol.ts";
+import { ENDING_PATH, SERVER_HOST, TOKEN_HEADER } from "./protocol.ts";
 import type { Runs } from "./runs.ts";
+import { ownToken } from "./token.ts";
 
 /** How long one save may take, milliseconds. */
 const SAVE_MS = 240_000;
@@ -33,7 +34,16 @@ async function askToSave(): Promise<void> {
 function isSaved(): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(SAVE_MS);
-    const asked = request({ host: SERVER_HOST, path: ENDING_PATH, method: "POST", agent: false, signal });
+    // The server takes it from nobody else in the sandbox.
+    const headers = { [TOKEN_HEADER]: ownToken() ?? "" };
+    const asked = request({
+      host: SERVER_HOST,
+      path: ENDING_PATH,
+      method: "POST",
+      headers,
+      agent: false,
+      signal,
+    });
     asked.once("error", reject).once("response", (response) => {
       response.destroy();
       resolve(response.statusCode === 204);

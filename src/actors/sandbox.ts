@@ -750,9 +750,13 @@ export class Sandbox extends BaseSandbox<Env> {
     return isSaved;
   }
 
-  /** Called by sandboxd, through the egress, before the platform ends the container: saves the workspace. */
-  async containerEnding(): Promise<void> {
-    if (!this.#isUp) return;
+  /**
+   * Called by sandboxd, through the egress, before the platform ends the container: saves the workspace.
+   * @returns whether the token is that of sandboxd
+   */
+  async containerEnding(token: string): Promise<boolean> {
+    if (token !== this.#token) return false;
+    if (!this.#isUp) return true;
     // Code goes by the control server, so that sandboxd, which refuses all else, cannot refuse it.
     const hadCode = this.#kernels.refuse();
     await this.#saveToEnd();
@@ -763,6 +767,7 @@ export class Sandbox extends BaseSandbox<Env> {
     }
     this.#restartNotice.ending("platform");
     await this.ctx.storage.sync();
+    return true;
   }
 
   async #saveToEnd(): Promise<void> {

@@ -1,9 +1,9 @@
 /** What sandboxd asks of its sandbox's actor before the container ends, through the egress: see `SERVER_HOST` of the protocol. */
-import { ENDING_PATH } from "../../container/sandboxd/protocol.ts";
+import { ENDING_PATH, TOKEN_HEADER } from "../../container/sandboxd/protocol.ts";
 import type { Env } from "../shared/config.ts";
 import { actorOf } from "./actor.ts";
 
-/** As the SDK calls it. User code can ask too, which has its own workspace saved. */
+/** As the SDK calls it. Only sandboxd has the token, so that user code cannot have the server say that its container ends. */
 export async function serveEnding(
   request: Request,
   env: Env,
@@ -11,6 +11,7 @@ export async function serveEnding(
 ): Promise<Response> {
   if (request.method !== "POST" || new URL(request.url).pathname !== ENDING_PATH)
     return new Response(null, { status: 404 });
-  await actorOf(env, containerId).containerEnding();
-  return new Response(null, { status: 204 });
+  const token = request.headers.get(TOKEN_HEADER) ?? "";
+  const isSandboxd = await actorOf(env, containerId).containerEnding(token);
+  return new Response(null, { status: isSandboxd ? 204 : 404 });
 }

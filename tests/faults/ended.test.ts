@@ -29,6 +29,13 @@ describe.concurrent("a container that the platform ends", () => {
     expect(next.text).toContain("The platform replaced the sandbox's container");
   });
 
+  it("is none because code in it says so", async () => {
+    const sandbox = "lied";
+    const said = "curl -s -o /dev/null -w '%{http_code}' -X POST http://sandbox-mcp.internal/ending";
+    expect(await bed.sh(said, { sandbox })).toBe("404");
+    expect((await bed.call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
+  });
+
   it("has told its commands, and saved what they then wrote", async () => {
     const sandbox = "told";
     const command = "trap 'echo told >told; exit 5' TERM; echo ready; while :; do sleep 0.1; done";

@@ -15,10 +15,9 @@ import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseEnv, stripVTControlCharacters } from "node:util";
+import { parseEnv } from "node:util";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { examplesOf } from "../../cli/command.ts";
-import { Progress, aligned, oneLine } from "../../cli/print.ts";
+import { oneLine } from "../../cli/print.ts";
 import { leaves } from "../../cli/program.ts";
 import { rotateOwner } from "../../cli/rotation.ts";
 import { http } from "../../cli/mcp.ts";
@@ -45,17 +44,6 @@ async function withServer(answer: RequestListener, work: (url: string) => Promis
     server.close();
   }
 }
-
-test.each(leaves())("%s has examples whose options it has", (name, command) => {
-  const examples = examplesOf(command);
-  expect(examples).not.toEqual([]);
-  for (const example of examples) {
-    const own = example.split("sandbox-mcp ").at(-1) ?? "";
-    expect(own.startsWith(`${name}`)).toBe(true);
-    for (const [option] of own.replaceAll(/'[^']*'/g, "").matchAll(/--[a-z-]+/g))
-      expect(command.options.map(({ long }) => long)).toContain(option);
-  }
-});
 
 const withSandbox = leaves().filter(([, { options }]) => options.some(({ long }) => long === "--sandbox"));
 
@@ -337,23 +325,6 @@ test("what code may lack is a hint of doctor's, and no warning", async () => {
   expect(stderr).not.toContain("Python");
 });
 
-test("a narrow terminal gets a table without its minor columns, the last of them first", () => {
-  const columns = [
-    { title: "ID" },
-    { title: "KIND", isMinor: true },
-    { title: "TOOK", isMinor: true },
-    { title: "WHAT" },
-  ];
-  const heads = [60, 42, 36].map((width) =>
-    stripVTControlCharacters(aligned(columns, [["i".repeat(14), "task", "5 s", "x"]], width)[0] ?? ""),
-  );
-  expect(heads.map((head) => head.split(/ +/))).toEqual([
-    ["ID", "KIND", "TOOK", "WHAT"],
-    ["ID", "KIND", "WHAT"],
-    ["ID", "WHAT"],
-  ]);
-});
-
 test.each(["\u001b[", "\u001b]", "\u001b];", "\u001b[0;", "\u001b", "\u001b[0 "])(
   // An expression that looks for the end of each %j in all that follows would take minutes.
   "a megabyte of %j that never ends is read once",
@@ -366,39 +337,6 @@ test.each(["\u001b[", "\u001b]", "\u001b];", "\u001b[0;", "\u001b", "\u001b[0 "]
     expect(length).toBeLessThanOrEqual(text.length);
   },
 );
-
-test("progress is not drawn over a line that is not over", () => {
-  vi.useFakeTimers();
-  const isTTY = Object.getOwnPropertyDescriptor(process.stderr, "isTTY");
-  Object.defineProperty(process.stderr, "isTTY", { value: true, configurable: true });
-  const write = vi.spyOn(process.stderr, "write").mockReturnValue(true);
-  const progress = new Progress("runs");
-  const drawn = () => {
-    write.mockClear();
-    vi.advanceTimersByTime(1000);
-    return write.mock.calls.length > 0;
-  };
-  try {
-    const shown = [drawn()];
-    for (const text of ["Name: ", "", "Ada\n"]) {
-      progress.printed(text);
-      shown.push(drawn());
-    }
-    expect(shown).toEqual([true, false, false, true]);
-    write.mockClear();
-    for (const text of ["", "abc"]) {
-      progress.printed(text);
-      progress.note("said");
-    }
-    expect(stripVTControlCharacters(write.mock.calls.join("")).replace("\r", "")).toBe("said\n\nsaid\n");
-  } finally {
-    progress.stop();
-    write.mockRestore();
-    vi.useRealTimers();
-    if (isTTY) Object.defineProperty(process.stderr, "isTTY", isTTY);
-    else Reflect.deleteProperty(process.stderr, "isTTY");
-  }
-});
 
 test.each([
   [["--scopes", "tasks:run"], "--scopes needs --name"],

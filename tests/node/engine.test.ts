@@ -222,26 +222,6 @@ describe("a port", () => {
     expect(await response.text()).toBe("PUT /a%20b?c=%2F 8000-box.example false");
   });
 
-  it("streams an answer as it comes", async () => {
-    const response = await sandbox.call("GET", "/ports/8000/slow");
-    const reader = response.body?.getReader();
-    expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("one");
-    await sandbox.call("GET", "/ports/8000/go");
-    expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("two");
-  });
-
-  it("hears of a request whose body is late", async () => {
-    const call = request(`${engine.url}/sandboxes/${sandbox.id}/ports/8000/head`, {
-      method: "PUT",
-      headers: { [SECRET_HEADER]: engine.secret, "transfer-encoding": "chunked" },
-    });
-    call.flushHeaders();
-    const [response] = (await once(call, "response")) as [IncomingMessage];
-    const [answer] = (await once(response, "data")) as [Buffer];
-    expect(answer.toString()).toBe("false");
-    call.destroy();
-  });
-
   it.each(["GET", "DELETE"])("has a body of unknown length with %s stay a body", async (method) => {
     const call = request(`${engine.url}/sandboxes/${sandbox.id}/ports/8000/body`, {
       method,
@@ -255,17 +235,6 @@ describe("a port", () => {
   it.each(["switched", "interim"])("is not waited for without end: %s", async (path) => {
     const response = await sandbox.call("GET", `/ports/8000/${path}`);
     expect(response.status).toBe(502);
-  });
-
-  it("carries WebSockets", async () => {
-    const url = `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/8000/`;
-    const socket = new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } });
-    await new Promise((resolve) => socket.once("open", resolve));
-    const payload = randomBytes(300_000);
-    socket.send(payload);
-    const echoed = await new Promise((resolve) => socket.once("message", resolve));
-    expect(Buffer.isBuffer(echoed) && echoed.equals(payload)).toBe(true);
-    socket.close();
   });
 
   it.each([
@@ -292,11 +261,6 @@ describe("a port", () => {
     server.close();
     await own.destroy();
     await rm(directory, { recursive: true });
-  });
-
-  it("says that nobody listens", async () => {
-    const response = await sandbox.call("GET", "/ports/8001/");
-    expect([response.status, response.headers.get("x-local-engine-error")]).toEqual([502, "not-listening"]);
   });
 });
 

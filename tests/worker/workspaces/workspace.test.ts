@@ -85,45 +85,6 @@ describe("a workspace", () => {
       expect(world.notice.takeNotice()).toContain("not saved: sockets, pipes and devices: 1 (socket).");
     }));
 
-  it("keeps few packs however often it is saved, and all of its content", () =>
-    inWorld(async (world) => {
-      await prepare(world);
-      for (let n = 0; n < 60; n++) {
-        world.write(`file-${n}`, `content ${n}`);
-        await world.workspace.save();
-        expect(world.registry.current("a")?.packs.length).toBeLessThanOrEqual(21);
-      }
-      for (let n = 0; n < 30; n++) {
-        world.write("kept", "x".repeat(n));
-        await world.workspace.save();
-      }
-      const files = await afterCrash(world);
-      expect(Object.keys(files)).toHaveLength(61);
-      expect(files).toMatchObject({ "file-17": "content 17", kept: "x".repeat(29) });
-    }));
-
-  it("packs again what is left of a pack that is more than half dead", () =>
-    inWorld(async (world) => {
-      await prepare(world);
-      world.write("replaced", "x".repeat(1000));
-      world.write("left", "l");
-      await world.workspace.save();
-      const packIDs = () => world.registry.current("a")?.packs.map(({ id }) => id);
-      const packed = world.registry.current("a")?.packs.find(({ bytes }) => bytes > 1000)?.id;
-      world.write("replaced", "y");
-      await world.workspace.save();
-      expect(packIDs()).toContain(packed);
-      world.write("other", "z");
-      await world.workspace.save();
-      expect(packIDs()).not.toContain(packed);
-      expect(await afterCrash(world)).toEqual({
-        kept: "first",
-        left: "l",
-        replaced: "y",
-        other: "z",
-      });
-    }));
-
   it("is not replaced, and nothing begins, where it cannot be restored; it is there when R2 is back", async () => {
     for (const broken of [/bucket get/, /account workspace/, /sandboxd (mark|restore|data)/])
       await inWorld(async (world) => {

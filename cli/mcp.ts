@@ -7,7 +7,8 @@ import { CommandError } from "./exit.ts";
 import { type ServerAddress, VARIABLES_FILE } from "./server.ts";
 import { startLine } from "./places.ts";
 
-export { WAIT_SECONDS, textOf } from "../client/connection.ts";
+export { textOf } from "../client/connection.ts";
+export { WAIT_SECONDS } from "../client/tool-types.ts";
 
 /** What a tool answered. */
 export type Answer = ToolAnswer<Record<string, unknown>>;

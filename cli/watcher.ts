@@ -1,7 +1,7 @@
 /** What goes on at a server, as events: sandboxes and runs that come, change and go, and what runs print. */
 import { setTimeout as pause } from "node:timers/promises";
 import { z } from "zod";
-import { runsSchema } from "./listed-runs.ts";
+import { type AnyListedRun, runsSchema } from "./listed-runs.ts";
 import { CommandError } from "./exit.ts";
 import { pageSchema, reading } from "./follow.ts";
 import { type Server, WAIT_SECONDS } from "./mcp.ts";
@@ -14,16 +14,9 @@ export interface SandboxEvent {
   last_used_at: string;
 }
 
-export interface RunEvent {
+export interface RunEvent extends AnyListedRun {
   event: "run";
   sandbox: string;
-  id: string;
-  kind: string;
-  state: string;
-  title: string;
-  started_at: string;
-  duration_ms: number;
-  exit_code?: number | undefined;
 }
 
 export interface OutputEvent {

@@ -9,10 +9,7 @@ import {
   StreamableHTTPClientTransport,
 } from "@modelcontextprotocol/client";
 import { AccessError, CallError, ConnectionError, InputError, SandboxError } from "./errors.ts";
-import type { ToolInputs, ToolName, ToolOutputs } from "./tool-types.ts";
-
-/** Seconds that a call waits for a run: every server allows as many. */
-export const WAIT_SECONDS = 45;
+import { type ToolInputs, type ToolName, type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 
 /** A call that was not answered by then is lost. */
 const CALL_TIMEOUT_MS = 2 * WAIT_SECONDS * 1000;

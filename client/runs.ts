@@ -1,9 +1,9 @@
 /** Runs: following one to its end, however long it takes, and what it leaves. */
 import type { CallToolResult } from "@modelcontextprotocol/client";
 import { type Camel, camel } from "./camel.ts";
-import { type Connection, type ToolAnswer, WAIT_SECONDS } from "./connection.ts";
+import type { Connection, ToolAnswer } from "./connection.ts";
 import { ConnectionError } from "./errors.ts";
-import type { ToolOutputs } from "./tool-types.ts";
+import { type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 
 export type RunState = ToolOutputs["run_command"]["state"];
 

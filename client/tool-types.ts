@@ -160,6 +160,9 @@ export interface ToolOutputs {
   run_command: {
     id: string;
     state: "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost";
+    duration_ms: number;
+    next?: string;
+    notice?: string;
     exit_code?: number;
     stdout: string;
     stderr: string;
@@ -167,9 +170,6 @@ export interface ToolOutputs {
     stderr_bytes: number;
     ports?: number[];
     cwd?: string;
-    duration_ms: number;
-    next?: string;
-    notice?: string;
   };
   send_input: {
     id: string;
@@ -221,6 +221,9 @@ export interface ToolOutputs {
   execute_task: {
     id: string;
     state: "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost";
+    duration_ms: number;
+    next?: string;
+    notice?: string;
     success: boolean;
     answer?: string;
     note?: string;
@@ -234,12 +237,9 @@ export interface ToolOutputs {
     turns?: number;
     tokens?: { input: number; output: number; cache_read: number; cache_write: number };
     cost_usd?: number;
-    duration_ms: number;
     agent: string;
     model?: string;
     session_id?: string;
-    next?: string;
-    notice?: string;
   };
   get_result: Record<string, unknown>;
   list_runs: {
@@ -304,3 +304,6 @@ export interface ToolOutputs {
 }
 
 export type ToolName = keyof ToolInputs;
+
+/** Seconds that a call waits for a run unless it says otherwise. Every server allows as many. */
+export const WAIT_SECONDS = 45;

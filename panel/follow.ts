@@ -1,13 +1,12 @@
 /** Follows a run's output from where it was read to: a connection that breaks costs neither a gap nor a line twice. */
 import { useEffect, useState } from "preact/hooks";
+import type { ListedRun, RunState } from "../src/shared/run-listing.ts";
 import { isReadWhole, type LogPosition, readOnAt } from "../src/shared/watch.ts";
 import type { Block, Watch } from "./host.ts";
 import { live } from "./live.ts";
 import { Log } from "./log.ts";
 import { pause, shown, wordsOf } from "./poll.ts";
 import { callTool, SignedOut, ToolFailed } from "./tools.ts";
-
-export type RunState = "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost";
 
 export interface Followed {
   log: Log;
@@ -95,15 +94,9 @@ export function useRun(id: string | undefined, onSignedOut: () => void): Followe
 }
 
 /** What `get_result` says of any run. */
-export interface RunFields {
-  kind: "command" | "code" | "task";
-  /** As of this answer. */
-  state: RunState;
-  title: string;
+export interface RunFields extends ListedRun {
   /** What was run, as far as it is kept. */
   source: string;
-  started_at: string;
-  duration_ms: number;
 }
 
 export interface Told {

@@ -1,11 +1,11 @@
 /** A run in a list. */
 import { duration } from "./format.ts";
-import type { Run } from "./listing.ts";
+import type { ListedRun } from "../src/shared/run-listing.ts";
 import { plain } from "./plain.ts";
 import { hrefOf } from "./route.ts";
 import { Time } from "./time.tsx";
 
-const STATES: Record<Run["state"], string> = {
+const STATES: Record<ListedRun["state"], string> = {
   running: "running",
   succeeded: "succeeded",
   failed: "failed",
@@ -15,7 +15,7 @@ const STATES: Record<Run["state"], string> = {
 };
 
 interface Shown {
-  run: Run;
+  run: ListedRun;
   sandbox: string;
   isOpen?: boolean;
   isSandboxShown?: boolean;
@@ -34,6 +34,6 @@ export function RunLink({ run, sandbox, isOpen = false, isSandboxShown = false }
   );
 }
 
-export function State({ state }: { state: Run["state"] }) {
+export function State({ state }: { state: ListedRun["state"] }) {
   return <span class={`state ${state}`}>{STATES[state]}</span>;
 }

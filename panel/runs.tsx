@@ -6,7 +6,7 @@ import { startSize } from "../src/shared/terminal/size.ts";
 import { useRun, useTold } from "./follow.ts";
 import { duration, size } from "./format.ts";
 import { host } from "./host.ts";
-import type { Run, Runs as Listed } from "./listing.ts";
+import type { ListedRun, RunListing } from "../src/shared/run-listing.ts";
 import { LogView } from "./log-view.tsx";
 import { useWatched } from "./live.ts";
 import { wordsOf } from "./poll.ts";
@@ -40,15 +40,15 @@ interface Shown {
 }
 
 export function Runs({ sandbox, open, isThere, previews, saidAbove, onStarted, onSignedOut }: Shown) {
-  const [older, setOlder] = useState<Listed>({ runs: [] });
+  const [older, setOlder] = useState<RunListing>({ runs: [] });
   const asked = { sandbox, limit: PAGE };
-  const listed = useWatched<Listed>("list_runs", isThere || open !== "" ? asked : undefined, onSignedOut);
+  const listed = useWatched<RunListing>("list_runs", isThere || open !== "" ? asked : undefined, onSignedOut);
   const [problem, setProblem] = useState<string>();
   const newest = listed.value?.runs ?? [];
   const runs = [...newest, ...older.runs.filter(({ id }) => !newest.some((run) => run.id === id))];
   const next = older.runs.length > 0 ? older.next_cursor : listed.value?.next_cursor;
   const more = () =>
-    callTool<Listed>("list_runs", { ...asked, cursor: next }).then(
+    callTool<RunListing>("list_runs", { ...asked, cursor: next }).then(
       ({ data: page }) => setOlder((before) => ({ ...page, runs: [...before.runs, ...page.runs] })),
       (error: unknown) => (error instanceof SignedOut ? onSignedOut() : setProblem(wordsOf(error))),
     );
@@ -193,7 +193,7 @@ const NOTHING_OF: Record<string, string> = {
 interface Opened {
   id: string;
   /** As it is listed; undefined for one that is not on the pages of the list so far. */
-  run: Run | undefined;
+  run: ListedRun | undefined;
   sandbox: string;
   previews: readonly ListedPreview[];
   saidAbove: string | undefined;

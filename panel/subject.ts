@@ -2,7 +2,7 @@
 import { RUN_META } from "../src/shared/apps.ts";
 import { titleOf } from "../src/shared/text.ts";
 import type { Host } from "./host.ts";
-import type { Runs } from "./listing.ts";
+import type { RunListing } from "../src/shared/run-listing.ts";
 import { pause } from "./poll.ts";
 import { hrefOf } from "./route.ts";
 import type { Value } from "./value.ts";
@@ -10,7 +10,7 @@ import type { Value } from "./value.ts";
 /** Between two looks for a run that has just begun, milliseconds. */
 const LOOK_MS = 1000;
 
-/** Runs to look at: others may have begun since. */
+/** RunListing to look at: others may have begun since. */
 const NEWEST = 10;
 
 type Args = Record<string, unknown>;
@@ -75,7 +75,7 @@ export class Subject {
       { ...asked, limit: NEWEST },
       "structured",
     );
-    const { runs = [] } = (structuredContent ?? {}) as Partial<Runs>;
+    const { runs = [] } = (structuredContent ?? {}) as Partial<RunListing>;
     const run = runs.find((known) => known.title === title && (mayHaveEnded || known.state === "running"));
     if (run && (mayHaveEnded || !this.#left.signal.aborted)) this.#show(run.id);
     return run !== undefined;

@@ -5,7 +5,7 @@ import type { ListedSandbox, SandboxListing } from "../src/shared/sandbox-listin
 import { Connect } from "./connect.tsx";
 import { size } from "./format.ts";
 import { host } from "./host.ts";
-import type { Run, Runs } from "./listing.ts";
+import type { ListedRun, RunListing } from "../src/shared/run-listing.ts";
 import { live } from "./live.ts";
 import { useOffered } from "./offered.ts";
 import { hrefOf } from "./route.ts";
@@ -92,7 +92,7 @@ function RecentRuns({
   onSignedOut: () => void;
 }) {
   const isOffered = useOffered();
-  const [found, setFound] = useState<Record<string, readonly Run[]>>({});
+  const [found, setFound] = useState<Record<string, readonly ListedRun[]>>({});
   const used = sandboxes.slice(0, WATCHED_SANDBOXES).map(({ name }) => name);
   // In this order a use changes nothing, and the stream stays.
   const names = isOffered("list_runs") ? used.toSorted() : [];
@@ -101,7 +101,7 @@ function RecentRuns({
       live.add({
         watch: { name: "list_runs", arguments: { sandbox: name, limit: SHOWN_RUNS } },
         onUpdate({ data }) {
-          if (data) setFound((before) => ({ ...before, [name]: (data as Runs).runs }));
+          if (data) setFound((before) => ({ ...before, [name]: (data as RunListing).runs }));
           return false;
         },
         // The list of sandboxes has the same problem, and the page says it there.

@@ -1,5 +1,6 @@
 /** The types of the client library's calls, from the schemas of the tools: client/tool-types.ts. */
 import { z } from "zod";
+import { WAIT_SECONDS } from "../src/shared/wait.ts";
 
 /** A tool of src/tools, as far as types go. */
 interface Tool {
@@ -26,6 +27,9 @@ ${outputs.join("\n")}
 }
 
 export type ToolName = keyof ToolInputs;
+
+/** Seconds that a call waits for a run unless it says otherwise. Every server allows as many. */
+export const WAIT_SECONDS = ${WAIT_SECONDS};
 `;
 }
 

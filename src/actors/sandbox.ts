@@ -12,7 +12,8 @@ import { CodeExecutor, type CodeRunSpec } from "../runs/code.ts";
 import { type CommandSpec, Commands } from "../runs/command.ts";
 import { localID } from "../runs/id.ts";
 import type { Executor } from "../runs/executor.ts";
-import type { Allowance, RunKind, RunSummary, RunView } from "../runs/run.ts";
+import type { Allowance, RunSummary, RunView } from "../runs/run.ts";
+import type { RunKind } from "../shared/run-listing.ts";
 import {
   type Beginning,
   type LogPage,

@@ -19,12 +19,12 @@ import {
   type Allowance,
   DETAIL_BYTES,
   type End,
-  type EndState,
   type Execution,
   type RunSink,
   STREAMS,
   waitingFor,
 } from "./run.ts";
+import type { EndState } from "../shared/run-listing.ts";
 
 /** How long it may take to end code of an earlier actor and to read its output, milliseconds. */
 const TAKE_OVER_MS = 60_000;

@@ -1,6 +1,7 @@
 /** How runs of one kind are executed. */
 import type { ActiveRun } from "./active-run.ts";
-import type { Allowance, Execution, RunKind } from "./run.ts";
+import type { Allowance, Execution } from "./run.ts";
+import type { RunKind } from "../shared/run-listing.ts";
 
 export interface Executor<Spec extends Allowance> extends Resumer {
   readonly kind: RunKind;

@@ -1,24 +1,10 @@
 /** What a run is: one execution of code, of a command or of a task, from its start to its end. */
 import type { TerminalInput } from "../container/connection.ts";
 import type { OutputSink } from "../container/follower.ts";
+import type { EndState, RunKind, RunState } from "../shared/run-listing.ts";
 import type { Shown } from "./output.ts";
 import type { CodeDetail } from "./code-detail.ts";
 import type { QuestionDetail, TaskDetail } from "./task-detail.ts";
-
-export const RUN_KINDS = ["code", "command", "task"] as const;
-
-export type RunKind = (typeof RUN_KINDS)[number];
-
-/**
- * `running`, then one of the others, which are final: `succeeded` or `failed` when the program ended by itself, `cancelled`
- * or `timed_out` when we ended it, `lost` when the sandbox or connection went away and its end is unknown.
- */
-export const END_STATES = ["succeeded", "failed", "cancelled", "timed_out", "lost"] as const;
-export const RUN_STATES = ["running", ...END_STATES] as const;
-
-export type EndState = (typeof END_STATES)[number];
-
-export type RunState = (typeof RUN_STATES)[number];
 
 /** How long a run may take. */
 export interface Allowance {

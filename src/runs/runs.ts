@@ -17,10 +17,10 @@ import {
   type Execution,
   NEVER_STARTED,
   type LogPiece,
-  type RunKind,
   type RunSummary,
   type RunView,
 } from "./run.ts";
+import type { RunKind } from "../shared/run-listing.ts";
 import { keptSource, type RunRecord, RunStore, viewOf, type Stored } from "./store.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { pause, within } from "../shared/within.ts";

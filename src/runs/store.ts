@@ -2,7 +2,8 @@
 import { isRecord } from "../shared/is-record.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { SQLITE_LOG_BYTES } from "./log.ts";
-import type { End, RunKind, RunState, RunSummary, RunView, Stream } from "./run.ts";
+import type { End, RunSummary, RunView, Stream } from "./run.ts";
+import type { RunKind, RunState } from "../shared/run-listing.ts";
 
 /** A run as its record holds it. */
 export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {

@@ -24,7 +24,7 @@ const MAX_LOOKS = 150;
 const SESSION_MS = 5000;
 
 /** The longest that a look at a log waits for output, seconds. */
-const WAIT_SECONDS = 20;
+const LOOK_WAIT_SECONDS = 20;
 
 /** Things that one stream watches. */
 const MAX_WATCHED = 8;
@@ -183,7 +183,7 @@ class PanelStream {
       sent = event;
       const pauseMs = raw ? terminalPauseMs(page, cursor, Date.now() - from) : logPauseMs(page);
       cursor = readOnAt(page);
-      wait_seconds = Math.min(WAIT_SECONDS, this.#caller.config.maxWaitSeconds);
+      wait_seconds = Math.min(LOOK_WAIT_SECONDS, this.#caller.config.maxWaitSeconds);
       await this.#pause(pauseMs);
     }
   }

@@ -8,7 +8,7 @@ import type { Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
 import { type RunView, durationMs } from "../runs/run.ts";
 import { MAX_QUESTION } from "../tasks/program.ts";
-import { defaultWait } from "../tools/default-wait.ts";
+import { defaultWait } from "../shared/wait.ts";
 import { contextOf, recorded, sandboxName, type ToolContext } from "../tools/define.ts";
 import { MAX_TASK, TASK_SECONDS } from "../tools/execute-task.ts";
 import { followTask } from "../tools/follow-task.ts";

@@ -2,7 +2,8 @@
 import { clause } from "../shared/text.ts";
 import { nextDay } from "../shared/days.ts";
 import type { AgentReport } from "./agent-report.ts";
-import type { End, EndState } from "../runs/run.ts";
+import type { End } from "../runs/run.ts";
+import type { EndState } from "../shared/run-listing.ts";
 import type { Spending } from "./budget.ts";
 import type { UpstreamError } from "../container/model-calls.ts";
 import type { Step } from "./output.ts";

@@ -1,5 +1,5 @@
 /** A principal's tasks in all sandboxes. The record of each is in the sandbox that ran it. */
-import type { RunState } from "../runs/run.ts";
+import type { RunState } from "../shared/run-listing.ts";
 import { DAY_MS } from "../shared/days.ts";
 
 export interface TaskEntry {

@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { Files } from "../container/files.ts";
 import { type Commands, commandState } from "../runs/command.ts";
 import type { RunObjects } from "../runs/log.ts";
-import { END_STATES } from "../runs/run.ts";
+import { END_STATES } from "../shared/run-listing.ts";
 import { AGENT_NAMES } from "../shared/names.ts";
 import { agentReport } from "./agent-report.ts";
 import type { Archives } from "./archive.ts";

@@ -14,7 +14,7 @@ import { fenced, isLine } from "../shared/shown.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
-import { defaultWait } from "./default-wait.ts";
+import { defaultWait } from "../shared/wait.ts";
 import type { MCPTask } from "./mcp-task.ts";
 
 /** What a handler works with. */

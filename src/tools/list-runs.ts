@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { sandboxOf } from "../runs/id.ts";
-import { RUN_KINDS, RUN_STATES, type RunSummary, durationMs } from "../runs/run.ts";
+import { type RunSummary, durationMs } from "../runs/run.ts";
+import { RUN_KINDS, runListing } from "../shared/run-listing.ts";
 import type { TaskEntry } from "../tasks/task-list.ts";
 import { ToolError } from "../shared/errors.ts";
 import { accountOf } from "../actors/account-of.ts";
@@ -9,7 +10,7 @@ import { twice } from "../actors/actor-errors.ts";
 import { visible } from "../shared/shown.ts";
 import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
-import { stateText } from "./waiting.ts";
+import { listedFields, stateText } from "./run-summary.ts";
 
 export const listRuns = defineTool({
   name: "list_runs",
@@ -27,21 +28,7 @@ export const listRuns = defineTool({
       .optional()
       .describe("From the last answer."),
   }),
-  output: z.object({
-    runs: z.array(
-      z.object({
-        id: z.string(),
-        kind: z.enum(RUN_KINDS),
-        state: z.enum(RUN_STATES),
-        title: z.string(),
-        started_at: z.string(),
-        duration_ms: z.number(),
-        exit_code: z.number().optional(),
-      }),
-    ),
-    next_cursor: z.string().optional(),
-    notice: z.string().optional(),
-  }),
+  output: runListing,
   annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   async handle({ sandbox, kind, limit, cursor }, context) {
@@ -51,15 +38,7 @@ export const listRuns = defineTool({
       kind === "task"
         ? await tasksOf(context, limit + 1, cursor)
         : await context.reading(sandbox, (actor, owner) => actor.listRuns(owner, limit + 1, cursor, kind));
-    const runs = value.slice(0, limit).map((run) => ({
-      id: run.id,
-      kind: run.kind,
-      state: run.state,
-      title: run.title,
-      started_at: new Date(run.startedAt).toISOString(),
-      duration_ms: durationMs(run),
-      exit_code: run.exitCode,
-    }));
+    const runs = value.slice(0, limit).map(listedFields);
     const next = value.length > limit ? runs.at(-1)?.id : undefined;
     const lines = value.slice(0, limit).map(lineOf);
     const nothing = kind === "task" ? "You have no tasks" : `Sandbox ${sandbox} has no runs`;

@@ -1,13 +1,14 @@
 /** How a part of a run's log is shown. */
 import { z } from "zod";
-import { RUN_STATES, type RunView, STREAMS, type Stream } from "../runs/run.ts";
+import { type RunView, STREAMS, type Stream } from "../runs/run.ts";
+import { RUN_STATES } from "../shared/run-listing.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { lastStates, terminalText, unfinishedSequence } from "../runs/terminal.ts";
 import { fenced, visible } from "../shared/shown.ts";
 import { wholeCharacters } from "../shared/text.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
 import { typeText } from "./run-result.ts";
-import { stateText, waitingText } from "./waiting.ts";
+import { stateText, waitingText } from "./run-summary.ts";
 
 interface PageOptions {
   /** What is to be said of what the page leaves out. */

@@ -11,7 +11,7 @@ import { declaredExtension } from "../shared/extensions.ts";
 import type { Scope } from "../shared/principal.ts";
 import { visible } from "../shared/shown.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { defaultWait } from "./default-wait.ts";
+import { isPatient } from "../shared/wait.ts";
 
 const TASKS_EXTENSION = "io.modelcontextprotocol/tasks";
 
@@ -51,7 +51,7 @@ export function patienceOf(
   poll: Scope | undefined,
 ): Patience {
   const mayPoll = poll !== undefined && principal.scopes.includes(poll);
-  const mayBecomeTask = takesTasks && mayPoll && waitSeconds >= defaultWait(config.maxWaitSeconds);
+  const mayBecomeTask = takesTasks && mayPoll && isPatient(waitSeconds, config.maxWaitSeconds);
   return {
     waitMs: mayBecomeTask ? MOMENT_MS : waitSeconds * 1000,
     taskOf: (run, notice) => {

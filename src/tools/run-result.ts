@@ -4,14 +4,14 @@ import { taskDetailOf } from "../tasks/collect.ts";
 import { type Shown, shownText } from "../runs/output.ts";
 import { clearedPart, lastStates, terminalText } from "../runs/terminal.ts";
 import type { CodeDetail, CodeError, CodeResult } from "../runs/code-detail.ts";
-import { RUN_STATES, type RunView, durationMs, questionDetailOf } from "../runs/run.ts";
+import { type RunView, durationMs, questionDetailOf } from "../runs/run.ts";
 import { shownName, visible } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, quoted, sections, text } from "./define.ts";
 import { imageLines } from "./image.ts";
 import { withDownloads } from "./download.ts";
 import { downloadsOf } from "./run-downloads.ts";
 import { taskFields, taskText } from "./task-result.ts";
-import { stateText, waitingText } from "./waiting.ts";
+import { listedFields, resultOutput, stateText, waitCall } from "./run-summary.ts";
 
 type Block = ToolOutput["content"][number];
 
@@ -75,9 +75,7 @@ function listeningText(ports: readonly number[]): string | undefined {
 }
 
 /** A run of a command as data. */
-export const runOutput = z.object({
-  id: z.string(),
-  state: z.enum(RUN_STATES),
+export const runOutput = resultOutput.extend({
   exit_code: z.number().optional(),
   stdout: z.string(),
   stderr: z.string(),
@@ -85,19 +83,10 @@ export const runOutput = z.object({
   stderr_bytes: z.number(),
   ports: z.array(z.number()).optional(),
   cwd: z.string().optional(),
-  duration_ms: z.number(),
-  next: z.string().optional(),
-  notice: z.string().optional(),
 });
 
 /** What runs of all kinds have as data. Behind it stands what is a command's, code's, a question's or a task's alone. */
-export const anyRunOutput = z.looseObject({
-  id: z.string(),
-  state: z.enum(RUN_STATES),
-  duration_ms: z.number(),
-  next: z.string().optional(),
-  notice: z.string().optional(),
-});
+export const anyRunOutput = resultOutput.loose();
 
 /** A run of any kind as data, without its images. */
 export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
@@ -117,9 +106,7 @@ export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyR
 
 /** The same, and what was run: for who did not start it. */
 export function wholeFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
-  const { kind, title, source, startedAt } = run;
-  const started_at = new Date(startedAt).toISOString();
-  return { ...anyRunFields(run, notice), kind, title, source: source ?? title, started_at };
+  return { ...listedFields(run), source: run.source ?? run.title, ...anyRunFields(run, notice) };
 }
 
 /** What a question has beside what code has. */
@@ -168,12 +155,8 @@ export function typeText(id: string): string {
 
 /** The call that shows more of a run; undefined when there is no more. */
 export function nextCall(run: RunView): string | undefined {
-  if (run.waiting) return waitingText(run.id, run.waiting);
-  if (run.state === "running") {
-    const seconds = Math.round(durationMs(run) / 1000);
-    const input = run.isInteractive ? `${typeText(run.id)} ` : "";
-    return `${input}Still running after ${seconds} s; it goes on. Wait for it with get_result, id ${run.id}; stop it with cancel_run.`;
-  }
+  const wait = waitCall(run);
+  if (wait) return run.isInteractive && !run.waiting ? `${typeText(run.id)} ${wait}` : wait;
   const dropped = run.droppedBytes > 0 ? ` (of which the last ${run.droppedBytes} bytes were not kept)` : "";
   if (run.stdout.omitted + run.stderr.omitted > 0)
     return `The whole output${dropped}: get_result with id ${run.id} and cursor 0.`;

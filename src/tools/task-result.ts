@@ -1,12 +1,12 @@
 /** How a task is shown: to a model as text, to a program as data. */
 import { z } from "zod";
 import { shownText } from "../runs/output.ts";
-import { RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
+import { type RunView, durationMs } from "../runs/run.ts";
 import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { shownName, visible } from "../shared/shown.ts";
 import { quoted, sections } from "./define.ts";
-import { stateText, waitingText } from "./waiting.ts";
+import { resultOutput, stateText, waitCall } from "./run-summary.ts";
 
 /** Lines of progress that are shown of a task that goes on. */
 const PROGRESS_LINES = 12;
@@ -30,9 +30,7 @@ export function taskText(run: RunView, task: TaskDetail, notice: string | undefi
 }
 
 /** A task as data. */
-export const taskOutput = z.object({
-  id: z.string(),
-  state: z.enum(RUN_STATES),
+export const taskOutput = resultOutput.extend({
   success: z.boolean(),
   answer: z.string().optional(),
   note: z.string().optional(),
@@ -54,12 +52,9 @@ export const taskOutput = z.object({
     .object({ input: z.number(), output: z.number(), cache_read: z.number(), cache_write: z.number() })
     .optional(),
   cost_usd: z.number().optional(),
-  duration_ms: z.number(),
   agent: z.string(),
   model: z.string().optional(),
   session_id: z.string().optional(),
-  next: z.string().optional(),
-  notice: z.string().optional(),
 });
 
 export function taskFields(
@@ -184,11 +179,7 @@ function notKeptText({ notKept }: TaskDetail): string | undefined {
 }
 
 function nextCall(run: RunView, task: TaskDetail): string | undefined {
-  if (run.state === "running") {
-    if (run.waiting) return waitingText(run.id, run.waiting);
-    const seconds = Math.round(durationMs(run) / 1000);
-    return `Still working after ${seconds} s; it goes on. Wait for it with get_result, id ${run.id}; stop it with cancel_run.`;
-  }
+  if (run.state === "running") return waitCall(run, "working");
   if (task.conversation === undefined || run.state === "lost") return undefined;
   return `To go on where it ended: execute_task with continue_from ${run.id}.`;
 }

@@ -1,0 +1,36 @@
+/** What runs are called, and what `list_runs` answers as data, which the panel and the command line show. */
+import { z } from "zod";
+
+export const RUN_KINDS = ["code", "command", "task"] as const;
+
+export type RunKind = (typeof RUN_KINDS)[number];
+
+/**
+ * `running`, then one of the others, which are final: `succeeded` or `failed` when the program ended by itself, `cancelled`
+ * or `timed_out` when we ended it, `lost` when the sandbox or connection went away and its end is unknown.
+ */
+export const END_STATES = ["succeeded", "failed", "cancelled", "timed_out", "lost"] as const;
+export const RUN_STATES = ["running", ...END_STATES] as const;
+
+export type EndState = (typeof END_STATES)[number];
+
+export type RunState = (typeof RUN_STATES)[number];
+
+export const listedRun = z.object({
+  id: z.string(),
+  kind: z.enum(RUN_KINDS),
+  state: z.enum(RUN_STATES),
+  title: z.string(),
+  started_at: z.string(),
+  duration_ms: z.number(),
+  exit_code: z.number().optional(),
+});
+
+export const runListing = z.object({
+  runs: z.array(listedRun),
+  next_cursor: z.string().optional(),
+  notice: z.string().optional(),
+});
+
+export type ListedRun = z.output<typeof listedRun>;
+export type RunListing = z.output<typeof runListing>;

@@ -20,7 +20,7 @@ export interface Rotation {
  */
 export function rotateOwner(before: string | undefined, until: string, token = newToken()): Rotation {
   const variables = {
-    SERVER_AUTH_TOKEN_PREVIOUS: before ?? "<the token of now>",
+    SERVER_AUTH_TOKEN_PREVIOUS: before ?? "<the current token>",
     SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: until,
     SERVER_AUTH_TOKEN: token,
   };
@@ -72,7 +72,7 @@ export function endOfBefore(
 type Entry = Record<string, unknown>;
 
 function unknownEntry(name: string): Entry {
-  return { name, sha256: "<the sha256 of now>", scopes: ["<as they are>"] };
+  return { name, sha256: "<the current sha256>", scopes: ["<as before>"] };
 }
 
 function entriesOf(list: string): Entry[] {

@@ -48,7 +48,7 @@ const create = dataCommand("new", "generate a token and say where to put it; not
       if (asJSON) return json(true, { token, sha256: hash, variable: "SERVER_AUTH_TOKEN" });
       line(token);
       note(
-        `The owner's token, in place of the one before, which ends with the change (\`${PROGRAM} token rotate\` has both for a while):`,
+        `The new owner's token. The old one ends with the change; \`${PROGRAM} token rotate\` keeps both valid for a time:`,
       );
       note("  on Cloudflare  npx wrangler secret put SERVER_AUTH_TOKEN");
       note(`  ${startLine().padEnd(13)}  SERVER_AUTH_TOKEN=... in ${VARIABLES_FILE}, then start it again`);
@@ -110,7 +110,7 @@ const rotate = dataCommand(
     if (valid !== undefined)
       throw new CommandError(
         "usage",
-        `A rotation is under way: the token before the one of now is valid ${valid}, and clients may have no other. It would end at once; to end it, pass --yes.`,
+        `A rotation is under way: the previous token is valid ${valid}, and clients may still use it. Another rotation would end it at once. To do so, pass --yes.`,
       );
     const until = endAfter(hours);
     const known = write ? kept : undefined;
@@ -127,7 +127,7 @@ const rotate = dataCommand(
   });
 
 const WRITTEN = [
-  `${VARIABLES_FILE} has the new token and the one before. Start the server again: it has both. Until then it takes the one before alone, which this command line presents by itself.`,
+  `${VARIABLES_FILE} has the new and the old token. Restart the server to accept both. Until then it accepts only the old one, which this command line uses by itself.`,
 ];
 
 /** On Cloudflare each `secret put` is a deployment, and in this order the token of now is accepted in all of them. */
@@ -137,9 +137,9 @@ function stepsFor({ variables }: Rotation): string[] {
       `npx wrangler secret put ${name}   # ${name === "SERVER_AUTH_TOKEN" ? "the new token, above" : value}`,
   );
   return [
-    "While a rotation before is under way, wait for its end: there is one token before, and that of now takes its place.",
+    "If an earlier rotation is still under way, wait for its end. There is only one previous token, and the current one replaces it.",
     ...puts,
-    `For \`${startLine()}\` instead: ${PROGRAM} token rotate --write, or the same variables where it gets them from.`,
+    `For \`${startLine()}\` instead: ${PROGRAM} token rotate --write, or set the same variables.`,
   ];
 }
 
@@ -148,12 +148,12 @@ function stepsAfter({ until }: Rotation, name: string | undefined): string[] {
     name === undefined
       ? [
           "SERVER_AUTH_TOKEN_PREVIOUS and SERVER_AUTH_TOKEN_PREVIOUS_UNTIL",
-          " With it end the sign-ins that were made with it and, without LINK_KEY, the links and previews that it signed.",
+          " Sign-ins that were made with the old token end with it and, without LINK_KEY, so do the links and previews that it signed.",
         ]
       : ["previous_sha256 and previous_until", ""];
   return [
-    `Give the new token to its clients; ${PROGRAM} connect <client> writes it. The log has "via":"previous_token" for those that still use the one before.`,
-    `The one before ends at ${until}: remove ${old} then, or as soon as nobody uses it.${lost}`,
+    `Give the new token to its clients; ${PROGRAM} connect <client> writes it. The log has "via":"previous_token" for clients that still use the old one.`,
+    `The old token ends at ${until}. Remove ${old} then, or as soon as nobody uses it.${lost}`,
   ];
 }
 

@@ -1,5 +1,6 @@
 /** The path of a request, in the order of the guards: host and origin, route, token, scopes, handler. */
-import { createMcpHandler, isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
+import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
+import { createMcpHandler } from "agents/mcp/server";
 import { addressOf } from "../actors/attempts.ts";
 import { serveAuthorize, callbackPath, serveCallback } from "../auth/authorize.ts";
 import { authenticate } from "../auth/bearer.ts";
@@ -253,7 +254,14 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
   const respond = async () => {
     if (await isPlainCall(request, body.value))
       return answerPlainCall(createServer({ era: "legacy" }), request, body.value, onerror);
-    return createMcpHandler(createServer, { onerror }).fetch(request, { parsedBody: body.value });
+    const handler = createMcpHandler(createServer, {
+      route,
+      // These two switch the handler's own guards off, which those above replace.
+      corsOptions: false,
+      allowedOriginHostnames: "*",
+      onerror,
+    });
+    return handler.fetch(request, { parsedBody: body.value });
   };
   const response = await respond();
   // Tools and resources log their own use. Without one, or when the protocol refuses it, the use of the token is logged here.

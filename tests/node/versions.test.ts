@@ -34,6 +34,27 @@ test("the package's engines are the Node that it starts with", () => {
   expect([...starts, ...refused].filter((version) => isNewEnough(version))).toEqual(starts);
 });
 
+test("what both manifests name is one version", () => {
+  const { devDependencies = {} } = JSON.parse(read("package.json")) as {
+    devDependencies?: Record<string, string>;
+  };
+  const shared = Object.entries(worker.dependencies ?? {}).filter(([name]) => name in devDependencies);
+  expect(shared).not.toEqual([]);
+  expect(shared.filter(([name, version]) => devDependencies[name] !== version)).toEqual([]);
+});
+
+test("agents' exact peers are what is installed", () => {
+  const agents = JSON.parse(read("node_modules/agents/package.json")) as {
+    peerDependencies: Record<string, string>;
+  };
+  for (const name of [
+    "@modelcontextprotocol/server",
+    "@modelcontextprotocol/client",
+    "@modelcontextprotocol/sdk",
+  ])
+    expect(installed[name], name).toBe(agents.peerDependencies[name]);
+});
+
 test("the image's tag is the version of the SDK", () => {
   const [, tag] = /^FROM docker\.io\/cloudflare\/sandbox:(\S+)-python$/m.exec(dockerfile) ?? [];
   expect(tag).toBe(installed["@cloudflare/sandbox"]);

@@ -81,8 +81,6 @@ describe("Claude Code as the client", () => {
   });
 });
 
-describe("a client that goes away", () => {});
-
 describe("a server killed in the middle of a task", () => {
   it("has the record after the next start, says what happened and what was said until then", async () => {
     const client = new TaskClient(server.url);

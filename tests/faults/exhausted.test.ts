@@ -118,7 +118,7 @@ describe("processes exhausted by a fork bomb", () => {
       const before = inside().length;
       expect(before).toBeGreaterThan(0);
       await neighbourIsFine();
-      const run = await bed.call(name, { sandbox, ...args, timeout_seconds: 4, wait_seconds: 0 });
+      const run = await bed.call(name, { sandbox, ...args, timeout_seconds: 8, wait_seconds: 0 });
       await until(() => inside().length > before + 40);
       await neighbourIsFine();
       const { text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 50 });

@@ -158,7 +158,7 @@ describe("what goes wrong", () => {
     const { result } = await called(async () => {
       throw new ToolError("not_found", "There is no a.", "Use b.");
     }, true);
-    const error = { code: "not_found", message: "There is no a." };
+    const error = { code: "not_found", message: "There is no a.", hint: "Use b." };
     expect(result._meta).toEqual({ "sandbox-mcp/error": error });
     expect(result.structuredContent).toBeUndefined();
   });

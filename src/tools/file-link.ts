@@ -39,9 +39,10 @@ export const fileLink = defineTool({
         "A link for an upload needs the scope sandbox:write, which your token lacks.",
       );
     const found = isUpload ? undefined : await context.operate(sandbox, "stat", { path, digest: true });
-    if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires = Date.now() + expires_seconds * 1000;
     const { url, notice } = await linkTo(context, sandbox, absolute(path), direction, expires, max_bytes);
+    // After the link: what has been lost is told by the first answer, which this leaves out.
+    if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires_at = new Date(expires).toISOString();
     const said = sections([
       ["notice", found?.notice ?? notice],

@@ -236,6 +236,15 @@ describe("a link for an upload", () => {
     expect(await sh(sandbox, "stat -c %s in/big")).toBe("4000000\n");
   });
 
+  it("says what was lost where the sandbox has restarted", async () => {
+    const restarted = "links-restarted";
+    await sh(restarted, "true");
+    await killContainer(restarted);
+    const made = await owner.call("file_link", { sandbox: restarted, path: "new", direction: "upload" });
+    expect(made.structured.notice).toMatch(/^The sandbox was restarted/);
+    await owner.call("destroy_sandbox", { sandbox: restarted });
+  });
+
   it("shows a person a page", async () => {
     const path = await link("form", { direction: "upload" });
     const shown = await owner.http(path, { headers: { accept: "text/html" } });

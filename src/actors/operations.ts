@@ -12,37 +12,37 @@ import { ToolError } from "../shared/errors.ts";
 import type { Owner } from "./account-calls.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { Activity } from "./activity.ts";
+import type { Workspace } from "./workspace.ts";
 
 /** What the row of an operation says. */
 export function policyOf(name: OperationName): FileRow & Policy {
   return operations[name];
 }
 
-export interface OperationsHost {
+/** The parts of the actor that operations use. */
+interface Parts {
   files: Files;
   /** The same, without counting as use of the sandbox. */
   glancing: Files;
   activity: Activity;
-  /** Whether the container runs, and whether it has its workspace. */
-  isUp(): boolean;
-  isReady(): boolean;
-  /** Has the workspace saved. */
-  changed(): void;
+  workspace: Workspace;
+  /** Whether the container runs. */
+  running(): boolean;
 }
 
 export class Operations {
-  readonly #host: OperationsHost;
+  readonly #parts: Parts;
 
-  constructor(host: OperationsHost) {
-    this.#host = host;
+  constructor(parts: Parts) {
+    this.#parts = parts;
   }
 
   /** @throws {ToolError} `not_found` where it starts no container and none runs, and what `Files.call` throws */
   async do(owner: Owner, name: OperationName, input: object): Promise<object> {
-    const { files, glancing, activity, isUp, isReady, changed } = this.#host;
+    const { files, glancing, activity, workspace, running } = this.#parts;
     const row = policyOf(name);
     const isGlance = row.start === "glance";
-    if ((row.start === "none" && !isUp()) || (isGlance && !isReady()))
+    if ((row.start === "none" && !running()) || (isGlance && !workspace.isReady))
       throw new ToolError("not_found", `Sandbox ${owner.sandbox} is not running.`);
     const isConfined = row.confined && !has(owner, "sandbox:exec");
     const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });
@@ -54,7 +54,7 @@ export class Operations {
       return result.body ? { ...result, body: activity.passOn(result.body) } : result;
     } finally {
       // Also where it failed: how far it got is not always known.
-      if (row.changesState) changed();
+      if (row.changesState) workspace.changed();
     }
   }
 }

@@ -249,9 +249,8 @@ export class Sandbox extends BaseSandbox<Env> {
       files: this.#files,
       glancing: new Files((...request) => this.#connection.request(...request)),
       activity: this.#activity,
-      isUp: running,
-      isReady: () => this.#workspace.isReady,
-      changed: () => this.#workspace.changed(),
+      workspace: this.#workspace,
+      running,
     });
     this.#variables = new SandboxVariables(kv);
     this.#network = new SandboxNetwork({

@@ -1,13 +1,9 @@
 /** The Worker's bindings and variables, and their one parsed form. */
 import { z } from "zod";
 import { fromEnv } from "./env-fields.ts";
-import type { LogLevel } from "./log.ts";
-import type { MountedDirectory } from "./mounts.ts";
-import type { Internet } from "./network-policy.ts";
-import type { Region } from "./principal.ts";
 import { MODEL_HOST, type Secret, SERVER, secretsAt, secretsFor } from "./secrets.ts";
-import { type Previous, previous, type StaticToken } from "./static-tokens.ts";
-import { TOOL_NAMES, type ToolName, toolsChosen } from "./tool-sets.ts";
+import { previous, type StaticToken } from "./static-tokens.ts";
+import { TOOL_NAMES, toolsChosen } from "./tool-sets.ts";
 import { type Values, type Variable, type VariableName, VARIABLES, variables } from "./variables.ts";
 
 const MIB = 1024 * 1024;
@@ -37,103 +33,15 @@ export interface Env extends Partial<Record<VariableName, string>> {
   ADDRESS_LIMITER?: RateLimit;
 }
 
-/** What sandboxes reach, for all principals. */
-export interface NetworkConfig {
-  /** Of a sandbox that says nothing; undefined for the most that there is. */
-  initial: Internet | undefined;
-  /** The most that anybody may choose. */
-  max: Internet;
-  /** The list of a sandbox that has none of its own; where `max` is `allowlist`, the most that one may hold. */
-  allowHosts: readonly string[];
-}
-
-/** For coding agents. */
-export interface TaskConfig {
-  /** The model's API, without a trailing slash. */
-  anthropicURL: string;
-  /** The model that writes programs for questions that name none. */
-  questionModel: string;
-  /** Tokens that one task may use. */
-  maxTokens: number;
-  /** How much of a task's workspace is kept, in MiB. */
-  archiveMaxMiB: number;
-  /** Below what prefix of the bucket there are definitions for tasks, without a slash at its end; undefined for nowhere. */
-  componentsPrefix: string | undefined;
-}
-
-/** For workspaces that survive their containers. */
-export interface WorkspaceConfig {
-  isSaved: boolean;
-  /** Bytes of the files of one workspace that are saved. */
-  maxBytes: number;
-  /** How long a checkpoint lives, and a saved workspace after its last use. */
-  ttlDays: number;
-}
-
-export interface Config {
-  /** All variables, for what below has no name: the sign-in methods read theirs. */
-  values: Values;
-  /** The token of principal `owner`; undefined when there is none. */
-  serverAuthToken: string | undefined;
-  /** The token before that one; `ownerTokens` says which are accepted. */
-  previousToken: Previous | undefined;
-  authTokens: readonly StaticToken[];
-  /** Origins of browser pages that may call, serialised as browsers send them. */
-  allowedOrigins: ReadonlySet<string>;
-  /** The public origin of this server, without a trailing slash; undefined when not set. */
-  publicOrigin: string | undefined;
-  /** The host, with its port where it needs one, below which every name is a preview's; undefined when not said. */
-  previewHost: string | undefined;
-  /** What signs the addresses that the server hands out; undefined when not said. */
-  linkKey: string | undefined;
-  /** Whether OAuth clients may identify themselves by a metadata document; undefined when not set. */
-  clientMetadata: boolean | undefined;
-  logLevel: LogLevel;
-  /** Days for which the record of a run is kept after its end. */
-  resultTTLDays: number;
-  /** How much of a run's output is kept, in MiB. */
-  runLogMaxMiB: number;
-  limits: Limits;
-  /** How long a sandbox may be idle before it is destroyed, hours. */
-  sandboxTTLHours: number;
-  /** Where sandboxes are made; undefined for the platform's choice. */
-  defaultRegion: Region | undefined;
-  network: NetworkConfig;
-  /** What is added to requests of sandboxes: the model's credential, and the operator's. */
-  secrets: readonly Secret[];
-  /** How long a call may wait for a run, seconds. */
-  maxWaitSeconds: number;
-  /** Those that MCP offers. */
-  tools: ReadonlySet<ToolName>;
-  tasks: TaskConfig;
-  workspaces: WorkspaceConfig;
-  /** On the local platform only. */
-  mounts: readonly MountedDirectory[];
-  /** The command that prints the owner's token, on the local platform only: its pages name it. */
-  localTokenCommand: string | undefined;
-}
-
 /** Whether the server has a credential for a model, which tasks and questions need. */
 export function canRunTasks({ secrets }: Pick<Config, "secrets">): boolean {
   return secretsAt(secretsFor(secrets, SERVER), MODEL_HOST).length > 0;
 }
 
+export type Config = Readonly<ReturnType<typeof configOf>>;
+
 /** What one principal may use. */
-export interface Limits {
-  sandboxes: number;
-  /** Sandboxes whose container runs. */
-  runningSandboxes: number;
-  concurrentRuns: number;
-  /** Seconds of running within one day (UTC), over all runs. */
-  runSecondsPerDay: number;
-  /** Tokens of the model within one day (UTC), over all tasks. */
-  modelTokensPerDay: number;
-  /** Bytes of records, logs and artifacts, over all runs. */
-  storageBytes: number;
-  /** Bytes of what is kept of workspaces, checkpoints and archives of tasks. */
-  workspaceBytes: number;
-  checkpoints: number;
-}
+export type Limits = Config["limits"];
 
 /** The configuration is invalid. Each problem is a sentence that names a variable, and never shows its value. */
 export class ConfigError extends Error {
@@ -203,17 +111,21 @@ function wrongPrincipals({ SECRETS: secrets }: Values): string[] {
   );
 }
 
-function configOf(values: Values): Config {
+/** The values under the names that the code has for them, in its units. The table of variables says what they mean. */
+function configOf(values: Values) {
   const metadata = values.OAUTH_CLIENT_METADATA;
+  const authTokens: readonly StaticToken[] = values.AUTH_TOKENS ?? [];
   return {
+    /** All of them: the sign-in methods read theirs. */
     values,
     serverAuthToken: values.SERVER_AUTH_TOKEN,
     previousToken: previous(values.SERVER_AUTH_TOKEN_PREVIOUS, values.SERVER_AUTH_TOKEN_PREVIOUS_UNTIL),
-    authTokens: values.AUTH_TOKENS ?? [],
+    authTokens,
     allowedOrigins: new Set(values.ALLOWED_ORIGINS),
     publicOrigin: values.PUBLIC_ORIGIN,
     previewHost: values.PREVIEW_HOST,
     linkKey: values.LINK_KEY,
+    /** Undefined where the variable is not set: then it depends on the address. */
     clientMetadata: metadata && metadata === "on",
     logLevel: values.LOG_LEVEL,
     resultTTLDays: values.RESULT_TTL_DAYS,
@@ -235,7 +147,11 @@ function configOf(values: Values): Config {
       max: values.MAX_INTERNET,
       allowHosts: values.ALLOW_HOSTS,
     },
-    secrets: [...modelSecrets(values.ANTHROPIC_API_KEY, values.CLAUDE_CODE_OAUTH_TOKEN), ...values.SECRETS],
+    /** What is added to requests of sandboxes: the model's credential, and the operator's. */
+    secrets: [
+      ...modelSecrets(values.ANTHROPIC_API_KEY, values.CLAUDE_CODE_OAUTH_TOKEN),
+      ...values.SECRETS,
+    ] as readonly Secret[],
     maxWaitSeconds: values.MAX_WAIT_SECONDS,
     tools: values.TOOLS ? toolsChosen(values.TOOLS, TOOL_NAMES) : TOOL_NAMES,
     tasks: {

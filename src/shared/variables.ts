@@ -414,8 +414,10 @@ export type VariableName = keyof typeof variables;
 
 type ValueOf<V> = V extends Defaulted<infer T> ? T : V extends Variable<infer T> ? T | undefined : never;
 
+type Fixed<T> = T extends readonly (infer E)[] ? readonly E[] : T;
+
 /** The values of all variables, parsed. */
-export type Values = { [N in VariableName]: ValueOf<(typeof variables)[N]> };
+export type Values = { readonly [N in VariableName]: Fixed<ValueOf<(typeof variables)[N]>> };
 
 export const VARIABLES: [VariableName, Variable][] = Object.entries<Variable>(variables) as [
   VariableName,

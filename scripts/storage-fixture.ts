@@ -1,7 +1,8 @@
 /**
- * Writes tests/fixtures/storage/<commit>: what the server of a commit stores. Run it once for each commit that changes a schema, after
- * the commit, as `node scripts/storage-fixture.ts <commit> [worktree]`; the upgrade test reads every folder that is there. Without a
- * worktree of the commit, with its packages installed, it makes one and removes it.
+ * Writes tests/fixtures/storage/<commit>: what the server of a commit stores. The upgrade test reads every folder that is there. To be run
+ * for the commit before one that changes a table, unless a folder has the same tables, as
+ * `node scripts/storage-fixture.ts <commit> [worktree]`. Without a worktree of the commit, with its packages installed, it makes one
+ * and removes it.
  */
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -23,6 +24,7 @@ if (!commit) throw new Error("Usage: node scripts/storage-fixture.ts <commit> [w
 const root = join(import.meta.dirname, "..");
 const folder = join(root, "tests/fixtures/storage");
 const short = execFileSync("git", ["rev-parse", "--short=7", commit], { cwd: root, encoding: "utf8" }).trim();
+const test = "tests/worker/account/storage-fixture.test.ts";
 const worktree = given ?? join(mkdtempSync(join(tmpdir(), "storage-fixture-")), short);
 
 /** What callers know an actor by: the sandbox, the principal, or the name of a counter. */
@@ -69,10 +71,10 @@ if (!given) execFileSync("git", ["worktree", "add", "--detach", worktree, commit
 try {
   if (!given) await run("npm", "ci", "--no-audit", "--no-fund");
   const scenario = readFileSync(join(folder, "scenario.ts"), "utf8");
-  const test = "tests/worker/account/storage-fixture.test.ts";
   writeFileSync(join(worktree, test), scenario.replace("http://SINK", `http://127.0.0.1:${port}`));
   await run("npx", "vitest", "run", test);
 } finally {
   server.close();
+  rmSync(join(worktree, test), { force: true });
   if (!given) execFileSync("git", ["worktree", "remove", "--force", worktree], { cwd: root });
 }

@@ -103,6 +103,11 @@ export class Sandbox {
     await this.#call("destroy_sandbox", { sandbox: this.name, checkpoints });
   }
 
+  /** Deletes one checkpoint of this sandbox. */
+  async deleteCheckpoint(checkpoint: string): Promise<void> {
+    await this.#call("destroy_sandbox", { sandbox: this.name, checkpoint });
+  }
+
   async #call<Name extends ToolName>(name: Name, input: ToolInputs[Name]): Promise<Camel<ToolOutputs[Name]>> {
     return camel((await this.#connection.call(name, input)).data);
   }

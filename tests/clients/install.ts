@@ -3,23 +3,29 @@
  * `npm run check` do it first.
  */
 import { lstatSync, symlinkSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { installPackages } from "../../local/engine/packages.ts";
 
 const directory = fileURLToPath(new URL(".", import.meta.url)).replace(/\/$/, "");
-const examples = join(directory, "../../examples/node_modules");
+
+/** What imports them elsewhere. */
+const IMPORTERS = ["examples", "client/adapters"];
 
 /** @throws Error with npm's reason */
 export async function installClients(say: (line: string) => void): Promise<void> {
   const title = "the clients of the tests and examples (LangChain, Mastra, Playwright, ...)";
   await installPackages({ title, manifest: directory, directory }, say);
-  if (lstatSync(examples, { throwIfNoEntry: false }) !== undefined) return;
-  try {
-    symlinkSync("../tests/clients/node_modules", examples);
-  } catch (error) {
-    // Another process has made it meanwhile.
-    if (lstatSync(examples, { throwIfNoEntry: false }) === undefined) throw error;
+  for (const importer of IMPORTERS) {
+    const link = join(directory, "../..", importer, "node_modules");
+    const isThere = () => lstatSync(link, { throwIfNoEntry: false }) !== undefined;
+    if (isThere()) continue;
+    try {
+      symlinkSync(relative(dirname(link), join(directory, "node_modules")), link);
+    } catch (error) {
+      // Another process has made it meanwhile.
+      if (!isThere()) throw error;
+    }
   }
 }
 

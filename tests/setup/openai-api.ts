@@ -12,19 +12,33 @@ interface Message {
 const textOf = ({ content }: Message): string =>
   typeof content === "string" ? content : (content ?? []).map(({ text }) => text ?? "").join("\n");
 
-/** The answer to a conversation. */
-function reply(last: Message) {
+/** A call of a tool that the model makes. */
+export interface ScriptedCall {
+  name: string;
+  arguments: Record<string, unknown>;
+}
+
+/** The answer to a conversation. @param script the calls that the model makes, one after another; else one of `run_code` */
+function reply(messages: readonly Message[], script?: readonly ScriptedCall[]) {
+  const last = messages.at(-1) ?? { role: "user" };
+  const next = script?.[messages.filter(({ role }) => role === "tool").length];
+  if (next) return calling({ name: next.name, arguments: JSON.stringify(next.arguments) });
   if (last.role === "tool") return { role: "assistant", content: `It says: ${textOf(last)}` };
-  const call = { name: "run_code", arguments: JSON.stringify({ code: textOf(last) }) };
+  return calling({ name: "run_code", arguments: JSON.stringify({ code: textOf(last) }) });
+}
+
+function calling(call: { name: string; arguments: string }) {
   const tool_calls = [{ id: crypto.randomUUID(), type: "function", function: call }];
   return { role: "assistant", content: null, tool_calls };
 }
 
 /** @returns its address for OPENAI_BASE_URL */
-export async function startOpenAIAPI(): Promise<{ url: string; close(): void }> {
+export async function startOpenAIAPI(
+  script?: readonly ScriptedCall[],
+): Promise<{ url: string; close(): void }> {
   const server = createServer(async (request, response) => {
     const { messages, model } = (await json(request)) as { messages: Message[]; model: string };
-    const message = reply(messages.at(-1) ?? { role: "user" });
+    const message = reply(messages, script);
     const finish_reason = "tool_calls" in message ? "tool_calls" : "stop";
     const usage = { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 };
     const choices = [{ index: 0, message, finish_reason, logprobs: null }];

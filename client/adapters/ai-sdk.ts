@@ -1,0 +1,137 @@
+/** A sandbox as the session of the AI SDK: `generateText({ experimental_sandbox: aiSandbox(sandbox), ... })`. */
+import type {
+  Experimental_SandboxProcess as SandboxProcess,
+  Experimental_SandboxSession as SandboxSession,
+} from "ai";
+import { SandboxError } from "../errors.ts";
+import type { Sandbox } from "../sandbox.ts";
+import { Sessions, quoted } from "./sessions.ts";
+
+type SpawnOptions = Parameters<SandboxSession["run"]>[0] & { stdin?: boolean };
+
+const DESCRIPTION =
+  "A Linux sandbox. Commands run with bash as root in /workspace, which is kept; relative paths start there. Python, Node and git are installed.";
+
+export function aiSandbox(sandbox: Sandbox): SandboxSession {
+  const { files } = sandbox;
+  const sessions = new Sessions(sandbox, "ai-sdk");
+  const readBinaryFile: SandboxSession["readBinaryFile"] = ({ path }) =>
+    unlessMissing(() => files.read(path));
+  return {
+    description: DESCRIPTION,
+    readFile: ({ path, abortSignal: signal }) => unlessMissing(() => files.download(path, { signal })),
+    readBinaryFile,
+    async readTextFile({ encoding, startLine = 1, endLine, ...options }) {
+      const bytes = await readBinaryFile(options);
+      if (bytes === null) return null;
+      const text = new TextDecoder(encoding).decode(bytes);
+      if (startLine === 1 && endLine === undefined) return text;
+      return text
+        .split(/(?<=\n)/)
+        .slice(startLine - 1, endLine)
+        .join("");
+    },
+    writeFile: async ({ path, content }) => void (await files.write(path, content)),
+    writeBinaryFile: async ({ path, content }) => void (await files.write(path, content)),
+    async writeTextFile({ path, content, encoding = "utf-8" }) {
+      if (!/^utf-?8$/i.test(encoding))
+        throw new SandboxError(
+          "invalid_argument",
+          `Text cannot be written as ${encoding}.`,
+          "Write the bytes.",
+        );
+      await files.write(path, content);
+    },
+    async stat({ path }) {
+      // The name of the type, which is that of the file behind a link.
+      const { exitCode, stdout } = await sessions.run(`stat -L -c '%s %F' -- ${quoted(path)}`);
+      if (exitCode !== 0) return null;
+      const [, size = "0", kind = ""] = /^(\d+) (.*)$/m.exec(stdout) ?? [];
+      const type = kind.endsWith("file") ? "file" : kind === "directory" ? "directory" : "other";
+      return { type, size: Number(size) };
+    },
+    async listDirectory({ path }) {
+      const entries = await unlessMissing(() => files.list(path));
+      return entries && entries.map(({ path: name, type }) => ({ name, type }));
+    },
+    deleteFile: async ({ path }) => (await unlessMissing(() => files.remove(path).then(() => true))) ?? false,
+    async run({ command, workingDirectory, env, abortSignal: signal }) {
+      const run = await sessions.run(command, { ...directory(workingDirectory), env, signal });
+      return { exitCode: run.exitCode, stdout: run.stdout, stderr: run.stderr };
+    },
+    spawn,
+  };
+
+  function spawn(options: SpawnOptions & { stdin: true }): Promise<never>;
+  function spawn(options: SpawnOptions): Promise<SandboxProcess>;
+  async function spawn({ command, workingDirectory, env, abortSignal, stdin }: SpawnOptions) {
+    if (stdin)
+      throw new SandboxError(
+        "invalid_argument",
+        "Standard input of a running process cannot be written to.",
+        "Write a file, and redirect it with <.",
+      );
+    const killed = new AbortController();
+    const signal = abortSignal ? AbortSignal.any([abortSignal, killed.signal]) : killed.signal;
+    const stdout = byteStream();
+    const stderr = byteStream();
+    const running = sessions
+      .run(command, {
+        ...directory(workingDirectory),
+        env,
+        signal,
+        maxOutput: 0,
+        onOutput: ({ stream, text }) => (stream === "stdout" ? stdout : stderr).send(text),
+      })
+      .finally(() => {
+        stdout.end();
+        stderr.end();
+      });
+    const ended = running.then(
+      ({ exitCode }) => ({ exitCode }),
+      (error: unknown) => {
+        // SIGKILL, as shells tell it.
+        if (killed.signal.aborted) return { exitCode: 137 };
+        throw error;
+      },
+    );
+    ended.catch(() => undefined);
+    return {
+      stdout: stdout.stream,
+      stderr: stderr.stream,
+      wait: () => ended,
+      async kill() {
+        killed.abort();
+        await ended.catch(() => undefined);
+      },
+    };
+  }
+}
+
+function directory(cwd: string | undefined): { cwd?: string } {
+  return cwd === undefined ? {} : { cwd };
+}
+
+async function unlessMissing<T>(work: () => Promise<T>): Promise<T | null> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof SandboxError && error.code === "not_found") return null;
+    throw error;
+  }
+}
+
+/** Output as bytes. Nobody has to read it, and what was cancelled takes nothing more. */
+function byteStream() {
+  let controller: ReadableStreamDefaultController<Uint8Array> | undefined;
+  const stream = new ReadableStream<Uint8Array>({
+    start: (given) => void (controller = given),
+    cancel: () => void (controller = undefined),
+  });
+  const encoder = new TextEncoder();
+  return {
+    stream,
+    send: (text: string) => controller?.enqueue(encoder.encode(text)),
+    end: () => controller?.close(),
+  };
+}

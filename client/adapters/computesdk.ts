@@ -1,0 +1,114 @@
+/** The server as a provider of ComputeSDK: `compute.setConfig({ provider: sandboxMCP({ url, token }) })`. */
+import type { ExplicitComputeConfig, SandboxInterface } from "computesdk";
+import type { ConnectOptions } from "../connection.ts";
+import { SandboxError } from "../errors.ts";
+import { type SandboxServer, connect } from "../index.ts";
+import type { Sandbox } from "../sandbox.ts";
+import { MAX_SECONDS, Sessions, quoted } from "./sessions.ts";
+
+type Provider = NonNullable<ExplicitComputeConfig["provider"]>;
+
+const NAME = "sandbox-mcp";
+
+export function sandboxMCP(options: ConnectOptions): Provider {
+  const server = connect(options);
+  const checkpoints = async () => (await server.list()).checkpoints;
+  return {
+    name: NAME,
+    sandbox: {
+      async create({ name = newName(), envs, snapshotId, directory } = {}) {
+        const sandbox = server.sandbox(name);
+        if (snapshotId !== undefined) await sandbox.restore(snapshotId);
+        if (envs !== undefined) await sandbox.configure({ env: envs });
+        // Starts it, so that an error is told here.
+        await sandbox.runCommand(`mkdir -p ${quoted(directory ?? ".")}`);
+        return provided(server, sandbox, directory);
+      },
+      async getById(id) {
+        const known = (await server.list()).sandboxes.some(({ name }) => name === id);
+        return known ? provided(server, server.sandbox(id)) : null;
+      },
+      async list() {
+        return (await server.list()).sandboxes.map(({ name }) => provided(server, server.sandbox(name)));
+      },
+      destroy: (id) => server.sandbox(id).destroy(),
+    },
+    snapshot: {
+      async create(id, { name } = {}) {
+        const { checkpoint } = await server.sandbox(id).checkpoint(name);
+        return { id: checkpoint, provider: NAME, createdAt: new Date() };
+      },
+      async list() {
+        return (await checkpoints()).map(({ id, savedAt }) => ({ id, provider: NAME, createdAt: savedAt }));
+      },
+      async delete(id) {
+        const found = (await checkpoints()).find((each) => each.id === id);
+        if (found) await server.sandbox(found.sandbox).deleteCheckpoint(id);
+      },
+    },
+  };
+}
+
+/** A name that fits: 20 characters, of which 15 are random. */
+function newName(): string {
+  return `comp-${crypto.randomUUID().replaceAll("-", "").slice(0, 15)}`;
+}
+
+function provided(server: SandboxServer, sandbox: Sandbox, directory?: string): SandboxInterface {
+  const { files, name } = sandbox;
+  const sessions = new Sessions(sandbox, "computesdk");
+  return {
+    sandboxId: name,
+    provider: NAME,
+    async runCommand(command, { cwd = directory, env, timeout, background, onStdout, onStderr } = {}) {
+      const startedAt = Date.now();
+      const run = await sessions.run(background ? inBackground(command) : command, {
+        ...(cwd !== undefined && { cwd }),
+        env,
+        timeoutSeconds: timeout === undefined ? MAX_SECONDS : Math.max(1, Math.ceil(timeout / 1000)),
+        onOutput: ({ stream, text }) => (stream === "stdout" ? onStdout : onStderr)?.(text),
+      });
+      const { stdout, stderr, exitCode } = run;
+      return { stdout, stderr, exitCode, durationMs: Date.now() - startedAt };
+    },
+    async getInfo() {
+      const found = (await server.list()).sandboxes.find((each) => each.name === name);
+      return {
+        id: name,
+        provider: NAME,
+        status: found?.state === "running" ? "running" : "stopped",
+        createdAt: new Date(found?.createdAt ?? Date.now()),
+        timeout: MAX_SECONDS * 1000,
+      };
+    },
+    async getUrl({ port }) {
+      const { url } = await sandbox.expose(port);
+      if (url === undefined) throw new SandboxError("not_configured", "The server gave no URL for the port.");
+      return url;
+    },
+    destroy: () => sandbox.destroy(),
+    filesystem: {
+      readFile: (path) => files.readText(path),
+      writeFile: async (path, content) => void (await files.write(path, content)),
+      async readdir(path) {
+        const entries = await files.list(path);
+        return entries.map((entry) => ({
+          name: entry.path,
+          type: entry.type === "directory" ? "directory" : "file",
+          size: entry.size,
+          modified: new Date(entry.modified),
+        }));
+      },
+      async mkdir(path) {
+        const { exitCode, stderr } = await sessions.run(`mkdir -p -- ${quoted(path)}`);
+        if (exitCode !== 0) throw new SandboxError("file_system", stderr.trim());
+      },
+      exists: async (path) => (await sessions.run(`[ -e ${quoted(path)} ]`)).exitCode === 0,
+      remove: (path) => files.remove(path, { recursive: true }),
+    },
+  };
+}
+
+function inBackground(command: string): string {
+  return `nohup setsid bash -c ${quoted(command)} >/dev/null 2>&1 &`;
+}

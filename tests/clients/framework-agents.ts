@@ -1,0 +1,53 @@
+/** Agents of frameworks whose sandbox is one of the server's, by the adapters of the client library. */
+import { createOpenAI } from "@ai-sdk/openai";
+import { ChatOpenAI } from "@langchain/openai";
+import { generateText, isStepCount, tool } from "ai";
+import { compute } from "computesdk";
+import { createDeepAgent } from "deepagents";
+import { z } from "zod";
+import { aiSandbox } from "../../client/adapters/ai-sdk.ts";
+import { sandboxMCP } from "../../client/adapters/computesdk.ts";
+import { deepAgentsBackend } from "../../client/adapters/deepagents.ts";
+import type { ConnectOptions, Sandbox } from "../../client/index.ts";
+
+const MODEL = "gpt-5";
+
+/** What an agent of deepagents says at last. */
+export async function runDeepAgent(sandbox: Sandbox, baseURL: string, prompt: string): Promise<string> {
+  const model = new ChatOpenAI({ model: MODEL, apiKey: "any", configuration: { baseURL } });
+  const agent = createDeepAgent({ model, backend: deepAgentsBackend(sandbox) });
+  const { messages } = await agent.invoke({ messages: [{ role: "user", content: prompt }] });
+  return String(messages.at(-1)?.text);
+}
+
+/** What an agent of the AI SDK says at last. Its tools are the program's own, and get the sandbox from the SDK. */
+export async function runAISDKAgent(sandbox: Sandbox, baseURL: string, prompt: string): Promise<string> {
+  const { text } = await generateText({
+    model: createOpenAI({ baseURL, apiKey: "any" }).chat(MODEL),
+    experimental_sandbox: aiSandbox(sandbox),
+    tools: {
+      execute: tool({
+        inputSchema: z.object({ command: z.string() }),
+        execute: ({ command }, { experimental_sandbox }) => experimental_sandbox?.run({ command }),
+      }),
+      write_file: tool({
+        inputSchema: z.object({ file_path: z.string(), content: z.string() }),
+        execute: ({ file_path: path, content }, { experimental_sandbox }) =>
+          experimental_sandbox?.writeTextFile({ path, content }),
+      }),
+      read_file: tool({
+        inputSchema: z.object({ file_path: z.string() }),
+        execute: ({ file_path: path }, { experimental_sandbox }) =>
+          experimental_sandbox?.readTextFile({ path, startLine: 2 }),
+      }),
+    },
+    prompt,
+    stopWhen: isStepCount(10),
+  });
+  return text;
+}
+
+/** ComputeSDK with the server as its provider. */
+export function computeOf(options: ConnectOptions): ReturnType<typeof compute> {
+  return compute({ provider: sandboxMCP(options) });
+}

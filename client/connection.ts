@@ -2,6 +2,7 @@
 import {
   type CallToolResult,
   Client,
+  InsufficientScopeError,
   type JsonSchemaValidator,
   type jsonSchemaValidator,
   ProtocolError,
@@ -133,6 +134,9 @@ export class Connection {
     if (this.#isClosed) return new SandboxError("closed", "The connection was closed.", "Connect again.");
     if (error instanceof SdkHttpError)
       return refusal(this.url.href, error.status, String(error.data.text ?? ""));
+    // The SDK keeps what the challenge says of a 403, and not the body.
+    if (error instanceof InsufficientScopeError)
+      return new AccessError(403, error.errorDescription ?? error.message);
     // An error of JSON-RPC: the server has answered.
     if (error instanceof ProtocolError) return new CallError("invalid_argument", error.message);
     return new ConnectionError(this.url.href, error);

@@ -5,7 +5,7 @@ import production, {
   ContainerProxy as ProductionContainerProxy,
   Sandbox as ProductionSandbox,
 } from "../src/index.ts";
-import type { NetworkPlatform } from "../src/actors/network.ts";
+import type { NetworkPlatform } from "../src/actors/platform/network-platform.ts";
 import { localNetwork, withLocalContainer } from "./platform/container.ts";
 import { EngineClient, type LocalEnv } from "./platform/client.ts";
 import { markSandboxRequest, useEngine } from "./platform/internet.ts";

@@ -2,7 +2,7 @@
  * `ctx.container` for a Durable Object under the local platform: the part of workerd's interface that
  * @cloudflare/containers and @cloudflare/sandbox use, implemented by the engine.
  */
-import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/network.ts";
+import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/network-platform.ts";
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import type { Refusal, SeenConnections } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";

@@ -16,6 +16,9 @@ interface KnownOwner extends Owner {
   principalHash: string;
 }
 
+/** What the account knew of a sandbox whose container is about to start. */
+export type Before = "nothing" | "stopped";
+
 /** How often a sandbox in use reports that to the account, milliseconds. */
 const REGISTER_EVERY = 60_000;
 
@@ -33,8 +36,6 @@ export class AccountLink {
   /** What was used before is kept by a checkpoint. */
   #keptAt = 0;
   #writtenAt = 0;
-  /** What the account knew before a registration whose container has not started yet; undefined when there is none. */
-  #unstarted: "nothing" | "stopped" | undefined;
   /** Reports reach the account in the order in which they were made. */
   readonly #queue = new SerialQueue();
 
@@ -62,11 +63,6 @@ export class AccountLink {
     return this.#owner?.principalID;
   }
 
-  /** Whether the account knows that the sandbox is in use. */
-  get isRegistered(): boolean {
-    return this.#registeredAt > 0;
-  }
-
   /** Whether the account knows a sandbox that does not run: its workspace comes back with the next container. */
   async isKnown(owner: Owner): Promise<boolean> {
     return this.account(owner).knows(owner.sandbox);
@@ -88,22 +84,23 @@ export class AccountLink {
 
   /**
    * Registers this sandbox as in use: before its first call, then in the background once in REGISTER_EVERY.
+   * @returns what the account knew before; undefined where it knew that the sandbox is in use
    * @throws {ToolError} `quota_exceeded` for one sandbox too many
    */
-  async register(owner: Owner): Promise<void> {
+  async register(owner: Owner): Promise<Before | undefined> {
     const now = Date.now();
     this.#usedAt = now;
     if (now - this.#writtenAt >= WRITE_EVERY) {
       this.#writtenAt = now;
       this.#ctx.storage.kv.put(USED, now);
     }
-    if (now - this.#registeredAt < REGISTER_EVERY) return;
+    if (now - this.#registeredAt < REGISTER_EVERY) return undefined;
     const known = this.#registeredAt > 0;
     const answer = this.#report(async () => unwrap(await this.account(owner).sandboxUsed(owner)));
     if (known) this.#ctx.waitUntil(answer.catch(() => undefined));
-    else if (await answer) this.#unstarted = "nothing";
-    else this.#unstarted ??= "stopped";
+    const isNew = known ? undefined : await answer;
     this.#registeredAt = now;
+    return isNew === undefined ? undefined : isNew ? "nothing" : "stopped";
   }
 
   /**
@@ -136,20 +133,8 @@ export class AccountLink {
     this.#keptAt = at;
   }
 
-  /** Whether the sandbox was registered and its container has not started yet. */
-  get isUnstarted(): boolean {
-    return this.#unstarted !== undefined;
-  }
-
-  /** The container has started. */
-  started(): void {
-    this.#unstarted = undefined;
-  }
-
   /** The container did not start: the account gets back to what it knew before the registration. */
-  async withdraw(settlement: Promise<Settlement>): Promise<void> {
-    const before = this.#unstarted;
-    this.#unstarted = undefined;
+  async withdraw(before: Before, settlement: Promise<Settlement>): Promise<void> {
     this.#registeredAt = 0;
     // A sandbox that was never used may have a workspace: that of a checkpoint.
     if (before === "nothing") await this.destroyed(this.owner, settlement, "container");
@@ -176,7 +161,6 @@ export class AccountLink {
       this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, ending),
     );
     this.#registeredAt = 0;
-    this.#unstarted = undefined;
     return had;
   }
 

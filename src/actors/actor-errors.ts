@@ -64,3 +64,18 @@ export function notAnswered(sandbox: string, ms: number, hasBegun: boolean): Too
     true,
   );
 }
+
+/** The error for a caller who may start no container. @param isKnown whether the sandbox was used before */
+export function notRunning(sandbox: string, isKnown: boolean): ToolError {
+  return isKnown
+    ? new ToolError(
+        "not_found",
+        `Sandbox ${sandbox} is not running, and what may only read does not start it. What was saved of its /workspace is kept.`,
+        "A call that may run or write starts it with that: run_command, say.",
+      )
+    : new ToolError(
+        "not_found",
+        `Sandbox ${sandbox} is not running and was never used, so it holds no files; what only reads or removes them makes none.`,
+        "list_sandboxes shows those that there are.",
+      );
+}

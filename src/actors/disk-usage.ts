@@ -1,4 +1,5 @@
 /** Measures how much disk a sandbox uses: soon after it was used, once a minute at most, and never on the path of a call. */
+import type { ContainerPlatform } from "./platform/platform.ts";
 
 /** A measurement waits for so long a pause in the sandbox's use, milliseconds, but no longer than EVERY_MS. */
 const QUIET_MS = 3000;
@@ -7,8 +8,8 @@ const QUIET_MS = 3000;
 const EVERY_MS = 60_000;
 
 export interface DiskUsageHost {
-  /** Whether there is a container; none is started for a measurement. */
-  running(): boolean;
+  /** None is started for a measurement. */
+  platform: Pick<ContainerPlatform, "isRunning">;
   /** Measures and reports to the account. */
   measure(): Promise<void>;
   background(work: Promise<unknown>): void;
@@ -36,7 +37,7 @@ export class DiskUsage {
   }
 
   /** The container is gone, and what it held. */
-  containerGone(): void {
+  ended(): void {
     clearTimeout(this.#timer);
     this.#timer = null;
     this.#measuredAt = 0;
@@ -48,7 +49,7 @@ export class DiskUsage {
 
   #measure(): void {
     this.#timer = null;
-    if (!this.#host.running()) return;
+    if (!this.#host.platform.isRunning) return;
     const now = Date.now();
     const quiet = now - this.#usedAt;
     if (quiet < QUIET_MS && now - this.#dueAt < EVERY_MS) return this.#measureIn(QUIET_MS - quiet);

@@ -87,8 +87,8 @@ export class FileLinks {
     for (const [key] of this.#kv.list({ prefix, end, limit: FORGOTTEN })) this.#kv.delete(key);
   }
 
-  /** The container is gone. */
-  forget(): void {
+  /** The container has ended. */
+  ended(): void {
     this.#kv.delete(EPOCH);
     for (const [key] of this.#kv.list({ prefix: USED })) this.#kv.delete(key);
   }

@@ -1,15 +1,9 @@
 /** What one sandbox may reach: its own choice within the limits of its principal, kept, enforced and told. */
-import {
-  CONNECTION_COLUMNS,
-  ConnectionLog,
-  type Connection,
-  type Refusal,
-  type SeenConnections,
-  connectionLine,
-} from "../shared/connection-log.ts";
+import { CONNECTION_COLUMNS, type Refusal, connectionLine } from "../shared/connection-log.ts";
 import type { OutboundPolicy } from "../container/internet.ts";
 import type { End } from "../runs/run.ts";
 import { ConnectionHistory } from "./connection-history.ts";
+import type { NetworkPlatform } from "./platform/network-platform.ts";
 import { ToolError } from "../shared/errors.ts";
 import { type NetworkLimits, policyOf } from "../shared/network-limits.ts";
 import {
@@ -33,28 +27,10 @@ export interface NetworkChoice {
   allowHosts?: readonly string[] | undefined;
 }
 
-/** What enforces policies: the SDK's outbound handlers on Cloudflare, the engine's proxy locally. */
-export interface NetworkPlatform {
-  /** What it never tells of under a policy, for the head of the list. */
-  readonly unseen?: string;
-  /** None runs, and a container is about to start, with what is enforced from now on. */
-  starting(): void;
-  /**
-   * Enforces a policy for connections made from now on, and in the containers that start later.
-   * @returns false where the running container keeps connections that the policy forbids until it ends
-   */
-  enforce(policy: OutboundPolicy): Promise<boolean>;
-  /** What the last container that ended has connected to, and the one that runs, as far as they are known. */
-  seen(): Promise<SeenConnections[]>;
-  /** Drops what was seen. */
-  forget(): void;
-  /** @param time milliseconds since the epoch */
-  refusedSince(time: number): Promise<Refusal[]>;
-}
-
 export interface NetworkHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
   platform: NetworkPlatform;
+  background(work: Promise<unknown>): void;
   /** Of the sandbox's principal, who is known from the first call on. */
   limits(): NetworkLimits;
   principalID(): string | undefined;
@@ -105,6 +81,11 @@ export class SandboxNetwork {
   put(choice: NetworkChoice): void {
     this.#choice = choice;
     this.#host.kv.put(KEY, choice);
+  }
+
+  /** The container has ended. */
+  ended(): void {
+    this.#host.background(this.connections.collect().catch(() => undefined));
   }
 
   /** The sandbox was destroyed. */
@@ -229,86 +210,4 @@ function beyond(asked: string, allowed: string): ToolError {
     `The operator of this server does not allow ${asked}, but ${allowed}.`,
     "configure_sandbox without internet and allow_hosts shows what holds.",
   );
-}
-
-/** The part of the SDK's class that is used here. */
-interface OutboundSandbox {
-  enableInternet?: boolean;
-  interceptHttps?: boolean;
-  envVars?: Record<string, string>;
-  setOutboundHandler(name: string, params: OutboundPolicy): Promise<void>;
-}
-
-/** The name of the handler of `src/container/internet.ts`. */
-export const POLICY_HANDLER = "policy";
-
-/** The variable by which the SDK's image trusts the certificates of the interception from its start on. */
-export const TRUST_INTERCEPTION = "SANDBOX_INTERCEPT_HTTPS";
-
-/** Storage key of a sandbox that was restricted once, which stays when that is destroyed, as the SDK's handler does. */
-const RESTRICTED_KEY = "restricted";
-
-interface Restricted {
-  /** Whether the container was started with a way out of its own. */
-  startedOpen: boolean;
-}
-
-/**
- * On Cloudflare. Under a policy that restricts, the container has no way out of its own, and what it sends by HTTP and HTTPS
- * goes through a handler of the Worker. One that was started with the whole internet keeps its way out until it ends.
- */
-export class OutboundHandlers implements NetworkPlatform {
-  readonly unseen = `not listed: connections to other ports than ${ALLOWED_PORTS_LISTED}, which the platform closes`;
-  readonly #sandbox: OutboundSandbox;
-  readonly #kv: Pick<SyncKvStorage, "get" | "put">;
-  readonly #isUp: () => boolean;
-  /** Whether a container that is being started may have been given a way out of its own. */
-  #mayStartOpen = false;
-  #log = new ConnectionLog();
-
-  constructor(sandbox: OutboundSandbox, kv: Pick<SyncKvStorage, "get" | "put">, isUp: () => boolean) {
-    this.#sandbox = sandbox;
-    this.#kv = kv;
-    this.#isUp = isUp;
-  }
-
-  starting(): void {
-    this.#mayStartOpen = false;
-  }
-
-  async enforce(policy: OutboundPolicy): Promise<boolean> {
-    const isOpen = policy.internet === "full";
-    const isUp = this.#isUp();
-    this.#sandbox.enableInternet = isOpen;
-    // The SDK may have read it for this start before it is lowered.
-    if (!isUp && isOpen) this.#mayStartOpen = true;
-    const restricted = this.#kv.get<Restricted>(RESTRICTED_KEY);
-    // The SDK keeps a handler over actors, so that one that was set has to be told what holds now.
-    if (isOpen && restricted === undefined) return true;
-    const startedOpen = isUp ? (restricted?.startedOpen ?? true) : this.#mayStartOpen;
-    this.#kv.put<Restricted>(RESTRICTED_KEY, { startedOpen });
-    this.#sandbox.interceptHttps = true;
-    // Has the image trust the certificates of the interception.
-    this.#sandbox.envVars = { ...this.#sandbox.envVars, [TRUST_INTERCEPTION]: "1" };
-    await this.#sandbox.setOutboundHandler(POLICY_HANDLER, policy);
-    return isOpen || !startedOpen;
-  }
-
-  seen(): Promise<SeenConnections[]> {
-    const { log, refused, connections } = this.#log;
-    return Promise.resolve([{ log, refused, connections: [...connections] }]);
-  }
-
-  forget(): void {
-    this.#log = new ConnectionLog();
-  }
-
-  refusedSince(time: number): Promise<Refusal[]> {
-    return Promise.resolve(this.#log.refusedSince(time));
-  }
-
-  /** Called for each request that the handler has answered. */
-  note(connection: Connection): void {
-    this.#log.add(connection);
-  }
 }

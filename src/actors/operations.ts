@@ -12,6 +12,8 @@ import { ToolError } from "../shared/errors.ts";
 import type { Owner } from "./account-calls.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { Activity } from "./activity.ts";
+import type { Lifecycle } from "./lifecycle.ts";
+import type { ContainerPlatform } from "./platform/platform.ts";
 import type { Workspace } from "./workspace.ts";
 
 /** What the row of an operation says. */
@@ -25,9 +27,9 @@ interface Parts {
   /** The same, without counting as use of the sandbox. */
   glancing: Files;
   activity: Activity;
-  workspace: Workspace;
-  /** Whether the container runs. */
-  running(): boolean;
+  platform: Pick<ContainerPlatform, "isRunning">;
+  lifecycle: Pick<Lifecycle, "container">;
+  workspace: Pick<Workspace, "changed">;
 }
 
 export class Operations {
@@ -39,10 +41,10 @@ export class Operations {
 
   /** @throws {ToolError} `not_found` where it starts no container and none runs, and what `Files.call` throws */
   async do(owner: Owner, name: OperationName, input: object): Promise<object> {
-    const { files, glancing, activity, workspace, running } = this.#parts;
+    const { files, glancing, activity, platform, lifecycle, workspace } = this.#parts;
     const row = policyOf(name);
     const isGlance = row.start === "glance";
-    if ((row.start === "none" && !running()) || (isGlance && !workspace.isReady))
+    if ((row.start === "none" && !platform.isRunning) || (isGlance && !lifecycle.container))
       throw new ToolError("not_found", `Sandbox ${owner.sandbox} is not running.`);
     const isConfined = row.confined && !has(owner, "sandbox:exec");
     const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });

@@ -3,8 +3,10 @@
  * ends with the container it was opened in, and a request to it starts no container, because a new one serves nothing.
  */
 import { OPEN_PREVIEWS, PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
+import type { Sandboxd } from "../container/requests.ts";
 import { ToolError } from "../shared/errors.ts";
 import { equal, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../shared/preview-address.ts";
+import type { RestartNotice } from "./restart-notice.ts";
 
 export interface Preview {
   port: number;
@@ -15,11 +17,9 @@ export interface Preview {
 
 export interface PreviewsHost {
   sql: SqlStorage;
-  /** Whether there is a container, and its number among the starts. */
-  running(): boolean;
-  boot(): number;
-  /** A request to sandboxd. */
-  fetch(request: Request): Promise<Response>;
+  sandboxd: Pick<Sandboxd, "isRunning" | "fetch">;
+  /** Has the number of the container among all that were started. */
+  restartNotice: Pick<RestartNotice, "count">;
   /** Somebody uses a preview. */
   used(): void;
 }
@@ -70,7 +70,7 @@ export class Previews {
        ON CONFLICT (port) DO UPDATE SET token = ?2, boot = ?3, expires_at = ?4, answered = answered AND token = ?2`,
       port,
       preview.token,
-      this.#host.boot(),
+      this.#host.restartNotice.count,
       expiresAt,
     );
     const cut = this.#cuts.get(port);
@@ -91,23 +91,23 @@ export class Previews {
   }
 
   /** Ends all requests. The rows stay, so that visitors are told that the sandbox stopped. */
-  containerGone(): void {
+  ended(): void {
     for (const port of this.#cuts.keys()) this.#cut(port);
   }
 
   /** Removes all previews of a sandbox that was destroyed. */
-  forget(): void {
-    this.containerGone();
+  destroyed(): void {
+    this.ended();
     this.#host.sql.exec("DELETE FROM previews");
   }
 
   /** The previews that can be reached, by port. */
   list(): Preview[] {
-    if (!this.#host.running()) return [];
+    if (!this.#host.sandboxd.isRunning) return [];
     return this.#host.sql
       .exec<Row>(
         "SELECT * FROM previews WHERE boot = ? AND expires_at > ? ORDER BY port",
-        this.#host.boot(),
+        this.#host.restartNotice.count,
         Date.now(),
       )
       .toArray()
@@ -123,10 +123,11 @@ export class Previews {
     headers.set(PREVIEW_PORT, String(port));
     const [row] = this.#host.sql.exec<Row>("SELECT * FROM previews WHERE port = ?", port).toArray();
     if (!row || !equal(row.token, token) || row.expires_at <= Date.now()) return notServed("ended");
-    if (!this.#host.running() || row.boot !== this.#host.boot()) return notServed("stopped");
+    if (!this.#host.sandboxd.isRunning || row.boot !== this.#host.restartNotice.count)
+      return notServed("stopped");
     const cut = this.#signalOf(port, row.expires_at);
     const signal = AbortSignal.any([cut, request.signal]);
-    const response = await this.#host
+    const response = await this.#host.sandboxd
       .fetch(new Request(request, { headers, signal, redirect: "manual" }))
       // sandboxd does not run, for example after user code has killed it.
       .catch(() => undefined);
@@ -146,7 +147,7 @@ export class Previews {
   async isInUse(): Promise<boolean> {
     if (this.list().length === 0) return false;
     const signal = AbortSignal.timeout(ASK_MS);
-    const response = await this.#host
+    const response = await this.#host.sandboxd
       .fetch(new Request("http://sandboxd/", { signal }))
       .catch(() => undefined);
     await response?.body?.cancel();

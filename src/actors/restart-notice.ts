@@ -45,7 +45,7 @@ export class RestartNotice {
   }
 
   /** The container has started. */
-  started(): void {
+  containerStarted(): void {
     const before = this.count;
     const ending = this.#kv.get<string>(ENDING);
     this.#kv.put(COUNT, before + 1);
@@ -54,7 +54,7 @@ export class RestartNotice {
   }
 
   /** The container has its workspace back, as it was saved; without a state it starts with none. */
-  restored(state: Snapshot | undefined): void {
+  workspaceRestored(state: Snapshot | undefined): void {
     const ending = this.#kv.get<string>(ENDED);
     this.#kv.delete(ENDED);
     const said = state ? restoredWords(state, ending) : ending !== undefined && lostWords(ending);
@@ -69,7 +69,7 @@ export class RestartNotice {
   }
 
   /** The caller destroyed the sandbox: its next start counts as the first. */
-  forget(): void {
+  destroyed(): void {
     this.#notice = undefined;
     for (const key of [COUNT, ENDING, ENDED, NOTICE]) this.#kv.delete(key);
   }

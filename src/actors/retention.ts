@@ -3,6 +3,7 @@ import type { Connection } from "../container/connection.ts";
 import { localID } from "../runs/id.ts";
 import type { Runs } from "../runs/runs.ts";
 import type { RunRecord } from "../runs/store.ts";
+import type { ContainerPlatform } from "./platform/platform.ts";
 
 /** Ended runs whose files in the sandbox are removed in one call. */
 const CLEAN_BATCH = 16;
@@ -20,12 +21,10 @@ export interface RetentionHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
   connection: Connection;
   runs: Pick<Runs, "sweep">;
-  running(): boolean;
+  platform: Pick<ContainerPlatform, "isRunning" | "scheduleSweep">;
   /** How long a record outlives its run, milliseconds. */
   keepMs: number;
   background(work: Promise<unknown>): void;
-  /** Has the SDK's scheduler call the actor's `sweepRuns` at that time. */
-  schedule(at: Date): Promise<unknown>;
 }
 
 export class Retention {
@@ -40,7 +39,7 @@ export class Retention {
 
   runEnded(run: RunRecord, hasFiles: boolean): void {
     const { connection, keepMs, background } = this.#host;
-    if (hasFiles && this.#host.running()) {
+    if (hasFiles && this.#host.platform.isRunning) {
       this.#toClean.push(localID(run.id));
       if (this.#toClean.length >= CLEAN_BATCH || run.logBytes + run.droppedBytes > CLEAN_BYTES) {
         const ids = this.#toClean.splice(0);
@@ -51,7 +50,7 @@ export class Retention {
   }
 
   /** The container has gone with all of its files, so none are left to remove. */
-  containerGone(): void {
+  ended(): void {
     this.#toClean = [];
   }
 
@@ -66,6 +65,6 @@ export class Retention {
   async #plan(at: number): Promise<void> {
     this.#host.kv.put(PLANNED, at);
     this.#isPlanned = true;
-    await this.#host.schedule(new Date(at + 1000));
+    await this.#host.platform.scheduleSweep(new Date(at + 1000));
   }
 }

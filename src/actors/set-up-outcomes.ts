@@ -12,6 +12,8 @@ import type { NetworkPolicy } from "../shared/network-policy.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import type { Secret } from "../shared/secrets.ts";
 import { sha256 } from "../shared/sha256.ts";
+import type { AccountLink } from "./account-link.ts";
+import type { Lifecycle } from "./lifecycle.ts";
 import type { Installation, Workspace } from "./workspace.ts";
 
 /** How the outcome of a set-up is to be kept. */
@@ -39,8 +41,8 @@ export interface SetUpOutcomesHost {
   isSaved: boolean;
   /** How long an outcome is kept, milliseconds. */
   keepMs: number;
-  /** Repeats work in the next container when the one that runs turns out to be gone. */
-  again<T>(work: () => Promise<T>): Promise<T>;
+  lifecycle: Pick<Lifecycle, "ready" | "again" | "restoreAgain">;
+  account: Pick<AccountLink, "owner">;
   /** Logs an unexpected error. */
   report(error: unknown): void;
 }
@@ -68,9 +70,12 @@ export class SetUpOutcomes {
   }
 
   async #begin(script: string, had: string | undefined): Promise<Restored | Keeping | undefined> {
-    const { isSaved, workspace, again } = this.#host;
+    const { isSaved, workspace, lifecycle, account } = this.#host;
     if (!isSaved) return undefined;
-    return await again(async () => this.#beginIn(await workspace.installation(), script, had));
+    return await lifecycle.again(account.owner, async () => {
+      await lifecycle.ready();
+      return await this.#beginIn(await workspace.installation(), script, had);
+    });
   }
 
   async #beginIn(
@@ -78,14 +83,14 @@ export class SetUpOutcomes {
     script: string,
     had: string | undefined,
   ): Promise<Restored | Keeping> {
-    const { workspace } = this.#host;
+    const { workspace, lifecycle } = this.#host;
     const { system, isEmpty } = installation;
     const network = this.#network;
     const key = await keyOf(script, this.#host.variables(), network, system);
     // The outcome upon a workspace is of no use without that.
     const known = isEmpty ? key : had === key || had?.startsWith(`${key}.`) ? had : undefined;
     if (known !== undefined) {
-      const savedAt = await workspace.restoreOutcome(installation, known, isEmpty);
+      const savedAt = await workspace.restoreOutcome(installation, known, isEmpty, lifecycle);
       if (savedAt !== undefined) return { key: known, savedAt };
     }
     await workspace.noteSystem(installation);

@@ -22,7 +22,8 @@ import {
 import type { Runs } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
-import type { SetUpSettings } from "./account-calls.ts";
+import type { CheckpointSettings, SetUpSettings } from "./account-calls.ts";
+import type { ContainerPlatform } from "./platform/platform.ts";
 import type { Keeping, SetUpOutcomes } from "./set-up-outcomes.ts";
 import type { Workspace } from "./workspace.ts";
 
@@ -74,11 +75,11 @@ const AT_REST = { run: undefined, hasBegun: undefined, keeping: undefined, resto
 
 export interface SetUpHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
-  running(): boolean;
+  platform: Pick<ContainerPlatform, "isRunning">;
   /** The sandbox's name. */
   sandbox(): string;
   outcomes: Pick<SetUpOutcomes, "begin" | "keep" | "areKept">;
-  workspace: Pick<Workspace, "save" | "changed">;
+  workspace: Pick<Workspace, "save" | "changed" | "isHeld">;
   runs: Pick<Runs, "start" | "result" | "log" | "cancel">;
   commands: Executor<CommandSpec>;
   background(work: Promise<unknown>): void;
@@ -104,7 +105,8 @@ export class SetUp {
   constructor(host: SetUpHost) {
     this.#host = host;
     this.#state = host.kv.get<State>(KEY);
-    if (!host.running()) this.containerGone();
+    this.#hold();
+    if (!host.platform.isRunning) this.ended();
     if (this.#state?.run !== undefined) this.#follow(this.#state.run);
   }
 
@@ -116,11 +118,6 @@ export class SetUp {
     return state.isDone ? "succeeded" : "due";
   }
 
-  /** Whether the script is half through with the workspace, which is then no state to keep. */
-  get isHalfDone(): boolean {
-    return this.#state?.run !== undefined && this.#state.hasBegun === true;
-  }
-
   /** Whether this script is set and need not run again in the container that runs. */
   has(script: string): boolean {
     const { state } = this;
@@ -130,13 +127,15 @@ export class SetUp {
   /** Sets the script, which runs before the next call. An empty one removes it. One that is under way is cancelled. */
   put(script: string): void {
     const run = this.#state?.run;
-    this.#put(script === "" ? undefined : { script, isDone: false, lost: 0, isUsed: this.#host.running() });
+    this.#put(
+      script === "" ? undefined : { script, isDone: false, lost: 0, isUsed: this.#host.platform.isRunning },
+    );
     this.#notice = undefined;
     if (run !== undefined) this.#host.background(this.#host.runs.cancel(run, 0).catch(() => undefined));
   }
 
-  /** A container is about to start, or has gone. */
-  containerGone(): void {
+  /** The container has ended. */
+  ended(): void {
     this.#containersGone++;
     if (this.#state?.isDone || this.#state?.isUsed)
       this.#put({ ...this.#state, isDone: false, isUsed: false });
@@ -152,10 +151,11 @@ export class SetUp {
     this.#put({ script, had, isDone: false, lost: 0 });
   }
 
-  /** The workspace is one of earlier. @param settings what there was of this then */
-  wentBack(settings: SetUpSettings | undefined): void {
+  /** The workspace is one of earlier. @param settings what the sandbox was set to then */
+  restored(settings: CheckpointSettings | undefined): void {
     const state = this.#state;
-    if (state) this.#put({ ...state, had: settings?.script === state.script ? settings.had : undefined });
+    const setup = settings?.setup;
+    if (state) this.#put({ ...state, had: setup?.script === state.script ? setup.had : undefined });
   }
 
   /** The sandbox was destroyed. */
@@ -357,8 +357,14 @@ export class SetUp {
     return this.#state?.failure ?? notice;
   }
 
+  /** What the script is half through with is no state of the workspace to keep. */
+  #hold(): void {
+    this.#host.workspace.isHeld = this.#state?.run !== undefined && this.#state.hasBegun === true;
+  }
+
   #put(state: State | undefined): void {
     this.#state = state;
+    this.#hold();
     if (state) this.#host.kv.put(KEY, state);
     else this.#host.kv.delete(KEY);
   }

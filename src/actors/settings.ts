@@ -1,8 +1,8 @@
 /** What one sandbox is set to, changed all or nothing and kept together: its variables, its network and its set-up. */
 import type { NetworkPolicy } from "../shared/network-policy.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import type { CheckpointSettings, Owner } from "./account-calls.ts";
-import type { ContainerStarts } from "./container-starts.ts";
+import type { CheckpointSettings, Destroyed, Owner } from "./account-calls.ts";
+import type { Lifecycle } from "./lifecycle.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
 import type { ListedSettings } from "./sandbox-registry.ts";
 import { type SandboxVariables, namesOf } from "./sandbox-variables.ts";
@@ -29,7 +29,7 @@ export interface SettingsHost {
   variables: SandboxVariables;
   network: SandboxNetwork;
   setUp: SetUp;
-  starts: Pick<ContainerStarts, "undisturbed">;
+  lifecycle: Pick<Lifecycle, "undisturbed">;
   /** Tells the account of a sandbox that is set to this. @throws {ToolError} `quota_exceeded` for one too many */
   register(owner: Owner, settings: ListedSettings): Promise<void>;
 }
@@ -66,7 +66,7 @@ export class SandboxSettings {
           });
         return { variables, choice, script };
       };
-      return host.starts.undisturbed(changed, ({ variables, choice, script }) => {
+      return host.lifecycle.undisturbed(changed, ({ variables, choice, script }) => {
         if (variables) host.variables.put(variables);
         if (choice) host.network.put(choice);
         if (script !== undefined) host.setUp.put(script);
@@ -93,7 +93,8 @@ export class SandboxSettings {
   }
 
   /** The sandbox was destroyed. */
-  forget(): void {
+  destroyed({ isKept }: Pick<Destroyed, "isKept">): void {
+    if (isKept) return;
     this.#host.variables.forget();
     this.#host.network.forget();
     this.#host.setUp.forget();

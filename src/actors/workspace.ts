@@ -8,25 +8,18 @@
  */
 import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Conversation, Target } from "../container/snapshots.ts";
-import { containerGone } from "../container/connection.ts";
-import { ToolError, endedWhileStarting, unwrap } from "../shared/errors.ts";
+import { containerGone } from "../container/gone.ts";
+import { ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { within } from "../shared/within.ts";
 import type { LeftOfTask, TaskRemains } from "../tasks/archive.ts";
 import type { Account } from "./account.ts";
 import type { CheckpointSettings, WentBack } from "./account-calls.ts";
+import type { ContainerPlatform } from "./platform/platform.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { SaveTroubles } from "./save-troubles.ts";
 import type { Archive, Checkpoint, Pack, Snapshot } from "./snapshot-registry.ts";
-import {
-  isLasting,
-  notRestored,
-  notSaved,
-  notWhole,
-  reason,
-  stillRestoring,
-  stillSaving,
-} from "./workspace-errors.ts";
+import { isLasting, notRestored, notSaved, notWhole, reason, stillSaving } from "./workspace-errors.ts";
 import { type Origin, type TransferHost, WorkspaceTransfer, archiveOf } from "./workspace-transfer.ts";
 
 /** The account's methods for workspaces. */
@@ -50,16 +43,10 @@ export interface WorkspaceHost extends TransferHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
   /** Resolves when what was written to `kv` is on disk. */
   sync(): Promise<void>;
-  running(): boolean;
-  /** Starts the container unless it runs. @throws errors of the SDK */
-  start(): Promise<void>;
+  platform: Pick<ContainerPlatform, "isRunning">;
   account(): Registry;
-  /** What the sandbox is set to, for forks of what is kept. */
-  settings(): CheckpointSettings | undefined;
   /** Whether workspaces are saved and restored. */
   isSaved: boolean;
-  /** Whether a script is half through with preparing the workspace: until it ends, the state from before it stays. */
-  isSettingUp(): boolean;
   /** Bytes of files that a save holds at most. */
   maxBytes: number;
   restartNotice: RestartNotice;
@@ -114,15 +101,19 @@ const NOTHING: Origin = { packs: [] };
 
 const OVER = [() => true, () => true] as const;
 
+/** What the sandbox is set to, for forks of what is kept. */
+interface Settings {
+  readonly kept: CheckpointSettings | undefined;
+}
+
 export class Workspace {
   readonly #host: WorkspaceHost;
   readonly #transfer: WorkspaceTransfer;
   readonly #troubles = new SaveTroubles();
   /** Of the container that runs, once it is whole. */
   #origin: Origin | undefined;
-  /** Aborts what is done with the container that runs, when that ends. */
-  #container = new AbortController();
-  #bringingUp: Promise<void> | undefined;
+  /** Aborted when the container ends that was restored last. */
+  #container = AbortSignal.abort();
   /** Saves, and what nothing is saved beside: sandboxd saves or restores one thing at a time. */
   readonly #queue = new SerialQueue();
   /** The save that has not begun. */
@@ -135,20 +126,28 @@ export class Workspace {
   /** The same of what the save under way holds, if that comes to its end. */
   #savingSince: number | undefined;
   #isGoingBack: boolean;
+  /** Whether a script is half through with preparing the workspace: until it ends, the state from before it stays. */
+  isHeld = false;
 
   constructor(host: WorkspaceHost) {
     this.#host = host;
     this.#transfer = new WorkspaceTransfer(host);
     this.#isGoingBack = host.kv.get(GOING_BACK) !== undefined;
-    if (!host.running() || this.#isGoingBack) return;
-    this.#origin = host.kv.get<Origin>(CONTAINER);
-    // An earlier actor may have left something unsaved.
+  }
+
+  /** Goes on with the container of an earlier actor. Answers whether it has its workspace. @param container as for `restore` */
+  resume(container: AbortSignal): boolean {
+    if (this.#isGoingBack) return false;
+    this.#container = container;
+    this.#origin = this.#host.kv.get<Origin>(CONTAINER);
+    // The earlier actor may have left something unsaved.
     if (this.#origin) this.changed();
+    return this.#origin !== undefined;
   }
 
   /** Whether there is a container that has its workspace. */
-  get isReady(): boolean {
-    return this.#host.running() && this.#origin !== undefined;
+  get #isWhole(): boolean {
+    return this.#origin !== undefined && !this.#container.aborted && this.#host.platform.isRunning;
   }
 
   /** Whether the container is to end because the sandbox goes back to a checkpoint. */
@@ -156,11 +155,9 @@ export class Workspace {
     return this.#isGoingBack;
   }
 
-  /** A container is about to start, or has gone. */
-  containerGone(): void {
+  /** The container has ended. */
+  ended(): void {
     this.#origin = undefined;
-    this.#container.abort(containerGone());
-    this.#container = new AbortController();
     this.#dirtySince = undefined;
     this.#troubles.containerGone();
     clearTimeout(this.#timer);
@@ -169,51 +166,20 @@ export class Workspace {
   }
 
   /** The sandbox was destroyed with its state. */
-  forget(): void {
-    this.containerGone();
+  destroyed(): void {
+    this.ended();
     this.wentBack();
   }
 
   /**
-   * Resolves when the container runs and has its workspace; starts it unless it runs.
-   * @param waitMs how long that is waited for; it goes on
-   * @throws {ToolError} where the workspace cannot be restored, and errors of the SDK
+   * Gives a container the state of its sandbox, and settles what the next answer says of that.
+   * @param container aborted when it ends
+   * @throws {ToolError} where that cannot be restored
    */
-  async ready(waitMs = RESTORE_MS): Promise<void> {
-    if (this.isReady) return;
-    this.#bringingUp ??= this.#bringUp().finally(() => (this.#bringingUp = undefined));
-    const bringingUp = this.#bringingUp;
-    this.#host.background(bringingUp.catch(() => undefined));
-    // It goes on where nobody waits for it any more.
-    const isUp = await within(
-      waitMs,
-      bringingUp.then(() => true),
-    );
-    if (!isUp) throw stillRestoring(this.#host.sandbox(), waitMs);
-  }
-
-  async #bringUp(): Promise<void> {
-    await this.#start();
-    await this.#restore(this.#container.signal);
-  }
-
-  /** Starts the container unless it runs. @throws errors of the SDK */
-  async #start(): Promise<void> {
-    for (let isRepeated = false; !this.#host.running();) {
-      try {
-        await this.#host.start();
-      } catch (error) {
-        // The SDK has one attempt for all calls: this one may have got that of an earlier call, which was about to connect to
-        // the container before when that ended.
-        if (isRepeated || this.#host.running() || !endedWhileStarting(error)) throw error;
-        isRepeated = true;
-      }
-    }
-  }
-
-  /** Gives a new container the state of its sandbox, and settles what the next answer says of that. */
-  async #restore(container: AbortSignal): Promise<void> {
+  async restore(container: AbortSignal): Promise<void> {
     const { kv, sync, restartNotice, snapshots, isSaved } = this.#host;
+    this.ended();
+    this.#container = container;
     let state = await this.#state();
     if (state) {
       const mark = await snapshots.ask("mark", {}, container);
@@ -227,7 +193,7 @@ export class Workspace {
     container.throwIfAborted();
     this.#origin = state ? { snapshot: state.id, packs: state.packs } : NOTHING;
     kv.put(CONTAINER, this.#origin);
-    restartNotice.restored(state);
+    restartNotice.workspaceRestored(state);
     await sync();
     this.#plan(EVERY_MS);
   }
@@ -244,7 +210,7 @@ export class Workspace {
     try {
       await this.#transfer.restore(state, signal, target);
     } catch (error) {
-      if (this.#container.signal.aborted || !this.#host.running()) throw containerGone();
+      if (this.#container.aborted || !this.#host.platform.isRunning) throw containerGone();
       this.#host.report(error);
       throw notRestored(this.#host.sandbox(), state, error);
     }
@@ -252,7 +218,7 @@ export class Workspace {
 
   /** Something has changed the workspace, or may have. */
   changed(): void {
-    if (!this.#host.isSaved) return;
+    if (!this.#host.isSaved || this.#origin === undefined) return;
     this.#changedAt = Date.now();
     this.#dirtySince ??= this.#changedAt;
     if (!this.#troubles.isFailing) this.#plan(QUIET_MS);
@@ -269,8 +235,8 @@ export class Workspace {
 
   #due(): void {
     this.#timer = null;
-    if (!this.isReady) return;
-    if (this.#host.isSettingUp()) return this.#plan(EVERY_MS);
+    if (!this.#isWhole) return;
+    if (this.isHeld) return this.#plan(EVERY_MS);
     const now = Date.now();
     // The clock may have been set back.
     const quiet = Math.max(0, now - this.#changedAt);
@@ -292,8 +258,8 @@ export class Workspace {
   }
 
   async #saveOnce(): Promise<void> {
-    if (!this.isReady || !this.#host.isSaved || this.#host.isSettingUp()) return;
-    const container = this.#container.signal;
+    if (!this.#isWhole || !this.#host.isSaved || this.isHeld) return;
+    const container = this.#container;
     const since = this.#dirtySince;
     this.#dirtySince = undefined;
     this.#savingSince = since;
@@ -302,7 +268,7 @@ export class Workspace {
       this.#troubles.saved();
       if (!container.aborted) this.#plan(this.#dirtySince === undefined ? EVERY_MS : QUIET_MS);
     } catch (error) {
-      if (container.aborted || !this.#host.running()) throw containerGone();
+      if (container.aborted || !this.#host.platform.isRunning) throw containerGone();
       this.#dirtySince = since ?? this.#dirtySince ?? Date.now();
       if (!(error instanceof ToolError)) this.#host.report(error);
       const failure = notSaved(this.#host.sandbox(), error);
@@ -342,13 +308,12 @@ export class Workspace {
    * What the sandbox's own state holds of that is not stored again. Answers what is left out.
    * @throws {ToolError}, and errors of R2
    */
-  keepArchive(what: TaskRemains): Promise<LeftOfTask> {
+  keepArchive(what: TaskRemains, { kept }: Settings): Promise<LeftOfTask> {
     return this.#queue.run(async () => {
-      if (!this.isReady) throw containerGone();
-      const signal = AbortSignal.any([this.#container.signal, AbortSignal.timeout(SAVE_MS)]);
+      if (!this.#isWhole) throw containerGone();
+      const signal = AbortSignal.any([this.#container, AbortSignal.timeout(SAVE_MS)]);
       const { run, expiresAt, maxBytes, conversation } = what;
-      const set = this.#host.settings();
-      const settings = set && JSON.stringify(set);
+      const settings = kept && JSON.stringify(kept);
       const left = await this.#keepPart({ run, expiresAt, maxBytes, part: "workspace", settings }, signal);
       if (conversation) {
         const part = { run, expiresAt, maxBytes, part: "conversation", conversation, isWhole: true } as const;
@@ -389,23 +354,21 @@ export class Workspace {
 
   /** Puts the conversation of an earlier task where the script of the task that goes on expects it. @throws {ToolError} */
   async restoreConversation(run: string, task: string): Promise<void> {
-    await this.ready();
     await this.#queue.run(async () => {
       const conversation = await this.#host.account().archivedConversation(run);
       if (!conversation) return;
-      const signal = AbortSignal.any([this.#container.signal, AbortSignal.timeout(RESTORE_MS)]);
+      const signal = AbortSignal.any([this.#container, AbortSignal.timeout(RESTORE_MS)]);
       await this.#restoreTo(conversation, signal, { task });
     });
   }
 
   /**
-   * What the outcome of a set-up depends on in the container, which is started unless it runs.
-   * @throws as `ready` does, and {ToolError} in a container whose system is not the sandbox's own
+   * What the outcome of a set-up depends on in a container that has its workspace.
+   * @throws {ToolError} also in a container whose system is not the sandbox's own
    */
   async installation(): Promise<Installation> {
-    await this.ready();
     const { snapshots } = this.#host;
-    const { signal: container } = this.#container;
+    const container = this.#container;
     const { isEmpty = false } = await snapshots.ask("mark", {}, container);
     const { system } = await snapshots.ask("system", {}, container);
     const isNew = this.#origin !== undefined && this.#origin.snapshot === undefined;
@@ -425,8 +388,8 @@ export class Workspace {
    */
   keepOutcome(key: string, hasWorkspace: boolean, expiresAt: number): Promise<void> {
     return this.#queue.run(async () => {
-      if (!this.isReady) throw containerGone();
-      const signal = AbortSignal.any([this.#container.signal, AbortSignal.timeout(OUTCOME_MS)]);
+      if (!this.#isWhole) throw containerGone();
+      const signal = AbortSignal.any([this.#container, AbortSignal.timeout(OUTCOME_MS)]);
       const what = { run: key, expiresAt, maxBytes: this.#host.maxBytes, isWhole: true };
       try {
         if (hasWorkspace) await this.#keepPart({ ...what, part: "workspace" }, signal);
@@ -446,12 +409,14 @@ export class Workspace {
   /**
    * Gives the container what a set-up has left. Answers when that was kept; undefined where there is none.
    * @param hasWorkspace whether its workspace becomes that of the sandbox, which must have none
+   * @param lifecycle restores the container again once the account has that state
    * @throws {ToolError}
    */
   async restoreOutcome(
     { container }: Installation,
     key: string,
     hasWorkspace: boolean,
+    lifecycle: { restoreAgain(work: () => Promise<void>): Promise<void> },
   ): Promise<number | undefined> {
     const { kv, sync } = this.#host;
     const system = await this.#host.account().setUpOutcome(key);
@@ -459,13 +424,14 @@ export class Workspace {
     if (hasWorkspace) {
       await this.#queue.run(async () => {
         container.throwIfAborted();
-        // The container is not whole until it has the state that the account may give the sandbox now, as that of a fork.
-        this.#origin = undefined;
-        kv.delete(CONTAINER);
-        await sync();
-        unwrap(await this.#host.account().startFromOutcome(this.#host.sandbox(), key));
+        await lifecycle.restoreAgain(async () => {
+          // The container is not whole until it has the state that the account may give the sandbox now, as that of a fork.
+          this.#origin = undefined;
+          kv.delete(CONTAINER);
+          await sync();
+          unwrap(await this.#host.account().startFromOutcome(this.#host.sandbox(), key));
+        });
       });
-      await this.ready();
     }
     await this.#queue.run(async () => {
       const signal = AbortSignal.any([container, AbortSignal.timeout(RESTORE_MS)]);
@@ -499,7 +465,7 @@ export class Workspace {
    * @param waitMs how long it is waited for
    */
   async saveToStop(waitMs = SAVE_MS): Promise<boolean> {
-    if (!this.isReady || this.#host.isSettingUp()) return true;
+    if (!this.#isWhole || this.isHeld) return true;
     const saving = this.save().then(...OVER);
     this.#host.background(saving);
     return (await within(waitMs, saving)) ?? false;
@@ -510,7 +476,7 @@ export class Workspace {
    * changed is made again.
    */
   get mayStop(): boolean {
-    if (!this.isReady || this.#host.isSettingUp() || this.#troubles.failingMs > KEEP_MS) return true;
+    if (!this.#isWhole || this.isHeld || this.#troubles.failingMs > KEEP_MS) return true;
     return this.#dirtySince === undefined && this.#savingSince === undefined;
   }
 
@@ -530,12 +496,9 @@ export class Workspace {
   }
 
   /** Names the state of the workspace, which is saved first. @throws {ToolError} */
-  async checkpoint(label: string): Promise<Checkpoint> {
-    if (this.#host.running()) {
-      await this.ready(CALL_MS);
-      await this.#saveForCall();
-    }
-    return unwrap(await this.#host.account().checkpoint(this.#host.sandbox(), label, this.#host.settings()));
+  async checkpoint(label: string, settings: Settings): Promise<Checkpoint> {
+    if (this.#isWhole) await this.#saveForCall();
+    return unwrap(await this.#host.account().checkpoint(this.#host.sandbox(), label, settings.kept));
   }
 
   /**
@@ -544,14 +507,14 @@ export class Workspace {
    * that runs is to be ended, after which `wentBack` is called.
    * @throws {ToolError} with nothing changed
    */
-  async goBack(id: string): Promise<WentBack> {
-    const { kv, sync, settings } = this.#host;
+  async goBack(id: string, settings: Settings): Promise<WentBack> {
+    const { kv, sync } = this.#host;
     // A container that never had its workspace has nothing to keep.
-    const unsaved = this.isReady ? await this.#saveToGoBack() : undefined;
+    const unsaved = this.#isWhole ? await this.#saveToGoBack() : undefined;
     kv.put(GOING_BACK, id);
     this.#isGoingBack = true;
     await sync();
-    const outcome = await this.#host.account().goBack(this.#host.sandbox(), id, settings());
+    const outcome = await this.#host.account().goBack(this.#host.sandbox(), id, settings.kept);
     if (!outcome.ok) {
       kv.delete(GOING_BACK);
       this.#isGoingBack = false;

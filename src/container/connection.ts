@@ -14,8 +14,10 @@ import {
 } from "../../container/sandboxd/protocol.ts";
 import { EVENT_JSON, parseBounded } from "../shared/bounded.ts";
 import type { Size } from "../shared/terminal/size.ts";
-import { ToolError, WENT_AWAY, WENT_AWAY_HINT, isGone, noAnswer } from "../shared/errors.ts";
+import { ToolError, isGone, noAnswer } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
+import { containerGone } from "./gone.ts";
+import { CONNECT_MS, RETRY_MS, type Requests, type Sandboxd } from "./requests.ts";
 
 /**
  * Starts the container for a run unless it runs, and waits until it has its workspace.
@@ -24,21 +26,16 @@ import { pause } from "../shared/within.ts";
  */
 export type ReadyForRun = (isOver: () => boolean) => Promise<void>;
 
-export interface ConnectionHost {
-  /** Whether there is a container. */
-  running(): boolean;
-  /** Whether there is one that has its workspace. */
-  isReady(): boolean;
+/** What leads to a container that can be used. */
+export interface Lifecycle {
+  /** The container that has its workspace; undefined where none does, or it is being ended. */
+  readonly container: object | undefined;
   /**
    * Starts the container unless it runs, and waits until it has its workspace.
    * @param ms how long, at most
-   * @throws errors of the SDK, and {ToolError} where the workspace cannot be restored
+   * @throws {ToolError} what keeps the container from starting, or its workspace from being restored
    */
-  ready(ms?: number): Promise<void>;
-  /** A request to sandboxd. */
-  fetch(request: Request): Promise<Response>;
-  /** The sandbox is in use. */
-  used(): void;
+  ready(ms?: number): Promise<unknown>;
 }
 
 /** Takes the events of a run. */
@@ -51,10 +48,6 @@ export interface Follower {
 
 /** How long an unused connection stays open, milliseconds. */
 const IDLE_MS = 2000;
-
-/** How long to try while sandboxd does not answer, as when it is being restarted, and the pause between two attempts. Milliseconds. */
-const CONNECT_MS = 10_000;
-const RETRY_MS = 50;
 
 /** How long a request waits for the workspace, milliseconds. */
 const READY_MS = 40_000;
@@ -74,7 +67,9 @@ export interface TerminalInput {
 export type RunCall = Exclude<Call, StartCall>;
 
 export class Connection {
-  readonly #host: ConnectionHost;
+  readonly #sandboxd: Sandboxd;
+  readonly #requests: Requests;
+  readonly #lifecycle: Lifecycle;
   readonly #followers = new Map<string, Follower>();
   #open: WebSocket | undefined;
   #opening: Promise<WebSocket> | undefined;
@@ -84,8 +79,10 @@ export class Connection {
   #idle: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
 
-  constructor(host: ConnectionHost) {
-    this.#host = host;
+  constructor(sandboxd: Sandboxd, requests: Requests, lifecycle: Lifecycle) {
+    this.#sandboxd = sandboxd;
+    this.#requests = requests;
+    this.#lifecycle = lifecycle;
   }
 
   /** Sends a run's events to this follower from now on. Answers a function that ends that. */
@@ -112,12 +109,12 @@ export class Connection {
    */
   async begin(call: StartCall, ready: ReadyForRun, isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
-      while (!this.#host.isReady()) await ready(isOver);
+      await ready(isOver);
       try {
         return await this.beginAgain(call, isOver);
       } catch (error) {
         // The container went away before the call reached it: nothing was done, and another can be started.
-        const isInterrupted = isGone(error) || (error instanceof ToolError && !this.#host.running());
+        const isInterrupted = isGone(error) || (error instanceof ToolError && !this.#sandboxd.isRunning);
         if (isOver() || !isInterrupted || attempt === MAX_STARTS) throw error;
       }
     }
@@ -131,7 +128,7 @@ export class Connection {
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
     const socket = this.#open ?? (await this.#connected());
     // Somebody else's call may have opened it while the workspace was being restored. The run may have ended meanwhile.
-    if (!this.#host.isReady() || isOver()) throw containerGone();
+    if (!this.#lifecycle.container || isOver()) throw containerGone();
     this.#send(socket, [call]);
   }
 
@@ -146,53 +143,11 @@ export class Connection {
     signal: AbortSignal,
     read: (response: Response) => Promise<T>,
   ): Promise<T> {
-    while (!this.#host.isReady()) await this.#host.ready(READY_MS);
-    return await this.#request(path, init, signal, read, () => {
-      this.#host.used();
-      return this.#host.isReady();
+    while (!this.#lifecycle.container) await this.#lifecycle.ready(READY_MS);
+    return await this.#requests.request(path, init, signal, read, () => {
+      this.#sandboxd.used();
+      return this.#lifecycle.container !== undefined;
     });
-  }
-
-  /** As `fetch`, of a container that runs, also before it has its workspace, and without counting as use. */
-  async request<T>(
-    path: string,
-    init: RequestInit,
-    signal: AbortSignal,
-    read: (response: Response) => Promise<T>,
-  ): Promise<T> {
-    return await this.#request(path, init, signal, read, () => this.#host.running());
-  }
-
-  /** @param isThere whether there is a container that the request is for; called before each attempt */
-  async #request<T>(
-    path: string,
-    init: RequestInit,
-    signal: AbortSignal,
-    read: (response: Response) => Promise<T>,
-    isThere: () => boolean,
-  ): Promise<T> {
-    const isStream = init.body instanceof ReadableStream;
-    // sandboxd must answer before a stream is sent, which cannot be sent again.
-    if (isStream) await this.#request("/", {}, signal, async ({ body }) => body?.cancel(), isThere);
-    const startedAt = Date.now();
-    let deadline = startedAt + CONNECT_MS;
-    for (;;) {
-      if (!isThere()) throw containerGone();
-      const sentAt = Date.now();
-      try {
-        const request = new Request(`http://sandboxd${path}`, { ...init, signal });
-        return await read(await this.#host.fetch(request));
-      } catch (error) {
-        if (error instanceof ToolError) throw error;
-        signal.throwIfAborted();
-        // The container may be ending. The actor looks for a while, and says so where only the connection broke.
-        if (isStream || !isThere()) throw containerGone();
-        // Somebody was there, and was at work for so long: sandboxd is being started again.
-        if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
-        if (Date.now() >= deadline) throw noAnswer(Date.now() - startedAt);
-        await pause(RETRY_MS);
-      }
-    }
   }
 
   /** Sends a call if a connection is open: without one it would be of no use. */
@@ -234,13 +189,17 @@ export class Connection {
     }
   }
 
-  /** The container has gone. */
   close(): void {
     this.#lost(this.#open);
   }
 
+  /** The container has ended. */
+  ended(): void {
+    this.close();
+  }
+
   #send(socket: WebSocket, calls: readonly Call[]): void {
-    this.#host.used();
+    this.#sandboxd.used();
     for (const call of calls) socket.send(JSON.stringify(call));
     this.#rest();
   }
@@ -253,7 +212,7 @@ export class Connection {
   async #connect(): Promise<WebSocket> {
     const deadline = Date.now() + CONNECT_MS;
     for (;;) {
-      if (!this.#host.running()) throw containerGone();
+      if (!this.#sandboxd.isRunning) throw containerGone();
       const socket = await this.#attempt(deadline - Date.now());
       if (socket) return this.#accept(socket);
       if (Date.now() >= deadline) throw noAnswer(CONNECT_MS);
@@ -265,7 +224,7 @@ export class Connection {
     const signal = AbortSignal.timeout(Math.max(1, ms));
     const request = new Request("http://sandboxd/", { headers: { Upgrade: "websocket" }, signal });
     try {
-      return (await this.#host.fetch(request)).webSocket ?? undefined;
+      return (await this.#sandboxd.fetch(request)).webSocket ?? undefined;
     } catch {
       // Nothing listens yet, or the container is going away.
       return undefined;
@@ -332,9 +291,4 @@ function unknownTyped(): ToolError {
     "The connection to the sandbox broke: whether the text was typed is not known.",
     "Look at the output with get_result, then type what is missing.",
   );
-}
-
-/** The error for a call whose container went away. */
-export function containerGone(): ToolError {
-  return new ToolError("sandbox_restarted", WENT_AWAY, WENT_AWAY_HINT, true);
 }

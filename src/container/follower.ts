@@ -8,7 +8,8 @@ import {
   WINDOW_BYTES,
 } from "../../container/sandboxd/protocol.ts";
 import { isNoAnswer, noAnswer } from "../shared/errors.ts";
-import { type Connection, type ReadyForRun, containerGone } from "./connection.ts";
+import type { Connection, ReadyForRun } from "./connection.ts";
+import { containerGone } from "./gone.ts";
 
 /** Where the output of a run goes. */
 export interface OutputSink {

@@ -1,5 +1,5 @@
 /** How a run ends whose executor threw. */
-import { type ErrorCode, type Failure, ToolError, internalError, platformFailure } from "../shared/errors.ts";
+import { type ErrorCode, type Failure, ToolError, internalError } from "../shared/errors.ts";
 import type { End } from "./run.ts";
 
 export interface RunFailure {
@@ -17,7 +17,7 @@ const LOSSES: ReadonlySet<ErrorCode> = new Set(["sandbox_restarted", "connection
 
 /** @param mayHaveRun whether the run may have begun: then no answer says that nothing was done */
 export function failureOf(error: unknown, runID: string, mayHaveRun: boolean): RunFailure {
-  const failure = platformFailure(error);
+  const failure = error instanceof ToolError ? error.toFailure() : undefined;
   if (!failure) {
     const internal = internalError(runID);
     const end: End = { state: "lost", note: noteOf(internal.toFailure(), false) };

@@ -72,9 +72,10 @@ export interface RunsHost {
   taskRemoved(id: string): Promise<void>;
   /** What was made ready for a run is of no use: it ended before. */
   unneeded(): void;
-  /** A run has ended: its files in the sandbox can be removed, and its record will expire. */
-  ended(run: RunRecord, hasFiles: boolean): void;
 }
+
+/** Takes a run that has ended: its files in the sandbox can be removed, and its record will expire. */
+export type OnEnded = (run: RunRecord, hasFiles: boolean) => void;
 
 /** A part of a run's log, with where to go on. */
 export interface LogPage {
@@ -136,10 +137,15 @@ export class Runs {
   #isSaveDue = false;
   /** Whether the principal's storage is full with nothing left to remove: then logs stop growing. */
   isFull = false;
+  #onEnded: OnEnded = () => undefined;
 
   constructor(host: RunsHost) {
     this.#host = host;
     this.#store = new RunStore(host.sql);
+  }
+
+  onEnded(listener: OnEnded): void {
+    this.#onEnded = listener;
   }
 
   get isBusy(): boolean {
@@ -239,7 +245,7 @@ export class Runs {
   #lose(record: RunRecord, note: string): void {
     const lost: RunRecord = { ...record, state: "lost", note, endedAt: Date.now() };
     this.#store.put(lost);
-    this.#host.ended(lost, true);
+    this.#onEnded(lost, true);
   }
 
   /** Whether a run, by its sandbox's own name for it, is under way. */
@@ -427,7 +433,7 @@ export class Runs {
     const done = run.follow(execution, completed).finally(() => {
       this.#active.delete(record.id);
       if (run.failure?.cause !== undefined) this.#host.failed(record.id, run.failure.cause);
-      this.#host.ended(record, run.hasFiles);
+      this.#onEnded(record, run.hasFiles);
     });
     this.#host.background(done);
   }

@@ -126,37 +126,9 @@ export const WENT_AWAY =
 export const WENT_AWAY_HINT =
   "The next call starts it again and says which files are back: repeat what is missing, then this call.";
 
-/** The codes, the SDK's and ours, for a container that went away during a call, and those for one that is not ready yet. */
-const GONE = new Set([
-  "RPC_TRANSPORT_ERROR",
-  "OPERATION_INTERRUPTED",
-  "SESSION_DESTROYED",
-  "sandbox_restarted",
-]);
-const UNAVAILABLE = new Set(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_READY"]);
-
 /** Whether an error says that the container, or only the way to it, went away during the call. */
 export function isGone(error: unknown): boolean {
-  return GONE.has(sdkCode(error) ?? "");
-}
-
-/** The SDK's code of an error it threw, or undefined for an error of another kind. */
-export function sdkCode(error: unknown): string | undefined {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
-  return typeof code === "string" ? code : undefined;
-}
-
-/** Messages of Cloudflare and of the local platform about failures that a repeated call does not cure. */
-const HOPELESS = /no such image|no application that matches|no container application|cannot make a sandbox/i;
-
-/** Whether the container failed to start for the call, so that nothing of it was done. */
-function didNotStart(error: unknown): boolean {
-  return sdkCode(error) === "INTERNAL_ERROR" && String(error).includes("Container failed to start");
-}
-
-/** Whether the container for the call ended before it answered; it may be the one before the one that the call asked for. */
-export function endedWhileStarting(error: unknown): boolean {
-  return didNotStart(error) && /container is not listening/.test(String(error));
+  return error instanceof ToolError && error.code === "sandbox_restarted";
 }
 
 /** The error for a call whose connection broke although the container still runs. */
@@ -251,43 +223,6 @@ export function unwritable(said: string): ToolError {
   );
 }
 
-/** Whether a call failed because no process or memory was left in the sandbox. */
-function isExhausted(error: unknown): boolean {
-  if (error instanceof ToolError) return error.code === "exhausted";
-  return sdkCode(error) !== undefined && saysExhausted(String(error));
-}
-
 export function isNoAnswer(error: unknown): boolean {
   return error instanceof ToolError && error.code === "no_answer";
-}
-
-/** The failure for an error that any call of the SDK may throw; undefined for an unexpected one. */
-export function platformFailure(error: unknown): Failure | undefined {
-  if (error instanceof ToolError) return error.toFailure();
-  const code = sdkCode(error) ?? "";
-  if (GONE.has(code))
-    return {
-      code: "sandbox_restarted",
-      message: WENT_AWAY,
-      hint: WENT_AWAY_HINT,
-      retryable: true,
-    };
-  if (isExhausted(error)) return exhausted().toFailure();
-  if (didNotStart(error) && HOPELESS.test(String(error)))
-    return {
-      code: "sandbox_unavailable",
-      message: "The sandbox could not be started: the platform the server runs on cannot make one.",
-      hint:
-        "Make the same call once more. When the answer is the same, calling again does not help: whoever runs the server " +
-        "finds the reason in its log, and has to mend it first.",
-      retryable: false,
-    };
-  if (UNAVAILABLE.has(code) || didNotStart(error))
-    return {
-      code: "sandbox_unavailable",
-      message: "The sandbox could not be started now: the platform has no container ready for it.",
-      hint: "Make the same call again in about 10 seconds.",
-      retryable: true,
-    };
-  return undefined;
 }

@@ -1,6 +1,6 @@
 /** One task under way: its preparation, its agent, and what is fetched from the sandbox after the agent has ended. */
 import { taskDirectory } from "../../container/sandboxd/shapes.ts";
-import { platformFailure } from "../shared/errors.ts";
+import { ToolError } from "../shared/errors.ts";
 import { messageOf } from "../shared/text.ts";
 import { within } from "../shared/within.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
@@ -212,7 +212,7 @@ export class RunningTask {
       const left = leftOutWords(detail.archive);
       if (left) note = also(note, left);
     } catch (error) {
-      const failure = platformFailure(error);
+      const failure = error instanceof ToolError ? error : undefined;
       if (!failure) this.#host.report(error);
       note = also(
         note,

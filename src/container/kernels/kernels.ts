@@ -1,24 +1,17 @@
 /**
  * Live kernels: one process for each language and context name, which keeps its state from call to call.
  *
- * The SDK's `runCode` ignores its timeout, delivers output only at the end, and never settles when its kernel dies. So
- * the deadline is kept here, and sandboxd follows the output, interrupts and ends the kernel and notices its death.
+ * An interpreter delivers output only at the end, knows no timeout, and may never settle when its kernel dies. So the
+ * deadline is kept here, and sandboxd follows the output, interrupts and ends the kernel and notices its death.
  */
 import { type Language, TRAITS } from "../../shared/languages.ts";
 import { KeyedQueue } from "../../shared/queue.ts";
 import { answerOf } from "../answer.ts";
-import { type RunCall, containerGone } from "../connection.ts";
+import type { RunCall } from "../connection.ts";
 import type { ContainerLink, OutputSink } from "../follower.ts";
+import { containerGone } from "../gone.ts";
 import { isRecord } from "../../shared/is-record.ts";
-import {
-  ToolError,
-  answered,
-  damaged,
-  ending,
-  exhausted,
-  saysExhausted,
-  sdkCode,
-} from "../../shared/errors.ts";
+import { ToolError, answered, damaged, ending, exhausted, saysExhausted } from "../../shared/errors.ts";
 import { clause } from "../../shared/text.ts";
 import { pause, within } from "../../shared/within.ts";
 import {
@@ -33,25 +26,9 @@ import {
   runCell,
   unanswered,
 } from "./protocol.ts";
+import { type Interpreter, InterpreterError } from "./interpreter.ts";
 import { type Kernel, KernelRegistry } from "./registry.ts";
 import { RunningCode } from "./running-code.ts";
-
-/** The part of the SDK's class that this needs. Its calls would start a container by themselves, without its workspace. */
-export interface KernelHost {
-  createCodeContext(options: { language: Language }): Promise<{ id: string }>;
-  runCode(code: string, options: { context: KernelContext }): Promise<Printed>;
-  deleteCodeContext(id: string): Promise<void>;
-  client: { disconnect(): void };
-}
-
-/** A context as the SDK's `runCode` takes it. */
-interface KernelContext {
-  readonly id: string;
-  readonly language: string;
-  readonly cwd: string;
-  readonly createdAt: Date;
-  readonly lastUsed: Date;
-}
 
 export interface CodeSpec {
   language: Language;
@@ -98,14 +75,12 @@ const WORDS = 200;
 const MISSING =
   /No module named|Cannot find module|No such file|ENOENT|cannot import name|has no attribute 'start'|start is not a function/;
 
-const GONE = /not found|terminated/i;
-
 /** What became of code in a container that is ending. */
 const NOT_RUN = "The code was not run";
 const STOPPED = "The code was stopped while it ran";
 
 export class Kernels {
-  readonly #host: KernelHost;
+  readonly #interpreter: Interpreter;
   readonly #link: ContainerLink;
   readonly #registry: KernelRegistry;
   readonly #queue = new KeyedQueue();
@@ -120,8 +95,8 @@ export class Kernels {
   /** How many calls of the SDK nothing waits for, because they may never settle by themselves. */
   #abandoned = 0;
 
-  constructor(host: KernelHost, link: ContainerLink, sql: SqlStorage) {
-    this.#host = host;
+  constructor(interpreter: Interpreter, link: ContainerLink, sql: SqlStorage) {
+    this.#interpreter = interpreter;
     this.#link = link;
     this.#registry = new KernelRegistry(sql);
   }
@@ -182,13 +157,13 @@ export class Kernels {
   }
 
   /** A container has started, in which there are none of the kernels that are recorded. */
-  containerStarted(): void {
+  started(): void {
     this.#refusesUntil = 0;
     this.#registry.clear();
   }
 
-  /** The container has gone with every kernel. */
-  forget(): void {
+  /** The container has ended with every kernel. */
+  ended(): void {
     this.#refusesUntil = 0;
     this.#registry.clear();
     for (const stop of this.#stops.values()) stop("gone");
@@ -241,9 +216,9 @@ export class Kernels {
       try {
         return await this.#attempt(known, sink, spec, stopped);
       } catch (error) {
-        // Only these two errors mean that the code never ran; after any other it may have.
-        const missed = sdkCode(error) === "CONTEXT_NOT_FOUND" || sdkCode(error) === "INTERNAL_ERROR";
-        if (!missed || !GONE.test(String(error))) throw this.#discard(sink.id, known, error);
+        // After any other error the code may have run.
+        const isMissed = error instanceof InterpreterError && error.kind === "context_gone";
+        if (!isMissed) throw this.#discard(sink.id, known, error);
         this.#registry.delete(known);
         start.given(undefined);
       }
@@ -269,9 +244,8 @@ export class Kernels {
     { contextID, language }: Pick<Kernel, "contextID" | "language">,
     sink: OutputSink,
   ): Promise<Printed> {
-    const now = new Date();
-    const context = { id: contextID, language, cwd: "/workspace", createdAt: now, lastUsed: now };
-    const printed = this.#ready(sink).then(() => this.#host.runCode(code, { context }));
+    const context = { id: contextID, language };
+    const printed = this.#ready(sink).then(() => this.#interpreter.run(code, context));
     return answerOf(printed, isPrinted);
   }
 
@@ -285,7 +259,7 @@ export class Kernels {
   async #create(key: string, language: Language, sink: OutputSink): Promise<Kernel> {
     let contextID;
     try {
-      const made = this.#ready(sink).then(() => this.#host.createCodeContext({ language }));
+      const made = this.#ready(sink).then(() => this.#interpreter.createContext(language));
       const created = answerOf(made, isContext);
       contextID = (await answered(CREATE_MS, created)).id;
     } catch (error) {
@@ -388,13 +362,13 @@ export class Kernels {
   /**
    * Closes the SDK's connection where only abandoned calls use it: each keeps it busy, and so the container awake, and settles
    * when it is closed.
-   * @param isIdle whether no other call is under way
+   * @param isUnused whether no other call is under way
    */
-  hangUp(isIdle: () => boolean): void {
-    const isDue = () => this.#abandoned > 0 && isIdle();
+  released(isUnused: () => boolean): void {
+    const isDue = () => this.#abandoned > 0 && isUnused();
     if (!isDue()) return;
     // Not at once, because the kernel is ended over the same connection.
-    setTimeout(() => isDue() && this.#host.client.disconnect(), HANG_UP_MS);
+    setTimeout(() => isDue() && this.#interpreter.disconnect(), HANG_UP_MS);
   }
 
   /**
@@ -417,7 +391,7 @@ export class Kernels {
   #delete(contextID: string): void {
     // A call would start a new container.
     if (!this.#link.running()) return;
-    this.#host.deleteCodeContext(contextID).catch(() => undefined);
+    this.#interpreter.deleteContext(contextID).catch(() => undefined);
   }
 }
 
@@ -430,21 +404,18 @@ async function stoppable<T>(
   return (await within(timeoutMs, Promise.race([promise, stopped]))) ?? "timeout";
 }
 
-/** The cause of the SDK's error for a kernel that it could not start. */
+/** The error for a kernel that an interpreter could not start. */
 function notCreated(error: unknown, language: Language): unknown {
-  const code = sdkCode(error) ?? "";
-  if (/^(PYTHON|JAVASCRIPT)_NOT_AVAILABLE$/.test(code))
+  if (!(error instanceof InterpreterError)) return error;
+  if (error.kind === "no_language")
     return new ToolError(
       "language_unavailable",
       `This server's sandboxes have no ${language} interpreter.`,
       "Use another language of run_code, or run_command.",
     );
-  const [, words = ""] = /Failed to create code context:?(.*)/is.exec(String(error)) ?? [];
-  if (code !== "INTERNAL_ERROR" || words === "") return error;
-  if (saysExhausted(words)) return exhausted();
   return new ToolError(
     "language_unavailable",
-    `The ${language} kernel did not start: ${clause(words.slice(-WORDS))}.`,
+    `The ${language} kernel did not start: ${clause(error.message.slice(-WORDS))}.`,
     "Look with run_command at what runs when the interpreter starts (usercustomize.py, sitecustomize.py, NODE_OPTIONS), or destroy_sandbox and start afresh.",
   );
 }

@@ -1,7 +1,7 @@
 /** R2 refuses, is slow or breaks off, and the actor is evicted, while a workspace is saved or given back. */
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import type { NetworkPlatform } from "../../../src/actors/network.ts";
+import type { NetworkPlatform } from "../../../src/actors/platform/network-platform.ts";
 import { parseConfig } from "../../../src/shared/config.ts";
 import {
   accountOf,

@@ -581,7 +581,7 @@ it("used-up links are remembered until they expire, however many there are, and 
     for (const id of ["0", "1199"]) expect(links.take({ id, expires })).toBe("used");
     expect(links.isOf(epoch)).toBe(true);
     expect([...kv.list({ prefix: "file-links:used:" })]).toHaveLength(1200);
-    links.forget();
+    links.ended();
     expect([...kv.list({ prefix: "file-links:" })]).toEqual([]);
   });
 });

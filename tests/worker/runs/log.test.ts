@@ -50,7 +50,6 @@ async function withRuns(
       failed: () => undefined,
       taskRemoved: async () => undefined,
       unneeded: () => undefined,
-      ended: () => undefined,
       ...changes,
     };
     await work(new Runs(host), host, storage.sql);

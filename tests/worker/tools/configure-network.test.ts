@@ -1,11 +1,8 @@
 /** What `configure_sandbox` says of a sandbox's network, through to what its code reaches. */
 import { afterEach, describe, expect, it, vi } from "vitest";
-import {
-  type NetworkHost,
-  type NetworkPlatform,
-  OutboundHandlers,
-  SandboxNetwork,
-} from "../../../src/actors/network.ts";
+import { type NetworkHost, SandboxNetwork } from "../../../src/actors/network.ts";
+import type { NetworkPlatform } from "../../../src/actors/platform/network-platform.ts";
+import { OutboundHandlers } from "../../../src/actors/platform/outbound.ts";
 import { throughPolicy } from "../../../src/container/internet.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Connection, Refusal } from "../../../src/shared/connection-log.ts";
@@ -229,6 +226,7 @@ function network(
       limits: () => networkLimits(config, principalID),
       principalID: () => principalID,
       secretHosts: () => [],
+      background: (work) => void work.catch(() => undefined),
       intercept: async () => undefined,
       ...more,
     }),
@@ -366,7 +364,11 @@ function cloudflare() {
   };
   const actor = () => {
     sandbox.enableInternet = true;
-    return new OutboundHandlers(sandbox, kv, () => sandbox.isUp);
+    return new OutboundHandlers(sandbox, kv, {
+      get isRunning() {
+        return sandbox.isUp;
+      },
+    });
   };
   return { sandbox, handlers, actor };
 }

@@ -20,7 +20,8 @@ const outcomesOf = (world: World, value: string | null = null, { policy, secrets
     variables: () => ({ version: 1, entries: [{ name: "WORD", value, version: 1 }] }),
     isSaved: world.isSaved,
     keepMs: DAY_MS,
-    again: (work) => work(),
+    lifecycle: world.lifecycle,
+    account: { owner: { principalID: "p", sandbox: world.sandbox, principalHash: "h" } },
     report: (error) => world.reports.push(error),
   });
 
@@ -32,7 +33,7 @@ const WAYS = [
 
 /** What a script does. */
 async function install(world: World): Promise<void> {
-  await world.workspace.ready();
+  await world.ready();
   world.files.set("clone", "of the set-up");
   world.container?.system.set("tool", "of the set-up");
   world.workspace.changed();
@@ -107,7 +108,7 @@ describe("what a set-up leaves", () => {
 
   it("upon a workspace is only for the sandboxes that have that workspace", () =>
     inWorld(async (world) => {
-      await world.workspace.ready();
+      await world.ready();
       world.write("requirements", "tool");
       await world.workspace.save();
       const { how, key } = await setUp(world);
@@ -163,7 +164,7 @@ describe("what a set-up leaves", () => {
           expect(how === "restored" || !isOver).toBe(true);
           expect(found(other)).toEqual(LEFT);
           // The next actor keeps it.
-          await world.workspace.ready();
+          await world.ready();
           await outcomesOf(world).keep(begun);
           expect(await setUp(world.sibling("c"))).toMatchObject({ how: "restored" });
         });
@@ -188,14 +189,14 @@ describe("what a set-up leaves", () => {
           const how = await Promise.race([begun, evicted]);
           isOver = how === true || (isEvicted && how !== "evicted");
           world.onStep = () => undefined;
-          await world.workspace.ready();
+          await world.ready();
           // The next call of the sandbox, or of its next actor.
           await setUp(world);
           expect(found(world)).toEqual(LEFT);
           world.write("mine", "later");
           await world.workspace.save();
           world.kill();
-          await world.workspace.ready();
+          await world.ready();
           expect(Object.fromEntries(world.files)).toEqual({ clone: LEFT.clone, mine: "later" });
         });
   });

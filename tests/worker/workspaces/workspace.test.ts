@@ -1,7 +1,7 @@
 /** Saves and restores of a workspace, against what can go wrong at each step of them. */
 import { describe, expect, it } from "vitest";
 import { FAILED } from "../../../container/sandboxd/operations.ts";
-import type { Connection } from "../../../src/container/connection.ts";
+import type { Requests } from "../../../src/container/requests.ts";
 import { Snapshots } from "../../../src/container/snapshots.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
@@ -14,17 +14,20 @@ const refusing = (pattern: RegExp) => (step: Step) => {
 
 /** A sandbox with a saved workspace. */
 async function prepare(world: World): Promise<void> {
-  await world.workspace.ready();
+  await world.ready();
   world.write("kept", "first");
   await world.workspace.save();
 }
+
+/** Of a sandbox that is set to nothing. */
+const SETTINGS = { kept: undefined };
 
 const DAY = { expiresAt: Date.now() + DAY_MS, maxBytes: 1000 };
 const CONVERSATION = { below: "/talks", id: "talk" };
 
 /** Has a task leave files and a conversation in a sandbox. */
 async function work(world: World): Promise<void> {
-  await world.workspace.ready();
+  await world.ready();
   world.write("made", "by the task");
   world.container?.conversation.set("talk", "said");
 }
@@ -33,6 +36,7 @@ async function work(world: World): Promise<void> {
 async function goOn(world: World, sandbox: string): Promise<Record<string, string>> {
   const next = world.sibling(sandbox, world.isSaved);
   world.registry.forkArchive(sandbox, "a.1t");
+  await next.ready();
   await next.workspace.restoreConversation("a.1t", "2t");
   return Object.fromEntries([...next.files, ...(next.container?.restored.get("2t") ?? [])]);
 }
@@ -40,7 +44,7 @@ async function goOn(world: World, sandbox: string): Promise<Record<string, strin
 /** What the next container starts with. */
 async function afterCrash(world: World): Promise<Record<string, string>> {
   world.kill();
-  await world.workspace.ready();
+  await world.ready();
   return Object.fromEntries(world.files);
 }
 
@@ -92,14 +96,14 @@ describe("a workspace", () => {
         const before = world.registry.current("a");
         world.kill();
         world.onStep = refusing(broken);
-        await expect(world.workspace.ready()).rejects.toThrow();
-        expect(world.workspace.isReady).toBe(false);
+        await expect(world.ready()).rejects.toThrow();
+        expect(world.lifecycle.container).toBeUndefined();
         // What is in a container that is not whole is never saved.
         world.write("from nothing", "x");
         await world.workspace.save();
         expect(world.registry.current("a")).toEqual(before);
         world.onStep = () => undefined;
-        await world.workspace.ready();
+        await world.ready();
         expect(world.files.get("kept")).toBe("first");
       });
   });
@@ -110,10 +114,10 @@ describe("a workspace", () => {
       world.kill();
       const full = new ToolError("no_space", "the disk of the sandbox is full");
       world.onStep = ({ name }) => (name === "sandboxd data" ? Promise.reject(full) : undefined);
-      await expect(world.workspace.ready()).rejects.toThrow(
+      await expect(world.ready()).rejects.toThrow(
         /could not be restored: the disk of the sandbox is full\. This call was not begun, and what is saved is safe\./,
       );
-      expect(world.workspace.isReady).toBe(false);
+      expect(world.lifecycle.container).toBeUndefined();
       expect(await afterCrash(Object.assign(world, { onStep: () => undefined }))).toEqual({ kept: "first" });
     }));
 
@@ -141,10 +145,10 @@ describe("a workspace", () => {
   it("does not go back where its state before cannot be saved", () =>
     inWorld(async (world) => {
       await prepare(world);
-      const { id } = await world.workspace.checkpoint("good");
+      const { id } = await world.workspace.checkpoint("good", SETTINGS);
       world.write("kept", "precious");
       world.onStep = refusing(/bucket put/);
-      await expect(world.workspace.goBack(id)).rejects.toThrow("could not be saved");
+      await expect(world.workspace.goBack(id, SETTINGS)).rejects.toThrow("could not be saved");
       world.onStep = () => undefined;
       expect(world.workspace.isGoingBack).toBe(false);
       await world.workspace.save();
@@ -154,7 +158,7 @@ describe("a workspace", () => {
   it("goes back where its state before cannot be saved for good: the last one that was saved is kept, and it says why", () =>
     inWorld(async (world) => {
       await prepare(world);
-      const { id } = await world.workspace.checkpoint("good");
+      const { id } = await world.workspace.checkpoint("good", SETTINGS);
       world.write("kept", "second");
       await world.workspace.save();
       world.write("kept", "broken");
@@ -167,14 +171,14 @@ describe("a workspace", () => {
         retryable: false,
       });
       // What a call fails with, it says once.
-      await expect(world.workspace.checkpoint("no")).rejects.toThrow("too many files");
+      await expect(world.workspace.checkpoint("no", SETTINGS)).rejects.toThrow("too many files");
       expect(world.workspace.takeNotice()).toBeUndefined();
-      const { before, unsaved } = await world.workspace.goBack(id);
+      const { before, unsaved } = await world.workspace.goBack(id, SETTINGS);
       expect(unsaved).toBe("it has too many files");
       world.onStep = () => undefined;
       world.workspace.wentBack();
       expect(await afterCrash(world)).toEqual({ kept: "first" });
-      await world.workspace.goBack(before?.id ?? "");
+      await world.workspace.goBack(before?.id ?? "", SETTINGS);
       world.workspace.wentBack();
       expect(await afterCrash(world)).toEqual({ kept: "second" });
     }));
@@ -183,7 +187,7 @@ describe("a workspace", () => {
     inWorld(
       async (world) => {
         await prepare(world);
-        const { id } = await world.workspace.checkpoint("good");
+        const { id } = await world.workspace.checkpoint("good", SETTINGS);
         world.write("large", "x".repeat(2000));
         const refused = { code: "quota_exceeded", hint: expect.stringContaining("list_sandboxes") };
         await expect(world.workspace.save()).rejects.toMatchObject(refused);
@@ -195,7 +199,7 @@ describe("a workspace", () => {
         world.write("large", "x".repeat(100));
         await world.workspace.save();
         world.write("large", "y".repeat(2000));
-        expect((await world.workspace.goBack(id)).unsaved).toContain("that are your limit");
+        expect((await world.workspace.goBack(id, SETTINGS)).unsaved).toContain("that are your limit");
         world.workspace.wentBack();
         expect(await afterCrash(world)).toEqual({ kept: "first" });
       },
@@ -206,10 +210,10 @@ describe("a workspace", () => {
     for (let at = 0, isOver = false; !isOver; at++)
       await inWorld(async (world) => {
         await prepare(world);
-        const { id } = await world.workspace.checkpoint("good");
+        const { id } = await world.workspace.checkpoint("good", SETTINGS);
         world.write("kept", "precious");
         const evicted = evictAt(world, at);
-        const back = world.workspace.goBack(id).then(() => "back");
+        const back = world.workspace.goBack(id, SETTINGS).then(() => "back");
         const how = await Promise.race([back, evicted]);
         isOver = how === "back";
         world.onStep = () => undefined;
@@ -218,7 +222,7 @@ describe("a workspace", () => {
           world.kill();
           world.workspace.wentBack();
         }
-        await world.workspace.ready();
+        await world.ready();
         await world.workspace.save();
         const kept = world.registry.checkpoints().map(({ label }) => label);
         const isBack = kept.includes("before going back to good");
@@ -252,14 +256,14 @@ describe("a workspace", () => {
         if (name !== "start" || when !== "after" || !world.container) return;
         world.container.restore = () => [{ pack: foreign, from: 0, to: 5 }];
       };
-      await expect(world.workspace.ready()).rejects.toThrow("could not be restored");
+      await expect(world.ready()).rejects.toThrow("could not be restored");
     }));
 });
 
 it("of more files than can be saved says so", async () => {
   const answer = Response.json({ problem: "too_large" }, { status: FAILED });
-  const connection = { request: (...[, , , read]: Parameters<Connection["request"]>) => read(answer) };
-  const snapshots = new Snapshots(connection as unknown as Connection);
+  const connection = { request: (...[, , , read]: Parameters<Requests["request"]>) => read(answer) };
+  const snapshots = new Snapshots(connection as unknown as Requests);
   await expect(snapshots.ask("commit", { id: "a" }, AbortSignal.timeout(1000))).rejects.toThrow(
     "it has more than 200000 files and directories",
   );
@@ -275,7 +279,11 @@ describe("what a task leaves", () => {
       await world.workspace.save();
       const put = () => world.steps.filter((name) => name === "bucket put").length;
       const before = put();
-      expect(await world.workspace.keepArchive(remains)).toEqual({ count: 0, bytes: 0, largest: [] });
+      expect(await world.workspace.keepArchive(remains, SETTINGS)).toEqual({
+        count: 0,
+        bytes: 0,
+        largest: [],
+      });
       // The conversation and its manifest.
       expect(put() - before).toBe(2);
       world.registry.forget("a");
@@ -286,7 +294,10 @@ describe("what a task leaves", () => {
     inWorld(async (world) => {
       await work(world);
       world.container?.conversation.set("talk", "x".repeat(1024 * 1024 + 1001));
-      expect(await world.workspace.keepArchive(remains)).toMatchObject({ count: 0, conversation: true });
+      expect(await world.workspace.keepArchive(remains, SETTINGS)).toMatchObject({
+        count: 0,
+        conversation: true,
+      });
       expect(world.registry.archived("a.1t", "conversation")).toBeUndefined();
       expect(await goOn(world, "b")).toEqual({ made: found.made });
     }));
@@ -294,7 +305,7 @@ describe("what a task leaves", () => {
   it("does not become the state of its sandbox", () =>
     inWorld(async (world) => {
       await work(world);
-      await world.workspace.keepArchive(remains);
+      await world.workspace.keepArchive(remains, SETTINGS);
       expect(world.registry.current("a")).toBeUndefined();
       world.write("later", "x");
       await world.workspace.save();
@@ -306,7 +317,7 @@ describe("what a task leaves", () => {
     inWorld(async (saving) => {
       const world = saving.sibling("a", false);
       await work(world);
-      await world.workspace.keepArchive(remains);
+      await world.workspace.keepArchive(remains, SETTINGS);
       await world.workspace.save();
       expect(await goOn(world, "b")).toEqual(found);
       expect(await afterCrash(world)).toEqual({});
@@ -316,22 +327,24 @@ describe("what a task leaves", () => {
     inWorld(async (saving) => {
       const world = saving.sibling("a", false);
       await work(world);
-      await world.workspace.keepArchive(remains);
+      await world.workspace.keepArchive(remains, SETTINGS);
       world.registry.forkArchive("b", "a.1t");
       const next = world.sibling("b", false);
       next.onStep = ({ name, when }) => {
         if (name === "start" && when === "after") next.files.set("somebody's own", "untouched");
       };
-      await next.workspace.ready();
+      await next.ready();
       expect(Object.fromEntries(next.files)).toEqual({ "somebody's own": "untouched" });
-      await next.workspace.keepArchive({ ...remains, run: "b.1t" });
+      await next.workspace.keepArchive({ ...remains, run: "b.1t" }, SETTINGS);
     }));
 
   it("is no larger than may be, whatever the sandbox sends, and is garbage then", () =>
     inWorld(async (world) => {
       await work(world);
       world.write("made", "x".repeat(1024 * 1024 + 1001));
-      await expect(world.workspace.keepArchive(remains)).rejects.toMatchObject({ code: "too_large" });
+      await expect(world.workspace.keepArchive(remains, SETTINGS)).rejects.toMatchObject({
+        code: "too_large",
+      });
       expect(world.registry.archived("a.1t", "workspace")).toBeUndefined();
       await world.workspace.save();
       const removed: string[] = [];
@@ -353,13 +366,13 @@ describe("what a task leaves", () => {
             world.onStep = ({ when }) => {
               if (when === "before" && step++ === at) throw new Error("it is not there");
             };
-          const kept = world.workspace.keepArchive(remains).then(
+          const kept = world.workspace.keepArchive(remains, SETTINGS).then(
             () => true,
             () => false,
           );
           isOver = (await Promise.race([kept, evicted])) === true;
           world.onStep = () => undefined;
-          await world.workspace.keepArchive(remains);
+          await world.workspace.keepArchive(remains, SETTINGS);
           expect(await goOn(world, "b")).toEqual({ ...found, more: "of it" });
           expect(await afterCrash(world)).toMatchObject({ made: "by the task" });
         });

@@ -2,6 +2,8 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import type { Account } from "../../../src/actors/account.ts";
+import { Lifecycle } from "../../../src/actors/lifecycle.ts";
+import type { ContainerPlatform } from "../../../src/actors/platform/platform.ts";
 import { RestartNotice } from "../../../src/actors/restart-notice.ts";
 import { SnapshotRegistry } from "../../../src/actors/snapshot-registry.ts";
 import { Workspace, type WorkspaceHost } from "../../../src/actors/workspace.ts";
@@ -163,6 +165,9 @@ export interface Step {
 export class World {
   container: FakeContainer | undefined;
   workspace: Workspace;
+  /** What brings containers up and restores their workspaces. */
+  lifecycle: Lifecycle;
+  #containerEnded = () => {};
   /** Called at each step; it may throw, take its time, or never come back. */
   onStep: (step: Step) => unknown = () => undefined;
   readonly steps: string[] = [];
@@ -182,7 +187,41 @@ export class World {
     this.sandbox = sandbox;
     this.#kv = kv;
     this.notice = new RestartNotice(this.#storage());
-    this.workspace = new Workspace(this.#host());
+    const { host, platform } = this.#host();
+    this.workspace = new Workspace(host);
+    this.lifecycle = this.#lifecycleOver(platform);
+  }
+
+  /** Has a container with its workspace, as a call has it. */
+  async ready(): Promise<void> {
+    await this.lifecycle.admit({ principalID: "p", sandbox: this.sandbox });
+    await this.lifecycle.ready();
+  }
+
+  #lifecycleOver(platform: ContainerPlatform): Lifecycle {
+    const none = { principalID: "p", sandbox: this.sandbox, principalHash: "h" };
+    const lifecycle = new Lifecycle({
+      platform,
+      environment: { variables: {} },
+      account: {
+        owner: none,
+        isKnown: async () => true,
+        register: async () => "stopped",
+        withdraw: async () => undefined,
+        stopped: () => undefined,
+        destroyed: async () => ({ wasKnown: true, wasSaved: true, isKept: false, checkpoints: 0 }),
+        note: () => undefined,
+        isAtWork: () => false,
+      },
+      lease: { release: async () => ({ turn: 1, spent: new Map(), inUse: { slots: 0, seconds: 0 } }) },
+      network: { starting: () => undefined, enforce: async () => true },
+      workspace: this.workspace,
+      notice: this.notice,
+      activity: { isBusy: false, hasCalls: false },
+      background: (work) => void work.catch(() => undefined),
+    });
+    lifecycle.subscribe(this.workspace);
+    return lifecycle;
   }
 
   /** The prefix of the objects in the bucket, for another sandbox of the same principal. */
@@ -211,15 +250,16 @@ export class World {
 
   kill(): void {
     this.container = undefined;
-    this.workspace.containerGone();
+    this.#containerEnded();
   }
 
   /** Throws the actor away, and makes the next. */
   evict(): void {
     this.#actor++;
-    this.workspace.containerGone = () => undefined;
     this.notice = new RestartNotice(this.#storage());
-    this.workspace = new Workspace(this.#host());
+    const { host, platform } = this.#host();
+    this.workspace = new Workspace(host);
+    this.lifecycle = this.#lifecycleOver(platform);
   }
 
   #storage() {
@@ -233,7 +273,7 @@ export class World {
     } as WorkspaceHost["kv"];
   }
 
-  #host(): WorkspaceHost {
+  #host(): { host: WorkspaceHost; platform: ContainerPlatform } {
     const actor = this.#actor;
     const isAlive = () => actor === this.#actor;
     const step = async <T>(name: string, work: () => T | Promise<T>): Promise<T> => {
@@ -302,16 +342,25 @@ export class World {
       },
       data: async ({ id, body }) => box().data(id, await textOf(body)),
     };
-    return {
+    const hasContainer = () => this.container !== undefined;
+    const platform: ContainerPlatform = {
+      get isRunning() {
+        return hasContainer();
+      },
+      start: () => step("start", () => void (this.container = new FakeContainer())),
+      end: async () => {
+        if (isAlive()) this.container = undefined;
+      },
+      fetch: () => never,
+      onEnd: (listener) => (this.#containerEnded = listener),
+      onIdle: () => undefined,
+      used: () => undefined,
+      scheduleSweep: async () => undefined,
+    };
+    const host: WorkspaceHost = {
       kv: this.#storage(),
       sync: () => step("sync", () => undefined),
-      running: () => this.container !== undefined,
-      start: () =>
-        step("start", () => {
-          this.workspace.containerGone();
-          this.container = new FakeContainer();
-          this.notice.started();
-        }),
+      platform,
       snapshots: {
         ask: (name, input) => step(`sandboxd ${name}`, async () => sandboxd[name](input as never) as never),
       },
@@ -319,14 +368,13 @@ export class World {
       prefix: () => this.prefix,
       account: () => account as unknown as ReturnType<WorkspaceHost["account"]>,
       sandbox: () => this.sandbox,
-      settings: () => undefined,
       isSaved: this.isSaved,
-      isSettingUp: () => false,
       maxBytes: 1e9,
       restartNotice: this.notice,
       background: (work) => void work.catch(() => undefined),
       report: (error) => this.reports.push(error),
     };
+    return { host, platform };
   }
 }
 

@@ -1,0 +1,342 @@
+/** The parts of a sandbox's actor, each made of those above it. What happens below reaches those above as an event. */
+import { Connection } from "../container/connection.ts";
+import { Files } from "../container/files.ts";
+import type { OutboundPolicy } from "../container/internet.ts";
+import type { Interpreter } from "../container/kernels/interpreter.ts";
+import { Kernels } from "../container/kernels/kernels.ts";
+import { callModel } from "../container/model-egress.ts";
+import { Requests } from "../container/requests.ts";
+import { Snapshots } from "../container/snapshots.ts";
+import { CodeExecutor } from "../runs/code.ts";
+import { Commands } from "../runs/command.ts";
+import { questionDetailOf } from "../runs/run.ts";
+import { Runs } from "../runs/runs.ts";
+import { type Config, type Env, parseConfig } from "../shared/config.ts";
+import { DAY_MS } from "../shared/days.ts";
+import { log } from "../shared/log.ts";
+import { networkLimits } from "../shared/network-limits.ts";
+import { type Secret, secretsFor } from "../shared/secrets.ts";
+import { migrate } from "../storage/migrations.ts";
+import { objectStore } from "../storage/object-store.ts";
+import { SANDBOX_SCHEMA } from "../storage/sandbox-schema.ts";
+import { TaskBudgets } from "../tasks/budget.ts";
+import { Questions } from "../tasks/questions.ts";
+import { Tasks } from "../tasks/tasks.ts";
+import { AccountLink } from "./account-link.ts";
+import { Activity } from "./activity.ts";
+import { DiskUsage } from "./disk-usage.ts";
+import { FileLinks } from "./file-links.ts";
+import { Lease } from "./lease.ts";
+import { Lifecycle } from "./lifecycle.ts";
+import type { End } from "./lifecycle-state.ts";
+import { ModelUse } from "./model-use.ts";
+import { Operations } from "./operations.ts";
+import { SandboxNetwork } from "./network.ts";
+import type { NetworkPlatform } from "./platform/network-platform.ts";
+import type { ContainerPlatform } from "./platform/platform.ts";
+import { Previews } from "./previews.ts";
+import { RestartNotice } from "./restart-notice.ts";
+import { Retention } from "./retention.ts";
+import { RunEnds } from "./run-ends.ts";
+import { RunFiles } from "./run-files.ts";
+import { OwnSandboxd } from "./sandboxd.ts";
+import { SandboxVariables } from "./sandbox-variables.ts";
+import { SandboxSettings } from "./settings.ts";
+import { SetUp } from "./set-up.ts";
+import { SetUpOutcomes } from "./set-up-outcomes.ts";
+import { Storage } from "./storage.ts";
+import { Workspace } from "./workspace.ts";
+
+/** What the parts are made of: the actor, and what it has of the SDK. */
+export interface Foundation {
+  ctx: DurableObjectState<{}>;
+  env: Env;
+  platform: ContainerPlatform;
+  interpreter: Interpreter;
+  network: NetworkPlatform;
+  /** Has requests to these hosts come to the handler of policies. */
+  intercept(hosts: readonly string[], policy: OutboundPolicy, secrets: readonly Secret[]): Promise<void>;
+  /** Brings a coding agent that sandboxes lack. @throws Error that says what to do */
+  prepareAgent(agent: string): Promise<void>;
+}
+
+/** Storage key of the time until which the account knows what runs have used. */
+const SETTLED = "told";
+
+/** What is said of runs that a container's end has ended. */
+const LOST: Record<End, string> = {
+  lost: "The sandbox stopped while it ran; its processes and kernel state are gone.",
+  idle: "The sandbox was stopped while it ran.",
+  room: "The sandbox was stopped while it ran.",
+  network: "The sandbox was stopped so that it reaches no more than it may.",
+  unsaved_network: "The sandbox was stopped so that it reaches no more than it may.",
+  back: "The sandbox was put back to a checkpoint while it ran.",
+  destroy: "The sandbox was destroyed while it ran.",
+};
+
+export class Parts {
+  readonly restartNotice: RestartNotice;
+  readonly account: AccountLink;
+  readonly lease: Lease;
+  readonly activity: Activity;
+  readonly variables: SandboxVariables;
+  readonly network: SandboxNetwork;
+  readonly sandboxd: OwnSandboxd;
+  readonly workspace: Workspace;
+  readonly lifecycle: Lifecycle;
+  readonly files: Files;
+  readonly operations: Operations;
+  readonly kernels: Kernels;
+  readonly code: CodeExecutor;
+  readonly commands: Commands;
+  readonly tasks: Tasks;
+  readonly questions: Questions;
+  readonly runs: Runs;
+  readonly runFiles: RunFiles;
+  readonly modelUse: ModelUse;
+  readonly fileLinks: FileLinks;
+  readonly previews: Previews;
+  readonly diskUsage: DiskUsage;
+  readonly retention: Retention;
+  readonly storage: Storage;
+  readonly setUp: SetUp;
+  readonly settings: SandboxSettings;
+  readonly config: Config;
+
+  constructor(foundation: Foundation) {
+    const { ctx, env, platform } = foundation;
+    migrate(ctx.storage, SANDBOX_SCHEMA);
+    const { kv, sql } = ctx.storage;
+    const config = parseConfig(env);
+    this.config = config;
+    const keepMs = config.resultTTLDays * DAY_MS;
+    const logCapBytes = config.runLogMaxMiB * 1024 * 1024;
+    const background = (work: Promise<unknown>) => ctx.waitUntil(work);
+    const report = (where: string) => (error: unknown) =>
+      log(config, { event: "error", ref: crypto.randomUUID(), where, error });
+    const common = { kv, sql, platform, background };
+
+    // The sandbox and its account.
+    this.restartNotice = new RestartNotice(kv);
+    const account = new AccountLink(ctx, env);
+    this.account = account;
+    const sandbox = () => account.owner.sandbox;
+    const secrets = () => secretsFor(config.secrets, account.principalID);
+    const bucket = objectStore(env.RESULTS);
+    const objects = { bucket, prefix: (runID: string) => account.prefix(runID) };
+    this.lease = new Lease({
+      limits: config.limits,
+      ask: (request) => account.account().lease(account.owner, request),
+      background,
+      settled: () => kv.put(SETTLED, Date.now()),
+    });
+    this.activity = new Activity({ background, used: () => platform.used() });
+    this.variables = new SandboxVariables(kv);
+    this.network = new SandboxNetwork({
+      ...common,
+      platform: foundation.network,
+      limits: () => networkLimits(config, account.principalID),
+      principalID: () => account.principalID,
+      secretHosts: () => [...new Set(secrets().flatMap(({ hosts }) => hosts))],
+      intercept: (hosts, policy) => foundation.intercept(hosts, policy, secrets()),
+    });
+
+    // The container.
+    const sandboxd = new OwnSandboxd(platform, kv);
+    this.sandboxd = sandboxd;
+    const requests = new Requests(sandboxd);
+    this.workspace = new Workspace({
+      ...common,
+      sync: () => ctx.storage.sync(),
+      snapshots: new Snapshots(requests),
+      bucket,
+      prefix: () => account.workspacesPrefix,
+      account: () => account.account(),
+      sandbox,
+      ...config.workspaces,
+      restartNotice: this.restartNotice,
+      report: report("workspace"),
+    });
+    this.lifecycle = new Lifecycle({
+      platform,
+      environment: sandboxd,
+      account,
+      lease: this.lease,
+      network: this.network,
+      workspace: this.workspace,
+      notice: this.restartNotice,
+      activity: this.activity,
+      background,
+    });
+    const { lifecycle } = this;
+    const connection = new Connection(sandboxd, requests, lifecycle);
+    this.files = new Files((...request) => connection.fetch(...request));
+    this.operations = new Operations({
+      files: this.files,
+      glancing: new Files((...request) => requests.request(...request)),
+      activity: this.activity,
+      platform,
+      lifecycle,
+      workspace: this.workspace,
+    });
+
+    // What runs in it.
+    const link = {
+      connection,
+      running: () => platform.isRunning,
+      ready: (isOver: () => boolean) => lifecycle.readyForRun(isOver),
+      variables: () => this.variables.current,
+    };
+    this.kernels = new Kernels(foundation.interpreter, link, sql);
+    this.code = new CodeExecutor(this.kernels, this.files, logCapBytes);
+    this.commands = new Commands(link);
+    const budgets = new TaskBudgets(sql);
+    this.tasks = new Tasks({
+      files: this.files,
+      commands: this.commands,
+      budgets,
+      prepareAgent: (agent) => foundation.prepareAgent(agent),
+      objects,
+      boot: () => this.restartNotice.count,
+      maxTokens: config.tasks.maxTokens,
+      archives: {
+        keepArchive: (what) => this.workspace.keepArchive(what, this.settings),
+        restoreConversation: async (run, task) => {
+          await lifecycle.ready();
+          await this.workspace.restoreConversation(run, task);
+        },
+      },
+      archiveMaxBytes: config.tasks.archiveMaxMiB * 1024 * 1024,
+      keepMs,
+      report: report("execute_task"),
+    });
+    this.questions = new Questions({
+      code: this.code,
+      budgets,
+      maxTokens: config.tasks.maxTokens,
+      callModel: (request) => callModel(request, env, ctx.id.toString()),
+      startContainer: link.ready,
+    });
+    this.runs = new Runs({
+      sql,
+      executors: {
+        code: this.code,
+        command: this.commands,
+        task: {
+          resume: (run, state) =>
+            (questionDetailOf(run.record) ? this.questions : this.tasks).resume(run, state),
+        },
+      },
+      quota: this.lease,
+      sandbox,
+      objects,
+      logCapBytes,
+      keepMs,
+      background,
+      ready: async () => {
+        await lifecycle.admitRun();
+        this.storage.changed();
+      },
+      completed: (end, startedAt) => this.network.withRefusals(end, startedAt),
+      explained: (error) => lifecycle.explained(error),
+      failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
+      unneeded: () => lifecycle.release(),
+      taskRemoved: (id) => account.account().removeArchive(id),
+    });
+    const { runs } = this;
+    this.modelUse = new ModelUse({
+      budgets,
+      tasks: this.tasks,
+      isRunning: (run) => runs.isRunning(run),
+      isConfined: () => this.network.policy.internet !== "full",
+      spend: (tokens) => account.account().spendModelTokens(tokens),
+      background,
+    });
+
+    // What they leave, and what leads to them.
+    this.runFiles = new RunFiles(runs, objects);
+    this.fileLinks = new FileLinks(kv);
+    this.previews = new Previews({
+      sql,
+      sandboxd,
+      restartNotice: this.restartNotice,
+      used: () => {
+        background(account.used());
+        platform.used();
+      },
+    });
+    this.retention = new Retention({ ...common, connection, runs, keepMs });
+    this.diskUsage = new DiskUsage({
+      ...common,
+      measure: async () => account.measured((await this.files.call("usage", { path: "/workspace" })).bytes),
+    });
+    this.storage = new Storage({
+      runs,
+      report: (stored) => account.account().sandboxStored(account.owner, stored),
+      background,
+    });
+    const ends = new RunEnds({
+      account,
+      lease: this.lease,
+      platform,
+      lifecycle,
+      budgets,
+      retention: this.retention,
+      diskUsage: this.diskUsage,
+      workspace: this.workspace,
+      storage: this.storage,
+      background,
+    });
+    runs.onEnded((run, hasFiles) => ends.ended(run, hasFiles));
+    this.lease.inherit(runs.secondsSince(kv.get<number>(SETTLED)));
+    runs.resume(platform.isRunning);
+
+    // What it is set to. To be made after the runs of an earlier actor are resumed.
+    this.setUp = new SetUp({
+      ...common,
+      sandbox,
+      outcomes: new SetUpOutcomes({
+        workspace: this.workspace,
+        lifecycle,
+        account,
+        variables: () => this.variables.current,
+        policy: () => this.network.policy,
+        secrets,
+        isSaved: config.workspaces.isSaved,
+        keepMs: config.workspaces.ttlDays * DAY_MS,
+        report: report("workspace"),
+      }),
+      workspace: this.workspace,
+      runs,
+      commands: this.commands,
+      report: report("workspace"),
+    });
+    this.settings = new SandboxSettings({
+      variables: this.variables,
+      network: this.network,
+      setUp: this.setUp,
+      lifecycle,
+      register: (owner, settings) => account.configured(owner, settings),
+    });
+
+    lifecycle.subscribe(
+      connection,
+      this.previews,
+      this.fileLinks,
+      this.retention,
+      this.diskUsage,
+      this.kernels,
+      this.network,
+      this.workspace,
+      this.restartNotice,
+      this.setUp,
+      {
+        ended: (end) => runs.containerGone(LOST[end]),
+        get isBusy() {
+          return runs.isBusy;
+        },
+      },
+      this.settings,
+    );
+  }
+}

@@ -1,0 +1,67 @@
+/** The SDK's class as the base of the actor: its overrides, and what the actor has of it. */
+import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
+import type { OutboundPolicy } from "../../container/internet.ts";
+import type { Env } from "../../shared/config.ts";
+import type { Connection } from "../../shared/connection-log.ts";
+import { IDLE_STOP_MINUTES } from "../../shared/idle-stop.ts";
+import type { Secret } from "../../shared/secrets.ts";
+import type { NetworkPlatform } from "./network-platform.ts";
+import { OutboundHandlers, intercept } from "./outbound.ts";
+import { SDKInterpreter, SDKPlatform } from "./sdk-platform.ts";
+
+export abstract class SandboxActor extends BaseSandbox<Env> {
+  override sleepAfter: string | number = IDLE_STOP_MINUTES * 60;
+  protected readonly platform = new SDKPlatform(this, this.ctx.container);
+  protected readonly interpreter = new SDKInterpreter(this);
+  readonly #outbound = new OutboundHandlers(this, this.ctx.storage.kv, this.platform);
+
+  /** What enforces what the sandbox may reach. The local platform has its own. */
+  protected get networkPlatform(): NetworkPlatform {
+    return this.#outbound;
+  }
+
+  /** The egress has sent a request on or refused it under a policy. */
+  protected noteConnection(connection: Connection): void {
+    this.#outbound.note(connection);
+  }
+
+  /** Has requests to these hosts come to the handler of policies, by TLS too, in the running container and in later ones. */
+  protected intercept(hosts: readonly string[], policy: OutboundPolicy, secrets: readonly Secret[]) {
+    return intercept(this, this.ctx, hosts, policy, secrets);
+  }
+
+  /** Called by the SDK's scheduler, by this name. */
+  abstract sweepRuns(): Promise<void>;
+
+  /** The SDK calls this whenever it starts or reaches a container. */
+  override startAndWaitForPorts(
+    ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>
+  ): Promise<void> {
+    return this.platform.attempt(() => super.startAndWaitForPorts(...args));
+  }
+
+  override async onStart(): Promise<void> {
+    await super.onStart();
+    this.platform.started();
+  }
+
+  override onStop(params?: Parameters<BaseSandbox<Env>["onStop"]>[0]): Promise<void> {
+    return this.platform.stopped(() => super.onStop(params));
+  }
+
+  /**
+   * The SDK restarts the idle time with each new actor and each call to the container. Where no call or run uses the
+   * sandbox, as when an actor follows another, only the rest of the idle time is left.
+   */
+  override renewActivityTimeout(): void {
+    const whole = this.sleepAfter;
+    if (typeof whole === "number")
+      this.sleepAfter = Math.max(0, whole - (this.platform.idle?.unusedMs() ?? 0) / 1000);
+    super.renewActivityTimeout();
+    this.sleepAfter = whole;
+  }
+
+  override async onActivityExpired(): Promise<void> {
+    await this.platform.idle?.expired();
+  }
+}

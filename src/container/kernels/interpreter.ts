@@ -1,0 +1,22 @@
+/** The interpreters of a container, which run code in contexts. */
+import type { Language } from "../../shared/languages.ts";
+import type { Printed } from "./protocol.ts";
+
+export interface Interpreter {
+  /** @throws {InterpreterError} `no_language`, `not_created` */
+  createContext(language: Language): Promise<{ id: string }>;
+  /** May never settle when its kernel has died. @throws {InterpreterError} `context_gone` where the code did not run */
+  run(code: string, context: { id: string; language: Language }): Promise<Printed>;
+  deleteContext(id: string): Promise<void>;
+  /** Closes the connection, which settles calls that nobody waits for. */
+  disconnect(): void;
+}
+
+export class InterpreterError extends Error {
+  readonly kind: "no_language" | "not_created" | "context_gone";
+
+  constructor(kind: InterpreterError["kind"], words: string) {
+    super(words);
+    this.kind = kind;
+  }
+}

@@ -32,7 +32,7 @@ import {
   passOn,
   sendHead,
 } from "./outbound.ts";
-import { Pieces, requestsOf } from "./pieces.ts";
+import { gather, type Pieces, requestsOf } from "./pieces.ts";
 import { Turns } from "./turns.ts";
 import {
   connectUpstream,
@@ -64,6 +64,7 @@ export interface Egress {
   /** Which hosts of the internet. */
   policy: NetworkPolicy;
   connections: ConnectionLog;
+  pieces: Pieces;
   queue: OutboundQueue;
   upstream: UpstreamOptions;
   /** Ends TLS for the hosts that are intercepted; undefined where there are none. */
@@ -75,7 +76,7 @@ export interface Egress {
  * came to the sandbox's own port 80 for a host that `/etc/hosts` sends there.
  */
 export function createEgress(egress: Egress): Server {
-  const pieces = new Pieces();
+  const { pieces } = egress;
   const server = createServer({
     IncomingMessage: requestsOf(pieces),
     requestTimeout: 0,
@@ -168,7 +169,7 @@ export async function sendByTheRules(
   if (!egress.internet.allowed)
     return refuse(response, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
   try {
-    await sendUpstream(egress.upstream, request, response, url, headers, entry);
+    await sendUpstream(egress, request, response, url, headers, entry);
   } catch (error) {
     refuse(response, ...failure(error));
   }
@@ -176,7 +177,7 @@ export async function sendByTheRules(
 
 /** Sends a request to its host, if that is allowed, and streams the answer. @throws Refusal, Unreachable */
 async function sendUpstream(
-  options: UpstreamOptions,
+  { upstream: options, pieces }: Egress,
   request: IncomingMessage,
   response: ServerResponse,
   url: URL,
@@ -206,6 +207,10 @@ async function sendUpstream(
       // It may have come with what was refused.
       if (upstream.destroyed) return;
       answered = incoming;
+      if (incoming.headers["transfer-encoding"] !== undefined) {
+        gather(incoming, pieces);
+        pieces.join(socket);
+      }
       // How long it is compressed tells whether a guess beside a value is right.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));

@@ -7,6 +7,7 @@ import { PREVIEW_PORT, SANDBOXD_PORT, WINDOW_BYTES } from "../../container/sandb
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, type EngineErrorCode } from "../platform/protocol.ts";
 import { endToEndHeaders, framing, onOddAnswer, passOn } from "./outbound.ts";
 import type { OwnServer } from "./launch.ts";
+import { gather } from "./pieces.ts";
 import { relay, RelayPace } from "./relay.ts";
 import { readHead } from "./upstream.ts";
 
@@ -34,7 +35,9 @@ export class PortForwarder {
   readonly #pace = new RelayPace();
   readonly #previewPace = new RelayPace();
   #open = 0;
-  #previews = 0;
+  /** The requests and WebSockets of previews that are under way. */
+  readonly #previews = new Set<ServerResponse | Duplex>();
+  #arePreviewsEnded = false;
 
   /**
    * @param connect Opens a connection to a server of ours in the sandbox.
@@ -68,6 +71,10 @@ export class PortForwarder {
       else answerError(response, 502, "not-listening", `nothing accepts connections on port ${port}`);
     };
     if (!this.#admits(request, response)) return answerError(response, 503, "failed", tooMany);
+    const { pieces } = this.#paceOf(request);
+    gather(request, pieces);
+    pieces.join(request.socket);
+    request.once("close", () => pieces.leave(request.socket));
     let socket: Socket | undefined;
     const agent = this.#agents.get(port);
     try {
@@ -87,10 +94,15 @@ export class PortForwarder {
       upstream.destroy();
       fail();
     };
-    // A socket on which a tunnel was negotiated is paused.
-    upstream.on("socket", (connected) => connected.resume());
+    upstream.on("socket", (connected) => {
+      // A socket on which a tunnel was negotiated is paused.
+      connected.resume();
+      pieces.join(connected);
+      upstream.once("close", () => pieces.leave(connected));
+    });
     upstream.on("response", (incoming) => {
       if (upstream.destroyed) return;
+      gather(incoming, pieces);
       if (!passOn(incoming, response)) refuseAnswer();
     });
     onOddAnswer(upstream, refuseAnswer);
@@ -115,14 +127,19 @@ export class PortForwarder {
     head: Buffer,
   ): Promise<void> {
     client.on("error", () => undefined);
-    if (request.headers.upgrade?.toLowerCase() !== "websocket" || !this.#admits(request, client))
+    const pace = this.#paceOf(request);
+    // Each new one brings what workerd reads ahead of it, which nobody paces.
+    const isOverdrawn = isPreview(request) && pace.pieces.isResting;
+    const isWebSocket = request.headers.upgrade?.toLowerCase() === "websocket";
+    if (!isWebSocket || isOverdrawn || !this.#admits(request, client))
       return refuseUpgrade(client, "503 Service Unavailable", "failed");
     try {
       relay(request, client, head, {
         upstream: await this.#dial(port),
         path,
         headers: forwardedHeaders(request, new Set()),
-        pace: isPreview(request) ? this.#previewPace : this.#pace,
+        pace,
+        isPreview: isPreview(request),
         // Of both streams. What the actor says there it says as it takes what comes; a visitor may say anything.
         acknowledgedBytes: port === SANDBOXD_PORT && !isPreview(request) ? 2 * WINDOW_BYTES : 0,
         broken: port === controlPort ? this.#broken : undefined,
@@ -132,19 +149,31 @@ export class PortForwarder {
     }
   }
 
+  /** Ends what visitors have under way, for good, so that the last saves have the server to themselves. */
+  endPreviews(): void {
+    this.#arePreviewsEnded = true;
+    for (const asking of this.#previews) asking.destroy();
+  }
+
   close(): void {
     for (const agent of this.#agents.values()) agent.destroy();
   }
 
+  #paceOf(request: IncomingMessage): RelayPace {
+    return isPreview(request) ? this.#previewPace : this.#pace;
+  }
+
   /** Counts what the Worker asks for until it is over; false when there is too much of it. */
   #admits(request: IncomingMessage, asking: ServerResponse | Duplex): boolean {
-    const previews = isPreview(request) ? 1 : 0;
-    if (this.#open >= maxOpen || this.#previews + previews > maxPreviews) return false;
+    if (this.#open >= maxOpen) return false;
+    if (isPreview(request)) {
+      if (this.#previews.size >= maxPreviews || this.#arePreviewsEnded) return false;
+      this.#previews.add(asking);
+    }
     this.#open += 1;
-    this.#previews += previews;
     asking.once("close", () => {
       this.#open -= 1;
-      this.#previews -= previews;
+      this.#previews.delete(asking);
     });
     return true;
   }

@@ -1,6 +1,6 @@
 /**
- * Limits how many pieces the request bodies of one sandbox come in, on all its connections together. A piece costs the engine's
- * thread, which all sandboxes share, about the same however short it is, and a chunk of one byte is a piece.
+ * Limits how many pieces the bodies and WebSockets of one sandbox come in, on all its connections together. A piece costs the
+ * engine's thread, which all sandboxes share, about the same however short it is. A chunk of one byte is a piece, and so is a frame.
  */
 import { IncomingMessage, type Server } from "node:http";
 import type { Duplex } from "node:stream";
@@ -14,22 +14,18 @@ const PER_SECOND = 20_000;
 
 export class Pieces {
   readonly #pace = new Pace({ burst: PER_SECOND, perSecond: PER_SECOND });
-  /** Connections that carry requests. */
-  readonly #connections = new Set<Duplex>();
+  /** Connections that are read, and how to listen to them no more. */
+  readonly #connections = new Map<Duplex, () => void>();
   /** Those that are read on after the rest. */
   readonly #held = new Set<Duplex>();
-  #isResting = false;
+  /** Whether there were too many. */
+  isResting = false;
 
   /** For a server whose requests are of the class that `requestsOf` makes. */
   watch(server: Server): void {
-    server.on("connection", (socket: Duplex) => {
-      this.#connections.add(socket);
-      const hold = () => this.#isResting && this.#connections.has(socket) && this.#hold(socket);
-      socket.on("resume", hold).once("close", () => this.#leave(socket));
-      hold();
-    });
+    server.on("connection", (socket: Duplex) => this.join(socket));
     for (const event of ["connect", "upgrade"])
-      server.on(event, (_request, socket: Duplex) => this.#leave(socket));
+      server.on(event, (_request, socket: Duplex) => this.leave(socket));
     server.on("request", (request, response) => {
       // Node would take the rest of a body that nobody has begun to read past its request, uncounted.
       request.read(0);
@@ -40,12 +36,31 @@ export class Pieces {
     });
   }
 
-  /** Counts a piece. When there were too many, no connection is read for a while. */
-  take(bytes: number): void {
-    const ms = this.#pace.take(Math.max(0, 1 - bytes / WHOLE_BYTES));
-    if (ms === 0 || this.#isResting) return;
-    this.#isResting = true;
-    for (const socket of this.#connections) if (!socket.isPaused()) this.#hold(socket);
+  /** From now on this connection is not read while there were too many pieces. */
+  join(socket: Duplex): void {
+    this.leave(socket);
+    const hold = () => void (this.isResting && this.#hold(socket));
+    const leave = () => this.leave(socket);
+    this.#connections.set(socket, () => socket.off("resume", hold).off("close", leave));
+    socket.on("resume", hold).on("close", leave);
+    hold();
+  }
+
+  leave(socket: Duplex): void {
+    this.#connections.get(socket)?.();
+    this.#connections.delete(socket);
+    if (this.#held.delete(socket)) socket.resume();
+  }
+
+  /**
+   * Counts a piece. When there were too many, no connection is read for a while.
+   * @param weight what it costs, in pieces of a body
+   */
+  take(bytes: number, weight = 1): void {
+    const ms = this.#pace.take(weight * Math.max(0, 1 - bytes / WHOLE_BYTES));
+    if (ms === 0 || this.isResting) return;
+    this.isResting = true;
+    for (const socket of this.#connections.keys()) if (!socket.isPaused()) this.#hold(socket);
     this.#restFor(ms);
   }
 
@@ -53,9 +68,10 @@ export class Pieces {
     setTimeout(() => {
       const more = this.#pace.take(0);
       if (more > 0) return this.#restFor(more);
-      this.#isResting = false;
-      for (const socket of this.#held) socket.resume();
+      this.isResting = false;
+      const held = [...this.#held];
       this.#held.clear();
+      for (const socket of held) socket.resume();
     }, ms).unref();
   }
 
@@ -63,33 +79,35 @@ export class Pieces {
     this.#held.add(socket);
     socket.pause();
   }
-
-  #leave(socket: Duplex): void {
-    this.#connections.delete(socket);
-    if (this.#held.delete(socket)) socket.resume();
-  }
 }
 
 /** A class of requests that count the pieces of their bodies, and pass on together what came at once. */
 export function requestsOf(pieces: Pieces): typeof IncomingMessage {
   return class extends IncomingMessage {
-    #gathered: Buffer[] = [];
-
-    override push(piece: Buffer | null): boolean {
-      if (piece === null) {
-        this.#pass();
-        return super.push(null);
-      }
-      pieces.take(piece.length);
-      if (this.#gathered.push(piece) === 1) setImmediate(() => this.#pass());
-      return true;
+    constructor(socket: IncomingMessage["socket"]) {
+      super(socket);
+      gather(this, pieces);
     }
+  };
+}
 
-    #pass(): void {
-      if (this.#gathered.length === 0) return;
-      const gathered = Buffer.concat(this.#gathered);
-      this.#gathered = [];
-      if (!super.push(gathered)) this.socket.pause();
+/** Counts the pieces of a body from now on, and passes on together what came at once. */
+export function gather(message: IncomingMessage, pieces: Pieces): void {
+  const push = message.push.bind(message);
+  let gathered: Buffer[] = [];
+  const pass = () => {
+    if (gathered.length === 0) return;
+    const together = gathered.length === 1 ? gathered[0] : Buffer.concat(gathered);
+    gathered = [];
+    if (!push(together)) message.socket.pause();
+  };
+  message.push = (piece: Buffer | null) => {
+    if (piece === null) {
+      pass();
+      return push(null);
     }
+    pieces.take(piece.length);
+    if (gathered.push(piece) === 1) setImmediate(pass);
+    return true;
   };
 }

@@ -8,11 +8,19 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer, type ClientOptions } from "ws";
 import { AnswersInFlight, ControlGuard, maxMessageBytes } from "./control-guard.ts";
+import { FramedConnection } from "./frames.ts";
 import { declineUpgrade } from "./outbound.ts";
 import { Pace } from "./pace.ts";
+import { gather, Pieces } from "./pieces.ts";
 
 /** Bytes that may wait for a slow reader before the other end is not read any more. */
 const highWaterMark = 1024 * 1024;
+
+/** What a message that waits takes of the engine's memory beside its bytes. */
+const messageBytes = 1024;
+
+/** Bytes that all previews of a sandbox may have waiting, or of messages whose end has not come. */
+const maxHeld = 128 * 1024 * 1024;
 
 /** How long a server in a sandbox may take to accept a WebSocket, milliseconds. */
 const handshakeMs = 60_000;
@@ -20,15 +28,12 @@ const handshakeMs = 60_000;
 /** How often to check whether the Worker has taken what a sandbox waits for, milliseconds. */
 const fullMs = 10;
 
-/** Bytes and messages that all WebSockets of one sandbox may bring the Worker; more wait. */
+/** What all WebSockets of one sandbox may bring; more waits. */
 export class RelayPace {
   readonly bytes = new Pace({ burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 });
-  readonly messages = new Pace({ burst: 10_000, perSecond: 5000 });
+  readonly pieces = new Pieces();
   readonly inFlight = new AnswersInFlight();
-
-  take(bytes: number): number {
-    return Math.max(this.bytes.take(bytes), this.messages.take());
-  }
+  held = 0;
 
   /** Milliseconds to wait until it is asked again, 0 when there is room for more. */
   full(): number {
@@ -48,13 +53,15 @@ export interface RelayOptions {
    * takes bounds itself.
    */
   acknowledgedBytes: number;
+  /** Whether the engine's memory is bounded by closing what holds too much of it, as strangers open it. */
+  isPreview: boolean;
   /** Called when a control server breaks its protocol; undefined for other servers, which may send anything. */
   broken: ((how: string) => void) | undefined;
 }
 
 /** Accepts the Worker's WebSocket when the server in the sandbox does; else passes that server's answer on. */
 export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, options: RelayOptions): void {
-  const { upstream, path, headers, pace, acknowledgedBytes, broken } = options;
+  const { upstream, path, headers, pace, acknowledgedBytes, broken, isPreview } = options;
   const given = headers.find(([name]) => name.toLowerCase() === "sec-websocket-protocol")?.[1];
   const protocols = given?.split(",").map((protocol) => protocol.trim()) ?? [];
   const rest = headers.filter(([name]) => !/^(sec-websocket-.*|connection|upgrade)$/i.test(name));
@@ -63,29 +70,39 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     // No compression: a kilobyte could expand to a megabyte.
     perMessageDeflate: false,
   };
+  const framed = (socket: Duplex, carriesFrames: boolean, holding: Holding) =>
+    new FramedConnection(socket, pace.pieces, carriesFrames, (bytes) => holding.read(bytes));
+  const fromInside = new Holding(pace, isPreview, () => inside.terminate());
+  const connection = framed(upstream, false, fromInside);
   const client: ClientOptions = {
     ...bounds,
-    createConnection: () => upstream,
-    handshakeTimeout: handshakeMs,
+    createConnection: () => connection as unknown as Socket,
     headers: Object.fromEntries(rest),
   };
   const inside = new WebSocket(`ws://sandbox${path}`, protocols, client);
-  // A socket on which a tunnel was negotiated is paused.
-  upstream.resume();
+  const late = setTimeout(() => inside.terminate(), handshakeMs);
   worker.on("close", () => inside.terminate());
   let answered = false;
+  inside.on("upgrade", () => connection.begin());
   inside.on("error", (error) => {
     const code = "code" in error ? String(error.code) : "";
     if (code.startsWith("WS_ERR_")) broken?.(`sent no frame of a WebSocket's (${error.message})`);
     upstream.destroy();
     if (!answered) worker.destroy();
   });
+  inside.on("close", () => {
+    clearTimeout(late);
+    fromInside.end();
+  });
   inside.on("unexpected-response", (_request, incoming) => {
     answered = true;
+    clearTimeout(late);
+    gather(incoming, pace.pieces);
     if (!declineUpgrade(incoming, request, worker)) worker.destroy();
   });
   inside.on("open", () => {
     answered = true;
+    clearTimeout(late);
     inside.pause();
     const server = new WebSocketServer({
       ...bounds,
@@ -93,10 +110,13 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
       clientTracking: false,
       handleProtocols: () => inside.protocol || false,
     });
-    server.handleUpgrade(request, worker, head, (outside) => {
+    const fromOutside = new Holding(pace, isPreview, () => inside.terminate());
+    const visitor = framed(worker, true, fromOutside);
+    visitor.unshift(head);
+    server.handleUpgrade(request, visitor, Buffer.alloc(0), (outside) => {
       const guard = broken === undefined ? undefined : new ControlGuard(pace.inFlight);
       let uncounted = 0;
-      pump(outside, inside, (data, binary) => {
+      pump(outside, inside, connection, fromOutside, (data, binary) => {
         uncounted = acknowledgedBytes;
         if (!binary) guard?.fromWorker(data);
         return 0;
@@ -107,17 +127,15 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
           const bytes = taken ?? data.length;
           const free = Math.min(uncounted, bytes);
           uncounted -= free;
-          return pace.take(bytes - free);
+          return pace.bytes.take(bytes - free);
         }
         inside.terminate();
         broken?.(taken);
         return undefined;
       };
-      const fromInside = pump(inside, outside, admit, () => pace.full());
+      pump(inside, outside, visitor, fromInside, admit, () => pace.full());
       inside.on("close", () => guard?.close());
-      // They are answered here.
-      inside.on("ping", () => fromInside.wait(pace.take(0)));
-      inside.on("pong", () => fromInside.wait(pace.take(0)));
+      outside.on("close", () => fromOutside.end());
       outside.on("error", () => undefined);
       closeWith(inside, outside);
       closeWith(outside, inside);
@@ -126,20 +144,68 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   });
 }
 
+/** What of the engine's memory one direction of a WebSocket holds. */
+class Holding {
+  readonly #pace: RelayPace;
+  readonly #isBounded: boolean;
+  readonly #close: () => void;
+  #unfinished = 0;
+  #waiting = 0;
+
+  constructor(pace: RelayPace, isBounded: boolean, close: () => void) {
+    this.#pace = pace;
+    this.#isBounded = isBounded;
+    this.#close = close;
+  }
+
+  get isFull(): boolean {
+    return this.#waiting >= highWaterMark;
+  }
+
+  /** Bytes of a message that has not ended yet. */
+  read(bytes: number): void {
+    this.#unfinished += bytes;
+    this.#pace.held += bytes;
+    if (this.#isBounded && this.#pace.held > maxHeld) this.#close();
+  }
+
+  /** A message has ended, and waits. */
+  add(bytes: number): void {
+    this.#waiting += bytes;
+    this.#pace.held += bytes - this.#unfinished;
+    this.#unfinished = 0;
+  }
+
+  /** It has been written. */
+  remove(bytes: number): void {
+    this.#waiting -= bytes;
+    this.#pace.held -= bytes;
+  }
+
+  end(): void {
+    this.#pace.held -= this.#unfinished;
+    this.#unfinished = 0;
+  }
+}
+
 /**
  * Passes messages on, and reads no further while the other end does not take them, or for as long as `admit` says.
+ * @param connection of `to`
  * @param admit Milliseconds to wait after this message, or undefined to drop it.
  * @param full Milliseconds until it is asked again whether the next one may be read, 0 when it may.
  */
 function pump(
   from: WebSocket,
   to: WebSocket,
+  connection: Duplex,
+  holding: Holding,
   admit: (data: Buffer, binary: boolean) => number | undefined,
   full: () => number = () => 0,
-): { wait: (ms: number) => void } {
+): void {
   let waits = false;
+  let isCorked = false;
   const resume = () => {
-    if (!waits && to.bufferedAmount < highWaterMark) from.resume();
+    if (!waits && !holding.isFull) from.resume();
   };
   const wait = (ms: number) => {
     if (ms === 0 || waits) return;
@@ -154,11 +220,24 @@ function pump(
   from.on("message", (data: Buffer, binary) => {
     const ms = admit(data, binary);
     if (ms === undefined || to.readyState !== WebSocket.OPEN) return;
-    to.send(data, { binary }, resume);
-    if (to.bufferedAmount >= highWaterMark) from.pause();
+    // What comes at once is written at once.
+    if (!isCorked) {
+      isCorked = true;
+      connection.cork();
+      process.nextTick(() => {
+        isCorked = false;
+        connection.uncork();
+      });
+    }
+    const bytes = data.length + messageBytes;
+    holding.add(bytes);
+    to.send(data, { binary }, () => {
+      holding.remove(bytes);
+      resume();
+    });
+    if (holding.isFull) from.pause();
     wait(Math.max(ms, full()));
   });
-  return { wait };
 }
 
 /** Closes the other connection with the code of the first; 1005 and 1006 mean that there was none. */

@@ -14,6 +14,7 @@ import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { claimIDsFor, type HostDirectory, type HostIDs } from "./mounts.ts";
 import { OutboundQueue } from "./outbound.ts";
+import { Pieces } from "./pieces.ts";
 import { Pace } from "./pace.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
 import type { CertificateAuthority } from "./authority.ts";
@@ -129,6 +130,7 @@ export class Sandbox {
       internet,
       policy: FREE,
       connections,
+      pieces: new Pieces(),
       queue,
       upstream,
       authority: common.authority,

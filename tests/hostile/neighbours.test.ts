@@ -10,6 +10,7 @@ import { hostileRuntime } from "../setup/hostile-runtime.ts";
 import { tree } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
+import { floodedPreview } from "../setup/tiny-pieces.ts";
 import { sleep } from "../setup/until.ts";
 import { rawSocket } from "./support.ts";
 
@@ -163,6 +164,15 @@ function mostMemory(): number {
       return Number(kilobytes) * 1024;
     }),
   );
+}
+
+/** The memory that the server holds, bytes. */
+function memoryNow(): number {
+  const found = tree(process.pid).filter(({ command }) => /workerd serve|local\/engine\/main/.test(command));
+  const held = found.map(
+    ({ pid }) => /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1],
+  );
+  return held.reduce((sum, kilobytes) => sum + Number(kilobytes ?? 0) * 1024, 0);
 }
 
 it("no port of workerd's takes a header for the host that was called", async () => {
@@ -366,5 +376,24 @@ describe("the neighbour is answered", () => {
     '`;
     await answeredWhile("flood", attack(flood));
     expect(deaths).toEqual([]);
+  });
+
+  it.each([
+    { what: "messages of visitors", visit: ["/in", 124, "messages", 6] },
+    { what: "messages for visitors", visit: ["/out", 124, "messages", 6] },
+    { what: "messages for one visitor after another", visit: ["/out", 40, "messages", 6, 700] },
+    { what: "chunks of visitors", visit: ["/in", 40, "chunks", 6] },
+    { what: "chunks for visitors", visit: ["/out", 40, "chunks", 6] },
+  ])("while a preview has $what, of a byte each", async ({ what, visit }) => {
+    const sandbox = "tiny-pieces";
+    const flood = await floodedPreview((name, args) => tool(url, name, { sandbox, ...args }));
+    const before = memoryNow();
+    const flooded = flood(visit);
+    await answeredWhile(what, flooded);
+    // Of visitors' chunks nothing is answered.
+    if (what !== "chunks of visitors") expect(await flooded).toBeGreaterThan(0);
+    expect(memoryNow() - before).toBeLessThan(700 * 1024 * 1024);
+    expect(deaths).toEqual([]);
+    await tool(url, "destroy_sandbox", { sandbox });
   });
 });

@@ -1,0 +1,149 @@
+/** Reads a connection that carries a WebSocket a few frames at a time, however many of them arrive at once. */
+import { Duplex } from "node:stream";
+import type { Pieces } from "./pieces.ts";
+
+/** What a frame costs, in pieces of a body: it is written in a message of its own here, in workerd and by who gets it. */
+const FRAME_WEIGHT = 4;
+
+/** Frames that are passed on before others have a turn. */
+const FRAMES_AT_ONCE = 64;
+
+/**
+ * The connection as the WebSocket is to see it. Each frame is counted before it is parsed, a fragment or a ping like a message,
+ * because pausing a connection does not stop what of it was read already.
+ */
+export class FramedConnection extends Duplex {
+  readonly #socket: Duplex;
+  readonly #onRead: (bytes: number) => void;
+  readonly #frames: FrameReader;
+  /** Frames that have not been passed on. */
+  #rest: Buffer | null = null;
+  #carriesFrames: boolean;
+  #isWanted = false;
+  #isEnded = false;
+  #waits = false;
+
+  /**
+   * @param carriesFrames false while the head of an answer comes first; `begin` says when frames follow
+   * @param onRead told how many bytes were passed on
+   */
+  constructor(socket: Duplex, pieces: Pieces, carriesFrames: boolean, onRead: (bytes: number) => void) {
+    super({ readableHighWaterMark: 1 });
+    this.#socket = socket;
+    this.#frames = new FrameReader((payload) => pieces.take(payload, FRAME_WEIGHT));
+    this.#carriesFrames = carriesFrames;
+    this.#onRead = onRead;
+    const end = () => {
+      this.#isEnded = true;
+      this.#pass();
+    };
+    socket.on("readable", () => this.#pass());
+    socket.on("end", end).on("close", end);
+    socket.on("error", (error) => this.destroy(error));
+    pieces.join(this);
+  }
+
+  /** Frames follow the head that was read, and `unshift` gives back those that came with it. */
+  begin(): void {
+    this.#carriesFrames = true;
+  }
+
+  override unshift(bytes: Buffer): void {
+    this.#rest = this.#rest === null ? bytes : Buffer.concat([bytes, this.#rest]);
+  }
+
+  override _read(): void {
+    this.#isWanted = true;
+    this.#pass();
+  }
+
+  override _write(bytes: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
+    this.#socket.write(bytes, done);
+  }
+
+  override _writev(chunks: { chunk: Buffer }[], done: (error?: Error | null) => void): void {
+    this.#socket.cork();
+    for (const [at, { chunk }] of chunks.entries())
+      this.#socket.write(chunk, at === chunks.length - 1 ? done : undefined);
+    this.#socket.uncork();
+  }
+
+  override _final(done: () => void): void {
+    this.#socket.end(done);
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    this.#socket.destroy();
+    done(error);
+  }
+
+  #pass(): void {
+    if (!this.#isWanted || this.#waits || this.readableEnded || this.destroyed) return;
+    const bytes: Buffer | null = this.#rest ?? this.#socket.read();
+    this.#rest = null;
+    if (bytes === null) {
+      if (this.#isEnded) this.push(null);
+      return;
+    }
+    const end = this.#carriesFrames ? this.#frames.pass(bytes, FRAMES_AT_ONCE) : bytes.length;
+    if (end < bytes.length) this.#rest = bytes.subarray(end);
+    this.#onRead(end);
+    this.#isWanted = false;
+    if (!this.#carriesFrames) this.#waitForHead();
+    this.push(bytes.subarray(0, end));
+  }
+
+  /** Whether frames follow is known once what was passed on has been looked at. */
+  #waitForHead(): void {
+    this.#waits = true;
+    setImmediate(() => {
+      this.#waits = false;
+      this.#pass();
+    });
+  }
+}
+
+/** Finds where frames begin and end (RFC 6455, 5.2). */
+class FrameReader {
+  readonly #onFrame: (payload: number) => void;
+  /** What there is of a head, and of the payload what has not come. */
+  #head: number[] = [];
+  #payload = 0;
+
+  constructor(onFrame: (payload: number) => void) {
+    this.#onFrame = onFrame;
+  }
+
+  /** Passes over these bytes up to the head of a frame after so many frames. Answers how far that is. */
+  pass(bytes: Buffer, most: number): number {
+    let frames = 0;
+    let at = 0;
+    while (at < bytes.length) {
+      if (this.#payload > 0) {
+        const part = Math.min(this.#payload, bytes.length - at);
+        this.#payload -= part;
+        at += part;
+        continue;
+      }
+      if (this.#head.length === 0 && frames++ === most) break;
+      this.#head.push(bytes[at++] ?? 0);
+      if (this.#head.length < 2 || this.#head.length < 2 + extraBytes(this.#head)) continue;
+      this.#payload = payloadOf(this.#head);
+      this.#head = [];
+      this.#onFrame(this.#payload);
+    }
+    return at;
+  }
+}
+
+/** Bytes of a long length and of the mask. */
+function extraBytes([, second = 0]: number[]): number {
+  const length = second & 0x7f;
+  return (length === 127 ? 8 : length === 126 ? 2 : 0) + (second & 0x80 ? 4 : 0);
+}
+
+function payloadOf(head: number[]): number {
+  const length = (head[1] ?? 0) & 0x7f;
+  const long = head.slice(2, length === 127 ? 10 : 4);
+  return length < 126 ? length : long.reduce((value, byte) => value * 256 + byte, 0);
+}

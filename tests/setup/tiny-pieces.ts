@@ -1,0 +1,30 @@
+/** Floods a preview with pieces of a byte, from its visitors or from its sandbox: tiny-pieces.cjs is both ends. */
+import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import type { Result } from "./mcp-client.ts";
+import { repository } from "./server.ts";
+
+const program = join(repository, "tests/setup/tiny-pieces.cjs");
+
+const serve =
+  "cat >/tmp/tiny.cjs; setsid -f node /tmp/tiny.cjs serve 8080 >/tmp/said 2>&1; until [ -s /tmp/said ]; do sleep 0.1; done; cat /tmp/said";
+
+/**
+ * Starts the sandbox's end.
+ * @returns starts the visitors' end, `PATH SOCKETS KIND SECONDS [MS]`, and resolves when that is over with how many connections were answered
+ */
+export async function floodedPreview(
+  call: (name: string, args: Record<string, unknown>) => Promise<Result>,
+): Promise<(visit: readonly (string | number)[]) => Promise<number>> {
+  const served = await call("run_command", { command: serve, stdin: readFileSync(program, "utf8") });
+  if (!served.text.includes("serves")) throw new Error(served.text);
+  const { text } = await call("expose_port", { port: 8080 });
+  const { host, port } = new URL(/https?:\/\/[^\s)]+/.exec(text)?.[0] ?? "");
+  return async (visit) => {
+    const words = ["visit", port, host, ...visit.map(String)];
+    const { stdout } = await promisify(execFile)(process.execPath, [program, ...words]);
+    return Number(/answered (\d+)/.exec(stdout)?.[1]);
+  };
+}

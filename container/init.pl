@@ -37,13 +37,14 @@ my $stopping_since;
 # Handlers, because the commands would inherit SIG_IGN.
 $SIG{$_} = sub { } for qw(INT HUP QUIT PIPE CHLD USR1 USR2);
 # Who has sent it shows only at once, where Perl does not expect signals: it is blocked but for while this waits. Another pid namespace
-# has no number here, as its process has none as a parent; where all share one, the platform is the parent.
+# has no number here, as its process has none as a parent; where all share one, the platform is the parent. Code 0 is that of kill(2):
+# with others a sender writes the number itself.
 my $terms = POSIX::SigSet->new(POSIX::SIGTERM());
 POSIX::sigprocmask(POSIX::SIG_BLOCK(), $terms);
 my $is_told = 0;
 POSIX::sigaction(
   POSIX::SIGTERM(),
-  POSIX::SigAction->new(sub { $is_told = 1 if $_[1]{pid} == getppid }, POSIX::SigSet->new, POSIX::SA_SIGINFO()),
+  POSIX::SigAction->new(sub { $is_told = 1 if $_[1]{code} == 0 && $_[1]{pid} == getppid }, POSIX::SigSet->new, POSIX::SA_SIGINFO()),
 );
 
 sub now {

@@ -112,8 +112,15 @@ const tables: Partial<Record<typeof arch, Table>> = {
   },
 };
 
-/** AF_UNIX, AF_INET, AF_INET6, AF_NETLINK (the C library asks it for the interfaces). */
-const families = [1, 2, 10, 16];
+/** AF_UNIX, AF_INET, AF_INET6. */
+const families = [1, 2, 10];
+
+/**
+ * Of AF_NETLINK only NETLINK_ROUTE, which the C library asks for the interfaces. By others processes send messages to each
+ * other, and those that nobody reads count in no memory of the sandbox.
+ */
+const AF_NETLINK = 16;
+const NETLINK_ROUTE = 0;
 
 /** Whether the machine gives core dumps to a program or a socket of its own: then they would leave the sandbox. */
 export function givesCoresAway(): boolean {
@@ -145,6 +152,7 @@ export function seccompFilter(options: { ids: number; hasHostDirectory: boolean 
   }
   program.push(...table.chown.flatMap(([number, argument]) => changeOfOwner(number, argument, ids)));
   if (hasHostDirectory) program.push(...table.mode.flatMap((call) => setID(...call)));
+  program.push(...limitsOfOthers(table));
   if (givesCoresAway()) program.push(...limitOfCores(table));
   program.push([JUMP_EQUAL, 0, 4, table.fcntl], [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT]);
   program.push([JUMP_EQUAL, 0, 1, F_SETLEASE], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
@@ -154,13 +162,18 @@ export function seccompFilter(options: { ids: number; hasHostDirectory: boolean 
   for (const family of families) {
     program.push([JUMP_EQUAL, 0, 1, family], [RETURN, 0, 0, ALLOW]);
   }
-  program.push([RETURN, 0, 0, ERRNO | EAFNOSUPPORT]);
+  program.push([JUMP_EQUAL, 0, 2, AF_NETLINK], [LOAD, 0, 0, offsetOfArgument(2)]);
+  program.push([JUMP_EQUAL, 1, 0, NETLINK_ROUTE], [RETURN, 0, 0, ERRNO | EAFNOSUPPORT]);
+  program.push([RETURN, 0, 0, ALLOW]);
   return assemble(program);
 }
 
 const SUCCESS = ERRNO;
 
 const offsetOfArgument = (index: number) => OFFSET_FIRST_ARGUMENT + 8 * index;
+
+/** Of an argument of 64 bits, such as an address: both architectures are little-endian. */
+const upperHalfOf = (index: number) => offsetOfArgument(index) + 4;
 
 /**
  * Nobody can be given a file who is not in the sandbox. What unpacks archives asks for it and stops where it is refused, so
@@ -201,16 +214,36 @@ function limitOfCores({ setrlimit, prlimit }: Table): Instruction[] {
     [JUMP_EQUAL, 0, 1, RLIMIT_CORE],
     [RETURN, 0, 0, SUCCESS],
     [RETURN, 0, 0, ALLOW],
-    [JUMP_EQUAL, 0, 8, prlimit],
+    [JUMP_EQUAL, 0, 12, prlimit],
     [LOAD, 0, 0, offsetOfArgument(1)],
-    [JUMP_EQUAL, 0, 5, RLIMIT_CORE],
+    [JUMP_EQUAL, 0, 9, RLIMIT_CORE],
     // Without a new limit it asks; with room for the old one it must answer.
     [LOAD, 0, 0, offsetOfArgument(2)],
-    [JUMP_EQUAL, 3, 0, 0],
+    [JUMP_EQUAL, 0, 2, 0],
+    [LOAD, 0, 0, upperHalfOf(2)],
+    [JUMP_EQUAL, 5, 0, 0],
     [LOAD, 0, 0, offsetOfArgument(3)],
+    [JUMP_EQUAL, 0, 3, 0],
+    [LOAD, 0, 0, upperHalfOf(3)],
     [JUMP_EQUAL, 0, 1, 0],
     [RETURN, 0, 0, SUCCESS],
     [RETURN, 0, 0, ALLOW],
+  ];
+}
+
+/** Limits of another process, the first one of the sandbox among them, can be asked for and not set. Its own is number 0. */
+function limitsOfOthers({ prlimit }: Table): Instruction[] {
+  return [
+    [JUMP_EQUAL, 0, 8, prlimit],
+    [LOAD, 0, 0, offsetOfArgument(0)],
+    [JUMP_EQUAL, 5, 0, 0],
+    [LOAD, 0, 0, offsetOfArgument(2)],
+    [JUMP_EQUAL, 0, 2, 0],
+    [LOAD, 0, 0, upperHalfOf(2)],
+    [JUMP_EQUAL, 1, 0, 0],
+    [RETURN, 0, 0, ERRNO | EPERM],
+    // What else holds for it follows.
+    [LOAD, 0, 0, OFFSET_NUMBER],
   ];
 }
 

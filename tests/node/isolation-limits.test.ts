@@ -157,6 +157,27 @@ describe("pools of the whole machine", () => {
     expect(Number(stdout)).toBeLessThan(40);
   });
 
+  it("memory of netlink, which counts as nobody's: only the kernel can be asked", async () => {
+    const sockets = [
+      "import os, socket",
+      "def made(protocol):",
+      "  try: return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)",
+      "  except OSError as error: return error.strerror",
+      "print({made(protocol) for protocol in range(1, 32)})",
+      "one = made(0); one.bind((0, 0))",
+      "try: print(made(0).sendto(bytes(64), (one.getsockname()[0], 0)))",
+      "except OSError as error: print(error.strerror)",
+      "print(socket.if_nameindex())",
+    ];
+    const { stdout } = await greedy.run(`python3 - <<'PYTHON'\n${sockets.join("\n")}\nPYTHON`);
+    expect(stdout.split("\n")).toEqual([
+      "{'Address family not supported by protocol'}",
+      "Operation not permitted",
+      "[(1, 'lo')]",
+    ]);
+    expect((await greedy.run("node -p 'Object.keys(os.networkInterfaces())'")).stdout).toBe("[ 'lo' ]");
+  });
+
   it("open files: all processes of ten sandboxes together cannot have all, where each can have 1,024", () => {
     const { processes, openFiles } = defaultLimits();
     expect(openFiles).toBe(

@@ -61,6 +61,43 @@ it("a sandbox's first process cannot be taken over from inside", async () => {
   ]);
 });
 
+it("a sandbox's first process cannot be ended or limited from inside", async () => {
+  const engine = await startTestEngine();
+  cleanUp.push(engine.close);
+  const sandbox = await TestSandbox.start(engine);
+  const attempts = [
+    "import ctypes, os, platform, struct",
+    "libc = ctypes.CDLL(None, use_errno=True)",
+    "x = platform.machine() == 'x86_64'",
+    "call = lambda number, *given: os.strerror(ctypes.get_errno()) if libc.syscall(number, *given) else 'done'",
+    "limits = lambda: open('/proc/1/limits').read()",
+    // The number of a sender outside, as the platform's is seen in here.
+    "told = ctypes.create_string_buffer(struct.pack('iiiiiI', 15, 0, -1, 0, 0, 0), 128)",
+    "print(call(129 if x else 138, 1, 15, told))",
+    "before = limits()",
+    "low = ctypes.create_string_buffer(struct.pack('QQ', 1, 1))",
+    "for resource in (0, 7): print(call(302 if x else 261, 1, resource, low, None))",
+    // An address whose lower half is 0.
+    "libc.mmap.restype = ctypes.c_void_p",
+    "libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]",
+    "at = libc.mmap(3 << 32, 4096, 3, 0x32, -1, 0)",
+    "ctypes.memmove(at, low, 16)",
+    "print(call(302 if x else 261, 1, 7, ctypes.c_void_p(at), None), at == 3 << 32)",
+    "print(limits() == before)",
+    "import resource; print(resource.prlimit(1, resource.RLIMIT_CPU)[0], resource.prlimit(0, resource.RLIMIT_CPU, (99, 99))[0])",
+  ];
+  const { stdout, stderr } = await sandbox.run(
+    `touch /tmp/mark; python3 - <<'PYTHON'\n${attempts.join("\n")}\nPYTHON`,
+  );
+  const refused = "Operation not permitted";
+  expect([stdout.split("\n"), stderr]).toEqual([
+    ["done", refused, refused, `${refused} True`, "True", "-1 -1"],
+    "",
+  ]);
+  // What is told to end has its workspace saved first, and takes some seconds for it.
+  expect((await sandbox.run("sleep 5; ls /tmp/mark")).stdout).toBe("/tmp/mark");
+});
+
 it("a sandbox that tries to outlive its destruction is gone, and another is answered meanwhile", async () => {
   const engine = await startTestEngine();
   cleanUp.push(engine.close);

@@ -4,28 +4,42 @@ import { SECRET_HEADER, STOP_MS, STOP_PATH } from "../local/platform/protocol.ts
 /** How long that goes on without a word, milliseconds. */
 const QUIET_MS = 1000;
 
+/** How long the engine may take to end what visitors of previews have under way, milliseconds. */
+const END_PREVIEWS_MS = 5000;
+
 /**
- * Resolves when all are saved, or `signal` aborts, or the time is over.
+ * Resolves when all are saved, or `signal` aborts, or the time is over, and says what may not be saved.
  * @param url of the server's MCP endpoint
+ * @param engine its address, where there is one: previews end first, which could take up the time of the saves
  */
 export async function saveWorkspaces(
   url: string,
   secret: string,
   signal: AbortSignal,
   say: (line: string) => void,
+  engine?: string,
 ): Promise<void> {
   const words = setTimeout(() => say("Saving workspaces; another Ctrl-C stops at once."), QUIET_MS);
+  const ask = async (method: string, address: URL, limitMs: number): Promise<unknown> => {
+    const headers = { [SECRET_HEADER]: secret };
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(limitMs)]);
+    return await (await fetch(address, { method, headers, signal: limit })).json();
+  };
+  let running: number | undefined;
   try {
-    const response = await fetch(new URL(STOP_PATH, url), {
-      method: "POST",
-      headers: { [SECRET_HEADER]: secret },
-      signal: AbortSignal.any([signal, AbortSignal.timeout(STOP_MS + QUIET_MS)]),
-    });
-    const { unsaved } = (await response.json()) as { unsaved: number };
+    if (engine !== undefined) {
+      const ended = ask("DELETE", new URL("/previews", engine), END_PREVIEWS_MS).catch(() => undefined);
+      running = ((await ended) as { running: number } | undefined)?.running;
+    }
+    const saved = await ask("POST", new URL(STOP_PATH, url), STOP_MS + QUIET_MS);
+    const { unsaved } = saved as { unsaved: number };
     if (unsaved > 0) say(`Workspaces that could not be saved: ${unsaved}. They keep what was saved before.`);
   } catch {
-    // Where the Worker or the engine has died, nothing can be saved.
     if (signal.aborted) say("Stopped before all workspaces were saved.");
+    else if (running !== 0)
+      say(
+        `The server did not answer: workspaces${running === undefined ? "" : ` of ${running} running sandboxes`} may not be saved. They keep what was saved before.`,
+      );
   } finally {
     clearTimeout(words);
   }

@@ -45,6 +45,8 @@ let endingSince = 0;
 /** For one Ctrl-C the terminal and npm send a signal each, milliseconds apart at most. */
 const ONE_CTRL_C_MS = 500;
 
+const KEPT = "Workspaces keep what was saved before.";
+
 /** Saves all workspaces, ends the Worker and the engine with every sandbox, and then this process. Asked again, it does not save. */
 function end(kind: ExitName, message?: string): Promise<never> {
   if (ending && Date.now() - endingSince > ONE_CTRL_C_MS) hurry.abort();
@@ -120,7 +122,7 @@ async function start(): Promise<void> {
     say,
     (how) => {
       save = undefined;
-      void end("failed", `The sandbox engine stopped unexpectedly (${how}): stopping.`);
+      void end("failed", `The sandbox engine stopped unexpectedly (${how}): stopping. ${KEPT}`);
     },
   );
   if (engine.python === undefined)
@@ -145,13 +147,14 @@ async function start(): Promise<void> {
     onLog: (line) => showLog(line, verbose),
     onDeath: () => {
       save = undefined;
-      void end("failed", "workerd stopped unexpectedly: stopping.");
+      void end("failed", `workerd stopped unexpectedly: stopping. ${KEPT}`);
     },
     verbose,
   });
   const url = `http://127.0.0.1:${worker.port}/mcp`;
 
-  save = (signal) => saveWorkspaces(url, secret, signal, say);
+  const engineURL = engine.url;
+  save = (signal) => saveWorkspaces(url, secret, signal, say, engineURL);
   const problem = await whyNotServing(url, token);
   if (problem !== undefined) throw new UserError(problem);
   noteRunning(stateDir, { url, pid: process.pid });

@@ -1,6 +1,6 @@
 /** The Worker of `npm run dev:docker`: production's, which saves all workspaces before it is stopped. */
 import production, { Account, Attempts, ContainerProxy, Sandbox as ProductionSandbox } from "../src/index.ts";
-import { isStop, saveAll } from "./platform/stop.ts";
+import { isStop, refuseToServe, saveAll } from "./platform/stop.ts";
 
 type SandboxEnv = ConstructorParameters<typeof ProductionSandbox>[1];
 type Env = SandboxEnv & { STOP_SECRET?: string };
@@ -18,11 +18,15 @@ export class Sandbox extends ProductionSandbox {
   }
 }
 
+let isStopping = false;
+
 export default {
   ...production,
   async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
-    return isStop(request, env.STOP_SECRET ?? "")
-      ? await saveAll(env, [...actors])
-      : await production.fetch(request, env, ctx);
+    if (isStop(request, env.STOP_SECRET ?? "")) {
+      isStopping = true;
+      return await saveAll(env, [...actors]);
+    }
+    return isStopping ? refuseToServe() : await production.fetch(request, env, ctx);
   },
 };

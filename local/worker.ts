@@ -9,7 +9,7 @@ import type { NetworkPlatform } from "../src/actors/platform/network-platform.ts
 import { localNetwork, withLocalContainer } from "./platform/container.ts";
 import { EngineClient, type LocalEnv } from "./platform/client.ts";
 import { markSandboxRequest, useEngine } from "./platform/internet.ts";
-import { isStop, runningActors, saveAll } from "./platform/stop.ts";
+import { isStop, refuseToServe, runningActors, saveAll } from "./platform/stop.ts";
 
 useEngine(localEnv);
 
@@ -50,11 +50,15 @@ function localEnv(env: unknown): LocalEnv {
   throw new Error("LOCAL_ENGINE_URL and LOCAL_ENGINE_SECRET are not set: start the server with `npm start`.");
 }
 
+let isStopping = false;
+
 export default {
   ...production,
   async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
-    return isStop(request, env.LOCAL_ENGINE_SECRET)
-      ? await saveAll(env, await runningActors(env))
-      : await production.fetch(request, env, ctx);
+    if (isStop(request, env.LOCAL_ENGINE_SECRET)) {
+      isStopping = true;
+      return await saveAll(env, await runningActors(env));
+    }
+    return isStopping ? refuseToServe() : await production.fetch(request, env, ctx);
   },
 };

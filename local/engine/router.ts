@@ -108,6 +108,10 @@ export class Router {
     if (id === "") {
       if (request.url === "/boot") return json(response, 200, { boot: this.#options.boot });
       if (request.url === "/actors") return json(response, 200, { actors: this.#table.actors() });
+      if (route === "DELETE " && request.url === "/previews") {
+        for (const sandbox of this.#table.running()) sandbox.forward.endPreviews();
+        return json(response, 200, { running: this.#table.actors().length });
+      }
       return answerError(response, 404, "bad-request", "no such route");
     }
     if (route === "PUT ") {

@@ -17,8 +17,10 @@
  *   PUT    /agents/<name>                     answers when sandboxes have this coding agent, if npm brings it
  *   GET    /boot                              which run of the engine this is
  *   GET    /actors                            {actors}: the Durable Objects whose sandboxes run
+ *   DELETE /previews                          ends all previews, for good. {running}: how many sandboxes run
  *
- * `npm start` asks the Worker to save all workspaces by `POST STOP_PATH`, with the secret too.
+ * `npm start` ends the previews and then asks the Worker to save all workspaces by `POST STOP_PATH`, with the secret too. From
+ * then on the Worker serves nobody else.
  */
 
 import type { SeenConnections } from "../../src/shared/connection-log.ts";

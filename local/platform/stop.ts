@@ -23,6 +23,11 @@ export function isStop(request: Request, known: string): boolean {
   );
 }
 
+/** The answer to everybody else from then on: what they ask for now could not be saved. */
+export function refuseToServe(): Response {
+  return new Response("The server is stopping.\n", { status: 503, headers: { "retry-after": "10" } });
+}
+
 /** The ids of the actors whose sandboxes run in the engine. */
 export async function runningActors(env: LocalEnv): Promise<string[]> {
   return ((await new EngineClient(env).call("GET", "/actors")) as { actors: string[] }).actors;

@@ -1,5 +1,6 @@
 /** What is acknowledged is there again, whatever ended the container. */
 import { describe, expect, it } from "vitest";
+import { floodedPreview } from "../setup/tiny-pieces.ts";
 import { until } from "../setup/until.ts";
 import { type Bed, startBed } from "./support.ts";
 
@@ -41,6 +42,40 @@ describe("the server or a sandbox ends under a workspace", () => {
       const other = await bed.call("read_file", { sandbox: "other", path: "young" });
       expect(other.text).toContain("The sandbox was stopped together with the server: /workspace is back");
       expect(other.text).toContain("another");
+    } finally {
+      await bed.close();
+    }
+  });
+
+  it("SIGTERM while visitors and sandboxes flood previews: nothing is missing either", async () => {
+    const bed = await startBed();
+    try {
+      await bed.sh("head -c 20000000 /dev/urandom >large");
+      const floods = ["one", "two"].map(async (sandbox) => {
+        const flood = await floodedPreview((name, args) => bed.call(name, { sandbox, ...args }));
+        void Promise.all([flood(["/in", 60, "messages", 25]), flood(["/out", 60, "messages", 25])]);
+      });
+      await Promise.all(floods);
+      await new Promise((done) => setTimeout(done, 2000));
+      await bed.call("write_file", { path: "young", content: "a moment old" });
+      bed.server.child.kill("SIGTERM");
+      await bed.restart();
+      expect(await bed.sh("cat young")).toBe("a moment old");
+    } finally {
+      await bed.close();
+    }
+  });
+
+  it("SIGTERM where the Worker does not answer: it is said that workspaces may not be saved", async () => {
+    const bed = await startBed();
+    try {
+      await bed.call("write_file", { path: "young", content: "a moment old" });
+      process.kill(bed.pid("workerd"), "SIGSTOP");
+      const started = bed.all().find(({ command }) => /^\S*node\b.* \S*cli\/start\.ts/.test(command));
+      process.kill(started?.pid ?? Number.NaN, "SIGTERM");
+      await expect
+        .poll(() => bed.server.stderr(), { timeout: 60_000 })
+        .toContain("workspaces of 1 running sandboxes may not be saved. They keep what was saved before.");
     } finally {
       await bed.close();
     }

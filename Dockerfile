@@ -1,11 +1,18 @@
 # The image of a production sandbox. Its tag is the version of @cloudflare/sandbox in package.json: a test holds them equal.
 FROM docker.io/cloudflare/sandbox:0.12.10-python
 
-# OpenCode searches with ripgrep, and would load it from the internet in each sandbox.
-RUN apt-get update && apt-get install -y --no-install-recommends ripgrep && rm -rf /var/lib/apt/lists/*
+# Claude Code, in the version that local/agents pins for the local platform. It has a layer of its own: what changes more often
+# comes after it. npm 12 runs install scripts only of packages that are named.
+RUN npm install --global --no-audit --no-fund --allow-scripts=@anthropic-ai/claude-code @anthropic-ai/claude-code@2.1.328 && \
+    npm cache clean --force
 
-# The coding agents of execute_task: Claude Code in the version that package.json pins for the local platform, and OpenCode.
-RUN npm install --global --no-audit --no-fund @anthropic-ai/claude-code@2.1.328 opencode-ai@1.18.33 && npm cache clean --force
+# OpenCode, only where it is asked for: "image_vars": { "OPENCODE": "yes" } in wrangler.jsonc. It searches with ripgrep, and would
+# load that from the internet in each sandbox.
+ARG OPENCODE=no
+RUN if [ "$OPENCODE" = yes ]; then \
+      apt-get update && apt-get install -y --no-install-recommends ripgrep && rm -rf /var/lib/apt/lists/* && \
+      npm install --global --no-audit --no-fund --allow-scripts=opencode-ai opencode-ai@1.18.33 && npm cache clean --force; \
+    fi
 
 # A commit needs a name. Whoever wants another sets it with `git config --global`, which goes before the system's.
 RUN git config --system user.name Sandbox && git config --system user.email sandbox@localhost

@@ -46,9 +46,10 @@ export interface RunningWorker {
 /** Starts the Worker; resolves when workerd listens. @throws Error with what went wrong */
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const buildDirectory = join(options.stateDir, "build");
+  // wrangler says otherwise that it reads .dev.vars, on standard output.
+  Object.assign(process.env, quietWrangler(buildDirectory));
   const { modules, settings } = await bundle(options.config, buildDirectory);
 
-  Object.assign(process.env, quietWrangler(buildDirectory));
   const { Miniflare, convertV4MiniflareOptions, Log, LogLevel } = load();
   const { name, vars, worker } = settings;
   const given = Object.entries(options.variables).filter(([, value]) => value.trim() !== "");

@@ -56,15 +56,13 @@ async function fetchAgent(
     title,
     manifest: join(repository, "local/agents", agent),
     directory: join(agents, agent),
+    oneOf: places,
   };
   await installPackages(set, say);
   const found = places
     .map((place) => join(set.directory, "node_modules", place))
     .find((file) => existsSync(file));
-  if (found === undefined)
-    throw new Error(
-      `${title} has no program for this machine (${process.platform}, ${process.arch}). Put \`${program}\` on your PATH.`,
-    );
+  if (found === undefined) throw new Error(`${title} was removed from ${set.directory}: remove that, too.`);
   const shown = join(programsOf(agents), program);
   if (statSync(shown, { throwIfNoEntry: false })?.ino === statSync(found).ino) return shown;
   // Another process may do the same, and sandboxes may be running the one before.

@@ -3,7 +3,7 @@
  * needs it, and again when its lock file has changed. The lock file pins the versions and has npm check their integrity.
  */
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
 export interface PackageSet {
@@ -13,6 +13,8 @@ export interface PackageSet {
   manifest: string;
   /** The directory for its node_modules, which may be the same. */
   directory: string;
+  /** Files of optional packages, below node_modules. npm says nothing where it gets none of them, and one has to be there. */
+  oneOf?: readonly string[];
 }
 
 /** How long an installation may take before it is given up, milliseconds: half a gigabyte over a slow line. */
@@ -74,7 +76,12 @@ export async function installPackages(set: PackageSet, say: (line: string) => vo
     child.once("error", (error) => resolve(error.message));
     child.once("close", (status, signal) => resolve(signal === null ? status : "it took too long"));
   });
-  if (how === 0) return;
+  const { oneOf } = set;
+  const isThere = oneOf?.some((file) => existsSync(join(directory, "node_modules", file))) ?? true;
+  if (how === 0 && isThere) return;
+  rmSync(join(directory, DONE), { force: true });
+  if (how === 0)
+    said = `npm got none of its packages for this machine (${process.platform}, ${process.arch})`;
   const reason = typeof how === "string" ? how : (reasonIn(said) ?? `npm ended with status ${String(how)}`);
   throw new Error(
     `${title} could not be installed: ${reason}. ` +

@@ -22,7 +22,8 @@ export interface Agent {
   name: AgentName;
   /** Its name for people. */
   title: string;
-  /** What brings its program to the local platform, as an instruction. */
+  /** What brings its program to the image, and to the local platform, as instructions. */
+  image: string;
   install: string;
   /** Its program and arguments. The task comes on standard input. */
   command(options: AgentOptions): string[];
@@ -44,6 +45,7 @@ export interface Agent {
 const CLAUDE_CODE: Agent = {
   name: "claude-code",
   title: "Claude Code",
+  image: "deploy the image of this project's Dockerfile",
   install: "have npm start -- --agents install it",
   command({ model, maxTurns, conversation }) {
     return [
@@ -78,6 +80,7 @@ const CLAUDE_CODE: Agent = {
 const OPENCODE: Agent = {
   name: "opencode",
   title: "OpenCode",
+  image: 'set "image_vars": { "OPENCODE": "yes" } beside "image" in wrangler.jsonc and deploy it',
   install: "run npm install --no-save opencode-ai@1.18.33",
   command({ model, conversation }) {
     return [

@@ -19,6 +19,7 @@ export interface TaskFacts {
   agent: string;
   program: string;
   /** What brings the program to the local platform, as an instruction. */
+  image: string;
   install: string;
   /** How the agent's process ended. */
   command: End;
@@ -94,14 +95,14 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
 
 /** Why the agent never started; undefined when it did. */
 function notStarted(facts: TaskFacts) {
-  const { step, agent, program, install, repository, branch, directory, offered, stderr } = facts;
+  const { step, agent, program, image, install, repository, branch, directory, offered, stderr } = facts;
   switch (step) {
     case "clone_failed":
       return `git could not clone ${repository}${branch ? `, branch ${branch}` : ""}: ${lastLine(stderr)}. Check the address and the branch; a private repository needs a URL that carries a token, or a sandbox where you cloned it before.`;
     case "directory_exists":
       return `${directory} already holds files in this sandbox, so nothing was cloned. Leave repository out to work on what is there, or leave sandbox out for a fresh one.`;
     case "no_agent":
-      return `The sandbox has no ${agent}: the program ${program} is not installed in it. On Cloudflare, deploy the image of this project's Dockerfile; on the local platform, ${install} and restart the server.`;
+      return `The sandbox has no ${agent}: the program ${program} is not installed in it. On Cloudflare, ${image}; on the local platform, ${install} and restart the server.`;
     case "no_directory":
       return `${directory} could not be made or entered: ${lastLine(stderr)}.`;
     case "no_component":

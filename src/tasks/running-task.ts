@@ -168,6 +168,7 @@ export class RunningTask {
       id: record.id,
       agent: agent.title,
       program: agent.command({})[0] ?? "",
+      image: agent.image,
       install: agent.install,
       offered: spec.components?.offered ?? [],
       command,

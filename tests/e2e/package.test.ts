@@ -51,6 +51,24 @@ afterAll(() => {
   rmSync(directory, { recursive: true, force: true });
 });
 
+it("holds what it runs, and nothing else of the clone", () => {
+  expect(readdirSync(installed).toSorted()).toEqual(["LICENSE", "README.md", "dist", "package.json"]);
+  expect(readdirSync(join(installed, "dist")).toSorted()).toEqual([
+    "cli",
+    "client",
+    "container",
+    "local",
+    "package.json",
+    "scripts",
+    "src",
+    "worker",
+    "wrangler.local.jsonc",
+  ]);
+  const files = readdirSync(installed, { recursive: true, encoding: "utf8" });
+  expect(files).toContain("dist/local/agents/claude-code/package-lock.json");
+  expect(files.filter((file) => /node_modules|\.map$|\.test\.|\.tgz$|\.dev\.vars/.test(file))).toEqual([]);
+});
+
 it("holds no TypeScript but the types of the client library", () => {
   const files = readdirSync(installed, { recursive: true, encoding: "utf8" });
   const sources = files.filter((file) => file.endsWith(".ts"));
@@ -129,6 +147,22 @@ it("serves commands, files and code", async () => {
     const { content } = await client.callTool({ name: "read_file", arguments: { path: "a" } });
     expect(JSON.stringify(content)).toContain("from the package");
     await client.close();
+  } finally {
+    await server.stop();
+  }
+});
+
+it("tells a task why it has no agent where npm reaches no registry", async () => {
+  const env = {
+    ANTHROPIC_API_KEY: "any",
+    XDG_STATE_HOME: join(directory, "without agents"),
+    npm_config_registry: "http://127.0.0.1:9",
+  };
+  const server = await startServer({ directory, env });
+  try {
+    expect(await callTool(server.url, "execute_task", { task: "say hello" })).toMatch(
+      /Claude Code could not be installed: npm got none of its packages .*Check the network/,
+    );
   } finally {
     await server.stop();
   }

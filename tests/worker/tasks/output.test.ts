@@ -268,6 +268,7 @@ describe("the verdict", () => {
     id: "s.1t",
     agent: "Claude Code",
     program: "claude",
+    image: "deploy it",
     install: "run npm ci",
     command: { state: "failed", exitCode: 1 },
     report: { unread: 0, conversation: "abc" },

@@ -12,7 +12,11 @@ type Fields = Record<string, unknown>;
 
 /** What the public tools answered the earlier version's user. */
 interface Answers {
-  sandboxes: { sandboxes: { name: string }[]; checkpoints?: { id: string; label: string }[] };
+  sandboxes: {
+    run_seconds_today: number;
+    sandboxes: { name: string }[];
+    checkpoints?: { id: string; label: string }[];
+  };
   runs: { runs: { id: string; state: string }[] };
   results: Record<string, Fields>;
   logs: Record<string, string>;
@@ -130,7 +134,7 @@ const OF_RUN = [
 ];
 const OF_SANDBOX = ["name", "variables", "internet", "allow_hosts", "saved_bytes"];
 const OF_CHECKPOINT = ["id", "sandbox", "label", "bytes"];
-const OF_ACCOUNT = ["run_seconds_today", "model_tokens_today", "workspace_bytes"];
+const OF_ACCOUNT = ["model_tokens_today", "workspace_bytes"];
 
 describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
   let answers: Answers;
@@ -145,6 +149,14 @@ describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
       await owner.call("destroy_sandbox", { sandbox });
   });
 
+  // First: a new link removes some whose ids say that they have expired.
+  it("serves the links that it gave out", async () => {
+    for (const [link] of answers.task.texts.join().matchAll(/https:[^\]\s]*\/files\/[^\]\s]+/g)) {
+      const response = await owner.http(new URL(link).pathname);
+      expect(await response.text()).toContain("written");
+    }
+  });
+
   it("lists its sandboxes with their settings, and its checkpoints", async () => {
     const { sandboxes, checkpoints = [] } = answers.sandboxes;
     const listed = await structured("list_sandboxes");
@@ -153,6 +165,8 @@ describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
       sandboxes: sandboxes.map((each) => lasting({ ...each, state: "stopped" }, [...OF_SANDBOX, "state"])),
       checkpoints: checkpoints.map((each) => lasting(each, OF_CHECKPOINT)),
     });
+    // Sandboxes tell what their account has not heard of yet.
+    expect(listed.run_seconds_today).toBeGreaterThanOrEqual(answers.sandboxes.run_seconds_today);
     if (!answers.settings) return;
     const settings = await structured("configure_sandbox", { sandbox: "work" });
     expect(settings).toMatchObject(lasting(answers.settings, OF_SANDBOX));
@@ -174,14 +188,9 @@ describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
     for (const [id, hash] of Object.entries(answers.logs)) expect(await logOf(id)).toBe(hash);
   });
 
-  it("has what its task left, and the links to it", async () => {
-    const { id, texts } = answers.task;
-    const artifact = await owner.call("get_result", { id, artifact: "a.txt" });
+  it("has what its task left", async () => {
+    const artifact = await owner.call("get_result", { id: answers.task.id, artifact: "a.txt" });
     expect(artifact.text).toContain("written");
-    for (const [link] of texts.join().matchAll(/https:[^\]\s]*\/files\/[^\]\s]+/g)) {
-      const response = await owner.http(new URL(link).pathname);
-      expect(await response.text()).toContain("written");
-    }
   });
 
   it("starts from its saved workspaces, and makes sandboxes of its checkpoints", async () => {

@@ -20,7 +20,7 @@ export interface Run {
   notice?: string;
 }
 
-export interface Printed {
+interface Printed {
   stdout: string;
   stderr: string;
   /** Whether there was more output than `maxOutput`, or than the server keeps. */
@@ -70,8 +70,13 @@ export const FIRST_WAIT_SECONDS = 0.5;
 const RETRY_FOR_MS = 30_000;
 const RETRY_PAUSE_MS = 500;
 
+/** Between the calls for two pages, milliseconds, so that a program which prints without end takes no more than half the calls a second that a server allows. */
+const PAGE_EVERY_MS = 100;
+
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
 /** What the calls that start a run, and `get_result`, answer as data. */
-export interface RunData {
+interface RunData {
   id: string;
   state: RunState;
   duration_ms: number;
@@ -87,7 +92,7 @@ export interface RunData {
 }
 
 /** A page of a run's log. */
-export interface Page {
+interface Page {
   state: string;
   log: { stream: "stdout" | "stderr"; text: string }[];
   next_cursor: number;
@@ -147,20 +152,13 @@ export async function follow(
   return { data: ended, content, ...kept, isTruncated };
 }
 
-/**
- * The log of a run by pages, as it grows, until the run has ended and all of it has been read.
- * @param waitSeconds how long the next page is waited for; asked before each
- * @param onRetry called when the connection broke and the page is asked for again
- */
-export async function* pages(
-  connection: Pick<Connection, "call">,
-  id: string,
-  waitSeconds: () => number = () => WAIT_SECONDS,
-  onRetry?: () => void,
-): AsyncGenerator<Page, void> {
+/** The log of a run by pages, as it grows, until the run has ended and all of it has been read. */
+async function* pages(connection: Connection, id: string): AsyncGenerator<Page, void> {
   let cursor = 0;
-  for (;;) {
-    const answer = await reading(connection, { id, cursor, wait_seconds: waitSeconds() }, onRetry);
+  for (let at = 0; ;) {
+    await pause(Math.max(0, at + PAGE_EVERY_MS - Date.now()));
+    at = Date.now();
+    const answer = await reading(connection, { id, cursor, wait_seconds: WAIT_SECONDS });
     const page = answer.data as unknown as Page;
     yield page;
     cursor = page.next_cursor;
@@ -177,7 +175,7 @@ export interface ReadInput {
 
 /** Calls `get_result`, again for a while when the connection breaks: to read twice changes nothing. */
 export async function reading(
-  connection: Pick<Connection, "call">,
+  connection: Connection,
   input: ReadInput,
   onRetry?: () => void,
 ): Promise<ToolAnswer<Record<string, unknown>>> {
@@ -188,7 +186,7 @@ export async function reading(
     } catch (error) {
       if (!(error instanceof ConnectionError) || Date.now() > deadline) throw error;
       if (attempt === 1) onRetry?.();
-      await new Promise((resolve) => setTimeout(resolve, RETRY_PAUSE_MS));
+      await pause(RETRY_PAUSE_MS);
     }
   }
 }

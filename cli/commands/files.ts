@@ -5,6 +5,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { Command } from "@commander-js/extra-typings";
 import { z } from "zod";
+import { fileAddress as addressOf } from "../../client/files.ts";
 import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../../src/shared/names.ts";
 import { serverCommand } from "../command.ts";
 import { CommandError, STOP_SIGNALS } from "../exit.ts";
@@ -23,7 +24,7 @@ function absolute(path: string): string {
  */
 export function fileAddress(sandbox: string, path: string): string {
   if (!SANDBOX_NAME.test(sandbox)) throw new CommandError("usage", `--sandbox ${SANDBOX_NAME_RULE}.`);
-  return `/sandboxes/${sandbox}/files/${absolute(path).split("/").map(encodeURIComponent).join("/")}`;
+  return addressOf(sandbox, path);
 }
 
 const writtenSchema = z.object({ path: z.string(), size: z.number(), sha256: z.string().optional() });

@@ -1,5 +1,5 @@
 /** Which directories of the machine `npm start --mount` gives to a sandbox. */
-import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
@@ -46,6 +46,19 @@ describe("refused", () => {
     expect(homedir()).toBe(join(directory, "home"));
     await expect(mount(`home/${name}`)).rejects.toThrow(/keys and settings/);
   });
+});
+
+it("a directory with a set-user-id program, which a sandbox could rewrite, is given read-only or not at all", async () => {
+  mkdirSync(join(directory, "set/deep"), { recursive: true });
+  const program = join(directory, "set/deep/program");
+  writeFileSync(program, "");
+  chmodSync(join(directory, "set/deep"), 0o2775);
+  expect((await mount("set")).forEngine).toHaveLength(1);
+  for (const mode of [0o4755, 0o2755]) {
+    chmodSync(program, mode);
+    await expect(mount("set")).rejects.toThrow(`${program} has a set-user-id or set-group-id bit`);
+    expect((await mount("set:ro")).forEngine).toMatchObject([{ writable: false }]);
+  }
 });
 
 describe("the folder of COMPONENTS", () => {

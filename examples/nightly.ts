@@ -1,38 +1,23 @@
 /**
  * A nightly job: adds today's numbers to a history that stays in the sandbox, and prints a report, which cron mails.
+ * In a project of your own: from "sandbox-mcp/client".
  *   node nightly.ts 12.5 13.1 12.9
  */
-import { Client } from "@modelcontextprotocol/sdk/client/index.js";
-import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
-import { CallToolResultSchema } from "@modelcontextprotocol/sdk/types.js";
+import { connect } from "../client/index.ts";
 
-const { SANDBOX_MCP_URL = "http://127.0.0.1:8787/mcp", SANDBOX_MCP_TOKEN } = process.env;
-
-const client = new Client({ name: "nightly-example", version: "1.0.0" });
-const headers = { Authorization: `Bearer ${SANDBOX_MCP_TOKEN}` };
-await client.connect(
-  new StreamableHTTPClientTransport(new URL(SANDBOX_MCP_URL), { requestInit: { headers } }),
-);
-
-/** The answer's text. @throws Error when the tool says that it failed, so that cron reports it */
-async function call(name: string, args: Record<string, unknown>): Promise<string> {
-  const result = await client.callTool({ name, arguments: { sandbox: "nightly", ...args } });
-  const { content, isError } = CallToolResultSchema.parse(result);
-  const text = content.map((block) => (block.type === "text" ? block.text : "")).join("\n");
-  if (isError) throw new Error(text);
-  return text;
-}
+const { SANDBOX_MCP_URL: url = "http://127.0.0.1:8787/mcp", SANDBOX_MCP_TOKEN: token = "" } = process.env;
 
 const day = new Date().toISOString().slice(0, 10);
 const lines = process.argv.slice(2).map((value) => `${day},${value}\n`);
+
+const sandbox = connect({ url, token }).sandbox("nightly");
 // Files below /workspace are there tomorrow, variables are not: the container has stopped by then.
-await call("write_file", { path: "history.csv", content: lines.join(""), append: true });
-await call("run_code", {
-  code: `
+const added = await sandbox.runCommand("cat >> history.csv", { stdin: lines.join("") });
+if (!added.isSuccess) throw new Error(added.stderr);
+const { isSuccess, error, state } = await sandbox.runCode(`
 import pandas
 history = pandas.read_csv("history.csv", names=["day", "value"])
 report = history.groupby("day").value.agg(["count", "mean", "max"])
-open("report.txt", "w").write(report.to_string())`,
-});
-console.log(await call("read_file", { path: "report.txt" }));
-await client.close();
+open("report.txt", "w").write(report.to_string())`);
+if (!isSuccess) throw new Error(error?.message ?? state);
+console.log(await sandbox.files.readText("report.txt"));

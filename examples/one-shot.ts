@@ -1,34 +1,24 @@
-/** One program, one fresh sandbox: what it leaves is gone afterwards, whatever becomes of it. The program is on stdin. */
+/**
+ * One program, one fresh sandbox: what the program leaves is gone afterwards. The program is read from standard input.
+ * In a project of your own: from "sandbox-mcp/client".
+ */
 import { randomUUID } from "node:crypto";
-import { text } from "node:stream/consumers";
-import { Client } from "@modelcontextprotocol/sdk/client/index.js";
-import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
-import { CallToolResultSchema } from "@modelcontextprotocol/sdk/types.js";
+import { text as textOf } from "node:stream/consumers";
+import { connect } from "../client/index.ts";
 
-const { SANDBOX_MCP_URL = "http://127.0.0.1:8787/mcp", SANDBOX_MCP_TOKEN } = process.env;
+const { SANDBOX_MCP_URL: url = "http://127.0.0.1:8787/mcp", SANDBOX_MCP_TOKEN: token = "" } = process.env;
 
-const client = new Client({ name: "one-shot-example", version: "1.0.0" });
-const headers = { Authorization: `Bearer ${SANDBOX_MCP_TOKEN}` };
-// Programs ask for results as data.
-const url = new URL(`${SANDBOX_MCP_URL}?results=structured`);
-await client.connect(new StreamableHTTPClientTransport(url, { requestInit: { headers } }));
-
-const sandbox = `once-${randomUUID().slice(0, 8)}`;
-/** @throws Error when the tool says that it failed: a program must not run where the network could not be taken away */
-async function call(name: string, args: Record<string, unknown>) {
-  const result = CallToolResultSchema.parse(await client.callTool({ name, arguments: { sandbox, ...args } }));
-  if (result.isError) throw new Error(JSON.stringify(result.content));
-  return result;
-}
-
+const sandbox = connect({ url, token }).sandbox(`once-${randomUUID().slice(0, 8)}`);
 try {
-  // What is not trusted has no network.
-  await call("configure_sandbox", { internet: "none" });
-  const code = await text(process.stdin);
-  const { content, structuredContent } = await call("run_code", { code, timeout_seconds: 30 });
-  for (const block of content) if (block.type === "text") console.log(block.text);
-  if (structuredContent?.state !== "succeeded") process.exitCode = 1;
+  // A program that is not trusted has no network. When this call fails, the program does not run.
+  await sandbox.configure({ internet: "none" });
+  const { isSuccess, result, error } = await sandbox.runCode(await textOf(process.stdin), {
+    timeoutSeconds: 30,
+    onOutput: ({ text }) => process.stdout.write(text),
+  });
+  if (result) console.log(result);
+  if (error) console.log(error.traceback.join("\n"));
+  if (!isSuccess) process.exitCode = 1;
 } finally {
-  await call("destroy_sandbox", {});
-  await client.close();
+  await sandbox.destroy();
 }

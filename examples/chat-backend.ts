@@ -1,18 +1,19 @@
 /**
  * A chat's backend: each conversation has a sandbox of its own, so that none sees another's files or variables.
- *   curl -d '{"conversation": "a1", "message": "Plot x squared"}' http://127.0.0.1:3000/chat
+ * In a project of your own: from "sandbox-mcp/client".
+ *   curl -d '{"conversation": "a1", "message": "How many primes are there below 10,000?"}' http://127.0.0.1:3000/chat
  */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { json } from "node:stream/consumers";
-import { createMCPClient } from "@ai-sdk/mcp";
 import { openai } from "@ai-sdk/openai";
-import { generateText, isStepCount, type ModelMessage } from "ai";
+import { generateText, isStepCount, type ModelMessage, tool } from "ai";
 import { z } from "zod";
+import { connect } from "../client/index.ts";
 
 const {
-  SANDBOX_MCP_URL = "http://127.0.0.1:8787/mcp",
-  SANDBOX_MCP_TOKEN,
+  SANDBOX_MCP_URL: url = "http://127.0.0.1:8787/mcp",
+  SANDBOX_MCP_TOKEN: token = "",
   MODEL = "gpt-5",
   PORT = "3000",
 } = process.env;
@@ -20,34 +21,32 @@ const {
 /** A backend with users takes the conversation's id from their session, never from the request. */
 const requestSchema = z.object({ conversation: z.string().regex(/^[a-z0-9]{1,15}$/), message: z.string() });
 
+const sandboxes = connect({ url, token });
 const conversations = new Map<string, ModelMessage[]>();
 
 async function answer(conversation: string, message: string): Promise<string> {
+  const sandbox = sandboxes.sandbox(`chat-${conversation}`);
+  // The tool takes no name of a sandbox, so the model cannot reach another conversation's.
+  const run_code = tool({
+    description: "Runs Python in a live kernel. Variables and files stay for later calls.",
+    inputSchema: z.object({ code: z.string() }),
+    async execute({ code }) {
+      const { stdout, result, error } = await sandbox.runCode(code, { maxOutput: 20_000 });
+      return { stdout, result, error: error?.traceback.join("\n") };
+    },
+  });
   const messages: ModelMessage[] = [
     ...(conversations.get(conversation) ?? []),
     { role: "user", content: message },
   ];
-  // Calls that name no sandbox go to this one. Users who must not meet need a token each: a model can name another.
-  const client = await createMCPClient({
-    transport: {
-      type: "http",
-      url: `${SANDBOX_MCP_URL}?tools=code&sandbox=chat-${conversation}`,
-      headers: { Authorization: `Bearer ${SANDBOX_MCP_TOKEN}` },
-    },
+  const { text, responseMessages } = await generateText({
+    model: openai.chat(MODEL),
+    tools: { run_code },
+    messages,
+    stopWhen: isStepCount(20),
   });
-  try {
-    const tools = await client.tools();
-    const { text, responseMessages } = await generateText({
-      model: openai.chat(MODEL),
-      tools,
-      messages,
-      stopWhen: isStepCount(20),
-    });
-    conversations.set(conversation, [...messages, ...responseMessages]);
-    return text;
-  } finally {
-    await client.close();
-  }
+  conversations.set(conversation, [...messages, ...responseMessages]);
+  return text;
 }
 
 const server = createServer(async (request, response) => {

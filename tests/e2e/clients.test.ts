@@ -16,7 +16,7 @@ import { type MessagesAPI, type Reply, startMessagesAPI, toolResults } from "../
 import { startOpenAIAPI } from "../setup/openai-api.ts";
 import { bash, playScenarios, say } from "../setup/scripted-agent.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
-import { tool } from "../setup/tool.ts";
+import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
 const run = promisify(execFile);
@@ -322,6 +322,8 @@ describe("the examples", () => {
     return { status, stdout: example.stdout, stderr: example.stderr };
   }
 
+  const sandboxes = () => callTool(server.url, "list_sandboxes", {});
+
   it("sdk.ts prints a sum and saves a plot", async () => {
     const { status, stdout, stderr } = await runExample("sdk.ts");
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
@@ -340,7 +342,7 @@ describe("the examples", () => {
       stderr: "",
     });
     expect(readFileSync(file).subarray(1, 4).toString()).toBe("PNG");
-    expect((await tool(server.url, "list_sandboxes", {})).text).not.toContain("plot-example");
+    expect(await sandboxes()).not.toContain("plot-example");
   });
 
   it.each(["langchain.ts", "openai-agents.ts", "ai-sdk.ts"])("%s has its model compute", async (file) => {
@@ -369,7 +371,7 @@ describe("the examples", () => {
     const program = "import urllib.request\nprint('begun')\nurllib.request.urlopen('http://example.com')";
     const { status, stdout } = await runExample("one-shot.ts", [], program);
     expect({ status, stdout }).toEqual({ status: 1, stdout: expect.stringMatching(/begun[^]*Error/) });
-    expect((await tool(server.url, "list_sandboxes", {})).text).not.toContain("once-");
+    expect(await sandboxes()).not.toContain("once-");
   });
 
   it("nightly.ts adds to what was there the night before", async () => {
@@ -379,16 +381,88 @@ describe("the examples", () => {
     expect(stdout).toMatch(/ 3 +3\.0 +6/);
   });
 
+  /** Makes the repository /tmp/origin in a sandbox, for there is no internet to clone one from. */
+  async function makeOrigin(sandbox: string, files: Record<string, string>) {
+    for (const [name, content] of Object.entries(files))
+      await callTool(server.url, "write_file", { sandbox, path: `/tmp/origin/${name}`, content });
+    const command = "cd /tmp/origin && git init -q -b work && git add -A && git commit -qm one";
+    const answer = await callTool(server.url, "run_command", { sandbox, session: "origin", command });
+    expect(answer).toContain("exit_code: 0");
+  }
+
+  it("clone-build-test.ts downloads the artifacts", async () => {
+    const build = "echo building; mkdir dist; rev < word > dist/word";
+    await makeOrigin("ci-1", { word: "stressed", "build.sh": build });
+    const { status, stdout } = await runExample("clone-build-test.ts", ["1", "/tmp/origin", "sh build.sh"]);
+    expect({ status, stdout }).toEqual({ status: 0, stdout: "building\n" });
+    const archive = join(place, "artifacts.tar.gz");
+    expect((await run("tar", ["-xzOf", archive, "--wildcards", "*word"])).stdout).toContain("desserts");
+    rmSync(archive);
+    expect(await sandboxes()).not.toContain("ci-1");
+  });
+
+  it("clone-build-test.ts exits as the command does", async () => {
+    await makeOrigin("ci-2", { word: "a" });
+    const { status, stderr } = await runExample("clone-build-test.ts", [
+      "2",
+      "/tmp/origin",
+      "cat missing || exit 3",
+    ]);
+    expect({ status, stderr }).toEqual({ status: 3, stderr: expect.stringContaining("missing") });
+  });
+
+  it("clone-build-test.ts leaves no sandbox when its job is stopped", async () => {
+    await makeOrigin("ci-3", { word: "a" });
+    const example = start("clone-build-test.ts", ["3", "/tmp/origin", "echo begun; sleep 1000"]);
+    await until(() => example.stdout.includes("begun"));
+    example.child.kill("SIGTERM");
+    const [status] = (await once(example.child, "close")) as [number | null];
+    expect(status).toBe(1);
+    expect(await sandboxes()).not.toContain("ci-3");
+  });
+
+  it("user-workspace.ts keeps what succeeds, undoes what fails, and separates users", async () => {
+    const at = (user: string, command: string) => runExample("user-workspace.ts", [user, command]);
+    expect(await at("alice@example.com", "cat notes/todo.txt; echo 'buy milk' >> notes/todo.txt")).toEqual({
+      status: 0,
+      stdout: "read the manual\n",
+      stderr: "",
+    });
+    expect((await at("alice@example.com", "rm -r notes; exit 4")).status).toBe(1);
+    expect((await at("alice@example.com", "cat notes/todo.txt")).stdout).toBe("read the manual\nbuy milk\n");
+    expect((await at("bob@example.com", "cat notes/todo.txt")).stdout).toBe("read the manual\n");
+    // The template's.
+    expect((await sandboxes()).match(/cp-\w+/g)).toHaveLength(1);
+  });
+
+  it("sessions.ts streams what a server and its test print", async () => {
+    const { status, stdout, stderr } = await runExample("sessions.ts");
+    expect({ status, stderr }, stdout).toEqual({ status: 0, stderr: "" });
+    expect(stdout).toMatch(/^web: .*"GET \/ HTTP\/1.1" 200/m);
+    expect(stdout).toMatch(/^test: It works\.$/m);
+  });
+
+  it("git-patch.ts prints a commit that applies", async () => {
+    const change = ["README.md", "it's teh", "it's the"];
+    const origin = { "README.md": "it's teh end\n" };
+    await makeOrigin("git-example", origin);
+    const { status, stdout, stderr } = await runExample("git-patch.ts", ["/tmp/origin", ...change]);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    await makeOrigin("git-check", origin);
+    const command = "cd /tmp/origin && git am -q && cat README.md && git log -1 --format=%s";
+    const answer = await callTool(server.url, "run_command", {
+      sandbox: "git-check",
+      command,
+      stdin: stdout,
+    });
+    expect(answer).toContain("it's the end\nReplace it's teh in README.md");
+  });
+
   it("pull-request.ts hands a failing test to the agent, and has its fix as a patch", async () => {
-    const files = [
-      "printf 'def total(a, b):\\n    return a - b\\n' > sum.py",
-      "printf 'import sum\\nassert sum.total(1, 2) == 3, \"[[mend]]\"\\n' > test.py",
-    ];
-    const commit = "git add -A && git -c user.name=a -c user.email=a@b commit -qm one";
-    const command = `git init -q -b work /tmp/origin && cd /tmp/origin && ${files.join(" && ")} && ${commit}`;
-    expect(
-      (await tool(server.url, "run_command", { sandbox: "pr-7", session: "origin", command })).isError,
-    ).toBe(false);
+    await makeOrigin("pr-7", {
+      "sum.py": "def total(a, b):\n    return a - b\n",
+      "test.py": 'import sum\nassert sum.total(1, 2) == 3, "[[mend]]"\n',
+    });
     const { status, stdout, stderr } = await runExample("pull-request.ts", [
       "7",
       "/tmp/origin",

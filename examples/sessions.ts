@@ -1,0 +1,30 @@
+/**
+ * Two sessions at the same time: one runs a web server, the other tests it. The output of both is streamed.
+ * In a project of your own: from "sandbox-mcp/client".
+ */
+import { connect } from "../client/index.ts";
+
+const { SANDBOX_MCP_URL: url = "http://127.0.0.1:8787/mcp", SANDBOX_MCP_TOKEN: token = "" } = process.env;
+
+const sandbox = connect({ url, token }).sandbox("sessions-example");
+
+/** Runs a command in a session and prints each line with the name of the session. */
+function run(session: string, command: string, signal?: AbortSignal) {
+  const onOutput = ({ text }: { text: string }) =>
+    process.stdout.write(text.replace(/^(?=.)/gm, `${session}: `));
+  return sandbox.session(session).runCommand(command, { onOutput, signal, timeoutSeconds: 3600 });
+}
+
+try {
+  // A session keeps its directory and its variables. The other session has its own.
+  await run("web", "mkdir -p site && echo 'It works.' > site/index.html && cd site && export PORT=8000");
+  const stop = new AbortController();
+  const serving = run("web", "python3 -u -m http.server $PORT", stop.signal).catch((error: unknown) => {
+    if (!stop.signal.aborted) throw error;
+  });
+  const testing = run("test", "curl -sS --retry 20 --retry-connrefused http://127.0.0.1:8000/");
+  const [{ exitCode }] = await Promise.all([testing.finally(() => stop.abort()), serving]);
+  process.exitCode = exitCode ?? 1;
+} finally {
+  await sandbox.destroy();
+}

@@ -53,6 +53,8 @@ export type TaskRun = Run & Camel<ToolOutputs["execute_task"]>;
 
 /** How a run is waited for. */
 export interface FollowOptions {
+  /** Called with the id of the run, once it has started. */
+  onStart?: (id: string) => void;
   /** Called with output as it comes, in the order in which the server read it. */
   onOutput?: (output: { stream: "stdout" | "stderr"; text: string }) => void;
   /** Cancels the run in the sandbox, too. */
@@ -114,9 +116,10 @@ export interface Ended extends Printed {
 export async function follow(
   connection: Connection,
   first: ToolAnswer<unknown>,
-  { onOutput, signal, maxOutput = MAX_OUTPUT }: FollowOptions,
+  { onStart, onOutput, signal, maxOutput = MAX_OUTPUT }: FollowOptions,
 ): Promise<Ended> {
   const started = first.data as RunData;
+  onStart?.(started.id);
   const kept = { stdout: "", stderr: "" };
   let isTruncated = false;
   const take = (stream: "stdout" | "stderr", text: string) => {

@@ -21,7 +21,7 @@ type Options<Name extends ToolName, Given extends string> = Omit<
   Given | "sandbox" | "waitSeconds"
 >;
 
-export type CommandOptions = Options<"run_command", "command" | "interactive"> & FollowOptions;
+export type CommandOptions = Options<"run_command", "command"> & FollowOptions;
 export type CodeOptions = Options<"run_code", "code"> & FollowOptions;
 export type TaskOptions = Options<"execute_task", "task"> & FollowOptions;
 
@@ -48,6 +48,11 @@ export class Sandbox {
   /** Runs a command with bash and waits for its end. A program that fails is a result with its `exitCode`. */
   async runCommand(command: string, options: CommandOptions = {}): Promise<CommandRun> {
     return commandRun(await this.#run("run_command", { command }, options));
+  }
+
+  /** Types into a command that runs with `interactive`. @param id of its run, which `onStart` gets */
+  async type(id: string, text: string): Promise<void> {
+    await this.#call("send_input", { id, text });
   }
 
   /** Commands that share a directory, exported variables and functions. Sessions run side by side. */
@@ -122,7 +127,7 @@ export async function startRun(
   connection: Connection,
   name: "run_code" | "run_command" | "execute_task",
   input: object,
-  { onOutput, signal, maxOutput, ...options }: FollowOptions,
+  { onStart, onOutput, signal, maxOutput, ...options }: FollowOptions,
 ) {
   signal?.throwIfAborted();
   // The signal does not end this call, which is short: without the run's id nothing could be cancelled.
@@ -131,5 +136,5 @@ export async function startRun(
     ...input,
     wait_seconds: FIRST_WAIT_SECONDS,
   } as ToolInputs[typeof name]);
-  return follow(connection, first, { onOutput, signal, maxOutput });
+  return follow(connection, first, { onStart, onOutput, signal, maxOutput });
 }

@@ -13,10 +13,10 @@ export class Sessions {
   readonly #prefix: string;
   readonly #busy = new Set<number>();
 
-  /** @param prefix of the names of the sessions */
+  /** @param prefix of the names of the sessions. A random part follows, as other programs may use the sandbox too. */
   constructor(sandbox: Sandbox, prefix: string) {
     this.#sandbox = sandbox;
-    this.#prefix = prefix;
+    this.#prefix = `${prefix}-${crypto.randomUUID().slice(0, 8)}`;
   }
 
   /** Runs a command in /workspace unless it says otherwise, in a session that runs nothing else. */

@@ -4,7 +4,7 @@ import type { ConnectOptions } from "../connection.ts";
 import { SandboxError } from "../errors.ts";
 import { type SandboxServer, connect } from "../index.ts";
 import type { Sandbox } from "../sandbox.ts";
-import { MAX_SECONDS, Sessions, quoted } from "./sessions.ts";
+import { MAX_SECONDS, Sessions, newName, quoted } from "./sessions.ts";
 
 type Provider = NonNullable<ExplicitComputeConfig["provider"]>;
 
@@ -16,7 +16,7 @@ export function sandboxMCP(options: ConnectOptions): Provider {
   return {
     name: NAME,
     sandbox: {
-      async create({ name = newName(), envs, snapshotId, directory } = {}) {
+      async create({ name = newName("comp"), envs, snapshotId, directory } = {}) {
         const sandbox = server.sandbox(name);
         if (snapshotId !== undefined) await sandbox.restore(snapshotId);
         if (envs !== undefined) await sandbox.configure({ env: envs });
@@ -47,11 +47,6 @@ export function sandboxMCP(options: ConnectOptions): Provider {
       },
     },
   };
-}
-
-/** A name that fits: 20 characters, of which 15 are random. */
-function newName(): string {
-  return `comp-${crypto.randomUUID().replaceAll("-", "").slice(0, 15)}`;
 }
 
 function provided(server: SandboxServer, sandbox: Sandbox, directory?: string): SandboxInterface {

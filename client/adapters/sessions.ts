@@ -38,6 +38,11 @@ export class Sessions {
   }
 }
 
+/** A name that fits: 20 characters, most of them random. @param prefix of at most four */
+export function newName(prefix: string): string {
+  return `${prefix}-${crypto.randomUUID().replaceAll("-", "")}`.slice(0, 20);
+}
+
 /** One word for a shell. */
 export function quoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;

@@ -1,6 +1,9 @@
 /** Agents of frameworks whose sandbox is one of the server's, by the adapters of the client library. */
 import { createOpenAI } from "@ai-sdk/openai";
 import { ChatOpenAI } from "@langchain/openai";
+import { Runner } from "@openai/agents-core";
+import { type ManifestInit, SandboxAgent, type SandboxClient } from "@openai/agents-core/sandbox";
+import { OpenAIProvider } from "@openai/agents-openai";
 import { generateText, isStepCount, tool } from "ai";
 import { compute } from "computesdk";
 import { createDeepAgent } from "deepagents";
@@ -45,6 +48,18 @@ export async function runAISDKAgent(sandbox: Sandbox, baseURL: string, prompt: s
     stopWhen: isStepCount(10),
   });
   return text;
+}
+
+/** What a sandbox agent of OpenAI's Agents SDK says at last. Its tools are the SDK's: exec_command, write_stdin, apply_patch. */
+export async function runOpenAIAgent(
+  sandbox: { client: SandboxClient; manifest: ManifestInit },
+  baseURL: string,
+  prompt: string,
+): Promise<string> {
+  const modelProvider = new OpenAIProvider({ baseURL, apiKey: "any", useResponses: false });
+  const runner = new Runner({ modelProvider, tracingDisabled: true });
+  const agent = new SandboxAgent({ name: "agent", model: MODEL });
+  return String((await runner.run(agent, prompt, { sandbox })).finalOutput);
 }
 
 /** ComputeSDK with the server as its provider. */

@@ -1,7 +1,8 @@
 /** The adapters of the client library, each with its framework's own package and a scripted model. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openAISandboxes } from "../../client/adapters/openai-agents.ts";
 import { type SandboxServer, connect } from "../../client/index.ts";
-import { computeOf, runAISDKAgent, runDeepAgent } from "../clients/framework-agents.ts";
+import { computeOf, runAISDKAgent, runDeepAgent, runOpenAIAgent } from "../clients/framework-agents.ts";
 import { type ScriptedCall, startOpenAIAPI } from "../setup/openai-api.ts";
 import { type Server, TOKEN, startServer } from "../setup/server.ts";
 
@@ -68,3 +69,93 @@ it("ComputeSDK makes, uses, exposes, keeps and ends a sandbox", async () => {
   await Promise.all([made.destroy(), fork.destroy()]);
   expect(await compute.sandbox.getById(made.sandboxId)).toBe(null);
 });
+
+describe("the OpenAI Agents SDK", () => {
+  it("has an agent that writes, executes, types and reads in a sandbox that is kept", async () => {
+    const model = await startOpenAIAPI([
+      patching("*** Add File: sum.py", "+# sums", "+print(40 + 1)"),
+      patching("*** Update File: sum.py", "@@", " # sums", "-print(40 + 1)", "+print(40 + 2)"),
+      { name: "exec_command", arguments: { cmd: 'python3 ../sum.py > "$OUT"; exit 3', workdir: "notes" } },
+      {
+        name: "exec_command",
+        arguments: { cmd: "read -p 'Name? ' n; echo $n > name", tty: true, yield_time_ms: 0 },
+      },
+      { name: "write_stdin", arguments: { session_id: 2, chars: "Ada\n", yield_time_ms: 30_000 } },
+      { name: "exec_command", arguments: { cmd: "cat notes/out name notes/hello" } },
+    ]);
+    const name = "openai";
+    const entries = { notes: { type: "dir", children: { hello: { type: "file", content: "hi" } } } } as const;
+    const manifest = { entries, environment: { OUT: "out" } };
+    try {
+      const sandbox = { client: openAISandboxes(client, { name }), manifest };
+      expect(await runOpenAIAgent(sandbox, model.url, "Add the numbers.")).toMatch(/42\nAda\nhi$/);
+    } finally {
+      model.close();
+    }
+    const sandbox = client.sandbox(name);
+    expect(await sandbox.runs()).toContainEqual(expect.objectContaining({ exitCode: 3, state: "failed" }));
+    expect(await sandbox.files.readText("sum.py")).toBe("# sums\nprint(40 + 2)");
+  });
+
+  it("makes, fills, exposes, resumes and ends a sandbox", async () => {
+    const sandboxes = openAISandboxes(client);
+    const image = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
+    const entries = {
+      "a b/c.txt": { type: "file", content: "kept", permissions: "-rwx------" },
+      "dot.png": { type: "file", content: image },
+    } as const;
+    const made = await sandboxes.create!({ manifest: { entries, environment: { GREETING: "hello" } } });
+    const { name } = made.state;
+    expect(await made.readFile!({ path: "a b/c.txt", maxBytes: 2 })).toEqual(new TextEncoder().encode("ke"));
+    expect(await made.listDir!({ path: "a b" })).toEqual([
+      { name: "c.txt", path: "a b/c.txt", type: "file" },
+    ]);
+    expect(await made.viewImage!({ path: "dot.png" })).toEqual({
+      type: "image",
+      image: { data: image, mediaType: "image/png" },
+    });
+    expect([await made.pathExists!("a b/d"), await made.directoryExists!("a b")]).toEqual([false, true]);
+    const cmd = "echo $GREETING; stat -c %a 'a b/c.txt'; echo oops >&2; exit 4";
+    expect(await made.exec!({ cmd, yieldTimeMs: 60_000 })).toMatchObject({
+      stdout: "hello\n700\n",
+      stderr: "oops\n",
+      exitCode: 4,
+    });
+
+    const commit =
+      "git init -q /tmp/repo; cd /tmp/repo; mkdir lib; echo code > lib/x; git add .; git -c user.name=a -c user.email=a@b commit -qm x";
+    await made.exec!({ cmd: commit, yieldTimeMs: 60_000 });
+    const entry = { type: "git_repo", repo: "file:///tmp/repo", subpath: "lib" } as const;
+    await made.materializeEntry!({ path: "vendored", entry });
+    const local = { type: "local_dir", src: "/etc" } as const;
+    await expect(made.materializeEntry!({ path: "local", entry: local })).rejects.toThrow(/local_dir/);
+
+    const state = await sandboxes.deserializeSessionState!(
+      await sandboxes.serializeSessionState!(made.state),
+    );
+    const resumed = await sandboxes.resume!(state);
+    expect(await resumed.readFile!({ path: "vendored/x" })).toEqual(new TextEncoder().encode("code\n"));
+    await expect(resumed.readFile!({ path: "vendored/y" })).rejects.toThrow("vendored/y was not found");
+    const serving = await resumed.exec!({ cmd: "exec python3 -u -m http.server 8000", yieldTimeMs: 0 });
+    const { sessionId = 0 } = serving;
+    // Another session of the same sandbox does not wait for it.
+    expect(await made.exec!({ cmd: "true", yieldTimeMs: 60_000 })).toMatchObject({ exitCode: 0 });
+    let printed = "";
+    while (!printed.includes("Serving")) printed += await resumed.writeStdin!({ sessionId });
+    const { url = "" } = await resumed.resolveExposedPort!(8000);
+    expect(url).toMatch(/^http:\/\/8000-/);
+    expect(await resumed.writeStdin!({ sessionId, chars: "\u0003" })).toContain("exited with code 130");
+    expect(await resumed.writeStdin!({ sessionId })).toContain("has ended");
+
+    await made.close!();
+    expect((await client.list()).sandboxes.map((each) => each.name)).not.toContain(name);
+    await expect(sandboxes.resume!(state)).rejects.toThrow(name);
+  });
+});
+
+function patching(...lines: string[]): ScriptedCall {
+  return {
+    name: "apply_patch",
+    arguments: { patch: ["*** Begin Patch", ...lines, "*** End Patch"].join("\n") },
+  };
+}

@@ -1,0 +1,337 @@
+/** Sandboxes for the sandbox agents of OpenAI's Agents SDK: `run(agent, input, { sandbox: { client: openAISandboxes(server) } })`. */
+import { type Editor, type ToolOutputImage, UserError, applyDiff } from "@openai/agents-core";
+import {
+  type ExecCommandArgs,
+  type ExposedPortEndpoint,
+  type GitRepo,
+  type ListDirectoryArgs,
+  Manifest,
+  type MaterializeEntryArgs,
+  type ReadFileArgs,
+  type SandboxClient,
+  type SandboxDirectoryEntry,
+  type SandboxExecResult,
+  SandboxLifecycleError,
+  type SandboxSession,
+  type SandboxSessionState,
+  SandboxUnsupportedFeatureError,
+  SandboxWorkspaceReadNotFoundError,
+  type ViewImageArgs,
+  type WriteStdinArgs,
+  normalizeSandboxClientCreateArgs,
+  permissionsForSandboxEntry,
+} from "@openai/agents-core/sandbox";
+import {
+  MAX_VIEW_IMAGE_BYTES,
+  deserializeManifest,
+  formatExecResponse,
+  imageOutputFromBytes,
+  mergeManifestDelta,
+  normalizePosixPath,
+  readString,
+  relativePosixPathWithinRoot,
+  serializeManifestRecord,
+  truncateOutput,
+} from "@openai/agents-core/sandbox/internal";
+import { ConnectionError, SandboxError } from "../errors.ts";
+import type { SandboxServer } from "../index.ts";
+import type { Sandbox } from "../sandbox.ts";
+import { Process } from "./process.ts";
+import { Sessions, newName, quoted } from "./sessions.ts";
+
+export type OpenAISandboxOptions = {
+  /** The name of the sandbox, which is then kept when the run ends. Without it, a fresh one ends with the run. */
+  name?: string;
+};
+
+export interface OpenAISandboxState extends SandboxSessionState {
+  name: string;
+  isKept: boolean;
+}
+
+/** How long output is waited for unless the call says so, milliseconds: as the SDK's own tools do. */
+const EXEC_YIELD_MS = 10_000;
+const STDIN_YIELD_MS = 250;
+
+/** @param defaults for runs whose `sandbox.options` name no sandbox */
+export function openAISandboxes(
+  server: SandboxServer,
+  defaults: OpenAISandboxOptions = {},
+): SandboxClient<OpenAISandboxOptions, OpenAISandboxState> {
+  return {
+    backendId: "sandbox-mcp",
+    async create(...given: Parameters<typeof normalizeSandboxClientCreateArgs<OpenAISandboxOptions>>) {
+      const { manifest, options, snapshot } = normalizeSandboxClientCreateArgs(...given);
+      if (snapshot) throw unsupported("Snapshots", "Name the sandbox: its files are kept.");
+      const name = options?.name ?? defaults.name;
+      const state = {
+        manifest: new Manifest({ root: manifest.root }),
+        name: name ?? newName("oai"),
+        isKept: name !== undefined,
+      };
+      const session = new Session(server.sandbox(state.name), state);
+      try {
+        await session.applyManifest(manifest);
+      } catch (error) {
+        await session.close().catch(() => undefined);
+        throw error;
+      }
+      return session;
+    },
+    delete: ({ name }) => server.sandbox(name).destroy(),
+    canPersistOwnedSessionState: ({ isKept }) => isKept,
+    serializeSessionState: async ({ manifest, name, isKept }) => ({
+      manifest: serializeManifestRecord(manifest),
+      name,
+      isKept,
+    }),
+    async deserializeSessionState(record) {
+      const manifest = deserializeManifest(record.manifest as Record<string, unknown> | undefined);
+      const environment = await manifest.resolveEnvironment();
+      return { manifest, environment, name: readString(record, "name"), isKept: record.isKept === true };
+    },
+    async resume(state) {
+      const isThere = (await server.list()).sandboxes.some(({ name }) => name === state.name);
+      if (!isThere)
+        throw new SandboxLifecycleError(`There is no sandbox ${state.name} anymore. Start a new run.`);
+      return new Session(server.sandbox(state.name), state);
+    },
+  };
+}
+
+class Session implements SandboxSession<OpenAISandboxState> {
+  state: OpenAISandboxState;
+  readonly #sandbox: Sandbox;
+  readonly #sessions: Sessions;
+  readonly #processes = new Map<number, Process>();
+  #lastID = 0;
+
+  constructor(sandbox: Sandbox, state: OpenAISandboxState) {
+    this.#sandbox = sandbox;
+    this.#sessions = new Sessions(sandbox, "openai");
+    this.state = state;
+  }
+
+  supportsPty(): boolean {
+    return true;
+  }
+
+  /** Waits `yieldTimeMs`. A command that runs longer goes on: its `sessionId` is for `writeStdin`. */
+  async exec(args: ExecCommandArgs): Promise<SandboxExecResult> {
+    const { cmd, shell, login, tty, workdir, runAs, yieldTimeMs = EXEC_YIELD_MS } = args;
+    refuseUser(runAs);
+    const command = shell ? `${quoted(shell)} ${login === false ? "-c" : "-lc"} ${quoted(cmd)}` : cmd;
+    const options = { cwd: this.#path(workdir), env: this.state.environment, interactive: tty ?? false };
+    const id = ++this.#lastID;
+    this.#processes.set(id, new Process(this.#sandbox, this.#sessions, command, options));
+    return this.#next(id, yieldTimeMs, args.maxOutputTokens);
+  }
+
+  execCommand(args: ExecCommandArgs): Promise<string> {
+    return told(() => this.exec(args));
+  }
+
+  writeStdin({ sessionId, chars, yieldTimeMs, maxOutputTokens }: WriteStdinArgs): Promise<string> {
+    return told(async () => {
+      if (chars) await this.#process(sessionId).type(chars);
+      return this.#next(sessionId, yieldTimeMs ?? STDIN_YIELD_MS, maxOutputTokens);
+    });
+  }
+
+  async readFile({ path, runAs, maxBytes = Infinity }: ReadFileArgs): Promise<Uint8Array> {
+    refuseUser(runAs);
+    return (await this.#read(path, maxBytes)).subarray(0, maxBytes);
+  }
+
+  async viewImage({ path, runAs }: ViewImageArgs): Promise<ToolOutputImage> {
+    refuseUser(runAs);
+    return imageOutputFromBytes(path, await this.#read(path, MAX_VIEW_IMAGE_BYTES));
+  }
+
+  async listDir({ path, runAs }: ListDirectoryArgs): Promise<SandboxDirectoryEntry[]> {
+    refuseUser(runAs);
+    const directory = this.#path(path);
+    const shown = relativePosixPathWithinRoot(this.state.manifest.root, directory) ?? directory;
+    return (await this.#sandbox.files.list(directory)).map(({ path: name, type }) => ({
+      name,
+      path: shown === "" ? name : `${shown}/${name}`,
+      type: type === "directory" ? "dir" : type === "file" ? "file" : "other",
+    }));
+  }
+
+  pathExists(path: string, runAs?: string): Promise<boolean> {
+    return this.#is("-e", path, runAs);
+  }
+
+  directoryExists(path: string, runAs?: string): Promise<boolean> {
+    return this.#is("-d", path, runAs);
+  }
+
+  createEditor(runAs?: string): Editor {
+    refuseUser(runAs);
+    const { files } = this.#sandbox;
+    return {
+      createFile: async ({ path, diff }) => {
+        if (await this.pathExists(path)) throw new UserError(`${path} exists already. Update it instead.`);
+        await files.write(this.#path(path), applyDiff("", diff, "create"));
+      },
+      updateFile: async ({ path, diff, moveTo }) => {
+        const [from, to] = [this.#path(path), this.#path(moveTo ?? path)];
+        // Bytes that are not UTF-8 would be lost when the file is written.
+        const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(
+          await this.#read(path),
+        );
+        await files.write(to, applyDiff(text, diff));
+        if (from !== to) await files.remove(from);
+      },
+      deleteFile: ({ path }) => files.remove(this.#path(path)),
+    };
+  }
+
+  async materializeEntry({ path, entry, runAs }: MaterializeEntryArgs): Promise<void> {
+    const { root } = this.state.manifest;
+    const relative = relativePosixPathWithinRoot(root, this.#path(path)) ?? path;
+    await this.applyManifest(new Manifest({ root, entries: { [relative]: entry } }), runAs);
+  }
+
+  async applyManifest(manifest: Manifest, runAs?: string): Promise<void> {
+    refuseUser(runAs);
+    refuseMore(manifest);
+    const environment = { ...this.state.environment, ...(await manifest.resolveEnvironment()) };
+    await this.#check(`mkdir -p -- ${quoted(manifest.root)}`);
+    for (const { absolutePath: path, entry } of manifest.iterEntries()) {
+      if (entry.type === "dir") await this.#check(`mkdir -p -- ${quoted(path)}`);
+      if (entry.type === "file") await this.#sandbox.files.write(path, entry.content);
+      if (entry.type === "git_repo") await this.#check(cloning(entry, path));
+      if (entry.permissions === undefined) continue;
+      const mode = permissionsForSandboxEntry(entry.permissions).toMode() & 0o7777;
+      await this.#check(`chmod ${mode.toString(8)} -- ${quoted(path)}`);
+    }
+    this.state.manifest = mergeManifestDelta(this.state.manifest, manifest);
+    this.state.environment = environment;
+  }
+
+  async resolveExposedPort(port: number): Promise<ExposedPortEndpoint> {
+    const { url } = await this.#sandbox.expose(port);
+    if (url === undefined) throw new SandboxError("not_configured", "The server gave no URL for the port.");
+    const { protocol, hostname, port: given, search } = new URL(url);
+    const tls = protocol === "https:";
+    return { host: hostname, port: Number(given) || (tls ? 443 : 80), tls, query: search.slice(1), url };
+  }
+
+  /** Ends what still runs, and the sandbox unless it was given by its name. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#processes.values()].map((process) => process.kill()));
+    this.#processes.clear();
+    if (!this.state.isKept) await this.#sandbox.destroy();
+  }
+
+  delete(): Promise<void> {
+    return this.close();
+  }
+
+  #path(path = "."): string {
+    return normalizePosixPath(path.startsWith("/") ? path : `${this.state.manifest.root}/${path}`);
+  }
+
+  #process(id: number): Process {
+    const process = this.#processes.get(id);
+    if (process) return process;
+    throw new SandboxError(
+      "not_found",
+      `There is no session ${id}, or it has ended.`,
+      "Run the command again.",
+    );
+  }
+
+  async #next(id: number, waitMs: number, maxTokens: number | undefined): Promise<SandboxExecResult> {
+    const startedAt = Date.now();
+    const process = this.#process(id);
+    let exitCode: number | undefined;
+    try {
+      exitCode = await process.wait(waitMs);
+      if (exitCode !== undefined) this.#processes.delete(id);
+    } catch (error) {
+      this.#processes.delete(id);
+      throw error;
+    }
+    const { all, stdout, stderr } = process.take();
+    const { text: output, originalTokenCount } = truncateOutput(all, maxTokens);
+    const wallTimeSeconds = (Date.now() - startedAt) / 1000;
+    const end = exitCode === undefined ? { sessionId: id } : { exitCode };
+    return { output, stdout, stderr, wallTimeSeconds, originalTokenCount, ...end };
+  }
+
+  /** A file's bytes. Of one with more than `maxBytes`, a few more than that. */
+  async #read(path: string, maxBytes = Infinity): Promise<Uint8Array> {
+    const parts: Uint8Array<ArrayBuffer>[] = [];
+    let size = 0;
+    try {
+      for await (const part of await this.#sandbox.files.download(this.#path(path))) {
+        parts.push(part as Uint8Array<ArrayBuffer>);
+        size += part.length;
+        if (size > maxBytes) break;
+      }
+    } catch (error) {
+      if (!(error instanceof SandboxError && error.code === "not_found")) throw error;
+      throw new SandboxWorkspaceReadNotFoundError(`${path} was not found.`, { path });
+    }
+    return new Uint8Array(await new Blob(parts).arrayBuffer());
+  }
+
+  async #is(test: "-e" | "-d", path: string, runAs?: string): Promise<boolean> {
+    refuseUser(runAs);
+    const { exitCode, state } = await this.#sessions.run(`[ ${test} ${quoted(this.#path(path))} ]`);
+    if (state === "succeeded" || state === "failed") return exitCode === 0;
+    throw new SandboxError("file_system", `Whether ${path} is there is not known: the run is ${state}.`);
+  }
+
+  async #check(command: string): Promise<void> {
+    const { exitCode, stderr } = await this.#sessions.run(command);
+    if (exitCode !== 0) throw new SandboxError("file_system", stderr.trim().slice(-1000));
+  }
+}
+
+/** An answer for a model. The SDK hides the messages of errors from it: those that it can do something about are answers too. */
+async function told(work: () => Promise<SandboxExecResult>): Promise<string> {
+  try {
+    return formatExecResponse(await work());
+  } catch (error) {
+    if (!(error instanceof SandboxError) || error instanceof ConnectionError) throw error;
+    return formatExecResponse({ output: `${error.message} ${error.hint}`, wallTimeSeconds: 0, exitCode: 1 });
+  }
+}
+
+/** The command that fetches one commit of a repository, without its history. `ref` is a branch, a tag or a commit. */
+function cloning({ host = "github.com", repo, ref = "HEAD", subpath = "." }: GitRepo, path: string): string {
+  const url = repo.includes("://") || repo.startsWith("git@") ? repo : `https://${host}/${repo}.git`;
+  return [
+    `(set -e; copy=$(mktemp -d); trap 'rm -rf "$copy"' EXIT; cd "$copy"; git init -q`,
+    `git fetch -q --depth 1 -- ${quoted(url)} ${quoted(ref)}; git checkout -q FETCH_HEAD`,
+    `mkdir -p -- "$(dirname -- ${quoted(path)})"; cp -aT -- ./${quoted(subpath)} ${quoted(path)})`,
+  ].join("; ");
+}
+
+/** @throws {SandboxUnsupportedFeatureError} before anything is made */
+function refuseMore(manifest: Manifest): void {
+  const { users, groups, extraPathGrants } = manifest;
+  if (users.length > 0 || groups.length > 0) throw unsupported("Users and groups", ALL_ROOT);
+  if (extraPathGrants.some(({ hostPath, readOnly }) => hostPath !== undefined || readOnly))
+    throw unsupported("Grants of host paths, or read-only ones", "Write the files as entries.");
+  for (const { logicalPath: path, entry } of manifest.iterEntries()) {
+    const { type, group } = entry;
+    if (type !== "dir" && type !== "file" && type !== "git_repo")
+      throw unsupported(`Entries of type ${type} (${path})`, "Give its content as an entry of type file.");
+    if (group) throw unsupported(`A group (${path})`, ALL_ROOT);
+  }
+}
+
+const ALL_ROOT = "Everything belongs to root.";
+
+function refuseUser(runAs: string | undefined): void {
+  if (runAs !== undefined) throw unsupported(`Running as ${runAs}`, ALL_ROOT);
+}
+
+function unsupported(what: string, hint: string): SandboxUnsupportedFeatureError {
+  return new SandboxUnsupportedFeatureError(`sandbox-mcp does not support this: ${what}. ${hint}`);
+}

@@ -1,0 +1,86 @@
+/** Commands that are waited for a while, and then go on: their output is asked for, and typed into, by later calls. */
+import { SandboxError } from "../errors.ts";
+import type { CommandOptions, Sandbox } from "../sandbox.ts";
+import type { Sessions } from "./sessions.ts";
+
+/** Characters of a process's output that are kept for the next call, of each stream. */
+const MAX_UNREAD = 1024 ** 2;
+
+/** What a timer can wait for, milliseconds. */
+const MAX_YIELD_MS = 2 ** 31 - 1;
+
+/** The status of a process that Ctrl-C ended, as shells tell it. */
+const INTERRUPTED = 130;
+
+/** A command that may run longer than the call which started it. */
+export class Process {
+  readonly #sandbox: Sandbox;
+  readonly #isTerminal: boolean;
+  readonly #killed = new AbortController();
+  readonly #run = Promise.withResolvers<string>();
+  readonly #ended: Promise<number>;
+  #unread = { all: "", stdout: "", stderr: "" };
+  #dropped = 0;
+
+  constructor(sandbox: Sandbox, sessions: Sessions, command: string, options: CommandOptions) {
+    this.#sandbox = sandbox;
+    this.#isTerminal = options.interactive ?? false;
+    this.#ended = this.#follow(sessions, command, options);
+    // `wait` tells it.
+    this.#ended.catch(() => undefined);
+  }
+
+  async #follow(sessions: Sessions, command: string, options: CommandOptions): Promise<number> {
+    try {
+      const { exitCode } = await sessions.run(command, {
+        ...options,
+        signal: this.#killed.signal,
+        maxOutput: 0,
+        onStart: this.#run.resolve,
+        onOutput: ({ stream, text }) => {
+          this.#dropped += Math.max(0, this.#unread.all.length + text.length - MAX_UNREAD);
+          for (const kept of ["all", stream] as const)
+            this.#unread[kept] = (this.#unread[kept] + text).slice(-MAX_UNREAD);
+        },
+      });
+      return exitCode;
+    } catch (error) {
+      if (this.#killed.signal.aborted) return INTERRUPTED;
+      throw error;
+    }
+  }
+
+  /** Waits for its end. @returns its exit status, or undefined while it runs */
+  async wait(milliseconds: number): Promise<number | undefined> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const patience = new Promise<undefined>((resolve) => {
+      timer = setTimeout(() => resolve(undefined), Math.min(milliseconds, MAX_YIELD_MS));
+    });
+    return Promise.race([this.#ended, patience]).finally(() => clearTimeout(timer));
+  }
+
+  /** What it has printed since this was asked before. */
+  take(): { all: string; stdout: string; stderr: string } {
+    const { all, ...streams } = this.#unread;
+    // In the words that the SDK keeps when it shortens output.
+    const notice = this.#dropped && `[...${this.#dropped} characters truncated from process output...]\n`;
+    this.#unread = { all: "", stdout: "", stderr: "" };
+    this.#dropped = 0;
+    return { all: `${notice || ""}${all}`, ...streams };
+  }
+
+  /** Types into its terminal, unless it has ended. A process without one takes only Ctrl-C. */
+  async type(text: string): Promise<void> {
+    if (this.#isTerminal) {
+      const id = await Promise.race([this.#ended, this.#run.promise]);
+      if (typeof id === "string") await this.#sandbox.type(id, text);
+    } else if (text === "\u0003") await this.kill();
+    else
+      throw new SandboxError("invalid_argument", "The process takes no input.", "Start it again with tty.");
+  }
+
+  async kill(): Promise<void> {
+    this.#killed.abort();
+    await this.#ended.catch(() => undefined);
+  }
+}

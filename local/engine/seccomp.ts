@@ -27,6 +27,7 @@ const CLONE_NEWUSER = 0x10000000;
 /** Its flags lie in memory, out of a filter's sight; the C library falls back to clone. Same number everywhere. */
 const CLONE3 = 435;
 const RLIMIT_CORE = 4;
+const RLIMIT_LOCKS = 10;
 /** chown's: -1. */
 const KEEP = 0xffffffff;
 /** fcntl's: whoever writes to a file under lease waits for its holder, and who has the file open may be on the host. */
@@ -231,12 +232,17 @@ function limitOfCores({ setrlimit, prlimit }: Table): Instruction[] {
   ];
 }
 
-/** Limits of another process, the first one of the sandbox among them, can be asked for and not set. Its own is number 0. */
+/**
+ * Limits of another process, the first one of the sandbox among them, can be asked for and not set. Its own is number 0. Not so the
+ * limit of file locks, which Linux does not apply: it marks the processes of a run, and a JavaScript kernel sets its own by a program.
+ */
 function limitsOfOthers({ prlimit }: Table): Instruction[] {
   return [
-    [JUMP_EQUAL, 0, 8, prlimit],
+    [JUMP_EQUAL, 0, 10, prlimit],
     [LOAD, 0, 0, offsetOfArgument(0)],
-    [JUMP_EQUAL, 5, 0, 0],
+    [JUMP_EQUAL, 7, 0, 0],
+    [LOAD, 0, 0, offsetOfArgument(1)],
+    [JUMP_EQUAL, 5, 0, RLIMIT_LOCKS],
     [LOAD, 0, 0, offsetOfArgument(2)],
     [JUMP_EQUAL, 0, 2, 0],
     [LOAD, 0, 0, upperHalfOf(2)],

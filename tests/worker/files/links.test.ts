@@ -322,6 +322,7 @@ describe("a link for an upload", () => {
       const path = await link("rest", { direction: "upload", max_bytes: 10 });
       let left = 100;
       const body = new ReadableStream({
+        type: "bytes",
         pull: (controller) => (left-- > 0 ? controller.enqueue(new Uint8Array(65_536)) : controller.close()),
       });
       const response = await owner.http(path, { method: "PUT", body, headers });

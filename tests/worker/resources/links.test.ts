@@ -136,7 +136,7 @@ it("the whole output is linked where it was cut, and is served when its sandbox 
     await actor.giveUpRuns(1e12, Date.now() + 1000);
   });
   const gone = await owner.http(path);
-  expect([gone.status, await gone.text()]).toEqual([410, expect.stringContaining("is gone")]);
+  expect([gone.status, await gone.text()]).toEqual([410, expect.stringContaining("no longer exists")]);
 });
 
 it("a log of megabytes is served byte for byte out of R2", async () => {

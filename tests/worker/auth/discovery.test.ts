@@ -241,7 +241,7 @@ describe("a client metadata document", () => {
       await new Client(app, "https://client.example/other.json").authorizationURL(),
     );
     expect(page.status).toBe(400);
-    expect(page.text).toContain("cannot be checked");
+    expect(page.text).toContain("cannot be verified");
   });
 
   it("can be switched off", async () => {

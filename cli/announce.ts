@@ -60,9 +60,7 @@ export function announce(announcement: Announcement): string {
   const mounted = mounts.map(
     ({ path, sandbox }) => `${path} in sandbox ${sandbox}: ${sandboxURL(url, sandbox)}\n`,
   );
-  return `
-sandbox-mcp is ready.
-
+  return `sandbox-mcp is ready.
   URL     ${url}
   Token   ${whereabouts}
   Panel   ${panelURL(url)} (in a browser; sign in with the token)
@@ -75,8 +73,7 @@ ${
 Other clients:
   ${PROGRAM} connect <client>
 `
-}${mounted.length === 0 ? "" : `\n${mounted.join("")}`}
-Ctrl-C stops the server and every sandbox.
+}${mounted.join("")}Ctrl-C stops the server and every sandbox.
 `;
 }
 

@@ -10,13 +10,13 @@ text() {
   printf %s "$1" | tr -d '\000-\037"\\'
 }
 
-# check NAME start|deploy VERSION-COMMAND ADVICE
+# check NAME start|deploy VERSION-COMMAND ADVICE [WHAT-IS-WRONG]
 check() {
   found=$(sh -c "$3" 2>/dev/null | head -n 1)
   ok=true
   if [ -z "$found" ]; then
     ok=false
-    if [ "$2" = start ] || [ "$deploy" = yes ]; then issues="$issues${issues:+,}\"$(text "$1 is missing: $4")\""; fi
+    if [ "$2" = start ] || [ "$deploy" = yes ]; then issues="$issues${issues:+,}\"$(text "$1 is ${5:-missing}: $4")\""; fi
   fi
   checks="$checks${checks:+,}\"$1\":{\"ok\":$ok,\"found\":\"$(text "$found")\",\"needed_for\":\"$2\"}"
 }
@@ -24,7 +24,7 @@ check() {
 deploy=no
 [ "${1-}" != --deploy ] || deploy=yes
 
-check node start 'node -e "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)" && node --version' 'install Node 20 or newer from https://nodejs.org'
+check node start 'node -e "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)" && node --version' 'install Node 22.15 or a newer 22, or 24 or newer, from https://nodejs.org (Node 20 is enough to run npm in a clone, because npm ci brings Node)' 'missing or older than 20'
 check npm start 'npm --version' 'it comes with Node'
 check linux start '[ "$(uname -s)" = Linux ] && uname -sr' 'use npm run dev:docker, or WSL 2 on Windows'
 check bubblewrap start 'bwrap --version' 'apt-get install bubblewrap, which npm start does as root'

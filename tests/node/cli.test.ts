@@ -17,6 +17,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { NEEDED_NODE } from "../../cli/node-version.ts";
 import { oneLine } from "../../cli/print.ts";
 import { leaves } from "../../cli/program.ts";
 import { rotateOwner } from "../../cli/rotation.ts";
@@ -543,7 +544,7 @@ test("scripts/check-prerequisites.sh answers with JSON before anything is instal
     success: false,
     checks: { node: { ok: false, found: "" } },
     issues: expect.arrayContaining([
-      expect.stringMatching(/^node is missing: /),
+      expect.stringContaining(`install ${NEEDED_NODE}, from`),
       expect.stringMatching(/^docker is missing: /),
     ]),
   });

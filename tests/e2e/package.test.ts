@@ -2,6 +2,7 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import {
   chmodSync,
+  copyFileSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -14,7 +15,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { Client } from "../clients/sdk1.ts";
 import { StdioClientTransport } from "../clients/sdk1-stdio.ts";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { npm, repository, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 
@@ -166,6 +167,69 @@ it("tells a task why it has no agent where npm reaches no registry", async () =>
   } finally {
     await server.stop();
   }
+});
+
+describe("Claude Code", () => {
+  const agent = join(directory, "agent/package");
+  const tarball = join(directory, "agent.tgz");
+  const name = `@anthropic-ai/claude-code-linux-${process.arch}`;
+
+  /** A server that can reach no registry; its user's state is kept in `state`. */
+  const start = (state: string, env: Record<string, string> = {}) =>
+    startServer({
+      directory,
+      flags: ["--agents"],
+      env: {
+        ANTHROPIC_API_KEY: "any",
+        XDG_STATE_HOME: join(directory, state),
+        npm_config_registry: "http://127.0.0.1:9",
+        ...env,
+      },
+    });
+
+  beforeAll(() => {
+    // Only programs that need no files beside them are taken.
+    mkdirSync(agent, { recursive: true });
+    copyFileSync("/bin/echo", join(agent, "claude"));
+    writeFileSync(join(agent, "package.json"), JSON.stringify({ name, version: "1.0.0" }));
+    execFileSync("tar", ["-czf", tarball, "-C", dirname(agent), "package"]);
+  });
+
+  it("is taken from PATH, and nothing is fetched", async () => {
+    const server = await start("with claude", { PATH: `${agent}:${process.env.PATH}` });
+    try {
+      expect(server.stderr()).toContain(`Claude Code is ready: ${join(agent, "claude")}\n`);
+      expect(await callTool(server.url, "run_command", { command: "claude from PATH" })).toContain(
+        "from PATH",
+      );
+      const task = await callTool(server.url, "execute_task", { task: "say hello" });
+      expect(task).not.toContain("could not be installed");
+      expect(readdirSync(join(directory, "with claude/sandbox-mcp/agents"))).toEqual(["bin"]);
+    } finally {
+      await server.stop();
+    }
+  });
+
+  it("is fetched by --agents before the first task", async () => {
+    const dependencies = { [name]: `file:${tarball}` };
+    const packages = {
+      "": { dependencies },
+      [`node_modules/${name}`]: { version: "1.0.0", resolved: `file:${tarball}` },
+    };
+    const manifest = join(installed, "dist/local/agents/claude-code");
+    writeFileSync(join(manifest, "package.json"), JSON.stringify({ dependencies }));
+    writeFileSync(join(manifest, "package-lock.json"), JSON.stringify({ lockfileVersion: 3, packages }));
+    const server = await start("fetched");
+    try {
+      expect(server.stderr()).toMatch(/Installing Claude Code with npm[^]*Claude Code is ready: /);
+      rmSync(tarball);
+      expect(await callTool(server.url, "run_command", { command: "claude fetched" })).toContain("fetched");
+      const task = await callTool(server.url, "execute_task", { task: "say hello" });
+      expect(task).not.toContain("could not be installed");
+    } finally {
+      await server.stop();
+    }
+  });
 });
 
 it("keeps a generated token with the state of its user", () => {

@@ -70,8 +70,7 @@ ${
     ? everyClient(clients)
     : `Claude Code:
   ${claudeCode?.text}
-Other clients:
-  ${PROGRAM} connect <client>
+Other clients: ${PROGRAM} connect <client>
 `
 }${mounted.join("")}Ctrl-C stops the server and every sandbox.
 `;

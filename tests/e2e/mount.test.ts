@@ -169,7 +169,9 @@ describe("a mounted directory", () => {
     await callTool(server.url, "destroy_sandbox", { sandbox: "work" });
     rmSync(join(directory, "theirs"), { recursive: true });
     await expect(run("work", "true")).rejects.toThrow(/could not be started/);
-    expect(server.stderr()).toMatch(/the mounted directory \S+theirs is not there any more/);
+    await expect
+      .poll(() => server.stderr(), { timeout: 20_000 })
+      .toMatch(/the mounted directory \S+theirs is not there any more/);
     expect(await run("default", "echo others go on")).toContain("others go on");
     mkdirSync(join(directory, "theirs"));
     writeFileSync(join(directory, "theirs/file"), "made again");

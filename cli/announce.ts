@@ -2,11 +2,11 @@
 import { dirname, join } from "node:path";
 import { type ClientLine, clientLines } from "../src/server/client-lines.ts";
 import type { MountedDirectory } from "../src/shared/mounts.ts";
-import { isPackaged, root } from "./places.ts";
+import { PACKAGE_PROGRAM, isPackaged, root } from "./places.ts";
 import type { Variables } from "./variables.ts";
 
 /** How a user of this form calls the command line. `npm start` is another script than `npm run cli`, which tells it otherwise. */
-const PROGRAM = isPackaged ? "sandbox-mcp" : "npm run cli --";
+const PROGRAM = isPackaged ? PACKAGE_PROGRAM : "npm run cli --";
 
 export interface Announcement {
   /** The MCP endpoint. */

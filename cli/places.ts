@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
+import description from "../package.json" with { type: "json" };
 import { moduleExtension, repository } from "../local/engine/own-files.ts";
 
 /** The clone's directory; in the package, the directory of what was built. */
@@ -27,12 +28,23 @@ export function programWords(file: string, version: string): [command: string, .
 
 /** How the user starts the server, with these options: a package has no `npm start`. */
 export function startLine(options = ""): string {
-  const words = isPackaged ? ["sandbox-mcp start", options] : ["npm start", options && `-- ${options}`];
+  const words = isPackaged
+    ? [`${PACKAGE_PROGRAM} start`, options]
+    : ["npm start", options && `-- ${options}`];
   return words.filter(Boolean).join(" ");
 }
 
 /** The program itself. */
 export const PROGRAM_FILE = join(root, "cli", isPackaged ? "bin.js" : "main.ts");
+
+/** How a user of the package calls it: where npx has fetched it, `sandbox-mcp` is on no PATH. */
+export const PACKAGE_PROGRAM = programOf(PROGRAM_FILE);
+
+function programOf(file: string): string {
+  const words = programWords(file, description.version);
+  const quoted = words.map((word) => (/[^\w@%+=:,./-]/.test(word) ? `'${word}'` : word));
+  return words[0] === "npx" ? quoted.join(" ") : "sandbox-mcp";
+}
 
 /** The state directory where none is named. npm may remove a package at any time, so that of a package is the user's. */
 export function defaultStateDir(env: Readonly<Record<string, string | undefined>>): string {

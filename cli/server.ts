@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { CommandError } from "./exit.ts";
-import { defaultStateDir, variablesFile, startLine } from "./places.ts";
+import { PACKAGE_PROGRAM, defaultStateDir, variablesFile, startLine } from "./places.ts";
 import { readRunning } from "./running.ts";
 import { endOfBefore } from "./rotation.ts";
 import { keptVariables } from "./variables.ts";
@@ -17,7 +17,7 @@ export function userPath(path = "."): string {
 }
 
 /** How the user calls this command line, for words that name a command. */
-export const PROGRAM = process.env.npm_lifecycle_event === "cli" ? "npm run cli --" : "sandbox-mcp";
+export const PROGRAM = process.env.npm_lifecycle_event === "cli" ? "npm run cli --" : PACKAGE_PROGRAM;
 
 export interface ServerOptions {
   url?: string;

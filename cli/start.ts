@@ -15,7 +15,7 @@ import { readComponents, readMounts } from "./mounts.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { agentsDirectory, fetchAgents } from "./agents.ts";
 import { watchNPM } from "./parents.ts";
-import { defaultStateDir, isPackaged, root, variablesFile } from "./places.ts";
+import { PACKAGE_PROGRAM, defaultStateDir, isPackaged, root, variablesFile } from "./places.ts";
 import { requireBubblewrap, requireLinux, requirePlaces } from "./platform.ts";
 import { failure, failureOf, json } from "./print.ts";
 import { type PythonSetup, setUpPython } from "./python.ts";
@@ -131,7 +131,7 @@ async function start(): Promise<void> {
     ...values,
     LOCAL_ENGINE_URL: engine.url,
     LOCAL_ENGINE_SECRET: secret,
-    LOCAL_TOKEN_COMMAND: isPackaged ? "sandbox-mcp token show" : "npm run token",
+    LOCAL_TOKEN_COMMAND: isPackaged ? `${PACKAGE_PROGRAM} token show` : "npm run token",
     LOCAL_DIRECTORIES: mounts.forEngine.map(({ name }) => name).join(),
     MOUNTED_DIRECTORIES: JSON.stringify(mounts.forWorker),
     // Without isolation all sandboxes have one /workspace, which is the host's.

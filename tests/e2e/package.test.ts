@@ -2,6 +2,7 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import {
   chmodSync,
+  cpSync,
   copyFileSync,
   mkdirSync,
   mkdtempSync,
@@ -106,6 +107,17 @@ it.each([
     },
   );
   expect([status, stdout + stderr]).toEqual([code, expect.stringContaining(message)]);
+});
+
+it("names what its user can call where npx has fetched it", () => {
+  const cache = join(directory, "_npx/0123456789abcdef");
+  cpSync(installed, join(cache, "node_modules/sandbox-mcp"), { recursive: true });
+  const { version } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
+  writeFileSync(join(cache, "package.json"), JSON.stringify({ dependencies: { "sandbox-mcp": version } }));
+  const env = { PATH: process.env.PATH, HOME: directory, XDG_STATE_HOME: join(directory, "nothing") };
+  const program = join(cache, "node_modules/sandbox-mcp/dist/cli/bin.js");
+  const { stderr } = spawnSync(process.execPath, [program, "runs"], { encoding: "utf8", env });
+  expect(stderr).toContain(`Start one with \`npx -y sandbox-mcp@${version} start\``);
 });
 
 it("serves commands, files and code", async () => {

@@ -131,6 +131,6 @@ export async function readLimited(
   limit: number,
 ): Promise<{ text: string } | { problem: keyof typeof UNREADABLE }> {
   // Malformed chunks, or a client that disconnected.
-  const read = await gather(request.body, { maxBytes: limit }).catch(() => ({ problem: "broken" as const }));
+  const read = await gather(request, { maxBytes: limit }).catch(() => ({ problem: "broken" as const }));
   return "problem" in read ? read : { text: new TextDecoder().decode(read.bytes) };
 }

@@ -34,7 +34,7 @@ export type BodyProblem =
 export async function readJSON(request: Request): Promise<{ value: unknown } | { problem: BodyProblem }> {
   const bounds = { maxBytes: MAX_BODY_BYTES, drainBytes: MAX_DRAINED_BYTES, ms: BODY_MS };
   // Malformed chunks, or a client that disconnected.
-  const read = await gather(request.body, bounds).catch(() => ({ problem: "broken" as const }));
+  const read = await gather(request, bounds).catch(() => ({ problem: "broken" as const }));
   if ("problem" in read) return read;
   let text: string;
   try {

@@ -215,9 +215,9 @@ const REST_MS = 5000;
  * Takes the body of a request that is refused without it: a client that still sends when its connection closes may never
  * see the answer. One that waits to be told to send has sent nothing.
  */
-export async function takeRest({ body, headers }: Request): Promise<void> {
-  if (headers.has("expect")) return;
-  await gather(body, { maxBytes: 0, drainBytes: Infinity, ms: REST_MS }).catch(() => undefined);
+export async function takeRest(request: Request): Promise<void> {
+  if (request.headers.has("expect")) return;
+  await gather(request, { maxBytes: 0, drainBytes: Infinity, ms: REST_MS }).catch(() => undefined);
 }
 
 const isForm = ({ headers }: Request) => /^multipart\/form-data\b/i.test(headers.get("content-type") ?? "");

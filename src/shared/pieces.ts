@@ -36,7 +36,7 @@ interface Bounds {
  * @throws what reading it throws, such as for a client that disconnects
  */
 export async function gather(
-  body: ReadableStream<Uint8Array> | null,
+  { body, headers }: Pick<Request | Response, "body" | "headers">,
   { maxBytes, drainBytes = 0, ms = READ_MS }: Bounds,
 ): Promise<{ bytes: Uint8Array<ArrayBuffer> } | { problem: "too_large" | "too_slow" }> {
   let whole = new Uint8Array();
@@ -44,13 +44,15 @@ export async function gather(
   const until = Date.now() + ms;
   const reader = body.getReader({ mode: "byob" });
   try {
-    for (let bytes = 0; ;) {
-      const reading = reader.readAtLeast(READ_BYTES, new Uint8Array(READ_BYTES));
+    // A short body needs no more room than it announces, and one byte in which its end shows.
+    let room = Math.min(READ_BYTES, Number(headers.get("content-length") ?? READ_BYTES) + 1) || READ_BYTES;
+    for (let bytes = 0; ; room = READ_BYTES) {
+      const reading = reader.readAtLeast(room, new Uint8Array(room));
       const read = await within(until - Date.now(), reading);
       if (!read) return { problem: "too_slow" };
       const { value, done } = read;
       const length = value?.length ?? 0;
-      const isEnd = done || length < READ_BYTES;
+      const isEnd = done || length < room;
       if (bytes + length > maxBytes) {
         if (isEnd || bytes + length > maxBytes + drainBytes) return { problem: "too_large" };
         whole = new Uint8Array();
@@ -85,7 +87,7 @@ export async function readBounded(
     await response.body?.cancel();
     return undefined;
   }
-  const read = await gather(response.body, { maxBytes, ms });
+  const read = await gather(response, { maxBytes, ms });
   return "bytes" in read ? read.bytes : undefined;
 }
 

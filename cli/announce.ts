@@ -2,6 +2,7 @@
 import { dirname, join } from "node:path";
 import { type ClientLine, clientLines } from "../src/server/client-lines.ts";
 import type { MountedDirectory } from "../src/shared/mounts.ts";
+import { shellWord } from "../src/shared/text.ts";
 import { PACKAGE_PROGRAM, isPackaged, root } from "./places.ts";
 import type { Variables } from "./variables.ts";
 
@@ -97,11 +98,6 @@ export function panelURL(url: string): string {
 
 /** A shell command that prints the token in `file`, from any directory and however the file quotes it. */
 function readToken(file: string): string {
-  if (isPackaged) return `node ${quote(join(root, "cli/token.js"))}`;
-  return `npm --prefix ${quote(dirname(file))} run -s token`;
-}
-
-/** Quotes a word for a shell. */
-export function quote(text: string): string {
-  return /^[\w./:=@+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  if (isPackaged) return `node ${shellWord(join(root, "cli/token.js"))}`;
+  return `npm --prefix ${shellWord(dirname(file))} run -s token`;
 }

@@ -1,6 +1,6 @@
 /** Calls to the server, with errors in the words of the command line. */
 import { Connection, type Results, type ToolAnswer, refusal as refusalOf } from "../client/connection.ts";
-import { AccessError, CallError, ConnectionError, InputError } from "../client/errors.ts";
+import { AccessError, CallError, ConnectionError, InputError, WRONG_ADDRESS } from "../client/errors.ts";
 import { type ReadInput, reading } from "../client/runs.ts";
 import type { ToolName } from "../client/tool-types.ts";
 import { CommandError } from "./exit.ts";
@@ -113,8 +113,7 @@ function explained(error: unknown, address: ServerAddress): CommandError {
       `The server does not take what it was given: ${sentence(error.message)}`,
     );
   if (error instanceof CallError) {
-    const kind =
-      error.code === "not_configured" && error.hint.includes("/mcp") ? "unavailable" : "refusedByServer";
+    const kind = error.code === WRONG_ADDRESS ? "unavailable" : "refusedByServer";
     return new CommandError(kind, sentence(`${error.message} ${error.hint}`));
   }
   return new CommandError("refusedByServer", String(error));

@@ -1,7 +1,7 @@
 /** The options of `npm start`: from flags, else from environment variables, else the defaults. */
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { quote } from "./announce.ts";
+import { shellWord } from "../src/shared/text.ts";
 import { CommandError } from "./exit.ts";
 import { defaultStateDir, startLine } from "./places.ts";
 import { clause, messageOf } from "../src/shared/text.ts";
@@ -147,9 +147,9 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
   const words = told.flatMap(({ flag, value }) => {
     // With several flags, it is unknown which value belongs to which.
     const found = value ?? (open.size > 1 ? undefined : take(/^/));
-    return [`--${flag}`, found === undefined ? "<value>" : quote(found)];
+    return [`--${flag}`, found === undefined ? "<value>" : shellWord(found)];
   });
-  const line = [...words, ...switches, ...rest.map(quote)].join(" ");
+  const line = [...words, ...switches, ...rest.map(shellWord)].join(" ");
   const names = [...new Set([...swallowed.map(({ flag }) => `--${flag}`), ...switches])].join(" and ");
   throw new CommandError("usage", `npm took ${names} for its own. Put -- first: npm start -- ${line}`);
 }

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import description from "../package.json" with { type: "json" };
+import { shellWord } from "../src/shared/text.ts";
 import { moduleExtension, repository } from "../local/engine/own-files.ts";
 
 /** The clone's directory; in the package, the directory of what was built. */
@@ -42,8 +43,7 @@ export const PACKAGE_PROGRAM = programOf(PROGRAM_FILE);
 
 function programOf(file: string): string {
   const words = programWords(file, description.version);
-  const quoted = words.map((word) => (/[^\w@%+=:,./-]/.test(word) ? `'${word}'` : word));
-  return words[0] === "npx" ? quoted.join(" ") : "sandbox-mcp";
+  return words[0] === "npx" ? words.map(shellWord).join(" ") : "sandbox-mcp";
 }
 
 /** The state directory where none is named. npm may remove a package at any time, so that of a package is the user's. */

@@ -9,8 +9,15 @@ import {
   SdkHttpError,
   StreamableHTTPClientTransport,
 } from "@modelcontextprotocol/client";
-import { AccessError, CallError, ConnectionError, InputError, SandboxError } from "./errors.ts";
-import { type ToolInputs, type ToolName, type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
+import {
+  AccessError,
+  CallError,
+  ConnectionError,
+  InputError,
+  SandboxError,
+  WRONG_ADDRESS,
+} from "./errors.ts";
+import { ERROR_META, type ToolInputs, type ToolName, type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 
 /** A call that was not answered by then is lost. */
 const CALL_TIMEOUT_MS = 2 * WAIT_SECONDS * 1000;
@@ -75,7 +82,7 @@ export class Connection {
       throw this.#explained(error);
     }
     const { content, structuredContent, isError, _meta } = result;
-    if (isError) throw failureOf(name, content, _meta?.["sandbox-mcp/error"]);
+    if (isError) throw failureOf(name, content, _meta?.[ERROR_META]);
     return { data: { ...(structuredContent as object | undefined) } as ToolOutputs[Name], content };
   }
 
@@ -170,11 +177,7 @@ export function textOf(content: CallToolResult["content"]): string {
 export function refusal(url: string, status: number, body: string): SandboxError {
   const { code, message, hint } = errorIn(body);
   if (status === 404 && (message === "" || message === "Not found"))
-    return new CallError(
-      "not_configured",
-      `${url} is not the endpoint of a sandbox-mcp server (404).`,
-      ENDING,
-    );
+    return new CallError(WRONG_ADDRESS, `${url} is not the endpoint of a sandbox-mcp server (404).`, ENDING);
   const words = message || `${url} answered ${status}: ${body.slice(0, 300)}`;
   if (status === 401 || status === 403) return new AccessError(status, words);
   return new CallError(code ?? (status < 500 ? "invalid_argument" : "internal"), words, hint);

@@ -1,5 +1,8 @@
 /** The errors of the client library. All of them have a `code` for programs and a `hint` for people. */
 
+/** The code where something else than an MCP endpoint of this server answers. */
+export const WRONG_ADDRESS = "wrong_address";
+
 /** What every error of this library is. */
 export class SandboxError extends Error {
   override readonly name: string = "SandboxError";

@@ -133,7 +133,7 @@ export class Files {
 }
 
 /** A file comes as an attachment, a directory as the list of its entries. */
-function isFile({ headers }: Response): boolean {
+export function isFile({ headers }: Response): boolean {
   return headers.get("content-disposition") !== null;
 }
 

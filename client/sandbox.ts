@@ -1,6 +1,7 @@
 /** One sandbox: code, commands, files, ports, checkpoints. */
 import { type Camel, camel, snake } from "./camel.ts";
 import type { Connection } from "./connection.ts";
+import { SandboxError } from "./errors.ts";
 import { Files } from "./files.ts";
 import {
   type CodeRun,
@@ -66,11 +67,14 @@ export class Sandbox {
   }
 
   /** Gives a web server in the sandbox a URL. */
-  expose(
+  async expose(
     port: number,
     { expiresSeconds }: { expiresSeconds?: number } = {},
-  ): Promise<Camel<ToolOutputs["expose_port"]>> {
-    return this.#call("expose_port", { port, expires_seconds: expiresSeconds, sandbox: this.name });
+  ): Promise<Camel<ToolOutputs["expose_port"]> & { url: string }> {
+    const input = { port, expires_seconds: expiresSeconds, sandbox: this.name };
+    const { url, ...rest } = await this.#call("expose_port", input);
+    if (url === undefined) throw new SandboxError("not_configured", "The server gave no URL for the port.");
+    return { ...rest, url };
   }
 
   /** Ends the URL of a port. */

@@ -307,3 +307,9 @@ export type ToolName = keyof ToolInputs;
 
 /** Seconds that a call waits for a run unless it says otherwise. Every server allows as many. */
 export const WAIT_SECONDS = 45;
+
+/** The longest that a run may take, seconds. */
+export const MAX_RUN_SECONDS = 21600;
+
+/** Where the `_meta` of a tool's error has its code, message and hint. */
+export const ERROR_META = "sandbox-mcp/error";

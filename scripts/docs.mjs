@@ -13,7 +13,6 @@ import { isDeepStrictEqual } from "node:util";
 import { applyEdits, modify } from "jsonc-parser";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { commandReference } from "../cli/docs.ts";
 import { withBrokenThings } from "./broken-things.ts";
 import { limitsPage } from "./limits.mjs";
 import { parseConfig } from "../src/shared/config.ts";
@@ -144,6 +143,8 @@ const scopesText = ({ scopes, taskScopes }) =>
 const scopes = new Map(tools.map((tool) => [tool.name, scopesText(tool)]));
 
 put("client/tool-types.ts", toolTypes(tools));
+// It calls the server through the client library, which needs the types of now.
+const { commandReference } = await import("../cli/docs.ts");
 
 const pinned = new Set(definitions.map(({ name }) => `${name}.json`));
 for (const definition of definitions) {

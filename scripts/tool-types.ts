@@ -1,5 +1,7 @@
 /** The types of the client library's calls, from the schemas of the tools: client/tool-types.ts. */
 import { z } from "zod";
+import { ERROR_META } from "../src/shared/apps.ts";
+import { MAX_RUN_SECONDS } from "../src/shared/run-seconds.ts";
 import { WAIT_SECONDS } from "../src/shared/wait.ts";
 
 /** A tool of src/tools, as far as types go. */
@@ -30,6 +32,12 @@ export type ToolName = keyof ToolInputs;
 
 /** Seconds that a call waits for a run unless it says otherwise. Every server allows as many. */
 export const WAIT_SECONDS = ${WAIT_SECONDS};
+
+/** The longest that a run may take, seconds. */
+export const MAX_RUN_SECONDS = ${MAX_RUN_SECONDS};
+
+/** Where the \`_meta\` of a tool's error has its code, message and hint. */
+export const ERROR_META = ${JSON.stringify(ERROR_META)};
 `;
 }
 

@@ -5,7 +5,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { Command } from "@commander-js/extra-typings";
 import { z } from "zod";
-import { fileAddress as addressOf } from "../../client/files.ts";
+import { fileAddress as addressOf, isFile } from "../../client/files.ts";
 import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../../src/shared/names.ts";
 import { serverCommand } from "../command.ts";
 import { CommandError, STOP_SIGNALS } from "../exit.ts";
@@ -69,8 +69,7 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
       throw new CommandError("usage", "--json and the file cannot both go to standard output.");
     if (local !== undefined && local !== "-") mustHaveDirectory(local);
     let response = await http(address, fileAddress(sandbox, remote));
-    // A file comes as an attachment, a directory as the list of its entries.
-    const isDirectory = response.headers.get("content-disposition") === null;
+    const isDirectory = !isFile(response);
     if (isDirectory) {
       await response.body?.cancel();
       response = await http(address, `${fileAddress(sandbox, remote)}?archive=tar.gz`);
@@ -126,7 +125,7 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
     let more = false;
     do {
       const response = await http(address, `${fileAddress(sandbox, remote)}?${query}`);
-      if (response.headers.get("content-disposition") !== null) {
+      if (isFile(response)) {
         await response.body?.cancel();
         throw new CommandError("usage", `${remote} is a file. Fetch it: ${PROGRAM} files get ${remote}`);
       }

@@ -4,7 +4,8 @@ import type { ConnectOptions } from "../connection.ts";
 import { SandboxError } from "../errors.ts";
 import { type SandboxServer, connect } from "../index.ts";
 import type { Sandbox } from "../sandbox.ts";
-import { MAX_SECONDS, Sessions, newName, quoted } from "./sessions.ts";
+import { MAX_RUN_SECONDS } from "../tool-types.ts";
+import { Sessions, newName, quoted } from "./sessions.ts";
 
 type Provider = NonNullable<ExplicitComputeConfig["provider"]>;
 
@@ -60,7 +61,7 @@ function provided(server: SandboxServer, sandbox: Sandbox, directory?: string): 
       const run = await sessions.run(background ? inBackground(command) : command, {
         ...(cwd !== undefined && { cwd }),
         env,
-        timeoutSeconds: timeout === undefined ? MAX_SECONDS : Math.max(1, Math.ceil(timeout / 1000)),
+        timeoutSeconds: timeout === undefined ? MAX_RUN_SECONDS : Math.max(1, Math.ceil(timeout / 1000)),
         onOutput: ({ stream, text }) => (stream === "stdout" ? onStdout : onStderr)?.(text),
       });
       const { stdout, stderr, exitCode } = run;
@@ -73,12 +74,11 @@ function provided(server: SandboxServer, sandbox: Sandbox, directory?: string): 
         provider: NAME,
         status: found?.state === "running" ? "running" : "stopped",
         createdAt: new Date(found?.createdAt ?? Date.now()),
-        timeout: MAX_SECONDS * 1000,
+        timeout: MAX_RUN_SECONDS * 1000,
       };
     },
     async getUrl({ port }) {
       const { url } = await sandbox.expose(port);
-      if (url === undefined) throw new SandboxError("not_configured", "The server gave no URL for the port.");
       return url;
     },
     destroy: () => sandbox.destroy(),

@@ -213,7 +213,6 @@ class Session implements SandboxSession<OpenAISandboxState> {
 
   async resolveExposedPort(port: number): Promise<ExposedPortEndpoint> {
     const { url } = await this.#sandbox.expose(port);
-    if (url === undefined) throw new SandboxError("not_configured", "The server gave no URL for the port.");
     const { protocol, hostname, port: given, search } = new URL(url);
     const tls = protocol === "https:";
     return { host: hostname, port: Number(given) || (tls ? 443 : 80), tls, query: search.slice(1), url };

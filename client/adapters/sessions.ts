@@ -1,9 +1,7 @@
 /** Shell sessions for callers that know none: what they run at the same time does not wait for each other. */
 import type { CommandOptions, Sandbox } from "../sandbox.ts";
 import type { CommandRun } from "../runs.ts";
-
-/** As long as any run may take, seconds. */
-export const MAX_SECONDS = 21_600;
+import { MAX_RUN_SECONDS } from "../tool-types.ts";
 
 /** coreutils' timeout(1) ends with this status. */
 const TIMED_OUT = 124;
@@ -27,7 +25,7 @@ export class Sessions {
     try {
       const run = await this.#sandbox.runCommand(command, {
         cwd: "/workspace",
-        timeoutSeconds: MAX_SECONDS,
+        timeoutSeconds: MAX_RUN_SECONDS,
         ...options,
         session: `${this.#prefix}-${number}`,
       });

@@ -19,12 +19,10 @@ export interface Owner {
    * removed: a sandbox that was used before is started, since its workspace comes back, and no other, since a new one has no files.
    */
   mayStart?: boolean | "again";
-  /** What the caller may do with files; nothing where undefined. */
+  /** What the caller may do with files, and whether beside a task; nothing where undefined. */
   scopes?: readonly Scope[];
   /** How long the caller waits for the answer, milliseconds; the server's longest wait where undefined. */
   answerMs?: number;
-  /** Whether the caller may hand tasks to an agent; who may not runs nothing beside one. */
-  mayUseModel?: boolean;
   /** False for a caller whose answer has no place for a notice of what was lost: the next answer carries it. */
   takesNotice?: boolean;
 }

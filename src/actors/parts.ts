@@ -145,10 +145,11 @@ export class Parts {
     const sandboxd = new OwnSandboxd(platform, kv);
     this.sandboxd = sandboxd;
     const requests = new Requests(sandboxd);
+    const fetch: Connection["fetch"] = (...call) => requests.request(...call);
     this.workspace = new Workspace({
       ...common,
       sync: () => ctx.storage.sync(),
-      snapshots: new Snapshots(requests),
+      snapshots: new Snapshots(fetch),
       bucket,
       prefix: () => account.workspacesPrefix,
       account: () => account.account(),
@@ -173,7 +174,7 @@ export class Parts {
     this.files = new Files((...request) => connection.fetch(...request));
     this.operations = new Operations({
       files: this.files,
-      glancing: new Files((...request) => requests.request(...request)),
+      glancing: new Files(fetch),
       activity: this.activity,
       platform,
       lifecycle,

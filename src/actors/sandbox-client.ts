@@ -97,10 +97,9 @@ export function sandboxCallsOf({
 }: CallerContext): SandboxCalls {
   const { id: principalID, scopes, region } = principal;
   const mayStart = mayStartWith(scopes);
-  const mayUseModel = scopes.includes("tasks:run");
   const owner = (sandbox: string): Owner => {
     const answerMs = Math.max(0, config.maxWaitSeconds * 1000 - (Date.now() - arrivedAt));
-    return { principalID, sandbox, region, scopes, mayStart, mayUseModel, takesNotice, answerMs };
+    return { principalID, sandbox, region, scopes, mayStart, takesNotice, answerMs };
   };
   return {
     sandbox: (name, call) => callSandbox(env, owner(name), call),

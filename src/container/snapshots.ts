@@ -8,7 +8,6 @@ import {
 } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
-import type { Requests } from "./requests.ts";
 import { ask, partsOf } from "./sandboxd-answer.ts";
 
 /** What an agent has said and was told: the files below a directory of the home that have its id in their path. */
@@ -22,10 +21,11 @@ export interface Conversation {
 export type Target = { task: string } | { system: "true" };
 
 export class Snapshots {
-  readonly #requests: Requests;
+  readonly #fetch: Connection["fetch"];
 
-  constructor(requests: Requests) {
-    this.#requests = requests;
+  /** @param fetch how sandboxd is reached: `Requests.request` */
+  constructor(fetch: Connection["fetch"]) {
+    this.#fetch = fetch;
   }
 
   /** Does a part of a save or a restore. A stream that breaks off is not asked for again: the save begins anew. */
@@ -34,9 +34,8 @@ export class Snapshots {
     input: Call<SnapshotRequests[Name]> & Content<SnapshotRequests[Name]["up"]>,
     signal: AbortSignal,
   ): Promise<ResultOf<SnapshotRequests[Name]>> {
-    const fetch: Connection["fetch"] = (...request) => this.#requests.request(...request);
     const row = snapshotRequests[name];
-    const answer = await ask(fetch, row, partsOf(row, input), signal, refusal);
+    const answer = await ask(this.#fetch, row, partsOf(row, input), signal, refusal);
     return answer as ResultOf<SnapshotRequests[Name]>;
   }
 }

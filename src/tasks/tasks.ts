@@ -3,6 +3,7 @@
  * is fetched. Tasks of one sandbox run one after another, because the changes of two agents in one workspace could not be
  * told apart.
  */
+import type { Scope } from "../shared/principal.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { AgentName } from "./agents.ts";
@@ -62,8 +63,8 @@ export class Tasks implements Executor<TaskSpec> {
    * its placeholder for a credential, and use the model with it.
    * @throws {ToolError} while there is a task
    */
-  keepApart({ sandbox, mayUseModel = false }: { sandbox: string; mayUseModel?: boolean }): void {
-    if (mayUseModel || this.#working.size === 0) return;
+  keepApart({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
+    if (scopes.includes("tasks:run") || this.#working.size === 0) return;
     throw new ToolError(
       "permission_denied",
       `A coding agent is at work in sandbox ${sandbox}: running anything beside it needs the scope tasks:run, which your token lacks, because it could use the agent's model.`,

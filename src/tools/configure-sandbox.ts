@@ -81,8 +81,7 @@ export const configureSandbox = defineTool({
   scopes: ["sandbox:exec"],
   async handle({ sandbox, env, setup, region, internet, allow_hosts: allowHosts }, context) {
     const { id: principalID, scopes, region: own } = context.principal;
-    const mayUseModel = scopes.includes("tasks:run");
-    const owner = { principalID, sandbox, region: region ?? own, mayUseModel };
+    const owner = { principalID, sandbox, region: region ?? own, scopes };
     const network =
       internet === undefined && allowHosts === undefined
         ? undefined

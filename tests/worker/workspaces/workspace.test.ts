@@ -1,7 +1,6 @@
 /** Saves and restores of a workspace, against what can go wrong at each step of them. */
 import { describe, expect, it } from "vitest";
 import { FAILED } from "../../../container/sandboxd/operations.ts";
-import type { Requests } from "../../../src/container/requests.ts";
 import { Snapshots } from "../../../src/container/snapshots.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
@@ -262,8 +261,7 @@ describe("a workspace", () => {
 
 it("of more files than can be saved says so", async () => {
   const answer = Response.json({ problem: "too_large" }, { status: FAILED });
-  const connection = { request: (...[, , , read]: Parameters<Requests["request"]>) => read(answer) };
-  const snapshots = new Snapshots(connection as unknown as Requests);
+  const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer));
   await expect(snapshots.ask("commit", { id: "a" }, AbortSignal.timeout(1000))).rejects.toThrow(
     "it has more than 200000 files and directories",
   );

@@ -63,7 +63,7 @@ export const listCursor = () =>
 export const IMAGE_BYTES = 8 * 1024 * 1024;
 
 /**
- * The largest image in a result: its longest side and its pixels, of which models' providers take no more or make fewer
+ * The largest image in a result: its longest side and its pixels, the most that providers of models take without shrinking it
  * themselves, and its bytes. Base64 adds a third, and some clients take 1 MB at most.
  */
 export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
@@ -156,7 +156,7 @@ const entrySchema = z.object({
   type: z.enum(["file", "directory", "symlink", "other"]),
   /** Bytes. */
   size: size(),
-  /** Milliseconds since the epoch on the way; ISO 8601 for whoever asked. */
+  /** Milliseconds since the epoch on the way; ISO 8601 for the caller. */
   modified: z.pipe(
     z.number().check(z.gte(-8.64e15), z.lte(8.64e15)),
     z.transform((ms) => new Date(ms).toISOString()),

@@ -74,11 +74,11 @@ export function quietWrangler(directory: string): Record<string, string> {
 export async function bundle(config: string, directory: string): Promise<Built> {
   if (isPackaged) return readBuild(join(dirname(config), BUILT));
   rmSync(directory, { recursive: true, force: true });
-  let kept = join(KEPT, keyOf(config));
+  let kept = join(CACHE_DIRECTORY, keyOf(config));
   if (!existsSync(kept)) {
     // It is a source itself: what is kept was built of the newest.
     await bundlePanel();
-    kept = join(KEPT, keyOf(config));
+    kept = join(CACHE_DIRECTORY, keyOf(config));
   }
   if (!existsSync(kept)) {
     if (!isWritable()) {
@@ -101,7 +101,7 @@ export async function bundle(config: string, directory: string): Promise<Built> 
 }
 
 /** Builds of this clone: to build takes as much processor time as the rest of a start. */
-const KEPT = join(root, "node_modules/.cache/sandbox-mcp/workers");
+const CACHE_DIRECTORY = join(root, "node_modules/.cache/sandbox-mcp/workers");
 
 /** How long a build that is not used any more is kept, milliseconds: another process may be about to read it. */
 const KEEP_MS = 3_600_000;
@@ -140,8 +140,8 @@ export function keyOf(config: string): string {
 /** A clone may belong to another user than the one who starts the server. */
 function isWritable(): boolean {
   try {
-    mkdirSync(KEPT, { recursive: true });
-    accessSync(KEPT, constants.W_OK);
+    mkdirSync(CACHE_DIRECTORY, { recursive: true });
+    accessSync(CACHE_DIRECTORY, constants.W_OK);
     return true;
   } catch {
     return false;
@@ -149,8 +149,8 @@ function isWritable(): boolean {
 }
 
 function forgetOld(): void {
-  for (const name of readdirSync(KEPT)) {
-    const path = join(KEPT, name);
+  for (const name of readdirSync(CACHE_DIRECTORY)) {
+    const path = join(CACHE_DIRECTORY, name);
     const since = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Infinity;
     if (Date.now() - since > KEEP_MS) rmSync(path, { recursive: true, force: true });
   }

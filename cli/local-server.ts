@@ -13,7 +13,7 @@ import { type ServerAddress, serverAddress, type ServerOptions, stateDirectory }
 const START_MS = 90_000;
 
 /** Another bridge's server may be starting or stopping: it holds the state directory, and a start of ours ends. */
-const AGAIN_MS = 2000;
+const START_RETRY_MS = 2000;
 
 const DEFAULT_PORT = 8787;
 
@@ -46,7 +46,7 @@ export class LocalServer {
       const isRunning =
         this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
       if (!isRunning && triedAt > 0 && !this.#said.includes("Another server is using")) break;
-      if (!isRunning && Date.now() - triedAt > AGAIN_MS) {
+      if (!isRunning && Date.now() - triedAt > START_RETRY_MS) {
         triedAt = Date.now();
         await this.#spawn();
       }

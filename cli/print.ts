@@ -130,7 +130,7 @@ export function table(columns: readonly Column[], rows: readonly (readonly strin
 }
 
 /** Characters of a last column that is cut. */
-const LEAST_WIDTH = 20;
+const MIN_WIDTH = 20;
 
 /** The lines of a table, its head first, of cells without control characters. Only the last column is cut. */
 export function aligned(
@@ -143,14 +143,14 @@ export function aligned(
   );
   const before = widths.slice(0, -1).reduce((sum, part) => sum + part + 2, 0);
   const minor = columns.findLastIndex(({ isMinor }) => isMinor);
-  if (before + LEAST_WIDTH > width && minor >= 0) {
+  if (before + MIN_WIDTH > width && minor >= 0) {
     const without = <T>(cells: readonly T[]) => cells.toSpliced(minor, 1);
     return aligned(without(columns), rows.map(without), width);
   }
   const put = (row: readonly string[]) =>
     row
       .map((cell, index) => {
-        if (index === columns.length - 1) return cut(cell, Math.max(LEAST_WIDTH, width - before));
+        if (index === columns.length - 1) return cut(cell, Math.max(MIN_WIDTH, width - before));
         const size = widths[index] ?? 0;
         return columns[index]?.right ? cell.padStart(size) : cell.padEnd(size);
       })

@@ -2,7 +2,7 @@
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "../local/platform/protocol.ts";
 
 /** How long that goes on without a word, milliseconds. */
-const QUIET_MS = 1000;
+const PROGRESS_AFTER_MS = 1000;
 
 /** How long the engine may take to end what visitors of previews have under way, milliseconds. */
 const END_PREVIEWS_MS = 5000;
@@ -19,7 +19,7 @@ export async function saveWorkspaces(
   say: (line: string) => void,
   engine?: string,
 ): Promise<void> {
-  const words = setTimeout(() => say("Saving workspaces; another Ctrl-C stops at once."), QUIET_MS);
+  const words = setTimeout(() => say("Saving workspaces; another Ctrl-C stops at once."), PROGRESS_AFTER_MS);
   const ask = async (method: string, address: URL, limitMs: number): Promise<unknown> => {
     const headers = { [SECRET_HEADER]: secret };
     const limit = AbortSignal.any([signal, AbortSignal.timeout(limitMs)]);
@@ -31,7 +31,7 @@ export async function saveWorkspaces(
       const ended = ask("DELETE", new URL("/previews", engine), END_PREVIEWS_MS).catch(() => undefined);
       running = ((await ended) as { running: number } | undefined)?.running;
     }
-    const saved = await ask("POST", new URL(STOP_PATH, url), STOP_MS + QUIET_MS);
+    const saved = await ask("POST", new URL(STOP_PATH, url), STOP_MS + PROGRESS_AFTER_MS);
     const { unsaved } = saved as { unsaved: number };
     if (unsaved > 0) say(`Workspaces that could not be saved: ${unsaved}. They keep what was saved before.`);
   } catch {

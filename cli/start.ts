@@ -45,7 +45,7 @@ let endingSince = 0;
 /** For one Ctrl-C the terminal and npm send a signal each, milliseconds apart at most. */
 const ONE_CTRL_C_MS = 500;
 
-const KEPT = "Workspaces keep what was saved before.";
+const SAVED_NOTICE = "Workspaces keep what was saved before.";
 
 /** Saves all workspaces, ends the Worker and the engine with every sandbox, and then this process. Asked again, it does not save. */
 function end(kind: ExitName, message?: string): Promise<never> {
@@ -122,7 +122,7 @@ async function start(): Promise<void> {
     say,
     (how) => {
       save = undefined;
-      void end("failed", `The sandbox engine stopped unexpectedly (${how}): stopping. ${KEPT}`);
+      void end("failed", `The sandbox engine stopped unexpectedly (${how}): stopping. ${SAVED_NOTICE}`);
     },
   );
   if (engine.python === undefined)
@@ -147,7 +147,7 @@ async function start(): Promise<void> {
     onLog: (line) => showLog(line, verbose),
     onDeath: () => {
       save = undefined;
-      void end("failed", `workerd stopped unexpectedly: stopping. ${KEPT}`);
+      void end("failed", `workerd stopped unexpectedly: stopping. ${SAVED_NOTICE}`);
     },
     verbose,
   });

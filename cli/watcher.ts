@@ -34,8 +34,8 @@ const sandboxesSchema = z.object({
 });
 
 /** Sandboxes whose runs are asked for, the most recently used; and runs whose output is followed at once. */
-const MOST_SANDBOXES = 10;
-const MOST_FOLLOWED = 8;
+const MAX_SANDBOXES = 10;
+const MAX_FOLLOWED_RUNS = 8;
 
 /** Between two pages of a run that prints without end, milliseconds: the server allows a caller 20 calls a second. */
 const PAGE_MS = 1000;
@@ -94,7 +94,7 @@ class Watcher {
     const listed = sandboxesSchema.parse((await this.#server.call("list_sandboxes")).data).sandboxes;
     const { sandbox: only } = this.#options;
     const sandboxes = listed.filter(({ name }) => only === undefined || name === only);
-    const used = sandboxes.filter((each) => this.#note(each)).slice(0, MOST_SANDBOXES);
+    const used = sandboxes.filter((each) => this.#note(each)).slice(0, MAX_SANDBOXES);
     for (const [name, before] of this.#sandboxes)
       if (!sandboxes.some((each) => each.name === name)) {
         this.#sandboxes.delete(name);
@@ -139,7 +139,7 @@ class Watcher {
 
   /** What is remembered is bounded: the oldest runs are told no more. */
   #forget(): void {
-    const most = MOST_SANDBOXES * RUNS * 2;
+    const most = MAX_SANDBOXES * RUNS * 2;
     for (const id of this.#runs.keys()) {
       if (this.#runs.size <= most) return;
       if (!this.#followed.has(id)) this.#runs.delete(id);
@@ -147,7 +147,7 @@ class Watcher {
   }
 
   #follow(sandbox: string, id: string, fromStart: boolean): void {
-    if (!this.#options.followsOutput || this.#followed.size >= MOST_FOLLOWED) return;
+    if (!this.#options.followsOutput || this.#followed.size >= MAX_FOLLOWED_RUNS) return;
     this.#followed.add(id);
     void this.#read(sandbox, id, fromStart)
       .catch((error: unknown) => {

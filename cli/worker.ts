@@ -73,7 +73,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       },
       workers: [
         // The first gets miniflare's own port, where headers of miniflare's (MF-Original-URL) say which host was called.
-        { name: "nobody", modules: true, script: NOBODY },
+        { name: "nobody", modules: true, script: EMPTY_WORKER },
         {
           ...worker,
           name,
@@ -119,7 +119,7 @@ function folderService(path: string | undefined) {
 }
 
 /** A Worker that serves nothing. */
-const NOBODY = "export default { fetch: () => new Response(null, { status: 404 }) };";
+const EMPTY_WORKER = "export default { fetch: () => new Response(null, { status: 404 }) };";
 
 function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {
   const signals: NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];

@@ -129,13 +129,13 @@ interface Shown {
 }
 
 /** With more sandboxes than this the list of them has a field to find one. */
-const MANY = 12;
+const SEARCH_FROM_SANDBOXES = 12;
 
 function Sandboxes({ listing, route }: Shown) {
   const [wanted, setWanted] = useState("");
   const { sandboxes } = listing;
   if (sandboxes.length === 0) return null;
-  const isLong = sandboxes.length > MANY;
+  const isLong = sandboxes.length > SEARCH_FROM_SANDBOXES;
   const found = isLong ? sandboxes.filter(({ name }) => name.includes(wanted)) : sandboxes;
   return (
     <nav class={isLong ? "sandboxes long" : "sandboxes"} aria-label="Sandboxes">

@@ -1,5 +1,5 @@
 /** The page's stream where the server has none for it: the tools are asked again and again, as often as the server itself would. */
-import { isReadWhole, LOOK_MS, type LogPosition, logPauseMs, readOnAt } from "../src/shared/watch.ts";
+import { isReadWhole, POLL_MS, type LogPosition, logPauseMs, readOnAt } from "../src/shared/watch.ts";
 import type { Source, Watch } from "./host.ts";
 import { pause } from "./poll.ts";
 import { callTool, ToolFailed } from "./tools.ts";
@@ -30,7 +30,7 @@ async function askList({ name, arguments: args }: Watch, report: Report, signal:
     const form = JSON.stringify(update);
     if (form !== reported) await report(update);
     reported = form;
-    await pause(LOOK_MS[name], signal);
+    await pause(POLL_MS[name], signal);
   }
 }
 

@@ -1,6 +1,6 @@
 /** One file: its text to read and to edit, or its picture, or what it is. */
 import { useEffect, useState } from "preact/hooks";
-import { MOST_BYTES, read, write } from "./file.ts";
+import { MAX_BYTES, read, write } from "./file.ts";
 import { Download, Name } from "./file-parts.tsx";
 import { size } from "./format.ts";
 import { host } from "./host.ts";
@@ -164,7 +164,7 @@ async function look(sandbox: string, path: string, signal?: AbortSignal): Promis
     const { content } = await callTool("read_file", { sandbox, path }, signal);
     return { kind: "other", blocks: content };
   }
-  if (found.isCut) return { kind: "fixed", text, why: `Only the first ${size(MOST_BYTES)} are shown.` };
+  if (found.isCut) return { kind: "fixed", text, why: `Only the first ${size(MAX_BYTES)} are shown.` };
   const unix = text.replaceAll("\r\n", "\n");
   if (unix.includes("\r") || (unix !== text && /[^\r]\n|^\n/.test(text)))
     return {

@@ -18,10 +18,10 @@ export interface Entries {
 
 /** The most entries that one call lists, and that the page takes of a directory. */
 const PAGE_ENTRIES = 5000;
-const MOST_ENTRIES = 50_000;
+const MAX_ENTRIES = 50_000;
 
 /** The largest file that is shown whole, bytes. */
-export const MOST_BYTES = 256 * 1024;
+export const MAX_BYTES = 256 * 1024;
 
 export async function list(sandbox: string, path: string, signal: AbortSignal): Promise<Entries> {
   const entries: Entry[] = [];
@@ -31,7 +31,7 @@ export async function list(sandbox: string, path: string, signal: AbortSignal): 
     const { data } = await callTool<Entries & { next_cursor?: string }>("list_files", call, signal);
     entries.push(...data.entries);
     cursor = data.next_cursor;
-    if (cursor === undefined || entries.length >= MOST_ENTRIES) return { entries, more: data.more };
+    if (cursor === undefined || entries.length >= MAX_ENTRIES) return { entries, more: data.more };
   }
 }
 
@@ -63,7 +63,7 @@ export async function read(sandbox: string, path: string, signal?: AbortSignal):
     parts.push(part);
     length += part.length;
     const isDone = length >= size || part.length === 0;
-    if (isDone || length >= MOST_BYTES)
+    if (isDone || length >= MAX_BYTES)
       return { bytes: new Uint8Array(await new Blob(parts).arrayBuffer()), isCut: !isDone };
   }
 }

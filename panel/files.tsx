@@ -15,7 +15,7 @@ import { Windowed } from "./windowed.tsx";
 const SHOWN = 200;
 
 /** With more entries than this a directory has a field to find one. */
-const MANY = 100;
+const SEARCH_FROM_ENTRIES = 100;
 
 const HOME = "/workspace";
 
@@ -214,7 +214,7 @@ function Directory({
           <Name name={name} />
         </summary>
         {!listed && <p class="soft">Loading.</p>}
-        {entries.length > MANY && (
+        {entries.length > SEARCH_FROM_ENTRIES && (
           <input
             type="search"
             class="find"

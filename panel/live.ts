@@ -12,7 +12,7 @@ import { SignedOut } from "./tools.ts";
 const RETRY_MS = 3000;
 
 /** Before a stream follows one that ended by itself, milliseconds: it costs a look at everything. */
-const AGAIN_MS = 250;
+const RECONNECT_MS = 250;
 
 /** Changes of what is watched within so many milliseconds make one new stream. */
 const TOGETHER_MS = 30;
@@ -65,7 +65,7 @@ class Live {
       const hide = () => host().isOutOfSight() && paused.abort();
       document.addEventListener("visibilitychange", hide);
       const signal = AbortSignal.any([stopped, paused.signal]);
-      let waitMs = AGAIN_MS;
+      let waitMs = RECONNECT_MS;
       try {
         const watch = watchers.map((watcher) => watcher.watch);
         await this.#source(watch, (index, update) => this.#report(watchers[index], update, signal), signal);

@@ -8,7 +8,7 @@ import { hrefOf } from "./route.ts";
 import type { Value } from "./value.ts";
 
 /** Between two looks for a run that has just begun, milliseconds. */
-const LOOK_MS = 1000;
+const POLL_MS = 1000;
 
 /** RunListing to look at: others may have begun since. */
 const NEWEST = 10;
@@ -65,7 +65,7 @@ export class Subject {
     while (!signal.aborted) {
       // The sandbox may not be there yet.
       if (await this.#find?.(false).catch(() => false)) return;
-      await pause(LOOK_MS, signal);
+      await pause(POLL_MS, signal);
     }
   }
 

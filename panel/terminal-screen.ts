@@ -15,7 +15,7 @@ const SCROLLBACK = 5000;
 const SLICE = 2048;
 
 /** Characters of the largest text that is pasted. */
-const MOST_PASTED = 100_000;
+const MAX_PASTED_BYTES = 100_000;
 
 /** What no pasted text may hold: a key, or the end of a paste, that whoever pastes does not see. */
 // oxlint-disable-next-line no-control-regex
@@ -147,8 +147,8 @@ export class Screen {
     const text = pasted.replace(UNSEEN, "");
     const { isReadOnly, onRefused, confirm } = this.#options;
     if (text === "" || isReadOnly) return;
-    if (text.length > MOST_PASTED)
-      return onRefused(`It is longer than ${MOST_PASTED} characters: send it as a file.`);
+    if (text.length > MAX_PASTED_BYTES)
+      return onRefused(`It is longer than ${MAX_PASTED_BYTES} characters: send it as a file.`);
     const lines = text.split(/\r\n|\r|\n/).length;
     // A program that knows what is pasted leaves it to its user to enter it.
     const isEntered = lines > 1 && !this.#terminal.modes.bracketedPasteMode;

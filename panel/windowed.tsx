@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
 /** Up to so many rows are all shown. */
-const FEW = 30;
+const MAX_UNWINDOWED_ROWS = 30;
 
 /** Rows beyond the edges that are made in advance, so that the Tab key finds the next one. */
 const MARGIN_ROWS = 5;
@@ -28,10 +28,10 @@ interface Sight {
 
 export function Windowed<T>({ items, keyOf, row, current, class: name = "", labelledBy }: Rows<T>) {
   const list = useRef<HTMLUListElement>(null);
-  const [sight, setSight] = useState<Sight>({ height: 0, first: 0, last: FEW });
+  const [sight, setSight] = useState<Sight>({ height: 0, first: 0, last: MAX_UNWINDOWED_ROWS });
   /** The row that has the focus stays, wherever the list is scrolled to. */
   const [focused, setFocused] = useState<string>();
-  const isLong = items.length > FEW;
+  const isLong = items.length > MAX_UNWINDOWED_ROWS;
 
   useLayoutEffect(() => {
     const element = list.current;

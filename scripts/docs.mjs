@@ -31,7 +31,7 @@ const check = process.argv.includes("--check");
 const stale = [];
 
 /** What the plain list of tools may take, as tests/worker/tools/kit.test.ts has it. */
-const MOST_BYTES = 13_312;
+const MAX_BYTES = 13_312;
 
 function put(path, content) {
   const file = join(root, path);
@@ -248,7 +248,7 @@ if (!isDeepStrictEqual(JSON.parse(description).cloudflare.bindings, questions)) 
 
 if (!check) {
   const bytes = Buffer.byteLength(JSON.stringify({ tools: definitions }));
-  console.log(`The list of tools takes ${bytes} of ${MOST_BYTES} bytes.`);
+  console.log(`The list of tools takes ${bytes} of ${MAX_BYTES} bytes.`);
 }
 if (check && stale.length > 0) {
   console.error(`Stale, run npm run docs: ${stale.join(", ")}`);

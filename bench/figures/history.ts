@@ -7,7 +7,7 @@ import { type Pairs, type Row, interleave, latencyRows } from "../measure.ts";
 const FULL = 10_000;
 
 /** Concurrent calls while the history is made. */
-const AT_ONCE = 16;
+const CONCURRENT_CALLS = 16;
 
 /** A sandbox with thousands of finished runs against one with a few. */
 export const history: Figure = {
@@ -69,7 +69,7 @@ async function makeRuns(ours: Ours, sandbox: string, total: number): Promise<voi
   const work = async () => {
     while (made++ < total) await ours.tool("run_code", { sandbox, code: "1" });
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  await Promise.all(Array.from({ length: CONCURRENT_CALLS }, work));
 }
 
 function newestRun(list: string): string {

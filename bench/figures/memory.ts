@@ -7,7 +7,7 @@ import { type Row, row } from "../measure.ts";
 import { SIZES, printed, printing } from "./output.ts";
 
 /** The pause between two samples, milliseconds. */
-const LOOK_MS = 50;
+const SAMPLE_MS = 50;
 
 /**
  * The memory in use in the Worker while a command prints much. An isolate on Cloudflare has 128 MB. Here V8 may keep
@@ -44,7 +44,7 @@ async function peak(heap: Heap, work: Promise<void>): Promise<number> {
   const over = work.finally(() => (isOver = true));
   while (!isOver) {
     most = Math.max(most, await heap.live());
-    await Promise.race([over, new Promise((resolve) => setTimeout(resolve, LOOK_MS))]);
+    await Promise.race([over, new Promise((resolve) => setTimeout(resolve, SAMPLE_MS))]);
   }
   await over;
   return most;

@@ -12,7 +12,7 @@ export const SIZES = [
 ];
 
 /** The most that the bare Worker is asked to print: it keeps several copies of the whole output in memory. */
-const BARE_MOST = 4 * KiB * KiB;
+const MAX_BARE = 4 * KiB * KiB;
 
 /** A command that prints so many bytes of text. */
 export function printing(bytes: number): string {
@@ -36,7 +36,7 @@ export const output: Figure = {
     };
     for (const { label, bytes, rounds } of SIZES) {
       if (quick && bytes > 100 * KiB * KiB) continue;
-      const command = bytes > BARE_MOST ? `${printing(bytes)} >/dev/null` : printing(bytes);
+      const command = bytes > MAX_BARE ? `${printing(bytes)} >/dev/null` : printing(bytes);
       const processes = [
         { name: "workerd", ours: bed.ours.pid, bare: bed.bare.pid },
         { name: "control server", ours: inside.ours.control, bare: inside.bare.control },

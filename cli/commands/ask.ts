@@ -14,7 +14,7 @@ import { PROGRAM, type ServerAddress, serverAddress } from "../server.ts";
 import { imageDirectory, reportCode } from "./code.ts";
 
 /** The longest that a timer waits, milliseconds. */
-const MOST_WAIT_MS = 2 ** 31 - 1;
+const MAX_WAIT_MS = 2 ** 31 - 1;
 
 const eventData = z.object({
   taskId: z.string().optional(),
@@ -92,7 +92,7 @@ async function written(
 ): Promise<string> {
   const interrupt = new Interrupt();
   const progress = new Progress("The model writes", prints);
-  const late = pause(Math.min(Math.max(0, waitMs), MOST_WAIT_MS), undefined, { ref: false });
+  const late = pause(Math.min(Math.max(0, waitMs), MAX_WAIT_MS), undefined, { ref: false });
   let last = "\n";
   let events: Events | undefined;
   try {

@@ -91,7 +91,7 @@ function wranglerOf(directory: string): [string, string] {
 }
 
 /** How long a new address may take until it answers, milliseconds. */
-const APPEARS_MS = 120_000;
+const ADDRESS_WAIT_MS = 120_000;
 
 /** How long Cloudflare may take to bring a new image to its machines, milliseconds. It takes minutes after a first deployment. */
 const FIRST_CONTAINER_MS = 600_000;
@@ -100,7 +100,7 @@ const PAUSE_MS = 2000;
 
 /** Tries the server, once it answers and has started a container. */
 async function tried(url: string, token: string) {
-  const deadline = Date.now() + APPEARS_MS;
+  const deadline = Date.now() + ADDRESS_WAIT_MS;
   const answers = () =>
     fetch(new URL("/health", url)).then(
       (response) => response.ok,

@@ -109,7 +109,7 @@ const listSchema = z.object({
 });
 
 /** Entries of a listing at most, which the server gives in parts. */
-const MOST_ENTRIES = 100_000;
+const MAX_ENTRIES = 100_000;
 
 const ls = serverCommand("ls", "list a directory of a sandbox", [
   "files ls",
@@ -134,7 +134,7 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
       more = part.more ?? false;
       if (part.next_cursor === undefined) break;
       query.set("cursor", part.next_cursor);
-    } while (more && entries.length < MOST_ENTRIES);
+    } while (more && entries.length < MAX_ENTRIES);
     if (options.json) return json(true, { sandbox, path: remote, entries, more });
     table(
       [

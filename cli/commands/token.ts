@@ -81,7 +81,7 @@ const endAfter = (hours: number) =>
   new Date(Date.now() + hours * 3_600_000).toISOString().replace(/\.\d+Z$/, "Z");
 
 /** A year. A token that is to be valid for longer is no token of before. */
-const MOST_HOURS = 8784;
+const MAX_HOURS = 8784;
 
 const rotate = dataCommand(
   "rotate",
@@ -89,7 +89,7 @@ const rotate = dataCommand(
   ["token rotate", "token rotate --write", "token rotate --name ci --hours 168"],
 )
   .option("--name <name>", "the token of this name in AUTH_TOKENS; without it, the owner's")
-  .option("--hours <number>", "how long the current token stays valid", wholeNumber(1, MOST_HOURS), 24)
+  .option("--hours <number>", "how long the current token stays valid", wholeNumber(1, MAX_HOURS), 24)
   .option("--write", "write the new variables of the local server into .dev.vars")
   .option(
     "--yes",

@@ -31,7 +31,7 @@ export type Handlers<Table extends Rows> = {
 };
 
 /** How long the rest of a refused request is taken before it is answered, milliseconds. */
-const REST_MS = 5000;
+const DRAIN_MS = 5000;
 
 /** Answers a request; undefined for one that is not in the table. */
 export function answerBy<Table extends Rows>(
@@ -79,7 +79,7 @@ async function answer(
   } catch (error) {
     if (response.headersSent) return void response.destroy();
     // A client whose connection is closed while it sends may not see the answer.
-    await finished(request.resume(), { signal: AbortSignal.timeout(REST_MS) }).catch(() => undefined);
+    await finished(request.resume(), { signal: AbortSignal.timeout(DRAIN_MS) }).catch(() => undefined);
     sendJSON(response, FAILED, await withNearest(failureOf(error), call));
   }
 }

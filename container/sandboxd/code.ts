@@ -10,7 +10,7 @@ import { type KernelProcess, familyOf, isSame, marked, send } from "./processes.
 import { type Event, STREAMS, type Signal } from "./protocol.ts";
 
 /** The pause between two looks at files and process, milliseconds: output is to reach the reader within 50. */
-const LOOK_MS = 20;
+const POLL_MS = 20;
 
 export class Code extends Followed {
   readonly #kernel: KernelProcess;
@@ -24,7 +24,7 @@ export class Code extends Followed {
     super(id, (name) => join(KERNEL_OUTPUT, `${id}.${name === "stdout" ? "out" : "err"}`));
     const { pid, started } = kernel;
     this.#kernel = { pid, started };
-    this.#timer = setInterval(() => this.#look(), LOOK_MS);
+    this.#timer = setInterval(() => this.#look(), POLL_MS);
   }
 
   protected override end(): Event | undefined {

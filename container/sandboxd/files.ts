@@ -11,7 +11,7 @@ import { Writes } from "./writing.ts";
 import { zipped } from "./zip.ts";
 
 /** Bytes of a range that are read at once; of a longer one the bytes are streamed. */
-const AT_ONCE_BYTES = 512 * 1024;
+const BUFFERED_BYTES = 512 * 1024;
 
 /** How long a container that ends waits for changes of files that are under way, milliseconds. */
 const REFUSE_MS = 10_000;
@@ -68,13 +68,13 @@ export class Files {
 }
 
 /** How long it may take to look through a workspace, milliseconds. */
-const LOOK_MS = 600_000;
+const SCAN_MS = 600_000;
 
 /** Aborts when that takes too long, or nobody waits for the answer any more. */
 function closed(response: ServerResponse): AbortSignal {
   const abort = new AbortController();
   response.once("close", () => abort.abort());
-  return AbortSignal.any([abort.signal, AbortSignal.timeout(LOOK_MS)]);
+  return AbortSignal.any([abort.signal, AbortSignal.timeout(SCAN_MS)]);
 }
 
 async function sendRange(
@@ -87,15 +87,15 @@ async function sendRange(
     const file = { size: stats.size, modified: Math.floor(stats.mtimeMs) };
     const rest = Math.max(0, stats.size - offset);
     // Files below /proc and /sys report a size of 0, whatever they hold.
-    const length = stats.size === 0 ? Math.min(limit, AT_ONCE_BYTES) : Math.min(limit, rest);
-    if (length <= AT_ONCE_BYTES) {
+    const length = stats.size === 0 ? Math.min(limit, BUFFERED_BYTES) : Math.min(limit, rest);
+    if (length <= BUFFERED_BYTES) {
       const bytes = await readRange(opened, offset, length);
       return void begin(file, bytes.length).end(bytes);
     }
     const source = handle.createReadStream({
       start: offset,
       end: offset + length - 1,
-      highWaterMark: AT_ONCE_BYTES,
+      highWaterMark: BUFFERED_BYTES,
       autoClose: false,
     });
     await pipeline(source, begin(file, length));

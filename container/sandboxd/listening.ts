@@ -1,7 +1,7 @@
 /** Notices which ports the programs of a run listen on, whatever they left of it. */
 import { readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { marksOf } from "./processes.ts";
-import { MOST_PORTS } from "./protocol.ts";
+import { MAX_PORTS } from "./protocol.ts";
 
 /** The pause between two looks at the ports that a run's programs listen on, milliseconds. */
 export const PORTS_MS = 500;
@@ -18,10 +18,10 @@ let known = new Map<string, Listening>();
 let lookedAt = Number.NEGATIVE_INFINITY;
 
 /** How long after its command a background process is expected to listen, milliseconds. */
-const LATE_MS = 60_000;
+const EXPECT_PORTS_MS = 60_000;
 
 /** So many of the last runs whose background processes may listen yet are remembered. */
-const MOST_LATE = 16;
+const MAX_LATE_RUNS = 16;
 
 /** A run that ended before its background processes listened. */
 interface Late {
@@ -33,7 +33,7 @@ interface Late {
 const late = new Map<string, Late>();
 
 /**
- * The ports, in order, at most `MOST_PORTS` of them, as they were so many milliseconds ago at the earliest; with those of runs
+ * The ports, in order, at most `MAX_PORTS` of them, as they were so many milliseconds ago at the earliest; with those of runs
  * that ended too early to tell of them. A look costs milliseconds: the kernel goes through all connections of the machine for it.
  */
 export function portsOf(run: string, ageMs: number): number[] {
@@ -46,19 +46,19 @@ export function portsOf(run: string, ageMs: number): number[] {
     if (more.length > 0) its.teller = run;
     own.push(...more);
   }
-  return [...new Set(own.map(({ port }) => port))].toSorted((a, b) => a - b).slice(0, MOST_PORTS);
+  return [...new Set(own.map(({ port }) => port))].toSorted((a, b) => a - b).slice(0, MAX_PORTS);
 }
 
 /** The processes that a run has left in the background do not listen yet: the next run that finds their ports tells of them. */
 export function expectPortsOf(run: string): void {
   late.set(run, { endedAt: performance.now(), teller: undefined });
   const [oldest] = late.keys();
-  if (late.size > MOST_LATE && oldest !== undefined) late.delete(oldest);
+  if (late.size > MAX_LATE_RUNS && oldest !== undefined) late.delete(oldest);
 }
 
 /** Whether a run has lately ended whose background processes may listen by now. */
 export function arePortsExpected(): boolean {
-  const since = performance.now() - LATE_MS;
+  const since = performance.now() - EXPECT_PORTS_MS;
   return [...late.values()].some(({ endedAt, teller }) => teller === undefined && endedAt > since);
 }
 

@@ -6,7 +6,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { markOf } from "./protocol.ts";
 
 /** How long one look through /proc is used, milliseconds: many runs may be ended at once. */
-const SEEN_MS = 25;
+const SCAN_CACHE_MS = 25;
 
 /** A process. Its start tells it from a later one with the same pid. */
 export interface KernelProcess {
@@ -123,7 +123,7 @@ export function readersOf(path: string, targetOf: (link: string) => string): num
 
 function all(): Process[] {
   const now = performance.now();
-  if (now - seenAt > SEEN_MS) {
+  if (now - seenAt > SCAN_CACHE_MS) {
     seen = pids().flatMap((pid) => look(pid, true) ?? []);
     seenAt = performance.now();
   }

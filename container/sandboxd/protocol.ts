@@ -62,7 +62,7 @@ export const size = () => z.number().check(z.int(), z.nonnegative());
 export const MAX_CELLS = 1000;
 
 /** Names of the sandbox's variables with a value at most, and bytes of all names and values together. */
-export const MOST_VARIABLES = 100;
+export const MAX_VARIABLES = 100;
 export const VARIABLES_BYTES = 64 * 1024;
 
 /**
@@ -174,7 +174,7 @@ export type TerminalSize = z.infer<typeof terminalSize>;
 export type Signal = z.infer<typeof kill>["signal"];
 
 /** Ports that are told of one run at most. */
-export const MOST_PORTS = 20;
+export const MAX_PORTS = 20;
 
 export const eventSchema = z.discriminatedUnion("type", [
   /** The run goes on, and what it prints will come. */
@@ -202,7 +202,7 @@ export const eventSchema = z.discriminatedUnion("type", [
   z.object({
     type: z.literal("listening"),
     id: idSchema(),
-    ports: z.array(z.number().check(z.int(), z.gte(1), z.lte(65_535))).check(z.maxLength(MOST_PORTS)),
+    ports: z.array(z.number().check(z.int(), z.gte(1), z.lte(65_535))).check(z.maxLength(MAX_PORTS)),
   }),
   /** Of code: all of its output has come before this, and nothing of it is left that was to be ended. */
   z.object({ type: z.literal("settled"), id: idSchema(), isKernelGone: z.boolean() }),

@@ -288,7 +288,7 @@ export function textAsBytes(text: string): Buffer {
 
 /** How long the files of a directory may be counted, milliseconds, and how many are looked at at once. */
 const USAGE_MS = 4000;
-const AT_ONCE = 64;
+const MAX_CONCURRENT_STATS = 64;
 
 /**
  * Bytes of the files below a directory, without mounted directories, which are not the sandbox's own. Undefined when they
@@ -305,9 +305,9 @@ export async function diskUsage(path: string): Promise<number | undefined> {
   for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
     const directory = next;
     const names = await readdir(textAsBytes(directory), { encoding: "latin1" }).catch(() => []);
-    for (let at = 0; at < names.length; at += AT_ONCE) {
+    for (let at = 0; at < names.length; at += MAX_CONCURRENT_STATS) {
       if (performance.now() > deadline) return undefined;
-      const some = names.slice(at, at + AT_ONCE).map(async (name) => {
+      const some = names.slice(at, at + MAX_CONCURRENT_STATS).map(async (name) => {
         const below = `${directory}/${name}`;
         const stats = await lstat(textAsBytes(below)).catch(() => undefined);
         if (stats?.dev !== dev) return;

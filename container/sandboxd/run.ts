@@ -25,7 +25,7 @@ import { type OutputStream, startCopier } from "./stream.ts";
 const COPY_AFTER_MS = 20;
 
 /** The pause between two looks at what no event tells of: processes that end, the keeper of an adopted run. Milliseconds. */
-const LOOK_MS = 50;
+const POLL_MS = 50;
 
 /** How long after the end of its command a copier (`tee`) may take to end, milliseconds. */
 const RELEASE_MS = 300;
@@ -45,7 +45,7 @@ const GRACE_MS = 2000;
 const RESIZE_MS = 2000;
 
 /** How much later than its actor sandboxd ends a run whose time is over, milliseconds. */
-const LATE_MS = 5000;
+const TIMEOUT_GRACE_MS = 5000;
 
 const count = () => z.number().check(z.int(), z.nonnegative());
 
@@ -132,7 +132,7 @@ export class Run extends Followed {
       const memo: Memo = {
         slot: basename(slot.directory),
         session: call.session,
-        deadline: Date.now() + call.timeoutMs + LATE_MS,
+        deadline: Date.now() + call.timeoutMs + TIMEOUT_GRACE_MS,
         interactive: call.interactive,
       };
       writeFileSync(join(run.directory, "memo"), JSON.stringify(memo));
@@ -141,7 +141,7 @@ export class Run extends Followed {
       throw error;
     }
     slot.go(run.directory);
-    run.#endAt(Date.now() + call.timeoutMs + LATE_MS);
+    run.#endAt(Date.now() + call.timeoutMs + TIMEOUT_GRACE_MS);
     run.after(COPY_AFTER_MS, () => run.#copy());
     run.after(PORTS_MS, () => run.#watchPorts());
     return run;
@@ -227,7 +227,7 @@ export class Run extends Followed {
     if (this.#isInteractive) this.#signal("SIGHUP");
     // A stopped process handles its signals only once it goes on.
     this.#signal("SIGCONT");
-    this.#killing ??= setInterval(() => this.#insist(), LOOK_MS);
+    this.#killing ??= setInterval(() => this.#insist(), POLL_MS);
   }
 
   /** Signals again until no process is left: one that was just forked may have been missed. */
@@ -296,7 +296,7 @@ export class Run extends Followed {
       } catch {
         // No process can be made, or user code has removed the pipes: sandboxd itself takes what is there.
         stream.take(slot);
-        this.after(LOOK_MS, () => this.#copy(true));
+        this.after(POLL_MS, () => this.#copy(true));
       }
     }
   }
@@ -307,7 +307,7 @@ export class Run extends Followed {
     // What a copier has read and not written ends with it. As long as the keeper holds the pipe open, none ends by itself.
     if (hasRun && this.streams[name].end === undefined && keeper !== undefined && lives(keeper))
       this.streams[name].lose();
-    if (this.#status === undefined) this.after(LOOK_MS, () => this.#copy(true));
+    if (this.#status === undefined) this.after(POLL_MS, () => this.#copy(true));
     else if (this.#killing === undefined) this.#drain(name);
   }
 
@@ -346,7 +346,7 @@ export class Run extends Followed {
     const isLate = this.#goneAt !== undefined && Date.now() - this.#goneAt > STUCK_MS;
     const isKept = keeper !== undefined && lives(keeper);
     if ((isKept || (leader !== undefined && lives(leader))) && !isLate)
-      return this.after(LOOK_MS, () => ((this.#watching = false), this.#watch()));
+      return this.after(POLL_MS, () => ((this.#watching = false), this.#watch()));
     if (isKept) send(keeper, "SIGKILL");
     // Keeper and shell ended without a status, as after SIGKILL: 128 + 9.
     this.#ended(137, true);
@@ -365,7 +365,7 @@ export class Run extends Followed {
       const stream = this.streams[name];
       if (stream.end !== undefined) continue;
       if (!stream.isCopied) this.#drain(name);
-      else if (isLost) this.after(2 * LOOK_MS, () => (stream.look(), stream.finish()));
+      else if (isLost) this.after(2 * POLL_MS, () => (stream.look(), stream.finish()));
       else {
         stream.look();
         this.#finishStuck(stream, stream.progress);
@@ -446,12 +446,12 @@ export class Run extends Followed {
     await slot.over();
     const until = Date.now() + RELEASE_MS;
     while (STREAMS.some((name) => !this.streams[name].isOver) && Date.now() < until)
-      await pause(LOOK_MS / 10);
+      await pause(POLL_MS / 10);
     const held = STREAMS.filter((name) =>
       this.streams[name].isCopied ? !this.streams[name].isOver : slot.isHeld(name),
     );
     for (const name of held) {
-      while (!takeRest(pipeOf(slot.directory, name))) await pause(LOOK_MS);
+      while (!takeRest(pipeOf(slot.directory, name))) await pause(POLL_MS);
       this.streams[name].stopCopying();
     }
     // What was typed and not read must not reach the next command.

@@ -13,7 +13,7 @@ const DIRECTORY = /\n# in (\/.*)\n# complete\n$/;
 const PATH_BYTES = 4096;
 
 /** Sessions that are looked through for a file. */
-const MOST_SESSIONS = 20;
+const MAX_SESSIONS = 20;
 
 /** The directory of a state, where that is not the workspace. */
 export function directoryIn(state: string | undefined): string | undefined {
@@ -29,7 +29,7 @@ export function directoryOf(session: string): string | undefined {
 /** The directories that sessions are in, that of `main` first. */
 export function sessionDirectories(): string[] {
   const others = namesIn(SESSIONS).filter((session) => session !== "main");
-  return ["main", ...others.slice(0, MOST_SESSIONS)].flatMap((session) => directoryOf(session) ?? []);
+  return ["main", ...others.slice(0, MAX_SESSIONS)].flatMap((session) => directoryOf(session) ?? []);
 }
 
 function namesIn(directory: string): string[] {

@@ -53,7 +53,7 @@ const WRITTEN_BYTES = 1024 * 1024;
 const MAX_LINKS = 40;
 
 /** A directory that is not removed, nor one that it is in: saves and sessions count on it. */
-const KEPT = "/workspace";
+const WORKSPACE_ROOT = "/workspace";
 
 /** Where a confined write may lead. */
 const INSIDE = /^\/(workspace|tmp)\/./s;
@@ -147,7 +147,8 @@ export class Writes {
       throw unreadable(error);
     });
     const target = join(parent, basename(path));
-    if (`${KEPT}/`.startsWith(join(target, "/"))) throw new FileError({ problem: "system", code: "EPERM" });
+    if (`${WORKSPACE_ROOT}/`.startsWith(join(target, "/")))
+      throw new FileError({ problem: "system", code: "EPERM" });
     const directory = confined ? await openInside(parent, target) : undefined;
     const reached = directory ? join(`/proc/self/fd/${directory.fd}`, basename(path)) : target;
     try {

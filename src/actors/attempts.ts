@@ -21,7 +21,7 @@ const DAY = 24 * HOUR;
 const FREE_FAILURES = 5;
 /** The wait after the next one; it doubles with each more. */
 const FIRST_WAIT = 30 * SECOND;
-const LONGEST_WAIT = HOUR / 4;
+const MAX_WAIT_MS = HOUR / 4;
 /** What all addresses that never signed in may guess together: a burst, and one more after each interval. */
 const STRANGERS_AT_ONCE = 100;
 const STRANGERS_EACH = HOUR / 100;
@@ -48,7 +48,7 @@ export interface MadeKey {
 const MADE_KEY = "link-key";
 
 /** Registered clients that nobody has approved; one more removes the oldest of them. */
-export const MOST_UNAPPROVED = 500;
+export const MAX_UNAPPROVED = 500;
 
 /** The object that counts registrations; undefined where the namespace is not bound. */
 export function registrationsOf(env: Pick<Env, "Attempts">) {
@@ -84,7 +84,7 @@ export class Attempts extends DurableObject {
     return this.#sql
       .exec<{ client: string }>(
         "DELETE FROM unapproved WHERE number <= (SELECT max(number) FROM unapproved) - ? RETURNING client",
-        MOST_UNAPPROVED,
+        MAX_UNAPPROVED,
       )
       .toArray()
       .map(({ client: forgotten }) => forgotten);
@@ -149,7 +149,7 @@ export class Attempts extends DurableObject {
 
 function waitAfter(failures: number): number {
   if (failures < FREE_FAILURES) return 0;
-  return Math.min(FIRST_WAIT * 2 ** (failures - FREE_FAILURES), LONGEST_WAIT);
+  return Math.min(FIRST_WAIT * 2 ** (failures - FREE_FAILURES), MAX_WAIT_MS);
 }
 
 /**

@@ -1,11 +1,11 @@
 /** Measures how much disk a sandbox uses: soon after it was used, once a minute at most, and never on the path of a call. */
 import type { ContainerPlatform } from "./platform/platform.ts";
 
-/** A measurement waits for so long a pause in the sandbox's use, milliseconds, but no longer than EVERY_MS. */
-const QUIET_MS = 3000;
+/** A measurement waits for so long a pause in the sandbox's use, milliseconds, but no longer than MEASURE_INTERVAL_MS. */
+const MEASURE_DEBOUNCE_MS = 3000;
 
 /** The shortest time between two measurements, milliseconds. */
-const EVERY_MS = 60_000;
+const MEASURE_INTERVAL_MS = 60_000;
 
 export interface DiskUsageHost {
   /** None is started for a measurement. */
@@ -32,8 +32,8 @@ export class DiskUsage {
     const now = Date.now();
     this.#usedAt = now;
     if (this.#timer !== null) return;
-    this.#dueAt = Math.max(now, this.#measuredAt + EVERY_MS - QUIET_MS);
-    this.#measureIn(this.#dueAt - now + QUIET_MS);
+    this.#dueAt = Math.max(now, this.#measuredAt + MEASURE_INTERVAL_MS - MEASURE_DEBOUNCE_MS);
+    this.#measureIn(this.#dueAt - now + MEASURE_DEBOUNCE_MS);
   }
 
   /** The container is gone, and what it held. */
@@ -52,7 +52,8 @@ export class DiskUsage {
     if (!this.#host.platform.isRunning) return;
     const now = Date.now();
     const quiet = now - this.#usedAt;
-    if (quiet < QUIET_MS && now - this.#dueAt < EVERY_MS) return this.#measureIn(QUIET_MS - quiet);
+    if (quiet < MEASURE_DEBOUNCE_MS && now - this.#dueAt < MEASURE_INTERVAL_MS)
+      return this.#measureIn(MEASURE_DEBOUNCE_MS - quiet);
     this.#measuredAt = now;
     // The next use plans another, so a failed measurement needs no retry.
     this.#host.background(this.#host.measure().catch(() => undefined));

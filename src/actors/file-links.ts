@@ -12,7 +12,7 @@ const EPOCH = "file-links:epoch";
 const USED = "file-links:used:";
 
 /** In the actor's storage: a link, under its id, which begins with the time at which it expires. */
-const KEPT = "file-links:kept:";
+const LINK_PREFIX = "file-links:kept:";
 
 /** The unit of that time, milliseconds. */
 const EXPIRES_UNIT_MS = 600_000;
@@ -55,13 +55,13 @@ export class FileLinks {
     const digest = await sha256(JSON.stringify(link) + nonce);
     const rest = digest.toBase64({ alphabet: "base64url", omitPadding: true });
     const id = (timeOf(link.expires) + rest).slice(0, LINK_ID_CHARS);
-    this.#kv.put(KEPT + id, link);
-    this.#removeExpired(KEPT, KEPT + timeOf(Date.now() - EXPIRES_UNIT_MS));
+    this.#kv.put(LINK_PREFIX + id, link);
+    this.#removeExpired(LINK_PREFIX, LINK_PREFIX + timeOf(Date.now() - EXPIRES_UNIT_MS));
     return id;
   }
 
   find(id: string): KeptLink | undefined {
-    return this.#kv.get<KeptLink>(KEPT + id);
+    return this.#kv.get<KeptLink>(LINK_PREFIX + id);
   }
 
   /** Takes an upload link, unless it is being used, or is used up. */

@@ -24,14 +24,14 @@ export interface LeaseHost {
   settled(): void;
 }
 
-const NOTHING: Holding = { slots: 0, seconds: 0 };
+const NO_HOLDING: Holding = { slots: 0, seconds: 0 };
 
 const NOTHING_SPENT: Spent = new Map();
 
 export class Lease implements RunQuota {
   readonly #host: LeaseHost;
   #grant: Grant | undefined;
-  #inUse = { ...NOTHING };
+  #inUse = { ...NO_HOLDING };
   #spent = new Map<number, number>();
   /** Counts settlements. The clock starts it above the numbers of earlier actors of this sandbox. */
   #turn = Date.now();
@@ -158,7 +158,7 @@ export class Lease implements RunQuota {
   /** Renews before the lease ends, so that the account goes on counting what runs, and counts what has run. */
   #renew(): void {
     if (this.#inUse.slots === 0 && this.#spent.size === 0) return;
-    const asked = this.#inTurn(() => this.#ask(NOTHING, NOTHING)).catch(() => this.#renewIn(RETRY_MS));
+    const asked = this.#inTurn(() => this.#ask(NO_HOLDING, NO_HOLDING)).catch(() => this.#renewIn(RETRY_MS));
     this.#host.background(asked);
   }
 }

@@ -57,7 +57,7 @@ export const CALL_MS = 40_000;
 const READY_MS = 900_000;
 
 /** A sandbox that was used within so many milliseconds, and not for a checkpoint last, makes no room for another. */
-const AT_WORK_MS = 30_000;
+const RECENT_USE_MS = 30_000;
 
 /**
  * How long an end waits for the save before it, milliseconds; the save goes on. Who waits for the end meanwhile: a policy that is
@@ -66,8 +66,8 @@ const AT_WORK_MS = 30_000;
 const SAVE_TO_STOP_MS = 40_000;
 
 /** How long after an interrupted call its container may still count as running although it ends, milliseconds. */
-const OUTLIVED_MS = 3000;
-const NOTICED_MS = 5000;
+const STOPPING_GRACE_MS = 3000;
+const STOP_NOTICED_MS = 5000;
 
 export class Lifecycle {
   readonly #parts: LifecycleParts;
@@ -387,7 +387,7 @@ export class Lifecycle {
     if (!("life" in position)) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     position.life.ended.addEventListener("abort", () => resolve());
-    await within(NOTICED_MS, promise);
+    await within(STOP_NOTICED_MS, promise);
   }
 
   /** The error for a call that was interrupted: its container may be gone, or only the connection broke. */
@@ -396,12 +396,12 @@ export class Lifecycle {
     return isGone(error) && (await this.#outlived()) ? connectionLost() : error;
   }
 
-  /** Whether the same container still runs after an interrupted call, OUTLIVED_MS later: its end can show late. */
+  /** Whether the same container still runs after an interrupted call, STOPPING_GRACE_MS later: its end can show late. */
   async #outlived(): Promise<boolean> {
     const position = this.#position;
     if (!("life" in position)) return false;
     const isSame = () => this.#parts.platform.isRunning && !position.life.ended.aborted;
-    for (let look = 0; look < OUTLIVED_MS / 100 && isSame(); look++) await pause(100);
+    for (let look = 0; look < STOPPING_GRACE_MS / 100 && isSame(); look++) await pause(100);
     // What the container took with it ends for that reason, and not for the error.
     this.#look();
     return isSame();
@@ -469,7 +469,7 @@ export class Lifecycle {
   makeRoom(waitMs: number): Promise<boolean> {
     const { platform, account } = this.#parts;
     return this.#endUnused(
-      () => this.#isInUse || (platform.isRunning && account.isAtWork(AT_WORK_MS)),
+      () => this.#isInUse || (platform.isRunning && account.isAtWork(RECENT_USE_MS)),
       () => this.#end(() => this.#endInOrder("room")),
       waitMs,
     );

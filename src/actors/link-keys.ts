@@ -10,7 +10,7 @@ import type { Attempts, MadeKey } from "./attempts.ts";
 const LINK_KEY_NAME = "links";
 
 /** The longest that a link or a preview lives: `expires_seconds` of the tools. */
-const LONGEST_LIFE_MS = DAY_MS;
+const MAX_LIFE_MS = DAY_MS;
 
 interface Known {
   /** Derived keys by their secrets. */
@@ -51,7 +51,7 @@ async function secretsOf({
   if (!made) return [];
   // Earlier versions signed with GitHub's secret. What they handed out is good until it expires.
   const { GITHUB_CLIENT_SECRET: earlier } = config.values;
-  const isEarlierGood = earlier !== undefined && Date.now() < made.madeAt + LONGEST_LIFE_MS;
+  const isEarlierGood = earlier !== undefined && Date.now() < made.madeAt + MAX_LIFE_MS;
   return isEarlierGood ? [made.key, earlier] : [made.key];
 }
 

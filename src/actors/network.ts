@@ -10,7 +10,7 @@ import {
   ALLOWED_PORTS_LISTED,
   INTERNET,
   type Internet,
-  MOST_HOSTS,
+  MAX_HOSTS,
   type NetworkPolicy,
   allowsHost,
   canBeListed,
@@ -161,8 +161,8 @@ export class SandboxNetwork {
     const ways: string[] = [];
     if (possible.length > 0)
       ways.push(
-        list.length > MOST_HOSTS
-          ? `To allow ${possible.join(", ")}: configure_sandbox with an allow_hosts that leaves others out, because it holds ${MOST_HOSTS} entries at most and would have ${list.length}.`
+        list.length > MAX_HOSTS
+          ? `To allow ${possible.join(", ")}: configure_sandbox with an allow_hosts that leaves others out, because it holds ${MAX_HOSTS} entries at most and would have ${list.length}.`
           : `To allow ${possible.join(", ")}: configure_sandbox with allow_hosts ${JSON.stringify(list)}.`,
       );
     const forbidden = missing.filter((host) => !possible.includes(host));

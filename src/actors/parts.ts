@@ -64,7 +64,7 @@ export interface Foundation {
 const SETTLED = "told";
 
 /** What is said of runs that a container's end has ended. */
-const LOST: Record<End, string> = {
+const LOST_NOTES: Record<End, string> = {
   lost: "The sandbox stopped while it ran; its processes and kernel state are gone.",
   idle: "The sandbox was stopped while it ran.",
   room: "The sandbox was stopped while it ran.",
@@ -332,7 +332,7 @@ export class Parts {
       this.restartNotice,
       this.setUp,
       {
-        ended: (end) => runs.containerGone(LOST[end]),
+        ended: (end) => runs.containerGone(LOST_NOTES[end]),
         get isBusy() {
           return runs.isBusy;
         },

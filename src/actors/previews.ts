@@ -25,13 +25,13 @@ export interface PreviewsHost {
 }
 
 /** Ports of one sandbox that can be reached at once. */
-const MOST_PREVIEWS = 20;
+const MAX_PREVIEWS = 20;
 
 /** How long sandboxd may take to say what is under way, milliseconds. */
 const ASK_MS = 2000;
 
 /** The longest delay that `setTimeout` takes, milliseconds. */
-const LONGEST_TIMER = 2 ** 31 - 1;
+const MAX_TIMER_MS = 2 ** 31 - 1;
 
 interface Cut {
   controller: AbortController;
@@ -57,7 +57,7 @@ export class Previews {
   open(port: number, token: string, expiresAt: number): Preview & { before: number } {
     const open = this.list();
     const known = open.find((preview) => preview.port === port);
-    if (!known && open.length >= MOST_PREVIEWS)
+    if (!known && open.length >= MAX_PREVIEWS)
       throw new ToolError(
         "quota_exceeded",
         `${open.length} ports of this sandbox are exposed already, which is the most.`,
@@ -166,7 +166,7 @@ export class Previews {
   }
 
   #cutAt(port: number, expiresAt: number): Cut["timer"] {
-    const ms = Math.min(LONGEST_TIMER, Math.max(0, expiresAt - Date.now()));
+    const ms = Math.min(MAX_TIMER_MS, Math.max(0, expiresAt - Date.now()));
     return setTimeout(() => this.#cut(port), ms);
   }
 

@@ -12,7 +12,7 @@ const CLEAN_BATCH = 16;
 const CLEAN_BYTES = 1024 * 1024;
 
 /** When a sweep that failed is tried again, milliseconds. */
-const SWEEP_AGAIN_MS = 3_600_000;
+const SWEEP_RETRY_MS = 3_600_000;
 
 /** Storage key of the time of the next sweep. */
 const PLANNED = "sweep";
@@ -58,7 +58,7 @@ export class Retention {
     this.#host.kv.delete(PLANNED);
     this.#isPlanned = false;
     // A later sweep deletes what the bucket refused to delete now.
-    const next = await this.#host.runs.sweep().catch(() => Date.now() + SWEEP_AGAIN_MS);
+    const next = await this.#host.runs.sweep().catch(() => Date.now() + SWEEP_RETRY_MS);
     if (next !== undefined) await this.#plan(next);
   }
 

@@ -1,12 +1,12 @@
 /** The variables that every command, kernel and task of a sandbox has, as `configure_sandbox` has set them. */
-import { MOST_VARIABLES, VARIABLES_BYTES, type Variables } from "../../container/sandboxd/protocol.ts";
+import { MAX_VARIABLES, VARIABLES_BYTES, type Variables } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
 
 /** Storage key. */
 const KEY = "variables";
 
 /** Removed names that are remembered for sessions and kernels that still have them. */
-const MOST_REMOVED = 200;
+const MAX_REMOVED = 200;
 
 export class SandboxVariables {
   readonly #kv: SyncKvStorage;
@@ -49,8 +49,8 @@ export class SandboxVariables {
     const all = [...merged.values()];
     const set = all.filter(({ value }) => value !== null);
     const bytes = set.reduce((sum, { name, value }) => sum + sizeOf(name) + sizeOf(value ?? ""), 0);
-    if (set.length > MOST_VARIABLES || bytes > VARIABLES_BYTES) throw tooLarge(set.length, bytes);
-    const removed = all.filter(({ value }) => value === null).slice(-MOST_REMOVED);
+    if (set.length > MAX_VARIABLES || bytes > VARIABLES_BYTES) throw tooLarge(set.length, bytes);
+    const removed = all.filter(({ value }) => value === null).slice(-MAX_REMOVED);
     return { version: next, entries: [...removed, ...set] };
   }
 
@@ -79,7 +79,7 @@ function sizeOf(text: string): number {
 function tooLarge(count: number, bytes: number): ToolError {
   return new ToolError(
     "too_large",
-    `That would be ${count} variables of ${bytes} bytes together; a sandbox has up to ${MOST_VARIABLES}, of ${VARIABLES_BYTES} bytes, names included.`,
+    `That would be ${count} variables of ${bytes} bytes together; a sandbox has up to ${MAX_VARIABLES}, of ${VARIABLES_BYTES} bytes, names included.`,
     "Write long values to a file with write_file and set a variable to its path; an empty value removes a variable.",
   );
 }

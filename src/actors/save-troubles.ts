@@ -7,11 +7,11 @@ import { isLasting, reason } from "./workspace-errors.ts";
 import { leftOut } from "./workspace-transfer.ts";
 
 /** A save that failed is made again after so long, then after twice as long each time up to the longest: milliseconds. */
-const AGAIN_MS = 15_000;
-const LONGEST_AGAIN_MS = 300_000;
+const FIRST_RETRY_MS = 15_000;
+const MAX_RETRY_MS = 300_000;
 
 /** After how long a caller is told that nothing can be saved, milliseconds. */
-const TELL_MS = 180_000;
+const NOTICE_AFTER_MS = 180_000;
 
 export class SaveTroubles {
   /** Saves that failed, one after the other. */
@@ -35,7 +35,7 @@ export class SaveTroubles {
   /** A save has failed. Answers in how many milliseconds the next should begin. */
   failed(why: ToolError): number {
     this.#failing = { since: this.#failing?.since ?? Date.now(), why };
-    return Math.min(AGAIN_MS * 2 ** this.#failures++, LONGEST_AGAIN_MS);
+    return Math.min(FIRST_RETRY_MS * 2 ** this.#failures++, MAX_RETRY_MS);
   }
 
   /** A save has succeeded. */
@@ -74,7 +74,7 @@ export class SaveTroubles {
   takeNotice(): string | undefined {
     const notices: string[] = [];
     const failing = this.#isFailureTold ? undefined : this.#failing;
-    if (failing && (isLasting(failing.why.cause) || this.failingMs > TELL_MS)) {
+    if (failing && (isLasting(failing.why.cause) || this.failingMs > NOTICE_AFTER_MS)) {
       this.#isFailureTold = true;
       const { cause, hint } = failing.why;
       const [why, advice] = isLasting(cause) ? [` (${reason(cause)})`, ` ${hint}`] : ["", ""];

@@ -14,7 +14,7 @@ import { lenient } from "../runs/output.ts";
 import {
   type Allowance,
   type End,
-  NEVER_STARTED,
+  CANCELLED_BEFORE_START,
   type RunView,
   durationMs,
   waitingFor,
@@ -32,13 +32,13 @@ const KEY = "setup";
 
 /** The session of set-ups, which is no valid name of a caller's, and how long one may take, milliseconds. */
 const SESSION = "_setup";
-const MOST_MS = 1_800_000;
+const MAX_SETUP_MS = 1_800_000;
 
 /** Containers in a row that may end during their set-up before it is left out, so that a script cannot keep a sandbox from use. */
-const MOST_LOST = 3;
+const MAX_LOST_CONTAINERS = 3;
 
 /** Set-ups that one call waits for at most, of containers that went away. */
-const MOST_BEGUN = 3;
+const MAX_ATTEMPTS = 3;
 
 /** Bytes shown of the end of a failed set-up's output. */
 const TAIL_BYTES = 600;
@@ -174,7 +174,9 @@ export class SetUp {
 
   get #isDue(): boolean {
     const state = this.#state;
-    return state !== undefined && !state.isDone && state.run === undefined && state.lost < MOST_LOST;
+    return (
+      state !== undefined && !state.isDone && state.run === undefined && state.lost < MAX_LOST_CONTAINERS
+    );
   }
 
   async #start(): Promise<void> {
@@ -203,7 +205,7 @@ export class SetUp {
     };
     // A step that fails must not be covered by the next.
     const command = `set -e\n${script}`;
-    const spec = { command, session: SESSION, cwd: "/workspace", timeoutMs: MOST_MS };
+    const spec = { command, session: SESSION, cwd: "/workspace", timeoutMs: MAX_SETUP_MS };
     return runs.start(executor, script, spec, { waitUntil: 0, namesID: true });
   }
 
@@ -214,7 +216,7 @@ export class SetUp {
     const { script, had } = state;
     const outcome = await this.#host.outcomes.begin(script, had);
     // Another script was set, or the sandbox destroyed, meanwhile.
-    if (this.#state?.script !== script || run.ended) return NEVER_STARTED;
+    if (this.#state?.script !== script || run.ended) return CANCELLED_BEFORE_START;
     if (!outcome) return undefined;
     if (!("savedAt" in outcome)) {
       this.#put({ ...this.#state, keeping: outcome });
@@ -230,7 +232,7 @@ export class SetUp {
     const state = this.#state;
     // One that fails is made again later, and told.
     await this.#host.workspace.save().catch(() => undefined);
-    if (this.#state?.script !== state?.script || !this.#state || run.ended) return NEVER_STARTED;
+    if (this.#state?.script !== state?.script || !this.#state || run.ended) return CANCELLED_BEFORE_START;
     this.#put({ ...this.#state, hasBegun: true });
     return undefined;
   }
@@ -260,7 +262,7 @@ export class SetUp {
     // Where no container could be started or it has gone, the next call tries again.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
     const failure =
-      run && isFailure(run) ? failureWords(run, tail) : lost >= MOST_LOST ? LEFT_OUT : undefined;
+      run && isFailure(run) ? failureWords(run, tail) : lost >= MAX_LOST_CONTAINERS ? LEFT_OUT : undefined;
     // What a script has left in a container that goes on is not the next one's alone.
     const isUsed = state.isUsed || (isSame && run?.state === "lost" && state.hasBegun);
     this.#put({ ...state, ...AT_REST, isDone, isUsed, lost, failure, had: success?.had });
@@ -323,7 +325,7 @@ export class SetUp {
   async #over(isIdle: () => boolean): Promise<void> {
     for (let begun = 1; ; begun++) {
       while (this.#underWay) await this.#underWay;
-      if (!this.#isDue || begun === MOST_BEGUN || isIdle()) return;
+      if (!this.#isDue || begun === MAX_ATTEMPTS || isIdle()) return;
       await this.begin();
     }
   }
@@ -374,7 +376,7 @@ function resuming<Spec extends Allowance>(executor: Executor<Spec>): Omit<Execut
   return { kind: executor.kind, resume: (run, state) => executor.resume(run, state) };
 }
 
-const LEFT_OUT = `The set-up of this sandbox is left out, because the sandbox ended during it ${MOST_LOST} times in a row; list_runs shows when. configure_sandbox with setup sets it anew.`;
+const LEFT_OUT = `The set-up of this sandbox is left out, because the sandbox ended during it ${MAX_LOST_CONTAINERS} times in a row; list_runs shows when. configure_sandbox with setup sets it anew.`;
 
 function restoredWords(savedAt: number): string {
   return `The sandbox starts from what its set-up left, as it was kept at ${new Date(savedAt).toISOString()}: the script did not run again.`;

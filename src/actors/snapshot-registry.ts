@@ -99,7 +99,7 @@ type Storage = Pick<DurableObjectStorage, "sql" | "transactionSync">;
 const WRITING_MS = 3_600_000;
 
 /** How long after R2 refused to delete something it is asked again, milliseconds. */
-const AGAIN_MS = 300_000;
+const DELETE_RETRY_MS = 300_000;
 
 /** Checkpoints that going back has made of one sandbox: the newest are kept. */
 const KEPT_BEFORE = 10;
@@ -513,7 +513,7 @@ export class SnapshotRegistry {
           () => false,
         );
         if (isGone) this.#sql("DELETE FROM garbage WHERE prefix = ?", prefix);
-        else this.#sql("UPDATE garbage SET due_at = ? WHERE prefix = ?", now + AGAIN_MS, prefix);
+        else this.#sql("UPDATE garbage SET due_at = ? WHERE prefix = ?", now + DELETE_RETRY_MS, prefix);
       }
     }
   }

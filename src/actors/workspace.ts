@@ -55,9 +55,9 @@ export interface WorkspaceHost extends TransferHost {
 }
 
 /** A save follows so long after the last change, so long after the first unsaved one at the latest, and after so long in any case: milliseconds. */
-const QUIET_MS = 3000;
-const LATEST_MS = 60_000;
-const EVERY_MS = 120_000;
+const SAVE_DEBOUNCE_MS = 3000;
+const SAVE_MAX_DELAY_MS = 60_000;
+const SAVE_INTERVAL_MS = 120_000;
 
 /** How long a sandbox that cannot be saved is not stopped for want of use, milliseconds. */
 const KEEP_MS = 3_600_000;
@@ -75,7 +75,7 @@ const SAVE_MS = 1_800_000;
 const OUTCOME_MS = 600_000;
 
 /** With so many packs, the smallest of them are packed again. */
-const MOST_PACKS = 20;
+const MAX_PACKS = 20;
 const PACKED_AGAIN = 16;
 
 /** Bytes that an archive may take beyond the sizes of its files. */
@@ -97,7 +97,7 @@ export interface Installation {
   isEmpty: boolean;
 }
 
-const NOTHING: Origin = { packs: [] };
+const EMPTY_ORIGIN: Origin = { packs: [] };
 
 const OVER = [() => true, () => true] as const;
 
@@ -191,11 +191,11 @@ export class Workspace {
         await this.#restoreTo(state, AbortSignal.any([container, AbortSignal.timeout(RESTORE_MS)]));
     }
     container.throwIfAborted();
-    this.#origin = state ? { snapshot: state.id, packs: state.packs } : NOTHING;
+    this.#origin = state ? { snapshot: state.id, packs: state.packs } : EMPTY_ORIGIN;
     kv.put(CONTAINER, this.#origin);
     restartNotice.workspaceRestored(state);
     await sync();
-    this.#plan(EVERY_MS);
+    this.#plan(SAVE_INTERVAL_MS);
   }
 
   async #state(): Promise<Snapshot | undefined> {
@@ -221,7 +221,7 @@ export class Workspace {
     if (!this.#host.isSaved || this.#origin === undefined) return;
     this.#changedAt = Date.now();
     this.#dirtySince ??= this.#changedAt;
-    if (!this.#troubles.isFailing) this.#plan(QUIET_MS);
+    if (!this.#troubles.isFailing) this.#plan(SAVE_DEBOUNCE_MS);
   }
 
   /** Has a save begin in so many milliseconds, unless one begins before. */
@@ -236,11 +236,12 @@ export class Workspace {
   #due(): void {
     this.#timer = null;
     if (!this.#isWhole) return;
-    if (this.isHeld) return this.#plan(EVERY_MS);
+    if (this.isHeld) return this.#plan(SAVE_INTERVAL_MS);
     const now = Date.now();
     // The clock may have been set back.
     const quiet = Math.max(0, now - this.#changedAt);
-    if (quiet < QUIET_MS && now - (this.#dirtySince ?? 0) < LATEST_MS) return this.#plan(QUIET_MS - quiet);
+    if (quiet < SAVE_DEBOUNCE_MS && now - (this.#dirtySince ?? 0) < SAVE_MAX_DELAY_MS)
+      return this.#plan(SAVE_DEBOUNCE_MS - quiet);
     this.#host.background(this.save().catch(() => undefined));
   }
 
@@ -266,7 +267,8 @@ export class Workspace {
     try {
       await this.#save(AbortSignal.any([container, AbortSignal.timeout(SAVE_MS)]));
       this.#troubles.saved();
-      if (!container.aborted) this.#plan(this.#dirtySince === undefined ? EVERY_MS : QUIET_MS);
+      if (!container.aborted)
+        this.#plan(this.#dirtySince === undefined ? SAVE_INTERVAL_MS : SAVE_DEBOUNCE_MS);
     } catch (error) {
       if (container.aborted || !this.#host.platform.isRunning) throw containerGone();
       this.#dirtySince = since ?? this.#dirtySince ?? Date.now();
@@ -283,7 +285,7 @@ export class Workspace {
     const { snapshots, maxBytes } = this.#host;
     const sandbox = this.#host.sandbox();
     await this.#settle(signal);
-    const origin = this.#origin ?? NOTHING;
+    const origin = this.#origin ?? EMPTY_ORIGIN;
     const id = crypto.randomUUID();
     const repack = packsToRepack(origin.packs);
     const { snapshot: base } = origin;
@@ -335,7 +337,7 @@ export class Workspace {
     const { snapshots } = this.#host;
     const { part, maxBytes, conversation, isWhole = false } = archive;
     const isSystem = part === "system";
-    const origin = (part === "workspace" ? this.#origin : undefined) ?? NOTHING;
+    const origin = (part === "workspace" ? this.#origin : undefined) ?? EMPTY_ORIGIN;
     const { snapshot: base } = origin;
     const id = crypto.randomUUID();
     const body = { id, base, max: maxBytes, repack: [], isArchive: true, conversation, isSystem };
@@ -550,6 +552,6 @@ export class Workspace {
 function packsToRepack(packs: readonly Pack[]): string[] {
   const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
   const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);
-  const small = alive.length >= MOST_PACKS ? alive.slice(0, PACKED_AGAIN) : [];
+  const small = alive.length >= MAX_PACKS ? alive.slice(0, PACKED_AGAIN) : [];
   return [...dead, ...small].map(({ id }) => id);
 }

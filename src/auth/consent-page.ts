@@ -7,7 +7,7 @@ import { page } from "./page.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { Offer, Problem } from "./methods/method.ts";
 
-const MEANING: Record<Scope, string> = {
+const SCOPE_TEXTS: Record<Scope, string> = {
   "sandbox:read": "See your sandboxes, their files and the results of runs",
   "sandbox:write": "Write files in /workspace and /tmp, and delete sandboxes with everything in them",
   "sandbox:exec": "Run code and commands, write files anywhere in your sandboxes, and stop runs",
@@ -49,7 +49,7 @@ export function consentPage(consent: Consent): Promise<Response> {
     const checked = ticked.includes(scope) && markup` checked`;
     const focus = place === "scopes" && index === 0 && markup` autofocus`;
     return markup`<label class="scope"><input type="checkbox" name="scope" value="${scope}"${checked}${focus}>
-<span>${MEANING[scope]}<code>${scope}</code></span></label>
+<span>${SCOPE_TEXTS[scope]}<code>${scope}</code></span></label>
 `;
   });
   const heading = isPanel

@@ -63,13 +63,13 @@ const DOWN_MS = 8000;
 const MAX_BREAKS = 20;
 
 /** How long a run waits for a sandboxd that stays away, milliseconds. One that hangs is replaced after 15 s of its own time. */
-const AWAY_MS = 60_000;
+const RECONNECT_LIMIT_MS = 60_000;
 
 /** A connection that has lasted longer does not count as one of those in a row, milliseconds. */
-const LASTED_MS = 1000;
+const STABLE_MS = 1000;
 
 /** The pause before the next connection, milliseconds for each of those in a row. */
-const AGAIN_MS = 20;
+const RECONNECT_STEP_MS = 20;
 
 /** What sandboxd says last of a run. */
 export type Outcome = Extract<Event, { type: "ended" | "settled" | "unknown" | "refused" }>;
@@ -163,7 +163,7 @@ export abstract class RunFollower {
       if (!isNoAnswer(error)) throw error;
       this.#awaySince ??= Date.now();
       const awayMs = Date.now() - this.#awaySince;
-      if (awayMs >= AWAY_MS) throw noAnswer(awayMs);
+      if (awayMs >= RECONNECT_LIMIT_MS) throw noAnswer(awayMs);
     }
   }
 
@@ -242,10 +242,10 @@ export abstract class RunFollower {
 
   /** After a connection has broken: pauses before the next one, or finds that the container is gone. */
   async #mended(): Promise<void> {
-    if (Date.now() - this.#connectedAt > LASTED_MS) this.#breaks = 0;
+    if (Date.now() - this.#connectedAt > STABLE_MS) this.#breaks = 0;
     if (this.#breaks === 0) this.#brokenAt = Date.now();
     if (++this.#breaks > MAX_BREAKS) this.#failure = noAnswer(Date.now() - this.#brokenAt);
-    else await this.sink.over(this.#breaks * AGAIN_MS);
+    else await this.sink.over(this.#breaks * RECONNECT_STEP_MS);
     if (!this.link.running()) {
       await this.sink.over(DOWN_MS);
       this.#failure ??= containerGone();

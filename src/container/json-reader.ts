@@ -1,7 +1,7 @@
 /** Reads JSON as it streams by, and keeps none of it but what leads to where it is. */
 
 /** Longer names and values are not read, bytes as they are written. */
-const KEPT = 100;
+const MAX_TEXT_BYTES = 100;
 
 /** More lists and objects within each other are no request of anybody's. */
 const DEEPEST = 200;
@@ -115,13 +115,14 @@ export class JSONReader {
   }
 
   #keep(byte: number): void {
-    if (this.#text.length <= KEPT) this.#text.push(byte);
+    if (this.#text.length <= MAX_TEXT_BYTES) this.#text.push(byte);
   }
 
   #read(): string | undefined {
     const text = String.fromCharCode(...this.#text);
     this.#text = [];
-    if (text.length > KEPT || !text.startsWith('"')) return text.length > KEPT ? undefined : text;
+    if (text.length > MAX_TEXT_BYTES || !text.startsWith('"'))
+      return text.length > MAX_TEXT_BYTES ? undefined : text;
     try {
       return String(JSON.parse(text));
     } catch {

@@ -5,7 +5,7 @@
 import { JSONReader, type Path } from "./json-reader.ts";
 
 /** Assumed for a request without a plausible `max_tokens`: more than any model answers with. */
-const MOST_TOKENS = 128_000;
+const MAX_TOKENS = 128_000;
 
 /** Bytes of a request that are charged as one token while the API has not reported its tokens; text takes about four. */
 const BYTES_PER_TOKEN = 3;
@@ -38,7 +38,7 @@ export class RequestMeter {
 
   /** Tokens that the model may answer with at the most. */
   get maxTokens(): number {
-    return this.#reader.isMalformed ? MOST_TOKENS : Math.min(this.#maxTokens ?? MOST_TOKENS, MOST_TOKENS);
+    return this.#reader.isMalformed ? MAX_TOKENS : Math.min(this.#maxTokens ?? MAX_TOKENS, MAX_TOKENS);
   }
 
   /** Tokens of the request itself, estimated from its size. */

@@ -10,7 +10,7 @@ const FIELD =
   /"(input_tokens|output_tokens|cache_creation_input_tokens|cache_read_input_tokens)"\s{0,20}:\s{0,20}(\d{1,12})/g;
 
 /** Characters kept of what was read, more than the longest field. */
-const KEPT = 128;
+const KEPT_CHARS = 128;
 
 export class UsageCounter {
   readonly #decoder = new TextDecoder();
@@ -23,7 +23,7 @@ export class UsageCounter {
 
   add(bytes: Uint8Array): void {
     const text = this.#rest + this.#decoder.decode(bytes, { stream: true });
-    this.#rest = text.slice(-KEPT);
+    this.#rest = text.slice(-KEPT_CHARS);
     if (text.includes('"message_stop"')) this.#stopped = true;
     const from = this.#reports ? 0 : text.indexOf('"usage"');
     if (from < 0) return;

@@ -16,11 +16,11 @@ import { isEchoOf } from "./terminal.ts";
 const FLUSH_MS = 1000;
 
 /** The shortest time between two progress lines, milliseconds. */
-const TELL_MS = 250;
+const PROGRESS_MS = 250;
 
 /** How long a terminal is silent that has come to rest, and how long that is waited for. Milliseconds. */
 const QUIET_MS = 300;
-const REST_MS = 10_000;
+const SETTLE_MS = 10_000;
 
 /** How long after a failed call to the container its end may take to be known, milliseconds. */
 const DOWN_MS = 5000;
@@ -245,7 +245,7 @@ export class ActiveRun implements RunSink, WaitingLog {
         before = line;
         // Fails when the client has gone.
         void (async () => onProgress(line))().catch(() => undefined);
-        await this.over(Math.min(TELL_MS, left));
+        await this.over(Math.min(PROGRESS_MS, left));
       }
     }
   }
@@ -271,7 +271,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     const typed = await type(input);
     if (typed < size) throw this.ended ? hasEnded(id) : notTyped(id, typed, size);
     // Not every program draws anew when its terminal has another size.
-    if (waits) await this.rest(text === "" ? QUIET_MS : REST_MS, before, text);
+    if (waits) await this.rest(text === "" ? QUIET_MS : SETTLE_MS, before, text);
   }
 
   /**
@@ -280,11 +280,11 @@ export class ActiveRun implements RunSink, WaitingLog {
    */
   async rest(ms: number, from = 0, typed = ""): Promise<void> {
     const { stdout } = this.record.output;
-    const deadline = Date.now() + Math.min(ms, REST_MS);
+    const deadline = Date.now() + Math.min(ms, SETTLE_MS);
     for (let left = ms; !this.ended && left > 0; left = deadline - Date.now()) {
       const { bytes } = stdout;
       const hasAnswered = bytes > from && !isEchoOf(typed, stdout.last(bytes - from));
-      await this.changed(Math.min(left, hasAnswered ? QUIET_MS : REST_MS));
+      await this.changed(Math.min(left, hasAnswered ? QUIET_MS : SETTLE_MS));
       if (hasAnswered && stdout.bytes === bytes) return;
     }
   }

@@ -55,7 +55,7 @@ const NO_BYTES = new Uint8Array();
 /** What is to be run, and in which kernel. */
 export type CodeRunSpec = Omit<CodeSpec, "logCapBytes"> & Allowance;
 
-const LOST = "The server was restarted while it ran, and lost the way to its result.";
+const LOST_NOTE = "The server was restarted while it ran, and lost the way to its result.";
 
 export class CodeExecutor implements Executor<CodeRunSpec> {
   readonly kind = "code";
@@ -143,9 +143,9 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     const kernel = kernelSchema.parse(state);
     const title = titleOf(kernel.language, kernel.key.slice(kernel.language.length + 1));
     const notes: Record<TakenOver, string> = {
-      idle: `${LOST} It has ended since. ${STATE.kept}`,
-      interrupted: `${LOST} ${title} was interrupted. ${STATE.kept}`,
-      killed: `${LOST} ${title} was stopped. ${STATE.lost}`,
+      idle: `${LOST_NOTE} It has ended since. ${STATE.kept}`,
+      interrupted: `${LOST_NOTE} ${title} was interrupted. ${STATE.kept}`,
+      killed: `${LOST_NOTE} ${title} was stopped. ${STATE.lost}`,
     };
     const run = async (): Promise<End> => {
       const taken = await within(TAKE_OVER_MS, this.#kernels.takeOver(sink, kernel));

@@ -8,7 +8,14 @@ import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import type { TerminalInput } from "../container/connection.ts";
-import { type Allowance, type End, type Execution, NEVER_STARTED, type RunSink, waitingFor } from "./run.ts";
+import {
+  type Allowance,
+  type End,
+  type Execution,
+  CANCELLED_BEFORE_START,
+  type RunSink,
+  waitingFor,
+} from "./run.ts";
 
 export interface CommandSpec extends Allowance {
   command: string;
@@ -53,7 +60,7 @@ export class Commands implements Executor<CommandSpec> {
   start(sink: RunSink<CommandState>, spec: CommandSpec): Execution {
     const run = new RunningCommand(this.#link, sink);
     const turn = this.#queue.run(spec.session, sink.id, async () => {
-      if (run.stop || sink.ended) return NEVER_STARTED;
+      if (run.stop || sink.ended) return CANCELLED_BEFORE_START;
       sink.began();
       const deadline = Date.now() + spec.timeoutMs;
       run.limit.deadline(deadline, spec.timeoutMs);
@@ -124,7 +131,7 @@ class RunningCommand extends RunFollower {
     const late = setTimeout(() => void this.#timeout(), Math.max(0, deadline - Date.now()));
     try {
       const outcome = await this.outcome();
-      return outcome === undefined ? LOST : this.#endOf(outcome, cut, start !== undefined);
+      return outcome === undefined ? LOST_END : this.#endOf(outcome, cut, start !== undefined);
     } finally {
       clearTimeout(late);
     }
@@ -160,7 +167,7 @@ class RunningCommand extends RunFollower {
   /** Ends the command early, with its processes. */
   async end(why: Stop): Promise<void> {
     if (this.sink.ended) return;
-    if (!this.started) this.#withdrawn.resolve(NEVER_STARTED);
+    if (!this.started) this.#withdrawn.resolve(CANCELLED_BEFORE_START);
     const before = this.stop;
     this.stop ??= why;
     if (!this.started || before) return;
@@ -224,4 +231,4 @@ const NO_SPACE =
   "Some of its output is missing: the sandbox's disk was full. Delete files, or redirect output to /dev/null.";
 const KEEPER_KILLED =
   "Its exit status is not known, and 137 stands for it: the process that waits for it, its parent, was killed from inside the sandbox (SIGKILL).";
-const LOST: End = { state: "lost", note: REMOVED };
+const LOST_END: End = { state: "lost", note: REMOVED };

@@ -1,6 +1,6 @@
 /** Executions that have to wait for something before they start. */
 import type { ActiveRun } from "./active-run.ts";
-import { type End, type Execution, NEVER_STARTED } from "./run.ts";
+import { type End, type Execution, CANCELLED_BEFORE_START } from "./run.ts";
 
 /**
  * An execution that something comes before, which says how to start it, or how it ends instead.
@@ -19,7 +19,7 @@ export function deferred(
   let isWithdrawn = false;
   const turn = async (): Promise<End> => {
     const next = await before();
-    if (isWithdrawn || run.ended) return NEVER_STARTED;
+    if (isWithdrawn || run.ended) return CANCELLED_BEFORE_START;
     if (typeof next !== "function") return next;
     execution = next();
     return await execution.done;
@@ -29,7 +29,7 @@ export function deferred(
     cancel: async () => {
       if (execution) return await execution.cancel();
       isWithdrawn = true;
-      withdraw(NEVER_STARTED);
+      withdraw(CANCELLED_BEFORE_START);
     },
     type: isInteractive ? async (text) => (await execution?.type?.(text)) ?? 0 : undefined,
     waiting: () => (execution ? execution.waiting?.() : waiting?.()),

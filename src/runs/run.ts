@@ -28,7 +28,10 @@ export interface End {
 }
 
 /** The end of a run that was cancelled before its turn. */
-export const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before it started." };
+export const CANCELLED_BEFORE_START: End = {
+  state: "cancelled",
+  note: "It was cancelled before it started.",
+};
 
 /** What only a command has. */
 export interface CommandDetail {

@@ -15,7 +15,7 @@ import {
   type Allowance,
   type End,
   type Execution,
-  NEVER_STARTED,
+  CANCELLED_BEFORE_START,
   type LogPiece,
   type RunSummary,
   type RunView,
@@ -408,7 +408,7 @@ export class Runs {
       if (run.ended) {
         give();
         unneeded();
-        return NEVER_STARTED;
+        return CANCELLED_BEFORE_START;
       }
       return () => {
         const execution = executor.start(run, allowed(spec, reservation));

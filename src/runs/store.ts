@@ -63,7 +63,7 @@ const COLUMNS = [
 /** The columns of a list, without results and output, which can take megabytes. */
 const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit_code"] as const;
 
-const PUT = `INSERT OR REPLACE INTO runs (${COLUMNS.join(", ")}) VALUES (${COLUMNS.map(() => "?").join(", ")})`;
+const INSERT_RUN = `INSERT OR REPLACE INTO runs (${COLUMNS.join(", ")}) VALUES (${COLUMNS.map(() => "?").join(", ")})`;
 
 /** What all runs of a sandbox have stored. */
 export interface Stored {
@@ -102,7 +102,7 @@ export class RunStore {
       dropped_bytes: run.droppedBytes,
       source: run.source ?? null,
     };
-    this.#sql.exec(PUT, ...COLUMNS.map((column) => row[column]));
+    this.#sql.exec(INSERT_RUN, ...COLUMNS.map((column) => row[column]));
   }
 
   get(id: string): RunRecord | undefined {

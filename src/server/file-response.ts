@@ -209,7 +209,7 @@ function marked(body: ReadableStream, mark: Uint8Array): ReadableStream {
 }
 
 /** How long the body of a refused upload is taken before the answer, milliseconds. */
-const REST_MS = 5000;
+const DRAIN_MS = 5000;
 
 /**
  * Takes the body of a request that is refused without it: a client that still sends when its connection closes may never
@@ -217,7 +217,7 @@ const REST_MS = 5000;
  */
 export async function takeRest(request: Request): Promise<void> {
   if (request.headers.has("expect")) return;
-  await gather(request, { maxBytes: 0, drainBytes: Infinity, ms: REST_MS }).catch(() => undefined);
+  await gather(request, { maxBytes: 0, drainBytes: Infinity, ms: DRAIN_MS }).catch(() => undefined);
 }
 
 const isForm = ({ headers }: Request) => /^multipart\/form-data\b/i.test(headers.get("content-type") ?? "");

@@ -11,7 +11,7 @@ import { rateLimited, tooOften } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
 import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
-import { isReadWhole, LOOK_MS, logPauseMs, readOnAt, terminalPauseMs } from "../shared/watch.ts";
+import { isReadWhole, POLL_MS, logPauseMs, readOnAt, terminalPauseMs } from "../shared/watch.ts";
 import { readJSON } from "./body.ts";
 import { SILENCE } from "./event-stream.ts";
 import { Unbuffered } from "./unbuffered.ts";
@@ -39,7 +39,7 @@ const STALL_MS = 30_000;
 const MAX_STREAMS = 20;
 
 /** A stream that has not looked at its session for so long was cut off with its request, milliseconds. */
-const DEAD_MS = STALL_MS + 2 * SESSION_MS;
+const STREAM_EXPIRY_MS = STALL_MS + 2 * SESSION_MS;
 
 /** Why a stream ends: the page asks for the next at once after `again`, and later after `busy`. */
 type End = "again" | "busy" | "replaced" | "signed_out";
@@ -160,7 +160,7 @@ class PanelStream {
       if (event !== sent) await this.#push(event);
       if ("refused" in answer) return;
       sent = event;
-      await this.#pause(LOOK_MS[name]);
+      await this.#pause(POLL_MS[name]);
     }
   }
 
@@ -295,7 +295,7 @@ function openStream(principal: string, page: string): Place | undefined {
   const now = Date.now();
   for (const [key, pages] of places) {
     for (const [name, { isClosed, aliveAt }] of pages)
-      if (isClosed || aliveAt + DEAD_MS < now) pages.delete(name);
+      if (isClosed || aliveAt + STREAM_EXPIRY_MS < now) pages.delete(name);
     if (pages.size === 0) places.delete(key);
   }
   const own = places.get(principal) ?? new Map<string, Place>();

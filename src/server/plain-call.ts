@@ -9,7 +9,7 @@ import { within } from "../shared/within.ts";
 import { eventStream, SILENCE, SILENCE_MS } from "./event-stream.ts";
 
 /** How long a plain call takes at most that is answered as JSON, milliseconds. */
-const SOON_MS = 1000;
+const JSON_WITHIN_MS = 1000;
 
 /** Whether a request is one call of a tool, by a client of a revision before 2026-07-28 that asks for no progress. */
 export async function isPlainCall(request: Request, body: unknown): Promise<boolean> {
@@ -33,7 +33,7 @@ export async function answerPlainCall(
   Object.assign(transport, { onerror });
   await server.connect(transport);
   const answer = transport.handleRequest(request, { parsedBody: body }).finally(() => server.close());
-  return (await within(SOON_MS, answer)) ?? eventStream(asEvents(answer), (text) => text);
+  return (await within(JSON_WITHIN_MS, answer)) ?? eventStream(asEvents(answer), (text) => text);
 }
 
 async function* asEvents(answer: Promise<Response>): AsyncGenerator<string, void> {

@@ -45,7 +45,7 @@ export interface Refusal {
 export const KEPT_CONNECTIONS = 1000;
 
 /** Hosts that a summary of refusals names. */
-const MOST_REFUSED = 5;
+const MAX_REFUSED = 5;
 
 export class ConnectionLog {
   /** Differs between logs. */
@@ -88,7 +88,7 @@ export class ConnectionLog {
       const { count } = refusals.get(key) ?? { count: 0 };
       refusals.set(key, { host, ...port, why, count: count + 1 });
     }
-    return [...refusals.values()].slice(0, MOST_REFUSED);
+    return [...refusals.values()].slice(0, MAX_REFUSED);
   }
 }
 

@@ -1,6 +1,6 @@
 /** Schemas for values of variables. The message of an issue is the end of a sentence that begins with the variable's name. */
 import { z } from "zod";
-import { MOST_HOSTS, parseHostEntry } from "./network-policy.ts";
+import { MAX_HOSTS, parseHostEntry } from "./network-policy.ts";
 
 /**
  * An empty variable counts as unset, because `.dev.vars` and CI systems write it so. White space around a value is
@@ -119,7 +119,7 @@ export function time() {
 }
 
 export function allowHosts<T extends z.ZodType<string[]>>(entries: T) {
-  return entries.refine((hosts) => hosts.length <= MOST_HOSTS, `must hold ${MOST_HOSTS} hosts at most`);
+  return entries.refine((hosts) => hosts.length <= MAX_HOSTS, `must hold ${MAX_HOSTS} hosts at most`);
 }
 
 /** One of several words, in upper or lower case. A report may show it. */

@@ -7,7 +7,7 @@ import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
 import { messageOf } from "./text.ts";
 
 /** The most pixels that are made fewer: a sandbox holds up to four bytes of each. */
-const MOST_PIXELS = 100_000_000;
+const MAX_PIXELS = 100_000_000;
 
 /** Why an image cannot be shown, as a sentence without its subject, and what to do about it. */
 export interface NotShown {
@@ -69,7 +69,7 @@ async function smaller(
   makeSmaller: MakeSmaller,
 ): Promise<ShownImage | NotShown> {
   const what = `${sizeInWords(original)}, ${bytes.length} bytes`;
-  if (original.width * original.height > MOST_PIXELS)
+  if (original.width * original.height > MAX_PIXELS)
     return {
       problem: `has ${original.width} x ${original.height} pixels, which is more than can be made smaller here.`,
       remedy: SMALLER,

@@ -4,7 +4,7 @@ import { json, type Refusal } from "./responses.ts";
 const MINUTE_MS = 60_000;
 
 /** The most keys that are counted separately within a minute. All others share one count. */
-const MOST_KEYS = 10_000;
+const MAX_KEYS = 10_000;
 
 /** Counts in memory, by the minute. */
 export class ProcessLimiter implements RateLimit {
@@ -21,7 +21,7 @@ export class ProcessLimiter implements RateLimit {
     const minute = Math.floor(Date.now() / MINUTE_MS);
     if (minute !== this.#minute) this.#counts.clear();
     this.#minute = minute;
-    const counted = this.#counts.has(key) || this.#counts.size < MOST_KEYS ? key : "";
+    const counted = this.#counts.has(key) || this.#counts.size < MAX_KEYS ? key : "";
     const count = (this.#counts.get(counted) ?? 0) + 1;
     this.#counts.set(counted, count);
     return { success: count <= this.#limit };

@@ -18,7 +18,7 @@ const SLASH = 0x2f;
 const DIGITS = "0123456789abcdef";
 
 /** The longest spelling of one character, as in `\u002f`. */
-const LONGEST_SPELLING = 6;
+const MAX_SPELLING_CHARS = 6;
 
 /** How much waits is rounded up to a multiple of this many characters, so that it does not tell the exact length of a value. */
 const LENGTH_CLASS = 64;
@@ -119,7 +119,7 @@ class Traces {
   /** @param same pairs of characters that count as the same */
   constructor(traces: readonly Trace[], same: readonly string[]) {
     const longest = Math.max(0, ...traces.map(({ text }) => text.length)) + 2;
-    this.mostHeld = Math.ceil(longest / LENGTH_CLASS) * LENGTH_CLASS * LONGEST_SPELLING;
+    this.mostHeld = Math.ceil(longest / LENGTH_CLASS) * LENGTH_CLASS * MAX_SPELLING_CHARS;
     const columns = new Uint8Array(256);
     let count = 0;
     for (const { text } of traces) for (const byte of encoder.encode(text)) columns[byte] ||= ++count;
@@ -178,7 +178,7 @@ function escapedAt(bytes: Uint8Array, at: number): number {
 
 function escapeLength(bytes: Uint8Array, at: number): number {
   if (bytes[at] === PERCENT) return 3;
-  return bytes[at + 1] === LOWER_U ? LONGEST_SPELLING : 2;
+  return bytes[at + 1] === LOWER_U ? MAX_SPELLING_CHARS : 2;
 }
 
 function hexadecimal(bytes: Uint8Array, from: number, to: number): number {
@@ -198,7 +198,7 @@ function rangeOf(
   start: number,
   end: number,
 ): [number, number] {
-  const before = String.fromCharCode(...bytes.subarray(Math.max(0, start - LONGEST_SPELLING), start));
+  const before = String.fromCharCode(...bytes.subarray(Math.max(0, start - MAX_SPELLING_CHARS), start));
   const begun = (sharesFirst && BEGUN_BASE64.exec(before)) || BEGUN_ESCAPE.exec(before);
   return [start - (begun?.[0].length ?? 0), end + (sharesLast ? 1 : 0)];
 }

@@ -45,12 +45,12 @@ export function randomLetters(count: number): string {
 
 /** Hashes of principals that called lately, because every call needs one. */
 const hashes = new Map<string, string>();
-const MOST_HASHES = 1000;
+const MAX_HASHES = 1000;
 
 /** The first 80 bits of the SHA-256 of a principal's id, as 16 lower-case base32 characters. */
 export async function principalHash(principalID: string): Promise<string> {
   const hash = hashes.get(principalID) ?? (await hashOf(principalID));
-  if (hashes.size >= MOST_HASHES) hashes.clear();
+  if (hashes.size >= MAX_HASHES) hashes.clear();
   hashes.set(principalID, hash);
   return hash;
 }

@@ -32,7 +32,7 @@ export const PACKAGE_HOSTS: readonly string[] = [
 ];
 
 /** Entries of one list at most. */
-export const MOST_HOSTS = 100;
+export const MAX_HOSTS = 100;
 
 /** The ports that an allowed host is reached at, for plain HTTP and for TLS. */
 export const ALLOWED_PORTS: ReadonlySet<number> = new Set([80, 443]);

@@ -10,16 +10,16 @@ import { type NetworkPolicy, allowsHost, isAddress, parseHostEntry, PACKAGES } f
 const VALUE = "{value}";
 
 /** Secrets of one server at most. */
-const MOST_SECRETS = 100;
+const MAX_SECRETS = 100;
 
 /** Hosts of one secret at most. */
-const MOST_SECRET_HOSTS = 20;
+const MAX_SECRET_HOSTS = 20;
 
 /**
  * The mask tells code that has its own text come back whether a whole value is in it. A processor looks at some 2^26 characters
  * a second, each of which may begin a guess: of 12 hexadecimal digits it finds a random value in weeks, of 16 in millennia.
  */
-const LEAST_VALUE_LENGTH = 16;
+const MIN_VALUE_LENGTH = 16;
 
 /** Where a request gets a value. `template` has `{value}` once; in `basic` it is the user and the password. */
 export interface Place {
@@ -172,14 +172,14 @@ const secret = z
       hosts: z
         .array(z.string("must be text").transform(secretHost), "must be a list of hosts")
         .min(1, "must name at least one host")
-        .max(MOST_SECRET_HOSTS, `must hold ${MOST_SECRET_HOSTS} hosts at most`),
+        .max(MAX_SECRET_HOSTS, `must hold ${MAX_SECRET_HOSTS} hosts at most`),
       header: template.optional(),
       query: template.optional(),
       basic: template.optional(),
       value: headerValue()
         .min(
-          LEAST_VALUE_LENGTH,
-          `must have at least ${LEAST_VALUE_LENGTH} characters, and be random: code in a sandbox can guess a shorter one`,
+          MIN_VALUE_LENGTH,
+          `must have at least ${MIN_VALUE_LENGTH} characters, and be random: code in a sandbox can guess a shorter one`,
         )
         .max(5000, "must have 5000 characters at most"),
       principals: z.array(z.string("must be text"), "must be a list of ids").optional(),
@@ -204,7 +204,7 @@ const secret = z
 /** The schema of `SECRETS`. No message of it has a value in it. */
 export const secretList = z
   .array(secret, "must be a JSON list")
-  .max(MOST_SECRETS, `must hold ${MOST_SECRETS} secrets at most`)
+  .max(MAX_SECRETS, `must hold ${MAX_SECRETS} secrets at most`)
   .refine((secrets) => unique(secrets.map(({ name }) => name)), "must not use one name twice")
   .refine(
     (secrets) => unique(secrets.flatMap((one) => one.variable ?? [])),

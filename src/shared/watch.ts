@@ -3,13 +3,13 @@
 import { CALL_MS } from "./terminal/typing.ts";
 
 /** Between two looks, milliseconds: for the log of a run, whose look waits for more output by itself, after each answer. */
-export const LOOK_MS = { list_sandboxes: 4000, list_runs: 2500, get_result: 400 };
+export const POLL_MS = { list_sandboxes: 4000, list_runs: 2500, get_result: 400 };
 
 /** Bytes: a terminal that prints no more than this, a screen full of text, is taken to answer a key. */
 const ECHO_BYTES = 8192;
 
 /** The tools that can be watched, all of which only read. */
-export type WatchedTool = keyof typeof LOOK_MS;
+export type WatchedTool = keyof typeof POLL_MS;
 
 /** Where a page of a run's log ends, as `get_result` with a cursor says it. */
 export interface LogPosition {
@@ -37,7 +37,7 @@ export function isReadWhole({ state, next_cursor, log_bytes }: LogPosition): boo
 
 /** Milliseconds until the next look at a log. */
 export function logPauseMs(position: LogPosition): number {
-  return readOnAt(position) < position.log_bytes ? 0 : LOOK_MS.get_result;
+  return readOnAt(position) < position.log_bytes ? 0 : POLL_MS.get_result;
 }
 
 /**

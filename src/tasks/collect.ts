@@ -39,7 +39,7 @@ const MAX_NAMED = 20;
 const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;
 
 /** Why a file is not kept, by its type. */
-const WHY: Record<FoundChanges["files"][number]["type"], string | undefined> = {
+const NOT_KEPT_REASONS: Record<FoundChanges["files"][number]["type"], string | undefined> = {
   file: undefined,
   link: "a symbolic link",
   unnamed: "its name is not UTF-8 and shown as git escapes it",
@@ -82,7 +82,7 @@ export async function collect(
   const [special, surplus]: [NotKept["named"], NotKept["named"]] = [[], []];
   for (const { path, change, type, size } of found.files) {
     if (change === "deleted") continue;
-    const why = WHY[type] ?? (await writer.keep(path, `${directory}/${path}`, size));
+    const why = NOT_KEPT_REASONS[type] ?? (await writer.keep(path, `${directory}/${path}`, size));
     if (why !== undefined) (why === TOO_MANY ? surplus : special).push({ path, why });
   }
   const named = [...special, ...surplus];

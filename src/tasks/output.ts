@@ -11,8 +11,8 @@ import type { RunSink, Stream } from "../runs/run.ts";
 const MAX_LINE = 16 * 1024 * 1024;
 
 /** After so many bytes of events their reader rests, so many milliseconds. Agents print less in a minute. */
-const REST_BYTES = 64 * 1024;
-const REST_MS = 20;
+const YIELD_BYTES = 64 * 1024;
+const YIELD_MS = 20;
 
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
@@ -117,9 +117,9 @@ export class TaskOutput implements RunSink<CommandState> {
     const before = this.position("stdout");
     await this.#run.take(output);
     this.#unrested += this.position("stdout") - before;
-    if (this.#unrested < REST_BYTES) return;
+    if (this.#unrested < YIELD_BYTES) return;
     this.#unrested = 0;
-    await pause(REST_MS);
+    await pause(YIELD_MS);
   }
 
   skipped(stream: Stream, count: number, last: Uint8Array): void {

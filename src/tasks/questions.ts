@@ -35,8 +35,8 @@ export interface QuestionsHost {
 const CONTEXT = "question";
 
 /** How often a request is repeated that the API is too busy for, and the longest pause before that, milliseconds. */
-const MOST_REPEATS = 3;
-const LONGEST_PAUSE_MS = 20_000;
+const MAX_REPEATS = 3;
+const MAX_PAUSE_MS = 20_000;
 
 const WITHDRAWN: End = { state: "cancelled", note: "It was cancelled before its program was run." };
 
@@ -166,8 +166,8 @@ class Question {
     for (let repeats = 0; ; repeats++) {
       const { problem, isTransient, pauseMs, program } = await this.#attempt(key, body, signal);
       if (program) return program;
-      if (!isTransient || repeats >= MOST_REPEATS) return { state: "failed", note: problem ?? "" };
-      await aborted(signal, pause(Math.min(pauseMs ?? 1000 * 2 ** repeats, LONGEST_PAUSE_MS)));
+      if (!isTransient || repeats >= MAX_REPEATS) return { state: "failed", note: problem ?? "" };
+      await aborted(signal, pause(Math.min(pauseMs ?? 1000 * 2 ** repeats, MAX_PAUSE_MS)));
     }
   }
 

@@ -18,12 +18,15 @@ import type { TaskState, TasksHost } from "./task-state.ts";
 
 /** How long fetching what an agent left may take, and how long after the task was cancelled, milliseconds. */
 const KEEP_MS = 900_000;
-const HURRIED_MS = 120_000;
+const KEEP_CANCELLED_MS = 120_000;
 
 /** An agent that is there takes less than this to be found, milliseconds; more is said in the task's output. */
-const SILENT_MS = 2000;
+const INSTALL_NOTICE_MS = 2000;
 
-const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before the agent started." };
+const CANCELLED_BEFORE_AGENT: End = {
+  state: "cancelled",
+  note: "It was cancelled before the agent started.",
+};
 
 const NOT_STARTED = "The server was restarted before the agent had started. Start the task again.";
 
@@ -83,7 +86,7 @@ export class RunningTask {
   async cancel(): Promise<void> {
     this.#cancelled = true;
     this.#hurried.resolve();
-    if (!this.#begun) this.#withdrawn.resolve({ ...NEVER_STARTED, detail: this.#unstarted() });
+    if (!this.#begun) this.#withdrawn.resolve({ ...CANCELLED_BEFORE_AGENT, detail: this.#unstarted() });
     await this.#command?.cancel();
   }
 
@@ -99,7 +102,7 @@ export class RunningTask {
     const { spec } = this.#state;
     this.#begun = true;
     this.#run.began();
-    if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
+    if (this.#cancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#unstarted() };
     const agent = AGENTS[spec.agent];
     const missing = await this.#prepareAgent();
     if (missing !== undefined) return { state: "failed", note: missing, detail: this.#unstarted() };
@@ -112,7 +115,7 @@ export class RunningTask {
       const path = `${taskDirectory(this.id)}/components/${kind}/${name}.md`;
       await this.#host.files.call("write", { path, body: new TextEncoder().encode(text) });
     }
-    if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
+    if (this.#cancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#unstarted() };
     this.#command = this.#host.commands.start(this.#output, {
       command: taskCommand(this.id, spec, agent.command(spec), spec.components?.wanted),
       env: agent.env(key, this.#conversation, spec),
@@ -127,7 +130,7 @@ export class RunningTask {
   /** Waits until the sandbox has the agent, or the task is cancelled. @returns why it has none */
   async #prepareAgent(): Promise<string | undefined> {
     const { name, title } = AGENTS[this.#state.spec.agent];
-    const late = setTimeout(() => this.say(`Waiting for ${title} to be installed`), SILENT_MS);
+    const late = setTimeout(() => this.say(`Waiting for ${title} to be installed`), INSTALL_NOTICE_MS);
     try {
       await Promise.race([this.#host.prepareAgent(name), this.#hurried.promise]);
       return undefined;
@@ -225,7 +228,9 @@ export class RunningTask {
 
   /** The result of work after the agent's end; undefined when it takes too long. */
   #within<T>(work: Promise<T>): Promise<T | undefined> {
-    const late = this.#hurried.promise.then(() => within(HURRIED_MS, new Promise<undefined>(() => {})));
+    const late = this.#hurried.promise.then(() =>
+      within(KEEP_CANCELLED_MS, new Promise<undefined>(() => {})),
+    );
     return Promise.race([within(KEEP_MS, work), late]);
   }
 

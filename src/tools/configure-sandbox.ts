@@ -2,7 +2,7 @@ import { z } from "zod";
 import { REGIONS } from "../shared/principal.ts";
 import { SETUP_STATES, type SetUpState } from "../actors/set-up.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
-import { INTERNET, MOST_HOSTS, parseHostEntry } from "../shared/network-policy.ts";
+import { INTERNET, MAX_HOSTS, parseHostEntry } from "../shared/network-policy.ts";
 import { shownName } from "../shared/shown.ts";
 import { defineTool, sandboxField, sections, text, variablesField } from "./define.ts";
 
@@ -27,7 +27,7 @@ function entryOf(host: string): string {
 function hostsField() {
   return z
     .array(z.string())
-    .refine((hosts) => hosts.length <= MOST_HOSTS, `must hold ${MOST_HOSTS} hosts at most`)
+    .refine((hosts) => hosts.length <= MAX_HOSTS, `must hold ${MAX_HOSTS} hosts at most`)
     .superRefine((hosts, { addIssue }) => {
       for (const [index, host] of hosts.entries()) {
         const parsed = parseHostEntry(host);

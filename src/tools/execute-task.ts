@@ -4,7 +4,7 @@ import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { defineTool, sandboxName, timeoutField, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
-import { patienceOf } from "./mcp-task.ts";
+import { callWait } from "./mcp-task.ts";
 import { runContent } from "./run-result.ts";
 import { canRunTasks } from "../shared/config.ts";
 import { startTask } from "./start-task.ts";
@@ -59,7 +59,7 @@ Runs in a fresh sandbox that ends with the task, unless sandbox is set. Returns 
   scopes: ["tasks:run"],
   async handle(args, context) {
     const deadline = Date.now() + args.wait_seconds * 1000;
-    const { taskOf } = patienceOf(context, args.wait_seconds, "tasks:run");
+    const { taskOf } = callWait(context, args.wait_seconds, "tasks:run");
     const { value: started, notice } = await startTask(context, {
       task: args.task,
       agent: args.agent,

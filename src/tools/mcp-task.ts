@@ -31,10 +31,10 @@ export const TASK_METHODS = {
 } as const;
 
 /** How long a run takes that is answered at once, milliseconds. */
-const MOMENT_MS = 500;
+const TASK_AFTER_MS = 500;
 
 /** How a call waits for its run. */
-export interface Patience {
+export interface CallWait {
   waitMs: number;
   /** The task that the run goes on as, if it does. */
   taskOf(run: RunView, notice: string | undefined): MCPTask | undefined;
@@ -45,15 +45,15 @@ export interface Patience {
  * So is one with a notice of what was lost, for which a task has no place.
  * @param poll the scope that `tasks/get` needs; undefined for a run that makes no task
  */
-export function patienceOf(
+export function callWait(
   { takesTasks = false, config, principal }: CallerContext,
   waitSeconds: number,
   poll: Scope | undefined,
-): Patience {
+): CallWait {
   const mayPoll = poll !== undefined && principal.scopes.includes(poll);
   const mayBecomeTask = takesTasks && mayPoll && isPatient(waitSeconds, config.maxWaitSeconds);
   return {
-    waitMs: mayBecomeTask ? MOMENT_MS : waitSeconds * 1000,
+    waitMs: mayBecomeTask ? TASK_AFTER_MS : waitSeconds * 1000,
     taskOf: (run, notice) => {
       const goesOn = run.state === "running" && notice === undefined;
       return mayBecomeTask && goesOn ? taskOf(run, config) : undefined;
@@ -89,7 +89,7 @@ export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLD
     lastUpdatedAt: new Date(Math.max(created, endedAt ?? startedAt)).toISOString(),
     ttlMs: age + resultTTLDays * DAY_MS,
     // A tenth of its age: what is short is known soon, and an hour costs no thousand requests.
-    pollIntervalMs: Math.round(Math.min(Math.max(age / 10, MOMENT_MS), 5000)),
+    pollIntervalMs: Math.round(Math.min(Math.max(age / 10, TASK_AFTER_MS), 5000)),
   };
 }
 

@@ -3,7 +3,7 @@ import { LANGUAGES, LANGUAGE_TITLES } from "../shared/languages.ts";
 import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
-import { patienceOf } from "./mcp-task.ts";
+import { callWait } from "./mcp-task.ts";
 import { anyRunFields, runContent } from "./run-result.ts";
 
 /** Characters. A longer program goes into a file. */
@@ -37,7 +37,7 @@ At timeout_seconds Python is interrupted and usually keeps its variables; a Java
   scopes: ["sandbox:exec"],
   async handle({ code, language, sandbox, context: kernel, timeout_seconds, wait_seconds }, context) {
     const spec = { code, language, context: kernel, timeoutMs: timeout_seconds * 1000 };
-    const { waitMs, taskOf } = patienceOf(context, wait_seconds, "sandbox:read");
+    const { waitMs, taskOf } = callWait(context, wait_seconds, "sandbox:read");
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
       actor.executeCode(owner, spec, waitMs, context.isStructured === true, context.progress),
     );

@@ -3,7 +3,7 @@ import { ToolError } from "../shared/errors.ts";
 import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { defineTool, sandboxField, timeoutField, variablesField, waitField } from "./define.ts";
-import { patienceOf } from "./mcp-task.ts";
+import { callWait } from "./mcp-task.ts";
 import { runContent, runFields, runOutput } from "./run-result.ts";
 
 /** Characters of a command, and of its input. Longer ones go into a file. */
@@ -65,7 +65,7 @@ A program that fails is a result with its exit_code. At timeout_seconds the comm
     const spec = { ...asked, timeoutMs: timeoutS * 1000 };
     // Whoever makes a task waits for its end, before which a program that is typed into asks for more.
     const poll = asked.interactive ? undefined : "sandbox:read";
-    const { waitMs, taskOf } = patienceOf(context, wait_seconds, poll);
+    const { waitMs, taskOf } = callWait(context, wait_seconds, poll);
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
       actor.executeCommand(
         owner,

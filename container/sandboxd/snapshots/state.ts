@@ -22,7 +22,7 @@ const markSchema = z.object({ snapshot: z.optional(z.string()), isRestoring: z.b
 /** By path. */
 export type Index = Map<string, Known>;
 
-const MARK = join(SNAPSHOT, "mark");
+const MARK_FILE = join(SNAPSHOT, "mark");
 const indexFile = (id: string) => join(SNAPSHOT, `index.${id}`);
 
 export class SnapshotState {
@@ -30,7 +30,7 @@ export class SnapshotState {
 
   mark(): Mark {
     try {
-      return markSchema.parse(JSON.parse(textOf(MARK) ?? ""));
+      return markSchema.parse(JSON.parse(textOf(MARK_FILE) ?? ""));
     } catch {
       return { isRestoring: false };
     }
@@ -38,8 +38,8 @@ export class SnapshotState {
 
   setMark(mark: Mark): void {
     mkdirSync(SNAPSHOT, { recursive: true });
-    writeFileSync(`${MARK}.new`, JSON.stringify(mark));
-    renameSync(`${MARK}.new`, MARK);
+    writeFileSync(`${MARK_FILE}.new`, JSON.stringify(mark));
+    renameSync(`${MARK_FILE}.new`, MARK_FILE);
   }
 
   /** Of the snapshot of the mark; empty where it is lost, and then everything counts as new. */

@@ -48,13 +48,13 @@ export function isOfSystem(path: string): boolean {
 }
 
 /** Things that the system may have: the memory that it takes to know them is bounded. */
-const MOST_THINGS = 500_000;
+const MAX_FILES = 500_000;
 
 /** The system as it is, for `changesSince`. @throws {FileError} for one that is too large */
 export async function systemNow(root: string, signal: AbortSignal): Promise<Before> {
   const states = new Map<string, string>();
   const take = (one: Seen) => {
-    if (states.size >= MOST_THINGS) throw new FileError({ problem: "too_large" });
+    if (states.size >= MAX_FILES) throw new FileError({ problem: "too_large" });
     states.set(one.path, stateOf(one));
   };
   mustShowChanges(root);

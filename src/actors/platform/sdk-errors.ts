@@ -4,11 +4,12 @@ import { InterpreterError } from "../../container/kernels/interpreter.ts";
 import { ToolError, exhausted, saysExhausted } from "../../shared/errors.ts";
 
 /** Codes for a container that went away during a call, and for one that is not ready yet. */
-const GONE = new Set(["RPC_TRANSPORT_ERROR", "OPERATION_INTERRUPTED", "SESSION_DESTROYED"]);
+const CONTAINER_GONE_CODES = new Set(["RPC_TRANSPORT_ERROR", "OPERATION_INTERRUPTED", "SESSION_DESTROYED"]);
 const UNAVAILABLE = new Set(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_READY"]);
 
 /** Messages of Cloudflare and of the local platform about failures that a repeated call does not cure. */
-const HOPELESS = /no such image|no application that matches|no container application|cannot make a sandbox/i;
+const CANNOT_START =
+  /no such image|no application that matches|no container application|cannot make a sandbox/i;
 
 /** What an interpreter says of a context that it does not have, so that the code did not run. */
 const NO_CONTEXT = /not found|terminated/i;
@@ -33,9 +34,9 @@ export function endedWhileStarting(error: unknown): boolean {
 export function translated(error: unknown): unknown {
   const code = sdkCode(error);
   if (error instanceof ToolError || code === undefined) return error;
-  if (GONE.has(code)) return containerGone();
+  if (CONTAINER_GONE_CODES.has(code)) return containerGone();
   if (saysExhausted(String(error))) return exhausted();
-  if (didNotStart(error) && HOPELESS.test(String(error))) return hopeless();
+  if (didNotStart(error) && CANNOT_START.test(String(error))) return cannotStart();
   if (UNAVAILABLE.has(code) || didNotStart(error)) return unavailable();
   return error;
 }
@@ -59,7 +60,7 @@ export function translatedCreation(error: unknown): unknown {
     : translated(error);
 }
 
-function hopeless(): ToolError {
+function cannotStart(): ToolError {
   return new ToolError(
     "sandbox_unavailable",
     "The sandbox could not be started: the platform the server runs on cannot make one.",

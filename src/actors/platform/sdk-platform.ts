@@ -28,10 +28,10 @@ type SDKSandbox = Pick<
 const STOP_MS = 5000;
 
 /** How often the SDK's record is looked at, milliseconds: it is behind the container itself for a moment. */
-const LOOK_MS = 2;
+const POLL_MS = 2;
 
 /** How often a container that still comes up while it is ended is ended again, milliseconds. */
-const END_AGAIN_MS = 100;
+const STOP_RETRY_MS = 100;
 
 export class SDKPlatform implements ContainerPlatform {
   readonly #sandbox: SDKSandbox;
@@ -102,7 +102,7 @@ export class SDKPlatform implements ContainerPlatform {
     this.#permit = undefined;
     await this.#sandbox.destroy();
     while (this.#attempts.size > 0) {
-      await Promise.race([...this.#attempts, pause(END_AGAIN_MS)]);
+      await Promise.race([...this.#attempts, pause(STOP_RETRY_MS)]);
       await this.#sandbox.destroy();
     }
     await this.#noticed();
@@ -115,7 +115,7 @@ export class SDKPlatform implements ContainerPlatform {
    */
   async #noticed(): Promise<void> {
     const deadline = Date.now() + STOP_MS;
-    while (this.#hook && Date.now() < deadline && (await this.#isRecordedAsRunning())) await pause(LOOK_MS);
+    while (this.#hook && Date.now() < deadline && (await this.#isRecordedAsRunning())) await pause(POLL_MS);
     if (!this.isRunning)
       await within(
         STOP_MS,

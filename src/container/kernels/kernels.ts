@@ -17,7 +17,7 @@ import { pause, within } from "../../shared/within.ts";
 import {
   type CodeOutcome,
   type KernelProcess,
-  NEVER_STARTED,
+  KERNEL_NOT_STARTED,
   type Printed,
   isPrinted,
   loadCell,
@@ -114,10 +114,10 @@ export class Kernels {
       stop(why);
       if (!isWaiting) return;
       if (why === "ending") reject(ending(NOT_RUN));
-      else withdraw(NEVER_STARTED);
+      else withdraw(KERNEL_NOT_STARTED);
     });
     const outcome = this.#queue.run(keyOf(spec), sink.id, async () => {
-      if (!this.#stops.has(sink.id)) return NEVER_STARTED;
+      if (!this.#stops.has(sink.id)) return KERNEL_NOT_STARTED;
       isWaiting = false;
       start.began();
       return this.#run(sink, spec, start, stopped);
@@ -229,7 +229,7 @@ export class Kernels {
       // The answer may still come, and is ignored.
       created.then((late) => this.#discard(sink.id, late)).catch(() => undefined);
       if (kernel === "ending") throw ending(NOT_RUN);
-      return { ...NEVER_STARTED, end: kernel === "gone" ? "died" : kernel, state: "lost" };
+      return { ...KERNEL_NOT_STARTED, end: kernel === "gone" ? "died" : kernel, state: "lost" };
     }
     start.given(kernel);
     try {

@@ -183,7 +183,7 @@ export function parseDocument(printed: string, runID: string): RunDocument | und
 }
 
 /** Bounds for code that has changed its prelude; the preludes stay below all of these. Characters, lines, bytes. */
-const MOST = {
+const OUTPUT_LIMITS = {
   results: 200,
   printed: 1024 * 1024,
   text: 512 * 1024,
@@ -200,18 +200,20 @@ function bounded({ stdout, stderr, results, error, exit, ...rest }: RunDocument<
     ...rest,
     stdout: boundedStream(stdout),
     stderr: boundedStream(stderr),
-    results: results.slice(0, MOST.results).map(boundedResult),
+    results: results.slice(0, OUTPUT_LIMITS.results).map(boundedResult),
     error: error && boundedError(error),
     exit: Number.isSafeInteger(exit) ? exit : null,
   };
 }
 
 function boundedStream({ text, data, bytes, dropped, last }: SentStream): CodeStream {
-  const count = Math.min(Math.max(0, bytes), MOST.bytes);
+  const count = Math.min(Math.max(0, bytes), OUTPUT_LIMITS.bytes);
   const output =
-    text === undefined ? fromBase64(data, MOST.printed) : encoder.encode(text.slice(0, MOST.printed));
+    text === undefined
+      ? fromBase64(data, OUTPUT_LIMITS.printed)
+      : encoder.encode(text.slice(0, OUTPUT_LIMITS.printed));
   return {
-    output: output?.subarray(0, Math.min(count, MOST.printed)),
+    output: output?.subarray(0, Math.min(count, OUTPUT_LIMITS.printed)),
     bytes: count,
     dropped: Math.min(Math.max(0, dropped), count),
     last: fromBase64(last, SHOWN_END_BYTES)?.subarray(-count),
@@ -240,21 +242,23 @@ function boundedResult(result: RichResult): RichResult {
   for (const form of FORMS) {
     const value = result[form];
     if (value === undefined) continue;
-    if (!isImageForm(form)) kept[form] = value.slice(0, MOST.text);
-    else if (value.length <= MOST.image) kept[form] = value;
+    if (!isImageForm(form)) kept[form] = value.slice(0, OUTPUT_LIMITS.text);
+    else if (value.length <= OUTPUT_LIMITS.image) kept[form] = value;
   }
   return kept;
 }
 
 /** An error from a document or of the executor, cut to what is shown. */
 function boundedError({ name, message, traceback }: CodeError): CodeError {
-  const half = MOST.lines / 2;
+  const half = OUTPUT_LIMITS.lines / 2;
   const lines =
-    traceback.length <= MOST.lines ? traceback : [...traceback.slice(0, half), ...traceback.slice(-half)];
+    traceback.length <= OUTPUT_LIMITS.lines
+      ? traceback
+      : [...traceback.slice(0, half), ...traceback.slice(-half)];
   return {
-    name: name.slice(0, MOST.name),
-    message: message.slice(0, MOST.message),
-    traceback: lines.map((line) => line.slice(0, MOST.line)),
+    name: name.slice(0, OUTPUT_LIMITS.name),
+    message: message.slice(0, OUTPUT_LIMITS.message),
+    traceback: lines.map((line) => line.slice(0, OUTPUT_LIMITS.line)),
   };
 }
 
@@ -324,7 +328,7 @@ export function unanswered(end: CodeOutcome["end"], state: CodeOutcome["state"])
   return { started: true, end, stdout: nothing, stderr: nothing, hasFiles: true, results: [], state };
 }
 
-export const NEVER_STARTED: CodeOutcome = {
+export const KERNEL_NOT_STARTED: CodeOutcome = {
   ...unanswered("cancelled", "kept"),
   started: false,
   hasFiles: false,

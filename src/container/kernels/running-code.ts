@@ -14,7 +14,7 @@ import type { KernelProcess, Serves } from "./protocol.ts";
 const FOLLOW_AFTER_MS = 500;
 
 /** Code whose output somebody waits for is followed after so many milliseconds. */
-const LOOK_MS = 50;
+const FOLLOW_DELAY_MS = 50;
 
 export class RunningCode extends RunFollower {
   readonly #kernel: KernelProcess;
@@ -32,7 +32,7 @@ export class RunningCode extends RunFollower {
     const start = Date.now();
     this.#timer = setInterval(() => {
       if (sink.isWatched || Date.now() - start >= FOLLOW_AFTER_MS) void this.#follow();
-    }, LOOK_MS);
+    }, FOLLOW_DELAY_MS);
   }
 
   /** Settles when the kernel has died and all output of the code was taken over. */

@@ -5,7 +5,7 @@ import { pause } from "../within.ts";
 export const CALL_MS = 120;
 
 /** Characters that one call types. */
-const MOST_TYPED = 4000;
+const MAX_TYPED = 4000;
 
 /** Text as it is typed, sent in order, and together where it comes faster than calls may be made. */
 export class Typing {
@@ -29,7 +29,7 @@ export class Typing {
     this.#isSending = true;
     try {
       while (this.#typed !== "") {
-        const text = this.#typed.slice(0, MOST_TYPED).toWellFormed();
+        const text = this.#typed.slice(0, MAX_TYPED).toWellFormed();
         this.#typed = this.#typed.slice(text.length);
         await spaced(() => this.#send(text));
       }

@@ -1,7 +1,7 @@
 /** What those who are let in by nobody can have the server write, read and keep. */
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { MOST_UNAPPROVED } from "../../../src/actors/attempts.ts";
+import { MAX_UNAPPROVED } from "../../../src/actors/attempts.ts";
 import { recordLogs } from "../server/support.ts";
 import { approve, Client, oauthApp, register, signedIn, statusOf } from "./support.ts";
 
@@ -29,9 +29,9 @@ describe("registrations", () => {
     const kept = await Client.register(app);
     await approve(kept);
     const first = await Client.register(app);
-    for (let count = 0; count < MOST_UNAPPROVED; count++) expect((await register(app, {})).status).toBe(201);
+    for (let count = 0; count < MAX_UNAPPROVED; count++) expect((await register(app, {})).status).toBe(201);
     const left = await clients();
-    expect(left).toHaveLength(MOST_UNAPPROVED + 1);
+    expect(left).toHaveLength(MAX_UNAPPROVED + 1);
     expect(left).toContain(kept.id);
     expect(left).not.toContain(first.id);
   });

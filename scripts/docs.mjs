@@ -2,7 +2,7 @@
  * Generates files from the definitions of the tools: tests/definitions, the table in the README and docs/reference/tools.md; and from
  * those of the command line: docs/reference/cli.md; from the names of tests: the tables of docs/internals/reliability.md; from limits in
  * the code: docs/reference/limits.md; and from the table of variables: docs/reference/variables.md, .dev.vars.example and the
- * questions of the Deploy button in package.json.
+ * questions of the Deploy button in package.json; and from plugin/skills: src/resources/skills.json.
  * `npm run docs` writes them; with --check it only names those that are stale.
  * It is JavaScript because it runs in Node but imports modules that are typed for workerd.
  */
@@ -24,6 +24,7 @@ import { ACCOUNT_SCHEMA } from "../src/storage/account-schema.ts";
 import { ATTEMPTS_SCHEMA } from "../src/storage/attempts-schema.ts";
 import { SANDBOX_SCHEMA } from "../src/storage/sandbox-schema.ts";
 import { tools } from "../src/tools/index.ts";
+import { publishedSkills } from "./skills.ts";
 import { toolTypes } from "./tool-types.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
@@ -142,6 +143,7 @@ const scopesText = ({ scopes, taskScopes }) =>
   scopes.join(", ") + (taskScopes ? `; for a task ${taskScopes.join(", ")}` : "");
 const scopes = new Map(tools.map((tool) => [tool.name, scopesText(tool)]));
 
+put("src/resources/skills.json", await publishedSkills());
 put("client/tool-types.ts", toolTypes(tools));
 // It calls the server through the client library, which needs the types of now.
 const { commandReference } = await import("../cli/docs.ts");

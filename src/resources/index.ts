@@ -6,6 +6,7 @@ import { completeName, completePath, completeRun, completeSandbox } from "./comp
 import { withProtocolErrors } from "./context.ts";
 import { listResources } from "./list.ts";
 import { readResource } from "./read.ts";
+import { registerSkills } from "./skills.ts";
 
 /** @param sandbox the one of paths that are completed without one */
 export function registerResources(server: McpServer, caller: CallerContext, sandbox: string): void {
@@ -45,6 +46,7 @@ export function registerResources(server: McpServer, caller: CallerContext, sand
   // A template that is not enabled is still listed; what a token sees none of is removed.
   if (readers.length === 0) registered[0]?.remove();
   if (!scopes.includes("sandbox:read")) registered[1]?.remove();
+  registerSkills(server);
   // The SDK's own handlers know no pages, and no address without a path.
   server.server.setRequestHandler("resources/list", ({ params }) =>
     withProtocolErrors(caller, "resources/list", () => listResources(caller, params?.cursor)),

@@ -1,4 +1,4 @@
-/** `resources/list`: workspaces of sandboxes with what lies on top in those that run, and the latest tasks. */
+/** `resources/list`: workspaces of sandboxes with what lies on top in those that run, the latest tasks, and skills. */
 import {
   type ListResourcesResult,
   ProtocolError,
@@ -14,6 +14,7 @@ import { visible } from "../shared/shown.ts";
 import { within } from "../shared/within.ts";
 import { operation } from "./context.ts";
 import { entryURI, typeOf } from "./read.ts";
+import { skillResources } from "./skills.ts";
 
 const WORKSPACE = "/workspace";
 
@@ -51,7 +52,7 @@ export async function listResources(
     description: `What the task of ${new Date(task.startedAt).toISOString()} left: its log and its artifacts.`,
     mimeType: "application/json",
   }));
-  return { resources: [...workspaces.flat(), ...results] };
+  return { resources: [...workspaces.flat(), ...results, ...skillResources] };
 }
 
 /** A workspace and, where its sandbox runs, what lies in it but for hidden files. */

@@ -24,6 +24,7 @@ import { recorded } from "../tools/define.ts";
 import { ownRun } from "../tools/own-run.ts";
 import { operation, protocolError, reading } from "./context.ts";
 import { readPanel } from "./panel.ts";
+import { readSkill } from "./skills.ts";
 
 /** What a resource holds. */
 type Contents = { mimeType: string; _meta?: Record<string, unknown> } & ({ text: string } | { blob: string });
@@ -43,6 +44,8 @@ export function resourceScopes(uri: string): readonly Scope[] {
 
 /** @throws {ProtocolError} */
 export async function readResource(caller: CallerContext, uri: string): Promise<ReadResourceResult> {
+  const skill = readSkill(uri);
+  if (skill) return skill;
   const panel = await readPanel(caller, uri);
   if (panel) return { contents: [{ ...panel, uri }] };
   const address = parseResourceURI(uri);

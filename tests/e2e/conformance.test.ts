@@ -30,6 +30,9 @@ const REVISIONS: [revision: string, scenarios: string[]][] = [
   ],
 ];
 
+/** The scenarios of the Skills extension; that of directories only says that it does not apply. */
+const SKILL_SCENARIOS = ["sep-2640-skills-enumeration", "sep-2640-skills-manifest"];
+
 /** The scenarios of the Tasks extension that ask for no tool which this server has no like of. */
 const TASK_SCENARIOS = [
   "tasks-lifecycle",
@@ -174,6 +177,23 @@ describe("conformance", () => {
     const scenarios = new Map(ran.flatMap((one) => one.entries().toArray()));
     expect([...scenarios.keys()].toSorted()).toEqual(TASK_SCENARIOS.toSorted());
     expect(unexpected(scenarios)).toEqual([]);
+  });
+
+  it("to the Skills extension: every check passes that applies", async () => {
+    const ran = await Promise.all(SKILL_SCENARIOS.map((name) => conformance(name, ["--scenario", name])));
+    const checks = ran.flatMap((one) => one.values().toArray().flat());
+    const passed = checks.filter(({ status }) => status === "SUCCESS").map(({ id }) => id);
+    expect(passed).toEqual(
+      expect.arrayContaining([
+        "sep-2640-skills-list-implemented",
+        "sep-2640-skills-get-implemented",
+        "sep-2640-resources-digest-format",
+        "sep-2640-entry-frontmatter-identical",
+        "sep-2640-skillmd-mimetype",
+        "sep-2640-skillmd-metadata-description",
+      ]),
+    );
+    expect(checks.filter(({ id }) => !passed.includes(id))).toEqual([]);
   });
 
   it("lists nothing that does not fail", () => {

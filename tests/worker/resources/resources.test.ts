@@ -15,6 +15,7 @@ import {
 const sandbox = "resources";
 const FILES = "sandbox://{sandbox}/{+path}";
 const RUNS = "sandbox://runs/{id}/{+name}";
+const SKILLS = "skill://{+path}";
 
 interface Listed {
   uri: string;
@@ -107,7 +108,7 @@ describe("the server", () => {
       tools: { listChanged: false },
       resources: { listChanged: false },
       completions: {},
-      extensions: { "io.modelcontextprotocol/ui": {} },
+      extensions: { "io.modelcontextprotocol/ui": {}, "io.modelcontextprotocol/skills": {} },
     });
   });
 
@@ -118,12 +119,13 @@ describe("the server", () => {
           method: "resources/templates/list",
         })
       ).resourceTemplates.map(({ uriTemplate }) => uriTemplate);
-    expect((await templates(owner)).toSorted()).toEqual([RUNS, FILES].toSorted());
+    expect((await templates(owner)).toSorted()).toEqual([RUNS, FILES, SKILLS].toSorted());
     const tasks = await principal("resources-tasks", ["tasks:run"]);
-    expect(await templates(tasks)).toEqual([RUNS]);
+    expect(await templates(tasks)).toEqual([RUNS, SKILLS]);
     const writer = await principal("resources-writer", ["sandbox:write", "sandbox:exec"]);
-    expect(await templates(writer)).toEqual([]);
-    expect(await list(writer)).toEqual({ resources: [] });
+    expect(await templates(writer)).toEqual([SKILLS]);
+    const { resources } = await list(writer);
+    expect(resources.filter(({ uri }) => !uri.startsWith("skill://"))).toEqual([]);
     // Without a template there is nothing to complete.
     const ref = { type: "ref/resource", uri: FILES };
     const params = { ref, argument: { name: "sandbox", value: "" } };
@@ -266,7 +268,8 @@ describe("the list", () => {
     const second = await list(caller, first.nextCursor);
     expect(second.nextCursor).toBeUndefined();
     const uris = [...first.resources, ...second.resources].map(({ uri }) => uri);
-    expect(uris).toEqual(made.map((name) => `sandbox://${name}/`));
+    const sandboxes = uris.filter((uri) => uri.startsWith("sandbox://"));
+    expect(sandboxes).toEqual(made.map((name) => `sandbox://${name}/`));
     const after = await accountOf(caller).sandboxes();
     expect(after.filter(({ isRunning }) => isRunning)).toEqual([]);
     const { messages } = await caller.post({ method: "resources/list", params: { cursor: "No Such" } });

@@ -2,6 +2,7 @@
 import { dirname, join } from "node:path";
 import { type ClientLine, clientLines } from "../src/server/client-lines.ts";
 import type { MountedDirectory } from "../src/shared/mounts.ts";
+import { SANDBOX_NAME_FORM } from "../src/shared/names.ts";
 import { shellWord } from "../src/shared/text.ts";
 import { PACKAGE_PROGRAM, isPackaged, root } from "./places.ts";
 import type { Variables } from "./variables.ts";
@@ -87,7 +88,7 @@ function everyClient(clients: readonly ClientLine[]): string {
 Or open a link, which holds no token: the client has you sign in with it, in your browser.
 ${links.join("")}
 Every chat of yours works in one sandbox, "default", unless its model names another. A sandbox of its own for a chat or a
-project: put ?sandbox=name behind the URL (1 to 20 of a-z, 0-9 and -).
+project: put ?sandbox=name behind the URL (${SANDBOX_NAME_FORM}).
 `;
 }
 

@@ -4,7 +4,7 @@ import { accessSync, constants, readdirSync, realpathSync, statSync } from "node
 import { homedir } from "node:os";
 import { basename, relative, resolve } from "node:path";
 import { OWNER_ID } from "../src/shared/principal.ts";
-import { actorName, SANDBOX_NAME } from "../src/shared/names.ts";
+import { actorName, MAX_SANDBOX_NAME, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../src/shared/names.ts";
 import type { MountedDirectory } from "../src/shared/mounts.ts";
 import type { HostDirectory } from "../local/engine/mounts.ts";
 import { messageOf } from "../src/shared/text.ts";
@@ -72,9 +72,7 @@ function parse(text: string, cwd: string): { path: string; name: string | undefi
   if (directory === undefined || name === undefined || exists(path))
     return { path, name: undefined, readOnly };
   if (!SANDBOX_NAME.test(name))
-    throw new UserError(
-      `--mount ${text}: a sandbox is called by 1 to 20 of a-z, 0-9 and -, no dash first or last; "${name}" is not.`,
-    );
+    throw new UserError(`--mount ${text}: the name of a sandbox ${SANDBOX_NAME_RULE}; "${name}" is not.`);
   return { path: resolve(cwd, directory), name, readOnly };
 }
 
@@ -140,8 +138,9 @@ function sandboxNameOf(path: string, text: string): string {
   const name = basename(path)
     .toLowerCase()
     .replaceAll(/[^a-z0-9]+/g, "-")
-    .slice(0, 20)
-    .replaceAll(/^-|-$/g, "");
+    .replaceAll(/^-|-$/g, "")
+    .slice(0, MAX_SANDBOX_NAME)
+    .replace(/-$/, "");
   if (SANDBOX_NAME.test(name)) return name;
   throw new UserError(`--mount ${text}: name its sandbox: --mount DIR=NAME.`);
 }

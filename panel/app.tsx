@@ -4,6 +4,7 @@ import { Connect } from "./connect.tsx";
 import { Files } from "./files.tsx";
 import { share, size } from "./format.ts";
 import { host } from "./host.ts";
+import { SANDBOX_NAME, SANDBOX_NAME_FORM } from "../src/shared/names.ts";
 import type { SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { Offered, useOffered } from "./offered.ts";
 import { useWatched, type Watched } from "./live.ts";
@@ -21,9 +22,6 @@ const NAMES: Record<Part, string> = { runs: "Runs", files: "Files", about: "Over
 
 /** Between two looks at the tools, which change with the server's configuration alone. */
 const TOOLS_MS = 600_000;
-
-/** The names of sandboxes, as the server allows them. */
-const SANDBOX_NAME = "[a-z0-9]([a-z0-9\\-]{0,18}[a-z0-9])?";
 
 /** Of no sandbox and no run: everything that there is. */
 const EVERYTHING = {};
@@ -188,8 +186,8 @@ function OpenOther() {
           id="other"
           name="name"
           required
-          pattern={SANDBOX_NAME}
-          title="1 to 20 of a-z, 0-9 and -"
+          pattern={SANDBOX_NAME.source}
+          title={SANDBOX_NAME_FORM}
           autocomplete="off"
           autocapitalize="none"
           spellcheck={false}

@@ -17,7 +17,7 @@ export function sandboxMCP(options: ConnectOptions): Provider {
   return {
     name: NAME,
     sandbox: {
-      async create({ name = newName("comp"), envs, snapshotId, directory } = {}) {
+      async create({ name = newName("computesdk"), envs, snapshotId, directory } = {}) {
         const sandbox = server.sandbox(name);
         if (snapshotId !== undefined) await sandbox.restore(snapshotId);
         if (envs !== undefined) await sandbox.configure({ env: envs });

@@ -66,7 +66,7 @@ export function openAISandboxes(
       const name = options?.name ?? defaults.name;
       const state = {
         manifest: new Manifest({ root: manifest.root }),
-        name: name ?? newName("oai"),
+        name: name ?? newName("openai-agents"),
         isKept: name !== undefined,
       };
       const session = new Session(server.sandbox(state.name), state);

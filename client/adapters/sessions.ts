@@ -36,9 +36,9 @@ export class Sessions {
   }
 }
 
-/** A name that fits: 20 characters, most of them random. @param prefix of at most four */
+/** A name that no other sandbox has. */
 export function newName(prefix: string): string {
-  return `${prefix}-${crypto.randomUUID().replaceAll("-", "")}`.slice(0, 20);
+  return `${prefix}-${crypto.randomUUID()}`;
 }
 
 /** One word for a shell. */

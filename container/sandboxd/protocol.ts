@@ -55,7 +55,7 @@ export const EVENT_CHARS = 16 * 1024;
 export const SHOWN_END_BYTES = 16 * 1024;
 
 export const idSchema = () => z.string().check(z.regex(/^[0-9a-z]{1,64}$/));
-const session = () => z.string().check(z.regex(/^[a-z0-9_-]{1,64}$/));
+export const sessionName = () => z.string().check(z.regex(/^[a-z0-9_-][a-z0-9._-]{0,63}$/));
 export const size = () => z.number().check(z.int(), z.nonnegative());
 
 /** Rows, or columns, of a terminal at most. */
@@ -86,7 +86,7 @@ export type Variables = z.infer<typeof variables>;
 const start = z.object({
   type: z.literal("start"),
   id: idSchema(),
-  session: session(),
+  session: sessionName(),
   command: z.string(),
   /** For this command only. */
   cwd: z.optional(z.string()),

@@ -16,6 +16,7 @@ import {
   type StartCall,
   type Stream,
   type TerminalSize,
+  sessionName,
 } from "./protocol.ts";
 import { startScript } from "./script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
@@ -66,7 +67,7 @@ type End = z.infer<typeof endSchema>;
 /** What the next sandboxd needs to adopt a run that is under way: the file `memo` of its directory. */
 const memoSchema = z.object({
   slot: z.string().check(z.regex(/^[0-9a-f]{12}$/)),
-  session: z.string().check(z.regex(/^[a-z0-9_-]{1,64}$/)),
+  session: sessionName(),
   /** Milliseconds since the epoch. */
   deadline: count(),
   interactive: z.optional(z.boolean()),

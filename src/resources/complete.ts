@@ -35,13 +35,14 @@ export async function completePath(caller: CallerContext, sandbox: string, value
 /** Ids of runs: first the names of sandboxes that have some, then the latest of one. */
 export async function completeRun(caller: CallerContext, value: string): Promise<string[]> {
   const { scopes } = caller.principal;
-  const [sandbox = "", rest] = value.split(".");
+  // Names hold dots too: what ends with one can be the beginning of a name, and all of another.
+  const sandbox = value.slice(0, Math.max(0, value.lastIndexOf(".")));
   const tasks = scopes.includes("tasks:run")
     ? await twice(() => accountOf(caller.env, caller.principal.id).listTasks(MAX_RUNS))
     : [];
   const ids = tasks.map(({ id }) => id);
-  if (rest === undefined) ids.push(...(await names(caller)).map((name) => `${name}.`));
-  else if (scopes.includes("sandbox:read") && SANDBOX_NAME.test(sandbox)) {
+  ids.push(...(await names(caller)).map((name) => `${name}.`).filter((start) => start !== value));
+  if (scopes.includes("sandbox:read") && SANDBOX_NAME.test(sandbox)) {
     const runs = await orNothing(reading(caller, sandbox, (actor, owner) => actor.listRuns(owner, MAX_RUNS)));
     ids.push(...runs.map(({ id }) => id).filter((id) => !isTaskID(id)));
   }

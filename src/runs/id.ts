@@ -1,9 +1,13 @@
 /** Ids of runs: `<sandbox name>.<sortable random id>`, so that an id finds its sandbox without a look-up. */
+import { MAX_SANDBOX_NAME, SANDBOX_NAME } from "../shared/names.ts";
 
 const CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz";
 const RANDOM_CHARACTERS = 16;
 
-const RUN_ID = /^([a-z0-9-]{1,20})\.[0-9a-z]{26}(t?)$/;
+const RUN_ID = /^(.+)\.[0-9a-z]{26}(t?)$/;
+
+/** Characters of an id: behind a name a dot, 26 more and the mark. */
+export const MAX_RUN_ID = MAX_SANDBOX_NAME + 28;
 
 /** Ends the id of a task, so that the scope it needs is known before the run is looked up. */
 const TASK_MARK = "t";
@@ -26,12 +30,13 @@ export function createdAt(id: string): number {
 
 /** The part of a run id that is used inside its sandbox: in names of files, and as the mark on its processes. */
 export function localID(id: string): string {
-  return id.slice(id.indexOf(".") + 1);
+  return id.slice(id.lastIndexOf(".") + 1);
 }
 
 /** The name of the sandbox that a run id belongs to; undefined when `id` is not a run id. */
 export function sandboxOf(id: string): string | undefined {
-  return RUN_ID.exec(id)?.[1];
+  const name = RUN_ID.exec(id)?.[1];
+  return name !== undefined && SANDBOX_NAME.test(name) ? name : undefined;
 }
 
 /** Whether the id is that of a task. */

@@ -8,6 +8,7 @@ import { whereTheTokenIs } from "../auth/owner-token.ts";
 import { clientLines, formatted } from "./client-lines.ts";
 import { endpointQueryOf, queryOf } from "../shared/endpoint-query.ts";
 import { namedOrigin } from "../shared/origin.ts";
+import { SANDBOX_NAME_FORM } from "../shared/names.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 
 /** Whether a browser asks for a page. No MCP client accepts HTML. */
@@ -47,7 +48,7 @@ ${lines.map(
 ${signsIn && link && markup`<p><a href="${link}">Add to ${client}</a> signs in without a token.</p>\n`}`,
 )}
 <p>All your chats share the sandbox <code>default</code>. To give a chat or a project its own, add
-<code>?sandbox=name</code> to the address. A name has 1 to 20 of a-z, 0-9 and -.</p>`;
+<code>?sandbox=name</code> to the address. A name has ${SANDBOX_NAME_FORM}.</p>`;
   const response = await page("sandbox-mcp", body);
   // MCP clients get another response at the same URL.
   response.headers.set("vary", "Accept");

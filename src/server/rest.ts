@@ -20,7 +20,7 @@ import { type BodyProblem, readJSON } from "./body.ts";
 import { runEvents } from "./run-events.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
-import { modelName } from "../shared/names.ts";
+import { modelName } from "../shared/variables.ts";
 
 const MAX_TIMEOUT_MS = TASK_SECONDS.max * 1000;
 

@@ -2,6 +2,7 @@
 import { type McpServer, MissingRequiredClientCapabilityError } from "@modelcontextprotocol/server";
 import { z } from "zod";
 import { protocolError, reading } from "../resources/context.ts";
+import { MAX_RUN_ID } from "../runs/id.ts";
 import type { RunView } from "../runs/run.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { CallerContext } from "../shared/request-context.ts";
@@ -11,7 +12,7 @@ import { TASK_METHODS, TASKS_CAPABILITY, taskOf } from "../tools/mcp-task.ts";
 import { ownRun } from "../tools/own-run.ts";
 import { anyRunFields, runContent } from "../tools/run-result.ts";
 
-const params = z.object({ taskId: z.string().max(64) });
+const params = z.object({ taskId: z.string().max(MAX_RUN_ID) });
 
 /** Gives a server of the 2026-07-28 revision the extension. */
 export function registerTasks({ server }: McpServer, caller: CallerContext): void {

@@ -3,6 +3,7 @@
  * sandbox is asked for a token that somebody made up.
  */
 import { z } from "zod";
+import { ACTOR_NAME_SOURCE } from "./names.ts";
 import { equal } from "./preview-address.ts";
 import { sign } from "./sign.ts";
 
@@ -54,7 +55,7 @@ export interface LinkName {
 export const LINK_ID_CHARS = 12;
 const SIGNATURE_CHARS = 16;
 
-const TOKEN = new RegExp(`^([a-z0-9-]{18,37})\\.([\\w-]{${LINK_ID_CHARS}})([\\w-]{${SIGNATURE_CHARS}})$`);
+const TOKEN = new RegExp(`^(${ACTOR_NAME_SOURCE})\\.([\\w-]{${LINK_ID_CHARS}})([\\w-]{${SIGNATURE_CHARS}})$`);
 
 /** Links of an earlier version are good for a day, so that this can go with the next but one. */
 const WHOLE_TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;

@@ -7,7 +7,7 @@
  * behind a long name of a sandbox: 19, or 98 bits, behind the longest.
  */
 import type { Config } from "./config.ts";
-import { SANDBOX_NAME } from "./names.ts";
+import { ACTOR_NAME_SOURCE } from "./names.ts";
 import { sign } from "./sign.ts";
 
 export interface PreviewAddress {
@@ -31,8 +31,7 @@ export type PreviewState = "ended" | "stopped" | "waiting" | "silent" | "tls" | 
 const LABEL_CHARACTERS = 63;
 const TOKEN_CHARACTERS = 25;
 
-const NAME = SANDBOX_NAME.source.slice(1, -1);
-const LABEL = new RegExp(`^([1-9]\\d{3,4})-(${NAME}-[a-z2-7]{16})-([a-z0-9]{19,${TOKEN_CHARACTERS}})$`);
+const LABEL = new RegExp(`^([1-9]\\d{3,4})-(${ACTOR_NAME_SOURCE})-([a-z0-9]{19,${TOKEN_CHARACTERS}})$`);
 
 /**
  * What stands before the domain in a host name that can only be a preview's; undefined for any other host. Every name

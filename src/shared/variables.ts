@@ -22,7 +22,7 @@ import {
 } from "./env-fields.ts";
 import { LOG_LEVELS } from "./log.ts";
 import { mountedDirectories } from "./mounts.ts";
-import { modelName } from "./names.ts";
+import { MODEL_NAME } from "./names.ts";
 import { INTERNET } from "./network-policy.ts";
 import { REGIONS } from "./principal.ts";
 import { secretList } from "./secrets.ts";
@@ -57,6 +57,10 @@ function variable<T>(row: Defaulted<T>): Defaulted<T>;
 function variable<T>(row: Optional<T>): Optional<T>;
 function variable<T>(row: Variable<T>): Variable<T> {
   return row;
+}
+
+export function modelName() {
+  return z.string().max(100).regex(MODEL_NAME, "must be the name of a model");
 }
 
 const access = {

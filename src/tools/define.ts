@@ -2,7 +2,7 @@
 import type { CallToolResult, ServerContext } from "@modelcontextprotocol/server";
 import { z } from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
-import { isTaskID } from "../runs/id.ts";
+import { isTaskID, MAX_RUN_ID } from "../runs/id.ts";
 import { type Shown, omittedText } from "../runs/output.ts";
 import { ERROR_META } from "../shared/apps.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
@@ -261,7 +261,7 @@ export function waitField(max = MAX_WAIT_SECONDS) {
 
 /** The input field that names a run. */
 export function runField() {
-  return z.string().max(64);
+  return z.string().max(MAX_RUN_ID);
 }
 
 /** Text, as one block. */

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { AGENT_NAMES, MODEL_NAME } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { defineTool, sandboxName, timeoutField, waitField } from "./define.ts";
+import { defineTool, runField, sandboxName, timeoutField, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
 import { callWait } from "./mcp-task.ts";
 import { runContent } from "./run-result.ts";
@@ -45,11 +45,7 @@ Runs in a fresh sandbox that ends with the task, unless sandbox is set. Returns 
     max_turns: z.number().int().min(1).max(1000).optional(),
     timeout_seconds: timeoutField(TASK_SECONDS.default, TASK_SECONDS.max),
     wait_seconds: waitField(),
-    continue_from: z
-      .string()
-      .max(64)
-      .optional()
-      .describe("Id of an ended task, for its conversation and files."),
+    continue_from: runField().optional().describe("Id of an ended task, for its conversation and files."),
     checkpoint: z.string().max(64).optional().describe("State of the fresh sandbox."),
   }),
   output: taskOutput,

@@ -8,7 +8,7 @@ import { accountOf } from "../actors/account-of.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import { twice } from "../actors/actor-errors.ts";
 import { visible } from "../shared/shown.ts";
-import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
+import { type ToolContext, defineTool, runField, sandboxField, sections, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { listedFields, stateText } from "./run-summary.ts";
 
@@ -21,9 +21,7 @@ export const listRuns = defineTool({
     sandbox: sandboxField(),
     kind: z.enum(RUN_KINDS).optional().describe("task lists those of all sandboxes."),
     limit: z.number().int().min(1).max(200).default(20),
-    cursor: z
-      .string()
-      .max(64)
+    cursor: runField()
       .refine((id) => sandboxOf(id) !== undefined, "must be the cursor that an answer before said")
       .optional()
       .describe("From the last answer."),

@@ -367,9 +367,9 @@ describe("code", () => {
     [["code", "1", "--file", "a.ts"], 64, "not both"],
     [["code", "--file", "none.py"], 69, "none.py cannot be read"],
     [["code", "1", "--language", "cobol"], 64, "python, javascript, typescript"],
-    [["code", "1", "--sandbox", "No!"], 64, "--sandbox must be 1 to 20 of"],
-    [["code", "1", "--context", "A b"], 64, "must be 1 to 32 of a-z, 0-9 and -."],
-    [["command", "ls", "--session", "A b"], 64, "must be 1 to 32 of a-z, 0-9 and -."],
+    [["code", "1", "--sandbox", "No!"], 64, "--sandbox must be 1 to 63 of"],
+    [["code", "1", "--context", "A b"], 64, "must be 1 to 64 of a-z, 0-9, -, _ and ."],
+    [["command", "ls", "--session", "A b"], 64, "must be 1 to 64 of a-z, 0-9, -, _ and ."],
     [["command", "ls", "--timeout", "21601"], 64, "a whole number from 1 to 21600."],
     [["execute", "x", "--agent", "foo"], 64, "Allowed choices are claude-code, opencode."],
     [["runs", "--limit", "900"], 64, "does not take what it was given: limit: "],
@@ -430,7 +430,7 @@ describe("ask", () => {
 
   it.each([
     [["x", "--language", "javascript"], 64, "python, typescript"],
-    [["x", "--sandbox", "No!"], 64, "--sandbox must be 1 to 20 of"],
+    [["x", "--sandbox", "No!"], 64, "--sandbox must be 1 to 63 of"],
   ])("%j is refused", async (words, code, message) => {
     const refused = await run(["ask", ...words]);
     expect(refused).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });

@@ -249,7 +249,7 @@ describe("connect --project", () => {
 
   it.each([
     ["--sandbox", "A_"],
-    ["--sandbox", "a".repeat(21)],
+    ["--sandbox", "a".repeat(64)],
     ["--name", "a b"],
     ["--name", ""],
   ])("refuses %s %j", async (option, value) => {

@@ -54,7 +54,7 @@ test.each(withSandbox)(
     const needed = command.registeredArguments.filter(({ required }) => required).map(() => "cursor");
     const env = { SANDBOX_MCP_URL: "http://127.0.0.1:9", SANDBOX_MCP_TOKEN: "token" };
     const { code, stderr } = await runHere([...name.split(" "), ...needed, "--sandbox", "A B"], { env });
-    expect([code, stderr]).toEqual([64, expect.stringMatching(/--sandbox must be 1 to 20 of .*"A B"/)]);
+    expect([code, stderr]).toEqual([64, expect.stringMatching(/--sandbox must be 1 to 63 of .*"A B"/)]);
   },
 );
 
@@ -98,7 +98,7 @@ test("the sandbox of an address is that of a command that names none", async () 
   const { code, stderr } = await runHere(words);
   expect([code, stderr]).toEqual([
     64,
-    expect.stringContaining("The sandbox of the address must be 1 to 20 of"),
+    expect.stringContaining("The sandbox of the address must be 1 to 63 of"),
   ]);
 });
 

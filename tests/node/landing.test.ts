@@ -30,7 +30,7 @@ it.each(["/", "/mcp"])(
     for (const client of CLIENTS) expect(text).toContain(client);
     for (const block of await page.locator("pre").allInnerTexts())
       expect(block).toContain(`${server.origin}/mcp`);
-    for (const said of ["npm run token", "?sandbox=name", "1 to 20 of a-z, 0-9 and -", "sign in"])
+    for (const said of ["npm run token", "?sandbox=name", "1 to 63 of a-z, 0-9, -, _ and .", "sign in"])
       expect(text).toContain(said);
     expect(await page.content()).not.toContain(OWNER_TOKEN);
     expect(response?.headers()["content-security-policy"]).toMatch(
@@ -84,7 +84,7 @@ it("gives the lines for the address that was opened, and says what is wrong with
   expect(page).not.toContain("$(id)");
   expect(page.split(`${server.origin}/mcp`)).toHaveLength(page.split(address).length);
   const wrong = await pageAt("/mcp?sandbox=NAME");
-  expect(wrong).toContain("sandbox must be 1 to 20 of a-z, 0-9 and -");
+  expect(wrong).toContain("sandbox must be 1 to 63 of a-z, 0-9, -, _ and .");
   expect(wrong).not.toContain("/mcp?");
 });
 

@@ -72,7 +72,7 @@ export function messagesIn(body: string): Message[] {
 
 /** The id in the answer of a run that goes on. */
 export function idIn({ text }: Pick<Result, "text">): string {
-  const id = /\b[a-z0-9-]+\.[0-9a-z]{26}t?\b/.exec(text)?.[0];
+  const id = /\b[a-z0-9._-]+\.[0-9a-z]{26}t?\b/.exec(text)?.[0];
   if (id === undefined) throw new Error(`no id in: ${text}`);
   return id;
 }

@@ -306,7 +306,7 @@ describe("a question", () => {
     [{ question: 5 }, "Question is required"],
     [{ question: "x", task: "x" }, "Give a task or a question, not both"],
     [{ question: "x", language: "cobol" }, "Language must be python or typescript"],
-    [{ question: "x", sandbox: "No!" }, expect.stringMatching(/^Sandbox must be 1 to 20 of/)],
+    [{ question: "x", sandbox: "No!" }, expect.stringMatching(/^Sandbox must be 1 to 63 of/)],
     [{ question: "x", model: "--resume" }, "Model must be the name of a model"],
     [{ question: "x", timeout: 0 }, expect.stringMatching(/^Timeout must be/)],
   ])("%j is refused", async (body, error) => {

@@ -27,7 +27,7 @@ describe("sandboxes", () => {
     );
   });
 
-  it.each([["", "-a", "a-", "A", "a_b", "a.b", "../a", "a".repeat(21), "ž", "a b", "a\n"]])(
+  it.each([["", "-a", "a-", "A", "_a", "a.", "../a", "a".repeat(64), "ž", "a b", "a\n"]])(
     "must be named by the rules, for every tool",
     async (...names) => {
       const calls: [string, Record<string, unknown>][] = [
@@ -43,14 +43,55 @@ describe("sandboxes", () => {
         for (const sandbox of names)
           expect(await owner.call(tool, { ...args, sandbox })).toMatchObject({
             isError: true,
-            text: expect.stringContaining("must be 1 to 20 of a-z, 0-9 and -"),
+            text: expect.stringContaining("must be 1 to 63 of a-z, 0-9, -, _ and ."),
           });
     },
   );
 
-  it("of 20 characters, digits and dashes work", async () => {
-    for (const sandbox of ["a", "0", "a-b-c", "a2345678901234567890"])
-      expect((await owner.call("list_runs", { sandbox })).isError).toBe(false);
+  it("may have the names that programs make, and keep sandboxes apart that differ at their end", async () => {
+    const session = `${"s".repeat(60)}_._1`;
+    const id = crypto.randomUUID();
+    for (const start of [`user-${id}`, `session-1763800000-${id}`, `build-my_repo.js-${"0".repeat(40)}`]) {
+      const ends = [start.slice(0, 61), `${start.slice(0, 60)}.9`];
+      for (const sandbox of ends) {
+        const path = `${sandbox}.txt`;
+        expect(await owner.call("write_file", { sandbox, path, content: sandbox })).toMatchObject({
+          isError: false,
+        });
+        await owner.call("run_command", { sandbox, session, command: "cd /tmp; export name=kept" });
+        const found = await owner.call("run_command", {
+          sandbox,
+          session,
+          command: 'ls /workspace; echo "$PWD $name"',
+        });
+        expect(found.structured.stdout).toBe(`${path}\n/tmp kept\n`);
+        const code = { sandbox, context: session, code: "1 + 1" };
+        expect((await owner.call("run_code", code)).structured.id).toMatch(`${sandbox}.`);
+        const { runs } = (await owner.call("list_runs", { sandbox })).structured as {
+          runs: { id: string }[];
+        };
+        expect(runs).toHaveLength(3);
+        const last = await owner.call("list_runs", { sandbox, cursor: runs[1]?.id });
+        expect(last.structured.runs).toHaveLength(1);
+        expect((await owner.call("get_result", { id: runs[1]?.id })).text).toContain("/tmp kept");
+      }
+      expect(await listed(owner)).toEqual(
+        expect.arrayContaining(ends.map((name) => expect.objectContaining({ name }))),
+      );
+      for (const sandbox of ends) await owner.call("destroy_sandbox", { sandbox });
+    }
+  });
+
+  it("may have sessions and contexts that are named by the rules, and no others", async () => {
+    for (const name of ["", "_setup", ".", "..", "../a", "a/b", "A", "a b", "a".repeat(65)])
+      for (const call of [
+        { command: "true", session: name },
+        { code: "1", context: name },
+      ])
+        expect(await owner.call("code" in call ? "run_code" : "run_command", call)).toMatchObject({
+          isError: true,
+          text: expect.stringContaining("must be 1 to 64 of a-z, 0-9, -, _ and ."),
+        });
   });
 });
 

@@ -201,7 +201,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     return true;
   }
 
-  async seen(): Promise<SeenConnections[]> {
+  async connections(): Promise<SeenConnections[]> {
     const running = await this.#ask<SeenConnections>("connections").catch(() => undefined);
     // It may have ended meanwhile.
     const logs = running?.log === this.#seen?.log ? [this.#seen] : [this.#seen, running];

@@ -55,7 +55,7 @@ export interface CheckpointSettings {
 }
 
 /** A sandbox has the state of a checkpoint. */
-export interface WentBack {
+export interface RestoredCheckpoint {
   to: Checkpoint;
   /** The checkpoint of its state before. */
   before?: Checkpoint | undefined;
@@ -77,6 +77,6 @@ export interface ManagedSandbox extends Rpc.DurableObjectBranded {
   settleLease(): Settlement;
   stopIfIdle(owner: Owner, waitMs: number): Promise<boolean>;
   destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean>;
-  giveUpRuns(bytes: number, before: number): Promise<Stored>;
+  evictRuns(bytes: number, before: number): Promise<Stored>;
   inherit(owner: Owner, settings: CheckpointSettings): Promise<Outcome<void>>;
 }

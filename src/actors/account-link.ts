@@ -124,7 +124,7 @@ export class AccountLink {
   }
 
   /** Whether somebody is at work with the sandbox: it was used in the last `ms` milliseconds, and not kept since. */
-  isAtWork(ms: number): boolean {
+  isInUse(ms: number): boolean {
     return this.wasUsedWithin(ms) && this.#usedAt >= this.#keptAt;
   }
 
@@ -157,11 +157,11 @@ export class AccountLink {
 
   /** Reports that the sandbox was destroyed. Answers what the account knew of it. */
   async destroyed(owner: Owner, settlement: Promise<Settlement>, ending: Ending): Promise<Destroyed> {
-    const had = await this.#report(async () =>
+    const destroyed = await this.#report(async () =>
       this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, ending),
     );
     this.#registeredAt = 0;
-    return had;
+    return destroyed;
   }
 
   /** Writes a line to the log. */

@@ -19,7 +19,7 @@ import type {
   Ending,
   ManagedSandbox,
   Owner,
-  WentBack,
+  RestoredCheckpoint,
 } from "./account-calls.ts";
 import type { Preview } from "./previews.ts";
 import {
@@ -278,8 +278,8 @@ export class Account extends DurableObject<Env> {
   }
 
   /** A save comes to nothing. @param isWriting whether objects of it may still be on their way */
-  async giveUpSave(sandbox: string, id: string, isWriting: boolean): Promise<void> {
-    this.#snapshots.giveUp(sandbox, id, isWriting);
+  async abandonSave(sandbox: string, id: string, isWriting: boolean): Promise<void> {
+    this.#snapshots.abandonSave(sandbox, id, isWriting);
     await this.#planSweep();
   }
 
@@ -327,13 +327,13 @@ export class Account extends DurableObject<Env> {
    * Gives a sandbox the state of a checkpoint; answers the checkpoint of its state before.
    * @param settings of the state before, for its forks
    */
-  async goBack(
+  async restoreCheckpoint(
     sandbox: string,
     id: string,
     settings: CheckpointSettings | undefined,
-  ): Promise<Outcome<WentBack>> {
+  ): Promise<Outcome<RestoredCheckpoint>> {
     return await this.#change(() => {
-      const { to, before } = this.#snapshots.goBack(sandbox, id);
+      const { to, before } = this.#snapshots.restoreCheckpoint(sandbox, id);
       this.#keepSettings(before, settings);
       return { to, before, settings: this.#settings(id) };
     });
@@ -367,7 +367,7 @@ export class Account extends DurableObject<Env> {
     find: () => { make(): void; to: T },
   ): Promise<Outcome<{ to: T; hasSettings: boolean }>> {
     const { principalID, sandbox } = owner;
-    const look = () => {
+    const findUnlessTaken = () => {
       if (!this.#isTaken(sandbox)) return find();
       throw new ToolError(
         "invalid_argument",
@@ -377,17 +377,17 @@ export class Account extends DurableObject<Env> {
     };
     // Of two forks of one name the settings of the second would be those of the first.
     return this.#forks.run(sandbox, "", async () => {
-      const found = outcomeOf(look);
+      const found = outcomeOf(findUnlessTaken);
       if (!found.ok) return found;
       const settings = this.#settings(origin);
       if (settings) {
         const actor = await this.#sandbox(principalID, sandbox, owner.region);
-        const told = await actor.inherit(owner, settings);
-        if (!told.ok) return told;
+        const inherited = await actor.inherit(owner, settings);
+        if (!inherited.ok) return inherited;
       }
       this.ctx.storage.kv.put("principal", principalID);
       return await this.#change(() => {
-        const { make, to } = look();
+        const { make, to } = findUnlessTaken();
         make();
         if (settings) {
           const variables = Object.keys(settings.env).sort();
@@ -429,20 +429,22 @@ export class Account extends DurableObject<Env> {
     const { storageBytes } = parseConfig(this.env).limits;
     const tried = new Set<string>();
     const excess = () => this.#sandboxes.storedBytes() - storageBytes;
-    for (let over = excess(); over > 0; over = excess()) {
+    for (let excessBytes = excess(); excessBytes > 0; excessBytes = excess()) {
       const [first, next] = this.#sandboxes.storedByAge().filter(({ sandbox: name }) => !tried.has(name));
       if (!first) return true;
       const actor = await this.#sandbox(principalID, first.sandbox);
-      const left = await actor.giveUpRuns(over, (next?.oldest ?? Date.now()) + 1).catch(() => undefined);
-      if (left) this.#sandboxes.putStored(first.sandbox, left);
+      const remaining = await actor
+        .evictRuns(excessBytes, (next?.oldest ?? Date.now()) + 1)
+        .catch(() => undefined);
+      if (remaining) this.#sandboxes.putStored(first.sandbox, remaining);
       // One that had nothing to remove is not asked again in this call.
-      if (!left || left.oldest === first.oldest) tried.add(first.sandbox);
+      if (!remaining || remaining.oldest === first.oldest) tried.add(first.sandbox);
     }
     return false;
   }
 
   /** A task has started or ended. */
-  taskSeen(task: TaskEntry): void {
+  recordTask(task: TaskEntry): void {
     this.#tasks.put(task);
   }
 
@@ -501,12 +503,12 @@ export class Account extends DurableObject<Env> {
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, Condition>> {
     const principalID = this.ctx.storage.kv.get<string>("principal");
     if (principalID === undefined) return new Map();
-    const asked = names.map(async (name): Promise<[string, Condition][]> => {
+    const requests = names.map(async (name): Promise<[string, Condition][]> => {
       const actor = await this.#sandbox(principalID, name);
       const condition = await within(ASK_MS, actor.condition()).catch(() => undefined);
       return condition ? [[name, condition]] : [];
     });
-    return new Map((await Promise.all(asked)).flat());
+    return new Map((await Promise.all(requests)).flat());
   }
 
   /** Lends a sandbox what it asks for, after calling back what other sandboxes hold and do not use, where that is needed. */

@@ -20,7 +20,7 @@ function isOverloaded(error: unknown): boolean {
 }
 
 /** Makes an idempotent call to an actor, and repeats it once when the actor was reset during the first. */
-export async function twice<T>(call: () => Promise<T>): Promise<T> {
+export async function retryOnce<T>(call: () => Promise<T>): Promise<T> {
   try {
     return await call();
   } catch (error) {

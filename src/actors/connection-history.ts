@@ -29,7 +29,7 @@ export interface HistoryHost {
     delete(key: string): boolean;
   };
   /** Of the last container that ended and of the one that runs, as far as they are known. */
-  seen(): Promise<SeenConnections[]>;
+  connections(): Promise<SeenConnections[]>;
 }
 
 export class ConnectionHistory {
@@ -56,11 +56,11 @@ export class ConnectionHistory {
     if (this.#timer !== undefined) clearTimeout(this.#timer);
     this.#timer = undefined;
     const before = this.#forgotten;
-    const seen = await this.#host.seen();
+    const seen = await this.#host.connections();
     if (before !== this.#forgotten) return NONE.earlier;
     for (const log of seen) this.#add(log);
     const { earlier, current } = this.#kept;
-    const all = together(earlier, current);
+    const all = mergeConnections(earlier, current);
     const text = JSON.stringify(current);
     if (text !== this.#stored && all.connections.length > 0) this.#host.kv.put<Kept>(KEY, this.#kept);
     this.#stored = text;
@@ -70,7 +70,7 @@ export class ConnectionHistory {
   #add(seen: SeenConnections): void {
     const { earlier, current } = this.#kept;
     if (seen.log === earlier.log) return;
-    const before = seen.log === current.log ? earlier : together(earlier, current);
+    const before = seen.log === current.log ? earlier : mergeConnections(earlier, current);
     const room = KEPT_CONNECTIONS - seen.connections.length;
     const connections = before.connections.slice(Math.max(0, before.connections.length - room));
     this.#kept = { earlier: { ...before, connections }, current: seen };
@@ -83,7 +83,7 @@ export class ConnectionHistory {
   }
 }
 
-function together(one: SeenConnections, next: SeenConnections): SeenConnections {
+function mergeConnections(one: SeenConnections, next: SeenConnections): SeenConnections {
   return {
     log: next.log,
     refused: one.refused + next.refused,

@@ -16,7 +16,7 @@ const RENEW_MS = 60_000;
 const RETRY_MS = 10_000;
 
 export interface LeaseHost {
-  ask(request: LeaseRequest): Promise<Grant>;
+  request(request: LeaseRequest): Promise<Grant>;
   background(work: Promise<unknown>): void;
   /** Of the principal. */
   limits: Limits;
@@ -66,7 +66,7 @@ export class Lease implements RunQuota {
       // The request before this one may have brought enough.
       const found = this.#reserve(seconds, seconds);
       if (found) return found;
-      const { refused } = await this.#ask({ slots: 1, seconds: 1 }, { slots: 1, seconds });
+      const { refused } = await this.#request({ slots: 1, seconds: 1 }, { slots: 1, seconds });
       const reservation = refused ? undefined : this.#reserve(seconds, 1);
       if (reservation) return reservation;
       throw quotaError(refused ?? { limit: "concurrentRuns", allowed: 0, used: 0 });
@@ -133,11 +133,11 @@ export class Lease implements RunQuota {
     return this.#queue.run(work);
   }
 
-  async #ask(needed: Holding, wanted: Holding): Promise<Grant> {
+  async #request(needed: Holding, wanted: Holding): Promise<Grant> {
     const settled = this.#settlement();
     this.#asking = true;
     try {
-      this.#grant = await this.#host.ask({ ...settled, needed, wanted, spare: SPARE });
+      this.#grant = await this.#host.request({ ...settled, needed, wanted, spare: SPARE });
     } catch (error) {
       this.#spend(settled.spent);
       throw error;
@@ -158,8 +158,10 @@ export class Lease implements RunQuota {
   /** Renews before the lease ends, so that the account goes on counting what runs, and counts what has run. */
   #renew(): void {
     if (this.#inUse.slots === 0 && this.#spent.size === 0) return;
-    const asked = this.#inTurn(() => this.#ask(NO_HOLDING, NO_HOLDING)).catch(() => this.#renewIn(RETRY_MS));
-    this.#host.background(asked);
+    const renewal = this.#inTurn(() => this.#request(NO_HOLDING, NO_HOLDING)).catch(() =>
+      this.#renewIn(RETRY_MS),
+    );
+    this.#host.background(renewal);
   }
 }
 

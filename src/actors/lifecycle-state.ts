@@ -50,7 +50,7 @@ export type Position = Absent | Registered | Starting | Restoring | Ready;
 export interface EndingState {
   is: "ending";
   position: Position;
-  over: PromiseWithResolvers<void>;
+  ended: PromiseWithResolvers<void>;
 }
 
 export type State = Position | EndingState;
@@ -65,7 +65,7 @@ export interface Subscriber {
   /** The container has gone, or nobody may use it any more because it is being ended. */
   ended?(end: End): void;
   /** The sandbox was destroyed, after the end of its container. */
-  destroyed?(had: Destroyed): void;
+  destroyed?(destroyed: Destroyed): void;
   /** The sandbox has the state of a checkpoint. @param settings of that checkpoint's sandbox */
   restored?(settings: CheckpointSettings | undefined): void;
   /** A call or a run has ended. @param isUnused whether no other is under way, then and later */

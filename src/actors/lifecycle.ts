@@ -8,7 +8,7 @@ import { containerGone } from "../container/gone.ts";
 import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { pause, within } from "../shared/within.ts";
-import type { CheckpointSettings, Destroyed, Ending, Owner, WentBack } from "./account-calls.ts";
+import type { CheckpointSettings, Destroyed, Ending, Owner, RestoredCheckpoint } from "./account-calls.ts";
 import type { AccountLink, Before } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
 import { notRunning } from "./actor-errors.ts";
@@ -36,13 +36,19 @@ export interface LifecycleParts {
   environment: { readonly variables: Readonly<Record<string, string>> };
   account: Pick<
     AccountLink,
-    "owner" | "isKnown" | "register" | "withdraw" | "stopped" | "destroyed" | "note" | "isAtWork"
+    "owner" | "isKnown" | "register" | "withdraw" | "stopped" | "destroyed" | "note" | "isInUse"
   >;
   lease: Pick<Lease, "release">;
   network: Pick<SandboxNetwork, "starting" | "enforce">;
   workspace: Pick<
     Workspace,
-    "resume" | "restore" | "saveToStop" | "mayStop" | "isGoingBack" | "goBack" | "wentBack"
+    | "resume"
+    | "restore"
+    | "saveToStop"
+    | "mayStop"
+    | "isRestoringCheckpoint"
+    | "beginCheckpointRestore"
+    | "finishCheckpointRestore"
   >;
   notice: Pick<RestartNotice, "containerStarted" | "ending">;
   activity: Pick<Activity, "isBusy" | "hasCalls">;
@@ -107,12 +113,12 @@ export class Lifecycle {
 
   /** Whether a container runs or is about to. */
   get isAlive(): boolean {
-    const { is } = this.#look();
+    const { is } = this.#checkState();
     return is === "ending" ? this.#parts.platform.isRunning : is !== "absent";
   }
 
   /** Whether a call or a run is under way. */
-  get isAtWork(): boolean {
+  get isInUse(): boolean {
     return this.#parts.activity.hasCalls || this.#isBusy;
   }
 
@@ -127,7 +133,7 @@ export class Lifecycle {
   }
 
   /** The state, once a container that went away by itself is noticed. */
-  #look(): State {
+  #checkState(): State {
     const position = this.#position;
     if ("life" in position && !this.#parts.platform.isRunning) {
       this.#leave("lost");
@@ -138,7 +144,7 @@ export class Lifecycle {
 
   /** The platform says that a container has ended: one of this actor's, or of an earlier one that had no time to tell. */
   #containerEnded(): void {
-    const state = this.#look();
+    const state = this.#checkState();
     if (this.#left > 0 || state.is !== "absent") return;
     this.#left++;
     this.#parts.account.stopped();
@@ -186,11 +192,11 @@ export class Lifecycle {
     refuseStart();
     for (;;) {
       await this.#leavePrevious();
-      this.#look();
+      this.#checkState();
       const left = this.#left;
       // After the look: the end of the container before must not be reported after the registration.
       const before = await account.register(owner);
-      const state = this.#look();
+      const state = this.#checkState();
       // An end, or the loss of the container, has undone the registration.
       if (state.is === "ending" || left !== this.#left) continue;
       // What comes next would start a container.
@@ -203,7 +209,7 @@ export class Lifecycle {
 
   /** As `admit`, for a run, which may begin after its call has ended and the sandbox was stopped. */
   async admitRun(): Promise<void> {
-    const state = this.#look();
+    const state = this.#checkState();
     const isCounted = state.is === "registered" || state.is === "starting";
     if (!isCounted && !("isRegistered" in state && state.isRegistered))
       await this.admit(this.#parts.account.owner);
@@ -213,9 +219,9 @@ export class Lifecycle {
   async #leavePrevious(): Promise<void> {
     await this.#passable();
     // An earlier actor was thrown away before it had ended the container.
-    if (this.#parts.workspace.isGoingBack)
+    if (this.#parts.workspace.isRestoringCheckpoint)
       await this.#end(async () => {
-        if (this.#parts.workspace.isGoingBack) await this.#endToGoBack();
+        if (this.#parts.workspace.isRestoringCheckpoint) await this.#endForRestore();
       });
     await this.enforceNetwork();
     await this.#passable();
@@ -223,14 +229,14 @@ export class Lifecycle {
 
   /** Resolves when nothing ends a container. */
   async #passable(): Promise<void> {
-    while (this.#state.is === "ending") await this.#state.over.promise;
+    while (this.#state.is === "ending") await this.#state.ended.promise;
   }
 
   /**
    * Does `work` for a sandbox that is not being destroyed: again where that has begun meanwhile, which undoes it. Then does
    * `done` at once, before anything can come between.
    */
-  async undisturbed<T>(work: () => Promise<T>, done: (value: T) => void): Promise<void> {
+  async unlessDestroyed<T>(work: () => Promise<T>, done: (value: T) => void): Promise<void> {
     for (;;) {
       await this.#passable();
       const value = await work();
@@ -261,7 +267,7 @@ export class Lifecycle {
 
   async #attempt(): Promise<Container> {
     await this.#passable();
-    const state = this.#look();
+    const state = this.#checkState();
     switch (state.is) {
       case "absent":
       case "ending":
@@ -324,7 +330,7 @@ export class Lifecycle {
       await this.#parts.workspace.restore(life.ended);
     } catch (error) {
       restoring.attempt = undefined;
-      this.#look();
+      this.#checkState();
       throw life.ended.aborted ? containerGone() : error;
     }
     const { isRegistered } = restoring;
@@ -368,7 +374,7 @@ export class Lifecycle {
   }
 
   /** Repeats idempotent work in the next container when this one turns out to be gone: MAX_STARTS times in all. */
-  async again<T>(owner: Owner, work: () => Promise<T>): Promise<T> {
+  async retryInNextContainer<T>(owner: Owner, work: () => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await work();
@@ -382,7 +388,7 @@ export class Lifecycle {
 
   /** Resolves when the container has ended whose end a call has seen: the platform may say so late. */
   async #noticed(): Promise<void> {
-    this.#look();
+    this.#checkState();
     const position = this.#position;
     if (!("life" in position)) return;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -403,15 +409,15 @@ export class Lifecycle {
     const isSame = () => this.#parts.platform.isRunning && !position.life.ended.aborted;
     for (let look = 0; look < STOPPING_GRACE_MS / 100 && isSame(); look++) await pause(100);
     // What the container took with it ends for that reason, and not for the error.
-    this.#look();
+    this.#checkState();
     return isSame();
   }
 
   /** A call or a run has ended: takes the registration back where nobody needs the container, which never started. */
   release(): void {
-    for (const part of this.#subscribers) part.released?.(() => !this.isAtWork);
+    for (const part of this.#subscribers) part.released?.(() => !this.isInUse);
     const state = this.#state;
-    if (state.is !== "registered" || this.isAtWork) return;
+    if (state.is !== "registered" || this.isInUse) return;
     const { account, lease, background } = this.#parts;
     this.#position = ABSENT;
     // If this fails, the account lists the sandbox and removes it later as idle.
@@ -422,16 +428,16 @@ export class Lifecycle {
 
   /** Does the work of an end. Until that and all other ends are over, no container starts and nothing begins in one. */
   async #end<T>(work: () => Promise<T>): Promise<T> {
-    const state = this.#look();
+    const state = this.#checkState();
     this.#ending++;
     if (state.is !== "ending")
-      this.#state = { is: "ending", position: state, over: Promise.withResolvers<void>() };
+      this.#state = { is: "ending", position: state, ended: Promise.withResolvers<void>() };
     try {
       return await this.#ends.run(work);
     } finally {
       this.#ending--;
       if (this.#ending === 0 && this.#state.is === "ending") {
-        const { over, position } = this.#state;
+        const { ended: over, position } = this.#state;
         this.#state = position;
         over.resolve();
       }
@@ -469,7 +475,7 @@ export class Lifecycle {
   makeRoom(waitMs: number): Promise<boolean> {
     const { platform, account } = this.#parts;
     return this.#endUnused(
-      () => this.#isInUse || (platform.isRunning && account.isAtWork(RECENT_USE_MS)),
+      () => this.#isInUse || (platform.isRunning && account.isInUse(RECENT_USE_MS)),
       () => this.#end(() => this.#endInOrder("room")),
       waitMs,
     );
@@ -514,18 +520,21 @@ export class Lifecycle {
   }
 
   /** Ends the container; the next one has the state of a checkpoint. @throws {ToolError} with nothing changed */
-  goBack(checkpoint: string, settings: { readonly kept: CheckpointSettings | undefined }): Promise<WentBack> {
+  restoreCheckpoint(
+    checkpoint: string,
+    settings: { readonly kept: CheckpointSettings | undefined },
+  ): Promise<RestoredCheckpoint> {
     // What began meanwhile would begin in a container that ends.
     return this.#end(async () => {
-      const states = await this.#parts.workspace.goBack(checkpoint, settings);
-      await this.#endToGoBack(states.settings);
+      const states = await this.#parts.workspace.beginCheckpointRestore(checkpoint, settings);
+      await this.#endForRestore(states.settings);
       return states;
     });
   }
 
-  async #endToGoBack(settings?: CheckpointSettings): Promise<void> {
+  async #endForRestore(settings?: CheckpointSettings): Promise<void> {
     await this.#endInOrder("back");
-    this.#parts.workspace.wentBack();
+    this.#parts.workspace.finishCheckpointRestore();
     for (const part of this.#subscribers) part.restored?.(settings);
   }
 
@@ -535,10 +544,10 @@ export class Lifecycle {
     const destroyed = this.#end(async () => {
       await this.#endContainer("destroy");
       // After the container's end, so that no earlier call registers the sandbox again.
-      const had = await account.destroyed(owner, lease.release(), ending);
-      for (const part of this.#subscribers) part.destroyed?.(had);
-      if (had.wasKnown) account.note("destroy");
-      return had;
+      const destroyed = await account.destroyed(owner, lease.release(), ending);
+      for (const part of this.#subscribers) part.destroyed?.(destroyed);
+      if (destroyed.wasKnown) account.note("destroy");
+      return destroyed;
     });
     // An end that came before may wait for something of the container.
     const position = this.#position;

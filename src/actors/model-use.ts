@@ -7,7 +7,7 @@ import { quotaError } from "./lease.ts";
 
 export interface ModelUseHost {
   budgets: TaskBudgets;
-  tasks: Pick<Tasks, "modelAnswered">;
+  tasks: Pick<Tasks, "finishModelCall">;
   isRunning(run: string): boolean;
   /** Whether the sandbox may connect to some hosts only. */
   isConfined(): boolean;
@@ -25,7 +25,7 @@ export class ModelUse implements BudgetKeeper {
 
   /** @throws {ToolError} `quota_exceeded` where the day's tokens are used up */
   async mayBegin(): Promise<void> {
-    const { used, allowed } = await this.#tell();
+    const { used, allowed } = await this.#reportTokens();
     if (used >= allowed) throw quotaError({ limit: "modelTokensPerDay", allowed, used });
   }
 
@@ -35,26 +35,26 @@ export class ModelUse implements BudgetKeeper {
     if ("refused" in check) return check;
     const { call } = check;
     if (!isRunning(call.run)) return { refused: "The task that had this key has ended." };
-    const { used, allowed } = await this.#tell();
+    const { used, allowed } = await this.#reportTokens();
     if (used < allowed) return { call, isConfined: isConfined() };
     budgets.refuseForToday(call);
     return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };
   }
 
-  modelCallGoesOn(call: ModelCall): void {
-    this.#host.budgets.goesOn(call);
+  renewModelCall(call: ModelCall): void {
+    this.#host.budgets.renewRequest(call);
   }
 
-  modelAnswered(call: ModelCall, answer: ModelAnswer): void {
+  finishModelCall(call: ModelCall, answer: ModelAnswer): void {
     const { budgets, tasks, background } = this.#host;
-    budgets.answered(call, answer);
-    tasks.modelAnswered(call, answer);
+    budgets.finishRequest(call, answer);
+    tasks.finishModelCall(call, answer);
     // The next report includes what this one could not deliver.
-    background(this.#tell().catch(() => undefined));
+    background(this.#reportTokens().catch(() => undefined));
   }
 
   /** Reports the tokens since the last report; answers how many are used of the day's. */
-  async #tell(): Promise<{ used: number; allowed: number }> {
+  async #reportTokens(): Promise<{ used: number; allowed: number }> {
     const { budgets, spend } = this.#host;
     const unreported = budgets.takeUnreported();
     try {

@@ -51,7 +51,7 @@ export class SandboxNetwork {
   constructor(host: NetworkHost) {
     this.#host = host;
     this.#choice = host.kv.get<NetworkChoice>(KEY) ?? {};
-    this.connections = new ConnectionHistory({ kv: host.kv, seen: () => host.platform.seen() });
+    this.connections = new ConnectionHistory({ kv: host.kv, connections: () => host.platform.connections() });
   }
 
   /** What holds. */
@@ -109,21 +109,21 @@ export class SandboxNetwork {
     const before = this.#host.kv.get<string[]>(INTERCEPTED_KEY) ?? [];
     // What was intercepted stays so until the container ends, also when its secret has gone: it must not keep an earlier policy.
     const hosts = [...new Set([...before, ...this.#host.secretHosts()])];
-    const told = JSON.stringify([policy, hosts]);
-    if (told === this.#enforced) return true;
+    const sent = JSON.stringify([policy, hosts]);
+    if (sent === this.#enforced) return true;
     const holds = await this.#host.platform.enforce(policy);
     if (hosts.length > before.length) this.#host.kv.put(INTERCEPTED_KEY, hosts);
     if (hosts.length > 0) await this.#host.intercept(hosts, policy);
     // Asked again until the container has ended that keeps more than it may have.
-    if (holds) this.#enforced = told;
+    if (holds) this.#enforced = sent;
     return holds;
   }
 
   /** The end of a run that began at a time, with what was refused while it ran. */
   async withRefusals(end: End, startedAt: number): Promise<End> {
     this.connections.collectSoon();
-    const said = await this.refusalNote(startedAt).catch(() => undefined);
-    return said === undefined ? end : { ...end, note: [end.note, said].filter(Boolean).join(" ") };
+    const refusals = await this.refusalNote(startedAt).catch(() => undefined);
+    return refusals === undefined ? end : { ...end, note: [end.note, refusals].filter(Boolean).join(" ") };
   }
 
   /**
@@ -140,7 +140,7 @@ export class SandboxNetwork {
     const sentences: string[] = [];
     const refusedTo = "While this ran, programs of this sandbox were refused connections";
     if (byPolicy.length > 0)
-      sentences.push(`${refusedTo} to ${listed(byPolicy)}.`, ...this.#waysTo(byPolicy));
+      sentences.push(`${refusedTo} to ${listed(byPolicy)}.`, ...this.#remedies(byPolicy));
     if (mismatched.length > 0)
       sentences.push(
         `${refusedTo} whose names do not agree, to ${listed(mismatched)}: the host that is connected to, the server name in TLS, which must not be encrypted, and the Host in HTTP have to be one.`,
@@ -148,7 +148,7 @@ export class SandboxNetwork {
     return sentences.length > 0 ? sentences.join(" ") : undefined;
   }
 
-  #waysTo(refused: readonly Refusal[]): string[] {
+  #remedies(refused: readonly Refusal[]): string[] {
     const { most } = this.#host.limits();
     const { internet, allowHosts } = this.policy;
     const listable = refused.filter(({ host, why }) => why === "policy" && canBeListed(host));
@@ -158,27 +158,27 @@ export class SandboxNetwork {
       most.internet === "none" ? [] : missing.filter((host) => entriesBeyond([host], most).length === 0);
     const kept = internet === "allowlist" ? allowHosts : [];
     const list = [...kept, ...possible];
-    const ways: string[] = [];
+    const remedies: string[] = [];
     if (possible.length > 0)
-      ways.push(
+      remedies.push(
         list.length > MAX_HOSTS
           ? `To allow ${possible.join(", ")}: configure_sandbox with an allow_hosts that leaves others out, because it holds ${MAX_HOSTS} entries at most and would have ${list.length}.`
           : `To allow ${possible.join(", ")}: configure_sandbox with allow_hosts ${JSON.stringify(list)}.`,
       );
     const forbidden = missing.filter((host) => !possible.includes(host));
     if (forbidden.length > 0)
-      ways.push(
+      remedies.push(
         `The operator of this server does not allow ${possible.length > 0 ? forbidden.join(", ") : "that"}.`,
       );
     const never = new Set(refused.filter((one) => !listable.includes(one)).map(({ host }) => host));
     if (never.size > 0)
-      ways.push(
+      remedies.push(
         `No allow_hosts can allow ${[...never].join(", ")}: sandboxes reach hosts of the internet alone.`,
       );
-    if (missing.length < hosts.length) ways.push("What is allowed meanwhile can be tried again.");
+    if (missing.length < hosts.length) remedies.push("What is allowed meanwhile can be tried again.");
     if (hosts.length < listable.length)
-      ways.push(`A list lets the ports ${ALLOWED_PORTS_LISTED} through, and no others.`);
-    return ways;
+      remedies.push(`A list lets the ports ${ALLOWED_PORTS_LISTED} through, and no others.`);
+    return remedies;
   }
 
   /** One line for each of the last connections, the oldest first, below how many were refused. */
@@ -204,10 +204,10 @@ function listed(refused: readonly Refusal[]): string {
   return shown.join(", ");
 }
 
-function beyond(asked: string, allowed: string): ToolError {
+function beyond(requested: string, allowed: string): ToolError {
   return new ToolError(
     "permission_denied",
-    `The operator of this server does not allow ${asked}, but ${allowed}.`,
+    `The operator of this server does not allow ${requested}, but ${allowed}.`,
     "configure_sandbox without internet and allow_hosts shows what holds.",
   );
 }

@@ -40,7 +40,7 @@ export class Operations {
   }
 
   /** @throws {ToolError} `not_found` where it starts no container and none runs, and what `Files.call` throws */
-  async do(owner: Owner, name: OperationName, input: object): Promise<object> {
+  async run(owner: Owner, name: OperationName, input: object): Promise<object> {
     const { files, glancing, activity, platform, lifecycle, workspace } = this.#parts;
     const row = policyOf(name);
     const isGlance = row.start === "glance";

@@ -126,7 +126,7 @@ export class Parts {
     const objects = { bucket, prefix: (runID: string) => account.prefix(runID) };
     this.lease = new Lease({
       limits: config.limits,
-      ask: (request) => account.account().lease(account.owner, request),
+      request: (request) => account.account().lease(account.owner, request),
       background,
       settled: () => kv.put(SETTLED, Date.now()),
     });

@@ -101,8 +101,11 @@ export class Quota {
       const plenty =
         free.slots - generous.slots >= concurrentRuns / 2 &&
         free.seconds - generous.seconds >= runSecondsPerDay / 2;
-      const asked = plenty ? generous : wanted;
-      extra = { slots: Math.min(asked.slots, free.slots), seconds: Math.min(asked.seconds, free.seconds) };
+      const requested = plenty ? generous : wanted;
+      extra = {
+        slots: Math.min(requested.slots, free.slots),
+        seconds: Math.min(requested.seconds, free.seconds),
+      };
     }
     // What already runs keeps what it has.
     const grant = {

@@ -57,10 +57,10 @@ export class RestartNotice {
   workspaceRestored(state: Snapshot | undefined): void {
     const ending = this.#kv.get<string>(ENDED);
     this.#kv.delete(ENDED);
-    const said = state ? restoredWords(state, ending) : ending !== undefined && lostWords(ending);
-    if (!said) return;
-    this.#notice = said;
-    this.#kv.put(NOTICE, said);
+    const loss = state ? restoredWords(state, ending) : ending !== undefined && lostWords(ending);
+    if (!loss) return;
+    this.#notice = loss;
+    this.#kv.put(NOTICE, loss);
   }
 
   /** The container is about to be stopped in order. */
@@ -83,12 +83,12 @@ export class RestartNotice {
   }
 }
 
-function wordsOf(ending: string): string {
+function describeEnding(ending: string): string {
   return ENDINGS[ending as keyof typeof ENDINGS] ?? UNPLANNED;
 }
 
 function lostWords(ending: string): string {
-  return `${wordsOf(ending)}: its files, processes and kernel state are gone.`;
+  return `${describeEnding(ending)}: its files, processes and kernel state are gone.`;
 }
 
 /** @param ending how the container before ended; undefined where there was none */
@@ -97,7 +97,7 @@ function restoredWords({ savedAt, files, bytes, left }: Snapshot, ending: string
   const missing = left ? ` Missing is what was not saved: ${leftWords(left)}.` : "";
   if (ending === undefined) return `The sandbox starts with /workspace ${what}.${missing}`;
   const later = ending in ENDINGS && !NOT_ALL_SAVED.has(ending) ? "" : ", and what changed there since";
-  return `${wordsOf(ending)}: /workspace is back ${what}. Processes, kernel state and files elsewhere are gone${later}.${missing}`;
+  return `${describeEnding(ending)}: /workspace is back ${what}. Processes, kernel state and files elsewhere are gone${later}.${missing}`;
 }
 
 /** How many of the things of one kind that a save left out are named. */

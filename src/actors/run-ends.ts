@@ -49,14 +49,14 @@ export class RunEnds {
     const { owner } = account;
     budgets.close(localID(id));
     const task = detail && "ownSandbox" in detail ? detail : undefined;
-    const told = account.account(owner).taskSeen({ id, state, title, startedAt, endedAt });
+    const recording = account.account(owner).recordTask({ id, state, title, startedAt, endedAt });
     // Where the container has gone, only the account's entry is left to remove.
-    const gone = state === "lost" && !platform.isRunning;
+    const isContainerGone = state === "lost" && !platform.isRunning;
     const end = async () =>
-      gone
+      isContainerGone
         ? await account.destroyed(owner, lease.release(), "workspace")
         : await lifecycle.destroy(owner, "workspace");
-    const over = task?.ownSandbox && (task.safe || gone) ? end() : undefined;
-    background(Promise.all([told, over]));
+    const destruction = task?.ownSandbox && (task.safe || isContainerGone) ? end() : undefined;
+    background(Promise.all([recording, destruction]));
   }
 }

@@ -12,7 +12,7 @@ import { visible } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { Owner } from "./account-calls.ts";
-import { explainedReset, twice } from "./actor-errors.ts";
+import { explainedReset, retryOnce } from "./actor-errors.ts";
 import type { Answer, Sandbox } from "./sandbox.ts";
 
 /** The value of an actor's answer, with its notice. */
@@ -36,7 +36,7 @@ export async function callSandbox<T>(
   // Counts for the call that makes the actor. The account, links and previews reach only such as are made already.
   const place = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
   const attempt = async () => call(sandboxActor(env, name, place), { ...owner, region: place.locationHint });
-  const answer = await (reads ? twice(attempt) : attempt()).catch((error: unknown) => {
+  const answer = await (reads ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
     throw explainedReset(error, owner.sandbox);
   });
   if (answer.ok) return { value: answer.value, notice: answer.notice && visible(answer.notice) };

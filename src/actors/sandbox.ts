@@ -20,7 +20,14 @@ import { pause, within } from "../shared/within.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import type { QuestionSpec } from "../tasks/questions.ts";
 import type { TaskSpec } from "../tasks/tasks.ts";
-import type { CheckpointSettings, Condition, Destroyed, Ending, Owner, WentBack } from "./account-calls.ts";
+import type {
+  CheckpointSettings,
+  Condition,
+  Destroyed,
+  Ending,
+  Owner,
+  RestoredCheckpoint,
+} from "./account-calls.ts";
 import { notAnswered } from "./actor-errors.ts";
 import type { FileLinks, UploadLink } from "./file-links.ts";
 import { CALL_MS } from "./lifecycle.ts";
@@ -92,7 +99,7 @@ export class Sandbox extends SandboxActor {
     });
     const { lifecycle, previews, account } = this.#parts;
     platform.onIdle({
-      unusedMs: () => (lifecycle.isAtWork ? 0 : account.unusedMs),
+      unusedMs: () => (lifecycle.isInUse ? 0 : account.unusedMs),
       expired: async () => {
         if (!(await previews.isInUse())) await lifecycle.stopIfUnused();
       },
@@ -215,7 +222,7 @@ export class Sandbox extends SandboxActor {
     const beginning = this.#beginning(owner, mayBegin, { waitUntil: 0, namesID: true });
     return this.#answer(owner, async () => {
       const run = await this.#parts.runs.start(this.#parts.setUp.before(executor), source, spec, beginning);
-      await this.#parts.account.account(owner).taskSeen(run);
+      await this.#parts.account.account(owner).recordTask(run);
       return run;
     });
   }
@@ -241,13 +248,13 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Called by the egress while a request to a model is under way. */
-  modelCallGoesOn(call: ModelCall): void {
-    this.#parts.modelUse.modelCallGoesOn(call);
+  renewModelCall(call: ModelCall): void {
+    this.#parts.modelUse.renewModelCall(call);
   }
 
   /** Called by the egress when a request to a model is over. */
-  modelAnswered(call: ModelCall, answer: ModelAnswer): void {
-    this.#parts.modelUse.modelAnswered(call, answer);
+  finishModelCall(call: ModelCall, answer: ModelAnswer): void {
+    this.#parts.modelUse.finishModelCall(call, answer);
   }
 
   /** Waits for the end of a run or, with a cursor, for output after it; then answers the run and the log from there on. */
@@ -279,7 +286,7 @@ export class Sandbox extends SandboxActor {
   /** Does an operation on files, as its row says: what it starts, whether it is repeated, and what is saved after it. */
   operate(owner: Owner, name: OperationName, input: object): Promise<Answer<object>> {
     const row = policyOf(name);
-    const work = () => this.#parts.operations.do(owner, name, input);
+    const work = () => this.#parts.operations.run(owner, name, input);
     if (!hasScope(owner, row)) return this.#outcome(() => Promise.reject(needsScope(row)));
     if (row.start === "glance") return this.#outcome(work);
     if (row.start === "none") return this.#answer(owner, work);
@@ -379,7 +386,8 @@ export class Sandbox extends SandboxActor {
   /** Names the state of the workspace, which is saved first, and before that set up where that is under way. */
   makeCheckpoint(owner: Owner, label: string): Promise<Answer<Checkpoint>> {
     const make = async (begin: () => void) => {
-      if (this.#parts.setUp.state === "running") await this.#parts.setUp.over({ ms: CHECKPOINT_WAIT_MS });
+      if (this.#parts.setUp.state === "running")
+        await this.#parts.setUp.waitUntilDone({ ms: CHECKPOINT_WAIT_MS });
       begin();
       const keptAt = Date.now();
       await this.#parts.lifecycle.readyIfRunning(CALL_MS);
@@ -391,13 +399,13 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Ends the container; the next one has the state of a checkpoint. Answers the checkpoint of the state before, too. */
-  goBack(owner: Owner, checkpoint: string): Promise<Answer<WentBack>> {
+  restoreCheckpoint(owner: Owner, checkpoint: string): Promise<Answer<RestoredCheckpoint>> {
     const { lifecycle, settings } = this.#parts;
-    const goBack = (begin: () => void) => {
+    const restore = (begin: () => void) => {
       begin();
-      return lifecycle.goBack(checkpoint, settings);
+      return lifecycle.restoreCheckpoint(checkpoint, settings);
     };
-    return this.#answer(owner, () => this.#inTime(owner, goBack));
+    return this.#answer(owner, () => this.#inTime(owner, restore));
   }
 
   /** Called by the account for a sandbox that is about to be made of a saved state. */
@@ -457,8 +465,8 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Called by the account when the principal's storage is full: removes so many bytes of runs that ended before a time. */
-  giveUpRuns(bytes: number, before: number): Promise<Stored> {
-    return this.#parts.runs.giveUp(bytes, before);
+  evictRuns(bytes: number, before: number): Promise<Stored> {
+    return this.#parts.runs.evict(bytes, before);
   }
 
   /** Called by the account: whether a container runs or is being started, and its previews. */
@@ -532,7 +540,7 @@ export class Sandbox extends SandboxActor {
   /** As `#serveFiles`, for idempotent work, which is repeated in the next container when this one turns out to be gone. */
   #serveAgain<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
     return this.#serve(owner, (begin) =>
-      this.#parts.lifecycle.again(owner, () => this.#afterSetUp(owner, begin, work)),
+      this.#parts.lifecycle.retryInNextContainer(owner, () => this.#afterSetUp(owner, begin, work)),
     );
   }
 
@@ -540,7 +548,7 @@ export class Sandbox extends SandboxActor {
   async #afterSetUp<T>(owner: Owner, begin: () => void, work: () => Promise<T>): Promise<T> {
     const mayBegin = owner.mayStart !== false;
     if (mayBegin) await this.#parts.setUp.begin();
-    await this.#parts.setUp.over({ mayBegin });
+    await this.#parts.setUp.waitUntilDone({ mayBegin });
     begin();
     return await work();
   }
@@ -566,15 +574,15 @@ export class Sandbox extends SandboxActor {
       const error = await this.#parts.lifecycle.explained(thrown);
       if (!(error instanceof ToolError)) throw error;
       const failure = error.toFailure();
-      return { ok: false, failure: this.#parts.runs.isAtWork ? failure : withoutRuns(failure) };
+      return { ok: false, failure: this.#parts.runs.hasUnendedRun ? failure : withoutRuns(failure) };
     }
   }
 }
 
-function isMade(sandbox: string, asked: Region, made: Region | undefined): ToolError {
+function isMade(sandbox: string, requested: Region, made: Region | undefined): ToolError {
   return new ToolError(
     "invalid_argument",
-    `Sandbox ${sandbox} cannot be made in ${asked}: it was made at its first use, ${made ? `in ${made}` : "where the platform chose"}, and stays there, also when it is destroyed.`,
+    `Sandbox ${sandbox} cannot be made in ${requested}: it was made at its first use, ${made ? `in ${made}` : "where the platform chose"}, and stays there, also when it is destroyed.`,
     "Give region in the first call that names a sandbox: use another name.",
   );
 }

@@ -46,7 +46,7 @@ export class SaveTroubles {
   }
 
   /** An error says of itself what a notice would. */
-  told(error: unknown): void {
+  noteReported(error: unknown): void {
     this.#isFailureTold ||= error instanceof ToolError && isLasting(error.cause);
   }
 

@@ -17,7 +17,7 @@ import type { Lifecycle } from "./lifecycle.ts";
 import type { Installation, Workspace } from "./workspace.ts";
 
 /** How the outcome of a set-up is to be kept. */
-export interface Keeping {
+export interface KeepPlan {
   key: string;
   /** Whether the workspace is of it: else the sandbox's own state has that. */
   hasWorkspace: boolean;
@@ -41,7 +41,7 @@ export interface SetUpOutcomesHost {
   isSaved: boolean;
   /** How long an outcome is kept, milliseconds. */
   keepMs: number;
-  lifecycle: Pick<Lifecycle, "ready" | "again" | "restoreAgain">;
+  lifecycle: Pick<Lifecycle, "ready" | "retryInNextContainer" | "restoreAgain">;
   account: Pick<AccountLink, "owner">;
   /** Logs an unexpected error. */
   report(error: unknown): void;
@@ -58,37 +58,41 @@ export class SetUpOutcomes {
   /**
    * Gives a container in which nothing of the caller's has run what a set-up left earlier, or answers how to keep what it will
    * leave; undefined where that cannot be kept. Never rejects: the script does what could not be restored.
-   * @param had the key of the outcome that the workspace goes back to
+   * @param previousKey the key of the outcome that the workspace goes back to
    */
-  begin(script: string, had: string | undefined): Promise<Restored | Keeping | undefined> {
+  begin(script: string, previousKey: string | undefined): Promise<Restored | KeepPlan | undefined> {
     return this.#beginnings
-      .run(() => this.#begin(script, had))
+      .run(() => this.#begin(script, previousKey))
       .catch((error: unknown) => {
         this.#host.report(error);
         return undefined;
       });
   }
 
-  async #begin(script: string, had: string | undefined): Promise<Restored | Keeping | undefined> {
+  async #begin(script: string, previousKey: string | undefined): Promise<Restored | KeepPlan | undefined> {
     const { isSaved, workspace, lifecycle, account } = this.#host;
     if (!isSaved) return undefined;
-    return await lifecycle.again(account.owner, async () => {
+    return await lifecycle.retryInNextContainer(account.owner, async () => {
       await lifecycle.ready();
-      return await this.#beginIn(await workspace.installation(), script, had);
+      return await this.#beginIn(await workspace.installation(), script, previousKey);
     });
   }
 
   async #beginIn(
     installation: Installation,
     script: string,
-    had: string | undefined,
-  ): Promise<Restored | Keeping> {
+    previousKey: string | undefined,
+  ): Promise<Restored | KeepPlan> {
     const { workspace, lifecycle } = this.#host;
     const { system, isEmpty } = installation;
     const network = this.#network;
     const key = await keyOf(script, this.#host.variables(), network, system);
     // The outcome upon a workspace is of no use without that.
-    const known = isEmpty ? key : had === key || had?.startsWith(`${key}.`) ? had : undefined;
+    const known = isEmpty
+      ? key
+      : previousKey === key || previousKey?.startsWith(`${key}.`)
+        ? previousKey
+        : undefined;
     if (known !== undefined) {
       const savedAt = await workspace.restoreOutcome(installation, known, isEmpty, lifecycle);
       if (savedAt !== undefined) return { key: known, savedAt };
@@ -113,7 +117,7 @@ export class SetUpOutcomes {
   }
 
   /** Keeps what a set-up has left. @throws {ToolError} with the reason, and errors of R2 and the sandbox */
-  async keep({ key, hasWorkspace, network }: Keeping): Promise<void> {
+  async keep({ key, hasWorkspace, network }: KeepPlan): Promise<void> {
     const { workspace, keepMs } = this.#host;
     if (network !== this.#network)
       throw new ToolError("file_system", "the sandbox's network was changed meanwhile");

@@ -24,7 +24,7 @@ import { ToolError } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { CheckpointSettings, SetUpSettings } from "./account-calls.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
-import type { Keeping, SetUpOutcomes } from "./set-up-outcomes.ts";
+import type { KeepPlan, SetUpOutcomes } from "./set-up-outcomes.ts";
 import type { Workspace } from "./workspace.ts";
 
 /** Storage key. */
@@ -66,7 +66,7 @@ interface State {
   /** Whether the script of the run under way may have changed the workspace. */
   hasBegun?: boolean;
   /** How the outcome of the run under way is to be kept; or when it was, where it is restored. */
-  keeping?: Keeping;
+  keeping?: KeepPlan;
   restoredAt?: number;
 }
 
@@ -105,7 +105,7 @@ export class SetUp {
   constructor(host: SetUpHost) {
     this.#host = host;
     this.#state = host.kv.get<State>(KEY);
-    this.#hold();
+    this.#updateSaveHold();
     if (!host.platform.isRunning) this.ended();
     if (this.#state?.run !== undefined) this.#follow(this.#state.run);
   }
@@ -312,17 +312,17 @@ export class SetUp {
    * @param mayBegin whether another may begin where its container went away
    * @throws {ToolError} when that takes too long
    */
-  async over({ ms = CALL_MS, mayBegin = true } = {}): Promise<void> {
+  async waitUntilDone({ ms = CALL_MS, mayBegin = true } = {}): Promise<void> {
     let isLate = !mayBegin;
-    const over = this.#over(() => isLate).then(() => true);
-    if (await within(ms, over)) return;
+    const done = this.#untilDone(() => isLate).then(() => true);
+    if (await within(ms, done)) return;
     isLate = true;
-    this.#host.background(over.catch(() => undefined));
+    this.#host.background(done.catch(() => undefined));
     throw stillSettingUp(this.#host.sandbox(), this.#state?.run, ms);
   }
 
   /** Waits for the end of a set-up, and for that of another where its container went away. @param isIdle whether nobody waits */
-  async #over(isIdle: () => boolean): Promise<void> {
+  async #untilDone(isIdle: () => boolean): Promise<void> {
     for (let begun = 1; ; begun++) {
       while (this.#underWay) await this.#underWay;
       if (!this.#isDue || begun === MAX_ATTEMPTS || isIdle()) return;
@@ -336,7 +336,7 @@ export class SetUp {
       deferred(
         run,
         async () => {
-          await this.#over(() => run.ended);
+          await this.#untilDone(() => run.ended);
           return () => executor.start(run, spec);
         },
         { isInteractive: spec.interactive, waiting: () => waitingFor(this.#runID(), "setup", "") },
@@ -360,13 +360,13 @@ export class SetUp {
   }
 
   /** What the script is half through with is no state of the workspace to keep. */
-  #hold(): void {
+  #updateSaveHold(): void {
     this.#host.workspace.isHeld = this.#state?.run !== undefined && this.#state.hasBegun === true;
   }
 
   #put(state: State | undefined): void {
     this.#state = state;
-    this.#hold();
+    this.#updateSaveHold();
     if (state) this.#host.kv.put(KEY, state);
     else this.#host.kv.delete(KEY);
   }

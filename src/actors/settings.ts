@@ -29,7 +29,7 @@ export interface SettingsHost {
   variables: SandboxVariables;
   network: SandboxNetwork;
   setUp: SetUp;
-  lifecycle: Pick<Lifecycle, "undisturbed">;
+  lifecycle: Pick<Lifecycle, "unlessDestroyed">;
   /** Tells the account of a sandbox that is set to this. @throws {ToolError} `quota_exceeded` for one too many */
   register(owner: Owner, settings: ListedSettings): Promise<void>;
 }
@@ -66,7 +66,7 @@ export class SandboxSettings {
           });
         return { variables, choice, script };
       };
-      return host.lifecycle.undisturbed(changed, ({ variables, choice, script }) => {
+      return host.lifecycle.unlessDestroyed(changed, ({ variables, choice, script }) => {
         if (variables) host.variables.put(variables);
         if (choice) host.network.put(choice);
         if (script !== undefined) host.setUp.put(script);

@@ -174,7 +174,7 @@ export class SnapshotRegistry {
     notEnough = -1,
   ): number {
     return this.#storage.transactionSync(() => {
-      if (!isArchive) this.#mustBe(sandbox, base);
+      if (!isArchive) this.#requireBase(sandbox, base);
       // What only the state before holds goes with it.
       const room = this.#limits.workspaceBytes - this.#lastingBytes(isArchive ? undefined : sandbox);
       if (Math.max(0, room) <= notEnough) throw this.full();
@@ -195,7 +195,7 @@ export class SnapshotRegistry {
     this.#storage.transactionSync(() => {
       const { sandbox, id, base, archive } = save;
       if (this.#currentID(sandbox) === id || this.#isArchive(id)) return;
-      if (!archive) this.#mustBe(sandbox, base);
+      if (!archive) this.#requireBase(sandbox, base);
       if (this.#sql("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id).rowsWritten === 0)
         throw new Error(`save ${id} was given up`);
       const before = this.bytes;
@@ -289,7 +289,7 @@ export class SnapshotRegistry {
   }
 
   /** A save that was begun comes to nothing. @param isWriting whether objects of it may still be on their way */
-  giveUp(sandbox: string, id: string, isWriting: boolean, now = Date.now()): void {
+  abandonSave(sandbox: string, id: string, isWriting: boolean, now = Date.now()): void {
     this.#storage.transactionSync(() => {
       const { rowsWritten } = this.#sql("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id);
       if (rowsWritten > 0) this.#discard(id, isWriting ? now + WRITING_MS : now);
@@ -297,7 +297,7 @@ export class SnapshotRegistry {
   }
 
   /** Saves under way come to nothing. @param dueAt from when on what they have written can be deleted */
-  #giveUpSaves(where: string, value: SqlStorageValue, dueAt: number): void {
+  #abandonSaves(where: string, value: SqlStorageValue, dueAt: number): void {
     const saves = this.#rows<{ id: string }>(`DELETE FROM saves WHERE ${where} RETURNING id`, value);
     for (const { id } of saves) this.#discard(id, dueAt);
   }
@@ -327,7 +327,7 @@ export class SnapshotRegistry {
   forget(sandbox: string, now = Date.now()): boolean {
     return this.#storage.transactionSync(() => {
       const { rowsWritten } = this.#sql("DELETE FROM workspaces WHERE sandbox = ?", sandbox);
-      this.#giveUpSaves("sandbox = ?", sandbox, now + WRITING_MS);
+      this.#abandonSaves("sandbox = ?", sandbox, now + WRITING_MS);
       this.#collect(now);
       return rowsWritten > 0;
     });
@@ -360,14 +360,14 @@ export class SnapshotRegistry {
    * Gives a sandbox the state of a checkpoint. Its state before becomes a checkpoint, unless it has one: that is answered.
    * @throws {ToolError} `not_found`
    */
-  goBack(sandbox: string, id: string, now = Date.now()): { to: Checkpoint; before?: Checkpoint } {
+  restoreCheckpoint(sandbox: string, id: string, now = Date.now()): { to: Checkpoint; before?: Checkpoint } {
     return this.#storage.transactionSync(() => {
       const to = this.known(id);
       const snapshot = this.#currentID(sandbox);
       const before = snapshot === undefined ? undefined : this.#keptBefore(sandbox, snapshot, to, now);
       this.#setCurrent(sandbox, this.#snapshotOf(id), now);
       // A save that is under way is of the state before.
-      this.#giveUpSaves("sandbox = ?", sandbox, now + WRITING_MS);
+      this.#abandonSaves("sandbox = ?", sandbox, now + WRITING_MS);
       this.#collect(now);
       return { to, before };
     });
@@ -493,7 +493,7 @@ export class SnapshotRegistry {
       for (const table of ["checkpoints", "archives"])
         this.#sql(`DELETE FROM ${table} WHERE expires_at <= ?`, now);
       this.#sql("DELETE FROM workspaces WHERE used_at <= ?", now - this.#keepMs);
-      this.#giveUpSaves("begun_at <= ?", now - WRITING_MS, now);
+      this.#abandonSaves("begun_at <= ?", now - WRITING_MS, now);
       this.#collect(now);
     });
   }
@@ -550,7 +550,7 @@ export class SnapshotRegistry {
   }
 
   /** @throws Error unless the sandbox has this current state */
-  #mustBe(sandbox: string, base: string | undefined): void {
+  #requireBase(sandbox: string, base: string | undefined): void {
     const current = this.#currentID(sandbox);
     if (current !== base) throw new Error(`${sandbox} was to be saved after ${base}, but has ${current}`);
   }

@@ -49,7 +49,7 @@ export interface TransferHost {
   bucket: ObjectStore;
   /** The prefix of the principal's workspaces in the bucket. */
   prefix(): string;
-  account(): Pick<DurableObjectStub<Account>, "beginSave" | "commitSave" | "giveUpSave" | "workspacesFull">;
+  account(): Pick<DurableObjectStub<Account>, "beginSave" | "commitSave" | "abandonSave" | "workspacesFull">;
   /** The sandbox's name. */
   sandbox(): string;
   background(work: Promise<unknown>): void;
@@ -75,7 +75,7 @@ export class WorkspaceTransfer {
     const reads = await streamed(
       state.manifestBytes,
       (...into) => readObjects(bucket, manifest, ...into),
-      async (body) => (await snapshots.ask("restore", { id: state.id, ...target, body }, signal)).reads,
+      async (body) => (await snapshots.call("restore", { id: state.id, ...target, body }, signal)).reads,
     );
     const sizes = new Map(state.packs.map(({ id, bytes }) => [id, bytes]));
     let total = 0;
@@ -94,7 +94,7 @@ export class WorkspaceTransfer {
     await streamed(
       total,
       (...into) => readObjects(bucket, ranges, ...into),
-      (body) => snapshots.ask("data", { id: state.id, body }, signal),
+      (body) => snapshots.call("data", { id: state.id, body }, signal),
     );
   }
 
@@ -127,7 +127,7 @@ export class WorkspaceTransfer {
       throw error;
     } finally {
       // Of a save that was committed there is nothing to give up.
-      if (!isTaken) this.#host.background(account.giveUpSave(sandbox, id, isWriting).catch(() => undefined));
+      if (!isTaken) this.#host.background(account.abandonSave(sandbox, id, isWriting).catch(() => undefined));
     }
   }
 
@@ -141,13 +141,13 @@ export class WorkspaceTransfer {
       throw isFull ? ToolError.from(await this.#host.account().workspacesFull()) : error;
     };
     const packKey = `${prefix}${packPrefix(id)}`;
-    const packed = await snapshots.ask("pack", { id }, signal);
+    const packed = await snapshots.call("pack", { id }, signal);
     const packBytes = await writeObjects(bucket, packKey, packed.body, Math.min(room, most)).catch(full);
     const manifestMost = Math.min(MANIFEST_BYTES, most - packBytes);
     const manifestKey = `${prefix}${manifestPrefix(id)}`;
-    const manifest = await snapshots.ask("manifest", { id }, signal);
+    const manifest = await snapshots.call("manifest", { id }, signal);
     const manifestBytes = await writeObjects(bucket, manifestKey, manifest.body, manifestMost);
-    const { files, bytes, unreadable, packs: needed, ...done } = await snapshots.ask("done", { id }, signal);
+    const { files, bytes, unreadable, packs: needed, ...done } = await snapshots.call("done", { id }, signal);
     const own = needed.find((one) => one.id === id);
     if ((own?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
       throw new Error(`the save ${id} is not as long as it says`);

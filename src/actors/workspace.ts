@@ -14,7 +14,7 @@ import { SerialQueue } from "../shared/queue.ts";
 import { within } from "../shared/within.ts";
 import type { LeftOfTask, TaskRemains } from "../tasks/archive.ts";
 import type { Account } from "./account.ts";
-import type { CheckpointSettings, WentBack } from "./account-calls.ts";
+import type { CheckpointSettings, RestoredCheckpoint } from "./account-calls.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { SaveTroubles } from "./save-troubles.ts";
@@ -28,10 +28,10 @@ type Registry = Pick<
   | "workspace"
   | "beginSave"
   | "commitSave"
-  | "giveUpSave"
+  | "abandonSave"
   | "workspacesFull"
   | "checkpoint"
-  | "goBack"
+  | "restoreCheckpoint"
   | "archive"
   | "archivedConversation"
   | "setUpOutcome"
@@ -85,7 +85,7 @@ const ADDED_BYTES = 1024 * 1024;
 const CONTAINER = "workspace:container";
 const COMMITTING = "workspace:committing";
 /** Storage key: the sandbox goes back to a checkpoint, for which its container ends. */
-const GOING_BACK = "workspace:going-back";
+const CHECKPOINT_RESTORE = "workspace:going-back";
 
 /** A container into which something is to be installed. */
 export interface Installation {
@@ -125,19 +125,19 @@ export class Workspace {
   #dirtySince: number | undefined;
   /** The same of what the save under way holds, if that comes to its end. */
   #savingSince: number | undefined;
-  #isGoingBack: boolean;
+  #isRestoringCheckpoint: boolean;
   /** Whether a script is half through with preparing the workspace: until it ends, the state from before it stays. */
   isHeld = false;
 
   constructor(host: WorkspaceHost) {
     this.#host = host;
     this.#transfer = new WorkspaceTransfer(host);
-    this.#isGoingBack = host.kv.get(GOING_BACK) !== undefined;
+    this.#isRestoringCheckpoint = host.kv.get(CHECKPOINT_RESTORE) !== undefined;
   }
 
   /** Goes on with the container of an earlier actor. Answers whether it has its workspace. @param container as for `restore` */
   resume(container: AbortSignal): boolean {
-    if (this.#isGoingBack) return false;
+    if (this.#isRestoringCheckpoint) return false;
     this.#container = container;
     this.#origin = this.#host.kv.get<Origin>(CONTAINER);
     // The earlier actor may have left something unsaved.
@@ -151,8 +151,8 @@ export class Workspace {
   }
 
   /** Whether the container is to end because the sandbox goes back to a checkpoint. */
-  get isGoingBack(): boolean {
-    return this.#isGoingBack;
+  get isRestoringCheckpoint(): boolean {
+    return this.#isRestoringCheckpoint;
   }
 
   /** The container has ended. */
@@ -168,7 +168,7 @@ export class Workspace {
   /** The sandbox was destroyed with its state. */
   destroyed(): void {
     this.ended();
-    this.wentBack();
+    this.finishCheckpointRestore();
   }
 
   /**
@@ -182,7 +182,7 @@ export class Workspace {
     this.#container = container;
     let state = await this.#state();
     if (state) {
-      const mark = await snapshots.ask("mark", {}, container);
+      const mark = await snapshots.call("mark", {}, container);
       // An earlier actor was thrown away when this container had its workspace, and may have changed that since.
       const isWhole = mark.snapshot !== undefined && !mark.isRestoring;
       // Where nothing is saved, all sandboxes may have one workspace, which is somebody's own.
@@ -290,11 +290,11 @@ export class Workspace {
     const repack = packsToRepack(origin.packs);
     const { snapshot: base } = origin;
     const body = { id, base, max: maxBytes, repack, isArchive: false };
-    let plan = await snapshots.ask("plan", { body }, signal);
+    let plan = await snapshots.call("plan", { body }, signal);
     if (plan.state === "conflict" && base !== undefined) {
       // sandboxd has lost what it knew: all of the workspace counts as new then.
-      await snapshots.ask("commit", { id: base }, signal);
-      plan = await snapshots.ask("plan", { body }, signal);
+      await snapshots.call("commit", { id: base }, signal);
+      plan = await snapshots.call("plan", { body }, signal);
     }
     if (plan.state === "conflict") throw new Error(`the container of ${sandbox} does not come from ${base}`);
     this.#troubles.leaves(plan.left, plan.state === "unchanged");
@@ -341,7 +341,7 @@ export class Workspace {
     const { snapshot: base } = origin;
     const id = crypto.randomUUID();
     const body = { id, base, max: maxBytes, repack: [], isArchive: true, conversation, isSystem };
-    const plan = await snapshots.ask("plan", { body }, signal);
+    const plan = await snapshots.call("plan", { body }, signal);
     const { state, files, left } = plan;
     if (isWhole && (left.count > 0 || left.unreadable || left.crowded)) throw notWhole(left, maxBytes);
     if (conversation && files === 0) return left;
@@ -371,15 +371,15 @@ export class Workspace {
   async installation(): Promise<Installation> {
     const { snapshots } = this.#host;
     const container = this.#container;
-    const { isEmpty = false } = await snapshots.ask("mark", {}, container);
-    const { system } = await snapshots.ask("system", {}, container);
+    const { isEmpty = false } = await snapshots.call("mark", {}, container);
+    const { system } = await snapshots.call("system", {}, container);
     const isNew = this.#origin !== undefined && this.#origin.snapshot === undefined;
     return { container, system, isEmpty: isEmpty && isNew };
   }
 
   /** Has the container note its system before a set-up, for `keepOutcome`. */
   async noteSystem({ container }: Installation): Promise<void> {
-    await this.#host.snapshots.ask("noteSystem", {}, container);
+    await this.#host.snapshots.call("noteSystem", {}, container);
   }
 
   /**
@@ -457,7 +457,7 @@ export class Workspace {
     const { kv, snapshots, sync } = this.#host;
     this.#origin = { snapshot: id, packs };
     kv.put(CONTAINER, this.#origin);
-    await snapshots.ask("commit", { id }, signal);
+    await snapshots.call("commit", { id }, signal);
     kv.delete(COMMITTING);
     await sync();
   }
@@ -491,7 +491,7 @@ export class Workspace {
       saving.then(() => true),
     ).catch((error: unknown) => {
       // The call itself says so.
-      this.#troubles.told(error);
+      this.#troubles.noteReported(error);
       throw error;
     });
     if (!isSaved) throw stillSaving(this.#host.sandbox(), CALL_MS);
@@ -509,23 +509,23 @@ export class Workspace {
    * that runs is to be ended, after which `wentBack` is called.
    * @throws {ToolError} with nothing changed
    */
-  async goBack(id: string, settings: Settings): Promise<WentBack> {
+  async beginCheckpointRestore(id: string, settings: Settings): Promise<RestoredCheckpoint> {
     const { kv, sync } = this.#host;
     // A container that never had its workspace has nothing to keep.
-    const unsaved = this.#isWhole ? await this.#saveToGoBack() : undefined;
-    kv.put(GOING_BACK, id);
-    this.#isGoingBack = true;
+    const unsaved = this.#isWhole ? await this.#saveBeforeRestore() : undefined;
+    kv.put(CHECKPOINT_RESTORE, id);
+    this.#isRestoringCheckpoint = true;
     await sync();
-    const outcome = await this.#host.account().goBack(this.#host.sandbox(), id, settings.kept);
+    const outcome = await this.#host.account().restoreCheckpoint(this.#host.sandbox(), id, settings.kept);
     if (!outcome.ok) {
-      kv.delete(GOING_BACK);
-      this.#isGoingBack = false;
+      kv.delete(CHECKPOINT_RESTORE);
+      this.#isRestoringCheckpoint = false;
     }
     return { ...unwrap(outcome), unsaved };
   }
 
   /** Saves, unless that cannot be done: what broke the workspace must not keep it broken. Answers why then. @throws {ToolError} */
-  async #saveToGoBack(): Promise<string | undefined> {
+  async #saveBeforeRestore(): Promise<string | undefined> {
     try {
       await this.#saveForCall();
       return undefined;
@@ -537,9 +537,9 @@ export class Workspace {
   }
 
   /** The container that was to be ended has ended. */
-  wentBack(): void {
-    for (const key of [COMMITTING, GOING_BACK]) this.#host.kv.delete(key);
-    this.#isGoingBack = false;
+  finishCheckpointRestore(): void {
+    for (const key of [COMMITTING, CHECKPOINT_RESTORE]) this.#host.kv.delete(key);
+    this.#isRestoringCheckpoint = false;
   }
 
   /** Takes the notice about what cannot be saved that the next result must carry, once. */

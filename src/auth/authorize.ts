@@ -8,7 +8,7 @@ import {
 import { log, logError, type SignInEvent } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { registrationsOf } from "../actors/attempts.ts";
-import { consentPage, messagePage, wayBack } from "./consent-page.ts";
+import { consentPage, messagePage, clientErrorLink } from "./consent-page.ts";
 import { withKeptCookies, withPrefixedCookies } from "./cookies.ts";
 import { METHODS } from "./methods/index.ts";
 import type { Identity, Offer, Problem, RedirectMethod } from "./methods/method.ts";
@@ -70,20 +70,20 @@ async function show(context: PageContext): Promise<Response> {
   const { request, oauth } = context;
   const { search, searchParams } = new URL(request.url);
   checkForm(search, searchParams);
-  const asked = await oauthAPI(oauth, context).parseAuthRequest(request);
+  const authRequest = await oauthAPI(oauth, context).parseAuthRequest(request);
   // A client known by a metadata document never registers, so its redirect URI is checked here.
-  if (!hasGoodHost(asked.redirectUri, context.config))
+  if (!hasGoodHost(authRequest.redirectUri, context.config))
     throw new AuthorizationError("invalid_request", { description: "Invalid redirect URI" });
-  checkChallenge(asked);
-  if (offeredScopes(asked, context.config).length === 0)
-    throw refusal(asked, "invalid_scope", "None of the scopes asked for exists here.");
-  return consent(context, asked, offeredScopes(asked, context.config), new Headers());
+  checkChallenge(authRequest);
+  if (offeredScopes(authRequest, context.config).length === 0)
+    throw refusal(authRequest, "invalid_scope", "None of the scopes asked for exists here.");
+  return consent(context, authRequest, offeredScopes(authRequest, context.config), new Headers());
 }
 
 /** Shows the page for `asked`. Its form carries a new handle that works once, and in this browser only. */
 async function consent(
   context: PageContext,
-  asked: AuthRequest,
+  authRequest: AuthRequest,
   ticked: readonly Scope[],
   headers: Headers,
   problem?: Problem,
@@ -100,17 +100,17 @@ async function consent(
       outcome: "refused",
       via: absent?.name,
       reason: "not_vouched_for",
-      client: asked.clientId,
+      client: authRequest.clientId,
     });
     const { title, message } = (absent && "absence" in absent && absent.absence) || NO_METHOD;
     return messagePage(title, message, { status: 403, headers });
   }
   const api = oauthAPI(oauth, context);
-  const description = await api.describeConsent(asked);
-  const begun = await api.beginConsent(asked);
+  const description = await api.describeConsent(authRequest);
+  const begun = await api.beginConsent(authRequest);
   for (const cookie of begun.headers.getSetCookie()) headers.append("set-cookie", cookie);
   const { search } = new URL(request.url);
-  const offered = offeredScopes(asked, context.config);
+  const offered = offeredScopes(authRequest, context.config);
   const page = { description, issuer: oauth.issuer, search, handle: begun.handle, headers };
   const onPhone = /\bMobi/i.test(request.headers.get("user-agent") ?? "");
   return consentPage({ ...page, offered, ticked, offers, onPhone, problem });
@@ -132,26 +132,27 @@ async function decide(context: PageContext): Promise<Response> {
     signIn(context, { outcome: "denied", client: denied.clientId });
     return seeOther(redirectTo, headers);
   }
-  const { request: asked, headers } = await api.approveConsent(request, handle);
+  const { request: authRequest, headers } = await api.approveConsent(request, handle);
   const wanted = form.getAll("scope");
-  const ticked = offeredScopes(asked, context.config).filter((scope) => wanted.includes(scope));
+  const ticked = offeredScopes(authRequest, context.config).filter((scope) => wanted.includes(scope));
   if (ticked.length === 0) {
-    signIn(context, { outcome: "refused", reason: "no_scope", client: asked.clientId });
-    return consent(context, asked, ticked, headers, NO_SCOPE);
+    signIn(context, { outcome: "refused", reason: "no_scope", client: authRequest.clientId });
+    return consent(context, authRequest, ticked, headers, NO_SCOPE);
   }
   const method = METHODS.find((one) => one.name === decision && one.isOn(context));
   if (method && "signInURL" in method) {
     const verifier = `${crypto.randomUUID()}${crypto.randomUUID()}`;
     const data: Begun = { verifier, via: method.name };
-    const { state } = await api.beginUpstream({ ...asked, scope: ticked }, { data, headers });
+    const { state } = await api.beginUpstream({ ...authRequest, scope: ticked }, { data, headers });
     const redirectURI = oauth.issuer + callbackPath(method);
     return seeOther(await method.signInURL(context.config, { state, verifier, redirectURI }), headers);
   }
   const found = (await method?.identify(form, request, context)) ?? NOT_IDENTIFIED;
-  if (method && !("refused" in found)) return complete(context, asked, ticked, method.name, found, headers);
+  if (method && !("refused" in found))
+    return complete(context, authRequest, ticked, method.name, found, headers);
   const { refused: reason, problem } = "refused" in found ? found : NOT_IDENTIFIED;
-  signIn(context, { outcome: "refused", reason, via: method?.name, client: asked.clientId });
-  return consent(context, asked, ticked, headers, problem);
+  signIn(context, { outcome: "refused", reason, via: method?.name, client: authRequest.clientId });
+  return consent(context, authRequest, ticked, headers, problem);
 }
 
 /** What the server keeps while somebody is at a sign-in method's site. */
@@ -164,9 +165,9 @@ interface Begun {
 async function finish(method: RedirectMethod, context: PageContext): Promise<Response> {
   const { request, oauth } = context;
   const api = oauthAPI(oauth, context);
-  const { request: asked, data, headers } = await api.finishUpstream<Begun>(request);
-  const about = { via: method.name, client: asked.clientId };
-  const back = wayBack(authorizationErrorRedirect(asked, "access_denied"));
+  const { request: authRequest, data, headers } = await api.finishUpstream<Begun>(request);
+  const about = { via: method.name, client: authRequest.clientId };
+  const back = clientErrorLink(authorizationErrorRedirect(authRequest, "access_denied"));
   const code = new URL(request.url).searchParams.get("code");
   if (code === null || (data.via ?? method.name) !== method.name || !method.isOn(context)) {
     signIn(context, { ...about, outcome: "denied" });
@@ -178,7 +179,7 @@ async function finish(method: RedirectMethod, context: PageContext): Promise<Res
   const passage = { verifier: data.verifier, redirectURI: oauth.issuer + callbackPath(method) };
   const found = await method.identify(code, passage, context);
   if (!("refused" in found))
-    return complete(context, asked, knownScopes(asked.scope), method.name, found, headers);
+    return complete(context, authRequest, knownScopes(authRequest.scope), method.name, found, headers);
   signIn(context, { ...about, outcome: "refused", reason: found.refused });
   const { title, message, status } = found;
   return messagePage(title, message, { status, headers, way: back });
@@ -186,25 +187,31 @@ async function finish(method: RedirectMethod, context: PageContext): Promise<Res
 
 async function complete(
   context: PageContext,
-  asked: AuthRequest,
+  authRequest: AuthRequest,
   scopes: readonly Scope[],
   via: string,
   { principal, rule }: Identity,
   headers: Headers,
 ): Promise<Response> {
   const props: GrantProps = { principal, via, rule };
-  await registrationsOf(context.env)?.approved(asked.clientId);
+  await registrationsOf(context.env)?.approved(authRequest.clientId);
   const { redirectTo } = await oauthAPI(context.oauth, context).completeAuthorization({
-    request: asked,
+    request: authRequest,
     // The provider separates the parts of its keys by colons.
     userId: encodeURIComponent(principal),
     metadata: { via },
     scope: [...scopes],
     props,
     // Somebody may use the panel in several browsers; another client's grant takes the place of the one before.
-    revokeExistingGrants: asked.clientId !== PANEL_CLIENT_ID,
+    revokeExistingGrants: authRequest.clientId !== PANEL_CLIENT_ID,
   });
-  signIn(context, { outcome: "approved", via, principal, client: asked.clientId, scope: scopes.join(" ") });
+  signIn(context, {
+    outcome: "approved",
+    via,
+    principal,
+    client: authRequest.clientId,
+    scope: scopes.join(" "),
+  });
   return seeOther(redirectTo, headers);
 }
 
@@ -213,8 +220,8 @@ async function complete(
  * tasks are not offered by a server that cannot run them.
  */
 function offeredScopes({ scope }: AuthRequest, config: Config): readonly Scope[] {
-  const asked = scope.filter((name) => name !== "offline_access");
-  const known = asked.length === 0 ? SCOPES : knownScopes(asked);
+  const authRequest = scope.filter((name) => name !== "offline_access");
+  const known = authRequest.length === 0 ? SCOPES : knownScopes(authRequest);
   return canRunTasks(config) ? known : known.filter((name) => name !== "tasks:run");
 }
 
@@ -232,13 +239,13 @@ function checkForm(search: string, parameters: URLSearchParams): void {
 }
 
 /** PKCE is required of every client; the provider would let confidential ones do without. */
-function checkChallenge(asked: AuthRequest): void {
-  if (/^[\w-]{43}$/.test(asked.codeChallenge ?? "")) return;
-  throw refusal(asked, "invalid_request", "A code_challenge of method S256 is required.");
+function checkChallenge(authRequest: AuthRequest): void {
+  if (/^[\w-]{43}$/.test(authRequest.codeChallenge ?? "")) return;
+  throw refusal(authRequest, "invalid_request", "A code_challenge of method S256 is required.");
 }
 
-function refusal(asked: AuthRequest, code: "invalid_request" | "invalid_scope", description: string) {
-  const { redirectUri, state, issuer } = asked;
+function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_scope", description: string) {
+  const { redirectUri, state, issuer } = authRequest;
   return new AuthorizationError(code, { description, redirectUri, state: state || undefined, issuer });
 }
 
@@ -247,7 +254,7 @@ function refusal(asked: AuthRequest, code: "invalid_request" | "invalid_scope", 
  * anybody can register a client, that would be an open redirect.
  */
 function explain(context: PageContext, error: unknown): Promise<Response> {
-  const again = new URL(context.request.url);
+  const retryURL = new URL(context.request.url);
   if (error instanceof CimdFetchError) {
     signIn(context, { outcome: "refused", reason: "bad_request" });
     return messagePage(
@@ -266,17 +273,17 @@ function explain(context: PageContext, error: unknown): Promise<Response> {
     const message = `Nothing was approved. Try again, or tell the server's owner (ref ${context.requestID}).`;
     return messagePage("Something went wrong", message, { status: 500 });
   }
-  const started = context.request.method === "POST" || again.pathname !== AUTHORIZE_PATH;
+  const started = context.request.method === "POST" || retryURL.pathname !== AUTHORIZE_PATH;
   signIn(context, { outcome: "refused", reason: started ? "bad_handle" : "bad_request" });
   if (started) {
-    const way = { href: `${AUTHORIZE_PATH}${again.search}`, label: "Start again" };
+    const way = { href: `${AUTHORIZE_PATH}${retryURL.search}`, label: "Start again" };
     return messagePage("This page has expired", NO_LONGER_GOOD, {
-      way: again.searchParams.has("client_id") ? way : undefined,
+      way: retryURL.searchParams.has("client_id") ? way : undefined,
     });
   }
   if (/client_id|client is not known/i.test(error.description))
     return messagePage("This app is not registered", NOT_KNOWN_HERE);
-  const way = error.redirectTo === undefined ? undefined : wayBack(error.redirectTo);
+  const way = error.redirectTo === undefined ? undefined : clientErrorLink(error.redirectTo);
   const next = way ? "" : " Connect the app again. If that leads here too, contact the app's developer.";
   return messagePage(
     "This request is not valid",

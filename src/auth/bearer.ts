@@ -3,7 +3,7 @@ import type { Refusal } from "../shared/responses.ts";
 import type { Config } from "../shared/config.ts";
 import type { Previous } from "../shared/static-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
-import { PROCESS_LOOKUP_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
+import { PROCESS_LOOKUP_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
 import { addressOf } from "../actors/attempts.ts";
 import { tokenUnchecked, unauthorized } from "./challenge.ts";
@@ -101,7 +101,7 @@ export async function lookedUp(
   if (!isTokenShaped(token)) return undefined;
   const limiter = context.env.RATE_LIMITER ?? PROCESS_LOOKUP_LIMITER;
   const isKnown = (validUntil.get(token) ?? 0) > Date.now();
-  if (!isKnown && (await tooOften(limiter, `address:${addressOf(request)}`))) return rateLimited();
+  if (!isKnown && (await isRateLimited(limiter, `address:${addressOf(request)}`))) return rateLimited();
   const holder = await tokenHolder(oauth, token, paths, context);
   if (holder === "unavailable") return tokenUnchecked();
   validUntil.delete(token);

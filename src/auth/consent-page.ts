@@ -58,7 +58,7 @@ export function consentPage(consent: Consent): Promise<Response> {
   const terms = isPanel
     ? "A page of this server shows your sandboxes, in this browser. You are signed out after 7 days at the latest"
     : markup`${publisher}. Access ends 30 days from now at the latest`;
-  const look = {
+  const appearance = {
     verb: isPanel ? "Sign in" : "Approve",
     isPanel,
     isAlone: offers.size === 1,
@@ -76,7 +76,7 @@ ${place === "top" && alert}<p class="soft">${terms}.</p>
 <legend>What it may do</legend>
 ${place === "scopes" && alert}${boxes}</fieldset>
 <div>
-${[...offers].map(([method, offer], index) => [index > 0 && markup`<p class="or">or</p>\n`, offer.show({ ...look, alert: place === method && alert })])}
+${[...offers].map(([method, offer], index) => [index > 0 && markup`<p class="or">or</p>\n`, offer.show({ ...appearance, alert: place === method && alert })])}
 <button class="plain" name="decision" value="deny" formnovalidate>${isPanel ? "Cancel" : "Deny"}</button>
 </div>
 </form>`;
@@ -106,7 +106,7 @@ ${way && markup`<p><a class="button plain" href="${way.href}" rel="noreferrer">$
 }
 
 /** The link back to the client with an error. The person follows it; the server never redirects there. */
-export function wayBack(redirectTo: string): { href: string; label: string } {
+export function clientErrorLink(redirectTo: string): { href: string; label: string } {
   return { href: redirectTo, label: `Go back to ${hostOf(redirectTo)}` };
 }
 

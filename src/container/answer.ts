@@ -10,13 +10,13 @@ export async function answerOf<T>(call: Promise<T>, isAnswer: (answer: unknown) 
   try {
     answer = await call;
   } catch (error) {
-    throw error instanceof TypeError ? misanswered(error) : error;
+    throw error instanceof TypeError ? malformedResponse(error) : error;
   }
-  if (!isAnswer(answer)) throw misanswered();
+  if (!isAnswer(answer)) throw malformedResponse();
   return answer;
 }
 
-export function misanswered(cause?: unknown): Error {
+export function malformedResponse(cause?: unknown): Error {
   const error = damaged(
     "its control server does not answer as it should; something else may be in its place",
   );

@@ -151,12 +151,12 @@ export class Connection {
   }
 
   /** Sends a call if a connection is open: without one it would be of no use. */
-  tell(call: RunCall): void {
+  sendIfOpen(call: RunCall): void {
     this.#open?.send(JSON.stringify(call));
   }
 
   /** Sends calls and waits until sandboxd has read them. @throws {ToolError} `no_answer` after so many milliseconds */
-  async ask(ms: number, ...calls: RunCall[]): Promise<void> {
+  async sendAndConfirm(ms: number, ...calls: RunCall[]): Promise<void> {
     const { promise: late, reject } = Promise.withResolvers<never>();
     const timer = setTimeout(() => reject(noAnswer(ms)), ms);
     const { promise: pong, resolve } = Promise.withResolvers<void>();
@@ -190,7 +190,7 @@ export class Connection {
   }
 
   close(): void {
-    this.#lost(this.#open);
+    this.#connectionLost(this.#open);
   }
 
   /** The container has ended. */
@@ -236,8 +236,8 @@ export class Connection {
     socket.accept();
     this.#open = socket;
     socket.addEventListener("message", ({ data }) => this.#message(socket, data));
-    socket.addEventListener("close", () => this.#lost(socket));
-    socket.addEventListener("error", () => this.#lost(socket));
+    socket.addEventListener("close", () => this.#connectionLost(socket));
+    socket.addEventListener("error", () => this.#connectionLost(socket));
     return socket;
   }
 
@@ -255,11 +255,11 @@ export class Connection {
       else this.#followers.get(event.id)?.event(event);
     } catch {
       socket.close(1008, "no such message");
-      this.#lost(socket);
+      this.#connectionLost(socket);
     }
   }
 
-  #lost(socket: WebSocket | undefined): void {
+  #connectionLost(socket: WebSocket | undefined): void {
     if (socket === undefined || this.#open !== socket) return;
     this.#open = undefined;
     clearTimeout(this.#idle);
@@ -280,7 +280,7 @@ export class Connection {
       this.#idle = null;
       if (this.#followers.size > 0 || this.#pongs.length > 0 || Date.now() - this.#usedAt < IDLE_MS)
         this.#rest();
-      else this.#lost(this.#open);
+      else this.#connectionLost(this.#open);
     }, IDLE_MS);
   }
 }

@@ -11,10 +11,10 @@ import {
   queryOf,
 } from "../../container/sandboxd/operations.ts";
 import { listCursor } from "../../container/sandboxd/shapes.ts";
-import { ToolError, answered } from "../shared/errors.ts";
+import { ToolError, withTimeout } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
 import { refusal } from "./file-errors.ts";
-import { type Body, ask, partsOf } from "./sandboxd-answer.ts";
+import { type Body, requestOperation, partsOf } from "./sandboxd-answer.ts";
 
 /** How fast the body of a request goes at least: a large one has more time. */
 const BYTES_PER_MS = 100;
@@ -45,7 +45,7 @@ export class Files {
     const path = "path" in call ? String(call.path) : "";
     const failed = `${[row.doing, path].filter(Boolean).join(" ")} failed`;
     const result = await inTime(row, body, (signal) =>
-      ask(this.#fetch, row, { call, body }, signal, (failure) => refusal(failed, path, failure)),
+      requestOperation(this.#fetch, row, { call, body }, signal, (failure) => refusal(failed, path, failure)),
     );
     return result as Result<Name>;
   }
@@ -60,7 +60,7 @@ async function inTime<T>(
   const abort = new AbortController();
   if (body instanceof ReadableStream) return await work(abort.signal);
   try {
-    return await answered(timeoutMs + (body?.length ?? 0) / BYTES_PER_MS, work(abort.signal));
+    return await withTimeout(timeoutMs + (body?.length ?? 0) / BYTES_PER_MS, work(abort.signal));
   } catch (error) {
     abort.abort();
     throw error;

@@ -35,7 +35,7 @@ export interface OutputSink {
   /** Resolves with the run's end. */
   readonly settled: Promise<void>;
   /** The same, or after so many milliseconds. */
-  over(ms: number): Promise<void>;
+  waitUntilEnded(ms: number): Promise<void>;
 }
 
 /** How to reach what runs in the container. */
@@ -98,7 +98,7 @@ export abstract class RunFollower {
   #taking: Promise<unknown> = Promise.resolve();
   #waiting = 0;
   /** What sandboxd was told over this connection: bytes that are stored, and streams of which no more is kept. */
-  #told = { stdout: 0, stderr: 0 };
+  #acknowledged = { stdout: 0, stderr: 0 };
   #full = new Set<Stream>();
 
   constructor(link: ContainerLink, sink: OutputSink) {
@@ -107,7 +107,7 @@ export abstract class RunFollower {
   }
 
   /** Asks sandboxd to report the run over this connection, or to start it and to report it. */
-  protected abstract ask(): Promise<void>;
+  protected abstract requestRun(): Promise<void>;
 
   /** Whether nobody waits for the outcome any more. */
   protected get isOver(): boolean {
@@ -138,7 +138,7 @@ export abstract class RunFollower {
       if (this.#outcome !== undefined || this.#failure || !this.#isConnected) continue;
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wake = resolve;
-      await Promise.race([promise, this.sink.over(TICK_MS * 60)]);
+      await Promise.race([promise, this.sink.waitUntilEnded(TICK_MS * 60)]);
     }
     return this.#outcome;
   }
@@ -149,9 +149,9 @@ export abstract class RunFollower {
     this.#connectedAt = Number.POSITIVE_INFINITY;
     this.#silence = 0;
     this.#full.clear();
-    this.#told = { stdout: 0, stderr: 0 };
+    this.#acknowledged = { stdout: 0, stderr: 0 };
     try {
-      await this.ask();
+      await this.requestRun();
       this.wasAsked = true;
       this.#awaySince = undefined;
       this.#connectedAt = Date.now();
@@ -159,7 +159,7 @@ export abstract class RunFollower {
     } catch (error) {
       this.#isConnected = false;
       // Where nothing was sent, the caller is told that the sandbox could not be started, or reached.
-      if (this.wasAsked && !this.link.running()) return await this.#mended();
+      if (this.wasAsked && !this.link.running()) return await this.#reconnectDelay();
       if (!isNoAnswer(error)) throw error;
       this.#awaySince ??= Date.now();
       const awayMs = Date.now() - this.#awaySince;
@@ -191,7 +191,7 @@ export abstract class RunFollower {
     // sandboxd sends no more than a window that is not stored: whoever does is not sandboxd.
     if (this.#waiting > 4 * WINDOW_BYTES) return this.link.connection.close();
     this.#taking = this.#taking
-      .then(() => this.sink.take(() => this.#pass(piece)))
+      .then(() => this.sink.take(() => this.#passOutput(piece)))
       .catch((error: unknown) => void (this.#failure ??= error))
       .finally(() => {
         this.#waiting -= length;
@@ -199,7 +199,7 @@ export abstract class RunFollower {
       });
   }
 
-  #pass({ stream, offset, bytes }: Piece): void {
+  #passOutput({ stream, offset, bytes }: Piece): void {
     const gap = offset - this.sink.position(stream);
     // The beginning of a piece may have come over the connection before.
     if (gap < 0) this.sink.output(stream, bytes.subarray(-gap));
@@ -212,14 +212,14 @@ export abstract class RunFollower {
     const { sink } = this;
     const { connection } = this.link;
     const stored = { stdout: sink.stored("stdout"), stderr: sink.stored("stderr") };
-    if (stored.stdout > this.#told.stdout || stored.stderr > this.#told.stderr) {
-      this.#told = stored;
-      connection.tell({ type: "stored", id: sink.id, ...stored });
+    if (stored.stdout > this.#acknowledged.stdout || stored.stderr > this.#acknowledged.stderr) {
+      this.#acknowledged = stored;
+      connection.sendIfOpen({ type: "stored", id: sink.id, ...stored });
     }
     for (const stream of STREAMS) {
       if (this.#full.has(stream) || sink.hasRoom(stream)) continue;
       this.#full.add(stream);
-      connection.tell({ type: "full", id: sink.id, stream });
+      connection.sendIfOpen({ type: "full", id: sink.id, stream });
     }
   }
 
@@ -228,7 +228,7 @@ export abstract class RunFollower {
     this.#catchUp();
     if (++this.#silence % SILENCE_TICKS !== 0) return;
     // A run may be silent for long. A connection over which no ping is answered is given up.
-    this.link.connection.ask(ANSWER_MS).then(
+    this.link.connection.sendAndConfirm(ANSWER_MS).then(
       () => (this.#silence = 0),
       () => this.#broken(),
     );
@@ -237,17 +237,17 @@ export abstract class RunFollower {
   #broken(): void {
     if (!this.#isConnected) return;
     this.#isConnected = false;
-    void this.#mended();
+    void this.#reconnectDelay();
   }
 
   /** After a connection has broken: pauses before the next one, or finds that the container is gone. */
-  async #mended(): Promise<void> {
+  async #reconnectDelay(): Promise<void> {
     if (Date.now() - this.#connectedAt > STABLE_MS) this.#breaks = 0;
     if (this.#breaks === 0) this.#brokenAt = Date.now();
     if (++this.#breaks > MAX_BREAKS) this.#failure = noAnswer(Date.now() - this.#brokenAt);
-    else await this.sink.over(this.#breaks * RECONNECT_STEP_MS);
+    else await this.sink.waitUntilEnded(this.#breaks * RECONNECT_STEP_MS);
     if (!this.link.running()) {
-      await this.sink.over(DOWN_MS);
+      await this.sink.waitUntilEnded(DOWN_MS);
       this.#failure ??= containerGone();
     }
     this.#wake();

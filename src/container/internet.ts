@@ -88,8 +88,8 @@ function counted(response: Response, end: (bytes: number) => void): Response {
       controller.enqueue(piece);
     },
   });
-  const over = () => end(bytes);
-  waitUntil(body.pipeTo(counter.writable).then(over, over));
+  const reportEnd = () => end(bytes);
+  waitUntil(body.pipeTo(counter.writable).then(reportEnd, reportEnd));
   return new Response(counter.readable, response);
 }
 

@@ -34,6 +34,6 @@ export const REPORT_MS = 20_000;
 /** What the egress asks of a sandbox's actor. */
 export interface BudgetKeeper {
   admitModelCall(key: string): Promise<Admission>;
-  modelCallGoesOn(call: ModelCall): void;
-  modelAnswered(call: ModelCall, answer: ModelAnswer): void;
+  renewModelCall(call: ModelCall): void;
+  finishModelCall(call: ModelCall, answer: ModelAnswer): void;
 }

@@ -89,7 +89,7 @@ async function serve(
       : refusal(403, "permission_error", check.refused);
 
   const { call } = check;
-  const goesOn = () => actorOf(env, containerID).modelCallGoesOn(call);
+  const goesOn = () => actorOf(env, containerID).renewModelCall(call);
   const reporting = setInterval(() => void goesOn().catch(() => undefined), REPORT_MS);
   const over = (answer: ModelAnswer) => {
     clearInterval(reporting);
@@ -145,7 +145,7 @@ async function serve(
 
 /** Reports the end of a request to the actor, and once more to the next actor when the first was reset. */
 async function report(env: Env, containerID: string, call: ModelCall, answer: ModelAnswer): Promise<void> {
-  const once = () => actorOf(env, containerID).modelAnswered(call, answer);
+  const once = () => actorOf(env, containerID).finishModelCall(call, answer);
   await once().catch(once);
 }
 

@@ -20,7 +20,7 @@ async function readAnswer<T>(
   if (response.status === FAILED) throw refusal(await jsonOf(response, failureSchema));
   if (response.status === 200 && !isEncoded(response)) return await read(response);
   await response.body?.cancel();
-  throw misanswered();
+  throw malformedResponse();
 }
 
 /** The body of a request. */
@@ -36,7 +36,7 @@ export function partsOf(row: Row, given: object): { call: Record<string, unknown
  * Makes the request of a row. How long it may take, and whether it is made again, is the caller's.
  * @param refusal the error for a failure that sandboxd answers
  */
-export function ask(
+export function requestOperation(
   fetch: Connection["fetch"],
   row: Row,
   { call, body }: ReturnType<typeof partsOf>,
@@ -57,7 +57,7 @@ async function resultOf(response: Response, row: Row, call: object): Promise<unk
   const maxBytes = typeof row.maxBytes === "number" ? row.maxBytes : row.maxBytes(call as never);
   if (row.down === "none") {
     const result = await jsonOf(response, row.result, maxBytes);
-    if (row.fits && !row.fits(result as never, call as never)) throw misanswered();
+    if (row.fits && !row.fits(result as never, call as never)) throw malformedResponse();
     return result;
   }
   const { headers, body } = response;
@@ -67,7 +67,7 @@ async function resultOf(response: Response, row: Row, call: object): Promise<unk
   const length = headers.get("content-length") ?? undefined;
   if (success && body) return { ...data, body, length: length && Number(length) };
   await body?.cancel();
-  throw misanswered();
+  throw malformedResponse();
 }
 
 /**
@@ -81,19 +81,19 @@ export async function jsonOf<Schema extends z.ZodMiniType>(
 ): Promise<z.infer<Schema>> {
   const text = new TextDecoder().decode(await bytesOf(response, maxBytes));
   const { success, data } = schema.safeParse(parseBounded(text, ANSWER_JSON));
-  if (!success) throw misanswered();
+  if (!success) throw malformedResponse();
   return data;
 }
 
 /** The body of an answer. @throws {ToolError} `damaged` when it is longer than so many bytes */
 export async function bytesOf(response: Response, maxBytes: number): Promise<Uint8Array> {
   const bytes = await readBounded(response, maxBytes);
-  if (!bytes) throw misanswered();
+  if (!bytes) throw malformedResponse();
   return bytes;
 }
 
 /** The error for an answer that breaks the protocol, from sandboxd or a program in its place. */
-export function misanswered(): ToolError {
+export function malformedResponse(): ToolError {
   return damaged(
     "the server's program in it does not answer as it should; something else may be in its place",
   );

@@ -8,7 +8,7 @@ import {
 } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
-import { ask, partsOf } from "./sandboxd-answer.ts";
+import { requestOperation, partsOf } from "./sandboxd-answer.ts";
 
 /** What an agent has said and was told: the files below a directory of the home that have its id in their path. */
 export interface Conversation {
@@ -29,13 +29,13 @@ export class Snapshots {
   }
 
   /** Does a part of a save or a restore. A stream that breaks off is not asked for again: the save begins anew. */
-  async ask<Name extends keyof SnapshotRequests>(
+  async call<Name extends keyof SnapshotRequests>(
     name: Name,
     input: Call<SnapshotRequests[Name]> & Content<SnapshotRequests[Name]["up"]>,
     signal: AbortSignal,
   ): Promise<ResultOf<SnapshotRequests[Name]>> {
     const row = snapshotRequests[name];
-    const answer = await ask(this.#fetch, row, partsOf(row, input), signal, refusal);
+    const answer = await requestOperation(this.#fetch, row, partsOf(row, input), signal, refusal);
     return answer as ResultOf<SnapshotRequests[Name]>;
   }
 }

@@ -1,5 +1,5 @@
 /** Completion of the variables of resource templates, out of what the caller may read. It starts no container. */
-import { twice } from "../actors/actor-errors.ts";
+import { retryOnce } from "../actors/actor-errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { isTaskID, sandboxOf } from "../runs/id.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -38,7 +38,7 @@ export async function completeRun(caller: CallerContext, value: string): Promise
   // Names hold dots too: what ends with one can be the beginning of a name, and all of another.
   const sandbox = value.slice(0, Math.max(0, value.lastIndexOf(".")));
   const tasks = scopes.includes("tasks:run")
-    ? await twice(() => accountOf(caller.env, caller.principal.id).listTasks(MAX_RUNS))
+    ? await retryOnce(() => accountOf(caller.env, caller.principal.id).listTasks(MAX_RUNS))
     : [];
   const ids = tasks.map(({ id }) => id);
   ids.push(...(await names(caller)).map((name) => `${name}.`).filter((start) => start !== value));
@@ -68,7 +68,7 @@ export async function completeName(
 
 async function names(caller: CallerContext): Promise<string[]> {
   if (!caller.principal.scopes.includes("sandbox:read")) return [];
-  const sandboxes = await twice(() => accountOf(caller.env, caller.principal.id).sandboxes());
+  const sandboxes = await retryOnce(() => accountOf(caller.env, caller.principal.id).sandboxes());
   return sandboxes.map(({ name }) => name);
 }
 

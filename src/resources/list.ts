@@ -5,7 +5,7 @@ import {
   ProtocolErrorCode,
   type Resource,
 } from "@modelcontextprotocol/server";
-import { twice } from "../actors/actor-errors.ts";
+import { retryOnce } from "../actors/actor-errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
@@ -39,12 +39,12 @@ export async function listResources(
     throw new ProtocolError(ProtocolErrorCode.InvalidParams, "There is no such page of resources.");
   const { id, scopes } = caller.principal;
   const account = () => accountOf(caller.env, id);
-  const sandboxes = scopes.includes("sandbox:read") ? await twice(() => account().sandboxes()) : [];
+  const sandboxes = scopes.includes("sandbox:read") ? await retryOnce(() => account().sandboxes()) : [];
   const left = sandboxes.filter(({ name }) => name !== RUNS && name > (after ?? ""));
   const page = left.slice(0, PAGE_SANDBOXES);
   const workspaces = await Promise.all(page.map(({ name, isRunning }) => workspace(caller, name, isRunning)));
   if (left.length > page.length) return { resources: workspaces.flat(), nextCursor: page.at(-1)?.name };
-  const tasks = scopes.includes("tasks:run") ? await twice(() => account().listTasks(TASKS)) : [];
+  const tasks = scopes.includes("tasks:run") ? await retryOnce(() => account().listTasks(TASKS)) : [];
   const results = tasks.map((task): Resource => ({
     uri: runURI(task.id, ""),
     name: task.id,

@@ -117,7 +117,7 @@ export class ActiveRun implements RunSink, WaitingLog {
       const error = await this.#host.explained(thrown);
       // A platform error may be the first sign that the container goes down. The caller may call again at once, and that
       // call must not reach a container that is about to end.
-      if (!(error instanceof ToolError)) await this.over(DOWN_MS);
+      if (!(error instanceof ToolError)) await this.waitUntilEnded(DOWN_MS);
       if (this.ended) return void (await this.#shipAll());
       const { id, detail, resumeState } = this.record;
       const isAgent = detail !== undefined && "agent" in detail;
@@ -159,7 +159,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#log.flush();
     this.record.logBytes = this.#log.bytes;
     this.#put(this.record);
-    if (!this.ended && this.#log.isDue) void this.ship();
+    if (!this.ended && this.#log.isDue) void this.moveLog();
   }
 
   #put(record: RunRecord): void {
@@ -201,16 +201,16 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.record.droppedBytes += bytes.length - this.#log.append(stream, bytes);
     this.record.output[stream].add(bytes);
     this.#lastStream = stream;
-    this.#came();
+    this.#outputChanged();
     if (this.#log.isOverdue) this.save();
-    else if (this.#log.isDue) void this.ship();
+    else if (this.#log.isDue) void this.moveLog();
   }
 
   skipped(stream: Stream, count: number, last: Uint8Array): void {
     if (this.ended) return;
     this.record.droppedBytes += count;
     this.record.output[stream].add(last, count);
-    this.#came();
+    this.#outputChanged();
   }
 
   hasRoom(stream: Stream): boolean {
@@ -229,7 +229,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#settled.promise;
   }
 
-  over(ms: number): Promise<void> {
+  waitUntilEnded(ms: number): Promise<void> {
     return within(ms, this.#settled.promise);
   }
 
@@ -245,7 +245,7 @@ export class ActiveRun implements RunSink, WaitingLog {
         before = line;
         // Fails when the client has gone.
         void (async () => onProgress(line))().catch(() => undefined);
-        await this.over(Math.min(PROGRESS_MS, left));
+        await this.waitUntilEnded(Math.min(PROGRESS_MS, left));
       }
     }
   }
@@ -303,7 +303,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     clearTimeout(timer);
   }
 
-  #came(): void {
+  #outputChanged(): void {
     this.#changed = true;
     // Output that comes seldom is written at once instead of at the next tick of the timer.
     if (this.#timer !== null && Date.now() - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
@@ -317,7 +317,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   /** Moves some of the log to R2, or joins the attempt under way; settles when that has ended, also in failure. */
-  ship(): Promise<void> {
+  moveLog(): Promise<void> {
     this.#shipping ??= this.#shipOne().finally(() => (this.#shipping = undefined));
     return this.#shipping;
   }
@@ -332,14 +332,14 @@ export class ActiveRun implements RunSink, WaitingLog {
       logBytes: this.#log.bytes,
     };
     const shipped = (isNew: boolean) => isNew && this.#put({ ...this.record, ...then });
-    await this.#log.ship(this.#store, shipped).catch(() => undefined);
+    await this.#log.moveToStore(this.#store, shipped).catch(() => undefined);
   }
 
   async #shipAll(): Promise<void> {
     await this.#shipping;
     for (let left = Infinity; this.#log.waitingBytes < left;) {
       left = this.#log.waitingBytes;
-      await this.ship();
+      await this.moveLog();
     }
   }
 }

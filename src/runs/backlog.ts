@@ -18,7 +18,7 @@ export interface Waiting {
   /** Its bytes that wait for R2. */
   readonly waitingBytes: number;
   /** Moves them to R2; settles when the attempt has ended. */
-  ship(): Promise<void>;
+  moveLog(): Promise<void>;
 }
 
 export class Backlog {
@@ -51,7 +51,7 @@ export class Backlog {
   async #ship(): Promise<void> {
     const before = this.#bytes;
     const [most] = [...this.#logs()].toSorted((a, b) => b.waitingBytes - a.waitingBytes);
-    const shipped = most?.ship().catch(() => undefined);
+    const shipped = most?.moveLog().catch(() => undefined);
     await within(SHIP_MS, shipped ?? Promise.resolve());
     if (this.#bytes >= before) this.#refusedAt = Date.now();
   }

@@ -9,7 +9,7 @@ import { TRAITS } from "../shared/languages.ts";
 import { within } from "../shared/within.ts";
 import type { Files } from "../container/files.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/registry.ts";
-import type { CodeSpec, Kernels, TakenOver } from "../container/kernels/kernels.ts";
+import type { CodeSpec, Kernels, CellHandover } from "../container/kernels/kernels.ts";
 import { type MakeSmaller, shownImage } from "../shared/images.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
@@ -78,7 +78,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
         limit.cancelled();
         this.#kernels.cancel(sink.id);
       },
-      waiting: () => waitingFor(this.#kernels.ahead(sink.id, spec), "context", spec.context),
+      waiting: () => waitingFor(this.#kernels.waitingFor(sink.id, spec), "context", spec.context),
     };
   }
 
@@ -142,7 +142,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
   resume(sink: RunSink, state: unknown): Execution {
     const kernel = kernelSchema.parse(state);
     const title = titleOf(kernel.language, kernel.key.slice(kernel.language.length + 1));
-    const notes: Record<TakenOver, string> = {
+    const notes: Record<CellHandover, string> = {
       idle: `${LOST_NOTE} It has ended since. ${STATE.kept}`,
       interrupted: `${LOST_NOTE} ${title} was interrupted. ${STATE.kept}`,
       killed: `${LOST_NOTE} ${title} was stopped. ${STATE.lost}`,

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { StartCall } from "../../container/sandboxd/protocol.ts";
 import { ANSWER_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
-import { ToolError, answered, damaged, ending, exhausted, unwritable } from "../shared/errors.ts";
+import { ToolError, withTimeout, damaged, ending, exhausted, unwritable } from "../shared/errors.ts";
 import { clause } from "../shared/text.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
@@ -45,7 +45,7 @@ export const commandState = z.object({
 export type CommandState = z.infer<typeof commandState>;
 
 /** Why a command is being ended early. */
-type Stop = "timed_out" | "cancelled";
+type StopReason = "timed_out" | "cancelled";
 
 export class Commands implements Executor<CommandSpec> {
   readonly kind = "command";
@@ -75,10 +75,10 @@ export class Commands implements Executor<CommandSpec> {
       });
     });
     return {
-      done: run.limit.hold(Promise.race([turn, run.withdrawn])),
+      done: run.limit.hold(Promise.race([turn, run.cancelledBeforeTurn])),
       cancel: () => run.end("cancelled"),
       type: spec.interactive ? (input) => run.type(input) : undefined,
-      waiting: () => waitingFor(this.#queue.ahead(spec.session, sink.id), "session", spec.session),
+      waiting: () => waitingFor(this.#queue.waitingFor(spec.session, sink.id), "session", spec.session),
     };
   }
 
@@ -102,16 +102,16 @@ class RunningCommand extends RunFollower {
   readonly limit = new Limit();
   readonly #withdrawn = Promise.withResolvers<End>();
   /** Settles when sandboxd was asked to start or to follow the run. */
-  readonly #asked = Promise.withResolvers<void>();
+  readonly #requested = Promise.withResolvers<void>();
   #start: StartCall | undefined;
   started = false;
   #isRefused = false;
-  stop: Stop | undefined;
+  stop: StopReason | undefined;
   /** Undefined for one that an earlier version of this server started. */
   timeoutMs: number | undefined;
 
   /** Settles when the command is cancelled before its turn. */
-  get withdrawn(): Promise<End> {
+  get cancelledBeforeTurn(): Promise<End> {
     return this.#withdrawn.promise;
   }
 
@@ -137,7 +137,7 @@ class RunningCommand extends RunFollower {
     }
   }
 
-  protected override async ask(): Promise<void> {
+  protected override async requestRun(): Promise<void> {
     const { connection } = this.link;
     const { id } = this.sink;
     const start = this.isKnown ? undefined : this.#start;
@@ -146,16 +146,16 @@ class RunningCommand extends RunFollower {
     if (start === undefined) await connection.send({ type: "follow", id, stdout, stderr });
     else if (this.wasAsked) await connection.beginAgain(start, isOver);
     else await connection.begin(start, this.link.ready, isOver);
-    this.#asked.resolve();
+    this.#requested.resolve();
     // The first signal may have been lost with the connection before.
-    if (this.stop) connection.tell({ type: "kill", id, signal: "TERM" });
+    if (this.stop) connection.sendIfOpen({ type: "kill", id, signal: "TERM" });
   }
 
   /** Types into the command's terminal. Resolves with how many bytes there was room for. @throws {ToolError} as `Connection.type` */
   type(input: TerminalInput): Promise<number> {
     const { id, settled } = this.sink;
-    const typed = this.#asked.promise.then(() => this.link.connection.type(id, input));
-    return answered(ANSWER_MS, Promise.race([typed, settled.then(() => 0)]));
+    const typed = this.#requested.promise.then(() => this.link.connection.type(id, input));
+    return withTimeout(ANSWER_MS, Promise.race([typed, settled.then(() => 0)]));
   }
 
   async #timeout(): Promise<void> {
@@ -165,7 +165,7 @@ class RunningCommand extends RunFollower {
   }
 
   /** Ends the command early, with its processes. */
-  async end(why: Stop): Promise<void> {
+  async end(why: StopReason): Promise<void> {
     if (this.sink.ended) return;
     if (!this.started) this.#withdrawn.resolve(CANCELLED_BEFORE_START);
     const before = this.stop;
@@ -177,7 +177,7 @@ class RunningCommand extends RunFollower {
 
   async #kill(): Promise<void> {
     const { id } = this.sink;
-    await this.link.connection.ask(ANSWER_MS, { type: "kill", id, signal: "TERM" });
+    await this.link.connection.sendAndConfirm(ANSWER_MS, { type: "kill", id, signal: "TERM" });
   }
 
   #endOf(outcome: Outcome, cut: string | undefined, isNew: boolean): End {

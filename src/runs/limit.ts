@@ -43,16 +43,16 @@ export class Limit {
    * @param timeoutMs how long it may take; undefined where that is not known
    */
   deadline(at: number, timeoutMs: number | undefined): void {
-    this.#arm({ state: "timed_out", note: timedOut(timeoutMs) }, at + GRACE_MS);
+    this.#setLimit({ state: "timed_out", note: timedOut(timeoutMs) }, at + GRACE_MS);
   }
 
   /** Sets the limit to the grace after a cancel, which happens now. */
   cancelled(): void {
-    this.#arm({ state: "cancelled", note: CANCELLED }, Date.now() + CANCEL_MS);
+    this.#setLimit({ state: "cancelled", note: CANCELLED }, Date.now() + CANCEL_MS);
   }
 
   /** The earlier of two limits counts. */
-  #arm(end: Pick<End, "state" | "note">, at: number): void {
+  #setLimit(end: Pick<End, "state" | "note">, at: number): void {
     if (at >= this.#at) return;
     this.#at = at;
     clearTimeout(this.#timer);

@@ -111,11 +111,11 @@ export class LogWriter {
   }
 
   hasRoom(stream: Stream): boolean {
-    return this.#room(stream) > 0;
+    return this.#remainingBytes(stream) > 0;
   }
 
   /** Bytes that the cap leaves, and at least the stream's own share, so that one stream cannot use up the other's. */
-  #room(stream: Stream): number {
+  #remainingBytes(stream: Stream): number {
     const cap = this.#isClosed ? 0 : this.#cap();
     // After a gap nothing more is kept, so that the log is one piece from its beginning.
     this.#isClosed = cap === 0;
@@ -144,7 +144,7 @@ export class LogWriter {
 
   /** Takes as much of the output as the log has room for, and answers how many bytes that was. */
   append(stream: Stream, bytes: Uint8Array): number {
-    const kept = bytes.subarray(0, this.#room(stream));
+    const kept = bytes.subarray(0, this.#remainingBytes(stream));
     if (kept.length === 0) return 0;
     for (let at = 0; at < kept.length; at += ROW_BYTES)
       this.#place(stream, kept.subarray(at, at + ROW_BYTES));
@@ -192,7 +192,7 @@ export class LogWriter {
    * @param shipped is called in the transaction that records where the object is, with whether its pieces are new to SQLite
    * @throws errors of R2
    */
-  async ship(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
+  async moveToStore(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
     if (!this.isLong) return;
     if (this.#unshipped > 0 && this.#pendingBytes < OBJECT_BYTES) await this.#shipRows(store, shipped);
     else if (this.#pendingBytes > 0) await this.#shipPending(store, shipped);

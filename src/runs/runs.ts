@@ -153,7 +153,7 @@ export class Runs {
   }
 
   /** Whether there is a run that cancel_run could end. */
-  get isAtWork(): boolean {
+  get hasUnendedRun(): boolean {
     return this.#active.values().some((run) => !run.ended);
   }
 
@@ -191,7 +191,7 @@ export class Runs {
     else this.#followLate(run, executor, spec, reserving);
     const waitMs = Math.max(0, Math.min(waitUntil, answerBy ?? waitUntil) - Date.now());
     if (run.isInteractive) await run.rest(waitMs);
-    else await (onProgress ? run.watch(waitMs, onProgress) : run.over(waitMs));
+    else await (onProgress ? run.watch(waitMs, onProgress) : run.waitUntilEnded(waitMs));
     const { failure } = run;
     if (failure?.end.state === "failed") {
       this.#unsaved.delete(run);
@@ -221,8 +221,8 @@ export class Runs {
   /** Resumes the runs of an earlier actor. @param isUp whether their container runs */
   resume(isUp: boolean): void {
     for (const record of this.#store.unfinished()) {
-      if (neverBegan(record)) this.#lose(record, NEVER_BEGAN);
-      else if (!isUp) this.#lose(record, WENT_AWAY);
+      if (neverBegan(record)) this.#markLost(record, NEVER_BEGAN);
+      else if (!isUp) this.#markLost(record, WENT_AWAY);
       else this.#resume(record);
     }
   }
@@ -235,14 +235,14 @@ export class Runs {
     } catch (error) {
       this.#active.delete(record.id);
       this.#host.failed(record.id, error);
-      return this.#lose(record, OTHER_VERSION);
+      return this.#markLost(record, OTHER_VERSION);
     }
     const { startedAt } = record;
     const seconds = Math.ceil(((execution.deadline ?? 0) - startedAt) / 1000);
     this.#follow(run, execution, this.#host.quota.hold(Math.max(1, seconds)), startedAt);
   }
 
-  #lose(record: RunRecord, note: string): void {
+  #markLost(record: RunRecord, note: string): void {
     const lost: RunRecord = { ...record, state: "lost", note, endedAt: Date.now() };
     this.#store.put(lost);
     this.#onEnded(lost, true);
@@ -285,7 +285,7 @@ export class Runs {
     const run = this.#active.get(id);
     if (!run) return viewOf(this.#known(id));
     const deadline = Date.now() + waitMs;
-    if (cursor === undefined) await (onProgress ? run.watch(waitMs, onProgress) : run.over(waitMs));
+    if (cursor === undefined) await (onProgress ? run.watch(waitMs, onProgress) : run.waitUntilEnded(waitMs));
     else
       while (!run.ended && Date.now() < deadline) {
         const { logBytes } = run;
@@ -338,7 +338,7 @@ export class Runs {
     if (!run) return viewOf(this.#known(id));
     // Not awaited: the run ends by its limit also when the sandbox cannot be reached.
     run.cancel().catch(() => undefined);
-    await run.over(waitMs);
+    await run.waitUntilEnded(waitMs);
     return run.view();
   }
 
@@ -358,7 +358,7 @@ export class Runs {
   }
 
   /** Removes ended runs, the oldest first, until `bytes` are freed or none is left that ended before `before`. */
-  async giveUp(bytes: number, before: number): Promise<Stored> {
+  async evict(bytes: number, before: number): Promise<Stored> {
     let left = this.stored();
     const enough = left.bytes - bytes;
     while (left.bytes > enough) {

@@ -32,7 +32,7 @@ import { type Config, ConfigError, type Env, parseConfig } from "../shared/confi
 import { serveFiles, serveLink } from "./files.ts";
 import { ICON } from "./icon.ts";
 import { isBrowser, landingPage } from "./landing.ts";
-import { PROCESS_ADDRESS_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
+import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
 import { allowReading, hostAllowed, namedOrigin, originAllowed, preflight } from "../shared/origin.ts";
 import { previewLabel } from "../shared/preview-address.ts";
@@ -161,7 +161,7 @@ export function createApp(product: Product): App {
     if ("open" in route.serve) {
       if (
         route.writes &&
-        (await tooOften(context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER, addressOf(request)))
+        (await isRateLimited(context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER, addressOf(request)))
       )
         return refuse(context, rateLimited(), { route: route.path });
       return route.serve.open(request, context);
@@ -171,7 +171,7 @@ export function createApp(product: Product): App {
     const sender = await by(request, context);
     if ("response" in sender) return refuse(context, sender, { route: route.path });
     const caller: CallerContext = { ...context, ...sender };
-    if (await tooOften(caller.env.RATE_LIMITER, caller.principal.id))
+    if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
       return refuse(caller, rateLimited(), { route: route.path });
     return refuseWithout(caller, scopes, route.path) ?? known(request, caller);
   }
@@ -207,8 +207,8 @@ export function createApp(product: Product): App {
 async function serveMCP(product: Product, request: Request, caller: CallerContext): Promise<Response> {
   const url = new URL(request.url);
   const { pathname: route } = url;
-  const asked = endpointQueryOf(url, caller.config.tools);
-  if ("problem" in asked) return refuse(caller, badQuery(asked.problem), { route });
+  const endpointQuery = endpointQueryOf(url, caller.config.tools);
+  if ("problem" in endpointQuery) return refuse(caller, badQuery(endpointQuery.problem), { route });
   if (!isJsonContentType(request.headers.get("content-type"))) {
     const message = "Unsupported Media Type: Content-Type must be application/json";
     return refuse(caller, { reason: "bad_body", response: rpcError(415, -32000, message) }, { route });
@@ -218,7 +218,7 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
 
   const messages = Array.isArray(body.value) ? body.value : [body.value];
   // The first was counted with the request.
-  if (await tooOften(caller.env.RATE_LIMITER, caller.principal.id, messages.length - 1))
+  if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id, messages.length - 1))
     return refuse(caller, rateLimited(), { route });
   const [panelForm] = messages.flatMap((message) => takePanelForm(message) ?? []);
   const calls = messages.flatMap(toolCall);
@@ -227,7 +227,9 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
   if (refused) return refused;
 
   let error: Error | undefined;
-  const query = panelForm ? { ...asked, structured: true, raw: panelForm === "raw", images: true } : asked;
+  const query = panelForm
+    ? { ...endpointQuery, structured: true, raw: panelForm === "raw", images: true }
+    : endpointQuery;
   const wanted = { called: calls.map(({ name }) => name), onlyCalls: calls.length === messages.length };
   const client = {
     ...caller,

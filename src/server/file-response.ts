@@ -5,7 +5,7 @@ import type { Input } from "../../container/sandboxd/operations.ts";
 import type { FileStat } from "../../container/sandboxd/shapes.ts";
 import { callSandbox, operate } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
-import { misanswered } from "../container/sandboxd-answer.ts";
+import { malformedResponse } from "../container/sandboxd-answer.ts";
 import type { Env } from "../shared/config.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import { LOG_NAME } from "../shared/resource-uri.ts";
@@ -96,7 +96,7 @@ export async function sendFile(
         `Reading ${path} failed: it became shorter meanwhile.`,
         "Ask again.",
       );
-    throw misanswered();
+    throw malformedResponse();
   }
   // It is another file by now, which these do not tell of.
   if (opened.size !== stat.size || opened.modified !== stat.modified)

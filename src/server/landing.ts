@@ -22,8 +22,8 @@ export function acceptsHTML({ headers }: Request): boolean {
 }
 
 export async function landingPage(request: Request, context: RequestContext): Promise<Response> {
-  const asked = endpointQueryOf(new URL(request.url), context.config.tools);
-  const query = "problem" in asked ? "" : queryOf(asked);
+  const endpointQuery = endpointQueryOf(new URL(request.url), context.config.tools);
+  const query = "problem" in endpointQuery ? "" : queryOf(endpointQuery);
   const url = `${context.config.publicOrigin ?? namedOrigin(request)?.origin}/mcp${query}`;
   const signsIn = !("off" in oauthFor(request, context));
   const lines = clientLines(url, { shell: "<token>", written: "<token>" });
@@ -33,7 +33,7 @@ export async function landingPage(request: Request, context: RequestContext): Pr
       ? "to keep files there, and to hand whole tasks to a coding agent"
       : "and to keep files there"
   }. ${signsIn && markup`<a href="${PANEL_PATH}">The panel</a> shows your sandboxes. `}Connect a client:</p>
-${"problem" in asked && markup`<p>${asked.problem} The addresses below leave that part out.</p>\n`}<pre>${url}</pre>
+${"problem" in endpointQuery && markup`<p>${endpointQuery.problem} The addresses below leave that part out.</p>\n`}<pre>${url}</pre>
 <p>${signsIn && "Clients that sign in by OAuth need only this address. All others send a token: "}${
     signsIn ? "replace" : "Replace"
   } <code>&lt;token&gt;</code> below with it. ${whereTheTokenIs(context.config)}</p>

@@ -7,7 +7,7 @@
 import { z } from "zod";
 import { PANEL_MCP_PATH } from "../auth/paths.ts";
 import { isRecord } from "../shared/is-record.ts";
-import { rateLimited, tooOften } from "../shared/limiter.ts";
+import { rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
 import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
@@ -71,7 +71,7 @@ const requested = z.strictObject({
 type Watched = z.output<typeof watched>;
 
 /** The ways of `/panel/mcp`, which every look takes. */
-export interface PanelWays {
+export interface PanelDoors {
   /** Whose session the request has, now. */
   callerOf(request: Request): Promise<Caller | Refusal>;
   /** Answers an MCP request behind the guards. */
@@ -82,7 +82,7 @@ export interface PanelWays {
 export async function panelStream(
   request: Request,
   caller: CallerContext,
-  ways: PanelWays,
+  ways: PanelDoors,
 ): Promise<Response | Refusal> {
   const body = await readJSON(request);
   const { data, error } = requested.safeParse("value" in body ? body.value : undefined);
@@ -93,7 +93,7 @@ export async function panelStream(
     return { reason: "bad_body", response: json({ error: "Bad request", message }, 400) };
   }
   const { id: principal } = caller.principal;
-  if (await tooOften(caller.env.RATE_LIMITER, principal, data.watch.length - 1)) return rateLimited();
+  if (await isRateLimited(caller.env.RATE_LIMITER, principal, data.watch.length - 1)) return rateLimited();
   const place = openStream(principal, data.page);
   if (!place) return rateLimited();
   const stream = new PanelStream(request, caller, ways, place);
@@ -106,26 +106,26 @@ export async function panelStream(
 class PanelStream {
   readonly #request: Request;
   readonly #caller: CallerContext;
-  readonly #ways: PanelWays;
+  readonly #doors: PanelDoors;
   readonly #place: Place;
   /** A client that does not read costs one event for each thing watched. */
-  readonly #body = new Unbuffered(() => this.#over.abort());
+  readonly #body = new Unbuffered(() => this.#ended.abort());
   readonly #encoder = new TextEncoder();
   /** Aborted once nothing more is to be looked at. */
-  readonly #over = new AbortController();
+  readonly #ended = new AbortController();
   #looks = 0;
   /** Looks that are counted already as uses of the principal. */
   #counted = 0;
 
-  constructor(request: Request, caller: CallerContext, ways: PanelWays, place: Place) {
+  constructor(request: Request, caller: CallerContext, ways: PanelDoors, place: Place) {
     this.#request = request;
     this.#caller = caller;
-    this.#ways = ways;
+    this.#doors = ways;
     this.#place = place;
-    this.#over.signal.addEventListener("abort", () => (place.isClosed = true));
+    this.#ended.signal.addEventListener("abort", () => (place.isClosed = true));
     // The client has gone.
-    if (request.signal.aborted) this.#over.abort();
-    request.signal.addEventListener("abort", () => this.#over.abort());
+    if (request.signal.aborted) this.#ended.abort();
+    request.signal.addEventListener("abort", () => this.#ended.abort());
   }
 
   get body(): ReadableStream<Uint8Array> {
@@ -141,20 +141,20 @@ class PanelStream {
       );
       await Promise.all([this.#keepAlive(), ...loops]);
     } catch (error) {
-      if (!this.#isOver) logError(this.#caller, "panel_stream", error);
+      if (!this.#isEnded) logError(this.#caller, "panel_stream", error);
       this.#break("The server could not go on.");
     }
   }
 
-  get #isOver(): boolean {
-    return this.#over.signal.aborted;
+  get #isEnded(): boolean {
+    return this.#ended.signal.aborted;
   }
 
   /** Looks at a list, and again. */
   async #watch({ name, arguments: args }: Watched, index: number): Promise<void> {
     let sent: string | undefined;
-    while (!this.#isOver) {
-      const answer = await this.#look(name, args);
+    while (!this.#isEnded) {
+      const answer = await this.#poll(name, args);
       if (!answer) return;
       const event = JSON.stringify({ watch: index, ...answer });
       if (event !== sent) await this.#push(event);
@@ -172,9 +172,9 @@ class PanelStream {
     let { cursor } = args;
     let wait_seconds = 0;
     let sent: string | undefined;
-    while (!this.#isOver) {
+    while (!this.#isEnded) {
       const from = Date.now();
-      const answer = await this.#look("get_result", { id: args.id, cursor, wait_seconds }, raw);
+      const answer = await this.#poll("get_result", { id: args.id, cursor, wait_seconds }, raw);
       if (!answer) return;
       const event = JSON.stringify({ watch: index, ...answer });
       if (event !== sent) await this.#push(event);
@@ -189,10 +189,10 @@ class PanelStream {
   }
 
   /** Calls a tool. Nothing where the stream has ended meanwhile. */
-  async #look(name: string, args: object, raw = false): Promise<Seen | undefined> {
+  async #poll(name: string, args: object, raw = false): Promise<Seen | undefined> {
     if (++this.#looks > MAX_LOOKS) return this.#end("again");
     const { env, principal } = this.#caller;
-    if (this.#looks > this.#counted && (await tooOften(env.RATE_LIMITER, principal.id)))
+    if (this.#looks > this.#counted && (await isRateLimited(env.RATE_LIMITER, principal.id)))
       return this.#end("busy");
     const url = new URL(`${PANEL_MCP_PATH}?results=${raw ? "raw" : "structured"}`, this.#request.url);
     const headers = new Headers(this.#request.headers);
@@ -200,11 +200,11 @@ class PanelStream {
     headers.delete("content-length");
     const message = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } };
     const call = new Request(url, { method: "POST", headers, body: JSON.stringify(message) });
-    const response = await this.#ways.mcp(call, this.#caller);
+    const response = await this.#doors.mcp(call, this.#caller);
     const text = await response.text();
-    if (this.#isOver) return undefined;
+    if (this.#isEnded) return undefined;
     if (response.status === 429 || response.status >= 500) return this.#end("busy");
-    return seen(text);
+    return parseSeen(text);
   }
 
   /** Sends an answer, if whoever it is for is still signed in. */
@@ -214,7 +214,7 @@ class PanelStream {
 
   async #keepAlive(): Promise<void> {
     const endsAt = Date.now() + STREAM_MS;
-    while (!this.#isOver) {
+    while (!this.#isEnded) {
       await this.#pause(SESSION_MS);
       if (Date.now() >= endsAt) return this.#end("again");
       if (await this.#isSignedIn()) await this.#write(SILENCE);
@@ -223,8 +223,8 @@ class PanelStream {
 
   async #isSignedIn(): Promise<boolean> {
     this.#place.aliveAt = Date.now();
-    const caller = await this.#ways.callerOf(this.#request);
-    if (this.#isOver) return false;
+    const caller = await this.#doors.callerOf(this.#request);
+    if (this.#isEnded) return false;
     if (this.#place.isClosed) this.#end("replaced");
     else if ("principal" in caller && caller.principal.id === this.#caller.principal.id) return true;
     else this.#end("response" in caller && caller.response.status !== 401 ? "busy" : "signed_out");
@@ -232,13 +232,13 @@ class PanelStream {
   }
 
   #end(reason: End): undefined {
-    if (this.#isOver) return;
-    this.#over.abort();
+    if (this.#isEnded) return;
+    this.#ended.abort();
     this.#body.end(this.#encoder.encode(`event: end\ndata: ${JSON.stringify({ reason })}\n\n`));
   }
 
   #break(reason: string): void {
-    this.#over.abort();
+    this.#ended.abort();
     this.#body.fail(reason);
   }
 
@@ -249,7 +249,7 @@ class PanelStream {
   }
 
   #pause(ms: number): Promise<void> {
-    const { signal } = this.#over;
+    const { signal } = this.#ended;
     return new Promise((resolve) => {
       const done = () => {
         clearTimeout(timer);
@@ -268,7 +268,7 @@ type Seen = { data: unknown } | { problem: string } | { refused: string };
 const position = z.object({ state: z.string(), next_cursor: z.number(), log_bytes: z.number() });
 
 /** @param answer of MCP: JSON or an event stream, or the body of a refusal */
-function seen(answer: string): Seen {
+function parseSeen(answer: string): Seen {
   const message = answer.split(/\r?\n/).findLast((line) => line.startsWith("data: {"));
   const reply: unknown = JSON.parse(message?.slice("data: ".length) ?? answer);
   if (!isRecord(reply)) return { refused: "" };

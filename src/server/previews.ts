@@ -9,7 +9,7 @@ import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
 import { sandboxActor } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
-import { ProcessLimiter, tooOften } from "../shared/limiter.ts";
+import { ProcessLimiter, isRateLimited } from "../shared/limiter.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../shared/preview-address.ts";
 import type { RequestContext } from "../shared/request-context.ts";
@@ -83,7 +83,7 @@ export async function servePreview(
 ): Promise<Response> {
   const preview = await readLabel(address.label, await linkKeys({ config, env }));
   if (!preview) return notice(request, "unknown");
-  if (await tooOften(limiter, preview.actor)) return notice(request, "often");
+  if (await isRateLimited(limiter, preview.actor)) return notice(request, "often");
   const { pathname, search } = new URL(request.url);
   const inside = `http://localhost:${preview.port}`;
   const headers = await headersInside(request, { outside: address.origin, inside }, config);

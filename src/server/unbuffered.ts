@@ -5,17 +5,17 @@ export class Unbuffered {
   readonly #waiting: { bytes: Uint8Array; done: () => void }[] = [];
   /** Resolves what the reader waits for. */
   #wanted: (() => void) | undefined;
-  #isOver = false;
+  #isEnded = false;
 
-  /** @param gone called when the reader wants no more */
-  constructor(gone: () => void) {
+  /** @param onGone called when the reader wants no more */
+  constructor(onGone: () => void) {
     this.readable = new ReadableStream<Uint8Array>(
       {
         start: (controller) => void (this.#controller = controller),
         pull: () => this.#pull(),
         cancel: () => {
           this.#leave();
-          gone();
+          onGone();
         },
       },
       { highWaterMark: 0 },
@@ -25,7 +25,7 @@ export class Unbuffered {
   /** Resolves when the reader has taken it, or takes nothing any more. */
   write(bytes: Uint8Array): Promise<void> {
     return new Promise((done) => {
-      if (this.#isOver) return done();
+      if (this.#isEnded) return done();
       this.#waiting.push({ bytes, done });
       this.#give();
     });
@@ -33,7 +33,7 @@ export class Unbuffered {
 
   /** Ends it, after these last bytes. What waits is left out. */
   end(last: Uint8Array): void {
-    if (this.#isOver) return;
+    if (this.#isEnded) return;
     this.#leave();
     this.#controller?.enqueue(last);
     this.#controller?.close();
@@ -41,13 +41,13 @@ export class Unbuffered {
 
   /** Ends it as broken. */
   fail(reason: string): void {
-    if (this.#isOver) return;
+    if (this.#isEnded) return;
     this.#leave();
     this.#controller?.error(new Error(reason));
   }
 
   #pull(): Promise<void> | void {
-    if (this.#isOver) return undefined;
+    if (this.#isEnded) return undefined;
     return new Promise((wanted) => {
       this.#wanted = wanted;
       this.#give();
@@ -64,7 +64,7 @@ export class Unbuffered {
   }
 
   #leave(): void {
-    this.#isOver = true;
+    this.#isEnded = true;
     for (const { done } of this.#waiting.splice(0)) done();
     this.#wanted?.();
     this.#wanted = undefined;

@@ -55,7 +55,7 @@ export class ConnectionLog {
 
   /** Adds a connection as a sandbox has named it. Its status and bytes may change until it is over. */
   add(connection: Connection): Connection {
-    const added = { ...connection, host: shown(connection.host), method: shown(connection.method) };
+    const added = { ...connection, host: oneField(connection.host), method: oneField(connection.method) };
     this.#kept.push(added);
     if (this.#kept.length > KEPT_CONNECTIONS) this.#kept.shift();
     if (added.refused) this.#refused++;
@@ -106,11 +106,11 @@ export function connectionLine({
   secret,
   refused,
 }: Connection): string {
-  const said = refused ? "refused" : (status ?? "-");
-  return `${new Date(at).toISOString()} ${host} ${port} ${method} ${said} ${bytes} ${secret ?? "-"}`;
+  const outcome = refused ? "refused" : (status ?? "-");
+  return `${new Date(at).toISOString()} ${host} ${port} ${method} ${outcome} ${bytes} ${secret ?? "-"}`;
 }
 
 /** Without what could end a line or a column. */
-function shown(text: string): string {
+function oneField(text: string): string {
   return text.replace(/[^\x21-\x7e]/g, "?").slice(0, 253) || "-";
 }

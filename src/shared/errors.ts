@@ -141,7 +141,7 @@ export function connectionLost(): ToolError {
 }
 
 /** The value of a promise for an answer of the sandbox. @throws {ToolError} `no_answer` when it takes longer than `ms` */
-export async function answered<T>(ms: number, promise: Promise<T>): Promise<T> {
+export async function withTimeout<T>(ms: number, promise: Promise<T>): Promise<T> {
   const answer = await within(
     ms,
     promise.then((value) => ({ value })),
@@ -207,15 +207,15 @@ export function saysExhausted(words: string): boolean {
   );
 }
 
-/** The error for a command that could not be started because its files could not be written. @param said the system's words */
-export function unwritable(said: string): ToolError {
-  if (/No space left|quota/i.test(said))
+/** The error for a command that could not be started because its files could not be written. @param detail the system's words */
+export function unwritable(detail: string): ToolError {
+  if (/No space left|quota/i.test(detail))
     return new ToolError(
       "no_space",
       "The command could not be started: the sandbox's disk is full.",
       "Delete files with run_code, then try again; or destroy_sandbox.",
     );
-  const reason = said.trim().split("\n").at(-1);
+  const reason = detail.trim().split("\n").at(-1);
   return new ToolError(
     "file_system",
     `The command could not be started: its files under /var/lib/sandbox-mcp cannot be written (${reason || "the sandbox gave no reason"}).`,

@@ -41,7 +41,11 @@ export const PROCESS_LOOKUP_LIMITER: RateLimit = new ProcessLimiter(1200);
  * Counts `times` uses of `key` and returns whether the limit is reached; never without a limiter. It stops counting once
  * the limit is reached.
  */
-export async function tooOften(limiter: RateLimit | undefined, key: string, times = 1): Promise<boolean> {
+export async function isRateLimited(
+  limiter: RateLimit | undefined,
+  key: string,
+  times = 1,
+): Promise<boolean> {
   for (let use = 0; limiter && use < times; use += 1) {
     const { success } = await limiter.limit({ key });
     if (!success) return true;

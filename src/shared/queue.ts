@@ -28,7 +28,7 @@ export class KeyedQueue {
   }
 
   /** Ids of the work that `id` waits for, the one that runs first. */
-  ahead(key: string, id: string): string[] {
+  waitingFor(key: string, id: string): string[] {
     const ids = this.#queues.get(key)?.ids ?? [];
     return ids.slice(0, Math.max(0, ids.indexOf(id)));
   }

@@ -16,13 +16,13 @@ export const NESTED = "    ";
 const MARKS = /^[\s\p{Cf}→]+/u;
 
 /** A line of text. */
-export function saidLine(text: string): string {
+export function textLine(text: string): string {
   return oneLine(text).replace(MARKS, "");
 }
 
 /** The line of a call. */
 export function callLine(call: string): string {
-  return CALL + saidLine(call);
+  return CALL + textLine(call);
 }
 
 /** The line of a failure. */

@@ -96,7 +96,7 @@ export class TaskBudgets {
   }
 
   /** A request is still under way. */
-  goesOn({ run, number }: ModelCall): void {
+  renewRequest({ run, number }: ModelCall): void {
     this.#sql.exec(
       "UPDATE model_calls SET began_at = ? WHERE run = ? AND number = ?",
       Date.now(),
@@ -106,7 +106,7 @@ export class TaskBudgets {
   }
 
   /** A request is over. A second report of the same request counts nothing. */
-  answered({ run, number }: ModelCall, { tokens, error, cut }: ModelAnswer): void {
+  finishRequest({ run, number }: ModelCall, { tokens, error, cut }: ModelAnswer): void {
     const [ended] = this.#sql
       .exec("DELETE FROM model_calls WHERE run = ? AND number = ? RETURNING number", run, number)
       .toArray();

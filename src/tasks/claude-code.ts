@@ -1,7 +1,7 @@
 /** The events that `claude -p --output-format stream-json --verbose` prints, one JSON document a line. */
 import type { AgentReport, EventReader } from "./agent-report.ts";
 import type { Tokens } from "../runs/task-detail.ts";
-import { callLine, failureLine, NESTED, saidLine } from "../shared/task-steps.ts";
+import { callLine, failureLine, NESTED, textLine } from "../shared/task-steps.ts";
 import {
   answerOf,
   dollars,
@@ -60,8 +60,8 @@ export class ClaudeEvents implements EventReader {
     const nested = typeof event.parent_tool_use_id === "string" ? NESTED : "";
     return contentOf(event).flatMap((block) => {
       if (block.type === "text") {
-        const said = saidLine(shortened(text(block.text) ?? ""));
-        return said ? [nested + said] : [];
+        const line = textLine(shortened(text(block.text) ?? ""));
+        return line ? [nested + line] : [];
       }
       if (block.type !== "tool_use") return [];
       return [nested + callLine(this.#call(text(block.name) ?? "tool", record(block.input) ?? {}))];

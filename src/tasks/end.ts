@@ -45,7 +45,7 @@ export interface TaskVerdict {
 
 export function verdictOf(facts: TaskFacts): TaskVerdict {
   const { command, report, spending } = facts;
-  const goOn = report.conversation
+  const howToContinue = report.conversation
     ? ` What it did is kept: go on with execute_task and continue_from ${facts.id}.`
     : "";
   const failed = (note: string): TaskVerdict => ({ state: "failed", note });
@@ -56,16 +56,18 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
     case "lost":
       return { state: "lost", note: command.note };
     case "cancelled":
-      return { state: "cancelled", note: `The task was cancelled${all}.${goOn}` };
+      return { state: "cancelled", note: `The task was cancelled${all}.${howToContinue}` };
     case "timed_out": {
       const seconds = facts.timeoutMs / 1000;
-      const api = spending.upstream ? ` The model's API was failing: ${said(spending.upstream)}.` : "";
+      const api = spending.upstream
+        ? ` The model's API was failing: ${describeError(spending.upstream)}.`
+        : "";
       const stopped = facts.cut
         ? `was stopped after ${seconds} s`
         : `did not finish within ${seconds} s and was stopped`;
       return {
         state: "timed_out",
-        note: `${facts.agent} ${stopped}${all}.${api} ${facts.cut ?? "Allow more with timeout_seconds."}${goOn}`,
+        note: `${facts.agent} ${stopped}${all}.${api} ${facts.cut ?? "Allow more with timeout_seconds."}${howToContinue}`,
       };
     }
   }
@@ -73,24 +75,24 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
   if (before) return failed(before);
   if (spending.exhausted)
     return failed(
-      `The task used up its budget for the model (${spending.tokens} tokens in ${spending.requests} requests). Split it into smaller tasks, or let the operator raise MAX_TASK_TOKENS.${goOn}`,
+      `The task used up its budget for the model (${spending.tokens} tokens in ${spending.requests} requests). Split it into smaller tasks, or let the operator raise MAX_TASK_TOKENS.${howToContinue}`,
     );
-  if (spending.dayIsSpent) return failed(dayIsSpent() + goOn);
+  if (spending.dayIsSpent) return failed(dayIsSpent() + howToContinue);
   switch (report.end) {
     case "done":
       return { state: "succeeded" };
     case "out_of_turns":
       return failed(
-        `${facts.agent} used up its turns (${report.turns ?? "max_turns"}) before it was done. Allow more with max_turns.${goOn}`,
+        `${facts.agent} used up its turns (${report.turns ?? "max_turns"}) before it was done. Allow more with max_turns.${howToContinue}`,
       );
     case "error":
       return failed(
         spending.upstream
-          ? `${facts.agent} stopped because the model's API failed: ${upstreamAdvice(spending.upstream)}${goOn}`
-          : `${facts.agent} stopped with an error: ${clause(report.error ?? "") || "it gave no reason"}.${goOn}`,
+          ? `${facts.agent} stopped because the model's API failed: ${upstreamAdvice(spending.upstream)}${howToContinue}`
+          : `${facts.agent} stopped with an error: ${clause(report.error ?? "") || "it gave no reason"}.${howToContinue}`,
       );
   }
-  return failed(withoutResult(facts) + goOn);
+  return failed(withoutResult(facts) + howToContinue);
 }
 
 /** Why the agent never started; undefined when it did. */
@@ -117,7 +119,7 @@ function withoutResult({ agent, command, report, stderr, spending }: TaskFacts):
   const status = command.exitCode ?? 0;
   const how = status > 128 ? `was killed by signal ${status - 128}` : `ended with status ${status}`;
   const printed = stderr.trim() ? ` Its last words: ${lastLine(stderr)}.` : "";
-  const api = spending.upstream ? ` The model's API had failed: ${said(spending.upstream)}.` : "";
+  const api = spending.upstream ? ` The model's API had failed: ${describeError(spending.upstream)}.` : "";
   if (report.unread > 0 && report.conversation === undefined)
     return `${agent} ${how} and printed nothing that can be understood, first: ${clause(report.unreadSample ?? "")}.${printed} Look at the log with get_result and cursor 0; then try again.`;
   return `${agent} ${how} before it was done.${printed}${api} Try again; a task that needs much memory is better split.`;
@@ -127,7 +129,7 @@ export function dayIsSpent(): string {
   return `The tokens of the model for your tasks of one day are used up (MAX_MODEL_TOKENS_PER_DAY). The next day begins at ${nextDay(Date.now())}.`;
 }
 
-function said({ status, message }: UpstreamError): string {
+function describeError({ status, message }: UpstreamError): string {
   return `status ${status}, ${clause(message)}`;
 }
 
@@ -135,11 +137,12 @@ function said({ status, message }: UpstreamError): string {
 export function upstreamAdvice(error: UpstreamError): string {
   const { status } = error;
   if (status === 401 || status === 403)
-    return `it refused the server's credential (${said(error)}). The operator has to set a valid ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN.`;
-  if (status === 429) return `it limits the rate of requests (${said(error)}). Try again in some minutes.`;
+    return `it refused the server's credential (${describeError(error)}). The operator has to set a valid ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN.`;
+  if (status === 429)
+    return `it limits the rate of requests (${describeError(error)}). Try again in some minutes.`;
   if (status === 529 || status >= 500)
-    return `it is overloaded or out of order (${said(error)}). Try again in some minutes.`;
-  return `${said(error)}.`;
+    return `it is overloaded or out of order (${describeError(error)}). Try again in some minutes.`;
+  return `${describeError(error)}.`;
 }
 
 function lastLine(text: string): string {

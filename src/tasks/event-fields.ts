@@ -1,7 +1,7 @@
 /** What the readers of agents' events have in common. Whatever an agent prints is bounded, and no field is believed to be there. */
 import { parseBounded, SANDBOX_JSON } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
-import { saidLine } from "../shared/task-steps.ts";
+import { textLine } from "../shared/task-steps.ts";
 import type { EventReader } from "./agent-report.ts";
 
 /** Characters of a line of progress at most. */
@@ -24,11 +24,11 @@ export function readLine(reader: EventReader, line: string): string[] {
   const { report } = reader;
   report.unread++;
   report.unreadSample ??= shortened(line);
-  return report.unread <= SHOWN_UNREAD ? [saidLine(shortened(line))] : [];
+  return report.unread <= SHOWN_UNREAD ? [textLine(shortened(line))] : [];
 }
 
-export function answerOf(said: string): string {
-  return said.length > ANSWER_CHARACTERS ? `${said.slice(0, ANSWER_CHARACTERS - 1)}…` : said;
+export function answerOf(rawText: string): string {
+  return rawText.length > ANSWER_CHARACTERS ? `${rawText.slice(0, ANSWER_CHARACTERS - 1)}…` : rawText;
 }
 
 /** A path as seen from a directory, where it lies below. */

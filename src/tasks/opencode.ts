@@ -1,5 +1,5 @@
 /** The events that `opencode run --format json` prints, one JSON document a line. */
-import { callLine, failureLine, saidLine } from "../shared/task-steps.ts";
+import { callLine, failureLine, textLine } from "../shared/task-steps.ts";
 import type { AgentReport, EventReader } from "./agent-report.ts";
 import {
   answerOf,
@@ -27,30 +27,30 @@ export class OpenCodeEvents implements EventReader {
   read(event: Fields): string[] {
     const isFirst = this.report.conversation === undefined;
     this.report.conversation = this.#conversation;
-    const said = isFirst ? ["Started"] : [];
+    const started = isFirst ? ["Started"] : [];
     const part = record(event.part) ?? {};
     switch (event.type) {
       case "text":
-        return [...said, ...this.#text(part)];
+        return [...started, ...this.#text(part)];
       case "tool_use":
-        return [...said, ...this.#tool(part)];
+        return [...started, ...this.#tool(part)];
       case "step_finish":
         this.#step(part);
-        return said;
+        return started;
       case "error":
         this.#failed(record(event.error) ?? {});
-        return said;
+        return started;
       default:
-        return said;
+        return started;
     }
   }
 
   /** What it says last is its answer. */
   #text(part: Fields): string[] {
-    const said = text(part.text)?.trim();
-    if (!said) return [];
-    this.report.answer = answerOf(said);
-    return [saidLine(shortened(said))];
+    const started = text(part.text)?.trim();
+    if (!started) return [];
+    this.report.answer = answerOf(started);
+    return [textLine(shortened(started))];
   }
 
   /** "edit src/app.ts", "bash: npm test". It is told when it has ended. */

@@ -55,7 +55,7 @@ export class TaskOutput implements RunSink<CommandState> {
   #skipping = false;
   #unrested = 0;
   /** Lines to be said of the output that is being read: one by one, each would cost what all do together. */
-  #said: string[] = [];
+  #pendingLines: string[] = [];
 
   /**
    * @param progressed is called when something new is known
@@ -108,8 +108,8 @@ export class TaskOutput implements RunSink<CommandState> {
     return this.#run.settled;
   }
 
-  over(ms: number): Promise<void> {
-    return this.#run.over(ms);
+  waitUntilEnded(ms: number): Promise<void> {
+    return this.#run.waitUntilEnded(ms);
   }
 
   /** Rests now and then: whatever an agent prints, others have their turns on the thread. */
@@ -125,7 +125,7 @@ export class TaskOutput implements RunSink<CommandState> {
   skipped(stream: Stream, count: number, last: Uint8Array): void {
     if (stream !== "stdout") return this.#run.skipped(stream, count, last);
     this.offset += this.#partialBytes + count;
-    this.#drop();
+    this.#dropPending();
     this.#skipping = true;
   }
 
@@ -139,26 +139,26 @@ export class TaskOutput implements RunSink<CommandState> {
       rest = rest.subarray(end + 1);
     }
     this.#keep(rest);
-    this.#sayRead();
+    this.#flushReads();
     this.#progressed();
   }
 
   /** The stream has ended, perhaps within a line. */
   finish(): void {
     if (this.#partialBytes > 0) this.#line();
-    this.#sayRead();
+    this.#flushReads();
     this.#progressed();
   }
 
   /** A line of ours between the agent's. */
-  say(line: string): void {
+  addLine(line: string): void {
     this.#run.output("stdout", encoder.encode(`${line}\n`));
   }
 
   #keep(part: Uint8Array): void {
     if (this.#skipping || this.#partialBytes + part.length > MAX_LINE) {
       this.offset += this.#partialBytes + part.length;
-      this.#drop();
+      this.#dropPending();
       this.#skipping = true;
     } else if (part.length > 0) {
       this.#partial.push(part);
@@ -166,7 +166,7 @@ export class TaskOutput implements RunSink<CommandState> {
     }
   }
 
-  #drop(): void {
+  #dropPending(): void {
     this.#partial = [];
     this.#partialBytes = 0;
   }
@@ -174,20 +174,20 @@ export class TaskOutput implements RunSink<CommandState> {
   #line(): void {
     const line = this.#skipping || this.#partialBytes === 0 ? "" : lenient(joined(this.#partial));
     this.offset += this.#partialBytes;
-    this.#drop();
+    this.#dropPending();
     this.#skipping = false;
     const step = stepOf(line);
-    if (step === undefined) this.#said.push(...readLine(this.#events, line));
+    if (step === undefined) this.#pendingLines.push(...readLine(this.#events, line));
     else {
       this.step = step;
-      const said = STEP_LINES[step];
-      if (said !== undefined) this.#said.push(said);
+      const stepText = STEP_LINES[step];
+      if (stepText !== undefined) this.#pendingLines.push(stepText);
     }
   }
 
-  #sayRead(): void {
-    if (this.#said.length > 0) this.say(this.#said.join("\n"));
-    this.#said = [];
+  #flushReads(): void {
+    if (this.#pendingLines.length > 0) this.addLine(this.#pendingLines.join("\n"));
+    this.#pendingLines = [];
   }
 }
 

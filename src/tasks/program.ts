@@ -126,7 +126,7 @@ export class ProgramReader {
   /** Up to where `#input` is read into `#code`. */
   #at: number | undefined;
   #code = "";
-  #said = "";
+  #text = "";
   #stopReason: string | undefined;
   #hasEnded = false;
   #error: string | undefined;
@@ -161,15 +161,15 @@ export class ProgramReader {
     if (this.#error !== undefined)
       return { problem: `The model's answer cannot be used: ${clause(this.#error)}.`, isTransient };
     if (!this.#hasEnded) return { problem: "The model's answer broke off before its end.", isTransient };
-    const said = this.#said.trim() === "" ? "" : ` It said: ${this.#said.trim()}`;
-    if (this.#stopReason === "refusal") return { problem: `The model declined to answer.${said}` };
+    const modelText = this.#text.trim() === "" ? "" : ` It said: ${this.#text.trim()}`;
+    if (this.#stopReason === "refusal") return { problem: `The model declined to answer.${modelText}` };
     if (this.#stopReason === "max_tokens")
       return {
         problem:
           "The program was not finished within the tokens that the model may answer with. Ask for less at once, or hand it to execute_task.",
       };
     if (this.#block === undefined)
-      return { problem: `The model wrote no program.${said || " It said nothing."}` };
+      return { problem: `The model wrote no program.${modelText || " It said nothing."}` };
     const checked = this.#checked();
     return checked.success
       ? checked.data
@@ -201,7 +201,7 @@ export class ProgramReader {
         if (event.content_block.name === TOOL) this.#block ??= event.index;
         break;
       case "content_block_delta":
-        if (event.delta.text !== undefined) this.#said = (this.#said + event.delta.text).slice(0, MAX_SAID);
+        if (event.delta.text !== undefined) this.#text = (this.#text + event.delta.text).slice(0, MAX_SAID);
         if (event.index === this.#block) this.#add(event.delta.partial_json ?? "");
         break;
       case "message_delta":

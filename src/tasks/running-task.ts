@@ -74,12 +74,12 @@ export class RunningTask {
     return this.#state.spec.conversation ?? this.#run.id;
   }
 
-  say(line: string): void {
-    this.#output.say(line);
+  addLine(line: string): void {
+    this.#output.addLine(line);
   }
 
   /** Settles when the task is cancelled before its turn. */
-  get withdrawn(): Promise<End> {
+  get cancelledBeforeTurn(): Promise<End> {
     return this.#withdrawn.promise;
   }
 
@@ -108,7 +108,7 @@ export class RunningTask {
     if (missing !== undefined) return { state: "failed", note: missing, detail: this.#unstarted() };
     const key = await this.#host.budgets.open(this.id, this.#host.maxTokens);
     if (goesOnFrom !== undefined) {
-      this.say("Restoring the workspace and the conversation");
+      this.addLine("Restoring the workspace and the conversation");
       await this.#host.archives.restoreConversation(goesOnFrom, this.id);
     }
     for (const { kind, name, text } of definitions) {
@@ -130,7 +130,7 @@ export class RunningTask {
   /** Waits until the sandbox has the agent, or the task is cancelled. @returns why it has none */
   async #prepareAgent(): Promise<string | undefined> {
     const { name, title } = AGENTS[this.#state.spec.agent];
-    const late = setTimeout(() => this.say(`Waiting for ${title} to be installed`), INSTALL_NOTICE_MS);
+    const late = setTimeout(() => this.addLine(`Waiting for ${title} to be installed`), INSTALL_NOTICE_MS);
     try {
       await Promise.race([this.#host.prepareAgent(name), this.#hurried.promise]);
       return undefined;
@@ -141,7 +141,7 @@ export class RunningTask {
     }
   }
 
-  async goOn(): Promise<End> {
+  async resumeTask(): Promise<End> {
     const { command, end } = this.#state;
     this.#begun = true;
     if (end) return this.#finish(end);
@@ -199,12 +199,12 @@ export class RunningTask {
   }
 
   /** Fetches what the agent left, as far as possible. Answers the run's note. */
-  async #keep(detail: TaskDetail, said: string | undefined): Promise<string> {
+  async #keep(detail: TaskDetail, report: string | undefined): Promise<string> {
     const { spec } = this.#state;
     const { record } = this.#run;
-    let note = said;
+    let note = report;
     try {
-      this.say("Collecting what it changed");
+      this.addLine("Collecting what it changed");
       const collected = await collect(this.#host, this.id, record.id, spec.directory);
       Object.assign(detail, collected);
       if (collected.changes === undefined) note = also(note, "What it changed could not be found out.");

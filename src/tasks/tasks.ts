@@ -48,14 +48,14 @@ export class Tasks implements Executor<TaskSpec> {
 
   start(run: ActiveRun, { task, goesOnFrom, definitions, ...spec }: TaskSpec): Execution {
     const working = new RunningTask(this.#host, run, { spec, offset: 0 });
-    if (this.#working.size > 0) working.say("Waiting for the task before it in this sandbox");
+    if (this.#working.size > 0) working.addLine("Waiting for the task before it in this sandbox");
     return this.#follow(working, () => working.begin(task, goesOnFrom, definitions));
   }
 
   resume(run: ActiveRun, from: unknown): Execution {
     const state = taskState.parse(from);
     const working = new RunningTask(this.#host, run, state);
-    return { ...this.#follow(working, () => working.goOn()), deadline: state.command?.deadline };
+    return { ...this.#follow(working, () => working.resumeTask()), deadline: state.command?.deadline };
   }
 
   /**
@@ -74,10 +74,10 @@ export class Tasks implements Executor<TaskSpec> {
   }
 
   /** A request of a task to the model's API is over: an error shows in the task's output. */
-  modelAnswered(call: ModelCall, answer: ModelAnswer): void {
+  finishModelCall(call: ModelCall, answer: ModelAnswer): void {
     if (!answer.error) return;
     const { status, message } = answer.error;
-    this.#working.get(call.run)?.say(`The model's API answered with status ${status}: ${message}`);
+    this.#working.get(call.run)?.addLine(`The model's API answered with status ${status}: ${message}`);
   }
 
   #follow(working: RunningTask, work: () => Promise<End>): Execution {
@@ -88,9 +88,9 @@ export class Tasks implements Executor<TaskSpec> {
       this.#host.budgets.close(id);
     });
     return {
-      done: Promise.race([turn, working.withdrawn]),
+      done: Promise.race([turn, working.cancelledBeforeTurn]),
       cancel: () => working.cancel(),
-      waiting: () => waitingFor(this.#queue.ahead("task", id), "workspace", ""),
+      waiting: () => waitingFor(this.#queue.waitingFor("task", id), "workspace", ""),
     };
   }
 }

@@ -6,7 +6,7 @@ import type { TaskEntry } from "../tasks/task-list.ts";
 import { ToolError } from "../shared/errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
-import { twice } from "../actors/actor-errors.ts";
+import { retryOnce } from "../actors/actor-errors.ts";
 import { visible } from "../shared/shown.ts";
 import { type ToolContext, defineTool, runField, sandboxField, sections, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
@@ -59,7 +59,7 @@ async function tasksOf(
   limit: number,
   before: string | undefined,
 ): Promise<WithNotice<RunSummary[]>> {
-  const tasks = await twice(() => accountOf(context.env, context.principal.id).listTasks(limit, before));
+  const tasks = await retryOnce(() => accountOf(context.env, context.principal.id).listTasks(limit, before));
   const known = async (task: TaskEntry): Promise<RunSummary> => {
     const listed = { ...task, kind: "task" } as const;
     if (task.state !== "running") return listed;

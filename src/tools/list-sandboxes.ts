@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { accountOf } from "../actors/account-of.ts";
-import { twice } from "../actors/actor-errors.ts";
+import { retryOnce } from "../actors/actor-errors.ts";
 import { type ComponentNames, offeredComponents } from "../tasks/components.ts";
 import { mountLines } from "../shared/mounts.ts";
 import type { SandboxRecord } from "../actors/account.ts";
@@ -25,7 +25,7 @@ export const listSandboxes = defineTool({
   scopes: ["sandbox:read"],
   async handle(_args, context) {
     const { env, config, principal } = context;
-    const view = await twice(() => accountOf(env, principal.id).view());
+    const view = await retryOnce(() => accountOf(env, principal.id).view());
     const { limits, runSecondsToday, modelTokensToday, storedBytes, workspaceBytes } = view;
     const network = networkLimits(config, principal.id);
     const sandboxes = await Promise.all(view.sandboxes.map((sandbox) => shown(sandbox, network, context)));

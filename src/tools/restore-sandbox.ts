@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { accountOf } from "../actors/account-of.ts";
 import type { Checkpoint } from "../actors/snapshot-registry.ts";
-import { twice } from "../actors/actor-errors.ts";
+import { retryOnce } from "../actors/actor-errors.ts";
 import { unwrap } from "../shared/errors.ts";
 import { fork, mustSaveWorkspaces, savesWorkspaces } from "./checkpoints.ts";
 import { defineTool, sandboxName, text } from "./define.ts";
@@ -37,13 +37,13 @@ export const restoreSandbox = defineTool({
     mustSaveWorkspaces(context);
     const account = () => accountOf(context.env, context.principal.id);
     const { checkpoint: found, exists } = unwrap(
-      await twice(async () => account().findCheckpoint(id, sandbox)),
+      await retryOnce(async () => account().findCheckpoint(id, sandbox)),
     );
     // Of a sandbox that was destroyed, the checkpoint has what was set there, too.
     const isFork = found.sandbox !== sandbox || !exists;
     const made: Made = isFork
       ? await fork(context, id, sandbox)
-      : (await context.sandbox(sandbox, (actor, owner) => actor.goBack(owner, id))).value;
+      : (await context.sandbox(sandbox, (actor, owner) => actor.restoreCheckpoint(owner, id))).value;
     const { to, hasSettings = false } = made;
     const state = `as it was at ${new Date(to.savedAt).toISOString()}: ${to.files} files, ${to.bytes} bytes`;
     const said = isFork

@@ -14,7 +14,7 @@ function platform() {
   const state = { seen: [] as ConnectionLog[] };
   const seen = async () =>
     state.seen.map(({ log, refused, connections }): SeenConnections => ({ log, refused, connections }));
-  return { state, stored, actor: () => new ConnectionHistory({ kv, seen }) };
+  return { state, stored, actor: () => new ConnectionHistory({ kv, connections: seen }) };
 }
 
 function connect(log: ConnectionLog, ...hosts: string[]): void {

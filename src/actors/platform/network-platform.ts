@@ -16,7 +16,7 @@ export interface NetworkPlatform {
    */
   enforce(policy: OutboundPolicy): Promise<boolean>;
   /** What the last container that ended has connected to, and the one that runs, as far as they are known. */
-  seen(): Promise<SeenConnections[]>;
+  connections(): Promise<SeenConnections[]>;
   /** Drops what was seen. */
   forget(): void;
   /** @param time milliseconds since the epoch */

@@ -79,7 +79,7 @@ export class OutboundHandlers implements NetworkPlatform {
     return isOpen || !startedOpen;
   }
 
-  seen(): Promise<SeenConnections[]> {
+  connections(): Promise<SeenConnections[]> {
     const { log, refused, connections } = this.#log;
     return Promise.resolve([{ log, refused, connections: [...connections] }]);
   }

@@ -35,7 +35,7 @@ export interface RefusedBack {
 }
 
 /** How the consent page shows a method. */
-export interface Look {
+export interface Appearance {
   /** The verb of the button: "Approve" or, on the way to the panel, "Sign in". */
   verb: string;
   isPanel: boolean;
@@ -49,7 +49,7 @@ export interface Look {
 /** A method that this browser can use. */
 export interface Offer {
   /** The part of the form with its button, whose name is `decision` and whose value is the method's name. */
-  show(look: Look): HTML;
+  show(look: Appearance): HTML;
   /** The origin where its sign-in happens, if elsewhere: the form may lead there. */
   origin?: string;
 }

@@ -11,7 +11,7 @@ import type { RunCall } from "../connection.ts";
 import type { ContainerLink, OutputSink } from "../follower.ts";
 import { containerGone } from "../gone.ts";
 import { isRecord } from "../../shared/is-record.ts";
-import { ToolError, answered, damaged, ending, exhausted, saysExhausted } from "../../shared/errors.ts";
+import { ToolError, withTimeout, damaged, ending, exhausted, saysExhausted } from "../../shared/errors.ts";
 import { clause } from "../../shared/text.ts";
 import { pause, within } from "../../shared/within.ts";
 import {
@@ -50,10 +50,10 @@ export interface CodeStart {
 }
 
 /** How code of an earlier actor was ended in its kernel. */
-export type TakenOver = "idle" | "interrupted" | "killed";
+export type CellHandover = "idle" | "interrupted" | "killed";
 
 /** Why a call is no longer waited for. */
-type Stop = "timeout" | "cancelled" | "gone" | "ending";
+type StopReason = "timeout" | "cancelled" | "gone" | "ending";
 
 /** How long a Python kernel has to answer after each of two interrupts, milliseconds. */
 const INTERRUPT_GRACE_MS = 1_000;
@@ -87,7 +87,7 @@ export class Kernels {
   /** The version of the sandbox's variables that a kernel has, as far as this actor knows. */
   readonly #versions = new WeakMap<Kernel, number>();
   /** Functions that stop what runs or waits, by run id. */
-  readonly #stops = new Map<string, (why: Stop) => void>();
+  readonly #stops = new Map<string, (why: StopReason) => void>();
 
   /** Until when no code is given to a kernel, because the container is ending in order. */
   #refusesUntil = 0;
@@ -107,7 +107,7 @@ export class Kernels {
    */
   async run(sink: OutputSink, spec: CodeSpec, start: CodeStart): Promise<CodeOutcome> {
     if (this.#isEnding) throw ending(NOT_RUN);
-    const { promise: stopped, resolve: stop } = Promise.withResolvers<Stop>();
+    const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
     const { promise: withdrawn, resolve: withdraw, reject } = Promise.withResolvers<CodeOutcome>();
     let isWaiting = true;
     this.#stops.set(sink.id, (why) => {
@@ -130,8 +130,8 @@ export class Kernels {
   }
 
   /** The runs that this one waits for, the one under way first. */
-  ahead(runID: string, spec: Pick<CodeSpec, "language" | "context">): string[] {
-    return this.#queue.ahead(keyOf(spec), runID);
+  waitingFor(runID: string, spec: Pick<CodeSpec, "language" | "context">): string[] {
+    return this.#queue.waitingFor(keyOf(spec), runID);
   }
 
   /** Cancels a run; one that still waits never starts. */
@@ -173,27 +173,27 @@ export class Kernels {
    * Frees a kernel from code that an earlier actor gave to it, and whose answer is lost. The code is stopped as at its
    * deadline, unless it ends before; other code of the same context waits for that.
    */
-  async takeOver(sink: OutputSink, kernel: Kernel): Promise<TakenOver> {
-    const { promise: gone, resolve: stop } = Promise.withResolvers<Stop>();
+  async takeOver(sink: OutputSink, kernel: Kernel): Promise<CellHandover> {
+    const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
     this.#stops.set(sink.id, (why) => why === "gone" && stop(why));
     try {
-      return await this.#queue.run(kernel.key, sink.id, () => this.#free(sink, kernel, gone));
+      return await this.#queue.run(kernel.key, sink.id, () => this.#free(sink, kernel, stopped));
     } finally {
       this.#stops.delete(sink.id);
     }
   }
 
-  async #free(sink: OutputSink, kernel: Kernel, gone: Promise<Stop>): Promise<TakenOver> {
+  async #free(sink: OutputSink, kernel: Kernel, stopped: Promise<StopReason>): Promise<CellHandover> {
     const code = new RunningCode(this.#link, sink, kernel);
     // Answered after the code that was there first.
     const answer = this.#print(TRAITS[kernel.language].idle, kernel, sink);
     const ended = answer.catch(() => undefined);
-    let first = await Promise.race([within(INTERRUPT_GRACE_MS, ended), code.died, gone]);
+    let first = await Promise.race([within(INTERRUPT_GRACE_MS, ended), code.died, stopped]);
     if (typeof first === "object") {
       await code.finish(true);
       return "idle";
     }
-    first ??= await Promise.race([this.#interrupted(code, kernel, answer), gone]);
+    first ??= await Promise.race([this.#interrupted(code, kernel, answer), stopped]);
     if (typeof first === "object") {
       await code.end("TERM");
       return "interrupted";
@@ -207,7 +207,7 @@ export class Kernels {
     sink: OutputSink,
     spec: CodeSpec,
     start: CodeStart,
-    stopped: Promise<Stop>,
+    stopped: Promise<StopReason>,
   ): Promise<CodeOutcome> {
     // Without a container, what is recorded is of one before: sandboxd in the next would call its kernels dead.
     const known = this.#link.running() ? this.#registry.get(keyOf(spec)) : undefined;
@@ -261,7 +261,7 @@ export class Kernels {
     try {
       const made = this.#ready(sink).then(() => this.#interpreter.createContext(language));
       const created = answerOf(made, isContext);
-      contextID = (await answered(CREATE_MS, created)).id;
+      contextID = (await withTimeout(CREATE_MS, created)).id;
     } catch (error) {
       throw notCreated(error, language);
     }
@@ -278,7 +278,7 @@ export class Kernels {
 
   async #load(context: Pick<Kernel, "contextID" | "language">, sink: OutputSink): Promise<KernelProcess> {
     const { language } = context;
-    const { error, logs } = await answered(CREATE_MS, this.#print(loadCell(language), context, sink));
+    const { error, logs } = await withTimeout(CREATE_MS, this.#print(loadCell(language), context, sink));
     const process = parseHello(logs.stdout.join(""));
     if (process) return process;
     const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
@@ -293,7 +293,7 @@ export class Kernels {
     kernel: Kernel,
     sink: OutputSink,
     spec: CodeSpec,
-    stopped: Promise<Stop>,
+    stopped: Promise<StopReason>,
   ): Promise<CodeOutcome> {
     const code = new RunningCode(this.#link, sink, kernel);
     const variables = this.#link.variables?.();
@@ -398,9 +398,9 @@ export class Kernels {
 /** The value of the promise, or why it is no longer waited for. */
 async function stoppable<T>(
   promise: Promise<T>,
-  stopped: Promise<Stop>,
+  stopped: Promise<StopReason>,
   timeoutMs: number,
-): Promise<T | Stop> {
+): Promise<T | StopReason> {
   return (await within(timeoutMs, Promise.race([promise, stopped]))) ?? "timeout";
 }
 

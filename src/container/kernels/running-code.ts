@@ -76,7 +76,7 @@ export class RunningCode extends RunFollower {
 
   #order(order: RunCall): void {
     this.#orders.push(order);
-    if (this.#isAsked) this.link.connection.tell(order);
+    if (this.#isAsked) this.link.connection.sendIfOpen(order);
   }
 
   #follow(): Promise<void> {
@@ -91,7 +91,7 @@ export class RunningCode extends RunFollower {
     if (outcome?.type === "settled" && outcome.isKernelGone) this.#died.resolve("died");
   }
 
-  protected override async ask(): Promise<void> {
+  protected override async requestRun(): Promise<void> {
     const { sink } = this;
     const { pid, started } = this.#kernel;
     const [stdout, stderr] = [sink.position("stdout"), sink.position("stderr")];
@@ -99,6 +99,6 @@ export class RunningCode extends RunFollower {
     const orders = [...this.#orders];
     await this.link.connection.send(call, ...orders);
     this.#isAsked = true;
-    for (const order of this.#orders.slice(orders.length)) this.link.connection.tell(order);
+    for (const order of this.#orders.slice(orders.length)) this.link.connection.sendIfOpen(order);
   }
 }

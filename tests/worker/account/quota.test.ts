@@ -31,7 +31,7 @@ function oneSandbox(quota: Quota, spent = 0) {
     limits: LIMITS,
     background: () => undefined,
     settled: () => undefined,
-    ask: async (request) => {
+    request: async (request) => {
       asked++;
       return quota.lease("one", request, Date.now());
     },
@@ -134,7 +134,7 @@ describe("with a clock of its own", () => {
         limits: LIMITS,
         background: () => undefined,
         settled: () => undefined,
-        ask: async (request) => {
+        request: async (request) => {
           if (fails-- > 0) throw new Error("the account cannot be reached");
           return quota.lease("one", request, Date.now());
         },

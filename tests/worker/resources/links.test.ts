@@ -133,7 +133,7 @@ it("the whole output is linked where it was cut, and is served when its sandbox 
   expect((await owner.http(path.replace(/.$/, (last) => (last === "A" ? "B" : "A")))).status).toBe(403);
   // The account gives up its results.
   await runInDurableObject<Sandbox, void>(await actorOf(name), async (actor) => {
-    await actor.giveUpRuns(1e12, Date.now() + 1000);
+    await actor.evictRuns(1e12, Date.now() + 1000);
   });
   const gone = await owner.http(path);
   expect([gone.status, await gone.text()]).toEqual([410, expect.stringContaining("no longer exists")]);

@@ -43,7 +43,7 @@ class Model {
   acknowledged = new Set<number>();
   /** The box that the storage says is whole; whether the storage says that the sandbox goes back. */
   #whole: Box | undefined;
-  #isGoingBack = false;
+  #isRestoringCheckpoint = false;
   #fault: Step | undefined;
   #isNarrow = false;
   #boxEnded = () => {};
@@ -145,7 +145,7 @@ class Model {
       this.saved = writes;
     };
     const isSaved = () => [...(this.box?.writes ?? [])].every((write) => this.saved.has(write));
-    const goesBack = () => this.#isGoingBack;
+    const goesBack = () => this.#isRestoringCheckpoint;
     this.lifecycle = new Lifecycle({
       platform,
       environment: { variables: {} },
@@ -183,7 +183,7 @@ class Model {
           return { wasKnown, wasSaved: false, isKept: false, checkpoints: 0 };
         },
         note: () => undefined,
-        isAtWork: () => false,
+        isInUse: () => false,
       },
       lease: { release: async () => ({ turn: 1, spent: new Map(), inUse: { slots: 0, seconds: 0 } }) },
       network: {
@@ -196,7 +196,7 @@ class Model {
         },
       },
       workspace: {
-        resume: () => !this.#isGoingBack && this.#whole !== undefined && this.#whole === this.box,
+        resume: () => !this.#isRestoringCheckpoint && this.#whole !== undefined && this.#whole === this.box,
         restore: async (container) => {
           const restoring = this.box;
           await later("restore");
@@ -212,22 +212,22 @@ class Model {
         get mayStop() {
           return isSaved();
         },
-        get isGoingBack() {
+        get isRestoringCheckpoint() {
           return goesBack();
         },
-        goBack: async (id) => {
+        beginCheckpointRestore: async (id) => {
           if (this.#whole) await save();
-          this.#isGoingBack = true;
+          this.#isRestoringCheckpoint = true;
           await later("go back");
           if (id !== "known") {
-            this.#isGoingBack = false;
+            this.#isRestoringCheckpoint = false;
             throw new ToolError("not_found", "no such checkpoint");
           }
           this.saved = new Set();
           this.#lose();
           return { to: { id } as never };
         },
-        wentBack: () => (this.#isGoingBack = false),
+        finishCheckpointRestore: () => (this.#isRestoringCheckpoint = false),
       },
       notice: { containerStarted: () => undefined, ending: () => undefined },
       activity: {
@@ -262,7 +262,7 @@ class Model {
     if (mayStart) tickets.starters++;
     try {
       await lifecycle.admit(owner);
-      await lifecycle.again(owner, async () => {
+      await lifecycle.retryInNextContainer(owner, async () => {
         await lifecycle.ready();
         await work();
       });
@@ -340,8 +340,8 @@ class Model {
       room: () => lifecycle.makeRoom(1000),
       reap: () => lifecycle.destroyIfUnused(OWNER, () => false),
       destroy: () => lifecycle.destroy(OWNER, "workspace"),
-      "go back": () => lifecycle.goBack("known", { kept: undefined }),
-      "go back nowhere": () => lifecycle.goBack("unknown", { kept: undefined }),
+      "go back": () => lifecycle.restoreCheckpoint("known", { kept: undefined }),
+      "go back nowhere": () => lifecycle.restoreCheckpoint("unknown", { kept: undefined }),
       narrow: () => {
         this.#isNarrow = true;
         return lifecycle.enforceNetwork();

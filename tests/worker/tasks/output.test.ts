@@ -42,7 +42,7 @@ class Recorder implements RunSink {
 
   readonly settled = new Promise<void>(() => undefined);
 
-  async over(): Promise<void> {}
+  async waitUntilEnded(): Promise<void> {}
 }
 
 function outputTo(run: RunSink, offset = 0) {

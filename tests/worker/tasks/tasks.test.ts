@@ -578,7 +578,7 @@ describe("requests to the model at the same time", () => {
       const { budgets, key, admitted } = await full(storage, 100);
       expect(await budgets.admit(key)).toEqual(BUSY);
       expect(budgets.spending("a")).toMatchObject({ exhausted: false, upstream: undefined });
-      for (const call of admitted) budgets.answered(call, { tokens: 60 });
+      for (const call of admitted) budgets.finishRequest(call, { tokens: 60 });
       expect(budgets.spending("a")).toEqual({
         requests: MAX_IN_FLIGHT,
         tokens: MAX_IN_FLIGHT * 60,
@@ -593,9 +593,9 @@ describe("requests to the model at the same time", () => {
       const { budgets, key, admitted } = await full(storage, 1000);
       const [first, second] = admitted;
       if (!first || !second) throw new Error("none was admitted");
-      budgets.answered(first, { tokens: 5, error: { status: 529, message: "overloaded" } });
-      budgets.answered(second, { tokens: 0, cut: true });
-      for (const call of [first, second]) budgets.answered(call, { tokens: 5 });
+      budgets.finishRequest(first, { tokens: 5, error: { status: 529, message: "overloaded" } });
+      budgets.finishRequest(second, { tokens: 0, cut: true });
+      for (const call of [first, second]) budgets.finishRequest(call, { tokens: 5 });
       expect(budgets.spending("a")).toMatchObject({ tokens: 5, upstream: { status: 529 } });
       expect(await budgets.admit(key)).toHaveProperty("call");
       expect(await budgets.admit(key)).toHaveProperty("call");

@@ -213,7 +213,7 @@ function network(
   const stand: NetworkPlatform = {
     starting: () => undefined,
     enforce: async (policy: NetworkPolicy) => (told.push(policy), true),
-    seen: async () => [],
+    connections: async () => [],
     forget: () => undefined,
     refusedSince: async () => refused,
   };

@@ -117,7 +117,7 @@ describe("the registry of saved states", () => {
       const { id } = at.registry.checkpoint("a", "good", at.now);
       const second = at.save("a");
       const begun = at.begin("a");
-      at.registry.goBack("a", id, at.now);
+      at.registry.restoreCheckpoint("a", id, at.now);
       expect(() => at.commit("a", begun)).toThrow();
       expect(() => at.registry.begin("a", "late", second, false, at.now)).toThrow();
     }));
@@ -134,7 +134,7 @@ describe("the registry of saved states", () => {
       expect(() => at.commit("a", begun, [{ id, bytes: 100, live: 1 }])).toThrow("a pack that it has not");
       expect(at.registry.current("a")?.id).toBe(before);
       // What was refused changed nothing: the save can still be given up, and goes.
-      at.registry.giveUp("a", begun.id, false, at.now);
+      at.registry.abandonSave("a", begun.id, false, at.now);
     }),
   );
 
@@ -143,16 +143,16 @@ describe("the registry of saved states", () => {
       at.save("a");
       const { id } = at.registry.checkpoint("a", "good", at.now);
       const bad = at.save("a");
-      const { before } = at.registry.goBack("a", id, at.now);
+      const { before } = at.registry.restoreCheckpoint("a", id, at.now);
       expect(before).toMatchObject({ sandbox: "a", label: "before going back to good" });
       // Nothing has changed since: the state before is the checkpoint itself.
-      expect(at.registry.goBack("a", id, at.now).before?.id).toBe(id);
-      at.registry.goBack("a", before?.id ?? "", at.now);
+      expect(at.registry.restoreCheckpoint("a", id, at.now).before?.id).toBe(id);
+      at.registry.restoreCheckpoint("a", before?.id ?? "", at.now);
       expect(at.registry.current("a")?.id).toBe(bad);
       for (let n = 0; n < 20; n++) {
         at.now++;
         at.save("a");
-        at.registry.goBack("a", id, at.now);
+        at.registry.restoreCheckpoint("a", id, at.now);
       }
       const labels = at.registry.checkpoints().map(({ label }) => label);
       expect(labels.filter((label) => label.startsWith("before"))).toHaveLength(10);
@@ -164,9 +164,9 @@ describe("the registry of saved states", () => {
       at.save("a");
       const { id } = at.registry.checkpoint("a", "x".repeat(90), at.now);
       at.save("a");
-      const { before } = at.registry.goBack("a", id, at.now);
+      const { before } = at.registry.restoreCheckpoint("a", id, at.now);
       at.save("a");
-      const { before: next } = at.registry.goBack("a", before?.id ?? "", at.now);
+      const { before: next } = at.registry.restoreCheckpoint("a", before?.id ?? "", at.now);
       expect(before?.label).toBe(`before going back to ${"x".repeat(90)}`);
       expect(next?.label).toBe(`before going back to ${before?.id}`);
     }));
@@ -214,7 +214,7 @@ describe("the registry of saved states", () => {
         }
         // A save may take what they hold.
         expect(at.registry.begin("b", "other", undefined, false, at.now)).toBe(1000);
-        at.registry.giveUp("b", "other", false, at.now);
+        at.registry.abandonSave("b", "other", false, at.now);
         at.save("b", undefined, 300);
         expect(isKept()).toEqual(["2"]);
         at.archive("a", "3", 600);
@@ -309,7 +309,7 @@ describe("the registry of saved states", () => {
             else if (step.do === "commit" || step.do === "giveUp") {
               const one = begun[step.pick % (begun.length || 1)];
               if (!one) continue;
-              if (step.do === "giveUp") at.registry.giveUp(one.sandbox, one.id, false, at.now);
+              if (step.do === "giveUp") at.registry.abandonSave(one.sandbox, one.id, false, at.now);
               else if (attempt(() => (at.commit(one.sandbox, one), true))) {
                 // A repeated commit changes nothing.
                 packs.set(one.id, [one.id]);
@@ -326,7 +326,7 @@ describe("the registry of saved states", () => {
               if (step.do === "fork") at.registry.fork(step.sandbox, id, at.now);
               else {
                 const was = current.get(step.sandbox)?.id;
-                const { before } = at.registry.goBack(step.sandbox, id, at.now);
+                const { before } = at.registry.restoreCheckpoint(step.sandbox, id, at.now);
                 agree(before !== undefined, was !== undefined);
                 if (before && was && !checkpoints.has(before.id))
                   checkpoints.set(before.id, { id: was, sandbox: step.sandbox, endsAt: before.expiresAt });

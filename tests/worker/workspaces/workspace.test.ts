@@ -147,9 +147,11 @@ describe("a workspace", () => {
       const { id } = await world.workspace.checkpoint("good", SETTINGS);
       world.write("kept", "precious");
       world.onStep = refusing(/bucket put/);
-      await expect(world.workspace.goBack(id, SETTINGS)).rejects.toThrow("could not be saved");
+      await expect(world.workspace.beginCheckpointRestore(id, SETTINGS)).rejects.toThrow(
+        "could not be saved",
+      );
       world.onStep = () => undefined;
-      expect(world.workspace.isGoingBack).toBe(false);
+      expect(world.workspace.isRestoringCheckpoint).toBe(false);
       await world.workspace.save();
       expect(await afterCrash(world)).toEqual({ kept: "precious" });
     }));
@@ -172,13 +174,13 @@ describe("a workspace", () => {
       // What a call fails with, it says once.
       await expect(world.workspace.checkpoint("no", SETTINGS)).rejects.toThrow("too many files");
       expect(world.workspace.takeNotice()).toBeUndefined();
-      const { before, unsaved } = await world.workspace.goBack(id, SETTINGS);
+      const { before, unsaved } = await world.workspace.beginCheckpointRestore(id, SETTINGS);
       expect(unsaved).toBe("it has too many files");
       world.onStep = () => undefined;
-      world.workspace.wentBack();
+      world.workspace.finishCheckpointRestore();
       expect(await afterCrash(world)).toEqual({ kept: "first" });
-      await world.workspace.goBack(before?.id ?? "", SETTINGS);
-      world.workspace.wentBack();
+      await world.workspace.beginCheckpointRestore(before?.id ?? "", SETTINGS);
+      world.workspace.finishCheckpointRestore();
       expect(await afterCrash(world)).toEqual({ kept: "second" });
     }));
 
@@ -198,8 +200,10 @@ describe("a workspace", () => {
         world.write("large", "x".repeat(100));
         await world.workspace.save();
         world.write("large", "y".repeat(2000));
-        expect((await world.workspace.goBack(id, SETTINGS)).unsaved).toContain("that are your limit");
-        world.workspace.wentBack();
+        expect((await world.workspace.beginCheckpointRestore(id, SETTINGS)).unsaved).toContain(
+          "that are your limit",
+        );
+        world.workspace.finishCheckpointRestore();
         expect(await afterCrash(world)).toEqual({ kept: "first" });
       },
       { workspaceBytes: 1000 },
@@ -212,14 +216,14 @@ describe("a workspace", () => {
         const { id } = await world.workspace.checkpoint("good", SETTINGS);
         world.write("kept", "precious");
         const evicted = evictAt(world, at);
-        const back = world.workspace.goBack(id, SETTINGS).then(() => "back");
+        const back = world.workspace.beginCheckpointRestore(id, SETTINGS).then(() => "back");
         const how = await Promise.race([back, evicted]);
         isOver = how === "back";
         world.onStep = () => undefined;
         // As the actor does before its next call.
-        if (world.workspace.isGoingBack) {
+        if (world.workspace.isRestoringCheckpoint) {
           world.kill();
-          world.workspace.wentBack();
+          world.workspace.finishCheckpointRestore();
         }
         await world.ready();
         await world.workspace.save();
@@ -262,7 +266,7 @@ describe("a workspace", () => {
 it("of more files than can be saved says so", async () => {
   const answer = Response.json({ problem: "too_large" }, { status: FAILED });
   const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer));
-  await expect(snapshots.ask("commit", { id: "a" }, AbortSignal.timeout(1000))).rejects.toThrow(
+  await expect(snapshots.call("commit", { id: "a" }, AbortSignal.timeout(1000))).rejects.toThrow(
     "it has more than 200000 files and directories",
   );
 });

@@ -211,7 +211,7 @@ export class World {
         stopped: () => undefined,
         destroyed: async () => ({ wasKnown: true, wasSaved: true, isKept: false, checkpoints: 0 }),
         note: () => undefined,
-        isAtWork: () => false,
+        isInUse: () => false,
       },
       lease: { release: async () => ({ turn: 1, spent: new Map(), inUse: { slots: 0, seconds: 0 } }) },
       network: { starting: () => undefined, enforce: async () => true },
@@ -304,10 +304,11 @@ export class World {
       removeArchive: (run: string) => registry.removeArchive(run),
       commitSave: (...args: Parameters<SnapshotRegistry["commit"]>) =>
         outcomeOf(() => registry.commit(...args)),
-      giveUpSave: (...args: Parameters<SnapshotRegistry["giveUp"]>) => registry.giveUp(...args),
+      abandonSave: (...args: Parameters<SnapshotRegistry["abandonSave"]>) => registry.abandonSave(...args),
       checkpoint: (...args: Parameters<SnapshotRegistry["checkpoint"]>) =>
         outcomeOf(() => registry.checkpoint(...args)),
-      goBack: (...args: Parameters<SnapshotRegistry["goBack"]>) => outcomeOf(() => registry.goBack(...args)),
+      restoreCheckpoint: (...args: Parameters<SnapshotRegistry["restoreCheckpoint"]>) =>
+        outcomeOf(() => registry.restoreCheckpoint(...args)),
     };
     for (const [name, method] of Object.entries(served))
       account[name] = (...args) =>
@@ -362,7 +363,7 @@ export class World {
       sync: () => step("sync", () => undefined),
       platform,
       snapshots: {
-        ask: (name, input) => step(`sandboxd ${name}`, async () => sandboxd[name](input as never) as never),
+        call: (name, input) => step(`sandboxd ${name}`, async () => sandboxd[name](input as never) as never),
       },
       bucket,
       prefix: () => this.prefix,

@@ -33,10 +33,10 @@ export class ModelUse implements BudgetKeeper {
     const { budgets, isRunning, isConfined } = this.#host;
     const check = await budgets.admit(key);
     if ("refused" in check) return check;
-    const { call } = check;
+    const { call, trace } = check;
     if (!isRunning(call.run)) return { refused: "The task that had this key has ended." };
     const { used, allowed } = await this.#reportTokens();
-    if (used < allowed) return { call, isConfined: isConfined() };
+    if (used < allowed) return { call, trace, isConfined: isConfined() };
     budgets.refuseForToday(call);
     return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };
   }

@@ -1,4 +1,5 @@
 /** Requests of a task to a model, between the egress that forwards them and the actor that keeps the budget. */
+import type { TraceContext } from "../shared/trace.ts";
 
 /** A request to the model that was forwarded. */
 export interface ModelCall {
@@ -8,7 +9,13 @@ export interface ModelCall {
 }
 
 /** The answer to a request to the model; `busy` when the same request may succeed in a moment. */
-export type BudgetCheck = { call: ModelCall } | { refused: string; busy?: boolean };
+export type BudgetCheck = Admitted | { refused: string; busy?: boolean };
+
+/** A request that may be forwarded, and the trace of the task, if its caller named one. */
+interface Admitted {
+  call: ModelCall;
+  trace?: TraceContext | undefined;
+}
 
 /** An error that the model's API answered with. */
 export interface UpstreamError {
@@ -26,7 +33,7 @@ export interface ModelAnswer {
 }
 
 /** As `BudgetCheck`, and whether the sandbox may connect to any host, which the API may then do for it. */
-export type Admission = Exclude<BudgetCheck, { call: ModelCall }> | { call: ModelCall; isConfined: boolean };
+export type Admission = Exclude<BudgetCheck, Admitted> | (Admitted & { isConfined: boolean });
 
 /** How often the egress reports that a request is still under way, milliseconds. */
 export const REPORT_MS = 20_000;

@@ -98,6 +98,7 @@ async function serve(
   const headers = new Headers();
   for (const [name, value] of request.headers) if (isPassed(row, name)) headers.set(name, value);
   headers.set("accept-encoding", "identity");
+  for (const [name, value] of Object.entries(check.trace ?? {})) headers.set(name, value);
   const url = new URL(row.upstream(config) + pathname + search);
   const [credential] = putIn(secretsAt(secretsFor(config.secrets, SERVER), host), headers, url);
   if (credential === undefined) {

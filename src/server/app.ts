@@ -34,17 +34,26 @@ import { ICON } from "./icon.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
-import { allowReading, hostAllowed, namedOrigin, originAllowed, preflight } from "../shared/origin.ts";
+import {
+  allowReading,
+  hostAllowed,
+  isLoopback,
+  namedOrigin,
+  originAllowed,
+  preflight,
+} from "../shared/origin.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 import { panelAsset, panelPage, toPanel } from "./panel.ts";
 import { panelStream } from "./panel-stream.ts";
 import { servePreview } from "./previews.ts";
 import { answerPlainCall, isPlainCall } from "./plain-call.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
+import { CARD_PATH, CATALOG_PATH, catalog, serverCard } from "./server-card.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { declaresTasks, TASK_METHODS, TASKS_CAPABILITY } from "../tools/mcp-task.ts";
 import { toolsChosen } from "../shared/tool-sets.ts";
+import { traceOfHeaders, traceOfMessage } from "../shared/trace.ts";
 
 /** Which tools the server of one request needs. */
 export interface Wanted {
@@ -77,6 +86,8 @@ interface Route {
   methods: string;
   /** Whether browsers get a page instead. */
   forPeople?: boolean;
+  /** Whether pages of any origin may read it. Not on loopback: no page is to find out what runs on its user's machine. */
+  isPublic?: boolean;
   /** Whether unauthenticated requests make it write; those are limited by address. */
   writes?: boolean;
   /** The handler: `open` to everybody, or for callers that are `known`. */
@@ -109,6 +120,8 @@ export function createApp(product: Product): App {
   const tasks = { by: byToken("/mcp", "/"), scopes: TASK_SCOPES };
   const routes: readonly Route[] = [
     { path: "/health", methods: READ, serve: { open: health } },
+    { path: CATALOG_PATH, methods: READ, isPublic: true, serve: { open: catalog } },
+    { path: CARD_PATH, methods: READ, isPublic: true, serve: { open: serverCard } },
     // Browsers ask for it by themselves.
     { path: "/favicon.ico", methods: READ, serve: { open: favicon } },
     { path: "/mcp", methods: "POST", forPeople: true, serve: { by: byToken("/mcp"), known: mcp } },
@@ -147,14 +160,14 @@ export function createApp(product: Product): App {
   async function respond(request: Request, context: RequestContext): Promise<Response> {
     const { config } = context;
     if (!hostAllowed(request, config)) return refuse(context, BAD_HOST());
-    if (!originAllowed(request, config)) return refuse(context, BAD_ORIGIN());
-
     const { pathname } = new URL(request.url);
     const route = routes.find(({ path }) => matches(path, pathname));
+    const isPublic = route?.isPublic === true && !isLoopback(new URL(request.url));
+    if (!isPublic && !originAllowed(request, config)) return refuse(context, BAD_ORIGIN());
     if (!route) return json({ error: "Not found" }, 404);
     if (route.forPeople && isBrowser(request)) return landingPage(request, context);
     const methods = `${route.methods}, OPTIONS`;
-    if (request.method === "OPTIONS") return preflight(methods);
+    if (request.method === "OPTIONS") return preflight(methods, isPublic);
     if (!methods.split(", ").includes(request.method)) {
       return json({ error: "Method not allowed" }, 405, { allow: methods });
     }
@@ -189,7 +202,16 @@ export function createApp(product: Product): App {
         throw error;
       }
       const named = namedOrigin(request);
-      const context: RequestContext = { env, config, ctx, origin: named?.origin, arrivedAt, requestID };
+      const trace = traceOfHeaders(request.headers);
+      const context: RequestContext = {
+        env,
+        config,
+        ctx,
+        origin: named?.origin,
+        arrivedAt,
+        requestID,
+        trace,
+      };
       const label = named && previewLabel(named, config);
       if (named && label !== undefined)
         return servePreview(request, { label, origin: named.origin }, context).catch((error) =>
@@ -204,9 +226,10 @@ export function createApp(product: Product): App {
 }
 
 /** MCP of every revision: one stateless server for this one request. */
-async function serveMCP(product: Product, request: Request, caller: CallerContext): Promise<Response> {
+async function serveMCP(product: Product, request: Request, sender: CallerContext): Promise<Response> {
   const url = new URL(request.url);
   const { pathname: route } = url;
+  let caller = sender;
   const endpointQuery = endpointQueryOf(url, caller.config.tools);
   if ("problem" in endpointQuery) return refuse(caller, badQuery(endpointQuery.problem), { route });
   if (!isJsonContentType(request.headers.get("content-type"))) {
@@ -217,6 +240,8 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
   if ("problem" in body) return refuse(caller, unreadable(body.problem), { route });
 
   const messages = Array.isArray(body.value) ? body.value : [body.value];
+  const [trace = sender.trace] = messages.flatMap((message) => traceOfMessage(message) ?? []);
+  caller = { ...sender, trace };
   // The first was counted with the request.
   if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id, messages.length - 1))
     return refuse(caller, rateLimited(), { route });

@@ -2,10 +2,11 @@
  * One JSON line per event on the console, which is what Workers Logs indexes.
  *
  * The events below are all there are, and TypeScript refuses any other field: none could hold a token, code, the content
- * of a file, an argument of a tool or a URL.
+ * of a file, an argument of a tool or a URL. The ids of a trace are the caller's: hexadecimal digits, as `trace.ts` lets through.
  */
 
 import type { Principal } from "./principal.ts";
+import { type TraceContext, traceFields } from "./trace.ts";
 
 /** From the most verbose to the least. A level includes the levels after it. */
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
@@ -21,6 +22,9 @@ interface RequestFields {
   via?: Principal["via"];
   /** The OAuth client's id. */
   client?: string;
+  /** Where the caller sent a trace context: the trace, and the caller's span in it. */
+  trace_id?: string;
+  parent_span_id?: string;
   /** Scopes, separated by spaces: those that the request needed, or those that were granted. */
   scope?: string;
 }
@@ -159,8 +163,15 @@ export function log(config: { logLevel: LogLevel }, event: LogEvent): void {
 }
 
 /** The fields that every line about a caller's request begins with. */
-export function callerFields({ requestID, principal }: { requestID: string; principal: Principal }) {
-  return { request_id: requestID, principal: principal.id, via: principal.via, client: principal.client };
+export function callerFields({ requestID, principal, trace }: Logged) {
+  const { id, via, client } = principal;
+  return { request_id: requestID, principal: id, via, client, ...traceFields(trace) };
+}
+
+interface Logged {
+  requestID: string;
+  principal: Principal;
+  trace?: TraceContext | undefined;
 }
 
 /** Logs what was thrown unexpectedly, under the request's reference. */

@@ -9,7 +9,7 @@ import { previewLabel } from "./preview-address.ts";
 
 /** The request headers of MCP clients of every revision, and of scripts. */
 const REQUEST_HEADERS =
-  "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, last-event-id";
+  "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, last-event-id, traceparent, tracestate, if-none-match";
 
 /** The response headers that a page may read, beside those that CORS always allows. */
 const RESPONSE_HEADERS = "www-authenticate, mcp-session-id, mcp-protocol-version, retry-after, x-request-id";
@@ -60,7 +60,7 @@ export function originAllowed(request: Request, config: Config): boolean {
 }
 
 /** The response to a preflight and to any other `OPTIONS`. */
-export function preflight(methods: string): Response {
+export function preflight(methods: string, isPublic = false): Response {
   return new Response(null, {
     status: 204,
     headers: {
@@ -68,12 +68,14 @@ export function preflight(methods: string): Response {
       "access-control-allow-methods": methods,
       "access-control-allow-headers": REQUEST_HEADERS,
       "access-control-max-age": PREFLIGHT_MAX_AGE,
+      ...(isPublic && { "access-control-allow-origin": "*" }),
     },
   });
 }
 
 /** Allows the page that sent `request` to read the response, if its origin is allowed. */
 export function allowReading(request: Request, config: Config, headers: Headers): void {
+  if (headers.get("access-control-allow-origin") === "*") return;
   headers.append("vary", "Origin");
   const origin = request.headers.get("origin");
   if (origin === null || !originAllowed(request, config)) return;

@@ -2,6 +2,7 @@
 import type { Config, Env } from "./config.ts";
 import type { Principal } from "./principal.ts";
 import type { ToolName } from "./tool-sets.ts";
+import type { TraceContext } from "./trace.ts";
 
 export interface RequestContext {
   env: Env;
@@ -13,6 +14,8 @@ export interface RequestContext {
   arrivedAt: number;
   /** Random. It is in every log line about the request and in `X-Request-Id`, and is the reference of an internal error. */
   requestID: string;
+  /** The trace that the caller's work is part of, where it says so. */
+  trace?: TraceContext | undefined;
 }
 
 /** Who sent a request, once a token or a session has said so. */

@@ -38,6 +38,12 @@ export const SANDBOX_SCHEMA: Schema = {
         ALTER TABLE runs RENAME COLUMN trace TO resume_state;
         ALTER TABLE untold_tokens RENAME TO unreported_tokens;`,
     },
+    {
+      name: "the trace of a task",
+      sql: `
+        ALTER TABLE task_budgets ADD COLUMN traceparent TEXT;
+        ALTER TABLE task_budgets ADD COLUMN tracestate TEXT;`,
+    },
   ],
   tables: {
     runs: {
@@ -59,7 +65,7 @@ export const SANDBOX_SCHEMA: Schema = {
       kept: "until its time is over and another port is exposed, it is closed, or the sandbox is destroyed",
     },
     task_budgets: {
-      holds: "a task's placeholder (as a hash) and what it has used",
+      holds: "a task's placeholder (as a hash), what it has used, and its trace",
       kept: "until its task has ended",
     },
     unreported_tokens: {

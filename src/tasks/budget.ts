@@ -11,6 +11,7 @@ import {
 } from "../container/model-calls.ts";
 import { type Spent, dayOf } from "../shared/days.ts";
 import { sha256 } from "../shared/sha256.ts";
+import type { TraceContext } from "../shared/trace.ts";
 
 /** Requests to the model in one task. */
 export const MAX_REQUESTS = 5000;
@@ -49,6 +50,8 @@ type Row = {
   refused: number;
   status: number | null;
   message: string | null;
+  traceparent: string | null;
+  tracestate: string | null;
 };
 
 export class TaskBudgets {
@@ -59,15 +62,17 @@ export class TaskBudgets {
   }
 
   /** Opens a budget and answers its placeholder. */
-  async open(run: string, maxTokens: number): Promise<string> {
+  async open(run: string, maxTokens: number, trace?: TraceContext): Promise<string> {
     const random = crypto.getRandomValues(new Uint8Array(32));
     // Agents check the prefix; the rest is random.
     const key = `sk-ant-placeholder-${random.toBase64({ alphabet: "base64url", omitPadding: true })}`;
     this.#sql.exec(
-      "INSERT OR REPLACE INTO task_budgets (run, key_hash, requests, tokens, max_tokens, refused) VALUES (?, ?, 0, 0, ?, 0)",
+      "INSERT OR REPLACE INTO task_budgets (run, key_hash, requests, tokens, max_tokens, refused, traceparent, tracestate) VALUES (?, ?, 0, 0, ?, 0, ?, ?)",
       run,
       await hashOf(key),
       maxTokens,
+      trace?.traceparent ?? null,
+      trace?.tracestate ?? null,
     );
     return key;
   }
@@ -92,7 +97,10 @@ export class TaskBudgets {
     const call = { run: row.run, number: row.requests + 1 };
     this.#sql.exec("UPDATE task_budgets SET requests = ? WHERE run = ?", call.number, call.run);
     this.#sql.exec("INSERT INTO model_calls VALUES (?, ?, ?)", call.run, call.number, Date.now());
-    return { call };
+    const { traceparent, tracestate } = row;
+    const trace =
+      traceparent === null ? undefined : { traceparent, ...(tracestate !== null && { tracestate }) };
+    return { call, trace };
   }
 
   /** A request is still under way. */

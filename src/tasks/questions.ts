@@ -9,6 +9,7 @@ import type { Executor } from "../runs/executor.ts";
 import type { Allowance, End, Execution } from "../runs/run.ts";
 import type { QuestionDetail } from "../runs/task-detail.ts";
 import { MODEL_HOST } from "../shared/secrets.ts";
+import type { TraceContext } from "../shared/trace.ts";
 import { pause, within } from "../shared/within.ts";
 import type { TaskBudgets } from "./budget.ts";
 import { dayIsSpent, upstreamAdvice } from "./end.ts";
@@ -17,6 +18,8 @@ import { type NoProgram, type Program, type ProgramOrder, ProgramReader, program
 export interface QuestionSpec extends Allowance, ProgramOrder {
   /** Whether the sandbox was made for this question alone and ends with it. */
   ownSandbox: boolean;
+  /** As of a task. */
+  trace?: TraceContext | undefined;
 }
 
 /** What the actor gives its questions. */
@@ -161,7 +164,7 @@ class Question {
 
   async #ask(signal: AbortSignal): Promise<Program | End> {
     const { budgets, maxTokens } = this.#host;
-    const key = await budgets.open(this.#run.id, maxTokens);
+    const key = await budgets.open(this.#run.id, maxTokens, this.#spec.trace);
     const body = JSON.stringify(programRequest(this.#spec, maxTokens));
     for (let repeats = 0; ; repeats++) {
       const { problem, isTransient, pauseMs, program } = await this.#attempt(key, body, signal);

@@ -14,6 +14,7 @@ import type { TaskDetail } from "../runs/task-detail.ts";
 import { verdictOf } from "./end.ts";
 import { TaskOutput } from "./output.ts";
 import { TASK_SESSION, taskCommand } from "./script.ts";
+import type { TraceContext } from "../shared/trace.ts";
 import type { TaskState, TasksHost } from "./task-state.ts";
 
 /** How long fetching what an agent left may take, and how long after the task was cancelled, milliseconds. */
@@ -93,11 +94,13 @@ export class RunningTask {
   /**
    * @param goesOnFrom the run of the task whose conversation goes on in another sandbox
    * @param definitions those of the operator that the task names
+   * @param trace what the task's requests to the model belong to
    */
   async begin(
     task: string,
     goesOnFrom: string | undefined,
     definitions: readonly Definition[] = [],
+    trace?: TraceContext,
   ): Promise<End> {
     const { spec } = this.#state;
     this.#begun = true;
@@ -106,7 +109,7 @@ export class RunningTask {
     const agent = AGENTS[spec.agent];
     const missing = await this.#prepareAgent();
     if (missing !== undefined) return { state: "failed", note: missing, detail: this.#unstarted() };
-    const key = await this.#host.budgets.open(this.id, this.#host.maxTokens);
+    const key = await this.#host.budgets.open(this.id, this.#host.maxTokens, trace);
     if (goesOnFrom !== undefined) {
       this.addLine("Restoring the workspace and the conversation");
       await this.#host.archives.restoreConversation(goesOnFrom, this.id);

@@ -9,6 +9,7 @@ import type { ActiveRun } from "../runs/active-run.ts";
 import type { AgentName } from "./agents.ts";
 import type { Executor } from "../runs/executor.ts";
 import { KeyedQueue } from "../shared/queue.ts";
+import type { TraceContext } from "../shared/trace.ts";
 import { type Allowance, type End, type Execution, waitingFor } from "../runs/run.ts";
 import type { Definition, TaskComponents } from "./components.ts";
 import type { ModelAnswer, ModelCall } from "../container/model-calls.ts";
@@ -34,6 +35,8 @@ export interface TaskSpec extends Allowance {
   /** The definitions that the task names, and the operator's ones of them. */
   components?: TaskComponents;
   definitions?: Definition[];
+  /** The trace that the task's requests to the model belong to. */
+  trace?: TraceContext | undefined;
 }
 
 export class Tasks implements Executor<TaskSpec> {
@@ -46,10 +49,10 @@ export class Tasks implements Executor<TaskSpec> {
     this.#host = host;
   }
 
-  start(run: ActiveRun, { task, goesOnFrom, definitions, ...spec }: TaskSpec): Execution {
+  start(run: ActiveRun, { task, goesOnFrom, definitions, trace, ...spec }: TaskSpec): Execution {
     const working = new RunningTask(this.#host, run, { spec, offset: 0 });
     if (this.#working.size > 0) working.addLine("Waiting for the task before it in this sandbox");
-    return this.#follow(working, () => working.begin(task, goesOnFrom, definitions));
+    return this.#follow(working, () => working.begin(task, goesOnFrom, definitions, trace));
   }
 
   resume(run: ActiveRun, from: unknown): Execution {

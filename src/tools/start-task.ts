@@ -71,6 +71,7 @@ export async function startQuestion(
     model: model ?? context.config.tasks.questionModel,
     ownSandbox: sandbox === undefined,
     timeoutMs,
+    trace: context.trace,
   };
   return context.sandbox(sandbox ?? freshName(), (actor, owner) => actor.askQuestion(owner, spec));
 }
@@ -100,7 +101,8 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
     );
   mustSuit(AGENTS[agent], context, request, named ?? earlier ?? []);
   const components = await componentsFor(env, config, named ?? earlier ?? [], !isEmpty);
-  const spec: TaskSpec = { task, agent, ...rest, ...start, ...components };
+  const { trace } = context;
+  const spec: TaskSpec = { task, agent, ...rest, ...start, ...components, trace };
   const begin = () => context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
   if (checkpoint !== undefined) {
     mustSaveWorkspaces(context);

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { log, LOG_LEVELS, type LogEvent } from "../../../src/shared/log.ts";
 import { createMCPServer } from "../../../src/server/mcp.ts";
 import { requiredScopes } from "../../../src/tools/index.ts";
-import { appWith, post, recordLogs } from "./support.ts";
+import { appWith, LIST, post, recordLogs } from "./support.ts";
 
 let logs: ReturnType<typeof recordLogs>;
 beforeEach(() => void (logs = recordLogs()));
@@ -76,6 +76,36 @@ describe("the use of a token is on record", () => {
     await (await send("/mcp", init)).text();
     expect([...logs.entries(), ...logs.tokens()]).toMatchObject([{ ...expected, ...about }]);
     expect(logs.text()).not.toContain("NO NAME");
+  });
+});
+
+describe("the trace of the caller", () => {
+  const TRACE = "0af7651916cd43dd8448eb211c80319c";
+  const SPAN = "b7ad6b7169203331";
+
+  it.each([
+    [`00-${TRACE}-${SPAN}-01`, { trace_id: TRACE, parent_span_id: SPAN }],
+    [`cc-${TRACE}-${SPAN}-01-more`, { trace_id: TRACE, parent_span_id: SPAN }],
+    [`00-${TRACE}-${SPAN}-01-more`, {}],
+    [`ff-${TRACE}-${SPAN}-01`, {}],
+    [`00-${"0".repeat(32)}-${SPAN}-01`, {}],
+    [`00-${TRACE.toUpperCase()}-${SPAN}-01`, {}],
+    ["a secret", {}],
+    [{ a: "secret" }, {}],
+  ])("%j stands in the log as %j", async (traceparent, expected) => {
+    const send = appWith({}, { createMCPServer, requiredScopes });
+    const params = { name: "read_file", arguments: { sandbox: "NO NAME" }, _meta: { traceparent } };
+    await (await send("/mcp", post({ jsonrpc: "2.0", id: 1, method: "tools/call", params }))).text();
+    const [entry] = logs.entries();
+    const logged = Object.entries(entry ?? {}).filter(([name]) => /trace|span/.test(name));
+    expect(Object.fromEntries(logged)).toEqual(expected);
+    expect(logs.text()).not.toContain("secret");
+  });
+
+  it("is taken from the headers of HTTP where the message has none", async () => {
+    const headers = { traceparent: `00-${TRACE}-${SPAN}-00` };
+    await (await appWith()("/mcp", post(LIST, headers))).text();
+    expect(logs.tokens()).toMatchObject([{ trace_id: TRACE, parent_span_id: SPAN }]);
   });
 });
 

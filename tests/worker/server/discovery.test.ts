@@ -1,0 +1,60 @@
+/** What a client reads before it connects: the AI catalog and the server card (SEP-2127). */
+import { describe, expect, it } from "vitest";
+import { appWith, ORIGIN } from "./support.ts";
+
+const CATALOG = "/.well-known/ai-catalog.json";
+const FOREIGN = { headers: { origin: "https://elsewhere.example" } };
+
+interface Card {
+  name: string;
+  description: string;
+  remotes: { url: string; supportedProtocolVersions: string[] }[];
+}
+
+describe("discovery", () => {
+  it("leads from the well-known address to the card, and from the card to the server", async () => {
+    const app = appWith();
+    const catalog = await app(CATALOG);
+    expect(catalog.headers.get("content-type")).toBe("application/ai-catalog+json");
+    const { entries } = await catalog.json<{
+      entries: { type: string; identifier: string; url: string }[];
+    }>();
+    expect(entries).toHaveLength(1);
+    expect(entries[0]?.identifier).toMatch(/^urn:air:[^:]+\.github\.io:mcp:sandbox-mcp$/);
+    const response = await app(entries[0]?.url ?? "");
+    expect(response.headers.get("content-type")).toBe(entries[0]?.type);
+    expect(response.headers.get("content-type")).toBe("application/mcp-server-card+json");
+    const card = await response.json<Card>();
+    expect(card.name).toMatch(/^[a-zA-Z0-9.-]+\/[a-zA-Z0-9._-]+$/);
+    expect(card.description.length).toBeLessThanOrEqual(100);
+    expect(card.remotes[0]?.url).toBe(`${ORIGIN}/mcp`);
+    expect(card.remotes[0]?.supportedProtocolVersions).toEqual(
+      expect.arrayContaining(["2026-07-28", "2025-11-25"]),
+    );
+  });
+
+  it("names the public origin where one is set", async () => {
+    const app = appWith({ PUBLIC_ORIGIN: "https://public.example" });
+    const card = await (await app("https://public.example/mcp/server-card")).json<Card>();
+    expect(card.remotes[0]?.url).toBe("https://public.example/mcp");
+  });
+
+  it("is kept for an hour, and answered with 304 when it is the same", async () => {
+    const first = await appWith()("/mcp/server-card");
+    expect(first.headers.get("cache-control")).toBe("public, max-age=3600");
+    const etag = first.headers.get("etag") ?? "";
+    const again = await appWith()("/mcp/server-card", { headers: { "if-none-match": etag } });
+    expect(again.status).toBe(304);
+    expect(await again.text()).toBe("");
+  });
+
+  it("can be read by pages of any origin, but not from a server on the machine of their user", async () => {
+    const there = await appWith()(CATALOG, FOREIGN);
+    expect(there.headers.get("access-control-allow-origin")).toBe("*");
+    const preflight = await appWith()(CATALOG, { method: "OPTIONS", ...FOREIGN });
+    expect(preflight.headers.get("access-control-allow-origin")).toBe("*");
+    const here = await appWith()(`http://localhost:8787${CATALOG}`, FOREIGN);
+    expect(here.status).toBe(403);
+    expect(here.headers.get("access-control-allow-origin")).toBeNull();
+  });
+});

@@ -544,10 +544,10 @@ export class Lifecycle {
     const destroyed = this.#end(async () => {
       await this.#endContainer("destroy");
       // After the container's end, so that no earlier call registers the sandbox again.
-      const destroyed = await account.destroyed(owner, lease.release(), ending);
-      for (const part of this.#subscribers) part.destroyed?.(destroyed);
-      if (destroyed.wasKnown) account.note("destroy");
-      return destroyed;
+      const record = await account.destroyed(owner, lease.release(), ending);
+      for (const part of this.#subscribers) part.destroyed?.(record);
+      if (record.wasKnown) account.note("destroy");
+      return record;
     });
     // An end that came before may wait for something of the container.
     const position = this.#position;

@@ -506,7 +506,7 @@ export class Workspace {
   /**
    * Gives the sandbox the state of a checkpoint, for its next container; its state before is saved first and kept. Where that
    * cannot be saved however often it is tried, the last state that was saved is kept, and it is answered why. The container
-   * that runs is to be ended, after which `wentBack` is called.
+   * that runs is to be ended, after which `finishCheckpointRestore` is called.
    * @throws {ToolError} with nothing changed
    */
   async beginCheckpointRestore(id: string, settings: Settings): Promise<RestoredCheckpoint> {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type EngineSettings, type RunningEngine, startEngineProcess } from "../cli/engine.ts";
 import { type RunningWorker, startWorker } from "../cli/worker.ts";
-import { type Bare, type Ours, bareAt, closeClients, oursAt } from "./client.ts";
+import { type Bare, type WorkerClient, bareAt, closeClients, workerClient } from "./client.ts";
 import { children, commandLine } from "./processes.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -29,8 +29,8 @@ export interface Served extends RunningWorker {
   stateDir: string;
 }
 
-export interface Bed {
-  ours: Ours & { pid: number };
+export interface TestBed {
+  ours: WorkerClient & { pid: number };
   bare: Bare & { pid: number };
   engine: BedEngine;
   /** For files that figures write; removed at the end. */
@@ -43,13 +43,13 @@ export interface BedEngine extends RunningEngine {
   secret: string;
 }
 
-export async function startBed(): Promise<Bed> {
+export async function startBed(): Promise<TestBed> {
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-bench-"));
   const engine = await startEngine(directory);
   const ours = await serve(CONFIGS.ours, engine, join(directory, "ours"));
   const bare = await serve(CONFIGS.bare, engine, join(directory, "bare"));
   return {
-    ours: { ...oursAt(`${ours.url}/mcp`, TOKEN), pid: ours.pid },
+    ours: { ...workerClient(`${ours.url}/mcp`, TOKEN), pid: ours.pid },
     bare: { ...bareAt(`${bare.url}/`), pid: bare.pid },
     engine,
     directory,

@@ -6,7 +6,7 @@ import type { BareCall } from "./bare-call.ts";
 const SERVER = new URL("bare-server.cjs", import.meta.url);
 
 /** A client of our Worker. */
-export interface Ours {
+export interface WorkerClient {
   url: string;
   token: string;
   /** Calls a tool and returns the text of its result. @throws Error when it is an error */
@@ -31,7 +31,7 @@ export function closeClients(): void {
   agent.destroy();
 }
 
-export function oursAt(url: string, token: string): Ours {
+export function workerClient(url: string, token: string): WorkerClient {
   const headers = {
     authorization: `Bearer ${token}`,
     "content-type": "application/json",
@@ -39,14 +39,14 @@ export function oursAt(url: string, token: string): Ours {
     "mcp-protocol-version": "2025-11-25",
   };
   let id = 0;
-  const ask = (method: string, params: object) =>
+  const rpc = (method: string, params: object) =>
     post(url, headers, JSON.stringify({ jsonrpc: "2.0", id: ++id, method, params }));
   return {
     url,
     token,
-    list: () => ask("tools/list", {}),
+    list: () => rpc("tools/list", {}),
     async tool(name, args) {
-      const answer = await ask("tools/call", { name, arguments: args });
+      const answer = await rpc("tools/call", { name, arguments: args });
       const json = answer.startsWith("{") ? answer : dataOf(answer);
       const { result }: { result?: { isError?: boolean; content: { text?: string }[] } } = JSON.parse(json);
       if (!result || result.isError) throw new Error(`${name}: ${answer.slice(0, 500)}`);
@@ -57,8 +57,8 @@ export function oursAt(url: string, token: string): Ours {
 
 export function bareAt(url: string): Bare {
   const headers = { "content-type": "application/json" };
-  const call = async (asked: BareCall): Promise<unknown> =>
-    JSON.parse(await post(url, headers, JSON.stringify(asked)));
+  const call = async (bareCall: BareCall): Promise<unknown> =>
+    JSON.parse(await post(url, headers, JSON.stringify(bareCall)));
   return {
     url,
     call,

@@ -1,5 +1,5 @@
 /** A figure measures one thing on both sides. To add one, write a module in `figures/` and list it in its index. */
-import type { Bed } from "./bed.ts";
+import type { TestBed } from "./bed.ts";
 import type { Row } from "./measure.ts";
 
 export interface Figure {
@@ -7,7 +7,7 @@ export interface Figure {
   name: string;
   /** What the baseline is, for the reader of the table. */
   baseline: string;
-  measure(bed: Bed, size: Size): Promise<Row[]>;
+  measure(bed: TestBed, size: Size): Promise<Row[]>;
 }
 
 export interface Size {

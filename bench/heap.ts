@@ -21,16 +21,16 @@ export interface Heap {
 }
 
 /** How long the inspector may take, milliseconds. It does not answer for a Worker that was never called. */
-const ANSWER_MS = 30_000;
+const RESPONSE_MS = 30_000;
 
 /** The inspector's name for the Worker of `npm start`, which has others beside it. */
-export const OURS = "core:user:sandbox-mcp-local";
+export const PRODUCT_SERVICE = "core:user:sandbox-mcp-local";
 
 /** @param worker a part of the inspector's name for the Worker */
 export async function openHeap(
   { inspectorPort }: Pick<RunningWorker, "inspectorPort">,
   worker: string,
-  answerMs = ANSWER_MS,
+  answerMs = RESPONSE_MS,
 ): Promise<Heap> {
   const list = await fetch(`http://127.0.0.1:${inspectorPort}/json/list`);
   const target = targets
@@ -41,11 +41,11 @@ export async function openHeap(
   await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
   const waiting = new Map<number, PromiseWithResolvers<unknown>>();
   const take = (text: string) => {
-    const said = message.parse(JSON.parse(text));
-    if (!("id" in said)) return;
-    if ("error" in said) waiting.get(said.id)?.reject(new Error(`the inspector: ${said.error.message}`));
-    else waiting.get(said.id)?.resolve(said.result);
-    waiting.delete(said.id);
+    const line = message.parse(JSON.parse(text));
+    if (!("id" in line)) return;
+    if ("error" in line) waiting.get(line.id)?.reject(new Error(`the inspector: ${line.error.message}`));
+    else waiting.get(line.id)?.resolve(line.result);
+    waiting.delete(line.id);
   };
   const fail = (error: unknown) => {
     for (const { reject } of waiting.values()) reject(error);
@@ -62,7 +62,7 @@ export async function openHeap(
   socket.on("error", fail);
   socket.on("close", () => fail(new Error("the inspector closed the connection")));
   let last = 0;
-  const ask = (method: string) => {
+  const request = (method: string) => {
     const answer = Promise.withResolvers<unknown>();
     const id = ++last;
     waiting.set(id, answer);
@@ -75,8 +75,8 @@ export async function openHeap(
   };
   return {
     async live() {
-      await ask("HeapProfiler.collectGarbage");
-      const { usedSize, backingStorageSize } = usage.parse(await ask("Runtime.getHeapUsage"));
+      await request("HeapProfiler.collectGarbage");
+      const { usedSize, backingStorageSize } = usage.parse(await request("Runtime.getHeapUsage"));
       return (usedSize + backingStorageSize) / 1024 / 1024;
     },
     close: () => socket.close(),

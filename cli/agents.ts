@@ -19,10 +19,10 @@ export function agentsDirectory(env: Readonly<Record<string, string | undefined>
 }
 
 /** @throws {UserError} that says what to do */
-export async function fetchAgents(agents: string, say: (line: string) => void): Promise<void> {
+export async function fetchAgents(agents: string, print: (line: string) => void): Promise<void> {
   try {
-    const program = await prepareAgent("claude-code", await findToolchain(null), agents, say);
-    say(`Claude Code is ready: ${program}`);
+    const program = await prepareAgent("claude-code", await findToolchain(null), agents, print);
+    print(`Claude Code is ready: ${program}`);
   } catch (error) {
     throw new UserError(
       `${messageOf(error)} Without --agents the server starts, and the first task tries again.`,

@@ -36,8 +36,8 @@ export async function install(packages: readonly string[], log?: string): Promis
     // A fresh machine has no package lists, and old lists name versions that no longer exist.
     await once().catch(() => apt("update").then(once));
   } catch (error) {
-    const said = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
-    throw new Error(said === "" ? String(error) : said, { cause: error });
+    const stderr = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
+    throw new Error(stderr === "" ? String(error) : stderr, { cause: error });
   }
 }
 

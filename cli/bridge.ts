@@ -65,12 +65,12 @@ export class Bridge {
   }
 
   /** Passes a message of the client on, and every answer back. */
-  take(message: JSONRPCMessage): void {
-    const taken: Promise<void> = this.#pass(message).finally(() => this.#taken.delete(taken));
+  forward(message: JSONRPCMessage): void {
+    const taken: Promise<void> = this.#forward(message).finally(() => this.#taken.delete(taken));
     this.#taken.add(taken);
   }
 
-  async #pass(message: JSONRPCMessage): Promise<void> {
+  async #forward(message: JSONRPCMessage): Promise<void> {
     if ("method" in message && message.method === "notifications/cancelled") {
       // In 2026 a request is cancelled by closing its stream; in 2025 by this message, which goes on to the server.
       const id = message.params?.requestId as RequestID;
@@ -117,14 +117,14 @@ export class Bridge {
         .pipeThrough(new TextDecoderStream())
         .pipeThrough(new EventSourceParserStream());
       try {
-        for await (const { data } of events) if (data !== "") await this.#answer(JSON.parse(data), request);
+        for await (const { data } of events) if (data !== "") await this.#reply(JSON.parse(data), request);
       } catch (error) {
         if (signal.aborted) throw error;
       }
     } else {
       const body = await response.text();
-      const answer = parsed(body);
-      if (isMessage(answer)) await this.#answer(answer, request);
+      const reply = parsed(body);
+      if (isMessage(reply)) await this.#reply(reply, request);
       else if (!response.ok) throw httpError(response.status, body, address);
     }
     this.#failure = undefined;
@@ -190,7 +190,7 @@ export class Bridge {
     return headers;
   }
 
-  async #answer(message: JSONRPCMessage, request: JSONRPCRequest | undefined): Promise<void> {
+  async #reply(message: JSONRPCMessage, request: JSONRPCRequest | undefined): Promise<void> {
     const isFinal = request !== undefined && !("method" in message);
     // Where the server could not read the request, its error has no id.
     if (isFinal && "error" in message && message.id !== request.id) message = { ...message, id: request.id };

@@ -5,10 +5,10 @@ import { CommandError } from "./exit.ts";
 /** @throws {CommandError} unless the user says yes; Ctrl-C and Ctrl-D say no */
 export async function confirm(question: string): Promise<void> {
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  const answer = await terminal.question(`${question} [y/N] `).catch(() => {
+  const input = await terminal.question(`${question} [y/N] `).catch(() => {
     process.stderr.write("\n");
     return "";
   });
   terminal.close();
-  if (!/^y(es)?$/i.test(answer.trim())) throw new CommandError("cancelled", "Nothing was changed.");
+  if (!/^y(es)?$/i.test(input.trim())) throw new CommandError("cancelled", "Nothing was changed.");
 }

@@ -49,13 +49,13 @@ const child = spawn(process.execPath, [wranglerProgram(), ...flags], {
 });
 const exited = once(child, "exit");
 const url = `http://127.0.0.1:${port}/mcp`;
-const say = (line: string) => void process.stderr.write(`${line}\n`);
+const print = (line: string) => void process.stderr.write(`${line}\n`);
 const again = new AbortController();
 let isStopping = false;
 const stop = async (signal: NodeJS.Signals) => {
   if (isStopping) return again.abort();
   isStopping = true;
-  await saveWorkspaces(url, secret, again.signal, say);
+  await saveWorkspaces(url, secret, again.signal, print);
   child.kill(signal);
 };
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void stop(signal));

@@ -45,7 +45,7 @@ export interface RunningEngine {
   close(): Promise<void>;
 }
 
-const answer = z.union([
+const engineReply = z.union([
   z.object({ ready: z.literal(true), url: z.string(), report: z.object({ python: z.string().optional() }) }),
   z.object({ ready: z.literal(false), error: z.string() }),
 ]);
@@ -80,7 +80,7 @@ export async function startEngineProcess(
   const lines = createInterface({ input: child.stdout });
   const first = await Promise.race([once(lines, "line"), exited]);
   if (typeof first === "string") throw new Error(`The sandbox engine ended before it was ready (${first}).`);
-  const reply = answer.parse(JSON.parse(String(first[0])));
+  const reply = engineReply.parse(JSON.parse(String(first[0])));
   if (!reply.ready) throw new Error(reply.error);
   void exited.then((how) => (closing ? undefined : onDeath(how)));
   return {

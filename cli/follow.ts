@@ -28,7 +28,7 @@ const runSchema = z.looseObject({
 
 export type Run = z.infer<typeof runSchema>;
 
-export interface Followed {
+export interface FollowedRun {
   run: Run;
   content: Answer["content"];
   /** The exit status that tells how the run ended. */
@@ -61,20 +61,20 @@ export const returnTo = (id: string) =>
  * nothing is printed, the run has them all.
  * @param first What the call that started it answered.
  */
-export async function follow(server: Server, first: Answer, options: FollowOptions): Promise<Followed> {
+export async function follow(server: Server, first: Answer, options: FollowOptions): Promise<FollowedRun> {
   const started = runSchema.parse(first.data);
   const { id } = started;
   const progress = new Progress(options.label, started.state === "running");
   const notices: string[] = [];
-  const say = (notice: string | undefined, isReason = false) => {
+  const printNotice = (notice: string | undefined, isReason = false) => {
     if (options.prints && options.isFresh && !isReason) return;
     if (!notice || notices.some((said) => said.includes(notice))) return;
     notices.push(notice);
     if (options.prints) progress.note(notice);
   };
-  const end = (answer: Answer): Followed => {
+  const end = (answer: Answer): FollowedRun => {
     const { run, ...rest } = followed(answer);
-    say(run.notice, run.state !== "succeeded");
+    printNotice(run.notice, run.state !== "succeeded");
     if (options.prints && run.state === "failed" && isOwnStatus(run.exit_code))
       progress.note(
         `The program's exit code was ${run.exit_code}, which means something else as a status of this command: it ends with ${rest.status}.`,
@@ -97,7 +97,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
   const deadline = options.waitSeconds === undefined ? Infinity : Date.now() + options.waitSeconds * 1000;
   const interrupt = new Interrupt();
   try {
-    say(started.notice);
+    printNotice(started.notice);
     let cursor = 0;
     for (;;) {
       const wait = Math.max(0, Math.min(WAIT_SECONDS, (deadline - Date.now()) / 1000));
@@ -114,7 +114,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
       }
       const { state, log, next_cursor, log_bytes, notice } = pageSchema.parse(page.data);
       for (const { stream, text } of log) show(stream, text);
-      say(notice);
+      printNotice(notice);
       cursor = next_cursor;
       if (state !== "running" && cursor >= log_bytes) break;
       if (state === "running" && Date.now() >= deadline) {
@@ -145,7 +145,7 @@ export async function reading(server: Server, input: ReadInput): Promise<Answer>
   }
 }
 
-export function followed({ data, content }: Answer): Followed {
+export function followed({ data, content }: Answer): FollowedRun {
   const run = runSchema.parse(data);
   const status = run.success === false && run.state === "succeeded" ? 1 : statusOf(run.state, run.exit_code);
   return { run, content, status };

@@ -23,7 +23,7 @@ export class LocalServer {
   readonly #options: ServerOptions;
   readonly #log: (line: string) => void;
   #child: ChildProcess | undefined;
-  #said = "";
+  #output = "";
   #starting: Promise<ServerAddress> | undefined;
 
   constructor(options: ServerOptions, log: (line: string) => void) {
@@ -33,7 +33,7 @@ export class LocalServer {
 
   /** A server that answers; starts one where none does. @throws {CommandError} with why it does not start */
   async locate(): Promise<ServerAddress> {
-    if (await this.#answers()) return serverAddress(this.#options);
+    if (await this.#isReachable()) return serverAddress(this.#options);
     this.#starting ??= this.#start().finally(() => (this.#starting = undefined));
     return this.#starting;
   }
@@ -42,10 +42,10 @@ export class LocalServer {
     const deadline = Date.now() + START_MS;
     let triedAt = 0;
     while (Date.now() < deadline) {
-      if (await this.#answers()) return serverAddress(this.#options);
+      if (await this.#isReachable()) return serverAddress(this.#options);
       const isRunning =
         this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
-      if (!isRunning && triedAt > 0 && !this.#said.includes("Another server is using")) break;
+      if (!isRunning && triedAt > 0 && !this.#output.includes("Another server is using")) break;
       if (!isRunning && Date.now() - triedAt > START_RETRY_MS) {
         triedAt = Date.now();
         await this.#spawn();
@@ -54,7 +54,7 @@ export class LocalServer {
     }
     throw new CommandError(
       "unavailable",
-      `The local server does not start. ${this.#said.trim().slice(-2000)}`,
+      `The local server does not start. ${this.#output.trim().slice(-2000)}`,
     );
   }
 
@@ -62,7 +62,7 @@ export class LocalServer {
     const port = await freePort(DEFAULT_PORT).catch(() => 0);
     const words = ["--port", String(port), "--state-dir", stateDirectory(this.#options)];
     this.#log(`Starting the local server (${words.join(" ")}) ...`);
-    this.#said = "";
+    this.#output = "";
     const child = spawn(process.execPath, [START, ...words], {
       // A group of its own: a signal to the bridge's group leaves it the time to save workspaces.
       detached: true,
@@ -71,13 +71,13 @@ export class LocalServer {
     });
     this.#child = child;
     child.stderr.setEncoding("utf8").on("data", (text: string) => {
-      this.#said = `${this.#said}${text}`.slice(-4000);
+      this.#output = `${this.#output}${text}`.slice(-4000);
       this.#log(text.trimEnd());
     });
     await new Promise((resolve) => child.once("spawn", resolve).once("error", resolve));
   }
 
-  async #answers(): Promise<boolean> {
+  async #isReachable(): Promise<boolean> {
     const running = readRunning(stateDirectory(this.#options));
     if (!running) return false;
     return fetch(new URL("/health", running.url), { signal: AbortSignal.timeout(5000) }).then(

@@ -90,16 +90,16 @@ async function python(stateDir: string): Promise<Check> {
 
 async function freeForUs(stateDir: string, given?: number): Promise<Check> {
   const running = readRunning(stateDir);
-  const ours = running && Number(new URL(running.url).port || 80);
-  const port = given ?? ours ?? DEFAULT_PORT;
+  const serverPort = running && Number(new URL(running.url).port || 80);
+  const port = given ?? serverPort ?? DEFAULT_PORT;
   const name = `port ${port}`;
-  if (running && ours === port && isAlive(running.pid))
+  if (running && serverPort === port && isAlive(running.pid))
     return { name, verdict: "ok", found: `our server, process ${running.pid}` };
   return freePort(port).then(
     () => ({
       name,
       verdict: "ok",
-      found: ours === port ? "free: the server that was here was killed" : "free",
+      found: serverPort === port ? "free: the server that was here was killed" : "free",
     }),
     () => ({
       name,
@@ -149,12 +149,12 @@ async function wrangler(): Promise<Check> {
       found: "not part of the npm package",
       fix: "Deploy from a clone, where npm ci installs it",
     };
-  const said = await output(process.execPath, [wranglerProgram(), "whoami"], env);
+  const account = await output(process.execPath, [wranglerProgram(), "whoami"], env);
   const { version } = createRequire(import.meta.url)("wrangler/package.json") as { version: string };
-  if (said === undefined || /not (authenticated|logged in)/i.test(said))
+  if (account === undefined || /not (authenticated|logged in)/i.test(account))
     return { name, verdict: "failed", found: `${version}, not logged in`, fix: "npx wrangler login" };
   // A token of the API has permissions in place of scopes, and wrangler cannot list them.
-  if (/OAuth Token/i.test(said) && !said.includes("containers"))
+  if (/OAuth Token/i.test(account) && !account.includes("containers"))
     return {
       name,
       verdict: "failed",

@@ -60,8 +60,8 @@ function connectionTo({ url, token }: ServerAddress, results?: Results): Connect
 }
 
 /** What a server said as one line: a line of its own would look like this program's. */
-function sentence(said: string): string {
-  return said.replace(/\s+/g, " ").trim();
+function sentence(line: string): string {
+  return line.replace(/\s+/g, " ").trim();
 }
 
 /**
@@ -133,12 +133,12 @@ export function refusal(status: number, body: string, address: ServerAddress): C
 }
 
 function denied({ code, message }: AccessError, { url, tokenSource }: ServerAddress): CommandError {
-  const said = sentence(message);
-  if (code === "forbidden") return new CommandError("denied", said);
+  const line = sentence(message);
+  if (code === "forbidden") return new CommandError("denied", line);
   // It reads the file when it starts.
   const remedy =
     tokenSource === VARIABLES_FILE
       ? "\nIf the token was changed since that server started, start it again."
       : "";
-  return new CommandError("denied", `${url} does not accept the token of ${tokenSource}: ${said}${remedy}`);
+  return new CommandError("denied", `${url} does not accept the token of ${tokenSource}: ${line}${remedy}`);
 }

@@ -139,12 +139,12 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
     const at = loose.findIndex((word) => pattern.test(word));
     return at < 0 ? undefined : loose.splice(at, 1)[0];
   };
-  const told = swallowed.map(({ flag, value }) => {
+  const hints = swallowed.map(({ flag, value }) => {
     const pattern = FITTING[flag];
     return { flag, value: value === "true" ? pattern && take(pattern) : value };
   });
-  const open = new Set(told.flatMap(({ flag, value }) => (value === undefined ? flag : [])));
-  const words = told.flatMap(({ flag, value }) => {
+  const open = new Set(hints.flatMap(({ flag, value }) => (value === undefined ? flag : [])));
+  const words = hints.flatMap(({ flag, value }) => {
     // With several flags, it is unknown which value belongs to which.
     const found = value ?? (open.size > 1 ? undefined : take(/^/));
     return [`--${flag}`, found === undefined ? "<value>" : shellWord(found)];

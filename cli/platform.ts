@@ -45,13 +45,13 @@ export interface Installer {
 
 /**
  * Makes sure that sandboxes can be made. Installs bubblewrap where that needs no password.
- * @param say Takes a line for the user.
+ * @param print Takes a line for the user.
  * @throws {UserError} with the reason and the exact command
  */
-export async function requireBubblewrap(say: (line: string) => void, installer = apt): Promise<void> {
+export async function requireBubblewrap(print: (line: string) => void, installer = apt): Promise<void> {
   let check = await installer.check();
   if (!check.works && (await installer.applies())) {
-    say("Installing bubblewrap with apt-get ...");
+    print("Installing bubblewrap with apt-get ...");
     try {
       await installer.install();
     } catch (error) {

@@ -176,7 +176,7 @@ export class Progress {
     if (isWanted && process.stderr.isTTY) this.#timer = setInterval(() => this.#draw(), 120).unref();
   }
 
-  say(text: string): void {
+  status(text: string): void {
     this.#text = text;
   }
 

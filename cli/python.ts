@@ -58,7 +58,7 @@ export async function findPython(stateDir: string) {
 export async function setUpPython(
   given: string | undefined,
   stateDir: string,
-  say: (line: string) => void,
+  print: (line: string) => void,
 ): Promise<PythonSetup> {
   const nothing = { complete: async () => undefined, stop: () => undefined };
   if (given !== undefined) {
@@ -79,7 +79,7 @@ export async function setUpPython(
   if (isReady(first) || Date.now() - failedAt < RETRY_MS) {
     return { python: start.executable, packages, ...nothing };
   }
-  const work = new PythonPackages(first, packages, say);
+  const work = new PythonPackages(first, packages, print);
   return {
     python: start.executable,
     packages,
@@ -101,14 +101,14 @@ export async function setUpPython(
 class PythonPackages {
   readonly #python: Python;
   readonly #directory: string;
-  readonly #say: (line: string) => void;
+  readonly #print: (line: string) => void;
   #pip: ChildProcess | undefined;
   stopped = false;
 
-  constructor(python: Python, directory: string, say: (line: string) => void) {
+  constructor(python: Python, directory: string, print: (line: string) => void) {
     this.#python = python;
     this.#directory = directory;
-    this.#say = say;
+    this.#print = print;
   }
 
   stop(): void {
@@ -122,11 +122,11 @@ class PythonPackages {
    */
   async make(other: Python | undefined): Promise<string | undefined> {
     const { executable } = this.#python;
-    this.#say(`Python: installing ${LIST} for the sandboxes of ${executable}, in the background.`);
+    this.#print(`Python: installing ${LIST} for the sandboxes of ${executable}, in the background.`);
     let reason: string;
     try {
       await this.#installFromIndex();
-      this.#say(`Python: sandboxes that start from now on use ${executable}, with ${LIST}.`);
+      this.#print(`Python: sandboxes that start from now on use ${executable}, with ${LIST}.`);
       return executable;
     } catch (error) {
       reason = messageOf(error);
@@ -134,13 +134,13 @@ class PythonPackages {
     if (this.stopped) return undefined;
     const keep = `--python ${executable} keeps yours, as it is.`;
     if (other !== undefined) {
-      this.#say(
+      this.#print(
         `Python: pip could not (${reason}). Sandboxes use ${other.executable}, which has them; ${keep}`,
       );
       return other.executable;
     }
     if (mayInstall()) {
-      this.#say(
+      this.#print(
         `Python: pip could not (${reason}). Installing Debian's packages for ${SYSTEM} with apt-get.`,
       );
       try {
@@ -148,7 +148,7 @@ class PythonPackages {
           ["python3-pip", ...PACKAGES.map(({ debian }) => debian)],
           join(this.#directory, "apt.log"),
         );
-        this.#say(`Python: sandboxes that start from now on use ${SYSTEM}, with ${LIST}; ${keep}`);
+        this.#print(`Python: sandboxes that start from now on use ${SYSTEM}, with ${LIST}; ${keep}`);
         return SYSTEM;
       } catch (error) {
         reason = error instanceof Error ? (error.message.split("\n").at(-1) ?? "") : String(error);
@@ -156,7 +156,7 @@ class PythonPackages {
       }
     }
     const remedy = hasApt() && !mayInstall() ? `, ${aptCommand(PACKAGES.map(({ debian }) => debian))}` : "";
-    this.#say(
+    this.#print(
       `Python: sandboxes are without ${LIST} (${reason}). Install them for ${executable}${remedy}, or choose ` +
         "another interpreter: --python PATH. It is tried again in a day.",
     );
@@ -214,11 +214,13 @@ class PythonPackages {
     });
     this.#pip = child;
     if (this.stopped) this.stop();
-    let said = "";
-    child.stderr.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-4000)));
+    let stderrTail = "";
+    child.stderr
+      .setEncoding("utf8")
+      .on("data", (text: string) => (stderrTail = (stderrTail + text).slice(-4000)));
     const status = await new Promise((resolve) => child.once("close", resolve).once("error", resolve));
     if (status === 0) return;
-    const lines = said.split("\n").map((line) => line.trim());
+    const lines = stderrTail.split("\n").map((line) => line.trim());
     const error =
       lines.findLast((line) => /^ERROR|Error:/.test(line)) ?? lines.findLast((line) => line !== "");
     throw new Error(

@@ -17,7 +17,7 @@ export async function run(words: readonly string[]): Promise<number> {
     await program.parseAsync([...words], { from: "user" });
     return Number(process.exitCode ?? EXIT.succeeded);
   } catch (error) {
-    return tell(error, words.includes("--json"));
+    return printError(error, words.includes("--json"));
   }
 }
 
@@ -59,7 +59,7 @@ function withoutArguments(message: string): string {
   return message.replace(/^(error: too many arguments .* but got \d+): [^]*/, "$1.\n");
 }
 
-function tell(error: unknown, asJSON: boolean): number {
+function printError(error: unknown, asJSON: boolean): number {
   if (error instanceof CommanderError) {
     // commander has printed what it has to say.
     if (error.exitCode === 0) return EXIT.succeeded;

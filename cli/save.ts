@@ -16,11 +16,14 @@ export async function saveWorkspaces(
   url: string,
   secret: string,
   signal: AbortSignal,
-  say: (line: string) => void,
+  print: (line: string) => void,
   engine?: string,
 ): Promise<void> {
-  const words = setTimeout(() => say("Saving workspaces; another Ctrl-C stops at once."), PROGRESS_AFTER_MS);
-  const ask = async (method: string, address: URL, limitMs: number): Promise<unknown> => {
+  const words = setTimeout(
+    () => print("Saving workspaces; another Ctrl-C stops at once."),
+    PROGRESS_AFTER_MS,
+  );
+  const request = async (method: string, address: URL, limitMs: number): Promise<unknown> => {
     const headers = { [SECRET_HEADER]: secret };
     const limit = AbortSignal.any([signal, AbortSignal.timeout(limitMs)]);
     return await (await fetch(address, { method, headers, signal: limit })).json();
@@ -28,16 +31,17 @@ export async function saveWorkspaces(
   let running: number | undefined;
   try {
     if (engine !== undefined) {
-      const ended = ask("DELETE", new URL("/previews", engine), END_PREVIEWS_MS).catch(() => undefined);
+      const ended = request("DELETE", new URL("/previews", engine), END_PREVIEWS_MS).catch(() => undefined);
       running = ((await ended) as { running: number } | undefined)?.running;
     }
-    const saved = await ask("POST", new URL(STOP_PATH, url), STOP_MS + PROGRESS_AFTER_MS);
+    const saved = await request("POST", new URL(STOP_PATH, url), STOP_MS + PROGRESS_AFTER_MS);
     const { unsaved } = saved as { unsaved: number };
-    if (unsaved > 0) say(`Workspaces that could not be saved: ${unsaved}. They keep what was saved before.`);
+    if (unsaved > 0)
+      print(`Workspaces that could not be saved: ${unsaved}. They keep what was saved before.`);
   } catch {
-    if (signal.aborted) say("Stopped before all workspaces were saved.");
+    if (signal.aborted) print("Stopped before all workspaces were saved.");
     else if (running !== 0)
-      say(
+      print(
         `The server did not answer: workspaces${running === undefined ? "" : ` of ${running} running sandboxes`} may not be saved. They keep what was saved before.`,
       );
   } finally {

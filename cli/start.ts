@@ -25,7 +25,7 @@ import { forgetVariables, readVariables } from "./variables.ts";
 import { saveWorkspaces } from "./save.ts";
 import { type LogLine, type RunningWorker, startWorker } from "./worker.ts";
 
-const say = (line: string) => process.stderr.write(`${line}\n`);
+const print = (line: string) => process.stderr.write(`${line}\n`);
 
 /** Whether the one document of --json is still to be printed. */
 let owesJSON = process.argv.slice(2).includes("--json");
@@ -53,7 +53,7 @@ function end(kind: ExitName, message?: string): Promise<never> {
   if (!ending) endingSince = Date.now();
   ending ??= (async () => {
     if (owesJSON && message !== undefined) failure(kind, message, true);
-    else if (message !== undefined) say(message);
+    else if (message !== undefined) print(message);
     forget?.();
     python?.stop();
     await save?.(hurry.signal);
@@ -83,7 +83,7 @@ async function start(): Promise<void> {
   await lockDirectory(stateDir);
   // A port that is taken is better known before the rest is set up.
   await freePort(options.port);
-  if (options.isolation === "bubblewrap") await requireBubblewrap(say);
+  if (options.isolation === "bubblewrap") await requireBubblewrap(print);
   else await requirePlaces(join(root, "container"));
 
   process.on("SIGINT", () => void end("succeeded"));
@@ -97,14 +97,14 @@ async function start(): Promise<void> {
   const components = COMPONENTS?.trim() ? readComponents(COMPONENTS, cwd) : undefined;
   delete values.COMPONENTS;
   if (options.isolation === "none" && values.SECRETS?.trim()) {
-    say(
+    print(
       "SECRETS is left out: with --isolation none nothing stands between a sandbox and the network to add them.",
     );
     delete values.SECRETS;
   }
   const agents = agentsDirectory(process.env, stateDir);
-  if (options.agents) await fetchAgents(agents, say);
-  python = await setUpPython(options.python, stateDir, say);
+  if (options.agents) await fetchAgents(agents, print);
+  python = await setUpPython(options.python, stateDir, print);
   const secret = randomBytes(32).toString("base64url");
   engine = await startEngineProcess(
     {
@@ -119,14 +119,14 @@ async function start(): Promise<void> {
       authority: values.SECRETS?.trim() ? join(stateDir, "authority") : undefined,
       verbose,
     },
-    say,
+    print,
     (how) => {
       save = undefined;
       void end("failed", `The sandbox engine stopped unexpectedly (${how}): stopping. ${SAVED_NOTICE}`);
     },
   );
   if (engine.python === undefined)
-    say("python3 is not installed: sandboxes run JavaScript, TypeScript and commands.");
+    print("python3 is not installed: sandboxes run JavaScript, TypeScript and commands.");
   const variables = {
     ...values,
     LOCAL_ENGINE_URL: engine.url,
@@ -154,7 +154,7 @@ async function start(): Promise<void> {
   const url = `http://127.0.0.1:${worker.port}/mcp`;
 
   const engineURL = engine.url;
-  save = (signal) => saveWorkspaces(url, secret, signal, say, engineURL);
+  save = (signal) => saveWorkspaces(url, secret, signal, print, engineURL);
   const problem = await whyNotServing(url, token);
   if (problem !== undefined) throw new UserError(problem);
   noteRunning(stateDir, { url, pid: process.pid });
@@ -189,14 +189,14 @@ function makeStateDirectory(stateDir: string): void {
 /** Hands the address to whatever opens addresses on this desktop. Without a desktop it is printed already. */
 function showInBrowser(url: string): void {
   const opener = spawn("xdg-open", [url], { stdio: "ignore", detached: true });
-  opener.once("error", () => say(`No browser could be opened (xdg-open is not installed): open ${url}`));
+  opener.once("error", () => print(`No browser could be opened (xdg-open is not installed): open ${url}`));
   opener.unref();
 }
 
 /** Prints every line with --verbose, else only the Worker's unexpected errors, to which callers get a reference. */
 function showLog({ level, message }: LogLine, verbose: boolean): void {
-  if (verbose) say(printable(level === "error" ? `workerd: ${message}` : message));
-  else if (/^\{.*"event":"error"/.test(message)) say(printable(message));
+  if (verbose) print(printable(level === "error" ? `workerd: ${message}` : message));
+  else if (/^\{.*"event":"error"/.test(message)) print(printable(message));
 }
 
 try {

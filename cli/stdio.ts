@@ -11,7 +11,7 @@ import { messageOf } from "../src/shared/text.ts";
  * @param sandbox that of calls that name none; the server's own without
  * @returns why the last message did not reach a server; undefined when it did
  */
-export async function speak(
+export async function serveStdio(
   locate: () => Promise<ServerAddress>,
   sandbox: string | undefined,
   log: (line: string) => void,
@@ -35,7 +35,7 @@ export async function speak(
     lines.on("line", (line) => {
       if (line.trim() === "") return;
       try {
-        bridge.take(parseJSONRPCMessage(JSON.parse(line)));
+        bridge.forward(parseJSONRPCMessage(JSON.parse(line)));
       } catch (error) {
         log(`This is no message: ${messageOf(error).slice(0, 300)}`);
       }

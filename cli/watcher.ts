@@ -49,7 +49,7 @@ export interface WatchOptions {
   intervalSeconds: number;
   followsOutput: boolean;
   signal: AbortSignal;
-  tell(event: WatchEvent): void;
+  onEvent(event: WatchEvent): void;
 }
 
 /** Tells what goes on until the signal aborts: what runs at first, then every change. @throws {CommandError} when the server is gone */
@@ -83,14 +83,14 @@ class Watcher {
   async run(): Promise<void> {
     const { signal, intervalSeconds } = this.#options;
     while (!signal.aborted) {
-      const newest = Math.max(0, ...(await this.#look()));
+      const newest = Math.max(0, ...(await this.#poll()));
       this.#newestBefore ??= newest;
       await pause(intervalSeconds * 1000, undefined, { signal }).catch(() => undefined);
     }
   }
 
   /** @returns when the runs started that it has found */
-  async #look(): Promise<number[]> {
+  async #poll(): Promise<number[]> {
     const listed = sandboxesSchema.parse((await this.#server.call("list_sandboxes")).data).sandboxes;
     const { sandbox: only } = this.#options;
     const sandboxes = listed.filter(({ name }) => only === undefined || name === only);
@@ -98,7 +98,7 @@ class Watcher {
     for (const [name, before] of this.#sandboxes)
       if (!sandboxes.some((each) => each.name === name)) {
         this.#sandboxes.delete(name);
-        this.#options.tell({ ...before, state: "destroyed" });
+        this.#options.onEvent({ ...before, state: "destroyed" });
       }
     return (await Promise.all(used.map(({ name }) => this.#lookAtRuns(name)))).flat();
   }
@@ -108,7 +108,7 @@ class Watcher {
     const before = this.#sandboxes.get(name);
     const event: SandboxEvent = { event: "sandbox", sandbox: name, state, last_used_at };
     this.#sandboxes.set(name, event);
-    if (before?.state !== state) this.#options.tell(event);
+    if (before?.state !== state) this.#options.onEvent(event);
     return state === "running" || before?.state === "running" || before?.last_used_at !== last_used_at;
   }
 
@@ -129,7 +129,7 @@ class Watcher {
       const isNew = Date.parse(run.started_at) > (this.#newestBefore ?? Infinity);
       // What had ended before is no news.
       if (before === undefined && run.state !== "running" && !isNew) continue;
-      this.#options.tell({ event: "run", sandbox, ...run });
+      this.#options.onEvent({ event: "run", sandbox, ...run });
       // Of what ended between two looks, the output is told as well.
       if (before === undefined) this.#follow(sandbox, run.id, isNew);
     }
@@ -168,7 +168,8 @@ class Watcher {
       const page = await reading(this.#server, { id, cursor, wait_seconds: WAIT_SECONDS });
       const { state, log, next_cursor, log_bytes } = pageSchema.parse(page.data);
       if (signal.aborted) return;
-      for (const { stream, text } of log) this.#options.tell({ event: "output", sandbox, id, stream, text });
+      for (const { stream, text } of log)
+        this.#options.onEvent({ event: "output", sandbox, id, stream, text });
       cursor = next_cursor;
       if (state !== "running" && cursor >= log_bytes) return;
       await pause(PAGE_MS, undefined, { signal }).catch(() => undefined);

@@ -2,7 +2,7 @@
  * The program of the bundle for Claude Desktop: a bridge to a server, local or deployed, whose address and token the user gives in the
  * application's settings. It starts no server: that needs Linux, and the application runs elsewhere.
  */
-import { speak } from "../cli/stdio.ts";
+import { serveStdio } from "../cli/stdio.ts";
 
 const { SANDBOX_MCP_URL = "", SANDBOX_MCP_TOKEN = "", SANDBOX_MCP_SANDBOX = "" } = process.env;
 const log = (line: string) => void process.stderr.write(`${line}\n`);
@@ -20,6 +20,6 @@ if (!url || isWrong || isMissing) {
 } else {
   if (url.pathname === "/") url.pathname = "/mcp";
   const address = { url: url.href, token, tokenSource: "the settings of this extension", isLocal: false };
-  await speak(async () => address, SANDBOX_MCP_SANDBOX.trim() || undefined, log);
+  await serveStdio(async () => address, SANDBOX_MCP_SANDBOX.trim() || undefined, log);
   process.exit(0);
 }

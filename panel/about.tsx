@@ -6,11 +6,11 @@ import { host } from "./host.ts";
 import type { ListedCheckpoint, ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { useOffered } from "./offered.ts";
 import { plain } from "./plain.ts";
-import { wordsOf } from "./poll.ts";
+import { errorText } from "./poll.ts";
 import { exactTime, Time } from "./time.tsx";
 import { callTool } from "./tools.ts";
 
-interface Shown {
+interface AboutProps {
   name: string;
   /** Undefined as long as it does not exist. */
   sandbox: ListedSandbox | undefined;
@@ -20,21 +20,21 @@ interface Shown {
 
 /** Does something and says how it went. */
 function useAction(refresh: () => void) {
-  const [said, setSaid] = useState<{ text: string; isError: boolean }>();
+  const [message, setMessage] = useState<{ text: string; isError: boolean }>();
   const [isBusy, setBusy] = useState(false);
   const act = async (work: () => Promise<string>) => {
     setBusy(true);
-    setSaid(undefined);
+    setMessage(undefined);
     try {
-      setSaid({ text: await work(), isError: false });
+      setMessage({ text: await work(), isError: false });
       refresh();
     } catch (error) {
-      setSaid({ text: wordsOf(error), isError: true });
+      setMessage({ text: errorText(error), isError: true });
     } finally {
       setBusy(false);
     }
   };
-  return { said, isBusy, act };
+  return { said: message, isBusy, act };
 }
 
 /** Calls a tool. @returns these words; what a tool's text says is for models */
@@ -43,9 +43,9 @@ async function done(words: string, tool: string, args: Record<string, unknown>):
   return words;
 }
 
-export function About({ name, sandbox, listing, refresh }: Shown) {
+export function About({ name, sandbox, listing, refresh }: AboutProps) {
   const isOffered = useOffered();
-  const { said, isBusy, act } = useAction(refresh);
+  const { said: message, isBusy, act } = useAction(refresh);
   const checkpoints = listing.checkpoints.filter((checkpoint) => checkpoint.sandbox === name);
   const rows: [string, ComponentChildren][] = sandbox
     ? [
@@ -72,7 +72,9 @@ export function About({ name, sandbox, listing, refresh }: Shown) {
   };
   return (
     <>
-      <div role="status">{said?.text && <p class={said.isError ? "note error" : "note"}>{said.text}</p>}</div>
+      <div role="status">
+        {message?.text && <p class={message.isError ? "note error" : "note"}>{message.text}</p>}
+      </div>
       {sandbox && (
         <>
           <dl>
@@ -181,7 +183,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
   );
 }
 
-interface Keeping extends Acting {
+interface CheckpointProps extends Acting {
   name: string;
   checkpoints: ListedCheckpoint[];
   /** Whether there is a state to keep. */
@@ -189,7 +191,7 @@ interface Keeping extends Acting {
   canRestore: boolean;
 }
 
-function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Keeping) {
+function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: CheckpointProps) {
   const keep = (event: SubmitEvent) => {
     event.preventDefault();
     const form = event.currentTarget as HTMLFormElement;

@@ -7,13 +7,13 @@ import { host } from "./host.ts";
 import { SANDBOX_NAME, SANDBOX_NAME_FORM } from "../src/shared/names.ts";
 import type { SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { Offered, useOffered } from "./offered.ts";
-import { useWatched, type Watched } from "./live.ts";
-import { usePolled, wordsOf } from "./poll.ts";
+import { useWatched, type WatchState } from "./live.ts";
+import { usePolled, errorText } from "./poll.ts";
 import { CONNECT, hrefOf, type Part, PARTS, type Route, useRoute } from "./route.ts";
 import { Runs } from "./runs.tsx";
 import { useValue, Value } from "./value.ts";
 import { Welcome } from "./welcome.tsx";
-import { Windowed } from "./windowed.tsx";
+import { WindowedList } from "./windowed.tsx";
 
 /** The tool that each part cannot do without. */
 const TOOL_OF: Record<Part, string> = { runs: "list_runs", files: "list_files", about: "list_sandboxes" };
@@ -24,7 +24,7 @@ const NAMES: Record<Part, string> = { runs: "Runs", files: "Files", about: "Over
 const TOOLS_MS = 600_000;
 
 /** Of no sandbox and no run: everything that there is. */
-const EVERYTHING = {};
+const NO_FILTER = {};
 
 export function App() {
   const [isOut, setOut] = useState(false);
@@ -49,7 +49,7 @@ function SignIn() {
 
 function Panel({ onSignedOut }: { onSignedOut: () => void }) {
   const route = useRoute();
-  const listed = useWatched<SandboxListing>("list_sandboxes", EVERYTHING, onSignedOut);
+  const listed = useWatched<SandboxListing>("list_sandboxes", NO_FILTER, onSignedOut);
   const tools = usePolled(
     listed.value && "tools",
     (signal) => host().listTools(signal),
@@ -60,9 +60,9 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
   const { endpoint, signOut } = host();
   const leave = () =>
     signOut?.().then(onSignedOut, (error: unknown) => {
-      setProblem(wordsOf(error));
+      setProblem(errorText(error));
     });
-  const said = problem ?? listed.problem ?? tools.problem;
+  const shownProblem = problem ?? listed.problem ?? tools.problem;
   return (
     <>
       {route.sandbox !== "" && (
@@ -82,7 +82,7 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
           </button>
         )}
       </header>
-      <div role="alert">{said && <p class="note">{said}</p>}</div>
+      <div role="alert">{shownProblem && <p class="note">{shownProblem}</p>}</div>
       {listed.value && tools.value ? (
         <Offered.Provider value={tools.value}>
           <div class={route.sandbox === "" ? "columns" : "columns open-sandbox"}>
@@ -121,7 +121,7 @@ function Display() {
 
 const INLINE = new Value<"inline" | "fullscreen">("inline");
 
-interface Shown {
+interface PanelProps {
   listing: SandboxListing;
   route: Route;
 }
@@ -129,7 +129,7 @@ interface Shown {
 /** With more sandboxes than this the list of them has a field to find one. */
 const SEARCH_FROM_SANDBOXES = 12;
 
-function Sandboxes({ listing, route }: Shown) {
+function Sandboxes({ listing, route }: PanelProps) {
   const [wanted, setWanted] = useState("");
   const { sandboxes } = listing;
   if (sandboxes.length === 0) return null;
@@ -151,7 +151,7 @@ function Sandboxes({ listing, route }: Shown) {
       )}
       {found.length === 0 && <p class="soft">No sandbox has this in its name.</p>}
       <div class="scroll">
-        <Windowed
+        <WindowedList
           items={found}
           current={route.sandbox}
           keyOf={({ name }) => name}
@@ -229,7 +229,7 @@ function Content({
   route,
   listed,
   onSignedOut,
-}: Shown & { listed: Watched<SandboxListing>; onSignedOut: () => void }) {
+}: PanelProps & { listed: WatchState<SandboxListing>; onSignedOut: () => void }) {
   const isOffered = useOffered();
   const { sandbox: name, part } = route;
   const { endpoint } = host();

@@ -4,7 +4,7 @@ import type { Source, Watch } from "./host.ts";
 import { pause } from "./poll.ts";
 import { callTool, ToolFailed } from "./tools.ts";
 
-export const asked: Source = async (watch, report, signal) => {
+export const polledSource: Source = async (watch, report, signal) => {
   // What ends one ends all, as a stream would.
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
@@ -41,8 +41,8 @@ async function readLog({ arguments: args, raw }: Watch, report: Report, signal: 
   while (!signal.aborted) {
     // Without `wait_seconds` the server waits as long as its operator allows.
     const call = { id: args.id, cursor, ...(isFirst && { wait_seconds: 0 }) };
-    const answer = callTool<LogPosition>("get_result", call, signal, raw ? "raw" : "structured");
-    const update = await answer.then(({ data }) => ({ data }), problemOf);
+    const result = callTool<LogPosition>("get_result", call, signal, raw ? "raw" : "structured");
+    const update = await result.then(({ data }) => ({ data }), problemOf);
     isFirst = false;
     const form = JSON.stringify(update);
     if (form !== reported) await report(update);

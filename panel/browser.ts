@@ -13,9 +13,9 @@ export function browserHost(): Host {
   const place = new Value(location.hash);
   addEventListener("hashchange", () => place.set(location.hash));
   return {
-    callTool: (name, args, form, signal) => ask("tools/call", { name, arguments: args }, signal, form),
+    callTool: (name, args, form, signal) => callServer("tools/call", { name, arguments: args }, signal, form),
     async listTools(signal) {
-      const { tools = [] } = await ask("tools/list", {}, signal);
+      const { tools = [] } = await callServer("tools/list", {}, signal);
       return new Set(tools.map(({ name }) => name));
     },
     watch: streamed,
@@ -43,7 +43,7 @@ export function browserHost(): Host {
   };
 }
 
-async function ask(method: string, params: object, signal?: AbortSignal, form: Form = "structured") {
+async function callServer(method: string, params: object, signal?: AbortSignal, form: Form = "structured") {
   const message = { jsonrpc: "2.0", id: 1, method, params };
   const response = await post(`/panel/mcp?results=${form}`, JSON.stringify(message), signal);
   const text = await read(response, signal);
@@ -59,7 +59,7 @@ async function post(path: string, body: string, signal?: AbortSignal): Promise<R
   try {
     return await fetch(path, { method: "POST", headers, body, signal, credentials: "same-origin" });
   } catch (error) {
-    throw lost(error, signal);
+    throw connectionLost(error, signal);
   }
 }
 
@@ -67,11 +67,11 @@ async function read(response: Response, signal?: AbortSignal): Promise<string> {
   try {
     return await response.text();
   } catch (error) {
-    throw lost(error, signal);
+    throw connectionLost(error, signal);
   }
 }
 
-function lost(error: unknown, signal?: AbortSignal): unknown {
+function connectionLost(error: unknown, signal?: AbortSignal): unknown {
   return signal?.aborted ? error : new Unreachable("The server cannot be reached.");
 }
 

@@ -11,9 +11,9 @@ import type {
   McpUiInitializeResult,
 } from "@modelcontextprotocol/ext-apps";
 import { PANEL_TOOLS_URI } from "../src/shared/apps.ts";
-import { asked } from "./asked.ts";
+import { polledSource } from "./asked.ts";
 import { Bridge } from "./bridge.ts";
-import { ask, tell } from "./dialog.ts";
+import { confirmDialog, alertDialog } from "./dialog.ts";
 import type { Host, ToolResult } from "./host.ts";
 import { Subject } from "./subject.ts";
 import { ToolFailed } from "./tools.ts";
@@ -39,7 +39,7 @@ export async function chatHost(): Promise<Host> {
     ping: () => ({}),
     "ui/notifications/host-context-changed": update,
     "ui/notifications/tool-input": ({ arguments: args }) => subject.called(context.toolInfo?.tool, args),
-    "ui/notifications/tool-result": (result) => subject.answered(result),
+    "ui/notifications/tool-result": (result) => subject.setResult(result),
     "ui/notifications/tool-cancelled": () => subject.leave(),
     "ui/resource-teardown": () => {
       subject.leave();
@@ -89,9 +89,11 @@ export async function chatHost(): Promise<Host> {
     const href = link.getAttribute("href") ?? "";
     if (href.startsWith("#")) go(href);
     else
-      openLink(href).catch((error: unknown) => tell(error instanceof Error ? error.message : String(error)));
+      openLink(href).catch((error: unknown) =>
+        alertDialog(error instanceof Error ? error.message : String(error)),
+      );
   });
-  const isSeen = sight();
+  const isSeen = trackVisibility();
   return {
     callTool,
     async listTools(signal) {
@@ -103,14 +105,14 @@ export async function chatHost(): Promise<Host> {
       );
       return new Set(JSON.parse(contents[0]?.text ?? "[]") as string[]);
     },
-    watch: asked,
+    watch: polledSource,
     place,
     go,
     endpoint: undefined,
     signOut: undefined,
     reachesServer: false,
     download: openLink,
-    confirm: ask,
+    confirm: confirmDialog,
     isOutOfSight: () => isTornDown || document.hidden || !isSeen(),
     display: hostContext.availableDisplayModes?.includes("fullscreen") ? mode : undefined,
     async show(display) {
@@ -134,17 +136,17 @@ function follow({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostCont
 
 /** Tells the client how high the page is, where the client wants to know. */
 function tellSize(bridge: Bridge, isFree: () => boolean): void {
-  let told = 0;
+  let reportedHeight = 0;
   new ResizeObserver(() => {
     const height = Math.ceil(document.body.getBoundingClientRect().height);
-    if (height === told || !isFree()) return;
-    told = height;
+    if (height === reportedHeight || !isFree()) return;
+    reportedHeight = height;
     bridge.notify("ui/notifications/size-changed", { height });
   }).observe(document.body);
 }
 
 /** Whether the page is in sight: a chat has many such pages, most of them scrolled away. */
-function sight(): () => boolean {
+function trackVisibility(): () => boolean {
   let isSeen = true;
   new IntersectionObserver((entries) => {
     isSeen = entries.at(-1)?.isIntersecting ?? true;

@@ -1,23 +1,23 @@
 /** Questions in the page itself, where a frame may not open the browser's own dialogs. */
 
 /** @returns whether it was answered with yes */
-export function ask(question: string): Promise<boolean> {
+export function confirmDialog(question: string): Promise<boolean> {
   return show(question, ["Yes", "No"]);
 }
 
-export async function tell(words: string): Promise<void> {
+export async function alertDialog(words: string): Promise<void> {
   await show(words, ["Close"]);
 }
 
 function show(words: string, answers: readonly string[]): Promise<boolean> {
   const dialog = document.createElement("dialog");
-  const said = document.createElement("p");
-  said.textContent = words;
-  said.id = "said";
-  dialog.setAttribute("aria-labelledby", said.id);
+  const paragraph = document.createElement("p");
+  paragraph.textContent = words;
+  paragraph.id = "said";
+  dialog.setAttribute("aria-labelledby", paragraph.id);
   const row = document.createElement("div");
   row.className = "together";
-  dialog.append(said, row);
+  dialog.append(paragraph, row);
   return new Promise((resolve) => {
     let isYes = false;
     for (const answer of answers) {

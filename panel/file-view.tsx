@@ -5,13 +5,13 @@ import { Download, Name } from "./file-parts.tsx";
 import { size } from "./format.ts";
 import { host } from "./host.ts";
 import { useOffered } from "./offered.ts";
-import { wordsOf } from "./poll.ts";
+import { errorText } from "./poll.ts";
 import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
 import type { Block } from "./host.ts";
 import { callTool, SignedOut, ToolFailed } from "./tools.ts";
 
-interface Shown {
+interface FileViewProps {
   sandbox: string;
   path: string;
   onSaved: () => void;
@@ -36,20 +36,20 @@ const NOT_UTF8 = "\ufffd";
 /** Changes that are not saved, by sandbox and path: they are there again when the file is opened again. */
 const drafts = new Map<string, string>();
 
-export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
+export function FileView({ sandbox, path, onSaved, onSignedOut }: FileViewProps) {
   const mayWrite = useOffered()("write_file");
   const key = `${sandbox} ${path}`;
   const [view, setView] = useState<View>();
   const [draft, setDraft] = useState(drafts.get(key));
-  const [said, setSaid] = useState<{ text: string; isError: boolean }>();
+  const [message, setMessage] = useState<{ text: string; isError: boolean }>();
   const [isBusy, setBusy] = useState(false);
 
   const failed = (error: unknown) =>
-    error instanceof SignedOut ? onSignedOut() : setSaid({ text: wordsOf(error), isError: true });
+    error instanceof SignedOut ? onSignedOut() : setMessage({ text: errorText(error), isError: true });
   useEffect(() => {
     const stop = new AbortController();
     const show = (found: View) => setView(found.kind === "missing" && draft !== undefined ? NEW : found);
-    look(sandbox, path, stop.signal).then(show, (error: unknown) => {
+    loadView(sandbox, path, stop.signal).then(show, (error: unknown) => {
       if (!stop.signal.aborted) failed(error);
     });
     return () => stop.abort();
@@ -71,7 +71,7 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
     const text = draft ?? view.text;
     setBusy(true);
     try {
-      const now = await look(sandbox, path);
+      const now = await loadView(sandbox, path);
       const isSame = view.isNew ? now.kind === "missing" : now.kind === "text" && now.text === view.text;
       if (
         !isSame &&
@@ -81,7 +81,7 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
       await write(sandbox, path, text.replaceAll("\n", view.newline));
       setView({ kind: "text", text, newline: view.newline });
       edit(undefined);
-      setSaid({ text: "Saved.", isError: false });
+      setMessage({ text: "Saved.", isError: false });
       onSaved();
     } catch (error) {
       failed(error);
@@ -117,8 +117,10 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
           Close
         </a>
       </div>
-      <div role="status">{said && <p class={said.isError ? "note error" : "note"}>{said.text}</p>}</div>
-      {view === undefined && !said && <p class="soft">Loading.</p>}
+      <div role="status">
+        {message && <p class={message.isError ? "note error" : "note"}>{message.text}</p>}
+      </div>
+      {view === undefined && !message && <p class="soft">Loading.</p>}
       {view?.kind === "missing" && (
         <p>
           {path.includes(NOT_UTF8)
@@ -151,7 +153,7 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
 }
 
 /** Reads a file. */
-async function look(sandbox: string, path: string, signal?: AbortSignal): Promise<View> {
+async function loadView(sandbox: string, path: string, signal?: AbortSignal): Promise<View> {
   let found;
   try {
     found = await read(sandbox, path, signal);

@@ -6,10 +6,10 @@ import { type Entries, type Entry, list, upload } from "./file.ts";
 import { size } from "./format.ts";
 import { host } from "./host.ts";
 import { useOffered } from "./offered.ts";
-import { wordsOf } from "./poll.ts";
+import { errorText } from "./poll.ts";
 import { hrefOf } from "./route.ts";
 import { SignedOut, ToolFailed } from "./tools.ts";
-import { Windowed } from "./windowed.tsx";
+import { WindowedList } from "./windowed.tsx";
 
 /** Directories in one that are in the page at first, and that each press adds. Of files those in sight are. */
 const SHOWN = 200;
@@ -19,7 +19,7 @@ const SEARCH_FROM_ENTRIES = 100;
 
 const HOME = "/workspace";
 
-interface Shown {
+interface FilesProps {
   sandbox: string;
   /** The path of the file that is open; empty for none. */
   open: string;
@@ -37,9 +37,9 @@ interface Tree {
   failed: (error: unknown) => void;
 }
 
-export function Files({ sandbox, open, onSignedOut }: Shown) {
+export function Files({ sandbox, open, onSignedOut }: FilesProps) {
   const [version, setVersion] = useState(0);
-  const [said, setSaid] = useState<{ text: string; isError: boolean }>();
+  const [message, setMessage] = useState<{ text: string; isError: boolean }>();
   const [sending, setSending] = useState<{ name: string; part: number }>();
   const stop = useRef(new AbortController());
   const directory = useRef<HTMLInputElement>(null);
@@ -49,7 +49,7 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
   const maySend = host().reachesServer && isOffered("file_link") && isOffered("write_file");
 
   const failed = (error: unknown) =>
-    error instanceof SignedOut ? onSignedOut() : setSaid({ text: wordsOf(error), isError: true });
+    error instanceof SignedOut ? onSignedOut() : setMessage({ text: errorText(error), isError: true });
   const changed = () => setVersion((before) => before + 1);
   const send = async (to: string, given: Iterable<File>) => {
     const files = [...given];
@@ -67,7 +67,7 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
         await upload(sandbox, join(to, name), file, (part) => setSending({ name, part }), signal);
         names.push(name);
       }
-      if (names.length > 0) setSaid({ text: `Uploaded to ${to}: ${names.join(", ")}`, isError: false });
+      if (names.length > 0) setMessage({ text: `Uploaded to ${to}: ${names.join(", ")}`, isError: false });
     } catch (error) {
       failed(error);
     } finally {
@@ -93,9 +93,9 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
   return (
     <div class="files" onDragOver={(event) => event.preventDefault()} onDrop={drop}>
       <div role="status">
-        {said && (
-          <p class={said.isError ? "note error" : "note"}>
-            <bdi>{said.text}</bdi>
+        {message && (
+          <p class={message.isError ? "note error" : "note"}>
+            <bdi>{message.text}</bdi>
           </p>
         )}
       </div>
@@ -242,7 +242,7 @@ function Directory({
           </button>
         )}
         {files.length > 0 && (
-          <Windowed
+          <WindowedList
             items={files}
             keyOf={(entry) => entry.path}
             row={(entry) => <File tree={tree} path={join(path, entry.path)} entry={entry} />}

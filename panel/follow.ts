@@ -5,10 +5,10 @@ import { isReadWhole, type LogPosition, readOnAt } from "../src/shared/watch.ts"
 import type { Block, Watch } from "./host.ts";
 import { live } from "./live.ts";
 import { Log } from "./log.ts";
-import { pause, shown, wordsOf } from "./poll.ts";
+import { pause, untilVisible, errorText } from "./poll.ts";
 import { callTool, SignedOut, ToolFailed } from "./tools.ts";
 
-export interface Followed {
+export interface FollowedRun {
   log: Log;
   /** Changes with the log. */
   version: number;
@@ -32,7 +32,7 @@ interface LogPage extends LogPosition {
 /** Before what failed is asked for again, milliseconds. */
 const RETRY_MS = 3000;
 
-const NOTHING = {
+const NO_OUTPUT = {
   state: undefined,
   exitCode: undefined,
   bytes: 0,
@@ -40,9 +40,9 @@ const NOTHING = {
   problem: undefined,
 };
 
-export function useRun(id: string | undefined, onSignedOut: () => void): Followed {
-  const [followed, setFollowed] = useState<Followed & { id?: string }>(() => ({
-    ...NOTHING,
+export function useRun(id: string | undefined, onSignedOut: () => void): FollowedRun {
+  const [followed, setFollowed] = useState<FollowedRun & { id?: string }>(() => ({
+    ...NO_OUTPUT,
     log: new Log(),
     version: 0,
   }));
@@ -52,17 +52,17 @@ export function useRun(id: string | undefined, onSignedOut: () => void): Followe
     const stop = new AbortController();
     const log = new Log();
     let version = 0;
-    const update = (changes: Partial<Followed>) => {
+    const update = (changes: Partial<FollowedRun>) => {
       if (stop.signal.aborted) return;
       version++;
       setFollowed((before) => ({
-        ...(before.id === id ? before : { ...NOTHING, id }),
+        ...(before.id === id ? before : { ...NO_OUTPUT, id }),
         ...changes,
         log,
         version,
       }));
     };
-    update({ ...NOTHING });
+    update({ ...NO_OUTPUT });
     const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 } };
     const onProblem = (problem: string) => update({ problem });
     const leave = live.add({
@@ -90,7 +90,7 @@ export function useRun(id: string | undefined, onSignedOut: () => void): Followe
     };
   }, [id]);
 
-  return followed.id === id ? followed : { ...NOTHING, log: new Log(), version: 0 };
+  return followed.id === id ? followed : { ...NO_OUTPUT, log: new Log(), version: 0 };
 }
 
 /** What `get_result` says of any run. */
@@ -99,7 +99,7 @@ export interface RunFields extends ListedRun {
   source: string;
 }
 
-export interface Told {
+export interface RunDetails {
   /** Undefined until there is an answer. */
   fields: RunFields | undefined;
   /** What models read of it, and pictures. */
@@ -107,32 +107,32 @@ export interface Told {
   problem: string | undefined;
 }
 
-const UNTOLD: Told = { fields: undefined, content: [], problem: undefined };
+const NO_DETAILS: RunDetails = { fields: undefined, content: [], problem: undefined };
 
 /** What there is to know of a run beside its log. @param at it is asked for again when that changes; undefined asks for nothing */
-export function useTold(id: string, at: string | undefined, onSignedOut: () => void): Told {
-  const [told, setTold] = useState<Told>(UNTOLD);
+export function useRunDetails(id: string, at: string | undefined, onSignedOut: () => void): RunDetails {
+  const [details, setDetails] = useState<RunDetails>(NO_DETAILS);
   useEffect(() => {
     if (at === undefined) return undefined;
     const stop = new AbortController();
-    const ask = async () => {
+    const load = async () => {
       while (!stop.signal.aborted) {
-        await shown(stop.signal);
+        await untilVisible(stop.signal);
         try {
           const call = { id, wait_seconds: 0 };
           const { data: fields, content } = await callTool<RunFields>("get_result", call, stop.signal);
-          return setTold({ fields, content, problem: undefined });
+          return setDetails({ fields, content, problem: undefined });
         } catch (error) {
           if (stop.signal.aborted) return;
           if (error instanceof SignedOut) return onSignedOut();
-          setTold((before) => ({ ...before, problem: wordsOf(error) }));
+          setDetails((before) => ({ ...before, problem: errorText(error) }));
           if (error instanceof ToolFailed) return;
         }
         await pause(RETRY_MS, stop.signal);
       }
     };
-    void ask();
+    void load();
     return () => stop.abort();
   }, [id, at]);
-  return told;
+  return details;
 }

@@ -5,7 +5,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { WatchedTool } from "../src/shared/watch.ts";
 import { host, type Source, type Update, type Watch } from "./host.ts";
-import { pause, shown, wordsOf } from "./poll.ts";
+import { pause, untilVisible, errorText } from "./poll.ts";
 import { SignedOut } from "./tools.ts";
 
 /** After a failure, milliseconds. */
@@ -58,7 +58,7 @@ class Live {
 
   async #run(stopped: AbortSignal): Promise<void> {
     while (!stopped.aborted) {
-      await shown(stopped);
+      await untilVisible(stopped);
       const watchers = [...this.#watchers];
       if (stopped.aborted || watchers.length === 0) return;
       const paused = new AbortController();
@@ -73,7 +73,8 @@ class Live {
         if (stopped.aborted) return;
         if (!paused.signal.aborted) {
           if (error instanceof SignedOut) return watchers.forEach((watcher) => watcher.onSignedOut());
-          for (const watcher of watchers) if (this.#watchers.has(watcher)) watcher.onProblem(wordsOf(error));
+          for (const watcher of watchers)
+            if (this.#watchers.has(watcher)) watcher.onProblem(errorText(error));
           waitMs = RETRY_MS;
         }
       } finally {
@@ -93,7 +94,7 @@ class Live {
 /** The page's. */
 export const live = new Live((watch, report, signal) => host().watch(watch, report, signal));
 
-export interface Watched<T> {
+export interface WatchState<T> {
   /** The last answer; undefined until there is one. */
   value: T | undefined;
   /** Why there is no newer one. */
@@ -107,8 +108,8 @@ export function useWatched<T>(
   name: WatchedTool,
   args: Record<string, unknown> | undefined,
   onSignedOut: () => void,
-): Watched<T> {
-  const [answer, setAnswer] = useState<{ key?: string; value?: T; problem?: string }>({});
+): WatchState<T> {
+  const [state, setState] = useState<{ key?: string; value?: T; problem?: string }>({});
   const key = args && JSON.stringify([name, args]);
   const signedOut = useRef(onSignedOut);
   signedOut.current = onSignedOut;
@@ -116,11 +117,11 @@ export function useWatched<T>(
   useEffect(() => {
     if (key === undefined || args === undefined) return undefined;
     const onProblem = (problem: string) =>
-      setAnswer((before) => ({ ...(before.key === key ? before : { key }), problem }));
+      setState((before) => ({ ...(before.key === key ? before : { key }), problem }));
     return live.add({
       watch: { name, arguments: args },
       onUpdate({ data, problem }) {
-        if (problem === undefined) setAnswer({ key, value: data as T });
+        if (problem === undefined) setState({ key, value: data as T });
         else onProblem(problem);
         return false;
       },
@@ -129,6 +130,6 @@ export function useWatched<T>(
     });
   }, [key]);
 
-  const { value, problem } = answer.key === key ? answer : {};
+  const { value, problem } = state.key === key ? state : {};
   return { value, problem, refresh: () => live.renew() };
 }

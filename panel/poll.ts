@@ -6,7 +6,7 @@ import { SignedOut } from "./tools.ts";
 /** After a failure, milliseconds. */
 const RETRY_MS = 3000;
 
-export interface Polled<T> {
+export interface PollState<T> {
   /** The last answer; undefined until there is one. */
   value: T | undefined;
   /** Why there is no newer one. */
@@ -24,8 +24,8 @@ export function usePolled<T>(
   ask: (signal: AbortSignal) => Promise<T>,
   everyMs: number,
   onSignedOut: () => void,
-): Polled<T> {
-  const [answer, setAnswer] = useState<{ key?: string; value?: T; problem?: string }>({});
+): PollState<T> {
+  const [poll, setPoll] = useState<{ key?: string; value?: T; problem?: string }>({});
   const [round, setRound] = useState(0);
   const asking = useRef(ask);
   asking.current = ask;
@@ -35,16 +35,16 @@ export function usePolled<T>(
     const stop = new AbortController();
     void (async () => {
       while (!stop.signal.aborted) {
-        await shown(stop.signal);
+        await untilVisible(stop.signal);
         let waitMs = everyMs;
         try {
           const value = await asking.current(stop.signal);
-          if (!stop.signal.aborted) setAnswer({ key, value });
+          if (!stop.signal.aborted) setPoll({ key, value });
         } catch (error) {
           if (stop.signal.aborted) return;
           if (error instanceof SignedOut) return onSignedOut();
           waitMs = Math.max(waitMs, RETRY_MS);
-          setAnswer((before) => ({ ...(before.key === key ? before : { key }), problem: wordsOf(error) }));
+          setPoll((before) => ({ ...(before.key === key ? before : { key }), problem: errorText(error) }));
         }
         await pause(waitMs, stop.signal);
       }
@@ -53,12 +53,12 @@ export function usePolled<T>(
   }, [key, everyMs, round]);
 
   const refresh = useCallback(() => setRound((before) => before + 1), []);
-  const { value, problem } = answer.key === key ? answer : {};
+  const { value, problem } = poll.key === key ? poll : {};
   return { value, problem, refresh };
 }
 
 /** What went wrong, for people. */
-export function wordsOf(error: unknown): string {
+export function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
@@ -78,15 +78,15 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
 }
 
 /** Resolves when the page is in sight, or the signal is aborted. */
-export function shown(signal: AbortSignal): Promise<void> {
+export function untilVisible(signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
-    const look = () => {
+    const onVisible = () => {
       if (host().isOutOfSight() && !signal.aborted) return;
-      document.removeEventListener("visibilitychange", look);
+      document.removeEventListener("visibilitychange", onVisible);
       done();
     };
-    document.addEventListener("visibilitychange", look);
-    signal.addEventListener("abort", look, { once: true });
-    look();
+    document.addEventListener("visibilitychange", onVisible);
+    signal.addEventListener("abort", onVisible, { once: true });
+    onVisible();
   });
 }

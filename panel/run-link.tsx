@@ -14,14 +14,14 @@ const STATES: Record<ListedRun["state"], string> = {
   lost: "lost",
 };
 
-interface Shown {
+interface RunLinkProps {
   run: ListedRun;
   sandbox: string;
   isOpen?: boolean;
   isSandboxShown?: boolean;
 }
 
-export function RunLink({ run, sandbox, isOpen = false, isSandboxShown = false }: Shown) {
+export function RunLink({ run, sandbox, isOpen = false, isSandboxShown = false }: RunLinkProps) {
   return (
     <a href={hrefOf(sandbox, "runs", run.id)} aria-current={isOpen ? "true" : undefined}>
       <State state={run.state} />

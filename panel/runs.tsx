@@ -3,13 +3,13 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { isTaskID } from "../src/runs/id.ts";
 import type { ListedPreview } from "../src/shared/sandbox-listing.ts";
 import { startSize } from "../src/shared/terminal/size.ts";
-import { useRun, useTold } from "./follow.ts";
+import { useRun, useRunDetails } from "./follow.ts";
 import { duration, size } from "./format.ts";
 import { host } from "./host.ts";
 import type { ListedRun, RunListing } from "../src/shared/run-listing.ts";
 import { LogView } from "./log-view.tsx";
 import { useWatched } from "./live.ts";
-import { wordsOf } from "./poll.ts";
+import { errorText } from "./poll.ts";
 import { useOffered } from "./offered.ts";
 import { plain } from "./plain.ts";
 import { PreviewFrame } from "./preview.tsx";
@@ -20,12 +20,12 @@ import { Task } from "./task.tsx";
 import { isFresh, likelySize, startedWith, Terminal, type TerminalState } from "./terminal.tsx";
 import { callTool, SignedOut } from "./tools.ts";
 import { Typing } from "./typing.tsx";
-import { Windowed } from "./windowed.tsx";
+import { WindowedList } from "./windowed.tsx";
 
 /** Runs of a page of the list. */
 const PAGE = 50;
 
-interface Shown {
+interface RunsProps {
   sandbox: string;
   /** The id of the run that is open; empty for none. */
   open: string;
@@ -39,21 +39,25 @@ interface Shown {
   onSignedOut: () => void;
 }
 
-export function Runs({ sandbox, open, isThere, previews, saidAbove, onStarted, onSignedOut }: Shown) {
+export function Runs({ sandbox, open, isThere, previews, saidAbove, onStarted, onSignedOut }: RunsProps) {
   const [older, setOlder] = useState<RunListing>({ runs: [] });
-  const asked = { sandbox, limit: PAGE };
-  const listed = useWatched<RunListing>("list_runs", isThere || open !== "" ? asked : undefined, onSignedOut);
+  const listRequest = { sandbox, limit: PAGE };
+  const listed = useWatched<RunListing>(
+    "list_runs",
+    isThere || open !== "" ? listRequest : undefined,
+    onSignedOut,
+  );
   const [problem, setProblem] = useState<string>();
   const newest = listed.value?.runs ?? [];
   const runs = [...newest, ...older.runs.filter(({ id }) => !newest.some((run) => run.id === id))];
   const next = older.runs.length > 0 ? older.next_cursor : listed.value?.next_cursor;
   const more = () =>
-    callTool<RunListing>("list_runs", { ...asked, cursor: next }).then(
+    callTool<RunListing>("list_runs", { ...listRequest, cursor: next }).then(
       ({ data: page }) => setOlder((before) => ({ ...page, runs: [...before.runs, ...page.runs] })),
-      (error: unknown) => (error instanceof SignedOut ? onSignedOut() : setProblem(wordsOf(error))),
+      (error: unknown) => (error instanceof SignedOut ? onSignedOut() : setProblem(errorText(error))),
     );
   const isOffered = useOffered();
-  const said = problem ?? (listed.problem === saidAbove ? undefined : listed.problem);
+  const shownProblem = problem ?? (listed.problem === saidAbove ? undefined : listed.problem);
   const started = () => {
     listed.refresh();
     onStarted();
@@ -61,7 +65,7 @@ export function Runs({ sandbox, open, isThere, previews, saidAbove, onStarted, o
   return (
     <>
       {isOffered("run_command") && <Start sandbox={sandbox} onStarted={started} onSignedOut={onSignedOut} />}
-      <div role="alert">{said && <p class="note">{said}</p>}</div>
+      <div role="alert">{shownProblem && <p class="note">{shownProblem}</p>}</div>
       {open !== "" && (
         <OpenRun
           key={open}
@@ -77,7 +81,7 @@ export function Runs({ sandbox, open, isThere, previews, saidAbove, onStarted, o
       {runs.length === 0 ? (
         <p class="soft">{listed.value || !isThere ? "Nothing was run here yet." : "Loading the runs."}</p>
       ) : (
-        <Windowed
+        <WindowedList
           class="runs"
           labelledBy="runs"
           items={runs}
@@ -139,7 +143,7 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
       host().go(hrefOf(sandbox, "runs", data.id));
     } catch (error) {
       if (error instanceof SignedOut) onSignedOut();
-      else setProblem(wordsOf(error));
+      else setProblem(errorText(error));
     } finally {
       setBusy(false);
     }
@@ -185,12 +189,12 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
 }
 
 /** Said where there is no output, by the state of the run. */
-const NOTHING_OF: Record<string, string> = {
+const EMPTY_TEXTS: Record<string, string> = {
   unknown: "Loading the run.",
   running: "No output yet.",
 };
 
-interface Opened {
+interface OpenRunProps {
   id: string;
   /** As it is listed; undefined for one that is not on the pages of the list so far. */
   run: ListedRun | undefined;
@@ -200,7 +204,7 @@ interface Opened {
   onSignedOut: () => void;
 }
 
-function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: Opened) {
+function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: OpenRunProps) {
   const [port, setPort] = useState<number>();
   const preview = previews.find((known) => known.port === port);
   const isOffered = useOffered();
@@ -221,10 +225,12 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: Opened)
   const isTask = isTaskID(id);
   // A question has its program when it has output.
   const at = followed.state && `${followed.state}${isTask && followed.bytes > 0 ? " begun" : ""}`;
-  const told = useTold(id, at, onSignedOut);
-  const { fields = run, content } = told;
-  const source = told.fields?.source.trim() ?? "";
-  const problem = [followed.problem, told.problem].find((one) => one !== undefined && one !== saidAbove);
+  const runDetails = useRunDetails(id, at, onSignedOut);
+  const { fields = run, content } = runDetails;
+  const source = runDetails.fields?.source.trim() ?? "";
+  const problem = [followed.problem, runDetails.problem].find(
+    (one) => one !== undefined && one !== saidAbove,
+  );
   const wasCancelled = useRef(false);
   useEffect(() => {
     // The button that had the focus is gone.
@@ -295,11 +301,11 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: Opened)
               onSignedOut={onSignedOut}
             />
           ) : isTask ? (
-            <Task id={id} followed={followed} told={told} onSignedOut={onSignedOut} />
+            <Task id={id} followed={followed} details={runDetails} onSignedOut={onSignedOut} />
           ) : followed.bytes > 0 ? (
             <LogView log={followed.log} version={followed.version} label="Output" />
           ) : (
-            <p class="soft">{NOTHING_OF[state ?? "unknown"] ?? "No output."}</p>
+            <p class="soft">{EMPTY_TEXTS[state ?? "unknown"] ?? "No output."}</p>
           )}
           {lines.isInteractive && isOffered("send_input") && <Typing id={id} onSignedOut={onSignedOut} />}
         </div>
@@ -346,7 +352,7 @@ function Cancel({
       await callTool("cancel_run", { id });
     } catch (error) {
       if (error instanceof SignedOut) onSignedOut();
-      else setProblem(wordsOf(error));
+      else setProblem(errorText(error));
     } finally {
       setBusy(false);
     }

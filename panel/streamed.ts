@@ -24,7 +24,7 @@ export const streamed: Source = async (watch, report, signal) => {
     onEvent({ event, data }) {
       if (event === "end") end = (JSON.parse(data) as { reason: string }).reason;
       else {
-        const { watch: index, refused, ...update } = JSON.parse(data) as Pushed;
+        const { watch: index, refused, ...update } = JSON.parse(data) as StreamEvent;
         taken.push(report(index, refused === undefined ? update : { problem: refused }));
       }
     },
@@ -65,7 +65,7 @@ export const streamed: Source = async (watch, report, signal) => {
 };
 
 /** An event of the stream. */
-interface Pushed extends Update {
+interface StreamEvent extends Update {
   /** Which of what is watched it is about. */
   watch: number;
   /** Why the server does not look at it. */

@@ -41,8 +41,8 @@ export class Subject {
     if (source !== undefined) {
       const isTask = args.command === undefined;
       if (!isTask || args.sandbox !== undefined) this.#place.set(hrefOf(sandbox));
-      const asked = isTask ? { kind: "task" } : { kind: "command", sandbox };
-      this.#find = (mayHaveEnded) => this.#open(asked, titleOf(source), mayHaveEnded);
+      const request = isTask ? { kind: "task" } : { kind: "command", sandbox };
+      this.#find = (mayHaveEnded) => this.#open(request, titleOf(source), mayHaveEnded);
       void this.#lookForRun();
     } else if (tool && !tool.name.endsWith("list_sandboxes")) {
       this.#place.set(hrefOf(sandbox, "about"));
@@ -50,7 +50,7 @@ export class Subject {
   }
 
   /** @param result of the call, as the client passes it on */
-  answered(result: Args): void {
+  setResult(result: Args): void {
     if (this.#left.signal.aborted) return;
     const id = isArgs(result._meta) ? textOf(result._meta[RUN_META]) : undefined;
     if (id !== undefined) this.#show(id);
@@ -69,10 +69,10 @@ export class Subject {
     }
   }
 
-  async #open(asked: Args, title: string, mayHaveEnded: boolean): Promise<boolean> {
+  async #open(request: Args, title: string, mayHaveEnded: boolean): Promise<boolean> {
     const { structuredContent } = await this.#callTool(
       "list_runs",
-      { ...asked, limit: NEWEST },
+      { ...request, limit: NEWEST },
       "structured",
     );
     const { runs = [] } = (structuredContent ?? {}) as Partial<RunListing>;

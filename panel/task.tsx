@@ -3,15 +3,15 @@ import type { TargetedEvent } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { stepOf } from "../src/shared/task-steps.ts";
 import { Name } from "./file-parts.tsx";
-import type { Followed, RunFields, Told } from "./follow.ts";
+import type { FollowedRun, RunFields, RunDetails } from "./follow.ts";
 import { share, size } from "./format.ts";
 import { type Block, host } from "./host.ts";
 import type { Log } from "./log.ts";
 import { LogView } from "./log-view.tsx";
 import { plain } from "./plain.ts";
-import { wordsOf } from "./poll.ts";
+import { errorText } from "./poll.ts";
 import { Result } from "./result.tsx";
-import { type Answer, callTool, SignedOut, ToolFailed } from "./tools.ts";
+import { type ToolResult, callTool, SignedOut, ToolFailed } from "./tools.ts";
 
 /** What `get_result` says of a task or of a question, in the form of its output schema. */
 interface Fields extends Partial<RunFields> {
@@ -33,17 +33,17 @@ interface Fields extends Partial<RunFields> {
   language?: string;
 }
 
-interface Shown {
+interface TaskProps {
   id: string;
-  followed: Followed;
-  told: Told;
+  followed: FollowedRun;
+  details: RunDetails;
   onSignedOut: () => void;
 }
 
-export function Task({ id, followed, told, onSignedOut }: Shown) {
+export function Task({ id, followed, details, onSignedOut }: TaskProps) {
   const { state, log, version, bytes } = followed;
-  const fields: Fields = told.fields ?? {};
-  const pictures = told.content.filter(({ type }) => type === "image");
+  const fields: Fields = details.fields ?? {};
+  const pictures = details.content.filter(({ type }) => type === "image");
   const { answer, note, code, language, files, diff, artifacts = [], not_kept: notKept } = fields;
   const isQuestion = code !== undefined;
   const isOver = state !== undefined && state !== "running";
@@ -115,7 +115,7 @@ export function Task({ id, followed, told, onSignedOut }: Shown) {
           ))}
         </p>
       )}
-      <Used fields={fields} />
+      <Usage fields={fields} />
     </div>
   );
 }
@@ -197,23 +197,23 @@ function Diff({ text }: { text: string }) {
   );
 }
 
-interface Kept {
+interface ArtifactProps {
   id: string;
   path: string;
   bytes: number;
   onSignedOut: () => void;
 }
 
-function Artifact({ id, path, bytes, onSignedOut }: Kept) {
+function Artifact({ id, path, bytes, onSignedOut }: ArtifactProps) {
   const [blocks, setBlocks] = useState<readonly Block[]>();
   const [problem, setProblem] = useState<string>();
-  const ask = async (use: (answer: Answer<ArtifactData>) => Promise<void> | void) => {
+  const callFor = async (use: (answer: ToolResult<ArtifactData>) => Promise<void> | void) => {
     setProblem(undefined);
     try {
       await use(await callTool<ArtifactData>("get_result", { id, artifact: path }));
     } catch (error) {
       if (error instanceof SignedOut) onSignedOut();
-      else setProblem(wordsOf(error));
+      else setProblem(errorText(error));
     }
   };
   return (
@@ -224,7 +224,9 @@ function Artifact({ id, path, bytes, onSignedOut }: Kept) {
         class="plain"
         aria-expanded={blocks !== undefined}
         aria-label={`${blocks ? "Hide" : "View"}: ${path}`}
-        onClick={() => (blocks ? setBlocks(undefined) : void ask((answer) => setBlocks(blocksOf(answer))))}
+        onClick={() =>
+          blocks ? setBlocks(undefined) : void callFor((answer) => setBlocks(blocksOf(answer)))
+        }
       >
         {blocks ? "Hide" : "View"}
       </button>{" "}
@@ -233,7 +235,7 @@ function Artifact({ id, path, bytes, onSignedOut }: Kept) {
           type="button"
           class="plain"
           aria-label={`Download: ${path}`}
-          onClick={() => void ask(({ data }) => save(data, path))}
+          onClick={() => void callFor(({ data }) => save(data, path))}
         >
           Download
         </button>
@@ -245,7 +247,7 @@ function Artifact({ id, path, bytes, onSignedOut }: Kept) {
 }
 
 /** What an artifact holds, without what tells a model that this is all of it. */
-function blocksOf({ data, content }: Answer<ArtifactData>): readonly Block[] {
+function blocksOf({ data, content }: ToolResult<ArtifactData>): readonly Block[] {
   const isWhole = data.content !== undefined && data.next_cursor === undefined;
   return isWhole ? [{ type: "text", text: data.content }] : content;
 }
@@ -262,7 +264,7 @@ async function save({ url, content, next_cursor }: ArtifactData, path: string): 
   URL.revokeObjectURL(anchor.href);
 }
 
-function Used({ fields: { agent, model, turns, tokens, cost_usd: cost, directory } }: { fields: Fields }) {
+function Usage({ fields: { agent, model, turns, tokens, cost_usd: cost, directory } }: { fields: Fields }) {
   const input = tokens && tokens.input + (tokens.cache_read ?? 0) + (tokens.cache_write ?? 0);
   const rows: [string, string | undefined][] = [
     ["Agent", agent],

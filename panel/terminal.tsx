@@ -8,7 +8,7 @@ import { host } from "./host.ts";
 import type { Watch } from "./host.ts";
 import { live } from "./live.ts";
 import { useOffered } from "./offered.ts";
-import { wordsOf } from "./poll.ts";
+import { errorText } from "./poll.ts";
 import type { Screen } from "./terminal-screen.ts";
 import { callTool, SignedOut } from "./tools.ts";
 
@@ -53,7 +53,7 @@ export function isFresh(id: string): boolean {
   return fresh.has(id);
 }
 
-interface Shown {
+interface TerminalProps {
   id: string;
   /** Called as it goes on. */
   onState: (state: TerminalState) => void;
@@ -62,7 +62,7 @@ interface Shown {
   onSignedOut: () => void;
 }
 
-export function Terminal({ id, onState, onImpossible, onSignedOut }: Shown) {
+export function Terminal({ id, onState, onImpossible, onSignedOut }: TerminalProps) {
   const isOffered = useOffered();
   const mayType = isOffered("send_input");
   const element = useRef<HTMLDivElement>(null);
@@ -77,7 +77,7 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: Shown) {
     const failed = (error: unknown) => {
       if (signal.aborted) return;
       if (error instanceof SignedOut) onSignedOut();
-      else setProblem(wordsOf(error));
+      else setProblem(errorText(error));
     };
     let typing = newTyping();
     function newTyping(): Typing {

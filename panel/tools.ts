@@ -20,7 +20,7 @@ export class ToolFailed extends Error {
   }
 }
 
-export interface Answer<Data> {
+export interface ToolResult<Data> {
   data: Data;
   content: Block[];
 }
@@ -34,7 +34,7 @@ export async function callTool<Data>(
   args: Record<string, unknown> = {},
   signal?: AbortSignal,
   form: Form = "structured",
-): Promise<Answer<Data>> {
+): Promise<ToolResult<Data>> {
   const result = await host().callTool(name, args, form, signal);
   const { content = [], structuredContent, isError = false } = result;
   if (isError) {

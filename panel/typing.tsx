@@ -1,6 +1,6 @@
 /** Types into a command that runs in a terminal. */
 import { useState } from "preact/hooks";
-import { wordsOf } from "./poll.ts";
+import { errorText } from "./poll.ts";
 import { callTool, SignedOut } from "./tools.ts";
 
 /** Keys that are not characters of a line. */
@@ -17,7 +17,7 @@ export function Typing({ id, onSignedOut }: { id: string; onSignedOut: () => voi
       await callTool("send_input", { id, text });
     } catch (error) {
       if (error instanceof SignedOut) onSignedOut();
-      else setProblem(wordsOf(error));
+      else setProblem(errorText(error));
     }
   };
   const enter = (event: SubmitEvent) => {

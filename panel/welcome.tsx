@@ -20,12 +20,12 @@ const WATCHED_SANDBOXES = 5;
 
 const SHOWN_RUNS = 10;
 
-interface Shown {
+interface WelcomeProps {
   listing: SandboxListing;
   onSignedOut: () => void;
 }
 
-export function Welcome({ listing, onSignedOut }: Shown) {
+export function Welcome({ listing, onSignedOut }: WelcomeProps) {
   const { sandboxes, checkpoints } = listing;
   const { endpoint } = host();
   const names = new Set(sandboxes.map(({ name }) => name));

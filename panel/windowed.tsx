@@ -20,15 +20,15 @@ interface Rows<T> {
 }
 
 /** Of all rows, in pixels and by number; `last` is that after the last row. */
-interface Sight {
+interface VisibleRange {
   height: number;
   first: number;
   last: number;
 }
 
-export function Windowed<T>({ items, keyOf, row, current, class: name = "", labelledBy }: Rows<T>) {
+export function WindowedList<T>({ items, keyOf, row, current, class: name = "", labelledBy }: Rows<T>) {
   const list = useRef<HTMLUListElement>(null);
-  const [sight, setSight] = useState<Sight>({ height: 0, first: 0, last: MAX_UNWINDOWED_ROWS });
+  const [sight, setSight] = useState<VisibleRange>({ height: 0, first: 0, last: MAX_UNWINDOWED_ROWS });
   /** The row that has the focus stays, wherever the list is scrolled to. */
   const [focused, setFocused] = useState<string>();
   const isLong = items.length > MAX_UNWINDOWED_ROWS;
@@ -36,7 +36,7 @@ export function Windowed<T>({ items, keyOf, row, current, class: name = "", labe
   useLayoutEffect(() => {
     const element = list.current;
     if (!element || !isLong) return undefined;
-    const look = () => {
+    const updateRange = () => {
       const heights = Array.from(
         element.children,
         ({ firstElementChild: shown }) => shown?.scrollHeight ?? 0,
@@ -51,16 +51,16 @@ export function Windowed<T>({ items, keyOf, row, current, class: name = "", labe
           : { height, first, last },
       );
     };
-    look();
+    updateRange();
     // Whatever scrolls or grows around it moves it, too.
-    const observer = new ResizeObserver(look);
+    const observer = new ResizeObserver(updateRange);
     observer.observe(document.body);
-    document.addEventListener("scroll", look, { capture: true, passive: true });
-    addEventListener("resize", look);
+    document.addEventListener("scroll", updateRange, { capture: true, passive: true });
+    addEventListener("resize", updateRange);
     return () => {
       observer.disconnect();
-      document.removeEventListener("scroll", look, { capture: true });
-      removeEventListener("resize", look);
+      document.removeEventListener("scroll", updateRange, { capture: true });
+      removeEventListener("resize", updateRange);
     };
   }, [isLong]);
 

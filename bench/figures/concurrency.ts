@@ -1,4 +1,4 @@
-import type { Bed } from "../bed.ts";
+import type { TestBed } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
 
@@ -76,18 +76,18 @@ async function runWindow(call: Call, load: Load, milliseconds: number, into: Res
 
 function rowsOf({ clients, sandboxes }: Load, ours: Result, baseline: Result): Row[] {
   const name = `${clients} client${clients > 1 ? "s" : ""}${sandboxes > 1 ? `, ${sandboxes} sandboxes` : ""}`;
-  const answered = ({ times, errors }: Result) => (100 * times.length) / (times.length + errors);
+  const successRate = ({ times, errors }: Result) => (100 * times.length) / (times.length + errors);
   const throughput = ({ times, seconds }: Result) => times.length / seconds;
   const rows = [
     row(`${name} throughput`, "calls/s", throughput(ours), throughput(baseline)),
     row(`${name} p50`, "ms", quantile(ours.times, 0.5), quantile(baseline.times, 0.5)),
     row(`${name} p99`, "ms", quantile(ours.times, 0.99), quantile(baseline.times, 0.99)),
   ];
-  return [...rows, row(`${name} answered well`, "%", answered(ours), answered(baseline))];
+  return [...rows, row(`${name} answered well`, "%", successRate(ours), successRate(baseline))];
 }
 
 /** Starts all sandboxes and their kernels, on both sides. */
-async function prepare({ ours, bare }: Bed, sandboxes: number) {
+async function prepare({ ours, bare }: TestBed, sandboxes: number) {
   const contexts = new Map<string, string>();
   const names = Array.from({ length: sandboxes }, (_, index) => `bench-load-${index}`);
   for (const sandbox of names) {

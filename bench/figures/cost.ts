@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { CONFIGS, TOKEN, serve } from "../bed.ts";
-import { oursAt } from "../client.ts";
+import { workerClient } from "../client.ts";
 import type { Counts } from "../counts.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
@@ -47,7 +47,7 @@ export const cost: Figure = {
     const calls = count(200);
     const own = join(bed.directory, "counted");
     const served = await serve(CONFIGS.counted, bed.engine, own);
-    const ours = oursAt(`${served.url}/mcp`, TOKEN);
+    const ours = workerClient(`${served.url}/mcp`, TOKEN);
     const sandbox = "bench-cost";
     await ours.tool("run_command", { sandbox, command: "echo one" });
     await ours.tool("run_code", { sandbox, code: "1" });

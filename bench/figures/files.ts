@@ -1,5 +1,5 @@
 import type { Figure } from "../figure.ts";
-import type { Ours } from "../client.ts";
+import type { WorkerClient } from "../client.ts";
 import { type Row, interleave, latencyRows } from "../measure.ts";
 
 const SIZES = [
@@ -53,13 +53,21 @@ export const files: Figure = {
 /** Bytes of the largest answer in base64. */
 const PAGE_BYTES = 384 * 1024;
 
-async function readBytes(ours: Ours, file: { sandbox: string; path: string }, bytes: number): Promise<void> {
+async function readBytes(
+  ours: WorkerClient,
+  file: { sandbox: string; path: string },
+  bytes: number,
+): Promise<void> {
   for (let offset = 0; offset < bytes; offset += PAGE_BYTES)
     await ours.tool("read_file", { ...file, offset, encoding: "base64" });
 }
 
 /** Reads a file of lines to its end, page by page as its answers say. */
-async function readAll(ours: Ours, file: { sandbox: string; path: string }, bytes: number): Promise<void> {
+async function readAll(
+  ours: WorkerClient,
+  file: { sandbox: string; path: string },
+  bytes: number,
+): Promise<void> {
   let offset = 1;
   while (offset <= bytes / 64) {
     const answer = await ours.tool("read_file", { ...file, offset, limit: bytes / 64 });

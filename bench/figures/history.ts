@@ -1,6 +1,6 @@
 import { join } from "node:path";
-import { type Bed, CONFIGS, TOKEN, serve } from "../bed.ts";
-import { type Ours, oursAt } from "../client.ts";
+import { type TestBed, CONFIGS, TOKEN, serve } from "../bed.ts";
+import { type WorkerClient, workerClient } from "../client.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, type Row, interleave, latencyRows } from "../measure.ts";
 
@@ -40,13 +40,13 @@ export const history: Figure = {
 };
 
 /** The first call after a restart of the Worker, whose new actor finds the earlier runs. */
-async function firstCalls(bed: Bed, total: number, rounds: number): Promise<Row[]> {
+async function firstCalls(bed: TestBed, total: number, rounds: number): Promise<Row[]> {
   const stateDir = join(bed.directory, "history");
   const [long, short] = ["bench-long", "bench-short"];
   const times: Pairs = { ours: [], baseline: [] };
   for (let round = -1; round < rounds; round++) {
     const served = await serve(CONFIGS.ours, bed.engine, stateDir);
-    const ours = oursAt(`${served.url}/mcp`, TOKEN);
+    const ours = workerClient(`${served.url}/mcp`, TOKEN);
     if (round < 0) {
       await makeRuns(ours, long, total);
       await makeRuns(ours, short, 20);
@@ -64,7 +64,7 @@ async function firstCalls(bed: Bed, total: number, rounds: number): Promise<Row[
   return latencyRows(`first call of an actor with ${total} runs`, times);
 }
 
-async function makeRuns(ours: Ours, sandbox: string, total: number): Promise<void> {
+async function makeRuns(ours: WorkerClient, sandbox: string, total: number): Promise<void> {
   let made = 0;
   const work = async () => {
     while (made++ < total) await ours.tool("run_code", { sandbox, code: "1" });

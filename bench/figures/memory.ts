@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { CONFIGS, TOKEN, serve } from "../bed.ts";
-import { oursAt } from "../client.ts";
+import { workerClient } from "../client.ts";
 import type { Figure } from "../figure.ts";
-import { type Heap, OURS, openHeap } from "../heap.ts";
+import { type Heap, PRODUCT_SERVICE, openHeap } from "../heap.ts";
 import { type Row, row } from "../measure.ts";
 import { SIZES, printed, printing } from "./output.ts";
 
@@ -18,11 +18,11 @@ export const memory: Figure = {
   baseline: "the same Worker after its first command, before it has seen any output",
   async measure(bed, { quick }) {
     const served = await serve(CONFIGS.ours, bed.engine, join(bed.directory, "memory"), true);
-    const ours = oursAt(`${served.url}/mcp`, TOKEN);
+    const ours = workerClient(`${served.url}/mcp`, TOKEN);
     const sandbox = "bench-memory";
     const rows: Row[] = [];
     await ours.tool("run_command", { sandbox, command: "true" });
-    const heap = await openHeap(served, OURS);
+    const heap = await openHeap(served, PRODUCT_SERVICE);
     try {
       const before = await heap.live();
       for (const { label, bytes } of SIZES) {

@@ -1,4 +1,4 @@
-import type { Ours } from "../client.ts";
+import type { WorkerClient } from "../client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, interleave, quantile, row } from "../measure.ts";
 import { leaving, peakMiB, processesBeside, resetPeak } from "../processes.ts";
@@ -58,7 +58,7 @@ export const output: Figure = {
 };
 
 /** Runs the command to its end, following it with get_result after the first answer. */
-export async function printed(ours: Ours, sandbox: string, command: string): Promise<void> {
+export async function printed(ours: WorkerClient, sandbox: string, command: string): Promise<void> {
   let answer = await ours.tool("run_command", { sandbox, command, timeout_seconds: 600 });
   while (/^state: running$/m.test(answer)) {
     const id = /get_result, id ([a-z0-9.-]+)/.exec(answer)?.[1];

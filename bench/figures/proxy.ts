@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { CONFIGS, TOKEN, serve, startEngine } from "../bed.ts";
-import { oursAt } from "../client.ts";
+import { workerClient } from "../client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
 import { leaving, peakMiB, processesBeside, resetPeak } from "../processes.ts";
@@ -36,7 +36,7 @@ export const proxy: Figure = {
     const engine = await startEngine(directory, { network: "internet", allowAddresses: ports });
     const served = await serve(CONFIGS.ours, engine, join(directory, "ours"));
     try {
-      const ours = oursAt(`${served.url}/mcp`, TOKEN);
+      const ours = workerClient(`${served.url}/mcp`, TOKEN);
       const sandbox = "bench-proxy";
       await ours.tool("write_file", { sandbox, path: "client.ts", content: readFileSync(CLIENT, "utf8") });
       await ours.tool("run_command", { sandbox, command: leaving(sandbox) });

@@ -1,6 +1,6 @@
 import { join } from "node:path";
-import { type Bed, CONFIGS, TOKEN, serve } from "../bed.ts";
-import { oursAt } from "../client.ts";
+import { type TestBed, CONFIGS, TOKEN, serve } from "../bed.ts";
+import { workerClient } from "../client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, interleave, latencyRows } from "../measure.ts";
 
@@ -28,9 +28,9 @@ export const scale: Figure = {
 };
 
 /** The principal of a Worker of its own. */
-async function principal(bed: Bed, name: string) {
+async function principal(bed: TestBed, name: string) {
   const served = await serve(CONFIGS.counted, bed.engine, join(bed.directory, name));
-  const ours = oursAt(`${served.url}/mcp`, TOKEN);
+  const ours = workerClient(`${served.url}/mcp`, TOKEN);
   const list = () => ours.tool("list_sandboxes", {});
   return {
     list,

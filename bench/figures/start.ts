@@ -2,8 +2,8 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { bundle } from "../../cli/bundle.ts";
-import { CONFIGS, type Bed, TOKEN, serve, startEngine } from "../bed.ts";
-import { bareAt, oursAt } from "../client.ts";
+import { CONFIGS, type TestBed, TOKEN, serve, startEngine } from "../bed.ts";
+import { bareAt, workerClient } from "../client.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, interleave, latencyRows, row } from "../measure.ts";
 
@@ -73,7 +73,7 @@ export const server: Figure = {
 
 /** Starts engine and Worker, waits for the first answer, and ends them again. */
 async function started(
-  { directory }: Bed,
+  { directory }: TestBed,
   side: keyof typeof CONFIGS,
   name: string,
 ): Promise<{ milliseconds: number; gzip: number }> {
@@ -82,7 +82,7 @@ async function started(
   const start = performance.now();
   const engine = await startEngine(own);
   const served = await serve(CONFIGS[side], engine, own);
-  if (side === "ours") await oursAt(`${served.url}/mcp`, TOKEN).tool("list_sandboxes", {});
+  if (side === "ours") await workerClient(`${served.url}/mcp`, TOKEN).tool("list_sandboxes", {});
   else await bareAt(served.url).call({ sandbox: "none", method: "destroy" });
   const milliseconds = performance.now() - start;
   await served.close();

@@ -5,7 +5,7 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import type { Bed } from "../bed.ts";
+import type { TestBed } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
 import { leaving, peakMiB, processesBeside, resetPeak } from "../processes.ts";
@@ -75,7 +75,7 @@ async function writeNoise(path: string, bytes: number): Promise<void> {
   await file.close();
 }
 
-async function link({ ours }: Bed, direction: "upload" | "download"): Promise<string> {
+async function link({ ours }: TestBed, direction: "upload" | "download"): Promise<string> {
   const args = { sandbox: SANDBOX, path: "file", direction };
   const [url = ""] = /http:\/\/\S+\/files\/\S+/.exec(await ours.tool("file_link", args)) ?? [];
   return url;

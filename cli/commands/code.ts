@@ -9,7 +9,7 @@ import { messageOf } from "../../src/shared/text.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { serverCommand, sessionName, textFrom, wholeNumber } from "../command.ts";
 import { EXIT } from "../exit.ts";
-import { FIRST_WAIT_SECONDS, follow, type Followed } from "../follow.ts";
+import { FIRST_WAIT_SECONDS, follow, type FollowedRun } from "../follow.ts";
 import { type Answer, Server } from "../mcp.ts";
 import { writing } from "../output-files.ts";
 import { failure, json, line, note, printed, styled } from "../print.ts";
@@ -75,7 +75,7 @@ export function imageDirectory(given: string | undefined): string | undefined {
 
 /** Prints how a run of code ended, and writes its images. The exit status becomes its own, or tells that an image is missing. */
 export function reportCode(
-  { run, content, status }: Followed,
+  { run, content, status }: FollowedRun,
   directory: string | undefined,
   asJSON: boolean,
 ): void {

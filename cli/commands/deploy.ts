@@ -101,12 +101,12 @@ const PAUSE_MS = 2000;
 /** Tries the server, once it answers and has started a container. */
 async function tried(url: string, token: string) {
   const deadline = Date.now() + ADDRESS_WAIT_MS;
-  const answers = () =>
+  const isUp = () =>
     fetch(new URL("/health", url)).then(
       (response) => response.ok,
       () => false,
     );
-  while (!(await answers()) && Date.now() < deadline) await pause(PAUSE_MS);
+  while (!(await isUp()) && Date.now() < deadline) await pause(PAUSE_MS);
   const address = { url: endpoint(url), token, tokenSource: "this deployment", isLocal: false };
   await firstContainer(address);
   return tryServer(address);

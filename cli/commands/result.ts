@@ -1,6 +1,6 @@
 /** `sandbox-mcp result` and `cancel`: the end of a run that goes on, or has ended. */
 import { serverCommand, wholeNumber } from "../command.ts";
-import { follow, type Followed, followed } from "../follow.ts";
+import { follow, type FollowedRun, followed } from "../follow.ts";
 import { Server } from "../mcp.ts";
 import { json, line, note, printed } from "../print.ts";
 import { serverAddress } from "../server.ts";
@@ -43,7 +43,7 @@ export const cancel = serverCommand("cancel", "stop a run and every process that
   });
 
 /** Prints what is to be said beside the output, and sets the exit status. @param more fields of the JSON document */
-export function report({ run, status }: Followed, asJSON: boolean, more: object = {}): void {
+export function report({ run, status }: FollowedRun, asJSON: boolean, more: object = {}): void {
   process.exitCode = status;
   if (asJSON) return json(status === 0, { ...run, ...more });
   if (isTask(run)) return printTask(run);

@@ -4,7 +4,7 @@ import { EXIT } from "../exit.ts";
 import { LocalServer } from "../local-server.ts";
 import { accepted } from "../mcp.ts";
 import { serverAddress } from "../server.ts";
-import { speak } from "../stdio.ts";
+import { serveStdio } from "../stdio.ts";
 
 export const stdio = bridgeCommand(
   "Standard output carries the protocol, which is JSON already: leave --json out.",
@@ -26,7 +26,7 @@ export const stdio = bridgeCommand(
       status = EXIT.succeeded;
       return address;
     };
-    const failure = await speak(locate, sandbox, log);
+    const failure = await serveStdio(locate, sandbox, log);
     // A server that was started here notices that this process is gone, saves its workspaces and ends.
     process.exit(failure === undefined ? status : EXIT[failure]);
   });

@@ -33,16 +33,16 @@ export const verify = dataCommand(
   .action(async (url, token, { task, json: asJSON, ...options }) => {
     const given = { ...options, ...(url && { url }), ...(token && { token }) };
     const address = serverAddress(given, process.env, ARGUMENTS);
-    const trial = new Trial(address);
+    const trial = new Verification(address);
     const progress = new Progress(`Trying ${address.url}`);
-    await trial.run(task === true, (name) => progress.say(name)).finally(() => progress.stop());
+    await trial.run(task === true, (name) => progress.status(name)).finally(() => progress.stop());
     const latency = trial.latency;
     report(trial.checks, asJSON === true, { url: address.url, latency_ms: latency });
   });
 
 /** Uses every tool of a server but the agent. @returns how each came out */
 export async function tryServer(address: ServerAddress): Promise<readonly Check[]> {
-  const trial = new Trial(address);
+  const trial = new Verification(address);
   await trial.run(false, () => undefined);
   return trial.checks;
 }
@@ -54,7 +54,7 @@ const SAMPLES = 9;
 const PORT = 8080;
 
 /** A try of a tool, or of a way beside the tools. */
-interface Try {
+interface ToolCheck {
   /** Other tools without which there is nothing to try it on. */
   needs?: readonly string[];
   /** Returns what it saw. @throws for what should not be */
@@ -62,7 +62,7 @@ interface Try {
 }
 
 /** What is neither well nor failed, such as what this connection does not have. The verdict names it. */
-class Told extends Error {
+class Inconclusive extends Error {
   readonly verdict: "skipped" | "warning";
 
   constructor(verdict: "skipped" | "warning", message: string) {
@@ -71,11 +71,11 @@ class Told extends Error {
   }
 }
 
-function notTried(why: string): Told {
-  return new Told("skipped", why);
+function inconclusive(why: string): Inconclusive {
+  return new Inconclusive("skipped", why);
 }
 
-class Trial {
+class Verification {
   readonly checks: Check[] = [];
   latency: { min: number; median: number } | undefined;
   readonly #address: ServerAddress;
@@ -122,7 +122,7 @@ class Trial {
         if (TOOL_NAMES.has(name)) await connection.mustHave(name, this.#sandbox);
         for (const need of needs)
           if (!connection.allowed.includes(need))
-            throw notTried(`not tried: it needs ${need}, which is not there`);
+            throw inconclusive(`not tried: it needs ${need}, which is not there`);
         return use();
       });
     }
@@ -132,7 +132,7 @@ class Trial {
   }
 
   /** A use of each tool in the order in which they build on one another. */
-  #uses(connection: Connection): Record<string, Try> {
+  #uses(connection: Connection): Record<string, ToolCheck> {
     const sandbox = this.#sandbox;
     const call = (name: string, args: Record<string, unknown> = {}): Promise<Answer> =>
       connection.call(name, { sandbox, ...args });
@@ -169,7 +169,7 @@ class Trial {
           calculate("python").catch((error: unknown) => {
             const { message } = error as Error;
             throw /no python interpreter|spawn python3 E/.test(message)
-              ? new Told("warning", message)
+              ? new Inconclusive("warning", message)
               : error;
           }),
       },
@@ -284,7 +284,7 @@ class Trial {
 
   async #task(connection: Connection, isWanted: boolean): Promise<string> {
     await connection.mustHave("execute_task", this.#sandbox);
-    if (!isWanted) throw notTried("it costs some cents: --task tries it");
+    if (!isWanted) throw inconclusive("it costs some cents: --task tries it");
     const task = "Answer with the word ready and nothing else. Use no tools.";
     let { data } = await connection.call("execute_task", { task, max_turns: 3, timeout_seconds: 120 });
     while (data.state === "running")
@@ -298,9 +298,9 @@ class Trial {
       const isAllowed = connection.allowed.includes("destroy_sandbox");
       if (isAllowed) await connection.call("destroy_sandbox", { sandbox: this.#sandbox, checkpoints: true });
       await connection.mustHave("destroy_sandbox", this.#sandbox).catch((error: unknown) => {
-        if (!(error instanceof Told)) throw error;
+        if (!(error instanceof Inconclusive)) throw error;
         const end = isAllowed ? "is destroyed all the same" : "was made, if anything was, and stays";
-        throw notTried(`${error.message}; ${this.#sandbox} ${end}`);
+        throw inconclusive(`${error.message}; ${this.#sandbox} ${end}`);
       });
       return "done";
     });
@@ -348,7 +348,7 @@ class Trial {
     } catch (error) {
       const found = error instanceof Error ? error.message : String(error);
       const isDenied = error instanceof CommandError && error.kind === "denied";
-      if (error instanceof Told) this.checks.push({ name, verdict: error.verdict, found });
+      if (error instanceof Inconclusive) this.checks.push({ name, verdict: error.verdict, found });
       else if (isDenied && remedy === undefined)
         this.checks.push({ name, verdict: "skipped", found: `not allowed: ${found}` });
       else {
@@ -393,15 +393,16 @@ class Connection {
     return (this.listed.includes(name) ? this.#server : this.#whole).call(name, args);
   }
 
-  /** @throws {Told} that says why a tool is not listed @param sandbox one that nothing is in */
+  /** @throws {Inconclusive} that says why a tool is not listed @param sandbox one that nothing is in */
   async mustHave(name: string, sandbox: string): Promise<void> {
     if (this.listed.includes(name)) return;
-    if (this.allowed.includes(name)) throw notTried("not offered: the ?tools= of the address leaves it out");
+    if (this.allowed.includes(name))
+      throw inconclusive("not offered: the ?tools= of the address leaves it out");
     // The scopes are checked before anything else: without arguments, nothing is done.
     const refused = await this.#whole.call(name, { sandbox }).catch((error: unknown) => error);
     if (refused instanceof CommandError && refused.kind === "denied")
-      throw notTried(`not allowed: ${refused.message}`);
-    throw notTried("not offered: this server does not list it");
+      throw inconclusive(`not allowed: ${refused.message}`);
+    throw inconclusive("not offered: this server does not list it");
   }
 
   async close(): Promise<void> {

@@ -28,7 +28,7 @@ export const watch = serverCommand(
         intervalSeconds: interval,
         followsOutput: output,
         signal: end.signal,
-        tell: screen ? (event) => screen.take(event) : json ? tellAsJSON : tellAsLine,
+        onEvent: screen ? (event) => screen.take(event) : json ? tellAsJSON : tellAsLine,
       });
     } finally {
       clearTimeout(timer);

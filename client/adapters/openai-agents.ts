@@ -128,11 +128,11 @@ class Session implements SandboxSession<OpenAISandboxState> {
   }
 
   execCommand(args: ExecCommandArgs): Promise<string> {
-    return told(() => this.exec(args));
+    return withErrorText(() => this.exec(args));
   }
 
   writeStdin({ sessionId, chars, yieldTimeMs, maxOutputTokens }: WriteStdinArgs): Promise<string> {
-    return told(async () => {
+    return withErrorText(async () => {
       if (chars) await this.#process(sessionId).type(chars);
       return this.#next(sessionId, yieldTimeMs ?? STDIN_YIELD_MS, maxOutputTokens);
     });
@@ -292,7 +292,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
 }
 
 /** An answer for a model. The SDK hides the messages of errors from it: those that it can do something about are answers too. */
-async function told(work: () => Promise<SandboxExecResult>): Promise<string> {
+async function withErrorText(work: () => Promise<SandboxExecResult>): Promise<string> {
   try {
     return formatExecResponse(await work());
   } catch (error) {

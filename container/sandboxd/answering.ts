@@ -34,7 +34,7 @@ export type Handlers<Table extends Rows> = {
 const DRAIN_MS = 5000;
 
 /** Answers a request; undefined for one that is not in the table. */
-export function answerBy<Table extends Rows>(
+export function serveOperation<Table extends Rows>(
   table: Table,
   handlers: Handlers<Table>,
   request: IncomingMessage,
@@ -51,7 +51,7 @@ export function answerBy<Table extends Rows>(
   const call = row.input.safeParse(Object.fromEntries(searchParams));
   if (!call.success) return (async () => void response.writeHead(400).end("no such call\n"))();
   const handle: Handle = (data, exchange) => around(row, () => handler(data, exchange));
-  return answer(row, handle, call.data, request, response);
+  return respond(row, handle, call.data, request, response);
 }
 
 /** Does the work of a request; what all changes have in common is done here. */
@@ -59,7 +59,7 @@ type Around = (row: Row, work: () => Promise<unknown>) => Promise<unknown>;
 
 type Handle = (call: object, exchange: unknown) => Promise<unknown>;
 
-async function answer(
+async function respond(
   row: Row,
   handle: Handle,
   call: object,

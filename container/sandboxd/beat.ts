@@ -9,7 +9,7 @@ import { ownToken } from "./token.ts";
 
 /** The time between two requests, and how long an answer may take, milliseconds. */
 const BEAT_MS = 2000;
-const ANSWER_MS = 5000;
+const RESPONSE_MS = 5000;
 
 /** On an answer about sandboxd itself: which process answers. */
 export const BEAT_HEADER = "x-sandboxd-beat";
@@ -18,9 +18,9 @@ export const beat = randomBytes(16).toString("hex");
 /** @param address where this process listens */
 export function keepBeating(address: { port: number } | { socketPath: string }): void {
   process.stdout.on("error", () => undefined);
-  const next = () => setTimeout(ask, BEAT_MS).unref();
-  const ask = () => {
-    const signal = AbortSignal.timeout(ANSWER_MS);
+  const next = () => setTimeout(ping, BEAT_MS).unref();
+  const ping = () => {
+    const signal = AbortSignal.timeout(RESPONSE_MS);
     const token = ownToken();
     const headers = token === undefined ? {} : { [TOKEN_HEADER]: token };
     get({ host: "127.0.0.1", ...address, headers, agent: false, signal }, (response) => {
@@ -29,5 +29,5 @@ export function keepBeating(address: { port: number } | { socketPath: string }):
       next();
     }).once("error", next);
   };
-  ask();
+  ping();
 }

@@ -3,7 +3,7 @@
  * and watches the kernel's process. Only the actor, which gave the code to the kernel, knows when the code has ended (`finish`).
  */
 import { join } from "node:path";
-import { Followed } from "./followed.ts";
+import { FollowedRun } from "./followed.ts";
 import { PORTS_MS, expectPortsOf } from "./listening.ts";
 import { KERNEL_OUTPUT } from "./places.ts";
 import { type KernelProcess, familyOf, isSame, marked, send } from "./processes.ts";
@@ -12,7 +12,7 @@ import { type Event, STREAMS, type Signal } from "./protocol.ts";
 /** The pause between two looks at files and process, milliseconds: output is to reach the reader within 50. */
 const POLL_MS = 20;
 
-export class Code extends Followed {
+export class Code extends FollowedRun {
   readonly #kernel: KernelProcess;
   readonly #timer: NodeJS.Timeout;
   #isFinished = false;
@@ -24,7 +24,7 @@ export class Code extends Followed {
     super(id, (name) => join(KERNEL_OUTPUT, `${id}.${name === "stdout" ? "out" : "err"}`));
     const { pid, started } = kernel;
     this.#kernel = { pid, started };
-    this.#timer = setInterval(() => this.#look(), POLL_MS);
+    this.#timer = setInterval(() => this.#poll(), POLL_MS);
   }
 
   protected override end(): Event | undefined {
@@ -40,7 +40,7 @@ export class Code extends Followed {
   /** The code has ended: its output ends with what is in its files now. */
   finish(): void {
     this.#isFinished = true;
-    this.#look();
+    this.#poll();
   }
 
   /** Interrupts the kernel (INT), ends what the code has started (TERM), or ends the kernel as well (KILL). */
@@ -50,7 +50,7 @@ export class Code extends Followed {
       return;
     }
     this.#isEnding = signal === "KILL" ? "its kernel" : (this.#isEnding ?? "what it started");
-    this.#look();
+    this.#poll();
   }
 
   override close(): void {
@@ -58,7 +58,7 @@ export class Code extends Followed {
     super.close();
   }
 
-  #look(): void {
+  #poll(): void {
     if (this.end() !== undefined) return clearInterval(this.#timer);
     for (const name of STREAMS) this.streams[name].grow();
     const isThere = isSame(this.#kernel);

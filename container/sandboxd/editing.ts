@@ -27,7 +27,7 @@ export function edited(content: Buffer, edits: readonly Edit[], path: string): E
   for (const [index, { old_text: wanted, new_text: replacement, all }] of edits.entries()) {
     const parts = text.split(wanted);
     const count = parts.length - 1;
-    if (count === 0) throw otherBreaks(text, wanted, index + 1) ?? absent(text, wanted, index + 1);
+    if (count === 0) throw otherBreaks(text, wanted, index + 1) ?? textNotFound(text, wanted, index + 1);
     if (count > 1 && !all) {
       const lines = placesOf(text, wanted).map((at) => lineOf(text, at));
       throw new FileError({ problem: "repeated", edit: index + 1, count, lines });
@@ -75,7 +75,7 @@ function otherBreaks(text: string, wanted: string, edit: number): FileError | un
   return new FileError({ problem: "line_breaks", edit, code: isCRLF ? "CRLF" : "LF" });
 }
 
-function absent(text: string, wanted: string, edit: number): FileError {
+function textNotFound(text: string, wanted: string, edit: number): FileError {
   const lines = text.split("\n");
   const line = nearestLine(lines, wanted.split("\n"));
   const nearest = lines[line]?.slice(0, NEAREST_CHARS);

@@ -36,7 +36,7 @@ function isSaved(): Promise<boolean> {
     const signal = AbortSignal.timeout(SAVE_MS);
     // The server takes it from nobody else in the sandbox.
     const headers = { [TOKEN_HEADER]: ownToken() ?? "" };
-    const asked = request({
+    const stopRequest = request({
       host: SERVER_HOST,
       path: ENDING_PATH,
       method: "POST",
@@ -44,10 +44,10 @@ function isSaved(): Promise<boolean> {
       agent: false,
       signal,
     });
-    asked.once("error", reject).once("response", (response) => {
+    stopRequest.once("error", reject).once("response", (response) => {
       response.destroy();
       resolve(response.statusCode === 204);
     });
-    asked.end();
+    stopRequest.end();
   });
 }

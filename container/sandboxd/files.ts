@@ -1,7 +1,7 @@
 /** Requests about files and what tasks leave, over plain HTTP: see `operations.ts`. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
-import { type Exchange, type Handlers, answerBy, bodyOf } from "./answering.ts";
+import { type Exchange, type Handlers, serveOperation, bodyOf } from "./answering.ts";
 import { FileError } from "./file-error.ts";
 import { sendSmaller } from "./images.ts";
 import { type Call, type FileRequests, fileRequests } from "./operations.ts";
@@ -30,7 +30,9 @@ export class Files {
     "GET /archive": sendArchive,
     "GET /list": (call, { isWanted }) => listDirectory(call, isWanted),
     "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
-    "POST /changes": async (call, { response }) => ({ changes: await findChanges(call, closed(response)) }),
+    "POST /changes": async (call, { response }) => ({
+      changes: await findChanges(call, abortOnClose(response)),
+    }),
     "POST /image": sendSmaller,
   };
 
@@ -60,10 +62,10 @@ export class Files {
   }
 
   /** Answers a request; undefined for one that is none of these. */
-  answer(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
+  respond(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
     const around = <T>(row: object, work: () => Promise<T>) =>
       "changesState" in row && row.changesState ? this.#change(work) : work();
-    return answerBy(fileRequests, this.#handlers, request, response, around);
+    return serveOperation(fileRequests, this.#handlers, request, response, around);
   }
 }
 
@@ -71,7 +73,7 @@ export class Files {
 const SCAN_MS = 600_000;
 
 /** Aborts when that takes too long, or nobody waits for the answer any more. */
-function closed(response: ServerResponse): AbortSignal {
+function abortOnClose(response: ServerResponse): AbortSignal {
   const abort = new AbortController();
   response.once("close", () => abort.abort());
   return AbortSignal.any([abort.signal, AbortSignal.timeout(SCAN_MS)]);

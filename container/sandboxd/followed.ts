@@ -12,7 +12,7 @@ export interface Listener {
   piece(id: string, stream: Stream, offset: number, bytes: Buffer): void;
 }
 
-export abstract class Followed {
+export abstract class FollowedRun {
   readonly id: string;
   readonly streams: Record<Stream, OutputStream>;
   #listener: Listener | undefined;
@@ -92,7 +92,7 @@ export abstract class Followed {
     this.#listener.event(end);
   }
 
-  protected tell(event: Event): void {
+  protected report(event: Event): void {
     this.#listener?.event(event);
   }
 
@@ -101,7 +101,7 @@ export abstract class Followed {
     const ports = portsOf(this.id, ageMs);
     if (ports.join() === this.ports.join()) return;
     this.ports = ports;
-    this.tell({ type: "listening", id: this.id, ports });
+    this.report({ type: "listening", id: this.id, ports });
   }
 
   protected after(ms: number, work: () => void): void {

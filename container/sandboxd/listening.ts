@@ -37,7 +37,7 @@ const late = new Map<string, Late>();
  * that ended too early to tell of them. A look costs milliseconds: the kernel goes through all connections of the machine for it.
  */
 export function portsOf(run: string, ageMs: number): number[] {
-  if (performance.now() - lookedAt >= ageMs) look();
+  if (performance.now() - lookedAt >= ageMs) scanPorts();
   const found = [...known.values()];
   const own = found.filter(({ isOf }) => isOf(run));
   for (const [id, its] of late) {
@@ -68,7 +68,7 @@ export function listenersOn(port: number): number[] {
   return Array.from(owners(open)).flatMap(([socket, pid]) => (open.get(socket) === port ? [pid] : []));
 }
 
-function look(): void {
+function scanPorts(): void {
   const open = listeningSockets();
   const isNew = [...open.keys()].some((socket) => !known.has(socket));
   const pids = isNew ? owners(open) : undefined;

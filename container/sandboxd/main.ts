@@ -28,10 +28,10 @@ const env = { ...process.env };
 delete env.NODE_COMPILE_CACHE;
 delete env.SANDBOXD_ROOT;
 
-const say = (what: string, error: unknown) =>
+const logError = (what: string, error: unknown) =>
   process.stderr.write(`sandboxd: ${what}: ${error instanceof Error ? error.stack : String(error)}\n`);
-process.on("uncaughtException", (error) => say("uncaught", error));
-process.on("unhandledRejection", (error) => say("unhandled", error));
+process.on("uncaughtException", (error) => logError("uncaught", error));
+process.on("unhandledRejection", (error) => logError("unhandled", error));
 
 // Starts the threads for file work now: Node aborts when it cannot start them later, with all processes in use.
 stat("/", () => undefined);
@@ -46,7 +46,7 @@ process.on("SIGUSR2", () => {
 });
 const server = createSandboxdServer(runs, files, new Snapshots());
 server.on("error", (error) => {
-  say("cannot listen", error);
+  logError("cannot listen", error);
   // The next one finds its place free.
   if ("code" in error && error.code === "EADDRINUSE")
     for (const pid of listenersOn(SANDBOXD_PORT)) send(pid, "SIGKILL");

@@ -10,7 +10,7 @@ export async function withNearest(failure: FileFailure, call: unknown): Promise<
   if (failure.problem !== "missing") return failure;
   const { path } = call as { path?: unknown };
   if (typeof path !== "string") return failure;
-  return { ...failure, directory: await nearestDirectory(path), elsewhere: await elsewhere(path) };
+  return { ...failure, directory: await nearestDirectory(path), elsewhere: await inSessionDirectory(path) };
 }
 
 async function nearestDirectory(path: string): Promise<string> {
@@ -21,7 +21,7 @@ async function nearestDirectory(path: string): Promise<string> {
 }
 
 /** Callers give paths relative to the workspace, also where they mean the directory of their session. */
-async function elsewhere(path: string): Promise<string | undefined> {
+async function inSessionDirectory(path: string): Promise<string | undefined> {
   if (!path.startsWith(`${WORKSPACE}/`)) return undefined;
   for (const directory of sessionDirectories()) {
     const meant = join(directory, path.slice(WORKSPACE.length + 1));

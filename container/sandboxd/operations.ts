@@ -7,9 +7,9 @@
 import * as z from "zod/mini";
 import { idSchema } from "./protocol.ts";
 import {
-  ANSWER_BYTES,
+  RESPONSE_BYTES,
   SHOWN_IMAGE,
-  SMALL_ANSWER_BYTES,
+  SMALL_RESPONSE_BYTES,
   changesSchema,
   editsSchema,
   imageMade,
@@ -109,7 +109,7 @@ const CHANGES_MS = 600_000;
 export const ANY_DEPTH = 1000;
 
 /** A question without a body, and a short answer as JSON: rows say what is otherwise. */
-const ask = { up: "none", down: "none", maxBytes: SMALL_ANSWER_BYTES, timeoutMs: CALL_MS } as const;
+const ask = { up: "none", down: "none", maxBytes: SMALL_RESPONSE_BYTES, timeoutMs: CALL_MS } as const;
 
 const reads = { scope: "sandbox:read", changesState: false, confined: false } as const;
 const changes = { scope: "sandbox:write", changesState: true, confined: true } as const;
@@ -160,7 +160,7 @@ const list = {
   route: "GET /list",
   input: z.object({ path: path(), depth: count(), limit: count(), after: z.optional(listCursor()) }),
   result: listSchema,
-  maxBytes: ANSWER_BYTES,
+  maxBytes: RESPONSE_BYTES,
   fits: ({ entries }: { entries: unknown[] }, { limit }: { limit: number }) => entries.length <= limit,
   doing: "Listing",
   retry: "always",
@@ -280,7 +280,7 @@ const internal = {
     route: "POST /changes",
     input: z.object({ path: path(), task: idSchema(), limit: count() }),
     result: changesSchema,
-    maxBytes: ANSWER_BYTES,
+    maxBytes: RESPONSE_BYTES,
     fits: (found: z.output<typeof changesSchema>, { limit }: { limit: number }) =>
       (found.changes?.files.length ?? 0) <= limit,
     timeoutMs: CHANGES_MS,

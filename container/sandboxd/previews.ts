@@ -56,16 +56,16 @@ export async function passRequest(
     if (response.headersSent || response.destroyed) return void response.destroy();
     response.writeHead(502, { [PREVIEW_ERROR]: await problemOf(port, error) }).end();
   });
-  passed.on("response", (answer) => {
-    const headers = endToEnd(answer.rawHeaders, [PREVIEW_ERROR, "transfer-encoding"]);
+  passed.on("response", (incoming) => {
+    const headers = endToEnd(incoming.rawHeaders, [PREVIEW_ERROR, "transfer-encoding"]);
     try {
-      response.writeHead(answer.statusCode ?? 502, answer.statusMessage, headers);
+      response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);
     } catch {
       return void passed.destroy();
     }
     response.flushHeaders();
-    answer.on("error", () => response.destroy());
-    answer.pipe(response);
+    incoming.on("error", () => response.destroy());
+    incoming.pipe(response);
   });
   response.on("close", () => passed.destroy());
   request.pipe(passed);

@@ -47,7 +47,7 @@ export function marked(id: string, anew = false): number[] {
 
 /** A test for a process, as it is now, that tells whether it has the mark of a run. */
 export function marksOf(pid: number): (id: string) => boolean {
-  const found = look(pid, true);
+  const found = scanProcesses(pid, true);
   return (id) => found !== undefined && carries(found, id);
 }
 
@@ -79,13 +79,13 @@ export function send(pid: number, signal: NodeJS.Signals): void {
 
 /** Whether a process runs: it exists and is no zombie. */
 export function lives(pid: number): boolean {
-  const found = look(pid);
+  const found = scanProcesses(pid);
   return found !== undefined && !found.isZombie;
 }
 
 /** Whether this process still runs, and the pid is not another's. */
 export function isSame({ pid, started }: KernelProcess): boolean {
-  const found = look(pid);
+  const found = scanProcesses(pid);
   return found !== undefined && !found.isZombie && found.started === started;
 }
 
@@ -124,7 +124,7 @@ export function readersOf(path: string, targetOf: (link: string) => string): num
 function all(): Process[] {
   const now = performance.now();
   if (now - seenAt > SCAN_CACHE_MS) {
-    seen = pids().flatMap((pid) => look(pid, true) ?? []);
+    seen = pids().flatMap((pid) => scanProcesses(pid, true) ?? []);
     seenAt = performance.now();
   }
   return seen;
@@ -132,12 +132,12 @@ function all(): Process[] {
 
 /** Whether that limit can be set here. Where it cannot, a run is found by a variable, which most processes keep. */
 function canMark(): boolean {
-  mayMark ??= look(process.pid, true)?.limit === "unlimited";
+  mayMark ??= scanProcesses(process.pid, true)?.limit === "unlimited";
   return mayMark;
 }
 let mayMark: boolean | undefined;
 
-function look(pid: number, withLimit = false): Process | undefined {
+function scanProcesses(pid: number, withLimit = false): Process | undefined {
   const stat = fileOf(pid, "stat");
   if (stat === "") return undefined;
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");

@@ -5,7 +5,7 @@ import { constants, fstatSync, readSync, statSync } from "node:fs";
 import { type FileHandle, lstat, open, readdir, stat } from "node:fs/promises";
 import { FileError, unreadable } from "./file-error.ts";
 import type { Call, FileRequests } from "./operations.ts";
-import { ANSWER_BYTES, type FileStat, type Listed, type Listing } from "./shapes.ts";
+import { RESPONSE_BYTES, type FileStat, type Listed, type Listing } from "./shapes.ts";
 
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
@@ -216,7 +216,7 @@ export async function listDirectory(
   let last = "";
   for (const name of sorted(found)) {
     if (!isWanted()) break;
-    if (entries.length >= limit || bytes > ANSWER_BYTES / 2) return { entries, next: cursorOf(last) };
+    if (entries.length >= limit || bytes > RESPONSE_BYTES / 2) return { entries, next: cursorOf(last) };
     last = name;
     const stats = await lstat(textAsBytes(`${root}/${name}`)).catch(() => undefined);
     if (!stats) continue;
@@ -251,7 +251,7 @@ function sorted(names: string[]): string[] {
   return names.sort((a, b) => (a < b ? -1 : Number(a > b)));
 }
 
-export interface Found {
+export interface ListedFile {
   /** As Latin-1, in which each byte of a name is a character; relative to what is walked. */
   name: string;
   path: Buffer;
@@ -260,7 +260,7 @@ export interface Found {
 }
 
 /** Files, directories and symbolic links below a directory, each directory before what is in it. */
-export async function* walk(root: string, signal: AbortSignal, from = ""): AsyncGenerator<Found> {
+export async function* walk(root: string, signal: AbortSignal, from = ""): AsyncGenerator<ListedFile> {
   const start = bytesAsText(root);
   const at = (name: string) => textAsBytes(`${start}/${name}`);
   const directories = [from];

@@ -4,7 +4,7 @@ import { closeSync, existsSync, mkdirSync, readlinkSync, renameSync, rmSync, wri
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import * as z from "zod/mini";
-import { Followed } from "./followed.ts";
+import { FollowedRun } from "./followed.ts";
 import { STATE_END, directoryIn, directoryOf } from "./sessions.ts";
 import { RUNS, SESSIONS, SLOTS, makePlaces, textOf } from "./places.ts";
 import { NO_ENV, group, lives, marked, readersOf, send, signalRun, terminalUnder } from "./processes.ts";
@@ -84,7 +84,7 @@ export interface RunHost {
   released(slot: Slot, isClean: boolean): void;
 }
 
-export class Run extends Followed {
+export class Run extends FollowedRun {
   readonly session: string;
   readonly directory: string;
   readonly #slot: Slot | undefined;
@@ -141,7 +141,7 @@ export class Run extends Followed {
       rmSync(run.directory, { recursive: true, force: true });
       throw error;
     }
-    slot.go(run.directory);
+    slot.releaseKeeper(run.directory);
     run.#endAt(Date.now() + call.timeoutMs + TIMEOUT_GRACE_MS);
     run.after(COPY_AFTER_MS, () => run.#copy());
     run.after(PORTS_MS, () => run.#watchPorts());
@@ -228,13 +228,13 @@ export class Run extends Followed {
     if (this.#isInteractive) this.#signal("SIGHUP");
     // A stopped process handles its signals only once it goes on.
     this.#signal("SIGCONT");
-    this.#killing ??= setInterval(() => this.#insist(), POLL_MS);
+    this.#killing ??= setInterval(() => this.#signalAgain(), POLL_MS);
   }
 
   /** Signals again until no process is left: one that was just forked may have been missed. */
-  #insist(): void {
+  #signalAgain(): void {
     if (Date.now() - this.#killedAt >= GRACE_MS) this.#signal("SIGKILL");
-    if (this.#lingers()) return;
+    if (this.#isLingering()) return;
     if (this.#status === undefined) {
       // Its keeper runs and reports no status: somebody may have stopped it (SIGSTOP).
       if (Date.now() - this.#killedAt >= 2 * GRACE_MS && this.#slot?.keeper !== undefined) {
@@ -254,7 +254,7 @@ export class Run extends Followed {
     signalRun(this.id, leader, signal);
   }
 
-  #lingers(): boolean {
+  #isLingering(): boolean {
     const leader = this.#slot?.leader;
     return marked(this.id).length > 0 || (leader !== undefined && group(leader).length > 0);
   }
@@ -307,7 +307,7 @@ export class Run extends Followed {
     const keeper = this.#slot?.keeper;
     // What a copier has read and not written ends with it. As long as the keeper holds the pipe open, none ends by itself.
     if (hasRun && this.streams[name].end === undefined && keeper !== undefined && lives(keeper))
-      this.streams[name].lose();
+      this.streams[name].markIncomplete();
     if (this.#status === undefined) this.after(POLL_MS, () => this.#copy(true));
     else if (this.#killing === undefined) this.#drain(name);
   }
@@ -315,11 +315,11 @@ export class Run extends Followed {
   #drain(name: Stream): void {
     const isWhole = this.#slot === undefined || this.streams[name].drain(this.#slot);
     // Without its keeper, nothing marks the end.
-    if (!isWhole && !this.#isLost) this.streams[name].lose();
+    if (!isWhole && !this.#isLost) this.streams[name].markIncomplete();
   }
 
   /** Whether a process of its group is left. Costs one call to the system; processes that left the group are not seen. */
-  get #leftSome(): boolean {
+  get #hasProcesses(): boolean {
     const leader = this.#slot?.leader;
     try {
       return leader !== undefined && process.kill(-leader, 0);
@@ -341,7 +341,7 @@ export class Run extends Followed {
     if (slot === undefined || this.#status !== undefined || this.#watching) return;
     const { status, leader, keeper } = slot;
     if (status !== undefined) return this.#ended(status);
-    for (const name of STREAMS) this.streams[name].look();
+    for (const name of STREAMS) this.streams[name].readNow();
     this.#watching = true;
     if (leader !== undefined && !lives(leader)) this.#goneAt ??= Date.now();
     const isLate = this.#goneAt !== undefined && Date.now() - this.#goneAt > STUCK_MS;
@@ -366,9 +366,9 @@ export class Run extends Followed {
       const stream = this.streams[name];
       if (stream.end !== undefined) continue;
       if (!stream.isCopied) this.#drain(name);
-      else if (isLost) this.after(2 * POLL_MS, () => (stream.look(), stream.finish()));
+      else if (isLost) this.after(2 * POLL_MS, () => (stream.readNow(), stream.finish()));
       else {
-        stream.look();
+        stream.readNow();
         this.#finishStuck(stream, stream.progress);
       }
     }
@@ -383,7 +383,7 @@ export class Run extends Followed {
       const { progress } = stream;
       const idle = progress !== undefined && progress === before ? idleLooks + 1 : 0;
       if (idle === STUCK_LOOKS) {
-        stream.lose();
+        stream.markIncomplete();
         stream.finish();
       } else this.#finishStuck(stream, progress, idle);
     };
@@ -397,7 +397,7 @@ export class Run extends Followed {
       if (this.#status === undefined || stdout.end === undefined || stderr.end === undefined) return;
       if (this.#killing !== undefined) return;
       // Looking costs milliseconds, and a short command leaves no server behind as a rule.
-      const leftSome = this.#leftSome;
+      const leftSome = this.#hasProcesses;
       if (this.#hasLasted || leftSome || arePortsExpected()) this.tellPorts(0);
       if (leftSome && this.ports.length === 0) expectPortsOf(this.id);
       const missing = [stdout.missing, stderr.missing];
@@ -443,8 +443,8 @@ export class Run extends Followed {
   async #release(): Promise<void> {
     const slot = this.#slot;
     if (slot === undefined) return;
-    slot.go();
-    await slot.over();
+    slot.releaseKeeper();
+    await slot.ended();
     const until = Date.now() + RELEASE_MS;
     while (STREAMS.some((name) => !this.streams[name].isOver) && Date.now() < until)
       await pause(POLL_MS / 10);

@@ -6,7 +6,7 @@ import { readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { Code } from "./code.ts";
-import type { Followed, Listener } from "./followed.ts";
+import type { FollowedRun, Listener } from "./followed.ts";
 import { KERNEL_OUTPUT, RUNS, SCRIPTS, SESSIONS, SLOTS, makePlaces, textOf } from "./places.ts";
 import type { Call, Event, Signal, StartCall } from "./protocol.ts";
 import { NO_ENV } from "./processes.ts";
@@ -31,7 +31,7 @@ const SCRIPT_PROGRAM = "/usr/bin/script";
 const SCRIPT_FILES = ["keeper.sh", "shell.sh", "command.sh", "state.sh", "sourced/bash"];
 
 /** A command that the actor has asked for and that has not ended. */
-interface Asked {
+interface RequestedCommand {
   call: StartCall;
   listener: Listener;
   starts: number;
@@ -58,7 +58,7 @@ export class Runs implements RunHost {
   readonly #ready = new Map<string, Promise<Ready>>();
   /** A shell without state. */
   #spare: Promise<Ready> | undefined;
-  readonly #asked = new Map<string, Asked>();
+  readonly #requested = new Map<string, RequestedCommand>();
   #isEnding = false;
 
   /** @param env variables of a new session's shell */
@@ -89,7 +89,8 @@ export class Runs implements RunHost {
         return await this.#start(call, listener);
       case "follow": {
         const run = this.#runs.get(call.id);
-        if (run === undefined && !this.#asked.has(call.id)) listener.event({ type: "unknown", id: call.id });
+        if (run === undefined && !this.#requested.has(call.id))
+          listener.event({ type: "unknown", id: call.id });
         return run?.follow(listener, call.stdout, call.stderr);
       }
       case "code": {
@@ -114,7 +115,7 @@ export class Runs implements RunHost {
         for (const id of call.ids) this.#forget(id);
         return;
       case "input":
-        await this.#asked.get(call.id)?.started;
+        await this.#requested.get(call.id)?.started;
         if (call.size) await this.#runs.get(call.id)?.resize(call.size);
         return listener.event({
           type: "typed",
@@ -146,32 +147,32 @@ export class Runs implements RunHost {
     for (const code of this.#code.values()) code.unfollow(listener);
   }
 
-  #followed(id: string): Followed | undefined {
+  #followed(id: string): FollowedRun | undefined {
     return this.#runs.get(id) ?? this.#code.get(id);
   }
 
   ended(run: Run): void {
-    this.#asked.delete(run.id);
+    this.#requested.delete(run.id);
     // A shell that stood ready beside an adopted run has read the state from before that run.
     const stale = this.#ready.get(run.session);
-    if (stale) letGo(stale);
+    if (stale) release(stale);
     this.#ready.delete(run.session);
     // After the answer is sent: the shell for the session's next command.
     setImmediate(() => void this.#prepare(run.session).catch(() => undefined));
   }
 
   neverBegan(run: Run): void {
-    const asked = this.#asked.get(run.id);
+    const requested = this.#requested.get(run.id);
     this.#runs.delete(run.id);
     run.abandon();
     rmSync(run.directory, { recursive: true, force: true });
-    if (asked === undefined) return;
-    if (++asked.starts < MAX_STARTS) return void this.#start(asked.call, asked.listener);
-    this.#refuse(run.id, asked.listener, "exhausted", "no shell could be started");
+    if (requested === undefined) return;
+    if (++requested.starts < MAX_STARTS) return void this.#start(requested.call, requested.listener);
+    this.#refuse(run.id, requested.listener, "exhausted", "no shell could be started");
   }
 
   released(slot: Slot, isClean: boolean): void {
-    if (isClean) this.#slots.giveBack(slot);
+    if (isClean) this.#slots.release(slot);
     else slot.remove();
   }
 
@@ -180,62 +181,62 @@ export class Runs implements RunHost {
     if (known) return known.follow(listener, 0, 0);
     if (this.#isEnding)
       return this.#refuse(call.id, listener, "ending", "the platform is replacing the container");
-    const asked: Asked = this.#asked.get(call.id) ?? { call, listener, starts: 0 };
-    asked.listener = listener;
-    if (this.#asked.has(call.id) && asked.starts === 0) return;
+    const requested: RequestedCommand = this.#requested.get(call.id) ?? { call, listener, starts: 0 };
+    requested.listener = listener;
+    if (this.#requested.has(call.id) && requested.starts === 0) return;
     if (!SCRIPT_FILES.every((file) => isThere(join(SCRIPTS, file))))
       return this.#refuse(call.id, listener, "damaged", `files are missing or empty in ${SCRIPTS}`);
     if (call.interactive && !isThere(SCRIPT_PROGRAM))
       return this.#refuse(call.id, listener, "no_terminal", `there is no ${SCRIPT_PROGRAM}`);
-    this.#asked.set(call.id, asked);
-    asked.started = this.#tell(asked);
-    return asked.started;
+    this.#requested.set(call.id, requested);
+    requested.started = this.#startInShell(requested);
+    return requested.started;
   }
 
   /** Has a shell of the session run the command. */
-  async #tell(asked: Asked): Promise<void> {
-    const { call } = asked;
+  async #startInShell(requested: RequestedCommand): Promise<void> {
+    const { call } = requested;
     let ready: Ready;
     try {
       const found = this.#ready.get(call.session);
       this.#ready.delete(call.session);
-      if (found && call.interactive) letGo(found);
+      if (found && call.interactive) release(found);
       ready = await (call.interactive || !found ? this.#makeReady(call.session, call.interactive) : found);
     } catch (error) {
-      return this.#refuse(call.id, asked.listener, reasonOf(error), wordsOf(error));
+      return this.#refuse(call.id, requested.listener, reasonOf(error), systemMessage(error));
     }
-    if (asked.isWithdrawn) {
-      this.#asked.delete(call.id);
+    if (requested.isWithdrawn) {
+      this.#requested.delete(call.id);
       this.#putBack(call, ready);
-      return asked.listener.event({ type: "ended", id: call.id, status: 143, stdout: 0, stderr: 0 });
+      return requested.listener.event({ type: "ended", id: call.id, status: 143, stdout: 0, stderr: 0 });
     }
     try {
       const run = startIn(ready, call, this);
       this.#runs.set(call.id, run);
-      run.listen(asked.listener);
+      run.listen(requested.listener);
     } catch (error) {
       this.#putBack(call, ready);
-      this.#refuse(call.id, asked.listener, "unwritable", wordsOf(error));
+      this.#refuse(call.id, requested.listener, "unwritable", systemMessage(error));
     }
   }
 
   /** Keeps a shell that was not used after all for the session's next command. */
   #putBack(call: StartCall, ready: Ready): void {
-    if (call.interactive || this.#ready.has(call.session)) letGo(Promise.resolve(ready));
+    if (call.interactive || this.#ready.has(call.session)) release(Promise.resolve(ready));
     else this.#ready.set(call.session, Promise.resolve(ready));
   }
 
   #kill(id: string, signal: Signal): void {
     const run = this.#runs.get(id);
-    const asked = this.#asked.get(id);
+    const requested = this.#requested.get(id);
     const code = this.#code.get(id);
     if (code) code.kill(signal);
     else if (run) run.kill(signal);
-    else if (asked) asked.isWithdrawn = true;
+    else if (requested) requested.isWithdrawn = true;
   }
 
-  #refuse(id: string, listener: Listener, reason: Refused, message: string): void {
-    this.#asked.delete(id);
+  #refuse(id: string, listener: Listener, reason: RefusalReason, message: string): void {
+    this.#requested.delete(id);
     listener.event({ type: "refused", id, reason, message: message.slice(0, 1000) });
   }
 
@@ -250,7 +251,7 @@ export class Runs implements RunHost {
       if (this.#ready.size <= MAX_READY) break;
       if (other === session) continue;
       this.#ready.delete(other);
-      letGo(ready);
+      release(ready);
     }
     return made;
   }
@@ -264,7 +265,7 @@ export class Runs implements RunHost {
     const isSpare = state !== undefined && !isTerminal;
     const ready = await (isSpare ? this.#takeSpare() : this.#startShell(env, isTerminal));
     ready.state = state ?? "";
-    ready.slot.go(path);
+    ready.slot.releaseKeeper(path);
     if (isSpare) this.#keepSpare();
     return ready;
   }
@@ -286,7 +287,7 @@ export class Runs implements RunHost {
   async #startShell(env: NodeJS.ProcessEnv, isTerminal = false): Promise<Ready> {
     const slot = await this.#slots.take();
     const ready: Ready = { slot, state: "" };
-    const gone = (status: number | undefined) => {
+    const onKeeperExit = (status: number | undefined) => {
       if (ready.run) return ready.run.keeperEnded(status);
       // The shell was killed while it stood ready.
       const spare = this.#spare;
@@ -295,9 +296,9 @@ export class Runs implements RunHost {
         void promise.then(
           (one) => one === ready && this.#ready.get(other) === promise && this.#ready.delete(other),
         );
-      void slot.over().then(() => ready.run ?? slot.remove());
+      void slot.ended().then(() => ready.run ?? slot.remove());
     };
-    slot.begin(env, isTerminal, gone);
+    slot.begin(env, isTerminal, onKeeperExit);
     return ready;
   }
 
@@ -326,23 +327,23 @@ function startIn(ready: Ready, call: StartCall, host: RunHost): Run {
 }
 
 /** Ends a shell that stands ready and is not needed. */
-function letGo(ready: Promise<Ready>): void {
+function release(ready: Promise<Ready>): void {
   void ready
-    .then(({ slot }) => (stopSlot(slot), slot.over()).then(() => slot.remove()))
+    .then(({ slot }) => (stopSlot(slot), slot.ended()).then(() => slot.remove()))
     .catch(() => undefined);
 }
 
-type Refused = Extract<Event, { type: "refused" }>["reason"];
+type RefusalReason = Extract<Event, { type: "refused" }>["reason"];
 
 /** The system's own words for an error of the file system. */
-function wordsOf(error: unknown): string {
+function systemMessage(error: unknown): string {
   const [, words = String(error)] =
     /^[A-Z]+: (.+?), /.exec(error instanceof Error ? error.message : "") ?? [];
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
 /** A process that cannot be started, or fails, has an error of the system's for that, or its exit status. */
-function reasonOf(error: unknown): Refused {
+function reasonOf(error: unknown): RefusalReason {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   const isShort = ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(String(code));
   return typeof code === "string" && !isShort ? "unwritable" : "exhausted";

@@ -9,7 +9,7 @@ import type { Files } from "./files.ts";
 import type { Listener } from "./followed.ts";
 import { openPreviews, passRequest, passUpgrade, previewPort } from "./previews.ts";
 import { callSchema, OPEN_PREVIEWS, headerBytes, writeHeader } from "./protocol.ts";
-import { isLetIn } from "./token.ts";
+import { isAuthorized } from "./token.ts";
 import type { Runs } from "./runs.ts";
 import type { Snapshots } from "./snapshots/snapshots.ts";
 
@@ -21,13 +21,13 @@ const MAX_HEAD_BYTES = 64 * 1024;
 
 export function createSandboxdServer(runs: Runs, files: Files, snapshots: Snapshots): Server {
   const server = createServer({ maxHeaderSize: MAX_HEAD_BYTES }, (request, response) => {
-    if (!isLetIn(request)) return void response.writeHead(401, { connection: "close" }).end();
+    if (!isAuthorized(request)) return void response.writeHead(401, { connection: "close" }).end();
     const port = previewPort(request);
-    const answered =
+    const served =
       port === undefined
-        ? (files.answer(request, response) ?? snapshots.answer(request, response))
+        ? (files.respond(request, response) ?? snapshots.respond(request, response))
         : passRequest(port, request, response);
-    if (answered) return void answered.catch(() => response.destroy());
+    if (served) return void served.catch(() => response.destroy());
     response.setHeader(BEAT_HEADER, beat).setHeader(OPEN_PREVIEWS, openPreviews()).end("sandboxd\n");
   });
   // No time limit, because previews may stream without end and large files take long.
@@ -39,7 +39,8 @@ export function createSandboxdServer(runs: Runs, files: Files, snapshots: Snapsh
   });
   server.on("upgrade", (request, socket, head) => {
     socket.on("error", () => socket.destroy());
-    if (!isLetIn(request)) return void socket.end("HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n");
+    if (!isAuthorized(request))
+      return void socket.end("HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n");
     const port = previewPort(request);
     if (port !== undefined)
       return void passUpgrade(port, request, socket, head).catch(() => socket.destroy());

@@ -3,9 +3,9 @@ import * as z from "zod/mini";
 import { size } from "./protocol.ts";
 
 /** Bytes of a JSON answer at most: of one that lists files, or the ranges of a restore; of a plan and the end of a save; of the others. */
-export const ANSWER_BYTES = 8 * 1024 * 1024;
-export const SAVE_ANSWER_BYTES = 2 * 1024 * 1024;
-export const SMALL_ANSWER_BYTES = 256 * 1024;
+export const RESPONSE_BYTES = 8 * 1024 * 1024;
+export const SAVE_RESPONSE_BYTES = 2 * 1024 * 1024;
+export const SMALL_RESPONSE_BYTES = 256 * 1024;
 
 /** Bytes that one append may add, and of a file that is edited: they are kept in memory. */
 export const APPEND_BYTES = 16 * 1024 * 1024;

@@ -32,7 +32,7 @@ export function pipeOf(directory: string, stream: Stream): string {
   return join(directory, PIPES[stream]);
 }
 /** The pipe by which the copying of that output is held back: see stream.ts. */
-export function brakeOf(directory: string, stream: Stream): string {
+export function pausePipeOf(directory: string, stream: Stream): string {
   return join(directory, `${PIPES[stream]}.copied`);
 }
 
@@ -50,7 +50,7 @@ export class Slot {
   readonly directory: string;
   /** The keeper writes it to each pipe behind the command's output. Random, so that no program prints it by chance. */
   readonly mark: Buffer;
-  readonly #go: number;
+  readonly #startPipe: number;
   readonly #in: number;
   readonly #pipes: Record<Stream, number>;
   #keeper: ChildProcess | undefined;
@@ -60,7 +60,7 @@ export class Slot {
   constructor(directory: string, mark = newMark()) {
     this.directory = directory;
     this.mark = Buffer.from(mark);
-    this.#go = openSync(join(directory, "go"), O_RDWR | O_NONBLOCK);
+    this.#startPipe = openSync(join(directory, "go"), O_RDWR | O_NONBLOCK);
     this.#in = openSync(join(directory, "in"), O_RDWR | O_NONBLOCK);
     this.#pipes = {
       stdout: openSync(pipeOf(directory, "stdout"), O_RDONLY | O_NONBLOCK),
@@ -72,9 +72,9 @@ export class Slot {
    * Starts the keeper, which starts the shell.
    * @param env of the shell before it reads the state
    * @param isTerminal whether it runs in a pseudo terminal
-   * @param said is told the command's exit status, or undefined when its keeper ended without one
+   * @param onStatus is told the command's exit status, or undefined when its keeper ended without one
    */
-  begin(env: NodeJS.ProcessEnv, isTerminal: boolean, said: (status: number | undefined) => void): void {
+  begin(env: NodeJS.ProcessEnv, isTerminal: boolean, onStatus: (status: number | undefined) => void): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
     if (!existsSync(KEEPER)) makeLinks();
     const script = join("..", basename(KEEPER_SCRIPT));
@@ -90,16 +90,16 @@ export class Slot {
     let words = "";
     keeper.stdout.on("data", (chunk: Buffer) => {
       words += chunk.toString();
-      if (words.endsWith("\n")) said(Number(words));
+      if (words.endsWith("\n")) onStatus(Number(words));
     });
     keeper.stdout.on("error", () => undefined);
-    keeper.once("error", () => said(undefined));
-    keeper.once("close", () => words.endsWith("\n") || said(undefined));
+    keeper.once("error", () => onStatus(undefined));
+    keeper.once("close", () => words.endsWith("\n") || onStatus(undefined));
   }
 
   /** Tells the shell the file with the state to start from, then the run's directory; at last the keeper, with neither, that it may end. */
-  go(path = ""): void {
-    writeSync(this.#go, `${path}\n`);
+  releaseKeeper(path = ""): void {
+    writeSync(this.#startPipe, `${path}\n`);
   }
 
   /** Types into the terminal. Returns how many bytes there was room for: what the program does not read fills the pipe. */
@@ -113,7 +113,7 @@ export class Slot {
   }
 
   /** Resolves when the keeper has gone. */
-  async over(): Promise<void> {
+  async ended(): Promise<void> {
     const keeper = this.#keeper;
     if (keeper === undefined || keeper.exitCode !== null || keeper.signalCode !== null) return;
     await new Promise((resolve) => keeper.once("exit", resolve).once("error", resolve));
@@ -157,7 +157,8 @@ export class Slot {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    for (const fd of [this.#go, this.#in, ...STREAMS.map((stream) => this.#pipes[stream])]) closeSync(fd);
+    for (const fd of [this.#startPipe, this.#in, ...STREAMS.map((stream) => this.#pipes[stream])])
+      closeSync(fd);
   }
 
   remove(): void {
@@ -183,7 +184,7 @@ export class Slots {
   }
 
   /** Frees a slot whose pipes no process holds. */
-  giveBack(slot: Slot): void {
+  release(slot: Slot): void {
     slot.close();
     for (const name of ["keeper", "pid", "exit", "mark"]) rmSync(join(slot.directory, name), { force: true });
     this.#free.push(slot.directory);
@@ -202,7 +203,7 @@ async function makeBatch(): Promise<string[]> {
   const paths = directories.flatMap((directory) => [
     join(directory, "go"),
     join(directory, "in"),
-    ...STREAMS.flatMap((stream) => [pipeOf(directory, stream), brakeOf(directory, stream)]),
+    ...STREAMS.flatMap((stream) => [pipeOf(directory, stream), pausePipeOf(directory, stream)]),
   ]);
   for (const directory of directories) mkdirSync(directory, { recursive: true });
   await promisify(execFile)("/usr/bin/mkfifo", ["-m", "600", ...paths]);

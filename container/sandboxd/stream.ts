@@ -25,7 +25,7 @@ import { basename, dirname } from "node:path";
 import { COPIER, makeLinks, textOf } from "./places.ts";
 import { NO_ENV } from "./processes.ts";
 import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
-import { type Slot, brakeOf, openToRead, pipeOf } from "./slot.ts";
+import { type Slot, pausePipeOf, openToRead, pipeOf } from "./slot.ts";
 
 /** Stored bytes are given back to the disk so many at a time, because that takes a process. */
 const FREE_BYTES = 16 * 1024 * 1024;
@@ -122,7 +122,7 @@ export class OutputStream {
   }
 
   /** Output may be missing: what had read it from the pipe was killed. */
-  lose(): void {
+  markIncomplete(): void {
     this.#isCut = true;
   }
 
@@ -147,7 +147,7 @@ export class OutputStream {
     const own = this.#open();
     // Of a copier that has ended.
     if (own !== undefined && fstatSync(own).size > this.#limit)
-      this.#limit = Math.max(this.#limit, this.#there(own));
+      this.#limit = Math.max(this.#limit, this.#availableBytes(own));
     this.#scan();
     let isOver = false;
     for (let left = most; left > 0 && this.#end === undefined;) {
@@ -198,7 +198,7 @@ export class OutputStream {
    * How much of a file that others wrote can be output: its blocks on disk, and what was given back. The command may have made the
    * file longer than that.
    */
-  #there(file: number): number {
+  #availableBytes(file: number): number {
     const { size, blocks } = fstatSync(file);
     this.#freed = Math.min(size, Number(textOf(`${this.#path}.freed`)) || 0);
     this.#size = this.#freed;
@@ -212,9 +212,9 @@ export class OutputStream {
    * @throws Error when no process can be made, or a pipe is gone
    */
   copy(slot: Slot, isAgain: boolean, isCopied: boolean): void {
-    const brakePath = brakeOf(slot.directory, this.name);
+    const brakePath = pausePipeOf(slot.directory, this.name);
     const own = this.#open(true);
-    if (own !== undefined && isAgain) this.#limit = this.#there(own);
+    if (own !== undefined && isAgain) this.#limit = this.#availableBytes(own);
     const brake = openSync(brakePath, O_RDONLY | O_NONBLOCK);
     if (!isCopied) {
       // For both reading and writing, so that the copier is not ended by SIGPIPE while no sandboxd reads.
@@ -276,7 +276,7 @@ export class OutputStream {
   }
 
   /** Looks for new output that no event has told of. */
-  look(): void {
+  readNow(): void {
     this.#pump();
   }
 

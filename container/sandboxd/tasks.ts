@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Call, FileRequests } from "./operations.ts";
-import { ANSWER_BYTES, CHANGES_DIFF, CHANGES_LIST, type FoundChanges, taskDirectory } from "./shapes.ts";
+import { RESPONSE_BYTES, CHANGES_DIFF, CHANGES_LIST, type FoundChanges, taskDirectory } from "./shapes.ts";
 import { send } from "./processes.ts";
 
 /** Characters of the list of changes that are written at once. */
@@ -77,7 +77,7 @@ async function listChanges(
   let [count, bytes, isEscaped] = [0, 0, false];
   let lines = "";
   let letter: string | undefined;
-  for await (const word of wordsOf(git.output)) {
+  for await (const word of splitAtNul(git.output)) {
     if (letter === undefined) {
       letter = word.toString("latin1");
       continue;
@@ -88,7 +88,7 @@ async function listChanges(
     isEscaped ||= file.type === "unnamed";
     count++;
     bytes += JSON.stringify(file).length;
-    if (files.length < limit && bytes < ANSWER_BYTES / 2) files.push(file);
+    if (files.length < limit && bytes < RESPONSE_BYTES / 2) files.push(file);
     const size = change === "deleted" ? "" : ` (${file.size} bytes)`;
     lines += `${change} ${file.path.replaceAll("\n", "\\n")}${size}\n`;
     if (lines.length < LINES_AT_ONCE) continue;
@@ -197,7 +197,7 @@ async function lineOf(program: string, args: string[], options: ProgramOptions):
 }
 
 /** What is ended by NUL in a stream, one after the other. */
-async function* wordsOf(stream: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+async function* splitAtNul(stream: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   let rest = Buffer.alloc(0);
   for await (const chunk of stream) {
     rest = Buffer.concat([rest, chunk]);

@@ -21,7 +21,7 @@ export function ownToken(): string | undefined {
   return token;
 }
 
-export function isLetIn({ headers }: IncomingMessage): boolean {
+export function isAuthorized({ headers }: IncomingMessage): boolean {
   const own = ownToken();
   if (own === undefined) return true;
   const digest = (text: string) => createHash("sha256").update(text).digest();

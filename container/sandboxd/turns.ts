@@ -42,7 +42,7 @@ export class SideBySide {
   }
 
   /** Resolves when no step is under way. @throws what a step has thrown */
-  async over(): Promise<void> {
+  async drain(): Promise<void> {
     await Promise.all(this.#underWay);
     if (this.#failure) throw this.#failure.error;
   }

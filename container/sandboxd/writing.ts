@@ -74,7 +74,7 @@ const noteSchema = z.object({
 type Note = z.infer<typeof noteSchema>;
 
 /** What a path leads to. */
-interface Place {
+interface Target {
   /** The path to open, whose directory is held open where the write is confined, so that nobody can exchange it. */
   path: string;
   /** The path without symbolic links. */
@@ -112,12 +112,14 @@ export class Writes {
 
   /** Writes or appends. */
   write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
-    return this.#once(call, () => (call.append ? this.#append(call, body) : this.#replace(call, body)));
+    return this.#deduplicated(call, () =>
+      call.append ? this.#append(call, body) : this.#replace(call, body),
+    );
   }
 
   /** Edits a text file: all of it, or nothing. */
   edit(call: EditCall, edits: readonly Edit[]): Promise<Written> {
-    return this.#once(call, () =>
+    return this.#deduplicated(call, () =>
       this.#through({ ...call, parents: "refuse" }, (place, temporary, note) =>
         this.#inTurn(place.target, async () => {
           const found = await lstat(place.path).catch(() => undefined);
@@ -131,7 +133,7 @@ export class Writes {
           }
           const { bytes, replaced, diff } = edited(before, edits, place.target);
           const made = await fill(temporary, [bytes]);
-          await takeAfter(found, temporary, made);
+          await copyOwnership(found, temporary, made);
           return await this.#finish(call.id, place, {
             ...note,
             written: { size: made.size, replaced, diff },
@@ -164,7 +166,7 @@ export class Writes {
   }
 
   /** Carries out a call; a repeated one gets the first answer. */
-  async #once(call: { id: string }, work: () => Promise<Written>): Promise<Written> {
+  async #deduplicated(call: { id: string }, work: () => Promise<Written>): Promise<Written> {
     const before = await this.#results.get(call.id)?.catch(() => undefined);
     if (before !== undefined) return before;
     const result = work();
@@ -184,7 +186,7 @@ export class Writes {
       const made = await fill(temporary, hash ? hashed(content, hash) : content, call.max);
       if (call.length !== undefined && made.size !== call.length) throw new FileError({ problem: "cut" });
       await this.#inTurn(place.target, async () => {
-        await takeAfter(lstatSync(place.path, { throwIfNoEntry: false }), temporary, made);
+        await copyOwnership(lstatSync(place.path, { throwIfNoEntry: false }), temporary, made);
         renameSync(temporary, place.path);
       });
       forget(call.id);
@@ -201,14 +203,14 @@ export class Writes {
         const found = await lstat(place.path).catch(() => undefined);
         if (found) await copyFile(place.path, temporary, constants.COPYFILE_FICLONE);
         const made = await fill(temporary, added);
-        await takeAfter(found, temporary, made);
+        await copyOwnership(found, temporary, made);
         return await this.#finish(call.id, place, { ...note, written: { size: made.size } });
       }),
     );
   }
 
   /** Moves complete content to its place. The note that is left first keeps a repeated call from doing it again. */
-  async #finish(id: string, place: Place, note: Note & { written: Written }): Promise<Written> {
+  async #finish(id: string, place: Target, note: Note & { written: Written }): Promise<Written> {
     leave(id, note);
     await rename(join(dirname(place.path), basename(note.temporary)), place.path);
     return note.written;
@@ -217,7 +219,7 @@ export class Writes {
   /** Finds where a path leads, and has the new content be made beside it. */
   async #through(
     { id, path, confined, parents = "make" }: EditCall & { parents?: Parents },
-    make: (place: Place, temporary: string, note: Note) => Promise<Written>,
+    make: (place: Target, temporary: string, note: Note) => Promise<Written>,
   ): Promise<Written> {
     const place = await placeOf(path, confined === true, parents);
     const name = `.sandbox-mcp.${id}`;
@@ -252,7 +254,7 @@ export class Writes {
  * Follows a path, symbolic links at its end too.
  * @throws FileError `outside` where it is confined and leads elsewhere, `missing` for a missing directory that is not made
  */
-async function placeOf(path: string, isConfined: boolean, parents: Parents): Promise<Place> {
+async function placeOf(path: string, isConfined: boolean, parents: Parents): Promise<Target> {
   if (isConfined) await confine(path);
   let at = path;
   for (let links = 0; links <= MAX_LINKS; links++) {
@@ -385,7 +387,7 @@ async function* counted(body: AsyncIterable<Buffer> | Iterable<Buffer>, max: num
 }
 
 /** Gives a file that is `made` the owner and the mode of the one whose place it takes. Set-id bits were for its old content. */
-async function takeAfter(found: Stats | undefined, path: string, made: Stats): Promise<void> {
+async function copyOwnership(found: Stats | undefined, path: string, made: Stats): Promise<void> {
   if (!found) return;
   refuseOthers(found);
   if (made.uid !== found.uid || made.gid !== found.gid)

@@ -9,7 +9,7 @@ import { pipeline } from "node:stream/promises";
 import { promisify } from "node:util";
 import { crc32, createDeflateRaw, deflateRaw, deflateRawSync } from "node:zlib";
 import { FileError, codeOf } from "./file-error.ts";
-import { type Found, type Opened, openFile, readRange, textAsBytes, walk } from "./reading.ts";
+import { type ListedFile, type Opened, openFile, readRange, textAsBytes, walk } from "./reading.ts";
 
 /** Bytes of a file that are read at once; one that has more is deflated as a stream. */
 const PIECE_BYTES = 512 * 1024;
@@ -98,7 +98,7 @@ export async function* zipped(
   }
 }
 
-async function prepare({ name, path, isFile }: Found): Promise<Ready | undefined> {
+async function prepare({ name, path, isFile }: ListedFile): Promise<Ready | undefined> {
   try {
     if (isFile) return await prepareFile(name, await openFile(path));
     const stats = await lstat(path);

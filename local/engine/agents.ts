@@ -34,11 +34,11 @@ export async function prepareAgent(
   agent: string,
   toolchain: Pick<Toolchain, "agents">,
   agents: string,
-  say: (line: string) => void,
+  print: (line: string) => void,
 ): Promise<string | undefined> {
   if (!isFetched(agent)) return undefined;
   const found = toolchain.agents.find(({ name }) => name === FETCHED[agent].program);
-  return found?.path ?? (await fetchAgent(agent, agents, say));
+  return found?.path ?? (await fetchAgent(agent, agents, print));
 }
 
 function isFetched(agent: string): agent is keyof typeof FETCHED {
@@ -49,7 +49,7 @@ function isFetched(agent: string): agent is keyof typeof FETCHED {
 async function fetchAgent(
   agent: keyof typeof FETCHED,
   agents: string,
-  say: (line: string) => void,
+  print: (line: string) => void,
 ): Promise<string> {
   const { title, program, places } = FETCHED[agent];
   const set = {
@@ -58,7 +58,7 @@ async function fetchAgent(
     directory: join(agents, agent),
     oneOf: places,
   };
-  await installPackages(set, say);
+  await installPackages(set, print);
   const found = places
     .map((place) => join(set.directory, "node_modules", place))
     .find((file) => existsSync(file));

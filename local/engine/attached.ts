@@ -22,7 +22,11 @@ let held: { attached: Attached[]; until: number } | undefined;
 /** This machine's own addresses, and the networks around them. */
 export function attachedNetworks(): Attached[] {
   if (held !== undefined && performance.now() < held.until) return held.attached;
-  const attached = look(networkInterfaces(), readText("/proc/net/route"), readText("/proc/net/ipv6_route"));
+  const attached = attachedOf(
+    networkInterfaces(),
+    readText("/proc/net/route"),
+    readText("/proc/net/ipv6_route"),
+  );
   held = { attached, until: performance.now() + heldMs };
   return attached;
 }
@@ -31,7 +35,7 @@ export function attachedNetworks(): Attached[] {
  * @param routes /proc/net/route
  * @param routes6 /proc/net/ipv6_route
  */
-export function look(
+export function attachedOf(
   interfaces: ReturnType<typeof networkInterfaces>,
   routes: string,
   routes6: string,

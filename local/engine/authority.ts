@@ -25,7 +25,7 @@ const serverDays = 90;
 /** Certificates that are kept. A sandbox may ask for any name below that of a wildcard. */
 const mostKept = 100;
 
-interface Kept {
+interface KeptCertificate {
   context: SecureContext;
   until: number;
 }
@@ -37,7 +37,7 @@ export class CertificateAuthority {
   readonly #key: KeyObject;
   /** That of all servers: what it protects is the way between a sandbox and its engine. */
   readonly #serverKey: Pair;
-  readonly #kept = new Map<string, Kept>();
+  readonly #kept = new Map<string, KeptCertificate>();
 
   private constructor(pem: string, key: KeyObject, serverKey: Pair) {
     this.pem = pem;
@@ -72,7 +72,7 @@ export class CertificateAuthority {
     return fresh.context;
   }
 
-  #issue(host: string): Kept {
+  #issue(host: string): KeptCertificate {
     const certificate = certificateFor(this.#serverKey.publicKey, serverDays);
     certificate.setSubject([{ name: "organizationName", value: "sandbox-mcp" }]);
     certificate.setIssuer(this.#certificate.subject.attributes);

@@ -13,7 +13,7 @@ export const maxMessageBytes = 16 * 1024 * 1024;
 const maxHeld = { size: 32 * 1024 * 1024, messages: 4096, stubs: 256 };
 
 /** Size of the answers that all connections of a sandbox may have on their way into the Worker; more wait. */
-const maxAnswers = 32 * 1024 * 1024;
+const maxReplies = 32 * 1024 * 1024;
 
 const head =
   /^\["(push|stream|pipe|pull|resolve|reject|release|abort)"(?:\]|,(?:(-?\d{1,9})(?:,(\d{1,9})\])?)?)/;
@@ -34,11 +34,11 @@ const unused = new Set(["bigint", "blob", "headers", "remap", "request", "respon
 const references = new Set(["export", "promise"]);
 
 /** The answers of one sandbox, on all of its connections, that the Worker has not acknowledged. */
-export class AnswersInFlight {
+export class RepliesInFlight {
   size = 0;
 
   get tooMany(): boolean {
-    return this.size >= maxAnswers;
+    return this.size >= maxReplies;
   }
 }
 
@@ -49,13 +49,13 @@ export class ControlGuard {
   #size = 0;
   #stubs = 0;
   /** What the Worker waits for, and whether it is going to release the answer. */
-  readonly #asked = new Map<number, boolean>();
+  readonly #requests = new Map<number, boolean>();
   /** Sizes of the answers that it has not released. */
-  readonly #answers = new Map<number, number>();
-  readonly #inFlight: AnswersInFlight;
+  readonly #replySizes = new Map<number, number>();
+  readonly #inFlight: RepliesInFlight;
   #workerSent = 0;
 
-  constructor(inFlight: AnswersInFlight) {
+  constructor(inFlight: RepliesInFlight) {
     this.#inFlight = inFlight;
   }
 
@@ -75,14 +75,14 @@ export class ControlGuard {
       case "push":
         if (!message.subarray(0, 20).toString("latin1").startsWith('["push",["pipeline",'))
           return "pushed what is no call";
-        return this.#hold(size, false);
+        return this.#reserve(size, false);
       case "stream":
-        return this.#hold(size, true);
+        return this.#reserve(size, true);
       case "pipe":
-        return this.#hold(size, false);
+        return this.#reserve(size, false);
       case "resolve":
       case "reject":
-        return this.#answer(id, size);
+        return this.#addReply(id, size);
       case "release":
         this.#forget(id);
         return undefined;
@@ -99,12 +99,12 @@ export class ControlGuard {
     const [kind, id] = kindOf(message);
     if (kind === "push" || kind === "pipe") this.#workerSent += 1;
     // Every piece of a stream is answered, and the answer is not released.
-    else if (kind === "stream") this.#asked.set(++this.#workerSent, false);
-    else if (kind === "pull") this.#asked.set(id, true);
+    else if (kind === "stream") this.#requests.set(++this.#workerSent, false);
+    else if (kind === "pull") this.#requests.set(id, true);
     else if (kind === "release") {
       this.#stubs = Math.max(0, this.#stubs - 1);
       // A call that is given up is released before its answer.
-      if (this.#asked.has(id)) this.#asked.set(id, false);
+      if (this.#requests.has(id)) this.#requests.set(id, false);
       this.#release(id);
     } else if ((kind === "resolve" || kind === "reject") && this.#held.get(id)?.stream === true)
       this.#forget(id);
@@ -112,25 +112,25 @@ export class ControlGuard {
 
   /** The connection is over. */
   close(): void {
-    for (const id of this.#answers.keys()) this.#release(id);
+    for (const id of this.#replySizes.keys()) this.#release(id);
   }
 
-  #answer(id: number, size: number): string | undefined {
-    const isReleased = this.#asked.get(id);
-    if (!this.#asked.delete(id)) return "answered what it was not asked";
+  #addReply(id: number, size: number): string | undefined {
+    const isReleased = this.#requests.get(id);
+    if (!this.#requests.delete(id)) return "answered what it was not asked";
     if (isReleased === true) {
-      this.#answers.set(id, size);
+      this.#replySizes.set(id, size);
       this.#inFlight.size += size;
     }
     return undefined;
   }
 
   #release(id: number): void {
-    this.#inFlight.size -= this.#answers.get(id) ?? 0;
-    this.#answers.delete(id);
+    this.#inFlight.size -= this.#replySizes.get(id) ?? 0;
+    this.#replySizes.delete(id);
   }
 
-  #hold(size: number, stream: boolean): string | undefined {
+  #reserve(size: number, stream: boolean): string | undefined {
     this.#held.set(++this.#sent, { size, stream });
     this.#size += size;
     if (this.#size > maxHeld.size) return `sent too much ahead of what the Worker takes`;

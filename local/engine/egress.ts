@@ -27,7 +27,7 @@ import {
   endToEndHeaders,
   framing,
   limitInterim,
-  onOddAnswer,
+  onUnexpectedResponse,
   type OutboundQueue,
   passOn,
   sendHead,
@@ -144,17 +144,17 @@ async function answer(
   if (!(await turns.wait(request.socket, pattern === undefined ? "direct" : "intercepted"))) return;
   if (pattern !== undefined) {
     // What goes on to the internet comes back to `sendByTheRules`, which enters it into the log.
-    const goesOn = isIntercepted(egress.intercepts.https, host);
-    const refused = goesOn ? refusedByPolicy(egress, host, portOf(url)) : undefined;
-    if (!goesOn || refused !== undefined) track(egress, request, response, url, refused?.why);
+    const isForwarded = isIntercepted(egress.intercepts.https, host);
+    const refused = isForwarded ? refusedByPolicy(egress, host, portOf(url)) : undefined;
+    if (!isForwarded || refused !== undefined) track(egress, request, response, url, refused?.why);
     if (refused !== undefined) return refuse(response, 403, refused.text);
     return egress.queue.hand(request, response, url, pattern);
   }
-  await sendByTheRules(egress, request, response, url, endToEndHeaders(request.rawHeaders));
+  await sendWithinPolicy(egress, request, response, url, endToEndHeaders(request.rawHeaders));
 }
 
 /** Sends a request to the internet, or answers why not. @param secret the names of the secrets in it */
-export async function sendByTheRules(
+export async function sendWithinPolicy(
   egress: Egress,
   request: IncomingMessage,
   response: ServerResponse,
@@ -184,7 +184,7 @@ async function sendUpstream(
   headers: [string, string][],
   entry: Connection,
 ): Promise<void> {
-  const gone = closed(response);
+  const gone = closeSignal(response);
   const plain = await connectUpstream(hostOf(url), portOf(url), options, gone);
   const socket = url.protocol === "https:" ? await secured(plain, hostOf(url), options, gone) : plain;
   const others = headers.filter(([name]) => name.toLowerCase() !== "host");
@@ -196,17 +196,17 @@ async function sendUpstream(
       // The Host header is set from the URL, because the URL's host is what was checked.
       headers: ["Host", url.host, ...others.flat(), ...framing(request).flat(), "Connection", "close"],
     });
-    const refuseAnswer = () => {
+    const refuseResponse = () => {
       upstream.destroy();
       reject(new Unreachable(`${url.host} gave an answer that is no HTTP`));
     };
     // A socket on which a tunnel was negotiated is paused.
     upstream.on("socket", (connected) => connected.resume());
-    let answered: IncomingMessage | undefined;
+    let receivedHead: IncomingMessage | undefined;
     upstream.on("response", (incoming) => {
       // It may have come with what was refused.
       if (upstream.destroyed) return;
-      answered = incoming;
+      receivedHead = incoming;
       if (incoming.headers["transfer-encoding"] !== undefined) {
         gather(incoming, pieces);
         pieces.join(socket);
@@ -214,14 +214,14 @@ async function sendUpstream(
       // How long it is compressed tells whether a guess beside a value is right.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
-      if (!passOn(incoming, response)) return refuseAnswer();
+      if (!passOn(incoming, response)) return refuseResponse();
       passBody(socket, incoming, response);
       resolve();
     });
-    onOddAnswer(upstream, refuseAnswer);
+    onUnexpectedResponse(upstream, refuseResponse);
     upstream.on("error", (error) => {
       // What a server sends after a whole answer is an error as well, which is not the client's.
-      if (response.headersSent && answered?.complete !== true) response.destroy();
+      if (response.headersSent && receivedHead?.complete !== true) response.destroy();
       reject(new Unreachable(`${url.host} broke off the connection (${error.message})`));
     });
     gone.addEventListener("abort", () => upstream.destroy());
@@ -230,7 +230,7 @@ async function sendUpstream(
 }
 
 /** Says when nobody waits for an answer any more. */
-function closed(asking: ServerResponse | Duplex): AbortSignal {
+function closeSignal(asking: ServerResponse | Duplex): AbortSignal {
   const gone = new AbortController();
   if (asking.destroyed) gone.abort();
   else asking.once("close", () => gone.abort());
@@ -337,8 +337,8 @@ async function tunnel(
   const port = portOf(url);
   const isIntercept = port !== 443 && interceptFor(egress.intercepts, url) !== undefined;
   // What the Worker answers by itself is no matter of the policy.
-  const goesOn = !isIntercept || isIntercepted(egress.intercepts.https, host);
-  const forbidden = goesOn ? refusedByPolicy(egress, host, port) : undefined;
+  const isForwarded = !isIntercept || isIntercepted(egress.intercepts.https, host);
+  const forbidden = isForwarded ? refusedByPolicy(egress, host, port) : undefined;
   const nested = { why: "mismatch", text: "a tunnel carries no tunnel" } as const;
   const refused = pinned.has(socket) ? nested : forbidden;
   const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
@@ -359,7 +359,7 @@ async function tunnel(
   }
   let upstream: Socket;
   try {
-    upstream = await connectUpstream(host, port, egress.upstream, closed(socket));
+    upstream = await connectUpstream(host, port, egress.upstream, closeSignal(socket));
   } catch (error) {
     return refuseTunnel(socket, ...failed(error, socket, added));
   }
@@ -490,7 +490,7 @@ async function upgrade(
   }
   let upstream: Socket;
   try {
-    upstream = await connectUpstream(host, port, egress.upstream, closed(socket));
+    upstream = await connectUpstream(host, port, egress.upstream, closeSignal(socket));
   } catch (error) {
     return refuseTunnel(socket, ...failed(error, socket, entry));
   }
@@ -528,22 +528,22 @@ function switchToWebSocket(
     path: url.pathname + url.search,
     headers: ["Host", url.host, ...kept.flat(), "Connection", "Upgrade", "Upgrade", "websocket"],
   });
-  let isAnswered = false;
+  let hasResponded = false;
   let isDeclined = false;
   const decline = (reason: string) => {
     if (isDeclined) return;
     isDeclined = true;
     asking.destroy();
     // The client has the beginning of an answer already.
-    if (isAnswered) return void socket.destroy();
+    if (hasResponded) return void socket.destroy();
     entry.status = socket.destroyed ? abandoned : 502;
     refuseTunnel(socket, 502, reason);
   };
-  const refuseAnswer = () => decline(`${url.host} gave an answer that is no HTTP`);
+  const refuseResponse = () => decline(`${url.host} gave an answer that is no HTTP`);
   asking.on("upgrade", (agreed, switched, first) => {
     if (agreed.headers.upgrade?.toLowerCase() !== "websocket")
       return decline(`${url.host} switched to another protocol`);
-    isAnswered = true;
+    hasResponded = true;
     entry.status = 101;
     const lines = endToEndHeaders(agreed.rawHeaders).map(([name, value]) => `${name}: ${value}\r\n`);
     socket.write(
@@ -554,11 +554,11 @@ function switchToWebSocket(
     if (head.length > 0) switched.write(head);
     join(socket, switched);
   });
-  limitInterim(asking, refuseAnswer);
+  limitInterim(asking, refuseResponse);
   asking.on("response", (declined) => {
     if (isDeclined) return;
-    if (!declineUpgrade(declined, request, socket)) return refuseAnswer();
-    isAnswered = true;
+    if (!declineUpgrade(declined, request, socket)) return refuseResponse();
+    hasResponded = true;
     entry.status = declined.statusCode ?? 502;
   });
   asking.on("error", () => decline(`${url.host} broke off the connection`));

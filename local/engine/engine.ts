@@ -19,7 +19,7 @@ import { endLeftovers, markEngine } from "./leftovers.ts";
 import { createEngineGroups, defaultLimits, findGroupParents, removeGroups, type Limits } from "./limits.ts";
 import { guardMemory } from "./memory-guard.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
-import type { Common } from "./sandbox.ts";
+import type { SharedSettings } from "./sandbox.ts";
 import { describePython, environmentFiles } from "./python.ts";
 import { hostRegistries, registryAddresses } from "./registries.ts";
 import { MountNamespace } from "./mount-namespace.ts";
@@ -150,7 +150,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       `Only root can read ${closed}, and sandboxes are never root of this machine. Open it: chmod -R go+rX ${closed}`,
     );
   const mountNamespace = dropsRoot ? new MountNamespace(directory, options.directories) : undefined;
-  const common: Common = {
+  const common: SharedSettings = {
     view,
     mounts: () => readOnlyMounts(common.view),
     directories: options.directories ?? [],
@@ -231,7 +231,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
 }
 
 /** In the background: sandboxes that start before it is done start without a cache. */
-async function warm(common: Common, directory: string): Promise<Warming | undefined> {
+async function warm(common: SharedSettings, directory: string): Promise<Warming | undefined> {
   const { bubblewrap, mounts, limits } = common;
   if (bubblewrap === undefined) return undefined;
   const { supported, mountNamespace } = bubblewrap;

@@ -5,7 +5,7 @@ import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { PREVIEW_PORT, SANDBOXD_PORT, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, type EngineErrorCode } from "../platform/protocol.ts";
-import { endToEndHeaders, framing, onOddAnswer, passOn } from "./outbound.ts";
+import { endToEndHeaders, framing, onUnexpectedResponse, passOn } from "./outbound.ts";
 import type { OwnServer } from "./launch.ts";
 import { gather } from "./pieces.ts";
 import { relay, RelayPace } from "./relay.ts";
@@ -68,9 +68,9 @@ export class PortForwarder {
   ): Promise<void> {
     const fail = () => {
       if (response.headersSent) response.destroy();
-      else answerError(response, 502, "not-listening", `nothing accepts connections on port ${port}`);
+      else sendError(response, 502, "not-listening", `nothing accepts connections on port ${port}`);
     };
-    if (!this.#admits(request, response)) return answerError(response, 503, "failed", tooMany);
+    if (!this.#admits(request, response)) return sendError(response, 503, "failed", tooMany);
     const { pieces } = this.#paceOf(request);
     gather(request, pieces);
     pieces.join(request.socket);
@@ -90,7 +90,7 @@ export class PortForwarder {
       path,
       headers: [...forwardedHeaders(request, new Set()), ...framing(request)].flat(),
     });
-    const refuseAnswer = () => {
+    const refuseResponse = () => {
       upstream.destroy();
       fail();
     };
@@ -103,9 +103,9 @@ export class PortForwarder {
     upstream.on("response", (incoming) => {
       if (upstream.destroyed) return;
       gather(incoming, pieces);
-      if (!passOn(incoming, response)) refuseAnswer();
+      if (!passOn(incoming, response)) refuseResponse();
     });
-    onOddAnswer(upstream, refuseAnswer);
+    onUnexpectedResponse(upstream, refuseResponse);
     upstream.on("error", fail);
     response.on("close", () => {
       upstream.destroy();
@@ -218,7 +218,7 @@ function forwardedHeaders(request: IncomingMessage, keep: ReadonlySet<string>): 
 }
 
 /** An answer of the engine's own. */
-export function answerError(
+export function sendError(
   response: ServerResponse,
   status: number,
   code: EngineErrorCode,

@@ -14,7 +14,7 @@ import { messageOf } from "../../src/shared/text.ts";
 export type OwnServer = "control" | "sandboxd";
 
 /** Something that runs, in whatever isolation. */
-export interface Running {
+export interface RunningProcess {
   /** A connection to the socket of a server of ours in the sandbox. @throws Error where that has none */
   connect(to: OwnServer): Socket;
   /** The listeners of its way out, where it has one. */
@@ -48,7 +48,7 @@ const readyTimeoutMs = 30_000;
  * Starts a sandbox and waits until its control server accepts connections.
  * @throws Error with what was printed, when the sandbox cannot be made, or ends or hangs before that.
  */
-export async function launch(options: LaunchOptions): Promise<Running> {
+export async function launch(options: LaunchOptions): Promise<RunningProcess> {
   const { processes, pid } = await begin(options);
   const deadline = Date.now() + readyTimeoutMs;
   let ended: ExitReport | undefined;
@@ -132,9 +132,9 @@ interface ControlServer {
  * Opens the directory of the control server's socket as soon as that is there; before that, nothing of a user's runs in the sandbox. By then the
  * control server has handed over its listeners.
  */
-async function openControlSocket(first: number, goOn: () => boolean): Promise<ControlServer> {
+async function openControlSocket(first: number, isActive: () => boolean): Promise<ControlServer> {
   let server: number | undefined;
-  while (goOn()) {
+  while (isActive()) {
     const pid = childOf(first);
     server ??= pid;
     // Another one would end as well.

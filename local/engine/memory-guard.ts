@@ -17,7 +17,7 @@ const most = 0.9;
 export function guardMemory(groups: string[], bytes: number, sandboxes: () => Sandbox[]): () => void {
   let isLooking = false;
   const sumOf = async (of: readonly string[]) => Math.max(0, ...(await Promise.all(of.map(memoryOf))));
-  const look = async () => {
+  const checkMemory = async () => {
     if (sandboxes().length === 0 || (await sumOf(groups)) < bytes * most) return;
     const uses = await Promise.all(
       sandboxes().map(async (sandbox) => ({ sandbox, used: await sumOf(sandbox.groups) })),
@@ -30,7 +30,7 @@ export function guardMemory(groups: string[], bytes: number, sandboxes: () => Sa
   const timer = setInterval(() => {
     if (isLooking) return;
     isLooking = true;
-    void look().finally(() => (isLooking = false));
+    void checkMemory().finally(() => (isLooking = false));
   }, lookMs);
   timer.unref();
   return () => clearInterval(timer);

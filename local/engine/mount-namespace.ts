@@ -86,8 +86,8 @@ export class MountNamespace {
     const ids = ["--reuid", String(root.uid), "--regid", String(root.gid), "--clear-groups"];
     return {
       enter: ["nsenter", `--mount=/proc/${pid}/ns/mnt`, "--", "setpriv", ...ids, "--no-new-privs", "--"],
-      translate: (asked) =>
-        asked.map(({ from, ...rest }) => ({ ...rest, from: shown.get(from) ?? heldAt(from) })),
+      translate: (requested) =>
+        requested.map(({ from, ...rest }) => ({ ...rest, from: shown.get(from) ?? heldAt(from) })),
     };
   }
 

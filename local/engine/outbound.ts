@@ -14,7 +14,7 @@ const patienceMs = 30_000;
 /** A question of the Worker's is answered with "nothing" after this long, so that no connection rots. */
 const pollMs = 60_000;
 /** Longer than any API takes for the head of an answer. A Worker that restarts forgets the requests that it took. */
-const answerMs = 15 * 60_000;
+const responseMs = 15 * 60_000;
 /** Requests that the Worker has at a time. The next ones wait, each on its connection. */
 const maxTaken = 16;
 /** A description goes to the Worker in one header, for which workerd has 128 KiB, less the rest of the head. */
@@ -32,7 +32,7 @@ interface Pending {
   timer: NodeJS.Timeout;
   /** Who took it. */
   taker?: string;
-  answered?: boolean;
+  hasResponse?: boolean;
 }
 
 export class OutboundQueue {
@@ -95,7 +95,7 @@ export class OutboundQueue {
   }
 
   /** The Worker's answer to a request it took. */
-  answer(number: number, request: IncomingMessage, response: ServerResponse): void {
+  respond(number: number, request: IncomingMessage, response: ServerResponse): void {
     const pending = this.#taken.get(number);
     const described = parseResponse(request.headers[OUTBOUND_HEADER]);
     if (pending === undefined || described === undefined) {
@@ -106,13 +106,13 @@ export class OutboundQueue {
     }
     clearTimeout(pending.timer);
     const to = pending.response;
-    if (pending.answered || !writeHead(to, described)) {
+    if (pending.hasResponse || !writeHead(to, described)) {
       fail(to, 502, "the server's answer is no HTTP");
       response.writeHead(400, { connection: "close" }).end();
       request.destroy();
       return;
     }
-    pending.answered = true;
+    pending.hasResponse = true;
     // Whatever fails first ends the others: a client sees that its answer breaks off, and the Worker that nobody reads on.
     pipeline(request, unframed(), to, (error) => response.writeHead(error ? 502 : 204).end());
   }
@@ -135,7 +135,7 @@ export class OutboundQueue {
     const { number, description, hasBody, request, response } = pending;
     pending.taker = this.#taker;
     this.#taken.set(number, pending);
-    pending.timer = setTimeout(() => fail(response, 504, "the Worker did not answer"), answerMs);
+    pending.timer = setTimeout(() => fail(response, 504, "the Worker did not answer"), responseMs);
     poll.response.writeHead(200, {
       [OUTBOUND_HEADER]: description,
       "content-type": "application/octet-stream",
@@ -246,7 +246,7 @@ export function framing({ headers }: IncomingMessage): [string, string][] {
 }
 
 /** Calls `refuse` where a server switches to a protocol unasked, or sends interim answers without end. */
-export function onOddAnswer(upstream: ClientRequest, refuse: () => void): void {
+export function onUnexpectedResponse(upstream: ClientRequest, refuse: () => void): void {
   upstream.on("upgrade", (_incoming, switched) => {
     switched.destroy();
     refuse();

@@ -54,14 +54,14 @@ function isInstalled({ manifest, directory }: PackageSet): boolean {
 }
 
 /**
- * @param say Is told what is installed, and where, if anything is.
+ * @param print Is told what is installed, and where, if anything is.
  * @throws Error with npm's reason
  */
-export async function installPackages(set: PackageSet, say: (line: string) => void): Promise<void> {
+export async function installPackages(set: PackageSet, print: (line: string) => void): Promise<void> {
   if (isInstalled(set)) return;
   const { title, manifest, directory } = set;
   mkdirSync(directory, { recursive: true });
-  say(`Installing ${title} with npm into ${directory}.`);
+  print(`Installing ${title} with npm into ${directory}.`);
   // One process installs at a time.
   const first = IS_LINUX ? [...BOUND.split(" "), "flock", "--no-fork", join(directory, ".npm-lock")] : [];
   const [program = "", ...args] = [...first, "sh", "-c", SCRIPT, "sh"];
@@ -70,8 +70,10 @@ export async function installPackages(set: PackageSet, say: (line: string) => vo
     timeout: LIMIT_MS,
     killSignal: "SIGKILL",
   });
-  let said = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-8000)));
+  let stderrTail = "";
+  child.stderr
+    .setEncoding("utf8")
+    .on("data", (text: string) => (stderrTail = (stderrTail + text).slice(-8000)));
   const how = await new Promise<unknown>((resolve) => {
     child.once("error", (error) => resolve(error.message));
     child.once("close", (status, signal) => resolve(signal === null ? status : "it took too long"));
@@ -81,8 +83,9 @@ export async function installPackages(set: PackageSet, say: (line: string) => vo
   if (how === 0 && isThere) return;
   rmSync(join(directory, DONE), { force: true });
   if (how === 0)
-    said = `npm got none of its packages for this machine (${process.platform}, ${process.arch})`;
-  const reason = typeof how === "string" ? how : (reasonIn(said) ?? `npm ended with status ${String(how)}`);
+    stderrTail = `npm got none of its packages for this machine (${process.platform}, ${process.arch})`;
+  const reason =
+    typeof how === "string" ? how : (reasonIn(stderrTail) ?? `npm ended with status ${String(how)}`);
   throw new Error(
     `${title} could not be installed: ${reason}. ` +
       "Check the network and the registry that npm is configured to use (npm ping), then try again.",
@@ -90,8 +93,8 @@ export async function installPackages(set: PackageSet, say: (line: string) => vo
 }
 
 /** The line of npm's errors that is a sentence. Those before it are codes. */
-function reasonIn(said: string): string | undefined {
-  const lines = said.split("\n").map((line) => line.replace(/^npm (error|ERR!) ?/, "").trim());
+function reasonIn(stderrTail: string): string | undefined {
+  const lines = stderrTail.split("\n").map((line) => line.replace(/^npm (error|ERR!) ?/, "").trim());
   return lines
     .find((line) => line.split(" ").length > 3)
     ?.replace(/\.$/, "")

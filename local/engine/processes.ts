@@ -126,7 +126,7 @@ export async function start(options: StartOptions): Promise<Processes> {
     if (unprivileged !== undefined) await writeMaps(number, unprivileged.ids);
     // bubblewrap waits for its end.
     write(mapped, "");
-    await spoken(complete, exited);
+    await waitUntilReady(complete, exited);
     await confine(number);
     write(stdin, initScript(options.command));
     return number;
@@ -183,7 +183,7 @@ async function settle(child: ChildProcess, first: () => Identity | undefined): P
 }
 
 /** Waits until the first process reports that bubblewrap is done. */
-async function spoken(stream: ChildStream, ended: Promise<unknown>): Promise<void> {
+async function waitUntilReady(stream: ChildStream, ended: Promise<unknown>): Promise<void> {
   const word = new Promise((resolve) => stream?.once("data", resolve));
   await Promise.race([
     word,

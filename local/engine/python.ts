@@ -84,8 +84,8 @@ export async function describePython(command: string): Promise<Python | undefine
   try {
     const modules = [...PACKAGES.map(({ module }) => module), "pip"];
     const { stdout } = await run(command, ["-I", "-c", question, ...modules], { timeout: 10_000 });
-    const answer: [string, string, string, string, string, string[], boolean, string[]] = JSON.parse(stdout);
-    const [executable, base, prefix, environment, version, sitePackages, seesSystem, found] = answer;
+    const report: [string, string, string, string, string, string[], boolean, string[]] = JSON.parse(stdout);
+    const [executable, base, prefix, environment, version, sitePackages, seesSystem, found] = report;
     if (!version.startsWith("3.")) return undefined;
     const shown = { prefix, environment, version, sitePackages, seesSystem };
     return { executable, base: await realpath(base), ...shown, modules: found };

@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { ExitReport, StartRequest } from "../platform/protocol.ts";
-import { Sandbox, type Common, type Place } from "./sandbox.ts";
+import { Sandbox, type SharedSettings, type SandboxPlace } from "./sandbox.ts";
 import { Spare } from "./spare.ts";
 import { messageOf } from "../../src/shared/text.ts";
 
@@ -10,7 +10,7 @@ import { messageOf } from "../../src/shared/text.ts";
 const remembered = 1000;
 
 export class SandboxRegistry {
-  readonly #common: Common;
+  readonly #common: SharedSettings;
   readonly #directory: string;
   readonly #boot: string;
   readonly #alive = new Map<string, Sandbox>();
@@ -20,7 +20,7 @@ export class SandboxRegistry {
   #closed = false;
 
   /** @param directory The engine's own directory. */
-  constructor(common: Common, directory: string, boot: string) {
+  constructor(common: SharedSettings, directory: string, boot: string) {
     this.#common = common;
     this.#directory = directory;
     this.#boot = boot;
@@ -88,7 +88,7 @@ export class SandboxRegistry {
     if (this.#closed) await sandbox.destroy();
   }
 
-  #place(id: string): Place {
+  #place(id: string): SandboxPlace {
     const alone = this.#alive.size === 0 && this.#starting.size === 0;
     return { id, directory: join(this.#directory, id), group: `${this.#boot}/${id}`, alone };
   }

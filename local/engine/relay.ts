@@ -7,7 +7,7 @@ import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer, type ClientOptions } from "ws";
-import { AnswersInFlight, ControlGuard, maxMessageBytes } from "./control-guard.ts";
+import { RepliesInFlight, ControlGuard, maxMessageBytes } from "./control-guard.ts";
 import { FramedConnection } from "./frames.ts";
 import { declineUpgrade } from "./outbound.ts";
 import { Pace } from "./pace.ts";
@@ -32,7 +32,7 @@ const fullMs = 10;
 export class RelayPace {
   readonly bytes = new Pace({ burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 });
   readonly pieces = new Pieces();
-  readonly inFlight = new AnswersInFlight();
+  readonly inFlight = new RepliesInFlight();
   held = 0;
 
   /** Milliseconds to wait until it is asked again, 0 when there is room for more. */
@@ -62,17 +62,17 @@ export interface RelayOptions {
 /** Accepts the Worker's WebSocket when the server in the sandbox does; else passes that server's answer on. */
 export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, options: RelayOptions): void {
   const { upstream, path, headers, pace, acknowledgedBytes, broken, isPreview } = options;
-  const given = headers.find(([name]) => name.toLowerCase() === "sec-websocket-protocol")?.[1];
-  const protocols = given?.split(",").map((protocol) => protocol.trim()) ?? [];
+  const offered = headers.find(([name]) => name.toLowerCase() === "sec-websocket-protocol")?.[1];
+  const protocols = offered?.split(",").map((protocol) => protocol.trim()) ?? [];
   const rest = headers.filter(([name]) => !/^(sec-websocket-.*|connection|upgrade)$/i.test(name));
   const bounds = {
     maxPayload: maxMessageBytes,
     // No compression: a kilobyte could expand to a megabyte.
     perMessageDeflate: false,
   };
-  const framed = (socket: Duplex, carriesFrames: boolean, holding: Holding) =>
+  const framed = (socket: Duplex, carriesFrames: boolean, holding: BufferedBytes) =>
     new FramedConnection(socket, pace.pieces, carriesFrames, (bytes) => holding.read(bytes));
-  const fromInside = new Holding(pace, isPreview, () => inside.terminate());
+  const fromInside = new BufferedBytes(pace, isPreview, () => inside.terminate());
   const connection = framed(upstream, false, fromInside);
   const client: ClientOptions = {
     ...bounds,
@@ -82,26 +82,26 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   const inside = new WebSocket(`ws://sandbox${path}`, protocols, client);
   const late = setTimeout(() => inside.terminate(), handshakeMs);
   worker.on("close", () => inside.terminate());
-  let answered = false;
+  let hasResponse = false;
   inside.on("upgrade", () => connection.begin());
   inside.on("error", (error) => {
     const code = "code" in error ? String(error.code) : "";
     if (code.startsWith("WS_ERR_")) broken?.(`sent no frame of a WebSocket's (${error.message})`);
     upstream.destroy();
-    if (!answered) worker.destroy();
+    if (!hasResponse) worker.destroy();
   });
   inside.on("close", () => {
     clearTimeout(late);
     fromInside.end();
   });
   inside.on("unexpected-response", (_request, incoming) => {
-    answered = true;
+    hasResponse = true;
     clearTimeout(late);
     gather(incoming, pace.pieces);
     if (!declineUpgrade(incoming, request, worker)) worker.destroy();
   });
   inside.on("open", () => {
-    answered = true;
+    hasResponse = true;
     clearTimeout(late);
     inside.pause();
     const server = new WebSocketServer({
@@ -110,7 +110,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
       clientTracking: false,
       handleProtocols: () => inside.protocol || false,
     });
-    const fromOutside = new Holding(pace, isPreview, () => inside.terminate());
+    const fromOutside = new BufferedBytes(pace, isPreview, () => inside.terminate());
     const visitor = framed(worker, true, fromOutside);
     visitor.unshift(head);
     server.handleUpgrade(request, visitor, Buffer.alloc(0), (outside) => {
@@ -145,7 +145,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
 }
 
 /** What of the engine's memory one direction of a WebSocket holds. */
-class Holding {
+class BufferedBytes {
   readonly #pace: RelayPace;
   readonly #isBounded: boolean;
   readonly #close: () => void;
@@ -198,7 +198,7 @@ function pump(
   from: WebSocket,
   to: WebSocket,
   connection: Duplex,
-  holding: Holding,
+  holding: BufferedBytes,
   admit: (data: Buffer, binary: boolean) => number | undefined,
   full: () => number = () => 0,
 ): void {

@@ -10,10 +10,10 @@ import {
   SENT_SECRET_HEADER,
   URL_HEADER,
 } from "../platform/protocol.ts";
-import { sendByTheRules } from "./egress.ts";
+import { sendWithinPolicy } from "./egress.ts";
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
 import { INTERNET } from "../../src/shared/network-policy.ts";
-import { answerError } from "./forward.ts";
+import { sendError } from "./forward.ts";
 import { endToEndHeaders } from "./outbound.ts";
 import type { Sandbox } from "./sandbox.ts";
 import type { SandboxRegistry } from "./registry.ts";
@@ -59,17 +59,17 @@ export class Router {
   }
 
   async request(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    if (!this.#admits(request)) return answerError(response, 401, "unauthorized", "unauthorized");
+    if (!this.#admits(request)) return sendError(response, 401, "unauthorized", "unauthorized");
     try {
       await this.#route(request, response);
     } catch (error) {
       const text = error instanceof Error ? error.message : String(error);
       if (response.headersSent) response.destroy();
       else if (error instanceof z.ZodError || error instanceof SyntaxError) {
-        answerError(response, 400, "bad-request", text);
+        sendError(response, 400, "bad-request", text);
       } else {
         this.#options.log(`engine: ${text}`);
-        answerError(response, 503, "failed", text);
+        sendError(response, 503, "failed", text);
       }
     }
   }
@@ -97,7 +97,7 @@ export class Router {
     const actor = /^\/actors\/([0-9a-f]+)\/internet$/.exec(request.url ?? "")?.[1];
     if (actor !== undefined) {
       const sandbox = this.#table.ofActor(actor);
-      if (sandbox === undefined) return answerError(response, 404, "gone", "no such sandbox");
+      if (sandbox === undefined) return sendError(response, 404, "gone", "no such sandbox");
       return await this.#internet(sandbox, request, response);
     }
     const agent = /^\/agents\/([\w-]+)$/.exec(request.url ?? "")?.[1];
@@ -112,7 +112,7 @@ export class Router {
         for (const sandbox of this.#table.running()) sandbox.forward.endPreviews();
         return json(response, 200, { running: this.#table.actors().length });
       }
-      return answerError(response, 404, "bad-request", "no such route");
+      return sendError(response, 404, "bad-request", "no such route");
     }
     if (route === "PUT ") {
       await this.#table.start(id, startSchema.parse(await body(request)));
@@ -128,7 +128,7 @@ export class Router {
       if (report !== undefined) return json(response, 200, { ...report, seen: running && seenBy(running) });
     }
     const sandbox = this.#table.get(id);
-    if (sandbox === undefined) return answerError(response, 404, "gone", "no such sandbox");
+    if (sandbox === undefined) return sendError(response, 404, "gone", "no such sandbox");
     if (part === "ports") {
       const { port, path } = parsePort(rest);
       return await sandbox.forward.request(port, path, request, response);
@@ -149,21 +149,21 @@ export class Router {
     if (route === "GET refusals")
       return json(response, 200, sandbox.egress.connections.refusedSince(Number(rest.slice(1))));
     if (route === "GET outbound") return sandbox.queue.poll(rest.slice(1), response);
-    if (route === "POST outbound") return sandbox.queue.answer(Number(rest.slice(1)), request, response);
-    answerError(response, 404, "bad-request", "no such route");
+    if (route === "POST outbound") return sandbox.queue.respond(Number(rest.slice(1)), request, response);
+    sendError(response, 404, "bad-request", "no such route");
   }
 
   /** A request that the Worker makes for a sandbox, under the rules of that sandbox. */
   async #internet(sandbox: Sandbox, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const given = request.headers[URL_HEADER];
     if (typeof given !== "string" || !URL.canParse(given) || !/^https?:\/\//.test(given)) {
-      return answerError(response, 400, "bad-request", "no http or https URL given");
+      return sendError(response, 400, "bad-request", "no http or https URL given");
     }
     const own = new Set([URL_HEADER, SECRET_HEADER, SENT_SECRET_HEADER, HOST_HEADER, ADDED_HEADER]);
     const headers = endToEndHeaders(request.rawHeaders).filter(([name]) => !own.has(name.toLowerCase()));
     const secret = request.headers[SENT_SECRET_HEADER];
     const used = typeof secret === "string" ? secret : undefined;
-    await sendByTheRules(sandbox.egress, request, response, new URL(given), headers, used);
+    await sendWithinPolicy(sandbox.egress, request, response, new URL(given), headers, used);
   }
 
   /** Web pages in a browser on this machine can send requests here too, but know neither the secret nor the host. */

@@ -9,7 +9,7 @@ import { startUnisolated } from "./unisolated.ts";
 import { createEgress, type Egress, takeConnections } from "./egress.ts";
 import { PortForwarder } from "./forward.ts";
 import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
-import { launch, type Running } from "./launch.ts";
+import { launch, type RunningProcess } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { claimIDsFor, type HostDirectory, type HostIDs } from "./mounts.ts";
@@ -22,7 +22,7 @@ import type { MountNamespace } from "./mount-namespace.ts";
 import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
 
 /** What all sandboxes of an engine have in common. */
-export interface Common {
+export interface SharedSettings {
   view: View;
   /** Directories of the host for single sandboxes. */
   directories: HostDirectory[];
@@ -42,7 +42,7 @@ export interface Common {
   log: (line: string) => void;
 }
 
-export interface Place {
+export interface SandboxPlace {
   /** Its name in the log and, once it is assigned, the Worker's name for it. */
   id: string;
   /** A directory of this sandbox's own on the host, not there yet. */
@@ -81,17 +81,17 @@ export class Sandbox {
   hasEnded = false;
   /** Its control groups. */
   readonly groups: readonly string[];
-  readonly #running: Running;
+  readonly #running: RunningProcess;
   readonly #hosts: string;
-  readonly #common: Common;
-  readonly #place: Place;
-  #asked: string | undefined;
+  readonly #common: SharedSettings;
+  readonly #place: SandboxPlace;
+  #stopReason: string | undefined;
   #broken: string | undefined;
 
   private constructor(
-    common: Common,
-    place: Place,
-    running: Running,
+    common: SharedSettings,
+    place: SandboxPlace,
+    running: RunningProcess,
     egress: Egress,
     hosts: string,
     groups: readonly string[],
@@ -111,7 +111,7 @@ export class Sandbox {
       this.forward.close();
       await cleanUp();
       if (this.#broken !== undefined) return { exitCode: 137, reason: this.#broken };
-      return this.#asked === undefined ? report : { exitCode: 0, reason: this.#asked };
+      return this.#stopReason === undefined ? report : { exitCode: 0, reason: this.#stopReason };
     });
   }
 
@@ -119,7 +119,7 @@ export class Sandbox {
    * Starts a sandbox that belongs to no actor yet. Until `assign` no request leaves it.
    * @throws Error in words for the user when the sandbox does not come up; nothing of it is left then
    */
-  static async start(common: Common, place: Place, options: CreateOptions): Promise<Sandbox> {
+  static async start(common: SharedSettings, place: SandboxPlace, options: CreateOptions): Promise<Sandbox> {
     const { directory } = place;
     const queue = new OutboundQueue();
     const internet = { allowed: false, reason: "this sandbox is not in use yet" } as const;
@@ -216,7 +216,7 @@ export class Sandbox {
 
   /** Kills everything at once. Resolves when nothing is left. */
   async destroy(): Promise<void> {
-    this.#asked ??= "destroyed";
+    this.#stopReason ??= "destroyed";
     await this.#running.kill();
     await this.ended;
   }
@@ -224,7 +224,7 @@ export class Sandbox {
   /** Delivers a signal as a container's first process would take it: those that end a process end the sandbox. */
   signal(number: number): void {
     if (number !== 15 && number !== 2 && number !== 9) return;
-    this.#asked ??= "stopped";
+    this.#stopReason ??= "stopped";
     if (number === 9) {
       void this.#running.kill();
       return;
@@ -236,7 +236,7 @@ export class Sandbox {
 
   /** Ends it because it harms others. @param why words that follow "it" */
   end(why: string): void {
-    if (this.#asked !== undefined || this.#broken !== undefined) return;
+    if (this.#stopReason !== undefined || this.#broken !== undefined) return;
     this.#broken = `it ${why}`;
     this.#common.log(`engine: sandbox ${this.#place.id} was stopped: it ${why}`);
     void this.#running.kill();

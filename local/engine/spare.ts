@@ -3,7 +3,7 @@
  * other, runs no user's code, can reach nothing, and becomes the sandbox of one actor, once.
  */
 import { fingerprint } from "./mount-namespace.ts";
-import { Sandbox, type Common, type CreateOptions, type Place } from "./sandbox.ts";
+import { Sandbox, type SharedSettings, type CreateOptions, type SandboxPlace } from "./sandbox.ts";
 
 /** The time between taking a spare and starting the next, milliseconds: it leaves the CPU to the first call. */
 const PAUSE_MS = 300;
@@ -16,8 +16,8 @@ interface Ahead {
 }
 
 export class Spare {
-  readonly #common: Common;
-  readonly #place: () => Place;
+  readonly #common: SharedSettings;
+  readonly #place: () => SandboxPlace;
   /** The variables of the last sandbox that was asked for: the next one most likely has the same. */
   #env: Record<string, string> = {};
   #ahead: Ahead | undefined;
@@ -27,7 +27,7 @@ export class Spare {
   readonly #ending = new Set<Promise<void>>();
 
   /** @param place makes the id and directory of a sandbox */
-  constructor(common: Common, place: () => Place) {
+  constructor(common: SharedSettings, place: () => SandboxPlace) {
     this.#common = common;
     this.#place = place;
   }

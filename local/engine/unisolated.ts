@@ -9,7 +9,7 @@ import { quote } from "../../src/shared/text.ts";
 import type { ExitReport } from "../platform/protocol.ts";
 import { BUNDLE_FILE } from "../runtime/trust.ts";
 import type { View } from "./bubblewrap.ts";
-import { accepts, type Running } from "./launch.ts";
+import { accepts, type RunningProcess } from "./launch.ts";
 import { prelude } from "./processes.ts";
 import { moduleExtension } from "./own-files.ts";
 
@@ -53,7 +53,7 @@ const reaper = [
 /** How long the reaper may look for processes. */
 const reapMs = 5000;
 
-export async function startUnisolated(options: UnisolatedOptions): Promise<Running> {
+export async function startUnisolated(options: UnisolatedOptions): Promise<RunningProcess> {
   const { directory, view } = options;
   const home = join(directory, "root");
   const bin = join(directory, "bin");

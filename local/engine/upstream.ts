@@ -19,7 +19,7 @@ export interface UpstreamOptions {
    */
   registries?: ReadonlySet<string>;
   /** All addresses of a name; the system's resolver unless given. `gone` says that nobody waits for them any more. */
-  resolve?: (host: string, gone?: AbortSignal) => Promise<string[]>;
+  resolve?: (host: string, aborted?: AbortSignal) => Promise<string[]>;
   /** The host's own proxy settings. */
   env: NodeJS.ProcessEnv;
   /** PEM: the authorities that the host trusts beside Node's own. */
@@ -38,31 +38,31 @@ const maxHeadBytes = 16_384;
 /**
  * Connects to a host on behalf of a sandbox.
  * @param host A lower-case host name or an address, without brackets and without a trailing dot.
- * @param gone Says that nobody waits for the connection any more, which is then not made.
+ * @param aborted Says that nobody waits for the connection any more, which is then not made.
  * @throws Refusal, Unreachable
  */
 export async function connectUpstream(
   host: string,
   port: number,
   options: UpstreamOptions,
-  gone?: AbortSignal,
+  aborted?: AbortSignal,
 ): Promise<Socket> {
   const played = options.allowAddresses.get(`${host}:${port}`);
-  if (played !== undefined) return await open("127.0.0.1", played, gone);
+  if (played !== undefined) return await open("127.0.0.1", played, aborted);
   const reason = refusedUnresolved(host, port, options);
   if (reason !== undefined) throw new Refusal(`${host} is ${reason}`);
   const proxy = hostProxy(host, options.env);
   const checked = !isRegistry(host, port, options);
-  const { resolve: look = systemResolve } = options;
-  const resolve = async () => await look(host, gone);
+  const { resolve: resolveHost = systemResolve } = options;
+  const resolve = async () => await resolveHost(host, aborted);
   const addresses = await allowedAddresses(host, resolve, proxy !== undefined, checked);
-  if (proxy !== undefined) return await openThroughProxy(proxy, host, port, gone);
+  if (proxy !== undefined) return await openThroughProxy(proxy, host, port, aborted);
   let last: unknown;
   for (const address of addresses) {
     try {
-      return await open(address, port, gone);
+      return await open(address, port, aborted);
     } catch (error) {
-      if (gone?.aborted) break;
+      if (aborted?.aborted) break;
       last = error;
     }
   }
@@ -90,7 +90,7 @@ export async function secured(
   socket: Socket,
   host: string,
   { authorities = [] }: UpstreamOptions,
-  gone?: AbortSignal,
+  aborted?: AbortSignal,
 ): Promise<Socket> {
   const ca = authorities.length === 0 ? undefined : [...getCACertificates("default"), ...authorities];
   // An address is not named (RFC 6066, 3).
@@ -99,7 +99,7 @@ export async function secured(
   socket.resume();
   try {
     const secure = connectTLS({ socket, ca, ALPNProtocols: ["http/1.1"], ...named });
-    return await opened(secure, "secureConnect", gone);
+    return await opened(secure, "secureConnect", aborted);
   } catch (error) {
     socket.destroy();
     throw new Unreachable(`${host} could not be reached by TLS (${message(error)})`);
@@ -146,8 +146,8 @@ export function boundedLookups(options: UpstreamOptions): UpstreamOptions {
   let running = 0;
   return {
     ...options,
-    resolve: async (host, gone) => {
-      if (running >= maxLookups) await turn(waiting, gone);
+    resolve: async (host, aborted) => {
+      if (running >= maxLookups) await turn(waiting, aborted);
       else running += 1;
       try {
         return await resolve(host);
@@ -164,16 +164,16 @@ export function boundedLookups(options: UpstreamOptions): UpstreamOptions {
 }
 
 /** Waits in a queue. @throws when nobody waits for it any more, and it has left the queue */
-async function turn(waiting: Set<() => void>, gone?: AbortSignal): Promise<void> {
+async function turn(waiting: Set<() => void>, aborted?: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const leave = () => {
     waiting.delete(resolve);
     reject(new Unreachable(nobodyWaits));
   };
-  if (gone?.aborted) return (leave(), await promise);
+  if (aborted?.aborted) return (leave(), await promise);
   waiting.add(resolve);
-  gone?.addEventListener("abort", leave);
-  await promise.finally(() => gone?.removeEventListener("abort", leave));
+  aborted?.addEventListener("abort", leave);
+  await promise.finally(() => aborted?.removeEventListener("abort", leave));
 }
 
 const nobodyWaits = "nobody waits for it any more";
@@ -182,18 +182,18 @@ async function systemResolve(host: string): Promise<string[]> {
   return (await lookup(host, { all: true })).map(({ address }) => address);
 }
 
-async function open(host: string, port: number, gone?: AbortSignal): Promise<Socket> {
+async function open(host: string, port: number, aborted?: AbortSignal): Promise<Socket> {
   return await opened(
     connectBuffered({ host, port, noDelay: true, autoSelectFamily: false }),
     "connect",
-    gone,
+    aborted,
   );
 }
 
 async function opened<S extends Socket>(
   socket: S,
   event: "connect" | "secureConnect",
-  gone?: AbortSignal,
+  aborted?: AbortSignal,
 ): Promise<S> {
   const happened = new Promise<void>((resolve, reject) => {
     const close = () => reject(new Error("closed"));
@@ -203,21 +203,21 @@ async function opened<S extends Socket>(
       resolve();
     });
   });
-  await inTime(socket, happened, gone);
+  await inTime(socket, happened, aborted);
   return socket;
 }
 
 /** Waits for what a connection begins with. Ends it when that takes too long, or when nobody waits for it any more. */
-async function inTime<T>(socket: Socket, happening: Promise<T>, gone?: AbortSignal): Promise<T> {
+async function inTime<T>(socket: Socket, happening: Promise<T>, aborted?: AbortSignal): Promise<T> {
   const timer = setTimeout(() => socket.destroy(new Error("timed out")), connectTimeoutMs);
   const leave = () => socket.destroy(new Error(nobodyWaits));
-  if (gone?.aborted) leave();
-  gone?.addEventListener("abort", leave);
+  if (aborted?.aborted) leave();
+  aborted?.addEventListener("abort", leave);
   try {
     return await happening;
   } finally {
     clearTimeout(timer);
-    gone?.removeEventListener("abort", leave);
+    aborted?.removeEventListener("abort", leave);
   }
 }
 
@@ -233,7 +233,12 @@ export function hostProxy(host: string, env: NodeJS.ProcessEnv): URL | undefined
   return URL.canParse(value) ? new URL(value) : undefined;
 }
 
-async function openThroughProxy(proxy: URL, host: string, port: number, gone?: AbortSignal): Promise<Socket> {
+async function openThroughProxy(
+  proxy: URL,
+  host: string,
+  port: number,
+  aborted?: AbortSignal,
+): Promise<Socket> {
   const proxyHost = proxy.hostname.replace(/^\[|\]$/g, "");
   const secure = proxy.protocol === "https:";
   const proxyPort = Number(proxy.port || (secure ? 443 : 80));
@@ -243,9 +248,9 @@ async function openThroughProxy(proxy: URL, host: string, port: number, gone?: A
       ? await opened(
           connectTLS({ host: proxyHost, port: proxyPort, servername: proxyHost }),
           "secureConnect",
-          gone,
+          aborted,
         )
-      : await open(proxyHost, proxyPort, gone);
+      : await open(proxyHost, proxyPort, aborted);
   } catch (error) {
     // Where it is concerns no sandbox.
     throw new Unreachable(`this machine's proxy could not be reached (${codeOf(error)})`);
@@ -257,7 +262,7 @@ async function openThroughProxy(proxy: URL, host: string, port: number, gone?: A
       ? ""
       : `Proxy-Authorization: Basic ${Buffer.from(credentials).toString("base64")}\r\n`;
   socket.write(`CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n${authorization}\r\n`);
-  const { status, rest } = await inTime(socket, readHead(socket), gone);
+  const { status, rest } = await inTime(socket, readHead(socket), aborted);
   if (status !== 200) {
     socket.destroy();
     throw new Unreachable(`this machine's proxy answered ${status} for ${target}`);

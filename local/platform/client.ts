@@ -52,14 +52,14 @@ export class EngineClient {
       } catch (error) {
         failures = Date.now() - askedAt > RETRY_MS ? 1 : failures + 1;
         // One that answers is there, however often the connection of this request breaks.
-        if (failures > MAX_FAILURES && (await this.#answers())) failures = 0;
+        if (failures > MAX_FAILURES && (await this.#isReachable())) failures = 0;
         if (failures > MAX_FAILURES) throw error;
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }
     }
   }
 
-  async #answers(): Promise<boolean> {
+  async #isReachable(): Promise<boolean> {
     try {
       return (await this.fetch("/boot")).ok;
     } catch {

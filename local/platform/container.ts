@@ -58,7 +58,7 @@ interface Instance {
   ready: Promise<void>;
   /** Resolves when the sandbox ends well, rejects with the SDK's words otherwise. */
   ended: Promise<void>;
-  over: boolean;
+  isEnded: boolean;
 }
 
 interface Namespace {
@@ -197,15 +197,15 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
 
   async enforce({ internet, allowHosts }: NetworkPolicy): Promise<boolean> {
     this.#policy = { internet, allowHosts };
-    await this.#tell("policy", this.#policy);
+    await this.#update("policy", this.#policy);
     return true;
   }
 
   async connections(): Promise<SeenConnections[]> {
-    const running = await this.#ask<SeenConnections>("connections").catch(() => undefined);
+    const running = await this.#request<SeenConnections>("connections").catch(() => undefined);
     // It may have ended meanwhile.
     const logs = running?.log === this.#seen?.log ? [this.#seen] : [this.#seen, running];
-    return logs.filter((seen) => seen !== undefined);
+    return logs.filter((connections) => connections !== undefined);
   }
 
   forget(): void {
@@ -213,11 +213,11 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   }
 
   async refusedSince(time: number): Promise<Refusal[]> {
-    return (await this.#ask<Refusal[]>(`refusals/${time}`)) ?? [];
+    return (await this.#request<Refusal[]>(`refusals/${time}`)) ?? [];
   }
 
   /** Undefined where no sandbox runs. */
-  async #ask<T>(what: string): Promise<T | undefined> {
+  async #request<T>(what: string): Promise<T | undefined> {
     const instance = this.#instance;
     if (instance === undefined) return undefined;
     await instance.ready.catch(() => undefined);
@@ -230,15 +230,15 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   }
 
   async #announce(): Promise<void> {
-    await this.#tell("intercepts", this.#intercepts());
+    await this.#update("intercepts", this.#intercepts());
   }
 
   /** Sends a setting to the engine; before a start this is not needed, because the start carries them. */
-  async #tell(what: string, setting: unknown): Promise<void> {
+  async #update(what: string, setting: unknown): Promise<void> {
     const instance = this.#instance;
     if (instance === undefined) return;
     await instance.ready.catch(() => undefined);
-    if (instance.over) return;
+    if (instance.isEnded) return;
     try {
       await this.#engine.call("PUT", `/sandboxes/${instance.sandbox}/${what}`, setting);
     } catch (error) {
@@ -255,7 +255,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   }
 
   #adopt(sandbox: string, ready: Promise<void>): void {
-    const instance: Instance = { sandbox, ready, ended: Promise.resolve(), over: false };
+    const instance: Instance = { sandbox, ready, ended: Promise.resolve(), isEnded: false };
     instance.ended = this.#watch(instance);
     instance.ended.catch(() => undefined);
     void this.#serve(instance);
@@ -269,7 +269,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
       return;
     }
     const find = (pattern: string | null) => this.#find(pattern);
-    await serveOutbound(this.#engine, instance.sandbox, find, () => !instance.over);
+    await serveOutbound(this.#engine, instance.sandbox, find, () => !instance.isEnded);
   }
 
   /** Reports to the SDK that nothing runs any more: the sandbox ended or could not start, or its engine has gone. */
@@ -280,7 +280,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
       report = await this.#exit(instance.sandbox);
       this.#seen = report.seen ?? this.#seen;
     } finally {
-      instance.over = true;
+      instance.isEnded = true;
       if (this.#instance === instance) {
         this.#instance = undefined;
         this.#ctx.storage.kv.delete(STORAGE_KEY);

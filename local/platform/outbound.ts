@@ -32,11 +32,11 @@ export async function serveOutbound(
     const header = poll.headers.get(OUTBOUND_HEADER);
     if (poll.status !== 200 || header === null) return;
     // Not awaited, so that requests are answered concurrently.
-    void answer(engine, sandbox, find, decode(header), poll).catch(() => undefined);
+    void respond(engine, sandbox, find, decode(header), poll).catch(() => undefined);
   }
 }
 
-async function answer(
+async function respond(
   engine: EngineClient,
   sandbox: string,
   find: FindFetcher,

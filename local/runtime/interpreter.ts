@@ -7,7 +7,7 @@ import type { Language } from "../../src/shared/languages.ts";
 import { errnoOf, messageOf, sandboxError } from "./errors.ts";
 import {
   Kernel,
-  type KernelAnswer,
+  type KernelReply,
   type KernelOutput,
   type KernelProgram,
   type KernelSettings,
@@ -155,14 +155,14 @@ export class InterpreterAPI extends RpcTarget {
       const hint = "Context executor has terminated. Please delete and recreate the context.";
       throw sandboxError("INTERNAL_ERROR", hint, { contextId });
     }
-    const asked = language === undefined ? context.language : languageOf(language);
-    if (asked !== context.language) {
-      const reason = `Context ${contextId} was created for ${context.language}, cannot execute ${asked} code`;
+    const requested = language === undefined ? context.language : languageOf(language);
+    if (requested !== context.language) {
+      const reason = `Context ${contextId} was created for ${context.language}, cannot execute ${requested} code`;
       const message = `Failed to execute code in context '${contextId}': ${reason}`;
       throw sandboxError("CODE_EXECUTION_ERROR", message, { contextId, evalue: reason });
     }
     let source = code;
-    if (asked === "typescript") {
+    if (requested === "typescript") {
       try {
         source = stripTypes(code);
       } catch (error) {
@@ -227,21 +227,21 @@ function stripTypes(code: string): string {
   }
 }
 
-function eventsOf(answer: KernelAnswer): ExecutionEvent[] {
+function eventsOf(reply: KernelReply): ExecutionEvent[] {
   const events: ExecutionEvent[] = [];
-  if (answer.stdout) events.push({ type: "stdout", text: answer.stdout });
-  if (answer.stderr) events.push({ type: "stderr", text: answer.stderr });
-  for (const output of answer.outputs ?? []) {
+  if (reply.stdout) events.push({ type: "stdout", text: reply.stdout });
+  if (reply.stderr) events.push({ type: "stderr", text: reply.stderr });
+  for (const output of reply.outputs ?? []) {
     events.push({ type: "result", forms: formOf(output) });
   }
-  if (answer.success === false) {
+  if (reply.success === false) {
     events.push({
       type: "error",
-      ename: answer.error?.type || "ExecutionError",
-      evalue: answer.error
-        ? answer.error.message || "Code execution failed"
-        : answer.stderr || "Code execution failed",
-      traceback: answer.error?.traceback?.split("\n") ?? [],
+      ename: reply.error?.type || "ExecutionError",
+      evalue: reply.error
+        ? reply.error.message || "Code execution failed"
+        : reply.stderr || "Code execution failed",
+      traceback: reply.error?.traceback?.split("\n") ?? [],
     });
   }
   return events;

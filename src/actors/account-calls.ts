@@ -22,7 +22,7 @@ export interface Owner {
   /** What the caller may do with files, and whether beside a task; nothing where undefined. */
   scopes?: readonly Scope[];
   /** How long the caller waits for the answer, milliseconds; the server's longest wait where undefined. */
-  answerMs?: number;
+  callerWaitMs?: number;
   /** False for a caller whose answer has no place for a notice of what was lost: the next answer carries it. */
   takesNotice?: boolean;
 }
@@ -66,14 +66,14 @@ export interface RestoredCheckpoint {
 }
 
 /** What `list_sandboxes` shows of a sandbox that only its actor knows. */
-export interface Condition {
+export interface SandboxStatus {
   isAlive: boolean;
   previews: Preview[];
 }
 
 /** The methods of a sandbox's actor that the account calls. */
 export interface ManagedSandbox extends Rpc.DurableObjectBranded {
-  condition(): Condition;
+  condition(): SandboxStatus;
   settleLease(): Settlement;
   stopIfIdle(owner: Owner, waitMs: number): Promise<boolean>;
   destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean>;

@@ -17,7 +17,7 @@ interface KnownOwner extends Owner {
 }
 
 /** What the account knew of a sandbox whose container is about to start. */
-export type Before = "nothing" | "stopped";
+export type EarlierState = "nothing" | "stopped";
 
 /** How often a sandbox in use reports that to the account, milliseconds. */
 const REGISTER_EVERY = 60_000;
@@ -87,7 +87,7 @@ export class AccountLink {
    * @returns what the account knew before; undefined where it knew that the sandbox is in use
    * @throws {ToolError} `quota_exceeded` for one sandbox too many
    */
-  async register(owner: Owner): Promise<Before | undefined> {
+  async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
     this.#usedAt = now;
     if (now - this.#writtenAt >= WRITE_EVERY) {
@@ -96,9 +96,9 @@ export class AccountLink {
     }
     if (now - this.#registeredAt < REGISTER_EVERY) return undefined;
     const known = this.#registeredAt > 0;
-    const answer = this.#report(async () => unwrap(await this.account(owner).sandboxUsed(owner)));
-    if (known) this.#ctx.waitUntil(answer.catch(() => undefined));
-    const isNew = known ? undefined : await answer;
+    const result = this.#report(async () => unwrap(await this.account(owner).sandboxUsed(owner)));
+    if (known) this.#ctx.waitUntil(result.catch(() => undefined));
+    const isNew = known ? undefined : await result;
     this.#registeredAt = now;
     return isNew === undefined ? undefined : isNew ? "nothing" : "stopped";
   }
@@ -134,7 +134,7 @@ export class AccountLink {
   }
 
   /** The container did not start: the account gets back to what it knew before the registration. */
-  async withdraw(before: Before, settlement: Promise<Settlement>): Promise<void> {
+  async withdraw(before: EarlierState, settlement: Promise<Settlement>): Promise<void> {
     this.#registeredAt = 0;
     // A sandbox that was never used may have a workspace: that of a checkpoint.
     if (before === "nothing") await this.destroyed(this.owner, settlement, "container");

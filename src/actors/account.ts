@@ -11,10 +11,10 @@ import type { Region } from "../shared/principal.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import type { ListedSandbox } from "../shared/sandbox-listing.ts";
 import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
-import type { Spent } from "../shared/days.ts";
+import type { UsedByDay } from "../shared/days.ts";
 import type {
   CheckpointSettings,
-  Condition,
+  SandboxStatus,
   Destroyed,
   Ending,
   ManagedSandbox,
@@ -168,7 +168,7 @@ export class Account extends DurableObject<Env> {
   }
 
   /** Counts tokens of the model, by day; answers what is used of today's. */
-  spendModelTokens(spent: Spent): { used: number; allowed: number } {
+  spendModelTokens(spent: UsedByDay): { used: number; allowed: number } {
     this.#quota.spendModelTokens(spent);
     const { modelTokensPerDay: allowed } = parseConfig(this.env).limits;
     return { used: this.#quota.modelTokensUsed(Date.now()), allowed };
@@ -500,10 +500,10 @@ export class Account extends DurableObject<Env> {
    * container while its actor slept, ends them without a report. The record stays, since a container may be starting.
    * A sandbox that does not answer in time is left out.
    */
-  async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, Condition>> {
+  async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
     const principalID = this.ctx.storage.kv.get<string>("principal");
     if (principalID === undefined) return new Map();
-    const requests = names.map(async (name): Promise<[string, Condition][]> => {
+    const requests = names.map(async (name): Promise<[string, SandboxStatus][]> => {
       const actor = await this.#sandbox(principalID, name);
       const condition = await within(ASK_MS, actor.condition()).catch(() => undefined);
       return condition ? [[name, condition]] : [];

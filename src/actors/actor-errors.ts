@@ -47,7 +47,7 @@ export function explainedReset(error: unknown, sandbox: string): unknown {
 }
 
 /** The error for a call that takes longer than its client waits. @param hasBegun whether anything of it was done */
-export function notAnswered(sandbox: string, ms: number, hasBegun: boolean): ToolError {
+export function actorUnreachable(sandbox: string, ms: number, hasBegun: boolean): ToolError {
   const [what, next] = hasBegun
     ? [
         "has not answered this call; what it does goes on",

@@ -2,7 +2,7 @@
 import { KEPT_CONNECTIONS, type SeenConnections } from "../shared/connection-log.ts";
 
 /** The logs of one sandbox as one. */
-interface Kept {
+interface StoredConnections {
   /** Of the containers before this one; `log` is the last one's. */
   earlier: SeenConnections;
   current: SeenConnections;
@@ -17,7 +17,7 @@ const KEY = "connections";
  */
 const COLLECT_MS = 5000;
 
-const NONE: Kept = {
+const NONE: StoredConnections = {
   earlier: { log: "", refused: 0, connections: [] },
   current: { log: "", refused: 0, connections: [] },
 };
@@ -34,7 +34,7 @@ export interface HistoryHost {
 
 export class ConnectionHistory {
   readonly #host: HistoryHost;
-  #kept: Kept;
+  #kept: StoredConnections;
   /** What was stored last of the current log. */
   #stored = "";
   /** Counts how often all was forgotten. */
@@ -43,7 +43,7 @@ export class ConnectionHistory {
 
   constructor(host: HistoryHost) {
     this.#host = host;
-    this.#kept = host.kv.get<Kept>(KEY) ?? NONE;
+    this.#kept = host.kv.get<StoredConnections>(KEY) ?? NONE;
   }
 
   /** Collects within COLLECT_MS. */
@@ -62,7 +62,8 @@ export class ConnectionHistory {
     const { earlier, current } = this.#kept;
     const all = mergeConnections(earlier, current);
     const text = JSON.stringify(current);
-    if (text !== this.#stored && all.connections.length > 0) this.#host.kv.put<Kept>(KEY, this.#kept);
+    if (text !== this.#stored && all.connections.length > 0)
+      this.#host.kv.put<StoredConnections>(KEY, this.#kept);
     this.#stored = text;
     return all;
   }

@@ -4,7 +4,7 @@ import { ToolError } from "../shared/errors.ts";
 import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
 import type { RunQuota, Reservation } from "../runs/runs.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { type Spent, byDay, dayOf, nextDay } from "../shared/days.ts";
+import { type UsedByDay, byDay, dayOf, nextDay } from "../shared/days.ts";
 
 /** Asked for beyond the need, so that the next runs find enough without a request. */
 const SPARE: Holding = { slots: 4, seconds: 600 };
@@ -26,7 +26,7 @@ export interface LeaseHost {
 
 const NO_HOLDING: Holding = { slots: 0, seconds: 0 };
 
-const NOTHING_SPENT: Spent = new Map();
+const NOTHING_SPENT: UsedByDay = new Map();
 
 export class Lease implements RunQuota {
   readonly #host: LeaseHost;

@@ -1,7 +1,7 @@
 /** The states of a sandbox on its way to a container and to its end, and who follows them. */
 import { containerGone } from "../container/gone.ts";
 import type { CheckpointSettings, Destroyed } from "./account-calls.ts";
-import type { Before } from "./account-link.ts";
+import type { EarlierState } from "./account-link.ts";
 
 /** One container, from its start to its end. */
 export interface Container {
@@ -10,7 +10,7 @@ export interface Container {
 }
 
 /** The account counts no container. */
-export interface Absent {
+export interface NoContainer {
   is: "absent";
 }
 
@@ -18,19 +18,19 @@ export interface Absent {
 export interface Registered {
   is: "registered";
   /** What the account gets back if none starts. */
-  before: Before;
+  before: EarlierState;
 }
 
 export interface Starting {
   is: "starting";
-  before: Before;
+  before: EarlierState;
   attempt: Promise<Container>;
 }
 
 /** The container runs without its workspace. */
 export interface Restoring {
   is: "restoring";
-  life: Life;
+  life: LifecycleContainer;
   /** Undefined once it has failed. */
   attempt: Promise<Container> | undefined;
   isRegistered: boolean;
@@ -38,13 +38,13 @@ export interface Restoring {
 
 export interface Ready {
   is: "ready";
-  life: Life;
+  life: LifecycleContainer;
   /** False in a new actor, until its first call. */
   isRegistered: boolean;
 }
 
 /** Where a sandbox is on its way to a container. */
-export type Position = Absent | Registered | Starting | Restoring | Ready;
+export type Position = NoContainer | Registered | Starting | Restoring | Ready;
 
 /** A container is being ended. `position` is where the sandbox was, and is again if nothing was ended. */
 export interface EndingState {
@@ -77,7 +77,7 @@ export interface Subscriber {
 export const ABSENT: Position = { is: "absent" };
 
 /** A container as the lifecycle has it. */
-export class Life implements Container {
+export class LifecycleContainer implements Container {
   readonly #controller = new AbortController();
 
   get ended(): AbortSignal {

@@ -9,7 +9,7 @@ import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { pause, within } from "../shared/within.ts";
 import type { CheckpointSettings, Destroyed, Ending, Owner, RestoredCheckpoint } from "./account-calls.ts";
-import type { AccountLink, Before } from "./account-link.ts";
+import type { AccountLink, EarlierState } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
 import { notRunning } from "./actor-errors.ts";
 import type { Lease } from "./lease.ts";
@@ -17,7 +17,7 @@ import {
   ABSENT,
   type Container,
   type End,
-  Life,
+  LifecycleContainer,
   type Position,
   type Restoring,
   type Starting,
@@ -91,7 +91,7 @@ export class Lifecycle {
     this.#parts = parts;
     this.#state = ABSENT;
     if (parts.platform.isRunning) {
-      const life = new Life();
+      const life = new LifecycleContainer();
       this.#state = parts.workspace.resume(life.ended)
         ? { is: "ready", isRegistered: false, life }
         : { is: "restoring", isRegistered: false, life, attempt: undefined };
@@ -283,7 +283,7 @@ export class Lifecycle {
     }
   }
 
-  #start(before: Before): Promise<Container> {
+  #start(before: EarlierState): Promise<Container> {
     const { promise, resolve } = Promise.withResolvers<Container>();
     const starting: Starting = { is: "starting", before, attempt: promise };
     this.#position = starting;
@@ -307,7 +307,7 @@ export class Lifecycle {
       this.release();
       throw error;
     }
-    const life = new Life();
+    const life = new LifecycleContainer();
     const restoring: Restoring = { is: "restoring", life, attempt, isRegistered: true };
     if (!this.#step(starting, restoring)) throw containerGone();
     account.note("start");

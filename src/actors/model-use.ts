@@ -1,6 +1,6 @@
 /** What the runs of one sandbox take of the model: each within its own budget, all within their principal's tokens of the day. */
-import type { Admission, BudgetKeeper, ModelAnswer, ModelCall } from "../container/model-calls.ts";
-import type { Spent } from "../shared/days.ts";
+import type { Admission, BudgetKeeper, ModelOutcome, ModelCall } from "../container/model-calls.ts";
+import type { UsedByDay } from "../shared/days.ts";
 import type { TaskBudgets } from "../tasks/budget.ts";
 import type { Tasks } from "../tasks/tasks.ts";
 import { quotaError } from "./lease.ts";
@@ -12,7 +12,7 @@ export interface ModelUseHost {
   /** Whether the sandbox may connect to some hosts only. */
   isConfined(): boolean;
   /** Counts tokens for the principal; answers how many are used of the day's. */
-  spend(tokens: Spent): Promise<{ used: number; allowed: number }>;
+  spend(tokens: UsedByDay): Promise<{ used: number; allowed: number }>;
   background(work: Promise<unknown>): void;
 }
 
@@ -45,10 +45,10 @@ export class ModelUse implements BudgetKeeper {
     this.#host.budgets.renewRequest(call);
   }
 
-  finishModelCall(call: ModelCall, answer: ModelAnswer): void {
+  finishModelCall(call: ModelCall, outcome: ModelOutcome): void {
     const { budgets, tasks, background } = this.#host;
-    budgets.finishRequest(call, answer);
-    tasks.finishModelCall(call, answer);
+    budgets.finishRequest(call, outcome);
+    tasks.finishModelCall(call, outcome);
     // The next report includes what this one could not deliver.
     background(this.#reportTokens().catch(() => undefined));
   }

@@ -22,7 +22,7 @@ export function policyOf(name: OperationName): FileRow & Policy {
 }
 
 /** The parts of the actor that operations use. */
-interface Parts {
+interface OperationParts {
   files: Files;
   /** The same, without counting as use of the sandbox. */
   glancing: Files;
@@ -33,9 +33,9 @@ interface Parts {
 }
 
 export class Operations {
-  readonly #parts: Parts;
+  readonly #parts: OperationParts;
 
-  constructor(parts: Parts) {
+  constructor(parts: OperationParts) {
     this.#parts = parts;
   }
 

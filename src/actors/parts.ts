@@ -48,7 +48,7 @@ import { Storage } from "./storage.ts";
 import { Workspace } from "./workspace.ts";
 
 /** What the parts are made of: the actor, and what it has of the SDK. */
-export interface Foundation {
+export interface PartsOptions {
   ctx: DurableObjectState<{}>;
   env: Env;
   platform: ContainerPlatform;
@@ -103,7 +103,7 @@ export class Parts {
   readonly settings: SandboxSettings;
   readonly config: Config;
 
-  constructor(foundation: Foundation) {
+  constructor(foundation: PartsOptions) {
     const { ctx, env, platform } = foundation;
     migrate(ctx.storage, SANDBOX_SCHEMA);
     const { kv, sql } = ctx.storage;

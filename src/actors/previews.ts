@@ -180,10 +180,10 @@ export class Previews {
 }
 
 /** @param response of sandboxd, or of a program of the user's in its place */
-function unservedState(response: Response | undefined, hasAnswered: boolean): PreviewState {
+function unservedState(response: Response | undefined, hasResponded: boolean): PreviewState {
   const problem = response?.headers.get(PREVIEW_ERROR);
   if (problem === "tls" || problem === "foreign") return problem;
-  return hasAnswered ? "silent" : "waiting";
+  return hasResponded ? "silent" : "waiting";
 }
 
 function notServed(state: PreviewState): Response {

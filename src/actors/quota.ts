@@ -7,7 +7,7 @@
  */
 
 import type { Limits } from "../shared/config.ts";
-import { DAY_MS, dayOf, type Spent } from "../shared/days.ts";
+import { DAY_MS, dayOf, type UsedByDay } from "../shared/days.ts";
 
 /** Slots for runs at the same time, and seconds of running. */
 export interface Holding {
@@ -20,7 +20,7 @@ export interface Settlement {
   /** Counts the settlements of one sandbox, so that a late one does not undo a newer. */
   turn: number;
   /** Seconds that its runs have used up since it last asked. */
-  spent: Spent;
+  spent: UsedByDay;
   /** What its running runs hold. */
   inUse: Holding;
 }
@@ -142,7 +142,7 @@ export class Quota {
   }
 
   /** Counts tokens of the model. */
-  spendModelTokens(spent: Spent): void {
+  spendModelTokens(spent: UsedByDay): void {
     this.#count("model_tokens", spent);
   }
 
@@ -156,7 +156,7 @@ export class Quota {
     return this.#sql.exec<{ used: number }>(query, dayOf(now)).toArray()[0]?.used ?? 0;
   }
 
-  #count(column: Used, spent: Spent): void {
+  #count(column: Used, spent: UsedByDay): void {
     for (const [day, used] of spent)
       this.#sql.exec(
         `INSERT INTO usage (day, ${column}) VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET ${column} = ${column} + ?2`,

@@ -13,7 +13,7 @@ import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { Owner } from "./account-calls.ts";
 import { explainedReset, retryOnce } from "./actor-errors.ts";
-import type { Answer, Sandbox } from "./sandbox.ts";
+import type { ActorResult, Sandbox } from "./sandbox.ts";
 
 /** The value of an actor's answer, with its notice. */
 export interface WithNotice<T> {
@@ -28,7 +28,7 @@ export interface WithNotice<T> {
 export async function callSandbox<T>(
   env: Env,
   owner: Owner,
-  call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
+  call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>,
   { reads = false } = {},
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
@@ -36,11 +36,11 @@ export async function callSandbox<T>(
   // Counts for the call that makes the actor. The account, links and previews reach only such as are made already.
   const place = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
   const attempt = async () => call(sandboxActor(env, name, place), { ...owner, region: place.locationHint });
-  const answer = await (reads ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
+  const result = await (reads ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
     throw explainedReset(error, owner.sandbox);
   });
-  if (answer.ok) return { value: answer.value, notice: answer.notice && visible(answer.notice) };
-  throw ToolError.from(withNotice(answer.failure, answer.notice));
+  if (result.ok) return { value: result.value, notice: result.notice && visible(result.notice) };
+  throw ToolError.from(withNotice(result.failure, result.notice));
 }
 
 /**
@@ -55,7 +55,7 @@ export function operate<Name extends OperationName>(
   input: Input<Name>,
 ): Promise<WithNotice<Result<Name>>> {
   const { retry } = operations[name];
-  type Operate = (owner: Owner, name: Name, input: Input<Name>) => Promise<Answer<Result<Name>>>;
+  type Operate = (owner: Owner, name: Name, input: Input<Name>) => Promise<ActorResult<Result<Name>>>;
   return callSandbox(
     env,
     owner,
@@ -71,7 +71,7 @@ export interface SandboxCalls {
   /** Calls a method of the principal's sandbox of that name. @throws {ToolError} */
   sandbox<T>(
     name: string,
-    call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
+    call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>,
   ): Promise<WithNotice<T>>;
   /** The same for a method that only reads: when the actor is reset during the call, it is called again. */
   reading: SandboxCalls["sandbox"];
@@ -98,8 +98,8 @@ export function sandboxCallsOf({
   const { id: principalID, scopes, region } = principal;
   const mayStart = mayStartWith(scopes);
   const owner = (sandbox: string): Owner => {
-    const answerMs = Math.max(0, config.maxWaitSeconds * 1000 - (Date.now() - arrivedAt));
-    return { principalID, sandbox, region, scopes, mayStart, takesNotice, answerMs };
+    const callerWaitMs = Math.max(0, config.maxWaitSeconds * 1000 - (Date.now() - arrivedAt));
+    return { principalID, sandbox, region, scopes, mayStart, takesNotice, callerWaitMs };
   };
   return {
     sandbox: (name, call) => callSandbox(env, owner(name), call),

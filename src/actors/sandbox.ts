@@ -1,13 +1,13 @@
 /** The actor of one sandbox: its container, kernels, files and runs. Our methods sit on the SDK's own class. */
 import type { OperationName } from "../../container/sandboxd/operations.ts";
 import type { TerminalInput } from "../container/connection.ts";
-import type { Admission, ModelAnswer, ModelCall } from "../container/model-calls.ts";
+import type { Admission, ModelOutcome, ModelCall } from "../container/model-calls.ts";
 import type { CodeRunSpec } from "../runs/code.ts";
 import type { CommandSpec } from "../runs/command.ts";
 import type { Executor } from "../runs/executor.ts";
 import { localID } from "../runs/id.ts";
 import type { Allowance, RunSummary, RunView } from "../runs/run.ts";
-import type { Beginning, LogPage, OnProgress, Typed, WaitsFor } from "../runs/runs.ts";
+import type { RunStart, LogPage, OnProgress, TerminalReply, WaitsFor } from "../runs/runs.ts";
 import type { Stored } from "../runs/store.ts";
 import type { Env } from "../shared/config.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
@@ -22,13 +22,13 @@ import type { QuestionSpec } from "../tasks/questions.ts";
 import type { TaskSpec } from "../tasks/tasks.ts";
 import type {
   CheckpointSettings,
-  Condition,
+  SandboxStatus,
   Destroyed,
   Ending,
   Owner,
   RestoredCheckpoint,
 } from "./account-calls.ts";
-import { notAnswered } from "./actor-errors.ts";
+import { actorUnreachable } from "./actor-errors.ts";
 import type { FileLinks, UploadLink } from "./file-links.ts";
 import { CALL_MS } from "./lifecycle.ts";
 import { hasScope, needsScope, policyOf } from "./operations.ts";
@@ -42,7 +42,7 @@ import type { CurrentSettings, SettingsChange } from "./settings.ts";
 import type { Checkpoint } from "./snapshot-registry.ts";
 
 /** What an actor's method answers: the outcome, and a notice when state was lost since the last answer. */
-export type Answer<T> = Outcome<T> & { notice?: string };
+export type ActorResult<T> = Outcome<T> & { notice?: string };
 
 /** A run, and the part of its log that was asked for. */
 export interface RunReading {
@@ -124,7 +124,7 @@ export class Sandbox extends SandboxActor {
     waitMs: number,
     namesID: boolean,
     onProgress?: OnProgress,
-  ): Promise<Answer<RunView>> {
+  ): Promise<ActorResult<RunView>> {
     return this.#execute(owner, this.#parts.code, spec.code, spec, waitMs, namesID, onProgress);
   }
 
@@ -135,7 +135,7 @@ export class Sandbox extends SandboxActor {
     waitMs: number,
     namesID: boolean,
     onProgress?: OnProgress,
-  ): Promise<Answer<RunView>> {
+  ): Promise<ActorResult<RunView>> {
     return this.#execute(owner, this.#parts.commands, spec.command, spec, waitMs, namesID, onProgress);
   }
 
@@ -148,11 +148,11 @@ export class Sandbox extends SandboxActor {
     waitMs: number,
     namesID: boolean,
     onProgress: OnProgress | undefined,
-  ): Promise<Answer<RunView>> {
+  ): Promise<ActorResult<RunView>> {
     const waitUntil = Date.now() + waitMs;
     const mayBegin = () => this.#parts.tasks.keepApart(owner);
     const beginning = this.#beginning(owner, mayBegin, { waitUntil, namesID, onProgress });
-    return this.#answer(owner, () =>
+    return this.#toResult(owner, () =>
       this.#parts.runs.start(this.#parts.setUp.before(executor), source, spec, beginning),
     );
   }
@@ -161,18 +161,18 @@ export class Sandbox extends SandboxActor {
   #beginning(
     owner: Owner,
     mayBegin: () => void | Promise<void>,
-    waiting: Pick<Beginning, "waitUntil" | "namesID" | "onProgress">,
-  ): Beginning {
-    const answerBy = Date.now() + this.#answerMs(owner);
+    waiting: Pick<RunStart, "waitUntil" | "namesID" | "onProgress">,
+  ): RunStart {
+    const replyBy = Date.now() + this.#callerWaitMs(owner);
     const prepare = async () => {
       await this.#parts.lifecycle.admit(owner);
       await mayBegin();
       await this.#parts.setUp.begin();
     };
-    return { ...waiting, prepare, answerBy };
+    return { ...waiting, prepare, replyBy };
   }
 
-  #answerMs({ answerMs }: Owner): number {
+  #callerWaitMs({ callerWaitMs: answerMs }: Owner): number {
     return answerMs ?? this.#parts.config.maxWaitSeconds * 1000;
   }
 
@@ -184,8 +184,8 @@ export class Sandbox extends SandboxActor {
     owner: Owner,
     change: SettingsChange,
     region: Region | undefined,
-  ): Promise<Answer<Configured>> {
-    return this.#answer(owner, async () => {
+  ): Promise<ActorResult<Configured>> {
+    return this.#toResult(owner, async () => {
       // A task that is at work takes what is set when it continues.
       this.#parts.tasks.keepApart(owner);
       const made = this.#parts.account.owner.region;
@@ -197,17 +197,17 @@ export class Sandbox extends SandboxActor {
   }
 
   /** What a sandbox connected to, in lines. */
-  connectionLines(owner: Owner): Promise<Answer<string>> {
-    return this.#answer(owner, () => this.#parts.network.lines());
+  connectionLines(owner: Owner): Promise<ActorResult<string>> {
+    return this.#toResult(owner, () => this.#parts.network.lines());
   }
 
   /** Answers with the run as soon as it has started; `readRun` waits for its end. */
-  executeTask(owner: Owner, spec: TaskSpec): Promise<Answer<RunView>> {
+  executeTask(owner: Owner, spec: TaskSpec): Promise<ActorResult<RunView>> {
     return this.#handOver(owner, this.#parts.tasks, spec.task, spec);
   }
 
   /** As `executeTask`; `readRun` waits for its program, too. */
-  askQuestion(owner: Owner, spec: QuestionSpec): Promise<Answer<RunView>> {
+  askQuestion(owner: Owner, spec: QuestionSpec): Promise<ActorResult<RunView>> {
     return this.#handOver(owner, this.#parts.questions, spec.question, spec);
   }
 
@@ -217,18 +217,18 @@ export class Sandbox extends SandboxActor {
     executor: Executor<Spec>,
     source: string,
     spec: Spec,
-  ): Promise<Answer<RunView>> {
+  ): Promise<ActorResult<RunView>> {
     const mayBegin = () => this.#parts.modelUse.mayBegin();
     const beginning = this.#beginning(owner, mayBegin, { waitUntil: 0, namesID: true });
-    return this.#answer(owner, async () => {
+    return this.#toResult(owner, async () => {
       const run = await this.#parts.runs.start(this.#parts.setUp.before(executor), source, spec, beginning);
       await this.#parts.account.account(owner).recordTask(run);
       return run;
     });
   }
 
-  taskOrigin(owner: Owner, id: string): Promise<Answer<TaskOrigin>> {
-    return this.#answer(owner, async () => {
+  taskOrigin(owner: Owner, id: string): Promise<ActorResult<TaskOrigin>> {
+    return this.#toResult(owner, async () => {
       const run = await this.#parts.runs.result(id, 0);
       const detail = taskDetailOf(run);
       const alive =
@@ -238,8 +238,11 @@ export class Sandbox extends SandboxActor {
   }
 
   /** A range of an artifact of a task. */
-  readArtifact(owner: Owner, ...range: Parameters<RunFiles["artifact"]>): Promise<Answer<ArtifactRange>> {
-    return this.#answer(owner, () => this.#parts.runFiles.artifact(...range));
+  readArtifact(
+    owner: Owner,
+    ...range: Parameters<RunFiles["artifact"]>
+  ): Promise<ActorResult<ArtifactRange>> {
+    return this.#toResult(owner, () => this.#parts.runFiles.artifact(...range));
   }
 
   /** Called by the egress for each request to a model: whether this key belongs to a task that runs here. */
@@ -253,16 +256,16 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Called by the egress when a request to a model is over. */
-  finishModelCall(call: ModelCall, answer: ModelAnswer): void {
-    this.#parts.modelUse.finishModelCall(call, answer);
+  finishModelCall(call: ModelCall, outcome: ModelOutcome): void {
+    this.#parts.modelUse.finishModelCall(call, outcome);
   }
 
   /** Waits for the end of a run or, with a cursor, for output after it; then answers the run and the log from there on. */
   readRun(
     owner: Owner,
     { id, waitMs, cursor, maxBytes = 0, seenCode, onProgress, until }: RunToRead,
-  ): Promise<Answer<RunReading>> {
-    return this.#answer(owner, async () => {
+  ): Promise<ActorResult<RunReading>> {
+    return this.#toResult(owner, async () => {
       const { runs, questions } = this.#parts;
       const wasWriting = seenCode !== undefined && (await questions.moreCode(localID(id), seenCode, waitMs));
       const run = await runs.result(id, wasWriting ? 0 : waitMs, cursor, { until, onProgress });
@@ -271,25 +274,30 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  listRuns(owner: Owner, limit: number, before?: string, kind?: RunKind): Promise<Answer<RunSummary[]>> {
-    return this.#answer(owner, async () => this.#parts.runs.list(limit, before, kind));
+  listRuns(owner: Owner, limit: number, before?: string, kind?: RunKind): Promise<ActorResult<RunSummary[]>> {
+    return this.#toResult(owner, async () => this.#parts.runs.list(limit, before, kind));
   }
 
-  sendInput(owner: Owner, id: string, input: TerminalInput, maxBytes: number): Promise<Answer<Typed>> {
-    return this.#answer(owner, () => this.#parts.runs.type(id, input, maxBytes));
+  sendInput(
+    owner: Owner,
+    id: string,
+    input: TerminalInput,
+    maxBytes: number,
+  ): Promise<ActorResult<TerminalReply>> {
+    return this.#toResult(owner, () => this.#parts.runs.type(id, input, maxBytes));
   }
 
-  cancelRun(owner: Owner, id: string, waitMs: number): Promise<Answer<RunView>> {
-    return this.#answer(owner, () => this.#parts.runs.cancel(id, waitMs));
+  cancelRun(owner: Owner, id: string, waitMs: number): Promise<ActorResult<RunView>> {
+    return this.#toResult(owner, () => this.#parts.runs.cancel(id, waitMs));
   }
 
   /** Does an operation on files, as its row says: what it starts, whether it is repeated, and what is saved after it. */
-  operate(owner: Owner, name: OperationName, input: object): Promise<Answer<object>> {
+  operate(owner: Owner, name: OperationName, input: object): Promise<ActorResult<object>> {
     const row = policyOf(name);
     const work = () => this.#parts.operations.run(owner, name, input);
     if (!hasScope(owner, row)) return this.#outcome(() => Promise.reject(needsScope(row)));
     if (row.start === "glance") return this.#outcome(work);
-    if (row.start === "none") return this.#answer(owner, work);
+    if (row.start === "none") return this.#toResult(owner, work);
     const mayStart = row.start === "known" ? (owner.mayStart ?? true) && "again" : owner.mayStart;
     const caller = { ...owner, mayStart };
     if (row.retry === "never") return this.#serveFiles(caller, work, row.up === "stream");
@@ -300,7 +308,7 @@ export class Sandbox extends SandboxActor {
   keepFileLinks(
     owner: Owner,
     links: readonly Omit<FileLink, "actor" | "epoch" | "id">[],
-  ): Promise<Answer<string[]>> {
+  ): Promise<ActorResult<string[]>> {
     return this.#serveAgain(owner, async () => {
       // Starts the container, where there is none.
       await this.#parts.files.call("stat", { path: "/" });
@@ -310,8 +318,8 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Keeps links to what runs left, and answers their ids. */
-  keepRunLinks(owner: Owner, links: readonly Omit<RunLink, "actor">[]): Promise<Answer<string[]>> {
-    return this.#answer(owner, () => Promise.all(links.map((link) => this.#parts.fileLinks.keep(link))));
+  keepRunLinks(owner: Owner, links: readonly Omit<RunLink, "actor">[]): Promise<ActorResult<string[]>> {
+    return this.#toResult(owner, () => Promise.all(links.map((link) => this.#parts.fileLinks.keep(link))));
   }
 
   /** The link of this id; undefined where it has expired, or its container is gone. */
@@ -330,15 +338,15 @@ export class Sandbox extends SandboxActor {
     return { principalID, sandbox, mayStart: false, takesNotice: false };
   }
 
-  statRunFile(owner: Owner, ...file: Parameters<RunFiles["stat"]>): Promise<Answer<RunFileStat>> {
-    return this.#answer(owner, () => this.#parts.runFiles.stat(...file));
+  statRunFile(owner: Owner, ...file: Parameters<RunFiles["stat"]>): Promise<ActorResult<RunFileStat>> {
+    return this.#toResult(owner, () => this.#parts.runFiles.stat(...file));
   }
 
   openRunFile(
     owner: Owner,
     ...range: Parameters<RunFiles["open"]>
-  ): Promise<Answer<ReadableStream<Uint8Array>>> {
-    return this.#answer(owner, async () => {
+  ): Promise<ActorResult<ReadableStream<Uint8Array>>> {
+    return this.#toResult(owner, async () => {
       return this.#parts.activity.passOn(await this.#parts.runFiles.open(...range), { isOfContainer: false });
     });
   }
@@ -366,7 +374,7 @@ export class Sandbox extends SandboxActor {
     port: number,
     token: string,
     ms: number,
-  ): Promise<Answer<ReturnType<Previews["open"]>>> {
+  ): Promise<ActorResult<ReturnType<Previews["open"]>>> {
     return this.#serveFiles(owner, async () => {
       await this.#parts.lifecycle.ready();
       return this.#parts.previews.open(port, token, Date.now() + ms);
@@ -374,8 +382,8 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Answers whether the port could be reached. */
-  closePreview(owner: Owner, port: number): Promise<Answer<boolean>> {
-    return this.#answer(owner, async () => this.#parts.previews.close(port));
+  closePreview(owner: Owner, port: number): Promise<ActorResult<boolean>> {
+    return this.#toResult(owner, async () => this.#parts.previews.close(port));
   }
 
   /** Requests to previews, beside what the SDK asks of its own actor. */
@@ -384,7 +392,7 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Names the state of the workspace, which is saved first, and before that set up where that is under way. */
-  makeCheckpoint(owner: Owner, label: string): Promise<Answer<Checkpoint>> {
+  makeCheckpoint(owner: Owner, label: string): Promise<ActorResult<Checkpoint>> {
     const make = async (begin: () => void) => {
       if (this.#parts.setUp.state === "running")
         await this.#parts.setUp.waitUntilDone({ ms: CHECKPOINT_WAIT_MS });
@@ -395,22 +403,22 @@ export class Sandbox extends SandboxActor {
       this.#parts.account.kept(keptAt);
       return checkpoint;
     };
-    return this.#answer(owner, () => this.#inTime(owner, make));
+    return this.#toResult(owner, () => this.#inTime(owner, make));
   }
 
   /** Ends the container; the next one has the state of a checkpoint. Answers the checkpoint of the state before, too. */
-  restoreCheckpoint(owner: Owner, checkpoint: string): Promise<Answer<RestoredCheckpoint>> {
+  restoreCheckpoint(owner: Owner, checkpoint: string): Promise<ActorResult<RestoredCheckpoint>> {
     const { lifecycle, settings } = this.#parts;
     const restore = (begin: () => void) => {
       begin();
       return lifecycle.restoreCheckpoint(checkpoint, settings);
     };
-    return this.#answer(owner, () => this.#inTime(owner, restore));
+    return this.#toResult(owner, () => this.#inTime(owner, restore));
   }
 
   /** Called by the account for a sandbox that is about to be made of a saved state. */
-  inherit(owner: Owner, settings: CheckpointSettings): Promise<Answer<void>> {
-    return this.#answer(owner, async () => {
+  inherit(owner: Owner, settings: CheckpointSettings): Promise<ActorResult<void>> {
+    return this.#toResult(owner, async () => {
       this.#parts.settings.inherit(settings);
       await this.ctx.storage.sync();
     });
@@ -454,7 +462,7 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Ends the container with every process in it, and what `ending` says. Answers what there was to end. */
-  async destroySandbox(owner: Owner, ending: Ending = "workspace"): Promise<Answer<Destroyed>> {
+  async destroySandbox(owner: Owner, ending: Ending = "workspace"): Promise<ActorResult<Destroyed>> {
     return { ok: true, value: await this.#parts.lifecycle.destroy(owner, ending) };
   }
 
@@ -470,7 +478,7 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Called by the account: whether a container runs or is being started, and its previews. */
-  condition(): Condition {
+  condition(): SandboxStatus {
     return {
       isAlive: this.#parts.lifecycle.isAlive,
       previews: this.#parts.previews.list(),
@@ -502,12 +510,16 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Does the work of one call that needs the container. @throws {ToolError} `quota_exceeded` for a sandbox too many */
-  #serve<T>(owner: Owner, work: (begin: () => void) => Promise<T>, hasStream = false): Promise<Answer<T>> {
+  #serve<T>(
+    owner: Owner,
+    work: (begin: () => void) => Promise<T>,
+    hasStream = false,
+  ): Promise<ActorResult<T>> {
     const serve = async (begin: () => void) => {
       await this.#parts.lifecycle.admit(owner);
       return work(begin).finally(() => this.#parts.diskUsage.used());
     };
-    return this.#answer(owner, () => this.#inTime(owner, serve, hasStream));
+    return this.#toResult(owner, () => this.#inTime(owner, serve, hasStream));
   }
 
   /**
@@ -517,11 +529,11 @@ export class Sandbox extends SandboxActor {
    * @throws {ToolError} `no_answer`
    */
   async #inTime<T>(owner: Owner, work: (begin: () => void) => Promise<T>, hasStream = false): Promise<T> {
-    const ms = this.#answerMs(owner);
+    const ms = this.#callerWaitMs(owner);
     let hasBegun = false;
     let isLate = false;
     const begin = () => {
-      if (isLate) throw notAnswered(owner.sandbox, ms, false);
+      if (isLate) throw actorUnreachable(owner.sandbox, ms, false);
       hasBegun = true;
     };
     const working = this.#parts.activity.call(async () => ({ value: await work(begin) }));
@@ -529,16 +541,16 @@ export class Sandbox extends SandboxActor {
     if (done) return done.value;
     isLate = true;
     this.ctx.waitUntil(working.catch(() => undefined).finally(() => this.#parts.lifecycle.release()));
-    throw notAnswered(owner.sandbox, ms, hasBegun);
+    throw actorUnreachable(owner.sandbox, ms, hasBegun);
   }
 
   /** As `#serve`, for what is no run and so waits for the sandbox's set-up here. */
-  #serveFiles<T>(owner: Owner, work: () => Promise<T>, hasStream = false): Promise<Answer<T>> {
+  #serveFiles<T>(owner: Owner, work: () => Promise<T>, hasStream = false): Promise<ActorResult<T>> {
     return this.#serve(owner, (begin) => this.#afterSetUp(owner, begin, work), hasStream);
   }
 
   /** As `#serveFiles`, for idempotent work, which is repeated in the next container when this one turns out to be gone. */
-  #serveAgain<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
+  #serveAgain<T>(owner: Owner, work: () => Promise<T>): Promise<ActorResult<T>> {
     return this.#serve(owner, (begin) =>
       this.#parts.lifecycle.retryInNextContainer(owner, () => this.#afterSetUp(owner, begin, work)),
     );
@@ -554,7 +566,7 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Does the work of one call. Errors for the caller become data; unexpected ones are thrown, for the log. */
-  async #answer<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
+  async #toResult<T>(owner: Owner, work: () => Promise<T>): Promise<ActorResult<T>> {
     if (await this.#parts.account.meet(owner)) await this.setSandboxName(owner.sandbox);
     const called = this.#parts.activity.call(() => this.#outcome(work));
     const outcome = await called.finally(() => this.#parts.lifecycle.release());

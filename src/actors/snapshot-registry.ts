@@ -8,7 +8,7 @@
  * Every step is one transaction. What nothing refers to any more becomes garbage in the same transaction, as prefixes of keys
  * in R2, and its row stays until R2 has deleted it, so that neither a crash nor a refusal of R2 leaves anything behind.
  */
-import type { Named } from "../../container/sandboxd/snapshots/calls.ts";
+import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -31,10 +31,10 @@ export interface LeftOut {
   /** Where most of it is. */
   names: string[];
   /** What could not be read, and sockets, pipes and devices. */
-  unreadable?: Named;
-  special?: Named;
+  unreadable?: NamedFiles;
+  special?: NamedFiles;
   /** Directories that can be made again, with more files than a snapshot holds. */
-  crowded?: Named;
+  crowded?: NamedFiles;
 }
 
 export interface Snapshot {

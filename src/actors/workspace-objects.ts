@@ -147,9 +147,9 @@ async function inTime<T>(operation: Promise<T>): Promise<T> {
       throw new StorageError(error);
     },
   );
-  const answer = await within(R2_MS, done);
-  if (!answer) throw new StorageError(new Error(`nothing after ${R2_MS} ms`), true);
-  return answer.value;
+  const result = await within(R2_MS, done);
+  if (!result) throw new StorageError(new Error(`nothing after ${R2_MS} ms`), true);
+  return result.value;
 }
 
 function tooLong(max: number): ToolError {

@@ -12,7 +12,7 @@ import { containerGone } from "../container/gone.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { within } from "../shared/within.ts";
-import type { LeftOfTask, TaskRemains } from "../tasks/archive.ts";
+import type { ArchiveLeftOut, TaskArchive } from "../tasks/archive.ts";
 import type { Account } from "./account.ts";
 import type { CheckpointSettings, RestoredCheckpoint } from "./account-calls.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
@@ -310,7 +310,7 @@ export class Workspace {
    * What the sandbox's own state holds of that is not stored again. Answers what is left out.
    * @throws {ToolError}, and errors of R2
    */
-  keepArchive(what: TaskRemains, { kept }: Settings): Promise<LeftOfTask> {
+  keepArchive(what: TaskArchive, { kept }: Settings): Promise<ArchiveLeftOut> {
     return this.#queue.run(async () => {
       if (!this.#isWhole) throw containerGone();
       const signal = AbortSignal.any([this.#container, AbortSignal.timeout(SAVE_MS)]);

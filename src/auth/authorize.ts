@@ -142,7 +142,7 @@ async function decide(context: PageContext): Promise<Response> {
   const method = METHODS.find((one) => one.name === decision && one.isOn(context));
   if (method && "signInURL" in method) {
     const verifier = `${crypto.randomUUID()}${crypto.randomUUID()}`;
-    const data: Begun = { verifier, via: method.name };
+    const data: PendingSignIn = { verifier, via: method.name };
     const { state } = await api.beginUpstream({ ...authRequest, scope: ticked }, { data, headers });
     const redirectURI = oauth.issuer + callbackPath(method);
     return seeOther(await method.signInURL(context.config, { state, verifier, redirectURI }), headers);
@@ -156,7 +156,7 @@ async function decide(context: PageContext): Promise<Response> {
 }
 
 /** What the server keeps while somebody is at a sign-in method's site. */
-interface Begun {
+interface PendingSignIn {
   verifier: string;
   /** The method's name: a code of one site must not be taken for another's. Earlier versions did not store it. */
   via?: string;
@@ -165,7 +165,7 @@ interface Begun {
 async function finish(method: RedirectMethod, context: PageContext): Promise<Response> {
   const { request, oauth } = context;
   const api = oauthAPI(oauth, context);
-  const { request: authRequest, data, headers } = await api.finishUpstream<Begun>(request);
+  const { request: authRequest, data, headers } = await api.finishUpstream<PendingSignIn>(request);
   const about = { via: method.name, client: authRequest.clientId };
   const back = clientErrorLink(authorizationErrorRedirect(authRequest, "access_denied"));
   const code = new URL(request.url).searchParams.get("code");

@@ -1,7 +1,7 @@
 /** Authentication by the Authorization header: with static tokens of the configuration, or with OAuth access tokens. */
 import type { Refusal } from "../shared/responses.ts";
 import type { Config } from "../shared/config.ts";
-import type { Previous } from "../shared/static-tokens.ts";
+import type { PreviousToken } from "../shared/static-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { PROCESS_LOOKUP_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
@@ -159,6 +159,6 @@ async function digestTokens(config: Config): Promise<Candidate[]> {
 }
 
 /** A token that a rotation has replaced: the same principal, which the log tells apart. */
-function replaced(digest: Candidate["sha256"], principal: Principal, { until }: Previous): Candidate {
+function replaced(digest: Candidate["sha256"], principal: Principal, { until }: PreviousToken): Candidate {
   return { sha256: digest, principal: { ...principal, via: "previous_token" }, until };
 }

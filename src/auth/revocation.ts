@@ -34,10 +34,10 @@ export function watched(store: KVNamespace) {
       const member: unknown = Reflect.get(target, name);
       if (typeof member !== "function") return member;
       return async (...given: unknown[]) => {
-        const answer: unknown = await Reflect.apply(member, target, given);
-        if (name === "get") read.set(String(given[0]), answer);
+        const result: unknown = await Reflect.apply(member, target, given);
+        if (name === "get") read.set(String(given[0]), result);
         if (name === "delete") deleted.push(String(given[0]));
-        return answer;
+        return result;
       };
     },
   });

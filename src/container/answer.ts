@@ -5,15 +5,15 @@
 import { damaged } from "../shared/errors.ts";
 
 /** The answer of a call. @throws {ToolError} `damaged` when it is not what the control server answers */
-export async function answerOf<T>(call: Promise<T>, isAnswer: (answer: unknown) => boolean): Promise<T> {
-  let answer: T;
+export async function checkedResult<T>(call: Promise<T>, isValid: (result: unknown) => boolean): Promise<T> {
+  let result: T;
   try {
-    answer = await call;
+    result = await call;
   } catch (error) {
     throw error instanceof TypeError ? malformedResponse(error) : error;
   }
-  if (!isAnswer(answer)) throw malformedResponse();
-  return answer;
+  if (!isValid(result)) throw malformedResponse();
+  return result;
 }
 
 export function malformedResponse(cause?: unknown): Error {

@@ -14,7 +14,7 @@ import {
 } from "../../container/sandboxd/protocol.ts";
 import { EVENT_JSON, parseBounded } from "../shared/bounded.ts";
 import type { Size } from "../shared/terminal/size.ts";
-import { ToolError, isGone, noAnswer } from "../shared/errors.ts";
+import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
 import { containerGone } from "./gone.ts";
 import { CONNECT_MS, RETRY_MS, type Requests, type Sandboxd } from "./requests.ts";
@@ -158,7 +158,7 @@ export class Connection {
   /** Sends calls and waits until sandboxd has read them. @throws {ToolError} `no_answer` after so many milliseconds */
   async sendAndConfirm(ms: number, ...calls: RunCall[]): Promise<void> {
     const { promise: late, reject } = Promise.withResolvers<never>();
-    const timer = setTimeout(() => reject(noAnswer(ms)), ms);
+    const timer = setTimeout(() => reject(sandboxUnresponsive(ms)), ms);
     const { promise: pong, resolve } = Promise.withResolvers<void>();
     try {
       await Promise.race([late, this.send(...calls)]);
@@ -215,7 +215,7 @@ export class Connection {
       if (!this.#sandboxd.isRunning) throw containerGone();
       const socket = await this.#attempt(deadline - Date.now());
       if (socket) return this.#accept(socket);
-      if (Date.now() >= deadline) throw noAnswer(CONNECT_MS);
+      if (Date.now() >= deadline) throw sandboxUnresponsive(CONNECT_MS);
       await pause(RETRY_MS);
     }
   }

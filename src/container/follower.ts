@@ -7,7 +7,7 @@ import {
   type Variables,
   WINDOW_BYTES,
 } from "../../container/sandboxd/protocol.ts";
-import { isNoAnswer, noAnswer } from "../shared/errors.ts";
+import { isUnresponsive, sandboxUnresponsive } from "../shared/errors.ts";
 import type { Connection, ReadyForRun } from "./connection.ts";
 import { containerGone } from "./gone.ts";
 
@@ -49,7 +49,7 @@ export interface ContainerLink {
 }
 
 /** How long sandboxd may take to answer a ping, milliseconds: it waits for nothing. */
-export const ANSWER_MS = 10_000;
+export const RESPONSE_MS = 10_000;
 
 /** How often to check a silent connection, and to report which bytes are on disk here, milliseconds. */
 const TICK_MS = 1000;
@@ -160,10 +160,10 @@ export abstract class RunFollower {
       this.#isConnected = false;
       // Where nothing was sent, the caller is told that the sandbox could not be started, or reached.
       if (this.wasAsked && !this.link.running()) return await this.#reconnectDelay();
-      if (!isNoAnswer(error)) throw error;
+      if (!isUnresponsive(error)) throw error;
       this.#awaySince ??= Date.now();
       const awayMs = Date.now() - this.#awaySince;
-      if (awayMs >= RECONNECT_LIMIT_MS) throw noAnswer(awayMs);
+      if (awayMs >= RECONNECT_LIMIT_MS) throw sandboxUnresponsive(awayMs);
     }
   }
 
@@ -228,7 +228,7 @@ export abstract class RunFollower {
     this.#catchUp();
     if (++this.#silence % SILENCE_TICKS !== 0) return;
     // A run may be silent for long. A connection over which no ping is answered is given up.
-    this.link.connection.sendAndConfirm(ANSWER_MS).then(
+    this.link.connection.sendAndConfirm(RESPONSE_MS).then(
       () => (this.#silence = 0),
       () => this.#broken(),
     );
@@ -244,7 +244,7 @@ export abstract class RunFollower {
   async #reconnectDelay(): Promise<void> {
     if (Date.now() - this.#connectedAt > STABLE_MS) this.#breaks = 0;
     if (this.#breaks === 0) this.#brokenAt = Date.now();
-    if (++this.#breaks > MAX_BREAKS) this.#failure = noAnswer(Date.now() - this.#brokenAt);
+    if (++this.#breaks > MAX_BREAKS) this.#failure = sandboxUnresponsive(Date.now() - this.#brokenAt);
     else await this.sink.waitUntilEnded(this.#breaks * RECONNECT_STEP_MS);
     if (!this.link.running()) {
       await this.sink.waitUntilEnded(DOWN_MS);

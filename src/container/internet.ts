@@ -16,14 +16,14 @@ export interface OutboundPolicy extends NetworkPolicy {
 }
 
 /** Which sandbox a request comes from, and the secrets in it. */
-interface Sender {
+interface RequestSource {
   env: Env;
   containerID: string;
   /** Their names, with commas between. */
   secret?: string;
 }
 
-type Internet = (request: Request, from: Sender) => Promise<Response>;
+type Internet = (request: Request, from: RequestSource) => Promise<Response>;
 
 let internet: Internet = (request) => fetch(request, { redirect: "manual" });
 
@@ -59,7 +59,7 @@ export async function throughPolicy(
   const [url, headers] = [new URL(request.url), new Headers(request.headers)];
   const used = putIn(secrets, headers, url);
   const secret = used.map(({ name }) => name).join(",");
-  const from: Sender = { env, containerID, ...(secret === "" ? {} : { secret }) };
+  const from: RequestSource = { env, containerID, ...(secret === "" ? {} : { secret }) };
   let response: Response;
   try {
     response =
@@ -100,7 +100,7 @@ function counted(response: Response, end: (bytes: number) => void): Response {
 const NOT_SENT = ["range", "if-range", "expect", "host", "content-length"];
 
 /** Headers of an answer that no longer hold, or by which its client would go round this handler. */
-const NOT_ANSWERED = ["alt-svc", "transfer-encoding"];
+const NO_RESPONSE = ["alt-svc", "transfer-encoding"];
 
 /** The codings of a body that the platform undoes, as they are written then: it leaves a body in `GZIP` as it came. */
 const DECODED = new Set(["gzip", "br"]);
@@ -111,7 +111,7 @@ async function sendWith(
   request: Request,
   url: URL,
   headers: Headers,
-  from: Sender,
+  from: RequestSource,
 ): Promise<Response> {
   url.protocol = "https:";
   for (const name of NOT_SENT) headers.delete(name);
@@ -124,25 +124,28 @@ async function sendWith(
   // An answer that the platform kept could be given to somebody without the secret.
   const init = { method, headers, signal, body: sent, redirect: "manual", cache: "no-store" } as const;
   const response = await internet(new Request(url, init), from);
-  const answer = mask.headers(response.headers);
-  for (const name of NOT_ANSWERED) answer.delete(name);
+  const responseHeaders = mask.headers(response.headers);
+  for (const name of NO_RESPONSE) responseHeaders.delete(name);
   const { status, body } = response;
   // No range was asked for, of which each could hold a part of a value.
   if (status === 206) {
     await body?.cancel();
     return refusal(502, `${url.hostname} answers with a part of what was asked for`);
   }
-  const coding = answer.get("content-encoding") ?? "identity";
+  const coding = responseHeaders.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {
     // An answer to HEAD has them too: how long a body is compressed tells whether a guess beside the value is right.
-    answer.delete("content-encoding");
-    answer.delete("content-length");
+    responseHeaders.delete("content-encoding");
+    responseHeaders.delete("content-length");
   } else if (coding !== "identity") {
     await body?.cancel();
     return refusal(502, `${url.hostname} answers in a coding that cannot be looked through: ${coding}`);
   }
-  if (body === null) return new Response(null, { status, headers: answer });
-  return new Response(sized(body.pipeThrough(mask.stream()), answer), { status, headers: answer });
+  if (body === null) return new Response(null, { status, headers: responseHeaders });
+  return new Response(sized(body.pipeThrough(mask.stream()), responseHeaders), {
+    status,
+    headers: responseHeaders,
+  });
 }
 
 /** A body with the length that was announced: not every server takes one of unknown length. */

@@ -24,7 +24,7 @@ export interface UpstreamError {
 }
 
 /** How the model's API answered. */
-export interface ModelAnswer {
+export interface ModelOutcome {
   /** What it took. */
   tokens: number;
   error?: UpstreamError;
@@ -42,5 +42,5 @@ export const REPORT_MS = 20_000;
 export interface BudgetKeeper {
   admitModelCall(key: string): Promise<Admission>;
   renewModelCall(call: ModelCall): void;
-  finishModelCall(call: ModelCall, answer: ModelAnswer): void;
+  finishModelCall(call: ModelCall, outcome: ModelOutcome): void;
 }

@@ -8,7 +8,7 @@ import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
 import { MODEL_HOST, SERVER, type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
-import { type ModelAnswer, type ModelCall, REPORT_MS, type UpstreamError } from "./model-calls.ts";
+import { type ModelOutcome, type ModelCall, REPORT_MS, type UpstreamError } from "./model-calls.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
 
@@ -91,9 +91,9 @@ async function serve(
   const { call } = check;
   const goesOn = () => actorOf(env, containerID).renewModelCall(call);
   const reporting = setInterval(() => void goesOn().catch(() => undefined), REPORT_MS);
-  const over = (answer: ModelAnswer) => {
+  const over = (outcome: ModelOutcome) => {
     clearInterval(reporting);
-    return report(env, containerID, call, answer);
+    return report(env, containerID, call, outcome);
   };
   const headers = new Headers();
   for (const [name, value] of request.headers) if (isPassed(row, name)) headers.set(name, value);
@@ -127,12 +127,12 @@ async function serve(
     return refusal(502, "api_error", message);
   }
   const mask = new Mask([credential]);
-  const answer = mask.headers(response.headers);
-  for (const name of DROPPED) answer.delete(name);
-  if (!response.ok) return failed(response, mask, answer, (error) => over({ tokens: 0, error }));
+  const outcome = mask.headers(response.headers);
+  for (const name of DROPPED) outcome.delete(name);
+  if (!response.ok) return failed(response, mask, outcome, (error) => over({ tokens: 0, error }));
   if (!response.body) {
     await over({ tokens: 0 });
-    return new Response(null, { status: response.status, headers: answer });
+    return new Response(null, { status: response.status, headers: outcome });
   }
   const { readable, counted } = counting(response.body, request.signal);
   const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
@@ -141,12 +141,12 @@ async function serve(
     return over({ tokens: isCharged ? counter.charge(meter, whole, isStream) : 0, cut: !whole });
   });
   waitUntil(charged);
-  return new Response(readable.pipeThrough(mask.stream()), { status: response.status, headers: answer });
+  return new Response(readable.pipeThrough(mask.stream()), { status: response.status, headers: outcome });
 }
 
 /** Reports the end of a request to the actor, and once more to the next actor when the first was reset. */
-async function report(env: Env, containerID: string, call: ModelCall, answer: ModelAnswer): Promise<void> {
-  const once = () => actorOf(env, containerID).finishModelCall(call, answer);
+async function report(env: Env, containerID: string, call: ModelCall, outcome: ModelOutcome): Promise<void> {
+  const once = () => actorOf(env, containerID).finishModelCall(call, outcome);
   await once().catch(once);
 }
 

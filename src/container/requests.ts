@@ -1,5 +1,5 @@
 /** Plain requests to sandboxd, over the platform's way into the container that runs. */
-import { ToolError, noAnswer } from "../shared/errors.ts";
+import { ToolError, sandboxUnresponsive } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
 import { containerGone } from "./gone.ts";
 
@@ -53,7 +53,7 @@ export class Requests {
         if (isStream || !isThere()) throw containerGone();
         // Somebody was there, and was at work for so long: sandboxd is being started again.
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
-        if (Date.now() >= deadline) throw noAnswer(Date.now() - startedAt);
+        if (Date.now() >= deadline) throw sandboxUnresponsive(Date.now() - startedAt);
         await pause(RETRY_MS);
       }
     }

@@ -1,8 +1,8 @@
 /** Asks sandboxd, and reads what it answers. A user's program may answer in its place: nothing of them is believed or read without a bound. */
 import type * as z from "zod/mini";
 import { FAILED, type Row, headerOf, queryOf } from "../../container/sandboxd/operations.ts";
-import { type FileFailure, SMALL_ANSWER_BYTES, failureSchema } from "../../container/sandboxd/shapes.ts";
-import { ANSWER_JSON, parseBounded } from "../shared/bounded.ts";
+import { type FileFailure, SMALL_RESPONSE_BYTES, failureSchema } from "../../container/sandboxd/shapes.ts";
+import { RESPONSE_JSON, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged } from "../shared/errors.ts";
 import { isEncoded, readBounded } from "../shared/pieces.ts";
 import type { Connection } from "./connection.ts";
@@ -12,7 +12,7 @@ import type { Connection } from "./connection.ts";
  * @param refusal the error for a failure that sandboxd answers
  * @throws {ToolError} that, or `damaged` for anything else
  */
-async function readAnswer<T>(
+async function readResponse<T>(
   response: Response,
   read: (response: Response) => Promise<T>,
   refusal: (failure: FileFailure) => ToolError,
@@ -45,7 +45,7 @@ export function requestOperation(
 ): Promise<unknown> {
   const [method = "", pathname = ""] = row.route.split(" ");
   return fetch(`${pathname}?${queryOf(row, call)}`, { method, body }, signal, (response) =>
-    readAnswer(response, (answer) => resultOf(answer, row, call), refusal),
+    readResponse(response, (complete) => resultOf(complete, row, call), refusal),
   );
 }
 
@@ -77,10 +77,10 @@ async function resultOf(response: Response, row: Row, call: object): Promise<unk
 export async function jsonOf<Schema extends z.ZodMiniType>(
   response: Response,
   schema: Schema,
-  maxBytes = SMALL_ANSWER_BYTES,
+  maxBytes = SMALL_RESPONSE_BYTES,
 ): Promise<z.infer<Schema>> {
   const text = new TextDecoder().decode(await bytesOf(response, maxBytes));
-  const { success, data } = schema.safeParse(parseBounded(text, ANSWER_JSON));
+  const { success, data } = schema.safeParse(parseBounded(text, RESPONSE_JSON));
   if (!success) throw malformedResponse();
   return data;
 }

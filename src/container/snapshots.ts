@@ -35,8 +35,8 @@ export class Snapshots {
     signal: AbortSignal,
   ): Promise<ResultOf<SnapshotRequests[Name]>> {
     const row = snapshotRequests[name];
-    const answer = await requestOperation(this.#fetch, row, partsOf(row, input), signal, refusal);
-    return answer as ResultOf<SnapshotRequests[Name]>;
+    const result = await requestOperation(this.#fetch, row, partsOf(row, input), signal, refusal);
+    return result as ResultOf<SnapshotRequests[Name]>;
   }
 }
 

@@ -2,7 +2,7 @@
 import { ProtocolError, ProtocolErrorCode, ResourceNotFoundError } from "@modelcontextprotocol/server";
 import type { Input, OperationName, Result } from "../../container/sandboxd/operations.ts";
 import { callSandbox, operate } from "../actors/sandbox-client.ts";
-import type { Answer, Sandbox } from "../actors/sandbox.ts";
+import type { ActorResult, Sandbox } from "../actors/sandbox.ts";
 import type { Owner } from "../actors/account-calls.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
@@ -16,7 +16,7 @@ import type { CallerContext } from "../shared/request-context.ts";
 export async function reading<T>(
   caller: CallerContext,
   sandbox: string,
-  call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
+  call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>,
 ): Promise<T> {
   return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { reads: true })).value;
 }

@@ -1,14 +1,14 @@
 /** A run under way: takes its output, keeps its record on disk, and wakes those who wait for it. */
 import { ToolError } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
-import type { Backlog, Waiting as WaitingLog } from "./backlog.ts";
+import type { Backlog, WaitingLog } from "./backlog.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
 import type { LogStore, LogWriter } from "./log.ts";
 import { lastLine } from "./output.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import type { TerminalInput } from "../container/connection.ts";
-import type { End, Execution, RunDetail, RunSink, RunView, Stream, Waiting } from "./run.ts";
+import type { End, Execution, RunDetail, RunSink, RunView, Stream, WaitState } from "./run.ts";
 import { type RunRecord, type RunStore, viewOf } from "./store.ts";
 import { isEchoOf } from "./terminal.ts";
 
@@ -91,7 +91,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   /** The runs that it waits for before it starts. */
-  get waiting(): Waiting | undefined {
+  get waiting(): WaitState | undefined {
     const waiting = this.ended ? undefined : this.#execution?.waiting?.();
     const { id } = this.record;
     const sandbox = id.slice(0, -this.id.length);
@@ -283,9 +283,9 @@ export class ActiveRun implements RunSink, WaitingLog {
     const deadline = Date.now() + Math.min(ms, SETTLE_MS);
     for (let left = ms; !this.ended && left > 0; left = deadline - Date.now()) {
       const { bytes } = stdout;
-      const hasAnswered = bytes > from && !isEchoOf(typed, stdout.last(bytes - from));
-      await this.changed(Math.min(left, hasAnswered ? QUIET_MS : SETTLE_MS));
-      if (hasAnswered && stdout.bytes === bytes) return;
+      const hasPrinted = bytes > from && !isEchoOf(typed, stdout.last(bytes - from));
+      await this.changed(Math.min(left, hasPrinted ? QUIET_MS : SETTLE_MS));
+      if (hasPrinted && stdout.bytes === bytes) return;
     }
   }
 

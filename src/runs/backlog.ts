@@ -14,7 +14,7 @@ const SHIP_MS = 3000;
 const REFUSED_MS = 10_000;
 
 /** A log under way. */
-export interface Waiting {
+export interface WaitingLog {
   /** Its bytes that wait for R2. */
   readonly waitingBytes: number;
   /** Moves them to R2; settles when the attempt has ended. */
@@ -22,12 +22,12 @@ export interface Waiting {
 }
 
 export class Backlog {
-  readonly #logs: () => Iterable<Waiting>;
+  readonly #logs: () => Iterable<WaitingLog>;
   readonly #turns = new SerialQueue();
   #refusedAt = -Infinity;
 
   /** @param logs the logs of runs under way */
-  constructor(logs: () => Iterable<Waiting>) {
+  constructor(logs: () => Iterable<WaitingLog>) {
     this.#logs = logs;
   }
 

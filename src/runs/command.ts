@@ -1,7 +1,7 @@
 /** Shell commands in a sandbox, which sandboxd runs: from the call that starts one to its end. */
 import { z } from "zod";
 import type { StartCall } from "../../container/sandboxd/protocol.ts";
-import { ANSWER_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
+import { RESPONSE_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
 import { ToolError, withTimeout, damaged, ending, exhausted, unwritable } from "../shared/errors.ts";
 import { clause } from "../shared/text.ts";
 import type { Executor } from "./executor.ts";
@@ -155,7 +155,7 @@ class RunningCommand extends RunFollower {
   type(input: TerminalInput): Promise<number> {
     const { id, settled } = this.sink;
     const typed = this.#requested.promise.then(() => this.link.connection.type(id, input));
-    return withTimeout(ANSWER_MS, Promise.race([typed, settled.then(() => 0)]));
+    return withTimeout(RESPONSE_MS, Promise.race([typed, settled.then(() => 0)]));
   }
 
   async #timeout(): Promise<void> {
@@ -177,7 +177,7 @@ class RunningCommand extends RunFollower {
 
   async #kill(): Promise<void> {
     const { id } = this.sink;
-    await this.link.connection.sendAndConfirm(ANSWER_MS, { type: "kill", id, signal: "TERM" });
+    await this.link.connection.sendAndConfirm(RESPONSE_MS, { type: "kill", id, signal: "TERM" });
   }
 
   #endOf(outcome: Outcome, cut: string | undefined, isNew: boolean): End {

@@ -1,6 +1,6 @@
 /** The beginning and the end of a stream of any length, in a bounded piece of memory. */
 import { SHOWN_END_BYTES } from "../../container/sandboxd/protocol.ts";
-import { type Shown, headAndTail, lenient } from "./output.ts";
+import { type ShownOutput, headAndTail, lenient } from "./output.ts";
 
 const EMPTY = new Uint8Array(0);
 
@@ -42,7 +42,7 @@ export class HeadAndTail {
     return joined([this.head, this.tail]).subarray(-count);
   }
 
-  shown(): Shown {
+  shown(): ShownOutput {
     const { head, tail, bytes } = this;
     if (bytes > head.length + tail.length) return headAndTail(head, tail, bytes);
     return { head: lenient(joined([head, tail])), tail: "", bytes, omitted: 0 };

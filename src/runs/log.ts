@@ -29,14 +29,14 @@ const MAX_SPARE = 2;
 const spare: Uint8Array[] = [];
 
 /** A piece with its place in the log. */
-interface Placed extends LogPiece {
+interface PlacedPiece extends LogPiece {
   seq: number;
   start: number;
 }
 
 /** Pieces on their way from memory to R2. */
-interface Leaving {
-  pieces: Placed[];
+interface PiecesInTransit {
+  pieces: PlacedPiece[];
   bytes: number;
   /** Whether a flush has written them to rows meanwhile. */
   isFlushed: boolean;
@@ -74,9 +74,9 @@ export class LogWriter {
   readonly #cap: () => number;
   #isClosed = false;
   readonly #streamBytes: Record<Stream, number>;
-  #pending: Placed[] = [];
+  #pending: PlacedPiece[] = [];
   #pendingBytes = 0;
-  #leaving: Leaving | undefined;
+  #leaving: PiecesInTransit | undefined;
   /** The number of rows, written or to be written. */
   #rows: number;
   #objects: number;
@@ -173,7 +173,7 @@ export class LogWriter {
     this.#pendingBytes = 0;
   }
 
-  #insert(piece: Placed, data: Uint8Array | null, object: number | null, at: number | null): void {
+  #insert(piece: PlacedPiece, data: Uint8Array | null, object: number | null, at: number | null): void {
     this.#sql.exec(
       "INSERT OR REPLACE INTO log (run, seq, stream, start, length, object, object_start, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
       this.#runID,
@@ -226,7 +226,7 @@ export class LogWriter {
   }
 
   async #shipPending(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
-    const leaving: Leaving = { pieces: this.#pending, bytes: this.#pendingBytes, isFlushed: false };
+    const leaving: PiecesInTransit = { pieces: this.#pending, bytes: this.#pendingBytes, isFlushed: false };
     this.#leaving = leaving;
     this.#pending = [];
     this.#pendingBytes = 0;

@@ -4,7 +4,7 @@ import { withoutEscapes } from "../shared/escape-sequences.ts";
 import { wholeCharacters } from "../shared/text.ts";
 
 /** One stream of an output. `head` alone holds it all when nothing was omitted. */
-export interface Shown {
+export interface ShownOutput {
   head: string;
   tail: string;
   /** Size of the whole stream in bytes. */
@@ -21,20 +21,20 @@ export function lenient(bytes: Uint8Array): string {
 }
 
 /** What is shown of a stream of `bytes` bytes, given its first and its last bytes; both are cut at whole characters. */
-export function headAndTail(first: Uint8Array, last: Uint8Array, bytes: number): Shown {
+export function headAndTail(first: Uint8Array, last: Uint8Array, bytes: number): ShownOutput {
   const head = wholeCharacters(first, "end");
   const tail = wholeCharacters(last, "start");
   return { head: lenient(head), tail: lenient(tail), bytes, omitted: bytes - head.length - tail.length };
 }
 
 /** The stream as one text, with a line in the middle that says how much is missing. */
-export function shownText(shown: Shown): string {
+export function shownText(shown: ShownOutput): string {
   const { head, tail, omitted } = shown;
   return omitted === 0 ? head + tail : `${head}\n${omittedText(shown)}\n${tail}`;
 }
 
 /** What stands in place of the middle of an output. */
-export function omittedText({ omitted, bytes }: Pick<Shown, "omitted" | "bytes">): string {
+export function omittedText({ omitted, bytes }: Pick<ShownOutput, "omitted" | "bytes">): string {
   return `[... ${omitted} of ${bytes} bytes omitted ...]`;
 }
 

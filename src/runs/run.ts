@@ -2,7 +2,7 @@
 import type { TerminalInput } from "../container/connection.ts";
 import type { OutputSink } from "../container/follower.ts";
 import type { EndState, RunKind, RunState } from "../shared/run-listing.ts";
-import type { Shown } from "./output.ts";
+import type { ShownOutput } from "./output.ts";
 import type { CodeDetail } from "./code-detail.ts";
 import type { QuestionDetail, TaskDetail } from "./task-detail.ts";
 
@@ -51,7 +51,7 @@ export function questionDetailOf({ detail }: { detail?: RunDetail }): QuestionDe
 export const DETAIL_BYTES = 1_500_000;
 
 /** What a run that has not started waits for. */
-export interface Waiting {
+export interface WaitState {
   /** Ids of the runs before it, the one under way first. */
   behind: string[];
   /** What is shared with them, and its name: their shell session, their kernel's context, the workspace of tasks, or the set-up. */
@@ -70,7 +70,7 @@ export interface RunSummary {
   startedAt: number;
   endedAt?: number;
   exitCode?: number;
-  waiting?: Waiting;
+  waiting?: WaitState;
 }
 
 /** A run as its caller sees it; the same for every kind. Crosses from the actor to the Worker as data. */
@@ -79,8 +79,8 @@ export interface RunView extends RunSummary {
   source?: string | undefined;
   note?: string;
   detail?: RunDetail;
-  stdout: Shown;
-  stderr: Shown;
+  stdout: ShownOutput;
+  stderr: ShownOutput;
   /** Bytes of the log: both streams in the order of their arrival, as far as they are kept. */
   logBytes: number;
   /** Bytes of output that came when the log was full. */
@@ -118,12 +118,12 @@ export interface Execution {
   /** Types into its terminal, where it has one. Answers how many bytes of the text were taken. */
   type?: ((input: TerminalInput) => Promise<number>) | undefined;
   /** What it waits for before its turn. */
-  waiting?(): Waiting | undefined;
+  waiting?(): WaitState | undefined;
   /** The deadline of a resumed execution, milliseconds since the epoch. */
   deadline?: number;
 }
 
-export function waitingFor(behind: string[], kind: Waiting["kind"], name: string): Waiting | undefined {
+export function waitingFor(behind: string[], kind: WaitState["kind"], name: string): WaitState | undefined {
   return behind.length > 0 ? { behind, kind, name } : undefined;
 }
 

@@ -85,11 +85,11 @@ export interface LogPage {
 }
 
 /** How a run is begun, and how its caller waits. */
-export interface Beginning {
+export interface RunStart {
   /** Makes ready what the run needs beside the quota. It may go on when the caller has its answer. @throws why it cannot be */
   prepare?(): Promise<void>;
   /** When the caller is answered at the latest, whatever the sandbox does, milliseconds since the epoch. */
-  answerBy?: number;
+  replyBy?: number;
   /** Until when the caller waits for the end of a run that has begun. */
   waitUntil: number;
   /** Whether the answer names the run in any case, and not only where there is more to fetch. */
@@ -102,7 +102,7 @@ export interface Beginning {
 export type OnProgress = (line: string) => unknown;
 
 /** What a terminal has printed after something was typed. */
-export interface Typed {
+export interface TerminalReply {
   run: RunView;
   page: LogPage;
   /** Bytes of the log before the page that were not shown either. */
@@ -166,13 +166,13 @@ export class Runs {
     executor: Executor<Spec>,
     source: string,
     spec: Spec,
-    { prepare, answerBy, waitUntil, namesID, onProgress }: Beginning,
+    { prepare, replyBy, waitUntil, namesID, onProgress }: RunStart,
   ): Promise<RunView> {
     const { kind } = executor;
     const reserving = this.#reserve(spec.timeoutMs, prepare);
-    const reservation = await (answerBy === undefined
+    const reservation = await (replyBy === undefined
       ? reserving
-      : within(Math.max(0, answerBy - Date.now()), reserving));
+      : within(Math.max(0, replyBy - Date.now()), reserving));
     const title = titleOf(source);
     const record: RunRecord = {
       id: newRunID(this.#host.sandbox(), kind === "task"),
@@ -189,7 +189,7 @@ export class Runs {
     if (reservation)
       this.#follow(run, executor.start(run, allowed(spec, reservation)), reservation, record.startedAt);
     else this.#followLate(run, executor, spec, reserving);
-    const waitMs = Math.max(0, Math.min(waitUntil, answerBy ?? waitUntil) - Date.now());
+    const waitMs = Math.max(0, Math.min(waitUntil, replyBy ?? waitUntil) - Date.now());
     if (run.isInteractive) await run.rest(waitMs);
     else await (onProgress ? run.watch(waitMs, onProgress) : run.waitUntilEnded(waitMs));
     const { failure } = run;
@@ -311,7 +311,7 @@ export class Runs {
    * of it, and in `skipped` how many bytes came before them. With 0 it does not wait for what the terminal prints.
    * @throws {ToolError} `not_found` and what `ActiveRun.type` throws
    */
-  async type(id: string, input: TerminalInput, maxBytes: number): Promise<Typed> {
+  async type(id: string, input: TerminalInput, maxBytes: number): Promise<TerminalReply> {
     const run = this.#active.get(id);
     if (!run) throw viewOf(this.#known(id)).isInteractive ? hasEnded(id) : notInteractive(id);
     await run.type(input, maxBytes > 0);

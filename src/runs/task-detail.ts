@@ -61,7 +61,7 @@ export interface QuestionDetail extends CodeDetail {
 
 export interface Changes {
   /** Ordered by path; at most `MAX_FILES`. */
-  files: Changed[];
+  files: ChangedFiles[];
   /** How many there are. */
   count: number;
   /** A git diff against the state at the start, cut at `DIFF_BYTES`. */
@@ -70,7 +70,7 @@ export interface Changes {
   diffBytes: number;
 }
 
-export interface Changed {
+export interface ChangedFiles {
   /** Relative to the task's directory. */
   path: string;
   change: "created" | "changed" | "deleted";

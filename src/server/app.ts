@@ -46,7 +46,7 @@ import { previewLabel } from "../shared/preview-address.ts";
 import { panelAsset, panelPage, toPanel } from "./panel.ts";
 import { panelStream } from "./panel-stream.ts";
 import { servePreview } from "./previews.ts";
-import { answerPlainCall, isPlainCall } from "./plain-call.ts";
+import { servePlainCall, isPlainCall } from "./plain-call.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import { CARD_PATH, CATALOG_PATH, catalog, serverCard } from "./server-card.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
@@ -56,7 +56,7 @@ import { toolsChosen } from "../shared/tool-sets.ts";
 import { traceOfHeaders, traceOfMessage } from "../shared/trace.ts";
 
 /** Which tools the server of one request needs. */
-export interface Wanted {
+export interface NeededTools {
   /** Names of the tools that it calls. */
   called: readonly string[];
   /** Whether it does nothing else. Then no other tool is registered, which saves time. */
@@ -64,8 +64,8 @@ export interface Wanted {
 }
 
 /** What the guards protect. */
-export interface Product {
-  createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: Wanted): McpServer;
+export interface ProtectedApp {
+  createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: NeededTools): McpServer;
   /** The scopes a call of this tool needs; none for a tool that does not exist. */
   requiredScopes(name: string, args: unknown): readonly Scope[];
   /** The scopes that reading this resource needs; none for an address that leads nowhere. */
@@ -110,7 +110,7 @@ function byToken(...paths: readonly [ResourcePath, ...ResourcePath[]]) {
 const READ = "GET, HEAD";
 
 /** The Worker's default export. */
-export function createApp(product: Product): App {
+export function createApp(product: ProtectedApp): App {
   const mcp = (request: Request, caller: CallerContext) => serveMCP(product, request, caller);
   const stream = async (request: Request, caller: CallerContext) => {
     const callerOf = (sent: Request) => panelCaller(sent, caller);
@@ -226,7 +226,7 @@ export function createApp(product: Product): App {
 }
 
 /** MCP of every revision: one stateless server for this one request. */
-async function serveMCP(product: Product, request: Request, sender: CallerContext): Promise<Response> {
+async function serveMCP(product: ProtectedApp, request: Request, sender: CallerContext): Promise<Response> {
   const url = new URL(request.url);
   const { pathname: route } = url;
   let caller = sender;
@@ -280,7 +280,7 @@ async function serveMCP(product: Product, request: Request, sender: CallerContex
   const onerror = (reported: Error) => (error = reported);
   const respond = async () => {
     if (await isPlainCall(request, body.value))
-      return answerPlainCall(createServer({ era: "legacy" }), request, body.value, onerror);
+      return servePlainCall(createServer({ era: "legacy" }), request, body.value, onerror);
     const handler = createMcpHandler(createServer, {
       route,
       // These two switch the handler's own guards off, which those above replace.
@@ -338,7 +338,7 @@ function resourceRead(message: unknown): string[] {
 }
 
 /** The scopes of all that is called or read in the body: a batch is allowed as a whole or not at all. */
-function scopesNeeded(product: Product, calls: readonly ToolCall[], read: readonly string[]): Scope[] {
+function scopesNeeded(product: ProtectedApp, calls: readonly ToolCall[], read: readonly string[]): Scope[] {
   const needed = new Set([
     ...calls.flatMap(({ name, args }) => product.requiredScopes(name, args)),
     ...read.flatMap((uri) => product.resourceScopes(uri)),

@@ -177,7 +177,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
   if (refusal) return refusal.response;
   const { pathname, searchParams } = new URL(request.url);
   const [, , sandbox = "", , ...parts] = pathname.split("/");
-  const answer = await recorded(caller, { tool: "files", scopes, sandbox }, async () => {
+  const response = await recorded(caller, { tool: "files", scopes, sandbox }, async () => {
     const path = absolute(decoded(parts.join("/")) || ".");
     if (!SANDBOX_NAME.test(sandbox) || path.includes("\0"))
       throw new ToolError("invalid_argument", "This is not the address of a file in a sandbox.");
@@ -216,7 +216,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
         });
     }
   });
-  return answer instanceof Response ? answer : failedFile(answer);
+  return response instanceof Response ? response : failedFile(response);
 }
 
 /** Whoever may only read starts no container; reading and removing starts none that was never used. */

@@ -5,7 +5,7 @@ import manifest from "../../package.json" with { type: "json" };
 import { registerResources } from "../resources/index.ts";
 import { type Tool, inputFor, isListed } from "../tools/define.ts";
 import { tools } from "../tools/index.ts";
-import type { Wanted } from "./app.ts";
+import type { NeededTools } from "./app.ts";
 import { ICON } from "./icon.ts";
 import { instructions } from "./instructions.ts";
 import { registerTasks } from "./tasks-extension.ts";
@@ -18,7 +18,7 @@ import { mountLines } from "../shared/mounts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 
-export function createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: Wanted): McpServer {
+export function createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: NeededTools): McpServer {
   const { config, principal } = caller;
   // A call needs no list, nor what a client is told when it connects.
   const listed = wanted.onlyCalls ? [] : tools.filter((tool) => isListed(tool, caller));

@@ -68,7 +68,7 @@ const requested = z.strictObject({
     .refine((value) => JSON.stringify(value).length <= MAX_WATCH_LENGTH, "is too long"),
 });
 
-type Watched = z.output<typeof watched>;
+type WatchRequest = z.output<typeof watched>;
 
 /** The ways of `/panel/mcp`, which every look takes. */
 export interface PanelDoors {
@@ -107,7 +107,7 @@ class PanelStream {
   readonly #request: Request;
   readonly #caller: CallerContext;
   readonly #doors: PanelDoors;
-  readonly #place: Place;
+  readonly #place: OpenStream;
   /** A client that does not read costs one event for each thing watched. */
   readonly #body = new Unbuffered(() => this.#ended.abort());
   readonly #encoder = new TextEncoder();
@@ -117,7 +117,7 @@ class PanelStream {
   /** Looks that are counted already as uses of the principal. */
   #counted = 0;
 
-  constructor(request: Request, caller: CallerContext, ways: PanelDoors, place: Place) {
+  constructor(request: Request, caller: CallerContext, ways: PanelDoors, place: OpenStream) {
     this.#request = request;
     this.#caller = caller;
     this.#doors = ways;
@@ -133,7 +133,7 @@ class PanelStream {
   }
 
   /** Its first looks are those that were counted when it was opened. */
-  async run(watch: readonly Watched[]): Promise<void> {
+  async run(watch: readonly WatchRequest[]): Promise<void> {
     this.#counted = watch.length;
     try {
       const loops = watch.map((one, index) =>
@@ -151,14 +151,14 @@ class PanelStream {
   }
 
   /** Looks at a list, and again. */
-  async #watch({ name, arguments: args }: Watched, index: number): Promise<void> {
+  async #watch({ name, arguments: args }: WatchRequest, index: number): Promise<void> {
     let sent: string | undefined;
     while (!this.#isEnded) {
-      const answer = await this.#poll(name, args);
-      if (!answer) return;
-      const event = JSON.stringify({ watch: index, ...answer });
+      const reply = await this.#poll(name, args);
+      if (!reply) return;
+      const event = JSON.stringify({ watch: index, ...reply });
       if (event !== sent) await this.#push(event);
-      if ("refused" in answer) return;
+      if ("refused" in reply) return;
       sent = event;
       await this.#pause(POLL_MS[name]);
     }
@@ -166,7 +166,7 @@ class PanelStream {
 
   /** Reads a log to its end, as it grows. */
   async #follow(
-    { arguments: args, raw }: Extract<Watched, { name: "get_result" }>,
+    { arguments: args, raw }: Extract<WatchRequest, { name: "get_result" }>,
     index: number,
   ): Promise<void> {
     let { cursor } = args;
@@ -174,11 +174,11 @@ class PanelStream {
     let sent: string | undefined;
     while (!this.#isEnded) {
       const from = Date.now();
-      const answer = await this.#poll("get_result", { id: args.id, cursor, wait_seconds }, raw);
-      if (!answer) return;
-      const event = JSON.stringify({ watch: index, ...answer });
+      const reply = await this.#poll("get_result", { id: args.id, cursor, wait_seconds }, raw);
+      if (!reply) return;
+      const event = JSON.stringify({ watch: index, ...reply });
       if (event !== sent) await this.#push(event);
-      const page = position.safeParse("data" in answer ? answer.data : undefined).data;
+      const page = position.safeParse("data" in reply ? reply.data : undefined).data;
       if (!page || isReadWhole(page)) return;
       sent = event;
       const pauseMs = raw ? terminalPauseMs(page, cursor, Date.now() - from) : logPauseMs(page);
@@ -189,7 +189,7 @@ class PanelStream {
   }
 
   /** Calls a tool. Nothing where the stream has ended meanwhile. */
-  async #poll(name: string, args: object, raw = false): Promise<Seen | undefined> {
+  async #poll(name: string, args: object, raw = false): Promise<PollResult | undefined> {
     if (++this.#looks > MAX_LOOKS) return this.#end("again");
     const { env, principal } = this.#caller;
     if (this.#looks > this.#counted && (await isRateLimited(env.RATE_LIMITER, principal.id)))
@@ -204,7 +204,7 @@ class PanelStream {
     const text = await response.text();
     if (this.#isEnded) return undefined;
     if (response.status === 429 || response.status >= 500) return this.#end("busy");
-    return parseSeen(text);
+    return parsePollResult(text);
   }
 
   /** Sends an answer, if whoever it is for is still signed in. */
@@ -263,14 +263,14 @@ class PanelStream {
 }
 
 /** What a look has found, in the form in which it is sent; a call that was `refused` is not made again. */
-type Seen = { data: unknown } | { problem: string } | { refused: string };
+type PollResult = { data: unknown } | { problem: string } | { refused: string };
 
 const position = z.object({ state: z.string(), next_cursor: z.number(), log_bytes: z.number() });
 
-/** @param answer of MCP: JSON or an event stream, or the body of a refusal */
-function parseSeen(answer: string): Seen {
-  const message = answer.split(/\r?\n/).findLast((line) => line.startsWith("data: {"));
-  const reply: unknown = JSON.parse(message?.slice("data: ".length) ?? answer);
+/** @param body of MCP: JSON or an event stream, or the body of a refusal */
+function parsePollResult(body: string): PollResult {
+  const message = body.split(/\r?\n/).findLast((line) => line.startsWith("data: {"));
+  const reply: unknown = JSON.parse(message?.slice("data: ".length) ?? body);
   if (!isRecord(reply)) return { refused: "" };
   const { result, error } = reply;
   if (!isRecord(result))
@@ -280,7 +280,7 @@ function parseSeen(answer: string): Seen {
   return { problem: content.map(({ text }) => text).join("\n") };
 }
 
-interface Place {
+interface OpenStream {
   /** When its session was last looked at, milliseconds since the epoch. */
   aliveAt: number;
   /** Whether it has ended, or is to end because another has taken its place. */
@@ -288,17 +288,17 @@ interface Place {
 }
 
 /** The streams that are open, by principal and page. */
-const places = new Map<string, Map<string, Place>>();
+const places = new Map<string, Map<string, OpenStream>>();
 
 /** A place for a stream; none where the principal has too many. */
-function openStream(principal: string, page: string): Place | undefined {
+function openStream(principal: string, page: string): OpenStream | undefined {
   const now = Date.now();
   for (const [key, pages] of places) {
     for (const [name, { isClosed, aliveAt }] of pages)
       if (isClosed || aliveAt + STREAM_EXPIRY_MS < now) pages.delete(name);
     if (pages.size === 0) places.delete(key);
   }
-  const own = places.get(principal) ?? new Map<string, Place>();
+  const own = places.get(principal) ?? new Map<string, OpenStream>();
   const before = own.get(page);
   if (before) before.isClosed = true;
   else if (own.size >= MAX_STREAMS) return undefined;

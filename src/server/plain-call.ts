@@ -23,7 +23,7 @@ export async function isPlainCall(request: Request, body: unknown): Promise<bool
  * Answers such a call as JSON. The handler has an event stream for each, which takes a quarter of the Worker's time for a short
  * one. A call that takes longer gets its answer as an event, because proxies close a connection that is silent for long.
  */
-export async function answerPlainCall(
+export async function servePlainCall(
   server: McpServer,
   request: Request,
   body: unknown,
@@ -32,14 +32,14 @@ export async function answerPlainCall(
   const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true });
   Object.assign(transport, { onerror });
   await server.connect(transport);
-  const answer = transport.handleRequest(request, { parsedBody: body }).finally(() => server.close());
-  return (await within(JSON_WITHIN_MS, answer)) ?? eventStream(asEvents(answer), (text) => text);
+  const pending = transport.handleRequest(request, { parsedBody: body }).finally(() => server.close());
+  return (await within(JSON_WITHIN_MS, pending)) ?? eventStream(asEvents(pending), (text) => text);
 }
 
-async function* asEvents(answer: Promise<Response>): AsyncGenerator<string, void> {
+async function* asEvents(pending: Promise<Response>): AsyncGenerator<string, void> {
   for (;;) {
     yield SILENCE;
-    const response = await within(SILENCE_MS, answer);
+    const response = await within(SILENCE_MS, pending);
     if (response) return yield `event: message\ndata: ${await response.text()}\n\n`;
   }
 }

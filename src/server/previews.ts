@@ -88,15 +88,15 @@ export async function servePreview(
   const inside = `http://localhost:${preview.port}`;
   const headers = await headersInside(request, { outside: address.origin, inside }, config);
   headers.set(PREVIEW_TOKEN, preview.token);
-  const answer = await sandboxActor(env, preview.actor).fetch(
+  const incoming = await sandboxActor(env, preview.actor).fetch(
     new Request(new Request(inside + pathname + search, request), { headers, redirect: "manual" }),
   );
-  const state = answer.headers.get(PREVIEW_STATE);
+  const state = incoming.headers.get(PREVIEW_STATE);
   if (state !== null && state in NOTICES) return notice(request, state as PreviewState);
-  const { status, statusText, webSocket } = answer;
+  const { status, statusText, webSocket } = incoming;
   if (status > 599) return notice(request, "odd");
-  const shown = headersOutside(answer.headers, { outside: address.origin, port: preview.port });
-  return new Response(answer.body, { status, statusText, headers: shown, webSocket });
+  const shown = headersOutside(incoming.headers, { outside: address.origin, port: preview.port });
+  return new Response(incoming.body, { status, statusText, headers: shown, webSocket });
 }
 
 /** What the server in the sandbox is told. */

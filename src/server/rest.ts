@@ -95,7 +95,7 @@ export async function execute(request: Request, caller: CallerContext): Promise<
     if ("refused" in started) return json({ error: started.refused }, 400);
     if (wantsEvents(request)) return events(context, started);
     const { value: run } = await followTask(context, started.id, deadline - Date.now());
-    return json(...answerOf(run));
+    return json(...responseOf(run));
   });
 }
 
@@ -133,7 +133,7 @@ export function taskResult(request: Request, caller: CallerContext): Promise<Res
     const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknown();
     if (wantsEvents(request)) return events(context, run);
-    const [answer, status] = answerOf(run);
+    const [answer, status] = responseOf(run);
     const timestamp = new Date(run.endedAt ?? run.startedAt).toISOString();
     return json(status === 200 ? { ...answer, timestamp } : answer, status);
   });
@@ -146,7 +146,7 @@ function wantsEvents({ headers }: Request): boolean {
 }
 
 function events(context: ToolContext, run: RunView): Response {
-  return runEvents(context, { id: run.id, known: withoutResult(run), resultOf: (at) => answerOf(at)[0] });
+  return runEvents(context, { id: run.id, known: withoutResult(run), resultOf: (at) => responseOf(at)[0] });
 }
 
 /** Runs a handler as the kit runs a tool's, and answers errors in the contract's form. */
@@ -165,7 +165,7 @@ async function respond(
   return json({ error: "Task execution failed", details: response.text }, 500);
 }
 
-function answerOf(run: RunView): [answer: object, status: 200 | 202] {
+function responseOf(run: RunView): [answer: object, status: 200 | 202] {
   if (run.state === "running") return [withoutResult(run), 202];
   const { id, state, note } = run;
   // Of one that ended before it began there is nothing but how.

@@ -17,14 +17,14 @@ const params = z.object({ taskId: z.string().max(MAX_RUN_ID) });
 /** Gives a server of the 2026-07-28 revision the extension. */
 export function registerTasks({ server }: McpServer, caller: CallerContext): void {
   server.registerCapabilities(TASKS_CAPABILITY);
-  const handle = (method: keyof typeof TASK_METHODS, answer: (id: string) => Promise<object>) =>
+  const handle = (method: keyof typeof TASK_METHODS, taskCall: (id: string) => Promise<object>) =>
     server.setRequestHandler(method, { params }, async ({ taskId }) => {
       if (!caller.takesTasks)
         throw new MissingRequiredClientCapabilityError({ requiredCapabilities: TASKS_CAPABILITY });
       const scopes = requiredScopes(TASK_METHODS[method], { id: taskId });
-      const answered = await recorded(caller, { tool: method, scopes }, () => answer(taskId));
-      if (answered instanceof ToolError) throw protocolError(answered);
-      return { ...answered };
+      const outcome = await recorded(caller, { tool: method, scopes }, () => taskCall(taskId));
+      if (outcome instanceof ToolError) throw protocolError(outcome);
+      return { ...outcome };
     });
   const find = async (id: string): Promise<RunView> =>
     (await reading(caller, ownRun(id), (actor, owner) => actor.readRun(owner, { id, waitMs: 0 }))).run;

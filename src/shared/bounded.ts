@@ -14,7 +14,7 @@ export interface JSONBounds {
 export const SANDBOX_JSON: JSONBounds = { values: 20_000, depth: 100, name: 1000 };
 
 /** For a message of our own protocol, in which all names are known. A listing of 5,000 files has 25,000 values. */
-export const ANSWER_JSON: JSONBounds = { values: 50_000, depth: 10, name: 100 };
+export const RESPONSE_JSON: JSONBounds = { values: 50_000, depth: 10, name: 100 };
 
 /** For an event of a run, the longest of which names 20 ports. */
 export const EVENT_JSON: JSONBounds = { values: 50, depth: 5, name: 100 };

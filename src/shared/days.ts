@@ -26,4 +26,4 @@ export function byDay(seconds: number, now: number): [day: number, seconds: numb
 }
 
 /** Seconds used, by day. */
-export type Spent = ReadonlyMap<number, number>;
+export type UsedByDay = ReadonlyMap<number, number>;

@@ -142,15 +142,15 @@ export function connectionLost(): ToolError {
 
 /** The value of a promise for an answer of the sandbox. @throws {ToolError} `no_answer` when it takes longer than `ms` */
 export async function withTimeout<T>(ms: number, promise: Promise<T>): Promise<T> {
-  const answer = await within(
+  const result = await within(
     ms,
     promise.then((value) => ({ value })),
   );
-  if (!answer) throw noAnswer(ms);
-  return answer.value;
+  if (!result) throw sandboxUnresponsive(ms);
+  return result.value;
 }
 
-export function noAnswer(ms: number): ToolError {
+export function sandboxUnresponsive(ms: number): ToolError {
   return new ToolError(
     "no_answer",
     `The sandbox has not answered for ${Math.round(ms / 1000)} s: it hangs, or is too busy.`,
@@ -223,6 +223,6 @@ export function unwritable(detail: string): ToolError {
   );
 }
 
-export function isNoAnswer(error: unknown): boolean {
+export function isUnresponsive(error: unknown): boolean {
   return error instanceof ToolError && error.code === "no_answer";
 }

@@ -10,7 +10,7 @@ import { messageOf } from "./text.ts";
 const MAX_PIXELS = 100_000_000;
 
 /** Why an image cannot be shown, as a sentence without its subject, and what to do about it. */
-export interface NotShown {
+export interface ImageRefusal {
   problem: string;
   remedy: string;
 }
@@ -27,7 +27,7 @@ export type MakeSmaller = (image: Uint8Array) => Promise<Uint8Array | ImageProbl
 export type ImageProblem = Exclude<ImageMade, "made"> | "stopped";
 
 /** The refusal of an image file that is too large, by its bytes; undefined for any other. */
-export function tooLarge(size: number): NotShown | undefined {
+export function tooLarge(size: number): ImageRefusal | undefined {
   if (size <= IMAGE_BYTES) return undefined;
   return { problem: `has ${size} bytes; at most ${IMAGE_BYTES} can be shown.`, remedy: SMALLER };
 }
@@ -39,7 +39,7 @@ const SMALLER =
 export async function shownImage(
   bytes: Uint8Array,
   makeSmaller: MakeSmaller,
-): Promise<ShownImage | NotShown> {
+): Promise<ShownImage | ImageRefusal> {
   const large = tooLarge(bytes.length);
   if (large) return large;
   const mimeType = imageType(bytes);
@@ -67,7 +67,7 @@ async function smaller(
   original: ImageHeader,
   bytes: Uint8Array,
   makeSmaller: MakeSmaller,
-): Promise<ShownImage | NotShown> {
+): Promise<ShownImage | ImageRefusal> {
   const what = `${sizeInWords(original)}, ${bytes.length} bytes`;
   if (original.width * original.height > MAX_PIXELS)
     return {
@@ -97,7 +97,7 @@ function madeHeader(made: Uint8Array): ImageHeader | undefined {
 }
 
 /** @param image its size in words */
-function notMade(reason: ImageProblem, image: string): NotShown {
+function notMade(reason: ImageProblem, image: string): ImageRefusal {
   switch (reason) {
     case "no_pillow":
       return {

@@ -6,7 +6,7 @@
  * text come back how much of a value it has guessed.
  */
 import { PatternAutomaton } from "./pattern-automaton.ts";
-import { type Secret, type Trace, tracesOf } from "./secrets.ts";
+import { type Secret, type SecretTrace, tracesOf } from "./secrets.ts";
 
 /** Stands for each byte, so that lengths that were announced stay true. */
 const STAR = 0x2a;
@@ -38,8 +38,8 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 export class Mask {
-  readonly #traces: readonly Traces[];
-  readonly #names: readonly Traces[];
+  readonly #traces: readonly TraceMatcher[];
+  readonly #names: readonly TraceMatcher[];
 
   constructor(secrets: readonly Secret[]) {
     const all = secrets.map(knownOf);
@@ -86,17 +86,17 @@ export class Mask {
   }
 }
 
-const known = new WeakMap<Secret, { traces: Traces; names: Traces }>();
+const known = new WeakMap<Secret, { traces: TraceMatcher; names: TraceMatcher }>();
 
 /** The traces of a secret, and the same for the name of a header. */
-function knownOf(secret: Secret): { traces: Traces; names: Traces } {
+function knownOf(secret: Secret): { traces: TraceMatcher; names: TraceMatcher } {
   let found = known.get(secret);
   if (!found) {
     const traces = tracesOf(secret);
     const small = traces.map((trace) => ({ ...trace, text: trace.text.toLowerCase() }));
     found = {
-      traces: new Traces(traces, BASE64_PAIRS),
-      names: new Traces(small, [...BASE64_PAIRS, ...CASE_PAIRS]),
+      traces: new TraceMatcher(traces, BASE64_PAIRS),
+      names: new TraceMatcher(small, [...BASE64_PAIRS, ...CASE_PAIRS]),
     };
     known.set(secret, found);
   }
@@ -104,20 +104,20 @@ function knownOf(secret: Secret): { traces: Traces; names: Traces } {
 }
 
 /** A copy of some of the bytes, in which every trace is stars. */
-function masked(bytes: Uint8Array, traces: readonly Traces[], from = 0, to = bytes.length): Uint8Array {
+function masked(bytes: Uint8Array, traces: readonly TraceMatcher[], from = 0, to = bytes.length): Uint8Array {
   const copy = bytes.slice(from, to);
   for (const [start, end] of traces.flatMap((one) => one.findIn(bytes)))
     if (end > from) copy.fill(STAR, Math.max(0, start - from), Math.max(0, end - from));
   return copy;
 }
 
-class Traces {
+class TraceMatcher {
   /** Bytes that wait at most: the longest spelling of the longest trace. */
   readonly mostHeld: number;
-  readonly #automaton: PatternAutomaton<Trace>;
+  readonly #automaton: PatternAutomaton<SecretTrace>;
 
   /** @param same pairs of characters that count as the same */
-  constructor(traces: readonly Trace[], same: readonly string[]) {
+  constructor(traces: readonly SecretTrace[], same: readonly string[]) {
     const longest = Math.max(0, ...traces.map(({ text }) => text.length)) + 2;
     this.mostHeld = Math.ceil(longest / LENGTH_CLASS) * LENGTH_CLASS * MAX_SPELLING_CHARS;
     const columns = new Uint8Array(256);
@@ -193,7 +193,7 @@ function hexadecimal(bytes: Uint8Array, from: number, to: number): number {
 
 /** What to mask for a trace, with what stands around it and has a part in it. */
 function rangeOf(
-  { sharesFirst, sharesLast }: Trace,
+  { sharesFirst, sharesLast }: SecretTrace,
   bytes: Uint8Array,
   start: number,
   end: number,

@@ -22,7 +22,7 @@ const MAX_SECRET_HOSTS = 20;
 const MIN_VALUE_LENGTH = 16;
 
 /** Where a request gets a value. `template` has `{value}` once; in `basic` it is the user and the password. */
-export interface Place {
+export interface SecretPlace {
   in: "header" | "query" | "basic";
   /** The header in lower case, or the parameter of the query. */
   name: string;
@@ -33,7 +33,7 @@ export interface Secret {
   name: string;
   /** Entries as in a list of allowed hosts, without addresses and without the word for package registries. */
   hosts: readonly string[];
-  place: Place;
+  place: SecretPlace;
   value: string;
   /** Ids of the principals whose sandboxes use it; undefined for everybody. */
   principals: readonly string[] | undefined;
@@ -120,7 +120,7 @@ export function placeholders(secrets: readonly Secret[]): Record<string, string>
 }
 
 /** A text by which an answer could give a value away. */
-export interface Trace {
+export interface SecretTrace {
   text: string;
   /** Whether the characters of base64 before and after it have bits of the value. */
   sharesFirst: boolean;
@@ -128,7 +128,7 @@ export interface Trace {
 }
 
 /** The value as it is, and in base64 with whatever stands before and after it. */
-export function tracesOf({ place, value }: Secret): Trace[] {
+export function tracesOf({ place, value }: Secret): SecretTrace[] {
   const traces = [0, 1, 2].map((before) => within64(value, before));
   if (place.in === "basic")
     traces.push(
@@ -141,7 +141,7 @@ export function tracesOf({ place, value }: Secret): Trace[] {
 }
 
 /** The characters of base64 that depend on a text alone when so many bytes stand before it, modulo 3. */
-function within64(text: string, before: number): Trace {
+function within64(text: string, before: number): SecretTrace {
   const encoded = btoa("\0".repeat(before) + text).replace(/=+$/, "");
   const bits = (before + text.length) * 8;
   const whole = encoded.slice(Math.ceil((before * 8) / 6), Math.floor(bits / 6));
@@ -211,7 +211,7 @@ export const secretList = z
     "must not use one variable twice",
   );
 
-type Parsed = Place | { problem: string } | undefined;
+type Parsed = SecretPlace | { problem: string } | undefined;
 
 function inHeader(text: string | undefined): Parsed {
   if (text === undefined) return undefined;

@@ -11,7 +11,7 @@ export interface StaticToken {
   sha256: string;
   scopes: readonly Scope[];
   /** The SHA-256 of the token that this one replaces. */
-  previous?: Previous | undefined;
+  previous?: PreviousToken | undefined;
   /** Where its sandboxes are made. */
   region?: Region | undefined;
   /** The most that its sandboxes may reach. */
@@ -20,7 +20,7 @@ export interface StaticToken {
 }
 
 /** What was replaced by a rotation, and is accepted beside the new one. */
-export interface Previous {
+export interface PreviousToken {
   value: string;
   /** Milliseconds since the epoch from which it is refused; Infinity while the configuration has it. */
   until: number;
@@ -71,6 +71,6 @@ function tokenHash() {
     .toLowerCase();
 }
 
-export function previous(value: string | undefined, until = Infinity): Previous | undefined {
+export function previous(value: string | undefined, until = Infinity): PreviousToken | undefined {
   return value === undefined ? undefined : { value, until };
 }

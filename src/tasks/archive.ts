@@ -5,7 +5,7 @@ import { ToolError } from "../shared/errors.ts";
 import type { Archive } from "../runs/task-detail.ts";
 
 /** What is to be kept of a task. */
-export interface TaskRemains {
+export interface TaskArchive {
   /** The whole id of its run. */
   run: string;
   /** When it ends, milliseconds since the epoch. */
@@ -16,11 +16,11 @@ export interface TaskRemains {
 }
 
 /** What there was no room for: of the workspace, and whether the agent's conversation. */
-export type LeftOfTask = Plan["left"] & { conversation?: true };
+export type ArchiveLeftOut = Plan["left"] & { conversation?: true };
 
 /** What keeps snapshots: the sandbox's workspace. */
 export interface Archives {
-  keepArchive(what: TaskRemains): Promise<LeftOfTask>;
+  keepArchive(what: TaskArchive): Promise<ArchiveLeftOut>;
   /** @param run whose conversation it is @param task as the sandbox knows the one that goes on with it */
   restoreConversation(run: string, task: string): Promise<void>;
 }
@@ -37,7 +37,7 @@ const ATTEMPTS = 3;
 /** @param id the agent's own of its conversation @throws {ToolError} with the last reason */
 export async function archive(
   archives: Archives,
-  what: Omit<TaskRemains, "conversation">,
+  what: Omit<TaskArchive, "conversation">,
   below: string,
   id: string | undefined,
 ): Promise<Archive> {

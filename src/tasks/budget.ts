@@ -4,12 +4,12 @@
  */
 import {
   type BudgetCheck,
-  type ModelAnswer,
+  type ModelOutcome,
   type ModelCall,
   REPORT_MS,
   type UpstreamError,
 } from "../container/model-calls.ts";
-import { type Spent, dayOf } from "../shared/days.ts";
+import { type UsedByDay, dayOf } from "../shared/days.ts";
 import { sha256 } from "../shared/sha256.ts";
 import type { TraceContext } from "../shared/trace.ts";
 
@@ -114,7 +114,7 @@ export class TaskBudgets {
   }
 
   /** A request is over. A second report of the same request counts nothing. */
-  finishRequest({ run, number }: ModelCall, { tokens, error, cut }: ModelAnswer): void {
+  finishRequest({ run, number }: ModelCall, { tokens, error, cut }: ModelOutcome): void {
     const [ended] = this.#sql
       .exec("DELETE FROM model_calls WHERE run = ? AND number = ? RETURNING number", run, number)
       .toArray();
@@ -143,7 +143,7 @@ export class TaskBudgets {
     return new Map(rows.toArray().map(({ day, tokens }) => [day, tokens]));
   }
 
-  putBack(unreported: Spent): void {
+  putBack(unreported: UsedByDay): void {
     for (const [day, tokens] of unreported)
       this.#sql.exec(
         "INSERT INTO unreported_tokens VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET tokens = tokens + ?2",

@@ -11,7 +11,7 @@ import type { RunObjects } from "../runs/log.ts";
 import type { RunView } from "../runs/run.ts";
 import {
   type Artifact,
-  type Changed,
+  type ChangedFiles,
   type Changes,
   DIFF_BYTES,
   DIFF_NAME,
@@ -69,7 +69,7 @@ export async function collect(
   const { files: sandboxFiles } = store;
   const found = (await sandboxFiles.call("changes", { task, path: directory, limit: MAX_FILES })).changes;
   if (found === undefined) return { changes: undefined, artifacts: [] };
-  const files = found.files.map(({ path, change, size }): Changed => ({ path, change, size }));
+  const files = found.files.map(({ path, change, size }): ChangedFiles => ({ path, change, size }));
   const writer = new ArtifactWriter(store, runID);
   const own = taskDirectory(task);
   const diffPath = `${own}/${CHANGES_DIFF}`;

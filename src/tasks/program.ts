@@ -23,7 +23,7 @@ const MAX_CODE = 50_000;
 const MAX_TOKENS = 16_000;
 
 /** Bytes of the stream that are read of one answer: some hundred for each token. */
-const MAX_ANSWER_BYTES = 4 * 1024 * 1024;
+const MAX_RESPONSE_BYTES = 4 * 1024 * 1024;
 
 /** Characters shown of what the model says in place of a program. */
 const MAX_SAID = 500;
@@ -110,7 +110,7 @@ const BEFORE_CODE = /^\s*\{\s*(?:"language"\s*:\s*"\w*"\s*,\s*)?"code"\s*:\s*"/;
 const IN_STRING = /(?:[^"\\]+|\\(?:u[0-9a-fA-F]{4}|[^u]))*/y;
 
 /** The answer has no program: why, as a sentence, and whether the same question may get one in a moment. */
-export interface NoProgram {
+export interface ProgramProblem {
   problem: string;
   isTransient?: boolean;
 }
@@ -150,13 +150,13 @@ export class ProgramReader {
   add(bytes: Uint8Array): boolean {
     this.#bytes += bytes.length;
     this.#parser.feed(this.#decoder.decode(bytes, { stream: true }));
-    if (this.#bytes > MAX_ANSWER_BYTES || this.#code.length > MAX_CODE)
+    if (this.#bytes > MAX_RESPONSE_BYTES || this.#code.length > MAX_CODE)
       this.#error ??= `it is longer than a program of ${MAX_CODE} characters`;
     return !this.#hasEnded && this.#error === undefined;
   }
 
   /** The program, once nothing more comes. */
-  get program(): Program | NoProgram {
+  get program(): Program | ProgramProblem {
     const isTransient = this.#code === "";
     if (this.#error !== undefined)
       return { problem: `The model's answer cannot be used: ${clause(this.#error)}.`, isTransient };

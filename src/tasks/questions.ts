@@ -13,7 +13,13 @@ import type { TraceContext } from "../shared/trace.ts";
 import { pause, within } from "../shared/within.ts";
 import type { TaskBudgets } from "./budget.ts";
 import { dayIsSpent, upstreamAdvice } from "./end.ts";
-import { type NoProgram, type Program, type ProgramOrder, ProgramReader, programRequest } from "./program.ts";
+import {
+  type ProgramProblem,
+  type Program,
+  type ProgramOrder,
+  ProgramReader,
+  programRequest,
+} from "./program.ts";
 
 export interface QuestionSpec extends Allowance, ProgramOrder {
   /** Whether the sandbox was made for this question alone and ends with it. */
@@ -178,7 +184,7 @@ class Question {
     key: string,
     body: string,
     signal: AbortSignal,
-  ): Promise<Partial<NoProgram> & { program?: Program; pauseMs?: number }> {
+  ): Promise<Partial<ProgramProblem> & { program?: Program; pauseMs?: number }> {
     const bytes = new TextEncoder().encode(body);
     const response = await this.#host.callModel(
       new Request(`http://${MODEL_HOST}/v1/messages`, {

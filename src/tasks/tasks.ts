@@ -12,7 +12,7 @@ import { KeyedQueue } from "../shared/queue.ts";
 import type { TraceContext } from "../shared/trace.ts";
 import { type Allowance, type End, type Execution, waitingFor } from "../runs/run.ts";
 import type { Definition, TaskComponents } from "./components.ts";
-import type { ModelAnswer, ModelCall } from "../container/model-calls.ts";
+import type { ModelOutcome, ModelCall } from "../container/model-calls.ts";
 import { RunningTask } from "./running-task.ts";
 import { type TasksHost, taskState } from "./task-state.ts";
 
@@ -77,9 +77,9 @@ export class Tasks implements Executor<TaskSpec> {
   }
 
   /** A request of a task to the model's API is over: an error shows in the task's output. */
-  finishModelCall(call: ModelCall, answer: ModelAnswer): void {
-    if (!answer.error) return;
-    const { status, message } = answer.error;
+  finishModelCall(call: ModelCall, outcome: ModelOutcome): void {
+    if (!outcome.error) return;
+    const { status, message } = outcome.error;
     this.#working.get(call.run)?.addLine(`The model's API answered with status ${status}: ${message}`);
   }
 

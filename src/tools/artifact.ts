@@ -22,10 +22,10 @@ export async function artifactOutput(
 ): Promise<ToolOutput> {
   const cursor = at ?? 0;
   const read = async (maxBytes: number) => {
-    const answer = await context.reading(ownRun(id), (actor, owner) =>
+    const result = await context.reading(ownRun(id), (actor, owner) =>
       actor.readArtifact(owner, id, path, cursor, maxBytes),
     );
-    return answer.value;
+    return result.value;
   };
   const artifact = (size: number) =>
     runDownloads(context, id, [{ name: ARTIFACTS + path, size, shown: path }]);

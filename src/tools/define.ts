@@ -3,7 +3,7 @@ import type { CallToolResult, ServerContext } from "@modelcontextprotocol/server
 import { z } from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
 import { isTaskID, MAX_RUN_ID } from "../runs/id.ts";
-import { type Shown, omittedText } from "../runs/output.ts";
+import { type ShownOutput, omittedText } from "../runs/output.ts";
 import { ERROR_META } from "../shared/apps.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { type SandboxCalls, sandboxCallsOf } from "../actors/sandbox-client.ts";
@@ -186,13 +186,13 @@ export function scopesOf(
 /** Seconds between two progress notifications when nothing new happens. */
 const HEARTBEAT_SECONDS = 5;
 
-interface Pulse {
+interface ProgressReporter {
   say(message: string): void;
   stop(): void;
 }
 
 /** Notifies a client that asked for progress of what the call does, and regularly that it goes on, so that the client waits. */
-function heartbeat(title: string, { mcpReq }: ServerContext): Pulse | undefined {
+function heartbeat(title: string, { mcpReq }: ServerContext): ProgressReporter | undefined {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined) return undefined;
   let at = title;
@@ -270,16 +270,16 @@ export function text(value: string): CallToolResult["content"][number] {
 }
 
 /** What a program printed, or a file holds: it is shown so that it cannot be taken for the server's words. */
-export type Quoted = Pick<Shown, "head" | "tail"> & Partial<Shown>;
+export type QuotedOutput = Pick<ShownOutput, "head" | "tail"> & Partial<ShownOutput>;
 
 /** A text that is shown so. */
-export function quoted(head: string | undefined): Quoted | undefined {
+export function quoted(head: string | undefined): QuotedOutput | undefined {
   return head === undefined ? undefined : { head, tail: "" };
 }
 
 /** Joins sections, each with its label: the server's words, and outputs. Empty ones are left out. */
 export function sections(
-  parts: readonly [label: string, value: string | number | Quoted | undefined][],
+  parts: readonly [label: string, value: string | number | QuotedOutput | undefined][],
 ): string {
   return parts
     .flatMap(([label, value]) => {
@@ -293,7 +293,7 @@ export function sections(
 }
 
 /** An output in a fence, what is said of its middle between two; a single line is as it is. */
-export function quotedText({ head, tail, omitted = 0, bytes = 0 }: Quoted): string {
+export function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput): string {
   if (omitted > 0) return [fenced(head), omittedText({ omitted, bytes }), fenced(tail)].join("\n");
   const line = (head + tail).replace(/\n$/, "");
   return isLine(line) ? line : fenced(head + tail);

@@ -1,7 +1,7 @@
 /** Links in results: the URL in text, and the resource for clients that show those, because some show only one. */
 import mime from "mime/lite";
 import type { Owner } from "../actors/account-calls.ts";
-import type { Answer, Sandbox } from "../actors/sandbox.ts";
+import type { ActorResult, Sandbox } from "../actors/sandbox.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { isTaskID } from "../runs/id.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -50,7 +50,7 @@ function resultExpiry(): number {
 async function kept(
   context: ToolContext,
   sandbox: string,
-  keep: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<string[]>>,
+  keep: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<string[]>>,
 ): Promise<(string | undefined)[]> {
   const { principal, env } = context;
   const owner = { principalID: principal.id, sandbox, mayStart: false, takesNotice: false };

@@ -2,7 +2,7 @@
 import type { CodeImage, CodeResult } from "../runs/code-detail.ts";
 import { ToolError } from "../shared/errors.ts";
 import { imageHeader, imageType } from "../shared/image-header.ts";
-import { type NotShown, shownImage, sizeInWords, tooLarge } from "../shared/images.ts";
+import { type ImageRefusal, shownImage, sizeInWords, tooLarge } from "../shared/images.ts";
 import { shownName } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { type Download, downloadLine, withDownloads } from "./download.ts";
@@ -31,7 +31,7 @@ export interface ImageFile {
 export async function imageBlocks(context: ToolContext, file: ImageFile): Promise<ToolOutput["content"]> {
   const { sandbox, size, instead, original } = file;
   const name = shownName(file.path);
-  const refuse = async ({ problem, remedy }: NotShown): Promise<never> => {
+  const refuse = async ({ problem, remedy }: ImageRefusal): Promise<never> => {
     const lines = (await original()).flatMap((download) => downloadLine(download) ?? []);
     const hint = [remedy, instead, ...lines].filter(Boolean).join(" ");
     throw new ToolError("not_shown", `The image ${name} ${problem}`, hint);

@@ -64,10 +64,10 @@ async function tasksOf(
     const listed = { ...task, kind: "task" } as const;
     if (task.state !== "running") return listed;
     try {
-      const answer = await context.reading(ownRun(task.id), (actor, owner) =>
+      const result = await context.reading(ownRun(task.id), (actor, owner) =>
         actor.taskOrigin(owner, task.id),
       );
-      return answer.value.run;
+      return result.value.run;
     } catch (error) {
       if (error instanceof ToolError && error.code === "not_found") return { ...listed, state: "lost" };
       throw error;

@@ -86,10 +86,10 @@ function pageTexts(
   { pieces, next }: LogPage,
   run: RunView,
   isRaw: boolean,
-): { log: Stretch[]; next: number } {
+): { log: OutputSpan[]; next: number } {
   const growing = run.state === "running";
-  const log: Stretch[] = [];
-  let last: Stretch | undefined;
+  const log: OutputSpan[] = [];
+  let last: OutputSpan | undefined;
   let end = next;
   // One for each stream, because a piece may end within a character that the stream's next piece continues.
   const decoders = { stdout: decoder(), stderr: decoder() };
@@ -119,7 +119,7 @@ function pageTexts(
 }
 
 /** What one stream printed between two outputs of the other. */
-interface Stretch {
+interface OutputSpan {
   stream: Stream;
   text: string;
 }

@@ -6,7 +6,7 @@ import { unwrap } from "../shared/errors.ts";
 import { fork, mustSaveWorkspaces, savesWorkspaces } from "./checkpoints.ts";
 import { defineTool, sandboxName, text } from "./define.ts";
 
-interface Made {
+interface RestoreResult {
   to: Checkpoint;
   before?: Checkpoint | undefined;
   unsaved?: string | undefined;
@@ -41,7 +41,7 @@ export const restoreSandbox = defineTool({
     );
     // Of a sandbox that was destroyed, the checkpoint has what was set there, too.
     const isFork = found.sandbox !== sandbox || !exists;
-    const made: Made = isFork
+    const made: RestoreResult = isFork
       ? await fork(context, id, sandbox)
       : (await context.sandbox(sandbox, (actor, owner) => actor.restoreCheckpoint(owner, id))).value;
     const { to, hasSettings = false } = made;
@@ -57,7 +57,7 @@ export const restoreSandbox = defineTool({
 });
 
 /** What is kept of the state before. */
-function beforeWords({ before, unsaved }: Made): string {
+function beforeWords({ before, unsaved }: RestoreResult): string {
   if (unsaved === undefined)
     return before ? `Its state before is checkpoint ${before.id}.` : "It had no files before.";
   const lost = `Its state before could not be saved (${unsaved})`;

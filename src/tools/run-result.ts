@@ -1,7 +1,7 @@
 /** How a run of any kind is shown: to a model as text, to a program as data. */
 import { z } from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { type Shown, shownText } from "../runs/output.ts";
+import { type ShownOutput, shownText } from "../runs/output.ts";
 import { clearedPart, lastStates, terminalText } from "../runs/terminal.ts";
 import type { CodeDetail, CodeError, CodeResult } from "../runs/code-detail.ts";
 import { type RunView, durationMs, questionDetailOf } from "../runs/run.ts";
@@ -138,12 +138,12 @@ function printed(run: RunView): string {
   return shownText(printedOutput(run));
 }
 
-function inLastStates(shown: Shown): Shown {
+function inLastStates(shown: ShownOutput): ShownOutput {
   const head = clearedPart(shown.tail) === undefined ? lastStates(shown.head) : "";
   return { ...shown, head, tail: lastStates(shown.tail) };
 }
 
-function printedOutput({ stdout, isInteractive }: RunView): Shown {
+function printedOutput({ stdout, isInteractive }: RunView): ShownOutput {
   if (!isInteractive) return stdout;
   return { ...stdout, head: terminalText(stdout.head), tail: terminalText(stdout.tail) };
 }

@@ -1,6 +1,6 @@
 /** What is shown of every run, whatever its kind. */
 import { z } from "zod";
-import { type RunSummary, type Waiting, durationMs } from "../runs/run.ts";
+import { type RunSummary, type WaitState, durationMs } from "../runs/run.ts";
 import { type ListedRun, type RunState, listedRun } from "../shared/run-listing.ts";
 
 /** The state for a model. Programs get `running` for a run that waits, too. */
@@ -9,7 +9,7 @@ export function stateText({ state, waiting }: RunSummary): RunState | "waiting" 
 }
 
 /** What a run waits for, where it would not have to wait, and the next call. */
-export function waitingText(id: string, { behind, kind, name }: Waiting): string {
+export function waitingText(id: string, { behind, kind, name }: WaitState): string {
   const [first, ...more] = behind;
   const others = more.length > 0 ? ` and ${more.length} more` : "";
   const next = `Not started yet. Wait for it with get_result, id ${id}, or withdraw it with cancel_run: it waits`;

@@ -32,7 +32,7 @@ async function ping(tokens: string[], tokenSource: string) {
     send: async (message) => void sent.push(message),
     log: () => undefined,
   });
-  bridge.take(PING);
+  bridge.forward(PING);
   await bridge.settled();
   server.closeAllConnections();
   server.close();

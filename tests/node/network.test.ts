@@ -11,7 +11,7 @@ import type { Duplex } from "node:stream";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
-import { look } from "../../local/engine/attached.ts";
+import { attachedOf } from "../../local/engine/attached.ts";
 import { hostCertificates } from "../../local/engine/certificates.ts";
 import { hostRegistries } from "../../local/engine/registries.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
@@ -426,7 +426,7 @@ describe("refused", () => {
       route6("2a000001000200030000000000000000", "40", zero, "00000001") +
       route6("2a010000000000000000000000000000", "20", "fe800000000000000000000000000001", "00000003") +
       route6(zero, "00", zero, "00200200");
-    const attached = look(interfaces, routes, routes6);
+    const attached = attachedOf(interfaces, routes, routes6);
     const why = (address: string) =>
       attached.find(({ list }) => list.check(address, address.includes(":") ? "ipv6" : "ipv4"))?.reason;
     expect(why("8.8.4.130")).toContain("of this machine");

@@ -3,7 +3,7 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Mask } from "../../src/shared/mask.ts";
 import {
-  type Place,
+  type SecretPlace,
   type Secret,
   placeholders,
   putIn,
@@ -19,8 +19,8 @@ const hex = (character: string) => character.charCodeAt(0).toString(16);
 /** Each character but letters and digits encoded for a URL. */
 const PERCENT = VALUE.replace(/\W/g, (one) => `%${hex(one).toUpperCase()}`);
 
-function secretOf(place: Partial<Place>, more: Partial<Secret> = {}): Secret {
-  const whole = { in: "header", name: "authorization", template: "Bearer {value}", ...place } as Place;
+function secretOf(place: Partial<SecretPlace>, more: Partial<Secret> = {}): Secret {
+  const whole = { in: "header", name: "authorization", template: "Bearer {value}", ...place } as SecretPlace;
   return {
     name: "api",
     hosts: ["api.example.com"],

@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CONFIGS, TOKEN, serve, startEngine } from "../../bench/bed.ts";
 import { closeClients } from "../../bench/client.ts";
-import { OURS, openHeap } from "../../bench/heap.ts";
+import { PRODUCT_SERVICE, openHeap } from "../../bench/heap.ts";
 import { type Process, tree } from "../setup/processes.ts";
 import type { Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
@@ -153,7 +153,7 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
   stage = "starts its Worker";
   const server = await serve(CONFIGS.ours, engine, join(directory, "state"), true);
   stage = "looks for the inspector";
-  const heap = await openHeap(server, OURS);
+  const heap = await openHeap(server, PRODUCT_SERVICE);
   const mix = steps(`${server.url}/mcp`);
   const errors: string[] = [];
   let calls = 0;

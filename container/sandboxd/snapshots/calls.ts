@@ -2,7 +2,7 @@
 import * as z from "zod/mini";
 import { row } from "../operations.ts";
 import { idSchema } from "../protocol.ts";
-import { SAVE_ANSWER_BYTES, listOf, path } from "../shapes.ts";
+import { SAVE_RESPONSE_BYTES, listOf, path } from "../shapes.ts";
 
 /** How many files that are left out of a snapshot are named. */
 export const MAX_LEFT = 20;
@@ -16,7 +16,7 @@ export const SNAPSHOT_BLOB_BYTES = 4 * 1024 * 1024;
 const snapshotID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
 const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
 
-const ask = { up: "none", down: "none", maxBytes: SAVE_ANSWER_BYTES } as const;
+const ask = { up: "none", down: "none", maxBytes: SAVE_RESPONSE_BYTES } as const;
 const ofSnapshot = { ...ask, input: z.object({ id: snapshotID() }), result: z.object({}) } as const;
 
 export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isRestoring: z.boolean() });
@@ -24,9 +24,9 @@ export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isResto
 export type Mark = z.infer<typeof markSchema>;
 
 /** Whether it is empty a sandboxd of an earlier version does not say. */
-export const placeSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean()) });
+export const workspaceStateSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean()) });
 
-export type Place = z.infer<typeof placeSchema>;
+export type WorkspaceState = z.infer<typeof workspaceStateSchema>;
 
 /** SHA-256 of the kind and the versions of what the container started with; user code can change it. */
 export const systemSchema = z.object({ system: z.string().check(z.regex(/^[0-9a-f]{64}$/)) });
@@ -55,7 +55,7 @@ const namedSchema = z.object({
   names: listOf(z.string().check(z.maxLength(4096)), MAX_LEFT),
 });
 
-export type Named = z.infer<typeof namedSchema>;
+export type NamedFiles = z.infer<typeof namedSchema>;
 
 export const planSchema = z.object({
   /** `conflict`: the workspace came from something else than `base`. */
@@ -87,7 +87,7 @@ export const doneSchema = z.object({
   unreadable: z.optional(namedSchema),
 });
 
-export type Done = z.infer<typeof doneSchema>;
+export type SavedSnapshot = z.infer<typeof doneSchema>;
 
 /** Ranges of packs that a restore asks for at most: the answer is bounded, and each costs a request to R2. */
 export const MAX_READS = 10_000;
@@ -101,7 +101,7 @@ export type Read = z.infer<typeof readsSchema>["reads"][number];
 /** The requests about saved states of the workspace, as `operations.ts` has those about files. */
 export const snapshotRequests = {
   /** What the workspace came from, or was last saved as, and whether it is empty. */
-  mark: row({ ...ask, route: "GET /snapshot", input: z.object({}), result: placeSchema }),
+  mark: row({ ...ask, route: "GET /snapshot", input: z.object({}), result: workspaceStateSchema }),
   /** What the outcome of an installation depends on. */
   system: row({ ...ask, route: "GET /snapshot/system", input: z.object({}), result: systemSchema }),
   /** The system as it is now is what a later plan of it is compared with. */

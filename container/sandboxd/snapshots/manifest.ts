@@ -23,7 +23,7 @@ export interface Blob {
   codec: Codec;
 }
 
-interface Common {
+interface EntryBase {
   /** Relative to the root, as Latin-1: each byte a character. */
   path: string;
   mode: number;
@@ -34,7 +34,7 @@ interface Common {
   gid?: number;
 }
 
-export interface FileEntry extends Common {
+export interface FileEntry extends EntryBase {
   type: "file";
   size: number;
   /** Of each `SNAPSHOT_BLOB_BYTES`; nothing for zeros. */
@@ -43,11 +43,11 @@ export interface FileEntry extends Common {
 
 export type Entry =
   | FileEntry
-  | (Common & { type: "directory" })
+  | (EntryBase & { type: "directory" })
   /** In a manifest of changes: what was there before them. */
-  | (Common & { type: "removed" })
+  | (EntryBase & { type: "removed" })
   /** What a symbolic link says, or the path of the first of several hard links. */
-  | (Common & { type: "symlink" | "hardlink"; target: string });
+  | (EntryBase & { type: "symlink" | "hardlink"; target: string });
 
 const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
 

@@ -42,22 +42,22 @@ const SET_ID = 0o6000;
 const SMALL_BYTES = 64 * 1024;
 
 /** Where the bytes of a blob go. */
-interface Place {
+interface BlobTarget {
   path: string;
   offset: number;
 }
 
-interface Wanted {
+interface WantedBlob {
   blob: Blob;
   bytes: number;
-  places: Place[];
+  places: BlobTarget[];
 }
 
 export class Restore {
   readonly id: string;
   readonly #root: string;
   readonly #entries: readonly Entry[];
-  readonly #wanted: readonly Wanted[];
+  readonly #wanted: readonly WantedBlob[];
   readonly #reads: Read[];
   /** Where the files of changes are written until all of them are whole, by path. */
   readonly #aside: ReadonlyMap<string, string>;
@@ -175,16 +175,16 @@ export class Restore {
         const stored = await bytes.take(blob.length);
         await writes.add(() => this.#write({ blob, bytes: length, places }, stored));
       }
-      await writes.over();
+      await writes.drain();
     } catch (error) {
       // Nothing is written any more when this has ended, however it does.
-      await writes.over().catch(() => undefined);
+      await writes.drain().catch(() => undefined);
       this.abandon();
       throw error;
     }
   }
 
-  async #write({ blob, bytes, places }: Wanted, stored: Buffer): Promise<void> {
+  async #write({ blob, bytes, places }: WantedBlob, stored: Buffer): Promise<void> {
     const content = await decompressed(stored, blob.codec, bytes).catch(() => undefined);
     if (content?.length !== bytes || createHash("sha256").update(content).digest("hex") !== blob.hash)
       throw new FileError({ problem: "cut" });
@@ -375,8 +375,8 @@ async function remove(root: string, path: string, dev: bigint, onlyDirectories =
 }
 
 /** Each blob once, in the order of the packs. */
-function wantedOf(entries: readonly Entry[]): Wanted[] {
-  const wanted = new Map<string, Wanted>();
+function wantedOf(entries: readonly Entry[]): WantedBlob[] {
+  const wanted = new Map<string, WantedBlob>();
   for (const entry of entries) {
     if (entry.type !== "file") continue;
     for (const [number, blob] of entry.blobs.entries()) {
@@ -397,7 +397,7 @@ function wantedOf(entries: readonly Entry[]): Wanted[] {
 const GAP_BYTES = 64 * 1024;
 
 /** The ranges that hold the blobs, in their order; the fewer, the more of what nothing wants is sent with them. */
-function readsOf(wanted: readonly Wanted[]): Read[] {
+function readsOf(wanted: readonly WantedBlob[]): Read[] {
   for (let gap = GAP_BYTES; ; gap *= 4) {
     const reads: Read[] = [];
     for (const { blob } of wanted) {
@@ -414,7 +414,7 @@ function readsOf(wanted: readonly Wanted[]): Read[] {
 /** Takes so many bytes after the other from a stream. */
 class Bytes {
   readonly #chunks: AsyncIterator<Buffer>;
-  #rest: Buffer = Buffer.alloc(0);
+  #buffered: Buffer = Buffer.alloc(0);
 
   constructor(body: AsyncIterable<Buffer>) {
     this.#chunks = body[Symbol.asyncIterator]();
@@ -430,13 +430,13 @@ class Bytes {
     const parts: Buffer[] = [];
     let missing = count;
     while (missing > 0) {
-      if (this.#rest.length === 0) {
+      if (this.#buffered.length === 0) {
         const { value, done } = await this.#chunks.next();
         if (done) throw new FileError({ problem: "cut" });
-        this.#rest = value;
+        this.#buffered = value;
       }
-      const part = this.#rest.subarray(0, missing);
-      this.#rest = this.#rest.subarray(part.length);
+      const part = this.#buffered.subarray(0, missing);
+      this.#buffered = this.#buffered.subarray(part.length);
       missing -= part.length;
       parts.push(part);
     }

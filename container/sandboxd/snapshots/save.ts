@@ -2,12 +2,12 @@
 import { createHash } from "node:crypto";
 import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { type Done, MAX_LEFT, type Plan, type PlanCall, SNAPSHOT_BLOB_BYTES } from "./calls.ts";
+import { type SavedSnapshot, MAX_LEFT, type Plan, type PlanCall, SNAPSHOT_BLOB_BYTES } from "./calls.ts";
 import { turns } from "../turns.ts";
 import { compressed } from "./codec.ts";
 import { type Blob, type Entry, type FileEntry, bytesOf, writeManifest } from "./manifest.ts";
-import { type Found, choose, named, saysGone, scan, scanNamed, statusOf } from "./scan.ts";
-import { type Before, changesSince } from "./system.ts";
+import { type FoundFile, choose, named, saysGone, scan, scanNamed, statusOf } from "./scan.ts";
+import { type FileMarks, changesSince } from "./system.ts";
 import type { Index, Known } from "./state.ts";
 
 /** A file that changed so shortly before it was read may change again and keep its times: it is read again. Milliseconds. */
@@ -26,7 +26,7 @@ const ZEROS = Buffer.alloc(SNAPSHOT_BLOB_BYTES);
 export class Save {
   readonly id: string;
   readonly #root: string;
-  readonly #found: readonly Found[];
+  readonly #found: readonly FoundFile[];
   readonly #plan: Plan;
   readonly #before: Index;
   /** Packs whose contents are sent again. */
@@ -42,7 +42,7 @@ export class Save {
   private constructor(
     id: string,
     root: string,
-    found: readonly Found[],
+    found: readonly FoundFile[],
     plan: Plan,
     before: Index,
     repacked: ReadonlySet<string>,
@@ -67,7 +67,7 @@ export class Save {
     before: Index,
     { max, repack, conversation }: Pick<PlanCall, "max" | "repack" | "conversation">,
     signal: AbortSignal,
-    system?: Before,
+    system?: FileMarks,
   ): Promise<Save> {
     const all = system
       ? await changesSince(system, root, signal)
@@ -104,7 +104,7 @@ export class Save {
     this.#unreadable = new Set();
     const stored = this.#stored();
     const links = new Map<string, string>();
-    const ahead: { found: Found; opened: Promise<Known | Reading | undefined> }[] = [];
+    const ahead: { found: FoundFile; opened: Promise<Known | FileRead | undefined> }[] = [];
     const rest = this.#found.values();
     const turn = turns();
     try {
@@ -116,13 +116,13 @@ export class Save {
         if (!next) return;
         signal.throwIfAborted();
         const opened = await next.opened;
-        if (opened instanceof Reading) yield* this.#file(next.found, opened, stored);
+        if (opened instanceof FileRead) yield* this.#file(next.found, opened, stored);
         else if (opened) this.#add(opened);
         ahead.shift();
       }
     } finally {
       for (const { opened } of ahead)
-        await opened.then((one) => (one instanceof Reading ? one.close() : undefined));
+        await opened.then((one) => (one instanceof FileRead ? one.close() : undefined));
     }
   }
 
@@ -136,7 +136,7 @@ export class Save {
     return stored;
   }
 
-  async *#file(found: Found, reading: Reading, stored: Map<string, Blob>): AsyncGenerator<Buffer> {
+  async *#file(found: FoundFile, reading: FileRead, stored: Map<string, Blob>): AsyncGenerator<Buffer> {
     const { path } = found;
     const blobs: FileEntry["blobs"] = [];
     let size = 0;
@@ -169,7 +169,7 @@ export class Save {
   }
 
   /** In the workspace all is root's. */
-  #common({ mode, mtime, uid, gid }: Found): Pick<Entry, "mode" | "mtime" | "uid" | "gid"> {
+  #common({ mode, mtime, uid, gid }: FoundFile): Pick<Entry, "mode" | "mtime" | "uid" | "gid"> {
     return this.#isOfChanges ? { mode, mtime, uid, gid } : { mode, mtime };
   }
 
@@ -179,7 +179,7 @@ export class Save {
   }
 
   /** The entry of what needs no reading; what is to be read; or nothing where it has gone or cannot be read. */
-  async #open(found: Found, links: Map<string, string>): Promise<Known | Reading | undefined> {
+  async #open(found: FoundFile, links: Map<string, string>): Promise<Known | FileRead | undefined> {
     const { path, type, target = "", inode } = found;
     const common = this.#common(found);
     if (type === "directory" || type === "removed")
@@ -195,7 +195,7 @@ export class Save {
       if (isStored) return { entry: { ...before.entry, ...common }, status: found.status };
     }
     try {
-      return await Reading.open(bytesOf(this.#root, path), found.size);
+      return await FileRead.open(bytesOf(this.#root, path), found.size);
     } catch (error) {
       if (!saysGone(error)) this.#unreadable.add(path);
       return undefined;
@@ -218,7 +218,7 @@ export class Save {
     });
   }
 
-  async done(): Promise<Done> {
+  async done(): Promise<SavedSnapshot> {
     const manifestBytes = (await this.manifest()).length;
     const files = this.#entries.filter((entry) => entry.type === "file");
     const blobs = new Map(
@@ -249,7 +249,7 @@ export class Save {
   }
 }
 
-function isUnchanged(found: Found, before: Known | undefined): boolean {
+function isUnchanged(found: FoundFile, before: Known | undefined): boolean {
   if (before?.status === undefined) return false;
   const { entry } = before;
   const type = entry.type === "hardlink" ? "file" : entry.type;
@@ -259,7 +259,7 @@ function isUnchanged(found: Found, before: Known | undefined): boolean {
 }
 
 /** A file that is being read; a small one has been, by calls that wait for nothing: others cost ten times what they do. */
-class Reading {
+class FileRead {
   readonly #handle: FileHandle | undefined;
   readonly #whole: Buffer | undefined;
   readonly #stats: BigIntStats;
@@ -274,12 +274,12 @@ class Reading {
   }
 
   /** Undefined for what is no file any more. @throws errors of the system */
-  static async open(path: Buffer, size: number): Promise<Reading | undefined> {
-    if (size <= SMALL_BYTES) return Reading.#openSmall(path);
+  static async open(path: Buffer, size: number): Promise<FileRead | undefined> {
+    if (size <= SMALL_BYTES) return FileRead.#openSmall(path);
     const handle = await open(path, READ);
     try {
       const stats = await handle.stat({ bigint: true });
-      if (stats.isFile()) return new Reading(handle, stats);
+      if (stats.isFile()) return new FileRead(handle, stats);
     } catch (error) {
       await handle.close();
       throw error;
@@ -288,7 +288,7 @@ class Reading {
     return undefined;
   }
 
-  static #openSmall(path: Buffer): Reading | undefined {
+  static #openSmall(path: Buffer): FileRead | undefined {
     const openedAt = Date.now();
     let file: number | undefined;
     try {
@@ -298,7 +298,7 @@ class Reading {
       // One that has grown is read up to here, and again by the next save.
       const bytes = Buffer.allocUnsafe(Math.min(SMALL_BYTES, Number(stats.size)));
       const filled = readSync(file, bytes, 0, bytes.length, 0);
-      return new Reading(bytes.subarray(0, filled), fstatSync(file, { bigint: true }), openedAt);
+      return new FileRead(bytes.subarray(0, filled), fstatSync(file, { bigint: true }), openedAt);
     } finally {
       if (file !== undefined) closeSync(file);
     }

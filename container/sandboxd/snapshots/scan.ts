@@ -1,12 +1,12 @@
 /** What there is in the workspace, and what of it a save holds. */
 import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
 import { FileError } from "../file-error.ts";
-import { MAX_LEFT, type Named, type Plan, SNAPSHOT_ENTRIES } from "./calls.ts";
+import { MAX_LEFT, type NamedFiles, type Plan, SNAPSHOT_ENTRIES } from "./calls.ts";
 import { turns } from "../turns.ts";
 import { bytesOf } from "./manifest.ts";
 
 /** Something found, without its content. */
-export interface Found {
+export interface FoundFile {
   path: string;
   type: "file" | "directory" | "symlink" | "removed";
   mode: number;
@@ -24,13 +24,13 @@ export interface Found {
 }
 
 /** What can be made again. */
-const MADE_AGAIN = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
+const REGENERABLE = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
 
 /**
  * Something that is there, which a save has to leave out: sockets, pipes and devices, what cannot be looked at, and what is in
  * a directory that can be made again, where a snapshot does not hold as many files.
  */
-export type Seen = Found | { type: "special" | "unreadable" | "crowded"; path: string };
+export type ScannedEntry = FoundFile | { type: "special" | "unreadable" | "crowded"; path: string };
 
 /**
  * Everything below a directory on its own file system, each directory before what is in it; nothing where there is no such
@@ -44,8 +44,8 @@ export async function scan(
   signal: AbortSignal,
   from = "",
   most = SNAPSHOT_ENTRIES,
-): Promise<Seen[]> {
-  const seen: Seen[] = [];
+): Promise<ScannedEntry[]> {
+  const seen: ScannedEntry[] = [];
   const stats = lstatSync(root, { bigint: true, throwIfNoEntry: false });
   if (stats === undefined) return seen;
   const { dev } = stats;
@@ -68,11 +68,11 @@ export async function scan(
       await turn();
       signal.throwIfAborted();
       const path = `${prefix}${name}`;
-      const one = look(root, path, dev);
+      const one = scanEntry(root, path, dev);
       if (one === undefined) continue;
       seen.push(one);
       if (one.type === "directory")
-        (madeAgain === undefined && MADE_AGAIN.test(`${path}/`) ? later : directories).push(path);
+        (madeAgain === undefined && REGENERABLE.test(`${path}/`) ? later : directories).push(path);
       if (seen.length <= most) continue;
       if (madeAgain === undefined) throw new FileError({ problem: "too_large" });
       seen.length = madeAgain.before;
@@ -89,14 +89,14 @@ export async function scanNamed(
   from: string,
   word: string,
   signal: AbortSignal,
-): Promise<Seen[]> {
+): Promise<ScannedEntry[]> {
   const ofWord = (await scan(root, signal, from)).filter(({ path }) => path.includes(word));
   const { dev } = lstatSync(root, { bigint: true });
   const all = new Map(ofWord.map((one) => [one.path, one]));
   for (const { path } of ofWord)
     for (let end = path.lastIndexOf("/"); end > 0; end = path.lastIndexOf("/", end - 1)) {
       const above = path.slice(0, end);
-      const directory = all.has(above) ? undefined : look(root, above, dev);
+      const directory = all.has(above) ? undefined : scanEntry(root, above, dev);
       if (directory) all.set(above, directory);
     }
   // A directory's path stands before those of what is in it.
@@ -119,7 +119,7 @@ export function namesIn(root: string, directory: string): string[] | undefined {
 }
 
 /** Undefined for what has gone meanwhile, or is mounted there. */
-export function look(root: string, path: string, dev: bigint): Seen | undefined {
+export function scanEntry(root: string, path: string, dev: bigint): ScannedEntry | undefined {
   const at = bytesOf(root, path);
   try {
     const stats = lstatSync(at, { bigint: true });
@@ -149,7 +149,7 @@ export function statusOf({ size, mtimeNs, ctimeNs, ino }: BigIntStats): string {
 }
 
 /** Counts paths, and names some of them. */
-export function named(paths: readonly string[]): Named | undefined {
+export function named(paths: readonly string[]): NamedFiles | undefined {
   if (paths.length === 0) return undefined;
   return { count: paths.length, names: paths.slice(0, MAX_LEFT).map(nameOf) };
 }
@@ -158,7 +158,7 @@ function nameOf(path: string): string {
   return Buffer.from(path, "latin1").toString().slice(0, 4096) || ".";
 }
 
-function isFound(one: Seen): one is Found {
+function isFound(one: ScannedEntry): one is FoundFile {
   return one.type !== "special" && one.type !== "unreadable" && one.type !== "crowded";
 }
 
@@ -166,9 +166,13 @@ function isFound(one: Seen): one is Found {
  * Leaves out what cannot be saved, and the files for which there is no room: first those that can be made again, then the
  * largest.
  */
-export function choose(seen: readonly Seen[], max: number): { chosen: Found[]; left: Plan["left"] } {
+export function choose(
+  seen: readonly ScannedEntry[],
+  max: number,
+): { chosen: FoundFile[]; left: Plan["left"] } {
   const found = seen.filter(isFound);
-  const pathsOf = (type: Seen["type"]) => seen.filter((one) => one.type === type).map(({ path }) => path);
+  const pathsOf = (type: ScannedEntry["type"]) =>
+    seen.filter((one) => one.type === type).map(({ path }) => path);
   const total = found.reduce((sum, { size }) => sum + size, 0);
   const left: Plan["left"] = {
     count: 0,
@@ -181,9 +185,9 @@ export function choose(seen: readonly Seen[], max: number): { chosen: Found[]; l
   if (total <= max) return { chosen: found, left };
   const ranked = found
     .filter(({ type }) => type === "file")
-    .map((file) => ({ file, isLast: MADE_AGAIN.test(file.path) }))
+    .map((file) => ({ file, isLast: REGENERABLE.test(file.path) }))
     .sort((a, b) => Number(a.isLast) - Number(b.isLast) || a.file.size - b.file.size);
-  const out = new Set<Found>();
+  const out = new Set<FoundFile>();
   const places = new Map<string, number>();
   let sum = 0;
   for (const { file } of ranked) {
@@ -194,7 +198,7 @@ export function choose(seen: readonly Seen[], max: number): { chosen: Found[]; l
     out.add(file);
     left.count++;
     left.bytes += file.size;
-    const where = file.path.replace(MADE_AGAIN, "$1");
+    const where = file.path.replace(REGENERABLE, "$1");
     places.set(where, (places.get(where) ?? 0) + file.size);
   }
   left.largest = [...places]

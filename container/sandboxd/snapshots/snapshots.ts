@@ -5,7 +5,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { type Handlers, answerBy, bodyOf, bytesOfBody } from "../answering.ts";
+import { type Handlers, serveOperation, bodyOf, bytesOfBody } from "../answering.ts";
 import { FileError } from "../file-error.ts";
 import { SYSTEM, WORKSPACE } from "../places.ts";
 import { CONVERSATION, taskDirectory } from "../shapes.ts";
@@ -13,7 +13,7 @@ import { type Plan, type PlanCall, type SnapshotRequests, snapshotRequests } fro
 import { Restore } from "./restore.ts";
 import { Save } from "./save.ts";
 import { type Index, SnapshotState } from "./state.ts";
-import { type Before, systemID, systemNow } from "./system.ts";
+import { type FileMarks, systemID, systemNow } from "./system.ts";
 
 /** Bytes of a manifest at most, compressed. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;
@@ -24,7 +24,7 @@ export class Snapshots {
   /** Whether the save is of what a task leaves, with which no later one is compared. */
   #isArchive = false;
   /** The system as it was before a set-up. */
-  #system: Before | undefined;
+  #system: FileMarks | undefined;
   #restore: Restore | undefined;
   /** Whether the restore is of the workspace, and not of a conversation or the system. */
   #isOfWorkspace = true;
@@ -66,8 +66,8 @@ export class Snapshots {
   };
 
   /** Answers a request; undefined for one that is none of these. */
-  answer(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
-    return answerBy(snapshotRequests, this.#handlers, request, response);
+  respond(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
+    return serveOperation(snapshotRequests, this.#handlers, request, response);
   }
 
   #known(id: string): Save {

@@ -9,7 +9,7 @@ import { FileError } from "../file-error.ts";
 import { textOf } from "../places.ts";
 import { SNAPSHOT_ENTRIES } from "./calls.ts";
 import { turns } from "../turns.ts";
-import { type Found, type Seen, look, namesIn } from "./scan.ts";
+import { type FoundFile, type ScannedEntry, scanEntry, namesIn } from "./scan.ts";
 
 /** Below `/`. */
 const DIRECTORIES = new Set(["etc", "home", "opt", "root", "srv", "usr", "var"]);
@@ -36,7 +36,7 @@ const LEFT_OUT = new Set([
 ]);
 
 /** Of each path, what tells a change. */
-export type Before = ReadonlyMap<string, string>;
+export type FileMarks = ReadonlyMap<string, string>;
 
 /** Whether a path may be of a set-up's outcome. What is left out has no other name: no parent is followed as a link. */
 export function isOfSystem(path: string): boolean {
@@ -51,9 +51,9 @@ export function isOfSystem(path: string): boolean {
 const MAX_FILES = 500_000;
 
 /** The system as it is, for `changesSince`. @throws {FileError} for one that is too large */
-export async function systemNow(root: string, signal: AbortSignal): Promise<Before> {
+export async function systemNow(root: string, signal: AbortSignal): Promise<FileMarks> {
   const states = new Map<string, string>();
-  const take = (one: Seen) => {
+  const take = (one: ScannedEntry) => {
     if (states.size >= MAX_FILES) throw new FileError({ problem: "too_large" });
     states.set(one.path, stateOf(one));
   };
@@ -79,7 +79,7 @@ function mustShowChanges(root: string): void {
 }
 
 /** Takes all there is of the system, each directory before what is in it. */
-async function visit(root: string, signal: AbortSignal, take: (one: Seen) => void): Promise<void> {
+async function visit(root: string, signal: AbortSignal, take: (one: ScannedEntry) => void): Promise<void> {
   const { dev } = lstatSync(root, { bigint: true });
   const directories = [""];
   const turn = turns();
@@ -88,7 +88,7 @@ async function visit(root: string, signal: AbortSignal, take: (one: Seen) => voi
       await turn();
       signal.throwIfAborted();
       const path = next === "" ? name : `${next}/${name}`;
-      const one = isOfSystem(path) ? look(root, path, dev) : undefined;
+      const one = isOfSystem(path) ? scanEntry(root, path, dev) : undefined;
       if (one) take(one);
       if (one?.type === "directory") directories.push(path);
     }
@@ -98,15 +98,19 @@ async function visit(root: string, signal: AbortSignal, take: (one: Seen) => voi
  * What is new, what has changed and what was removed, with the directories that lead there.
  * @throws {FileError} for more than a snapshot holds
  */
-export async function changesSince(before: Before, root: string, signal: AbortSignal): Promise<Seen[]> {
-  const changed = new Map<string, Seen>();
-  const directories = new Map<string, Seen>();
+export async function changesSince(
+  before: FileMarks,
+  root: string,
+  signal: AbortSignal,
+): Promise<ScannedEntry[]> {
+  const changed = new Map<string, ScannedEntry>();
+  const directories = new Map<string, ScannedEntry>();
   const gone = new Set(before.keys());
-  const add = (one: Seen) => {
+  const add = (one: ScannedEntry) => {
     changed.set(one.path, one);
     if (changed.size > SNAPSHOT_ENTRIES) throw new FileError({ problem: "too_large" });
   };
-  const take = (one: Seen) => {
+  const take = (one: ScannedEntry) => {
     gone.delete(one.path);
     if (one.type === "directory") directories.set(one.path, one);
     if (before.get(one.path) !== stateOf(one)) add(one);
@@ -128,11 +132,11 @@ function above(path: string): string {
   return path.slice(0, Math.max(0, path.lastIndexOf("/")));
 }
 
-function removed(path: string): Found {
+function removed(path: string): FoundFile {
   return { type: "removed", path, mode: 0, mtime: 0, uid: 0, gid: 0, size: 0, status: "" };
 }
 
-function stateOf(one: Seen): string {
+function stateOf(one: ScannedEntry): string {
   // A directory's times change with what is in it.
   if (one.type === "directory") return `directory ${one.mode} ${one.uid} ${one.gid}`;
   return "status" in one ? one.status : one.type;

@@ -12,7 +12,7 @@ export interface KernelOutput {
 }
 
 /** What a kernel answers to one cell. */
-export interface KernelAnswer {
+export interface KernelReply {
   stdout?: string;
   stderr?: string;
   success?: boolean;
@@ -118,13 +118,13 @@ export class Kernel {
     return this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
-  execute(code: string): Promise<KernelAnswer> {
-    const answer = this.#queue.then(() => this.#send(code));
-    this.#queue = answer;
-    return answer;
+  execute(code: string): Promise<KernelReply> {
+    const reply = this.#queue.then(() => this.#send(code));
+    this.#queue = reply;
+    return reply;
   }
 
-  #send(code: string): Promise<KernelAnswer> {
+  #send(code: string): Promise<KernelReply> {
     return new Promise((resolve) => {
       const pieces: string[] = [];
       const onData = (chunk: string) => {
@@ -132,9 +132,9 @@ export class Kernel {
         // An answer is one JSON object, so that it is complete only where a chunk ends with a brace.
         if (!chunk.trimEnd().endsWith("}")) return;
         try {
-          const answer = JSON.parse(pieces.join("")) as KernelAnswer;
+          const reply = JSON.parse(pieces.join("")) as KernelReply;
           this.#child.stdout?.off("data", onData);
-          resolve(answer);
+          resolve(reply);
         } catch {
           // The document is not complete yet.
         }

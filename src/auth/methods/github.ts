@@ -5,7 +5,7 @@ import { logError } from "../../shared/log.ts";
 import { markup, plain } from "../html.ts";
 import { challengeOf } from "../pkce.ts";
 import { guarded } from "../store.ts";
-import type { Passage, RedirectMethod } from "./method.ts";
+import type { SignInRedirect, RedirectMethod } from "./method.ts";
 
 /** In lower case. Logins of managed users contain an underscore. */
 const LOGIN = /^[a-z0-9][a-z0-9_-]{0,63}$/;
@@ -110,7 +110,7 @@ interface Account {
 async function accountOf(
   settings: Settings,
   code: string,
-  { verifier, redirectURI }: Passage,
+  { verifier, redirectURI }: SignInRedirect,
 ): Promise<Account & { token: string }> {
   const body = new URLSearchParams({
     client_id: settings.clientID,

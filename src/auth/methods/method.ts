@@ -21,13 +21,13 @@ export interface Problem {
 }
 
 /** Somebody whom the method did not identify by the form. */
-export interface Refused {
+export interface RefusedForm {
   refused: SignInRefusal;
   problem: Problem;
 }
 
 /** Somebody who came back from another site and may not sign in; the texts are for them. */
-export interface RefusedBack {
+export interface RefusedRedirect {
   refused: SignInRefusal;
   title: string;
   message: string;
@@ -76,11 +76,11 @@ export interface FormMethod extends Method {
     form: URLSearchParams,
     request: Request,
     context: RequestContext,
-  ): Promise<Identity | Refused | undefined>;
+  ): Promise<Identity | RefusedForm | undefined>;
 }
 
 /** What binds the way to another site and back to this browser and this server. */
-export interface Passage {
+export interface SignInRedirect {
   /** PKCE's verifier. */
   verifier: string;
   /** Where the other site sends the browser back: `/authorize/<name>`. */
@@ -92,9 +92,13 @@ export interface RedirectMethod extends Method {
   /** What people call the site. */
   title: string;
   offer(request: Request, context: RequestContext): Promise<Offer>;
-  signInURL(config: Config, passage: Passage & { state: string }): Promise<string>;
+  signInURL(config: Config, passage: SignInRedirect & { state: string }): Promise<string>;
   /** Who the code is of, and whether they may sign in. */
-  identify(code: string, passage: Passage, context: RequestContext): Promise<Identity | RefusedBack>;
+  identify(
+    code: string,
+    passage: SignInRedirect,
+    context: RequestContext,
+  ): Promise<Identity | RefusedRedirect>;
 }
 
 export type SignInMethod = FormMethod | RedirectMethod;

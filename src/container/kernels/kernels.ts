@@ -6,7 +6,7 @@
  */
 import { type Language, TRAITS } from "../../shared/languages.ts";
 import { KeyedQueue } from "../../shared/queue.ts";
-import { answerOf } from "../answer.ts";
+import { checkedResult } from "../answer.ts";
 import type { RunCall } from "../connection.ts";
 import type { ContainerLink, OutputSink } from "../follower.ts";
 import { containerGone } from "../gone.ts";
@@ -24,7 +24,7 @@ import {
   outcomeOf,
   parseHello,
   runCell,
-  unanswered,
+  outcomeWithoutResult,
 } from "./protocol.ts";
 import { type Interpreter, InterpreterError } from "./interpreter.ts";
 import { type Kernel, KernelRegistry } from "./registry.ts";
@@ -186,19 +186,19 @@ export class Kernels {
   async #free(sink: OutputSink, kernel: Kernel, stopped: Promise<StopReason>): Promise<CellHandover> {
     const code = new RunningCode(this.#link, sink, kernel);
     // Answered after the code that was there first.
-    const answer = this.#print(TRAITS[kernel.language].idle, kernel, sink);
-    const ended = answer.catch(() => undefined);
+    const result = this.#print(TRAITS[kernel.language].idle, kernel, sink);
+    const ended = result.catch(() => undefined);
     let first = await Promise.race([within(INTERRUPT_GRACE_MS, ended), code.died, stopped]);
     if (typeof first === "object") {
       await code.finish(true);
       return "idle";
     }
-    first ??= await Promise.race([this.#interrupted(code, kernel, answer), stopped]);
+    first ??= await Promise.race([this.#interrupted(code, kernel, result), stopped]);
     if (typeof first === "object") {
       await code.end("TERM");
       return "interrupted";
     }
-    this.#abandon(answer);
+    this.#abandon(result);
     if (first !== "gone") await this.#end(code, kernel);
     return "killed";
   }
@@ -246,7 +246,7 @@ export class Kernels {
   ): Promise<Printed> {
     const context = { id: contextID, language };
     const printed = this.#ready(sink).then(() => this.#interpreter.run(code, context));
-    return answerOf(printed, isPrinted);
+    return checkedResult(printed, isPrinted);
   }
 
   /** Starts the container unless it runs. @throws as `ReadyForRun` */
@@ -260,7 +260,7 @@ export class Kernels {
     let contextID;
     try {
       const made = this.#ready(sink).then(() => this.#interpreter.createContext(language));
-      const created = answerOf(made, isContext);
+      const created = checkedResult(made, isContext);
       contextID = (await withTimeout(CREATE_MS, created)).id;
     } catch (error) {
       throw notCreated(error, language);
@@ -299,9 +299,9 @@ export class Kernels {
     const variables = this.#link.variables?.();
     const isNews = variables !== undefined && this.#versions.get(kernel) !== variables.version;
     const cell = runCell(spec.language, sink.id, { ...spec, variables: isNews ? variables : undefined });
-    const answer = this.#print(cell, kernel, sink);
+    const result = this.#print(cell, kernel, sink);
     try {
-      const first = await stoppable(Promise.race([answer, code.died]), stopped, spec.timeoutMs);
+      const first = await stoppable(Promise.race([result, code.died]), stopped, spec.timeoutMs);
       if (typeof first === "object") {
         if (isNews) this.#versions.set(kernel, variables.version);
         const outcome = outcomeOf(first, sink.id);
@@ -309,19 +309,19 @@ export class Kernels {
         return { ...outcome, hasFiles: outcome.hasFiles || code.isFollowed };
       }
       if (first === "timeout" || first === "cancelled" || first === "ending") {
-        const late = await this.#interrupted(code, kernel, answer);
+        const late = await this.#interrupted(code, kernel, result);
         if (late) {
           await code.end("TERM");
           if (first === "ending") throw ending(STOPPED);
           return { ...outcomeOf(late, sink.id), hasFiles: true, end: first };
         }
       }
-      this.#abandon(answer);
+      this.#abandon(result);
       // A call to a container that has gone would start a new one.
-      if (first === "gone") return unanswered("died", "lost");
+      if (first === "gone") return outcomeWithoutResult("died", "lost");
       await this.#end(code, kernel, first === "died");
       if (first === "ending") throw ending(STOPPED);
-      return unanswered(first, "lost");
+      return outcomeWithoutResult(first, "lost");
     } finally {
       void code.finish(false);
     }
@@ -331,10 +331,10 @@ export class Kernels {
   async #interrupted(
     code: RunningCode,
     { language }: Kernel,
-    answer: Promise<Printed>,
+    result: Promise<Printed>,
   ): Promise<Printed | undefined> {
     if (!TRAITS[language].isInterruptible) return undefined;
-    const ended = answer.catch(() => undefined);
+    const ended = result.catch(() => undefined);
     // Twice, because the first may arrive just before the code starts, or be caught by it.
     for (let time = 0; time < 2; time++) {
       code.interrupt();
@@ -351,12 +351,12 @@ export class Kernels {
     this.#delete(kernel.contextID);
   }
 
-  #abandon(answer: Promise<unknown>): void {
+  #abandon(result: Promise<unknown>): void {
     this.#abandoned += 1;
     const settled = () => {
       this.#abandoned -= 1;
     };
-    answer.then(settled, settled);
+    result.then(settled, settled);
   }
 
   /**
@@ -424,6 +424,6 @@ function keyOf({ language, context }: Pick<CodeSpec, "language" | "context">): s
   return `${language}/${context}`;
 }
 
-function isContext(answer: unknown): boolean {
-  return isRecord(answer) && typeof answer.id === "string";
+function isContext(result: unknown): boolean {
+  return isRecord(result) && typeof result.id === "string";
 }

@@ -70,7 +70,7 @@ const hello = z.object({
 });
 
 /** What of a run listens on a port by now, or may soon. */
-export type Serves = "itself" | "child";
+export type Listening = "itself" | "child";
 
 /** A run's document. */
 export interface RunDocument<Stream = CodeStream> {
@@ -78,7 +78,7 @@ export interface RunDocument<Stream = CodeStream> {
   run: string;
   spilled: boolean;
   /** Whether the code listens on a port itself, or has started what may. */
-  serves?: Serves;
+  serves?: Listening;
   stdout: Stream;
   stderr: Stream;
   results: RichResult[];
@@ -269,9 +269,9 @@ export interface Printed {
 }
 
 /** Whether this is an executor's answer, and not that of another program in its place. */
-export function isPrinted(answer: unknown): answer is Printed {
-  if (!isRecord(answer) || !isRecord(answer.logs)) return false;
-  const { logs, error } = answer;
+export function isPrinted(result: unknown): result is Printed {
+  if (!isRecord(result) || !isRecord(result.logs)) return false;
+  const { logs, error } = result;
   return isTexts(logs.stdout) && isTexts(logs.stderr) && (error === undefined || isError(error));
 }
 
@@ -282,7 +282,7 @@ export interface CodeOutcome {
   end: "ok" | "error" | "timeout" | "cancelled" | "died";
   stdout: CodeStream;
   stderr: CodeStream;
-  serves?: Serves | undefined;
+  serves?: Listening | undefined;
   /** Whether the sandbox may hold files of the run, with its output in them instead of in `text`. */
   hasFiles: boolean;
   results: RichResult[];
@@ -299,7 +299,7 @@ export function outcomeOf(printed: Printed, runID: string): CodeOutcome {
   // Without a document something failed around the code, and the executor's own message is all there is.
   if (!found)
     return {
-      ...unanswered("error", "kept"),
+      ...outcomeWithoutResult("error", "kept"),
       error: printed.error ? boundedError(printed.error) : NO_DOCUMENT,
     };
   return {
@@ -323,13 +323,13 @@ const NO_DOCUMENT: CodeError = {
 };
 
 /** The outcome of code without an answer; its output has come from the run's files. */
-export function unanswered(end: CodeOutcome["end"], state: CodeOutcome["state"]): CodeOutcome {
+export function outcomeWithoutResult(end: CodeOutcome["end"], state: CodeOutcome["state"]): CodeOutcome {
   const nothing = { bytes: 0, dropped: 0 };
   return { started: true, end, stdout: nothing, stderr: nothing, hasFiles: true, results: [], state };
 }
 
 export const KERNEL_NOT_STARTED: CodeOutcome = {
-  ...unanswered("cancelled", "kept"),
+  ...outcomeWithoutResult("cancelled", "kept"),
   started: false,
   hasFiles: false,
 };

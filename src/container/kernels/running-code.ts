@@ -5,7 +5,7 @@
 import type { Signal } from "../../../container/sandboxd/protocol.ts";
 import type { RunCall } from "../connection.ts";
 import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
-import type { KernelProcess, Serves } from "./protocol.ts";
+import type { KernelProcess, Listening } from "./protocol.ts";
 
 /**
  * Code is followed after so many milliseconds. Short output of code that ends sooner comes with its answer. To follow it takes
@@ -56,7 +56,7 @@ export class RunningCode extends RunFollower {
    * @param isLong whether there is output in the run's files, which is then waited for
    * @param serves the ports of the code itself are waited for; those of its children a later run tells of
    */
-  async finish(isLong: boolean, serves?: Serves): Promise<void> {
+  async finish(isLong: boolean, serves?: Listening): Promise<void> {
     clearInterval(this.#timer);
     const isAwaited = isLong || serves === "itself";
     if (this.#following === undefined && !isAwaited) {

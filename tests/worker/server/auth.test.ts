@@ -1,6 +1,6 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { missingScopes } from "../../../src/shared/principal.ts";
-import type { Product } from "../../../src/server/app.ts";
+import type { ProtectedApp } from "../../../src/server/app.ts";
 import {
   appWith,
   call,
@@ -130,7 +130,7 @@ describe("a principal that calls too often", () => {
   it("counts every message of a batch, and runs none of one that is too many", async () => {
     let left = 10;
     const limit = vi.fn<RateLimit["limit"]>(async () => ({ success: (left -= 1) >= 0 }));
-    const createMCPServer = vi.fn<Product["createMCPServer"]>(() => {
+    const createMCPServer = vi.fn<ProtectedApp["createMCPServer"]>(() => {
       throw new Error("must not be reached");
     });
     const batch = (count: number) =>
@@ -283,7 +283,7 @@ describe("scopes", () => {
   });
 
   it("a batch is refused whole, once, for every call in it", async () => {
-    const createMCPServer = vi.fn<Product["createMCPServer"]>();
+    const createMCPServer = vi.fn<ProtectedApp["createMCPServer"]>();
     const app = appWith({ AUTH_TOKENS: authTokens }, { createMCPServer });
     const batch = [
       LIST,

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Product } from "../../../src/server/app.ts";
+import type { ProtectedApp } from "../../../src/server/app.ts";
 import { appWith, call, LIST, ORIGIN, post, recordLogs, TOKEN, type Variables } from "./support.ts";
 
 let logs: ReturnType<typeof recordLogs>;
@@ -108,7 +108,7 @@ describe("the origin guard", () => {
   });
 
   it("refuses before anything runs", async () => {
-    const createMCPServer = vi.fn<Product["createMCPServer"]>();
+    const createMCPServer = vi.fn<ProtectedApp["createMCPServer"]>();
     const response = await appWith({}, { createMCPServer })(
       "/mcp",
       post(LIST, { origin: "https://evil.example" }),

@@ -6,7 +6,7 @@ import { createParser, type EventSourceMessage } from "eventsource-parser";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
 import worker from "../../../src/index.ts";
-import type { Product } from "../../../src/server/app.ts";
+import type { ProtectedApp } from "../../../src/server/app.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
 import { idIn, owner } from "../support.ts";
@@ -35,7 +35,7 @@ function page(text: string, cursor: number, { state = "running", bytes = cursor 
   return { state, log: [{ stream: "stdout", text }], next_cursor: cursor + text.length, log_bytes: bytes };
 }
 
-const product: Partial<Product> = {
+const product: Partial<ProtectedApp> = {
   createMCPServer: ({ principal: { id: principal } }) => {
     const server = new McpServer({ name: "watched", version: "1.0.0" });
     const answer = async (value: object | Promise<object>) => {

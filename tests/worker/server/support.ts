@@ -4,7 +4,7 @@ import { McpServer } from "@modelcontextprotocol/server";
 import { vi } from "vitest";
 import { z } from "zod";
 import type { Scope } from "../../../src/shared/principal.ts";
-import { createApp, type Product } from "../../../src/server/app.ts";
+import { createApp, type ProtectedApp } from "../../../src/server/app.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { mcpHeaders, messagesIn } from "../../setup/mcp-client.ts";
 
@@ -16,7 +16,7 @@ const SCOPES_OF = new Map<string, readonly Scope[]>([
   ["note", ["sandbox:write", "sandbox:read"]],
 ]);
 
-const product: Product = {
+const product: ProtectedApp = {
   createMCPServer: ({ principal, requestID }) => {
     const server = new McpServer({ name: "two-tools", version: "1.0.0" });
     const numbers = z.object({ a: z.number(), b: z.number() });
@@ -41,7 +41,7 @@ function text(value: string) {
 export type Variables = Omit<Env, "Sandbox" | "Account" | "RESULTS">;
 
 /** The app under these variables (and `SERVER_AUTH_TOKEN` unless they say otherwise). */
-export function appWith(variables: Variables = {}, parts: Partial<Product> = {}) {
+export function appWith(variables: Variables = {}, parts: Partial<ProtectedApp> = {}) {
   const app = createApp({ ...product, ...parts });
   const env: Env = {
     SERVER_AUTH_TOKEN: TOKEN,

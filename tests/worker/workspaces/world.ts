@@ -10,7 +10,7 @@ import { Workspace, type WorkspaceHost } from "../../../src/actors/workspace.ts"
 import type { Target } from "../../../src/container/snapshots.ts";
 import type { Call, Content } from "../../../container/sandboxd/operations.ts";
 import type {
-  Done,
+  SavedSnapshot,
   Plan,
   PlanCall,
   Read,
@@ -53,7 +53,7 @@ class FakeContainer {
   isRestoring = false;
   left: Plan["left"] = { count: 0, bytes: 0, largest: [] };
   /** What was found to be unreadable when it was to be read. */
-  unreadable: Done["unreadable"];
+  unreadable: SavedSnapshot["unreadable"];
   /** What the last save or restore holds, and the saves that are not committed. */
   #index = new Map<string, Entry & { content: string }>();
   readonly #saves = new Map<string, { entries: (Entry & { content: string })[]; pack: string }>();

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type EngineSettings, type RunningEngine, startEngineProcess } from "../cli/engine.ts";
 import { type RunningWorker, startWorker } from "../cli/worker.ts";
-import { type Bare, type WorkerClient, bareAt, closeClients, workerClient } from "./client.ts";
-import { children, commandLine } from "./processes.ts";
+import { type Bare, type WorkerClient, bareAt, closeClients, workerClient } from "./worker-client.ts";
+import { children, commandLine } from "./process-memory.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 

@@ -1,10 +1,10 @@
 /** What `npm start` prints when the server is ready: its URL, its token, and how to connect clients. */
 import { dirname, join } from "node:path";
 import { type ClientLine, clientLines } from "../src/server/client-lines.ts";
-import type { MountedDirectory } from "../src/shared/mounts.ts";
+import type { MountedDirectory } from "../src/shared/mounted-directories.ts";
 import { SANDBOX_NAME_FORM } from "../src/shared/names.ts";
 import { shellWord } from "../src/shared/text.ts";
-import { PACKAGE_PROGRAM, isPackaged, root } from "./places.ts";
+import { PACKAGE_PROGRAM, isPackaged, root } from "./program-files.ts";
 import type { Variables } from "./variables.ts";
 
 /** How a user of this form calls the command line. `npm start` is another script than `npm run cli`, which tells it otherwise. */

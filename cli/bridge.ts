@@ -9,7 +9,7 @@ import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/clien
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { CommandError, type ExitName } from "./exit.ts";
 import { refusal, unreachable } from "./mcp.ts";
-import { PROGRAM, type ServerAddress } from "./server.ts";
+import { PROGRAM, type ServerAddress } from "./server-address.ts";
 
 export interface Wires {
   /** Where the server is; starts one where that is meant. @throws {CommandError} when it cannot be reached */

@@ -19,8 +19,8 @@ import { promisify } from "node:util";
 import type * as WranglerModule from "wrangler";
 import { bundlePanel } from "../scripts/bundle-panel.ts";
 import { messageOf } from "../src/shared/text.ts";
-import { UserError } from "./errors.ts";
-import { isPackaged, root } from "./places.ts";
+import { UserError } from "./user-error.ts";
+import { isPackaged, root } from "./program-files.ts";
 
 const run = promisify(execFile);
 const require = createRequire(import.meta.url);

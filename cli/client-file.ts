@@ -5,7 +5,7 @@ import { parse as parseTOML, stringify as writeTOML } from "smol-toml";
 import { parseDocument } from "yaml";
 import type { ClientKind } from "./clients.ts";
 import { isRecord } from "../src/shared/is-record.ts";
-import { UserError } from "./errors.ts";
+import { UserError } from "./user-error.ts";
 
 /** The mark with which some editors of Windows begin a file. */
 const BOM = "\uFEFF";

@@ -13,7 +13,7 @@ import { CommandError, EXIT, STOP_SIGNALS } from "./exit.ts";
 import { docker } from "./machine.ts";
 import { keepCopy } from "./output-files.ts";
 import { newToken } from "./rotation.ts";
-import { PROGRAM } from "./server.ts";
+import { PROGRAM } from "./server-address.ts";
 
 export interface DeploymentOptions {
   /** That of wrangler.jsonc. */

@@ -6,9 +6,9 @@ import { join } from "node:path";
 import { bundleSandboxd, imageBundle } from "../scripts/bundle-sandboxd.ts";
 import { announce } from "./announce.ts";
 import { quietWrangler, wranglerProgram } from "./bundle.ts";
-import { root, variablesFile } from "./places.ts";
+import { root, variablesFile } from "./program-files.ts";
 import { whyNotServing } from "./ready.ts";
-import { saveWorkspaces } from "./save.ts";
+import { saveWorkspaces } from "./save-workspaces.ts";
 import { readVariables } from "./variables.ts";
 
 const port = process.env.PORT?.trim() || "8787";

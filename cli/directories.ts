@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { errnoOf } from "../local/runtime/errors.ts";
+import { errnoOf } from "../local/runtime/sdk-errors.ts";
 
 /**
  * Makes a directory and its missing parents. Not Node's `recursive` option: that one never returns where the system

@@ -1,6 +1,6 @@
 /** The reference of the command line in docs/reference/cli.md, from the definitions of its commands. `npm run docs` calls it. */
 import type { Option } from "@commander-js/extra-typings";
-import { examplesOf } from "./command.ts";
+import { examplesOf } from "./define-command.ts";
 import { leaves } from "./program.ts";
 
 /** Options that every command of a server has; the page says them once. */

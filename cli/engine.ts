@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { moduleExtension } from "../local/engine/own-files.ts";
-import type { HostDirectory } from "../local/engine/mounts.ts";
+import type { HostDirectory } from "../local/engine/host-directories.ts";
 
 /**
  * Half of what V8 may keep for young objects. By itself it doubles that up to 32 MiB while much is passed on, and does not give

@@ -1,5 +1,5 @@
 /** The exit statuses of the command line. From 64 on those of sysexits.h and timeout(1), which programs seldom use themselves. */
-import { UserError } from "./errors.ts";
+import { UserError } from "./user-error.ts";
 
 export const EXIT = {
   succeeded: 0,

@@ -7,7 +7,7 @@ import { CommandError } from "./exit.ts";
 import { freePort } from "./lock.ts";
 import { WITH_PARENT } from "./parents.ts";
 import { readRunning } from "./running.ts";
-import { type ServerAddress, serverAddress, type ServerOptions, stateDirectory } from "./server.ts";
+import { type ServerAddress, serverAddress, type ServerOptions, stateDirectory } from "./server-address.ts";
 
 /** The first start of all makes the Worker and looks for Python: some 10 s on a slow machine. */
 const START_MS = 90_000;

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { createServer, type Server } from "node:net";
 import { realpathSync } from "node:fs";
-import { UserError } from "./errors.ts";
+import { UserError } from "./user-error.ts";
 
 /**
  * Locks the directory for this process. The lock is a socket in Linux's abstract namespace: only one process can bind its

@@ -12,7 +12,7 @@ import { freePort } from "./lock.ts";
 import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
 import { readRunning } from "./running.ts";
 import { tmpdir } from "node:os";
-import { isPackaged, startLine } from "./places.ts";
+import { isPackaged, startLine } from "./program-files.ts";
 import { findPython } from "./python.ts";
 import { DEFAULT_PORT } from "./options.ts";
 

@@ -10,7 +10,7 @@ if (words[0] === "start") {
   process.argv.splice(2, 1);
   await import("./start.ts");
 } else {
-  const { run } = await import("./run.ts");
+  const { run } = await import("./run-program.ts");
   // A reader that has seen enough, such as head, is no error.
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE") process.exit();

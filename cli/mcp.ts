@@ -4,8 +4,8 @@ import { AccessError, CallError, ConnectionError, InputError, WRONG_ADDRESS } fr
 import { type ReadInput, reading } from "../client/runs.ts";
 import type { ToolName } from "../client/tool-types.ts";
 import { CommandError } from "./exit.ts";
-import { type ServerAddress, VARIABLES_FILE } from "./server.ts";
-import { startLine } from "./places.ts";
+import { type ServerAddress, VARIABLES_FILE } from "./server-address.ts";
+import { startLine } from "./program-files.ts";
 
 export { textOf } from "../client/connection.ts";
 export { WAIT_SECONDS } from "../client/tool-types.ts";

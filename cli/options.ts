@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { shellWord } from "../src/shared/text.ts";
 import { CommandError } from "./exit.ts";
-import { defaultStateDir, startLine } from "./places.ts";
+import { defaultStateDir, startLine } from "./program-files.ts";
 import { clause, messageOf } from "../src/shared/text.ts";
 
 /** Where `npm start` listens unless told otherwise. */

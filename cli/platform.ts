@@ -5,9 +5,9 @@ import { type Check, checkBubblewrap } from "../local/engine/check.ts";
 import { makePlaces } from "../local/engine/unisolated.ts";
 import { SYSTEM_PATH } from "../local/engine/system-path.ts";
 import { install, mayInstall } from "./apt.ts";
-import { UserError } from "./errors.ts";
+import { UserError } from "./user-error.ts";
 import { messageOf } from "../src/shared/text.ts";
-import { startLine } from "./places.ts";
+import { startLine } from "./program-files.ts";
 
 const run = promisify(execFile);
 

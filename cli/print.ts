@@ -2,7 +2,7 @@
 import { styleText } from "node:util";
 import { withoutEscapes } from "../src/shared/escape-sequences.ts";
 import { HIDDEN, visible, visibleJSON } from "../src/shared/shown.ts";
-import { UserError } from "./errors.ts";
+import { UserError } from "./user-error.ts";
 import { CommandError, EXIT, type ExitName } from "./exit.ts";
 
 type Style = Parameters<typeof styleText>[0];

@@ -1,7 +1,7 @@
 /** The command line, as a tree of commands. */
 import { Command, type CommandUnknownOpts } from "@commander-js/extra-typings";
 import description from "../package.json" with { type: "json" };
-import { examplesOf, exampleText } from "./command.ts";
+import { examplesOf, exampleText } from "./define-command.ts";
 import { ask } from "./commands/ask.ts";
 import { code } from "./commands/code.ts";
 import { command } from "./commands/command.ts";

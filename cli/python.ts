@@ -15,7 +15,7 @@ import {
 } from "../local/engine/python.ts";
 import { DAY_MS } from "../src/shared/days.ts";
 import { aptCommand, hasApt, install, mayInstall } from "./apt.ts";
-import { UserError } from "./errors.ts";
+import { UserError } from "./user-error.ts";
 import { messageOf } from "../src/shared/text.ts";
 
 export interface PythonSetup {

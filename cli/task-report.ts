@@ -1,7 +1,7 @@
 /** How the end of a task is shown: its answer as the result, and beside it what changed and what it took. */
 import { z } from "zod";
 import { bytes, duration, note, oneLine, printed } from "./print.ts";
-import { PROGRAM } from "./server.ts";
+import { PROGRAM } from "./server-address.ts";
 
 const task = z.object({
   id: z.string(),

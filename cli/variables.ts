@@ -5,7 +5,7 @@ import { dirname } from "node:path";
 import { isDeepStrictEqual, parseEnv } from "node:util";
 import { makeDirectories } from "./directories.ts";
 import { OPERATOR_VARIABLES } from "../src/shared/variables.ts";
-import { UserError } from "./errors.ts";
+import { UserError } from "./user-error.ts";
 import { messageOf } from "../src/shared/text.ts";
 
 export interface Variables {

@@ -3,7 +3,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { z } from "zod";
 import { type AnyListedRun, runsSchema } from "./listed-runs.ts";
 import { CommandError } from "./exit.ts";
-import { pageSchema, reading } from "./follow.ts";
+import { pageSchema, reading } from "./follow-run.ts";
 import { type Server, WAIT_SECONDS } from "./mcp.ts";
 
 export interface SandboxEvent {

@@ -22,7 +22,7 @@ import type { ToolOutputs } from "./tool-types.ts";
 
 export type { ConnectOptions } from "./connection.ts";
 export { AccessError, CallError, ConnectionError, InputError, SandboxError } from "./errors.ts";
-export type { Edit, FileContent, FileEntry, Files, Written } from "./files.ts";
+export type { Edit, FileContent, FileEntry, Files, Written } from "./sandbox-files.ts";
 export type { CodeRun, CommandRun, FollowOptions, Image, Run, RunState, TaskRun } from "./runs.ts";
 export type { CodeOptions, CommandOptions, Sandbox, TaskOptions } from "./sandbox.ts";
 

@@ -2,7 +2,7 @@
 import { type Camel, camel, snake } from "./camel.ts";
 import type { Connection } from "./connection.ts";
 import { SandboxError } from "./errors.ts";
-import { Files } from "./files.ts";
+import { Files } from "./sandbox-files.ts";
 import {
   type CodeRun,
   type CommandRun,

@@ -7,8 +7,8 @@ import production, {
 } from "../src/index.ts";
 import type { NetworkPlatform } from "../src/actors/platform/network-platform.ts";
 import { localNetwork, withLocalContainer } from "./platform/container.ts";
-import { EngineClient, type LocalEnv } from "./platform/client.ts";
-import { markSandboxRequest, useEngine } from "./platform/internet.ts";
+import { EngineClient, type LocalEnv } from "./platform/engine-client.ts";
+import { markSandboxRequest, useEngine } from "./platform/engine-internet.ts";
 import { isStop, refuseToServe, runningActors, saveAll } from "./platform/stop.ts";
 
 useEngine(localEnv);

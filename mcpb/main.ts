@@ -2,7 +2,7 @@
  * The program of the bundle for Claude Desktop: a bridge to a server, local or deployed, whose address and token the user gives in the
  * application's settings. It starts no server: that needs Linux, and the application runs elsewhere.
  */
-import { serveStdio } from "../cli/stdio.ts";
+import { serveStdio } from "../cli/stdio-bridge.ts";
 
 const { SANDBOX_MCP_URL = "", SANDBOX_MCP_TOKEN = "", SANDBOX_MCP_SANDBOX = "" } = process.env;
 const log = (line: string) => void process.stderr.write(`${line}\n`);

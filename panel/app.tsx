@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { About } from "./about.tsx";
 import { Connect } from "./connect.tsx";
-import { Files } from "./files.tsx";
+import { FileBrowser } from "./file-browser.tsx";
 import { share, size } from "./format.ts";
 import { host } from "./host.ts";
 import { SANDBOX_NAME, SANDBOX_NAME_FORM } from "../src/shared/names.ts";
@@ -10,7 +10,7 @@ import { Offered, useOffered } from "./offered.ts";
 import { useWatched, type WatchState } from "./live.ts";
 import { usePolled, errorText } from "./poll.ts";
 import { CONNECT, hrefOf, type Part, PARTS, type Route, useRoute } from "./route.ts";
-import { Runs } from "./runs.tsx";
+import { RunList } from "./run-list.tsx";
 import { useValue, Value } from "./value.ts";
 import { Welcome } from "./welcome.tsx";
 import { WindowedList } from "./windowed.tsx";
@@ -251,13 +251,13 @@ function Content({
         ))}
       </nav>
       {part === "files" && sandbox ? (
-        <Files key={name} sandbox={name} open={route.rest} onSignedOut={onSignedOut} />
+        <FileBrowser key={name} sandbox={name} open={route.rest} onSignedOut={onSignedOut} />
       ) : part === "files" ? (
         <p>No files yet.</p>
       ) : part === "about" ? (
         <About key={name} name={name} sandbox={sandbox} listing={listing} refresh={listed.refresh} />
       ) : (
-        <Runs
+        <RunList
           key={name}
           sandbox={name}
           open={route.rest}

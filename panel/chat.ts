@@ -11,7 +11,7 @@ import type {
   McpUiInitializeResult,
 } from "@modelcontextprotocol/ext-apps";
 import { PANEL_TOOLS_URI } from "../src/shared/apps.ts";
-import { polledSource } from "./asked.ts";
+import { polledSource } from "./polled-source.ts";
 import { Bridge } from "./bridge.ts";
 import { confirmDialog, alertDialog } from "./dialog.ts";
 import type { Host, ToolResult } from "./host.ts";

@@ -1,5 +1,5 @@
 /** Where the page is shown, and what it can do there: in a browser's window (browser.ts) or in a client's chat (chat.ts). */
-import type { WatchedTool } from "../src/shared/watch.ts";
+import type { WatchedTool } from "../src/shared/watch-intervals.ts";
 import type { Value } from "./value.ts";
 
 /** A block of a result's content. */
@@ -61,7 +61,7 @@ export interface Host {
   ): Promise<ToolResult>;
   /** The names of the tools that may be called. @throws as `callTool` */
   listTools(signal?: AbortSignal): Promise<ReadonlySet<string>>;
-  /** Watches what the page shows: by a stream of the server (streamed.ts), or by asking its tools again and again (asked.ts). */
+  /** Watches what the page shows: by a stream of the server (streamed.ts), or by asking its tools again and again (polled-source.ts). */
   watch: Source;
 
   /** What of the page is open: the fragment of an address, as `hrefOf` writes it. */

@@ -3,7 +3,7 @@
  * a tool and get its answers as they change.
  */
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { WatchedTool } from "../src/shared/watch.ts";
+import type { WatchedTool } from "../src/shared/watch-intervals.ts";
 import { host, type Source, type Update, type Watch } from "./host.ts";
 import { pause, untilVisible, errorText } from "./poll.ts";
 import { SignedOut } from "./tools.ts";

@@ -1,6 +1,6 @@
 /** Shows a log. Only the rows that are in sight are elements of the page, however long the log is. */
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import type { Line, Log, Span } from "./log.ts";
+import type { Line, OutputLog, Span } from "./output-log.ts";
 
 /** Of a row, in pixels; the style sheet says the same. */
 const ROW_HEIGHT = 20;
@@ -16,7 +16,7 @@ interface Size {
 }
 
 /** @param version changes whenever the log does */
-export function LogView({ log, version, label }: { log: Log; version: number; label: string }) {
+export function LogView({ log, version, label }: { log: OutputLog; version: number; label: string }) {
   const box = useRef<HTMLDivElement>(null);
   const probe = useRef<HTMLSpanElement>(null);
   const [size, setSize] = useState<Size>({ columns: 80, height: 400 });

@@ -3,10 +3,10 @@ import type { TargetedEvent } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { stepOf } from "../src/shared/task-steps.ts";
 import { Name } from "./file-parts.tsx";
-import type { FollowedRun, RunFields, RunDetails } from "./follow.ts";
+import type { FollowedRun, RunFields, RunDetails } from "./use-run.ts";
 import { share, size } from "./format.ts";
 import { type Block, host } from "./host.ts";
-import type { Log } from "./log.ts";
+import type { OutputLog } from "./output-log.ts";
 import { LogView } from "./log-view.tsx";
 import { plain } from "./plain.ts";
 import { errorText } from "./poll.ts";
@@ -124,7 +124,7 @@ export function Task({ id, followed, details, onSignedOut }: TaskProps) {
 const SHOWN_STEPS = 100;
 
 /** What the agent said and did, the newest last. */
-function Steps({ log, version }: { log: Log; version: number }) {
+function Steps({ log, version }: { log: OutputLog; version: number }) {
   const [count, setCount] = useState(SHOWN_STEPS);
   const list = useRef<HTMLOListElement>(null);
   /** Whether the newest is in sight, and is to stay there. */

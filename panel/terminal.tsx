@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Resizing, type Size } from "../src/shared/terminal/size.ts";
 import { Typing } from "../src/shared/terminal/typing.ts";
-import { isReadWhole, type LogPosition, readOnAt } from "../src/shared/watch.ts";
+import { isReadWhole, type LogPosition, readOnAt } from "../src/shared/watch-intervals.ts";
 import type { RunState } from "../src/shared/run-listing.ts";
 import { host } from "./host.ts";
 import type { Watch } from "./host.ts";

@@ -2,8 +2,8 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { BuildOptions, Plugin } from "esbuild";
-import { UserError } from "../cli/errors.ts";
-import { root } from "../cli/places.ts";
+import { UserError } from "../cli/user-error.ts";
+import { root } from "../cli/program-files.ts";
 import { messageOf } from "../src/shared/text.ts";
 
 const built = join(root, "panel/built.js");

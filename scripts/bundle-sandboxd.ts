@@ -1,7 +1,7 @@
 /** Bundles sandboxd: for the image into `container/sandboxd/dist`, from where it copies it, and for local sandboxes. */
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
-import { isPackaged, root } from "../cli/places.ts";
+import { isPackaged, root } from "../cli/program-files.ts";
 
 /** For the image. Made again with each deployment, and in no commit. */
 export const imageBundle = join(root, "container/sandboxd/dist/sandboxd.cjs");

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { root } from "../cli/places.ts";
+import { root } from "../cli/program-files.ts";
 import { launchChromium } from "../tests/clients/chromium.ts";
 import { CLAUDE_CODE, claudeEnvironment } from "../tests/setup/claude-code.ts";
 import { startMessagesAPI, textReply } from "../tests/setup/messages-api.ts";

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { quietWrangler, wranglerProgram } from "../cli/bundle.ts";
-import { root } from "../cli/places.ts";
+import { root } from "../cli/program-files.ts";
 
 /** What Cloudflare takes on its free plan, KiB after compression. */
 const LIMIT = 3072;

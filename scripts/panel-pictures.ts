@@ -1,7 +1,7 @@
 /** Makes the pictures of the panel in docs/images, of the server as it is started and of sandboxes at work. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { root } from "../cli/places.ts";
+import { root } from "../cli/program-files.ts";
 import { launchChromium } from "../tests/clients/chromium.ts";
 import { idIn } from "../tests/setup/mcp-client.ts";
 import { bash, playScenarios, say, use } from "../tests/setup/scripted-agent.ts";

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { skillEntry } from "@modelcontextprotocol/server/ext/skills";
-import { root } from "../cli/places.ts";
+import { root } from "../cli/program-files.ts";
 
 /** Each skill is one file, as the server serves it. A rule of the specification that one breaks is an error. */
 export async function publishedSkills(): Promise<string> {

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { type TestBed, CONFIGS, TOKEN, serve } from "../bed.ts";
-import { type WorkerClient, workerClient } from "../client.ts";
+import { type WorkerClient, workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, type Row, interleave, latencyRows } from "../measure.ts";
 

@@ -3,7 +3,7 @@ import type { Figure } from "../figure.ts";
 import { client } from "./client.ts";
 import { concurrency } from "./concurrency.ts";
 import { cost } from "./cost.ts";
-import { files } from "./files.ts";
+import { files } from "./read-file.ts";
 import { getResult } from "./get-result.ts";
 import { history } from "./history.ts";
 import { memory } from "./memory.ts";

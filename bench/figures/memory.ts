@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { CONFIGS, TOKEN, serve } from "../bed.ts";
-import { workerClient } from "../client.ts";
+import { workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Heap, PRODUCT_SERVICE, openHeap } from "../heap.ts";
 import { type Row, row } from "../measure.ts";

@@ -1,7 +1,7 @@
-import type { WorkerClient } from "../client.ts";
+import type { WorkerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, interleave, quantile, row } from "../measure.ts";
-import { leaving, peakMiB, processesBeside, resetPeak } from "../processes.ts";
+import { leaving, peakMiB, processesBeside, resetPeak } from "../process-memory.ts";
 
 const KiB = 1024;
 export const SIZES = [

@@ -5,10 +5,10 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { CONFIGS, TOKEN, serve, startEngine } from "../bed.ts";
-import { workerClient } from "../client.ts";
+import { workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
-import { leaving, peakMiB, processesBeside, resetPeak } from "../processes.ts";
+import { leaving, peakMiB, processesBeside, resetPeak } from "../process-memory.ts";
 
 const run = promisify(execFile);
 

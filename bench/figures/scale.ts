@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { type TestBed, CONFIGS, TOKEN, serve } from "../bed.ts";
-import { workerClient } from "../client.ts";
+import { workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, interleave, latencyRows } from "../measure.ts";
 

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { bundle } from "../../cli/bundle.ts";
 import { CONFIGS, type TestBed, TOKEN, serve, startEngine } from "../bed.ts";
-import { bareAt, workerClient } from "../client.ts";
+import { bareAt, workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, interleave, latencyRows, row } from "../measure.ts";
 

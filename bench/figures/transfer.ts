@@ -8,7 +8,7 @@ import { promisify } from "node:util";
 import type { TestBed } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
-import { leaving, peakMiB, processesBeside, resetPeak } from "../processes.ts";
+import { leaving, peakMiB, processesBeside, resetPeak } from "../process-memory.ts";
 
 const run = promisify(execFile);
 

@@ -3,7 +3,7 @@
  * the sandbox, without MCP, tokens and runs. A request is `{sandbox, method, ...}`; the response is the value as JSON.
  */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
-import type { LocalEnv } from "../../local/platform/client.ts";
+import type { LocalEnv } from "../../local/platform/engine-client.ts";
 import { withLocalContainer } from "../../local/platform/container.ts";
 import type { BareCall } from "../bare-call.ts";
 

@@ -5,12 +5,12 @@ import { EventSourceParserStream } from "eventsource-parser/stream";
 import { z } from "zod";
 import { PROGRAM_LANGUAGES } from "../../src/shared/languages.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
-import { serverCommand, textFrom, wholeNumber } from "../command.ts";
+import { serverCommand, textFrom, wholeNumber } from "../define-command.ts";
 import { CommandError } from "../exit.ts";
-import { follow, Interrupt } from "../follow.ts";
+import { follow, Interrupt } from "../follow-run.ts";
 import { http, Server } from "../mcp.ts";
 import { json, line, note, printed, Progress } from "../print.ts";
-import { PROGRAM, type ServerAddress, serverAddress } from "../server.ts";
+import { PROGRAM, type ServerAddress, serverAddress } from "../server-address.ts";
 import { imageDirectory, reportCode } from "./code.ts";
 
 /** The longest that a timer waits, milliseconds. */

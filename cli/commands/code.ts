@@ -7,13 +7,13 @@ import { makeDirectories } from "../directories.ts";
 import { LANGUAGES, type Language, TRAITS } from "../../src/shared/languages.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
-import { serverCommand, sessionName, textFrom, wholeNumber } from "../command.ts";
+import { serverCommand, sessionName, textFrom, wholeNumber } from "../define-command.ts";
 import { EXIT } from "../exit.ts";
-import { FIRST_WAIT_SECONDS, follow, type FollowedRun } from "../follow.ts";
+import { FIRST_WAIT_SECONDS, follow, type FollowedRun } from "../follow-run.ts";
 import { type Answer, Server } from "../mcp.ts";
 import { writing } from "../output-files.ts";
 import { failure, json, line, note, printed, styled } from "../print.ts";
-import { userPath, serverAddress } from "../server.ts";
+import { userPath, serverAddress } from "../server-address.ts";
 
 /** What a run of code has beside what every run has. */
 const codeFields = z.object({

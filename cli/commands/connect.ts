@@ -18,11 +18,11 @@ import { makeDirectories } from "../directories.ts";
 import description from "../../package.json" with { type: "json" };
 import { entryIn, withEntry } from "../client-file.ts";
 import { type ClientKind, CLIENTS, type Endpoint, type Place } from "../clients.ts";
-import { serverCommand } from "../command.ts";
+import { serverCommand } from "../define-command.ts";
 import { confirm } from "../confirm.ts";
-import { UserError } from "../errors.ts";
+import { UserError } from "../user-error.ts";
 import { CommandError } from "../exit.ts";
-import { PROGRAM_FILE, programWords } from "../places.ts";
+import { PROGRAM_FILE, programWords } from "../program-files.ts";
 import { keepCopy } from "../output-files.ts";
 import { json, line, note } from "../print.ts";
 import { readRunning } from "../running.ts";
@@ -33,7 +33,7 @@ import {
   type ServerOptions,
   stateDirectory,
   VARIABLES_FILE,
-} from "../server.ts";
+} from "../server-address.ts";
 
 export const connect = serverCommand(
   "connect",

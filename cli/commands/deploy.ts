@@ -2,14 +2,14 @@
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { dataCommand } from "../command.ts";
+import { dataCommand } from "../define-command.ts";
 import { confirm } from "../confirm.ts";
 import { Deployment, isDeployable } from "../deployment.ts";
 import { CommandError, EXIT } from "../exit.ts";
 import { json, line, note } from "../print.ts";
-import { isPackaged, root } from "../places.ts";
+import { isPackaged, root } from "../program-files.ts";
 import { Server } from "../mcp.ts";
-import { userPath, endpoint, PROGRAM, type ServerAddress } from "../server.ts";
+import { userPath, endpoint, PROGRAM, type ServerAddress } from "../server-address.ts";
 import { tryServer } from "./verify.ts";
 
 export const deploy = dataCommand(

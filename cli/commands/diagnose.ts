@@ -5,14 +5,14 @@ import { dirname, join } from "node:path";
 import description from "../../package.json" with { type: "json" };
 import { makeDirectories } from "../directories.ts";
 import { HIDDEN_VARIABLES, OPERATOR_VARIABLES, shownValue } from "../../src/shared/variables.ts";
-import { portOption, serverCommand } from "../command.ts";
+import { portOption, serverCommand } from "../define-command.ts";
 import { validate } from "../configuration.ts";
 import { localChecks } from "../machine.ts";
 import { Server } from "../mcp.ts";
 import { timeForName, writing } from "../output-files.ts";
-import { root } from "../places.ts";
+import { root } from "../program-files.ts";
 import { json, line, note } from "../print.ts";
-import { userPath, serverAddress, type ServerOptions, stateDirectory, VARIABLES_FILE } from "../server.ts";
+import { userPath, serverAddress, type ServerOptions, stateDirectory, VARIABLES_FILE } from "../server-address.ts";
 import { keptVariables } from "../variables.ts";
 
 export const diagnose = serverCommand(

@@ -1,8 +1,8 @@
 /** `sandbox-mcp doctor`: whether this machine has what it takes. */
 import { report } from "../checks.ts";
-import { dataCommand, portOption } from "../command.ts";
+import { dataCommand, portOption } from "../define-command.ts";
 import { deployChecks, localChecks } from "../machine.ts";
-import { stateDirectory } from "../server.ts";
+import { stateDirectory } from "../server-address.ts";
 
 export const doctor = dataCommand("doctor", "check whether this machine can run a server, and deploy one", [
   "doctor",

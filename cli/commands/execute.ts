@@ -2,11 +2,11 @@
 import { Option } from "@commander-js/extra-typings";
 import { AGENT_NAMES } from "../../src/shared/names.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
-import { repeated, serverCommand, textFrom, wholeNumber } from "../command.ts";
-import { FIRST_WAIT_SECONDS, follow, followed } from "../follow.ts";
+import { repeated, serverCommand, textFrom, wholeNumber } from "../define-command.ts";
+import { FIRST_WAIT_SECONDS, follow, followed } from "../follow-run.ts";
 import { Server } from "../mcp.ts";
 import { json, line, note } from "../print.ts";
-import { serverAddress } from "../server.ts";
+import { serverAddress } from "../server-address.ts";
 import { report } from "./result.ts";
 
 export const execute = serverCommand(

@@ -5,13 +5,13 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { Command } from "@commander-js/extra-typings";
 import { z } from "zod";
-import { fileAddress as addressOf, isFile } from "../../client/files.ts";
+import { fileAddress as addressOf, isFile } from "../../client/sandbox-files.ts";
 import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../../src/shared/names.ts";
-import { serverCommand } from "../command.ts";
+import { serverCommand } from "../define-command.ts";
 import { CommandError, STOP_SIGNALS } from "../exit.ts";
 import { http } from "../mcp.ts";
 import { bytes, json, line, note, Progress, table } from "../print.ts";
-import { userPath, PROGRAM, serverAddress } from "../server.ts";
+import { userPath, PROGRAM, serverAddress } from "../server-address.ts";
 
 /** What a path names for a shell in /workspace, but for symbolic links. */
 function absolute(path: string): string {

@@ -1,9 +1,9 @@
 /** `sandbox-mcp result` and `cancel`: the end of a run that goes on, or has ended. */
-import { serverCommand, wholeNumber } from "../command.ts";
-import { follow, type FollowedRun, followed } from "../follow.ts";
+import { serverCommand, wholeNumber } from "../define-command.ts";
+import { follow, type FollowedRun, followed } from "../follow-run.ts";
 import { Server } from "../mcp.ts";
 import { json, line, note, printed } from "../print.ts";
-import { serverAddress } from "../server.ts";
+import { serverAddress } from "../server-address.ts";
 import { isTask, printTask } from "../task-report.ts";
 
 export const result = serverCommand(

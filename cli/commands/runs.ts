@@ -2,11 +2,11 @@
 import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { z } from "zod";
 import { sandboxOf } from "../../src/runs/id.ts";
-import { serverCommand, wholeNumber } from "../command.ts";
+import { serverCommand, wholeNumber } from "../define-command.ts";
 import { runsSchema } from "../listed-runs.ts";
 import { Server } from "../mcp.ts";
 import { duration, json, note, table } from "../print.ts";
-import { PROGRAM, serverAddress } from "../server.ts";
+import { PROGRAM, serverAddress } from "../server-address.ts";
 
 const listSchema = runsSchema.extend({ next_cursor: z.string().optional(), notice: z.string().optional() });
 

@@ -1,9 +1,9 @@
 /** `sandbox-mcp sandboxes`: the caller's sandboxes. */
 import { z } from "zod";
-import { serverCommand } from "../command.ts";
+import { serverCommand } from "../define-command.ts";
 import { Server } from "../mcp.ts";
 import { bytes, json, note, table } from "../print.ts";
-import { serverAddress } from "../server.ts";
+import { serverAddress } from "../server-address.ts";
 
 const listSchema = z.looseObject({
   sandboxes: z.array(

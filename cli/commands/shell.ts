@@ -2,16 +2,16 @@
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
-import { bridgeCommand, wholeNumber } from "../command.ts";
+import { bridgeCommand, wholeNumber } from "../define-command.ts";
 import { CommandError, EXIT } from "../exit.ts";
-import { followed, pageSchema, reading } from "../follow.ts";
+import { followed, pageSchema, reading } from "../follow-run.ts";
 import { Server, WAIT_SECONDS } from "../mcp.ts";
 import { note } from "../print.ts";
-import { PROGRAM, serverAddress } from "../server.ts";
+import { PROGRAM, serverAddress } from "../server-address.ts";
 import { TerminalFilter } from "../../src/shared/terminal/filter.ts";
 import { Resizing, startSize, type Size } from "../../src/shared/terminal/size.ts";
 import { spaced } from "../../src/shared/terminal/typing.ts";
-import { Keyboard } from "../terminal.ts";
+import { Keyboard } from "../keyboard.ts";
 
 /** Bytes of what was printed before that are shown to who returns to a shell. */
 const SHOWN_AGAIN = 4096;

@@ -1,10 +1,10 @@
 /** `sandbox-mcp stdio`: the server as a process, for clients that start one. */
-import { bridgeCommand } from "../command.ts";
+import { bridgeCommand } from "../define-command.ts";
 import { EXIT } from "../exit.ts";
 import { LocalServer } from "../local-server.ts";
 import { accepted } from "../mcp.ts";
-import { serverAddress } from "../server.ts";
-import { serveStdio } from "../stdio.ts";
+import { serverAddress } from "../server-address.ts";
+import { serveStdio } from "../stdio-bridge.ts";
 
 export const stdio = bridgeCommand(
   "Standard output carries the protocol, which is JSON already: leave --json out.",

@@ -2,13 +2,13 @@
 import { Command, Option } from "@commander-js/extra-typings";
 import { ownerToken } from "../../src/shared/env-fields.ts";
 import { SCOPES, TOKEN_NAME } from "../../src/shared/principal.ts";
-import { dataCommand, wholeNumber } from "../command.ts";
+import { dataCommand, wholeNumber } from "../define-command.ts";
 import { CommandError } from "../exit.ts";
 import { json, line, note } from "../print.ts";
 import { endOfBefore, newToken, rotateNamed, rotateOwner, type Rotation, sha256 } from "../rotation.ts";
-import { PROGRAM, VARIABLES_FILE } from "../server.ts";
+import { PROGRAM, VARIABLES_FILE } from "../server-address.ts";
 import { keptVariables, readVariables, writeVariables } from "../variables.ts";
-import { startLine } from "../places.ts";
+import { startLine } from "../program-files.ts";
 
 const show = dataCommand("show", "print the token that `npm start` uses here", ["token show"]).action(
   ({ json: asJSON }) => {

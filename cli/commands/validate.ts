@@ -1,10 +1,10 @@
 /** `sandbox-mcp validate`: whether a deployment's configuration has one of the classic mistakes. */
 import { existsSync } from "node:fs";
 import { report } from "../checks.ts";
-import { dataCommand } from "../command.ts";
+import { dataCommand } from "../define-command.ts";
 import { validate as checksOf } from "../configuration.ts";
-import { isPackaged, root } from "../places.ts";
-import { userPath } from "../server.ts";
+import { isPackaged, root } from "../program-files.ts";
+import { userPath } from "../server-address.ts";
 
 export const validate = dataCommand(
   "validate",

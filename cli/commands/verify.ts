@@ -3,13 +3,13 @@ import { randomBytes } from "node:crypto";
 import { request as requestHTTP } from "node:http";
 import { request as requestHTTPS } from "node:https";
 import { type Check, report } from "../checks.ts";
-import { dataCommand, tokenOption, urlOption } from "../command.ts";
+import { dataCommand, tokenOption, urlOption } from "../define-command.ts";
 import { CommandError } from "../exit.ts";
 import { fileAddress } from "./files.ts";
 import { type Answer, http, Server, textOf, WAIT_SECONDS } from "../mcp.ts";
 import { Progress } from "../print.ts";
-import { PROGRAM, serverAddress, type ServerAddress } from "../server.ts";
-import { startLine } from "../places.ts";
+import { PROGRAM, serverAddress, type ServerAddress } from "../server-address.ts";
+import { startLine } from "../program-files.ts";
 import { TOOL_NAMES as NAMES } from "../../src/shared/tool-sets.ts";
 
 /** The tools that this command knows. */

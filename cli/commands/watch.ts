@@ -1,9 +1,9 @@
 /** `sandbox-mcp watch`: what goes on at a server, as it happens. */
-import { serverCommand, wholeNumber } from "../command.ts";
+import { serverCommand, wholeNumber } from "../define-command.ts";
 import { Server } from "../mcp.ts";
 import { aligned, duration, line, oneLine, styled } from "../print.ts";
 import { visibleJSON } from "../../src/shared/shown.ts";
-import { serverAddress } from "../server.ts";
+import { serverAddress } from "../server-address.ts";
 import { type RunEvent, type SandboxEvent, watch as watchServer, type WatchEvent } from "../watcher.ts";
 
 export const watch = serverCommand(

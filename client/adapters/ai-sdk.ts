@@ -5,7 +5,7 @@ import type {
 } from "ai";
 import { SandboxError } from "../errors.ts";
 import type { Sandbox } from "../sandbox.ts";
-import { Sessions, quoted } from "./sessions.ts";
+import { Sessions, quoted } from "./shell-sessions.ts";
 
 type SpawnOptions = Parameters<SandboxSession["run"]>[0] & { stdin?: boolean };
 

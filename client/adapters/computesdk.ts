@@ -5,7 +5,7 @@ import { SandboxError } from "../errors.ts";
 import { type SandboxServer, connect } from "../index.ts";
 import type { Sandbox } from "../sandbox.ts";
 import { MAX_RUN_SECONDS } from "../tool-types.ts";
-import { Sessions, newName, quoted } from "./sessions.ts";
+import { Sessions, newName, quoted } from "./shell-sessions.ts";
 
 type Provider = NonNullable<ExplicitComputeConfig["provider"]>;
 

@@ -8,7 +8,7 @@ import {
 } from "deepagents";
 import { SandboxError } from "../errors.ts";
 import type { Sandbox } from "../sandbox.ts";
-import { Sessions } from "./sessions.ts";
+import { Sessions } from "./shell-sessions.ts";
 
 export interface DeepAgentsOptions {
   /** After how long a command of the agent is stopped, seconds. 1,800 unless given. */

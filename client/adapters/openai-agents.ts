@@ -37,7 +37,7 @@ import { ConnectionError, SandboxError } from "../errors.ts";
 import type { SandboxServer } from "../index.ts";
 import type { Sandbox } from "../sandbox.ts";
 import { Process } from "./process.ts";
-import { Sessions, newName, quoted } from "./sessions.ts";
+import { Sessions, newName, quoted } from "./shell-sessions.ts";
 
 export type OpenAISandboxOptions = {
   /** The name of the sandbox, which is then kept when the run ends. Without it, a fresh one ends with the run. */

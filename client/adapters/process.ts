@@ -1,7 +1,7 @@
 /** Commands that are waited for a while, and then go on: their output is asked for, and typed into, by later calls. */
 import { SandboxError } from "../errors.ts";
 import type { CommandOptions, Sandbox } from "../sandbox.ts";
-import type { Sessions } from "./sessions.ts";
+import type { Sessions } from "./shell-sessions.ts";
 
 /** Characters of a process's output that are kept for the next call, of each stream. */
 const MAX_UNREAD = 1024 ** 2;

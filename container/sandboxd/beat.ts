@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { get } from "node:http";
 import { TOKEN_HEADER } from "./protocol.ts";
-import { ownToken } from "./token.ts";
+import { ownToken } from "./actor-token.ts";
 
 /** The time between two requests, and how long an answer may take, milliseconds. */
 const BEAT_MS = 2000;

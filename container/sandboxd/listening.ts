@@ -1,6 +1,6 @@
 /** Notices which ports the programs of a run listen on, whatever they left of it. */
 import { readFileSync, readdirSync, readlinkSync } from "node:fs";
-import { marksOf } from "./processes.ts";
+import { marksOf } from "./run-processes.ts";
 import { MAX_PORTS } from "./protocol.ts";
 
 /** The pause between two looks at the ports that a run's programs listen on, milliseconds. */

@@ -9,14 +9,14 @@
 import { existsSync, stat, unlinkSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { keepBeating } from "./beat.ts";
-import { endInOrder } from "./ending.ts";
-import { Files } from "./files.ts";
+import { endInOrder } from "./orderly-stop.ts";
+import { FileHandlers } from "./file-handlers.ts";
 import { listenersOn } from "./listening.ts";
-import { SANDBOXD_NAME } from "./places.ts";
-import { send } from "./processes.ts";
+import { SANDBOXD_NAME } from "./directories.ts";
+import { send } from "./run-processes.ts";
 import { SANDBOXD_PORT } from "./protocol.ts";
-import { Runs } from "./runs.ts";
-import { createSandboxdServer } from "./server.ts";
+import { RunTable } from "./run-table.ts";
+import { createSandboxdServer } from "./http-server.ts";
 import { Snapshots } from "./snapshots/snapshots.ts";
 
 // Not what a user's `pkill node` or `pkill -f sandbox` matches.
@@ -36,9 +36,9 @@ process.on("unhandledRejection", (error) => logError("unhandled", error));
 // Starts the threads for file work now: Node aborts when it cannot start them later, with all processes in use.
 stat("/", () => undefined);
 
-const runs = new Runs(env);
+const runs = new RunTable(env);
 runs.begin();
-const files = new Files();
+const files = new FileHandlers();
 files.begin();
 let ending: Promise<void> | undefined;
 process.on("SIGUSR2", () => {

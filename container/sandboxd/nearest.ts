@@ -1,9 +1,9 @@
 /** What there is near a path that is missing. */
 import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { WORKSPACE } from "./places.ts";
+import { WORKSPACE } from "./directories.ts";
 import type { FileFailure } from "./shapes.ts";
-import { sessionDirectories } from "./sessions.ts";
+import { sessionDirectories } from "./session-directories.ts";
 
 /** A failure; that of a missing path with the nearest directory, and the path that a shell session would mean by it. */
 export async function withNearest(failure: FileFailure, call: unknown): Promise<FileFailure> {

@@ -20,13 +20,13 @@ const OWN_DEVICES = new Set(
 const SMALL_BYTES = 64 * 1024;
 
 /** An open file of the user's, which its opener closes. */
-export interface Opened {
+export interface OpenedFile {
   handle: FileHandle;
   stats: Stats;
 }
 
 /** Opens a regular file for reading. Others are refused, because opening a pipe can block and a device can have effects. */
-export async function openFile(path: string | Buffer): Promise<Opened> {
+export async function openFile(path: string | Buffer): Promise<OpenedFile> {
   try {
     const found = await stat(path);
     refuseOthers(found);
@@ -52,7 +52,7 @@ export function refuseOthers(stats: Stats): void {
 
 /** Reads at most `length` bytes to the beginning of the buffer. Returns how many. */
 async function readAt(
-  { handle, stats }: Opened,
+  { handle, stats }: OpenedFile,
   buffer: Buffer,
   length: number,
   position: number,
@@ -63,7 +63,7 @@ async function readAt(
 }
 
 /** At most `length` bytes from `offset` on. */
-export async function readRange(opened: Opened, offset: number, length: number): Promise<Buffer> {
+export async function readRange(opened: OpenedFile, offset: number, length: number): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(length);
   let read = 0;
   while (read < length) {
@@ -97,7 +97,7 @@ export async function statOf(
 const DIGEST_MS = 20_000;
 
 /** The SHA-256 of a file in hexadecimal; undefined where it takes too long, or the file changes meanwhile. */
-async function digestOf({ handle, stats }: Opened, isWanted: () => boolean): Promise<string | undefined> {
+async function digestOf({ handle, stats }: OpenedFile, isWanted: () => boolean): Promise<string | undefined> {
   const deadline = performance.now() + DIGEST_MS;
   const hash = createHash("sha256");
   const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
@@ -120,7 +120,7 @@ const MAX_COUNTS = 64;
 
 /** The lines that were asked for, and how many the file has. */
 export async function readLines(
-  opened: Opened,
+  opened: OpenedFile,
   { offset, limit, max }: Call<FileRequests["readLines"]>,
   isWanted: () => boolean,
 ): Promise<{ bytes: Buffer; lines: number }> {

@@ -18,7 +18,7 @@ import {
 } from "node:fs";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
-import { KEEPER, KEEPER_SCRIPT, SLOTS, makeLinks, textOf } from "./places.ts";
+import { KEEPER, KEEPER_SCRIPT, SLOTS, makeLinks, textOf } from "./directories.ts";
 import { STREAMS, type Stream } from "./protocol.ts";
 
 /** Slots of a batch. */

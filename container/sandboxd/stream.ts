@@ -22,8 +22,8 @@ import {
 } from "node:fs";
 import { Socket } from "node:net";
 import { basename, dirname } from "node:path";
-import { COPIER, makeLinks, textOf } from "./places.ts";
-import { NO_ENV } from "./processes.ts";
+import { COPIER, makeLinks, textOf } from "./directories.ts";
+import { NO_ENV } from "./run-processes.ts";
 import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
 import { type Slot, pausePipeOf, openToRead, pipeOf } from "./slot.ts";
 

@@ -37,7 +37,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import * as z from "zod/mini";
 import { FileError, codeOf, unreadable } from "./file-error.ts";
 import { FORM_BYTES, fileOf } from "./form.ts";
-import { WRITES, textOf } from "./places.ts";
+import { WRITES, textOf } from "./directories.ts";
 import { edited } from "./editing.ts";
 import type { Call, FileRequests } from "./operations.ts";
 import { APPEND_BYTES, type Edit, EDITED_BYTES, type Written, writtenSchema } from "./shapes.ts";

@@ -9,7 +9,7 @@ import { pipeline } from "node:stream/promises";
 import { promisify } from "node:util";
 import { crc32, createDeflateRaw, deflateRaw, deflateRawSync } from "node:zlib";
 import { FileError, codeOf } from "./file-error.ts";
-import { type ListedFile, type Opened, openFile, readRange, textAsBytes, walk } from "./reading.ts";
+import { type ListedFile, type OpenedFile, openFile, readRange, textAsBytes, walk } from "./reading.ts";
 
 /** Bytes of a file that are read at once; one that has more is deflated as a stream. */
 const PIECE_BYTES = 512 * 1024;
@@ -69,7 +69,7 @@ interface Ready {
   content?: Buffer;
   /** The content as it is packed, where that is smaller. */
   deflated?: Buffer;
-  opened?: Opened;
+  opened?: OpenedFile;
 }
 
 /**
@@ -119,7 +119,7 @@ function confined(name: string): string {
   return LEADS_OUT.test(name) ? name.replaceAll(/[\\:]/g, "_") : name;
 }
 
-async function prepareFile(name: string, opened: Opened): Promise<Ready> {
+async function prepareFile(name: string, opened: OpenedFile): Promise<Ready> {
   const { handle, stats } = opened;
   if (stats.size > PIECE_BYTES) return { name, stats, opened };
   try {
@@ -163,7 +163,7 @@ class Archive {
     return bytes;
   }
 
-  async *#addOpened(name: string, opened: Opened): AsyncGenerator<Buffer> {
+  async *#addOpened(name: string, opened: OpenedFile): AsyncGenerator<Buffer> {
     const { handle, stats } = opened;
     try {
       const isSmaller = (await deflate(await readRange(opened, 0, PIECE_BYTES))) !== undefined;

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { runtimeDirectory, type Mount } from "./bubblewrap.ts";
 import { runtimeProgram, type LaunchOptions } from "./launch.ts";
 import { limited } from "./init.ts";
-import { start } from "./processes.ts";
+import { start } from "./sandbox-processes.ts";
 
 const place = `${runtimeDirectory}/cache`;
 

@@ -21,7 +21,7 @@ import {
 import type { CertificateAuthority } from "./authority.ts";
 import { passThrough } from "./buffered-socket.ts";
 import { ClientHelloReader } from "./client-hello.ts";
-import { matchesHost, type Intercepts } from "../platform/protocol.ts";
+import { matchesHost, type Intercepts } from "../platform/engine-protocol.ts";
 import {
   declineUpgrade,
   endToEndHeaders,
@@ -31,9 +31,9 @@ import {
   type OutboundQueue,
   passOn,
   sendHead,
-} from "./outbound.ts";
-import { gather, type Pieces, requestsOf } from "./pieces.ts";
-import { Turns } from "./turns.ts";
+} from "./outbound-queue.ts";
+import { gather, type Pieces, requestsOf } from "./piece-limit.ts";
+import { Turns } from "./request-turns.ts";
 import {
   connectUpstream,
   isRegistry,

@@ -7,7 +7,7 @@ import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import type { AddressInfo } from "node:net";
 import { printable } from "./printable.ts";
-import { claimIDsFor, type HostDirectory } from "./mounts.ts";
+import { claimIDsFor, type HostDirectory } from "./host-directories.ts";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { Router } from "./router.ts";
 import { CertificateAuthority } from "./authority.ts";
@@ -19,13 +19,13 @@ import { endLeftovers, markEngine } from "./leftovers.ts";
 import { createEngineGroups, defaultLimits, findGroupParents, removeGroups, type Limits } from "./limits.ts";
 import { guardMemory } from "./memory-guard.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
-import type { SharedSettings } from "./sandbox.ts";
+import type { SharedSettings } from "./engine-sandbox.ts";
 import { describePython, environmentFiles } from "./python.ts";
 import { hostRegistries, registryAddresses } from "./registries.ts";
 import { MountNamespace } from "./mount-namespace.ts";
-import { SandboxRegistry } from "./registry.ts";
+import { SandboxRegistry } from "./sandbox-registry.ts";
 import { moduleExtension, repository } from "./own-files.ts";
-import { prepareAgent, programsOf } from "./agents.ts";
+import { prepareAgent, programsOf } from "./agent-packages.ts";
 import { findToolchain, type Toolchain } from "./toolchain.ts";
 
 export interface EngineOptions {

@@ -1,6 +1,6 @@
 /** Reads a connection that carries a WebSocket a few frames at a time, however many of them arrive at once. */
 import { Duplex } from "node:stream";
-import type { Pieces } from "./pieces.ts";
+import type { Pieces } from "./piece-limit.ts";
 
 /** What a frame costs, in pieces of a body: it is written in a message of its own here, in workerd and by who gets it. */
 const FRAME_WEIGHT = 4;

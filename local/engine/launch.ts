@@ -3,10 +3,10 @@ import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, rea
 import { writeFile } from "node:fs/promises";
 import { connect, type Server, type Socket } from "node:net";
 import { basename, dirname } from "node:path";
-import type { ExitReport } from "../platform/protocol.ts";
+import type { ExitReport } from "../platform/engine-protocol.ts";
 import { controlSocket, runtimeDirectory, sandboxdProgram, sandboxdSocket } from "./bubblewrap.ts";
 import { supervised } from "./init.ts";
-import { start, type Processes, type StartOptions } from "./processes.ts";
+import { start, type Processes, type StartOptions } from "./sandbox-processes.ts";
 import { moduleExtension } from "./own-files.ts";
 import { messageOf } from "../../src/shared/text.ts";
 

@@ -3,7 +3,7 @@
  * process, of whatever sandbox, while one with many small processes goes on.
  */
 import { memoryOf } from "./limits.ts";
-import type { Sandbox } from "./sandbox.ts";
+import type { EngineSandbox } from "./engine-sandbox.ts";
 
 /** What a sandbox takes between two looks must fit into what is left. */
 const lookMs = 250;
@@ -14,7 +14,7 @@ const most = 0.9;
  * @param bytes what all sandboxes may have
  * @returns stops it
  */
-export function guardMemory(groups: string[], bytes: number, sandboxes: () => Sandbox[]): () => void {
+export function guardMemory(groups: string[], bytes: number, sandboxes: () => EngineSandbox[]): () => void {
   let isLooking = false;
   const sumOf = async (of: readonly string[]) => Math.max(0, ...(await Promise.all(of.map(memoryOf))));
   const checkMemory = async () => {

@@ -13,7 +13,7 @@ import { relative } from "node:path";
 import { readInfo, type Mount } from "./bubblewrap.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
-import type { HostIDs } from "./mounts.ts";
+import type { HostIDs } from "./host-directories.ts";
 import { mountMapped } from "./id-mapped-mount.ts";
 
 /** Where the namespace holds its mounts. They hide the host's /tmp, which no sandbox is shown. */

@@ -9,9 +9,9 @@ import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer, type ClientOptions } from "ws";
 import { RepliesInFlight, ControlGuard, maxMessageBytes } from "./control-guard.ts";
 import { FramedConnection } from "./frames.ts";
-import { declineUpgrade } from "./outbound.ts";
+import { declineUpgrade } from "./outbound-queue.ts";
 import { Pace } from "./pace.ts";
-import { gather, Pieces } from "./pieces.ts";
+import { gather, Pieces } from "./piece-limit.ts";
 
 /** Bytes that may wait for a slow reader before the other end is not read any more. */
 const highWaterMark = 1024 * 1024;

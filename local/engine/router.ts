@@ -1,4 +1,4 @@
-/** The engine's HTTP interface; protocol.ts lists it. */
+/** The engine's HTTP interface; engine-protocol.ts lists it. */
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
@@ -9,14 +9,14 @@ import {
   SECRET_HEADER,
   SENT_SECRET_HEADER,
   URL_HEADER,
-} from "../platform/protocol.ts";
+} from "../platform/engine-protocol.ts";
 import { sendWithinPolicy } from "./egress.ts";
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
 import { INTERNET } from "../../src/shared/network-policy.ts";
 import { sendError } from "./forward.ts";
-import { endToEndHeaders } from "./outbound.ts";
-import type { Sandbox } from "./sandbox.ts";
-import type { SandboxRegistry } from "./registry.ts";
+import { endToEndHeaders } from "./outbound-queue.ts";
+import type { EngineSandbox } from "./engine-sandbox.ts";
+import type { SandboxRegistry } from "./sandbox-registry.ts";
 
 const interceptsSchema = z.object({
   http: z.array(z.string()),
@@ -154,7 +154,7 @@ export class Router {
   }
 
   /** A request that the Worker makes for a sandbox, under the rules of that sandbox. */
-  async #internet(sandbox: Sandbox, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async #internet(sandbox: EngineSandbox, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const given = request.headers[URL_HEADER];
     if (typeof given !== "string" || !URL.canParse(given) || !/^https?:\/\//.test(given)) {
       return sendError(response, 400, "bad-request", "no http or https URL given");
@@ -175,7 +175,7 @@ export class Router {
   }
 }
 
-function seenBy({ egress }: Sandbox): SeenConnections {
+function seenBy({ egress }: EngineSandbox): SeenConnections {
   const { log, refused, connections } = egress.connections;
   return { log, refused, connections };
 }

@@ -3,14 +3,19 @@
  * other, runs no user's code, can reach nothing, and becomes the sandbox of one actor, once.
  */
 import { fingerprint } from "./mount-namespace.ts";
-import { Sandbox, type SharedSettings, type CreateOptions, type SandboxPlace } from "./sandbox.ts";
+import {
+  EngineSandbox,
+  type SharedSettings,
+  type CreateOptions,
+  type SandboxPlace,
+} from "./engine-sandbox.ts";
 
 /** The time between taking a spare and starting the next, milliseconds: it leaves the CPU to the first call. */
 const PAUSE_MS = 300;
 
 interface Ahead {
   /** Resolves with undefined when it did not start. Never rejects. */
-  sandbox: Promise<Sandbox | undefined>;
+  sandbox: Promise<EngineSandbox | undefined>;
   /** What it was made of: see `#key`. */
   key: string;
 }
@@ -43,7 +48,7 @@ export class Spare {
   }
 
   /** The spare, if a sandbox started now would not differ from it; otherwise undefined: the caller starts one. */
-  async take({ name, env }: CreateOptions): Promise<Sandbox | undefined> {
+  async take({ name, env }: CreateOptions): Promise<EngineSandbox | undefined> {
     if (!this.#isOn || this.#common.directories.some((directory) => directory.name === name))
       return undefined;
     this.#env = env;
@@ -68,9 +73,9 @@ export class Spare {
   }
 
   /** A spare that fails to start is tried again after the next sandbox was asked for: if that fails too, its caller is told why. */
-  async #make(): Promise<Sandbox | undefined> {
+  async #make(): Promise<EngineSandbox | undefined> {
     try {
-      return await Sandbox.start(this.#common, this.#place(), { env: this.#env });
+      return await EngineSandbox.start(this.#common, this.#place(), { env: this.#env });
     } catch {
       return undefined;
     }

@@ -6,11 +6,11 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { quote } from "../../src/shared/text.ts";
-import type { ExitReport } from "../platform/protocol.ts";
+import type { ExitReport } from "../platform/engine-protocol.ts";
 import { BUNDLE_FILE } from "../runtime/trust.ts";
 import type { View } from "./bubblewrap.ts";
 import { accepts, type RunningProcess } from "./launch.ts";
-import { prelude } from "./processes.ts";
+import { prelude } from "./sandbox-processes.ts";
 import { moduleExtension } from "./own-files.ts";
 
 export interface UnisolatedOptions {
@@ -25,7 +25,7 @@ export interface UnisolatedOptions {
 
 /**
  * Marks every process of a sandbox, also one that left its process group, unless it clears its environment. sandboxd keeps it
- * (`NO_ENV` of container/sandboxd/processes.ts).
+ * (`NO_ENV` of container/sandboxd/run-processes.ts).
  */
 const marker = "SANDBOX_MCP_BARE";
 

@@ -6,9 +6,9 @@ import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platf
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import type { Refusal, SeenConnections } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
-import { EngineClient, notListening, type LocalEnv } from "./client.ts";
-import { serveOutbound } from "./outbound.ts";
-import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./protocol.ts";
+import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
+import { serveOutbound } from "./serve-outbound.ts";
+import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./engine-protocol.ts";
 
 /** In the actor's synchronous storage: `running` has to be known in the SDK's constructor. */
 const STORAGE_KEY = "__local_container";

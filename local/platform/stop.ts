@@ -1,8 +1,8 @@
 /** The request by which `npm start` and `npm run dev:docker` have all workspaces saved before they end the server. */
 import type { Sandbox } from "../../src/index.ts";
 import { within } from "../../src/shared/within.ts";
-import { EngineClient, type LocalEnv } from "./client.ts";
-import { SECRET_HEADER, STOP_MS, STOP_PATH } from "./protocol.ts";
+import { EngineClient, type LocalEnv } from "./engine-client.ts";
+import { SECRET_HEADER, STOP_MS, STOP_PATH } from "./engine-protocol.ts";
 
 interface Sandboxes {
   Sandbox: DurableObjectNamespace;

@@ -4,7 +4,7 @@ import { stripTypeScriptTypes } from "node:module";
 import { setTimeout } from "node:timers/promises";
 import { RpcTarget } from "capnweb";
 import type { Language } from "../../src/shared/languages.ts";
-import { errnoOf, messageOf, sandboxError } from "./errors.ts";
+import { errnoOf, messageOf, sandboxError } from "./sdk-errors.ts";
 import {
   Kernel,
   type KernelReply,

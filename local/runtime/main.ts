@@ -10,11 +10,11 @@ import { unlinkSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { SandboxAPI } from "./api.ts";
-import { messageOf } from "./errors.ts";
+import { messageOf } from "./sdk-errors.ts";
 import { InterpreterAPI } from "./interpreter.ts";
-import { log } from "./log.ts";
+import { log } from "./stderr-log.ts";
 import { killDescendants } from "./process-tree.ts";
-import { createControlServer } from "./server.ts";
+import { createControlServer } from "./control-server.ts";
 import { handOverEgress, listen } from "./tcp.ts";
 import { layBundle, trustPlatform } from "./trust.ts";
 

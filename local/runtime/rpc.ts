@@ -1,7 +1,7 @@
 import { RpcSession, type RpcTarget, type RpcTransport } from "capnweb";
 import { type WebSocket } from "ws";
-import { log } from "./log.ts";
-import { messageOf } from "./errors.ts";
+import { log } from "./stderr-log.ts";
+import { messageOf } from "./sdk-errors.ts";
 
 /** capnweb's messages, one text frame each. */
 export class WebSocketTransport implements RpcTransport {

@@ -1,8 +1,8 @@
 import { type Duplex } from "node:stream";
 import { chmodSync } from "node:fs";
 import { createServer, type Server } from "node:net";
-import { log } from "./log.ts";
-import { messageOf } from "./errors.ts";
+import { log } from "./stderr-log.ts";
+import { messageOf } from "./sdk-errors.ts";
 
 /** Joins two connections both ways; either side may end its half first. A failure of one ends the other. */
 export function splice(left: Duplex, right: Duplex): void {

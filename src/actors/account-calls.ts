@@ -1,5 +1,5 @@
 /** What a sandbox's actor and its principal's account ask of one another. */
-import type { Stored } from "../runs/store.ts";
+import type { Stored } from "../runs/run-store.ts";
 import type { Outcome } from "../shared/errors.ts";
 import type { Region, Scope } from "../shared/principal.ts";
 import type { NetworkChoice } from "./network.ts";

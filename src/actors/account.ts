@@ -1,6 +1,6 @@
 /** One principal's sandboxes and quota: a Durable Object that is never on the path of a warm call. */
 import { DurableObject } from "cloudflare:workers";
-import type { Stored } from "../runs/store.ts";
+import type { Stored } from "../runs/run-store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
 import { type Env, type Limits, parseConfig } from "../shared/config.ts";
 import { type Failure, type Outcome, ToolError, outcomeOf } from "../shared/errors.ts";

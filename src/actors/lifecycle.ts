@@ -437,9 +437,9 @@ export class Lifecycle {
     } finally {
       this.#ending--;
       if (this.#ending === 0 && this.#state.is === "ending") {
-        const { ended: over, position } = this.#state;
+        const { ended, position } = this.#state;
         this.#state = position;
-        over.resolve();
+        ended.resolve();
       }
     }
   }

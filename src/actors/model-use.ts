@@ -2,12 +2,12 @@
 import type { Admission, BudgetKeeper, ModelOutcome, ModelCall } from "../container/model-calls.ts";
 import type { UsedByDay } from "../shared/days.ts";
 import type { TaskBudgets } from "../tasks/budget.ts";
-import type { Tasks } from "../tasks/tasks.ts";
+import type { TaskExecutor } from "../tasks/task-executor.ts";
 import { quotaError } from "./lease.ts";
 
 export interface ModelUseHost {
   budgets: TaskBudgets;
-  tasks: Pick<Tasks, "finishModelCall">;
+  tasks: Pick<TaskExecutor, "finishModelCall">;
   isRunning(run: string): boolean;
   /** Whether the sandbox may connect to some hosts only. */
   isConfined(): boolean;

@@ -1,7 +1,7 @@
 /** What one sandbox may reach: its own choice within the limits of its principal, kept, enforced and told. */
 import { CONNECTION_COLUMNS, type Refusal, connectionLine } from "../shared/connection-log.ts";
 import type { OutboundPolicy } from "../container/internet.ts";
-import type { End } from "../runs/run.ts";
+import type { End } from "../runs/run-types.ts";
 import { ConnectionHistory } from "./connection-history.ts";
 import type { NetworkPlatform } from "./platform/network-platform.ts";
 import { ToolError } from "../shared/errors.ts";

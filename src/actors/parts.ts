@@ -1,15 +1,15 @@
 /** The parts of a sandbox's actor, each made of those above it. What happens below reaches those above as an event. */
 import { Connection } from "../container/connection.ts";
-import { Files } from "../container/files.ts";
+import { FileOperations } from "../container/file-operations.ts";
 import type { OutboundPolicy } from "../container/internet.ts";
 import type { Interpreter } from "../container/kernels/interpreter.ts";
 import { Kernels } from "../container/kernels/kernels.ts";
 import { callModel } from "../container/model-egress.ts";
 import { Requests } from "../container/requests.ts";
 import { Snapshots } from "../container/snapshots.ts";
-import { CodeExecutor } from "../runs/code.ts";
-import { Commands } from "../runs/command.ts";
-import { questionDetailOf } from "../runs/run.ts";
+import { CodeExecutor } from "../runs/code-executor.ts";
+import { CommandExecutor } from "../runs/command-executor.ts";
+import { questionDetailOf } from "../runs/run-types.ts";
 import { Runs } from "../runs/runs.ts";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
@@ -21,7 +21,7 @@ import { objectStore } from "../storage/object-store.ts";
 import { SANDBOX_SCHEMA } from "../storage/sandbox-schema.ts";
 import { TaskBudgets } from "../tasks/budget.ts";
 import { Questions } from "../tasks/questions.ts";
-import { Tasks } from "../tasks/tasks.ts";
+import { TaskExecutor } from "../tasks/task-executor.ts";
 import { AccountLink } from "./account-link.ts";
 import { Activity } from "./activity.ts";
 import { DiskUsage } from "./disk-usage.ts";
@@ -30,7 +30,7 @@ import { Lease } from "./lease.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import type { End } from "./lifecycle-state.ts";
 import { ModelUse } from "./model-use.ts";
-import { Operations } from "./operations.ts";
+import { SandboxOperations } from "./sandbox-operations.ts";
 import { SandboxNetwork } from "./network.ts";
 import type { NetworkPlatform } from "./platform/network-platform.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
@@ -84,12 +84,12 @@ export class Parts {
   readonly sandboxd: OwnSandboxd;
   readonly workspace: Workspace;
   readonly lifecycle: Lifecycle;
-  readonly files: Files;
-  readonly operations: Operations;
+  readonly files: FileOperations;
+  readonly operations: SandboxOperations;
   readonly kernels: Kernels;
   readonly code: CodeExecutor;
-  readonly commands: Commands;
-  readonly tasks: Tasks;
+  readonly commands: CommandExecutor;
+  readonly tasks: TaskExecutor;
   readonly questions: Questions;
   readonly runs: Runs;
   readonly runFiles: RunFiles;
@@ -171,10 +171,10 @@ export class Parts {
     });
     const { lifecycle } = this;
     const connection = new Connection(sandboxd, requests, lifecycle);
-    this.files = new Files((...request) => connection.fetch(...request));
-    this.operations = new Operations({
+    this.files = new FileOperations((...request) => connection.fetch(...request));
+    this.operations = new SandboxOperations({
       files: this.files,
-      glancing: new Files(fetch),
+      glancing: new FileOperations(fetch),
       activity: this.activity,
       platform,
       lifecycle,
@@ -190,9 +190,9 @@ export class Parts {
     };
     this.kernels = new Kernels(foundation.interpreter, link, sql);
     this.code = new CodeExecutor(this.kernels, this.files, logCapBytes);
-    this.commands = new Commands(link);
+    this.commands = new CommandExecutor(link);
     const budgets = new TaskBudgets(sql);
-    this.tasks = new Tasks({
+    this.tasks = new TaskExecutor({
       files: this.files,
       commands: this.commands,
       budgets,

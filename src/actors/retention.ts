@@ -2,7 +2,7 @@
 import type { Connection } from "../container/connection.ts";
 import { localID } from "../runs/id.ts";
 import type { Runs } from "../runs/runs.ts";
-import type { RunRecord } from "../runs/store.ts";
+import type { RunRecord } from "../runs/run-store.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 
 /** Ended runs whose files in the sandbox are removed in one call. */

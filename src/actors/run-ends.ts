@@ -1,6 +1,6 @@
 /** What follows the end of a run, of any kind. */
 import { localID } from "../runs/id.ts";
-import type { RunRecord } from "../runs/store.ts";
+import type { RunRecord } from "../runs/run-store.ts";
 import type { TaskBudgets } from "../tasks/budget.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { DiskUsage } from "./disk-usage.ts";

@@ -1,8 +1,8 @@
 /** What runs left, as files to download: the log, and artifacts of tasks. They outlive the container. */
 import { joined } from "../runs/head-and-tail.ts";
 import type { Runs } from "../runs/runs.ts";
-import type { RunObjects } from "../runs/log.ts";
-import type { RunView } from "../runs/run.ts";
+import type { RunObjects } from "../runs/run-log.ts";
+import type { RunView } from "../runs/run-types.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { StoredObject } from "../storage/object-store.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";

@@ -1,5 +1,5 @@
 /** The sandboxes of one principal, their settings, and what their runs have stored: tables of the account. */
-import type { Stored } from "../runs/store.ts";
+import type { Stored } from "../runs/run-store.ts";
 import type { NetworkChoice } from "./network.ts";
 
 /** A sandbox as the account last heard of it; times are milliseconds since the epoch. */

@@ -2,13 +2,13 @@
 import type { OperationName } from "../../container/sandboxd/operations.ts";
 import type { TerminalInput } from "../container/connection.ts";
 import type { Admission, ModelOutcome, ModelCall } from "../container/model-calls.ts";
-import type { CodeRunSpec } from "../runs/code.ts";
-import type { CommandSpec } from "../runs/command.ts";
+import type { CodeRunSpec } from "../runs/code-executor.ts";
+import type { CommandSpec } from "../runs/command-executor.ts";
 import type { Executor } from "../runs/executor.ts";
 import { localID } from "../runs/id.ts";
-import type { Allowance, RunSummary, RunView } from "../runs/run.ts";
+import type { Allowance, RunSummary, RunView } from "../runs/run-types.ts";
 import type { RunStart, LogPage, OnProgress, TerminalReply, WaitsFor } from "../runs/runs.ts";
-import type { Stored } from "../runs/store.ts";
+import type { Stored } from "../runs/run-store.ts";
 import type { Env } from "../shared/config.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
 import { type Outcome, ToolError, withoutRuns } from "../shared/errors.ts";
@@ -19,7 +19,7 @@ import type { RunKind } from "../shared/run-listing.ts";
 import { pause, within } from "../shared/within.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import type { QuestionSpec } from "../tasks/questions.ts";
-import type { TaskSpec } from "../tasks/tasks.ts";
+import type { TaskSpec } from "../tasks/task-executor.ts";
 import type {
   CheckpointSettings,
   SandboxStatus,
@@ -31,9 +31,9 @@ import type {
 import { actorUnreachable } from "./actor-errors.ts";
 import type { FileLinks, UploadLink } from "./file-links.ts";
 import { CALL_MS } from "./lifecycle.ts";
-import { hasScope, needsScope, policyOf } from "./operations.ts";
+import { hasScope, needsScope, policyOf } from "./sandbox-operations.ts";
 import { Parts } from "./parts.ts";
-import { handleOutbound } from "./platform/outbound.ts";
+import { handleOutbound } from "./platform/outbound-handlers.ts";
 import { SandboxActor } from "./platform/sdk-actor.ts";
 import type { Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";

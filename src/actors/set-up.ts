@@ -7,10 +7,10 @@
 import type { ActiveRun } from "../runs/active-run.ts";
 import { deferred } from "../runs/deferred.ts";
 import type { Executor } from "../runs/executor.ts";
-import type { CommandSpec } from "../runs/command.ts";
+import type { CommandSpec } from "../runs/command-executor.ts";
 import { joined } from "../runs/head-and-tail.ts";
 import { localID } from "../runs/id.ts";
-import { lenient } from "../runs/output.ts";
+import { lenient } from "../runs/shown-output.ts";
 import {
   type Allowance,
   type End,
@@ -18,7 +18,7 @@ import {
   type RunView,
   durationMs,
   waitingFor,
-} from "../runs/run.ts";
+} from "../runs/run-types.ts";
 import type { Runs } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";

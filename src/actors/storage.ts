@@ -1,6 +1,6 @@
 /** Reports to the account how much a sandbox's runs have stored: the limit is the principal's, over all sandboxes. */
 import type { Runs } from "../runs/runs.ts";
-import type { Stored } from "../runs/store.ts";
+import type { Stored } from "../runs/run-store.ts";
 
 /** How long after a change the account gets a report, and how often while runs go on, milliseconds. */
 const REPORT_MS = 5000;

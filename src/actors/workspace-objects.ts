@@ -1,6 +1,6 @@
 /** Streams of a saved workspace in R2: written as objects of one size, of which ranges are read. */
 import { ToolError } from "../shared/errors.ts";
-import { inPieces } from "../shared/pieces.ts";
+import { inPieces } from "../shared/stream-bytes.ts";
 import { within } from "../shared/within.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 

@@ -19,7 +19,7 @@ import { AUTHORIZE_PATH } from "./paths.ts";
 import { canRunTasks, type Config } from "../shared/config.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import { hasGoodHost } from "./redirects.ts";
-import { bytesOf, StoreError } from "./store.ts";
+import { bytesOf, StoreError } from "./oauth-store.ts";
 
 /** The longest query of an authorization request. */
 const MAX_SEARCH_CHARACTERS = 8192;

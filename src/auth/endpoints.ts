@@ -1,5 +1,5 @@
 /** The endpoints that OAuth clients call by themselves: metadata, registration, tokens, revocation. */
-import { gather } from "../shared/pieces.ts";
+import { gather } from "../shared/stream-bytes.ts";
 import { json } from "../shared/responses.ts";
 import { log, logError } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
@@ -8,7 +8,7 @@ import { CHECK_HEADER, type OAuth, providerEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { namesOddHost } from "./redirects.ts";
 import { type Revoked, logRevoked, watched } from "./revocation.ts";
-import { bytesOf, StoreError } from "./store.ts";
+import { bytesOf, StoreError } from "./oauth-store.ts";
 
 const MAX_BODY_BYTES = 64 * 1024;
 /** Smaller, because the store keeps a registration whole. */

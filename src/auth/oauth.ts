@@ -18,7 +18,7 @@ import { COOKIE_PREFIX } from "./cookies.ts";
 import { AUTHORIZE_PATH, METADATA_PATH, PANEL_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { knownScopes, type Principal, SCOPES } from "../shared/principal.ts";
 import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS, withPanelClient } from "./panel-client.ts";
-import { guarded } from "./store.ts";
+import { guarded } from "./oauth-store.ts";
 
 /** The paths that speak MCP, and the panel. Each is a resource of its own: a token for one is refused at the others. */
 const RESOURCE_PATHS = ["/mcp", "/", PANEL_PATH] as const;

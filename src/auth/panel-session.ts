@@ -14,7 +14,7 @@ import { type OAuth, oauthAPI, oauthFor, providerEnv } from "./oauth.ts";
 import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS } from "./panel-client.ts";
 import { AUTHORIZE_PATH, PANEL_CALLBACK_PATH, PANEL_PATH, PANEL_SIGN_IN_PATH, TOKEN_PATH } from "./paths.ts";
 import { challengeOf } from "./pkce.ts";
-import { bytesOf, StoreError } from "./store.ts";
+import { bytesOf, StoreError } from "./oauth-store.ts";
 
 const SESSION_COOKIE = "panel";
 

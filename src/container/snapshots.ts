@@ -8,7 +8,7 @@ import {
 } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
-import { requestOperation, partsOf } from "./sandboxd-answer.ts";
+import { requestOperation, partsOf } from "./sandboxd-request.ts";
 
 /** What an agent has said and was told: the files below a directory of the home that have its id in their path. */
 export interface Conversation {

@@ -2,7 +2,7 @@
 import type { ReadResourceResult } from "@modelcontextprotocol/server";
 import mime from "mime/lite";
 import type { Artifact } from "../runs/task-detail.ts";
-import type { RunView } from "../runs/run.ts";
+import type { RunView } from "../runs/run-types.ts";
 import { isTaskID } from "../runs/id.ts";
 import { joined } from "../runs/head-and-tail.ts";
 import { absolute } from "../../container/sandboxd/shapes.ts";

@@ -4,13 +4,13 @@ import { within } from "../shared/within.ts";
 import type { Backlog, WaitingLog } from "./backlog.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
-import type { LogStore, LogWriter } from "./log.ts";
-import { lastLine } from "./output.ts";
+import type { LogStore, LogWriter } from "./run-log.ts";
+import { lastLine } from "./shown-output.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import type { TerminalInput } from "../container/connection.ts";
-import type { End, Execution, RunDetail, RunSink, RunView, Stream, WaitState } from "./run.ts";
-import { type RunRecord, type RunStore, viewOf } from "./store.ts";
-import { isEchoOf } from "./terminal.ts";
+import type { End, Execution, RunDetail, RunSink, RunView, Stream, WaitState } from "./run-types.ts";
+import { type RunRecord, type RunStore, viewOf } from "./run-store.ts";
+import { isEchoOf } from "./terminal-text.ts";
 
 /** How often new output is written to disk, milliseconds. A run that ends sooner is written once, after its end. */
 const FLUSH_MS = 1000;

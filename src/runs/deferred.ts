@@ -1,6 +1,6 @@
 /** Executions that have to wait for something before they start. */
 import type { ActiveRun } from "./active-run.ts";
-import { type End, type Execution, CANCELLED_BEFORE_START } from "./run.ts";
+import { type End, type Execution, CANCELLED_BEFORE_START } from "./run-types.ts";
 
 /**
  * An execution that something comes before, which says how to start it, or how it ends instead.

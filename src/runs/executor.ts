@@ -1,6 +1,6 @@
 /** How runs of one kind are executed. */
 import type { ActiveRun } from "./active-run.ts";
-import type { Allowance, Execution } from "./run.ts";
+import type { Allowance, Execution } from "./run-types.ts";
 import type { RunKind } from "../shared/run-listing.ts";
 
 export interface Executor<Spec extends Allowance> extends Resumer {

@@ -1,6 +1,6 @@
 /** How a run ends whose executor threw. */
 import { type ErrorCode, type Failure, ToolError, internalError } from "../shared/errors.ts";
-import type { End } from "./run.ts";
+import type { End } from "./run-types.ts";
 
 export interface RunFailure {
   end: End;

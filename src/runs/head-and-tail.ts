@@ -1,6 +1,6 @@
 /** The beginning and the end of a stream of any length, in a bounded piece of memory. */
 import { SHOWN_END_BYTES } from "../../container/sandboxd/protocol.ts";
-import { type ShownOutput, headAndTail, lenient } from "./output.ts";
+import { type ShownOutput, headAndTail, lenient } from "./shown-output.ts";
 
 const EMPTY = new Uint8Array(0);
 

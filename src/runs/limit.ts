@@ -2,7 +2,7 @@
  * Ends a run for its caller when the sandbox does not. User code can hide the end of a run or lie about it, but cannot
  * reach the Worker's clock.
  */
-import type { End } from "./run.ts";
+import type { End } from "./run-types.ts";
 
 /** How long after its deadline the sandbox may take to stop a run and send its last output, milliseconds. */
 const GRACE_MS = 15_000;

@@ -9,7 +9,7 @@ import { Backlog } from "./backlog.ts";
 import { deferred } from "./deferred.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { isTaskID, newRunID } from "./id.ts";
-import { type LogStore, LogWriter, type RunObjects, deleteLog, readLog } from "./log.ts";
+import { type LogStore, LogWriter, type RunObjects, deleteLog, readLog } from "./run-log.ts";
 import type { Executor, Resumer } from "./executor.ts";
 import {
   type Allowance,
@@ -19,9 +19,9 @@ import {
   type LogPiece,
   type RunSummary,
   type RunView,
-} from "./run.ts";
+} from "./run-types.ts";
 import type { RunKind } from "../shared/run-listing.ts";
-import { keptSource, type RunRecord, RunStore, viewOf, type Stored } from "./store.ts";
+import { keptSource, type RunRecord, RunStore, viewOf, type Stored } from "./run-store.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { pause, within } from "../shared/within.ts";
 import { deleteBelow } from "../storage/object-store.ts";

@@ -29,7 +29,7 @@ import { json, type Refusal, rpcError } from "../shared/responses.ts";
 import { readJSON, unreadable } from "./body.ts";
 import { type EndpointQuery, endpointQueryOf } from "../shared/endpoint-query.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "../shared/config.ts";
-import { serveFiles, serveLink } from "./files.ts";
+import { serveFiles, serveLink } from "./file-routes.ts";
 import { ICON } from "./icon.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
@@ -45,7 +45,7 @@ import {
 import { previewLabel } from "../shared/preview-address.ts";
 import { panelAsset, panelPage, toPanel } from "./panel.ts";
 import { panelStream } from "./panel-stream.ts";
-import { servePreview } from "./previews.ts";
+import { servePreview } from "./preview-routes.ts";
 import { servePlainCall, isPlainCall } from "./plain-call.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import { CARD_PATH, CATALOG_PATH, catalog, serverCard } from "./server-card.ts";

@@ -1,6 +1,6 @@
 /** Reads and parses the request's body, once and within limits. */
 import { holdsTooMuch } from "../shared/bounded.ts";
-import { gather } from "../shared/pieces.ts";
+import { gather } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
 
 /** The largest body accepted, in bytes. */

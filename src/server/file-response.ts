@@ -1,11 +1,11 @@
 /** Files of a sandbox as HTTP answers. Nothing here holds a file: it is passed on as it comes. */
-import { gather } from "../shared/pieces.ts";
+import { gather } from "../shared/stream-bytes.ts";
 import mime from "mime/lite";
 import type { Input } from "../../container/sandboxd/operations.ts";
 import type { FileStat } from "../../container/sandboxd/shapes.ts";
 import { callSandbox, operate } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
-import { malformedResponse } from "../container/sandboxd-answer.ts";
+import { malformedResponse } from "../container/sandboxd-request.ts";
 import type { Env } from "../shared/config.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import { LOG_NAME } from "../shared/resource-uri.ts";

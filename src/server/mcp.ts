@@ -14,7 +14,7 @@ import { APPS_CAPABILITY, PANEL_URI, RUN_META } from "../shared/apps.ts";
 import { DEFAULT_SANDBOX } from "../shared/names.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { callerFields, log } from "../shared/log.ts";
-import { mountLines } from "../shared/mounts.ts";
+import { mountLines } from "../shared/mounted-directories.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 

@@ -11,7 +11,7 @@ import { rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
 import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
-import { isReadWhole, POLL_MS, logPauseMs, readOnAt, terminalPauseMs } from "../shared/watch.ts";
+import { isReadWhole, POLL_MS, logPauseMs, readOnAt, terminalPauseMs } from "../shared/watch-intervals.ts";
 import { readJSON } from "./body.ts";
 import { SILENCE } from "./event-stream.ts";
 import { Unbuffered } from "./unbuffered.ts";

@@ -6,7 +6,7 @@ import { z } from "zod";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
 import type { Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
-import { type RunView, durationMs } from "../runs/run.ts";
+import { type RunView, durationMs } from "../runs/run-types.ts";
 import { MAX_QUESTION } from "../tasks/program.ts";
 import { defaultWait } from "../shared/wait.ts";
 import { contextOf, recorded, sandboxName, type ToolContext } from "../tools/define.ts";

@@ -1,8 +1,8 @@
 /** A task or a question as server-sent events, as it goes on. Who stops reading leaves the run at work. */
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
-import type { RunView } from "../runs/run.ts";
-import { questionDetailOf } from "../runs/run.ts";
+import type { RunView } from "../runs/run-types.ts";
+import { questionDetailOf } from "../runs/run-types.ts";
 import type { ToolContext } from "../tools/define.ts";
 import { ownRun } from "../tools/own-run.ts";
 import { pause } from "../shared/within.ts";

@@ -3,7 +3,7 @@ import { type McpServer, MissingRequiredClientCapabilityError } from "@modelcont
 import { z } from "zod";
 import { protocolError, reading } from "../resources/context.ts";
 import { MAX_RUN_ID } from "../runs/id.ts";
-import type { RunView } from "../runs/run.ts";
+import type { RunView } from "../runs/run-types.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { contextOf, recorded } from "../tools/define.ts";

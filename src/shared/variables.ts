@@ -21,7 +21,7 @@ import {
   webOrigin,
 } from "./env-fields.ts";
 import { LOG_LEVELS } from "./log.ts";
-import { mountedDirectories } from "./mounts.ts";
+import { mountedDirectories } from "./mounted-directories.ts";
 import { MODEL_NAME } from "./names.ts";
 import { INTERNET } from "./network-policy.ts";
 import { REGIONS } from "./principal.ts";

@@ -5,10 +5,10 @@ import {
   type FoundChanges,
   taskDirectory,
 } from "../../container/sandboxd/shapes.ts";
-import type { Files } from "../container/files.ts";
+import type { FileOperations } from "../container/file-operations.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
-import type { RunObjects } from "../runs/log.ts";
-import type { RunView } from "../runs/run.ts";
+import type { RunObjects } from "../runs/run-log.ts";
+import type { RunView } from "../runs/run-types.ts";
 import {
   type Artifact,
   type ChangedFiles,
@@ -22,7 +22,7 @@ import {
   type TaskDetail,
 } from "../runs/task-detail.ts";
 import { joined } from "../runs/head-and-tail.ts";
-import { lenient } from "../runs/output.ts";
+import { lenient } from "../runs/shown-output.ts";
 import { wholeCharacters } from "../shared/text.ts";
 
 /** Files kept for each task, and their sizes in bytes. The whole diff counts too. */
@@ -55,7 +55,7 @@ const NO_FILE: ReadonlySet<ErrorCode> = new Set([
 ]);
 
 export interface ArtifactStore {
-  files: Files;
+  files: FileOperations;
   objects: RunObjects;
 }
 
@@ -130,7 +130,7 @@ class ArtifactWriter {
 
 /** At most `maxBytes` of a file from `offset` on; nothing when it is not there. */
 async function readPart(
-  files: Files,
+  files: FileOperations,
   path: string,
   offset: number,
   maxBytes: number,

@@ -2,11 +2,11 @@
 import { clause } from "../shared/text.ts";
 import { nextDay } from "../shared/days.ts";
 import type { AgentReport } from "./agent-report.ts";
-import type { End } from "../runs/run.ts";
+import type { End } from "../runs/run-types.ts";
 import type { EndState } from "../shared/run-listing.ts";
 import type { Spending } from "./budget.ts";
 import type { UpstreamError } from "../container/model-calls.ts";
-import type { Step } from "./output.ts";
+import type { Step } from "./task-output.ts";
 import { offeredWords } from "./components.ts";
 
 /** Characters of what is said of definitions that are missing, and of those that are there. */

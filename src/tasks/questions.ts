@@ -4,9 +4,9 @@
  */
 import type { ReadyForRun } from "../container/connection.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
-import type { CodeExecutor } from "../runs/code.ts";
+import type { CodeExecutor } from "../runs/code-executor.ts";
 import type { Executor } from "../runs/executor.ts";
-import type { Allowance, End, Execution } from "../runs/run.ts";
+import type { Allowance, End, Execution } from "../runs/run-types.ts";
 import type { QuestionDetail } from "../runs/task-detail.ts";
 import { MODEL_HOST } from "../shared/secrets.ts";
 import type { TraceContext } from "../shared/trace.ts";

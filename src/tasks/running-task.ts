@@ -6,14 +6,14 @@ import { within } from "../shared/within.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { EventReader } from "./agent-report.ts";
 import { AGENTS } from "./agents.ts";
-import type { End, Execution } from "../runs/run.ts";
+import type { End, Execution } from "../runs/run-types.ts";
 import { archive, leftOutWords } from "./archive.ts";
 import { collect } from "./collect.ts";
 import type { Definition } from "./components.ts";
 import type { TaskDetail } from "../runs/task-detail.ts";
 import { verdictOf } from "./end.ts";
-import { TaskOutput } from "./output.ts";
-import { TASK_SESSION, taskCommand } from "./script.ts";
+import { TaskOutput } from "./task-output.ts";
+import { TASK_SESSION, taskCommand } from "./task-command.ts";
 import type { TraceContext } from "../shared/trace.ts";
 import type { TaskState, TasksHost } from "./task-state.ts";
 

@@ -1,20 +1,20 @@
 /** What a task needs of its actor, and the state that another actor resumes it from. */
 import { z } from "zod";
-import type { Files } from "../container/files.ts";
-import { type Commands, commandState } from "../runs/command.ts";
-import type { RunObjects } from "../runs/log.ts";
+import type { FileOperations } from "../container/file-operations.ts";
+import { type CommandExecutor, commandState } from "../runs/command-executor.ts";
+import type { RunObjects } from "../runs/run-log.ts";
 import { END_STATES } from "../shared/run-listing.ts";
 import { AGENT_NAMES } from "../shared/names.ts";
 import { agentReport } from "./agent-report.ts";
 import type { Archives } from "./archive.ts";
 import type { TaskBudgets } from "./budget.ts";
 import { taskComponents } from "./components.ts";
-import { STEPS } from "./output.ts";
+import { STEPS } from "./task-output.ts";
 
 /** What the actor gives its tasks. */
 export interface TasksHost {
-  files: Files;
-  commands: Commands;
+  files: FileOperations;
+  commands: CommandExecutor;
   budgets: TaskBudgets;
   /** Has the sandbox's platform bring an agent that its sandboxes lack. @throws Error that says what to do */
   prepareAgent(agent: string): Promise<void>;

@@ -3,7 +3,7 @@ import type { CallToolResult, ServerContext } from "@modelcontextprotocol/server
 import { z } from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
 import { isTaskID, MAX_RUN_ID } from "../runs/id.ts";
-import { type ShownOutput, omittedText } from "../runs/output.ts";
+import { type ShownOutput, omittedText } from "../runs/shown-output.ts";
 import { ERROR_META } from "../shared/apps.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { type SandboxCalls, sandboxCallsOf } from "../actors/sandbox-client.ts";

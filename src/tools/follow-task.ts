@@ -1,4 +1,4 @@
-import type { RunView } from "../runs/run.ts";
+import type { RunView } from "../runs/run-types.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import type { ToolContext } from "./define.ts";
 import { visible } from "../shared/shown.ts";

@@ -2,7 +2,7 @@
 import type { CodeImage, CodeResult } from "../runs/code-detail.ts";
 import { ToolError } from "../shared/errors.ts";
 import { imageHeader, imageType } from "../shared/image-header.ts";
-import { type ImageRefusal, shownImage, sizeInWords, tooLarge } from "../shared/images.ts";
+import { type ImageRefusal, shownImage, sizeInWords, tooLarge } from "../shared/shown-image.ts";
 import { shownName } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { type Download, downloadLine, withDownloads } from "./download.ts";

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { ANY_DEPTH } from "../../container/sandboxd/operations.ts";
 import { MAX_LISTED, absolute } from "../../container/sandboxd/shapes.ts";
 import { NOT_UTF8 } from "../container/file-errors.ts";
-import { checkedCursor } from "../container/files.ts";
+import { checkedCursor } from "../container/file-operations.ts";
 import { shownName } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { sandboxOf } from "../runs/id.ts";
-import { type RunSummary, durationMs } from "../runs/run.ts";
+import { type RunSummary, durationMs } from "../runs/run-types.ts";
 import { RUN_KINDS, runListing } from "../shared/run-listing.ts";
 import type { TaskEntry } from "../tasks/task-list.ts";
 import { ToolError } from "../shared/errors.ts";

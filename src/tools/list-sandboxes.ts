@@ -2,7 +2,7 @@ import { z } from "zod";
 import { accountOf } from "../actors/account-of.ts";
 import { retryOnce } from "../actors/actor-errors.ts";
 import { type ComponentNames, offeredComponents } from "../tasks/components.ts";
-import { mountLines } from "../shared/mounts.ts";
+import { mountLines } from "../shared/mounted-directories.ts";
 import type { SandboxRecord } from "../actors/account.ts";
 import { actorName } from "../shared/names.ts";
 import { type NetworkLimits, networkLimits, policyOf } from "../shared/network-limits.ts";

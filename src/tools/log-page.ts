@@ -1,9 +1,9 @@
 /** How a part of a run's log is shown. */
 import { z } from "zod";
-import { type RunView, STREAMS, type Stream } from "../runs/run.ts";
+import { type RunView, STREAMS, type Stream } from "../runs/run-types.ts";
 import { RUN_STATES } from "../shared/run-listing.ts";
 import type { LogPage } from "../runs/runs.ts";
-import { lastStates, terminalText, unfinishedSequence } from "../runs/terminal.ts";
+import { lastStates, terminalText, unfinishedSequence } from "../runs/terminal-text.ts";
 import { fenced, visible } from "../shared/shown.ts";
 import { wholeCharacters } from "../shared/text.ts";
 import { type ToolOutput, sections, text } from "./define.ts";

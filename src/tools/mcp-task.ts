@@ -3,8 +3,8 @@
  * a moment: the client polls it with `tasks/get` by the run's id, in place of the model with get_result.
  */
 import { createdAt } from "../runs/id.ts";
-import { lastLine } from "../runs/output.ts";
-import type { RunView } from "../runs/run.ts";
+import { lastLine } from "../runs/shown-output.ts";
+import type { RunView } from "../runs/run-types.ts";
 import { DAY_MS } from "../shared/days.ts";
 import type { Config } from "../shared/config.ts";
 import { declaredExtension } from "../shared/extensions.ts";

@@ -1,7 +1,7 @@
 /** How a question is shown to a program that asked it by plain HTTP. */
-import type { RunView } from "../runs/run.ts";
-import { shownText } from "../runs/output.ts";
-import { questionDetailOf } from "../runs/run.ts";
+import type { RunView } from "../runs/run-types.ts";
+import { shownText } from "../runs/shown-output.ts";
+import { questionDetailOf } from "../runs/run-types.ts";
 import { errorText, resultText } from "./run-result.ts";
 
 /** A question as programs read it. */

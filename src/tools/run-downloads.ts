@@ -1,5 +1,5 @@
 /** What can be downloaded of a run, beside what its result shows: artifacts, a log that is cut, pages, originals of images. */
-import type { RunView } from "../runs/run.ts";
+import type { RunView } from "../runs/run-types.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
 import type { ToolContext } from "./define.ts";

@@ -1,10 +1,10 @@
 /** How a run of any kind is shown: to a model as text, to a program as data. */
 import { z } from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { type ShownOutput, shownText } from "../runs/output.ts";
-import { clearedPart, lastStates, terminalText } from "../runs/terminal.ts";
+import { type ShownOutput, shownText } from "../runs/shown-output.ts";
+import { clearedPart, lastStates, terminalText } from "../runs/terminal-text.ts";
 import type { CodeDetail, CodeError, CodeResult } from "../runs/code-detail.ts";
-import { type RunView, durationMs, questionDetailOf } from "../runs/run.ts";
+import { type RunView, durationMs, questionDetailOf } from "../runs/run-types.ts";
 import { shownName, visible } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, quoted, sections, text } from "./define.ts";
 import { imageLines } from "./image.ts";

@@ -1,6 +1,6 @@
 /** What is shown of every run, whatever its kind. */
 import { z } from "zod";
-import { type RunSummary, type WaitState, durationMs } from "../runs/run.ts";
+import { type RunSummary, type WaitState, durationMs } from "../runs/run-types.ts";
 import { type ListedRun, type RunState, listedRun } from "../shared/run-listing.ts";
 
 /** The state for a model. Programs get `running` for a run that waits, too. */

@@ -1,11 +1,11 @@
 /** Starts a task or a question: chooses its sandbox and the state that it starts from. */
 import { type Agent, AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agents.ts";
-import type { RunView } from "../runs/run.ts";
-import type { TaskSpec } from "../tasks/tasks.ts";
+import type { RunView } from "../runs/run-types.ts";
+import type { TaskSpec } from "../tasks/task-executor.ts";
 import { componentsFor, wantedComponents } from "../tasks/components.ts";
 import { PROGRAM_LANGUAGES, type ProgramLanguage } from "../shared/languages.ts";
 import type { QuestionSpec } from "../tasks/questions.ts";
-import { cloneDirectory } from "../tasks/script.ts";
+import { cloneDirectory } from "../tasks/task-command.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
 import { AGENT_NAMES, randomLetters } from "../shared/names.ts";

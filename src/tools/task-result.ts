@@ -1,7 +1,7 @@
 /** How a task is shown: to a model as text, to a program as data. */
 import { z } from "zod";
-import { shownText } from "../runs/output.ts";
-import { type RunView, durationMs } from "../runs/run.ts";
+import { shownText } from "../runs/shown-output.ts";
+import { type RunView, durationMs } from "../runs/run-types.ts";
 import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { shownName, visible } from "../shared/shown.ts";

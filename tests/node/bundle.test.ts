@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
 import { bundle } from "../../cli/bundle.ts";
-import { UserError } from "../../cli/errors.ts";
+import { UserError } from "../../cli/user-error.ts";
 
 /** A Worker beside its configuration. Answers the configuration's path. */
 function workerIn(directory: string, source: string): string {

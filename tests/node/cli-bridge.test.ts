@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import type { JSONRPCMessage } from "@modelcontextprotocol/client";
 import { expect, it } from "vitest";
 import { Bridge } from "../../cli/bridge.ts";
-import { VARIABLES_FILE } from "../../cli/server.ts";
+import { VARIABLES_FILE } from "../../cli/server-address.ts";
 
 const PING = { jsonrpc: "2.0", id: 1, method: "ping" } as const;
 

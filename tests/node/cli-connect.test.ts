@@ -17,7 +17,7 @@ import { parse } from "jsonc-parser";
 import { parse as parseTOML } from "smol-toml";
 import { parse as parseYAML } from "yaml";
 import { entryIn, withEntry } from "../../cli/client-file.ts";
-import { programWords } from "../../cli/places.ts";
+import { programWords } from "../../cli/program-files.ts";
 import { type ClientKind, CLIENTS, type Endpoint } from "../../cli/clients.ts";
 import { runHere, startCLI } from "../setup/cli.ts";
 import { repository } from "../setup/server.ts";

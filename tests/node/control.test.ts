@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
-import { SECRET_HEADER } from "../../local/platform/protocol.ts";
+import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { hostileRuntime } from "../setup/hostile-runtime.ts";
 

@@ -16,7 +16,7 @@ import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { checkBubblewrap } from "../../local/engine/check.ts";
 import { findGroupParents, groupPrefix } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
-import { SECRET_HEADER } from "../../local/platform/protocol.ts";
+import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import { startTestEngine, TestSandbox, type EngineAddress, type TestEngine } from "../setup/engine-client.ts";
 import { processes, survivors, tree, type Process } from "../setup/processes.ts";
 import { until } from "../setup/until.ts";

@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, w
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { readComponents, readMounts } from "../../cli/mounts.ts";
+import { readComponents, readMounts } from "../../cli/mount-option.ts";
 
 let directory: string;
 

@@ -15,7 +15,7 @@ import { attachedOf } from "../../local/engine/attached.ts";
 import { hostCertificates } from "../../local/engine/certificates.ts";
 import { hostRegistries } from "../../local/engine/registries.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
-import { frame } from "../../local/platform/protocol.ts";
+import { frame } from "../../local/platform/engine-protocol.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 
 /** Plays a server of the internet; sandboxes reach it as internet.test. */

@@ -1,7 +1,7 @@
 /** What a terminal's output says as text. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { lastStates, rendered, terminalText } from "../../src/runs/terminal.ts";
+import { lastStates, rendered, terminalText } from "../../src/runs/terminal-text.ts";
 
 const ESC = "\u001b";
 

@@ -70,7 +70,7 @@ describe("a printed line carries the token from .dev.vars", () => {
 
 describe("npm run token prints the token that npm start takes", () => {
   const npmRunToken = (SERVER_AUTH_TOKEN?: string) =>
-    execFileSync(process.execPath, ["cli/token.ts"], {
+    execFileSync(process.execPath, ["cli/print-token.ts"], {
       cwd: directory,
       encoding: "utf8",
       stdio: "pipe",

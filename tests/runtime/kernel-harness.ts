@@ -12,7 +12,7 @@ import {
   parseDocument,
   parseHello,
   runCell,
-} from "../../src/container/kernels/protocol.ts";
+} from "../../src/container/kernels/kernel-protocol.ts";
 import { type Runtime, startRuntime } from "./runtime.ts";
 
 const PRELUDE = fileURLToPath(new URL("../../container/kernel", import.meta.url));

@@ -2,7 +2,7 @@
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { lastStates } from "../../src/runs/terminal.ts";
+import { lastStates } from "../../src/runs/terminal-text.ts";
 import { Lab, type TestKernel, sharedDirectory } from "./kernel-harness.ts";
 
 let lab: Lab;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { parseDocument } from "../../src/container/kernels/protocol.ts";
+import { parseDocument } from "../../src/container/kernels/kernel-protocol.ts";
 
 describe("parsing", () => {
   const stream = { text: "", bytes: 0, dropped: 0 };

@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { vi } from "vitest";
 import { join } from "node:path";
-import { run } from "../../cli/run.ts";
+import { run } from "../../cli/run-program.ts";
 import { repository } from "./server.ts";
 
 export interface Ended {

@@ -15,7 +15,7 @@ import {
 } from "../../container/sandboxd/protocol.ts";
 import { startEngine, type Engine, type EngineOptions } from "../../local/engine/engine.ts";
 import { repository } from "../../local/engine/own-files.ts";
-import { SECRET_HEADER, type ExitReport, type StartRequest } from "../../local/platform/protocol.ts";
+import { SECRET_HEADER, type ExitReport, type StartRequest } from "../../local/platform/engine-protocol.ts";
 import { sleep } from "./until.ts";
 
 export interface EngineAddress {

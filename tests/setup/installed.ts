@@ -1,5 +1,5 @@
 /** The packages that tests need beside those of `npm ci`: every suite installs them first, once. */
-import { prepareAgent } from "../../local/engine/agents.ts";
+import { prepareAgent } from "../../local/engine/agent-packages.ts";
 import { installClients } from "../clients/install.ts";
 import { AGENTS } from "./claude-code.ts";
 

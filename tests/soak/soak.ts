@@ -11,7 +11,7 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CONFIGS, TOKEN, serve, startEngine } from "../../bench/bed.ts";
-import { closeClients } from "../../bench/client.ts";
+import { closeClients } from "../../bench/worker-client.ts";
 import { PRODUCT_SERVICE, openHeap } from "../../bench/heap.ts";
 import { type Process, tree } from "../setup/processes.ts";
 import type { Result } from "../setup/mcp-client.ts";

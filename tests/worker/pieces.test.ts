@@ -1,6 +1,6 @@
 /** Bodies of answers as a sandbox can send them. */
 import { expect, it } from "vitest";
-import { readBounded } from "../../src/shared/pieces.ts";
+import { readBounded } from "../../src/shared/stream-bytes.ts";
 
 /** An answer in pieces of one byte, whose body does not end. */
 function inPieces(count: number): Response {

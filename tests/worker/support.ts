@@ -2,8 +2,8 @@
 import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import type { CodeContext } from "@cloudflare/sandbox";
-import type { LocalEnv } from "../../local/platform/client.ts";
-import { SECRET_HEADER } from "../../local/platform/protocol.ts";
+import type { LocalEnv } from "../../local/platform/engine-client.ts";
+import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import type { Region, Scope } from "../../src/shared/principal.ts";
 import worker, { type Account, type Sandbox } from "../../src/index.ts";
 import { actorName, principalHash } from "../../src/shared/names.ts";

@@ -4,7 +4,7 @@
  */
 import * as z from "zod/mini";
 import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./calls.ts";
-import { turns } from "../turns.ts";
+import { turns } from "../small-steps.ts";
 import { type Codec, compressed, decompressed } from "./codec.ts";
 
 const VERSION = 1;

@@ -30,7 +30,7 @@ import { type Blob, type Entry, bytesOf, plainBytes, readManifest } from "./mani
 import { statusOf } from "./scan.ts";
 import { isOfSystem } from "./system.ts";
 import type { Index } from "./state.ts";
-import { SideBySide, turns } from "../turns.ts";
+import { SideBySide, turns } from "../small-steps.ts";
 
 /** Blobs that are unpacked and written at once. Each takes up to two SNAPSHOT_BLOB_BYTES of memory. */
 const WRITTEN_AT_ONCE = 8;

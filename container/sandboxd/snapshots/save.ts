@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { type SavedSnapshot, MAX_LEFT, type Plan, type PlanCall, SNAPSHOT_BLOB_BYTES } from "./calls.ts";
-import { turns } from "../turns.ts";
+import { turns } from "../small-steps.ts";
 import { compressed } from "./codec.ts";
 import { type Blob, type Entry, type FileEntry, bytesOf, writeManifest } from "./manifest.ts";
 import { type FoundFile, choose, named, saysGone, scan, scanNamed, statusOf } from "./scan.ts";

@@ -2,7 +2,7 @@
 import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
 import { FileError } from "../file-error.ts";
 import { MAX_LEFT, type NamedFiles, type Plan, SNAPSHOT_ENTRIES } from "./calls.ts";
-import { turns } from "../turns.ts";
+import { turns } from "../small-steps.ts";
 import { bytesOf } from "./manifest.ts";
 
 /** Something found, without its content. */

@@ -3,9 +3,9 @@ import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as z from "zod/mini";
-import { SNAPSHOT, textOf } from "../places.ts";
+import { SNAPSHOT, textOf } from "../directories.ts";
 import type { Mark } from "./calls.ts";
-import { turns } from "../turns.ts";
+import { turns } from "../small-steps.ts";
 import { type Entry, entrySchema } from "./manifest.ts";
 
 /** An entry, and the status of the file that it was made from. */

@@ -6,9 +6,9 @@ import { createHash } from "node:crypto";
 import { lstatSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../file-error.ts";
-import { textOf } from "../places.ts";
+import { textOf } from "../directories.ts";
 import { SNAPSHOT_ENTRIES } from "./calls.ts";
-import { turns } from "../turns.ts";
+import { turns } from "../small-steps.ts";
 import { type FoundFile, type ScannedEntry, scanEntry, namesIn } from "./scan.ts";
 
 /** Below `/`. */

@@ -6,7 +6,7 @@ import type { Connection } from "../../shared/connection-log.ts";
 import { IDLE_STOP_MINUTES } from "../../shared/idle-stop.ts";
 import type { Secret } from "../../shared/secrets.ts";
 import type { NetworkPlatform } from "./network-platform.ts";
-import { OutboundHandlers, intercept } from "./outbound.ts";
+import { OutboundHandlers, intercept } from "./outbound-handlers.ts";
 import { SDKInterpreter, SDKPlatform } from "./sdk-platform.ts";
 
 export abstract class SandboxActor extends BaseSandbox<Env> {

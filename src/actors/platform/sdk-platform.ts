@@ -4,7 +4,7 @@
  */
 import { OperationInterruptedError, type Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { Interpreter } from "../../container/kernels/interpreter.ts";
-import type { Printed } from "../../container/kernels/protocol.ts";
+import type { Printed } from "../../container/kernels/kernel-protocol.ts";
 import type { Language } from "../../shared/languages.ts";
 import { pause, within } from "../../shared/within.ts";
 import type { ContainerPlatform, Idle } from "./platform.ts";

@@ -4,7 +4,7 @@ import type { Config } from "../../shared/config.ts";
 import { logError } from "../../shared/log.ts";
 import { markup, plain } from "../html.ts";
 import { challengeOf } from "../pkce.ts";
-import { guarded } from "../store.ts";
+import { guarded } from "../oauth-store.ts";
 import type { SignInRedirect, RedirectMethod } from "./method.ts";
 
 /** In lower case. Logins of managed users contain an underscore. */

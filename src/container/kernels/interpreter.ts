@@ -1,6 +1,6 @@
 /** The interpreters of a container, which run code in contexts. */
 import type { Language } from "../../shared/languages.ts";
-import type { Printed } from "./protocol.ts";
+import type { Printed } from "./kernel-protocol.ts";
 
 export interface Interpreter {
   /** @throws {InterpreterError} `no_language`, `not_created` */

@@ -6,7 +6,7 @@
  */
 import { type Language, TRAITS } from "../../shared/languages.ts";
 import { KeyedQueue } from "../../shared/queue.ts";
-import { checkedResult } from "../answer.ts";
+import { checkedResult } from "../control-result.ts";
 import type { RunCall } from "../connection.ts";
 import type { ContainerLink, OutputSink } from "../follower.ts";
 import { containerGone } from "../gone.ts";
@@ -25,9 +25,9 @@ import {
   parseHello,
   runCell,
   outcomeWithoutResult,
-} from "./protocol.ts";
+} from "./kernel-protocol.ts";
 import { type Interpreter, InterpreterError } from "./interpreter.ts";
-import { type Kernel, KernelRegistry } from "./registry.ts";
+import { type Kernel, KernelRegistry } from "./kernel-registry.ts";
 import { RunningCode } from "./running-code.ts";
 
 export interface CodeSpec {

@@ -5,7 +5,7 @@
 import type { Signal } from "../../../container/sandboxd/protocol.ts";
 import type { RunCall } from "../connection.ts";
 import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
-import type { KernelProcess, Listening } from "./protocol.ts";
+import type { KernelProcess, Listening } from "./kernel-protocol.ts";
 
 /**
  * Code is followed after so many milliseconds. Short output of code that ends sooner comes with its answer. To follow it takes

@@ -1,7 +1,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import type { Executor, Resumer } from "../../../src/runs/executor.ts";
-import type { Allowance, End, Execution, Stream } from "../../../src/runs/run.ts";
+import type { Allowance, End, Execution, Stream } from "../../../src/runs/run-types.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
 import { objectStore } from "../../../src/storage/object-store.ts";

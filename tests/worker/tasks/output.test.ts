@@ -1,11 +1,11 @@
 /** How an agent's stream becomes lines, whatever it prints and however it is cut. */
 import { describe, expect, it } from "vitest";
 import { AGENTS } from "../../../src/tasks/agents.ts";
-import type { RunSink, Stream } from "../../../src/runs/run.ts";
+import type { RunSink, Stream } from "../../../src/runs/run-types.ts";
 import { readLine } from "../../../src/tasks/event-fields.ts";
 import { verdictOf, type TaskFacts } from "../../../src/tasks/end.ts";
-import { TaskOutput } from "../../../src/tasks/output.ts";
-import { cloneDirectory } from "../../../src/tasks/script.ts";
+import { TaskOutput } from "../../../src/tasks/task-output.ts";
+import { cloneDirectory } from "../../../src/tasks/task-command.ts";
 import { stepOf } from "../../../src/shared/task-steps.ts";
 
 const encoder = new TextEncoder();

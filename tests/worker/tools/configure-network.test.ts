@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { type NetworkHost, SandboxNetwork } from "../../../src/actors/network.ts";
 import type { NetworkPlatform } from "../../../src/actors/platform/network-platform.ts";
-import { OutboundHandlers } from "../../../src/actors/platform/outbound.ts";
+import { OutboundHandlers } from "../../../src/actors/platform/outbound-handlers.ts";
 import { throughPolicy } from "../../../src/container/internet.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Connection, Refusal } from "../../../src/shared/connection-log.ts";

@@ -1,0 +1,167 @@
+/** What every command of the command line has: how it is made, its common options, its examples. */
+import { readFileSync } from "node:fs";
+import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
+import { SANDBOX_NAME, SANDBOX_NAME_RULE, SESSION_NAME, SESSION_NAME_RULE } from "../src/shared/names.ts";
+import { CommandError } from "./exit.ts";
+import { DEFAULT_PORT } from "./options.ts";
+import { userPath, PROGRAM } from "./server-address.ts";
+
+const EXAMPLES = new WeakMap<object, readonly string[]>();
+
+/**
+ * A command, with examples of its use in its help.
+ * @param examples `sandbox-mcp ` is put before those that do not name it.
+ */
+export function plainCommand(name: string, description: string, examples: readonly string[]) {
+  const lines = examples.map((each) => (each.includes("sandbox-mcp ") ? each : `sandbox-mcp ${each}`));
+  const shown = lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`);
+  const command = new Command(name)
+    .description(description)
+    .hook("preAction", (_, chosen) => settleSandbox(chosen))
+    .addHelpText("after", `\nExamples:\n${shown.join("\n")}`);
+  EXAMPLES.set(command, lines);
+  return command;
+}
+
+/**
+ * The `--sandbox` of every command. Where the sandbox of an address, `?sandbox=`, takes the place of the default, it does so here as for
+ * every client.
+ * @throws {CommandError} before a server is asked or a file is written
+ */
+function settleSandbox(command: CommandUnknownOpts): void {
+  const name: unknown = command.getOptionValue("sandbox");
+  checkSandbox("--sandbox", name);
+  const address: unknown = command.getOptionValue("url") ?? process.env.SANDBOX_MCP_URL?.trim();
+  if (typeof address !== "string" || !URL.canParse(address)) return;
+  const ofAddress = new URL(address).searchParams.get("sandbox");
+  checkSandbox("The sandbox of the address", ofAddress);
+  if (ofAddress !== null && command.getOptionValueSource("sandbox") === "default")
+    command.setOptionValue("sandbox", ofAddress);
+}
+
+function checkSandbox(what: string, name: unknown): void {
+  if (typeof name === "string" && !SANDBOX_NAME.test(name))
+    throw new CommandError("usage", `${what} ${SANDBOX_NAME_RULE}: ${JSON.stringify(name)}`);
+}
+
+/** Examples as a help shows them. @param lines for a shell */
+export function exampleText(lines: readonly string[]): string {
+  const shown = lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`);
+  return `\nExamples:\n${shown.join("\n")}`;
+}
+
+/** A command whose result is data. */
+export function dataCommand(...definition: Parameters<typeof plainCommand>) {
+  return plainCommand(...definition).option("--json", "print one JSON document");
+}
+
+/** A command that speaks to a server. */
+export function serverCommand(...definition: Parameters<typeof plainCommand>) {
+  return dataCommand(...definition)
+    .addOption(urlOption())
+    .addOption(tokenOption())
+    .addOption(stateOption());
+}
+
+/**
+ * A command that speaks to a server, and whose output is the server's own.
+ * @param whyNoJSON a sentence for who asks for `--json`
+ */
+export function bridgeCommand(whyNoJSON: string, ...definition: Parameters<typeof plainCommand>) {
+  return plainCommand(...definition)
+    .addOption(new Option("--json").hideHelp())
+    .hook("preAction", (_, chosen) => {
+      if (chosen.getOptionValue("json")) throw new CommandError("usage", whyNoJSON);
+    })
+    .addOption(urlOption())
+    .addOption(tokenOption())
+    .addOption(stateOption());
+}
+
+export const urlOption = () =>
+  new Option("--url <url>", "the server; without it, SANDBOX_MCP_URL or the local one");
+export const tokenOption = () =>
+  new Option(
+    "--token <token>",
+    "the token; without it, SANDBOX_MCP_TOKEN (which other users of the machine do not see)",
+  );
+const stateOption = () =>
+  new Option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR");
+
+/** The examples as lines for a shell. */
+export function examplesOf(command: object): readonly string[] {
+  return EXAMPLES.get(command) ?? [];
+}
+
+/** For an option that may be given more than once. */
+export function repeated(value: string, before: readonly string[] = []): string[] {
+  return [...before, value];
+}
+
+export function wholeNumber(least: number, most = Infinity) {
+  return (text: string): number => {
+    if (/^\d{1,9}$/.test(text) && Number(text) >= least && Number(text) <= most) return Number(text);
+    throw new InvalidArgumentError(
+      `It must be a whole number from ${least} ${most === Infinity ? "on" : `to ${most}`}.`,
+    );
+  };
+}
+
+/** For the name of a session or a context. */
+export function sessionName(text: string): string {
+  if (SESSION_NAME.test(text)) return text;
+  throw new InvalidArgumentError(`It ${SESSION_NAME_RULE}.`);
+}
+
+/** Of what looks at the local server. */
+export const portOption = () =>
+  new Option(
+    "--port <number>",
+    `the port of the local server, else that of the one that runs, else ${DEFAULT_PORT}`,
+  ).argParser(portNumber);
+
+function portNumber(text: string): number {
+  if (/^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65_535) return Number(text);
+  throw new InvalidArgumentError("It must be a port number from 1 to 65535.");
+}
+
+/**
+ * The text of a command: an argument, or standard input for `-`, or a file.
+ * @param what names the text in the error
+ * @throws {CommandError} when there is none, or both
+ */
+export async function textFrom(
+  what: string,
+  argument: string | undefined,
+  file: string | undefined,
+): Promise<string> {
+  if (argument !== undefined && file !== undefined)
+    throw new CommandError("usage", `Give the ${what} as an argument or as --file, not both.`);
+  const source = file ?? (argument === undefined && !process.stdin.isTTY ? "-" : undefined);
+  const text =
+    source === "-" || argument === "-"
+      ? await standardInput()
+      : source === undefined
+        ? argument
+        : fileText(source);
+  if (text === undefined || text.trim() === "")
+    throw new CommandError(
+      "usage",
+      `No ${what} is given: pass it as an argument, with --file, or on standard input.`,
+    );
+  return text;
+}
+
+function fileText(path: string): string {
+  try {
+    return readFileSync(userPath(path), "utf8");
+  } catch (error) {
+    throw new CommandError("unavailable", `${path} cannot be read: ${(error as Error).message}`);
+  }
+}
+
+async function standardInput(): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks).toString("utf8");
+}

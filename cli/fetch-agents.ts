@@ -1,0 +1,31 @@
+/** The coding agents that `npm start` fetches for local sandboxes. */
+import { join } from "node:path";
+import { prepareAgent } from "../local/engine/agent-packages.ts";
+import { findToolchain } from "../local/engine/toolchain.ts";
+import { messageOf } from "../src/shared/text.ts";
+import { makeDirectories } from "./directories.ts";
+import { UserError } from "./user-error.ts";
+import { defaultStateDir } from "./program-files.ts";
+
+/** One for all servers of this clone or user, because agents are large; that of the server where it may not write there. */
+export function agentsDirectory(env: Readonly<Record<string, string | undefined>>, stateDir: string): string {
+  const shared = join(defaultStateDir(env), "agents");
+  try {
+    makeDirectories(shared, 0o755);
+    return shared;
+  } catch {
+    return join(stateDir, "agents");
+  }
+}
+
+/** @throws {UserError} that says what to do */
+export async function fetchAgents(agents: string, print: (line: string) => void): Promise<void> {
+  try {
+    const program = await prepareAgent("claude-code", await findToolchain(null), agents, print);
+    print(`Claude Code is ready: ${program}`);
+  } catch (error) {
+    throw new UserError(
+      `${messageOf(error)} Without --agents the server starts, and the first task tries again.`,
+    );
+  }
+}

@@ -1,0 +1,166 @@
+/** Directories of this machine that the user gives to sandboxes: `--mount DIR[=NAME][:ro|:rw]`. */
+import { spawnSync } from "node:child_process";
+import { accessSync, constants, readdirSync, realpathSync, statSync } from "node:fs";
+import { homedir } from "node:os";
+import { basename, relative, resolve } from "node:path";
+import { OWNER_ID } from "../src/shared/principal.ts";
+import { actorName, MAX_SANDBOX_NAME, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../src/shared/names.ts";
+import type { MountedDirectory } from "../src/shared/mounted-directories.ts";
+import type { HostDirectory } from "../local/engine/host-directories.ts";
+import { messageOf } from "../src/shared/text.ts";
+import { UserError } from "./user-error.ts";
+
+/** As the Worker is told of it, and as the engine is. */
+export interface Mounts {
+  forWorker: MountedDirectory[];
+  forEngine: HostDirectory[];
+}
+
+/** Directories that are never mounted: the system's files, devices and sockets. */
+const SYSTEM = /^\/(bin|boot|dev|etc|lib[^/]*|proc|run|sbin|sys|usr|var)(\/|$)/;
+
+/** Exceptions below /var, where projects may be. */
+const NOT_SYSTEM = /^\/var\/(tmp\/.|www(\/|$))/;
+
+/** Hidden directories directly in anybody's home directory: they hold keys, settings and what shells run. */
+const HIDDEN = /^(\/root|\/home\/[^/]+)\/\./;
+
+/**
+ * @param cwd What relative paths are relative to.
+ * @param own Directories of the server itself, with its state and its token.
+ * @throws {UserError} naming the mount that cannot be made, and why
+ */
+export async function readMounts(
+  given: readonly string[],
+  cwd: string,
+  own: readonly string[],
+): Promise<Mounts> {
+  const mounts: Mounts = { forWorker: [], forEngine: [] };
+  for (const text of given) {
+    const { path, name, readOnly } = parse(text, cwd);
+    const source = realDirectory(path, text);
+    refuse(source, text, own);
+    requireAccess(source, text, readOnly);
+    if (!readOnly) refuseSetID(source, text);
+    const sandbox = name ?? sandboxNameOf(path, text);
+    const other = mounts.forWorker.find((mount) => mount.sandbox === sandbox);
+    if (other !== undefined)
+      throw new UserError(
+        `--mount ${text}: sandbox ${sandbox} has ${other.source} already. Name another one: --mount DIR=NAME.`,
+      );
+    const target = `/workspace/${basename(path)}`;
+    mounts.forWorker.push({ sandbox, path: target, source, readOnly });
+    mounts.forEngine.push({
+      name: await actorName(sandbox, OWNER_ID),
+      from: source,
+      to: target,
+      writable: !readOnly,
+    });
+  }
+  return mounts;
+}
+
+/** Names of directories may contain `=` and `:`, so a text that is the path of a directory is taken as one. */
+function parse(text: string, cwd: string): { path: string; name: string | undefined; readOnly: boolean } {
+  if (text.trim() === "") throw new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
+  const whole = resolve(cwd, text);
+  if (exists(whole)) return { path: whole, name: undefined, readOnly: false };
+  const readOnly = text.endsWith(":ro");
+  const rest = text.replace(/:r[ow]$/, "");
+  const path = resolve(cwd, rest);
+  const [, directory, name] = /^(.*)=([^=/]*)$/s.exec(rest) ?? [];
+  if (directory === undefined || name === undefined || exists(path))
+    return { path, name: undefined, readOnly };
+  if (!SANDBOX_NAME.test(name))
+    throw new UserError(`--mount ${text}: the name of a sandbox ${SANDBOX_NAME_RULE}; "${name}" is not.`);
+  return { path: resolve(cwd, directory), name, readOnly };
+}
+
+function realDirectory(path: string, text: string): string {
+  try {
+    const source = realpathSync(path);
+    if (!statSync(source).isDirectory()) throw new UserError(`--mount ${text}: ${path} is not a directory.`);
+    return source;
+  } catch (error) {
+    if (error instanceof UserError) throw error;
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code === "ENOENT") throw new UserError(`--mount ${text}: there is no directory ${path}.`);
+    throw new UserError(`--mount ${text}: you may not read ${path}.`);
+  }
+}
+
+function requireAccess(source: string, text: string, readOnly: boolean): void {
+  try {
+    accessSync(source, constants.R_OK | constants.X_OK | (readOnly ? 0 : constants.W_OK));
+  } catch {
+    const way = readOnly ? "" : " Read-only it may be: --mount DIR:ro.";
+    throw new UserError(`--mount ${text}: you may not ${readOnly ? "read" : "write to"} ${source}.${way}`);
+  }
+}
+
+/** A sandbox could write its own program into the file through a shared mapping, which keeps the bit. */
+function refuseSetID(source: string, text: string): void {
+  const found = spawnSync("find", [source, "-type", "f", "-perm", "/6000", "-print", "-quit"], {
+    encoding: "utf8",
+  });
+  if (found.error !== undefined)
+    throw new UserError(
+      `--mount ${text}: its files cannot be looked through (${messageOf(found.error)}): install findutils.`,
+    );
+  const file = found.stdout.trimEnd();
+  if (file !== "")
+    throw new UserError(
+      `--mount ${text}: ${file} has a set-user-id or set-group-id bit, and whoever writes to it gets its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
+    );
+}
+
+function refuse(source: string, text: string, own: readonly string[]): void {
+  const home = realpathSync(homedir());
+  const no = (why: string) =>
+    new UserError(`--mount ${text}: ${source} ${why}. Mount a directory of a project.`);
+  if (source === "/") throw no("is the whole machine");
+  if (holds(source, home)) throw no(source === home ? "is your home directory" : "holds your home directory");
+  for (const directory of own.map((path) => realpathSync(path))) {
+    if (holds(source, directory)) throw no(`holds the server's own ${directory}`);
+    if (holds(directory, source)) throw no(`lies in the server's own ${directory}`);
+  }
+  if (HIDDEN.test(source) || (holds(home, source) && relative(home, source).startsWith(".")))
+    throw no("is hidden in a home directory, where keys and settings are");
+  if (SYSTEM.test(source) && !NOT_SYSTEM.test(source)) throw no("belongs to the system");
+}
+
+function holds(outer: string, inner: string): boolean {
+  const path = relative(outer, inner);
+  return path === "" || (path !== ".." && !path.startsWith("../"));
+}
+
+function sandboxNameOf(path: string, text: string): string {
+  const name = basename(path)
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9]+/g, "-")
+    .replaceAll(/^-|-$/g, "")
+    .slice(0, MAX_SANDBOX_NAME)
+    .replace(/-$/, "");
+  if (SANDBOX_NAME.test(name)) return name;
+  throw new UserError(`--mount ${text}: name its sandbox: --mount DIR=NAME.`);
+}
+
+/**
+ * The folder of definitions that COMPONENTS names.
+ * @throws {UserError} where it is none
+ */
+export function readComponents(text: string, cwd: string): string {
+  const path = resolve(cwd, text.trim());
+  try {
+    if (readdirSync(path).some((name) => name === "agents" || name === "commands")) return realpathSync(path);
+  } catch (error) {
+    throw new UserError(`COMPONENTS: the folder ${path} cannot be read (${messageOf(error)}).`);
+  }
+  throw new UserError(
+    `COMPONENTS: ${path} has neither agents/ nor commands/, with definitions as in a repository's .claude.`,
+  );
+}
+
+function exists(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false }) !== undefined;
+}

@@ -1,0 +1,22 @@
+/** `npm run token`: prints the token that `npm start` uses in this environment, for commands that configure clients. */
+import { ownerToken } from "../src/shared/env-fields.ts";
+import { UserError } from "./user-error.ts";
+import { variablesFile } from "./program-files.ts";
+import { readVariables } from "./variables.ts";
+
+const file = variablesFile(process.env);
+try {
+  const { token, tokenSource } = readVariables(process.env, file);
+  // The server's own check: with a token that the server refuses, no client could connect.
+  const { error } = ownerToken.safeParse(token);
+  if (error)
+    throw new UserError(`SERVER_AUTH_TOKEN ${error.issues.map(({ message }) => message).join("; ")}.`);
+  // Never an empty text: the command around this one runs even when this one fails.
+  if (tokenSource === "generated")
+    process.stderr.write(`Generated SERVER_AUTH_TOKEN, and kept it in ${file}.\n`);
+  process.stdout.write(`${token}\n`);
+} catch (error) {
+  if (!(error instanceof UserError)) throw error;
+  process.stderr.write(`${error.message}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,72 @@
+/** Runs a command line, and tells what went wrong. */
+import { CommanderError } from "@commander-js/extra-typings";
+import { CommandError, EXIT } from "./exit.ts";
+import { failure, failureOf } from "./print.ts";
+import { everyCommand, leaves, program } from "./program.ts";
+import { PROGRAM } from "./server-address.ts";
+
+/** @returns the exit status */
+export async function run(words: readonly string[]): Promise<number> {
+  for (const each of everyCommand())
+    each
+      .exitOverride()
+      .configureOutput({ outputError: (message, write) => write(withoutArguments(message)) });
+  try {
+    refuseSwallowed();
+    refuseEarly(words);
+    await program.parseAsync([...words], { from: "user" });
+    return Number(process.exitCode ?? EXIT.succeeded);
+  } catch (error) {
+    return printError(error, words.includes("--json"));
+  }
+}
+
+/** Settings of npm's own, which a user may have in an .npmrc. */
+const NPMS_OWN = new Set(["--version", "--yes", "--save", "--force"]);
+
+/**
+ * Refuses options that npm took because `--` was missing before them: it keeps them as settings of its own.
+ * @throws {CommandError} that names them
+ */
+function refuseSwallowed(env = process.env): void {
+  if (env.npm_lifecycle_event !== "cli") return;
+  const names = new Set(everyCommand().flatMap(({ options }) => options.flatMap(({ long }) => long ?? [])));
+  const taken = [...names].filter(
+    (name) => env[`npm_config_${name.slice(2).replaceAll("-", "_")}`] !== undefined,
+  );
+  const swallowed = taken.filter((name) => !NPMS_OWN.has(name));
+  if (swallowed.length > 0)
+    throw new CommandError(
+      "usage",
+      `npm took ${swallowed.join(" and ")} for its own. Put -- first: npm run cli -- ...`,
+    );
+}
+
+/** @throws {CommandError} for an option of commands that stands before the command */
+function refuseEarly([first = "", ...rest]: readonly string[]): void {
+  const [option = ""] = first.split("=");
+  const isOwn = program.options.some(({ long }) => long === option) || option === "--help";
+  const owners = isOwn
+    ? []
+    : leaves().filter(([, { options }]) => options.some(({ long }) => long === option));
+  if (owners.length === 0) return;
+  const [name = "<command>"] = owners.find(([owner]) => rest.includes(owner)) ?? [];
+  throw new CommandError("usage", `${option} stands behind the command: ${PROGRAM} ${name} ${option} ...`);
+}
+
+/** Commander repeats arguments that a command does not take. A token may be among them, and errors go to logs. */
+function withoutArguments(message: string): string {
+  return message.replace(/^(error: too many arguments .* but got \d+): [^]*/, "$1.\n");
+}
+
+function printError(error: unknown, asJSON: boolean): number {
+  if (error instanceof CommanderError) {
+    // commander has printed what it has to say.
+    if (error.exitCode === 0) return EXIT.succeeded;
+    if (asJSON) failure("usage", withoutArguments(error.message).replace(/^error: /, ""), true);
+    return EXIT.usage;
+  }
+  const [kind, message] = failureOf(error);
+  failure(kind, message, asJSON);
+  return EXIT[kind];
+}

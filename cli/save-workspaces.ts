@@ -1,0 +1,50 @@
+/** Has the workspaces of all sandboxes saved before the server ends. */
+import { SECRET_HEADER, STOP_MS, STOP_PATH } from "../local/platform/engine-protocol.ts";
+
+/** How long that goes on without a word, milliseconds. */
+const PROGRESS_AFTER_MS = 1000;
+
+/** How long the engine may take to end what visitors of previews have under way, milliseconds. */
+const END_PREVIEWS_MS = 5000;
+
+/**
+ * Resolves when all are saved, or `signal` aborts, or the time is over, and says what may not be saved.
+ * @param url of the server's MCP endpoint
+ * @param engine its address, where there is one: previews end first, which could take up the time of the saves
+ */
+export async function saveWorkspaces(
+  url: string,
+  secret: string,
+  signal: AbortSignal,
+  print: (line: string) => void,
+  engine?: string,
+): Promise<void> {
+  const words = setTimeout(
+    () => print("Saving workspaces; another Ctrl-C stops at once."),
+    PROGRESS_AFTER_MS,
+  );
+  const request = async (method: string, address: URL, limitMs: number): Promise<unknown> => {
+    const headers = { [SECRET_HEADER]: secret };
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(limitMs)]);
+    return await (await fetch(address, { method, headers, signal: limit })).json();
+  };
+  let running: number | undefined;
+  try {
+    if (engine !== undefined) {
+      const ended = request("DELETE", new URL("/previews", engine), END_PREVIEWS_MS).catch(() => undefined);
+      running = ((await ended) as { running: number } | undefined)?.running;
+    }
+    const saved = await request("POST", new URL(STOP_PATH, url), STOP_MS + PROGRESS_AFTER_MS);
+    const { unsaved } = saved as { unsaved: number };
+    if (unsaved > 0)
+      print(`Workspaces that could not be saved: ${unsaved}. They keep what was saved before.`);
+  } catch {
+    if (signal.aborted) print("Stopped before all workspaces were saved.");
+    else if (running !== 0)
+      print(
+        `The server did not answer: workspaces${running === undefined ? "" : ` of ${running} running sandboxes`} may not be saved. They keep what was saved before.`,
+      );
+  } finally {
+    clearTimeout(words);
+  }
+}

@@ -1,0 +1,133 @@
+/** Which server a command speaks to, and its token. */
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
+import { CommandError } from "./exit.ts";
+import { PACKAGE_PROGRAM, defaultStateDir, variablesFile, startLine } from "./program-files.ts";
+import { readRunning } from "./running.ts";
+import { endOfBefore } from "./rotation.ts";
+import { keptVariables } from "./variables.ts";
+
+/** Where the owner's token of the local server is kept, unless its environment has one. */
+export const VARIABLES_FILE = variablesFile(process.env);
+
+/** A path as the user typed it: `npm run` changes to the package's directory. */
+export function userPath(path = "."): string {
+  const { npm_lifecycle_event: script, INIT_CWD } = process.env;
+  return resolve(script === "cli" && INIT_CWD ? INIT_CWD : process.cwd(), path);
+}
+
+/** How the user calls this command line, for words that name a command. */
+export const PROGRAM = process.env.npm_lifecycle_event === "cli" ? "npm run cli --" : PACKAGE_PROGRAM;
+
+export interface ServerOptions {
+  url?: string;
+  token?: string;
+  stateDir?: string;
+}
+
+export interface ServerAddress {
+  /** The MCP endpoint. */
+  url: string;
+  token: string;
+  /** Words for where the token is from. */
+  tokenSource: string;
+  isLocal: boolean;
+  /** The token before, while a rotation is under way: the local server has no other until it is started again. */
+  tokenBefore?: string;
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** The state directory of the local server. */
+export function stateDirectory({ stateDir }: ServerOptions, env: Environment = process.env): string {
+  const given = stateDir ?? env.SANDBOX_MCP_STATE_DIR?.trim();
+  return given ? userPath(given) : defaultStateDir(env);
+}
+
+/** Words for how the user gives a server to a command. */
+const OPTIONS = { url: "--url", token: "--token" };
+
+/**
+ * The server that the options name, or the environment, or the local one. A token of the local server's goes nowhere else.
+ * @throws {CommandError} when there is none, or no token for it
+ */
+export function serverAddress(
+  options: ServerOptions,
+  env: Environment = process.env,
+  words = OPTIONS,
+): ServerAddress {
+  const named = options.url ?? env.SANDBOX_MCP_URL?.trim();
+  const local = readRunning(stateDirectory(options, env));
+  if (named) {
+    const url = endpoint(named, words.url);
+    const isLocal = local !== undefined && new URL(url).origin === new URL(local.url).origin;
+    return { url, isLocal, ...tokenFor(options, env, isLocal, words.token) };
+  }
+  if (local === undefined)
+    throw new CommandError(
+      "unavailable",
+      `No local server is running. Start one with \`${startLine()}\`, or name one with ${words.url} and ${words.token}.`,
+    );
+  return { url: local.url, isLocal: true, ...tokenFor(options, env, true, words.token) };
+}
+
+/** The MCP endpoint of a server, of which people give the origin too. @throws {CommandError} for what is no HTTP URL */
+export function endpoint(given: string, word = OPTIONS.url): string {
+  const url = URL.canParse(given) ? new URL(given) : undefined;
+  if (!url || !/^https?:$/.test(url.protocol))
+    throw new CommandError(
+      "usage",
+      `${word} must be the address of a server, such as https://host/mcp: ${given}`,
+    );
+  // Not repeated: it would stand in logs and reports.
+  if (url.username !== "" || url.password !== "")
+    throw new CommandError(
+      "usage",
+      `${word} must hold no user and no password: the token is the credential.`,
+    );
+  if (url.pathname === "/") url.pathname = "/mcp";
+  return url.href;
+}
+
+function tokenFor(
+  options: ServerOptions,
+  env: Environment,
+  isLocal: boolean,
+  word: string,
+): Pick<ServerAddress, "token" | "tokenSource" | "tokenBefore"> {
+  const kept = isLocal && existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
+  const sources: [source: string, token: string | undefined][] = [
+    [word, options.token],
+    ["SANDBOX_MCP_TOKEN", env.SANDBOX_MCP_TOKEN],
+  ];
+  if (isLocal) {
+    sources.push(["SERVER_AUTH_TOKEN of the environment", env.SERVER_AUTH_TOKEN]);
+    sources.push([VARIABLES_FILE, kept.SERVER_AUTH_TOKEN]);
+  }
+  for (const [tokenSource, given] of sources) {
+    const token = given?.trim();
+    if (!token) continue;
+    if (!/^[\x21-\x7e]+$/.test(token))
+      throw new CommandError(
+        "usage",
+        `${tokenSource} holds no token: it must be visible ASCII without spaces.`,
+      );
+    return { token, tokenSource, ...tokenBefore(token, kept) };
+  }
+  throw new CommandError(
+    "denied",
+    isLocal
+      ? `The local server's token is not known here: it is in the environment of \`${startLine()}\`. Set SANDBOX_MCP_TOKEN to it.`
+      : `A token is needed: set SANDBOX_MCP_TOKEN, or pass ${word}.`,
+  );
+}
+
+/** The token that this one takes the place of, by the variables of the local server, as long as that is valid. */
+export function tokenBefore(
+  token: string,
+  variables: Readonly<Record<string, string>>,
+): Pick<ServerAddress, "tokenBefore"> {
+  const before = variables.SERVER_AUTH_TOKEN_PREVIOUS?.trim();
+  const isRotated = variables.SERVER_AUTH_TOKEN?.trim() === token && endOfBefore(variables, undefined);
+  return before && isRotated ? { tokenBefore: before } : {};
+}

@@ -1,0 +1,51 @@
+/** A bridge between a client that starts a process and a server, over this process's standard input and output. */
+import { createInterface } from "node:readline";
+import { parseJSONRPCMessage } from "@modelcontextprotocol/client";
+import { Bridge } from "./bridge.ts";
+import type { ExitName } from "./exit.ts";
+import type { ServerAddress } from "./server-address.ts";
+import { messageOf } from "../src/shared/text.ts";
+
+/**
+ * Speaks for a server until the input ends or a signal comes.
+ * @param sandbox that of calls that name none; the server's own without
+ * @returns why the last message did not reach a server; undefined when it did
+ */
+export async function serveStdio(
+  locate: () => Promise<ServerAddress>,
+  sandbox: string | undefined,
+  log: (line: string) => void,
+): Promise<ExitName | undefined> {
+  const bridge = new Bridge({
+    async locate() {
+      const { url, ...rest } = await locate();
+      if (sandbox === undefined) return { url, ...rest };
+      const own = new URL(url);
+      own.searchParams.set("sandbox", sandbox);
+      return { url: own.href, ...rest };
+    },
+    send: (message) =>
+      new Promise((resolve, reject) => {
+        process.stdout.write(`${JSON.stringify(message)}\n`, (error) => (error ? reject(error) : resolve()));
+      }),
+    log,
+  });
+  const ended = new Promise<void>((resolve) => {
+    const lines = createInterface({ input: process.stdin });
+    lines.on("line", (line) => {
+      if (line.trim() === "") return;
+      try {
+        bridge.forward(parseJSONRPCMessage(JSON.parse(line)));
+      } catch (error) {
+        log(`This is no message: ${messageOf(error).slice(0, 300)}`);
+      }
+    });
+    // What came before the end of the input is still answered.
+    lines.once("close", () => void bridge.settled().then(resolve));
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => resolve());
+  });
+  await ended;
+  bridge.close();
+  process.stdin.destroy();
+  return bridge.failure;
+}

@@ -1,0 +1,29 @@
+/** Lets in only requests that have the token of the sandbox's actor: see `TOKEN_HEADER`. */
+import { createHash, timingSafeEqual } from "node:crypto";
+import type { IncomingMessage } from "node:http";
+import { textOf } from "./directories.ts";
+import { TOKEN_HEADER, TOKEN_VARIABLE } from "./protocol.ts";
+
+/** Names the file of the token in a local sandbox, which may be started before its actor is known. */
+const FILE_VARIABLE = "SANDBOXD_TOKEN_FILE";
+
+const given = process.env[TOKEN_VARIABLE];
+const file = process.env[FILE_VARIABLE];
+// Programs of the user's need none of them.
+delete process.env[TOKEN_VARIABLE];
+delete process.env[FILE_VARIABLE];
+
+let token = given;
+
+/** The token; empty as long as no actor has the sandbox, and undefined where there is none. */
+export function ownToken(): string | undefined {
+  if (!token && file !== undefined) token = textOf(file)?.trim() ?? "";
+  return token;
+}
+
+export function isAuthorized({ headers }: IncomingMessage): boolean {
+  const own = ownToken();
+  if (own === undefined) return true;
+  const digest = (text: string) => createHash("sha256").update(text).digest();
+  return own !== "" && timingSafeEqual(digest(own), digest(String(headers[TOKEN_HEADER])));
+}

@@ -1,0 +1,91 @@
+/**
+ * Code that runs in one of the SDK's kernels. sandboxd follows its output, which the kernel writes to files once it is long,
+ * and watches the kernel's process. Only the actor, which gave the code to the kernel, knows when the code has ended (`finish`).
+ */
+import { join } from "node:path";
+import { FollowedRun } from "./followed-run.ts";
+import { PORTS_MS, expectPortsOf } from "./listening.ts";
+import { KERNEL_OUTPUT } from "./directories.ts";
+import { type KernelProcess, familyOf, isSame, marked, send } from "./run-processes.ts";
+import { type Event, STREAMS, type Signal } from "./protocol.ts";
+
+/** The pause between two looks at files and process, milliseconds: output is to reach the reader within 50. */
+const POLL_MS = 20;
+
+export class CodeRun extends FollowedRun {
+  readonly #kernel: KernelProcess;
+  readonly #timer: NodeJS.Timeout;
+  #isFinished = false;
+  #isEnding: "what it started" | "its kernel" | undefined;
+  #isKernelGone = false;
+  #portsAt = performance.now() + PORTS_MS;
+
+  constructor(id: string, kernel: KernelProcess) {
+    super(id, (name) => join(KERNEL_OUTPUT, `${id}.${name === "stdout" ? "out" : "err"}`));
+    const { pid, started } = kernel;
+    this.#kernel = { pid, started };
+    this.#timer = setInterval(() => this.#poll(), POLL_MS);
+  }
+
+  protected override end(): Event | undefined {
+    const isOver = STREAMS.every((name) => this.streams[name].end !== undefined);
+    return isOver ? { type: "settled", id: this.id, isKernelGone: this.#isKernelGone } : undefined;
+  }
+
+  /** Whether it runs in this kernel. Code whose kernel was gone is given to another. */
+  isIn({ pid, started }: KernelProcess): boolean {
+    return this.#kernel.pid === pid && this.#kernel.started === started;
+  }
+
+  /** The code has ended: its output ends with what is in its files now. */
+  finish(): void {
+    this.#isFinished = true;
+    this.#poll();
+  }
+
+  /** Interrupts the kernel (INT), ends what the code has started (TERM), or ends the kernel as well (KILL). */
+  kill(signal: Signal): void {
+    if (signal === "INT") {
+      if (isSame(this.#kernel)) send(this.#kernel.pid, "SIGINT");
+      return;
+    }
+    this.#isEnding = signal === "KILL" ? "its kernel" : (this.#isEnding ?? "what it started");
+    this.#poll();
+  }
+
+  override close(): void {
+    clearInterval(this.#timer);
+    super.close();
+  }
+
+  #poll(): void {
+    if (this.end() !== undefined) return clearInterval(this.#timer);
+    for (const name of STREAMS) this.streams[name].grow();
+    const isThere = isSame(this.#kernel);
+    if (this.#isEnding !== undefined && this.#endProcesses(isThere)) return;
+    if (isThere && !this.#isFinished) return this.#watchPorts();
+    this.#isKernelGone = !isThere;
+    this.tellPorts(0);
+    if (this.ports.length === 0 && this.#started().length > 0) expectPortsOf(this.id);
+    for (const name of STREAMS) this.streams[name].finish();
+  }
+
+  #watchPorts(): void {
+    if (performance.now() < this.#portsAt) return;
+    this.#portsAt = performance.now() + PORTS_MS;
+    this.tellPorts(PORTS_MS);
+  }
+
+  /** What is left of the processes that it has started. @param anew as of `marked` */
+  #started(anew = false): number[] {
+    return marked(this.id, anew).filter((pid) => pid !== this.#kernel.pid);
+  }
+
+  /** Kills what is to be ended. Returns whether there was any: then the next look finds what was just forked. */
+  #endProcesses(isKernelThere: boolean): boolean {
+    const found = this.#started(true);
+    if (isKernelThere && this.#isEnding === "its kernel") found.push(...familyOf(this.#kernel.pid));
+    for (const one of found) send(one, "SIGKILL");
+    return found.length > 0;
+  }
+}

@@ -1,0 +1,512 @@
+/** One run of a command, from the slot that it is given to the end that is written to its directory. */
+import { execFile } from "node:child_process";
+import { closeSync, existsSync, mkdirSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { promisify } from "node:util";
+import * as z from "zod/mini";
+import { FollowedRun } from "./followed-run.ts";
+import { STATE_END, directoryIn, directoryOf } from "./session-directories.ts";
+import { RUNS, SESSIONS, SLOTS, makePlaces, textOf } from "./directories.ts";
+import { NO_ENV, group, lives, marked, readersOf, send, signalRun, terminalUnder } from "./run-processes.ts";
+import { PORTS_MS, arePortsExpected, expectPortsOf } from "./listening.ts";
+import {
+  type Event,
+  STREAMS,
+  type Signal,
+  type StartCall,
+  type Stream,
+  type TerminalSize,
+  sessionName,
+} from "./protocol.ts";
+import { startScript } from "./start-script.ts";
+import { Slot, openToRead, pipeOf } from "./slot.ts";
+import { type OutputStream, startCopier } from "./stream.ts";
+
+/** How long a command runs before its output is copied to files, milliseconds: copying a shorter one's would cost a process. */
+const COPY_AFTER_MS = 20;
+
+/** The pause between two looks at what no event tells of: processes that end, the keeper of an adopted run. Milliseconds. */
+const POLL_MS = 50;
+
+/** How long after the end of its command a copier (`tee`) may take to end, milliseconds. */
+const RELEASE_MS = 300;
+
+/**
+ * How long a command's shell may be gone before its keeper has written a status, milliseconds. After the command's end its
+ * output is looked at in the same interval: it counts as complete after STUCK_LOOKS looks in a row that found no new byte. So
+ * many, because a busy machine may not let the copier run for seconds.
+ */
+const STUCK_MS = 1000;
+const STUCK_LOOKS = 10;
+
+/** The time between SIGTERM and SIGKILL, milliseconds. */
+const GRACE_MS = 2000;
+
+/** How long stty may take to give a terminal another size, milliseconds. */
+const RESIZE_MS = 2000;
+
+/** How much later than its actor sandboxd ends a run whose time is over, milliseconds. */
+const TIMEOUT_GRACE_MS = 5000;
+
+const count = () => z.number().check(z.int(), z.nonnegative());
+
+/** How a run ended: the file `end` of its directory. User code can write there too. */
+const endSchema = z.object({
+  status: z.number().check(z.int(), z.gte(0), z.lte(255)),
+  stdout: count(),
+  stderr: count(),
+  timedOut: z.optional(z.boolean()),
+  cut: z.optional(z.boolean()),
+  noSpace: z.optional(z.boolean()),
+  lost: z.optional(z.boolean()),
+  cwd: z.optional(z.string().check(z.maxLength(4096))),
+});
+
+type End = z.infer<typeof endSchema>;
+
+/** What the next sandboxd needs to adopt a run that is under way: the file `memo` of its directory. */
+const memoSchema = z.object({
+  slot: z.string().check(z.regex(/^[0-9a-f]{12}$/)),
+  session: sessionName(),
+  /** Milliseconds since the epoch. */
+  deadline: count(),
+  interactive: z.optional(z.boolean()),
+});
+
+type Memo = z.infer<typeof memoSchema>;
+
+export interface RunHost {
+  /** The run has ended, and its shell state is its session's. */
+  ended(run: CommandRun): void;
+  /** The slot's shell ended before it read what to run. */
+  neverBegan(run: CommandRun): void;
+  /** The run needs the slot no more. `isClean`: no process holds its pipes, so that another run can use them. */
+  released(slot: Slot, isClean: boolean): void;
+}
+
+export class CommandRun extends FollowedRun {
+  readonly session: string;
+  readonly directory: string;
+  readonly #slot: Slot | undefined;
+  readonly #isInteractive: boolean;
+  readonly #host: RunHost;
+  readonly #isAdopted: boolean;
+  #end: End | undefined;
+  #status: number | undefined;
+  #killing: NodeJS.Timeout | undefined;
+  #killedAt = 0;
+  #timedOut: boolean | undefined;
+  /** Whether its exit status is not known. */
+  #isLost = false;
+  #watching = false;
+  /** Whether its ports were looked at: only for a run that lasts PORTS_MS. */
+  #hasLasted = false;
+  /** Since when the command's shell is gone without a status. */
+  #goneAt: number | undefined;
+
+  private constructor(
+    id: string,
+    session: string,
+    slot: Slot | undefined,
+    isInteractive: boolean,
+    host: RunHost,
+    isAdopted: boolean,
+  ) {
+    const directory = join(RUNS, id);
+    super(id, (name) => join(directory, name), slot?.mark);
+    this.session = session;
+    this.#isInteractive = isInteractive;
+    this.directory = directory;
+    this.#slot = slot;
+    this.#host = host;
+    this.#isAdopted = isAdopted;
+  }
+
+  /** Writes what is to be run to the run's directory, and has the slot's shell read it. @throws Error of the file system */
+  static start(call: StartCall, state: string, slot: Slot, host: RunHost): CommandRun {
+    const run = new CommandRun(call.id, call.session, slot, call.interactive === true, host, false);
+    mkdirSync(run.directory);
+    try {
+      writeFileSync(join(run.directory, "command"), call.command);
+      if (call.stdin !== undefined) writeFileSync(join(run.directory, "stdin"), call.stdin);
+      writeFileSync(join(run.directory, "start"), startScript(call, state));
+      const memo: Memo = {
+        slot: basename(slot.directory),
+        session: call.session,
+        deadline: Date.now() + call.timeoutMs + TIMEOUT_GRACE_MS,
+        interactive: call.interactive,
+      };
+      writeFileSync(join(run.directory, "memo"), JSON.stringify(memo));
+    } catch (error) {
+      rmSync(run.directory, { recursive: true, force: true });
+      throw error;
+    }
+    slot.releaseKeeper(run.directory);
+    run.#endAt(Date.now() + call.timeoutMs + TIMEOUT_GRACE_MS);
+    run.after(COPY_AFTER_MS, () => run.#copy());
+    run.after(PORTS_MS, () => run.#watchPorts());
+    return run;
+  }
+
+  /**
+   * Adopts a run of the sandboxd before. Undefined when no shell has begun it: then nothing of it is left, and the actor may
+   * start it again.
+   */
+  static adopt(id: string, host: RunHost): CommandRun | undefined {
+    const directory = join(RUNS, id);
+    const end = fileAs(endSchema, join(directory, "end"));
+    if (end !== undefined) {
+      const run = new CommandRun(id, "", undefined, false, host, true);
+      run.#end = end;
+      for (const stream of STREAMS) run.streams[stream].ended(end[stream]);
+      return run;
+    }
+    const memo = fileAs(memoSchema, join(directory, "memo"));
+    const slot = memo === undefined ? undefined : openSlot(join(SLOTS, memo.slot));
+    const begun = () => textOf(join(directory, "begun")) !== undefined;
+    if (slot === undefined || memo === undefined) {
+      rmSync(directory, { recursive: true, force: true });
+      return undefined;
+    }
+    if (!begun()) {
+      // The shell may be about to read what to run. Once it is killed, the file says whether it had.
+      stopSlot(slot);
+      if (!begun()) {
+        rmSync(directory, { recursive: true, force: true });
+        slot.remove();
+        return undefined;
+      }
+    }
+    const run = new CommandRun(id, memo.session, slot, memo.interactive === true, host, true);
+    run.#endAt(memo.deadline);
+    run.#copy(true);
+    run.#watchPorts();
+    run.#watch();
+    return run;
+  }
+
+  /** The slot's keeper has reported the command's exit status, or has ended without one. */
+  keeperEnded(status: number | undefined): void {
+    if (!this.isBegun && this.#killing === undefined) return this.#host.neverBegan(this);
+    if (status === undefined) this.#watch();
+    else this.#ended(status);
+  }
+
+  /** Whether its shell has read what to run; also where user code has removed the files that would tell. */
+  get isBegun(): boolean {
+    return existsSync(join(this.directory, "begun")) || !existsSync(join(this.directory, "start"));
+  }
+
+  protected override end(): Event | undefined {
+    return this.#end && { type: "ended", id: this.id, ...this.#end };
+  }
+
+  /** Types into the run's terminal. Returns how many bytes there was room for. */
+  type(text: string): number {
+    const isOpen = this.#isInteractive && this.#status === undefined;
+    return isOpen ? (this.#slot?.type(Buffer.from(text)) ?? 0) : 0;
+  }
+
+  /** Gives the run's terminal another size. Where that fails it goes on in the size before. */
+  async resize({ rows, columns }: TerminalSize): Promise<void> {
+    const leader = this.#isInteractive && this.#status === undefined ? this.#slot?.leader : undefined;
+    const terminal = leader === undefined ? undefined : terminalUnder(leader);
+    if (terminal === undefined) return;
+    const args = ["-F", terminal, "rows", String(rows), "cols", String(columns)];
+    await promisify(execFile)("/usr/bin/stty", args, { env: NO_ENV, timeout: RESIZE_MS }).catch(
+      () => undefined,
+    );
+  }
+
+  /** Sends every process of the run SIGTERM, and SIGKILL after GRACE_MS; with "KILL" at once. */
+  kill(signal: Signal): void {
+    if (this.#end !== undefined) return;
+    this.#killedAt ||= Date.now();
+    if (signal === "KILL") this.#killedAt = Math.min(this.#killedAt, Date.now() - GRACE_MS);
+    this.#signal(signal === "KILL" ? "SIGKILL" : "SIGTERM");
+    // As when a terminal is closed: an interactive shell ignores SIGTERM.
+    if (this.#isInteractive) this.#signal("SIGHUP");
+    // A stopped process handles its signals only once it goes on.
+    this.#signal("SIGCONT");
+    this.#killing ??= setInterval(() => this.#signalAgain(), POLL_MS);
+  }
+
+  /** Signals again until no process is left: one that was just forked may have been missed. */
+  #signalAgain(): void {
+    if (Date.now() - this.#killedAt >= GRACE_MS) this.#signal("SIGKILL");
+    if (this.#isLingering()) return;
+    if (this.#status === undefined) {
+      // Its keeper runs and reports no status: somebody may have stopped it (SIGSTOP).
+      if (Date.now() - this.#killedAt >= 2 * GRACE_MS && this.#slot?.keeper !== undefined) {
+        send(this.#slot.keeper, "SIGKILL");
+        this.#watch();
+      }
+      return;
+    }
+    clearInterval(this.#killing);
+    this.#killing = undefined;
+    this.#complete();
+  }
+
+  #signal(signal: NodeJS.Signals): void {
+    // In a terminal the leader is `script`, which has to pass on the command's last output and ends after it.
+    const leader = this.#isInteractive && signal !== "SIGKILL" ? undefined : this.#slot?.leader;
+    signalRun(this.id, leader, signal);
+  }
+
+  #isLingering(): boolean {
+    const leader = this.#slot?.leader;
+    return marked(this.id).length > 0 || (leader !== undefined && group(leader).length > 0);
+  }
+
+  get isRunning(): boolean {
+    return this.#end === undefined;
+  }
+
+  /** The directory name of the slot that the run needs. */
+  get slotName(): string | undefined {
+    return this.#slot === undefined ? undefined : basename(this.#slot.directory);
+  }
+
+  /** Gives up a run that never began, and removes its slot. */
+  abandon(): void {
+    this.close();
+    if (this.#slot === undefined) return;
+    stopSlot(this.#slot);
+    this.#slot.remove();
+  }
+
+  override close(): void {
+    super.close();
+    clearInterval(this.#killing);
+  }
+
+  /** Has the output copied to files from now on. @param isAgain whether another copier may have begun it */
+  #copy(isAgain = false): void {
+    const slot = this.#slot;
+    if (slot === undefined || this.#status !== undefined) return;
+    for (const name of STREAMS) {
+      const stream = this.streams[name];
+      if (stream.isCopied) continue;
+      try {
+        stream.copy(
+          slot,
+          isAgain,
+          isAgain && readersOf(pipeOf(slot.directory, name), (link) => readlinkSync(link)).length > 0,
+        );
+      } catch {
+        // No process can be made, or user code has removed the pipes: sandboxd itself takes what is there.
+        stream.take(slot);
+        this.after(POLL_MS, () => this.#copy(true));
+      }
+    }
+  }
+
+  /** A copier has ended: no process can write to its pipe any more, or it was killed, or could not be started. */
+  protected override stopped(name: Stream, hasRun: boolean): void {
+    const keeper = this.#slot?.keeper;
+    // What a copier has read and not written ends with it. As long as the keeper holds the pipe open, none ends by itself.
+    if (hasRun && this.streams[name].end === undefined && keeper !== undefined && lives(keeper))
+      this.streams[name].markIncomplete();
+    if (this.#status === undefined) this.after(POLL_MS, () => this.#copy(true));
+    else if (this.#killing === undefined) this.#drain(name);
+  }
+
+  #drain(name: Stream): void {
+    const isWhole = this.#slot === undefined || this.streams[name].drain(this.#slot);
+    // Without its keeper, nothing marks the end.
+    if (!isWhole && !this.#isLost) this.streams[name].markIncomplete();
+  }
+
+  /** Whether a process of its group is left. Costs one call to the system; processes that left the group are not seen. */
+  get #hasProcesses(): boolean {
+    const leader = this.#slot?.leader;
+    try {
+      return leader !== undefined && process.kill(-leader, 0);
+    } catch {
+      return false;
+    }
+  }
+
+  #watchPorts(): void {
+    if (this.#end !== undefined) return;
+    this.#hasLasted = true;
+    this.tellPorts(PORTS_MS);
+    this.after(PORTS_MS, () => this.#watchPorts());
+  }
+
+  /** Polls for the end of a run whose keeper reports to nobody: that of an adopted run, or one that was killed. */
+  #watch(): void {
+    const slot = this.#slot;
+    if (slot === undefined || this.#status !== undefined || this.#watching) return;
+    const { status, leader, keeper } = slot;
+    if (status !== undefined) return this.#ended(status);
+    for (const name of STREAMS) this.streams[name].readNow();
+    this.#watching = true;
+    if (leader !== undefined && !lives(leader)) this.#goneAt ??= Date.now();
+    const isLate = this.#goneAt !== undefined && Date.now() - this.#goneAt > STUCK_MS;
+    const isKept = keeper !== undefined && lives(keeper);
+    if ((isKept || (leader !== undefined && lives(leader))) && !isLate)
+      return this.after(POLL_MS, () => ((this.#watching = false), this.#watch()));
+    if (isKept) send(keeper, "SIGKILL");
+    // Keeper and shell ended without a status, as after SIGKILL: 128 + 9.
+    this.#ended(137, true);
+  }
+
+  #ended(status: number, isLost = false): void {
+    if (this.#status !== undefined) return;
+    this.#status = status;
+    this.#isLost = isLost;
+    if (this.#killing === undefined) this.#complete(isLost);
+  }
+
+  /** Reads the rest of the output. */
+  #complete(isLost = false): void {
+    for (const name of STREAMS) {
+      const stream = this.streams[name];
+      if (stream.end !== undefined) continue;
+      if (!stream.isCopied) this.#drain(name);
+      else if (isLost) this.after(2 * POLL_MS, () => (stream.readNow(), stream.finish()));
+      else {
+        stream.readNow();
+        this.#finishStuck(stream, stream.progress);
+      }
+    }
+    this.settle();
+  }
+
+  /** Ends the output where it is when the mark of its end does not come: its copier may have been stopped (SIGSTOP). */
+  #finishStuck(stream: OutputStream, before: number | undefined, idleLooks = 0): void {
+    // After the events that wait: sandboxd itself may have had no time to handle them.
+    const look = () => {
+      if (stream.end !== undefined) return;
+      const { progress } = stream;
+      const idle = progress !== undefined && progress === before ? idleLooks + 1 : 0;
+      if (idle === STUCK_LOOKS) {
+        stream.markIncomplete();
+        stream.finish();
+      } else this.#finishStuck(stream, progress, idle);
+    };
+    this.after(STUCK_MS, () => setImmediate(look));
+  }
+
+  /** Writes the end down once the status and both streams' ends are known and no process is being killed. */
+  protected override settle(): void {
+    const { stdout, stderr } = this.streams;
+    if (this.#end === undefined) {
+      if (this.#status === undefined || stdout.end === undefined || stderr.end === undefined) return;
+      if (this.#killing !== undefined) return;
+      // Looking costs milliseconds, and a short command leaves no server behind as a rule.
+      const hasProcesses = this.#hasProcesses;
+      if (this.#hasLasted || hasProcesses || arePortsExpected()) this.tellPorts(0);
+      if (hasProcesses && this.ports.length === 0) expectPortsOf(this.id);
+      const missing = [stdout.missing, stderr.missing];
+      this.#end = {
+        status: this.#status,
+        stdout: stdout.end,
+        stderr: stderr.end,
+        timedOut: this.#timedOut,
+        cut: missing.some((why) => why !== undefined) || undefined,
+        noSpace: missing.includes("no space") || undefined,
+        lost: this.#isLost || undefined,
+      };
+      this.#writeDown(this.#end);
+    }
+    super.settle();
+  }
+
+  #writeDown(end: End): void {
+    this.clearTimers();
+    const state = join(this.directory, "state");
+    try {
+      // Before the end is written: a sandboxd that finds no end adopts the run and moves its state then.
+      const left = textOf(state);
+      const isWhole = left?.endsWith(STATE_END);
+      if (isWhole) {
+        if (!existsSync(SESSIONS)) makePlaces();
+        renameSync(state, join(SESSIONS, this.session));
+      }
+      end.cwd = isWhole ? directoryIn(left) : directoryOf(this.session);
+    } catch {
+      // The session keeps the state before.
+    }
+    try {
+      writeFileSync(join(this.directory, "end"), JSON.stringify(end));
+    } catch {
+      // Its directory was removed, or the disk is full. This sandboxd knows the end.
+    }
+    setImmediate(() => void this.#release());
+    this.#host.ended(this);
+  }
+
+  /** Lets the keeper end. Where background processes hold a pipe, a process that outlives sandboxd reads it from now on. */
+  async #release(): Promise<void> {
+    const slot = this.#slot;
+    if (slot === undefined) return;
+    slot.releaseKeeper();
+    await slot.ended();
+    const until = Date.now() + RELEASE_MS;
+    while (STREAMS.some((name) => !this.streams[name].isOver) && Date.now() < until)
+      await pause(POLL_MS / 10);
+    const held = STREAMS.filter((name) =>
+      this.streams[name].isCopied ? !this.streams[name].isOver : slot.isHeld(name),
+    );
+    for (const name of held) {
+      while (!takeRest(pipeOf(slot.directory, name))) await pause(POLL_MS);
+      this.streams[name].stopCopying();
+    }
+    // What was typed and not read must not reach the next command.
+    this.#host.released(slot, held.length === 0 && !this.#isAdopted && !this.#isInteractive);
+  }
+
+  #endAt(deadline: number): void {
+    this.after(Math.max(0, deadline - Date.now()), () => {
+      this.#timedOut = true;
+      this.kill("TERM");
+    });
+  }
+}
+
+function fileAs<T extends z.ZodMiniType>(schema: T, path: string): z.output<T> | undefined {
+  try {
+    return schema.parse(JSON.parse(textOf(path) ?? ""));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Opens the slot of an adopted run. */
+function openSlot(directory: string): Slot | undefined {
+  const mark = textOf(join(directory, "mark"));
+  try {
+    return mark === undefined ? undefined : new Slot(directory, mark);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Kills the shell of a slot and its keeper. */
+export function stopSlot(slot: Slot): void {
+  for (const pid of [slot.leader, slot.keeper]) if (pid !== undefined) send(pid, "SIGKILL");
+}
+
+/** Has a process read a pipe and drop the bytes until no process can write to it. Returns whether one could be made. */
+function takeRest(path: string): boolean {
+  // User code has removed it, with what was to be read.
+  if (!existsSync(path)) return true;
+  const pipe = openToRead(path);
+  try {
+    const reader = startCopier([pipe, "ignore", "ignore"]);
+    reader.on("error", () => undefined);
+    reader.unref();
+    return reader.pid !== undefined;
+  } catch {
+    return false;
+  } finally {
+    closeSync(pipe);
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

@@ -1,0 +1,133 @@
+/** Requests about files and what tasks leave, over plain HTTP: see `operations.ts`. */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { pipeline } from "node:stream/promises";
+import { type Exchange, type Handlers, serveOperation, bodyOf } from "./serve-operation.ts";
+import { FileError } from "./file-error.ts";
+import { sendSmaller } from "./shrink-image.ts";
+import { type Call, type FileRequests, fileRequests } from "./operations.ts";
+import { diskUsage, listDirectory, openFile, readLines, readRange, statOf } from "./reading.ts";
+import { findChanges, sendTar } from "./task-changes.ts";
+import { Writes } from "./writing.ts";
+import { zipped } from "./zip.ts";
+
+/** Bytes of a range that are read at once; of a longer one the bytes are streamed. */
+const BUFFERED_BYTES = 512 * 1024;
+
+/** How long a container that ends waits for changes of files that are under way, milliseconds. */
+const REFUSE_MS = 10_000;
+
+export class FileHandlers {
+  readonly #writes = new Writes();
+  #isEnding = false;
+  readonly #underWay = new Set<Promise<unknown>>();
+  readonly #handlers: Handlers<FileRequests> = {
+    "GET /files": sendRange,
+    "GET /lines": sendLines,
+    "PUT /files": (call, { request }) => this.#writes.write(call, bodyOf(request)),
+    "POST /edit": (call, { json }) => this.#writes.edit(call, json),
+    "DELETE /files": (call) => this.#writes.remove(call),
+    "GET /stat": (call, { isWanted }) => statOf(call, isWanted),
+    "GET /archive": sendArchive,
+    "GET /list": (call, { isWanted }) => listDirectory(call, isWanted),
+    "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
+    "POST /changes": async (call, { response }) => ({
+      changes: await findChanges(call, abortOnClose(response)),
+    }),
+    "POST /image": sendSmaller,
+  };
+
+  /** Completes or removes the writes that an earlier sandboxd began. */
+  begin(): void {
+    this.#writes.recover();
+  }
+
+  /** Changes no more files: the container ends. Resolves when the changes under way are made, or REFUSE_MS later. */
+  async refuse(): Promise<void> {
+    this.#isEnding = true;
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, REFUSE_MS);
+    await Promise.race([late, Promise.allSettled(this.#underWay)]);
+    clearTimeout(timer);
+  }
+
+  async #change<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#isEnding) throw new FileError({ problem: "ending" });
+    const change = work();
+    this.#underWay.add(change);
+    try {
+      return await change;
+    } finally {
+      this.#underWay.delete(change);
+    }
+  }
+
+  /** Answers a request; undefined for one that is none of these. */
+  respond(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
+    const around = <T>(row: object, work: () => Promise<T>) =>
+      "changesState" in row && row.changesState ? this.#change(work) : work();
+    return serveOperation(fileRequests, this.#handlers, request, response, around);
+  }
+}
+
+/** How long it may take to look through a workspace, milliseconds. */
+const SCAN_MS = 600_000;
+
+/** Aborts when that takes too long, or nobody waits for the answer any more. */
+function abortOnClose(response: ServerResponse): AbortSignal {
+  const abort = new AbortController();
+  response.once("close", () => abort.abort());
+  return AbortSignal.any([abort.signal, AbortSignal.timeout(SCAN_MS)]);
+}
+
+async function sendRange(
+  { path, offset, limit }: Call<FileRequests["read"]>,
+  { begin }: Exchange<FileRequests["read"]>,
+): Promise<void> {
+  const opened = await openFile(path);
+  const { handle, stats } = opened;
+  try {
+    const file = { size: stats.size, modified: Math.floor(stats.mtimeMs) };
+    const rest = Math.max(0, stats.size - offset);
+    // Files below /proc and /sys report a size of 0, whatever they hold.
+    const length = stats.size === 0 ? Math.min(limit, BUFFERED_BYTES) : Math.min(limit, rest);
+    if (length <= BUFFERED_BYTES) {
+      const bytes = await readRange(opened, offset, length);
+      return void begin(file, bytes.length).end(bytes);
+    }
+    const source = handle.createReadStream({
+      start: offset,
+      end: offset + length - 1,
+      highWaterMark: BUFFERED_BYTES,
+      autoClose: false,
+    });
+    await pipeline(source, begin(file, length));
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Packs a directory while it is sent; one that cannot be packed to its end breaks off. */
+async function sendArchive(
+  { path, format }: Call<FileRequests["archive"]>,
+  { begin, response, isWanted }: Exchange<FileRequests["archive"]>,
+): Promise<void> {
+  if ((await statOf({ path }, isWanted)).type !== "directory")
+    throw new FileError({ problem: "not_directory" });
+  if (format === "tar.gz") return await sendTar(["--directory", path, "."], begin({}));
+  const abort = new AbortController();
+  response.once("close", () => abort.abort());
+  await pipeline(zipped(path, abort.signal), begin({}));
+}
+
+async function sendLines(
+  call: Call<FileRequests["readLines"]>,
+  { begin, isWanted }: Exchange<FileRequests["readLines"]>,
+): Promise<void> {
+  const opened = await openFile(call.path);
+  try {
+    const { bytes, lines } = await readLines(opened, call, isWanted);
+    begin({ size: opened.stats.size, lines }, bytes.length).end(bytes);
+  } finally {
+    await opened.handle.close();
+  }
+}

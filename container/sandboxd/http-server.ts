@@ -1,0 +1,78 @@
+/**
+ * The server of sandboxd: one WebSocket for calls and events of runs, plain requests about files, and requests for a port,
+ * which it passes on. Any other request is answered with the number of requests for ports that are under way.
+ */
+import { type Server, createServer } from "node:http";
+import { type WebSocket, WebSocketServer } from "ws";
+import { BEAT_HEADER, beat } from "./beat.ts";
+import type { FileHandlers } from "./file-handlers.ts";
+import type { Listener } from "./followed-run.ts";
+import { openPreviews, passRequest, passUpgrade, previewPort } from "./preview-proxy.ts";
+import { callSchema, OPEN_PREVIEWS, headerBytes, writeHeader } from "./protocol.ts";
+import { isAuthorized } from "./actor-token.ts";
+import type { RunTable } from "./run-table.ts";
+import type { Snapshots } from "./snapshots/snapshots.ts";
+
+/** Bytes of a call at most: a command, its input and its variables. */
+const MAX_CALL_BYTES = 16 * 1024 * 1024;
+
+/** Bytes of a request's head at most: a path of 4,096 characters takes up to nine for each in a query. */
+const MAX_HEAD_BYTES = 64 * 1024;
+
+export function createSandboxdServer(runs: RunTable, files: FileHandlers, snapshots: Snapshots): Server {
+  const server = createServer({ maxHeaderSize: MAX_HEAD_BYTES }, (request, response) => {
+    if (!isAuthorized(request)) return void response.writeHead(401, { connection: "close" }).end();
+    const port = previewPort(request);
+    const served =
+      port === undefined
+        ? (files.respond(request, response) ?? snapshots.respond(request, response))
+        : passRequest(port, request, response);
+    if (served) return void served.catch(() => response.destroy());
+    response.setHeader(BEAT_HEADER, beat).setHeader(OPEN_PREVIEWS, openPreviews()).end("sandboxd\n");
+  });
+  // No time limit, because previews may stream without end and large files take long.
+  server.requestTimeout = 0;
+  const sockets = new WebSocketServer({
+    noServer: true,
+    maxPayload: MAX_CALL_BYTES,
+    perMessageDeflate: false,
+  });
+  server.on("upgrade", (request, socket, head) => {
+    socket.on("error", () => socket.destroy());
+    if (!isAuthorized(request))
+      return void socket.end("HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n");
+    const port = previewPort(request);
+    if (port !== undefined)
+      return void passUpgrade(port, request, socket, head).catch(() => socket.destroy());
+    sockets.handleUpgrade(request, socket, head, (webSocket) => serve(webSocket, runs));
+  });
+  return server;
+}
+
+function serve(webSocket: WebSocket, runs: RunTable): void {
+  const listener: Listener = {
+    event: (event) => webSocket.send(JSON.stringify(event)),
+    piece: (id, stream, offset, bytes) => {
+      const start = headerBytes(id);
+      const message = Buffer.allocUnsafe(start + bytes.length);
+      writeHeader(message, id, stream, offset);
+      bytes.copy(message, start);
+      webSocket.send(message);
+    },
+  };
+  webSocket.on("message", (data) => {
+    const call = callSchema.safeParse(parsed(String(data)));
+    if (!call.success) return webSocket.close(1008, "no such call");
+    void runs.call(call.data, listener).catch(() => webSocket.terminate());
+  });
+  webSocket.on("error", () => webSocket.terminate());
+  webSocket.on("close", () => runs.unfollow(listener));
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,375 @@
+/**
+ * All runs in this sandbox, and for each session that was used lately a shell that stands ready for its next command. Starting one
+ * takes longer than most commands: a spare one has been started already, and only has to read the session's state.
+ */
+import { readdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { CodeRun } from "./code-run.ts";
+import type { FollowedRun, Listener } from "./followed-run.ts";
+import { KERNEL_OUTPUT, RUNS, SCRIPTS, SESSIONS, SLOTS, makePlaces, textOf } from "./directories.ts";
+import type { Call, Event, Signal, StartCall } from "./protocol.ts";
+import { NO_ENV } from "./run-processes.ts";
+import { CommandRun, type RunHost, stopSlot } from "./command-run.ts";
+import { Slot, Slots } from "./slot.ts";
+import { expectPortsOf } from "./listening.ts";
+
+/** How many shells stand ready at most, each for another session. */
+const MAX_READY = 4;
+
+/** How many shells a command is given to at most, when each ends before it has read it. */
+const MAX_STARTS = 3;
+
+/** How long commands may take to end with the container, and the pause between two looks, milliseconds. */
+const ENDING_MS = 5000;
+const ENDING_LOOK_MS = 50;
+
+/** Gives a command a pseudo terminal. Of util-linux, which every Debian and Ubuntu has. */
+const SCRIPT_PROGRAM = "/usr/bin/script";
+
+/** Files without which no command can run. */
+const SCRIPT_FILES = ["keeper.sh", "shell.sh", "command.sh", "state.sh", "sourced/bash"];
+
+/** A command that the actor has asked for and that has not ended. */
+interface RequestedCommand {
+  call: StartCall;
+  listener: Listener;
+  starts: number;
+  /** Settles when a shell has been told to run it, or it was refused. */
+  started?: Promise<void>;
+  /** Whether it was killed before its shell stood ready. */
+  isWithdrawn?: boolean;
+}
+
+/** A slot whose shell stands ready, or is starting. */
+interface Ready {
+  slot: Slot;
+  /** The state that the shell was given; empty until then. */
+  state: string;
+  run?: CommandRun;
+}
+
+export class RunTable implements RunHost {
+  readonly #env: NodeJS.ProcessEnv;
+  readonly #slots = new Slots();
+  readonly #runs = new Map<string, CommandRun>();
+  readonly #code = new Map<string, CodeRun>();
+  /** By session, in the order of their last use. */
+  readonly #ready = new Map<string, Promise<Ready>>();
+  /** A shell without state. */
+  #spare: Promise<Ready> | undefined;
+  readonly #requested = new Map<string, RequestedCommand>();
+  #isEnding = false;
+
+  /** @param env variables of a new session's shell */
+  constructor(env: NodeJS.ProcessEnv) {
+    this.#env = env;
+  }
+
+  /** Adopts the runs of the sandboxd before, and has a shell stand ready for the first command. */
+  begin(): void {
+    makePlaces();
+    const kept = new Set<string>();
+    for (const name of namesIn(RUNS)) {
+      if (!/^[0-9a-z]{1,64}$/.test(name)) continue;
+      const run = CommandRun.adopt(name, this);
+      if (run === undefined) continue;
+      this.#runs.set(name, run);
+      if (run.slotName !== undefined) kept.add(run.slotName);
+    }
+    for (const name of namesIn(SLOTS)) if (!kept.has(name)) discard(join(SLOTS, name));
+    void this.#prepare("main").catch(() => undefined);
+  }
+
+  async call(call: Call, listener: Listener): Promise<void> {
+    switch (call.type) {
+      case "ping":
+        return listener.event({ type: "pong" });
+      case "start":
+        return await this.#start(call, listener);
+      case "follow": {
+        const run = this.#runs.get(call.id);
+        if (run === undefined && !this.#requested.has(call.id))
+          listener.event({ type: "unknown", id: call.id });
+        return run?.follow(listener, call.stdout, call.stderr);
+      }
+      case "code": {
+        let code = this.#code.get(call.id);
+        if (!code?.isIn(call)) {
+          code?.close();
+          this.#code.set(call.id, (code = new CodeRun(call.id, call)));
+        }
+        return code.follow(listener, call.stdout, call.stderr);
+      }
+      case "finish":
+        return this.#code.get(call.id)?.finish();
+      case "stored":
+        return this.#followed(call.id)?.stored(call.stdout, call.stderr);
+      case "full":
+        return this.#followed(call.id)?.full(call.stream);
+      case "kill":
+        return this.#kill(call.id, call.signal);
+      case "expect":
+        return expectPortsOf(call.id);
+      case "forget":
+        for (const id of call.ids) this.#forget(id);
+        return;
+      case "input":
+        await this.#requested.get(call.id)?.started;
+        if (call.size) await this.#runs.get(call.id)?.resize(call.size);
+        return listener.event({
+          type: "typed",
+          id: call.id,
+          key: call.key,
+          bytes: this.#runs.get(call.id)?.type(call.text) ?? 0,
+        });
+    }
+  }
+
+  /** Begins no more commands: the container ends. */
+  refuse(): void {
+    this.#isEnding = true;
+  }
+
+  /** Ends all commands. Resolves when they have ended, or ENDING_MS later. Answers whether there were any. */
+  async end(): Promise<boolean> {
+    const running = () => [...this.#runs.values()].filter((run) => run.isRunning);
+    const hadSome = running().length > 0;
+    for (const run of running()) run.kill("TERM");
+    const until = Date.now() + ENDING_MS;
+    while (running().length > 0 && Date.now() < until) await pause(ENDING_LOOK_MS);
+    return hadSome;
+  }
+
+  /** The listener's connection is gone: the runs that it followed go on. */
+  unfollow(listener: Listener): void {
+    for (const run of this.#runs.values()) run.unfollow(listener);
+    for (const code of this.#code.values()) code.unfollow(listener);
+  }
+
+  #followed(id: string): FollowedRun | undefined {
+    return this.#runs.get(id) ?? this.#code.get(id);
+  }
+
+  ended(run: CommandRun): void {
+    this.#requested.delete(run.id);
+    // A shell that stood ready beside an adopted run has read the state from before that run.
+    const stale = this.#ready.get(run.session);
+    if (stale) release(stale);
+    this.#ready.delete(run.session);
+    // After the answer is sent: the shell for the session's next command.
+    setImmediate(() => void this.#prepare(run.session).catch(() => undefined));
+  }
+
+  neverBegan(run: CommandRun): void {
+    const requested = this.#requested.get(run.id);
+    this.#runs.delete(run.id);
+    run.abandon();
+    rmSync(run.directory, { recursive: true, force: true });
+    if (requested === undefined) return;
+    if (++requested.starts < MAX_STARTS) return void this.#start(requested.call, requested.listener);
+    this.#refuse(run.id, requested.listener, "exhausted", "no shell could be started");
+  }
+
+  released(slot: Slot, isClean: boolean): void {
+    if (isClean) this.#slots.release(slot);
+    else slot.remove();
+  }
+
+  async #start(call: StartCall, listener: Listener): Promise<void> {
+    const known = this.#runs.get(call.id);
+    if (known) return known.follow(listener, 0, 0);
+    if (this.#isEnding)
+      return this.#refuse(call.id, listener, "ending", "the platform is replacing the container");
+    const requested: RequestedCommand = this.#requested.get(call.id) ?? { call, listener, starts: 0 };
+    requested.listener = listener;
+    if (this.#requested.has(call.id) && requested.starts === 0) return;
+    if (!SCRIPT_FILES.every((file) => isThere(join(SCRIPTS, file))))
+      return this.#refuse(call.id, listener, "damaged", `files are missing or empty in ${SCRIPTS}`);
+    if (call.interactive && !isThere(SCRIPT_PROGRAM))
+      return this.#refuse(call.id, listener, "no_terminal", `there is no ${SCRIPT_PROGRAM}`);
+    this.#requested.set(call.id, requested);
+    requested.started = this.#startInShell(requested);
+    return requested.started;
+  }
+
+  /** Has a shell of the session run the command. */
+  async #startInShell(requested: RequestedCommand): Promise<void> {
+    const { call } = requested;
+    let ready: Ready;
+    try {
+      const found = this.#ready.get(call.session);
+      this.#ready.delete(call.session);
+      if (found && call.interactive) release(found);
+      ready = await (call.interactive || !found ? this.#makeReady(call.session, call.interactive) : found);
+    } catch (error) {
+      return this.#refuse(call.id, requested.listener, reasonOf(error), systemMessage(error));
+    }
+    if (requested.isWithdrawn) {
+      this.#requested.delete(call.id);
+      this.#putBack(call, ready);
+      return requested.listener.event({ type: "ended", id: call.id, status: 143, stdout: 0, stderr: 0 });
+    }
+    try {
+      const run = startIn(ready, call, this);
+      this.#runs.set(call.id, run);
+      run.listen(requested.listener);
+    } catch (error) {
+      this.#putBack(call, ready);
+      this.#refuse(call.id, requested.listener, "unwritable", systemMessage(error));
+    }
+  }
+
+  /** Keeps a shell that was not used after all for the session's next command. */
+  #putBack(call: StartCall, ready: Ready): void {
+    if (call.interactive || this.#ready.has(call.session)) release(Promise.resolve(ready));
+    else this.#ready.set(call.session, Promise.resolve(ready));
+  }
+
+  #kill(id: string, signal: Signal): void {
+    const run = this.#runs.get(id);
+    const requested = this.#requested.get(id);
+    const code = this.#code.get(id);
+    if (code) code.kill(signal);
+    else if (run) run.kill(signal);
+    else if (requested) requested.isWithdrawn = true;
+  }
+
+  #refuse(id: string, listener: Listener, reason: RefusalReason, message: string): void {
+    this.#requested.delete(id);
+    listener.event({ type: "refused", id, reason, message: message.slice(0, 1000) });
+  }
+
+  /** Has a shell stand ready for a session. Beyond MAX_READY the shell whose session was used least recently is ended. */
+  #prepare(session: string): Promise<Ready> {
+    const found = this.#ready.get(session);
+    if (found) return found;
+    const made = this.#makeReady(session);
+    this.#ready.set(session, made);
+    made.catch(() => this.#ready.get(session) === made && this.#ready.delete(session));
+    for (const [other, ready] of this.#ready) {
+      if (this.#ready.size <= MAX_READY) break;
+      if (other === session) continue;
+      this.#ready.delete(other);
+      release(ready);
+    }
+    return made;
+  }
+
+  /** Starts a shell with the session's state. @param isTerminal whether it runs in a pseudo terminal */
+  async #makeReady(session: string, isTerminal = false): Promise<Ready> {
+    const path = join(SESSIONS, session);
+    const state = textOf(path);
+    // The state has every variable of the session. One that it has unset must not come back from the environment here.
+    const env = state === undefined ? this.#env : NO_ENV;
+    const isSpare = state !== undefined && !isTerminal;
+    const ready = await (isSpare ? this.#takeSpare() : this.#startShell(env, isTerminal));
+    ready.state = state ?? "";
+    ready.slot.releaseKeeper(path);
+    if (isSpare) this.#keepSpare();
+    return ready;
+  }
+
+  #takeSpare(): Promise<Ready> {
+    const spare = this.#spare ?? this.#startShell(NO_ENV);
+    this.#spare = undefined;
+    return spare;
+  }
+
+  #keepSpare(): void {
+    if (this.#spare) return;
+    const spare = this.#startShell(NO_ENV);
+    this.#spare = spare;
+    spare.catch(() => this.#spare === spare && (this.#spare = undefined));
+  }
+
+  /** Starts a shell that waits for a state. */
+  async #startShell(env: NodeJS.ProcessEnv, isTerminal = false): Promise<Ready> {
+    const slot = await this.#slots.take();
+    const ready: Ready = { slot, state: "" };
+    const onKeeperExit = (status: number | undefined) => {
+      if (ready.run) return ready.run.keeperEnded(status);
+      // The shell was killed while it stood ready.
+      const spare = this.#spare;
+      void spare?.then((one) => one === ready && this.#spare === spare && (this.#spare = undefined));
+      for (const [other, promise] of this.#ready)
+        void promise.then(
+          (one) => one === ready && this.#ready.get(other) === promise && this.#ready.delete(other),
+        );
+      void slot.ended().then(() => ready.run ?? slot.remove());
+    };
+    slot.begin(env, isTerminal, onKeeperExit);
+    return ready;
+  }
+
+  #forget(id: string): void {
+    const run = this.#runs.get(id);
+    if (run?.isRunning) return;
+    run?.close();
+    this.#runs.delete(id);
+    rmSync(join(RUNS, id), { recursive: true, force: true });
+    this.#code.get(id)?.close();
+    this.#code.delete(id);
+    for (const name of ["out", "err"]) rmSync(join(KERNEL_OUTPUT, `${id}.${name}`), { force: true });
+  }
+}
+
+function startIn(ready: Ready, call: StartCall, host: RunHost): CommandRun {
+  const start = () => CommandRun.start(call, ready.state, ready.slot, host);
+  try {
+    return (ready.run = start());
+  } catch (error) {
+    // User code may have removed the directory of all runs.
+    if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+    makePlaces();
+    return (ready.run = start());
+  }
+}
+
+/** Ends a shell that stands ready and is not needed. */
+function release(ready: Promise<Ready>): void {
+  void ready
+    .then(({ slot }) => (stopSlot(slot), slot.ended()).then(() => slot.remove()))
+    .catch(() => undefined);
+}
+
+type RefusalReason = Extract<Event, { type: "refused" }>["reason"];
+
+/** The system's own words for an error of the file system. */
+function systemMessage(error: unknown): string {
+  const [, words = String(error)] =
+    /^[A-Z]+: (.+?), /.exec(error instanceof Error ? error.message : "") ?? [];
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+/** A process that cannot be started, or fails, has an error of the system's for that, or its exit status. */
+function reasonOf(error: unknown): RefusalReason {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  const isShort = ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(String(code));
+  return typeof code === "string" && !isShort ? "unwritable" : "exhausted";
+}
+
+/** Names of the directories in a directory; none where something else is in its place. */
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map(({ name }) => name);
+  } catch {
+    return [];
+  }
+}
+
+function isThere(path: string): boolean {
+  return (statSync(path, { throwIfNoEntry: false })?.size ?? 0) > 0;
+}
+
+function discard(directory: string): void {
+  try {
+    const slot = new Slot(directory);
+    stopSlot(slot);
+    slot.remove();
+  } catch {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,211 @@
+/** What a coding agent has left: which files it changed. */
+import { spawn } from "node:child_process";
+import { type FileHandle, lstat, open, readFile, stat } from "node:fs/promises";
+import type { ServerResponse } from "node:http";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import type { Call, FileRequests } from "./operations.ts";
+import { RESPONSE_BYTES, CHANGES_DIFF, CHANGES_LIST, type FoundChanges, taskDirectory } from "./shapes.ts";
+import { send } from "./run-processes.ts";
+
+/** Characters of the list of changes that are written at once. */
+const LINES_AT_ONCE = 64 * 1024;
+
+/** Characters of a line that a program prints at most. */
+const MAX_LINE_CHARS = 1000;
+
+const SCRIPT = "/opt/sandbox-mcp/task.sh";
+
+const TREE = /^[0-9a-f]{40,64}\n?$/;
+
+const CHANGES: Record<string, FoundChanges["files"][number]["change"]> = { A: "created", D: "deleted" };
+
+const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Compares the files of a task's directory with what they were at the start. */
+export async function findChanges(
+  { path, task, limit }: Call<FileRequests["changes"]>,
+  signal: AbortSignal,
+): Promise<FoundChanges | undefined> {
+  const own = taskDirectory(task);
+  const start = await readFile(join(own, "start"), "latin1").catch(() => "");
+  const isThere = await stat(path).then(
+    (stats) => stats.isDirectory(),
+    () => false,
+  );
+  if (!TREE.test(start) || !isThere) return undefined;
+  const end = await lineOf("bash", [SCRIPT, "snapshot", task], { cwd: path, signal });
+  if (end === undefined || !TREE.test(end)) return undefined;
+  const trees = [start.trim(), end.trim()];
+  const env = {
+    GIT_DIR: join(own, "git"),
+    GIT_WORK_TREE: path,
+    GIT_CONFIG_NOSYSTEM: "1",
+    GIT_CONFIG_GLOBAL: "/dev/null",
+  };
+  const options = { cwd: path, env, signal };
+  const list = await open(join(own, CHANGES_LIST), "w");
+  const diff = await open(join(own, CHANGES_DIFF), "w");
+  try {
+    const found = await listChanges(path, trees, limit, list, options);
+    if (found === undefined) return undefined;
+    const { isEscaped, ...listed } = found;
+    // One name that is no text would make none of the diff text.
+    const settings = ["-c", `core.quotePath=${isEscaped}`, "-c", "core.autocrlf=false"];
+    const shape = ["--no-color", "--no-ext-diff", "--no-textconv", "--find-renames"];
+    const git = startProgram("git", [...settings, "diff", ...shape, ...trees], { ...options, into: diff });
+    if ((await git.ended) !== 0) return undefined;
+    return { ...listed, diffBytes: (await diff.stat()).size };
+  } finally {
+    await list.close();
+    await diff.close();
+  }
+}
+
+/** Writes a line for each changed file to `list`, and answers the first of them. */
+async function listChanges(
+  path: string,
+  trees: string[],
+  limit: number,
+  list: FileHandle,
+  options: ProgramOptions,
+): Promise<(Omit<FoundChanges, "diffBytes"> & { isEscaped: boolean }) | undefined> {
+  const shape = ["-r", "-z", "--no-renames", "--name-status"];
+  const git = startProgram("git", ["diff-tree", ...shape, ...trees], options);
+  const files: FoundChanges["files"] = [];
+  let [count, bytes, isEscaped] = [0, 0, false];
+  let lines = "";
+  let letter: string | undefined;
+  for await (const word of splitAtNul(git.output)) {
+    if (letter === undefined) {
+      letter = word.toString("latin1");
+      continue;
+    }
+    const change = CHANGES[letter] ?? "changed";
+    letter = undefined;
+    const file = { change, ...(await described(path, word, change === "deleted")) };
+    isEscaped ||= file.type === "unnamed";
+    count++;
+    bytes += JSON.stringify(file).length;
+    if (files.length < limit && bytes < RESPONSE_BYTES / 2) files.push(file);
+    const size = change === "deleted" ? "" : ` (${file.size} bytes)`;
+    lines += `${change} ${file.path.replaceAll("\n", "\\n")}${size}\n`;
+    if (lines.length < LINES_AT_ONCE) continue;
+    await list.write(lines);
+    lines = "";
+  }
+  if ((await git.ended) !== 0) return undefined;
+  await list.write(lines);
+  return { count, listBytes: (await list.stat()).size, files, isEscaped };
+}
+
+/** A changed file as it is now, by the bytes of its name. */
+async function described(
+  directory: string,
+  name: Buffer,
+  isDeleted: boolean,
+): Promise<Pick<FoundChanges["files"][number], "path" | "type" | "size">> {
+  const at = Buffer.concat([Buffer.from(`${directory}/`), name]);
+  const stats = isDeleted ? undefined : await lstat(at).catch(() => undefined);
+  const size = stats?.size ?? 0;
+  try {
+    return { path: strict.decode(name), type: stats?.isSymbolicLink() ? "link" : "file", size };
+  } catch {
+    return { path: escaped(name), type: "unnamed", size };
+  }
+}
+
+/** A name as git shows it that is no UTF-8. */
+function escaped(name: Buffer): string {
+  const text = name
+    .toString("latin1")
+    .replaceAll(/["\\]/g, "\\$&")
+    .replaceAll(/[^ -~]/g, (byte) => `\\${byte.charCodeAt(0).toString(8).padStart(3, "0")}`);
+  return `"${text}"`;
+}
+
+/** Packs files while they are sent; what cannot be packed to its end breaks off. @param args what to pack */
+export async function sendTar(args: string[], response: ServerResponse): Promise<void> {
+  // Set-id bits would be those of whoever unpacks the archive, as root perhaps.
+  const tar = startProgram("tar", ["--create", "--gzip", "--mode=u-s,g-s", "--file=-", ...args]);
+  try {
+    await pipeline(tar.output, response, { end: false });
+    // 1: a file changed while it was read.
+    const status = await tar.ended;
+    if (status !== null && status <= 1) response.end();
+    else response.destroy();
+  } finally {
+    tar.kill();
+  }
+}
+
+/** What user code has put first in the PATH is not what these programs are. */
+const PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+interface Program {
+  output: Readable;
+  /** Its exit status, or null where a signal ended it. @throws Error of the system where it cannot be started */
+  ended: Promise<number | null>;
+  /** Ends it with what it has started. */
+  kill(): void;
+}
+
+interface ProgramOptions {
+  cwd?: string;
+  env?: NodeJS.ProcessEnv;
+  signal?: AbortSignal;
+  /** Where its output goes, instead of `output`. */
+  into?: FileHandle;
+}
+
+/** Starts a program, which is ended when the signal aborts. */
+function startProgram(
+  program: string,
+  args: string[],
+  { cwd, env, signal, into }: ProgramOptions = {},
+): Program {
+  const child = spawn(program, args, {
+    cwd,
+    env: { ...process.env, ...env, PATH },
+    stdio: ["ignore", into?.fd ?? "pipe", "ignore"],
+    detached: true,
+  });
+  const kill = () => {
+    if (child.pid !== undefined && child.exitCode === null && child.signalCode === null)
+      send(-child.pid, "SIGKILL");
+  };
+  signal?.addEventListener("abort", kill);
+  const ended = new Promise<number | null>((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", resolve);
+  }).finally(() => signal?.removeEventListener("abort", kill));
+  ended.catch(() => undefined);
+  if (signal?.aborted) kill();
+  return { output: child.stdout ?? Readable.from([]), ended, kill };
+}
+
+/** The line that a program prints; undefined where it fails. */
+async function lineOf(program: string, args: string[], options: ProgramOptions): Promise<string | undefined> {
+  const { output, ended, kill } = startProgram(program, args, options);
+  let line = "";
+  for await (const chunk of output) {
+    line += String(chunk);
+    if (line.length > MAX_LINE_CHARS) kill();
+  }
+  return (await ended) === 0 ? line : undefined;
+}
+
+/** What is ended by NUL in a stream, one after the other. */
+async function* splitAtNul(stream: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  let rest = Buffer.alloc(0);
+  for await (const chunk of stream) {
+    rest = Buffer.concat([rest, chunk]);
+    let from = 0;
+    for (let at = rest.indexOf(0); at >= 0; at = rest.indexOf(0, from)) {
+      yield rest.subarray(from, at);
+      from = at + 1;
+    }
+    rest = rest.subarray(from);
+  }
+}

@@ -1,0 +1,263 @@
+/** One sandbox: its processes, the connections into it, its egress, and the removal of all of it. */
+import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { ConnectionLog } from "../../src/shared/connection-log.ts";
+import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
+import type { ExitReport, Intercepts, StartRequest } from "../platform/engine-protocol.ts";
+import { type Mount, type View, tokenPlace } from "./bubblewrap.ts";
+import { startUnisolated } from "./unisolated.ts";
+import { createEgress, type Egress, takeConnections } from "./egress.ts";
+import { PortForwarder } from "./forward.ts";
+import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
+import { launch, type RunningProcess } from "./launch.ts";
+import { sandboxMark } from "./leftovers.ts";
+import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
+import { claimIDsFor, type HostDirectory, type HostIDs } from "./host-directories.ts";
+import { OutboundQueue } from "./outbound-queue.ts";
+import { Pieces } from "./piece-limit.ts";
+import { Pace } from "./pace.ts";
+import { cacheEnvironment } from "./compile-cache.ts";
+import type { CertificateAuthority } from "./authority.ts";
+import type { MountNamespace } from "./mount-namespace.ts";
+import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
+
+/** What all sandboxes of an engine have in common. */
+export interface SharedSettings {
+  view: View;
+  /** Directories of the host for single sandboxes. */
+  directories: HostDirectory[];
+  limits: Limits;
+  groupParents: GroupParent[];
+  authority: CertificateAuthority | undefined;
+  network: "internet" | "none";
+  upstream: UpstreamOptions;
+  /** undefined: no isolation. */
+  bubblewrap: { supported: ReadonlySet<string>; mountNamespace: MountNamespace | undefined } | undefined;
+  /** What is mounted into every sandbox. */
+  mounts: () => Mount[];
+  /** The control server's compile cache, once there is one. */
+  cache?: Mount;
+  onOutput: (id: string, text: string) => void;
+  /** Takes one line of the engine's own. */
+  log: (line: string) => void;
+}
+
+export interface SandboxPlace {
+  /** Its name in the log and, once it is assigned, the Worker's name for it. */
+  id: string;
+  /** A directory of this sandbox's own on the host, not there yet. */
+  directory: string;
+  /** The name of its control groups. */
+  group: string;
+  /** No other sandbox runs. */
+  alone: boolean;
+}
+
+/** The part of a request that cannot be changed once the sandbox runs. */
+export type CreateOptions = Pick<StartRequest, "name" | "env">;
+
+const FREE: NetworkPolicy = { internet: "full", allowHosts: [] };
+const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
+
+/** In a sandbox's directory: the token of its sandboxd, once it is assigned. */
+const TOKEN_FILE = "token";
+
+/** Characters of a sandbox's own processes that are passed on; what is more is left out. */
+const printed = { burst: 262_144, perSecond: 65_536 };
+
+/** How long a sandbox that is asked to stop may take before it is killed, milliseconds. Its first process has less time. */
+const graceMs = 660_000;
+
+export class EngineSandbox {
+  /** The Durable Object that it is assigned to; undefined while it waits for one. */
+  actor: string | undefined;
+  readonly queue: OutboundQueue;
+  /** The rules for its way out. */
+  readonly egress: Egress;
+  readonly forward: PortForwarder;
+  /** Settles when nothing of the sandbox is left; never rejects. */
+  readonly ended: Promise<ExitReport>;
+  /** Whether its processes have ended. */
+  hasEnded = false;
+  /** Its control groups. */
+  readonly groups: readonly string[];
+  readonly #running: RunningProcess;
+  readonly #hosts: string;
+  readonly #common: SharedSettings;
+  readonly #place: SandboxPlace;
+  #stopReason: string | undefined;
+  #broken: string | undefined;
+
+  private constructor(
+    common: SharedSettings,
+    place: SandboxPlace,
+    running: RunningProcess,
+    egress: Egress,
+    hosts: string,
+    groups: readonly string[],
+    cleanUp: () => Promise<void>,
+  ) {
+    this.#common = common;
+    this.#place = place;
+    this.queue = egress.queue;
+    this.#running = running;
+    this.egress = egress;
+    this.#hosts = hosts;
+    this.groups = groups;
+    // A program that has taken the control server's place could bring down the Worker that all sandboxes share.
+    this.forward = new PortForwarder(running.connect, (how) => this.end(how));
+    this.ended = running.exited.then(async (report) => {
+      this.hasEnded = true;
+      this.forward.close();
+      await cleanUp();
+      if (this.#broken !== undefined) return { exitCode: 137, reason: this.#broken };
+      return this.#stopReason === undefined ? report : { exitCode: 0, reason: this.#stopReason };
+    });
+  }
+
+  /**
+   * Starts a sandbox that belongs to no actor yet. Until `assign` no request leaves it.
+   * @throws Error in words for the user when the sandbox does not come up; nothing of it is left then
+   */
+  static async start(
+    common: SharedSettings,
+    place: SandboxPlace,
+    options: CreateOptions,
+  ): Promise<EngineSandbox> {
+    const { directory } = place;
+    const queue = new OutboundQueue();
+    const internet = { allowed: false, reason: "this sandbox is not in use yet" } as const;
+    const upstream = boundedLookups(common.upstream);
+    const connections = new ConnectionLog();
+    const egress: Egress = {
+      intercepts: NO_INTERCEPTS,
+      internet,
+      policy: FREE,
+      connections,
+      pieces: new Pieces(),
+      queue,
+      upstream,
+      authority: common.authority,
+    };
+    const server = createEgress(egress);
+    let groups: string[] = [];
+    let ids: HostIDs | undefined;
+    let closeEgress: (() => void) | undefined;
+    const cleanUp = async () => {
+      queue.close();
+      closeEgress?.();
+      await removeGroups(groups);
+      ids?.release();
+      await rm(directory, { recursive: true, force: true }).catch(() => undefined);
+    };
+    try {
+      await mkdir(directory, { mode: 0o711 });
+      const hosts = join(directory, "hosts");
+      await writeFile(hosts, hostsFile([]));
+      await chmod(hosts, 0o644);
+      const token = join(directory, TOKEN_FILE);
+      await writeFile(token, "");
+      await chmod(token, 0o644);
+      groups = await createGroups(common.groupParents, place.group, common.limits);
+      const env = {
+        ...sandboxEnvironment(options.env),
+        ...(common.cache === undefined ? {} : cacheEnvironment),
+      };
+      const printing = new Pace(printed);
+      const onOutput = (text: string) => {
+        if (printing.takes(text.length)) common.onOutput(place.id, text);
+      };
+      const given = common.directories.find(({ name }) => name === options.name);
+      const { limits, bubblewrap, view } = common;
+      const mountNamespace = bubblewrap?.mountNamespace;
+      if (mountNamespace !== undefined) ids = await claimIDsFor(given);
+      const own = [
+        { from: hosts, to: "/etc/hosts" },
+        { from: token, to: tokenPlace },
+        ...(common.cache === undefined ? [] : [common.cache]),
+        ...(given === undefined ? [] : [given]),
+      ];
+      const { toolchain } = view;
+      const running =
+        bubblewrap === undefined
+          ? await startUnisolated({ directory, view, env, groups, alone: place.alone, onOutput })
+          : await launch({
+              mounts: [...common.mounts(), ...own],
+              record: join(directory, sandboxMark),
+              supported: bubblewrap.supported,
+              unprivileged: mountNamespace && ids && { mountNamespace, ids },
+              toolchain,
+              limits,
+              env,
+              groups,
+              onOutput,
+            });
+      closeEgress = takeConnections(server, running.egress);
+      return new EngineSandbox(common, place, running, egress, hosts, groups, cleanUp);
+    } catch (error) {
+      await cleanUp();
+      throw error;
+    }
+  }
+
+  /** Makes it the sandbox of an actor, under the id by which the Worker asks for it, with that actor's network. */
+  async assign(
+    id: string,
+    { actor, enableInternet, intercepts, policy, token = "" }: StartRequest,
+  ): Promise<void> {
+    this.setPolicy(policy ?? FREE);
+    this.actor = actor;
+    this.#place.id = id;
+    this.egress.internet = !enableInternet
+      ? { allowed: false, reason: "this sandbox has no internet access" }
+      : this.#common.network === "none"
+        ? { allowed: false, reason: "the server was started with --network none" }
+        : { allowed: true };
+    await this.setIntercepts(intercepts);
+    // Written in place, as the hosts.
+    await writeFile(join(this.#place.directory, TOKEN_FILE), token);
+  }
+
+  /** Kills everything at once. Resolves when nothing is left. */
+  async destroy(): Promise<void> {
+    this.#stopReason ??= "destroyed";
+    await this.#running.kill();
+    await this.ended;
+  }
+
+  /** Delivers a signal as a container's first process would take it: those that end a process end the sandbox. */
+  signal(number: number): void {
+    if (number !== 15 && number !== 2 && number !== 9) return;
+    this.#stopReason ??= "stopped";
+    if (number === 9) {
+      void this.#running.kill();
+      return;
+    }
+    this.#running.signal("SIGTERM");
+    const timer = setTimeout(() => void this.#running.kill(), graceMs);
+    void this.ended.then(() => clearTimeout(timer));
+  }
+
+  /** Ends it because it harms others. @param why words that follow "it" */
+  end(why: string): void {
+    if (this.#stopReason !== undefined || this.#broken !== undefined) return;
+    this.#broken = `it ${why}`;
+    this.#common.log(`engine: sandbox ${this.#place.id} was stopped: it ${why}`);
+    void this.#running.kill();
+  }
+
+  /** @throws Error where nothing enforces it */
+  setPolicy(policy: NetworkPolicy): void {
+    if (this.#common.bubblewrap === undefined && policy.internet !== "full")
+      throw new Error(
+        "Without isolation a sandbox has the network of this machine: only internet full can be had.",
+      );
+    this.egress.policy = policy;
+  }
+
+  async setIntercepts(intercepts: Intercepts): Promise<void> {
+    this.egress.intercepts = intercepts;
+    // Written in place, because this file itself is bound at /etc/hosts in the sandbox.
+    await writeFile(this.#hosts, hostsFile(intercepts.http)).catch(() => undefined);
+  }
+}

@@ -1,0 +1,210 @@
+/** Starts a program under bubblewrap, as the first process of its own namespaces, and ends all processes in them. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { writeFile } from "node:fs/promises";
+import type { Server } from "node:net";
+import type { Readable, Writable } from "node:stream";
+import { finished } from "node:stream/promises";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { ExitReport } from "../platform/engine-protocol.ts";
+import { bubblewrapArguments, readInfo, type Mount } from "./bubblewrap.ts";
+import { confine } from "./confine.ts";
+import { end, identify, kill, type Identity } from "./identity.ts";
+import { initCommand, initGreeting, initScript, userLimits } from "./init.ts";
+import { writeMaps } from "./ids.ts";
+import type { HostIDs } from "./host-directories.ts";
+import { type Limits, sizesFor } from "./limits.ts";
+import { givesCoresAway, seccompFilter } from "./seccomp.ts";
+import type { MountNamespace } from "./mount-namespace.ts";
+import type { Toolchain } from "./toolchain.ts";
+import { SYSTEM_PATH } from "./system-path.ts";
+
+export interface StartOptions {
+  mounts: Mount[];
+  toolchain: Toolchain;
+  limits: Limits;
+  env: Record<string, string>;
+  groups: string[];
+  supported: ReadonlySet<string>;
+  /** For an engine that runs as root: the mount namespace that bubblewrap is started in, and the sandbox's ids. */
+  unprivileged: { mountNamespace: MountNamespace; ids: HostIDs } | undefined;
+  /** What the first process becomes. */
+  command: string[];
+  /** A file of the engine's that names the first process, for a later engine that finds it. */
+  record?: string;
+  /** Called with everything the sandbox's own processes print to their stdout and stderr. */
+  onOutput: (text: string) => void;
+}
+
+export interface Processes {
+  /** The host's process id of the sandbox's first process; rejects when it ends before its command begins. */
+  pid: Promise<number>;
+  /** What the command has opened in the sandbox and handed over, `LISTENERS` of them. Never settles where it does not. */
+  listeners: Promise<Server[]>;
+  /** Kills every process. Resolves when none is left. */
+  kill(): Promise<void>;
+  /** Settles when every process has ended; never rejects. */
+  exited: Promise<ExitReport>;
+  /** The last of what was printed. */
+  output(): string;
+}
+
+/**
+ * Runs on the host before anything else: joins the control groups, and makes the sandbox the first to be killed when the
+ * machine's memory runs out. Written with CAP_SYS_RESOURCE, the value is also the least that its processes can have. Exit status 126 when a group cannot be joined.
+ */
+export const prelude = [
+  "echo 500 2>/dev/null >/proc/self/oom_score_adj",
+  'while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs" || exit 126; shift; done',
+  "shift",
+  'exec "$@"',
+].join("\n");
+
+/** How long the last output of a sandbox may take to arrive after every process has ended, milliseconds. */
+const outputMs = 500;
+
+/** How long bubblewrap may take to notice that the first process was killed, milliseconds. */
+const noticeMs = 2000;
+
+/** Starts bubblewrap with a command. The command begins when the sandbox is complete. */
+export async function start(options: StartOptions): Promise<Processes> {
+  const { limits, env, supported, toolchain, unprivileged } = options;
+  const filter = seccompFilter({
+    ids: unprivileged?.ids.count ?? 1,
+    hasHostDirectory: options.mounts.some(({ writable }) => writable === true),
+  });
+  const view = await unprivileged?.mountNamespace.open(options.mounts, unprivileged.ids);
+  const sizes = sizesFor(limits.diskBytes);
+  const mounts = view?.translate(options.mounts) ?? options.mounts;
+  const inner = bubblewrapArguments(mounts, toolchain, sizes, env, supported, filter !== undefined);
+  if (filter !== undefined) inner.push("--seccomp", "5");
+  // Variables given by the Worker may be secrets: they go by a pipe, since anyone can read a command line.
+  const own = [
+    "--args",
+    "4",
+    "--info-fd",
+    "3",
+    ...(unprivileged === undefined ? [] : ["--userns-block-fd", "8"]),
+  ];
+  // A limit of one byte keeps the kernel from giving a core dump to a program outside of the sandbox (core(5)); none does not.
+  const noCores = givesCoresAway() ? ["prlimit", "--core=1:1", "--"] : [];
+  const argv = [...noCores, ...(view?.enter ?? []), "bwrap", ...own, "--", ...initCommand];
+  // Of the user that the sandbox's root is: they bound all users of the sandbox together. With -c on a socket, bash would read the files of its user.
+  const bounds = unprivileged === undefined ? "" : `${userLimits(limits)}\n`;
+  const child = spawn(
+    "/bin/bash",
+    ["--norc", "-c", bounds + prelude, "sandbox", ...options.groups, "--", ...argv],
+    {
+      cwd: "/",
+      detached: true,
+      env: { PATH: SYSTEM_PATH },
+      stdio: ["pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "ipc", "pipe"],
+    },
+  );
+  const listeners = handedOver(child);
+  const [stdin, , , info, args, seccomp, complete, , mapped]: readonly ChildStream[] = child.stdio;
+  for (const stream of [stdin, info, args, seccomp, complete, mapped]) stream?.on("error", () => undefined);
+  child.stdin?.write(initGreeting);
+  write(args, inner.map((argument) => `${argument}\0`).join(""));
+  write(seccomp, filter ?? Buffer.alloc(0));
+
+  let printed = "";
+  const collect = (chunk: Buffer) => {
+    const text = chunk.toString();
+    printed = (printed + text).slice(-4096);
+    options.onOutput(text);
+  };
+  child.stdout?.on("data", collect);
+  child.stderr?.on("data", collect);
+
+  let first: Identity | undefined;
+  const exited = settle(child, () => first);
+  // From the moment it tells its first process, bubblewrap dies with the engine, and the sandbox with bubblewrap.
+  const pid = readInfo(info, exited).then(async (number) => {
+    first = identify(number);
+    if (first !== undefined && options.record !== undefined) await writeFile(options.record, first);
+    // bubblewrap's child waits for ever when the engine is killed here; the next engine ends it by its control group.
+    if (unprivileged !== undefined) await writeMaps(number, unprivileged.ids);
+    // bubblewrap waits for its end.
+    write(mapped, "");
+    await waitUntilReady(complete, exited);
+    await confine(number);
+    write(stdin, initScript(options.command));
+    return number;
+  });
+  pid.catch(() => undefined);
+  return {
+    pid,
+    exited,
+    listeners,
+    output: () => printed,
+    kill: async () => await killAll(child, first, exited),
+  };
+}
+
+/** How many listeners a control server hands over. */
+const LISTENERS = 2;
+
+/**
+ * Takes listeners from the channel and closes it for good with the last: what comes through it later would come from whatever
+ * has taken the control server's place.
+ */
+async function handedOver(child: ChildProcess): Promise<Server[]> {
+  const servers: Server[] = [];
+  return await new Promise((resolve) => {
+    child.on("message", (_port, handle) => {
+      if (handle !== undefined && "listen" in handle) servers.push(handle);
+      if (servers.length < LISTENERS || !child.connected) return;
+      child.disconnect();
+      resolve(servers);
+    });
+  });
+}
+
+/**
+ * Settles when no process of the sandbox is left: with bubblewrap, which waits for the first process, or with that process
+ * where only bubblewrap was killed. A pipe that somebody holds open does not delay it.
+ */
+async function settle(child: ChildProcess, first: () => Identity | undefined): Promise<ExitReport> {
+  // Not by the child's own "close", which does not come after its channel was closed from here.
+  const printed = [child.stdout, child.stderr].flatMap((stream) => (stream === null ? [] : finished(stream)));
+  const closed = Promise.allSettled(printed);
+  const report = await new Promise<ExitReport>((resolve) => {
+    child.once("error", (error) => resolve({ exitCode: 127, reason: error.message }));
+    child.once("exit", (code, signal) => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
+  });
+  const identity = first();
+  if (identity !== undefined) await end(identity);
+  const late = new AbortController();
+  const { signal } = late;
+  await Promise.race([closed, sleep(outputMs, undefined, { signal }).catch(() => undefined)]);
+  late.abort();
+  for (const stream of child.stdio) stream?.destroy();
+  return report;
+}
+
+/** Waits until the first process reports that bubblewrap is done. */
+async function waitUntilReady(stream: ChildStream, ended: Promise<unknown>): Promise<void> {
+  const word = new Promise((resolve) => stream?.once("data", resolve));
+  await Promise.race([
+    word,
+    ended.then(() => Promise.reject(new Error("bubblewrap could not make the sandbox"))),
+  ]);
+}
+
+async function killAll(
+  child: ChildProcess,
+  first: Identity | undefined,
+  exited: Promise<ExitReport>,
+): Promise<void> {
+  if (first === undefined) child.kill("SIGKILL");
+  else kill(first);
+  const late = setTimeout(() => child.kill("SIGKILL"), noticeMs);
+  await exited;
+  clearTimeout(late);
+}
+
+function write(stream: ChildStream, data: string | Buffer): void {
+  if (stream !== null && stream !== undefined && "end" in stream) stream.end(data);
+}
+
+type ChildStream = Readable | Writable | null | undefined;

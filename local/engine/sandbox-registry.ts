@@ -1,0 +1,119 @@
+/** The sandboxes of an engine, and how the last ones ended. */
+import { randomUUID } from "node:crypto";
+import { join } from "node:path";
+import type { ExitReport, StartRequest } from "../platform/engine-protocol.ts";
+import { EngineSandbox, type SharedSettings, type SandboxPlace } from "./engine-sandbox.ts";
+import { Spare } from "./spare.ts";
+import { messageOf } from "../../src/shared/text.ts";
+
+/** How many ended sandboxes are remembered, for an actor that asks late how its sandbox ended. */
+const remembered = 1000;
+
+export class SandboxRegistry {
+  readonly #common: SharedSettings;
+  readonly #directory: string;
+  readonly #boot: string;
+  readonly #alive = new Map<string, EngineSandbox>();
+  readonly #starting = new Map<string, Promise<void>>();
+  readonly #ended = new Map<string, ExitReport>();
+  readonly #spare: Spare;
+  #closed = false;
+
+  /** @param directory The engine's own directory. */
+  constructor(common: SharedSettings, directory: string, boot: string) {
+    this.#common = common;
+    this.#directory = directory;
+    this.#boot = boot;
+    this.#spare = new Spare(common, () => this.#place(randomUUID()));
+  }
+
+  /** Keeps one sandbox started ahead from now on. To be called again when what sandboxes are made of has changed. */
+  startAhead(): void {
+    if (!this.#closed) this.#spare.start();
+  }
+
+  get(id: string): EngineSandbox | undefined {
+    return this.#alive.get(id);
+  }
+
+  running(): EngineSandbox[] {
+    return [...this.#alive.values()];
+  }
+
+  /** The running sandbox of a Durable Object. */
+  ofActor(actor: string): EngineSandbox | undefined {
+    return [...this.#alive.values()].find((sandbox) => sandbox.actor === actor);
+  }
+
+  /** The Durable Objects whose sandboxes run. */
+  actors(): string[] {
+    return [...this.#alive.values()].flatMap(({ actor }) => actor ?? []);
+  }
+
+  /** Resolves when the sandbox has ended; undefined when there never was one by that id. */
+  async end(id: string): Promise<ExitReport | undefined> {
+    await this.#starting.get(id)?.catch(() => undefined);
+    return (await this.#alive.get(id)?.ended) ?? this.#ended.get(id);
+  }
+
+  /** Starts a sandbox; a repeated call for the same one has the same answer. @throws Error with a message for the user */
+  async start(id: string, request: StartRequest): Promise<void> {
+    if (this.#closed) throw new Error("The engine is shutting down.");
+    const ended = this.#ended.get(id);
+    if (ended) throw new Error(ended.reason);
+    if (this.#alive.has(id)) return;
+    let started = this.#starting.get(id);
+    if (!started) {
+      started = this.#start(id, request).finally(() => this.#starting.delete(id));
+      this.#starting.set(id, started);
+    }
+    await started;
+  }
+
+  async #start(id: string, request: StartRequest): Promise<void> {
+    // An actor that lost its state may no longer know its sandbox.
+    for (const other of this.#alive.values()) if (other.actor === request.actor) await other.destroy();
+    const place = this.#place(id);
+    let sandbox: EngineSandbox | undefined;
+    try {
+      sandbox =
+        (await this.#spare.take(request)) ?? (await EngineSandbox.start(this.#common, place, request));
+      await sandbox.assign(id, request);
+    } catch (error) {
+      await sandbox?.destroy();
+      this.#remember(id, { exitCode: 1, reason: messageOf(error) });
+      throw error;
+    }
+    this.#alive.set(id, sandbox);
+    void this.#forget(id, sandbox);
+    if (this.#closed) await sandbox.destroy();
+  }
+
+  #place(id: string): SandboxPlace {
+    const alone = this.#alive.size === 0 && this.#starting.size === 0;
+    return { id, directory: join(this.#directory, id), group: `${this.#boot}/${id}`, alone };
+  }
+
+  async #forget(id: string, sandbox: EngineSandbox): Promise<void> {
+    this.#remember(id, await sandbox.ended);
+    this.#alive.delete(id);
+  }
+
+  /** Destroys a sandbox, also one that is just starting. */
+  async destroy(id: string): Promise<void> {
+    await this.#starting.get(id)?.catch(() => undefined);
+    await this.#alive.get(id)?.destroy();
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled([...this.#starting.values(), this.#spare.close()]);
+    await Promise.all([...this.#alive.values()].map(async (sandbox) => await sandbox.destroy()));
+  }
+
+  #remember(id: string, report: ExitReport): void {
+    this.#ended.set(id, report);
+    const [oldest] = this.#ended.keys();
+    if (this.#ended.size > remembered && oldest !== undefined) this.#ended.delete(oldest);
+  }
+}

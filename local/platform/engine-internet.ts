@@ -1,0 +1,45 @@
+/**
+ * A request of a sandbox's that goes on to the internet ends in a plain `fetch` of the Worker. On Cloudflare that is the
+ * internet; here workerd would reach this machine's loopback and private network with it. So the engine sends it, under the
+ * sandbox's own rules. What the SDK lets pass by itself (an allowed host, no handler) is marked, and `fetch` looks for the mark.
+ */
+import { sendThrough } from "../../src/container/internet.ts";
+import { EngineClient, type LocalEnv } from "./engine-client.ts";
+import { SENT_SECRET_HEADER, URL_HEADER } from "./engine-protocol.ts";
+
+const marked = new WeakMap<Request, { env: LocalEnv; actor: string }>();
+
+/** @param actor The Durable Object's id of the sandbox that the request came from. */
+export function markSandboxRequest(request: Request, env: LocalEnv, actor: string): Request {
+  marked.set(request, { env, actor });
+  return request;
+}
+
+/** Has the engine send what sandboxes send to the internet. To be called once, before any request. */
+export function useEngine(localEnv: (env: unknown) => LocalEnv): void {
+  sendThrough((request, { env, containerID, secret }) =>
+    sendByEngine(request, localEnv(env), containerID, secret),
+  );
+  const plain = globalThis.fetch;
+  globalThis.fetch = async (input: RequestInfo | URL, init?: RequestInit): Promise<Response> => {
+    const mark = input instanceof Request ? marked.get(input) : undefined;
+    if (mark === undefined || !(input instanceof Request)) return await plain(input, init);
+    return await sendByEngine(new Request(input, init), mark.env, mark.actor);
+  };
+}
+
+/** @param secret the names of the secrets in it */
+async function sendByEngine(
+  request: Request,
+  env: LocalEnv,
+  actor: string,
+  secret?: string,
+): Promise<Response> {
+  const { method, body, signal } = request;
+  const headers = new Headers(request.headers);
+  headers.set(URL_HEADER, request.url);
+  headers.delete(SENT_SECRET_HEADER);
+  if (secret !== undefined) headers.set(SENT_SECRET_HEADER, secret);
+  const init: RequestInit = { method, headers, signal, ...(body === null ? {} : { body }) };
+  return await new EngineClient(env).fetch(`/actors/${actor}/internet`, init);
+}

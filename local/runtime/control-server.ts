@@ -1,0 +1,79 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { type Duplex } from "node:stream";
+import { type RpcTarget } from "capnweb";
+import { WebSocketServer } from "ws";
+import { messageOf } from "./sdk-errors.ts";
+import { connectToPort } from "./ports.ts";
+import { serveRPC } from "./rpc.ts";
+import { splice } from "./tcp.ts";
+
+/** Above what code of a million characters takes on its way in, escaped twice. */
+const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
+
+const HEALTH_PATHS = new Set(["/health", "/ping", "/api/health", "/api/ping"]);
+
+/**
+ * The runtime's HTTP side: readiness on `/`, `/health` and `/ping`; the control API as a WebSocket on `/rpc`; and
+ * `GET /port/<n>` with `Upgrade: tcp`, which becomes a raw connection to that port inside the sandbox, or 502.
+ */
+export function createControlServer(api: RpcTarget): Server {
+  const webSockets = new WebSocketServer({
+    noServer: true,
+    maxPayload: MAX_MESSAGE_BYTES,
+    perMessageDeflate: false,
+  });
+  const server = createServer(answer);
+  // Long calls and quiet streams are normal here.
+  server.requestTimeout = 0;
+  server.on("upgrade", (request, socket, head) => {
+    socket.on("error", () => socket.destroy());
+    const protocol = request.headers.upgrade?.toLowerCase();
+    const path = request.url?.split("?", 1)[0] ?? "";
+    const port = /^\/port\/(\d{1,5})$/.exec(path)?.[1];
+    if (protocol === "websocket" && path === "/rpc") {
+      webSockets.handleUpgrade(request, socket, head, (webSocket) => serveRPC(webSocket, api));
+    } else if (protocol === "tcp" && port !== undefined) {
+      void tunnel(Number(port), socket, head);
+    } else {
+      refuse(socket, "404 Not Found", `nothing here speaks ${protocol} on ${path}`);
+    }
+  });
+  return server;
+}
+
+function answer(request: IncomingMessage, response: ServerResponse): void {
+  const path = request.url?.split("?", 1)[0] ?? "/";
+  if (path === "/") {
+    response
+      .writeHead(200, { "content-type": "text/plain; charset=utf-8" })
+      .end("sandbox-mcp local runtime\n");
+  } else if (HEALTH_PATHS.has(path)) {
+    respond(response, 200, { success: true, status: "healthy", timestamp: new Date().toISOString() });
+  } else {
+    respond(response, 404, { error: "Not found" });
+  }
+}
+
+function respond(response: ServerResponse, status: number, body: object): void {
+  response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
+}
+
+async function tunnel(port: number, socket: Duplex, head: Buffer): Promise<void> {
+  try {
+    const target = await connectToPort(port);
+    if (socket.destroyed) return void target.destroy();
+    socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
+    if (head.length > 0) target.write(head);
+    splice(socket, target);
+  } catch (error) {
+    refuse(socket, "502 Bad Gateway", messageOf(error));
+  }
+}
+
+function refuse(socket: Duplex, status: string, reason: string): void {
+  const body = `${reason}\n`;
+  socket.end(
+    `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
+}

@@ -1,0 +1,285 @@
+/** The files of a sandbox: a tree, one of them to see and edit, and files to send and fetch. */
+import { useEffect, useRef, useState } from "preact/hooks";
+import { FileView } from "./file-view.tsx";
+import { Download, Name } from "./file-parts.tsx";
+import { type Entries, type Entry, list, upload } from "./file.ts";
+import { size } from "./format.ts";
+import { host } from "./host.ts";
+import { useOffered } from "./offered.ts";
+import { errorText } from "./poll.ts";
+import { hrefOf } from "./route.ts";
+import { SignedOut, ToolFailed } from "./tools.ts";
+import { WindowedList } from "./windowed.tsx";
+
+/** Directories in one that are in the page at first, and that each press adds. Of files those in sight are. */
+const SHOWN = 200;
+
+/** With more entries than this a directory has a field to find one. */
+const SEARCH_FROM_ENTRIES = 100;
+
+const HOME = "/workspace";
+
+interface FilesProps {
+  sandbox: string;
+  /** The path of the file that is open; empty for none. */
+  open: string;
+  onSignedOut: () => void;
+}
+
+/** What the parts of the page have in common. */
+interface Tree {
+  sandbox: string;
+  open: string;
+  /** Changes when directories are to be looked at again. */
+  version: number;
+  /** Whether files may be dropped on a directory; called with them. */
+  send: (directory: string, files: Iterable<File>) => void;
+  failed: (error: unknown) => void;
+}
+
+export function FileBrowser({ sandbox, open, onSignedOut }: FilesProps) {
+  const [version, setVersion] = useState(0);
+  const [message, setMessage] = useState<{ text: string; isError: boolean }>();
+  const [sending, setSending] = useState<{ name: string; part: number }>();
+  const stop = useRef(new AbortController());
+  const directory = useRef<HTMLInputElement>(null);
+
+  const isOffered = useOffered();
+  // A link to send a file by is given to whoever may write.
+  const maySend = host().reachesServer && isOffered("file_link") && isOffered("write_file");
+
+  const failed = (error: unknown) =>
+    error instanceof SignedOut ? onSignedOut() : setMessage({ text: errorText(error), isError: true });
+  const changed = () => setVersion((before) => before + 1);
+  const send = async (to: string, given: Iterable<File>) => {
+    const files = [...given];
+    if (!maySend || files.length === 0) return;
+    const names: string[] = [];
+    const { signal } = (stop.current = new AbortController());
+    try {
+      const there = await namesIn(sandbox, to, signal);
+      const taken = files.map(({ name }) => name).filter((name) => there.has(name));
+      const question = `${to} already has ${taken.join(", ")}. Overwrite ${taken.length === 1 ? "it" : "them"}?`;
+      if (taken.length > 0 && !(await host().confirm(question))) return;
+      for (const file of files) {
+        const { name } = file;
+        setSending({ name, part: 0 });
+        await upload(sandbox, join(to, name), file, (part) => setSending({ name, part }), signal);
+        names.push(name);
+      }
+      if (names.length > 0) setMessage({ text: `Uploaded to ${to}: ${names.join(", ")}`, isError: false });
+    } catch (error) {
+      failed(error);
+    } finally {
+      setSending(undefined);
+      changed();
+    }
+  };
+  const drop = (event: DragEvent) => {
+    event.preventDefault();
+    void send(directory.current?.value || HOME, event.dataTransfer?.files ?? []);
+  };
+  useEffect(() => {
+    // The browser would open a file that is dropped beside this, in place of the page.
+    const keep = (event: Event) => event.preventDefault();
+    addEventListener("dragover", keep);
+    addEventListener("drop", keep);
+    return () => {
+      removeEventListener("dragover", keep);
+      removeEventListener("drop", keep);
+    };
+  }, []);
+  const tree: Tree = { sandbox, open, version, send, failed };
+  return (
+    <div class="files" onDragOver={(event) => event.preventDefault()} onDrop={drop}>
+      <div role="status">
+        {message && (
+          <p class={message.isError ? "note error" : "note"}>
+            <bdi>{message.text}</bdi>
+          </p>
+        )}
+      </div>
+      {open !== "" && (
+        <FileView key={open} sandbox={sandbox} path={open} onSaved={changed} onSignedOut={onSignedOut} />
+      )}
+      <div class="together">
+        <h2>Files</h2>
+        <button type="button" class="plain" onClick={changed}>
+          Refresh
+        </button>
+      </div>
+      <ul class="tree">
+        <Directory tree={tree} path={HOME} name={HOME} isOpenAtFirst />
+        <Directory tree={tree} path="/" name="/" />
+      </ul>
+      {maySend && (
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            const form = event.currentTarget as HTMLFormElement;
+            const { files } = form.elements.namedItem("files") as HTMLInputElement;
+            void send(directory.current?.value || HOME, [...(files ?? [])]).then(() => form.reset());
+          }}
+        >
+          <h2>Upload files</h2>
+          <p class="soft">Or drop files here, or on a directory.</p>
+          <label for="to">Directory</label>
+          <input
+            id="to"
+            name="to"
+            ref={directory}
+            defaultValue={HOME}
+            spellcheck={false}
+            autocomplete="off"
+          />
+          <div class="together">
+            <input type="file" name="files" multiple required aria-label="Files to upload" />
+            <button disabled={sending !== undefined}>Upload</button>
+          </div>
+          {sending && (
+            <p role="status">
+              <progress value={sending.part} aria-label="Uploaded so far" /> <bdi>{sending.name}</bdi>{" "}
+              <button type="button" class="plain" onClick={() => stop.current.abort()}>
+                Stop
+              </button>
+            </p>
+          )}
+        </form>
+      )}
+      {isOffered("write_file") && <NewFile sandbox={sandbox} />}
+    </div>
+  );
+}
+
+function NewFile({ sandbox }: { sandbox: string }) {
+  const begin = (event: SubmitEvent) => {
+    event.preventDefault();
+    const path = String(new FormData(event.currentTarget as HTMLFormElement).get("path"));
+    host().go(hrefOf(sandbox, "files", join(HOME, path)));
+  };
+  return (
+    <form onSubmit={begin}>
+      <label for="path">Open a path, or create a file there</label>
+      <div class="together">
+        <input id="path" name="path" required placeholder="notes.txt" spellcheck={false} autocomplete="off" />
+        <button class="plain">Open</button>
+      </div>
+    </form>
+  );
+}
+
+function Directory({
+  tree,
+  path,
+  name,
+  isOpenAtFirst = false,
+}: {
+  tree: Tree;
+  path: string;
+  name: string;
+  isOpenAtFirst?: boolean;
+}) {
+  const { sandbox, version, send, failed } = tree;
+  const [isOpen, setOpen] = useState(isOpenAtFirst);
+  const [isOver, setOver] = useState(false);
+  const [listed, setListed] = useState<Entries>();
+  const [count, setCount] = useState(SHOWN);
+  useEffect(() => {
+    if (!isOpen) return undefined;
+    const stop = new AbortController();
+    list(sandbox, path, stop.signal).then(setListed, (error: unknown) => {
+      if (!stop.signal.aborted) failed(error);
+    });
+    return () => stop.abort();
+  }, [isOpen, version, path]);
+  const [wanted, setWanted] = useState("");
+  const entries = listed?.entries ?? [];
+  const found = entries.filter((entry) => entry.path.toLowerCase().includes(wanted));
+  const directories = found.filter(({ type }) => type === "directory");
+  const files = found.filter(({ type }) => type !== "directory");
+  return (
+    <li>
+      <details open={isOpenAtFirst} onToggle={({ currentTarget }) => setOpen(currentTarget.open)}>
+        <summary
+          class={isOver ? "over" : ""}
+          onDragOver={(event) => (event.preventDefault(), setOver(true))}
+          onDragLeave={() => setOver(false)}
+          onDrop={(event) => {
+            event.preventDefault();
+            event.stopPropagation();
+            setOver(false);
+            send(path, event.dataTransfer?.files ?? []);
+          }}
+        >
+          <Name name={name} />
+        </summary>
+        {!listed && <p class="soft">Loading.</p>}
+        {entries.length > SEARCH_FROM_ENTRIES && (
+          <input
+            type="search"
+            class="find"
+            aria-label={`Find in ${name}`}
+            placeholder={`Find one of ${entries.length.toLocaleString("en")}`}
+            autocomplete="off"
+            autocapitalize="none"
+            spellcheck={false}
+            onInput={(event) => setWanted(event.currentTarget.value.trim().toLowerCase())}
+          />
+        )}
+        {listed && found.length === 0 && (
+          <p class="soft">{entries.length === 0 ? "Empty." : "No file has this in its name."}</p>
+        )}
+        {directories.length > 0 && (
+          <ul>
+            {directories.slice(0, count).map((entry) => (
+              <Directory key={entry.path} tree={tree} path={join(path, entry.path)} name={entry.path} />
+            ))}
+          </ul>
+        )}
+        {directories.length > count && (
+          <button type="button" class="plain" onClick={() => setCount(count + SHOWN)}>
+            {Math.min(SHOWN, directories.length - count)} more of {directories.length} directories
+          </button>
+        )}
+        {files.length > 0 && (
+          <WindowedList
+            items={files}
+            keyOf={(entry) => entry.path}
+            row={(entry) => <File tree={tree} path={join(path, entry.path)} entry={entry} />}
+          />
+        )}
+        {listed?.more && (
+          <p class="soft">Only the first {entries.length} entries are shown. A command lists all.</p>
+        )}
+        {listed && <Download sandbox={sandbox} path={path} words="Download as .tar.gz" failed={failed} />}
+      </details>
+    </li>
+  );
+}
+
+function File({ tree, path, entry }: { tree: Tree; path: string; entry: Entry }) {
+  return (
+    <div class="entry">
+      <a href={hrefOf(tree.sandbox, "files", path)} aria-current={path === tree.open ? "true" : undefined}>
+        <Name name={entry.path} />
+      </a>
+      <span class="soft">{entry.type === "file" ? size(entry.size) : entry.type}</span>
+    </div>
+  );
+}
+
+/** The names in a directory; none where it is not there yet. */
+async function namesIn(sandbox: string, path: string, signal: AbortSignal): Promise<ReadonlySet<string>> {
+  try {
+    return new Set((await list(sandbox, path, signal)).entries.map((entry) => entry.path));
+  } catch (error) {
+    if (error instanceof ToolFailed && error.code === "not_found") return new Set();
+    throw error;
+  }
+}
+
+/** A path in a directory, or as it is where it is absolute. */
+function join(directory: string, path: string): string {
+  if (path.startsWith("/")) return path;
+  return `${directory.replace(/\/+$/, "")}/${path}`;
+}

@@ -1,0 +1,247 @@
+/**
+ * The output of a program as lines of text. Colours and what rewrites a line are followed, every other control sequence is
+ * left out, and other control characters are shown as pictures: output is text, whatever it holds.
+ */
+
+/** A stretch of a line in one style; `style` are class names. */
+export interface Span {
+  text: string;
+  style: string;
+}
+
+export interface Line {
+  spans: readonly Span[];
+  /** In characters. */
+  length: number;
+}
+
+/** The longest line in characters: one that is longer goes on in the next. */
+const MAX_LINE = 4096;
+
+/** What is kept at most, in characters and in lines; the oldest go first. */
+const MAX_CHARACTERS = 2_000_000;
+const MAX_LINES = 20_000;
+
+/** The longest control sequence that is waited for, in characters. */
+const MAX_SEQUENCE = 4096;
+
+const TAB = 8;
+
+/** A control sequence (ECMA-48): CSI, a string (OSC, DCS, APC, PM, SOS) with its end, or a single escape. */
+// oxlint-disable-next-line no-control-regex
+const SEQUENCE = /^\x1b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\`-~])/;
+
+/** The beginning of one, as the end of a chunk. */
+// oxlint-disable-next-line no-control-regex
+const UNFINISHED = /^\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)$/;
+
+interface Style {
+  color?: number;
+  background?: number;
+  bold?: boolean;
+  dim?: boolean;
+  italic?: boolean;
+  underline?: boolean;
+  inverse?: boolean;
+}
+
+/** A character and the class names of its style. */
+interface Cell {
+  character: string;
+  style: string;
+}
+
+export class OutputLog {
+  #lines: Line[] = [];
+  #characters = 0;
+  /** The line that is being written, and where in it. */
+  #cells: Cell[] = [];
+  #column = 0;
+  #style: Style = {};
+  #classes = "";
+  /** The beginning of a control sequence that the next chunk ends. */
+  #pending = "";
+  /** Whether lines before the first were left out. */
+  isCut = false;
+
+  /** The lines as they are now, the one that is being written last. */
+  lines(): readonly Line[] {
+    return this.#cells.length > 0 ? [...this.#lines, lineOf(this.#cells)] : [...this.#lines];
+  }
+
+  append(text: string): void {
+    let rest = this.#pending + text;
+    this.#pending = "";
+    while (rest !== "") {
+      const escape = rest.indexOf("\x1b");
+      this.#write(escape < 0 ? rest : rest.slice(0, escape));
+      if (escape < 0) break;
+      rest = rest.slice(escape);
+      const sequence = SEQUENCE.exec(rest);
+      if (sequence) {
+        this.#obey(sequence[2], sequence[1] ?? "");
+        rest = rest.slice(sequence[0].length);
+      } else if (rest.length <= MAX_SEQUENCE && UNFINISHED.test(rest)) {
+        this.#pending = rest;
+        break;
+      } else {
+        this.#write("\u241b");
+        rest = rest.slice(1);
+      }
+    }
+    this.#trim();
+  }
+
+  /** Says that so many bytes of the output are not here. */
+  leaveOut(bytes: number): void {
+    if (this.#cells.length > 0) this.#end();
+    this.#pending = "";
+    const text = `[${bytes.toLocaleString("en")} bytes of the output are left out here]`;
+    this.#lines.push({ spans: [{ text, style: "left-out" }], length: text.length });
+  }
+
+  #write(text: string): void {
+    for (const character of text) {
+      if (character === "\n") this.#end();
+      else if (character === "\r") this.#column = 0;
+      else if (character === "\b") this.#column = Math.max(0, this.#column - 1);
+      else if (character === "\t") {
+        const next = this.#column + TAB - (this.#column % TAB);
+        while (this.#column < Math.min(next, MAX_LINE)) this.#put(" ");
+      } else this.#put(visible(character));
+    }
+  }
+
+  #put(character: string): void {
+    if (this.#column >= MAX_LINE) this.#end();
+    while (this.#cells.length < this.#column) this.#cells.push({ character: " ", style: "" });
+    this.#cells[this.#column] = { character, style: this.#classes };
+    this.#column++;
+  }
+
+  #end(): void {
+    const line = lineOf(this.#cells);
+    this.#lines.push(line);
+    this.#characters += line.length;
+    this.#cells = [];
+    this.#column = 0;
+  }
+
+  #obey(command: string | undefined, parameters: string): void {
+    const [first = 0] = numbers(parameters);
+    if (command === "m") {
+      this.#style = styled(this.#style, numbers(parameters));
+      this.#classes = classesOf(this.#style);
+    } else if (command === "K") {
+      if (first === 0) this.#cells.length = Math.min(this.#cells.length, this.#column);
+      else if (first === 2) this.#cells = [];
+    } else if (command === "G") this.#column = Math.min(Math.max(1, first) - 1, MAX_LINE - 1);
+    else if (command === "C") this.#column = Math.min(this.#column + Math.max(1, first), MAX_LINE - 1);
+    else if (command === "D") this.#column = Math.max(0, this.#column - Math.max(1, first));
+  }
+
+  #trim(): void {
+    let gone = 0;
+    let left = this.#characters;
+    while (left > MAX_CHARACTERS || this.#lines.length - gone > MAX_LINES) {
+      left -= this.#lines[gone]?.length ?? 0;
+      gone++;
+    }
+    if (gone === 0) return;
+    this.#lines = this.#lines.slice(gone);
+    this.#characters = left;
+    this.isCut = true;
+  }
+}
+
+/** Control characters by their pictures, and halves of surrogate pairs as what cannot be shown. */
+export function visible(character: string): string {
+  const code = character.codePointAt(0) ?? 0;
+  if (code < 0x20) return String.fromCharCode(0x2400 + code);
+  if (code === 0x7f) return "\u2421";
+  if ((code >= 0x80 && code < 0xa0) || (code >= 0xd800 && code < 0xe000)) return "\ufffd";
+  return character;
+}
+
+function lineOf(cells: readonly Cell[]): Line {
+  const spans: Span[] = [];
+  let characters: string[] = [];
+  for (const [index, { character, style }] of cells.entries()) {
+    characters.push(character);
+    if (cells[index + 1]?.style === style) continue;
+    // Joined, because a text that grows by a character at a time takes 20 times its size.
+    spans.push({ text: characters.join(""), style });
+    characters = [];
+  }
+  return { spans, length: cells.length };
+}
+
+function numbers(parameters: string): number[] {
+  return parameters.split(/[;:]/).map((part) => Number.parseInt(part, 10) || 0);
+}
+
+/** The style after a sequence of "Select Graphic Rendition". */
+function styled(before: Style, codes: readonly number[]): Style {
+  let style = { ...before };
+  for (let at = 0; at < codes.length; at++) {
+    const code = codes[at] ?? 0;
+    if (code === 0) style = {};
+    else if (code === 1) style.bold = true;
+    else if (code === 2) style.dim = true;
+    else if (code === 3) style.italic = true;
+    else if (code === 4) style.underline = true;
+    else if (code === 7) style.inverse = true;
+    else if (code === 22) style.bold = style.dim = false;
+    else if (code === 23) style.italic = false;
+    else if (code === 24) style.underline = false;
+    else if (code === 27) style.inverse = false;
+    else if (code >= 30 && code <= 37) style.color = code - 30;
+    else if (code >= 90 && code <= 97) style.color = code - 90 + 8;
+    else if (code === 39) style.color = undefined;
+    else if (code >= 40 && code <= 47) style.background = code - 40;
+    else if (code >= 100 && code <= 107) style.background = code - 100 + 8;
+    else if (code === 49) style.background = undefined;
+    else if (code === 38 || code === 48) {
+      const isIndexed = codes[at + 1] === 5;
+      const [r = 0, g = 0, b = 0] = codes.slice(at + 2, at + 5);
+      const color = isIndexed ? ofPalette(codes[at + 2] ?? 0) : nearest(r, g, b);
+      if (code === 38) style.color = color;
+      else style.background = color;
+      at += isIndexed ? 2 : 4;
+    }
+  }
+  return style;
+}
+
+/** One of 256 colours as one of the 16 that the style sheet keeps readable, light and dark. */
+function ofPalette(index: number): number {
+  if (index < 16) return index;
+  if (index >= 232) {
+    const gray = 8 + (index - 232) * 10;
+    return nearest(gray, gray, gray);
+  }
+  const level = (part: number) => [0, 95, 135, 175, 215, 255][part % 6] ?? 0;
+  const cube = index - 16;
+  return nearest(level(Math.floor(cube / 36)), level(Math.floor(cube / 6)), level(cube));
+}
+
+function nearest(red: number, green: number, blue: number): number {
+  const most = Math.max(red, green, blue);
+  if (most - Math.min(red, green, blue) < 40) return most < 64 ? 0 : most < 150 ? 8 : most < 220 ? 7 : 15;
+  const part = (value: number, bit: number) => (value > most * 0.6 ? bit : 0);
+  return (part(red, 1) | part(green, 2) | part(blue, 4)) + (most > 200 ? 8 : 0);
+}
+
+function classesOf({ color, background, bold, dim, italic, underline, inverse }: Style): string {
+  return [
+    color !== undefined && `f${color}`,
+    background !== undefined && `b${background}`,
+    bold && "bold",
+    dim && "dim",
+    italic && "italic",
+    underline && "underline",
+    inverse && "inverse",
+  ]
+    .filter(Boolean)
+    .join(" ");
+}

@@ -1,0 +1,60 @@
+/** The page's stream where the server has none for it: the tools are asked again and again, as often as the server itself would. */
+import { isReadWhole, POLL_MS, type LogPosition, logPauseMs, readOnAt } from "../src/shared/watch-intervals.ts";
+import type { Source, Watch } from "./host.ts";
+import { pause } from "./poll.ts";
+import { callTool, ToolFailed } from "./tools.ts";
+
+export const polledSource: Source = async (watch, report, signal) => {
+  // What ends one ends all, as a stream would.
+  const stop = new AbortController();
+  const either = AbortSignal.any([signal, stop.signal]);
+  const loops = watch.map((one, index) =>
+    (one.name === "get_result" ? readLog : askList)(one, (update) => report(index, update), either),
+  );
+  try {
+    await Promise.all(loops);
+  } catch (error) {
+    stop.abort();
+    if (!signal.aborted) throw error;
+  }
+  // Of logs that have been read nothing more comes.
+  if (!signal.aborted) await new Promise((done) => signal.addEventListener("abort", done, { once: true }));
+};
+
+type Report = (update: Parameters<Parameters<Source>[1]>[1]) => Promise<void>;
+
+async function askList({ name, arguments: args }: Watch, report: Report, signal: AbortSignal): Promise<void> {
+  let reported: string | undefined;
+  while (!signal.aborted) {
+    const update = await callTool(name, args, signal).then(({ data }) => ({ data }), problemOf);
+    const form = JSON.stringify(update);
+    if (form !== reported) await report(update);
+    reported = form;
+    await pause(POLL_MS[name], signal);
+  }
+}
+
+async function readLog({ arguments: args, raw }: Watch, report: Report, signal: AbortSignal): Promise<void> {
+  let cursor = args.cursor;
+  let isFirst = true;
+  let reported: string | undefined;
+  while (!signal.aborted) {
+    // Without `wait_seconds` the server waits as long as its operator allows.
+    const call = { id: args.id, cursor, ...(isFirst && { wait_seconds: 0 }) };
+    const result = callTool<LogPosition>("get_result", call, signal, raw ? "raw" : "structured");
+    const update = await result.then(({ data }) => ({ data }), problemOf);
+    isFirst = false;
+    const form = JSON.stringify(update);
+    if (form !== reported) await report(update);
+    reported = form;
+    if (!("data" in update) || isReadWhole(update.data)) return;
+    cursor = readOnAt(update.data);
+    await pause(logPauseMs(update.data), signal);
+  }
+}
+
+/** What a tool says against it. @throws what says that there is no answer */
+function problemOf(error: unknown): { problem: string } {
+  if (error instanceof ToolFailed) return { problem: error.message };
+  throw error;
+}

@@ -1,0 +1,368 @@
+/** The runs of a sandbox: what was run, and one of them with its output as it comes. */
+import { useEffect, useRef, useState } from "preact/hooks";
+import { isTaskID } from "../src/runs/id.ts";
+import type { ListedPreview } from "../src/shared/sandbox-listing.ts";
+import { startSize } from "../src/shared/terminal/size.ts";
+import { useRun, useRunDetails } from "./use-run.ts";
+import { duration, size } from "./format.ts";
+import { host } from "./host.ts";
+import type { ListedRun, RunListing } from "../src/shared/run-listing.ts";
+import { LogView } from "./log-view.tsx";
+import { useWatched } from "./live.ts";
+import { errorText } from "./poll.ts";
+import { useOffered } from "./offered.ts";
+import { plain } from "./plain.ts";
+import { PreviewFrame } from "./preview.tsx";
+import { Result } from "./result.tsx";
+import { RunLink, State } from "./run-link.tsx";
+import { hrefOf } from "./route.ts";
+import { Task } from "./task.tsx";
+import { isFresh, likelySize, startedWith, Terminal, type TerminalState } from "./terminal.tsx";
+import { callTool, SignedOut } from "./tools.ts";
+import { Typing } from "./typing.tsx";
+import { WindowedList } from "./windowed.tsx";
+
+/** Runs of a page of the list. */
+const PAGE = 50;
+
+interface RunsProps {
+  sandbox: string;
+  /** The id of the run that is open; empty for none. */
+  open: string;
+  /** Whether the sandbox exists. */
+  isThere: boolean;
+  previews: readonly ListedPreview[];
+  /** What the page says already of why nothing is newer. */
+  saidAbove: string | undefined;
+  /** Called when a run has started. */
+  onStarted: () => void;
+  onSignedOut: () => void;
+}
+
+export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted, onSignedOut }: RunsProps) {
+  const [older, setOlder] = useState<RunListing>({ runs: [] });
+  const listRequest = { sandbox, limit: PAGE };
+  const listed = useWatched<RunListing>(
+    "list_runs",
+    isThere || open !== "" ? listRequest : undefined,
+    onSignedOut,
+  );
+  const [problem, setProblem] = useState<string>();
+  const newest = listed.value?.runs ?? [];
+  const runs = [...newest, ...older.runs.filter(({ id }) => !newest.some((run) => run.id === id))];
+  const next = older.runs.length > 0 ? older.next_cursor : listed.value?.next_cursor;
+  const more = () =>
+    callTool<RunListing>("list_runs", { ...listRequest, cursor: next }).then(
+      ({ data: page }) => setOlder((before) => ({ ...page, runs: [...before.runs, ...page.runs] })),
+      (error: unknown) => (error instanceof SignedOut ? onSignedOut() : setProblem(errorText(error))),
+    );
+  const isOffered = useOffered();
+  const shownProblem = problem ?? (listed.problem === saidAbove ? undefined : listed.problem);
+  const started = () => {
+    listed.refresh();
+    onStarted();
+  };
+  return (
+    <>
+      {isOffered("run_command") && <Start sandbox={sandbox} onStarted={started} onSignedOut={onSignedOut} />}
+      <div role="alert">{shownProblem && <p class="note">{shownProblem}</p>}</div>
+      {open !== "" && (
+        <OpenRun
+          key={open}
+          id={open}
+          run={runs.find(({ id }) => id === open)}
+          sandbox={sandbox}
+          previews={previews}
+          saidAbove={saidAbove}
+          onSignedOut={onSignedOut}
+        />
+      )}
+      <h2 id="runs">Runs</h2>
+      {runs.length === 0 ? (
+        <p class="soft">{listed.value || !isThere ? "Nothing was run here yet." : "Loading the runs."}</p>
+      ) : (
+        <WindowedList
+          class="runs"
+          labelledBy="runs"
+          items={runs}
+          keyOf={({ id }) => id}
+          row={(run) => <RunLink run={run} sandbox={sandbox} isOpen={run.id === open} />}
+        />
+      )}
+      {next && (
+        <button type="button" class="plain" onClick={more}>
+          Older runs
+        </button>
+      )}
+    </>
+  );
+}
+
+/** How long a command may run, by the words for it. */
+const LIMITS: [words: string, seconds: number][] = [
+  ["10 minutes", 600],
+  ["1 hour", 3600],
+  ["6 hours", 21_600],
+];
+
+interface Starting {
+  sandbox: string;
+  onStarted: () => void;
+  onSignedOut: () => void;
+}
+
+function Start({ sandbox, onStarted, onSignedOut }: Starting) {
+  const isOffered = useOffered();
+  const [isBusy, setBusy] = useState(false);
+  const [problem, setProblem] = useState<string>();
+  const start = async (event: Event) => {
+    event.preventDefault();
+    const form = event.currentTarget as HTMLFormElement;
+    const fields = new FormData(form);
+    const command = String(fields.get("command"));
+    if (isBusy || command.trim() === "") return;
+    setBusy(true);
+    setProblem(undefined);
+    try {
+      const interactive = fields.has("interactive");
+      const timeout_seconds = Number(fields.get("limit"));
+      const terminal = interactive && host().reachesServer ? likelySize() : undefined;
+      const { data } = await callTool<{ id: string }>("run_command", {
+        sandbox,
+        command,
+        env: terminal && startSize(terminal),
+        // In a session of its own: the next command of a session waits for its end.
+        session: terminal && `panel-${crypto.randomUUID().slice(0, 8)}`,
+        interactive,
+        timeout_seconds,
+        wait_seconds: 0,
+      });
+      if (terminal) startedWith(data.id, terminal);
+      form.reset();
+      onStarted();
+      host().go(hrefOf(sandbox, "runs", data.id));
+    } catch (error) {
+      if (error instanceof SignedOut) onSignedOut();
+      else setProblem(errorText(error));
+    } finally {
+      setBusy(false);
+    }
+  };
+  const onKeyDown = (event: KeyboardEvent) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    (event.currentTarget as HTMLTextAreaElement).form?.requestSubmit();
+  };
+  return (
+    <form class="start" onSubmit={start}>
+      <label for="command">
+        Run a command <span class="soft">Enter runs it, Shift+Enter begins a new line</span>
+      </label>
+      <textarea
+        id="command"
+        name="command"
+        rows={1}
+        autocapitalize="none"
+        autocomplete="off"
+        spellcheck={false}
+        onKeyDown={onKeyDown}
+      />
+      <div class="together">
+        <label for="limit">Time limit</label>
+        <select id="limit" name="limit">
+          {LIMITS.map(([words, seconds]) => (
+            <option key={words} value={seconds}>
+              {words}
+            </option>
+          ))}
+        </select>
+        {isOffered("send_input") && (
+          <label class="check">
+            <input type="checkbox" name="interactive" /> Interactive terminal
+          </label>
+        )}
+        <button disabled={isBusy}>{isBusy ? "Starting" : "Run"}</button>
+      </div>
+      <div role="alert">{problem && <p class="note error">{problem}</p>}</div>
+    </form>
+  );
+}
+
+/** Said where there is no output, by the state of the run. */
+const EMPTY_TEXTS: Record<string, string> = {
+  unknown: "Loading the run.",
+  running: "No output yet.",
+};
+
+interface OpenRunProps {
+  id: string;
+  /** As it is listed; undefined for one that is not on the pages of the list so far. */
+  run: ListedRun | undefined;
+  sandbox: string;
+  previews: readonly ListedPreview[];
+  saidAbove: string | undefined;
+  onSignedOut: () => void;
+}
+
+function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: OpenRunProps) {
+  const [port, setPort] = useState<number>();
+  const preview = previews.find((known) => known.port === port);
+  const isOffered = useOffered();
+  const [shape, setShape] = useState<"terminal" | "lines" | undefined>(isFresh(id) ? "terminal" : undefined);
+  const [terminal, setTerminal] = useState<TerminalState>();
+  const lines = useRun(shape === "terminal" ? undefined : id, onSignedOut);
+  const followed = { ...lines, ...(shape === "terminal" && terminal) };
+  const mayBeTerminal = lines.isInteractive && host().reachesServer;
+  useEffect(() => {
+    if (mayBeTerminal && shape === undefined) setShape("terminal");
+  }, [mayBeTerminal]);
+  const heading = useRef<HTMLHeadingElement>(null);
+  useEffect(() => {
+    // In a chat somebody may be typing beside the page.
+    if (document.hasFocus()) heading.current?.focus();
+  }, [id]);
+  const state = followed.state ?? run?.state;
+  const isTask = isTaskID(id);
+  // A question has its program when it has output.
+  const at = followed.state && `${followed.state}${isTask && followed.bytes > 0 ? " begun" : ""}`;
+  const runDetails = useRunDetails(id, at, onSignedOut);
+  const { fields = run, content } = runDetails;
+  const source = runDetails.fields?.source.trim() ?? "";
+  const problem = [followed.problem, runDetails.problem].find(
+    (one) => one !== undefined && one !== saidAbove,
+  );
+  const wasCancelled = useRef(false);
+  useEffect(() => {
+    // The button that had the focus is gone.
+    if (wasCancelled.current && state !== "running") heading.current?.focus({ preventScroll: true });
+  }, [state]);
+  return (
+    <section class="run" aria-label="Open run">
+      <h2 ref={heading} tabIndex={-1}>
+        <bdi>{plain(fields?.title ?? id)}</bdi>
+      </h2>
+      {source !== "" && source !== fields?.title && (
+        <details>
+          <summary>Show all</summary>
+          <pre class="source" tabIndex={0}>
+            {plain(source)}
+          </pre>
+        </details>
+      )}
+      <div class="together">
+        <p role="status">
+          {state && <State state={state} />}
+          {followed.exitCode !== undefined && ` exit code ${followed.exitCode}`}
+        </p>
+        <p class="soft">
+          {followed.bytes > 0 && `${size(followed.bytes)} of output`}
+          {fields && followed.bytes > 0 && ", "}
+          {fields && <Duration ms={fields.duration_ms} isRunning={state === "running"} />}
+        </p>
+        {state === "running" && isOffered("cancel_run") && (
+          <Cancel id={id} onCancel={() => (wasCancelled.current = true)} onSignedOut={onSignedOut} />
+        )}
+        {previews.map(
+          (known) =>
+            known.url && (
+              <button
+                key={known.port}
+                type="button"
+                class="plain"
+                aria-pressed={known.port === port}
+                onClick={() => setPort(known.port === port ? undefined : known.port)}
+              >
+                Show port {known.port}
+              </button>
+            ),
+        )}
+        {shape !== undefined && (
+          <button
+            type="button"
+            class="plain"
+            onClick={() => setShape(shape === "terminal" ? "lines" : "terminal")}
+          >
+            {shape === "terminal" ? "Show as text" : "Show as terminal"}
+          </button>
+        )}
+        <a class="button plain" href={hrefOf(sandbox)}>
+          Close
+        </a>
+      </div>
+      <div role="alert">{problem && <p class="note">{problem}</p>}</div>
+      {followed.log.isCut && <p class="soft">The output is long: only its end is shown.</p>}
+      <div class={preview?.url ? "beside" : ""}>
+        <div>
+          {shape === "terminal" ? (
+            <Terminal
+              id={id}
+              onState={setTerminal}
+              onImpossible={() => setShape("lines")}
+              onSignedOut={onSignedOut}
+            />
+          ) : isTask ? (
+            <Task id={id} followed={followed} details={runDetails} onSignedOut={onSignedOut} />
+          ) : followed.bytes > 0 ? (
+            <LogView log={followed.log} version={followed.version} label="Output" />
+          ) : (
+            <p class="soft">{EMPTY_TEXTS[state ?? "unknown"] ?? "No output."}</p>
+          )}
+          {lines.isInteractive && isOffered("send_input") && <Typing id={id} onSignedOut={onSignedOut} />}
+        </div>
+        {preview?.url && <PreviewFrame port={preview.port} url={preview.url} />}
+      </div>
+      {fields?.kind === "code" && fields.state !== "running" && content.length > 0 && (
+        <>
+          <h3>Result</h3>
+          <Result blocks={content} />
+        </>
+      )}
+    </section>
+  );
+}
+
+/** How long a run has been running, or ran. */
+function Duration({ ms, isRunning }: { ms: number; isRunning: boolean }) {
+  const [extraMs, setExtra] = useState(0);
+  useEffect(() => {
+    setExtra(0);
+    if (!isRunning) return undefined;
+    const from = performance.now();
+    const timer = setInterval(() => setExtra(performance.now() - from), 1000);
+    return () => clearInterval(timer);
+  }, [ms, isRunning]);
+  return <>{duration(ms + extraMs)}</>;
+}
+
+function Cancel({
+  id,
+  onCancel,
+  onSignedOut,
+}: {
+  id: string;
+  onCancel: () => void;
+  onSignedOut: () => void;
+}) {
+  const [isBusy, setBusy] = useState(false);
+  const [problem, setProblem] = useState<string>();
+  const cancel = async () => {
+    setBusy(true);
+    onCancel();
+    try {
+      await callTool("cancel_run", { id });
+    } catch (error) {
+      if (error instanceof SignedOut) onSignedOut();
+      else setProblem(errorText(error));
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <>
+      <button type="button" class="plain" disabled={isBusy} onClick={cancel}>
+        {isBusy ? "Cancelling" : "Cancel"}
+      </button>
+      <span role="alert">{problem}</span>
+    </>
+  );
+}

@@ -1,0 +1,138 @@
+/** Follows a run's output from where it was read to: a connection that breaks costs neither a gap nor a line twice. */
+import { useEffect, useState } from "preact/hooks";
+import type { ListedRun, RunState } from "../src/shared/run-listing.ts";
+import { isReadWhole, type LogPosition, readOnAt } from "../src/shared/watch-intervals.ts";
+import type { Block, Watch } from "./host.ts";
+import { live } from "./live.ts";
+import { OutputLog } from "./output-log.ts";
+import { pause, untilVisible, errorText } from "./poll.ts";
+import { callTool, SignedOut, ToolFailed } from "./tools.ts";
+
+export interface FollowedRun {
+  log: OutputLog;
+  /** Changes with the log. */
+  version: number;
+  state: RunState | undefined;
+  exitCode: number | undefined;
+  /** Bytes of output so far. */
+  bytes: number;
+  /** Whether it can be typed into. */
+  isInteractive: boolean;
+  problem: string | undefined;
+}
+
+/** A page of a log, as `get_result` with a cursor gives it. */
+interface LogPage extends LogPosition {
+  state: RunState;
+  exit_code?: number;
+  log: { stream: "stdout" | "stderr"; text: string }[];
+  interactive?: true;
+}
+
+/** Before what failed is asked for again, milliseconds. */
+const RETRY_MS = 3000;
+
+const NO_OUTPUT = {
+  state: undefined,
+  exitCode: undefined,
+  bytes: 0,
+  isInteractive: false,
+  problem: undefined,
+};
+
+export function useRun(id: string | undefined, onSignedOut: () => void): FollowedRun {
+  const [followed, setFollowed] = useState<FollowedRun & { id?: string }>(() => ({
+    ...NO_OUTPUT,
+    log: new OutputLog(),
+    version: 0,
+  }));
+
+  useEffect(() => {
+    if (id === undefined) return undefined;
+    const stop = new AbortController();
+    const log = new OutputLog();
+    let version = 0;
+    const update = (changes: Partial<FollowedRun>) => {
+      if (stop.signal.aborted) return;
+      version++;
+      setFollowed((before) => ({
+        ...(before.id === id ? before : { ...NO_OUTPUT, id }),
+        ...changes,
+        log,
+        version,
+      }));
+    };
+    update({ ...NO_OUTPUT });
+    const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 } };
+    const onProblem = (problem: string) => update({ problem });
+    const leave = live.add({
+      watch,
+      onUpdate({ data, problem }) {
+        if (problem !== undefined) {
+          onProblem(problem);
+          return true;
+        }
+        const page = data as LogPage;
+        const { state, exit_code: exitCode, log_bytes: bytes, interactive, next_cursor: next } = page;
+        for (const { text } of page.log) log.append(text);
+        const cursor = readOnAt(page);
+        if (cursor > next) log.leaveOut(cursor - next);
+        watch.arguments = { id, cursor };
+        update({ state, exitCode, bytes, isInteractive: interactive === true, problem: undefined });
+        return isReadWhole(page);
+      },
+      onProblem,
+      onSignedOut,
+    });
+    return () => {
+      stop.abort();
+      leave();
+    };
+  }, [id]);
+
+  return followed.id === id ? followed : { ...NO_OUTPUT, log: new OutputLog(), version: 0 };
+}
+
+/** What `get_result` says of any run. */
+export interface RunFields extends ListedRun {
+  /** What was run, as far as it is kept. */
+  source: string;
+}
+
+export interface RunDetails {
+  /** Undefined until there is an answer. */
+  fields: RunFields | undefined;
+  /** What models read of it, and pictures. */
+  content: Block[];
+  problem: string | undefined;
+}
+
+const NO_DETAILS: RunDetails = { fields: undefined, content: [], problem: undefined };
+
+/** What there is to know of a run beside its log. @param at it is asked for again when that changes; undefined asks for nothing */
+export function useRunDetails(id: string, at: string | undefined, onSignedOut: () => void): RunDetails {
+  const [details, setDetails] = useState<RunDetails>(NO_DETAILS);
+  useEffect(() => {
+    if (at === undefined) return undefined;
+    const stop = new AbortController();
+    const load = async () => {
+      while (!stop.signal.aborted) {
+        await untilVisible(stop.signal);
+        try {
+          const call = { id, wait_seconds: 0 };
+          const { data: fields, content } = await callTool<RunFields>("get_result", call, stop.signal);
+          return setDetails({ fields, content, problem: undefined });
+        } catch (error) {
+          if (stop.signal.aborted) return;
+          if (error instanceof SignedOut) return onSignedOut();
+          setDetails((before) => ({ ...before, problem: errorText(error) }));
+          if (error instanceof ToolFailed) return;
+        }
+        await pause(RETRY_MS, stop.signal);
+      }
+    };
+    void load();
+    return () => stop.abort();
+  }, [id, at]);
+  return details;
+}

@@ -1,0 +1,89 @@
+/** Does the operations of `container/sandboxd/operations.ts` in the actor: what a caller may, and what follows from a row. */
+import {
+  type FileRow,
+  type Input,
+  type OperationName,
+  type Policy,
+  operations,
+} from "../../container/sandboxd/operations.ts";
+import { type Written, absolute } from "../../container/sandboxd/shapes.ts";
+import type { FileOperations } from "../container/file-operations.ts";
+import { ToolError } from "../shared/errors.ts";
+import type { Owner } from "./account-calls.ts";
+import type { Scope } from "../shared/principal.ts";
+import type { Activity } from "./activity.ts";
+import type { Lifecycle } from "./lifecycle.ts";
+import type { ContainerPlatform } from "./platform/platform.ts";
+import type { Workspace } from "./workspace.ts";
+
+/** What the row of an operation says. */
+export function policyOf(name: OperationName): FileRow & Policy {
+  return operations[name];
+}
+
+/** The parts of the actor that operations use. */
+interface OperationParts {
+  files: FileOperations;
+  /** The same, without counting as use of the sandbox. */
+  glancing: FileOperations;
+  activity: Activity;
+  platform: Pick<ContainerPlatform, "isRunning">;
+  lifecycle: Pick<Lifecycle, "container">;
+  workspace: Pick<Workspace, "changed">;
+}
+
+export class SandboxOperations {
+  readonly #parts: OperationParts;
+
+  constructor(parts: OperationParts) {
+    this.#parts = parts;
+  }
+
+  /** @throws {ToolError} `not_found` where it starts no container and none runs, and what `Files.call` throws */
+  async run(owner: Owner, name: OperationName, input: object): Promise<object> {
+    const { files, glancing, activity, platform, lifecycle, workspace } = this.#parts;
+    const row = policyOf(name);
+    const isGlance = row.start === "glance";
+    if ((row.start === "none" && !platform.isRunning) || (isGlance && !lifecycle.container))
+      throw new ToolError("not_found", `Sandbox ${owner.sandbox} is not running.`);
+    const isConfined = row.confined && !has(owner, "sandbox:exec");
+    const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });
+    const done: Promise<object> = row.up === "stream" ? activity.transfer<object>(call) : call;
+    try {
+      if (name === "edit")
+        return await edited(owner, (input as Input<"edit">).path, done as Promise<Written>);
+      const result: { body?: ReadableStream<Uint8Array> } = await done;
+      return result.body ? { ...result, body: activity.passOn(result.body) } : result;
+    } finally {
+      // Also where it failed: how far it got is not always known.
+      if (row.changesState) workspace.changed();
+    }
+  }
+}
+
+/** Whether the owner may ask for an operation. */
+export function hasScope(owner: Owner, { scope }: Policy): boolean {
+  return scope === undefined || has(owner, scope);
+}
+
+export function needsScope({ scope }: Policy): ToolError {
+  return new ToolError("permission_denied", `This needs the scope ${scope}, which your token lacks.`);
+}
+
+function has({ scopes = [] }: Owner, scope: Scope): boolean {
+  return scopes.includes(scope);
+}
+
+/** What an edit tells an owner who may not read the file: code can read it, too. */
+async function edited(owner: Owner, path: string, done: Promise<Written>): Promise<Written> {
+  if (has(owner, "sandbox:read") || has(owner, "sandbox:exec")) return await done;
+  const { size, replaced } = await done.catch((error: unknown) => {
+    if (!(error instanceof ToolError) || error.code !== "invalid_argument") throw error;
+    throw new ToolError(
+      "invalid_argument",
+      `Editing ${absolute(path)} failed, nothing was written: an old_text is not there, or is there more than once.`,
+      "A token with sandbox:read is told where.",
+    );
+  });
+  return { size, replaced };
+}

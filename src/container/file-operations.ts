@@ -1,0 +1,74 @@
+/**
+ * Files of a sandbox and what tasks leave there, by requests to sandboxd: `call` follows the rows of `operations.ts`. A user's program
+ * may answer in sandboxd's place: answers are checked and bounded.
+ */
+import {
+  type FileRequest,
+  type FileRow,
+  type Input,
+  type Result,
+  fileRequests,
+  queryOf,
+} from "../../container/sandboxd/operations.ts";
+import { listCursor } from "../../container/sandboxd/shapes.ts";
+import { ToolError, withTimeout } from "../shared/errors.ts";
+import type { Connection } from "./connection.ts";
+import { refusal } from "./file-errors.ts";
+import { type Body, requestOperation, partsOf } from "./sandboxd-request.ts";
+
+/** How fast the body of a request goes at least: a large one has more time. */
+const BYTES_PER_MS = 100;
+
+export class FileOperations {
+  readonly #fetch: Connection["fetch"];
+
+  /** @param fetch how sandboxd is reached: `Connection.fetch`, or `request`, which is no use of the sandbox */
+  constructor(fetch: Connection["fetch"]) {
+    this.#fetch = fetch;
+  }
+
+  /**
+   * Has sandboxd do one operation. A change is carried out once, also where it is sent again because the connection broke.
+   * @param isConfined whether a change stays below /workspace and /tmp, wherever symbolic links lead
+   * @throws {ToolError} with what failed and why; `no_answer` where it takes longer than the row says
+   */
+  async call<Name extends FileRequest>(
+    name: Name,
+    input: Input<Name>,
+    { isConfined = false } = {},
+  ): Promise<Result<Name>> {
+    const row: FileRow = fileRequests[name];
+    const { call: given, body } = partsOf(row, input);
+    const parameters = { id: crypto.randomUUID(), confined: isConfined, ...given, ...row.always };
+    const { data: call } = row.input.safeParse(Object.fromEntries(queryOf(row, parameters)));
+    if (!call) throw new ToolError("invalid_argument", `${row.doing} failed: its parameters are not valid.`);
+    const path = "path" in call ? String(call.path) : "";
+    const failed = `${[row.doing, path].filter(Boolean).join(" ")} failed`;
+    const result = await inTime(row, body, (signal) =>
+      requestOperation(this.#fetch, row, { call, body }, signal, (failure) => refusal(failed, path, failure)),
+    );
+    return result as Result<Name>;
+  }
+}
+
+/** @throws {ToolError} `no_answer` when the work takes longer than its row allows */
+async function inTime<T>(
+  { timeoutMs }: FileRow,
+  body: Body,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const abort = new AbortController();
+  if (body instanceof ReadableStream) return await work(abort.signal);
+  try {
+    return await withTimeout(timeoutMs + (body?.length ?? 0) / BYTES_PER_MS, work(abort.signal));
+  } catch (error) {
+    abort.abort();
+    throw error;
+  }
+}
+
+/** A cursor that a caller has given. @throws {ToolError} for what no answer said */
+export function checkedCursor(given: string | undefined): string | undefined {
+  if (given === undefined || listCursor().safeParse(given).success) return given;
+  throw new ToolError("invalid_argument", "The cursor is none that an answer before said.", "Leave it out.");
+}

@@ -1,0 +1,299 @@
+/** Code in a live kernel as a run. */
+import {
+  type CodeError,
+  type CodeOutcome,
+  IMAGE_FORMS,
+  type RichResult,
+} from "../container/kernels/kernel-protocol.ts";
+import { TRAITS } from "../shared/languages.ts";
+import { within } from "../shared/within.ts";
+import type { FileOperations } from "../container/file-operations.ts";
+import { type Kernel, kernelSchema } from "../container/kernels/kernel-registry.ts";
+import type { CodeSpec, Kernels, CellHandover } from "../container/kernels/kernels.ts";
+import { type MakeSmaller, shownImage } from "../shared/shown-image.ts";
+import type { Executor } from "./executor.ts";
+import { Limit } from "./limit.ts";
+import { localID } from "./id.ts";
+import type { CodeDetail, CodeResult } from "./code-detail.ts";
+import {
+  type Allowance,
+  DETAIL_BYTES,
+  type End,
+  type Execution,
+  type RunSink,
+  STREAMS,
+  waitingFor,
+} from "./run-types.ts";
+import type { EndState } from "../shared/run-listing.ts";
+
+/** How long it may take to end code of an earlier actor and to read its output, milliseconds. */
+const TAKE_OVER_MS = 60_000;
+
+/** Characters kept of either end of an error's traceback. */
+const ERROR_CHARS = 32 * 1024;
+
+/** Where originals of images are kept that are shown smaller, how many of a run, and how long that may take together, milliseconds. */
+const OUTPUTS = "/workspace/.outputs";
+const ORIGINALS = 20;
+const KEEP_MS = 5000;
+
+/** Images of a run that are made smaller: each takes a process. */
+const SMALLER = 20;
+
+/** Bytes of JSON that name a result which is left out. */
+const LEFT_OUT_BYTES = 120;
+
+/** Characters of one text result: as much as is shown of a stream. The preludes keep below it. */
+const TEXT_CHARS = 32 * 1024;
+
+/** Bytes of JSON of all text results together: some clients cap an answer at 1 MB. */
+const TEXTS_BYTES = 256 * 1024;
+
+const encoder = new TextEncoder();
+const NO_BYTES = new Uint8Array();
+
+/** What is to be run, and in which kernel. */
+export type CodeRunSpec = Omit<CodeSpec, "logCapBytes"> & Allowance;
+
+const LOST_NOTE = "The server was restarted while it ran, and lost the way to its result.";
+
+export class CodeExecutor implements Executor<CodeRunSpec> {
+  readonly kind = "code";
+  readonly #kernels: Kernels;
+  readonly #files: FileOperations;
+  readonly #logCapBytes: number;
+
+  /** @param logCapBytes bytes that the kernel writes of each stream's output; what comes after is only counted */
+  constructor(kernels: Kernels, files: FileOperations, logCapBytes: number) {
+    this.#kernels = kernels;
+    this.#files = files;
+    this.#logCapBytes = logCapBytes;
+  }
+
+  start(sink: RunSink<Kernel>, spec: CodeRunSpec): Execution {
+    const limit = new Limit();
+    return {
+      done: limit.hold(this.#run(sink, spec, limit)),
+      cancel: async () => {
+        limit.cancelled();
+        this.#kernels.cancel(sink.id);
+      },
+      waiting: () => waitingFor(this.#kernels.waitingFor(sink.id, spec), "context", spec.context),
+    };
+  }
+
+  async #run(sink: RunSink<Kernel>, spec: CodeRunSpec, limit: Limit): Promise<End> {
+    const logCapBytes = this.#logCapBytes;
+    const outcome = await this.#kernels.run(
+      sink,
+      { ...spec, logCapBytes },
+      {
+        began: () => {
+          sink.began();
+          // The kernel has as long to start as the code has to run.
+          limit.deadline(Date.now() + 2 * spec.timeoutMs, spec.timeoutMs);
+        },
+        given: (kernel) => {
+          sink.keepState(kernel);
+          if (kernel) limit.deadline(Date.now() + spec.timeoutMs, spec.timeoutMs);
+        },
+      },
+    );
+    sink.hasFiles = outcome.hasFiles;
+    for (const stream of STREAMS) {
+      const { output, bytes, last } = outcome[stream];
+      // The sink may have the beginning already, from the files that sandboxd follows while the code runs.
+      if (output) sink.output(stream, output.subarray(sink.position(stream)));
+      const missing = bytes - sink.position(stream);
+      if (missing > 0) sink.skipped(stream, missing, last?.subarray(-missing) ?? NO_BYTES);
+    }
+    const shown = await this.#showable(sink.id, outcome.results.flatMap(readable));
+    return endOf(outcome, fitting(shown, outcome.error), spec);
+  }
+
+  /** Results with their images as they can be shown. The originals of those that are shown smaller are kept as files. */
+  async #showable(id: string, results: readonly CodeResult[]): Promise<CodeResult[]> {
+    let smaller = 0;
+    const makeSmaller: MakeSmaller = async (image) =>
+      smaller++ < SMALLER ? await this.#shrink(image) : "too_large";
+    const shown = await Promise.all(results.map((result) => showable(result, makeSmaller)));
+    let kept = 0;
+    const keep = shown.map(async (result, index) => {
+      const from = results[index];
+      const isChanged = "image" in result && result.change !== undefined;
+      if (!isChanged || !from || !("image" in from) || kept++ >= ORIGINALS) return;
+      const bytes = fromBase64(from.image);
+      const [, extension = ""] = from.mimeType.split("/");
+      const path = `${OUTPUTS}/${localID(id)}-${index + 1}.${extension}`;
+      await this.#files.call("write", { path, body: bytes }, { isConfined: true });
+      result.original = { path, size: bytes.length };
+    });
+    // Without its file, as in a sandbox whose disk is full, an image is shown all the same.
+    await within(KEEP_MS, Promise.allSettled(keep));
+    return shown;
+  }
+
+  async #shrink(body: Uint8Array): ReturnType<MakeSmaller> {
+    const { image, bytes } = await this.#files.call("shrink", { body });
+    return image === "made" ? bytes : image;
+  }
+
+  /** Ends code that an earlier actor gave to a kernel: its result went with that actor's call of the SDK. */
+  resume(sink: RunSink, state: unknown): Execution {
+    const kernel = kernelSchema.parse(state);
+    const title = titleOf(kernel.language, kernel.key.slice(kernel.language.length + 1));
+    const notes: Record<CellHandover, string> = {
+      idle: `${LOST_NOTE} It has ended since. ${STATE.kept}`,
+      interrupted: `${LOST_NOTE} ${title} was interrupted. ${STATE.kept}`,
+      killed: `${LOST_NOTE} ${title} was stopped. ${STATE.lost}`,
+    };
+    const run = async (): Promise<End> => {
+      const taken = await within(TAKE_OVER_MS, this.#kernels.takeOver(sink, kernel));
+      return { state: "lost", note: notes[taken ?? "killed"] };
+    };
+    const limit = new Limit();
+    return { done: limit.hold(run()), cancel: async () => limit.cancelled() };
+  }
+}
+
+const STATES: Record<CodeOutcome["end"], EndState> = {
+  ok: "succeeded",
+  error: "failed",
+  timeout: "timed_out",
+  cancelled: "cancelled",
+  died: "failed",
+};
+
+/** Sentences about a kernel's state. */
+const STATE: Record<CodeOutcome["state"], string> = {
+  kept: "Its variables and imports are still there.",
+  lost: "Its variables and imports are gone; the next call starts a fresh one.",
+};
+
+function titleOf(language: string, context: string): string {
+  return context === "default" ? `The ${language} kernel` : `The ${language} kernel ${context}`;
+}
+
+function endOf(
+  outcome: CodeOutcome,
+  detail: CodeDetail,
+  { language, context, timeoutMs, cut }: CodeRunSpec,
+): End {
+  const kernel = titleOf(language, context);
+  const isUnborn = !outcome.started && outcome.state === "lost";
+  const state = STATE[outcome.state];
+  const reasons: Record<CodeOutcome["end"], string | undefined> = {
+    ok: undefined,
+    error: outcome.error && TRAITS[language].installHint(outcome.error),
+    timeout: isUnborn
+      ? [`${kernel} did not start within ${timeoutMs / 1000} s: the code never ran.`, cut]
+          .filter(Boolean)
+          .join(" ")
+      : [`${kernel} was stopped after ${timeoutMs / 1000} s.`, cut, state].filter(Boolean).join(" "),
+    cancelled: outcome.started
+      ? `${kernel} was interrupted. ${state}`
+      : isUnborn
+        ? "It was cancelled while its kernel was starting: the code never ran."
+        : "It was cancelled while it waited for its turn: it never started.",
+    died: `${kernel} died: the code ended its process, or it ran out of memory. ${state}`,
+  };
+  return {
+    state: STATES[outcome.end],
+    exitCode: outcome.exitCode,
+    note: reasons[outcome.end],
+    detail,
+  };
+}
+
+/** The results that fit into a run's record. A line takes the place of each one that does not. */
+function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): CodeDetail {
+  const raised = error && shortened(error);
+  // Room is kept for a line in the place of each result that is left out.
+  let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - shown.length * LEFT_OUT_BYTES;
+  let textRoom = TEXTS_BYTES;
+  const kept: CodeResult[] = [];
+  for (const whole of shown) {
+    const isText = "text" in whole;
+    const result = isText ? { text: whole.text } : whole;
+    const size = sizeOf(result);
+    const fits = size <= room + LEFT_OUT_BYTES && (!isText || size <= textRoom);
+    const left = `[a result of ${size} bytes is left out: the results before it take all the room]`;
+    kept.push(fits ? result : { text: left });
+    if (!fits) continue;
+    room -= Math.max(0, size + 1 - LEFT_OUT_BYTES);
+    if (isText) textRoom -= size;
+  }
+  // HTML gets the room that is left, because models are not shown it.
+  for (const [index, whole] of shown.entries()) {
+    const text = kept[index];
+    if (!text || !("html" in whole) || !("text" in text) || text.text !== whole.text) continue;
+    const size = sizeOf(whole) - sizeOf(text);
+    if (size > room) continue;
+    kept[index] = whole;
+    room -= size;
+  }
+  return { results: kept, error: raised };
+}
+
+/** An error with the ends of its traceback. */
+function shortened({ name, message, traceback }: CodeError): CodeError {
+  const text = traceback.join("\n");
+  return {
+    name,
+    message,
+    traceback:
+      text.length <= 2 * ERROR_CHARS
+        ? traceback
+        : [text.slice(0, ERROR_CHARS), "[... the middle is left out ...]", text.slice(-ERROR_CHARS)],
+  };
+}
+
+/** Bytes of the value's JSON in UTF-8. */
+function sizeOf(value: unknown): number {
+  return value === undefined ? 0 : encoder.encode(JSON.stringify(value)).length;
+}
+
+/** The result, an image as it can be shown, or the reason why it cannot be. */
+async function showable(result: CodeResult, makeSmaller: MakeSmaller): Promise<CodeResult> {
+  if ("text" in result) return result;
+  const shown = await shownImage(fromBase64(result.image), makeSmaller).catch(() => NOT_MADE);
+  if ("problem" in shown) return { text: `[An image is left out: it ${shown.problem} ${shown.remedy}]` };
+  const { bytes, ...image } = shown;
+  return { image: bytes.toBase64(), ...image };
+}
+
+const NOT_MADE = {
+  problem: "is too large to be shown as it is, and the sandbox did not make it smaller.",
+  remedy: "Show it with fewer pixels: a lower dpi, or PIL's image.thumbnail((1000, 1000)).",
+};
+
+/** The decoded bytes; none when the text is not base64. */
+function fromBase64(text: string): Uint8Array {
+  try {
+    return Uint8Array.fromBase64(text, { lastChunkHandling: "strict" });
+  } catch {
+    return new Uint8Array();
+  }
+}
+
+const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
+
+/** A result in its most readable form, and the text of a picture that has one. */
+function readable(result: RichResult): CodeResult[] {
+  const { text, markdown, latex, svg, html } = result;
+  // User objects produce this data. A client refuses a whole answer whose image is not base64.
+  const form = IMAGE_FORMS.find((one) => BASE64.test(result[one] ?? ""));
+  const image = form === undefined ? undefined : result[form];
+  const found: CodeResult[] = image === undefined ? [] : [{ image, mimeType: `image/${form}` }];
+  const words = image === undefined ? (text ?? markdown ?? latex ?? svg ?? html) : text;
+  if (words !== undefined) found.push({ text: shortenedText(words), ...(html && { html }) });
+  return found;
+}
+
+/** The text, or its two ends when it is longer than the preludes send. */
+function shortenedText(text: string): string {
+  if (text.length <= TEXT_CHARS) return text;
+  const half = TEXT_CHARS / 2;
+  const omitted = `[... ${text.length - 2 * half} of ${text.length} characters omitted: write it to a file ...]`;
+  return `${text.slice(0, half)}\n${omitted}\n${text.slice(-half)}`.toWellFormed();
+}

@@ -1,0 +1,234 @@
+/** Shell commands in a sandbox, which sandboxd runs: from the call that starts one to its end. */
+import { z } from "zod";
+import type { StartCall } from "../../container/sandboxd/protocol.ts";
+import { RESPONSE_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
+import { ToolError, withTimeout, damaged, ending, exhausted, unwritable } from "../shared/errors.ts";
+import { clause } from "../shared/text.ts";
+import type { Executor } from "./executor.ts";
+import { Limit } from "./limit.ts";
+import { KeyedQueue } from "../shared/queue.ts";
+import type { TerminalInput } from "../container/connection.ts";
+import {
+  type Allowance,
+  type End,
+  type Execution,
+  CANCELLED_BEFORE_START,
+  type RunSink,
+  waitingFor,
+} from "./run-types.ts";
+
+export interface CommandSpec extends Allowance {
+  command: string;
+  /** The session whose directory, variables and functions the command starts with and leaves to the next. */
+  session: string;
+  /** For this command only; the session's own directory where undefined. */
+  cwd?: string;
+  /** For this command only. */
+  env?: Record<string, string>;
+  /** What its standard input holds; it is empty without. */
+  stdin?: string;
+  /** In a pseudo terminal, into which can be typed. */
+  interactive?: boolean;
+}
+
+/** What another actor resumes a command from. */
+export const commandState = z.object({
+  session: z.string(),
+  /** Milliseconds since the epoch. */
+  deadline: z.number(),
+  timeoutMs: z.number().optional(),
+  /** Why the deadline is earlier than was asked for. */
+  cut: z.string().optional(),
+  interactive: z.boolean().optional(),
+});
+
+export type CommandState = z.infer<typeof commandState>;
+
+/** Why a command is being ended early. */
+type StopReason = "timed_out" | "cancelled";
+
+export class CommandExecutor implements Executor<CommandSpec> {
+  readonly kind = "command";
+  readonly #link: ContainerLink;
+  readonly #queue = new KeyedQueue();
+
+  constructor(link: ContainerLink) {
+    this.#link = link;
+  }
+
+  /** Runs a command after those queued before it in its session. */
+  start(sink: RunSink<CommandState>, spec: CommandSpec): Execution {
+    const run = new RunningCommand(this.#link, sink);
+    const turn = this.#queue.run(spec.session, sink.id, async () => {
+      if (run.stop || sink.ended) return CANCELLED_BEFORE_START;
+      sink.began();
+      const deadline = Date.now() + spec.timeoutMs;
+      run.limit.deadline(deadline, spec.timeoutMs);
+      run.timeoutMs = spec.timeoutMs;
+      const { cut, ...asked } = spec;
+      const { session, timeoutMs, interactive } = spec;
+      sink.keepState({ session, deadline, timeoutMs, cut, interactive });
+      const call: StartCall = { type: "start", id: sink.id, variables: this.#link.variables?.(), ...asked };
+      return run.follow(deadline, cut, call).catch((error: unknown) => {
+        if (!run.mayHaveStarted) sink.keepState(undefined);
+        throw error;
+      });
+    });
+    return {
+      done: run.limit.hold(Promise.race([turn, run.cancelledBeforeTurn])),
+      cancel: () => run.end("cancelled"),
+      type: spec.interactive ? (input) => run.type(input) : undefined,
+      waiting: () => waitingFor(this.#queue.waitingFor(spec.session, sink.id), "session", spec.session),
+    };
+  }
+
+  /** Resumes a command that an earlier actor started, at the end of the output that the sink has. */
+  resume(sink: RunSink, state: unknown): Execution {
+    const { session, deadline, timeoutMs, cut, interactive } = commandState.parse(state);
+    const run = new RunningCommand(this.#link, sink);
+    run.timeoutMs = timeoutMs;
+    run.limit.deadline(deadline, timeoutMs);
+    const done = this.#queue.run(session, sink.id, () => run.follow(deadline, cut));
+    return {
+      done: run.limit.hold(done),
+      cancel: () => run.end("cancelled"),
+      type: interactive ? (input) => run.type(input) : undefined,
+      deadline,
+    };
+  }
+}
+
+class RunningCommand extends RunFollower {
+  readonly limit = new Limit();
+  readonly #withdrawn = Promise.withResolvers<End>();
+  /** Settles when sandboxd was asked to start or to follow the run. */
+  readonly #requested = Promise.withResolvers<void>();
+  #start: StartCall | undefined;
+  started = false;
+  #isRefused = false;
+  stop: StopReason | undefined;
+  /** Undefined for one that an earlier version of this server started. */
+  timeoutMs: number | undefined;
+
+  /** Settles when the command is cancelled before its turn. */
+  get cancelledBeforeTurn(): Promise<End> {
+    return this.#withdrawn.promise;
+  }
+
+  /** Whether the call to start it was sent and not refused. */
+  get mayHaveStarted(): boolean {
+    return this.wasAsked && !this.#isRefused;
+  }
+
+  protected override get isOver(): boolean {
+    return super.isOver || this.limit.isReached;
+  }
+
+  /** Reports what the command prints until it has ended, and ends it at its deadline. Starts it where a call to do so is given. */
+  async follow(deadline: number, cut: string | undefined, start?: StartCall): Promise<End> {
+    this.started = true;
+    this.#start = start;
+    const late = setTimeout(() => void this.#timeout(), Math.max(0, deadline - Date.now()));
+    try {
+      const outcome = await this.outcome();
+      return outcome === undefined ? LOST_END : this.#endOf(outcome, cut, start !== undefined);
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
+  protected override async requestRun(): Promise<void> {
+    const { connection } = this.link;
+    const { id } = this.sink;
+    const start = this.isKnown ? undefined : this.#start;
+    const isOver = () => this.isOver;
+    const [stdout, stderr] = [this.sink.position("stdout"), this.sink.position("stderr")];
+    if (start === undefined) await connection.send({ type: "follow", id, stdout, stderr });
+    else if (this.wasAsked) await connection.beginAgain(start, isOver);
+    else await connection.begin(start, this.link.ready, isOver);
+    this.#requested.resolve();
+    // The first signal may have been lost with the connection before.
+    if (this.stop) connection.sendIfOpen({ type: "kill", id, signal: "TERM" });
+  }
+
+  /** Types into the command's terminal. Resolves with how many bytes there was room for. @throws {ToolError} as `Connection.type` */
+  type(input: TerminalInput): Promise<number> {
+    const { id, settled } = this.sink;
+    const typed = this.#requested.promise.then(() => this.link.connection.type(id, input));
+    return withTimeout(RESPONSE_MS, Promise.race([typed, settled.then(() => 0)]));
+  }
+
+  async #timeout(): Promise<void> {
+    this.stop ??= "timed_out";
+    // Nothing confirms the signal, so the run's limit ends the run if it does not help.
+    await this.#kill().catch(() => undefined);
+  }
+
+  /** Ends the command early, with its processes. */
+  async end(why: StopReason): Promise<void> {
+    if (this.sink.ended) return;
+    if (!this.started) this.#withdrawn.resolve(CANCELLED_BEFORE_START);
+    const before = this.stop;
+    this.stop ??= why;
+    if (!this.started || before) return;
+    this.limit.cancelled();
+    await this.#kill();
+  }
+
+  async #kill(): Promise<void> {
+    const { id } = this.sink;
+    await this.link.connection.sendAndConfirm(RESPONSE_MS, { type: "kill", id, signal: "TERM" });
+  }
+
+  #endOf(outcome: Outcome, cut: string | undefined, isNew: boolean): End {
+    if (outcome.type === "unknown" || outcome.type === "settled")
+      return { state: "lost", note: isNew ? REMOVED : NEVER_RAN };
+    if (outcome.type === "refused") {
+      this.#isRefused = true;
+      if (outcome.reason === "exhausted") throw exhausted();
+      if (outcome.reason === "damaged") throw damaged(outcome.message);
+      if (outcome.reason === "ending") throw ending("The command was not started");
+      if (outcome.reason === "no_terminal") throw noTerminal(outcome.message);
+      throw unwritable(outcome.message);
+    }
+    const { status: exitCode, timedOut, cut: isCut, noSpace, lost: isLost, cwd } = outcome;
+    if (timedOut) this.stop ??= "timed_out";
+    const missing = isCut ? [noSpace ? NO_SPACE : CUT] : [];
+    const ended = (state: End["state"], ...notes: string[]): End => ({
+      state,
+      exitCode,
+      note: [...notes, ...missing].join(" ") || undefined,
+      ...(cwd !== undefined && { detail: { ports: [], cwd } }),
+    });
+    if (this.stop === "timed_out") {
+      const after = this.timeoutMs === undefined ? "" : ` after ${this.timeoutMs / 1000} s`;
+      return cut
+        ? ended("timed_out", `It was stopped, ${WITH_ALL}`, cut)
+        : ended("timed_out", `It was stopped${after}, ${WITH_ALL}`, ALLOW_MORE);
+    }
+    if (this.stop === "cancelled") return ended("cancelled", `It was cancelled, ${WITH_ALL}`);
+    return ended(exitCode === 0 ? "succeeded" : "failed", ...(isLost ? [KEEPER_KILLED] : []));
+  }
+}
+
+function noTerminal(why: string): ToolError {
+  return new ToolError(
+    "not_configured",
+    `This sandbox cannot run a command in a terminal: ${clause(why)}.`,
+    "Run it without interactive, with what it asks for in stdin; or install util-linux (on Debian and Ubuntu bsdutils).",
+  );
+}
+
+const NEVER_RAN =
+  "The sandbox has no trace of the command: the server was restarted before it had started, so it never ran, or its files were removed. Run it again.";
+const REMOVED = "The sandbox has no trace of the command any more: its files were removed while it ran.";
+/** A process may have left its run: docs/reference/runs.md says how. */
+const WITH_ALL = "with every process of it that was found.";
+const ALLOW_MORE = "Allow more with timeout_seconds, or start it in the background.";
+const CUT =
+  "Some of its output may be missing: a process of the server's that read it was killed in the sandbox.";
+const NO_SPACE =
+  "Some of its output is missing: the sandbox's disk was full. Delete files, or redirect output to /dev/null.";
+const KEEPER_KILLED =
+  "Its exit status is not known, and 137 stands for it: the process that waits for it, its parent, was killed from inside the sandbox (SIGKILL).";
+const LOST_END: End = { state: "lost", note: REMOVED };

@@ -1,0 +1,237 @@
+/** The records of runs in the actor's SQLite. */
+import { isRecord } from "../shared/is-record.ts";
+import { HeadAndTail } from "./head-and-tail.ts";
+import { SQLITE_LOG_BYTES } from "./run-log.ts";
+import type { End, RunSummary, RunView, Stream } from "./run-types.ts";
+import type { RunKind, RunState } from "../shared/run-listing.ts";
+
+/** A run as its record holds it. */
+export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {
+  /** What was run, where its title does not say it all: `keptSource`. */
+  source?: string | undefined;
+  /** The state that its executor can resume it from; undefined when nothing was started. */
+  resumeState?: unknown;
+  output: Record<Stream, HeadAndTail>;
+  logBytes: number;
+  droppedBytes: number;
+}
+
+type Row = {
+  id: string;
+  kind: RunKind;
+  state: RunState;
+  title: string;
+  started_at: number;
+  ended_at: number | null;
+  exit_code: number | null;
+  note: string | null;
+  detail: string | null;
+  resume_state: string | null;
+  out_bytes: number;
+  out_head: ArrayBuffer;
+  out_tail: ArrayBuffer;
+  err_bytes: number;
+  err_head: ArrayBuffer;
+  err_tail: ArrayBuffer;
+  log_bytes: number;
+  dropped_bytes: number;
+  source: string | null;
+};
+
+const COLUMNS = [
+  "id",
+  "kind",
+  "state",
+  "title",
+  "started_at",
+  "ended_at",
+  "exit_code",
+  "note",
+  "detail",
+  "resume_state",
+  "out_bytes",
+  "out_head",
+  "out_tail",
+  "err_bytes",
+  "err_head",
+  "err_tail",
+  "log_bytes",
+  "dropped_bytes",
+  "source",
+] as const satisfies readonly (keyof Row)[];
+
+/** The columns of a list, without results and output, which can take megabytes. */
+const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit_code"] as const;
+
+const INSERT_RUN = `INSERT OR REPLACE INTO runs (${COLUMNS.join(", ")}) VALUES (${COLUMNS.map(() => "?").join(", ")})`;
+
+/** What all runs of a sandbox have stored. */
+export interface Stored {
+  bytes: number;
+  /** When the run ended that ended first, milliseconds since the epoch. */
+  oldest?: number;
+}
+
+export class RunStore {
+  readonly #sql: SqlStorage;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+  }
+
+  put(run: RunRecord): void {
+    const { stdout, stderr } = run.output;
+    const row: Record<(typeof COLUMNS)[number], SqlStorageValue> = {
+      id: run.id,
+      kind: run.kind,
+      state: run.state,
+      title: run.title,
+      started_at: run.startedAt,
+      ended_at: run.endedAt ?? null,
+      exit_code: run.exitCode ?? null,
+      note: run.note ?? null,
+      detail: run.detail === undefined ? null : JSON.stringify(run.detail),
+      resume_state: run.resumeState === undefined ? null : JSON.stringify(run.resumeState),
+      out_bytes: stdout.bytes,
+      out_head: buffer(stdout.head),
+      out_tail: buffer(stdout.tail),
+      err_bytes: stderr.bytes,
+      err_head: buffer(stderr.head),
+      err_tail: buffer(stderr.tail),
+      log_bytes: run.logBytes,
+      dropped_bytes: run.droppedBytes,
+      source: run.source ?? null,
+    };
+    this.#sql.exec(INSERT_RUN, ...COLUMNS.map((column) => row[column]));
+  }
+
+  get(id: string): RunRecord | undefined {
+    const [row] = this.#sql.exec<Row>("SELECT * FROM runs WHERE id = ?", id).toArray();
+    return row && recordOf(row);
+  }
+
+  /** Runs without an end, the oldest first. */
+  unfinished(): RunRecord[] {
+    return this.#sql
+      .exec<Row>("SELECT * FROM runs WHERE ended_at IS NULL ORDER BY id")
+      .toArray()
+      .map(recordOf);
+  }
+
+  /** The newest first; those before `before` when it is given. */
+  list(limit: number, before: string | undefined, kind: RunKind | undefined): RunSummary[] {
+    return this.#sql
+      .exec<Pick<Row, (typeof SUMMARY)[number]>>(
+        `SELECT ${SUMMARY.join(", ")} FROM runs WHERE id < ? AND (? IS NULL OR kind = ?) ORDER BY id DESC LIMIT ?`,
+        before ?? "~",
+        kind ?? null,
+        kind ?? null,
+        limit,
+      )
+      .toArray()
+      .map(summaryOf);
+  }
+
+  /** Ids of runs that ended before a time, milliseconds since the epoch; at most `limit`. */
+  endedBefore(time: number, limit: number): string[] {
+    return this.#sql
+      .exec<{ id: string }>("SELECT id FROM runs WHERE ended_at < ? ORDER BY ended_at LIMIT ?", time, limit)
+      .toArray()
+      .map(({ id }) => id);
+  }
+
+  /** When the run ended that ended first, milliseconds since the epoch. */
+  firstEnd(): number | undefined {
+    return (
+      this.#sql.exec<{ first: number | null }>("SELECT min(ended_at) AS first FROM runs").one().first ??
+      undefined
+    );
+  }
+
+  /**
+   * The time that runs took which ended after `time`, counted from `from` on, in milliseconds; both are milliseconds since
+   * the epoch. Lost runs count nothing, because nobody knows how long they took.
+   */
+  millisecondsSince(time: number, from: number): number {
+    return this.#sql
+      .exec<{ sum: number }>(
+        "SELECT coalesce(sum(ended_at - max(started_at, ?)), 0) AS sum FROM runs WHERE ended_at > ? AND state <> 'lost'",
+        from,
+        time,
+      )
+      .one().sum;
+  }
+
+  /**
+   * What the runs have stored: the used pages of the database, long logs, and what tasks left. Without a run it is 0, although
+   * the database is there, because nothing could be removed.
+   */
+  stored(): Stored {
+    const { runs, bytes, oldest } = this.#sql
+      .exec<{ runs: number; bytes: number; oldest: number | null }>(
+        `SELECT count(*) AS runs, coalesce(sum(CASE WHEN log_bytes > ? THEN log_bytes ELSE 0 END
+             + CASE kind WHEN 'task' THEN (
+                 SELECT coalesce(sum(value ->> '$.size'), 0) FROM json_each(coalesce(detail, '{}'), '$.artifacts')
+               ) ELSE 0 END), 0) AS bytes, min(ended_at) AS oldest FROM runs`,
+        SQLITE_LOG_BYTES,
+      )
+      .one();
+    return runs === 0 ? { bytes: 0 } : { bytes: bytes + this.#sql.databaseSize, oldest: oldest ?? undefined };
+  }
+
+  delete(id: string): void {
+    this.#sql.exec("DELETE FROM runs WHERE id = ?", id);
+  }
+}
+
+/** Characters of what was run that are kept. */
+const SOURCE_CHARACTERS = 16_384;
+
+/** What is kept of what was run; undefined where the title is all of it. */
+export function keptSource(source: string, title: string): string | undefined {
+  if (source.trim() === title) return undefined;
+  if (source.length <= SOURCE_CHARACTERS) return source.toWellFormed();
+  return `${source.slice(0, SOURCE_CHARACTERS - 1).toWellFormed()}…`;
+}
+
+export function viewOf(run: RunRecord): RunView {
+  const { output, resumeState, unconfirmed: _unconfirmed, ...shown } = run;
+  return {
+    ...shown,
+    stdout: output.stdout.shown(),
+    stderr: output.stderr.shown(),
+    isInteractive: run.kind === "command" && isRecord(resumeState) && resumeState.interactive === true,
+  };
+}
+
+function summaryOf(row: Pick<Row, (typeof SUMMARY)[number]>): RunSummary {
+  return {
+    id: row.id,
+    kind: row.kind,
+    state: row.state,
+    title: row.title,
+    startedAt: row.started_at,
+    endedAt: row.ended_at ?? undefined,
+    exitCode: row.exit_code ?? undefined,
+  };
+}
+
+function recordOf(row: Row): RunRecord {
+  return {
+    ...summaryOf(row),
+    note: row.note ?? undefined,
+    detail: row.detail === null ? undefined : JSON.parse(row.detail),
+    resumeState: row.resume_state === null ? undefined : JSON.parse(row.resume_state),
+    source: row.source ?? undefined,
+    output: {
+      stdout: new HeadAndTail(new Uint8Array(row.out_head), new Uint8Array(row.out_tail), row.out_bytes),
+      stderr: new HeadAndTail(new Uint8Array(row.err_head), new Uint8Array(row.err_tail), row.err_bytes),
+    },
+    logBytes: row.log_bytes,
+    droppedBytes: row.dropped_bytes,
+  };
+}
+
+function buffer(bytes: Uint8Array): ArrayBuffer {
+  return bytes.slice().buffer;
+}

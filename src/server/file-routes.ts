@@ -1,0 +1,234 @@
+/**
+ * Files over plain HTTP: `/files/<token>` for whoever has a link that `file_link` made, and for scripts with a token of
+ * the server's `/sandboxes/<name>/files/<path>`.
+ */
+import { markup } from "../auth/html.ts";
+import { page } from "../auth/page.ts";
+import { ANY_DEPTH } from "../../container/sandboxd/operations.ts";
+import { MAX_LISTED, WORKSPACE, absolute } from "../../container/sandboxd/shapes.ts";
+import { mayStartWith, operate, sandboxActor } from "../actors/sandbox-client.ts";
+import type { Owner } from "../actors/account-calls.ts";
+import type { Sandbox } from "../actors/sandbox.ts";
+import { insufficientScope } from "../auth/challenge.ts";
+import { checkedCursor } from "../container/file-operations.ts";
+import { ToolError, toolErrorOf } from "../shared/errors.ts";
+import { linkKeys } from "../actors/link-keys.ts";
+import { type FileLink, type LinkName, type RunLink, readToken } from "../shared/file-link.ts";
+import { logError } from "../shared/log.ts";
+import { SANDBOX_NAME } from "../shared/names.ts";
+import type { Scope } from "../shared/principal.ts";
+import type { CallerContext, RequestContext } from "../shared/request-context.ts";
+import { json } from "../shared/responses.ts";
+import { shownName } from "../shared/shown.ts";
+import { recorded } from "../tools/define.ts";
+import {
+  MAX_UPLOAD_BYTES,
+  failedFile,
+  receiveFile,
+  sendArchive,
+  sendFile,
+  sendRunFile,
+  takeRest,
+} from "./file-response.ts";
+import { acceptsHTML } from "./landing.ts";
+import { UPLOAD_SCRIPT } from "./upload-script.ts";
+
+/** `/files/<token>`. */
+export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
+  const [, , token = ""] = new URL(request.url).pathname.split("/");
+  const named = await readToken(token, await linkKeys(context));
+  if (!named) return refused(request, 403, "This link is incomplete, or belongs to another server.");
+  const link = "expires" in named ? named : await keptLink(context, named);
+  if (!link || link.expires < Date.now())
+    return refused(request, 410, "This link has expired. Ask for a new one.");
+  const reads = request.method === "GET" || request.method === "HEAD";
+  if (!reads && ("run" in link || link.direction === "download"))
+    return refused(request, 403, "This link is for a download. It does not accept uploads.");
+  try {
+    if ("run" in link) return await downloadRun(request, context, link);
+    return link.direction === "download"
+      ? await download(request, context, link)
+      : await (reads ? uploadPage(request, context, link) : upload(request, context, link));
+  } catch (error) {
+    if (!(error instanceof ToolError)) logError(context, "file_link", error);
+    const failed = failedFile(toolErrorOf(error, context.requestID));
+    return acceptsHTML(request) && error instanceof ToolError
+      ? refused(request, failed.status, [error.message, error.hint].filter(Boolean).join(" "))
+      : failed;
+  }
+}
+
+async function keptLink(context: RequestContext, name: LinkName): Promise<FileLink | RunLink | undefined> {
+  const link = await actorOf(context, name).findLink(name.id);
+  return link && ("run" in link ? { ...link, actor: name.actor } : { ...link, ...name });
+}
+
+function actorOf({ env }: RequestContext, { actor }: Pick<LinkName, "actor">): DurableObjectStub<Sandbox> {
+  return sandboxActor(env, actor);
+}
+
+async function download(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
+  const known = await actorOf(context, link).linkOwner(link.epoch);
+  if (!known) return gone(request);
+  const { env } = context;
+  const owner: Owner = { ...known, scopes: ["sandbox:read"] };
+  return sendFile(request, env, owner, link.path, () =>
+    sendArchive(request, env, owner, link.path, "tar.gz"),
+  );
+}
+
+async function downloadRun(request: Request, context: RequestContext, link: RunLink): Promise<Response> {
+  const owner = await actorOf(context, link).linkOwner();
+  try {
+    if (owner) return await sendRunFile(request, context.env, owner, link.run, link.name);
+  } catch (error) {
+    if (!(error instanceof ToolError) || error.code !== "not_found") throw error;
+  }
+  return refused(request, 410, "This result no longer exists. Results are deleted after some time.");
+}
+
+async function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
+  const actor = actorOf(context, link);
+  const owner = await actor.linkOwner(link.epoch);
+  if (!owner) return gone(request);
+  const taken = await actor.takeLink({ id: link.id, expires: link.expires });
+  if (taken !== "taken") {
+    await takeRest(request);
+    return taken === "used" ? usedUp(request) : busy(request);
+  }
+  let isDone = false;
+  try {
+    const written = await receiveFile(
+      request,
+      context.env,
+      { ...owner, scopes: link.confined === false ? ["sandbox:write", "sandbox:exec"] : ["sandbox:write"] },
+      link.path,
+      link.max ?? MAX_UPLOAD_BYTES,
+    );
+    isDone = true;
+    if (acceptsHTML(request))
+      return page(
+        "Uploaded",
+        markup`<h1>Uploaded</h1><p>${String(written.size)} bytes, SHA-256 <code>${written.sha256}</code></p>`,
+        { status: 201 },
+      );
+    return json({ path: link.path, ...written }, 201);
+  } finally {
+    await actorOf(context, link).leaveLink({ id: link.id, expires: link.expires }, isDone);
+  }
+}
+
+async function uploadPage(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
+  const actor = actorOf(context, link);
+  if (!(await actor.linkOwner(link.epoch))) return gone(request);
+  if (await actor.isLinkUsedUp({ id: link.id, expires: link.expires })) return usedUp(request);
+  const max = link.max ?? MAX_UPLOAD_BYTES;
+  const body = markup`<h1>Upload a file to a sandbox</h1>
+<p>The file is saved as <code>${shownName(link.path)}</code>. At most ${sizeInWords(max)}. The link works for one file.</p>
+<form method="post" enctype="multipart/form-data" id="form" class="drop" data-max="${String(max)}">
+<p><label for="file">Choose a file, or drop it on this page:</label></p>
+<p><input type="file" name="file" id="file" required></p>
+<button>Upload</button>
+</form>
+<progress id="progress" max="1" value="0" aria-label="Uploaded so far" hidden></progress>
+<p id="said" role="status"></p>
+<p class="soft">In a terminal: <code>curl -T FILE '&lt;the address of this page&gt;'</code></p>`;
+  return page("Upload a file", body, { script: UPLOAD_SCRIPT });
+}
+
+/** Bytes as a person reads them, none of them lost where there are few. */
+function sizeInWords(bytes: number): string {
+  const units = ["bytes", "KiB", "MiB", "GiB"];
+  let [value, unit] = [bytes, 0];
+  while (value >= 1024 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
+  return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`;
+}
+
+function busy(request: Request): Promise<Response> | Response {
+  const words = "Another upload is using this link. If it fails, the link works again.";
+  return refused(request, 409, words);
+}
+
+function usedUp(request: Request): Promise<Response> | Response {
+  return refused(request, 410, "This link was already used. Ask for a new one.");
+}
+
+function gone(request: Request): Promise<Response> | Response {
+  return refused(request, 410, "The sandbox of this link was stopped or destroyed, and its files are gone.");
+}
+
+function refused(request: Request, status: number, words: string): Promise<Response> | Response {
+  return acceptsHTML(request)
+    ? page("Files of a sandbox", markup`<h1>${words}</h1>`, { status })
+    : json({ error: words }, status);
+}
+
+const NEEDED: Record<string, readonly Scope[]> = {
+  GET: ["sandbox:read"],
+  HEAD: ["sandbox:read"],
+  PUT: ["sandbox:write"],
+  DELETE: ["sandbox:write"],
+};
+
+/** `/sandboxes/<name>/files/<path>`. The path is relative to /workspace, or absolute behind a second slash. */
+export async function serveFiles(request: Request, caller: CallerContext): Promise<Response> {
+  const scopes = NEEDED[request.method] ?? [];
+  const refusal = insufficientScope(caller, scopes);
+  if (refusal) return refusal.response;
+  const { pathname, searchParams } = new URL(request.url);
+  const [, , sandbox = "", , ...parts] = pathname.split("/");
+  const response = await recorded(caller, { tool: "files", scopes, sandbox }, async () => {
+    const path = absolute(decoded(parts.join("/")) || ".");
+    if (!SANDBOX_NAME.test(sandbox) || path.includes("\0"))
+      throw new ToolError("invalid_argument", "This is not the address of a file in a sandbox.");
+    const { id: principalID, region, scopes: granted } = caller.principal;
+    const mayStart = mayStartFor(request.method, granted);
+    const owner = { principalID, sandbox, region, scopes: granted, mayStart, takesNotice: false };
+    switch (request.method) {
+      case "PUT":
+        return json({ path, ...(await receiveFile(request, caller.env, owner, path, MAX_UPLOAD_BYTES)) });
+      case "DELETE": {
+        const recursive = searchParams.get("recursive") === "true";
+        if (path === "/" || path === WORKSPACE)
+          throw new ToolError(
+            "invalid_argument",
+            `${path} itself is not removed; nothing was.`,
+            "Remove what is in it, or use destroy_sandbox.",
+          );
+        await operate(caller.env, owner, "remove", { path, recursive }).catch((error: unknown) => {
+          if (!(error instanceof ToolError) || error.code !== "is_directory") throw error;
+          throw new ToolError(
+            error.code,
+            error.message,
+            "?recursive=true removes it, with all that is in it.",
+          );
+        });
+        return new Response(null, { status: 204 });
+      }
+      default:
+        return sendFile(request, caller.env, owner, path, async () => {
+          const recursive = searchParams.get("recursive") === "true";
+          const cursor = checkedCursor(searchParams.get("cursor") ?? undefined);
+          const depth = recursive ? ANY_DEPTH : 1;
+          const call = { path, depth, limit: MAX_LISTED, after: cursor };
+          const { entries, next } = (await operate(caller.env, owner, "list", call)).value;
+          return json({ path, entries, more: next !== undefined, next_cursor: next });
+        });
+    }
+  });
+  return response instanceof Response ? response : failedFile(response);
+}
+
+/** Whoever may only read starts no container; reading and removing starts none that was never used. */
+function mayStartFor(method: string, scopes: readonly Scope[]): Owner["mayStart"] {
+  if (method === "PUT") return true;
+  return mayStartWith(scopes) && "again";
+}
+
+function decoded(path: string): string {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    throw new ToolError("invalid_argument", "The path is not percent-encoded UTF-8.");
+  }
+}

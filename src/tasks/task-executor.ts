@@ -1,0 +1,99 @@
+/**
+ * Executes tasks: `container/task.sh` starts a coding agent in the sandbox as one command, after which what the agent left
+ * is fetched. Tasks of one sandbox run one after another, because the changes of two agents in one workspace could not be
+ * told apart.
+ */
+import type { Scope } from "../shared/principal.ts";
+import { ToolError } from "../shared/errors.ts";
+import type { ActiveRun } from "../runs/active-run.ts";
+import type { AgentName } from "./agents.ts";
+import type { Executor } from "../runs/executor.ts";
+import { KeyedQueue } from "../shared/queue.ts";
+import type { TraceContext } from "../shared/trace.ts";
+import { type Allowance, type End, type Execution, waitingFor } from "../runs/run-types.ts";
+import type { Definition, TaskComponents } from "./components.ts";
+import type { ModelOutcome, ModelCall } from "../container/model-calls.ts";
+import { RunningTask } from "./running-task.ts";
+import { type TasksHost, taskState } from "./task-state.ts";
+
+export interface TaskSpec extends Allowance {
+  task: string;
+  agent: AgentName;
+  /** Cloned into `directory` first. */
+  repository?: string;
+  branch?: string;
+  /** Where the agent works: an absolute path. */
+  directory: string;
+  model?: string;
+  maxTurns?: number;
+  /** Whether the sandbox was made for this task alone and ends with it. */
+  ownSandbox: boolean;
+  /** The agent's id of the conversation that goes on. */
+  conversation?: string;
+  /** The run of the task whose conversation goes on in a sandbox that has only its files. */
+  goesOnFrom?: string;
+  /** The definitions that the task names, and the operator's ones of them. */
+  components?: TaskComponents;
+  definitions?: Definition[];
+  /** The trace that the task's requests to the model belong to. */
+  trace?: TraceContext | undefined;
+}
+
+export class TaskExecutor implements Executor<TaskSpec> {
+  readonly kind = "task";
+  readonly #host: TasksHost;
+  readonly #queue = new KeyedQueue();
+  readonly #working = new Map<string, RunningTask>();
+
+  constructor(host: TasksHost) {
+    this.#host = host;
+  }
+
+  start(run: ActiveRun, { task, goesOnFrom, definitions, trace, ...spec }: TaskSpec): Execution {
+    const working = new RunningTask(this.#host, run, { spec, offset: 0 });
+    if (this.#working.size > 0) working.addLine("Waiting for the task before it in this sandbox");
+    return this.#follow(working, () => working.begin(task, goesOnFrom, definitions, trace));
+  }
+
+  resume(run: ActiveRun, from: unknown): Execution {
+    const state = taskState.parse(from);
+    const working = new RunningTask(this.#host, run, state);
+    return { ...this.#follow(working, () => working.resumeTask()), deadline: state.command?.deadline };
+  }
+
+  /**
+   * Refuses code of a caller without the scope for tasks while an agent is at work: what runs beside the agent could read
+   * its placeholder for a credential, and use the model with it.
+   * @throws {ToolError} while there is a task
+   */
+  keepApart({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
+    if (scopes.includes("tasks:run") || this.#working.size === 0) return;
+    throw new ToolError(
+      "permission_denied",
+      `A coding agent is at work in sandbox ${sandbox}: running anything beside it needs the scope tasks:run, which your token lacks, because it could use the agent's model.`,
+      "Use another sandbox, or try again when list_runs with kind task shows none running there.",
+      true,
+    );
+  }
+
+  /** A request of a task to the model's API is over: an error shows in the task's output. */
+  finishModelCall(call: ModelCall, outcome: ModelOutcome): void {
+    if (!outcome.error) return;
+    const { status, message } = outcome.error;
+    this.#working.get(call.run)?.addLine(`The model's API answered with status ${status}: ${message}`);
+  }
+
+  #follow(working: RunningTask, work: () => Promise<End>): Execution {
+    const { id } = working;
+    this.#working.set(id, working);
+    const turn = this.#queue.run("task", id, work).finally(() => {
+      this.#working.delete(id);
+      this.#host.budgets.close(id);
+    });
+    return {
+      done: Promise.race([turn, working.cancelledBeforeTurn]),
+      cancel: () => working.cancel(),
+      waiting: () => waitingFor(this.#queue.waitingFor("task", id), "workspace", ""),
+    };
+  }
+}

@@ -1,0 +1,197 @@
+/** What an agent prints, as it goes into its run: its events become lines for people, the raw stream is not kept. */
+import type { EventReader } from "./agent-report.ts";
+import { readLine } from "./event-fields.ts";
+import { joined } from "../runs/head-and-tail.ts";
+import { lenient } from "../runs/shown-output.ts";
+import { pause } from "../shared/within.ts";
+import type { CommandState } from "../runs/command-executor.ts";
+import type { RunSink, Stream } from "../runs/run-types.ts";
+
+/** A longer line is no event that we have a use for. Bytes. */
+const MAX_LINE = 16 * 1024 * 1024;
+
+/** After so many bytes of events their reader rests, so many milliseconds. Agents print less in a minute. */
+const YIELD_BYTES = 64 * 1024;
+const YIELD_MS = 20;
+
+const NEWLINE = 0x0a;
+const encoder = new TextEncoder();
+
+/** What our own script says on the agent's stream, about the task itself. */
+export const STEPS = [
+  "directory_exists",
+  "cloning",
+  "clone_failed",
+  "no_directory",
+  "no_component",
+  "own_component",
+  "no_snapshot",
+  "no_agent",
+  "agent",
+] as const;
+
+export type Step = (typeof STEPS)[number];
+
+const STEP_LINES: Partial<Record<Step, string>> = {
+  cloning: "Cloning the repository",
+  own_component: "A definition of the workspace's own is used, and not the operator's of that name",
+  no_snapshot: "The files at the start could not be written down: there will be no diff",
+};
+
+export class TaskOutput implements RunSink<CommandState> {
+  readonly id: string;
+  hasFiles = true;
+  readonly #run: RunSink;
+  readonly #events: EventReader;
+  readonly #progressed: () => void;
+  readonly #commandStarted: (state: CommandState | undefined) => void;
+  readonly #storedOffset: () => number;
+  /** Bytes of the agent's stdout up to which whole lines were read. */
+  offset: number;
+  /** The last step that our own script spoke of. */
+  step: Step | undefined;
+  #partial: Uint8Array[] = [];
+  #partialBytes = 0;
+  #skipping = false;
+  #unrested = 0;
+  /** Lines to be said of the output that is being read: one by one, each would cost what all do together. */
+  #pendingLines: string[] = [];
+
+  /**
+   * @param progressed is called when something new is known
+   * @param commandStarted is given what the agent's command can be resumed from
+   * @param storedOffset how much of the agent's stdout is read and written down for good
+   */
+  constructor(
+    run: RunSink,
+    events: EventReader,
+    from: { offset: number; step?: Step },
+    progressed: () => void,
+    commandStarted: (state: CommandState | undefined) => void,
+    storedOffset: () => number,
+  ) {
+    this.id = run.id;
+    this.#run = run;
+    this.#events = events;
+    this.offset = from.offset;
+    this.step = from.step;
+    this.#progressed = progressed;
+    this.#commandStarted = commandStarted;
+    this.#storedOffset = storedOffset;
+  }
+
+  get ended(): boolean {
+    return this.#run.ended;
+  }
+
+  /** The task has begun before its command does. */
+  began(): void {}
+
+  keepState(state: CommandState | undefined): void {
+    this.#commandStarted(state);
+  }
+
+  /** Every line is read, wherever the log ends. */
+  hasRoom(): boolean {
+    return true;
+  }
+
+  position(stream: Stream): number {
+    return stream === "stdout" ? this.offset + this.#partialBytes : this.#run.position(stream);
+  }
+
+  stored(stream: Stream): number {
+    return stream === "stdout" ? this.#storedOffset() : this.#run.stored(stream);
+  }
+
+  get settled(): Promise<void> {
+    return this.#run.settled;
+  }
+
+  waitUntilEnded(ms: number): Promise<void> {
+    return this.#run.waitUntilEnded(ms);
+  }
+
+  /** Rests now and then: whatever an agent prints, others have their turns on the thread. */
+  async take(output: () => void): Promise<void> {
+    const before = this.position("stdout");
+    await this.#run.take(output);
+    this.#unrested += this.position("stdout") - before;
+    if (this.#unrested < YIELD_BYTES) return;
+    this.#unrested = 0;
+    await pause(YIELD_MS);
+  }
+
+  skipped(stream: Stream, count: number, last: Uint8Array): void {
+    if (stream !== "stdout") return this.#run.skipped(stream, count, last);
+    this.offset += this.#partialBytes + count;
+    this.#dropPending();
+    this.#skipping = true;
+  }
+
+  output(stream: Stream, bytes: Uint8Array): void {
+    if (stream !== "stdout") return this.#run.output(stream, bytes);
+    let rest = bytes;
+    for (let end = rest.indexOf(NEWLINE); end >= 0; end = rest.indexOf(NEWLINE)) {
+      this.#keep(rest.subarray(0, end));
+      this.#line();
+      this.offset++;
+      rest = rest.subarray(end + 1);
+    }
+    this.#keep(rest);
+    this.#flushReads();
+    this.#progressed();
+  }
+
+  /** The stream has ended, perhaps within a line. */
+  finish(): void {
+    if (this.#partialBytes > 0) this.#line();
+    this.#flushReads();
+    this.#progressed();
+  }
+
+  /** A line of ours between the agent's. */
+  addLine(line: string): void {
+    this.#run.output("stdout", encoder.encode(`${line}\n`));
+  }
+
+  #keep(part: Uint8Array): void {
+    if (this.#skipping || this.#partialBytes + part.length > MAX_LINE) {
+      this.offset += this.#partialBytes + part.length;
+      this.#dropPending();
+      this.#skipping = true;
+    } else if (part.length > 0) {
+      this.#partial.push(part);
+      this.#partialBytes += part.length;
+    }
+  }
+
+  #dropPending(): void {
+    this.#partial = [];
+    this.#partialBytes = 0;
+  }
+
+  #line(): void {
+    const line = this.#skipping || this.#partialBytes === 0 ? "" : lenient(joined(this.#partial));
+    this.offset += this.#partialBytes;
+    this.#dropPending();
+    this.#skipping = false;
+    const step = stepOf(line);
+    if (step === undefined) this.#pendingLines.push(...readLine(this.#events, line));
+    else {
+      this.step = step;
+      const stepText = STEP_LINES[step];
+      if (stepText !== undefined) this.#pendingLines.push(stepText);
+    }
+  }
+
+  #flushReads(): void {
+    if (this.#pendingLines.length > 0) this.addLine(this.#pendingLines.join("\n"));
+    this.#pendingLines = [];
+  }
+}
+
+function stepOf(line: string): Step | undefined {
+  const match = /^\{"sandbox_mcp":"([a-z_]+)"\}$/.exec(line);
+  return STEPS.find((step) => step === match?.[1]);
+}

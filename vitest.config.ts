@@ -43,6 +43,8 @@ const worker = () =>
         // Large: what tests start runs on beside what others do.
         MAX_RUNNING_SANDBOXES: "1000",
         TASK_ARCHIVE_MAX_MB: "4",
+        MAX_IDLE_MINUTES: "60",
+        KEEP_BUSY: "2",
         ANTHROPIC_API_KEY: "test-model-key",
         SECRETS: PRIVATE_SECRETS,
         PRIVATE_URL: inject("privateURL"),

@@ -145,6 +145,7 @@ export interface ToolInputs {
     internet?: "none" | "allowlist" | "full";
     /** All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub). */
     allow_hosts?: string[];
+    idle_minutes?: number;
   };
   destroy_sandbox: {
     sandbox: string;
@@ -295,6 +296,7 @@ export interface ToolOutputs {
     region?: string;
     internet: "none" | "allowlist" | "full";
     allow_hosts: string[];
+    idle_minutes: number;
   };
   destroy_sandbox: {
     sandbox: string;

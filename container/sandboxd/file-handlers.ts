@@ -7,6 +7,7 @@ import { sendSmaller } from "./shrink-image.ts";
 import { type Call, type FileRequests, fileRequests } from "./operations.ts";
 import { diskUsage, listDirectory, openFile, readLines, readRange, statOf } from "./reading.ts";
 import { findChanges, sendTar } from "./task-changes.ts";
+import { workSinceLastLook } from "./work.ts";
 import { Writes } from "./writing.ts";
 import { zipped } from "./zip.ts";
 
@@ -30,6 +31,7 @@ export class FileHandlers {
     "GET /archive": sendArchive,
     "GET /list": (call, { isWanted }) => listDirectory(call, isWanted),
     "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
+    "GET /work": async () => workSinceLastLook(),
     "POST /changes": async (call, { response }) => ({
       changes: await findChanges(call, abortOnClose(response)),
     }),

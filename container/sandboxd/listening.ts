@@ -81,16 +81,45 @@ function scanPorts(): void {
   lookedAt = performance.now();
 }
 
+/** The open connections of programs, but for those among themselves. @param own processes that are no programs of the user's */
+export function connectionsBetween(own: ReadonlySet<number>): number {
+  const open = socketsIn(ESTABLISHED);
+  const pids = owners(new Map(open.map((socket) => [socket.number, socket])));
+  const isProgram = (number: string) => !own.has(pids.get(number) ?? process.pid);
+  const ends = new Map(open.map(({ local, remote, number }) => [`${local} ${remote}`, number]));
+  return open.filter(({ local, remote, number }) => {
+    const other = ends.get(`${remote} ${local}`);
+    return isProgram(number) && (other === undefined || !isProgram(other));
+  }).length;
+}
+
 /** Ports by the numbers of the sockets that listen on them. */
 function listeningSockets(): Map<string, number> {
-  const open = new Map<string, number>();
-  for (const file of ["/proc/net/tcp", "/proc/net/tcp6"])
-    for (const line of textOf(file).split("\n")) {
-      const [, local = "", , state, , , , , , socket] = line.trim().split(/\s+/);
-      if (state === "0A" && socket !== undefined)
-        open.set(socket, Number.parseInt(local.slice(local.lastIndexOf(":") + 1), 16));
-    }
-  return open;
+  return new Map(
+    socketsIn(LISTENS).map(({ number, local }) => [
+      number,
+      Number.parseInt(local.slice(local.lastIndexOf(":") + 1), 16),
+    ]),
+  );
+}
+
+/** States of sockets, as the kernel writes them (include/net/tcp_states.h). */
+const ESTABLISHED = "01";
+const LISTENS = "0A";
+
+/** An address of IPv4 in a socket of IPv6. */
+const MAPPED = /^0{16}FFFF0000/;
+
+function socketsIn(wanted: string): { number: string; local: string; remote: string }[] {
+  return ["/proc/net/tcp", "/proc/net/tcp6"].flatMap((file) =>
+    textOf(file)
+      .split("\n")
+      .flatMap((line) => {
+        const [, local = "", remote = "", state, , , , , , number] = line.trim().split(/\s+/);
+        if (state !== wanted || number === undefined) return [];
+        return { number, local: local.replace(MAPPED, ""), remote: remote.replace(MAPPED, "") };
+      }),
+  );
 }
 
 function owners(sockets: ReadonlyMap<string, unknown>): Map<string, number> {

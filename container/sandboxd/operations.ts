@@ -18,6 +18,7 @@ import {
   path,
   statSchema,
   usageSchema,
+  workSchema,
   writtenSchema,
 } from "./shapes.ts";
 
@@ -270,6 +271,14 @@ const internal = {
     input: z.object({ path: path() }),
     result: usageSchema,
     doing: "Measuring",
+  }),
+  /** What programs do in the background, since it was asked last. */
+  work: row({
+    ...ask,
+    route: "GET /work",
+    input: z.object({}),
+    result: workSchema,
+    doing: "Looking at processes",
   }),
   /**
    * What a task changed in its directory: up to `limit` files, ordered by path. All of them are named in `CHANGES_LIST` of

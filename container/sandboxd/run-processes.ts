@@ -24,7 +24,12 @@ interface Process extends KernelProcess {
   terminal: number;
   /** Its limit of file locks: the mark of a run, or "unlimited". */
   limit: string;
+  /** Processor time of it and of the children that it has waited for, milliseconds. */
+  cpuMs: number;
 }
+
+/** A clock tick of /proc, milliseconds: the kernel counts 100 a second there, whatever its own clock. */
+const TICK_MS = 10;
 
 let seen: Process[] = [];
 let seenAt = Number.NEGATIVE_INFINITY;
@@ -99,6 +104,19 @@ export function familyOf(kernel: number): number[] {
   return family;
 }
 
+/** The pids of sandboxd and of what has started it. */
+export function ownProcesses(): Set<number> {
+  const own = new Set([process.pid]);
+  for (let pid = process.ppid; pid > 0 && !own.has(pid); pid = look(pid)?.parent ?? 0) own.add(pid);
+  return own;
+}
+
+/** The processor times, in milliseconds, of all processes but these, each by its pid and its start. */
+export function processorTimes(without: ReadonlySet<number>): Map<string, number> {
+  const others = all().filter(({ pid }) => !without.has(pid));
+  return new Map(others.map(({ pid, started, cpuMs }) => [`${pid} ${started}`, cpuMs]));
+}
+
 /** The major number of pseudo terminals (Documentation/admin-guide/devices.txt of Linux). */
 const PTS_MAJOR = 136;
 
@@ -151,6 +169,7 @@ function scanProcesses(pid: number, withLimit = false): Process | undefined {
     group: Number(processGroup),
     terminal: Number(terminal),
     limit,
+    cpuMs: fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks) * TICK_MS, 0),
   };
 }
 

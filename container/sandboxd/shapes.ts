@@ -183,6 +183,9 @@ export interface Listing {
 /** Nothing where counting takes too long. */
 export const usageSchema = z.object({ bytes: z.optional(size()) });
 
+/** What programs did since the last look: processor time and the time between, milliseconds, and connections that are open now. */
+export const workSchema = z.object({ cpuMs: size(), overMs: size(), connections: size() });
+
 /** The directory of a task's own files in the sandbox. */
 export function taskDirectory(id: string): string {
   return `/var/lib/sandbox-mcp/tasks/${id}`;

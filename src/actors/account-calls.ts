@@ -52,6 +52,8 @@ export interface CheckpointSettings {
   env: Record<string, string>;
   network: NetworkChoice;
   setup: SetUpSettings | undefined;
+  /** Of earlier versions undefined, as what was not set. */
+  idleMinutes?: number | undefined;
 }
 
 /** A sandbox has the state of a checkpoint. */

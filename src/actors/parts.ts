@@ -26,6 +26,7 @@ import { AccountLink } from "./account-link.ts";
 import { Activity } from "./activity.ts";
 import { DiskUsage } from "./disk-usage.ts";
 import { FileLinks } from "./file-links.ts";
+import { IdleStop } from "./idle-stop.ts";
 import { Lease } from "./lease.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import type { End } from "./lifecycle-state.ts";
@@ -96,6 +97,7 @@ export class Parts {
   readonly modelUse: ModelUse;
   readonly fileLinks: FileLinks;
   readonly previews: Previews;
+  readonly idle: IdleStop;
   readonly diskUsage: DiskUsage;
   readonly retention: Retention;
   readonly storage: Storage;
@@ -172,9 +174,10 @@ export class Parts {
     const { lifecycle } = this;
     const connection = new Connection(sandboxd, requests, lifecycle);
     this.files = new FileOperations((...request) => connection.fetch(...request));
+    const glancing = new FileOperations(fetch);
     this.operations = new SandboxOperations({
       files: this.files,
-      glancing: new FileOperations(fetch),
+      glancing,
       activity: this.activity,
       platform,
       lifecycle,
@@ -267,9 +270,21 @@ export class Parts {
       },
     });
     this.retention = new Retention({ ...common, connection, runs, keepMs });
+    this.idle = new IdleStop({
+      ...common,
+      account,
+      lifecycle,
+      previews: this.previews,
+      files: glancing,
+      limits: config.idle,
+    });
     this.diskUsage = new DiskUsage({
       ...common,
-      measure: async () => account.measured((await this.files.call("usage", { path: "/workspace" })).bytes),
+      measure: async () => {
+        // What programs did until now was for somebody: the next look is at what they do from now on.
+        await this.idle.isBusy();
+        await account.measured((await this.files.call("usage", { path: "/workspace" })).bytes);
+      },
     });
     this.storage = new Storage({
       runs,
@@ -316,6 +331,7 @@ export class Parts {
       variables: this.variables,
       network: this.network,
       setUp: this.setUp,
+      idle: this.idle,
       lifecycle,
       register: (owner, settings) => account.configured(owner, settings),
     });

@@ -97,13 +97,8 @@ export class Sandbox extends SandboxActor {
       intercept: (...what) => this.intercept(...what),
       prepareAgent: (agent) => this.prepareAgent(agent),
     });
-    const { lifecycle, previews, account } = this.#parts;
-    platform.onIdle({
-      unusedMs: () => (lifecycle.isInUse ? 0 : account.unusedMs),
-      expired: async () => {
-        if (!(await previews.isInUse())) await lifecycle.stopIfUnused();
-      },
-    });
+    const { lifecycle, account, idle } = this.#parts;
+    platform.onIdle(idle);
     // What runs in the sandbox does not wait for the next call; that enforces it again where this fails.
     if (account.principalID !== undefined) ctx.waitUntil(lifecycle.enforceNetwork().catch(() => undefined));
   }

@@ -2,6 +2,7 @@
 import type { NetworkPolicy } from "../shared/network-policy.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import type { CheckpointSettings, Destroyed, Owner } from "./account-calls.ts";
+import type { IdleStop } from "./idle-stop.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
 import type { ListedSettings } from "./sandbox-registry.ts";
@@ -15,6 +16,8 @@ export interface SettingsChange {
   network?: NetworkChoice | undefined;
   /** The script that sets up each new container; an empty one removes it. */
   setup?: string | undefined;
+  /** Minutes without use after which the container is stopped. */
+  idleMinutes?: number | undefined;
 }
 
 /** What a sandbox is set to. */
@@ -23,12 +26,14 @@ export interface CurrentSettings {
   variables: string[];
   setup: SetUpState;
   network: NetworkPolicy;
+  idleMinutes: number;
 }
 
 export interface SettingsHost {
   variables: SandboxVariables;
   network: SandboxNetwork;
   setUp: SetUp;
+  idle: IdleStop;
   lifecycle: Pick<Lifecycle, "unlessDestroyed">;
   /** Tells the account of a sandbox that is set to this. @throws {ToolError} `quota_exceeded` for one too many */
   register(owner: Owner, settings: ListedSettings): Promise<void>;
@@ -43,8 +48,13 @@ export class SandboxSettings {
   }
 
   get current(): CurrentSettings {
-    const { variables, network, setUp } = this.#host;
-    return { variables: variables.names, setup: setUp.state, network: network.policy };
+    const { variables, network, setUp, idle } = this.#host;
+    return {
+      variables: variables.names,
+      setup: setUp.state,
+      network: network.policy,
+      idleMinutes: idle.minutes,
+    };
   }
 
   /**
@@ -52,14 +62,15 @@ export class SandboxSettings {
    * it was set to, and gets this as a new one.
    * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
    */
-  change(owner: Owner, { env, network, setup }: SettingsChange): Promise<void> {
+  change(owner: Owner, { env, network, setup, idleMinutes }: SettingsChange): Promise<void> {
     return this.#changes.run(() => {
       const host = this.#host;
       const changed = async () => {
         const script = setup !== undefined && !host.setUp.has(setup) ? setup : undefined;
         const variables = Object.keys(env ?? {}).length > 0 ? host.variables.changed(env ?? {}) : undefined;
         const choice = network && host.network.changed(network);
-        if (variables || choice || script)
+        if (idleMinutes !== undefined) host.idle.check(idleMinutes);
+        if (variables || choice || script || idleMinutes !== undefined)
           await host.register(owner, {
             variables: variables ? namesOf(variables) : host.variables.names,
             network: choice ?? host.network.choice,
@@ -70,26 +81,36 @@ export class SandboxSettings {
         if (variables) host.variables.put(variables);
         if (choice) host.network.put(choice);
         if (script !== undefined) host.setUp.put(script);
+        if (idleMinutes !== undefined) host.idle.put(idleMinutes);
       });
     });
   }
 
   /** What a checkpoint keeps of them, where there are any. */
   get kept(): CheckpointSettings | undefined {
-    const { variables, network, setUp } = this.#host;
-    const kept = { env: variables.values, network: network.choice, setup: setUp.settings };
-    const isNone = kept.setup === undefined && Object.keys({ ...kept.env, ...kept.network }).length === 0;
+    const { variables, network, setUp, idle } = this.#host;
+    const kept = {
+      env: variables.values,
+      network: network.choice,
+      setup: setUp.settings,
+      idleMinutes: idle.choice,
+    };
+    const { env, network: choice, ...others } = kept;
+    const isNone =
+      Object.values(others).every((value) => value === undefined) &&
+      Object.keys({ ...env, ...choice }).length === 0;
     return isNone ? undefined : kept;
   }
 
   /** Takes those of the checkpoint that the sandbox is about to be made of, in the place of its own. */
-  inherit({ env, network, setup }: CheckpointSettings): void {
-    const { variables, network: own, setUp } = this.#host;
+  inherit({ env, network, setup, idleMinutes }: CheckpointSettings): void {
+    const { variables, network: own, setUp, idle } = this.#host;
     variables.forget();
     variables.put(variables.changed(env));
     own.put(network);
     setUp.forget();
     if (setup) setUp.inherit(setup);
+    idle.put(idleMinutes);
   }
 
   /** The sandbox was destroyed. */
@@ -98,5 +119,6 @@ export class SandboxSettings {
     this.#host.variables.forget();
     this.#host.network.forget();
     this.#host.setUp.forget();
+    this.#host.idle.put(undefined);
   }
 }

@@ -1,5 +1,4 @@
 /** What clients show their model of the server: what it has, and what to know before the first call. */
-import { IDLE_STOP_MINUTES } from "../shared/idle-stop.ts";
 import { LANGUAGE_TITLES } from "../shared/languages.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 
@@ -9,12 +8,14 @@ export interface Offered {
   /** The sandbox of calls that name none. */
   sandbox: string;
   savesWorkspaces: boolean;
+  /** After how many minutes without use a sandbox stops. */
+  idleMinutes: number;
   /** A line for each directory of the machine that sandboxes have. */
   mounted: readonly string[];
 }
 
 /** The essentials come first, because some clients cut at 512 characters. Only tools that the client is shown are named. */
-export function instructions({ has, sandbox, savesWorkspaces, mounted }: Offered): string {
+export function instructions({ has, sandbox, savesWorkspaces, idleMinutes, mounted }: Offered): string {
   const files = (["write_file", "read_file", "list_files"] as const).filter(has);
   const runs = has("run_code") || has("run_command");
   const kinds = [
@@ -31,14 +32,14 @@ export function instructions({ has, sandbox, savesWorkspaces, mounted }: Offered
   ].filter((way) => way !== false);
   const kept = savesWorkspaces
     ? [
-        `When a sandbox stops, after ${IDLE_STOP_MINUTES} minutes without use, its files in /workspace are saved and come back with the next call; variables, processes and files elsewhere are gone.`,
+        `When a sandbox stops, after ${idleMinutes} minutes without use, its files in /workspace are saved and come back with the next call; variables, processes and files elsewhere are gone.`,
         has("checkpoint_sandbox") &&
           `checkpoint_sandbox before a risky step${has("restore_sandbox") ? ", restore_sandbox to go back" : ""}.`,
         has("destroy_sandbox") && "destroy_sandbox ends it all.",
         "The next result says what is gone.",
       ]
     : [
-        `They are gone when a sandbox is destroyed, restarted, or stopped after ${IDLE_STOP_MINUTES} minutes without use; the next result says so.`,
+        `They are gone when a sandbox is destroyed, restarted, or stopped after ${idleMinutes} minutes without use; the next result says so.`,
       ];
   const lines = [
     ...mounted,

@@ -37,6 +37,7 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
             has: (name) => listed.some((tool) => tool.name === name),
             sandbox: query.sandbox,
             savesWorkspaces: config.workspaces.isSaved,
+            idleMinutes: config.idle.minutes,
             mounted: mountLines(config, principal),
           }),
       // Neither list announces its changes: there is no session to announce them in.

@@ -140,6 +140,11 @@ function configOf(values: Values) {
       workspaceBytes: values.MAX_WORKSPACES_MB * MIB,
       checkpoints: values.MAX_CHECKPOINTS,
     },
+    idle: {
+      minutes: values.IDLE_STOP_MINUTES,
+      maxMinutes: values.MAX_IDLE_MINUTES ?? values.IDLE_STOP_MINUTES,
+      busyHours: values.KEEP_BUSY ?? 0,
+    },
     sandboxTTLHours: values.SANDBOX_TTL_HOURS,
     defaultRegion: values.DEFAULT_REGION,
     network: {

@@ -263,6 +263,21 @@ const limits = {
     default: 50_000_000,
     docs: "Tokens of the model that the tasks of one principal may use in a day (UTC).",
   }),
+  IDLE_STOP_MINUTES: variable({
+    schema: count(10_080),
+    default: 10,
+    docs: "After how many minutes without use a container is stopped, unless `configure_sandbox` says otherwise. [What that costs](../guides/operate.md).",
+  }),
+  MAX_IDLE_MINUTES: variable({
+    schema: count(10_080),
+    fallback: "the value of `IDLE_STOP_MINUTES`",
+    docs: "The most that `configure_sandbox` may set as `idle_minutes`.",
+  }),
+  KEEP_BUSY: variable({
+    schema: count(720),
+    fallback: "they do not",
+    docs: "For how many more hours [background processes](runs.md#background-processes) keep a container running.",
+  }),
   SANDBOX_TTL_HOURS: variable({
     schema: count(87_600),
     default: 168,

@@ -133,6 +133,11 @@ export const SANDBOX_SCHEMA: Schema = {
         "when the sandbox was last used, to the minute, so that its idle time does not begin again when the actor is evicted",
       kept: "as long as the actor",
     },
+    idle_minutes: {
+      holds:
+        "after how many minutes without use the container is stopped, where `configure_sandbox` has said so",
+      kept: "until the sandbox is destroyed",
+    },
     sweep: { holds: "when expired runs will be removed next", kept: "until then" },
   },
 };

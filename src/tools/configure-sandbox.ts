@@ -68,6 +68,7 @@ export const configureSandbox = defineTool({
     region: z.enum(REGIONS).optional().describe("Only with its first use."),
     internet: z.enum(INTERNET).optional(),
     allow_hosts: hostsField(),
+    idle_minutes: z.number().int().min(1).optional(),
   }),
   output: z.object({
     sandbox: z.string(),
@@ -76,10 +77,14 @@ export const configureSandbox = defineTool({
     region: z.string().optional(),
     internet: z.enum(INTERNET),
     allow_hosts: z.array(z.string()),
+    idle_minutes: z.number(),
   }),
   annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
   scopes: ["sandbox:exec"],
-  async handle({ sandbox, env, setup, region, internet, allow_hosts: allowHosts }, context) {
+  async handle(
+    { sandbox, env, setup, region, internet, allow_hosts: allowHosts, idle_minutes: idleMinutes },
+    context,
+  ) {
     const { id: principalID, scopes, region: own } = context.principal;
     const owner = { principalID, sandbox, region: region ?? own, scopes };
     const network =
@@ -87,9 +92,9 @@ export const configureSandbox = defineTool({
         ? undefined
         : { internet, allowHosts: allowHosts?.map(entryOf) };
     const { value, notice } = await callSandbox(context.env, owner, (actor, who) =>
-      actor.configureSandbox(who, { env, setup, network }, region),
+      actor.configureSandbox(who, { env, setup, network, idleMinutes }, region),
     );
-    const { variables, setup: state, region: made, network: holds } = value;
+    const { variables, setup: state, region: made, network: holds, idleMinutes: minutes } = value;
     const hosts = holds.internet === "allowlist" ? [...holds.allowHosts] : [];
     const said = sections([
       ["notice", notice],
@@ -99,6 +104,7 @@ export const configureSandbox = defineTool({
       ["region", made],
       ["internet", holds.internet],
       ["allow_hosts", holds.internet === "allowlist" ? hosts.join(", ") || "none" : undefined],
+      ["idle_minutes", String(minutes)],
     ]);
     const structured = {
       sandbox,
@@ -107,6 +113,7 @@ export const configureSandbox = defineTool({
       region: made,
       internet: holds.internet,
       allow_hosts: hosts,
+      idle_minutes: minutes,
     };
     return { content: [text(said)], structured };
   },

@@ -13,7 +13,7 @@ export interface ContainerPlatform {
   fetch(port: number, request: Request): Promise<Response>;
   /** Calls the listener when a container has ended: late where nobody looked. */
   onEnd(listener: () => void): void;
-  /** Says how long the sandbox was not used, and what to do when that is too long. */
+  /** Says how long the sandbox may go on without use, and what to do then. */
   onIdle(idle: Idle): void;
   /** The sandbox is in use: its idle time begins anew. */
   used(): void;
@@ -23,6 +23,6 @@ export interface ContainerPlatform {
 
 export interface Idle {
   /** Milliseconds. */
-  unusedMs(): number;
+  leftMs(): number;
   expired(): Promise<void>;
 }

@@ -3,14 +3,14 @@ import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Env } from "../../shared/config.ts";
 import type { Connection } from "../../shared/connection-log.ts";
-import { IDLE_STOP_MINUTES } from "../../shared/idle-stop.ts";
 import type { Secret } from "../../shared/secrets.ts";
 import type { NetworkPlatform } from "./network-platform.ts";
 import { OutboundHandlers, intercept } from "./outbound-handlers.ts";
 import { SDKInterpreter, SDKPlatform } from "./sdk-platform.ts";
 
 export abstract class SandboxActor extends BaseSandbox<Env> {
-  override sleepAfter: string | number = IDLE_STOP_MINUTES * 60;
+  /** `renewActivityTimeout` gives the SDK what is left of the idle time in its place. */
+  override sleepAfter: string | number = 600;
   protected readonly platform = new SDKPlatform(this, this.ctx.container);
   protected readonly interpreter = new SDKInterpreter(this);
   readonly #outbound = new OutboundHandlers(this, this.ctx.storage.kv, this.platform);
@@ -55,8 +55,7 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
    */
   override renewActivityTimeout(): void {
     const whole = this.sleepAfter;
-    if (typeof whole === "number")
-      this.sleepAfter = Math.max(0, whole - (this.platform.idle?.unusedMs() ?? 0) / 1000);
+    if (typeof whole === "number" && this.platform.idle) this.sleepAfter = this.platform.idle.leftMs() / 1000;
     super.renewActivityTimeout();
     this.sleepAfter = whole;
   }

@@ -1,0 +1,19 @@
+/** What the programs of a sandbox do in the background: the processor time that they take, and what they are connected to. */
+import { connectionsBetween } from "./listening.ts";
+import { ownProcesses, processorTimes } from "./processes.ts";
+
+let before = new Map<string, number>();
+let lookedAt = 0;
+
+/** Since the last look; over no time where there was none. */
+export function workSinceLastLook(): { cpuMs: number; overMs: number; connections: number } {
+  const own = ownProcesses();
+  const now = performance.now();
+  const times = processorTimes(own);
+  let cpuMs = 0;
+  for (const [id, ms] of times) cpuMs += Math.max(0, ms - (before.get(id) ?? 0));
+  const overMs = lookedAt === 0 ? 0 : Math.round(now - lookedAt);
+  before = times;
+  lookedAt = now;
+  return { cpuMs, overMs, connections: connectionsBetween(own) };
+}

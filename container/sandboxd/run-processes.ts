@@ -107,7 +107,7 @@ export function familyOf(kernel: number): number[] {
 /** The pids of sandboxd and of what has started it. */
 export function ownProcesses(): Set<number> {
   const own = new Set([process.pid]);
-  for (let pid = process.ppid; pid > 0 && !own.has(pid); pid = look(pid)?.parent ?? 0) own.add(pid);
+  for (let pid = process.ppid; pid > 0 && !own.has(pid); pid = scanProcesses(pid)?.parent ?? 0) own.add(pid);
   return own;
 }
 

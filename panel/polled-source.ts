@@ -1,5 +1,11 @@
 /** The page's stream where the server has none for it: the tools are asked again and again, as often as the server itself would. */
-import { isReadWhole, POLL_MS, type LogPosition, logPauseMs, readOnAt } from "../src/shared/watch-intervals.ts";
+import {
+  isReadWhole,
+  POLL_MS,
+  type LogPosition,
+  logPauseMs,
+  readOnAt,
+} from "../src/shared/watch-intervals.ts";
 import type { Source, Watch } from "./host.ts";
 import { pause } from "./poll.ts";
 import { callTool, ToolFailed } from "./tools.ts";

@@ -12,7 +12,13 @@ import { Server } from "../mcp.ts";
 import { timeForName, writing } from "../output-files.ts";
 import { root } from "../program-files.ts";
 import { json, line, note } from "../print.ts";
-import { userPath, serverAddress, type ServerOptions, stateDirectory, VARIABLES_FILE } from "../server-address.ts";
+import {
+  userPath,
+  serverAddress,
+  type ServerOptions,
+  stateDirectory,
+  VARIABLES_FILE,
+} from "../server-address.ts";
 import { keptVariables } from "../variables.ts";
 
 export const diagnose = serverCommand(

@@ -1,6 +1,6 @@
 /** What the programs of a sandbox do in the background: the processor time that they take, and what they are connected to. */
 import { connectionsBetween } from "./listening.ts";
-import { ownProcesses, processorTimes } from "./processes.ts";
+import { ownProcesses, processorTimes } from "./run-processes.ts";
 
 let before = new Map<string, number>();
 let lookedAt = 0;

@@ -4,7 +4,12 @@ import { Agent, request as httpRequest, type IncomingMessage, type ServerRespons
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { PREVIEW_PORT, SANDBOXD_PORT, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
-import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, type EngineErrorCode } from "../platform/engine-protocol.ts";
+import {
+  ERROR_HEADER,
+  HOST_HEADER,
+  SECRET_HEADER,
+  type EngineErrorCode,
+} from "../platform/engine-protocol.ts";
 import { endToEndHeaders, framing, onUnexpectedResponse, passOn } from "./outbound-queue.ts";
 import type { OwnServer } from "./launch.ts";
 import { gather } from "./piece-limit.ts";

@@ -3,7 +3,7 @@
  * background processes that are at work, where the operator allows it (`KEEP_BUSY`). What the sandbox says of them is believed for that
  * alone, and for `KEEP_BUSY` hours after its last use.
  */
-import type { Files } from "../container/files.ts";
+import type { FileOperations } from "../container/file-operations.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";
@@ -29,7 +29,7 @@ export interface IdleStopHost {
   lifecycle: Pick<Lifecycle, "isInUse" | "stopIfUnused">;
   previews: Pick<Previews, "isInUse">;
   /** Asks without being a use of the sandbox. */
-  files: Files;
+  files: FileOperations;
   limits: { minutes: number; maxMinutes: number; busyHours: number };
 }
 

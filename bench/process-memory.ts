@@ -38,7 +38,7 @@ export function processesBeside(marker: string, engine: number): SandboxProcesse
 }
 
 /** A command that leaves a process with `marker` on its command line behind. */
-export function leaving(marker: string): string {
+export function backgroundCommand(marker: string): string {
   return `exec -a ${marker} sleep 3600 >/dev/null 2>&1 &`;
 }
 

@@ -28,7 +28,7 @@ export interface DeploymentOptions {
   isAttended: boolean;
   isDryRun: boolean;
   /** Says a line to the user. */
-  say(line: string): void;
+  print(line: string): void;
 }
 
 export interface Step {
@@ -64,7 +64,7 @@ export class Deployment {
     const stop = (signal: NodeJS.Signals) => {
       this.#child?.kill(signal);
       rmSync(this.#scratch, { recursive: true, force: true });
-      this.#options.say("Stopped. What is done so far stays; the command goes on from there.");
+      this.#options.print("Stopped. What is done so far stays; the command goes on from there.");
       process.exit(EXIT.cancelled);
     };
     for (const signal of STOP_SIGNALS) process.once(signal, stop);
@@ -81,7 +81,7 @@ export class Deployment {
         secrets = await this.#newSecrets();
         return Object.keys(secrets).join(", ") || "all there";
       });
-      this.#say(
+      this.#print(
         "storage",
         "the R2 bucket RESULTS and the KV namespace OAUTH_KV are made by the deployment where there are none; R2 must be enabled for the account",
       );
@@ -92,7 +92,7 @@ export class Deployment {
         () => this.#deploy(secrets),
       );
       if (this.#options.previewHost !== undefined)
-        this.#say(
+        this.#print(
           "wildcard host",
           `in the DNS of its zone: AAAA, *.${this.#options.previewHost}, 100::, proxied; its certificate must cover it (docs/guides/deploy.md)`,
         );
@@ -102,23 +102,23 @@ export class Deployment {
     }
   }
 
-  #say(name: string, plan: string): Step {
+  #print(name: string, plan: string): Step {
     const step: Step = { name, plan };
     this.steps.push(step);
-    this.#options.say(`${this.steps.length}. ${name}: ${plan}`);
+    this.#options.print(`${this.steps.length}. ${name}: ${plan}`);
     return step;
   }
 
   /** A step that changes nothing but what was built here. */
   async #step(name: string, plan: string, work: () => Promise<string>): Promise<void> {
-    const step = this.#say(name, plan);
+    const step = this.#print(name, plan);
     step.found = await work();
-    this.#options.say(`   ${step.found}`);
+    this.#options.print(`   ${step.found}`);
   }
 
   /** A step that a dry run only says. */
   async #change(name: string, plan: string, work: () => Promise<string>): Promise<void> {
-    if (this.#options.isDryRun) this.#say(name, plan);
+    if (this.#options.isDryRun) this.#print(name, plan);
     else await this.#step(name, plan, work);
   }
 
@@ -204,7 +204,7 @@ export class Deployment {
 
   /** Those of the environment, and for a new server an owner's token and a key for links that outlives it. */
   async #newSecrets(): Promise<Record<string, string>> {
-    const { env, isAttended, say } = this.#options;
+    const { env, isAttended, print } = this.#options;
     const secrets: Record<string, string> = {};
     for (const name of HIDDEN_VARIABLES) {
       const value = env[name]?.trim();
@@ -221,7 +221,7 @@ export class Deployment {
         `The server has no SERVER_AUTH_TOKEN: set one in the environment. \`${PROGRAM} token new\` makes one.`,
       );
     this.token = newToken();
-    say(`   The owner's token, which nobody can read back later: ${this.token}`);
+    print(`   The owner's token, which nobody can read back later: ${this.token}`);
     return { ...secrets, SERVER_AUTH_TOKEN: this.token };
   }
 

@@ -68,7 +68,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
   const notices: string[] = [];
   const printNotice = (notice: string | undefined, isReason = false) => {
     if (options.prints && options.isFresh && !isReason) return;
-    if (!notice || notices.some((said) => said.includes(notice))) return;
+    if (!notice || notices.some((message) => message.includes(notice))) return;
     notices.push(notice);
     if (options.prints) progress.note(notice);
   };

@@ -32,7 +32,7 @@ async function output(program: string, args: string[], env = process.env): Promi
  * @param port its port; that of the server which runs there, unless given, or else the usual one
  */
 export function localChecks(stateDir: string, port?: number): Promise<Check[]> {
-  return Promise.all([node(), bubblewrap(), limits(), python(stateDir), freeForUs(stateDir, port)]);
+  return Promise.all([node(), bubblewrap(), limits(), python(stateDir), checkPort(stateDir, port)]);
 }
 
 /** What a deployment needs. */
@@ -88,7 +88,7 @@ async function python(stateDir: string): Promise<Check> {
   return { name, verdict: "ok", found: `${found}; ${hint}` };
 }
 
-async function freeForUs(stateDir: string, given?: number): Promise<Check> {
+async function checkPort(stateDir: string, given?: number): Promise<Check> {
   const running = readRunning(stateDir);
   const serverPort = running && Number(new URL(running.url).port || 80);
   const port = given ?? serverPort ?? DEFAULT_PORT;

@@ -17,7 +17,7 @@ export const isPackaged = moduleExtension === ".js";
  * npx with what this program came from.
  * @param file the program's
  */
-export function programWords(file: string, version: string): [command: string, ...args: string[]] {
+export function programCommand(file: string, version: string): [command: string, ...args: string[]] {
   const [, cache] = /^(.*[\\/]_npx[\\/][0-9a-f]+)[\\/]/.exec(file) ?? [];
   if (cache === undefined) return [process.execPath, file];
   const { dependencies }: { dependencies?: Record<string, string> } = JSON.parse(
@@ -42,7 +42,7 @@ export const PROGRAM_FILE = join(root, "cli", isPackaged ? "bin.js" : "main.ts")
 export const PACKAGE_PROGRAM = programOf(PROGRAM_FILE);
 
 function programOf(file: string): string {
-  const words = programWords(file, description.version);
+  const words = programCommand(file, description.version);
   return words[0] === "npx" ? words.map(shellWord).join(" ") : "sandbox-mcp";
 }
 

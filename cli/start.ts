@@ -39,7 +39,7 @@ let ending: Promise<never> | undefined;
 let save: ((signal: AbortSignal) => Promise<void>) | undefined;
 /** Removes the note of where the server is; set once it serves. */
 let forget: (() => void) | undefined;
-const hurry = new AbortController();
+const stopAtOnce = new AbortController();
 let endingSince = 0;
 
 /** For one Ctrl-C the terminal and npm send a signal each, milliseconds apart at most. */
@@ -49,14 +49,14 @@ const SAVED_NOTICE = "Workspaces keep what was saved before.";
 
 /** Saves all workspaces, ends the Worker and the engine with every sandbox, and then this process. Asked again, it does not save. */
 function end(kind: ExitName, message?: string): Promise<never> {
-  if (ending && Date.now() - endingSince > ONE_CTRL_C_MS) hurry.abort();
+  if (ending && Date.now() - endingSince > ONE_CTRL_C_MS) stopAtOnce.abort();
   if (!ending) endingSince = Date.now();
   ending ??= (async () => {
     if (owesJSON && message !== undefined) failure(kind, message, true);
     else if (message !== undefined) print(message);
     forget?.();
     python?.stop();
-    await save?.(hurry.signal);
+    await save?.(stopAtOnce.signal);
     await worker?.close().catch(() => undefined);
     await engine?.close();
     process.exit(EXIT[kind]);

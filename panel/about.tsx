@@ -62,7 +62,7 @@ export function About({ name, sandbox, listing, refresh }: AboutProps) {
           ),
         ],
         ["Variables", sandbox.variables.join(", ") || undefined],
-        ["Internet access", networkWords(sandbox)],
+        ["Internet access", describeNetwork(sandbox)],
       ]
     : [];
   const destroy = async () => {
@@ -112,7 +112,7 @@ export function About({ name, sandbox, listing, refresh }: AboutProps) {
 }
 
 /** What a sandbox reaches, for people. */
-function networkWords({ internet, allow_hosts: hosts = [] }: ListedSandbox): string | undefined {
+function describeNetwork({ internet, allow_hosts: hosts = [] }: ListedSandbox): string | undefined {
   if (internet === undefined) return undefined;
   if (internet === "none") return "blocked";
   return internet === "full" ? "unrestricted" : `only ${hosts.join(", ") || "no host"}`;

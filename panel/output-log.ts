@@ -79,7 +79,7 @@ export class OutputLog {
       rest = rest.slice(escape);
       const sequence = SEQUENCE.exec(rest);
       if (sequence) {
-        this.#obey(sequence[2], sequence[1] ?? "");
+        this.#applySequence(sequence[2], sequence[1] ?? "");
         rest = rest.slice(sequence[0].length);
       } else if (rest.length <= MAX_SEQUENCE && UNFINISHED.test(rest)) {
         this.#pending = rest;
@@ -93,7 +93,7 @@ export class OutputLog {
   }
 
   /** Says that so many bytes of the output are not here. */
-  leaveOut(bytes: number): void {
+  addGap(bytes: number): void {
     if (this.#cells.length > 0) this.#end();
     this.#pending = "";
     const text = `[${bytes.toLocaleString("en")} bytes of the output are left out here]`;
@@ -127,7 +127,7 @@ export class OutputLog {
     this.#column = 0;
   }
 
-  #obey(command: string | undefined, parameters: string): void {
+  #applySequence(command: string | undefined, parameters: string): void {
     const [first = 0] = numbers(parameters);
     if (command === "m") {
       this.#style = styled(this.#style, numbers(parameters));
@@ -141,14 +141,14 @@ export class OutputLog {
   }
 
   #trim(): void {
-    let gone = 0;
+    let removed = 0;
     let left = this.#characters;
-    while (left > MAX_CHARACTERS || this.#lines.length - gone > MAX_LINES) {
-      left -= this.#lines[gone]?.length ?? 0;
-      gone++;
+    while (left > MAX_CHARACTERS || this.#lines.length - removed > MAX_LINES) {
+      left -= this.#lines[removed]?.length ?? 0;
+      removed++;
     }
-    if (gone === 0) return;
-    this.#lines = this.#lines.slice(gone);
+    if (removed === 0) return;
+    this.#lines = this.#lines.slice(removed);
     this.#characters = left;
     this.isCut = true;
   }

@@ -21,14 +21,14 @@ export interface PollState<T> {
  */
 export function usePolled<T>(
   key: string | undefined,
-  ask: (signal: AbortSignal) => Promise<T>,
+  load: (signal: AbortSignal) => Promise<T>,
   everyMs: number,
   onSignedOut: () => void,
 ): PollState<T> {
   const [poll, setPoll] = useState<{ key?: string; value?: T; problem?: string }>({});
   const [round, setRound] = useState(0);
-  const asking = useRef(ask);
-  asking.current = ask;
+  const asking = useRef(load);
+  asking.current = load;
 
   useEffect(() => {
     if (key === undefined) return undefined;

@@ -4,7 +4,7 @@ import {
   POLL_MS,
   type LogPosition,
   logPauseMs,
-  readOnAt,
+  nextOffset,
 } from "../src/shared/watch-intervals.ts";
 import type { Source, Watch } from "./host.ts";
 import { pause } from "./poll.ts";
@@ -54,7 +54,7 @@ async function readLog({ arguments: args, raw }: Watch, report: Report, signal: 
     if (form !== reported) await report(update);
     reported = form;
     if (!("data" in update) || isReadWhole(update.data)) return;
-    cursor = readOnAt(update.data);
+    cursor = nextOffset(update.data);
     await pause(logPauseMs(update.data), signal);
   }
 }

@@ -11,13 +11,13 @@ const page = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => by
 
 export const streamed: Source = async (watch, report, signal) => {
   const lost = new AbortController();
-  const lose = () => lost.abort();
-  let silence = setTimeout(lose, SILENCE_MS);
-  const heard = () => {
+  const disconnect = () => lost.abort();
+  let silence = setTimeout(disconnect, SILENCE_MS);
+  const restartTimer = () => {
     clearTimeout(silence);
-    silence = setTimeout(lose, SILENCE_MS);
+    silence = setTimeout(disconnect, SILENCE_MS);
   };
-  addEventListener("offline", lose);
+  addEventListener("offline", disconnect);
   let end: string | undefined;
   const taken: Promise<void>[] = [];
   const parser = createParser({
@@ -45,10 +45,10 @@ export const streamed: Source = async (watch, report, signal) => {
     for (;;) {
       const { done, value } = (await reader?.read()) ?? { done: true };
       if (done) break;
-      heard();
+      restartTimer();
       parser.feed(value ?? "");
       await Promise.all(taken.splice(0));
-      heard();
+      restartTimer();
     }
   } catch (error) {
     if (signal.aborted) return;
@@ -56,7 +56,7 @@ export const streamed: Source = async (watch, report, signal) => {
       throw error;
   } finally {
     clearTimeout(silence);
-    removeEventListener("offline", lose);
+    removeEventListener("offline", disconnect);
   }
   if (signal.aborted || end === "again") return;
   if (end === "signed_out") throw new SignedOut();

@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Resizing, type Size } from "../src/shared/terminal/size.ts";
 import { Typing } from "../src/shared/terminal/typing.ts";
-import { isReadWhole, type LogPosition, readOnAt } from "../src/shared/watch-intervals.ts";
+import { isReadWhole, type LogPosition, nextOffset } from "../src/shared/watch-intervals.ts";
 import type { RunState } from "../src/shared/run-listing.ts";
 import { host } from "./host.ts";
 import type { Watch } from "./host.ts";
@@ -165,7 +165,7 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: TerminalPro
           isPastCut = false;
           redraw();
         }
-        const leftOut = readOnAt(page) - next;
+        const leftOut = nextOffset(page) - next;
         if (leftOut > 0) {
           opened.clear();
           await opened.write(`[${leftOut} bytes are not shown: this page was behind.]\r\n`, true);
@@ -184,7 +184,7 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: TerminalPro
             return true;
           }
           const page = data as Page;
-          watch.arguments = { id, cursor: readOnAt(page) };
+          watch.arguments = { id, cursor: nextOffset(page) };
           drawn = drawn.then(() => draw(page));
           await drawn;
           return isReadWhole(page);

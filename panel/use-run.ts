@@ -1,7 +1,7 @@
 /** Follows a run's output from where it was read to: a connection that breaks costs neither a gap nor a line twice. */
 import { useEffect, useState } from "preact/hooks";
 import type { ListedRun, RunState } from "../src/shared/run-listing.ts";
-import { isReadWhole, type LogPosition, readOnAt } from "../src/shared/watch-intervals.ts";
+import { isReadWhole, type LogPosition, nextOffset } from "../src/shared/watch-intervals.ts";
 import type { Block, Watch } from "./host.ts";
 import { live } from "./live.ts";
 import { OutputLog } from "./output-log.ts";
@@ -75,8 +75,8 @@ export function useRun(id: string | undefined, onSignedOut: () => void): Followe
         const page = data as LogPage;
         const { state, exit_code: exitCode, log_bytes: bytes, interactive, next_cursor: next } = page;
         for (const { text } of page.log) log.append(text);
-        const cursor = readOnAt(page);
-        if (cursor > next) log.leaveOut(cursor - next);
+        const cursor = nextOffset(page);
+        if (cursor > next) log.addGap(cursor - next);
         watch.arguments = { id, cursor };
         update({ state, exitCode, bytes, isInteractive: interactive === true, problem: undefined });
         return isReadWhole(page);

@@ -40,12 +40,12 @@ export const memory: Figure = {
 
 async function peak(heap: Heap, work: Promise<void>): Promise<number> {
   let most = 0;
-  let isOver = false;
-  const over = work.finally(() => (isOver = true));
-  while (!isOver) {
+  let isDone = false;
+  const settled = work.finally(() => (isDone = true));
+  while (!isDone) {
     most = Math.max(most, await heap.live());
-    await Promise.race([over, new Promise((resolve) => setTimeout(resolve, SAMPLE_MS))]);
+    await Promise.race([settled, new Promise((resolve) => setTimeout(resolve, SAMPLE_MS))]);
   }
-  await over;
+  await settled;
   return most;
 }

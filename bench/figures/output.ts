@@ -1,7 +1,7 @@
 import type { WorkerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, interleave, quantile, row } from "../measure.ts";
-import { leaving, peakMiB, processesBeside, resetPeak } from "../process-memory.ts";
+import { backgroundCommand, peakMiB, processesBeside, resetPeak } from "../process-memory.ts";
 
 const KiB = 1024;
 export const SIZES = [
@@ -27,9 +27,9 @@ export const output: Figure = {
   async measure(bed, { count, quick }) {
     const rows: Row[] = [];
     const sandbox = "bench-output";
-    await bed.ours.tool("run_command", { sandbox, command: leaving("bench-ours") });
+    await bed.ours.tool("run_command", { sandbox, command: backgroundCommand("bench-ours") });
     await bed.bare.serve(sandbox);
-    await bed.bare.call({ sandbox, method: "command", command: leaving("bench-bare") });
+    await bed.bare.call({ sandbox, method: "command", command: backgroundCommand("bench-bare") });
     const inside = {
       ours: processesBeside("bench-ours", bed.engine.pid),
       bare: processesBeside("bench-bare", bed.engine.pid),

@@ -8,7 +8,7 @@ import { CONFIGS, TOKEN, serve, startEngine } from "../bed.ts";
 import { workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
-import { leaving, peakMiB, processesBeside, resetPeak } from "../process-memory.ts";
+import { backgroundCommand, peakMiB, processesBeside, resetPeak } from "../process-memory.ts";
 
 const run = promisify(execFile);
 
@@ -39,7 +39,7 @@ export const proxy: Figure = {
       const ours = workerClient(`${served.url}/mcp`, TOKEN);
       const sandbox = "bench-proxy";
       await ours.tool("write_file", { sandbox, path: "client.ts", content: readFileSync(CLIENT, "utf8") });
-      await ours.tool("run_command", { sandbox, command: leaving(sandbox) });
+      await ours.tool("run_command", { sandbox, command: backgroundCommand(sandbox) });
       const processes = {
         engine: engine.pid,
         "control server": processesBeside(sandbox, engine.pid).control,

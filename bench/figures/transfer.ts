@@ -8,7 +8,7 @@ import { promisify } from "node:util";
 import type { TestBed } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
-import { leaving, peakMiB, processesBeside, resetPeak } from "../process-memory.ts";
+import { backgroundCommand, peakMiB, processesBeside, resetPeak } from "../process-memory.ts";
 
 const run = promisify(execFile);
 
@@ -33,7 +33,7 @@ export const transfer: Figure = {
     try {
       const [port] = await once(bare, "message");
       const bareURL = `http://127.0.0.1:${port}/`;
-      await bed.ours.tool("run_command", { sandbox: SANDBOX, command: leaving(SANDBOX) });
+      await bed.ours.tool("run_command", { sandbox: SANDBOX, command: backgroundCommand(SANDBOX) });
       const processes = {
         Worker: bed.ours.pid,
         engine: bed.engine.pid,

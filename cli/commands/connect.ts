@@ -22,7 +22,7 @@ import { serverCommand } from "../define-command.ts";
 import { confirm } from "../confirm.ts";
 import { UserError } from "../user-error.ts";
 import { CommandError } from "../exit.ts";
-import { PROGRAM_FILE, programWords } from "../program-files.ts";
+import { PROGRAM_FILE, programCommand } from "../program-files.ts";
 import { keepCopy } from "../output-files.ts";
 import { json, line, note } from "../print.ts";
 import { readRunning } from "../running.ts";
@@ -114,7 +114,7 @@ function asProcess(
   options: ServerOptions,
 ): Endpoint {
   const isLocal = address?.isLocal ?? true;
-  const [command, ...words] = programWords(PROGRAM_FILE, description.version);
+  const [command, ...words] = programCommand(PROGRAM_FILE, description.version);
   const args = [...words, "stdio"];
   if (sandbox !== undefined) args.push("--sandbox", sandbox);
   if (isLocal) args.push("--state-dir", stateDirectory(options));

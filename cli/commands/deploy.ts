@@ -51,7 +51,7 @@ export const deploy = dataCommand(
         env: process.env,
         isAttended,
         isDryRun: dryRun,
-        say: dryRun && !asJSON ? line : note,
+        print: dryRun && !asJSON ? line : note,
       });
       await deployment.run();
       const { steps, url, token } = deployment;
@@ -115,7 +115,7 @@ async function tried(url: string, token: string) {
 /** Waits until a command runs in a sandbox, or until it is clear that none will: the trial then says why. */
 async function firstContainer(address: ServerAddress): Promise<void> {
   const deadline = Date.now() + FIRST_CONTAINER_MS;
-  for (let tries = 1; ; tries++) {
+  for (let attempts = 1; ; attempts++) {
     try {
       const server = await Server.connect(address);
       await server.call("run_command", { command: "true", sandbox: "deploy" });
@@ -124,7 +124,7 @@ async function firstContainer(address: ServerAddress): Promise<void> {
     } catch (error) {
       const mayPass = error instanceof CommandError && error.kind === "refusedByServer";
       if (!mayPass || Date.now() > deadline) return;
-      if (tries === 1) note(`Waiting for the first container, which can take minutes. ${error.message}`);
+      if (attempts === 1) note(`Waiting for the first container, which can take minutes. ${error.message}`);
       await pause(PAUSE_MS);
     }
   }

@@ -7,7 +7,16 @@ import * as z from "zod/mini";
 import { FollowedRun } from "./followed-run.ts";
 import { STATE_END, directoryIn, directoryOf } from "./session-directories.ts";
 import { RUNS, SESSIONS, SLOTS, makePlaces, textOf } from "./directories.ts";
-import { NO_ENV, group, lives, marked, readersOf, send, signalRun, terminalUnder } from "./run-processes.ts";
+import {
+  NO_ENV,
+  group,
+  isRunning,
+  marked,
+  readersOf,
+  send,
+  signalRun,
+  terminalUnder,
+} from "./run-processes.ts";
 import { PORTS_MS, arePortsExpected, expectPortsOf } from "./listening.ts";
 import {
   type Event,
@@ -269,7 +278,7 @@ export class CommandRun extends FollowedRun {
   }
 
   /** Gives up a run that never began, and removes its slot. */
-  abandon(): void {
+  discard(): void {
     this.close();
     if (this.#slot === undefined) return;
     stopSlot(this.#slot);
@@ -306,7 +315,7 @@ export class CommandRun extends FollowedRun {
   protected override stopped(name: Stream, hasRun: boolean): void {
     const keeper = this.#slot?.keeper;
     // What a copier has read and not written ends with it. As long as the keeper holds the pipe open, none ends by itself.
-    if (hasRun && this.streams[name].end === undefined && keeper !== undefined && lives(keeper))
+    if (hasRun && this.streams[name].end === undefined && keeper !== undefined && isRunning(keeper))
       this.streams[name].markIncomplete();
     if (this.#status === undefined) this.after(POLL_MS, () => this.#copy(true));
     else if (this.#killing === undefined) this.#drain(name);
@@ -343,10 +352,10 @@ export class CommandRun extends FollowedRun {
     if (status !== undefined) return this.#ended(status);
     for (const name of STREAMS) this.streams[name].readNow();
     this.#watching = true;
-    if (leader !== undefined && !lives(leader)) this.#goneAt ??= Date.now();
+    if (leader !== undefined && !isRunning(leader)) this.#goneAt ??= Date.now();
     const isLate = this.#goneAt !== undefined && Date.now() - this.#goneAt > STUCK_MS;
-    const isKept = keeper !== undefined && lives(keeper);
-    if ((isKept || (leader !== undefined && lives(leader))) && !isLate)
+    const isKept = keeper !== undefined && isRunning(keeper);
+    if ((isKept || (leader !== undefined && isRunning(leader))) && !isLate)
       return this.after(POLL_MS, () => ((this.#watching = false), this.#watch()));
     if (isKept) send(keeper, "SIGKILL");
     // Keeper and shell ended without a status, as after SIGKILL: 128 + 9.
@@ -378,7 +387,7 @@ export class CommandRun extends FollowedRun {
   /** Ends the output where it is when the mark of its end does not come: its copier may have been stopped (SIGSTOP). */
   #finishStuck(stream: OutputStream, before: number | undefined, idleLooks = 0): void {
     // After the events that wait: sandboxd itself may have had no time to handle them.
-    const look = () => {
+    const check = () => {
       if (stream.end !== undefined) return;
       const { progress } = stream;
       const idle = progress !== undefined && progress === before ? idleLooks + 1 : 0;
@@ -387,7 +396,7 @@ export class CommandRun extends FollowedRun {
         stream.finish();
       } else this.#finishStuck(stream, progress, idle);
     };
-    this.after(STUCK_MS, () => setImmediate(look));
+    this.after(STUCK_MS, () => setImmediate(check));
   }
 
   /** Writes the end down once the status and both streams' ends are known and no process is being killed. */

@@ -27,9 +27,9 @@ export class FileHandlers {
     "PUT /files": (call, { request }) => this.#writes.write(call, bodyOf(request)),
     "POST /edit": (call, { json }) => this.#writes.edit(call, json),
     "DELETE /files": (call) => this.#writes.remove(call),
-    "GET /stat": (call, { isWanted }) => statOf(call, isWanted),
+    "GET /stat": (call, { isClientWaiting: isWanted }) => statOf(call, isWanted),
     "GET /archive": sendArchive,
-    "GET /list": (call, { isWanted }) => listDirectory(call, isWanted),
+    "GET /list": (call, { isClientWaiting: isWanted }) => listDirectory(call, isWanted),
     "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
     "GET /work": async () => workSinceLastLook(),
     "POST /changes": async (call, { response }) => ({
@@ -111,7 +111,7 @@ async function sendRange(
 /** Packs a directory while it is sent; one that cannot be packed to its end breaks off. */
 async function sendArchive(
   { path, format }: Call<FileRequests["archive"]>,
-  { begin, response, isWanted }: Exchange<FileRequests["archive"]>,
+  { begin, response, isClientWaiting: isWanted }: Exchange<FileRequests["archive"]>,
 ): Promise<void> {
   if ((await statOf({ path }, isWanted)).type !== "directory")
     throw new FileError({ problem: "not_directory" });
@@ -123,7 +123,7 @@ async function sendArchive(
 
 async function sendLines(
   call: Call<FileRequests["readLines"]>,
-  { begin, isWanted }: Exchange<FileRequests["readLines"]>,
+  { begin, isClientWaiting: isWanted }: Exchange<FileRequests["readLines"]>,
 ): Promise<void> {
   const opened = await openFile(call.path);
   try {

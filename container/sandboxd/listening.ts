@@ -9,7 +9,7 @@ export const PORTS_MS = 500;
 interface Listening {
   port: number;
   /** Whether it is a run's. */
-  isOf(run: string): boolean;
+  belongsTo(run: string): boolean;
 }
 
 /** By the number of its socket. Whose a socket is, is looked for once: that takes a look at every process. */
@@ -27,7 +27,7 @@ const MAX_LATE_RUNS = 16;
 interface Late {
   endedAt: number;
   /** The run that tells of their ports in its place: the next one that finds them. */
-  teller: string | undefined;
+  reporter: string | undefined;
 }
 
 const late = new Map<string, Late>();
@@ -39,11 +39,11 @@ const late = new Map<string, Late>();
 export function portsOf(run: string, ageMs: number): number[] {
   if (performance.now() - lookedAt >= ageMs) scanPorts();
   const found = [...known.values()];
-  const own = found.filter(({ isOf }) => isOf(run));
+  const own = found.filter(({ belongsTo }) => belongsTo(run));
   for (const [id, its] of late) {
-    if ((its.teller ?? run) !== run) continue;
-    const more = found.filter(({ isOf }) => isOf(id));
-    if (more.length > 0) its.teller = run;
+    if ((its.reporter ?? run) !== run) continue;
+    const more = found.filter(({ belongsTo }) => belongsTo(id));
+    if (more.length > 0) its.reporter = run;
     own.push(...more);
   }
   return [...new Set(own.map(({ port }) => port))].toSorted((a, b) => a - b).slice(0, MAX_PORTS);
@@ -51,7 +51,7 @@ export function portsOf(run: string, ageMs: number): number[] {
 
 /** The processes that a run has left in the background do not listen yet: the next run that finds their ports tells of them. */
 export function expectPortsOf(run: string): void {
-  late.set(run, { endedAt: performance.now(), teller: undefined });
+  late.set(run, { endedAt: performance.now(), reporter: undefined });
   const [oldest] = late.keys();
   if (late.size > MAX_LATE_RUNS && oldest !== undefined) late.delete(oldest);
 }
@@ -59,7 +59,7 @@ export function expectPortsOf(run: string): void {
 /** Whether a run has lately ended whose background processes may listen by now. */
 export function arePortsExpected(): boolean {
   const since = performance.now() - EXPECT_PORTS_MS;
-  return [...late.values()].some(({ endedAt, teller }) => teller === undefined && endedAt > since);
+  return [...late.values()].some(({ endedAt, reporter }) => reporter === undefined && endedAt > since);
 }
 
 /** The processes that listen on a port. */
@@ -75,7 +75,7 @@ function scanPorts(): void {
   known = new Map(
     Array.from(open, ([socket, port]) => [
       socket,
-      known.get(socket) ?? { port, isOf: marksOf(pids?.get(socket) ?? 0) },
+      known.get(socket) ?? { port, belongsTo: marksOf(pids?.get(socket) ?? 0) },
     ]),
   );
   lookedAt = performance.now();

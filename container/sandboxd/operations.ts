@@ -110,14 +110,14 @@ const CHANGES_MS = 600_000;
 export const ANY_DEPTH = 1000;
 
 /** A question without a body, and a short answer as JSON: rows say what is otherwise. */
-const ask = { up: "none", down: "none", maxBytes: SMALL_RESPONSE_BYTES, timeoutMs: CALL_MS } as const;
+const smallCall = { up: "none", down: "none", maxBytes: SMALL_RESPONSE_BYTES, timeoutMs: CALL_MS } as const;
 
 const reads = { scope: "sandbox:read", changesState: false, confined: false } as const;
 const changes = { scope: "sandbox:write", changesState: true, confined: true } as const;
 
 /** A range of a file. Files below /proc and /sys report a size of 0, whatever they hold. */
 const range = {
-  ...ask,
+  ...smallCall,
   ...reads,
   route: "GET /files",
   input: z.object({ path: path(), offset: count(), limit: count() }),
@@ -128,7 +128,7 @@ const range = {
 
 /** Writes the body to a file, atomically; a call of the same id is carried out once. */
 const put = {
-  ...ask,
+  ...smallCall,
   ...changes,
   route: "PUT /files",
   input: z.object({
@@ -156,7 +156,7 @@ const put = {
 
 /** The entries of a directory after that of a cursor, from the first on without one. */
 const list = {
-  ...ask,
+  ...smallCall,
   ...reads,
   route: "GET /list",
   input: z.object({ path: path(), depth: count(), limit: count(), after: z.optional(listCursor()) }),
@@ -177,7 +177,7 @@ export const operations = {
   }),
   /** Lines from `offset` on, counted from 1, cut at `max` bytes. */
   readLines: operation({
-    ...ask,
+    ...smallCall,
     ...reads,
     route: "GET /lines",
     input: z.object({ path: path(), offset: count(), limit: count(), max: count() }),
@@ -193,7 +193,7 @@ export const operations = {
   open: operation({ ...range, down: "stream", retry: "never", start: "known" }),
   /** A directory as an archive that is made while it is sent. */
   archive: operation({
-    ...ask,
+    ...smallCall,
     ...reads,
     route: "GET /archive",
     input: z.object({ path: path(), format: z.enum(["tar.gz", "zip"]) }),
@@ -207,7 +207,7 @@ export const operations = {
   glance: operation({ ...list, start: "glance" }),
   /** What a path leads to; with `digest` also the SHA-256 of a file, unless that takes too long. */
   stat: operation({
-    ...ask,
+    ...smallCall,
     ...reads,
     route: "GET /stat",
     input: z.object({ path: path(), digest: flag() }),
@@ -222,7 +222,7 @@ export const operations = {
   store: operation({ ...put, up: "stream", always: { digest: true }, retry: "never" }),
   /** Replaces parts of a text file, all of them or none; else as `write`. */
   edit: operation({
-    ...ask,
+    ...smallCall,
     ...changes,
     route: "POST /edit",
     input: z.object({ path: path(), id: writeID(), confined: flag() }),
@@ -234,7 +234,7 @@ export const operations = {
   }),
   /** Removes a file, a symbolic link or, `recursive`, a directory. */
   remove: operation({
-    ...ask,
+    ...smallCall,
     ...changes,
     route: "DELETE /files",
     input: z.object({ path: path(), recursive: flag(), confined: flag() }),
@@ -245,7 +245,7 @@ export const operations = {
   }),
   /** Makes the image in the body smaller, to within `SHOWN_IMAGE`: the answer is a PNG or JPEG where it is `made`. */
   shrink: operation({
-    ...ask,
+    ...smallCall,
     route: "POST /image",
     input: z.object({}),
     up: "bytes",
@@ -266,7 +266,7 @@ export const operations = {
 const internal = {
   /** Bytes of the files below a directory. */
   usage: row({
-    ...ask,
+    ...smallCall,
     route: "GET /usage",
     input: z.object({ path: path() }),
     result: usageSchema,
@@ -285,7 +285,7 @@ const internal = {
    * the task's own directory, and `CHANGES_DIFF` there is the diff.
    */
   changes: row({
-    ...ask,
+    ...smallCall,
     route: "POST /changes",
     input: z.object({ path: path(), task: idSchema(), limit: count() }),
     result: changesSchema,

@@ -25,7 +25,7 @@ export async function endInOrder(runs: RunTable, files: FileHandlers): Promise<v
 
 /** Asks the sandbox's actor to save, and waits until it has. The request goes to the Worker by the platform's interception. */
 async function askToSave(): Promise<void> {
-  for (let tries = 0; tries < TRIES; tries++) {
+  for (let attempt = 0; attempt < TRIES; attempt++) {
     if (await isSaved().catch(() => false)) return;
     await pause(PAUSE_MS);
   }

@@ -83,7 +83,7 @@ export function send(pid: number, signal: NodeJS.Signals): void {
 }
 
 /** Whether a process runs: it exists and is no zombie. */
-export function lives(pid: number): boolean {
+export function isRunning(pid: number): boolean {
   const found = scanProcesses(pid);
   return found !== undefined && !found.isZombie;
 }

@@ -164,7 +164,7 @@ export class RunTable implements RunHost {
   neverBegan(run: CommandRun): void {
     const requested = this.#requested.get(run.id);
     this.#runs.delete(run.id);
-    run.abandon();
+    run.discard();
     rmSync(run.directory, { recursive: true, force: true });
     if (requested === undefined) return;
     if (++requested.starts < MAX_STARTS) return void this.#start(requested.call, requested.listener);

@@ -13,7 +13,7 @@ export interface Exchange<One extends Row = Row> {
   /** The body of the request, where that is JSON. */
   json: One["up"] extends z.ZodMiniType ? z.output<One["up"]> : undefined;
   /** Whether somebody still waits for the answer. */
-  isWanted(): boolean;
+  isClientWaiting(): boolean;
   /** Begins an answer that is not JSON; its bytes go to the response. @param length of them, where it is known */
   begin(result: z.output<One["result"]>, length?: number): ServerResponse;
 }
@@ -73,8 +73,8 @@ async function respond(
   };
   try {
     const json = typeof row.up === "object" ? row.up.parse(await jsonOf(request)) : undefined;
-    const isWanted = () => !response.destroyed;
-    const value = await handle(call, { request, response, json, isWanted, begin });
+    const isClientWaiting = () => !response.destroyed;
+    const value = await handle(call, { request, response, json, isWanted: isClientWaiting, begin });
     if (row.down === "none") sendJSON(response, 200, value);
   } catch (error) {
     if (response.headersSent) return void response.destroy();

@@ -319,13 +319,13 @@ export class OutputStream {
   /** Sends output that was searched when the taker had no room. */
   #deliver(): void {
     const file = this.#open();
-    while (file !== undefined && this.#takes && this.#sent < this.#size) {
+    while (file !== undefined && this.#takerHasRoom && this.#sent < this.#size) {
       const bytes = readAt(file, this.#sent, this.#size);
       if (bytes.length === 0) break;
       this.#send(bytes);
     }
     // User code may have cut the file: what is missing is counted as sent.
-    if (this.#takes && this.#end !== undefined) this.#sent = Math.max(this.#sent, this.#end);
+    if (this.#takerHasRoom && this.#end !== undefined) this.#sent = Math.max(this.#sent, this.#end);
   }
 
   /** Searches new output for the mark, and sends it at once where everything before it was sent: it is then read only once. */
@@ -338,7 +338,7 @@ export class OutputStream {
         if (this.#size < this.#limit) this.#lookForSpace();
         break;
       }
-      const isNext = this.#takes && this.#sent === this.#size;
+      const isNext = this.#takerHasRoom && this.#sent === this.#size;
       this.#size += bytes.length;
       if (isNext) this.#send(bytes);
     }
@@ -370,7 +370,7 @@ export class OutputStream {
   }
 
   /** Whether the taker has room. */
-  get #takes(): boolean {
+  get #takerHasRoom(): boolean {
     return this.#taker !== undefined && !this.#isFull && this.#sent - this.#stored < WINDOW_BYTES;
   }
 

@@ -211,7 +211,7 @@ export class Writes {
 
   /** Moves complete content to its place. The note that is left first keeps a repeated call from doing it again. */
   async #finish(id: string, place: Target, note: Note & { written: Written }): Promise<Written> {
-    leave(id, note);
+    writeNote(id, note);
     await rename(join(dirname(place.path), basename(note.temporary)), place.path);
     return note.written;
   }
@@ -227,7 +227,7 @@ export class Writes {
     try {
       if (place.found) refuseOthers(place.found);
       const note = { temporary: join(dirname(place.target), name), target: place.target };
-      leave(id, note);
+      writeNote(id, note);
       return await make(place, temporary, note);
     } catch (error) {
       await rm(temporary, { force: true }).catch(() => undefined);
@@ -425,7 +425,7 @@ async function makeDirectory(path: string): Promise<void> {
 }
 
 /** Leaves a note. Where none can be left, because the disk is full or user code has put something else there, the write goes on. */
-function leave(id: string, note: Note): void {
+function writeNote(id: string, note: Note): void {
   const write = () => writeFileSync(join(WRITES, id), JSON.stringify(note));
   try {
     write();

@@ -41,9 +41,9 @@ export function attachedOf(
   routes6: string,
 ): Attached[] {
   const own = new BlockList();
-  const around = new BlockList();
+  const networks = new BlockList();
   const add = (network: string, bits: number, family: "ipv4" | "ipv6") => {
-    if (bits >= widest[family]) around.addSubnet(network, bits, family);
+    if (bits >= widest[family]) networks.addSubnet(network, bits, family);
   };
   for (const { address, cidr, family } of Object.values(interfaces).flatMap((all) => all ?? [])) {
     const type = family === "IPv6" ? "ipv6" : "ipv4";
@@ -54,7 +54,7 @@ export function attachedOf(
   for (const line of routes.split("\n").slice(1)) {
     const [, destination = "", gateway, flags, , , , mask = ""] = line.split("\t");
     if (gateway !== "00000000" || !isUp(flags)) continue;
-    add(littleEndian(destination), ones(mask), "ipv4");
+    add(littleEndian(destination), countBits(mask), "ipv4");
   }
   for (const line of routes6.split("\n")) {
     const [destination = "", bits = "", , , gateway, , , , flags] = line.split(/\s+/);
@@ -63,7 +63,7 @@ export function attachedOf(
   }
   return [
     { reason: "an address of this machine", list: own },
-    { reason: "in a network that this machine is attached to", list: around },
+    { reason: "in a network that this machine is attached to", list: networks },
   ];
 }
 
@@ -80,6 +80,6 @@ function littleEndian(hex: string): string {
     .join(".");
 }
 
-function ones(hex: string): number {
+function countBits(hex: string): number {
   return Number.parseInt(hex, 16).toString(2).replaceAll("0", "").length;
 }

@@ -29,7 +29,7 @@ import {
   limitInterim,
   onUnexpectedResponse,
   type OutboundQueue,
-  passOn,
+  streamResponse,
   sendHead,
 } from "./outbound-queue.ts";
 import { gather, type Pieces, requestsOf } from "./piece-limit.ts";
@@ -87,7 +87,7 @@ export function createEgress(egress: Egress): Server {
   pieces.watch(server);
   const turns = new Turns(server);
   server.on("request", (request, response) => {
-    if (turns.takes(request, response)) void answer(egress, turns, request, response);
+    if (turns.accept(request, response)) void answer(egress, turns, request, response);
   });
   server.on("connect", async (request, socket, head) => {
     socket.on("error", () => undefined);
@@ -135,7 +135,7 @@ async function answer(
   if (!/^chunked$/i.test(request.headers["transfer-encoding"] ?? "chunked"))
     return refuse(response, 501, "a body in another transfer coding than chunked is not passed on");
   const host = hostOf(url);
-  const other = pinnedOtherwise(request, url);
+  const other = tunnelMismatch(request, url);
   if (other !== undefined) {
     egress.connections.refuse(track(egress, request, response, url), "mismatch");
     return refuse(response, 403, other);
@@ -148,7 +148,7 @@ async function answer(
     const refused = isForwarded ? refusedByPolicy(egress, host, portOf(url)) : undefined;
     if (!isForwarded || refused !== undefined) track(egress, request, response, url, refused?.why);
     if (refused !== undefined) return refuse(response, 403, refused.text);
-    return egress.queue.hand(request, response, url, pattern);
+    return egress.queue.forward(request, response, url, pattern);
   }
   await sendWithinPolicy(egress, request, response, url, endToEndHeaders(request.rawHeaders));
 }
@@ -184,9 +184,9 @@ async function sendUpstream(
   headers: [string, string][],
   entry: Connection,
 ): Promise<void> {
-  const gone = closeSignal(response);
-  const plain = await connectUpstream(hostOf(url), portOf(url), options, gone);
-  const socket = url.protocol === "https:" ? await secured(plain, hostOf(url), options, gone) : plain;
+  const closed = closeSignal(response);
+  const plain = await connectUpstream(hostOf(url), portOf(url), options, closed);
+  const socket = url.protocol === "https:" ? await secured(plain, hostOf(url), options, closed) : plain;
   const others = headers.filter(([name]) => name.toLowerCase() !== "host");
   await new Promise<void>((resolve, reject) => {
     const upstream = httpRequest({
@@ -214,7 +214,7 @@ async function sendUpstream(
       // How long it is compressed tells whether a guess beside a value is right.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
-      if (!passOn(incoming, response)) return refuseResponse();
+      if (!streamResponse(incoming, response)) return refuseResponse();
       passBody(socket, incoming, response);
       resolve();
     });
@@ -224,17 +224,17 @@ async function sendUpstream(
       if (response.headersSent && receivedHead?.complete !== true) response.destroy();
       reject(new Unreachable(`${url.host} broke off the connection (${error.message})`));
     });
-    gone.addEventListener("abort", () => upstream.destroy());
+    closed.addEventListener("abort", () => upstream.destroy());
     request.pipe(upstream);
   });
 }
 
 /** Says when nobody waits for an answer any more. */
 function closeSignal(asking: ServerResponse | Duplex): AbortSignal {
-  const gone = new AbortController();
-  if (asking.destroyed) gone.abort();
-  else asking.once("close", () => gone.abort());
-  return gone.signal;
+  const closed = new AbortController();
+  if (asking.destroyed) closed.abort();
+  else asking.once("close", () => closed.abort());
+  return closed.signal;
 }
 
 /** Has a body of known length go past Node's parser, which copies it, to the connection that asked for it. */
@@ -317,7 +317,7 @@ function track(
 const pinned = new WeakMap<Duplex, string>();
 
 /** What is wrong with a request in a tunnel to another host than it names. */
-function pinnedOtherwise({ socket }: IncomingMessage, url: URL): string | undefined {
+function tunnelMismatch({ socket }: IncomingMessage, url: URL): string | undefined {
   const to = pinned.get(socket);
   const named = `${hostOf(url)}:${portOf(url)}`;
   return to === undefined || to === named ? undefined : `a tunnel to ${to} carries no request for ${named}`;
@@ -473,7 +473,7 @@ async function upgrade(
   const { connections } = egress;
   const entry = connections.add({ at: Date.now(), host, port, method: request.method ?? "-", bytes: 0 });
   const refusal = refusedByPolicy(egress, host, port);
-  const mismatch = pinnedOtherwise(request, url);
+  const mismatch = tunnelMismatch(request, url);
   if (refusal !== undefined || mismatch !== undefined) {
     connections.refuse(entry, refusal?.why ?? "mismatch");
     return refuseTunnel(socket, 403, refusal?.text ?? mismatch ?? "");

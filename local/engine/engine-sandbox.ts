@@ -165,7 +165,7 @@ export class EngineSandbox {
       };
       const printing = new Pace(printed);
       const onOutput = (text: string) => {
-        if (printing.takes(text.length)) common.onOutput(place.id, text);
+        if (printing.tryTake(text.length)) common.onOutput(place.id, text);
       };
       const given = common.directories.find(({ name }) => name === options.name);
       const { limits, bubblewrap, view } = common;

@@ -144,7 +144,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   await writeFile(view.empty, "");
   await chmod(view.empty, 0o644);
   const dropsRoot = check?.works === true && check.dropsRoot;
-  const closed = dropsRoot ? closedToOthers(view) : undefined;
+  const closed = dropsRoot ? firstPrivatePath(view) : undefined;
   if (closed !== undefined)
     throw new Error(
       `Only root can read ${closed}, and sandboxes are never root of this machine. Open it: chmod -R go+rX ${closed}`,
@@ -268,7 +268,7 @@ async function writeFiles(directory: string, files: Record<string, string | Buff
 }
 
 /** The first path that only root can read, of the directories that a sandbox needs and the files in them that are used first. */
-function closedToOthers(view: View): string | undefined {
+function firstPrivatePath(view: View): string | undefined {
   const { toolchain } = view;
   const packages = toolchain.packages.flatMap(({ path }) => [path, join(path, "package.json")]);
   const own = [

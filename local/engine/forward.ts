@@ -10,7 +10,7 @@ import {
   SECRET_HEADER,
   type EngineErrorCode,
 } from "../platform/engine-protocol.ts";
-import { endToEndHeaders, framing, onUnexpectedResponse, passOn } from "./outbound-queue.ts";
+import { endToEndHeaders, framing, onUnexpectedResponse, streamResponse } from "./outbound-queue.ts";
 import type { OwnServer } from "./launch.ts";
 import { gather } from "./piece-limit.ts";
 import { relay, RelayPace } from "./relay.ts";
@@ -75,7 +75,7 @@ export class PortForwarder {
       if (response.headersSent) response.destroy();
       else sendError(response, 502, "not-listening", `nothing accepts connections on port ${port}`);
     };
-    if (!this.#admits(request, response)) return sendError(response, 503, "failed", tooMany);
+    if (!this.#reserve(request, response)) return sendError(response, 503, "failed", tooMany);
     const { pieces } = this.#paceOf(request);
     gather(request, pieces);
     pieces.join(request.socket);
@@ -108,7 +108,7 @@ export class PortForwarder {
     upstream.on("response", (incoming) => {
       if (upstream.destroyed) return;
       gather(incoming, pieces);
-      if (!passOn(incoming, response)) refuseResponse();
+      if (!streamResponse(incoming, response)) refuseResponse();
     });
     onUnexpectedResponse(upstream, refuseResponse);
     upstream.on("error", fail);
@@ -136,7 +136,7 @@ export class PortForwarder {
     // Each new one brings what workerd reads ahead of it, which nobody paces.
     const isOverdrawn = isPreview(request) && pace.pieces.isResting;
     const isWebSocket = request.headers.upgrade?.toLowerCase() === "websocket";
-    if (!isWebSocket || isOverdrawn || !this.#admits(request, client))
+    if (!isWebSocket || isOverdrawn || !this.#reserve(request, client))
       return refuseUpgrade(client, "503 Service Unavailable", "failed");
     try {
       relay(request, client, head, {
@@ -169,7 +169,7 @@ export class PortForwarder {
   }
 
   /** Counts what the Worker asks for until it is over; false when there is too much of it. */
-  #admits(request: IncomingMessage, asking: ServerResponse | Duplex): boolean {
+  #reserve(request: IncomingMessage, asking: ServerResponse | Duplex): boolean {
     if (this.#open >= maxOpen) return false;
     if (isPreview(request)) {
       if (this.#previews.size >= maxPreviews || this.#arePreviewsEnded) return false;

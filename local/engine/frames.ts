@@ -19,7 +19,7 @@ export class FramedConnection extends Duplex {
   /** Frames that have not been passed on. */
   #rest: Buffer | null = null;
   #carriesFrames: boolean;
-  #isWanted = false;
+  #isReading = false;
   #isEnded = false;
   #waits = false;
 
@@ -53,7 +53,7 @@ export class FramedConnection extends Duplex {
   }
 
   override _read(): void {
-    this.#isWanted = true;
+    this.#isReading = true;
     this.#pass();
   }
 
@@ -78,7 +78,7 @@ export class FramedConnection extends Duplex {
   }
 
   #pass(): void {
-    if (!this.#isWanted || this.#waits || this.readableEnded || this.destroyed) return;
+    if (!this.#isReading || this.#waits || this.readableEnded || this.destroyed) return;
     const bytes: Buffer | null = this.#rest ?? this.#socket.read();
     this.#rest = null;
     if (bytes === null) {
@@ -88,7 +88,7 @@ export class FramedConnection extends Duplex {
     const end = this.#carriesFrames ? this.#frames.pass(bytes, FRAMES_AT_ONCE) : bytes.length;
     if (end < bytes.length) this.#rest = bytes.subarray(end);
     this.#onRead(end);
-    this.#isWanted = false;
+    this.#isReading = false;
     if (!this.#carriesFrames) this.#waitForHead();
     this.push(bytes.subarray(0, end));
   }

@@ -27,7 +27,7 @@ export interface IDRange {
 export async function claimIDs(): Promise<IDRange> {
   let slot = Math.floor(Math.random() * slots);
   for (let attempt = 0; attempt < slots; attempt += 1, slot = (slot + 1) % slots) {
-    const claim = await claimed(slot);
+    const claim = await claimSlot(slot);
     if (claim !== undefined)
       return { first: firstOfAll + slot * idsPerSandbox, release: () => void claim.close() };
   }
@@ -35,7 +35,7 @@ export async function claimIDs(): Promise<IDRange> {
 }
 
 /** An abstract socket is a name that one process has, until it ends. Nothing is served there. */
-async function claimed(slot: number): Promise<Server | undefined> {
+async function claimSlot(slot: number): Promise<Server | undefined> {
   const server = createServer((socket) => socket.destroy());
   server.listen({ path: `\0sandbox-mcp-ids-${slot}`, exclusive: true }).unref();
   return await once(server, "listening").then(

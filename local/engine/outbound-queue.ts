@@ -48,7 +48,7 @@ export class OutboundQueue {
    * Passes a request of the sandbox's to the Worker and its answer back, both unbuffered. The bytes of headers are text in UTF-8
    * to workerd, and in Latin-1 to Node.
    */
-  hand(request: IncomingMessage, response: ServerResponse, url: URL, pattern: string | null): void {
+  forward(request: IncomingMessage, response: ServerResponse, url: URL, pattern: string | null): void {
     // Nobody can send one by GET from a Worker, and some clients announce one that is empty.
     const hasBody =
       Number(request.headers["content-length"] ?? 0) > 0 ||
@@ -266,7 +266,7 @@ export function limitInterim(upstream: ClientRequest, refuse: () => void): void 
  * nothing is sent: a change of the protocol, for which nobody has asked; a body in a coding of the connection's, which goes on
  * without that; and what Node reads and refuses to write, such as status 0 or a control character in the reason.
  */
-export function passOn(incoming: IncomingMessage, response: ServerResponse): boolean {
+export function streamResponse(incoming: IncomingMessage, response: ServerResponse): boolean {
   const coding = incoming.headers["transfer-encoding"] ?? "chunked";
   if (incoming.statusCode === 101 || !/^(?:chunked|identity)$/i.test(coding)) return false;
   const headers = endToEndHeaders(incoming.rawHeaders).flat();
@@ -286,13 +286,13 @@ export function passOn(incoming: IncomingMessage, response: ServerResponse): boo
   return true;
 }
 
-/** Streams on an answer to a request that asked for an upgrade, and ends its connection. False where `passOn` says so. */
+/** Streams on an answer to a request that asked for an upgrade, and ends its connection. False where `streamResponse` says so. */
 export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessage, socket: Duplex): boolean {
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;
   response.assignSocket(socket as Socket);
   response.on("finish", () => socket.end());
-  return passOn(incoming, response);
+  return streamResponse(incoming, response);
 }
 
 /**

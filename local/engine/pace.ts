@@ -19,7 +19,7 @@ export class Pace {
   }
 
   /** Takes an amount if it is there. */
-  takes(amount: number): boolean {
+  tryTake(amount: number): boolean {
     this.#fill();
     if (this.#left < amount) return false;
     this.#left -= amount;

@@ -41,7 +41,7 @@ export class Turns {
    * read no further, because Node would keep what waits there, and closes after that answer, so that the client knows what
    * to send again (RFC 9112, 9.3.2).
    */
-  takes({ socket }: IncomingMessage, response: ServerResponse): boolean {
+  accept({ socket }: IncomingMessage, response: ServerResponse): boolean {
     if (socket.destroyed) return false;
     const current = this.#turns.get(socket);
     if (current === undefined || current.response.writableFinished) {

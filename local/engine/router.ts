@@ -59,7 +59,7 @@ export class Router {
   }
 
   async request(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    if (!this.#admits(request)) return sendError(response, 401, "unauthorized", "unauthorized");
+    if (!this.#isAuthorized(request)) return sendError(response, 401, "unauthorized", "unauthorized");
     try {
       await this.#route(request, response);
     } catch (error) {
@@ -78,8 +78,8 @@ export class Router {
     socket.on("error", () => undefined);
     const { id, part, rest } = parse(request.url ?? "");
     const sandbox = this.#table.get(id);
-    if (!this.#admits(request) || sandbox === undefined || part !== "ports") {
-      const [status, code] = this.#admits(request)
+    if (!this.#isAuthorized(request) || sandbox === undefined || part !== "ports") {
+      const [status, code] = this.#isAuthorized(request)
         ? ["404 Not Found", "gone"]
         : ["401 Unauthorized", "unauthorized"];
       socket.end(
@@ -147,7 +147,7 @@ export class Router {
     }
     if (route === "GET connections") return json(response, 200, seenBy(sandbox));
     if (route === "GET refusals")
-      return json(response, 200, sandbox.egress.connections.refusedSince(Number(rest.slice(1))));
+      return json(response, 200, sandbox.egress.connections.refusalsSince(Number(rest.slice(1))));
     if (route === "GET outbound") return sandbox.queue.poll(rest.slice(1), response);
     if (route === "POST outbound") return sandbox.queue.respond(Number(rest.slice(1)), request, response);
     sendError(response, 404, "bad-request", "no such route");
@@ -167,7 +167,7 @@ export class Router {
   }
 
   /** Web pages in a browser on this machine can send requests here too, but know neither the secret nor the host. */
-  #admits(request: IncomingMessage): boolean {
+  #isAuthorized(request: IncomingMessage): boolean {
     const host = request.headers.host;
     const own = host === `127.0.0.1:${this.#options.port}` || host === `localhost:${this.#options.port}`;
     const secret = request.headers[SECRET_HEADER];

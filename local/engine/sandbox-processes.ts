@@ -13,7 +13,7 @@ import { initCommand, initGreeting, initScript, userLimits } from "./init.ts";
 import { writeMaps } from "./ids.ts";
 import type { HostIDs } from "./host-directories.ts";
 import { type Limits, sizesFor } from "./limits.ts";
-import { givesCoresAway, seccompFilter } from "./seccomp.ts";
+import { pipesCoreDumps, seccompFilter } from "./seccomp.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
@@ -86,7 +86,7 @@ export async function start(options: StartOptions): Promise<Processes> {
     ...(unprivileged === undefined ? [] : ["--userns-block-fd", "8"]),
   ];
   // A limit of one byte keeps the kernel from giving a core dump to a program outside of the sandbox (core(5)); none does not.
-  const noCores = givesCoresAway() ? ["prlimit", "--core=1:1", "--"] : [];
+  const noCores = pipesCoreDumps() ? ["prlimit", "--core=1:1", "--"] : [];
   const argv = [...noCores, ...(view?.enter ?? []), "bwrap", ...own, "--", ...initCommand];
   // Of the user that the sandbox's root is: they bound all users of the sandbox together. With -c on a socket, bash would read the files of its user.
   const bounds = unprivileged === undefined ? "" : `${userLimits(limits)}\n`;

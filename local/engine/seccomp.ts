@@ -124,7 +124,7 @@ const AF_NETLINK = 16;
 const NETLINK_ROUTE = 0;
 
 /** Whether the machine gives core dumps to a program or a socket of its own: then they would leave the sandbox. */
-export function givesCoresAway(): boolean {
+export function pipesCoreDumps(): boolean {
   return /^[|@]/.test(readText("/proc/sys/kernel/core_pattern"));
 }
 
@@ -154,7 +154,7 @@ export function seccompFilter(options: { ids: number; hasHostDirectory: boolean 
   program.push(...table.chown.flatMap(([number, argument]) => changeOfOwner(number, argument, ids)));
   if (hasHostDirectory) program.push(...table.mode.flatMap((call) => setID(...call)));
   program.push(...limitsOfOthers(table));
-  if (givesCoresAway()) program.push(...limitOfCores(table));
+  if (pipesCoreDumps()) program.push(...limitOfCores(table));
   program.push([JUMP_EQUAL, 0, 4, table.fcntl], [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT]);
   program.push([JUMP_EQUAL, 0, 1, F_SETLEASE], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
   program.push([JUMP_EQUAL, 0, 4, table.clone], [LOAD, 0, 0, OFFSET_FIRST_ARGUMENT]);

@@ -49,8 +49,8 @@ async function findAgents(): Promise<Toolchain["agents"]> {
   const places = require.resolve.paths("claude") ?? [];
   const found: Toolchain["agents"] = [];
   for (const [name, programs] of Object.entries(AGENT_PROGRAMS)) {
-    const beside = programs.flatMap((program) => places.map((place) => join(place, program)));
-    for (const file of [...beside, ...(await onPath(name))]) {
+    const npmBeside = programs.flatMap((program) => places.map((place) => join(place, program)));
+    for (const file of [...npmBeside, ...(await onPath(name))]) {
       if (!(await exists(file)) || !(await isBinary(file))) continue;
       found.push({ name, path: await realpath(file) });
       break;

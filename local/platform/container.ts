@@ -212,7 +212,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     this.#seen = undefined;
   }
 
-  async refusedSince(time: number): Promise<Refusal[]> {
+  async refusalsSince(time: number): Promise<Refusal[]> {
     return (await this.#request<Refusal[]>(`refusals/${time}`)) ?? [];
   }
 
@@ -292,7 +292,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
 
   async #exit(sandbox: string): Promise<ExitReport> {
     const killed: ExitReport = { exitCode: 137, reason: "the engine is gone" };
-    const response = await this.#engine.insist(`/sandboxes/${sandbox}/exit`).catch(() => undefined);
+    const response = await this.#engine.requestWithRetry(`/sandboxes/${sandbox}/exit`).catch(() => undefined);
     return response?.ok ? await response.json<ExitReport>() : killed;
   }
 }

@@ -43,7 +43,7 @@ export class EngineClient {
    * A request that may be made twice, made again when its connection breaks: that says nothing of the sandbox. An engine
    * that is gone takes no new connection. @throws Error when it is
    */
-  async insist(path: string, init?: RequestInit): Promise<Response> {
+  async requestWithRetry(path: string, init?: RequestInit): Promise<Response> {
     let failures = 0;
     for (;;) {
       const askedAt = Date.now();
@@ -70,7 +70,7 @@ export class EngineClient {
   /** A JSON call, which may be made twice. @throws Error with the engine's words. */
   async call(method: string, path: string, body?: unknown): Promise<unknown> {
     const init = body === undefined ? { method } : { method, body: JSON.stringify(body) };
-    const response = await this.insist(path, init);
+    const response = await this.requestWithRetry(path, init);
     if (!response.ok) throw new Error(await response.text());
     return await response.json();
   }

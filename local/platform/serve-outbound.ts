@@ -44,8 +44,8 @@ async function respond(
   poll: Response,
 ): Promise<void> {
   const { method, headers } = outbound;
-  const gone = new AbortController();
-  const init: RequestInit = { method, headers, redirect: "manual", signal: gone.signal };
+  const closed = new AbortController();
+  const init: RequestInit = { method, headers, redirect: "manual", signal: closed.signal };
   if (outbound.hasBody && poll.body !== null) init.body = poll.body;
   let response: Response;
   try {
@@ -69,7 +69,7 @@ async function respond(
     });
   } finally {
     // When the process in the sandbox has hung up, so has the handler's client; else this is over anyway.
-    gone.abort();
+    closed.abort();
   }
 }
 

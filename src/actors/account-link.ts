@@ -46,7 +46,7 @@ export class AccountLink {
   }
 
   /** Remembers the owner; answers whether the actor had none. */
-  async meet({ principalID, sandbox, region }: Owner): Promise<boolean> {
+  async setOwner({ principalID, sandbox, region }: Owner): Promise<boolean> {
     if (this.#owner) return false;
     this.#owner = { principalID, sandbox, region, principalHash: await principalHash(principalID) };
     this.#ctx.storage.kv.put("owner", this.#owner);
@@ -65,7 +65,7 @@ export class AccountLink {
 
   /** Whether the account knows a sandbox that does not run: its workspace comes back with the next container. */
   async isKnown(owner: Owner): Promise<boolean> {
-    return this.account(owner).knows(owner.sandbox);
+    return this.account(owner).isKnown(owner.sandbox);
   }
 
   /** The prefix of a run's keys in R2. */

@@ -108,7 +108,11 @@ export class Account extends DurableObject<Env> {
     const known = admitted.value;
     const allowed = limits.runningSandboxes;
     // No await between the last look at them and `used` below: two calls cannot both take the last place.
-    for (let others = this.#others(sandbox); others.length >= allowed; others = this.#others(sandbox)) {
+    for (
+      let others = this.#otherRunning(sandbox);
+      others.length >= allowed;
+      others = this.#otherRunning(sandbox)
+    ) {
       if (await this.#makeRoom(principalID, others)) continue;
       const refused = { limit: "runningSandboxes", allowed, used: others.length } as const;
       return { ok: false, failure: quotaError(refused).toFailure() };
@@ -148,7 +152,7 @@ export class Account extends DurableObject<Env> {
   }
 
   /** Other sandboxes whose container runs or is being started, the least recently used first. None when `except` runs itself. */
-  #others(except: string): string[] {
+  #otherRunning(except: string): string[] {
     const names = this.#sandboxes.running();
     return names.includes(except) ? [] : names;
   }
@@ -199,7 +203,7 @@ export class Account extends DurableObject<Env> {
   }
 
   /** Whether a sandbox was used, or has a saved workspace: started again, it has something to read. */
-  knows(sandbox: string): boolean {
+  isKnown(sandbox: string): boolean {
     return this.#sandboxes.has(sandbox) || this.workspace(sandbox) !== undefined;
   }
 
@@ -516,7 +520,7 @@ export class Account extends DurableObject<Env> {
     const grant = this.#quota.lease(owner.sandbox, request, Date.now());
     if (!grant.refused) return grant;
     await Promise.all(
-      this.#quota.holders(owner.sandbox).map(async (sandbox) => {
+      this.#quota.leaseHolders(owner.sandbox).map(async (sandbox) => {
         const actor = await this.#sandbox(owner.principalID, sandbox);
         // A lease that cannot be called back counts until it ends.
         const settlement = await actor.settleLease().catch(() => undefined);

@@ -43,7 +43,7 @@ export class Activity {
   }
 
   /** The same bytes, as a stream that can leave the actor. While they come from the container, that is a transfer. */
-  passOn(body: ReadableStream<Uint8Array>, { isOfContainer = true } = {}): ReadableStream<Uint8Array> {
+  trackTransfer(body: ReadableStream<Uint8Array>, { isOfContainer = true } = {}): ReadableStream<Uint8Array> {
     const { readable, writable } = new IdentityTransformStream();
     const passed = body.pipeTo(writable);
     const done = isOfContainer ? this.transfer(passed) : passed;

@@ -42,7 +42,7 @@ export class FileLinks {
     return epoch;
   }
 
-  isOf(epoch: string): boolean {
+  belongsTo(epoch: string): boolean {
     return this.#kv.get<string>(EPOCH) === epoch;
   }
 
@@ -65,7 +65,7 @@ export class FileLinks {
   }
 
   /** Takes an upload link, unless it is being used, or is used up. */
-  take(link: UploadLink): "taken" | "busy" | "used" {
+  claim(link: UploadLink): "taken" | "busy" | "used" {
     if (this.#taken.has(link.id)) return "busy";
     if (this.isUsedUp(link)) return "used";
     this.#taken.add(link.id);
@@ -76,7 +76,7 @@ export class FileLinks {
     return this.#kv.get(keyOf(link)) !== undefined;
   }
 
-  leave(link: UploadLink, isUsedUp: boolean): void {
+  releaseClaim(link: UploadLink, isUsedUp: boolean): void {
     this.#taken.delete(link.id);
     if (!isUsedUp) return;
     this.#kv.put(keyOf(link), true);

@@ -136,7 +136,7 @@ export class Lifecycle {
   #checkState(): State {
     const position = this.#position;
     if ("life" in position && !this.#parts.platform.isRunning) {
-      this.#leave("lost");
+      this.#retire("lost");
       this.#parts.account.stopped();
     }
     return this.#state;
@@ -167,7 +167,7 @@ export class Lifecycle {
   }
 
   /** From now on nobody may use the container, if there is one. */
-  #leave(end: End): void {
+  #retire(end: End): void {
     const position = this.#position;
     this.#position = ABSENT;
     this.#left++;
@@ -407,7 +407,7 @@ export class Lifecycle {
     const position = this.#position;
     if (!("life" in position)) return false;
     const isSame = () => this.#parts.platform.isRunning && !position.life.ended.aborted;
-    for (let look = 0; look < STOPPING_GRACE_MS / 100 && isSame(); look++) await pause(100);
+    for (let check = 0; check < STOPPING_GRACE_MS / 100 && isSame(); check++) await pause(100);
     // What the container took with it ends for that reason, and not for the error.
     this.#checkState();
     return isSame();
@@ -448,7 +448,7 @@ export class Lifecycle {
     const { platform, account } = this.#parts;
     const wasRunning = platform.isRunning;
     // A run that ends so must not be taken for one that ended by itself.
-    this.#leave(end);
+    this.#retire(end);
     await platform.end();
     if (wasRunning) account.stopped();
   }

@@ -134,7 +134,7 @@ export class SandboxNetwork {
     const isFree = this.policy.internet === "full";
     // Most sandboxes: only connections to hosts with a secret are looked at there.
     if (isFree && this.#host.secretHosts().length === 0) return undefined;
-    const refused = await this.#host.platform.refusedSince(since);
+    const refused = await this.#host.platform.refusalsSince(since);
     const byPolicy = isFree ? [] : refused.filter(({ why }) => why !== "mismatch");
     const mismatched = refused.filter(({ why }) => why === "mismatch");
     const sentences: string[] = [];

@@ -244,7 +244,7 @@ export class Parts {
       completed: (end, startedAt) => this.network.withRefusals(end, startedAt),
       explained: (error) => lifecycle.explained(error),
       failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
-      unneeded: () => lifecycle.release(),
+      discard: () => lifecycle.release(),
       taskRemoved: (id) => account.account().removeArchive(id),
     });
     const { runs } = this;

@@ -122,19 +122,19 @@ export class Previews {
     headers.delete(PREVIEW_TOKEN);
     headers.set(PREVIEW_PORT, String(port));
     const [row] = this.#host.sql.exec<Row>("SELECT * FROM previews WHERE port = ?", port).toArray();
-    if (!row || !equal(row.token, token) || row.expires_at <= Date.now()) return notServed("ended");
+    if (!row || !equal(row.token, token) || row.expires_at <= Date.now()) return refuseUnserved("ended");
     if (!this.#host.sandboxd.isRunning || row.boot !== this.#host.restartNotice.count)
-      return notServed("stopped");
+      return refuseUnserved("stopped");
     const cut = this.#signalOf(port, row.expires_at);
     const signal = AbortSignal.any([cut, request.signal]);
     const response = await this.#host.sandboxd
       .fetch(new Request(request, { headers, signal, redirect: "manual" }))
       // sandboxd does not run, for example after user code has killed it.
       .catch(() => undefined);
-    if (cut.aborted) return notServed("ended");
+    if (cut.aborted) return refuseUnserved("ended");
     // What the server says of a preview, the program behind it does not say.
     if (!response || response.headers.has(PREVIEW_ERROR) || response.headers.has(PREVIEW_STATE))
-      return notServed(unservedState(response, row.answered > 0));
+      return refuseUnserved(unservedState(response, row.answered > 0));
     if (!row.answered) this.#host.sql.exec("UPDATE previews SET answered = 1 WHERE port = ?", port);
     this.#host.used();
     return response;
@@ -186,6 +186,6 @@ function unservedState(response: Response | undefined, hasResponded: boolean): P
   return hasResponded ? "silent" : "waiting";
 }
 
-function notServed(state: PreviewState): Response {
+function refuseUnserved(state: PreviewState): Response {
   return new Response(null, { status: 503, headers: { [PREVIEW_STATE]: state } });
 }

@@ -126,7 +126,7 @@ export class Quota {
   }
 
   /** Other sandboxes that hold a lease. */
-  holders(except: string): string[] {
+  leaseHolders(except: string): string[] {
     return this.#sql
       .exec<{ sandbox: string }>(
         "SELECT sandbox FROM leases WHERE sandbox <> ? AND slots + seconds > 0",

@@ -57,7 +57,7 @@ export class RestartNotice {
   workspaceRestored(state: Snapshot | undefined): void {
     const ending = this.#kv.get<string>(ENDED);
     this.#kv.delete(ENDED);
-    const loss = state ? restoredWords(state, ending) : ending !== undefined && lostWords(ending);
+    const loss = state ? describeRestore(state, ending) : ending !== undefined && describeLoss(ending);
     if (!loss) return;
     this.#notice = loss;
     this.#kv.put(NOTICE, loss);
@@ -87,14 +87,14 @@ function describeEnding(ending: string): string {
   return ENDINGS[ending as keyof typeof ENDINGS] ?? UNPLANNED;
 }
 
-function lostWords(ending: string): string {
+function describeLoss(ending: string): string {
   return `${describeEnding(ending)}: its files, processes and kernel state are gone.`;
 }
 
 /** @param ending how the container before ended; undefined where there was none */
-function restoredWords({ savedAt, files, bytes, left }: Snapshot, ending: string | undefined): string {
+function describeRestore({ savedAt, files, bytes, left }: Snapshot, ending: string | undefined): string {
   const what = `as it was saved at ${new Date(savedAt).toISOString()} (${files} files, ${bytes} bytes)`;
-  const missing = left ? ` Missing is what was not saved: ${leftWords(left)}.` : "";
+  const missing = left ? ` Missing is what was not saved: ${describeLeftOut(left)}.` : "";
   if (ending === undefined) return `The sandbox starts with /workspace ${what}.${missing}`;
   const later = ending in ENDINGS && !NOT_ALL_SAVED.has(ending) ? "" : ", and what changed there since";
   return `${describeEnding(ending)}: /workspace is back ${what}. Processes, kernel state and files elsewhere are gone${later}.${missing}`;
@@ -104,7 +104,7 @@ function restoredWords({ savedAt, files, bytes, left }: Snapshot, ending: string
 const NAMED = 5;
 
 /** What a save left out, as a clause. */
-export function leftWords({ count, bytes, names, unreadable, special, crowded }: LeftOut): string {
+export function describeLeftOut({ count, bytes, names, unreadable, special, crowded }: LeftOut): string {
   const some = (paths: string[]) => `(${paths.slice(0, NAMED).map(shownName).join(", ")})`;
   const parts: string[] = [];
   if (count > 0) {

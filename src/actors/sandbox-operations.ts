@@ -53,7 +53,7 @@ export class SandboxOperations {
       if (name === "edit")
         return await edited(owner, (input as Input<"edit">).path, done as Promise<Written>);
       const result: { body?: ReadableStream<Uint8Array> } = await done;
-      return result.body ? { ...result, body: activity.passOn(result.body) } : result;
+      return result.body ? { ...result, body: activity.trackTransfer(result.body) } : result;
     } finally {
       // Also where it failed: how far it got is not always known.
       if (row.changesState) workspace.changed();

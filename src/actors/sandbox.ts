@@ -262,7 +262,8 @@ export class Sandbox extends SandboxActor {
   ): Promise<ActorResult<RunReading>> {
     return this.#toResult(owner, async () => {
       const { runs, questions } = this.#parts;
-      const wasWriting = seenCode !== undefined && (await questions.moreCode(localID(id), seenCode, waitMs));
+      const wasWriting =
+        seenCode !== undefined && (await questions.waitForCode(localID(id), seenCode, waitMs));
       const run = await runs.result(id, wasWriting ? 0 : waitMs, cursor, { until, onProgress });
       if (cursor === undefined) return { run };
       return { run, page: await this.#parts.runs.log(id, cursor, maxBytes) };
@@ -327,7 +328,7 @@ export class Sandbox extends SandboxActor {
    * @param epoch of a link to a file; links to what a run left have none
    */
   async linkOwner(epoch?: string): Promise<Owner | undefined> {
-    if (epoch !== undefined && (!this.platform.isRunning || !this.#parts.fileLinks.isOf(epoch)))
+    if (epoch !== undefined && (!this.platform.isRunning || !this.#parts.fileLinks.belongsTo(epoch)))
       return undefined;
     const { principalID, sandbox } = this.#parts.account.owner;
     return { principalID, sandbox, mayStart: false, takesNotice: false };
@@ -342,13 +343,15 @@ export class Sandbox extends SandboxActor {
     ...range: Parameters<RunFiles["open"]>
   ): Promise<ActorResult<ReadableStream<Uint8Array>>> {
     return this.#toResult(owner, async () => {
-      return this.#parts.activity.passOn(await this.#parts.runFiles.open(...range), { isOfContainer: false });
+      return this.#parts.activity.trackTransfer(await this.#parts.runFiles.open(...range), {
+        isOfContainer: false,
+      });
     });
   }
 
   /** Takes an upload link, which is good for one upload. */
-  async takeLink(link: UploadLink): Promise<ReturnType<FileLinks["take"]>> {
-    return this.#parts.fileLinks.take(link);
+  async takeLink(link: UploadLink): Promise<ReturnType<FileLinks["claim"]>> {
+    return this.#parts.fileLinks.claim(link);
   }
 
   async isLinkUsedUp(link: UploadLink): Promise<boolean> {
@@ -357,7 +360,7 @@ export class Sandbox extends SandboxActor {
 
   /** The upload by a link is over; one that came to nothing may be made again. */
   async leaveLink(link: UploadLink, isUsedUp: boolean): Promise<void> {
-    this.#parts.fileLinks.leave(link, isUsedUp);
+    this.#parts.fileLinks.releaseClaim(link, isUsedUp);
   }
 
   /**
@@ -449,7 +452,7 @@ export class Sandbox extends SandboxActor {
   }
 
   async #saveToEnd(): Promise<void> {
-    for (let tries = 1; tries <= ENDING_TRIES; tries++) {
+    for (let attempt = 1; attempt <= ENDING_TRIES; attempt++) {
       await this.#parts.workspace.saveToStop();
       if (this.#parts.workspace.mayStop) return;
       await pause(ENDING_PAUSE_MS);
@@ -500,7 +503,7 @@ export class Sandbox extends SandboxActor {
    */
   async stopIfIdle(owner: Owner, waitMs: number): Promise<boolean> {
     const { lifecycle, account } = this.#parts;
-    await account.meet(owner);
+    await account.setOwner(owner);
     return lifecycle.makeRoom(waitMs);
   }
 
@@ -562,7 +565,7 @@ export class Sandbox extends SandboxActor {
 
   /** Does the work of one call. Errors for the caller become data; unexpected ones are thrown, for the log. */
   async #toResult<T>(owner: Owner, work: () => Promise<T>): Promise<ActorResult<T>> {
-    if (await this.#parts.account.meet(owner)) await this.setSandboxName(owner.sandbox);
+    if (await this.#parts.account.setOwner(owner)) await this.setSandboxName(owner.sandbox);
     const called = this.#parts.activity.call(() => this.#outcome(work));
     const outcome = await called.finally(() => this.#parts.lifecycle.release());
     if (owner.takesNotice === false) return outcome;
@@ -577,8 +580,8 @@ export class Sandbox extends SandboxActor {
   async #outcome<T>(work: () => Promise<T>): Promise<Outcome<T>> {
     try {
       return { ok: true, value: await work() };
-    } catch (thrown) {
-      const error = await this.#parts.lifecycle.explained(thrown);
+    } catch (cause) {
+      const error = await this.#parts.lifecycle.explained(cause);
       if (!(error instanceof ToolError)) throw error;
       const failure = error.toFailure();
       return { ok: false, failure: this.#parts.runs.hasUnendedRun ? failure : withoutRuns(failure) };

@@ -1,9 +1,9 @@
 /** What saves of a workspace could not do, until one could, and what callers are told of it: each thing once. */
 import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
-import { leftWords } from "./restart-notice.ts";
+import { describeLeftOut } from "./restart-notice.ts";
 import type { LeftOut } from "./snapshot-registry.ts";
-import { isLasting, reason } from "./workspace-errors.ts";
+import { isPermanentSaveError, reason } from "./workspace-errors.ts";
 import { leftOut } from "./workspace-transfer.ts";
 
 /** A save that failed is made again after so long, then after twice as long each time up to the longest: milliseconds. */
@@ -47,7 +47,7 @@ export class SaveTroubles {
 
   /** An error says of itself what a notice would. */
   noteReported(error: unknown): void {
-    this.#isFailureTold ||= error instanceof ToolError && isLasting(error.cause);
+    this.#isFailureTold ||= error instanceof ToolError && isPermanentSaveError(error.cause);
   }
 
   /**
@@ -57,7 +57,7 @@ export class SaveTroubles {
   leaves(left: Plan["left"], isRead: boolean): void {
     const unreadable = left.unreadable ?? (isRead ? undefined : this.#left?.unreadable);
     this.#left = leftOut({ ...left, unreadable });
-    if (!this.#isWorthTelling) this.#isLeftTold = false;
+    if (!this.#hasReportableLoss) this.#isLeftTold = false;
   }
 
   /** The container has gone, with what was left out. */
@@ -66,7 +66,7 @@ export class SaveTroubles {
   }
 
   /** Whether something is left out that is lost with the sandbox: a socket is of no use without its process. */
-  get #isWorthTelling(): boolean {
+  get #hasReportableLoss(): boolean {
     return this.#left !== undefined && (this.#left.count > 0 || this.#left.unreadable !== undefined);
   }
 
@@ -74,18 +74,18 @@ export class SaveTroubles {
   takeNotice(): string | undefined {
     const notices: string[] = [];
     const failing = this.#isFailureTold ? undefined : this.#failing;
-    if (failing && (isLasting(failing.why.cause) || this.failingMs > NOTICE_AFTER_MS)) {
+    if (failing && (isPermanentSaveError(failing.why.cause) || this.failingMs > NOTICE_AFTER_MS)) {
       this.#isFailureTold = true;
       const { cause, hint } = failing.why;
-      const [why, advice] = isLasting(cause) ? [` (${reason(cause)})`, ` ${hint}`] : ["", ""];
+      const [why, advice] = isPermanentSaveError(cause) ? [` (${reason(cause)})`, ` ${hint}`] : ["", ""];
       notices.push(
         `The workspace could not be saved since ${new Date(failing.since).toISOString()}${why}: what is newer would be lost with the sandbox.${advice}`,
       );
     }
-    if (this.#left && this.#isWorthTelling && !this.#isLeftTold) {
+    if (this.#left && this.#hasReportableLoss && !this.#isLeftTold) {
       this.#isLeftTold = true;
       notices.push(
-        `Not all of the workspace is saved. Lost with the sandbox would be ${leftWords(this.#left)}.`,
+        `Not all of the workspace is saved. Lost with the sandbox would be ${describeLeftOut(this.#left)}.`,
       );
     }
     return notices.join(" ") || undefined;

@@ -10,7 +10,7 @@ import type { Executor } from "../runs/executor.ts";
 import type { CommandSpec } from "../runs/command-executor.ts";
 import { joined } from "../runs/head-and-tail.ts";
 import { localID } from "../runs/id.ts";
-import { lenient } from "../runs/shown-output.ts";
+import { decodeText } from "../runs/shown-output.ts";
 import {
   type Allowance,
   type End,
@@ -224,7 +224,7 @@ export class SetUp {
     }
     const { key, savedAt } = outcome;
     this.#put({ ...this.#state, had: key, restoredAt: savedAt });
-    return { state: "succeeded", note: restoredWords(savedAt) };
+    return { state: "succeeded", note: describeRestore(savedAt) };
   }
 
   /** Saves what was there before the script, which stays the saved state until it has ended. */
@@ -262,7 +262,7 @@ export class SetUp {
     // Where no container could be started or it has gone, the next call tries again.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
     const failure =
-      run && isFailure(run) ? failureWords(run, tail) : lost >= MAX_LOST_CONTAINERS ? LEFT_OUT : undefined;
+      run && isFailure(run) ? describeFailure(run, tail) : lost >= MAX_LOST_CONTAINERS ? LEFT_OUT : undefined;
     // What a script has left in a container that goes on is not the next one's alone.
     const isUsed = state.isUsed || (isSame && run?.state === "lost" && state.hasBegun);
     this.#put({ ...state, ...AT_REST, isDone, isUsed, lost, failure, had: success?.had });
@@ -273,7 +273,7 @@ export class SetUp {
   /** Keeps what the script has left, before anything else changes that. Answers that, and what there is to say of it. */
   async #success(run: RunView, state: State): Promise<Pick<State, "had"> & { words: string }> {
     const { keeping, restoredAt, had, isUsed } = state;
-    if (restoredAt !== undefined) return { had, words: restoredWords(restoredAt) };
+    if (restoredAt !== undefined) return { had, words: describeRestore(restoredAt) };
     const { outcomes, report } = this.#host;
     const seconds = Math.round(durationMs(run) / 1000);
     const words = `The sandbox was set up by its script first (${seconds} s; get_result with id ${run.id} has its output).`;
@@ -378,7 +378,7 @@ function resuming<Spec extends Allowance>(executor: Executor<Spec>): Omit<Execut
 
 const LEFT_OUT = `The set-up of this sandbox is left out, because the sandbox ended during it ${MAX_LOST_CONTAINERS} times in a row; list_runs shows when. configure_sandbox with setup sets it anew.`;
 
-function restoredWords(savedAt: number): string {
+function describeRestore(savedAt: number): string {
   return `The sandbox starts from what its set-up left, as it was kept at ${new Date(savedAt).toISOString()}: the script did not run again.`;
 }
 
@@ -393,10 +393,10 @@ const FAILED = {
   cancelled: "was cancelled",
 } as const;
 
-function failureWords({ id, state, exitCode }: RunView, tail: Uint8Array | undefined): string {
+function describeFailure({ id, state, exitCode }: RunView, tail: Uint8Array | undefined): string {
   const how = FAILED[state as keyof typeof FAILED];
   const code = state === "failed" ? ` with exit code ${exitCode}` : "";
-  const end = tail && lenient(tail).trim();
+  const end = tail && decodeText(tail).trim();
   return `The set-up of this sandbox ${how}${code}: calls go on without it, until configure_sandbox sets it anew. get_result with id ${id} has its output${end ? `, which ends: ${JSON.stringify(end)}` : "."}`;
 }
 

@@ -4,7 +4,7 @@ import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import type { Snapshot } from "./snapshot-registry.ts";
 import { StorageError } from "./workspace-objects.ts";
 
-export function notWhole(left: Plan["left"], maxBytes: number): ToolError {
+export function workspaceTooLarge(left: Plan["left"], maxBytes: number): ToolError {
   const MiB = maxBytes / (1024 * 1024);
   const why =
     left.count > 0
@@ -33,7 +33,7 @@ export function stillSaving(sandbox: string, ms: number): ToolError {
   );
 }
 
-export function notRestored(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {
+export function restoreFailed(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {
   const error = new ToolError(
     "storage_unavailable",
     `The workspace of sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reason(cause)}. This call was not begun, and what is saved is safe.`,
@@ -48,13 +48,13 @@ export function notRestored(sandbox: string, { savedAt }: Snapshot, cause: unkno
 const LASTING: ReadonlySet<ErrorCode> = new Set(["too_large", "no_space", "quota_exceeded", "file_system"]);
 
 /** Whether a save that has failed so fails again until the caller changes something. */
-export function isLasting(cause: unknown): cause is ToolError {
+export function isPermanentSaveError(cause: unknown): cause is ToolError {
   return cause instanceof ToolError && LASTING.has(cause.code);
 }
 
-export function notSaved(sandbox: string, cause: unknown): ToolError {
+export function saveFailed(sandbox: string, cause: unknown): ToolError {
   const message = `The workspace of sandbox ${sandbox} could not be saved: ${reason(cause)}. The sandbox goes on, and what was saved before is safe.`;
-  const error = isLasting(cause)
+  const error = isPermanentSaveError(cause)
     ? new ToolError(
         cause.code,
         message,

@@ -58,7 +58,7 @@ export interface TransferHost {
 export class WorkspaceTransfer {
   readonly #host: TransferHost;
   /** Of the last save for which there was no room: its bytes of files, and how many it might have added, and when that was. */
-  #noRoom: { bytes: number; room: number; at: number } | undefined;
+  #lastRefusal: { bytes: number; room: number; at: number } | undefined;
 
   constructor(host: TransferHost) {
     this.#host = host;
@@ -123,7 +123,7 @@ export class WorkspaceTransfer {
     } catch (error) {
       isWriting = error instanceof StorageError && error.isUnderWay;
       if (!archive && error instanceof ToolError && error.code === "quota_exceeded")
-        this.#noRoom = { bytes: plan.bytes, room, at: Date.now() };
+        this.#lastRefusal = { bytes: plan.bytes, room, at: Date.now() };
       throw error;
     } finally {
       // Of a save that was committed there is nothing to give up.
@@ -161,7 +161,7 @@ export class WorkspaceTransfer {
 
   /** How many bytes are too few for a save of as much: all of it was sent before that was found. It may have become smaller meanwhile. */
   #notEnoughFor({ bytes }: Plan): number | undefined {
-    const before = this.#noRoom;
+    const before = this.#lastRefusal;
     return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;
   }
 }

@@ -19,7 +19,14 @@ import type { ContainerPlatform } from "./platform/platform.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { SaveTroubles } from "./save-troubles.ts";
 import type { Archive, Checkpoint, Pack, Snapshot } from "./snapshot-registry.ts";
-import { isLasting, notRestored, notSaved, notWhole, reason, stillSaving } from "./workspace-errors.ts";
+import {
+  isPermanentSaveError,
+  restoreFailed,
+  saveFailed,
+  workspaceTooLarge,
+  reason,
+  stillSaving,
+} from "./workspace-errors.ts";
 import { type Origin, type TransferHost, WorkspaceTransfer, archiveOf } from "./workspace-transfer.ts";
 
 /** The account's methods for workspaces. */
@@ -212,7 +219,7 @@ export class Workspace {
     } catch (error) {
       if (this.#container.aborted || !this.#host.platform.isRunning) throw containerGone();
       this.#host.report(error);
-      throw notRestored(this.#host.sandbox(), state, error);
+      throw restoreFailed(this.#host.sandbox(), state, error);
     }
   }
 
@@ -273,7 +280,7 @@ export class Workspace {
       if (container.aborted || !this.#host.platform.isRunning) throw containerGone();
       this.#dirtySince = since ?? this.#dirtySince ?? Date.now();
       if (!(error instanceof ToolError)) this.#host.report(error);
-      const failure = notSaved(this.#host.sandbox(), error);
+      const failure = saveFailed(this.#host.sandbox(), error);
       this.#plan(this.#troubles.failed(failure));
       throw failure;
     } finally {
@@ -343,7 +350,8 @@ export class Workspace {
     const body = { id, base, max: maxBytes, repack: [], isArchive: true, conversation, isSystem };
     const plan = await snapshots.call("plan", { body }, signal);
     const { state, files, left } = plan;
-    if (isWhole && (left.count > 0 || left.unreadable || left.crowded)) throw notWhole(left, maxBytes);
+    if (isWhole && (left.count > 0 || left.unreadable || left.crowded))
+      throw workspaceTooLarge(left, maxBytes);
     if (conversation && files === 0) return left;
     if (state === "unchanged" && base !== undefined) {
       await this.#host.account().archive(base, archiveOf(archive));
@@ -531,7 +539,7 @@ export class Workspace {
       return undefined;
     } catch (error) {
       const cause = error instanceof ToolError ? error.cause : undefined;
-      if (!isLasting(cause)) throw error;
+      if (!isPermanentSaveError(cause)) throw error;
       return reason(cause);
     }
   }

@@ -18,7 +18,7 @@ import { PANEL_CLIENT_ID } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
 import { canRunTasks, type Config } from "../shared/config.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
-import { hasGoodHost } from "./redirects.ts";
+import { hasAllowedHost } from "./redirects.ts";
 import { bytesOf, StoreError } from "./oauth-store.ts";
 
 /** The longest query of an authorization request. */
@@ -72,7 +72,7 @@ async function show(context: PageContext): Promise<Response> {
   checkForm(search, searchParams);
   const authRequest = await oauthAPI(oauth, context).parseAuthRequest(request);
   // A client known by a metadata document never registers, so its redirect URI is checked here.
-  if (!hasGoodHost(authRequest.redirectUri, context.config))
+  if (!hasAllowedHost(authRequest.redirectUri, context.config))
     throw new AuthorizationError("invalid_request", { description: "Invalid redirect URI" });
   checkChallenge(authRequest);
   if (offeredScopes(authRequest, context.config).length === 0)

@@ -7,7 +7,7 @@ import { previewLabel } from "../shared/preview-address.ts";
  * The URL standard allows other characters (`a;sandbox`, `*`, `a,b`), which would inject directives into the
  * Content-Security-Policy of the consent page, since that names the host.
  */
-export function hasGoodHost(redirectURI: string, config: Config): boolean {
+export function hasAllowedHost(redirectURI: string, config: Config): boolean {
   const url = new URL(redirectURI);
   // Clients may register other schemes, but the provider sends no code to them.
   if (!/^https?:$/.test(url.protocol)) return true;
@@ -24,6 +24,6 @@ export function namesOddHost(registration: string, config: Config): boolean {
   }
   return (
     Array.isArray(uris) &&
-    uris.some((uri) => typeof uri === "string" && URL.canParse(uri) && !hasGoodHost(uri, config))
+    uris.some((uri) => typeof uri === "string" && URL.canParse(uri) && !hasAllowedHost(uri, config))
   );
 }

@@ -265,7 +265,7 @@ export class Connection {
     clearTimeout(this.#idle);
     this.#idle = null;
     for (const follower of this.#followers.values()) follower.broken();
-    for (const typing of this.#typing.values()) typing.reject(unknownTyped());
+    for (const typing of this.#typing.values()) typing.reject(inputUnconfirmed());
     try {
       socket.close(1000, "");
     } catch {
@@ -285,7 +285,7 @@ export class Connection {
   }
 }
 
-function unknownTyped(): ToolError {
+function inputUnconfirmed(): ToolError {
   return new ToolError(
     "connection_lost",
     "The connection to the sandbox broke: whether the text was typed is not known.",

@@ -12,7 +12,7 @@ function missing(path: string, hint: string): ToolError {
 }
 
 /** What there is in place of a missing path. */
-function nearWords(path: string, { directory = parent(path), elsewhere }: FileFailure): string {
+function describeNearest(path: string, { directory = parent(path), elsewhere }: FileFailure): string {
   if (elsewhere !== undefined)
     return `It is ${shownName(elsewhere)}: a path is relative to /workspace, and not to the directory of a session.`;
   const use = `Use list_files with path ${shownName(directory)}`;
@@ -83,7 +83,7 @@ export function refusal(failed: string, path: string, failure: FileFailure): Too
   const { problem, code = "", path: leadsTo = "", edit = 0, count = 0, lines = [], nearest = "" } = failure;
   switch (problem) {
     case "missing":
-      return missing(path, path.includes("\uFFFD") ? NOT_UTF8 : nearWords(path, failure));
+      return missing(path, path.includes("\uFFFD") ? NOT_UTF8 : describeNearest(path, failure));
     case "directory":
       return isDirectory(path);
     case "not_directory":

@@ -118,7 +118,7 @@ export abstract class RunFollower {
   protected async outcome(): Promise<Outcome | undefined> {
     const unfollow = this.link.connection.follow(this.sink.id, {
       event: (event) => this.#event(event),
-      piece: (piece) => this.#piece(piece),
+      piece: (piece) => this.#receivePiece(piece),
       broken: () => this.#broken(),
     });
     const tick = setInterval(() => this.#tick(), TICK_MS);
@@ -183,7 +183,7 @@ export abstract class RunFollower {
   }
 
   /** Gives output to the sink in order; it waits here while the sink has no room. */
-  #piece(piece: Piece): void {
+  #receivePiece(piece: Piece): void {
     const { length } = piece.bytes;
     this.isKnown = true;
     this.#silence = 0;

@@ -45,13 +45,13 @@ export async function throughPolicy(
   const to = Number(port || (protocol === "https:" ? 443 : 80));
   const named = canonicalHost((request.headers.get("host") ?? hostname).replace(/:\d+$/, ""));
   const connection: Connection = { at: Date.now(), host, port: to, method: request.method, bytes: 0 };
-  const tell = (end: Partial<Connection>) =>
+  const record = (end: Partial<Connection>) =>
     actorOf(env, containerID).connectionMade({ ...connection, ...end });
   const isFree = policy?.internet === "full";
   const isAllowed = policy !== undefined && allowsHost(policy, host) && (isFree || ALLOWED_PORTS.has(to));
   if (!isAllowed || named !== host) {
     // Before the answer: the result of what asked is to name it.
-    await tell({ refused: isAllowed ? "mismatch" : "policy" });
+    await record({ refused: isAllowed ? "mismatch" : "policy" });
     return refusal(403, `${host || "this host"} is not reachable from this sandbox`);
   }
   const secrets =
@@ -69,7 +69,7 @@ export async function throughPolicy(
     response = refusal(502, `${host} could not be reached`);
   }
   const { status } = response;
-  const end = (bytes: number) => waitUntil(tell({ status, bytes, ...(secret === "" ? {} : { secret }) }));
+  const end = (bytes: number) => waitUntil(record({ status, bytes, ...(secret === "" ? {} : { secret }) }));
   return counted(response, end);
 }
 

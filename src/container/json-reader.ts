@@ -27,7 +27,7 @@ export class JSONReader {
   readonly #listener: JSONListener;
   readonly #path: string[] = [];
   /** Of the lists and objects around: whether a name was read whose value comes. */
-  readonly #around: { isList: boolean; isNamed: boolean }[] = [];
+  readonly #enclosing: { isList: boolean; isNamed: boolean }[] = [];
   #text: number[] = [];
   #inString = false;
   #escaped = false;
@@ -59,23 +59,23 @@ export class JSONReader {
   }
 
   #take(byte: number): void {
-    const around = this.#around.at(-1);
+    const enclosing = this.#enclosing.at(-1);
     switch (byte) {
       case QUOTE:
         this.#inString = true;
         this.#keep(byte);
         break;
       case COLON:
-        if (around === undefined || around.isList || around.isNamed || this.#text[0] !== QUOTE)
+        if (enclosing === undefined || enclosing.isList || enclosing.isNamed || this.#text[0] !== QUOTE)
           this.#isMalformed = true;
         else {
-          around.isNamed = true;
+          enclosing.isNamed = true;
           this.#path[this.#path.length - 1] = this.#read() ?? "";
         }
         break;
       case COMMA:
         this.#end();
-        if (around) around.isNamed = false;
+        if (enclosing) enclosing.isNamed = false;
         break;
       case OPEN_LIST:
       case OPEN_OBJECT:
@@ -83,9 +83,9 @@ export class JSONReader {
         break;
       case CLOSE_LIST:
       case CLOSE_OBJECT:
-        if (around?.isList !== (byte === CLOSE_LIST)) this.#isMalformed = true;
+        if (enclosing?.isList !== (byte === CLOSE_LIST)) this.#isMalformed = true;
         this.#end();
-        this.#around.pop();
+        this.#enclosing.pop();
         this.#path.pop();
         break;
       default:
@@ -97,19 +97,19 @@ export class JSONReader {
   }
 
   #open(isList: boolean): void {
-    const around = this.#around.at(-1);
-    if (around?.isList === false && !around.isNamed) this.#isMalformed = true;
-    if (this.#around.length === DEEPEST) this.#isMalformed = true;
+    const enclosing = this.#enclosing.at(-1);
+    if (enclosing?.isList === false && !enclosing.isNamed) this.#isMalformed = true;
+    if (this.#enclosing.length === DEEPEST) this.#isMalformed = true;
     if (this.#isMalformed) return;
     this.#listener.open?.(this.#path, isList);
-    this.#around.push({ isList, isNamed: false });
+    this.#enclosing.push({ isList, isNamed: false });
     this.#path.push(isList ? "[]" : "");
   }
 
   #end(): void {
-    const around = this.#around.at(-1);
+    const enclosing = this.#enclosing.at(-1);
     if (this.#text.length === 0) return;
-    if (around?.isList === false && !around.isNamed) this.#isMalformed = true;
+    if (enclosing?.isList === false && !enclosing.isNamed) this.#isMalformed = true;
     else this.#listener.value(this.#path, () => this.#read());
     this.#text = [];
   }

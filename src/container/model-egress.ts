@@ -89,9 +89,9 @@ async function serve(
       : refusal(403, "permission_error", check.refused);
 
   const { call } = check;
-  const goesOn = () => actorOf(env, containerID).renewModelCall(call);
-  const reporting = setInterval(() => void goesOn().catch(() => undefined), REPORT_MS);
-  const over = (outcome: ModelOutcome) => {
+  const renew = () => actorOf(env, containerID).renewModelCall(call);
+  const reporting = setInterval(() => void renew().catch(() => undefined), REPORT_MS);
+  const finish = (outcome: ModelOutcome) => {
     clearInterval(reporting);
     return report(env, containerID, call, outcome);
   };
@@ -103,7 +103,7 @@ async function serve(
   const [credential] = putIn(secretsAt(secretsFor(config.secrets, SERVER), host), headers, url);
   if (credential === undefined) {
     const message = "The server has no credential for this API any more.";
-    await over({ tokens: 0, error: { status: 401, message } });
+    await finish({ tokens: 0, error: { status: 401, message } });
     return refusal(401, "authentication_error", message);
   }
   row.complete(headers, credential);
@@ -118,27 +118,27 @@ async function serve(
   } catch {
     if (reaching.aborted) {
       const message = `This sandbox's network policy does not let the API connect to hosts for it: ${meter.reaches} was refused.`;
-      await over({ tokens: 0, error: { status: 403, message } });
+      await finish({ tokens: 0, error: { status: 403, message } });
       return refusal(403, "permission_error", message);
     }
     const message = "The API cannot be reached from the server.";
-    if (!request.signal.aborted) await over({ tokens: 0, error: { status: 502, message } });
-    else await over({ tokens: isCharged && sent() ? meter.inputTokens + meter.maxTokens : 0, cut: true });
+    if (!request.signal.aborted) await finish({ tokens: 0, error: { status: 502, message } });
+    else await finish({ tokens: isCharged && sent() ? meter.inputTokens + meter.maxTokens : 0, cut: true });
     return refusal(502, "api_error", message);
   }
   const mask = new Mask([credential]);
   const outcome = mask.headers(response.headers);
   for (const name of DROPPED) outcome.delete(name);
-  if (!response.ok) return failed(response, mask, outcome, (error) => over({ tokens: 0, error }));
+  if (!response.ok) return failed(response, mask, outcome, (error) => finish({ tokens: 0, error }));
   if (!response.body) {
-    await over({ tokens: 0 });
+    await finish({ tokens: 0 });
     return new Response(null, { status: response.status, headers: outcome });
   }
   const { readable, counted } = counting(response.body, request.signal);
   const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
   // An answer that the agent no longer reads is charged all the same.
   const charged = counted.then(({ counter, whole }) => {
-    return over({ tokens: isCharged ? counter.charge(meter, whole, isStream) : 0, cut: !whole });
+    return finish({ tokens: isCharged ? counter.charge(meter, whole, isStream) : 0, cut: !whole });
   });
   waitUntil(charged);
   return new Response(readable.pipeThrough(mask.stream()), { status: response.status, headers: outcome });
@@ -155,10 +155,10 @@ async function failed(
   response: Response,
   mask: Mask,
   headers: Headers,
-  tell: (error: UpstreamError) => Promise<void>,
+  reportError: (error: UpstreamError) => Promise<void>,
 ): Promise<Response> {
   const body = mask.text(await response.text().catch(() => ""));
-  await tell({ status: response.status, message: errorMessage(body) });
+  await reportError({ status: response.status, message: errorMessage(body) });
   // A redirect would lead the agent to another address.
   const redirected = response.status < 400;
   headers.delete("location");
@@ -213,7 +213,7 @@ function metered(request: Request, isConfined: boolean) {
 /** Passes a body on piece by piece, and counts the tokens that it reports, until its reader has gone. */
 function counting(
   body: ReadableStream<Uint8Array>,
-  gone: AbortSignal,
+  closed: AbortSignal,
 ): { readable: ReadableStream; counted: Promise<{ counter: UsageCounter; whole: boolean }> } {
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
   const counter = new UsageCounter();
@@ -223,7 +223,7 @@ function counting(
     const reader = body.getReader();
     const stop = (reason: unknown) => Promise.allSettled([reader.cancel(reason), writer.abort(reason)]);
     // While the API sends nothing, no write can fail, so the reader's end has to be watched.
-    gone.addEventListener("abort", () => void stop(gone.reason));
+    closed.addEventListener("abort", () => void stop(closed.reason));
     try {
       for (;;) {
         const { done, value } = await reader.read();

@@ -54,7 +54,7 @@ export async function readResource(caller: CallerContext, uri: string): Promise<
   const contents = await recorded(caller, call, async () => {
     if ("problem" in address) throw new ToolError("invalid_argument", address.problem);
     return "run" in address
-      ? await ofRun(caller, address.run, address.name)
+      ? await readRunResource(caller, address.run, address.name)
       : await ofSandbox(caller, address.sandbox, absolute(address.path));
   });
   if (contents instanceof ToolError) throw protocolError(contents, uri);
@@ -77,12 +77,14 @@ async function ofSandbox(caller: CallerContext, sandbox: string, path: string): 
   } catch (error) {
     if (error instanceof ToolError && error.code === "is_directory")
       return directory(caller, sandbox, path, mayStart);
-    throw error instanceof ToolError && error.code === "not_found" ? misread(error, sandbox, path) : error;
+    throw error instanceof ToolError && error.code === "not_found"
+      ? withPathHint(error, sandbox, path)
+      : error;
   }
 }
 
 /** Says of a path that was written as an absolute one how that is done. */
-function misread(error: ToolError, sandbox: string, path: string): ToolError {
+function withPathHint(error: ToolError, sandbox: string, path: string): ToolError {
   const meant = path.replace(/^\/workspace(?=\/workspace(?:\/|$))/, "");
   if (meant === path) return error;
   const hint = `Paths are relative to /workspace: ${meant} is ${fileURI(sandbox, meant)}.`;
@@ -117,7 +119,7 @@ export function entryURI(
   return uri !== undefined && type === "directory" ? `${uri}/` : uri;
 }
 
-async function ofRun(caller: CallerContext, id: string, name: string): Promise<Contents> {
+async function readRunResource(caller: CallerContext, id: string, name: string): Promise<Contents> {
   const wanted = name === LOG_NAME ? RESOURCE_BYTES + 1 : 0;
   const { run, page } = await reading(caller, ownRun(id), (actor, owner) =>
     actor.readRun(owner, { id, waitMs: 0, cursor: 0, maxBytes: wanted }),

@@ -99,7 +99,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   /** Only the first time counts: a question begins with its request to the model, and its program later. */
-  began(): void {
+  markStarted(): void {
     if (this.#hasBegun) return;
     this.#hasBegun = true;
     this.record.startedAt = Date.now();
@@ -113,8 +113,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     let end: End;
     try {
       end = await done;
-    } catch (thrown) {
-      const error = await this.#host.explained(thrown);
+    } catch (cause) {
+      const error = await this.#host.explained(cause);
       // A platform error may be the first sign that the container goes down. The caller may call again at once, and that
       // call must not reach a container that is about to end.
       if (!(error instanceof ToolError)) await this.waitUntilEnded(DOWN_MS);
@@ -142,7 +142,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (detail && "cwd" in detail && before && "ports" in before) detail.ports = before.ports ?? [];
     this.#changed = true;
     // An actor's answer waits until its writes are on disk, so a short run is written after its answer.
-    if (this.#savedAt === 0 && !this.#log.isLong) this.#host.saveLater(this);
+    if (this.#savedAt === 0 && !this.#log.exceedsSQLite) this.#host.saveLater(this);
     else this.save();
     this.#settled.resolve();
     this.#wake();
@@ -159,7 +159,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#log.flush();
     this.record.logBytes = this.#log.bytes;
     this.#put(this.record);
-    if (!this.ended && this.#log.isDue) void this.moveLog();
+    if (!this.ended && this.#log.hasFullObject) void this.moveLog();
   }
 
   #put(record: RunRecord): void {
@@ -203,7 +203,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#lastStream = stream;
     this.#outputChanged();
     if (this.#log.isOverdue) this.save();
-    else if (this.#log.isDue) void this.moveLog();
+    else if (this.#log.hasFullObject) void this.moveLog();
   }
 
   skipped(stream: Stream, count: number, last: Uint8Array): void {
@@ -269,7 +269,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     const { text } = input;
     const size = encoder.encode(text).length;
     const typed = await type(input);
-    if (typed < size) throw this.ended ? hasEnded(id) : notTyped(id, typed, size);
+    if (typed < size) throw this.ended ? hasEnded(id) : pipeFull(id, typed, size);
     // Not every program draws anew when its terminal has another size.
     if (waits) await this.rest(text === "" ? QUIET_MS : SETTLE_MS, before, text);
   }
@@ -371,7 +371,7 @@ function hasNotStarted(id: string): ToolError {
   );
 }
 
-function notTyped(id: string, bytes: number, size: number): ToolError {
+function pipeFull(id: string, bytes: number, size: number): ToolError {
   return new ToolError(
     "too_large",
     `Of ${size} bytes ${bytes} were typed into ${id}: the program does not read, and more has no room.`,

@@ -88,8 +88,8 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       sink,
       { ...spec, logCapBytes },
       {
-        began: () => {
-          sink.began();
+        markStarted: () => {
+          sink.markStarted();
           // The kernel has as long to start as the code has to run.
           limit.deadline(Date.now() + 2 * spec.timeoutMs, spec.timeoutMs);
         },
@@ -148,7 +148,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       killed: `${LOST_NOTE} ${title} was stopped. ${STATE.lost}`,
     };
     const run = async (): Promise<End> => {
-      const taken = await within(TAKE_OVER_MS, this.#kernels.takeOver(sink, kernel));
+      const taken = await within(TAKE_OVER_MS, this.#kernels.freeKernel(sink, kernel));
       return { state: "lost", note: notes[taken ?? "killed"] };
     };
     const limit = new Limit();

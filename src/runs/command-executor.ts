@@ -61,7 +61,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
     const run = new RunningCommand(this.#link, sink);
     const turn = this.#queue.run(spec.session, sink.id, async () => {
       if (run.stop || sink.ended) return CANCELLED_BEFORE_START;
-      sink.began();
+      sink.markStarted();
       const deadline = Date.now() + spec.timeoutMs;
       run.limit.deadline(deadline, spec.timeoutMs);
       run.timeoutMs = spec.timeoutMs;

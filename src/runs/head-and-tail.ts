@@ -1,6 +1,6 @@
 /** The beginning and the end of a stream of any length, in a bounded piece of memory. */
 import { SHOWN_END_BYTES } from "../../container/sandboxd/protocol.ts";
-import { type ShownOutput, headAndTail, lenient } from "./shown-output.ts";
+import { type ShownOutput, headAndTail, decodeText } from "./shown-output.ts";
 
 const EMPTY = new Uint8Array(0);
 
@@ -45,7 +45,7 @@ export class HeadAndTail {
   shown(): ShownOutput {
     const { head, tail, bytes } = this;
     if (bytes > head.length + tail.length) return headAndTail(head, tail, bytes);
-    return { head: lenient(joined([head, tail])), tail: "", bytes, omitted: 0 };
+    return { head: decodeText(joined([head, tail])), tail: "", bytes, omitted: 0 };
   }
 }
 

@@ -123,17 +123,17 @@ export class LogWriter {
   }
 
   /** Whether the log is too long to stay in SQLite. */
-  get isLong(): boolean {
+  get exceedsSQLite(): boolean {
     return this.bytes > SQLITE_LOG_BYTES;
   }
 
   /** Bytes that are to go to R2. */
   get waitingBytes(): number {
-    return this.isLong ? this.#pendingBytes + (this.#leaving?.bytes ?? 0) + this.#unshipped : 0;
+    return this.exceedsSQLite ? this.#pendingBytes + (this.#leaving?.bytes ?? 0) + this.#unshipped : 0;
   }
 
   /** Whether a whole object waits for R2. */
-  get isDue(): boolean {
+  get hasFullObject(): boolean {
     return this.#pendingBytes >= OBJECT_BYTES || this.#unshipped >= OBJECT_BYTES;
   }
 
@@ -193,7 +193,7 @@ export class LogWriter {
    * @throws errors of R2
    */
   async moveToStore(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
-    if (!this.isLong) return;
+    if (!this.exceedsSQLite) return;
     if (this.#unshipped > 0 && this.#pendingBytes < OBJECT_BYTES) await this.#shipRows(store, shipped);
     else if (this.#pendingBytes > 0) await this.#shipPending(store, shipped);
   }

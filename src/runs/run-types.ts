@@ -102,7 +102,7 @@ export interface LogPiece {
 /** What an executor reports to during a run. `State` is what the run can be resumed from. */
 export interface RunSink<State = unknown> extends OutputSink {
   /** The run's turn has come. */
-  began(): void;
+  markStarted(): void;
   /** Keeps the state that another actor can resume the run from; undefined when nothing was started after all. */
   keepState(state: State | undefined): void;
   /** Whether the sandbox may hold files of the run; true unless its executor sets it. */

@@ -71,7 +71,7 @@ export interface RunsHost {
   /** Removes what is kept elsewhere of a task whose record goes. */
   taskRemoved(id: string): Promise<void>;
   /** What was made ready for a run is of no use: it ended before. */
-  unneeded(): void;
+  discard(): void;
 }
 
 /** Takes a run that has ended: its files in the sandbox can be removed, and its record will expire. */
@@ -400,14 +400,14 @@ export class Runs {
     spec: Spec,
     reserving: Promise<Reservation>,
   ): void {
-    const { quota, unneeded, background } = this.#host;
+    const { quota, discard, background } = this.#host;
     const start = async () => {
       const reservation = await reserving;
       const startedAt = Date.now();
       const give = () => quota.give(reservation, (Date.now() - startedAt) / 1000);
       if (run.ended) {
         give();
-        unneeded();
+        discard();
         return CANCELLED_BEFORE_START;
       }
       return () => {

@@ -16,7 +16,7 @@ export interface ShownOutput {
 const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
 /** Bytes as text: invalid UTF-8 becomes U+FFFD, and a byte order mark stays. */
-export function lenient(bytes: Uint8Array): string {
+export function decodeText(bytes: Uint8Array): string {
   return decoder.decode(bytes);
 }
 
@@ -24,7 +24,12 @@ export function lenient(bytes: Uint8Array): string {
 export function headAndTail(first: Uint8Array, last: Uint8Array, bytes: number): ShownOutput {
   const head = wholeCharacters(first, "end");
   const tail = wholeCharacters(last, "start");
-  return { head: lenient(head), tail: lenient(tail), bytes, omitted: bytes - head.length - tail.length };
+  return {
+    head: decodeText(head),
+    tail: decodeText(tail),
+    bytes,
+    omitted: bytes - head.length - tail.length,
+  };
 }
 
 /** The stream as one text, with a line in the middle that says how much is missing. */
@@ -46,7 +51,7 @@ const CONTROLS = /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu;
 
 /** The last line of an output that is not blank, as plain text for a progress message; empty where there is none. */
 export function lastLine(end: Uint8Array): string {
-  const text = withoutEscapes(lenient(end.subarray(-LINE_BYTES)));
+  const text = withoutEscapes(decodeText(end.subarray(-LINE_BYTES)));
   // Progress bars write over their line after a carriage return.
   const line = text.split(/[\r\n]/).findLast((one) => one.replace(CONTROLS, "").trim() !== "") ?? "";
   return line.replaceAll("\t", " ").replace(CONTROLS, "\u{fffd}").trim().slice(0, LINE_CHARS).toWellFormed();

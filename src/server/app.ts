@@ -357,10 +357,10 @@ function favicon(): Response {
 function health(request: Request, context: RequestContext): Response {
   const { serverAuthToken, authTokens } = context.config;
   const oauth = oauthFor(request, context);
-  const ways = [];
-  if (serverAuthToken !== undefined || authTokens.length > 0) ways.push("bearer");
-  if (!("off" in oauth)) ways.push("oauth");
-  const auth_method = ways.join(" and ") || "none";
+  const methods = [];
+  if (serverAuthToken !== undefined || authTokens.length > 0) methods.push("bearer");
+  if (!("off" in oauth)) methods.push("oauth");
+  const auth_method = methods.join(" and ") || "none";
   return json({
     ...HEALTHY,
     ...(context.config.localTokenCommand !== undefined && { platform: "local" }),

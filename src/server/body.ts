@@ -1,5 +1,5 @@
 /** Reads and parses the request's body, once and within limits. */
-import { holdsTooMuch } from "../shared/bounded.ts";
+import { exceedsBounds } from "../shared/bounded.ts";
 import { gather } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
 
@@ -42,7 +42,7 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
   } catch {
     return { problem: "not_utf8" };
   }
-  if (holdsTooMuch(text, BOUNDS)) return { problem: "too_many_values" };
+  if (exceedsBounds(text, BOUNDS)) return { problem: "too_many_values" };
   let value: unknown;
   try {
     value = JSON.parse(text);

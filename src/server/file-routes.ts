@@ -69,7 +69,7 @@ function actorOf({ env }: RequestContext, { actor }: Pick<LinkName, "actor">): D
 
 async function download(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const known = await actorOf(context, link).linkOwner(link.epoch);
-  if (!known) return gone(request);
+  if (!known) return expiredLink(request);
   const { env } = context;
   const owner: Owner = { ...known, scopes: ["sandbox:read"] };
   return sendFile(request, env, owner, link.path, () =>
@@ -90,7 +90,7 @@ async function downloadRun(request: Request, context: RequestContext, link: RunL
 async function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const actor = actorOf(context, link);
   const owner = await actor.linkOwner(link.epoch);
-  if (!owner) return gone(request);
+  if (!owner) return expiredLink(request);
   const taken = await actor.takeLink({ id: link.id, expires: link.expires });
   if (taken !== "taken") {
     await takeRest(request);
@@ -120,11 +120,11 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
 
 async function uploadPage(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const actor = actorOf(context, link);
-  if (!(await actor.linkOwner(link.epoch))) return gone(request);
+  if (!(await actor.linkOwner(link.epoch))) return expiredLink(request);
   if (await actor.isLinkUsedUp({ id: link.id, expires: link.expires })) return usedUp(request);
   const max = link.max ?? MAX_UPLOAD_BYTES;
   const body = markup`<h1>Upload a file to a sandbox</h1>
-<p>The file is saved as <code>${shownName(link.path)}</code>. At most ${sizeInWords(max)}. The link works for one file.</p>
+<p>The file is saved as <code>${shownName(link.path)}</code>. At most ${readableSize(max)}. The link works for one file.</p>
 <form method="post" enctype="multipart/form-data" id="form" class="drop" data-max="${String(max)}">
 <p><label for="file">Choose a file, or drop it on this page:</label></p>
 <p><input type="file" name="file" id="file" required></p>
@@ -137,7 +137,7 @@ async function uploadPage(request: Request, context: RequestContext, link: FileL
 }
 
 /** Bytes as a person reads them, none of them lost where there are few. */
-function sizeInWords(bytes: number): string {
+function readableSize(bytes: number): string {
   const units = ["bytes", "KiB", "MiB", "GiB"];
   let [value, unit] = [bytes, 0];
   while (value >= 1024 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
@@ -153,7 +153,7 @@ function usedUp(request: Request): Promise<Response> | Response {
   return refused(request, 410, "This link was already used. Ask for a new one.");
 }
 
-function gone(request: Request): Promise<Response> | Response {
+function expiredLink(request: Request): Promise<Response> | Response {
   return refused(request, 410, "The sandbox of this link was stopped or destroyed, and its files are gone.");
 }
 

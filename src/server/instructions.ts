@@ -24,7 +24,7 @@ export function instructions({ has, sandbox, savesWorkspaces, idleMinutes, mount
     files.length > 0 && "files",
     has("execute_task") && "whole tasks",
   ];
-  const ways = [
+  const features = [
     has("run_code") && `run_code keeps a live ${LANGUAGE_TITLES} kernel`,
     has("run_command") && `run_command ${has("run_code") ? "" : "keeps "}a bash session`,
     files.length > 0 && `${listing(files)} ${files.length > 1 ? "move" : "moves"} files`,
@@ -58,7 +58,7 @@ export function instructions({ has, sandbox, savesWorkspaces, idleMinutes, mount
   ];
   return `${sentences(
     `Real Linux sandboxes${kinds.some(Boolean) ? ` for ${listing(kinds)}` : ""}.`,
-    ways.length > 0 && `${ways.join("; ")}.`,
+    features.length > 0 && `${features.join("; ")}.`,
     `All of them share /workspace of the sandbox named by "sandbox" ("${sandbox}" unless given), made on first use and yours alone.`,
   )}
 

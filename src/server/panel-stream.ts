@@ -11,7 +11,7 @@ import { rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
 import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
-import { isReadWhole, POLL_MS, logPauseMs, readOnAt, terminalPauseMs } from "../shared/watch-intervals.ts";
+import { isReadWhole, POLL_MS, logPauseMs, nextOffset, terminalPauseMs } from "../shared/watch-intervals.ts";
 import { readJSON } from "./body.ts";
 import { SILENCE } from "./event-stream.ts";
 import { Unbuffered } from "./unbuffered.ts";
@@ -82,7 +82,7 @@ export interface PanelDoors {
 export async function panelStream(
   request: Request,
   caller: CallerContext,
-  ways: PanelDoors,
+  doors: PanelDoors,
 ): Promise<Response | Refusal> {
   const body = await readJSON(request);
   const { data, error } = requested.safeParse("value" in body ? body.value : undefined);
@@ -96,7 +96,7 @@ export async function panelStream(
   if (await isRateLimited(caller.env.RATE_LIMITER, principal, data.watch.length - 1)) return rateLimited();
   const place = openStream(principal, data.page);
   if (!place) return rateLimited();
-  const stream = new PanelStream(request, caller, ways, place);
+  const stream = new PanelStream(request, caller, doors, place);
   void stream.run(data.watch);
   return new Response(stream.body, {
     headers: { "content-type": "text/event-stream", "x-accel-buffering": "no" },
@@ -113,14 +113,14 @@ class PanelStream {
   readonly #encoder = new TextEncoder();
   /** Aborted once nothing more is to be looked at. */
   readonly #ended = new AbortController();
-  #looks = 0;
+  #polls = 0;
   /** Looks that are counted already as uses of the principal. */
   #counted = 0;
 
-  constructor(request: Request, caller: CallerContext, ways: PanelDoors, place: OpenStream) {
+  constructor(request: Request, caller: CallerContext, doors: PanelDoors, place: OpenStream) {
     this.#request = request;
     this.#caller = caller;
-    this.#doors = ways;
+    this.#doors = doors;
     this.#place = place;
     this.#ended.signal.addEventListener("abort", () => (place.isClosed = true));
     // The client has gone.
@@ -182,7 +182,7 @@ class PanelStream {
       if (!page || isReadWhole(page)) return;
       sent = event;
       const pauseMs = raw ? terminalPauseMs(page, cursor, Date.now() - from) : logPauseMs(page);
-      cursor = readOnAt(page);
+      cursor = nextOffset(page);
       wait_seconds = Math.min(LOOK_WAIT_SECONDS, this.#caller.config.maxWaitSeconds);
       await this.#pause(pauseMs);
     }
@@ -190,9 +190,9 @@ class PanelStream {
 
   /** Calls a tool. Nothing where the stream has ended meanwhile. */
   async #poll(name: string, args: object, raw = false): Promise<PollResult | undefined> {
-    if (++this.#looks > MAX_LOOKS) return this.#end("again");
+    if (++this.#polls > MAX_LOOKS) return this.#end("again");
     const { env, principal } = this.#caller;
-    if (this.#looks > this.#counted && (await isRateLimited(env.RATE_LIMITER, principal.id)))
+    if (this.#polls > this.#counted && (await isRateLimited(env.RATE_LIMITER, principal.id)))
       return this.#end("busy");
     const url = new URL(`${PANEL_MCP_PATH}?results=${raw ? "raw" : "structured"}`, this.#request.url);
     const headers = new Headers(this.#request.headers);

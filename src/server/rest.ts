@@ -70,9 +70,9 @@ const questionBody = z.strictObject({
 });
 
 /** What each body may have, in words for a field that neither has. */
-const FIELDS = `with task go ${others(taskBody)}; with question go ${others(questionBody)}`;
+const FIELDS = `with task go ${fieldNames(taskBody)}; with question go ${fieldNames(questionBody)}`;
 
-function others({ shape }: z.ZodObject): string {
+function fieldNames({ shape }: z.ZodObject): string {
   return Object.keys(shape)
     .filter((name) => name !== "task" && name !== "question")
     .join(", ");
@@ -91,9 +91,9 @@ export async function execute(request: Request, caller: CallerContext): Promise<
     const deadline = Date.now() + defaultWait(caller.config.maxWaitSeconds) * 1000;
     if ("problem" in body && NO_JSON.has(body.problem))
       return json({ error: "Request body is not JSON" }, 400);
-    const started = await (isQuestion ? ask(context, fields) : hand(context, fields));
+    const started = await (isQuestion ? beginQuestion(context, fields) : beginTask(context, fields));
     if ("refused" in started) return json({ error: started.refused }, 400);
-    if (wantsEvents(request)) return events(context, started);
+    if (prefersEvents(request)) return events(context, started);
     const { value: run } = await followTask(context, started.id, deadline - Date.now());
     return json(...responseOf(run));
   });
@@ -101,14 +101,14 @@ export async function execute(request: Request, caller: CallerContext): Promise<
 
 type Started = RunView | { refused: string };
 
-async function hand(context: ToolContext, fields: object): Promise<Started> {
+async function beginTask(context: ToolContext, fields: object): Promise<Started> {
   const { success, data, error } = taskBody.safeParse(fields);
   if (!success) return refusedBy(error);
   const { timeout, question: _, ...task } = data;
   return (await startTask(context, { ...task, timeoutMs: timeout })).value;
 }
 
-async function ask(context: ToolContext, fields: object): Promise<Started> {
+async function beginQuestion(context: ToolContext, fields: object): Promise<Started> {
   const { success, data, error } = questionBody.safeParse(fields);
   if (!success) return refusedBy(error);
   const { timeout, ...question } = data;
@@ -132,7 +132,7 @@ export function taskResult(request: Request, caller: CallerContext): Promise<Res
     const [, , id = ""] = new URL(request.url).pathname.split("/");
     const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknown();
-    if (wantsEvents(request)) return events(context, run);
+    if (prefersEvents(request)) return events(context, run);
     const [answer, status] = responseOf(run);
     const timestamp = new Date(run.endedAt ?? run.startedAt).toISOString();
     return json(status === 200 ? { ...answer, timestamp } : answer, status);
@@ -140,7 +140,7 @@ export function taskResult(request: Request, caller: CallerContext): Promise<Res
 }
 
 /** Whether the client accepts events and no JSON. */
-function wantsEvents({ headers }: Request): boolean {
+function prefersEvents({ headers }: Request): boolean {
   const accepted = headers.get("accept") ?? "";
   return accepted.includes("text/event-stream") && !accepted.includes("application/json");
 }

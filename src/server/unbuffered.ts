@@ -4,7 +4,7 @@ export class Unbuffered {
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   readonly #waiting: { bytes: Uint8Array; done: () => void }[] = [];
   /** Resolves what the reader waits for. */
-  #wanted: (() => void) | undefined;
+  #demand: (() => void) | undefined;
   #isEnded = false;
 
   /** @param onGone called when the reader wants no more */
@@ -14,7 +14,7 @@ export class Unbuffered {
         start: (controller) => void (this.#controller = controller),
         pull: () => this.#pull(),
         cancel: () => {
-          this.#leave();
+          this.#close();
           onGone();
         },
       },
@@ -34,7 +34,7 @@ export class Unbuffered {
   /** Ends it, after these last bytes. What waits is left out. */
   end(last: Uint8Array): void {
     if (this.#isEnded) return;
-    this.#leave();
+    this.#close();
     this.#controller?.enqueue(last);
     this.#controller?.close();
   }
@@ -42,31 +42,31 @@ export class Unbuffered {
   /** Ends it as broken. */
   fail(reason: string): void {
     if (this.#isEnded) return;
-    this.#leave();
+    this.#close();
     this.#controller?.error(new Error(reason));
   }
 
   #pull(): Promise<void> | void {
     if (this.#isEnded) return undefined;
     return new Promise((wanted) => {
-      this.#wanted = wanted;
+      this.#demand = wanted;
       this.#give();
     });
   }
 
   #give(): void {
-    const next = this.#wanted && this.#waiting.shift();
+    const next = this.#demand && this.#waiting.shift();
     if (!next) return;
     this.#controller?.enqueue(next.bytes);
     next.done();
-    this.#wanted?.();
-    this.#wanted = undefined;
+    this.#demand?.();
+    this.#demand = undefined;
   }
 
-  #leave(): void {
+  #close(): void {
     this.#isEnded = true;
     for (const { done } of this.#waiting.splice(0)) done();
-    this.#wanted?.();
-    this.#wanted = undefined;
+    this.#demand?.();
+    this.#demand = undefined;
   }
 }

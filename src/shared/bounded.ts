@@ -21,7 +21,7 @@ export const EVENT_JSON: JSONBounds = { values: 50, depth: 5, name: 100 };
 
 /** @returns undefined for invalid JSON and JSON over the bounds; null is a value */
 export function parseBounded(text: string, bounds: JSONBounds): unknown {
-  if (holdsTooMuch(text, bounds)) return undefined;
+  if (exceedsBounds(text, bounds)) return undefined;
   try {
     return JSON.parse(text);
   } catch {
@@ -33,7 +33,7 @@ const [QUOTE, COMMA] = [0x22, 0x2c];
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
 
 /** Whether a JSON text is over the bounds, determined without parsing it. */
-export function holdsTooMuch(text: string, bounds: JSONBounds): boolean {
+export function exceedsBounds(text: string, bounds: JSONBounds): boolean {
   let values = 0;
   let depth = 0;
   // By codes: to find these characters by an expression takes longer than to parse what stands between them.

@@ -79,7 +79,7 @@ export class ConnectionLog {
   }
 
   /** Hosts that were refused from a time on, the first few of them. */
-  refusedSince(time: number): Refusal[] {
+  refusalsSince(time: number): Refusal[] {
     const refusals = new Map<string, Refusal>();
     for (const { at, host, port: to, refused: why } of this.#kept) {
       if (why === undefined || at < time) continue;

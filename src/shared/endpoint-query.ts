@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { list } from "./env-fields.ts";
 import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "./names.ts";
-import { type ToolName, wrongChoice } from "./tool-sets.ts";
+import { type ToolName, describeWrongChoice } from "./tool-sets.ts";
 
 export interface EndpointQuery {
   /** The sandbox of calls that name none. */
@@ -43,7 +43,7 @@ export function endpointQueryOf(
   ]);
   const { success, data, error } = parameters.safeParse(Object.fromEntries(given));
   const problems = error?.issues.map(({ path, message }) => `${path.join(".")} ${message}`) ?? [];
-  const wrong = data?.tools && wrongChoice(data.tools, offered);
+  const wrong = data?.tools && describeWrongChoice(data.tools, offered);
   if (wrong) problems.push(`tools ${wrong}`);
   // Gateways add parameters, which are ignored. One close to ours is a typing error, which should not go unnoticed.
   for (const name of searchParams.keys()) {

@@ -68,7 +68,7 @@ async function smaller(
   bytes: Uint8Array,
   makeSmaller: MakeSmaller,
 ): Promise<ShownImage | ImageRefusal> {
-  const what = `${sizeInWords(original)}, ${bytes.length} bytes`;
+  const what = `${describeSize(original)}, ${bytes.length} bytes`;
   if (original.width * original.height > MAX_PIXELS)
     return {
       problem: `has ${original.width} x ${original.height} pixels, which is more than can be made smaller here.`,
@@ -80,7 +80,7 @@ async function smaller(
   if (!header) return notMade("undecodable", what);
   const { mimeType, width, height } = header;
   const frame = original.frames > 1 ? `shows the first of ${original.frames} frames, and ` : "";
-  const change = `${frame}was made smaller from ${sizeInWords(original)}`;
+  const change = `${frame}was made smaller from ${describeSize(original)}`;
   return { mimeType, width, height, bytes: made, change };
 }
 
@@ -120,7 +120,7 @@ function notMade(reason: ImageProblem, image: string): ImageRefusal {
 }
 
 /** `640 x 480 pixels, PNG` */
-export function sizeInWords({
+export function describeSize({
   width,
   height,
   mimeType,

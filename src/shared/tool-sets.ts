@@ -33,7 +33,10 @@ export function toolsChosen(words: readonly string[], offered: ReadonlySet<ToolN
 }
 
 /** What is wrong with a choice among the tools that are offered, as the end of a sentence; undefined where nothing is. */
-export function wrongChoice(words: readonly string[], offered: ReadonlySet<ToolName>): string | undefined {
+export function describeWrongChoice(
+  words: readonly string[],
+  offered: ReadonlySet<ToolName>,
+): string | undefined {
   const sets = Object.entries(TOOL_SETS).filter(([, tools]) => tools.some((tool) => offered.has(tool)));
   const choices: string[] = [...sets.map(([set]) => set), ...offered];
   if (words.length > 0 && words.every((word) => choices.includes(word))) return undefined;

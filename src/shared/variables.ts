@@ -27,7 +27,7 @@ import { INTERNET } from "./network-policy.ts";
 import { REGIONS } from "./principal.ts";
 import { secretList } from "./secrets.ts";
 import { authTokens } from "./static-tokens.ts";
-import { TOOL_NAMES, wrongChoice } from "./tool-sets.ts";
+import { TOOL_NAMES, describeWrongChoice } from "./tool-sets.ts";
 
 export interface Variable<T = unknown> {
   /** Parses the text. The message of an issue is the end of a sentence that begins with the variable's name. */
@@ -368,7 +368,7 @@ const runs = {
 const others = {
   TOOLS: variable({
     schema: list(z.string()).superRefine((words, { addIssue }) => {
-      const message = wrongChoice(words, TOOL_NAMES);
+      const message = describeWrongChoice(words, TOOL_NAMES);
       if (message) addIssue({ code: "custom", message });
     }),
     fallback: "all",

@@ -25,7 +25,7 @@ const MAX_BEHIND = 1024 * 1024;
 const TAIL = 256 * 1024;
 
 /** The byte at which a log is read on. What lies between it and `next_cursor` is left out. */
-export function readOnAt({ next_cursor: next, log_bytes: bytes }: LogPosition): number {
+export function nextOffset({ next_cursor: next, log_bytes: bytes }: LogPosition): number {
   return bytes - next > MAX_BEHIND ? bytes - TAIL : next;
 }
 
@@ -37,7 +37,7 @@ export function isReadWhole({ state, next_cursor, log_bytes }: LogPosition): boo
 
 /** Milliseconds until the next look at a log. */
 export function logPauseMs(position: LogPosition): number {
-  return readOnAt(position) < position.log_bytes ? 0 : POLL_MS.get_result;
+  return nextOffset(position) < position.log_bytes ? 0 : POLL_MS.get_result;
 }
 
 /**

@@ -22,7 +22,7 @@ import {
   type TaskDetail,
 } from "../runs/task-detail.ts";
 import { joined } from "../runs/head-and-tail.ts";
-import { lenient } from "../runs/shown-output.ts";
+import { decodeText } from "../runs/shown-output.ts";
 import { wholeCharacters } from "../shared/text.ts";
 
 /** Files kept for each task, and their sizes in bytes. The whole diff counts too. */
@@ -75,7 +75,7 @@ export async function collect(
   const diffPath = `${own}/${CHANGES_DIFF}`;
   const first = (await readPart(sandboxFiles, diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
   const { count: changed, diffBytes } = found;
-  const changes = { files, count: changed, diff: lenient(wholeCharacters(first, "end")), diffBytes };
+  const changes = { files, count: changed, diff: decodeText(wholeCharacters(first, "end")), diffBytes };
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > SHOWN_FILES) await writer.keep(LIST_NAME, `${own}/${CHANGES_LIST}`, found.listBytes);
   // A reason of the file's own is more useful than "too many files".

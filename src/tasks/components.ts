@@ -157,12 +157,12 @@ export async function componentsFor(
   throw new ToolError(
     "invalid_argument",
     `There is no ${missing.join(", no ")}.`,
-    `${offeredWords(offered)} Others come with a repository or a sandbox that has them in .claude.`,
+    `${describeOffered(offered)} Others come with a repository or a sandbox that has them in .claude.`,
   );
 }
 
 /** In words. */
-export function offeredWords(offered: readonly string[]): string {
+export function describeOffered(offered: readonly string[]): string {
   return offered.length > 0 ? `The operator offers ${offered.join(", ")}.` : "The operator offers none.";
 }
 

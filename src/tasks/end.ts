@@ -7,7 +7,7 @@ import type { EndState } from "../shared/run-listing.ts";
 import type { Spending } from "./budget.ts";
 import type { UpstreamError } from "../container/model-calls.ts";
 import type { Step } from "./task-output.ts";
-import { offeredWords } from "./components.ts";
+import { describeOffered } from "./components.ts";
 
 /** Characters of what is said of definitions that are missing, and of those that are there. */
 const MISSING_CHARACTERS = 2000;
@@ -108,7 +108,7 @@ function notStarted(facts: TaskFacts) {
     case "no_directory":
       return `${directory} could not be made or entered: ${lastLine(stderr)}.`;
     case "no_component":
-      return `${clause(stderr.trim().split("\n").at(-1)?.slice(0, MISSING_CHARACTERS) ?? "")}. ${offeredWords(offered)}`;
+      return `${clause(stderr.trim().split("\n").at(-1)?.slice(0, MISSING_CHARACTERS) ?? "")}. ${describeOffered(offered)}`;
     default:
       return undefined;
   }

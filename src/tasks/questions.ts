@@ -75,10 +75,10 @@ export class Questions implements Executor<QuestionSpec> {
    * Waits up to `ms` milliseconds while the model writes, for more than `seen` characters of code.
    * @returns whether it was writing
    */
-  async moreCode(id: string, seen: number, ms: number): Promise<boolean> {
+  async waitForCode(id: string, seen: number, ms: number): Promise<boolean> {
     const question = this.#open.get(id);
     if (!question?.isWriting) return false;
-    await question.moreCode(seen, ms);
+    await question.waitForCode(seen, ms);
     return true;
   }
 }
@@ -111,7 +111,7 @@ class Question {
     await this.#execution?.cancel();
   }
 
-  async moreCode(seen: number, ms: number): Promise<void> {
+  async waitForCode(seen: number, ms: number): Promise<void> {
     const deadline = Date.now() + ms;
     while (this.isWriting && this.#detail.code.length <= seen && Date.now() < deadline)
       await within(deadline - Date.now(), this.#wrote.promise);
@@ -121,7 +121,7 @@ class Question {
     const run = this.#run;
     const { timeoutMs, cut } = this.#spec;
     const deadline = Date.now() + timeoutMs;
-    run.began();
+    run.markStarted();
     this.#describe();
     // What ends the run by other means ends the request, too.
     void run.settled.then(() => this.#stopped.abort());
@@ -159,7 +159,7 @@ class Question {
     const time = AbortSignal.timeout(Math.max(0, deadline - Date.now()));
     const until = AbortSignal.any([signal, time]);
     try {
-      return await aborted(until, this.#ask(until));
+      return await aborted(until, this.#requestProgram(until));
     } catch (error) {
       if (signal.aborted) return WITHDRAWN;
       if (!time.aborted) throw error;
@@ -168,7 +168,7 @@ class Question {
     }
   }
 
-  async #ask(signal: AbortSignal): Promise<Program | End> {
+  async #requestProgram(signal: AbortSignal): Promise<Program | End> {
     const { budgets, maxTokens } = this.#host;
     const key = await budgets.open(this.#run.id, maxTokens, this.#spec.trace);
     const body = JSON.stringify(programRequest(this.#spec, maxTokens));
@@ -250,9 +250,9 @@ class Question {
 
 /** The value of the promise, unless the signal comes first. @throws the signal's reason */
 function aborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
-  const { promise: gone, reject } = Promise.withResolvers<never>();
+  const { promise: rejection, reject } = Promise.withResolvers<never>();
   const stop = () => reject(signal.reason);
   if (signal.aborted) stop();
   else signal.addEventListener("abort", stop, { once: true });
-  return Promise.race([promise, gone]);
+  return Promise.race([promise, rejection]);
 }

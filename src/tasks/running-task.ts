@@ -39,7 +39,7 @@ export class RunningTask {
   readonly #output: TaskOutput;
   readonly #withdrawn = Promise.withResolvers<End>();
   /** Settles when the task is cancelled. */
-  readonly #hurried = Promise.withResolvers<void>();
+  readonly #cancelRequested = Promise.withResolvers<void>();
   #command: Execution | undefined;
   /** Bytes of the agent's stdout whose events are on disk. */
   #storedOffset = 0;
@@ -86,7 +86,7 @@ export class RunningTask {
 
   async cancel(): Promise<void> {
     this.#cancelled = true;
-    this.#hurried.resolve();
+    this.#cancelRequested.resolve();
     if (!this.#begun) this.#withdrawn.resolve({ ...CANCELLED_BEFORE_AGENT, detail: this.#unstarted() });
     await this.#command?.cancel();
   }
@@ -104,7 +104,7 @@ export class RunningTask {
   ): Promise<End> {
     const { spec } = this.#state;
     this.#begun = true;
-    this.#run.began();
+    this.#run.markStarted();
     if (this.#cancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#unstarted() };
     const agent = AGENTS[spec.agent];
     const missing = await this.#prepareAgent();
@@ -135,7 +135,7 @@ export class RunningTask {
     const { name, title } = AGENTS[this.#state.spec.agent];
     const late = setTimeout(() => this.addLine(`Waiting for ${title} to be installed`), INSTALL_NOTICE_MS);
     try {
-      await Promise.race([this.#host.prepareAgent(name), this.#hurried.promise]);
+      await Promise.race([this.#host.prepareAgent(name), this.#cancelRequested.promise]);
       return undefined;
     } catch (error) {
       return messageOf(error);
@@ -231,7 +231,7 @@ export class RunningTask {
 
   /** The result of work after the agent's end; undefined when it takes too long. */
   #within<T>(work: Promise<T>): Promise<T | undefined> {
-    const late = this.#hurried.promise.then(() =>
+    const late = this.#cancelRequested.promise.then(() =>
       within(KEEP_CANCELLED_MS, new Promise<undefined>(() => {})),
     );
     return Promise.race([within(KEEP_MS, work), late]);

@@ -2,7 +2,7 @@
 import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
 import { joined } from "../runs/head-and-tail.ts";
-import { lenient } from "../runs/shown-output.ts";
+import { decodeText } from "../runs/shown-output.ts";
 import { pause } from "../shared/within.ts";
 import type { CommandState } from "../runs/command-executor.ts";
 import type { RunSink, Stream } from "../runs/run-types.ts";
@@ -85,7 +85,7 @@ export class TaskOutput implements RunSink<CommandState> {
   }
 
   /** The task has begun before its command does. */
-  began(): void {}
+  markStarted(): void {}
 
   keepState(state: CommandState | undefined): void {
     this.#commandStarted(state);
@@ -172,7 +172,7 @@ export class TaskOutput implements RunSink<CommandState> {
   }
 
   #line(): void {
-    const line = this.#skipping || this.#partialBytes === 0 ? "" : lenient(joined(this.#partial));
+    const line = this.#skipping || this.#partialBytes === 0 ? "" : decodeText(joined(this.#partial));
     this.offset += this.#partialBytes;
     this.#dropPending();
     this.#skipping = false;

@@ -33,9 +33,9 @@ export async function artifactOutput(
   const content = wholeText(bytes, cursor + bytes.length < size);
   if (content) {
     const next = cursor + content.bytes;
-    const said = `[${shownName(path)}, bytes ${cursor} to ${next} of ${size}. ${next < size ? `Go on with cursor ${next}.` : "This is the end."}]`;
+    const summary = `[${shownName(path)}, bytes ${cursor} to ${next} of ${size}. ${next < size ? `Go on with cursor ${next}.` : "This is the end."}]`;
     const downloads = at === undefined && next < size ? await artifact(size) : [];
-    const blocks = [text([content.text && fenced(content.text), said].filter(Boolean).join("\n"))];
+    const blocks = [text([content.text && fenced(content.text), summary].filter(Boolean).join("\n"))];
     const structured = {
       path,
       size,

@@ -37,9 +37,9 @@ export const checkpointSandbox = defineTool({
     );
     const { id, files, bytes, expiresAt } = value;
     const expires_at = new Date(expiresAt).toISOString();
-    const said = `Checkpoint ${id} has /workspace of sandbox ${sandbox}: ${files} files, ${bytes} bytes. It is kept until ${expires_at}.`;
+    const summary = `Checkpoint ${id} has /workspace of sandbox ${sandbox}: ${files} files, ${bytes} bytes. It is kept until ${expires_at}.`;
     return {
-      content: [text(notice ? `${notice}\n${said}` : said)],
+      content: [text(notice ? `${notice}\n${summary}` : summary)],
       structured: { checkpoint: id, sandbox, files, bytes, expires_at, notice },
     };
   },

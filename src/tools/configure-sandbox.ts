@@ -91,12 +91,12 @@ export const configureSandbox = defineTool({
       internet === undefined && allowHosts === undefined
         ? undefined
         : { internet, allowHosts: allowHosts?.map(entryOf) };
-    const { value, notice } = await callSandbox(context.env, owner, (actor, who) =>
-      actor.configureSandbox(who, { env, setup, network, idleMinutes }, region),
+    const { value, notice } = await callSandbox(context.env, owner, (actor, sandboxOwner) =>
+      actor.configureSandbox(sandboxOwner, { env, setup, network, idleMinutes }, region),
     );
     const { variables, setup: state, region: made, network: holds, idleMinutes: minutes } = value;
     const hosts = holds.internet === "allowlist" ? [...holds.allowHosts] : [];
-    const said = sections([
+    const summary = sections([
       ["notice", notice],
       ["sandbox", sandbox],
       ["variables", variables.map(shownName).join(", ") || "none"],
@@ -115,6 +115,6 @@ export const configureSandbox = defineTool({
       allow_hosts: hosts,
       idle_minutes: minutes,
     };
-    return { content: [text(said)], structured };
+    return { content: [text(summary)], structured };
   },
 });

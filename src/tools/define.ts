@@ -89,8 +89,8 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         sandbox: typeof args.sandbox === "string" ? args.sandbox : undefined,
       };
       const output = await recorded(caller, record, async () => {
-        mustBeChosen(definition.name, caller);
-        return handle(args as z.output<Input>, contextOf(caller, pulse?.say));
+        requireOffered(definition.name, caller);
+        return handle(args as z.output<Input>, contextOf(caller, pulse?.report));
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);
       // The SDK's schema of answers wants content, of which a task has none.
@@ -114,16 +114,16 @@ export function isListed(
   tool: Tool,
   { config, principal, chosenTools = config.tools }: CallerContext,
 ): boolean {
-  const ways = [tool.scopes, ...(tool.taskScopes ? [tool.taskScopes] : [])];
+  const scopeSets = [tool.scopes, ...(tool.taskScopes ? [tool.taskScopes] : [])];
   return (
     (tool.isOffered?.(config) ?? true) &&
     chosenTools.has(tool.name) &&
-    ways.some((scopes) => missingScopes(principal, scopes).length === 0)
+    scopeSets.some((scopes) => missingScopes(principal, scopes).length === 0)
   );
 }
 
 /** @throws {ToolError} for a tool that the operator does not offer, or the address of the connection leaves out */
-export function mustBeChosen(name: ToolName, { config, chosenTools }: CallerContext): void {
+export function requireOffered(name: ToolName, { config, chosenTools }: CallerContext): void {
   if (!config.tools.has(name))
     throw new ToolError(
       "not_configured",
@@ -187,7 +187,7 @@ export function scopesOf(
 const HEARTBEAT_SECONDS = 5;
 
 interface ProgressReporter {
-  say(message: string): void;
+  report(message: string): void;
   stop(): void;
 }
 
@@ -210,7 +210,7 @@ function heartbeat(title: string, { mcpReq }: ServerContext): ProgressReporter |
     notify(`${at}: ${beats * HEARTBEAT_SECONDS} s`);
   }, HEARTBEAT_SECONDS * 1000);
   return {
-    say: (message) => notify((at = message)),
+    report: (message) => notify((at = message)),
     stop: () => clearInterval(timer),
   };
 }

@@ -26,27 +26,27 @@ export const destroySandbox = defineTool({
     );
     const { wasKnown, wasSaved, checkpoints } = value;
     const existed = wasKnown || wasSaved;
-    const said = [
+    const summary = [
       existed
         ? `Sandbox ${sandbox} is destroyed, with what was saved of it.`
         : `There was no sandbox ${sandbox}; nothing was destroyed.`,
     ];
     if (checkpoints > 0)
-      said.push(
+      summary.push(
         endsAll
           ? `Its checkpoints are deleted: ${checkpoints}.`
           : `Its checkpoints stay: ${checkpoints}. With checkpoints true they are deleted as well.`,
       );
     const checkpoints_left = endsAll ? 0 : checkpoints;
-    return { content: [text(said.join(" "))], structured: { sandbox, existed, checkpoints_left } };
+    return { content: [text(summary.join(" "))], structured: { sandbox, existed, checkpoints_left } };
   },
 });
 
 /** @throws {ToolError} `not_found`, `invalid_argument` for a checkpoint of another sandbox */
 async function deleteCheckpoint({ env, principal }: ToolContext, sandbox: string, checkpoint: string) {
   const left = unwrap(await accountOf(env, principal.id).removeCheckpoint(sandbox, checkpoint));
-  const said = `Checkpoint ${checkpoint} is deleted. Sandbox ${sandbox} stays as it is; checkpoints of it that are left: ${left}.`;
-  return { content: [text(said)], structured: { sandbox, existed: true, checkpoints_left: left } };
+  const summary = `Checkpoint ${checkpoint} is deleted. Sandbox ${sandbox} stays as it is; checkpoints of it that are left: ${left}.`;
+  return { content: [text(summary)], structured: { sandbox, existed: true, checkpoints_left: left } };
 }
 
 function oneOrAll(): ToolError {

@@ -68,7 +68,7 @@ export async function fileDownloads(
   sandbox: string,
   files: readonly { path: string; size?: number }[],
 ): Promise<Download[]> {
-  if (files.length === 0 || !may(context, "sandbox:read")) return [];
+  if (files.length === 0 || !hasScope(context, "sandbox:read")) return [];
   const expires = resultExpiry();
   const links = files.map(({ path }) => ({ direction: "download" as const, path, expires }));
   // Without its container a sandbox has no files to link to.
@@ -85,12 +85,12 @@ export async function runDownloads(
   id: string,
   files: readonly { name: string; size?: number; shown: string }[],
 ): Promise<Download[]> {
-  const mayRead = may(context, isTaskID(id) ? "tasks:run" : "sandbox:read");
+  const mayRead = hasScope(context, isTaskID(id) ? "tasks:run" : "sandbox:read");
   if (files.length === 0 || !mayRead) return [];
   const expires = resultExpiry();
   const links = files.map(({ name }) => ({ run: id, name, expires }));
   // Whoever has a link needs no token, so only who may read files hands them out.
-  const urls = may(context, "sandbox:read")
+  const urls = hasScope(context, "sandbox:read")
     ? await kept(context, ownRun(id), (actor, owner) => actor.keepRunLinks(owner, links))
     : [];
   return files.map(({ name, size, shown }, index) => {
@@ -120,13 +120,13 @@ export function withDownloads(
   );
   const at = content.findLastIndex(({ type }) => type === "text");
   const last = content[at];
-  const said =
+  const summary =
     lines === ""
       ? content
       : last?.type === "text"
         ? content.with(at, text(`${last.text}\n${lines}`))
         : [...content, text(lines)];
-  return [...said, ...links];
+  return [...summary, ...links];
 }
 
 /** The line that gives a user the URL; undefined where there is none. */
@@ -136,6 +136,6 @@ export function downloadLine({ name, url }: Download): string | undefined {
     : `[Download ${shownName(name)} (link for the user, good for an hour): ${url}]`;
 }
 
-function may({ principal }: ToolContext, scope: Scope): boolean {
+function hasScope({ principal }: ToolContext, scope: Scope): boolean {
   return principal.scopes.includes(scope);
 }

@@ -52,8 +52,8 @@ export const editFile = defineTool({
     const structured = { path: absolute(path), replaced, size, diff, notice };
     const mayRead = MAY_READ.some((scope) => context.principal.scopes.includes(scope));
     const left = mayRead && diff === "" ? " Computing a diff of it would take too long." : "";
-    const said = `${replaced} replaced in ${shownName(structured.path)}; it has ${size} bytes now.${left}`;
-    const told = [sections([["notice", notice]]), said].filter(Boolean).join("\n");
-    return { content: [text(told), ...(diff ? [text(fenced(diff))] : [])], structured };
+    const summary = `${replaced} replaced in ${shownName(structured.path)}; it has ${size} bytes now.${left}`;
+    const withNotice = [sections([["notice", notice]]), summary].filter(Boolean).join("\n");
+    return { content: [text(withNotice), ...(diff ? [text(fenced(diff))] : [])], structured };
   },
 });

@@ -70,11 +70,14 @@ Runs in a fresh sandbox that ends with the task, unless sandbox is set. Returns 
       continueFrom: args.continue_from,
       checkpoint: args.checkpoint,
     });
-    const goesOn = taskOf(started, notice);
-    if (goesOn) return { content: [], task: goesOn };
+    const mcpTask = taskOf(started, notice);
+    if (mcpTask) return { content: [], task: mcpTask };
     const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
-    const told = [notice, later].filter(Boolean).join(" ") || undefined;
+    const notes = [notice, later].filter(Boolean).join(" ") || undefined;
     const task = taskDetailOf(run);
-    return { content: await runContent(context, run, told), structured: task && taskFields(run, task, told) };
+    return {
+      content: await runContent(context, run, notes),
+      structured: task && taskFields(run, task, notes),
+    };
   },
 });

@@ -38,9 +38,9 @@ export const exposePort = defineTool({
       const { value: wasOpen, notice } = await context.sandbox(sandbox, (actor, owner) =>
         actor.closePreview(owner, port),
       );
-      const said = `Port ${port} of sandbox ${sandbox} is ${wasOpen ? "not exposed any more" : "not exposed"}.`;
+      const summary = `Port ${port} of sandbox ${sandbox} is ${wasOpen ? "not exposed any more" : "not exposed"}.`;
       return {
-        content: [text([sections([["notice", notice]]), said].filter(Boolean).join("\n"))],
+        content: [text([sections([["notice", notice]]), summary].filter(Boolean).join("\n"))],
         structured: { sandbox, port, exposed: false, notice },
       };
     }

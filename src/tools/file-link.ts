@@ -44,7 +44,7 @@ export const fileLink = defineTool({
     // After the link: what has been lost is told by the first answer, which this leaves out.
     if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires_at = new Date(expires).toISOString();
-    const said = sections([
+    const summary = sections([
       ["notice", found?.notice ?? notice],
       ["url", url],
       ["expires", expires_at],
@@ -63,7 +63,7 @@ export const fileLink = defineTool({
       sha256: found?.value.sha256,
       notice: found?.notice ?? notice,
     };
-    return { content: [text(said)], structured };
+    return { content: [text(summary)], structured };
   },
 });
 

@@ -2,7 +2,7 @@
 import type { CodeImage, CodeResult } from "../runs/code-detail.ts";
 import { ToolError } from "../shared/errors.ts";
 import { imageHeader, imageType } from "../shared/image-header.ts";
-import { type ImageRefusal, shownImage, sizeInWords, tooLarge } from "../shared/shown-image.ts";
+import { type ImageRefusal, shownImage, describeSize, tooLarge } from "../shared/shown-image.ts";
 import { shownName } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { type Download, downloadLine, withDownloads } from "./download.ts";
@@ -40,8 +40,8 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   if (large) return refuse(large);
   const bytes = await file.read();
   if (context.takesImages === false) {
-    const said = `[${name}: ${describedAs(bytes)}, ${bytes.length} bytes. ${IMAGES_OFF} ${instead}]`;
-    return withDownloads(context, [text(said)], await original());
+    const summary = `[${name}: ${describedAs(bytes)}, ${bytes.length} bytes. ${IMAGES_OFF} ${instead}]`;
+    return withDownloads(context, [text(summary)], await original());
   }
   const image = await shownImage(bytes, async (body) => {
     const made = await context.operate(sandbox, "shrink", { body }).catch((error: unknown) => {
@@ -54,15 +54,15 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   if ("problem" in image) return refuse(image);
   const shown = { type: "image", data: image.bytes.toBase64(), mimeType: image.mimeType } as const;
   if (image.change === undefined) return [text(`[${name}: ${imageLine(image)}.]`), shown];
-  const said = text(`[${name}: ${imageLine(image)}. ${instead}]`);
-  return withDownloads(context, [said, shown], await original());
+  const summary = text(`[${name}: ${imageLine(image)}. ${instead}]`);
+  return withDownloads(context, [summary, shown], await original());
 }
 
 /** What the file says of itself: it may be corrupt. */
 function describedAs(bytes: Uint8Array): string {
   const type = imageType(bytes);
   try {
-    return type ? sizeInWords(imageHeader(bytes, type)) : "an image";
+    return type ? describeSize(imageHeader(bytes, type)) : "an image";
   } catch {
     return `a corrupt ${type}`;
   }
@@ -70,7 +70,7 @@ function describedAs(bytes: Uint8Array): string {
 
 /** The size of an image and how it differs from the original, without a full stop. */
 function imageLine({ width, height, mimeType, change }: Omit<CodeImage, "image">): string {
-  const size = width !== undefined && height !== undefined && sizeInWords({ width, height, mimeType });
+  const size = width !== undefined && height !== undefined && describeSize({ width, height, mimeType });
   return [size, change && `it ${change}`].filter(Boolean).join("; ");
 }
 
@@ -79,7 +79,7 @@ export function imageLines(results: readonly CodeResult[], takesImages: boolean)
   const images = results.filter((result) => "image" in result);
   const lines = images.map((image, index) => {
     const name = images.length > 1 ? `Image ${index + 1}: ` : "";
-    const original = image.change === undefined ? "" : ` ${whereOriginal(image.original?.path)}`;
+    const original = image.change === undefined ? "" : ` ${originalHint(image.original?.path)}`;
     return `${name}${imageLine(image) || image.mimeType}.${original}`;
   });
   if (images.length > 0 && !takesImages)
@@ -90,7 +90,7 @@ export function imageLines(results: readonly CodeResult[], takesImages: boolean)
 }
 
 /** Where the original of an image is that is not shown as it is. @param path none where it was not kept */
-function whereOriginal(path: string | undefined): string {
+function originalHint(path: string | undefined): string {
   if (path !== undefined) return `The original is ${shownName(path)}.`;
   return "To keep an original, save it to a file in the code: figure.savefig, image.save.";
 }

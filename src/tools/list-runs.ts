@@ -42,8 +42,8 @@ export const listRuns = defineTool({
     const nothing = kind === "task" ? "You have no tasks" : `Sandbox ${sandbox} has no runs`;
     if (runs.length === 0) lines.push(`${nothing}${cursor ? " before that" : ""}.`);
     if (next) lines.push(`... and older ones: cursor ${next}`);
-    const said = [sections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
-    return { content: [text(said)], structured: { runs, next_cursor: next, notice } };
+    const summary = [sections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
+    return { content: [text(summary)], structured: { runs, next_cursor: next, notice } };
   },
 });
 

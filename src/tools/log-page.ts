@@ -44,7 +44,7 @@ export function pageOutput(
   const { log, next } = pageTexts(page, run, isRaw);
   const isRunning = run.state === "running";
   const isAll = next >= run.logBytes;
-  const goOn =
+  const nextCall =
     next < run.logBytes
       ? `There is more: go on with cursor ${next}.`
       : run.waiting
@@ -59,7 +59,7 @@ export function pageOutput(
     ["exit_code", run.exitCode],
     ["note", run.note && visible(run.note)],
     ["before", before],
-    ["next", isTyped && isRunning && isAll ? undefined : isAll && !isRunning ? goOn + lost : goOn],
+    ["next", isTyped && isRunning && isAll ? undefined : isAll && !isRunning ? nextCall + lost : nextCall],
     ["input", isRunning && run.isInteractive && !isTyped ? typeText(run.id) : undefined],
   ]);
   const shown = (isRaw ? [] : log).map(({ stream, text: printed }) =>

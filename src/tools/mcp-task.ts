@@ -55,8 +55,8 @@ export function callWait(
   return {
     waitMs: mayBecomeTask ? TASK_AFTER_MS : waitSeconds * 1000,
     taskOf: (run, notice) => {
-      const goesOn = run.state === "running" && notice === undefined;
-      return mayBecomeTask && goesOn ? taskOf(run, config) : undefined;
+      const isRunning = run.state === "running" && notice === undefined;
+      return mayBecomeTask && isRunning ? taskOf(run, config) : undefined;
     },
   };
 }

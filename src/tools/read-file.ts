@@ -97,9 +97,9 @@ export const readFile = defineTool({
         content: await linked(blocks(sections([["notice", notice]]), described), request, range, context),
       };
     }
-    const said = goOn(content, cut && most, offset, range, request.path);
+    const summary = howToReadOn(content, cut && most, offset, range, request.path);
     const shown = blocks(
-      [sections([["notice", notice]]), content && fenced(content), said].filter(Boolean).join("\n"),
+      [sections([["notice", notice]]), content && fenced(content), summary].filter(Boolean).join("\n"),
     );
     const path = absolute(request.path);
     const structured = { path, size: range.size, lines: range.lines, offset, content, notice };
@@ -113,7 +113,13 @@ export const readFile = defineTool({
  * How to read on in a file that is not shown whole; empty when it is.
  * @param cut after how many bytes its text is cut, if it is
  */
-function goOn(content: string, cut: number | false, offset: number, range: Lines, path: string): string {
+function howToReadOn(
+  content: string,
+  cut: number | false,
+  offset: number,
+  range: Lines,
+  path: string,
+): string {
   const { size, lines } = range;
   const name = shownName(absolute(path));
   const whole = `${name} has ${counted(lines, "line")}, ${counted(size, "byte")}`;
@@ -166,12 +172,12 @@ async function asBytes(
   const rest = end < value.size ? ` Go on with encoding base64 and offset ${end}.` : "";
   const whole = `${shownName(absolute(path))} has ${counted(value.size, "byte")}`;
   const isBehind = offset > 0 && offset >= value.size;
-  const said = isBehind
+  const summary = isBehind
     ? `[${whole}: there is no byte ${offset}.]`
     : `[${whole}; bytes ${offset} to ${end} in base64.${rest}]`;
   const content = value.bytes.toBase64();
   return {
-    content: blocks(sections([["notice", notice]]), content, said),
+    content: blocks(sections([["notice", notice]]), content, summary),
     structured: { path: absolute(path), size: value.size, offset, content, notice },
   };
 }

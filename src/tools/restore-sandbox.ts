@@ -46,18 +46,18 @@ export const restoreSandbox = defineTool({
       : (await context.sandbox(sandbox, (actor, owner) => actor.restoreCheckpoint(owner, id))).value;
     const { to, hasSettings = false } = made;
     const state = `as it was at ${new Date(to.savedAt).toISOString()}: ${to.files} files, ${to.bytes} bytes`;
-    const said = isFork
+    const summary = isFork
       ? `Sandbox ${sandbox} is new, with /workspace of ${found.sandbox} ${state}.${hasSettings ? " What configure_sandbox had set there holds here, too." : ""}`
-      : `Sandbox ${sandbox} is put back: /workspace is ${state}. ${beforeWords(made)}`;
+      : `Sandbox ${sandbox} is put back: /workspace is ${state}. ${describePrevious(made)}`;
     return {
-      content: [text(said)],
+      content: [text(summary)],
       structured: { sandbox, checkpoint: id, before: made.before?.id, files: to.files, bytes: to.bytes },
     };
   },
 });
 
 /** What is kept of the state before. */
-function beforeWords({ before, unsaved }: RestoreResult): string {
+function describePrevious({ before, unsaved }: RestoreResult): string {
   if (unsaved === undefined)
     return before ? `Its state before is checkpoint ${before.id}.` : "It had no files before.";
   const lost = `Its state before could not be saved (${unsaved})`;

@@ -27,7 +27,7 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
   const { results = [], error } = codeDetailOf(run) ?? {};
   const question = questionDetailOf(run);
   const cwd = cwdOf(run);
-  const said = sections([
+  const summary = sections([
     ["notice", notice],
     ["state", run.state === "succeeded" || run.state === "failed" ? undefined : stateText(run)],
     ["exit_code", run.exitCode],
@@ -48,7 +48,7 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
       ? [{ type: "image", data: result.image, mimeType: result.mimeType }]
       : [],
   );
-  return [text(said || "Done; nothing was printed or returned."), ...images];
+  return [text(summary || "Done; nothing was printed or returned."), ...images];
 }
 
 export function errorText({ name, message, traceback }: CodeError): string {

@@ -41,7 +41,7 @@ export const sendInput = defineTool({
   scopes: ["sandbox:exec"],
   async handle({ id, text, columns, rows }, context) {
     const size = columns === undefined || rows === undefined ? undefined : { columns, rows };
-    if (!size && (text === "" || columns !== undefined || rows !== undefined)) throw nothingAsked();
+    if (!size && (text === "" || columns !== undefined || rows !== undefined)) throw emptyInput();
     // The Enter key is a carriage return, of which the terminal makes a line feed unless a program wants the key itself.
     const input = { text: text.replace(/\r?\n/g, "\r"), size };
     const { value, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
@@ -58,6 +58,6 @@ export const sendInput = defineTool({
   },
 });
 
-function nothingAsked(): ToolError {
+function emptyInput(): ToolError {
   return new ToolError("invalid_argument", "It takes a text to type, or columns and rows, or all three.");
 }

@@ -12,7 +12,7 @@ import { AGENT_NAMES, randomLetters } from "../shared/names.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import { canRunTasks } from "../shared/config.ts";
 import { MODEL_HOST, SERVER, secretsAt, secretsFor } from "../shared/secrets.ts";
-import { mustBeChosen, type ToolContext } from "./define.ts";
+import { requireOffered, type ToolContext } from "./define.ts";
 import { fork, forkTask, mustSaveWorkspaces } from "./checkpoints.ts";
 import { ownRun } from "./own-run.ts";
 
@@ -39,7 +39,7 @@ export interface TaskRequest {
 /** @throws {ToolError} for a server that runs no tasks, or has no credential for a model. @param what who needs it, and what cannot be done */
 function mustReachModel(context: ToolContext, what: string): void {
   // By HTTP, too, where no tool is called.
-  mustBeChosen("execute_task", context);
+  requireOffered("execute_task", context);
   if (canRunTasks(context.config)) return;
   throw new ToolError(
     "not_configured",

@@ -25,19 +25,22 @@ export const writeFile = defineTool({
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:write"],
   async handle({ path, content, encoding, append, sandbox }, context) {
-    const bytes = encoding === "base64" ? fromBase64(content) : fromText(content);
+    const bytes = encoding === "base64" ? fromBase64(content) : encodeText(content);
     const { value, notice } = await context.operate(sandbox, append ? "append" : "write", {
       path,
       body: bytes,
     });
     const { size } = value;
     const structured = { path: absolute(path), bytes_written: bytes.length, size, notice };
-    const said = `${bytes.length} bytes ${append ? "appended to" : "written to"} ${shownName(structured.path)}; it has ${size} bytes now.`;
-    return { content: [text([sections([["notice", notice]]), said].filter(Boolean).join("\n"))], structured };
+    const summary = `${bytes.length} bytes ${append ? "appended to" : "written to"} ${shownName(structured.path)}; it has ${size} bytes now.`;
+    return {
+      content: [text([sections([["notice", notice]]), summary].filter(Boolean).join("\n"))],
+      structured,
+    };
   },
 });
 
-function fromText(content: string): Uint8Array {
+function encodeText(content: string): Uint8Array {
   if (!content.isWellFormed())
     throw new ToolError(
       "invalid_argument",

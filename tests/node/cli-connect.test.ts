@@ -17,7 +17,7 @@ import { parse } from "jsonc-parser";
 import { parse as parseTOML } from "smol-toml";
 import { parse as parseYAML } from "yaml";
 import { entryIn, withEntry } from "../../cli/client-file.ts";
-import { programWords } from "../../cli/program-files.ts";
+import { programCommand } from "../../cli/program-files.ts";
 import { type ClientKind, CLIENTS, type Endpoint } from "../../cli/clients.ts";
 import { runHere, startCLI } from "../setup/cli.ts";
 import { repository } from "../setup/server.ts";
@@ -317,7 +317,7 @@ it("a program in npx's cache, which npm may empty, is started by npx", () => {
   const from = (spec: string) => {
     mkdirSync(cache, { recursive: true });
     writeFileSync(join(cache, "package.json"), JSON.stringify({ dependencies: { "sandbox-mcp": spec } }));
-    return programWords(file, "1.2.3");
+    return programCommand(file, "1.2.3");
   };
   try {
     expect(from("^1.2.0")).toEqual(["npx", "-y", "sandbox-mcp@1.2.3"]);
@@ -326,7 +326,7 @@ it("a program in npx's cache, which npm may empty, is started by npx", () => {
       "-y",
       join(home, "a b/sandbox-mcp-1.2.3.tgz"),
     ]);
-    expect(programWords("/opt/sandbox-mcp/bin.js", "1.2.3")).toEqual([
+    expect(programCommand("/opt/sandbox-mcp/bin.js", "1.2.3")).toEqual([
       process.execPath,
       "/opt/sandbox-mcp/bin.js",
     ]);

@@ -16,8 +16,8 @@ export const SNAPSHOT_BLOB_BYTES = 4 * 1024 * 1024;
 const snapshotID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
 const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
 
-const ask = { up: "none", down: "none", maxBytes: SAVE_RESPONSE_BYTES } as const;
-const ofSnapshot = { ...ask, input: z.object({ id: snapshotID() }), result: z.object({}) } as const;
+const emptyCall = { up: "none", down: "none", maxBytes: SAVE_RESPONSE_BYTES } as const;
+const ofSnapshot = { ...emptyCall, input: z.object({ id: snapshotID() }), result: z.object({}) } as const;
 
 export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isRestoring: z.boolean() });
 
@@ -101,12 +101,23 @@ export type Read = z.infer<typeof readsSchema>["reads"][number];
 /** The requests about saved states of the workspace, as `operations.ts` has those about files. */
 export const snapshotRequests = {
   /** What the workspace came from, or was last saved as, and whether it is empty. */
-  mark: row({ ...ask, route: "GET /snapshot", input: z.object({}), result: workspaceStateSchema }),
+  mark: row({ ...emptyCall, route: "GET /snapshot", input: z.object({}), result: workspaceStateSchema }),
   /** What the outcome of an installation depends on. */
-  system: row({ ...ask, route: "GET /snapshot/system", input: z.object({}), result: systemSchema }),
+  system: row({ ...emptyCall, route: "GET /snapshot/system", input: z.object({}), result: systemSchema }),
   /** The system as it is now is what a later plan of it is compared with. */
-  noteSystem: row({ ...ask, route: "POST /snapshot/system", input: z.object({}), result: z.object({}) }),
-  plan: row({ ...ask, route: "POST /snapshot", input: z.object({}), up: planCallSchema, result: planSchema }),
+  noteSystem: row({
+    ...emptyCall,
+    route: "POST /snapshot/system",
+    input: z.object({}),
+    result: z.object({}),
+  }),
+  plan: row({
+    ...emptyCall,
+    route: "POST /snapshot",
+    input: z.object({}),
+    up: planCallSchema,
+    result: planSchema,
+  }),
   /** The contents that no pack of the base holds, one after the other. */
   pack: row({ ...ofSnapshot, route: "GET /snapshot/pack", down: "stream" }),
   /** The manifest, once the pack was read. */
@@ -119,7 +130,7 @@ export const snapshotRequests = {
    * `CONVERSATION` in the task's directory, or of what was installed in the system.
    */
   restore: row({
-    ...ask,
+    ...emptyCall,
     route: "PUT /snapshot/restore",
     input: z.object({
       id: snapshotID(),

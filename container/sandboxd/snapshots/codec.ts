@@ -11,7 +11,7 @@ const CODEC: Codec = hasZstd ? "zstd" : "deflate";
 const options = hasZstd
   ? { params: { [zlib.constants.ZSTD_c_compressionLevel]: 1 } }
   : ({ level: 1 } as const);
-const aside = promisify<Buffer, object, Buffer>(hasZstd ? zlib.zstdCompress : zlib.deflateRaw);
+const temporary = promisify<Buffer, object, Buffer>(hasZstd ? zlib.zstdCompress : zlib.deflateRaw);
 const now = (hasZstd ? zlib.zstdCompressSync : zlib.deflateRawSync) as (
   bytes: Buffer,
   options: object,
@@ -28,7 +28,7 @@ const decoders = {
 const ASIDE_BYTES = 64 * 1024;
 
 export async function compressed(bytes: Buffer): Promise<{ bytes: Buffer; codec: Codec }> {
-  const smaller = bytes.length < ASIDE_BYTES ? now(bytes, options) : await aside(bytes, options);
+  const smaller = bytes.length < ASIDE_BYTES ? now(bytes, options) : await temporary(bytes, options);
   return smaller.length < bytes.length ? { bytes: smaller, codec: CODEC } : { bytes, codec: "raw" };
 }
 

@@ -28,7 +28,7 @@ import { MAX_READS, type Read, SNAPSHOT_BLOB_BYTES } from "./calls.ts";
 import { decompressed } from "./codec.ts";
 import { type Blob, type Entry, bytesOf, plainBytes, readManifest } from "./manifest.ts";
 import { statusOf } from "./scan.ts";
-import { isOfSystem } from "./system.ts";
+import { mayBeSystemFile } from "./system.ts";
 import type { Index } from "./state.ts";
 import { SideBySide, turns } from "../small-steps.ts";
 
@@ -57,7 +57,7 @@ export class Restore {
   readonly id: string;
   readonly #root: string;
   readonly #entries: readonly Entry[];
-  readonly #wanted: readonly WantedBlob[];
+  readonly #blobs: readonly WantedBlob[];
   readonly #reads: Read[];
   /** Where the files of changes are written until all of them are whole, by path. */
   readonly #aside: ReadonlyMap<string, string>;
@@ -68,9 +68,9 @@ export class Restore {
     this.#root = root;
     this.#entries = entries;
     this.#isOfChanges = isOfChanges;
-    this.#aside = isOfChanges ? asideOf(entries) : new Map();
-    this.#wanted = wantedOf(entries);
-    this.#reads = readsOf(this.#wanted);
+    this.#aside = isOfChanges ? temporaryNamesOf(entries) : new Map();
+    this.#blobs = distinctBlobs(entries);
+    this.#reads = readsOf(this.#blobs);
   }
 
   /**
@@ -84,7 +84,7 @@ export class Restore {
     checked: () => void = () => undefined,
   ): Promise<Restore> {
     const { dev } = lstatSync(root, { bigint: true });
-    const entries = outsideOf(mountsIn(root, dev), await readManifest(manifest));
+    const entries = entriesOutside(mountsIn(root, dev), await readManifest(manifest));
     const restore = new Restore(id, root, entries);
     checked();
     await restore.#clear(dev);
@@ -99,7 +99,7 @@ export class Restore {
   static async beginChanges(id: string, root: string, manifest: Buffer): Promise<Restore> {
     const { dev } = lstatSync(root, { bigint: true });
     const entries = await readManifest(manifest, true);
-    if (!entries.every(({ path }) => isOfSystem(path))) throw new Error("a path is not of the system");
+    if (!entries.every(({ path }) => mayBeSystemFile(path))) throw new Error("a path is not of the system");
     const restore = new Restore(id, root, entries, true);
     try {
       await restore.#makeRoom(dev);
@@ -165,7 +165,7 @@ export class Restore {
       const reads = this.#reads.values();
       let read: Read | undefined;
       let at = 0;
-      for (const { blob, bytes: length, places } of this.#wanted) {
+      for (const { blob, bytes: length, places } of this.#blobs) {
         if (!read || blob.pack !== read.pack || blob.offset < at || blob.offset >= read.to) {
           read = reads.next().value;
           at = read?.from ?? 0;
@@ -294,7 +294,7 @@ function mountsIn(root: string, dev: bigint): Set<string> {
 }
 
 /** The entries that are not below these directories. */
-function outsideOf(mounted: ReadonlySet<string>, entries: readonly Entry[]): Entry[] {
+function entriesOutside(mounted: ReadonlySet<string>, entries: readonly Entry[]): Entry[] {
   const isBelow = (path: string) => mounted.has(path.split("/", 1)[0] ?? "");
   return entries.filter(
     (entry) => !isBelow(entry.path) && !(entry.type === "hardlink" && isBelow(entry.target)),
@@ -342,12 +342,15 @@ function setMode(at: Buffer, mode: number): void {
 }
 
 /** A name of its own beside each file. */
-function asideOf(entries: readonly Entry[]): Map<string, string> {
-  const aside = new Map<string, string>();
+function temporaryNamesOf(entries: readonly Entry[]): Map<string, string> {
+  const temporaryNames = new Map<string, string>();
   for (const { type, path } of entries)
     if (type === "file")
-      aside.set(path, `${path.slice(0, path.lastIndexOf("/") + 1)}.sandbox-mcp-${aside.size}`);
-  return aside;
+      temporaryNames.set(
+        path,
+        `${path.slice(0, path.lastIndexOf("/") + 1)}.sandbox-mcp-${temporaryNames.size}`,
+      );
+  return temporaryNames;
 }
 
 /** What is at a path, on the file system of the root. @throws Error for something mounted */
@@ -375,7 +378,7 @@ async function remove(root: string, path: string, dev: bigint, onlyDirectories =
 }
 
 /** Each blob once, in the order of the packs. */
-function wantedOf(entries: readonly Entry[]): WantedBlob[] {
+function distinctBlobs(entries: readonly Entry[]): WantedBlob[] {
   const wanted = new Map<string, WantedBlob>();
   for (const entry of entries) {
     if (entry.type !== "file") continue;

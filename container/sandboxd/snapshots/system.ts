@@ -39,7 +39,7 @@ const LEFT_OUT = new Set([
 export type FileMarks = ReadonlyMap<string, string>;
 
 /** Whether a path may be of a set-up's outcome. What is left out has no other name: no parent is followed as a link. */
-export function isOfSystem(path: string): boolean {
+export function mayBeSystemFile(path: string): boolean {
   const slash = path.indexOf("/");
   if (!DIRECTORIES.has(slash < 0 ? path : path.slice(0, slash))) return false;
   for (let end = path.length; end > 0; end = path.lastIndexOf("/", end - 1))
@@ -88,7 +88,7 @@ async function visit(root: string, signal: AbortSignal, take: (one: ScannedEntry
       await turn();
       signal.throwIfAborted();
       const path = next === "" ? name : `${next}/${name}`;
-      const one = isOfSystem(path) ? scanEntry(root, path, dev) : undefined;
+      const one = mayBeSystemFile(path) ? scanEntry(root, path, dev) : undefined;
       if (one) take(one);
       if (one?.type === "directory") directories.push(path);
     }
@@ -105,19 +105,19 @@ export async function changesSince(
 ): Promise<ScannedEntry[]> {
   const changed = new Map<string, ScannedEntry>();
   const directories = new Map<string, ScannedEntry>();
-  const gone = new Set(before.keys());
+  const missing = new Set(before.keys());
   const add = (one: ScannedEntry) => {
     changed.set(one.path, one);
     if (changed.size > SNAPSHOT_ENTRIES) throw new FileError({ problem: "too_large" });
   };
   const take = (one: ScannedEntry) => {
-    gone.delete(one.path);
+    missing.delete(one.path);
     if (one.type === "directory") directories.set(one.path, one);
     if (before.get(one.path) !== stateOf(one)) add(one);
   };
   await visit(root, signal, take);
   // What was below a directory that was removed goes with it.
-  for (const path of gone) if (directories.has(above(path)) || above(path) === "") add(removed(path));
+  for (const path of missing) if (directories.has(above(path)) || above(path) === "") add(removed(path));
   for (const path of changed.keys()) {
     const directory = directories.get(above(path));
     // The map goes on with it, and so to the top.

@@ -20,5 +20,5 @@ export interface NetworkPlatform {
   /** Drops what was seen. */
   forget(): void;
   /** @param time milliseconds since the epoch */
-  refusedSince(time: number): Promise<Refusal[]>;
+  refusalsSince(time: number): Promise<Refusal[]>;
 }

@@ -88,8 +88,8 @@ export class OutboundHandlers implements NetworkPlatform {
     this.#log = new ConnectionLog();
   }
 
-  refusedSince(time: number): Promise<Refusal[]> {
-    return Promise.resolve(this.#log.refusedSince(time));
+  refusalsSince(time: number): Promise<Refusal[]> {
+    return Promise.resolve(this.#log.refusalsSince(time));
   }
 
   /** Called for each request that the handler has answered. */

@@ -155,15 +155,15 @@ export class SDKPlatform implements ContainerPlatform {
   async attempt(work: () => Promise<void>): Promise<void> {
     if (!this.#permit && !this.isRunning) throw refused();
     const attempt = work();
-    const over = attempt.catch(() => undefined);
-    this.#attempts.add(over);
+    const settled = attempt.catch(() => undefined);
+    this.#attempts.add(settled);
     try {
       await attempt;
     } catch (error) {
       // Not a start that has failed, but a container that went away.
       throw !this.#permit && !this.isRunning ? refused() : error;
     } finally {
-      this.#attempts.delete(over);
+      this.#attempts.delete(settled);
     }
   }
 

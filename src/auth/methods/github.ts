@@ -120,9 +120,9 @@ async function accountOf(
     code_verifier: verifier,
   });
   // GitHub reports errors with status 200, too. A token must fit into a header.
-  const response = await ask(`${settings.url}/login/oauth/access_token`, { method: "POST", body });
+  const response = await fetchGitHub(`${settings.url}/login/oauth/access_token`, { method: "POST", body });
   const granted = await read(response, z.object({ access_token: z.string().regex(/^[\x21-\x7e]+$/) }));
-  const user = await ask(`${settings.apiURL}/user`, {}, granted.access_token);
+  const user = await fetchGitHub(`${settings.apiURL}/user`, {}, granted.access_token);
   const account = await read(user, z.object({ id: z.int().positive(), login: z.string().min(1) }));
   return { ...account, token: granted.access_token };
 }
@@ -157,13 +157,13 @@ async function ruleOf(
 
 /** Whether the account is an active member. An invitation that was not accepted is a membership in state `pending`. */
 async function isMember(settings: Settings, org: string, token: string): Promise<boolean> {
-  const response = await ask(`${settings.apiURL}/user/memberships/orgs/${org}`, {}, token);
+  const response = await fetchGitHub(`${settings.apiURL}/user/memberships/orgs/${org}`, {}, token);
   // 403 also stands for an organisation that has not approved this OAuth app.
   if (response.status === 404 || response.status === 403) return false;
   return (await read(response, z.object({ state: z.string() }))).state === "active";
 }
 
-async function ask(url: string, init: RequestInit, token?: string): Promise<Response> {
+async function fetchGitHub(url: string, init: RequestInit, token?: string): Promise<Response> {
   const headers = new Headers({
     accept: url.endsWith("/access_token") ? "application/json" : "application/vnd.github+json",
     // GitHub refuses requests without one.

@@ -49,7 +49,7 @@ export interface Appearance {
 /** A method that this browser can use. */
 export interface Offer {
   /** The part of the form with its button, whose name is `decision` and whose value is the method's name. */
-  show(look: Appearance): HTML;
+  show(appearance: Appearance): HTML;
   /** The origin where its sign-in happens, if elsewhere: the form may lead there. */
   origin?: string;
 }

@@ -44,7 +44,7 @@ export interface CodeSpec {
 /** Takes the steps by which code gets to its kernel. */
 export interface CodeStart {
   /** The code's turn has come. */
-  began(): void;
+  markStarted(): void;
   /** The kernel that gets the code; undefined when it had gone and the code was not run. */
   given(kernel: Kernel | undefined): void;
 }
@@ -119,7 +119,7 @@ export class Kernels {
     const outcome = this.#queue.run(keyOf(spec), sink.id, async () => {
       if (!this.#stops.has(sink.id)) return KERNEL_NOT_STARTED;
       isWaiting = false;
-      start.began();
+      start.markStarted();
       return this.#run(sink, spec, start, stopped);
     });
     try {
@@ -173,7 +173,7 @@ export class Kernels {
    * Frees a kernel from code that an earlier actor gave to it, and whose answer is lost. The code is stopped as at its
    * deadline, unless it ends before; other code of the same context waits for that.
    */
-  async takeOver(sink: OutputSink, kernel: Kernel): Promise<CellHandover> {
+  async freeKernel(sink: OutputSink, kernel: Kernel): Promise<CellHandover> {
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
     this.#stops.set(sink.id, (why) => why === "gone" && stop(why));
     try {

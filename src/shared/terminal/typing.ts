@@ -42,8 +42,8 @@ export class Typing {
 
 /** Does the work, and takes as long as calls are apart. */
 export async function spaced<T>(work: () => Promise<T>): Promise<T> {
-  const apart = pause(CALL_MS);
+  const delay = pause(CALL_MS);
   const value = await work();
-  await apart;
+  await delay;
   return value;
 }

@@ -574,13 +574,13 @@ it("used-up links are remembered until they expire, however many there are, and 
     const epoch = links.epoch();
     const expires = Date.now() + 60_000;
     const use = (id: string, end: number) => {
-      expect(links.take({ id, expires: end })).toBe("taken");
-      links.leave({ id, expires: end }, true);
+      expect(links.claim({ id, expires: end })).toBe("taken");
+      links.releaseClaim({ id, expires: end }, true);
     };
     use("expired", Date.now() - 1);
     for (let n = 0; n < 1200; n++) use(String(n), expires);
-    for (const id of ["0", "1199"]) expect(links.take({ id, expires })).toBe("used");
-    expect(links.isOf(epoch)).toBe(true);
+    for (const id of ["0", "1199"]) expect(links.claim({ id, expires })).toBe("used");
+    expect(links.belongsTo(epoch)).toBe(true);
     expect([...kv.list({ prefix: "file-links:used:" })]).toHaveLength(1200);
     links.ended();
     expect([...kv.list({ prefix: "file-links:" })]).toEqual([]);

@@ -49,7 +49,7 @@ async function withRuns(
       background: (done) => void done.catch(() => undefined),
       failed: () => undefined,
       taskRemoved: async () => undefined,
-      unneeded: () => undefined,
+      discard: () => undefined,
       ...changes,
     };
     await work(new Runs(host), host, storage.sql);

@@ -15,7 +15,7 @@ class Recorder implements RunSink {
   readonly id = "run";
   readonly ended = false;
   readonly hasRoom = () => true;
-  readonly began = () => undefined;
+  readonly markStarted = () => undefined;
   readonly keepState = () => undefined;
   hasFiles = true;
   readonly said: Record<Stream, string> = { stdout: "", stderr: "" };

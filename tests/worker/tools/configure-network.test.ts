@@ -215,7 +215,7 @@ function network(
     enforce: async (policy: NetworkPolicy) => (told.push(policy), true),
     connections: async () => [],
     forget: () => undefined,
-    refusedSince: async () => refused,
+    refusalsSince: async () => refused,
   };
   return {
     told,

@@ -85,7 +85,7 @@ describe("a name that a sandbox chose", () => {
       env: { NAME: name },
     });
     await owner.call("checkpoint_sandbox", { sandbox: "shown-notice" });
-    const { leftWords } = await import("../../../src/actors/restart-notice.ts");
+    const { describeLeftOut: leftWords } = await import("../../../src/actors/restart-notice.ts");
     const left = { count: 1, bytes: 1, names: [name], special: { count: 1, names: [name] } };
     const words = leftWords(left);
     expect(words).not.toMatch(HIDDEN);

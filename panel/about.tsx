@@ -34,7 +34,7 @@ function useAction(refresh: () => void) {
       setBusy(false);
     }
   };
-  return { said: message, isBusy, act };
+  return { message, isBusy, act };
 }
 
 /** Calls a tool. @returns these words; what a tool's text says is for models */
@@ -45,7 +45,7 @@ async function done(words: string, tool: string, args: Record<string, unknown>):
 
 export function About({ name, sandbox, listing, refresh }: AboutProps) {
   const isOffered = useOffered();
-  const { said: message, isBusy, act } = useAction(refresh);
+  const { message, isBusy, act } = useAction(refresh);
   const checkpoints = listing.checkpoints.filter((checkpoint) => checkpoint.sandbox === name);
   const rows: [string, ComponentChildren][] = sandbox
     ? [

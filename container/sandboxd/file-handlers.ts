@@ -27,9 +27,9 @@ export class FileHandlers {
     "PUT /files": (call, { request }) => this.#writes.write(call, bodyOf(request)),
     "POST /edit": (call, { json }) => this.#writes.edit(call, json),
     "DELETE /files": (call) => this.#writes.remove(call),
-    "GET /stat": (call, { isClientWaiting: isWanted }) => statOf(call, isWanted),
+    "GET /stat": (call, { isClientWaiting }) => statOf(call, isClientWaiting),
     "GET /archive": sendArchive,
-    "GET /list": (call, { isClientWaiting: isWanted }) => listDirectory(call, isWanted),
+    "GET /list": (call, { isClientWaiting }) => listDirectory(call, isClientWaiting),
     "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
     "GET /work": async () => workSinceLastLook(),
     "POST /changes": async (call, { response }) => ({
@@ -111,9 +111,9 @@ async function sendRange(
 /** Packs a directory while it is sent; one that cannot be packed to its end breaks off. */
 async function sendArchive(
   { path, format }: Call<FileRequests["archive"]>,
-  { begin, response, isClientWaiting: isWanted }: Exchange<FileRequests["archive"]>,
+  { begin, response, isClientWaiting }: Exchange<FileRequests["archive"]>,
 ): Promise<void> {
-  if ((await statOf({ path }, isWanted)).type !== "directory")
+  if ((await statOf({ path }, isClientWaiting)).type !== "directory")
     throw new FileError({ problem: "not_directory" });
   if (format === "tar.gz") return await sendTar(["--directory", path, "."], begin({}));
   const abort = new AbortController();
@@ -123,11 +123,11 @@ async function sendArchive(
 
 async function sendLines(
   call: Call<FileRequests["readLines"]>,
-  { begin, isClientWaiting: isWanted }: Exchange<FileRequests["readLines"]>,
+  { begin, isClientWaiting }: Exchange<FileRequests["readLines"]>,
 ): Promise<void> {
   const opened = await openFile(call.path);
   try {
-    const { bytes, lines } = await readLines(opened, call, isWanted);
+    const { bytes, lines } = await readLines(opened, call, isClientWaiting);
     begin({ size: opened.stats.size, lines }, bytes.length).end(bytes);
   } finally {
     await opened.handle.close();

@@ -274,7 +274,7 @@ const internal = {
   }),
   /** What programs do in the background, since it was asked last. */
   work: row({
-    ...ask,
+    ...smallCall,
     route: "GET /work",
     input: z.object({}),
     result: workSchema,

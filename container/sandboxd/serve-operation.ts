@@ -74,7 +74,7 @@ async function respond(
   try {
     const json = typeof row.up === "object" ? row.up.parse(await jsonOf(request)) : undefined;
     const isClientWaiting = () => !response.destroyed;
-    const value = await handle(call, { request, response, json, isWanted: isClientWaiting, begin });
+    const value = await handle(call, { request, response, json, isClientWaiting, begin });
     if (row.down === "none") sendJSON(response, 200, value);
   } catch (error) {
     if (response.headersSent) return void response.destroy();

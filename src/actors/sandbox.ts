@@ -167,8 +167,8 @@ export class Sandbox extends SandboxActor {
     return { ...waiting, prepare, replyBy };
   }
 
-  #callerWaitMs({ callerWaitMs: answerMs }: Owner): number {
-    return answerMs ?? this.#parts.config.maxWaitSeconds * 1000;
+  #callerWaitMs({ callerWaitMs }: Owner): number {
+    return callerWaitMs ?? this.#parts.config.maxWaitSeconds * 1000;
   }
 
   /**

@@ -85,9 +85,9 @@ describe("a name that a sandbox chose", () => {
       env: { NAME: name },
     });
     await owner.call("checkpoint_sandbox", { sandbox: "shown-notice" });
-    const { describeLeftOut: leftWords } = await import("../../../src/actors/restart-notice.ts");
+    const { describeLeftOut } = await import("../../../src/actors/restart-notice.ts");
     const left = { count: 1, bytes: 1, names: [name], special: { count: 1, names: [name] } };
-    const words = leftWords(left);
+    const words = describeLeftOut(left);
     expect(words).not.toMatch(HIDDEN);
     expect(words).not.toContain("\n");
     expect(words).toContain(JSON.stringify(name).replace("\u202e", "\\u202e"));

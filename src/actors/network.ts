@@ -73,6 +73,11 @@ export class SandboxNetwork {
     return { internet: wanted ?? this.#choice.internet, allowHosts: allowHosts ?? this.#choice.allowHosts };
   }
 
+  /** What would hold after a choice. */
+  policyAfter(choice: NetworkChoice): NetworkPolicy {
+    return policyOf(choice, this.#host.limits());
+  }
+
   /** What was said, as long as the sandbox lives. */
   get choice(): NetworkChoice {
     return this.#choice;

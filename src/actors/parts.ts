@@ -24,6 +24,7 @@ import { Questions } from "../tasks/questions.ts";
 import { TaskExecutor } from "../tasks/task-executor.ts";
 import { AccountLink } from "./account-link.ts";
 import { Activity } from "./activity.ts";
+import { NetworkDecisions } from "./decisions.ts";
 import { DiskUsage } from "./disk-usage.ts";
 import { FileLinks } from "./file-links.ts";
 import { IdleStop } from "./idle-stop.ts";
@@ -82,6 +83,7 @@ export class Parts {
   readonly activity: Activity;
   readonly variables: SandboxVariables;
   readonly network: SandboxNetwork;
+  readonly decisions: NetworkDecisions;
   readonly sandboxd: OwnSandboxd;
   readonly workspace: Workspace;
   readonly lifecycle: Lifecycle;
@@ -336,6 +338,12 @@ export class Parts {
       register: (owner, settings) => account.configured(owner, settings),
     });
 
+    this.decisions = new NetworkDecisions({
+      kv,
+      network: this.network,
+      change: (owner, change) => this.settings.change(owner, change),
+    });
+
     lifecycle.subscribe(
       connection,
       this.previews,
@@ -354,6 +362,7 @@ export class Parts {
         },
       },
       this.settings,
+      this.decisions,
     );
   }
 }

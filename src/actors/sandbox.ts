@@ -29,8 +29,10 @@ import type {
   RestoredCheckpoint,
 } from "./account-calls.ts";
 import { actorUnreachable } from "./actor-errors.ts";
+import type { Asked, NetworkQuestion } from "./decisions.ts";
 import type { FileLinks, UploadLink } from "./file-links.ts";
 import { CALL_MS } from "./lifecycle.ts";
+import type { NetworkChoice } from "./network.ts";
 import { hasScope, needsScope, policyOf } from "./sandbox-operations.ts";
 import { Parts } from "./parts.ts";
 import { handleOutbound } from "./platform/outbound-handlers.ts";
@@ -188,6 +190,26 @@ export class Sandbox extends SandboxActor {
       await this.#parts.settings.change(owner, change);
       if (change.network !== undefined) await this.#parts.lifecycle.enforceNetwork();
       return { ...this.#parts.settings.current, region: made };
+    });
+  }
+
+  /** Asks a person, where a change lets the sandbox reach more. @param waitMs for the answer to what was asked before */
+  askForNetwork(owner: Owner, change: NetworkChoice, waitMs: number): Promise<ActorResult<Asked>> {
+    return this.#toResult(owner, () => this.#parts.decisions.ask(change, waitMs));
+  }
+
+  /** A question that is open, for whoever has its link. */
+  async networkQuestion(id: string): Promise<NetworkQuestion | undefined> {
+    const { account, decisions } = this.#parts;
+    return account.principalID === undefined ? undefined : decisions.find(account.owner.sandbox, id);
+  }
+
+  /** The person's decision. Answers whether there was such a question. */
+  decideNetwork(owner: Owner, id: string, isAllowed: boolean): Promise<ActorResult<boolean>> {
+    return this.#toResult(owner, async () => {
+      const wasOpen = await this.#parts.decisions.decide(owner, id, isAllowed);
+      if (wasOpen && isAllowed) await this.#parts.lifecycle.enforceNetwork();
+      return wasOpen;
     });
   }
 

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
+import { DECISION_PATH } from "../shared/file-link.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import { log, logError } from "../shared/log.ts";
 import { lookedUp } from "./bearer.ts";
@@ -21,6 +22,9 @@ const SESSION_COOKIE = "panel";
 /** Binds a sign-in to its browser: the state of the request and the verifier of its code. */
 const SIGN_IN_COOKIE = "panel-sign-in";
 
+/** Where a sign-in may lead beside the panel: to the page of a question, with its token. */
+const DECISION = new RegExp(`^${DECISION_PATH}/([\\w.-]{1,200})$`);
+
 /** How long a sign-in may take, as on the consent page. */
 const SIGN_IN_SECONDS = 600;
 
@@ -28,7 +32,8 @@ const SIGN_IN_SECONDS = 600;
 const MAX_CODE_BYTES = 360;
 
 /** Sends the browser to the consent page. */
-export async function startPanelSignIn(_request: Request, oauth: OAuth): Promise<Response> {
+export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<Response> {
+  const [, decision = ""] = DECISION.exec(new URL(request.url).searchParams.get("to") ?? "") ?? [];
   const state = random();
   const verifier = random();
   const url = new URL(AUTHORIZE_PATH, oauth.issuer);
@@ -44,7 +49,7 @@ export async function startPanelSignIn(_request: Request, oauth: OAuth): Promise
   }).toString();
   // Lax: GitHub may send the browser back, and the cookie has to come along.
   return seeOther(url.href, oauth, [
-    cookie(oauth, SIGN_IN_COOKIE, `${state}.${verifier}`, SIGN_IN_SECONDS, "Lax"),
+    cookie(oauth, SIGN_IN_COOKIE, `${state}.${verifier}.${decision}`, SIGN_IN_SECONDS, "Lax"),
   ]);
 }
 
@@ -55,7 +60,8 @@ export async function finishPanelSignIn(
   context: RequestContext,
 ): Promise<Response> {
   const { searchParams } = new URL(request.url);
-  const [state, verifier] = cookieOf(request, SIGN_IN_COOKIE, oauth)?.split(".") ?? [];
+  const [state, verifier, ...rest] = cookieOf(request, SIGN_IN_COOKIE, oauth)?.split(".") ?? [];
+  const decision = rest.join(".");
   const code = searchParams.get("code") ?? "";
   if (!state || !verifier || searchParams.get("state") !== state) return notSignedIn(oauth, NO_LONGER_GOOD);
   if (code === "" || bytesOf(code) > MAX_CODE_BYTES) return notSignedIn(oauth, NOT_APPROVED);
@@ -77,7 +83,8 @@ export async function finishPanelSignIn(
   }
   const issued = tokens.safeParse(await response.json().catch(() => undefined)).data;
   if (!response.ok || !issued) return notSignedIn(oauth, NO_LONGER_GOOD);
-  return seeOther(`${oauth.issuer}${PANEL_PATH}`, oauth, [
+  const to = decision === "" ? PANEL_PATH : `${DECISION_PATH}/${decision}`;
+  return seeOther(oauth.issuer + to, oauth, [
     cookie(oauth, SESSION_COOKIE, issued.access_token, PANEL_SESSION_SECONDS, "Strict"),
     cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"),
   ]);
@@ -87,7 +94,15 @@ export async function finishPanelSignIn(
 export async function panelCaller(request: Request, context: RequestContext): Promise<Caller | Refusal> {
   const oauth = oauthFor(request, context);
   if ("off" in oauth) return unauthorized("no_token", `The panel is off: ${oauth.off}.`);
-  if (!isFromPanel(request, oauth)) return NOT_FROM_PANEL();
+  return isFromPanel(request, oauth) ? panelSession(request, oauth, context) : NOT_FROM_PANEL();
+}
+
+/** Whose session a browser has, whichever page it is that asks: to show something, and not to do anything. */
+export async function panelSession(
+  request: Request,
+  oauth: OAuth,
+  context: RequestContext,
+): Promise<Caller | Refusal> {
   const token = cookieOf(request, SESSION_COOKIE, oauth);
   if (token === undefined) return unauthorized("no_token", "Sign in to the panel.");
   const holder = await lookedUp(token, oauth, [PANEL_PATH], request, context);
@@ -133,7 +148,7 @@ export async function signOutOfPanel(
 const tokens = z.object({ access_token: z.string() });
 
 /** Browsers send `Origin` with every request that is no GET, and no page can choose it. */
-function isFromPanel(request: Request, { issuer }: OAuth): boolean {
+export function isFromPanel(request: Request, { issuer }: OAuth): boolean {
   return request.headers.get("origin") === issuer;
 }
 

@@ -7,7 +7,7 @@ import { authenticate } from "../auth/bearer.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoints.ts";
 import { type OAuth, oauthFor, type ResourcePath } from "../auth/oauth.ts";
-import { REDIRECT_METHODS } from "../auth/methods/index.ts";
+import { canSignIn, REDIRECT_METHODS } from "../auth/methods/index.ts";
 import { finishPanelSignIn, panelCaller, signOutOfPanel, startPanelSignIn } from "../auth/panel-session.ts";
 import {
   AUTHORIZE_PATH,
@@ -23,12 +23,15 @@ import {
   SERVER_METADATA_PATH,
   TOKEN_PATH,
 } from "../auth/paths.ts";
-import { appsSession, declaresApps, isAppsSession, takePanelForm } from "../shared/apps.ts";
+import { declaresApps, takePanelForm } from "../shared/apps.ts";
+import { declaresURLElicitation, sessionDeclares, sessionID } from "../shared/extensions.ts";
 import { type Scope, SCOPES } from "../shared/principal.ts";
 import { json, type Refusal, rpcError } from "../shared/responses.ts";
 import { readJSON, unreadable } from "./body.ts";
 import { type EndpointQuery, endpointQueryOf } from "../shared/endpoint-query.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "../shared/config.ts";
+import { decisionPage } from "./decision-page.ts";
+import { DECISION_PATH } from "../shared/file-link.ts";
 import { serveFiles, serveLink } from "./file-routes.ts";
 import { ICON } from "./icon.ts";
 import { isBrowser, landingPage } from "./landing.ts";
@@ -143,6 +146,12 @@ export function createApp(product: ProtectedApp): App {
     { path: PANEL_SIGN_IN_PATH, methods: READ, serve: withOAuth(startPanelSignIn), writes: true },
     { path: PANEL_CALLBACK_PATH, methods: READ, serve: withOAuth(finishPanelSignIn), writes: true },
     { path: PANEL_SIGN_OUT_PATH, methods: "POST", serve: withOAuth(signOutOfPanel), writes: true },
+    {
+      path: `${DECISION_PATH}/:token`,
+      methods: `${READ}, POST`,
+      serve: withOAuth(decisionPage),
+      writes: true,
+    },
     { path: METADATA_PATH, methods: READ, serve: withOAuth(serveResourceMetadata) },
     { path: `${METADATA_PATH}/mcp`, methods: READ, serve: withOAuth(serveResourceMetadata) },
     { path: SERVER_METADATA_PATH, methods: READ, serve: withOAuth(serveAuthorizationServer) },
@@ -265,6 +274,8 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   };
   const declared = declaresTasks(body.value);
   if (listensToTasks(body.value) && !declared) return refuse(caller, undeclared(idOf(body.value)), { route });
+  const session = sessionDeclares(request);
+  const opensURLs = declaresURLElicitation(body.value) || session.urls;
   const createServer = ({ era }: { era: "modern" | "legacy" }) =>
     product.createMCPServer(
       {
@@ -272,7 +283,8 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
         // The panel takes none, whatever the client around it does.
         takesTasks: era === "modern" ? declared && panelForm === undefined : undefined,
         mayShowApps: era === "legacy" || declaresApps(body.value),
-        showsApps: declaresApps(body.value) || isAppsSession(request),
+        showsApps: declaresApps(body.value) || session.apps,
+        asksPerson: opensURLs && canSignIn(caller.principal, caller) ? era : undefined,
       },
       query,
       wanted,
@@ -294,10 +306,11 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   // Tools and resources log their own use. Without one, or when the protocol refuses it, the use of the token is logged here.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   if (response.status >= 500) return failed(caller, "mcp", error, idOf(body.value));
-  const session = appsSession(body.value);
-  if (session === undefined || !response.ok) return response;
+  const isFirst = isRecord(body.value) && body.value.method === "initialize";
+  const id = isFirst ? sessionID({ apps: declaresApps(body.value), urls: opensURLs }) : undefined;
+  if (id === undefined || !response.ok) return response;
   const opened = new Response(response.body, response);
-  opened.headers.set("mcp-session-id", session);
+  opened.headers.set("mcp-session-id", id);
   return opened;
 }
 

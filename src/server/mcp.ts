@@ -1,5 +1,5 @@
 /** The MCP server of one request, with the tools and the resources that it needs. */
-import { McpServer, type StandardSchemaWithJSON } from "@modelcontextprotocol/server";
+import { isInputRequiredResult, McpServer, type StandardSchemaWithJSON } from "@modelcontextprotocol/server";
 import type { z } from "zod";
 import manifest from "../../package.json" with { type: "json" };
 import { registerResources } from "../resources/index.ts";
@@ -64,11 +64,13 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
     const hasMeta = Object.keys(_meta).length > 0;
     const shown = { title, description, inputSchema, outputSchema, annotations, ...(hasMeta && { _meta }) };
     server.registerTool(name, shown, async (args, context) => {
-      const { structuredContent, ...result } = await tool.call(
+      const answer = await tool.call(
         args,
         { ...caller, isStructured: query.structured, isRaw: query.raw },
         context,
       );
+      if (isInputRequiredResult(answer)) return answer;
+      const { structuredContent, ...result } = answer;
       const run = showsPanel && caller.showsApps && isRecord(structuredContent) && structuredContent.id;
       if (typeof run === "string") result._meta = { [RUN_META]: run };
       // Clients that get structured content show the model that alone, as escaped JSON, or both, at twice the tokens.

@@ -32,22 +32,6 @@ export function declaresApps(message: unknown): boolean {
   return Array.isArray(mimeTypes) && mimeTypes.includes(APP_MIME_TYPE);
 }
 
-/** How the ids of the sessions begin whose clients declared Apps when they connected, before revision 2026-07-28. */
-const APPS_SESSION = "apps-";
-
-/**
- * The id of a session, for a client of an earlier revision that declares Apps in `initialize`. It sends the id with its other requests,
- * which is all that this server remembers of a session. Other clients get none.
- */
-export function appsSession(message: unknown): string | undefined {
-  const isFirst = isRecord(message) && message.method === "initialize";
-  return isFirst && declaresApps(message) ? APPS_SESSION + crypto.randomUUID() : undefined;
-}
-
-export function isAppsSession({ headers }: Request): boolean {
-  return headers.get("mcp-session-id")?.startsWith(APPS_SESSION) ?? false;
-}
-
 /** In what form a call wants its result; those of `?results=`. */
 export type PanelForm = "structured" | "raw";
 

@@ -51,6 +51,9 @@ export interface LinkName {
   id: string;
 }
 
+/** Where a link leads by which a person decides what a sandbox may reach; its token follows. */
+export const DECISION_PATH = "/panel/decision";
+
 /** Characters of a link's id, and of its signature, which has 96 bits: enough where each guess is a request. */
 export const LINK_ID_CHARS = 12;
 const SIGNATURE_CHARS = 16;

@@ -46,6 +46,8 @@ export interface CallerContext extends RequestContext, Caller {
    * none.
    */
   takesTasks?: boolean | undefined;
+  /** How the client is asked to open an address for its user: by its era of MCP; undefined where it does not, or nobody could sign in. */
+  asksPerson?: "modern" | "legacy" | undefined;
   /** The tools that the connection is limited to, among those that the server offers; undefined for all of them. */
   chosenTools?: ReadonlySet<ToolName> | undefined;
 }

@@ -101,6 +101,10 @@ export const SANDBOX_SCHEMA: Schema = {
         "on Cloudflare: whether the container was started with a way out of its own, of a sandbox that was restricted once",
       kept: "as long as the actor",
     },
+    "decisions:*": {
+      holds: "what a person is asked to let the sandbox reach, or has refused",
+      kept: "15 minutes, and at most 20 of them",
+    },
     connections: {
       holds: "the last 1,000 connections, about 130 KB of them, stored within five seconds",
       kept: "until the sandbox is destroyed",

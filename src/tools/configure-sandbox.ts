@@ -4,6 +4,7 @@ import { SETUP_STATES, type SetUpState } from "../actors/set-up.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { INTERNET, MAX_HOSTS, parseHostEntry } from "../shared/network-policy.ts";
 import { shownName } from "../shared/shown.ts";
+import { networkQuestion } from "./decision.ts";
 import { defineTool, sandboxField, sections, text, variablesField } from "./define.ts";
 
 /**
@@ -91,6 +92,8 @@ export const configureSandbox = defineTool({
       internet === undefined && allowHosts === undefined
         ? undefined
         : { internet, allowHosts: allowHosts?.map(entryOf) };
+    const question = network && (await networkQuestion(context, sandbox, network));
+    if (question) return { content: [], question };
     const { value, notice } = await callSandbox(context.env, owner, (actor, sandboxOwner) =>
       actor.configureSandbox(sandboxOwner, { env, setup, network, idleMinutes }, region),
     );

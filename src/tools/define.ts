@@ -1,5 +1,5 @@
 /** The kit: what a tool is, and what every call of a tool goes through. */
-import type { CallToolResult, ServerContext } from "@modelcontextprotocol/server";
+import type { CallToolResult, InputRequiredResult, ServerContext } from "@modelcontextprotocol/server";
 import { z } from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
 import { isTaskID, MAX_RUN_ID } from "../runs/id.ts";
@@ -15,12 +15,15 @@ import { callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 import { defaultWait } from "../shared/wait.ts";
+import { asked, hasDeclined, type Question } from "./decision.ts";
 import type { MCPTask } from "./mcp-task.ts";
 
 /** What a handler works with. */
 export interface ToolContext extends CallerContext, SandboxCalls {
   /** Sends a progress notification; undefined when the client asked for none. */
   progress: ((message: string) => void) | undefined;
+  /** Whether the person turned down what the call before had asked. */
+  declined: boolean;
 }
 
 export interface ToolOutput<Structured = Record<string, unknown>> {
@@ -30,6 +33,8 @@ export interface ToolOutput<Structured = Record<string, unknown>> {
   structured?: Structured;
   /** The answer is this task, which goes on, without content. */
   task?: MCPTask;
+  /** A person has to answer this first. */
+  question?: Question;
 }
 
 /**
@@ -69,10 +74,15 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
 /** A tool as the server sees it. */
 export interface Tool extends Omit<ToolDefinition<z.ZodObject, z.ZodObject>, "handle"> {
   /**
-   * Never throws: what goes wrong becomes a result with `isError`.
+   * What goes wrong becomes a result with `isError`.
+   * @throws {UrlElicitationRequiredError} where a person has to decide first, to clients of before 2026-07-28
    * @param args as `input` has parsed them, which the server does
    */
-  call(args: Record<string, unknown>, caller: CallerContext, server: ServerContext): Promise<CallToolResult>;
+  call(
+    args: Record<string, unknown>,
+    caller: CallerContext,
+    server: ServerContext,
+  ): Promise<CallToolResult | InputRequiredResult>;
 }
 
 export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject>(
@@ -90,9 +100,10 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
       };
       const output = await recorded(caller, record, async () => {
         requireOffered(definition.name, caller);
-        return handle(args as z.output<Input>, contextOf(caller, pulse?.report));
+        return handle(args as z.output<Input>, contextOf(caller, pulse?.report, hasDeclined(server)));
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);
+      if (output.question) return asked(output.question, caller);
       // The SDK's schema of answers wants content, of which a task has none.
       if (output.task) return { content: [], resultType: "task", ...output.task };
       return { content: output.content, structuredContent: output.structured };
@@ -170,8 +181,12 @@ export async function recorded<T>(
 }
 
 /** The context of a handler that acts for this caller. */
-export function contextOf(caller: CallerContext, progress?: (message: string) => void): ToolContext {
-  return { ...caller, ...sandboxCallsOf(caller), progress };
+export function contextOf(
+  caller: CallerContext,
+  progress?: (message: string) => void,
+  declined = false,
+): ToolContext {
+  return { ...caller, ...sandboxCallsOf(caller), progress, declined };
 }
 
 /** The scopes that a call with these arguments needs. */

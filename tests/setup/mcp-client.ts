@@ -132,18 +132,20 @@ export class MCPClient {
   /**
    * Sends a request of revision 2026-07-28, for which every request says what the client is.
    * @param extensions those that it declares; MCP's Tasks extension unless given
+   * @param capabilities what else it declares
    */
   async modern(
     method: string,
     params: Record<string, unknown>,
     extensions: object = { "io.modelcontextprotocol/tasks": {} },
+    capabilities: object = {},
   ): Promise<ModernAnswer> {
     const prefix = "io.modelcontextprotocol";
     const revision = "2026-07-28";
     const _meta = {
       [`${prefix}/protocolVersion`]: revision,
       [`${prefix}/clientInfo`]: { name: "test", version: "1" },
-      [`${prefix}/clientCapabilities`]: { extensions },
+      [`${prefix}/clientCapabilities`]: { extensions, ...capabilities },
     };
     const headers = {
       ...mcpHeaders(this.token),

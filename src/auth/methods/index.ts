@@ -1,5 +1,7 @@
 /** The sign-in methods, in the order in which the consent page shows them. */
 import type { Config } from "../../shared/config.ts";
+import { OWNER_ID, type Principal, tokenPrincipalID } from "../../shared/principal.ts";
+import type { RequestContext } from "../../shared/request-context.ts";
 import { access } from "./access.ts";
 import { github } from "./github.ts";
 import type { RedirectMethod, SignInMethod } from "./method.ts";
@@ -8,6 +10,11 @@ import { owner } from "./owner.ts";
 export const METHODS: readonly SignInMethod[] = [owner, github, access];
 
 export const REDIRECT_METHODS: readonly RedirectMethod[] = METHODS.filter((method) => "signInURL" in method);
+
+/** Whether whoever calls can sign in as the same principal in a browser. @param context of a server with OAuth on */
+export function canSignIn({ id }: Principal, context: RequestContext): boolean {
+  return id === OWNER_ID ? owner.isOn(context) : !id.startsWith(tokenPrincipalID(""));
+}
 
 /** Whether the configuration still has the rule by which somebody signed in. */
 export async function isRuleInForce(config: Config, rule: string): Promise<boolean> {

@@ -1,0 +1,111 @@
+/**
+ * The page on which a person lets a sandbox reach more, or does not. Its address is for the person whose sandbox it is: whoever
+ * else opens it is told nothing, and can do nothing.
+ */
+import { linkKeys } from "../actors/link-keys.ts";
+import { callSandbox, sandboxActor } from "../actors/sandbox-client.ts";
+import { messagePage } from "../auth/consent-page.ts";
+import { markup } from "../auth/html.ts";
+import type { OAuth } from "../auth/oauth.ts";
+import { page } from "../auth/page.ts";
+import { isFromPanel, panelSession } from "../auth/panel-session.ts";
+import { PANEL_PATH, PANEL_SIGN_IN_PATH } from "../auth/paths.ts";
+import { ToolError } from "../shared/errors.ts";
+import { readToken } from "../shared/file-link.ts";
+import { actorName } from "../shared/names.ts";
+import { missingScopes } from "../shared/principal.ts";
+import type { CallerContext, RequestContext } from "../shared/request-context.ts";
+import { recorded } from "../tools/define.ts";
+
+const SCOPES = ["sandbox:exec"] as const;
+
+export async function decisionPage(
+  request: Request,
+  oauth: OAuth,
+  context: RequestContext,
+): Promise<Response> {
+  const { pathname, searchParams } = new URL(request.url);
+  const token = pathname.slice(pathname.lastIndexOf("/") + 1);
+  const link = await readToken(token, await linkKeys(context));
+  if (!link || !("id" in link) || "path" in link) return gone();
+  const session = await panelSession(request, oauth, context);
+  if ("response" in session) {
+    if (session.response.status !== 401) return session.response;
+    return signInFirst(pathname, searchParams.has("again"));
+  }
+  const { principal } = session;
+  const caller: CallerContext = { ...context, ...session };
+  const question = await sandboxActor(context.env, link.actor).networkQuestion(link.id);
+  // The actor's name has the principal in it.
+  if (question && (await actorName(question.sandbox, principal.id)) !== link.actor)
+    return messagePage(
+      "This question is not for you",
+      "Somebody else's sandbox asked it. Nothing was changed.",
+      { status: 403 },
+    );
+  if (!question) return gone();
+  if (missingScopes(principal, SCOPES).length > 0)
+    return messagePage(
+      "You cannot decide this here",
+      "You signed in without the permission to run code. Sign in again and tick it.",
+      { status: 403, way: signIn(pathname) },
+    );
+  if (request.method !== "POST") return questionPage(question);
+  if (!isFromPanel(request, oauth))
+    return messagePage("Nothing was changed", "Only this server's own page may decide.", { status: 403 });
+  const isAllowed = searchParams.get("decision") === "allow";
+  const { sandbox } = question;
+  const owner = { principalID: principal.id, sandbox, scopes: principal.scopes, takesNotice: false };
+  const done = await recorded(caller, { tool: "decision", scopes: SCOPES, sandbox }, async () => {
+    const { value } = await callSandbox(context.env, owner, (actor, who) =>
+      actor.decideNetwork(who, link.id, isAllowed),
+    );
+    return value;
+  });
+  if (done instanceof ToolError)
+    return messagePage("Nothing was changed", done.text, { status: 403, way: TO_PANEL });
+  if (!done) return gone();
+  return isAllowed
+    ? messagePage("Allowed", `Sandbox ${sandbox} may reach it from now on. Go back to your app.`, {
+        status: 200,
+      })
+    : messagePage("Refused", "Nothing was changed. Go back to your app.", { status: 200 });
+}
+
+const TO_PANEL = { href: PANEL_PATH, label: "Open the panel" };
+
+function signIn(pathname: string) {
+  return { href: `${PANEL_SIGN_IN_PATH}?to=${encodeURIComponent(pathname)}`, label: "Sign in" };
+}
+
+/**
+ * A link from elsewhere comes without the session's cookie, which is for this server's own pages: the page asks for itself once more.
+ * @param isAgain whether it has
+ */
+async function signInFirst(pathname: string, isAgain: boolean): Promise<Response> {
+  const headers = new Headers(isAgain ? {} : { refresh: `0; url=${pathname}?again` });
+  const message = "A sandbox asks to reach more of the internet. Sign in as the person whose sandbox it is.";
+  return messagePage("Sign in to decide", message, {
+    status: isAgain ? 401 : 200,
+    headers,
+    way: signIn(pathname),
+  });
+}
+
+function gone(): Promise<Response> {
+  const message = "It was answered already, is older than 15 minutes, or its sandbox is gone.";
+  return messagePage("There is nothing to decide", message, { status: 404 });
+}
+
+function questionPage({ sandbox, added }: { sandbox: string; added: readonly string[] }): Promise<Response> {
+  const hosts = added.map((host) => markup`<div><dt>Host</dt><dd><strong>${host}</strong></dd></div>\n`);
+  const everything = markup`<div><dt>Host</dt><dd><strong>All of the internet</strong></dd></div>\n`;
+  const body = markup`<h1>Let a sandbox reach more?</h1>
+<p class="soft">A program or an assistant asked for it. Whatever runs in the sandbox can send data there.</p>
+<dl>
+<div><dt>Sandbox</dt><dd><strong>${sandbox}</strong></dd></div>
+${hosts.length > 0 ? hosts : everything}</dl>
+<form method="post" action="?decision=allow"><button>Allow</button></form>
+<form method="post" action="?decision=refuse"><button class="plain">Refuse</button></form>`;
+  return page("Let a sandbox reach more?", body);
+}

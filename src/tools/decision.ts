@@ -1,0 +1,76 @@
+/** A person's decision that a call waits for: a page of this server asks, whose address the client shows by URL elicitation. */
+import {
+  inputRequired,
+  inputResponse,
+  type InputRequiredResult,
+  type ServerContext,
+  UrlElicitationRequiredError,
+} from "@modelcontextprotocol/server";
+import { callSandbox } from "../actors/sandbox-client.ts";
+import { linkKeys } from "../actors/link-keys.ts";
+import type { NetworkChoice } from "../actors/network.ts";
+import { ToolError } from "../shared/errors.ts";
+import { DECISION_PATH, writeToken } from "../shared/file-link.ts";
+import { actorName } from "../shared/names.ts";
+import type { CallerContext } from "../shared/request-context.ts";
+import { defaultWait } from "../shared/wait.ts";
+
+export interface Question {
+  id: string;
+  url: string;
+  message: string;
+}
+
+/** The name of the question in the result that asks it, and of its answer in the call that follows. */
+const KEY = "decision";
+
+/** Hosts that a question names. */
+const SHOWN_HOSTS = 5;
+
+/**
+ * The question that a person has to answer before a sandbox reaches more; undefined where there is none, or the client cannot ask.
+ * @throws {ToolError} where a person has refused
+ */
+export async function networkQuestion(
+  context: CallerContext & { declined: boolean },
+  sandbox: string,
+  change: NetworkChoice,
+): Promise<Question | undefined> {
+  const { config, env, principal, asksPerson, origin } = context;
+  if (asksPerson === undefined) return undefined;
+  const owner = { principalID: principal.id, sandbox, region: principal.region, takesNotice: false };
+  const waitMs = context.declined ? 0 : defaultWait(config.maxWaitSeconds) * 1000;
+  const { value } = await callSandbox(env, owner, (actor, who) => actor.askForNetwork(who, change, waitMs));
+  if (value.state === "within") return undefined;
+  const shown = value.added.slice(0, SHOWN_HOSTS).join(", ");
+  const more = value.added.length > SHOWN_HOSTS ? ` and ${value.added.length - SHOWN_HOSTS} more` : "";
+  const what = value.added.length === 0 ? "all of the internet" : shown + more;
+  if (value.state === "refused" || context.declined)
+    throw new ToolError(
+      "permission_denied",
+      `The user did not allow sandbox ${sandbox} to reach ${what}.`,
+      "Go on without it, or tell the user what it is needed for.",
+    );
+  const link = { actor: await actorName(sandbox, principal.id), id: value.id };
+  const token = await writeToken(link, await linkKeys(context));
+  const at = config.publicOrigin ?? origin;
+  if (token === undefined || at === undefined) return undefined;
+  return {
+    id: value.id,
+    url: `${at}${DECISION_PATH}/${token}`,
+    message: `Sandbox ${sandbox} asks to reach ${what}. Allow or refuse it on this server's page.`,
+  };
+}
+
+/** Whether the person turned the question down in the client. */
+export function hasDeclined({ mcpReq }: ServerContext): boolean {
+  const answer = inputResponse(mcpReq.inputResponses, KEY);
+  return answer.kind === "elicit" && answer.action !== "accept";
+}
+
+/** Asks in the words of the client's revision. @throws {UrlElicitationRequiredError} where that is an error */
+export function asked({ id, url, message }: Question, { asksPerson }: CallerContext): InputRequiredResult {
+  if (asksPerson === "legacy")
+    throw new UrlElicitationRequiredError([{ mode: "url", elicitationId: id, url, message }], message);
+  return inputRequired({ inputRequests: { [KEY]: inputRequired.elicitUrl({ url, message }) } });
+}

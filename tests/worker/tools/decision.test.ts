@@ -1,0 +1,193 @@
+/** A person decides what a sandbox may reach, on a page that the client opens (elicitation in the mode `url`). */
+import { createExecutionContext } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { describe, expect, it } from "vitest";
+import worker from "../../../src/index.ts";
+import type { Env } from "../../../src/shared/config.ts";
+import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
+import { TOKEN } from "../server/support.ts";
+import { Caller, ORIGIN, principal } from "../support.ts";
+
+const variables: Env = {
+  ...(env as Env),
+  SERVER_AUTH_TOKEN: TOKEN,
+  PUBLIC_ORIGIN: ORIGIN,
+  LOG_LEVEL: "error",
+};
+const appOf =
+  (more: Partial<Env> = {}): App =>
+  (url, init) =>
+    worker.fetch(new Request(url, init), { ...variables, ...more }, createExecutionContext());
+const app = appOf();
+const owner = new Caller("owner", TOKEN, variables);
+const URLS = { elicitation: { url: {} } };
+
+/** What a call of configure_sandbox comes to in a client that opens addresses. */
+function configure(
+  sandbox: string,
+  args: object,
+  { by = owner, capabilities = URLS as object, more = {} } = {},
+) {
+  const params = { name: "configure_sandbox", arguments: { sandbox, ...args }, ...more };
+  return by.modern("tools/call", params, {}, capabilities);
+}
+
+type Outcome = Awaited<ReturnType<typeof configure>>;
+
+interface Elicitation {
+  mode: string;
+  url: string;
+  message: string;
+  elicitationId?: string;
+}
+
+/** What a result asks of the client. */
+function askedIn({ result }: Outcome): Elicitation {
+  expect(result).toMatchObject({ resultType: "input_required" });
+  const requests = result?.inputRequests as Record<string, { method: string; params: Elicitation }>;
+  const [request] = Object.values(requests);
+  expect(request?.method).toBe("elicitation/create");
+  if (request?.params.mode !== "url") throw new Error(JSON.stringify(result));
+  return request.params;
+}
+
+async function hostsOf(sandbox: string): Promise<unknown> {
+  return (await owner.call("configure_sandbox", { sandbox })).structured.allow_hosts;
+}
+
+/** A sandbox that reaches one host. */
+async function limited(sandbox: string): Promise<string> {
+  await owner.call("configure_sandbox", { sandbox, allow_hosts: ["one.example.com"] });
+  return sandbox;
+}
+
+const TWO = { allow_hosts: ["one.example.com", "two.example.com"] };
+
+function decide(browser: Browser, url: string, decision: "allow" | "refuse", headers = { origin: ORIGIN }) {
+  return browser.open(`${url}?decision=${decision}`, { method: "POST", headers });
+}
+
+describe("letting a sandbox reach more", () => {
+  it("is a question to the person, who allows it; the call then does it", async () => {
+    const sandbox = await limited("decide-allow");
+    const { url, message } = askedIn(await configure(sandbox, TWO));
+    expect(message).toContain("two.example.com");
+    expect(url).not.toContain("example.com/two");
+    expect(await hostsOf(sandbox)).toEqual(["one.example.com"]);
+    // The client calls again when its user has opened the page, and waits for the decision.
+    const again = configure(sandbox, TWO);
+    const browser = await panelBrowser(app);
+    const page = await browser.open(url);
+    expect(page.text).toContain(sandbox);
+    expect(page.text).toContain("two.example.com");
+    expect((await decide(browser, url, "allow")).text).toContain("Allowed");
+    expect(JSON.stringify((await again).result)).toContain("two.example.com");
+    expect(await hostsOf(sandbox)).toEqual(TWO.allow_hosts);
+    expect((await decide(browser, url, "allow")).status).toBe(404);
+  });
+
+  it("stays as it is where the person refuses, and that is the answer from then on", async () => {
+    const sandbox = await limited("decide-refuse");
+    const { url } = askedIn(await configure(sandbox, TWO));
+    const browser = await panelBrowser(app);
+    expect((await decide(browser, url, "refuse")).text).toContain("Refused");
+    const { result } = await configure(sandbox, TWO);
+    expect(result).toMatchObject({ isError: true });
+    expect(JSON.stringify(result)).toContain("did not allow");
+    expect(await hostsOf(sandbox)).toEqual(["one.example.com"]);
+    expect((await decide(browser, url, "allow")).status).toBe(404);
+  });
+
+  it("is refused where the person turns the question down in the client", async () => {
+    const sandbox = await limited("decide-decline");
+    askedIn(await configure(sandbox, TWO));
+    const more = { inputResponses: { decision: { action: "decline" } } };
+    expect(JSON.stringify((await configure(sandbox, TWO, { more })).result)).toContain("did not allow");
+  });
+
+  it("is an error with the address for clients of 2025-11-25, which their session remembers", async () => {
+    const sandbox = await limited("decide-legacy");
+    const headers = { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" };
+    const accept = "application/json, text/event-stream";
+    const post = (body: object, more = {}) =>
+      app(`${ORIGIN}/mcp`, {
+        method: "POST",
+        headers: { ...headers, accept, ...more },
+        body: JSON.stringify({ jsonrpc: "2.0", id: 1, ...body }),
+      });
+    const clientInfo = { name: "test", version: "1" };
+    const first = { protocolVersion: "2025-11-25", capabilities: URLS, clientInfo };
+    const opened = await post({ method: "initialize", params: first });
+    const id = opened.headers.get("mcp-session-id") ?? "";
+    await opened.text();
+    const params = { name: "configure_sandbox", arguments: { sandbox, ...TWO } };
+    const answer = await post({ method: "tools/call", params }, { "mcp-session-id": id });
+    const said = await answer.text();
+    const { error } = JSON.parse(said.slice(said.indexOf("{"))) as {
+      error: { code: number; data: { elicitations: Elicitation[] } };
+    };
+    expect(error.code).toBe(-32042);
+    const [elicitation] = error.data.elicitations;
+    expect(elicitation).toMatchObject({ mode: "url", elicitationId: expect.any(String) });
+    expect((await decide(await panelBrowser(app), elicitation?.url ?? "", "allow")).status).toBe(200);
+    expect(await hostsOf(sandbox)).toEqual(TWO.allow_hosts);
+  });
+
+  it("is nobody else's decision, whoever has the link", async () => {
+    const sandbox = await limited("decide-other");
+    const { url } = askedIn(await configure(sandbox, TWO));
+    const other = await panelBrowserOfGitHub((more) => appOf(more as Partial<Env>));
+    const seen = await other.open(url);
+    expect(seen.status).toBe(403);
+    expect(seen.text).not.toContain("two.example.com");
+    expect(seen.text).not.toContain(sandbox);
+    expect((await decide(other, url, "allow")).status).toBe(403);
+    // Without a session, and from a page of somebody else's.
+    const stranger = new Browser(app);
+    expect((await stranger.open(url)).response.headers.get("refresh")).toContain("?again");
+    const asked = await stranger.open(`${url}?again`);
+    expect(asked.status).toBe(401);
+    expect(asked.text).not.toContain("two.example.com");
+    expect(asked.text).toContain(`/panel/sign-in?to=${encodeURIComponent(new URL(url).pathname)}`);
+    expect((await decide(stranger, url, "allow")).status).not.toBe(303);
+    const owners = await panelBrowser(app);
+    for (const origin of ["https://elsewhere.example", undefined])
+      expect(
+        (await decide(owners, url, "allow", { ...(origin && { origin }) } as { origin: string })).status,
+      ).toBe(403);
+    const forged = url.replace(/.$/, (last) => (last === "A" ? "B" : "A"));
+    expect((await decide(owners, forged, "allow")).status).toBe(404);
+    expect(await hostsOf(sandbox)).toEqual(["one.example.com"]);
+  });
+
+  it("leads back to the question after the sign-in, and nowhere else", async () => {
+    const { url } = askedIn(await configure(await limited("decide-sign-in"), TWO));
+    const browser = new Browser(app);
+    const signIn = async (to: string) => {
+      const start = await browser.open(`${ORIGIN}/panel/sign-in?to=${encodeURIComponent(to)}`);
+      const consent = await browser.open(start.location?.href ?? "");
+      const approved = await browser.submit(consent, { decision: "owner", token: TOKEN });
+      return (await browser.open(approved.location?.href ?? "")).location?.href;
+    };
+    expect(await signIn(new URL(url).pathname)).toBe(url);
+    for (const to of [
+      "https://elsewhere.example/",
+      "//elsewhere.example",
+      "/mcp",
+      "/panel/decision/../../mcp",
+    ])
+      expect(await signIn(to)).toBe(`${ORIGIN}/panel`);
+  });
+
+  it("is done at once where the client does not ask, nobody could sign in, or it reaches no more", async () => {
+    const sandbox = await limited("decide-plain");
+    expect((await configure(sandbox, { internet: "none" })).result).toMatchObject({ resultType: "complete" });
+    const form = { elicitation: { form: {} } };
+    const { result } = await configure(sandbox, TWO, { capabilities: form });
+    expect(JSON.stringify(result)).toContain("two.example.com");
+    const token = await principal("decider", ["sandbox:exec"]);
+    await token.call("configure_sandbox", { sandbox, internet: "none" });
+    const byToken = await configure(sandbox, TWO, { by: token.with({ PUBLIC_ORIGIN: ORIGIN }) });
+    expect(JSON.stringify(byToken.result)).toContain("two.example.com");
+  });
+});

@@ -85,7 +85,7 @@ export async function serve(
   config: string,
   engine: BedEngine,
   stateDir: string,
-  inspector = false,
+  { inspector = false, variables = {} }: { inspector?: boolean; variables?: Record<string, string> } = {},
 ): Promise<Served> {
   mkdirSync(stateDir, { recursive: true });
   const before = children(process.pid);
@@ -102,6 +102,7 @@ export async function serve(
       MAX_RUN_SECONDS_PER_DAY: "100000000",
       LOCAL_ENGINE_URL: engine.url,
       LOCAL_ENGINE_SECRET: engine.secret,
+      ...variables,
     },
     onLog: ({ level, message }) => {
       if (level === "error" || message.includes('"level":"error"')) console.error(message);

@@ -4,10 +4,10 @@ export interface ToolInputs {
     code: string;
     language?: "python" | "javascript" | "typescript";
     sandbox?: string;
-    /** One of several kernels of the language. */
+    /** Each has a kernel of its own. */
     context?: string;
     timeout_seconds?: number;
-    /** After this a longer run goes on. */
+    /** A longer run goes on. */
     wait_seconds?: number;
   };
   run_command: {
@@ -18,17 +18,17 @@ export interface ToolInputs {
     /** For this command only. */
     env?: Record<string, string>;
     stdin?: string;
-    /** In a terminal; answers with its screen and id. */
+    /** In a terminal; returns its screen and id. */
     interactive?: boolean;
     sandbox?: string;
     /** Default 120; interactive 3600. */
     timeout_seconds?: number;
-    /** After this a longer run goes on. */
+    /** A longer run goes on. */
     wait_seconds?: number;
   };
   send_input: {
     id: string;
-    /** \n is Enter, \u0003 Ctrl-C, \u0004 Ctrl-D, \u001b Escape, \u001b[A Up. */
+    /** \n is Enter, \u0003 Ctrl-C, \u001b[A Up. */
     text?: string;
     /** With rows: resizes the terminal. */
     columns?: number;
@@ -37,7 +37,7 @@ export interface ToolInputs {
   write_file: {
     /** From /workspace, or absolute. */
     path: string;
-    /** Text, or bytes in base64. */
+    /** Text, or base64. */
     content: string;
     encoding?: "utf-8" | "base64";
     append?: boolean;
@@ -46,18 +46,17 @@ export interface ToolInputs {
   edit_file: {
     /** From /workspace, or absolute. */
     path: string;
-    /** In this order. */
     edits: { old_text: string; new_text: string; all?: boolean }[];
     sandbox?: string;
   };
   read_file: {
     /** From /workspace, or absolute. */
     path: string;
-    /** First line, from 1; with base64 first byte, from 0. */
+    /** First line, from 1; base64: first byte, from 0. */
     offset?: number;
     /** Lines (default 2000) or bytes. */
     limit?: number;
-    /** utf-8 insists on text. */
+    /** utf-8: fail unless it is text. */
     encoding?: "utf-8" | "base64";
     sandbox?: string;
   };
@@ -74,7 +73,7 @@ export interface ToolInputs {
     path: string;
     direction?: "download" | "upload";
     expires_seconds?: number;
-    /** Of the upload. */
+    /** For upload. */
     max_bytes?: number;
     sandbox?: string;
   };
@@ -86,40 +85,40 @@ export interface ToolInputs {
   };
   execute_task: {
     task: string;
-    /** Git URL to clone and work in. */
+    /** Git URL to clone. */
     repository?: string;
     branch?: string;
-    /** Work on the files of this one instead. */
+    /** Work on its files instead. */
     sandbox?: string;
     agent?: "claude-code" | "opencode";
-    /** Subagents of the repository or list_sandboxes. */
+    /** Subagents from the repository or list_sandboxes. */
     agents?: string[];
     /** Slash commands likewise. */
     commands?: string[];
     model?: string;
     max_turns?: number;
     timeout_seconds?: number;
-    /** After this a longer run goes on. */
+    /** A longer run goes on. */
     wait_seconds?: number;
-    /** Id of an ended task, for its conversation and files. */
+    /** Id of an ended task to continue. */
     continue_from?: string;
-    /** State of the fresh sandbox. */
+    /** The fresh sandbox's files. */
     checkpoint?: string;
   };
   get_result: {
     id: string;
-    /** After this a longer run goes on. */
+    /** A longer run goes on. */
     wait_seconds?: number;
     cursor?: number;
-    /** Path of a file that a task left; cursor counts its bytes. */
+    /** File that a task left; cursor counts its bytes. */
     artifact?: string;
   };
   list_runs: {
     sandbox?: string;
-    /** task lists those of all sandboxes. */
+    /** task: of all sandboxes. */
     kind?: "code" | "command" | "task";
     limit?: number;
-    /** From the last answer. */
+    /** Last id of the page before. */
     cursor?: string;
   };
   cancel_run: {
@@ -136,11 +135,11 @@ export interface ToolInputs {
   };
   configure_sandbox: {
     sandbox?: string;
-    /** For all commands, kernels and tasks; an empty value removes one. */
+    /** For all commands, kernels and tasks; empty removes one. */
     env?: Record<string, string>;
-    /** Bash run once before the first call (installs, clones); new containers start from its result. */
+    /** Bash run once before the next call; new containers start from its result. */
     setup?: string;
-    /** Only with its first use. */
+    /** Only at first use. */
     region?: "wnam" | "enam" | "sam" | "weur" | "eeur" | "apac" | "oc" | "afr" | "me";
     internet?: "none" | "allowlist" | "full";
     /** All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub). */
@@ -151,7 +150,7 @@ export interface ToolInputs {
     sandbox: string;
     /** Also delete its checkpoints. */
     checkpoints?: boolean;
-    /** Delete only this checkpoint of it. */
+    /** Delete only this one. */
     checkpoint?: string;
   };
 }

@@ -17,7 +17,7 @@ export const memory: Figure = {
   name: "memory",
   baseline: "the same Worker after its first command, before it has seen any output",
   async measure(bed, { quick }) {
-    const served = await serve(CONFIGS.ours, bed.engine, join(bed.directory, "memory"), true);
+    const served = await serve(CONFIGS.ours, bed.engine, join(bed.directory, "memory"), { inspector: true });
     const ours = workerClient(`${served.url}/mcp`, TOKEN);
     const sandbox = "bench-memory";
     const rows: Row[] = [];

@@ -5,7 +5,7 @@ import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
 import { type Env, type Limits, parseConfig } from "../shared/config.ts";
 import { type Failure, type Outcome, ToolError, outcomeOf } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
-import { quotaError } from "./lease.ts";
+import { quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
 import { KeyedQueue } from "../shared/queue.ts";
@@ -373,11 +373,7 @@ export class Account extends DurableObject<Env> {
     const { principalID, sandbox } = owner;
     const findUnlessTaken = () => {
       if (!this.#isTaken(sandbox)) return find();
-      throw new ToolError(
-        "invalid_argument",
-        `There is a sandbox ${sandbox} already, with work of its own; nothing was changed.`,
-        "Give another name, or destroy_sandbox it first.",
-      );
+      throw sandboxExists(sandbox);
     };
     // Of two forks of one name the settings of the second would be those of the first.
     return this.#forks.run(sandbox, "", async () => {

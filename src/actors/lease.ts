@@ -1,10 +1,10 @@
 /** A sandbox's side of its principal's quota: runs reserve from what the account has lent, and give it back. */
 import type { Limits } from "../shared/config.ts";
-import { ToolError } from "../shared/errors.ts";
 import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
 import type { RunQuota, Reservation } from "../runs/runs.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { type UsedByDay, byDay, dayOf, nextDay } from "../shared/days.ts";
+import { type UsedByDay, byDay, dayOf } from "../shared/days.ts";
+import { quotaError, secondsCutText } from "./texts.ts";
 
 /** Asked for beyond the need, so that the next runs find enough without a request. */
 const SPARE: Holding = { slots: 4, seconds: 600 };
@@ -96,7 +96,7 @@ export class Lease implements RunQuota {
   /** Why a run was given only so many seconds. */
   #cut(seconds: number): string {
     const { runSecondsPerDay } = this.#host.limits;
-    return `Your run seconds of the day were used up: ${runSecondsPerDay} run seconds a day are your limit, of which other runs left ${seconds} to this one. The next day begins at ${nextDay(Date.now())}.`;
+    return secondsCutText(seconds, runSecondsPerDay);
   }
 
   /** Gives back what is not in use, when the account calls for it. A request that is under way has settled already. */
@@ -163,48 +163,4 @@ export class Lease implements RunQuota {
     );
     this.#host.background(renewal);
   }
-}
-
-const MiB = (bytes: number) => Math.ceil(bytes / 1024 / 1024);
-
-const DELETE_CHECKPOINTS =
-  "destroy_sandbox with checkpoint deletes that one alone; with checkpoints true it ends the sandbox, with its files and all of its checkpoints.";
-
-const HINTS: Record<
-  NonNullable<Grant["refused"]>["limit"],
-  (allowed: number, used: number) => [message: string, hint: string]
-> = {
-  sandboxes: (allowed, used) => [
-    `You have ${used} sandboxes, and ${allowed} is your limit.`,
-    "Use one of them (list_sandboxes), or destroy_sandbox one you no longer need.",
-  ],
-  runningSandboxes: (allowed, used) => [
-    `You have ${used} sandboxes running, and ${allowed} at a time is your limit; all of them were in use in the last half minute.`,
-    "Use one of them (list_sandboxes), destroy_sandbox one you no longer need, or make the same call again in a minute: one that nobody uses then makes room.",
-  ],
-  modelTokensPerDay: (allowed, used) => [
-    `Your tasks have used ${used} of the ${allowed} tokens of the model a day that are your limit.`,
-    `The next day begins at ${nextDay(Date.now())}. Until then, use run_code and run_command.`,
-  ],
-  concurrentRuns: (allowed, used) => [
-    `You have ${used} runs at work, and ${allowed} at a time is your limit.`,
-    "Wait for one with get_result, or stop one with cancel_run; list_runs shows those of a sandbox.",
-  ],
-  checkpoints: (allowed, used) => [
-    `You have ${used} checkpoints, and ${allowed} is your limit.`,
-    `${DELETE_CHECKPOINTS} list_sandboxes names them.`,
-  ],
-  workspaceBytes: (allowed, used) => [
-    `Your saved workspaces and checkpoints take ${MiB(used)} of the ${MiB(allowed)} MB that are your limit.`,
-    `Delete files that are not needed, or use destroy_sandbox for sandboxes you no longer need. ${DELETE_CHECKPOINTS} list_sandboxes shows what each takes.`,
-  ],
-  runSecondsPerDay: (allowed, used) => [
-    `Your runs have used ${used} of the ${allowed} seconds a day that are your limit, and the rest is held by running ones.`,
-    "Wait for running ones to end, or until the next day (UTC).",
-  ],
-};
-
-/** The error for a limit that was reached. */
-export function quotaError({ limit, allowed, used }: NonNullable<Grant["refused"]>): ToolError {
-  return new ToolError("quota_exceeded", ...HINTS[limit](allowed, used), true);
 }

@@ -11,7 +11,7 @@ import { pause, within } from "../shared/within.ts";
 import type { CheckpointSettings, Destroyed, Ending, Owner, RestoredCheckpoint } from "./account-calls.ts";
 import type { AccountLink, EarlierState } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
-import { notRunning } from "./actor-errors.ts";
+import { notRunning } from "./texts.ts";
 import type { Lease } from "./lease.ts";
 import {
   ABSENT,

@@ -3,7 +3,7 @@ import type { Admission, BudgetKeeper, ModelOutcome, ModelCall } from "../contai
 import type { UsedByDay } from "../shared/days.ts";
 import type { TaskBudgets } from "../tasks/budget.ts";
 import type { TaskExecutor } from "../tasks/task-executor.ts";
-import { quotaError } from "./lease.ts";
+import { quotaError } from "./texts.ts";
 
 export interface ModelUseHost {
   budgets: TaskBudgets;

@@ -4,18 +4,27 @@ import type { OutboundPolicy } from "../container/internet.ts";
 import type { End } from "../runs/run-types.ts";
 import { ConnectionHistory } from "./connection-history.ts";
 import type { NetworkPlatform } from "./platform/network-platform.ts";
-import { ToolError } from "../shared/errors.ts";
+import { type ToolError } from "../shared/errors.ts";
 import { type NetworkLimits, policyOf } from "../shared/network-limits.ts";
 import {
   ALLOWED_PORTS_LISTED,
   INTERNET,
   type Internet,
-  MAX_HOSTS,
   type NetworkPolicy,
   allowsHost,
   canBeListed,
   entriesBeyond,
 } from "../shared/network-policy.ts";
+import {
+  ALLOWED_MEANWHILE,
+  allowText,
+  mismatchText,
+  networkForbidden,
+  neverAllowedText,
+  operatorForbidsText,
+  portsText,
+  refusedText,
+} from "./texts.ts";
 
 /** Storage keys: of the choice, and of the hosts that the running container has intercepted. */
 const KEY = "network";
@@ -143,13 +152,8 @@ export class SandboxNetwork {
     const byPolicy = isFree ? [] : refused.filter(({ why }) => why !== "mismatch");
     const mismatched = refused.filter(({ why }) => why === "mismatch");
     const sentences: string[] = [];
-    const refusedTo = "While this ran, programs of this sandbox were refused connections";
-    if (byPolicy.length > 0)
-      sentences.push(`${refusedTo} to ${listed(byPolicy)}.`, ...this.#remedies(byPolicy));
-    if (mismatched.length > 0)
-      sentences.push(
-        `${refusedTo} whose names do not agree, to ${listed(mismatched)}: the host that is connected to, the server name in TLS, which must not be encrypted, and the Host in HTTP have to be one.`,
-      );
+    if (byPolicy.length > 0) sentences.push(refusedText(listed(byPolicy)), ...this.#remedies(byPolicy));
+    if (mismatched.length > 0) sentences.push(mismatchText(listed(mismatched)));
     return sentences.length > 0 ? sentences.join(" ") : undefined;
   }
 
@@ -164,25 +168,13 @@ export class SandboxNetwork {
     const kept = internet === "allowlist" ? allowHosts : [];
     const list = [...kept, ...possible];
     const remedies: string[] = [];
-    if (possible.length > 0)
-      remedies.push(
-        list.length > MAX_HOSTS
-          ? `To allow ${possible.join(", ")}: configure_sandbox with an allow_hosts that leaves others out, because it holds ${MAX_HOSTS} entries at most and would have ${list.length}.`
-          : `To allow ${possible.join(", ")}: configure_sandbox with allow_hosts ${JSON.stringify(list)}.`,
-      );
+    if (possible.length > 0) remedies.push(allowText(possible, list));
     const forbidden = missing.filter((host) => !possible.includes(host));
-    if (forbidden.length > 0)
-      remedies.push(
-        `The operator of this server does not allow ${possible.length > 0 ? forbidden.join(", ") : "that"}.`,
-      );
+    if (forbidden.length > 0) remedies.push(operatorForbidsText(forbidden));
     const never = new Set(refused.filter((one) => !listable.includes(one)).map(({ host }) => host));
-    if (never.size > 0)
-      remedies.push(
-        `No allow_hosts can allow ${[...never].join(", ")}: sandboxes reach hosts of the internet alone.`,
-      );
-    if (missing.length < hosts.length) remedies.push("What is allowed meanwhile can be tried again.");
-    if (hosts.length < listable.length)
-      remedies.push(`A list lets the ports ${ALLOWED_PORTS_LISTED} through, and no others.`);
+    if (never.size > 0) remedies.push(neverAllowedText(never));
+    if (missing.length < hosts.length) remedies.push(ALLOWED_MEANWHILE);
+    if (hosts.length < listable.length) remedies.push(portsText(ALLOWED_PORTS_LISTED));
     return remedies;
   }
 
@@ -210,9 +202,5 @@ function listed(refused: readonly Refusal[]): string {
 }
 
 function beyond(requested: string, allowed: string): ToolError {
-  return new ToolError(
-    "permission_denied",
-    `The operator of this server does not allow ${requested}, but ${allowed}.`,
-    "configure_sandbox without internet and allow_hosts shows what holds.",
-  );
+  return networkForbidden(requested, allowed);
 }

@@ -30,7 +30,6 @@ import { FileLinks } from "./file-links.ts";
 import { IdleStop } from "./idle-stop.ts";
 import { Lease } from "./lease.ts";
 import { Lifecycle } from "./lifecycle.ts";
-import type { End } from "./lifecycle-state.ts";
 import { ModelUse } from "./model-use.ts";
 import { SandboxOperations } from "./sandbox-operations.ts";
 import { SandboxNetwork } from "./network.ts";
@@ -48,6 +47,7 @@ import { SetUp } from "./set-up.ts";
 import { SetUpOutcomes } from "./set-up-outcomes.ts";
 import { Storage } from "./storage.ts";
 import { Workspace } from "./workspace.ts";
+import { LOST_NOTES } from "./texts.ts";
 
 /** What the parts are made of: the actor, and what it has of the SDK. */
 export interface PartsOptions {
@@ -64,17 +64,6 @@ export interface PartsOptions {
 
 /** Storage key of the time until which the account knows what runs have used. */
 const SETTLED = "told";
-
-/** What is said of runs that a container's end has ended. */
-const LOST_NOTES: Record<End, string> = {
-  lost: "The sandbox stopped while it ran; its processes and kernel state are gone.",
-  idle: "The sandbox was stopped while it ran.",
-  room: "The sandbox was stopped while it ran.",
-  network: "The sandbox was stopped so that it reaches no more than it may.",
-  unsaved_network: "The sandbox was stopped so that it reaches no more than it may.",
-  back: "The sandbox was put back to a checkpoint while it ran.",
-  destroy: "The sandbox was destroyed while it ran.",
-};
 
 export class Parts {
   readonly restartNotice: RestartNotice;

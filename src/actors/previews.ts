@@ -4,9 +4,9 @@
  */
 import { OPEN_PREVIEWS, PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import type { Sandboxd } from "../container/requests.ts";
-import { ToolError } from "../shared/errors.ts";
 import { equal, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../shared/preview-address.ts";
 import type { RestartNotice } from "./restart-notice.ts";
+import { tooManyPreviews } from "./texts.ts";
 
 export interface Preview {
   port: number;
@@ -57,12 +57,7 @@ export class Previews {
   open(port: number, token: string, expiresAt: number): Preview & { before: number } {
     const open = this.list();
     const known = open.find((preview) => preview.port === port);
-    if (!known && open.length >= MAX_PREVIEWS)
-      throw new ToolError(
-        "quota_exceeded",
-        `${open.length} ports of this sandbox are exposed already, which is the most.`,
-        "Close one with expose_port and expose false; list_sandboxes shows them.",
-      );
+    if (!known && open.length >= MAX_PREVIEWS) throw tooManyPreviews(open.length);
     const preview = { port, token: known?.token ?? token, expiresAt };
     this.#host.sql.exec("DELETE FROM previews WHERE expires_at <= ?", Date.now());
     this.#host.sql.exec(

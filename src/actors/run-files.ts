@@ -3,10 +3,10 @@ import { joined } from "../runs/head-and-tail.ts";
 import type { Runs } from "../runs/runs.ts";
 import type { RunObjects } from "../runs/run-log.ts";
 import type { RunView } from "../runs/run-types.ts";
-import { ToolError } from "../shared/errors.ts";
 import type { StoredObject } from "../storage/object-store.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
 import { findArtifact } from "../tasks/collect.ts";
+import { noSuchFile } from "./texts.ts";
 
 /** Bytes of a log that are read at once. */
 const PAGE_BYTES = 1024 * 1024;
@@ -83,6 +83,6 @@ export class RunFiles {
   #artifact(run: RunView, name: string): { key: string; size: number } {
     if (name.startsWith(ARTIFACTS))
       return findArtifact(this.#objects.prefix(run.id), run, name.slice(ARTIFACTS.length));
-    throw new ToolError("not_found", `${run.id} has no ${name}.`);
+    throw noSuchFile(run.id, name);
   }
 }

@@ -15,6 +15,7 @@ import type { Activity } from "./activity.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import type { Workspace } from "./workspace.ts";
+import { editRefused, stopped } from "./texts.ts";
 
 /** What the row of an operation says. */
 export function policyOf(name: OperationName): FileRow & Policy {
@@ -45,7 +46,7 @@ export class SandboxOperations {
     const row = policyOf(name);
     const isGlance = row.start === "glance";
     if ((row.start === "none" && !platform.isRunning) || (isGlance && !lifecycle.container))
-      throw new ToolError("not_found", `Sandbox ${owner.sandbox} is not running.`);
+      throw stopped(owner.sandbox);
     const isConfined = row.confined && !has(owner, "sandbox:exec");
     const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });
     const done: Promise<object> = row.up === "stream" ? activity.transfer<object>(call) : call;
@@ -66,10 +67,6 @@ export function hasScope(owner: Owner, { scope }: Policy): boolean {
   return scope === undefined || has(owner, scope);
 }
 
-export function needsScope({ scope }: Policy): ToolError {
-  return new ToolError("permission_denied", `This needs the scope ${scope}, which your token lacks.`);
-}
-
 function has({ scopes = [] }: Owner, scope: Scope): boolean {
   return scopes.includes(scope);
 }
@@ -79,11 +76,7 @@ async function edited(owner: Owner, path: string, done: Promise<Written>): Promi
   if (has(owner, "sandbox:read") || has(owner, "sandbox:exec")) return await done;
   const { size, replaced } = await done.catch((error: unknown) => {
     if (!(error instanceof ToolError) || error.code !== "invalid_argument") throw error;
-    throw new ToolError(
-      "invalid_argument",
-      `Editing ${absolute(path)} failed, nothing was written: an old_text is not there, or is there more than once.`,
-      "A token with sandbox:read is told where.",
-    );
+    throw editRefused(absolute(path));
   });
   return { size, replaced };
 }

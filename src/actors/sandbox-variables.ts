@@ -1,6 +1,7 @@
 /** The variables that every command, kernel and task of a sandbox has, as `configure_sandbox` has set them. */
 import { MAX_VARIABLES, VARIABLES_BYTES, type Variables } from "../../container/sandboxd/protocol.ts";
-import { ToolError } from "../shared/errors.ts";
+import { type ToolError } from "../shared/errors.ts";
+import { tooManyVariables } from "./texts.ts";
 
 /** Storage key. */
 const KEY = "variables";
@@ -77,9 +78,5 @@ function sizeOf(text: string): number {
 }
 
 function tooLarge(count: number, bytes: number): ToolError {
-  return new ToolError(
-    "too_large",
-    `That would be ${count} variables of ${bytes} bytes together; a sandbox has up to ${MAX_VARIABLES}, of ${VARIABLES_BYTES} bytes, names included.`,
-    "Write long values to a file with write_file and set a variable to its path; an empty value removes a variable.",
-  );
+  return tooManyVariables({ count, bytes }, { count: MAX_VARIABLES, bytes: VARIABLES_BYTES });
 }

@@ -28,12 +28,12 @@ import type {
   Owner,
   RestoredCheckpoint,
 } from "./account-calls.ts";
-import { actorUnreachable } from "./actor-errors.ts";
-import type { Asked, NetworkQuestion } from "./decisions.ts";
+import { actorUnreachable, needsScope, otherRegion } from "./texts.ts";
 import type { FileLinks, UploadLink } from "./file-links.ts";
+import type { Asked, NetworkQuestion } from "./decisions.ts";
 import { CALL_MS } from "./lifecycle.ts";
 import type { NetworkChoice } from "./network.ts";
-import { hasScope, needsScope, policyOf } from "./sandbox-operations.ts";
+import { hasScope, policyOf } from "./sandbox-operations.ts";
 import { Parts } from "./parts.ts";
 import { handleOutbound } from "./platform/outbound-handlers.ts";
 import { SandboxActor } from "./platform/sdk-actor.ts";
@@ -186,7 +186,7 @@ export class Sandbox extends SandboxActor {
       // A task that is at work takes what is set when it continues.
       this.#parts.tasks.keepApart(owner);
       const made = this.#parts.account.owner.region;
-      if (region !== undefined && region !== made) throw isMade(owner.sandbox, region, made);
+      if (region !== undefined && region !== made) throw otherRegion(owner.sandbox, region, made);
       await this.#parts.settings.change(owner, change);
       if (change.network !== undefined) await this.#parts.lifecycle.enforceNetwork();
       return { ...this.#parts.settings.current, region: made };
@@ -313,7 +313,7 @@ export class Sandbox extends SandboxActor {
   operate(owner: Owner, name: OperationName, input: object): Promise<ActorResult<object>> {
     const row = policyOf(name);
     const work = () => this.#parts.operations.run(owner, name, input);
-    if (!hasScope(owner, row)) return this.#outcome(() => Promise.reject(needsScope(row)));
+    if (!hasScope(owner, row)) return this.#outcome(() => Promise.reject(needsScope(row.scope)));
     if (row.start === "glance") return this.#outcome(work);
     if (row.start === "none") return this.#toResult(owner, work);
     const mayStart = row.start === "known" ? (owner.mayStart ?? true) && "again" : owner.mayStart;
@@ -609,14 +609,6 @@ export class Sandbox extends SandboxActor {
       return { ok: false, failure: this.#parts.runs.hasUnendedRun ? failure : withoutRuns(failure) };
     }
   }
-}
-
-function isMade(sandbox: string, requested: Region, made: Region | undefined): ToolError {
-  return new ToolError(
-    "invalid_argument",
-    `Sandbox ${sandbox} cannot be made in ${requested}: it was made at its first use, ${made ? `in ${made}` : "where the platform chose"}, and stays there, also when it is destroyed.`,
-    "Give region in the first call that names a sandbox: use another name.",
-  );
 }
 
 handleOutbound(Sandbox);

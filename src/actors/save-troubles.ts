@@ -1,10 +1,10 @@
 /** What saves of a workspace could not do, until one could, and what callers are told of it: each thing once. */
 import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
-import { describeLeftOut } from "./restart-notice.ts";
 import type { LeftOut } from "./snapshot-registry.ts";
 import { isPermanentSaveError, reason } from "./workspace-errors.ts";
 import { leftOut } from "./workspace-transfer.ts";
+import { notSavedText, partlySavedText } from "./texts.ts";
 
 /** A save that failed is made again after so long, then after twice as long each time up to the longest: milliseconds. */
 const FIRST_RETRY_MS = 15_000;
@@ -77,16 +77,12 @@ export class SaveTroubles {
     if (failing && (isPermanentSaveError(failing.why.cause) || this.failingMs > NOTICE_AFTER_MS)) {
       this.#isFailureTold = true;
       const { cause, hint } = failing.why;
-      const [why, advice] = isPermanentSaveError(cause) ? [` (${reason(cause)})`, ` ${hint}`] : ["", ""];
-      notices.push(
-        `The workspace could not be saved since ${new Date(failing.since).toISOString()}${why}: what is newer would be lost with the sandbox.${advice}`,
-      );
+      const why = isPermanentSaveError(cause) ? { reason: reason(cause), hint } : undefined;
+      notices.push(notSavedText(failing.since, why));
     }
     if (this.#left && this.#hasReportableLoss && !this.#isLeftTold) {
       this.#isLeftTold = true;
-      notices.push(
-        `Not all of the workspace is saved. Lost with the sandbox would be ${describeLeftOut(this.#left)}.`,
-      );
+      notices.push(partlySavedText(this.#left));
     }
     return notices.join(" ") || undefined;
   }

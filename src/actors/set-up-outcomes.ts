@@ -15,6 +15,7 @@ import { sha256 } from "../shared/sha256.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { Installation, Workspace } from "./workspace.ts";
+import { NETWORK_CHANGED } from "./texts.ts";
 
 /** How the outcome of a set-up is to be kept. */
 export interface KeepPlan {
@@ -119,8 +120,7 @@ export class SetUpOutcomes {
   /** Keeps what a set-up has left. @throws {ToolError} with the reason, and errors of R2 and the sandbox */
   async keep({ key, hasWorkspace, network }: KeepPlan): Promise<void> {
     const { workspace, keepMs } = this.#host;
-    if (network !== this.#network)
-      throw new ToolError("file_system", "the sandbox's network was changed meanwhile");
+    if (network !== this.#network) throw new ToolError("file_system", NETWORK_CHANGED);
     await workspace.keepOutcome(key, hasWorkspace, Date.now() + keepMs);
   }
 }

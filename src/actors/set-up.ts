@@ -5,6 +5,7 @@
  * into and mended.
  */
 import type { ActiveRun } from "../runs/active-run.ts";
+import { clause } from "../shared/text.ts";
 import { deferred } from "../runs/deferred.ts";
 import type { Executor } from "../runs/executor.ts";
 import type { CommandSpec } from "../runs/command-executor.ts";
@@ -26,6 +27,15 @@ import type { CheckpointSettings, SetUpSettings } from "./account-calls.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import type { KeepPlan, SetUpOutcomes } from "./set-up-outcomes.ts";
 import type { Workspace } from "./workspace.ts";
+import {
+  SET_UP_NOT_KEPT,
+  setUpFailedText,
+  setUpNotSavedText,
+  setUpRanText,
+  setUpSkippedText,
+  stillSettingUp,
+  setUpRestoredText,
+} from "./texts.ts";
 
 /** Storage key. */
 const KEY = "setup";
@@ -224,7 +234,7 @@ export class SetUp {
     }
     const { key, savedAt } = outcome;
     this.#put({ ...this.#state, had: key, restoredAt: savedAt });
-    return { state: "succeeded", note: describeRestore(savedAt) };
+    return { state: "succeeded", note: setUpRestoredText(savedAt) };
   }
 
   /** Saves what was there before the script, which stays the saved state until it has ended. */
@@ -262,7 +272,11 @@ export class SetUp {
     // Where no container could be started or it has gone, the next call tries again.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
     const failure =
-      run && isFailure(run) ? describeFailure(run, tail) : lost >= MAX_LOST_CONTAINERS ? LEFT_OUT : undefined;
+      run && isFailure(run)
+        ? describeFailure(run, tail)
+        : lost >= MAX_LOST_CONTAINERS
+          ? setUpSkippedText(MAX_LOST_CONTAINERS)
+          : undefined;
     // What a script has left in a container that goes on is not the next one's alone.
     const isUsed = state.isUsed || (isSame && run?.state === "lost" && state.hasBegun);
     this.#put({ ...state, ...AT_REST, isDone, isUsed, lost, failure, had: success?.had });
@@ -273,15 +287,14 @@ export class SetUp {
   /** Keeps what the script has left, before anything else changes that. Answers that, and what there is to say of it. */
   async #success(run: RunView, state: State): Promise<Pick<State, "had"> & { words: string }> {
     const { keeping, restoredAt, had, isUsed } = state;
-    if (restoredAt !== undefined) return { had, words: describeRestore(restoredAt) };
+    if (restoredAt !== undefined) return { had, words: setUpRestoredText(restoredAt) };
     const { outcomes, report } = this.#host;
     const seconds = Math.round(durationMs(run) / 1000);
-    const words = `The sandbox was set up by its script first (${seconds} s; get_result with id ${run.id} has its output).`;
+    const words = setUpRanText(run.id, seconds);
     if (!outcomes.areKept) return { words };
-    const next = "the next container runs it again";
     if (isUsed)
       return {
-        words: `${words} What it left is not kept, because this container had been used before: ${next}.`,
+        words: `${words} ${SET_UP_NOT_KEPT}`,
       };
     try {
       if (!keeping) throw new Error("it was not begun as one to keep");
@@ -289,8 +302,8 @@ export class SetUp {
       return { had: keeping.key, words };
     } catch (error) {
       if (!(error instanceof ToolError)) report(error);
-      const why = error instanceof ToolError ? `, because ${error.message.replace(/\.$/, "")}` : "";
-      return { words: `${words} What it left could not be kept${why}: ${next}.` };
+      const why = error instanceof ToolError ? clause(error.message) : undefined;
+      return { words: `${words} ${setUpNotSavedText(why)}` };
     }
   }
 
@@ -376,12 +389,6 @@ function resuming<Spec extends Allowance>(executor: Executor<Spec>): Omit<Execut
   return { kind: executor.kind, resume: (run, state) => executor.resume(run, state) };
 }
 
-const LEFT_OUT = `The set-up of this sandbox is left out, because the sandbox ended during it ${MAX_LOST_CONTAINERS} times in a row; list_runs shows when. configure_sandbox with setup sets it anew.`;
-
-function describeRestore(savedAt: number): string {
-  return `The sandbox starts from what its set-up left, as it was kept at ${new Date(savedAt).toISOString()}: the script did not run again.`;
-}
-
 /** Whether a set-up has run and did not succeed. A failure of the platform has no exit code. */
 function isFailure({ state, exitCode }: RunView): boolean {
   return state === "timed_out" || state === "cancelled" || (state === "failed" && exitCode !== undefined);
@@ -397,14 +404,5 @@ function describeFailure({ id, state, exitCode }: RunView, tail: Uint8Array | un
   const how = FAILED[state as keyof typeof FAILED];
   const code = state === "failed" ? ` with exit code ${exitCode}` : "";
   const end = tail && decodeText(tail).trim();
-  return `The set-up of this sandbox ${how}${code}: calls go on without it, until configure_sandbox sets it anew. get_result with id ${id} has its output${end ? `, which ends: ${JSON.stringify(end)}` : "."}`;
-}
-
-function stillSettingUp(sandbox: string, run: string | undefined, ms: number): ToolError {
-  return new ToolError(
-    "no_answer",
-    `The set-up of sandbox ${sandbox} is not over yet, after more than ${ms / 1000} s. This call was not begun.`,
-    `${run === undefined ? "Wait 10 seconds" : `Wait for it with get_result, id ${run}`}, then make the same call again.`,
-    true,
-  );
+  return setUpFailedText(id, how + code, end);
 }

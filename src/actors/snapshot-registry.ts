@@ -11,9 +11,15 @@
 import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { ToolError } from "../shared/errors.ts";
+import { type ToolError } from "../shared/errors.ts";
 import { randomLetters } from "../shared/names.ts";
-import { quotaError } from "./lease.ts";
+import {
+  noCheckpoint,
+  nothingToKeep,
+  otherSandboxesCheckpoint,
+  quotaError,
+  taskFilesNotKept,
+} from "./texts.ts";
 
 /** Content that one save has added. Its id is that of the save. */
 export interface Pack {
@@ -281,11 +287,7 @@ export class SnapshotRegistry {
   knownArchive(run: string): Snapshot {
     const archive = this.archived(run, "workspace");
     if (archive) return archive;
-    throw new ToolError(
-      "not_found",
-      `The files of the task ${run} are not kept any more.`,
-      "They end with the task's record, or before when MAX_WORKSPACES_MB is reached: start a new task.",
-    );
+    throw taskFilesNotKept(run);
   }
 
   /** A save that was begun comes to nothing. @param isWriting whether objects of it may still be on their way */
@@ -342,12 +344,7 @@ export class SnapshotRegistry {
   checkpoint(sandbox: string, label: string, now = Date.now()): Checkpoint {
     return this.#storage.transactionSync(() => {
       const snapshot = this.#currentID(sandbox);
-      if (snapshot === undefined)
-        throw new ToolError(
-          "not_found",
-          `Sandbox ${sandbox} holds nothing to keep: there is no file in its /workspace.`,
-          "list_sandboxes shows what each sandbox holds.",
-        );
+      if (snapshot === undefined) throw nothingToKeep(sandbox);
       const { checkpoints: allowed, workspaceBytes } = this.#limits;
       const { used } = this.#row<{ used: number }>("SELECT count(*) AS used FROM checkpoints");
       if (used >= allowed) throw quotaError({ limit: "checkpoints", allowed, used });
@@ -417,12 +414,7 @@ export class SnapshotRegistry {
   removeCheckpoint(sandbox: string, id: string, now = Date.now()): Checkpoint {
     return this.#storage.transactionSync(() => {
       const checkpoint = this.known(id);
-      if (checkpoint.sandbox !== sandbox)
-        throw new ToolError(
-          "invalid_argument",
-          `Checkpoint ${id} is of sandbox ${checkpoint.sandbox}, not of ${sandbox}; nothing was deleted.`,
-          "Give the sandbox that list_sandboxes names with it.",
-        );
+      if (checkpoint.sandbox !== sandbox) throw otherSandboxesCheckpoint(id, checkpoint.sandbox, sandbox);
       this.#sql("DELETE FROM checkpoints WHERE id = ?", id);
       this.#collect(now);
       return checkpoint;
@@ -433,11 +425,7 @@ export class SnapshotRegistry {
   known(id: string): Checkpoint {
     const [checkpoint] = this.#checkpoints("c.id = ?", id);
     if (checkpoint) return checkpoint;
-    throw new ToolError(
-      "not_found",
-      `There is no checkpoint ${id}.`,
-      "list_sandboxes names your checkpoints; they end after a time.",
-    );
+    throw noCheckpoint(id);
   }
 
   /** The newest first. */

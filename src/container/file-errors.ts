@@ -8,23 +8,23 @@ function parent(path: string): string {
 }
 
 function missing(path: string, hint: string): ToolError {
-  return new ToolError("not_found", `There is no ${shownName(path)} in this sandbox.`, hint);
+  return new ToolError("not_found", `There is no ${shownName(path)}.`, hint);
 }
 
 /** What there is in place of a missing path. */
 function describeNearest(path: string, { directory = parent(path), elsewhere }: FileFailure): string {
   if (elsewhere !== undefined)
-    return `It is ${shownName(elsewhere)}: a path is relative to /workspace, and not to the directory of a session.`;
+    return `It is ${shownName(elsewhere)}: paths are relative to /workspace, not to a session's directory.`;
   const use = `Use list_files with path ${shownName(directory)}`;
-  return directory === parent(path) ? `${use}.` : `${use}, the nearest directory that is there.`;
+  return directory === parent(path) ? `${use}.` : `${use}, the nearest existing directory.`;
 }
 
 /** What to do about names in which bytes are shown as U+FFFD. */
 export const NOT_UTF8 =
-  "A name with \uFFFD is not UTF-8: no path reaches it. Rename it with run_command, by a pattern such as mv caf*.txt cafe.txt; an archive of its directory (file_link) holds it as it is.";
+  "A name with \uFFFD is not UTF-8, and no path reaches it. Rename it with run_command (mv caf*.txt cafe.txt); an archive of its directory (file_link) has it as it is.";
 
 function isDirectory(path: string): ToolError {
-  return new ToolError("is_directory", `${path} is a directory.`, `Use list_files with path ${path}.`);
+  return new ToolError("is_directory", `${path} is a directory.`, "Use list_files.");
 }
 
 function isSpecial(path: string): ToolError {
@@ -39,7 +39,7 @@ function isOutside(path: string, leadsTo: string): ToolError {
   const where = leadsTo === path || leadsTo === "" ? path : `${path}, which leads to ${leadsTo},`;
   return new ToolError(
     "permission_denied",
-    `Writing ${where} needs the scope sandbox:exec, which your token lacks: what others run may lie there. Nothing was written.`,
+    `Nothing was written: ${where} may hold programs that others run, so writing it needs the scope sandbox:exec, which your token lacks.`,
     "Use a path under /workspace or /tmp.",
   );
 }
@@ -87,11 +87,7 @@ export function refusal(failed: string, path: string, failure: FileFailure): Too
     case "directory":
       return isDirectory(path);
     case "not_directory":
-      return new ToolError(
-        "not_directory",
-        `${path} is a file, not a directory.`,
-        `Use read_file with path ${path}.`,
-      );
+      return new ToolError("not_directory", `${path} is a file, not a directory.`, "Use read_file.");
     case "special":
       return isSpecial(path);
     case "outside":
@@ -117,20 +113,20 @@ export function refusal(failed: string, path: string, failure: FileFailure): Too
     case "line_breaks":
       return new ToolError(
         "invalid_argument",
-        `${failed}, nothing was written: the old_text of edit ${edit} is there with other line breaks.`,
-        `Its lines end with ${code === "CRLF" ? "\\r\\n" : "\\n"}: write old_text and new_text so.`,
+        `Nothing was written to ${path}: old_text of edit ${edit} is in it with other line breaks.`,
+        `Its lines end with ${code === "CRLF" ? "\\r\\n" : "\\n"}: use that in old_text and new_text.`,
       );
     case "absent":
       return new ToolError(
         "invalid_argument",
-        `${failed}, nothing was written: the old_text of edit ${edit} is not there. Nearest is line ${lines[0]}: ${JSON.stringify(nearest)}.`,
-        `Call read_file with path ${path} and offset ${Math.max(1, (lines[0] ?? 1) - 5)}, and copy the text exactly.`,
+        `Nothing was written to ${path}: old_text of edit ${edit} is not in it. Nearest is line ${lines[0]}: ${JSON.stringify(nearest)}.`,
+        `Copy the text exactly: read_file with offset ${Math.max(1, (lines[0] ?? 1) - 5)}.`,
       );
     case "repeated":
       return new ToolError(
         "invalid_argument",
-        `${failed}, nothing was written: the old_text of edit ${edit} is there ${count} times, on lines ${lines.join(", ")}${count > lines.length ? " and more" : ""}.`,
-        "Give more of the text around the one you mean, or set all to replace each.",
+        `Nothing was written to ${path}: old_text of edit ${edit} is in it ${count} times, on lines ${lines.join(", ")}${count > lines.length ? " and more" : ""}.`,
+        "Add surrounding text, or set all to replace each.",
       );
     case "system": {
       if (EXHAUSTED.has(code)) return exhausted();

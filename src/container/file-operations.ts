@@ -70,5 +70,5 @@ async function inTime<T>(
 /** A cursor that a caller has given. @throws {ToolError} for what no answer said */
 export function checkedCursor(given: string | undefined): string | undefined {
   if (given === undefined || listCursor().safeParse(given).success) return given;
-  throw new ToolError("invalid_argument", "The cursor is none that an answer before said.", "Leave it out.");
+  throw new ToolError("invalid_argument", "The cursor is not from an answer of list_files.", "Leave it out.");
 }

@@ -11,6 +11,7 @@ import type { TerminalInput } from "../container/connection.ts";
 import type { End, Execution, RunDetail, RunSink, RunView, Stream, WaitState } from "./run-types.ts";
 import { type RunRecord, type RunStore, viewOf } from "./run-store.ts";
 import { isEchoOf } from "./terminal-text.ts";
+import { hasEnded, hasNotStarted, notInteractive, notTyped } from "./texts.ts";
 
 /** How often new output is written to disk, milliseconds. A run that ends sooner is written once, after its end. */
 const FLUSH_MS = 1000;
@@ -269,7 +270,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     const { text } = input;
     const size = encoder.encode(text).length;
     const typed = await type(input);
-    if (typed < size) throw this.ended ? hasEnded(id) : pipeFull(id, typed, size);
+    if (typed < size) throw this.ended ? hasEnded(id) : notTyped(id, typed, size);
     // Not every program draws anew when its terminal has another size.
     if (waits) await this.rest(text === "" ? QUIET_MS : SETTLE_MS, before, text);
   }
@@ -345,37 +346,3 @@ export class ActiveRun implements RunSink, WaitingLog {
 }
 
 const encoder = new TextEncoder();
-
-export function notInteractive(id: string): ToolError {
-  return new ToolError(
-    "invalid_argument",
-    `Nothing can be typed into ${id}: it does not run in a terminal.`,
-    "Use run_command with interactive for a command that asks, or with stdin for what is known before.",
-  );
-}
-
-export function hasEnded(id: string): ToolError {
-  return new ToolError(
-    "invalid_argument",
-    `Nothing can be typed into ${id}: it has ended.`,
-    `Read how with get_result, id ${id}; run_command starts it anew.`,
-  );
-}
-
-function hasNotStarted(id: string): ToolError {
-  return new ToolError(
-    "invalid_argument",
-    `Nothing can be typed into ${id} yet: it waits for its turn.`,
-    `See what it waits for with get_result, id ${id}.`,
-    true,
-  );
-}
-
-function pipeFull(id: string, bytes: number, size: number): ToolError {
-  return new ToolError(
-    "too_large",
-    `Of ${size} bytes ${bytes} were typed into ${id}: the program does not read, and more has no room.`,
-    `Look at its output with get_result, id ${id}; type the rest when it reads, or stop it with cancel_run.`,
-    true,
-  );
-}

@@ -25,6 +25,14 @@ import {
   waitingFor,
 } from "./run-types.ts";
 import type { EndState } from "../shared/run-listing.ts";
+import {
+  NOT_MADE_SMALLER,
+  charactersOmitted,
+  codeEndText,
+  handoverTexts,
+  imageLeftOut,
+  resultLeftOut,
+} from "./texts.ts";
 
 /** How long it may take to end code of an earlier actor and to read its output, milliseconds. */
 const TAKE_OVER_MS = 60_000;
@@ -54,8 +62,6 @@ const NO_BYTES = new Uint8Array();
 
 /** What is to be run, and in which kernel. */
 export type CodeRunSpec = Omit<CodeSpec, "logCapBytes"> & Allowance;
-
-const LOST_NOTE = "The server was restarted while it ran, and lost the way to its result.";
 
 export class CodeExecutor implements Executor<CodeRunSpec> {
   readonly kind = "code";
@@ -141,12 +147,10 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
   /** Ends code that an earlier actor gave to a kernel: its result went with that actor's call of the SDK. */
   resume(sink: RunSink, state: unknown): Execution {
     const kernel = kernelSchema.parse(state);
-    const title = titleOf(kernel.language, kernel.key.slice(kernel.language.length + 1));
-    const notes: Record<CellHandover, string> = {
-      idle: `${LOST_NOTE} It has ended since. ${STATE.kept}`,
-      interrupted: `${LOST_NOTE} ${title} was interrupted. ${STATE.kept}`,
-      killed: `${LOST_NOTE} ${title} was stopped. ${STATE.lost}`,
-    };
+    const notes: Record<CellHandover, string> = handoverTexts(
+      kernel.language,
+      kernel.key.slice(kernel.language.length + 1),
+    );
     const run = async (): Promise<End> => {
       const taken = await within(TAKE_OVER_MS, this.#kernels.freeKernel(sink, kernel));
       return { state: "lost", note: notes[taken ?? "killed"] };
@@ -164,43 +168,12 @@ const STATES: Record<CodeOutcome["end"], EndState> = {
   died: "failed",
 };
 
-/** Sentences about a kernel's state. */
-const STATE: Record<CodeOutcome["state"], string> = {
-  kept: "Its variables and imports are still there.",
-  lost: "Its variables and imports are gone; the next call starts a fresh one.",
-};
-
-function titleOf(language: string, context: string): string {
-  return context === "default" ? `The ${language} kernel` : `The ${language} kernel ${context}`;
-}
-
-function endOf(
-  outcome: CodeOutcome,
-  detail: CodeDetail,
-  { language, context, timeoutMs, cut }: CodeRunSpec,
-): End {
-  const kernel = titleOf(language, context);
-  const isUnborn = !outcome.started && outcome.state === "lost";
-  const state = STATE[outcome.state];
-  const reasons: Record<CodeOutcome["end"], string | undefined> = {
-    ok: undefined,
-    error: outcome.error && TRAITS[language].installHint(outcome.error),
-    timeout: isUnborn
-      ? [`${kernel} did not start within ${timeoutMs / 1000} s: the code never ran.`, cut]
-          .filter(Boolean)
-          .join(" ")
-      : [`${kernel} was stopped after ${timeoutMs / 1000} s.`, cut, state].filter(Boolean).join(" "),
-    cancelled: outcome.started
-      ? `${kernel} was interrupted. ${state}`
-      : isUnborn
-        ? "It was cancelled while its kernel was starting: the code never ran."
-        : "It was cancelled while it waited for its turn: it never started.",
-    died: `${kernel} died: the code ended its process, or it ran out of memory. ${state}`,
-  };
+function endOf(outcome: CodeOutcome, detail: CodeDetail, spec: CodeRunSpec): End {
+  const hint = outcome.error && TRAITS[spec.language].installHint(outcome.error);
   return {
     state: STATES[outcome.end],
     exitCode: outcome.exitCode,
-    note: reasons[outcome.end],
+    note: outcome.end === "error" ? hint : codeEndText(outcome, spec),
     detail,
   };
 }
@@ -217,8 +190,7 @@ function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): Cod
     const result = isText ? { text: whole.text } : whole;
     const size = sizeOf(result);
     const fits = size <= room + LEFT_OUT_BYTES && (!isText || size <= textRoom);
-    const left = `[a result of ${size} bytes is left out: the results before it take all the room]`;
-    kept.push(fits ? result : { text: left });
+    kept.push(fits ? result : { text: resultLeftOut(size) });
     if (!fits) continue;
     room -= Math.max(0, size + 1 - LEFT_OUT_BYTES);
     if (isText) textRoom -= size;
@@ -256,16 +228,11 @@ function sizeOf(value: unknown): number {
 /** The result, an image as it can be shown, or the reason why it cannot be. */
 async function showable(result: CodeResult, makeSmaller: MakeSmaller): Promise<CodeResult> {
   if ("text" in result) return result;
-  const shown = await shownImage(fromBase64(result.image), makeSmaller).catch(() => NOT_MADE);
-  if ("problem" in shown) return { text: `[An image is left out: it ${shown.problem} ${shown.remedy}]` };
+  const shown = await shownImage(fromBase64(result.image), makeSmaller).catch(() => NOT_MADE_SMALLER);
+  if ("problem" in shown) return { text: imageLeftOut(shown.problem, shown.remedy) };
   const { bytes, ...image } = shown;
   return { image: bytes.toBase64(), ...image };
 }
-
-const NOT_MADE = {
-  problem: "is too large to be shown as it is, and the sandbox did not make it smaller.",
-  remedy: "Show it with fewer pixels: a lower dpi, or PIL's image.thumbnail((1000, 1000)).",
-};
 
 /** The decoded bytes; none when the text is not base64. */
 function fromBase64(text: string): Uint8Array {
@@ -294,6 +261,6 @@ function readable(result: RichResult): CodeResult[] {
 function shortenedText(text: string): string {
   if (text.length <= TEXT_CHARS) return text;
   const half = TEXT_CHARS / 2;
-  const omitted = `[... ${text.length - 2 * half} of ${text.length} characters omitted: write it to a file ...]`;
+  const omitted = charactersOmitted(text.length - 2 * half, text.length);
   return `${text.slice(0, half)}\n${omitted}\n${text.slice(-half)}`.toWellFormed();
 }

@@ -2,8 +2,7 @@
 import { z } from "zod";
 import type { StartCall } from "../../container/sandboxd/protocol.ts";
 import { RESPONSE_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
-import { ToolError, withTimeout, damaged, ending, exhausted, unwritable } from "../shared/errors.ts";
-import { clause } from "../shared/text.ts";
+import { withTimeout, damaged, ending, exhausted, unwritable } from "../shared/errors.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { KeyedQueue } from "../shared/queue.ts";
@@ -16,6 +15,16 @@ import {
   type RunSink,
   waitingFor,
 } from "./run-types.ts";
+import {
+  CANCELLED_WITH_ALL,
+  KEEPER_KILLED,
+  NEVER_RAN,
+  OUTPUT_CUT,
+  OUTPUT_NO_SPACE,
+  REMOVED,
+  noTerminal,
+  timedOutText,
+} from "./texts.ts";
 
 export interface CommandSpec extends Allowance {
   command: string;
@@ -193,7 +202,7 @@ class RunningCommand extends RunFollower {
     }
     const { status: exitCode, timedOut, cut: isCut, noSpace, lost: isLost, cwd } = outcome;
     if (timedOut) this.stop ??= "timed_out";
-    const missing = isCut ? [noSpace ? NO_SPACE : CUT] : [];
+    const missing = isCut ? [noSpace ? OUTPUT_NO_SPACE : OUTPUT_CUT] : [];
     const ended = (state: End["state"], ...notes: string[]): End => ({
       state,
       exitCode,
@@ -201,34 +210,11 @@ class RunningCommand extends RunFollower {
       ...(cwd !== undefined && { detail: { ports: [], cwd } }),
     });
     if (this.stop === "timed_out") {
-      const after = this.timeoutMs === undefined ? "" : ` after ${this.timeoutMs / 1000} s`;
-      return cut
-        ? ended("timed_out", `It was stopped, ${WITH_ALL}`, cut)
-        : ended("timed_out", `It was stopped${after}, ${WITH_ALL}`, ALLOW_MORE);
+      return ended("timed_out", timedOutText(this.timeoutMs, cut));
     }
-    if (this.stop === "cancelled") return ended("cancelled", `It was cancelled, ${WITH_ALL}`);
+    if (this.stop === "cancelled") return ended("cancelled", CANCELLED_WITH_ALL);
     return ended(exitCode === 0 ? "succeeded" : "failed", ...(isLost ? [KEEPER_KILLED] : []));
   }
 }
 
-function noTerminal(why: string): ToolError {
-  return new ToolError(
-    "not_configured",
-    `This sandbox cannot run a command in a terminal: ${clause(why)}.`,
-    "Run it without interactive, with what it asks for in stdin; or install util-linux (on Debian and Ubuntu bsdutils).",
-  );
-}
-
-const NEVER_RAN =
-  "The sandbox has no trace of the command: the server was restarted before it had started, so it never ran, or its files were removed. Run it again.";
-const REMOVED = "The sandbox has no trace of the command any more: its files were removed while it ran.";
-/** A process may have left its run: docs/reference/runs.md says how. */
-const WITH_ALL = "with every process of it that was found.";
-const ALLOW_MORE = "Allow more with timeout_seconds, or start it in the background.";
-const CUT =
-  "Some of its output may be missing: a process of the server's that read it was killed in the sandbox.";
-const NO_SPACE =
-  "Some of its output is missing: the sandbox's disk was full. Delete files, or redirect output to /dev/null.";
-const KEEPER_KILLED =
-  "Its exit status is not known, and 137 stands for it: the process that waits for it, its parent, was killed from inside the sandbox (SIGKILL).";
 const LOST_END: End = { state: "lost", note: REMOVED };

@@ -3,22 +3,13 @@
  * reach the Worker's clock.
  */
 import type { End } from "./run-types.ts";
+import { cancelUnconfirmed, timeoutUnconfirmed } from "./texts.ts";
 
 /** How long after its deadline the sandbox may take to stop a run and send its last output, milliseconds. */
 const GRACE_MS = 15_000;
 
 /** The same after a cancel, milliseconds: less than cancel_run waits. */
 const CANCEL_MS = 8_000;
-
-const UNCONFIRMED =
-  "the sandbox had not confirmed that: processes of it may still run there, and its last output may be missing. destroy_sandbox ends them.";
-
-const CANCELLED = `It was told to stop, and ${CANCEL_MS / 1000} s later ${UNCONFIRMED}`;
-
-function timedOut(timeoutMs: number | undefined): string {
-  const time = timeoutMs === undefined ? "too long" : `longer than ${timeoutMs / 1000} s`;
-  return `It took ${time} and was told to stop, and ${GRACE_MS / 1000} s later ${UNCONFIRMED}`;
-}
 
 export class Limit {
   readonly #reached = Promise.withResolvers<End>();
@@ -43,12 +34,12 @@ export class Limit {
    * @param timeoutMs how long it may take; undefined where that is not known
    */
   deadline(at: number, timeoutMs: number | undefined): void {
-    this.#setLimit({ state: "timed_out", note: timedOut(timeoutMs) }, at + GRACE_MS);
+    this.#setLimit({ state: "timed_out", note: timeoutUnconfirmed(timeoutMs, GRACE_MS) }, at + GRACE_MS);
   }
 
   /** Sets the limit to the grace after a cancel, which happens now. */
   cancelled(): void {
-    this.#setLimit({ state: "cancelled", note: CANCELLED }, Date.now() + CANCEL_MS);
+    this.#setLimit({ state: "cancelled", note: cancelUnconfirmed(CANCEL_MS) }, Date.now() + CANCEL_MS);
   }
 
   /** The earlier of two limits counts. */

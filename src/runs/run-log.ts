@@ -3,10 +3,10 @@
  * As soon as it fills an object, the object goes to R2, and a row of SQLite says where it is. The next flush writes what is
  * still in memory to rows, which move to R2 later, together. A cursor is an offset into the log in bytes, whatever holds them.
  */
-import { ToolError } from "../shared/errors.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 import { joined } from "./head-and-tail.ts";
 import { type LogPiece, STREAMS, type Stream } from "./run-types.ts";
+import { logUnreadable } from "./texts.ts";
 
 /** A row's data in bytes at most: SQLite in a Durable Object holds values of up to 2 MB. */
 const ROW_BYTES = 512 * 1024;
@@ -300,7 +300,7 @@ export async function readLog(
     const last = rest.at(-1) ?? first;
     const range = { offset: first.at, length: last.at + last.length - first.at };
     const object = await bucket.get(objectKey(prefix, number), range).catch((error) => {
-      throw unreadable(runID, error);
+      throw logUnreadable(runID, error);
     });
     if (!object) throw new Error(`object ${number} of the log of ${runID} is missing`);
     read.set(number, { offset: first.at, bytes: await object.bytes() });
@@ -311,17 +311,6 @@ export async function readLog(
     const { offset, bytes } = read.get(row.object ?? 0) ?? { offset: at, bytes: new Uint8Array(0) };
     return { stream, bytes: bytes.subarray(at - offset, at - offset + length) };
   });
-}
-
-function unreadable(runID: string, cause: unknown): ToolError {
-  const error = new ToolError(
-    "storage_unavailable",
-    `The storage that holds this part of the log of ${runID} does not answer now; nothing is lost.`,
-    "Make the same call again in a minute.",
-    true,
-  );
-  error.cause = cause;
-  return error;
 }
 
 /** Removes logs of runs, rows and objects. */

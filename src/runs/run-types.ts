@@ -5,6 +5,7 @@ import type { EndState, RunKind, RunState } from "../shared/run-listing.ts";
 import type { ShownOutput } from "./shown-output.ts";
 import type { CodeDetail } from "./code-detail.ts";
 import type { QuestionDetail, TaskDetail } from "./task-detail.ts";
+import { CANCELLED_TEXT } from "./texts.ts";
 
 /** How long a run may take. */
 export interface Allowance {
@@ -30,7 +31,7 @@ export interface End {
 /** The end of a run that was cancelled before its turn. */
 export const CANCELLED_BEFORE_START: End = {
   state: "cancelled",
-  note: "It was cancelled before it started.",
+  note: CANCELLED_TEXT,
 };
 
 /** What only a command has. */

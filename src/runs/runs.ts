@@ -4,7 +4,7 @@
  */
 import { unknownRun } from "../shared/errors.ts";
 import type { TerminalInput } from "../container/connection.ts";
-import { ActiveRun, hasEnded, notInteractive } from "./active-run.ts";
+import { ActiveRun } from "./active-run.ts";
 import { Backlog } from "./backlog.ts";
 import { deferred } from "./deferred.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
@@ -26,6 +26,14 @@ import { DAY_MS } from "../shared/days.ts";
 import { pause, within } from "../shared/within.ts";
 import { deleteBelow } from "../storage/object-store.ts";
 import { titleOf } from "../shared/text.ts";
+import {
+  NEVER_BEGAN,
+  NEVER_BEGAN_HERE,
+  OTHER_VERSION,
+  WENT_AWAY_MEANWHILE,
+  hasEnded,
+  notInteractive,
+} from "./texts.ts";
 
 /** What a run holds of its principal's quota while it runs. */
 export interface Reservation {
@@ -222,7 +230,7 @@ export class Runs {
   resume(isUp: boolean): void {
     for (const record of this.#store.unfinished()) {
       if (neverBegan(record)) this.#markLost(record, NEVER_BEGAN);
-      else if (!isUp) this.#markLost(record, WENT_AWAY);
+      else if (!isUp) this.#markLost(record, WENT_AWAY_MEANWHILE);
       else this.#resume(record);
     }
   }
@@ -483,11 +491,6 @@ export class Runs {
 function allowed<Spec extends Allowance>(spec: Spec, { seconds, cut }: Reservation): Spec {
   return cut === undefined ? spec : { ...spec, timeoutMs: seconds * 1000, cut };
 }
-
-const NEVER_BEGAN = "It had not begun when the server was restarted, and never ran. Run it again.";
-const NEVER_BEGAN_HERE = "It had not begun when the sandbox stopped, and never ran. Run it again.";
-const WENT_AWAY = "The sandbox went away while the server was down, and everything in it.";
-const OTHER_VERSION = "The server was restarted in another version, which cannot go on with it.";
 
 /** Whether a run has not had its turn: one that has started has a resume state or has printed something. */
 function neverBegan({ resumeState, output }: RunRecord): boolean {

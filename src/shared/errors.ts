@@ -96,8 +96,8 @@ export function toolErrorOf(error: unknown, ref: string): ToolError {
   if (error instanceof Error && error.message.includes(NEWER_DATABASE))
     return new ToolError(
       "storage_unavailable",
-      "The stored data is of a newer version of this server, which this one does not know. Nothing was changed.",
-      "Whoever runs the server has to deploy the newer version again.",
+      "The stored data was written by a newer version of this server. Nothing was changed.",
+      "Tell the user that the operator has to deploy the newer version again.",
     );
   return internalError(ref);
 }
@@ -116,15 +116,15 @@ export function unknownRun(id: string): ToolError {
   return new ToolError(
     "not_found",
     `There is no run ${id}.`,
-    "Use list_runs to see the runs of a sandbox; results end after a time, the oldest sooner when their storage is full.",
+    "It may have expired; list_runs shows a sandbox's runs.",
   );
 }
 
 /** What is said of a container that went away during a call. */
 export const WENT_AWAY =
-  "The sandbox went away while this call was running; its processes and kernels are gone, and files that were not saved.";
+  "The sandbox stopped during this call: its processes, kernels and unsaved files are gone.";
 export const WENT_AWAY_HINT =
-  "The next call starts it again and says which files are back: repeat what is missing, then this call.";
+  "The next call restarts it and says which files are back. Repeat what is missing, then this call.";
 
 /** Whether an error says that the container, or only the way to it, went away during the call. */
 export function isGone(error: unknown): boolean {
@@ -135,8 +135,8 @@ export function isGone(error: unknown): boolean {
 export function connectionLost(): ToolError {
   return new ToolError(
     "connection_lost",
-    "The connection to the sandbox broke during this call. The sandbox goes on, with its files; how far the call got is not known.",
-    "Look at what was done (list_files, read_file), then repeat what was not.",
+    "The connection to the sandbox broke during this call. The sandbox still runs; how far the call got is unknown.",
+    "Look at what was done (list_files, read_file), then repeat the rest.",
   );
 }
 
@@ -153,8 +153,8 @@ export async function withTimeout<T>(ms: number, promise: Promise<T>): Promise<T
 export function sandboxUnresponsive(ms: number): ToolError {
   return new ToolError(
     "no_answer",
-    `The sandbox has not answered for ${Math.round(ms / 1000)} s: it hangs, or is too busy.`,
-    "Make the same call again in a minute; when that does not help either, destroy_sandbox and start afresh.",
+    `The sandbox has not answered for ${Math.round(ms / 1000)} s: it hangs or is too busy.`,
+    "Make the same call again in a minute. If that fails too, use destroy_sandbox and start again.",
     true,
   );
 }
@@ -166,8 +166,8 @@ export class EndingError extends ToolError {}
 export function ending(what: string): EndingError {
   return new EndingError(
     "sandbox_restarted",
-    `${what}, because the platform is replacing the sandbox's container: the workspace is being saved.`,
-    "Make the same call again in a minute: it is served by the next container, with the workspace.",
+    `${what}, because the platform is replacing the sandbox's container and saves the workspace.`,
+    "Make the same call again in a minute: the next container has the workspace.",
     true,
   );
 }
@@ -176,8 +176,8 @@ export function ending(what: string): EndingError {
 export function exhausted(): ToolError {
   return new ToolError(
     "exhausted",
-    "The sandbox is out of processes or memory: what runs in it has taken them all.",
-    "Stop it with cancel_run (list_runs names the runs), or destroy_sandbox and start afresh.",
+    "The sandbox is out of processes or memory.",
+    "Stop a run with cancel_run (list_runs names them), or use destroy_sandbox and start again.",
     true,
   );
 }
@@ -185,8 +185,7 @@ export function exhausted(): ToolError {
 /** The failure as told when no run is under way: cancel_run cannot help, because no run holds the processes. */
 export function withoutRuns(failure: Failure): Failure {
   if (failure.code !== "exhausted") return failure;
-  const hint =
-    "Use destroy_sandbox and start afresh: no run is under way, so there is none that cancel_run could stop.";
+  const hint = "Use destroy_sandbox and start again: there is no run that cancel_run could stop.";
   return { ...failure, hint };
 }
 
@@ -194,8 +193,8 @@ export function withoutRuns(failure: Failure): Failure {
 export function damaged(what: string): ToolError {
   return new ToolError(
     "damaged",
-    `The sandbox is damaged: ${clause(what)}. Most calls will not work in it any more.`,
-    "Use destroy_sandbox and start afresh; the next call makes a new sandbox.",
+    `The sandbox is damaged: ${clause(what)}. Most calls will fail.`,
+    "Use destroy_sandbox; the next call makes a new sandbox.",
   );
 }
 

@@ -31,6 +31,11 @@ function escaped(character: string): string {
   return short ?? units.map((unit) => `\\u${unit.toString(16).padStart(4, "0")}`).join("");
 }
 
+/** A time to the second, milliseconds since the epoch or in ISO 8601. */
+export function shownTime(time: number | string): string {
+  return new Date(time).toISOString().replace(/\.\d+Z$/, "Z");
+}
+
 /** Lines that only a fence keeps apart from the server's. */
 const LINE_BREAK = /[\n\v\f\r\u0085\u2028\u2029]/;
 

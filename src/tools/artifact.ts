@@ -2,13 +2,14 @@
 import { IMAGE_BYTES } from "../../container/sandboxd/shapes.ts";
 import { imageType } from "../shared/image-header.ts";
 import { ARTIFACTS } from "../shared/resource-uri.ts";
-import { fenced, shownName } from "../shared/shown.ts";
+import { fenced } from "../shared/shown.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { runDownloads, withDownloads } from "./download.ts";
 import { imageBlocks } from "./image.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
+import { artifactBytesText, artifactPageText } from "./texts.ts";
 
 /** The most bytes of text in one result. */
 const MAX_TEXT = 48 * 1024;
@@ -33,7 +34,7 @@ export async function artifactOutput(
   const content = wholeText(bytes, cursor + bytes.length < size);
   if (content) {
     const next = cursor + content.bytes;
-    const summary = `[${shownName(path)}, bytes ${cursor} to ${next} of ${size}. ${next < size ? `Go on with cursor ${next}.` : "This is the end."}]`;
+    const summary = artifactPageText(path, cursor, next, size, false);
     const downloads = at === undefined && next < size ? await artifact(size) : [];
     const blocks = [text([content.text && fenced(content.text), summary].filter(Boolean).join("\n"))];
     const structured = {
@@ -49,7 +50,7 @@ export async function artifactOutput(
     };
   }
   if (at === undefined) {
-    const instead = `To read its bytes, call get_result with cursor 0, ${BINARY_BYTES} bytes at a time.`;
+    const instead = artifactBytesText(BINARY_BYTES);
     const downloads = await artifact(size);
     const structured = { path, size, url: downloads[0]?.url };
     if (!imageType(bytes)) {
@@ -69,11 +70,7 @@ export async function artifactOutput(
   }
   const part = await read(BINARY_BYTES);
   const next = cursor + part.bytes.length;
-  const rest = next < size ? ` Go on with cursor ${next}.` : " This is the end.";
   return {
-    content: [
-      text(part.bytes.toBase64()),
-      text(`[${shownName(path)}, bytes ${cursor} to ${next} of ${size} in base64.${rest}]`),
-    ],
+    content: [text(part.bytes.toBase64()), text(artifactPageText(path, cursor, next, size, true))],
   };
 }

@@ -1,6 +1,6 @@
 /** Binary files for a model: what they are, and the bytes that it asks for. */
 import { fileTypeFromBuffer } from "file-type";
-import { shownName } from "../shared/shown.ts";
+import { binaryText } from "./texts.ts";
 
 /** The most bytes in one result, before base64. */
 export const BINARY_BYTES = 48 * 1024;
@@ -23,10 +23,9 @@ export async function describeBinary(
 ): Promise<string> {
   // Readers throw on a file that only begins like one of their type.
   const type = await fileTypeFromBuffer(start).catch(() => undefined);
-  const kind = type ? `${type.mime} (${type.ext})` : "of no known type";
+  const kind = type && `${type.mime} (${type.ext})`;
   const shown = start.subarray(0, FIRST_BYTES);
-  const first = shown.length < size ? `Its first ${shown.length} bytes` : "All of it";
-  return `[${shownName(path)} is no UTF-8 text: ${size} bytes, ${kind}. ${next} ${first}:]\n${hexDump(shown)}`;
+  return `${binaryText(path, { size, kind, next, shown: shown.length })}\n${hexDump(shown)}`;
 }
 
 /** Bytes as `xxd` shows them: offset, hexadecimal, printable characters. */

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { defineTool, runField, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { anyRunFields, anyRunOutput, runContent } from "./run-result.ts";
+import { hiddenImagesText } from "./texts.ts";
 
 /** How long to wait for the end of a cancelled run, milliseconds. */
 const WAIT_MS = 10_000;
@@ -9,8 +10,7 @@ const WAIT_MS = 10_000;
 export const cancelRun = defineTool({
   name: "cancel_run",
   title: "Cancel a run",
-  description:
-    "Stops a run: a command or task with all its processes, code by interrupting its kernel. Returns what it printed.",
+  description: "Stops a command or task with all its processes, or interrupts code. Returns what it printed.",
   input: z.strictObject({ id: runField() }),
   output: anyRunOutput,
   annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
@@ -24,7 +24,7 @@ export const cancelRun = defineTool({
     // Images are get_result's, so that this tool can have a schema of its output.
     const content = blocks.filter(({ type }) => type !== "image");
     if (content.length < blocks.length)
-      content.push(text(`images: ${blocks.length - content.length}, which get_result shows, id ${id}`));
+      content.push(text(hiddenImagesText(blocks.length - content.length, id)));
     return { content, structured: anyRunFields(run, notice) };
   },
 });

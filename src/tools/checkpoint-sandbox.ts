@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { mustSaveWorkspaces, savesWorkspaces } from "./checkpoints.ts";
 import { defineTool, sandboxField, text } from "./define.ts";
+import { checkpointText } from "./texts.ts";
 
 /** What would end a line of list_sandboxes, or change how a terminal shows it. */
 const CONTROL = /[\p{Cc}\p{Zl}\p{Zp}]/u;
@@ -9,13 +10,13 @@ export const checkpointSandbox = defineTool({
   name: "checkpoint_sandbox",
   title: "Checkpoint a sandbox",
   description:
-    "Keeps the files of a sandbox for restore_sandbox: before a risky step, or as a start for forks. Not processes or kernels.",
+    "Saves a sandbox's files for restore_sandbox, before a risky step or for forks. Not processes or kernels.",
   input: z.strictObject({
     sandbox: sandboxField(),
     label: z
       .string()
       .max(100)
-      .refine((label) => !CONTROL.test(label), "A label has no line breaks and no other control characters.")
+      .refine((label) => !CONTROL.test(label), "must not hold line breaks or other control characters")
       .optional(),
   }),
   output: z.object({
@@ -37,7 +38,7 @@ export const checkpointSandbox = defineTool({
     );
     const { id, files, bytes, expiresAt } = value;
     const expires_at = new Date(expiresAt).toISOString();
-    const summary = `Checkpoint ${id} has /workspace of sandbox ${sandbox}: ${files} files, ${bytes} bytes. It is kept until ${expires_at}.`;
+    const summary = checkpointText(sandbox, value);
     return {
       content: [text(notice ? `${notice}\n${summary}` : summary)],
       structured: { checkpoint: id, sandbox, files, bytes, expires_at, notice },

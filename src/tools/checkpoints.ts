@@ -3,8 +3,9 @@ import { accountOf } from "../actors/account-of.ts";
 import type { Fork } from "../actors/account.ts";
 import type { Owner } from "../actors/account-calls.ts";
 import type { Config } from "../shared/config.ts";
-import { ToolError, unwrap } from "../shared/errors.ts";
+import { unwrap } from "../shared/errors.ts";
 import type { ToolContext } from "./define.ts";
+import { noCheckpoints } from "./texts.ts";
 
 /** Whether this server saves workspaces, without which a checkpoint is of no use. */
 export function savesWorkspaces({ workspaces }: Config): boolean {
@@ -14,11 +15,7 @@ export function savesWorkspaces({ workspaces }: Config): boolean {
 /** @throws {ToolError} `not_configured` where this server saves no workspaces */
 export function mustSaveWorkspaces({ config }: ToolContext): void {
   if (savesWorkspaces(config)) return;
-  throw new ToolError(
-    "not_configured",
-    "This server saves no workspaces, so it makes and restores no checkpoints; nothing was changed.",
-    "The operator has to remove WORKSPACE_SAVE=off. Until then, keep what matters with read_file or file_link.",
-  );
+  throw noCheckpoints();
 }
 
 /**

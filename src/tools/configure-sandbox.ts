@@ -1,11 +1,12 @@
 import { z } from "zod";
 import { REGIONS } from "../shared/principal.ts";
-import { SETUP_STATES, type SetUpState } from "../actors/set-up.ts";
+import { SETUP_STATES } from "../actors/set-up.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { INTERNET, MAX_HOSTS, parseHostEntry } from "../shared/network-policy.ts";
 import { shownName } from "../shared/shown.ts";
 import { networkQuestion } from "./decision.ts";
 import { defineTool, sandboxField, sections, text, variablesField } from "./define.ts";
+import { RESERVED_VARIABLE, SETUP_WORDS } from "./texts.ts";
 
 /**
  * Names that a variable of a sandbox cannot have: bash keeps some to itself, every shell that starts would run the file in
@@ -15,7 +16,7 @@ const RESERVED =
   /^(?:BASHOPTS|BASHPID|BASH_ENV|BASH_VERSINFO|DIRSTACK|ENV|EUID|FUNCNAME|GROUPS|IFS|OLDPWD|PPID|PWD|SHELLOPTS|SHLVL|UID|_|__proto__|SANDBOX_MCP_.*|sbx_.*)$/;
 
 function problemWith(name: string): string | undefined {
-  return RESERVED.test(name) ? "is a name that the shell or this server uses itself" : undefined;
+  return RESERVED.test(name) ? RESERVED_VARIABLE : undefined;
 }
 
 /** An entry that the schema has let through, in its one form. */
@@ -42,31 +43,21 @@ function hostsField() {
 /** Characters of a set-up, as of a command. */
 const MAX_SETUP = 100_000;
 
-const SETUP_WORDS: Record<SetUpState, string> = {
-  none: "none",
-  due: "runs before the next call",
-  running: "is running",
-  succeeded: "has run",
-  failed: "did not succeed",
-};
-
 export const configureSandbox = defineTool({
   name: "configure_sandbox",
   title: "Configure a sandbox",
   description:
-    "Sets what a sandbox is like from its next call on, and shows it. Code there can read all of it: no secrets here.",
+    "Sets and shows a sandbox's configuration, from its next call on. Code there can read it: no secrets.",
   input: z.strictObject({
     sandbox: sandboxField(),
-    env: variablesField("For all commands, kernels and tasks; an empty value removes one.", problemWith),
+    env: variablesField("For all commands, kernels and tasks; empty removes one.", problemWith),
     setup: z
       .string()
       .max(MAX_SETUP, `is longer than ${MAX_SETUP} characters: let it fetch the rest`)
       .refine((value) => !value.includes("\0"), "must not hold a NUL character")
       .optional()
-      .describe(
-        "Bash run once before the first call (installs, clones); new containers start from its result.",
-      ),
-    region: z.enum(REGIONS).optional().describe("Only with its first use."),
+      .describe("Bash run once before the next call; new containers start from its result."),
+    region: z.enum(REGIONS).optional().describe("Only at first use."),
     internet: z.enum(INTERNET).optional(),
     allow_hosts: hostsField(),
     idle_minutes: z.number().int().min(1).optional(),

@@ -17,6 +17,7 @@ import type { ToolName } from "../shared/tool-sets.ts";
 import { defaultWait } from "../shared/wait.ts";
 import { asked, hasDeclined, type Question } from "./decision.ts";
 import type { MCPTask } from "./mcp-task.ts";
+import { NOT_A_VARIABLE, leftOutByConnection, notOffered } from "./texts.ts";
 
 /** What a handler works with. */
 export interface ToolContext extends CallerContext, SandboxCalls {
@@ -135,18 +136,8 @@ export function isListed(
 
 /** @throws {ToolError} for a tool that the operator does not offer, or the address of the connection leaves out */
 export function requireOffered(name: ToolName, { config, chosenTools }: CallerContext): void {
-  if (!config.tools.has(name))
-    throw new ToolError(
-      "not_configured",
-      `This server does not offer ${name}.`,
-      `It offers ${[...config.tools].join(", ")}; the operator's TOOLS says which.`,
-    );
-  if (chosenTools && !chosenTools.has(name))
-    throw new ToolError(
-      "not_configured",
-      `This connection has no ${name}: the ?tools= of its address leaves it out.`,
-      `It has ${[...chosenTools].join(", ")}.`,
-    );
+  if (!config.tools.has(name)) throw notOffered(name, config.tools);
+  if (chosenTools && !chosenTools.has(name)) throw leftOutByConnection(name, chosenTools);
 }
 
 /**
@@ -271,7 +262,7 @@ export function waitField(max = MAX_WAIT_SECONDS) {
     .min(0)
     .max(max, `must be at most ${max}: what takes longer goes on, and get_result waits for it again`)
     .default(defaultWait(max))
-    .describe("After this a longer run goes on.");
+    .describe("A longer run goes on.");
 }
 
 /** The input field that names a run. */
@@ -343,7 +334,7 @@ export function variablesField(
     )
     .superRefine((env, { addIssue }) => {
       for (const name of Object.keys(env)) {
-        const message = VARIABLE_NAME.test(name) ? problemWith(name) : NO_NAME;
+        const message = VARIABLE_NAME.test(name) ? problemWith(name) : NOT_A_VARIABLE;
         if (message) addIssue({ code: "custom", path: [name.slice(0, 100)], message });
       }
     })
@@ -355,4 +346,3 @@ export function variablesField(
 const MAX_VALUE_BYTES = 120 * 1024;
 
 const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
-const NO_NAME = "is no name of a variable: letters, digits and _, no digit first";

@@ -10,9 +10,10 @@ import { type LinkName, writeToken } from "../shared/file-link.ts";
 import { actorName } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import { fileURI, runURI } from "../shared/resource-uri.ts";
-import { shownName, visible } from "../shared/shown.ts";
+import { visible } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
+import { downloadText } from "./texts.ts";
 
 type Block = ToolOutput["content"][number];
 
@@ -131,9 +132,7 @@ export function withDownloads(
 
 /** The line that gives a user the URL; undefined where there is none. */
 export function downloadLine({ name, url }: Download): string | undefined {
-  return url === undefined
-    ? undefined
-    : `[Download ${shownName(name)} (link for the user, good for an hour): ${url}]`;
+  return url === undefined ? undefined : downloadText(name, url);
 }
 
 function hasScope({ principal }: ToolContext, scope: Scope): boolean {

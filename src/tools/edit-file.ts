@@ -1,8 +1,8 @@
 import { z } from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
-import { ToolError } from "../shared/errors.ts";
-import { fenced, shownName } from "../shared/shown.ts";
+import { fenced } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+import { editedText, sameText } from "./texts.ts";
 
 /** Code can read files, too. */
 const MAY_READ = ["sandbox:read", "sandbox:exec"] as const;
@@ -14,7 +14,7 @@ export const editFile = defineTool({
   name: "edit_file",
   title: "Edit a file",
   description:
-    "Replaces exact text in a file, all edits or none, and returns the diff. Each old_text must occur once, unless all is set.",
+    "Replaces exact text in a file: all edits, in order, or none. old_text must occur once unless all is set. Returns the diff.",
   input: z.strictObject({
     path: pathField(),
     edits: z
@@ -26,8 +26,7 @@ export const editFile = defineTool({
         }),
       )
       .min(1)
-      .max(MAX_EDITS)
-      .describe("In this order."),
+      .max(MAX_EDITS),
     sandbox: sandboxField(),
   }),
   output: z.object({
@@ -41,18 +40,12 @@ export const editFile = defineTool({
   scopes: ["sandbox:write"],
   async handle({ path, edits, sandbox }, context) {
     const same = edits.findIndex(({ old_text, new_text }) => old_text === new_text);
-    if (same >= 0)
-      throw new ToolError(
-        "invalid_argument",
-        `The old_text and the new_text of edit ${same + 1} are the same; nothing was written.`,
-        "Leave that edit out, or give the text that is to be there.",
-      );
+    if (same >= 0) throw sameText(same + 1);
     const { value, notice } = await context.operate(sandbox, "edit", { path, body: edits });
     const { size, replaced = 0, diff = "" } = value;
     const structured = { path: absolute(path), replaced, size, diff, notice };
     const mayRead = MAY_READ.some((scope) => context.principal.scopes.includes(scope));
-    const left = mayRead && diff === "" ? " Computing a diff of it would take too long." : "";
-    const summary = `${replaced} replaced in ${shownName(structured.path)}; it has ${size} bytes now.${left}`;
+    const summary = editedText(structured.path, replaced, size, mayRead && diff === "");
     const withNotice = [sections([["notice", notice]]), summary].filter(Boolean).join("\n");
     return { content: [text(withNotice), ...(diff ? [text(fenced(diff))] : [])], structured };
   },

@@ -4,6 +4,8 @@ import { ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
 import { type ToolContext, defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 import { urlOf } from "./download.ts";
+import { LINK_HINTS, mayNotUpload, noLinks, uploadToDirectory } from "./texts.ts";
+import { shownTime } from "../shared/shown.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 
 /** Bytes of an upload at most. */
@@ -13,12 +15,12 @@ export const fileLink = defineTool({
   name: "file_link",
   title: "Link to a file",
   description:
-    "Gives the user a URL to download a file or directory (.tar.gz or .zip), or to upload a file of any size. It ends with the sandbox.",
+    "Makes a URL for the user to download a file or directory (.tar.gz, .zip) or upload a file of any size. It ends with the sandbox.",
   input: z.strictObject({
     path: pathField(),
     direction: z.enum(["download", "upload"]).default("download"),
     expires_seconds: z.number().int().min(1).max(DAY_SECONDS).default(3600),
-    max_bytes: z.number().int().min(1).max(MAX_BYTES).optional().describe("Of the upload."),
+    max_bytes: z.number().int().min(1).max(MAX_BYTES).optional().describe("For upload."),
     sandbox: sandboxField(),
   }),
   output: z.object({
@@ -33,11 +35,7 @@ export const fileLink = defineTool({
   scopes: ["sandbox:read"],
   async handle({ path, direction, expires_seconds, max_bytes, sandbox }, context) {
     const isUpload = direction === "upload";
-    if (isUpload && !context.principal.scopes.includes("sandbox:write"))
-      throw new ToolError(
-        "permission_denied",
-        "A link for an upload needs the scope sandbox:write, which your token lacks.",
-      );
+    if (isUpload && !context.principal.scopes.includes("sandbox:write")) throw mayNotUpload();
     const found = isUpload ? undefined : await context.operate(sandbox, "stat", { path, digest: true });
     const expires = Date.now() + expires_seconds * 1000;
     const { url, notice } = await linkTo(context, sandbox, absolute(path), direction, expires, max_bytes);
@@ -47,12 +45,12 @@ export const fileLink = defineTool({
     const summary = sections([
       ["notice", found?.notice ?? notice],
       ["url", url],
-      ["expires", expires_at],
+      ["expires", shownTime(expires)],
       ["size", found?.value.type === "file" ? found.value.size : undefined],
       ["sha256", found?.value.sha256],
-      ["download", isUpload ? undefined : "open it in a browser, or curl -OJ with it"],
-      ["as .zip", found?.value.type === "directory" ? "with ?archive=zip after it" : undefined],
-      ["upload", isUpload ? "open it in a browser, or curl -T FILE with it" : undefined],
+      ["download", isUpload ? undefined : LINK_HINTS.download],
+      ["as .zip", found?.value.type === "directory" ? LINK_HINTS.zip : undefined],
+      ["upload", isUpload ? LINK_HINTS.upload : undefined],
     ]);
     const size = found?.value.type === "file" ? found.value.size : undefined;
     const structured = {
@@ -75,12 +73,7 @@ async function refuseDirectory(context: ToolContext, sandbox: string, path: stri
       return undefined;
     throw error;
   });
-  if (there?.value.type === "directory" || path.endsWith("/"))
-    throw new ToolError(
-      "is_directory",
-      `${absolute(path)} is a directory.`,
-      "Name the file in it that the upload is to become.",
-    );
+  if (there?.value.type === "directory" || path.endsWith("/")) throw uploadToDirectory(absolute(path));
 }
 
 /** The URL of a link. @throws {ToolError} `not_configured` where the server has no secret to sign it with */
@@ -100,11 +93,6 @@ async function linkTo(
   );
   const [id = ""] = value;
   const url = await urlOf(context, { actor: await actorName(sandbox, principal.id), id });
-  if (url === undefined)
-    throw new ToolError(
-      "not_configured",
-      "This server gives no links: its variable LINK_KEY is not set.",
-      "Tell the user: whoever runs the server sets it. read_file with encoding base64 reads any file.",
-    );
+  if (url === undefined) throw noLinks();
   return { url, notice };
 }

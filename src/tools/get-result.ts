@@ -13,18 +13,14 @@ import { runContent, wholeFields } from "./run-result.ts";
 export const getResult = defineTool({
   name: "get_result",
   title: "Get a result",
-  description: `Waits for a run and returns its state, output and result. Results stay for days, for all your clients.
+  description: `Waits for a run; returns its state, output and result. Results are kept for days, for all your clients.
 
-With cursor: the log from that byte on, and the next cursor. Start at 0 to read long output by pages, or go on to follow a run.`,
+With cursor: the log from that byte, and the next cursor. Start at 0 to page long output or follow a run.`,
   input: z.strictObject({
     id: runField(),
     wait_seconds: waitField(),
     cursor: z.number().int().min(0).optional(),
-    artifact: z
-      .string()
-      .max(4096)
-      .optional()
-      .describe("Path of a file that a task left; cursor counts its bytes."),
+    artifact: z.string().max(4096).optional().describe("File that a task left; cursor counts its bytes."),
   }),
   hasLongAnswers: true,
   annotations: { readOnlyHint: true },

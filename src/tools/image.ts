@@ -6,8 +6,7 @@ import { type ImageRefusal, shownImage, describeSize, tooLarge } from "../shared
 import { shownName } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { type Download, downloadLine, withDownloads } from "./download.ts";
-
-const IMAGES_OFF = "Not shown: this connection has ?images=off.";
+import { RUN_IMAGES_HIDDEN, imageHiddenText, originalText } from "./texts.ts";
 
 /** An image file. */
 export interface ImageFile {
@@ -40,7 +39,7 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   if (large) return refuse(large);
   const bytes = await file.read();
   if (context.takesImages === false) {
-    const summary = `[${name}: ${describedAs(bytes)}, ${bytes.length} bytes. ${IMAGES_OFF} ${instead}]`;
+    const summary = imageHiddenText(name, describedAs(bytes), bytes.length, instead);
     return withDownloads(context, [text(summary)], await original());
   }
   const image = await shownImage(bytes, async (body) => {
@@ -79,18 +78,9 @@ export function imageLines(results: readonly CodeResult[], takesImages: boolean)
   const images = results.filter((result) => "image" in result);
   const lines = images.map((image, index) => {
     const name = images.length > 1 ? `Image ${index + 1}: ` : "";
-    const original = image.change === undefined ? "" : ` ${originalHint(image.original?.path)}`;
+    const original = image.change === undefined ? "" : ` ${originalText(image.original?.path)}`;
     return `${name}${imageLine(image) || image.mimeType}.${original}`;
   });
-  if (images.length > 0 && !takesImages)
-    lines.push(
-      `${IMAGES_OFF} To get one, save it in the code (figure.savefig, image.save); file_link gives a URL of the file.`,
-    );
+  if (images.length > 0 && !takesImages) lines.push(RUN_IMAGES_HIDDEN);
   return lines.join("\n") || undefined;
-}
-
-/** Where the original of an image is that is not shown as it is. @param path none where it was not kept */
-function originalHint(path: string | undefined): string {
-  if (path !== undefined) return `The original is ${shownName(path)}.`;
-  return "To keep an original, save it to a file in the code: figure.savefig, image.save.";
 }

@@ -3,13 +3,14 @@ import { ANY_DEPTH } from "../../container/sandboxd/operations.ts";
 import { MAX_LISTED, absolute } from "../../container/sandboxd/shapes.ts";
 import { NOT_UTF8 } from "../container/file-errors.ts";
 import { checkedCursor } from "../container/file-operations.ts";
-import { shownName } from "../shared/shown.ts";
+import { shownName, shownTime } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+import { emptyDirectoryText, moreFilesText } from "./texts.ts";
 
 export const listFiles = defineTool({
   name: "list_files",
   title: "List files",
-  description: "Lists a directory by name, with hidden files: type, bytes, last change, path.",
+  description: "Lists a directory by name: type, bytes, last change, path.",
   input: z.strictObject({
     path: pathField().default("/workspace"),
     recursive: z.boolean().default(false),
@@ -47,15 +48,11 @@ export const listFiles = defineTool({
     };
     const lines = entries.map(
       (entry) =>
-        `${entry.type.padEnd(9)} ${String(entry.size).padStart(10)} ${entry.modified} ${shownName(entry.path)}`,
+        `${entry.type.padEnd(9)} ${String(entry.size).padStart(10)} ${shownTime(entry.modified)} ${shownName(entry.path)}`,
     );
-    if (entries.length === 0)
-      lines.push(after === undefined ? `${shownName(structured.path)} is empty.` : "There is nothing more.");
+    if (entries.length === 0) lines.push(emptyDirectoryText(structured.path, after !== undefined));
     if (entries.some((entry) => entry.path.includes("\uFFFD"))) lines.push(NOT_UTF8);
-    if (next !== undefined)
-      lines.push(
-        `... and more: go on with cursor ${next}, raise limit (at most ${MAX_LISTED}), or list a directory below.`,
-      );
+    if (next !== undefined) lines.push(moreFilesText(next, MAX_LISTED));
     return {
       content: [text([sections([["notice", notice]]), ...lines].filter(Boolean).join("\n"))],
       structured,

@@ -7,31 +7,31 @@ import { ToolError } from "../shared/errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import { retryOnce } from "../actors/actor-errors.ts";
-import { visible } from "../shared/shown.ts";
+import { shownTime, visible } from "../shared/shown.ts";
 import { type ToolContext, defineTool, runField, sandboxField, sections, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { listedFields, stateText } from "./run-summary.ts";
+import { OLDER_RUNS, foreignCursor, noRunsText } from "./texts.ts";
 
 export const listRuns = defineTool({
   name: "list_runs",
   title: "List runs",
-  description:
-    "Lists a sandbox's runs, newest first: id, kind, state, start, duration, first line. get_result has the rest.",
+  description: "Lists a sandbox's runs, newest first. get_result shows one.",
   input: z.strictObject({
     sandbox: sandboxField(),
-    kind: z.enum(RUN_KINDS).optional().describe("task lists those of all sandboxes."),
+    kind: z.enum(RUN_KINDS).optional().describe("task: of all sandboxes."),
     limit: z.number().int().min(1).max(200).default(20),
     cursor: runField()
-      .refine((id) => sandboxOf(id) !== undefined, "must be the cursor that an answer before said")
+      .refine((id) => sandboxOf(id) !== undefined, "must be an id of the page before")
       .optional()
-      .describe("From the last answer."),
+      .describe("Last id of the page before."),
   }),
   output: runListing,
   annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   async handle({ sandbox, kind, limit, cursor }, context) {
     if (cursor !== undefined && kind !== "task" && sandboxOf(cursor) !== sandbox)
-      throw new ToolError("invalid_argument", `The cursor ${cursor} is not of a list of sandbox ${sandbox}.`);
+      throw foreignCursor(cursor, sandbox);
     const { value, notice } =
       kind === "task"
         ? await tasksOf(context, limit + 1, cursor)
@@ -39,16 +39,16 @@ export const listRuns = defineTool({
     const runs = value.slice(0, limit).map(listedFields);
     const next = value.length > limit ? runs.at(-1)?.id : undefined;
     const lines = value.slice(0, limit).map(lineOf);
-    const nothing = kind === "task" ? "You have no tasks" : `Sandbox ${sandbox} has no runs`;
-    if (runs.length === 0) lines.push(`${nothing}${cursor ? " before that" : ""}.`);
-    if (next) lines.push(`... and older ones: cursor ${next}`);
+    if (runs.length === 0)
+      lines.push(noRunsText(kind === "task" ? undefined : sandbox, cursor !== undefined));
+    if (next) lines.push(OLDER_RUNS);
     const summary = [sections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
     return { content: [text(summary)], structured: { runs, next_cursor: next, notice } };
   },
 });
 
 function lineOf(run: RunSummary): string {
-  const started = new Date(run.startedAt).toISOString();
+  const started = shownTime(run.startedAt);
   const when = run.waiting ? `since ${started}` : `${started} ${durationMs(run)} ms`;
   return `${run.id} ${run.kind} ${stateText(run)} ${when}: ${visible(run.title)}`;
 }

@@ -11,13 +11,23 @@ import { previewURL } from "../shared/preview-url.ts";
 import { sandboxListing } from "../shared/sandbox-listing.ts";
 import { shownName } from "../shared/shown.ts";
 import { type ToolContext, defineTool, text } from "./define.ts";
+import {
+  COMPONENTS_UNKNOWN,
+  NO_SANDBOXES,
+  limitsText,
+  listedCheckpointText,
+  previewText,
+  sandboxText,
+  secretText,
+  variablesText,
+} from "./texts.ts";
 import { canRunTasks } from "../shared/config.ts";
 
 export const listSandboxes = defineTool({
   name: "list_sandboxes",
   title: "List sandboxes",
   description:
-    "Lists your sandboxes (last used first), checkpoints, secrets and limits. A stopped one starts with its files at its next call.",
+    "Lists your sandboxes (last used first), checkpoints, secrets and limits. A stopped sandbox restarts with its files at its next call.",
   input: z.strictObject({}),
   output: sandboxListing,
   showsPanel: true,
@@ -38,45 +48,34 @@ export const listSandboxes = defineTool({
       bytes,
       expires_at: new Date(expiresAt).toISOString(),
     }));
-    const lines = sandboxes.flatMap((sandbox) => {
-      const { name, state, size_bytes, created_at, last_used_at, saved_at, saved_bytes, variables } = sandbox;
-      const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
-      const isFree = sandbox.internet === undefined || sandbox.internet === "full";
-      const reaches = isFree ? "" : `, internet ${sandbox.internet}`;
-      const saved = saved_at === undefined ? "" : `, saved ${saved_at} (${saved_bytes} bytes)`;
-      return [
-        `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}${saved}${reaches}`,
-        ...(variables.length > 0 ? [`  variables: ${variables.map(shownName).join(", ")}`] : []),
-        ...sandbox.previews.map(
-          ({ port, url, expires_at }) =>
-            `  port ${port} is exposed until ${expires_at}${url ? `: ${url}` : ""}`,
-        ),
-      ];
-    });
+    const lines = sandboxes.flatMap((sandbox) => [
+      sandboxText(sandbox),
+      ...(sandbox.variables.length > 0 ? [variablesText(sandbox.variables)] : []),
+      ...sandbox.previews.map(previewText),
+    ]);
     lines.unshift(...mountLines(config, principal));
     const secrets = secretsFor(config.secrets, principal.id).map(({ name, hosts, variable }) => ({
       name,
       hosts: [...hosts],
       variable,
     }));
-    for (const { name, hosts, variable } of secrets)
-      lines.push(
-        `secret ${name}: added to requests to ${hosts.join(", ")}${variable ? `; ${variable} has a placeholder for it` : ""}`,
-      );
+    for (const { name, hosts, variable } of secrets) lines.push(secretText(name, hosts, variable));
     const components = await componentsOf(context);
     for (const [kind, names] of Object.entries(components ?? {}))
       if (names.length > 0) lines.push(`${kind} for execute_task: ${names.map(shownName).join(", ")}`);
-    if (components === undefined)
-      lines.push("What there is for agents and commands of execute_task cannot be listed now.");
-    for (const { id, sandbox, label, saved_at, bytes, expires_at } of checkpoints)
-      lines.push(
-        `checkpoint ${id} of ${sandbox}${label ? ` (${shownName(label)})` : ""}: ${saved_at}, ${bytes} bytes, kept until ${expires_at}`,
-      );
-    if (sandboxes.length === 0)
-      lines.push("You have no sandbox yet: the first call of run_code or run_command makes one.");
-    lines.push(
-      `Limits: ${sandboxes.length} of ${limits.sandboxes} sandboxes, ${running} of ${limits.runningSandboxes} running, ${limits.concurrentRuns} runs at once, ${runSecondsToday} of ${limits.runSecondsPerDay} seconds of running and ${modelTokensToday} of ${limits.modelTokensPerDay} tokens of the model today, ${megabytes(storedBytes)} of ${megabytes(limits.storageBytes)} MB of results kept (beyond that the oldest go), ${megabytes(workspaceBytes)} of ${megabytes(limits.workspaceBytes)} MB of saved workspaces, ${checkpoints.length} of ${limits.checkpoints} checkpoints.`,
-    );
+    if (components === undefined) lines.push(COMPONENTS_UNKNOWN);
+    for (const checkpoint of view.checkpoints) lines.push(listedCheckpointText(checkpoint));
+    if (sandboxes.length === 0) lines.push(NO_SANDBOXES);
+    const used = {
+      sandboxes: sandboxes.length,
+      running,
+      checkpoints: checkpoints.length,
+      runSecondsToday,
+      modelTokensToday,
+      storedBytes,
+      workspaceBytes,
+    };
+    lines.push(limitsText(limits, used));
     const structured = {
       sandboxes,
       secrets,
@@ -99,11 +98,6 @@ export const listSandboxes = defineTool({
     return { content: [text(lines.join("\n"))], structured };
   },
 });
-
-/** In units of 1024 * 1024 bytes, as in the variables that set the limits. */
-function megabytes(bytes: number): string {
-  return String(Math.round((bytes / 1024 / 1024) * 10) / 10);
-}
 
 /** What the operator offers to the caller's tasks; undefined where that cannot be found out. */
 async function componentsOf({ env, config, principal }: ToolContext): Promise<ComponentNames | undefined> {

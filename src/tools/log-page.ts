@@ -7,8 +7,8 @@ import { lastStates, terminalText, unfinishedSequence } from "../runs/terminal-t
 import { fenced, visible } from "../shared/shown.ts";
 import { wholeCharacters } from "../shared/text.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
-import { typeText } from "./run-result.ts";
-import { stateText, waitingText } from "./run-summary.ts";
+import { stateText } from "./run-summary.ts";
+import { pageEndText, pageMoreText, pageRunningText, typeText, waitingText } from "./texts.ts";
 
 interface PageOptions {
   /** What is to be said of what the page leaves out. */
@@ -46,20 +46,19 @@ export function pageOutput(
   const isAll = next >= run.logBytes;
   const nextCall =
     next < run.logBytes
-      ? `There is more: go on with cursor ${next}.`
+      ? pageMoreText(next)
       : run.waiting
         ? waitingText(run.id, run.waiting)
         : isRunning
-          ? `Still running: wait for more with cursor ${next}.`
-          : "This is the end of the log.";
-  const lost = run.droppedBytes > 0 ? ` ${run.droppedBytes} bytes after it were not kept.` : "";
+          ? pageRunningText(next)
+          : pageEndText(run.droppedBytes);
   const head = sections([
     ["notice", notice],
     ["state", stateText(run)],
     ["exit_code", run.exitCode],
     ["note", run.note && visible(run.note)],
     ["before", before],
-    ["next", isTyped && isRunning && isAll ? undefined : isAll && !isRunning ? nextCall + lost : nextCall],
+    ["next", isTyped && isRunning && isAll ? undefined : nextCall],
     ["input", isRunning && run.isInteractive && !isTyped ? typeText(run.id) : undefined],
   ]);
   const shown = (isRaw ? [] : log).map(({ stream, text: printed }) =>

@@ -12,11 +12,11 @@ const MAX_CODE = 1_000_000;
 export const runCode = defineTool({
   name: "run_code",
   title: "Run code",
-  description: `Runs ${LANGUAGE_TITLES} in a live kernel of a Linux sandbox (made on first use), in /workspace. Variables and imports stay for later calls with the same language and context, as in a notebook.
+  description: `Runs ${LANGUAGE_TITLES} in a live kernel of a Linux sandbox (made on first use), in /workspace. Calls with the same language and context share variables and imports, as in a notebook.
 
-Returns the value of the last expression, stdout, stderr, tracebacks, plots and PIL images (as images), DataFrames as text. Top-level await works. Install packages with run_command.
+Returns the last expression's value, stdout, stderr, tracebacks, and plots and PIL images as images. Top-level await works. Install packages with run_command.
 
-At timeout_seconds Python is interrupted and usually keeps its variables; a JavaScript or TypeScript kernel restarts.`,
+A timeout interrupts Python, which usually keeps its variables; other kernels restart.`,
   input: z.strictObject({
     code: z
       .string()
@@ -28,7 +28,7 @@ At timeout_seconds Python is interrupted and usually keeps its variables; a Java
       .string()
       .refine((name) => SESSION_NAME.test(name), SESSION_NAME_RULE)
       .default("default")
-      .describe("One of several kernels of the language."),
+      .describe("Each has a kernel of its own."),
     timeout_seconds: timeoutField(120, MAX_RUN_SECONDS),
     wait_seconds: waitField(),
   }),

@@ -1,10 +1,10 @@
 import { z } from "zod";
-import { ToolError } from "../shared/errors.ts";
 import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { defineTool, sandboxField, timeoutField, variablesField, waitField } from "./define.ts";
 import { callWait } from "./mcp-task.ts";
 import { runContent, runFields, runOutput } from "./run-result.ts";
+import { oneInput } from "./texts.ts";
 
 /** Characters of a command, and of its input. Longer ones go into a file. */
 const MAX_COMMAND = 100_000;
@@ -19,9 +19,9 @@ export const runCommand = defineTool({
   title: "Run a shell command",
   description: `Runs bash in a Linux sandbox (made on first use), as root, in /workspace.
 
-Directory, exported variables and functions carry over within a session; sessions run side by side. Standard input is empty unless stdin is set: pass -y, or use interactive and send_input for prompts, REPLs and debuggers.
+A session keeps its directory, exported variables and functions; sessions run in parallel. Without stdin, programs cannot ask: pass -y, or use interactive and send_input for prompts, REPLs and debuggers.
 
-A program that fails is a result with its exit_code. At timeout_seconds the command and its children are stopped (state timed_out). Background processes (cmd > log 2>&1 &) go on. Long output is cut in the middle; get_result reads all of it.`,
+A failing program is a result with its exit_code. A timeout stops the command and its children, not background processes (cmd > log 2>&1 &). Long output is cut in the middle; get_result reads all of it.`,
   input: z.strictObject({
     command: z
       .string()
@@ -46,7 +46,7 @@ A program that fails is a result with its exit_code. At timeout_seconds the comm
       .string()
       .max(MAX_STDIN, `is longer than ${MAX_STDIN} characters: write_file it, then redirect it with <`)
       .optional(),
-    interactive: z.boolean().default(false).describe("In a terminal; answers with its screen and id."),
+    interactive: z.boolean().default(false).describe("In a terminal; returns its screen and id."),
     sandbox: sandboxField(),
     timeout_seconds: timeoutField(120, MAX_RUN_SECONDS)
       .unwrap()
@@ -80,11 +80,3 @@ A program that fails is a result with its exit_code. At timeout_seconds the comm
     return { content: await runContent(context, run, notice), structured: runFields(run, notice) };
   },
 });
-
-function oneInput(): ToolError {
-  return new ToolError(
-    "invalid_argument",
-    "stdin and interactive were both given: a terminal reads only what is typed.",
-    "Leave stdin out, and type its text with send_input.",
-  );
-}

@@ -12,6 +12,7 @@ import { withDownloads } from "./download.ts";
 import { downloadsOf } from "./run-downloads.ts";
 import { taskFields, taskText } from "./task-result.ts";
 import { listedFields, resultOutput, stateText, waitCall } from "./run-summary.ts";
+import { NO_OUTPUT, listeningText, typeText, wholeOutputText } from "./texts.ts";
 
 type Block = ToolOutput["content"][number];
 
@@ -36,7 +37,7 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
     ["cwd", cwd && shownName(cwd)],
     ["stdout", inLastStates(printedOutput(run))],
     ["stderr", inLastStates(run.stderr)],
-    ["listening", listeningText(portsOf(run))],
+    ["listening", portsOf(run).length > 0 ? listeningText(portsOf(run)) : undefined],
     ["result", quoted(resultText(results))],
     ["left_out", quoted(leftOutText(results))],
     ["images", imageLines(results, takesImages)],
@@ -48,7 +49,7 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
       ? [{ type: "image", data: result.image, mimeType: result.mimeType }]
       : [],
   );
-  return [text(summary || "Done; nothing was printed or returned."), ...images];
+  return [text(summary || NO_OUTPUT), ...images];
 }
 
 export function errorText({ name, message, traceback }: CodeError): string {
@@ -67,11 +68,6 @@ function portsOf({ detail }: RunView): readonly number[] {
 /** The directory that the session of a command is in after it, where that is not /workspace. */
 function cwdOf({ detail }: RunView): string | undefined {
   return detail && "cwd" in detail ? detail.cwd : undefined;
-}
-
-function listeningText(ports: readonly number[]): string | undefined {
-  if (ports.length === 0) return undefined;
-  return `on port ${ports.join(", ")}; expose_port gives it a URL`;
 }
 
 /** A run of a command as data. */
@@ -148,19 +144,12 @@ function printedOutput({ stdout, isInteractive }: RunView): ShownOutput {
   return { ...stdout, head: terminalText(stdout.head), tail: terminalText(stdout.tail) };
 }
 
-/** How to type into a run. */
-export function typeText(id: string): string {
-  return `It runs in a terminal: type with send_input, id ${id}.`;
-}
-
 /** The call that shows more of a run; undefined when there is no more. */
 export function nextCall(run: RunView): string | undefined {
   const wait = waitCall(run);
   if (wait) return run.isInteractive && !run.waiting ? `${typeText(run.id)} ${wait}` : wait;
-  const dropped = run.droppedBytes > 0 ? ` (of which the last ${run.droppedBytes} bytes were not kept)` : "";
-  if (run.stdout.omitted + run.stderr.omitted > 0)
-    return `The whole output${dropped}: get_result with id ${run.id} and cursor 0.`;
-  return undefined;
+  const isCut = run.stdout.omitted + run.stderr.omitted > 0;
+  return isCut ? wholeOutputText(run.id, run.droppedBytes) : undefined;
 }
 
 /**

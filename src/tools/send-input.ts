@@ -1,18 +1,16 @@
 import { z } from "zod";
 import { MAX_CELLS } from "../../container/sandboxd/protocol.ts";
-import { ToolError } from "../shared/errors.ts";
 import { defineTool, runField } from "./define.ts";
 import { PAGE_BYTES } from "../runs/runs.ts";
 import { logPage, pageOutput } from "./log-page.ts";
 import { ownRun } from "./own-run.ts";
+import { longLineText, nothingToType, skippedText } from "./texts.ts";
 
 /** Characters typed by one call; a longer text goes into a file. */
 const MAX_TEXT = 10_000;
 
 /** Bytes of a line that a terminal keeps for a program that reads lines (`MAX_CANON`, N_TTY_BUF_SIZE of Linux). */
 const LINE_BYTES = 4095;
-
-const LONG_LINE = `A line of more than ${LINE_BYTES} bytes was typed: of that, a program that reads lines (read, input(), cat) gets the first ${LINE_BYTES}; one with keys of its own (a REPL, an editor) gets all. Give longer ones in a file (write_file).`;
 
 function hasLongLine(text: string): boolean {
   return text.split(/[\r\n]/).some((line) => new TextEncoder().encode(line).length > LINE_BYTES);
@@ -21,8 +19,7 @@ function hasLongLine(text: string): boolean {
 export const sendInput = defineTool({
   name: "send_input",
   title: "Type into a command",
-  description:
-    "Types into an interactive run_command, and returns what its terminal shows since the last answer, once that rests.",
+  description: "Types into an interactive run_command. Returns its new output once that pauses.",
   input: z.strictObject({
     id: runField(),
     text: z
@@ -32,7 +29,7 @@ export const sendInput = defineTool({
         `is longer than ${MAX_TEXT} characters: write_file it, and have the program read the file`,
       )
       .default("")
-      .describe("\\n is Enter, \\u0003 Ctrl-C, \\u0004 Ctrl-D, \\u001b Escape, \\u001b[A Up."),
+      .describe("\\n is Enter, \\u0003 Ctrl-C, \\u001b[A Up."),
     columns: z.number().int().min(1).max(MAX_CELLS).optional().describe("With rows: resizes the terminal."),
     rows: z.number().int().min(1).max(MAX_CELLS).optional(),
   }),
@@ -41,7 +38,7 @@ export const sendInput = defineTool({
   scopes: ["sandbox:exec"],
   async handle({ id, text, columns, rows }, context) {
     const size = columns === undefined || rows === undefined ? undefined : { columns, rows };
-    if (!size && (text === "" || columns !== undefined || rows !== undefined)) throw emptyInput();
+    if (!size && (text === "" || columns !== undefined || rows !== undefined)) throw nothingToType();
     // The Enter key is a carriage return, of which the terminal makes a line feed unless a program wants the key itself.
     const input = { text: text.replace(/\r?\n/g, "\r"), size };
     const { value, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
@@ -49,15 +46,10 @@ export const sendInput = defineTool({
       actor.sendInput(owner, id, input, context.isRaw ? 0 : PAGE_BYTES),
     );
     const { run, page, skipped } = value;
-    const before =
-      skipped > 0 && !context.isRaw
-        ? `${skipped} bytes before are in the log: get_result with a cursor.`
-        : undefined;
-    const notices = [notice, hasLongLine(text) ? LONG_LINE : undefined].filter(Boolean).join(" ");
+    const before = skipped > 0 && !context.isRaw ? skippedText(skipped) : undefined;
+    const notices = [notice, hasLongLine(text) ? longLineText(LINE_BYTES) : undefined]
+      .filter(Boolean)
+      .join(" ");
     return pageOutput(run, page, notices || undefined, { before, isTyped: true, isRaw: context.isRaw });
   },
 });
-
-function emptyInput(): ToolError {
-  return new ToolError("invalid_argument", "It takes a text to type, or columns and rows, or all three.");
-}

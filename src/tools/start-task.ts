@@ -15,6 +15,23 @@ import { MODEL_HOST, SERVER, secretsAt, secretsFor } from "../shared/secrets.ts"
 import { requireOffered, type ToolContext } from "./define.ts";
 import { fork, forkTask, mustSaveWorkspaces } from "./checkpoints.ts";
 import { ownRun } from "./own-run.ts";
+import {
+  NEEDS_MODEL,
+  agentNeedsKey,
+  checkpointAndContinue,
+  checkpointAndSandbox,
+  filesElsewhere,
+  noComponents,
+  noConversation,
+  noModel,
+  noTurnLimit,
+  notATask,
+  otherAgent,
+  repositoryAndContinue,
+  taskFilesGone,
+  taskFilesOld,
+  taskRunning,
+} from "./texts.ts";
 
 export interface TaskRequest {
   task: string;
@@ -41,11 +58,7 @@ function mustReachModel(context: ToolContext, what: string): void {
   // By HTTP, too, where no tool is called.
   requireOffered("execute_task", context);
   if (canRunTasks(context.config)) return;
-  throw new ToolError(
-    "not_configured",
-    `This server has no credential for ${what}.`,
-    "The operator has to set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN: on Cloudflare with `npx wrangler secret put`, on the local platform in .dev.vars. Until then, use run_code and run_command.",
-  );
+  throw noModel(what);
 }
 
 export interface QuestionRequest {
@@ -64,7 +77,7 @@ export async function startQuestion(
   context: ToolContext,
   { question, language, sandbox, model, timeoutMs }: QuestionRequest,
 ): Promise<WithNotice<RunView>> {
-  mustReachModel(context, "a model, so it answers no questions");
+  mustReachModel(context, NEEDS_MODEL.question);
   const spec: QuestionSpec = {
     question,
     languages: language === undefined ? PROGRAM_LANGUAGES : [language],
@@ -79,7 +92,7 @@ export async function startQuestion(
 /** @throws {ToolError} for a task that cannot start, whatever the reason */
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
   const { continueFrom, checkpoint, sandbox, task, agent: asked, agents, commands, ...rest } = request;
-  mustReachModel(context, `${AGENTS[asked ?? DEFAULT_AGENT].title}, so it runs no tasks`);
+  mustReachModel(context, NEEDS_MODEL.task(AGENTS[asked ?? DEFAULT_AGENT].title));
   if (checkpoint !== undefined) mustStartFresh(request);
   const named = agents || commands ? wantedComponents({ agents, commands }) : undefined;
   const {
@@ -93,12 +106,7 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
   const { env, config } = context;
   const isEmpty = [rest.repository, sandbox, continueFrom, checkpoint].every((from) => from === undefined);
   const agent = before ?? asked ?? DEFAULT_AGENT;
-  if (asked !== undefined && asked !== agent)
-    throw new ToolError(
-      "invalid_argument",
-      `The task ${continueFrom} was done by ${AGENTS[agent].title}, whose conversation no other agent can go on with.`,
-      "Leave agent out.",
-    );
+  if (asked !== undefined && asked !== agent) throw otherAgent(String(continueFrom), AGENTS[agent].title);
   mustSuit(AGENTS[agent], context, request, named ?? earlier ?? []);
   const components = await componentsFor(env, config, named ?? earlier ?? [], !isEmpty);
   const { trace } = context;
@@ -133,18 +141,8 @@ async function inFork<T>(
 
 /** @throws {ToolError} where the task is to begin elsewhere than in a fork */
 function mustStartFresh({ continueFrom, sandbox }: TaskRequest): void {
-  if (continueFrom !== undefined)
-    throw new ToolError(
-      "invalid_argument",
-      "checkpoint does not go with continue_from: the task goes on with the files that it left.",
-      "Leave one of the two out.",
-    );
-  if (sandbox !== undefined)
-    throw new ToolError(
-      "invalid_argument",
-      "checkpoint does not go with sandbox: the task gets a fresh sandbox of the checkpoint.",
-      "Leave sandbox out. For a sandbox that stays, restore_sandbox makes one of the checkpoint; then pass sandbox alone.",
-    );
+  if (continueFrom !== undefined) throw checkpointAndContinue();
+  if (sandbox !== undefined) throw checkpointAndSandbox();
 }
 
 /** @throws {ToolError} for what an agent cannot do */
@@ -156,24 +154,9 @@ function mustSuit(
 ): void {
   const { title } = agent;
   const [model] = secretsAt(secretsFor(config.secrets, SERVER), MODEL_HOST);
-  if (!agent.takesToken && model?.place.name !== "x-api-key")
-    throw new ToolError(
-      "not_configured",
-      `${title} needs ANTHROPIC_API_KEY: the server has a CLAUDE_CODE_OAUTH_TOKEN, which is for Claude Code alone.`,
-      "Leave agent out.",
-    );
-  if (maxTurns !== undefined && !agent.limitsTurns)
-    throw new ToolError(
-      "invalid_argument",
-      `${title} cannot be stopped after max_turns.`,
-      "Use timeout_seconds.",
-    );
-  if (named.length > 0 && !agent.findsComponents)
-    throw new ToolError(
-      "invalid_argument",
-      `${title} does not read definitions of agents and commands for Claude Code.`,
-      "Leave agents and commands out, or agent.",
-    );
+  if (!agent.takesToken && model?.place.name !== "x-api-key") throw agentNeedsKey(title);
+  if (maxTurns !== undefined && !agent.limitsTurns) throw noTurnLimit(title);
+  if (named.length > 0 && !agent.findsComponents) throw noComponents(title);
 }
 
 type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "goesOnFrom"> & {
@@ -186,57 +169,21 @@ type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "goesO
 
 /** Goes on in the sandbox of the earlier task when its files are still there, else in a fresh one with them restored. */
 async function goOnFrom(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
-  if (request.repository !== undefined)
-    throw new ToolError(
-      "invalid_argument",
-      "repository does not go with continue_from: the workspace of the earlier task is there already.",
-      "Leave repository out.",
-    );
+  if (request.repository !== undefined) throw repositoryAndContinue();
   const before = ownRun(id);
   const { value } = await context.reading(before, (actor, owner) => actor.taskOrigin(owner, id));
   const { run, alive } = value;
   const detail = taskDetailOf(run);
-  if (!detail)
-    throw new ToolError(
-      "invalid_argument",
-      `${id} is no task of an agent, so it has no conversation.`,
-      "list_runs with kind task has them, beside questions.",
-    );
-  if (run.state === "running")
-    throw new ToolError(
-      "invalid_argument",
-      `The task ${id} is still running.`,
-      `Wait for it with get_result and id ${id}, then go on from it.`,
-      true,
-    );
+  if (!detail) throw notATask(id);
+  if (run.state === "running") throw taskRunning(id);
   const { directory, conversation, archive, components: named } = detail;
-  if (conversation === undefined)
-    throw new ToolError(
-      "invalid_argument",
-      `The task ${id} ended before its agent began a conversation.`,
-      "Start a new task.",
-    );
+  if (conversation === undefined) throw noConversation(id);
   const agent = AGENT_NAMES.find((name) => name === detail.agent);
   if (alive && (request.sandbox ?? before) === before)
     return { name: before, ownSandbox: false, directory, conversation, agent, named };
-  if (request.sandbox !== undefined)
-    throw new ToolError(
-      "invalid_argument",
-      `The task ${id} cannot go on in sandbox ${request.sandbox}, which does not hold what it left.`,
-      "Leave sandbox out: then it goes on in a fresh one, with its workspace and conversation restored.",
-    );
-  if (!archive)
-    throw new ToolError(
-      "not_found",
-      `The sandbox of the task ${id} is gone, and there is no archive of it.`,
-      "Start a new task.",
-    );
-  if (!archive.isSnapshot)
-    throw new ToolError(
-      "not_found",
-      `The files of the task ${id} were kept by an earlier version of this server, in a form that is not read any more.`,
-      `Start a new task; get_result with id ${id} has the changes and the artifacts.`,
-    );
+  if (request.sandbox !== undefined) throw filesElsewhere(id, request.sandbox);
+  if (!archive) throw taskFilesGone(id);
+  if (!archive.isSnapshot) throw taskFilesOld(id);
   const resumed = archive.isWithoutConversation ? undefined : conversation;
   const start = { ownSandbox: true, directory, conversation: resumed, goesOnFrom: id, agent, named };
   return { ...start, name: freshName() };

@@ -7,6 +7,7 @@ import { taskDetailOf } from "../tasks/collect.ts";
 import { shownName, visible } from "../shared/shown.ts";
 import { quoted, sections } from "./define.ts";
 import { resultOutput, stateText, waitCall } from "./run-summary.ts";
+import { continueText } from "./texts.ts";
 
 /** Lines of progress that are shown of a task that goes on. */
 const PROGRESS_LINES = 12;
@@ -179,7 +180,7 @@ function notKeptText({ notKept }: TaskDetail): string | undefined {
 }
 
 function nextCall(run: RunView, task: TaskDetail): string | undefined {
-  if (run.state === "running") return waitCall(run, "working");
+  if (run.state === "running") return waitCall(run);
   if (task.conversation === undefined || run.state === "lost") return undefined;
-  return `To go on where it ended: execute_task with continue_from ${run.id}.`;
+  return continueText(run.id);
 }

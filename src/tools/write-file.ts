@@ -1,17 +1,16 @@
 import { z } from "zod";
-import { ToolError } from "../shared/errors.ts";
-import { shownName } from "../shared/shown.ts";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+import { notBase64, notWellFormed, writtenText } from "./texts.ts";
 
 export const writeFile = defineTool({
   name: "write_file",
   title: "Write a file",
   description:
-    "Writes a file atomically, or appends to it; makes missing directories. Up to about 6 MB a call: append the rest, or use file_link.",
+    "Writes a file atomically, or appends to it; makes missing directories. Over about 6 MB: append the rest, or use file_link.",
   input: z.strictObject({
     path: pathField(),
-    content: z.string().describe("Text, or bytes in base64."),
+    content: z.string().describe("Text, or base64."),
     encoding: z.enum(["utf-8", "base64"]).default("utf-8"),
     append: z.boolean().default(false),
     sandbox: sandboxField(),
@@ -32,7 +31,7 @@ export const writeFile = defineTool({
     });
     const { size } = value;
     const structured = { path: absolute(path), bytes_written: bytes.length, size, notice };
-    const summary = `${bytes.length} bytes ${append ? "appended to" : "written to"} ${shownName(structured.path)}; it has ${size} bytes now.`;
+    const summary = writtenText(structured.path, bytes.length, size, append);
     return {
       content: [text([sections([["notice", notice]]), summary].filter(Boolean).join("\n"))],
       structured,
@@ -41,12 +40,7 @@ export const writeFile = defineTool({
 });
 
 function encodeText(content: string): Uint8Array {
-  if (!content.isWellFormed())
-    throw new ToolError(
-      "invalid_argument",
-      "The content holds half of a surrogate pair, which no UTF-8 file can hold; nothing was written.",
-      "Send the bytes with encoding base64.",
-    );
+  if (!content.isWellFormed()) throw notWellFormed();
   return new TextEncoder().encode(content);
 }
 
@@ -54,10 +48,6 @@ function fromBase64(content: string): Uint8Array {
   try {
     return Uint8Array.fromBase64(content, { alphabet: /[-_]/.test(content) ? "base64url" : "base64" });
   } catch {
-    throw new ToolError(
-      "invalid_argument",
-      "The content is not valid base64; nothing was written.",
-      "Encode the bytes again, or send text with encoding utf-8.",
-    );
+    throw notBase64();
   }
 }

@@ -159,7 +159,7 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     await page.waitForSelector(".note:has-text('is put back')");
     // What is said of the restart is for the model: the page has not taken it.
     const read = await call("read_file", { sandbox: "grows", path: "kept.txt" });
-    expect(read).toContain("The sandbox was put back");
+    expect(read).toContain("The sandbox was restored");
     expect(read).toContain("```\nbefore\n```");
   });
 

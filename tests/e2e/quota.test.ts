@@ -85,7 +85,7 @@ describe.concurrent("a principal has no more than it may:", () => {
         const answers = await startAtOnce(call, 100, names);
         const refused = answers.filter(({ isError }) => isError);
         for (const { text } of refused)
-          expect(text).toMatch(/You have \d+ runs at work, and 10 at a time is your limit\..*cancel_run/);
+          expect(text).toMatch(/You have \d+ runs at once, and your limit is 10\..*cancel_run/);
         const ids = await running(call, names);
         expect(ids).toHaveLength(RUNS);
         expect(refused).toHaveLength(100 - RUNS);
@@ -143,7 +143,7 @@ describe.concurrent("a principal has no more than it may:", () => {
       const refused = answers.filter(({ isError }) => isError);
       expect(refused).toHaveLength(100 - SANDBOXES);
       for (const { text } of refused)
-        expect(text).toMatch(/You have 12 sandboxes, and 12 is your limit\..*destroy_sandbox/);
+        expect(text).toMatch(/You have 12 sandboxes, and your limit is 12\..*destroy_sandbox/);
       const { structured } = await call("list_sandboxes", {});
       expect(structured.sandboxes).toHaveLength(SANDBOXES);
       await call("destroy_sandbox", { sandbox: structured.sandboxes?.[0]?.name });
@@ -187,7 +187,7 @@ describe.concurrent("a principal has no more than it may:", () => {
       // 18 seconds are left at the most: three more of six, the last of which may be cut short.
       const refused = answers.filter(({ isError }) => isError);
       expect(refused.length).toBeGreaterThanOrEqual(2);
-      for (const { text } of refused) expect(text).toMatch(/of the 30 seconds a day that are your limit/);
+      for (const { text } of refused) expect(text).toMatch(/of 30 run seconds today/);
     } finally {
       await own.stop();
       rmSync(state, { recursive: true, force: true });

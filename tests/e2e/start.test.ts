@@ -176,7 +176,7 @@ describe("a server with flags", () => {
 
   it("closes the network of sandboxes with --network none, and says so", async () => {
     expect(await callTool(server.url, "run_command", { command: curl })).toMatch(
-      /operator of this server does not allow that[^]*no internet access[^]*403/,
+      /operator of this server does not allow [^]*no internet access[^]*403/,
     );
   });
 

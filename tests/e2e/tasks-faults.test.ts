@@ -101,7 +101,7 @@ describe("a server killed in the middle of a task", () => {
     const again = new TaskClient(server.url);
     const result = await again.call("get_result", { id: fields.id });
     expect(result.text).toContain("state: lost");
-    expect(result.text).toContain("went away while the server was down");
+    expect(result.text).toContain("lost while the server was down");
     expect(await log(again)).toContain("Bash: echo begun");
     expect((await again.call("list_runs", { kind: "task" })).text).toContain(`${fields.id} task lost`);
   });

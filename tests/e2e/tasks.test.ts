@@ -446,7 +446,7 @@ describe("the credential", () => {
     const refused = await otherClient.call("checkpoint_sandbox", {});
     await other.stop();
     expect(next.fields).toMatchObject({ answer: "It was xylophone.", session_id: fields.session_id });
-    expect(refused.text).toContain("saves no workspaces");
+    expect(refused.text).toContain("does not save workspaces");
     for (const { headers } of api.requests.splice(before)) {
       expect(headers["x-api-key"]).toBeUndefined();
       expect(headers.authorization).toBe("Bearer oat-real");

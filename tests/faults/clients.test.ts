@@ -90,7 +90,7 @@ describe("server stopped by SIGTERM while 20 runs are going", () => {
     await bed.restart();
     for (const [index, run] of runs.entries()) {
       const { text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 0 });
-      expect(text).toMatch(/state: lost[^]*went away while the server was down/);
+      expect(text).toMatch(/state: lost[^]*lost while the server was down/);
       expect(text).toContain(`run ${index}\n.\n`);
     }
     expect(await bed.sh("echo works", { sandbox: "stop-0" })).toBe("works\n");

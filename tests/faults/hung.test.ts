@@ -94,10 +94,10 @@ describe.concurrent("runtime hung for good (SIGSTOP)", () => {
       bed.call("get_result", { id: idIn(code), wait_seconds: 50 }),
       late,
     ]);
-    expect(first.text).toMatch(/state: timed_out[^]*had not confirmed[^]*destroy_sandbox[^]*before/);
+    expect(first.text).toMatch(/state: timed_out[^]*did not confirm[^]*destroy_sandbox[^]*before/);
     expect(second.text).toMatch(/state: timed_out/);
     expect(third.text).toMatch(
-      /state: timed_out[^]*longer than \d+ s and [^]*had not confirmed[^]*destroy_sandbox/,
+      /state: timed_out[^]*longer than \d+ s and [^]*did not confirm[^]*destroy_sandbox/,
     );
     for (const { text } of await files) expect(text).toMatch(/has not answered [^]*destroy_sandbox/);
     expect((await bed.call("cancel_run", { id: idIn(command) })).text).toContain("state: timed_out");
@@ -111,7 +111,7 @@ describe.concurrent("runtime hung for good (SIGSTOP)", () => {
     const command = await bed.call("run_command", { sandbox, command: "sleep 60", wait_seconds: 0 });
     await hang(sandbox);
     const { text } = await bed.call("cancel_run", { id: idIn(command) });
-    expect(text).toMatch(/state: cancelled[^]*had not confirmed[^]*destroy_sandbox/);
+    expect(text).toMatch(/state: cancelled[^]*did not confirm[^]*destroy_sandbox/);
     await bed.call("destroy_sandbox", { sandbox });
     expect((await bed.call("get_result", { id: idIn(command) })).text).toContain("state: cancelled");
   });

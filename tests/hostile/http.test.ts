@@ -283,7 +283,7 @@ describe("bodies", () => {
     for (const { id, result } of answers) {
       const { structuredContent, isError, content } = result;
       if (isError) {
-        expect(content[0]?.text).toMatch(/^You have \d+ runs at work, and 8 at a time is your limit\./);
+        expect(content[0]?.text).toMatch(/^You have \d+ runs at once, and your limit is 8\./);
         refused++;
       } else {
         expect(structuredContent).toMatchObject({ state: "succeeded", stdout: `${id}\n` });

@@ -151,7 +151,7 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-soak-"));
   const engine = await startEngine(directory);
   stage = "starts its Worker";
-  const server = await serve(CONFIGS.ours, engine, join(directory, "state"), true);
+  const server = await serve(CONFIGS.ours, engine, join(directory, "state"), { inspector: true });
   stage = "looks for the inspector";
   const heap = await openHeap(server, PRODUCT_SERVICE);
   const mix = steps(`${server.url}/mcp`);

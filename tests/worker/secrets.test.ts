@@ -344,7 +344,7 @@ describe("the operator's policy", () => {
       command:
         "curl -sS https://api.private.test/echo; curl -sS http://api.private.test/echo; curl -sS -o /dev/null -w '%{http_code}' https://git.private.test/echo",
     });
-    expect(text).toContain("refused connections to api.private.test (2 times).");
+    expect(text).toContain("connections to api.private.test (2 times) were refused");
     expect(text).toContain("200");
     await caller.call("configure_sandbox", { sandbox, internet: "full" });
     expect(await arrived()).toHaveLength(1);

@@ -2,6 +2,7 @@
 import { containerGone } from "../../container/gone.ts";
 import { InterpreterError } from "../../container/kernels/interpreter.ts";
 import { ToolError, exhausted, saysExhausted } from "../../shared/errors.ts";
+import { cannotStart, noContainerReady } from "../texts.ts";
 
 /** Codes for a container that went away during a call, and for one that is not ready yet. */
 const CONTAINER_GONE_CODES = new Set(["RPC_TRANSPORT_ERROR", "OPERATION_INTERRUPTED", "SESSION_DESTROYED"]);
@@ -37,7 +38,7 @@ export function translated(error: unknown): unknown {
   if (CONTAINER_GONE_CODES.has(code)) return containerGone();
   if (saysExhausted(String(error))) return exhausted();
   if (didNotStart(error) && CANNOT_START.test(String(error))) return cannotStart();
-  if (UNAVAILABLE.has(code) || didNotStart(error)) return unavailable();
+  if (UNAVAILABLE.has(code) || didNotStart(error)) return noContainerReady();
   return error;
 }
 
@@ -58,22 +59,4 @@ export function translatedCreation(error: unknown): unknown {
   return code === "INTERNAL_ERROR" && words !== "" && !saysExhausted(words)
     ? new InterpreterError("not_created", words)
     : translated(error);
-}
-
-function cannotStart(): ToolError {
-  return new ToolError(
-    "sandbox_unavailable",
-    "The sandbox could not be started: the platform the server runs on cannot make one.",
-    "Make the same call once more. When the answer is the same, calling again does not help: whoever runs the server " +
-      "finds the reason in its log, and has to mend it first.",
-  );
-}
-
-function unavailable(): ToolError {
-  return new ToolError(
-    "sandbox_unavailable",
-    "The sandbox could not be started now: the platform has no container ready for it.",
-    "Make the same call again in about 10 seconds.",
-    true,
-  );
 }

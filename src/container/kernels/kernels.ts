@@ -416,7 +416,7 @@ function notCreated(error: unknown, language: Language): unknown {
   return new ToolError(
     "language_unavailable",
     `The ${language} kernel did not start: ${clause(error.message.slice(-WORDS))}.`,
-    "Look with run_command at what runs when the interpreter starts (usercustomize.py, sitecustomize.py, NODE_OPTIONS), or destroy_sandbox and start afresh.",
+    "Look with run_command at what runs when the interpreter starts (usercustomize.py, sitecustomize.py, NODE_OPTIONS), or use destroy_sandbox and start again.",
   );
 }
 

@@ -17,7 +17,7 @@ const moments = fc.array(fc.oneof(fc.integer({ min: 0, max: 60 }), fc.integer({ 
 
 /** What a call may answer whose actor was evicted over it. */
 const RESTARTED =
-  /^The server restarted the controller of sandbox [a-z-]+ in the middle of this call: .* list_runs with sandbox/;
+  /^The server restarted the controller of sandbox [a-z-]+ during this call, .* list_runs with sandbox/;
 
 /** A result, or the error that says what happened: nothing else is an answer. Whether it was a result. */
 function answers({ isError, text }: Result): boolean {
@@ -127,7 +127,7 @@ describe("actor evicted at random moments", () => {
         });
         await evictAt(sandbox, when);
         const { text } = await owner.call("get_result", { id: idIn(started) });
-        expect(text).toMatch(/finished|state: lost[^]*The server was restarted while it ran/);
+        expect(text).toMatch(/finished|state: lost[^]*The server was restarted while the code ran/);
         expect((await owner.call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
       }),
       options,

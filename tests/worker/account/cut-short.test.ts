@@ -22,8 +22,8 @@ async function withSeconds(name: string, left: number): Promise<Caller> {
 function wrong({ text }: Result, seconds: number): RegExp[] {
   const said = [
     /state: timed_out/,
-    /86400 run seconds a day are your limit/,
-    new RegExp(`other runs left ${seconds} to this one`),
+    /your 86400 run seconds a day/,
+    new RegExp(`Other runs left it only ${seconds} of`),
     /The next day begins at \d{4}-\d\d-\d\dT00:00:00\.000Z/,
   ];
   const unsaid = [/too long|did not finish|timeout_seconds/];
@@ -34,7 +34,7 @@ test("a command", async () => {
   const caller = await withSeconds("cut-command", 3);
   const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 60 });
   expect(wrong(result, 3)).toEqual([]);
-  expect(result.text).toContain("with every process of it that was found");
+  expect(result.text).toContain("with all its processes that were found");
 });
 
 test("a command that an earlier actor started", async () => {
@@ -49,7 +49,7 @@ test("code", async () => {
   const caller = await withSeconds("cut-code", 6);
   const result = await caller.call("run_code", { code: "import time; time.sleep(60)", timeout_seconds: 60 });
   expect(wrong(result, 6)).toEqual([]);
-  expect(result.text).toContain("Its variables and imports are still there.");
+  expect(result.text).toContain("Variables and imports are kept.");
 });
 
 test("a task", async () => {
@@ -66,6 +66,6 @@ test("one that took too long by itself is told that", async () => {
   const caller = await withSeconds("not-cut", 30);
   const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 1 });
   expect(result.text).toContain(
-    "It was stopped after 1 s, with every process of it that was found. Allow more with timeout_seconds",
+    "Stopped after 1 s, with all its processes that were found. Raise timeout_seconds",
   );
 });

@@ -22,7 +22,7 @@ test("a call without a slot for its run leaves none", async () => {
   await usedUp(caller);
   for (const wait_seconds of [0, 5]) {
     const result = await caller.call("run_command", { sandbox: "fresh", command: "true", wait_seconds });
-    expect(result.text).toContain("50 runs at work");
+    expect(result.text).toContain("50 runs at once");
     expect(await listed(caller)).toEqual(["there"]);
   }
   await caller.call("run_code", { sandbox: "fresh", code: "1" });

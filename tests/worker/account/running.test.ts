@@ -32,7 +32,7 @@ describe("containers at once", () => {
     for (const name of ["a", "b"]) expect((await run(name)).isError).toBe(false);
     const { isError, text } = await run("c");
     expect(isError).toBe(true);
-    expect(text).toMatch(/2 sandboxes running, and 2 at a time is your limit.*destroy_sandbox/);
+    expect(text).toMatch(/2 running sandboxes, .* your limit is 2\b.*destroy_sandbox/);
     expect(await running()).toEqual(["a", "b"]);
     expect((await run("b")).text).toContain("ran");
     expect((await caller.call("list_sandboxes")).text).toContain("2 of 2 running");
@@ -102,12 +102,12 @@ describe("the model's tokens of a day", () => {
     expect(first.text).toMatch(/state: failed[^]*MAX_MODEL_TOKENS_PER_DAY[^]*next day begins at .*T00:00:00/);
     const second = await caller.call("execute_task", task);
     expect(second.isError).toBe(true);
-    expect(second.text).toMatch(/have used \d+ of the 5 tokens of the model a day.*T00:00:00.000Z/);
+    expect(second.text).toMatch(/have used \d+ model tokens today, and your limit is 5\..*T00:00:00.000Z/);
     const { structured } = await caller.call("checkpoint_sandbox", { sandbox: "day" });
     const third = await caller.call("execute_task", { task: task.task, checkpoint: structured.checkpoint });
     expect(third.text).toBe(second.text);
     const listed = await caller.call("list_sandboxes");
-    expect(listed.text).toMatch(/\d+ of 5 tokens of the model today/);
+    expect(listed.text).toMatch(/\d+\/5 model tokens today/);
     // Of the sandbox that the third was to begin in nothing is left.
     expect(listed.text).not.toContain("task-");
     await limit(caller, { modelTokensPerDay: 5_000_000 });

@@ -38,7 +38,7 @@ describe("storage", () => {
     const most = 1_200_000 + (await databaseSize("one"));
     await until(async () => (await used()) === most);
     const { text, structured } = await caller.call("list_sandboxes");
-    expect(text).toMatch(/, 1\.\d of 3 MB of results kept/);
+    expect(text).toMatch(/ 1\.\d\/3 MB of results/);
     expect(structured).toMatchObject({ storage_bytes: await used(), max_storage_bytes: LIMIT });
   });
 

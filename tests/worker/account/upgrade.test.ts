@@ -197,7 +197,7 @@ describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
     const read = async (sandbox: string, path: string) =>
       (await owner.call("read_file", { sandbox, path })).text;
     const { checkpoints } = answers.sandboxes;
-    const began = checkpoints ? "third" : "its files, processes and kernel state are gone";
+    const began = checkpoints ? "third" : "its files, processes and variables are gone";
     expect(await read("work", "b.txt")).toContain(began);
     // Of a version that saved nothing.
     if (!checkpoints) return;
@@ -240,7 +240,7 @@ describe("a database", () => {
       await evictActor(stub);
       const { isError, text } = await call();
       expect(isError).toBe(true);
-      expect(text).toContain("of a newer version of this server");
+      expect(text).toContain("by a newer version of this server");
     }
   });
 

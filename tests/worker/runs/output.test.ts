@@ -113,7 +113,7 @@ describe("long output", () => {
     expect(String(result.structured.stdout).endsWith(lines("number", 2_599_000, 2_600_000))).toBe(true);
     const cap = 16 * 1024 * 1024;
     const dropped = total - cap;
-    expect(result.text).toContain(`(of which the last ${dropped} bytes were not kept)`);
+    expect(result.text).toContain(`(its last ${dropped} bytes were not kept)`);
     const id = idIn(result);
     const last = await owner.call("get_result", { id, cursor: cap - 1500 });
     expect(last.text).toContain(`This is the end of the log. ${dropped} bytes after it were not kept.`);

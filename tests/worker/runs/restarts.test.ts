@@ -20,10 +20,10 @@ const code = (sandbox: string, source: string, more?: Record<string, unknown>) =
   callsIn(sandbox).code(source, more);
 
 /** What is said of a sandbox without anything saved. */
-const RESTARTED = "The sandbox was restarted: its files, processes and kernel state are gone.";
+const RESTARTED = "The sandbox was restarted: its files, processes and variables are gone.";
 /** What is said of one whose workspace is back. */
 const BACK =
-  /^The sandbox was restarted: \/workspace is back as it was saved at \S+ \(\d+ files, \d+ bytes\)\. Processes, kernel state and files elsewhere are gone, and what changed there since\./;
+  /^The sandbox was restarted: \/workspace is as saved at \S+ \(\d+ files, \d+ bytes\)\. Processes, variables and other files are gone, and later changes to \/workspace\./;
 
 /** Has the workspace saved. */
 const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
@@ -51,7 +51,7 @@ describe.concurrent("a container that is killed", () => {
     }
     for (const run of [first, kernel]) expect(run?.text).toContain("The sandbox stopped while it ran");
     for (const run of [queued, queuedCode])
-      expect(run?.text).toContain("It had not begun when the sandbox stopped, and never ran.");
+      expect(run?.text).toContain("The sandbox stopped before it began, so it never ran.");
     expect(first?.text).toContain("stdout: begun");
     expect(kernel?.text).toContain("stdout: begun");
     const next = await command(sandbox, "cat file; echo [$GONE] $PWD; ls /tmp");
@@ -105,7 +105,7 @@ describe.concurrent("a container that is killed", () => {
     await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
     const image = await owner.call("read_file", { sandbox, path: "a.gif" });
     expect(image.content.map(({ type }) => type)).toEqual(["text", "text", "image"]);
-    expect(image.text).toContain("The sandbox was restarted: /workspace is back");
+    expect(image.text).toContain("The sandbox was restarted: /workspace is as saved");
   });
 
   it("is told of in front of an error too", async () => {
@@ -117,9 +117,7 @@ describe.concurrent("a container that is killed", () => {
     const missing = await owner.call("read_file", { sandbox, path: "b" });
     expect(missing).toMatchObject({ isError: true });
     expect(missing.text).toMatch(BACK);
-    expect(missing.text).toContain(
-      " There is no /workspace/b in this sandbox. Use list_files with path /workspace.",
-    );
+    expect(missing.text).toContain(" There is no /workspace/b. Use list_files with path /workspace.");
   });
 });
 
@@ -191,11 +189,11 @@ describe.concurrent("an actor that is thrown away", () => {
     await evict(sandbox);
     const lost = await result(id);
     expect(lost.text).toContain("state: lost");
-    expect(lost.text).toContain("The server was restarted while it ran");
+    expect(lost.text).toContain("The server was restarted while the code ran");
     expect(lost.text).toContain("stdout: begun");
     for (const one of queued)
       expect((await result(one)).text).toContain(
-        "It had not begun when the server was restarted, and never ran.",
+        "The server was restarted before it began, so it never ran.",
       );
     expect((await code(sandbox, "kept + 1")).text).toContain("result: 42");
   });
@@ -210,7 +208,7 @@ describe.concurrent("an actor that is thrown away", () => {
     {
       language: "javascript",
       endless: "console.log('begun'); await new Promise(() => setInterval(() => {}, 100))",
-      becomes: "The javascript kernel was stopped. Its variables and imports are gone;",
+      becomes: "The javascript kernel was stopped. Variables and imports are lost;",
       next: "kept is not defined",
     },
   ])("stops its code without end: $language", async ({ language, endless, becomes, next }) => {
@@ -223,7 +221,7 @@ describe.concurrent("an actor that is thrown away", () => {
     expect((await code(sandbox, "kept + 1", { language })).text).toContain(next);
     const { text } = await result(id);
     expect(text).toContain("state: lost");
-    expect(text).toContain("The server was restarted while it ran, and lost the way to its result.");
+    expect(text).toContain("The server was restarted while the code ran, so its result is lost.");
     expect(text).toContain(becomes);
     expect(text).toContain("stdout: begun");
   });
@@ -268,7 +266,7 @@ describe.concurrent("an actor that is thrown away", () => {
     await says(id, "begun");
     await evict(sandbox, { kill: true });
     expect((await result(queued)).text).toContain(
-      "It had not begun when the server was restarted, and never ran.",
+      "The server was restarted before it began, so it never ran.",
     );
     const lost = await result(id);
     expect(lost.text).toContain("state: lost");
@@ -303,7 +301,7 @@ describe.concurrent("sleepAfter", () => {
     expect(next.structured).toMatchObject({
       stdout: "a\n0\n",
       notice: expect.stringMatching(
-        /^The sandbox was stopped because nobody used it: \/workspace is back as it was saved at \S+ \(1 files, 2 bytes\)\. Processes, kernel state and files elsewhere are gone\.$/,
+        /^The sandbox was stopped because it was idle: \/workspace is as saved at \S+ \(1 files, 2 bytes\)\. Processes, variables and other files are gone\.$/,
       ),
     });
   });

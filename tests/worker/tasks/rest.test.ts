@@ -200,7 +200,7 @@ describe("a question", () => {
     const [sandbox = ""] = id.split(".");
     await until(async () => !(await owner.call("list_sandboxes", {})).text.includes(sandbox));
     const next = await owner.call("execute_task", { task: "x", continue_from: id });
-    expect(next).toMatchObject({ isError: true, text: expect.stringContaining("no conversation") });
+    expect(next).toMatchObject({ isError: true, text: expect.stringContaining("cannot be continued") });
   });
 
   it("may be about the files of a sandbox that is named, in a language, and has images and exceptions", async () => {
@@ -273,7 +273,7 @@ describe("a question", () => {
     const id = await leaveAt("output", "[[long]] x", { sandbox });
     await evict(sandbox);
     await until(async () => (await resultOf(id))[0] === 200);
-    const error = expect.stringContaining("lost the way to its result");
+    const error = expect.stringContaining("so its result is lost");
     expect((await resultOf(id))[1]).toMatchObject({ status: "lost", error });
   });
 
@@ -327,7 +327,7 @@ describe("a question", () => {
     await spend(50_000_000);
     expect(await ask("[[product]] x", {}, asker)).toMatchObject([
       429,
-      { error: expect.stringContaining("50000000 tokens of the model a day") },
+      { error: expect.stringContaining("model tokens today, and your limit is 50000000") },
     ]);
     const without = owner.with({ ANTHROPIC_API_KEY: undefined });
     expect(await ask("x", {}, without)).toMatchObject([

@@ -73,14 +73,14 @@ describe("a sandbox's policy", () => {
     const sandbox = "net-none";
     const ask =
       "import urllib.request as r\ntry: r.urlopen('http://refused.example.com/')\nexcept Exception as e: print(e)";
-    expect((await callsIn(sandbox).code(ask)).text).not.toContain("refused connections");
+    expect((await callsIn(sandbox).code(ask)).text).not.toContain("were refused");
     await configure(sandbox, { allow_hosts: ["kept.example.com"] });
     const { text } = await callsIn(sandbox).code(ask);
     expect(text).toContain("403");
-    expect(text).toContain("refused connections to refused.example.com.");
+    expect(text).toContain("connections to refused.example.com were refused.");
     expect(text).toContain('configure_sandbox with allow_hosts ["kept.example.com","refused.example.com"]');
     const command = await callsIn(sandbox).command("curl -sS https://other.example.com/ || true");
-    expect(command.structured.notice).toContain("refused connections to other.example.com.");
+    expect(command.structured.notice).toContain("connections to other.example.com were refused.");
     expect((await callsIn(sandbox).command("true")).structured.notice).toBeUndefined();
   });
 
@@ -119,7 +119,7 @@ describe("a sandbox's policy", () => {
     const note = await noteOn(["two.example.com", "three.example.com"]);
     expect(suggestedBy(note)).toEqual([]);
     expect(note).toContain(
-      "To allow two.example.com, three.example.com: configure_sandbox with an allow_hosts that leaves others out, because it holds 100 entries at most and would have 102.",
+      "To allow two.example.com, three.example.com: configure_sandbox with an allow_hosts that leaves others out: it takes 100 entries at most, and this would be 102.",
     );
   });
 
@@ -173,7 +173,7 @@ describe("a container that keeps more than it may", () => {
     isLowered = false;
     const { structured } = await callsIn(sandbox).command("cat file");
     expect(structured).toMatchObject({ stdout: "kept\n" });
-    expect(structured.notice).toContain("reaches no more than it may");
+    expect(structured.notice).toContain("to restrict its network");
   });
 
   it("is ended also when less was chosen while it started", async () => {
@@ -189,7 +189,7 @@ describe("a container that keeps more than it may", () => {
     await starting.promise;
     await configure(sandbox, { internet: "none" });
     chosen.resolve();
-    expect((await first).text).toMatch(/reaches no more than it may|was destroyed/);
+    expect((await first).text).toMatch(/to restrict its network|was destroyed/);
     await until(async () => (await isUp(sandbox)) === false);
   });
 });
@@ -327,21 +327,23 @@ describe("nobody has more than they were given", () => {
     own.put({ internet: "allowlist", allowHosts: ["*.example.com"] });
     refused.splice(0, 1, { host: "a.example.com", port: 8443, why: "policy", count: 1 });
     expect(await own.refusalNote(0)).toBe(
-      "While this ran, programs of this sandbox were refused connections to a.example.com:8443. A list lets the ports 80 and 443 through, and no others.",
+      "While this ran, connections to a.example.com:8443 were refused. A list allows only the ports 80 and 443.",
     );
     refused.push({ host: "evil.test", why: "policy", count: 1 });
     expect(await own.refusalNote(0)).toContain(
-      'to a.example.com:8443, evil.test. To allow evil.test: configure_sandbox with allow_hosts ["*.example.com","evil.test"]. A list lets',
+      'connections to a.example.com:8443, evil.test were refused. To allow evil.test: configure_sandbox with allow_hosts ["*.example.com","evil.test"]. A list allows',
     );
     const loopback = { host: "::ffff:7f00:1", why: "address", count: 1 } as const;
     // Entries, and no hosts: a list would allow more than was asked for.
     const entries = ["packages", "*.test"].map((host) => ({ host, why: "policy", count: 1 }) as const);
     refused.splice(0, 2, loopback, ...entries);
     expect(await own.refusalNote(0)).toMatch(
-      /\*\.test\. No allow_hosts can allow ::ffff:7f00:1, packages, \*\.test: sandboxes reach hosts of the internet alone\.$/,
+      /\*\.test were refused\. allow_hosts cannot allow ::ffff:7f00:1, packages, \*\.test: sandboxes reach only hosts on the internet\.$/,
     );
     refused.splice(0, 3, { host: "a.example.com", why: "mismatch", count: 3 });
-    expect(await own.refusalNote(0)).toMatch(/names do not agree, to a\.example\.com \(3 times\): [^:]*$/);
+    expect(await own.refusalNote(0)).toMatch(
+      /a\.example\.com \(3 times\) were refused\. The host connected to[^:]*$/,
+    );
     own.put({ internet: "full" });
     expect(await own.refusalNote(0)).toBeUndefined();
   });

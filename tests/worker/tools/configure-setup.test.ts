@@ -43,12 +43,10 @@ it("runs once before the first call, with the variables, and what it leaves is i
   await configure("setup-second", script, { env, internet: "none" });
   const second = await callsIn("setup-second").command(`${look}; ls mine ~/.later || true`);
   expect(second.structured.stdout).toBe(left);
-  expect(second.text).toMatch(
-    /starts from what its set-up left, as it was kept at .*: the script did not run again/,
-  );
+  expect(second.text).toMatch(/starts from the result of its set-up at .*: the script did not run again/);
   // A fork has the settings of the checkpoint, and what the set-up left without another run.
   const fork = await owner.call("restore_sandbox", { checkpoint, sandbox: "setup-fork" });
-  expect(fork.text).toContain("What configure_sandbox had set there holds here, too.");
+  expect(fork.text).toContain("settings of configure_sandbox");
   expect(await sh("setup-fork", `echo $WORD; ${look}; cat mine`)).toBe(`w\n${left}mine\n`);
   expect((await owner.call("configure_sandbox", { sandbox: "setup-fork" })).structured).toMatchObject({
     setup: "succeeded",
@@ -70,9 +68,8 @@ it("keeps calls waiting no longer than they wait, is cancelled by its id, and ma
   await configure(sandbox, HELD);
   const calls = callsIn(sandbox);
   const waiting = await calls.command("echo after >/tmp/after; cat /tmp/made || true", { wait_seconds: 0 });
-  expect(waiting.text).toContain("waits for the set-up of the sandbox, which is not over yet, setup-held.");
-  const [held = ""] =
-    /setup-held\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("not over yet"))) ?? [];
+  expect(waiting.text).toContain("waits for the sandbox's set-up, setup-held.");
+  const [held = ""] = /setup-held\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up,"))) ?? [];
   await says(held, "begun");
   // The actor that follows goes on with it.
   await evict(sandbox);
@@ -104,7 +101,7 @@ it("runs again when it or its container is killed in the middle, and no more aft
   for (let times = 1; times <= 3; times++) {
     const waiting = await callsIn(sandbox).command("true", { wait_seconds: 0 });
     const [run = ""] =
-      /setup-killed\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("not over yet"))) ?? [];
+      /setup-killed\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up,"))) ?? [];
     await says(run, "begun");
     await inActor(sandbox, (one) => one.saveToStop());
     await evict(sandbox, { kill: true });
@@ -120,7 +117,7 @@ it("comes before calls about files also in a container that follows while they w
   const sandbox = "setup-files";
   await configure(sandbox, "echo begun; sleep 1; ls >~/seen");
   const { text } = await callsIn(sandbox).command("true", { wait_seconds: 0 });
-  const [run = ""] = /setup-files\.\w+(?=\.)/.exec(text.slice(text.indexOf("not over yet"))) ?? [];
+  const [run = ""] = /setup-files\.\w+(?=\.)/.exec(text.slice(text.indexOf("set-up,"))) ?? [];
   await says(run, "begun");
   const written = owner.call("write_file", { sandbox, path: "new", content: "text", append: true });
   await killContainer(sandbox);
@@ -147,5 +144,5 @@ it("that fails stops at its first error, is told by each answer, and keeps nothi
   await configure(sandbox, "true");
   const { text } = await callsIn(sandbox).command("echo again");
   expect(text).not.toContain("failed");
-  expect(text).toContain("is not kept, because this container had been used before");
+  expect(text).toContain("is not kept, because this container was used before");
 });

@@ -171,9 +171,9 @@ describe("variables of a sandbox", () => {
   it("count as a sandbox, which ends like any other", async () => {
     const caller = await principal("vars-few");
     await caller.call("configure_sandbox", { sandbox: "one", env: { A: "1" } });
-    expect((await caller.call("list_sandboxes")).text).toContain("Limits: 1 of ");
+    expect((await caller.call("list_sandboxes")).text).toContain("Used: 1/");
     expect((await caller.call("destroy_sandbox", { sandbox: "one" })).structured.existed).toBe(true);
-    expect((await caller.call("list_sandboxes")).text).toContain("Limits: 0 of ");
+    expect((await caller.call("list_sandboxes")).text).toContain("Used: 0/");
     expect((await caller.call("configure_sandbox", { sandbox: "one" })).structured.variables).toEqual([]);
   });
 

@@ -49,8 +49,8 @@ describe("?sandbox=NAME", () => {
     const defaults = (tools: Listed[]) =>
       new Set(tools.flatMap(({ inputSchema }) => inputSchema.properties.sandbox?.default ?? []));
     expect(defaults(await list(chat))).toEqual(new Set(["chat-1"]));
-    expect(await instructions(chat)).toContain(`("chat-1" unless given)`);
-    expect(await instructions(owner)).toContain(`("default" unless given)`);
+    expect(await instructions(chat)).toContain(`(default "chat-1")`);
+    expect(await instructions(owner)).toContain(`(default "default")`);
   });
 
   it("still refuses arguments that are wrong, and leaves parameters of others alone", async () => {

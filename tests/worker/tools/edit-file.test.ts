@@ -50,7 +50,7 @@ describe("edit_file", () => {
     });
     expect(result.text).toBe(
       [
-        "1 replaced in /workspace/code.ts; it has 46 bytes now.",
+        "1 replaced in /workspace/code.ts: 46 bytes.",
         "```",
         "--- /workspace/code.ts",
         "+++ /workspace/code.ts",

@@ -94,7 +94,7 @@ os._exit(5)
     // With no run to cancel, only the end of the sandbox is an advice.
     // On a busy machine the command ends when what it left has given its processes back: then code runs.
     const advised =
-      /^result: 1$|out of processes or memory.*Use destroy_sandbox and start afresh: no run is under way/s;
+      /^result: 1$|out of processes or memory.*Use destroy_sandbox and start again: there is no run/s;
     expect(read.text).toMatch(advised);
   });
 });

@@ -56,7 +56,7 @@ describe("the time until a sandbox that nobody uses is stopped", () => {
     await evict(name);
     await until(async () => !(await isUp(name)));
     expect((await owner.call("run_command", { sandbox: name, command: "true" })).text).toContain(
-      "stopped because nobody used it",
+      "stopped because it was idle",
     );
   });
 

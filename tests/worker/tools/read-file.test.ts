@@ -81,7 +81,7 @@ describe("read_file", () => {
     await write("horses", `${"ab\n".repeat(10)}${"🐎".repeat(20_000)}\nend\n`);
     const { text } = await read("horses");
     expect(text).not.toContain("\ufffd");
-    expect(text).toContain("shown up to a part of line 11. Go on with offset 11.");
+    expect(text).toContain("a part of line 11. Go on with offset 11.");
     const long = await read("horses", { offset: 11 });
     expect(long.text).toContain("Line 11 is longer than 32768 bytes: go on by bytes, with encoding base64.");
     expect((await read("horses", { offset: 12 })).structured.content).toBe("end\n");
@@ -93,7 +93,7 @@ describe("read_file", () => {
       isError: false,
       text: expect.stringContaining(
         [
-          "[/workspace/binary is no UTF-8 text: 4 bytes, of no known type. file_link gives the user a URL of it. To read its bytes, call read_file with encoding base64, 49152 bytes at a time (offset is a byte). All of it:]",
+          "[/workspace/binary is not UTF-8 text: 4 bytes, unknown type. file_link gives the user a URL. To read its bytes: read_file with encoding base64, 49152 at a time (offset is a byte). All of it:]",
           "00000000: 00ff 01fe                                ....",
           "[Download /workspace/binary (",
         ].join("\n"),

@@ -89,7 +89,7 @@ describe("a file comes byte for byte, by lines and by bytes, that", () => {
     const encoded = Uint8Array.from(content).toBase64();
     await owner.call("write_file", { sandbox, path, content: encoded, encoding: "base64" });
     const found = await owner.call("read_file", { sandbox, path });
-    expect(found.text).toContain(`no UTF-8 text: ${content.length} bytes`);
+    expect(found.text).toContain(`not UTF-8 text: ${content.length} bytes`);
     expect(found.text).toContain(Uint8Array.from(content.slice(0, 2)).toHex());
     const read = await owner.call("read_file", { sandbox, path, encoding: "base64" });
     expect(read.text.split("\n")[0]).toBe(encoded);

@@ -98,7 +98,7 @@ Image(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4
     expect(await types("get_result")).toContain("image");
     expect(new Set(await types("cancel_run"))).toEqual(new Set(["text"]));
     expect((await owner.call("cancel_run", { id: structured.id })).text).toContain(
-      "images: 1, which get_result shows",
+      "images: 1, shown by get_result",
     );
   });
 

@@ -60,7 +60,7 @@ describe("code that is stopped", () => {
       "while True: time.sleep(0.1)",
     ].join("\n");
     const { text } = await run(code, { timeout_seconds: 1, context: "forks" });
-    expect(text).toContain("are gone");
+    expect(text).toContain("are lost");
     const forks = () =>
       sh(sandbox, "cat /proc/[0-9]*/comm | grep -c '[c]ode-ends-fork' || true", { session: "look" });
     await until(async () => (await forks()) === "0\n");
@@ -77,7 +77,7 @@ describe("code that is stopped", () => {
       "while True: time.sleep(0.1)",
     ].join("\n");
     const { text } = await run(code, { timeout_seconds: 1, context: "kept-forks" });
-    expect(text).toContain("are still there");
+    expect(text).toContain("are kept");
     // The kernel has not asked for the end of its child, which is a zombie as long.
     expect(await sh(sandbox, "ps -eo stat=,comm= | grep -c '^[^Z].*code-ends-kept' || true")).toBe("0\n");
   });
@@ -85,7 +85,7 @@ describe("code that is stopped", () => {
   it("leaves what earlier code of its kernel started", async () => {
     await run("import subprocess\nserver = subprocess.Popen(['sleep', '3606'])", { context: "keeps" });
     const result = await run("while True: pass", { context: "keeps", timeout_seconds: 1 });
-    expect(result.text).toContain("are still there");
+    expect(result.text).toContain("are kept");
     expect((await run("server.poll(), server.kill()", { context: "keeps" })).text).toBe(
       "result: (None, None)",
     );
@@ -102,7 +102,7 @@ describe("code that is stopped", () => {
     const cancelled = await owner.call("cancel_run", { id });
     expect(cancelled.text).not.toContain("interrupted");
     expect((await owner.call("get_result", { id })).text).toMatch(
-      /state: cancelled\n.*It was cancelled while it waited for its turn: it never started\./s,
+      /state: cancelled\n.*Cancelled before it started\./s,
     );
     await owner.call("cancel_run", { id: idIn(first) });
     expect((await owner.call("get_result", { id: idIn(first), wait_seconds: 10 })).text).toContain(

@@ -35,9 +35,7 @@ describe.each([
   });
 
   it("says that nothing came when nothing did", async () => {
-    expect(await text(language === "python" ? "pass" : ";", { language })).toBe(
-      "Done; nothing was printed or returned.",
-    );
+    expect(await text(language === "python" ? "pass" : ";", { language })).toBe("Done, without output.");
   });
 });
 
@@ -164,7 +162,7 @@ describe("a time limit", () => {
     });
     expect(result).toMatch(/\nstdout: before$/);
     expect(result).toContain("state: timed_out");
-    expect(result).toContain("Its variables and imports are gone; the next call starts a fresh one.");
+    expect(result).toContain("Variables and imports are lost; the next call starts a fresh kernel.");
     expect(await text("typeof kept", { language: "javascript" })).toBe("result: 'undefined'");
   });
 
@@ -175,7 +173,7 @@ describe("a time limit", () => {
       "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: time.sleep(1)";
     const result = await text(code, { context, timeout_seconds: 1 });
     expect(result).toContain("state: timed_out");
-    expect(result).toContain("are gone");
+    expect(result).toContain("are lost");
     expect(await text("kept", { context })).toContain("NameError");
   });
 
@@ -204,7 +202,7 @@ describe("a kernel that dies", () => {
     expect(result.isError).toBe(false);
     expect(result.text).toContain("last");
     expect(result.text).toMatch(
-      /died: the code ended its process, or it ran out of memory\. Its variables and imports are gone/,
+      /died: the code ended its process, or it ran out of memory\. Variables and imports are lost/,
     );
     expect(await text("1 + 1", { context: "dies" })).toBe("result: 2");
   });

@@ -131,7 +131,6 @@ describe("destroy_sandbox", () => {
     const result = await owner.call("destroy_sandbox", { sandbox });
     expect(result).toMatchObject({
       isError: false,
-      text: `Sandbox ${sandbox} is destroyed, with what was saved of it.`,
       structured: { sandbox, existed: true },
     });
     expect((await listed(owner)).map(({ name }) => name)).not.toContain(sandbox);

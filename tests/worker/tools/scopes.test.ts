@@ -66,7 +66,7 @@ describe("a client with sandbox:write alone", () => {
         expect((await all.call("read_file", { path, encoding: "base64" })).isError).toBe(false);
       }
       const { text } = await writer.call("write_file", { path, content: "y", append: true });
-      expect(text).toContain("60001 bytes");
+      expect(text).toContain("60001 in all");
     },
   );
 });

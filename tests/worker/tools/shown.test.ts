@@ -85,9 +85,9 @@ describe("a name that a sandbox chose", () => {
       env: { NAME: name },
     });
     await owner.call("checkpoint_sandbox", { sandbox: "shown-notice" });
-    const { describeLeftOut } = await import("../../../src/actors/restart-notice.ts");
+    const { leftOutText } = await import("../../../src/actors/texts.ts");
     const left = { count: 1, bytes: 1, names: [name], special: { count: 1, names: [name] } };
-    const words = describeLeftOut(left);
+    const words = leftOutText(left);
     expect(words).not.toMatch(HIDDEN);
     expect(words).not.toContain("\n");
     expect(words).toContain(JSON.stringify(name).replace("\u202e", "\\u202e"));
@@ -128,7 +128,7 @@ describe("an output with the server's own labels", () => {
     const { text, structured } = await command(`for i in {1..4000}; do printf '${fake}'; done`);
     expect(text).toMatch(/^\[\.\.\. \d+ of \d+ bytes omitted \.\.\.\]$/m);
     expect(serverWords(text)).not.toContain(SAID);
-    expect(String(structured.next)).toContain("The whole output");
+    expect(String(structured.next)).toContain("Whole output");
   });
 
   it("stays in its fence in a terminal", async () => {

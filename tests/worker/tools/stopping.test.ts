@@ -23,7 +23,7 @@ describe.concurrent("a command that takes too long", () => {
     expect(result.isError).toBe(false);
     expect(result.text).toContain("state: timed_out");
     expect(result.text).toContain(
-      "It was stopped after 1 s, with every process of it that was found. Allow more with timeout_seconds",
+      "Stopped after 1 s, with all its processes that were found. Raise timeout_seconds",
     );
   });
 
@@ -83,7 +83,7 @@ describe("a command that kills", () => {
     [
       "its parent",
       "kill -9 $PPID; sleep 0.3; echo here",
-      { exit_code: 137, notice: expect.stringContaining("exit status is not known") },
+      { exit_code: 137, notice: expect.stringContaining("exit status is unknown") },
     ],
   ])("%s is followed to its end", async (_what, command, end) => {
     const { structured } = await run(command, { session: "kills" });

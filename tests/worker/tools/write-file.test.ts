@@ -26,7 +26,7 @@ describe("write_file", () => {
     const result = await write("deep/er/file.txt", "one\n");
     expect(result).toMatchObject({
       isError: false,
-      text: "4 bytes written to /workspace/deep/er/file.txt; it has 4 bytes now.",
+      text: "Wrote 4 bytes to /workspace/deep/er/file.txt.",
       structured: { path: "/workspace/deep/er/file.txt", bytes_written: 4, size: 4 },
     });
     expect(await sh(sandbox, "cat deep/er/file.txt")).toBe("one\n");

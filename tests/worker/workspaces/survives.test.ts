@@ -29,9 +29,7 @@ describe.concurrent("a workspace", () => {
     await killContainer(sandbox);
     await gone(sandbox);
     const after = await owner.call("run_command", { sandbox, command: look });
-    expect(after.structured.notice).toMatch(
-      /^The sandbox was restarted: \/workspace is back as it was saved at /,
-    );
+    expect(after.structured.notice).toMatch(/^The sandbox was restarted: \/workspace is as saved at /);
     const times = (text: string) => text.replaceAll(/(\.\d{6})\d+/g, "$1");
     expect(times(String(after.structured.stdout)).replaceAll(/^\. .*\n/gm, "")).toBe(
       times(before).replaceAll(/^\. .*\n/gm, ""),
@@ -56,15 +54,15 @@ describe.concurrent("a workspace", () => {
     expect(made.structured).toMatchObject({ sandbox, files: 2 });
     await sh(sandbox, "rm -r src; echo broken > main; sleep 1000 >/dev/null 2>&1 & echo");
     const back = await owner.call("restore_sandbox", { sandbox, checkpoint: made.structured.checkpoint });
-    expect(back.text).toContain(`Sandbox ${sandbox} is put back`);
+    expect(back.text).toContain(`Sandbox ${sandbox}: /workspace is restored`);
     const next = await owner.call("run_command", { sandbox, command: "cat src/main; ls; pgrep sleep" });
-    expect(next.text).toContain("The sandbox was put back to a checkpoint");
+    expect(next.text).toContain("The sandbox was restored to a checkpoint");
     expect(next.structured.stdout).toBe("good\nother\nsrc\n");
     await owner.call("restore_sandbox", { sandbox, checkpoint: back.structured.before });
     expect(await sh(sandbox, "cat main; ls")).toBe("broken\nmain\nother\n");
     await sh(sandbox, "rm -rf /workspace");
     const again = await owner.call("restore_sandbox", { sandbox, checkpoint: made.structured.checkpoint });
-    expect(again.text).toContain(`Sandbox ${sandbox} is put back`);
+    expect(again.text).toContain(`Sandbox ${sandbox}: /workspace is restored`);
     expect(await sh(sandbox, "cat src/main")).toBe("good\n");
     const listed = await owner.call("list_sandboxes");
     expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \(good\): /);
@@ -95,12 +93,12 @@ describe.concurrent("a workspace", () => {
     const forged = await owner.call("checkpoint_sandbox", { sandbox, label });
     expect(forged.text).toContain("line breaks");
     const { text } = await owner.call("checkpoint_sandbox", { sandbox, label: "good – ✓" });
-    expect(text).toContain("/workspace of sandbox no-files: 0 files");
+    expect(text).toContain("of sandbox no-files: 0 files");
     await killContainer(sandbox);
     await gone(sandbox);
     const [checkpoint] = /cp-[a-z0-9]+/.exec(text) ?? [];
     const deleted = await owner.call("destroy_sandbox", { sandbox, checkpoint });
-    expect(deleted.text).toMatch(/^Checkpoint cp-\S+ is deleted\. Sandbox no-files stays as it is/);
+    expect(deleted.text).toMatch(/^Checkpoint cp-\S+ is deleted\. Sandbox no-files is unchanged/);
     expect((await owner.call("list_sandboxes")).text).not.toContain(checkpoint);
     expect(await sh(sandbox, "find . | sort")).toBe(".\n./a\n./a/b\n./link\n");
   });
@@ -112,7 +110,7 @@ describe.concurrent("a workspace", () => {
     const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
     await owner.call("destroy_sandbox", { sandbox });
     const back = await owner.call("restore_sandbox", { sandbox, checkpoint });
-    expect(back.text).toContain("What configure_sandbox had set there holds here, too.");
+    expect(back.text).toContain("settings of configure_sandbox");
     const { structured } = await owner.call("configure_sandbox", { sandbox });
     expect(structured).toMatchObject({ internet: "none", variables: ["WORD"] });
     expect(await sh(sandbox, "cat file; echo $WORD")).toBe("kept\nw\n");
@@ -159,9 +157,8 @@ describe.concurrent("a workspace", () => {
     await run("echo kept > file");
     const { structured } = await caller.call("checkpoint_sandbox", { sandbox });
     const destroyed = await caller.call("destroy_sandbox", { sandbox });
-    expect(destroyed.text).toBe(
-      "Sandbox ends is destroyed, with what was saved of it. Its checkpoints stay: 1. With checkpoints true they are deleted as well.",
-    );
+    expect(destroyed.structured).toMatchObject({ existed: true, checkpoints_left: 1 });
+    expect(destroyed.text).toMatch(/kept: 1\b.*checkpoints=true/s);
     const fresh = await run("ls");
     expect(fresh.structured.stdout).toBe("");
     expect(fresh.structured.notice).toBeUndefined();
@@ -171,7 +168,8 @@ describe.concurrent("a workspace", () => {
     expect(other.structured.stdout).toBe("kept\n");
     await caller.call("destroy_sandbox", { sandbox: "other" });
     const all = await caller.call("destroy_sandbox", { sandbox, checkpoints: true });
-    expect(all.text).toContain("Its checkpoints are deleted: 1.");
+    expect(all.structured.checkpoints_left).toBe(0);
+    expect(all.text).toContain("deleted: 1");
     await runDurableObjectAlarm(accountOf(caller));
     const prefix = workspacesPrefix(await principalHash(caller.principalID));
     expect((await bucket.list({ prefix })).objects).toEqual([]);
@@ -188,7 +186,7 @@ it("of a server that saves none has no checkpoints, and says so", async () => {
     const { isError, text } = await caller.call(tool, args);
     expect({ isError, text }).toEqual({
       isError: true,
-      text: expect.stringContaining("saves no workspaces"),
+      text: expect.stringContaining("does not save workspaces"),
     });
   }
 });

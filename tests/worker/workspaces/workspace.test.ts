@@ -61,10 +61,10 @@ describe("a workspace", () => {
         },
         unreadable: { count: 7, names: ["a", "b", "c", "d", "e", "f", "g"] },
       });
-      const files = "files over WORKSPACE_MAX_MB: 2 of 3 MB together (video)";
-      const words = `${files}; what cannot be read: 7 (a, b, c, d, e); sockets, pipes and devices: 1 (socket)`;
+      const files = "2 files over WORKSPACE_MAX_MB, 3 MB together (video)";
+      const words = `${files}; 7 unreadable files (a, b, c, d, e); 1 sockets, pipes and devices (socket)`;
       for (const [content, notice] of [
-        ["second", `Not all of the workspace is saved. Lost with the sandbox would be ${words}.`],
+        ["second", `Not all of the workspace is saved. These would be lost with the sandbox: ${words}.`],
         ["third", undefined],
       ]) {
         world.write("kept", content ?? "");
@@ -72,7 +72,7 @@ describe("a workspace", () => {
         expect(world.workspace.takeNotice()).toBe(notice);
       }
       await afterCrash(world);
-      expect(world.notice.takeNotice()).toContain(` Missing is what was not saved: ${words}.`);
+      expect(world.notice.takeNotice()).toContain(` Not saved, so missing: ${words}.`);
     }));
 
   it("tells of a socket only when it is missing: it is of no use without its process", () =>
@@ -192,7 +192,7 @@ describe("a workspace", () => {
         world.write("large", "x".repeat(2000));
         const refused = { code: "quota_exceeded", hint: expect.stringContaining("list_sandboxes") };
         await expect(world.workspace.save()).rejects.toMatchObject(refused);
-        expect(world.workspace.takeNotice()).toMatch(/that are your limit.*list_sandboxes/);
+        expect(world.workspace.takeNotice()).toMatch(/your limit is.*list_sandboxes/);
         world.steps.length = 0;
         world.write("other", "y");
         await expect(world.workspace.save()).rejects.toMatchObject(refused);
@@ -201,7 +201,7 @@ describe("a workspace", () => {
         await world.workspace.save();
         world.write("large", "y".repeat(2000));
         expect((await world.workspace.beginCheckpointRestore(id, SETTINGS)).unsaved).toContain(
-          "that are your limit",
+          "your limit is",
         );
         world.workspace.finishCheckpointRestore();
         expect(await afterCrash(world)).toEqual({ kept: "first" });

@@ -1,0 +1,389 @@
+/** What actors say: limits, the network, set-ups, checkpoints, and notices of what a stop has ended. workspace-errors.ts has the rest. */
+import { MAX_HOSTS } from "../shared/network-policy.ts";
+import { nextDay } from "../shared/days.ts";
+import { ToolError } from "../shared/errors.ts";
+import { shownName, shownTime } from "../shared/shown.ts";
+
+interface PathCount {
+  count: number;
+  names: string[];
+}
+
+/** What a save left out: `LeftOut` of snapshot-registry.ts, which imports this file. */
+interface LeftOut extends PathCount {
+  bytes: number;
+  unreadable?: PathCount | undefined;
+  special?: PathCount | undefined;
+  crowded?: Pick<PathCount, "names"> | undefined;
+}
+
+// Calls that do not reach a sandbox
+
+export function overloaded(sandbox: string): ToolError {
+  return new ToolError(
+    "sandbox_unavailable",
+    `Sandbox ${sandbox} has too many calls at once; this one was not begun.`,
+    "Make the same call again in 10 seconds.",
+    true,
+  );
+}
+
+export function actorReset(sandbox: string): ToolError {
+  return new ToolError(
+    "connection_lost",
+    `The server restarted the controller of sandbox ${sandbox} during this call, which may have run, or may still run.`,
+    `list_runs with sandbox ${sandbox} shows runs of over a second; look for what a shorter one did before you repeat it. Reading or overwriting a file is safe to repeat; before you repeat an append, check the file's size with list_files.`,
+  );
+}
+
+/** The error for a call that takes longer than its client waits. @param hasBegun whether anything of it was done */
+export function actorUnreachable(sandbox: string, ms: number, hasBegun: boolean): ToolError {
+  const seconds = Math.round(ms / 1000);
+  const [message, hint] = hasBegun
+    ? [
+        `Sandbox ${sandbox} has not answered within ${seconds} s; the call goes on.`,
+        "Look at what was done (list_files, read_file) before you repeat it. If the sandbox does not answer these either, use destroy_sandbox and start again.",
+      ]
+    : [
+        `Sandbox ${sandbox} was not ready within ${seconds} s: it is starting, being set up, or too busy. This call was not begun.`,
+        "Make the same call again in 10 seconds.",
+      ];
+  return new ToolError("no_answer", message, hint, true);
+}
+
+/** The error for a caller who may start no container. @param isKnown whether the sandbox was used before */
+export function notRunning(sandbox: string, isKnown: boolean): ToolError {
+  return isKnown
+    ? new ToolError(
+        "not_found",
+        `Sandbox ${sandbox} is not running, and a call that only reads does not start it. Its saved /workspace is kept.`,
+        "Start it with a call that runs or writes, such as run_command.",
+      )
+    : new ToolError(
+        "not_found",
+        `Sandbox ${sandbox} is not running and was never used, so it has no files; a call that only reads does not make it.`,
+        "list_sandboxes shows your sandboxes.",
+      );
+}
+
+export function stopped(sandbox: string): ToolError {
+  return new ToolError("not_found", `Sandbox ${sandbox} is not running.`);
+}
+
+export function cannotStart(): ToolError {
+  return new ToolError(
+    "sandbox_unavailable",
+    "The sandbox could not be started: the server's platform cannot make one.",
+    "Make the same call once more. If that fails too, tell the user that the operator has to act: the server's log has the reason.",
+  );
+}
+
+export function noContainerReady(): ToolError {
+  return new ToolError(
+    "sandbox_unavailable",
+    "The sandbox could not be started now: the platform has no container ready.",
+    "Make the same call again in 10 seconds.",
+    true,
+  );
+}
+
+// Limits
+
+const MiB = (bytes: number) => Math.ceil(bytes / 1024 / 1024);
+
+const DELETE_CHECKPOINTS =
+  "destroy_sandbox with checkpoint deletes one checkpoint; with checkpoints=true it deletes the sandbox with all of them.";
+
+type QuotaText = (allowed: number, used: number) => [message: string, hint: string];
+
+const QUOTA_TEXTS = {
+  sandboxes: (allowed, used) => [
+    `You have ${used} sandboxes, and your limit is ${allowed}.`,
+    "Use one of them (list_sandboxes), or destroy_sandbox one you no longer need.",
+  ],
+  runningSandboxes: (allowed, used) => [
+    `You have ${used} running sandboxes, all used in the last half minute, and your limit is ${allowed}.`,
+    "Use one of them (list_sandboxes), destroy_sandbox one, or make the same call again in a minute: an idle one then makes room.",
+  ],
+  modelTokensPerDay: (allowed, used) => [
+    `Your tasks have used ${used} model tokens today, and your limit is ${allowed}.`,
+    `The next day begins at ${nextDay(Date.now())}. Until then, use run_code and run_command.`,
+  ],
+  concurrentRuns: (allowed, used) => [
+    `You have ${used} runs at once, and your limit is ${allowed}.`,
+    "Wait for one with get_result, or stop one with cancel_run; list_runs shows a sandbox's runs.",
+  ],
+  checkpoints: (allowed, used) => [
+    `You have ${used} checkpoints, and your limit is ${allowed}.`,
+    `${DELETE_CHECKPOINTS} list_sandboxes names them.`,
+  ],
+  workspaceBytes: (allowed, used) => [
+    `Your saved workspaces and checkpoints take ${MiB(used)} MB, and your limit is ${MiB(allowed)} MB.`,
+    `Delete files or sandboxes (destroy_sandbox) that you no longer need. ${DELETE_CHECKPOINTS} list_sandboxes shows their sizes.`,
+  ],
+  runSecondsPerDay: (allowed, used) => [
+    `Your runs have used ${used} of ${allowed} run seconds today, and running ones have reserved the rest.`,
+    "Wait for running ones to end, or until the next day (UTC).",
+  ],
+} satisfies Record<string, QuotaText>;
+
+/** The error for a limit that was reached. */
+export function quotaError({
+  limit,
+  allowed,
+  used,
+}: {
+  limit: keyof typeof QUOTA_TEXTS;
+  allowed: number;
+  used: number;
+}): ToolError {
+  return new ToolError("quota_exceeded", ...QUOTA_TEXTS[limit](allowed, used), true);
+}
+
+/** Why a run got only so many seconds. */
+export function secondsCutText(seconds: number, perDay: number): string {
+  return `Other runs left it only ${seconds} of your ${perDay} run seconds a day. The next day begins at ${nextDay(Date.now())}.`;
+}
+
+export function tooManyPreviews(open: number): ToolError {
+  return new ToolError(
+    "quota_exceeded",
+    `${open} ports of this sandbox are exposed, which is the limit.`,
+    "Close one with expose_port and expose=false; list_sandboxes shows them.",
+  );
+}
+
+export function tooManyVariables(
+  { count, bytes }: { count: number; bytes: number },
+  most: { count: number; bytes: number },
+): ToolError {
+  return new ToolError(
+    "too_large",
+    `The sandbox would have ${count} variables of ${bytes} bytes, names included; the limit is ${most.count} of ${most.bytes} bytes.`,
+    "Write long values to a file (write_file) and set a variable to its path; an empty value removes a variable.",
+  );
+}
+
+// What a caller may not do, and what is not there
+
+export function needsScope(scope: string | undefined): ToolError {
+  return new ToolError("permission_denied", `This needs the scope ${scope}, which your token lacks.`);
+}
+
+export function editRefused(path: string): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `Nothing was written to ${path}: an old_text is not in it, or occurs more than once.`,
+    "A token with sandbox:read is told where.",
+  );
+}
+
+export function noSuchFile(run: string, name: string): ToolError {
+  return new ToolError("not_found", `${run} has no ${name}.`);
+}
+
+export function otherRegion(sandbox: string, requested: string, made: string | undefined): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `Sandbox ${sandbox} cannot move to ${requested}: its first use placed it ${made ? `in ${made}` : "where the platform chose"}, and destroying it does not change that.`,
+    "Use another name, with region in its first call.",
+  );
+}
+
+export function sandboxExists(sandbox: string): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `Sandbox ${sandbox} exists already and has been used; nothing was changed.`,
+    "Give another name, or destroy_sandbox it first.",
+  );
+}
+
+export function noCheckpoint(id: string): ToolError {
+  return new ToolError(
+    "not_found",
+    `There is no checkpoint ${id}.`,
+    "It may have expired; list_sandboxes names your checkpoints.",
+  );
+}
+
+export function otherSandboxesCheckpoint(id: string, owner: string, sandbox: string): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `Nothing was deleted: checkpoint ${id} belongs to sandbox ${owner}, not ${sandbox}.`,
+    `Set sandbox to ${owner}.`,
+  );
+}
+
+export function nothingToKeep(sandbox: string): ToolError {
+  return new ToolError(
+    "not_found",
+    `Sandbox ${sandbox} has no files in /workspace to save.`,
+    "list_sandboxes shows what each sandbox holds.",
+  );
+}
+
+export function taskFilesNotKept(run: string): ToolError {
+  return new ToolError(
+    "not_found",
+    `The files of task ${run} are no longer kept: its record has expired, or MAX_WORKSPACES_MB was reached.`,
+    "Start a new task.",
+  );
+}
+
+// The network
+
+export function networkForbidden(requested: string, allowed: string): ToolError {
+  return new ToolError(
+    "permission_denied",
+    `The operator of this server does not allow ${requested}, but ${allowed}.`,
+    "configure_sandbox without internet and allow_hosts shows the current settings.",
+  );
+}
+
+/** Which program it was is not known: others may be at work in the sandbox. */
+export function refusedText(hosts: string): string {
+  return `While this ran, connections to ${hosts} were refused.`;
+}
+
+export function mismatchText(hosts: string): string {
+  return `${refusedText(hosts)} The host connected to, the server name in TLS (which must not be encrypted) and the Host in HTTP must be the same.`;
+}
+
+/** @param list the allow_hosts that would do it */
+export function allowText(hosts: readonly string[], list: readonly string[]): string {
+  const allow = `To allow ${hosts.join(", ")}: configure_sandbox with`;
+  return list.length > MAX_HOSTS
+    ? `${allow} an allow_hosts that leaves others out: it takes ${MAX_HOSTS} entries at most, and this would be ${list.length}.`
+    : `${allow} allow_hosts ${JSON.stringify(list)}.`;
+}
+
+export function operatorForbidsText(hosts: readonly string[]): string {
+  return `The operator of this server does not allow ${hosts.join(", ")}.`;
+}
+
+export function neverAllowedText(hosts: Iterable<string>): string {
+  return `allow_hosts cannot allow ${[...hosts].join(", ")}: sandboxes reach only hosts on the internet.`;
+}
+
+export const ALLOWED_MEANWHILE = "Hosts that were allowed meanwhile can be tried again.";
+
+export function portsText(ports: string): string {
+  return `A list allows only the ports ${ports}.`;
+}
+
+// Set-ups
+
+export function setUpRanText(run: string, seconds: number): string {
+  return `The set-up of this sandbox ran first (${seconds} s; output: get_result, id ${run}).`;
+}
+
+const RUNS_AGAIN = "the next container runs it again";
+export const SET_UP_NOT_KEPT = `Its result is not kept, because this container was used before: ${RUNS_AGAIN}.`;
+
+export function setUpNotSavedText(why: string | undefined): string {
+  return `Its result could not be saved${why === undefined ? "" : `, because ${why}`}: ${RUNS_AGAIN}.`;
+}
+
+export function setUpSkippedText(times: number): string {
+  return `The set-up of this sandbox is skipped: the sandbox ended during it ${times} times in a row (list_runs shows when). Set it again with configure_sandbox.`;
+}
+
+export function setUpRestoredText(savedAt: number): string {
+  return `The sandbox starts from the result of its set-up at ${shownTime(savedAt)}: the script did not run again.`;
+}
+
+/** @param how it ended @param end of its output */
+export function setUpFailedText(run: string, how: string, end: string | undefined): string {
+  const output = `Its output (get_result, id ${run})${end ? ` ends: ${JSON.stringify(end)}` : " says why"}.`;
+  return `The set-up of this sandbox ${how}, so calls run without it. ${output} Correct it with configure_sandbox.`;
+}
+
+export const NETWORK_CHANGED = "the sandbox's network was changed meanwhile";
+
+export function stillSettingUp(sandbox: string, run: string | undefined, ms: number): ToolError {
+  return new ToolError(
+    "no_answer",
+    `The set-up of sandbox ${sandbox} still runs after ${ms / 1000} s. This call was not begun.`,
+    `${run === undefined ? "Wait 10 seconds" : `Wait for it with get_result, id ${run}`}, then make the same call again.`,
+    true,
+  );
+}
+
+// Notices about stops
+
+/** How a container was ended in order, after its workspace was saved. */
+export const ENDINGS = {
+  idle: "The sandbox was stopped because it was idle",
+  room: "The idle sandbox was stopped to make room for another of your sandboxes",
+  server: "The sandbox was stopped together with the server",
+  back: "The sandbox was restored to a checkpoint",
+  network: "The sandbox was stopped to restrict its network",
+  unsaved_network: "The sandbox was stopped to restrict its network",
+  platform: "The platform replaced the sandbox's container",
+} as const;
+
+const UNPLANNED = "The sandbox was restarted";
+
+function endingText(ending: string): string {
+  return ENDINGS[ending as keyof typeof ENDINGS] ?? UNPLANNED;
+}
+
+export function lostText(ending: string): string {
+  return `${endingText(ending)}: its files, processes and variables are gone.`;
+}
+
+/**
+ * @param ending how the container before ended; undefined where there was none
+ * @param isAllSaved whether the workspace was saved just before
+ */
+export function restoredText(
+  {
+    savedAt,
+    files,
+    bytes,
+    left,
+  }: { savedAt: number; files: number; bytes: number; left?: LeftOut | undefined },
+  ending: string | undefined,
+  isAllSaved: boolean,
+): string {
+  const what = `as saved at ${shownTime(savedAt)} (${files} files, ${bytes} bytes)`;
+  const missing = left ? ` Not saved, so missing: ${leftOutText(left)}.` : "";
+  if (ending === undefined) return `The sandbox starts with /workspace ${what}.${missing}`;
+  const later = isAllSaved ? "" : ", and later changes to /workspace";
+  return `${endingText(ending)}: /workspace is ${what}. Processes, variables and other files are gone${later}.${missing}`;
+}
+
+/** How many of the things of one kind that a save left out are named. */
+const NAMED = 5;
+
+/** What a save left out, as a clause. */
+export function leftOutText({ count, bytes, names, unreadable, special, crowded }: LeftOut): string {
+  const some = (paths: string[]) => `(${paths.slice(0, NAMED).map(shownName).join(", ")})`;
+  const parts: string[] = [];
+  if (count > 0) parts.push(`${count} files over WORKSPACE_MAX_MB, ${MiB(bytes)} MB together ${some(names)}`);
+  if (crowded) parts.push(`directories with more files than can be saved ${some(crowded.names)}`);
+  if (unreadable) parts.push(`${unreadable.count} unreadable files ${some(unreadable.names)}`);
+  if (special) parts.push(`${special.count} sockets, pipes and devices ${some(special.names)}`);
+  return parts.join("; ");
+}
+
+/** @param why and what to do, where only the caller can help */
+export function notSavedText(since: number, why?: { reason: string; hint: string }): string {
+  const [because, advice] = why ? [` (${why.reason})`, ` ${why.hint}`] : ["", ""];
+  return `The workspace could not be saved since ${shownTime(since)}${because}: newer changes would be lost with the sandbox.${advice}`;
+}
+
+export function partlySavedText(left: LeftOut): string {
+  return `Not all of the workspace is saved. These would be lost with the sandbox: ${leftOutText(left)}.`;
+}
+
+/** Notes of runs that the end of their container has ended. */
+export const LOST_NOTES = {
+  lost: "The sandbox stopped while it ran; its processes and variables are gone.",
+  idle: "The sandbox was stopped while it ran.",
+  room: "The sandbox was stopped while it ran.",
+  network: "The sandbox was stopped to restrict its network.",
+  unsaved_network: "The sandbox was stopped to restrict its network.",
+  back: "The sandbox was restored to a checkpoint while it ran.",
+  destroy: "The sandbox was destroyed while it ran.",
+} as const;

@@ -1,0 +1,178 @@
+/** What is said of runs: how they ended, and why one cannot be typed into. */
+import { type Failure, ToolError } from "../shared/errors.ts";
+import { clause } from "../shared/text.ts";
+import type { CodeOutcome } from "../container/kernels/kernel-protocol.ts";
+
+// The end of a run
+
+export const CANCELLED_TEXT = "Cancelled before it started.";
+export const NEVER_BEGAN = "The server was restarted before it began, so it never ran. Run it again.";
+export const NEVER_BEGAN_HERE = "The sandbox stopped before it began, so it never ran. Run it again.";
+export const WENT_AWAY_MEANWHILE = "The sandbox and everything in it were lost while the server was down.";
+export const OTHER_VERSION = "The server was restarted with another version, which cannot resume this run.";
+
+const UNCONFIRMED =
+  "the sandbox did not confirm it: its processes may still run, and its last output may be missing. destroy_sandbox ends them.";
+
+/** @param graceMs how long the sandbox was waited for */
+export function cancelUnconfirmed(graceMs: number): string {
+  return `Told to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
+}
+
+export function timeoutUnconfirmed(timeoutMs: number | undefined, graceMs: number): string {
+  const time = timeoutMs === undefined ? "too long" : `longer than ${timeoutMs / 1000} s`;
+  return `It took ${time} and was told to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
+}
+
+/** What is said of a run that ended with an error. A hint to repeat it is left out where it may have begun: it would run twice. */
+export function failureNote({ code, message, hint }: Failure, mayRun: boolean): string {
+  return [message, mayRun || code === "no_answer" ? MAY_RUN : hint].filter(Boolean).join(" ");
+}
+
+const MAY_RUN =
+  "How far it got is unknown, and its processes may still run. Look with run_command (ps, ls) before you repeat it; if the sandbox no longer answers, use destroy_sandbox and start again.";
+
+// Commands
+
+/** A process may have left its run: docs/reference/runs.md says how. */
+export const CANCELLED_WITH_ALL = "Cancelled, with all its processes that were found.";
+
+/** @param cut why it had less time than requested */
+export function timedOutText(timeoutMs: number | undefined, cut: string | undefined): string {
+  const after = timeoutMs === undefined || cut ? "" : ` after ${timeoutMs / 1000} s`;
+  const next = cut ?? "Raise timeout_seconds, or run it in the background.";
+  return `Stopped${after}, with all its processes that were found. ${next}`;
+}
+
+export const NEVER_RAN =
+  "The sandbox has no trace of the command. It never ran because the server was restarted first, or its files were removed. Run it again.";
+export const REMOVED = "The sandbox has no trace of the command: its files were removed while it ran.";
+export const OUTPUT_CUT =
+  "Some output may be missing: the server's process that reads it was killed in the sandbox.";
+export const OUTPUT_NO_SPACE =
+  "Some output is missing: the sandbox's disk was full. Delete files, or redirect output to /dev/null.";
+export const KEEPER_KILLED =
+  "The exit status is unknown, and 137 stands for it: the command's parent process was killed inside the sandbox (SIGKILL).";
+
+export function noTerminal(why: string): ToolError {
+  return new ToolError(
+    "not_configured",
+    `This sandbox cannot run a command in a terminal: ${clause(why)}.`,
+    "Run it without interactive and give its input in stdin, or install util-linux (on Debian and Ubuntu bsdutils).",
+  );
+}
+
+// Code
+
+const KERNEL_STATE: Record<CodeOutcome["state"], string> = {
+  kept: "Variables and imports are kept.",
+  lost: "Variables and imports are lost; the next call starts a fresh kernel.",
+};
+
+function kernelName(language: string, context: string): string {
+  return context === "default" ? `The ${language} kernel` : `The ${language} kernel ${context}`;
+}
+
+const LOST_RESULT = "The server was restarted while the code ran, so its result is lost.";
+
+/** What is said of code that an earlier actor ran. */
+export function handoverTexts(language: string, context: string) {
+  const kernel = kernelName(language, context);
+  return {
+    idle: `${LOST_RESULT} It has ended since. ${KERNEL_STATE.kept}`,
+    interrupted: `${LOST_RESULT} ${kernel} was interrupted. ${KERNEL_STATE.kept}`,
+    killed: `${LOST_RESULT} ${kernel} was stopped. ${KERNEL_STATE.lost}`,
+  };
+}
+
+/** @param cut why it had less time than requested */
+export function codeEndText(
+  { end, state, started }: Pick<CodeOutcome, "end" | "state" | "started">,
+  {
+    language,
+    context,
+    timeoutMs,
+    cut,
+  }: { language: string; context: string; timeoutMs: number; cut?: string },
+): string | undefined {
+  const kernel = kernelName(language, context);
+  const isUnborn = !started && state === "lost";
+  const because = cut ? ` ${cut}` : "";
+  switch (end) {
+    case "timeout":
+      return isUnborn
+        ? `${kernel} did not start within ${timeoutMs / 1000} s: the code never ran.${because}`
+        : `${kernel} was stopped after ${timeoutMs / 1000} s.${because} ${KERNEL_STATE[state]}`;
+    case "cancelled":
+      if (started) return `${kernel} was interrupted. ${KERNEL_STATE[state]}`;
+      return isUnborn ? "Cancelled while its kernel was starting: the code never ran." : CANCELLED_TEXT;
+    case "died":
+      return `${kernel} died: the code ended its process, or it ran out of memory. ${KERNEL_STATE[state]}`;
+    default:
+      return undefined;
+  }
+}
+
+export function resultLeftOut(bytes: number): string {
+  return `[a result of ${bytes} bytes is left out: the results before it take all the room]`;
+}
+
+export function imageLeftOut(problem: string, remedy: string): string {
+  return `[An image is left out: it ${problem} ${remedy}]`;
+}
+
+export const NOT_MADE_SMALLER = {
+  problem: "is too large to be shown as it is, and the sandbox did not make it smaller.",
+  remedy: "Show it with fewer pixels: a lower dpi, or PIL's image.thumbnail((1000, 1000)).",
+};
+
+export function charactersOmitted(omitted: number, all: number): string {
+  return `[... ${omitted} of ${all} characters omitted: write it to a file ...]`;
+}
+
+// Input and logs
+
+export function notInteractive(id: string): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `${id} takes no input: it does not run in a terminal.`,
+    "Use run_command with interactive, or with stdin for input known before.",
+  );
+}
+
+export function hasEnded(id: string): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `${id} takes no input: it has ended.`,
+    `get_result, id ${id}, says how; run_command starts it again.`,
+  );
+}
+
+export function hasNotStarted(id: string): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `${id} takes no input yet: it waits for its turn.`,
+    `get_result, id ${id}, says what it waits for.`,
+    true,
+  );
+}
+
+export function notTyped(id: string, typed: number, size: number): ToolError {
+  return new ToolError(
+    "too_large",
+    `Only ${typed} of ${size} bytes were typed into ${id}: the program does not read, and its buffer is full.`,
+    `Look at its output with get_result, id ${id}; type the rest when it reads, or stop it with cancel_run.`,
+    true,
+  );
+}
+
+export function logUnreadable(runID: string, cause: unknown): ToolError {
+  const error = new ToolError(
+    "storage_unavailable",
+    `The storage of this part of the log of ${runID} does not answer now; nothing is lost.`,
+    "Make the same call again in a minute.",
+    true,
+  );
+  error.cause = cause;
+  return error;
+}

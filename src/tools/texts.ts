@@ -1,0 +1,554 @@
+/**
+ * What the tools say, in one place: results for models, and errors (what failed, why, what to do). Descriptions stay with their
+ * tool; docs/reference/tools.md has them all.
+ */
+import { ToolError } from "../shared/errors.ts";
+import type { Fork } from "../actors/account.ts";
+import type { Checkpoint } from "../actors/snapshot-registry.ts";
+import type { SetUpState } from "../actors/set-up.ts";
+import type { WaitState } from "../runs/run-types.ts";
+import type { z } from "zod";
+import type { sandboxListing } from "../shared/sandbox-listing.ts";
+import type { Limits } from "../shared/config.ts";
+import { shownName, shownTime } from "../shared/shown.ts";
+
+function invalid(message: string, hint = "", isRetryable = false): ToolError {
+  return new ToolError("invalid_argument", message, hint, isRetryable);
+}
+
+function counted(count: number, unit: string): string {
+  return `${count} ${unit}${count === 1 ? "" : "s"}`;
+}
+
+// The choice of tools
+
+export function notOffered(tool: string, offered: Iterable<string>): ToolError {
+  return new ToolError(
+    "not_configured",
+    `This server does not offer ${tool}.`,
+    `It offers ${[...offered].join(", ")}; the operator chooses them with TOOLS.`,
+  );
+}
+
+export function leftOutByConnection(tool: string, chosen: Iterable<string>): ToolError {
+  return new ToolError(
+    "not_configured",
+    `This connection has no ${tool}: the ?tools= of its address leaves it out.`,
+    `It has ${[...chosen].join(", ")}.`,
+  );
+}
+
+// Runs
+
+export const NO_OUTPUT = "Done, without output.";
+
+export function runningText(id: string, seconds: number): string {
+  return `Still running after ${seconds} s. Wait with get_result, id ${id}, or stop it with cancel_run.`;
+}
+
+/** What a run waits for, and the next call. Its own id comes first. */
+export function waitingText(id: string, { behind, kind, name }: WaitState): string {
+  const [first, ...more] = behind;
+  const wait = `Not started. Wait with get_result, id ${id}, or withdraw it with cancel_run. It waits`;
+  if (kind === "setup") return `${wait} for the sandbox's set-up, ${first}.`;
+  const others = more.length > 0 ? ` (and ${more.length} more)` : "";
+  const [held, other] =
+    kind === "workspace" ? ["the workspace", "Another sandbox"] : [`the ${kind} ${name}`, `Another ${kind}`];
+  return `${wait} behind ${first}${others}, which holds ${held}: cancel that one if it hangs. ${other} starts at once.`;
+}
+
+export function typeText(id: string): string {
+  return `It runs in a terminal: type with send_input, id ${id}.`;
+}
+
+/** @param dropped bytes at its end that were not kept */
+export function wholeOutputText(id: string, dropped: number): string {
+  const kept = dropped > 0 ? ` (its last ${dropped} bytes were not kept)` : "";
+  return `Whole output${kept}: get_result, id ${id}, cursor 0.`;
+}
+
+export function listeningText(ports: readonly number[]): string {
+  return `port ${ports.join(", ")}; expose_port gives it a URL`;
+}
+
+export function hiddenImagesText(count: number, id: string): string {
+  return `images: ${count}, shown by get_result, id ${id}`;
+}
+
+export function continueText(id: string): string {
+  return `To continue this task: execute_task with continue_from ${id}.`;
+}
+
+/** @param dropped bytes after the end that were not kept */
+export function pageEndText(dropped: number): string {
+  return `This is the end of the log.${dropped > 0 ? ` ${dropped} bytes after it were not kept.` : ""}`;
+}
+
+export function pageMoreText(cursor: number): string {
+  return `There is more: go on with cursor ${cursor}.`;
+}
+
+export function pageRunningText(cursor: number): string {
+  return `Still running: wait for more with cursor ${cursor}.`;
+}
+
+export function skippedText(bytes: number): string {
+  return `${bytes} earlier bytes are in the log: get_result with a cursor.`;
+}
+
+/** @param bytes of a line that the terminal keeps */
+export function longLineText(bytes: number): string {
+  return `A line of more than ${bytes} bytes was typed: programs that read lines (read, input(), cat) get its first ${bytes}, others (a REPL, an editor) all of it. Put longer lines in a file (write_file).`;
+}
+
+export function nothingToType(): ToolError {
+  return invalid("send_input needs text, or columns and rows.");
+}
+
+export function oneInput(): ToolError {
+  return invalid(
+    "stdin and interactive exclude each other: a terminal reads only what is typed.",
+    "Leave stdin out, and type its text with send_input.",
+  );
+}
+
+export function foreignCursor(cursor: string, sandbox: string): ToolError {
+  return invalid(`The cursor ${cursor} does not belong to sandbox ${sandbox}.`, "Leave it out.");
+}
+
+export function noRunsText(sandbox: string | undefined, isPage: boolean): string {
+  const nothing = sandbox === undefined ? "You have no tasks" : `Sandbox ${sandbox} has no runs`;
+  return `${nothing}${isPage ? " before that" : ""}.`;
+}
+
+export const OLDER_RUNS = "... older ones: set cursor to the last id above";
+
+// Files
+
+/** How to get at bytes that are not shown. @param most bytes in one result */
+export function byBytesText(most: number, note = ""): string {
+  return `file_link gives the user a URL. To read its bytes: read_file with encoding base64, ${most} at a time${note}.`;
+}
+
+export function artifactBytesText(most: number): string {
+  return `To read its bytes: get_result with cursor 0, ${most} at a time.`;
+}
+
+export function artifactPageText(
+  path: string,
+  from: number,
+  to: number,
+  size: number,
+  isBase64: boolean,
+): string {
+  const rest = to < size ? `Go on with cursor ${to}.` : "This is the end.";
+  return `[${shownName(path)}, bytes ${from} to ${to} of ${size}${isBase64 ? " in base64" : ""}. ${rest}]`;
+}
+
+/** @param kind its type as far as it is known @param next the call that reads its bytes @param shown bytes that follow */
+export function binaryText(
+  path: string,
+  { size, kind, next, shown }: { size: number; kind: string | undefined; next: string; shown: number },
+): string {
+  const first = shown < size ? `First ${shown} bytes` : "All of it";
+  return `[${shownName(path)} is not UTF-8 text: ${size} bytes, ${kind ?? "unknown type"}. ${next} ${first}:]`;
+}
+
+export interface ShownLines {
+  /** Of the whole file. */
+  size: number;
+  lines: number;
+  /** The first line that was asked for. */
+  offset: number;
+  content: string;
+  /** After how many bytes the content is cut; false where it is not. */
+  cut: number | false;
+}
+
+/** How to read on in a file that is not shown whole; empty when it is. */
+export function readOnText(path: string, { size, lines, offset, content, cut }: ShownLines): string {
+  const name = shownName(path);
+  const whole = `${name} has ${counted(lines, "line")}, ${counted(size, "byte")}`;
+  if (content === "") return size === 0 ? `[${name} is empty.]` : `[${whole}: there is no line ${offset}.]`;
+  const isPartial = cut !== false && !content.endsWith("\n");
+  const last = offset + content.split("\n").length - (content.endsWith("\n") ? 2 : 1);
+  if (isPartial && last === offset)
+    return `[${whole}. Line ${offset} is longer than ${cut} bytes: go on by bytes, with encoding base64.]`;
+  if (isPartial) return `[${whole}; shown up to a part of line ${last}. Go on with offset ${last}.]`;
+  if (last < lines) return `[${whole}; shown up to line ${last}. Go on with offset ${last + 1}.]`;
+  const unended = content.endsWith("\n") ? "" : " Its last line has no line break.";
+  return offset === 1 ? unended && `[${name}:${unended}]` : `[${whole}; this is the end.${unended}]`;
+}
+
+export function readBytesText(path: string, offset: number, end: number, size: number): string {
+  const whole = `${shownName(path)} has ${counted(size, "byte")}`;
+  if (offset > 0 && offset >= size) return `[${whole}: there is no byte ${offset}.]`;
+  const rest = end < size ? ` Go on with encoding base64 and offset ${end}.` : "";
+  return `[${whole}; bytes ${offset} to ${end} in base64.${rest}]`;
+}
+
+export function notText(path: string): ToolError {
+  return invalid(`${path} is not UTF-8 text.`, "Read it with encoding base64, or leave encoding out.");
+}
+
+export function notTextFrom(path: string, line: number): ToolError {
+  return invalid(
+    `${path} is not UTF-8 text from line ${line} on.`,
+    "Read it with encoding base64, where offset counts bytes.",
+  );
+}
+
+export function writtenText(path: string, bytes: number, size: number, isAppended: boolean): string {
+  const name = shownName(path);
+  return isAppended
+    ? `Appended ${bytes} bytes to ${name}: ${size} in all.`
+    : `Wrote ${bytes} bytes to ${name}.`;
+}
+
+export function notWellFormed(): ToolError {
+  return invalid(
+    "Nothing was written: the content holds half of a surrogate pair, which UTF-8 cannot hold.",
+    "Send the bytes with encoding base64.",
+  );
+}
+
+export function notBase64(): ToolError {
+  return invalid(
+    "Nothing was written: the content is not valid base64.",
+    "Encode the bytes again, or send text with encoding utf-8.",
+  );
+}
+
+/** @param hasNoDiff whether the diff would take too long to compute */
+export function editedText(path: string, replaced: number, size: number, hasNoDiff: boolean): string {
+  const left = hasNoDiff ? " Computing a diff of it would take too long." : "";
+  return `${replaced} replaced in ${shownName(path)}: ${size} bytes.${left}`;
+}
+
+export function sameText(edit: number): ToolError {
+  return invalid(
+    `Nothing was written: old_text and new_text of edit ${edit} are the same.`,
+    "Leave that edit out, or correct its new_text.",
+  );
+}
+
+export function emptyDirectoryText(path: string, isPage: boolean): string {
+  return isPage ? "There is nothing more." : `${shownName(path)} is empty.`;
+}
+
+/** @param most the highest limit */
+export function moreFilesText(cursor: string, most: number): string {
+  return `... more: go on with cursor ${cursor}, raise limit (at most ${most}), or list a directory below.`;
+}
+
+// Links
+
+export function downloadText(name: string, url: string): string {
+  return `[Download ${shownName(name)} (for the user, 1 hour): ${url}]`;
+}
+
+export const LINK_HINTS = {
+  download: "in a browser, or curl -OJ URL",
+  zip: "add ?archive=zip",
+  upload: "in a browser, or curl -T FILE URL",
+} as const;
+
+export function mayNotUpload(): ToolError {
+  return new ToolError(
+    "permission_denied",
+    "An upload link needs the scope sandbox:write, which your token lacks.",
+  );
+}
+
+export function uploadToDirectory(path: string): ToolError {
+  return new ToolError("is_directory", `${path} is a directory.`, "Give the path of a file in it.");
+}
+
+export function noLinks(): ToolError {
+  return new ToolError(
+    "not_configured",
+    "This server makes no links: its variable LINK_KEY is not set.",
+    "Tell the user that the operator has to set it. read_file with encoding base64 reads any file.",
+  );
+}
+
+export function noPreviews(variable: string): ToolError {
+  return new ToolError(
+    "not_configured",
+    `This server makes no previews: its variable ${variable} is not set.`,
+    "Tell the user that the operator has to set it (docs/guides/deploy.md). Inside the sandbox, curl reaches the program.",
+  );
+}
+
+export function reservedPort(port: number): ToolError {
+  return invalid(
+    `Port ${port} of a sandbox is used by the server itself.`,
+    "Start the program on another port, such as 8000, and expose that.",
+  );
+}
+
+export function closedText(port: number, sandbox: string, wasOpen: boolean): string {
+  return `Port ${port} of sandbox ${sandbox} is ${wasOpen ? "no longer" : "not"} exposed.`;
+}
+
+export function expiryText(expiresAt: number, before: number): string {
+  const expires = shownTime(expiresAt);
+  return before > expiresAt ? `${expires}, sooner than before: ${shownTime(before)}` : expires;
+}
+
+// Images
+
+const IMAGES_OFF = "Not shown: this connection has ?images=off.";
+
+export function imageHiddenText(name: string, what: string, bytes: number, instead: string): string {
+  return `[${name}: ${what}, ${bytes} bytes. ${IMAGES_OFF} ${instead}]`;
+}
+
+export const RUN_IMAGES_HIDDEN = `${IMAGES_OFF} To get one, save it in the code (figure.savefig, image.save); file_link gives a URL of the file.`;
+
+/** Where the original of an image is that is not shown as it is. @param path none where it was not kept */
+export function originalText(path: string | undefined): string {
+  if (path !== undefined) return `The original is ${shownName(path)}.`;
+  return "To keep an original, save it to a file in the code: figure.savefig, image.save.";
+}
+
+// Sandboxes and checkpoints
+
+export const SETUP_WORDS: Record<SetUpState, string> = {
+  none: "none",
+  due: "runs before the next call",
+  running: "is running",
+  succeeded: "has run",
+  failed: "failed",
+};
+
+export const RESERVED_VARIABLE = "is a name that the shell or this server uses itself";
+export const NOT_A_VARIABLE =
+  "is not a valid variable name: letters, digits and _, not starting with a digit";
+
+export const NO_SANDBOXES = "You have no sandbox yet: run_code or run_command makes one.";
+export const COMPONENTS_UNKNOWN = "The agents and commands for execute_task cannot be listed now.";
+
+type ListedSandbox = z.input<typeof sandboxListing>["sandboxes"][number];
+
+export function sandboxText(sandbox: ListedSandbox): string {
+  const { name, state, size_bytes, created_at, last_used_at, saved_at, saved_bytes, internet } = sandbox;
+  const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
+  const saved = saved_at === undefined ? "" : `, saved ${shownTime(saved_at)} (${saved_bytes} bytes)`;
+  const reaches = internet === undefined || internet === "full" ? "" : `, internet ${internet}`;
+  const times = `, used ${shownTime(last_used_at)}, created ${shownTime(created_at)}`;
+  return `${name}: ${state}${size}${times}${saved}${reaches}`;
+}
+
+export function variablesText(variables: readonly string[]): string {
+  return `  variables: ${variables.map(shownName).join(", ")}`;
+}
+
+export function previewText({ port, url, expires_at }: ListedSandbox["previews"][number]): string {
+  return `  port ${port} is exposed until ${shownTime(expires_at)}${url ? `: ${url}` : ""}`;
+}
+
+export function listedCheckpointText({ id, sandbox, label, savedAt, bytes, expiresAt }: Checkpoint): string {
+  const name = label ? ` (${shownName(label)})` : "";
+  return `checkpoint ${id} of ${sandbox}${name}: ${shownTime(savedAt)}, ${bytes} bytes, kept until ${shownTime(expiresAt)}`;
+}
+
+interface Used {
+  sandboxes: number;
+  running: number;
+  checkpoints: number;
+  runSecondsToday: number;
+  modelTokensToday: number;
+  storedBytes: number;
+  workspaceBytes: number;
+}
+
+export function limitsText(limits: Limits, used: Used): string {
+  const parts = [
+    `${used.sandboxes}/${limits.sandboxes} sandboxes`,
+    `${used.running}/${limits.runningSandboxes} running`,
+    `${used.runSecondsToday}/${limits.runSecondsPerDay} run seconds today`,
+    `${used.modelTokensToday}/${limits.modelTokensPerDay} model tokens today`,
+    `${megabytes(used.storedBytes)}/${megabytes(limits.storageBytes)} MB of results (the oldest go first)`,
+    `${megabytes(used.workspaceBytes)}/${megabytes(limits.workspaceBytes)} MB of saved workspaces`,
+    `${used.checkpoints}/${limits.checkpoints} checkpoints`,
+  ];
+  return `Used: ${parts.join(", ")}. At most ${limits.concurrentRuns} runs at once.`;
+}
+
+/** In units of 1024 * 1024 bytes, as in the variables that set the limits. */
+function megabytes(bytes: number): string {
+  return String(Math.round((bytes / 1024 / 1024) * 10) / 10);
+}
+
+export function secretText(name: string, hosts: readonly string[], variable: string | undefined): string {
+  const placeholder = variable ? `; ${variable} has a placeholder for it` : "";
+  return `secret ${name}: added to requests to ${hosts.join(", ")}${placeholder}`;
+}
+
+export function destroyedText(sandbox: string, existed: boolean): string {
+  return existed
+    ? `Sandbox ${sandbox} is destroyed, with its saved workspace.`
+    : `There is no sandbox ${sandbox}; nothing was destroyed.`;
+}
+
+export function checkpointsLeftText(count: number, areDeleted: boolean): string {
+  return areDeleted
+    ? `Checkpoints deleted: ${count}.`
+    : `Checkpoints kept: ${count}; checkpoints=true deletes them too.`;
+}
+
+export function checkpointDeletedText(checkpoint: string, sandbox: string, left: number): string {
+  return `Checkpoint ${checkpoint} is deleted. Sandbox ${sandbox} is unchanged; checkpoints left: ${left}.`;
+}
+
+export function oneOrAllCheckpoints(): ToolError {
+  return invalid(
+    "Nothing was deleted: checkpoint deletes a single checkpoint, checkpoints=true the sandbox with all of them.",
+    "Leave one of the two out.",
+  );
+}
+
+export function noCheckpoints(): ToolError {
+  return new ToolError(
+    "not_configured",
+    "This server does not save workspaces, so it has no checkpoints; nothing was changed.",
+    "The operator has to remove WORKSPACE_SAVE=off. Until then, keep what matters with read_file or file_link.",
+  );
+}
+
+export function checkpointText(sandbox: string, { id, files, bytes, expiresAt }: Checkpoint): string {
+  return `Checkpoint ${id} of sandbox ${sandbox}: ${files} files, ${bytes} bytes, kept until ${shownTime(expiresAt)}.`;
+}
+
+export interface Restored extends Partial<Fork> {
+  to: Checkpoint;
+  /** The checkpoint of the state before. */
+  before?: Checkpoint | undefined;
+  /** Why the state before could not be saved. */
+  unsaved?: string | undefined;
+}
+
+export function forkedText(sandbox: string, from: string, { to, hasSettings = false }: Restored): string {
+  const settings = hasSettings ? " It has the settings of configure_sandbox, too." : "";
+  return `Sandbox ${sandbox} is new, with /workspace of ${from} as of ${stateText(to)}.${settings}`;
+}
+
+export function restoredText(sandbox: string, { to, before, unsaved }: Restored): string {
+  return `Sandbox ${sandbox}: /workspace is restored as of ${stateText(to)}. ${beforeText(before, unsaved)}`;
+}
+
+function stateText({ savedAt, files, bytes }: Checkpoint): string {
+  return `${shownTime(savedAt)}: ${files} files, ${bytes} bytes`;
+}
+
+/** What is kept of the state before. */
+function beforeText(before: Checkpoint | undefined, unsaved: string | undefined): string {
+  if (unsaved === undefined)
+    return before ? `The state before is checkpoint ${before.id}.` : "It had no files before.";
+  const lost = `The state before could not be saved (${unsaved})`;
+  if (!before) return `${lost}, and no earlier one was: it is lost.`;
+  return `${lost}: checkpoint ${before.id} has it as of ${shownTime(before.savedAt)}, and later changes are lost.`;
+}
+
+// Tasks
+
+/** @param what who needs the model, and what cannot be done */
+export function noModel(what: string): ToolError {
+  return new ToolError(
+    "not_configured",
+    `This server has no credential for ${what}.`,
+    "The operator has to set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN: on Cloudflare with `npx wrangler secret put`, on the local platform in .dev.vars. Until then, use run_code and run_command.",
+  );
+}
+
+export const NEEDS_MODEL = {
+  question: "a model, so it answers no questions",
+  task: (agent: string) => `${agent}, so it runs no tasks`,
+} as const;
+
+export const checkpointAndContinue = () =>
+  invalid(
+    "checkpoint and continue_from exclude each other: a continued task keeps its own files.",
+    "Leave one of the two out.",
+  );
+
+export const checkpointAndSandbox = () =>
+  invalid(
+    "checkpoint and sandbox exclude each other: the task gets a fresh sandbox from the checkpoint.",
+    "Leave sandbox out. For a sandbox that stays: restore_sandbox makes one from the checkpoint; then pass sandbox alone.",
+  );
+
+export const repositoryAndContinue = () =>
+  invalid(
+    "repository and continue_from exclude each other: the earlier task has its workspace already.",
+    "Leave repository out.",
+  );
+
+export function otherAgent(task: string, agent: string): ToolError {
+  return invalid(
+    `Task ${task} was done by ${agent}, and no other agent can continue it.`,
+    "Leave agent out.",
+  );
+}
+
+export function agentNeedsKey(agent: string): ToolError {
+  return new ToolError(
+    "not_configured",
+    `${agent} needs ANTHROPIC_API_KEY, and the server has only a CLAUDE_CODE_OAUTH_TOKEN, which is for Claude Code.`,
+    "Leave agent out.",
+  );
+}
+
+export function noTurnLimit(agent: string): ToolError {
+  return invalid(`${agent} does not support max_turns.`, "Use timeout_seconds.");
+}
+
+export function noComponents(agent: string): ToolError {
+  return invalid(
+    `${agent} does not support agents and commands.`,
+    "Leave agents and commands out, or agent.",
+  );
+}
+
+export function notATask(id: string): ToolError {
+  return invalid(
+    `${id} is not a task of an agent, so it cannot be continued.`,
+    "list_runs with kind task shows tasks.",
+  );
+}
+
+export function taskRunning(id: string): ToolError {
+  return invalid(
+    `Task ${id} is still running.`,
+    `Wait for it with get_result, id ${id}, then continue it.`,
+    true,
+  );
+}
+
+export function noConversation(id: string): ToolError {
+  return invalid(`Task ${id} ended before its agent began a conversation.`, "Start a new task.");
+}
+
+export function filesElsewhere(id: string, sandbox: string): ToolError {
+  return invalid(
+    `Task ${id} cannot continue in sandbox ${sandbox}, which does not have its files.`,
+    "Leave sandbox out: the task continues in a fresh one, with its files and conversation.",
+  );
+}
+
+export function taskFilesGone(id: string): ToolError {
+  return new ToolError(
+    "not_found",
+    `The sandbox of task ${id} is gone, and its files were not kept.`,
+    "Start a new task.",
+  );
+}
+
+export function taskFilesOld(id: string): ToolError {
+  return new ToolError(
+    "not_found",
+    `The files of task ${id} were saved by an earlier version of this server, in a format that is no longer read.`,
+    `Start a new task; get_result with id ${id} has the changes and the artifacts.`,
+  );
+}

@@ -1,4 +1,4 @@
-/** Completion of the variables of resource templates, out of what the caller may read. It starts no container. */
+/** Completes the variables of resource templates from what the caller may read. Starts no container. */
 import { retryOnce } from "../actors/actor-errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { isTaskID, sandboxOf } from "../runs/id.ts";
@@ -9,16 +9,18 @@ import { RUNS } from "../shared/resource-uri.ts";
 import { operation, reading } from "./context.ts";
 import { namesOf } from "./read.ts";
 
-/** Entries of a directory that are looked through, and runs of a sandbox. */
+/** Limits: directory entries read, and runs of a sandbox listed. */
 const MAX_ENTRIES = 2000;
 const MAX_RUNS = 100;
 
-/** Names of sandboxes that have addresses. */
 export async function completeSandbox(caller: CallerContext, value: string): Promise<string[]> {
   return (await names(caller)).filter((name) => name.startsWith(value) && name !== RUNS);
 }
 
-/** Paths as addresses have them: relative to /workspace, or absolute. A directory's ends with a slash. */
+/**
+ * Completes paths as resource addresses spell them: relative to /workspace, or absolute. A directory's path ends with a
+ * slash.
+ */
 export async function completePath(caller: CallerContext, sandbox: string, value: string): Promise<string[]> {
   if (!(await names(caller)).includes(sandbox) || value.includes("\0")) return [];
   const start = value.slice(0, value.lastIndexOf("/") + 1);
@@ -32,10 +34,10 @@ export async function completePath(caller: CallerContext, sandbox: string, value
     .filter((path) => path.startsWith(value));
 }
 
-/** Ids of runs: first the names of sandboxes that have some, then the latest of one. */
+/** Completes run ids: first the names of sandboxes with runs, then the latest runs of one sandbox. */
 export async function completeRun(caller: CallerContext, value: string): Promise<string[]> {
   const { scopes } = caller.principal;
-  // Names hold dots too: what ends with one can be the beginning of a name, and all of another.
+  // Sandbox names may contain dots: text that ends with a dot can be part of a name, or a whole name.
   const sandbox = value.slice(0, Math.max(0, value.lastIndexOf(".")));
   const tasks = scopes.includes("tasks:run")
     ? await retryOnce(() => accountOf(caller.env, caller.principal.id).listTasks(MAX_RUNS))
@@ -49,7 +51,7 @@ export async function completeRun(caller: CallerContext, value: string): Promise
   return ids.filter((id) => id.startsWith(value));
 }
 
-/** The log and the artifacts of a run. */
+/** Completes what a run has: its log and its artifacts. */
 export async function completeName(
   caller: CallerContext,
   id: string | undefined,
@@ -72,7 +74,7 @@ async function names(caller: CallerContext): Promise<string[]> {
   return sandboxes.map(({ name }) => name);
 }
 
-/** What is not there, does not run or cannot be read completes nothing. */
+/** Returns no completions when the sandbox is missing, stopped or unreadable. */
 async function orNothing<T>(found: Promise<T[]>): Promise<T[]> {
   try {
     return await found;

@@ -1,4 +1,4 @@
-/** How resources reach the principal's sandboxes, and how what goes wrong is told. */
+/** How resources reach the principal's sandboxes, and how errors are reported. */
 import { ProtocolError, ProtocolErrorCode, ResourceNotFoundError } from "@modelcontextprotocol/server";
 import type { Input, OperationName, Result } from "../../container/sandboxd/operations.ts";
 import { callSandbox, operate } from "../actors/sandbox-client.ts";
@@ -9,8 +9,8 @@ import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
 /**
- * Calls a method that only reads of the principal's sandbox. What the sandbox has lost is told by the next result of a tool.
- * No container is started for it.
+ * Calls a read-only method of the principal's sandbox, without starting a container. A notice about lost state stays
+ * for the next tool result.
  * @throws {ToolError}
  */
 export async function reading<T>(
@@ -36,7 +36,10 @@ function ownerOf({ principal: { id, region, scopes } }: CallerContext, sandbox: 
   return { principalID: id, sandbox, region, scopes, mayStart: false, takesNotice: false };
 }
 
-/** Does the work of a request without an answer of its own for errors. An unexpected one is a reference to the log's line. */
+/**
+ * Handles a request that cannot return errors as results: every error becomes a JSON-RPC error. An unexpected one
+ * refers to its log line.
+ */
 export async function withProtocolErrors<T>(
   caller: CallerContext,
   method: string,
@@ -51,7 +54,7 @@ export async function withProtocolErrors<T>(
   }
 }
 
-/** An error as JSON-RPC has it. @param uri of the resource that was asked for */
+/** Converts an error to JSON-RPC. @param uri the requested resource */
 export function protocolError(error: ToolError, uri?: string): ProtocolError {
   if (error.code === "not_found" && uri !== undefined) return new ResourceNotFoundError(uri, error.text);
   const isCallers = CALLERS.has(error.code);
@@ -62,7 +65,7 @@ export function protocolError(error: ToolError, uri?: string): ProtocolError {
   );
 }
 
-/** Codes of errors that another address would not have. */
+/** Error codes that do not depend on the resource's address. */
 const CALLERS: ReadonlySet<ToolError["code"]> = new Set([
   "invalid_argument",
   "not_found",

@@ -8,7 +8,7 @@ import { listResources } from "./list.ts";
 import { readResource } from "./read.ts";
 import { registerSkills } from "./skills.ts";
 
-/** @param sandbox the one of paths that are completed without one */
+/** @param sandbox completes paths whose template names no sandbox */
 export function registerResources(server: McpServer, caller: CallerContext, sandbox: string): void {
   const { scopes } = caller.principal;
   const read = (uri: URL) => readResource(caller, uri.href);
@@ -43,11 +43,11 @@ export function registerResources(server: McpServer, caller: CallerContext, sand
     server.registerResource("runs", runs, aboutRuns, read),
     server.registerResource("files", files, aboutFiles, read),
   ];
-  // A template that is not enabled is still listed; what a token sees none of is removed.
+  // A disabled template would still be listed, so templates that the token cannot read are removed.
   if (readers.length === 0) registered[0]?.remove();
   if (!scopes.includes("sandbox:read")) registered[1]?.remove();
   registerSkills(server);
-  // The SDK's own handlers know no pages, and no address without a path.
+  // The SDK's own handlers support neither pages nor addresses without a path.
   server.server.setRequestHandler("resources/list", ({ params }) =>
     withProtocolErrors(caller, "resources/list", () => listResources(caller, params?.cursor)),
   );

@@ -1,4 +1,4 @@
-/** `resources/list`: workspaces of sandboxes with what lies on top in those that run, the latest tasks, and skills. */
+/** `resources/list`: workspaces, the top-level files of running sandboxes, the latest tasks, and skills. */
 import {
   type ListResourcesResult,
   ProtocolError,
@@ -18,18 +18,18 @@ import { skillResources } from "./skills.ts";
 
 const WORKSPACE = "/workspace";
 
-/** Sandboxes of one page, entries of a workspace, and tasks. */
+/** Limits for one page: sandboxes, entries of one workspace, and tasks. */
 const PAGE_SANDBOXES = 10;
 const TOP_ENTRIES = 100;
 const TASKS = 20;
 
-/** How long a sandbox may take to list its workspace, milliseconds; one that takes longer is listed without. */
+/** How long a sandbox may take to list its workspace, in milliseconds. A slower one is listed without files. */
 const LIST_MS = 3000;
 
 /**
- * One page, of the sandboxes in the order of their names. It starts no container and is no use of one: some clients list by the
- * minute.
- * @param after the cursor: the last sandbox of the page before
+ * Returns one page of sandboxes, sorted by name. Listing starts no container and does not count as use, because some
+ * clients list every minute.
+ * @param after the cursor: the last sandbox of the previous page
  */
 export async function listResources(
   caller: CallerContext,
@@ -55,7 +55,7 @@ export async function listResources(
   return { resources: [...workspaces.flat(), ...results, ...skillResources] };
 }
 
-/** A workspace and, where its sandbox runs, what lies in it but for hidden files. */
+/** A workspace and, if its sandbox runs, its visible top-level files. */
 async function workspace(caller: CallerContext, sandbox: string, isRunning: boolean): Promise<Resource[]> {
   const entries = isRunning ? await topOf(caller, sandbox) : undefined;
   const root: Resource = {
@@ -79,7 +79,7 @@ async function workspace(caller: CallerContext, sandbox: string, isRunning: bool
   return [root, ...inside];
 }
 
-/** What lies in a workspace; undefined where the sandbox does not run or does not answer in time. */
+/** The entries of a workspace; undefined if the sandbox is stopped or does not answer in time. */
 function topOf(caller: CallerContext, sandbox: string) {
   const listed = operation(caller, sandbox, "glance", { path: WORKSPACE, depth: 1, limit: TOP_ENTRIES });
   return within(

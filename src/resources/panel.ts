@@ -1,16 +1,19 @@
-/** The panel as a resource, for clients that show MCP Apps. The page is the same for everybody; its calls have the token's scopes. */
+/**
+ * The panel as a resource, for clients with MCP Apps. Everybody gets the same page; its calls are limited by the
+ * token's scopes.
+ */
 import { APP_MIME_TYPE, PANEL_TOOLS_URI, PANEL_URI } from "../shared/apps.ts";
 import { previewSource } from "../shared/preview-url.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { isListed } from "../tools/define.ts";
 import { tools } from "../tools/index.ts";
 
-/** What a client has to let the page do, beside running its own script and style: show previews. */
+/** What the page needs besides its own script and style: frames for previews. */
 type PanelMeta = {
   ui: { csp?: { frameDomains: string[] }; prefersBorder: boolean };
 };
 
-/** What is at an address of the panel's; undefined at any other. */
+/** The panel's resource at this address, or undefined. */
 export async function readPanel(
   caller: CallerContext,
   uri: string,

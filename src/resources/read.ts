@@ -26,16 +26,15 @@ import { operation, protocolError, reading } from "./context.ts";
 import { readPanel } from "./panel.ts";
 import { readSkill } from "./skills.ts";
 
-/** What a resource holds. */
 type Contents = { mimeType: string; _meta?: Record<string, unknown> } & ({ text: string } | { blob: string });
 
-/** Bytes of a resource at most: in base64 they stay below 1 MB, at which common clients cap an answer. */
+/** The most bytes of a resource. In base64 they stay below 1 MB, where common clients cut a response. */
 const RESOURCE_BYTES = 700 * 1024;
 
-/** Entries of a directory at most. */
+/** The most entries of a directory. */
 const MAX_ENTRIES = 1000;
 
-/** The scopes that reading a resource needs; none for the panel, which holds nothing of anybody, and where nothing is. */
+/** The scopes needed to read a resource; none for the panel, which holds no user data, and for unknown addresses. */
 export function resourceScopes(uri: string): readonly Scope[] {
   const address = parseResourceURI(uri);
   if ("problem" in address) return [];
@@ -83,7 +82,7 @@ async function ofSandbox(caller: CallerContext, sandbox: string, path: string): 
   }
 }
 
-/** Says of a path that was written as an absolute one how that is done. */
+/** Adds to the error how to write an absolute path. */
 function withPathHint(error: ToolError, sandbox: string, path: string): ToolError {
   const meant = path.replace(/^\/workspace(?=\/workspace(?:\/|$))/, "");
   if (meant === path) return error;
@@ -149,7 +148,7 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
   return contentsOf(path, bytes);
 }
 
-/** What there is of a run: its log, and a task's artifacts. */
+/** The resources of a run: its log, and a task's artifacts. */
 export function namesOf(run: RunView): { name: string; size: number }[] {
   const artifacts: readonly Artifact[] = taskDetailOf(run)?.artifacts ?? [];
   return [
@@ -158,7 +157,6 @@ export function namesOf(run: RunView): { name: string; size: number }[] {
   ];
 }
 
-/** Text as text, anything else as base64. */
 function contentsOf(path: string, bytes: Uint8Array): Contents {
   const text = textOf(bytes);
   const mimeType = typeOf(path, text !== undefined);
@@ -171,7 +169,7 @@ function listing(value: unknown): Contents {
 
 const MEDIA = /^(?:image\/(?!svg)|audio\/|video\/|font\/)/;
 
-/** The MIME type by the name, unless the content is none of it: `.ts` is not only a video. */
+/** The MIME type for a name, unless the content contradicts it: `.ts` is also a video format. */
 export function typeOf(path: string, isText: boolean | undefined): string {
   const named = mime.getType(path) ?? undefined;
   if (isText === true && (named === undefined || MEDIA.test(named))) return "text/plain";

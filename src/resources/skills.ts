@@ -1,11 +1,14 @@
-/** The skills of `plugin/skills` by the Skills extension of MCP (SEP-2640). `npm run docs` puts their text and digests into skills.json. */
+/**
+ * The skills of `plugin/skills`, served by MCP's Skills extension (SEP-2640). `npm run docs` writes their text and
+ * digests to skills.json.
+ */
 import type { McpServer, ReadResourceResult, Resource } from "@modelcontextprotocol/server";
 import { type Skill, SkillsExtension } from "@modelcontextprotocol/server/ext/skills";
 import published from "./skills.json" with { type: "json" };
 
 const MIME_TYPE = "text/markdown";
 
-/** An hour: they change with a deployment only, and are the same for everybody. */
+/** One hour: skills change only with a deployment, and are the same for everybody. */
 const CACHE = { ttlMs: 3_600_000, cacheScope: "public" } as const;
 
 const skills = new Map<string, { skill: Skill; text: string }>(
@@ -28,7 +31,7 @@ export function registerSkills(server: McpServer): void {
   extension.attach(server);
 }
 
-/** What is at an address of a skill's; undefined at any other. */
+/** The skill at this address, or undefined. */
 export function readSkill(uri: string): ReadResourceResult | undefined {
   const text = skills.get(uri)?.text;
   return text === undefined ? undefined : { contents: [{ uri, mimeType: MIME_TYPE, text }], ...CACHE };

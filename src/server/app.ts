@@ -1,4 +1,4 @@
-/** The path of a request, in the order of the guards: host and origin, route, token, scopes, handler. */
+/** How a request is handled, in the order of the guards: host and origin, route, token, scopes, handler. */
 import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
 import { createMcpHandler } from "agents/mcp/server";
 import { addressOf } from "../actors/attempts.ts";
@@ -58,24 +58,23 @@ import { declaresTasks, TASK_METHODS, TASKS_CAPABILITY } from "../tools/mcp-task
 import { toolsChosen } from "../shared/tool-sets.ts";
 import { traceOfHeaders, traceOfMessage } from "../shared/trace.ts";
 
-/** Which tools the server of one request needs. */
 export interface NeededTools {
-  /** Names of the tools that it calls. */
+  /** The tools that the request calls. */
   called: readonly string[];
-  /** Whether it does nothing else. Then no other tool is registered, which saves time. */
+  /** Whether the request does nothing else. Then only these tools are registered, which saves time. */
   onlyCalls: boolean;
 }
 
-/** What the guards protect. */
+/** The application behind the guards. */
 export interface ProtectedApp {
   createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: NeededTools): McpServer;
-  /** The scopes a call of this tool needs; none for a tool that does not exist. */
+  /** The scopes that a call of this tool needs; none for an unknown tool. */
   requiredScopes(name: string, args: unknown): readonly Scope[];
-  /** The scopes that reading this resource needs; none for an address that leads nowhere. */
+  /** The scopes that reading this resource needs; none for an unknown address. */
   resourceScopes(uri: string): readonly Scope[];
 }
 
-/** Not `ExportedHandler`, because tests cannot construct the type of its request. */
+/** Not `ExportedHandler`: tests cannot construct its request type. */
 export interface App {
   fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response>;
 }
@@ -83,29 +82,28 @@ export interface App {
 type Serve<Known> = (request: Request, known: Known) => Response | Promise<Response>;
 
 interface Route {
-  /** A segment that begins with a colon matches any, and a star at the end all that follow. */
+  /** A segment that begins with a colon matches any value; a star at the end matches all remaining segments. */
   path: string;
-  /** Allowed beside `OPTIONS`, which every route allows. */
+  /** Allowed methods. `OPTIONS` is always allowed. */
   methods: string;
-  /** Whether browsers get a page instead. */
+  /** Whether browsers get a page instead of JSON. */
   forPeople?: boolean;
-  /** Whether pages of any origin may read it. Not on loopback: no page is to find out what runs on its user's machine. */
+  /** Whether pages of any origin may read the response. Never on loopback, where a page could find out what its user runs. */
   isPublic?: boolean;
-  /** Whether unauthenticated requests make it write; those are limited by address. */
+  /** Whether unauthenticated requests cause writes. They are rate limited by address. */
   writes?: boolean;
-  /** The handler: `open` to everybody, or for callers that are `known`. */
+  /** The handler: `open` to everybody, or only for `known` callers. */
   serve:
     | { open: Serve<RequestContext> }
     | {
-        /** Finds out who calls. */
         by: (request: Request, context: RequestContext) => Promise<Caller | Refusal>;
-        /** What every request needs; for MCP that depends on the body. */
+        /** The scopes of every request; for MCP they depend on the body. */
         scopes?: readonly Scope[];
         known: Serve<CallerContext>;
       };
 }
 
-/** Callers by a token. @param paths the resources whose OAuth tokens count */
+/** Identifies callers by token. @param paths the resources whose OAuth tokens are accepted */
 function byToken(...paths: readonly [ResourcePath, ...ResourcePath[]]) {
   return (request: Request, context: RequestContext) => authenticate(request, context, paths);
 }
@@ -125,7 +123,7 @@ export function createApp(product: ProtectedApp): App {
     { path: "/health", methods: READ, serve: { open: health } },
     { path: CATALOG_PATH, methods: READ, isPublic: true, serve: { open: catalog } },
     { path: CARD_PATH, methods: READ, isPublic: true, serve: { open: serverCard } },
-    // Browsers ask for it by themselves.
+    // Browsers request it by themselves.
     { path: "/favicon.ico", methods: READ, serve: { open: favicon } },
     { path: "/mcp", methods: "POST", forPeople: true, serve: { by: byToken("/mcp"), known: mcp } },
     // Some clients post to the root.
@@ -234,7 +232,7 @@ export function createApp(product: ProtectedApp): App {
   };
 }
 
-/** MCP of every revision: one stateless server for this one request. */
+/** Serves MCP, any revision, with a stateless server made for this request. */
 async function serveMCP(product: ProtectedApp, request: Request, sender: CallerContext): Promise<Response> {
   const url = new URL(request.url);
   const { pathname: route } = url;
@@ -251,7 +249,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   const messages = Array.isArray(body.value) ? body.value : [body.value];
   const [trace = sender.trace] = messages.flatMap((message) => traceOfMessage(message) ?? []);
   caller = { ...sender, trace };
-  // The first was counted with the request.
+  // The first call was counted with the request.
   if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id, messages.length - 1))
     return refuse(caller, rateLimited(), { route });
   const [panelForm] = messages.flatMap((message) => takePanelForm(message) ?? []);
@@ -280,7 +278,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     product.createMCPServer(
       {
         ...client,
-        // The panel takes none, whatever the client around it does.
+        // The panel never gets tasks, even if the client around it supports them.
         takesTasks: era === "modern" ? declared && panelForm === undefined : undefined,
         mayShowApps: era === "legacy" || declaresApps(body.value),
         showsApps: declaresApps(body.value) || session.apps,
@@ -295,7 +293,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
       return servePlainCall(createServer({ era: "legacy" }), request, body.value, onerror);
     const handler = createMcpHandler(createServer, {
       route,
-      // These two switch the handler's own guards off, which those above replace.
+      // Switch off the handler's own guards; the guards above replace them.
       corsOptions: false,
       allowedOriginHostnames: "*",
       onerror,
@@ -303,7 +301,8 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     return handler.fetch(request, { parsedBody: body.value });
   };
   const response = await respond();
-  // Tools and resources log their own use. Without one, or when the protocol refuses it, the use of the token is logged here.
+  // Tools and resources log their own use. Otherwise, or if the protocol refuses the request, the token's use is logged
+  // here.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   if (response.status >= 500) return failed(caller, "mcp", error, idOf(body.value));
   const isFirst = isRecord(body.value) && body.value.method === "initialize";
@@ -314,7 +313,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   return opened;
 }
 
-/** The first revision with this header is the first with links to resources, at which clients of older ones fail. */
+/** Clients that send this header know resource links. Older clients fail on them. */
 function takesResourceLinks({ headers }: Request): boolean {
   return (headers.get("mcp-protocol-version") ?? "") >= "2025-06-18";
 }
@@ -324,7 +323,7 @@ interface ToolCall {
   args: unknown;
 }
 
-/** The tool that a message calls, or whose work it asks for by a method of the Tasks extension. */
+/** The tool that a message calls, directly or by a method of the Tasks extension. */
 function toolCall(message: unknown): ToolCall[] {
   if (!isRecord(message) || !isRecord(message.params)) return [];
   const { method } = message;
@@ -335,7 +334,6 @@ function toolCall(message: unknown): ToolCall[] {
   return tool === undefined ? [] : [{ name: tool, args: { id: taskId } }];
 }
 
-/** Whether a message subscribes to notifications of tasks. */
 function listensToTasks(message: unknown): boolean {
   if (!isRecord(message) || message.method !== "subscriptions/listen" || !isRecord(message.params))
     return false;
@@ -350,7 +348,7 @@ function resourceRead(message: unknown): string[] {
   return typeof uri === "string" ? [uri] : [];
 }
 
-/** The scopes of all that is called or read in the body: a batch is allowed as a whole or not at all. */
+/** The scopes for everything in the body. A batch is allowed as a whole or not at all. */
 function scopesNeeded(product: ProtectedApp, calls: readonly ToolCall[], read: readonly string[]): Scope[] {
   const needed = new Set([
     ...calls.flatMap(({ name, args }) => product.requiredScopes(name, args)),
@@ -366,7 +364,7 @@ function favicon(): Response {
   });
 }
 
-/** Tells how callers authenticate and, where OAuth is off, why. */
+/** Reports how callers authenticate and, if OAuth is off, why. */
 function health(request: Request, context: RequestContext): Response {
   const { serverAuthToken, authTokens } = context.config;
   const oauth = oauthFor(request, context);
@@ -381,7 +379,7 @@ function health(request: Request, context: RequestContext): Response {
   });
 }
 
-/** A route of OAuth's, which is not there when OAuth is off. */
+/** Makes a route that exists only while OAuth is on. */
 function withOAuth(serve: (request: Request, oauth: OAuth, context: RequestContext) => Promise<Response>) {
   return {
     open: (request: Request, context: RequestContext) => {
@@ -418,7 +416,7 @@ function refuse(
   return response;
 }
 
-/** The response to an unexpected error: a reference to the line of the log that has the details. */
+/** The response to an unexpected error: it refers to the log line with the details. */
 function failed(
   context: RequestContext,
   where: string,
@@ -429,7 +427,7 @@ function failed(
   return rpcError(500, -32603, `Internal error (ref ${context.requestID})`, id);
 }
 
-/** Every route fails until the operator corrects the configuration, `/health` included, so that deployments notice. */
+/** Until the operator corrects the configuration every route fails, including `/health`, so that deployments notice. */
 function misconfigured(request: Request, { problems }: ConfigError): Response {
   log({ logLevel: "error" }, { event: "config", problems });
   if (new URL(request.url).pathname === "/health")
@@ -437,7 +435,6 @@ function misconfigured(request: Request, { problems }: ConfigError): Response {
   return json({ error: "The server is misconfigured", problems }, 500);
 }
 
-/** Adds the headers that every response has. */
 function withStandardHeaders(response: Response, requestID: string): Response {
   const out = new Response(response.body, response);
   out.headers.set("x-content-type-options", "nosniff");
@@ -457,7 +454,7 @@ function badQuery(problem: string): Refusal {
   return { reason: "bad_query", response: rpcError(400, -32602, problem) };
 }
 
-/** To a client that asks for tasks, but does not say that it knows them (SEP-2663, "Protocol Errors"). */
+/** The response to a client that requests a task without declaring the extension (SEP-2663, "Protocol Errors"). */
 function undeclared(id: string | number | null): Refusal {
   const data = { requiredCapabilities: TASKS_CAPABILITY };
   const message = "Missing required client capability";

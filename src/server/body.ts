@@ -7,18 +7,18 @@ import { type Refusal, rpcError } from "../shared/responses.ts";
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
 /**
- * How much of a body that is too large is still read, in bytes. A client whose connection is closed while it sends reports
- * the closed connection instead of the response.
+ * How many bytes of an oversized body are still read. If the connection closed while a client sends, the client would
+ * report that instead of the response.
  */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
-/** How long a body may take, milliseconds: the largest over half a megabit a second. */
+/** Time limit for a body, in milliseconds: enough for the largest one at half a megabit per second. */
 const BODY_MS = 150_000;
 
-/** Bounds of the JSON. A call has some dozens of values, a batch of 100 messages a few thousand. */
+/** JSON limits. A call has some dozens of values, a batch of 100 messages a few thousand. */
 const BOUNDS = { values: 10_000, depth: 100, name: MAX_BODY_BYTES };
 
-/** The most messages in a batch; MCP's own handler has the same limit. */
+/** The most messages in a batch: the same limit as in MCP's own handler. */
 const MAX_BATCH = 100;
 
 export type BodyProblem =
@@ -30,10 +30,9 @@ export type BodyProblem =
   | "not_json"
   | "long_batch";
 
-/** Reads the body as JSON. */
 export async function readJSON(request: Request): Promise<{ value: unknown } | { problem: BodyProblem }> {
   const bounds = { maxBytes: MAX_BODY_BYTES, drainBytes: MAX_DRAINED_BYTES, ms: BODY_MS };
-  // Malformed chunks, or a client that disconnected.
+  // The chunks were malformed, or the client disconnected.
   const read = await gather(request, bounds).catch(() => ({ problem: "broken" as const }));
   if ("problem" in read) return read;
   let text: string;
@@ -52,7 +51,7 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
   return Array.isArray(value) && value.length > MAX_BATCH ? { problem: "long_batch" } : { value };
 }
 
-/** The refusal of such a body, with the codes of MCP's own handler. */
+/** The response to an invalid body, with the error codes of MCP's own handler. */
 export function unreadable(problem: BodyProblem): Refusal {
   switch (problem) {
     case "too_large": {

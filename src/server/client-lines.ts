@@ -1,39 +1,39 @@
-/** How to connect each client. `npm start` prints these lines, and the page for browsers shows them. */
+/** How to connect each client, for `npm start` and the landing page. */
 
 export interface ClientLine {
   client: string;
-  /** The file that the text belongs in; without one, the text is a shell command. */
+  /** The file that contains the text. Without a file, the text is a shell command. */
   file?: string;
   text: string;
   /**
-   * Opens the client, which asks its user to add the server. It holds no token, since links are kept in histories and passed on: the
+   * Opens the client, which asks its user to add the server. Links end up in histories, so this one has no token: the
    * client signs in by OAuth.
    */
   link?: string;
 }
 
-/** Its text as a person reads it: the JSON of a file on several lines. */
+/** The text for people: JSON is indented. */
 export function formatted({ file, text }: ClientLine): string {
   return file === undefined ? text : JSON.stringify(JSON.parse(text), null, 2);
 }
 
-/** @param token what to write in place of the token: `shell` within double quotes of a shell, `written` in a file */
+/** @param token placeholders for the token: `shell` inside double quotes of a shell, `written` in a file */
 export function clientLines(url: string, token: { shell: string; written: string }): ClientLine[] {
   const header = `"Authorization: Bearer ${token.shell}"`;
-  // ? and & are special characters of shells.
+  // ? and & are special characters in shells.
   const address = /[?&]/.test(url) ? `"${url}"` : url;
   const Authorization = `Bearer ${token.written}`;
   const http = { url, headers: { Authorization } };
   const desktop = {
     command: "npx",
-    // The header is in a variable because Claude Desktop on Windows splits arguments at spaces.
+    // Claude Desktop on Windows splits arguments at spaces, so the header is in a variable.
     args: ["-y", "mcp-remote", url, "--header", "Authorization:${AUTHORIZATION}"],
     env: { AUTHORIZATION: Authorization },
   };
   return [
     {
       client: "Claude Code",
-      // Without a scope it would be there only in the directory in which the line is typed.
+      // Without a scope, Claude Code adds the server only for the current directory.
       text: `claude mcp add --scope user --transport http sandbox ${address} --header ${header}`,
     },
     {

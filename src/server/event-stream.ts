@@ -1,4 +1,7 @@
-/** A response of server-sent events, of which each is made when the client takes it. Who stops reading ends them. */
+/**
+ * A response of server-sent events. An event is made only when the client is ready for it. The events end when the
+ * client stops reading.
+ */
 export function eventStream<Event>(events: AsyncGenerator<Event, void>, textOf: (event: Event) => string) {
   const encoder = new TextEncoder();
   const body = new ReadableStream<Uint8Array>({
@@ -14,8 +17,8 @@ export function eventStream<Event>(events: AsyncGenerator<Event, void>, textOf: 
   });
 }
 
-/** An event that says nothing: proxies close a connection that is silent for long. */
+/** A comment that keeps the connection open: proxies close silent connections. */
 export const SILENCE = ": it goes on\n\n";
 
-/** The longest silence, milliseconds. */
+/** The longest silence, in milliseconds. */
 export const SILENCE_MS = 10_000;

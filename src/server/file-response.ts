@@ -1,4 +1,4 @@
-/** Files of a sandbox as HTTP answers. Nothing here holds a file: it is passed on as it comes. */
+/** Files of a sandbox as HTTP responses. All bodies are streamed. */
 import { gather } from "../shared/stream-bytes.ts";
 import mime from "mime/lite";
 import type { Input } from "../../container/sandboxd/operations.ts";
@@ -11,13 +11,13 @@ import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import { LOG_NAME } from "../shared/resource-uri.ts";
 import { json } from "../shared/responses.ts";
 
-/** Bytes of an upload at most, unless its link says less. */
+/** The most bytes of an upload, unless its link allows less. */
 export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
 
-/** Bytes of a form beside its file at most. */
+/** The most bytes of a form besides its file. */
 const FORM_BYTES = 1024 * 1024;
 
-/** What a browser may do with an answer that came out of a sandbox: keep it as a file, and nothing else. */
+/** Browsers may only save a response that came from a sandbox, not show or run it. */
 const HEADERS = {
   "content-security-policy": "sandbox; default-src 'none'",
   "cross-origin-resource-policy": "same-origin",
@@ -27,10 +27,10 @@ const HEADERS = {
 /** In `Want-Repr-Digest` (RFC 9530, section 4): a preference for SHA-256 that is not 0. */
 const DIGEST_WANTED = /(?:^|[\s,])sha-256=(?:[1-9]|10)(?:$|[\s,;])/;
 
-/** Bytes that are read of a file whose size is not known. */
+/** How many bytes are read from a file of unknown size. */
 const UNKNOWN_BYTES = 512 * 1024;
 
-/** Sends what says that it is empty, as the files of /proc do, whatever they hold. */
+/** Sends a file that reports size 0. Files in /proc do so whatever they contain. */
 async function sendSmall(
   request: Request,
   env: Env,
@@ -58,7 +58,7 @@ const ARCHIVE_TYPES: Record<ArchiveFormat, string> = {
   zip: "application/zip",
 };
 
-/** The archive that `?archive=` asks for. @throws {ToolError} `invalid_argument` for one that there is not */
+/** The format in `?archive=`. @throws {ToolError} `invalid_argument` for an unknown format */
 function archiveFormat(request: Request): ArchiveFormat | undefined {
   const given = new URL(request.url).searchParams.get("archive");
   if (given === null || given === "tar.gz" || given === "zip") return given ?? undefined;
@@ -66,8 +66,8 @@ function archiveFormat(request: Request): ArchiveFormat | undefined {
 }
 
 /**
- * Sends a file, or the range of it that is asked for; a directory as the archive that is asked for.
- * @param directory sends a directory of which no archive is asked for
+ * Sends a file, or the requested range of it; a directory as the requested archive.
+ * @param directory sends a directory when no archive is requested
  */
 export async function sendFile(
   request: Request,
@@ -98,13 +98,13 @@ export async function sendFile(
       );
     throw malformedResponse();
   }
-  // It is another file by now, which these do not tell of.
+  // The file has changed, so size and digest no longer describe it.
   if (opened.size !== stat.size || opened.modified !== stat.modified)
     for (const name of ["etag", "last-modified", "repr-digest"]) headers.delete(name);
   return new Response(opened.body.pipeThrough(new FixedLengthStream(length)), { status, headers });
 }
 
-/** Sends what a run left, or the range of it that is asked for. @param name as addresses of resources have it */
+/** Sends an artifact or a log of a run, or the requested range of it. @param name as in resource addresses */
 export async function sendRunFile(
   request: Request,
   env: Env,
@@ -133,7 +133,7 @@ export async function sendRunFile(
   return new Response(body.pipeThrough(new FixedLengthStream(length)), { status, headers });
 }
 
-/** Status, headers and bytes of an answer that sends a file, or the range of it that is asked for; 416 sends none. */
+/** Status, headers and bytes for sending a file or a range of it. Status 416 has no body. */
 function prepared(
   request: Request,
   path: string,
@@ -160,7 +160,7 @@ function prepared(
   return { headers, status: range ? 206 : 200, offset, length };
 }
 
-/** Sends a directory as an archive that is made while it is sent. */
+/** Streams a directory as an archive while the archive is made. */
 export async function sendArchive(
   request: Request,
   env: Env,
@@ -178,7 +178,7 @@ export async function sendArchive(
   return new Response(archive.body, { headers });
 }
 
-/** Writes the body of a request, or the file of a form, to a path. Answers its size and SHA-256. */
+/** Writes the request's body, or the file of a form, to a path. Returns its size and SHA-256. */
 export async function receiveFile(
   request: Request,
   env: Env,
@@ -198,7 +198,7 @@ export async function receiveFile(
   }
 }
 
-/** A stream with a mark behind its end: one that breaks off ends without. */
+/** Adds a mark to the end of a stream. A stream without the mark was cut off. */
 function marked(body: ReadableStream, mark: Uint8Array): ReadableStream {
   return body.pipeThrough(
     new TransformStream({
@@ -208,12 +208,12 @@ function marked(body: ReadableStream, mark: Uint8Array): ReadableStream {
   );
 }
 
-/** How long the body of a refused upload is taken before the answer, milliseconds. */
+/** How long the body of a refused upload is read before the response, in milliseconds. */
 const DRAIN_MS = 5000;
 
 /**
- * Takes the body of a request that is refused without it: a client that still sends when its connection closes may never
- * see the answer. One that waits to be told to send has sent nothing.
+ * Reads the body of a refused request: if the connection closed while a client sends, it might never see the response.
+ * A client that waits for 100 Continue has sent nothing.
  */
 export async function takeRest(request: Request): Promise<void> {
   if (request.headers.has("expect")) return;
@@ -222,13 +222,13 @@ export async function takeRest(request: Request): Promise<void> {
 
 const isForm = ({ headers }: Request) => /^multipart\/form-data\b/i.test(headers.get("content-type") ?? "");
 
-/** Whether the request itself says so. */
+/** Whether Content-Length exceeds the limit. */
 function isTooLarge(request: Request, max: number): boolean {
   const length = Number(request.headers.get("content-length") ?? 0);
   return length > max + (isForm(request) ? FORM_BYTES : 0);
 }
 
-/** The body, and how its end is known, as `store` takes them. */
+/** The body, and how its end is recognized, as `store` expects them. */
 function bodyOf(
   request: Request,
 ): Pick<Input<"store">, "body"> & { length?: number; mark?: string; form?: string } {
@@ -262,7 +262,6 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   internal: 500,
 };
 
-/** The answer for what failed. */
 export function failedFile(error: ToolError): Response {
   return json(
     { error: error.message, code: error.code, hint: error.hint || undefined },
@@ -274,7 +273,10 @@ function etagOf({ modified, size }: Pick<FileStat, "modified" | "size">): string
   return `"${modified.toString(36)}-${size.toString(36)}"`;
 }
 
-/** The one range that a request asks for; undefined for all of it. Several are answered with all of it, as they may be. */
+/**
+ * The single range that a request asks for; undefined for the whole file. Requests for several ranges get the whole
+ * file, as HTTP allows.
+ */
 function rangeOf({ headers }: Request, stat: Pick<FileStat, "modified" | "size">) {
   const { size } = stat;
   const [, first, last] = /^bytes=(\d{0,15})-(\d{0,15})$/.exec(headers.get("range")?.trim() ?? "") ?? [];

@@ -1,6 +1,6 @@
 /**
- * Files over plain HTTP: `/files/<token>` for whoever has a link that `file_link` made, and for scripts with a token of
- * the server's `/sandboxes/<name>/files/<path>`.
+ * Files over plain HTTP: `/files/<token>` for links made by `file_link`, and `/sandboxes/<name>/files/<path>` for
+ * scripts with a token.
  */
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
@@ -136,7 +136,7 @@ async function uploadPage(request: Request, context: RequestContext, link: FileL
   return page("Upload a file", body, { script: UPLOAD_SCRIPT });
 }
 
-/** Bytes as a person reads them, none of them lost where there are few. */
+/** A size for people. Small sizes are exact. */
 function readableSize(bytes: number): string {
   const units = ["bytes", "KiB", "MiB", "GiB"];
   let [value, unit] = [bytes, 0];
@@ -170,7 +170,7 @@ const NEEDED: Record<string, readonly Scope[]> = {
   DELETE: ["sandbox:write"],
 };
 
-/** `/sandboxes/<name>/files/<path>`. The path is relative to /workspace, or absolute behind a second slash. */
+/** `/sandboxes/<name>/files/<path>`. The path is relative to /workspace, or absolute after a second slash. */
 export async function serveFiles(request: Request, caller: CallerContext): Promise<Response> {
   const scopes = NEEDED[request.method] ?? [];
   const refusal = insufficientScope(caller, scopes);
@@ -219,7 +219,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
   return response instanceof Response ? response : failedFile(response);
 }
 
-/** Whoever may only read starts no container; reading and removing starts none that was never used. */
+/** A read-only token starts no container. Reading and deleting start only sandboxes that exist already. */
 function mayStartFor(method: string, scopes: readonly Scope[]): Owner["mayStart"] {
   if (method === "PUT") return true;
   return mayStartWith(scopes) && "again";

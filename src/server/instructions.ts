@@ -1,20 +1,22 @@
-/** What clients show their model of the server: what it has, and what to know before the first call. */
+/** The instructions that clients show their model: what the server offers, and what to know before the first call. */
 import { LANGUAGE_TITLES } from "../shared/languages.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 
 export interface Offered {
-  /** Whether the client is shown a tool. */
   has(name: ToolName): boolean;
-  /** The sandbox of calls that name none. */
+  /** The default sandbox. */
   sandbox: string;
   savesWorkspaces: boolean;
-  /** After how many minutes without use a sandbox stops. */
+  /** Minutes without use after which a sandbox stops. */
   idleMinutes: number;
-  /** A line for each directory of the machine that sandboxes have. */
+  /** One line for each host directory mounted into sandboxes. */
   mounted: readonly string[];
 }
 
-/** The essentials come first, because some clients cut at 512 characters. Only tools that the client is shown are named. */
+/**
+ * The essentials come first, because some clients cut the text at 512 characters. Only tools that the client sees are
+ * named.
+ */
 export function instructions({ has, sandbox, savesWorkspaces, idleMinutes, mounted }: Offered): string {
   const files = (["write_file", "read_file", "list_files"] as const).filter(has);
   const runs = has("run_code") || has("run_command");

@@ -1,4 +1,7 @@
-/** The page for people who open the endpoint in a browser: what the server is and how to connect clients. It shows no token. */
+/**
+ * The page for people who open the endpoint in a browser: what the server is, and how to connect clients. It shows no
+ * token.
+ */
 import { markup } from "../auth/html.ts";
 import { oauthFor } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";
@@ -16,7 +19,7 @@ export function isBrowser(request: Request): boolean {
   return (request.method === "GET" || request.method === "HEAD") && acceptsHTML(request);
 }
 
-/** Whether the answer is shown to a person, as that to a form is too. */
+/** Whether a person sees the response, for example to a form. */
 export function acceptsHTML({ headers }: Request): boolean {
   return /(^|[\s,])text\/html\b/i.test(headers.get("accept") ?? "");
 }
@@ -50,7 +53,7 @@ ${signsIn && link && markup`<p><a href="${link}">Add to ${client}</a> signs in w
 <p>All your chats share the sandbox <code>default</code>. To give a chat or a project its own, add
 <code>?sandbox=name</code> to the address. A name has ${SANDBOX_NAME_FORM}.</p>`;
   const response = await page("sandbox-mcp", body);
-  // MCP clients get another response at the same URL.
+  // MCP clients get another response from the same URL.
   response.headers.set("vary", "Accept");
   return response;
 }

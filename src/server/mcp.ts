@@ -1,4 +1,4 @@
-/** The MCP server of one request, with the tools and the resources that it needs. */
+/** The MCP server of one request, with only the tools and resources that it needs. */
 import { isInputRequiredResult, McpServer, type StandardSchemaWithJSON } from "@modelcontextprotocol/server";
 import type { z } from "zod";
 import manifest from "../../package.json" with { type: "json" };
@@ -20,14 +20,14 @@ import type { ToolName } from "../shared/tool-sets.ts";
 
 export function createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: NeededTools): McpServer {
   const { config, principal } = caller;
-  // A call needs no list, nor what a client is told when it connects.
+  // A single call needs neither the list of tools nor the instructions.
   const listed = wanted.onlyCalls ? [] : tools.filter((tool) => isListed(tool, caller));
   const server = new McpServer(
     {
       name: "sandbox-mcp",
       title: "Sandbox",
       version: manifest.version,
-      // Revision 2026-07-28 has all this in every answer.
+      // Revision 2026-07-28 has this in every response.
       icons: wanted.onlyCalls ? undefined : [ICON],
     },
     {
@@ -40,24 +40,24 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
             idleMinutes: config.idle.minutes,
             mounted: mountLines(config, principal),
           }),
-      // Neither list announces its changes: there is no session to announce them in.
+      // The lists never announce changes: there is no session to announce them in.
       capabilities: { tools: { listChanged: false }, resources: { listChanged: false } },
     },
   );
   if (!wanted.onlyCalls) registerResources(server, caller, query.sandbox);
   if (caller.takesTasks !== undefined) registerTasks(server, { ...caller, isStructured: query.structured });
   server.server.registerCapabilities(APPS_CAPABILITY);
-  // The page is of no use to a client that may not call what it shows at once.
+  // The page is useless to a client that may not call the tools it needs at once.
   const linksPanel =
     caller.mayShowApps && PANEL_NEEDS.every((need) => listed.some(({ name }) => name === need));
   const { maxWaitSeconds } = config;
   for (const tool of tools) {
     const { name, title, description, annotations, hasLongAnswers, showsPanel } = tool;
-    // A tool that is called although it is not listed is registered: it explains what is missing.
+    // A tool that is called but not listed is registered too: it explains what is missing.
     if (!listed.includes(tool) && !wanted.called.includes(name)) continue;
     const input = inputFor(tool, { sandbox: query.sandbox, maxWaitSeconds });
     const inputSchema = schemaOf(input, () => logInvalid(tool, caller));
-    // A call that becomes a task has no output that the SDK could check.
+    // A call that becomes a task has no output for the SDK to check.
     const hasOutput = query.structured && !(wanted.onlyCalls && caller.takesTasks);
     const outputSchema = hasOutput ? tool.output && schemaOf(tool.output) : undefined;
     const _meta = { ...(hasLongAnswers && LONG_ANSWERS), ...(showsPanel && linksPanel && PANEL_LINK) };
@@ -73,22 +73,23 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
       const { structuredContent, ...result } = answer;
       const run = showsPanel && caller.showsApps && isRecord(structuredContent) && structuredContent.id;
       if (typeof run === "string") result._meta = { [RUN_META]: run };
-      // Clients that get structured content show the model that alone, as escaped JSON, or both, at twice the tokens.
+      // Given structured content, clients show their model only that, as escaped JSON, or both parts at twice the
+      // tokens.
       return query.structured ? { ...result, structuredContent } : result;
     });
   }
   return server;
 }
 
-/** What Claude Code goes by: it writes a longer result into a file, and shows its model the first 2 KB. */
+/** For Claude Code, which otherwise writes a longer result to a file and shows its model the first 2 KB. */
 const LONG_ANSWERS = { "anthropic/maxResultSizeChars": 100_000 };
 
 const PANEL_LINK = { ui: { resourceUri: PANEL_URI } };
 
-/** The tools that the panel cannot do without. */
+/** The tools that the panel needs. */
 const PANEL_NEEDS: readonly ToolName[] = ["list_sandboxes", "list_runs", "get_result"];
 
-/** Logs a call whose arguments the schema refuses, since it never reaches the tool. */
+/** Logs a call whose arguments do not match the schema. It never reaches the tool. */
 function logInvalid({ name: tool, scopes }: Tool, caller: CallerContext): void {
   const what = { tool, scope: scopes.join(" "), duration_ms: 0, error_code: "invalid_argument" };
   log(caller.config, { event: "call", ...callerFields(caller), ...what, outcome: "error" });
@@ -114,7 +115,7 @@ function schemaOf(
 
 const schemas = new WeakMap<z.ZodObject, Map<string, Record<string, unknown>>>();
 
-/** The JSON schema of a tool's input or output, made once. */
+/** The JSON schema of a tool's input or output. Made once. */
 function listedSchema(
   schema: z.ZodObject,
   side: "input" | "output",
@@ -134,19 +135,19 @@ function listedSchema(
   return json;
 }
 
-/** The highest bound that a model may meet, that of a port. Sizes in bytes and times in seconds above it are refused in words. */
+/** The highest bound in schemas, that of ports. Larger sizes and times are checked in the tool, with an error text. */
 const HIGHEST_LISTED = 65_535;
 
-/** Whether a keyword tells a client nothing. All such keywords were a tenth of the list, which costs its models tokens. */
+/** Whether a keyword is useless to clients. These keywords were a tenth of the list, which costs tokens. */
 function isNoise(side: "input" | "output", keyword: string, value: unknown): boolean {
   switch (keyword) {
-    // That of MCP's default dialect.
+    // The default dialect of MCP.
     case "$schema":
       return true;
-    // Names of properties are text anyway.
+    // Property names are always strings.
     case "propertyNames":
       return JSON.stringify(value) === '{"type":"string"}';
-    // Bounds that a model seldom meets: who passes one is told the bound in words.
+    // Bounds that a model rarely reaches; the error names the bound.
     case "minLength":
     case "maxLength":
     case "minItems":
@@ -159,7 +160,7 @@ function isNoise(side: "input" | "output", keyword: string, value: unknown): boo
     // The instructions name the default sandbox.
     case "default":
       return value === false || value === DEFAULT_SANDBOX;
-    // A result may have more fields in the next version, which a client that keeps the schema must not refuse.
+    // The next version may add fields, and clients that keep the schema must not refuse them.
     case "additionalProperties":
       return side === "output" && value === false;
     default:

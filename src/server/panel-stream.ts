@@ -1,8 +1,7 @@
 /**
- * `POST /panel/stream`: what a page of the panel watches, pushed as server-sent events. The server calls the same tools as the
- * page would at `/panel/mcp`, through the same guards, and sends an answer when it differs from the last one that it sent.
- * The page says with each request from which byte on it wants a log, so a connection that breaks costs neither a gap nor a
- * line twice.
+ * `POST /panel/stream`: pushes what a panel page watches as server-sent events. The server calls the same tools as the
+ * page would at `/panel/mcp`, through the same guards, and sends each changed result. Every request states the log
+ * offset to read from, so a broken connection causes neither gaps nor repeated lines.
  */
 import { z } from "zod";
 import { PANEL_MCP_PATH } from "../auth/paths.ts";
@@ -16,32 +15,32 @@ import { readJSON } from "./body.ts";
 import { SILENCE } from "./event-stream.ts";
 import { Unbuffered } from "./unbuffered.ts";
 
-/** How long one stream goes on, milliseconds, and how often it looks: a request may make a thousand calls. */
+/** The lifetime of one stream, in milliseconds. It bounds the polls, because one request may make only a thousand calls. */
 const STREAM_MS = 300_000;
 const MAX_LOOKS = 150;
 
-/** Between two looks at the session, milliseconds. Each says on the wire that the stream goes on. */
+/** The interval of session checks, in milliseconds. Each check also sends a keep-alive comment. */
 const SESSION_MS = 5000;
 
-/** The longest that a look at a log waits for output, seconds. */
+/** The longest that a poll waits for log output, in seconds. */
 const LOOK_WAIT_SECONDS = 20;
 
-/** Things that one stream watches. */
+/** The most things that one stream watches. */
 const MAX_WATCHED = 8;
 
-/** Characters of what is watched, as JSON. */
+/** The longest watch list, in characters of JSON. */
 const MAX_WATCH_LENGTH = 8192;
 
-/** The longest that an event waits for its reader, milliseconds. */
+/** The longest that an event waits for its reader, in milliseconds. */
 const STALL_MS = 30_000;
 
-/** The most streams of a principal, counted by isolate. What they look at, all isolates of a data centre count as calls. */
+/** The most streams of a principal in one isolate. Their polls are rate limited across all isolates. */
 const MAX_STREAMS = 20;
 
-/** A stream that has not looked at its session for so long was cut off with its request, milliseconds. */
+/** A stream that has not checked its session for this long was cut off with its request. In milliseconds. */
 const STREAM_EXPIRY_MS = STALL_MS + 2 * SESSION_MS;
 
-/** Why a stream ends: the page asks for the next at once after `again`, and later after `busy`. */
+/** Why a stream ended. After `again` the page reconnects at once, after `busy` later. */
 type End = "again" | "busy" | "replaced" | "signed_out";
 
 const list = (name: "list_sandboxes" | "list_runs") =>
@@ -53,13 +52,13 @@ const watched = z.discriminatedUnion("name", [
   z.strictObject({
     name: z.literal("get_result"),
     arguments: z.strictObject({ id: z.string(), cursor: z.number().int().min(0) }),
-    /** Whether the log of a terminal keeps its control sequences. */
+    /** Whether a terminal's log keeps its control sequences. */
     raw: z.boolean().optional(),
   }),
 ]);
 
 const requested = z.strictObject({
-  /** Of the page's choice, and the same for all of its streams: a new one takes the place of the one before. */
+  /** Chosen by the page and the same for all its streams: a new stream replaces the old one. */
   page: z.string().regex(/^[\w-]{8,64}$/, "must be 8 to 64 letters, digits, - and _"),
   watch: z
     .array(watched)
@@ -70,15 +69,15 @@ const requested = z.strictObject({
 
 type WatchRequest = z.output<typeof watched>;
 
-/** The ways of `/panel/mcp`, which every look takes. */
+/** How polls pass the guards of `/panel/mcp`. */
 export interface PanelDoors {
-  /** Whose session the request has, now. */
+  /** The caller whose session the request has now. */
   callerOf(request: Request): Promise<Caller | Refusal>;
-  /** Answers an MCP request behind the guards. */
+  /** Handles an MCP request behind the guards. */
   mcp(request: Request, caller: CallerContext): Promise<Response>;
 }
 
-/** Behind the guards of `/panel/mcp`, with the request as the first look. */
+/** Serves the stream behind the guards of `/panel/mcp`. The request itself counts as the first poll. */
 export async function panelStream(
   request: Request,
   caller: CallerContext,
@@ -108,13 +107,13 @@ class PanelStream {
   readonly #caller: CallerContext;
   readonly #doors: PanelDoors;
   readonly #place: OpenStream;
-  /** A client that does not read costs one event for each thing watched. */
+  /** A client that does not read costs one event for each watched thing. */
   readonly #body = new Unbuffered(() => this.#ended.abort());
   readonly #encoder = new TextEncoder();
-  /** Aborted once nothing more is to be looked at. */
+  /** Aborted when the stream ends. */
   readonly #ended = new AbortController();
   #polls = 0;
-  /** Looks that are counted already as uses of the principal. */
+  /** Polls that already count as calls of the principal. */
   #counted = 0;
 
   constructor(request: Request, caller: CallerContext, doors: PanelDoors, place: OpenStream) {
@@ -123,7 +122,7 @@ class PanelStream {
     this.#doors = doors;
     this.#place = place;
     this.#ended.signal.addEventListener("abort", () => (place.isClosed = true));
-    // The client has gone.
+    // The client has disconnected.
     if (request.signal.aborted) this.#ended.abort();
     request.signal.addEventListener("abort", () => this.#ended.abort());
   }
@@ -132,7 +131,7 @@ class PanelStream {
     return this.#body.readable;
   }
 
-  /** Its first looks are those that were counted when it was opened. */
+  /** The first polls were counted when the stream was opened. */
   async run(watch: readonly WatchRequest[]): Promise<void> {
     this.#counted = watch.length;
     try {
@@ -150,7 +149,7 @@ class PanelStream {
     return this.#ended.signal.aborted;
   }
 
-  /** Looks at a list, and again. */
+  /** Polls a list until the stream ends. */
   async #watch({ name, arguments: args }: WatchRequest, index: number): Promise<void> {
     let sent: string | undefined;
     while (!this.#isEnded) {
@@ -164,7 +163,7 @@ class PanelStream {
     }
   }
 
-  /** Reads a log to its end, as it grows. */
+  /** Follows a log to its end. */
   async #follow(
     { arguments: args, raw }: Extract<WatchRequest, { name: "get_result" }>,
     index: number,
@@ -188,7 +187,7 @@ class PanelStream {
     }
   }
 
-  /** Calls a tool. Nothing where the stream has ended meanwhile. */
+  /** Calls a tool. Undefined if the stream ended during the call. */
   async #poll(name: string, args: object, raw = false): Promise<PollResult | undefined> {
     if (++this.#polls > MAX_LOOKS) return this.#end("again");
     const { env, principal } = this.#caller;
@@ -207,7 +206,7 @@ class PanelStream {
     return parsePollResult(text);
   }
 
-  /** Sends an answer, if whoever it is for is still signed in. */
+  /** Sends an event if the caller is still signed in. */
   async #push(event: string): Promise<void> {
     if (await this.#isSignedIn()) await this.#write(`data: ${event}\n\n`);
   }
@@ -262,12 +261,12 @@ class PanelStream {
   }
 }
 
-/** What a look has found, in the form in which it is sent; a call that was `refused` is not made again. */
+/** The result of a poll as it is sent. A `refused` call is not repeated. */
 type PollResult = { data: unknown } | { problem: string } | { refused: string };
 
 const position = z.object({ state: z.string(), next_cursor: z.number(), log_bytes: z.number() });
 
-/** @param body of MCP: JSON or an event stream, or the body of a refusal */
+/** @param body an MCP response as JSON or event stream, or the body of a refusal */
 function parsePollResult(body: string): PollResult {
   const message = body.split(/\r?\n/).findLast((line) => line.startsWith("data: {"));
   const reply: unknown = JSON.parse(message?.slice("data: ".length) ?? body);
@@ -281,16 +280,16 @@ function parsePollResult(body: string): PollResult {
 }
 
 interface OpenStream {
-  /** When its session was last looked at, milliseconds since the epoch. */
+  /** When its session was last checked, in milliseconds since the epoch. */
   aliveAt: number;
-  /** Whether it has ended, or is to end because another has taken its place. */
+  /** Whether it has ended or must end because another stream replaced it. */
   isClosed: boolean;
 }
 
-/** The streams that are open, by principal and page. */
+/** Open streams by principal and page. */
 const places = new Map<string, Map<string, OpenStream>>();
 
-/** A place for a stream; none where the principal has too many. */
+/** Registers a stream; undefined when the principal has too many. */
 function openStream(principal: string, page: string): OpenStream | undefined {
   const now = Date.now();
   for (const [key, pages] of places) {

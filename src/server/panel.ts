@@ -1,4 +1,4 @@
-/** `/panel`: the page itself, the same for everybody. What it shows it asks for at `/panel/mcp`. */
+/** `/panel`: the page itself, the same for everybody. It loads its data from `/panel/mcp`. */
 import { files, page } from "../../panel/built.js";
 import { markup } from "../auth/html.ts";
 import { messagePage } from "../auth/consent-page.ts";
@@ -10,12 +10,12 @@ import { previewSource } from "../shared/preview-url.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { json } from "../shared/responses.ts";
 
-/** Text of sandboxes can be nothing but text: no script, style or address is allowed but the panel's own, and frames of previews. */
+/** Text from sandboxes stays text: the policy allows only the panel's own scripts, styles and addresses, and preview frames. */
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",
   "style-src 'self'",
-  // Images of results; the page makes an address of no other text.
+  // Images of results. The page puts no other text into addresses.
   "img-src data:",
   "connect-src 'self'",
   "form-action 'none'",
@@ -43,12 +43,12 @@ export function panelPage(request: Request, context: RequestContext): Promise<Re
   });
 }
 
-/** From the address with a slash at its end. */
+/** Redirects the address with a trailing slash. */
 export function toPanel(): Response {
   return new Response(null, { status: 308, headers: { location: PANEL_PATH } });
 }
 
-/** What the page is made of. The names hold a digest of the content, so that a browser keeps them. */
+/** The page's assets. Their names contain a digest, so browsers may cache them. */
 export function panelAsset(request: Request): Response {
   const name = new URL(request.url).pathname.slice(PANEL_ASSETS_PATH.length + 1);
   const text = Object.hasOwn(files, name) ? files[name] : undefined;

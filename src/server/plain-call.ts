@@ -1,4 +1,4 @@
-/** A call of a tool that is answered as JSON where it ends soon, without the event stream of the library's handler. */
+/** Returns short tool calls as JSON, without the event stream of the library's handler. */
 import {
   isLegacyRequest,
   type McpServer,
@@ -8,10 +8,10 @@ import { isRecord } from "../shared/is-record.ts";
 import { within } from "../shared/within.ts";
 import { eventStream, SILENCE, SILENCE_MS } from "./event-stream.ts";
 
-/** How long a plain call takes at most that is answered as JSON, milliseconds. */
+/** How long a call may take to be returned as JSON, in milliseconds. */
 const JSON_WITHIN_MS = 1000;
 
-/** Whether a request is one call of a tool, by a client of a revision before 2026-07-28 that asks for no progress. */
+/** Whether a request is a single tool call without progress, by a client older than revision 2026-07-28. */
 export async function isPlainCall(request: Request, body: unknown): Promise<boolean> {
   if (!isRecord(body) || body.method !== "tools/call" || body.id === undefined) return false;
   const { _meta } = isRecord(body.params) ? body.params : {};
@@ -20,8 +20,8 @@ export async function isPlainCall(request: Request, body: unknown): Promise<bool
 }
 
 /**
- * Answers such a call as JSON. The handler has an event stream for each, which takes a quarter of the Worker's time for a short
- * one. A call that takes longer gets its answer as an event, because proxies close a connection that is silent for long.
+ * Serves such a call as JSON. The library's handler opens an event stream for every call, a quarter of the Worker's
+ * time for a short one. A longer call gets its result as an event, because proxies close silent connections.
  */
 export async function servePlainCall(
   server: McpServer,

@@ -1,7 +1,7 @@
 /**
- * Previews: requests whose host name leads to a server in a sandbox. Anybody who has the name is let through, before
- * authentication. What is the server's own goes no further than this: its tokens and cookies into a sandbox, and the name
- * itself to whom a page links to. Programs that listen see themselves called `localhost`, as their checks expect.
+ * Previews: requests whose host name leads to a server in a sandbox. The host name is the only credential. The server's
+ * own tokens and cookies do not go into the sandbox, and linked pages do not learn the name. Programs in the sandbox
+ * see the host `localhost`, which their own host checks accept.
  */
 import { isOwnAuthorization } from "../auth/bearer.ts";
 import { isOwnCookie } from "../auth/cookies.ts";
@@ -15,10 +15,10 @@ import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../s
 import type { RequestContext } from "../shared/request-context.ts";
 import { isBrowser } from "./landing.ts";
 
-/** Requests a minute to one sandbox: a page of a development server asks for a thousand modules at once. */
+/** Requests per minute to one sandbox. A page of a development server asks for a thousand modules at once. */
 const limiter = new ProcessLimiter(6000);
 
-/** What a person can be told instead of what they came for. `refresh`: the page loads itself again after so many seconds. */
+/** Pages shown in place of the preview. `refresh`: seconds until the page reloads. */
 const NOTICES: Record<
   PreviewState | "unknown" | "odd" | "often",
   { status: number; title: string; text: string; refresh?: number }
@@ -75,7 +75,7 @@ const NOTICES: Record<
   },
 };
 
-/** @param address the origin the request is addressed to, and the label in its host name */
+/** @param address the origin of the request, and the label in its host name */
 export async function servePreview(
   request: Request,
   address: { label: string; origin: string },
@@ -99,7 +99,7 @@ export async function servePreview(
   return new Response(incoming.body, { status, statusText, headers: shown, webSocket });
 }
 
-/** What the server in the sandbox is told. */
+/** The request headers for the server in the sandbox. */
 async function headersInside(
   { headers: given }: Request,
   { outside, inside }: { outside: string; inside: string },
@@ -111,7 +111,7 @@ async function headersInside(
   const authorization = headers.get("authorization");
   if (authorization !== null && (await isOwnAuthorization(authorization, config)))
     headers.delete("authorization");
-  // Several such headers arrive as one, joined by commas, which no cookie has.
+  // Several such headers arrive joined by commas. Cookies cannot contain commas.
   const cookies = (headers.get("cookie") ?? "").split(/[;,]/).map((cookie) => cookie.trim());
   const kept = cookies.filter((cookie) => cookie !== "" && !isOwnCookie(cookie));
   if (kept.length > 0) headers.set("cookie", kept.join("; "));
@@ -125,23 +125,23 @@ async function headersInside(
   return headers;
 }
 
-/** Headers by which a site can do something to its neighbours below the same domain, or to the browser's ways to them. */
+/** Response headers that could affect other hosts of the same domain, or how the browser reaches them. */
 const WITHHELD = ["alt-svc", "clear-site-data", "strict-transport-security", PREVIEW_STATE];
 
-/** What the browser is told. */
+/** The response headers for the browser. */
 function headersOutside(given: Headers, { outside, port }: { outside: string; port: number }): Headers {
   const headers = new Headers(given);
   for (const name of WITHHELD) headers.delete(name);
   const cookies = headers.getSetCookie();
   headers.delete("set-cookie");
-  // For this host alone, whatever the program thinks it is called.
+  // Cookies apply to this host only, whatever domain the program names.
   for (const cookie of cookies) headers.append("set-cookie", cookie.replace(/;\s*domain\s*=[^;]*/gi, ""));
   const location = headers.get("location");
   const own =
     location && /^https?:\/\/(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):(\d+)(?=[/?#]|$)/i.exec(location);
   if (own && Number(own[1]) === port) headers.set("location", outside + location.slice(own[0].length));
   headers.set("x-robots-tag", "noindex, nofollow");
-  // The host name is all it takes to come here: pages of others are not told it.
+  // The host name is the credential, so pages on other sites must not see it as a referrer.
   if (!headers.has("referrer-policy")) headers.set("referrer-policy", "same-origin");
   return headers;
 }

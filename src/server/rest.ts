@@ -1,6 +1,6 @@
 /**
- * Tasks and questions over plain HTTP, for scripts and CI: `POST /execute` and `GET /tasks/:taskId/result`. Their JSON is a
- * contract. They start and follow the same tasks as the tools, for the same principals and within the same limits.
+ * Tasks and questions over plain HTTP, for scripts and CI: `POST /execute` and `GET /tasks/:taskId/result`. Their JSON
+ * is a contract with users. They start and follow the same tasks as the tools, for the same principals and limits.
  */
 import { z } from "zod";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
@@ -24,10 +24,10 @@ import { modelName } from "../shared/variables.ts";
 
 const MAX_TIMEOUT_MS = TASK_SECONDS.max * 1000;
 
-/** What both routes need. A question needs no other scope: it is a task without an agent. */
+/** The scopes of both routes. A question needs the same: it is a task without an agent. */
 export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 
-/** Text that is not blank. Issues of a body are answered as they are. */
+/** Text that is not blank. Its error messages are sent to callers as they are. */
 function words(name: string, max: number) {
   return z
     .string(`${name} is required`)
@@ -45,7 +45,7 @@ function timeoutField() {
     .default(TASK_SECONDS.default * 1000);
 }
 
-/** Names of definitions that have to be there. */
+/** Names of definitions that must exist. */
 function componentNames() {
   const message = "Agents and commands must be lists of names";
   return z.array(z.string(message), message).optional();
@@ -54,7 +54,7 @@ function componentNames() {
 const taskBody = z.strictObject({
   task: words("Task", MAX_TASK),
   timeout: timeoutField(),
-  /** The state that the task starts from. */
+  /** The checkpoint that the task starts from. */
   checkpoint: z.string("Checkpoint must be the id of one").optional(),
   agents: componentNames(),
   commands: componentNames(),
@@ -69,7 +69,7 @@ const questionBody = z.strictObject({
   timeout: timeoutField(),
 });
 
-/** What each body may have, in words for a field that neither has. */
+/** The fields of each body, for the error about an unknown field. */
 const FIELDS = `with task go ${fieldNames(taskBody)}; with question go ${fieldNames(questionBody)}`;
 
 function fieldNames({ shape }: z.ZodObject): string {
@@ -80,7 +80,7 @@ function fieldNames({ shape }: z.ZodObject): string {
 
 const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
 
-/** `POST /execute` with `{"task"}` or `{"question"}`; events for who accepts nothing else. */
+/** `POST /execute` with `{"task"}` or `{"question"}`; sends events if the client accepts nothing else. */
 export async function execute(request: Request, caller: CallerContext): Promise<Response> {
   const body = await readJSON(request);
   if ("problem" in body && body.problem === "too_large")
@@ -121,12 +121,12 @@ function refusedBy({ issues }: z.ZodError): { refused: string } {
     return { refused: `There is no field ${JSON.stringify(excess.keys[0]?.slice(0, 100))}: ${FIELDS}` };
   const [issue] = issues;
   const message = issue?.message ?? "It cannot be read";
-  // The messages of tools begin with a verb.
+  // The tools' messages begin with a verb.
   const name = /^[a-z]/.test(message) ? String(issue?.path[0]) : "";
   return { refused: name === "" ? message : `${name[0]?.toUpperCase()}${name.slice(1)} ${message}` };
 }
 
-/** `GET /tasks/:taskId/result`, of a task or a question. */
+/** `GET /tasks/:taskId/result`, for a task or a question. */
 export function taskResult(request: Request, caller: CallerContext): Promise<Response> {
   return respond("task_result", caller, async (context) => {
     const [, , id = ""] = new URL(request.url).pathname.split("/");
@@ -139,7 +139,7 @@ export function taskResult(request: Request, caller: CallerContext): Promise<Res
   });
 }
 
-/** Whether the client accepts events and no JSON. */
+/** Whether the client accepts events but not JSON. */
 function prefersEvents({ headers }: Request): boolean {
   const accepted = headers.get("accept") ?? "";
   return accepted.includes("text/event-stream") && !accepted.includes("application/json");
@@ -149,7 +149,7 @@ function events(context: ToolContext, run: RunView): Response {
   return runEvents(context, { id: run.id, known: withoutResult(run), resultOf: (at) => responseOf(at)[0] });
 }
 
-/** Runs a handler as the kit runs a tool's, and answers errors in the contract's form. */
+/** Runs a handler as the kit does for tools, and formats errors as the contract says. */
 async function respond(
   name: string,
   caller: CallerContext,
@@ -168,7 +168,7 @@ async function respond(
 function responseOf(run: RunView): [answer: object, status: 200 | 202] {
   if (run.state === "running") return [withoutResult(run), 202];
   const { id, state, note } = run;
-  // Of one that ended before it began there is nothing but how.
+  // A run that ended before it began has only its outcome.
   const own = plainQuestion(run) ?? taskFields(run) ?? { success: false, output: note ?? "", error: note };
   return [{ taskId: id, ...own, status: state, note, duration_ms: durationMs(run) }, 200];
 }

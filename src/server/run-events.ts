@@ -1,4 +1,4 @@
-/** A task or a question as server-sent events, as it goes on. Who stops reading leaves the run at work. */
+/** Streams a task or a question as server-sent events. The run continues if the client stops reading. */
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { RunView } from "../runs/run-types.ts";
@@ -8,30 +8,28 @@ import { ownRun } from "../tools/own-run.ts";
 import { pause } from "../shared/within.ts";
 import { eventStream, SILENCE, SILENCE_MS } from "./event-stream.ts";
 
-/** How long one stream goes on, milliseconds. A request may make a thousand calls, and each look at the run is one. */
+/** The lifetime of one stream, in milliseconds. One request may make a thousand calls, and each poll of the run is one. */
 const STREAM_MS = 600_000;
 
-/** Bytes of output in one look at the run: a log of 100 MiB takes 200. */
+/** Bytes of output per poll: a log of 100 MiB takes 200 polls. */
 const PAGE_BYTES = 512 * 1024;
 
 /**
- * The pause between two looks, milliseconds: a hundredth of the time so far, within these bounds. That makes 750 looks in
- * `STREAM_MS` at most, beside those that find more output than one takes.
+ * The pause between polls, in milliseconds: a hundredth of the elapsed time, within these bounds. That is at most 750
+ * polls in `STREAM_MS`, plus those for large output.
  */
 const PAUSE_MS = { least: 100, most: 1200 };
 
 export interface RunEvents {
-  /** The run's id. */
   id: string;
-  /** What is known of the run when it is asked for: all that is said of it without its result. */
+  /** What is known of the run without its result. */
   known: object;
-  /** The run's result, once it has ended. */
   resultOf(run: RunView): object;
 }
 
 /**
- * `task` comes first; `code` and `output` are what is new of the program and of its output; `result` is the last, or
- * `running` where the run goes on, or `error` where the server cannot tell.
+ * `task` comes first. `code` and `output` have what is new since the last event. The last event is `result`, `running`
+ * if the run continues, or `error` if the server cannot tell.
  */
 export function runEvents(context: ToolContext, what: RunEvents): Response {
   return eventStream(eventsOf(context, what), textOf);

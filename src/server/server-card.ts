@@ -1,6 +1,6 @@
 /**
- * How a client finds this server before it connects: an AI catalog at the host's well-known address leads to the server card
- * (SEP-2127). Both are public, and say nothing but how to connect.
+ * How a client discovers this server: the AI catalog at the well-known address links to the server card (SEP-2127).
+ * Both are public and say only how to connect.
  */
 import { SUPPORTED_PROTOCOL_VERSIONS } from "@modelcontextprotocol/server";
 import registry from "../../server.json" with { type: "json" };
@@ -14,10 +14,10 @@ export const CARD_PATH = "/mcp/server-card";
 
 const CARD_TYPE = "application/mcp-server-card+json";
 
-/** The revision that `SUPPORTED_PROTOCOL_VERSIONS` leaves to `server/discover`. */
+/** The revision that `SUPPORTED_PROTOCOL_VERSIONS` does not list. */
 const MODERN_VERSION = "2026-07-28";
 
-/** Names of the registry begin with a domain backwards: io.github.owner/name. */
+/** Registry names begin with a reversed domain: io.github.owner/name. */
 const [namespace = "", name = ""] = registry.name.split("/");
 const IDENTIFIER = `urn:air:${namespace.split(".").toReversed().join(".")}:mcp:${name}`;
 
@@ -50,7 +50,7 @@ function originOf(request: Request, { config }: RequestContext): string {
   return config.publicOrigin ?? namedOrigin(request)?.origin ?? new URL(request.url).origin;
 }
 
-/** A document that clients may keep for an hour, and ask for again by its ETag. */
+/** A document that clients may cache for an hour and revalidate by its ETag. */
 async function published(request: Request, type: string, document: object): Promise<Response> {
   const body = JSON.stringify(document);
   const etag = `"${(await sha256(body)).toHex().slice(0, 32)}"`;

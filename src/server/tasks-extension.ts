@@ -1,4 +1,4 @@
-/** The methods of MCP's Tasks extension (SEP-2663), over the runs that tools start: a task's id is the run's. */
+/** The methods of MCP's Tasks extension (SEP-2663), for runs that tools start. A task's id is the run's id. */
 import { type McpServer, MissingRequiredClientCapabilityError } from "@modelcontextprotocol/server";
 import { z } from "zod";
 import { protocolError, reading } from "../resources/context.ts";
@@ -14,7 +14,7 @@ import { anyRunFields, runContent } from "../tools/run-result.ts";
 
 const params = z.object({ taskId: z.string().max(MAX_RUN_ID) });
 
-/** Gives a server of the 2026-07-28 revision the extension. */
+/** Adds the extension to a server of revision 2026-07-28. */
 export function registerTasks({ server }: McpServer, caller: CallerContext): void {
   server.registerCapabilities(TASKS_CAPABILITY);
   const handle = (method: keyof typeof TASK_METHODS, taskCall: (id: string) => Promise<object>) =>
@@ -30,7 +30,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
     (await reading(caller, ownRun(id), (actor, owner) => actor.readRun(owner, { id, waitMs: 0 }))).run;
 
   handle("tasks/get", async (id) => detailed(caller, await find(id)));
-  // No tool asks for input, so no answer to it is outstanding, and others are to be ignored.
+  // Tools never ask for input, so no answer is outstanding; unexpected answers are ignored.
   handle("tasks/update", async (id) => {
     await find(id);
     return {};
@@ -41,7 +41,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
   });
 }
 
-/** A task with what its call would have answered. */
+/** A task with the result of its call. */
 async function detailed(caller: CallerContext, run: RunView): Promise<object> {
   const task = taskOf(run, caller.config);
   if (task.status !== "completed") return task;

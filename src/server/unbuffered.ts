@@ -1,13 +1,13 @@
-/** The body of a response that keeps nothing: what is written waits until the client takes it. */
+/** A response body without a buffer: a write waits until the client takes it. */
 export class Unbuffered {
   readonly readable: ReadableStream<Uint8Array>;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   readonly #waiting: { bytes: Uint8Array; done: () => void }[] = [];
-  /** Resolves what the reader waits for. */
+  /** Wakes the waiting reader. */
   #demand: (() => void) | undefined;
   #isEnded = false;
 
-  /** @param onGone called when the reader wants no more */
+  /** @param onGone called when the reader cancels */
   constructor(onGone: () => void) {
     this.readable = new ReadableStream<Uint8Array>(
       {
@@ -22,7 +22,7 @@ export class Unbuffered {
     );
   }
 
-  /** Resolves when the reader has taken it, or takes nothing any more. */
+  /** Resolves when the reader has taken the bytes, or has cancelled. */
   write(bytes: Uint8Array): Promise<void> {
     return new Promise((done) => {
       if (this.#isEnded) return done();
@@ -31,7 +31,7 @@ export class Unbuffered {
     });
   }
 
-  /** Ends it, after these last bytes. What waits is left out. */
+  /** Ends the stream after these bytes. Waiting bytes are dropped. */
   end(last: Uint8Array): void {
     if (this.#isEnded) return;
     this.#close();
@@ -39,7 +39,7 @@ export class Unbuffered {
     this.#controller?.close();
   }
 
-  /** Ends it as broken. */
+  /** Ends the stream with an error. */
   fail(reason: string): void {
     if (this.#isEnded) return;
     this.#close();

@@ -1,4 +1,4 @@
-/** The script of the page that takes a file for an upload link: without it the page is a form. */
+/** The script of the upload page. Without the script, the page is a plain form. */
 export const UPLOAD_SCRIPT = `
 const form = document.getElementById("form");
 const progress = document.getElementById("progress");

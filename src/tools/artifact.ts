@@ -14,7 +14,7 @@ import { artifactBytesText, artifactPageText } from "./texts.ts";
 /** The most bytes of text in one result. */
 const MAX_TEXT = 48 * 1024;
 
-/** @param at the byte to read from. Without it, an image is shown, and any other binary file described. */
+/** @param at the first byte to read. Without it, an image is shown and any other binary file is described. */
 export async function artifactOutput(
   context: ToolContext,
   id: string,

@@ -1,4 +1,4 @@
-/** Binary files for a model: what they are, and the bytes that it asks for. */
+/** Binary files for a model: a description, or the requested bytes. */
 import { fileTypeFromBuffer } from "file-type";
 import { binaryText } from "./texts.ts";
 
@@ -11,8 +11,8 @@ const FIRST_BYTES = 128;
 const ROW_BYTES = 16;
 
 /**
- * Describes a binary file: its type, its size and its first bytes.
- * @param start the beginning of the file; the more of it, the better its type is recognised
+ * Describes a binary file: its type, size and first bytes.
+ * @param start the beginning of the file; more bytes make the type more certain
  * @param next the call that reads its bytes
  */
 export async function describeBinary(
@@ -21,7 +21,7 @@ export async function describeBinary(
   start: Uint8Array,
   next: string,
 ): Promise<string> {
-  // Readers throw on a file that only begins like one of their type.
+  // The library throws for a file that only begins like a known type.
   const type = await fileTypeFromBuffer(start).catch(() => undefined);
   const kind = type && `${type.mime} (${type.ext})`;
   const shown = start.subarray(0, FIRST_BYTES);

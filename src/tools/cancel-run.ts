@@ -4,7 +4,7 @@ import { ownRun } from "./own-run.ts";
 import { anyRunFields, anyRunOutput, runContent } from "./run-result.ts";
 import { hiddenImagesText } from "./texts.ts";
 
-/** How long to wait for the end of a cancelled run, milliseconds. */
+/** How long to wait for a cancelled run to end, in milliseconds. */
 const WAIT_MS = 10_000;
 
 export const cancelRun = defineTool({
@@ -21,7 +21,7 @@ export const cancelRun = defineTool({
       actor.cancelRun(owner, id, WAIT_MS),
     );
     const blocks = await runContent(context, run, notice);
-    // Images are get_result's, so that this tool can have a schema of its output.
+    // Only get_result returns images, so that this tool can have an output schema.
     const content = blocks.filter(({ type }) => type !== "image");
     if (content.length < blocks.length)
       content.push(text(hiddenImagesText(blocks.length - content.length, id)));

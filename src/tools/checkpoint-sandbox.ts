@@ -3,7 +3,7 @@ import { mustSaveWorkspaces, savesWorkspaces } from "./checkpoints.ts";
 import { defineTool, sandboxField, text } from "./define.ts";
 import { checkpointText } from "./texts.ts";
 
-/** What would end a line of list_sandboxes, or change how a terminal shows it. */
+/** Characters that would break a line of list_sandboxes, or control a terminal. */
 const CONTROL = /[\p{Cc}\p{Zl}\p{Zp}]/u;
 
 export const checkpointSandbox = defineTool({

@@ -1,4 +1,3 @@
-/** What the tools that use checkpoints share. */
 import { accountOf } from "../actors/account-of.ts";
 import type { Fork } from "../actors/account.ts";
 import type { Owner } from "../actors/account-calls.ts";
@@ -7,20 +6,20 @@ import { unwrap } from "../shared/errors.ts";
 import type { ToolContext } from "./define.ts";
 import { noCheckpoints } from "./texts.ts";
 
-/** Whether this server saves workspaces, without which a checkpoint is of no use. */
+/** Whether this server saves workspaces. Checkpoints need that. */
 export function savesWorkspaces({ workspaces }: Config): boolean {
   return workspaces.isSaved;
 }
 
-/** @throws {ToolError} `not_configured` where this server saves no workspaces */
+/** @throws {ToolError} `not_configured` if this server saves no workspaces */
 export function mustSaveWorkspaces({ config }: ToolContext): void {
   if (savesWorkspaces(config)) return;
   throw noCheckpoints();
 }
 
 /**
- * Makes a new sandbox with the files and the settings of a checkpoint; its container starts with its first call.
- * @throws {ToolError} `not_found` for a checkpoint that the caller has not, `invalid_argument` where the sandbox exists
+ * Creates a sandbox with the files and settings of a checkpoint. Its container starts with its first call.
+ * @throws {ToolError} `not_found` if the caller has no such checkpoint, `invalid_argument` if the sandbox exists
  */
 export async function fork(context: ToolContext, checkpoint: string, sandbox: string): Promise<Fork> {
   const { env, principal } = context;
@@ -28,8 +27,8 @@ export async function fork(context: ToolContext, checkpoint: string, sandbox: st
 }
 
 /**
- * Makes a new sandbox with the files that a task has left, and the settings of its sandbox.
- * @throws {ToolError} `not_found` where they are not kept any more
+ * Creates a sandbox with the files that a task left, and the settings of the task's sandbox.
+ * @throws {ToolError} `not_found` if they are no longer stored
  */
 export async function forkTask(context: ToolContext, run: string, sandbox: string): Promise<void> {
   const { env, principal } = context;

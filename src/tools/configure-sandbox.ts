@@ -9,8 +9,8 @@ import { defineTool, sandboxField, sections, text, variablesField } from "./defi
 import { RESERVED_VARIABLE, SETUP_WORDS } from "./texts.ts";
 
 /**
- * Names that a variable of a sandbox cannot have: bash keeps some to itself, every shell that starts would run the file in
- * BASH_ENV or ENV before what it is there for, IFS changes how scripts are read, and the rest are our own.
+ * Variables that a sandbox cannot set. Bash reserves some; every shell would run the file in BASH_ENV or ENV first; IFS
+ * changes how scripts are parsed; the rest belong to this project.
  */
 const RESERVED =
   /^(?:BASHOPTS|BASHPID|BASH_ENV|BASH_VERSINFO|DIRSTACK|ENV|EUID|FUNCNAME|GROUPS|IFS|OLDPWD|PPID|PWD|SHELLOPTS|SHLVL|UID|_|__proto__|SANDBOX_MCP_.*|sbx_.*)$/;
@@ -19,13 +19,13 @@ function problemWith(name: string): string | undefined {
   return RESERVED.test(name) ? RESERVED_VARIABLE : undefined;
 }
 
-/** An entry that the schema has let through, in its one form. */
+/** Normalizes an entry that has passed the schema. */
 function entryOf(host: string): string {
   const parsed = parseHostEntry(host);
   return "entry" in parsed ? parsed.entry : host;
 }
 
-/** The list of hosts, each entry in its one form. */
+/** The list of hosts, normalized. */
 function hostsField() {
   return z
     .array(z.string())
@@ -40,7 +40,6 @@ function hostsField() {
     .describe("All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub).");
 }
 
-/** Characters of a set-up, as of a command. */
 const MAX_SETUP = 100_000;
 
 export const configureSandbox = defineTool({

@@ -1,4 +1,4 @@
-/** The kit: what a tool is, and what every call of a tool goes through. */
+/** The kit: what a tool is, and the steps of every call. */
 import type { CallToolResult, InputRequiredResult, ServerContext } from "@modelcontextprotocol/server";
 import { z } from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
@@ -19,28 +19,27 @@ import { asked, hasDeclined, type Question } from "./decision.ts";
 import type { MCPTask } from "./mcp-task.ts";
 import { NOT_A_VARIABLE, leftOutByConnection, notOffered } from "./texts.ts";
 
-/** What a handler works with. */
 export interface ToolContext extends CallerContext, SandboxCalls {
-  /** Sends a progress notification; undefined when the client asked for none. */
+  /** Sends a progress notification; undefined if the client asked for none. */
   progress: ((message: string) => void) | undefined;
   /** Whether the person turned down what the call before had asked. */
   declined: boolean;
 }
 
 export interface ToolOutput<Structured = Record<string, unknown>> {
-  /** For the model. It contains ids and durations only where the next call needs them. */
+  /** For the model. Ids and durations appear only if the next call needs them. */
   content: CallToolResult["content"];
-  /** The same as data, for programs that asked for it. */
+  /** The same as data, for programs that request it. */
   structured?: Structured;
-  /** The answer is this task, which goes on, without content. */
+  /** The call continues as this task, without content. */
   task?: MCPTask;
   /** A person has to answer this first. */
   question?: Question;
 }
 
 /**
- * What a client may go by before a call. What is left out is what the protocol takes for granted: not idempotent, and open to
- * the network, which code in a sandbox reaches. For a tool that only reads the other hints mean nothing.
+ * Hints for clients. Omitted hints have the protocol's defaults: not idempotent, and open to the network, which code in
+ * a sandbox reaches. For read-only tools the other hints mean nothing.
  */
 type Annotations =
   | { readOnlyHint: true }
@@ -54,20 +53,20 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
   description: string;
   input: Input;
   /**
-   * The schema of `structured`. A tool that may return an image has none, because clients that know an output schema ignore
-   * the content.
+   * The schema of `structured`. A tool that may return an image has none, because clients that know an output schema
+   * ignore the content.
    */
   output?: Output;
-  /** Whether an answer may have more than 50,000 characters, which clients keep from the model unless the tool says so. */
+  /** Whether a result may exceed 50,000 characters. Clients hide longer ones from the model unless the tool declares it. */
   hasLongAnswers?: true;
   /** Whether clients that show MCP Apps show the panel beside its results. */
   showsPanel?: true;
-  /** Whether this server can do it; always when left out. A tool that is not offered is not listed. */
+  /** Whether this server offers the tool; true by default. Other tools are not listed. */
   isOffered?(config: Config): boolean;
   annotations: Annotations;
-  /** The scopes that a caller needs. Checked before any handler runs, for the whole request. */
+  /** The scopes that a caller needs. Checked for the whole request before any handler runs. */
   scopes: readonly Scope[];
-  /** In place of `scopes` when the argument `id` is that of a task. */
+  /** Replaces `scopes` if the argument `id` names a task. */
   taskScopes?: readonly Scope[];
   handle(args: z.output<Input>, context: ToolContext): Promise<ToolOutput<z.input<Output>>>;
 }
@@ -105,7 +104,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);
       if (output.question) return asked(output.question, caller);
-      // The SDK's schema of answers wants content, of which a task has none.
+      // The SDK's schema requires content, which a task does not have.
       if (output.task) return { content: [], resultType: "task", ...output.task };
       return { content: output.content, structuredContent: output.structured };
     },
@@ -119,8 +118,8 @@ function errorResult(error: ToolError, { isStructured }: CallerContext): CallToo
 }
 
 /**
- * The tools that this caller is shown: what the operator offers, the client wants and the token's scopes allow for some
- * argument at least.
+ * The tools that this caller sees: offered by the operator, chosen by the client, and allowed by the token's scopes for
+ * at least some arguments.
  */
 export function isListed(
   tool: Tool,
@@ -134,15 +133,15 @@ export function isListed(
   );
 }
 
-/** @throws {ToolError} for a tool that the operator does not offer, or the address of the connection leaves out */
+/** @throws {ToolError} if the operator does not offer the tool, or the connection's address leaves it out */
 export function requireOffered(name: ToolName, { config, chosenTools }: CallerContext): void {
   if (!config.tools.has(name)) throw notOffered(name, config.tools);
   if (chosenTools && !chosenTools.has(name)) throw leftOutByConnection(name, chosenTools);
 }
 
 /**
- * Does the work of one call, by MCP or by REST, and logs how it went.
- * @returns what the work returns, or the error to tell the caller; an unexpected one is a reference to the log's line
+ * Runs one call, from MCP or REST, and logs its outcome.
+ * @returns the result, or the error for the caller; an unexpected error refers to its log line
  */
 export async function recorded<T>(
   caller: CallerContext,
@@ -189,7 +188,7 @@ export function scopesOf(
   return taskScopes && typeof id === "string" && isTaskID(id) ? taskScopes : scopes;
 }
 
-/** Seconds between two progress notifications when nothing new happens. */
+/** Seconds between progress notifications when nothing changes. */
 const HEARTBEAT_SECONDS = 5;
 
 interface ProgressReporter {
@@ -197,7 +196,7 @@ interface ProgressReporter {
   stop(): void;
 }
 
-/** Notifies a client that asked for progress of what the call does, and regularly that it goes on, so that the client waits. */
+/** Sends progress, and repeats it regularly so that the client keeps waiting. */
 function heartbeat(title: string, { mcpReq }: ServerContext): ProgressReporter | undefined {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined) return undefined;
@@ -205,10 +204,10 @@ function heartbeat(title: string, { mcpReq }: ServerContext): ProgressReporter |
   let beats = 0;
   let progress = 0;
   const notify = (message: string) => {
-    // In milliseconds, sent as seconds. The protocol requires that it increases with every notification.
+    // Milliseconds, sent as seconds. The protocol requires that the value increases with every notification.
     progress = Math.max(progress + 1, beats * HEARTBEAT_SECONDS * 1000);
     const params = { progressToken, progress: progress / 1000, message };
-    // Fails when the client has disconnected. The call goes on.
+    // Fails if the client has disconnected. The call continues.
     mcpReq.notify({ method: "notifications/progress", params }).catch(() => undefined);
   };
   const timer = setInterval(() => {
@@ -223,13 +222,13 @@ function heartbeat(title: string, { mcpReq }: ServerContext): ProgressReporter |
 
 /** Settings that change the inputs of tools. */
 export interface InputOptions {
-  /** The sandbox of calls that name none. */
+  /** The default sandbox. */
   sandbox: string;
-  /** The longest that a call may wait for a run. */
+  /** The longest wait for a run, in seconds. */
   maxWaitSeconds: number;
 }
 
-/** A tool's input with these settings; the same object when they are the default. */
+/** A tool's input schema for these settings; the same object for the default settings. */
 export function inputFor({ input }: Pick<Tool, "input">, options: InputOptions): z.ZodObject {
   const { sandbox, maxWaitSeconds } = options;
   const changed: Record<string, z.ZodType> = {};
@@ -240,12 +239,12 @@ export function inputFor({ input }: Pick<Tool, "input">, options: InputOptions):
   return Object.keys(changed).length > 0 ? input.extend(changed) : input;
 }
 
-/** The input field that names a sandbox. A fresh schema for each tool: a shared one would become a `$ref`. */
+/** The input field for a sandbox name. Each tool gets a new schema: a shared one would become a `$ref`. */
 export function sandboxField(fallback = DEFAULT_SANDBOX) {
   return sandboxName().default(fallback);
 }
 
-/** The name of a sandbox. Its pattern is not in the schema: in every tool it takes as much as a sentence. */
+/** A sandbox name. Its pattern is not in the schema, where it would cost as much as a sentence in every tool. */
 export function sandboxName() {
   return z.string().refine((name) => SANDBOX_NAME.test(name), SANDBOX_NAME_RULE);
 }
@@ -270,20 +269,18 @@ export function runField() {
   return z.string().max(MAX_RUN_ID);
 }
 
-/** Text, as one block. */
 export function text(value: string): CallToolResult["content"][number] {
   return { type: "text", text: value };
 }
 
-/** What a program printed, or a file holds: it is shown so that it cannot be taken for the server's words. */
+/** Program output or file content, shown so that it cannot be mistaken for the server's text. */
 export type QuotedOutput = Pick<ShownOutput, "head" | "tail"> & Partial<ShownOutput>;
 
-/** A text that is shown so. */
 export function quoted(head: string | undefined): QuotedOutput | undefined {
   return head === undefined ? undefined : { head, tail: "" };
 }
 
-/** Joins sections, each with its label: the server's words, and outputs. Empty ones are left out. */
+/** Joins labelled sections of the server's text and of outputs. Empty sections are dropped. */
 export function sections(
   parts: readonly [label: string, value: string | number | QuotedOutput | undefined][],
 ): string {
@@ -298,7 +295,7 @@ export function sections(
     .join("\n");
 }
 
-/** An output in a fence, what is said of its middle between two; a single line is as it is. */
+/** Puts output into a fence; two fences if its middle is omitted. A single line gets no fence. */
 export function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput): string {
   if (omitted > 0) return [fenced(head), omittedText({ omitted, bytes }), fenced(tail)].join("\n");
   const line = (head + tail).replace(/\n$/, "");
@@ -315,7 +312,7 @@ export function pathField() {
     .describe("From /workspace, or absolute.");
 }
 
-/** The input field for variables of programs. Names are not checked by a schema of the keys, whose messages zod leaves out. */
+/** The input field for environment variables. The handler checks the names, because zod drops the messages of key schemas. */
 export function variablesField(
   description: string,
   problemWith: (name: string) => string | undefined = () => undefined,
@@ -342,7 +339,7 @@ export function variablesField(
     .describe(description);
 }
 
-/** Bytes of a variable's value: with its name, Linux takes 128 KiB. */
+/** The most bytes of a variable's value. Linux allows 128 KiB including the name. */
 const MAX_VALUE_BYTES = 120 * 1024;
 
 const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;

@@ -1,4 +1,4 @@
-/** Links in results: the URL in text, and the resource for clients that show those, because some show only one. */
+/** Links in results, as a URL in the text and as a resource block, because some clients show only one of them. */
 import mime from "mime/lite";
 import type { Owner } from "../actors/account-calls.ts";
 import type { ActorResult, Sandbox } from "../actors/sandbox.ts";
@@ -17,37 +17,37 @@ import { downloadText } from "./texts.ts";
 
 type Block = ToolOutput["content"][number];
 
-/** How long a link in a result is good for, milliseconds: as long as one of `file_link` unless asked otherwise. */
+/** How long a link in a result is valid, in milliseconds: the default of `file_link`. */
 const EXPIRES_MS = 3_600_000;
 
-/** To which such ends are rounded, milliseconds. */
+/** Expiry times are rounded to this, in milliseconds. */
 const EXPIRES_STEP_MS = 600_000;
 
-/** What can be downloaded. */
+/** A downloadable file. */
 export interface Download {
-  /** As it is called in the result. */
+  /** Its name in the result. */
   name: string;
   /** Bytes. */
   size?: number;
-  /** The address as a resource; undefined where it has none, or the caller may not read it. */
+  /** Its resource address; undefined if it has none or the caller may not read it. */
   uri: string | undefined;
-  /** Undefined where the caller may make no link, or the server has no secret to sign it with. */
+  /** Undefined if the caller may not make links, or the server has no signing secret. */
   url: string | undefined;
 }
 
-/** The URL of a link; undefined where the server has no secret to sign it with. */
+/** The URL of a link; undefined if the server has no signing secret. */
 export async function urlOf(context: ToolContext, link: LinkName): Promise<string | undefined> {
   const token = await writeToken(link, await linkKeys(context));
   const origin = context.config.publicOrigin ?? context.origin;
   return token === undefined || origin === undefined ? undefined : `${origin}/files/${token}`;
 }
 
-/** When a link in a result ends that is made now. The same result shown again soon has the same link. */
+/** When a link made now expires. It is rounded, so that a result shown again soon has the same link. */
 function resultExpiry(): number {
   return Math.ceil((Date.now() + EXPIRES_MS) / EXPIRES_STEP_MS) * EXPIRES_STEP_MS;
 }
 
-/** Keeps links in the actor of a sandbox; none where that cannot be reached, or is not to be started for it. */
+/** Stores links in the sandbox's actor; none if the actor is unreachable or would have to start. */
 async function kept(
   context: ToolContext,
   sandbox: string,
@@ -63,7 +63,7 @@ async function kept(
   return Promise.all(ids.value.map((id) => urlOf(context, { actor, id })));
 }
 
-/** Files of a sandbox whose container runs. @param files with absolute paths */
+/** Links to files of a running sandbox. @param files with absolute paths */
 export async function fileDownloads(
   context: ToolContext,
   sandbox: string,
@@ -72,7 +72,7 @@ export async function fileDownloads(
   if (files.length === 0 || !hasScope(context, "sandbox:read")) return [];
   const expires = resultExpiry();
   const links = files.map(({ path }) => ({ direction: "download" as const, path, expires }));
-  // Without its container a sandbox has no files to link to.
+  // A stopped sandbox has no files to link to.
   const urls = await kept(context, sandbox, (actor, owner) => actor.keepFileLinks(owner, links));
   if (urls.length === 0) return [];
   return files.map(({ path, size }, index) => {
@@ -80,7 +80,7 @@ export async function fileDownloads(
   });
 }
 
-/** What a run left. @param files with names as addresses of resources have them */
+/** Links to what a run left. @param files names as in resource addresses */
 export async function runDownloads(
   context: ToolContext,
   id: string,
@@ -90,7 +90,7 @@ export async function runDownloads(
   if (files.length === 0 || !mayRead) return [];
   const expires = resultExpiry();
   const links = files.map(({ name }) => ({ run: id, name, expires }));
-  // Whoever has a link needs no token, so only who may read files hands them out.
+  // A link needs no token, so only callers who may read files get one.
   const urls = hasScope(context, "sandbox:read")
     ? await kept(context, ownRun(id), (actor, owner) => actor.keepRunLinks(owner, links))
     : [];
@@ -99,7 +99,7 @@ export async function runDownloads(
   });
 }
 
-/** A result with a line for each at the end of its text, and with the resources where the client knows such blocks. */
+/** Adds a line for each link to the text, and resource blocks if the client supports them. */
 export function withDownloads(
   context: ToolContext,
   content: readonly Block[],
@@ -130,7 +130,7 @@ export function withDownloads(
   return [...summary, ...links];
 }
 
-/** The line that gives a user the URL; undefined where there is none. */
+/** The line that shows the URL to a user; undefined without a URL. */
 export function downloadLine({ name, url }: Download): string | undefined {
   return url === undefined ? undefined : downloadText(name, url);
 }

@@ -4,7 +4,7 @@ import { fenced } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 import { editedText, sameText } from "./texts.ts";
 
-/** Code can read files, too. */
+/** Code can read files too. */
 const MAY_READ = ["sandbox:read", "sandbox:exec"] as const;
 
 /** Edits in one call. */

@@ -10,13 +10,16 @@ import { canRunTasks } from "../shared/config.ts";
 import { startTask } from "./start-task.ts";
 import { taskFields, taskOutput } from "./task-result.ts";
 
-/** Characters. A longer task goes into a file of the sandbox or of the repository. */
+/** Characters. A longer task goes into a file of the sandbox or repository. */
 export const MAX_TASK = 100_000;
 
-/** How long a task may take, seconds: unless it says, and at most. */
+/** Time limits of a task, in seconds. */
 export const TASK_SECONDS = { default: 300, max: MAX_RUN_SECONDS } as const;
 
-/** Text of such a form. The list of tools says how long it may be; the form costs more of it than it tells a model. */
+/**
+ * Text that matches a pattern. Only its maximum length is in the schema, because the pattern costs more tokens than it
+ * helps.
+ */
 const matching = (form: RegExp, characters: number, message: string) =>
   z
     .string()

@@ -8,7 +8,7 @@ import { defineTool, sandboxField, sections, text } from "./define.ts";
 import { closedText, expiryText, noPreviews, reservedPort } from "./texts.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 
-/** Ports that the server itself uses in a sandbox: the SDK's, the proxy of a local one, and sandboxd's. */
+/** Ports that the server uses in a sandbox: the SDK's, the local proxy's and sandboxd's. */
 const RESERVED = new Set([3000, 3128, SANDBOXD_PORT]);
 
 export const exposePort = defineTool({

@@ -39,7 +39,7 @@ export const fileLink = defineTool({
     const found = isUpload ? undefined : await context.operate(sandbox, "stat", { path, digest: true });
     const expires = Date.now() + expires_seconds * 1000;
     const { url, notice } = await linkTo(context, sandbox, absolute(path), direction, expires, max_bytes);
-    // After the link: what has been lost is told by the first answer, which this leaves out.
+    // Checked after the link is made, because this check would drop the notice of lost state.
     if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires_at = new Date(expires).toISOString();
     const summary = sections([
@@ -65,10 +65,10 @@ export const fileLink = defineTool({
   },
 });
 
-/** @throws {ToolError} `is_directory` for a path that no file can be written to */
+/** @throws {ToolError} `is_directory` for a path that cannot be written as a file */
 async function refuseDirectory(context: ToolContext, sandbox: string, path: string): Promise<void> {
   const there = await context.operate(sandbox, "stat", { path }).catch((error: unknown) => {
-    // Its directory, and the sandbox, are made by the upload; what else is wrong with the path is said there.
+    // The upload creates the directory and the sandbox, and reports other problems with the path.
     if (error instanceof ToolError && ["not_found", "invalid_argument"].includes(error.code))
       return undefined;
     throw error;
@@ -76,7 +76,7 @@ async function refuseDirectory(context: ToolContext, sandbox: string, path: stri
   if (there?.value.type === "directory" || path.endsWith("/")) throw uploadToDirectory(absolute(path));
 }
 
-/** The URL of a link. @throws {ToolError} `not_configured` where the server has no secret to sign it with */
+/** The URL of a link. @throws {ToolError} `not_configured` if the server has no signing secret */
 async function linkTo(
   context: ToolContext,
   sandbox: string,

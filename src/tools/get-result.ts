@@ -40,7 +40,7 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
         cursor,
         maxBytes: PAGE_BYTES,
         onProgress: context.progress,
-        // Programs show output as it comes; each answer costs a model a turn.
+        // Programs show output as it comes; for a model, each result costs a turn.
         until: context.isStructured ? "output" : "page",
       }),
     );
@@ -50,7 +50,7 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
     const { content, structured } = pageOutput(run, page, notice, { isRaw: context.isRaw });
     const isFirst = cursor === 0 && page.next < run.logBytes;
     const downloads = isFirst ? await runDownloads(context, id, wholeLog(run)) : [];
-    // Behind the head, because the blocks after it are the log itself.
+    // After the head, because the blocks behind it are the log itself.
     const head = withDownloads(context, content.slice(0, 1), downloads);
     return { content: [...head, ...content.slice(1)], structured };
   },

@@ -1,4 +1,4 @@
-/** Images as the blocks that clients show, and the words beside them. */
+/** Images as content blocks, with text about them. */
 import type { CodeImage, CodeResult } from "../runs/code-detail.ts";
 import { ToolError } from "../shared/errors.ts";
 import { imageHeader, imageType } from "../shared/image-header.ts";
@@ -8,14 +8,13 @@ import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { type Download, downloadLine, withDownloads } from "./download.ts";
 import { RUN_IMAGES_HIDDEN, imageHiddenText, originalText } from "./texts.ts";
 
-/** An image file. */
 export interface ImageFile {
-  /** Whose container makes it smaller. */
+  /** The sandbox whose container scales the image down. */
   sandbox: string;
   path: string;
   /** Bytes. */
   size: number;
-  /** Reads the whole file; called only when its size is within the limit. */
+  /** Reads the whole file. Called only if its size is within the limit. */
   read: () => Promise<Uint8Array>;
   /** The call that reads its bytes. */
   instead: string;
@@ -24,8 +23,8 @@ export interface ImageFile {
 }
 
 /**
- * A line about an image file, the image and, where it is not shown as it is, a link to the original.
- * @throws {ToolError} `not_shown` for an image that clients may fail to read
+ * A line about an image, the image, and a link to the original if the image was changed.
+ * @throws {ToolError} `not_shown` if clients might fail to read it
  */
 export async function imageBlocks(context: ToolContext, file: ImageFile): Promise<ToolOutput["content"]> {
   const { sandbox, size, instead, original } = file;
@@ -57,7 +56,7 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   return withDownloads(context, [summary, shown], await original());
 }
 
-/** What the file says of itself: it may be corrupt. */
+/** What the file's header claims; the file may be corrupt. */
 function describedAs(bytes: Uint8Array): string {
   const type = imageType(bytes);
   try {
@@ -67,13 +66,13 @@ function describedAs(bytes: Uint8Array): string {
   }
 }
 
-/** The size of an image and how it differs from the original, without a full stop. */
+/** The image's size and changes, without a full stop. */
 function imageLine({ width, height, mimeType, change }: Omit<CodeImage, "image">): string {
   const size = width !== undefined && height !== undefined && describeSize({ width, height, mimeType });
   return [size, change && `it ${change}`].filter(Boolean).join("; ");
 }
 
-/** A line about each image of a run; undefined where there is none. */
+/** One line per image of a run; undefined without images. */
 export function imageLines(results: readonly CodeResult[], takesImages: boolean): string | undefined {
   const images = results.filter((result) => "image" in result);
   const lines = images.map((image, index) => {

@@ -1,4 +1,4 @@
-/** All tools. A new one is a file beside this and a line here. */
+/** All tools. A new tool is a file in this folder and a line here. */
 import type { Scope } from "../shared/principal.ts";
 import { type Tool, scopesOf } from "./define.ts";
 import { cancelRun } from "./cancel-run.ts";
@@ -43,7 +43,7 @@ export const tools: readonly Tool[] = [
 
 const byName = new Map<string, Tool>(tools.map((tool) => [tool.name, tool]));
 
-/** The scopes that a call of this tool needs; none when there is no such tool. */
+/** The scopes that a call of this tool needs; none for an unknown tool. */
 export function requiredScopes(name: string, args: unknown): readonly Scope[] {
   const tool = byName.get(name);
   return tool ? scopesOf(tool, args) : [];

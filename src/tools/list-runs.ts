@@ -53,7 +53,7 @@ function lineOf(run: RunSummary): string {
   return `${run.id} ${run.kind} ${stateText(run)} ${when}: ${visible(run.title)}`;
 }
 
-/** The account may learn of the end of a task late, or never when a server dies, so the actor that runs it is asked. */
+/** Asks the sandbox's actor: the account may learn of a task's end late or, after a crash, never. */
 async function tasksOf(
   context: ToolContext,
   limit: number,

@@ -99,13 +99,13 @@ export const listSandboxes = defineTool({
   },
 });
 
-/** What the operator offers to the caller's tasks; undefined where that cannot be found out. */
+/** The components that the operator offers for tasks; undefined if they cannot be read. */
 async function componentsOf({ env, config, principal }: ToolContext): Promise<ComponentNames | undefined> {
   if (!principal.scopes.includes("tasks:run") || !canRunTasks(config)) return { agents: [], commands: [] };
   return await offeredComponents(env, config).catch(() => undefined);
 }
 
-/** A sandbox as it is listed. A preview's URL lets in who has it: it is for who may run something there themselves. */
+/** A sandbox as listed. A preview URL grants access, so only callers who may run code there see it. */
 async function shown(
   { previews, variables, network, ...sandbox }: SandboxRecord,
   limits: NetworkLimits,

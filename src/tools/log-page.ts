@@ -1,4 +1,3 @@
-/** How a part of a run's log is shown. */
 import { z } from "zod";
 import { type RunView, STREAMS, type Stream } from "../runs/run-types.ts";
 import { RUN_STATES } from "../shared/run-listing.ts";
@@ -11,15 +10,14 @@ import { stateText } from "./run-summary.ts";
 import { pageEndText, pageMoreText, pageRunningText, typeText, waitingText } from "./texts.ts";
 
 interface PageOptions {
-  /** What is to be said of what the page leaves out. */
+  /** A note about what the page leaves out. */
   before?: string | undefined;
-  /** Whether the caller has just typed into the run, and so knows how to. */
+  /** Whether the caller has just typed into the run, and so needs no hint. */
   isTyped?: boolean;
-  /** Whether a terminal's control sequences stay, in the data alone. */
+  /** Whether the data keeps a terminal's control sequences. */
   isRaw?: boolean | undefined;
 }
 
-/** A page as data. */
 export const logPage = z.object({
   id: z.string(),
   state: z.enum(RUN_STATES),
@@ -27,14 +25,12 @@ export const logPage = z.object({
   log: z.array(z.object({ stream: z.enum(STREAMS), text: z.string() })),
   next_cursor: z.number(),
   log_bytes: z.number(),
-  /** Whether it runs in a terminal, and can be typed into. */
+  /** Whether it runs in a terminal and accepts input. */
   interactive: z.literal(true).optional(),
   notice: z.string().optional(),
 });
 
-/**
- * The page, and where to go on.
- */
+/** The page and the call for the next page. */
 export function pageOutput(
   run: RunView,
   page: LogPage,
@@ -78,8 +74,8 @@ export function pageOutput(
 }
 
 /**
- * A page as texts, one for each stretch of a stream. A character or a terminal's control sequence cut by the end of the
- * page is left to the next page.
+ * A page as texts, one for each span of a stream. A character or control sequence that the end of the page would cut
+ * moves to the next page.
  */
 function pageTexts(
   { pieces, next }: LogPage,
@@ -90,13 +86,13 @@ function pageTexts(
   const log: OutputSpan[] = [];
   let last: OutputSpan | undefined;
   let end = next;
-  // One for each stream, because a piece may end within a character that the stream's next piece continues.
+  // One decoder per stream, because a piece may end inside a character.
   const decoders = { stdout: decoder(), stderr: decoder() };
   for (const [index, piece] of pieces.entries()) {
     let { bytes } = piece;
     if (index === pieces.length - 1) {
       const cut = bytes.length - wholeCharacters(bytes, "end").length;
-      // At the end of the log, or alone on the page, it would never become whole.
+      // At the end of the log, or alone on the page, it would never be completed.
       if (cut > 0 && (growing || cut < bytes.length)) {
         bytes = bytes.subarray(0, bytes.length - cut);
         end -= cut;
@@ -117,7 +113,7 @@ function pageTexts(
   return { log, next: end };
 }
 
-/** What one stream printed between two outputs of the other. */
+/** What one stream printed between two outputs of the other stream. */
 interface OutputSpan {
   stream: Stream;
   text: string;

@@ -1,6 +1,6 @@
 /**
- * Runs as tasks of MCP's Tasks extension (SEP-2663). A call of a client that declares it becomes a task when the run outlasts
- * a moment: the client polls it with `tasks/get` by the run's id, in place of the model with get_result.
+ * Runs as tasks of MCP's Tasks extension (SEP-2663). If the client declares it, a call whose run takes longer becomes a
+ * task: the client polls `tasks/get` with the run's id, instead of the model calling get_result.
  */
 import { createdAt } from "../runs/id.ts";
 import { lastLine } from "../runs/shown-output.ts";
@@ -15,35 +15,33 @@ import { isPatient } from "../shared/wait.ts";
 
 const TASKS_EXTENSION = "io.modelcontextprotocol/tasks";
 
-/** What a client that asks for a task has to declare. */
+/** What a client must declare to request tasks. */
 export const TASKS_CAPABILITY = { extensions: { [TASKS_EXTENSION]: {} } };
 
-/** Whether a request declares the extension. */
 export function declaresTasks(message: unknown): boolean {
   return declaredExtension(message, TASKS_EXTENSION) !== undefined;
 }
 
-/** The methods, and the tool that does the same for a model: their scopes are its own. */
+/** The methods of the extension, each with the tool whose scopes it needs. */
 export const TASK_METHODS = {
   "tasks/get": "get_result",
   "tasks/update": "get_result",
   "tasks/cancel": "cancel_run",
 } as const;
 
-/** How long a run takes that is answered at once, milliseconds. */
+/** A run that ends within this time is returned at once, not as a task. In milliseconds. */
 const TASK_AFTER_MS = 500;
 
-/** How a call waits for its run. */
 export interface CallWait {
   waitMs: number;
-  /** The task that the run goes on as, if it does. */
+  /** The task that the run becomes, if it does. */
   taskOf(run: RunView, notice: string | undefined): MCPTask | undefined;
 }
 
 /**
- * A call that asks for a shorter wait than the usual is answered after it, as every client's is: its model wants to go on.
- * So is one with a notice of what was lost, for which a task has no place.
- * @param poll the scope that `tasks/get` needs; undefined for a run that makes no task
+ * Whether a call becomes a task. It does not if its caller asked for a short wait, because the model wants to continue,
+ * or if a notice is due, because a task has no place for it.
+ * @param poll the scope of `tasks/get`; undefined for runs that cannot be tasks
  */
 export function callWait(
   { takesTasks = false, config, principal }: CallerContext,
@@ -61,21 +59,21 @@ export function callWait(
   };
 }
 
-/** A task without its result. Milliseconds; times in ISO 8601. */
+/** A task without its result. Durations in milliseconds, times in ISO 8601. */
 export type MCPTask = {
   taskId: string;
   status: "working" | "completed" | "cancelled";
   statusMessage?: string;
   createdAt: string;
   lastUpdatedAt: string;
-  /** From its creation. */
+  /** Counted from its creation. */
   ttlMs: number;
   pollIntervalMs: number;
 };
 
 /**
- * A run as a task. `failed` is for errors of JSON-RPC, and no tool asks for input: a program that fails, is stopped or lost
- * has completed with the result that the call would have had.
+ * A run as a task. `failed` is only for JSON-RPC errors, so a run that fails, is stopped or lost is `completed`, with
+ * the call's result.
  */
 export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLDays">): MCPTask {
   const { id, state, startedAt, endedAt } = run;
@@ -88,7 +86,7 @@ export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLD
     createdAt: new Date(created).toISOString(),
     lastUpdatedAt: new Date(Math.max(created, endedAt ?? startedAt)).toISOString(),
     ttlMs: age + resultTTLDays * DAY_MS,
-    // A tenth of its age: what is short is known soon, and an hour costs no thousand requests.
+    // A tenth of the run's age: short runs are noticed soon, and an hour costs no thousand requests.
     pollIntervalMs: Math.round(Math.min(Math.max(age / 10, TASK_AFTER_MS), 5000)),
   };
 }

@@ -2,9 +2,9 @@ import { sandboxOf } from "../runs/id.ts";
 import { unknownRun } from "../shared/errors.ts";
 
 /**
- * The name of the sandbox in a run id. It is always looked up among the caller's own sandboxes, so the id of another
- * principal's run leads to none.
- * @throws {ToolError} `not_found` for what is no run id
+ * The sandbox name in a run id. It is looked up among the caller's own sandboxes, so another principal's run id leads
+ * nowhere.
+ * @throws {ToolError} `not_found` for an invalid run id
  */
 export function ownRun(id: string): string {
   const sandbox = sandboxOf(id);

@@ -1,17 +1,16 @@
-/** How a question is shown to a program that asked it by plain HTTP. */
+/** A question as plain HTTP shows it. */
 import type { RunView } from "../runs/run-types.ts";
 import { shownText } from "../runs/shown-output.ts";
 import { questionDetailOf } from "../runs/run-types.ts";
 import { errorText, resultText } from "./run-result.ts";
 
-/** A question as programs read it. */
 export interface PlainQuestion {
   success: boolean;
   language?: string;
   code: string;
-  /** What the program printed, then the value of its last expression. The middle of a long output is left out. */
+  /** The program's output, then the value of its last expression. The middle of a long output is omitted. */
   output: string;
-  /** The program's exception, or why there is no result; null where all went well. */
+  /** The program's exception, or why there is no result; null on success. */
   error: string | null;
   stderr: string;
   images: { mimeType: string; data: string }[];
@@ -19,7 +18,7 @@ export interface PlainQuestion {
   tokens?: { input: number; output: number };
 }
 
-/** @returns undefined for a run that is no question */
+/** @returns undefined if the run is not a question */
 export function plainQuestion(run: RunView): PlainQuestion | undefined {
   const question = questionDetailOf(run);
   if (!question) return undefined;

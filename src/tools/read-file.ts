@@ -18,10 +18,9 @@ import {
 } from "./define.ts";
 import { byBytesText, notText, notTextFrom, readBytesText, readOnText } from "./texts.ts";
 
-/** The default number of lines in one result. */
 const LINES = 2000;
 
-/** The most bytes of text in one result: about 8,000 tokens of a model unless it says how many lines it wants. */
+/** The most bytes of text in one result, about 8,000 tokens, unless the call sets a number of lines. */
 const DEFAULT_TEXT = 32 * 1024;
 const MAX_TEXT = 64 * 1024;
 
@@ -86,13 +85,13 @@ export const readFile = defineTool({
       [sections([["notice", notice]]), content && fenced(content), summary].filter(Boolean).join("\n"),
     );
     const structured = { path, size: range.size, lines: range.lines, offset, content, notice };
-    // Who asks for a part of it has been told, or knows, that there is more.
+    // A caller who asked for a part knows that there is more.
     const isTooLong = range.size > most && offset === 1 && request.limit === undefined;
     return { content: isTooLong ? await linked(shown, request, range, context) : shown, structured };
   },
 });
 
-/** A result with a link to the file, for whoever wants all of it. */
+/** A result with a link to the whole file. */
 async function linked(
   content: ToolOutput["content"],
   { path, sandbox }: Request,

@@ -18,7 +18,7 @@ export const restoreSandbox = defineTool({
   output: z.object({
     sandbox: z.string(),
     checkpoint: z.string(),
-    /** The checkpoint of the state before; none for a new sandbox. */
+    /** The checkpoint of the previous state; none for a new sandbox. */
     before: z.string().optional(),
     files: z.number(),
     bytes: z.number(),
@@ -32,7 +32,7 @@ export const restoreSandbox = defineTool({
     const { checkpoint: found, exists } = unwrap(
       await retryOnce(async () => account().findCheckpoint(id, sandbox)),
     );
-    // Of a sandbox that was destroyed, the checkpoint has what was set there, too.
+    // If the sandbox was destroyed, the checkpoint also has its settings.
     const isFork = found.sandbox !== sandbox || !exists;
     const made: Restored = isFork
       ? await fork(context, id, sandbox)

@@ -6,7 +6,7 @@ import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
 import { callWait } from "./mcp-task.ts";
 import { anyRunFields, runContent } from "./run-result.ts";
 
-/** Characters. A longer program goes into a file. */
+/** Characters. Longer programs go into a file. */
 const MAX_CODE = 1_000_000;
 
 export const runCode = defineTool({

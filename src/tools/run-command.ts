@@ -6,11 +6,11 @@ import { callWait } from "./mcp-task.ts";
 import { runContent, runFields, runOutput } from "./run-result.ts";
 import { oneInput } from "./texts.ts";
 
-/** Characters of a command, and of its input. Longer ones go into a file. */
+/** Characters of a command and of its input. Longer ones go into a file. */
 const MAX_COMMAND = 100_000;
 const MAX_STDIN = 1_000_000;
 
-/** How long a command may run when the call does not say, seconds. */
+/** The default time limit of a command, in seconds. */
 const TIMEOUT_S = 120;
 const INTERACTIVE_TIMEOUT_S = 3600;
 
@@ -63,7 +63,7 @@ A failing program is a result with its exit_code. A timeout stops the command an
     if (asked.interactive && asked.stdin !== undefined) throw oneInput();
     const timeoutS = timeout_seconds ?? (asked.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
     const spec = { ...asked, timeoutMs: timeoutS * 1000 };
-    // Whoever makes a task waits for its end, before which a program that is typed into asks for more.
+    // A task's caller waits for its end, but an interactive program asks for input before that.
     const poll = asked.interactive ? undefined : "sandbox:read";
     const { waitMs, taskOf } = callWait(context, wait_seconds, poll);
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>

@@ -1,4 +1,4 @@
-/** What can be downloaded of a run, beside what its result shows: artifacts, a log that is cut, pages, originals of images. */
+/** Files of a run that its result does not show: artifacts, a cut log, pages, and original images. */
 import type { RunView } from "../runs/run-types.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
@@ -6,10 +6,10 @@ import type { ToolContext } from "./define.ts";
 import { type Download, fileDownloads, runDownloads } from "./download.ts";
 import { ownRun } from "./own-run.ts";
 
-/** Artifacts and files of results with a link of their own. The links of others come with `get_result` and `file_link`. */
+/** The most links in one result. `get_result` and `file_link` give the others. */
 const MAX_LINKS = 10;
 
-/** How the kernels name a page for a browser that they keep. */
+/** How the kernels name stored HTML pages. */
 const PAGE =
   /^\[An interactive page, HTML of (\d{1,10}) bytes: (\/workspace\/\.outputs\/\w{1,40}\.html)\]$/gm;
 
@@ -25,17 +25,17 @@ function artifactsOf(run: RunView) {
     .map(({ path, size }) => ({ name: ARTIFACTS + path, size, shown: path }));
 }
 
-/** The log where more was printed than is shown. */
+/** The log, if more was printed than shown. */
 function cutLog(run: RunView) {
   return run.stdout.omitted + run.stderr.omitted > 0 ? wholeLog(run) : [];
 }
 
-/** The log of a run that has ended: while it grows, a link would soon show too little. */
+/** The log of an ended run. A link to a growing log would soon show too little. */
 export function wholeLog({ state, logBytes }: RunView) {
   return state === "running" ? [] : [{ name: LOG_NAME, size: logBytes, shown: "the whole output" }];
 }
 
-/** Pages for a browser, and originals of images that are shown smaller. */
+/** HTML pages, and originals of scaled images. */
 function filesOf({ detail }: RunView): { path: string; size: number }[] {
   if (!detail || !("results" in detail)) return [];
   const found = detail.results.flatMap((result) =>

@@ -1,4 +1,4 @@
-/** How a run of any kind is shown: to a model as text, to a program as data. */
+/** Results of all runs: text for models, data for programs. */
 import { z } from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { type ShownOutput, shownText } from "../runs/shown-output.ts";
@@ -16,7 +16,7 @@ import { NO_OUTPUT, listeningText, typeText, wholeOutputText } from "./texts.ts"
 
 type Block = ToolOutput["content"][number];
 
-/** A run for a model: one block of text, its images, and links to what they do not show. */
+/** A run for a model: one text block, its images, and links to the rest. */
 export async function runContent(context: ToolContext, run: RunView, notice?: string): Promise<Block[]> {
   const blocks = runBlocks(run, context.takesImages !== false, notice);
   return withDownloads(context, blocks, await downloadsOf(context, run));
@@ -60,17 +60,15 @@ function codeDetailOf({ detail }: RunView): CodeDetail | undefined {
   return detail && "results" in detail ? detail : undefined;
 }
 
-/** The ports that programs of a command or of code listen on. */
 function portsOf({ detail }: RunView): readonly number[] {
   return (detail && "ports" in detail && detail.ports) || [];
 }
 
-/** The directory that the session of a command is in after it, where that is not /workspace. */
+/** The working directory of the command's session afterwards, unless it is /workspace. */
 function cwdOf({ detail }: RunView): string | undefined {
   return detail && "cwd" in detail ? detail.cwd : undefined;
 }
 
-/** A run of a command as data. */
 export const runOutput = resultOutput.extend({
   exit_code: z.number().optional(),
   stdout: z.string(),
@@ -81,10 +79,10 @@ export const runOutput = resultOutput.extend({
   cwd: z.string().optional(),
 });
 
-/** What runs of all kinds have as data. Behind it stands what is a command's, code's, a question's or a task's alone. */
+/** The data common to all runs. Fields of each kind follow it. */
 export const anyRunOutput = resultOutput.loose();
 
-/** A run of any kind as data, without its images. */
+/** A run as data, without its images. */
 export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
   const task = taskDetailOf(run);
   if (task) return taskFields(run, task, notice);
@@ -100,12 +98,12 @@ export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyR
   };
 }
 
-/** The same, and what was run: for who did not start it. */
+/** The same with the source, for callers who did not start the run. */
 export function wholeFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
   return { ...listedFields(run), source: run.source ?? run.title, ...anyRunFields(run, notice) };
 }
 
-/** What a question has beside what code has. */
+/** What a question has in addition to code. */
 function questionFields(run: RunView): Record<string, unknown> {
   const question = questionDetailOf(run);
   if (!question) return {};
@@ -144,7 +142,7 @@ function printedOutput({ stdout, isInteractive }: RunView): ShownOutput {
   return { ...stdout, head: terminalText(stdout.head), tail: terminalText(stdout.tail) };
 }
 
-/** The call that shows more of a run; undefined when there is no more. */
+/** The call that shows more of a run; undefined if there is no more. */
 export function nextCall(run: RunView): string | undefined {
   const wait = waitCall(run);
   if (wait) return run.isInteractive && !run.waiting ? `${typeText(run.id)} ${wait}` : wait;
@@ -153,8 +151,8 @@ export function nextCall(run: RunView): string | undefined {
 }
 
 /**
- * The reason that a line gives which stands in place of a result that was left out. Not by one expression: two parts of any length
- * would take time in proportion to the square of what code has made of it.
+ * The reason in a line that replaces an omitted result. Parsed without a regular expression: two variable parts would
+ * take quadratic time on hostile input.
  */
 function leftOutReason(line: string): string | undefined {
   const isReason = /^\[an? (?:image|result)\b/i.test(line) && line.endsWith("]") && !line.includes("\n");
@@ -171,13 +169,13 @@ export function resultText(results: readonly CodeResult[]): string {
     .join("\n");
 }
 
-/** The results that have a form as HTML, such as the tables of DataFrames; undefined when none has. */
+/** Results with an HTML form, such as DataFrames; undefined if there are none. */
 function htmlOf(results: readonly CodeResult[]): string[] | undefined {
   const found = results.flatMap((result) => ("html" in result && result.html ? [result.html] : []));
   return found.length > 0 ? found : undefined;
 }
 
-/** A line for each reason for leaving out results, with their number; undefined when none is left out. */
+/** One line per reason for omitted results, with their number; undefined if none is omitted. */
 function leftOutText(results: readonly CodeResult[]): string | undefined {
   const counts = new Map<string, number>();
   for (const line of textsOf(results)) {

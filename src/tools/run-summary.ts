@@ -1,10 +1,10 @@
-/** What is shown of every run, whatever its kind. */
+/** What results show of every kind of run. */
 import { z } from "zod";
 import { type RunSummary, durationMs } from "../runs/run-types.ts";
 import { type ListedRun, type RunState, listedRun } from "../shared/run-listing.ts";
 import { runningText, waitingText } from "./texts.ts";
 
-/** The state for a model. Programs get `running` for a run that waits, too. */
+/** The state for a model. Programs see a waiting run as `running`. */
 export function stateText({ state, waiting }: RunSummary): RunState | "waiting" {
   return waiting ? "waiting" : state;
 }
@@ -16,7 +16,6 @@ export function waitCall(run: RunSummary): string | undefined {
   return runningText(run.id, Math.round(durationMs(run) / 1000));
 }
 
-/** A run as `list_runs` has it. */
 export function listedFields(run: RunSummary): ListedRun {
   return {
     id: run.id,
@@ -29,7 +28,6 @@ export function listedFields(run: RunSummary): ListedRun {
   };
 }
 
-/** What the result of every run has as data. */
 export const resultOutput = listedRun
   .pick({ id: true, state: true, duration_ms: true })
   .extend({ next: z.string().optional(), notice: z.string().optional() });

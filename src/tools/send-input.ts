@@ -6,10 +6,10 @@ import { logPage, pageOutput } from "./log-page.ts";
 import { ownRun } from "./own-run.ts";
 import { longLineText, nothingToType, skippedText } from "./texts.ts";
 
-/** Characters typed by one call; a longer text goes into a file. */
+/** Characters typed by one call. Longer texts go into a file. */
 const MAX_TEXT = 10_000;
 
-/** Bytes of a line that a terminal keeps for a program that reads lines (`MAX_CANON`, N_TTY_BUF_SIZE of Linux). */
+/** Bytes of a line that a terminal buffers for programs that read lines (`MAX_CANON`, N_TTY_BUF_SIZE in Linux). */
 const LINE_BYTES = 4095;
 
 function hasLongLine(text: string): boolean {
@@ -39,10 +39,10 @@ export const sendInput = defineTool({
   async handle({ id, text, columns, rows }, context) {
     const size = columns === undefined || rows === undefined ? undefined : { columns, rows };
     if (!size && (text === "" || columns !== undefined || rows !== undefined)) throw nothingToType();
-    // The Enter key is a carriage return, of which the terminal makes a line feed unless a program wants the key itself.
+    // Enter sends a carriage return. The terminal turns it into a line feed unless the program reads raw keys.
     const input = { text: text.replace(/\r?\n/g, "\r"), size };
     const { value, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
-      // A program that is a terminal follows the log by itself: it gets none, and is not kept waiting for it.
+      // A terminal client follows the log by itself, so it gets no output here and need not wait.
       actor.sendInput(owner, id, input, context.isRaw ? 0 : PAGE_BYTES),
     );
     const { run, page, skipped } = value;

@@ -1,4 +1,4 @@
-/** Starts a task or a question: chooses its sandbox and the state that it starts from. */
+/** Starts a task or a question: chooses its sandbox and initial state. */
 import { type Agent, AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agents.ts";
 import type { RunView } from "../runs/run-types.ts";
 import type { TaskSpec } from "../tasks/task-executor.ts";
@@ -35,7 +35,7 @@ import {
 
 export interface TaskRequest {
   task: string;
-  /** The default one where undefined. */
+  /** The default agent if undefined. */
   agent?: AgentName;
   repository?: string;
   branch?: string;
@@ -46,16 +46,19 @@ export interface TaskRequest {
   timeoutMs: number;
   /** The id of an earlier task. */
   continueFrom?: string;
-  /** The id of a checkpoint that a fresh sandbox starts from. */
+  /** The checkpoint that a new sandbox starts from. */
   checkpoint?: string;
-  /** Names of definitions that have to be there. */
+  /** Names of definitions that must exist. */
   agents?: readonly string[];
   commands?: readonly string[];
 }
 
-/** @throws {ToolError} for a server that runs no tasks, or has no credential for a model. @param what who needs it, and what cannot be done */
+/**
+ * @throws {ToolError} if the server runs no tasks or has no model credential
+ * @param what who needs the model, and what fails without it
+ */
 function mustReachModel(context: ToolContext, what: string): void {
-  // By HTTP, too, where no tool is called.
+  // Also for HTTP routes, which call no tool.
   requireOffered("execute_task", context);
   if (canRunTasks(context.config)) return;
   throw noModel(what);
@@ -63,16 +66,16 @@ function mustReachModel(context: ToolContext, what: string): void {
 
 export interface QuestionRequest {
   question: string;
-  /** The model's choice where undefined. */
+  /** The model chooses if undefined. */
   language?: ProgramLanguage | undefined;
   /** A fresh one where undefined. */
   sandbox?: string | undefined;
-  /** The server's where undefined. */
+  /** The server's default if undefined. */
   model?: string | undefined;
   timeoutMs: number;
 }
 
-/** @throws {ToolError} for a question that cannot be asked, whatever the reason */
+/** @throws {ToolError} if the question cannot be asked */
 export async function startQuestion(
   context: ToolContext,
   { question, language, sandbox, model, timeoutMs }: QuestionRequest,
@@ -89,7 +92,7 @@ export async function startQuestion(
   return context.sandbox(sandbox ?? freshName(), (actor, owner) => actor.askQuestion(owner, spec));
 }
 
-/** @throws {ToolError} for a task that cannot start, whatever the reason */
+/** @throws {ToolError} if the task cannot start */
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
   const { continueFrom, checkpoint, sandbox, task, agent: asked, agents, commands, ...rest } = request;
   mustReachModel(context, NEEDS_MODEL.task(AGENTS[asked ?? DEFAULT_AGENT].title));
@@ -121,7 +124,7 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
   return inFork(context, name, () => forkTask(context, goesOnFrom, name), begin);
 }
 
-/** Begins a task in a sandbox that `make` makes of a saved state. Where that is refused, nothing of it is left. */
+/** Starts a task in a sandbox that `make` creates from a saved state. If the task is refused, the sandbox is removed. */
 async function inFork<T>(
   context: ToolContext,
   sandbox: string,
@@ -132,20 +135,20 @@ async function inFork<T>(
   try {
     return await begin();
   } catch (error) {
-    // After any other error the task may have begun: its sandbox ends when it was idle for long.
+    // After any other error the task may have begun; its sandbox ends when it has been idle.
     if (error instanceof ToolError)
       await context.sandbox(sandbox, (actor, owner) => actor.destroySandbox(owner)).catch(() => undefined);
     throw error;
   }
 }
 
-/** @throws {ToolError} where the task is to begin elsewhere than in a fork */
+/** @throws {ToolError} if a task for a fork names another sandbox or state */
 function mustStartFresh({ continueFrom, sandbox }: TaskRequest): void {
   if (continueFrom !== undefined) throw checkpointAndContinue();
   if (sandbox !== undefined) throw checkpointAndSandbox();
 }
 
-/** @throws {ToolError} for what an agent cannot do */
+/** @throws {ToolError} if the agent does not support the request */
 function mustSuit(
   agent: Agent,
   { config }: ToolContext,
@@ -161,13 +164,13 @@ function mustSuit(
 
 type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "goesOnFrom"> & {
   name: string;
-  /** Who did the earlier task. */
+  /** The agent of the earlier task. */
   agent?: AgentName;
-  /** The definitions that the earlier task named. */
+  /** Definitions that the earlier task named. */
   named?: readonly string[];
 };
 
-/** Goes on in the sandbox of the earlier task when its files are still there, else in a fresh one with them restored. */
+/** Continues in the earlier task's sandbox if its files are still there, else in a new one with the files restored. */
 async function goOnFrom(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
   if (request.repository !== undefined) throw repositoryAndContinue();
   const before = ownRun(id);
@@ -193,7 +196,6 @@ function directoryFor({ repository }: TaskRequest): string {
   return repository === undefined ? "/workspace" : cloneDirectory(repository);
 }
 
-/** The name of a sandbox for one task. */
 function freshName(): string {
   return `task-${randomLetters(8)}`;
 }

@@ -1,4 +1,4 @@
-/** How a task is shown: to a model as text, to a program as data. */
+/** Results of tasks: text for models, data for programs. */
 import { z } from "zod";
 import { shownText } from "../runs/shown-output.ts";
 import { type RunView, durationMs } from "../runs/run-types.ts";
@@ -9,7 +9,7 @@ import { quoted, sections } from "./define.ts";
 import { resultOutput, stateText, waitCall } from "./run-summary.ts";
 import { continueText } from "./texts.ts";
 
-/** Lines of progress that are shown of a task that goes on. */
+/** Lines of progress shown for a running task. */
 const PROGRESS_LINES = 12;
 
 export function taskText(run: RunView, task: TaskDetail, notice: string | undefined): string {
@@ -94,12 +94,12 @@ export function taskFields(
   };
 }
 
-/** A task as programs read it. */
+/** A task as data. */
 export interface PlainTask {
   success: boolean;
   answer?: string;
   note?: string;
-  /** What the agent did, one action a line. The middle of a long log is left out. */
+  /** What the agent did, one action per line. The middle of a long log is omitted. */
   log: string;
   stderr: string;
   files?: Changes["files"];
@@ -108,7 +108,7 @@ export interface PlainTask {
   costUSD?: number;
 }
 
-/** @returns undefined for a run that is no task */
+/** @returns undefined if the run is not a task */
 export function plainTask(run: RunView): PlainTask | undefined {
   const task = taskDetailOf(run);
   if (!task) return undefined;
@@ -120,7 +120,7 @@ export function plainTask(run: RunView): PlainTask | undefined {
   return { success, answer, note, log, stderr, files, diff, turns, costUSD };
 }
 
-/** Whether the task has no result of its own, so that the last lines of its progress are shown. */
+/** Whether the task has no result of its own; then the last lines of its progress are shown. */
 function isOpen({ state }: RunView): boolean {
   return state === "running" || state === "lost";
 }
@@ -170,7 +170,7 @@ function artifactsText({ id }: RunView, { artifacts }: TaskDetail): string | und
   return [...lines, `Read one with get_result, id ${id} and artifact <path>.`].join("\n");
 }
 
-/** Changed files that were not stored as artifacts; they are in the sandbox and in the archive. */
+/** Changed files that were not stored as artifacts. They are in the sandbox and the archive. */
 function notKeptText({ notKept }: TaskDetail): string | undefined {
   if (!notKept) return undefined;
   const { count, named } = notKept;

@@ -79,6 +79,8 @@ export class EngineSandbox {
   readonly ended: Promise<ExitReport>;
   /** Whether its processes have ended. */
   hasEnded = false;
+  /** The host's process id of its first process, where it has namespaces of its own. */
+  readonly pid: number | undefined;
   /** Its control groups. */
   readonly groups: readonly string[];
   readonly #running: RunningProcess;
@@ -104,6 +106,7 @@ export class EngineSandbox {
     this.egress = egress;
     this.#hosts = hosts;
     this.groups = groups;
+    this.pid = running.pid;
     // A program that has taken the control server's place could bring down the Worker that all sandboxes share.
     this.forward = new PortForwarder(running.connect, (how) => this.end(how));
     this.ended = running.exited.then(async (report) => {

@@ -17,7 +17,7 @@ import { warmCompileCache, type Warming } from "./compile-cache.ts";
 import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
 import { endLeftovers, markEngine } from "./leftovers.ts";
 import { createEngineGroups, defaultLimits, findGroupParents, removeGroups, type Limits } from "./limits.ts";
-import { guardMemory } from "./memory-guard.ts";
+import { guardMachine } from "./machine-guard.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { SharedSettings } from "./engine-sandbox.ts";
 import { describePython, environmentFiles } from "./python.ts";
@@ -172,7 +172,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   };
   const engineGroups = await createEngineGroups(groupParents, boot, common.limits);
   const table = new SandboxRegistry(common, directory, boot);
-  const unguard = guardMemory(engineGroups, common.limits.allMemoryBytes, () => table.running());
+  const unguard = guardMachine(engineGroups, common.limits, () => table.running());
   // Without isolation sandboxes share directories of the host, which one that nobody has would change.
   const startsAhead = options.startAhead !== false && common.bubblewrap !== undefined;
   const startAhead = () => (startsAhead ? table.startAhead() : undefined);

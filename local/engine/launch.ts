@@ -15,6 +15,8 @@ export type OwnServer = "control" | "sandboxd";
 
 /** Something that runs, in whatever isolation. */
 export interface RunningProcess {
+  /** The host's process id of the first process, where it has namespaces of its own. */
+  pid?: number;
   /** A connection to the socket of a server of ours in the sandbox. @throws Error where that has none */
   connect(to: OwnServer): Socket;
   /** The listeners of its way out, where it has one. */
@@ -61,6 +63,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
     // User code is started by the control server, which raises the score of what it starts; see docs/reference/local.md.
     await writeFile(`/proc/${control.pid}/oom_score_adj`, "300").catch(() => undefined);
     return {
+      pid,
       egress,
       connect: (to) => {
         // Their numbers may be other files' by now.

@@ -16,6 +16,10 @@ export interface Limits {
   processes: number;
   /** Open files per process. */
   openFiles: number;
+  /** Open files of the whole machine from which on the sandbox that holds most of them is ended. Needs a control group. */
+  openFilesOfMachine: number;
+  /** Bytes in TCP connections of the whole machine from which on the sandbox that has most connections is ended. */
+  tcpBytesOfMachine: number;
 }
 
 /** The writable file systems and their sizes in bytes. */
@@ -51,12 +55,16 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
   const share = (part: number, least: number, most: number) =>
     Math.min(most, Math.max(least, Math.floor(totalmem() / part / MiB) * MiB));
   const processes = given.processes ?? 512;
+  const maxOpenFiles = ofMachine("fs/file-max");
   return {
     diskBytes: share(8, 512 * MiB, 4096 * MiB),
     memoryBytes: share(4, 512 * MiB, 4096 * MiB),
     allMemoryBytes: Math.max(Math.floor(totalmem() / 2), totalmem() - share(8, 1024 * MiB, Infinity)),
     processes,
-    openFiles: openFilesPerProcess(openFilesOfAll(), processes),
+    openFiles: openFilesPerProcess(maxOpenFiles, processes),
+    openFilesOfMachine: maxOpenFiles * 0.7,
+    // Where the kernel begins to save: half of what it gives at most.
+    tcpBytesOfMachine: (ofMachine("net/ipv4/tcp_mem") / 2) * 4096,
     ...given,
   };
 }
@@ -69,10 +77,10 @@ export function openFilesPerProcess(openFilesOfMachine: number, processes: numbe
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
 }
 
-/** What this machine can have open at once. */
-function openFilesOfAll(): number {
+/** The last number of a setting of the kernel, which is the highest of its values where it has several. */
+function ofMachine(setting: string): number {
   try {
-    return Number(readFileSync("/proc/sys/fs/file-max", "utf8"));
+    return Number(readFileSync(`/proc/sys/${setting}`, "utf8").trim().split(/\s+/).at(-1));
   } catch {
     return Infinity;
   }
@@ -204,6 +212,12 @@ export async function memoryOf(group: string): Promise<number> {
     0,
     cached.reduce((left, bytes) => left - bytes, used),
   );
+}
+
+/** Bytes of memory that the kernel keeps for the processes and open files of a group. */
+export async function kernelMemoryOf(group: string): Promise<number> {
+  const ofSecond = /^slab_unreclaimable (\d+)$/m.exec(await read(join(group, "memory.stat")))?.[1];
+  return Number(ofSecond ?? (await read(join(group, "memory.kmem.usage_in_bytes"))));
 }
 
 /** Makes the groups of one sandbox, `<boot>/<id>`, and sets their limits. @returns their directories. */

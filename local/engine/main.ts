@@ -20,6 +20,8 @@ const settingsSchema = z.strictObject({
       allMemoryBytes: z.int(),
       processes: z.int(),
       openFiles: z.int(),
+      openFilesOfMachine: z.number(),
+      tcpBytesOfMachine: z.number(),
     })
     .partial()
     .optional(),

@@ -157,6 +157,38 @@ describe("pools of the whole machine", () => {
     expect(Number(stdout)).toBeLessThan(40);
   });
 
+  it("memory of TCP: a sandbox that takes most of it by many connections is ended", async () => {
+    const connections = [
+      "import os, socket, time",
+      "for one in range(1, 61):",
+      "  if os.fork() == 0:",
+      "    address = (f'127.1.0.{one}', 5000); listener = socket.create_server(address, backlog=4096); held = []",
+      "    for _ in range(450):",
+      "      end = socket.socket(); end.setblocking(False); held.append(end)",
+      "      end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)",
+      "      try: end.connect(address)",
+      "      except BlockingIOError: pass",
+      "      try:",
+      "        while end.send(bytes(20000)): pass",
+      "      except BlockingIOError: pass",
+      "    time.sleep(600)",
+      "time.sleep(600)",
+    ];
+    const pages = Number(/^TCP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
+    const one = await startTestEngine({
+      limits: { ...limits, tcpBytesOfMachine: pages * 4096 + 200 * MiB },
+      startAhead: false,
+    });
+    try {
+      const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
+      void taker.run(`python3 - <<'PYTHON'\n${connections.join("\n")}\nPYTHON`).catch(() => undefined);
+      expect(await taker.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("TCP") });
+      expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+    } finally {
+      await one.close();
+    }
+  });
+
   it("memory of netlink, which counts as nobody's: only the kernel can be asked", async () => {
     const sockets = [
       "import os, socket",
@@ -178,6 +210,21 @@ describe("pools of the whole machine", () => {
     expect((await greedy.run("node -p 'Object.keys(os.networkInterfaces())'")).stdout).toBe("[ 'lo' ]");
   });
 
+  it("memory of netlink: a sandbox that keeps much of what the kernel answers unread is ended", async () => {
+    const unread = [
+      "import socket, struct, time",
+      "refused = struct.pack('=IHHII', 60000, 4000, 1, 1, 0) + bytes(60000 - 16)",
+      "held = []",
+      "for _ in range(60):",
+      "  one = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); held.append(one)",
+      "  for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF): one.setsockopt(socket.SOL_SOCKET, buffer, 1 << 30)",
+      "  for _ in range(150): one.send(refused)",
+      "time.sleep(600)",
+    ];
+    void greedy.run(`python3 - <<'PYTHON'\n${unread.join("\n")}\nPYTHON`).catch(() => undefined);
+    expect(await greedy.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("netlink") });
+  });
+
   it("open files: the processes of all sandboxes have half of the machine's, or 1,024 each where that is more", () => {
     const ofMachine = Number(readFileSync("/proc/sys/fs/file-max", "utf8"));
     const { processes, openFiles } = defaultLimits();
@@ -187,6 +234,57 @@ describe("pools of the whole machine", () => {
     expect(openFiles).toBeGreaterThanOrEqual(1024);
     for (const few of [1 << 16, 2_465_959]) expect(openFilesPerProcess(few, processes)).toBe(1024);
   });
+
+  /** Both hold files that no process has among its descriptors, so that no limit of a process counts them. */
+  const holders = {
+    "waiting in sockets, of many users": [
+      "import array, os, socket, time",
+      "sockets = [socket.socketpair() for _ in range(160)]",
+      "for user, (end, _) in enumerate(sockets, 1):",
+      "  if os.fork() == 0:",
+      "    os.setuid(user)",
+      "    for _ in range(5):",
+      "      files = [os.open('/dev/null', 0) for _ in range(250)]",
+      "      end.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', files))])",
+      "      for file in files: os.close(file)",
+      "    os._exit(0)",
+      "  os.wait()",
+      "time.sleep(600)",
+    ],
+    "mapped into memory": [
+      "import ctypes, os, time",
+      "libc = ctypes.CDLL(None)",
+      "for _ in range(4):",
+      "  if os.fork() == 0:",
+      "    for _ in range(50000):",
+      "      file = os.open('/usr/bin/env', 0)",
+      "      libc.mmap(None, ctypes.c_size_t(4096), 1, 2, file, ctypes.c_long(0)); os.close(file)",
+      "    time.sleep(600)",
+      "time.sleep(600)",
+    ],
+  };
+
+  it.runIf(memoryIsHeld && process.getuid?.() === 0).each(Object.entries(holders))(
+    "open files of the machine: a sandbox that takes most of them is ended: %s",
+    async (_, program) => {
+      const open = Number.parseInt(readFileSync("/proc/sys/fs/file-nr", "utf8"), 10);
+      const one = await startTestEngine({
+        limits: { ...limits, openFiles: 1024, openFilesOfMachine: open + 100_000 },
+        startAhead: false,
+      });
+      try {
+        const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
+        void taker.run(`python3 - <<'PYTHON'\n${program.join("\n")}\nPYTHON`).catch(() => undefined);
+        expect(await taker.ended()).toMatchObject({
+          exitCode: 137,
+          reason: expect.stringContaining("open files"),
+        });
+        expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+      } finally {
+        await one.close();
+      }
+    },
+  );
 
   it("waiting signals, and the timers that count as such", async () => {
     const timers = [

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { identify } from "../../local/engine/identity.ts";
-import { createGroups, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
+import { createGroups, defaultLimits, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
 import { outliveCommand } from "../setup/outlive.ts";
 import { processes, survivors, type Process } from "../setup/processes.ts";
@@ -155,13 +155,7 @@ describe("what an engine that is gone left behind", () => {
 
   it.runIf(groupParents.length > 0)("is ended by the next one: what is in its control groups", async () => {
     const runDir = await left("");
-    const limits = {
-      diskBytes: 1 << 26,
-      memoryBytes: 1 << 26,
-      allMemoryBytes: 1 << 30,
-      processes: 10,
-      openFiles: 100,
-    };
+    const limits = defaultLimits({ memoryBytes: 1 << 26, processes: 10 });
     const groups = await createGroups(groupParents, `${boot}/sandbox`, limits);
     const child = straggler();
     const exit = once(child, "exit");
@@ -175,13 +169,7 @@ describe("what an engine that is gone left behind", () => {
   it.runIf(groupParents.length > 0)(
     "is removed without its run directory: empty groups, when old",
     async () => {
-      const limits = {
-        diskBytes: 1 << 26,
-        memoryBytes: 1 << 26,
-        allMemoryBytes: 1 << 30,
-        processes: 10,
-        openFiles: 100,
-      };
+      const limits = defaultLimits({ memoryBytes: 1 << 26, processes: 10 });
       const made = async (name: string) => {
         const groups = await createGroups(groupParents, `${boot}/${name}`, limits);
         cleanUp.push(async () => await removeGroups(groups));

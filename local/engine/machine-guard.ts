@@ -1,0 +1,133 @@
+/**
+ * Ends a sandbox that uses up what the machine has for everybody, where the kernel has no limit for one sandbox:
+ * - Memory of all sandboxes: the kernel would end the largest process, of whatever sandbox, while one with many small processes
+ *   goes on.
+ * - Open files: those that wait in sockets or are mapped into memory are among no process's descriptors.
+ * - Memory of TCP: what waits in connections that were not accepted yet counts in no control group.
+ * - Netlink: what the kernel answers, and nobody reads, counts in no control group. Half a million sockets may hold 8 MiB each.
+ */
+import { createReadStream } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
+import type { EngineSandbox } from "./engine-sandbox.ts";
+
+/** What a sandbox takes between two checks must fit into what is left. */
+const CHECK_INTERVAL_MS = 250;
+const USED_UP = 0.9;
+
+/** Something that all sandboxes, or the whole machine, have together. */
+interface Pool {
+  used: () => Promise<number>;
+  limit: number;
+  /** How much of it a sandbox has, in a unit of its own. */
+  usedBy: (sandbox: EngineSandbox) => Promise<number>;
+  /** A sandbox that has less is not ended: then somebody else on the machine uses most. */
+  least: (used: number) => number;
+  why: string;
+}
+
+/** The share of a pool below which a sandbox is not to blame. */
+const BLAMED_SHARE = 1 / 20;
+
+/** The kernel's memory for an open file: `filp` in /proc/slabinfo, 192 to 256 on 64 bits. */
+const FILE_BYTES = 192;
+/** The kernel's memory for a sandbox that does nothing. */
+const IDLE_BYTES = 8 * 1024 * 1024;
+/** What one end of a TCP connection may hold: both buffers of `confine`. */
+const CONNECTION_BYTES = 256 * 1024;
+
+/** Bytes that may wait in netlink sockets. Programs ask for the interfaces and read the few KiB at once. */
+const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
+/** How much of the list of netlink sockets is read: 11,000 of them. A longer one counts as too many bytes. */
+const MAX_NETLINK_LIST_BYTES = 1024 * 1024;
+
+/** @param groups the engine's control groups @returns stops it */
+export function guardMachine(groups: string[], limits: Limits, sandboxes: () => EngineSandbox[]): () => void {
+  // Where there is a group of each controller, one of them counts.
+  const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
+    Math.max(0, ...(await Promise.all(of.map(count))));
+  const pools: Pool[] = [
+    {
+      used: () => numberIn("/proc/sys/fs/file-nr", /^(\d+)/),
+      limit: limits.openFilesOfMachine,
+      usedBy: (sandbox) => countOf(kernelMemoryOf)(sandbox.groups),
+      least: (used) => IDLE_BYTES + used * BLAMED_SHARE * FILE_BYTES,
+      why: "held most of the machine's open files, which were used up",
+    },
+    {
+      used: async () => (await numberIn("/proc/net/sockstat", /^TCP:.* mem (\d+)$/m)) * 4096,
+      limit: limits.tcpBytesOfMachine,
+      usedBy: connectionsOf,
+      least: (used) => (used * BLAMED_SHARE) / CONNECTION_BYTES,
+      why: "held most of the machine's memory for TCP connections, which was used up",
+    },
+    {
+      used: () => countOf(memoryOf)(groups),
+      limit: limits.allMemoryBytes * USED_UP,
+      usedBy: (sandbox) => countOf(memoryOf)(sandbox.groups),
+      least: () => 0,
+      why: "used most of the memory of all sandboxes, which was used up",
+    },
+  ];
+  const check = async () => {
+    await Promise.all(sandboxes().map(endHoarder));
+    for (const pool of pools) await empty(pool, sandboxes());
+  };
+  let isChecking = false;
+  const timer = setInterval(() => {
+    if (isChecking || sandboxes().length === 0) return;
+    isChecking = true;
+    void check().finally(() => (isChecking = false));
+  }, CHECK_INTERVAL_MS);
+  timer.unref();
+  return () => clearInterval(timer);
+}
+
+/** Ends the sandbox that has most of a pool that is used up. */
+async function empty({ used, limit, usedBy, least, why }: Pool, sandboxes: EngineSandbox[]): Promise<void> {
+  const inUse = await used();
+  if (inUse < limit) return;
+  const uses = await Promise.all(sandboxes.map(async (sandbox) => ({ sandbox, has: await usedBy(sandbox) })));
+  const [largest] = uses.toSorted((a, b) => b.has - a.has);
+  if (largest === undefined || largest.has < least(inUse)) return;
+  largest.sandbox.end(why);
+  await largest.sandbox.ended;
+}
+
+/** The ends of TCP connections in a sandbox's network, those that were not accepted among them. */
+async function connectionsOf({ pid, hasEnded }: EngineSandbox): Promise<number> {
+  if (pid === undefined || hasEnded) return 0;
+  const [four, six] = await Promise.all([
+    numberIn(`/proc/${pid}/net/sockstat`, /^TCP: inuse (\d+)/m),
+    numberIn(`/proc/${pid}/net/sockstat6`, /^TCP6: inuse (\d+)/m),
+  ]);
+  return four + six;
+}
+
+async function endHoarder(sandbox: EngineSandbox): Promise<void> {
+  if ((await unreadNetlink(sandbox)) > MAX_NETLINK_BYTES)
+    sandbox.end("kept too many messages of netlink unread, which use up the machine's memory");
+}
+
+/** Bytes that wait in the netlink sockets of a sandbox's network, those on their way in other sockets among them. */
+async function unreadNetlink({ pid, hasEnded }: EngineSandbox): Promise<number> {
+  if (pid === undefined || hasEnded) return 0;
+  const list = createReadStream(`/proc/${pid}/net/netlink`, {
+    encoding: "latin1",
+    end: MAX_NETLINK_LIST_BYTES - 1,
+  });
+  let text = "";
+  try {
+    for await (const piece of list) text += String(piece);
+  } catch {
+    return 0;
+  }
+  if (text.length === MAX_NETLINK_LIST_BYTES) return Infinity;
+  const [, ...sockets] = text.trimEnd().split("\n");
+  return sockets.reduce((sum, line) => sum + Number(line.split(/\s+/)[4]), 0);
+}
+
+/** 0 where the file says nothing. */
+async function numberIn(file: string, pattern: RegExp): Promise<number> {
+  return Number(pattern.exec(await readFile(file, "utf8").catch(() => ""))?.[1] ?? 0);
+}

@@ -1,4 +1,4 @@
-/** What a sandbox's actor and its principal's account ask of one another. */
+/** The calls between a sandbox's actor and its principal's account. */
 import type { Stored } from "../runs/run-store.ts";
 import type { Outcome } from "../shared/errors.ts";
 import type { Region, Scope } from "../shared/principal.ts";
@@ -7,73 +7,71 @@ import type { Preview } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
 import type { Checkpoint } from "./snapshot-registry.ts";
 
-/** Whose sandbox this is. The actor's name holds both as a hash; these are the plain values, to show and to register. */
+/** The owner of a sandbox. The actor's name hashes both values; these are the plain ones, for display and registration. */
 export interface Owner {
   principalID: string;
-  /** The sandbox's name as the principal knows it. */
   sandbox: string;
-  /** Where its actor is to be made, if it is not yet: it stays where it was made. Undefined for the platform's choice. */
+  /** Where the actor is created if it does not exist yet; it never moves. Undefined for the platform's choice. */
   region?: Region;
   /**
-   * False where the caller may only read, or the container that ran is meant: none is started. `again` where files are only read or
-   * removed: a sandbox that was used before is started, since its workspace comes back, and no other, since a new one has no files.
+   * False if the call must not start a container: its caller may only read, or it is about the previous container.
+   * `again` for reading and deleting files: starts only sandboxes that were used before, because a new one has no
+   * files.
    */
   mayStart?: boolean | "again";
-  /** What the caller may do with files, and whether beside a task; nothing where undefined. */
+  /** The caller's scopes for files and for sandboxes of tasks; no check if undefined. */
   scopes?: readonly Scope[];
-  /** How long the caller waits for the answer, milliseconds; the server's longest wait where undefined. */
+  /** How long the caller waits, in milliseconds; the server's maximum if undefined. */
   callerWaitMs?: number;
-  /** False for a caller whose answer has no place for a notice of what was lost: the next answer carries it. */
+  /** False if the caller's result has no place for a notice about lost state. The next result then carries it. */
   takesNotice?: boolean;
 }
 
-/** What ends with a sandbox: its container alone, its saved workspace too, or its checkpoints as well. */
+/** What to destroy: only the container, the saved workspace too, or also the checkpoints. */
 export type Ending = "container" | "workspace" | "checkpoints";
 
-/** What a sandbox had that was destroyed. */
+/** What a destroyed sandbox had. */
 export interface Destroyed {
   wasKnown: boolean;
   wasSaved: boolean;
-  /** Whether its saved state stays, and so its settings. */
+  /** Whether its saved state and settings are kept. */
   isKept: boolean;
-  /** Its checkpoints: those that were deleted, or that are left. */
+  /** The number of checkpoints deleted, or kept. */
   checkpoints: number;
 }
 
-/** What a checkpoint keeps of a set-up. */
+/** The set-up settings stored with a checkpoint. */
 export interface SetUpSettings {
   script: string;
-  /** The outcome that the workspace goes back to. */
+  /** The key of the set-up outcome that the workspace started from. The stored name stays `had`. */
   had?: string | undefined;
 }
 
-/** What a checkpoint keeps of what its sandbox was set to. */
+/** The settings stored with a checkpoint. */
 export interface CheckpointSettings {
   env: Record<string, string>;
   network: NetworkChoice;
   setup: SetUpSettings | undefined;
-  /** Of earlier versions undefined, as what was not set. */
+  /** Undefined if not set, and in checkpoints of earlier versions. */
   idleMinutes?: number | undefined;
 }
 
-/** A sandbox has the state of a checkpoint. */
 export interface RestoredCheckpoint {
   to: Checkpoint;
-  /** The checkpoint of its state before. */
+  /** The checkpoint of the previous state. */
   before?: Checkpoint | undefined;
-  /** Why its state before could not be saved, as a clause; the checkpoint is of the last one that was. */
+  /** Why the previous state could not be saved, as a clause. Then `before` is the last state that was saved. */
   unsaved?: string | undefined;
-  /** What the sandbox of the checkpoint was set to. */
+  /** The settings of the checkpoint's sandbox. */
   settings?: CheckpointSettings | undefined;
 }
 
-/** What `list_sandboxes` shows of a sandbox that only its actor knows. */
+/** What only a sandbox's actor knows for `list_sandboxes`. */
 export interface SandboxStatus {
   isAlive: boolean;
   previews: Preview[];
 }
 
-/** The methods of a sandbox's actor that the account calls. */
 export interface ManagedSandbox extends Rpc.DurableObjectBranded {
   condition(): SandboxStatus;
   settleLease(): Settlement;

@@ -11,18 +11,18 @@ import type { Settlement } from "./quota.ts";
 import { workspacesPrefix } from "./snapshot-registry.ts";
 import type { ListedSettings } from "./sandbox-registry.ts";
 
-/** The owner as the sandbox's first call has named it; `region` is where the actor was made. */
+/** The owner as the sandbox's first call named it; `region` is where the actor was created. */
 interface KnownOwner extends Owner {
   principalHash: string;
 }
 
-/** What the account knew of a sandbox whose container is about to start. */
+/** What the account knew of a sandbox before its container starts. */
 export type EarlierState = "nothing" | "stopped";
 
-/** How often a sandbox in use reports that to the account, milliseconds. */
+/** How often an active sandbox reports its use to the account, in milliseconds. */
 const REGISTER_EVERY = 60_000;
 
-/** Storage key of the time of the last use, and how many milliseconds that may be behind. */
+/** The storage key for the time of the last use, and how far that may lag, in milliseconds. */
 const USED = "used";
 const WRITE_EVERY = 60_000;
 
@@ -31,12 +31,12 @@ export class AccountLink {
   readonly #env: Env;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
-  /** When a call or a run last used the sandbox in the lifetime of this actor. */
+  /** When a call or a run last used the sandbox, as far as this actor knows. */
   #usedAt = 0;
-  /** What was used before is kept by a checkpoint. */
+  /** The time of the last checkpoint: everything before it is kept. */
   #keptAt = 0;
   #writtenAt = 0;
-  /** Reports reach the account in the order in which they were made. */
+  /** Reports reach the account in order. */
   readonly #queue = new SerialQueue();
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -45,7 +45,7 @@ export class AccountLink {
     this.#owner = ctx.storage.kv.get<KnownOwner>("owner");
   }
 
-  /** Remembers the owner; answers whether the actor had none. */
+  /** Stores the owner. Returns whether the actor had none. */
   async setOwner({ principalID, sandbox, region }: Owner): Promise<boolean> {
     if (this.#owner) return false;
     this.#owner = { principalID, sandbox, region, principalHash: await principalHash(principalID) };
@@ -58,22 +58,21 @@ export class AccountLink {
     return this.#owner;
   }
 
-  /** Known from the first call on. */
+  /** Undefined until the first call. */
   get principalID(): string | undefined {
     return this.#owner?.principalID;
   }
 
-  /** Whether the account knows a sandbox that does not run: its workspace comes back with the next container. */
+  /** Whether the account knows a stopped sandbox, whose workspace is restored with the next container. */
   async isKnown(owner: Owner): Promise<boolean> {
     return this.account(owner).isKnown(owner.sandbox);
   }
 
-  /** The prefix of a run's keys in R2. */
   prefix(runID: string): string {
     return `${this.owner.principalHash}/${runID}/`;
   }
 
-  /** The prefix of the keys in R2 under which the principal's workspaces are saved. */
+  /** The R2 prefix of the principal's saved workspaces. */
   get workspacesPrefix(): string {
     return workspacesPrefix(this.owner.principalHash);
   }
@@ -83,9 +82,9 @@ export class AccountLink {
   }
 
   /**
-   * Registers this sandbox as in use: before its first call, then in the background once in REGISTER_EVERY.
-   * @returns what the account knew before; undefined where it knew that the sandbox is in use
-   * @throws {ToolError} `quota_exceeded` for one sandbox too many
+   * Registers this sandbox as in use: before its first call, then every REGISTER_EVERY in the background.
+   * @returns what the account knew before; undefined if it was registered already
+   * @throws {ToolError} `quota_exceeded` if the principal has too many sandboxes
    */
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
@@ -104,8 +103,8 @@ export class AccountLink {
   }
 
   /**
-   * Registers the settings of this sandbox, which may never have been used.
-   * @throws {ToolError} `quota_exceeded` for one sandbox too many
+   * Registers the settings of a sandbox that may never have been used.
+   * @throws {ToolError} `quota_exceeded` if the principal has too many sandboxes
    */
   async configured(owner: Owner, settings: ListedSettings): Promise<void> {
     await this.#report(async () => unwrap(await this.account(owner).sandboxConfigured(owner, settings)));
@@ -118,36 +117,35 @@ export class AccountLink {
     return Math.max(0, Date.now() - Math.max(used, this.#usedAt));
   }
 
-  /** Whether the sandbox was used in the last `ms` milliseconds, in the lifetime of this actor. */
+  /** Whether the sandbox was used in the last `ms` milliseconds, as far as this actor knows. */
   wasUsedWithin(ms: number): boolean {
     return Date.now() - this.#usedAt < ms;
   }
 
-  /** Whether somebody is at work with the sandbox: it was used in the last `ms` milliseconds, and not kept since. */
+  /** Whether the sandbox was used in the last `ms` milliseconds and has changes that no checkpoint keeps. */
   isInUse(ms: number): boolean {
     return this.wasUsedWithin(ms) && this.#usedAt >= this.#keptAt;
   }
 
-  /** A checkpoint keeps what was done with the sandbox until then, milliseconds since the epoch. */
+  /** A checkpoint keeps everything before this time, in milliseconds since the epoch. */
   kept(at: number): void {
     this.#keptAt = at;
   }
 
-  /** The container did not start: the account gets back to what it knew before the registration. */
+  /** Undoes the registration of a container that did not start. */
   async withdraw(before: EarlierState, settlement: Promise<Settlement>): Promise<void> {
     this.#registeredAt = 0;
-    // A sandbox that was never used may have a workspace: that of a checkpoint.
+    // A sandbox that was never used may still have a workspace from a checkpoint.
     if (before === "nothing") await this.destroyed(this.owner, settlement, "container");
     else await this.#report(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
   }
 
-  /** A run has ended, which counts as use, so that what it left is not removed as idle. */
+  /** A run's end counts as use, so that its files are not removed as idle. */
   async used(): Promise<void> {
     this.#usedAt = Date.now();
     if (this.#registeredAt > 0) await this.register(this.owner);
   }
 
-  /** Reports that the container stopped. */
   stopped(): void {
     this.#registeredAt = 0;
     this.note("stop");
@@ -155,7 +153,7 @@ export class AccountLink {
     if (owner) this.#ctx.waitUntil(this.#report(() => this.account(owner).sandboxStopped(owner.sandbox)));
   }
 
-  /** Reports that the sandbox was destroyed. Answers what the account knew of it. */
+  /** Reports that the sandbox was destroyed. Returns what the account knew of it. */
   async destroyed(owner: Owner, settlement: Promise<Settlement>, ending: Ending): Promise<Destroyed> {
     const destroyed = await this.#report(async () =>
       this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, ending),
@@ -164,7 +162,6 @@ export class AccountLink {
     return destroyed;
   }
 
-  /** Writes a line to the log. */
   note(action: SandboxEvent["action"]): void {
     if (!this.#owner) return;
     const { principalID: principal, sandbox } = this.#owner;
@@ -175,7 +172,7 @@ export class AccountLink {
     return this.#queue.run(work);
   }
 
-  /** Reports how many bytes the sandbox holds; undefined when they could not be measured. */
+  /** Reports the sandbox's size in bytes; undefined if it could not be measured. */
   async measured(bytes: number | undefined): Promise<void> {
     const { owner } = this;
     if (bytes !== undefined) await this.#report(() => this.account(owner).sandboxSize(owner.sandbox, bytes));

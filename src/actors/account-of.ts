@@ -1,7 +1,6 @@
 import type { Env } from "../shared/config.ts";
 import type { Account } from "./account.ts";
 
-/** The principal's account. */
 export function accountOf(env: Env, principalID: string): DurableObjectStub<Account> {
   return (env.Account as DurableObjectNamespace<Account>).getByName(principalID);
 }

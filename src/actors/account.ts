@@ -1,4 +1,4 @@
-/** One principal's sandboxes and quota: a Durable Object that is never on the path of a warm call. */
+/** One principal's sandboxes and quota: a Durable Object that warm calls never wait for. */
 import { DurableObject } from "cloudflare:workers";
 import type { Stored } from "../runs/run-store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
@@ -36,7 +36,7 @@ import { ACCOUNT_SCHEMA } from "../storage/account-schema.ts";
 import { migrate } from "../storage/migrations.ts";
 import { deleteBelow, objectStore } from "../storage/object-store.ts";
 
-/** A sandbox as it is listed, but for the URLs of its previews and for what of its network the operator allows. */
+/** A listed sandbox, without its preview URLs and the operator's network limits. */
 export interface SandboxRecord
   extends Omit<ListedSandbox, "previews" | "internet" | "allow_hosts" | "variables">, ListedSettings {
   previews: Preview[];
@@ -44,41 +44,40 @@ export interface SandboxRecord
 
 const NO_SETTINGS: ListedSettings = { variables: [], network: {} };
 
-/** A principal's sandboxes, and what of each limit is used. */
+/** A principal's sandboxes and use of each limit. */
 export interface AccountView {
   sandboxes: SandboxRecord[];
   limits: Limits;
-  /** Seconds that runs have used today (UTC). */
+  /** Seconds of runs today (UTC). */
   runSecondsToday: number;
-  /** Tokens of the model that tasks have used today (UTC). */
+  /** Model tokens of tasks today (UTC). */
   modelTokensToday: number;
-  /** Bytes of records, logs and artifacts, as of some seconds ago. */
+  /** Bytes of records, logs and artifacts. Some seconds old. */
   storedBytes: number;
-  /** The newest first. */
+  /** Newest first. */
   checkpoints: Checkpoint[];
-  /** Bytes that saved workspaces, checkpoints and archives of tasks take. */
+  /** Bytes of saved workspaces, checkpoints and task archives. */
   workspaceBytes: number;
 }
 
-/** How often idle sandboxes are looked for, milliseconds. */
+/** The interval for destroying idle sandboxes, in milliseconds. */
 const REAP_EVERY = 3_600_000;
 
 const HOUR_MS = 3_600_000;
 
-/** How soon what became garbage is deleted, milliseconds: what several saves leave goes together. */
+/** How soon garbage is deleted, in milliseconds. Garbage of several saves is deleted together. */
 const SWEEP_MS = 60_000;
 
-/** A sandbox was made of a checkpoint. */
 export interface Fork {
   to: Checkpoint;
   /** Whether it has settings. */
   hasSettings: boolean;
 }
 
-/** How long a call waits for room, milliseconds: for the saves of all sandboxes that are asked to stop together. */
+/** How long a call waits while all idle sandboxes save and stop to make room, in milliseconds. */
 const ROOM_MS = 40_000;
 
-/** How long a sandbox may take to say whether it runs, milliseconds. */
+/** How long a sandbox may take to report whether it runs, in milliseconds. */
 const ASK_MS = 2000;
 
 export class Account extends DurableObject<Env> {
@@ -86,7 +85,7 @@ export class Account extends DurableObject<Env> {
   readonly #quota: Quota;
   readonly #tasks: TaskIndex;
   readonly #snapshots: SnapshotRegistry;
-  /** Forks that are being made, by the name of the new sandbox. */
+  /** Forks under way, by the name of the new sandbox. */
   readonly #forks = new KeyedQueue();
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -100,14 +99,14 @@ export class Account extends DurableObject<Env> {
     this.#snapshots = new SnapshotRegistry(ctx.storage, limits, workspaces.ttlDays);
   }
 
-  /** A sandbox is about to start, or is in use. Answers whether it is new, or the limit that it would exceed. */
+  /** Registers a sandbox that starts or is in use. Returns whether it is new, or the limit that it would exceed. */
   async sandboxUsed({ principalID, sandbox }: Owner): Promise<Outcome<boolean>> {
     const { limits } = parseConfig(this.env);
     const admitted = this.#admitted(sandbox);
     if (!admitted.ok) return admitted;
     const known = admitted.value;
     const allowed = limits.runningSandboxes;
-    // No await between the last look at them and `used` below: two calls cannot both take the last place.
+    // No await between this check and `used` below, so that two calls cannot both take the last place.
     for (
       let others = this.#otherRunning(sandbox);
       others.length >= allowed;
@@ -123,7 +122,7 @@ export class Account extends DurableObject<Env> {
     return { ok: true, value: !known };
   }
 
-  /** Whether the sandbox is known already, or the limit that a new one would exceed. */
+  /** Whether the sandbox is known, or the limit that a new one would exceed. */
   #admitted(sandbox: string): Outcome<boolean> {
     const { sandboxes: allowed } = parseConfig(this.env).limits;
     const known = this.#sandboxes.has(sandbox);
@@ -132,15 +131,15 @@ export class Account extends DurableObject<Env> {
     return { ok: false, failure: quotaError({ limit: "sandboxes", allowed, used: count }).toFailure() };
   }
 
-  /** Notes whose account this is, and has idle sandboxes looked for where this one is new. */
+  /** Stores whose account this is. For a new sandbox, schedules the removal of idle ones. */
   async #watch(principalID: string, isKnown: boolean): Promise<void> {
     this.ctx.storage.kv.put("principal", principalID);
     if (!isKnown) await this.#wake(Date.now() + REAP_EVERY);
   }
 
   /**
-   * A sandbox has these settings from now on. One that was never used is registered as stopped, so that what is kept for
-   * it counts and ends like any other. Answers the limit that it would exceed.
+   * Stores the settings of a sandbox. One that was never used is registered as stopped, so that it counts and expires
+   * like any other. Returns the limit that it would exceed.
    */
   async sandboxConfigured({ principalID, sandbox }: Owner, settings: ListedSettings): Promise<Outcome<void>> {
     const admitted = this.#admitted(sandbox);
@@ -151,13 +150,13 @@ export class Account extends DurableObject<Env> {
     return { ok: true, value: undefined };
   }
 
-  /** Other sandboxes whose container runs or is being started, the least recently used first. None when `except` runs itself. */
+  /** Other sandboxes with a container, least recently used first. Empty if `except` itself has one. */
   #otherRunning(except: string): string[] {
     const names = this.#sandboxes.running();
     return names.includes(except) ? [] : names;
   }
 
-  /** Stops one of these sandboxes, unless all are in use. */
+  /** Stops one of these sandboxes that is not in use, if there is one. */
   async #makeRoom(principalID: string, names: readonly string[]): Promise<boolean> {
     for (const name of names) {
       const actor = await this.#sandbox(principalID, name);
@@ -171,27 +170,26 @@ export class Account extends DurableObject<Env> {
     return false;
   }
 
-  /** Counts tokens of the model, by day; answers what is used of today's. */
+  /** Adds model tokens by day. Returns today's total. */
   spendModelTokens(spent: UsedByDay): { used: number; allowed: number } {
     this.#quota.spendModelTokens(spent);
     const { modelTokensPerDay: allowed } = parseConfig(this.env).limits;
     return { used: this.#quota.modelTokensUsed(Date.now()), allowed };
   }
 
-  /** How much a running sandbox holds. */
   sandboxSize(name: string, bytes: number): void {
     this.#sandboxes.measured(name, bytes);
   }
 
-  /** The container of a known sandbox stopped; one that was destroyed stays gone. */
+  /** Marks a known sandbox as stopped. A destroyed one stays removed. */
   sandboxStopped(name: string): void {
     this.#sandboxes.stopped(name);
   }
 
-  /** Answers what there was of the sandbox. Its lease ends, and what its runs have used stays counted. */
+  /** Removes a sandbox and ends its lease. Returns what it had. Used quota stays counted. */
   async sandboxDestroyed(name: string, settlement: Settlement, ending: Ending): Promise<Destroyed> {
     this.#quota.settle(name, settlement);
-    // What is saved of it has its own time, and its settings with it.
+    // Its saved state expires by itself, together with its settings.
     const isKept = ending === "container" && this.#snapshots.has(name);
     if (!isKept) this.#sandboxes.removeSettings(name);
     const wasKnown = this.#sandboxes.remove(name);
@@ -202,20 +200,20 @@ export class Account extends DurableObject<Env> {
     return { wasKnown, wasSaved, isKept, checkpoints };
   }
 
-  /** Whether a sandbox was used, or has a saved workspace: started again, it has something to read. */
+  /** Whether a stopped sandbox would have files after a start: it was used, or has a saved workspace. */
   isKnown(sandbox: string): boolean {
     return this.#sandboxes.has(sandbox) || this.workspace(sandbox) !== undefined;
   }
 
-  /** The saved state that a sandbox starts from. Where workspaces are not saved, only what a task goes on with is one. */
+  /** The saved state for a sandbox's start. If workspaces are not saved, only a continued task has one. */
   workspace(sandbox: string): Snapshot | undefined {
     const { isSaved } = parseConfig(this.env).workspaces;
     return isSaved ? this.#snapshots.current(sandbox) : this.#snapshots.currentArchive(sandbox);
   }
 
   /**
-   * A save begins, after the state `base` or for the archive of a task. Answers how many bytes it may add.
-   * @param notEnough how many were too few for it before: it is refused where it may add no more
+   * Begins a save based on the state `base`, or for a task's archive. Returns how many bytes it may add.
+   * @param notEnough a byte count that did not suffice before: refused unless more is available
    */
   async beginSave(
     sandbox: string,
@@ -229,44 +227,44 @@ export class Account extends DurableObject<Env> {
     );
   }
 
-  /** Changes what is kept of workspaces; what nothing refers to any more is deleted soon. */
+  /** Changes saved states, and schedules the deletion of what is no longer referenced. */
   async #change<T>(work: () => T): Promise<Outcome<T>> {
     const outcome = outcomeOf(work);
     await this.#planSweep();
     return outcome;
   }
 
-  /** Why a save has no room. */
+  /** The error for a save without room. */
   workspacesFull(): Failure {
     return this.#snapshots.full().toFailure();
   }
 
-  /** Makes a save the state of its sandbox, or the archive of a task. @param packBytes what it has written as its own pack */
+  /** Makes a finished save the sandbox's state, or a task's archive. @param packBytes bytes of its own pack */
   async commitSave(save: Save, packBytes: number): Promise<Outcome<void>> {
     const outcome = await this.#change(() => this.#snapshots.commit(save, packBytes));
-    // Whoever hears of it may stop the server.
+    // The caller may stop the server once it knows.
     await this.ctx.storage.sync();
     return outcome;
   }
 
-  /** Makes a state that there is the archive of a task. */
+  /** Makes an existing state a task's archive. */
   async archive(snapshot: string, archive: Archive): Promise<void> {
     this.#snapshots.archive(snapshot, archive);
     await this.#planSweep();
     await this.ctx.storage.sync();
   }
 
-  /** What a task has left of its agent's conversation. */
+  /** The saved agent conversation of a task. */
   archivedConversation(run: string): Snapshot | undefined {
     return this.#snapshots.archived(run, "conversation");
   }
 
-  /** What a set-up installed beside the workspace, which is there where all of its outcome is. */
+  /** The saved system files of a set-up's outcome. They exist if the whole outcome does. */
   setUpOutcome(key: string): Snapshot | undefined {
     return this.#snapshots.archived(key, "system");
   }
 
-  /** Makes the workspace that a set-up left that of a sandbox which has none. */
+  /** Starts a sandbox without a workspace from a set-up's saved workspace. */
   async startFromOutcome(sandbox: string, key: string): Promise<Outcome<void>> {
     return await this.#change(() => {
       if (this.#snapshots.has(sandbox))
@@ -275,19 +273,19 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** The record of a task has gone: what is kept of it goes too. */
+  /** Removes what is stored for a task whose record was deleted. */
   async removeArchive(run: string): Promise<void> {
     this.#snapshots.removeArchive(run);
     await this.#planSweep();
   }
 
-  /** A save comes to nothing. @param isWriting whether objects of it may still be on their way */
+  /** Ends a save that was not committed. @param isWriting whether its objects may still be being written */
   async abandonSave(sandbox: string, id: string, isWriting: boolean): Promise<void> {
     this.#snapshots.abandonSave(sandbox, id, isWriting);
     await this.#planSweep();
   }
 
-  /** Names the saved state of a sandbox. @param settings for its forks */
+  /** Creates a checkpoint of the sandbox's saved state. @param settings for its forks */
   async checkpoint(
     sandbox: string,
     label: string,
@@ -300,12 +298,12 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** A checkpoint, and whether there is a sandbox of this name. */
+  /** A checkpoint, and whether a sandbox of this name exists. */
   findCheckpoint(id: string, sandbox: string): Outcome<{ checkpoint: Checkpoint; exists: boolean }> {
     return outcomeOf(() => ({ checkpoint: this.#snapshots.known(id), exists: this.#isTaken(sandbox) }));
   }
 
-  /** Deletes one checkpoint of a sandbox. Answers how many the sandbox has left. */
+  /** Deletes a checkpoint. Returns how many the sandbox has left. */
   async removeCheckpoint(sandbox: string, id: string): Promise<Outcome<number>> {
     return await this.#change(() => {
       this.#snapshots.removeCheckpoint(sandbox, id);
@@ -321,15 +319,15 @@ export class Account extends DurableObject<Env> {
     if (checkpoint && settings) this.#snapshots.keepSettings(checkpoint.id, JSON.stringify(settings));
   }
 
-  /** What the sandbox of a checkpoint or of a task was set to. */
+  /** The settings of the sandbox that a checkpoint or task came from. */
   #settings(origin: string): CheckpointSettings | undefined {
     const settings = this.#snapshots.settings(origin);
     return settings === undefined ? undefined : (JSON.parse(settings) as CheckpointSettings);
   }
 
   /**
-   * Gives a sandbox the state of a checkpoint; answers the checkpoint of its state before.
-   * @param settings of the state before, for its forks
+   * Sets a sandbox to a checkpoint's state. Returns the checkpoint of its previous state.
+   * @param settings of the previous state, for forks of it
    */
   async restoreCheckpoint(
     sandbox: string,
@@ -343,7 +341,7 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** Makes a new sandbox of a checkpoint, whose container starts with its first call. */
+  /** Creates a sandbox from a checkpoint. Its container starts with its first call. */
   fork(owner: Owner, id: string): Promise<Outcome<Fork>> {
     return this.#fork(owner, id, () => {
       const to = this.#snapshots.known(id);
@@ -351,7 +349,7 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** Makes a new sandbox of what a task has left. */
+  /** Creates a sandbox from a task's archive. */
   async forkArchive(owner: Owner, run: string): Promise<Outcome<void>> {
     const outcome = await this.#fork(owner, run, () => {
       this.#snapshots.knownArchive(run);
@@ -361,9 +359,9 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Makes a new sandbox of a saved state. Its actor is told its settings before there is one: none is ever without them. Where
-   * this breaks off in between, a sandbox that is made by that name has them too.
-   * @param find looks for the state, and throws a `ToolError` where there is none
+   * Creates a sandbox from a saved state. Its actor gets the settings first, so that it is never without them. If this
+   * fails in between, a sandbox created later by that name has them too.
+   * @param find finds the state, or throws a `ToolError`
    */
   #fork<T>(
     owner: Owner,
@@ -375,7 +373,7 @@ export class Account extends DurableObject<Env> {
       if (!this.#isTaken(sandbox)) return find();
       throw sandboxExists(sandbox);
     };
-    // Of two forks of one name the settings of the second would be those of the first.
+    // Forks to the same name would mix up their settings.
     return this.#forks.run(sandbox, "", async () => {
       const found = outcomeOf(findUnlessTaken);
       if (!found.ok) return found;
@@ -402,27 +400,27 @@ export class Account extends DurableObject<Env> {
     return this.#sandboxes.has(sandbox) || this.#snapshots.has(sandbox);
   }
 
-  /** Has the alarm ring when a state ends or garbage is due. */
+  /** Sets the alarm for the next expiry or deletion. */
   async #planSweep(): Promise<void> {
     const due = this.#snapshots.nextDue();
     if (due !== undefined) await this.#wake(Math.max(due, Date.now() + SWEEP_MS));
   }
 
-  /** Has the alarm ring at that time at the latest, milliseconds since the epoch. */
+  /** Sets the alarm to this time, unless it is set earlier. Milliseconds since the epoch. */
   async #wake(at: number): Promise<void> {
     const planned = await this.ctx.storage.getAlarm();
     if (planned === null || planned > at) await this.ctx.storage.setAlarm(at);
   }
 
-  /** Deletes the objects below a prefix among those of the principal's workspaces. */
+  /** Deletes all objects under a prefix of the principal's workspaces. */
   async #deleteObjects(principalID: string, prefix: string): Promise<void> {
     const whole = workspacesPrefix(await principalHash(principalID)) + prefix;
     await deleteBelow(objectStore(this.env.RESULTS), whole);
   }
 
   /**
-   * Takes what the runs of a sandbox have stored. Beyond the limit the oldest runs of all sandboxes are removed; answers
-   * whether it is still exceeded, because the runs that are left have not ended.
+   * Records how much a sandbox's runs store. Over the limit, the oldest runs of all sandboxes are evicted. Returns
+   * whether it is still exceeded, because the remaining runs have not ended.
    */
   async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
     this.#sandboxes.putStored(sandbox, stored);
@@ -437,23 +435,23 @@ export class Account extends DurableObject<Env> {
         .evictRuns(excessBytes, (next?.oldest ?? Date.now()) + 1)
         .catch(() => undefined);
       if (remaining) this.#sandboxes.putStored(first.sandbox, remaining);
-      // One that had nothing to remove is not asked again in this call.
+      // It evicted nothing, so this call does not ask it again.
       if (!remaining || remaining.oldest === first.oldest) tried.add(first.sandbox);
     }
     return false;
   }
 
-  /** A task has started or ended. */
+  /** Records that a task started or ended. */
   recordTask(task: TaskEntry): void {
     this.#tasks.put(task);
   }
 
-  /** Tasks of all sandboxes, the newest first; those before the one of id `before` when it is given. */
+  /** Tasks of all sandboxes, newest first; only those before the task `before` if given. */
   listTasks(limit: number, before?: string): TaskEntry[] {
     return this.#tasks.list(limit, before);
   }
 
-  /** The names of the sandboxes, in their order, and whether each was running when it was last heard of. */
+  /** The sandboxes sorted by name, and whether each was last known to be running. */
   sandboxes(): { name: string; isRunning: boolean }[] {
     return this.#sandboxes
       .list()
@@ -461,7 +459,7 @@ export class Account extends DurableObject<Env> {
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  /** The most recently used sandbox first. */
+  /** Most recently used first. */
   async view(): Promise<AccountView> {
     const rows = this.#sandboxes.list();
     const settings = this.#sandboxes.settings();
@@ -480,7 +478,7 @@ export class Account extends DurableObject<Env> {
       ...(settings.get(name) ?? NO_SETTINGS),
     }));
     const known = new Set(rows.map(({ name }) => name));
-    // Those that were idle for long, and forks that nobody has used yet: all there is of them is what is saved.
+    // Sandboxes that exist only as a saved workspace: idle for long, or forks that were never used.
     const others = [...saved.values()]
       .filter(({ sandbox }) => !known.has(sandbox))
       .map((workspace) => savedRecord(workspace, settings.get(workspace.sandbox) ?? NO_SETTINGS));
@@ -496,9 +494,9 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Asks the sandboxes that are recorded as running whether they still are: a restart of the machine, or the loss of a
-   * container while its actor slept, ends them without a report. The record stays, since a container may be starting.
-   * A sandbox that does not answer in time is left out.
+   * Asks the sandboxes recorded as running for their state. A machine restart, or a container lost while its actor
+   * slept, is not reported. Their records stay, because a container may be starting. A sandbox that does not answer in
+   * time is left out.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
     const principalID = this.ctx.storage.kv.get<string>("principal");
@@ -544,7 +542,7 @@ export class Account extends DurableObject<Env> {
     await this.#planSweep();
   }
 
-  /** @param region where it is to be made, if it is not yet */
+  /** @param region where to create the actor if it does not exist */
   async #sandbox(
     principalID: string,
     name: string,
@@ -560,7 +558,7 @@ function savedFields(saved: SavedWorkspace | undefined): Pick<SandboxRecord, "sa
   return saved ? { saved_at: new Date(saved.savedAt).toISOString(), saved_bytes: saved.bytes } : {};
 }
 
-/** A sandbox of which all there is is what was saved. */
+/** A sandbox that exists only as a saved workspace. */
 function savedRecord(saved: SavedWorkspace, settings: ListedSettings): SandboxRecord {
   return {
     name: saved.sandbox,

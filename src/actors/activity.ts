@@ -1,7 +1,7 @@
-/** The calls and the streams of files that are under way in a sandbox, whose container is not stopped meanwhile. */
+/** Calls and file streams under way in a sandbox. Its container is not stopped while there are any. */
 export interface ActivityHost {
   background(work: Promise<unknown>): void;
-  /** Has the time without use begin anew. */
+  /** Restarts the idle time. */
   used(): void;
 }
 
@@ -31,7 +31,7 @@ export class Activity {
     }
   }
 
-  /** Does work with the body of a file, which may go on after its call. */
+  /** Waits for work on a file's body, which may outlast its call. */
   async transfer<T>(work: Promise<T>): Promise<T> {
     this.#transfers++;
     try {
@@ -42,7 +42,7 @@ export class Activity {
     }
   }
 
-  /** The same bytes, as a stream that can leave the actor. While they come from the container, that is a transfer. */
+  /** Returns the stream in a form that can leave the actor. Counts it as a transfer while bytes come from the container. */
   trackTransfer(body: ReadableStream<Uint8Array>, { isOfContainer = true } = {}): ReadableStream<Uint8Array> {
     const { readable, writable } = new IdentityTransformStream();
     const passed = body.pipeTo(writable);

@@ -1,12 +1,11 @@
 /**
- * Counts what strangers do: guesses at the owner's token, and registrations of clients. One object of the class keeps the key for
- * links.
+ * Counts guesses at the owner's token, and client registrations. One object of this class stores the key for links.
  *
- * Guesses are counted in a Durable Object, so that guesses sent in parallel cannot outrun the count.
+ * Guesses are counted in a Durable Object, so that parallel guesses cannot outrun the count.
  *
- * Every wait is bounded, an attempt during a wait does not lengthen it, and guesses from other addresses do not hold up
- * one that has signed in before. Guesses from many addresses, or from the owner's own, do keep the owner from this form
- * while they go on: whether a token is right shows only by checking it, and checks are what is counted.
+ * Every wait is bounded, an attempt during a wait does not extend it, and guesses from other addresses do not delay an
+ * address that has signed in before. Guesses from many addresses, or from the owner's own, do block the owner's sign-in
+ * form while they continue: only a check shows whether a token is right, and checks are what is limited.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
@@ -17,28 +16,27 @@ const SECOND = 1000;
 const HOUR = 3600 * SECOND;
 const DAY = 24 * HOUR;
 
-/** Wrong tokens that cost an address nothing. */
+/** Wrong tokens without a wait. */
 const FREE_FAILURES = 5;
-/** The wait after the next one; it doubles with each more. */
+/** The wait after the next wrong token; it doubles each time. */
 const FIRST_WAIT = 30 * SECOND;
 const MAX_WAIT_MS = HOUR / 4;
-/** What all addresses that never signed in may guess together: a burst, and one more after each interval. */
+/** The guesses of all addresses that never signed in: a burst, then one per interval. */
 const STRANGERS_AT_ONCE = 100;
 const STRANGERS_EACH = HOUR / 100;
-/** How long after its last guess an address's failures count, and how long a sign-in is remembered. */
+/** How long an address's failures count after its last guess, and how long a sign-in is remembered. */
 const FORGET_FAILURES = HOUR;
 const FORGET_SUCCESS = 30 * DAY;
 
 /** Milliseconds since the epoch. */
 const CLEAR_AT = "strangers:clear-at";
 
-/** Name of the one object that counts guesses. */
 export const ATTEMPTS_NAME = "owner";
 
-/** Name of the one object that lists registered clients that nobody has approved. */
+/** The object that lists registered clients without an approval. */
 const CLIENTS_NAME = "clients";
 
-/** A key that the server made for itself. */
+/** A key that the server generated. */
 export interface MadeKey {
   key: string;
   /** Milliseconds since the epoch. */
@@ -47,7 +45,7 @@ export interface MadeKey {
 
 const MADE_KEY = "link-key";
 
-/** Registered clients that nobody has approved; one more removes the oldest of them. */
+/** The most unapproved clients. Registering one more removes the oldest. */
 export const MAX_UNAPPROVED = 500;
 
 /** The object that counts registrations; undefined where the namespace is not bound. */
@@ -69,7 +67,7 @@ export class Attempts extends DurableObject {
     migrate(ctx.storage, ATTEMPTS_SCHEMA);
   }
 
-  /** The key that signs links where no variable gives one. It is made on first use and stays. */
+  /** The key for signing links if no variable sets one. Generated on first use. */
   linkKey(): MadeKey {
     const kept = this.ctx.storage.kv.get<MadeKey>(MADE_KEY);
     if (kept) return kept;
@@ -78,7 +76,7 @@ export class Attempts extends DurableObject {
     return made;
   }
 
-  /** A client was registered, which needs no credential. Answers which clients to remove for it. */
+  /** Records a client registration, which needs no credential. Returns the clients to remove. */
   registered(client: string): string[] {
     this.#sql.exec("INSERT OR IGNORE INTO unapproved (client) VALUES (?)", client);
     return this.#sql
@@ -90,15 +88,15 @@ export class Attempts extends DurableObject {
       .map(({ client: forgotten }) => forgotten);
   }
 
-  /** Somebody approved a client, which therefore does not expire. */
+  /** Marks a client as approved, so that it does not expire. */
   approved(client: string): void {
     this.#sql.exec("DELETE FROM unapproved WHERE client = ?", client);
   }
 
   /**
-   * Takes one attempt for `address`, before the token is looked at: it counts as wrong until `succeeded` says otherwise.
+   * Takes one attempt for `address` before the token is checked. It counts as wrong until `succeeded` is called.
    * @param now for tests; milliseconds since the epoch
-   * @returns 0 if the attempt may be made, else the seconds until one may be
+   * @returns 0 if the attempt is allowed, else the seconds to wait
    */
   take(address: string, now = Date.now()): number {
     this.#forget(now);
@@ -126,17 +124,16 @@ export class Attempts extends DurableObject {
     return 0;
   }
 
-  /** The last attempt of `address` had the right token. */
   succeeded(address: string, now = Date.now()): void {
     this.#sql.exec("UPDATE sources SET failures = 0, succeeded_at = ?2 WHERE address = ?1", address, now);
   }
 
-  /** When the strangers' burst is whole again, if no more guesses come. */
+  /** When the burst of unknown addresses is full again, without more guesses. */
   #strangersClearAt(now: number): number {
     return Math.max(this.ctx.storage.kv.get<number>(CLEAR_AT) ?? 0, now);
   }
 
-  /** Deletes expired rows, so that the limits above bound the table. */
+  /** Deletes expired rows, which bounds the table. */
   #forget(now: number): void {
     this.#sql.exec(
       "DELETE FROM sources WHERE last_at <= ? AND succeeded_at <= ?",
@@ -153,8 +150,8 @@ function waitAfter(failures: number): number {
 }
 
 /**
- * The address that a request's attempts count for. Cloudflare sets the header and overwrites what a client sends; without
- * it (a server on one machine) all requests count together. An IPv6 customer holds a /64 at least, which counts as one.
+ * The address that a request's attempts count for. Cloudflare sets the header and overwrites a client's value. Without
+ * it (a server on one machine) all requests count together. IPv6 addresses count by /64, the least that a customer has.
  */
 export function addressOf(request: Request): string {
   const address = request.headers.get("cf-connecting-ip") ?? "local";

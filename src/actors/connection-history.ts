@@ -1,9 +1,8 @@
-/** The connections of one sandbox that are kept: they outlive its container, its actor and the server. */
+/** The stored connections of one sandbox. They outlive its container, its actor and the server. */
 import { KEPT_CONNECTIONS, type SeenConnections } from "../shared/connection-log.ts";
 
-/** The logs of one sandbox as one. */
 interface StoredConnections {
-  /** Of the containers before this one; `log` is the last one's. */
+  /** From earlier containers; `log` identifies the last of them. */
   earlier: SeenConnections;
   current: SeenConnections;
 }
@@ -12,8 +11,8 @@ interface StoredConnections {
 const KEY = "connections";
 
 /**
- * How long a connection may wait to be stored, milliseconds. All are one value in storage, about 130 KB of 1,000, because
- * Cloudflare charges for rows.
+ * How long a connection may wait to be stored, in milliseconds. All are one storage value of about 130 KB, because
+ * Cloudflare charges by row.
  */
 const COLLECT_MS = 5000;
 
@@ -28,16 +27,16 @@ export interface HistoryHost {
     put<T>(key: string, value: T): void;
     delete(key: string): boolean;
   };
-  /** Of the last container that ended and of the one that runs, as far as they are known. */
+  /** The connections of the last ended container and of the running one. */
   connections(): Promise<SeenConnections[]>;
 }
 
 export class ConnectionHistory {
   readonly #host: HistoryHost;
   #kept: StoredConnections;
-  /** What was stored last of the current log. */
+  /** The current log as last stored. */
   #stored = "";
-  /** Counts how often all was forgotten. */
+  /** Counts calls of `forget`, so that a collection under way does not restore forgotten connections. */
   #forgotten = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -46,12 +45,11 @@ export class ConnectionHistory {
     this.#kept = host.kv.get<StoredConnections>(KEY) ?? NONE;
   }
 
-  /** Collects within COLLECT_MS. */
   collectSoon(): void {
     this.#timer ??= setTimeout(() => void this.collect().catch(() => undefined), COLLECT_MS);
   }
 
-  /** Stores what the platform has seen. To be called before what it has seen is gone. */
+  /** Stores the connections that the platform has seen. Call it before the platform drops them. */
   async collect(): Promise<SeenConnections> {
     if (this.#timer !== undefined) clearTimeout(this.#timer);
     this.#timer = undefined;

@@ -1,4 +1,4 @@
-/** What a person decides about a sandbox's network: each question is kept until it is answered, and an answer of no until it expires. */
+/** A person's decisions about a sandbox's network. A question is stored until it is answered, a refusal until it expires. */
 import { type NetworkPolicy, entriesBeyond } from "../shared/network-policy.ts";
 import { LINK_ID_CHARS } from "../shared/file-link.ts";
 import { sha256 } from "../shared/sha256.ts";
@@ -7,13 +7,13 @@ import type { Owner } from "./account-calls.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
 import type { SettingsChange } from "./settings.ts";
 
-/** In the actor's storage: a question, under its id. */
+/** The storage prefix for questions by id. */
 const PREFIX = "decisions:";
 
-/** How long a person has to decide, and how long a refusal holds, milliseconds. */
+/** How long a person has to decide, and how long a refusal holds. In milliseconds. */
 const DECIDE_MS = 900_000;
 
-/** Questions that are kept at once; the one that expires first goes. */
+/** The most stored questions. The one that expires first is dropped. */
 const MAX_QUESTIONS = 20;
 
 interface Kept {
@@ -22,13 +22,12 @@ interface Kept {
   isRefused: boolean;
 }
 
-/** Where a change stands: nothing to ask, or a question that is open or was refused. */
+/** The state of a change: nothing to ask, or a question that is open or refused. */
 export type Asked = { state: "within" } | { state: "open" | "refused"; id: string; added: string[] };
 
-/** A question as a person sees it. */
 export interface NetworkQuestion {
   sandbox: string;
-  /** What the sandbox could reach beyond what it reaches now; empty where that is everything. */
+  /** What the sandbox could reach in addition; empty for unrestricted access. */
   added: string[];
 }
 
@@ -47,29 +46,28 @@ export class NetworkDecisions {
   }
 
   /**
-   * Keeps a question, where a change lets the sandbox reach more. One that was asked before waits for its answer.
-   * @throws {ToolError} for more than the operator allows
+   * Stores a question if the change allows more. A repeated question waits for its answer.
+   * @throws {ToolError} if the operator does not allow it
    */
   async ask(change: NetworkChoice, waitMs: number): Promise<Asked> {
     if (this.#added(change) === undefined) return { state: "within" };
     const digest = await sha256(JSON.stringify([change.internet, change.allowHosts?.toSorted()]));
     const id = digest.toBase64({ alphabet: "base64url", omitPadding: true }).slice(0, LINK_ID_CHARS);
     if (this.#find(id)) await this.#answered(id, waitMs);
-    // What the sandbox reaches may be another now.
+    // The policy may have changed meanwhile.
     const added = this.#added(change);
     if (added === undefined) return { state: "within" };
     const kept = this.#find(id) ?? this.#keep(id, change);
     return { state: kept.isRefused ? "refused" : "open", id, added };
   }
 
-  /** A question that is open. */
   find(sandbox: string, id: string): NetworkQuestion | undefined {
     const kept = this.#find(id);
     const added = kept && !kept.isRefused ? this.#added(kept.change) : undefined;
     return added && { sandbox, added };
   }
 
-  /** @returns whether there was such a question. @throws {ToolError} for what the operator no longer allows */
+  /** @returns whether the question existed @throws {ToolError} if the operator no longer allows it */
   async decide(owner: Owner, id: string, isAllowed: boolean): Promise<boolean> {
     const kept = this.#find(id);
     if (!kept || kept.isRefused) return false;
@@ -81,12 +79,11 @@ export class NetworkDecisions {
     return true;
   }
 
-  /** The sandbox was destroyed. */
   destroyed(): void {
     for (const [key] of this.#host.kv.list({ prefix: PREFIX })) this.#host.kv.delete(key);
   }
 
-  /** What a change adds to what the sandbox reaches; undefined where that is nothing. */
+  /** What a change adds to the policy; undefined if nothing. */
   #added(change: NetworkChoice): string[] | undefined {
     const { network } = this.#host;
     const next = network.policyAfter(network.changed(change));
@@ -108,7 +105,7 @@ export class NetworkDecisions {
     return kept;
   }
 
-  /** Waits until a question is answered, for a while. */
+  /** Waits up to `ms` milliseconds for the answer. */
   async #answered(id: string, ms: number): Promise<void> {
     if (this.#find(id)?.isRefused) return;
     const waiting = this.#waiting.get(id) ?? Promise.withResolvers<void>();

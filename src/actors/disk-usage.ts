@@ -1,16 +1,16 @@
-/** Measures how much disk a sandbox uses: soon after it was used, once a minute at most, and never on the path of a call. */
+/** Measures a sandbox's disk use: soon after its use, at most once a minute, never on a call's path. */
 import type { ContainerPlatform } from "./platform/platform.ts";
 
-/** A measurement waits for so long a pause in the sandbox's use, milliseconds, but no longer than MEASURE_INTERVAL_MS. */
+/** A measurement waits for this pause in use, in milliseconds, but at most MEASURE_INTERVAL_MS. */
 const MEASURE_DEBOUNCE_MS = 3000;
 
-/** The shortest time between two measurements, milliseconds. */
+/** The shortest time between measurements, in milliseconds. */
 const MEASURE_INTERVAL_MS = 60_000;
 
 export interface DiskUsageHost {
-  /** None is started for a measurement. */
+  /** A measurement starts no container. */
   platform: Pick<ContainerPlatform, "isRunning">;
-  /** Measures and reports to the account. */
+  /** Measures, and reports to the account. */
   measure(): Promise<void>;
   background(work: Promise<unknown>): void;
 }
@@ -27,7 +27,7 @@ export class DiskUsage {
     this.#host = host;
   }
 
-  /** A call or a run has used the sandbox: plans one measurement, unless one is planned. */
+  /** Schedules a measurement after use, unless one is scheduled. */
   used(): void {
     const now = Date.now();
     this.#usedAt = now;
@@ -36,7 +36,6 @@ export class DiskUsage {
     this.#measureIn(this.#dueAt - now + MEASURE_DEBOUNCE_MS);
   }
 
-  /** The container is gone, and what it held. */
   ended(): void {
     clearTimeout(this.#timer);
     this.#timer = null;
@@ -55,7 +54,7 @@ export class DiskUsage {
     if (quiet < MEASURE_DEBOUNCE_MS && now - this.#dueAt < MEASURE_INTERVAL_MS)
       return this.#measureIn(MEASURE_DEBOUNCE_MS - quiet);
     this.#measuredAt = now;
-    // The next use plans another, so a failed measurement needs no retry.
+    // The next use schedules another, so a failure needs no retry.
     this.#host.background(this.#host.measure().catch(() => undefined));
   }
 }

@@ -1,26 +1,26 @@
 /**
- * The links to an actor's files and runs. Those to files end with the container, and an upload link is good for one upload; those to what
- * a run left outlive it.
+ * The links to a sandbox's files and run outputs. Links to files end with the container; links to run outputs outlive
+ * it. An upload link works once.
  */
 import { type KeptLink, LINK_ID_CHARS } from "../shared/file-link.ts";
 import { sha256 } from "../shared/sha256.ts";
 
-/** In the actor's storage: what links of this container are bound to. */
+/** The storage key of the epoch. Links to files of this container are bound to it. */
 const EPOCH = "file-links:epoch";
 
-/** In the actor's storage: an upload link that is used up, under the time at which it expires. */
+/** The storage prefix of used upload links, sorted by expiry. */
 const USED = "file-links:used:";
 
-/** In the actor's storage: a link, under its id, which begins with the time at which it expires. */
+/** The storage prefix of links by id. An id begins with the expiry time. */
 const LINK_PREFIX = "file-links:kept:";
 
-/** The unit of that time, milliseconds. */
+/** The unit of expiry times in ids, in milliseconds. */
 const EXPIRES_UNIT_MS = 600_000;
 
-/** How many expired links are removed whenever one is kept or used up. More than one, so that they do not pile up. */
+/** How many expired links are deleted for each change. More than one, so that they do not pile up. */
 const FORGOTTEN = 8;
 
-/** An upload link: its id, and when it expires in milliseconds since the epoch. */
+/** An upload link's id, and its expiry in milliseconds since the epoch. */
 export interface UploadLink {
   id: string;
   expires: number;
@@ -28,14 +28,14 @@ export interface UploadLink {
 
 export class FileLinks {
   readonly #kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">;
-  /** Upload links that are being used. */
+  /** Upload links in use. */
   readonly #taken = new Set<string>();
 
   constructor(kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">) {
     this.#kv = kv;
   }
 
-  /** What new links are bound to. */
+  /** The epoch for new links. */
   epoch(): string {
     const epoch = this.#kv.get<string>(EPOCH) ?? crypto.randomUUID().slice(0, 8);
     this.#kv.put(EPOCH, epoch);
@@ -47,8 +47,8 @@ export class FileLinks {
   }
 
   /**
-   * Keeps a link, and answers its id. A download of the same that ends at the same time has the same id, so that results that are shown
-   * again take no more room.
+   * Stores a link and returns its id. The same download with the same expiry gets the same id, so that repeated results
+   * store nothing new.
    */
   async keep(link: KeptLink): Promise<string> {
     const nonce = "direction" in link && link.direction === "upload" ? crypto.randomUUID() : "";
@@ -64,7 +64,7 @@ export class FileLinks {
     return this.#kv.get<KeptLink>(LINK_PREFIX + id);
   }
 
-  /** Takes an upload link, unless it is being used, or is used up. */
+  /** Claims an upload link, unless it is in use or used up. */
   claim(link: UploadLink): "taken" | "busy" | "used" {
     if (this.#taken.has(link.id)) return "busy";
     if (this.isUsedUp(link)) return "used";
@@ -87,21 +87,20 @@ export class FileLinks {
     for (const [key] of this.#kv.list({ prefix, end, limit: FORGOTTEN })) this.#kv.delete(key);
   }
 
-  /** The container has ended. */
   ended(): void {
     this.#kv.delete(EPOCH);
     for (const [key] of this.#kv.list({ prefix: USED })) this.#kv.delete(key);
   }
 }
 
-/** A time as text whose order is that of times. */
+/** A time as text that sorts like the time. */
 function timeOf(ms: number): string {
   return Math.ceil(ms / EXPIRES_UNIT_MS)
     .toString(36)
     .padStart(5, "0");
 }
 
-/** In the order in which links expire. */
+/** Sorts by expiry. */
 function keyOf({ id, expires }: UploadLink): string {
   return `${USED}${String(expires).padStart(16, "0")}:${id}`;
 }

@@ -1,7 +1,7 @@
 /**
- * When the container of a sandbox is stopped for want of use: after its idle minutes. A preview puts that off while it is open, and so do
- * background processes that are at work, where the operator allows it (`KEEP_BUSY`). What the sandbox says of them is believed for that
- * alone, and for `KEEP_BUSY` hours after its last use.
+ * Decides when an idle container is stopped. An open preview postpones the stop. Busy background processes do so too,
+ * if the operator allows it (`KEEP_BUSY`). The sandbox's own report counts only for this, and only until `KEEP_BUSY`
+ * hours after the last use.
  */
 import type { FileOperations } from "../container/file-operations.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -16,10 +16,10 @@ const KEY = "idle_minutes";
 const MINUTE_MS = 60_000;
 const HOUR_MS = 3_600_000;
 
-/** The pause between two looks at processes that hold their sandbox, milliseconds. */
+/** The interval for checking busy processes, in milliseconds. */
 const LOOK_MS = 60_000;
 
-/** The share of a processor from which on processes are at work: an idle server that looks at files or clocks uses less. */
+/** The processor share from which processes count as busy. An idle server that watches files or clocks uses less. */
 const BUSY_SHARE = 0.01;
 
 export interface IdleStopHost {
@@ -28,32 +28,32 @@ export interface IdleStopHost {
   account: Pick<AccountLink, "unusedMs">;
   lifecycle: Pick<Lifecycle, "isInUse" | "stopIfUnused">;
   previews: Pick<Previews, "isInUse">;
-  /** Asks without being a use of the sandbox. */
+  /** Does not count as use of the sandbox. */
   files: FileOperations;
   limits: { minutes: number; maxMinutes: number; busyHours: number };
 }
 
 export class IdleStop {
   readonly #host: IdleStopHost;
-  /** Until when processes hold the sandbox, milliseconds since the epoch. */
+  /** Until when busy processes keep the container, in milliseconds since the epoch. */
   #heldUntil = 0;
 
   constructor(host: IdleStopHost) {
     this.#host = host;
   }
 
-  /** What was set; undefined for the operator's default. */
+  /** The configured minutes; undefined for the operator's default. */
   get choice(): number | undefined {
     return this.#host.kv.get<number>(KEY);
   }
 
-  /** What holds, also where the operator has lowered the limit since. */
+  /** The effective minutes, within the operator's current limit. */
   get minutes(): number {
     const { minutes, maxMinutes } = this.#host.limits;
     return Math.min(this.choice ?? minutes, maxMinutes);
   }
 
-  /** @throws {ToolError} `permission_denied` for more than the operator allows */
+  /** @throws {ToolError} `permission_denied` above the operator's limit */
   check(minutes: number): void {
     const { maxMinutes } = this.#host.limits;
     if (minutes <= maxMinutes) return;
@@ -70,14 +70,14 @@ export class IdleStop {
     this.#host.platform.used();
   }
 
-  /** How long the sandbox may go on without being used, milliseconds. */
+  /** Milliseconds until the container is idle for too long. */
   leftMs(): number {
     const idleMs = this.minutes * MINUTE_MS;
     if (this.#host.lifecycle.isInUse) return idleMs;
     return Math.max(0, idleMs - this.#host.account.unusedMs, this.#heldUntil - Date.now());
   }
 
-  /** That time is over: stops the container, unless something holds it. */
+  /** Stops the idle container, unless something keeps it. */
   async expired(): Promise<void> {
     if (await this.#host.previews.isInUse()) return;
     const { account, limits, lifecycle } = this.#host;
@@ -86,10 +86,10 @@ export class IdleStop {
     else await lifecycle.stopIfUnused();
   }
 
-  /** Whether processes were at work since the last look. The first one of a container has nothing to compare with. */
+  /** Whether processes were busy since the last check. The first check has nothing to compare. */
   async isBusy(): Promise<boolean> {
     if (this.#host.limits.busyHours === 0) return false;
-    // A container of an earlier version does not answer.
+    // Containers of earlier versions do not support this call.
     const found = await this.#host.files.call("work", {}).catch(() => undefined);
     if (!found) return false;
     const { cpuMs, overMs, connections } = found;

@@ -1,4 +1,4 @@
-/** A sandbox's side of its principal's quota: runs reserve from what the account has lent, and give it back. */
+/** A sandbox's side of its principal's quota. Runs reserve from the sandbox's lease, and return what they did not use. */
 import type { Limits } from "../shared/config.ts";
 import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
 import type { RunQuota, Reservation } from "../runs/runs.ts";
@@ -6,21 +6,21 @@ import { SerialQueue } from "../shared/queue.ts";
 import { type UsedByDay, byDay, dayOf } from "../shared/days.ts";
 import { quotaError, secondsCutText } from "./texts.ts";
 
-/** Asked for beyond the need, so that the next runs find enough without a request. */
+/** Requested in addition, so that the next runs need no request. */
 const SPARE: Holding = { slots: 4, seconds: 600 };
 
-/** A lease that ends sooner than this is renewed in the background, milliseconds. */
+/** A lease that ends sooner is renewed in the background. In milliseconds. */
 const RENEW_MS = 60_000;
 
-/** When a renewal that failed is tried again, milliseconds. */
+/** The pause before a failed renewal is retried, in milliseconds. */
 const RETRY_MS = 10_000;
 
 export interface LeaseHost {
   request(request: LeaseRequest): Promise<Grant>;
   background(work: Promise<unknown>): void;
-  /** Of the principal. */
+  /** The principal's limits. */
   limits: Limits;
-  /** What was spent until now is in a settlement, so that the next actor need not report it. */
+  /** What was spent is in a settlement, so the next actor need not report it. */
   settled(): void;
 }
 
@@ -33,7 +33,7 @@ export class Lease implements RunQuota {
   #grant: Grant | undefined;
   #inUse = { ...NO_HOLDING };
   #spent = new Map<number, number>();
-  /** Counts settlements. The clock starts it above the numbers of earlier actors of this sandbox. */
+  /** Counts settlements. Starts from the clock, above the numbers of earlier actors. */
   #turn = Date.now();
   #asking = false;
   readonly #queue = new SerialQueue();
@@ -43,17 +43,14 @@ export class Lease implements RunQuota {
     this.#host = host;
   }
 
-  /** Reports seconds of today that an earlier actor did not: it was gone soon after the runs ended. */
+  /** Adds seconds of today that an earlier actor did not report before it ended. */
   inherit(spent: number): void {
     if (spent <= 0) return;
     this.#spend([[dayOf(Date.now()), spent]]);
     this.#renewIn(0);
   }
 
-  /**
-   * Reserves a slot and up to so many seconds for a run.
-   * @throws {ToolError} `quota_exceeded`
-   */
+  /** Reserves a slot and up to `seconds` for a run. @throws {ToolError} `quota_exceeded` */
   async take(seconds: number): Promise<Reservation> {
     const reservation = this.#reserve(seconds, seconds) ?? (await this.#borrow(seconds));
     return reservation.seconds < seconds
@@ -63,7 +60,7 @@ export class Lease implements RunQuota {
 
   #borrow(seconds: number): Promise<Reservation> {
     return this.#inTurn(async () => {
-      // The request before this one may have brought enough.
+      // The previous request may have brought enough.
       const found = this.#reserve(seconds, seconds);
       if (found) return found;
       const { refused } = await this.#request({ slots: 1, seconds: 1 }, { slots: 1, seconds });
@@ -73,16 +70,16 @@ export class Lease implements RunQuota {
     });
   }
 
-  /** A reservation for a run that an earlier actor started: it runs, whatever the account says. */
+  /** Reserves for a run that an earlier actor started: it runs anyway, whatever the account says. */
   hold(seconds: number): Reservation {
     this.#inUse.slots += 1;
     this.#inUse.seconds += seconds;
-    // The account counts the run only while a lease covers it, and that of the earlier actor ends.
+    // The account counts the run only while a lease covers it, and the earlier actor's lease ends.
     if (this.#timer === null) this.#renewIn(0);
     return { seconds };
   }
 
-  /** Gives a reservation back after its run, which took so many seconds. */
+  /** Returns a reservation. @param spent the run's seconds */
   give(reservation: Reservation, spent: number): void {
     this.#inUse.slots -= 1;
     this.#inUse.seconds -= reservation.seconds;
@@ -93,19 +90,19 @@ export class Lease implements RunQuota {
     for (const [day, seconds] of spent) this.#spent.set(day, (this.#spent.get(day) ?? 0) + seconds);
   }
 
-  /** Why a run was given only so many seconds. */
+  /** Why a run got only this many seconds. */
   #cut(seconds: number): string {
     const { runSecondsPerDay } = this.#host.limits;
     return secondsCutText(seconds, runSecondsPerDay);
   }
 
-  /** Gives back what is not in use, when the account calls for it. A request that is under way has settled already. */
+  /** Returns unused quota when the account asks. A request under way has settled already. */
   settle(): Settlement {
     if (this.#asking) return { turn: this.#turn, spent: NOTHING_SPENT, inUse: { ...this.#inUse } };
     return this.#settlement();
   }
 
-  /** Ends the lease together with its sandbox. */
+  /** Ends the lease with its sandbox. */
   release(): Promise<Settlement> {
     return this.#inTurn(async () => this.#settlement());
   }
@@ -121,14 +118,14 @@ export class Lease implements RunQuota {
   #reserve(wanted: number, least: number): Reservation | undefined {
     const grant = this.#grant;
     if (!grant || grant.until <= Date.now()) return undefined;
-    // A grant ends with its day.
+    // A grant is valid for one day.
     const spent = this.#spent.get(dayOf(Date.now())) ?? 0;
     const seconds = Math.min(wanted, grant.seconds - this.#inUse.seconds - spent);
     if (grant.slots - this.#inUse.slots < 1 || seconds < least) return undefined;
     return this.hold(seconds);
   }
 
-  /** One request to the account at a time. */
+  /** Sends requests to the account one at a time. */
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     return this.#queue.run(work);
   }
@@ -144,7 +141,7 @@ export class Lease implements RunQuota {
     } finally {
       this.#asking = false;
     }
-    // A lease ends with its day. Shortly before midnight the next one would too, so it is asked for after midnight.
+    // Near midnight a new lease would end at once too, so it is requested after midnight.
     const left = this.#grant.until - Date.now();
     this.#renewIn(left > RENEW_MS ? left - RENEW_MS : Math.max(left, 0) + 1000);
     return this.#grant;
@@ -155,7 +152,7 @@ export class Lease implements RunQuota {
     this.#timer = setTimeout(() => this.#renew(), ms);
   }
 
-  /** Renews before the lease ends, so that the account goes on counting what runs, and counts what has run. */
+  /** Renews before the lease ends, so that the account keeps counting running and ended runs. */
   #renew(): void {
     if (this.#inUse.slots === 0 && this.#spent.size === 0) return;
     const renewal = this.#inTurn(() => this.#request(NO_HOLDING, NO_HOLDING)).catch(() =>

@@ -1,11 +1,11 @@
-/** The states of a sandbox on its way to a container and to its end, and who follows them. */
+/** The states of a sandbox between start and destruction, and the parts that subscribe to changes. */
 import { containerGone } from "../container/gone.ts";
 import type { CheckpointSettings, Destroyed } from "./account-calls.ts";
 import type { EarlierState } from "./account-link.ts";
 
-/** One container, from its start to its end. */
+/** One container from start to end. */
 export interface Container {
-  /** Aborted, with the error for a call whose container went away, as soon as nobody may use the container any more. */
+  /** Aborted when the container must not be used any more. The reason is the error for interrupted calls. */
   readonly ended: AbortSignal;
 }
 
@@ -14,10 +14,10 @@ export interface NoContainer {
   is: "absent";
 }
 
-/** The account counts the container that may start next. */
+/** The account counts a container that may start next. */
 export interface Registered {
   is: "registered";
-  /** What the account gets back if none starts. */
+  /** What to restore in the account if no container starts. */
   before: EarlierState;
 }
 
@@ -27,11 +27,11 @@ export interface Starting {
   attempt: Promise<Container>;
 }
 
-/** The container runs without its workspace. */
+/** A container runs without its workspace. */
 export interface Restoring {
   is: "restoring";
   life: LifecycleContainer;
-  /** Undefined once it has failed. */
+  /** Undefined after a failure. */
   attempt: Promise<Container> | undefined;
   isRegistered: boolean;
 }
@@ -39,14 +39,14 @@ export interface Restoring {
 export interface Ready {
   is: "ready";
   life: LifecycleContainer;
-  /** False in a new actor, until its first call. */
+  /** False in a new actor until its first call. */
   isRegistered: boolean;
 }
 
-/** Where a sandbox is on its way to a container. */
+/** The states on the way to a usable container. */
 export type Position = NoContainer | Registered | Starting | Restoring | Ready;
 
-/** A container is being ended. `position` is where the sandbox was, and is again if nothing was ended. */
+/** A container is ending. `position` is the previous state, restored if nothing was ended. */
 export interface EndingState {
   is: "ending";
   position: Position;
@@ -58,25 +58,25 @@ export type State = Position | EndingState;
 /** Why a container ends. */
 export type End = "lost" | "idle" | "room" | "network" | "unsaved_network" | "back" | "destroy";
 
-/** A part that follows what becomes of containers and of the sandbox. All are called in the order of their subscription. */
+/** A part that reacts to changes of containers and the sandbox. Parts are called in the order of subscription. */
 export interface Subscriber {
-  /** A new container has started. It has no workspace yet. */
+  /** A container started, still without its workspace. */
   started?(): void;
-  /** The container has gone, or nobody may use it any more because it is being ended. */
+  /** The container is gone, or must not be used any more because it is ending. */
   ended?(end: End): void;
-  /** The sandbox was destroyed, after the end of its container. */
+  /** The sandbox was destroyed; its container has ended. */
   destroyed?(destroyed: Destroyed): void;
-  /** The sandbox has the state of a checkpoint. @param settings of that checkpoint's sandbox */
+  /** The sandbox was set to a checkpoint. @param settings of the checkpoint's sandbox */
   restored?(settings: CheckpointSettings | undefined): void;
-  /** A call or a run has ended. @param isUnused whether no other is under way, then and later */
+  /** A call or run ended. @param isUnused whether no other is under way, now or later */
   released?(isUnused: () => boolean): void;
-  /** Whether the part is at work with the container, which is not ended for want of use meanwhile. */
+  /** Whether the part uses the container, so that it must not be stopped as idle. */
   readonly isBusy?: boolean;
 }
 
 export const ABSENT: Position = { is: "absent" };
 
-/** A container as the lifecycle has it. */
+/** A container as the lifecycle manages it. */
 export class LifecycleContainer implements Container {
   readonly #controller = new AbortController();
 

@@ -1,8 +1,8 @@
 /**
- * Whether the sandbox has a container, and who may use it: the one place that starts, restores and ends containers. The states
- * and the transitions between them are drawn in docs/internals/architecture.md.
+ * Starts, restores and ends the sandbox's container, and decides who may use it. No other file does.
+ * docs/internals/architecture.md has a diagram of the states.
  *
- * Every transition replaces the state in one turn of the actor. What was waiting looks again.
+ * Each transition replaces the state in one turn of the actor. Waiting calls then check the state again.
  */
 import { containerGone } from "../container/gone.ts";
 import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
@@ -32,7 +32,7 @@ import { stillRestoring } from "./workspace-errors.ts";
 
 export interface LifecycleParts {
   platform: ContainerPlatform;
-  /** Variables that a container starts with. */
+  /** The environment variables of a new container. */
   environment: { readonly variables: Readonly<Record<string, string>> };
   account: Pick<
     AccountLink,
@@ -55,23 +55,26 @@ export interface LifecycleParts {
   background(work: Promise<unknown>): void;
 }
 
-/** Containers that are started for one call or run at most. */
+/** The most containers started for one call or run. */
 export const MAX_STARTS = 3;
 
-/** How long a call waits for its container, milliseconds: many clients give up after 60 seconds. And anybody at most. */
+/** The longest wait for a container, in milliseconds: many clients give up after 60 seconds. */
 export const CALL_MS = 40_000;
 const READY_MS = 900_000;
 
-/** A sandbox that was used within so many milliseconds, and not for a checkpoint last, makes no room for another. */
+/**
+ * A sandbox used this recently is not stopped to make room for another, unless its last use was a checkpoint. In
+ * milliseconds.
+ */
 const RECENT_USE_MS = 30_000;
 
 /**
- * How long an end waits for the save before it, milliseconds; the save goes on. Who waits for the end meanwhile: a policy that is
- * to be enforced with the call that set it, and the platform's alarm, which may take 15 minutes.
+ * How long an end waits for the save before it, in milliseconds; the save itself continues. Callers wait for this when
+ * they set a policy that must be enforced, and so does the platform's alarm, which may take 15 minutes.
  */
 const SAVE_TO_STOP_MS = 40_000;
 
-/** How long after an interrupted call its container may still count as running although it ends, milliseconds. */
+/** After an interrupted call, its container may still seem to run for this long although it is ending. In milliseconds. */
 const STOPPING_GRACE_MS = 3000;
 const STOP_NOTICED_MS = 5000;
 
@@ -79,12 +82,12 @@ export class Lifecycle {
   readonly #parts: LifecycleParts;
   readonly #subscribers: Subscriber[] = [];
   #state: State;
-  /** Counts how often a container was left, or the wish for one. */
+  /** Counts how often a container, or an attempt to get one, was given up. */
   #left = 0;
   readonly #ends = new SerialQueue();
-  /** Ends that are under way or wait for another. */
+  /** Ends under way or waiting. */
   #ending = 0;
-  /** Who waited while the network was enforced by ending a container must not end the next one. */
+  /** Serial, so that a call that waited while enforcement ended a container does not end the next one. */
   readonly #enforcing = new SerialQueue();
 
   constructor(parts: LifecycleParts) {
@@ -105,7 +108,7 @@ export class Lifecycle {
 
   // What there is.
 
-  /** The container that has its workspace; undefined where none has, or it is being ended. None is started. */
+  /** The container with its workspace; undefined if there is none, or it is ending. Never starts one. */
   get container(): Container | undefined {
     const state = this.#state;
     return state.is === "ready" && this.#parts.platform.isRunning ? state.life : undefined;
@@ -117,7 +120,6 @@ export class Lifecycle {
     return is === "ending" ? this.#parts.platform.isRunning : is !== "absent";
   }
 
-  /** Whether a call or a run is under way. */
   get isInUse(): boolean {
     return this.#parts.activity.hasCalls || this.#isBusy;
   }
@@ -126,13 +128,13 @@ export class Lifecycle {
     return this.#subscribers.some(({ isBusy }) => isBusy);
   }
 
-  /** Whether a call, a run or a transfer is under way, or the container is being started or ended. */
+  /** Whether a call, run or transfer is under way, or the container is starting or ending. */
   get #isInUse(): boolean {
     const { is } = this.#state;
     return this.#isBusy || this.#parts.activity.isBusy || is === "starting" || is === "ending";
   }
 
-  /** The state, once a container that went away by itself is noticed. */
+  /** Returns the state, after noticing a container that ended by itself. */
   #checkState(): State {
     const position = this.#position;
     if ("life" in position && !this.#parts.platform.isRunning) {
@@ -142,7 +144,7 @@ export class Lifecycle {
     return this.#state;
   }
 
-  /** The platform says that a container has ended: one of this actor's, or of an earlier one that had no time to tell. */
+  /** Handles the platform's report that a container ended: this actor's, or one whose actor could not handle it. */
   #containerEnded(): void {
     const state = this.#checkState();
     if (this.#left > 0 || state.is !== "absent") return;
@@ -159,14 +161,14 @@ export class Lifecycle {
     else this.#state = position;
   }
 
-  /** Makes one step from `from` to `to`, unless something else has come between: an end, or the loss of the container. */
+  /** Moves from `from` to `to`, unless an end or the container's loss came between. */
   #step(from: Position, to: Position): boolean {
     const isThere = this.#position === from;
     if (isThere) this.#position = to;
     return isThere;
   }
 
-  /** From now on nobody may use the container, if there is one. */
+  /** Withdraws the container from use. */
   #retire(end: End): void {
     const position = this.#position;
     this.#position = ABSENT;
@@ -175,12 +177,12 @@ export class Lifecycle {
     for (const part of this.#subscribers) part.ended?.(end);
   }
 
-  // The way to a container.
+  // Starting a container.
 
   /**
-   * Registers the sandbox with its account, which may have a container from then on. Waits for an end that is under way: what
+   * Registers the sandbox with its account, so that it may start a container. Waits for an end under way: a container
    * started meanwhile would not be counted.
-   * @throws {ToolError} `quota_exceeded`, and `not_found` for an owner who may start no container where none runs
+   * @throws {ToolError} `quota_exceeded`; `not_found` for an owner who may not start one
    */
   async admit(owner: Owner): Promise<void> {
     const { account, platform } = this.#parts;
@@ -194,12 +196,12 @@ export class Lifecycle {
       await this.#leavePrevious();
       this.#checkState();
       const left = this.#left;
-      // After the look: the end of the container before must not be reported after the registration.
+      // After the check: the previous container's end must be reported before the registration.
       const before = await account.register(owner);
       const state = this.#checkState();
-      // An end, or the loss of the container, has undone the registration.
+      // An end, or the container's loss, has undone the registration.
       if (state.is === "ending" || left !== this.#left) continue;
-      // What comes next would start a container.
+      // The next step would start a container.
       refuseStart();
       if (state.is === "absent") this.#position = { is: "registered", before: before ?? "stopped" };
       else if ("life" in state) state.isRegistered = true;
@@ -207,7 +209,7 @@ export class Lifecycle {
     }
   }
 
-  /** As `admit`, for a run, which may begin after its call has ended and the sandbox was stopped. */
+  /** As `admit`, for a run, which may begin after its call ended and the sandbox stopped. */
   async admitRun(): Promise<void> {
     const state = this.#checkState();
     const isCounted = state.is === "registered" || state.is === "starting";
@@ -215,10 +217,10 @@ export class Lifecycle {
       await this.admit(this.#parts.account.owner);
   }
 
-  /** Ends what there is of an earlier container. */
+  /** Ends what an earlier actor left running. */
   async #leavePrevious(): Promise<void> {
     await this.#passable();
-    // An earlier actor was thrown away before it had ended the container.
+    // An earlier actor was discarded before it had ended the container.
     if (this.#parts.workspace.isRestoringCheckpoint)
       await this.#end(async () => {
         if (this.#parts.workspace.isRestoringCheckpoint) await this.#endForRestore();
@@ -227,14 +229,14 @@ export class Lifecycle {
     await this.#passable();
   }
 
-  /** Resolves when nothing ends a container. */
+  /** Resolves when no container is ending. */
   async #passable(): Promise<void> {
     while (this.#state.is === "ending") await this.#state.ended.promise;
   }
 
   /**
-   * Does `work` for a sandbox that is not being destroyed: again where that has begun meanwhile, which undoes it. Then does
-   * `done` at once, before anything can come between.
+   * Does `work` for a sandbox that is not being destroyed, and repeats it if a destruction, which undoes it, began
+   * meanwhile. Then calls `done` in the same turn.
    */
   async unlessDestroyed<T>(work: () => Promise<T>, done: (value: T) => void): Promise<void> {
     for (;;) {
@@ -245,22 +247,22 @@ export class Lifecycle {
   }
 
   /**
-   * The container, with its workspace; one that was admitted is started.
-   * @param waitMs how long the caller waits; the start goes on
-   * @throws {ToolError} `sandbox_restarted` where none was admitted, and what keeps it from starting or from being restored
+   * The container with its workspace. Starts one if the sandbox was admitted.
+   * @param waitMs how long the caller waits; the start continues after that
+   * @throws {ToolError} `sandbox_restarted` if not admitted, and errors of the start or restore
    */
   async ready(waitMs = READY_MS): Promise<Container> {
     const { container } = this;
     if (container) return container;
     const attempt = this.#attempt();
-    // It goes on where nobody waits for it any more.
+    // The start continues even if nobody waits for it.
     this.#parts.background(attempt.catch(() => undefined));
     const ready = await within(waitMs, attempt);
     if (!ready) throw stillRestoring(this.#parts.account.owner.sandbox, waitMs);
     return ready;
   }
 
-  /** As `ready` where a container runs; else undefined. */
+  /** As `ready` if a container runs; else undefined. */
   async readyIfRunning(waitMs: number): Promise<Container | undefined> {
     return this.#parts.platform.isRunning ? await this.ready(waitMs) : undefined;
   }
@@ -299,9 +301,9 @@ export class Lifecycle {
       await network.enforce();
       await platform.start(environment.variables);
     } catch (error) {
-      // Whoever ends it answers for it.
+      // The call that ended it reports the error.
       if (this.#position !== starting) throw containerGone();
-      // One that came up halfway has nothing of anybody's.
+      // A container that started only partly holds no user data.
       if (platform.isRunning) await this.#end(() => platform.end());
       this.#step(starting, { is: "registered", before });
       this.release();
@@ -313,7 +315,7 @@ export class Lifecycle {
     account.note("start");
     notice.containerStarted();
     for (const part of this.#subscribers) part.started?.();
-    // What was forbidden while it started is forbidden to it too.
+    // Enforces what was forbidden while the container started.
     background(this.enforceNetwork().catch(() => undefined));
     return await this.#restored(restoring);
   }
@@ -323,7 +325,7 @@ export class Lifecycle {
     return restoring.attempt;
   }
 
-  /** Gives a container the state of its sandbox. */
+  /** Restores the sandbox's state into a container. */
   async #restored(restoring: Restoring): Promise<Container> {
     const { life } = restoring;
     try {
@@ -338,7 +340,7 @@ export class Lifecycle {
     return life;
   }
 
-  /** Has a container that is ready restored once more, after `work`, to another state that the sandbox has then. */
+  /** After `work`, restores the running container again to the state that the sandbox has then. */
   async restoreAgain(work: () => Promise<void>): Promise<void> {
     const position = this.#position;
     if (position.is !== "ready") throw containerGone();
@@ -353,8 +355,8 @@ export class Lifecycle {
   }
 
   /**
-   * As `ready`, for a run: again where the container goes away before that.
-   * @param isOver whether the run is over, for which none is started
+   * As `ready`, for a run; retries if the container ends first.
+   * @param isOver whether the run has ended, so that it needs no container
    */
   async readyForRun(isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
@@ -373,7 +375,7 @@ export class Lifecycle {
     }
   }
 
-  /** Repeats idempotent work in the next container when this one turns out to be gone: MAX_STARTS times in all. */
+  /** Repeats idempotent work in the next container if this one turns out to be gone, up to MAX_STARTS times. */
   async retryInNextContainer<T>(owner: Owner, work: () => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
@@ -386,7 +388,7 @@ export class Lifecycle {
     }
   }
 
-  /** Resolves when the container has ended whose end a call has seen: the platform may say so late. */
+  /** Resolves when the platform reports the end of a container that a call has seen ending. */
   async #noticed(): Promise<void> {
     this.#checkState();
     const position = this.#position;
@@ -396,37 +398,37 @@ export class Lifecycle {
     await within(STOP_NOTICED_MS, promise);
   }
 
-  /** The error for a call that was interrupted: its container may be gone, or only the connection broke. */
+  /** The error for an interrupted call: its container may be gone, or only the connection broke. */
   async explained(error: unknown): Promise<unknown> {
     if (error instanceof EndingError) return error;
     return isGone(error) && (await this.#outlived()) ? connectionLost() : error;
   }
 
-  /** Whether the same container still runs after an interrupted call, STOPPING_GRACE_MS later: its end can show late. */
+  /** Whether the same container still runs STOPPING_GRACE_MS after an interrupted call: its end may show late. */
   async #outlived(): Promise<boolean> {
     const position = this.#position;
     if (!("life" in position)) return false;
     const isSame = () => this.#parts.platform.isRunning && !position.life.ended.aborted;
     for (let check = 0; check < STOPPING_GRACE_MS / 100 && isSame(); check++) await pause(100);
-    // What the container took with it ends for that reason, and not for the error.
+    // Work that the container took with it ends with that reason, not with the call's error.
     this.#checkState();
     return isSame();
   }
 
-  /** A call or a run has ended: takes the registration back where nobody needs the container, which never started. */
+  /** A call or run ended: withdraws the registration if no container started and none is needed. */
   release(): void {
     for (const part of this.#subscribers) part.released?.(() => !this.isInUse);
     const state = this.#state;
     if (state.is !== "registered" || this.isInUse) return;
     const { account, lease, background } = this.#parts;
     this.#position = ABSENT;
-    // If this fails, the account lists the sandbox and removes it later as idle.
+    // If this fails, the account lists the sandbox and later removes it as idle.
     background(account.withdraw(state.before, lease.release()).catch(() => undefined));
   }
 
-  // The ends of a container.
+  // Ending a container.
 
-  /** Does the work of an end. Until that and all other ends are over, no container starts and nothing begins in one. */
+  /** Does the work of an end. Until all ends are done, no container starts and nothing begins in one. */
   async #end<T>(work: () => Promise<T>): Promise<T> {
     const state = this.#checkState();
     this.#ending++;
@@ -447,20 +449,20 @@ export class Lifecycle {
   async #endContainer(end: End): Promise<void> {
     const { platform, account } = this.#parts;
     const wasRunning = platform.isRunning;
-    // A run that ends so must not be taken for one that ended by itself.
+    // A run that ends because of this must not look as if it ended by itself.
     this.#retire(end);
     await platform.end();
     if (wasRunning) account.stopped();
   }
 
-  /** Ends a container that somebody planned to end, which the next notice says. */
+  /** Ends a container on purpose, and notes why for the next notice. */
   async #endInOrder(end: Exclude<End, "lost" | "destroy">): Promise<void> {
     if (!this.#parts.platform.isRunning) return;
     this.#parts.notice.ending(end);
     await this.#endContainer(end);
   }
 
-  /** Stops a container that nobody uses. Answers whether none runs then. */
+  /** Stops an unused container. Returns whether none runs then. */
   stopIfUnused(): Promise<boolean> {
     return this.#endUnused(
       () => this.#isInUse,
@@ -469,8 +471,8 @@ export class Lifecycle {
   }
 
   /**
-   * As `stopIfUnused`, to make room for another sandbox: not where somebody was at work a moment ago.
-   * @param waitMs how long its save is waited for; it goes on, so that the next call finds more of it saved
+   * As `stopIfUnused`, to make room for another sandbox; never one that was used a moment ago.
+   * @param waitMs how long to wait for its save, which continues after that
    */
   makeRoom(waitMs: number): Promise<boolean> {
     const { platform, account } = this.#parts;
@@ -481,7 +483,7 @@ export class Lifecycle {
     );
   }
 
-  /** Destroys the container, and what is kept for it, unless somebody uses it. What is saved of it has its own time. */
+  /** Destroys the container and its settings unless it is in use. Its saved state expires by itself. */
   destroyIfUnused(owner: Owner, wasUsed: () => boolean): Promise<boolean> {
     return this.#endUnused(
       () => this.#isInUse || wasUsed(),
@@ -490,9 +492,8 @@ export class Lifecycle {
   }
 
   /**
-   * Ends a container that nobody uses by `end`, once its workspace is saved. Answers whether it is ended. The last look at
-   * whether it is in use and the begin of its end are one turn, and calls wait from then on: nothing is acknowledged that the
-   * save does not hold.
+   * Ends an unused container after saving its workspace. Returns whether it ended. The last check and the end's begin
+   * are one turn, and calls wait from then on, so the save holds everything that was acknowledged.
    */
   async #endUnused(
     isInUse: () => boolean,
@@ -507,24 +508,27 @@ export class Lifecycle {
     return true;
   }
 
-  /** Enforces what the sandbox may reach, and ends a container that keeps more: also when the operator has lowered it. */
+  /**
+   * Enforces the network policy, also when the operator has restricted it, and ends a container that keeps forbidden
+   * connections.
+   */
   enforceNetwork(): Promise<void> {
     const { platform, network, workspace } = this.#parts;
     return this.#enforcing.run(async () => {
       if (!platform.isRunning || (await network.enforce())) return;
-      // What holds now is enforced late rather than never.
+      // A late enforcement is better than none.
       const isOver = await workspace.saveToStop(SAVE_TO_STOP_MS);
       const isSaved = isOver && workspace.mayStop && !this.#isBusy;
       await this.#end(() => this.#endInOrder(isSaved ? "network" : "unsaved_network"));
     });
   }
 
-  /** Ends the container; the next one has the state of a checkpoint. @throws {ToolError} with nothing changed */
+  /** Ends the container; the next one starts from a checkpoint. @throws {ToolError} with nothing changed */
   restoreCheckpoint(
     checkpoint: string,
     settings: { readonly kept: CheckpointSettings | undefined },
   ): Promise<RestoredCheckpoint> {
-    // What began meanwhile would begin in a container that ends.
+    // Work that began now would begin in a container that is ending.
     return this.#end(async () => {
       const states = await this.#parts.workspace.beginCheckpointRestore(checkpoint, settings);
       await this.#endForRestore(states.settings);
@@ -538,7 +542,7 @@ export class Lifecycle {
     for (const part of this.#subscribers) part.restored?.(settings);
   }
 
-  /** Ends the container with every process in it, and what `ending` says: at once, whatever else is being done. */
+  /** Ends the container at once, with all processes, and destroys what `ending` says. */
   async destroy(owner: Owner, ending: Ending): Promise<Destroyed> {
     const { account, lease } = this.#parts;
     const destroyed = this.#end(async () => {
@@ -549,7 +553,7 @@ export class Lifecycle {
       if (record.wasKnown) account.note("destroy");
       return record;
     });
-    // An end that came before may wait for something of the container.
+    // An earlier end may be waiting for the container.
     const position = this.#position;
     if ("life" in position) position.life.end();
     return await destroyed;

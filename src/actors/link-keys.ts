@@ -1,4 +1,4 @@
-/** The keys that sign the addresses that the server hands out, so that it knows its own without looking anything up. */
+/** The keys that sign the server's links, so that it recognizes them without a lookup. */
 import type { Config } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { ownerTokens } from "../shared/owner-tokens.ts";
@@ -6,14 +6,13 @@ import type { RequestContext } from "../shared/request-context.ts";
 import { sign } from "../shared/sign.ts";
 import type { Attempts, MadeKey } from "./attempts.ts";
 
-/** Name of the one object that keeps the key. */
+/** The object that stores the generated key. */
 const LINK_KEY_NAME = "links";
 
-/** The longest that a link or a preview lives: `expires_seconds` of the tools. */
+/** The longest life of a link or preview: `expires_seconds` of the tools. */
 const MAX_LIFE_MS = DAY_MS;
 
 interface Known {
-  /** Derived keys by their secrets. */
   derived: Map<string, Promise<CryptoKey>>;
   made?: Promise<MadeKey | undefined> | undefined;
 }
@@ -21,8 +20,8 @@ interface Known {
 const known = new WeakMap<Config, Known>();
 
 /**
- * The keys whose signatures are accepted; the first signs new addresses. Empty where no variable holds a secret to derive
- * one from and the server has nowhere to keep one of its own.
+ * The accepted signing keys; the first one signs. Empty if no variable holds a secret and there is nowhere to store a
+ * generated one.
  */
 export async function linkKeys({
   config,
@@ -39,7 +38,7 @@ export async function linkKeys({
   );
 }
 
-/** `LINK_KEY`, else the owner's tokens (two during a rotation), else a key that the server made for itself. */
+/** `LINK_KEY`, else the owner's tokens (two during a rotation), else a generated key. */
 async function secretsOf({
   config,
   env,
@@ -49,7 +48,7 @@ async function secretsOf({
   if (tokens.length > 0) return tokens;
   const made = await madeKey({ config, env });
   if (!made) return [];
-  // Earlier versions signed with GitHub's secret. What they handed out is good until it expires.
+  // Earlier versions signed with GitHub's secret. Their links stay valid until they expire.
   const { GITHUB_CLIENT_SECRET: earlier } = config.values;
   const isEarlierGood = earlier !== undefined && Date.now() < made.madeAt + MAX_LIFE_MS;
   return isEarlierGood ? [made.key, earlier] : [made.key];
@@ -59,7 +58,7 @@ function madeKey({ config, env }: Pick<RequestContext, "config" | "env">): Promi
   const own = knownOf(config);
   const namespace = env.Attempts as DurableObjectNamespace<Attempts> | undefined;
   own.made ??= Promise.resolve(namespace?.getByName(LINK_KEY_NAME).linkKey());
-  // A failure is not remembered.
+  // A failure is not cached.
   own.made.catch(() => (own.made = undefined));
   return own.made;
 }

@@ -1,4 +1,4 @@
-/** What the runs of one sandbox take of the model: each within its own budget, all within their principal's tokens of the day. */
+/** The model use of a sandbox's runs. Each run has a budget, and all share their principal's daily tokens. */
 import type { Admission, BudgetKeeper, ModelOutcome, ModelCall } from "../container/model-calls.ts";
 import type { UsedByDay } from "../shared/days.ts";
 import type { TaskBudgets } from "../tasks/budget.ts";
@@ -9,9 +9,9 @@ export interface ModelUseHost {
   budgets: TaskBudgets;
   tasks: Pick<TaskExecutor, "finishModelCall">;
   isRunning(run: string): boolean;
-  /** Whether the sandbox may connect to some hosts only. */
+  /** Whether the sandbox is restricted to some hosts. */
   isConfined(): boolean;
-  /** Counts tokens for the principal; answers how many are used of the day's. */
+  /** Counts tokens for the principal. Returns today's total. */
   spend(tokens: UsedByDay): Promise<{ used: number; allowed: number }>;
   background(work: Promise<unknown>): void;
 }
@@ -23,7 +23,7 @@ export class ModelUse implements BudgetKeeper {
     this.#host = host;
   }
 
-  /** @throws {ToolError} `quota_exceeded` where the day's tokens are used up */
+  /** @throws {ToolError} `quota_exceeded` if today's tokens are used up */
   async mayBegin(): Promise<void> {
     const { used, allowed } = await this.#reportTokens();
     if (used >= allowed) throw quotaError({ limit: "modelTokensPerDay", allowed, used });
@@ -49,11 +49,11 @@ export class ModelUse implements BudgetKeeper {
     const { budgets, tasks, background } = this.#host;
     budgets.finishRequest(call, outcome);
     tasks.finishModelCall(call, outcome);
-    // The next report includes what this one could not deliver.
+    // The next report includes the tokens that this one could not deliver.
     background(this.#reportTokens().catch(() => undefined));
   }
 
-  /** Reports the tokens since the last report; answers how many are used of the day's. */
+  /** Reports new tokens. Returns today's total. */
   async #reportTokens(): Promise<{ used: number; allowed: number }> {
     const { budgets, spend } = this.#host;
     const unreported = budgets.takeUnreported();

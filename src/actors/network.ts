@@ -1,4 +1,4 @@
-/** What one sandbox may reach: its own choice within the limits of its principal, kept, enforced and told. */
+/** A sandbox's network: its choice within its principal's limits, stored, enforced and explained. */
 import { CONNECTION_COLUMNS, type Refusal, connectionLine } from "../shared/connection-log.ts";
 import type { OutboundPolicy } from "../container/internet.ts";
 import type { End } from "../runs/run-types.ts";
@@ -26,11 +26,11 @@ import {
   refusedText,
 } from "./texts.ts";
 
-/** Storage keys: of the choice, and of the hosts that the running container has intercepted. */
+/** Storage keys of the choice, and of the hosts intercepted in the running container. */
 const KEY = "network";
 const INTERCEPTED_KEY = "intercepted";
 
-/** What `configure_sandbox` has said; what is left out is the operator's default. */
+/** The choice from `configure_sandbox`; omitted parts are the operator's defaults. */
 export interface NetworkChoice {
   internet?: Internet | undefined;
   allowHosts?: readonly string[] | undefined;
@@ -40,21 +40,20 @@ export interface NetworkHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
   platform: NetworkPlatform;
   background(work: Promise<unknown>): void;
-  /** Of the sandbox's principal, who is known from the first call on. */
+  /** The principal's limits, known from the first call on. */
   limits(): NetworkLimits;
   principalID(): string | undefined;
-  /** The hosts that have a secret for the principal. */
+  /** The hosts that need a secret of the principal. */
   secretHosts(): readonly string[];
-  /** Has requests to these hosts come to the handler, by TLS too, in the running container and in those that start later. */
+  /** Routes requests to these hosts to the handler, including TLS, in the running container and in later ones. */
   intercept(hosts: readonly string[], policy: OutboundPolicy): Promise<void>;
 }
 
 export class SandboxNetwork {
-  /** What it connected to. */
   readonly connections: ConnectionHistory;
   readonly #host: NetworkHost;
   #choice: NetworkChoice;
-  /** What the platform was last told, as JSON. */
+  /** The policy that the platform has, as JSON. */
   #enforced = "";
 
   constructor(host: NetworkHost) {
@@ -63,14 +62,14 @@ export class SandboxNetwork {
     this.connections = new ConnectionHistory({ kv: host.kv, connections: () => host.platform.connections() });
   }
 
-  /** What holds. */
+  /** The effective policy. */
   get policy(): NetworkPolicy {
     return policyOf(this.#choice, this.#host.limits());
   }
 
   /**
-   * The choice after these changes. A list alone chooses `allowlist`.
-   * @throws {ToolError} `permission_denied` for more than the operator allows
+   * The choice after these changes. A list alone selects `allowlist`.
+   * @throws {ToolError} `permission_denied` above the operator's limit
    */
   changed({ internet, allowHosts }: NetworkChoice): NetworkChoice {
     const { most } = this.#host.limits();
@@ -82,12 +81,11 @@ export class SandboxNetwork {
     return { internet: wanted ?? this.#choice.internet, allowHosts: allowHosts ?? this.#choice.allowHosts };
   }
 
-  /** What would hold after a choice. */
   policyAfter(choice: NetworkChoice): NetworkPolicy {
     return policyOf(choice, this.#host.limits());
   }
 
-  /** What was said, as long as the sandbox lives. */
+  /** The stored choice. */
   get choice(): NetworkChoice {
     return this.#choice;
   }
@@ -97,12 +95,10 @@ export class SandboxNetwork {
     this.#host.kv.put(KEY, choice);
   }
 
-  /** The container has ended. */
   ended(): void {
     this.#host.background(this.connections.collect().catch(() => undefined));
   }
 
-  /** The sandbox was destroyed. */
   forget(): void {
     this.#choice = {};
     this.#host.kv.delete(KEY);
@@ -110,14 +106,14 @@ export class SandboxNetwork {
     this.connections.forget();
   }
 
-  /** A container is about to start: how that begins is told to the platform anew. */
+  /** A container is about to start: sends the policy to the platform again. */
   starting(): void {
     this.#enforced = "";
     this.#host.kv.delete(INTERCEPTED_KEY);
     this.#host.platform.starting();
   }
 
-  /** Has the platform enforce the policy, where it does not yet. @returns as `NetworkPlatform.enforce` does */
+  /** Has the platform enforce the policy if it does not yet. @returns as `NetworkPlatform.enforce` */
   async enforce(): Promise<boolean> {
     const policy: OutboundPolicy = { ...this.policy, principalID: this.#host.principalID() };
     const before = this.#host.kv.get<string[]>(INTERCEPTED_KEY) ?? [];
@@ -133,7 +129,7 @@ export class SandboxNetwork {
     return holds;
   }
 
-  /** The end of a run that began at a time, with what was refused while it ran. */
+  /** A run's end, with the requests refused since its start. */
   async withRefusals(end: End, startedAt: number): Promise<End> {
     this.connections.collectSoon();
     const refusals = await this.refusalNote(startedAt).catch(() => undefined);
@@ -141,8 +137,8 @@ export class SandboxNetwork {
   }
 
   /**
-   * What was refused from a time on, and the call that would allow it, in sentences; undefined where nothing was. Which program
-   * it was is not known: others may be at work in the sandbox.
+   * Explains the requests refused since a time, and which call would allow them; undefined if there were none. They may
+   * come from any program in the sandbox.
    */
   async refusalNote(since: number): Promise<string | undefined> {
     const isFree = this.policy.internet === "full";
@@ -178,7 +174,7 @@ export class SandboxNetwork {
     return remedies;
   }
 
-  /** One line for each of the last connections, the oldest first, below how many were refused. */
+  /** One line per recent connection, oldest first, after the counts of refused ones. */
   async lines(): Promise<string> {
     const { refused, connections } = await this.connections.collect();
     const { internet, allowHosts } = this.policy;
@@ -192,7 +188,7 @@ export class SandboxNetwork {
   }
 }
 
-/** Hosts, and how often they were refused. */
+/** Hosts with the number of refusals. */
 function listed(refused: readonly Refusal[]): string {
   const shown = refused.map(({ host, port, count }) => {
     const where = port === undefined ? host : `${host}:${port}`;

@@ -1,4 +1,4 @@
-/** The parts of a sandbox's actor, each made of those above it. What happens below reaches those above as an event. */
+/** Creates the parts of a sandbox's actor in order: each gets the earlier ones, and informs later ones by events. */
 import { Connection } from "../container/connection.ts";
 import { FileOperations } from "../container/file-operations.ts";
 import type { OutboundPolicy } from "../container/internet.ts";
@@ -49,20 +49,20 @@ import { Storage } from "./storage.ts";
 import { Workspace } from "./workspace.ts";
 import { LOST_NOTES } from "./texts.ts";
 
-/** What the parts are made of: the actor, and what it has of the SDK. */
+/** What the parts need of the actor and the SDK. */
 export interface PartsOptions {
   ctx: DurableObjectState<{}>;
   env: Env;
   platform: ContainerPlatform;
   interpreter: Interpreter;
   network: NetworkPlatform;
-  /** Has requests to these hosts come to the handler of policies. */
+  /** Routes requests to these hosts to the policy handler. */
   intercept(hosts: readonly string[], policy: OutboundPolicy, secrets: readonly Secret[]): Promise<void>;
-  /** Brings a coding agent that sandboxes lack. @throws Error that says what to do */
+  /** Installs a coding agent that the sandbox lacks. @throws Error that says what to do */
   prepareAgent(agent: string): Promise<void>;
 }
 
-/** Storage key of the time until which the account knows what runs have used. */
+/** The storage key of the time until which use was reported to the account. */
 const SETTLED = "told";
 
 export class Parts {

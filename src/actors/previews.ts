@@ -1,6 +1,6 @@
 /**
- * The previews of a sandbox: which of its ports can be reached from outside, by which token, and until when. A preview
- * ends with the container it was opened in, and a request to it starts no container, because a new one serves nothing.
+ * The previews of a sandbox: which ports are reachable from outside, with which token, and until when. A preview ends
+ * with its container. A request to one starts no container, because a new one would serve nothing.
  */
 import { OPEN_PREVIEWS, PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import type { Sandboxd } from "../container/requests.ts";
@@ -18,19 +18,18 @@ export interface Preview {
 export interface PreviewsHost {
   sql: SqlStorage;
   sandboxd: Pick<Sandboxd, "isRunning" | "fetch">;
-  /** Has the number of the container among all that were started. */
+  /** Numbers the containers of this sandbox. */
   restartNotice: Pick<RestartNotice, "count">;
-  /** Somebody uses a preview. */
   used(): void;
 }
 
-/** Ports of one sandbox that can be reached at once. */
+/** The most open previews of a sandbox. */
 const MAX_PREVIEWS = 20;
 
-/** How long sandboxd may take to say what is under way, milliseconds. */
+/** How long sandboxd may take to report open requests, in milliseconds. */
 const ASK_MS = 2000;
 
-/** The longest delay that `setTimeout` takes, milliseconds. */
+/** The longest delay of `setTimeout`, in milliseconds. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
 interface Cut {
@@ -77,7 +76,7 @@ export class Previews {
     return { ...preview, before: known?.expiresAt ?? 0 };
   }
 
-  /** Closes a port and ends the requests to it. Answers whether it was open. */
+  /** Closes a port and ends its requests. Returns whether it was open. */
   close(port: number): boolean {
     const wasOpen = this.list().some((preview) => preview.port === port);
     this.#host.sql.exec("DELETE FROM previews WHERE port = ?", port);
@@ -85,18 +84,17 @@ export class Previews {
     return wasOpen;
   }
 
-  /** Ends all requests. The rows stay, so that visitors are told that the sandbox stopped. */
+  /** Ends all requests. The rows stay, so that visitors learn that the sandbox stopped. */
   ended(): void {
     for (const port of this.#cuts.keys()) this.#cut(port);
   }
 
-  /** Removes all previews of a sandbox that was destroyed. */
   destroyed(): void {
     this.ended();
     this.#host.sql.exec("DELETE FROM previews");
   }
 
-  /** The previews that can be reached, by port. */
+  /** The open previews, by port. */
   list(): Preview[] {
     if (!this.#host.sandboxd.isRunning) return [];
     return this.#host.sql
@@ -109,7 +107,7 @@ export class Previews {
       .map(({ port, token, expires_at: expiresAt }) => ({ port, token, expiresAt }));
   }
 
-  /** Answers a request to `http://localhost:<port>` that carries a token, by the server that listens there. */
+  /** Serves a request to `http://localhost:<port>` that carries a preview's token. */
   async serve(request: Request): Promise<Response> {
     const port = Number(new URL(request.url).port);
     const headers = new Headers(request.headers);
@@ -124,10 +122,10 @@ export class Previews {
     const signal = AbortSignal.any([cut, request.signal]);
     const response = await this.#host.sandboxd
       .fetch(new Request(request, { headers, signal, redirect: "manual" }))
-      // sandboxd does not run, for example after user code has killed it.
+      // sandboxd does not run; for example, user code killed it.
       .catch(() => undefined);
     if (cut.aborted) return refuseUnserved("ended");
-    // What the server says of a preview, the program behind it does not say.
+    // Programs must not imitate the server's messages about previews.
     if (!response || response.headers.has(PREVIEW_ERROR) || response.headers.has(PREVIEW_STATE))
       return refuseUnserved(unservedState(response, row.answered > 0));
     if (!row.answered) this.#host.sql.exec("UPDATE previews SET answered = 1 WHERE port = ?", port);
@@ -136,8 +134,8 @@ export class Previews {
   }
 
   /**
-   * Whether a request or a WebSocket is under way, which counts as use. Only sandboxd knows: the actor hands WebSockets on
-   * without listening, because workerd applies back-pressure to them only then.
+   * Whether a request or WebSocket is open, which counts as use. Only sandboxd knows: the actor passes WebSockets on
+   * without listening, because only then does workerd apply back-pressure.
    */
   async isInUse(): Promise<boolean> {
     if (this.list().length === 0) return false;
@@ -174,7 +172,7 @@ export class Previews {
   }
 }
 
-/** @param response of sandboxd, or of a program of the user's in its place */
+/** @param response from sandboxd, or from a user program in its place */
 function unservedState(response: Response | undefined, hasResponded: boolean): PreviewState {
   const problem = response?.headers.get(PREVIEW_ERROR);
   if (problem === "tls" || problem === "foreign") return problem;

@@ -1,53 +1,52 @@
 /**
- * What a principal may use, kept by their `Account` and lent to their sandboxes.
+ * A principal's quota, kept by the `Account` and lent to sandboxes.
  *
- * A lease holds run slots and seconds of running. A sandbox spends from its lease by itself, so that a warm call costs no
- * request to the account; what is lent counts as used, so that limits hold exactly however many sandboxes start runs at
- * once.
+ * A lease holds run slots and seconds. A sandbox spends its lease without asking, so that a warm call costs no request
+ * to the account. Lent quota counts as used, so limits hold exactly even if many sandboxes start runs at once.
  */
 
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS, dayOf, type UsedByDay } from "../shared/days.ts";
 
-/** Slots for runs at the same time, and seconds of running. */
+/** Slots for concurrent runs, and run seconds. */
 export interface Holding {
   slots: number;
   seconds: number;
 }
 
-/** What a sandbox has spent and holds, as of its `turn`. */
+/** What a sandbox has spent and holds, at its `turn`. */
 export interface Settlement {
-  /** Counts the settlements of one sandbox, so that a late one does not undo a newer. */
+  /** Numbers a sandbox's settlements, so that a late one does not overwrite a newer one. */
   turn: number;
-  /** Seconds that its runs have used up since it last asked. */
+  /** Seconds used since its last request. */
   spent: UsedByDay;
-  /** What its running runs hold. */
+  /** Held by running runs. */
   inUse: Holding;
 }
 
-/** What a sandbox tells its account when it asks. */
+/** A sandbox's request to its account. */
 export interface LeaseRequest extends Settlement {
-  /** Beyond `inUse`: the least it needs, what it would use now, and what would spare it the next request. */
+  /** In addition to `inUse`: the least it needs, what it would use now, and what would save the next request. */
   needed: Holding;
   wanted: Holding;
   spare: Holding;
 }
 
-/** What a sandbox may hold in total, its running runs included. */
+/** What a sandbox may hold in total, including its running runs. */
 export interface Grant extends Holding {
-  /** Until when it may be spent without asking again, milliseconds since the epoch. */
+  /** Until when it may be spent without a new request, in milliseconds since the epoch. */
   until: number;
-  /** The limit that kept it from what it needed. */
+  /** The limit that refused what it needed. */
   refused?: { limit: Exclude<keyof Limits, "storageBytes">; allowed: number; used: number };
 }
 
-/** How long a lease is good for, milliseconds. */
+/** How long a lease is valid, in milliseconds. */
 const LEASE_MS = 5 * 60_000;
 
-/** How long a lease still counts after its end, milliseconds: the time its sandbox has to renew it for what runs. */
+/** How long a lease still counts after its end, in milliseconds, so that the sandbox can renew it for running runs. */
 const GRACE_MS = 60_000;
 
-/** What is counted by day. */
+/** Counted by day. */
 type Used = "run_seconds" | "model_tokens";
 
 export class Quota {
@@ -59,7 +58,7 @@ export class Quota {
     this.#limits = limits;
   }
 
-  /** Takes back what a sandbox does not use. What it spent counts even when the settlement itself is out of date. */
+  /** Takes back unused quota. What was spent counts even if the settlement is outdated. */
   settle(sandbox: string, { turn, spent, inUse }: Settlement): void {
     this.#count("run_seconds", spent);
     this.#sql.exec(
@@ -72,7 +71,7 @@ export class Quota {
     );
   }
 
-  /** Settles what a sandbox has spent and lends it what it needs, or names the limit that was reached. */
+  /** Settles what a sandbox spent and lends what it needs, or returns the limit that was reached. */
   lease(sandbox: string, { turn, spent, inUse, needed, wanted, spare }: LeaseRequest, now: number): Grant {
     const day = dayOf(now);
     this.#count("run_seconds", spent);
@@ -96,7 +95,7 @@ export class Quota {
     else if (free.seconds < needed.seconds)
       refused = { limit: "runSecondsPerDay", allowed: runSecondsPerDay, used };
     else {
-      // Once half of a limit is lent, nobody gets more than they use: a grant on its way cannot be called back.
+      // Once half of a limit is lent, sandboxes get only what they use: a grant on its way cannot be called back.
       const generous = { slots: wanted.slots + spare.slots, seconds: wanted.seconds + spare.seconds };
       const plenty =
         free.slots - generous.slots >= concurrentRuns / 2 &&
@@ -107,7 +106,7 @@ export class Quota {
         seconds: Math.min(requested.seconds, free.seconds),
       };
     }
-    // What already runs keeps what it has.
+    // Running runs keep what they have.
     const grant = {
       slots: inUse.slots + extra.slots,
       seconds: inUse.seconds + extra.seconds,
@@ -125,7 +124,7 @@ export class Quota {
     return grant;
   }
 
-  /** Other sandboxes that hold a lease. */
+  /** Other sandboxes with a lease. */
   leaseHolders(except: string): string[] {
     return this.#sql
       .exec<{ sandbox: string }>(
@@ -136,17 +135,15 @@ export class Quota {
       .map(({ sandbox }) => sandbox);
   }
 
-  /** Seconds that ended runs have used today. */
+  /** Seconds of ended runs today. */
   secondsUsed(now: number): number {
     return this.#used("run_seconds", now);
   }
 
-  /** Counts tokens of the model. */
   spendModelTokens(spent: UsedByDay): void {
     this.#count("model_tokens", spent);
   }
 
-  /** Tokens of the model that tasks have used today. */
   modelTokensUsed(now: number): number {
     return this.#used("model_tokens", now);
   }

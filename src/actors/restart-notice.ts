@@ -1,21 +1,21 @@
 /**
- * Counts the starts of a sandbox's container and remembers how the last one ended, because processes, kernels and files
- * outside the workspace die with it. The next result says so, once, and what of the workspace is back.
+ * Counts container starts and remembers how the last container ended, because processes, kernels and files outside the
+ * workspace die with it. The next result reports this once, with what was restored.
  */
 import type { Snapshot } from "./snapshot-registry.ts";
 import { ENDINGS, lostText, restoredText } from "./texts.ts";
 
-/** The synchronous key-value part of a Durable Object's storage. */
+/** A Durable Object's synchronous key-value storage. */
 type KV = Pick<SyncKvStorage, "get" | "put" | "delete">;
 
 const COUNT = "boots:count";
-/** Why the running container is being stopped; unset when its end is unplanned. */
+/** Why the container is being stopped; unset if its end is unplanned. */
 const ENDING = "boots:ending";
-/** How the container before the running one ended, until what is back of its workspace is known. */
+/** How the previous container ended, until it is known what was restored. */
 const ENDED = "boots:ended";
 const NOTICE = "boots:notice";
 
-/** The ends before which not all of the workspace may have been saved: calls and runs go on, or the end does not wait. */
+/** Ends that may lose part of the workspace, because calls and runs continue or the end does not wait. */
 const NOT_ALL_SAVED = new Set(["server", "unsaved_network", "platform"]);
 
 export class RestartNotice {
@@ -31,7 +31,6 @@ export class RestartNotice {
     return this.#kv.get<number>(COUNT) ?? 0;
   }
 
-  /** The container has started. */
   containerStarted(): void {
     const before = this.count;
     const ending = this.#kv.get<string>(ENDING);
@@ -40,7 +39,7 @@ export class RestartNotice {
     if (before > 0) this.#kv.put(ENDED, ending ?? "");
   }
 
-  /** The container has its workspace back, as it was saved; without a state it starts with none. */
+  /** The workspace was restored from `state`; without a state it is empty. */
   workspaceRestored(state: Snapshot | undefined): void {
     const ending = this.#kv.get<string>(ENDED);
     this.#kv.delete(ENDED);
@@ -51,18 +50,18 @@ export class RestartNotice {
     this.#kv.put(NOTICE, loss);
   }
 
-  /** The container is about to be stopped in order. */
+  /** The container is about to be stopped on purpose. */
   ending(how: keyof typeof ENDINGS): void {
     this.#kv.put(ENDING, how);
   }
 
-  /** The caller destroyed the sandbox: its next start counts as the first. */
+  /** The sandbox was destroyed: its next start counts as the first. */
   destroyed(): void {
     this.#notice = undefined;
     for (const key of [COUNT, ENDING, ENDED, NOTICE]) this.#kv.delete(key);
   }
 
-  /** Takes the notice about a restart that the next result must carry. */
+  /** Returns and clears the notice that the next result must carry. */
   takeNotice(): string | undefined {
     const notice = this.#notice;
     if (notice !== undefined) this.#kv.delete(NOTICE);

@@ -1,20 +1,20 @@
-/** Removes what ended runs leave: their files in the sandbox soon, their records and logs when they expire. */
+/** Deletes what ended runs left: their files in the sandbox soon, their records and logs when they expire. */
 import type { Connection } from "../container/connection.ts";
 import { localID } from "../runs/id.ts";
 import type { Runs } from "../runs/runs.ts";
 import type { RunRecord } from "../runs/run-store.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 
-/** Ended runs whose files in the sandbox are removed in one call. */
+/** Ended runs whose files are deleted in one call. */
 const CLEAN_BATCH = 16;
 
-/** Output that is worth a call of its own to remove, bytes. */
+/** Bytes of output that justify a call of their own. */
 const CLEAN_BYTES = 1024 * 1024;
 
-/** When a sweep that failed is tried again, milliseconds. */
+/** The pause before a failed sweep is retried, in milliseconds. */
 const SWEEP_RETRY_MS = 3_600_000;
 
-/** Storage key of the time of the next sweep. */
+/** The storage key of the next sweep's time. */
 const PLANNED = "sweep";
 
 export interface RetentionHost {
@@ -22,7 +22,7 @@ export interface RetentionHost {
   connection: Connection;
   runs: Pick<Runs, "sweep">;
   platform: Pick<ContainerPlatform, "isRunning" | "scheduleSweep">;
-  /** How long a record outlives its run, milliseconds. */
+  /** How long a record is kept after its run, in milliseconds. */
   keepMs: number;
   background(work: Promise<unknown>): void;
 }
@@ -49,7 +49,7 @@ export class Retention {
     if (!this.#isPlanned) background(this.#plan(Date.now() + keepMs));
   }
 
-  /** The container has gone with all of its files, so none are left to remove. */
+  /** The container's files are gone, so none are left to delete. */
   ended(): void {
     this.#toClean = [];
   }

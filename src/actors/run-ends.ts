@@ -1,4 +1,4 @@
-/** What follows the end of a run, of any kind. */
+/** What happens after the end of a run. */
 import { localID } from "../runs/id.ts";
 import type { RunRecord } from "../runs/run-store.ts";
 import type { TaskBudgets } from "../tasks/budget.ts";
@@ -38,19 +38,19 @@ export class RunEnds {
     diskUsage.used();
     workspace.changed();
     storage.changed();
-    // A run may be lost together with its sandbox, which must not be registered again.
+    // A run may be lost because its sandbox was destroyed; it must not be registered again.
     if (run.state !== "lost") background(account.used());
     lifecycle.release();
   }
 
-  /** Reports the end to the account, and destroys a sandbox made for the task once its results are kept elsewhere. */
+  /** Reports the end to the account. Destroys a sandbox made for the task once its results are stored elsewhere. */
   #taskEnded({ id, state, title, startedAt, endedAt, detail }: RunRecord): void {
     const { account, lease, platform, lifecycle, budgets, background } = this.#host;
     const { owner } = account;
     budgets.close(localID(id));
     const task = detail && "ownSandbox" in detail ? detail : undefined;
     const recording = account.account(owner).recordTask({ id, state, title, startedAt, endedAt });
-    // Where the container has gone, only the account's entry is left to remove.
+    // Without a container, only the account's entry is left to remove.
     const isContainerGone = state === "lost" && !platform.isRunning;
     const end = async () =>
       isContainerGone

@@ -1,4 +1,4 @@
-/** What runs left, as files to download: the log, and artifacts of tasks. They outlive the container. */
+/** Downloads of run outputs: logs, and artifacts of tasks. They outlive the container. */
 import { joined } from "../runs/head-and-tail.ts";
 import type { Runs } from "../runs/runs.ts";
 import type { RunObjects } from "../runs/run-log.ts";
@@ -8,13 +8,13 @@ import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
 import { findArtifact } from "../tasks/collect.ts";
 import { noSuchFile } from "./texts.ts";
 
-/** Bytes of a log that are read at once. */
+/** Bytes of a log read at once. */
 const PAGE_BYTES = 1024 * 1024;
 
 export interface RunFileStat {
-  /** Bytes; of a run under way those that its log has now. */
+  /** Bytes; for a running run, the log's current size. */
   size: number;
-  /** When the run ended or, before that, started: milliseconds since the epoch. */
+  /** When the run ended, or started if it still runs. Milliseconds since the epoch. */
   modified: number;
 }
 
@@ -41,14 +41,14 @@ export class RunFiles {
     return { size, modified: run.endedAt ?? run.startedAt };
   }
 
-  /** A range as a stream, which ends early where there is less. */
+  /** A range as a stream, shorter if the content ends first. */
   async open(id: string, name: string, offset: number, length: number): Promise<ReadableStream<Uint8Array>> {
     if (name === LOG_NAME) return this.#log(id, offset, offset + length);
     const { key } = this.#artifact(await this.#runs.result(id, 0), name);
     return (await this.#object(key, offset, length)).body;
   }
 
-  /** A range of an artifact, at most so many bytes of it. @throws {ToolError} `not_found` */
+  /** A range of an artifact, at most `maxBytes` long. @throws {ToolError} `not_found` */
   async artifact(id: string, path: string, offset: number, maxBytes: number): Promise<ArtifactRange> {
     const { key, size } = findArtifact(this.#objects.prefix(id), await this.#runs.result(id, 0), path);
     const length = Math.min(maxBytes, size - offset);
@@ -68,7 +68,7 @@ export class RunFiles {
       type: "bytes",
       pull: async (controller) => {
         const { pieces, next } = await this.#runs.log(id, at, Math.min(PAGE_BYTES, end - at));
-        // Pieces may share a buffer, which the stream would take with the first of them.
+        // Pieces may share a buffer, which the stream would transfer with the first of them.
         const bytes = Uint8Array.from(joined(pieces.map((piece) => piece.bytes)));
         const isEnd = next >= end || next === at;
         at = next;

@@ -1,4 +1,4 @@
-/** How the Worker reaches a principal's sandboxes: the one place that turns a name into an actor. */
+/** How the Worker reaches a principal's sandboxes. Only this file turns names into actors. */
 import {
   type Input,
   type OperationName,
@@ -15,15 +15,15 @@ import type { Owner } from "./account-calls.ts";
 import { explainedReset, retryOnce } from "./actor-errors.ts";
 import type { ActorResult, Sandbox } from "./sandbox.ts";
 
-/** The value of an actor's answer, with its notice. */
+/** An actor's result with its notice. */
 export interface WithNotice<T> {
   value: T;
   notice: string | undefined;
 }
 
 /**
- * Calls a method of the owner's sandbox. One that only `reads` is called again when the actor was reset under it.
- * @throws {ToolError} with the notice in front of its message
+ * Calls a method of the owner's sandbox. A call that only `reads` is retried if the actor was reset.
+ * @throws {ToolError} with the notice before its message
  */
 export async function callSandbox<T>(
   env: Env,
@@ -32,8 +32,8 @@ export async function callSandbox<T>(
   { reads = false } = {},
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
-  // A stub that has failed once keeps failing, so each attempt has its own.
-  // Counts for the call that makes the actor. The account, links and previews reach only such as are made already.
+  // A failed stub keeps failing, so each attempt gets a new one. The hint matters only for the call that creates the
+  // actor. The account, links and previews reach only existing actors.
   const place = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
   const attempt = async () => call(sandboxActor(env, name, place), { ...owner, region: place.locationHint });
   const result = await (reads ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
@@ -44,8 +44,8 @@ export async function callSandbox<T>(
 }
 
 /**
- * Does an operation on files of the owner's sandbox; its row says whether it is repeated. A stub's types lose those of the row, so
- * that they are given back here, and nowhere else.
+ * Does a file operation in the owner's sandbox. Its row says whether it is retried. Stubs lose the row's types, which
+ * this function restores.
  * @throws {ToolError}
  */
 export function operate<Name extends OperationName>(
@@ -66,16 +66,16 @@ export function operate<Name extends OperationName>(
   );
 }
 
-/** How a caller's work reaches the caller's sandboxes. */
+/** How a caller reaches its sandboxes. */
 export interface SandboxCalls {
-  /** Calls a method of the principal's sandbox of that name. @throws {ToolError} */
+  /** Calls a method of the named sandbox. @throws {ToolError} */
   sandbox<T>(
     name: string,
     call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>,
   ): Promise<WithNotice<T>>;
-  /** The same for a method that only reads: when the actor is reset during the call, it is called again. */
+  /** The same for a read-only method, which is retried if the actor was reset. */
   reading: SandboxCalls["sandbox"];
-  /** Does an operation on files of the principal's sandbox of that name. @throws {ToolError} */
+  /** Does a file operation in the named sandbox. @throws {ToolError} */
   operate<Name extends OperationName>(
     sandbox: string,
     name: Name,
@@ -83,7 +83,7 @@ export interface SandboxCalls {
   ): Promise<WithNotice<Result<Name>>>;
 }
 
-/** Whether scopes allow more than reading, so that a call may start a container. */
+/** Whether the scopes allow more than reading, so that a call may start a container. */
 export function mayStartWith(scopes: readonly Scope[]): boolean {
   return scopes.some((scope) => scope !== "sandbox:read");
 }
@@ -108,7 +108,7 @@ export function sandboxCallsOf({
   };
 }
 
-/** The actor of a sandbox, by the actor's own name. */
+/** A sandbox's actor by the actor's own name. */
 export function sandboxActor(
   env: Pick<Env, "Sandbox">,
   name: string,

@@ -1,4 +1,7 @@
-/** Does the operations of `container/sandboxd/operations.ts` in the actor: what a caller may, and what follows from a row. */
+/**
+ * Does the operations of `container/sandboxd/operations.ts` in the actor: checks what the caller may, and follows the
+ * row's policy.
+ */
 import {
   type FileRow,
   type Input,
@@ -17,15 +20,14 @@ import type { ContainerPlatform } from "./platform/platform.ts";
 import type { Workspace } from "./workspace.ts";
 import { editRefused, stopped } from "./texts.ts";
 
-/** What the row of an operation says. */
+/** The row of an operation. */
 export function policyOf(name: OperationName): FileRow & Policy {
   return operations[name];
 }
 
-/** The parts of the actor that operations use. */
 interface OperationParts {
   files: FileOperations;
-  /** The same, without counting as use of the sandbox. */
+  /** The same, without counting as use. */
   glancing: FileOperations;
   activity: Activity;
   platform: Pick<ContainerPlatform, "isRunning">;
@@ -40,7 +42,7 @@ export class SandboxOperations {
     this.#parts = parts;
   }
 
-  /** @throws {ToolError} `not_found` where it starts no container and none runs, and what `Files.call` throws */
+  /** @throws {ToolError} `not_found` if it may not start a container and none runs; errors of `FileOperations.call` */
   async run(owner: Owner, name: OperationName, input: object): Promise<object> {
     const { files, glancing, activity, platform, lifecycle, workspace } = this.#parts;
     const row = policyOf(name);
@@ -56,13 +58,13 @@ export class SandboxOperations {
       const result: { body?: ReadableStream<Uint8Array> } = await done;
       return result.body ? { ...result, body: activity.trackTransfer(result.body) } : result;
     } finally {
-      // Also where it failed: how far it got is not always known.
+      // Also after a failure, because it may have changed something.
       if (row.changesState) workspace.changed();
     }
   }
 }
 
-/** Whether the owner may ask for an operation. */
+/** Whether the owner may do an operation. */
 export function hasScope(owner: Owner, { scope }: Policy): boolean {
   return scope === undefined || has(owner, scope);
 }
@@ -71,7 +73,7 @@ function has({ scopes = [] }: Owner, scope: Scope): boolean {
   return scopes.includes(scope);
 }
 
-/** What an edit tells an owner who may not read the file: code can read it, too. */
+/** The result of an edit for an owner who may not read files. Callers who may run code can read them anyway. */
 async function edited(owner: Owner, path: string, done: Promise<Written>): Promise<Written> {
   if (has(owner, "sandbox:read") || has(owner, "sandbox:exec")) return await done;
   const { size, replaced } = await done.catch((error: unknown) => {

@@ -1,22 +1,21 @@
-/** The sandboxes of one principal, their settings, and what their runs have stored: tables of the account. */
+/** Tables of an account: its sandboxes, their settings, and how much their runs store. */
 import type { Stored } from "../runs/run-store.ts";
 import type { NetworkChoice } from "./network.ts";
 
-/** A sandbox as the account last heard of it; times are milliseconds since the epoch. */
+/** A sandbox as the account knows it. Times are milliseconds since the epoch. */
 export interface RegisteredSandbox {
   name: string;
   state: "running" | "stopped";
   createdAt: number;
   lastUsedAt: number;
-  /** Bytes of its files; undefined where nobody has measured them. */
+  /** Bytes of its files; undefined if not measured. */
   sizeBytes: number | undefined;
 }
 
-/** What is listed of what a sandbox is set to. */
+/** The listed settings of a sandbox. */
 export interface ListedSettings {
-  /** Names of its variables. */
   variables: readonly string[];
-  /** What was chosen; undefined where it was before the account was told of it, which the next change is. */
+  /** The network choice; undefined if made before the account stored it. */
   network: NetworkChoice | undefined;
 }
 
@@ -27,7 +26,7 @@ export class SandboxRegistry {
     this.#sql = sql;
   }
 
-  /** The most recently used first. */
+  /** Most recently used first. */
   list(): RegisteredSandbox[] {
     type Row = {
       name: string;
@@ -44,7 +43,6 @@ export class SandboxRegistry {
       });
   }
 
-  /** How many there are. */
   get count(): number {
     return this.#sql.exec<{ count: number }>("SELECT count(*) AS count FROM sandboxes").one().count;
   }
@@ -54,13 +52,13 @@ export class SandboxRegistry {
     return this.#sql.exec<{ count: number }>(row, name).one().count > 0;
   }
 
-  /** Those whose container runs or is being started, the least recently used first. */
+  /** Sandboxes with a container, least recently used first. */
   running(): string[] {
     const rows = "SELECT name FROM sandboxes WHERE state = 'running' ORDER BY last_used_at";
     return this.#namesOf(rows);
   }
 
-  /** Those that were not used since, milliseconds since the epoch. */
+  /** Sandboxes not used since `time`, in milliseconds since the epoch. */
   unusedSince(time: number): string[] {
     return this.#namesOf("SELECT name FROM sandboxes WHERE last_used_at < ?", time);
   }
@@ -72,7 +70,7 @@ export class SandboxRegistry {
       .map(({ name }) => name);
   }
 
-  /** One is about to start, or is in use. */
+  /** Records that a sandbox starts or is in use. */
   used(name: string): void {
     this.#sql.exec(
       `INSERT INTO sandboxes VALUES (?1, 'running', ?2, ?2, NULL)
@@ -83,7 +81,7 @@ export class SandboxRegistry {
     );
   }
 
-  /** One was configured. It is known as stopped where it was never used. */
+  /** Records that a sandbox was configured. One that was never used counts as stopped. */
   configured(name: string): void {
     this.#sql.exec(
       `INSERT INTO sandboxes VALUES (?1, 'stopped', ?2, ?2, 0)
@@ -93,17 +91,16 @@ export class SandboxRegistry {
     );
   }
 
-  /** How much one that runs holds. */
   measured(name: string, bytes: number): void {
     this.#sql.exec("UPDATE sandboxes SET size_bytes = ? WHERE name = ? AND state = 'running'", bytes, name);
   }
 
-  /** The container of one that is known has stopped; one that was destroyed stays gone. */
+  /** Marks a known sandbox as stopped. A destroyed one stays removed. */
   stopped(name: string): void {
     this.#sql.exec("UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ?", name);
   }
 
-  /** Removes one, whose variables and stored runs stay. Answers whether there was one. */
+  /** Removes a sandbox but keeps its settings and stored sizes. Returns whether it existed. */
   remove(name: string): boolean {
     return this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
   }
@@ -117,7 +114,7 @@ export class SandboxRegistry {
     this.#sql.exec("DELETE FROM settings WHERE sandbox = ?", sandbox);
   }
 
-  /** What the sandboxes are set to of which anything was ever said. */
+  /** The settings of all sandboxes that were ever configured. */
   settings(): Map<string, ListedSettings> {
     type Row = { sandbox: string; variables: string; network: string | null };
     const rows = this.#sql.exec<Row>("SELECT * FROM settings").toArray();
@@ -132,18 +129,18 @@ export class SandboxRegistry {
     );
   }
 
-  /** What the runs of a sandbox have stored, which stays when that is destroyed. */
+  /** Records how much a sandbox's runs store. It stays when the sandbox is destroyed. */
   putStored(sandbox: string, { bytes, oldest }: Stored): void {
     if (bytes === 0) this.#sql.exec("DELETE FROM storage WHERE sandbox = ?", sandbox);
     else this.#sql.exec("INSERT OR REPLACE INTO storage VALUES (?, ?, ?)", sandbox, bytes, oldest ?? null);
   }
 
-  /** Bytes stored for all sandboxes, destroyed ones included. */
+  /** Bytes stored for all sandboxes, including destroyed ones. */
   storedBytes(): number {
     return this.#sql.exec<{ sum: number }>("SELECT coalesce(sum(bytes), 0) AS sum FROM storage").one().sum;
   }
 
-  /** Sandboxes with runs that could be removed, and when the oldest of each ended: the oldest first. */
+  /** Sandboxes with removable runs, and the end of each one's oldest run. Oldest first. */
   storedByAge(): { sandbox: string; oldest: number }[] {
     const rows = "SELECT sandbox, oldest FROM storage WHERE oldest IS NOT NULL ORDER BY oldest";
     return this.#sql.exec<{ sandbox: string; oldest: number }>(rows).toArray();

@@ -1,12 +1,11 @@
-/** The variables that every command, kernel and task of a sandbox has, as `configure_sandbox` has set them. */
+/** The environment variables that `configure_sandbox` set, for every command, kernel and task of a sandbox. */
 import { MAX_VARIABLES, VARIABLES_BYTES, type Variables } from "../../container/sandboxd/protocol.ts";
 import { type ToolError } from "../shared/errors.ts";
 import { tooManyVariables } from "./texts.ts";
 
-/** Storage key. */
 const KEY = "variables";
 
-/** Removed names that are remembered for sessions and kernels that still have them. */
+/** The most removed names to remember, for sessions and kernels that still have them. */
 const MAX_REMOVED = 200;
 
 export class SandboxVariables {
@@ -18,32 +17,28 @@ export class SandboxVariables {
     this.#variables = kv.get<Variables>(KEY);
   }
 
-  /** Undefined where there never were any, so that a call carries nothing. */
+  /** Undefined if there were never any, so that calls carry nothing. */
   get current(): Variables | undefined {
     return this.#variables;
   }
 
-  /** Names of those that are set, in alphabetical order. */
+  /** The names, sorted. */
   get names(): string[] {
     return namesOf(this.#variables);
   }
 
-  /** Those that are set. */
   get values(): Record<string, string> {
     const entries = this.#variables?.entries ?? [];
     return Object.fromEntries(entries.flatMap(({ name, value }) => (value === null ? [] : [[name, value]])));
   }
 
-  /**
-   * The variables after these changes, of which an empty value removes its variable.
-   * @throws {ToolError} `too_large`
-   */
+  /** The variables after these changes. An empty value removes a variable. @throws {ToolError} `too_large` */
   changed(changes: Readonly<Record<string, string>>): Variables {
     const { version, entries } = this.#variables ?? { version: 0, entries: [] };
     const next = version + 1;
     const merged = new Map(entries.map((entry) => [entry.name, entry]));
     for (const [name, value] of Object.entries(changes)) {
-      // A value that it has already, set again, is for sessions that have changed theirs.
+      // Setting a value again applies it to sessions that have changed it.
       merged.delete(name);
       merged.set(name, { name, value: value === "" ? null : value, version: next });
     }
@@ -60,7 +55,6 @@ export class SandboxVariables {
     this.#kv.put(KEY, variables);
   }
 
-  /** The sandbox was destroyed. */
   forget(): void {
     this.#variables = undefined;
     this.#kv.delete(KEY);

@@ -1,4 +1,4 @@
-/** The actor of one sandbox: its container, kernels, files and runs. Our methods sit on the SDK's own class. */
+/** The actor of one sandbox: its container, kernels, files and runs, on top of the SDK's class. */
 import type { OperationName } from "../../container/sandboxd/operations.ts";
 import type { TerminalInput } from "../container/connection.ts";
 import type { Admission, ModelOutcome, ModelCall } from "../container/model-calls.ts";
@@ -43,44 +43,44 @@ import type { ArtifactRange, RunFileStat, RunFiles } from "./run-files.ts";
 import type { CurrentSettings, SettingsChange } from "./settings.ts";
 import type { Checkpoint } from "./snapshot-registry.ts";
 
-/** What an actor's method answers: the outcome, and a notice when state was lost since the last answer. */
+/** The result of an actor's method, with a notice if state was lost since the last one. */
 export type ActorResult<T> = Outcome<T> & { notice?: string };
 
-/** A run, and the part of its log that was asked for. */
+/** A run, and the requested part of its log. */
 export interface RunReading {
   run: RunView;
   page?: LogPage;
 }
 
-/** What of which run to read. */
+/** Which run to read, and what of it. */
 export interface RunToRead {
   id: string;
   /** How long to wait, milliseconds. */
   waitMs: number;
-  /** The byte of the log to read from; without, there is no page of the log. */
+  /** The log byte to read from; without it, no log is read. */
   cursor?: number | undefined;
-  /** Bytes of the page at most. */
+  /** The most bytes of the page. */
   maxBytes?: number;
   onProgress?: OnProgress | undefined;
   until?: WaitsFor;
-  /** Of a question: characters of the program that are known. While the model writes more, that ends the wait. */
+  /** For a question: how many characters of its program the caller knows. More of them end the wait. */
   seenCode?: number;
 }
 
 /** A task that a new one continues. */
 export interface TaskOrigin {
   run: RunView;
-  /** Whether the sandbox still holds what the task left in it. */
+  /** Whether the sandbox still holds what the task left. */
   alive: boolean;
 }
 
-/** What a sandbox is set to, and where its actor was made; undefined where the platform chose. */
+/** A sandbox's settings, and its actor's region; undefined if the platform chose it. */
 export type Configured = CurrentSettings & { region: Region | undefined };
 
-/** How long a checkpoint waits for a set-up, milliseconds: a save follows. */
+/** How long a checkpoint waits for a set-up, in milliseconds. A save follows. */
 const CHECKPOINT_WAIT_MS = 15_000;
 
-/** How often a save is tried before the platform ends the container, and the pause between two tries, milliseconds. */
+/** How often to try a save before the platform ends the container, and the pause between attempts in milliseconds. */
 const ENDING_TRIES = 3;
 const ENDING_PAUSE_MS = 1000;
 
@@ -101,20 +101,20 @@ export class Sandbox extends SandboxActor {
     });
     const { lifecycle, account, idle } = this.#parts;
     platform.onIdle(idle);
-    // What runs in the sandbox does not wait for the next call; that enforces it again where this fails.
+    // Programs in the sandbox may act before the next call. If this fails, that call enforces the policy again.
     if (account.principalID !== undefined) ctx.waitUntil(lifecycle.enforceNetwork().catch(() => undefined));
   }
 
-  /** Brings a coding agent that sandboxes lack. The image has all of them. @throws Error that says what to do */
+  /** Installs a coding agent that the sandbox lacks. The image has all of them. @throws Error that says what to do */
   protected async prepareAgent(_agent: string): Promise<void> {}
 
-  /** Called by the egress for each request that it has sent on or refused under a policy. */
+  /** Called by the egress for each request that it forwarded or refused under a policy. */
   connectionMade(connection: SandboxConnection): void {
     this.noteConnection(connection);
     this.#parts.network.connections.collectSoon();
   }
 
-  /** @param namesID whether the answer names the run also where there is no more to fetch */
+  /** @param namesID whether the result names the run even if there is no more to fetch */
   executeCode(
     owner: Owner,
     spec: CodeRunSpec,
@@ -136,7 +136,7 @@ export class Sandbox extends SandboxActor {
     return this.#execute(owner, this.#parts.commands, spec.command, spec, waitMs, namesID, onProgress);
   }
 
-  /** Starts what the caller wants to run, and waits for it. */
+  /** Starts a run and waits for it. */
   #execute<Spec extends Allowance>(
     owner: Owner,
     executor: Executor<Spec>,
@@ -154,7 +154,7 @@ export class Sandbox extends SandboxActor {
     );
   }
 
-  /** How a run of this owner begins: its caller has its id in time, whatever the sandbox does. */
+  /** How an owner's run begins. The caller gets its id in time, whatever the sandbox does. */
   #beginning(
     owner: Owner,
     mayBegin: () => void | Promise<void>,
@@ -173,17 +173,14 @@ export class Sandbox extends SandboxActor {
     return callerWaitMs ?? this.#parts.config.maxWaitSeconds * 1000;
   }
 
-  /**
-   * Changes settings of the sandbox, which need not run, and answers them all.
-   * @param region where the caller wants it to be made
-   */
+  /** Changes settings and returns all of them. The sandbox need not run. @param region where to create its actor */
   configureSandbox(
     owner: Owner,
     change: SettingsChange,
     region: Region | undefined,
   ): Promise<ActorResult<Configured>> {
     return this.#toResult(owner, async () => {
-      // A task that is at work takes what is set when it continues.
+      // A running task gets the new settings when it continues.
       this.#parts.tasks.keepApart(owner);
       const made = this.#parts.account.owner.region;
       if (region !== undefined && region !== made) throw otherRegion(owner.sandbox, region, made);
@@ -193,18 +190,18 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  /** Asks a person, where a change lets the sandbox reach more. @param waitMs for the answer to what was asked before */
+  /** Asks a person if a change would allow more. @param waitMs how long to wait for the answer to an earlier question */
   askForNetwork(owner: Owner, change: NetworkChoice, waitMs: number): Promise<ActorResult<Asked>> {
     return this.#toResult(owner, () => this.#parts.decisions.ask(change, waitMs));
   }
 
-  /** A question that is open, for whoever has its link. */
+  /** An open question, for the holder of its link. */
   async networkQuestion(id: string): Promise<NetworkQuestion | undefined> {
     const { account, decisions } = this.#parts;
     return account.principalID === undefined ? undefined : decisions.find(account.owner.sandbox, id);
   }
 
-  /** The person's decision. Answers whether there was such a question. */
+  /** Records the person's decision. Returns whether the question existed. */
   decideNetwork(owner: Owner, id: string, isAllowed: boolean): Promise<ActorResult<boolean>> {
     return this.#toResult(owner, async () => {
       const wasOpen = await this.#parts.decisions.decide(owner, id, isAllowed);
@@ -213,22 +210,22 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  /** What a sandbox connected to, in lines. */
+  /** The sandbox's connections as lines. */
   connectionLines(owner: Owner): Promise<ActorResult<string>> {
     return this.#toResult(owner, () => this.#parts.network.lines());
   }
 
-  /** Answers with the run as soon as it has started; `readRun` waits for its end. */
+  /** Returns the run as soon as it has started; `readRun` waits for its end. */
   executeTask(owner: Owner, spec: TaskSpec): Promise<ActorResult<RunView>> {
     return this.#handOver(owner, this.#parts.tasks, spec.task, spec);
   }
 
-  /** As `executeTask`; `readRun` waits for its program, too. */
+  /** As `executeTask`; `readRun` also waits for its program. */
   askQuestion(owner: Owner, spec: QuestionSpec): Promise<ActorResult<RunView>> {
     return this.#handOver(owner, this.#parts.questions, spec.question, spec);
   }
 
-  /** Starts a run that uses the model, within its tokens of the day. */
+  /** Starts a run that uses the model, within the daily tokens. */
   #handOver<Spec extends Allowance>(
     owner: Owner,
     executor: Executor<Spec>,
@@ -254,7 +251,6 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  /** A range of an artifact of a task. */
   readArtifact(
     owner: Owner,
     ...range: Parameters<RunFiles["artifact"]>
@@ -262,22 +258,22 @@ export class Sandbox extends SandboxActor {
     return this.#toResult(owner, () => this.#parts.runFiles.artifact(...range));
   }
 
-  /** Called by the egress for each request to a model: whether this key belongs to a task that runs here. */
+  /** Called by the egress for each model request: whether the key belongs to a task that runs here. */
   admitModelCall(key: string): Promise<Admission> {
     return this.#parts.modelUse.admitModelCall(key);
   }
 
-  /** Called by the egress while a request to a model is under way. */
+  /** Called by the egress during a model request. */
   renewModelCall(call: ModelCall): void {
     this.#parts.modelUse.renewModelCall(call);
   }
 
-  /** Called by the egress when a request to a model is over. */
+  /** Called by the egress when a model request is done. */
   finishModelCall(call: ModelCall, outcome: ModelOutcome): void {
     this.#parts.modelUse.finishModelCall(call, outcome);
   }
 
-  /** Waits for the end of a run or, with a cursor, for output after it; then answers the run and the log from there on. */
+  /** Waits for the run to end or, with a cursor, for output after it. Then returns the run and its log from there. */
   readRun(
     owner: Owner,
     { id, waitMs, cursor, maxBytes = 0, seenCode, onProgress, until }: RunToRead,
@@ -309,7 +305,7 @@ export class Sandbox extends SandboxActor {
     return this.#toResult(owner, () => this.#parts.runs.cancel(id, waitMs));
   }
 
-  /** Does an operation on files, as its row says: what it starts, whether it is repeated, and what is saved after it. */
+  /** Does a file operation. Its row says what it starts, whether it is retried, and what is saved afterwards. */
   operate(owner: Owner, name: OperationName, input: object): Promise<ActorResult<object>> {
     const row = policyOf(name);
     const work = () => this.#parts.operations.run(owner, name, input);
@@ -322,32 +318,32 @@ export class Sandbox extends SandboxActor {
     return this.#serveAgain(caller, work);
   }
 
-  /** Keeps links to files of this container, and answers their ids. */
+  /** Stores links to files of this container. Returns their ids. */
   keepFileLinks(
     owner: Owner,
     links: readonly Omit<FileLink, "actor" | "epoch" | "id">[],
   ): Promise<ActorResult<string[]>> {
     return this.#serveAgain(owner, async () => {
-      // Starts the container, where there is none.
+      // Starts the container if none runs.
       await this.#parts.files.call("stat", { path: "/" });
       const epoch = this.#parts.fileLinks.epoch();
       return Promise.all(links.map((link) => this.#parts.fileLinks.keep({ ...link, epoch })));
     });
   }
 
-  /** Keeps links to what runs left, and answers their ids. */
+  /** Stores links to run outputs. Returns their ids. */
   keepRunLinks(owner: Owner, links: readonly Omit<RunLink, "actor">[]): Promise<ActorResult<string[]>> {
     return this.#toResult(owner, () => Promise.all(links.map((link) => this.#parts.fileLinks.keep(link))));
   }
 
-  /** The link of this id; undefined where it has expired, or its container is gone. */
+  /** The link of this id; undefined if it has expired or its container is gone. */
   async findLink(id: string): Promise<KeptLink | undefined> {
     return this.#parts.fileLinks.find(id);
   }
 
   /**
-   * Whose sandbox a link leads to; undefined where its container is gone.
-   * @param epoch of a link to a file; links to what a run left have none
+   * The owner of a link's sandbox; undefined if its container is gone.
+   * @param epoch of a link to a file; links to run outputs have none
    */
   async linkOwner(epoch?: string): Promise<Owner | undefined> {
     if (epoch !== undefined && (!this.platform.isRunning || !this.#parts.fileLinks.belongsTo(epoch)))
@@ -371,7 +367,7 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  /** Takes an upload link, which is good for one upload. */
+  /** Claims an upload link, which works once. */
   async takeLink(link: UploadLink): Promise<ReturnType<FileLinks["claim"]>> {
     return this.#parts.fileLinks.claim(link);
   }
@@ -380,14 +376,14 @@ export class Sandbox extends SandboxActor {
     return this.#parts.fileLinks.isUsedUp(link);
   }
 
-  /** The upload by a link is over; one that came to nothing may be made again. */
+  /** Ends an upload. If it failed, the link may be used again. */
   async leaveLink(link: UploadLink, isUsedUp: boolean): Promise<void> {
     this.#parts.fileLinks.releaseClaim(link, isUsedUp);
   }
 
   /**
-   * Lets a port be reached from outside for `ms` milliseconds; starts the container when none runs.
-   * @param token for the address of a port that is not open yet
+   * Makes a port reachable for `ms` milliseconds. Starts a container if none runs.
+   * @param token for a port that is not open yet
    */
   openPreview(
     owner: Owner,
@@ -401,17 +397,17 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  /** Answers whether the port could be reached. */
+  /** Returns whether the port was open. */
   closePreview(owner: Owner, port: number): Promise<ActorResult<boolean>> {
     return this.#toResult(owner, async () => this.#parts.previews.close(port));
   }
 
-  /** Requests to previews, beside what the SDK asks of its own actor. */
+  /** Serves preview requests, besides what the SDK sends to its own actor. */
   override fetch(request: Request): Promise<Response> {
     return request.headers.has(PREVIEW_TOKEN) ? this.#parts.previews.serve(request) : super.fetch(request);
   }
 
-  /** Names the state of the workspace, which is saved first, and before that set up where that is under way. */
+  /** Creates a checkpoint of the workspace. Waits for a set-up under way, then saves. */
   makeCheckpoint(owner: Owner, label: string): Promise<ActorResult<Checkpoint>> {
     const make = async (begin: () => void) => {
       if (this.#parts.setUp.state === "running")
@@ -426,7 +422,7 @@ export class Sandbox extends SandboxActor {
     return this.#toResult(owner, () => this.#inTime(owner, make));
   }
 
-  /** Ends the container; the next one has the state of a checkpoint. Answers the checkpoint of the state before, too. */
+  /** Ends the container; the next one starts from a checkpoint. Also returns the checkpoint of the previous state. */
   restoreCheckpoint(owner: Owner, checkpoint: string): Promise<ActorResult<RestoredCheckpoint>> {
     const { lifecycle, settings } = this.#parts;
     const restore = (begin: () => void) => {
@@ -436,7 +432,7 @@ export class Sandbox extends SandboxActor {
     return this.#toResult(owner, () => this.#inTime(owner, restore));
   }
 
-  /** Called by the account for a sandbox that is about to be made of a saved state. */
+  /** Called by the account before the sandbox is created from a saved state. */
   inherit(owner: Owner, settings: CheckpointSettings): Promise<ActorResult<void>> {
     return this.#toResult(owner, async () => {
       this.#parts.settings.inherit(settings);
@@ -444,7 +440,7 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  /** Called by the local platform before the server stops: saves the workspace. Answers whether all of it is saved. */
+  /** Called by the local platform before the server stops. Saves the workspace; returns whether everything was saved. */
   async saveToStop(): Promise<boolean> {
     const isSaved = (await this.#parts.workspace.saveToStop()) && this.#parts.workspace.mayStop;
     if (isSaved && this.platform.isRunning) this.#parts.restartNotice.ending("server");
@@ -454,13 +450,13 @@ export class Sandbox extends SandboxActor {
   }
 
   /**
-   * Called by sandboxd, through the egress, before the platform ends the container: saves the workspace.
-   * @returns whether the token is that of sandboxd
+   * Called by sandboxd, through the egress, before the platform ends the container. Saves the workspace.
+   * @returns whether the token is sandboxd's
    */
   async containerEnding(token: string): Promise<boolean> {
     if (!this.#parts.sandboxd.isToken(token)) return false;
     if (!this.platform.isRunning) return true;
-    // Code goes by the control server, so that sandboxd, which refuses all else, cannot refuse it.
+    // Code goes through the control server, so sandboxd cannot refuse it.
     const hadCode = this.#parts.kernels.refuse();
     await this.#saveToEnd();
     if (hadCode) {
@@ -481,23 +477,23 @@ export class Sandbox extends SandboxActor {
     }
   }
 
-  /** Ends the container with every process in it, and what `ending` says. Answers what there was to end. */
+  /** Ends the container with all processes, and destroys what `ending` says. Returns what existed. */
   async destroySandbox(owner: Owner, ending: Ending = "workspace"): Promise<ActorResult<Destroyed>> {
     return { ok: true, value: await this.#parts.lifecycle.destroy(owner, ending) };
   }
 
-  /** Called by the SDK's scheduler: removes expired runs. */
+  /** Called by the SDK's scheduler: deletes expired runs. */
   override async sweepRuns(): Promise<void> {
     await this.#parts.retention.sweep();
     this.#parts.storage.changed();
   }
 
-  /** Called by the account when the principal's storage is full: removes so many bytes of runs that ended before a time. */
+  /** Called by the account when the principal's storage is full: deletes `bytes` bytes of runs that ended before `before`. */
   evictRuns(bytes: number, before: number): Promise<Stored> {
     return this.#parts.runs.evict(bytes, before);
   }
 
-  /** Called by the account: whether a container runs or is being started, and its previews. */
+  /** Called by the account: whether a container runs or starts, and the previews. */
   condition(): SandboxStatus {
     return {
       isAlive: this.#parts.lifecycle.isAlive,
@@ -505,14 +501,14 @@ export class Sandbox extends SandboxActor {
     };
   }
 
-  /** Called by the account when a limit is reached: gives back what the lease holds beyond what runs. */
+  /** Called by the account at a limit: returns the unused part of the lease. */
   settleLease(): Settlement {
     return this.#parts.lease.settle();
   }
 
   /**
-   * Called by the account for a sandbox that was not used for so many milliseconds, as far as the account knows. Answers
-   * whether it was destroyed; one that was used since stays.
+   * Called by the account for a sandbox that seems unused for `idleMs`. Returns whether it was destroyed; one that was
+   * used meanwhile is not.
    */
   destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean> {
     const { lifecycle, account } = this.#parts;
@@ -520,7 +516,7 @@ export class Sandbox extends SandboxActor {
   }
 
   /**
-   * Called by the account when another sandbox needs a container and the limit is reached. Answers whether none runs here now.
+   * Called by the account when another sandbox needs a container at the limit. Returns whether none runs here now.
    * @param waitMs as for `Lifecycle.makeRoom`
    */
   async stopIfIdle(owner: Owner, waitMs: number): Promise<boolean> {
@@ -529,7 +525,7 @@ export class Sandbox extends SandboxActor {
     return lifecycle.makeRoom(waitMs);
   }
 
-  /** Does the work of one call that needs the container. @throws {ToolError} `quota_exceeded` for a sandbox too many */
+  /** Does a call that needs the container. @throws {ToolError} `quota_exceeded` if there are too many sandboxes */
   #serve<T>(
     owner: Owner,
     work: (begin: () => void) => Promise<T>,
@@ -543,9 +539,9 @@ export class Sandbox extends SandboxActor {
   }
 
   /**
-   * What the work of a call comes to, while its client still waits for that. `work` calls `begin` before it does anything of the
-   * caller's: that throws once the call was answered that it takes too long. What has begun by then goes on.
-   * @param hasStream whether the work takes in a stream, for whose time there is no limit
+   * Limits `work` to the time that its client waits. `work` calls `begin` before its first effect; `begin` throws if
+   * the caller was already told that the call takes too long. Work that has begun continues.
+   * @param hasStream whether the work reads a stream, whose time is not limited
    * @throws {ToolError} `no_answer`
    */
   async #inTime<T>(owner: Owner, work: (begin: () => void) => Promise<T>, hasStream = false): Promise<T> {
@@ -564,19 +560,19 @@ export class Sandbox extends SandboxActor {
     throw actorUnreachable(owner.sandbox, ms, hasBegun);
   }
 
-  /** As `#serve`, for what is no run and so waits for the sandbox's set-up here. */
+  /** As `#serve`, for calls that are not runs and so wait for the set-up here. */
   #serveFiles<T>(owner: Owner, work: () => Promise<T>, hasStream = false): Promise<ActorResult<T>> {
     return this.#serve(owner, (begin) => this.#afterSetUp(owner, begin, work), hasStream);
   }
 
-  /** As `#serveFiles`, for idempotent work, which is repeated in the next container when this one turns out to be gone. */
+  /** As `#serveFiles`, for idempotent work, which is repeated in the next container if this one is gone. */
   #serveAgain<T>(owner: Owner, work: () => Promise<T>): Promise<ActorResult<T>> {
     return this.#serve(owner, (begin) =>
       this.#parts.lifecycle.retryInNextContainer(owner, () => this.#afterSetUp(owner, begin, work)),
     );
   }
 
-  /** Whoever may only read starts no set-up. */
+  /** A read-only call starts no set-up. */
   async #afterSetUp<T>(owner: Owner, begin: () => void, work: () => Promise<T>): Promise<T> {
     const mayBegin = owner.mayStart !== false;
     if (mayBegin) await this.#parts.setUp.begin();
@@ -585,7 +581,7 @@ export class Sandbox extends SandboxActor {
     return await work();
   }
 
-  /** Does the work of one call. Errors for the caller become data; unexpected ones are thrown, for the log. */
+  /** Does one call. Expected errors become data; unexpected ones are thrown, to be logged. */
   async #toResult<T>(owner: Owner, work: () => Promise<T>): Promise<ActorResult<T>> {
     if (await this.#parts.account.setOwner(owner)) await this.setSandboxName(owner.sandbox);
     const called = this.#parts.activity.call(() => this.#outcome(work));

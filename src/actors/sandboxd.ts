@@ -1,4 +1,4 @@
-/** sandboxd in this actor's container, which asks for the actor's token. */
+/** The sandboxd in this actor's container. It requires the actor's token. */
 import { SANDBOXD_PORT, TOKEN_HEADER, TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import type { Sandboxd } from "../container/requests.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
@@ -19,12 +19,12 @@ export class OwnSandboxd implements Sandboxd {
     return this.#platform.isRunning;
   }
 
-  /** Variables that a container starts with. */
+  /** The variables of a new container. */
   get variables(): Record<string, string> {
     return { [TOKEN_VARIABLE]: this.#token };
   }
 
-  /** What sandboxd takes requests with. A container that an earlier version of this server started asks for none. */
+  /** sandboxd's token. Containers started by an earlier version of this server require none. */
   get #token(): string {
     const known = this.#kv.get<string>(TOKEN_KEY);
     if (known !== undefined) return known;
@@ -37,7 +37,7 @@ export class OwnSandboxd implements Sandboxd {
     return token === this.#token;
   }
 
-  /** Makes a request to sandboxd, with its token. @param request one of this actor's own making */
+  /** Sends a request to sandboxd with its token. @param request made by this actor */
   fetch(request: Request): Promise<Response> {
     request.headers.set(TOKEN_HEADER, this.#token);
     return this.#platform.fetch(SANDBOXD_PORT, request);

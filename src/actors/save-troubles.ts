@@ -1,4 +1,4 @@
-/** What saves of a workspace could not do, until one could, and what callers are told of it: each thing once. */
+/** Failed and partial saves of a workspace, and what callers are told about them: each problem once. */
 import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { LeftOut } from "./snapshot-registry.ts";
@@ -6,17 +6,17 @@ import { isPermanentSaveError, reason } from "./workspace-errors.ts";
 import { leftOut } from "./workspace-transfer.ts";
 import { notSavedText, partlySavedText } from "./texts.ts";
 
-/** A save that failed is made again after so long, then after twice as long each time up to the longest: milliseconds. */
+/** The delay before a failed save is retried. It doubles each time up to the maximum. Milliseconds. */
 const FIRST_RETRY_MS = 15_000;
 const MAX_RETRY_MS = 300_000;
 
-/** After how long a caller is told that nothing can be saved, milliseconds. */
+/** After how long callers are told that saves fail, in milliseconds. */
 const NOTICE_AFTER_MS = 180_000;
 
 export class SaveTroubles {
-  /** Saves that failed, one after the other. */
+  /** Failed saves in a row. */
   #failures = 0;
-  /** Since when, milliseconds since the epoch, and why the last one did. */
+  /** Since when (milliseconds since the epoch), and the last reason. */
   #failing: { since: number; why: ToolError } | undefined;
   #isFailureTold = false;
   #left: LeftOut | undefined;
@@ -27,32 +27,30 @@ export class SaveTroubles {
     return this.#failing !== undefined;
   }
 
-  /** For how long saves have failed, milliseconds. */
   get failingMs(): number {
     return this.#failing ? Date.now() - this.#failing.since : 0;
   }
 
-  /** A save has failed. Answers in how many milliseconds the next should begin. */
+  /** Records a failed save. Returns the milliseconds until the next attempt. */
   failed(why: ToolError): number {
     this.#failing = { since: this.#failing?.since ?? Date.now(), why };
     return Math.min(FIRST_RETRY_MS * 2 ** this.#failures++, MAX_RETRY_MS);
   }
 
-  /** A save has succeeded. */
   saved(): void {
     this.#failures = 0;
     this.#failing = undefined;
     this.#isFailureTold = false;
   }
 
-  /** An error says of itself what a notice would. */
+  /** The error itself told the caller what a notice would. */
   noteReported(error: unknown): void {
     this.#isFailureTold ||= error instanceof ToolError && isPermanentSaveError(error.cause);
   }
 
   /**
-   * What a save leaves out.
-   * @param isRead whether all that it holds has been read: until then what the last one could not read is as it was
+   * Records what a save leaves out.
+   * @param isRead whether everything in the save was read; until then, earlier unreadable files still count
    */
   leaves(left: Plan["left"], isRead: boolean): void {
     const unreadable = left.unreadable ?? (isRead ? undefined : this.#left?.unreadable);
@@ -60,17 +58,17 @@ export class SaveTroubles {
     if (!this.#hasReportableLoss) this.#isLeftTold = false;
   }
 
-  /** The container has gone, with what was left out. */
+  /** The container is gone, with what was left out. */
   containerGone(): void {
     this.#left = undefined;
   }
 
-  /** Whether something is left out that is lost with the sandbox: a socket is of no use without its process. */
+  /** Whether something left out is worth reporting: a socket is useless without its process. */
   get #hasReportableLoss(): boolean {
     return this.#left !== undefined && (this.#left.count > 0 || this.#left.unreadable !== undefined);
   }
 
-  /** Takes the notice that the next result must carry, once. */
+  /** Returns and clears the notice for the next result. */
   takeNotice(): string | undefined {
     const notices: string[] = [];
     const failing = this.#isFailureTold ? undefined : this.#failing;

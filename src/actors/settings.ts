@@ -1,4 +1,4 @@
-/** What one sandbox is set to, changed all or nothing and kept together: its variables, its network and its set-up. */
+/** A sandbox's settings: variables, network and set-up. They change all or nothing and are stored together. */
 import type { NetworkPolicy } from "../shared/network-policy.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import type { CheckpointSettings, Destroyed, Owner } from "./account-calls.ts";
@@ -9,20 +9,18 @@ import type { ListedSettings } from "./sandbox-registry.ts";
 import { type SandboxVariables, namesOf } from "./sandbox-variables.ts";
 import type { SetUp, SetUpState } from "./set-up.ts";
 
-/** What `configure_sandbox` changes; what is left out stays. */
+/** What `configure_sandbox` changes; omitted settings stay. */
 export interface SettingsChange {
-  /** Variables to set; an empty value removes its variable. */
+  /** An empty value removes the variable. */
   env?: Readonly<Record<string, string>> | undefined;
   network?: NetworkChoice | undefined;
-  /** The script that sets up each new container; an empty one removes it. */
+  /** The set-up script for each new container; an empty one removes it. */
   setup?: string | undefined;
-  /** Minutes without use after which the container is stopped. */
+  /** Idle minutes before the container is stopped. */
   idleMinutes?: number | undefined;
 }
 
-/** What a sandbox is set to. */
 export interface CurrentSettings {
-  /** Names of its variables. */
   variables: string[];
   setup: SetUpState;
   network: NetworkPolicy;
@@ -35,7 +33,7 @@ export interface SettingsHost {
   setUp: SetUp;
   idle: IdleStop;
   lifecycle: Pick<Lifecycle, "unlessDestroyed">;
-  /** Tells the account of a sandbox that is set to this. @throws {ToolError} `quota_exceeded` for one too many */
+  /** Reports the settings to the account. @throws {ToolError} `quota_exceeded` if there are too many sandboxes */
   register(owner: Owner, settings: ListedSettings): Promise<void>;
 }
 
@@ -58,8 +56,8 @@ export class SandboxSettings {
   }
 
   /**
-   * Makes all of a change, or none of it. Changes happen one after the other. A sandbox that is destroyed meanwhile loses what
-   * it was set to, and gets this as a new one.
+   * Applies a whole change or nothing, one change at a time. If the sandbox is destroyed meanwhile, it loses its
+   * settings and gets these as a new one.
    * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
    */
   change(owner: Owner, { env, network, setup, idleMinutes }: SettingsChange): Promise<void> {
@@ -86,7 +84,7 @@ export class SandboxSettings {
     });
   }
 
-  /** What a checkpoint keeps of them, where there are any. */
+  /** The settings for a checkpoint, if there are any. */
   get kept(): CheckpointSettings | undefined {
     const { variables, network, setUp, idle } = this.#host;
     const kept = {
@@ -102,7 +100,7 @@ export class SandboxSettings {
     return isNone ? undefined : kept;
   }
 
-  /** Takes those of the checkpoint that the sandbox is about to be made of, in the place of its own. */
+  /** Replaces the settings with those of the checkpoint that the sandbox is created from. */
   inherit({ env, network, setup, idleMinutes }: CheckpointSettings): void {
     const { variables, network: own, setUp, idle } = this.#host;
     variables.forget();
@@ -113,7 +111,6 @@ export class SandboxSettings {
     idle.put(idleMinutes);
   }
 
-  /** The sandbox was destroyed. */
   destroyed({ isKept }: Pick<Destroyed, "isKept">): void {
     if (isKept) return;
     this.#host.variables.forget();

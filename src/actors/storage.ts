@@ -1,13 +1,13 @@
-/** Reports to the account how much a sandbox's runs have stored: the limit is the principal's, over all sandboxes. */
+/** Reports stored bytes to the account. The limit is the principal's, for all sandboxes. */
 import type { Runs } from "../runs/runs.ts";
 import type { Stored } from "../runs/run-store.ts";
 
-/** How long after a change the account gets a report, and how often while runs go on, milliseconds. */
+/** How soon after a change the account gets a report, and how often during runs. In milliseconds. */
 const REPORT_MS = 5000;
 
 export interface StorageHost {
   runs: Pick<Runs, "stored" | "isBusy" | "isFull">;
-  /** Reports to the account; answers whether the storage is full after everything removable was removed. */
+  /** Reports to the account. Returns whether storage is full even after evictions. */
   report(stored: Stored): Promise<boolean>;
   background(work: Promise<unknown>): void;
 }
@@ -21,14 +21,14 @@ export class Storage {
     this.#host = host;
   }
 
-  /** A run has begun or ended, or something was removed. */
+  /** Schedules a report after a run begins or ends, or something is deleted. */
   changed(): void {
     if (this.#isDue) return;
     this.#isDue = true;
     setTimeout(() => {
       this.#isDue = false;
       this.#host.background(this.report().catch(() => this.changed()));
-      // Their logs grow.
+      // Running runs' logs grow.
       if (this.#host.runs.isBusy) this.changed();
     }, REPORT_MS);
   }

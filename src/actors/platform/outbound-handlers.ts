@@ -1,4 +1,4 @@
-/** What containers send out, by the SDK's handlers: what it keeps over actors and reads when, and its names for things. */
+/** The SDK's outbound handlers: when the SDK stores and reads them, and its names for them. */
 import type { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import { SERVER_HOST } from "../../../container/sandboxd/protocol.ts";
 import { serveEnding } from "../../container/serve-ending.ts";
@@ -15,7 +15,6 @@ import { type Secret, placeholders } from "../../shared/secrets.ts";
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "./network-platform.ts";
 import type { ContainerPlatform } from "./platform.ts";
 
-/** The part of the SDK's class that is used here. */
 interface OutboundSandbox {
   enableInternet?: boolean;
   interceptHttps?: boolean;
@@ -26,24 +25,24 @@ interface OutboundSandbox {
 /** The name of the handler of `src/container/internet.ts`. */
 const POLICY_HANDLER = "policy";
 
-/** Storage key of a sandbox that was restricted once, which stays when that is destroyed, as the SDK's handler does. */
+/** The storage key of a sandbox that was ever restricted. It outlives the sandbox, as the SDK's handler does. */
 const RESTRICTED_KEY = "restricted";
 
 interface Restricted {
-  /** Whether the container was started with a way out of its own. */
+  /** Whether the container started with unrestricted network access. */
   startedOpen: boolean;
 }
 
 /**
- * On Cloudflare. Under a policy that restricts, the container has no way out of its own, and what it sends by HTTP and HTTPS
- * goes through a handler of the Worker. One that was started with the whole internet keeps its way out until it ends.
+ * The network platform on Cloudflare. Under a restrictive policy, the container has no network of its own; its HTTP and
+ * HTTPS requests go through a Worker handler. A container that started unrestricted stays so until it ends.
  */
 export class OutboundHandlers implements NetworkPlatform {
   readonly unseen = `not listed: connections to other ports than ${ALLOWED_PORTS_LISTED}, which the platform closes`;
   readonly #sandbox: OutboundSandbox;
   readonly #kv: Pick<SyncKvStorage, "get" | "put">;
   readonly #platform: Pick<ContainerPlatform, "isRunning">;
-  /** Whether a container that is being started may have been given a way out of its own. */
+  /** Whether a starting container may have got unrestricted access. */
   #mayStartOpen = false;
   #log = new ConnectionLog();
 
@@ -92,20 +91,20 @@ export class OutboundHandlers implements NetworkPlatform {
     return Promise.resolve(this.#log.refusalsSince(time));
   }
 
-  /** Called for each request that the handler has answered. */
+  /** Records a request that the handler has answered. */
   note(connection: Connection): void {
     this.#log.add(connection);
   }
 }
 
-/** The entrypoint of the SDK's through which requests of containers come, as `src/index.ts` exports it. */
+/** The SDK's entrypoint for requests of containers, exported by `src/index.ts`. */
 interface ProxyExports {
   ContainerProxy(options: { props: object }): Fetcher;
 }
 
 /**
- * Has requests of the container to these hosts come to the Worker, which adds the secrets that they need. Registers the handler for these hosts at the platform itself: the SDK's own way of naming hosts at run time has all
- * requests of the container come to the Worker.
+ * Routes the container's requests to these hosts through the Worker, which adds their secrets. Registers the hosts with
+ * the platform directly, because the SDK's own method at run time would route all requests.
  */
 export async function intercept(
   sandbox: Pick<OutboundSandbox, "enableInternet" | "envVars">,
@@ -130,7 +129,7 @@ export async function intercept(
   }
 }
 
-/** Names the handlers of what containers send out to the SDK, which finds them by the name of the actor's class. */
+/** Registers the outbound handlers with the SDK, which finds them by the actor's class name. */
 export function handleOutbound(actor: Pick<typeof BaseSandbox, "outboundByHost" | "outboundHandlers">): void {
   // Not static fields of the class: those would shadow the SDK's setters, and requests would go out to the internet.
   actor.outboundByHost = { ...OUTBOUND, [SERVER_HOST]: serveEnding };

@@ -1,28 +1,27 @@
-/** The container of one actor, as this server uses it. Only this folder knows the Cloudflare Sandbox SDK behind it. */
+/** The container of one actor. Only this folder knows the Cloudflare Sandbox SDK. */
 export interface ContainerPlatform {
-  /** Whether a container runs. It is known in the constructor of the actor, and falls by itself when the container dies. */
+  /** Whether a container runs. Known in the actor's constructor; becomes false by itself when the container dies. */
   readonly isRunning: boolean;
   /**
-   * Starts the container. Resolves when it takes connections.
+   * Starts the container. Resolves when it accepts connections.
    * @param env variables of its first process
-   * @throws {ToolError} `sandbox_unavailable`, `sandbox_restarted` where it was ended meanwhile, and what the SDK throws unexpectedly
+   * @throws {ToolError} `sandbox_unavailable`; `sandbox_restarted` if it was ended meanwhile; unexpected SDK errors
    */
   start(env: Readonly<Record<string, string>>): Promise<void>;
-  /** Ends the container. Resolves when none runs, none is being started, and nothing late of it can disturb the next. */
+  /** Ends the container. Resolves when none runs or starts, and no late event can disturb the next one. */
   end(): Promise<void>;
   fetch(port: number, request: Request): Promise<Response>;
-  /** Calls the listener when a container has ended: late where nobody looked. */
+  /** Sets a listener for ended containers. It may be called late. */
   onEnd(listener: () => void): void;
-  /** Says how long the sandbox may go on without use, and what to do then. */
+  /** Sets the idle time, and what happens after it. */
   onIdle(idle: Idle): void;
-  /** The sandbox is in use: its idle time begins anew. */
+  /** Restarts the idle time. */
   used(): void;
-  /** Has the actor's `sweepRuns` called at this time. */
+  /** Schedules a call of the actor's `sweepRuns`. */
   scheduleSweep(at: Date): Promise<void>;
 }
 
 export interface Idle {
-  /** Milliseconds. */
   leftMs(): number;
   expired(): Promise<void>;
 }

@@ -1,4 +1,4 @@
-/** The SDK's class as the base of the actor: its overrides, and what the actor has of it. */
+/** The SDK's class as the actor's base, with our overrides. */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Env } from "../../shared/config.ts";
@@ -9,23 +9,22 @@ import { OutboundHandlers, intercept } from "./outbound-handlers.ts";
 import { SDKInterpreter, SDKPlatform } from "./sdk-platform.ts";
 
 export abstract class SandboxActor extends BaseSandbox<Env> {
-  /** `renewActivityTimeout` gives the SDK what is left of the idle time in its place. */
+  /** A placeholder: `renewActivityTimeout` gives the SDK the remaining idle time. */
   override sleepAfter: string | number = 600;
   protected readonly platform = new SDKPlatform(this, this.ctx.container);
   protected readonly interpreter = new SDKInterpreter(this);
   readonly #outbound = new OutboundHandlers(this, this.ctx.storage.kv, this.platform);
 
-  /** What enforces what the sandbox may reach. The local platform has its own. */
+  /** Overridden by the local platform. */
   protected get networkPlatform(): NetworkPlatform {
     return this.#outbound;
   }
 
-  /** The egress has sent a request on or refused it under a policy. */
   protected noteConnection(connection: Connection): void {
     this.#outbound.note(connection);
   }
 
-  /** Has requests to these hosts come to the handler of policies, by TLS too, in the running container and in later ones. */
+  /** Routes requests to these hosts to the policy handler, including TLS, in the running container and in later ones. */
   protected intercept(hosts: readonly string[], policy: OutboundPolicy, secrets: readonly Secret[]) {
     return intercept(this, this.ctx, hosts, policy, secrets);
   }
@@ -33,7 +32,7 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   /** Called by the SDK's scheduler, by this name. */
   abstract sweepRuns(): Promise<void>;
 
-  /** The SDK calls this whenever it starts or reaches a container. */
+  /** Called by the SDK whenever it starts or reaches a container. */
   override startAndWaitForPorts(
     ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>
   ): Promise<void> {
@@ -50,8 +49,8 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   }
 
   /**
-   * The SDK restarts the idle time with each new actor and each call to the container. Where no call or run uses the
-   * sandbox, as when an actor follows another, only the rest of the idle time is left.
+   * The SDK restarts the idle time with each new actor and each container call. If no call or run uses the sandbox, as
+   * after an actor's restart, only the remaining time is set.
    */
   override renewActivityTimeout(): void {
     const whole = this.sleepAfter;

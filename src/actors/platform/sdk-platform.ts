@@ -1,6 +1,6 @@
 /**
- * The container through the SDK's class. The SDK calls `onStart` whenever it connects again, calls `onStop` late, sometimes while
- * the next container is being started, and starts a container for any of its calls. None of that shows outside this file.
+ * Adapts the SDK's class. The SDK calls `onStart` on every reconnect, calls `onStop` late, sometimes while the next
+ * container starts, and starts a container for any call. This file hides that.
  */
 import { OperationInterruptedError, type Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { Interpreter } from "../../container/kernels/interpreter.ts";
@@ -10,7 +10,6 @@ import { pause, within } from "../../shared/within.ts";
 import type { ContainerPlatform, Idle } from "./platform.ts";
 import { endedWhileStarting, translated, translatedCreation, translatedRun } from "./sdk-errors.ts";
 
-/** The part of the SDK's class that is used here. */
 type SDKSandbox = Pick<
   BaseSandbox,
   | "client"
@@ -24,23 +23,23 @@ type SDKSandbox = Pick<
   | "deleteCodeContext"
 > & { envVars?: Record<string, string> };
 
-/** How long the SDK's stop hook is waited for, milliseconds. */
+/** The longest wait for the SDK's stop hook, in milliseconds. */
 const STOP_MS = 5000;
 
-/** How often the SDK's record is looked at, milliseconds: it is behind the container itself for a moment. */
+/** The interval for polling the SDK's record, which lags behind the container. In milliseconds. */
 const POLL_MS = 2;
 
-/** How often a container that still comes up while it is ended is ended again, milliseconds. */
+/** The interval for ending a container again that is still starting, in milliseconds. */
 const STOP_RETRY_MS = 100;
 
 export class SDKPlatform implements ContainerPlatform {
   readonly #sandbox: SDKSandbox;
   readonly #container: Container | undefined;
-  /** Given to the SDK for one start: without it, the SDK's calls start no container. */
+  /** Allows the SDK to start one container. Without it, SDK calls start none. */
   #permit: object | undefined;
-  /** The SDK's own attempts that are under way. */
+  /** The SDK's attempts under way. */
   readonly #attempts = new Set<Promise<void>>();
-  /** Settles when the SDK's stop hook has run for the container that has started last; undefined when it has. */
+  /** Settles when the SDK's stop hook has run for the latest container; undefined afterwards. */
   #hook: PromiseWithResolvers<void> | undefined;
   #stopping: Promise<void> | undefined;
   /** Set from the SDK's `stop` for the previous container until the next one has started. */
@@ -72,23 +71,23 @@ export class SDKPlatform implements ContainerPlatform {
     }
   }
 
-  /** Any call of the SDK starts the container, and its error says why it did not start. */
+  /** Any SDK call starts the container; its error says why a start failed. */
   async #ping(): Promise<void> {
     for (let isRepeated = false; !this.isRunning; isRepeated = true) {
       try {
         await this.#sandbox.client.utils.ping();
       } catch (error) {
-        // The SDK has one attempt for all calls: this one may have got that of an earlier call, which was about to connect to
-        // the container before when that ended.
+        // The SDK shares one attempt among calls. This call may have joined an attempt that was about to reach the
+        // previous container when it ended.
         if (isRepeated || this.isRunning || !endedWhileStarting(error)) throw error;
       }
     }
   }
 
   /**
-   * Cleans up after the container before: the SDK closes its connection when an alarm comes, or else while it starts the next
-   * container, which breaks the call that waits for that. `stop` has it close the connection now, and does nothing else where no
-   * container runs. Only once, because a container that is being started would be stopped by it.
+   * Cleans up after the previous container. The SDK closes its connection at an alarm, or while it starts the next
+   * container, which breaks the waiting call. `stop` closes it now, and does nothing else if no container runs. Called
+   * once, because it would stop a starting container.
    */
   async #settle(): Promise<void> {
     if (this.isRunning) return;
@@ -98,7 +97,7 @@ export class SDKPlatform implements ContainerPlatform {
   }
 
   async end(): Promise<void> {
-    // The SDK repeats its attempts.
+    // The SDK retries its attempts.
     this.#permit = undefined;
     await this.#sandbox.destroy();
     while (this.#attempts.size > 0) {
@@ -109,9 +108,9 @@ export class SDKPlatform implements ContainerPlatform {
   }
 
   /**
-   * Runs the SDK's stop hook for a container that was just destroyed, and resolves when it has run: before that it would
-   * close the connection of the next call. The SDK's own alarm runs it up to a second later. Called before the SDK's
-   * record is up to date, `stop` would run the hook for the same end twice.
+   * Runs the SDK's stop hook for a destroyed container and waits for it: it would close the next call's connection. The
+   * SDK's own alarm runs it up to a second later. The SDK's record must be up to date first, or the hook would run
+   * twice.
    */
   async #noticed(): Promise<void> {
     const deadline = Date.now() + STOP_MS;
@@ -122,7 +121,7 @@ export class SDKPlatform implements ContainerPlatform {
         this.#sandbox.stop().catch(() => undefined),
       );
     if (this.#hook) await within(STOP_MS, this.#hook.promise);
-    // A container that did not come up has no hook here, and the SDK still has to clean up after it.
+    // A container that did not start has no hook, but the SDK still has to clean up.
     this.#settled = undefined;
   }
 
@@ -151,7 +150,7 @@ export class SDKPlatform implements ContainerPlatform {
     await this.#sandbox.schedule(at, "sweepRuns");
   }
 
-  /** For the SDK's attempt to start or to reach the container, which is `work`. */
+  /** Wraps the SDK's attempt (`work`) to start or reach the container. */
   async attempt(work: () => Promise<void>): Promise<void> {
     if (!this.#permit && !this.isRunning) throw refused();
     const attempt = work();
@@ -160,21 +159,21 @@ export class SDKPlatform implements ContainerPlatform {
     try {
       await attempt;
     } catch (error) {
-      // Not a start that has failed, but a container that went away.
+      // The container disappeared; no start failed.
       throw !this.#permit && !this.isRunning ? refused() : error;
     } finally {
       this.#attempts.delete(settled);
     }
   }
 
-  /** For the SDK's `onStart`. */
+  /** Handles the SDK's `onStart`. */
   started(): void {
     if (this.#hook) return;
     this.#hook = Promise.withResolvers();
     this.#settled = undefined;
   }
 
-  /** For the SDK's `onStop`, of which `work` is its own part. */
+  /** Handles the SDK's `onStop`. `work` is the SDK's part of it. */
   stopped(work: () => Promise<void>): Promise<void> {
     this.#stopping = this.#stop(work);
     return this.#stopping;
@@ -183,7 +182,7 @@ export class SDKPlatform implements ContainerPlatform {
   async #stop(work: () => Promise<void>): Promise<void> {
     await work();
     const hook = this.#hook;
-    // When a container runs, it is the next one, which `start` has cleaned up for.
+    // A running container is the next one; `start` has cleaned up for it.
     if (!this.isRunning) {
       this.#hook = undefined;
       this.#ended();
@@ -192,7 +191,7 @@ export class SDKPlatform implements ContainerPlatform {
   }
 }
 
-/** The SDK's interpreters. Its `runCode` ignores its timeout, and never settles when its kernel dies. */
+/** The SDK's interpreters. `runCode` ignores its timeout, and never settles if its kernel dies. */
 export class SDKInterpreter implements Interpreter {
   readonly #sandbox: SDKSandbox;
 
@@ -227,7 +226,7 @@ export class SDKInterpreter implements Interpreter {
   }
 }
 
-/** An error as the SDK makes it, because it passes through the SDK. */
+/** An error in the SDK's form, because it passes through the SDK. */
 function refused(): OperationInterruptedError {
   return new OperationInterruptedError({
     code: "OPERATION_INTERRUPTED",

@@ -8,6 +8,8 @@ export const PORTS_MS = 500;
 
 interface Listening {
   port: number;
+  /** Where a process has it open; undefined for those of the sandbox's network, which no process in it has. */
+  file: string | undefined;
   /** Whether it is a run's. */
   belongsTo(run: string): boolean;
 }
@@ -34,7 +36,7 @@ const late = new Map<string, Late>();
 
 /**
  * The ports, in order, at most `MAX_PORTS` of them, as they were so many milliseconds ago at the earliest; with those of runs
- * that ended too early to tell of them. A look costs milliseconds: the kernel goes through all connections of the machine for it.
+ * that ended too early to tell of them.
  */
 export function portsOf(run: string, ageMs: number): number[] {
   if (performance.now() - lookedAt >= ageMs) scanPorts();
@@ -65,27 +67,45 @@ export function arePortsExpected(): boolean {
 /** The processes that listen on a port. */
 export function listenersOn(port: number): number[] {
   const open = listeningSockets();
-  return Array.from(owners(open)).flatMap(([socket, pid]) => (open.get(socket) === port ? [pid] : []));
+  return Array.from(owners(open)).flatMap(([socket, { pid }]) => (open.get(socket) === port ? [pid] : []));
 }
 
 function scanPorts(): void {
+  lookedAt = performance.now();
+  if (areAllKnown()) return;
   const open = listeningSockets();
   const isNew = [...open.keys()].some((socket) => !known.has(socket));
-  const pids = isNew ? owners(open) : undefined;
+  const owned = isNew ? owners(open) : undefined;
   known = new Map(
     Array.from(open, ([socket, port]) => [
       socket,
-      known.get(socket) ?? { port, belongsTo: marksOf(pids?.get(socket) ?? 0) },
+      known.get(socket) ?? {
+        port,
+        file: owned?.get(socket)?.file,
+        belongsTo: marksOf(owned?.get(socket)?.pid ?? 0),
+      },
     ]),
   );
-  lookedAt = performance.now();
+}
+
+/**
+ * Whether the sandbox has no TCP socket but those known to listen, and each is still open. Counting them is cheap; for a
+ * list the kernel goes through the table of all connections of the machine, which takes milliseconds.
+ */
+function areAllKnown(): boolean {
+  const counts = ["/proc/net/sockstat", "/proc/net/sockstat6"].map((file) =>
+    Number(/^TCP6?: inuse (\d+)/m.exec(textOf(file))?.[1]),
+  );
+  const isOpen = ([socket, { file }]: [string, Listening]) =>
+    file === undefined || targetOf(file) === `socket:[${socket}]`;
+  return counts.reduce((sum, count) => sum + count) === known.size && [...known].every(isOpen);
 }
 
 /** The open connections of programs, but for those among themselves. @param own processes that are no programs of the user's */
 export function connectionsBetween(own: ReadonlySet<number>): number {
   const open = socketsIn(ESTABLISHED);
-  const pids = owners(new Map(open.map((socket) => [socket.number, socket])));
-  const isProgram = (number: string) => !own.has(pids.get(number) ?? process.pid);
+  const owned = owners(new Map(open.map((socket) => [socket.number, socket])));
+  const isProgram = (number: string) => !own.has(owned.get(number)?.pid ?? process.pid);
   const ends = new Map(open.map(({ local, remote, number }) => [`${local} ${remote}`, number]));
   return open.filter(({ local, remote, number }) => {
     const other = ends.get(`${remote} ${local}`);
@@ -122,12 +142,13 @@ function socketsIn(wanted: string): { number: string; local: string; remote: str
   );
 }
 
-function owners(sockets: ReadonlyMap<string, unknown>): Map<string, number> {
-  const found = new Map<string, number>();
+function owners(sockets: ReadonlyMap<string, unknown>): Map<string, { pid: number; file: string }> {
+  const found = new Map<string, { pid: number; file: string }>();
   for (const pid of namesIn("/proc").map(Number).filter(Boolean))
     for (const descriptor of namesIn(`/proc/${pid}/fd`)) {
-      const socket = /^socket:\[(\d+)\]$/.exec(targetOf(`/proc/${pid}/fd/${descriptor}`))?.[1];
-      if (socket !== undefined && sockets.has(socket)) found.set(socket, pid);
+      const file = `/proc/${pid}/fd/${descriptor}`;
+      const socket = /^socket:\[(\d+)\]$/.exec(targetOf(file))?.[1];
+      if (socket !== undefined && sockets.has(socket)) found.set(socket, { pid, file });
     }
   return found;
 }

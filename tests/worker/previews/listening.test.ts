@@ -4,6 +4,8 @@ import { idIn, owner, says, sh, until } from "../support.ts";
 
 const sandbox = "listening";
 const SERVER = `require("http").createServer().listen(Number(process.argv[2]), process.argv[3])`;
+/** Waits until something listens on a port. */
+const listens = (port: number) => `until (: </dev/tcp/127.0.0.1/${port}) 2>/dev/null; do sleep 0.1; done`;
 const run = (command: string, more: Record<string, unknown> = {}) =>
   owner.call("run_command", { sandbox, command, ...more });
 
@@ -22,9 +24,7 @@ describe("a program that listens", () => {
   });
 
   it("is told of by a command that has left it behind, and by no other", async () => {
-    const left = await run(
-      "node server.js 8102 >log 2>&1 & until curl -s localhost:8102 -m 1 -o /dev/null || [ $? = 28 ]; do sleep 0.1; done",
-    );
+    const left = await run(`node server.js 8102 >log 2>&1 & ${listens(8102)}`);
     expect(left.text).toBe("exit_code: 0\nlistening: on port 8102; expose_port gives it a URL");
     expect(left.structured).toMatchObject({ state: "succeeded", ports: [8102] });
     const other = await run("echo other");
@@ -72,6 +72,16 @@ describe("a program that listens", () => {
     // In the first where that took longer than the server.
     expect(texts.join()).toContain(`listening: on port ${later}; expose_port`);
     expect((await run("echo other")).text).toBe("exit_code: 0\nstdout: other");
+  });
+
+  it("that takes the place of another is told of by the command that replaced it, on the same port or not", async () => {
+    const serve = (port: number) => `node server.js ${port} >log 2>&1 & echo $! >pid; ${listens(port)}`;
+    await run(serve(8109));
+    for (const port of [8109, 8110]) {
+      const replaced = await run(`kill $(cat pid); while kill -0 $(cat pid); do :; done; ${serve(port)}`);
+      expect(replaced.text).toContain(`listening: on port ${port}`);
+    }
+    await run("kill $(cat pid)");
   });
 
   it("is told of no more once it has ended", async () => {

@@ -1,5 +1,5 @@
 import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
@@ -9,8 +9,8 @@ import { installForTests } from "./tests/setup/installed.ts";
 import { PRIVATE_SECRETS } from "./tests/setup/private-secrets.ts";
 
 /**
- * `worker`, `worker-alone` and `faults-actor` run in workerd, the other suites in Node. They and `node` share one engine of the local platform,
- * which the global set-up starts; `e2e`, `faults` and `hostile` start the whole server as a user does.
+ * `worker` and `faults-actor` run in workerd, the other suites in Node. They and `node` share one engine of the local
+ * platform, which the global set-up starts; `e2e`, `faults` and `hostile` start the whole server as a user does.
  */
 
 /** The engine that the global set-up started, and the owner's token. */
@@ -53,13 +53,12 @@ const worker = () =>
     },
   }));
 
-/**
- * Tests of sandboxes. Each file has sandboxes of its own, so that one workerd can run them after each other and load the
- * Worker once. What looks at all of an account, or of a store, has a workerd to itself.
- */
-const TOGETHER = ["files", "previews", "resources", "runs", "tools", "workspaces"].map(
-  (area) => `tests/worker/${area}/**/*.test.ts`,
-);
+/** What tests and hooks may take, milliseconds, and how long a poll waits on a busy machine. */
+const patience = (testTimeout: number, hookTimeout = testTimeout) => ({
+  testTimeout,
+  hookTimeout,
+  expect: { poll: { timeout: 30_000 } },
+});
 
 /** Short files whose tests take half a minute or more. */
 const SLOW =
@@ -81,37 +80,26 @@ export default defineConfig({
   test: {
     sequence: { sequencer: SlowFirst },
     globalSetup: ["tests/setup/engine.ts", "tests/setup/model.ts"],
-    // They wait more than they work, so there are more at once than processors; and no more anywhere than tried.
-    maxWorkers: 3,
+    // They wait about half of the time, so two processors have three; and there are no more anywhere than were tried.
+    maxWorkers: Math.min(4, Math.max(3, availableParallelism())),
     projects: [
       {
         extends: true,
         plugins: [worker()],
         test: {
           name: "worker",
-          include: TOGETHER,
-          isolate: false,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
-        },
-      },
-      {
-        extends: true,
-        plugins: [worker()],
-        test: {
-          name: "worker-alone",
           include: ["tests/worker/**/*.test.ts"],
-          exclude: TOGETHER,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          // A workerd runs one file after the other, since loading the Worker takes longer than most files. So each file
+          // has sandboxes and principals of its own, and restores what it changes for all.
+          isolate: false,
+          ...patience(60_000),
         },
       },
       {
         test: {
           name: "runtime",
           include: ["tests/runtime/**/*.test.ts"],
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          ...patience(60_000),
         },
       },
       {
@@ -119,16 +107,14 @@ export default defineConfig({
         test: {
           name: "node",
           include: ["tests/node/**/*.test.ts"],
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          ...patience(60_000),
         },
       },
       {
         test: {
           name: "e2e",
           include: ["tests/e2e/**/*.test.ts"],
-          testTimeout: 180_000,
-          hookTimeout: 180_000,
+          ...patience(180_000),
         },
       },
       {
@@ -148,24 +134,24 @@ export default defineConfig({
         test: {
           name: "faults-actor",
           include: ["tests/faults/actor/*.test.ts"],
-          testTimeout: 180_000,
-          hookTimeout: 60_000,
+          isolate: false,
+          ...patience(180_000, 60_000),
         },
       },
       {
         test: {
           name: "hostile",
           include: ["tests/hostile/**/*.test.ts"],
-          testTimeout: 240_000,
-          hookTimeout: 180_000,
+          ...patience(240_000, 180_000),
         },
       },
       {
         test: {
           name: "faults",
+          // They wait for the server's time limits.
+          maxConcurrency: 10,
           include: ["tests/faults/*.test.ts"],
-          testTimeout: 180_000,
-          hookTimeout: 180_000,
+          ...patience(180_000),
         },
       },
       {

@@ -176,7 +176,7 @@ describe("a task in a fresh sandbox", () => {
     const { fields } = await client.call("execute_task", { task: "[[write]] Write a file" });
     const { id } = fields;
     await expect
-      .poll(async () => (await client.call("list_sandboxes", {})).text, { timeout: 10_000 })
+      .poll(async () => (await client.call("list_sandboxes", {})).text)
       .not.toContain(id.split(".")[0]);
     expect(fields.artifacts.map(({ path }) => path)).toEqual(["changes.diff", "notes/a.txt"]);
     expect((await client.call("get_result", { id, artifact: "notes/a.txt" })).text).toContain("\nfirst\n");

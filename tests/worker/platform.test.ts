@@ -64,7 +64,7 @@ describe("a port", () => {
           return String(error);
         }
       });
-    await expect.poll(async () => await fetchPort(8000), { timeout: 10_000 }).toBe("302 moved");
+    await expect.poll(async () => await fetchPort(8000)).toBe("302 moved");
     expect(await fetchPort(8001)).toContain("the container is not listening");
   });
 });

@@ -7,7 +7,7 @@ import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import type { Region, Scope } from "../../src/shared/principal.ts";
 import worker, { type Account, type Sandbox } from "../../src/index.ts";
 import { actorName, principalHash } from "../../src/shared/names.ts";
-import type { Env } from "../../src/shared/config.ts";
+import { type Config, type Env, parseConfig } from "../../src/shared/config.ts";
 import { MCPClient, type Result } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";
 
@@ -65,6 +65,16 @@ export async function actorOf(name: string, caller = owner): Promise<DurableObje
 
 export function accountOf(caller: Caller): DurableObjectStub<Account> {
   return (bindings.Account as DurableObjectNamespace<Account>).getByName(caller.principalID);
+}
+
+/** Sets limits of every principal of this workerd, which other files share. Returns what restores them. */
+export function setLimits(limits: Partial<Config["limits"]>): Promise<() => void> {
+  return runInDurableObject(accountOf(owner), (account) => {
+    const shared = parseConfig(Reflect.get(account, "env") as Env).limits;
+    const before = { ...shared };
+    Object.assign(shared, limits);
+    return () => void Object.assign(shared, before);
+  });
 }
 
 /** Runs `work` inside the actor of the sandbox. */

@@ -1,10 +1,7 @@
 /** R2 refuses, is slow or breaks off, and the actor is evicted, while a workspace is saved or given back. */
-import { runInDurableObject } from "cloudflare:test";
-import { afterEach, describe, expect, it, vi } from "vitest";
+import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import type { NetworkPlatform } from "../../../src/actors/platform/network-platform.ts";
-import { parseConfig } from "../../../src/shared/config.ts";
 import {
-  accountOf,
   actorOf,
   evict,
   evictActor,
@@ -14,6 +11,7 @@ import {
   owner,
   principal,
   result,
+  setLimits,
   sh,
   until,
 } from "../../worker/support.ts";
@@ -137,7 +135,6 @@ describe("the actor evicted at each operation of R2", () => {
   });
 });
 
-// The last one: its limit holds for every principal of this file.
 describe("a save without end", () => {
   /** Has the bucket take nothing from now on. */
   const hang = () => {
@@ -147,10 +144,7 @@ describe("a save without end", () => {
   it("does not keep another sandbox from room, nor a policy from being enforced", async () => {
     const caller = await principal("ws-room");
     const run = (sandbox: string, command: string) => caller.call("run_command", { sandbox, command });
-    await runInDurableObject(accountOf(caller), (account) => {
-      const env = Reflect.get(account, "env") as Parameters<typeof parseConfig>[0];
-      Object.assign(parseConfig(env).limits, { runningSandboxes: 2 });
-    });
+    onTestFinished(await setLimits({ runningSandboxes: 2 }));
     for (const name of ["a", "b"]) await run(name, `echo ${name} > file`);
     for (const sandbox of ["a", "b"]) await caller.call("checkpoint_sandbox", { sandbox });
     hang();

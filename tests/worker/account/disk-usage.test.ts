@@ -23,16 +23,16 @@ test("the size of a sandbox is none that was not measured, and right soon after 
   expect(one).toMatchObject({ name: "sized", state: "running" });
   expect(one).not.toHaveProperty("size_bytes");
   expect(line).not.toContain("bytes");
-  await expect.poll(() => size("sized"), { timeout: 15_000 }).toBeGreaterThanOrEqual(100_000);
+  await expect.poll(() => size("sized")).toBeGreaterThanOrEqual(100_000);
   expect((await listed("sized"))[1]).toMatch(/^sized: running, 10\d{4} bytes, created/);
 });
 
 test("of a stopped sandbox it is 0, and of the next container it is not that of the one before", async () => {
   await sh("restarted", "head -c 100000 /dev/zero >a");
-  await expect.poll(() => size("restarted"), { timeout: 15_000 }).toBeGreaterThanOrEqual(100_000);
+  await expect.poll(() => size("restarted")).toBeGreaterThanOrEqual(100_000);
   await inActor("restarted", (actor) => actor.stop());
-  await expect.poll(() => size("restarted"), { timeout: 15_000 }).toBe(0);
+  await expect.poll(() => size("restarted")).toBe(0);
   await sh("restarted", "rm -f a");
   expect(await size("restarted")).toBeUndefined();
-  await expect.poll(() => size("restarted"), { timeout: 15_000 }).toBeLessThan(100_000);
+  await expect.poll(() => size("restarted")).toBeLessThan(100_000);
 });

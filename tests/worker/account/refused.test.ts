@@ -63,7 +63,7 @@ test("a call whose container does not come up leaves none, also when nobody wait
       };
     });
     await caller.call(tool, { sandbox: "broken", ...args });
-    await expect.poll(() => listed(caller), { timeout: 10_000 }).toEqual([]);
+    await expect.poll(() => listed(caller)).toEqual([]);
   }
 });
 
@@ -72,7 +72,7 @@ test("refused in a stopped sandbox, it leaves that stopped", async () => {
   await caller.call("list_files", { sandbox: "asleep" });
   const state = async () => (await caller.call("list_sandboxes")).text.split(",")[0];
   await runInDurableObject(await actorOf("asleep", caller), async (actor) => actor.stop());
-  await expect.poll(state, { timeout: 10_000 }).toBe("asleep: stopped");
+  await expect.poll(state).toBe("asleep: stopped");
   await usedUp(caller);
   expect((await caller.call("run_code", { sandbox: "asleep", code: "1" })).isError).toBe(true);
   expect(await state()).toBe("asleep: stopped");

@@ -1,16 +1,6 @@
 /** How many containers one principal holds at once, and what its tasks take of the model in a day. */
-import { runInDurableObject } from "cloudflare:test";
-import { beforeAll, describe, expect, it } from "vitest";
-import { parseConfig, type Config, type Env } from "../../../src/shared/config.ts";
-import { type Caller, accountOf, actorOf, evictActor, principal, type Result } from "../support.ts";
-
-/** Sets limits of every principal in this file. */
-async function limit(caller: Caller, limits: Partial<Config["limits"]>): Promise<void> {
-  await runInDurableObject(accountOf(caller), (account) => {
-    const env: unknown = Reflect.get(account, "env");
-    Object.assign(parseConfig(env as Env).limits, limits);
-  });
-}
+import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { type Caller, actorOf, evictActor, principal, type Result, setLimits } from "../support.ts";
 
 describe("containers at once", () => {
   let caller: Caller;
@@ -25,7 +15,7 @@ describe("containers at once", () => {
   beforeAll(async () => {
     caller = await principal("running");
     reader = await principal("running", ["sandbox:read"]);
-    await limit(caller, { runningSandboxes: 2 });
+    return setLimits({ runningSandboxes: 2 });
   });
 
   it("are as many as allowed: one more is told so while the others are in use", async () => {
@@ -97,7 +87,8 @@ describe("the model's tokens of a day", () => {
 
   it("stop a task in its middle, and refuse the next until the next day", async () => {
     const caller = await principal("day", ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"]);
-    await limit(caller, { modelTokensPerDay: 5 });
+    const restore = await setLimits({ modelTokensPerDay: 5 });
+    onTestFinished(restore);
     const first = await caller.call("execute_task", task);
     expect(first.text).toMatch(/state: failed[^]*MAX_MODEL_TOKENS_PER_DAY[^]*next day begins at .*T00:00:00/);
     const second = await caller.call("execute_task", task);
@@ -110,7 +101,7 @@ describe("the model's tokens of a day", () => {
     expect(listed.text).toMatch(/\d+\/5 model tokens today/);
     // Of the sandbox that the third was to begin in nothing is left.
     expect(listed.text).not.toContain("task-");
-    await limit(caller, { modelTokensPerDay: 5_000_000 });
+    restore();
     expect((await caller.call("execute_task", task)).text).toContain("state: succeeded");
   });
 });

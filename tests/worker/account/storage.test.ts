@@ -2,8 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, describe, expect, it } from "vitest";
 import { principalHash } from "../../../src/shared/names.ts";
-import { parseConfig, type Env } from "../../../src/shared/config.ts";
-import { accountOf, actorOf, bucket, type Caller, idIn, principal, until } from "../support.ts";
+import { accountOf, actorOf, bucket, type Caller, idIn, principal, setLimits, until } from "../support.ts";
 
 const MiB = 1024 * 1024;
 
@@ -25,10 +24,7 @@ describe("storage", () => {
 
   beforeAll(async () => {
     caller = await principal("storage");
-    await runInDurableObject(accountOf(caller), (account) => {
-      const env: unknown = Reflect.get(account, "env");
-      parseConfig(env as Env).limits.storageBytes = LIMIT;
-    });
+    return setLimits({ storageBytes: LIMIT });
   });
 
   it("is counted, and shown", async () => {

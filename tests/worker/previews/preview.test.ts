@@ -302,7 +302,7 @@ describe("a sandbox whose preview is open", () => {
     await sh(idle, `old=$(pgrep -xo sbxd); kill -9 $old; ${killed}`);
     await until(async () => (await visit(url)).status === 200);
     // What it starts has its name for a moment.
-    await expect.poll(() => sh(idle, "pgrep -x sbxd | wc -l"), { timeout: 30_000 }).toBe("1\n");
+    await expect.poll(() => sh(idle, "pgrep -x sbxd | wc -l")).toBe("1\n");
     await owner.call("destroy_sandbox", { sandbox: idle });
   });
 });

@@ -9,7 +9,7 @@ import worker from "../../../src/index.ts";
 import type { ProtectedApp } from "../../../src/server/app.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
-import { idIn, owner } from "../support.ts";
+import { idIn, owner, until } from "../support.ts";
 import { appWith, ORIGIN, recordLogs, TOKEN, type Variables } from "./support.ts";
 
 let logs: ReturnType<typeof recordLogs>;
@@ -280,7 +280,7 @@ describe("who may watch", () => {
       { type: "message", watch: 1, data: { runs: [] } },
     ]);
     await others.cancel();
-    const read = await vi.waitUntil(async () => {
+    const read = await until(async () => {
       const event = await own.next();
       return JSON.stringify(event).includes('"text":"secret') && event;
     });
@@ -294,7 +294,7 @@ describe("who may watch", () => {
     answers.log = (cursor) => (cursor === 0 ? page("before", 0, { bytes: 1000 }) : secret.promise);
     const stream = await open(browser, watching([log()]));
     expect(await stream.next()).toMatchObject({ data: { log: [{ text: "before" }] } });
-    await vi.waitFor(() => expect(calls).toHaveLength(2));
+    await until(() => calls.length === 2);
     const headers = { origin: ORIGIN, cookie: cookieOf(browser) };
     const out = await app(`${ORIGIN}/panel/sign-out`, { method: "POST", headers });
     expect(out.status).toBe(204);

@@ -1,4 +1,4 @@
-/** A run under way: takes its output, keeps its record on disk, and wakes those who wait for it. */
+/** A run under way: collects its output, stores its record, and wakes waiting callers. */
 import { ToolError } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { Backlog, WaitingLog } from "./backlog.ts";
@@ -13,26 +13,25 @@ import { type RunRecord, type RunStore, viewOf } from "./run-store.ts";
 import { isEchoOf } from "./terminal-text.ts";
 import { hasEnded, hasNotStarted, notInteractive, notTyped } from "./texts.ts";
 
-/** How often new output is written to disk, milliseconds. A run that ends sooner is written once, after its end. */
+/** How often new output is written to disk, in milliseconds. A shorter run is written once, after its end. */
 const FLUSH_MS = 1000;
 
-/** The shortest time between two progress lines, milliseconds. */
+/** The shortest time between progress lines, in milliseconds. */
 const PROGRESS_MS = 250;
 
-/** How long a terminal is silent that has come to rest, and how long that is waited for. Milliseconds. */
+/** A terminal that is silent this long has settled; the second value is the longest wait for that. Milliseconds. */
 const QUIET_MS = 300;
 const SETTLE_MS = 10_000;
 
-/** How long after a failed call to the container its end may take to be known, milliseconds. */
+/** After a failed call, how long the container's end may take to show, in milliseconds. */
 const DOWN_MS = 5000;
 
-/** What the runs of a sandbox share. */
 export interface ActiveRunHost {
   store: RunStore;
   backlog: Backlog;
-  /** Saves a run that has ended, soon. */
+  /** Saves an ended run soon. */
   saveLater(run: ActiveRun): void;
-  /** The cause of a platform error, which may say that the sandbox is gone when only the connection broke. */
+  /** The cause of a platform error, which may claim that the sandbox is gone when only the connection broke. */
   explained(error: unknown): Promise<unknown>;
 }
 
@@ -50,14 +49,13 @@ export class ActiveRun implements RunSink, WaitingLog {
   #stateStored: (() => void) | undefined;
   #savedAt = 0;
   #execution: Execution | undefined;
-  /** Those that its programs listen on. */
+  /** Ports that its programs listen on. */
   #ports: readonly number[] = [];
   #lastStream: Stream = "stdout";
   #hasBegun = false;
   hasFiles = true;
-  /** Bytes of the log that whoever types has been shown. */
+  /** Bytes of the log that the typing caller has seen. */
   seenBytes: number;
-  /** The error that ended the run, if one did. */
   failure: RunFailure | undefined;
 
   constructor(record: RunRecord, log: LogWriter, store: LogStore, host: ActiveRunHost) {
@@ -77,7 +75,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.record.endedAt !== undefined;
   }
 
-  /** Bytes of the log so far, saved or not. */
+  /** Bytes of the log, including unsaved ones. */
   get logBytes(): number {
     return this.#log.bytes;
   }
@@ -86,12 +84,12 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#log.waitingBytes;
   }
 
-  /** The run as it is now, saved or not. */
+  /** The run's current view, including unsaved output. */
   view(): RunView {
     return { ...viewOf(this.record), logBytes: this.#log.bytes, waiting: this.waiting };
   }
 
-  /** The runs that it waits for before it starts. */
+  /** The runs that it must wait for. */
   get waiting(): WaitState | undefined {
     const waiting = this.ended ? undefined : this.#execution?.waiting?.();
     const { id } = this.record;
@@ -99,7 +97,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return waiting && { ...waiting, behind: waiting.behind.map((local) => sandbox + local) };
   }
 
-  /** Only the first time counts: a question begins with its request to the model, and its program later. */
+  /** Only the first call counts: a question begins with its model request, and its program starts later. */
   markStarted(): void {
     if (this.#hasBegun) return;
     this.#hasBegun = true;
@@ -116,8 +114,8 @@ export class ActiveRun implements RunSink, WaitingLog {
       end = await done;
     } catch (cause) {
       const error = await this.#host.explained(cause);
-      // A platform error may be the first sign that the container goes down. The caller may call again at once, and that
-      // call must not reach a container that is about to end.
+      // A platform error may be the first sign that the container is stopping. The caller may call again at once, and that call
+      // must not reach the stopping container.
       if (!(error instanceof ToolError)) await this.waitUntilEnded(DOWN_MS);
       if (this.ended) return void (await this.#shipAll());
       const { id, detail, resumeState } = this.record;
@@ -129,20 +127,20 @@ export class ActiveRun implements RunSink, WaitingLog {
     await this.#shipAll();
   }
 
-  /** Ends the record, even while the execution still goes on. */
+  /** Ends the record even if the execution continues. */
   finish(end: End): void {
     if (this.ended) return;
     clearInterval(this.#timer);
-    // A run that never had its turn took no time.
+    // A run that never started took no time.
     if (this.waiting) this.record.startedAt = Date.now();
-    // A clock that was set back must not make a run end before it began.
+    // If the clock was set back, a run must not end before it began.
     const { detail: before } = this.record;
     Object.assign(this.record, end, { endedAt: Math.max(Date.now(), this.record.startedAt) });
     const { detail } = this.record;
     if (detail && "results" in detail && this.#ports.length > 0) detail.ports = this.#ports;
     if (detail && "cwd" in detail && before && "ports" in before) detail.ports = before.ports ?? [];
     this.#changed = true;
-    // An actor's answer waits until its writes are on disk, so a short run is written after its answer.
+    // An actor's response waits for its writes, so a short run is written after the response.
     if (this.#savedAt === 0 && !this.#log.exceedsSQLite) this.#host.saveLater(this);
     else this.save();
     this.#settled.resolve();
@@ -153,7 +151,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#execution?.cancel() ?? Promise.resolve();
   }
 
-  /** Writes what is new. Record and log are one transaction, because there is no await in between. */
+  /** Writes new output. Without an await in between, record and log are one transaction. */
   save(): void {
     if (!this.#changed) return;
     this.#changed = false;
@@ -171,12 +169,12 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#stored.stderr = record.output.stderr.bytes;
   }
 
-  /** @param stored is called when the state is on disk */
+  /** @param stored called when the state is on disk */
   keepState(state: unknown, stored?: () => void): void {
     this.record.resumeState = state;
     this.#stateStored = stored;
     this.#changed = true;
-    // Without the state, the next actor would take a record on disk for a run that never started.
+    // Without the state, the next actor would treat the record as a run that never started.
     if (this.#savedAt > 0) this.save();
   }
 
@@ -234,7 +232,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return within(ms, this.#settled.promise);
   }
 
-  /** As `over`, and reports the last line of the output meanwhile, whenever it is another. */
+  /** As `waitUntilEnded`, and reports the last output line whenever it changes. */
   async watch(ms: number, onProgress: (line: string) => unknown): Promise<void> {
     const deadline = Date.now() + ms;
     let before = "";
@@ -244,7 +242,7 @@ export class ActiveRun implements RunSink, WaitingLog {
       if (line === before) await this.changed(left);
       else {
         before = line;
-        // Fails when the client has gone.
+        // Fails if the client has disconnected.
         void (async () => onProgress(line))().catch(() => undefined);
         await this.waitUntilEnded(Math.min(PROGRESS_MS, left));
       }
@@ -257,8 +255,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   /**
-   * Types into the run's terminal, and waits until that rests unless told not to.
-   * @throws {ToolError} `invalid_argument` where nothing can be typed, `too_large` where not all of it was
+   * Types into the run's terminal and, unless told otherwise, waits until it settles.
+   * @throws {ToolError} `invalid_argument` if nothing can be typed, `too_large` if not everything was
    */
   async type(input: TerminalInput, waits = true): Promise<void> {
     const { id } = this.record;
@@ -271,13 +269,13 @@ export class ActiveRun implements RunSink, WaitingLog {
     const size = encoder.encode(text).length;
     const typed = await type(input);
     if (typed < size) throw this.ended ? hasEnded(id) : notTyped(id, typed, size);
-    // Not every program draws anew when its terminal has another size.
+    // Not every program redraws after a resize.
     if (waits) await this.rest(text === "" ? QUIET_MS : SETTLE_MS, before, text);
   }
 
   /**
-   * Resolves when the terminal has printed something and come to rest, with the run's end, or after so many milliseconds.
-   * @param from the bytes of output before what was typed, whose echo alone is not waited for
+   * Resolves when the terminal has printed and settled, at the run's end, or after `ms` milliseconds.
+   * @param from bytes of output before typing; the echo alone does not count
    */
   async rest(ms: number, from = 0, typed = ""): Promise<void> {
     const { stdout } = this.record.output;
@@ -294,7 +292,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#waiting.length > 0;
   }
 
-  /** Resolves with the next output or the end, or after so many milliseconds. */
+  /** Resolves at the next output, at the end, or after `ms` milliseconds. */
   async changed(ms: number): Promise<void> {
     if (this.ended) return;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -306,7 +304,7 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   #outputChanged(): void {
     this.#changed = true;
-    // Output that comes seldom is written at once instead of at the next tick of the timer.
+    // Infrequent output is written at once, not at the next timer tick.
     if (this.#timer !== null && Date.now() - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
     this.#wake();
   }
@@ -317,16 +315,16 @@ export class ActiveRun implements RunSink, WaitingLog {
     for (const wake of waiting) wake();
   }
 
-  /** Moves some of the log to R2, or joins the attempt under way; settles when that has ended, also in failure. */
+  /** Moves part of the log to R2, or joins the attempt under way. Settles when it has ended, even by an error. */
   moveLog(): Promise<void> {
     this.#shipping ??= this.#shipOne().finally(() => (this.#shipping = undefined));
     return this.#shipping;
   }
 
-  /** What R2 refuses stays in SQLite for the next attempt. */
+  /** What R2 refuses stays in SQLite until the next attempt. */
   async #shipOne(): Promise<void> {
     const { stdout, stderr } = this.record.output;
-    // Output comes while R2 takes the object: the record that is written with it must not count that output yet.
+    // Output may arrive during the upload. The record written with the object must not count it yet.
     const then = {
       output: { stdout: HeadAndTail.copy(stdout), stderr: HeadAndTail.copy(stderr) },
       droppedBytes: this.record.droppedBytes,

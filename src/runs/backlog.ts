@@ -1,23 +1,21 @@
 /**
- * Bounds how much of a sandbox's logs waits in its actor on the way to R2. SQLite reuses free pages, but its file on the
- * local disk never shrinks, so the most that ever waited at once is what the file takes for good. Beyond the bound, runs
- * that print take turns, each after R2 has taken some.
+ * Bounds how much log data waits for R2 in a sandbox's actor. SQLite reuses free pages, but its file never shrinks, so the peak
+ * stays on disk. Above the bound, printing runs take turns, each after R2 has taken some data.
  */
 import { SerialQueue } from "../shared/queue.ts";
 import { within } from "../shared/within.ts";
 
-/** Bytes of all logs together that may wait; what one call into the sandbox reads can exceed it. */
+/** The bound for all logs together, in bytes. One read from the sandbox may exceed it. */
 const WAITING_BYTES = 4 * 1024 * 1024;
 
-/** How long output waits for R2, milliseconds; and for how long it does not wait again after that was in vain. */
+/** How long output waits for R2, and how long it does not wait again after a failure. In milliseconds. */
 const SHIP_MS = 3000;
 const REFUSED_MS = 10_000;
 
-/** A log under way. */
 export interface WaitingLog {
   /** Its bytes that wait for R2. */
   readonly waitingBytes: number;
-  /** Moves them to R2; settles when the attempt has ended. */
+  /** Moves them to R2. Settles when the attempt has ended. */
   moveLog(): Promise<void>;
 }
 
@@ -26,12 +24,12 @@ export class Backlog {
   readonly #turns = new SerialQueue();
   #refusedAt = -Infinity;
 
-  /** @param logs the logs of runs under way */
+  /** @param logs the logs of running runs */
   constructor(logs: () => Iterable<WaitingLog>) {
     this.#logs = logs;
   }
 
-  /** Calls `output` as soon as there is room for it, or R2 has failed to make any. */
+  /** Calls `output` as soon as there is room, or R2 has failed to make any. */
   take(output: () => void): Promise<void> {
     return this.#turns.run(async () => {
       while (this.#isFull) await this.#ship();
@@ -47,7 +45,7 @@ export class Backlog {
     return Iterator.from(this.#logs()).reduce((sum, { waitingBytes }) => sum + waitingBytes, 0);
   }
 
-  /** Ships the log of which most waits, because the objects of the others would be smaller. */
+  /** Moves the log with the most waiting bytes, which makes the largest objects. */
   async #ship(): Promise<void> {
     const before = this.#bytes;
     const [most] = [...this.#logs()].toSorted((a, b) => b.waitingBytes - a.waitingBytes);

@@ -1,30 +1,28 @@
-/** What only a run of code has. */
 export interface CodeDetail {
   results: CodeResult[];
   error?: CodeError;
-  /** As of a command. */
+  /** As for a command. */
   ports?: readonly number[];
 }
 
-/** An exception. */
 export interface CodeError {
   name: string;
   message: string;
   traceback: string[];
 }
 
-/** A result of code in its most readable form; for programs the same as HTML, where it has that form and there is room. */
+/** A result of code in its most readable form; also as HTML for programs, if it has that form and fits. */
 export type CodeResult = { text: string; html?: string } | CodeImage;
 
 export interface CodeImage {
   /** Base64. */
   image: string;
   mimeType: string;
-  /** Pixels. Records of earlier versions do not say. */
+  /** Pixels; missing in records of earlier versions. */
   width?: number;
   height?: number;
-  /** How it differs from what the code has shown, a sentence without its subject. */
+  /** How it differs from what the code displayed: a sentence without its subject. */
   change?: string | undefined;
-  /** The file in the sandbox that holds what the code has shown, where it differs and could be kept. */
+  /** The file in the sandbox with the original, if the image was changed and could be stored. */
   original?: { path: string; size: number };
 }

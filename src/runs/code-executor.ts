@@ -34,33 +34,32 @@ import {
   resultLeftOut,
 } from "./texts.ts";
 
-/** How long it may take to end code of an earlier actor and to read its output, milliseconds. */
+/** How long ending an earlier actor's code and reading its output may take, in milliseconds. */
 const TAKE_OVER_MS = 60_000;
 
-/** Characters kept of either end of an error's traceback. */
+/** Characters kept at each end of a traceback. */
 const ERROR_CHARS = 32 * 1024;
 
-/** Where originals of images are kept that are shown smaller, how many of a run, and how long that may take together, milliseconds. */
+/** Where originals of scaled images are stored, how many per run, and the time limit in milliseconds. */
 const OUTPUTS = "/workspace/.outputs";
 const ORIGINALS = 20;
 const KEEP_MS = 5000;
 
-/** Images of a run that are made smaller: each takes a process. */
+/** The most images scaled per run. Each takes a process. */
 const SMALLER = 20;
 
-/** Bytes of JSON that name a result which is left out. */
+/** Bytes of JSON for a line that replaces an omitted result. */
 const LEFT_OUT_BYTES = 120;
 
-/** Characters of one text result: as much as is shown of a stream. The preludes keep below it. */
+/** Characters of one text result, the same as shown of a stream. The preludes stay below it. */
 const TEXT_CHARS = 32 * 1024;
 
-/** Bytes of JSON of all text results together: some clients cap an answer at 1 MB. */
+/** Bytes of JSON of all text results: some clients cut a response at 1 MB. */
 const TEXTS_BYTES = 256 * 1024;
 
 const encoder = new TextEncoder();
 const NO_BYTES = new Uint8Array();
 
-/** What is to be run, and in which kernel. */
 export type CodeRunSpec = Omit<CodeSpec, "logCapBytes"> & Allowance;
 
 export class CodeExecutor implements Executor<CodeRunSpec> {
@@ -69,7 +68,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
   readonly #files: FileOperations;
   readonly #logCapBytes: number;
 
-  /** @param logCapBytes bytes that the kernel writes of each stream's output; what comes after is only counted */
+  /** @param logCapBytes bytes of each output stream that the kernel writes; the rest is only counted */
   constructor(kernels: Kernels, files: FileOperations, logCapBytes: number) {
     this.#kernels = kernels;
     this.#files = files;
@@ -96,7 +95,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       {
         markStarted: () => {
           sink.markStarted();
-          // The kernel has as long to start as the code has to run.
+          // The kernel may take as long to start as the code to run.
           limit.deadline(Date.now() + 2 * spec.timeoutMs, spec.timeoutMs);
         },
         given: (kernel) => {
@@ -108,7 +107,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     sink.hasFiles = outcome.hasFiles;
     for (const stream of STREAMS) {
       const { output, bytes, last } = outcome[stream];
-      // The sink may have the beginning already, from the files that sandboxd follows while the code runs.
+      // The sink may already have the beginning, from the files that sandboxd follows.
       if (output) sink.output(stream, output.subarray(sink.position(stream)));
       const missing = bytes - sink.position(stream);
       if (missing > 0) sink.skipped(stream, missing, last?.subarray(-missing) ?? NO_BYTES);
@@ -117,7 +116,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     return endOf(outcome, fitting(shown, outcome.error), spec);
   }
 
-  /** Results with their images as they can be shown. The originals of those that are shown smaller are kept as files. */
+  /** Results with displayable images. Originals of scaled images are stored as files. */
   async #showable(id: string, results: readonly CodeResult[]): Promise<CodeResult[]> {
     let smaller = 0;
     const makeSmaller: MakeSmaller = async (image) =>
@@ -134,7 +133,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       await this.#files.call("write", { path, body: bytes }, { isConfined: true });
       result.original = { path, size: bytes.length };
     });
-    // Without its file, as in a sandbox whose disk is full, an image is shown all the same.
+    // An image is shown even if its file cannot be stored, for example on a full disk.
     await within(KEEP_MS, Promise.allSettled(keep));
     return shown;
   }
@@ -144,7 +143,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     return image === "made" ? bytes : image;
   }
 
-  /** Ends code that an earlier actor gave to a kernel: its result went with that actor's call of the SDK. */
+  /** Ends code that an earlier actor sent to a kernel. Its result was lost with that actor. */
   resume(sink: RunSink, state: unknown): Execution {
     const kernel = kernelSchema.parse(state);
     const notes: Record<CellHandover, string> = handoverTexts(
@@ -178,10 +177,10 @@ function endOf(outcome: CodeOutcome, detail: CodeDetail, spec: CodeRunSpec): End
   };
 }
 
-/** The results that fit into a run's record. A line takes the place of each one that does not. */
+/** The results that fit into a run's record. A line replaces each omitted one. */
 function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): CodeDetail {
   const raised = error && shortened(error);
-  // Room is kept for a line in the place of each result that is left out.
+  // Reserves room for a line per omitted result.
   let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - shown.length * LEFT_OUT_BYTES;
   let textRoom = TEXTS_BYTES;
   const kept: CodeResult[] = [];
@@ -195,7 +194,7 @@ function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): Cod
     room -= Math.max(0, size + 1 - LEFT_OUT_BYTES);
     if (isText) textRoom -= size;
   }
-  // HTML gets the room that is left, because models are not shown it.
+  // HTML gets the remaining room, because models do not see it.
   for (const [index, whole] of shown.entries()) {
     const text = kept[index];
     if (!text || !("html" in whole) || !("text" in text) || text.text !== whole.text) continue;
@@ -207,7 +206,7 @@ function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): Cod
   return { results: kept, error: raised };
 }
 
-/** An error with the ends of its traceback. */
+/** An error with the two ends of its traceback. */
 function shortened({ name, message, traceback }: CodeError): CodeError {
   const text = traceback.join("\n");
   return {
@@ -225,7 +224,7 @@ function sizeOf(value: unknown): number {
   return value === undefined ? 0 : encoder.encode(JSON.stringify(value)).length;
 }
 
-/** The result, an image as it can be shown, or the reason why it cannot be. */
+/** The result with a displayable image, or the reason why there is none. */
 async function showable(result: CodeResult, makeSmaller: MakeSmaller): Promise<CodeResult> {
   if ("text" in result) return result;
   const shown = await shownImage(fromBase64(result.image), makeSmaller).catch(() => NOT_MADE_SMALLER);
@@ -234,7 +233,7 @@ async function showable(result: CodeResult, makeSmaller: MakeSmaller): Promise<C
   return { image: bytes.toBase64(), ...image };
 }
 
-/** The decoded bytes; none when the text is not base64. */
+/** The decoded bytes; empty for invalid base64. */
 function fromBase64(text: string): Uint8Array {
   try {
     return Uint8Array.fromBase64(text, { lastChunkHandling: "strict" });
@@ -245,10 +244,10 @@ function fromBase64(text: string): Uint8Array {
 
 const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
 
-/** A result in its most readable form, and the text of a picture that has one. */
+/** A result in its most readable form, and the text of a picture if it has one. */
 function readable(result: RichResult): CodeResult[] {
   const { text, markdown, latex, svg, html } = result;
-  // User objects produce this data. A client refuses a whole answer whose image is not base64.
+  // User objects produce this data. Clients refuse a whole response if an image is not base64.
   const form = IMAGE_FORMS.find((one) => BASE64.test(result[one] ?? ""));
   const image = form === undefined ? undefined : result[form];
   const found: CodeResult[] = image === undefined ? [] : [{ image, mimeType: `image/${form}` }];
@@ -257,7 +256,7 @@ function readable(result: RichResult): CodeResult[] {
   return found;
 }
 
-/** The text, or its two ends when it is longer than the preludes send. */
+/** The text, or its two ends if it is longer than the preludes send. */
 function shortenedText(text: string): string {
   if (text.length <= TEXT_CHARS) return text;
   const half = TEXT_CHARS / 2;

@@ -1,4 +1,4 @@
-/** Shell commands in a sandbox, which sandboxd runs: from the call that starts one to its end. */
+/** Shell commands that sandboxd runs, from the start call to the end. */
 import { z } from "zod";
 import type { StartCall } from "../../container/sandboxd/protocol.ts";
 import { RESPONSE_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
@@ -28,32 +28,31 @@ import {
 
 export interface CommandSpec extends Allowance {
   command: string;
-  /** The session whose directory, variables and functions the command starts with and leaves to the next. */
+  /** The session whose directory, variables and functions the command uses and may change. */
   session: string;
-  /** For this command only; the session's own directory where undefined. */
+  /** For this command only. Undefined: the session's directory. */
   cwd?: string;
   /** For this command only. */
   env?: Record<string, string>;
-  /** What its standard input holds; it is empty without. */
+  /** The content of standard input; empty if undefined. */
   stdin?: string;
-  /** In a pseudo terminal, into which can be typed. */
+  /** Whether it runs in a pseudo terminal that accepts input. */
   interactive?: boolean;
 }
 
-/** What another actor resumes a command from. */
+/** The state from which another actor resumes a command. */
 export const commandState = z.object({
   session: z.string(),
   /** Milliseconds since the epoch. */
   deadline: z.number(),
   timeoutMs: z.number().optional(),
-  /** Why the deadline is earlier than was asked for. */
+  /** Why the deadline is earlier than requested. */
   cut: z.string().optional(),
   interactive: z.boolean().optional(),
 });
 
 export type CommandState = z.infer<typeof commandState>;
 
-/** Why a command is being ended early. */
 type StopReason = "timed_out" | "cancelled";
 
 export class CommandExecutor implements Executor<CommandSpec> {
@@ -65,7 +64,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
     this.#link = link;
   }
 
-  /** Runs a command after those queued before it in its session. */
+  /** Runs a command after earlier ones of its session. */
   start(sink: RunSink<CommandState>, spec: CommandSpec): Execution {
     const run = new RunningCommand(this.#link, sink);
     const turn = this.#queue.run(spec.session, sink.id, async () => {
@@ -91,7 +90,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
     };
   }
 
-  /** Resumes a command that an earlier actor started, at the end of the output that the sink has. */
+  /** Resumes an earlier actor's command at the end of the sink's output. */
   resume(sink: RunSink, state: unknown): Execution {
     const { session, deadline, timeoutMs, cut, interactive } = commandState.parse(state);
     const run = new RunningCommand(this.#link, sink);
@@ -110,21 +109,21 @@ export class CommandExecutor implements Executor<CommandSpec> {
 class RunningCommand extends RunFollower {
   readonly limit = new Limit();
   readonly #withdrawn = Promise.withResolvers<End>();
-  /** Settles when sandboxd was asked to start or to follow the run. */
+  /** Settles when sandboxd was asked to start or follow the run. */
   readonly #requested = Promise.withResolvers<void>();
   #start: StartCall | undefined;
   started = false;
   #isRefused = false;
   stop: StopReason | undefined;
-  /** Undefined for one that an earlier version of this server started. */
+  /** Undefined if an earlier version of this server started it. */
   timeoutMs: number | undefined;
 
-  /** Settles when the command is cancelled before its turn. */
+  /** Settles if the command is cancelled before it starts. */
   get cancelledBeforeTurn(): Promise<End> {
     return this.#withdrawn.promise;
   }
 
-  /** Whether the call to start it was sent and not refused. */
+  /** Whether the start call was sent and not refused. */
   get mayHaveStarted(): boolean {
     return this.wasAsked && !this.#isRefused;
   }
@@ -133,7 +132,7 @@ class RunningCommand extends RunFollower {
     return super.isOver || this.limit.isReached;
   }
 
-  /** Reports what the command prints until it has ended, and ends it at its deadline. Starts it where a call to do so is given. */
+  /** Reports output until the command ends, and ends it at its deadline. Starts it if given a start call. */
   async follow(deadline: number, cut: string | undefined, start?: StartCall): Promise<End> {
     this.started = true;
     this.#start = start;
@@ -156,11 +155,11 @@ class RunningCommand extends RunFollower {
     else if (this.wasAsked) await connection.beginAgain(start, isOver);
     else await connection.begin(start, this.link.ready, isOver);
     this.#requested.resolve();
-    // The first signal may have been lost with the connection before.
+    // The first signal may have been lost with the previous connection.
     if (this.stop) connection.sendIfOpen({ type: "kill", id, signal: "TERM" });
   }
 
-  /** Types into the command's terminal. Resolves with how many bytes there was room for. @throws {ToolError} as `Connection.type` */
+  /** Types into the terminal. Resolves with the number of accepted bytes. @throws {ToolError} as `Connection.type` */
   type(input: TerminalInput): Promise<number> {
     const { id, settled } = this.sink;
     const typed = this.#requested.promise.then(() => this.link.connection.type(id, input));
@@ -169,7 +168,7 @@ class RunningCommand extends RunFollower {
 
   async #timeout(): Promise<void> {
     this.stop ??= "timed_out";
-    // Nothing confirms the signal, so the run's limit ends the run if it does not help.
+    // Nothing confirms the signal. If it does not help, the run's limit ends the run.
     await this.#kill().catch(() => undefined);
   }
 

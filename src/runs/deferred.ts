@@ -1,10 +1,10 @@
-/** Executions that have to wait for something before they start. */
+/** Executions that must wait before they start. */
 import type { ActiveRun } from "./active-run.ts";
 import { type End, type Execution, CANCELLED_BEFORE_START } from "./run-types.ts";
 
 /**
- * An execution that something comes before, which says how to start it, or how it ends instead.
- * @param waiting what it waits for until then
+ * An execution that starts after something else, which decides how it starts, or how it ends instead.
+ * @param waiting what it waits for
  */
 export function deferred(
   run: ActiveRun,

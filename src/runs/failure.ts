@@ -5,18 +5,18 @@ import { failureNote } from "./texts.ts";
 
 export interface RunFailure {
   end: End;
-  /** The error for a caller who waits, where the run was not lost. */
+  /** The error for a waiting caller, unless the run was lost. */
   error: ToolError;
-  /** The run may have begun and its end is unknown: the caller gets a run that was lost, not an error. */
+  /** The run may have begun and its end is unknown, so the caller gets a lost run, not an error. */
   isLoss: boolean;
-  /** The thrown value of an unexpected error, for the log. */
+  /** The unexpected error, for the log. */
   cause?: unknown;
 }
 
-/** After these errors nobody knows how far the run got. */
+/** After these errors it is unknown how far the run got. */
 const LOSSES: ReadonlySet<ErrorCode> = new Set(["sandbox_restarted", "connection_lost", "no_answer"]);
 
-/** @param mayHaveRun whether the run may have begun: then no answer says that nothing was done */
+/** @param mayHaveRun whether the run may have begun; then the text must not claim that nothing happened */
 export function failureOf(error: unknown, runID: string, mayHaveRun: boolean): RunFailure {
   const failure = error instanceof ToolError ? error.toFailure() : undefined;
   if (!failure) {

@@ -1,14 +1,14 @@
-/** The beginning and the end of a stream of any length, in a bounded piece of memory. */
+/** The first and last bytes of a stream, in bounded memory. */
 import { SHOWN_END_BYTES } from "../../container/sandboxd/protocol.ts";
 import { type ShownOutput, headAndTail, decodeText } from "./shown-output.ts";
 
 const EMPTY = new Uint8Array(0);
 
 export class HeadAndTail {
-  /** The first bytes, and the last bytes of the rest: each at most `SHOWN_END_BYTES`. */
+  /** The first bytes, and the last of the rest: each at most `SHOWN_END_BYTES`. */
   head: Uint8Array;
   tail: Uint8Array;
-  /** Bytes of the whole stream so far. */
+  /** Bytes of the whole stream. */
   bytes: number;
 
   constructor(head: Uint8Array = EMPTY, tail: Uint8Array = EMPTY, bytes = 0) {
@@ -17,12 +17,12 @@ export class HeadAndTail {
     this.bytes = bytes;
   }
 
-  /** A snapshot. The arrays are shared, because `add` replaces them and changes none in place. */
+  /** A snapshot. It shares the arrays, because `add` replaces them and never changes them. */
   static copy({ head, tail, bytes }: HeadAndTail): HeadAndTail {
     return new HeadAndTail(head, tail, bytes);
   }
 
-  /** Adds the next `count` bytes, of which `last` are all or, where the rest was not read, the last. */
+  /** Adds the next `count` bytes; `last` has all of them, or the last of them if the others were not read. */
   add(last: Uint8Array, count = last.length): void {
     let rest = last;
     if (this.head.length < SHOWN_END_BYTES && this.head.length === this.bytes && count === last.length) {
@@ -37,7 +37,7 @@ export class HeadAndTail {
     this.bytes += count;
   }
 
-  /** The last bytes, as far as they are here. */
+  /** The last bytes, as far as they are kept. */
   last(count: number): Uint8Array {
     return joined([this.head, this.tail]).subarray(-count);
   }

@@ -1,24 +1,24 @@
 /**
- * Ends a run for its caller when the sandbox does not. User code can hide the end of a run or lie about it, but cannot
- * reach the Worker's clock.
+ * Ends a run for its caller if the sandbox does not. User code can hide or fake a run's end, but cannot change the Worker's
+ * clock.
  */
 import type { End } from "./run-types.ts";
 import { cancelUnconfirmed, timeoutUnconfirmed } from "./texts.ts";
 
-/** How long after its deadline the sandbox may take to stop a run and send its last output, milliseconds. */
+/** How long after the deadline the sandbox may take to stop a run and send its last output, in milliseconds. */
 const GRACE_MS = 15_000;
 
-/** The same after a cancel, milliseconds: less than cancel_run waits. */
+/** The same after a cancel, in milliseconds. Shorter than cancel_run waits. */
 const CANCEL_MS = 8_000;
 
 export class Limit {
   readonly #reached = Promise.withResolvers<End>();
   #timer: ReturnType<typeof setTimeout> | null = null;
   #at = Number.POSITIVE_INFINITY;
-  /** Whether this has ended the run: from then on what its execution reports is ignored. */
+  /** Whether the limit ended the run; later reports of its execution are ignored. */
   isReached = false;
 
-  /** Resolves with the end that `done` resolves with, or with `timed_out` or `cancelled` when the limit is reached first. */
+  /** Resolves with the end of `done`, or with `timed_out` or `cancelled` if the limit is reached first. */
   async hold(done: Promise<End>): Promise<End> {
     try {
       return await Promise.race([done, this.#reached.promise]);
@@ -29,20 +29,20 @@ export class Limit {
   }
 
   /**
-   * Sets the limit to the grace after the deadline.
-   * @param at the run's deadline, milliseconds since the epoch
-   * @param timeoutMs how long it may take; undefined where that is not known
+   * Sets the limit to the deadline plus the grace time.
+   * @param at the run's deadline, in milliseconds since the epoch
+   * @param timeoutMs its time limit; undefined if unknown
    */
   deadline(at: number, timeoutMs: number | undefined): void {
     this.#setLimit({ state: "timed_out", note: timeoutUnconfirmed(timeoutMs, GRACE_MS) }, at + GRACE_MS);
   }
 
-  /** Sets the limit to the grace after a cancel, which happens now. */
+  /** Sets the limit to now plus the grace time after a cancel. */
   cancelled(): void {
     this.#setLimit({ state: "cancelled", note: cancelUnconfirmed(CANCEL_MS) }, Date.now() + CANCEL_MS);
   }
 
-  /** The earlier of two limits counts. */
+  /** The earlier limit wins. */
   #setLimit(end: Pick<End, "state" | "note">, at: number): void {
     if (at >= this.#at) return;
     this.#at = at;

@@ -1,34 +1,34 @@
 /**
- * The log of one run: what it printed, both streams in the order in which they were read. New output is collected in memory.
- * As soon as it fills an object, the object goes to R2, and a row of SQLite says where it is. The next flush writes what is
- * still in memory to rows, which move to R2 later, together. A cursor is an offset into the log in bytes, whatever holds them.
+ * The log of one run: both output streams in the order of arrival. New output is collected in memory. Whenever it fills an
+ * object, the object goes to R2, and an SQLite row records where it is. The next flush writes the rest to rows, which later
+ * move to R2 together. A cursor is a byte offset into the log, independent of storage.
  */
 import type { ObjectStore } from "../storage/object-store.ts";
 import { joined } from "./head-and-tail.ts";
 import { type LogPiece, STREAMS, type Stream } from "./run-types.ts";
 import { logUnreadable } from "./texts.ts";
 
-/** A row's data in bytes at most: SQLite in a Durable Object holds values of up to 2 MB. */
+/** The most bytes of a row: SQLite values in a Durable Object are limited to 2 MB. */
 const ROW_BYTES = 512 * 1024;
 
-/** Small pieces of output are joined into one row of up to so many bytes. */
+/** Small pieces of output are joined into rows up to this size, in bytes. */
 const JOINED_BYTES = 32 * 1024;
 
 /**
- * Bytes of an object in R2, plus at most one piece. An actor has 128 MB for everything and holds two objects: one being
- * filled and one being sent.
+ * Bytes of an R2 object, plus at most one piece. An actor has 128 MB for everything, and holds two objects: one being filled
+ * and one being sent.
  */
 const OBJECT_BYTES = 2 * 1024 * 1024;
 
-/** A log of up to so many bytes stays in SQLite; a longer one goes to R2 as a whole. */
+/** A log up to this size stays in SQLite; a longer one goes to R2 completely. */
 export const SQLITE_LOG_BYTES = 64 * 1024;
 
-/** Bytes of a buffer for an object, and how many are kept for reuse: allocating one takes longer than filling it. */
+/** The buffer size for objects, and how many buffers are kept: allocating one takes longer than filling it. */
 const SPARE_BYTES = OBJECT_BYTES + ROW_BYTES;
 const MAX_SPARE = 2;
 const spare: Uint8Array[] = [];
 
-/** A piece with its place in the log. */
+/** A piece with its position in the log. */
 interface PlacedPiece extends LogPiece {
   seq: number;
   start: number;
@@ -42,14 +42,13 @@ interface PiecesInTransit {
   isFlushed: boolean;
 }
 
-/** Where the objects of a sandbox's runs are in R2. */
+/** Where a sandbox's run objects are in R2. */
 export interface RunObjects {
   bucket: ObjectStore;
-  /** `<principal hash>/<run id>/`, with which the keys of a run's objects begin. */
+  /** `<principal hash>/<run id>/`: the prefix of a run's object keys. */
   prefix(runID: string): string;
 }
 
-/** Where whole objects of a log go. */
 export interface LogStore {
   bucket: ObjectStore;
   /** `<principal hash>/<run id>/` */
@@ -66,24 +65,24 @@ type Row = {
   data: ArrayBuffer | null;
 };
 
-/** Writes one run's log. There is one for each run under way, in the actor that owns the run. */
+/** Writes a run's log. Each running run has one, in its actor. */
 export class LogWriter {
   readonly #sql: SqlStorage;
   readonly #runID: string;
-  /** The log's cap in bytes. It can fall below what the log holds: then nothing is added. */
+  /** The log's limit in bytes. It may fall below the log's size; then nothing is added. */
   readonly #cap: () => number;
   #isClosed = false;
   readonly #streamBytes: Record<Stream, number>;
   #pending: PlacedPiece[] = [];
   #pendingBytes = 0;
   #leaving: PiecesInTransit | undefined;
-  /** The number of rows, written or to be written. */
+  /** The number of rows, including planned ones. */
   #rows: number;
   #objects: number;
-  /** Bytes in rows that no object holds yet. */
+  /** Bytes in rows that are in no object yet. */
   #unshipped: number;
 
-  /** Goes on where the rows of an earlier actor end. */
+  /** Continues after the rows of an earlier actor. */
   constructor(sql: SqlStorage, runID: string, cap: () => number, isNew: boolean) {
     this.#sql = sql;
     this.#runID = runID;
@@ -114,20 +113,19 @@ export class LogWriter {
     return this.#remainingBytes(stream) > 0;
   }
 
-  /** Bytes that the cap leaves, and at least the stream's own share, so that one stream cannot use up the other's. */
+  /** Bytes left below the limit, and at least the stream's own share: one stream cannot use up the other's. */
   #remainingBytes(stream: Stream): number {
     const cap = this.#isClosed ? 0 : this.#cap();
-    // After a gap nothing more is kept, so that the log is one piece from its beginning.
+    // After a gap nothing more is added, so that the log is contiguous.
     this.#isClosed = cap === 0;
     return Math.max(0, cap - this.bytes, Math.floor(cap / 4) - this.#streamBytes[stream]);
   }
 
-  /** Whether the log is too long to stay in SQLite. */
   get exceedsSQLite(): boolean {
     return this.bytes > SQLITE_LOG_BYTES;
   }
 
-  /** Bytes that are to go to R2. */
+  /** Bytes that must go to R2. */
   get waitingBytes(): number {
     return this.exceedsSQLite ? this.#pendingBytes + (this.#leaving?.bytes ?? 0) + this.#unshipped : 0;
   }
@@ -137,12 +135,12 @@ export class LogWriter {
     return this.#pendingBytes >= OBJECT_BYTES || this.#unshipped >= OBJECT_BYTES;
   }
 
-  /** Whether too much waits in memory, because R2 takes none. */
+  /** Whether too much waits in memory because R2 fails. */
   get isOverdue(): boolean {
     return this.#pendingBytes >= 2 * OBJECT_BYTES;
   }
 
-  /** Takes as much of the output as the log has room for, and answers how many bytes that was. */
+  /** Adds as much output as the log has room for. Returns the number of added bytes. */
   append(stream: Stream, bytes: Uint8Array): number {
     const kept = bytes.subarray(0, this.#remainingBytes(stream));
     if (kept.length === 0) return 0;
@@ -153,7 +151,7 @@ export class LogWriter {
 
   #place(stream: Stream, bytes: Uint8Array): void {
     const last = this.#pending.at(-1);
-    // Small pieces are joined into a row; copying a large piece would cost more than a row of its own.
+    // Small pieces are joined into a row. Copying a large piece would cost more than a row of its own.
     if (last?.stream === stream && last.bytes.length + bytes.length <= JOINED_BYTES)
       last.bytes = joined([last.bytes, bytes]);
     else this.#pending.push({ stream, bytes, seq: this.#rows++, start: this.bytes });
@@ -161,7 +159,7 @@ export class LogWriter {
     this.#pendingBytes += bytes.length;
   }
 
-  /** Writes what is in memory to rows. Synchronous, so that the caller's own writes are in the same transaction. */
+  /** Writes pending output to rows. Synchronous, so that the caller's writes are in the same transaction. */
   flush(): void {
     if (this.#leaving && !this.#leaving.isFlushed) {
       this.#leaving.isFlushed = true;
@@ -188,8 +186,8 @@ export class LogWriter {
   }
 
   /**
-   * Moves up to one object of a long log to R2. What R2 refuses waits for the next call. Only one call at a time.
-   * @param shipped is called in the transaction that records where the object is, with whether its pieces are new to SQLite
+   * Moves at most one object of a long log to R2. What R2 refuses waits for the next call. One call at a time.
+   * @param shipped called in the transaction that records the object; its argument says whether the pieces are new to SQLite
    * @throws errors of R2
    */
   async moveToStore(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
@@ -268,7 +266,7 @@ export class LogWriter {
   }
 }
 
-/** The pieces of a flushed log from `cursor` on, at most `maxBytes` together. */
+/** Pieces of a flushed log from `cursor` on, at most `maxBytes` in total. */
 export async function readLog(
   sql: SqlStorage,
   runID: string,
@@ -289,7 +287,7 @@ export async function readLog(
     const length = Math.min(row.length, cursor + maxBytes - row.start) - from;
     return { row, from, length, at: (row.object_start ?? 0) + from };
   });
-  // Rows can be small and many, so everything that is needed of one object is read at once.
+  // There may be many small rows, so each object is read once for all of them.
   const objects = Map.groupBy(
     parts.filter(({ row }) => !row.data),
     ({ row }) => row.object ?? 0,
@@ -313,7 +311,7 @@ export async function readLog(
   });
 }
 
-/** Removes logs of runs, rows and objects. */
+/** Deletes logs of runs, in SQLite and R2. */
 export async function deleteLog(sql: SqlStorage, runID: string, { bucket, prefix }: LogStore): Promise<void> {
   const { objects } = sql
     .exec<{ objects: number }>("SELECT coalesce(max(object) + 1, 0) AS objects FROM log WHERE run = ?", runID)

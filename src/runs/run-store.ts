@@ -5,11 +5,11 @@ import { SQLITE_LOG_BYTES } from "./run-log.ts";
 import type { End, RunSummary, RunView, Stream } from "./run-types.ts";
 import type { RunKind, RunState } from "../shared/run-listing.ts";
 
-/** A run as its record holds it. */
+/** A run as stored. */
 export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {
-  /** What was run, where its title does not say it all: `keptSource`. */
+  /** The source, unless the title contains all of it: `keptSource`. */
   source?: string | undefined;
-  /** The state that its executor can resume it from; undefined when nothing was started. */
+  /** The state for resuming it; undefined if nothing was started. */
   resumeState?: unknown;
   output: Record<Stream, HeadAndTail>;
   logBytes: number;
@@ -60,15 +60,15 @@ const COLUMNS = [
   "source",
 ] as const satisfies readonly (keyof Row)[];
 
-/** The columns of a list, without results and output, which can take megabytes. */
+/** The columns for lists, without results and output, which may be megabytes. */
 const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit_code"] as const;
 
 const INSERT_RUN = `INSERT OR REPLACE INTO runs (${COLUMNS.join(", ")}) VALUES (${COLUMNS.map(() => "?").join(", ")})`;
 
-/** What all runs of a sandbox have stored. */
+/** How much all runs of a sandbox store. */
 export interface Stored {
   bytes: number;
-  /** When the run ended that ended first, milliseconds since the epoch. */
+  /** The earliest end of a run, in milliseconds since the epoch. */
   oldest?: number;
 }
 
@@ -110,7 +110,7 @@ export class RunStore {
     return row && recordOf(row);
   }
 
-  /** Runs without an end, the oldest first. */
+  /** Runs without an end, oldest first. */
   unfinished(): RunRecord[] {
     return this.#sql
       .exec<Row>("SELECT * FROM runs WHERE ended_at IS NULL ORDER BY id")
@@ -118,7 +118,7 @@ export class RunStore {
       .map(recordOf);
   }
 
-  /** The newest first; those before `before` when it is given. */
+  /** Newest first; only those before `before` if given. */
   list(limit: number, before: string | undefined, kind: RunKind | undefined): RunSummary[] {
     return this.#sql
       .exec<Pick<Row, (typeof SUMMARY)[number]>>(
@@ -132,7 +132,7 @@ export class RunStore {
       .map(summaryOf);
   }
 
-  /** Ids of runs that ended before a time, milliseconds since the epoch; at most `limit`. */
+  /** At most `limit` ids of runs that ended before `time`, in milliseconds since the epoch. */
   endedBefore(time: number, limit: number): string[] {
     return this.#sql
       .exec<{ id: string }>("SELECT id FROM runs WHERE ended_at < ? ORDER BY ended_at LIMIT ?", time, limit)
@@ -140,7 +140,7 @@ export class RunStore {
       .map(({ id }) => id);
   }
 
-  /** When the run ended that ended first, milliseconds since the epoch. */
+  /** The earliest end of a run, in milliseconds since the epoch. */
   firstEnd(): number | undefined {
     return (
       this.#sql.exec<{ first: number | null }>("SELECT min(ended_at) AS first FROM runs").one().first ??
@@ -149,8 +149,8 @@ export class RunStore {
   }
 
   /**
-   * The time that runs took which ended after `time`, counted from `from` on, in milliseconds; both are milliseconds since
-   * the epoch. Lost runs count nothing, because nobody knows how long they took.
+   * The milliseconds, counted from `from` on, of runs that ended after `time`; both in milliseconds since the epoch. Lost runs
+   * count nothing, because their duration is unknown.
    */
   millisecondsSince(time: number, from: number): number {
     return this.#sql
@@ -163,8 +163,7 @@ export class RunStore {
   }
 
   /**
-   * What the runs have stored: the used pages of the database, long logs, and what tasks left. Without a run it is 0, although
-   * the database is there, because nothing could be removed.
+   * Stored bytes: used database pages, long logs, and what tasks left. Without runs it is 0, because nothing could be removed.
    */
   stored(): Stored {
     const { runs, bytes, oldest } = this.#sql
@@ -184,10 +183,10 @@ export class RunStore {
   }
 }
 
-/** Characters of what was run that are kept. */
+/** Characters kept of the source. */
 const SOURCE_CHARACTERS = 16_384;
 
-/** What is kept of what was run; undefined where the title is all of it. */
+/** The stored part of the source; undefined if the title is all of it. */
 export function keptSource(source: string, title: string): string | undefined {
   if (source.trim() === title) return undefined;
   if (source.length <= SOURCE_CHARACTERS) return source.toWellFormed();

@@ -1,6 +1,6 @@
 /**
- * Every execution of one sandbox, from its start until its record expires. A run belongs to the actor and not to the
- * request that started it: whoever waits for it may go away.
+ * All runs of one sandbox, from start until their records expire. A run belongs to the actor, not to the request that started
+ * it, so its callers may disconnect.
  */
 import { unknownRun } from "../shared/errors.ts";
 import type { TerminalInput } from "../container/connection.ts";
@@ -35,81 +35,79 @@ import {
   notInteractive,
 } from "./texts.ts";
 
-/** What a run holds of its principal's quota while it runs. */
+/** The part of the principal's quota that a run holds. */
 export interface Reservation {
-  /** Seconds it may run. */
+  /** The seconds that it may run. */
   seconds: number;
-  /** Why that is less than was asked for, when it is, in sentences. */
+  /** Why that is less than requested, if it is, in sentences. */
   cut?: string;
 }
 
-/** The principal's quota, from which a run reserves. */
 export interface RunQuota {
   /** @throws {ToolError} `quota_exceeded` */
   take(seconds: number): Promise<Reservation>;
-  /** A reservation for a run that an earlier actor started: it runs, whatever the account says. */
+  /** Reserves for a run of an earlier actor: it runs anyway, whatever the account says. */
   hold(seconds: number): Reservation;
-  /** Gives a reservation back after its run, which took so many seconds. */
+  /** Returns a reservation. @param spent the run's seconds */
   give(reservation: Reservation, spent: number): void;
 }
 
-/** What the actor gives its runs. */
 export interface RunsHost {
   /** Resume the runs of an earlier actor, by kind. */
   executors: Record<RunKind, Resumer>;
   quota: RunQuota;
-  /** Makes the sandbox ready for a run. @throws why it cannot be */
+  /** Makes the sandbox ready for a run. @throws the reason if it fails */
   ready(): Promise<void>;
-  /** The cause of a platform error, which may say that the sandbox is gone when only the connection broke. */
+  /** The cause of a platform error, which may claim that the sandbox is gone when only the connection broke. */
   explained(error: unknown): Promise<unknown>;
   sql: SqlStorage;
   objects: RunObjects;
   /** The sandbox's name. */
   sandbox(): string;
-  /** Bytes of a run's log at most. */
+  /** The largest log, in bytes. */
   logCapBytes: number;
-  /** How long a record outlives its run, milliseconds. */
+  /** How long a record is kept after its run, in milliseconds. */
   keepMs: number;
-  /** Keeps the actor alive for work that no request waits for. */
+  /** Keeps the actor alive for background work. */
   background(work: Promise<unknown>): void;
-  /** The end of a run that began at a time, with what else there is to say of it. Never rejects. */
+  /** Adds to the end of a run what else happened since `startedAt`. Never rejects. */
   completed(end: End, startedAt: number): End | Promise<End>;
-  /** An unexpected error ended a run: for the log, under the run's id. */
+  /** Logs an unexpected error under the run's id. */
   failed(id: string, error: unknown): void;
-  /** Removes what is kept elsewhere of a task whose record goes. */
+  /** Deletes what is stored elsewhere for a task whose record is deleted. */
   taskRemoved(id: string): Promise<void>;
-  /** What was made ready for a run is of no use: it ended before. */
+  /** The preparation is not needed: the run ended first. */
   discard(): void;
 }
 
-/** Takes a run that has ended: its files in the sandbox can be removed, and its record will expire. */
+/** Handles an ended run: its files in the sandbox can be deleted, and its record will expire. */
 export type OnEnded = (run: RunRecord, hasFiles: boolean) => void;
 
-/** A part of a run's log, with where to go on. */
+/** A part of a run's log. */
 export interface LogPage {
   pieces: LogPiece[];
   /** The cursor after the last byte of `pieces`. */
   next: number;
 }
 
-/** How a run is begun, and how its caller waits. */
+/** How a run begins, and how its caller waits. */
 export interface RunStart {
-  /** Makes ready what the run needs beside the quota. It may go on when the caller has its answer. @throws why it cannot be */
+  /** Prepares what the run needs besides quota. It may continue after the caller's response. @throws the reason if it fails */
   prepare?(): Promise<void>;
-  /** When the caller is answered at the latest, whatever the sandbox does, milliseconds since the epoch. */
+  /** The latest time of the caller's response, whatever the sandbox does, in milliseconds since the epoch. */
   replyBy?: number;
   /** Until when the caller waits for the end of a run that has begun. */
   waitUntil: number;
-  /** Whether the answer names the run in any case, and not only where there is more to fetch. */
+  /** Whether the result names the run even if there is no more to fetch. */
   namesID: boolean;
-  /** Takes the last line of the output while the caller waits. */
+  /** Receives the last line of output while the caller waits. */
   onProgress?: OnProgress | undefined;
 }
 
-/** Takes the last line of a run's output, whenever that is another. */
+/** Receives a run's last output line whenever it changes. */
 export type OnProgress = (line: string) => unknown;
 
-/** What a terminal has printed after something was typed. */
+/** What a terminal printed after input. */
 export interface TerminalReply {
   run: RunView;
   page: LogPage;
@@ -117,21 +115,20 @@ export interface TerminalReply {
   skipped: number;
 }
 
-/** Records that one sweep removes at most. */
+/** The most records deleted in one sweep. */
 const SWEEP_BATCH = 200;
 
-/** How long the records of ended runs are collected before they are written together, milliseconds. */
+/** How long ended runs are collected before their records are written together, in milliseconds. */
 const BATCH_MS = 100;
 
-/** What a caller with a cursor waits for. */
 export type WaitsFor = "output" | "page";
 
-/** Bytes of a log in one answer. */
+/** Bytes of a log in one result. */
 export const PAGE_BYTES = 48 * 1024;
 
 /**
- * How long output must pause until a model is shown what there is, milliseconds. Most programs print more often while they work, so that
- * a job of minutes takes a call for each `wait_seconds` and not one for each line.
+ * How long output must pause before a model sees it, in milliseconds. Most programs print more often while they work, so a job
+ * of minutes takes one call per `wait_seconds`, not one per line.
  */
 const LOG_REST_MS = 10_000;
 
@@ -140,10 +137,10 @@ export class Runs {
   readonly #store: RunStore;
   readonly #active = new Map<string, ActiveRun>();
   readonly #backlog = new Backlog(() => this.#active.values());
-  /** Ended runs that are not on disk yet. They are written before anything is read from the store. */
+  /** Ended runs that are not on disk yet. They are written before the store is read. */
   readonly #unsaved = new Set<ActiveRun>();
   #isSaveDue = false;
-  /** Whether the principal's storage is full with nothing left to remove: then logs stop growing. */
+  /** Whether the principal's storage is full with nothing to evict; then logs stop growing. */
   isFull = false;
   #onEnded: OnEnded = () => undefined;
 
@@ -160,15 +157,15 @@ export class Runs {
     return this.#active.size > 0;
   }
 
-  /** Whether there is a run that cancel_run could end. */
+  /** Whether cancel_run could end a run. */
   get hasUnendedRun(): boolean {
     return this.#active.values().some((run) => !run.ended);
   }
 
   /**
-   * Starts a run within the principal's quota, which may leave it less time than it asks for, and waits for it. One for which
-   * that takes too long is answered as a run that has not started yet.
-   * @throws what kept it from running, when that shows while the caller waits
+   * Starts a run within the principal's quota, which may shorten its time limit, and waits for it. If preparation takes too
+   * long, the result shows a run that has not started.
+   * @throws the reason, if the run fails to start while the caller waits
    */
   async start<Spec extends Allowance>(
     executor: Executor<Spec>,
@@ -209,12 +206,11 @@ export class Runs {
     if (failure && !failure.isLoss) throw failure.error;
     const view = run.view();
     run.seenBytes = run.logBytes;
-    // On disk before its id leaves the actor, so that the id is good after a restart.
+    // Stored before the id leaves the actor, so that it is valid after a restart.
     if (namesID || !run.ended || view.stdout.omitted + view.stderr.omitted > 0) this.#save(run);
     return view;
   }
 
-  /** Reserves quota for a run and makes the sandbox ready for it. */
   async #reserve(timeoutMs: number, prepare?: () => Promise<void>): Promise<Reservation> {
     const { quota } = this.#host;
     await prepare?.();
@@ -226,7 +222,7 @@ export class Runs {
     return reservation;
   }
 
-  /** Resumes the runs of an earlier actor. @param isUp whether their container runs */
+  /** Resumes an earlier actor's runs. @param isUp whether their container runs */
   resume(isUp: boolean): void {
     for (const record of this.#store.unfinished()) {
       if (neverBegan(record)) this.#markLost(record, NEVER_BEGAN);
@@ -256,12 +252,12 @@ export class Runs {
     this.#onEnded(lost, true);
   }
 
-  /** Whether a run, by its sandbox's own name for it, is under way. */
+  /** Whether a run is under way. @param id as the sandbox knows it */
   isRunning(id: string): boolean {
     return this.#active.values().some((run) => run.id === id && !run.ended);
   }
 
-  /** Seconds of today (UTC) taken by runs that ended after `time`, milliseconds since the epoch; 0 without a time. */
+  /** Seconds of today (UTC) of runs that ended after `time`, in milliseconds since the epoch; 0 without a time. */
   secondsSince(time: number | undefined): number {
     if (time === undefined) return 0;
     const today = Math.floor(Date.now() / DAY_MS) * DAY_MS;
@@ -269,16 +265,16 @@ export class Runs {
     return Math.ceil(this.#store.millisecondsSince(Math.max(time, today), today) / 1000);
   }
 
-  /** The container has gone, and with it everything that ran in it. */
+  /** Ends all runs because their container is gone. */
   containerGone(note: string): void {
     for (const run of this.#active.values())
       run.finish({ state: "lost", note: neverBegan(run.record) ? NEVER_BEGAN_HERE : note });
   }
 
   /**
-   * A run as it is now, after waiting up to `waitMs` for its end or, with a cursor, for output after it.
-   * @param until with a cursor: `output` waits for the first new output, `page` for as much as one answer shows or for output that rests
-   * @param onProgress takes the last line of the output meanwhile
+   * A run's current view, after waiting up to `waitMs` for its end or, with a cursor, for output after it.
+   * @param until with a cursor: `output` waits for the first new output, `page` for a full page or for output that pauses
+   * @param onProgress receives the last output line meanwhile
    * @throws {ToolError} `not_found`
    */
   async result(
@@ -306,7 +302,6 @@ export class Runs {
     return run.view();
   }
 
-  /** The log of a run from `cursor` on. */
   async log(id: string, cursor: number, maxBytes: number): Promise<LogPage> {
     this.#saveAll();
     this.#active.get(id)?.save();
@@ -315,9 +310,9 @@ export class Runs {
   }
 
   /**
-   * Types into a run's terminal. Answers with what the terminal has printed since the last such answer: the last `maxBytes`
-   * of it, and in `skipped` how many bytes came before them. With 0 it does not wait for what the terminal prints.
-   * @throws {ToolError} `not_found` and what `ActiveRun.type` throws
+   * Types into a run's terminal. Returns what it has printed since the last such result: the last `maxBytes`, and in `skipped`
+   * the number of bytes before them. With `maxBytes` 0 it does not wait for output.
+   * @throws {ToolError} `not_found`, and errors of `ActiveRun.type`
    */
   async type(id: string, input: TerminalInput, maxBytes: number): Promise<TerminalReply> {
     const run = this.#active.get(id);
@@ -331,7 +326,7 @@ export class Runs {
     return { run: run.view(), page, skipped };
   }
 
-  /** The newest first. */
+  /** Newest first. */
   list(limit: number, before?: string, kind?: RunKind): RunSummary[] {
     this.#saveAll();
     for (const run of this.#active.values()) run.save();
@@ -340,17 +335,17 @@ export class Runs {
     return found;
   }
 
-  /** Ends a run early; one that has ended stays as it is. @throws {ToolError} `not_found` */
+  /** Ends a run early; an ended run does not change. @throws {ToolError} `not_found` */
   async cancel(id: string, waitMs: number): Promise<RunView> {
     const run = this.#active.get(id);
     if (!run) return viewOf(this.#known(id));
-    // Not awaited: the run ends by its limit also when the sandbox cannot be reached.
+    // Not awaited: the run's limit ends it even if the sandbox is unreachable.
     run.cancel().catch(() => undefined);
     await run.waitUntilEnded(waitMs);
     return run.view();
   }
 
-  /** Removes expired runs. Answers when the next one expires, milliseconds since the epoch. */
+  /** Deletes expired runs. Returns when the next one expires, in milliseconds since the epoch. */
   async sweep(): Promise<number | undefined> {
     this.#saveAll();
     const expired = this.#store.endedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
@@ -359,13 +354,12 @@ export class Runs {
     return first === undefined ? undefined : first + this.#host.keepMs;
   }
 
-  /** What the runs have stored. */
   stored(): Stored {
     this.#saveAll();
     return this.#store.stored();
   }
 
-  /** Removes ended runs, the oldest first, until `bytes` are freed or none is left that ended before `before`. */
+  /** Deletes ended runs, oldest first, until `bytes` are freed or no run is left that ended before `before`. */
   async evict(bytes: number, before: number): Promise<Stored> {
     let left = this.stored();
     const enough = left.bytes - bytes;
@@ -401,7 +395,7 @@ export class Runs {
     return run;
   }
 
-  /** Follows a run that starts when its reservation is there, and never where it has ended before. */
+  /** Follows a run that starts once it has a reservation, unless it ends before. */
   #followLate<Spec extends Allowance & { interactive?: boolean }>(
     run: ActiveRun,
     executor: Executor<Spec>,
@@ -428,7 +422,7 @@ export class Runs {
     background(reserving.catch(() => undefined));
   }
 
-  /** @param startedAt from when on the reservation is used, milliseconds since the epoch */
+  /** @param startedAt when the reservation's use begins, in milliseconds since the epoch */
   #follow(run: ActiveRun, execution: Execution, reservation: Reservation, startedAt: number): void {
     const give = () => this.#host.quota.give(reservation, (Date.now() - startedAt) / 1000);
     execution.done.then(give, give);
@@ -487,12 +481,12 @@ export class Runs {
   }
 }
 
-/** The specification, with the time that the quota leaves it. */
+/** The specification with the time that the quota allows. */
 function allowed<Spec extends Allowance>(spec: Spec, { seconds, cut }: Reservation): Spec {
   return cut === undefined ? spec : { ...spec, timeoutMs: seconds * 1000, cut };
 }
 
-/** Whether a run has not had its turn: one that has started has a resume state or has printed something. */
+/** Whether a run never started: it has neither a resume state nor output. */
 function neverBegan({ resumeState, output }: RunRecord): boolean {
   return resumeState === undefined && output.stdout.bytes + output.stderr.bytes === 0;
 }

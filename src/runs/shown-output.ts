@@ -1,13 +1,13 @@
-/** What a caller is shown of an output: its beginning, its end, and how much is left out between them. */
+/** What callers see of an output: its beginning, its end, and the size of the omitted middle. */
 
 import { withoutEscapes } from "../shared/escape-sequences.ts";
 import { wholeCharacters } from "../shared/text.ts";
 
-/** One stream of an output. `head` alone holds it all when nothing was omitted. */
+/** One output stream. `head` is everything if nothing was omitted. */
 export interface ShownOutput {
   head: string;
   tail: string;
-  /** Size of the whole stream in bytes. */
+  /** Bytes of the whole stream. */
   bytes: number;
   /** Bytes between `head` and `tail`. */
   omitted: number;
@@ -20,7 +20,7 @@ export function decodeText(bytes: Uint8Array): string {
   return decoder.decode(bytes);
 }
 
-/** What is shown of a stream of `bytes` bytes, given its first and its last bytes; both are cut at whole characters. */
+/** What is shown of a stream of `bytes` bytes, given its first and last bytes. Both are cut at whole characters. */
 export function headAndTail(first: Uint8Array, last: Uint8Array, bytes: number): ShownOutput {
   const head = wholeCharacters(first, "end");
   const tail = wholeCharacters(last, "start");
@@ -32,27 +32,27 @@ export function headAndTail(first: Uint8Array, last: Uint8Array, bytes: number):
   };
 }
 
-/** The stream as one text, with a line in the middle that says how much is missing. */
+/** The stream as one text; a line in the middle says how much is omitted. */
 export function shownText(shown: ShownOutput): string {
   const { head, tail, omitted } = shown;
   return omitted === 0 ? head + tail : `${head}\n${omittedText(shown)}\n${tail}`;
 }
 
-/** What stands in place of the middle of an output. */
+/** The text for an omitted middle. */
 export function omittedText({ omitted, bytes }: Pick<ShownOutput, "omitted" | "bytes">): string {
   return `[... ${omitted} of ${bytes} bytes omitted ...]`;
 }
 
-/** Bytes at the end of an output that are searched for its last line, and characters of the line that are shown. */
+/** Bytes at an output's end that are searched for its last line, and how many characters of it are shown. */
 const LINE_BYTES = 4 * 1024;
 const LINE_CHARS = 200;
 
 const CONTROLS = /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu;
 
-/** The last line of an output that is not blank, as plain text for a progress message; empty where there is none. */
+/** The last line that is not blank, as plain text for progress; empty if there is none. */
 export function lastLine(end: Uint8Array): string {
   const text = withoutEscapes(decodeText(end.subarray(-LINE_BYTES)));
-  // Progress bars write over their line after a carriage return.
+  // Progress bars overwrite their line after a carriage return.
   const line = text.split(/[\r\n]/).findLast((one) => one.replace(CONTROLS, "").trim() !== "") ?? "";
   return line.replaceAll("\t", " ").replace(CONTROLS, "\u{fffd}").trim().slice(0, LINE_CHARS).toWellFormed();
 }

@@ -1,8 +1,8 @@
-/** What only a run of a task has, done by an agent or a question. */
+/** The detail of a task, by an agent or a question. */
 import { z } from "zod";
 import type { CodeDetail } from "./code-detail.ts";
 
-/** Of the model, as the agent reports them. */
+/** The model's tokens, as the agent reports them. */
 export const tokens = z.object({
   input: z.number(),
   output: z.number(),
@@ -15,29 +15,29 @@ export type Tokens = z.infer<typeof tokens>;
 export interface TaskDetail {
   /** Its key in `AGENTS`. */
   agent: string;
-  /** Whether the agent says that it did what it was asked; the run's note says why not. */
+  /** Whether the agent reports success; otherwise the run's note says why not. */
   success: boolean;
-  /** The agent's last words, cut at 24,000 characters. */
+  /** The agent's final message, cut at 24,000 characters. */
   answer?: string;
   model?: string;
-  /** The definitions that it names, each as `<kind>/<name>`. */
+  /** The definitions that the task named, as `<kind>/<name>`. */
   components?: readonly string[];
-  /** Where it works: an absolute path in the sandbox. */
+  /** The working directory: an absolute path in the sandbox. */
   directory: string;
-  /** The agent's own id of the conversation. */
+  /** The agent's id for the conversation. */
   conversation?: string;
   turns?: number;
   tokens?: Tokens;
   costUSD?: number;
-  /** What it changed; undefined until the end, and when that could not be determined. */
+  /** What it changed; undefined before the end, and if it could not be determined. */
   changes?: Changes;
-  /** Files that it produced, as kept in R2. */
+  /** Files that it produced, as stored in R2. */
   artifacts: Artifact[];
-  /** Created and changed files that are not kept; undefined when all are. */
+  /** Created and changed files that were not stored; undefined if all were. */
   notKept?: NotKept;
-  /** The archive of the workspace; undefined when there is none. */
+  /** The archive of the workspace, if there is one. */
   archive?: Archive;
-  /** How often the sandbox's container had been started when the task ended. A higher count since means its files are gone. */
+  /** The number of container starts when the task ended. If it is higher now, the files are gone. */
   boot?: number;
   /** Whether the sandbox was made for the task and ends with it. */
   ownSandbox: boolean;
@@ -45,14 +45,14 @@ export interface TaskDetail {
   safe: boolean;
 }
 
-/** What a question has: the program that a model wrote, and what that gave as code. */
+/** A question: the model's program and its result. */
 export interface QuestionDetail extends CodeDetail {
-  /** The model's choice; undefined until the whole program is there. */
+  /** Chosen by the model; undefined until the program is complete. */
   language?: string;
-  /** As far as it is written. */
+  /** The code written so far. */
   code: string;
   model: string;
-  /** Of the one request that wrote the program. */
+  /** Of the request that wrote the program. */
   tokens?: Pick<Tokens, "input" | "output">;
   ownSandbox: boolean;
   /** Everything is in the record. */
@@ -60,13 +60,13 @@ export interface QuestionDetail extends CodeDetail {
 }
 
 export interface Changes {
-  /** Ordered by path; at most `MAX_FILES`. */
+  /** Sorted by path; at most `MAX_FILES`. */
   files: ChangedFiles[];
-  /** How many there are. */
+  /** The total number. */
   count: number;
   /** A git diff against the state at the start, cut at `DIFF_BYTES`. */
   diff: string;
-  /** Size of the whole diff. */
+  /** Bytes of the whole diff. */
   diffBytes: number;
 }
 
@@ -74,12 +74,12 @@ export interface ChangedFiles {
   /** Relative to the task's directory. */
   path: string;
   change: "created" | "changed" | "deleted";
-  /** Bytes; 0 for a deleted one. */
+  /** Bytes; 0 for a deleted file. */
   size: number;
 }
 
 export interface Artifact {
-  /** As in `Changed`, or `DIFF_NAME`. */
+  /** As in `ChangedFiles`, or `DIFF_NAME`. */
   path: string;
   /** Bytes. */
   size: number;
@@ -87,28 +87,28 @@ export interface Artifact {
 
 export interface NotKept {
   count: number;
-  /** The first of them, and why. */
+  /** The first of them, with reasons. */
   named: { path: string; why: string }[];
 }
 
 export interface Archive {
-  /** Missing where an earlier version kept it in another form, which is not read any more. */
+  /** Missing if an earlier version stored it in a form that is no longer read. */
   isSnapshot?: true;
-  /** What did not fit: how many files, their bytes together, and the largest of them. */
+  /** What did not fit: the number of files, their total bytes, and the largest ones. */
   left?: { count: number; bytes: number; largest: { path: string; size: number }[] };
-  /** Directories that can be made again, and have too many files. */
+  /** Directories of regenerable files with too many entries. */
   crowded?: string[];
-  /** The agent's conversation did not fit. */
+  /** Whether the agent's conversation did not fit. */
   isWithoutConversation?: true;
 }
 
-/** The artifact that holds a task's whole diff. */
+/** The artifact with a task's whole diff. */
 export const DIFF_NAME = "changes.diff";
 
-/** The artifact that names every changed file, a line each; there where not all are shown one by one. */
+/** The artifact that lists every changed file, one per line. Exists if not all are shown individually. */
 export const LIST_NAME = "changes.list";
 
-/** Changed files that are shown one by one. */
+/** Changed files shown individually. */
 export const SHOWN_FILES = 50;
 
 /** Changed files that a record lists. */

@@ -1,25 +1,22 @@
-/** What a terminal's output says as text. The log keeps it as it came, with its control sequences. */
+/** A terminal's output as text. The log stores the raw output with its control sequences. */
 
-/** Columns of a row: no terminal here has more. A longer line is shown whole, but only its last row can still be changed. */
+/** The widest row; no terminal here is wider. A longer line is shown completely, but only its last row can still change. */
 const MAX_COLUMNS = 1000;
 
-/** Rows, from the last one upwards, that the cursor can go back to: nested progress bars and menus have fewer. */
+/** How many of the last rows the cursor can return to; nested progress bars and menus need fewer. */
 const MAX_ROWS = 50;
 
-/** What a Python kernel writes for `clear_output()`: CLEARED in streams.py. Programs that clear a screen use another order. */
+/** What a Python kernel prints for `clear_output()`: CLEARED in streams.py. Programs that clear a screen use another order. */
 const CLEARED = "\x1b[3J\x1b[2J\x1b[H";
 
-/**
- * A control sequence (CSI) with its parameters and its final character; another one, of which nothing shows; a control
- * character; or text.
- */
+/** A control sequence (CSI) with parameters and final character; another, invisible sequence; a control character; or text. */
 const TOKEN =
   // oxlint-disable-next-line no-control-regex
   /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?|[\x00-\x1f\x7f]|[^\x00-\x1f\x7f]+/g;
 
 /**
- * The text that a terminal shows of an output: sequences are left out, what is overwritten in its line is gone, and what a
- * full-screen program puts elsewhere on the screen stands in a line of its own.
+ * The text that a terminal would show: without control sequences and overwritten text. What a full-screen program draws
+ * elsewhere becomes a line of its own.
  */
 export function terminalText(output: string): string {
   return rendered(output).text;
@@ -27,18 +24,18 @@ export function terminalText(output: string): string {
 
 /**
  * The same, with its cost.
- * @returns `moved`: cells that were written, or moved by an insertion or a deletion. For each character of the output that is
- *   less than a row. The text is at most twice as long as the output, and a row: blanks for which there is no room are left out
+ * @returns `moved`: cells written or moved by insertions and deletions, less than a row for each output character. The text is
+ * at most twice as long as the output, plus a row; more padding is dropped
  */
 export function rendered(output: string): { text: string; moved: number } {
   let text = "";
   let row: string[] = [];
-  /** The rows that can still be changed, from the top, and the one that the cursor is in. */
+  /** The rows that can still change, from the top, and the cursor's row. */
   let rows = [{ cells: row, end: "" }];
   let at = 0;
   let column = 0;
   let moved = 0;
-  /** Blanks that sequences may still add to what was printed. */
+  /** The padding that sequences may still add. */
   let blanks = output.length + MAX_COLUMNS;
   const shown = ({ cells, end }: { cells: string[]; end: string }) =>
     end === "" ? cells.join("") : cells.join("").trimEnd() + end;
@@ -108,10 +105,7 @@ export function rendered(output: string): { text: string; moved: number } {
   return { text: text + rows.map(shown).join(""), moved };
 }
 
-/**
- * The text with each line that was written over, as progress bars do after a carriage return or after they go up some lines,
- * in its last state, and without what a kernel's code has cleared.
- */
+/** The text with overwritten lines in their last state, such as progress bars, and without what a kernel's code has cleared. */
 export function lastStates(printed: string): string {
   const text = clearedPart(printed) ?? printed;
   // oxlint-disable-next-line no-control-regex
@@ -124,19 +118,19 @@ export function lastStates(printed: string): string {
   return lines.join("\n");
 }
 
-/** What follows the last clearing; undefined where nothing was cleared. */
+/** The text after the last clearing; undefined if nothing was cleared. */
 export function clearedPart(text: string): string | undefined {
   const at = text.lastIndexOf(CLEARED);
   return at < 0 ? undefined : text.slice(at + CLEARED.length);
 }
 
-/** Characters at the end that begin a control sequence and do not finish it. */
+/** The number of characters at the end that form an incomplete control sequence. */
 export function unfinishedSequence(output: string): number {
   // oxlint-disable-next-line no-control-regex
   return /\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]{0,200})?$/.exec(output)?.[0].length ?? 0;
 }
 
-/** Whether an output is no more than what was typed, or a part of it, as the terminal shows it while a program works. */
+/** Whether an output is only the echo of typed text, or a part of it, as a terminal shows it while a program works. */
 export function isEchoOf(typed: string, output: Uint8Array): boolean {
   // What is typed without a line's end waits for more, and its echo is all there will be.
   // oxlint-disable-next-line no-control-regex

@@ -1,4 +1,4 @@
-/** What is said of runs: how they ended, and why one cannot be typed into. */
+/** Texts about runs: how they ended, and why one does not accept input. */
 import { type Failure, ToolError } from "../shared/errors.ts";
 import { clause } from "../shared/text.ts";
 import type { CodeOutcome } from "../container/kernels/kernel-protocol.ts";
@@ -14,7 +14,7 @@ export const OTHER_VERSION = "The server was restarted with another version, whi
 const UNCONFIRMED =
   "the sandbox did not confirm it: its processes may still run, and its last output may be missing. destroy_sandbox ends them.";
 
-/** @param graceMs how long the sandbox was waited for */
+/** @param graceMs how long the server waited for the sandbox */
 export function cancelUnconfirmed(graceMs: number): string {
   return `Told to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
 }
@@ -24,7 +24,10 @@ export function timeoutUnconfirmed(timeoutMs: number | undefined, graceMs: numbe
   return `It took ${time} and was told to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
 }
 
-/** What is said of a run that ended with an error. A hint to repeat it is left out where it may have begun: it would run twice. */
+/**
+ * The note of a run that ended with an error. If it may have begun, the hint to repeat it is dropped, because it would run
+ * twice.
+ */
 export function failureNote({ code, message, hint }: Failure, mayRun: boolean): string {
   return [message, mayRun || code === "no_answer" ? MAY_RUN : hint].filter(Boolean).join(" ");
 }
@@ -34,7 +37,7 @@ const MAY_RUN =
 
 // Commands
 
-/** A process may have left its run: docs/reference/runs.md says how. */
+/** A process may have detached from its run: see docs/reference/runs.md. */
 export const CANCELLED_WITH_ALL = "Cancelled, with all its processes that were found.";
 
 /** @param cut why it had less time than requested */
@@ -75,7 +78,6 @@ function kernelName(language: string, context: string): string {
 
 const LOST_RESULT = "The server was restarted while the code ran, so its result is lost.";
 
-/** What is said of code that an earlier actor ran. */
 export function handoverTexts(language: string, context: string) {
   const kernel = kernelName(language, context);
   return {

@@ -1,14 +1,14 @@
-/** What the lines of a coding agent report, and what reads them. */
+/** What the lines of a coding agent report, and the interface of their readers. */
 import { z } from "zod";
 import { tokens } from "../runs/task-detail.ts";
 
-/** What the lines of an agent have reported so far. Plain data, because it is part of the run's record. */
+/** What an agent has reported so far. Plain data, because it is stored in the run's record. */
 export const agentReport = z.object({
-  /** The agent's own id of its conversation. */
+  /** The agent's id for its conversation. */
   conversation: z.string().optional(),
   model: z.string().optional(),
   answer: z.string().optional(),
-  /** Set once the agent has said how it ended. */
+  /** Set when the agent has reported its end. */
   end: z.enum(["done", "out_of_turns", "error"]).optional(),
   /** The agent's message for an end with `error`. */
   error: z.string().optional(),
@@ -16,16 +16,15 @@ export const agentReport = z.object({
   tokens: tokens.optional(),
   costUSD: z.number().optional(),
   durationMs: z.number().optional(),
-  /** The number of lines that were no event, and the first of them. */
+  /** The number of lines that are not events, and the first of them. */
   unread: z.number(),
   unreadSample: z.string().optional(),
 });
 
 export type AgentReport = z.infer<typeof agentReport>;
 
-/** Reads one agent's events. */
 export interface EventReader {
   readonly report: AgentReport;
-  /** Takes one event and answers lines for a person to read. */
+  /** Reads an event. Returns lines for people. */
   read(event: Record<string, unknown>): string[];
 }

@@ -1,6 +1,6 @@
 /**
- * The coding agents that can do a task: how each is started in a sandbox, and how the lines it prints are read. A new
- * agent needs a row in `AGENTS`, and one in `EGRESS` (`src/container/model-egress.ts`) for its model.
+ * The coding agents for tasks: how to start each one, and how to read its output. A new agent needs a row in `AGENTS`, and one
+ * in `EGRESS` (`src/container/model-egress.ts`) for its model.
  */
 import type { AgentReport, EventReader } from "./agent-report.ts";
 import { ClaudeEvents } from "./claude-code.ts";
@@ -14,7 +14,7 @@ export const DEFAULT_AGENT: AgentName = "claude-code";
 export interface AgentOptions {
   model?: string;
   maxTurns?: number;
-  /** The agent's own id of the conversation that goes on. */
+  /** The agent's id of a conversation to continue. */
   conversation?: string;
 }
 
@@ -22,23 +22,23 @@ export interface Agent {
   name: AgentName;
   /** Its name for people. */
   title: string;
-  /** What brings its program to the image, and to the local platform, as instructions. */
+  /** Instructions for installing the program in the image and on the local platform. */
   image: string;
   install: string;
   /** Its program and arguments. The task comes on standard input. */
   command(options: AgentOptions): string[];
   /**
-   * Its variables. `key` is the task's placeholder for a credential, `conversation` what an agent is to call its conversation
-   * that takes a name for it.
+   * Its variables. `key` is the task's placeholder for a credential, `conversation` the name of a new conversation, for agents
+   * that accept one.
    */
   env(key: string, conversation: string, options: AgentOptions): Record<string, string>;
-  /** Where it keeps conversations, below the home directory: a conversation's files have its id in their path. */
+  /** Where it stores conversations, below the home directory. Each file's path contains the conversation's id. */
   conversations: string;
-  /** Whether it can be stopped after so many turns, finds definitions of Claude Code's, and takes a token in place of a key. */
+  /** Whether it supports a turn limit, Claude Code's definitions, and a token instead of a key. */
   limitsTurns: boolean;
   findsComponents: boolean;
   takesToken: boolean;
-  /** A reader that continues from the report of an earlier one. */
+  /** A reader that continues an earlier report. */
   reader(directory: string, conversation: string, report?: AgentReport): EventReader;
 }
 
@@ -64,7 +64,7 @@ const CLAUDE_CODE: Agent = {
   env: (key) => ({
     ANTHROPIC_BASE_URL: "http://anthropic.internal",
     ANTHROPIC_API_KEY: key,
-    // Without it the agent refuses to skip permission prompts as root.
+    // Without it, the agent refuses to skip permission prompts as root.
     IS_SANDBOX: "1",
     CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
     DISABLE_AUTOUPDATER: "1",
@@ -76,7 +76,7 @@ const CLAUDE_CODE: Agent = {
   reader: (directory, _conversation, report) => new ClaudeEvents(directory, report),
 };
 
-/** It has one database for all conversations unless it is told another: so each has its own, and a name that is known before. */
+/** By default it has one database for all conversations. Here each conversation gets its own, with a known name. */
 const OPENCODE: Agent = {
   name: "opencode",
   title: "OpenCode",
@@ -103,7 +103,7 @@ const OPENCODE: Agent = {
       provider: {
         anthropic: {
           options: { baseURL: "http://anthropic.internal/v1" },
-          // It refuses the models that its own list does not have.
+          // It refuses models that are not in its own list.
           models: model === undefined ? {} : { [openCodeModel(model)]: {} },
         },
       },
@@ -119,7 +119,6 @@ const OPENCODE: Agent = {
   reader: (directory, conversation, report) => new OpenCodeEvents(directory, conversation, report),
 };
 
-/** OpenCode puts the provider before a model's name. */
 function openCodeModel(model: string): string {
   return model.replace(/^anthropic\//, "");
 }

@@ -1,40 +1,39 @@
-/** Keeps what an ended task has left, as snapshots, and puts that where the task that goes on with it finds it. */
+/** Stores what a task left as snapshots, and restores it for a task that continues. */
 import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Conversation } from "../container/snapshots.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Archive } from "../runs/task-detail.ts";
 
-/** What is to be kept of a task. */
 export interface TaskArchive {
-  /** The whole id of its run. */
+  /** The complete id of its run. */
   run: string;
   /** When it ends, milliseconds since the epoch. */
   expiresAt: number;
-  /** Bytes of files at most. */
+  /** The most bytes of files. */
   maxBytes: number;
   conversation?: Conversation;
 }
 
-/** What there was no room for: of the workspace, and whether the agent's conversation. */
+/** What did not fit: files of the workspace, and the agent's conversation. */
 export type ArchiveLeftOut = Plan["left"] & { conversation?: true };
 
-/** What keeps snapshots: the sandbox's workspace. */
+/** Stores snapshots: the sandbox's workspace. */
 export interface Archives {
   keepArchive(what: TaskArchive): Promise<ArchiveLeftOut>;
-  /** @param run whose conversation it is @param task as the sandbox knows the one that goes on with it */
+  /** @param run the run of the conversation @param task the continuing task, as the sandbox knows it */
   restoreConversation(run: string, task: string): Promise<void>;
 }
 
-/** What agents call conversations. */
+/** The form of agents' conversation ids. */
 const ID = /^[\w-]{1,200}$/;
 
-/** Paths of what is left out that are named. */
+/** The most omitted paths that are named. */
 const NAMED = 3;
 
-/** How often it is tried: the sandbox's program may end at any time, and is started again. */
+/** The number of attempts: the sandbox's program may end at any time, and is restarted. */
 const ATTEMPTS = 3;
 
-/** @param id the agent's own of its conversation @throws {ToolError} with the last reason */
+/** @param id the agent's id of its conversation @throws {ToolError} with the last reason */
 export async function archive(
   archives: Archives,
   what: Omit<TaskArchive, "conversation">,
@@ -60,7 +59,7 @@ export async function archive(
   }
 }
 
-/** What is said of what an archive leaves out; empty where that is nothing. */
+/** The text about what an archive leaves out; empty if nothing. */
 export function leftOutWords({ left, crowded, isWithoutConversation }: Archive): string {
   const words: string[] = [];
   const some = (paths: string[]) => paths.slice(0, NAMED).join(", ");

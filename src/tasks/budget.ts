@@ -1,6 +1,6 @@
 /**
- * The placeholders that running tasks hold in place of a credential, and what each may still spend. Only their hashes are
- * stored, and a placeholder is good only while its task's agent runs.
+ * The placeholders that running tasks hold instead of a credential, and what each may still spend. Only hashes are stored. A
+ * placeholder works only while its task's agent runs.
  */
 import {
   type BudgetCheck,
@@ -13,18 +13,18 @@ import { type UsedByDay, dayOf } from "../shared/days.ts";
 import { sha256 } from "../shared/sha256.ts";
 import type { TraceContext } from "../shared/trace.ts";
 
-/** Requests to the model in one task. */
+/** The most model requests of one task. */
 export const MAX_REQUESTS = 5000;
 
 /**
- * Requests of one task that may be under way at once. The tokens of a request are known only when it was answered, so a task
- * can exceed its budget by this many requests. Claude Code runs up to ten subagents, and makes small requests beside them.
+ * The most concurrent requests of one task. A request's tokens are known only afterwards, so a task can exceed its budget by
+ * this many requests. Claude Code runs up to ten subagents, and makes small requests besides.
  */
 export const MAX_IN_FLIGHT = 12;
 
 /**
- * A request counts as under way for so long after its Worker last reported it, milliseconds: nothing reports its end when that
- * was evicted. Several times as long as the pause between two reports, and shorter than agents keep retrying.
+ * How long a request counts as under way after its Worker's last report, in milliseconds, because an evicted Worker does not
+ * report the end. Several report intervals, but shorter than agents keep retrying.
  */
 export const IN_FLIGHT_MS = 6 * REPORT_MS;
 
@@ -32,13 +32,13 @@ export interface Spending {
   requests: number;
   tokens: number;
   exhausted: boolean;
-  /** Whether a request was refused because the principal's tokens of the day were used up. */
+  /** Whether a request was refused because the day's tokens are used up. */
   dayIsSpent?: boolean;
-  /** The error of the last answer, if that was one. */
+  /** The last response's error, if it was one. */
   upstream?: UpstreamError;
 }
 
-/** Why a task's requests were refused, as stored in its row. */
+/** Stored reasons for refusing a task's requests. */
 const TASK_REFUSED = 1;
 const DAY_REFUSED = 2;
 
@@ -61,7 +61,7 @@ export class TaskBudgets {
     this.#sql = sql;
   }
 
-  /** Opens a budget and answers its placeholder. */
+  /** Opens a budget. Returns its placeholder. */
   async open(run: string, maxTokens: number, trace?: TraceContext): Promise<string> {
     const random = crypto.getRandomValues(new Uint8Array(32));
     // Agents check the prefix; the rest is random.
@@ -77,7 +77,7 @@ export class TaskBudgets {
     return key;
   }
 
-  /** Counts a request, if the placeholder belongs to a task that runs here and has budget left. */
+  /** Counts a request if its placeholder belongs to a task that runs here and has budget left. */
   async admit(key: string): Promise<BudgetCheck> {
     const hash = await hashOf(key);
     const [row] = this.#sql.exec<Row>("SELECT * FROM task_budgets WHERE key_hash = ?", hash).toArray();
@@ -103,7 +103,7 @@ export class TaskBudgets {
     return { call, trace };
   }
 
-  /** A request is still under way. */
+  /** Records that a request is still under way. */
   renewRequest({ run, number }: ModelCall): void {
     this.#sql.exec(
       "UPDATE model_calls SET began_at = ? WHERE run = ? AND number = ?",
@@ -113,7 +113,7 @@ export class TaskBudgets {
     );
   }
 
-  /** A request is over. A second report of the same request counts nothing. */
+  /** Ends a request. A repeated report counts nothing. */
   finishRequest({ run, number }: ModelCall, { tokens, error, cut }: ModelOutcome): void {
     const [ended] = this.#sql
       .exec("DELETE FROM model_calls WHERE run = ? AND number = ? RETURNING number", run, number)
@@ -131,13 +131,13 @@ export class TaskBudgets {
     );
   }
 
-  /** Takes back a request that the task's budget allowed, because the principal's tokens of the day are used up. */
+  /** Undoes a request that the task's budget allowed, because the day's tokens are used up. */
   refuseForToday({ run, number }: ModelCall): void {
     this.#sql.exec("DELETE FROM model_calls WHERE run = ? AND number = ?", run, number);
     this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", DAY_REFUSED, run);
   }
 
-  /** Takes the tokens by day that were not reported to the account yet. The caller reports them, or puts them back. */
+  /** Takes the tokens, by day, that were not reported to the account. The caller reports them, or puts them back. */
   takeUnreported(): Map<number, number> {
     const rows = this.#sql.exec<{ day: number; tokens: number }>("DELETE FROM unreported_tokens RETURNING *");
     return new Map(rows.toArray().map(({ day, tokens }) => [day, tokens]));
@@ -152,7 +152,7 @@ export class TaskBudgets {
       );
   }
 
-  /** What a task has spent; zero when it has no budget. */
+  /** What a task has spent; zero without a budget. */
   spending(run: string): Spending {
     const [row] = this.#sql.exec<Row>("SELECT * FROM task_budgets WHERE run = ?", run).toArray();
     if (!row) return { requests: 0, tokens: 0, exhausted: false };
@@ -162,7 +162,7 @@ export class TaskBudgets {
     return { requests, tokens, exhausted: refused === TASK_REFUSED, dayIsSpent, upstream };
   }
 
-  /** Makes the placeholder worthless. */
+  /** Invalidates the placeholder. */
   close(run: string): void {
     this.#sql.exec("DELETE FROM task_budgets WHERE run = ?", run);
     this.#sql.exec("DELETE FROM model_calls WHERE run = ?", run);

@@ -1,4 +1,4 @@
-/** The events that `claude -p --output-format stream-json --verbose` prints, one JSON document a line. */
+/** The events of `claude -p --output-format stream-json --verbose`, one JSON document per line. */
 import type { AgentReport, EventReader } from "./agent-report.ts";
 import type { Tokens } from "../runs/task-detail.ts";
 import { callLine, failureLine, NESTED, textLine } from "../shared/task-steps.ts";
@@ -13,7 +13,7 @@ import {
   text,
 } from "./event-fields.ts";
 
-/** Blocks of a message that are read: an agent's have a few, and each becomes a line. */
+/** The most blocks read per message. Agents send a few, and each becomes a line. */
 const MAX_BLOCKS = 200;
 
 export class ClaudeEvents implements EventReader {
@@ -68,7 +68,7 @@ export class ClaudeEvents implements EventReader {
     });
   }
 
-  /** "Edit src/app.ts", "Bash: npm test". */
+  /** For example "Edit src/app.ts" or "Bash: npm test". */
   #call(name: string, input: Fields): string {
     const path = text(input.file_path) ?? text(input.notebook_path);
     if (path !== undefined) return shortened(`${name} ${relativeTo(this.#directory, path)}`);

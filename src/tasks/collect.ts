@@ -1,4 +1,4 @@
-/** What a task changed: the list, the diff, and the files themselves as artifacts in R2. */
+/** What a task changed: the list, the diff, and the files as artifacts in R2. */
 import {
   CHANGES_DIFF,
   CHANGES_LIST,
@@ -25,7 +25,7 @@ import { joined } from "../runs/head-and-tail.ts";
 import { decodeText } from "../runs/shown-output.ts";
 import { wholeCharacters } from "../shared/text.ts";
 
-/** Files kept for each task, and their sizes in bytes. The whole diff counts too. */
+/** Limits for a task's artifacts: their number, and bytes. The whole diff counts too. */
 const MAX_ARTIFACTS = 100;
 const MAX_ARTIFACT_BYTES = 10 * 1024 * 1024;
 const MAX_TOTAL_BYTES = 50 * 1024 * 1024;
@@ -33,7 +33,7 @@ const MAX_TOTAL_BYTES = 50 * 1024 * 1024;
 /** Bytes of a file that are read at once. */
 const PIECE_BYTES = 4 * 1024 * 1024;
 
-/** Files without an artifact that are named. */
+/** The most files without an artifact that are named. */
 const MAX_NAMED = 20;
 
 const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;
@@ -45,7 +45,7 @@ const NOT_KEPT_REASONS: Record<FoundChanges["files"][number]["type"], string | u
   unnamed: "its name is not UTF-8 and shown as git escapes it",
 };
 
-/** Codes of errors that mean that the file does not exist or cannot be read. */
+/** Codes of errors about missing or unreadable files. */
 const NO_FILE: ReadonlySet<ErrorCode> = new Set([
   "not_found",
   "is_directory",
@@ -78,7 +78,7 @@ export async function collect(
   const changes = { files, count: changed, diff: decodeText(wholeCharacters(first, "end")), diffBytes };
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > SHOWN_FILES) await writer.keep(LIST_NAME, `${own}/${CHANGES_LIST}`, found.listBytes);
-  // A reason of the file's own is more useful than "too many files".
+  // A file's own reason is more useful than "too many files".
   const [special, surplus]: [NotKept["named"], NotKept["named"]] = [[], []];
   for (const { path, change, type, size } of found.files) {
     if (change === "deleted") continue;
@@ -91,7 +91,6 @@ export async function collect(
   return { changes, artifacts: writer.kept, notKept };
 }
 
-/** Writes files to R2 as long as they fit. */
 class ArtifactWriter {
   readonly kept: Artifact[] = [];
   readonly #store: ArtifactStore;
@@ -103,7 +102,7 @@ class ArtifactWriter {
     this.#runID = runID;
   }
 
-  /** Keeps a file, or answers why it cannot be kept. */
+  /** Stores a file. Returns the reason if it cannot. */
   async keep(name: string, path: string, size: number): Promise<string | undefined> {
     if (size > MAX_ARTIFACT_BYTES) return `${size} bytes, more than the ${MAX_ARTIFACT_BYTES} of an artifact`;
     if (this.#bytes + size > MAX_TOTAL_BYTES)
@@ -128,7 +127,7 @@ class ArtifactWriter {
   }
 }
 
-/** At most `maxBytes` of a file from `offset` on; nothing when it is not there. */
+/** At most `maxBytes` of a file from `offset` on; empty if the file is missing. */
 async function readPart(
   files: FileOperations,
   path: string,
@@ -143,7 +142,7 @@ async function readPart(
   }
 }
 
-/** An artifact of a run, and where it is in R2. @throws {ToolError} `not_found` */
+/** A run's artifact and its key in R2. @throws {ToolError} `not_found` */
 export function findArtifact(prefix: string, run: RunView, path: string): { key: string; size: number } {
   const artifacts = taskDetailOf(run)?.artifacts ?? [];
   const index = artifacts.findIndex((artifact) => artifact.path === path);
@@ -163,7 +162,7 @@ export function findArtifact(prefix: string, run: RunView, path: string): { key:
   );
 }
 
-/** What only a task has; undefined for runs of other kinds. */
+/** A task's detail; undefined for other runs. */
 export function taskDetailOf({ detail }: Pick<RunView, "detail">): TaskDetail | undefined {
   return detail && "agent" in detail ? detail : undefined;
 }

@@ -1,6 +1,6 @@
 /**
- * Definitions of agents and commands that the operator offers to tasks: Markdown with front matter, as Claude Code has it, in
- * `agents/<name>.md` and `commands/<name>.md` below a prefix of the bucket, or in a folder of the local platform's machine.
+ * Definitions of agents and commands that the operator offers to tasks: Markdown with front matter in Claude Code's format, in
+ * `agents/<name>.md` and `commands/<name>.md` below a prefix of the bucket, or in a folder of the local machine.
  */
 import { z } from "zod";
 import type { Config, Env } from "../shared/config.ts";
@@ -13,7 +13,6 @@ const COMPONENT_KINDS = ["agents", "commands"] as const;
 
 export type ComponentKind = (typeof COMPONENT_KINDS)[number];
 
-/** Names of definitions. */
 export type ComponentNames = Record<ComponentKind, readonly string[]>;
 
 export interface Definition {
@@ -22,37 +21,36 @@ export interface Definition {
   text: string;
 }
 
-/** What a task needs of them. */
+/** The definitions for a task. */
 export const taskComponents = z.object({
-  /** What has to be there, each as `<kind>/<name>`. */
+  /** The required ones, as `<kind>/<name>`. */
   wanted: z.array(z.string()).readonly(),
-  /** What the operator offers, in the same form; empty where that was not asked for. */
+  /** The operator's, in the same form; empty if the task names none. */
   offered: z.array(z.string()).readonly(),
 });
 
 export type TaskComponents = z.infer<typeof taskComponents>;
 
-/** A name is that of its file without `.md`, and no path. */
+/** A name is its file's name without `.md`, not a path. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
-/** Definitions that a task may name, of each kind. */
+/** The most definitions of each kind that a task may name. */
 export const MAX_NAMED = 10;
 
-/** Definitions that the operator may offer, of each kind: the first by name count. */
+/** The most definitions of each kind that the operator may offer; the first by name count. */
 const MAX_OFFERED = 100;
 
 /** Bytes of one definition. */
 const MAX_BYTES = 64 * 1024;
 
-/** Where definitions are. */
 interface Source {
-  /** The names of the files of a kind, in any order; where there are very many, not all of them. */
+  /** File names of a kind, in any order; possibly incomplete if there are very many. */
   files(kind: ComponentKind): Promise<string[]>;
-  /** Undefined where there is no such file. */
+  /** Undefined if the file does not exist. */
   read(path: string): Promise<Uint8Array | Unreadable | undefined>;
 }
 
-/** Why a file cannot be read, in words that end a sentence. */
+/** Why a file cannot be read, as the end of a sentence. */
 interface Unreadable {
   problem: string;
 }
@@ -82,7 +80,7 @@ function inBucket(bucket: ObjectStore, below: string): Source {
 
 const folderEntries = z.array(z.object({ name: z.string(), type: z.string() }));
 
-/** A folder as workerd serves it: a directory as a list of its entries. */
+/** A folder served by workerd: a directory is a list of its entries. */
 function inFolder(folder: Fetcher): Source {
   return {
     async files(kind) {
@@ -92,7 +90,7 @@ function inFolder(folder: Fetcher): Source {
       return entries.filter(({ type }) => type !== "directory").map(({ name }) => name);
     },
     async read(path) {
-      // It throws where the operating system refuses the file.
+      // It throws if the operating system refuses access.
       const response = await folder.fetch(`http://folder/${path}`).catch(() => undefined);
       if (!response) return { problem: "its file cannot be read" };
       const size = Number(response.headers.get("content-length") ?? Number.NaN);
@@ -108,7 +106,7 @@ function isDirectory({ ok, headers }: Response): boolean {
   return ok && /json/.test(headers.get("content-type") ?? "");
 }
 
-/** What the operator offers, ordered by name. */
+/** The operator's definitions, sorted by name. */
 export async function offeredComponents(env: Env, config: Config): Promise<ComponentNames> {
   const source = sourceOf(env, config);
   const named = async (kind: ComponentKind) => {
@@ -123,15 +121,15 @@ export async function offeredComponents(env: Env, config: Config): Promise<Compo
   return { agents, commands };
 }
 
-/** Names of definitions, each as `<kind>/<name>`. @throws {ToolError} for what is no name */
+/** Names of definitions, as `<kind>/<name>`. @throws {ToolError} for an invalid name */
 export function wantedComponents(named: Partial<ComponentNames>): string[] {
   return COMPONENT_KINDS.flatMap((kind) => checked(kind, named[kind] ?? []));
 }
 
 /**
- * What a task needs that names these definitions, with those of them that the operator has; nothing where it names none.
- * @param mayHaveOwn whether there may be others where the task works, which is known only there
- * @throws {ToolError} for a definition that is nowhere, or cannot be used
+ * The definitions for a task: those it names, with the content of the operator's. Empty if it names none.
+ * @param mayHaveOwn whether the task's directory may have others, which is known only in the sandbox
+ * @throws {ToolError} for a missing or unusable definition
  */
 export async function componentsFor(
   env: Env,
@@ -161,7 +159,6 @@ export async function componentsFor(
   );
 }
 
-/** In words. */
 export function describeOffered(offered: readonly string[]): string {
   return offered.length > 0 ? `The operator offers ${offered.join(", ")}.` : "The operator offers none.";
 }
@@ -183,7 +180,7 @@ function checked(kind: ComponentKind, given: readonly string[]): string[] {
   );
 }
 
-/** The error for a definition that the operator offers and has to mend, of which the log tells. */
+/** The error for a broken definition of the operator. The log says what is wrong. */
 function unusable(config: Config, component: string, { problem }: Unreadable): ToolError {
   log(config, { event: "component", component, problem });
   return new ToolError(
@@ -199,7 +196,7 @@ async function definitionIn(source: Source, path: string): Promise<Definition | 
   const text = textOf(bytes);
   if (text === undefined) return { problem: "it is no text in UTF-8" };
   const [kind, name] = split(path);
-  // The agent knows a subagent by this name alone, and leaves out one that has none.
+  // The agent identifies a subagent by this name, and ignores one without it.
   if (kind === "agents" && nameIn(text) !== name)
     return { problem: `its front matter has to say \`name: ${name}\`, as its file is called` };
   return { kind, name, text };
@@ -210,7 +207,7 @@ function split(path: string): [ComponentKind, string] {
   return [kind === "agents" ? "agents" : "commands", name];
 }
 
-/** The name in the front matter of a definition. */
+/** The name in a definition's front matter. */
 function nameIn(text: string): string | undefined {
   const front = /^\uFEFF?---\r?\n([^]*?)\r?\n---/.exec(text)?.[1];
   return front && /^name:[ \t]*(["']?)(.*?)\1[ \t]*\r?$/m.exec(front)?.[2];

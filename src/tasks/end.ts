@@ -1,4 +1,4 @@
-/** How a task ended, in sentences that say what to do next. */
+/** How a task ended, in sentences that name the next step. */
 import { clause } from "../shared/text.ts";
 import { nextDay } from "../shared/days.ts";
 import type { AgentReport } from "./agent-report.ts";
@@ -9,16 +9,16 @@ import type { UpstreamError } from "../container/model-calls.ts";
 import type { Step } from "./task-output.ts";
 import { describeOffered } from "./components.ts";
 
-/** Characters of what is said of definitions that are missing, and of those that are there. */
+/** The most characters of a list of missing definitions, and of available ones. */
 const MISSING_CHARACTERS = 2000;
 
 export interface TaskFacts {
-  /** The run's whole id, for the next call. */
+  /** The complete run id, for the next call. */
   id: string;
   /** The agent's name for people, and its program. */
   agent: string;
   program: string;
-  /** What brings the program to the local platform, as an instruction. */
+  /** How to install the program on the local platform. */
   image: string;
   install: string;
   /** How the agent's process ended. */
@@ -29,12 +29,12 @@ export interface TaskFacts {
   directory: string;
   repository?: string;
   branch?: string;
-  /** What the operator offers of definitions, as `<kind>/<name>`. */
+  /** The operator's definitions, as `<kind>/<name>`. */
   offered: readonly string[];
   timeoutMs: number;
-  /** Why the timeout is shorter than requested, when it is. */
+  /** Why the timeout is shorter than requested, if it is. */
   cut?: string;
-  /** The last lines of what was printed on standard error. */
+  /** The last lines of standard error. */
   stderr: string;
 }
 
@@ -95,7 +95,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
   return failed(withoutResult(facts) + howToContinue);
 }
 
-/** Why the agent never started; undefined when it did. */
+/** Why the agent never started; undefined if it did. */
 function notStarted(facts: TaskFacts) {
   const { step, agent, program, image, install, repository, branch, directory, offered, stderr } = facts;
   switch (step) {
@@ -133,7 +133,7 @@ function describeError({ status, message }: UpstreamError): string {
   return `status ${status}, ${clause(message)}`;
 }
 
-/** An error of the model's API, to end a sentence with, and what to do about it. */
+/** An error of the model's API as the end of a sentence, with what to do about it. */
 export function upstreamAdvice(error: UpstreamError): string {
   const { status } = error;
   if (status === 401 || status === 403)

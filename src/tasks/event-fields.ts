@@ -1,21 +1,21 @@
-/** What the readers of agents' events have in common. Whatever an agent prints is bounded, and no field is believed to be there. */
+/** Shared by the readers of agents' events. Agents' output is bounded, and every field is checked. */
 import { parseBounded, SANDBOX_JSON } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { textLine } from "../shared/task-steps.ts";
 import type { EventReader } from "./agent-report.ts";
 
-/** Characters of a line of progress at most. */
+/** The longest progress line, in characters. */
 const LINE_CHARACTERS = 200;
 
-/** Characters of the answer that are kept. */
+/** Characters kept of the answer. */
 const ANSWER_CHARACTERS = 24_000;
 
-/** Lines that are no event and are shown all the same: what an agent says beside its events may matter, a flood of it does not. */
+/** The most lines shown that are not events: an agent's other messages may matter, but a flood does not. */
 const SHOWN_UNREAD = 20;
 
 export type Fields = Record<string, unknown>;
 
-/** Takes a line that an agent has printed, and answers lines for a person to read. One that is no event is counted. */
+/** Reads a line of an agent's output. Returns lines for people. Counts lines that are not events. */
 export function readLine(reader: EventReader, line: string): string[] {
   if (line.trim() === "") return [];
   // An event is a JSON document with a type.
@@ -31,21 +31,21 @@ export function answerOf(rawText: string): string {
   return rawText.length > ANSWER_CHARACTERS ? `${rawText.slice(0, ANSWER_CHARACTERS - 1)}…` : rawText;
 }
 
-/** A path as seen from a directory, where it lies below. */
+/** A path relative to a directory, if it is below it. */
 export function relativeTo(directory: string, path: string): string {
   return path.startsWith(`${directory}/`) ? path.slice(directory.length + 1) : path;
 }
 
-/** The first line, cut. */
+/** The first line, shortened. */
 export function shortened(value: string, characters = LINE_CHARACTERS): string {
   const trimmed = value.trimEnd().replace(/^\n+/, "");
-  // Not split: it can be sixteen million lines.
+  // Not split: there may be sixteen million lines.
   const end = trimmed.indexOf("\n");
   const line = end >= 0 ? `${trimmed.slice(0, end)} …` : trimmed;
   return line.length > characters ? `${line.slice(0, characters - 1)}…` : line;
 }
 
-/** An amount to a millionth: the agent adds up floating point, whose errors would be shown. */
+/** An amount rounded to a millionth: the agent's floating point sums have visible errors. */
 export function dollars(amount: number | undefined): number | undefined {
   return amount === undefined ? undefined : Math.round(amount * 1e6) / 1e6;
 }

@@ -1,4 +1,4 @@
-/** The events that `opencode run --format json` prints, one JSON document a line. */
+/** The events of `opencode run --format json`, one JSON document per line. */
 import { callLine, failureLine, textLine } from "../shared/task-steps.ts";
 import type { AgentReport, EventReader } from "./agent-report.ts";
 import {
@@ -45,7 +45,7 @@ export class OpenCodeEvents implements EventReader {
     }
   }
 
-  /** What it says last is its answer. */
+  /** Its last text is its answer. */
   #text(part: Fields): string[] {
     const started = text(part.text)?.trim();
     if (!started) return [];
@@ -53,7 +53,7 @@ export class OpenCodeEvents implements EventReader {
     return [textLine(shortened(started))];
   }
 
-  /** "edit src/app.ts", "bash: npm test". It is told when it has ended. */
+  /** For example "edit src/app.ts" or "bash: npm test". Reported when the call has ended. */
   #tool(part: Fields): string[] {
     const name = text(part.tool) ?? "tool";
     const state = record(part.state) ?? {};
@@ -71,7 +71,7 @@ export class OpenCodeEvents implements EventReader {
     return error === undefined ? [line] : [line, failureLine(shortened(error.replaceAll("\n", " ")))];
   }
 
-  /** Each request to the model is a step; the last one's reason says how it ended. */
+  /** Each model request is a step; the last one's reason says how it ended. */
   #step(part: Fields): void {
     const { report } = this;
     report.turns = (report.turns ?? 0) + 1;

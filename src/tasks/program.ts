@@ -1,6 +1,6 @@
 /**
- * The program that a model writes for a question: the request to the Messages API, and its streamed answer, which is
- * untrusted as everything that a model says.
+ * The program that a model writes for a question: the request to the Messages API, and its streamed response. The response is
+ * untrusted, like everything from a model.
  */
 import { createParser } from "eventsource-parser";
 import { z } from "zod";
@@ -13,19 +13,18 @@ export interface Program {
   code: string;
 }
 
-/** Characters of a question. */
 export const MAX_QUESTION = 20_000;
 
-/** Characters of a program, which is kept in its run's record. */
+/** Characters of a program. It is stored in its run's record. */
 const MAX_CODE = 50_000;
 
-/** Tokens that the model may answer with, its thoughts included, within the budget of a task. */
+/** The model's most tokens per response, including thinking, within the budget of a task. */
 const MAX_TOKENS = 16_000;
 
-/** Bytes of the stream that are read of one answer: some hundred for each token. */
+/** Bytes read of one response: some hundred per token. */
 const MAX_RESPONSE_BYTES = 4 * 1024 * 1024;
 
-/** Characters shown of what the model says in place of a program. */
+/** Characters shown of what the model wrote instead of a program. */
 const MAX_SAID = 500;
 
 const TOOL = "write_program";
@@ -38,12 +37,12 @@ Python has numpy, pandas and matplotlib; show a plot with plt.show(). TypeScript
 
 export interface ProgramOrder {
   question: string;
-  /** The model's choice among them. */
+  /** The model chooses among them. */
   languages: readonly ProgramLanguage[];
   model: string;
 }
 
-/** The body of the request: Anthropic's Messages API, streamed. @param budget tokens that the question may take */
+/** The request body for Anthropic's Messages API, streamed. @param budget tokens that the question may use */
 export function programRequest(
   { question, languages, model }: ProgramOrder,
   budget: number,
@@ -53,12 +52,12 @@ export function programRequest(
     max_tokens: Math.min(MAX_TOKENS, budget),
     stream: true,
     system: SYSTEM,
-    // The call is not forced by `tool_choice`: models that always think refuse that, and a model that declines can say so.
+    // `tool_choice` does not force the call: models that always think refuse that, and a model can decline in text.
     tools: [
       {
         name: TOOL,
         description: "Runs a program. What it prints is the user's answer.",
-        // Else the API holds the code back until it is whole.
+        // Otherwise the API holds the code back until it is complete.
         eager_input_streaming: true,
         input_schema: {
           type: "object",
@@ -75,7 +74,7 @@ export function programRequest(
   };
 }
 
-/** What is read of the stream's events. Others, and other fields, are passed over. */
+/** The parts of the stream's events that are read. Other events and fields are ignored. */
 const streamEvent = z.discriminatedUnion("type", [
   z.object({
     type: z.literal("message_start"),
@@ -103,13 +102,13 @@ const streamEvent = z.discriminatedUnion("type", [
   }),
 ]);
 
-/** What a tool's input holds before its code. */
+/** The tool input before its code. */
 const BEFORE_CODE = /^\s*\{\s*(?:"language"\s*:\s*"\w*"\s*,\s*)?"code"\s*:\s*"/;
 
-/** Characters of a JSON string, as far as they are whole. */
+/** The complete characters of a JSON string. */
 const IN_STRING = /(?:[^"\\]+|\\(?:u[0-9a-fA-F]{4}|[^u]))*/y;
 
-/** The answer has no program: why, as a sentence, and whether the same question may get one in a moment. */
+/** A response without a program: the reason as a sentence, and whether a retry may help. */
 export interface ProgramProblem {
   problem: string;
   isTransient?: boolean;
@@ -120,10 +119,9 @@ export class ProgramReader {
   readonly #decoder = new TextDecoder();
   readonly #parser = createParser({ onEvent: ({ data }) => this.#take(data) });
   #bytes = 0;
-  /** The index of the content block that calls the tool. */
   #block: number | undefined;
   #input = "";
-  /** Up to where `#input` is read into `#code`. */
+  /** The position in `#input` up to which `#code` is parsed. */
   #at: number | undefined;
   #code = "";
   #text = "";
@@ -136,17 +134,17 @@ export class ProgramReader {
     this.#languages = languages;
   }
 
-  /** The code so far, as far as it may be long, without half of a surrogate pair at its end. */
+  /** The code so far, within its limit, without half a surrogate pair at its end. */
   get code(): string {
     return this.#code.slice(0, MAX_CODE).replace(/[\uD800-\uDBFF]$/, "");
   }
 
-  /** Tokens as the API reports them; 0 before it does. */
+  /** Tokens as the API reports them; 0 before that. */
   get usage(): Pick<Tokens, "input" | "output"> {
     return this.#usage;
   }
 
-  /** Takes a piece of the stream. Answers whether more is wanted. */
+  /** Parses a piece of the stream. Returns whether more is needed. */
   add(bytes: Uint8Array): boolean {
     this.#bytes += bytes.length;
     this.#parser.feed(this.#decoder.decode(bytes, { stream: true }));
@@ -155,7 +153,7 @@ export class ProgramReader {
     return !this.#hasEnded && this.#error === undefined;
   }
 
-  /** The program, once nothing more comes. */
+  /** The program, once the stream has ended. */
   get program(): Program | ProgramProblem {
     const isTransient = this.#code === "";
     if (this.#error !== undefined)
@@ -217,7 +215,7 @@ export class ProgramReader {
     }
   }
 
-  /** Takes a piece of the tool's input, and reads on in its code. */
+  /** Adds a piece of the tool's input, and parses its code. */
   #add(json: string): void {
     this.#input += json;
     this.#at ??= BEFORE_CODE.exec(this.#input)?.[0].length;
@@ -231,7 +229,7 @@ export class ProgramReader {
   }
 }
 
-/** The value of a JSON text; undefined where it is none. */
+/** The value of a JSON text; undefined if invalid. */
 function parsed(json: string): unknown {
   try {
     return JSON.parse(json);

@@ -1,6 +1,6 @@
 /**
- * Answers questions: a model writes a program in one request, and the program runs in a kernel as code does. A question is
- * a task without an agent: its request to the model goes the way of an agent's, with a placeholder and a budget.
+ * Answers questions: a model writes a program in one request, and the program runs in a kernel as code does. A question is a
+ * task without an agent. Its model request goes the same way, with a placeholder and a budget.
  */
 import type { ReadyForRun } from "../container/connection.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
@@ -22,28 +22,27 @@ import {
 } from "./program.ts";
 
 export interface QuestionSpec extends Allowance, ProgramOrder {
-  /** Whether the sandbox was made for this question alone and ends with it. */
+  /** Whether the sandbox was made for this question and ends with it. */
   ownSandbox: boolean;
-  /** As of a task. */
+  /** As for a task. */
   trace?: TraceContext | undefined;
 }
 
-/** What the actor gives its questions. */
 export interface QuestionsHost {
   code: CodeExecutor;
   budgets: TaskBudgets;
-  /** Tokens that one question may take. */
+  /** The most tokens of one question. */
   maxTokens: number;
-  /** Sends a request to the model's API as one from the sandbox is sent. */
+  /** Sends a request to the model's API the way a sandbox's requests go. */
   callModel(request: Request): Promise<Response>;
-  /** Starts the container, where none runs, while the model still writes. */
+  /** Starts the container, if none runs, while the model still writes. */
   startContainer: ReadyForRun;
 }
 
-/** The kernel's context of programs: `run_code` with it goes on with their variables, and no other code is disturbed. */
+/** The kernel context of questions. `run_code` with this context can use their variables, and no other code is affected. */
 const CONTEXT = "question";
 
-/** How often a request is repeated that the API is too busy for, and the longest pause before that, milliseconds. */
+/** How often a request is repeated when the API is overloaded, and the longest pause before that, in milliseconds. */
 const MAX_REPEATS = 3;
 const MAX_PAUSE_MS = 20_000;
 
@@ -66,15 +65,12 @@ export class Questions implements Executor<QuestionSpec> {
     return { done, cancel: () => question.cancel(), waiting: () => question.waiting };
   }
 
-  /** The state is that of code: until the program runs there is none, and the run never began. */
+  /** The state is that of code. Before the program runs there is none, and the run counts as never started. */
   resume(run: ActiveRun, state: unknown): Execution {
     return this.#host.code.resume(run, state);
   }
 
-  /**
-   * Waits up to `ms` milliseconds while the model writes, for more than `seen` characters of code.
-   * @returns whether it was writing
-   */
+  /** Waits up to `ms` milliseconds for more than `seen` characters of code. @returns whether the model was writing */
   async waitForCode(id: string, seen: number, ms: number): Promise<boolean> {
     const question = this.#open.get(id);
     if (!question?.isWriting) return false;
@@ -84,7 +80,7 @@ export class Questions implements Executor<QuestionSpec> {
 }
 
 class Question {
-  /** Whether the program is not there yet. */
+  /** Whether the program is not complete yet. */
   isWriting = true;
   readonly #host: QuestionsHost;
   readonly #run: ActiveRun;
@@ -123,7 +119,7 @@ class Question {
     const deadline = Date.now() + timeoutMs;
     run.markStarted();
     this.#describe();
-    // What ends the run by other means ends the request, too.
+    // If the run ends otherwise, the request ends too.
     void run.settled.then(() => this.#stopped.abort());
     const program = await this.#write(deadline).finally(() => {
       this.isWriting = false;
@@ -140,7 +136,7 @@ class Question {
     return { ...end, detail: { ...this.#detail, ...this.#kept(end) } };
   }
 
-  /** What code left, without the files that end with the sandbox. */
+  /** The result of the code, without files that end with the sandbox. */
   #kept({ detail }: End): Partial<QuestionDetail> {
     if (!detail || !("results" in detail)) return {};
     if (!this.#spec.ownSandbox) return detail;
@@ -152,7 +148,7 @@ class Question {
     return { ...detail, results };
   }
 
-  /** Has the program written. Answers the end of the run where there is none. */
+  /** Requests the program. Returns the run's end if there is none. */
   async #write(deadline: number): Promise<Program | End> {
     const { timeoutMs, cut } = this.#spec;
     const { signal } = this.#stopped;
@@ -209,7 +205,7 @@ class Question {
       }
     } catch {
       signal.throwIfAborted();
-      // The answer has broken off, as the reader says.
+      // The response was cut off; the reader reports that.
     }
     const { program } = reader;
     if ("problem" in program) return program;
@@ -222,7 +218,7 @@ class Question {
   #progress({ code, usage }: ProgramReader): void {
     this.#detail.tokens = { ...usage };
     if (code.length <= this.#detail.code.length) return;
-    // Its error shows when the program is started. A model that writes nothing needs no container.
+    // An error shows when the program starts. A model that writes nothing needs no container.
     if (this.#detail.code === "") this.#host.startContainer(() => this.#run.ended).catch(() => undefined);
     this.#detail.code = code;
     this.#describe();
@@ -248,7 +244,7 @@ class Question {
   }
 }
 
-/** The value of the promise, unless the signal comes first. @throws the signal's reason */
+/** The promise's value, unless the signal comes first. @throws the signal's reason */
 function aborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   const { promise: rejection, reject } = Promise.withResolvers<never>();
   const stop = () => reject(signal.reason);

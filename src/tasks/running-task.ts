@@ -1,4 +1,4 @@
-/** One task under way: its preparation, its agent, and what is fetched from the sandbox after the agent has ended. */
+/** A running task: its preparation, its agent, and fetching its results. */
 import { taskDirectory } from "../../container/sandboxd/shapes.ts";
 import { ToolError } from "../shared/errors.ts";
 import { messageOf } from "../shared/text.ts";
@@ -17,11 +17,11 @@ import { TASK_SESSION, taskCommand } from "./task-command.ts";
 import type { TraceContext } from "../shared/trace.ts";
 import type { TaskState, TasksHost } from "./task-state.ts";
 
-/** How long fetching what an agent left may take, and how long after the task was cancelled, milliseconds. */
+/** How long fetching an agent's results may take; the second value is for a cancelled task. In milliseconds. */
 const KEEP_MS = 900_000;
 const KEEP_CANCELLED_MS = 120_000;
 
-/** An agent that is there takes less than this to be found, milliseconds; more is said in the task's output. */
+/** Finding an installed agent takes less than this, in milliseconds. A longer wait is reported in the task's output. */
 const INSTALL_NOTICE_MS = 2000;
 
 const CANCELLED_BEFORE_AGENT: End = {
@@ -41,7 +41,7 @@ export class RunningTask {
   /** Settles when the task is cancelled. */
   readonly #cancelRequested = Promise.withResolvers<void>();
   #command: Execution | undefined;
-  /** Bytes of the agent's stdout whose events are on disk. */
+  /** Bytes of the agent's stdout whose events are stored. */
   #storedOffset = 0;
   #begun = false;
   #cancelled = false;
@@ -70,7 +70,7 @@ export class RunningTask {
     return this.#run.id;
   }
 
-  /** The conversation that goes on, or the name of a new one. */
+  /** The continued conversation's id, or the name of a new one. */
   get #conversation(): string {
     return this.#state.spec.conversation ?? this.#run.id;
   }
@@ -79,7 +79,7 @@ export class RunningTask {
     this.#output.addLine(line);
   }
 
-  /** Settles when the task is cancelled before its turn. */
+  /** Settles if the task is cancelled before it starts. */
   get cancelledBeforeTurn(): Promise<End> {
     return this.#withdrawn.promise;
   }
@@ -92,9 +92,9 @@ export class RunningTask {
   }
 
   /**
-   * @param goesOnFrom the run of the task whose conversation goes on in another sandbox
-   * @param definitions those of the operator that the task names
-   * @param trace what the task's requests to the model belong to
+   * @param goesOnFrom the run whose conversation continues in another sandbox
+   * @param definitions the operator's definitions that the task names
+   * @param trace the trace for its model requests
    */
   async begin(
     task: string,
@@ -130,7 +130,7 @@ export class RunningTask {
     return this.#see(this.#command);
   }
 
-  /** Waits until the sandbox has the agent, or the task is cancelled. @returns why it has none */
+  /** Waits until the agent is installed, or the task is cancelled. @returns the reason if there is none */
   async #prepareAgent(): Promise<string | undefined> {
     const { name, title } = AGENTS[this.#state.spec.agent];
     const late = setTimeout(() => this.addLine(`Waiting for ${title} to be installed`), INSTALL_NOTICE_MS);
@@ -154,7 +154,7 @@ export class RunningTask {
     return this.#see(this.#command);
   }
 
-  /** Waits for the agent's end, and keeps what it left. */
+  /** Waits for the agent's end, and stores its results. */
   async #see(command: Execution): Promise<End> {
     const end = await command.done;
     this.#output.finish();
@@ -185,7 +185,7 @@ export class RunningTask {
     });
     budgets.close(this.id);
     const detail = { ...this.#detail(), success: verdict.state === "succeeded" };
-    // An agent that never started has left nothing to keep.
+    // An agent that never started left nothing.
     detail.safe = this.#output.step !== "agent";
     if (detail.safe || command.state === "lost") return { ...verdict, detail };
     const note = await this.#within(this.#keep(detail, verdict.note));
@@ -201,7 +201,7 @@ export class RunningTask {
     };
   }
 
-  /** Fetches what the agent left, as far as possible. Answers the run's note. */
+  /** Fetches as many results as possible. Returns the run's note. */
   async #keep(detail: TaskDetail, report: string | undefined): Promise<string> {
     const { spec } = this.#state;
     const { record } = this.#run;
@@ -229,7 +229,7 @@ export class RunningTask {
     return note ?? "";
   }
 
-  /** The result of work after the agent's end; undefined when it takes too long. */
+  /** The result of work after the agent's end; undefined if it takes too long. */
   #within<T>(work: Promise<T>): Promise<T | undefined> {
     const late = this.#cancelRequested.promise.then(() =>
       within(KEEP_CANCELLED_MS, new Promise<undefined>(() => {})),
@@ -237,7 +237,7 @@ export class RunningTask {
     return Promise.race([within(KEEP_MS, work), late]);
   }
 
-  /** The detail of a task that never began, of which nothing has to be kept. */
+  /** The detail of a task that never began. Nothing needs to be kept. */
   #unstarted(): TaskDetail {
     return { ...this.#detail(), safe: true };
   }
@@ -262,7 +262,7 @@ export class RunningTask {
     };
   }
 
-  /** Writes the state to disk now, and not with the run's next flush. */
+  /** Writes the state at once, not with the run's next flush. */
   #secure(): void {
     this.#save();
     this.#run.save();

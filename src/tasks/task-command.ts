@@ -1,11 +1,15 @@
-/** The command line of `container/task.sh` for one task, and where it clones to. */
+/** The command line of `container/task.sh` for a task, and its clone directory. */
 import { ToolError } from "../shared/errors.ts";
 import { quote } from "../shared/text.ts";
 
-/** The session of tasks. Its name is not a valid name of a caller's session. */
+/** The session of tasks. The name is not valid for callers' sessions. */
 export const TASK_SESSION = "_task";
 
-/** The command that does a task: `agent` is the agent's program and arguments, `wanted` names definitions, as `<kind>/<name>`. */
+/**
+ * The command for a task.
+ * @param agent the agent's program and arguments
+ * @param wanted names of definitions, as `<kind>/<name>`
+ */
 export function taskCommand(
   id: string,
   { directory, repository, branch }: { directory: string; repository?: string; branch?: string },
@@ -16,7 +20,7 @@ export function taskCommand(
   return ["bash /opt/sandbox-mcp/task.sh", ...args.map(quote)].join(" ");
 }
 
-/** The directory for a clone: the repository's name, below /workspace. @throws {ToolError} for a URL without a name */
+/** The directory for a clone: the repository's name below /workspace. @throws {ToolError} for a URL without a name */
 export function cloneDirectory(repository: string): string {
   const name = repository
     .replace(/[?#].*$/, "")

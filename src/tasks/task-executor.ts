@@ -1,7 +1,6 @@
 /**
- * Executes tasks: `container/task.sh` starts a coding agent in the sandbox as one command, after which what the agent left
- * is fetched. Tasks of one sandbox run one after another, because the changes of two agents in one workspace could not be
- * told apart.
+ * Executes tasks: `container/task.sh` runs a coding agent in the sandbox as one command, then the results are fetched. A
+ * sandbox's tasks run one after another, because the changes of two agents in one workspace could not be told apart.
  */
 import type { Scope } from "../shared/principal.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -22,20 +21,20 @@ export interface TaskSpec extends Allowance {
   /** Cloned into `directory` first. */
   repository?: string;
   branch?: string;
-  /** Where the agent works: an absolute path. */
+  /** The agent's working directory: an absolute path. */
   directory: string;
   model?: string;
   maxTurns?: number;
-  /** Whether the sandbox was made for this task alone and ends with it. */
+  /** Whether the sandbox was made for this task and ends with it. */
   ownSandbox: boolean;
-  /** The agent's id of the conversation that goes on. */
+  /** The agent's id of a conversation to continue. */
   conversation?: string;
-  /** The run of the task whose conversation goes on in a sandbox that has only its files. */
+  /** The run whose conversation continues in a sandbox that has only its files. */
   goesOnFrom?: string;
-  /** The definitions that the task names, and the operator's ones of them. */
+  /** The definitions that the task names, with the operator's content. */
   components?: TaskComponents;
   definitions?: Definition[];
-  /** The trace that the task's requests to the model belong to. */
+  /** The trace for the task's model requests. */
   trace?: TraceContext | undefined;
 }
 
@@ -62,9 +61,9 @@ export class TaskExecutor implements Executor<TaskSpec> {
   }
 
   /**
-   * Refuses code of a caller without the scope for tasks while an agent is at work: what runs beside the agent could read
-   * its placeholder for a credential, and use the model with it.
-   * @throws {ToolError} while there is a task
+   * Refuses code of a caller without the task scope while an agent works: it could read the agent's credential placeholder and
+   * use the model with it.
+   * @throws {ToolError} during a task
    */
   keepApart({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
     if (scopes.includes("tasks:run") || this.#working.size === 0) return;
@@ -76,7 +75,7 @@ export class TaskExecutor implements Executor<TaskSpec> {
     );
   }
 
-  /** A request of a task to the model's API is over: an error shows in the task's output. */
+  /** Ends a task's model request. An error is shown in the task's output. */
   finishModelCall(call: ModelCall, outcome: ModelOutcome): void {
     if (!outcome.error) return;
     const { status, message } = outcome.error;

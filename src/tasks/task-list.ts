@@ -1,9 +1,8 @@
-/** A principal's tasks in all sandboxes. The record of each is in the sandbox that ran it. */
+/** A principal's tasks in all sandboxes. Each task's record is in its sandbox. */
 import type { RunState } from "../shared/run-listing.ts";
 import { DAY_MS } from "../shared/days.ts";
 
 export interface TaskEntry {
-  /** The run's id. */
   id: string;
   state: RunState;
   /** The first line of the task. */

@@ -1,4 +1,4 @@
-/** What an agent prints, as it goes into its run: its events become lines for people, the raw stream is not kept. */
+/** An agent's output on its way into its run: events become lines for people; the raw stream is not stored. */
 import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
 import { joined } from "../runs/head-and-tail.ts";
@@ -7,17 +7,17 @@ import { pause } from "../shared/within.ts";
 import type { CommandState } from "../runs/command-executor.ts";
 import type { RunSink, Stream } from "../runs/run-types.ts";
 
-/** A longer line is no event that we have a use for. Bytes. */
+/** The longest line to parse, in bytes. */
 const MAX_LINE = 16 * 1024 * 1024;
 
-/** After so many bytes of events their reader rests, so many milliseconds. Agents print less in a minute. */
+/** After this many bytes of events, their reader pauses for this many milliseconds. Agents print less per minute. */
 const YIELD_BYTES = 64 * 1024;
 const YIELD_MS = 20;
 
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
 
-/** What our own script says on the agent's stream, about the task itself. */
+/** The messages of our own script on the agent's stream. */
 export const STEPS = [
   "directory_exists",
   "cloning",
@@ -46,21 +46,21 @@ export class TaskOutput implements RunSink<CommandState> {
   readonly #progressed: () => void;
   readonly #commandStarted: (state: CommandState | undefined) => void;
   readonly #storedOffset: () => number;
-  /** Bytes of the agent's stdout up to which whole lines were read. */
+  /** Bytes of the agent's stdout up to the last complete line. */
   offset: number;
-  /** The last step that our own script spoke of. */
+  /** The last step that our script reported. */
   step: Step | undefined;
   #partial: Uint8Array[] = [];
   #partialBytes = 0;
   #skipping = false;
   #unrested = 0;
-  /** Lines to be said of the output that is being read: one by one, each would cost what all do together. */
+  /** Lines for the output being read, added together because each addition costs as much as all. */
   #pendingLines: string[] = [];
 
   /**
-   * @param progressed is called when something new is known
-   * @param commandStarted is given what the agent's command can be resumed from
-   * @param storedOffset how much of the agent's stdout is read and written down for good
+   * @param progressed called when something new is known
+   * @param commandStarted receives the state for resuming the agent's command
+   * @param storedOffset how much of the agent's stdout was read and stored
    */
   constructor(
     run: RunSink,
@@ -84,14 +84,14 @@ export class TaskOutput implements RunSink<CommandState> {
     return this.#run.ended;
   }
 
-  /** The task has begun before its command does. */
+  /** The task started before its command. */
   markStarted(): void {}
 
   keepState(state: CommandState | undefined): void {
     this.#commandStarted(state);
   }
 
-  /** Every line is read, wherever the log ends. */
+  /** Every line is read, even if the log is full. */
   hasRoom(): boolean {
     return true;
   }
@@ -112,7 +112,7 @@ export class TaskOutput implements RunSink<CommandState> {
     return this.#run.waitUntilEnded(ms);
   }
 
-  /** Rests now and then: whatever an agent prints, others have their turns on the thread. */
+  /** Pauses now and then, so that an agent's output does not block others. */
   async take(output: () => void): Promise<void> {
     const before = this.position("stdout");
     await this.#run.take(output);
@@ -150,7 +150,7 @@ export class TaskOutput implements RunSink<CommandState> {
     this.#progressed();
   }
 
-  /** A line of ours between the agent's. */
+  /** Adds a line of the server's own. */
   addLine(line: string): void {
     this.#run.output("stdout", encoder.encode(`${line}\n`));
   }

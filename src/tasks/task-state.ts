@@ -1,4 +1,4 @@
-/** What a task needs of its actor, and the state that another actor resumes it from. */
+/** What a task needs of its actor, and its resumable state. */
 import { z } from "zod";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type CommandExecutor, commandState } from "../runs/command-executor.ts";
@@ -11,26 +11,25 @@ import type { TaskBudgets } from "./budget.ts";
 import { taskComponents } from "./components.ts";
 import { STEPS } from "./task-output.ts";
 
-/** What the actor gives its tasks. */
 export interface TasksHost {
   files: FileOperations;
   commands: CommandExecutor;
   budgets: TaskBudgets;
-  /** Has the sandbox's platform bring an agent that its sandboxes lack. @throws Error that says what to do */
+  /** Installs an agent that the platform's sandboxes lack. @throws Error that says what to do */
   prepareAgent(agent: string): Promise<void>;
   objects: RunObjects;
-  /** How often the container was started. */
+  /** The number of container starts. */
   boot(): number;
   maxTokens: number;
   archives: Archives;
   archiveMaxBytes: number;
-  /** How long an archive is kept, milliseconds. */
+  /** How long an archive is kept, in milliseconds. */
   keepMs: number;
   /** Logs an unexpected error. */
   report(error: unknown): void;
 }
 
-/** The state that another actor can resume a task from. */
+/** The state from which another actor resumes a task. */
 export const taskState = z.object({
   /** The specification, without what only the start needs. */
   spec: z.object({
@@ -46,9 +45,9 @@ export const taskState = z.object({
     cut: z.string().optional(),
     components: taskComponents.optional(),
   }),
-  /** Once the command has started. */
+  /** Set once the command has started. */
   command: commandState.optional(),
-  /** How the command ended, once it has. */
+  /** Set once the command has ended. */
   end: z
     .object({
       state: z.enum(END_STATES),

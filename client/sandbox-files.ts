@@ -46,7 +46,9 @@ export class Files {
   /** Writes a whole file. Missing directories are made. */
   async write(path: string, content: FileContent): Promise<Written> {
     const isStream = content instanceof ReadableStream;
-    const init = { method: "PUT", body: content as BodyInit, ...(isStream && { duplex: "half" }) };
+    // Browsers send no stream over HTTP/1.1, and most of them none at all. They keep large blobs on disk.
+    const body = isStream && IN_BROWSER ? await new Response(content).blob() : (content as BodyInit);
+    const init = { method: "PUT", body, ...(body === content && isStream && { duplex: "half" }) };
     const response = await this.#connection.http(this.#address(path), init);
     return (await response.json()) as Written;
   }
@@ -78,7 +80,7 @@ export class Files {
     }
   }
 
-  /** The same as `write`, for content of any size: a stream is never held as a whole. */
+  /** The same as `write`, for content of any size: a stream is never held as a whole, but in browsers. */
   upload(path: string, content: FileContent): Promise<Written> {
     return this.write(path, content);
   }
@@ -131,6 +133,9 @@ export class Files {
     return fileAddress(this.#sandbox, path);
   }
 }
+
+/** Pages and their workers have an address; Node, Bun and Workers have none. */
+const IN_BROWSER = "location" in globalThis;
 
 /** A file comes as an attachment, a directory as the list of its entries. */
 export function isFile({ headers }: Response): boolean {

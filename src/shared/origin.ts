@@ -12,7 +12,8 @@ const REQUEST_HEADERS =
   "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, last-event-id, traceparent, tracestate, if-none-match";
 
 /** The response headers that a page may read, beside those that CORS always allows. */
-const RESPONSE_HEADERS = "www-authenticate, mcp-session-id, mcp-protocol-version, retry-after, x-request-id";
+const RESPONSE_HEADERS =
+  "www-authenticate, mcp-session-id, mcp-protocol-version, retry-after, x-request-id, content-disposition, etag";
 
 /** In seconds. Browsers cache a preflight no longer than this. */
 const PREFLIGHT_MAX_AGE = "7200";

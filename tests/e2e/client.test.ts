@@ -1,7 +1,9 @@
 /** The client library, as a program uses it. */
 import { once } from "node:events";
-import { get } from "node:http";
+import { createServer, get } from "node:http";
 import { createRequire } from "node:module";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { build } from "esbuild";
 import type * as MiniflareModule from "miniflare";
@@ -14,6 +16,7 @@ import {
   type SandboxServer,
   connect,
 } from "../../client/index.ts";
+import { launchChromium } from "../clients/chromium.ts";
 import { type Server, TOKEN, repository, startServer } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 
@@ -186,6 +189,56 @@ export default {
     expect(await response.json()).toEqual([1, "from a Worker"]);
   } finally {
     await worker.dispose();
+  }
+});
+
+it("runs in a page of another origin", async () => {
+  const entry = join(repository, "client/index.ts");
+  const { outputFiles } = await build({
+    stdin: { contents: `export * from ${JSON.stringify(entry)};`, resolveDir: repository, loader: "ts" },
+    bundle: true,
+    format: "iife",
+    globalName: "library",
+    platform: "browser",
+    write: false,
+  });
+  const site = createServer((_request, response) => {
+    response.writeHead(200, { "content-type": "text/html" });
+    response.end("<!doctype html>");
+  }).listen(0, "127.0.0.1");
+  await once(site, "listening");
+  const browser = await launchChromium();
+  try {
+    const page = await browser.newPage();
+    await page.goto(`http://127.0.0.1:${(site.address() as AddressInfo).port}/`);
+    await page.addScriptTag({ content: outputFiles[0]?.text ?? "" });
+    const done = await page.evaluate(
+      async (given) => {
+        const { library } = globalThis as unknown as { library: { connect: typeof connect } };
+        const inPage = library.connect(given).sandbox("browser");
+        const { images } = await inPage.runCode(
+          "import matplotlib.pyplot as plt; plt.plot([1, 4, 9]); plt.show()",
+        );
+        await inPage.files.write("a.txt", "written");
+        await inPage.files.upload("b.txt", new Blob(["streamed"]).stream());
+        let printed = "";
+        await inPage.runCommand("echo 1; sleep 0.1; echo 2", {
+          onOutput: ({ text: part }) => void (printed += part),
+        });
+        let bytes = 0;
+        for await (const part of await inPage.files.download("b.txt")) bytes += part.length;
+        await inPage.files.remove("a.txt");
+        const missing = await inPage.files.readText("a.txt").catch(({ code }: CallError) => code);
+        const stranger = library.connect({ ...given, token: "of-somebody-else-0123" });
+        const refused = await stranger.list().catch(({ code }: AccessError) => code);
+        return [images.length, printed, bytes, missing, refused];
+      },
+      { url: server.url, token: TOKEN },
+    );
+    expect(done).toEqual([1, "1\n2\n", 8, "not_found", "unauthorized"]);
+  } finally {
+    await browser.close();
+    site.close();
   }
 });
 

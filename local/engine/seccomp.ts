@@ -34,6 +34,8 @@ const KEEP = 0xffffffff;
 const F_SETLEASE = 1024;
 /** Its mode lies in memory, as clone3's flags do; programs fall back to openat. Same number everywhere. */
 const OPENAT2 = 437;
+/** Same number everywhere. */
+const PIDFD_SEND_SIGNAL = 424;
 const SET_ID = 0o6000;
 /** open's flags O_CREAT and __O_TMPFILE: without one of them the kernel reads no mode. Same everywhere. */
 const OPEN_MAKES = 0o20000100;
@@ -52,6 +54,8 @@ interface Table {
   mode: [number: number, mode: number, flags?: number][];
   setrlimit: number;
   prlimit: number;
+  /** rt_sigqueueinfo, rt_tgsigqueueinfo, tkill and tgkill. */
+  signal: number[];
 }
 
 // Denied, in both rows: mount family and pivot_root, keyrings, bpf, perf, userfaultfd, io_uring, kexec,
@@ -82,6 +86,7 @@ const tables: Partial<Record<typeof arch, Table>> = {
     ],
     setrlimit: 160,
     prlimit: 302,
+    signal: [129, 297, 200, 234],
     denied: [
       155, 161, 163, 164, 165, 166, 167, 168, 169, 172, 173, 175, 176, 179, 180, 212, 227, 246, 248, 249, 250,
       272, 298, 303, 304, 305, 308, 313, 320, 321, 323, 425, 426, 427, 428, 429, 430, 431, 432, 433, 442,
@@ -106,6 +111,7 @@ const tables: Partial<Record<typeof arch, Table>> = {
     ],
     setrlimit: 164,
     prlimit: 261,
+    signal: [138, 240, 130, 131],
     denied: [
       18, 39, 40, 41, 42, 51, 60, 89, 97, 104, 105, 106, 112, 142, 170, 217, 218, 219, 224, 225, 241, 264,
       265, 266, 268, 273, 280, 282, 294, 425, 426, 427, 428, 429, 430, 431, 432, 433, 442,
@@ -153,7 +159,7 @@ export function seccompFilter(options: { ids: number; hasHostDirectory: boolean 
   }
   program.push(...table.chown.flatMap(([number, argument]) => changeOfOwner(number, argument, ids)));
   if (hasHostDirectory) program.push(...table.mode.flatMap((call) => setID(...call)));
-  program.push(...limitsOfOthers(table));
+  program.push(...limitsOfOthers(table), ...signalsToFirst(table));
   if (pipesCoreDumps()) program.push(...limitOfCores(table));
   program.push([JUMP_EQUAL, 0, 4, table.fcntl], [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT]);
   program.push([JUMP_EQUAL, 0, 1, F_SETLEASE], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
@@ -251,6 +257,31 @@ function limitsOfOthers({ prlimit }: Table): Instruction[] {
     // What else holds for it follows.
     [LOAD, 0, 0, OFFSET_NUMBER],
   ];
+}
+
+/**
+ * The first process takes a signal whose sender has no number in here for the platform's. Where no more signals can wait, the kernel
+ * says so of signals that any process sends by these calls. kill(2), for which there is always room, is left.
+ */
+function signalsToFirst({ signal }: Table): Instruction[] {
+  const toFirst = signal.flatMap((number): Instruction[] => [
+    [JUMP_EQUAL, 0, 4, number],
+    [LOAD, 0, 0, offsetOfArgument(0)],
+    [JUMP_EQUAL, 0, 1, 1],
+    [RETURN, 0, 0, ERRNO | EPERM],
+    [RETURN, 0, 0, ALLOW],
+  ]);
+  // Of a process that a descriptor names: no filter sees which one.
+  const withSender: Instruction[] = [
+    [JUMP_EQUAL, 0, 6, PIDFD_SEND_SIGNAL],
+    [LOAD, 0, 0, offsetOfArgument(2)],
+    [JUMP_EQUAL, 0, 3, 0],
+    [LOAD, 0, 0, upperHalfOf(2)],
+    [JUMP_EQUAL, 0, 1, 0],
+    [RETURN, 0, 0, ALLOW],
+    [RETURN, 0, 0, ERRNO | EPERM],
+  ];
+  return [...toFirst, ...withSender];
 }
 
 /** code, jump if true, jump if false, constant */

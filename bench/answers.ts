@@ -168,7 +168,9 @@ function withoutOutput(text: string): string {
 
 function report(answers: readonly Answer[]): void {
   const before: Record<string, number> = values.before ? JSON.parse(readFileSync(values.before, "utf8")) : {};
-  const counts = answers.map(({ name, text }) => [name, encoding.encode(withoutChance(text)).length] as const);
+  const counts = answers.map(
+    ({ name, text }) => [name, encoding.encode(withoutChance(text)).length] as const,
+  );
   if (values.show) for (const { name, text } of answers) console.log(`## ${name}\n\n${text}\n`);
   if (values.save) writeFileSync(values.save, JSON.stringify(Object.fromEntries(counts), null, 2));
   const sum = (rows: readonly (readonly [string, number])[]) => [

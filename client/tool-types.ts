@@ -91,17 +91,17 @@ export interface ToolInputs {
     /** Work on its files instead. */
     sandbox?: string;
     agent?: "claude-code" | "opencode";
+    model?: string;
+    max_turns?: number;
+    /** Id of an ended task to continue. */
+    continue_from?: string;
     /** Subagents from the repository or list_sandboxes. */
     agents?: string[];
     /** Slash commands likewise. */
     commands?: string[];
-    model?: string;
-    max_turns?: number;
     timeout_seconds?: number;
     /** A longer run goes on. */
     wait_seconds?: number;
-    /** Id of an ended task to continue. */
-    continue_from?: string;
     /** The fresh sandbox's files. */
     checkpoint?: string;
   };

@@ -275,6 +275,7 @@ export class Account extends DurableObject<Env> {
 
   /** Removes what is stored for a task whose record was deleted. */
   async removeArchive(run: string): Promise<void> {
+    this.#tasks.remove(run);
     this.#snapshots.removeArchive(run);
     await this.#planSweep();
   }

@@ -301,6 +301,14 @@ export class Sandbox extends SandboxActor {
     return this.#toResult(owner, () => this.#parts.runs.type(id, input, maxBytes));
   }
 
+  /** Removes what a run that has ended has left: its record, its log, and what is kept of a task. */
+  removeRun(owner: Owner, id: string): Promise<ActorResult<void>> {
+    return this.#toResult(owner, async () => {
+      await this.#parts.runs.remove(id);
+      this.#parts.storage.changed();
+    });
+  }
+
   cancelRun(owner: Owner, id: string, waitMs: number): Promise<ActorResult<RunView>> {
     return this.#toResult(owner, () => this.#parts.runs.cancel(id, waitMs));
   }

@@ -2,7 +2,7 @@
  * All runs of one sandbox, from start until their records expire. A run belongs to the actor, not to the request that started
  * it, so its callers may disconnect.
  */
-import { unknownRun } from "../shared/errors.ts";
+import { ToolError, unknownRun } from "../shared/errors.ts";
 import type { TerminalInput } from "../container/connection.ts";
 import { ActiveRun } from "./active-run.ts";
 import { Backlog } from "./backlog.ts";
@@ -343,6 +343,14 @@ export class Runs {
     run.cancel().catch(() => undefined);
     await run.waitUntilEnded(waitMs);
     return run.view();
+  }
+
+  /** Removes a run that has ended. @throws {ToolError} `not_found`, `invalid_argument` while it goes on */
+  async remove(id: string): Promise<void> {
+    this.#saveAll();
+    if (this.#known(id).state === "running")
+      throw new ToolError("invalid_argument", `${id} is still running.`, "Stop it with cancel_run first.");
+    await this.#remove(id);
   }
 
   /** Deletes expired runs. Returns when the next one expires, in milliseconds since the epoch. */

@@ -129,7 +129,7 @@ export function createApp(product: ProtectedApp): App {
     // Some clients post to the root.
     { path: "/", methods: "POST", forPeople: true, serve: { by: byToken("/"), known: mcp } },
     { path: "/execute", methods: "POST", serve: { ...tasks, known: execute } },
-    { path: "/tasks/:taskId/result", methods: READ, serve: { ...tasks, known: taskResult } },
+    { path: "/tasks/:taskId/result", methods: `${READ}, DELETE`, serve: { ...tasks, known: taskResult } },
     { path: "/files/:token", methods: `${READ}, PUT, POST`, serve: { open: serveLink } },
     {
       path: "/sandboxes/:name/files/*",

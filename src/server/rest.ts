@@ -1,6 +1,6 @@
 /**
- * Tasks and questions over plain HTTP, for scripts and CI: `POST /execute` and `GET /tasks/:taskId/result`. Their JSON
- * is a contract with users. They start and follow the same tasks as the tools, for the same principals and limits.
+ * Tasks and questions over plain HTTP, for scripts and CI: `POST /execute`, and `GET` and `DELETE` of
+ * `/tasks/:taskId/result`. Their JSON is a contract. They start and follow the same tasks as the tools, for the same principals and within the same limits.
  */
 import { z } from "zod";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
@@ -10,9 +10,10 @@ import { type RunView, durationMs } from "../runs/run-types.ts";
 import { MAX_QUESTION } from "../tasks/program.ts";
 import { defaultWait } from "../shared/wait.ts";
 import { contextOf, recorded, sandboxName, type ToolContext } from "../tools/define.ts";
-import { MAX_TASK, TASK_SECONDS } from "../tools/execute-task.ts";
+import { MAX_TASK, startFields, TASK_SECONDS } from "../tools/execute-task.ts";
 import { followTask } from "../tools/follow-task.ts";
 import { plainQuestion } from "../tools/question-result.ts";
+import { ownRun } from "../tools/own-run.ts";
 import { startQuestion, startTask } from "../tools/start-task.ts";
 import { plainTask } from "../tools/task-result.ts";
 import { json } from "../shared/responses.ts";
@@ -36,14 +37,16 @@ function words(name: string, max: number) {
 }
 
 /** Milliseconds. */
-function timeoutField() {
-  const message = `Timeout must be a number of milliseconds from 1 to ${MAX_TIMEOUT_MS}`;
-  return z
-    .number(message)
-    .min(1, message)
-    .max(MAX_TIMEOUT_MS, message)
-    .default(TASK_SECONDS.default * 1000);
+function millisecondsField(name: string, least: number) {
+  const message = `${name} must be a number of milliseconds from ${least} to ${MAX_TIMEOUT_MS}`;
+  return z.number(message).min(least, message).max(MAX_TIMEOUT_MS, message);
 }
+
+/** How long a run may take, and how long its caller waits for it. */
+const times = () => ({
+  timeout: millisecondsField("Timeout", 1).default(TASK_SECONDS.default * 1000),
+  wait: millisecondsField("Wait", 0).optional(),
+});
 
 /** Names of definitions that must exist. */
 function componentNames() {
@@ -53,11 +56,12 @@ function componentNames() {
 
 const taskBody = z.strictObject({
   task: words("Task", MAX_TASK),
-  timeout: timeoutField(),
+  ...times(),
   /** The checkpoint that the task starts from. */
   checkpoint: z.string("Checkpoint must be the id of one").optional(),
   agents: componentNames(),
   commands: componentNames(),
+  ...startFields(),
   question: z.undefined("Give a task or a question, not both").optional(),
 });
 
@@ -66,7 +70,7 @@ const questionBody = z.strictObject({
   language: z.enum(PROGRAM_LANGUAGES, `Language must be ${PROGRAM_LANGUAGES.join(" or ")}`).optional(),
   sandbox: z.string("Sandbox must be the name of one").pipe(sandboxName()).optional(),
   model: z.string("Model must be the name of one").pipe(modelName()).optional(),
-  timeout: timeoutField(),
+  ...times(),
 });
 
 /** The fields of each body, for the error about an unknown field. */
@@ -88,31 +92,50 @@ export async function execute(request: Request, caller: CallerContext): Promise<
   const fields = "value" in body && isRecord(body.value) ? body.value : {};
   const isQuestion = "question" in fields && !("task" in fields);
   return respond(isQuestion ? "ask" : "execute", caller, async (context) => {
-    const deadline = Date.now() + defaultWait(caller.config.maxWaitSeconds) * 1000;
+    const arrivedAt = Date.now();
     if ("problem" in body && NO_JSON.has(body.problem))
       return json({ error: "Request body is not JSON" }, 400);
     const started = await (isQuestion ? beginQuestion(context, fields) : beginTask(context, fields));
     if ("refused" in started) return json({ error: started.refused }, 400);
-    if (prefersEvents(request)) return events(context, started);
-    const { value: run } = await followTask(context, started.id, deadline - Date.now());
-    return json(...responseOf(run));
+    const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = started;
+    if (prefersEvents(request)) return events(context, run);
+    return withStatus(request, responseOf(await ended(context, run, arrivedAt + wait)));
   });
 }
 
-type Started = RunView | { refused: string };
+/** How long one look at a run waits for its end, milliseconds. */
+const LOOK_MS = 300_000;
+
+/** Waits for the end of a run until a time. */
+async function ended(context: ToolContext, run: RunView, deadline: number): Promise<RunView> {
+  for (let seen = run; ;) {
+    const leftMs = deadline - Date.now();
+    seen = (await followTask(context, run.id, Math.min(leftMs, LOOK_MS))).value;
+    if (seen.state !== "running" || leftMs <= LOOK_MS) return seen;
+  }
+}
+
+/** The response; with `?strict=1` its status is 422 for a run that did not succeed. */
+function withStatus(request: Request, [body, status]: [body: object, status: number]): Response {
+  const isStrict = new URL(request.url).searchParams.get("strict") === "1";
+  return json(body, isStrict && "success" in body && body.success === false ? 422 : status);
+}
+
+type Started = { run: RunView; wait: number | undefined } | { refused: string };
 
 async function beginTask(context: ToolContext, fields: object): Promise<Started> {
   const { success, data, error } = taskBody.safeParse(fields);
   if (!success) return refusedBy(error);
-  const { timeout, question: _, ...task } = data;
-  return (await startTask(context, { ...task, timeoutMs: timeout })).value;
+  const { timeout, wait, question: _, max_turns: maxTurns, continue_from: continueFrom, ...task } = data;
+  const request = { ...task, maxTurns, continueFrom, timeoutMs: timeout };
+  return { run: (await startTask(context, request)).value, wait };
 }
 
 async function beginQuestion(context: ToolContext, fields: object): Promise<Started> {
   const { success, data, error } = questionBody.safeParse(fields);
   if (!success) return refusedBy(error);
-  const { timeout, ...question } = data;
-  return (await startQuestion(context, { ...question, timeoutMs: timeout })).value;
+  const { timeout, wait, ...question } = data;
+  return { run: (await startQuestion(context, { ...question, timeoutMs: timeout })).value, wait };
 }
 
 function refusedBy({ issues }: z.ZodError): { refused: string } {
@@ -121,21 +144,42 @@ function refusedBy({ issues }: z.ZodError): { refused: string } {
     return { refused: `There is no field ${JSON.stringify(excess.keys[0]?.slice(0, 100))}: ${FIELDS}` };
   const [issue] = issues;
   const message = issue?.message ?? "It cannot be read";
-  // The tools' messages begin with a verb.
-  const name = /^[a-z]/.test(message) ? String(issue?.path[0]) : "";
-  return { refused: name === "" ? message : `${name[0]?.toUpperCase()}${name.slice(1)} ${message}` };
+  // The messages of tools begin with a verb, and those of zod name no field.
+  const field = String(issue?.path[0]);
+  const start = /^[a-z]/.test(message) ? `${field} ` : /^(Invalid|Too)/.test(message) ? `${field}: ` : "";
+  return { refused: `${start.slice(0, 1).toUpperCase()}${start.slice(1)}${message}` };
 }
 
-/** `GET /tasks/:taskId/result`, for a task or a question. */
+/** `GET` and `DELETE` of `/tasks/:taskId/result`, of a task or a question. */
 export function taskResult(request: Request, caller: CallerContext): Promise<Response> {
+  return request.method === "DELETE" ? removeResult(request, caller) : readResult(request, caller);
+}
+
+function removeResult(request: Request, caller: CallerContext): Promise<Response> {
   return respond("task_result", caller, async (context) => {
-    const [, , id = ""] = new URL(request.url).pathname.split("/");
+    const id = taskIDOf(request);
+    const { value: run } = await followTask(context, id, 0);
+    if (!isTaskID(id)) return unknown();
+    if (run.state === "running") return json({ error: "Task is still running", ...withoutResult(run) }, 409);
+    await context.sandbox(ownRun(id), (actor, owner) => actor.removeRun(owner, id));
+    return new Response(null, { status: 204 });
+  });
+}
+
+function taskIDOf(request: Request): string {
+  const [, , id = ""] = new URL(request.url).pathname.split("/");
+  return id;
+}
+
+function readResult(request: Request, caller: CallerContext): Promise<Response> {
+  return respond("task_result", caller, async (context) => {
+    const id = taskIDOf(request);
     const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknown();
     if (prefersEvents(request)) return events(context, run);
-    const [answer, status] = responseOf(run);
+    const [body, status] = responseOf(run);
     const timestamp = new Date(run.endedAt ?? run.startedAt).toISOString();
-    return json(status === 200 ? { ...answer, timestamp } : answer, status);
+    return withStatus(request, [status === 200 ? { ...body, timestamp } : body, status]);
   });
 }
 

@@ -56,6 +56,10 @@ export class TaskIndex {
       }));
   }
 
+  remove(id: string): void {
+    this.#sql.exec("DELETE FROM tasks WHERE id = ?", id);
+  }
+
   #expire(): void {
     this.#sql.exec("DELETE FROM tasks WHERE ended_at < ?", Date.now() - this.#keepMs);
   }

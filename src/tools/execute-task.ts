@@ -28,6 +28,19 @@ const matching = (form: RegExp, characters: number, message: string) =>
 
 const names = () => z.array(z.string()).optional();
 
+/** How a task starts, whatever way it comes. */
+export const startFields = () => ({
+  repository: matching(/^[^\s-]\S*$/, 2000, "must be an address that git clone takes")
+    .optional()
+    .describe("Git URL to clone."),
+  branch: matching(/^[^\s-]\S*$/, 250, "must be the name of a branch").optional(),
+  sandbox: sandboxName().optional().describe("Work on its files instead."),
+  agent: z.enum(AGENT_NAMES).optional(),
+  model: matching(MODEL_NAME, 100, "must be the name of a model").optional(),
+  max_turns: z.number().int().min(1).max(1000).optional(),
+  continue_from: runField().optional().describe("Id of an ended task to continue."),
+});
+
 export const executeTask = defineTool({
   name: "execute_task",
   title: "Run a coding agent",
@@ -36,19 +49,11 @@ export const executeTask = defineTool({
 Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the answer, changed files, git diff, turns and cost; get_result reads the files later.`,
   input: z.strictObject({
     task: z.string().min(1).max(MAX_TASK, `is longer than ${MAX_TASK} characters`),
-    repository: matching(/^[^\s-]\S*$/, 2000, "must be an address that git clone takes")
-      .optional()
-      .describe("Git URL to clone."),
-    branch: matching(/^[^\s-]\S*$/, 250, "must be the name of a branch").optional(),
-    sandbox: sandboxName().optional().describe("Work on its files instead."),
-    agent: z.enum(AGENT_NAMES).optional(),
+    ...startFields(),
     agents: names().describe("Subagents from the repository or list_sandboxes."),
     commands: names().describe("Slash commands likewise."),
-    model: matching(MODEL_NAME, 100, "must be the name of a model").optional(),
-    max_turns: z.number().int().min(1).max(1000).optional(),
     timeout_seconds: timeoutField(TASK_SECONDS.default, TASK_SECONDS.max),
     wait_seconds: waitField(),
-    continue_from: runField().optional().describe("Id of an ended task to continue."),
     checkpoint: z.string().max(64).optional().describe("The fresh sandbox's files."),
   }),
   output: taskOutput,

@@ -3,7 +3,7 @@ import { createParser } from "eventsource-parser";
 import { describe, expect, it } from "vitest";
 import { dayOf } from "../../../src/shared/days.ts";
 import { ProgramReader } from "../../../src/tasks/program.ts";
-import { accountOf, evict, owner, principal, sh, until } from "../support.ts";
+import { accountOf, evict, objectsOf, owner, principal, sh, sleep, until } from "../support.ts";
 
 interface Result {
   taskId: string;
@@ -42,10 +42,49 @@ describe("POST /execute", () => {
     );
   });
 
-  it("reports a task that failed as a result", async () => {
+  it("reports a task that failed as a result, and by its status where that is asked for", async () => {
     const [status, done] = await json(await owner.http("/execute", post({ task: "[[fail]] x" })));
     expect(status).toBe(200);
     expect(done).toMatchObject({ success: false, output: expect.stringContaining("no such model") });
+    const path = `/tasks/${done.taskId}/result`;
+    const [, kept] = await json(await owner.http(path));
+    expect(await json(await owner.http(`${path}?strict=1`))).toEqual([422, kept]);
+    expect((await owner.http("/execute?strict=1", post({ task: "[[fail]] x" }))).status).toBe(422);
+    expect((await owner.http("/execute?strict=1", post({ task: "[[write]] x" }))).status).toBe(200);
+  });
+
+  it("takes what execute_task takes", async () => {
+    const sandbox = "rest-own";
+    const commit = "git -c user.name=a -c user.email=a@b commit -q --allow-empty -m";
+    await sh(
+      sandbox,
+      `git init -q -b main /tmp/own && cd /tmp/own && ${commit} one && git checkout -q -b side && touch side && git add side && ${commit} two`,
+    );
+    const cloned = { repository: "/tmp/own", branch: "side", model: "claude-of-mine", max_turns: 5, sandbox };
+    const [status, done] = await json(await owner.http("/execute", post({ task: "[[write]] x", ...cloned })));
+    expect([status, done.success]).toEqual([200, true]);
+    expect(done.stdout).toContain("claude-of-mine");
+    expect(await sh(sandbox, "cd /workspace; cat a.txt; ls own")).toBe("written\nside\n");
+    const next = { task: "[[write]] again", continue_from: done.taskId };
+    const [, again] = await json(await owner.http("/execute", post(next)));
+    expect(again).toMatchObject({ success: true, taskId: expect.stringMatching(`^${sandbox}\\.`) });
+  });
+
+  it("waits as long as its caller wants", async () => {
+    // Where it says nothing, as long as the server has calls wait.
+    const hasty = owner.with({ MAX_WAIT_SECONDS: "1" });
+    const sandbox = "rest-waits";
+    const body = { question: "[[long]] x", sandbox };
+    const [status, { taskId }] = await json(await hasty.http("/execute", post(body)));
+    expect(status).toBe(202);
+    expect((await owner.http("/execute", post({ ...body, wait: 0 }))).status).toBe(202);
+    const waiting = hasty.http("/execute", post({ ...body, wait: 60_000 }));
+    await until(async () =>
+      (await owner.call("get_result", { id: taskId, wait_seconds: 0 })).text.includes("begun"),
+    );
+    await sleep(2000);
+    await sh(sandbox, "touch go-on");
+    expect(await json(await waiting)).toMatchObject([200, { success: true, output: "begun\nended\n" }]);
   });
 
   it("answers 202 while the task goes on", async () => {
@@ -71,10 +110,10 @@ describe("POST /execute", () => {
   it.each([
     [{ questoin: "x" }, "questoin"],
     [{ task: "[[write]] x", timeout_seconds: 5 }, "timeout_seconds"],
-    [{ task: "[[write]] x", sandbox: "mine" }, "sandbox"],
+    [{ task: "[[write]] x", maxTurns: 3 }, "maxTurns"],
     [{ question: "[[product]] x", agents: ["reviewer"] }, "agents"],
   ])("names the field that it does not have, and those that it has: %j", async (body, field) => {
-    const error = `There is no field "${field}": with task go timeout, checkpoint, agents, commands; with question go language, sandbox, model, timeout`;
+    const error = `There is no field "${field}": with task go timeout, wait, checkpoint, agents, commands, repository, branch, sandbox, agent, model, max_turns, continue_from; with question go language, sandbox, model, timeout, wait`;
     expect(await json(await owner.http("/execute", post(body)))).toEqual([400, { error }]);
   });
 
@@ -104,6 +143,11 @@ describe("POST /execute", () => {
     [{ commands: [5] }, /^Agents and commands must be lists of names$/],
     [{ agents: ["none"] }, /^There is no agents\/none\. The operator offers none\./],
     [{ commands: ["../x"] }, /^commands: "\.\.\/x" is no name/],
+    [{ sandbox: "No!" }, /^Sandbox must be 1 to 63 of/],
+    [{ max_turns: "3" }, /^Max_turns: Invalid input/],
+    [{ repository: "--upload-pack=x" }, /^Repository must be an address that git clone takes/],
+    [{ wait: -1 }, /^Wait must be a number of milliseconds from 0/],
+    [{ continue_from: "x", repository: "/tmp/own" }, /^repository does not go with continue_from/],
   ])("refuses the definitions %j", async (named, words) => {
     const refused = await json(await owner.http("/execute", post({ task: "x", ...named })));
     expect(refused).toEqual([400, { error: expect.stringMatching(words) }]);
@@ -169,6 +213,34 @@ async function leaveAt(event: string, question: string, more: object = {}): Prom
 }
 
 const resultOf = async (id: string) => json(await owner.http(`/tasks/${id}/result`));
+
+describe("DELETE /tasks/:taskId/result", () => {
+  const remove = (id: string, caller = owner) => caller.http(`/tasks/${id}/result`, { method: "DELETE" });
+
+  it("removes a result with its log, its files and its place in the list, and nobody else's", async () => {
+    const [, { taskId }] = await json(await owner.http("/execute", post({ task: "[[write]] x" })));
+    expect((await objectsOf(taskId)).length).toBeGreaterThan(0);
+    expect((await remove(taskId, await principal("remover", ["tasks:run"]))).status).toBe(404);
+    expect((await remove(taskId)).status).toBe(204);
+    expect((await owner.http(`/tasks/${taskId}/result`)).status).toBe(404);
+    expect((await remove(taskId)).status).toBe(404);
+    expect(await objectsOf(taskId)).toEqual([]);
+    expect((await owner.call("get_result", { id: taskId })).isError).toBe(true);
+    expect((await owner.call("list_runs", { kind: "task" })).text).not.toContain(taskId);
+    const again = await owner.call("execute_task", { task: "x", continue_from: taskId });
+    expect(again).toMatchObject({ isError: true });
+  });
+
+  it("leaves one that goes on, and runs that are no tasks", async () => {
+    const { structured } = await owner.call("execute_task", { task: "[[wait]] x", wait_seconds: 0 });
+    const id = String(structured.id);
+    expect(await json(await remove(id))).toMatchObject([409, { taskId: id, status: "running" }]);
+    await owner.call("cancel_run", { id });
+    const run = String((await owner.call("run_command", { command: "true" })).structured.id);
+    expect((await remove(run)).status).toBe(404);
+    expect((await owner.call("get_result", { id: run })).isError).toBe(false);
+  });
+});
 
 describe("a question", () => {
   it("is answered by a program, in a sandbox of its own, and the answer stays", async () => {

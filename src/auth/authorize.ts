@@ -1,4 +1,4 @@
-/** `/authorize`: people sign in and approve or deny what an OAuth client asks for. */
+/** `/authorize`: people sign in, and approve or deny an OAuth client's request. */
 import {
   AuthorizationError,
   authorizationErrorRedirect,
@@ -25,22 +25,21 @@ import { bytesOf, StoreError } from "./oauth-store.ts";
 const MAX_SEARCH_CHARACTERS = 8192;
 const MAX_FORM_BYTES = 16 * 1024;
 
-/** A client's id that is no URL becomes part of a key, and the store takes keys of at most 512 bytes. */
+/** The longest client id that is not a URL. It becomes part of a store key of at most 512 bytes. */
 const MAX_CLIENT_ID_BYTES = 256;
 
-/** The context of a request to these pages. */
 interface PageContext extends RequestContext {
-  /** As the OAuth provider expects it: addressed to the issuer, with the cookies under the names that it gave them. */
+  /** As the OAuth provider expects it: addressed to the issuer, with the provider's cookie names. */
   request: Request;
   oauth: OAuth;
 }
 
-/** `GET`: the page. `POST`: its form. */
+/** `GET` shows the page, `POST` sends its form. */
 export function serveAuthorize(request: Request, oauth: OAuth, context: RequestContext): Promise<Response> {
   return respond(request, oauth, context, request.method === "POST" ? decide : show);
 }
 
-/** The path to which a sign-in method's site sends the browser back. */
+/** The callback path of a sign-in method's site. */
 export function callbackPath({ name }: RedirectMethod): string {
   return `${AUTHORIZE_PATH}/${name}`;
 }
@@ -71,7 +70,7 @@ async function show(context: PageContext): Promise<Response> {
   const { search, searchParams } = new URL(request.url);
   checkForm(search, searchParams);
   const authRequest = await oauthAPI(oauth, context).parseAuthRequest(request);
-  // A client known by a metadata document never registers, so its redirect URI is checked here.
+  // A client with a metadata document never registers, so its redirect URI is checked here.
   if (!hasAllowedHost(authRequest.redirectUri, context.config))
     throw new AuthorizationError("invalid_request", { description: "Invalid redirect URI" });
   checkChallenge(authRequest);
@@ -80,7 +79,7 @@ async function show(context: PageContext): Promise<Response> {
   return consent(context, authRequest, offeredScopes(authRequest, context.config), new Headers());
 }
 
-/** Shows the page for `asked`. Its form carries a new handle that works once, and in this browser only. */
+/** Shows the consent page. Its form carries a new handle that works once, only in this browser. */
 async function consent(
   context: PageContext,
   authRequest: AuthRequest,
@@ -155,10 +154,10 @@ async function decide(context: PageContext): Promise<Response> {
   return consent(context, authRequest, ticked, headers, problem);
 }
 
-/** What the server keeps while somebody is at a sign-in method's site. */
+/** Stored while a person is at a sign-in method's site. */
 interface PendingSignIn {
   verifier: string;
-  /** The method's name: a code of one site must not be taken for another's. Earlier versions did not store it. */
+  /** The method's name, so that one site's code is not accepted for another. Earlier versions did not store it. */
   via?: string;
 }
 
@@ -197,12 +196,12 @@ async function complete(
   await registrationsOf(context.env)?.approved(authRequest.clientId);
   const { redirectTo } = await oauthAPI(context.oauth, context).completeAuthorization({
     request: authRequest,
-    // The provider separates the parts of its keys by colons.
+    // The provider separates the parts of its keys with colons.
     userId: encodeURIComponent(principal),
     metadata: { via },
     scope: [...scopes],
     props,
-    // Somebody may use the panel in several browsers; another client's grant takes the place of the one before.
+    // A person may use the panel in several browsers. For other clients, a new grant replaces the old one.
     revokeExistingGrants: authRequest.clientId !== PANEL_CLIENT_ID,
   });
   signIn(context, {
@@ -216,8 +215,8 @@ async function complete(
 }
 
 /**
- * The scopes to offer: the known ones that the client asked for, or all when it asked for none. `offline_access` does not count, and
- * tasks are not offered by a server that cannot run them.
+ * The scopes to offer: the known ones that the client requested, or all if it requested none. `offline_access` does not count.
+ * A server that cannot run tasks does not offer them.
  */
 function offeredScopes({ scope }: AuthRequest, config: Config): readonly Scope[] {
   const authRequest = scope.filter((name) => name !== "offline_access");
@@ -225,7 +224,7 @@ function offeredScopes({ scope }: AuthRequest, config: Config): readonly Scope[]
   return canRunTasks(config) ? known : known.filter((name) => name !== "tasks:run");
 }
 
-/** RFC 6749 section 3.1 forbids repeated parameters: a check that reads one of two can be bypassed with the other. */
+/** RFC 6749 section 3.1 forbids repeated parameters: otherwise a check could read one value and the handler another. */
 function checkForm(search: string, parameters: URLSearchParams): void {
   const names = Array.from(parameters.keys()).filter((name) => name !== "resource");
   const client = parameters.get("client_id") ?? "";
@@ -238,7 +237,7 @@ function checkForm(search: string, parameters: URLSearchParams): void {
   if (problem) throw new AuthorizationError("invalid_request", { description: problem });
 }
 
-/** PKCE is required of every client; the provider would let confidential ones do without. */
+/** Requires PKCE of every client; the provider would exempt confidential ones. */
 function checkChallenge(authRequest: AuthRequest): void {
   if (/^[\w-]{43}$/.test(authRequest.codeChallenge ?? "")) return;
   throw refusal(authRequest, "invalid_request", "A code_challenge of method S256 is required.");
@@ -250,8 +249,8 @@ function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_sc
 }
 
 /**
- * Tells the person what went wrong. The browser is not redirected to the client, not even to a valid redirect URI: since
- * anybody can register a client, that would be an open redirect.
+ * Shows an error to the person. It never redirects to the client, even with a valid redirect URI: anybody can register a
+ * client, so that would be an open redirect.
  */
 function explain(context: PageContext, error: unknown): Promise<Response> {
   const retryURL = new URL(context.request.url);

@@ -1,4 +1,4 @@
-/** Authentication by the Authorization header: with static tokens of the configuration, or with OAuth access tokens. */
+/** Authentication by the Authorization header, with static tokens or OAuth access tokens. */
 import type { Refusal } from "../shared/responses.ts";
 import type { Config } from "../shared/config.ts";
 import type { PreviousToken } from "../shared/static-tokens.ts";
@@ -10,19 +10,19 @@ import { tokenUnchecked, unauthorized } from "./challenge.ts";
 import { isTokenShaped, metadataURL, type OAuth, oauthFor, type ResourcePath, tokenHolder } from "./oauth.ts";
 import { OWNER_ID, type Principal, SCOPES, tokenPrincipalID } from "../shared/principal.ts";
 
-/** A static token that is accepted, as its digest, and the principal it stands for. */
+/** An accepted static token, as a digest, and its principal. */
 interface Candidate {
   sha256: Uint8Array;
   principal: Principal;
-  /** Of a token that was replaced: milliseconds since the epoch from which it is refused. */
+  /** For a replaced token: when it stops working, in milliseconds since the epoch. */
   until?: number;
 }
 
 /**
- * Who sent the request, by its `Authorization: Bearer` header and nothing else: a token in the URL or in the body is
- * not read (RFC 6750 sections 2.2 and 2.3 are optional, and URLs end up in logs). A static token costs no read of the
- * store; only a token in the form of OAuth's is looked up there.
- * @param paths the resources whose OAuth tokens count; a challenge names the first
+ * Identifies the caller by the `Authorization: Bearer` header only. Tokens in URLs or bodies are ignored (optional in RFC 6750
+ * sections 2.2 and 2.3; URLs end up in logs). A static token costs no store read; only a token in the OAuth format is looked
+ * up.
+ * @param paths the resources whose OAuth tokens are accepted; a challenge names the first
  */
 export async function authenticate(
   request: Request,
@@ -54,12 +54,12 @@ export async function authenticate(
   return unauthorized("invalid_token", "The token is not valid here.", metadata);
 }
 
-/** Words of an `Authorization` header that are looked at. One that has more is taken for our own. */
+/** The most words of an `Authorization` header that are checked. A longer header counts as containing our token. */
 const MAX_WORDS = 20;
 
 /**
- * Whether an `Authorization` header holds a token of this server's, as far as can be told without looking it up: anywhere
- * in it, because a header that `authenticate` would refuse gives the token away as well.
+ * Whether an `Authorization` header contains a token of this server, without a lookup. Every word counts, because a malformed
+ * header would give the token away too.
  */
 export async function isOwnAuthorization(header: string, config: Config): Promise<boolean> {
   const words = new Set([header, ...header.split(/\s+/), ...header.split(/[\s,;:="]+/)]);
@@ -71,7 +71,7 @@ export async function isOwnAuthorization(header: string, config: Config): Promis
   return false;
 }
 
-/** The name and the password of the Basic scheme (RFC 7617); nothing for what is no base64. */
+/** The name and password of the Basic scheme (RFC 7617); empty for invalid base64. */
 function basicParts(word: string): string[] {
   try {
     const text = atob(word);
@@ -82,14 +82,14 @@ function basicParts(word: string): string[] {
   }
 }
 
-/** OAuth tokens that were valid when last looked up, each with the time until which it is exempt from the limit on guesses. */
+/** Recently valid OAuth tokens, with the time until which they are exempt from the lookup limit. */
 const validUntil = new Map<string, number>();
 const EXEMPT_MS = 600_000;
 const MAX_EXEMPT = 1000;
 
 /**
- * The holder of an OAuth token. A look-up reads the store, which costs money, so an address has a limited number of them a
- * minute. Tokens that were valid lately are exempt: a flood of guesses does not lock out clients that are signed in.
+ * The holder of an OAuth token. A lookup reads the store, which costs money, so each address has a limit per minute. Recently
+ * valid tokens are exempt, so that a flood of guesses does not lock out signed-in clients.
  */
 export async function lookedUp(
   token: string,
@@ -112,9 +112,9 @@ export async function lookedUp(
 }
 
 /**
- * The token in an `Authorization` header; undefined when there is none of the Bearer scheme, and "" when what follows
- * the scheme is not one token. The scheme is case-insensitive and any number of spaces may follow it (RFC 9110 section
- * 11.4). Two headers arrive joined by ", " and are therefore never one token.
+ * The token in an `Authorization` header; undefined without the Bearer scheme, "" if the rest is not one token. The scheme is
+ * case-insensitive and may be followed by any number of spaces (RFC 9110 section 11.4). Two headers arrive joined by ", ", so
+ * they are never one token.
  */
 function presentedToken(header: string | null): string | undefined {
   const credentials = /^bearer(?: +(.*))?$/is.exec(header ?? "");
@@ -158,7 +158,7 @@ async function digestTokens(config: Config): Promise<Candidate[]> {
   return candidates;
 }
 
-/** A token that a rotation has replaced: the same principal, which the log tells apart. */
+/** A token replaced by a rotation: the same principal, marked in the log. */
 function replaced(digest: Candidate["sha256"], principal: Principal, { until }: PreviousToken): Candidate {
   return { sha256: digest, principal: { ...principal, via: "previous_token" }, until };
 }

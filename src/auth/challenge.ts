@@ -7,9 +7,9 @@ import type { Caller } from "../shared/request-context.ts";
 const REALM = "sandbox-mcp";
 
 /**
- * 401. The challenge names `invalid_token` only when the request carried a token. Without one, RFC 6750 section 3.1 asks
- * for a challenge without an error code, and a client that sees one throws its token away.
- * @param metadata the URL of the resource's metadata (RFC 9728 section 5.1); undefined when OAuth is off
+ * 401. The challenge has the error `invalid_token` only if the request carried a token. Without one, RFC 6750 section 3.1
+ * requires a challenge without an error, and a client that sees an error discards its token.
+ * @param metadata the URL of the resource's metadata (RFC 9728 section 5.1); undefined if OAuth is off
  */
 export function unauthorized(reason: RefusalReason, message: string, metadata?: string): Refusal {
   const presented = reason === "invalid_token";
@@ -21,9 +21,8 @@ export function unauthorized(reason: RefusalReason, message: string, metadata?: 
 }
 
 /**
- * 403 for a principal whose scopes do not cover `needed`; undefined when they do. The message names all that the request
- * needs. The challenge names what the principal has as well, because a client that signs in again asks for exactly the
- * scopes it names.
+ * 403 if the principal's scopes do not cover `needed`, else undefined. The message names all required scopes. The challenge
+ * adds the principal's current scopes, because a client signs in again with exactly the named ones.
  */
 export function insufficientScope(
   { principal, metadata }: Caller,
@@ -43,14 +42,14 @@ export function insufficientScope(
   return { reason: "insufficient_scope", response: json(body, 403, { "www-authenticate": header }) };
 }
 
-/** 503: the token could not be looked up. Any other status would make the client throw it away. */
+/** 503: the token could not be looked up. With another status, the client would discard it. */
 export function tokenUnchecked(): Refusal {
   const message = "The token could not be checked just now. Try again in a few seconds.";
   const response = json({ error: "Service Unavailable", message }, 503, { "retry-after": "5" });
   return { reason: "token_check_failed", response };
 }
 
-/** No value contains a quote or a backslash, so none needs escaping. */
+/** Values never contain quotes or backslashes, so they need no escaping. */
 function challenge(parameters: Record<string, string | undefined>): string {
   const all = Object.entries({ realm: REALM, ...parameters }).filter(([, value]) => value !== undefined);
   return `Bearer ${all.map(([name, value]) => `${name}="${value}"`).join(", ")}`;

@@ -14,22 +14,21 @@ const SCOPE_TEXTS: Record<Scope, string> = {
   "tasks:run": "Hand whole tasks to a coding agent, which spends on the server's model account",
 };
 
-/** Any program may listen on a port of this computer, whatever name the client gives itself. */
+/** Any program may listen on a local port, whatever name the client chose. */
 const ON_THIS_COMPUTER = markup`, a program on this computer. Continue only if you have just started to connect it yourself.`;
 
 export interface Consent {
   description: ConsentDescription;
-  /** This server's origin. */
   issuer: string;
-  /** The query of the authorization request, with its question mark. The form carries it, so that one can start again. */
+  /** The query of the authorization request with its question mark. The form carries it for starting again. */
   search: string;
   handle: string;
   headers: Headers;
   offered: readonly Scope[];
   ticked: readonly Scope[];
-  /** The sign-in methods that this browser can use, by their names. */
+  /** The sign-in methods that this browser can use, by name. */
   offers: ReadonlyMap<string, Offer>;
-  /** On a phone no field has the focus: the keyboard would cover the page, and the client's name scroll out of sight. */
+  /** On phones no field gets the focus: the keyboard would cover the client's name. */
   onPhone: boolean;
   problem?: Problem | undefined;
 }
@@ -89,7 +88,7 @@ ${[...offers].map(([method, offer], index) => [index > 0 && markup`<p class="or"
   return page(title, body, { status: problem?.status, formTargets, headers, wide: true });
 }
 
-/** A page that says what went wrong, with a link to go on where there is one. */
+/** A page with a message and, if possible, a link to continue. */
 export function messagePage(
   title: string,
   message: string,
@@ -105,7 +104,7 @@ ${way && markup`<p><a class="button plain" href="${way.href}" rel="noreferrer">$
   return page(title, body, { status, headers });
 }
 
-/** The link back to the client with an error. The person follows it; the server never redirects there. */
+/** A link back to the client with an error. The server itself never redirects there. */
 export function clientErrorLink(redirectTo: string): { href: string; label: string } {
   return { href: redirectTo, label: `Go back to ${hostOf(redirectTo)}` };
 }
@@ -114,7 +113,7 @@ function hostOf(uri: string): string {
   return new URL(uri).host || uri;
 }
 
-/** The CSP source that allows a redirect URI. CSP cannot express IPv6 addresses, so for those it is the scheme. */
+/** The CSP source for a redirect URI. CSP cannot express IPv6 addresses, so for those it is the scheme. */
 function formTarget(redirectURI: string): string {
   const { protocol, host, hostname } = new URL(redirectURI);
   return hostname === "" || hostname.startsWith("[") ? protocol : `${protocol}//${host}`;

@@ -1,15 +1,14 @@
 /**
- * The cookies that bind a sign-in to its browser. Over HTTPS their names have the `__Host-` prefix, so that no other host
- * can set one. Browsers accept that prefix over HTTPS only, so over plain HTTP, which is served on loopback alone, the
- * same cookies are sent without it.
+ * The cookies that bind a sign-in to its browser. Over HTTPS their names have the `__Host-` prefix, so that no other host can
+ * set them. Browsers accept the prefix only over HTTPS, so on loopback, the only place with plain HTTP, the same cookies have
+ * no prefix.
  */
 
-/** What the names of our cookies begin with. */
 export const COOKIE_PREFIX = "__Host-sandbox-mcp-";
 
 const PREFIX_WITHOUT_HOST = COOKIE_PREFIX.slice("__Host-".length);
 
-/** Whether a cookie of this name is the server's own, or that of Cloudflare Access before it. */
+/** Whether a cookie belongs to the server, or to Cloudflare Access in front of it. */
 export function isOwnCookie(name: string): boolean {
   return name.startsWith("CF_") || name.startsWith(COOKIE_PREFIX) || name.startsWith(PREFIX_WITHOUT_HOST);
 }

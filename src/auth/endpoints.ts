@@ -1,4 +1,4 @@
-/** The endpoints that OAuth clients call by themselves: metadata, registration, tokens, revocation. */
+/** The endpoints that OAuth clients call directly: metadata, registration, tokens, revocation. */
 import { gather } from "../shared/stream-bytes.ts";
 import { json } from "../shared/responses.ts";
 import { log, logError } from "../shared/log.ts";
@@ -11,16 +11,16 @@ import { type Revoked, logRevoked, watched } from "./revocation.ts";
 import { bytesOf, StoreError } from "./oauth-store.ts";
 
 const MAX_BODY_BYTES = 64 * 1024;
-/** Smaller, because the store keeps a registration whole. */
+/** Smaller than other bodies, because the store keeps the whole registration. */
 const MAX_REGISTRATION_BYTES = 16 * 1024;
 
-/** Parameters that become part of a key, of which the store takes 512 bytes. Those that the server issues are a third as long. */
+/** Parameters that become part of a store key of at most 512 bytes. Values issued by the server are a third as long. */
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART_BYTES = 360;
 
 const UNAVAILABLE = "The server's storage did not answer. Try again in a few seconds.";
 
-/** The request as addressed to the public origin. A proxy in front of the Worker may use another one. */
+/** The request addressed to the public origin, because a proxy may use another one. */
 export function atIssuer(request: Request, { issuer }: OAuth): Request {
   const { pathname, search, origin } = new URL(request.url);
   return origin === issuer ? request : new Request(`${issuer}${pathname}${search}`, request);
@@ -105,16 +105,16 @@ export async function serveAuthorizationServer(
   return shown;
 }
 
-/** Anybody can register clients, so their number is bounded: the oldest that nobody approved make room for a new one. */
+/** Anybody can register clients, so their number is bounded: a new one replaces the oldest unapproved one. */
 async function keepWithinBounds(registration: Response, context: RequestContext): Promise<void> {
   const { client_id } = await registration.json<{ client_id: string }>();
   const { OAUTH_KV } = providerEnv(context);
   const forgotten = (await registrationsOf(context.env)?.registered(client_id)) ?? [];
-  // A client that nobody approved has no grants and no tokens to delete.
+  // An unapproved client has no grants or tokens to delete.
   await Promise.all(forgotten.map((client) => OAUTH_KV?.delete(`client:${client}`)));
 }
 
-/** The id of a client with a metadata document is the document's URL, which does not become part of a key. */
+/** A client id that is a metadata document's URL does not become part of a key. */
 function isTooLong(name: string, value: string): boolean {
   return bytesOf(value) > (name === "client_id" && value.startsWith("https://") ? 2048 : MAX_KEY_PART_BYTES);
 }
@@ -130,7 +130,7 @@ export async function readLimited(
   request: Request,
   limit: number,
 ): Promise<{ text: string } | { problem: keyof typeof UNREADABLE }> {
-  // Malformed chunks, or a client that disconnected.
+  // The chunks were malformed, or the client disconnected.
   const read = await gather(request, { maxBytes: limit }).catch(() => ({ problem: "broken" as const }));
   return "problem" in read ? read : { text: new TextDecoder().decode(read.bytes) };
 }

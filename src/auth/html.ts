@@ -1,4 +1,4 @@
-/** HTML templates that escape every value except HTML itself. */
+/** HTML templates. Every value is escaped, except HTML itself. */
 
 export class HTML {
   readonly text: string;
@@ -11,8 +11,8 @@ export class HTML {
 type Value = HTML | string | number | false | undefined | readonly Value[];
 
 /**
- * A template of HTML. False and undefined render as nothing, a list as its items. It is not called `html` because
- * formatters change the white space of templates of that name.
+ * An HTML template. False and undefined render as nothing, a list as its items. Not named `html`, because formatters change
+ * white space in templates of that name.
  */
 export function markup(strings: TemplateStringsArray, ...values: Value[]): HTML {
   return new HTML(String.raw({ raw: strings }, ...values.map(rendered)));
@@ -26,18 +26,18 @@ function rendered(value: Value): string {
 }
 
 /**
- * A name that somebody chose for themselves, made safe to show: one line of at most `limit` characters, without control,
- * bidirectional and invisible characters, so that it cannot pass for other text of the page. Empty when nothing visible is
- * left.
+ * A self-chosen name, made safe to show: one line of at most `limit` characters without control, bidirectional and invisible
+ * ones, so that it cannot imitate other text of the page. Empty if nothing visible is left.
  */
 export function plain(name: string, limit = 60): string {
   const line = name
     .replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Cs}]/gu, " ")
-    // Invisible characters that Unicode counts as letters and symbols: Hangul fillers, the empty braille pattern, the null notehead.
+    // Invisible characters that Unicode counts as letters or symbols: Hangul fillers, the empty braille pattern, the null
+    // notehead.
     .replace(/[\u115f\u1160\u3164\uffa0\u2800\u{1d159}]/gu, " ")
     .replace(/\s+/g, " ")
     .trim();
-  // Combining marks and variation selectors are invisible without a character before them.
+  // Combining marks and variation selectors alone are invisible.
   if (!/[^\p{M}\p{Default_Ignorable_Code_Point}\s]/u.test(line)) return "";
   const characters = Array.from(line);
   return characters.length > limit ? `${characters.slice(0, limit - 1).join("")}…` : line;

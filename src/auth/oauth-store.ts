@@ -1,26 +1,25 @@
-/** The key-value store as OAuth uses it: a failure is an error of its own kind, and no operation takes for ever. */
+/** The key-value store for OAuth: failures are `StoreError`s, and every operation has a time limit. */
 import { within } from "../shared/within.ts";
 import { messageOf } from "../shared/text.ts";
 
-/** The longest key that the store takes. */
 const MAX_KEY_BYTES = 512;
 
-/** How long one operation may take. Most take less than a second. */
+/** The time limit of one operation, in milliseconds. Most take less than a second. */
 const TIMEOUT_MS = 10_000;
 
-/** The store refused, or did not answer in time. The message is the store's own, by which the OAuth provider knows some. */
+/** The store refused or timed out. The OAuth provider recognizes some of the store's messages. */
 export class StoreError extends Error {
   override readonly name = "StoreError";
 }
 
-/** `store`, all of whose failures are `StoreError`s. */
+/** Wraps a store so that all failures are `StoreError`s. */
 export function guarded(store: KVNamespace): KVNamespace {
   return new Proxy(store, {
     get(target, name) {
       const member: unknown = Reflect.get(target, name);
       if (typeof member !== "function") return member;
       return (...given: unknown[]) => {
-        // Nothing is stored under a key that is too long, but the store throws instead of saying so.
+        // Nothing is stored under a key that is too long, but the store would throw.
         if (name === "get" && isTooLong(given[0])) return Promise.resolve(null);
         return inTime(async () => Reflect.apply(member, target, given));
       };

@@ -20,21 +20,21 @@ import { knownScopes, type Principal, SCOPES } from "../shared/principal.ts";
 import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS, withPanelClient } from "./panel-client.ts";
 import { guarded } from "./oauth-store.ts";
 
-/** The paths that speak MCP, and the panel. Each is a resource of its own: a token for one is refused at the others. */
+/** The MCP paths and the panel. Each is a separate resource: its tokens are refused at the others. */
 const RESOURCE_PATHS = ["/mcp", "/", PANEL_PATH] as const;
 
 export type ResourcePath = (typeof RESOURCE_PATHS)[number];
 
 const ACCESS_TOKEN_SECONDS = 3600;
-/** A grant ends so long after the sign-in, however often it is refreshed. */
+/** A grant ends this long after the sign-in, however often it is refreshed. */
 const GRANT_SECONDS = (30 * DAY_MS) / 1000;
-/** A session of the panel is an access token that is not refreshed. */
+/** A panel session is an access token without a refresh token. */
 const SESSION = { accessTokenTTL: PANEL_SESSION_SECONDS, refreshTokenTTL: 0 };
 const CLIENT_SECONDS = (90 * DAY_MS) / 1000;
 
-/** What a grant holds. The provider encrypts it with a key that only the token's holder has. */
+/** The content of a grant. The provider encrypts it with a key that only the token's holder has. */
 const grantSchema = z.preprocess(
-  // Grants last 30 days, and those of earlier versions call the field `door`.
+  // Grants last 30 days. In those of earlier versions the field is called `door`.
   (props) => (isRecord(props) ? { via: props.door, ...props } : props),
   z.object({ principal: z.string(), via: z.string(), rule: z.string() }),
 );
@@ -48,15 +48,15 @@ export interface OAuth {
   resources: ReadonlyMap<ResourcePath, OAuthResourceServer<ProviderEnv, Principal>>;
 }
 
-/** The bindings with the request's context beside them, since the provider hands its callbacks nothing else of a request. */
+/** The bindings with the request's context, because the provider passes nothing else to its callbacks. */
 interface ProviderEnv extends Env {
   context: RequestContext;
 }
 
-/** Carries the name of a failed check from the provider to the log. It is removed before the response is sent. */
+/** Passes the name of a failed check from the provider to the log. Removed before the response is sent. */
 export const CHECK_HEADER = "x-failed-check";
 
-/** The last one built for a configuration. On loopback the origin is the name that the caller used, so it may change. */
+/** The last one built for a configuration. On loopback the origin depends on the request's host. */
 const built = new WeakMap<Config, OAuth>();
 
 /** The OAuth server for this request, or why OAuth is off. */
@@ -69,7 +69,7 @@ export function oauthFor(request: Request, { env, config }: RequestContext): OAu
     return { off: `there is no way to sign in: set one of ${names}` };
   }
   const url = config.publicOrigin ? new URL(config.publicOrigin) : namedOrigin(request);
-  // The provider does not count names below `localhost` as loopback.
+  // The provider does not treat names below `localhost` as loopback.
   const loopback = url !== undefined && isLoopback(url) && !url.hostname.endsWith(".localhost");
   if (!url || (!config.publicOrigin && !loopback)) return { off: "PUBLIC_ORIGIN is not set" };
   if (url.protocol !== "https:" && !loopback) return { off: "PUBLIC_ORIGIN is not an https origin" };
@@ -79,20 +79,20 @@ export function oauthFor(request: Request, { env, config }: RequestContext): OAu
   return oauth;
 }
 
-/** The URL of a resource's metadata (RFC 9728), which a challenge names. */
+/** The URL of a resource's metadata (RFC 9728), for challenges. */
 export function metadataURL({ issuer }: OAuth, path: ResourcePath): string {
   return `${issuer}${METADATA_PATH}${path === "/" ? "" : path}`;
 }
 
-/** Whether the token has the form of those that this server issues. Others are not looked up. */
+/** Whether the token has this server's format. Others are not looked up. */
 export function isTokenShaped(token: string): boolean {
   return /^[^:]{1,300}:[\w-]{16}:[\w-]{32}$/.test(token);
 }
 
 /**
- * The principal of an access token that is valid at one of `paths`; undefined for one that is unknown there, expired,
- * revoked, or of a grant whose rule is no longer in force.
- * @returns `unavailable` when the token could not be looked up
+ * The principal of a valid access token for one of `paths`; undefined if it is unknown there, expired, revoked, or its grant's
+ * rule no longer applies.
+ * @returns `unavailable` if the lookup failed
  */
 export async function tokenHolder(
   oauth: OAuth,
@@ -126,14 +126,14 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
   const server = new OAuthAuthorizationServer<ProviderEnv>({
     issuer,
     resources: RESOURCE_PATHS.map(resource),
-    // For clients that predate resource indicators; all of them connect to this path.
+    // For clients without resource indicators, which all connect to this path.
     defaultResource: resource("/mcp"),
     authorizeEndpoint: AUTHORIZE_PATH,
     tokenEndpoint: TOKEN_PATH,
     clientRegistrationEndpoint: REGISTRATION_PATH,
     scopesSupported: [...SCOPES],
-    // The server fetches the document before anybody signed in. On loopback that request would come from inside the
-    // user's network, so it is off there; the local platform's configuration switches it off behind a public origin, too.
+    // The server fetches the document before anybody has signed in. On loopback that request would come from inside the user's
+    // network, so it is off there, and in the local platform's configuration even behind a public origin.
     clientIdMetadataDocumentEnabled: config.clientMetadata ?? !loopback,
     accessTokenTTL: ACCESS_TOKEN_SECONDS,
     refreshTokenTTL: GRANT_SECONDS,
@@ -171,7 +171,7 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
   return { issuer, server, resources };
 }
 
-/** A resource. Its handler answers a request with the principal of the token, which is how `tokenHolder` asks for it. */
+/** A resource. Its handler returns the token's principal, for `tokenHolder`. */
 function guard(
   server: OAuthAuthorizationServer<ProviderEnv>,
   config: Config,

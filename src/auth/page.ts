@@ -1,4 +1,4 @@
-/** The layout of every page: no script, and headers that forbid the browser everything that the page does not need. */
+/** The layout of all pages: no scripts, and headers that forbid the browser what the page does not need. */
 import { HTML, markup } from "./html.ts";
 import { sha256 } from "../shared/sha256.ts";
 
@@ -76,10 +76,10 @@ button:hover, .button:hover { filter: brightness(1.08); }
 .warn { color: var(--warn); background: var(--warn-back); }
 `;
 
-/** The style's source in the policy; computed once. */
+/** The style's CSP source; computed once. */
 let styleHash: string | undefined;
 
-/** @param options `formTargets` are the CSP sources, beside this server, to which the form may lead, redirects included */
+/** @param options `formTargets` are the CSP sources, besides this server, to which the form may lead or redirect */
 export async function page(
   title: string,
   body: HTML,
@@ -87,9 +87,9 @@ export async function page(
     status = 200,
     formTargets = [] as readonly string[],
     headers = new Headers(),
-    /** Whether a form has two columns where there is room. */
+    /** Whether a form has two columns if there is room. */
     wide = false,
-    /** A script of ours, which may ask this server. */
+    /** Our own script; it may send requests to this server. */
     script = "",
   } = {},
 ): Promise<Response> {
@@ -98,7 +98,7 @@ export async function page(
     "default-src 'none'",
     `style-src ${styleHash}`,
     ...(script ? [`script-src ${await sourceOf(script)}`, "connect-src 'self'"] : []),
-    // Chromium applies this to the redirects after a form, too.
+    // Chromium also applies this to redirects after a form.
     `form-action ${["'self'", ...formTargets].join(" ")}`,
     "frame-ancestors 'none'",
     "base-uri 'none'",
@@ -116,18 +116,17 @@ interface Document {
   title: string;
   head: HTML;
   body: HTML;
-  /** Its Content Security Policy. */
   policy: readonly string[];
   status?: number;
   headers: Headers;
 }
 
-/** A whole document, no part of any other, which the browser allows no more than its policy does. */
+/** A complete document that cannot be framed. The policy limits what the browser allows it. */
 export function htmlDocument({ title, head, body, policy, status, headers }: Document): Response {
   headers.set("content-type", "text/html; charset=utf-8");
   headers.set("content-security-policy", policy.join("; "));
   headers.set("x-frame-options", "DENY");
-  // With "no-referrer", a browser would send forms with `Origin: null`.
+  // With "no-referrer", browsers would send forms with `Origin: null`.
   headers.set("referrer-policy", "same-origin");
   headers.set("cross-origin-resource-policy", "same-origin");
   headers.set("permissions-policy", "camera=(), geolocation=(), microphone=()");
@@ -148,7 +147,7 @@ ${body}
   return new Response(text, { status, headers });
 }
 
-/** A script or a style as a source of a Content Security Policy. */
+/** A script or style as a CSP source. */
 async function sourceOf(text: string): Promise<string> {
   return `'sha256-${btoa(String.fromCharCode(...(await sha256(text))))}'`;
 }

@@ -1,18 +1,18 @@
 /**
- * The panel as an OAuth client of this very server: people sign in to it on the consent page, by the same methods and with
- * the scopes they tick there, and its session is a grant as any other.
+ * The panel as an OAuth client of its own server: people sign in on the consent page, with the same methods and the scopes that
+ * they tick, and a session is an ordinary grant.
  */
 import type { ClientInfo } from "@cloudflare/workers-oauth-provider";
 import { DAY_MS } from "../shared/days.ts";
 import { PANEL_CALLBACK_PATH } from "./paths.ts";
 
-/** No registration gives a client this id: those of the provider are random. */
+/** Registered clients have random ids, so none can have this one. */
 export const PANEL_CLIENT_ID = "panel";
 
-/** How long a session lasts unless its person signs out. */
+/** How long a session lasts without signing out. */
 export const PANEL_SESSION_SECONDS = (7 * DAY_MS) / 1000;
 
-/** `store`, in which the panel is registered as a client without being stored: nothing has to be set up, and nothing expires. */
+/** Wraps a store so that the panel is a registered client without being stored: no set-up, no expiry. */
 export function withPanelClient(store: KVNamespace, issuer: string): KVNamespace {
   const client: ClientInfo = {
     clientId: PANEL_CLIENT_ID,

@@ -1,6 +1,6 @@
 /**
- * The session of the panel in a browser. It is an access token of the panel's, which a cookie holds that no script can read
- * and that only the panel's own page sends: it ends with its grant, and with the rule of whoever signed in.
+ * A panel session in a browser: a panel access token in a cookie that scripts cannot read and that only the panel's own page
+ * sends. It ends with its grant, and with the sign-in rule of its person.
  */
 import { z } from "zod";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
@@ -19,16 +19,16 @@ import { bytesOf, StoreError } from "./oauth-store.ts";
 
 const SESSION_COOKIE = "panel";
 
-/** Binds a sign-in to its browser: the state of the request and the verifier of its code. */
+/** Binds a sign-in to its browser: the request's state and the code verifier. */
 const SIGN_IN_COOKIE = "panel-sign-in";
 
-/** Where a sign-in may lead beside the panel: to the page of a question, with its token. */
+/** Where a sign-in may lead besides the panel: to a question's page, with its token. */
 const DECISION = new RegExp(`^${DECISION_PATH}/([\\w.-]{1,200})$`);
 
-/** How long a sign-in may take, as on the consent page. */
+/** The time limit of a sign-in, the same as on the consent page. */
 const SIGN_IN_SECONDS = 600;
 
-/** The longest code that is looked up; those of the server are a third as long. */
+/** The longest code that is looked up; the server's own are a third as long. */
 const MAX_CODE_BYTES = 360;
 
 /** Sends the browser to the consent page. */
@@ -41,19 +41,19 @@ export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<
     response_type: "code",
     client_id: PANEL_CLIENT_ID,
     redirect_uri: `${oauth.issuer}${PANEL_CALLBACK_PATH}`,
-    // Of its own, so that the value of the cookie is no token for `/mcp`.
+    // A resource of its own, so that the cookie's value is not a token for `/mcp`.
     resource: `${oauth.issuer}${PANEL_PATH}`,
     state,
     code_challenge: await challengeOf(verifier),
     code_challenge_method: "S256",
   }).toString();
-  // Lax: GitHub may send the browser back, and the cookie has to come along.
+  // Lax, because the cookie must be sent when GitHub redirects the browser back.
   return seeOther(url.href, oauth, [
     cookie(oauth, SIGN_IN_COOKIE, `${state}.${verifier}.${decision}`, SIGN_IN_SECONDS, "Lax"),
   ]);
 }
 
-/** Where the consent page sends the browser back: exchanges the code for the session. */
+/** The consent page's redirect target: exchanges the code for the session. */
 export async function finishPanelSignIn(
   request: Request,
   oauth: OAuth,
@@ -90,14 +90,14 @@ export async function finishPanelSignIn(
   ]);
 }
 
-/** Whose session a request of the panel's page has. No other page's request counts: a browser names its origin. */
+/** The caller of a request from the panel's page. Requests of other pages do not count; browsers name the origin. */
 export async function panelCaller(request: Request, context: RequestContext): Promise<Caller | Refusal> {
   const oauth = oauthFor(request, context);
   if ("off" in oauth) return unauthorized("no_token", `The panel is off: ${oauth.off}.`);
   return isFromPanel(request, oauth) ? panelSession(request, oauth, context) : NOT_FROM_PANEL();
 }
 
-/** Whose session a browser has, whichever page it is that asks: to show something, and not to do anything. */
+/** The caller whose session the browser has, from any page: enough to show something, not to change anything. */
 export async function panelSession(
   request: Request,
   oauth: OAuth,
@@ -147,7 +147,7 @@ export async function signOutOfPanel(
 
 const tokens = z.object({ access_token: z.string() });
 
-/** Browsers send `Origin` with every request that is no GET, and no page can choose it. */
+/** Browsers send `Origin` with every request except GET, and pages cannot choose it. */
 export function isFromPanel(request: Request, { issuer }: OAuth): boolean {
   return request.headers.get("origin") === issuer;
 }
@@ -157,7 +157,7 @@ const NOT_FROM_PANEL = (): Refusal => ({
   response: json({ error: "Forbidden", message: "Only the panel's own page may ask here." }, 403),
 });
 
-/** The value of a cookie; undefined where there are two of its name, of which one could be another's. */
+/** The value of a cookie; undefined if there are two of its name, because one could be forged. */
 function cookieOf(request: Request, name: string, oauth: OAuth): string | undefined {
   const sent = cookieName(name, oauth);
   const begins = `${isSecure(oauth) ? sent : sent.replace(/^__Host-/, "")}=`;
@@ -169,12 +169,12 @@ function cookieOf(request: Request, name: string, oauth: OAuth): string | undefi
   return found.length === 1 ? found[0] || undefined : undefined;
 }
 
-/** Over plain HTTP with the port: browsers send the cookies of all servers of a host to each of them. */
+/** With the port over plain HTTP: browsers send a host's cookies to all its servers. */
 function cookieName(name: string, oauth: OAuth): string {
   return `${COOKIE_PREFIX}${name}${isSecure(oauth) ? "" : `-${new URL(oauth.issuer).port || 80}`}`;
 }
 
-/** @param value of characters that a cookie may have, as tokens are */
+/** @param value only cookie characters, as in tokens */
 function cookie(
   oauth: OAuth,
   name: string,

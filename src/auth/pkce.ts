@@ -1,7 +1,6 @@
-/** Proof Key for Code Exchange (RFC 7636), as the server uses it itself. */
+/** Proof Key for Code Exchange (RFC 7636), for the server's own sign-ins. */
 import { sha256 } from "../shared/sha256.ts";
 
-/** The S256 challenge of a verifier. */
 export async function challengeOf(verifier: string): Promise<string> {
   return (await sha256(verifier)).toBase64({ alphabet: "base64url", omitPadding: true });
 }

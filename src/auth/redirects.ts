@@ -1,20 +1,20 @@
-/** Which hosts a redirect URI may have. */
+/** The allowed hosts of redirect URIs. */
 import type { Config } from "../shared/config.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 
 /**
- * Whether the host is a DNS name or an address, and not that of a preview, where code of a sandbox would get the token.
- * The URL standard allows other characters (`a;sandbox`, `*`, `a,b`), which would inject directives into the
- * Content-Security-Policy of the consent page, since that names the host.
+ * Whether the host is a DNS name or address, and not a preview's, where sandbox code would get the token. The URL standard
+ * allows other characters (`a;sandbox`, `*`, `a,b`) that would inject directives into the consent page's CSP, which names the
+ * host.
  */
 export function hasAllowedHost(redirectURI: string, config: Config): boolean {
   const url = new URL(redirectURI);
-  // Clients may register other schemes, but the provider sends no code to them.
+  // Clients may register other schemes, but the provider sends them no code.
   if (!/^https?:$/.test(url.protocol)) return true;
   return /^(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])$/.test(url.hostname) && previewLabel(url, config) === undefined;
 }
 
-/** Whether a registration request names a redirect URI with any other host. The provider refuses what is not valid JSON. */
+/** Whether a registration request names a redirect URI with any other host. The provider refuses invalid JSON. */
 export function namesOddHost(registration: string, config: Config): boolean {
   let uris: unknown;
   try {

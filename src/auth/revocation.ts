@@ -1,6 +1,6 @@
 /**
- * Finds out what a revocation request revoked, and logs that. The provider answers 200 whether or not it revoked anything (RFC 7009
- * section 2.2), so its reads and deletions in the store are observed instead.
+ * Logs what a revocation request revoked. The provider returns 200 either way (RFC 7009 section 2.2), so its store operations
+ * are observed.
  */
 import { z } from "zod";
 import { log } from "../shared/log.ts";
@@ -9,12 +9,12 @@ import type { RequestContext } from "../shared/request-context.ts";
 export interface Revoked {
   principal: string;
   client: string;
-  /** Absent when the grant no longer exists. */
+  /** Undefined if the grant no longer exists. */
   via?: string;
   scope: string;
 }
 
-/** As the provider stores them under `grant:<user>:<grant>` and `token:<user>:<grant>:<token>`. */
+/** As the provider stores them, under `grant:<user>:<grant>` and `token:<user>:<grant>:<token>`. */
 const grantRecord = z.object({
   clientId: z.string(),
   scope: z.array(z.string()),
@@ -25,7 +25,7 @@ const tokenRecord = z.object({
   grant: z.object({ clientId: z.string(), scope: z.array(z.string()) }),
 });
 
-/** `store`, which behaves as before, and a function that tells what its user revoked in it. */
+/** Wraps a store without changing it. The returned function says what was revoked. */
 export function watched(store: KVNamespace) {
   const read = new Map<string, unknown>();
   const deleted: string[] = [];
@@ -43,7 +43,7 @@ export function watched(store: KVNamespace) {
   });
 
   async function revoked(): Promise<Revoked | undefined> {
-    // The tokens of a grant are deleted before the grant, without being read.
+    // A grant's tokens are deleted before the grant, without being read.
     const key = deleted.find((name) => name.startsWith("grant:")) ?? deleted[0];
     const [kind, user = "", id = ""] = key?.split(":") ?? [];
     if (key === undefined) return undefined;

@@ -1,7 +1,7 @@
 /**
- * The connection to sandboxd, our program in a sandbox: one WebSocket for calls and events, and plain requests about files.
- * The WebSocket opens with the first call and closes soon after the last, so that the actor can sleep. A user's program may
- * listen in sandboxd's place: every message is checked, and one that breaks the protocol ends the connection.
+ * The connection to sandboxd, our program in a sandbox: one WebSocket for calls and events, and plain requests for files. The
+ * WebSocket opens with the first call and closes soon after the last, so that the actor can sleep. A user program may listen in
+ * sandboxd's place, so every message is checked; one that breaks the protocol ends the connection.
  */
 import {
   type Call,
@@ -20,46 +20,44 @@ import { containerGone } from "./gone.ts";
 import { CONNECT_MS, RETRY_MS, type Requests, type Sandboxd } from "./requests.ts";
 
 /**
- * Starts the container for a run unless it runs, and waits until it has its workspace.
- * @param isOver whether the run is over, for which none is started
- * @throws {ToolError} `sandbox_restarted` where the run is over, what keeps the container from starting, errors of the SDK
+ * Starts the container for a run if none runs, and waits until its workspace is restored.
+ * @param isOver whether the run has ended, so that it needs no container
+ * @throws {ToolError} `sandbox_restarted` if the run has ended; errors of the start; errors of the SDK
  */
 export type ReadyForRun = (isOver: () => boolean) => Promise<void>;
 
-/** What leads to a container that can be used. */
 export interface Lifecycle {
-  /** The container that has its workspace; undefined where none does, or it is being ended. */
+  /** The container with its workspace; undefined if there is none, or it is ending. */
   readonly container: object | undefined;
   /**
-   * Starts the container unless it runs, and waits until it has its workspace.
-   * @param ms how long, at most
-   * @throws {ToolError} what keeps the container from starting, or its workspace from being restored
+   * Starts the container if none runs, and waits until its workspace is restored.
+   * @param ms the longest wait
+   * @throws {ToolError} errors of the start or restore
    */
   ready(ms?: number): Promise<unknown>;
 }
 
-/** Takes the events of a run. */
+/** Receives a run's events. */
 export interface Follower {
   event(event: Event): void;
   piece(piece: Piece): void;
-  /** The connection was lost; events of the run come over the next one. */
+  /** The connection was lost. The run's events come over the next one. */
   broken(): void;
 }
 
-/** How long an unused connection stays open, milliseconds. */
+/** How long an unused connection stays open, in milliseconds. */
 const IDLE_MS = 2000;
 
-/** How long a request waits for the workspace, milliseconds. */
+/** How long a request waits for the workspace, in milliseconds. */
 const READY_MS = 40_000;
 
-/** Containers that one call starts at most. */
+/** The most containers started for one call. */
 const MAX_STARTS = 3;
 
-/** What is done at a terminal. */
+/** Input of a terminal's user. */
 export interface TerminalInput {
-  /** What is typed. */
   text: string;
-  /** The size that it is given before. */
+  /** Set before the text is typed. */
   size?: Size | undefined;
 }
 
@@ -74,7 +72,7 @@ export class Connection {
   #open: WebSocket | undefined;
   #opening: Promise<WebSocket> | undefined;
   #pongs: (() => void)[] = [];
-  /** Calls that wait to hear how much was typed, by key. */
+  /** Typing calls that wait for the number of accepted bytes, by key. */
   readonly #typing = new Map<string, PromiseWithResolvers<number>>();
   #idle: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
@@ -85,7 +83,7 @@ export class Connection {
     this.#lifecycle = lifecycle;
   }
 
-  /** Sends a run's events to this follower from now on. Answers a function that ends that. */
+  /** Sends a run's events to this follower. Returns a function that stops it. */
   follow(id: string, follower: Follower): () => void {
     this.#followers.set(id, follower);
     return () => {
@@ -95,17 +93,18 @@ export class Connection {
   }
 
   /**
-   * Sends calls about what was begun already to a container that runs, over a new connection if none is open: also before it has
-   * its workspace. @throws {ToolError} `no_answer`, `sandbox_restarted`
+   * Sends calls about existing runs to the running container, even before its workspace is restored. Opens a connection if
+   * needed.
+   * @throws {ToolError} `no_answer`, `sandbox_restarted`
    */
   async send(...calls: RunCall[]): Promise<void> {
     this.#send(this.#open ?? (await this.#connected()), calls);
   }
 
   /**
-   * Has a command begin in a container. One whose run is over never begins.
-   * @param isOver whether the run is over
-   * @throws {ToolError} as `send`, and what `ready` throws
+   * Starts a command in a container, unless its run has ended.
+   * @param isOver whether the run has ended
+   * @throws {ToolError} as `send`, and errors of `ready`
    */
   async begin(call: StartCall, ready: ReadyForRun, isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
@@ -113,7 +112,7 @@ export class Connection {
       try {
         return await this.beginAgain(call, isOver);
       } catch (error) {
-        // The container went away before the call reached it: nothing was done, and another can be started.
+        // The container disappeared before the call reached it. Nothing was done, so another can be started.
         const isInterrupted = isGone(error) || (error instanceof ToolError && !this.#sandboxd.isRunning);
         if (isOver() || !isInterrupted || attempt === MAX_STARTS) throw error;
       }
@@ -121,21 +120,21 @@ export class Connection {
   }
 
   /**
-   * Sends the call for a command again that may have begun: sandboxd runs it once.
+   * Repeats the start call of a command that may have begun; sandboxd runs it only once.
    * @param isOver as for `begin`
-   * @throws {ToolError} as `send`; `sandbox_restarted` also in another container, which has not got its workspace yet
+   * @throws {ToolError} as `send`; `sandbox_restarted` also for another container, whose workspace is not restored yet
    */
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
     const socket = this.#open ?? (await this.#connected());
-    // Somebody else's call may have opened it while the workspace was being restored. The run may have ended meanwhile.
+    // Another call may have opened it during the restore, and the run may have ended meanwhile.
     if (!this.#lifecycle.container || isOver()) throw containerGone();
     this.#send(socket, [call]);
   }
 
   /**
-   * Makes a request and reads the answer; starts the container unless it runs. Repeats both where sandboxd does not answer
-   * or the connection breaks, unless the body is a stream, which can be sent only once.
-   * @throws {ToolError} `no_answer` where nothing answers, `sandbox_restarted`, and what `read` throws; errors of the SDK
+   * Makes a request and reads the response. Starts the container if none runs. Retries if sandboxd does not respond or the
+   * connection breaks, unless the body is a stream, which can be sent only once.
+   * @throws {ToolError} `no_answer` if nothing responds, `sandbox_restarted`, errors of `read`, errors of the SDK
    */
   async fetch<T>(
     path: string,
@@ -150,12 +149,12 @@ export class Connection {
     });
   }
 
-  /** Sends a call if a connection is open: without one it would be of no use. */
+  /** Sends a call only if a connection is open; it is useless over a new one. */
   sendIfOpen(call: RunCall): void {
     this.#open?.send(JSON.stringify(call));
   }
 
-  /** Sends calls and waits until sandboxd has read them. @throws {ToolError} `no_answer` after so many milliseconds */
+  /** Sends calls and waits until sandboxd has read them. @throws {ToolError} `no_answer` after `ms` milliseconds */
   async sendAndConfirm(ms: number, ...calls: RunCall[]): Promise<void> {
     const { promise: late, reject } = Promise.withResolvers<never>();
     const timer = setTimeout(() => reject(sandboxUnresponsive(ms)), ms);
@@ -172,14 +171,14 @@ export class Connection {
   }
 
   /**
-   * Types into the terminal of a run, and gives it another size before. Answers how many bytes of the text were taken.
-   * @throws {ToolError} `no_answer`, `sandbox_restarted`, `connection_lost` where nobody knows whether it was typed
+   * Resizes and types into a run's terminal. Returns the number of accepted bytes.
+   * @throws {ToolError} `no_answer`, `sandbox_restarted`, `connection_lost` if it is unknown whether the text was typed
    */
   async type(id: string, { text, size }: TerminalInput): Promise<number> {
     const key = crypto.randomUUID();
     const typing = Promise.withResolvers<number>();
     this.#typing.set(key, typing);
-    // It may be rejected before anybody waits for it.
+    // It may be rejected before anything awaits it.
     typing.promise.catch(() => undefined);
     try {
       await this.send({ type: "input", id, key, text, size });
@@ -193,7 +192,6 @@ export class Connection {
     this.#connectionLost(this.#open);
   }
 
-  /** The container has ended. */
   ended(): void {
     this.close();
   }
@@ -226,7 +224,7 @@ export class Connection {
     try {
       return (await this.#sandboxd.fetch(request)).webSocket ?? undefined;
     } catch {
-      // Nothing listens yet, or the container is going away.
+      // Nothing listens yet, or the container is stopping.
       return undefined;
     }
   }
@@ -269,11 +267,11 @@ export class Connection {
     try {
       socket.close(1000, "");
     } catch {
-      // It is closed.
+      // Already closed.
     }
   }
 
-  /** Closes the connection once nobody has used it for a while. */
+  /** Closes the connection when it has been unused for a while. */
   #rest(): void {
     this.#usedAt = Date.now();
     this.#idle ??= setTimeout(() => {

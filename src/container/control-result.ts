@@ -1,10 +1,10 @@
 /**
- * Checks answers of the control server inside a sandbox as the SDK passes them on. User code can put a server of its own in
- * its place, which may answer anything; the SDK reads such answers too, and throws a TypeError for those it cannot read.
+ * Checks results of the control server in a sandbox. User code can replace that server and return anything. The SDK reads such
+ * results too, and throws a TypeError for unreadable ones.
  */
 import { damaged } from "../shared/errors.ts";
 
-/** The answer of a call. @throws {ToolError} `damaged` when it is not what the control server answers */
+/** A call's result. @throws {ToolError} `damaged` if it is not valid */
 export async function checkedResult<T>(call: Promise<T>, isValid: (result: unknown) => boolean): Promise<T> {
   let result: T;
   try {

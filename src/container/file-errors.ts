@@ -1,4 +1,4 @@
-/** Errors of operations on files, in words: what failed, why, and the next call. */
+/** Texts of errors of file operations: what failed, why, and the next call. */
 import type { FileFailure } from "../../container/sandboxd/shapes.ts";
 import { type ErrorCode, ToolError, ending, exhausted } from "../shared/errors.ts";
 import { shownName } from "../shared/shown.ts";
@@ -11,7 +11,7 @@ function missing(path: string, hint: string): ToolError {
   return new ToolError("not_found", `There is no ${shownName(path)}.`, hint);
 }
 
-/** What there is in place of a missing path. */
+/** What exists near a missing path. */
 function describeNearest(path: string, { directory = parent(path), elsewhere }: FileFailure): string {
   if (elsewhere !== undefined)
     return `It is ${shownName(elsewhere)}: paths are relative to /workspace, not to a session's directory.`;
@@ -19,7 +19,7 @@ function describeNearest(path: string, { directory = parent(path), elsewhere }: 
   return directory === parent(path) ? `${use}.` : `${use}, the nearest existing directory.`;
 }
 
-/** What to do about names in which bytes are shown as U+FFFD. */
+/** What to do about names with bytes shown as U+FFFD. */
 export const NOT_UTF8 =
   "A name with \uFFFD is not UTF-8, and no path reaches it. Rename it with run_command (mv caf*.txt cafe.txt); an archive of its directory (file_link) has it as it is.";
 
@@ -47,7 +47,7 @@ function isOutside(path: string, leadsTo: string): ToolError {
 const MAKE_SPACE = "Delete files you no longer need, then write again: nothing was changed.";
 const FILE_IN_PATH = "A part of the path is a file: use list_files to see which.";
 
-/** For each system error code: what it means, and what to do. */
+/** The meaning and remedy of each system error code. */
 const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: string] | undefined> = {
   ENOSPC: ["No space left on device", "no_space", MAKE_SPACE],
   EDQUOT: ["Disk quota exceeded", "no_space", MAKE_SPACE],
@@ -75,10 +75,10 @@ const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: st
   EIO: ["Input/output error", "file_system", ""],
 };
 
-/** The error codes for a lack of memory, processes or open files. */
+/** Error codes for a lack of memory, processes or open files. */
 const EXHAUSTED = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"]);
 
-/** The error for what sandboxd has refused. @param failed what was to be done, as a sentence */
+/** The error for a refusal of sandboxd. @param failed what failed, as a sentence */
 export function refusal(failed: string, path: string, failure: FileFailure): ToolError {
   const { problem, code = "", path: leadsTo = "", edit = 0, count = 0, lines = [], nearest = "" } = failure;
   switch (problem) {

@@ -1,6 +1,6 @@
 /**
- * Files of a sandbox and what tasks leave there, by requests to sandboxd: `call` follows the rows of `operations.ts`. A user's program
- * may answer in sandboxd's place: answers are checked and bounded.
+ * Files of a sandbox, and results of tasks, by requests to sandboxd: `call` follows the rows of `operations.ts`. A user program
+ * may respond in sandboxd's place, so responses are checked and bounded.
  */
 import {
   type FileRequest,
@@ -16,21 +16,21 @@ import type { Connection } from "./connection.ts";
 import { refusal } from "./file-errors.ts";
 import { type Body, requestOperation, partsOf } from "./sandboxd-request.ts";
 
-/** How fast the body of a request goes at least: a large one has more time. */
+/** The lowest accepted upload speed; large bodies get more time. */
 const BYTES_PER_MS = 100;
 
 export class FileOperations {
   readonly #fetch: Connection["fetch"];
 
-  /** @param fetch how sandboxd is reached: `Connection.fetch`, or `request`, which is no use of the sandbox */
+  /** @param fetch how to reach sandboxd: `Connection.fetch`, or `request`, which does not count as use */
   constructor(fetch: Connection["fetch"]) {
     this.#fetch = fetch;
   }
 
   /**
-   * Has sandboxd do one operation. A change is carried out once, also where it is sent again because the connection broke.
-   * @param isConfined whether a change stays below /workspace and /tmp, wherever symbolic links lead
-   * @throws {ToolError} with what failed and why; `no_answer` where it takes longer than the row says
+   * Has sandboxd do one operation. A change happens once, even if the request is repeated after a broken connection.
+   * @param isConfined whether a change must stay below /workspace and /tmp, wherever symbolic links lead
+   * @throws {ToolError} with what failed and why; `no_answer` after the row's time limit
    */
   async call<Name extends FileRequest>(
     name: Name,
@@ -51,7 +51,7 @@ export class FileOperations {
   }
 }
 
-/** @throws {ToolError} `no_answer` when the work takes longer than its row allows */
+/** @throws {ToolError} `no_answer` after the row's time limit */
 async function inTime<T>(
   { timeoutMs }: FileRow,
   body: Body,
@@ -67,7 +67,7 @@ async function inTime<T>(
   }
 }
 
-/** A cursor that a caller has given. @throws {ToolError} for what no answer said */
+/** A caller's cursor. @throws {ToolError} if no result contained it */
 export function checkedCursor(given: string | undefined): string | undefined {
   if (given === undefined || listCursor().safeParse(given).success) return given;
   throw new ToolError("invalid_argument", "The cursor is not from an answer of list_files.", "Leave it out.");

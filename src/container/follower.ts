@@ -1,4 +1,4 @@
-/** Follows a run over the connection to sandboxd: takes its output and its end, and resumes where the connection broke. */
+/** Follows a run over the connection to sandboxd: receives its output and end, and resumes after broken connections. */
 import {
   type Event,
   type Piece,
@@ -11,81 +11,77 @@ import { isUnresponsive, sandboxUnresponsive } from "../shared/errors.ts";
 import type { Connection, ReadyForRun } from "./connection.ts";
 import { containerGone } from "./gone.ts";
 
-/** Where the output of a run goes. */
 export interface OutputSink {
   readonly id: string;
-  /** Whether the run has ended by other means, so that what its execution still reports is ignored. */
+  /** Whether the run ended otherwise, so that later reports are ignored. */
   readonly ended: boolean;
-  /** Whether somebody waits for the run's next output; missing where that changes nothing. */
+  /** Whether a caller waits for the next output; undefined if that makes no difference. */
   readonly isWatched?: boolean;
-  /** Calls `output`, which passes bytes on to `output` and `skipped`, as soon as there is room for them. */
+  /** Calls `output`, which passes bytes to `output` and `skipped`, as soon as there is room. */
   take(output: () => void): Promise<void>;
-  /** The next output of a stream. */
   output(stream: Stream, bytes: Uint8Array): void;
-  /** The next `count` bytes of a stream, of which only the last were read, because the log is full. */
+  /** The next `count` bytes of a stream. Only the last of them were read, because the log is full. */
   skipped(stream: Stream, count: number, last: Uint8Array): void;
-  /** Whether more output of a stream would still be kept. */
+  /** Whether more output of a stream would be stored. */
   hasRoom(stream: Stream): boolean;
-  /** Bytes of a stream so far, which is the offset that a reader continues from. */
+  /** Bytes of a stream so far: the offset for resuming. */
   position(stream: Stream): number;
-  /** Bytes of a stream that are on disk here, so that the sandbox need not keep them. */
+  /** Bytes of a stream stored here, so that the sandbox need not keep them. */
   stored(stream: Stream): number;
-  /** Programs of the run listen on these ports, and on no others. */
+  /** The run's programs listen on exactly these ports. */
   listening?(ports: readonly number[]): void;
-  /** Resolves with the run's end. */
+  /** Resolves at the run's end. */
   readonly settled: Promise<void>;
-  /** The same, or after so many milliseconds. */
+  /** Resolves at the run's end, or after `ms` milliseconds. */
   waitUntilEnded(ms: number): Promise<void>;
 }
 
-/** How to reach what runs in the container. */
 export interface ContainerLink {
   connection: Connection;
-  /** Whether there is a container. */
   running(): boolean;
   ready: ReadyForRun;
-  /** The sandbox's variables; undefined where it never had any. */
+  /** The sandbox's variables; undefined if there were never any. */
   variables?(): Variables | undefined;
 }
 
-/** How long sandboxd may take to answer a ping, milliseconds: it waits for nothing. */
+/** How long sandboxd may take to respond to a ping, in milliseconds. It waits for nothing. */
 export const RESPONSE_MS = 10_000;
 
-/** How often to check a silent connection, and to report which bytes are on disk here, milliseconds. */
+/** How often to check a silent connection, and to report stored bytes, in milliseconds. */
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
 
 /**
- * After a connection has broken and the platform says that no container runs: how long the container's own end is waited for,
- * which has a better reason to give, milliseconds. And how many connections may break in a row before the run is given up.
+ * After a broken connection without a running container, how long to wait for the container's own end, which has a better
+ * reason, in milliseconds. And the most broken connections in a row before the run is given up.
  */
 const DOWN_MS = 8000;
 const MAX_BREAKS = 20;
 
-/** How long a run waits for a sandboxd that stays away, milliseconds. One that hangs is replaced after 15 s of its own time. */
+/** How long a run waits for an unreachable sandboxd, in milliseconds. One that hangs is replaced after 15 s. */
 const RECONNECT_LIMIT_MS = 60_000;
 
-/** A connection that has lasted longer does not count as one of those in a row, milliseconds. */
+/** A connection that lasts longer resets the count of broken ones, in milliseconds. */
 const STABLE_MS = 1000;
 
-/** The pause before the next connection, milliseconds for each of those in a row. */
+/** The pause before the next connection, in milliseconds per broken one in a row. */
 const RECONNECT_STEP_MS = 20;
 
-/** What sandboxd says last of a run. */
+/** sandboxd's last event of a run. */
 export type Outcome = Extract<Event, { type: "ended" | "settled" | "unknown" | "refused" }>;
 
 export abstract class RunFollower {
   protected readonly link: ContainerLink;
   protected readonly sink: OutputSink;
-  /** Whether sandboxd has said anything of the run: then it has been started. */
+  /** Whether sandboxd has reported anything about the run; then it has started. */
   protected isKnown = false;
-  /** Whether `ask` has succeeded once: sandboxd may have started the run since. */
+  /** Whether `requestRun` has succeeded; then sandboxd may have started the run. */
   protected wasAsked = false;
-  /** How many connections have broken in a row. */
+  /** Broken connections in a row. */
   #breaks = 0;
   /** When the first of them broke. */
   #brokenAt = 0;
-  /** Since when sandboxd has not answered. */
+  /** Since when sandboxd has not responded. */
   #awaySince: number | undefined;
   #connectedAt = Number.POSITIVE_INFINITY;
   #outcome: Outcome | undefined;
@@ -94,10 +90,10 @@ export abstract class RunFollower {
   #failure: unknown;
   #isConnected = false;
   #silence = 0;
-  /** Resolves when the sink has taken all output that has come; and the bytes that it has not taken yet. */
+  /** Resolves when the sink has accepted all output; and the bytes that it has not accepted yet. */
   #taking: Promise<unknown> = Promise.resolve();
   #waiting = 0;
-  /** What sandboxd was told over this connection: bytes that are stored, and streams of which no more is kept. */
+  /** What sandboxd was told over this connection: stored bytes, and streams that are no longer stored. */
   #acknowledged = { stdout: 0, stderr: 0 };
   #full = new Set<Stream>();
 
@@ -106,15 +102,15 @@ export abstract class RunFollower {
     this.sink = sink;
   }
 
-  /** Asks sandboxd to report the run over this connection, or to start it and to report it. */
+  /** Requests the run's reports over this connection, and its start if needed. */
   protected abstract requestRun(): Promise<void>;
 
-  /** Whether nobody waits for the outcome any more. */
+  /** Whether the outcome is no longer needed. */
   protected get isOver(): boolean {
     return this.sink.ended;
   }
 
-  /** The last word on the run, once the sink has all output before it; undefined when the run was ended by other means. */
+  /** The run's last event, once the sink has all output; undefined if the run ended otherwise. */
   protected async outcome(): Promise<Outcome | undefined> {
     const unfollow = this.link.connection.follow(this.sink.id, {
       event: (event) => this.#event(event),
@@ -123,7 +119,7 @@ export abstract class RunFollower {
     });
     const tick = setInterval(() => this.#tick(), TICK_MS);
     try {
-      // A call to a sandbox that is being destroyed may wait for long; a run that has ended meanwhile does not.
+      // A call to a sandbox that is being destroyed may take long; an ended run does not wait for it.
       return (await Promise.race([this.#attend(), this.sink.settled])) ?? undefined;
     } finally {
       clearInterval(tick);
@@ -158,7 +154,7 @@ export abstract class RunFollower {
       this.#catchUp();
     } catch (error) {
       this.#isConnected = false;
-      // Where nothing was sent, the caller is told that the sandbox could not be started, or reached.
+      // If nothing was sent, the caller is told that the sandbox could not be started or reached.
       if (this.wasAsked && !this.link.running()) return await this.#reconnectDelay();
       if (!isUnresponsive(error)) throw error;
       this.#awaySince ??= Date.now();
@@ -175,20 +171,20 @@ export abstract class RunFollower {
     void this.#end(event);
   }
 
-  /** The sink takes all output that came before the end first. */
+  /** The sink accepts all earlier output first. */
   async #end(outcome: Outcome): Promise<void> {
     await this.#taking;
     this.#outcome = outcome;
     this.#wake();
   }
 
-  /** Gives output to the sink in order; it waits here while the sink has no room. */
+  /** Passes output to the sink in order, and waits while the sink has no room. */
   #receivePiece(piece: Piece): void {
     const { length } = piece.bytes;
     this.isKnown = true;
     this.#silence = 0;
     this.#waiting += length;
-    // sandboxd sends no more than a window that is not stored: whoever does is not sandboxd.
+    // sandboxd never sends more than a window of unstored output, so this is not sandboxd.
     if (this.#waiting > 4 * WINDOW_BYTES) return this.link.connection.close();
     this.#taking = this.#taking
       .then(() => this.sink.take(() => this.#passOutput(piece)))
@@ -201,13 +197,13 @@ export abstract class RunFollower {
 
   #passOutput({ stream, offset, bytes }: Piece): void {
     const gap = offset - this.sink.position(stream);
-    // The beginning of a piece may have come over the connection before.
+    // The previous connection may have delivered the beginning of a piece.
     if (gap < 0) this.sink.output(stream, bytes.subarray(-gap));
     else if (gap > 0) this.sink.skipped(stream, gap + bytes.length, bytes);
     else this.sink.output(stream, bytes);
   }
 
-  /** Tells sandboxd which output is stored here, and of which stream no more is kept. */
+  /** Tells sandboxd which output is stored here, and which streams are no longer stored. */
   #catchUp(): void {
     const { sink } = this;
     const { connection } = this.link;
@@ -227,7 +223,7 @@ export abstract class RunFollower {
     if (!this.#isConnected) return;
     this.#catchUp();
     if (++this.#silence % SILENCE_TICKS !== 0) return;
-    // A run may be silent for long. A connection over which no ping is answered is given up.
+    // A run may be silent for long. A connection without a response to a ping is given up.
     this.link.connection.sendAndConfirm(RESPONSE_MS).then(
       () => (this.#silence = 0),
       () => this.#broken(),
@@ -240,7 +236,7 @@ export abstract class RunFollower {
     void this.#reconnectDelay();
   }
 
-  /** After a connection has broken: pauses before the next one, or finds that the container is gone. */
+  /** Pauses after a broken connection, or finds that the container is gone. */
   async #reconnectDelay(): Promise<void> {
     if (Date.now() - this.#connectedAt > STABLE_MS) this.#breaks = 0;
     if (this.#breaks === 0) this.#brokenAt = Date.now();

@@ -1,6 +1,5 @@
 import { ToolError, WENT_AWAY, WENT_AWAY_HINT } from "../shared/errors.ts";
 
-/** The error for a call whose container went away. */
 export function containerGone(): ToolError {
   return new ToolError("sandbox_restarted", WENT_AWAY, WENT_AWAY_HINT, true);
 }

@@ -1,6 +1,6 @@
 /**
- * What a sandbox sends to the internet through the Worker: everything under a policy that restricts, and what goes to a host
- * that has a secret for the sandbox's principal. Redirects are left to the client, whose next request comes here too.
+ * What a sandbox sends to the internet through the Worker: everything under a restrictive policy, and requests to hosts with a
+ * secret of the principal. Redirects are left to the client; its next request comes here too.
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Env, parseConfig } from "../shared/config.ts";
@@ -10,16 +10,16 @@ import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "..
 import { type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
 
-/** Whose sandbox it is, and what that may reach: the parameters of the handler, as `SandboxNetwork.enforce` sets them. */
+/** The handler's parameters, set by `SandboxNetwork.enforce`: whose sandbox it is, and its policy. */
 export interface OutboundPolicy extends NetworkPolicy {
   principalID?: string | undefined;
 }
 
-/** Which sandbox a request comes from, and the secrets in it. */
+/** The sandbox of a request, and its secrets. */
 interface RequestSource {
   env: Env;
   containerID: string;
-  /** Their names, with commas between. */
+  /** Their names, separated by commas. */
   secret?: string;
 }
 
@@ -27,19 +27,19 @@ type Internet = (request: Request, from: RequestSource) => Promise<Response>;
 
 let internet: Internet = (request) => fetch(request, { redirect: "manual" });
 
-/** Has requests go to the internet by another way: the local platform must not reach this machine's network with them. */
+/** Sends requests to the internet another way: on the local platform they must not reach the machine's network. */
 export function sendThrough(other: Internet): void {
   internet = other;
 }
 
-/** Sends a request of a sandbox on if its policy lets it through, with the secrets for its host. An outbound handler of the SDK. */
+/** Forwards a sandbox's request if the policy allows it, with the secrets for its host. An outbound handler of the SDK. */
 export async function throughPolicy(
   request: Request,
   env: Env,
   { containerId: containerID, params }: { containerId: string; params?: unknown },
 ): Promise<Response> {
   const policy = params as OutboundPolicy | undefined;
-  // The platform has ended TLS, so the URL has the name that TLS and HTTP gave.
+  // The platform has ended TLS, so the URL has the name from TLS and HTTP.
   const { hostname, port, protocol } = new URL(request.url);
   const host = canonicalHost(hostname) ?? "";
   const to = Number(port || (protocol === "https:" ? 443 : 80));
@@ -50,7 +50,7 @@ export async function throughPolicy(
   const isFree = policy?.internet === "full";
   const isAllowed = policy !== undefined && allowsHost(policy, host) && (isFree || ALLOWED_PORTS.has(to));
   if (!isAllowed || named !== host) {
-    // Before the answer: the result of what asked is to name it.
+    // Before the response, so that the result of the call that caused it can name it.
     await record({ refused: isAllowed ? "mismatch" : "policy" });
     return refusal(403, `${host || "this host"} is not reachable from this sandbox`);
   }
@@ -65,7 +65,7 @@ export async function throughPolicy(
     response =
       used.length === 0 ? await internet(request, from) : await sendWith(used, request, url, headers, from);
   } catch {
-    // Why is not told: it may name what stands between the server and the internet.
+    // The reason is hidden, because it may name internal proxies.
     response = refusal(502, `${host} could not be reached`);
   }
   const { status } = response;
@@ -73,7 +73,7 @@ export async function throughPolicy(
   return counted(response, end);
 }
 
-/** An answer whose bytes are told when its length is known, or counted until the last of them, or until nobody reads on. */
+/** A response whose size is recorded: at once if the length is known, else at the end of the body or when its reader stops. */
 function counted(response: Response, end: (bytes: number) => void): Response {
   const { body, headers } = response;
   const length = headers.get("content-length");
@@ -93,19 +93,16 @@ function counted(response: Response, end: (bytes: number) => void): Response {
   return new Response(counter.readable, response);
 }
 
-/**
- * Headers that are not sent on with a secret: pieces of an answer that are asked for one by one could each hold a part of a
- * value.
- */
+/** Headers that are not sent with a secret: ranges of a response could each contain part of a value. */
 const NOT_SENT = ["range", "if-range", "expect", "host", "content-length"];
 
-/** Headers of an answer that no longer hold, or by which its client would go round this handler. */
+/** Response headers that no longer apply, or that would lead the client around this handler. */
 const NO_RESPONSE = ["alt-svc", "transfer-encoding"];
 
-/** The codings of a body that the platform undoes, as they are written then: it leaves a body in `GZIP` as it came. */
+/** The content codings that the platform decodes when spelled exactly so; `GZIP` stays encoded. */
 const DECODED = new Set(["gzip", "br"]);
 
-/** Sends a request to where its secrets are put in, by TLS alone and to the standard port, and masks what of them the answer has. */
+/** Sends a request with its secrets, only by TLS and to the standard port, and masks them in the response. */
 async function sendWith(
   secrets: readonly Secret[],
   request: Request,
@@ -118,23 +115,23 @@ async function sendWith(
   headers.set("accept-encoding", "identity");
   const mask = new Mask(secrets);
   const { method, signal, body: given } = request;
-  // A request by GET cannot have a body, and some clients announce one that is empty.
+  // A GET request cannot have a body, but some clients announce an empty one.
   const isEmpty = given === null || request.headers.get("content-length") === "0";
   const sent = isEmpty ? null : sized(given, request.headers);
-  // An answer that the platform kept could be given to somebody without the secret.
+  // A cached response could reach a caller without the secret.
   const init = { method, headers, signal, body: sent, redirect: "manual", cache: "no-store" } as const;
   const response = await internet(new Request(url, init), from);
   const responseHeaders = mask.headers(response.headers);
   for (const name of NO_RESPONSE) responseHeaders.delete(name);
   const { status, body } = response;
-  // No range was asked for, of which each could hold a part of a value.
+  // No range was requested; each could contain part of a value.
   if (status === 206) {
     await body?.cancel();
     return refusal(502, `${url.hostname} answers with a part of what was asked for`);
   }
   const coding = responseHeaders.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {
-    // An answer to HEAD has them too: how long a body is compressed tells whether a guess beside the value is right.
+    // Also for HEAD: the compressed length would tell whether a guess next to the value is right.
     responseHeaders.delete("content-encoding");
     responseHeaders.delete("content-length");
   } else if (coding !== "identity") {
@@ -148,7 +145,7 @@ async function sendWith(
   });
 }
 
-/** A body with the length that was announced: not every server takes one of unknown length. */
+/** A body with its announced length, because some servers refuse an unknown one. */
 function sized(body: ReadableStream, headers: Headers): ReadableStream {
   const length = headers.get("content-length");
   return length === null ? body : body.pipeThrough(new FixedLengthStream(Number(length)));

@@ -1,21 +1,17 @@
-/** Reads JSON as it streams by, and keeps none of it but what leads to where it is. */
+/** Reads streaming JSON and keeps only the path to the current value. */
 
-/** Longer names and values are not read, bytes as they are written. */
+/** Longer names and values are not read. In bytes as written. */
 const MAX_TEXT_BYTES = 100;
 
-/** More lists and objects within each other are no request of anybody's. */
+/** The deepest nesting; no real request has more. */
 const DEEPEST = 200;
 
-/** The names of the members that lead to a value, `[]` for an element of a list. It changes as the reader goes on. */
+/** The member names that lead to a value; `[]` for list elements. It changes as the reader continues. */
 export type Path = readonly string[];
 
 export interface JSONListener {
-  /** A list or an object begins. */
   open?(path: Path, isList: boolean): void;
-  /**
-   * Anything else has ended.
-   * @param read answers what a string says, and the others as they are written; undefined where that is too long
-   */
+  /** Any other value has ended. @param read returns a string's value, or the text of other values; undefined if too long */
   value(path: Path, read: () => string | undefined): void;
 }
 
@@ -26,7 +22,7 @@ const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x
 export class JSONReader {
   readonly #listener: JSONListener;
   readonly #path: string[] = [];
-  /** Of the lists and objects around: whether a name was read whose value comes. */
+  /** For each enclosing list or object: whether a name was read whose value follows. */
   readonly #enclosing: { isList: boolean; isNamed: boolean }[] = [];
   #text: number[] = [];
   #inString = false;
@@ -37,7 +33,7 @@ export class JSONReader {
     this.#listener = listener;
   }
 
-  /** Whether it was no JSON in UTF-8, after which nothing more is read. */
+  /** Whether it was not valid UTF-8 JSON; then nothing more is read. */
   get isMalformed(): boolean {
     return this.#isMalformed;
   }
@@ -90,7 +86,7 @@ export class JSONReader {
         break;
       default:
         if (WHITESPACE.has(byte)) return;
-        // Of numbers, true, false and null.
+        // Characters of numbers, true, false and null.
         if (/[\w.+-]/.test(String.fromCharCode(byte))) this.#keep(byte);
         else this.#isMalformed = true;
     }

@@ -1,7 +1,7 @@
 /**
- * The hosts that a sandbox reaches only through the Worker, because they need a credential that must not be in the sandbox.
- * The process in the sandbox sends a placeholder made for its task. The handler, which runs in the Worker outside the actor,
- * asks the sandbox's actor whether the placeholder is good, replaces it by the credential and forwards the request.
+ * Hosts that a sandbox reaches only through the Worker, because their credential must not be in the sandbox. A process in the
+ * sandbox sends a placeholder made for its task. The handler, which runs in the Worker outside the actor, asks the actor
+ * whether the placeholder is valid, replaces it with the credential and forwards the request.
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
@@ -15,16 +15,15 @@ import { UsageCounter } from "./model-usage.ts";
 /** As the SDK calls it: `containerId` is the id of the sandbox's Durable Object. */
 type OutboundHandler = (request: Request, env: Env, from: { containerId: string }) => Promise<Response>;
 
-/** One host. */
 interface EgressRow {
-  /** `POST` paths that are forwarded, everything else is refused; and those of them that cost tokens. */
+  /** `POST` paths that are forwarded; all others are refused. And those of them that cost tokens. */
   paths: readonly string[];
   charged: readonly string[];
-  /** Names of headers that are passed on, or the beginning of names, ended by `*`. */
+  /** Forwarded header names, or prefixes ending with `*`. */
   passed: readonly string[];
-  /** Where requests go, without a trailing slash. */
+  /** The upstream URL, without a trailing slash. */
   upstream(config: Config): string;
-  /** What a request needs beside the credential. */
+  /** Adds what a request needs besides the credential. */
   complete(headers: Headers, credential: Secret): void;
 }
 
@@ -42,16 +41,16 @@ const EGRESS: Record<string, EgressRow> = {
   },
 };
 
-/** Headers of an answer that identify the account, or that no longer hold for the forwarded body. */
+/** Response headers that identify the account, or that do not apply to the forwarded body. */
 const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-organization-id"];
 
-/** The header by which clients of the model APIs decide whether to try again. */
+/** The header that tells clients of model APIs whether to retry. */
 const NO_RETRY = "x-should-retry";
 
-/** When a task that has too many requests under way may ask again, seconds. */
+/** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
 
-/** The value for the SDK's `outboundByHost`. */
+/** For the SDK's `outboundByHost`. */
 export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
   Object.entries(EGRESS).map(([host, row]): [string, OutboundHandler] => [
     host,
@@ -59,7 +58,7 @@ export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
   ]),
 );
 
-/** Sends a request to the model for a run of a sandbox, as if the sandbox had made it: with the run's placeholder. */
+/** Sends a model request for a sandbox's run as if the sandbox had sent it, with the run's placeholder. */
 export async function callModel(request: Request, env: Env, containerID: string): Promise<Response> {
   const row = EGRESS[MODEL_HOST];
   if (!row) throw new Error(`${MODEL_HOST} has no row`);
@@ -112,7 +111,7 @@ async function serve(
   const isCharged = row.charged.includes(pathname);
   let response: Response;
   try {
-    // Redirects are not followed, because the credential is for this address alone.
+    // Redirects are not followed: the credential is for this address only.
     const signal = AbortSignal.any([request.signal, reaching]);
     response = await fetch(url, { method: "POST", headers, body, signal, redirect: "manual" });
   } catch {
@@ -136,7 +135,7 @@ async function serve(
   }
   const { readable, counted } = counting(response.body, request.signal);
   const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
-  // An answer that the agent no longer reads is charged all the same.
+  // A response that the agent stops reading is charged anyway.
   const charged = counted.then(({ counter, whole }) => {
     return finish({ tokens: isCharged ? counter.charge(meter, whole, isStream) : 0, cut: !whole });
   });
@@ -144,13 +143,13 @@ async function serve(
   return new Response(readable.pipeThrough(mask.stream()), { status: response.status, headers: outcome });
 }
 
-/** Reports the end of a request to the actor, and once more to the next actor when the first was reset. */
+/** Reports the end of a request to the actor; retries once if the actor was reset. */
 async function report(env: Env, containerID: string, call: ModelCall, outcome: ModelOutcome): Promise<void> {
   const once = () => actorOf(env, containerID).finishModelCall(call, outcome);
   await once().catch(once);
 }
 
-/** Passes an error on to the agent, and its words to the task. */
+/** Passes an error to the agent, and its text to the task. */
 async function failed(
   response: Response,
   mask: Mask,
@@ -159,10 +158,10 @@ async function failed(
 ): Promise<Response> {
   const body = mask.text(await response.text().catch(() => ""));
   await reportError({ status: response.status, message: errorMessage(body) });
-  // A redirect would lead the agent to another address.
+  // A redirect would send the agent to another address.
   const redirected = response.status < 400;
   headers.delete("location");
-  // A server that is set up wrongly fails again, so the agent must not retry.
+  // A misconfigured server fails again, so the agent must not retry.
   if (redirected || response.status === 401 || response.status === 403) headers.set(NO_RETRY, "false");
   return new Response(body, { status: redirected ? 502 : response.status, headers });
 }
@@ -172,14 +171,14 @@ function errorMessage(body: string): string {
     const { error }: { error?: { message?: unknown } } = JSON.parse(body);
     if (typeof error?.message === "string") return error.message.slice(0, 500);
   } catch {
-    // Something in front of the API answered.
+    // Something in front of the API responded.
   }
   return body.slice(0, 200).trim() || "no reason given";
 }
 
 /**
- * The body of a request to pass on, read on its way, and whether all of it was sent: before that, the API does nothing. One that
- * has the API connect to others is cut off where it may not, and `reaching` aborted.
+ * A request body, metered while it is forwarded, and whether all of it was sent; until then, the API does nothing. If it has
+ * the API connect to other hosts and the sandbox may not, the body is cut off and `reaching` aborted.
  */
 function metered(request: Request, isConfined: boolean) {
   const meter = new RequestMeter();
@@ -210,7 +209,7 @@ function metered(request: Request, isConfined: boolean) {
   return { body: readable, sent, meter, reaching };
 }
 
-/** Passes a body on piece by piece, and counts the tokens that it reports, until its reader has gone. */
+/** Forwards a body piece by piece and counts its reported tokens until its reader disconnects. */
 function counting(
   body: ReadableStream<Uint8Array>,
   closed: AbortSignal,
@@ -222,7 +221,7 @@ function counting(
     const writer = writable.getWriter();
     const reader = body.getReader();
     const stop = (reason: unknown) => Promise.allSettled([reader.cancel(reason), writer.abort(reason)]);
-    // While the API sends nothing, no write can fail, so the reader's end has to be watched.
+    // While the API is silent no write can fail, so the reader's disconnect is watched.
     closed.addEventListener("abort", () => void stop(closed.reason));
     try {
       for (;;) {
@@ -231,7 +230,7 @@ function counting(
         counter.add(value);
         await writer.write(value);
       }
-      // The answer is complete, whether the agent still reads it or not.
+      // The response is complete, whether the agent still reads it or not.
       whole = true;
       await writer.close();
     } catch (error) {
@@ -250,7 +249,7 @@ function placeholderOf(headers: Headers): string {
   return headers.get("x-api-key") ?? (headers.get("authorization") ?? "").replace(/^Bearer +/i, "");
 }
 
-/** An error in the API's own form, so that the agent can read it. Below 500 it says not to retry, unless `headers` are given. */
+/** An error in the API's format, so that the agent can read it. Below 500 it says not to retry, unless `headers` are given. */
 function refusal(
   status: number,
   type: string,

@@ -1,24 +1,21 @@
-/**
- * Reads from a passing request to the Messages API how large it is, how many tokens the model may answer with, and what it has
- * the API connect to.
- */
+/** Reads from a streaming Messages API request: its size, its maximum output tokens, and what it has the API connect to. */
 import { JSONReader, type Path } from "./json-reader.ts";
 
-/** Assumed for a request without a plausible `max_tokens`: more than any model answers with. */
+/** Assumed for a request without a plausible `max_tokens`: more than any model produces. */
 const MAX_TOKENS = 128_000;
 
-/** Bytes of a request that are charged as one token while the API has not reported its tokens; text takes about four. */
+/** Request bytes charged as one token until the API reports; text has about four per token. */
 const BYTES_PER_TOKEN = 3;
 
-/** Where the API finds an image or a document without fetching it. */
+/** Sources of images and documents that the API need not fetch. */
 const SOURCES = new Set(["base64", "text", "content", "file"]);
 
-/** The tools that the agent itself runs, and those that search among tools. The API runs others, which may reach any host. */
+/** Tools that the agent itself runs, and tool search. The API runs all others, which may reach any host. */
 const OWN_TOOLS = /^(custom|null|(bash|text_editor|computer|memory|tool_search_tool)_\w+)$/;
 
 /**
- * A search for the text `"max_tokens"` would find it anywhere in a conversation, and miss it where one of its letters is
- * escaped. Parsers differ in which of two members of one name counts, so both count.
+ * Parses the JSON: a text search for `"max_tokens"` would match inside a conversation, and miss escaped letters. Parsers differ
+ * in which of two equal names counts, so both count.
  */
 export class RequestMeter {
   #bytes = 0;
@@ -36,17 +33,17 @@ export class RequestMeter {
     this.#reader.add(bytes);
   }
 
-  /** Tokens that the model may answer with at the most. */
+  /** The most tokens that the model may produce. */
   get maxTokens(): number {
     return this.#reader.isMalformed ? MAX_TOKENS : Math.min(this.#maxTokens ?? MAX_TOKENS, MAX_TOKENS);
   }
 
-  /** Tokens of the request itself, estimated from its size. */
+  /** Tokens of the request, estimated from its size. */
   get inputTokens(): number {
     return Math.ceil(this.#bytes / BYTES_PER_TOKEN);
   }
 
-  /** What of it may have the API connect to hosts that the request chooses; undefined while there is nothing. */
+  /** A part that has the API connect to hosts chosen by the request; undefined if there is none so far. */
   get reaches(): string | undefined {
     return this.#reader.isMalformed ? "what is no JSON" : this.#reaches;
   }
@@ -69,7 +66,7 @@ export class RequestMeter {
   }
 }
 
-/** Whether it lies in what a tool was called with, which is only text to the API. */
+/** Whether the path is inside a tool call's input, which is only text to the API. */
 function isOpaque(path: Path): boolean {
   return path[0] === "messages" && path.indexOf("input") >= 4;
 }

@@ -1,24 +1,24 @@
-/** Counts the tokens that an answer of the Messages API reports, as it streams by, and says what an answer costs. */
+/** Counts the tokens that a streaming Messages API response reports, and what the response costs. */
 import type { RequestMeter } from "./model-request.ts";
 
 /**
- * A field of a usage report. It is looked for in the text as it comes, and not in parsed lines: an answer that is no
- * stream is one line of any length, and a gateway may break it into many. What the model says is in strings, where a
- * quote has a backslash before it; a tool's input that looks like a report can only make the count higher.
+ * A field of a usage report. Matched in the text instead of parsed lines: a response without streaming is one line of any
+ * length, and a gateway may split it. The model's own text is in strings, where quotes are escaped; a tool's input that looks
+ * like a report can only increase the count.
  */
 const FIELD =
   /"(input_tokens|output_tokens|cache_creation_input_tokens|cache_read_input_tokens)"\s{0,20}:\s{0,20}(\d{1,12})/g;
 
-/** Characters kept of what was read, more than the longest field. */
+/** Characters kept of earlier text; longer than any field. */
 const KEPT_CHARS = 128;
 
 export class UsageCounter {
   readonly #decoder = new TextDecoder();
   readonly #seen = new Map<string, number>();
   #rest = "";
-  /** Whether there was a report: the answer of `count_tokens` has a field of that name, and costs nothing. */
+  /** Whether there was a report. Responses of `count_tokens` have a field of that name and cost nothing. */
   #reports = false;
-  /** Whether a stream's last event has come, before which the report is incomplete. */
+  /** Whether a stream's last event has come; before that, the report is incomplete. */
   #stopped = false;
 
   add(bytes: Uint8Array): void {
@@ -28,13 +28,13 @@ export class UsageCounter {
     const from = this.#reports ? 0 : text.indexOf('"usage"');
     if (from < 0) return;
     this.#reports = true;
-    // Events report totals, and not every event reports all of them. A number that is cut at the end of a piece is read
-    // again as a whole.
+    // Events report totals, but not every event reports all of them. A number cut at the end of a piece is read again
+    // completely.
     for (const [, name = "", digits] of text.slice(from).matchAll(FIELD))
       this.#seen.set(name, Math.max(this.#of(name), Number(digits)));
   }
 
-  /** Tokens so far. One that was read from the cache counts a tenth, as in the price. */
+  /** Tokens so far. Tokens read from the cache count a tenth, as in the price. */
   get tokens(): number {
     const cached = Math.ceil(this.#of("cache_read_input_tokens") / 10);
     return (
@@ -43,9 +43,9 @@ export class UsageCounter {
   }
 
   /**
-   * Tokens to charge for the answer. One that broke off before its report costs `max_tokens`: nothing says how much of
-   * them the model had written when the agent hung up.
-   * @param whole whether the answer was read to its end
+   * Tokens to charge. A response cut off before its report costs `max_tokens`, because nothing says how much the model had
+   * written.
+   * @param whole whether the response was read to its end
    */
   charge(request: RequestMeter, whole: boolean, isStream: boolean): number {
     if (this.#reports && (isStream ? this.#stopped : whole)) return this.tokens;

@@ -1,9 +1,8 @@
-/** Plain requests to sandboxd, over the platform's way into the container that runs. */
+/** Plain requests to sandboxd, through the platform's connection to the running container. */
 import { ToolError, sandboxUnresponsive } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
 import { containerGone } from "./gone.ts";
 
-/** The container as this folder sees it. */
 export interface Sandboxd {
   readonly isRunning: boolean;
   fetch(request: Request): Promise<Response>;
@@ -11,7 +10,10 @@ export interface Sandboxd {
   used(): void;
 }
 
-/** How long to try while sandboxd does not answer, as when it is being restarted, and the pause between two attempts. Milliseconds. */
+/**
+ * How long to retry while sandboxd does not respond, for example during its restart, and the pause between attempts. In
+ * milliseconds.
+ */
 export const CONNECT_MS = 10_000;
 export const RETRY_MS = 50;
 
@@ -23,10 +25,10 @@ export class Requests {
   }
 
   /**
-   * Makes a request to the container that runs, also before it has its workspace, and reads the answer. Repeats both where
-   * sandboxd does not answer or the connection breaks, unless the body is a stream, which can be sent only once.
-   * @param isThere whether there is a container that the request is for; called before each attempt
-   * @throws {ToolError} `no_answer` where nothing answers, `sandbox_restarted`, and what `read` throws
+   * Makes a request to the running container, even before its workspace is restored, and reads the response. Retries if
+   * sandboxd does not respond or the connection breaks, unless the body is a stream, which can be sent only once.
+   * @param isThere whether the intended container still exists; called before each attempt
+   * @throws {ToolError} `no_answer` if nothing responds, `sandbox_restarted`, errors of `read`
    */
   async request<T>(
     path: string,
@@ -36,7 +38,7 @@ export class Requests {
     isThere: () => boolean = () => this.#sandboxd.isRunning,
   ): Promise<T> {
     const isStream = init.body instanceof ReadableStream;
-    // sandboxd must answer before a stream is sent, which cannot be sent again.
+    // sandboxd must respond before a stream is sent, because a stream cannot be repeated.
     if (isStream) await this.request("/", {}, signal, async ({ body }) => body?.cancel(), isThere);
     const startedAt = Date.now();
     let deadline = startedAt + CONNECT_MS;
@@ -49,9 +51,9 @@ export class Requests {
       } catch (error) {
         if (error instanceof ToolError) throw error;
         signal.throwIfAborted();
-        // The container may be ending. The actor looks for a while, and says so where only the connection broke.
+        // The container may be stopping. The actor checks for a while, and reports a broken connection otherwise.
         if (isStream || !isThere()) throw containerGone();
-        // Somebody was there, and was at work for so long: sandboxd is being started again.
+        // It worked on the request for this long before it ended: sandboxd is restarting.
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
         if (Date.now() >= deadline) throw sandboxUnresponsive(Date.now() - startedAt);
         await pause(RETRY_MS);

@@ -1,4 +1,7 @@
-/** Asks sandboxd, and reads what it answers. A user's program may answer in its place: nothing of them is believed or read without a bound. */
+/**
+ * Sends requests to sandboxd and reads its responses. A user program may respond in its place, so nothing is trusted or read
+ * without a limit.
+ */
 import type * as z from "zod/mini";
 import { FAILED, type Row, headerOf, queryOf } from "../../container/sandboxd/operations.ts";
 import { type FileFailure, SMALL_RESPONSE_BYTES, failureSchema } from "../../container/sandboxd/shapes.ts";
@@ -8,9 +11,9 @@ import { isEncoded, readBounded } from "../shared/stream-bytes.ts";
 import type { Connection } from "./connection.ts";
 
 /**
- * What `read` makes of an answer.
- * @param refusal the error for a failure that sandboxd answers
- * @throws {ToolError} that, or `damaged` for anything else
+ * The result of `read` for a response.
+ * @param refusal makes the error for a failure reported by sandboxd
+ * @throws {ToolError} that error, or `damaged` for anything else
  */
 async function readResponse<T>(
   response: Response,
@@ -23,18 +26,17 @@ async function readResponse<T>(
   throw malformedResponse();
 }
 
-/** The body of a request. */
 export type Body = Uint8Array | ReadableStream | string | undefined;
 
-/** Parameters and the body of a request, of what a caller has given. */
+/** Splits a caller's input into a request's parameters and body. */
 export function partsOf(row: Row, given: object): { call: Record<string, unknown>; body: Body } {
   const { body, ...call }: { body?: unknown } = given;
   return { call, body: typeof row.up === "object" ? JSON.stringify(body) : (body as Body) };
 }
 
 /**
- * Makes the request of a row. How long it may take, and whether it is made again, is the caller's.
- * @param refusal the error for a failure that sandboxd answers
+ * Makes a row's request. Time limits and retries are up to the caller.
+ * @param refusal makes the error for a failure reported by sandboxd
  */
 export function requestOperation(
   fetch: Connection["fetch"],
@@ -50,7 +52,7 @@ export function requestOperation(
 }
 
 /**
- * What an answer holds, as its row says: JSON, or fields in headers and the bytes or the stream of the body.
+ * A response's content as its row says: JSON, or header fields with the body's bytes or stream.
  * @throws {ToolError} `damaged` for anything else
  */
 async function resultOf(response: Response, row: Row, call: object): Promise<unknown> {
@@ -70,10 +72,7 @@ async function resultOf(response: Response, row: Row, call: object): Promise<unk
   throw malformedResponse();
 }
 
-/**
- * The body of an answer as JSON of a schema.
- * @throws {ToolError} `damaged`, also for one of more than so many bytes
- */
+/** A response's body, parsed by a schema. @throws {ToolError} `damaged`, also if it is too long */
 export async function jsonOf<Schema extends z.ZodMiniType>(
   response: Response,
   schema: Schema,
@@ -85,14 +84,14 @@ export async function jsonOf<Schema extends z.ZodMiniType>(
   return data;
 }
 
-/** The body of an answer. @throws {ToolError} `damaged` when it is longer than so many bytes */
+/** A response's body. @throws {ToolError} `damaged` if it is too long */
 export async function bytesOf(response: Response, maxBytes: number): Promise<Uint8Array> {
   const bytes = await readBounded(response, maxBytes);
   if (!bytes) throw malformedResponse();
   return bytes;
 }
 
-/** The error for an answer that breaks the protocol, from sandboxd or a program in its place. */
+/** The error for a response that breaks the protocol, from sandboxd or a program in its place. */
 export function malformedResponse(): ToolError {
   return damaged(
     "the server's program in it does not answer as it should; something else may be in its place",

@@ -1,9 +1,9 @@
-/** What sandboxd asks of its sandbox's actor before the container ends, through the egress: see `SERVER_HOST` of the protocol. */
+/** Handles sandboxd's request, through the egress, before its container ends: see `SERVER_HOST` of the protocol. */
 import { ENDING_PATH, TOKEN_HEADER } from "../../container/sandboxd/protocol.ts";
 import type { Env } from "../shared/config.ts";
 import { actorOf } from "./actor.ts";
 
-/** As the SDK calls it. Only sandboxd has the token, so that user code cannot have the server say that its container ends. */
+/** As the SDK calls it. Only sandboxd has the token, so user code cannot fake the container's end. */
 export async function serveEnding(
   request: Request,
   env: Env,

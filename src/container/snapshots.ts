@@ -1,4 +1,7 @@
-/** Saves and restores of a sandbox's workspace, and of what was installed beside it, by requests to sandboxd. What it answers is checked and bounded. */
+/**
+ * Saves and restores a sandbox's workspace, and what was installed outside it, by requests to sandboxd. Responses are checked
+ * and bounded.
+ */
 import type { Call, Content, ResultOf } from "../../container/sandboxd/operations.ts";
 import type { FileFailure } from "../../container/sandboxd/shapes.ts";
 import {
@@ -10,25 +13,25 @@ import { ToolError } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
 import { requestOperation, partsOf } from "./sandboxd-request.ts";
 
-/** What an agent has said and was told: the files below a directory of the home that have its id in their path. */
+/** An agent's conversation: the files below a directory of the home directory with its id in their path. */
 export interface Conversation {
-  /** As `/.agent/conversations`. */
+  /** For example `/.agent/conversations`. */
   below: string;
   id: string;
 }
 
-/** What a restore is of, where that is not the workspace. */
+/** What to restore other than the workspace. */
 export type Target = { task: string } | { system: "true" };
 
 export class Snapshots {
   readonly #fetch: Connection["fetch"];
 
-  /** @param fetch how sandboxd is reached: `Requests.request` */
+  /** @param fetch how to reach sandboxd: `Requests.request` */
   constructor(fetch: Connection["fetch"]) {
     this.#fetch = fetch;
   }
 
-  /** Does a part of a save or a restore. A stream that breaks off is not asked for again: the save begins anew. */
+  /** Does one step of a save or restore. A broken stream is not repeated: the save starts again. */
   async call<Name extends keyof SnapshotRequests>(
     name: Name,
     input: Call<SnapshotRequests[Name]> & Content<SnapshotRequests[Name]["up"]>,
@@ -44,7 +47,7 @@ function refusal({ code, problem }: FileFailure): ToolError {
   if (code === "ENOSPC") return new ToolError("no_space", "the disk of the sandbox is full");
   if (problem === "too_large")
     return new ToolError("too_large", `it has more than ${SNAPSHOT_ENTRIES} files and directories`);
-  // Another sandboxd has answered than the one that had begun it.
+  // A restarted sandboxd responded, which does not know the save.
   if (problem === "missing")
     return new ToolError("no_answer", "the sandbox has lost what it had begun", "", true);
   return new ToolError("file_system", `the sandbox says ${code ?? problem}`);

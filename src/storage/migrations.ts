@@ -1,10 +1,10 @@
-/** Versions of the databases of Durable Objects. Each object brings its own up to date when it starts, before anything reads it. */
+/** Versions of the Durable Objects' databases. Each object migrates its own when it starts, before anything reads it. */
 import { NEWER_DATABASE } from "../shared/errors.ts";
 
-/** One step from a version to the next. A step that was released never changes: databases exist that have taken it. */
+/** One step between versions. A released step never changes, because databases have taken it. */
 export interface Migration {
   name: string;
-  /** Statements, which end in semicolons. */
+  /** Statements ending with semicolons. */
   sql: string;
 }
 
@@ -16,18 +16,18 @@ export interface Documented {
 
 export interface Schema {
   migrations: readonly Migration[];
-  /** Every table that the migrations leave. */
+  /** All tables after the migrations. */
   tables: Readonly<Record<string, Documented>>;
   keys: Readonly<Record<string, Documented>>;
 }
 
-/** Storage key of the number of migrations that a database has taken. workerd authorizes no PRAGMA user_version. */
+/** The storage key for the number of applied migrations. workerd does not allow PRAGMA user_version. */
 export const VERSION_KEY = "schema:version";
 
 /**
- * Runs the migrations that a database lacks, all or none of them. Without a version it is empty, or was written before there were
- * versions: the first migration makes only what is missing.
- * @throws Error where a newer server has written it
+ * Runs all missing migrations or none. A database without a version is empty or older than versions: the first migration
+ * creates only what is missing.
+ * @throws Error if a newer server wrote it
  */
 export function migrate(
   storage: Pick<DurableObjectStorage, "kv" | "sql" | "transactionSync">,

@@ -1,6 +1,9 @@
-/** Objects under keys, beside the databases: logs, what tasks and workspaces leave, definitions. R2 holds them, and only this file knows it. */
+/**
+ * Objects by key, besides the databases: logs, results of tasks, saved workspaces, definitions. Only this file knows that R2
+ * stores them.
+ */
 
-/** An object, or the range of it that was asked for. */
+/** An object, or the requested range of it. */
 export interface StoredObject {
   /** Bytes of the whole object. */
   size: number;
@@ -8,21 +11,21 @@ export interface StoredObject {
   bytes(): Promise<Uint8Array>;
 }
 
-/** Keys with a prefix, in their order. */
+/** Keys with a prefix, sorted. */
 export interface KeyPage {
   keys: string[];
   /** Whether there are more. */
   truncated: boolean;
 }
 
-/** Its methods throw what the store answers where that cannot be reached. */
+/** Methods throw the store's error if it is unavailable. */
 export interface ObjectStore {
   put(key: string, content: Uint8Array): Promise<void>;
-  /** Undefined where there is no such object. */
+  /** Undefined if the object does not exist. */
   get(key: string, range?: { offset: number; length: number }): Promise<StoredObject | undefined>;
-  /** Deletes any number of objects. One that is not there is no error. */
+  /** Deletes any number of objects. Missing ones are ignored. */
   delete(keys: readonly string[]): Promise<void>;
-  /** @param delimiter leaves out keys that have it behind the prefix */
+  /** @param delimiter omits keys that contain it after the prefix */
   list(prefix: string, delimiter?: string): Promise<KeyPage>;
 }
 
@@ -35,10 +38,10 @@ export async function deleteBelow(store: ObjectStore, prefix: string): Promise<v
   }
 }
 
-/** Objects that R2 deletes in one call. */
+/** The most objects that R2 deletes per call. */
 const DELETE_BATCH = 1000;
 
-/** The store behind a binding. @param binding an R2 bucket; its type says so nowhere else, so that nothing else uses it */
+/** The store for a binding. @param binding an R2 bucket, typed as `object` so that nothing else uses it */
 export function objectStore(binding: object): ObjectStore {
   const bucket = binding as R2Bucket;
   return {

@@ -1,4 +1,4 @@
-/** The database of a sandbox's Durable Object. The SDK has tables and keys of its own beside these. */
+/** The database of a sandbox's Durable Object. The SDK adds tables and keys of its own. */
 import type { Schema } from "./migrations.ts";
 
 export const SANDBOX_SCHEMA: Schema = {

@@ -1,4 +1,4 @@
-/** Sign-in by Cloudflare Access, which stands before `/authorize` and says who came through in a header that it signs. */
+/** Sign-in by Cloudflare Access, which protects `/authorize` and names the person in a signed header. */
 import { createRemoteJWKSet, errors, jwtVerify } from "jose";
 import type { Config } from "../../shared/config.ts";
 import { logError } from "../../shared/log.ts";
@@ -44,7 +44,7 @@ export const access: FormMethod = {
   async identify(form, request, context) {
     const settings = settingsOf(context.config);
     const identity = await identityOf(request, context);
-    // The person may have changed accounts since the page told them who they are.
+    // The person may have changed accounts since the page named them.
     if (!settings || !identity || form.get("who") !== identity.email) return undefined;
     return { principal: `access:${identity.subject}`, rule: ruleOf(settings) };
   },
@@ -56,16 +56,16 @@ function ruleOf({ issuer, audience }: Settings): string {
 
 interface AccessIdentity {
   subject: string;
-  /** Shown on the page; the identity is the subject. */
+  /** Shown on the page; the subject is the identity. */
   email: string;
 }
 
 type KeySet = ReturnType<typeof createRemoteJWKSet>;
 
-/** The team's signing keys by their URL. They are fetched on first use, and again when an assertion names an unknown key. */
+/** The team's signing keys by URL. Fetched on first use, and again for an unknown key. */
 const keySets = new Map<string, KeySet>();
 
-/** Who Access says the sender is; undefined where it does not, or cannot be asked. */
+/** The sender according to Access; undefined if there is none or Access cannot be reached. */
 async function identityOf(request: Request, context: RequestContext): Promise<AccessIdentity | undefined> {
   const settings = settingsOf(context.config);
   if (!settings) return undefined;
@@ -78,9 +78,9 @@ async function identityOf(request: Request, context: RequestContext): Promise<Ac
 }
 
 /**
- * The person whom Access names as the sender; undefined without a valid, unexpired assertion for this application.
- * A service token has no subject, so it names nobody.
- * @throws when the team's keys cannot be fetched
+ * The person named by Access; undefined without a valid, unexpired assertion for this application. Service tokens have no
+ * subject, so they name nobody.
+ * @throws if the team's keys cannot be fetched
  */
 async function assertedBy(
   request: Request,
@@ -106,7 +106,7 @@ async function assertedBy(
   }
 }
 
-/** Whether the assertion is at fault, and not the fetching of the keys. */
+/** Whether the assertion is invalid, rather than the keys unavailable. */
 function isRefusal(error: unknown): boolean {
   return (
     error instanceof errors.JOSEError &&

@@ -1,4 +1,4 @@
-/** Sign-in with GitHub's web application flow. GitHub's token is used once, to ask who somebody is, and is not kept. */
+/** Sign-in with GitHub's web application flow. GitHub's token is used once to identify the person, and not stored. */
 import { z } from "zod";
 import type { Config } from "../../shared/config.ts";
 import { logError } from "../../shared/log.ts";
@@ -13,11 +13,11 @@ const LOGIN = /^[a-z0-9][a-z0-9_-]{0,63}$/;
 interface Settings {
   clientID: string;
   clientSecret: string;
-  /** Who may sign in: logins in lower case, and `id:<number>` for an account whatever its login. */
+  /** Who may sign in: lower-case logins, and `id:<number>` for an account regardless of its login. */
   users: ReadonlySet<string>;
-  /** An organisation whose active members may sign in, in lower case. */
+  /** An organization whose active members may sign in, in lower case. */
   org: string | undefined;
-  /** Where people sign in, and where the API is; without a trailing slash. */
+  /** The sign-in site and the API, without a trailing slash. */
   url: string;
   apiURL: string;
 }
@@ -50,7 +50,7 @@ export const github: RedirectMethod = {
       client_id: clientID,
       redirect_uri: redirectURI,
       state,
-      // Membership of an organisation is private unless the member says otherwise.
+      // Membership is private by default.
       scope: org === undefined ? "" : "read:org",
       allow_signup: "false",
       code_challenge: await challengeOf(verifier),
@@ -83,7 +83,7 @@ function required(config: Config): Settings {
   return settings;
 }
 
-/** The rule of an entry of `GITHUB_ALLOWED_USERS`, which a login and an `id:` share without meeting. */
+/** The rule for an entry of `GITHUB_ALLOWED_USERS`: a login or an `id:`, which cannot collide. */
 function userRule(entry: string): string {
   return `github:user:${entry}`;
 }
@@ -92,21 +92,20 @@ function orgRule(org: string): string {
   return `github:org:${org}`;
 }
 
-/** For each request to GitHub. */
 const TIMEOUT_MS = 10_000;
 
-/** GitHub did not answer, or its answer cannot be used. */
+/** GitHub did not answer, or its response is unusable. */
 class GitHubError extends Error {
   override readonly name = "GitHubError";
 }
 
 interface Account {
-  /** Stays the same when the login changes; another account can then take the old login. */
+  /** Unlike the login, it never changes; another account may take over a free login. */
   id: number;
   login: string;
 }
 
-/** Exchanges the code and asks whose it is. @throws {GitHubError} */
+/** Exchanges the code for the account. @throws {GitHubError} */
 async function accountOf(
   settings: Settings,
   code: string,
@@ -119,7 +118,7 @@ async function accountOf(
     redirect_uri: redirectURI,
     code_verifier: verifier,
   });
-  // GitHub reports errors with status 200, too. A token must fit into a header.
+  // GitHub reports errors with status 200 too. A token must fit into a header.
   const response = await fetchGitHub(`${settings.url}/login/oauth/access_token`, { method: "POST", body });
   const granted = await read(response, z.object({ access_token: z.string().regex(/^[\x21-\x7e]+$/) }));
   const user = await fetchGitHub(`${settings.apiURL}/user`, {}, granted.access_token);
@@ -128,8 +127,8 @@ async function accountOf(
 }
 
 /**
- * The rule of the configuration by which the account may sign in, or why there is none. A login on the list stands for the
- * account that first signed in with it, which `pinned` stores: GitHub gives a login away once it is free.
+ * The configuration rule by which the account may sign in, or why there is none. A listed login stands for the account that
+ * first used it, which `pinned` stores, because GitHub reassigns free logins.
  * @throws {GitHubError}
  */
 async function ruleOf(
@@ -141,7 +140,7 @@ async function ruleOf(
   if (settings.users.has(byID)) return { rule: userRule(byID) };
   const login = account.login.toLowerCase();
   let reassigned = false;
-  // The list has `id:<number>` entries too.
+  // The list also has `id:<number>` entries.
   if (LOGIN.test(login) && settings.users.has(login)) {
     const key = `github-login:${login}`;
     const owner = await pinned.get(key);
@@ -155,10 +154,10 @@ async function ruleOf(
   return { refused: reassigned ? "login_reassigned" : "not_allowed" };
 }
 
-/** Whether the account is an active member. An invitation that was not accepted is a membership in state `pending`. */
+/** Whether the account is an active member. Open invitations have the state `pending`. */
 async function isMember(settings: Settings, org: string, token: string): Promise<boolean> {
   const response = await fetchGitHub(`${settings.apiURL}/user/memberships/orgs/${org}`, {}, token);
-  // 403 also stands for an organisation that has not approved this OAuth app.
+  // 403 also means that the organization has not approved this OAuth app.
   if (response.status === 404 || response.status === 403) return false;
   return (await read(response, z.object({ state: z.string() }))).state === "active";
 }
@@ -166,7 +165,7 @@ async function isMember(settings: Settings, org: string, token: string): Promise
 async function fetchGitHub(url: string, init: RequestInit, token?: string): Promise<Response> {
   const headers = new Headers({
     accept: url.endsWith("/access_token") ? "application/json" : "application/vnd.github+json",
-    // GitHub refuses requests without one.
+    // GitHub requires a user agent.
     "user-agent": "sandbox-mcp",
   });
   if (token !== undefined) headers.set("authorization", `Bearer ${token}`);

@@ -11,12 +11,12 @@ export const METHODS: readonly SignInMethod[] = [owner, github, access];
 
 export const REDIRECT_METHODS: readonly RedirectMethod[] = METHODS.filter((method) => "signInURL" in method);
 
-/** Whether whoever calls can sign in as the same principal in a browser. @param context of a server with OAuth on */
+/** Whether the caller can sign in as the same principal in a browser. @param context of a server with OAuth on */
 export function canSignIn({ id }: Principal, context: RequestContext): boolean {
   return id === OWNER_ID ? owner.isOn(context) : !id.startsWith(tokenPrincipalID(""));
 }
 
-/** Whether the configuration still has the rule by which somebody signed in. */
+/** Whether the configuration still has the rule of an earlier sign-in. */
 export async function isRuleInForce(config: Config, rule: string): Promise<boolean> {
   const rules = await Promise.all(METHODS.map((method) => method.rules(config)));
   return rules.flat().includes(rule);

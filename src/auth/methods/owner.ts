@@ -1,4 +1,4 @@
-/** Sign-in with the server's token, typed into the form. Wrong tokens are counted: see `Attempts`. */
+/** Sign-in with the server's token, typed into the form. `Attempts` counts wrong tokens. */
 import { ATTEMPTS_NAME, addressOf, attemptsOf } from "../../actors/attempts.ts";
 import { ownerTokens } from "../../shared/owner-tokens.ts";
 import { OWNER_ID } from "../../shared/principal.ts";
@@ -42,7 +42,7 @@ ${alert}<label class="field" for="token">The server's token</label>
   },
 };
 
-/** The rule of whoever knows the server's token. It names that token by a digest which is good for nothing else. */
+/** The rule for holders of the server's token. It names the token by a digest that is useless elsewhere. */
 async function ownerRule(serverAuthToken: string): Promise<string> {
   const digest = await sha256(`sandbox-mcp owner's door\n${serverAuthToken}`);
   return `owner:${digest.subarray(0, 16).toHex()}`;

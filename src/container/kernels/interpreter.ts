@@ -5,10 +5,10 @@ import type { Printed } from "./kernel-protocol.ts";
 export interface Interpreter {
   /** @throws {InterpreterError} `no_language`, `not_created` */
   createContext(language: Language): Promise<{ id: string }>;
-  /** May never settle when its kernel has died. @throws {InterpreterError} `context_gone` where the code did not run */
+  /** May never settle if its kernel dies. @throws {InterpreterError} `context_gone` if the code did not run */
   run(code: string, context: { id: string; language: Language }): Promise<Printed>;
   deleteContext(id: string): Promise<void>;
-  /** Closes the connection, which settles calls that nobody waits for. */
+  /** Closes the connection, which settles abandoned calls. */
   disconnect(): void;
 }
 

@@ -1,6 +1,6 @@
 /**
- * The protocol between the actor and the kernels' prelude (`container/kernel/`): the cell that loads the prelude, the cell
- * that runs code, the one JSON document that answers each of them, and the outcome of code that follows from it.
+ * The protocol between the actor and the kernels' prelude (`container/kernel/`): the cell that loads the prelude, the cell that
+ * runs code, the JSON document that each returns, and the resulting outcome.
  */
 import { z } from "zod";
 import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
@@ -9,19 +9,18 @@ import { isRecord } from "../../shared/is-record.ts";
 import { type Language, TRAITS } from "../../shared/languages.ts";
 import { parseBounded, SANDBOX_JSON } from "../../shared/bounded.ts";
 
-/** The directory of the prelude in a sandbox. */
 const PRELUDE = "/opt/sandbox-mcp/kernel";
 
-/** The directory of long output: `<run id>.out` and `<run id>.err`, as for commands. */
+/** The directory for long output: `<run id>.out` and `<run id>.err`, as for commands. */
 export const RUNS = "/var/lib/sandbox-mcp/runs";
 
-/** A process that no reused pid can be taken for: its start time is in clock ticks since boot. */
+/** A process that cannot be confused with a reused pid. Its start time is in clock ticks since boot. */
 export interface KernelProcess {
   pid: number;
   started: number;
 }
 
-/** One output of a run. Images are base64; every form is bounded by the prelude. */
+/** One output of a run. Images are base64; the prelude bounds every form. */
 export interface RichResult {
   text?: string;
   png?: string;
@@ -35,7 +34,7 @@ export interface RichResult {
   javascript?: string;
 }
 
-/** An exception of the code, its traceback by lines and with the user's frames only. */
+/** An exception of the code. The traceback has one entry per line and only the user's frames. */
 export interface CodeError {
   name: string;
   message: string;
@@ -44,17 +43,16 @@ export interface CodeError {
 
 /** One stream of a run. */
 export interface CodeStream {
-  /** All that was kept; absent when the output went to the run's files. */
+  /** All that was kept; undefined if the output went to the run's files. */
   output?: Uint8Array;
-  /** Bytes printed. */
   bytes: number;
-  /** Of these, bytes beyond the cap. */
+  /** Bytes of these beyond the limit. */
   dropped: number;
-  /** The last SHOWN_END_BYTES of what was dropped. */
+  /** The last SHOWN_END_BYTES of the dropped bytes. */
   last?: Uint8Array;
 }
 
-/** A stream as the document has it: `text` where the output is UTF-8; `data` and `last` are base64. */
+/** A stream in the document: `text` for UTF-8; `data` and `last` are base64. */
 interface SentStream {
   text?: string;
   data?: string;
@@ -69,7 +67,7 @@ const hello = z.object({
   started: z.int().nonnegative(),
 });
 
-/** What of a run listens on a port by now, or may soon. */
+/** Which part of a run listens on a port, or may soon. */
 export type Listening = "itself" | "child";
 
 /** A run's document. */
@@ -77,7 +75,7 @@ export interface RunDocument<Stream = CodeStream> {
   sandbox_mcp_run: 1;
   run: string;
   spilled: boolean;
-  /** Whether the code listens on a port itself, or has started what may. */
+  /** Whether the code itself listens on a port, or has started a process that may. */
   serves?: Listening;
   stdout: Stream;
   stderr: Stream;
@@ -86,11 +84,11 @@ export interface RunDocument<Stream = CodeStream> {
   exit: number | null;
 }
 
-/** Forms of an image, the best first. */
+/** Image formats, best first. */
 export const IMAGE_FORMS = ["png", "jpeg", "webp", "gif"] as const;
 const FORMS = ["text", ...IMAGE_FORMS, "svg", "html", "markdown", "latex", "javascript"] as const;
 
-/** Checked by hand, because this is on the path of every call and a schema takes ten times as long. */
+/** Checked by hand: every call needs it, and a schema takes ten times as long. */
 function isDocument(value: unknown): value is RunDocument<SentStream> {
   return (
     isRecord(value) &&
@@ -122,7 +120,7 @@ function isResult(value: unknown): value is RichResult {
   return isRecord(value) && FORMS.every((form) => isTextOrNone(value[form]));
 }
 
-/** Whether it is an error of a document, or the executor's own. */
+/** Whether it is an error from a document or the executor. */
 export function isError(value: unknown): value is CodeError {
   return (
     isRecord(value) &&
@@ -136,12 +134,12 @@ function isTextOrNone(value: unknown): value is string | undefined {
   return value === undefined || typeof value === "string";
 }
 
-/** The cell that loads the prelude into a fresh kernel; it prints the kernel's process. `directory` is the prelude's. */
+/** The cell that loads the prelude from `directory` into a new kernel. It prints the kernel's process. */
 export function loadCell(language: Language, directory = PRELUDE): string {
   return TRAITS[language].load(directory);
 }
 
-/** The cell that runs code: a call that is valid in the language, whatever the code holds. */
+/** The cell that runs code: a valid call in the language, whatever the code contains. */
 export function runCell(
   language: Language,
   runID: string,
@@ -151,7 +149,7 @@ export function runCell(
   const argument = ascii(
     JSON.stringify({
       run: runID,
-      // Processes that the code starts inherit the mark, by which they are found.
+      // Processes that the code starts inherit the mark, so that they can be found.
       mark: String(markOf(runID)),
       files: `${directory}/${runID}`,
       cap_bytes: logCapBytes,
@@ -164,25 +162,25 @@ export function runCell(
   return `__sandbox_mcp__(${TRAITS[language].argument(argument)})`;
 }
 
-/** JSON without a character beyond ASCII: the JavaScript executor takes U+2028 for the end of a request. */
+/** JSON in ASCII: the JavaScript executor treats U+2028 as the end of a request. */
 function ascii(json: string): string {
   return json.replaceAll(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** The process that a loaded prelude named in what it printed, or undefined. */
+/** The process that a loaded prelude printed, or undefined. */
 export function parseHello(printed: string): KernelProcess | undefined {
   const [line = ""] = /^\{"sandbox_mcp_kernel"[^\n]{0,500}$/m.exec(printed) ?? [];
   const found = hello.safeParse(parseBounded(line, SANDBOX_JSON));
   return found.success ? { pid: found.data.pid, started: found.data.started } : undefined;
 }
 
-/** The document of the run in what its cell printed, or undefined when the prelude did not get to write it. */
+/** The run's document in its cell's output; undefined if the prelude did not write one. */
 export function parseDocument(printed: string, runID: string): RunDocument | undefined {
   const found = parseBounded(printed, SANDBOX_JSON);
   return isDocument(found) && found.run === runID ? bounded(found) : undefined;
 }
 
-/** Bounds for code that has changed its prelude; the preludes stay below all of these. Characters, lines, bytes. */
+/** Limits for code that changes its prelude; the preludes stay below them. Characters, lines, bytes. */
 const OUTPUT_LIMITS = {
   results: 200,
   printed: 1024 * 1024,
@@ -222,11 +220,11 @@ function boundedStream({ text, data, bytes, dropped, last }: SentStream): CodeSt
 
 const encoder = new TextEncoder();
 
-/** The bytes; undefined when there are none, when it is no base64 or more than `most` bytes of it. */
+/** The bytes; undefined if there are none, the base64 is invalid, or they exceed `most`. */
 function fromBase64(text: string | undefined, most: number): Uint8Array | undefined {
   if (text === undefined || text.length > Math.ceil(most / 3) * 4) return undefined;
   try {
-    // `Uint8Array.fromBase64` is not in Node 24, where kernels are tested without workerd.
+    // Node 24, where kernels are tested without workerd, lacks `Uint8Array.fromBase64`.
     return Uint8Array.from(atob(text), (unit) => unit.charCodeAt(0)).subarray(0, most);
   } catch {
     return undefined;
@@ -248,7 +246,7 @@ function boundedResult(result: RichResult): RichResult {
   return kept;
 }
 
-/** An error from a document or of the executor, cut to what is shown. */
+/** An error from a document or the executor, shortened for display. */
 function boundedError({ name, message, traceback }: CodeError): CodeError {
   const half = OUTPUT_LIMITS.lines / 2;
   const lines =
@@ -262,13 +260,13 @@ function boundedError({ name, message, traceback }: CodeError): CodeError {
   };
 }
 
-/** The executor's answer to a cell. Of our cells only stdout matters, and the error when a cell failed. */
+/** The executor's response to a cell. Only stdout matters, and the error of a failed cell. */
 export interface Printed {
   logs: { stdout: string[]; stderr: string[] };
   error?: { name: string; message: string; traceback: string[] };
 }
 
-/** Whether this is an executor's answer, and not that of another program in its place. */
+/** Whether this has the form of an executor's response. */
 export function isPrinted(result: unknown): result is Printed {
   if (!isRecord(result) || !isRecord(result.logs)) return false;
   const { logs, error } = result;
@@ -276,27 +274,27 @@ export function isPrinted(result: unknown): result is Printed {
 }
 
 export interface CodeOutcome {
-  /** False when no kernel was given the code: the run was withdrawn before, or the kernel did not start in time. */
+  /** False if no kernel got the code: the run was cancelled before, or the kernel did not start in time. */
   started: boolean;
-  /** `error`: the code raised. `died`: the kernel ended by itself or was killed from elsewhere. */
+  /** `error`: the code raised. `died`: the kernel ended by itself or was killed by something else. */
   end: "ok" | "error" | "timeout" | "cancelled" | "died";
   stdout: CodeStream;
   stderr: CodeStream;
   serves?: Listening | undefined;
-  /** Whether the sandbox may hold files of the run, with its output in them instead of in `text`. */
+  /** Whether the sandbox may hold files of the run, which then contain its output instead of `text`. */
   hasFiles: boolean;
   results: RichResult[];
   error?: CodeError;
-  /** What the code passed to exit(), which ends the cell and not the kernel. */
+  /** The argument of exit(), which ends the cell, not the kernel. */
   exitCode?: number;
-  /** Whether variables and imports are still there for the next call. */
+  /** Whether variables and imports are available to the next call. */
   state: "kept" | "lost";
 }
 
-/** The outcome of code whose cell has been answered. */
+/** The outcome of a completed cell. */
 export function outcomeOf(printed: Printed, runID: string): CodeOutcome {
   const found = parseDocument(printed.logs.stdout.join(""), runID);
-  // Without a document something failed around the code, and the executor's own message is all there is.
+  // Without a document something around the code failed, and only the executor's message is left.
   if (!found)
     return {
       ...outcomeWithoutResult("error", "kept"),
@@ -322,7 +320,7 @@ const NO_DOCUMENT: CodeError = {
   traceback: [],
 };
 
-/** The outcome of code without an answer; its output has come from the run's files. */
+/** The outcome of code without a result; its output came from the run's files. */
 export function outcomeWithoutResult(end: CodeOutcome["end"], state: CodeOutcome["state"]): CodeOutcome {
   const nothing = { bytes: 0, dropped: 0 };
   return { started: true, end, stdout: nothing, stderr: nothing, hasFiles: true, results: [], state };

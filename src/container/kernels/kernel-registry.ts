@@ -1,12 +1,12 @@
-/** The kernels of a sandbox by language and context, in SQLite, and in memory once they were looked up. */
+/** A sandbox's kernels by language and context: in SQLite, and cached in memory. */
 import { z } from "zod";
 import { LANGUAGES, type Language } from "../../shared/languages.ts";
 
-/** A kernel, as stored with the run that it was given. */
+/** A kernel, as stored with its run. */
 export const kernelSchema = z.object({
   /** `<language>/<context>`. */
   key: z.string(),
-  /** The SDK's own name for it. */
+  /** The SDK's name for it. */
   contextID: z.string(),
   language: z.enum(LANGUAGES),
   pid: z.number(),
@@ -52,7 +52,7 @@ export class KernelRegistry {
     );
   }
 
-  /** Removes this kernel, but not one that has taken its place. */
+  /** Removes this kernel, but not its replacement. */
   delete(kernel: Kernel): void {
     if (this.#known.get(kernel.key)?.contextID === kernel.contextID) this.#known.delete(kernel.key);
     this.#sql.exec("DELETE FROM kernels WHERE key = ? AND context_id = ?", kernel.key, kernel.contextID);

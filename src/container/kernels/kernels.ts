@@ -1,8 +1,8 @@
 /**
- * Live kernels: one process for each language and context name, which keeps its state from call to call.
+ * Live kernels: one process for each language and context name, whose state lasts from call to call.
  *
- * An interpreter delivers output only at the end, knows no timeout, and may never settle when its kernel dies. So the
- * deadline is kept here, and sandboxd follows the output, interrupts and ends the kernel and notices its death.
+ * An interpreter delivers output only at the end, has no timeout, and may never settle if its kernel dies. So this class
+ * enforces the deadline, and sandboxd follows the output, interrupts and ends the kernel, and notices its death.
  */
 import { type Language, TRAITS } from "../../shared/languages.ts";
 import { KeyedQueue } from "../../shared/queue.ts";
@@ -32,50 +32,50 @@ import { RunningCode } from "./running-code.ts";
 
 export interface CodeSpec {
   language: Language;
-  /** Contexts of two languages are two contexts even when they have one name. */
+  /** Two languages have separate contexts even under one name. */
   context: string;
   code: string;
-  /** From the moment the code starts, milliseconds; its kernel has as long to start. */
+  /** Counted from the code's start, in milliseconds. Its kernel may take as long to start. */
   timeoutMs: number;
-  /** Bytes kept of each stream. What comes after is counted. */
+  /** Bytes kept of each stream; the rest is only counted. */
   logCapBytes: number;
 }
 
-/** Takes the steps by which code gets to its kernel. */
+/** Receives the steps of code on its way to a kernel. */
 export interface CodeStart {
-  /** The code's turn has come. */
+  /** The code starts now. */
   markStarted(): void;
-  /** The kernel that gets the code; undefined when it had gone and the code was not run. */
+  /** The kernel that gets the code; undefined if it was gone and the code did not run. */
   given(kernel: Kernel | undefined): void;
 }
 
-/** How code of an earlier actor was ended in its kernel. */
+/** How an earlier actor's code was ended in its kernel. */
 export type CellHandover = "idle" | "interrupted" | "killed";
 
 /** Why a call is no longer waited for. */
 type StopReason = "timeout" | "cancelled" | "gone" | "ending";
 
-/** How long a Python kernel has to answer after each of two interrupts, milliseconds. */
+/** How long a Python kernel may take to respond to each of two interrupts, in milliseconds. */
 const INTERRUPT_GRACE_MS = 1_000;
 
-/** How long a kernel may take to start, its container included, milliseconds. */
+/** How long a kernel may take to start, including its container, in milliseconds. */
 const CREATE_MS = 120_000;
 
-/** How long a container that has begun to end may take, and how long its code may take to end in it, milliseconds. */
+/** How long a stopping container may take, and how long its code may take to end, in milliseconds. */
 const ENDING_MS = 15 * 60_000;
 const STOP_MS = 10_000;
 
-/** How long a connection that only abandoned calls keep busy stays open, milliseconds. */
+/** How long a connection used only by abandoned calls stays open, in milliseconds. */
 const HANG_UP_MS = 5000;
 
 /** Characters shown of an interpreter's own message. */
 const WORDS = 200;
 
-/** Messages of an interpreter when a file of the prelude is missing or was replaced. */
+/** An interpreter's messages for a missing or replaced prelude file. */
 const MISSING =
   /No module named|Cannot find module|No such file|ENOENT|cannot import name|has no attribute 'start'|start is not a function/;
 
-/** What became of code in a container that is ending. */
+/** Used for code in a stopping container. */
 const NOT_RUN = "The code was not run";
 const STOPPED = "The code was stopped while it ran";
 
@@ -84,15 +84,15 @@ export class Kernels {
   readonly #link: ContainerLink;
   readonly #registry: KernelRegistry;
   readonly #queue = new KeyedQueue();
-  /** The version of the sandbox's variables that a kernel has, as far as this actor knows. */
+  /** The version of the sandbox's variables in each kernel, as far as this actor knows. */
   readonly #versions = new WeakMap<Kernel, number>();
-  /** Functions that stop what runs or waits, by run id. */
+  /** Functions that stop running or waiting code, by run id. */
   readonly #stops = new Map<string, (why: StopReason) => void>();
 
-  /** Until when no code is given to a kernel, because the container is ending in order. */
+  /** Until when new code is refused, because the container is stopping. */
   #refusesUntil = 0;
 
-  /** How many calls of the SDK nothing waits for, because they may never settle by themselves. */
+  /** Abandoned SDK calls, which may never settle by themselves. */
   #abandoned = 0;
 
   constructor(interpreter: Interpreter, link: ContainerLink, sql: SqlStorage) {
@@ -101,10 +101,7 @@ export class Kernels {
     this.#registry = new KernelRegistry(sql);
   }
 
-  /**
-   * Runs code after what was queued before it in its context.
-   * @throws {ToolError} `language_unavailable`; other errors are the SDK's
-   */
+  /** Runs code after earlier code of its context. @throws {ToolError} `language_unavailable`; other errors are the SDK's */
   async run(sink: OutputSink, spec: CodeSpec, start: CodeStart): Promise<CodeOutcome> {
     if (this.#isEnding) throw ending(NOT_RUN);
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
@@ -129,23 +126,23 @@ export class Kernels {
     }
   }
 
-  /** The runs that this one waits for, the one under way first. */
+  /** The runs that this one waits for, the running one first. */
   waitingFor(runID: string, spec: Pick<CodeSpec, "language" | "context">): string[] {
     return this.#queue.waitingFor(keyOf(spec), runID);
   }
 
-  /** Cancels a run; one that still waits never starts. */
+  /** Cancels a run; a waiting one never starts. */
   cancel(runID: string): void {
     this.#stops.get(runID)?.("cancelled");
   }
 
-  /** The container is ending in order: new code is refused. Answers whether there was code. */
+  /** Refuses new code because the container is stopping. Returns whether code was running. */
   refuse(): boolean {
     this.#refusesUntil = Date.now() + ENDING_MS;
     return this.#stops.size > 0;
   }
 
-  /** After that: stops what runs or waits, and returns when nothing does. */
+  /** Then stops running and waiting code, and returns when none is left. */
   async stopAll(): Promise<void> {
     for (const stop of this.#stops.values()) stop("ending");
     const deadline = Date.now() + STOP_MS;
@@ -156,13 +153,13 @@ export class Kernels {
     return Date.now() < this.#refusesUntil;
   }
 
-  /** A container has started, in which there are none of the kernels that are recorded. */
+  /** A new container has none of the recorded kernels. */
   started(): void {
     this.#refusesUntil = 0;
     this.#registry.clear();
   }
 
-  /** The container has ended with every kernel. */
+  /** The container has ended with all kernels. */
   ended(): void {
     this.#refusesUntil = 0;
     this.#registry.clear();
@@ -170,8 +167,8 @@ export class Kernels {
   }
 
   /**
-   * Frees a kernel from code that an earlier actor gave to it, and whose answer is lost. The code is stopped as at its
-   * deadline, unless it ends before; other code of the same context waits for that.
+   * Frees a kernel from an earlier actor's code, whose result is lost. The code is stopped as at its deadline unless it ends
+   * first; other code of the context waits.
    */
   async freeKernel(sink: OutputSink, kernel: Kernel): Promise<CellHandover> {
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
@@ -185,7 +182,7 @@ export class Kernels {
 
   async #free(sink: OutputSink, kernel: Kernel, stopped: Promise<StopReason>): Promise<CellHandover> {
     const code = new RunningCode(this.#link, sink, kernel);
-    // Answered after the code that was there first.
+    // Responds after the earlier code.
     const result = this.#print(TRAITS[kernel.language].idle, kernel, sink);
     const ended = result.catch(() => undefined);
     let first = await Promise.race([within(INTERRUPT_GRACE_MS, ended), code.died, stopped]);
@@ -209,7 +206,7 @@ export class Kernels {
     start: CodeStart,
     stopped: Promise<StopReason>,
   ): Promise<CodeOutcome> {
-    // Without a container, what is recorded is of one before: sandboxd in the next would call its kernels dead.
+    // Without a container, recorded kernels belong to an earlier one; the next sandboxd would call them dead.
     const known = this.#link.running() ? this.#registry.get(keyOf(spec)) : undefined;
     if (known) {
       start.given(known);
@@ -226,7 +223,7 @@ export class Kernels {
     const created = this.#create(keyOf(spec), spec.language, sink);
     const kernel = await stoppable(created, stopped, spec.timeoutMs);
     if (typeof kernel !== "object") {
-      // The answer may still come, and is ignored.
+      // A late result is ignored.
       created.then((late) => this.#discard(sink.id, late)).catch(() => undefined);
       if (kernel === "ending") throw ending(NOT_RUN);
       return { ...KERNEL_NOT_STARTED, end: kernel === "gone" ? "died" : kernel, state: "lost" };
@@ -249,7 +246,7 @@ export class Kernels {
     return checkedResult(printed, isPrinted);
   }
 
-  /** Starts the container unless it runs. @throws as `ReadyForRun` */
+  /** Starts the container if none runs. @throws as `ReadyForRun` */
   async #ready(sink: OutputSink): Promise<void> {
     await this.#link.ready(() => sink.ended);
     if (sink.ended) throw containerGone();
@@ -317,7 +314,7 @@ export class Kernels {
         }
       }
       this.#abandon(result);
-      // A call to a container that has gone would start a new one.
+      // A call would start a new container.
       if (first === "gone") return outcomeWithoutResult("died", "lost");
       await this.#end(code, kernel, first === "died");
       if (first === "ending") throw ending(STOPPED);
@@ -327,7 +324,7 @@ export class Kernels {
     }
   }
 
-  /** Interrupts a kernel that can be interrupted. Answers what the code then answered, or undefined. */
+  /** Interrupts a kernel if its language supports it. Returns the code's result, or undefined. */
   async #interrupted(
     code: RunningCode,
     { language }: Kernel,
@@ -344,7 +341,7 @@ export class Kernels {
     return undefined;
   }
 
-  /** Ends a kernel with everything that its code has started; where the kernel died by itself, that is left. */
+  /** Ends a kernel with all processes of its code. If the kernel died by itself, its processes are left. */
   async #end(code: RunningCode, kernel: Kernel, isDead = false): Promise<void> {
     this.#registry.delete(kernel);
     if (!isDead) await code.end("KILL");
@@ -360,20 +357,19 @@ export class Kernels {
   }
 
   /**
-   * Closes the SDK's connection where only abandoned calls use it: each keeps it busy, and so the container awake, and settles
-   * when it is closed.
+   * Closes the SDK's connection if only abandoned calls use it: they keep the container awake, and settle when it closes.
    * @param isUnused whether no other call is under way
    */
   released(isUnused: () => boolean): void {
     const isDue = () => this.#abandoned > 0 && isUnused();
     if (!isDue()) return;
-    // Not at once, because the kernel is ended over the same connection.
+    // Delayed, because the kernel is ended over the same connection.
     setTimeout(() => isDue() && this.#interpreter.disconnect(), HANG_UP_MS);
   }
 
   /**
-   * Ends a kernel that may run code whose answer nothing waits for, unless the container has gone.
-   * @param runID of the code that it was given
+   * Ends a kernel that may run abandoned code, unless the container is gone.
+   * @param runID of the code
    * @returns the error that led to this
    */
   #discard(runID: string, kernel: Kernel, error?: unknown): unknown {
@@ -387,7 +383,7 @@ export class Kernels {
     return error;
   }
 
-  /** In the background: the SDK starts a spare kernel before it answers that a context is deleted. */
+  /** In the background: the SDK starts a spare kernel before it confirms the deletion. */
   #delete(contextID: string): void {
     // A call would start a new container.
     if (!this.#link.running()) return;
@@ -395,7 +391,7 @@ export class Kernels {
   }
 }
 
-/** The value of the promise, or why it is no longer waited for. */
+/** The promise's value, or why it is no longer waited for. */
 async function stoppable<T>(
   promise: Promise<T>,
   stopped: Promise<StopReason>,
@@ -404,7 +400,7 @@ async function stoppable<T>(
   return (await within(timeoutMs, Promise.race([promise, stopped]))) ?? "timeout";
 }
 
-/** The error for a kernel that an interpreter could not start. */
+/** The error for a kernel that did not start. */
 function notCreated(error: unknown, language: Language): unknown {
   if (!(error instanceof InterpreterError)) return error;
   if (error.kind === "no_language")

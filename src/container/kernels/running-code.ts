@@ -1,6 +1,6 @@
 /**
- * Code that was given to a kernel, as sandboxd sees it: its output, the processes it starts, and whether its kernel lives.
- * The SDK does not report that: it never settles a call whose kernel died.
+ * Code in a kernel, as sandboxd sees it: its output, its processes, and whether its kernel lives. The SDK does not report that,
+ * and never settles a call whose kernel died.
  */
 import type { Signal } from "../../../container/sandboxd/protocol.ts";
 import type { RunCall } from "../connection.ts";
@@ -8,18 +8,18 @@ import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts
 import type { KernelProcess, Listening } from "./kernel-protocol.ts";
 
 /**
- * Code is followed after so many milliseconds. Short output of code that ends sooner comes with its answer. To follow it takes
- * twice the processor time of short code: on a machine that is so busy that short code takes this long, all of it would be.
+ * Code is followed after this time, in milliseconds. Short output of faster code comes with its result. Following doubles the
+ * processor time of short code, which would overload a busy machine further.
  */
 const FOLLOW_AFTER_MS = 500;
 
-/** Code whose output somebody waits for is followed after so many milliseconds. */
+/** The same for code whose output a caller waits for, in milliseconds. */
 const FOLLOW_DELAY_MS = 50;
 
 export class RunningCode extends RunFollower {
   readonly #kernel: KernelProcess;
   readonly #died = Promise.withResolvers<"died">();
-  /** The call that describes the code to sandboxd; sent again over each new connection. */
+  /** The call that describes the code to sandboxd; repeated over each new connection. */
   #orders: RunCall[] = [];
   #isAsked = false;
   #isFinished = false;
@@ -35,7 +35,7 @@ export class RunningCode extends RunFollower {
     }, FOLLOW_DELAY_MS);
   }
 
-  /** Settles when the kernel has died and all output of the code was taken over. */
+  /** Settles when the kernel has died and all output was received. */
   get died(): Promise<"died"> {
     return this.#died.promise;
   }
@@ -45,16 +45,16 @@ export class RunningCode extends RunFollower {
     void this.#follow();
   }
 
-  /** Ends what the code has started (TERM), or also its kernel (KILL). Settles when they have ended and all output is here. */
+  /** Ends the code's processes (TERM), or the kernel too (KILL). Settles when they have ended and all output is here. */
   async end(signal: Exclude<Signal, "INT">): Promise<void> {
     this.#order({ type: "kill", id: this.sink.id, signal });
     await this.finish(true);
   }
 
   /**
-   * The kernel has answered.
-   * @param isLong whether there is output in the run's files, which is then waited for
-   * @param serves the ports of the code itself are waited for; those of its children a later run tells of
+   * The kernel has responded.
+   * @param isLong whether to wait for output in the run's files
+   * @param serves whether to wait for the code's own ports; a later run reports those of its children
    */
   async finish(isLong: boolean, serves?: Listening): Promise<void> {
     clearInterval(this.#timer);
@@ -69,7 +69,6 @@ export class RunningCode extends RunFollower {
     if (isAwaited) await this.#follow();
   }
 
-  /** Whether the code was described to sandboxd. */
   get isFollowed(): boolean {
     return this.#following !== undefined;
   }
@@ -86,7 +85,7 @@ export class RunningCode extends RunFollower {
   }
 
   async #settled(): Promise<void> {
-    // Without a connection to sandboxd, the kernel's answer is all there is.
+    // Without a connection to sandboxd, only the kernel's result is left.
     const outcome = await this.outcome().catch(() => undefined);
     if (outcome?.type === "settled" && outcome.isKernelGone) this.#died.resolve("died");
   }

@@ -43,6 +43,7 @@ const OPEN_MAKES = 0o20000100;
 interface Table {
   audit: number;
   socket: number;
+  setsockopt: number;
   clone: number;
   fcntl: number;
   /** The machine has 65,536 slots for asynchronous I/O in all. Programs do without where a kernel has none. */
@@ -59,11 +60,13 @@ interface Table {
 }
 
 // Denied, in both rows: mount family and pivot_root, keyrings, bpf, perf, userfaultfd, io_uring, kexec,
-// modules, quota, nfs, reboot, swap, accounting, clocks, handles, lookup_dcookie, iopl, unshare, setns.
+// modules, quota, nfs, reboot, swap, accounting, clocks, handles, lookup_dcookie, iopl, unshare, setns; the policies of
+// memory (mbind, set_mempolicy, migrate_pages, move_pages), which count in no control group.
 const tables: Partial<Record<typeof arch, Table>> = {
   x64: {
     audit: 0xc000003e,
     socket: 41,
+    setsockopt: 54,
     clone: 56,
     fcntl: 72,
     ioSetup: 206,
@@ -89,12 +92,14 @@ const tables: Partial<Record<typeof arch, Table>> = {
     signal: [129, 297, 200, 234],
     denied: [
       155, 161, 163, 164, 165, 166, 167, 168, 169, 172, 173, 175, 176, 179, 180, 212, 227, 246, 248, 249, 250,
-      272, 298, 303, 304, 305, 308, 313, 320, 321, 323, 425, 426, 427, 428, 429, 430, 431, 432, 433, 442,
+      237, 238, 256, 272, 279, 298, 303, 304, 305, 308, 313, 320, 321, 323, 425, 426, 427, 428, 429, 430, 431,
+      432, 433, 442, 450,
     ],
   },
   arm64: {
     audit: 0xc00000b7,
     socket: 198,
+    setsockopt: 208,
     clone: 220,
     fcntl: 25,
     ioSetup: 0,
@@ -113,11 +118,24 @@ const tables: Partial<Record<typeof arch, Table>> = {
     prlimit: 261,
     signal: [138, 240, 130, 131],
     denied: [
-      18, 39, 40, 41, 42, 51, 60, 89, 97, 104, 105, 106, 112, 142, 170, 217, 218, 219, 224, 225, 241, 264,
-      265, 266, 268, 273, 280, 282, 294, 425, 426, 427, 428, 429, 430, 431, 432, 433, 442,
+      18, 39, 40, 41, 42, 51, 60, 89, 97, 104, 105, 106, 112, 142, 170, 217, 218, 219, 224, 225, 235, 237,
+      238, 239, 241, 264, 265, 266, 268, 273, 280, 282, 294, 425, 426, 427, 428, 429, 430, 431, 432, 433, 442,
+      450,
     ],
   },
 };
+
+/**
+ * SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF. The compiled filters of the whole machine
+ * have one pool (net.core.bpf_jit_limit), without which no sandbox can be started: each has a filter of system calls.
+ */
+const socketFilters = [26, 50, 51, 52];
+const SOL_SOCKET = 1;
+const ENOPROTOOPT = 92;
+
+/** IPPROTO_UDPLITE and IPPROTO_MPTCP: nobody needs them here. Who asks for MPTCP of its own accord, as Go does, falls back to TCP. */
+const refusedProtocols = [136, 262];
+const EPROTONOSUPPORT = 93;
 
 /** AF_UNIX, AF_INET, AF_INET6. */
 const families = [1, 2, 10];
@@ -165,7 +183,21 @@ export function seccompFilter(options: { ids: number; hasHostDirectory: boolean 
   program.push([JUMP_EQUAL, 0, 1, F_SETLEASE], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
   program.push([JUMP_EQUAL, 0, 4, table.clone], [LOAD, 0, 0, OFFSET_FIRST_ARGUMENT]);
   program.push([JUMP_ANY_BIT, 0, 1, CLONE_NEWUSER], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
-  program.push([JUMP_EQUAL, 1, 0, table.socket], [RETURN, 0, 0, ALLOW], [LOAD, 0, 0, OFFSET_FIRST_ARGUMENT]);
+  program.push([JUMP_EQUAL, 0, 4 + 2 * socketFilters.length, table.setsockopt]);
+  program.push(
+    [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT],
+    [JUMP_EQUAL, 0, 1 + 2 * socketFilters.length, SOL_SOCKET],
+  );
+  program.push([LOAD, 0, 0, offsetOfArgument(2)]);
+  for (const option of socketFilters) {
+    program.push([JUMP_EQUAL, 0, 1, option], [RETURN, 0, 0, ERRNO | ENOPROTOOPT]);
+  }
+  program.push([RETURN, 0, 0, ALLOW]);
+  program.push([JUMP_EQUAL, 1, 0, table.socket], [RETURN, 0, 0, ALLOW], [LOAD, 0, 0, offsetOfArgument(2)]);
+  for (const protocol of refusedProtocols) {
+    program.push([JUMP_EQUAL, 0, 1, protocol], [RETURN, 0, 0, ERRNO | EPROTONOSUPPORT]);
+  }
+  program.push([LOAD, 0, 0, OFFSET_FIRST_ARGUMENT]);
   for (const family of families) {
     program.push([JUMP_EQUAL, 0, 1, family], [RETURN, 0, 0, ALLOW]);
   }

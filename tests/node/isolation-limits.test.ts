@@ -312,6 +312,34 @@ describe("pools of the whole machine", () => {
   });
 });
 
+it("what the kernel keeps for the whole machine, or in nobody's memory, and programs do without cannot be had", async () => {
+  const attempts = [
+    "import ctypes, os, platform, socket, struct",
+    "libc = ctypes.CDLL(None, use_errno=True)",
+    "x = platform.machine() == 'x86_64'",
+    "call = lambda number, *given: os.strerror(ctypes.get_errno()) if libc.syscall(number, *given) < 0 else 'done'",
+    // mbind, set_mempolicy, migrate_pages, move_pages, set_mempolicy_home_node.
+    "for number in (237, 238, 256, 279, 450) if x else (235, 237, 238, 239, 450):",
+    "  print(call(number, *[ctypes.c_long(0)] * 6))",
+    "code = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0xffff))",
+    "program = struct.pack('HxxxxxxQ', 1, ctypes.addressof(code))",
+    "for family in (socket.AF_UNIX, socket.AF_INET):",
+    "  for option in (26, 51):",
+    "    try: print(socket.socket(family, socket.SOCK_DGRAM).setsockopt(socket.SOL_SOCKET, option, program))",
+    "    except OSError as error: print(error.strerror)",
+    "for kind, protocol in ((socket.SOCK_STREAM, 262), (socket.SOCK_DGRAM, 136)):",
+    "  for family in (socket.AF_INET, socket.AF_INET6):",
+    "    try: print(socket.socket(family, kind, protocol))",
+    "    except OSError as error: print(error.strerror)",
+  ];
+  const { stdout } = await other.run(`python3 - <<'PYTHON'\n${attempts.join("\n")}\nPYTHON`);
+  expect(stdout.split("\n")).toEqual([
+    ...Array<string>(5).fill("Operation not permitted"),
+    ...Array<string>(4).fill("Protocol not available"),
+    ...Array<string>(4).fill("Protocol not supported"),
+  ]);
+});
+
 /** CAP_SYS_RESOURCE: what the kernel asks for to raise the least value of a process. */
 const canRaiseLeast =
   ((parseInt(/CapEff:\s*(\w+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1]?.slice(-8) ?? "", 16) >>

@@ -99,6 +99,8 @@ export default defineConfig({
         test: {
           name: "runtime",
           include: ["tests/runtime/**/*.test.ts"],
+          // Each starts kernels of its own.
+          isolate: false,
           ...patience(60_000),
         },
       },

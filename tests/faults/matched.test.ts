@@ -99,7 +99,7 @@ describe.concurrent("a command that ends processes by their names", () => {
   });
 });
 
-describe("sandboxd killed again and again", () => {
+describe.concurrent("sandboxd killed again and again", () => {
   it("a run is not followed for ever, and one that waits is not started: both say what to do", async () => {
     const sandbox = "away";
     const before = await bed.call("run_command", {

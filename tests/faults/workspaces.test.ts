@@ -11,7 +11,8 @@ async function savedAt(bed: Bed, name: string): Promise<number> {
   return Date.parse(listed.find((one) => one.name === name)?.saved_at ?? "") || 0;
 }
 
-describe("the server or a sandbox ends under a workspace", () => {
+// Each with a server of its own.
+describe.concurrent("the server or a sandbox ends under a workspace", () => {
   it("kill -9 of the server: what was acknowledged before the last save is back, and the answer says from when", async () => {
     const bed = await startBed();
     try {

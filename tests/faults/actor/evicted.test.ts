@@ -49,7 +49,8 @@ async function runOf(sandbox: string, mark: string): Promise<string | undefined>
   return runs.find(({ title }) => title.startsWith(`echo ${mark} `))?.id;
 }
 
-describe("actor evicted at random moments", () => {
+// They wait most of the time: each in a sandbox of its own.
+describe.concurrent("actor evicted at random moments", () => {
   it("a command is followed to its end by the next actor: output whole, nothing doubled, run once", async () => {
     const sandbox = "evict-command";
     await sh(sandbox, "true");

@@ -97,10 +97,6 @@ describe("what does not hold is named, and its value never shown", () => {
       { SERVER_AUTH_TOKEN: `${SECRET} x` },
       "SERVER_AUTH_TOKEN must be visible ASCII characters without spaces.",
     ],
-    [
-      { SERVER_AUTH_TOKEN: `${SECRET}é` },
-      "SERVER_AUTH_TOKEN must be visible ASCII characters without spaces.",
-    ],
     [{ SERVER_AUTH_TOKEN: { [SECRET]: 1 } }, "SERVER_AUTH_TOKEN must be a text variable."],
     [{ AUTH_TOKENS: SECRET }, "AUTH_TOKENS is not valid JSON."],
     [{ AUTH_TOKENS: `{"${SECRET}":1}` }, "AUTH_TOKENS must be a JSON list."],
@@ -114,7 +110,6 @@ describe("what does not hold is named, and its value never shown", () => {
     ],
     [tokens({ ...token, sha256: undefined }), "AUTH_TOKENS[0].sha256 is missing."],
     [tokens({ ...token, name: "" }), "AUTH_TOKENS[0].name must be 1 to 32 of a-z, 0-9 and -."],
-    [tokens({ ...token, name: "CI" }), "AUTH_TOKENS[0].name must be 1 to 32 of a-z, 0-9 and -."],
     [tokens({ ...token, name: "a".repeat(33) }), "AUTH_TOKENS[0].name must be 1 to 32 of a-z, 0-9 and -."],
     [tokens({ ...token, name: "ci\n" }), "AUTH_TOKENS[0].name must be 1 to 32 of a-z, 0-9 and -."],
     [tokens({ ...token, scopes: [] }), "AUTH_TOKENS[0].scopes must name at least one scope."],
@@ -152,14 +147,6 @@ describe("what does not hold is named, and its value never shown", () => {
       "ALLOWED_ORIGINS[0] must be an origin such as https://example.com, without a path.",
     ],
     [
-      { ALLOWED_ORIGINS: "null" },
-      "ALLOWED_ORIGINS[0] must be an origin such as https://example.com, without a path.",
-    ],
-    [
-      { ALLOWED_ORIGINS: "file://" },
-      "ALLOWED_ORIGINS[0] must be an origin such as https://example.com, without a path.",
-    ],
-    [
       { ALLOWED_ORIGINS: `https://a.example,https://${SECRET}/x` },
       "ALLOWED_ORIGINS[1] must be an origin such as https://example.com, without a path.",
     ],
@@ -171,14 +158,6 @@ describe("what does not hold is named, and its value never shown", () => {
       { PUBLIC_ORIGIN: `https://u:${SECRET}@a.example` },
       "PUBLIC_ORIGIN must be an origin such as https://example.com, without a path.",
     ],
-    [
-      { PUBLIC_ORIGIN: "a.example" },
-      "PUBLIC_ORIGIN must be an origin such as https://example.com, without a path.",
-    ],
-    [
-      { PUBLIC_ORIGIN: "vscode-webview://a" },
-      "PUBLIC_ORIGIN must be an origin such as https://example.com, without a path.",
-    ],
     [{ LOG_LEVEL: SECRET }, "LOG_LEVEL must be one of debug, info, warn, error."],
     [{ SECRETS: SECRET }, "SECRETS is not valid JSON."],
     [
@@ -187,10 +166,6 @@ describe("what does not hold is named, and its value never shown", () => {
     ],
     [secrets(secret, { ...secret, header: "a: {value}" }), "SECRETS must not use one name twice."],
     [secrets({ ...secret, value: undefined }), "SECRETS[0].value is missing."],
-    [
-      secrets({ ...secret, value: `${SECRET} x` }),
-      "SECRETS[0].value must be visible ASCII characters without spaces.",
-    ],
     [
       secrets({ ...secret, value: "0123456789abcde" }),
       "SECRETS[0].value must have at least 16 characters, and be random: code in a sandbox can guess a shorter one.",
@@ -208,7 +183,6 @@ describe("what does not hold is named, and its value never shown", () => {
       "SECRETS[0].hosts[0] must not cover anthropic.internal, by which tasks reach their model.",
     ],
     [secrets({ ...secret, query: "key={value}" }), "SECRETS[0] must have one of header, query and basic."],
-    [secrets({ ...secret, header: undefined }), "SECRETS[0] must have one of header, query and basic."],
     [
       secrets({ ...secret, header: `Authorization: Bearer ${SECRET}` }),
       "SECRETS[0].header must have {value} in it, once.",

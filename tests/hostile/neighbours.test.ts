@@ -55,6 +55,7 @@ beforeAll(async () => {
       LOCAL_ENGINE_URL: engine.url,
       LOCAL_ENGINE_SECRET: secret,
       ANTHROPIC_API_KEY: "no-key",
+      MAX_RUNNING_SANDBOXES: "1000",
     },
     onLog: quiet,
     onDeath: () => deaths.push("workerd"),
@@ -75,9 +76,11 @@ async function attack(command: string): Promise<void> {
   await attackWith("run_command", { command, timeout_seconds: 6 });
 }
 
-async function attackWith(name: string, args: Record<string, unknown>): Promise<void> {
+async function attackWith(name: string, args: Record<string, unknown>): Promise<string> {
   const said = await tool(url, name, args, { signal: AbortSignal.timeout(3000) }).catch((e) => e);
-  if (process.env.TIMES === "1") console.log(name, String(said?.text ?? said).slice(0, 150));
+  const text = String(said?.text ?? said);
+  if (process.env.TIMES === "1") console.log(name, text.slice(0, 150));
+  return text;
 }
 
 /** Calls of the neighbour's until `over`, each of which is to be answered. Their times, milliseconds. */
@@ -207,6 +210,9 @@ describe("a control server that answers every call with", () => {
   });
 });
 
+/** What sandboxd itself would have answered. */
+const HONEST = /is empty|has no files|exit_code: 0/;
+
 /**
  * What code can send in the place of sandboxd, by its name in hostile-sandboxd.cjs, and the call that it is an answer to. Each has a
  * row in the table of docs/internals/security.md.
@@ -248,25 +254,36 @@ describe("the neighbour is answered", () => {
     },
   );
 
-  it.each(FLOODS)("while in the place of sandboxd there is $what", async ({ flood, call: [name, args] }) => {
-    const sandbox = `flood-${flood.toLowerCase()}`;
-    const taken = `cat >/tmp/hostile.cjs; setsid -f node /tmp/hostile.cjs ${flood} >/tmp/said 2>&1; until [ -e /tmp/ready ]; do sleep 0.1; done; echo taken`;
-    const { text } = await tool(url, "run_command", { sandbox, command: taken, stdin: HOSTILE_SANDBOXD });
-    expect(text).toContain("taken");
-    // The actor keeps the connection to the real one for some seconds.
-    await sleep(5000);
-    const before = mostMemory();
-    // A run is flooded as long as it goes on, an answer once.
-    const attackers = Array.from(
-      { length: name === "execute_task" || name === "run_command" ? 1 : 4 },
-      async () => {
-        for (let time = 0; time < 4; time++) await attackWith(name, { sandbox, ...args });
-      },
-    );
-    await answeredWhile(flood, Promise.all(attackers));
-    if (flood === "pieces") expect(mostMemory() - before).toBeLessThan(500 * 1024 * 1024);
-    expect(deaths).toEqual([]);
-    await tool(url, "destroy_sandbox", { sandbox });
+  describe("while in the place of sandboxd", () => {
+    const sandboxOf = (flood: string) => `flood-${flood.toLowerCase()}`;
+
+    beforeAll(async () => {
+      const taken = FLOODS.map(async ({ flood }) => {
+        const command = `cat >/tmp/hostile.cjs; setsid -f node /tmp/hostile.cjs ${flood} >/tmp/said 2>&1; until [ -e /tmp/ready ]; do sleep 0.1; done; echo taken`;
+        const args = { sandbox: sandboxOf(flood), command, stdin: HOSTILE_SANDBOXD };
+        expect((await tool(url, "run_command", args)).text).toContain("taken");
+      });
+      await Promise.all(taken);
+      // The actors keep their connections to the real ones for some seconds.
+      await sleep(5000);
+    });
+
+    it.each(FLOODS)("there is $what", async ({ flood, call: [name, args] }) => {
+      const sandbox = sandboxOf(flood);
+      const before = mostMemory();
+      // A run is flooded as long as it goes on, an answer once.
+      const attackers = Array.from(
+        { length: name === "execute_task" || name === "run_command" ? 1 : 4 },
+        async () => {
+          for (let time = 0; time < 2; time++)
+            expect(await attackWith(name, { sandbox, ...args })).not.toMatch(HONEST);
+        },
+      );
+      await answeredWhile(flood, Promise.all(attackers));
+      if (flood === "pieces") expect(mostMemory() - before).toBeLessThan(500 * 1024 * 1024);
+      expect(deaths).toEqual([]);
+      await tool(url, "destroy_sandbox", { sandbox });
+    });
   });
 
   it("while a terminal prints what costs most to show", async () => {
@@ -379,11 +396,11 @@ describe("the neighbour is answered", () => {
   });
 
   it.each([
-    { what: "messages of visitors", visit: ["/in", 124, "messages", 6] },
-    { what: "messages for visitors", visit: ["/out", 124, "messages", 6] },
-    { what: "messages for one visitor after another", visit: ["/out", 40, "messages", 6, 700] },
-    { what: "chunks of visitors", visit: ["/in", 40, "chunks", 6] },
-    { what: "chunks for visitors", visit: ["/out", 40, "chunks", 6] },
+    { what: "messages of visitors", visit: ["/in", 124, "messages", 4] },
+    { what: "messages for visitors", visit: ["/out", 124, "messages", 4] },
+    { what: "messages for one visitor after another", visit: ["/out", 40, "messages", 4, 700] },
+    { what: "chunks of visitors", visit: ["/in", 40, "chunks", 4] },
+    { what: "chunks for visitors", visit: ["/out", 40, "chunks", 4] },
   ])("while a preview has $what, of a byte each", async ({ what, visit }) => {
     const sandbox = "tiny-pieces";
     const flood = await floodedPreview((name, args) => tool(url, name, { sandbox, ...args }));

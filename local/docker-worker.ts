@@ -1,4 +1,4 @@
-/** The Worker of `npm run dev:docker`: production's, which saves all workspaces before it is stopped. */
+/** The Worker of `npm run dev:docker`: production's, which also saves all workspaces before it is stopped. */
 import production, { Account, Attempts, ContainerProxy, Sandbox as ProductionSandbox } from "../src/index.ts";
 import { isStop, refuseToServe, saveAll } from "./platform/stop.ts";
 
@@ -7,10 +7,10 @@ type Env = SandboxEnv & { STOP_SECRET?: string };
 
 export { Account, Attempts, ContainerProxy };
 
-/** The actors that there have been since the server was started: those of all containers, which end with it. */
+/** The actors created since the server started. Their containers end with the server. */
 const actors = new Set<string>();
 
-/** The SDK finds outbound handlers by the class's name: it has to be production's. */
+/** The SDK finds outbound handlers by the class's name, which must be production's. */
 export class Sandbox extends ProductionSandbox {
   constructor(ctx: DurableObjectState<{}>, env: SandboxEnv) {
     super(ctx, env);

@@ -1,4 +1,4 @@
-/** The Worker on the local platform: production's, with `ctx.container` of its sandboxes implemented by the engine. */
+/** The Worker on the local platform: production's, with `ctx.container` implemented by the engine. */
 import production, {
   Account,
   Attempts,
@@ -17,7 +17,7 @@ type Env = ConstructorParameters<typeof ProductionSandbox>[1] & LocalEnv;
 
 export { Account, Attempts };
 
-/** The SDK finds outbound handlers by the class's name: it has to be production's. */
+/** The SDK finds outbound handlers by the class's name, which must be production's. */
 export class Sandbox extends ProductionSandbox {
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(withLocalContainer(ctx, env), env);
@@ -39,7 +39,7 @@ export class ContainerProxy extends ProductionContainerProxy {
   }
 }
 
-/** The SDK leaves the type of its entrypoint's environment open. */
+/** The SDK does not type its entrypoint's environment. */
 function localEnv(env: unknown): LocalEnv {
   if (typeof env === "object" && env !== null && "LOCAL_ENGINE_URL" in env && "LOCAL_ENGINE_SECRET" in env) {
     return {

@@ -1,6 +1,6 @@
 /**
- * `ctx.container` for a Durable Object under the local platform: the part of workerd's interface that
- * @cloudflare/containers and @cloudflare/sandbox use, implemented by the engine.
+ * `ctx.container` of a Durable Object on the local platform: the part of workerd's interface that @cloudflare/containers and
+ * @cloudflare/sandbox use, implemented by the engine.
  */
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/network-platform.ts";
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
@@ -10,12 +10,12 @@ import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
 import { serveOutbound } from "./serve-outbound.ts";
 import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./engine-protocol.ts";
 
-/** In the actor's synchronous storage: `running` has to be known in the SDK's constructor. */
+/** In the actor's synchronous storage, because the SDK's constructor needs `running`. */
 const STORAGE_KEY = "__local_container";
 
 interface StoredInstance {
   sandbox: string;
-  /** Which run of the engine it belongs to. */
+  /** The run of the engine that it belongs to. */
   engine: string;
 }
 
@@ -34,8 +34,8 @@ export type ContainerAPI = Pick<
 >;
 
 /**
- * Sets `ctx.container` to one of the local platform. Must be called before the SDK's constructor runs:
- * `super(withLocalContainer(ctx, env), env)`.
+ * Sets `ctx.container` to one of the local platform. Call it before the SDK's constructor: `super(withLocalContainer(ctx, env),
+ * env)`.
  */
 export function withLocalContainer<Props>(
   ctx: DurableObjectState<Props>,
@@ -46,7 +46,7 @@ export function withLocalContainer<Props>(
   return ctx;
 }
 
-/** What enforces the policy of a sandbox's network, of a context that `withLocalContainer` has answered. */
+/** What enforces a sandbox's network policy, for a context from `withLocalContainer`. */
 export function localNetwork({ container }: { container?: Container }): NetworkPlatform {
   if (container instanceof LocalContainer) return container;
   throw new Error("This actor has no local container.");
@@ -54,9 +54,9 @@ export function localNetwork({ container }: { container?: Container }): NetworkP
 
 interface Instance {
   sandbox: string;
-  /** Resolves when the sandbox answers, rejects when it cannot start. */
+  /** Resolves when the sandbox responds; rejects if it cannot start. */
   ready: Promise<void>;
-  /** Resolves when the sandbox ends well, rejects with the SDK's words otherwise. */
+  /** Resolves when the sandbox ends normally; otherwise rejects with the SDK's message. */
   ended: Promise<void>;
   isEnded: boolean;
 }
@@ -65,10 +65,9 @@ interface Namespace {
   Sandbox: DurableObjectNamespace;
 }
 
-/** The part of the actor's context that is used here. */
 type ActorContext = Pick<DurableObjectState, "id" | "storage" | "waitUntil">;
 
-/** The container, and what enforces its network's policy. */
+/** The container, which also enforces its network policy. */
 class LocalContainer implements ContainerAPI, NetworkPlatform {
   readonly #ctx: ActorContext;
   readonly #engine: EngineClient;
@@ -78,19 +77,19 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   readonly #https = new Map<string, Fetcher>();
   #all: Fetcher | undefined;
   #policy: NetworkPolicy | undefined;
-  /** What the last sandbox connected to, once it has ended. */
+  /** The last sandbox's connections, once it has ended. */
   #seen: SeenConnections | undefined;
   #instance: Instance | undefined;
 
   constructor(ctx: ActorContext, env: LocalEnv & Partial<Namespace>) {
     this.#ctx = ctx;
-    // The names are compared by their ids, because an actor may not know its own name.
+    // Names are compared by their ids, because an actor may not know its own name.
     const names = env.LOCAL_DIRECTORIES?.split(",") ?? [];
     this.#name = names.find((name) => env.Sandbox?.idFromName(name).equals(ctx.id));
     this.#engine = new EngineClient(env);
     this.#run = env.LOCAL_ENGINE_URL;
     const stored = ctx.storage.kv.get<StoredInstance>(STORAGE_KEY);
-    // After a restart the URL may be the same: `exit` then knows nothing of the sandbox, which ends it here too.
+    // After a restart the engine's URL may be the same. Then `exit` does not know the sandbox, which ends it here too.
     if (stored !== undefined && stored.engine === this.#run) this.#adopt(stored.sandbox, Promise.resolve());
   }
 
@@ -106,8 +105,8 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     const request: StartRequest = {
       actor: this.#ctx.id.toString(),
       name: this.#name,
-      // What the SDK says to the image alone, about its log and whom it trusts, says nothing here, and the engine cannot know
-      // it of the sandbox that it starts ahead.
+      // The SDK's variables for the image (its log, trusted certificates) have no effect here, and the engine cannot know them
+      // for a sandbox that it starts ahead.
       env: Object.fromEntries(
         Object.entries(env).filter(
           ([name]) => !name.startsWith("SANDBOX_LOG_") && name !== TRUST_INTERCEPTION,
@@ -159,7 +158,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
         try {
           await instance.ready;
         } catch (error) {
-          // The SDK reads the true reason from monitor() when it sees this.
+          // On this message, the SDK reads the true reason from monitor().
           throw new Error(`${notListening}: it did not start`, { cause: error });
         }
         const isWhole = input instanceof Request && init === undefined;
@@ -192,7 +191,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   }
 
   starting(): void {
-    // A start carries what is enforced, and another policy holds for what runs.
+    // A start carries the policy; a running sandbox is updated.
   }
 
   async enforce({ internet, allowHosts }: NetworkPolicy): Promise<boolean> {
@@ -216,7 +215,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     return (await this.#request<Refusal[]>(`refusals/${time}`)) ?? [];
   }
 
-  /** Undefined where no sandbox runs. */
+  /** Undefined if no sandbox runs. */
   async #request<T>(what: string): Promise<T | undefined> {
     const instance = this.#instance;
     if (instance === undefined) return undefined;
@@ -233,7 +232,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     await this.#update("intercepts", this.#intercepts());
   }
 
-  /** Sends a setting to the engine; before a start this is not needed, because the start carries them. */
+  /** Sends a setting to the engine. Not needed before a start, which carries all settings. */
   async #update(what: string, setting: unknown): Promise<void> {
     const instance = this.#instance;
     if (instance === undefined) return;
@@ -242,7 +241,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     try {
       await this.#engine.call("PUT", `/sandboxes/${instance.sandbox}/${what}`, setting);
     } catch (error) {
-      // Fails for a sandbox that has gone, which `#watch` reports.
+      // Fails for an ended sandbox, which `#watch` reports.
       if (!String(error).includes("no such sandbox")) throw error;
     }
   }
@@ -272,7 +271,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     await serveOutbound(this.#engine, instance.sandbox, find, () => !instance.isEnded);
   }
 
-  /** Reports to the SDK that nothing runs any more: the sandbox ended or could not start, or its engine has gone. */
+  /** Reports to the SDK that nothing runs any more: the sandbox ended or could not start, or the engine is gone. */
   async #watch(instance: Instance): Promise<void> {
     let report: ExitReport;
     try {

@@ -1,20 +1,20 @@
 /** The Worker's client of the engine. */
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./engine-protocol.ts";
 
-/** What the local platform adds to the Worker's variables. */
+/** The variables that the local platform adds. */
 export interface LocalEnv {
   LOCAL_ENGINE_URL: string;
   LOCAL_ENGINE_SECRET: string;
-  /** The engine itself. Without it requests go by miniflare's Worker for outgoing requests, which copies bodies once more. */
+  /** The engine. Without it, requests use miniflare's Worker for outgoing requests, which copies bodies again. */
   LOCAL_ENGINE?: Pick<Fetcher, "fetch">;
-  /** The names of the Durable Objects whose sandboxes have a directory of the host, separated by commas. */
+  /** The Durable Object names of sandboxes with a host directory, separated by commas. */
   LOCAL_DIRECTORIES?: string;
 }
 
-/** The message by which the SDK recognizes a port that nothing listens on yet, and tries again. */
+/** By this message the SDK recognizes a port that is not open yet, and retries. */
 export const notListening = "the container is not listening";
 
-/** Attempts at a request that the engine does not accept, and the pause between them, milliseconds. */
+/** The most attempts at a request that the engine does not accept, and the pause between them in milliseconds. */
 const MAX_FAILURES = 5;
 const RETRY_MS = 100;
 
@@ -30,8 +30,7 @@ export class EngineClient {
   }
 
   /**
-   * A request to the engine. Redirects come back as they are: what runs in a sandbox must not be able to lead
-   * the Worker, or the secret, to another address.
+   * A request to the engine. Redirects are not followed: a sandbox must not lead the Worker, or the secret, to another address.
    */
   async fetch(path: string, init: RequestInit = {}): Promise<Response> {
     const headers = new Headers(init.headers);
@@ -39,10 +38,7 @@ export class EngineClient {
     return await this.#engine.fetch(this.#url + path, { ...init, headers, redirect: "manual" });
   }
 
-  /**
-   * A request that may be made twice, made again when its connection breaks: that says nothing of the sandbox. An engine
-   * that is gone takes no new connection. @throws Error when it is
-   */
+  /** An idempotent request, retried if its connection breaks. @throws Error if the engine is gone */
   async requestWithRetry(path: string, init?: RequestInit): Promise<Response> {
     let failures = 0;
     for (;;) {
@@ -51,7 +47,7 @@ export class EngineClient {
         return await this.fetch(path, init);
       } catch (error) {
         failures = Date.now() - askedAt > RETRY_MS ? 1 : failures + 1;
-        // One that answers is there, however often the connection of this request breaks.
+        // If the engine responds it is there, however often this request's connection breaks.
         if (failures > MAX_FAILURES && (await this.#isReachable())) failures = 0;
         if (failures > MAX_FAILURES) throw error;
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
@@ -67,7 +63,7 @@ export class EngineClient {
     }
   }
 
-  /** A JSON call, which may be made twice. @throws Error with the engine's words. */
+  /** An idempotent JSON call. @throws Error with the engine's message */
   async call(method: string, path: string, body?: unknown): Promise<unknown> {
     const init = body === undefined ? { method } : { method, body: JSON.stringify(body) };
     const response = await this.requestWithRetry(path, init);
@@ -75,7 +71,7 @@ export class EngineClient {
     return await response.json();
   }
 
-  /** Forwards a request to a port of a sandbox, WebSocket upgrades included. @throws Error when nobody listens. */
+  /** Forwards a request to a sandbox's port, including WebSocket upgrades. @throws Error if nothing listens */
   async forward(sandbox: string, port: number, request: Request): Promise<Response> {
     const url = new URL(request.url);
     const headers = new Headers(request.headers);

@@ -1,7 +1,7 @@
 /**
- * A request of a sandbox's that goes on to the internet ends in a plain `fetch` of the Worker. On Cloudflare that is the
- * internet; here workerd would reach this machine's loopback and private network with it. So the engine sends it, under the
- * sandbox's own rules. What the SDK lets pass by itself (an allowed host, no handler) is marked, and `fetch` looks for the mark.
+ * A sandbox's request to the internet ends in a plain `fetch` of the Worker. Locally, workerd would let it reach this machine's
+ * loopback and private network. So the engine sends it under the sandbox's own rules. What the SDK forwards by itself (an
+ * allowed host without a handler) is marked, and `fetch` looks for the mark.
  */
 import { sendThrough } from "../../src/container/internet.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
@@ -9,13 +9,13 @@ import { SENT_SECRET_HEADER, URL_HEADER } from "./engine-protocol.ts";
 
 const marked = new WeakMap<Request, { env: LocalEnv; actor: string }>();
 
-/** @param actor The Durable Object's id of the sandbox that the request came from. */
+/** @param actor the Durable Object id of the request's sandbox */
 export function markSandboxRequest(request: Request, env: LocalEnv, actor: string): Request {
   marked.set(request, { env, actor });
   return request;
 }
 
-/** Has the engine send what sandboxes send to the internet. To be called once, before any request. */
+/** Has the engine send sandboxes' requests to the internet. Call it once, before any request. */
 export function useEngine(localEnv: (env: unknown) => LocalEnv): void {
   sendThrough((request, { env, containerID, secret }) =>
     sendByEngine(request, localEnv(env), containerID, secret),
@@ -28,7 +28,7 @@ export function useEngine(localEnv: (env: unknown) => LocalEnv): void {
   };
 }
 
-/** @param secret the names of the secrets in it */
+/** @param secret the names of the secrets in the request */
 async function sendByEngine(
   request: Request,
   env: LocalEnv,

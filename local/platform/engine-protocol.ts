@@ -26,62 +26,62 @@
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 
-/** Carries the per-run secret on every request. */
+/** The header with the per-run secret of every request. */
 export const SECRET_HEADER = "x-local-engine-secret";
-/** The Host header that the process in the sandbox is to see. */
+/** The Host header for the process in the sandbox. */
 export const HOST_HEADER = "x-local-engine-host";
-/** The absolute URL of a request to be sent to the internet. */
+/** The absolute URL of a request to the internet. */
 export const URL_HEADER = "x-local-engine-url";
-/** The names of the secrets that such a request has in it. */
+/** The names of the secrets in such a request. */
 export const SENT_SECRET_HEADER = "x-local-engine-sent-secret";
-/** On an answer of the engine's own, not of the sandbox: an `EngineErrorCode`. */
+/** On the engine's own responses: an `EngineErrorCode`. */
 export const ERROR_HEADER = "x-local-engine-error";
-/** JSON of an `OutboundRequest` or an `OutboundResponse`. */
+/** An `OutboundRequest` or `OutboundResponse` as JSON. */
 export const OUTBOUND_HEADER = "x-local-engine-outbound";
 
-/** Bytes of a length before each frame of an `OutboundResponse`. */
+/** Bytes of the length before each frame of an `OutboundResponse`. */
 export const FRAME_HEAD_BYTES = 4;
 
-/** `gone`: no such sandbox, or it ended. `not-listening`: nothing accepts connections on that port. */
+/** `gone`: the sandbox does not exist or has ended. `not-listening`: nothing accepts connections on that port. */
 export type EngineErrorCode = "gone" | "not-listening" | "failed" | "unauthorized" | "bad-request";
 
 export const STOP_PATH = "/local/stop";
-/** How long that may take, milliseconds. */
+/** The time limit, in milliseconds. */
 export const STOP_MS = 20_000;
 
-/** The hosts whose requests the Worker answers, as registered on `ctx.container`. */
+/** The hosts whose requests the Worker handles, as registered on `ctx.container`. */
 export interface Intercepts {
-  /** Host patterns for plain HTTP; `*` in a pattern matches any characters. */
+  /** Host patterns for plain HTTP; `*` matches any characters. */
   http: string[];
   /**
-   * Host patterns for HTTPS. What goes to these hosts goes on to the internet, by plain HTTP too, so that the sandbox's policy
-   * counts for them. Others the Worker answers itself.
+   * Host patterns for HTTPS. Requests to these hosts, also by plain HTTP, go on to the internet, so the sandbox's policy
+   * applies. The Worker itself serves all other hosts.
    */
   https: string[];
-  /** Every plain HTTP request goes to the Worker. */
+  /** Whether every plain HTTP request goes to the Worker. */
   all: boolean;
 }
 
 export interface StartRequest {
   /** The Durable Object's id. An earlier sandbox of the same actor is destroyed first. */
   actor: string;
-  /** The Durable Object's name, where the operator gave its sandbox a directory of the host. */
+  /** The Durable Object's name, if its sandbox has a host directory. */
   name?: string;
   env: Record<string, string>;
-  /** False: nothing leaves the sandbox but what is intercepted. */
+  /** If false, only intercepted requests leave the sandbox. */
   enableInternet: boolean;
   intercepts: Intercepts;
-  /** What sandboxd takes requests with: see `TOKEN_VARIABLE` of sandboxd's protocol. */
+  /** The token that sandboxd requires: see `TOKEN_VARIABLE` in sandboxd's protocol. */
   token?: string;
-  /** Full unless given. */
+  /** Unrestricted by default. */
   policy?: NetworkPolicy;
 }
 
 export interface ExitReport {
-  /** As a shell would say it: 128 + signal when killed. 0 for a stop or a destroy that was asked for. */
+  /** As in a shell: 128 + signal if killed. 0 for a requested stop or destruction. */
   exitCode: number;
   reason: string;
-  /** For whoever waited for the end: what the sandbox connected to. */
+  /** The sandbox's connections, for the caller that waited for its end. */
   seen?: SeenConnections;
 }
 
@@ -91,20 +91,20 @@ export interface OutboundRequest {
   url: string;
   headers: [string, string][];
   hasBody: boolean;
-  /** The registered pattern that matched, or null for the catch-all. */
+  /** The registered pattern that matched; null for the catch-all. */
   pattern: string | null;
 }
 
 /**
- * Its body goes as frames, of which the first bytes say how many follow (big-endian). An empty one says that the body was whole:
- * workerd ends a request cleanly although its body's stream fails.
+ * The body is sent in frames, each with its length first (big-endian). An empty frame marks a complete body: workerd ends a
+ * request normally even if its body's stream fails.
  */
 export interface OutboundResponse {
   status: number;
   headers: [string, string][];
 }
 
-/** A frame of an `OutboundResponse`; without a piece the one at the end. */
+/** A frame of an `OutboundResponse`; the final one without a piece. */
 export function frame(piece: Uint8Array = new Uint8Array()): Uint8Array<ArrayBuffer> {
   const framed = new Uint8Array(FRAME_HEAD_BYTES + piece.byteLength);
   new DataView(framed.buffer).setUint32(0, piece.byteLength);

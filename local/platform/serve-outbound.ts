@@ -1,16 +1,16 @@
-/** Serves the intercepted requests of one sandbox: takes them from the engine and gives them to their Fetchers. */
+/** Serves the intercepted requests of one sandbox: takes them from the engine and passes them to their Fetchers. */
 import { OUTBOUND_HEADER, type OutboundRequest, type OutboundResponse, frame } from "./engine-protocol.ts";
 import type { EngineClient } from "./engine-client.ts";
 
-/** The pause before the next poll of the engine after a failure, milliseconds. */
+/** The pause before the next poll after a failure, in milliseconds. */
 const RETRY_MS = 100;
 
-/** Finds the Fetcher for the pattern that matched, null being the catch-all. */
+/** Finds the Fetcher of a pattern; null is the catch-all. */
 export type FindFetcher = (pattern: string | null) => Fetcher | undefined;
 
 /**
- * Runs until the sandbox is gone or `active` says no. The actor asks, rather than being called: a Fetcher
- * belongs to the actor that registered it, and nothing has to be reachable from outside.
+ * Runs until the sandbox is gone or `active` returns false. The actor polls instead of being called: a Fetcher belongs to the
+ * actor that registered it, and no port has to be reachable from outside.
  */
 export async function serveOutbound(
   engine: EngineClient,
@@ -24,14 +24,14 @@ export async function serveOutbound(
     try {
       poll = await engine.fetch(`/sandboxes/${sandbox}/outbound/${taker}`);
     } catch {
-      // The connection broke. If the engine has gone, `active` answers false soon.
+      // The connection broke. If the engine is gone, `active` returns false soon.
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       continue;
     }
     if (poll.status === 204) continue;
     const header = poll.headers.get(OUTBOUND_HEADER);
     if (poll.status !== 200 || header === null) return;
-    // Not awaited, so that requests are answered concurrently.
+    // Not awaited, so that requests are handled concurrently.
     void respond(engine, sandbox, find, decode(header), poll).catch(() => undefined);
   }
 }
@@ -68,12 +68,12 @@ async function respond(
       body: response.body?.pipeThrough(frames()) ?? frame(),
     });
   } finally {
-    // When the process in the sandbox has hung up, so has the handler's client; else this is over anyway.
+    // The process in the sandbox has disconnected, so the handler's client does too; otherwise everything is done anyway.
     closed.abort();
   }
 }
 
-/** Puts a body into frames. */
+/** Splits a body into frames. */
 function frames(): TransformStream<Uint8Array, Uint8Array> {
   return new TransformStream({
     transform: (piece, controller) => {
@@ -83,7 +83,7 @@ function frames(): TransformStream<Uint8Array, Uint8Array> {
   });
 }
 
-// Header values are bytes; the JSON goes as base64 of UTF-8.
+// Header values are bytes, so the JSON is sent as base64 of UTF-8.
 
 function encode(value: OutboundResponse): string {
   return btoa(String.fromCharCode(...new TextEncoder().encode(JSON.stringify(value))));

@@ -1,4 +1,4 @@
-/** The request by which `npm start` and `npm run dev:docker` have all workspaces saved before they end the server. */
+/** The request by which `npm start` and `npm run dev:docker` have all workspaces saved before they stop the server. */
 import type { Sandbox } from "../../src/index.ts";
 import { within } from "../../src/shared/within.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
@@ -10,7 +10,7 @@ interface Sandboxes {
 
 /** Whether it is that request, from the program that started the server and knows its secret. */
 export function isStop(request: Request, known: string): boolean {
-  // Two Host headers make an address that is none.
+  // Two Host headers give an invalid address.
   const pathname = URL.parse(request.url)?.pathname;
   const given = new TextEncoder().encode(request.headers.get(SECRET_HEADER) ?? "");
   const secret = new TextEncoder().encode(known);
@@ -23,17 +23,17 @@ export function isStop(request: Request, known: string): boolean {
   );
 }
 
-/** The answer to everybody else from then on: what they ask for now could not be saved. */
+/** The response to all other requests from then on, because their changes could not be saved. */
 export function refuseToServe(): Response {
   return new Response("The server is stopping.\n", { status: 503, headers: { "retry-after": "10" } });
 }
 
-/** The ids of the actors whose sandboxes run in the engine. */
+/** The ids of the actors with running sandboxes. */
 export async function runningActors(env: LocalEnv): Promise<string[]> {
   return ((await new EngineClient(env).call("GET", "/actors")) as { actors: string[] }).actors;
 }
 
-/** Saves the workspaces of the sandboxes of these actors. Answers how many could not be saved in time. */
+/** Saves the workspaces of these actors' sandboxes. Returns how many could not be saved in time. */
 export async function saveAll(env: Sandboxes, actors: readonly string[]): Promise<Response> {
   const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
   const saved = await Promise.all(

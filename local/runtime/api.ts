@@ -1,12 +1,12 @@
 import { RpcTarget } from "capnweb";
 import type { InterpreterAPI } from "./interpreter.ts";
 
-/** The version of the SDK whose container this runtime stands in for; the SDK warns about any other. */
+/** The SDK version whose container this runtime imitates; the SDK warns about any other. */
 const SANDBOX_VERSION = "0.12.10";
 
 /**
- * The control API on `/rpc`: one target per domain, as the SDK's client addresses them. It has the methods that the actor
- * calls, and those that the SDK calls by itself when a container starts; a call of another one fails.
+ * The control API on `/rpc`, with one target per domain, as the SDK's client addresses them. It has the methods that the actor
+ * calls, and those that the SDK calls at a container's start. Calls of other methods fail.
  */
 export class SandboxAPI extends RpcTarget {
   readonly #utils = new UtilsAPI();

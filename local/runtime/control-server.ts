@@ -7,14 +7,14 @@ import { connectToPort } from "./ports.ts";
 import { serveRPC } from "./rpc.ts";
 import { splice } from "./tcp.ts";
 
-/** Above what code of a million characters takes on its way in, escaped twice. */
+/** Larger than code of a million characters, escaped twice. */
 const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
 
 const HEALTH_PATHS = new Set(["/health", "/ping", "/api/health", "/api/ping"]);
 
 /**
- * The runtime's HTTP side: readiness on `/`, `/health` and `/ping`; the control API as a WebSocket on `/rpc`; and
- * `GET /port/<n>` with `Upgrade: tcp`, which becomes a raw connection to that port inside the sandbox, or 502.
+ * The runtime's HTTP server: readiness on `/`, `/health` and `/ping`; the control API as a WebSocket on `/rpc`; and `GET
+ * /port/<n>` with `Upgrade: tcp`, which becomes a raw connection to that port inside the sandbox, or 502.
  */
 export function createControlServer(api: RpcTarget): Server {
   const webSockets = new WebSocketServer({

@@ -13,7 +13,7 @@ import {
   type KernelSettings,
 } from "./kernels/kernel.ts";
 
-/** The image's interpreter knows languages by these names, too. */
+/** Other names of languages in the image's interpreter. */
 const ALIASES: Record<Language, readonly string[]> = {
   python: ["python"],
   javascript: ["javascript", "js", "node"],
@@ -26,7 +26,7 @@ const PROGRAMS: Record<Language, KernelProgram> = {
   typescript: "javascript",
 };
 
-/** A context as the control API describes it. */
+/** A context in the control API's form. */
 export interface CodeContextInfo {
   id: string;
   language: string;
@@ -35,7 +35,7 @@ export interface CodeContextInfo {
   lastUsed: Date;
 }
 
-/** Functions of the caller that take the events of one execution. */
+/** The caller's functions for the events of one execution. */
 export interface RunCallbacks {
   onStdout?: (output: { text: string; timestamp: number }) => void | Promise<void>;
   onStderr?: (output: { text: string; timestamp: number }) => void | Promise<void>;
@@ -54,19 +54,22 @@ interface Context {
   kernel: Kernel;
 }
 
-/** The time between making a context and starting the next spare, milliseconds: it leaves the CPU to the context's first code. */
+/**
+ * The pause between creating a context and starting the next spare, in milliseconds. It leaves the CPU to the context's first
+ * code.
+ */
 const SPARE_DELAY_MS = 1_000;
 
 /**
- * The `interpreter` part of the container's control API, with the limits of the image's: a timeout is ignored, output
- * comes only at the end, and an execution whose kernel dies or whose context is deleted is never answered.
+ * The `interpreter` part of the container's control API, with the same limits as the image's: timeouts are ignored, output
+ * comes only at the end, and an execution whose kernel dies or whose context is deleted never ends.
  */
 export class InterpreterAPI extends RpcTarget {
   readonly #settings: KernelSettings;
   readonly #contexts = new Map<string, Context>();
-  /** Kernels that are ready and have no context yet. */
+  /** Ready kernels without a context. */
   readonly #spares = new Map<KernelProgram, Kernel>();
-  /** The programs of which a spare is about to start, or starts. */
+  /** Programs whose spare is starting or about to start. */
   readonly #starting = new Set<KernelProgram>();
   #hasPython: boolean | undefined;
   #closed = false;
@@ -81,7 +84,7 @@ export class InterpreterAPI extends RpcTarget {
     };
   }
 
-  /** `cwd` is noted, not used, as in the image. Errors: PYTHON_NOT_AVAILABLE, INTERNAL_ERROR. */
+  /** `cwd` is stored but not used, as in the image. Errors: PYTHON_NOT_AVAILABLE, INTERNAL_ERROR. */
   async createCodeContext(options: { language?: string; cwd?: string } = {}): Promise<CodeContextInfo> {
     const language = languageOf(options.language ?? "python");
     const program = PROGRAMS[language];
@@ -110,7 +113,7 @@ export class InterpreterAPI extends RpcTarget {
     return info;
   }
 
-  /** Runs code and hands its events to the callbacks, all at its end. The timeout is ignored, as in the image. */
+  /** Runs code and passes its events to the callbacks, all at its end. The timeout is ignored, as in the image. */
   async runCodeStream(
     contextId: string | undefined,
     code: string,
@@ -138,7 +141,7 @@ export class InterpreterAPI extends RpcTarget {
     context.kernel.stop();
   }
 
-  /** Ends every kernel; for the server's own shutdown. */
+  /** Ends every kernel at the server's shutdown. */
   close(): void {
     this.#closed = true;
     for (const context of this.#contexts.values()) context.kernel.stop();
@@ -177,8 +180,8 @@ export class InterpreterAPI extends RpcTarget {
   }
 
   /**
-   * A spare kernel if one is ready, or else a new one; then the next spare is started. A spare that is still starting is not
-   * waited for: it may hang in code of the user's that has been corrected since (`usercustomize.py`).
+   * A ready spare, or else a new kernel; then starts the next spare. It does not wait for a spare that is starting, because
+   * that may hang in user code that has been fixed since (`usercustomize.py`).
    */
   async #take(program: KernelProgram): Promise<Kernel> {
     const spare = this.#spares.get(program);
@@ -188,7 +191,7 @@ export class InterpreterAPI extends RpcTarget {
     return kernel;
   }
 
-  /** A spare that fails to start is tried again when the next context is made. */
+  /** A failed spare is retried when the next context is created. */
   async #startSpare(program: KernelProgram): Promise<void> {
     if (this.#starting.has(program)) return;
     this.#starting.add(program);
@@ -205,20 +208,20 @@ export class InterpreterAPI extends RpcTarget {
     if (this.#hasPython !== undefined) return this.#hasPython;
     const { python, env } = this.#settings;
     const { status, error } = spawnSync(python, ["--version"], { env, timeout: 5_000 });
-    // An interpreter that fails to start for lack of processes or of time is not missing.
+    // An interpreter that fails for lack of processes or time is not missing.
     if (status === null && errnoOf(error) !== "ENOENT") return true;
     this.#hasPython = status === 0;
     return this.#hasPython;
   }
 }
 
-/** As in the image, any other name is Python's. */
+/** As in the image, any other name means Python. */
 function languageOf(name: string): Language {
   const languages = Object.keys(ALIASES) as Language[];
   return languages.find((language) => ALIASES[language].includes(name.toLowerCase())) ?? "python";
 }
 
-/** Removes types, if possible without moving a character. Enums and the like need to be transformed. */
+/** Removes types, if possible without moving a character. Enums and the like must be transformed. */
 function stripTypes(code: string): string {
   try {
     return stripTypeScriptTypes(code);

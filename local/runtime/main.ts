@@ -1,10 +1,10 @@
 /**
- * The program that runs inside a local sandbox and stands in for the container's server.
+ * The program that runs inside a local sandbox in place of the container's server.
  *
- *   node main.ts --socket <path> [--workspace /workspace]
+ *     node main.ts --socket <path> [--workspace /workspace]
  *
- * `--socket`: where to listen. Where the engine has given it a channel, the listeners of the way out go through that.
- * SIGTERM ends all processes it started and exits with 0.
+ * `--socket`: where to listen. If the engine has opened a channel, the egress listeners are passed through it. SIGTERM ends all
+ * processes it started and exits with 0.
  */
 import { unlinkSync } from "node:fs";
 import { stat } from "node:fs/promises";
@@ -25,25 +25,25 @@ const { values } = parseArgs({
   },
 });
 
-// Not what a user's `pkill node` or `pkill -f sandbox` matches.
+// A user's `pkill node` or `pkill -f sandbox` must not match it.
 process.title = "sbx-control";
 
-// The engine sets it for this program, not for the user's.
+// Set by the engine for this program, not for user programs.
 delete process.env.NODE_COMPILE_CACHE;
 delete process.env.SANDBOXD_ROOT;
 delete process.env.SANDBOXD_TOKEN_FILE;
 
-// Node would open its debugger, to which user code could then connect.
+// Otherwise Node would open its debugger, and user code could connect to it.
 process.on("SIGUSR1", () => undefined);
 
-// User code must not end the runtime: a rejection that is not handled is only logged.
+// User code must not end the runtime, so an unhandled rejection is only logged.
 process.on("unhandledRejection", (reason) => log(`unhandled rejection: ${messageOf(reason)}`));
 process.on("uncaughtException", (error) => log(`uncaught exception: ${error.stack ?? messageOf(error)}`));
 
 async function main(): Promise<void> {
   const { socket, workspace } = values;
   if (socket === undefined) throw new Error("--socket is missing");
-  // Starts Node's file threads now: Node aborts when it cannot start them later because no pid is free.
+  // Starts Node's file threads now. Node aborts if it cannot start them later because no pid is free.
   await stat("/");
   layBundle();
   const interpreter = new InterpreterAPI({ cwd: workspace });
@@ -51,7 +51,7 @@ async function main(): Promise<void> {
 
   const stop = async (): Promise<void> => {
     server.close();
-    // Before the kernels end: what they have started is no descendant of this program's any more after that.
+    // Before the kernels end: afterwards, their processes are no longer descendants of this program.
     await killDescendants();
     interpreter.close();
     process.exit(0);
@@ -65,7 +65,7 @@ async function main(): Promise<void> {
   await listen(server, { path: socket });
 }
 
-/** A socket file left by an earlier runtime would be in the way. */
+/** Removes a socket file left by an earlier runtime. */
 function removeStale(path: string): void {
   try {
     unlinkSync(path);

@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** How long killed processes may take to end, milliseconds. */
+/** How long killed processes may take to end, in milliseconds. */
 const GRACE_MS = 5000;
 
-/** Kills every process below this one, those that are forked meanwhile included. */
+/** Kills all descendants, including processes forked meanwhile. */
 export async function killDescendants(): Promise<void> {
   for (let waited = 0; waited < GRACE_MS; waited += 10) {
     const alive = descendants();
@@ -20,7 +20,7 @@ export async function killDescendants(): Promise<void> {
   }
 }
 
-/** All processes below this one, without zombies. */
+/** All descendants, without zombies. */
 function descendants(): number[] {
   const parents = new Map<number, number>();
   for (const name of readdirSync("/proc")) {
@@ -28,11 +28,11 @@ function descendants(): number[] {
     if (!Number.isInteger(pid)) continue;
     try {
       const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-      // The command's name, in parentheses, may have spaces and parentheses itself.
+      // The command's name, in parentheses, may itself contain spaces and parentheses.
       const [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
       if (state !== "Z" && state !== "X") parents.set(pid, Number(parent));
     } catch {
-      // It ended while we looked.
+      // It ended meanwhile.
     }
   }
   const isBelow = (pid: number): boolean => {

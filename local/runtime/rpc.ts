@@ -3,7 +3,7 @@ import { type WebSocket } from "ws";
 import { log } from "./stderr-log.ts";
 import { messageOf } from "./sdk-errors.ts";
 
-/** capnweb's messages, one text frame each. */
+/** capnweb messages, one text frame each. */
 export class WebSocketTransport implements RpcTransport {
   readonly #socket: WebSocket;
   readonly #received: string[] = [];
@@ -39,7 +39,7 @@ export class WebSocketTransport implements RpcTransport {
   }
 
   abort(reason: unknown): void {
-    // A close frame carries at most 123 bytes of reason.
+    // The reason in a close frame has at most 123 bytes.
     this.#socket.close(3000, Buffer.from(messageOf(reason)).subarray(0, 120));
   }
 

@@ -1,10 +1,10 @@
 /**
- * Errors as the Sandbox SDK expects them from a container: a plain `Error` whose own properties `code` and `details`
- * travel over capnweb. The SDK rebuilds its typed class (ContextNotFoundError, ...) from `code` and hands `details` out
- * as the error's `context`. An Error subclass would arrive as a plain Error, so there is none.
+ * Errors in the form that the Sandbox SDK expects from a container: a plain `Error` whose own properties `code` and `details`
+ * are sent over capnweb. The SDK rebuilds its typed class (ContextNotFoundError, ...) from `code`, with `details` as its
+ * `context`. An Error subclass would arrive as a plain Error, so there is none.
  */
 
-/** The codes this runtime uses, out of the SDK's registry; an unknown code would surface as a transport failure. */
+/** The codes used here, from the SDK's registry. An unknown code would look like a transport failure. */
 export type ErrorCode =
   | "CONTEXT_NOT_FOUND"
   | "CODE_EXECUTION_ERROR"
@@ -16,7 +16,7 @@ export interface SandboxError extends Error {
   details: Record<string, unknown>;
 }
 
-/** Builds the error to throw. `details` becomes the SDK error's `context`; its values must be plain data. */
+/** Creates the error to throw. `details` becomes the SDK error's `context`; its values must be plain data. */
 export function sandboxError(
   code: ErrorCode,
   message: string,
@@ -29,7 +29,7 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** `ENOENT` and the like, or undefined when the error did not come from the system. */
+/** For example `ENOENT`; undefined if the error is not a system error. */
 export function errnoOf(error: unknown): string | undefined {
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }

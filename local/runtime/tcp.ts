@@ -4,7 +4,7 @@ import { createServer, type Server } from "node:net";
 import { log } from "./stderr-log.ts";
 import { messageOf } from "./sdk-errors.ts";
 
-/** Joins two connections both ways; either side may end its half first. A failure of one ends the other. */
+/** Connects two streams both ways. Either side may end its half first. An error on one side ends the other. */
 export function splice(left: Duplex, right: Duplex): void {
   left.pipe(right);
   right.pipe(left);
@@ -14,25 +14,27 @@ export function splice(left: Duplex, right: Duplex): void {
   ] as const) {
     one.on("error", () => other.destroy());
     one.on("close", () => {
-      // After an orderly end both have finished by themselves; otherwise the half that is left has no peer.
+      // After an orderly end both have finished. Otherwise the remaining half has no peer.
       if (!one.readableEnded || !one.writableFinished) other.destroy();
     });
   }
 }
 
-/** Where the `*.internal` hosts of /etc/hosts lead: a loopback address that leaves port 80 of 127.0.0.1 to the user. */
+/**
+ * The address of the `*.internal` hosts in /etc/hosts: a loopback address, so that port 80 of 127.0.0.1 is free for the user.
+ */
 export const INTERNAL_ADDRESS = "127.0.0.2";
 
-/** The sandbox's way out: what HTTP_PROXY points to, and where the hosts of /etc/hosts lead. */
+/** The sandbox's way out: the target of HTTP_PROXY, and of the hosts in /etc/hosts. */
 const EGRESS = [
   { host: "127.0.0.1", port: 3128 },
   { host: INTERNAL_ADDRESS, port: 80 },
 ];
 
 /**
- * Opens the listeners of the way out and hands them to the engine, by the channel that Node has between a process and its
- * child. The engine takes their connections itself, so that nothing in the sandbox has to pass bytes on. Returns when the
- * engine has closed the channel, before any code of a user's can run.
+ * Opens the egress listeners and hands them to the engine, over Node's channel between a process and its child. The engine
+ * accepts their connections itself, so nothing in the sandbox copies bytes. Returns when the engine has closed the channel,
+ * before any user code runs.
  */
 export async function handOverEgress(): Promise<void> {
   const closed = new Promise((resolve) => process.once("disconnect", resolve));
@@ -44,7 +46,7 @@ export async function handOverEgress(): Promise<void> {
     process.send?.(where.port, server);
   }
   await closed;
-  // This process would take some of the connections as long as it listens as well.
+  // While this process also listens, it would get some of the connections.
   for (const server of servers) server.close();
 }
 

@@ -1,6 +1,6 @@
 /**
- * The panel as an MCP App (the extension `io.modelcontextprotocol/ui`, version 2026-01-26): clients show the page beside the
- * results of the tools that link it, and pass its calls on.
+ * The panel as an MCP App (extension `io.modelcontextprotocol/ui`, version 2026-01-26): clients show the page next to results
+ * of the tools that link it, and forward its calls.
  */
 import { declaredExtension } from "./extensions.ts";
 import { isRecord } from "./is-record.ts";
@@ -11,38 +11,36 @@ export const APPS_CAPABILITY = { extensions: { [APPS_EXTENSION]: {} } };
 
 export const APP_MIME_TYPE = "text/html;profile=mcp-app";
 
-/** The address of the page. */
 export const PANEL_URI = "ui://sandbox-mcp/panel";
 
-/** The address of what the page has to know first: the names of the tools that it may call, which no client passes on. */
+/** The resource that the page needs first: the names of the tools that it may call. Clients do not pass them on. */
 export const PANEL_TOOLS_URI = "ui://sandbox-mcp/tools";
 
-/** In the `_meta` of a result, which clients show to the page and not to the model: the id of the run that it is of. */
+/** In a result's `_meta`, which clients show to the page but not to the model: the run's id. */
 export const RUN_META = "sandbox-mcp/run";
 
 /**
- * In the `_meta` of an error, where data was asked for: its `code`, `message` and `hint`, which names the next tool to call.
- * It is not structured content, which clients check against the schema of the tool's output.
+ * In an error's `_meta`, if data was requested: its `code`, `message` and `hint`. Not structured content, because clients check
+ * that against the tool's output schema.
  */
 export const ERROR_META = "sandbox-mcp/error";
 
-/** Whether a request says that its client shows Apps. */
+/** Whether a request declares that its client shows Apps. */
 export function declaresApps(message: unknown): boolean {
   const { mimeTypes } = declaredExtension(message, APPS_EXTENSION) ?? {};
   return Array.isArray(mimeTypes) && mimeTypes.includes(APP_MIME_TYPE);
 }
 
-/** In what form a call wants its result; those of `?results=`. */
+/** The requested form of a result, as in `?results=`. */
 export type PanelForm = "structured" | "raw";
 
 /**
- * An argument of a call that the page makes, in no schema: what `?results=` says for an address. Clients pass a call on as its
- * tool and arguments, at the address that they are connected to. A key of `_meta` in its place does not reach the server from
- * all: VS Code and LibreChat leave it out.
+ * An argument of the page's calls, in no schema, with the meaning of `?results=`. Clients forward only the tool and its
+ * arguments, to the address that they are connected to. Some clients (VS Code, LibreChat) drop `_meta` keys.
  */
 const FORM_ARGUMENT = "_results";
 
-/** Takes the argument out of a message. @returns undefined for a message that is no call of the page's */
+/** Removes the argument from a message. @returns undefined if the page did not make the call */
 export function takePanelForm(message: unknown): PanelForm | undefined {
   if (!isRecord(message) || message.method !== "tools/call" || !isRecord(message.params)) return undefined;
   const { arguments: args } = message.params;

@@ -1,22 +1,21 @@
 /**
- * Bounds for JSON that a sandbox or a client sends. Its bytes do not bound what reading them costs: 8 MiB can hold millions of
- * values.
+ * Bounds for JSON from sandboxes and clients. Size alone does not bound the cost of parsing: 8 MiB can hold millions of values.
  */
 
-/** How many values a JSON text may hold, how deep they may nest, and how many characters the name of a member may have. */
+/** The most values, the deepest nesting, and the longest member name in characters. */
 export interface JSONBounds {
   values: number;
   depth: number;
   name: number;
 }
 
-/** For what a sandbox sends, in which anything large is one string. Parsing so much takes at most 20 ms of the Worker's thread. */
+/** For data from a sandbox, where everything large is one string. Parsing takes at most 20 ms of the Worker's thread. */
 export const SANDBOX_JSON: JSONBounds = { values: 20_000, depth: 100, name: 1000 };
 
-/** For a message of our own protocol, in which all names are known. A listing of 5,000 files has 25,000 values. */
+/** For messages of our own protocol, whose names are all known. A listing of 5,000 files has 25,000 values. */
 export const RESPONSE_JSON: JSONBounds = { values: 50_000, depth: 10, name: 100 };
 
-/** For an event of a run, the longest of which names 20 ports. */
+/** For an event of a run. The longest one names 20 ports. */
 export const EVENT_JSON: JSONBounds = { values: 50, depth: 5, name: 100 };
 
 /** @returns undefined for invalid JSON and JSON over the bounds; null is a value */
@@ -32,11 +31,11 @@ export function parseBounded(text: string, bounds: JSONBounds): unknown {
 const [QUOTE, COMMA] = [0x22, 0x2c];
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
 
-/** Whether a JSON text is over the bounds, determined without parsing it. */
+/** Whether a JSON text exceeds the bounds, without parsing it. */
 export function exceedsBounds(text: string, bounds: JSONBounds): boolean {
   let values = 0;
   let depth = 0;
-  // By codes: to find these characters by an expression takes longer than to parse what stands between them.
+  // By character codes: a regular expression takes longer than the parser.
   for (let at = 0; at < text.length; at++) {
     const code = text.charCodeAt(at);
     if (code === QUOTE) {
@@ -55,14 +54,14 @@ export function exceedsBounds(text: string, bounds: JSONBounds): boolean {
   return false;
 }
 
-/** Whether the string that ends here is the name of a member. */
+/** Whether the string that ends here is a member's name. */
 function isName(text: string, end: number): boolean {
   const after = /[^ \t\r\n]/g;
   after.lastIndex = end + 1;
   return after.exec(text)?.[0] === ":";
 }
 
-/** The end of the string that began before `from`: the first quote after an even number of backslashes. */
+/** The end of a string that began before `from`: the first quote after an even number of backslashes. */
 function endOfString(text: string, from: number): number {
   for (let end = text.indexOf('"', from); end >= 0; end = text.indexOf('"', end + 1)) {
     let before = end;

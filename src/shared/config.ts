@@ -1,4 +1,4 @@
-/** The Worker's bindings and variables, and their one parsed form. */
+/** The Worker's bindings and variables, and their parsed form. */
 import { z } from "zod";
 import { fromEnv } from "./env-fields.ts";
 import { MODEL_HOST, type Secret, SERVER, secretsAt, secretsFor } from "./secrets.ts";
@@ -8,42 +8,42 @@ import { type Values, type Variable, type VariableName, VARIABLES, variables } f
 
 const MIB = 1024 * 1024;
 
-/** The highest wait_seconds unless the operator sets another. */
+/** The default maximum of wait_seconds. */
 export const MAX_WAIT_SECONDS = variables.MAX_WAIT_SECONDS.default;
 
 /**
- * The bindings and variables that the platform gives the Worker. The namespaces have no types here, because this folder
- * does not import `src/actors`. Variables are as the operator wrote them: read them through `parseConfig`.
+ * The Worker's bindings and variables. The namespaces are untyped, because this folder does not import `src/actors`. Variables
+ * are raw text: read them through `parseConfig`.
  */
 export interface Env extends Partial<Record<VariableName, string>> {
   Sandbox: DurableObjectNamespace;
   Account: DurableObjectNamespace;
-  /** Counts wrong owner's tokens. Without it nobody can sign in with that token. */
+  /** Counts wrong owner tokens. Without it nobody can sign in with the owner's token. */
   Attempts?: DurableObjectNamespace;
-  /** Stores OAuth's clients, grants and tokens. Without it OAuth is off. */
+  /** Stores OAuth clients, grants and tokens. Without it OAuth is off. */
   OAUTH_KV?: KVNamespace;
-  /** The folder of definitions for tasks, on the local platform only. It goes before `COMPONENTS`. */
+  /** The local platform's folder of task definitions. It takes precedence over `COMPONENTS`. */
   COMPONENTS_FOLDER?: Fetcher;
   /** Stores logs, results and artifacts of runs. */
-  /** The bucket, which `objectStore` makes usable. */
+  /** The bucket; use it through `objectStore`. */
   RESULTS: object;
-  /** Limits the calls of one principal. Without it they are not limited. */
+  /** Limits the calls of a principal. Without it there is no limit. */
   RATE_LIMITER?: RateLimit;
-  /** Limits the requests of one address that make OAuth write. Without it a limiter of this process does. */
+  /** Limits the requests of one address that cause OAuth writes. Without it, a limiter in this process does. */
   ADDRESS_LIMITER?: RateLimit;
 }
 
-/** Whether the server has a credential for a model, which tasks and questions need. */
+/** Whether the server has a model credential, which tasks and questions need. */
 export function canRunTasks({ secrets }: Pick<Config, "secrets">): boolean {
   return secretsAt(secretsFor(secrets, SERVER), MODEL_HOST).length > 0;
 }
 
 export type Config = Readonly<ReturnType<typeof configOf>>;
 
-/** What one principal may use. */
+/** The limits of one principal. */
 export type Limits = Config["limits"];
 
-/** The configuration is invalid. Each problem is a sentence that names a variable, and never shows its value. */
+/** The configuration is invalid. Each problem is a sentence that names a variable, never its value. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
   readonly problems: readonly string[];
@@ -56,10 +56,7 @@ export class ConfigError extends Error {
 
 const parsed = new WeakMap<object, Config | ConfigError>();
 
-/**
- * The configuration of `env`, parsed once per `env` object.
- * @throws {ConfigError} naming every variable that is wrong
- */
+/** The configuration of `env`, parsed once per object. @throws {ConfigError} naming every wrong variable */
 export function parseConfig(env: Env): Config {
   const known = parsed.get(env) ?? parse(env);
   parsed.set(env, known);
@@ -67,7 +64,6 @@ export function parseConfig(env: Env): Config {
   return known;
 }
 
-/** Parses every variable that the server reads. */
 const valuesSchema = z.object(
   Object.fromEntries(
     VARIABLES.filter(([, { reader }]) => reader !== "sdk").map(([name, row]) => [
@@ -88,7 +84,7 @@ function parse(env: Env): Config | ConfigError {
   return problems.length > 0 ? new ConfigError(problems) : configOf(values);
 }
 
-/** What a variable that is set needs beside it and does not have. A list without entries counts as not set. */
+/** Which required companion of a variable is missing. An empty list counts as not set. */
 function missingBeside(name: VariableName, values: Values): string[] {
   const isSet = (one: string) =>
     ![undefined, ""].includes((values as Record<string, unknown>)[one]?.toString());
@@ -98,7 +94,7 @@ function missingBeside(name: VariableName, values: Values): string[] {
     .map(({ oneOf, why = " beside it" }) => `${name} needs ${oneOf.join(" or ")}${why}.`);
 }
 
-/** The principals that `SECRETS` names and that nobody can be. */
+/** Principals in `SECRETS` that cannot exist. */
 function wrongPrincipals({ SECRETS: secrets }: Values): string[] {
   const kinds = VARIABLES.flatMap(([, { principals }]) => principals ?? []);
   const forms = new Intl.ListFormat("en-GB", { type: "disjunction" }).format(kinds.map(({ form }) => form));
@@ -111,12 +107,12 @@ function wrongPrincipals({ SECRETS: secrets }: Values): string[] {
   );
 }
 
-/** The values under the names that the code has for them, in its units. The table of variables says what they mean. */
+/** The values under their names in code, in its units. The table of variables documents them. */
 function configOf(values: Values) {
   const metadata = values.OAUTH_CLIENT_METADATA;
   const authTokens: readonly StaticToken[] = values.AUTH_TOKENS ?? [];
   return {
-    /** All of them: the sign-in methods read theirs. */
+    /** All of them, for the sign-in methods. */
     values,
     serverAuthToken: values.SERVER_AUTH_TOKEN,
     previousToken: previous(values.SERVER_AUTH_TOKEN_PREVIOUS, values.SERVER_AUTH_TOKEN_PREVIOUS_UNTIL),
@@ -125,7 +121,7 @@ function configOf(values: Values) {
     publicOrigin: values.PUBLIC_ORIGIN,
     previewHost: values.PREVIEW_HOST,
     linkKey: values.LINK_KEY,
-    /** Undefined where the variable is not set: then it depends on the address. */
+    /** Undefined if the variable is not set: then it depends on the address. */
     clientMetadata: metadata && metadata === "on",
     logLevel: values.LOG_LEVEL,
     resultTTLDays: values.RESULT_TTL_DAYS,
@@ -152,7 +148,7 @@ function configOf(values: Values) {
       max: values.MAX_INTERNET,
       allowHosts: values.ALLOW_HOSTS,
     },
-    /** What is added to requests of sandboxes: the model's credential, and the operator's. */
+    /** Added to sandboxes' requests: the model's credential, and the operator's secrets. */
     secrets: [
       ...modelSecrets(values.ANTHROPIC_API_KEY, values.CLAUDE_CODE_OAUTH_TOKEN),
       ...values.SECRETS,
@@ -176,7 +172,7 @@ function configOf(values: Values) {
   };
 }
 
-/** The model's credential: the key, or the token where there is no key. */
+/** The model's credential: the key, or else the token. */
 function modelSecrets(key: string | undefined, token: string | undefined): Secret[] {
   const value = key ?? token;
   if (value === undefined) return [];
@@ -187,7 +183,7 @@ function modelSecrets(key: string | undefined, token: string | undefined): Secre
   return [{ name: "model", hosts: [MODEL_HOST], place, value, principals: [SERVER], variable: undefined }];
 }
 
-/** Whether the server itself would be taken for a preview, or share its cookies with all of them. */
+/** Whether the server's own host would be treated as a preview, or share its cookies with all previews. */
 function hidesServer(previewHost: string | undefined, publicOrigin: string | undefined): boolean {
   if (previewHost === undefined || publicOrigin === undefined) return false;
   const { hostname } = new URL(`https://${previewHost}`);

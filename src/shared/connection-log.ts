@@ -1,59 +1,58 @@
-/** What a sandbox connected to, and what was refused: the last connections, one line each. */
+/** A sandbox's recent connections, allowed and refused, one line each. */
 import { ALLOWED_PORTS } from "./network-policy.ts";
 
-/** A connection, a request to a proxy, or an attempt at one. */
+/** A connection, a proxied request, or an attempt at one. */
 export interface Connection {
-  /** When it began, milliseconds since the epoch. */
+  /** When it began, in milliseconds since the epoch. */
   at: number;
   host: string;
   port: number;
-  /** `CONNECT` for a tunnel, otherwise the method of the request. */
+  /** `CONNECT` for a tunnel, otherwise the request's method. */
   method: string;
-  /** The status it was answered with; undefined while there is none. */
+  /** The response's status; undefined before it. */
   status?: number;
   /** Bytes received from the host. */
   bytes: number;
-  /** The names of the secrets that were added to it, with commas between, if any were. Never a value. */
+  /** The names of the secrets added to it, separated by commas. Never a value. */
   secret?: string;
   /**
-   * Why it was refused. `policy`: the sandbox's policy forbids the host, and may be changed. `address`: the host is, or resolves to,
-   * an address that no policy allows. `mismatch`: a request named another host than the one it was sent to.
+   * Why it was refused. `policy`: the sandbox's policy, which can be changed. `address`: the host is, or resolves to, an
+   * address that no policy allows. `mismatch`: the request named another host than it was sent to.
    */
   refused?: "policy" | "address" | "mismatch";
 }
 
-/** What a platform has seen of a sandbox's connections since its container started. */
+/** A sandbox's connections since its container started. */
 export interface SeenConnections {
-  /** The id of the log. Each container has a log of its own. */
+  /** The log's id. Each container has its own log. */
   log: string;
-  /** How many were refused. */
+  /** The number of refused connections. */
   refused: number;
-  /** The last ones, the oldest first. */
+  /** The latest, oldest first. */
   connections: readonly Connection[];
 }
 
-/** A host that was refused, and how often. */
+/** A refused host, and how often. */
 export interface Refusal {
   host: string;
-  /** The port, where that is none which a list lets through. */
+  /** The port, if lists do not allow it. */
   port?: number;
   why: NonNullable<Connection["refused"]>;
   count: number;
 }
 
-/** Connections that are kept. */
+/** The most stored connections. */
 export const KEPT_CONNECTIONS = 1000;
 
-/** Hosts that a summary of refusals names. */
+/** The most hosts in a summary of refusals. */
 const MAX_REFUSED = 5;
 
 export class ConnectionLog {
-  /** Differs between logs. */
   readonly log = crypto.randomUUID();
   readonly #kept: Connection[] = [];
   #refused = 0;
 
-  /** Adds a connection as a sandbox has named it. Its status and bytes may change until it is over. */
+  /** Adds a connection with the name that the sandbox used. Its status and bytes may change until it ends. */
   add(connection: Connection): Connection {
     const added = { ...connection, host: oneField(connection.host), method: oneField(connection.method) };
     this.#kept.push(added);
@@ -62,23 +61,22 @@ export class ConnectionLog {
     return added;
   }
 
-  /** Marks a connection as refused that was let through at first. */
+  /** Marks a connection as refused that was allowed at first. */
   refuse(connection: Connection, why: NonNullable<Connection["refused"]>): void {
     if (!connection.refused) this.#refused++;
     connection.refused = why;
   }
 
-  /** How many were refused since the beginning. */
   get refused(): number {
     return this.#refused;
   }
 
-  /** The last ones, the oldest first. */
+  /** The latest, oldest first. */
   get connections(): readonly Connection[] {
     return this.#kept;
   }
 
-  /** Hosts that were refused from a time on, the first few of them. */
+  /** The first few hosts refused since a time. */
   refusalsSince(time: number): Refusal[] {
     const refusals = new Map<string, Refusal>();
     for (const { at, host, port: to, refused: why } of this.#kept) {
@@ -92,10 +90,10 @@ export class ConnectionLog {
   }
 }
 
-/** What the columns of a line are. */
+/** The columns of a line. */
 export const CONNECTION_COLUMNS = "time host port method status bytes secret";
 
-/** The columns of a connection with a space between; a dash for what there is none of. */
+/** A connection's columns, separated by spaces; a dash for an empty one. */
 export function connectionLine({
   at,
   host,
@@ -110,7 +108,7 @@ export function connectionLine({
   return `${new Date(at).toISOString()} ${host} ${port} ${method} ${outcome} ${bytes} ${secret ?? "-"}`;
 }
 
-/** Without what could end a line or a column. */
+/** The text without characters that would end a line or column. */
 function oneField(text: string): string {
   return text.replace(/[^\x21-\x7e]/g, "?").slice(0, 253) || "-";
 }

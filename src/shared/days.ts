@@ -1,9 +1,9 @@
-/** Days as quotas count them: in UTC, each as the number of days since the epoch. */
+/** Days in UTC, as quotas count them: the number of days since the epoch. */
 
 export const DAY_MS = 86_400_000;
 export const DAY_SECONDS = DAY_MS / 1000;
 
-/** The day of a time, milliseconds since the epoch. */
+/** The day of a time in milliseconds since the epoch. */
 export function dayOf(time: number): number {
   return Math.floor(time / DAY_MS);
 }
@@ -13,7 +13,7 @@ export function nextDay(now: number): string {
   return `${new Date((dayOf(now) + 1) * DAY_MS).toISOString()} (midnight UTC)`;
 }
 
-/** Splits the seconds before `now` by the days they fall on. */
+/** Splits the seconds before `now` by day. */
 export function byDay(seconds: number, now: number): [day: number, seconds: number][] {
   const days: [number, number][] = [];
   for (let day = dayOf(now), left = seconds, end = now; left > 0; day--) {

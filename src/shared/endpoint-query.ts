@@ -1,7 +1,6 @@
 /**
- * The query of the endpoint's URL, which applies to every call there: `?sandbox=name` is the sandbox of calls that name
- * none, `?results=structured` gives programs data beside the text, `raw` what terminals print as it is, `?tools=` names the
- * tools that the client needs, and `?images=off` leaves images out.
+ * The query of the endpoint's URL, for all its calls: `?sandbox=name` sets the default sandbox, `?results=structured` adds data
+ * to the text, `raw` keeps terminals' control sequences, `?tools=` selects tools, and `?images=off` drops images.
  */
 import { z } from "zod";
 import { list } from "./env-fields.ts";
@@ -9,15 +8,15 @@ import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "./names.ts";
 import { type ToolName, describeWrongChoice } from "./tool-sets.ts";
 
 export interface EndpointQuery {
-  /** The sandbox of calls that name none. */
+  /** The default sandbox. */
   sandbox: string;
-  /** Whether results carry `structuredContent`, and the list of tools its schemas. */
+  /** Whether results have `structuredContent`, and the list of tools its schemas. */
   structured: boolean;
-  /** Names and sets of the tools that the client needs; undefined for all. */
+  /** Names and sets of tools; undefined for all. */
   tools?: readonly string[] | undefined;
-  /** Whether the log of a terminal keeps its control sequences, for a program that is a terminal itself. */
+  /** Whether a terminal's log keeps its control sequences, for clients that are terminals. */
   raw?: boolean;
-  /** Whether results carry images, and not only the text beside them. */
+  /** Whether results contain images, not only text about them. */
   images: boolean;
 }
 
@@ -30,13 +29,13 @@ const parameters = z.object({
   images: z.enum(["on", "off"], "must be on or off").default("on"),
 });
 
-/** The query as parsed, or a sentence about what is wrong with it. @param offered what `?tools=` may choose from */
+/** The parsed query, or a sentence about its problem. @param offered the tools that `?tools=` may choose */
 export function endpointQueryOf(
   { searchParams }: URL,
   offered: ReadonlySet<ToolName>,
 ): EndpointQuery | { problem: string } {
   const names = Object.keys(parameters.shape);
-  // What is given twice is one list, which only `tools` takes.
+  // A repeated parameter is one list, which only `tools` accepts.
   const given = names.map((name) => [
     name,
     searchParams.has(name) ? searchParams.getAll(name).join(",") : undefined,
@@ -45,7 +44,7 @@ export function endpointQueryOf(
   const problems = error?.issues.map(({ path, message }) => `${path.join(".")} ${message}`) ?? [];
   const wrong = data?.tools && describeWrongChoice(data.tools, offered);
   if (wrong) problems.push(`tools ${wrong}`);
-  // Gateways add parameters, which are ignored. One close to ours is a typing error, which should not go unnoticed.
+  // Gateways add parameters, which are ignored. A name close to ours is probably a typing error, so it is reported.
   for (const name of searchParams.keys()) {
     const meant = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
     if (meant) problems.push(`it has no parameter ${name.slice(0, 40)}: say ${meant}`);
@@ -61,7 +60,7 @@ export function endpointQueryOf(
   return { problem: `The query of the endpoint's address is not valid: ${problems.join("; ")}.` };
 }
 
-/** The query for these settings, without those that are the default. */
+/** The query for these settings, without defaults. */
 export function queryOf({ sandbox, structured, raw, tools, images }: EndpointQuery): string {
   const query = new URLSearchParams();
   if (sandbox !== DEFAULT_SANDBOX) query.set("sandbox", sandbox);
@@ -76,7 +75,7 @@ function isClose(name: string, known: string): boolean {
   return lower.startsWith(known) || isWithin(2, lower, known);
 }
 
-/** Whether so many insertions, deletions and replacements of a character turn one text into the other. */
+/** Whether at most `edits` insertions, deletions and replacements turn one text into the other. */
 function isWithin(edits: number, one: string, other: string): boolean {
   if (one === other) return true;
   if (edits === 0) return false;

@@ -1,10 +1,10 @@
-/** Schemas for values of variables. The message of an issue is the end of a sentence that begins with the variable's name. */
+/** Schemas for values of variables. An issue's message ends a sentence that begins with the variable's name. */
 import { z } from "zod";
 import { MAX_HOSTS, parseHostEntry } from "./network-policy.ts";
 
 /**
- * An empty variable counts as unset, because `.dev.vars` and CI systems write it so. White space around a value is
- * removed: a secret piped into `wrangler secret put` ends with a newline, and no value here may begin or end with any.
+ * An empty variable counts as unset, because `.dev.vars` and CI systems write it so. White space around a value is removed: a
+ * secret piped into `wrangler secret put` ends with a newline, and no value may begin or end with white space.
  */
 export function fromEnv<T>(schema: z.ZodType<T, string>, fallback: T | undefined) {
   const trimmed = z.string("must be a text variable").trim();
@@ -17,10 +17,7 @@ export function fromEnv<T>(schema: z.ZodType<T, string>, fallback: T | undefined
   );
 }
 
-/**
- * Text that can follow "Bearer ": a token with other characters could never be sent. It has to be long, because guesses at
- * /mcp are not counted.
- */
+/** Text that can follow "Bearer ". It must be long, because guesses at /mcp are not counted. */
 export const ownerToken = z
   .string()
   .regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces")
@@ -31,15 +28,15 @@ export const ownerToken = z
   );
 
 /**
- * Whether a text has fewer than five different characters or repeats a part of itself. Of random texts of 16 hexadecimal
- * digits, one in a million does.
+ * Whether a text has fewer than five different characters or repeats a part of itself. One in a million random texts of 16
+ * hexadecimal digits does.
  */
 function isRepetitive(text: string): boolean {
   const steps = Array.from({ length: Math.floor(text.length / 2) }, (_, index) => index + 1);
   return new Set(text).size < 5 || steps.some((step) => text.startsWith(text.slice(step)));
 }
 
-/** An entry of a list of hosts, in its one form. */
+/** Normalizes an entry of a list of hosts. */
 export function hostEntry(text: string, context: z.RefinementCtx): string {
   const parsed = parseHostEntry(text);
   if ("entry" in parsed) return parsed.entry;
@@ -47,7 +44,7 @@ export function hostEntry(text: string, context: z.RefinementCtx): string {
   return z.NEVER;
 }
 
-/** A list separated by commas, without empty entries and the spaces around entries. */
+/** A list separated by commas, without empty entries and surrounding spaces. */
 export function list<T>(entry: z.ZodType<T, string>) {
   return z
     .string()
@@ -55,7 +52,7 @@ export function list<T>(entry: z.ZodType<T, string>) {
     .pipe(z.array(entry));
 }
 
-/** An `http` or `https` origin in the form browsers send it: lower case, no default port, no trailing slash. */
+/** An `http` or `https` origin as browsers send it: lower case, no default port, no trailing slash. */
 export function webOrigin(text: string, context: z.RefinementCtx): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   const isOrigin = url && url.pathname === "/" && !/[?#@\\*]/.test(text);
@@ -67,7 +64,7 @@ export function webOrigin(text: string, context: z.RefinementCtx): string {
   return z.NEVER;
 }
 
-/** A host name, with a port where it is not that of `https`. Names below it need certificates, which `workers.dev` has not. */
+/** A host name, with a port unless it is that of `https`. Names below it need certificates, which `workers.dev` lacks. */
 export function hostName(text: string, context: z.RefinementCtx): string {
   const url = URL.canParse(`https://${text}`) ? new URL(`https://${text}`) : undefined;
   const isName =
@@ -84,7 +81,7 @@ export function hostName(text: string, context: z.RefinementCtx): string {
   return z.NEVER;
 }
 
-/** An `http` or `https` URL that paths are appended to, without a trailing slash. */
+/** An `http` or `https` URL for appending paths, without a trailing slash. */
 export function baseURL(text: string, context: z.RefinementCtx): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url && /^https?:$/.test(url.protocol) && !/[?#@\\*]/.test(text)) return url.href.replace(/\/+$/, "");
@@ -92,7 +89,7 @@ export function baseURL(text: string, context: z.RefinementCtx): string {
   return z.NEVER;
 }
 
-/** As `webOrigin`, or that of an application with a scheme of its own (a browser extension, a desktop shell). */
+/** As `webOrigin`, or an application's origin with its own scheme (a browser extension, a desktop shell). */
 export function anyOrigin(text: string, context: z.RefinementCtx): string {
   const own = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\\*\s]+$/i.test(text) && !/^(https?|file):/i.test(text);
   return own ? text.toLowerCase() : webOrigin(text, context);
@@ -102,7 +99,7 @@ export function unique(values: readonly string[]): boolean {
   return new Set(values).size === values.length;
 }
 
-/** Text that can be the value of a header: a secret with other characters could never be sent. */
+/** Text that can be a header's value; a secret with other characters could never be sent. */
 export function headerValue() {
   return visible("must be visible ASCII characters without spaces");
 }
@@ -111,7 +108,7 @@ export function visible(message: string) {
   return z.string("is missing").regex(/^[\x21-\x7e]+$/, message);
 }
 
-/** A moment with its time zone. @returns a schema for milliseconds since the epoch */
+/** A time with its time zone. @returns a schema for milliseconds since the epoch */
 export function time() {
   return z.iso
     .datetime({ offset: true, error: "must be a time with its zone, such as 2026-12-31T12:00:00Z" })
@@ -122,13 +119,13 @@ export function allowHosts<T extends z.ZodType<string[]>>(entries: T) {
   return entries.refine((hosts) => hosts.length <= MAX_HOSTS, `must hold ${MAX_HOSTS} hosts at most`);
 }
 
-/** One of several words, in upper or lower case. A report may show it. */
+/** One of several words, in any case. Reports may show it. */
 export function choice<const T extends string>(words: readonly T[]) {
   const message = words.length === 2 ? `must be ${words.join(" or ")}` : `must be one of ${words.join(", ")}`;
   return z.string().toLowerCase().pipe(z.enum(words, message)).meta({ isShowable: true });
 }
 
-/** A whole number of at least 1, as text. A report may show it. */
+/** A whole number of at least 1, as text. Reports may show it. */
 export function count(max: number) {
   const message = `must be a whole number from 1 to ${max}`;
   return z

@@ -1,6 +1,6 @@
 /**
- * Errors for callers, written for a model: what failed with its values, why, and the next call to make. They go from the
- * actor to the Worker as data (`Failure`), because a thrown error loses its properties on the way.
+ * Errors for callers, written for a model: what failed with its values, why, and the next call. They pass from the actor to the
+ * Worker as data (`Failure`), because thrown errors lose their properties.
  */
 
 import { visible } from "./shown.ts";
@@ -33,15 +33,15 @@ export interface Failure {
   code: ErrorCode;
   /** What failed, with its values, as a sentence. */
   message: string;
-  /** The exact next call, as a sentence; empty where there is nothing to do. */
+  /** The next call, as a sentence; empty if there is nothing to do. */
   hint: string;
-  /** Whether the same call may succeed when repeated. */
+  /** Whether the same call may succeed later. */
   retryable: boolean;
 }
 
 export type Outcome<T> = { ok: true; value: T } | { ok: false; failure: Failure };
 
-/** An error that is meant for the caller. Every other error is an internal one, whose details only the log has. */
+/** An error meant for the caller. All others are internal; only the log has their details. */
 export class ToolError extends Error implements Failure {
   override readonly name = "ToolError";
   readonly code: ErrorCode;
@@ -49,7 +49,7 @@ export class ToolError extends Error implements Failure {
   readonly retryable: boolean;
 
   constructor(code: ErrorCode, message: string, hint = "", retryable = false) {
-    // Names of files and words of programs are in both.
+    // Both may contain file names and program output.
     super(visible(message));
     this.code = code;
     this.hint = visible(hint);
@@ -60,7 +60,7 @@ export class ToolError extends Error implements Failure {
     return new ToolError(failure.code, failure.message, failure.hint, failure.retryable);
   }
 
-  /** The message and the hint, as callers read them. */
+  /** The message and hint as callers read them. */
   get text(): string {
     return [this.message, this.hint].filter(Boolean).join(" ");
   }
@@ -71,13 +71,13 @@ export class ToolError extends Error implements Failure {
   }
 }
 
-/** The value of an outcome from another object. @throws {ToolError} when it is a failure */
+/** The value of another object's outcome. @throws {ToolError} if it is a failure */
 export function unwrap<T>(outcome: Outcome<T>): T {
   if (outcome.ok) return outcome.value;
   throw ToolError.from(outcome.failure);
 }
 
-/** What the work returns, or the `ToolError` that it throws, for another object. Other errors are thrown. */
+/** The result of the work, or the `ToolError` that it throws, as data. Other errors are thrown. */
 export function outcomeOf<T>(work: () => T): Outcome<T> {
   try {
     return { ok: true, value: work() };
@@ -87,10 +87,10 @@ export function outcomeOf<T>(work: () => T): Outcome<T> {
   }
 }
 
-/** How the error of an actor begins that has found its database to be a newer server's. Only its message reaches callers. */
+/** The beginning of an actor's error about a database of a newer server. Only its message reaches callers. */
 export const NEWER_DATABASE = "A newer server has written this database";
 
-/** The error that a caller is told: a `ToolError` as it is, and of an unexpected one no more than where the log has its details. */
+/** The error for the caller: a `ToolError` unchanged; for an unexpected error only a reference to the log. */
 export function toolErrorOf(error: unknown, ref: string): ToolError {
   if (error instanceof ToolError) return error;
   if (error instanceof Error && error.message.includes(NEWER_DATABASE))
@@ -102,7 +102,7 @@ export function toolErrorOf(error: unknown, ref: string): ToolError {
   return internalError(ref);
 }
 
-/** The error for an unexpected one, whose details the log has under `ref`. */
+/** The error for an unexpected failure. The log has its details under `ref`. */
 export function internalError(ref: string): ToolError {
   return new ToolError(
     "internal",
@@ -111,7 +111,7 @@ export function internalError(ref: string): ToolError {
   );
 }
 
-/** The error for a run that does not exist. That of another principal looks the same. */
+/** The error for an unknown run. Another principal's run looks the same. */
 export function unknownRun(id: string): ToolError {
   return new ToolError(
     "not_found",
@@ -120,18 +120,18 @@ export function unknownRun(id: string): ToolError {
   );
 }
 
-/** What is said of a container that went away during a call. */
+/** Used if the container disappeared during a call. */
 export const WENT_AWAY =
   "The sandbox stopped during this call: its processes, kernels and unsaved files are gone.";
 export const WENT_AWAY_HINT =
   "The next call restarts it and says which files are back. Repeat what is missing, then this call.";
 
-/** Whether an error says that the container, or only the way to it, went away during the call. */
+/** Whether an error means that the container, or only its connection, disappeared during the call. */
 export function isGone(error: unknown): boolean {
   return error instanceof ToolError && error.code === "sandbox_restarted";
 }
 
-/** The error for a call whose connection broke although the container still runs. */
+/** The error for a call whose connection broke while its container still runs. */
 export function connectionLost(): ToolError {
   return new ToolError(
     "connection_lost",
@@ -140,7 +140,7 @@ export function connectionLost(): ToolError {
   );
 }
 
-/** The value of a promise for an answer of the sandbox. @throws {ToolError} `no_answer` when it takes longer than `ms` */
+/** The value of a promise for a sandbox's result. @throws {ToolError} `no_answer` after `ms` milliseconds */
 export async function withTimeout<T>(ms: number, promise: Promise<T>): Promise<T> {
   const result = await within(
     ms,
@@ -159,10 +159,10 @@ export function sandboxUnresponsive(ms: number): ToolError {
   );
 }
 
-/** For a call that meets a container which is ending in order: it says itself what became of that. */
+/** For a call that meets a stopping container; it says what happened to the call. */
 export class EndingError extends ToolError {}
 
-/** The error for a container that is ending in order. @param what was not done */
+/** The error for a stopping container. @param what was not done */
 export function ending(what: string): EndingError {
   return new EndingError(
     "sandbox_restarted",
@@ -172,7 +172,7 @@ export function ending(what: string): EndingError {
   );
 }
 
-/** The error for a sandbox that can start no process, because its processes or its memory are used up. */
+/** The error for a sandbox without free processes or memory. */
 export function exhausted(): ToolError {
   return new ToolError(
     "exhausted",
@@ -182,14 +182,14 @@ export function exhausted(): ToolError {
   );
 }
 
-/** The failure as told when no run is under way: cancel_run cannot help, because no run holds the processes. */
+/** The same failure when no run is under way: then cancel_run cannot help. */
 export function withoutRuns(failure: Failure): Failure {
   if (failure.code !== "exhausted") return failure;
   const hint = "Use destroy_sandbox and start again: there is no run that cancel_run could stop.";
   return { ...failure, hint };
 }
 
-/** The error for a sandbox in which something the server needs was removed or changed. @param what a short clause */
+/** The error for a sandbox in which user code removed or changed something that the server needs. @param what a short clause */
 export function damaged(what: string): ToolError {
   return new ToolError(
     "damaged",
@@ -198,15 +198,15 @@ export function damaged(what: string): ToolError {
   );
 }
 
-/** Whether a message of the system says that no process or no memory was left. */
+/** Whether a system message means a lack of processes or memory. */
 export function saysExhausted(words: string): boolean {
-  // bash prints "fork: retry:" for every failed attempt, even when a later one succeeds.
+  // bash prints "fork: retry:" for every failed attempt, even if a later one succeeds.
   return /EAGAIN|ENOMEM|(?<!retry: )Resource temporarily unavailable|Cannot (fork|allocate memory)|can't start new thread/i.test(
     words,
   );
 }
 
-/** The error for a command that could not be started because its files could not be written. @param detail the system's words */
+/** The error for a command whose files could not be written. @param detail the system's message */
 export function unwritable(detail: string): ToolError {
   if (/No space left|quota/i.test(detail))
     return new ToolError(

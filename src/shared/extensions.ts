@@ -1,28 +1,31 @@
-/** Extensions of MCP that clients declare. From revision 2026-07-28 on every request does; before, a connection's first alone. */
+/**
+ * MCP extensions that clients declare: since revision 2026-07-28 in every request, before that only in a connection's first
+ * one.
+ */
 import { isRecord } from "./is-record.ts";
 
 const CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities";
 
-/** What a request's own `_meta`, or `initialize`, declares of an extension; undefined when it does not. */
+/** The declaration of an extension in a request's `_meta`, or in `initialize`; undefined if missing. */
 export function declaredExtension(message: unknown, extension: string): Record<string, unknown> | undefined {
   const extensions = capabilitiesOf(message)?.extensions;
   const declared = isRecord(extensions) ? extensions[extension] : undefined;
   return isRecord(declared) ? declared : undefined;
 }
 
-/** Whether a client opens addresses for its user when the server asks it to (elicitation in the mode `url`). */
+/** Whether a client opens URLs for its user on request (elicitation in mode `url`). */
 export function declaresURLElicitation(message: unknown): boolean {
   const elicitation = capabilitiesOf(message)?.elicitation;
   return isRecord(elicitation) && isRecord(elicitation.url);
 }
 
-/** The id of a session, and what a client has declared that was given it. It is all that this server remembers of a session. */
+/** A session id, which encodes the client's declarations. The server stores nothing else about sessions. */
 export function sessionID(declared: { apps: boolean; urls: boolean }): string | undefined {
   if (!declared.apps && !declared.urls) return undefined;
   return `${declared.apps ? APPS : ""}${declared.urls ? URLS : ""}${crypto.randomUUID()}`;
 }
 
-/** What the client declared whose session's id a request has. */
+/** The client's declarations in a request's session id. */
 export function sessionDeclares({ headers }: Request): { apps: boolean; urls: boolean } {
   const id = headers.get("mcp-session-id") ?? "";
   const apps = id.startsWith(APPS);

@@ -1,22 +1,22 @@
 /**
- * The tokens of links to files. A token names the sandbox's actor and the link that the actor keeps, and has the server's signature: no
- * sandbox is asked for a token that somebody made up.
+ * The tokens of file links. A token names the sandbox's actor and the stored link, and is signed, so a forged token reaches no
+ * sandbox.
  */
 import { z } from "zod";
 import { ACTOR_NAME_SOURCE } from "./names.ts";
 import { equal } from "./preview-address.ts";
 import { sign } from "./sign.ts";
 
-/** A link to a file of a sandbox. Earlier versions wrote all of it into the token, as JSON in base64url. */
+/** A link to a sandbox's file. Earlier versions put all of it into the token, as base64url JSON. */
 const linkSchema = z.strictObject({
-  /** The name of the sandbox's Durable Object, which holds the principal. */
+  /** The name of the sandbox's Durable Object, which identifies the principal. */
   actor: z.string(),
-  /** What ends with the container. */
+  /** Changes when the container ends. */
   epoch: z.string(),
   direction: z.enum(["download", "upload"]),
   /** Absolute. */
   path: z.string(),
-  /** Of an upload: bytes at most, and whether it may lead below /workspace and /tmp alone. */
+  /** For uploads: the most bytes, and whether the path must stay below /workspace and /tmp. */
   max: z.number().optional(),
   confined: z.boolean().optional(),
   /** Milliseconds since the epoch. */
@@ -27,11 +27,11 @@ const linkSchema = z.strictObject({
 
 export type FileLink = z.infer<typeof linkSchema>;
 
-/** A link for a download of what a run left, which outlives the sandbox. */
+/** A link to a run's output, which outlives the sandbox. */
 const runLinkSchema = z.strictObject({
   /** As above. */
   actor: z.string(),
-  /** The run's id, and what of it: as addresses of resources have it. */
+  /** The run's id, and the output's name as in resource addresses. */
   run: z.string(),
   name: z.string(),
   /** Milliseconds since the epoch. */
@@ -42,28 +42,28 @@ export type RunLink = z.infer<typeof runLinkSchema>;
 
 const anyLinkSchema = z.union([linkSchema, runLinkSchema]);
 
-/** A link as its actor keeps it. */
+/** A link as its actor stores it. */
 export type KeptLink = Omit<FileLink, "actor" | "id"> | Omit<RunLink, "actor">;
 
-/** The link that an actor keeps under this id. */
+/** The id of a stored link. */
 export interface LinkName {
   actor: string;
   id: string;
 }
 
-/** Where a link leads by which a person decides what a sandbox may reach; its token follows. */
+/** The path of links by which a person decides about network access. The token follows. */
 export const DECISION_PATH = "/panel/decision";
 
-/** Characters of a link's id, and of its signature, which has 96 bits: enough where each guess is a request. */
+/** The length of a link's id, and of its signature with 96 bits: enough because each guess is a request. */
 export const LINK_ID_CHARS = 12;
 const SIGNATURE_CHARS = 16;
 
 const TOKEN = new RegExp(`^(${ACTOR_NAME_SOURCE})\\.([\\w-]{${LINK_ID_CHARS}})([\\w-]{${SIGNATURE_CHARS}})$`);
 
-/** Links of an earlier version are good for a day, so that this can go with the next but one. */
+/** Links of an earlier version are valid for a day, so support for them can be removed in the next version but one. */
 const WHOLE_TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
 
-/** The token of a link; undefined without a key to sign it with. */
+/** The token of a link; undefined without a signing key. */
 export async function writeToken(
   { actor, id }: LinkName,
   [key]: readonly CryptoKey[],
@@ -73,7 +73,7 @@ export async function writeToken(
   return `${actor}.${id}${signature.slice(0, SIGNATURE_CHARS)}`;
 }
 
-/** What a token stands for; undefined where none of the keys has signed it. It may have expired. */
+/** The content of a token; undefined if no key has signed it. It may have expired. */
 export async function readToken(
   token: string,
   keys: readonly CryptoKey[],
@@ -88,10 +88,10 @@ export async function readToken(
   return anyLinkSchema.parse(JSON.parse(new TextDecoder().decode(bytes)));
 }
 
-/** Whether a signature, or its beginning, is this server's. */
+/** Whether a signature, or its prefix, is this server's. */
 async function isSigned(text: string, signature: string, keys: readonly CryptoKey[]): Promise<boolean> {
   const signatures = await Promise.all(keys.map((key) => sign(key, text)));
-  // The texts are compared, because the last character of a signature has bits that decoding ignores.
+  // Compared as text, because decoding ignores bits of a signature's last character.
   return signatures.some((own) => equal(signature, base64url(own).slice(0, signature.length)));
 }
 

@@ -1,16 +1,16 @@
 /**
- * Readers of image files: the type, the size in pixels and whether the file is whole. They follow the structure and decode
- * no pixels, because most images come from a sandbox and are hostile: sandboxes decode them (container/sandboxd/image.py).
+ * Reads image files: the type, size in pixels, and whether the file is complete. It follows the structure without decoding
+ * pixels, because most images come from hostile sandboxes; sandboxes decode them (container/sandboxd/image.py).
  */
 import { crc32 } from "node:zlib";
 
-/** What the structure of an image file says of it. */
+/** What an image file's structure says. */
 export interface ImageHeader {
   mimeType: ImageType;
-  /** Pixels, as the file stores them: EXIF may turn the image. */
+  /** Pixels as stored; EXIF may rotate the image. */
   width: number;
   height: number;
-  /** Of an animation; 1 of a still image. */
+  /** Frames of an animation; 1 for a still image. */
   frames: number;
 }
 
@@ -30,24 +30,24 @@ const FORMATS = {
 
 export type ImageType = keyof typeof FORMATS;
 
-/** The type of image that starts with these bytes, or undefined. */
+/** The image type of these first bytes, or undefined. */
 export function imageType(bytes: Uint8Array): ImageType | undefined {
   const start = String.fromCharCode(...bytes.subarray(0, 12));
   const types = Object.keys(FORMATS) as ImageType[];
   return types.find((type) => FORMATS[type].signature.test(start));
 }
 
-/** @throws {Error} in words, for a file that is not whole */
+/** @throws {Error} with a readable message, for an incomplete file */
 export function imageHeader(bytes: Uint8Array, mimeType: ImageType): ImageHeader {
   const header = FORMATS[mimeType].read(bytes);
   if (header.width === 0 || header.height === 0) throw new Error("it has no pixels");
   return { mimeType, ...header };
 }
 
-/** Chunks, markers and blocks of a file at most: photos of 8 MB have up to 100,000. It bounds the time that reading takes. */
+/** The most chunks, markers and blocks of a file, which bounds the time. Photos of 8 MB have up to 100,000. */
 const MAX_PARTS = 250_000;
 
-/** Reads bytes one after the other. @throws {Error} where they end too early */
+/** Reads bytes in order. @throws {Error} at a premature end */
 class Reader {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
@@ -75,7 +75,7 @@ class Reader {
     return this.#bytes.subarray(this.#at - count, this.#at);
   }
 
-  /** Goes to the next byte of this value. */
+  /** Skips to the next byte with this value. */
   seek(value: number): void {
     const found = this.#bytes.indexOf(value, this.#at);
     if (found < 0) throw new Error("it is cut off");
@@ -106,7 +106,7 @@ class Reader {
   }
 }
 
-/** PNG: its chunks with their checksums, up to the last (PNG, section 5). */
+/** PNG: chunks with their checksums, up to the last one (PNG, section 5). */
 function readPNG(bytes: Uint8Array): Size & { frames: number } {
   const reader = new Reader(bytes);
   reader.take(8);
@@ -130,7 +130,7 @@ function readPNG(bytes: Uint8Array): Size & { frames: number } {
   return { ...size, frames };
 }
 
-/** JPEG: its segments, and the coded data of its scans up to the end marker (ITU-T T.81, annex B). */
+/** JPEG: segments, and the coded data of scans up to the end marker (ITU-T T.81, annex B). */
 function readJPEG(bytes: Uint8Array): Size & { frames: number } {
   const reader = new Reader(bytes);
   reader.take(2);
@@ -154,12 +154,12 @@ function readJPEG(bytes: Uint8Array): Size & { frames: number } {
 const END_OF_IMAGE = 0xd9;
 const START_OF_SCAN = 0xda;
 
-/** The markers of this range that announce tables are not frames. */
+/** Markers of this range that announce tables are not frames. */
 function isStartOfFrame(marker: number): boolean {
   return marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
 }
 
-/** The next marker that has a segment, or ends the image: not an escaped byte, a fill byte or a restart. */
+/** The next marker that has a segment or ends the image; not an escaped byte, fill byte or restart. */
 function nextMarker(reader: Reader): number {
   for (;;) {
     reader.part();
@@ -175,7 +175,7 @@ const GIF_TRAILER = 0x3b;
 const GIF_EXTENSION = 0x21;
 const GIF_IMAGE = 0x2c;
 
-/** GIF: its blocks up to the trailer. */
+/** GIF: blocks up to the trailer. */
 function readGIF(bytes: Uint8Array): Size & { frames: number } {
   const reader = new Reader(bytes);
   reader.take(6);
@@ -204,12 +204,12 @@ function readGIF(bytes: Uint8Array): Size & { frames: number } {
   return { ...size, frames };
 }
 
-/** Takes the colour table that these flags announce. */
+/** Reads the color table announced by these flags. */
 function takeColours(reader: Reader, flags: number): void {
   if (flags & 0x80) reader.take(3 * 2 ** ((flags & 7) + 1));
 }
 
-/** WebP: its chunks up to the end of its container. */
+/** WebP: chunks up to the end of the container. */
 function readWebP(bytes: Uint8Array): Size & { frames: number } {
   const outer = new Reader(bytes);
   outer.take(4);
@@ -238,7 +238,7 @@ function readWebP(bytes: Uint8Array): Size & { frames: number } {
   return { ...shown, frames: Math.max(1, frames) };
 }
 
-/** RFC 6386, section 9.1: of a key frame. */
+/** A key frame's size (RFC 6386, section 9.1). */
 function lossySize(data: Reader): Size {
   data.take(6);
   return { width: data.u16(true) & 0x3fff, height: data.u16(true) & 0x3fff };

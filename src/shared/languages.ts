@@ -1,10 +1,13 @@
-/** The languages of live kernels, and all that differs between them. A new one is a name and a row here; the compiler asks for the rest. */
+/**
+ * The languages of live kernels and their differences. A new language needs a name and a row here; the compiler asks for the
+ * rest.
+ */
 
 export const LANGUAGES = ["python", "javascript", "typescript"] as const;
 
 export type Language = (typeof LANGUAGES)[number];
 
-/** Those in which a model writes the program that answers a question. */
+/** The languages for programs that answer questions. */
 export const PROGRAM_LANGUAGES = ["python", "typescript"] as const satisfies readonly Language[];
 
 export type ProgramLanguage = (typeof PROGRAM_LANGUAGES)[number];
@@ -12,21 +15,21 @@ export type ProgramLanguage = (typeof PROGRAM_LANGUAGES)[number];
 interface Traits {
   /** As people write it. */
   title: string;
-  /** How its files end. */
+  /** The extensions of its files. */
   endings: readonly string[];
-  /** The cell that loads the prelude of a directory into a fresh kernel. */
+  /** The cell that loads the prelude from a directory into a new kernel. */
   load(directory: string): string;
-  /** A cell without any effect: it does not even set the last value. */
+  /** A cell without effects; it does not even set the last value. */
   idle: string;
-  /** JSON in ASCII as the argument of a call. */
+  /** ASCII JSON as the argument of a call. */
   argument(json: string): string;
-  /** Whether code can be interrupted, so that its kernel stays. */
+  /** Whether code can be interrupted without losing its kernel. */
   isInterruptible: boolean;
-  /** How to install the package that code failed to import, as a sentence; undefined for another error. */
+  /** How to install the package that code failed to import, as a sentence; undefined for other errors. */
   installHint(error: { name: string; message: string }): string | undefined;
 }
 
-/** Packages of PyPI, by module, whose name is not the module's. */
+/** PyPI packages whose name differs from the module's. */
 const PYPI: Record<string, string> = {
   attr: "attrs",
   bs4: "beautifulsoup4",
@@ -68,12 +71,12 @@ export const TRAITS: Readonly<Record<Language, Traits>> = {
       return `exec(${JSON.stringify(lines.join("\n"))}, {})`;
     },
     idle: "pass",
-    // Python reads strings of JSON as JavaScript does except for surrogate pairs, so it stays a string.
+    // Python reads JSON strings as JavaScript does, except for surrogate pairs, so it stays a string.
     argument: (json) => JSON.stringify(json),
     isInterruptible: true,
     installHint: ({ name, message }) => {
       if (name !== "ModuleNotFoundError") return undefined;
-      // A missing submodule ('a.b') is no missing package, so names with a dot do not match.
+      // A missing submodule ('a.b') is not a missing package, so names with a dot do not match.
       const module = /^No module named '([A-Za-z_]\w{0,99})'/.exec(message)?.[1];
       if (module === undefined) return undefined;
       return `The package of ${module} is not installed: run_command with pip install ${PYPI[module] ?? module}.`;
@@ -83,7 +86,7 @@ export const TRAITS: Readonly<Record<Language, Traits>> = {
   typescript: { ...inNode("typescript"), title: "TypeScript", endings: [".ts", ".mts"] },
 };
 
-/** All of them, in words. */
+/** A list for people. */
 export const LANGUAGE_TITLES = LANGUAGES.map((language) => TRAITS[language].title)
   .join(", ")
   .replace(/, (?=[^,]*$)/, " or ");

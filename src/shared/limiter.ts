@@ -1,18 +1,18 @@
-/** Rate limits: with the platform's limiter, which counts by data centre, or with one in memory where none is bound. */
+/** Rate limits, by the platform's limiter, which counts per data center, or in memory if none is bound. */
 import { json, type Refusal } from "./responses.ts";
 
 const MINUTE_MS = 60_000;
 
-/** The most keys that are counted separately within a minute. All others share one count. */
+/** The most keys counted separately in one minute. All others share one count. */
 const MAX_KEYS = 10_000;
 
-/** Counts in memory, by the minute. */
+/** Counts in memory, per minute. */
 export class ProcessLimiter implements RateLimit {
   readonly #limit: number;
   readonly #counts = new Map<string, number>();
   #minute = 0;
 
-  /** @param limit uses of one key in a minute */
+  /** @param limit uses of one key per minute */
   constructor(limit: number) {
     this.#limit = limit;
   }
@@ -29,17 +29,16 @@ export class ProcessLimiter implements RateLimit {
 }
 
 /**
- * In place of `ADDRESS_LIMITER`. A server without that binding usually sees one address for everybody on its machine or
- * behind its tunnel, so the limit is higher than that of one address on the internet.
+ * Used without `ADDRESS_LIMITER`. Such a server usually sees one address for all its users, so the limit is higher than for one
+ * internet address.
  */
 export const PROCESS_ADDRESS_LIMITER: RateLimit = new ProcessLimiter(600);
 
-/** In place of `RATE_LIMITER`, for look-ups of tokens. Calls of a principal are not limited without that binding. */
+/** Used without `RATE_LIMITER`, for token lookups. Calls of a principal are not limited then. */
 export const PROCESS_LOOKUP_LIMITER: RateLimit = new ProcessLimiter(1200);
 
 /**
- * Counts `times` uses of `key` and returns whether the limit is reached; never without a limiter. It stops counting once
- * the limit is reached.
+ * Counts `times` uses of `key` and returns whether the limit is reached; never without a limiter. Stops counting at the limit.
  */
 export async function isRateLimited(
   limiter: RateLimit | undefined,
@@ -54,7 +53,7 @@ export async function isRateLimited(
 }
 
 export function rateLimited(): Refusal {
-  // The limiter does not tell when its period ends, which is at most a minute long.
+  // The limiter does not say when its period ends; it is at most a minute.
   const body = { error: "Too many requests", message: "You call too often: wait and try again." };
   return { reason: "rate_limited", response: json(body, 429, { "retry-after": "60" }) };
 }

@@ -1,43 +1,42 @@
 /**
- * One JSON line per event on the console, which is what Workers Logs indexes.
+ * One JSON line per event on the console, which Workers Logs indexes.
  *
- * The events below are all there are, and TypeScript refuses any other field: none could hold a token, code, the content
- * of a file, an argument of a tool or a URL. The ids of a trace are the caller's: hexadecimal digits, as `trace.ts` lets through.
+ * The events below are all that exist, and TypeScript refuses any other field, so none can contain a token, code, file content,
+ * tool argument or URL. Trace ids come from the caller: hexadecimal digits, checked by `trace.ts`.
  */
 
 import type { Principal } from "./principal.ts";
 import { type TraceContext, traceFields } from "./trace.ts";
 
-/** From the most verbose to the least. A level includes the levels after it. */
+/** Most verbose first. A level includes those after it. */
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** What the lines about a request have in common. */
 interface RequestFields {
   request_id: string;
-  /** Absent as long as nobody is authenticated. */
+  /** Undefined before authentication. */
   principal?: string;
-  /** How the principal came in. */
+  /** How the principal authenticated. */
   via?: Principal["via"];
   /** The OAuth client's id. */
   client?: string;
-  /** Where the caller sent a trace context: the trace, and the caller's span in it. */
+  /** If the caller sent a trace context: the trace, and the caller's span. */
   trace_id?: string;
   parent_span_id?: string;
-  /** Scopes, separated by spaces: those that the request needed, or those that were granted. */
+  /** Scopes that the request needed or that were granted, separated by spaces. */
   scope?: string;
 }
 
-/** One tool call, logged when it ends. It records the use of the token, too. */
+/** One tool call, logged at its end. It also records the token's use. */
 export interface CallEvent extends RequestFields {
   event: "call";
   tool: string;
-  /** The sandbox's own name, without the principal's part; absent when the tool addresses none. */
+  /** The sandbox's name without the principal; undefined if the tool has none. */
   sandbox?: string;
   duration_ms: number;
   outcome: "ok" | "error";
-  /** The `ToolError`'s code where the outcome is an error. */
+  /** The `ToolError`'s code, if the outcome is an error. */
   error_code?: string;
 }
 
@@ -45,11 +44,11 @@ export interface CallEvent extends RequestFields {
 export interface RefusalEvent extends RequestFields {
   event: "refusal";
   status: number;
-  /** Which guard refused it. */
+  /** The guard that refused it. */
   reason: RefusalReason;
-  /** The pattern of the route, never the URL that was sent. */
+  /** The route's pattern, never the actual URL. */
   route?: string;
-  /** For `oauth_error`: which check of the authorization server failed, for example `authorization-code-grant/code_replayed`. */
+  /** For `oauth_error`: the failed check of the authorization server, for example `authorization-code-grant/code_replayed`. */
   check?: string;
 }
 
@@ -68,8 +67,8 @@ export type RefusalReason =
   | "oauth_error";
 
 /**
- * A valid token was used in a request that calls no tool (a tool call has its own event), or a token was issued to an
- * OAuth client, refreshed or revoked by it.
+ * A valid token was used in a request that calls no tool (tool calls have their own event), or a token was issued to an OAuth
+ * client, refreshed or revoked by it.
  */
 export interface TokenEvent extends RequestFields {
   event: "token";
@@ -106,7 +105,7 @@ export type SignInRefusal =
   /** The site of a sign-in method did not answer as it should. */
   | `${string}_failed`;
 
-/** An unexpected error. The response has `ref` only, and this line the details. */
+/** An unexpected error. The response has only `ref`; this line has the details. */
 export interface ErrorEvent {
   event: "error";
   ref: string;
@@ -115,16 +114,16 @@ export interface ErrorEvent {
   error: unknown;
 }
 
-/** The configuration is invalid. `problems` name variables and never show values. */
+/** The configuration is invalid. `problems` name variables, never values. */
 export interface ConfigEvent {
   event: "config";
   problems: readonly string[];
 }
 
-/** A definition of the operator's that a task named and that cannot be used. */
+/** An operator's definition that a task named is unusable. */
 export interface ComponentEvent {
   event: "component";
-  /** As `<kind>/<name>`: the operator's file has this name. */
+  /** `<kind>/<name>`, the name of the operator's file. */
   component: string;
   problem: string;
 }
@@ -150,7 +149,7 @@ const EVENT_LEVEL = {
   config: "error",
 } as const;
 
-/** Writes `event` if the configured level lets it through. */
+/** Writes `event` if the configured level includes it. */
 export function log(config: { logLevel: LogLevel }, event: LogEvent): void {
   const refused = event.event === "sign_in" && event.outcome === "refused";
   const level: LogLevel = refused ? "warn" : EVENT_LEVEL[event.event];
@@ -162,7 +161,7 @@ export function log(config: { logLevel: LogLevel }, event: LogEvent): void {
   console.log(JSON.stringify({ time: new Date().toISOString(), level, ...fields }));
 }
 
-/** The fields that every line about a caller's request begins with. */
+/** The fields of every line about a caller's request. */
 export function callerFields({ requestID, principal, trace }: Logged) {
   const { id, via, client } = principal;
   return { request_id: requestID, principal: id, via, client, ...traceFields(trace) };
@@ -174,7 +173,7 @@ interface Logged {
   trace?: TraceContext | undefined;
 }
 
-/** Logs what was thrown unexpectedly, under the request's reference. */
+/** Logs an unexpected error under the request's reference. */
 export function logError(
   { config, requestID: ref }: { config: { logLevel: LogLevel }; requestID: string },
   where: string,
@@ -184,8 +183,8 @@ export function logError(
 }
 
 /**
- * What is logged of an unexpected error. Its message may quote what the user sent (a command, a path), so it is logged at
- * `debug` only. Its class, its code and the frames of its stack locate the fault without it.
+ * The logged parts of an unexpected error. Its message may quote user data (a command, a path), so it is logged only at
+ * `debug`. Class, code and stack frames locate the fault without it.
  */
 function describe(error: unknown, level: LogLevel): Record<string, unknown> {
   if (!(error instanceof Error)) return { error_name: typeof error };

@@ -1,14 +1,14 @@
 /**
- * Takes values of secrets out of what a sandbox is sent: a safety net, and not a wall. It finds a value as it is, with percent or JSON
- * escapes, and in base64 with whatever stands around it, wherever pieces of a body begin and end.
+ * Masks secret values in what a sandbox receives: a safety net, not a guarantee. It finds values as they are, with percent or
+ * JSON escapes, and inside base64, across any split of a body.
  *
- * Where and when something is sent depends on its length and on the ends of words alone: it would otherwise tell code that has its own
- * text come back how much of a value it has guessed.
+ * When and how much is sent depends only on lengths and word boundaries. Otherwise code that has its own text echoed could
+ * learn how much of a value it has guessed.
  */
 import { PatternAutomaton } from "./pattern-automaton.ts";
 import { type Secret, type SecretTrace, tracesOf } from "./secrets.ts";
 
-/** Stands for each byte, so that lengths that were announced stay true. */
+/** Replaces each byte, so that announced lengths stay correct. */
 const STAR = 0x2a;
 const PERCENT = 0x25;
 const BACKSLASH = 0x5c;
@@ -20,17 +20,19 @@ const DIGITS = "0123456789abcdef";
 /** The longest spelling of one character, as in `\u002f`. */
 const MAX_SPELLING_CHARS = 6;
 
-/** How much waits is rounded up to a multiple of this many characters, so that it does not tell the exact length of a value. */
+/**
+ * The held-back length is rounded up to a multiple of this many characters, so that it does not reveal a value's exact length.
+ */
 const LENGTH_CLASS = 64;
 
-/** The two alphabets of base64 differ in these. */
+/** The two base64 alphabets differ in these. */
 const BASE64_PAIRS = ["+-", "/_"];
 const CASE_PAIRS = Array.from("abcdefghijklmnopqrstuvwxyz", (letter) => letter + letter.toUpperCase());
 
-/** Whether a byte can be part of a trace: it is visible ASCII. */
+/** Whether a byte can be part of a trace: visible ASCII. */
 const isVisible = (byte: number) => byte > 0x20 && byte < 0x7f;
 
-/** The beginning of an escape, or a character of base64, that tells something of a value which follows it. */
+/** The beginning of an escape, or a base64 character, that reveals part of a following value. */
 const BEGUN_ESCAPE = /(?:%[0-9a-f]?|\\(?:u[0-9a-f]{0,3})?)$/i;
 const BEGUN_BASE64 = /[\w+/-]$/;
 
@@ -51,7 +53,7 @@ export class Mask {
     return decoder.decode(masked(encoder.encode(text), this.#traces));
   }
 
-  /** Headers with their values masked, without those whose names hold a value: what they are in capitals is not known. */
+  /** Masks headers. Drops those whose names contain a value, because its capitalization is unknown. */
   headers(headers: Headers): Headers {
     const safe = new Headers();
     for (const [name, value] of headers)
@@ -60,13 +62,13 @@ export class Mask {
     return safe;
   }
 
-  /** Masks a body on its way. A word that has not ended yet waits, as far as a value could begin in it. */
+  /** Masks a body while it streams. An unfinished word is held back as far as it may begin a value. */
   stream(): TransformStream<Uint8Array, Uint8Array> {
     const traces = this.#traces;
     const mostHeld = Math.max(0, ...traces.map((one) => one.mostHeld));
-    /** What waits, and before it as much as a trace that goes on in it may begin in. */
+    /** The held-back bytes, and before them as much as a continuing trace may have begun in. */
     let tail: Uint8Array = new Uint8Array();
-    /** Bytes of the tail that were sent. */
+    /** Bytes of the tail that were sent already. */
     let sent = 0;
     return new TransformStream({
       transform(piece, controller) {
@@ -88,7 +90,7 @@ export class Mask {
 
 const known = new WeakMap<Secret, { traces: TraceMatcher; names: TraceMatcher }>();
 
-/** The traces of a secret, and the same for the name of a header. */
+/** The traces of a secret, for values and for header names. */
 function knownOf(secret: Secret): { traces: TraceMatcher; names: TraceMatcher } {
   let found = known.get(secret);
   if (!found) {
@@ -103,7 +105,7 @@ function knownOf(secret: Secret): { traces: TraceMatcher; names: TraceMatcher } 
   return found;
 }
 
-/** A copy of some of the bytes, in which every trace is stars. */
+/** A copy of some bytes with every trace replaced by stars. */
 function masked(bytes: Uint8Array, traces: readonly TraceMatcher[], from = 0, to = bytes.length): Uint8Array {
   const copy = bytes.slice(from, to);
   for (const [start, end] of traces.flatMap((one) => one.findIn(bytes)))
@@ -112,11 +114,11 @@ function masked(bytes: Uint8Array, traces: readonly TraceMatcher[], from = 0, to
 }
 
 class TraceMatcher {
-  /** Bytes that wait at most: the longest spelling of the longest trace. */
+  /** The most held-back bytes: the longest spelling of the longest trace. */
   readonly mostHeld: number;
   readonly #automaton: PatternAutomaton<SecretTrace>;
 
-  /** @param same pairs of characters that count as the same */
+  /** @param same pairs of characters treated as equal */
   constructor(traces: readonly SecretTrace[], same: readonly string[]) {
     const longest = Math.max(0, ...traces.map(({ text }) => text.length)) + 2;
     this.mostHeld = Math.ceil(longest / LENGTH_CLASS) * LENGTH_CLASS * MAX_SPELLING_CHARS;
@@ -130,7 +132,7 @@ class TraceMatcher {
     this.#automaton = new PatternAutomaton(traces, columns);
   }
 
-  /** Where traces are, in each reading of the bytes. Ranges may overlap. */
+  /** The positions of traces, in each reading of the bytes. Ranges may overlap. */
   findIn(bytes: Uint8Array): [start: number, end: number][] {
     const found = this.#findPlain(bytes);
     for (const escape of [PERCENT, BACKSLASH])
@@ -152,7 +154,7 @@ class TraceMatcher {
 
   #findEscaped(bytes: Uint8Array, escape: number): [number, number][] {
     const found: [number, number][] = [];
-    /** Where each character begins. */
+    /** The position of each character. */
     const places = new Int32Array(bytes.length);
     let state = 0;
     let count = 0;
@@ -168,7 +170,7 @@ class TraceMatcher {
   }
 }
 
-/** The character that the escape here spells; -1 where there is none. */
+/** The character spelled by an escape; -1 if there is none. */
 function escapedAt(bytes: Uint8Array, at: number): number {
   const next = bytes[at + 1] ?? 0;
   if (bytes[at] === PERCENT) return hexadecimal(bytes, at + 1, at + 3);
@@ -191,7 +193,7 @@ function hexadecimal(bytes: Uint8Array, from: number, to: number): number {
   return number;
 }
 
-/** What to mask for a trace, with what stands around it and has a part in it. */
+/** The range to mask for a trace, including characters that depend on it. */
 function rangeOf(
   { sharesFirst, sharesLast }: SecretTrace,
   bytes: Uint8Array,

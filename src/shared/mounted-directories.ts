@@ -1,9 +1,9 @@
-/** Directories of the operator's machine that `npm start --mount` puts into sandboxes of the owner. */
+/** Directories of the operator's machine that `npm start --mount` mounts into the owner's sandboxes. */
 import { z } from "zod";
 import { OWNER_ID } from "./principal.ts";
 
 const directory = z.strictObject({
-  /** The owner's sandbox that has it. */
+  /** The owner's sandbox with the mount. */
   sandbox: z.string(),
   /** Its path in the sandbox. */
   path: z.string(),
@@ -16,7 +16,7 @@ export const mountedDirectories = z.array(directory, "must be a JSON list");
 
 export type MountedDirectory = z.output<typeof directory>;
 
-/** Lines that tell the model of the owner about them; none for other principals. They exist before their sandboxes do. */
+/** Lines about them for the owner's model; none for other principals. They are listed even before their sandboxes exist. */
 export function mountLines(
   { mounts }: { mounts: readonly MountedDirectory[] },
   principal: { id: string },

@@ -1,60 +1,60 @@
 /**
- * The names of sandboxes, agents, sessions and models, and the Durable Object that a name stands for, which no other principal can
+ * The names of sandboxes, agents, sessions and models, and of the Durable Object for a sandbox, which no other principal can
  * reach. The panel imports this file too.
  */
 import { sha256 } from "./sha256.ts";
 
-/** Characters of a sandbox's name. */
+/** The most characters of a sandbox name. */
 export const MAX_SANDBOX_NAME = 63;
 
-/** The flag lets its source be a `pattern` in HTML. */
+/** The flag makes its source usable as an HTML `pattern`. */
 export const SANDBOX_NAME = /^[a-z0-9](?:[a-z0-9._\-]{0,61}[a-z0-9])?$/v;
 
-/** The rule in words, without a verb and as the end of a sentence about a name. */
+/** The rule in words, to end a sentence about a name. */
 export const SANDBOX_NAME_FORM = "1 to 63 of a-z, 0-9, -, _ and ., a letter or digit first and last";
 export const SANDBOX_NAME_RULE = `must be ${SANDBOX_NAME_FORM}`;
 
 export const DEFAULT_SANDBOX = "default";
 
-/** The coding agents that can do a task. */
+/** The coding agents for tasks. */
 export const AGENT_NAMES = ["claude-code", "opencode"] as const;
 
-/** The name of a session of commands, or of a context of code. The server's own sessions begin with `_`. */
+/** The name of a command session or code context. The server's own sessions begin with `_`. */
 export const SESSION_NAME = /^[a-z0-9-][a-z0-9._-]{0,63}$/;
 
-/** The same as the end of a sentence about a name. */
+/** The rule, to end a sentence about a name. */
 export const SESSION_NAME_RULE = "must be 1 to 64 of a-z, 0-9, -, _ and ., neither _ nor . first";
 
-/** The name of a model, of up to 100 characters; it may stand in a command line. */
+/** A model's name of up to 100 characters, safe in a command line. */
 export const MODEL_NAME = /^[A-Za-z0-9][\w.:/@[\]-]*$/;
 
 const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
 
-/** The names that stand in a Durable Object's name as they are. Earlier versions allowed no others. */
+/** Names that a Durable Object's name contains unchanged. Earlier versions allowed no others. */
 const SHORT_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
 
-/** What `actorName` returns, without `^` and `$`. */
+/** The form of `actorName`'s results, without `^` and `$`. */
 export const ACTOR_NAME_SOURCE = `(?:${SHORT_NAME.source.slice(1, -1)}|[a-z2-7]{16}-)-[a-z2-7]{16}`;
 
 /**
- * The name of the Durable Object behind sandbox `name` of a principal: `<name>-<16 base32 characters>`, the first 80
- * bits of the SHA-256 of the principal's id. Two principals can use the same name and never meet; nobody can search
- * for an id that collides, and the host label of a preview made of it stays under the 63 characters of DNS.
+ * The Durable Object's name for a principal's sandbox: `<name>-<16 base32 characters>`, the first 80 bits of the SHA-256 of the
+ * principal's id. Principals can use the same names without conflicts, nobody can search for a colliding id, and a preview's
+ * host label stays below DNS's 63 characters.
  *
- * In the place of a long name, or one with `_` or `.`, stands its hash with a dash, which ends no short name.
+ * A long name, or one with `_` or `.`, is replaced by its hash and a dash, with which no short name ends.
  */
 export async function actorName(name: string, principalID: string): Promise<string> {
   const label = SHORT_NAME.test(name) ? name : `${await hashOf(name)}-`;
   return `${label}-${await principalHash(principalID)}`;
 }
 
-/** Random characters of base32, each of 5 bits. */
+/** Random base32 characters, 5 bits each. */
 export function randomLetters(count: number): string {
   const random = crypto.getRandomValues(new Uint8Array(count));
   return Array.from(random, (byte) => BASE32[byte & 31]).join("");
 }
 
-/** Hashes of principals that called lately, because every call needs one. */
+/** Hashes of recent principals, because every call needs one. */
 const hashes = new Map<string, string>();
 const MAX_HASHES = 1000;
 

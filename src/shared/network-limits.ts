@@ -1,16 +1,16 @@
-/** What the operator lets the sandboxes of one principal reach, and what they reach when they say nothing. */
+/** The operator's network limits and defaults for a principal's sandboxes. */
 import type { Config } from "./config.ts";
 import { type Internet, type NetworkPolicy, narrowed } from "./network-policy.ts";
 import { tokenPrincipalID } from "./principal.ts";
 
 export interface NetworkLimits {
-  /** The most that may be chosen. */
+  /** The least restrictive allowed policy. */
   most: NetworkPolicy;
-  /** The policy of a sandbox for which none was set. */
+  /** The default policy. */
   initial: NetworkPolicy;
 }
 
-/** What holds of what was chosen; what was left out of it is the operator's. Limits that were lowered after a choice narrow it. */
+/** The effective policy for a choice; omitted parts are the operator's. Limits lowered after the choice restrict it. */
 export function policyOf(
   choice: { internet?: Internet | undefined; allowHosts?: readonly string[] | undefined },
   { most, initial }: NetworkLimits,
@@ -19,7 +19,7 @@ export function policyOf(
   return narrowed({ internet, allowHosts }, most);
 }
 
-/** The limits of a principal: those for all, narrowed by the entry of its token. A principal without an id has those for all. */
+/** A principal's limits: the general ones, restricted by its token's entry. Without a principal id, the general ones. */
 export function networkLimits(
   { network, authTokens }: Pick<Config, "network" | "authTokens">,
   principalID: string | undefined,

@@ -1,24 +1,24 @@
 /**
- * Which hosts a sandbox may reach: what may be written, what it covers, and how one policy narrows another. Pure functions,
- * which the Worker and the engine of the local platform share. Hosts that the Worker itself answers (`src/container/model-egress.ts`)
- * are reached under every policy.
+ * Network policies: what may be written, what it covers, and how one policy restricts another. Pure functions, shared by the
+ * Worker and the local engine. Hosts served by the Worker itself (`src/container/model-egress.ts`) are reachable under every
+ * policy.
  */
 
-/** What a sandbox reaches: nothing, the hosts of its list, everything. Each allows what the one before it allows. */
+/** What a sandbox reaches: nothing, listed hosts, or everything. Each level includes the previous one. */
 export const INTERNET = ["none", "allowlist", "full"] as const;
 
 export type Internet = (typeof INTERNET)[number];
 
 export interface NetworkPolicy {
   internet: Internet;
-  /** Host entries, which count with `allowlist` alone. */
+  /** Host entries, used only with `allowlist`. */
   allowHosts: readonly string[];
 }
 
 /** The entry that stands for `PACKAGE_HOSTS`. */
 export const PACKAGES = "packages";
 
-/** Where pip, npm, apt and git get what is public: PyPI, npm, Debian and GitHub. */
+/** The public sources of pip, npm, apt and git: PyPI, npm, Debian and GitHub. */
 export const PACKAGE_HOSTS: readonly string[] = [
   "pypi.org",
   "files.pythonhosted.org",
@@ -31,25 +31,21 @@ export const PACKAGE_HOSTS: readonly string[] = [
   "*.githubusercontent.com",
 ];
 
-/** Entries of one list at most. */
+/** The most entries of a list. */
 export const MAX_HOSTS = 100;
 
-/** The ports that an allowed host is reached at, for plain HTTP and for TLS. */
+/** The reachable ports of an allowed host, for plain HTTP and TLS. */
 export const ALLOWED_PORTS: ReadonlySet<number> = new Set([80, 443]);
 
-/** As words. */
 export const ALLOWED_PORTS_LISTED = [...ALLOWED_PORTS].join(" and ");
 
-/** A DNS name without the dot that ends it: labels of 63 characters at most, 253 together, two labels at least. */
+/** A DNS name without a final dot: at least two labels, each at most 63 characters, at most 253 in total. */
 const NAME =
   /^(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 const IPV4 = /^\d{1,3}(?:\.\d{1,3}){3}$/;
 
-/**
- * An entry of a list in its one form: lower case, a name of another script in punycode, no dot at the end.
- * @returns the entry, or what is wrong with it as the end of a sentence
- */
+/** Normalizes a list entry: lower case, punycode, no final dot. @returns the entry, or its problem as the end of a sentence */
 export function parseHostEntry(text: string): { entry: string } | { problem: string } {
   if (text === PACKAGES) return { entry: PACKAGES };
   const wildcard = text.startsWith("*.") ? "*." : "";
@@ -57,7 +53,7 @@ export function parseHostEntry(text: string): { entry: string } | { problem: str
   if (host === undefined) return { problem: NO_HOST };
   if (!canBeListed(host)) return { problem: NO_HOST };
   if (!isAddress(host)) return { entry: wildcard + host };
-  // 127.1, 0x7f.0.0.1 and 2130706433 are spellings of one address; a list that holds another than it shows misleads.
+  // 127.1, 0x7f.0.0.1 and 2130706433 are spellings of one address. A list must show what it allows.
   return wildcard === "" && host === text
     ? { entry: host }
     : { problem: "is an address that is not in its usual form" };
@@ -67,8 +63,8 @@ const NO_HOST =
   "is no host: write a name (api.example.com), *.name for all names below it, or packages; no scheme, port or path";
 
 /**
- * The host of a connection in the form of entries: lower case, punycode, an address in its usual form without brackets, one
- * dot at the end removed. Undefined for what names no host.
+ * A connection's host in the form of entries: lower case, punycode, a normalized address without brackets, no final dot.
+ * Undefined for an invalid host.
  */
 export function canonicalHost(text: string): string | undefined {
   // A URL parser drops tabs and line ends, decodes %41, and takes user names, ports and paths for themselves.
@@ -81,32 +77,32 @@ export function canonicalHost(text: string): string | undefined {
   return host === "" ? undefined : host.toLowerCase();
 }
 
-/** Whether a host in its canonical form is an IP address. */
+/** Whether a canonical host is an IP address. */
 export function isAddress(host: string): boolean {
   return host.includes(":") || IPV4.test(host);
 }
 
 /**
- * Whether an entry can stand for this host and for no other. A connection can be made to `packages` or `*.com`, and an entry of
- * that name would allow more than it.
- * @param host in its canonical form
+ * Whether an entry can stand for exactly this host. A connection can name `packages` or `*.com`, which as entries would allow
+ * more.
+ * @param host in canonical form
  */
 export function canBeListed(host: string): boolean {
   return isAddress(host) || NAME.test(host);
 }
 
-/** Whether a policy lets a connection through. @param host in its canonical form */
+/** Whether a policy allows a connection. @param host in canonical form */
 export function allowsHost({ internet, allowHosts }: NetworkPolicy, host: string): boolean {
   if (internet === "full") return true;
   return internet === "allowlist" && expanded(allowHosts).some((entry) => covers(entry, host));
 }
 
-/** Whether the word for package registries is in force. */
+/** Whether the entry for package registries applies. */
 export function allowsPackages({ internet, allowHosts }: NetworkPolicy): boolean {
   return internet === "full" || (internet === "allowlist" && allowHosts.includes(PACKAGES));
 }
 
-/** The policy that allows what both allow. */
+/** The policy that allows what both policies allow. */
 export function narrowed(policy: NetworkPolicy, limit: NetworkPolicy): NetworkPolicy {
   const rank = Math.min(INTERNET.indexOf(policy.internet), INTERNET.indexOf(limit.internet));
   const internet = INTERNET[rank] ?? "none";
@@ -115,7 +111,7 @@ export function narrowed(policy: NetworkPolicy, limit: NetworkPolicy): NetworkPo
   return { internet, allowHosts: common(policy.allowHosts, limit.allowHosts) };
 }
 
-/** The entries that a limit does not allow as a whole. */
+/** The entries that a limit does not completely allow. */
 export function entriesBeyond(entries: readonly string[], limit: NetworkPolicy): string[] {
   if (limit.internet === "full") return [];
   if (limit.internet === "none") return [...entries];
@@ -125,7 +121,7 @@ export function entriesBeyond(entries: readonly string[], limit: NetworkPolicy):
   return entries.filter((entry) => !isWithin(entry));
 }
 
-/** The entries for what both lists cover, each once. */
+/** The entries for what both lists cover, without duplicates. */
 function common(some: readonly string[], others: readonly string[]): string[] {
   const kept = new Set<string>();
   if (some.includes(PACKAGES) && others.includes(PACKAGES)) kept.add(PACKAGES);
@@ -142,7 +138,9 @@ function expanded(entries: readonly string[]): readonly string[] {
   return entries.flatMap((entry) => (entry === PACKAGES ? PACKAGE_HOSTS : entry));
 }
 
-/** Whether an entry covers a host, or all that another entry covers. `*.name` covers the names below `name`, not `name`. */
+/**
+ * Whether an entry covers a host, or everything another entry covers. `*.name` covers names below `name`, not `name` itself.
+ */
 function covers(entry: string, host: string): boolean {
   if (entry === host) return true;
   const below = entry.slice(1);

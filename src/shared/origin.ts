@@ -15,7 +15,7 @@ const REQUEST_HEADERS =
 const RESPONSE_HEADERS =
   "www-authenticate, mcp-session-id, mcp-protocol-version, retry-after, x-request-id, content-disposition, etag";
 
-/** In seconds. Browsers cache a preflight no longer than this. */
+/** In seconds: the longest that browsers cache a preflight. */
 const PREFLIGHT_MAX_AGE = "7200";
 
 /**
@@ -33,9 +33,9 @@ export function hostAllowed(request: Request, config: Config): boolean {
   return named.protocol === "https:";
 }
 
-/** The origin the request is addressed to, by its Host header; undefined when that cannot be read. */
+/** The request's origin by its Host header; undefined if invalid. */
 export function namedOrigin(request: Request): URL | undefined {
-  // Two Host headers arrive as one, which is no valid host.
+  // Two Host headers arrive as one invalid host.
   if (!URL.canParse(request.url)) return undefined;
   const url = new URL(request.url);
   return parse(`${url.protocol}//${request.headers.get("host") ?? url.host}`);
@@ -60,7 +60,7 @@ export function originAllowed(request: Request, config: Config): boolean {
   return isLoopback(origin) && isLoopback(new URL(request.url));
 }
 
-/** The response to a preflight and to any other `OPTIONS`. */
+/** The response to a preflight and other `OPTIONS` requests. */
 export function preflight(methods: string, isPublic = false): Response {
   return new Response(null, {
     status: 204,
@@ -74,7 +74,7 @@ export function preflight(methods: string, isPublic = false): Response {
   });
 }
 
-/** Allows the page that sent `request` to read the response, if its origin is allowed. */
+/** Allows the requesting page to read the response, if its origin is allowed. */
 export function allowReading(request: Request, config: Config, headers: Headers): void {
   if (headers.get("access-control-allow-origin") === "*") return;
   headers.append("vary", "Origin");
@@ -84,7 +84,7 @@ export function allowReading(request: Request, config: Config, headers: Headers)
   headers.set("access-control-expose-headers", RESPONSE_HEADERS);
 }
 
-/** An http(s) origin, normalised: lower case, punycode, no default port, no dot at the end of the host. */
+/** A normalized http(s) origin: lower case, punycode, no default port, no final dot. */
 function parse(text: string): URL | undefined {
   if (!/^https?:\/\/[^/?#@\\\s,]+$/i.test(text) || !URL.canParse(text)) return undefined;
   const url = new URL(text);
@@ -92,7 +92,7 @@ function parse(text: string): URL | undefined {
   return url;
 }
 
-/** RFC 6761 gives every name under `localhost` to the machine itself, RFC 1122 all of 127.0.0.0/8. */
+/** Names below `localhost` belong to the machine (RFC 6761), and so does 127.0.0.0/8 (RFC 1122). */
 export function isLoopback({ hostname }: URL): boolean {
   const name = hostname.replace(/\.$/, "");
   return (

@@ -1,7 +1,7 @@
-/** The owner's tokens: one, and during its rotation the one before it. */
+/** The owner's tokens: one, and during a rotation the previous one. */
 import type { Config } from "./config.ts";
 
-/** Those that are accepted now, the newest first. The one before counts only beside a newer. */
+/** The accepted tokens, newest first. The previous one counts only next to a newer one. */
 export function ownerTokens({
   serverAuthToken,
   previousToken,

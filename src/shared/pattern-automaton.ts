@@ -1,16 +1,16 @@
 /**
- * Finds which of several patterns ends at a character, by one look-up for each character whatever the text is: how long a text takes
- * does not tell how much of a pattern it has. The method: Aho and Corasick, "Efficient string matching", 1975.
+ * Finds which pattern ends at a character, with one lookup per character on any text: the time does not reveal how much of a
+ * pattern it contains. Method: Aho and Corasick, "Efficient string matching", 1975.
  */
 export class PatternAutomaton<Pattern extends { text: string }> {
   readonly #columns: Uint8Array;
   readonly #width: number;
-  /** The next state for each state and column. The first state is that of the beginning. */
+  /** The next state for each state and column. State 0 is the start. */
   readonly #next: Int32Array;
   /** The longest pattern that ends at a state. */
   readonly #ending: (Pattern | undefined)[] = [undefined];
 
-  /** @param columns the classes of characters that count as the same, from 1; 0 for those that no pattern has */
+  /** @param columns classes of equal characters, from 1; 0 for characters in no pattern */
   constructor(patterns: readonly Pattern[], columns: Uint8Array) {
     this.#columns = columns;
     this.#width = Math.max(...columns) + 1;
@@ -20,7 +20,7 @@ export class PatternAutomaton<Pattern extends { text: string }> {
     this.#complete();
   }
 
-  /** The state after one more character. 0 is the beginning, where no part of a pattern was met. */
+  /** The state after one more character. 0 means that no pattern has begun. */
   next(state: number, character: number): number {
     return this.#next[state * this.#width + (this.#columns[character] ?? 0)] ?? 0;
   }
@@ -40,7 +40,10 @@ export class PatternAutomaton<Pattern extends { text: string }> {
     this.#ending[state] = pattern;
   }
 
-  /** Leads each state, where its patterns do not go on, to the longest beginning of a pattern that the text ends with. */
+  /**
+   * Links each state, for characters on which its patterns do not continue, to the longest pattern prefix at the end of the
+   * text.
+   */
   #complete(): void {
     const shorter = new Int32Array(this.#ending.length);
     const queue = [0];

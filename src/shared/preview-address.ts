@@ -1,10 +1,10 @@
 /**
- * The host names of previews: `<port>-<sandbox id>-<token>.<domain>`. The domain is `PREVIEW_HOST`, and `localhost` for a
- * server that is called by a loopback name: browsers take every name below that for their own machine.
+ * The host names of previews: `<port>-<sandbox id>-<token>.<domain>`. The domain is `PREVIEW_HOST`, or `localhost` for a server
+ * with a loopback name, because browsers resolve every name below it to their own machine.
  *
- * A token is random characters and their signature, so that a label which somebody made up is refused without asking its
- * sandbox: asking makes an actor. A label of DNS has 63 characters. They leave 25 for the token, 129 bits, and less
- * behind a long name of a sandbox: 19, or 98 bits, behind the longest.
+ * A token is random characters and a signature, so that a forged label is refused without asking its sandbox, which would
+ * create an actor. A DNS label has 63 characters. That leaves 25 for the token (129 bits), or 19 (98 bits) after the longest
+ * sandbox name.
  */
 import type { Config } from "./config.ts";
 import { ACTOR_NAME_SOURCE } from "./names.ts";
@@ -17,14 +17,14 @@ export interface PreviewAddress {
   token: string;
 }
 
-/** Carries the token from the Worker to the actor of the sandbox. */
+/** Passes the token from the Worker to the sandbox's actor. */
 export const PREVIEW_TOKEN = "x-sandbox-mcp-preview-token";
-/** On an answer of the actor's own: why it is not that of a server in the sandbox. */
+/** On the actor's own responses: why the sandbox's server did not respond. */
 export const PREVIEW_STATE = "x-sandbox-mcp-preview-state";
 
 /**
- * `ended`: there is no such preview, or no more. `stopped`: its container is gone. `waiting`: nothing has answered on its
- * port so far; `silent`: something has, and does not any more. `tls`, `foreign`: what listens speaks TLS, or no HTTP.
+ * `ended`: the preview does not exist or has ended. `stopped`: its container is gone. `waiting`: nothing has responded on its
+ * port yet; `silent`: something did, but no longer does. `tls`, `foreign`: the program speaks TLS, or not HTTP.
  */
 export type PreviewState = "ended" | "stopped" | "waiting" | "silent" | "tls" | "foreign";
 
@@ -34,8 +34,8 @@ const TOKEN_CHARACTERS = 25;
 const LABEL = new RegExp(`^([1-9]\\d{3,4})-(${ACTOR_NAME_SOURCE})-([a-z0-9]{19,${TOKEN_CHARACTERS}})$`);
 
 /**
- * What stands before the domain in a host name that can only be a preview's; undefined for any other host. Every name
- * below `PREVIEW_HOST` is one, and below `localhost` those that are made like ours.
+ * The label before the domain if the host can only be a preview; else undefined. Every name below `PREVIEW_HOST` is one; below
+ * `localhost`, only names of our form.
  */
 export function previewLabel({ hostname }: URL, { previewHost }: Pick<Config, "previewHost">) {
   const own = previewHost && `.${new URL(`https://${previewHost}`).hostname}`;
@@ -50,7 +50,7 @@ export function writeLabel({ port, actor, token }: PreviewAddress): string {
   return `${port}-${actor}-${token}`;
 }
 
-/** The address in a label; undefined where none of the keys has signed it. */
+/** The address in a label; undefined if no key has signed it. */
 export async function readLabel(
   label: string,
   keys: readonly CryptoKey[],
@@ -64,7 +64,7 @@ export async function readLabel(
   return undefined;
 }
 
-/** A new token for a port of a sandbox; undefined without a key to sign it with. */
+/** A new token for a sandbox's port; undefined without a signing key. */
 export async function makeToken(
   port: number,
   actor: string,
@@ -76,7 +76,7 @@ export async function makeToken(
   return signed(key, port, actor, random, length);
 }
 
-/** Whether two texts are the same, in time that does not depend on how much of them is. */
+/** Compares two texts in constant time. */
 export function equal(one: string, other: string): boolean {
   const [a, b] = [one, other].map((text) => new TextEncoder().encode(text));
   return a !== undefined && b?.length === a.length && crypto.subtle.timingSafeEqual(a, b);
@@ -87,7 +87,7 @@ async function signed(key: CryptoKey, port: number, actor: string, random: strin
   return random + base36(signature, length - random.length);
 }
 
-/** The last `digits` digits, in base 36, of the number that the bytes are. */
+/** The last `digits` base-36 digits of the bytes as a number. */
 function base36(bytes: Uint8Array, digits: number): string {
   const number = BigInt(`0x${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`);
   return number.toString(36).slice(-digits);

@@ -3,7 +3,7 @@ import type { Config } from "./config.ts";
 import { isLoopback } from "./origin.ts";
 import { type PreviewAddress, writeLabel } from "./preview-address.ts";
 
-/** Where a preview is reached by who reaches the server at this origin; undefined where it is not. */
+/** The URL of a preview for callers of this origin; undefined if previews do not work there. */
 export function previewURL(
   address: PreviewAddress,
   { config: { previewHost }, origin }: { config: Pick<Config, "previewHost">; origin: string | undefined },
@@ -20,7 +20,7 @@ export function previewURL(
   return own.href;
 }
 
-/** The source of a Content-Security-Policy that allows every preview; undefined where there are none. */
+/** The CSP source for all previews; undefined if there are none. */
 export function previewSource(
   { previewHost }: Pick<Config, "previewHost">,
   origin: string | undefined,

@@ -1,47 +1,47 @@
-/** Who is calling and what they may do. A static token and an OAuth token both end in a `Principal`; nothing behind it asks which it was. */
+/**
+ * Who is calling, and what they may do. Static and OAuth tokens both become a `Principal`; later code does not distinguish
+ * them.
+ */
 
-/** All scopes. The tools name those that they need. */
+/** All scopes; tools name the ones they need. */
 export const SCOPES = ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"] as const;
 
 export type Scope = (typeof SCOPES)[number];
 
-/** Where a sandbox's actor can be made: the location hints of Cloudflare's Durable Objects. */
+/** Where a sandbox's actor can be created: the location hints of Cloudflare's Durable Objects. */
 export const REGIONS = ["wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "afr", "me"] as const;
 
 export type Region = (typeof REGIONS)[number];
 
 export interface Principal {
-  /** `owner`, `token:<name>`, or `<sign-in method>:<id>` such as `github:583231`. Survives the rotation of its token. */
+  /** `owner`, `token:<name>`, or `<sign-in method>:<id>` such as `github:583231`. It survives a rotation of the token. */
   id: string;
   scopes: readonly Scope[];
-  /** Where their sandboxes are made unless they say otherwise; DEFAULT_REGION where undefined. */
+  /** The default region of their sandboxes; DEFAULT_REGION if undefined. */
   region?: Region | undefined;
-  /**
-   * `token`, `previous_token` (one that a rotation has replaced), or the name of the sign-in method. For the log only: no decision
-   * depends on it.
-   */
+  /** `token`, `previous_token` (replaced by a rotation), or the sign-in method's name. Only for the log. */
   via: string;
-  /** The id of the OAuth client that acts for them, for the logs only; absent for a static token. */
+  /** The id of their OAuth client, only for logs; undefined for a static token. */
   client?: string;
 }
 
-/** The principal behind the server's own token and the owner's sign-in: one person, one set of sandboxes. */
+/** The principal of the server's own token and the owner's sign-in: one person, one set of sandboxes. */
 export const OWNER_ID = "owner";
 
-/** The name of a static token. It is part of the principal id, which therefore survives a change of the token. */
+/** A static token's name. It is part of the principal id, which therefore survives a change of the token. */
 export const TOKEN_NAME = /^[a-z0-9-]{1,32}$/;
 
-/** The principal id of the static token called `name`; the prefix keeps it apart from every other kind. */
+/** The principal id of a static token; the prefix distinguishes it from all other kinds. */
 export function tokenPrincipalID(name: string): string {
   return `token:${name}`;
 }
 
-/** The scopes among `names`, in the order of `SCOPES` and without repetition; anything else is left out. */
+/** The known scopes among `names`, in the order of `SCOPES`, without duplicates. */
 export function knownScopes(names: readonly string[]): Scope[] {
   return SCOPES.filter((scope) => names.includes(scope));
 }
 
-/** The scopes of `needed` that `principal` was not granted, in the order of `SCOPES` and without repetition. */
+/** The scopes of `needed` that `principal` lacks, in the order of `SCOPES`, without duplicates. */
 export function missingScopes(principal: Principal, needed: Iterable<Scope>): Scope[] {
   const wanted = new Set(needed);
   return SCOPES.filter((scope) => wanted.has(scope) && !principal.scopes.includes(scope));

@@ -1,4 +1,4 @@
-/** Runs work one after another, in the order of arrival, whatever becomes of the work before. */
+/** Runs work in order of arrival, even after failures. */
 export class SerialQueue {
   #last: Promise<unknown> = Promise.resolve();
 
@@ -9,12 +9,12 @@ export class SerialQueue {
   }
 }
 
-/** A serial queue for each key. Different keys do not wait for each other. */
+/** A serial queue per key. Keys do not wait for each other. */
 export class KeyedQueue {
-  /** With the ids of the work that runs or waits, in the order of arrival. */
+  /** With the ids of running and waiting work, in order of arrival. */
   readonly #queues = new Map<string, { queue: SerialQueue; ids: string[] }>();
 
-  /** Runs `work` when everything queued before it under `key` has settled. */
+  /** Runs `work` after all earlier work under `key` has settled. */
   async run<T>(key: string, id: string, work: () => Promise<T>): Promise<T> {
     const { queue, ids } = this.#queues.get(key) ?? { queue: new SerialQueue(), ids: [] };
     this.#queues.set(key, { queue, ids });
@@ -27,7 +27,7 @@ export class KeyedQueue {
     }
   }
 
-  /** Ids of the work that `id` waits for, the one that runs first. */
+  /** Ids of the work before `id`, the running one first. */
   waitingFor(key: string, id: string): string[] {
     const ids = this.#queues.get(key)?.ids ?? [];
     return ids.slice(0, Math.max(0, ids.indexOf(id)));

@@ -8,46 +8,43 @@ export interface RequestContext {
   env: Env;
   config: Config;
   ctx: ExecutionContext;
-  /** The origin the request is addressed to, as its sender names it; undefined when that cannot be read. */
+  /** The request's origin as its sender names it; undefined if invalid. */
   origin: string | undefined;
-  /** When it came, milliseconds since the epoch. */
+  /** When it arrived, in milliseconds since the epoch. */
   arrivedAt: number;
-  /** Random. It is in every log line about the request and in `X-Request-Id`, and is the reference of an internal error. */
+  /** Random. In every log line about the request, in `X-Request-Id`, and in internal errors. */
   requestID: string;
-  /** The trace that the caller's work is part of, where it says so. */
+  /** The caller's trace, if it sent one. */
   trace?: TraceContext | undefined;
 }
 
-/** Who sent a request, once a token or a session has said so. */
+/** The sender of a request, identified by a token or session. */
 export interface Caller {
   principal: Principal;
-  /** The URL of the resource's metadata (RFC 9728), which a challenge names; undefined when OAuth is off. */
+  /** The URL of the resource's metadata (RFC 9728) for challenges; undefined if OAuth is off. */
   metadata: string | undefined;
-  /** False for the panel: what is said of a restart is for the model, and waits for its next call. */
+  /** False for the panel: a notice about a restart is for the model, and waits for its next call. */
   takesNotice?: boolean;
 }
 
-/** The context of a request behind the guards. */
+/** The context of a request after the guards. */
 export interface CallerContext extends RequestContext, Caller {
-  /** Whether the answer goes out as data, too. */
+  /** Whether results also contain data. */
   isStructured?: boolean;
-  /** Whether the log of a terminal goes out with its control sequences. */
+  /** Whether terminals' logs keep their control sequences. */
   isRaw?: boolean | undefined;
-  /** False where results leave images out (`?images=off`), and only describe them. */
+  /** False if results only describe images (`?images=off`). */
   takesImages?: boolean;
-  /** Whether the client may show MCP Apps: one of revision 2026-07-28 says so in every request, of others it is not known. */
+  /** Whether the client may show MCP Apps: since revision 2026-07-28 every request says so; for older clients it is unknown. */
   mayShowApps?: boolean;
-  /** Whether the client has declared that it shows them. */
+  /** Whether the client has declared it. */
   showsApps?: boolean;
-  /** Whether the client's revision of MCP knows blocks that link to resources: 2025-06-18 and later ones do. */
+  /** Whether the client's revision of MCP has resource links: 2025-06-18 and later. */
   takesResourceLinks?: boolean;
-  /**
-   * Whether the client takes a task in place of a result (MCP's Tasks extension); undefined where its revision of MCP has
-   * none.
-   */
+  /** Whether the client accepts a task as a result (MCP's Tasks extension); undefined if its revision has none. */
   takesTasks?: boolean | undefined;
-  /** How the client is asked to open an address for its user: by its era of MCP; undefined where it does not, or nobody could sign in. */
+  /** How to ask the client to open a URL for its user, by its era of MCP; undefined if it does not, or nobody could sign in. */
   asksPerson?: "modern" | "legacy" | undefined;
-  /** The tools that the connection is limited to, among those that the server offers; undefined for all of them. */
+  /** The offered tools that the connection is limited to; undefined for all. */
   chosenTools?: ReadonlySet<ToolName> | undefined;
 }

@@ -1,21 +1,19 @@
 /**
- * The addresses of MCP resources. `sandbox://<sandbox>/<path>` is a file or a directory, its path as tools take it: relative to
- * /workspace, or absolute behind a second slash. `sandbox://runs/<id>/<name>` is what a run left. A sandbox named `runs`
- * has no addresses of its own.
+ * The addresses of MCP resources. `sandbox://<sandbox>/<path>` is a file or directory: relative to /workspace, or absolute
+ * after a second slash. `sandbox://runs/<id>/<name>` is a run's output. A sandbox named `runs` has no addresses.
  */
 import { SANDBOX_NAME } from "./names.ts";
 
-/** In the place of a sandbox's name. */
+/** Replaces the sandbox name. */
 export const RUNS = "runs";
 
-/** The name of a run's log, and what stands before the path of a task's artifact. */
+/** The name of a run's log, and the prefix of a task's artifacts. */
 export const LOG_NAME = "log";
 export const ARTIFACTS = "artifacts/";
 
-/** In the place of a file: what the sandbox connected to. A file of that name has no address. */
+/** Replaces a file: the sandbox's connections. A file of that name has no address. */
 export const NETWORK_PATH = "/workspace/.network";
 
-/** What an address leads to. */
 export type ResourceAddress =
   | { sandbox: string; path: string }
   /** No `name` stands for all that the run left. */
@@ -23,23 +21,23 @@ export type ResourceAddress =
 
 const WORKSPACE = "/workspace";
 
-/** The templates of both, as RFC 6570 writes them. */
+/** The templates of both kinds, as in RFC 6570. */
 export const FILE_TEMPLATE = "sandbox://{sandbox}/{+path}";
 export const RUN_TEMPLATE = `sandbox://${RUNS}/{id}/{+name}`;
 
-/** The address of a file; undefined in a sandbox that has none. @param path absolute, without `.` and `..` */
+/** The address of a file; undefined if its sandbox has none. @param path absolute, without `.` and `..` */
 export function fileURI(sandbox: string, path: string): string | undefined {
   if (sandbox === RUNS) return undefined;
   const isBelow = path === WORKSPACE || path.startsWith(`${WORKSPACE}/`);
   return `sandbox://${sandbox}/${encoded(isBelow ? path.slice(WORKSPACE.length + 1) : path)}`;
 }
 
-/** @param name `LOG_NAME`, or a path behind `ARTIFACTS`; empty for all that the run left */
+/** @param name `LOG_NAME`, or a path after `ARTIFACTS`; empty for all outputs of the run */
 export function runURI(id: string, name: string): string {
   return `sandbox://${RUNS}/${id}/${encoded(name)}`;
 }
 
-/** What an address leads to, or a sentence about what is wrong with it. */
+/** The parsed address, or a sentence about its problem. */
 export function parseResourceURI(uri: string): ResourceAddress | { problem: string } {
   const url = URL.parse(uri);
   if (url?.protocol !== "sandbox:") return { problem: `${FORMS}.` };

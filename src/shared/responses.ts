@@ -1,18 +1,17 @@
-/** The forms of responses. */
 import type { RefusalReason } from "./log.ts";
 
-/** A response that ends a request before it does anything. `reason` is for the log. */
+/** A response that ends a request before it has effects. `reason` is for the log. */
 export interface Refusal {
   reason: RefusalReason;
   response: Response;
 }
 
-/** A JSON response that no cache keeps. */
+/** A JSON response that must not be cached. */
 export function json(body: unknown, status = 200, headers: Record<string, string> = {}): Response {
   return Response.json(body, { status, headers: { "cache-control": "no-store", ...headers } });
 }
 
-/** An error as MCP clients expect it. Its id is null when that of the request is unknown (JSON-RPC 2.0 section 5). */
+/** An error for MCP clients. Its id is null if the request's id is unknown (JSON-RPC 2.0 section 5). */
 export function rpcError(
   status: number,
   code: number,

@@ -1,4 +1,4 @@
-/** What runs are called, and what `list_runs` answers as data, which the panel and the command line show. */
+/** The names of run states and kinds, and the data of `list_runs`, which the panel and command line show. */
 import { z } from "zod";
 
 export const RUN_KINDS = ["code", "command", "task"] as const;
@@ -6,8 +6,8 @@ export const RUN_KINDS = ["code", "command", "task"] as const;
 export type RunKind = (typeof RUN_KINDS)[number];
 
 /**
- * `running`, then one of the others, which are final: `succeeded` or `failed` when the program ended by itself, `cancelled`
- * or `timed_out` when we ended it, `lost` when the sandbox or connection went away and its end is unknown.
+ * `running`, then one final state: `succeeded` or `failed` if the program ended by itself, `cancelled` or `timed_out` if the
+ * server ended it, `lost` if the sandbox or connection disappeared and the end is unknown.
  */
 export const END_STATES = ["succeeded", "failed", "cancelled", "timed_out", "lost"] as const;
 export const RUN_STATES = ["running", ...END_STATES] as const;

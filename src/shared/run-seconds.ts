@@ -1,2 +1,2 @@
-/** The longest that a run of any kind may take, seconds. */
+/** The longest that any run may take, in seconds. */
 export const MAX_RUN_SECONDS = 21_600;

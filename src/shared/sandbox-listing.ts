@@ -1,9 +1,9 @@
-/** What `list_sandboxes` answers as data, which the panel shows. */
+/** The data of `list_sandboxes`, which the panel shows. */
 import { z } from "zod";
 
 const listedPreview = z.object({
   port: z.number(),
-  /** Left out for who may not use it. */
+  /** Missing if the caller may not use it. */
   url: z.string().optional(),
   expires_at: z.string(),
 });
@@ -14,22 +14,19 @@ const listedSandbox = z.object({
   /** Whether its container runs. A stopped sandbox starts with the next call, with its saved workspace. */
   state: z.enum(["running", "stopped"]),
   created_at: z.string(),
-  /** Exact to a minute. */
+  /** Accurate to a minute. */
   last_used_at: z.string(),
-  /** Bytes of its files, as of its last use or a minute before; left out where nobody has measured them. */
+  /** Bytes of its files, at most a minute before its last use; missing if not measured. */
   size_bytes: z.number().optional(),
-  /** When its workspace was last saved, and how many bytes of files; left out where it was not. */
+  /** When its workspace was last saved, and its size in bytes; missing if it was not. */
   saved_at: z.string().optional(),
   saved_bytes: z.number().optional(),
-  /** Names of the variables of `configure_sandbox`. */
+  /** Variable names from `configure_sandbox`. */
   variables: z.array(z.string()),
-  /**
-   * What it reaches (`INTERNET`, which the list of tools has room for once), and of `allowlist` the hosts; left out of one that
-   * an earlier version configured, until it is again.
-   */
+  /** Its network access (`INTERNET`), and for `allowlist` the hosts; missing if an earlier version configured it. */
   internet: z.string().optional(),
   allow_hosts: z.array(z.string()).optional(),
-  /** Its ports that can be reached from outside. */
+  /** Its ports that are reachable from outside. */
   previews: z.array(listedPreview),
 });
 

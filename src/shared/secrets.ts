@@ -1,58 +1,58 @@
 /**
- * Credentials that the server adds to requests of sandboxes and that no sandbox has: what may be written of one, whose and
- * where it is, and how a request gets it. Pure functions.
+ * Credentials that the server adds to sandboxes' requests and that no sandbox has: their format, scope and placement. Pure
+ * functions.
  */
 import { z } from "zod";
 import { headerValue, unique } from "./env-fields.ts";
 import { type NetworkPolicy, allowsHost, isAddress, parseHostEntry, PACKAGES } from "./network-policy.ts";
 
-/** Stands in a template for the value. */
+/** The placeholder for the value in a template. */
 const VALUE = "{value}";
 
-/** Secrets of one server at most. */
+/** The most secrets of a server. */
 const MAX_SECRETS = 100;
 
-/** Hosts of one secret at most. */
+/** The most hosts of a secret. */
 const MAX_SECRET_HOSTS = 20;
 
 /**
- * The mask tells code that has its own text come back whether a whole value is in it. A processor looks at some 2^26 characters
- * a second, each of which may begin a guess: of 12 hexadecimal digits it finds a random value in weeks, of 16 in millennia.
+ * The mask reveals to code that has its text echoed whether a complete value is in it. A processor checks about 2^26 characters
+ * per second, each of which may begin a guess: it finds a random value of 12 hexadecimal digits in weeks, of 16 in millennia.
  */
 const MIN_VALUE_LENGTH = 16;
 
-/** Where a request gets a value. `template` has `{value}` once; in `basic` it is the user and the password. */
+/** Where a request gets a value. `template` contains `{value}` once; for `basic` it is the user and password. */
 export interface SecretPlace {
   in: "header" | "query" | "basic";
-  /** The header in lower case, or the parameter of the query. */
+  /** The lower-case header, or the query parameter. */
   name: string;
   template: string;
 }
 
 export interface Secret {
   name: string;
-  /** Entries as in a list of allowed hosts, without addresses and without the word for package registries. */
+  /** Entries as in a list of allowed hosts, without addresses and the package registries' entry. */
   hosts: readonly string[];
   place: SecretPlace;
   value: string;
   /** Ids of the principals whose sandboxes use it; undefined for everybody. */
   principals: readonly string[] | undefined;
-  /** The variable that has a placeholder in sandboxes, for programs that insist on a key. */
+  /** The variable with a placeholder in sandboxes, for programs that require a key. */
   variable: string | undefined;
 }
 
 /** The host by which a task's agent reaches its model. */
 export const MODEL_HOST = "anthropic.internal";
 
-/** Stands for the server itself among principals: what it alone uses, as the credential for the model. */
+/** Stands for the server itself among principals, for example for the model's credential. */
 export const SERVER = "server";
 
-/** The secrets that sandboxes of a principal use. */
+/** The secrets for a principal's sandboxes. */
 export function secretsFor(secrets: readonly Secret[], principalID: string | undefined): Secret[] {
   return secrets.filter(({ principals }) => principals?.includes(principalID ?? "") ?? true);
 }
 
-/** The secrets for a host. @param host in its canonical form */
+/** The secrets for a host. @param host in canonical form */
 export function secretsAt(secrets: readonly Secret[], host: string): Secret[] {
   const covers = ({ hosts }: Secret) => allowsHost(policyOf(hosts), host);
   return secrets.filter(covers);
@@ -63,9 +63,9 @@ function policyOf(allowHosts: readonly string[]): NetworkPolicy {
 }
 
 /**
- * Puts secrets into a request, each in its place, where it replaces what the sandbox has written. Of two for one place the
- * first counts. Another header that holds a placeholder of theirs goes: some programs send their key in two, and a host may
- * refuse a request for the one that is wrong. @returns those that were put in
+ * Puts secrets into a request, replacing what the sandbox wrote in their places. The first of two for one place counts. Other
+ * headers with one of their placeholders are removed: some programs send their key twice, and a host may refuse the wrong one.
+ * @returns the secrets used
  */
 export function putIn(secrets: readonly Secret[], headers: Headers, url: URL): Secret[] {
   const places = new Set<string>();
@@ -84,13 +84,13 @@ export function putIn(secrets: readonly Secret[], headers: Headers, url: URL): S
   return used;
 }
 
-/** What stands in the place of a secret. */
+/** The text put in a secret's place. */
 function written({ place, value }: Secret): string {
   const text = place.template.replace(VALUE, () => value);
   return place.in === "basic" ? `Basic ${btoa(text)}` : text;
 }
 
-/** A query with one parameter set and the others as they were written: their spelling may be part of a signature. */
+/** A query with one parameter set and the others unchanged, because their spelling may be part of a signature. */
 function withParameter(search: string, name: string, value: string): string {
   const others = search
     .slice(1)
@@ -99,18 +99,18 @@ function withParameter(search: string, name: string, value: string): string {
   return `?${[...others, `${percentEncoded(name)}=${percentEncoded(value)}`].join("&")}`;
 }
 
-/** With every character encoded that is reserved anywhere (RFC 3986, 2.3). */
+/** Encodes every reserved character (RFC 3986, 2.3). */
 function percentEncoded(text: string): string {
   const rest = (character: string) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`;
   return encodeURIComponent(text).replace(/[!'()*]/g, rest);
 }
 
-/** What a program that insists on a key is given. It stands nowhere for the value: the place of a secret is overwritten. */
+/** The key for programs that require one. It never stands for the value: the secret's place is overwritten. */
 export function placeholderOf({ name }: Secret): string {
   return `sandbox-mcp-secret-${name}`;
 }
 
-/** The variables that hold placeholders. */
+/** The variables with placeholders. */
 export function placeholders(secrets: readonly Secret[]): Record<string, string> {
   return Object.fromEntries(
     secrets.flatMap((secret) =>
@@ -119,15 +119,15 @@ export function placeholders(secrets: readonly Secret[]): Record<string, string>
   );
 }
 
-/** A text by which an answer could give a value away. */
+/** A text by which a response could reveal a value. */
 export interface SecretTrace {
   text: string;
-  /** Whether the characters of base64 before and after it have bits of the value. */
+  /** Whether the base64 characters before and after it contain bits of the value. */
   sharesFirst: boolean;
   sharesLast: boolean;
 }
 
-/** The value as it is, and in base64 with whatever stands before and after it. */
+/** The value as it is, and in base64 at any position. */
 export function tracesOf({ place, value }: Secret): SecretTrace[] {
   const traces = [0, 1, 2].map((before) => within64(value, before));
   if (place.in === "basic")
@@ -140,7 +140,7 @@ export function tracesOf({ place, value }: Secret): SecretTrace[] {
   return [{ text: value, sharesFirst: false, sharesLast: false }, ...traces];
 }
 
-/** The characters of base64 that depend on a text alone when so many bytes stand before it, modulo 3. */
+/** The base64 characters that depend only on the text when `before` bytes (modulo 3) precede it. */
 function within64(text: string, before: number): SecretTrace {
   const encoded = btoa("\0".repeat(before) + text).replace(/=+$/, "");
   const bits = (before + text.length) * 8;
@@ -148,7 +148,7 @@ function within64(text: string, before: number): SecretTrace {
   return { text: whole, sharesFirst: before > 0, sharesLast: bits % 6 > 0 };
 }
 
-/** Headers that say how a message goes on, not what it says. */
+/** Headers about a message's transport, not its content. */
 const REFUSED_HEADERS =
   /^(?:host|content-length|transfer-encoding|connection|upgrade|te|trailer|expect|range|accept-encoding|proxy-.*|cf-.*)$/;
 
@@ -188,7 +188,7 @@ const secret = z
         .regex(/^[A-Z][A-Z0-9_]{0,63}$/, "must be a name of capital letters, digits and _")
         .optional(),
     },
-    // The default message lists the unknown keys, and one could be a value pasted into the wrong place.
+    // The default message lists unknown keys, and one could be a value pasted into the wrong place.
     "must be an object of name, hosts, value, one of header, query and basic, and perhaps principals and variable, and nothing else",
   )
   .transform(({ header, query, basic, principals, variable, ...rest }, context): Secret => {
@@ -201,7 +201,7 @@ const secret = z
     return z.NEVER;
   });
 
-/** The schema of `SECRETS`. No message of it has a value in it. */
+/** The schema of `SECRETS`. Its messages never contain a value. */
 export const secretList = z
   .array(secret, "must be a JSON list")
   .max(MAX_SECRETS, `must hold ${MAX_SECRETS} secrets at most`)
@@ -239,7 +239,7 @@ function inBasic(text: string | undefined): Parsed {
     : { problem: `must have basic of the form "user:${VALUE}"` };
 }
 
-/** An entry of `hosts` in its one form. */
+/** Normalizes an entry of `hosts`. */
 function secretHost(text: string, context: z.RefinementCtx): string {
   const parsed = parseHostEntry(text);
   const entry = "entry" in parsed ? parsed.entry : PACKAGES;

@@ -1,32 +1,31 @@
 /**
- * Images as clients can show them: some clients, and some models' providers, end a chat over one that they cannot take. An
- * image that fits is passed on as it is. A sandbox makes any other smaller.
+ * Images for clients: some clients and model providers end a chat over an unsupported image. A supported image is passed on
+ * unchanged. Others are scaled down in a sandbox.
  */
 import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "../../container/sandboxd/shapes.ts";
 import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
 import { messageOf } from "./text.ts";
 
-/** The most pixels that are made fewer: a sandbox holds up to four bytes of each. */
+/** The most pixels that are scaled: a sandbox holds up to four bytes of each. */
 const MAX_PIXELS = 100_000_000;
 
-/** Why an image cannot be shown, as a sentence without its subject, and what to do about it. */
+/** Why an image cannot be shown, as a sentence without its subject, and what to do. */
 export interface ImageRefusal {
   problem: string;
   remedy: string;
 }
 
-/** An image as it is shown. */
 export interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "height"> {
   bytes: Uint8Array;
-  /** How it differs from what the original shows, a sentence without its subject. */
+  /** How it differs from the original, as a sentence without its subject. */
   change?: string | undefined;
 }
 
-/** Makes an image smaller in a sandbox, or says why it did not. `stopped`: the sandbox does not run. */
+/** Scales an image in a sandbox, or says why it did not. `stopped`: the sandbox does not run. */
 export type MakeSmaller = (image: Uint8Array) => Promise<Uint8Array | ImageProblem>;
 export type ImageProblem = Exclude<ImageMade, "made"> | "stopped";
 
-/** The refusal of an image file that is too large, by its bytes; undefined for any other. */
+/** The refusal of an oversized image file; undefined for any other file. */
 export function tooLarge(size: number): ImageRefusal | undefined {
   if (size <= IMAGE_BYTES) return undefined;
   return { problem: `has ${size} bytes; at most ${IMAGE_BYTES} can be shown.`, remedy: SMALLER };
@@ -35,7 +34,7 @@ export function tooLarge(size: number): ImageRefusal | undefined {
 const SMALLER =
   "Make it smaller in the sandbox, for example with PIL: image.thumbnail((1000, 1000)), or cut it into parts.";
 
-/** A whole image as it can be shown, its type by its content and not by its name; or why it cannot be. */
+/** A displayable image, with its type by content instead of name; or why there is none. */
 export async function shownImage(
   bytes: Uint8Array,
   makeSmaller: MakeSmaller,
@@ -84,7 +83,7 @@ async function smaller(
   return { mimeType, width, height, bytes: made, change };
 }
 
-/** The header of what a sandbox answered, where that can be shown: code there can take the place of what makes images smaller. */
+/** The header of a sandbox's result, if displayable: user code can replace the scaling program. */
 function madeHeader(made: Uint8Array): ImageHeader | undefined {
   const mimeType = imageType(made);
   if (mimeType !== "image/png" && mimeType !== "image/jpeg") return undefined;

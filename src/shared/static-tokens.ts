@@ -1,28 +1,28 @@
-/** `AUTH_TOKENS`: tokens beside the owner's, of which the server knows the hashes only. */
+/** `AUTH_TOKENS`: tokens besides the owner's. The server knows only their hashes. */
 import { z } from "zod";
 import { allowHosts, hostEntry, time, unique } from "./env-fields.ts";
 import { INTERNET, type Internet } from "./network-policy.ts";
 import { REGIONS, type Region, type Scope, SCOPES, TOKEN_NAME } from "./principal.ts";
 
-/** A static token, of which the server knows the hash only. */
+/** A static token, known only by its hash. */
 export interface StaticToken {
   name: string;
-  /** SHA-256 of the token's UTF-8 bytes, lower-case hexadecimal. */
+  /** SHA-256 of the token's UTF-8 bytes, in lower-case hexadecimal. */
   sha256: string;
   scopes: readonly Scope[];
-  /** The SHA-256 of the token that this one replaces. */
+  /** The SHA-256 of the replaced token. */
   previous?: PreviousToken | undefined;
-  /** Where its sandboxes are made. */
+  /** The region of its sandboxes. */
   region?: Region | undefined;
-  /** The most that its sandboxes may reach. */
+  /** The network limit of its sandboxes. */
   internet?: Internet | undefined;
   allowHosts?: readonly string[] | undefined;
 }
 
-/** What was replaced by a rotation, and is accepted beside the new one. */
+/** A token replaced by a rotation and still accepted. */
 export interface PreviousToken {
   value: string;
-  /** Milliseconds since the epoch from which it is refused; Infinity while the configuration has it. */
+  /** When it stops working, in milliseconds since the epoch; Infinity while it is configured. */
   until: number;
 }
 
@@ -44,7 +44,7 @@ export const authTokens = z
             z.array(z.string("must be text").transform(hostEntry), "must be a list of hosts"),
           ).optional(),
         },
-        // The default message lists the unknown keys, and one could be a token pasted into the wrong place.
+        // The default message lists unknown keys, and one could be a token pasted into the wrong place.
         "must be an object of name, sha256, scopes, previous_sha256, previous_until, region, internet and allow_hosts, and nothing else",
       )
       .transform(({ allow_hosts, previous_sha256, previous_until, ...token }) => ({
@@ -56,7 +56,7 @@ export const authTokens = z
   )
   .refine((tokens) => unique(tokens.map((token) => token.name)), "must not use one name twice")
   .refine(
-    // While a token is rotated, its entry may have the same hash twice.
+    // During a rotation, an entry may contain the same hash twice.
     (tokens) =>
       unique(
         tokens.flatMap(({ sha256, previous: { value = sha256 } = {} }) => [...new Set([sha256, value])]),

@@ -1,8 +1,8 @@
 import { within } from "./within.ts";
 
 /**
- * A stream in pieces of so many bytes, of which the last one may be shorter.
- * @param body a stream of bytes, as responses have them: workerd itself fills each piece
+ * A stream in pieces of a fixed size; the last may be shorter.
+ * @param body a byte stream, as in responses: workerd itself fills each piece
  */
 export async function* inPieces(body: ReadableStream<Uint8Array>, bytes: number): AsyncGenerator<Uint8Array> {
   const reader = body.getReader({ mode: "byob" });
@@ -13,27 +13,27 @@ export async function* inPieces(body: ReadableStream<Uint8Array>, bytes: number)
       if (done) return;
     }
   } finally {
-    // Nothing is left to cancel where it has ended.
+    // Nothing is left to cancel if it has ended.
     await reader.cancel().catch(() => undefined);
   }
 }
 
-/** How long a body may take, milliseconds, and how many bytes are read of it at once. */
+/** The default time limit of a body in milliseconds, and how many bytes are read at once. */
 const READ_MS = 60_000;
 const READ_BYTES = 64 * 1024;
 
 interface Bounds {
   maxBytes: number;
-  /** How many bytes of a body that is too large are still read, and thrown away; none unless given. */
+  /** How many bytes of an oversized body are still read and dropped; 0 by default. */
   drainBytes?: number;
-  /** How long it may take, milliseconds. */
+  /** The time limit, in milliseconds. */
   ms?: number;
 }
 
 /**
- * A whole body, counted as it arrives. The runtime gathers its pieces: each one that JavaScript gets takes some kilobytes, also
- * when it is a single byte.
- * @throws what reading it throws, such as for a client that disconnects
+ * A whole body, counted while it arrives. The runtime joins pieces, because each one passed to JavaScript takes kilobytes, even
+ * a single byte.
+ * @throws errors of reading, for example if the client disconnects
  */
 export async function gather(
   { body, headers }: Pick<Request | Response, "body" | "headers">,
@@ -44,7 +44,7 @@ export async function gather(
   const until = Date.now() + ms;
   const reader = body.getReader({ mode: "byob" });
   try {
-    // A short body needs no more room than it announces, and one byte in which its end shows.
+    // A short body needs only its announced size, and one byte to detect its end.
     let room = Math.min(READ_BYTES, Number(headers.get("content-length") ?? READ_BYTES) + 1) || READ_BYTES;
     for (let bytes = 0; ; room = READ_BYTES) {
       const reading = reader.readAtLeast(room, new Uint8Array(room));
@@ -68,15 +68,15 @@ export async function gather(
       if (isEnd) return { bytes: whole.subarray(0, bytes) };
     }
   } finally {
-    // Not waited for: what sends it may be at it for ever.
+    // Not awaited: the sender may never stop.
     reader.cancel().catch(() => undefined);
   }
 }
 
 /**
- * The body of an answer.
- * @param ms how long it may take
- * @returns undefined for a body of more than so many bytes, one that takes longer, and one in an encoding: none is ever asked for
+ * A response's body.
+ * @param ms the time limit
+ * @returns undefined for a body that is too long, slow, or encoded; encodings are never requested
  */
 export async function readBounded(
   response: Response,
@@ -91,7 +91,7 @@ export async function readBounded(
   return "bytes" in read ? read.bytes : undefined;
 }
 
-/** Whether the runtime decodes the body, so that its length on the wire says nothing of its length here. */
+/** Whether the runtime decodes the body, so that its length on the wire differs. */
 export function isEncoded({ headers }: Response): boolean {
   return (headers.get("content-encoding") ?? "identity") !== "identity";
 }

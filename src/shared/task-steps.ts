@@ -1,44 +1,41 @@
 /**
- * The lines of a task's log. What an agent says is text of a model, which may look like anything: a call and a failure are told
- * by how their lines begin, and no other line begins so.
+ * The lines of a task's log. An agent's text comes from a model and may look like anything, so calls and failures have a prefix
+ * that no other line can have.
  */
 
-/** Begins a call: `→ Edit src/app.ts`, `→ Bash: npm test`. */
+/** The prefix of a call: `→ Edit src/app.ts`, `→ Bash: npm test`. */
 export const CALL = "→ ";
 
-/** Begins the failure of a call. */
+/** The prefix of a call's failure. */
 export const FAILURE = "  failed: ";
 
-/** Stands before the lines of an agent that was started by another. */
+/** The prefix of lines of nested agents. */
 export const NESTED = "    ";
 
-/** What no line of text begins with. */
+/** The prefix that text lines must not have. */
 const MARKS = /^[\s\p{Cf}→]+/u;
 
-/** A line of text. */
 export function textLine(text: string): string {
   return oneLine(text).replace(MARKS, "");
 }
 
-/** The line of a call. */
 export function callLine(call: string): string {
   return CALL + textLine(call);
 }
 
-/** The line of a failure. */
 export function failureLine(why: string): string {
   return FAILURE + oneLine(why);
 }
 
 export interface TaskStep {
   kind: "call" | "failure" | "said";
-  /** Of a call: the tool's name. */
+  /** For a call: the tool's name. */
   tool?: string;
   text: string;
   isNested: boolean;
 }
 
-/** A line as it was written. */
+/** Parses a written line. */
 export function stepOf(line: string): TaskStep {
   if (line.startsWith(FAILURE)) return { kind: "failure", text: line.trim(), isNested: false };
   const isNested = line.startsWith(NESTED);
@@ -48,7 +45,7 @@ export function stepOf(line: string): TaskStep {
   return { kind: "call", tool, text: what, isNested };
 }
 
-/** Without control characters, of which some would write over the line's beginning where it is shown. */
+/** Removes control characters, which could overwrite the line's beginning. */
 function oneLine(text: string): string {
   return text.replace(/\p{Cc}/gu, " ");
 }

@@ -2,7 +2,7 @@
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The text of bytes that are UTF-8 without NUL; undefined for any others. */
+/** The text of UTF-8 bytes without NUL; undefined for others. */
 export function textOf(bytes: Uint8Array): string | undefined {
   if (bytes.includes(0)) return undefined;
   try {
@@ -12,21 +12,21 @@ export function textOf(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** The same, and the number of its bytes. When `cut`, the bytes may end within a character, which is left out. */
+/** The same with its number of bytes. If `cut`, an incomplete character at the end is dropped. */
 export function wholeText(bytes: Uint8Array, cut: boolean): { text: string; bytes: number } | undefined {
   const whole = cut ? wholeCharacters(bytes, "end") : bytes;
   const text = textOf(whole);
   return text === undefined ? undefined : { text, bytes: whole.length };
 }
 
-/** The bytes of a longer text without the character that was cut at their start or end. */
+/** Bytes of a longer text without a partial character at their start or end. */
 export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint8Array {
   if (cutAt === "start") {
     let start = 0;
     while (start < 3 && start < bytes.length && ((bytes[start] ?? 0) & 0xc0) === 0x80) start++;
     return bytes.subarray(start);
   }
-  // A lead byte within the last three whose sequence runs past the end starts the cut character.
+  // A lead byte in the last three bytes whose sequence exceeds the end starts the partial character.
   for (let back = 1; back <= 3 && back <= bytes.length; back++) {
     const byte = bytes[bytes.length - back] ?? 0;
     if (byte < 0x80) return bytes;
@@ -37,13 +37,13 @@ export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint
   return bytes;
 }
 
-/** The first line of a source, short enough for a list. */
+/** The first line of a source, shortened for a list. */
 export function titleOf(source: string): string {
   const line = source.trimStart().split("\n", 1)[0] ?? "";
   return line.length > 120 ? `${line.slice(0, 119).toWellFormed()}…` : line;
 }
 
-/** A sentence without its full stop, to end another sentence with. */
+/** A sentence without its full stop, to end another sentence. */
 export function clause(sentence: string): string {
   return sentence.trim().replace(/[.\s]+$/, "");
 }
@@ -53,12 +53,12 @@ export function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** The same for a person, who needs no quotation marks around a plain word. */
+/** The same for people, without unnecessary quotation marks. */
 export function shellWord(text: string): string {
   return /^[\w./:=@+-]+$/.test(text) ? text : quote(text);
 }
 
-/** What an error says, or whatever else was thrown. */
+/** The message of an error, or the thrown value as text. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

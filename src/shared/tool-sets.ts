@@ -1,9 +1,9 @@
 /**
- * The names of the tools, and the sets of them that an operator (`TOOLS`) and a client (`?tools=`) choose from. A tool is in
- * every set whose work needs it. `defineTool` takes no name that is in no set.
+ * The names of the tools, and the sets that an operator (`TOOLS`) and a client (`?tools=`) choose from. A tool is in every set
+ * whose work needs it. `defineTool` accepts only names in a set.
  */
 
-/** What belongs to runs of every kind. */
+/** For runs of every kind. */
 const RUNS = ["get_result", "list_runs", "cancel_run"] as const;
 
 export const TOOL_SETS = {
@@ -25,14 +25,14 @@ export type ToolName = (typeof TOOL_SETS)[keyof typeof TOOL_SETS][number];
 
 export const TOOL_NAMES: ReadonlySet<ToolName> = new Set(Object.values(TOOL_SETS).flat());
 
-/** The tools that these names and sets choose among those that are offered. */
+/** The offered tools that these names and sets select. */
 export function toolsChosen(words: readonly string[], offered: ReadonlySet<ToolName>): ReadonlySet<ToolName> {
   const sets: Record<string, readonly string[] | undefined> = TOOL_SETS;
   const named = new Set(words.flatMap((word) => (Object.hasOwn(sets, word) && sets[word]) || word));
   return new Set([...offered].filter((tool) => named.has(tool)));
 }
 
-/** What is wrong with a choice among the tools that are offered, as the end of a sentence; undefined where nothing is. */
+/** What is wrong with a choice of tools, as the end of a sentence; undefined if nothing is. */
 export function describeWrongChoice(
   words: readonly string[],
   offered: ReadonlySet<ToolName>,

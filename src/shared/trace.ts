@@ -1,6 +1,6 @@
 /**
- * Trace context of W3C (https://www.w3.org/TR/trace-context/), as MCP carries it: in `_meta` of a request (SEP-414), or in the headers of
- * HTTP. Only what is valid is taken, so that the log and requests to the model hold nothing else.
+ * W3C trace context (https://www.w3.org/TR/trace-context/) as MCP carries it: in a request's `_meta` (SEP-414), or in HTTP
+ * headers. Only valid values are accepted, so that nothing else reaches the log or model requests.
  */
 import { isRecord } from "./is-record.ts";
 
@@ -9,15 +9,15 @@ export interface TraceContext {
   tracestate?: string;
 }
 
-/** A version, the trace's id, the id of the caller's span, and flags. Later versions may add fields, which are dropped. */
+/** A version, the trace id, the caller's span id, and flags. Later versions may add fields, which are dropped. */
 const TRACEPARENT = /^([\da-f]{2})-([\da-f]{32})-([\da-f]{16})-([\da-f]{2})(-.*)?$/;
 
-/** What every receiver has to pass on; more may be dropped. */
+/** The length that every receiver must forward; more may be dropped. */
 const MAX_TRACESTATE = 512;
 const MAX_MEMBERS = 32;
 const MEMBER = /^[a-z\d][a-z\d_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}$/;
 
-/** The trace context of a message; undefined where it has none that is valid. */
+/** The trace context of a message; undefined if it has no valid one. */
 export function traceOfMessage(message: unknown): TraceContext | undefined {
   const params = isRecord(message) ? message.params : undefined;
   const meta = isRecord(params) ? params._meta : undefined;
@@ -28,7 +28,7 @@ export function traceOfHeaders(headers: Headers): TraceContext | undefined {
   return parseTrace(headers.get("traceparent"), headers.get("tracestate"));
 }
 
-/** The ids as they stand in the log. */
+/** The ids for the log. */
 export function traceFields(trace: TraceContext | undefined): { trace_id?: string; parent_span_id?: string } {
   const [, trace_id, parent_span_id] = trace?.traceparent.split("-") ?? [];
   return trace_id && parent_span_id ? { trace_id, parent_span_id } : {};
@@ -43,7 +43,7 @@ function parseTrace(traceparent: unknown, tracestate: unknown): TraceContext | u
   return { traceparent: `00-${trace}-${span}-${flags}`, ...(state !== undefined && { tracestate: state }) };
 }
 
-/** A list that breaks the rules is left out as a whole, as the specification wants it. */
+/** An invalid list is dropped completely, as the specification requires. */
 function validState(tracestate: string): string | undefined {
   if (tracestate.length > MAX_TRACESTATE) return undefined;
   const members = tracestate

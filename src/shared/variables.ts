@@ -1,7 +1,7 @@
 /**
- * The variables that configure the server, each written once. From this table come `Env`, the parser of config.ts, the reference in the
- * docs, .dev.vars.example, the questions of the Deploy button, the names that `npm start` hands on, what is kept secret and what
- * `diagnose` shows. After a change: `npm run docs`.
+ * The server's variables, each defined once. This table produces `Env`, the parser in config.ts, the reference in the docs,
+ * .dev.vars.example, the Deploy button's questions, the names that `npm start` passes on, what is secret and what `diagnose`
+ * shows. After a change: `npm run docs`.
  */
 import { z } from "zod";
 import {
@@ -30,23 +30,23 @@ import { authTokens } from "./static-tokens.ts";
 import { TOOL_NAMES, describeWrongChoice } from "./tool-sets.ts";
 
 export interface Variable<T = unknown> {
-  /** Parses the text. The message of an issue is the end of a sentence that begins with the variable's name. */
+  /** Parses the text. An issue's message ends a sentence that begins with the variable's name. */
   schema: z.ZodType<T, string>;
   default?: NoInfer<T> | undefined;
   /** What happens without a value, in words. */
   fallback?: string;
-  /** `value`: it belongs in no file that others read. `hashes`: it reveals no credential, and is still shown to nobody. */
+  /** `value`: must not be in a file that others read. `hashes`: reveals no credential, but is never shown. */
   secret?: "value" | "hashes";
   /** Its sentence in docs/reference/variables.md, in Markdown. Links are relative to that page. */
   docs: string;
   example?: string;
-  /** The text of the Deploy button, which asks for the variables that have one. */
+  /** The Deploy button's text, if it asks for the variable. */
   askAtDeploy?: string;
-  /** `sdk`: the Sandbox SDK reads it. `local`: `npm start` sets it itself, and no operator does. */
+  /** `sdk`: the Sandbox SDK reads it. `local`: only `npm start` sets it. */
   reader?: "sdk" | "local";
-  /** The ids of the principals whom it lets in. */
+  /** The ids of the principals that it allows. */
   principals?: { form: string; pattern: RegExp };
-  /** What has to be set beside it: one variable of each list. `why` ends the sentence of the error. */
+  /** What must be set too: one variable of each list. `why` ends the error's sentence. */
   needs?: readonly { oneOf: readonly string[]; why?: string }[];
 }
 
@@ -359,7 +359,7 @@ const runs = {
   }),
   MAX_WAIT_SECONDS: variable({
     schema: count(600),
-    // Common clients give up after 60 seconds, whatever the progress.
+    // Common clients give up after 60 seconds, even with progress.
     default: 50,
     docs: "How long a call may wait for a run, up to 600. Use more than 50 only for clients that are known to wait so long.",
   }),
@@ -404,7 +404,7 @@ const others = {
   }),
 };
 
-/** By the headings of the reference. */
+/** The headings of the reference. */
 export const GROUPS = {
   "Who may call": access,
   Addresses: addresses,
@@ -435,7 +435,6 @@ type ValueOf<V> = V extends Defaulted<infer T> ? T : V extends Variable<infer T>
 
 type Fixed<T> = T extends readonly (infer E)[] ? readonly E[] : T;
 
-/** The values of all variables, parsed. */
 export type Values = { readonly [N in VariableName]: Fixed<ValueOf<(typeof variables)[N]>> };
 
 export const VARIABLES: [VariableName, Variable][] = Object.entries<Variable>(variables) as [
@@ -449,13 +448,13 @@ const namesOf = (isOne: (variable: Variable) => boolean): readonly string[] =>
 /** The variables that an operator sets. */
 export const OPERATOR_VARIABLES = namesOf(({ reader }) => reader !== "local");
 
-/** The variables whose values are credentials. */
+/** The variables with credentials. */
 export const SECRET_VARIABLES = namesOf(({ secret }) => secret === "value");
 
-/** The variables that no report shows and that a deployment stores as secrets. */
+/** The variables that reports never show and that a deployment stores as secrets. */
 export const HIDDEN_VARIABLES = namesOf(({ secret }) => secret !== undefined);
 
-/** The value as a report may show it: that of a valid number or choice, since other text may hold something private. */
+/** The value for a report: only valid numbers and choices, because other text may be private. */
 export function shownValue(name: string, value: string): string {
   const row = VARIABLES.find(([known]) => known === name)?.[1];
   const isShown = row?.secret === undefined && row?.schema.meta()?.isShowable === true;

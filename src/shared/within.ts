@@ -1,4 +1,4 @@
-/** The value of the promise, or undefined when it takes longer than `ms`. */
+/** The promise's value, or undefined after `ms` milliseconds. */
 export async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
   const { promise: late, resolve } = Promise.withResolvers<undefined>();
   const timer = setTimeout(() => resolve(undefined), ms);

@@ -5,13 +5,13 @@ import { fileURLToPath } from "node:url";
 /** The programs a kernel can be; TypeScript runs in a JavaScript kernel. */
 export type KernelProgram = "python" | "javascript";
 
-/** One output of a cell as the executors name them; `data` is base64 for images, JSON text for `json`. */
+/** One output of a cell, named as by the executors; `data` is base64 for images, JSON text for `json`. */
 export interface KernelOutput {
   type: "text" | "image" | "jpeg" | "svg" | "html" | "json" | "latex" | "markdown" | "javascript";
   data: string;
 }
 
-/** What a kernel answers to one cell. */
+/** A kernel's response to one cell. */
 export interface KernelReply {
   stdout?: string;
   stderr?: string;
@@ -20,7 +20,7 @@ export interface KernelReply {
   error?: { type?: string; message?: string; traceback?: string } | null;
 }
 
-/** How kernels are started: programs, directory (absolute) and environment. */
+/** How to start kernels: programs, directory (absolute) and environment. */
 export interface KernelSettings {
   python: string;
   node: string;
@@ -35,8 +35,8 @@ const scripts: Record<KernelProgram, string> = {
 };
 
 /**
- * Runs the kernel's script as its program, whose path then is on no command line: a user's `pkill -f /opt` would end it. The
- * kernel for JavaScript takes its path off its command line itself.
+ * Runs the kernel's script without its path on a command line, because a user's `pkill -f /opt` would end it. The JavaScript
+ * kernel removes its path itself.
  */
 const PYTHON_SCRIPT = "SANDBOX_MCP_KERNEL";
 const PYTHON_BOOT = `import os, sys
@@ -44,7 +44,7 @@ sys.argv[0] = __file__ = os.environ.pop("${PYTHON_SCRIPT}")
 sys.path[0] = os.path.dirname(__file__)
 exec(compile(open(__file__).read(), __file__, "exec"))`;
 
-/** One kernel process. Cells run one after another; a cell whose kernel dies is never answered, as in the image. */
+/** One kernel process. Cells run one after another. A cell whose kernel dies never ends, as in the image. */
 export class Kernel {
   readonly program: KernelProgram;
   readonly #child: ChildProcess;
@@ -55,7 +55,7 @@ export class Kernel {
     this.#child = child;
   }
 
-  /** Starts a kernel and waits until it is ready for code. Rejects when it cannot start within a minute. */
+  /** Starts a kernel and waits until it accepts code. Rejects after a minute. */
   static start(program: KernelProgram, settings: KernelSettings): Promise<Kernel> {
     const commands: Record<KernelProgram, [string, string[]]> = {
       python: [settings.python, ["-u", "-c", PYTHON_BOOT]],
@@ -106,14 +106,13 @@ export class Kernel {
   }
 
   /**
-   * Whether the kernel takes code. A kernel that a signal from elsewhere killed still counts as healthy, and a cell
-   * given to it is never answered: the image's server looks at the exit code only.
+   * Whether the kernel accepts code. A kernel killed by another program's signal still counts as healthy, and its cells never
+   * end: the image's server checks only the exit code.
    */
   get healthy(): boolean {
     return !this.#child.killed && this.#child.exitCode === null;
   }
 
-  /** Whether the process is still there. */
   get running(): boolean {
     return this.#child.exitCode === null && this.#child.signalCode === null;
   }
@@ -129,7 +128,7 @@ export class Kernel {
       const pieces: string[] = [];
       const onData = (chunk: string) => {
         pieces.push(chunk);
-        // An answer is one JSON object, so that it is complete only where a chunk ends with a brace.
+        // A response is one JSON object, so it is complete only if a chunk ends with a brace.
         if (!chunk.trimEnd().endsWith("}")) return;
         try {
           const reply = JSON.parse(pieces.join("")) as KernelReply;
@@ -144,7 +143,7 @@ export class Kernel {
     });
   }
 
-  /** Sends SIGTERM, as the image does: a JavaScript kernel in a loop that never yields does not end. */
+  /** Sends SIGTERM, as the image does. A JavaScript kernel in a loop that never yields does not end. */
   stop(): void {
     this.#child.kill();
   }

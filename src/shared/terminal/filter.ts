@@ -1,33 +1,33 @@
-/** What of a sandbox's output a terminal of a user's may be given, in the panel and on the command line. */
+/** Which sandbox output may reach a user's terminal, in the panel and on the command line. */
 
-/** What ends a string sequence (OSC, DCS, SOS, PM, APC): BEL, ST in either form, or what cancels it. */
+/** The end of a string sequence (OSC, DCS, SOS, PM, APC): BEL, ST in either form, or a cancelling character. */
 // oxlint-disable-next-line no-control-regex
 const STRING_END = /\x07|\x1b\\|\x9c|[\x18\x1a]/;
 
-/** What is looked at more closely: an escape, ENQ (which asks for an answer) and control characters of eight bits. */
+/** What is checked: an escape, ENQ (which requests an answer) and 8-bit control characters. */
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /[\x05\x1b\x80-\x9f]/;
 
 // oxlint-disable-next-line no-control-regex
 const STRING_START = /^(?:\x1b[\]PX^_k]|[\x90\x98\x9d-\x9f])/;
 
-/** A control sequence, or another escape sequence, which is short. */
+/** A control sequence, or another, short escape sequence. */
 // oxlint-disable-next-line no-control-regex
 const SEQUENCE = /^\x1b(?:\[[0-?]{0,256}[ -/]{0,4}[@-~]|[ -/]{1,4}[0-~]|[0-Z\\`-~])/;
 
-/** One whose rest has not come yet. */
+/** An incomplete sequence. */
 // oxlint-disable-next-line no-control-regex
 const UNFINISHED = /^\x1b(?:\[[0-?]{0,256}[ -/]{0,4}|[ -/]{1,4})?$/;
 
 /**
- * The sequences let through whole: movements, erasing, colours, the scroll region, the shape of the cursor, a soft reset, line drawing,
- * the mode of the keypad. Of the questions that a terminal answers by typing only that for the cursor's position: line editors need it.
+ * Sequences passed unchanged: movements, erasing, colors, the scroll region, the cursor's shape, a soft reset, line drawing,
+ * the keypad mode. Of the queries that a terminal answers by typing, only the cursor position, which line editors need.
  */
 const PASSED =
   // oxlint-disable-next-line no-control-regex
   /^\x1b(?:\[(?:[\d;:]*[@-MPSTXZ`abdefmrsu]|\?[\d;]*[JK]|6n|\d* q|!p)|[()][0AB]|[78=>DEM])$/;
 
-/** Modes let through, and what each usually is. Not those that change what keys are reported as: programs do without. */
+/** Modes that pass, with their defaults. Not modes that change how keys are reported, which programs can do without. */
 const MODES: Readonly<Record<string, "h" | "l">> = {
   "4": "l", // insert
   "?1": "l", // cursor keys of applications
@@ -41,25 +41,25 @@ const MODES: Readonly<Record<string, "h" | "l">> = {
   "?1006": "l", // its coordinates in decimal
   "?2004": "l", // bracketed paste
   "?2026": "l", // synchronised updates
-  // The other screen. Last: going back puts the cursor where it was before.
+  // The alternate screen. Last, because leaving it restores the cursor's position.
   "?47": "l",
   "?1047": "l",
   "?1049": "l",
 };
 
-/** No colours, and the usual characters. */
+/** Default colors and characters. */
 const PLAIN = "\u001b[0m\u001b(B\u001b)B\u000f";
 
 /**
- * What of a sandbox's output a user's terminal gets: text, colours, movements of the cursor, and modes that can be put back. Nothing
- * else: it could write into the clipboard, set the title, or have the terminal type something. A sequence comes through whole or not
- * at all, so that no two pieces make another one.
+ * Filters sandbox output for a user's terminal. It passes text, colors, cursor movements, and modes that can be restored. Other
+ * sequences could write to the clipboard, set the title, or make the terminal type. A sequence passes completely or not at all,
+ * so that two pieces cannot form a new one.
  */
 export class TerminalFilter {
   #isInString = false;
-  /** An escape sequence whose rest has not come yet. */
+  /** An incomplete escape sequence. */
   #held = "";
-  /** Modes that are not as usual. */
+  /** Modes that differ from their defaults. */
   readonly #changed = new Set<string>();
   #hasScrollRegion = false;
   #hasKeypad = false;
@@ -67,8 +67,8 @@ export class TerminalFilter {
   readonly #most: () => number;
 
   /**
-   * @param most the largest number that a sequence keeps: more rows or columns than a terminal has do no more. Some terminals do what a
-   *   sequence says as often as it says, which may be for hours
+   * @param most the largest number kept in a sequence: larger ones than the terminal's rows or columns have no more effect, but
+   * some terminals repeat for hours
    */
   constructor(most: () => number = () => 9999) {
     this.#most = most;
@@ -106,14 +106,14 @@ export class TerminalFilter {
     return shown;
   }
 
-  /** What gives the terminal back. Only what was changed is put back: some of it moves the cursor. */
+  /** Restores the terminal. Only changes are undone, because some sequences move the cursor. */
   restored(): string {
     let text = PLAIN;
     if (this.#hasKeypad) text += "\u001b>";
     if (this.#hasCursorShape) text += "\u001b[0 q";
     const hasMoved = this.#hasScrollRegion || this.#changed.has("?6");
     for (const [mode, usual] of Object.entries(MODES)) {
-      // Both move the cursor to the top: below the text is better, and the other screen's end knows where it was.
+      // Both move the cursor to the top. Below the text is better, and the alternate screen's end restores the position.
       if (mode === "?47" && hasMoved) text += "\u001b[r\u001b[999;1H";
       if (this.#changed.has(mode)) text += `\u001b[${mode}${usual}`;
     }

@@ -1,4 +1,4 @@
-/** The size of a terminal in a sandbox, which is that of whatever shows it. */
+/** The size of a terminal in a sandbox, which follows the terminal that shows it. */
 import { spaced } from "./typing.ts";
 
 export interface Size {
@@ -6,17 +6,17 @@ export interface Size {
   columns: number;
 }
 
-/** Variables of a command in a terminal that give it this size from its start on. */
+/** Variables that give a terminal command its initial size. */
 export const startSize = ({ rows, columns }: Size) => ({ LINES: String(rows), COLUMNS: String(columns) });
 
-/** Passes the size of what shows a terminal on to it: one change at a time, and the last one at the end. */
+/** Passes size changes on to a terminal: one at a time, and the last one at the end. */
 export class Resizing {
   readonly #size: () => Size;
   readonly #pass: (size: Size) => Promise<unknown>;
   #isUnderWay = false;
   #isStale = false;
 
-  /** @param pass gives the terminal a size */
+  /** @param pass sets the terminal's size */
   constructor(size: () => Size, pass: (size: Size) => Promise<unknown>) {
     this.#size = size;
     this.#pass = pass;
@@ -31,7 +31,7 @@ export class Resizing {
     this.#isUnderWay = true;
     while (this.#isStale) {
       this.#isStale = false;
-      // Where it fails, the terminal goes on in the size before.
+      // If this fails, the terminal keeps the previous size.
       await spaced(() => this.#pass(this.#size())).catch(() => undefined);
     }
     this.#isUnderWay = false;

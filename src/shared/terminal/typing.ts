@@ -1,20 +1,20 @@
-/** Keys on their way to a terminal in a sandbox. */
+/** Keyboard input on its way to a sandbox's terminal. */
 import { pause } from "../within.ts";
 
-/** A call is made at most so often, milliseconds: the server allows 20 a second, for typing and following together. */
+/** The shortest time between calls, in milliseconds: the server allows 20 per second, for typing and following together. */
 export const CALL_MS = 120;
 
-/** Characters that one call types. */
+/** The most characters per call. */
 const MAX_TYPED = 4000;
 
-/** Text as it is typed, sent in order, and together where it comes faster than calls may be made. */
+/** Sends typed text in order, and combines it if it comes faster than calls may. */
 export class Typing {
   readonly #send: (text: string) => Promise<void>;
   readonly #failed: (error: unknown) => void;
   #typed = "";
   #isSending = false;
 
-  /** @param send types a text; when it fails, `failed` is told and nothing more is sent */
+  /** @param send types a text; if it fails, `failed` is called and nothing more is sent */
   constructor(send: (text: string) => Promise<void>, failed: (error: unknown) => void) {
     this.#send = send;
     this.#failed = failed;
@@ -40,7 +40,7 @@ export class Typing {
   }
 }
 
-/** Does the work, and takes as long as calls are apart. */
+/** Does the work, and takes at least the time between calls. */
 export async function spaced<T>(work: () => Promise<T>): Promise<T> {
   const delay = pause(CALL_MS);
   const value = await work();

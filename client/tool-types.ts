@@ -4,7 +4,6 @@ export interface ToolInputs {
     code: string;
     language?: "python" | "javascript" | "typescript";
     sandbox?: string;
-    /** Each has a kernel of its own. */
     context?: string;
     timeout_seconds?: number;
     /** A longer run goes on. */
@@ -44,7 +43,6 @@ export interface ToolInputs {
     sandbox?: string;
   };
   edit_file: {
-    /** From /workspace, or absolute. */
     path: string;
     edits: { old_text: string; new_text: string; all?: boolean }[];
     sandbox?: string;
@@ -56,12 +54,10 @@ export interface ToolInputs {
     offset?: number;
     /** Lines (default 2000) or bytes. */
     limit?: number;
-    /** utf-8: fail unless it is text. */
     encoding?: "utf-8" | "base64";
     sandbox?: string;
   };
   list_files: {
-    /** From /workspace, or absolute. */
     path?: string;
     recursive?: boolean;
     limit?: number;
@@ -69,7 +65,6 @@ export interface ToolInputs {
     sandbox?: string;
   };
   file_link: {
-    /** From /workspace, or absolute. */
     path: string;
     direction?: "download" | "upload";
     expires_seconds?: number;
@@ -100,14 +95,12 @@ export interface ToolInputs {
     /** Slash commands likewise. */
     commands?: string[];
     timeout_seconds?: number;
-    /** A longer run goes on. */
     wait_seconds?: number;
     /** The fresh sandbox's files. */
     checkpoint?: string;
   };
   get_result: {
     id: string;
-    /** A longer run goes on. */
     wait_seconds?: number;
     cursor?: number;
     /** File that a task left; cursor counts its bytes. */

@@ -135,8 +135,8 @@ function listedSchema(
   return json;
 }
 
-/** The highest bound in schemas, that of ports. Larger sizes and times are checked in the tool, with an error text. */
-const HIGHEST_LISTED = 65_535;
+/** The highest bound that a model may meet, that of wait_seconds. What is above a higher one is refused in words. */
+const HIGHEST_LISTED = 600;
 
 /** Whether a keyword is useless to clients. These keywords were a tenth of the list, which costs tokens. */
 function isNoise(side: "input" | "output", keyword: string, value: unknown): boolean {

@@ -235,7 +235,7 @@ export function inputFor({ input }: Pick<Tool, "input">, options: InputOptions):
   if (sandbox !== DEFAULT_SANDBOX && input.shape.sandbox instanceof z.ZodDefault)
     changed.sandbox = sandboxField(sandbox);
   if (maxWaitSeconds !== MAX_WAIT_SECONDS && input.shape.wait_seconds)
-    changed.wait_seconds = waitField(maxWaitSeconds);
+    changed.wait_seconds = described(waitField(maxWaitSeconds), input.shape.wait_seconds);
   return Object.keys(changed).length > 0 ? input.extend(changed) : input;
 }
 
@@ -260,8 +260,14 @@ export function waitField(max = MAX_WAIT_SECONDS) {
     .number()
     .min(0)
     .max(max, `must be at most ${max}: what takes longer goes on, and get_result waits for it again`)
-    .default(defaultWait(max))
-    .describe("A longer run goes on.");
+    .default(defaultWait(max));
+}
+
+/** What becomes of a run that takes longer than its call waits. */
+export const GOES_ON = "A longer run goes on.";
+
+function described(field: z.ZodType, { description }: z.ZodType): z.ZodType {
+  return description === undefined ? field : field.describe(description);
 }
 
 /** The input field that names a run. */
@@ -302,14 +308,16 @@ export function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput)
   return isLine(line) ? line : fenced(head + tail);
 }
 
+/** Where a relative path begins: the tools that models see first say it, and errors. */
+export const FROM_WORKSPACE = "From /workspace, or absolute.";
+
 /** The input field for a path in a sandbox. */
 export function pathField() {
   return z
     .string()
     .min(1)
     .max(4096)
-    .refine((value) => !value.includes("\0"), "must not hold a NUL character")
-    .describe("From /workspace, or absolute.");
+    .refine((value) => !value.includes("\0"), "must not hold a NUL character");
 }
 
 /** The input field for environment variables. The handler checks the names, because zod drops the messages of key schemas. */

@@ -13,7 +13,7 @@ import { runContent, wholeFields } from "./run-result.ts";
 export const getResult = defineTool({
   name: "get_result",
   title: "Get a result",
-  description: `Waits for a run; returns its state, output and result. Results are kept for days, for all your clients.
+  description: `Waits for a run; returns its state, output and result. Results are kept for days.
 
 With cursor: the log from that byte, and the next cursor. Start at 0 to page long output or follow a run.`,
   input: z.strictObject({

@@ -27,7 +27,7 @@ export const listSandboxes = defineTool({
   name: "list_sandboxes",
   title: "List sandboxes",
   description:
-    "Lists your sandboxes (last used first), checkpoints, secrets and limits. A stopped sandbox restarts with its files at its next call.",
+    "Lists your sandboxes (last used first), checkpoints, secrets and limits. Any call restarts a stopped one.",
   input: z.strictObject({}),
   output: sandboxListing,
   showsPanel: true,

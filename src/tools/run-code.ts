@@ -2,7 +2,7 @@ import { z } from "zod";
 import { LANGUAGES, LANGUAGE_TITLES } from "../shared/languages.ts";
 import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
-import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
+import { GOES_ON, defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
 import { callWait } from "./mcp-task.ts";
 import { anyRunFields, runContent } from "./run-result.ts";
 
@@ -12,9 +12,9 @@ const MAX_CODE = 1_000_000;
 export const runCode = defineTool({
   name: "run_code",
   title: "Run code",
-  description: `Runs ${LANGUAGE_TITLES} in a live kernel of a Linux sandbox (made on first use), in /workspace. Calls with the same language and context share variables and imports, as in a notebook.
+  description: `Runs ${LANGUAGE_TITLES} in a Linux sandbox (made on first use), in /workspace. As in a notebook, variables and imports stay for calls with the same language and context.
 
-Returns the last expression's value, stdout, stderr, tracebacks, and plots and PIL images as images. Top-level await works. Install packages with run_command.
+Returns the last expression's value, output, tracebacks, and plots and PIL images as images. Top-level await works. Install packages with run_command.
 
 A timeout interrupts Python, which usually keeps its variables; other kernels restart.`,
   input: z.strictObject({
@@ -27,10 +27,9 @@ A timeout interrupts Python, which usually keeps its variables; other kernels re
     context: z
       .string()
       .refine((name) => SESSION_NAME.test(name), SESSION_NAME_RULE)
-      .default("default")
-      .describe("Each has a kernel of its own."),
+      .default("default"),
     timeout_seconds: timeoutField(120, MAX_RUN_SECONDS),
-    wait_seconds: waitField(),
+    wait_seconds: waitField().describe(GOES_ON),
   }),
   hasLongAnswers: true,
   annotations: { readOnlyHint: false, destructiveHint: true },

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
-import { defineTool, sandboxField, timeoutField, variablesField, waitField } from "./define.ts";
+import { GOES_ON, defineTool, sandboxField, timeoutField, variablesField, waitField } from "./define.ts";
 import { callWait } from "./mcp-task.ts";
 import { runContent, runFields, runOutput } from "./run-result.ts";
 import { oneInput } from "./texts.ts";
@@ -52,7 +52,7 @@ A failing program is a result with its exit_code. A timeout stops the command an
       .unwrap()
       .optional()
       .describe(`Default ${TIMEOUT_S}; interactive ${INTERACTIVE_TIMEOUT_S}.`),
-    wait_seconds: waitField(),
+    wait_seconds: waitField().describe(GOES_ON),
   }),
   output: runOutput,
   hasLongAnswers: true,

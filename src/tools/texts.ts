@@ -332,12 +332,11 @@ export const COMPONENTS_UNKNOWN = "The agents and commands for execute_task cann
 type ListedSandbox = z.input<typeof sandboxListing>["sandboxes"][number];
 
 export function sandboxText(sandbox: ListedSandbox): string {
-  const { name, state, size_bytes, created_at, last_used_at, saved_at, saved_bytes, internet } = sandbox;
+  const { name, state, size_bytes, last_used_at, saved_at, saved_bytes, internet } = sandbox;
   const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
   const saved = saved_at === undefined ? "" : `, saved ${shownTime(saved_at)} (${saved_bytes} bytes)`;
   const reaches = internet === undefined || internet === "full" ? "" : `, internet ${internet}`;
-  const times = `, used ${shownTime(last_used_at)}, created ${shownTime(created_at)}`;
-  return `${name}: ${state}${size}${times}${saved}${reaches}`;
+  return `${name}: ${state}${size}, used ${shownTime(last_used_at)}${saved}${reaches}`;
 }
 
 export function variablesText(variables: readonly string[]): string {

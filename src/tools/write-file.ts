@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
-import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+import { FROM_WORKSPACE, defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 import { notBase64, notWellFormed, writtenText } from "./texts.ts";
 
 export const writeFile = defineTool({
@@ -9,7 +9,7 @@ export const writeFile = defineTool({
   description:
     "Writes a file atomically, or appends to it; makes missing directories. Over about 6 MB: append the rest, or use file_link.",
   input: z.strictObject({
-    path: pathField(),
+    path: pathField().describe(FROM_WORKSPACE),
     content: z.string().describe("Text, or base64."),
     encoding: z.enum(["utf-8", "base64"]).default("utf-8"),
     append: z.boolean().default(false),

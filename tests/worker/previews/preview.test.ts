@@ -42,7 +42,7 @@ describe("a preview", () => {
     expect(sooner.text).toMatch(/^expires: \S+Z, sooner than before: \S+Z$/m);
     const closed = await exposer.call("expose_port", { sandbox, port: 8000, expose: false });
     expect(closed.structured).toMatchObject({ exposed: false });
-    expect(closed.text).toBe("Port 8000 of sandbox shown is not exposed any more.");
+    expect(closed.text).toBe("Port 8000 of sandbox shown is no longer exposed.");
     const gone = await visit(first, PAGE);
     expect(gone.status).toBe(410);
     expect(await gone.text()).toContain("This preview has ended");

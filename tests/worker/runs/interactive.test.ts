@@ -210,7 +210,7 @@ describe("what cannot be typed", () => {
     // As one that waits until the program has read what it passed on.
     await sh(sandbox, "pkill -STOP -x script");
     const typed = await Promise.all(Array.from({ length: 8 }, () => type(started, "x".repeat(10_000))));
-    expect(typed.find(({ isError }) => isError)?.text).toMatch(/Of 10000 bytes \d+ were typed/);
+    expect(typed.find(({ isError }) => isError)?.text).toMatch(/Only \d+ of 10000 bytes were typed/);
     expect(await sh(sandbox, "echo others go on")).toBe("others go on\n");
     expect((await owner.call("cancel_run", { id: idIn(started) })).text).toContain("state: cancelled");
   });

@@ -202,7 +202,7 @@ describe.concurrent("an actor that is thrown away", () => {
     {
       language: "python",
       endless: "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.1)",
-      becomes: "The python kernel was interrupted. Its variables and imports are still there.",
+      becomes: "The python kernel was interrupted. Variables and imports are kept.",
       next: "result: 42",
     },
     {
@@ -239,7 +239,7 @@ describe.concurrent("an actor that is thrown away", () => {
     expect((await code(sandbox, "kept + 1", { language: "javascript" })).text).toContain("result: 42");
     const { text } = await result(id);
     expect(text).toContain("state: lost");
-    expect(text).toContain("It has ended since. Its variables and imports are still there.");
+    expect(text).toContain("It has ended since. Variables and imports are kept.");
   });
 
   it("takes no kernel of the container before for one that has died", async () => {

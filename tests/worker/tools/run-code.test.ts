@@ -149,7 +149,7 @@ describe("a time limit", () => {
     });
     expect(result.isError).toBe(false);
     expect(result.text).toMatch(
-      /^state: timed_out\nnote:\nThe python kernel was stopped after 1 s\. Its variables and imports are still there\.\nstdout: begun/,
+      /^state: timed_out\nnote:\sThe python kernel was stopped after 1 s\. Variables and imports are kept\.\nstdout: begun/,
     );
     expect(await text("kept")).toBe("result: 'kept'");
   });

@@ -178,15 +178,17 @@ describe("the registry of saved states", () => {
         at.registry.checkpoint("a", "one", at.now);
         at.registry.checkpoint("a", "two", at.now);
         expect(() => at.registry.checkpoint("a", "three", at.now)).toThrow("You have 2 checkpoints");
-        expect(() => at.save("a", undefined, 500)).toThrow("that are your limit");
+        expect(() => at.save("a", undefined, 500)).toThrow("your limit is");
         expect(at.registry.current("a")?.bytes).toBe(600);
         const [two, one] = at.registry.checkpoints();
-        expect(() => at.registry.removeCheckpoint("b", two?.id ?? "", at.now)).toThrow("is of sandbox a");
+        expect(() => at.registry.removeCheckpoint("b", two?.id ?? "", at.now)).toThrow(
+          "belongs to sandbox a",
+        );
         at.registry.removeCheckpoint("a", two?.id ?? "", at.now);
         expect(at.registry.checkpoints()).toEqual([one]);
         at.registry.removeCheckpoints("a", at.now);
         at.save("a", () => false, 1000);
-        expect(() => at.registry.checkpoint("a", "full", at.now)).toThrow("that are your limit");
+        expect(() => at.registry.checkpoint("a", "full", at.now)).toThrow("your limit is");
         at.save("a", () => false, 900);
         expect(at.registry.bytes).toBe(900);
       },
@@ -219,8 +221,8 @@ describe("the registry of saved states", () => {
         expect(isKept()).toEqual(["2"]);
         at.archive("a", "3", 600);
         expect(isKept()).toEqual(["3"]);
-        expect(() => at.archive("a", "4", 800)).toThrow("that are your limit");
-        expect(() => at.save("c", undefined, 800)).toThrow("that are your limit");
+        expect(() => at.archive("a", "4", 800)).toThrow("your limit is");
+        expect(() => at.save("c", undefined, 800)).toThrow("your limit is");
         expect(isKept()).toEqual(["3"]);
         expect(at.registry.bytes).toBe(900);
       },

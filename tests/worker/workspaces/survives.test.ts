@@ -82,7 +82,7 @@ describe.concurrent("a workspace", () => {
     for (const [n, text] of said.entries()) expect(text).toBe(`data: OK\nstart\nfork-${n}\n`);
     expect(await sh(sandbox, "cat file")).toBe("start\n");
     const again = await owner.call("restore_sandbox", { sandbox: "fork-1", checkpoint });
-    expect(again.text).toContain("There is a sandbox fork-1 already");
+    expect(again.text).toContain("Sandbox fork-1 exists already");
     await Promise.all(names.map((name) => owner.call("destroy_sandbox", { sandbox: name })));
   });
 

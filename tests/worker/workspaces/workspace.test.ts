@@ -85,7 +85,9 @@ describe("a workspace", () => {
       await world.workspace.save();
       expect(world.workspace.takeNotice()).toBeUndefined();
       await afterCrash(world);
-      expect(world.notice.takeNotice()).toContain("not saved: sockets, pipes and devices: 1 (socket).");
+      expect(world.notice.takeNotice()).toContain(
+        "Not saved, so missing: 1 sockets, pipes and devices (socket).",
+      );
     }));
 
   it("is not replaced, and nothing begins, where it cannot be restored; it is there when R2 is back", async () => {

@@ -1,4 +1,5 @@
-/** Texts of errors of file operations: what failed, why, and the next call. */
+/** Errors of operations on files, in words: what failed, why, and the next call. */
+import { WORKSPACE } from "../../container/sandboxd/shapes.ts";
 import type { FileFailure } from "../../container/sandboxd/shapes.ts";
 import { type ErrorCode, ToolError, ending, exhausted } from "../shared/errors.ts";
 import { shownName } from "../shared/shown.ts";
@@ -15,8 +16,10 @@ function missing(path: string, hint: string): ToolError {
 function describeNearest(path: string, { directory = parent(path), elsewhere }: FileFailure): string {
   if (elsewhere !== undefined)
     return `It is ${shownName(elsewhere)}: paths are relative to /workspace, not to a session's directory.`;
+  // The default of list_files.
+  if (directory === WORKSPACE && directory === parent(path)) return "Use list_files.";
   const use = `Use list_files with path ${shownName(directory)}`;
-  return directory === parent(path) ? `${use}.` : `${use}, the nearest existing directory.`;
+  return directory === parent(path) ? `${use}.` : `${use}, the nearest directory that exists.`;
 }
 
 /** What to do about names with bytes shown as U+FFFD. */
@@ -113,19 +116,19 @@ export function refusal(failed: string, path: string, failure: FileFailure): Too
     case "line_breaks":
       return new ToolError(
         "invalid_argument",
-        `Nothing was written to ${path}: old_text of edit ${edit} is in it with other line breaks.`,
+        `Nothing was written: old_text of edit ${edit} is in the file with other line breaks.`,
         `Its lines end with ${code === "CRLF" ? "\\r\\n" : "\\n"}: use that in old_text and new_text.`,
       );
     case "absent":
       return new ToolError(
         "invalid_argument",
-        `Nothing was written to ${path}: old_text of edit ${edit} is not in it. Nearest is line ${lines[0]}: ${JSON.stringify(nearest)}.`,
+        `Nothing was written: old_text of edit ${edit} is not in the file. Nearest is line ${lines[0]}: ${JSON.stringify(nearest)}.`,
         `Copy the text exactly: read_file with offset ${Math.max(1, (lines[0] ?? 1) - 5)}.`,
       );
     case "repeated":
       return new ToolError(
         "invalid_argument",
-        `Nothing was written to ${path}: old_text of edit ${edit} is in it ${count} times, on lines ${lines.join(", ")}${count > lines.length ? " and more" : ""}.`,
+        `Nothing was written: old_text of edit ${edit} is in the file ${count} times, on lines ${lines.join(", ")}${count > lines.length ? " and more" : ""}.`,
         "Add surrounding text, or set all to replace each.",
       );
     case "system": {

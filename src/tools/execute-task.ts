@@ -46,7 +46,7 @@ export const executeTask = defineTool({
   title: "Run a coding agent",
   description: `Gives a task to a coding agent (Claude Code or OpenCode) that edits, runs and tests in a sandbox until done. It cannot ask: say all it needs.
 
-Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the answer, changed files, git diff, turns and cost; get_result reads the files later.`,
+Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the answer, changed files, git diff and cost; get_result reads the files.`,
   input: z.strictObject({
     task: z.string().min(1).max(MAX_TASK, `is longer than ${MAX_TASK} characters`),
     ...startFields(),

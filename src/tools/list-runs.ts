@@ -1,17 +1,16 @@
 import { z } from "zod";
 import { sandboxOf } from "../runs/id.ts";
-import { type RunSummary, durationMs } from "../runs/run-types.ts";
+import type { RunSummary } from "../runs/run-types.ts";
 import { RUN_KINDS, runListing } from "../shared/run-listing.ts";
 import type { TaskEntry } from "../tasks/task-list.ts";
 import { ToolError } from "../shared/errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import { retryOnce } from "../actors/actor-errors.ts";
-import { shownTime, visible } from "../shared/shown.ts";
 import { type ToolContext, defineTool, runField, sandboxField, sections, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { listedFields, stateText } from "./run-summary.ts";
-import { OLDER_RUNS, foreignCursor, noRunsText } from "./texts.ts";
+import { OLDER_RUNS, foreignCursor, listedRunText, noRunsText } from "./texts.ts";
 
 export const listRuns = defineTool({
   name: "list_runs",
@@ -38,7 +37,7 @@ export const listRuns = defineTool({
         : await context.reading(sandbox, (actor, owner) => actor.listRuns(owner, limit + 1, cursor, kind));
     const runs = value.slice(0, limit).map(listedFields);
     const next = value.length > limit ? runs.at(-1)?.id : undefined;
-    const lines = value.slice(0, limit).map(lineOf);
+    const lines = value.slice(0, limit).map((run) => listedRunText(run, stateText(run)));
     if (runs.length === 0)
       lines.push(noRunsText(kind === "task" ? undefined : sandbox, cursor !== undefined));
     if (next) lines.push(OLDER_RUNS);
@@ -47,13 +46,7 @@ export const listRuns = defineTool({
   },
 });
 
-function lineOf(run: RunSummary): string {
-  const started = shownTime(run.startedAt);
-  const when = run.waiting ? `since ${started}` : `${started} ${durationMs(run)} ms`;
-  return `${run.id} ${run.kind} ${stateText(run)} ${when}: ${visible(run.title)}`;
-}
-
-/** Asks the sandbox's actor: the account may learn of a task's end late or, after a crash, never. */
+/** The account may learn of the end of a task late, or never when a server dies, so the actor that runs it is asked. */
 async function tasksOf(
   context: ToolContext,
   limit: number,

@@ -37,7 +37,7 @@ interface Request {
 export const readFile = defineTool({
   name: "read_file",
   title: "Read a file",
-  description: `Returns text by lines, PNG, JPEG, GIF and WebP as images (scaled down if large), and of other files type, size and first bytes. base64 returns up to ${BINARY_BYTES} bytes a call.`,
+  description: `Returns text by lines, PNG, JPEG, GIF and WebP as images (scaled down if large), and of other files type, size and first bytes.`,
   input: z.strictObject({
     path: pathField().describe(FROM_WORKSPACE),
     offset: z.number().int().min(0).optional().describe("First line, from 1; base64: first byte, from 0."),

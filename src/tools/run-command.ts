@@ -21,7 +21,7 @@ export const runCommand = defineTool({
 
 A session keeps its directory, exported variables and functions; sessions run in parallel. Without stdin, programs cannot ask: pass -y, or use interactive and send_input for prompts, REPLs and debuggers.
 
-A failing program is a result with its exit_code. A timeout stops the command and its children, not background processes (cmd > log 2>&1 &). Long output is cut in the middle; get_result reads all of it.`,
+A failing program is a result with its exit_code. A timeout stops the command and its children, not background processes (cmd > log 2>&1 &).`,
   input: z.strictObject({
     command: z
       .string()

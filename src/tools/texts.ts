@@ -6,11 +6,11 @@ import { ToolError } from "../shared/errors.ts";
 import type { Fork } from "../actors/account.ts";
 import type { Checkpoint } from "../actors/snapshot-registry.ts";
 import type { SetUpState } from "../actors/set-up.ts";
-import type { WaitState } from "../runs/run-types.ts";
+import { type RunSummary, type WaitState, durationMs } from "../runs/run-types.ts";
 import type { z } from "zod";
 import type { sandboxListing } from "../shared/sandbox-listing.ts";
 import type { Limits } from "../shared/config.ts";
-import { shownName, shownTime } from "../shared/shown.ts";
+import { shownName, shownTime, visible } from "../shared/shown.ts";
 
 function invalid(message: string, hint = "", isRetryable = false): ToolError {
   return new ToolError("invalid_argument", message, hint, isRetryable);
@@ -18,6 +18,24 @@ function invalid(message: string, hint = "", isRetryable = false): ToolError {
 
 function counted(count: number, unit: string): string {
   return `${count} ${unit}${count === 1 ? "" : "s"}`;
+}
+
+/** Seconds of a minute, an hour and a day: a longer time is said in the next unit once there are two of it. */
+const UNITS = [
+  [86_400, "days"],
+  [3600, "h"],
+  [60, "min"],
+] as const;
+
+/** A length of time, milliseconds. A model does not know what time it is, so lists say how long ago something was. */
+function span(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  const [size, unit] = UNITS.find(([one]) => seconds >= 2 * one) ?? [1, "s"];
+  return `${Math.round(seconds / size)} ${unit}`;
+}
+
+function ago(time: number | string): string {
+  return `${span(Date.now() - new Date(time).getTime())} ago`;
 }
 
 // The choice of tools
@@ -112,6 +130,14 @@ export function oneInput(): ToolError {
   );
 }
 
+export function listedRunText(run: RunSummary, state: string): string {
+  const isOpen = run.state === "running";
+  const when = isOpen
+    ? `for ${span(Date.now() - run.startedAt)}`
+    : `${ago(run.startedAt)}, ${durationMs(run)} ms`;
+  return `${run.id} ${run.kind} ${state} ${when}: ${visible(run.title)}`;
+}
+
 export function foreignCursor(cursor: string, sandbox: string): ToolError {
   return invalid(`The cursor ${cursor} does not belong to sandbox ${sandbox}.`, "Leave it out.");
 }
@@ -168,8 +194,9 @@ export interface ShownLines {
 /** How to read on in a file that is not shown whole; empty when it is. */
 export function readOnText(path: string, { size, lines, offset, content, cut }: ShownLines): string {
   const name = shownName(path);
-  const whole = `${name} has ${counted(lines, "line")}, ${counted(size, "byte")}`;
-  if (content === "") return size === 0 ? `[${name} is empty.]` : `[${whole}: there is no line ${offset}.]`;
+  const whole = `${counted(lines, "line")}, ${counted(size, "byte")}`;
+  if (content === "")
+    return size === 0 ? `[${name} is empty.]` : `[${name} has ${whole}: there is no line ${offset}.]`;
   const isPartial = cut !== false && !content.endsWith("\n");
   const last = offset + content.split("\n").length - (content.endsWith("\n") ? 2 : 1);
   if (isPartial && last === offset)
@@ -222,7 +249,7 @@ export function notBase64(): ToolError {
 /** @param hasNoDiff whether the diff would take too long to compute */
 export function editedText(path: string, replaced: number, size: number, hasNoDiff: boolean): string {
   const left = hasNoDiff ? " Computing a diff of it would take too long." : "";
-  return `${replaced} replaced in ${shownName(path)}: ${size} bytes.${left}`;
+  return `${replaced} replaced; ${shownName(path)} has ${size} bytes.${left}`;
 }
 
 export function sameText(edit: number): ToolError {
@@ -334,9 +361,9 @@ type ListedSandbox = z.input<typeof sandboxListing>["sandboxes"][number];
 export function sandboxText(sandbox: ListedSandbox): string {
   const { name, state, size_bytes, last_used_at, saved_at, saved_bytes, internet } = sandbox;
   const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
-  const saved = saved_at === undefined ? "" : `, saved ${shownTime(saved_at)} (${saved_bytes} bytes)`;
+  const saved = saved_at === undefined ? "" : `, saved ${ago(saved_at)} (${saved_bytes} bytes)`;
   const reaches = internet === undefined || internet === "full" ? "" : `, internet ${internet}`;
-  return `${name}: ${state}${size}, used ${shownTime(last_used_at)}${saved}${reaches}`;
+  return `${name}: ${state}${size}, used ${ago(last_used_at)}${saved}${reaches}`;
 }
 
 export function variablesText(variables: readonly string[]): string {
@@ -349,7 +376,7 @@ export function previewText({ port, url, expires_at }: ListedSandbox["previews"]
 
 export function listedCheckpointText({ id, sandbox, label, savedAt, bytes, expiresAt }: Checkpoint): string {
   const name = label ? ` (${shownName(label)})` : "";
-  return `checkpoint ${id} of ${sandbox}${name}: ${shownTime(savedAt)}, ${bytes} bytes, kept until ${shownTime(expiresAt)}`;
+  return `checkpoint ${id} of ${sandbox}${name}: ${ago(savedAt)}, ${bytes} bytes, kept for ${span(expiresAt - Date.now())}`;
 }
 
 interface Used {
@@ -417,7 +444,7 @@ export function noCheckpoints(): ToolError {
 }
 
 export function checkpointText(sandbox: string, { id, files, bytes, expiresAt }: Checkpoint): string {
-  return `Checkpoint ${id} of sandbox ${sandbox}: ${files} files, ${bytes} bytes, kept until ${shownTime(expiresAt)}.`;
+  return `Checkpoint ${id} of sandbox ${sandbox}: ${files} files, ${bytes} bytes, kept for ${span(expiresAt - Date.now())}.`;
 }
 
 export interface Restored extends Partial<Fork> {

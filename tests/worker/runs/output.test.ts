@@ -32,7 +32,7 @@ describe("long output", () => {
     expect(omitted + kept).toBe(bytes);
     expect(shown).not.toContain("\ufffd");
     const id = idIn(result);
-    expect(result.text).toContain(`The whole output: get_result with id ${id} and cursor 0.`);
+    expect(result.text).toContain(`Whole output: get_result, id ${id}, cursor 0.`);
     const log = await wholeLog(id);
     expect(log.stdout === lines("řádek", 1, 600_000)).toBe(true);
     expect(log.stderr === lines("chyba", 1, 50_000)).toBe(true);

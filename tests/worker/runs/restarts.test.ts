@@ -117,7 +117,7 @@ describe.concurrent("a container that is killed", () => {
     const missing = await owner.call("read_file", { sandbox, path: "b" });
     expect(missing).toMatchObject({ isError: true });
     expect(missing.text).toMatch(BACK);
-    expect(missing.text).toContain(" There is no /workspace/b. Use list_files with path /workspace.");
+    expect(missing.text).toContain(" There is no /workspace/b. Use list_files.");
   });
 });
 

@@ -258,7 +258,7 @@ describe("nobody has more than they were given", () => {
     const none = network({ network: all, authTokens: [{ ...token, internet: "none" }] });
     expect(none.network.policy.internet).toBe("none");
     expect(await none.network.refusalNote(0)).toContain(
-      "x.example.com (2 times). The operator of this server",
+      "x.example.com (2 times) were refused. The operator of this server",
     );
     expect(() => none.network.changed({ allowHosts: ["a.test.com"] })).toThrow("does not allow");
     const list = network({ network: all, authTokens: [{ ...token, allowHosts: ["a.example.com"] }] });

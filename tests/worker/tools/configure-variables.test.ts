@@ -191,10 +191,7 @@ describe("the region of a sandbox", () => {
       false,
     );
     const late = await owner.call("configure_sandbox", { sandbox: "region", region: "oc" });
-    expect([late.isError, late.text]).toEqual([
-      true,
-      expect.stringContaining("made at its first use, in weur"),
-    ]);
+    expect([late.isError, late.text]).toEqual([true, expect.stringContaining("first use placed it in weur")]);
     await sh("region-used", "true");
     const used = await owner.call("configure_sandbox", { sandbox: "region-used", region: "oc" });
     expect([used.isError, used.text]).toEqual([true, expect.stringContaining("where the platform chose")]);

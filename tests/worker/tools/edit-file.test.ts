@@ -50,7 +50,7 @@ describe("edit_file", () => {
     });
     expect(result.text).toBe(
       [
-        "1 replaced in /workspace/code.ts: 46 bytes.",
+        "1 replaced; /workspace/code.ts has 46 bytes.",
         "```",
         "--- /workspace/code.ts",
         "+++ /workspace/code.ts",
@@ -86,10 +86,10 @@ describe("edit_file", () => {
     );
     expect(result).toMatchObject({
       isError: true,
-      text: 'Editing /workspace/all.py failed, nothing was written: the old_text of edit 2 is not there. Nearest is line 5: "    return 2". Call read_file with path /workspace/all.py and offset 1, and copy the text exactly.',
+      text: 'Nothing was written: old_text of edit 2 is not in the file. Nearest is line 5: "    return 2". Copy the text exactly: read_file with offset 1.',
     });
     const other = await edit("all.py", { old_text: "  retrun 2", new_text: "x" });
-    expect(other.text).toContain('edit 1 is not there. Nearest is line 5: "    return 2"');
+    expect(other.text).toContain('edit 1 is not in the file. Nearest is line 5: "    return 2"');
     expect(await read("all.py")).toBe(content);
   });
 
@@ -97,10 +97,10 @@ describe("edit_file", () => {
     await write("twice", "x\ny\nx\n".repeat(11));
     const result = await edit("twice", { old_text: "x\ny", new_text: "z" });
     expect(result.text).toContain(
-      "edit 1 is there 11 times, on lines 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31.",
+      "edit 1 is in the file 11 times, on lines 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31.",
     );
     const many = await edit("twice", { old_text: "x", new_text: "z" });
-    expect(many.text).toMatch(/is there 22 times, on lines 1, 3, 4, .* and more\. Give more/);
+    expect(many.text).toMatch(/is in the file 22 times, on lines 1, 3, 4, .* and more\./);
   });
 
   it("keeps mode, byte order mark and line ends; leaves links and writes what they lead to", async () => {
@@ -140,7 +140,7 @@ describe("edit_file", () => {
   });
 
   it.each([
-    ["missing", "There is no /workspace/missing in this sandbox"],
+    ["missing", "There is no /workspace/missing."],
     ["/tmp", "/tmp is a directory"],
     ["/dev/null", "is a device, socket or pipe"],
     ["binary", "is not UTF-8 text"],

@@ -126,8 +126,8 @@ describe("list_files", () => {
   });
 
   it.each([
-    ["missing", "There is no /workspace/missing in this sandbox. Use list_files with path /workspace."],
-    ["file", "/workspace/file is a file, not a directory. Use read_file with path /workspace/file."],
+    ["missing", "There is no /workspace/missing. Use list_files."],
+    ["file", "/workspace/file is a file, not a directory. Use read_file."],
   ])("refuses %s in words", async (path, words) => {
     await sh(sandbox, "touch file");
     expect(await list({ path })).toMatchObject({ isError: true, text: words });

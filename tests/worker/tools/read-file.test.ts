@@ -31,7 +31,7 @@ describe("read_file", () => {
     const first = await read("lines");
     expect(first.structured.content).toBe(numbered(1, 2000));
     expect(first.text).toContain(
-      `[/workspace/lines has 5000 lines, ${numbered(1, 5000).length} bytes; shown up to line 2000. Go on with offset 2001.]`,
+      `[5000 lines, ${numbered(1, 5000).length} bytes; shown up to line 2000. Go on with offset 2001.]`,
     );
     const middle = await read("lines", { offset: 2001, limit: 3 });
     expect(middle.structured.content).toBe(numbered(2001, 2003));
@@ -47,7 +47,7 @@ describe("read_file", () => {
       "```\na\nb\n```\n[/workspace/unended: Its last line has no line break.]",
     );
     expect((await read("unended", { limit: 1 })).text).toContain(
-      "has 2 lines, 3 bytes; shown up to line 1. Go on with offset 2.",
+      "[2 lines, 3 bytes; shown up to line 1. Go on with offset 2.",
     );
     expect((await read("unended", { offset: 2 })).structured.content).toBe("b");
   });
@@ -163,17 +163,17 @@ describe("read_file", () => {
   });
 
   it.each([
-    ["missing", "There is no /workspace/missing in this sandbox. Use list_files with path /workspace."],
+    ["missing", "There is no /workspace/missing. Use list_files."],
     [
       "no/such/file",
-      "There is no /workspace/no/such/file in this sandbox. Use list_files with path /workspace, the nearest directory that is there.",
+      "There is no /workspace/no/such/file. Use list_files with path /workspace, the nearest directory that exists.",
     ],
-    ["dir", "/workspace/dir is a directory. Use list_files with path /workspace/dir."],
+    ["dir", "/workspace/dir is a directory. Use list_files."],
     ["fifo", "/workspace/fifo is a device, socket or pipe, not a file. Use run_command."],
     ["/dev/zero", "/dev/zero is a device, socket or pipe, not a file. Use run_command."],
     [
       "lines/below",
-      "There is no /workspace/lines/below in this sandbox. Use list_files with path /workspace, the nearest directory that is there.",
+      "There is no /workspace/lines/below. Use list_files with path /workspace, the nearest directory that exists.",
     ],
   ])("refuses %s in words", async (path, words) => {
     expect(await read(path)).toMatchObject({ isError: true, text: words });

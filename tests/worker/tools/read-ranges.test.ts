@@ -24,7 +24,7 @@ describe.each(["short", "long"] as const)("a range of lines of a %s file", (size
     expect(result.structured.content).toBe(expected);
     const lines = content.split("\n").length - (content.endsWith("\n") ? 1 : 0);
     const shown = expected.split("\n").length - (expected.endsWith("\n") ? 1 : 0);
-    const goOn = `has ${lines + first - 1} lines`;
+    const goOn = `${lines + first - 1} lines`;
     expect(result.text.includes(goOn)).toBe(offset + shown < lines || offset + first > 1);
     expect(result.text.includes(`Go on with offset ${first + offset + shown}.`)).toBe(offset + shown < lines);
   });

@@ -48,7 +48,7 @@ describe("a file that is missing", () => {
   it("is named where a session's directory has it", async () => {
     await command("mkdir -p app/src; echo a >app/src/main.py; cd app");
     expect((await read("src/main.py")).text).toBe(
-      "There is no /workspace/src/main.py in this sandbox. It is /workspace/app/src/main.py: a path is relative to /workspace, and not to the directory of a session.",
+      "There is no /workspace/src/main.py. It is /workspace/app/src/main.py: paths are relative to /workspace, not to a session's directory.",
     );
     const edits = [{ old_text: "a", new_text: "b" }];
     expect((await owner.call("edit_file", { sandbox, path: "src/main.py", edits })).text).toContain(
@@ -62,7 +62,7 @@ describe("a file that is missing", () => {
   it("leads to the nearest directory that is there", async () => {
     await command("mkdir -p /workspace/near/by");
     expect((await read("near/by/far/away.txt")).text).toBe(
-      "There is no /workspace/near/by/far/away.txt in this sandbox. Use list_files with path /workspace/near/by, the nearest directory that is there.",
+      "There is no /workspace/near/by/far/away.txt. Use list_files with path /workspace/near/by, the nearest directory that exists.",
     );
     expect((await read("near/none.txt")).text).toContain("Use list_files with path /workspace/near.");
     expect((await read("/none/at/all")).text).toContain("Use list_files with path /, the nearest");

@@ -1,6 +1,6 @@
 /**
  * Checks what the documents refer to: links to files and to headings in them, pages that the code names, `npm run` commands, commands of the command line
- * with their options, and the messages that docs/guides/troubleshoot.md quotes, which have to stand so in the code; tests that
+ * with their options, and the messages that documents quote, which have to stand so in the code; tests that
  * docs/internals/security.md names, versions of clients, and exit statuses; and that docs/README.md links every page. Names what
  * does not exist, and exits with 1 then.
  */
@@ -92,6 +92,24 @@ const code = tracked
 for (const [, quoted] of read("docs/guides/troubleshoot.md").matchAll(/^\| `([^`]+)`/gm))
   if (/ /.test(quoted) && !code.includes(quoted))
     problems.push(`docs/guides/troubleshoot.md: nothing says "${quoted}"`);
+
+/** The same, with one mark for whatever a message takes in. */
+const HOLE = "\0";
+const templates = code.replace(/\$\{[^}]*\}/g, HOLE);
+
+/** A sentence of the server's, or a line of a result: a label and what stands behind it. */
+const MESSAGE = /^(?:[A-Z][a-z']*(?: [\w'’.,;:()/-]+){3,}|(?:listening|next|note|notice|error): .+)$/;
+for (const path of documents.filter((each) => each.startsWith("docs/")))
+  for (const [, quoted] of read(path)
+    .replace(/^```[\s\S]*?^```/gm, "")
+    .matchAll(/`([^`\n]+)`/g)) {
+    if (!MESSAGE.test(quoted)) continue;
+    const message = quoted.replace(/^[a-z]+: /, "");
+    // Numbers and names are an example's.
+    const template = message.replace(/\d+|<[^>]*>/g, HOLE);
+    if (!code.includes(message) && !templates.includes(template))
+      problems.push(`${path}: nothing says "${quoted}"`);
+  }
 
 // Comments and messages name pages by their paths from the root.
 for (const path of tracked.filter((each) => /\.(ts|tsx|mjs)$/.test(each) && existsSync(join(root, each))))

@@ -19,21 +19,21 @@ export function readContent(client: ClientKind, file: string): unknown {
     const content: unknown = document.toJS();
     if (document.errors.length === 0 && isRecord(content)) return content;
     throw new UserError(
-      `it is no YAML mapping: ${document.errors[0]?.message.split("\n")[0] ?? "another value"}`,
+      `it is not a YAML mapping: ${document.errors[0]?.message.split("\n")[0] ?? "another value"}`,
     );
   }
   if (client.format === "toml") {
     try {
       return parseTOML(text);
     } catch (error) {
-      throw new UserError(`it is no TOML: ${(error as Error).message.split("\n")[0]}`);
+      throw new UserError(`it is not valid TOML: ${(error as Error).message.split("\n")[0]}`);
     }
   }
   const errors: ParseError[] = [];
   const content: unknown = parse(text, errors, { allowTrailingComma: true });
   if (errors.length > 0 || typeof content !== "object" || content === null || Array.isArray(content))
     throw new UserError(
-      `it is no JSON object (${errors[0] ? `at character ${errors[0].offset}` : "another value"})`,
+      `it is not a JSON object (${errors[0] ? `at character ${errors[0].offset}` : "another value"})`,
     );
   return content;
 }
@@ -92,7 +92,7 @@ function withRoom(client: ClientKind, text: string, content: unknown, table: rea
         ? text
         : applyEdits(text, modify(text, path, {}, {}));
     }
-    if (!isRecord(value)) throw new UserError(`its "${key}" is no table of servers`);
+    if (!isRecord(value)) throw new UserError(`its "${key}" is not a table of servers`);
     at = value;
   }
   return text;

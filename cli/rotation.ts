@@ -82,5 +82,5 @@ function entriesOf(list: string): Entry[] {
   } catch {
     // The parser's own message would quote the text.
   }
-  throw new CommandError("failed", "AUTH_TOKENS is no JSON list.");
+  throw new CommandError("failed", "AUTH_TOKENS is not a JSON list.");
 }

@@ -88,7 +88,10 @@ async function start(): Promise<void> {
 
   process.on("SIGINT", () => void end("succeeded"));
   process.on("SIGTERM", () => void end("succeeded"));
-  watchNPM(process.env, () => void end("failed", "What started this server is gone: stopping."));
+  watchNPM(
+    process.env,
+    () => void end("failed", "The program that started this server has ended: stopping."),
+  );
 
   const file = variablesFile(process.env);
   const { values, token, tokenSource } = readVariables(process.env, file);

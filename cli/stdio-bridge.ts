@@ -37,7 +37,7 @@ export async function serveStdio(
       try {
         bridge.forward(parseJSONRPCMessage(JSON.parse(line)));
       } catch (error) {
-        log(`This is no message: ${messageOf(error).slice(0, 300)}`);
+        log(`This is not a JSON-RPC message: ${messageOf(error).slice(0, 300)}`);
       }
     });
     // What came before the end of the input is still answered.

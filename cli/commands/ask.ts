@@ -143,7 +143,7 @@ async function eventsOf(address: ServerAddress, body: object) {
     body: JSON.stringify(body),
   });
   if (response.body === null || !response.headers.get("content-type")?.startsWith("text/event-stream"))
-    throw new CommandError("unavailable", `${address.url} is no server that answers questions.`);
+    throw new CommandError("unavailable", `The server at ${address.url} does not answer questions.`);
   return response.body
     .pipeThrough(new TextDecoderStream())
     .pipeThrough(new EventSourceParserStream())

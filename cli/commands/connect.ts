@@ -77,7 +77,7 @@ export const connect = serverCommand(
     }
     if (before !== undefined && !yes) {
       const question = `${file} has a server "${name}" already. Replace it?`;
-      if (!process.stdin.isTTY) throw new CommandError("usage", `${question} Say so with --yes.`);
+      if (!process.stdin.isTTY) throw new CommandError("usage", `${question} Confirm with --yes.`);
       await confirm(question);
     }
     const copy = write(place, file, after);
@@ -162,7 +162,7 @@ function write({ directory, variable }: Place, file: string, text: string): stri
   if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
     throw new CommandError(
       "unavailable",
-      `${directory} is no directory${variable === undefined ? "" : `: make it, or mend ${variable}`}.`,
+      `${directory} is not a directory${variable === undefined ? "" : `: create it, or correct ${variable}`}.`,
     );
   return onFile(file, () => {
     makeDirectories(dirname(file));

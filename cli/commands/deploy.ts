@@ -40,7 +40,7 @@ export const deploy = dataCommand(
       if (!dryRun && !yes) {
         const question = "This deploys to Cloudflare, where containers cost money while they run. Go on?";
         if (!isAttended)
-          throw new CommandError("usage", `${question} Say so with --yes, or see what it does: --dry-run.`);
+          throw new CommandError("usage", `${question} Confirm with --yes, or see what it does: --dry-run.`);
         await confirm(question);
       }
       const deployment = new Deployment({

@@ -79,7 +79,7 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
     if (local === "-") return await pipeline(body, process.stdout, { end: false });
     const name = (basename(absolute(remote)) || "root") + (isDirectory ? ".tar.gz" : "");
     const to = destination(userPath(local ?? name), name);
-    if (!force && exists(to)) throw new CommandError("usage", `${to} is here already. --force replaces it.`);
+    if (!force && exists(to)) throw new CommandError("usage", `${to} exists already. --force replaces it.`);
     const progress = new Progress(`Fetching ${remote}`);
     const partial = `${to}.${process.pid}.part`;
     const stopped = new AbortController();
@@ -91,8 +91,11 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
     } catch (error) {
       rmSync(partial, { force: true });
       if (stopped.signal.aborted)
-        throw new CommandError("cancelled", `${remote} did not come whole: it was stopped.`);
-      throw new CommandError("unavailable", `${remote} did not come whole: ${(error as Error).message}`);
+        throw new CommandError("cancelled", `The download of ${remote} was stopped before its end.`);
+      throw new CommandError(
+        "unavailable",
+        `The download of ${remote} broke off: ${(error as Error).message}`,
+      );
     } finally {
       for (const signal of STOP_SIGNALS) process.off(signal, stop);
       progress.stop();
@@ -160,7 +163,7 @@ function readableFile(path: string): string {
   if (!found.isFile())
     throw new CommandError(
       "usage",
-      `${path} is no file. Send a directory packed: tar c ${path} | ${PROGRAM} files put - ${basename(path) || "root"}.tar`,
+      `${path} is not a file. To send a directory, pack it: tar c ${path} | ${PROGRAM} files put - ${basename(path) || "root"}.tar`,
     );
   return path;
 }
@@ -170,7 +173,7 @@ function mustHaveDirectory(local: string): void {
   const path = userPath(local);
   const directory = local.endsWith("/") ? path : dirname(path);
   if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
-    throw new CommandError("unavailable", `${path} cannot be written: ${directory} is no directory.`);
+    throw new CommandError("unavailable", `${path} cannot be written: ${directory} is not a directory.`);
 }
 
 function exists(path: string): boolean {

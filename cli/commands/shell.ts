@@ -31,7 +31,7 @@ export const shell = bridgeCommand(
     if (!process.stdin.isTTY || !process.stdout.isTTY)
       throw new CommandError(
         "usage",
-        `This is no terminal. For a script: ${PROGRAM} command --sandbox ${sandbox} '...'`,
+        `Standard input is not a terminal. For a script: ${PROGRAM} command --sandbox ${sandbox} '...'`,
       );
     const server = await Server.connect(serverAddress(options), "raw");
     const begun =

@@ -39,7 +39,7 @@ const create = dataCommand("new", "generate a token and say where to put it; not
     const granted = scopes?.split(",").map((scope) => scope.trim()) ?? SCOPES;
     const unknown = granted.find((scope) => !SCOPES.some((known) => known === scope));
     if (unknown !== undefined)
-      throw new CommandError("usage", `--scopes has "${unknown}", which is none of ${SCOPES.join(", ")}.`);
+      throw new CommandError("usage", `--scopes has "${unknown}", which is not one of ${SCOPES.join(", ")}.`);
     if (scopes !== undefined && name === undefined)
       throw new CommandError("usage", "--scopes needs --name: the owner's token allows everything.");
     const token = newToken();

@@ -18,7 +18,7 @@ const encryptedClientHello = 0xfe0d;
 /** Records that a ClientHello may be spread over. Clients send one, or two or three to confuse who reads along. */
 const maxRecords = 8;
 
-const noTLS = { problem: "it is no TLS" };
+const noTLS = { problem: "it is not TLS" };
 const tooMuch = { problem: "it begins with too much" };
 
 /** Takes the beginning of a connection in pieces of any size, and looks at each byte once. */

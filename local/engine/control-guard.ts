@@ -74,7 +74,7 @@ export class ControlGuard {
     switch (kind) {
       case "push":
         if (!message.subarray(0, 20).toString("latin1").startsWith('["push",["pipeline",'))
-          return "pushed what is no call";
+          return "pushed something that is not a call";
         return this.#reserve(size, false);
       case "stream":
         return this.#reserve(size, true);
@@ -90,7 +90,7 @@ export class ControlGuard {
       case "abort":
         return undefined;
       default:
-        return "sent what is no message of the control protocol";
+        return "sent something that is not a message of the control protocol";
     }
   }
 

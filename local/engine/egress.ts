@@ -130,7 +130,7 @@ async function answer(
   response: ServerResponse,
 ): Promise<void> {
   const url = target(request);
-  if (url === undefined) return refuse(response, 400, "this request names no host");
+  if (url === undefined) return refuse(response, 400, "this request does not name a host");
   // Such a coding is one of the connection's, and the body would go on without its name.
   if (!/^chunked$/i.test(request.headers["transfer-encoding"] ?? "chunked"))
     return refuse(response, 501, "a body in another transfer coding than chunked is not passed on");
@@ -198,7 +198,7 @@ async function sendUpstream(
     });
     const refuseResponse = () => {
       upstream.destroy();
-      reject(new Unreachable(`${url.host} gave an answer that is no HTTP`));
+      reject(new Unreachable(`${url.host} gave an answer that is not HTTP`));
     };
     // A socket on which a tunnel was negotiated is paused.
     upstream.on("socket", (connected) => connected.resume());
@@ -332,14 +332,14 @@ async function tunnel(
 ): Promise<void> {
   const authority = request.url ?? "";
   const url = URL.canParse(`http://${authority}`) ? new URL(`http://${authority}`) : undefined;
-  if (url === undefined) return refuseTunnel(socket, 400, "this tunnel names no host");
+  if (url === undefined) return refuseTunnel(socket, 400, "this tunnel does not name a host");
   const host = hostOf(url);
   const port = portOf(url);
   const isIntercept = port !== 443 && interceptFor(egress.intercepts, url) !== undefined;
   // What the Worker answers by itself is no matter of the policy.
   const isForwarded = !isIntercept || isIntercepted(egress.intercepts.https, host);
   const forbidden = isForwarded ? refusedByPolicy(egress, host, port) : undefined;
-  const nested = { why: "mismatch", text: "a tunnel carries no tunnel" } as const;
+  const nested = { why: "mismatch", text: "a tunnel within a tunnel is not let through" } as const;
   const refused = pinned.has(socket) ? nested : forbidden;
   const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
   // Some clients tunnel plain HTTP as well.
@@ -465,10 +465,14 @@ async function upgrade(
   head: Buffer,
 ): Promise<void> {
   const url = target(request);
-  if (url === undefined) return refuseTunnel(socket, 400, "this request names no host");
+  if (url === undefined) return refuseTunnel(socket, 400, "this request does not name a host");
   const intercepted = interceptFor(egress.intercepts, url) !== undefined;
   if (intercepted)
-    return refuseTunnel(socket, 501, `${url.host} is answered by the server, which takes no upgrades`);
+    return refuseTunnel(
+      socket,
+      501,
+      `${url.host} is answered by the server, which does not upgrade connections`,
+    );
   const [host, port] = [hostOf(url), portOf(url)];
   const { connections } = egress;
   const entry = connections.add({ at: Date.now(), host, port, method: request.method ?? "-", bytes: 0 });
@@ -539,7 +543,7 @@ function switchToWebSocket(
     entry.status = socket.destroyed ? abandoned : 502;
     refuseTunnel(socket, 502, reason);
   };
-  const refuseResponse = () => decline(`${url.host} gave an answer that is no HTTP`);
+  const refuseResponse = () => decline(`${url.host} gave an answer that is not HTTP`);
   asking.on("upgrade", (agreed, switched, first) => {
     if (agreed.headers.upgrade?.toLowerCase() !== "websocket")
       return decline(`${url.host} switched to another protocol`);

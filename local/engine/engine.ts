@@ -212,7 +212,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     },
     usePython: async (path) => {
       const python = await describePython(path);
-      if (python === undefined) throw new Error(`${path} is no Python 3.`);
+      if (python === undefined) throw new Error(`${path} is not Python 3.`);
       const other = { ...toolchain, python };
       common.view = { ...view, toolchain: other, files: [...generated, ...(await pythonFiles(other))] };
       startAhead();

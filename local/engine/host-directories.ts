@@ -39,9 +39,7 @@ export async function claimIDsFor(directory: HostDirectory | undefined): Promise
 async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
   const found = await stat(from).catch(() => undefined);
   if (found?.isDirectory() !== true)
-    throw new Error(
-      `This machine cannot make a sandbox: the mounted directory ${from} is not there any more.`,
-    );
+    throw new Error(`This machine cannot make a sandbox: the mounted directory ${from} no longer exists.`);
   // The group of the directory may be one that opens more than its owner's own.
   const { stdout } = await run("id", ["-g", String(found.uid)]).catch(() => ({ stdout: "" }));
   return { uid: found.uid, gid: stdout.trim() === "" ? found.gid : Number(stdout) };

@@ -107,7 +107,7 @@ export class OutboundQueue {
     clearTimeout(pending.timer);
     const to = pending.response;
     if (pending.hasResponse || !writeHead(to, described)) {
-      fail(to, 502, "the server's answer is no HTTP");
+      fail(to, 502, "the server's answer is not HTTP");
       response.writeHead(400, { connection: "close" }).end();
       request.destroy();
       return;

@@ -176,7 +176,7 @@ async function turn(waiting: Set<() => void>, aborted?: AbortSignal): Promise<vo
   await promise.finally(() => aborted?.removeEventListener("abort", leave));
 }
 
-const nobodyWaits = "nobody waits for it any more";
+const nobodyWaits = "the client no longer waits for it";
 
 async function systemResolve(host: string): Promise<string[]> {
   return (await lookup(host, { all: true })).map(({ address }) => address);

@@ -60,7 +60,7 @@ export function parseHostEntry(text: string): { entry: string } | { problem: str
 }
 
 const NO_HOST =
-  "is no host: write a name (api.example.com), *.name for all names below it, or packages; no scheme, port or path";
+  "is not a host: write a name (api.example.com), *.name for all names below it, or packages; no scheme, port or path";
 
 /**
  * A connection's host in the form of entries: lower case, punycode, a normalized address without brackets, no final dot.

@@ -175,7 +175,7 @@ function checked(kind: ComponentKind, given: readonly string[]): string[] {
   if (wrong === undefined) return names.map((name) => `${kind}/${name}`);
   throw new ToolError(
     "invalid_argument",
-    `${kind}: "${wrong.slice(0, 100)}" is no name of a definition, which is that of its file without .md.`,
+    `${kind}: "${wrong.slice(0, 100)}" is not the name of a definition: that is its file name without .md.`,
     "It has letters, digits, dots, dashes and underscores, 64 at most, and begins with a letter or digit.",
   );
 }
@@ -194,7 +194,7 @@ async function definitionIn(source: Source, path: string): Promise<Definition | 
   const bytes = await source.read(`${path}.md`);
   if (bytes === undefined || "problem" in bytes) return bytes;
   const text = textOf(bytes);
-  if (text === undefined) return { problem: "it is no text in UTF-8" };
+  if (text === undefined) return { problem: "it is not UTF-8 text" };
   const [kind, name] = split(path);
   // The agent identifies a subagent by this name, and ignores one without it.
   if (kind === "agents" && nameIn(text) !== name)

@@ -183,7 +183,7 @@ export class ProgramReader {
           .max(MAX_CODE, `its code is longer than ${MAX_CODE} characters`)
           .refine((code) => code.trim() !== "", "its code is empty"),
       },
-      "it is no JSON object",
+      "it is not a JSON object",
     );
     return schema.safeParse(parsed(this.#input));
   }

@@ -69,7 +69,7 @@ it("starts a server, shares it, outlives it, and leaves none behind", { timeout:
   // Without an input it answers what it was asked, and ends.
   const asked = lines({ id: 1, method: "ping" }, { id: 2, method: "tools/list" });
   const ended = await runCLI(["stdio"], { env }, `${asked}no message\n`);
-  expect([ended.code, ended.stderr]).toEqual([0, expect.stringContaining("This is no message")]);
+  expect([ended.code, ended.stderr]).toEqual([0, expect.stringContaining("This is not a JSON-RPC message")]);
   const answers = ended.stdout
     .trimEnd()
     .split("\n")

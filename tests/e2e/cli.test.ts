@@ -619,7 +619,7 @@ describe("connect", () => {
     const refused = await connect("--sandbox", "mine");
     expect([refused.code, refused.stderr]).toEqual([
       64,
-      expect.stringContaining("Replace it? Say so with --yes."),
+      expect.stringContaining("Replace it? Confirm with --yes."),
     ]);
     expect(readFileSync(file, "utf8")).toBe(before);
     const answer = await json(["connect", "cursor", "--project", ".", "--sandbox", "mine", "--yes"]);

@@ -136,10 +136,10 @@ it("a file in OpenCode's second form keeps it", () => {
 });
 
 it.each([
-  ["cursor", "{ not json", "no JSON object"],
-  ["cursor", "[]", "no JSON object"],
-  ["codex", "a = ", "no TOML"],
-  ["goose", "a: [", "no YAML"],
+  ["cursor", "{ not json", "not a JSON object"],
+  ["cursor", "[]", "not a JSON object"],
+  ["codex", "a = ", "not valid TOML"],
+  ["goose", "a: [", "not a YAML"],
   ["codex", 'mcp_servers = { other = { command = "x" } }', "cannot change safely"],
 ])("a file of %s that holds %j is left alone", (name, text, message) => {
   expect(() => withEntry(client(name), text, "sandbox", { url: "u" })).toThrow(message);

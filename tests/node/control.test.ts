@@ -73,7 +73,7 @@ it("forges no line of the log", async () => {
 describe("a control server that is not the one we started", () => {
   it.each([
     ["push", /ahead of what the Worker takes/],
-    ["value", /pushed what is no call/],
+    ["value", /pushed something that is not a call/],
     ["stream", /ahead of what the Worker takes/],
     ["pipes", /ahead of what the Worker takes/],
     ["frame", /Max payload size exceeded/],

@@ -227,7 +227,7 @@ print(body(tunnel, ${large.length}))`;
   it("passes on the answer that follows interim ones, and waits for no more than a hundred", async () => {
     const status = `${curl} -w '%{http_code}' http://odd.test/interim-`;
     expect((await sandbox.run(`${status}50`)).stdout).toBe("hi200");
-    expect((await sandbox.run(`${status}51`)).stdout).toMatch(/is no HTTP\.\s*502$/);
+    expect((await sandbox.run(`${status}51`)).stdout).toMatch(/is not HTTP\.\s*502$/);
   });
 
   it("passes on WebSockets that are agreed to, and the answers where they are not", async () => {

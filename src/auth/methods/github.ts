@@ -184,5 +184,5 @@ async function fetchGitHub(url: string, init: RequestInit, token?: string): Prom
 async function read<T>(response: Response, schema: z.ZodType<T>): Promise<T> {
   const parsed = schema.safeParse(await response.json().catch(() => undefined));
   if (response.status === 200 && parsed.success) return parsed.data;
-  throw new GitHubError(`GitHub answered ${response.status}, which is no use here`);
+  throw new GitHubError(`GitHub answered with the unexpected status ${response.status}`);
 }

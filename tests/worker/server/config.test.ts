@@ -124,7 +124,7 @@ describe("what does not hold is named, and its value never shown", () => {
     [tokens({ ...token, internet: "some" }), "AUTH_TOKENS[0].internet must be one of none, allowlist, full."],
     [
       tokens({ ...token, allow_hosts: ["https://x.example"] }),
-      "AUTH_TOKENS[0].allow_hosts[0] is no host: write a name (api.example.com), *.name for all names below it, or packages; no scheme, port or path.",
+      "AUTH_TOKENS[0].allow_hosts[0] is not a host: write a name (api.example.com), *.name for all names below it, or packages; no scheme, port or path.",
     ],
     [{ MAX_INTERNET: SECRET }, "MAX_INTERNET must be one of none, allowlist, full."],
     [

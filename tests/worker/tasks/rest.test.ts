@@ -453,7 +453,7 @@ describe("the stream of a model's answer", () => {
     expect([isWanted, reader.program]).toMatchObject([false, { problem: expect.stringMatching(/longer/) }]);
     const garbage = new ProgramReader(["python"]);
     garbage.add(streamOf(['{"language": "python", "code": "print(1', "\n"]));
-    expect(garbage.program).toMatchObject({ problem: expect.stringContaining("it is no JSON object") });
+    expect(garbage.program).toMatchObject({ problem: expect.stringContaining("it is not a JSON object") });
   });
 });
 

@@ -273,7 +273,7 @@ describe("definitions that a task names", () => {
       /^There is no agents\/none\. The operator offers agents\/nameless, .*commands\/large\./,
     ],
     [{ commands: ["../agents/reviewer"] }, /^commands: "\.\.\/agents\/reviewer" is no name/],
-    [{ commands: ["deep/er"] }, /is no name/],
+    [{ commands: ["deep/er"] }, /is not the name/],
     [{ agents: ["nameless"] }, /cannot be used: its front matter has to say `name: nameless`/],
     [{ commands: ["large"] }, /larger than 65536 bytes/],
     [{ agents: Array.from({ length: 11 }, (_, index) => `a${index}`) }, /^agents holds 11 names: 10 at most/],

@@ -63,7 +63,7 @@ describe("configure_sandbox", () => {
     async (host) => {
       const { isError, text } = await configure("net-kept", { allow_hosts: [host] });
       expect(isError).toBe(true);
-      expect(text).toMatch(/allow_hosts.*(is no host|is an address)/s);
+      expect(text).toMatch(/allow_hosts.*(is not a host|is an address)/s);
     },
   );
 });

@@ -508,7 +508,7 @@ describe("files", () => {
   it.each([
     [["files", "get", "none"], 70, "There is no /workspace/none"],
     [["files", "put", "none"], 69, "There is no "],
-    [["files", "put", "."], 64, "is no file"],
+    [["files", "put", "."], 64, "is not a file"],
     [["files", "ls", "none"], 70, "There is no /workspace/none"],
   ])("%j is an error", async (words, code, message) => {
     expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });

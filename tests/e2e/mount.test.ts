@@ -171,7 +171,7 @@ describe("a mounted directory", () => {
     await expect(run("work", "true")).rejects.toThrow(/could not be started/);
     await expect
       .poll(() => server.stderr(), { timeout: 20_000 })
-      .toMatch(/the mounted directory \S+theirs is not there any more/);
+      .toMatch(/the mounted directory \S+theirs no longer exists/);
     expect(await run("default", "echo others go on")).toContain("others go on");
     mkdirSync(join(directory, "theirs"));
     writeFileSync(join(directory, "theirs/file"), "made again");

@@ -218,7 +218,7 @@ describe("connect --project", () => {
     const named = await runHere(["connect", "cursor", "--project", wrong], { env: SERVER });
     expect([named.code, named.stderr]).toEqual([
       69,
-      `Error: ${wrong} is no directory: make it, or mend --project.\n`,
+      `Error: ${wrong} is not a directory: create it, or correct --project.\n`,
     ]);
     for (const [name, variable] of [
       ["codex", "CODEX_HOME"],
@@ -228,7 +228,7 @@ describe("connect --project", () => {
       const { code, stderr } = await runHere(["connect", name], { env: { ...SERVER, [variable]: wrong } });
       expect([code, stderr]).toEqual([
         69,
-        `Error: ${wrong} is no directory: make it, or mend ${variable}.\n`,
+        `Error: ${wrong} is not a directory: create it, or correct ${variable}.\n`,
       ]);
     }
     expect(existsSync(wrong)).toBe(false);

@@ -81,6 +81,15 @@ describe("a manifest", () => {
     expect(readdirSync(outside)).toEqual([]);
   });
 
+  it("that is too large to be read is not written", async () => {
+    const entries = [directory("a"), file("a/file")];
+    const { length } = await decompressed(await writeManifest(entries), undefined, 1e6);
+    await expect(writeManifest(entries, length - 1)).rejects.toMatchObject({
+      failure: { problem: "too_large" },
+    });
+    expect(await readManifest(await writeManifest(entries, length))).toHaveLength(2);
+  });
+
   it("of more lines than a snapshot may have is refused before they take memory", async () => {
     // Each of them would take eight bytes, which is more than the heap of that program.
     const manifest = zlib.deflateRawSync(

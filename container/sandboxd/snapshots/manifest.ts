@@ -4,6 +4,7 @@
  */
 import * as z from "zod/mini";
 import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./calls.ts";
+import { FileError } from "../file-error.ts";
 import { turns } from "../small-steps.ts";
 import { type Codec, compressed, decompressed } from "./codec.ts";
 
@@ -69,7 +70,8 @@ const path = () =>
 const common = {
   path: path(),
   mode: z.number().check(z.int(), z.gte(0), z.lte(0o7777)),
-  mtime: z.number().check(z.int()),
+  // Of a time far away not each microsecond is a number.
+  mtime: z.number(),
   uid: owner(),
   gid: owner(),
 };
@@ -94,12 +96,20 @@ export const entrySchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("hardlink"), ...common, target: path() }),
 ]);
 
-export async function writeManifest(entries: readonly Entry[]): Promise<Buffer> {
+/** @throws {FileError} for one that is larger than `readManifest` takes: long links alone can make it so */
+export async function writeManifest(
+  entries: readonly Entry[],
+  maxBytes = MAX_MANIFEST_BYTES,
+): Promise<Buffer> {
   const lines = [JSON.stringify({ version: VERSION })];
   const turn = turns();
+  let bytes = Buffer.byteLength(lines.join());
   for (const entry of entries) {
     await turn();
-    lines.push(JSON.stringify(entry));
+    const line = JSON.stringify(entry);
+    bytes += 1 + Buffer.byteLength(line);
+    if (bytes > maxBytes) throw new FileError({ problem: "too_large" });
+    lines.push(line);
   }
   return (await compressed(Buffer.from(lines.join("\n"), "utf8"))).bytes;
 }

@@ -252,12 +252,16 @@ export class Restore {
   }
 }
 
+/** Some 30,000 years, microseconds. */
+const FURTHEST_US = 1e18;
+
 /**
  * Microseconds as seconds, which the system cuts off: half of one further from zero keeps them what they were. As text: Node takes a
- * negative number, of a time before 1970, for now.
+ * negative number, of a time before 1970, for now. Times further away than a system takes are the furthest that it takes.
  */
 function seconds(microseconds: number): string {
-  return String((microseconds + (microseconds < 0 ? -0.5 : 0.5)) / 1e6);
+  const bounded = Math.max(-FURTHEST_US, Math.min(FURTHEST_US, microseconds));
+  return String((bounded + (bounded < 0 ? -0.5 : 0.5)) / 1e6);
 }
 
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;

@@ -17,6 +17,8 @@ import {
   SandboxUnsupportedFeatureError,
   SandboxWorkspaceReadNotFoundError,
   type ViewImageArgs,
+  type WorkspaceArchiveData,
+  type WorkspaceArchiveOptions,
   type WriteStdinArgs,
   normalizeSandboxClientCreateArgs,
   permissionsForSandboxEntry,
@@ -209,6 +211,45 @@ class Session implements SandboxSession<OpenAISandboxState> {
     }
     this.state.manifest = mergeManifestDelta(this.state.manifest, manifest);
     this.state.environment = environment;
+  }
+
+  /** The workspace as a tar archive, without what the manifest calls ephemeral. */
+  async persistWorkspace(): Promise<Uint8Array> {
+    const { root } = this.state.manifest;
+    const excluded = [...this.state.manifest.ephemeralPersistencePaths()];
+    if (excluded.includes("")) throw unsupported("An ephemeral root", "Name the entries that are ephemeral.");
+    const options = excluded.map((path) => `--exclude=${quoted(`./${path}`)}`);
+    const archive = `/tmp/${newName("workspace")}.tar`;
+    try {
+      await this.#check(
+        ["tar --anchored --no-wildcards", ...options, `-C ${quoted(root)} -cf ${archive} .`].join(" "),
+      );
+      return await this.#read(archive);
+    } finally {
+      await this.#check(`rm -f ${archive}`);
+    }
+  }
+
+  /** Puts such an archive in the place of the workspace. The sandbox unpacks it. */
+  async hydrateWorkspace(
+    data: WorkspaceArchiveData,
+    { archiveLimits }: WorkspaceArchiveOptions = {},
+  ): Promise<void> {
+    const bytes = typeof data === "string" ? new TextEncoder().encode(data) : new Uint8Array(data);
+    const { maxInputBytes } = archiveLimits ?? {};
+    if (bytes.length > (maxInputBytes ?? Infinity))
+      throw new UserError(`The archive has ${bytes.length} bytes, and ${maxInputBytes} are allowed.`);
+    const root = quoted(this.state.manifest.root);
+    const archive = `/tmp/${newName("workspace")}.tar`;
+    await this.#sandbox.files.upload(archive, bytes);
+    try {
+      // A wrong archive is refused before anything is removed.
+      await this.#check(
+        `tar -tf ${archive} >/dev/null && mkdir -p -- ${root} && find ${root} -mindepth 1 -delete && tar -C ${root} -xf ${archive}`,
+      );
+    } finally {
+      await this.#check(`rm -f ${archive}`);
+    }
   }
 
   async resolveExposedPort(port: number): Promise<ExposedPortEndpoint> {

@@ -1,12 +1,13 @@
 /** Agents of frameworks whose sandbox is one of the server's, by the adapters of the client library. */
 import { createOpenAI } from "@ai-sdk/openai";
 import { ChatOpenAI } from "@langchain/openai";
-import { Runner } from "@openai/agents-core";
+import { Runner, tool as openAITool } from "@openai/agents-core";
 import { type ManifestInit, SandboxAgent, type SandboxClient } from "@openai/agents-core/sandbox";
 import { OpenAIProvider } from "@openai/agents-openai";
 import { generateText, isStepCount, tool } from "ai";
 import { compute } from "computesdk";
 import { createDeepAgent } from "deepagents";
+import { tool as langchainTool } from "langchain";
 import { z } from "zod";
 import { aiSandbox } from "../../client/adapters/ai-sdk.ts";
 import { sandboxMCP } from "../../client/adapters/computesdk.ts";
@@ -15,10 +16,18 @@ import type { ConnectOptions, Sandbox } from "../../client/index.ts";
 
 const MODEL = "gpt-5";
 
+/** The frameworks' sandboxes have no ports: a program gives its agent a tool for that, with the library. */
+const PORT = z.object({ port: z.number() });
+
 /** What an agent of deepagents says at last. */
 export async function runDeepAgent(sandbox: Sandbox, baseURL: string, prompt: string): Promise<string> {
   const model = new ChatOpenAI({ model: MODEL, apiKey: "any", configuration: { baseURL } });
-  const agent = createDeepAgent({ model, backend: deepAgentsBackend(sandbox) });
+  const expose = langchainTool(async ({ port }) => (await sandbox.expose(port)).url, {
+    name: "expose",
+    description: "Gives a port a URL",
+    schema: PORT,
+  });
+  const agent = createDeepAgent({ model, backend: deepAgentsBackend(sandbox), tools: [expose] });
   const { messages } = await agent.invoke({ messages: [{ role: "user", content: prompt }] });
   return String(messages.at(-1)?.text);
 }
@@ -33,6 +42,7 @@ export async function runAISDKAgent(sandbox: Sandbox, baseURL: string, prompt: s
         inputSchema: z.object({ command: z.string() }),
         execute: ({ command }, { experimental_sandbox }) => experimental_sandbox?.run({ command }),
       }),
+      expose: tool({ inputSchema: PORT, execute: async ({ port }) => (await sandbox.expose(port)).url }),
       write_file: tool({
         inputSchema: z.object({ file_path: z.string(), content: z.string() }),
         execute: ({ file_path: path, content }, { experimental_sandbox }) =>
@@ -52,13 +62,20 @@ export async function runAISDKAgent(sandbox: Sandbox, baseURL: string, prompt: s
 
 /** What a sandbox agent of OpenAI's Agents SDK says at last. Its tools are the SDK's: exec_command, write_stdin, apply_patch. */
 export async function runOpenAIAgent(
+  exposed: Sandbox,
   sandbox: { client: SandboxClient; manifest: ManifestInit },
   baseURL: string,
   prompt: string,
 ): Promise<string> {
   const modelProvider = new OpenAIProvider({ baseURL, apiKey: "any", useResponses: false });
   const runner = new Runner({ modelProvider, tracingDisabled: true });
-  const agent = new SandboxAgent({ name: "agent", model: MODEL });
+  const expose = openAITool({
+    name: "expose",
+    description: "Gives a port a URL",
+    parameters: PORT,
+    execute: async ({ port }) => (await exposed.expose(port)).url,
+  });
+  const agent = new SandboxAgent({ name: "agent", model: MODEL, tools: [expose] });
   return String((await runner.run(agent, prompt, { sandbox })).finalOutput);
 }
 

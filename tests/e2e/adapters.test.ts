@@ -3,8 +3,10 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openAISandboxes } from "../../client/adapters/openai-agents.ts";
 import { type SandboxServer, connect } from "../../client/index.ts";
 import { computeOf, runAISDKAgent, runDeepAgent, runOpenAIAgent } from "../clients/framework-agents.ts";
+import { textAt } from "../setup/preview.ts";
 import { type ScriptedCall, startOpenAIAPI } from "../setup/openai-api.ts";
 import { type Server, TOKEN, startServer } from "../setup/server.ts";
+import { until } from "../setup/until.ts";
 
 let server: Server;
 let client: SandboxServer;
@@ -23,20 +25,21 @@ const CALLS: ScriptedCall[] = [
   { name: "write_file", arguments: { file_path: "/workspace/sum.py", content: "# sums\nprint(40 + 2)\n" } },
   { name: "execute", arguments: { command: "cd /tmp && python3 /workspace/sum.py; exit 3" } },
   { name: "read_file", arguments: { file_path: "/workspace/sum.py" } },
+  { name: "execute", arguments: { command: "nohup python3 -m http.server 8000 >/dev/null 2>&1 &" } },
+  { name: "expose", arguments: { port: 8000 } },
 ];
 
 describe.each([
   ["deepagents", runDeepAgent],
   ["ai-sdk", runAISDKAgent],
 ] as const)("an agent of %s", (name, run) => {
-  it("writes, executes and reads in the sandbox", async () => {
+  it("writes, executes, reads and exposes in the sandbox", async () => {
     const model = await startOpenAIAPI(CALLS);
     const sandbox = client.sandbox(name);
-    try {
-      expect(await run(sandbox, model.url, "Add the numbers.")).toContain("print(40 + 2)");
-    } finally {
-      model.close();
-    }
+    const answer = await run(sandbox, model.url, "Add the numbers.").finally(() => model.close());
+    expect(answer).toContain("print(40 + 2)");
+    const [url = ""] = /http:\/\/8000-\S+?\//.exec(answer) ?? [];
+    await until(async () => (await textAt(new URL("sum.py", url))) === "# sums\nprint(40 + 2)\n");
     expect(await sandbox.runs()).toContainEqual(expect.objectContaining({ exitCode: 3, state: "failed" }));
     expect(await sandbox.files.readText("sum.py")).toBe("# sums\nprint(40 + 2)\n");
   });
@@ -71,8 +74,9 @@ it("ComputeSDK makes, uses, exposes, keeps and ends a sandbox", async () => {
 });
 
 describe("the OpenAI Agents SDK", () => {
-  it("has an agent that writes, executes, types and reads in a sandbox that is kept", async () => {
+  it("has an agent that writes, executes, types, reads and exposes in a sandbox that is kept", async () => {
     const model = await startOpenAIAPI([
+      { name: "expose", arguments: { port: 8000 } },
       patching("*** Add File: sum.py", "+# sums", "+print(40 + 1)"),
       patching("*** Update File: sum.py", "@@", " # sums", "-print(40 + 1)", "+print(40 + 2)"),
       { name: "exec_command", arguments: { cmd: 'python3 ../sum.py > "$OUT"; exit 3', workdir: "notes" } },
@@ -88,7 +92,8 @@ describe("the OpenAI Agents SDK", () => {
     const manifest = { entries, environment: { OUT: "out" } };
     try {
       const sandbox = { client: openAISandboxes(client, { name }), manifest };
-      expect(await runOpenAIAgent(sandbox, model.url, "Add the numbers.")).toMatch(/42\nAda\nhi$/);
+      const answer = await runOpenAIAgent(client.sandbox(name), sandbox, model.url, "Add the numbers.");
+      expect(answer).toMatch(/http:\/\/8000-[^]*42\nAda\nhi$/);
     } finally {
       model.close();
     }
@@ -129,6 +134,13 @@ describe("the OpenAI Agents SDK", () => {
     await made.materializeEntry!({ path: "vendored", entry });
     const local = { type: "local_dir", src: "/etc" } as const;
     await expect(made.materializeEntry!({ path: "local", entry: local })).rejects.toThrow(/local_dir/);
+
+    const archive = await made.persistWorkspace!();
+    await made.exec!({ cmd: "rm -rf vendored; echo later > later", yieldTimeMs: 60_000 });
+    await expect(made.hydrateWorkspace!("no archive")).rejects.toThrow(/tar/);
+    expect(await made.pathExists!("later")).toBe(true);
+    await made.hydrateWorkspace!(archive);
+    expect([await made.pathExists!("later"), await made.pathExists!("a b/c.txt")]).toEqual([false, true]);
 
     const state = await sandboxes.deserializeSessionState!(
       await sandboxes.serializeSessionState!(made.state),

@@ -1,10 +1,9 @@
 /** The client library, as a program uses it. */
 import { once } from "node:events";
-import { createServer, get } from "node:http";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { text } from "node:stream/consumers";
 import { build } from "esbuild";
 import type * as MiniflareModule from "miniflare";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -16,6 +15,7 @@ import {
   type SandboxServer,
   connect,
 } from "../../client/index.ts";
+import { textAt } from "../setup/preview.ts";
 import { launchChromium } from "../clients/chromium.ts";
 import { type Server, TOKEN, repository, startServer } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
@@ -142,12 +142,6 @@ describe("files", () => {
     expect(await sandbox.files.readText("/tmp/up.txt")).toBe("up");
   });
 });
-
-/** Browsers take every name below localhost for this machine; Node looks it up. */
-async function textAt({ port, host, pathname }: URL): Promise<string> {
-  const [response] = await once(get({ port, path: pathname, headers: { host } }), "response");
-  return text(response);
-}
 
 it("exposes a port, keeps a checkpoint and goes back to it", async () => {
   await sandbox.files.write("state.txt", "before");

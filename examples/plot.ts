@@ -1,17 +1,12 @@
-/** The client library: a sandbox, code in it, and a plot that is downloaded. In a project of your own: from "sandbox-mcp/client". */
+/** Ten lines on the client library: a sandbox, code in it, and a plot that is downloaded. In a project of your own: from "sandbox-mcp/client". */
 import { writeFile } from "node:fs/promises";
 import { connect } from "../client/index.ts";
 
 const { SANDBOX_MCP_URL: url = "http://127.0.0.1:8787/mcp", SANDBOX_MCP_TOKEN: token = "" } = process.env;
-const [file = "plot.png"] = process.argv.slice(2);
-
 const sandbox = connect({ url, token }).sandbox("plot-example");
-const { result, error } = await sandbox.runCode(`import matplotlib.pyplot as plt
-squares = [n * n for n in range(10)]
-plt.plot(squares)
-plt.savefig("plot.png")
-sum(squares)`);
-if (error) throw new Error(error.message);
-await writeFile(file, await sandbox.files.read("plot.png"));
-console.log(`The sum is ${result}. The plot is in ${file}.`);
+const { result } = await sandbox.runCode(`import matplotlib.pyplot as plt
+plt.plot([n * n for n in range(10)]); plt.savefig("plot.png")
+sum(n * n for n in range(10))`);
+await writeFile("plot.png", await sandbox.files.read("plot.png"));
+console.log(`The sum is ${result}. The plot is in plot.png.`);
 await sandbox.destroy();

@@ -334,14 +334,13 @@ describe("the examples", () => {
   });
 
   it("plot.ts downloads a plot, and leaves no sandbox", async () => {
-    const file = join(home, "plot.png");
-    const { status, stdout, stderr } = await runExample("plot.ts", [file]);
+    const { status, stdout, stderr } = await runExample("plot.ts");
     expect({ status, stdout, stderr }).toEqual({
       status: 0,
-      stdout: `The sum is 285. The plot is in ${file}.\n`,
+      stdout: "The sum is 285. The plot is in plot.png.\n",
       stderr: "",
     });
-    expect(readFileSync(file).subarray(1, 4).toString()).toBe("PNG");
+    expect(readFileSync(join(place, "plot.png")).subarray(1, 4).toString()).toBe("PNG");
     expect(await sandboxes()).not.toContain("plot-example");
   });
 

@@ -5,7 +5,7 @@ import { attachedNetworks } from "./attached.ts";
 const reasons: [reason: string, ...subnets: string[]][] = [
   ["a loopback address", "127.0.0.0/8", "::1/128"],
   ["the unspecified address", "0.0.0.0/8", "::/128"],
-  // 168.63.129.16 is Azure's; the others lie inside ranges refused below and are named for the message.
+  // 168.63.129.16 is Azure's. The others are inside ranges refused below; listed here for a better message.
   [
     "a cloud metadata address",
     "169.254.169.254/32",
@@ -32,8 +32,8 @@ const reasons: [reason: string, ...subnets: string[]][] = [
     "100::/64",
     "100:0:0:1::/64",
   ],
-  // The rest of the IANA's registries of special-purpose addresses. Tunnels and translations wrap an IPv4 address that
-  // is not looked at here; 64:ff9b::/96 is unwrapped below.
+  // The rest of IANA's special-purpose registries. Tunnels and translations contain an unchecked IPv4 address; only
+  // 64:ff9b::/96 is unwrapped below.
   ["a reserved address", "192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"],
   ["a reserved address", "192.175.48.0/24", "240.0.0.0/4"],
   ["a reserved address", "2001::/23", "2002::/16", "2620:4f:8000::/48"],
@@ -52,8 +52,8 @@ const lists = reasons.map(([reason, ...subnets]) => {
 });
 
 /**
- * Why a sandbox may not connect to an address, as words that follow "is", or undefined when it may.
- * @param address An IPv4 or IPv6 address as the resolver or the socket layer writes it.
+ * Why a sandbox may not connect to an address, as words that follow "is"; undefined if it may.
+ * @param address an IPv4 or IPv6 address as written by the resolver or the socket layer
  */
 export function refusedAddress(address: string): string | undefined {
   const plain = address.split("%", 1)[0] ?? "";
@@ -64,12 +64,12 @@ export function refusedAddress(address: string): string | undefined {
   const type = family === 6 ? "ipv6" : "ipv4";
   const hit = lists.find(({ list }) => list.check(plain, type));
   if (hit !== undefined) return hit.reason;
-  // All that was given out for the internet is in there (RFC 4291, 2.4).
+  // All allocated internet addresses are in there (RFC 4291, 2.4).
   if (family === 6 && !globalUnicast.check(plain, "ipv6")) return "a reserved address";
   return attachedNetworks().find(({ list }) => list.check(plain, type))?.reason;
 }
 
-/** Names that mean this machine whatever a resolver says, and names of cloud metadata services. */
+/** Names of this machine, whatever a resolver says, and of cloud metadata services. */
 export function refusedName(name: string): string | undefined {
   if (name === "localhost" || name.endsWith(".localhost") || name === "localhost.localdomain") {
     return "this machine's loopback";
@@ -79,8 +79,8 @@ export function refusedName(name: string): string | undefined {
 }
 
 /**
- * Why a name cannot be let through that only the host's proxy can resolve, or undefined: names without a dot, and those
- * that no public name server answers (RFC 6761, 6762, 8375, 9476, and what ICANN keeps from delegating).
+ * Why a name that only the host's proxy can resolve must be refused, or undefined: names without a dot, and names outside the
+ * public DNS (RFC 6761, 6762, 8375, 9476, and those that ICANN reserves).
  */
 export function refusedPrivateName(name: string): string | undefined {
   const last = name.slice(name.lastIndexOf(".") + 1);

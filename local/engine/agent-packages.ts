@@ -1,11 +1,13 @@
-/** The coding agents of local sandboxes that npm brings when a task first needs them. They are large: Claude Code has 360 MB. */
+/**
+ * The coding agents that npm installs for local sandboxes when a task first needs them. They are large: Claude Code has 360 MB.
+ */
 import { existsSync, linkSync, mkdirSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { repository } from "./own-files.ts";
 import { installPackages } from "./packages.ts";
 import type { Toolchain } from "./toolchain.ts";
 
-/** Each by its name in tasks: its program, and the packages that have it, of which npm installs those that fit this machine. */
+/** By name: the program, and its packages, of which npm installs those for this machine. */
 const FETCHED = {
   "claude-code": {
     title: "Claude Code",
@@ -16,7 +18,7 @@ const FETCHED = {
   },
 } as const;
 
-/** The directory below that of fetched agents which sandboxes see. It is there before the first agent is. */
+/** The directory of agents' programs that sandboxes see, below that of fetched agents. It exists before the first agent. */
 export function programsOf(agents: string): string {
   const programs = join(agents, "bin");
   mkdirSync(programs, { recursive: true, mode: 0o755 });
@@ -24,7 +26,7 @@ export function programsOf(agents: string): string {
 }
 
 /**
- * Fetches an agent unless this machine has it; one that npm does not bring is its user's to install.
+ * Installs an agent unless this machine has it. An agent that npm does not provide is the user's to install.
  * @param toolchain what this machine has
  * @param agents the directory of fetched agents
  * @returns the path of its program
@@ -45,7 +47,7 @@ function isFetched(agent: string): agent is keyof typeof FETCHED {
   return Object.hasOwn(FETCHED, agent);
 }
 
-/** Installs an agent in the version that its lock file pins, unless that is done. */
+/** Installs the version that the agent's lock file pins, unless installed. */
 async function fetchAgent(
   agent: keyof typeof FETCHED,
   agents: string,
@@ -65,7 +67,7 @@ async function fetchAgent(
   if (found === undefined) throw new Error(`${title} was removed from ${set.directory}: remove that, too.`);
   const shown = join(programsOf(agents), program);
   if (statSync(shown, { throwIfNoEntry: false })?.ino === statSync(found).ino) return shown;
-  // Another process may do the same, and sandboxes may be running the one before.
+  // Another process may be doing the same, and sandboxes may be running the previous version.
   const part = `${shown}.${process.pid}`;
   linkSync(found, part);
   renameSync(part, shown);

@@ -1,6 +1,6 @@
 /**
- * The networks that this machine is attached to. What is on them is a neighbour, reached past any firewall of the
- * network, even at a public address: at home every device has one of IPv6.
+ * The networks that this machine is attached to. A host on them is a neighbor, reachable behind any firewall, even at a public
+ * address: in homes, every device has a public IPv6 address.
  */
 import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";
@@ -11,15 +11,15 @@ export interface Attached {
   list: BlockList;
 }
 
-/** A route to more than this is the way to the internet over a tunnel, not to neighbours. Bits of the prefix. */
+/** A route wider than this leads to the internet through a tunnel, not to neighbors. Prefix bits. */
 const widest = { ipv4: 8, ipv6: 16 } as const;
 
-/** How long an answer holds, milliseconds: a laptop changes networks, and asking costs a system call for each connection. */
+/** How long a result is cached, in milliseconds: a laptop changes networks, and asking costs a system call. */
 const heldMs = 1000;
 
 let held: { attached: Attached[]; until: number } | undefined;
 
-/** This machine's own addresses, and the networks around them. */
+/** This machine's own addresses, and their networks. */
 export function attachedNetworks(): Attached[] {
   if (held !== undefined && performance.now() < held.until) return held.attached;
   const attached = attachedOf(
@@ -47,7 +47,7 @@ export function attachedOf(
   };
   for (const { address, cidr, family } of Object.values(interfaces).flatMap((all) => all ?? [])) {
     const type = family === "IPv6" ? "ipv6" : "ipv4";
-    // A service bound to every interface is reachable at the host's public addresses too.
+    // A service bound to all interfaces is reachable at the host's public addresses too.
     own.addAddress(address, type);
     add(address, Number(cidr?.split("/")[1] ?? 128), type);
   }

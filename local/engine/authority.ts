@@ -1,6 +1,6 @@
 /**
- * The certificate authority by which the engine ends TLS for hosts that have a secret. It is made once for each state
- * directory; its key stays there and is shown to no sandbox.
+ * The certificate authority with which the engine ends TLS for hosts with a secret. Created once per state directory. Its key
+ * stays there, and sandboxes never see it.
  */
 import {
   createPrivateKey,
@@ -20,9 +20,9 @@ import { DAY_MS } from "../../src/shared/days.ts";
 const { asn1, md, pki } = forge;
 
 const authorityDays = 3650;
-/** Within what clients take of a server's certificate. */
+/** Within the limits that clients set for server certificates. */
 const serverDays = 90;
-/** Certificates that are kept. A sandbox may ask for any name below that of a wildcard. */
+/** The most cached certificates. A sandbox may request any name below a wildcard's. */
 const mostKept = 100;
 
 interface KeptCertificate {
@@ -35,7 +35,7 @@ export class CertificateAuthority {
   readonly pem: string;
   readonly #certificate: forge.pki.Certificate;
   readonly #key: KeyObject;
-  /** That of all servers: what it protects is the way between a sandbox and its engine. */
+  /** Shared by all servers: it protects only the connection between a sandbox and its engine. */
   readonly #serverKey: Pair;
   readonly #kept = new Map<string, KeptCertificate>();
 
@@ -46,7 +46,7 @@ export class CertificateAuthority {
     this.#serverKey = serverKey;
   }
 
-  /** That of a directory, made where there is none that can be used. */
+  /** The authority of a directory. Creates one if there is no usable one. */
   static async open(directory: string): Promise<CertificateAuthority> {
     const [certificateFile, keyFile] = [join(directory, "certificate.pem"), join(directory, "key.pem")];
     const [kept, serverKey] = await Promise.all([usable(certificateFile, keyFile), makeKey()]);
@@ -55,13 +55,13 @@ export class CertificateAuthority {
     const certificate = authorityCertificate(pair);
     const pem = pki.certificateToPem(certificate);
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    // The key first: a certificate without its key is made anew.
+    // The key first: a certificate without its key is replaced.
     await replace(keyFile, pair.privateKey.export({ type: "pkcs8", format: "pem" }).toString());
     await replace(certificateFile, pem);
     return new CertificateAuthority(pem, pair.privateKey, serverKey);
   }
 
-  /** What a server needs to be taken for a host. @param host a name in lower case */
+  /** The TLS context for serving as a host. @param host a lower-case name */
   contextFor(host: string): SecureContext {
     const kept = this.#kept.get(host);
     this.#kept.delete(host);
@@ -80,7 +80,7 @@ export class CertificateAuthority {
       { name: "basicConstraints", cA: false, critical: true },
       { name: "keyUsage", digitalSignature: true, keyEncipherment: true, critical: true },
       { name: "extKeyUsage", serverAuth: true },
-      // Type 2 is a DNS name (RFC 5280, 4.2.1.6). Without a common name this is what counts.
+      // Type 2 is a DNS name (RFC 5280, 4.2.1.6); it counts because there is no common name.
       { name: "subjectAltName", critical: false, altNames: [{ type: 2, value: host }] },
       {
         name: "authorityKeyIdentifier",
@@ -120,7 +120,7 @@ function authorityCertificate({ publicKey, privateKey }: Pair): forge.pki.Certif
 function certificateFor(publicKey: KeyObject, days: number): forge.pki.Certificate {
   const certificate = pki.createCertificate();
   certificate.publicKey = pki.publicKeyFromPem(publicKey.export({ type: "spki", format: "pem" }).toString());
-  // A serial number is positive (RFC 5280, 4.1.2.2) and, as DER has every number, without zeros in front: its first byte is 1.
+  // A serial number is positive (RFC 5280, 4.1.2.2) and, like all DER numbers, has no leading zeros: its first byte is 1.
   certificate.serialNumber = `01${randomBytes(16).toString("hex")}`;
   const now = Date.now();
   certificate.validity.notBefore = new Date(now - DAY_MS);
@@ -128,7 +128,7 @@ function certificateFor(publicKey: KeyObject, days: number): forge.pki.Certifica
   return certificate;
 }
 
-/** Signs by Node, since forge's own arithmetic takes a hundred times as long. */
+/** Signs with Node, because forge's own arithmetic takes a hundred times as long. */
 function signWith(certificate: forge.pki.Certificate, key: KeyObject): void {
   const signer = {
     sign: () => {
@@ -139,7 +139,7 @@ function signWith(certificate: forge.pki.Certificate, key: KeyObject): void {
   certificate.sign(signer as unknown as forge.pki.rsa.PrivateKey, md.sha256.create());
 }
 
-/** What a directory has, if it is whole and lasts for the next month. */
+/** The stored authority, if it is complete and valid for another month. */
 async function usable(
   certificateFile: string,
   keyFile: string,

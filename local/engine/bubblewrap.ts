@@ -1,9 +1,9 @@
 /**
- * The bubblewrap command line of a sandbox: which namespaces, which files, which capabilities.
+ * The bubblewrap command line of a sandbox: its namespaces, files and capabilities.
  *
- * The whole root is one tmpfs of a fixed size. Everything the user writes (/workspace, /tmp, /root, /var,
- * any directory he makes) shares that one budget, as on a container's disk; running out is a real ENOSPC,
- * nothing reaches the host's disk, and all of it is gone with the last process, however it ended.
+ * The whole root is one tmpfs of a fixed size. Everything the user writes (/workspace, /tmp, /root, /var, new directories)
+ * shares this budget, as on a container's disk. A full disk is a real ENOSPC, nothing reaches the host's disk, and everything
+ * is gone with the last process, however it ended.
  */
 import { hostname } from "./rootfs-files.ts";
 import { existsSync, lstatSync, readdirSync, readlinkSync } from "node:fs";
@@ -18,14 +18,14 @@ import type { Toolchain } from "./toolchain.ts";
 export const runtimeDirectory = "/opt/sandbox-runtime";
 export const sandboxdProgram = `${runtimeDirectory}/sandboxd.cjs`;
 export const controlSocket = "/run/sandbox/control.sock";
-/** Beside the control server's, in whose directory the engine finds it. */
+/** Next to the control server's socket, in whose directory the engine finds it. */
 export const sandboxdSocket = "/run/sandbox/sandboxd.sock";
 /** The file of sandboxd's token. */
 export const tokenPlace = "/run/sandbox/token";
 
 const systemDirectories = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
-/** What of the host's /etc a program needs to run. Nothing here may hold a secret: no /etc/ssl/private. */
+/** The parts of the host's /etc that programs need. None may contain a secret: no /etc/ssl/private. */
 const etc = [
   "alternatives",
   "bash.bashrc",
@@ -57,7 +57,7 @@ const etc = [
   "terminfo",
 ];
 
-/** What Debian's Java needs to run, of each version. The rest may hold passwords of its management. */
+/** The configuration that each of Debian's Java versions needs. Other files may contain management passwords. */
 function javaConfiguration(): string[] {
   const versions = readdirSync("/etc").filter((name) => /^java-\d+-openjdk$/.test(name));
   const needed = /^(?:security|jvm-.*\.cfg|net\.properties|logging\.properties)$/;
@@ -66,10 +66,10 @@ function javaConfiguration(): string[] {
   );
 }
 
-/** Files inside what is shown whole that may hold the host's credentials. */
+/** Files inside shown directories that may contain the host's credentials. */
 const masked = ["/usr/etc/npmrc", "/usr/local/etc/npmrc", "/usr/etc/gitconfig", "/usr/local/etc/gitconfig"];
 
-/** Files of /proc that show other processes of the machine, or act on it. They are shown empty. */
+/** Files of /proc that reveal or affect other processes of the machine. Shown empty. */
 const secretsOfKernel = [
   "/proc/keys",
   "/proc/latency_stats",
@@ -78,7 +78,7 @@ const secretsOfKernel = [
   "/proc/timer_list",
 ];
 
-/** What else of /proc, beside processes, is the machine's and has files that somebody may write to. It is read-only. */
+/** The other machine-wide parts of /proc with writable files. Read-only in a sandbox. */
 function kernelSettings(): string[] {
   settings ??= readdirSync("/proc")
     .filter((name) => !/^\d+$/.test(name))
@@ -87,7 +87,7 @@ function kernelSettings(): string[] {
   return settings;
 }
 
-/** Looked for once. */
+/** Looked up once. */
 let settings: string[] | undefined;
 
 function holdsWritable(path: string): boolean {
@@ -97,14 +97,14 @@ function holdsWritable(path: string): boolean {
   try {
     return readdirSync(path).some((name) => holdsWritable(`${path}/${name}`));
   } catch {
-    // Whoever may not look into it may not write there either.
+    // A directory that cannot be read cannot be written either.
     return false;
   }
 }
 
 /**
- * Root in the sandbox owns its files and may listen below port 1024. It can mount nothing, load nothing,
- * trace nothing it could not trace anyway, and holds no capability outside its own user namespace.
+ * Root in the sandbox owns its files and may listen below port 1024. It cannot mount or load anything, can trace only what any
+ * user could, and has no capability outside its own user namespace.
  */
 const capabilities = [
   "CAP_CHOWN",
@@ -120,31 +120,31 @@ const capabilities = [
 export interface Mount {
   from: string;
   to: string;
-  /** What is written to it is written to the host. */
+  /** Whether writes reach the host. */
   writable?: boolean;
 }
 
 export interface View {
   toolchain: Toolchain;
-  /** The directory of the programs of fetched agents, to which one may be added at any time. */
+  /** The directory of fetched agents' programs, to which more may be added at any time. */
   fetchedAgents: string | undefined;
-  /** The directory of the control server, seen as /opt/sandbox-runtime/runtime. */
+  /** The control server's directory, shown as /opt/sandbox-runtime/runtime. */
   runtime: string;
-  /** The repository's container/ directory, seen as /opt/sandbox-mcp. */
+  /** The repository's container/ directory, shown as /opt/sandbox-mcp. */
   container: string;
   /** The bundle of sandboxd. */
   sandboxd: string;
   /** Generated files on the host, by their path in the sandbox. */
   files: Mount[];
-  /** The directory of Python packages made by `npm start`, each interpreter's under its key. */
+  /** The directory of Python packages made by `npm start`, with each interpreter's under its key. */
   pythonPackages: string | undefined;
   /** An empty file on the host. */
   empty: string;
-  /** More of the host to show read-only. */
+  /** Other host directories to show read-only. */
   readOnly: Mount[];
 }
 
-/** Everything bound read-only into a sandbox, in the order it has to be mounted. */
+/** All read-only mounts of a sandbox, in mounting order. */
 export function readOnlyMounts(view: View): Mount[] {
   const { toolchain } = view;
   const mounts: Mount[] = [{ from: "/usr", to: "/usr" }];
@@ -178,9 +178,9 @@ export function readOnlyMounts(view: View): Mount[] {
 }
 
 /**
- * The arguments up to the command.
- * @param supported The options this bubblewrap knows, from its --help.
- * @param filtered Whether the system call filter is in force.
+ * The arguments before the command.
+ * @param supported this bubblewrap's options, from its --help
+ * @param filtered whether the system call filter applies
  */
 export function bubblewrapArguments(
   mounts: Mount[],
@@ -193,8 +193,8 @@ export function bubblewrapArguments(
   const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
   args.push("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", hostname);
   args.push("--uid", "0", "--gid", "0", "--as-pid-1");
-  // It works by a second user namespace, whose root may not listen below port 1024. The system call filter denies
-  // new user namespaces without that.
+  // The option uses a second user namespace, whose root may not listen below port 1024. The system call filter denies new user
+  // namespaces without that.
   if (!filtered && supported.has("--disable-userns")) args.push("--disable-userns");
   args.push("--size", String(sizes.root), "--tmpfs", "/");
   for (const name of systemDirectories) {
@@ -203,7 +203,7 @@ export function bubblewrapArguments(
   }
   args.push("--proc", "/proc", "--dev", "/dev");
   args.push("--perms", "1777", "--size", String(sizes.sharedMemory), "--tmpfs", "/dev/shm");
-  // bubblewrap's /dev is a tmpfs without a limit: closed, so that it is no way around the disk's size.
+  // bubblewrap's /dev is a tmpfs without a limit. Read-only, so that it cannot be used to exceed the disk size.
   args.push("--remount-ro", "/dev");
   const directory = (mode: string, path: string) => args.push("--perms", mode, "--dir", path);
   for (const path of ["/etc", "/home", "/opt", "/var", "/var/lib", "/run", "/workspace"]) {
@@ -213,12 +213,12 @@ export function bubblewrapArguments(
   for (const path of ["/root", "/run/sandbox"]) directory("0700", path);
   args.push("--size", String(sizes.runs), "--tmpfs", "/var/lib/sandbox-mcp");
   args.push("--symlink", "../run", "/var/run");
-  // The runtime's directory is a file system of its own, so that it can be made read-only as a whole.
+  // The runtime's directory is a separate file system, so that it can be made read-only as a whole.
   args.push("--size", "1048576", "--tmpfs", runtimeDirectory);
   args.push("--dir", `${runtimeDirectory}/cache`);
   const made = new Set<string>();
   for (const { from, to, writable } of mounts) {
-    // Users beside root pass through what is above it, too. What bubblewrap makes by itself is root's alone.
+    // Users other than root traverse the parent directories too, and bubblewrap would create those for root only.
     for (const parent of parentsOf(to).filter((path) => !made.has(path))) {
       directory("0755", parent);
       made.add(parent);
@@ -233,13 +233,13 @@ export function bubblewrapArguments(
   );
   args.push("--chdir", "/workspace", "--clearenv");
   for (const [name, value] of Object.entries(env)) args.push("--setenv", name, value);
-  // Node takes it, and leaves it to none of its children.
+  // Node takes it, and does not pass it to its children.
   args.push("--setenv", "NODE_CHANNEL_FD", String(channel));
   args.push("--setenv", "SANDBOXD_TOKEN_FILE", tokenPlace);
   return args;
 }
 
-/** The directories above a path, from the top. What is above those is there in every sandbox. */
+/** A path's parent directories, from the top. Those above them exist in every sandbox. */
 function parentsOf(path: string): string[] {
   const names = dirname(path).split("/");
   return names.map((_, index) => names.slice(0, index + 1).join("/")).slice(2);
@@ -261,7 +261,7 @@ function links({ npm, python }: Toolchain): string[] {
 
 /**
  * The host's process id of the sandbox's first process, from bubblewrap's `--info-fd`.
- * @param ended Settles when bubblewrap has ended.
+ * @param ended settles when bubblewrap has ended
  */
 export async function readInfo(
   stream: Readable | Writable | null | undefined,

@@ -1,4 +1,4 @@
-/** The certificate authorities that sandboxes trust: those that the host was told to trust, and the engine's own. */
+/** The certificate authorities that sandboxes trust: the host's and the engine's own. */
 import { createHash, X509Certificate } from "node:crypto";
 import { existsSync } from "node:fs";
 import { rootCertificates } from "node:tls";
@@ -7,7 +7,7 @@ import { javaKeyStores } from "./java.ts";
 import { npmSetting } from "./registries.ts";
 import { readText } from "./host-files.ts";
 
-/** The variables by which common programs take a bundle. */
+/** The variables that point common programs to a bundle. */
 const naming = [
   "SSL_CERT_FILE",
   "CURL_CA_BUNDLE",
@@ -19,8 +19,8 @@ const naming = [
 ];
 
 /**
- * The authorities that the host's environment and npm name, PEM: certificates alone, whatever else the files hold.
- * Undefined when they name none.
+ * The authorities named by the host's environment and npm, as PEM: only certificates, whatever else the files contain.
+ * Undefined if there are none.
  */
 export function hostCertificates(env: NodeJS.ProcessEnv = process.env): string | undefined {
   const files = new Set([...naming.map((name) => env[name]), npmSetting(env, "cafile")]);
@@ -32,15 +32,15 @@ export function hostCertificates(env: NodeJS.ProcessEnv = process.env): string |
   return blocks.size === 0 ? undefined : `${[...blocks].join("\n")}\n`;
 }
 
-/** Where systems keep the bundle that programs use by themselves. */
+/** The systems' default bundles. */
 const systemBundles = [
   "/etc/ssl/certs/ca-certificates.crt",
   "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 ];
 
 /**
- * What sandboxes trust, as files by their paths in a sandbox.
- * @param host what the host was told to trust beside the system's authorities
+ * The trusted certificates as files, by their path in a sandbox.
+ * @param host authorities that the host trusts in addition to the system's
  * @param authority the engine's own, which the control server adds to the bundle when it starts
  */
 export function trustedFiles(
@@ -63,8 +63,8 @@ export function trustedFiles(
 }
 
 /**
- * A key store of Java's own format (JKS, version 2) with certificates to trust: a count, entries of alias, time and
- * certificate, and a digest, all big-endian. Java takes it wherever it expects PKCS #12.
+ * A Java key store (JKS, version 2) with trusted certificates: a count, entries of alias, time and certificate, and a digest,
+ * all big-endian. Java accepts it wherever it expects PKCS #12.
  */
 export function keyStore(pems: readonly string[]): Buffer {
   const number = (value: number, bytes: number) =>

@@ -1,4 +1,4 @@
-/** Whether bubblewrap can make a sandbox on this machine: by making one. */
+/** Checks whether bubblewrap can make a sandbox on this machine, by making one. */
 import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
@@ -16,15 +16,12 @@ export type Check =
       works: true;
       /** The options this version knows. */
       supported: ReadonlySet<string>;
-      /** Root's sandboxes have ids of their own; false where this is the root of a user namespace that has no more ids. */
+      /** Whether sandboxes of root have their own ids; false if this is the root of a user namespace without more ids. */
       dropsRoot: boolean;
     }
   | { works: false; reason: string; remedy: string };
 
-/**
- * Tries every namespace a sandbox uses. Takes some 20 ms.
- * @param path where programs are looked for: where the engine finds them when it makes a sandbox
- */
+/** Tries every namespace that sandboxes use. Takes about 20 ms. @param path where to look for programs, as the engine does */
 export async function checkBubblewrap(path = SYSTEM_PATH): Promise<Check> {
   const run: Run = (file, args) => execute(file, args, { cwd: "/", timeout: 10_000, env: { PATH: path } });
   if (process.platform !== "linux") {
@@ -42,7 +39,7 @@ export async function checkBubblewrap(path = SYSTEM_PATH): Promise<Check> {
   }
   for (const program of ["nsenter", "setpriv"]) {
     const found = await run(program, ["--version"]).catch(() => undefined);
-    // A small one of the same name (BusyBox's) has too few options.
+    // BusyBox's small program of the same name has too few options.
     if (found?.stdout.includes("util-linux") !== true)
       return { works: false, reason: `util-linux's ${program} is not installed`, remedy: installUtilities };
   }
@@ -97,7 +94,7 @@ async function attempt(
 
 const installUtilities = "Install util-linux, with your distribution's package manager.";
 
-/** Whether this process is in a user namespace whose root is somebody without rights on the machine. */
+/** Whether this process is in a user namespace whose root has no rights on the machine. */
 function isRootOfNamespaceAlone(): boolean {
   return !/^\s*0\s+0\s/.test(readText("/proc/self/uid_map"));
 }

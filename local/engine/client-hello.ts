@@ -1,12 +1,12 @@
 /**
- * Reads the server name out of the first bytes of a TLS connection (RFC 8446, 4.1.2; RFC 6066, 3), without taking part in
- * it. Everything here comes from a sandbox.
+ * Reads the server name from the first bytes of a TLS connection (RFC 8446, 4.1.2; RFC 6066, 3) without taking part in it. All
+ * data comes from a sandbox.
  */
 
-/** What a client asks for: `name` is undefined where it names no server. */
+/** A client's hello; `name` is undefined if it names no server. */
 export type ClientHello = { name: string | undefined } | { problem: string };
 
-/** Bytes of a ClientHello at most. Keys that withstand quantum computers take 2 KB of them. */
+/** The largest ClientHello, in bytes. Post-quantum keys take 2 KB of it. */
 const maxBytes = 16_384;
 
 const handshake = 22;
@@ -15,21 +15,21 @@ const serverName = 0;
 const hostName = 0;
 const encryptedClientHello = 0xfe0d;
 
-/** Records that a ClientHello may be spread over. Clients send one, or two or three to confuse who reads along. */
+/** The most records of a ClientHello. Clients send one, or two or three to confuse observers. */
 const maxRecords = 8;
 
 const noTLS = { problem: "it is not TLS" };
 const tooMuch = { problem: "it begins with too much" };
 
-/** Takes the beginning of a connection in pieces of any size, and looks at each byte once. */
+/** Parses the beginning of a connection in pieces of any size, reading each byte once. */
 export class ClientHelloReader {
-  /** The head of the record that is being read. */
+  /** The current record's header. */
   readonly #head = Buffer.alloc(5);
   #headBytes = 0;
-  /** Bytes that the record still has. */
+  /** Remaining bytes of the record. */
   #left = 0;
   #records = 0;
-  /** The first handshake message, which may be spread over records. */
+  /** The first handshake message, possibly split over records. */
   readonly #message = Buffer.alloc(maxBytes);
   #messageBytes = 0;
 
@@ -95,7 +95,7 @@ function parse(hello: Reader): ClientHello {
   while (!extensions.isEmpty) {
     const type = extensions.number(2);
     const data = new Reader(extensions.vector(2));
-    // What it names for real could be another than what it shows.
+    // The real name may differ from the visible one.
     if (type === encryptedClientHello) return { problem: "its server name is encrypted (ECH)" };
     if (type !== serverName) continue;
     const list = new Reader(data.vector(2));

@@ -1,6 +1,6 @@
 /**
- * Node's compile cache for the control server, which halves the time a sandbox takes to start. It is made once per
- * engine, by the control server's own code in a sandbox that never sees a user, and shown read-only from then on.
+ * Node's compile cache for the control server, which halves a sandbox's start. Made once per engine, by the control server's
+ * code in a sandbox that no user ever uses; read-only afterwards.
  */
 import { chmod, chown, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,14 +11,14 @@ import { start } from "./sandbox-processes.ts";
 
 const place = `${runtimeDirectory}/cache`;
 
-/** The control server removes it from its own environment: it is not for what the user starts. */
+/** The control server removes it from its own environment, so that user programs do not get it. */
 export const cacheVariable = "NODE_COMPILE_CACHE";
 
 /** The variable that makes the control server use the cache. */
 export const cacheEnvironment = { [cacheVariable]: place };
 
 export interface Warming {
-  /** Where the cache is, when there is one. Never rejects. */
+  /** The cache's mount, if there is one. Never rejects. */
   done: Promise<Mount | undefined>;
   stop(): Promise<void>;
 }
@@ -27,13 +27,13 @@ export interface Warming {
 export async function warmCompileCache(directory: string, options: LaunchOptions): Promise<Warming> {
   const mount: Mount = { from: join(directory, "cache"), to: place };
   await mkdir(mount.from);
-  // The user that sandboxes run as is another each time.
+  // Each sandbox runs as a different user.
   await chmod(mount.from, 0o777);
   const processes = await start({
     ...options,
     env: { ...options.env, ...cacheEnvironment },
     mounts: [...options.mounts, { ...mount, writable: true }],
-    // Without a socket to listen on it loads everything, complains and ends.
+    // Without a socket it loads all modules, reports an error and ends.
     command: limited(runtimeProgram, options.limits),
   });
   const done = processes.exited.then(async ({ exitCode }) => {
@@ -41,7 +41,7 @@ export async function warmCompileCache(directory: string, options: LaunchOptions
     if (exitCode !== 1) return undefined;
     for (const entry of await readdir(mount.from, { recursive: true, withFileTypes: true })) {
       const path = join(entry.parentPath, entry.name);
-      // A later sandbox may have the ids of the one that made it.
+      // A later sandbox may reuse the ids of the one that made it.
       await chown(path, process.getuid?.() ?? 0, process.getgid?.() ?? 0);
       await chmod(path, entry.isDirectory() ? 0o755 : 0o644);
     }

@@ -1,6 +1,6 @@
 /**
- * Bounds for which bubblewrap has no option. The engine sets them in the namespaces of a sandbox before its first program
- * runs, for pools that the kernel keeps for the whole machine or for all sandboxes of one user.
+ * Limits that bubblewrap does not offer. The engine sets them in a sandbox's namespaces before its first program, for kernel
+ * pools shared by the whole machine or by all sandboxes of a user.
  */
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -9,21 +9,21 @@ import { SYSTEM_PATH } from "./system-path.ts";
 
 const run = promisify(execFile);
 
-/** Of some 3,000 that a machine has. */
+/** Of the machine's 3,000 or so. */
 const pseudoTerminals = 64;
 
-/** A user has 128 instances and at least 8,192 watches, for the editor beside the sandboxes too. */
+/** A user has 128 instances and at least 8,192 watches, shared with programs outside the sandboxes. */
 const inotify = { instances: 64, watches: 65_536 };
 
 /**
- * The buffers of a TCP connection, bytes: least, initial, most. All connections of the machine share the memory of TCP
- * (tcp_mem). What a sandbox sends to itself and does not read takes up to 38 MiB a connection of it unless bounded.
+ * TCP buffers in bytes: minimum, initial, maximum. All connections of the machine share the TCP memory (tcp_mem). Unbounded,
+ * unread data that a sandbox sends to itself takes up to 38 MiB per connection.
  */
 const waiting = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
 
 /**
- * The number of each kind of namespace and of notification that the user namespace may have (user_namespaces(7)). The
- * kernel shows these files for the namespace of whoever opens them, and nobody inside may write to them.
+ * Limits of the user namespace for each kind of namespace and notification (user_namespaces(7)). The kernel shows these files
+ * for the opener's namespace, and nobody inside may write to them.
  */
 const counts = [
   "cd /proc/sys/user || exit",
@@ -33,22 +33,19 @@ const counts = [
   ...Object.entries(waiting).map(([file, bytes]) => `echo ${bytes} >/proc/sys/net/ipv4/${file}`),
 ];
 
-/** Pseudo terminals: bubblewrap mounts a devpts for the sandbox without a limit. */
+/** Pseudo terminals: bubblewrap mounts a devpts without a limit. */
 const terminals =
   'exec nsenter --target "$1" --mount -- mount --internal-only --no-mtab -t devpts ' +
   `-o remount,nosuid,noexec,mode=620,ptmxmode=666,max=${pseudoTerminals} devpts /dev/pts`;
 
-/** Root may drop its groups, but not where it is root of a user namespace that somebody without rights made. */
+/** Whether root may drop its groups. It may not as root of an unprivileged user's namespace. */
 function changesGroups(): boolean {
   return process.getuid?.() === 0 && readFileSync("/proc/self/setgroups", "utf8").trim() === "allow";
 }
 
-/**
- * @param pid The sandbox's first process, as the host sees it.
- * @throws Error with what was printed when the bounds cannot be set.
- */
+/** @param pid the sandbox's first process, as the host sees it @throws Error with the output if the limits cannot be set */
 export async function confine(pid: number): Promise<void> {
-  // Root becomes the sandbox's own user; any other user is that already, and may not drop its groups in there.
+  // Root becomes the sandbox's user. Other users already are that user, and may not drop their groups there.
   const user = changesGroups() ? [] : ["--preserve-credentials"];
   const script = [...counts, terminals].join("\n");
   const args = [

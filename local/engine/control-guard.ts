@@ -1,39 +1,39 @@
 /**
- * Checks one connection of the control protocol (capnweb's messages, one JSON array each) for messages of the sandbox that
- * the Worker never asked for or would have to keep. User code can take the control server's place, and capnweb bounds
- * nothing: it keeps every value that is pushed, and every piece of a stream that is not read.
+ * Checks one connection of the control protocol (capnweb: JSON arrays) for messages that the Worker did not request or would
+ * have to store. User code can replace the control server, and capnweb has no limits: it stores every pushed value, and every
+ * unread piece of a stream.
  */
 
 import { SANDBOX_JSON } from "../../src/shared/bounded.ts";
 
-/** The longest message. The longest answer that the Worker asks for is a kernel's document with 12 MiB of images. */
+/** The longest message. The Worker's longest result is a kernel's document with 12 MiB of images. */
 export const maxMessageBytes = 16 * 1024 * 1024;
 
-/** How much of what the sandbox sent on one connection may wait to be taken or released by the Worker. */
+/** How much of the sandbox's data on one connection may wait for the Worker to take or release it. */
 const maxHeld = { size: 32 * 1024 * 1024, messages: 4096, stubs: 256 };
 
-/** Size of the answers that all connections of a sandbox may have on their way into the Worker; more wait. */
+/** The total size of a sandbox's results on their way to the Worker; more must wait. */
 const maxReplies = 32 * 1024 * 1024;
 
 const head =
   /^\["(push|stream|pipe|pull|resolve|reject|release|abort)"(?:\]|,(?:(-?\d{1,9})(?:,(\d{1,9})\])?)?)/;
 
 /**
- * Values in one message: parsing costs by the value and not by the byte, and a byte of JSON
- * can take twenty in the Worker. What is long in a true answer, a file or a run's document, is one string.
+ * The most values in one message: parsing costs per value, and a byte of JSON can take twenty in the Worker. Long data in
+ * genuine results, a file or a run's document, is one string.
  */
 const maxValues = SANDBOX_JSON.values;
 
-/** Bytes that a value counts for: the Worker takes up to a tenth of a second for a hundred thousand values. */
+/** How many bytes a value counts for: the Worker takes up to a tenth of a second for a hundred thousand values. */
 const bytesPerValue = 256;
 
-/** Types of capnweb values that are expensive to build, and that the control server never sends. */
+/** capnweb types that are expensive to build and that the control server never sends. */
 const unused = new Set(["bigint", "blob", "headers", "remap", "request", "response"]);
 
-/** Types of values that refer to something the sender keeps, for each of which the Worker keeps an entry. */
+/** Types that refer to something kept by the sender. The Worker keeps an entry for each. */
 const references = new Set(["export", "promise"]);
 
-/** The answers of one sandbox, on all of its connections, that the Worker has not acknowledged. */
+/** A sandbox's results, on all its connections, that the Worker has not acknowledged. */
 export class RepliesInFlight {
   size = 0;
 
@@ -43,14 +43,14 @@ export class RepliesInFlight {
 }
 
 export class ControlGuard {
-  /** What the sandbox sent, by the number that both ends count; 0 is reserved by the protocol. */
+  /** What the sandbox sent, by the number that both ends count; the protocol reserves 0. */
   readonly #held = new Map<number, { size: number; stream: boolean }>();
   #sent = 0;
   #size = 0;
   #stubs = 0;
-  /** What the Worker waits for, and whether it is going to release the answer. */
+  /** What the Worker waits for, and whether it will release the result. */
   readonly #requests = new Map<number, boolean>();
-  /** Sizes of the answers that it has not released. */
+  /** Sizes of unreleased results. */
   readonly #replySizes = new Map<number, number>();
   readonly #inFlight: RepliesInFlight;
   #workerSent = 0;
@@ -59,7 +59,7 @@ export class ControlGuard {
     this.#inFlight = inFlight;
   }
 
-  /** The size of a message of the sandbox or, in words that follow "it", why it breaks the bounds. */
+  /** The size of a sandbox's message or, as words that follow "it", why it exceeds the limits. */
   fromSandbox(message: Buffer): string | number {
     const scanned = scan(message);
     if (typeof scanned === "string") return scanned;
@@ -94,23 +94,22 @@ export class ControlGuard {
     }
   }
 
-  /** Follows a message of the Worker, which is trusted. */
+  /** Tracks a message of the Worker, which is trusted. */
   fromWorker(message: Buffer): void {
     const [kind, id] = kindOf(message);
     if (kind === "push" || kind === "pipe") this.#workerSent += 1;
-    // Every piece of a stream is answered, and the answer is not released.
+    // Every piece of a stream is confirmed, and the confirmation is not released.
     else if (kind === "stream") this.#requests.set(++this.#workerSent, false);
     else if (kind === "pull") this.#requests.set(id, true);
     else if (kind === "release") {
       this.#stubs = Math.max(0, this.#stubs - 1);
-      // A call that is given up is released before its answer.
+      // An abandoned call is released before its result.
       if (this.#requests.has(id)) this.#requests.set(id, false);
       this.#release(id);
     } else if ((kind === "resolve" || kind === "reject") && this.#held.get(id)?.stream === true)
       this.#forget(id);
   }
 
-  /** The connection is over. */
   close(): void {
     for (const id of this.#replySizes.keys()) this.#release(id);
   }
@@ -174,7 +173,7 @@ function scan(message: Buffer): { references: number; values: number } | string 
       // An escape could spell any type.
       if (word.includes("\\u")) return "sent JSON that is written unlike the control server's";
     } else if (byte === bracket || byte === brace || byte === comma) {
-      // A value stands behind each of these.
+      // A value follows.
       values += 1;
       if (values > maxValues) return `sent more than ${maxValues} values in one message`;
     }

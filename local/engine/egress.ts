@@ -1,4 +1,4 @@
-/** The way out of one sandbox: an HTTP proxy that listens inside it, and nowhere else. */
+/** A sandbox's way out: an HTTP proxy that listens only inside it. */
 import {
   createServer,
   request as httpRequest,
@@ -45,35 +45,35 @@ import {
 } from "./upstream.ts";
 
 /**
- * Connections a sandbox may hold open to the proxy. Each takes up to two file descriptors of the engine's, which all
- * sandboxes share, and each may wait with a head and the beginning of a body.
+ * The most connections of a sandbox to the proxy. Each takes up to two of the engine's file descriptors, which all sandboxes
+ * share, and may hold a header and the beginning of a body.
  */
 const maxConnections = 256;
 const maxHeadBytes = 32_768;
 
-/** How long a client may take to begin TLS in a tunnel, milliseconds. */
+/** How long a client may take to begin TLS in a tunnel, in milliseconds. */
 const helloMs = 10_000;
 
-/** TLS's answer to a ClientHello whose server name is not accepted: the fatal alert unrecognized_name (RFC 8446, 6.2). */
+/** TLS's fatal alert unrecognized_name (RFC 8446, 6.2), for a refused server name. */
 const unrecognizedName = Buffer.from([21, 3, 3, 0, 2, 2, 112]);
 
 export interface Egress {
   intercepts: Intercepts;
-  /** False: only intercepts are answered. The reason is part of the refusal. */
+  /** If not allowed, only intercepted requests are served. The reason is part of the refusal. */
   internet: { allowed: true } | { allowed: false; reason: string };
-  /** Which hosts of the internet. */
+  /** The reachable internet hosts. */
   policy: NetworkPolicy;
   connections: ConnectionLog;
   pieces: Pieces;
   queue: OutboundQueue;
   upstream: UpstreamOptions;
-  /** Ends TLS for the hosts that are intercepted; undefined where there are none. */
+  /** Ends TLS for intercepted hosts; undefined if there are none. */
   authority: CertificateAuthority | undefined;
 }
 
 /**
- * Speaks three dialects: proxy requests (absolute form), tunnels (CONNECT), and requests in origin form that
- * came to the sandbox's own port 80 for a host that `/etc/hosts` sends there.
+ * Handles proxy requests (absolute form), tunnels (CONNECT), and origin-form requests to the sandbox's own port 80 for hosts
+ * that `/etc/hosts` redirects there.
  */
 export function createEgress(egress: Egress): Server {
   const { pieces } = egress;
@@ -102,8 +102,8 @@ export function createEgress(egress: Egress): Server {
 }
 
 /**
- * Serves what connects to the listeners that the sandbox has handed over. Answers how to end that, with every connection: of a
- * client that is gone only its last word arrives, after which a tunnel goes on as long as its server likes.
+ * Serves the listeners that the sandbox has handed over. Returns a function that closes them and every connection: a
+ * disconnected client's tunnel would otherwise last as long as its server likes.
  */
 export function takeConnections(server: Server, listeners: readonly ListeningServer[]): () => void {
   const open = new Set<Socket>();
@@ -112,7 +112,7 @@ export function takeConnections(server: Server, listeners: readonly ListeningSer
       if (open.size >= maxConnections) return void socket.destroy();
       open.add(socket);
       socket.once("close", () => open.delete(socket));
-      // As Node has it for connections that come to a server of HTTP itself.
+      // As Node sets it for connections of an HTTP server.
       socket.allowHalfOpen = true;
       socket.setNoDelay(true);
       server.emit("connection", socket);
@@ -131,7 +131,7 @@ async function answer(
 ): Promise<void> {
   const url = target(request);
   if (url === undefined) return refuse(response, 400, "this request does not name a host");
-  // Such a coding is one of the connection's, and the body would go on without its name.
+  // This coding belongs to the connection, and the body would be forwarded without it.
   if (!/^chunked$/i.test(request.headers["transfer-encoding"] ?? "chunked"))
     return refuse(response, 501, "a body in another transfer coding than chunked is not passed on");
   const host = hostOf(url);
@@ -143,7 +143,7 @@ async function answer(
   const pattern = interceptFor(egress.intercepts, url);
   if (!(await turns.wait(request.socket, pattern === undefined ? "direct" : "intercepted"))) return;
   if (pattern !== undefined) {
-    // What goes on to the internet comes back to `sendByTheRules`, which enters it into the log.
+    // A request to the internet comes back to `sendWithinPolicy`, which logs it.
     const isForwarded = isIntercepted(egress.intercepts.https, host);
     const refused = isForwarded ? refusedByPolicy(egress, host, portOf(url)) : undefined;
     if (!isForwarded || refused !== undefined) track(egress, request, response, url, refused?.why);
@@ -153,7 +153,7 @@ async function answer(
   await sendWithinPolicy(egress, request, response, url, endToEndHeaders(request.rawHeaders));
 }
 
-/** Sends a request to the internet, or answers why not. @param secret the names of the secrets in it */
+/** Sends a request to the internet, or explains the refusal. @param secret the names of the secrets in it */
 export async function sendWithinPolicy(
   egress: Egress,
   request: IncomingMessage,
@@ -175,7 +175,7 @@ export async function sendWithinPolicy(
   }
 }
 
-/** Sends a request to its host, if that is allowed, and streams the answer. @throws Refusal, Unreachable */
+/** Sends a request to its host, if allowed, and streams the response. @throws Refusal, Unreachable */
 async function sendUpstream(
   { upstream: options, pieces }: Egress,
   request: IncomingMessage,
@@ -193,25 +193,25 @@ async function sendUpstream(
       createConnection: () => socket,
       method: request.method,
       path: url.pathname + url.search,
-      // The Host header is set from the URL, because the URL's host is what was checked.
+      // The Host header comes from the URL, because the URL's host was checked.
       headers: ["Host", url.host, ...others.flat(), ...framing(request).flat(), "Connection", "close"],
     });
     const refuseResponse = () => {
       upstream.destroy();
       reject(new Unreachable(`${url.host} gave an answer that is not HTTP`));
     };
-    // A socket on which a tunnel was negotiated is paused.
+    // A socket from tunnel negotiation is paused.
     upstream.on("socket", (connected) => connected.resume());
     let receivedHead: IncomingMessage | undefined;
     upstream.on("response", (incoming) => {
-      // It may have come with what was refused.
+      // It may have arrived with what was refused.
       if (upstream.destroyed) return;
       receivedHead = incoming;
       if (incoming.headers["transfer-encoding"] !== undefined) {
         gather(incoming, pieces);
         pieces.join(socket);
       }
-      // How long it is compressed tells whether a guess beside a value is right.
+      // The compressed length would reveal whether a guess next to the value is right.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();
@@ -220,7 +220,7 @@ async function sendUpstream(
     });
     onUnexpectedResponse(upstream, refuseResponse);
     upstream.on("error", (error) => {
-      // What a server sends after a whole answer is an error as well, which is not the client's.
+      // Data after a complete response is an error too, but not the client's.
       if (response.headersSent && receivedHead?.complete !== true) response.destroy();
       reject(new Unreachable(`${url.host} broke off the connection (${error.message})`));
     });
@@ -229,7 +229,7 @@ async function sendUpstream(
   });
 }
 
-/** Says when nobody waits for an answer any more. */
+/** Aborts when the client has disconnected. */
 function closeSignal(asking: ServerResponse | Duplex): AbortSignal {
   const closed = new AbortController();
   if (asking.destroyed) closed.abort();
@@ -237,17 +237,17 @@ function closeSignal(asking: ServerResponse | Duplex): AbortSignal {
   return closed.signal;
 }
 
-/** Has a body of known length go past Node's parser, which copies it, to the connection that asked for it. */
+/** Forwards a body of known length to the requesting connection without Node's parser, which copies it. */
 function passBody(from: Socket, incoming: IncomingMessage, response: ServerResponse): void {
   const { socket: to } = response;
   const { "content-length": length, "transfer-encoding": coding } = incoming.headers;
   if (to === null || length === undefined || coding !== undefined) return;
   let left = Number(length);
   incoming.on("data", (piece: Buffer) => (left -= piece.length));
-  // An answer without a body, as to HEAD, is complete with its head, whatever length that has.
+  // A response without a body, as to HEAD, is complete after its headers, whatever length they announce.
   const isReady = () => !incoming.complete && incoming.readableLength === 0;
   passThrough(from, to, isReady, (bytes, written) => {
-    // It may still wait for a body to go with.
+    // The headers may still wait for the body.
     sendHead(response);
     const taken = bytes.subarray(0, left);
     left -= taken.length;
@@ -261,11 +261,11 @@ function passBody(from: Socket, incoming: IncomingMessage, response: ServerRespo
 
 interface PolicyRefusal {
   why: "policy" | "address";
-  /** For the client, as a sentence without its full stop. */
+  /** For the client, a sentence without its full stop. */
   text: string;
 }
 
-/** Why the sandbox's policy does not let a connection through, or undefined when it does. Looks up no name. */
+/** Why the sandbox's policy refuses a connection; undefined if it does not. Resolves no names. */
 function refusedByPolicy(
   { policy, upstream }: Egress,
   host: string,
@@ -292,10 +292,10 @@ function beyondPolicy(
     : `${host}:${port} is not reachable: allow_hosts lets ports 80 and 443 through`;
 }
 
-/** The status in the log of a request whose client left before it was answered, as some servers have it in theirs. */
+/** The logged status of a request whose client disconnected first, as in other servers. */
 const abandoned = 499;
 
-/** Enters a request into the log of connections, and how it was answered when that is over. */
+/** Logs a request, with its outcome when it ends. */
 function track(
   { connections }: Egress,
   { method = "-", socket }: IncomingMessage,
@@ -313,10 +313,10 @@ function track(
   return added;
 }
 
-/** Where tunnels were opened to, as `host:port`, of which the requests are looked at. */
+/** The targets of inspected tunnels, as `host:port`. */
 const pinned = new WeakMap<Duplex, string>();
 
-/** What is wrong with a request in a tunnel to another host than it names. */
+/** The problem of a request in a tunnel that names another host. */
 function tunnelMismatch({ socket }: IncomingMessage, url: URL): string | undefined {
   const to = pinned.get(socket);
   const named = `${hostOf(url)}:${portOf(url)}`;
@@ -336,7 +336,7 @@ async function tunnel(
   const host = hostOf(url);
   const port = portOf(url);
   const isIntercept = port !== 443 && interceptFor(egress.intercepts, url) !== undefined;
-  // What the Worker answers by itself is no matter of the policy.
+  // The policy does not apply to what the Worker itself serves.
   const isForwarded = !isIntercept || isIntercepted(egress.intercepts.https, host);
   const forbidden = isForwarded ? refusedByPolicy(egress, host, port) : undefined;
   const nested = { why: "mismatch", text: "a tunnel within a tunnel is not let through" } as const;
@@ -378,7 +378,7 @@ async function tunnel(
   join(socket, upstream);
 }
 
-/** Opens a tunnel for plain HTTP, in which each request, in origin form, is looked at like any other. */
+/** Opens a tunnel for plain HTTP. Each origin-form request in it is checked like any other. */
 function takeRequests(server: Server, socket: Duplex, head: Buffer, { host, port }: Connection): void {
   pinned.set(socket, `${host}:${port}`);
   socket.write(established);
@@ -386,7 +386,7 @@ function takeRequests(server: Server, socket: Duplex, head: Buffer, { host, port
   server.emit("connection", socket);
 }
 
-/** Takes the place of a host in a tunnel: what is inside TLS are requests, which the Worker answers. */
+/** Acts as the host of a tunnel: the requests inside TLS go to the Worker. */
 async function endTLS(
   { connections, authority }: Egress,
   server: Server,
@@ -415,10 +415,7 @@ async function endTLS(
 
 const established = "HTTP/1.1 200 Connection established\r\n\r\n";
 
-/**
- * Waits for the beginning of TLS in a tunnel and puts it back to be read again. Answers what is wrong where it does not name
- * the host that the tunnel leads to.
- */
+/** Waits for the beginning of TLS in a tunnel and puts it back. Returns the problem if it does not name the tunnel's host. */
 async function problemWithTLS(host: string, socket: Duplex, head: Buffer): Promise<string | undefined> {
   const reader = new ClientHelloReader();
   const deadline = Date.now() + helloMs;
@@ -432,14 +429,14 @@ async function problemWithTLS(host: string, socket: Duplex, head: Buffer): Promi
   }
   if ("problem" in hello) return hello.problem;
   const { name } = hello;
-  // A server that is known by its address alone is not named (RFC 6066, 3).
+  // TLS does not name servers that are known only by address (RFC 6066, 3).
   const agrees = name === undefined ? isAddress(host) : canonicalHost(name) === host;
   if (!agrees) return `it names ${name ?? "no server"}`;
   socket.unshift(Buffer.concat(pieces));
   return undefined;
 }
 
-/** The next bytes of a connection; undefined when it ends or they are late. */
+/** The next bytes of a connection; undefined at its end or after the deadline. */
 function nextBytes(socket: Duplex, deadline: number): Promise<Buffer | undefined> {
   return new Promise((resolve) => {
     const timer = setTimeout(() => done(undefined), Math.max(0, deadline - Date.now()));
@@ -457,7 +454,7 @@ function nextBytes(socket: Duplex, deadline: number): Promise<Buffer | undefined
   });
 }
 
-/** A WebSocket over plain HTTP, or another protocol. */
+/** Handles a WebSocket over plain HTTP, or another protocol. */
 async function upgrade(
   egress: Egress,
   request: IncomingMessage,
@@ -487,7 +484,7 @@ async function upgrade(
     return refuseTunnel(socket, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
   }
   const protocol = request.headers.upgrade ?? "";
-  // HTTP/2, another protocol to switch to, names a host in each request.
+  // HTTP/2 names a host in each request.
   if (protocol.toLowerCase() !== "websocket" && egress.policy.internet !== "full") {
     entry.status = 501;
     return refuseTunnel(socket, 501, `an upgrade to ${protocol} is not let through`);
@@ -501,7 +498,7 @@ async function upgrade(
   upstream.once("close", () => (entry.bytes = upstream.bytesRead));
   if (protocol.toLowerCase() === "websocket")
     return switchToWebSocket(upstream, request, socket, head, url, entry);
-  // What is answered is not looked at.
+  // The response is not checked.
   entry.status = 101;
   const kept = new Set(["connection", "upgrade", "transfer-encoding"]);
   const lines = endToEndHeaders(request.rawHeaders, kept)
@@ -514,8 +511,8 @@ async function upgrade(
 }
 
 /**
- * Asks a host for a WebSocket, and lets the client's bytes through once the host has agreed to one. Before that the host would
- * read them as requests, of which each could name another host.
+ * Requests a WebSocket, and forwards the client's bytes only after the host has agreed. Before that, the host would read them
+ * as requests, each of which could name another host.
  */
 function switchToWebSocket(
   upstream: Socket,
@@ -538,7 +535,7 @@ function switchToWebSocket(
     if (isDeclined) return;
     isDeclined = true;
     asking.destroy();
-    // The client has the beginning of an answer already.
+    // The client already has the beginning of a response.
     if (hasResponded) return void socket.destroy();
     entry.status = socket.destroyed ? abandoned : 502;
     refuseTunnel(socket, 502, reason);
@@ -571,7 +568,7 @@ function switchToWebSocket(
   asking.end();
 }
 
-/** The absolute URL of a request in either form. A URL parser writes 0x7f.1, 2130706433 and 127.0.0.1. alike. */
+/** The absolute URL of a request in either form. The URL parser normalizes 0x7f.1, 2130706433 and 127.0.0.1. */
 function target(request: IncomingMessage): URL | undefined {
   const path = request.url ?? "/";
   const schemes = request.socket instanceof TLSSocket ? ["https:", "wss:"] : ["http:", "ws:"];
@@ -581,7 +578,7 @@ function target(request: IncomingMessage): URL | undefined {
   return schemes.includes(url.protocol) ? url : undefined;
 }
 
-/** Lower case, without brackets and without the dot that ends an absolute name. */
+/** Lower case, without brackets and final dot. */
 export function hostOf(url: URL): string {
   return url.hostname
     .toLowerCase()
@@ -595,8 +592,8 @@ export function portOf(url: URL): number {
 }
 
 /**
- * The pattern that matches a host, null for the catch-all, undefined when the request is not intercepted. Hosts of the
- * internet are intercepted at their standard ports alone.
+ * The pattern that matches a host: null for the catch-all, undefined if not intercepted. Internet hosts are intercepted only at
+ * their standard ports.
  */
 function interceptFor({ http, https, all }: Intercepts, url: URL): string | null | undefined {
   const host = hostOf(url);
@@ -609,7 +606,7 @@ function isIntercepted(patterns: readonly string[], host: string): boolean {
   return patterns.some((pattern) => matchesHost(pattern, host));
 }
 
-/** The same for the log, where a client that has left is one that was not refused. */
+/** The response for the client, and the status for the log; a disconnected client was not refused. */
 function failed(error: unknown, socket: Duplex, entry: Connection): [status: number, reason: string] {
   const [status, reason] = failure(error);
   entry.status = socket.destroyed ? abandoned : status;
@@ -618,7 +615,7 @@ function failed(error: unknown, socket: Duplex, entry: Connection): [status: num
 
 function failure(error: unknown): [status: number, reason: string] {
   if (error instanceof Refusal) return [403, `${error.message}, which a sandbox may not reach`];
-  // What is not said for a sandbox may name addresses of this machine.
+  // Messages not meant for a sandbox may contain addresses of this machine.
   return [502, error instanceof Unreachable ? error.message : "the host could not be reached"];
 }
 
@@ -628,7 +625,7 @@ function refuse(response: ServerResponse, status: number, reason: string): void 
   response.end(`sandbox-mcp: ${reason}.\n`);
 }
 
-/** The reason goes into the status line too: most clients show that and drop the body. */
+/** The reason is in the status line too, because most clients show only that. */
 function refuseTunnel(socket: Duplex, status: number, reason: string): void {
   const plain = `sandbox-mcp: ${reason}`.replace(/[^\x20-\x7e]/g, "?").slice(0, 200);
   const body = `sandbox-mcp: ${reason}.\n`;
@@ -638,7 +635,7 @@ function refuseTunnel(socket: Duplex, status: number, reason: string): void {
   );
 }
 
-/** Pipes two connections into each other until both ends are done. What one has received when it ends still reaches the other. */
+/** Connects two streams until both have ended. Data received before one's end still reaches the other. */
 export function join(a: Duplex, b: Duplex): void {
   a.pipe(b);
   b.pipe(a);

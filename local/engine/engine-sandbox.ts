@@ -1,4 +1,4 @@
-/** One sandbox: its processes, the connections into it, its egress, and the removal of all of it. */
+/** One sandbox: its processes, connections and egress, and their removal. */
 import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ConnectionLog } from "../../src/shared/connection-log.ts";
@@ -21,55 +21,55 @@ import type { CertificateAuthority } from "./authority.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
 import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
 
-/** What all sandboxes of an engine have in common. */
+/** Settings shared by all sandboxes of an engine. */
 export interface SharedSettings {
   view: View;
-  /** Directories of the host for single sandboxes. */
+  /** Host directories of individual sandboxes. */
   directories: HostDirectory[];
   limits: Limits;
   groupParents: GroupParent[];
   authority: CertificateAuthority | undefined;
   network: "internet" | "none";
   upstream: UpstreamOptions;
-  /** undefined: no isolation. */
+  /** Undefined: no isolation. */
   bubblewrap: { supported: ReadonlySet<string>; mountNamespace: MountNamespace | undefined } | undefined;
-  /** What is mounted into every sandbox. */
+  /** The mounts of every sandbox. */
   mounts: () => Mount[];
-  /** The control server's compile cache, once there is one. */
+  /** The control server's compile cache, if it exists. */
   cache?: Mount;
   onOutput: (id: string, text: string) => void;
-  /** Takes one line of the engine's own. */
+  /** Logs one line of the engine. */
   log: (line: string) => void;
 }
 
 export interface SandboxPlace {
-  /** Its name in the log and, once it is assigned, the Worker's name for it. */
+  /** Its name in the log and, once assigned, the Worker's name for it. */
   id: string;
-  /** A directory of this sandbox's own on the host, not there yet. */
+  /** This sandbox's own directory on the host; not created yet. */
   directory: string;
   /** The name of its control groups. */
   group: string;
-  /** No other sandbox runs. */
+  /** Whether no other sandbox runs. */
   alone: boolean;
 }
 
-/** The part of a request that cannot be changed once the sandbox runs. */
+/** The part of a request that cannot change while the sandbox runs. */
 export type CreateOptions = Pick<StartRequest, "name" | "env">;
 
 const FREE: NetworkPolicy = { internet: "full", allowHosts: [] };
 const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
 
-/** In a sandbox's directory: the token of its sandboxd, once it is assigned. */
+/** In a sandbox's directory: its sandboxd's token, once assigned. */
 const TOKEN_FILE = "token";
 
-/** Characters of a sandbox's own processes that are passed on; what is more is left out. */
+/** How many characters of a sandbox's own processes are logged; more are dropped. */
 const printed = { burst: 262_144, perSecond: 65_536 };
 
-/** How long a sandbox that is asked to stop may take before it is killed, milliseconds. Its first process has less time. */
+/** How long a stopping sandbox may take before it is killed, in milliseconds. Its first process has less time. */
 const graceMs = 660_000;
 
 export class EngineSandbox {
-  /** The Durable Object that it is assigned to; undefined while it waits for one. */
+  /** Its Durable Object; undefined before it is assigned. */
   actor: string | undefined;
   readonly queue: OutboundQueue;
   /** The rules for its way out. */
@@ -79,7 +79,7 @@ export class EngineSandbox {
   readonly ended: Promise<ExitReport>;
   /** Whether its processes have ended. */
   hasEnded = false;
-  /** The host's process id of its first process, where it has namespaces of its own. */
+  /** The host's process id of its first process, if it has its own namespaces. */
   readonly pid: number | undefined;
   /** Its control groups. */
   readonly groups: readonly string[];
@@ -107,7 +107,7 @@ export class EngineSandbox {
     this.#hosts = hosts;
     this.groups = groups;
     this.pid = running.pid;
-    // A program that has taken the control server's place could bring down the Worker that all sandboxes share.
+    // A program in the control server's place could bring down the Worker that all sandboxes share.
     this.forward = new PortForwarder(running.connect, (how) => this.end(how));
     this.ended = running.exited.then(async (report) => {
       this.hasEnded = true;
@@ -119,8 +119,8 @@ export class EngineSandbox {
   }
 
   /**
-   * Starts a sandbox that belongs to no actor yet. Until `assign` no request leaves it.
-   * @throws Error in words for the user when the sandbox does not come up; nothing of it is left then
+   * Starts a sandbox without an actor. No request leaves it before `assign`.
+   * @throws Error with a message for the user if the sandbox does not start; it is removed then
    */
   static async start(
     common: SharedSettings,
@@ -203,7 +203,7 @@ export class EngineSandbox {
     }
   }
 
-  /** Makes it the sandbox of an actor, under the id by which the Worker asks for it, with that actor's network. */
+  /** Assigns it to an actor, under the Worker's id for it, with the actor's network settings. */
   async assign(
     id: string,
     { actor, enableInternet, intercepts, policy, token = "" }: StartRequest,
@@ -217,7 +217,7 @@ export class EngineSandbox {
         ? { allowed: false, reason: "the server was started with --network none" }
         : { allowed: true };
     await this.setIntercepts(intercepts);
-    // Written in place, as the hosts.
+    // Written in place, like the hosts file.
     await writeFile(join(this.#place.directory, TOKEN_FILE), token);
   }
 
@@ -228,7 +228,7 @@ export class EngineSandbox {
     await this.ended;
   }
 
-  /** Delivers a signal as a container's first process would take it: those that end a process end the sandbox. */
+  /** Delivers a signal as to a container's first process: signals that end a process end the sandbox. */
   signal(number: number): void {
     if (number !== 15 && number !== 2 && number !== 9) return;
     this.#stopReason ??= "stopped";
@@ -241,7 +241,7 @@ export class EngineSandbox {
     void this.ended.then(() => clearTimeout(timer));
   }
 
-  /** Ends it because it harms others. @param why words that follow "it" */
+  /** Ends a sandbox that harms others. @param why words that follow "it" */
   end(why: string): void {
     if (this.#stopReason !== undefined || this.#broken !== undefined) return;
     this.#broken = `it ${why}`;
@@ -249,7 +249,7 @@ export class EngineSandbox {
     void this.#running.kill();
   }
 
-  /** @throws Error where nothing enforces it */
+  /** @throws Error if nothing enforces it */
   setPolicy(policy: NetworkPolicy): void {
     if (this.#common.bubblewrap === undefined && policy.internet !== "full")
       throw new Error(
@@ -260,7 +260,7 @@ export class EngineSandbox {
 
   async setIntercepts(intercepts: Intercepts): Promise<void> {
     this.egress.intercepts = intercepts;
-    // Written in place, because this file itself is bound at /etc/hosts in the sandbox.
+    // Written in place, because this file itself is mounted at /etc/hosts in the sandbox.
     await writeFile(this.#hosts, hostsFile(intercepts.http)).catch(() => undefined);
   }
 }

@@ -1,4 +1,4 @@
-/** Takes the place of the container platform: starts sandboxes, forwards requests to them, and controls what they reach. */
+/** The local container platform: starts sandboxes, forwards requests to them, and controls their network access. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { statSync } from "node:fs";
@@ -29,40 +29,40 @@ import { prepareAgent, programsOf } from "./agent-packages.ts";
 import { findToolchain, type Toolchain } from "./toolchain.ts";
 
 export interface EngineOptions {
-  /** Every request must carry it. At least 16 characters. */
+  /** Required in every request. At least 16 characters. */
   secret: string;
-  /** On 127.0.0.1; any free one unless given. */
+  /** On 127.0.0.1; any free port by default. */
   port?: number;
   network: "internet" | "none";
   isolation: "bubblewrap" | "none";
-  /** A directory for sockets and generated files, made if missing. What killed engines left in it is removed. */
+  /** A directory for sockets and generated files; created if missing. Leftovers of killed engines in it are removed. */
   runDir: string;
   limits?: Partial<Limits>;
-  /** The python3 of sandboxes instead of the one that is found, or null for none. */
+  /** The sandboxes' python3 instead of the detected one; null for none. */
   python?: string | null;
-  /** A directory of Python packages for it, which may still be empty: see `packagesKey`. */
+  /** A directory of Python packages for it, possibly still empty: see `packagesKey`. */
   /** The directory of fetched coding agents. Without it none is fetched. */
   agents?: string;
   pythonPackages?: string;
   /** Directories of the host for single sandboxes. */
   directories?: HostDirectory[];
-  /** More of the host to show to every sandbox, read-only. */
+  /** Host directories to show to every sandbox, read-only. */
   readOnly?: Mount[];
-  /** The directory of the certificate authority for hosts that have a secret; without it sandboxes trust none. */
+  /** The directory of the certificate authority for hosts with a secret. Without it, sandboxes trust none. */
   authority?: string | undefined;
-  /** Tests only: PEM of an authority that hosts of the internet may have their certificates from. */
+  /** Tests only: PEM of an additional authority for internet hosts. */
   trusted?: string;
-  /** Tests only: `host:port=port` entries; for a sandbox the first is reachable and is that port of 127.0.0.1. */
+  /** Tests only: `host:port=port` entries; sandboxes reach the host at that port of 127.0.0.1. */
   allowAddresses?: string[];
-  /** Tests only: where bubblewrap is looked for. */
+  /** Tests only: where to look for bubblewrap. */
   path?: string;
-  /** Tests only: another control server's directory, holding main.ts. */
+  /** Tests only: another control server's directory with main.ts. */
   runtime?: string;
-  /** Tests only: false where what there is of sandboxes is counted. True unless given. */
+  /** Tests only: false if the test counts sandboxes' resources. True by default. */
   startAhead?: boolean;
-  /** Logs what sandboxes print and what the engine does. */
+  /** Logs sandboxes' output and the engine's actions. */
   verbose?: boolean;
-  /** Takes one line without its end; stderr unless given. */
+  /** Logs one line without its end; to stderr by default. */
   log?: (line: string) => void;
 }
 
@@ -71,9 +71,9 @@ export interface Engine {
   url: string;
   /** Random; different for every engine. */
   boot: string;
-  /** What sandboxes consist of on this machine, to be shown at the start of the server. */
+  /** What sandboxes consist of on this machine, shown when the server starts. */
   report: EngineReport;
-  /** Gives the sandboxes that start from now on another interpreter. @throws Error when it is none */
+  /** Uses another interpreter for new sandboxes. @throws Error if it is not one */
   usePython(path: string): Promise<void>;
   /** Destroys every sandbox and stops listening. */
   close(): Promise<void>;
@@ -81,20 +81,17 @@ export interface Engine {
 
 export interface EngineReport {
   isolation: "bubblewrap" | "none";
-  /** Whether an engine that runs as root runs its sandboxes as an unprivileged user. */
+  /** Whether an engine running as root runs its sandboxes as an unprivileged user. */
   dropsRoot: boolean;
   limits: Limits;
-  /** Which limits a control group holds; the others are held by process limits and the size of the file system. */
+  /** The limits held by control groups; process limits and the file system's size hold the others. */
   controlGroups: ("memory" | "pids" | "cpu")[];
   node: string;
   npm: boolean;
   python: string | undefined;
 }
 
-/**
- * Starts an engine.
- * @throws Error with a reason and a remedy when isolation is asked for and cannot be had.
- */
+/** Starts an engine. @throws Error with reason and remedy if the requested isolation is impossible */
 export async function startEngine(options: EngineOptions): Promise<Engine> {
   const sink = options.log ?? ((line: string) => process.stderr.write(`${line}\n`));
   const log = (line: string) => void sink(printable(line));
@@ -173,7 +170,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const engineGroups = await createEngineGroups(groupParents, boot, common.limits);
   const table = new SandboxRegistry(common, directory, boot);
   const unguard = guardMachine(engineGroups, common.limits, () => table.running());
-  // Without isolation sandboxes share directories of the host, which one that nobody has would change.
+  // Without isolation, sandboxes share host directories, which an unassigned sandbox would change.
   const startsAhead = options.startAhead !== false && common.bubblewrap !== undefined;
   const startAhead = () => (startsAhead ? table.startAhead() : undefined);
   const warming = await warm(common, directory);
@@ -230,7 +227,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   };
 }
 
-/** In the background: sandboxes that start before it is done start without a cache. */
+/** In the background: sandboxes that start before it is done have no cache. */
 async function warm(common: SharedSettings, directory: string): Promise<Warming | undefined> {
   const { bubblewrap, mounts, limits } = common;
   if (bubblewrap === undefined) return undefined;
@@ -267,7 +264,7 @@ async function writeFiles(directory: string, files: Record<string, string | Buff
   return mounts;
 }
 
-/** The first path that only root can read, of the directories that a sandbox needs and the files in them that are used first. */
+/** The first path readable only by root, among the directories and first files that a sandbox needs. */
 function firstPrivatePath(view: View): string | undefined {
   const { toolchain } = view;
   const packages = toolchain.packages.flatMap(({ path }) => [path, join(path, "package.json")]);

@@ -1,4 +1,4 @@
-/** Forwards requests of the Worker to a port inside a sandbox, WebSocket upgrades included, all unbuffered. */
+/** Forwards the Worker's requests to a sandbox's port, including WebSocket upgrades, without buffering. */
 import { once } from "node:events";
 import { Agent, request as httpRequest, type IncomingMessage, type ServerResponse } from "node:http";
 import { Socket } from "node:net";
@@ -16,20 +16,20 @@ import { gather } from "./piece-limit.ts";
 import { relay, RelayPace } from "./relay.ts";
 import { readHead } from "./upstream.ts";
 
-/** The port on which the SDK expects the control server. */
+/** The SDK's port for the control server. */
 const controlPort = 3000;
 const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 
-/** Requests and WebSockets under way to one sandbox. Each takes two file descriptors of the engine's, which all share. */
+/** The most open requests and WebSockets of a sandbox. Each takes two of the engine's file descriptors, which all share. */
 const maxOpen = 256;
 
-/** Those of them that may be previews', which anybody with an address opens: the rest is for the sandbox's own user. */
+/** The most of them for previews, which anybody with an address can open. The rest is for the sandbox's user. */
 const maxPreviews = 192;
 
-/** How long a request's head waits for the first piece of its body, milliseconds. */
+/** How long a request's headers wait for the body's first piece, in milliseconds. */
 const headMs = 500;
 
-/** How long the control server may take to open a tunnel, milliseconds. */
+/** How long the control server may take to open a tunnel, in milliseconds. */
 const tunnelMs = 30_000;
 
 export class PortForwarder {
@@ -40,13 +40,13 @@ export class PortForwarder {
   readonly #pace = new RelayPace();
   readonly #previewPace = new RelayPace();
   #open = 0;
-  /** The requests and WebSockets of previews that are under way. */
+  /** Open requests and WebSockets of previews. */
   readonly #previews = new Set<ServerResponse | Duplex>();
   #arePreviewsEnded = false;
 
   /**
-   * @param connect Opens a connection to a server of ours in the sandbox.
-   * @param broken Called when the control server sends what it may not, with words that follow "it".
+   * @param connect opens a connection to our server in the sandbox
+   * @param broken called if the control server breaks its protocol, with words that follow "it"
    */
   constructor(connect: (to: OwnServer) => Socket, broken: (how: string) => void) {
     this.#connect = connect;
@@ -64,7 +64,7 @@ export class PortForwarder {
     }
   }
 
-  /** @param path Path and query as the server in the sandbox is to see them. */
+  /** @param path path and query for the server in the sandbox */
   async request(
     port: number,
     path: string,
@@ -83,7 +83,7 @@ export class PortForwarder {
     let socket: Socket | undefined;
     const agent = this.#agents.get(port);
     try {
-      // The control server and sandboxd are asked all the time, through kept connections; other ports get one per request.
+      // The control server and sandboxd are called often, over kept connections; other ports get one per request.
       if (!agent) socket = await this.#dial(port);
     } catch {
       return fail();
@@ -100,7 +100,7 @@ export class PortForwarder {
       fail();
     };
     upstream.on("socket", (connected) => {
-      // A socket on which a tunnel was negotiated is paused.
+      // A socket from tunnel negotiation is paused.
       connected.resume();
       pieces.join(connected);
       upstream.once("close", () => pieces.leave(connected));
@@ -114,12 +114,12 @@ export class PortForwarder {
     upstream.on("error", fail);
     response.on("close", () => {
       upstream.destroy();
-      // A server that answers before it has read a whole body leaves the rest, which would block the connection's next request.
+      // A server that responds before reading the whole body leaves the rest, which would block the connection's next request.
       request.unpipe(upstream);
       request.resume();
     });
     request.pipe(upstream);
-    // The head goes with the first piece of the body. A server gives up a connection on which it hears nothing for seconds.
+    // The headers go with the body's first piece. A server drops a connection that is silent for seconds.
     const late = setTimeout(() => upstream.flushHeaders(), headMs);
     for (const event of ["data", "end", "close"]) request.once(event, () => clearTimeout(late));
   }
@@ -133,7 +133,7 @@ export class PortForwarder {
   ): Promise<void> {
     client.on("error", () => undefined);
     const pace = this.#paceOf(request);
-    // Each new one brings what workerd reads ahead of it, which nobody paces.
+    // Each new one brings what workerd reads ahead, without pacing.
     const isOverdrawn = isPreview(request) && pace.pieces.isResting;
     const isWebSocket = request.headers.upgrade?.toLowerCase() === "websocket";
     if (!isWebSocket || isOverdrawn || !this.#reserve(request, client))
@@ -145,7 +145,7 @@ export class PortForwarder {
         headers: forwardedHeaders(request, new Set()),
         pace,
         isPreview: isPreview(request),
-        // Of both streams. What the actor says there it says as it takes what comes; a visitor may say anything.
+        // Of both streams. The actor's messages acknowledge what it takes; a visitor's may contain anything.
         acknowledgedBytes: port === SANDBOXD_PORT && !isPreview(request) ? 2 * WINDOW_BYTES : 0,
         broken: port === controlPort ? this.#broken : undefined,
       });
@@ -154,7 +154,7 @@ export class PortForwarder {
     }
   }
 
-  /** Ends what visitors have under way, for good, so that the last saves have the server to themselves. */
+  /** Ends previews for good, so that the last saves have the server to themselves. */
   endPreviews(): void {
     this.#arePreviewsEnded = true;
     for (const asking of this.#previews) asking.destroy();
@@ -168,7 +168,7 @@ export class PortForwarder {
     return isPreview(request) ? this.#previewPace : this.#pace;
   }
 
-  /** Counts what the Worker asks for until it is over; false when there is too much of it. */
+  /** Counts the Worker's request until it ends; false if there are too many. */
   #reserve(request: IncomingMessage, asking: ServerResponse | Duplex): boolean {
     if (this.#open >= maxOpen) return false;
     if (isPreview(request)) {
@@ -183,7 +183,7 @@ export class PortForwarder {
     return true;
   }
 
-  /** A raw connection to a port in the sandbox. The control server tunnels to every port but its own and sandboxd's. */
+  /** A raw connection to a sandbox's port. The control server tunnels to every port except its own and sandboxd's. */
   async #dial(port: number): Promise<Socket> {
     const socket = this.#connect(port === SANDBOXD_PORT ? "sandboxd" : "control");
     await once(socket, "connect");
@@ -222,7 +222,7 @@ function forwardedHeaders(request: IncomingMessage, keep: ReadonlySet<string>): 
   return [host, ...kept];
 }
 
-/** An answer of the engine's own. */
+/** Sends an error of the engine itself. */
 export function sendError(
   response: ServerResponse,
   status: number,

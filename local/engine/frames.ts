@@ -1,22 +1,22 @@
-/** Reads a connection that carries a WebSocket a few frames at a time, however many of them arrive at once. */
+/** Reads a WebSocket connection a few frames at a time, however many arrive together. */
 import { Duplex } from "node:stream";
 import type { Pieces } from "./piece-limit.ts";
 
-/** What a frame costs, in pieces of a body: it is written in a message of its own here, in workerd and by who gets it. */
+/** What a frame costs, in pieces of a body: it is a message of its own here, in workerd and at its receiver. */
 const FRAME_WEIGHT = 4;
 
-/** Frames that are passed on before others have a turn. */
+/** Frames forwarded before others have a turn. */
 const FRAMES_AT_ONCE = 64;
 
 /**
- * The connection as the WebSocket is to see it. Each frame is counted before it is parsed, a fragment or a ping like a message,
- * because pausing a connection does not stop what of it was read already.
+ * The connection as the WebSocket sees it. Each frame is counted before parsing, including fragments and pings, because pausing
+ * a connection does not stop data that was read already.
  */
 export class FramedConnection extends Duplex {
   readonly #socket: Duplex;
   readonly #onRead: (bytes: number) => void;
   readonly #frames: FrameReader;
-  /** Frames that have not been passed on. */
+  /** Frames that were not forwarded yet. */
   #rest: Buffer | null = null;
   #carriesFrames: boolean;
   #isReading = false;
@@ -24,8 +24,8 @@ export class FramedConnection extends Duplex {
   #waits = false;
 
   /**
-   * @param carriesFrames false while the head of an answer comes first; `begin` says when frames follow
-   * @param onRead told how many bytes were passed on
+   * @param carriesFrames false while HTTP headers come first; `begin` starts the frames
+   * @param onRead called with the number of forwarded bytes
    */
   constructor(socket: Duplex, pieces: Pieces, carriesFrames: boolean, onRead: (bytes: number) => void) {
     super({ readableHighWaterMark: 1 });
@@ -43,7 +43,7 @@ export class FramedConnection extends Duplex {
     pieces.join(this);
   }
 
-  /** Frames follow the head that was read, and `unshift` gives back those that came with it. */
+  /** Frames follow the headers; `unshift` returns those that came with them. */
   begin(): void {
     this.#carriesFrames = true;
   }
@@ -93,7 +93,7 @@ export class FramedConnection extends Duplex {
     this.push(bytes.subarray(0, end));
   }
 
-  /** Whether frames follow is known once what was passed on has been looked at. */
+  /** Whether frames follow is known once the forwarded data has been checked. */
   #waitForHead(): void {
     this.#waits = true;
     setImmediate(() => {
@@ -103,10 +103,10 @@ export class FramedConnection extends Duplex {
   }
 }
 
-/** Finds where frames begin and end (RFC 6455, 5.2). */
+/** Finds the boundaries of frames (RFC 6455, 5.2). */
 class FrameReader {
   readonly #onFrame: (payload: number) => void;
-  /** What there is of a head, and of the payload what has not come. */
+  /** The partial header, and the missing bytes of the payload. */
   #head: number[] = [];
   #payload = 0;
 
@@ -114,7 +114,7 @@ class FrameReader {
     this.#onFrame = onFrame;
   }
 
-  /** Passes over these bytes up to the head of a frame after so many frames. Answers how far that is. */
+  /** Skips to the header after `most` frames. Returns the number of skipped bytes. */
   pass(bytes: Buffer, most: number): number {
     let frames = 0;
     let at = 0;
@@ -136,7 +136,7 @@ class FrameReader {
   }
 }
 
-/** Bytes of a long length and of the mask. */
+/** The bytes of a long length and of the mask. */
 function extraBytes([, second = 0]: number[]): number {
   const length = second & 0x7f;
   return (length === 127 ? 8 : length === 126 ? 2 : 0) + (second & 0x80 ? 4 : 0);

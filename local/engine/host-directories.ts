@@ -1,4 +1,4 @@
-/** Directories of the host in sandboxes, as the operator mounted them: each in the sandbox of one name. */
+/** Host directories that the operator mounted, each into the sandbox of one name. */
 import { execFile } from "node:child_process";
 import { stat } from "node:fs/promises";
 import { promisify } from "node:util";
@@ -7,24 +7,24 @@ import { claimIDs, idsPerSandbox, type HostUser, type IDMap, type IDRange } from
 const run = promisify(execFile);
 
 export interface HostDirectory {
-  /** The name of the Durable Object whose sandbox has it, which nobody but its principal can reach. */
+  /** The Durable Object's name of its sandbox, which only its principal can reach. */
   name: string;
   from: string;
   to: string;
   writable: boolean;
 }
 
-/** The machine's ids that a sandbox has. Its root is never the machine's root. */
+/** The machine's ids of a sandbox. Its root is never the machine's root. */
 export interface HostIDs extends IDRange, IDMap {
-  /** For a directory that the machine's root owns: the id on the disk, and as which the sandbox has it. */
+  /** For a directory owned by the machine's root: the id on disk, and the sandbox's id that it is shown as. */
   directoryMap?: string;
 }
 
 /**
- * Claims the ids of a sandbox. Where it has a directory of the host, it runs as the owner of that and has no other users: it has
- * the owner's rights in the directory, and what it writes there is the owner's; of the owner's other files it sees none. Only
- * the machine's root is never in a sandbox: a directory of root's is shown as if the sandbox's own root owned it.
- * @throws Error in words for the operator when the directory is gone
+ * Claims the ids of a sandbox. With a host directory, the sandbox runs as its owner, without other users: it has the owner's
+ * rights in the directory, and files that it writes belong to the owner. It sees no other files of the owner. The machine's
+ * root is never used: a directory of root's is shown as owned by the sandbox's own root.
+ * @throws Error with a message for the operator if the directory is gone
  */
 export async function claimIDsFor(directory: HostDirectory | undefined): Promise<HostIDs> {
   const owner = directory === undefined ? undefined : await ownerOf(directory);
@@ -40,7 +40,7 @@ async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
   const found = await stat(from).catch(() => undefined);
   if (found?.isDirectory() !== true)
     throw new Error(`This machine cannot make a sandbox: the mounted directory ${from} no longer exists.`);
-  // The group of the directory may be one that opens more than its owner's own.
+  // The directory's group may give access beyond the owner's own files.
   const { stdout } = await run("id", ["-g", String(found.uid)]).catch(() => ({ stdout: "" }));
   return { uid: found.uid, gid: stdout.trim() === "" ? found.gid : Number(stdout) };
 }

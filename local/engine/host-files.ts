@@ -1,7 +1,7 @@
-/** Files of the host, which may not be there or not be readable. */
+/** Reads host files that may be missing or unreadable. */
 import { readFileSync } from "node:fs";
 
-/** The text of a file; empty where it cannot be read. */
+/** The text of a file; empty if unreadable. */
 export function readText(file: string): string {
   try {
     return readFileSync(file, "utf8");

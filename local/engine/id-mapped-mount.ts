@@ -1,4 +1,4 @@
-/** Mounts that show the files of one owner as another's (mount_setattr(2), Linux 5.12). */
+/** Mounts that show one owner's files as another's (mount_setattr(2), Linux 5.12). */
 import { execFile } from "node:child_process";
 import { arch } from "node:process";
 import { promisify } from "node:util";
@@ -6,12 +6,12 @@ import { SYSTEM_PATH } from "./system-path.ts";
 
 const run = promisify(execFile);
 
-/** unshare(2). The other system calls below have one number everywhere. */
+/** unshare(2). The other system calls below have the same number everywhere. */
 const unshareNumber: Partial<Record<typeof arch, number>> = { x64: 272, arm64: 97 };
 
 /**
- * util-linux has an option for it from 2.39 on, which Debian 12 does not have. Perl can make system calls, and is on every Debian.
- * Strings are in variables because Perl passes no constants by reference.
+ * util-linux supports it since 2.39, which Debian 12 lacks. Every Debian has Perl, which can make system calls. Strings are in
+ * variables because Perl passes no constants by reference.
  */
 const program = `
 use strict;
@@ -45,10 +45,10 @@ syscall(429, $tree, $empty, -100, $to, 0x4) == 0 or die "move_mount: $!\\n";
 `;
 
 /**
- * Mounts a directory again, within a mount namespace.
+ * Mounts a directory again within a mount namespace.
  * @param pid a process in the namespace
- * @param map lines of an id on the disk, the id it is shown as, and how many follow
- * @throws Error with the reason where this machine or the directory's file system cannot
+ * @param map lines of an id on disk, the id it is shown as, and the count
+ * @throws Error with the reason if the machine or file system does not support it
  */
 export async function mountMapped(pid: number, from: string, to: string, map: string): Promise<void> {
   const unshare = unshareNumber[arch];

@@ -1,29 +1,29 @@
 /**
- * The ids of the machine that a sandbox's users and groups are. Where root starts the server, each sandbox has 65,536 of its own,
- * so that programs in it may change owners and users, and no process or file of one sandbox belongs to another.
+ * The machine's ids for a sandbox's users and groups. If root starts the server, each sandbox has its own 65,536, so that its
+ * programs may change owners and users, and no process or file belongs to two sandboxes.
  */
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 
-/** The ids in a sandbox: what images and packages use, `nobody` (65534) among them. */
+/** The ids in a sandbox, as images and packages use them, including `nobody` (65534). */
 export const idsPerSandbox = 65_536;
 
-/** Distributions and systemd leave these to the administrator: 1,879,048,192 to 2,147,352,575 (systemd.io/UIDS-GIDS). */
+/** Reserved for the administrator by distributions and systemd: 1,879,048,192 to 2,147,352,575 (systemd.io/UIDS-GIDS). */
 const firstOfAll = 0x7000_0000;
 const slots = (0x7ffe_0000 - firstOfAll) / idsPerSandbox;
 
-/** A user or group of the machine that no sandbox is, to try things as. */
+/** An id of the machine that no sandbox uses, for trial runs. */
 export const idOfNobody = firstOfAll + (slots - 1) * idsPerSandbox;
 
 export interface IDRange {
-  /** The machine's id of a sandbox's id n is `first + n`. */
+  /** Sandbox id n is `first + n` on the machine. */
   first: number;
-  /** Lets another sandbox have the range. To be called when nothing runs with it any more. */
+  /** Frees the range. Call it when nothing uses it any more. */
   release(): void;
 }
 
-/** Claims ids that no sandbox on this machine has, of this server or another. */
+/** Claims ids that no sandbox on this machine has, of any server. */
 export async function claimIDs(): Promise<IDRange> {
   let slot = Math.floor(Math.random() * slots);
   for (let attempt = 0; attempt < slots; attempt += 1, slot = (slot + 1) % slots) {
@@ -34,7 +34,7 @@ export async function claimIDs(): Promise<IDRange> {
   throw new Error("This machine cannot make a sandbox: all ids for sandboxes are in use.");
 }
 
-/** An abstract socket is a name that one process has, until it ends. Nothing is served there. */
+/** An abstract socket: a name that one process owns until it ends. Nothing is served on it. */
 async function claimSlot(slot: number): Promise<Server | undefined> {
   const server = createServer((socket) => socket.destroy());
   server.listen({ path: `\0sandbox-mcp-ids-${slot}`, exclusive: true }).unref();
@@ -46,11 +46,11 @@ async function claimSlot(slot: number): Promise<Server | undefined> {
 
 /** The ids of a user namespace (user_namespaces(7)). */
 export interface IDMap {
-  /** Who its root is on the machine. */
+  /** The machine's user that is its root. */
   root: HostUser;
-  /** The machine's ids of its others are those after this one. */
+  /** The other ids follow this one on the machine. */
   first: number;
-  /** How many ids it has, from 0 on. */
+  /** The number of ids, from 0 on. */
   count: number;
 }
 

@@ -1,10 +1,10 @@
 /** The files of each Java that this machine has. */
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 
-/** Where systems put them. */
+/** Their location on most systems. */
 const homes = "/usr/lib/jvm";
 
-/** The files of a name below each home, without those that several share. Debian's are links to /etc. */
+/** Files of a name below each home, without shared ones. Debian's are links to /etc. */
 function filesOfEach(name: string): string[] {
   if (!existsSync(homes)) return [];
   const paths = readdirSync(homes).map((home) => `${homes}/${home}/${name}`);
@@ -16,7 +16,7 @@ export function javaKeyStores(): string[] {
   return filesOfEach("lib/security/cacerts");
 }
 
-/** Java's settings of the network with a proxy, by their paths: it reads no variable for that. */
+/** Java's network settings for a proxy, by path, because it reads no variables for that. */
 export function javaNetworkSettings(proxy: URL, direct: readonly string[]): Record<string, string> {
   const lines = ["http", "https"].flatMap((scheme) => [
     `${scheme}.proxyHost=${proxy.hostname}`,

@@ -1,4 +1,4 @@
-/** Starts one sandbox's control server and opens the way to it. */
+/** Starts a sandbox's control server and connects to it. */
 import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { connect, type Server, type Socket } from "node:net";
@@ -10,16 +10,16 @@ import { start, type Processes, type StartOptions } from "./sandbox-processes.ts
 import { moduleExtension } from "./own-files.ts";
 import { messageOf } from "../../src/shared/text.ts";
 
-/** The servers of ours that run in a sandbox. */
+/** Our servers in a sandbox. */
 export type OwnServer = "control" | "sandboxd";
 
-/** Something that runs, in whatever isolation. */
+/** A running process, in any kind of isolation. */
 export interface RunningProcess {
-  /** The host's process id of the first process, where it has namespaces of its own. */
+  /** The host's process id of the first process, if it has its own namespaces. */
   pid?: number;
-  /** A connection to the socket of a server of ours in the sandbox. @throws Error where that has none */
+  /** A connection to our server's socket in the sandbox. @throws Error if there is none */
   connect(to: OwnServer): Socket;
-  /** The listeners of its way out, where it has one. */
+  /** The listeners of its egress, if it has one. */
   egress: readonly Server[];
   /** Sends a signal to the first process alone. */
   signal(signal: NodeJS.Signals): void;
@@ -43,12 +43,12 @@ const runtimeCommand = [...runtimeProgram, "--socket", controlSocket];
 
 const sandboxdCommand = [`${runtimeDirectory}/bin/node`, sandboxdProgram, "--socket", sandboxdSocket];
 
-/** How long a sandbox may take from its start to its first answer. */
+/** How long a sandbox may take to respond after its start. */
 const readyTimeoutMs = 30_000;
 
 /**
  * Starts a sandbox and waits until its control server accepts connections.
- * @throws Error with what was printed, when the sandbox cannot be made, or ends or hangs before that.
+ * @throws Error with its output if the sandbox cannot be made, or ends or hangs before that
  */
 export async function launch(options: LaunchOptions): Promise<RunningProcess> {
   const { processes, pid } = await begin(options);
@@ -60,13 +60,13 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
   try {
     const control = await openControlSocket(pid, () => ended === undefined && Date.now() < deadline);
     void processes.exited.then(() => closeSync(control.directory));
-    // User code is started by the control server, which raises the score of what it starts; see docs/reference/local.md.
+    // The control server starts user code, and raises its score; see docs/reference/local.md.
     await writeFile(`/proc/${control.pid}/oom_score_adj`, "300").catch(() => undefined);
     return {
       pid,
       egress,
       connect: (to) => {
-        // Their numbers may be other files' by now.
+        // Their numbers may belong to other files by now.
         if (ended !== undefined) throw new Error("the sandbox has ended");
         return connectBelow(control.directory, basename(to === "control" ? controlSocket : sandboxdSocket));
       },
@@ -86,7 +86,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
   }
 }
 
-/** What fails here is this machine's, and fails again: a file of it that is shown is gone, or it makes no namespaces. */
+/** Failures here are the machine's and would repeat: a shown file is gone, or it makes no namespaces. */
 async function begin(options: LaunchOptions): Promise<{ processes: Processes; pid: number }> {
   let processes: Processes | undefined;
   try {
@@ -101,19 +101,19 @@ async function begin(options: LaunchOptions): Promise<{ processes: Processes; pi
   }
 }
 
-/** The words of whoever knows best. */
+/** The most specific message. */
 function reason(error: unknown, processes: Processes | undefined): string {
   const printed = processes?.output().trim() ?? "";
   if (printed !== "") return printed;
   return messageOf(error);
 }
 
-/** Opens something to stand for it in paths alone. */
+/** Opens a path only as a reference. */
 const O_PATH = 0o10000000;
 
 /**
- * Connects to a socket that is made anew when its server ends, in a directory that was opened before. User code can put
- * something else in its place; a symbolic link, which would be looked up on the host, is refused.
+ * Connects to a socket that its server recreates, in a directory opened before. User code can replace it; a symbolic link,
+ * which the host would resolve, is refused.
  */
 function connectBelow(directory: number, name: string): Socket {
   const fd = openSync(`/proc/self/fd/${directory}/${name}`, O_PATH | constants.O_NOFOLLOW);
@@ -132,8 +132,8 @@ interface ControlServer {
 }
 
 /**
- * Opens the directory of the control server's socket as soon as that is there; before that, nothing of a user's runs in the sandbox. By then the
- * control server has handed over its listeners.
+ * Opens the control server's socket directory as soon as it exists; no user code has run by then. The control server has
+ * already handed over its listeners.
  */
 async function openControlSocket(first: number, isActive: () => boolean): Promise<ControlServer> {
   let server: number | undefined;
@@ -186,7 +186,7 @@ function parentOf(pid: number): number | undefined {
   }
 }
 
-/** Whether somebody listens on a socket of the file system. */
+/** Whether a file system socket has a listener. */
 export async function accepts(path: string): Promise<boolean> {
   return await new Promise((resolve) => {
     const socket = connect(path);

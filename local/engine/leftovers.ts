@@ -1,23 +1,23 @@
 /**
- * What an engine that was killed left behind, found by marks that nothing in a sandbox can change: the engine's own
- * directory, in which each sandbox's first process is named, and the names of control groups.
+ * Finds what a killed engine left, by marks that sandboxes cannot change: the engine's directory, which names each sandbox's
+ * first process, and the names of control groups.
  */
 import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { end, identify, isAlive } from "./identity.ts";
 import { endLeftoverGroups, type GroupParent, removeForgottenGroups } from "./limits.ts";
 
-/** Names the engine, in its own directory. */
+/** The file in an engine's directory that names the engine. */
 const engineMark = "engine.pid";
 
-/** Names a sandbox's first process, in the sandbox's directory. */
+/** The file in a sandbox's directory that names its first process. */
 export const sandboxMark = "sandbox.pid";
 
 export async function markEngine(directory: string): Promise<void> {
   await writeFile(join(directory, engineMark), identify(process.pid) ?? "");
 }
 
-/** Ends the sandboxes of engines that are gone, and removes their directories and control groups. */
+/** Ends sandboxes of dead engines, and removes their directories and control groups. */
 export async function endLeftovers(runDir: string, parents: GroupParent[]): Promise<void> {
   await mkdir(runDir, { recursive: true, mode: 0o700 });
   await chmod(runDir, 0o700);

@@ -1,4 +1,4 @@
-/** Resource limits of a sandbox: control groups where they can be had, and what is in force otherwise. */
+/** A sandbox's resource limits: control groups if available, and what else is in force. */
 import { access, constants, mkdir, readFile, readdir, rmdir, stat, writeFile } from "node:fs/promises";
 import { readFileSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
@@ -6,27 +6,27 @@ import { dirname, join } from "node:path";
 import { identify, kill } from "./identity.ts";
 
 export interface Limits {
-  /** Bytes of the files a sandbox may hold. They live in memory. */
+  /** Bytes of the sandbox's files, which are in memory. */
   diskBytes: number;
-  /** Bytes of memory for processes, beside the files. Needs a control group. */
+  /** Bytes of process memory, besides files. Needs a control group. */
   memoryBytes: number;
-  /** Bytes of memory for all sandboxes together, files included. Needs a control group. */
+  /** Bytes of memory for all sandboxes together, including files. Needs a control group. */
   allMemoryBytes: number;
   /** Processes and threads. */
   processes: number;
   /** Open files per process. */
   openFiles: number;
-  /** Open files of the whole machine from which on the sandbox that holds most of them is ended. Needs a control group. */
+  /** At this many open files on the machine, the sandbox with the most is ended. Needs a control group. */
   openFilesOfMachine: number;
-  /** Bytes in TCP connections of the whole machine from which on the sandbox that has most connections is ended. */
+  /** At this many bytes in TCP connections on the machine, the sandbox with the most connections is ended. */
   tcpBytesOfMachine: number;
 }
 
 /** The writable file systems and their sizes in bytes. */
 export interface Sizes {
-  /** `/`, where everything lies that is not named below. */
+  /** `/`, for everything not listed below. */
   root: number;
-  /** Our files of runs. They are apart so that a command that fills the disk still has its output, and the next one can clear it up. */
+  /** Our files of runs. Separate, so that a command that fills the disk still has output, and the next one can clean up. */
   runs: number;
   sharedMemory: number;
 }
@@ -39,18 +39,18 @@ export function sizesFor(diskBytes: number): Sizes {
 const MiB = 1024 * 1024;
 
 /**
- * How many sandboxes share what the machine has open: as many as one principal may run (MAX_RUNNING_SANDBOXES), and the
- * one that is started ahead.
+ * How many sandboxes share the machine's open files: one principal's maximum (MAX_RUNNING_SANDBOXES), and the one started
+ * ahead.
  */
 const sandboxes = 10 + 1;
 
-/** What may wait in the sockets of a sandbox: the kernel has one pool for the whole machine, a twentieth of its memory. */
+/** The limit of a sandbox's socket buffers. The kernel has one pool for the machine, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
 
-/** A group is empty for the moment until its sandbox starts, and while it ends. Milliseconds. */
+/** A group is empty before its sandbox starts and while it ends. Milliseconds. */
 const emptyMs = 60 * 60 * 1000;
 
-/** A share of this machine's memory, at most what a standard-1 container has. */
+/** A share of this machine's memory, at most that of a standard-1 container. */
 export function defaultLimits(given: Partial<Limits> = {}): Limits {
   const share = (part: number, least: number, most: number) =>
     Math.min(most, Math.max(least, Math.floor(totalmem() / part / MiB) * MiB));
@@ -63,21 +63,18 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     processes,
     openFiles: openFilesPerProcess(maxOpenFiles, processes),
     openFilesOfMachine: maxOpenFiles * 0.7,
-    // Where the kernel begins to save: half of what it gives at most.
+    // At most half of the level at which the kernel begins to save memory.
     tcpBytesOfMachine: (ofMachine("net/ipv4/tcp_mem") / 2) * 4096,
     ...given,
   };
 }
 
-/**
- * Open files of each process, such that all sandboxes together get half of what the machine can have open, unless 1,024 a
- * process are more.
- */
+/** Open files per process, so that all sandboxes together get half of the machine's; at least 1,024. */
 export function openFilesPerProcess(openFilesOfMachine: number, processes: number): number {
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
 }
 
-/** The last number of a setting of the kernel, which is the highest of its values where it has several. */
+/** A kernel setting's last number, which is the highest if there are several. */
 function ofMachine(setting: string): number {
   try {
     return Number(readFileSync(`/proc/sys/${setting}`, "utf8").trim().split(/\s+/).at(-1));
@@ -87,23 +84,23 @@ function ofMachine(setting: string): number {
 }
 
 /**
- * What all sandboxes together have of a processor that the server wants too: half of what the server has. In version 1 their
- * group is beside the threads of the server, which have 1,024 each, and its weight is spread over the processors; in version 2
- * it is beside the server's group, which has 100.
+ * The processor share of all sandboxes together under contention: half of the server's. In version 1 their group competes with
+ * the server's threads, 1,024 each, and its weight is spread over the processors; in version 2 with the server's group, which
+ * has 100.
  */
 const cpuWeight = { 1: (1024 / 2) * availableParallelism(), 2: 100 / 2 };
 
 type Controller = "memory" | "pids" | "cpu";
 
-/** A place under which groups can be made, one per hierarchy. */
+/** Where groups can be created; one per hierarchy. */
 export interface GroupParent {
   version: 1 | 2;
-  /** Directory in which the engine may create a group. */
+  /** A directory in which the engine may create a group. */
   path: string;
   controllers: Controller[];
 }
 
-/** Finds where this process may create control groups. Empty where it may not, which is common for a plain user. */
+/** Finds where this process may create control groups. Often nowhere for an ordinary user. */
 export async function findGroupParents(): Promise<GroupParent[]> {
   const found: GroupParent[] = [];
   for (const line of (await read("/proc/self/cgroup")).split("\n")) {
@@ -114,9 +111,9 @@ export async function findGroupParents(): Promise<GroupParent[]> {
       const parent: GroupParent = { version: 1, path: directory, controllers: [controller] };
       if (await usable(parent)) found.push(parent);
     } else if (controllers === "" && line.startsWith("0::")) {
-      // A group with processes in it cannot hand controllers to its children: a sibling of ours is the place.
+      // A group with processes cannot delegate controllers to children, so a sibling of ours is used.
       for (const directory of [join("/sys/fs/cgroup", dirname(path)), "/sys/fs/cgroup"]) {
-        // The processor is often not handed on where memory is.
+        // The processor controller is often not delegated where memory is.
         const all: Controller[][] = [known, ["memory", "pids"]];
         const parents = all.map((some): GroupParent => ({ version: 2, path: directory, controllers: some }));
         const isUsable = await Promise.all(parents.map(usable));
@@ -136,7 +133,7 @@ const known: Controller[] = ["memory", "pids", "cpu"];
 async function usable(parent: GroupParent): Promise<boolean> {
   const trial = join(parent.path, `${groupPrefix}trial-${process.pid}-${parent.controllers.join("-")}`);
   try {
-    // Moving a process needs this file of the common ancestor to be writable.
+    // Moving a process requires write access to this file of the common ancestor.
     await access(join(parent.path, "cgroup.procs"), constants.W_OK);
     await mkdir(trial);
   } catch {
@@ -162,8 +159,7 @@ function limitFile({ version }: GroupParent, controller: Controller): string {
 }
 
 /**
- * Makes the groups that hold those of all sandboxes of an engine. They bound what the sandboxes have together; nothing is
- * written to a group that is not the engine's.
+ * Creates the parent groups of an engine's sandboxes, which limit all of them together. Never writes to other groups.
  * @returns their directories
  */
 export async function createEngineGroups(
@@ -187,15 +183,15 @@ export async function createEngineGroups(
         if (controller === "cpu") await set(limitFile(parent, controller), cpuWeight[parent.version]);
       }
     } catch {
-      // As with the group of a sandbox.
+      // As with a sandbox's group.
     }
   }
   return made;
 }
 
 /**
- * Bytes of memory that the processes and files of a group cannot give back; 0 where it counts no memory. What the kernel keeps
- * of the machine's files does not count.
+ * Bytes of memory that a group's processes and files cannot return; 0 if it does not count memory. The kernel's file cache does
+ * not count.
  */
 export async function memoryOf(group: string): Promise<number> {
   const used = Number(
@@ -214,32 +210,32 @@ export async function memoryOf(group: string): Promise<number> {
   );
 }
 
-/** Bytes of memory that the kernel keeps for the processes and open files of a group. */
+/** Bytes of kernel memory for a group's processes and open files. */
 export async function kernelMemoryOf(group: string): Promise<number> {
   const ofSecond = /^slab_unreclaimable (\d+)$/m.exec(await read(join(group, "memory.stat")))?.[1];
   return Number(ofSecond ?? (await read(join(group, "memory.kmem.usage_in_bytes"))));
 }
 
-/** Makes the groups of one sandbox, `<boot>/<id>`, and sets their limits. @returns their directories. */
+/** Creates a sandbox's groups, `<boot>/<id>`, and sets their limits. @returns their directories */
 export async function createGroups(parents: GroupParent[], name: string, limits: Limits): Promise<string[]> {
   const made: string[] = [];
   for (const parent of parents) {
     const directory = join(parent.path, groupPrefix + name);
     try {
-      // Another engine takes the engine's group for forgotten when that has been empty for long.
+      // Another engine treats the engine's group as forgotten if it has been empty for long.
       await mkdir(directory).catch(async () => {
         await createEngineGroups([parent], dirname(name), limits);
         await mkdir(directory);
       });
       made.push(directory);
       for (const controller of parent.controllers) {
-        // Sandboxes have equal shares of the processor: what the kernel gives without being told.
+        // Sandboxes share the processor equally: the kernel's default.
         if (controller === "cpu") continue;
         // Files are memory too: a full disk must be ENOSPC, not a kill.
         const value = controller === "pids" ? limits.processes : limits.memoryBytes + filesBytes(limits);
         await writeFile(join(directory, limitFile(parent, controller)), String(value));
       }
-      // The second version counts what waits in sockets as memory.
+      // Version 2 counts socket buffers as memory.
       const sockets =
         parent.controllers.includes("memory") && parent.version === 1
           ? "memory.kmem.tcp.limit_in_bytes"
@@ -249,7 +245,7 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
       const noSwap = parent.version === 2 ? "memory.swap.max" : undefined;
       if (noSwap !== undefined) await writeFile(join(directory, noSwap), "0").catch(() => undefined);
     } catch {
-      // The sandbox runs without this group; `inForce` reports what there is.
+      // The sandbox runs without this group; `inForce` reports the actual limits.
     }
   }
   return made;
@@ -260,7 +256,7 @@ function filesBytes({ diskBytes }: Limits): number {
   return root + runs;
 }
 
-/** Removes groups; a group is busy for a moment after its last process died. */
+/** Removes groups; a group is busy briefly after its last process ended. */
 export async function removeGroups(directories: string[]): Promise<void> {
   for (const directory of directories) {
     for (let attempt = 0; attempt < 40; attempt += 1) {
@@ -274,7 +270,7 @@ export async function removeGroups(directories: string[]): Promise<void> {
   }
 }
 
-/** Kills what is in the groups that an engine which was killed left behind, and removes them. */
+/** Kills and removes the groups of a killed engine. */
 export async function endLeftoverGroups(parents: GroupParent[], boot: string): Promise<void> {
   for (const { path } of parents) {
     const whole = join(path, groupPrefix + boot);
@@ -295,8 +291,8 @@ async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
 }
 
 /**
- * Removes the empty groups of engines whose run directory is gone too, so that nothing else names them. Another engine
- * may be about to start a sandbox in an empty one, hence the age; one with processes in it the kernel does not remove.
+ * Removes empty groups of engines whose run directory is gone too, so that nothing else refers to them. Another engine may be
+ * about to use an empty one, hence the age limit. The kernel does not remove groups with processes.
  */
 export async function removeForgottenGroups(parents: GroupParent[]): Promise<void> {
   for (const { path } of parents) {

@@ -11,39 +11,39 @@ import { readFile } from "node:fs/promises";
 import { kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 
-/** What a sandbox takes between two checks must fit into what is left. */
+/** What a sandbox takes between two checks must fit into the rest. */
 const CHECK_INTERVAL_MS = 250;
 const USED_UP = 0.9;
 
-/** Something that all sandboxes, or the whole machine, have together. */
+/** A resource shared by all sandboxes, or by the whole machine. */
 interface Pool {
   used: () => Promise<number>;
   limit: number;
-  /** How much of it a sandbox has, in a unit of its own. */
+  /** How much a sandbox uses, in its own unit. */
   usedBy: (sandbox: EngineSandbox) => Promise<number>;
-  /** A sandbox that has less is not ended: then somebody else on the machine uses most. */
+  /** A sandbox below this is not ended: then another program on the machine uses most. */
   least: (used: number) => number;
   why: string;
 }
 
-/** The share of a pool below which a sandbox is not to blame. */
+/** The share of a pool below which a sandbox is not blamed. */
 const BLAMED_SHARE = 1 / 20;
 
-/** The kernel's memory for an open file: `filp` in /proc/slabinfo, 192 to 256 on 64 bits. */
+/** The kernel's memory for an open file: `filp` in /proc/slabinfo, 192 to 256 bytes on 64 bits. */
 const FILE_BYTES = 192;
-/** The kernel's memory for a sandbox that does nothing. */
+/** The kernel's memory for an idle sandbox. */
 const IDLE_BYTES = 8 * 1024 * 1024;
-/** What one end of a TCP connection may hold: both buffers of `confine`. */
+/** The most memory of one end of a TCP connection: both buffers of `confine`. */
 const CONNECTION_BYTES = 256 * 1024;
 
-/** Bytes that may wait in netlink sockets. Programs ask for the interfaces and read the few KiB at once. */
+/** The most unread bytes in netlink sockets. Programs ask for interfaces and read the few KiB at once. */
 const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
-/** How much of the list of netlink sockets is read: 11,000 of them. A longer one counts as too many bytes. */
+/** How much of the netlink socket list is read: 11,000 entries. A longer one counts as too many bytes. */
 const MAX_NETLINK_LIST_BYTES = 1024 * 1024;
 
-/** @param groups the engine's control groups @returns stops it */
+/** @param groups the engine's control groups @returns a function that stops it */
 export function guardMachine(groups: string[], limits: Limits, sandboxes: () => EngineSandbox[]): () => void {
-  // Where there is a group of each controller, one of them counts.
+  // If each controller has a group, one of them counts.
   const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
     Math.max(0, ...(await Promise.all(of.map(count))));
   const pools: Pool[] = [
@@ -83,7 +83,7 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
   return () => clearInterval(timer);
 }
 
-/** Ends the sandbox that has most of a pool that is used up. */
+/** Ends the sandbox that uses most of an exhausted pool. */
 async function empty({ used, limit, usedBy, least, why }: Pool, sandboxes: EngineSandbox[]): Promise<void> {
   const inUse = await used();
   if (inUse < limit) return;
@@ -94,7 +94,7 @@ async function empty({ used, limit, usedBy, least, why }: Pool, sandboxes: Engin
   await largest.sandbox.ended;
 }
 
-/** The ends of TCP connections in a sandbox's network, those that were not accepted among them. */
+/** The ends of TCP connections in a sandbox's network, including unaccepted ones. */
 async function connectionsOf({ pid, hasEnded }: EngineSandbox): Promise<number> {
   if (pid === undefined || hasEnded) return 0;
   const [four, six] = await Promise.all([
@@ -109,7 +109,7 @@ async function endHoarder(sandbox: EngineSandbox): Promise<void> {
     sandbox.end("kept too many messages of netlink unread, which use up the machine's memory");
 }
 
-/** Bytes that wait in the netlink sockets of a sandbox's network, those on their way in other sockets among them. */
+/** Unread bytes in a sandbox's netlink sockets, including those in transit. */
 async function unreadNetlink({ pid, hasEnded }: EngineSandbox): Promise<number> {
   if (pid === undefined || hasEnded) return 0;
   const list = createReadStream(`/proc/${pid}/net/netlink`, {
@@ -127,7 +127,7 @@ async function unreadNetlink({ pid, hasEnded }: EngineSandbox): Promise<number> 
   return sockets.reduce((sum, line) => sum + Number(line.split(/\s+/)[4]), 0);
 }
 
-/** 0 where the file says nothing. */
+/** 0 if the file has no match. */
 async function numberIn(file: string, pattern: RegExp): Promise<number> {
   return Number(pattern.exec(await readFile(file, "utf8").catch(() => ""))?.[1] ?? 0);
 }

@@ -1,7 +1,6 @@
 /**
- * The engine as a program. Its settings are one line of JSON on stdin, so that the secret is in no argument and
- * no environment; it prints one line of JSON when it is ready, and ends with every sandbox when stdin closes or
- * on SIGTERM or SIGINT.
+ * The engine as a program. It reads its settings as one line of JSON from stdin, so that the secret is in no argument or
+ * environment, and prints one line of JSON when ready. It ends with all sandboxes when stdin closes, or on SIGTERM or SIGINT.
  */
 import { createInterface } from "node:readline";
 import { z } from "zod";
@@ -67,7 +66,7 @@ lines.on("line", (line) => {
 });
 lines.once("close", () => void end(0));
 
-/** Every further line is a change of the settings. */
+/** Every further line changes settings. */
 async function change(running: Promise<Engine>, line: string): Promise<void> {
   try {
     const { python } = z.strictObject({ python: z.string() }).parse(JSON.parse(line));

@@ -1,11 +1,11 @@
 /**
- * For an engine that runs as root. Its sandboxes run as users without rights, so that root in a sandbox is nobody
- * on the host: process limits bind it, and no file or kernel setting of the host's root is open to it. Such a user
- * may not be able to reach what a sandbox is shown (a clone under /root is closed to everyone else), so a mount
- * namespace holds all of it in one place, and bubblewrap is started in there.
+ * For an engine that runs as root. Its sandboxes run as unprivileged users, so that root in a sandbox is nobody on the host:
+ * process limits apply, and it has no access to files or kernel settings of the host's root. Such a user may not be able to
+ * reach files that a sandbox is shown (for example a clone under /root), so a mount namespace collects them, and bubblewrap
+ * starts there.
  *
- * Entering a namespace leaves no process between the engine and bubblewrap: bubblewrap's own "die with parent" only
- * works from a parent that may signal it, which a bubblewrap of root's around it may not.
+ * Entering a namespace leaves no process between the engine and bubblewrap: bubblewrap's "die with parent" only works for a
+ * parent that may signal it, which a root-owned bubblewrap around it may not.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
@@ -16,14 +16,13 @@ import { SYSTEM_PATH } from "./system-path.ts";
 import type { HostIDs } from "./host-directories.ts";
 import { mountMapped } from "./id-mapped-mount.ts";
 
-/** Where the namespace holds its mounts. They hide the host's /tmp, which no sandbox is shown. */
+/** The mount point inside the namespace. It hides the host's /tmp, which sandboxes never see. */
 const place = "/tmp";
 
-/** A mount namespace that holds certain mounts. */
 export interface MountNamespaceView {
-  /** The command to put before bubblewrap's: it enters the namespace as the user that the sandbox's root is. */
+  /** The command prefix for bubblewrap: enters the namespace as the sandbox's root user. */
   enter: string[];
-  /** The same mounts, with their sources as the namespace names them. */
+  /** The same mounts, with source paths as in the namespace. */
   translate(mounts: Mount[]): Mount[];
 }
 
@@ -32,7 +31,7 @@ interface Holder {
   pid: Promise<number>;
   /** The `fingerprint` of its mounts. */
   held: string;
-  /** The mounts in it that show another owner, by their paths there. */
+  /** Mounts with another owner, by path in the namespace. */
   mapped: Map<string, Promise<void>>;
 }
 
@@ -40,12 +39,12 @@ export class MountNamespace {
   readonly #directory: string;
   readonly #directories: readonly Mount[];
   #holder: Holder | undefined;
-  /** The previous one is kept, because a sandbox may be about to enter it. */
+  /** The previous namespace is kept, because a sandbox may be about to enter it. */
   #former: Holder | undefined;
 
   /**
-   * @param directory the engine's own directory, in which each sandbox's files appear
-   * @param directories the operator's directories that single sandboxes may use
+   * @param directory the engine's directory, with each sandbox's files
+   * @param directories the operator's directories for individual sandboxes
    */
   constructor(directory: string, directories: readonly Mount[] = []) {
     this.#directories = directories;
@@ -53,13 +52,13 @@ export class MountNamespace {
   }
 
   /**
-   * Makes the namespace, or a new one when the host has replaced a file of it, as package managers do: a mount goes on
-   * showing the removed file, which cannot be mounted into another sandbox.
-   * @param mounts the mounts of one sandbox, files below the engine's directory among them
-   * @throws Error when the namespace cannot be made, or a directory of root's cannot be shown as another's
+   * Opens the namespace, or a new one after the host replaced a file in it, as package managers do: a mount keeps showing the
+   * removed file, which cannot be mounted again.
+   * @param mounts one sandbox's mounts, including files in the engine's directory
+   * @throws Error if the namespace cannot be created, or a directory's owner cannot be mapped
    */
   async open(mounts: Mount[], { root, directoryMap }: HostIDs): Promise<MountNamespaceView> {
-    // The directories of all sandboxes, so that sandboxes with different ones share a namespace.
+    // All sandboxes' directories, so that sandboxes with different ones share a namespace.
     const given = this.#directories.filter(({ from }) => existsSync(from));
     const held = [...mounts, ...given].filter(({ from }) => this.#own(from) === undefined);
     const sources = [...new Set(held.map(({ from }) => from))];
@@ -95,7 +94,7 @@ export class MountNamespace {
     for (const holder of [this.#holder, this.#former]) holder?.child.kill("SIGKILL");
   }
 
-  /** The path of a file of the engine's directory below `place`; undefined for any other file. */
+  /** An engine file's path below `place`; undefined for other files. */
   #own(from: string): string | undefined {
     const path = relative(this.#directory, from);
     return path.startsWith("..") ? undefined : `engine/${path}`;
@@ -137,12 +136,12 @@ export class MountNamespace {
       env: { PATH: SYSTEM_PATH },
       stdio: ["pipe", "pipe", "pipe", "pipe"],
     });
-    // The child must not keep the engine's process alive.
+    // The child must not keep the engine alive.
     child.unref();
     let printed = "";
     child.stderr?.on("data", (chunk: Buffer) => (printed = (printed + chunk.toString()).slice(-1024)));
     const ended = new Promise((resolve) => child.once("close", resolve).once("error", resolve));
-    // bubblewrap reports the process id before the mounts exist; they do once the command runs.
+    // bubblewrap reports the process id before the mounts exist; they exist once the command runs.
     const ready = new Promise((resolve) => child.stdout?.once("data", resolve));
     const pid = readInfo(child.stdio[3], ended).then(async (number) => {
       await Promise.race([ready, ended.then(() => Promise.reject(new Error(printed.trim())))]);
@@ -155,7 +154,7 @@ export class MountNamespace {
 
 const isSame = (one: Mount) => (other: Mount) => one.from === other.from && one.to === other.to;
 
-/** Changes when a path leads to another file. */
+/** Changes if a path leads to another file. */
 export function fingerprint(paths: string[]): string {
   return paths
     .map((path) => {

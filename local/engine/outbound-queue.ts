@@ -1,4 +1,4 @@
-/** Hands intercepted requests of one sandbox to the Worker, which asks for them one after another. */
+/** Passes a sandbox's intercepted requests to the Worker, which polls for them. */
 import { type ClientRequest, type IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { type Duplex, pipeline, Transform } from "node:stream";
@@ -9,28 +9,28 @@ import {
   type OutboundResponse,
 } from "../platform/engine-protocol.ts";
 
-/** How long an intercepted request waits for a Worker that is starting, reloading or waking an actor. */
+/** How long an intercepted request waits for a Worker that is starting, reloading or waking an actor, in milliseconds. */
 const patienceMs = 30_000;
-/** A question of the Worker's is answered with "nothing" after this long, so that no connection rots. */
+/** A poll without a request ends after this, in milliseconds, so that connections do not become stale. */
 const pollMs = 60_000;
-/** Longer than any API takes for the head of an answer. A Worker that restarts forgets the requests that it took. */
+/** Longer than any API takes to respond, in milliseconds. A restarted Worker forgets its requests. */
 const responseMs = 15 * 60_000;
-/** Requests that the Worker has at a time. The next ones wait, each on its connection. */
+/** The most requests that the Worker handles at once. Others wait on their connections. */
 const maxTaken = 16;
-/** A description goes to the Worker in one header, for which workerd has 128 KiB, less the rest of the head. */
+/** A description is sent in one header. workerd allows 128 KiB for all headers. */
 const maxDescription = 98_304;
-/** Interim answers (100, 103) to one request. They are not passed on, so that a client which reads slowly holds none up. */
+/** The most interim responses (100, 103) to a request. They are not forwarded, so that a slow client delays none. */
 const maxInterim = 100;
 
 interface Pending {
   number: number;
-  /** Base64 of the JSON of an `OutboundRequest`. */
+  /** An `OutboundRequest` as base64 JSON. */
   description: string;
   hasBody: boolean;
   request: IncomingMessage;
   response: ServerResponse;
   timer: NodeJS.Timeout;
-  /** Who took it. */
+  /** The actor that took it. */
   taker?: string;
   hasResponse?: boolean;
 }
@@ -39,17 +39,17 @@ export class OutboundQueue {
   readonly #waiting = new Set<Pending>();
   readonly #taken = new Map<number, Pending>();
   #poll: { response: ServerResponse; timer: NodeJS.Timeout } | undefined;
-  /** The actor that asks, of those that followed one another. */
+  /** The latest polling actor. */
   #taker = "";
   #next = 1;
   #closed = false;
 
   /**
-   * Passes a request of the sandbox's to the Worker and its answer back, both unbuffered. The bytes of headers are text in UTF-8
-   * to workerd, and in Latin-1 to Node.
+   * Passes a sandbox's request to the Worker and its response back, unbuffered. workerd reads header bytes as UTF-8, Node as
+   * Latin-1.
    */
   forward(request: IncomingMessage, response: ServerResponse, url: URL, pattern: string | null): void {
-    // Nobody can send one by GET from a Worker, and some clients announce one that is empty.
+    // Workers cannot send a GET body, and some clients announce an empty one.
     const hasBody =
       Number(request.headers["content-length"] ?? 0) > 0 ||
       request.headers["transfer-encoding"] !== undefined;
@@ -74,7 +74,7 @@ export class OutboundQueue {
     this.#match();
   }
 
-  /** The Worker asks for the next request. @param taker other for each actor: one that is followed by another is gone */
+  /** The Worker polls for the next request. @param taker different for each actor; a new one replaces the previous one */
   poll(taker: string, response: ServerResponse): void {
     if (this.#closed) {
       response.writeHead(404).end();
@@ -94,12 +94,12 @@ export class OutboundQueue {
     this.#match();
   }
 
-  /** The Worker's answer to a request it took. */
+  /** The Worker's response to a request. */
   respond(number: number, request: IncomingMessage, response: ServerResponse): void {
     const pending = this.#taken.get(number);
     const described = parseResponse(request.headers[OUTBOUND_HEADER]);
     if (pending === undefined || described === undefined) {
-      // The process in the sandbox hung up meanwhile: ending the connection ends the Worker's upstream too.
+      // The process in the sandbox has disconnected; closing the connection ends the Worker's upstream request too.
       response.writeHead(pending === undefined ? 410 : 400, { connection: "close" }).end();
       request.destroy();
       return;
@@ -113,7 +113,7 @@ export class OutboundQueue {
       return;
     }
     pending.hasResponse = true;
-    // Whatever fails first ends the others: a client sees that its answer breaks off, and the Worker that nobody reads on.
+    // The first failure ends the others: the client sees its response break off, and the Worker stops.
     pipeline(request, unframed(), to, (error) => response.writeHead(error ? 502 : 204).end());
   }
 
@@ -157,9 +157,9 @@ export class OutboundQueue {
   }
 }
 
-/** Takes the body of an `OutboundResponse` out of its frames. Fails where the frame at the end is missing. */
+/** Extracts the body of an `OutboundResponse` from its frames. Fails without the final frame. */
 function unframed(): Transform {
-  /** The beginning of a frame's head. */
+  /** The beginning of a frame's header. */
   let head = Buffer.alloc(0);
   let left = 0;
   let isWhole = false;
@@ -190,12 +190,12 @@ function unframed(): Transform {
 function fail(response: ServerResponse, status: number, reason: string): void {
   if (response.headersSent) return void response.destroy();
   const body = `sandbox-mcp: ${reason}.\n`;
-  // An answer that Node refused to write may have left its length.
+  // A response that Node refused to write may have left its length.
   response.writeHead(status, { "content-type": "text/plain", "content-length": Buffer.byteLength(body) });
   response.end(body);
 }
 
-/** False when Node refuses to write what an API answered. */
+/** False if Node refuses to write the headers. */
 function writeHead(response: ServerResponse, { status, headers }: OutboundResponse): boolean {
   try {
     response.writeHead(status, headers.flat());
@@ -206,7 +206,7 @@ function writeHead(response: ServerResponse, { status, headers }: OutboundRespon
   return true;
 }
 
-/** Sends a head before its body. `flushHeaders` writes what is not ASCII in it as UTF-8, and not the bytes that came. */
+/** Sends headers before the body. `flushHeaders` writes non-ASCII characters as UTF-8 instead of the received bytes. */
 export function sendHead(response: ServerResponse): void {
   response.write(Buffer.alloc(0));
 }
@@ -238,14 +238,14 @@ const hopByHop = new Set([
 ]);
 
 /**
- * How a body whose length is not known goes on: Node would send that of a GET or DELETE without any framing, so that its server
+ * The framing of a body of unknown length: Node would send the body of a GET or DELETE without framing, and the server would
  * read it as the next request.
  */
 export function framing({ headers }: IncomingMessage): [string, string][] {
   return headers["transfer-encoding"] === undefined ? [] : [["Transfer-Encoding", "chunked"]];
 }
 
-/** Calls `refuse` where a server switches to a protocol unasked, or sends interim answers without end. */
+/** Calls `refuse` if a server switches protocols unasked, or sends endless interim responses. */
 export function onUnexpectedResponse(upstream: ClientRequest, refuse: () => void): void {
   upstream.on("upgrade", (_incoming, switched) => {
     switched.destroy();
@@ -262,9 +262,9 @@ export function limitInterim(upstream: ClientRequest, refuse: () => void): void 
 }
 
 /**
- * Streams an answer on, its head with what of the body came with it. False where it is none that could be passed on, and then
- * nothing is sent: a change of the protocol, for which nobody has asked; a body in a coding of the connection's, which goes on
- * without that; and what Node reads and refuses to write, such as status 0 or a control character in the reason.
+ * Streams a response, its headers with the body's first bytes. Returns false without sending anything for responses that cannot
+ * be forwarded: an unrequested protocol change; a body in a connection-specific coding, which would be lost; and what Node
+ * reads but refuses to write, such as status 0 or control characters in the reason.
  */
 export function streamResponse(incoming: IncomingMessage, response: ServerResponse): boolean {
   const coding = incoming.headers["transfer-encoding"] ?? "chunked";
@@ -273,7 +273,7 @@ export function streamResponse(incoming: IncomingMessage, response: ServerRespon
   try {
     response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);
   } catch {
-    // It has been taken over by now, and would spoil the answer that comes instead.
+    // It was used already, and would spoil the response sent instead.
     response.statusMessage = "";
     return false;
   }
@@ -286,7 +286,7 @@ export function streamResponse(incoming: IncomingMessage, response: ServerRespon
   return true;
 }
 
-/** Streams on an answer to a request that asked for an upgrade, and ends its connection. False where `streamResponse` says so. */
+/** Streams a response to an upgrade request and closes its connection. Returns false as `streamResponse` does. */
 export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessage, socket: Duplex): boolean {
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;
@@ -296,8 +296,8 @@ export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessa
 }
 
 /**
- * Header pairs without those that are about one connection (RFC 9110, 7.6.1). The length of a body is not, whoever names it in
- * `Connection`: without it Node would send that of a GET or DELETE as the next request.
+ * Headers without connection-specific ones (RFC 9110, 7.6.1). Content-Length stays even if `Connection` names it: without it
+ * Node would send the body of a GET or DELETE as the next request.
  */
 export function endToEndHeaders(raw: string[], keep: ReadonlySet<string> = new Set()): [string, string][] {
   const dropped = new Set(hopByHop);

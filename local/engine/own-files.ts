@@ -1,9 +1,9 @@
-/** Where our own files are. */
+/** The paths of our own files. */
 import { dirname, extname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** The clone's directory; in the package, the directory of what was built. */
+/** The clone's directory; in the package, the build's. */
 export const repository = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
 
-/** Of our own modules: Node runs TypeScript in a clone, but not in a package that npm has installed. */
+/** The extension of our modules: Node runs TypeScript in a clone, but not in an installed package. */
 export const moduleExtension = extname(import.meta.url);

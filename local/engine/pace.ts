@@ -1,4 +1,4 @@
-/** A token bucket: so much at once, and so much a second after that. It can be overdrawn, which later comers wait for. */
+/** A token bucket: a burst, then a rate per second. It can be overdrawn; later callers wait. */
 export class Pace {
   readonly #perSecond: number;
   readonly #most: number;
@@ -11,14 +11,14 @@ export class Pace {
     this.#left = options.burst;
   }
 
-  /** Takes an amount. Answers for how many milliseconds its taker is to wait, 0 for not at all. */
+  /** Takes an amount. Returns how many milliseconds to wait, 0 for none. */
   take(amount = 1): number {
     this.#fill();
     this.#left -= amount;
     return Math.max(0, (-this.#left / this.#perSecond) * 1000);
   }
 
-  /** Takes an amount if it is there. */
+  /** Takes an amount if available. */
   tryTake(amount: number): boolean {
     this.#fill();
     if (this.#left < amount) return false;
@@ -26,7 +26,7 @@ export class Pace {
     return true;
   }
 
-  /** Gives back what was taken and not used. */
+  /** Returns an unused amount. */
   giveBack(amount = 1): void {
     this.#left += amount;
   }

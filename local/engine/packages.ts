@@ -1,26 +1,26 @@
 /**
- * Packages that not everybody needs. Each set is a package.json with a lock file of its own; npm installs it when something first
- * needs it, and again when its lock file has changed. The lock file pins the versions and has npm check their integrity.
+ * Optional packages. Each set has its own package.json and lock file. npm installs it on first use, and again after its lock
+ * file changes. The lock file pins versions, and npm checks their integrity.
  */
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
 export interface PackageSet {
-  /** What a person calls it. */
+  /** Its name for people. */
   title: string;
   /** The directory of its package.json and package-lock.json. */
   manifest: string;
-  /** The directory for its node_modules, which may be the same. */
+  /** The directory for node_modules; may be the same. */
   directory: string;
-  /** Files of optional packages, below node_modules. npm says nothing where it gets none of them, and one has to be there. */
+  /** Files of optional packages, below node_modules; at least one must exist. npm reports nothing if it installs none. */
   oneOf?: readonly string[];
 }
 
-/** How long an installation may take before it is given up, milliseconds: half a gigabyte over a slow line. */
+/** The time limit of an installation, in milliseconds: half a gigabyte on a slow line. */
 const LIMIT_MS = 15 * 60_000;
 
-/** npm asks twice for what does not come, and waits 30 seconds each time: without a network it fails within two minutes. */
+/** npm retries twice, with 30 seconds each: without a network it fails within two minutes. */
 const NPM = [
   "ci",
   "--ignore-scripts",
@@ -32,16 +32,16 @@ const NPM = [
   "--fetch-retry-mintimeout=1000",
 ];
 
-/** A copy of the lock file that was installed, which is written last. */
+/** A copy of the installed lock file, written last. */
 const DONE = "node_modules/.sandbox-mcp-lock.json";
 
-/** Both programs are part of util-linux, as what sandboxes need. Other systems do without. */
+/** Both programs are in util-linux, which sandboxes need anyway. Other systems do without. */
 const IS_LINUX = existsSync("/usr/bin/setpriv");
 
 /** npm is killed with the process that waits for it. */
 const BOUND = "setpriv --pdeathsig KILL --";
 
-/** Installs what another process has not installed meanwhile. */
+/** Installs what no other process has installed meanwhile. */
 const SCRIPT = `
 from=$1 to=$2; shift 2
 cmp -s "$from/package-lock.json" "$to/${DONE}" && exit
@@ -53,16 +53,13 @@ function isInstalled({ manifest, directory }: PackageSet): boolean {
   return existsSync(done) && readFileSync(done).equals(readFileSync(join(manifest, "package-lock.json")));
 }
 
-/**
- * @param print Is told what is installed, and where, if anything is.
- * @throws Error with npm's reason
- */
+/** @param print called with what is installed and where, if anything is @throws Error with npm's reason */
 export async function installPackages(set: PackageSet, print: (line: string) => void): Promise<void> {
   if (isInstalled(set)) return;
   const { title, manifest, directory } = set;
   mkdirSync(directory, { recursive: true });
   print(`Installing ${title} with npm into ${directory}.`);
-  // One process installs at a time.
+  // One installation at a time.
   const first = IS_LINUX ? [...BOUND.split(" "), "flock", "--no-fork", join(directory, ".npm-lock")] : [];
   const [program = "", ...args] = [...first, "sh", "-c", SCRIPT, "sh"];
   const child = spawn(program, [...args, manifest, directory, ...NPM], {
@@ -92,7 +89,7 @@ export async function installPackages(set: PackageSet, print: (line: string) => 
   );
 }
 
-/** The line of npm's errors that is a sentence. Those before it are codes. */
+/** The sentence in npm's errors. Codes precede it. */
 function reasonIn(stderrTail: string): string | undefined {
   const lines = stderrTail.split("\n").map((line) => line.replace(/^npm (error|ERR!) ?/, "").trim());
   return lines

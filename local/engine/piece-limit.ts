@@ -1,33 +1,33 @@
 /**
- * Limits how many pieces the bodies and WebSockets of one sandbox come in, on all its connections together. A piece costs the
- * engine's thread, which all sandboxes share, about the same however short it is. A chunk of one byte is a piece, and so is a frame.
+ * Limits the rate of body pieces and WebSocket frames of one sandbox over all its connections. Each piece costs the engine's
+ * thread, which all sandboxes share, about the same however short it is.
  */
 import { IncomingMessage, type Server } from "node:http";
 import type { Duplex } from "node:stream";
 import { Pace } from "./pace.ts";
 
-/** A piece of this many bytes costs nothing: most of what it costs is that of moving bytes. */
+/** A piece of this many bytes is free: its cost is mostly moving bytes. */
 const WHOLE_BYTES = 16_384;
 
-/** Some 2 % of the engine's thread. */
+/** About 2 % of the engine's thread. */
 const PER_SECOND = 20_000;
 
 export class Pieces {
   readonly #pace = new Pace({ burst: PER_SECOND, perSecond: PER_SECOND });
-  /** Connections that are read, and how to listen to them no more. */
+  /** Connections being read, with functions that stop listening. */
   readonly #connections = new Map<Duplex, () => void>();
-  /** Those that are read on after the rest. */
+  /** Paused connections. */
   readonly #held = new Set<Duplex>();
-  /** Whether there were too many. */
+  /** Whether the limit was exceeded. */
   isResting = false;
 
-  /** For a server whose requests are of the class that `requestsOf` makes. */
+  /** For a server whose requests have the class from `requestsOf`. */
   watch(server: Server): void {
     server.on("connection", (socket: Duplex) => this.join(socket));
     for (const event of ["connect", "upgrade"])
       server.on(event, (_request, socket: Duplex) => this.leave(socket));
     server.on("request", (request, response) => {
-      // Node would take the rest of a body that nobody has begun to read past its request, uncounted.
+      // Node would read the rest of an unread body past its request, uncounted.
       request.read(0);
       response.once("close", () => {
         request.unpipe();
@@ -36,7 +36,7 @@ export class Pieces {
     });
   }
 
-  /** From now on this connection is not read while there were too many pieces. */
+  /** Pauses this connection whenever there are too many pieces. */
   join(socket: Duplex): void {
     this.leave(socket);
     const hold = () => void (this.isResting && this.#hold(socket));
@@ -52,10 +52,7 @@ export class Pieces {
     if (this.#held.delete(socket)) socket.resume();
   }
 
-  /**
-   * Counts a piece. When there were too many, no connection is read for a while.
-   * @param weight what it costs, in pieces of a body
-   */
+  /** Counts a piece. Above the limit, all connections pause for a while. @param weight the cost, in pieces of a body */
   take(bytes: number, weight = 1): void {
     const ms = this.#pace.take(weight * Math.max(0, 1 - bytes / WHOLE_BYTES));
     if (ms === 0 || this.isResting) return;
@@ -81,7 +78,7 @@ export class Pieces {
   }
 }
 
-/** A class of requests that count the pieces of their bodies, and pass on together what came at once. */
+/** A class of requests that count their body's pieces, and forward simultaneous pieces together. */
 export function requestsOf(pieces: Pieces): typeof IncomingMessage {
   return class extends IncomingMessage {
     constructor(socket: IncomingMessage["socket"]) {
@@ -91,7 +88,7 @@ export function requestsOf(pieces: Pieces): typeof IncomingMessage {
   };
 }
 
-/** Counts the pieces of a body from now on, and passes on together what came at once. */
+/** Counts a body's pieces, and forwards simultaneous ones together. */
 export function gather(message: IncomingMessage, pieces: Pieces): void {
   const push = message.push.bind(message);
   let gathered: Buffer[] = [];

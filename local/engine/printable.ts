@@ -1,7 +1,6 @@
 /**
- * Text of a sandbox's, or with one in it, for a log or a terminal: what would end a line, move the cursor or turn the
- * writing round is written as its number, so that no text can pass for a line of the log. Lines behind the first are
- * indented.
+ * Text from a sandbox, made safe for logs and terminals: characters that would end a line, move the cursor or change the
+ * writing direction become numbers, so that no text can imitate a log line. Further lines are indented.
  */
 export function printable(text: string): string {
   return text

@@ -1,8 +1,8 @@
 /**
- * The Python of sandboxes: which of the host's interpreters it is, and the virtual environment on top of it.
+ * The sandboxes' Python: one of the host's interpreters, and a virtual environment on top of it.
  *
- * The environment is inside the sandbox and writable, so that pip installs into it as usual. Below it are the packages
- * that `npm start` installed for the interpreter, and below those the interpreter's own, both read-only.
+ * The environment is inside the sandbox and writable, so pip installs into it. Below it are the packages that `npm start`
+ * installed for the interpreter, and the interpreter's own, both read-only.
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -13,7 +13,7 @@ import { promisify } from "node:util";
 
 const run = promisify(execFile);
 
-/** What the production image installs: the module, and its package on PyPI and in Debian. */
+/** The modules in the production image, with their packages on PyPI and in Debian. */
 export const PACKAGES = [
   { module: "numpy", pip: "numpy", debian: "python3-numpy" },
   { module: "pandas", pip: "pandas", debian: "python3-pandas" },
@@ -22,21 +22,21 @@ export const PACKAGES = [
 ] as const;
 
 export interface Python {
-  /** The interpreter as its user starts it, with the shims of version managers resolved. */
+  /** The interpreter as its user starts it, after resolving version managers' shims. */
   executable: string;
-  /** The interpreter itself, symbolic links and virtual environments resolved. */
+  /** The interpreter itself, after resolving symbolic links and virtual environments. */
   base: string;
-  /** `sys.base_prefix`, which holds the standard library. */
+  /** `sys.base_prefix`, with the standard library. */
   prefix: string;
-  /** `sys.prefix`; another than `prefix` in a virtual environment. */
+  /** `sys.prefix`; differs from `prefix` in a virtual environment. */
   environment: string;
   /** `3.11` */
   version: string;
-  /** Directories of packages that a virtual environment brings. */
+  /** Package directories of a virtual environment. */
   sitePackages: string[];
-  /** Whether the packages of `prefix` are seen: a virtual environment may hide them. */
+  /** Whether the packages of `prefix` are visible; a virtual environment may hide them. */
   seesSystem: boolean;
-  /** Those of `PACKAGES`, and pip, that it finds. */
+  /** The available modules of `PACKAGES`, and pip. */
   modules: string[];
 }
 
@@ -48,13 +48,13 @@ export function isComplete(python: Python): boolean {
   return PACKAGES.every(({ module }) => python.modules.includes(module));
 }
 
-/** The name of the directory of packages made for an interpreter. */
+/** The name of an interpreter's package directory. */
 export function packagesKey({ base, version }: Python): string {
   const names = PACKAGES.map(({ pip }) => pip).join();
   return `${version}-${createHash("sha256").update(`${base}\0${names}`).digest("hex").slice(0, 12)}`;
 }
 
-/** Every python3 of the host: in the order of PATH, then the system's. */
+/** Every python3 of the host, in the order of PATH, then the system's. */
 export async function findPythons(): Promise<Python[]> {
   const commands = [...(await onPath("python3")), "/usr/bin/python3"];
   const described = await Promise.all([...new Set(commands)].map(describePython));
@@ -65,7 +65,10 @@ export async function findPythons(): Promise<Python[]> {
   });
 }
 
-/** The interpreter to use without packages of `npm start`: the first that has them all, else one that can install them, else the first. */
+/**
+ * The interpreter to use without packages of `npm start`: the first with all packages, else the first that can install them,
+ * else the first.
+ */
 export function choosePython(pythons: readonly Python[]): Python | undefined {
   return pythons.find(isComplete) ?? pythons.find(({ modules }) => modules.includes("pip")) ?? pythons[0];
 }
@@ -79,7 +82,7 @@ rest = [path for path in sys.path if path not in own and path.endswith("-package
 print(json.dumps([sys.executable, base, sys.base_prefix, sys.prefix, "%d.%d" % sys.version_info[:2], own, len(rest) > 0, modules]))
 `;
 
-/** Asks an interpreter about itself; undefined when it is not Python 3. */
+/** Queries an interpreter; undefined if it is not Python 3. */
 export async function describePython(command: string): Promise<Python | undefined> {
   try {
     const modules = [...PACKAGES.map(({ module }) => module), "pip"];
@@ -94,13 +97,13 @@ export async function describePython(command: string): Promise<Python | undefine
   }
 }
 
-/** Generated files of the environment, by their path in the sandbox. */
+/** The environment's generated files, by path in the sandbox. */
 export function environmentFiles(python: Python): Record<string, string> {
   const { base, version, sitePackages, seesSystem } = python;
   const site = `${sandboxEnvironmentDirectory}/lib/python${version}/site-packages`;
   const lines = [
     `${sandboxPackagesDirectory}/${packagesKey(python)}`,
-    // Unlike a path alone, this reads the .pth files in there too.
+    // Unlike a plain path, this also reads its .pth files.
     ...sitePackages.map((path) => `import site; site.addsitedir(${JSON.stringify(path)})`),
   ];
   const pip = '#!/bin/sh\nexec python3 -m pip "$@"\n';
@@ -113,7 +116,7 @@ export function environmentFiles(python: Python): Record<string, string> {
   };
 }
 
-/** Symbolic links of the environment: the path in the sandbox, and the target. */
+/** The environment's symbolic links: path in the sandbox, and target. */
 export function environmentLinks({ base, version }: Python): Record<string, string> {
   const names = ["python3", "python", `python${version}`];
   return {
@@ -122,7 +125,7 @@ export function environmentLinks({ base, version }: Python): Record<string, stri
   };
 }
 
-/** The directories of the host that an interpreter needs beside /usr; the home directory around them stays hidden. */
+/** The host directories that an interpreter needs besides /usr; the rest of a home directory stays hidden. */
 export function pythonDirectories({ prefix, environment, base }: Python): string[] {
   const directories = [...new Set([prefix, environment])].filter(
     (path) => !/^\/(usr|bin|lib)(\/|$)/.test(path),
@@ -131,7 +134,7 @@ export function pythonDirectories({ prefix, environment, base }: Python): string
   return shown ? directories : [...directories, dirname(base)];
 }
 
-/** Every executable file of that name in PATH, in its order. */
+/** Every executable file of that name in PATH, in order. */
 export async function onPath(name: string): Promise<string[]> {
   const found: string[] = [];
   for (const directory of (process.env.PATH ?? "").split(delimiter)) {

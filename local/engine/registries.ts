@@ -1,4 +1,4 @@
-/** The package indexes that the host is configured to use, for pip and npm in a sandbox: addresses, never credentials. */
+/** The host's configured package indexes, for pip and npm in a sandbox: addresses without credentials. */
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { readText } from "./host-files.ts";
@@ -10,15 +10,15 @@ export interface Registries {
   pip?: string;
   /** pip's `extra-index-url`. */
   pipExtra: string[];
-  /** pip's `trusted-host`: those it uses over plain HTTP. */
+  /** pip's `trusted-host`: indexes over plain HTTP. */
   pipTrusted: string[];
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * The environment takes precedence over files, as in pip and npm. Addresses on the host's loopback are left out, because
- * they mean the sandbox itself inside one.
+ * The environment takes precedence over files, as in pip and npm. Loopback addresses are dropped, because inside a sandbox they
+ * mean the sandbox.
  */
 export function hostRegistries(env: Environment = process.env): Registries {
   const pip = pipSettings(env);
@@ -34,7 +34,7 @@ export function hostRegistries(env: Environment = process.env): Registries {
   };
 }
 
-/** `host:port` of each, as the proxy sees them. */
+/** Each index as `host:port`, as the proxy sees it. */
 export function registryAddresses({ npm, pip, pipExtra }: Registries): Set<string> {
   const addresses = [npm, pip, ...pipExtra].filter((address) => address !== undefined);
   return new Set(
@@ -45,7 +45,7 @@ export function registryAddresses({ npm, pip, pipExtra }: Registries): Set<strin
   );
 }
 
-/** A setting of the user's .npmrc. */
+/** A setting in the user's .npmrc. */
 export function npmSetting(env: Environment, name: "registry" | "cafile"): string | undefined {
   const file = env.npm_config_userconfig ?? env.NPM_CONFIG_USERCONFIG ?? join(homedir(), ".npmrc");
   const lines = readText(file).split("\n");
@@ -53,7 +53,7 @@ export function npmSetting(env: Environment, name: "registry" | "cafile"): strin
   return values.findLast((match) => match?.[1] === name)?.[2];
 }
 
-/** What pip's files say, by pip's order: of the system, of the user, of the virtual environment, the one named. */
+/** pip's settings in its order: system, user, virtual environment, named file. */
 function pipSettings(env: Environment): Record<string, string> {
   const home = env.HOME ?? homedir();
   const files = [
@@ -85,7 +85,7 @@ function pipSettings(env: Environment): Record<string, string> {
   return { ...global, ...install };
 }
 
-/** The address without credentials; undefined when a sandbox cannot use it. */
+/** The address without credentials; undefined if a sandbox cannot use it. */
 function usable(address: string | undefined): string | undefined {
   if (address === undefined || !URL.canParse(address)) return undefined;
   const url = new URL(address);

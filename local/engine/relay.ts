@@ -1,7 +1,6 @@
 /**
- * WebSockets between the Worker and a sandbox. The engine ends both connections and passes messages on, so that it can
- * bound what a sandbox sends: workerd reads messages as they come, and keeps them until the Worker's one thread, which
- * all sandboxes share, has time for them.
+ * WebSockets between the Worker and a sandbox. The engine ends both connections and forwards messages, so that it can limit a
+ * sandbox: workerd reads messages as they come, and keeps them until the Worker's thread, which all sandboxes share, has time.
  */
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
@@ -13,29 +12,29 @@ import { declineUpgrade } from "./outbound-queue.ts";
 import { Pace } from "./pace.ts";
 import { gather, Pieces } from "./piece-limit.ts";
 
-/** Bytes that may wait for a slow reader before the other end is not read any more. */
+/** The most bytes waiting for a slow reader before the other end is paused. */
 const highWaterMark = 1024 * 1024;
 
-/** What a message that waits takes of the engine's memory beside its bytes. */
+/** The memory of a waiting message besides its bytes. */
 const messageBytes = 1024;
 
-/** Bytes that all previews of a sandbox may have waiting, or of messages whose end has not come. */
+/** The most bytes of waiting or incomplete messages in a sandbox's previews. */
 const maxHeld = 128 * 1024 * 1024;
 
-/** How long a server in a sandbox may take to accept a WebSocket, milliseconds. */
+/** How long a server in a sandbox may take to accept a WebSocket, in milliseconds. */
 const handshakeMs = 60_000;
 
-/** How often to check whether the Worker has taken what a sandbox waits for, milliseconds. */
+/** How often to check whether the Worker has taken a sandbox's data, in milliseconds. */
 const fullMs = 10;
 
-/** What all WebSockets of one sandbox may bring; more waits. */
+/** The rate limit for all WebSockets of one sandbox. */
 export class RelayPace {
   readonly bytes = new Pace({ burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 });
   readonly pieces = new Pieces();
   readonly inFlight = new RepliesInFlight();
   held = 0;
 
-  /** Milliseconds to wait until it is asked again, 0 when there is room for more. */
+  /** Milliseconds until the next check; 0 if there is room. */
   full(): number {
     return this.inFlight.tooMany ? fullMs : 0;
   }
@@ -44,22 +43,19 @@ export class RelayPace {
 export interface RelayOptions {
   /** A connection to the server in the sandbox. */
   upstream: Socket;
-  /** Path and query, and the headers, as that server is to see them. */
+  /** Path, query and headers for that server. */
   path: string;
   headers: [string, string][];
   pace: RelayPace;
-  /**
-   * Bytes that each message of the Worker allows without counting: a protocol in which the Worker acknowledges what it
-   * takes bounds itself.
-   */
+  /** Bytes that each message of the Worker allows without counting: a protocol with acknowledgements limits itself. */
   acknowledgedBytes: number;
-  /** Whether the engine's memory is bounded by closing what holds too much of it, as strangers open it. */
+  /** Whether to close connections that use too much memory, because strangers can open them. */
   isPreview: boolean;
-  /** Called when a control server breaks its protocol; undefined for other servers, which may send anything. */
+  /** Called if the control server breaks its protocol; undefined for other servers, which may send anything. */
   broken: ((how: string) => void) | undefined;
 }
 
-/** Accepts the Worker's WebSocket when the server in the sandbox does; else passes that server's answer on. */
+/** Accepts the Worker's WebSocket if the server in the sandbox does; else forwards the server's response. */
 export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, options: RelayOptions): void {
   const { upstream, path, headers, pace, acknowledgedBytes, broken, isPreview } = options;
   const offered = headers.find(([name]) => name.toLowerCase() === "sec-websocket-protocol")?.[1];
@@ -144,7 +140,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   });
 }
 
-/** What of the engine's memory one direction of a WebSocket holds. */
+/** The engine's memory for one direction of a WebSocket. */
 class BufferedBytes {
   readonly #pace: RelayPace;
   readonly #isBounded: boolean;
@@ -162,21 +158,21 @@ class BufferedBytes {
     return this.#waiting >= highWaterMark;
   }
 
-  /** Bytes of a message that has not ended yet. */
+  /** Counts bytes of an incomplete message. */
   read(bytes: number): void {
     this.#unfinished += bytes;
     this.#pace.held += bytes;
     if (this.#isBounded && this.#pace.held > maxHeld) this.#close();
   }
 
-  /** A message has ended, and waits. */
+  /** A message is complete, and waits. */
   add(bytes: number): void {
     this.#waiting += bytes;
     this.#pace.held += bytes - this.#unfinished;
     this.#unfinished = 0;
   }
 
-  /** It has been written. */
+  /** It was written. */
   remove(bytes: number): void {
     this.#waiting -= bytes;
     this.#pace.held -= bytes;
@@ -189,10 +185,10 @@ class BufferedBytes {
 }
 
 /**
- * Passes messages on, and reads no further while the other end does not take them, or for as long as `admit` says.
+ * Forwards messages, and pauses while the other end does not take them, or as long as `admit` says.
  * @param connection of `to`
- * @param admit Milliseconds to wait after this message, or undefined to drop it.
- * @param full Milliseconds until it is asked again whether the next one may be read, 0 when it may.
+ * @param admit milliseconds to wait after this message; undefined to drop it
+ * @param full milliseconds until the next check; 0 if the next message may be read
  */
 function pump(
   from: WebSocket,
@@ -220,7 +216,7 @@ function pump(
   from.on("message", (data: Buffer, binary) => {
     const ms = admit(data, binary);
     if (ms === undefined || to.readyState !== WebSocket.OPEN) return;
-    // What comes at once is written at once.
+    // Simultaneous messages are written together.
     if (!isCorked) {
       isCorked = true;
       connection.cork();
@@ -240,7 +236,7 @@ function pump(
   });
 }
 
-/** Closes the other connection with the code of the first; 1005 and 1006 mean that there was none. */
+/** Closes the other connection with the first one's code; 1005 and 1006 mean no code. */
 function closeWith(one: WebSocket, other: WebSocket): void {
   one.on("close", (code, reason) => {
     if (code === 1006) other.terminate();

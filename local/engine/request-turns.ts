@@ -1,6 +1,6 @@
 /**
- * Limits the requests of one sandbox to its egress proxy: one at a time on a connection, and so many a second in total.
- * The proxies of all sandboxes share one process, which no sandbox may keep busy.
+ * Limits a sandbox's requests to its egress proxy: one at a time per connection, and a total rate. All proxies share one
+ * process, which no sandbox may monopolize.
  */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
@@ -8,23 +8,23 @@ import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { Pace } from "./pace.ts";
 
-/** How many requests a client may send before their turn: apt sends ten. */
+/** How many requests a client may send ahead: apt sends ten. */
 const maxPipelined = 16;
 
 interface Turn {
   response: ServerResponse;
-  /** Requests that came before this one was answered. */
+  /** Requests that came before this one was done. */
   early: number;
 }
 
 export class Turns {
   readonly #server: Server;
-  /** The latest request of each connection that had its turn. */
+  /** The latest request of each connection. */
   readonly #turns = new WeakMap<Socket, Turn>();
   readonly #requests = new Pace({ burst: 1000, perSecond: 200 });
-  /** Intercepted requests, which cost the Worker, whose thread everybody shares, much more. */
+  /** Intercepted requests cost the Worker, whose thread everybody shares, much more. */
   readonly #intercepted = new Pace({ burst: 100, perSecond: 50 });
-  /** Connections ended for too many early requests. By then Node has parsed all it read at once, some thousand of them. */
+  /** Connections closed for too many early requests. Node has parsed about a thousand of them by then. */
   readonly #ended = new Pace({ burst: 8, perSecond: 4 });
   #closedUntil = 0;
 
@@ -37,9 +37,9 @@ export class Turns {
   }
 
   /**
-   * Whether a request is to be answered. One that comes before the previous one was answered is not: its connection is
-   * read no further, because Node would keep what waits there, and closes after that answer, so that the client knows what
-   * to send again (RFC 9112, 9.3.2).
+   * Whether to handle a request. If the previous one is not done, it is not: the connection is not read further, because Node
+   * would keep the waiting requests, and closes after the previous response, so that the client knows what to repeat (RFC 9112,
+   * 9.3.2).
    */
   accept({ socket }: IncomingMessage, response: ServerResponse): boolean {
     if (socket.destroyed) return false;
@@ -65,7 +65,7 @@ export class Turns {
     this.#server.closeAllConnections();
   }
 
-  /** Waits until it is this connection's turn. False when it was closed meanwhile, which then takes no turn. */
+  /** Waits for this connection's turn. False if it was closed meanwhile; then it takes no turn. */
   async wait(socket: Duplex, kind: "direct" | "intercepted"): Promise<boolean> {
     const paces = kind === "intercepted" ? [this.#requests, this.#intercepted] : [this.#requests];
     const ms = Math.max(...paces.map((pace) => pace.take()));
@@ -76,7 +76,7 @@ export class Turns {
     try {
       await delay(ms, undefined, { signal: closed.signal });
     } catch {
-      // A sandbox that connects and leaves at once would otherwise have any number of requests wait here.
+      // Otherwise a sandbox that connects and disconnects could make any number of requests wait here.
       for (const pace of paces) pace.giveBack();
     }
     socket.off("close", leave);

@@ -1,4 +1,4 @@
-/** The generated files and variables of a sandbox: what an image would have in /etc and in its environment. */
+/** A sandbox's generated files and variables: what an image would have in /etc and its environment. */
 import { INTERNAL_ADDRESS } from "../runtime/tcp.ts";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,15 +7,15 @@ import { repository } from "./own-files.ts";
 import { sandboxEnvironmentDirectory } from "./python.ts";
 import type { Registries } from "./registries.ts";
 
-/** Where the runtime offers the engine's egress proxy inside a sandbox. */
+/** The address of the engine's egress proxy inside a sandbox. */
 export const proxyURL = "http://127.0.0.1:3128";
 
 /** The host name of every sandbox. */
 export const hostname = "sandbox";
 
-/** The directory of the coding agent. What a user installs comes before it in PATH, as in the image. */
+/** The coding agent's directory. User-installed programs precede it in PATH, as in the image. */
 export const agentDirectory = "/opt/sandbox-runtime/agents";
-/** That of agents which are fetched when a task needs them. */
+/** The directory of agents that are fetched when a task needs them. */
 export const fetchedAgentsDirectory = "/opt/sandbox-runtime/fetched-agents";
 
 const path = [
@@ -34,8 +34,8 @@ const path = [
 ].join(":");
 
 /**
- * What is reached without the proxy. Programs differ in how they write IPv6. Some know ranges; for the others (Node, Python's
- * urllib) the addresses that people use are named.
+ * Addresses reached without the proxy. Programs write IPv6 differently. Some know ranges; for others (Node, Python's urllib)
+ * common addresses are listed.
  */
 const direct = [
   "localhost",
@@ -49,14 +49,14 @@ const direct = [
   hostname,
 ];
 
-/** The variables that the image sets for everything in it. */
+/** The image's variables. */
 const imageEnvironment: Record<string, string> = Object.fromEntries(
   [...readFileSync(join(repository, "container/environment"), "utf8").matchAll(/^(\w+)=(.*)$/gm)].map(
     ([, name = "", value = ""]) => [name, value],
   ),
 );
 
-/** The environment that the runtime starts with. The Worker's variables for the sandbox override it. */
+/** The runtime's environment. The Worker's variables for the sandbox override it. */
 export function sandboxEnvironment(given: Record<string, string>) {
   const noProxy = [...direct, "127.0.0.0/8"].join(",");
   return {
@@ -73,7 +73,7 @@ export function sandboxEnvironment(given: Record<string, string>) {
     https_proxy: proxyURL,
     NO_PROXY: noProxy,
     no_proxy: noProxy,
-    // Node's fetch does not read the proxy variables unless told to.
+    // Node's fetch ignores proxy variables by default.
     NODE_USE_ENV_PROXY: "1",
     NODE_OPTIONS: "--require /opt/sandbox-runtime/runtime/fetch-reason.cjs",
     npm_config_prefix: "/root/.npm-global",
@@ -88,14 +88,14 @@ export function sandboxEnvironment(given: Record<string, string>) {
   };
 }
 
-/** Generated files, by their path in the sandbox. `/etc/hosts` is not here: it changes with the intercepts. */
+/** Generated files, by path in the sandbox. Without `/etc/hosts`, which changes with the intercepts. */
 export function sandboxFiles(
   trusted: Record<string, string | Buffer>,
   registries: Registries,
 ): Record<string, string | Buffer> {
   const files: Record<string, string | Buffer> = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
-    // For su and runuser: only root can become another, and needs no password.
+    // For su and runuser: only root can become another user, without a password.
     "/etc/pam.d/other": ["auth", "account", "password", "session"]
       .map((kind) => `${kind} required pam_permit.so\n`)
       .join(""),
@@ -104,7 +104,7 @@ export function sandboxFiles(
     "/etc/hostname": `${hostname}\n`,
     "/etc/profile": `export PATH="${path}"\n[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc\n`,
     "/etc/pip.conf": pipConfiguration(registries),
-    // A commit needs a name. This is the lowest level: `git config --global` and a repository's own go before it.
+    // A commit needs a name. This is the lowest level: `git config --global` and a repository's own settings override it.
     "/etc/gitconfig":
       `[http]\n\tproxy = ${proxyURL}\n[init]\n\tdefaultBranch = main\n` +
       "[user]\n\tname = Sandbox\n\temail = sandbox@localhost\n",
@@ -119,7 +119,7 @@ export function sandboxFiles(
   return Object.assign(files, trusted);
 }
 
-/** Users that programs of Debian expect. The files can be changed: useradd works. */
+/** Users that Debian programs expect. useradd works: the files can be changed. */
 const users: [name: string, id: number, home: string][] = [
   ["daemon", 1, "/usr/sbin"],
   ["bin", 2, "/bin"],
@@ -132,7 +132,7 @@ const users: [name: string, id: number, home: string][] = [
   ["nobody", 65_534, "/nonexistent"],
 ];
 
-/** Groups that have no user of their name. */
+/** Groups without a user of that name. */
 const groups: [name: string, id: number][] = [
   ["adm", 4],
   ["tty", 5],
@@ -142,7 +142,7 @@ const groups: [name: string, id: number][] = [
   ["nogroup", 65_534],
 ];
 
-/** Who there is in a sandbox, by path. They are the sandbox's own files. */
+/** The sandbox's own user and group files, by path. */
 export const accountFiles = {
   "/etc/passwd": [
     "root:x:0:0:root:/root:/bin/bash",
@@ -170,7 +170,7 @@ function pipConfiguration({ pip, pipExtra, pipTrusted }: Registries): string {
   return lines.join("\n") + "\n";
 }
 
-/** Programs of the host's /usr that fail in a sandbox with misleading messages, and so are replaced. */
+/** Host programs in /usr that would fail with misleading messages, and are replaced. */
 const packageManagers = ["apt", "apt-get", "aptitude", "dnf", "yum", "zypper", "pacman", "snap"].map(
   (name) => `/usr/bin/${name}`,
 );
@@ -185,7 +185,7 @@ END
 exit 100
 `;
 
-/** What it says of a package, and what it does without changing the system, still works. */
+/** Queries, and operations that change nothing, still work. */
 const dpkg = `#!/bin/bash
 for word; do
   case $word in
@@ -196,7 +196,7 @@ ${noPackages.slice(noPackages.indexOf("\n") + 1)}done
 exec /usr/bin/dpkg "$@"
 `;
 
-/** Scripts say sudo where a user may not be root. Here they are, and the machine's own sudo cannot work. */
+/** Scripts use sudo for non-root users. Here they are root, and the machine's sudo cannot work. */
 const sudo = `#!/bin/bash
 while [[ \${1-} == -* ]]; do
   case $1 in
@@ -214,7 +214,7 @@ echo "sudo: everything in this sandbox runs as root: it has no other users" >&2
 exit 1
 `;
 
-/** `/etc/hosts`, with the intercepted hosts that have no wildcard where the runtime forwards port 80. */
+/** `/etc/hosts`, with intercepted hosts (without wildcards), for which the runtime forwards port 80. */
 export function hostsFile(intercepted: string[]): string {
   const names = intercepted.filter((host) => /^[a-z0-9.-]+$/.test(host) && /[a-z]/.test(host));
   const lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost", `127.0.0.1 ${hostname}`];

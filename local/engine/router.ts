@@ -40,11 +40,11 @@ export interface RouterOptions {
   port: number;
   boot: string;
   log: (line: string) => void;
-  /** Installs a coding agent that sandboxes do not have yet. @throws Error that says what to do */
+  /** Installs a coding agent for sandboxes. @throws Error that says what to do */
   prepareAgent: (agent: string) => Promise<void>;
 }
 
-/** Added by wrangler to what a Worker sends. */
+/** wrangler adds it to a Worker's requests. */
 const ADDED_HEADER = "cf-worker";
 
 export class Router {
@@ -153,7 +153,7 @@ export class Router {
     sendError(response, 404, "bad-request", "no such route");
   }
 
-  /** A request that the Worker makes for a sandbox, under the rules of that sandbox. */
+  /** Sends the Worker's request for a sandbox, under the sandbox's rules. */
   async #internet(sandbox: EngineSandbox, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const given = request.headers[URL_HEADER];
     if (typeof given !== "string" || !URL.canParse(given) || !/^https?:\/\//.test(given)) {
@@ -166,7 +166,7 @@ export class Router {
     await sendWithinPolicy(sandbox.egress, request, response, new URL(given), headers, used);
   }
 
-  /** Web pages in a browser on this machine can send requests here too, but know neither the secret nor the host. */
+  /** Web pages in a local browser can send requests here too, but know neither the secret nor the host. */
   #isAuthorized(request: IncomingMessage): boolean {
     const host = request.headers.host;
     const own = host === `127.0.0.1:${this.#options.port}` || host === `localhost:${this.#options.port}`;
@@ -180,7 +180,7 @@ function seenBy({ egress }: EngineSandbox): SeenConnections {
   return { log, refused, connections };
 }
 
-/** Digests have one length, as a comparison in constant time needs. */
+/** Digests have equal length, as constant-time comparison needs. */
 function digest(text: string): Buffer {
   return createHash("sha256").update(text).digest();
 }

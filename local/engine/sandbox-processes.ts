@@ -1,4 +1,4 @@
-/** Starts a program under bubblewrap, as the first process of its own namespaces, and ends all processes in them. */
+/** Starts a program under bubblewrap as the first process of its own namespaces, and ends all processes in them. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import type { Server } from "node:net";
@@ -25,32 +25,32 @@ export interface StartOptions {
   env: Record<string, string>;
   groups: string[];
   supported: ReadonlySet<string>;
-  /** For an engine that runs as root: the mount namespace that bubblewrap is started in, and the sandbox's ids. */
+  /** For an engine running as root: bubblewrap's mount namespace, and the sandbox's ids. */
   unprivileged: { mountNamespace: MountNamespace; ids: HostIDs } | undefined;
   /** What the first process becomes. */
   command: string[];
-  /** A file of the engine's that names the first process, for a later engine that finds it. */
+  /** An engine file that names the first process, for a later engine. */
   record?: string;
-  /** Called with everything the sandbox's own processes print to their stdout and stderr. */
+  /** Called with all output of the sandbox's own processes. */
   onOutput: (text: string) => void;
 }
 
 export interface Processes {
-  /** The host's process id of the sandbox's first process; rejects when it ends before its command begins. */
+  /** The host's process id of the sandbox's first process. Rejects if it ends before its command begins. */
   pid: Promise<number>;
-  /** What the command has opened in the sandbox and handed over, `LISTENERS` of them. Never settles where it does not. */
+  /** The listeners that the command has handed over, `LISTENERS` of them. Never settles without them. */
   listeners: Promise<Server[]>;
   /** Kills every process. Resolves when none is left. */
   kill(): Promise<void>;
   /** Settles when every process has ended; never rejects. */
   exited: Promise<ExitReport>;
-  /** The last of what was printed. */
+  /** The last output. */
   output(): string;
 }
 
 /**
- * Runs on the host before anything else: joins the control groups, and makes the sandbox the first to be killed when the
- * machine's memory runs out. Written with CAP_SYS_RESOURCE, the value is also the least that its processes can have. Exit status 126 when a group cannot be joined.
+ * Runs on the host first: joins the control groups, and makes the sandbox the first to be killed if memory runs out. Set with
+ * CAP_SYS_RESOURCE, the value is also the minimum for its processes. Exit status 126 if a group cannot be joined.
  */
 export const prelude = [
   "echo 500 2>/dev/null >/proc/self/oom_score_adj",
@@ -59,13 +59,13 @@ export const prelude = [
   'exec "$@"',
 ].join("\n");
 
-/** How long the last output of a sandbox may take to arrive after every process has ended, milliseconds. */
+/** How long a sandbox's last output may take after all processes have ended, in milliseconds. */
 const outputMs = 500;
 
-/** How long bubblewrap may take to notice that the first process was killed, milliseconds. */
+/** How long bubblewrap may take to notice the first process's death, in milliseconds. */
 const noticeMs = 2000;
 
-/** Starts bubblewrap with a command. The command begins when the sandbox is complete. */
+/** Starts bubblewrap with a command, which begins when the sandbox is complete. */
 export async function start(options: StartOptions): Promise<Processes> {
   const { limits, env, supported, toolchain, unprivileged } = options;
   const filter = seccompFilter({
@@ -77,7 +77,7 @@ export async function start(options: StartOptions): Promise<Processes> {
   const mounts = view?.translate(options.mounts) ?? options.mounts;
   const inner = bubblewrapArguments(mounts, toolchain, sizes, env, supported, filter !== undefined);
   if (filter !== undefined) inner.push("--seccomp", "5");
-  // Variables given by the Worker may be secrets: they go by a pipe, since anyone can read a command line.
+  // The Worker's variables may be secrets, so they go through a pipe: anyone can read a command line.
   const own = [
     "--args",
     "4",
@@ -85,10 +85,11 @@ export async function start(options: StartOptions): Promise<Processes> {
     "3",
     ...(unprivileged === undefined ? [] : ["--userns-block-fd", "8"]),
   ];
-  // A limit of one byte keeps the kernel from giving a core dump to a program outside of the sandbox (core(5)); none does not.
+  // A limit of one byte, unlike none, keeps the kernel from passing core dumps to a program outside the sandbox (core(5)).
   const noCores = pipesCoreDumps() ? ["prlimit", "--core=1:1", "--"] : [];
   const argv = [...noCores, ...(view?.enter ?? []), "bwrap", ...own, "--", ...initCommand];
-  // Of the user that the sandbox's root is: they bound all users of the sandbox together. With -c on a socket, bash would read the files of its user.
+  // Set as the user of the sandbox's root, so they limit all users of the sandbox together. With -c on a socket, bash would
+  // read its user's files.
   const bounds = unprivileged === undefined ? "" : `${userLimits(limits)}\n`;
   const child = spawn(
     "/bin/bash",
@@ -118,11 +119,11 @@ export async function start(options: StartOptions): Promise<Processes> {
 
   let first: Identity | undefined;
   const exited = settle(child, () => first);
-  // From the moment it tells its first process, bubblewrap dies with the engine, and the sandbox with bubblewrap.
+  // Once the first process starts, bubblewrap dies with the engine, and the sandbox with bubblewrap.
   const pid = readInfo(info, exited).then(async (number) => {
     first = identify(number);
     if (first !== undefined && options.record !== undefined) await writeFile(options.record, first);
-    // bubblewrap's child waits for ever when the engine is killed here; the next engine ends it by its control group.
+    // bubblewrap's child waits forever if the engine is killed here; the next engine ends it by its control group.
     if (unprivileged !== undefined) await writeMaps(number, unprivileged.ids);
     // bubblewrap waits for its end.
     write(mapped, "");
@@ -141,12 +142,12 @@ export async function start(options: StartOptions): Promise<Processes> {
   };
 }
 
-/** How many listeners a control server hands over. */
+/** The number of listeners that a control server hands over. */
 const LISTENERS = 2;
 
 /**
- * Takes listeners from the channel and closes it for good with the last: what comes through it later would come from whatever
- * has taken the control server's place.
+ * Takes listeners from the channel and closes it after the last one: later messages would come from a program in the control
+ * server's place.
  */
 async function handedOver(child: ChildProcess): Promise<Server[]> {
   const servers: Server[] = [];
@@ -161,11 +162,11 @@ async function handedOver(child: ChildProcess): Promise<Server[]> {
 }
 
 /**
- * Settles when no process of the sandbox is left: with bubblewrap, which waits for the first process, or with that process
- * where only bubblewrap was killed. A pipe that somebody holds open does not delay it.
+ * Settles when no process of the sandbox is left: with bubblewrap, which waits for the first process, or with that process if
+ * only bubblewrap was killed. An open pipe does not delay it.
  */
 async function settle(child: ChildProcess, first: () => Identity | undefined): Promise<ExitReport> {
-  // Not by the child's own "close", which does not come after its channel was closed from here.
+  // Not by the child's own "close", which is missing after its channel was closed from here.
   const printed = [child.stdout, child.stderr].flatMap((stream) => (stream === null ? [] : finished(stream)));
   const closed = Promise.allSettled(printed);
   const report = await new Promise<ExitReport>((resolve) => {

@@ -1,4 +1,4 @@
-/** The sandboxes of an engine, and how the last ones ended. */
+/** An engine's sandboxes, and how recent ones ended. */
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { ExitReport, StartRequest } from "../platform/engine-protocol.ts";
@@ -6,7 +6,7 @@ import { EngineSandbox, type SharedSettings, type SandboxPlace } from "./engine-
 import { Spare } from "./spare.ts";
 import { messageOf } from "../../src/shared/text.ts";
 
-/** How many ended sandboxes are remembered, for an actor that asks late how its sandbox ended. */
+/** How many ended sandboxes are remembered, for actors that ask late. */
 const remembered = 1000;
 
 export class SandboxRegistry {
@@ -19,7 +19,7 @@ export class SandboxRegistry {
   readonly #spare: Spare;
   #closed = false;
 
-  /** @param directory The engine's own directory. */
+  /** @param directory the engine's directory */
   constructor(common: SharedSettings, directory: string, boot: string) {
     this.#common = common;
     this.#directory = directory;
@@ -27,7 +27,7 @@ export class SandboxRegistry {
     this.#spare = new Spare(common, () => this.#place(randomUUID()));
   }
 
-  /** Keeps one sandbox started ahead from now on. To be called again when what sandboxes are made of has changed. */
+  /** Keeps one sandbox started ahead. Call it again after the sandboxes' parts have changed. */
   startAhead(): void {
     if (!this.#closed) this.#spare.start();
   }
@@ -40,23 +40,21 @@ export class SandboxRegistry {
     return [...this.#alive.values()];
   }
 
-  /** The running sandbox of a Durable Object. */
   ofActor(actor: string): EngineSandbox | undefined {
     return [...this.#alive.values()].find((sandbox) => sandbox.actor === actor);
   }
 
-  /** The Durable Objects whose sandboxes run. */
   actors(): string[] {
     return [...this.#alive.values()].flatMap(({ actor }) => actor ?? []);
   }
 
-  /** Resolves when the sandbox has ended; undefined when there never was one by that id. */
+  /** Resolves when the sandbox has ended; undefined for an unknown id. */
   async end(id: string): Promise<ExitReport | undefined> {
     await this.#starting.get(id)?.catch(() => undefined);
     return (await this.#alive.get(id)?.ended) ?? this.#ended.get(id);
   }
 
-  /** Starts a sandbox; a repeated call for the same one has the same answer. @throws Error with a message for the user */
+  /** Starts a sandbox; repeated calls for the same one share a result. @throws Error with a message for the user */
   async start(id: string, request: StartRequest): Promise<void> {
     if (this.#closed) throw new Error("The engine is shutting down.");
     const ended = this.#ended.get(id);
@@ -71,7 +69,7 @@ export class SandboxRegistry {
   }
 
   async #start(id: string, request: StartRequest): Promise<void> {
-    // An actor that lost its state may no longer know its sandbox.
+    // An actor that lost its state may not know its sandbox any more.
     for (const other of this.#alive.values()) if (other.actor === request.actor) await other.destroy();
     const place = this.#place(id);
     let sandbox: EngineSandbox | undefined;
@@ -99,7 +97,7 @@ export class SandboxRegistry {
     this.#alive.delete(id);
   }
 
-  /** Destroys a sandbox, also one that is just starting. */
+  /** Destroys a sandbox, even one that is starting. */
   async destroy(id: string): Promise<void> {
     await this.#starting.get(id)?.catch(() => undefined);
     await this.#alive.get(id)?.destroy();

@@ -1,6 +1,6 @@
 /**
- * The sandbox that is started ahead, so that the first call in a new sandbox does not wait for a start. It is made like any
- * other, runs no user's code, can reach nothing, and becomes the sandbox of one actor, once.
+ * The sandbox started ahead, so that the first call in a new sandbox need not wait. It is made like any other, runs no user
+ * code, can reach nothing, and is assigned to an actor once.
  */
 import { fingerprint } from "./mount-namespace.ts";
 import {
@@ -10,11 +10,11 @@ import {
   type SandboxPlace,
 } from "./engine-sandbox.ts";
 
-/** The time between taking a spare and starting the next, milliseconds: it leaves the CPU to the first call. */
+/** The pause between taking a spare and starting the next, in milliseconds, which leaves the CPU to the first call. */
 const PAUSE_MS = 300;
 
 interface Ahead {
-  /** Resolves with undefined when it did not start. Never rejects. */
+  /** Resolves with undefined if it did not start. Never rejects. */
   sandbox: Promise<EngineSandbox | undefined>;
   /** What it was made of: see `#key`. */
   key: string;
@@ -23,21 +23,21 @@ interface Ahead {
 export class Spare {
   readonly #common: SharedSettings;
   readonly #place: () => SandboxPlace;
-  /** The variables of the last sandbox that was asked for: the next one most likely has the same. */
+  /** The variables of the last requested sandbox; the next one probably has the same. */
   #env: Record<string, string> = {};
   #ahead: Ahead | undefined;
   #isOn = false;
   #timer: NodeJS.Timeout | undefined;
-  /** Spares that are being destroyed. */
+  /** Spares being destroyed. */
   readonly #ending = new Set<Promise<void>>();
 
-  /** @param place makes the id and directory of a sandbox */
+  /** @param place creates the id and directory of a sandbox */
   constructor(common: SharedSettings, place: () => SandboxPlace) {
     this.#common = common;
     this.#place = place;
   }
 
-  /** Starts a spare now, and another whenever one is taken. A spare that a sandbox started now would differ from is replaced. */
+  /** Starts a spare now, and another whenever one is taken. An outdated spare is replaced. */
   start(): void {
     this.#isOn = true;
     clearTimeout(this.#timer);
@@ -47,7 +47,7 @@ export class Spare {
     if (key !== undefined) this.#ahead = { sandbox: this.#make(), key };
   }
 
-  /** The spare, if a sandbox started now would not differ from it; otherwise undefined: the caller starts one. */
+  /** The spare, if a sandbox started now would be the same; otherwise undefined, and the caller starts one. */
   async take({ name, env }: CreateOptions): Promise<EngineSandbox | undefined> {
     if (!this.#isOn || this.#common.directories.some((directory) => directory.name === name))
       return undefined;
@@ -64,7 +64,7 @@ export class Spare {
     return sandbox?.hasEnded === true ? undefined : sandbox;
   }
 
-  /** Starts no more, and resolves when nothing is left of the spare. */
+  /** Starts no more, and resolves when the spare is gone. */
   async close(): Promise<void> {
     this.#isOn = false;
     clearTimeout(this.#timer);
@@ -72,7 +72,7 @@ export class Spare {
     await Promise.all(this.#ending);
   }
 
-  /** A spare that fails to start is tried again after the next sandbox was asked for: if that fails too, its caller is told why. */
+  /** A failed spare is retried after the next sandbox was requested. If that fails too, its caller gets the reason. */
   async #make(): Promise<EngineSandbox | undefined> {
     try {
       return await EngineSandbox.start(this.#common, this.#place(), { env: this.#env });
@@ -90,8 +90,8 @@ export class Spare {
   }
 
   /**
-   * Differs between sandboxes with other variables or mounts, or where the host has replaced a file that is mounted. undefined
-   * when such a file cannot be looked at: then no sandbox can be started either, and whoever asks for one is told why.
+   * Changes with variables and mounts, and if the host has replaced a mounted file. Undefined if such a file is unreadable:
+   * then no sandbox can start, and its caller gets the reason.
    */
   #key(env: Record<string, string>): string | undefined {
     const { mounts, cache } = this.#common;

@@ -1,7 +1,4 @@
-/**
- * Where the host's own programs are looked for: where distributions keep them, whatever the user's PATH says, and then in
- * that, for distributions that keep them elsewhere.
- */
+/** Where to look for the host's programs: the distributions' usual places first, then the user's PATH. */
 export const SYSTEM_PATH = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin", process.env.PATH]
   .filter(Boolean)
   .join(":");

@@ -1,4 +1,4 @@
-/** Finds on the host what a sandbox is given to work with: node, npm and python3. */
+/** Finds the host's programs for sandboxes: node, npm and python3. */
 import { access, open, realpath } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -8,18 +8,18 @@ import { choosePython, describePython, findPythons, onPath, type Python } from "
 const require = createRequire(import.meta.url);
 
 export interface Toolchain {
-  /** The node binary that runs the runtime and the JavaScript kernels. */
+  /** The node binary for the runtime and JavaScript kernels. */
   node: string;
-  /** npm's package directory, when the host has npm. */
+  /** npm's package directory, if the host has npm. */
   npm: string | undefined;
   python: Python | undefined;
-  /** The programs of coding agents that are beside this package or on the PATH, by their names. */
+  /** Programs of coding agents next to this package or on the PATH, by name. */
   agents: { name: string; path: string }[];
-  /** The packages the runtime imports, as directories. */
+  /** The runtime's imported packages, as directories. */
   packages: { name: string; path: string }[];
 }
 
-/** @param python An interpreter to use instead of the ones found, or null for none. */
+/** @param python an interpreter instead of the detected ones; null for none */
 export async function findToolchain(python?: string | null): Promise<Toolchain> {
   const bundled = join(repository, "node_modules/node/bin/node");
   return {
@@ -36,10 +36,10 @@ async function findPython(chosen: string | null | undefined): Promise<Python | u
   return chosen === undefined ? choosePython(await findPythons()) : await describePython(chosen);
 }
 
-/** Where npm installs an agent's program for this machine, as a package of its own: one for glibc, one for musl. */
+/** npm's platform packages with an agent's program: one for glibc, one for musl. */
 const AGENT_PROGRAMS: Record<string, readonly string[]> = {
   claude: ["", "-musl"].map((variant) => `@anthropic-ai/claude-code-linux-${process.arch}${variant}/claude`),
-  // Those called baseline run on processors without AVX2, too.
+  // The baseline variants also run on processors without AVX2.
   opencode: ["-baseline", "", "-baseline-musl", "-musl"].map(
     (variant) => `opencode-linux-${process.arch}${variant}/bin/opencode`,
   ),
@@ -59,7 +59,7 @@ async function findAgents(): Promise<Toolchain["agents"]> {
   return found;
 }
 
-/** Whether it is a program by itself: a sandbox does not see the files around it, which a script may need. */
+/** Whether it is a standalone program: a sandbox does not see files around it, which a script may need. */
 async function isBinary(file: string): Promise<boolean> {
   const handle = await open(file);
   try {
@@ -70,7 +70,7 @@ async function isBinary(file: string): Promise<boolean> {
   }
 }
 
-/** The directory of an installed package, from what it exports: not every package exports its package.json. */
+/** The directory of an installed package, found by its exports, because not every package exports its package.json. */
 function packageDirectory(name: string): string {
   const entry = require.resolve(name);
   const inside = `node_modules/${name}/`;
@@ -79,7 +79,7 @@ function packageDirectory(name: string): string {
 
 async function findNPM(): Promise<string | undefined> {
   for (const file of await onPath("npm")) {
-    // npm's bin is <package>/bin/npm-cli.js behind a symbolic link; a wrapper script elsewhere is not usable.
+    // npm's bin is a symbolic link to <package>/bin/npm-cli.js; other wrapper scripts are unusable.
     const directory = dirname(dirname(await realpath(file)));
     if (await exists(join(directory, "bin/npm-cli.js"))) return directory;
   }

@@ -24,14 +24,14 @@ export interface UnisolatedOptions {
 }
 
 /**
- * Marks every process of a sandbox, also one that left its process group, unless it clears its environment. sandboxd keeps it
+ * Marks every process of a sandbox, even outside its process group, unless it clears its environment. sandboxd keeps it
  * (`NO_ENV` of container/sandboxd/run-processes.ts).
  */
 const marker = "SANDBOX_MCP_BARE";
 
 /**
- * Reads its stdin, which ends when the engine ends the sandbox or dies. Then it kills the processes that are in the
- * sandbox's control groups or carry the marker, until none is left.
+ * Reads its stdin, which closes when the engine ends the sandbox or dies. Then it kills the processes in the sandbox's control
+ * groups or with the marker, until none is left.
  */
 const reaper = [
   'trap "" INT TERM HUP',
@@ -63,7 +63,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   for (const { name, path } of view.toolchain.agents) await symlink(path, join(bin, name));
   const problem = await makePlaces(view.container);
   if (problem !== undefined) throw new Error(problem);
-  // The state of an earlier sandbox's shells must not be used by this one.
+  // The shells' state of an earlier sandbox must not be used.
   if (options.alone) await rm("/var/lib/sandbox-mcp/sessions", { recursive: true, force: true });
 
   const sockets = await shortened(directory);
@@ -100,7 +100,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     stdio: ["pipe", "ignore", "ignore"],
   });
   watch.stdin.on("error", () => undefined);
-  // Without isolation a sandbox can end it too, at any time.
+  // Without isolation, a sandbox can end it too.
   const reaped = new Promise((resolve) => watch.once("exit", resolve).once("error", resolve));
 
   let printed = "";
@@ -144,26 +144,26 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   };
 }
 
-/** Directories of a sandbox that are this machine's where the sandbox has no file system of its own. */
+/** Sandbox directories on this machine, without a separate file system. */
 const PLACES = ["/workspace", "/var/lib/sandbox-mcp"];
 
 /** The repository's container/ directory as a sandbox sees it. */
 const SCRIPTS = "/opt/sandbox-mcp";
 
 /**
- * Makes what a sandbox without isolation needs of this machine.
+ * Creates what a sandbox without isolation needs on this machine.
  * @param container the repository's directory of that name
- * @returns undefined, or a sentence with the command that an administrator types once
+ * @returns undefined, or a sentence with a command for the administrator
  */
 export async function makePlaces(container: string): Promise<string | undefined> {
   for (const path of PLACES) await mkdir(path, { recursive: true }).catch(() => undefined);
   const hasScripts = () => {
     const found = lstatSync(SCRIPTS, { throwIfNoEntry: false });
-    // A directory is that of the image.
+    // A real directory is the image's.
     return found?.isSymbolicLink() ? readlinkSync(SCRIPTS) === container : found?.isDirectory() === true;
   };
   if (!hasScripts()) {
-    // Left by another clone of the repository, perhaps one that is gone.
+    // Left by another clone of the repository, possibly deleted.
     await rm(SCRIPTS, { force: true }).catch(() => undefined);
     await symlink(container, SCRIPTS).catch(() => undefined);
   }
@@ -184,10 +184,10 @@ function isWritable(path: string): boolean {
   }
 }
 
-/** Bytes that Linux takes of a socket's path. A checkout or a home directory can be deeper. */
+/** The longest socket path in Linux, in bytes. A checkout or home directory can be deeper. */
 const SOCKET_PATH_BYTES = 107;
 
-/** A directory by a name that leaves room for a socket's. */
+/** A short name for a directory, which leaves room for a socket's. */
 async function shortened(directory: string): Promise<string> {
   if (Buffer.byteLength(directory) + "/sandboxd.sock".length <= SOCKET_PATH_BYTES) return directory;
   const link = join(tmpdir(), `sandbox-mcp-${basename(directory)}`);
@@ -196,8 +196,8 @@ async function shortened(directory: string): Promise<string> {
 }
 
 /**
- * Without namespaces there is no egress proxy and no /etc or /opt of its own. Variables that name one are left out, and
- * programs use the network and the certificates of the host.
+ * Without namespaces there is no egress proxy and no own /etc or /opt. Variables that refer to them are dropped, and programs
+ * use the host's network and certificates.
  */
 function onTheHost(env: Record<string, string>): Record<string, string> {
   const left = Object.entries(env).filter(

@@ -1,34 +1,33 @@
-/** Opens connections to the internet for a sandbox: resolves once, checks every address, connects to what was checked. */
+/** Opens a sandbox's connections to the internet: resolves once, checks every address, connects to the checked one. */
 import { lookup } from "node:dns/promises";
 import { isIP, type Socket } from "node:net";
 import { connect as connectTLS, getCACertificates } from "node:tls";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 import { connectBuffered } from "./buffered-socket.ts";
 
-/** Why a connection is not made, in a sentence's second half. */
+/** Why a connection is refused, as the second half of a sentence. */
 export class Refusal extends Error {}
-/** A connection that may be made and failed. */
+/** An allowed connection that failed. */
 export class Unreachable extends Error {}
 
 export interface UpstreamOptions {
-  /** For tests: what `host:port` leads to, as a port on this machine's loopback, instead of to the internet. */
+  /** For tests: where `host:port` leads, as a port on this machine's loopback. */
   allowAddresses: ReadonlyMap<string, number>;
   /**
-   * `host:port` of the package indexes that the operator configured on this machine. These may have private addresses;
-   * no other port of their hosts is allowed.
+   * `host:port` of the operator's package indexes. They may have private addresses; other ports of their hosts stay refused.
    */
   registries?: ReadonlySet<string>;
-  /** All addresses of a name; the system's resolver unless given. `gone` says that nobody waits for them any more. */
+  /** Resolves a name to all its addresses; the system's resolver by default. `aborted` cancels. */
   resolve?: (host: string, aborted?: AbortSignal) => Promise<string[]>;
   /** The host's own proxy settings. */
   env: NodeJS.ProcessEnv;
-  /** PEM: the authorities that the host trusts beside Node's own. */
+  /** PEM: authorities that the host trusts besides Node's. */
   authorities?: readonly string[];
 }
 
 /**
- * Concurrent look-ups of one sandbox. Each takes a thread that all sandboxes share, and a name server that the sandbox
- * chose can keep it waiting.
+ * A sandbox's concurrent lookups. Each takes a thread that all sandboxes share, and a name server chosen by the sandbox can
+ * delay it.
  */
 const maxLookups = 4;
 
@@ -36,9 +35,9 @@ const connectTimeoutMs = 15_000;
 const maxHeadBytes = 16_384;
 
 /**
- * Connects to a host on behalf of a sandbox.
- * @param host A lower-case host name or an address, without brackets and without a trailing dot.
- * @param aborted Says that nobody waits for the connection any more, which is then not made.
+ * Connects to a host for a sandbox.
+ * @param host a lower-case host name or address, without brackets and final dot
+ * @param aborted cancels the connection
  * @throws Refusal, Unreachable
  */
 export async function connectUpstream(
@@ -70,7 +69,7 @@ export async function connectUpstream(
 }
 
 /**
- * Why a sandbox may never connect to a host, as words that follow "is", as far as can be told without looking its name up.
+ * Why a sandbox may never connect to a host, as words that follow "is", without resolving its name.
  * @param host as for `connectUpstream`
  */
 export function refusedUnresolved(host: string, port: number, options: UpstreamOptions): string | undefined {
@@ -85,7 +84,7 @@ export function isRegistry(host: string, port: number, { registries }: UpstreamO
   return registries?.has(`${host}:${port}`) === true;
 }
 
-/** Begins TLS with a host, whose certificate has to be good. @throws Unreachable */
+/** Starts TLS with a host and verifies its certificate. @throws Unreachable */
 export async function secured(
   socket: Socket,
   host: string,
@@ -93,9 +92,9 @@ export async function secured(
   aborted?: AbortSignal,
 ): Promise<Socket> {
   const ca = authorities.length === 0 ? undefined : [...getCACertificates("default"), ...authorities];
-  // An address is not named (RFC 6066, 3).
+  // TLS does not name addresses (RFC 6066, 3).
   const named = isIP(host) === 0 ? { servername: host } : { host };
-  // A socket on which a tunnel was negotiated is paused.
+  // A socket from tunnel negotiation is paused.
   socket.resume();
   try {
     const secure = connectTLS({ socket, ca, ALPNProtocols: ["http/1.1"], ...named });
@@ -107,11 +106,10 @@ export async function secured(
 }
 
 /**
- * The addresses of a host that a sandbox may reach. A name with any refused address is refused as a whole:
- * honest names do not mix.
- * @param checked False for a host that the operator chose.
- * @param behindProxy The host resolves through its proxy, so a name unknown here is no error: only the name can be
- * checked then, see docs/internals/security.md.
+ * A host's addresses that a sandbox may reach. A name with any refused address is refused, because honest names do not mix.
+ * @param checked false for the operator's hosts
+ * @param behindProxy whether the host resolves names through its proxy; then an unknown name is not an error, and only the name
+ * can be checked, see docs/internals/security.md
  */
 async function allowedAddresses(
   host: string,
@@ -139,7 +137,7 @@ async function allowedAddresses(
   return addresses;
 }
 
-/** The same settings with a resolver that looks up so many names at a time, for one sandbox. */
+/** The same settings with a bounded resolver, for one sandbox. */
 export function boundedLookups(options: UpstreamOptions): UpstreamOptions {
   const resolve = options.resolve ?? systemResolve;
   const waiting = new Set<() => void>();
@@ -163,7 +161,7 @@ export function boundedLookups(options: UpstreamOptions): UpstreamOptions {
   };
 }
 
-/** Waits in a queue. @throws when nobody waits for it any more, and it has left the queue */
+/** Waits in a queue. @throws if cancelled; it has left the queue then */
 async function turn(waiting: Set<() => void>, aborted?: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const leave = () => {
@@ -207,7 +205,7 @@ async function opened<S extends Socket>(
   return socket;
 }
 
-/** Waits for what a connection begins with. Ends it when that takes too long, or when nobody waits for it any more. */
+/** Waits for a connection's first event. Closes it if that takes too long, or is cancelled. */
 async function inTime<T>(socket: Socket, happening: Promise<T>, aborted?: AbortSignal): Promise<T> {
   const timer = setTimeout(() => socket.destroy(new Error("timed out")), connectTimeoutMs);
   const leave = () => socket.destroy(new Error(nobodyWaits));
@@ -221,7 +219,7 @@ async function inTime<T>(socket: Socket, happening: Promise<T>, aborted?: AbortS
   }
 }
 
-/** The proxy that the host itself would use for an address, from the usual variables. */
+/** The host's own proxy for an address, from the usual variables. */
 export function hostProxy(host: string, env: NodeJS.ProcessEnv): URL | undefined {
   const exempt = (env.no_proxy ?? env.NO_PROXY ?? "").split(",").map((entry) => entry.trim().toLowerCase());
   for (const entry of exempt) {
@@ -252,7 +250,7 @@ async function openThroughProxy(
         )
       : await open(proxyHost, proxyPort, aborted);
   } catch (error) {
-    // Where it is concerns no sandbox.
+    // The sandbox need not know where it is.
     throw new Unreachable(`this machine's proxy could not be reached (${codeOf(error)})`);
   }
   const target = isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
@@ -271,7 +269,7 @@ async function openThroughProxy(
   return socket;
 }
 
-/** Reads an HTTP response head off a socket; `rest` is what came after it. */
+/** Reads an HTTP response's headers from a socket; `rest` is what followed. */
 export async function readHead(socket: Socket): Promise<{ status: number; rest: Buffer }> {
   let received = Buffer.alloc(0);
   return await new Promise((resolve, reject) => {
@@ -289,7 +287,7 @@ export async function readHead(socket: Socket): Promise<{ status: number; rest: 
   });
 }
 
-/** What went wrong, without where: the message of an error of Node's has the address. */
+/** The error code without the address in Node's message. */
 function codeOf(error: unknown): string {
   return error instanceof Error && "code" in error ? String(error.code) : "no answer";
 }

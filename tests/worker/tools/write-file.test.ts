@@ -145,20 +145,20 @@ describe("write_file", () => {
     expect(await sh(sandbox, "[ -c /dev/null ] && [ -p fifo ] && cat file")).toBe("x\n");
   });
 
-  it("takes 20 MB by append, and gives them back by ranges, byte for byte", async () => {
-    const bytes = noise(20 * 1024 * 1024 + 7);
-    const piece = 5 * 1024 * 1024 + 11;
+  it("takes 5 MB by append, and gives them back by ranges, byte for byte", async () => {
+    const bytes = noise(5 * 1024 * 1024 + 7);
+    const piece = 2 * 1024 * 1024 + 11;
     for (let at = 0; at < bytes.length; at += piece) {
       const content = bytes.subarray(at, at + piece).toBase64();
-      const result = await write("big/20mb.bin", content, { encoding: "base64", append: at > 0 });
+      const result = await write("big/5mb.bin", content, { encoding: "base64", append: at > 0 });
       expect(result.structured).toMatchObject({ size: Math.min(bytes.length, at + piece) });
     }
-    expect(await sh(sandbox, "sha256sum <big/20mb.bin")).toBe(`${await sha256(bytes)}  -\n`);
+    expect(await sh(sandbox, "sha256sum <big/5mb.bin")).toBe(`${await sha256(bytes)}  -\n`);
     const back = new Uint8Array(bytes.length);
     for (let offset = 0; offset < bytes.length;) {
       const { content } = await owner.call("read_file", {
         sandbox,
-        path: "big/20mb.bin",
+        path: "big/5mb.bin",
         encoding: "base64",
         offset,
       });

@@ -13,8 +13,8 @@ it("mixed tools from many clients: no wrong answer, and nothing grows from the f
   const [said, complaints] = ["out", "err"].map((name) => join(directory, name)) as [string, string];
   const script = fileURLToPath(new URL("soak.ts", import.meta.url));
   const soak = spawn(process.execPath, [script], {
-    // Half of what `npm run soak` takes by itself: it keeps every processor busy while other suites run.
-    env: { ...process.env, SOAK_MINUTES: process.env.SOAK_MINUTES ?? "0.3" },
+    // A quarter of what `npm run soak` takes by itself: it keeps every processor busy while other suites run.
+    env: { ...process.env, SOAK_MINUTES: process.env.SOAK_MINUTES ?? "0.15" },
     stdio: ["ignore", openSync(said, "w"), openSync(complaints, "w")],
   });
   const [code] = await once(soak, "exit");

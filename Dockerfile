@@ -30,5 +30,8 @@ RUN mkdir -p /var/lib/sandbox-mcp/runs
 # A user's `pkill -f sandbox` must not end the base image's server: it is started by a link, whose name its process has.
 RUN ln -s /container-server/sandbox /usr/local/bin/sbx-control
 
+# What the image brings, so that saves hold only what differs. Let it be the last step that changes files.
+RUN node /opt/sandbox-mcp/sandboxd/dist/sandboxd.cjs --write-base /opt/sandbox-mcp/base.list
+
 # Keeps sandboxd and the base image's server running.
 ENTRYPOINT ["/opt/sandbox-mcp/entrypoint.sh", "sbx-control"]

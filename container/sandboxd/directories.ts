@@ -16,10 +16,10 @@ import { join } from "node:path";
 
 const root = process.env.SANDBOXD_ROOT ?? "/var/lib/sandbox-mcp";
 
-/** What is saved and restored; tests have one elsewhere. */
+/** Where users work; tests have it elsewhere. */
 export const WORKSPACE = process.env.SANDBOXD_WORKSPACE ?? "/workspace";
 
-/** Where set-ups install, and a part of that is saved and restored; nowhere where the file system is the host's. */
+/** The root of what is saved and restored; where the file system is the host's, there is none, and the workspace alone is. */
 export const SYSTEM =
   process.env.SANDBOXD_SYSTEM ?? (process.env.SANDBOXD_ROOT === undefined ? "/" : undefined);
 
@@ -34,7 +34,7 @@ export const SESSIONS = join(root, "sessions");
 export const SLOTS = join(root, "slots");
 /** A note for each write that is under way, from which the next sandboxd completes or removes it. */
 export const WRITES = join(root, "writes");
-/** What is known of the workspace's last save or restore. */
+/** What is known of the last save or restore, and of what the container started with. */
 export const SNAPSHOT = join(root, "snapshot");
 
 /**
@@ -82,13 +82,17 @@ export function makeLinks(): void {
 /** Bytes of a file of ours at most: the state of a shell with many functions is the largest. */
 const MAX_TEXT_BYTES = 16 * 1024 * 1024;
 
-/** A small file's text, or undefined where there is none. User code can put a pipe there, for which a plain read would wait. */
-export function textOf(path: string): string | undefined {
+/** A file's text, or undefined where there is none. User code can put a pipe there, for which a plain read would wait. */
+export function textOf(
+  path: string,
+  encoding: BufferEncoding = "utf8",
+  maxBytes = MAX_TEXT_BYTES,
+): string | undefined {
   let file: number | undefined;
   try {
     file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const found = fstatSync(file);
-    return found.isFile() && found.size <= MAX_TEXT_BYTES ? readFileSync(file, "utf8") : undefined;
+    return found.isFile() && found.size <= maxBytes ? readFileSync(file, encoding) : undefined;
   } catch {
     return undefined;
   } finally {

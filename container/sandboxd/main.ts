@@ -2,9 +2,9 @@
  * sandboxd: our program inside a sandbox. It runs commands and reports their output and end to the sandbox's actor, follows
  * code, reads and writes files, and passes on requests to previews.
  *
- *   node sandboxd.js [--socket <path>]
+ *   node sandboxd.js [--socket <path>] [--write-base <path>]
  *
- * Without --socket it listens on its port, as in the image.
+ * Without --socket it listens on its port, as in the image. With --write-base it writes the list of what the image brings, and ends.
  */
 import { existsSync, stat, unlinkSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -17,12 +17,17 @@ import { send } from "./run-processes.ts";
 import { SANDBOXD_PORT } from "./protocol.ts";
 import { RunTable } from "./run-table.ts";
 import { createSandboxdServer } from "./http-server.ts";
+import { writeList } from "./snapshots/base.ts";
 import { Snapshots } from "./snapshots/snapshots.ts";
 
 // Not what a user's `pkill node` or `pkill -f sandbox` matches.
 process.title = SANDBOXD_NAME;
 
-const { values } = parseArgs({ options: { socket: { type: "string" } } });
+const { values } = parseArgs({ options: { socket: { type: "string" }, "write-base": { type: "string" } } });
+if (values["write-base"] !== undefined) {
+  writeList("/", values["write-base"]);
+  process.exit(0);
+}
 const env = { ...process.env };
 // The local engine sets these for this program alone.
 delete env.NODE_COMPILE_CACHE;
@@ -36,6 +41,12 @@ process.on("unhandledRejection", (error) => logError("unhandled", error));
 // Starts the threads for file work now: Node aborts when it cannot start them later, with all processes in use.
 stat("/", () => undefined);
 
+const snapshots = new Snapshots();
+try {
+  snapshots.begin();
+} catch (error) {
+  logError("cannot note what there is", error);
+}
 const runs = new RunTable(env);
 runs.begin();
 const files = new FileHandlers();
@@ -44,7 +55,7 @@ let ending: Promise<void> | undefined;
 process.on("SIGUSR2", () => {
   ending ??= endInOrder(runs, files).finally(() => process.exit(0));
 });
-const server = createSandboxdServer(runs, files, new Snapshots());
+const server = createSandboxdServer(runs, files, snapshots);
 server.on("error", (error) => {
   logError("cannot listen", error);
   // The next one finds its place free.

@@ -259,12 +259,12 @@ export class Account extends DurableObject<Env> {
     return this.#snapshots.archived(run, "conversation");
   }
 
-  /** The saved system files of a set-up's outcome. They exist if the whole outcome does. */
+  /** What a set-up left. */
   setUpOutcome(key: string): Snapshot | undefined {
-    return this.#snapshots.archived(key, "system");
+    return this.#snapshots.archived(key, "workspace");
   }
 
-  /** Starts a sandbox without a workspace from a set-up's saved workspace. */
+  /** Makes the state that a set-up left that of a sandbox which has none. */
   async startFromOutcome(sandbox: string, key: string): Promise<Outcome<void>> {
     return await this.#change(() => {
       if (this.#snapshots.has(sandbox))

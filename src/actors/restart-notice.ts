@@ -1,7 +1,7 @@
 /**
- * Counts container starts and remembers how the last container ended, because processes, kernels and files outside the
- * workspace die with it. The next result reports this once, with what was restored.
+ * Counts container starts and remembers how the last container ended, because processes and kernels die with it. The next result reports this once, with what was restored.
  */
+import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Snapshot } from "./snapshot-registry.ts";
 import { ENDINGS, lostText, restoredText } from "./texts.ts";
 
@@ -39,12 +39,17 @@ export class RestartNotice {
     if (before > 0) this.#kv.put(ENDED, ending ?? "");
   }
 
-  /** The workspace was restored from `state`; without a state it is empty. */
-  workspaceRestored(state: Snapshot | undefined): void {
+  /**
+   * The sandbox was restored from `state`; without a state it starts empty.
+   * @param dropped what was not restored, because the image has changed
+   */
+  workspaceRestored(state: Snapshot | undefined, dropped?: NamedFiles): void {
     const ending = this.#kv.get<string>(ENDED);
     this.#kv.delete(ENDED);
     const isAllSaved = ending !== undefined && ending in ENDINGS && !NOT_ALL_SAVED.has(ending);
-    const loss = state ? restoredText(state, ending, isAllSaved) : ending !== undefined && lostText(ending);
+    const loss = state
+      ? restoredText({ ...state, dropped }, ending, isAllSaved)
+      : ending !== undefined && lostText(ending);
     if (!loss) return;
     this.#notice = loss;
     this.#kv.put(NOTICE, loss);

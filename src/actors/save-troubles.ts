@@ -22,6 +22,11 @@ export class SaveTroubles {
   #left: LeftOut | undefined;
   #isLeftTold = false;
 
+  /** What the last save left out. */
+  get left(): LeftOut | undefined {
+    return this.#left;
+  }
+
   /** Whether the last save failed. */
   get isFailing(): boolean {
     return this.#failing !== undefined;

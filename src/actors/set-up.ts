@@ -1,7 +1,7 @@
 /**
- * The set-up of a sandbox: a script that runs once, after the workspace is back and before what was called. A container that
- * starts later gets what it left, or runs it again where that is not kept. It is a run like any other, which outlives its
- * caller and the actor. How it ended keeps nothing from running: a failure is told by every answer, so that it can be looked
+ * The set-up of a sandbox: a script that runs once, after the sandbox's files are back and before what was called. What it left
+ * is part of the sandbox's state; where that could not be saved, the next container runs it again. It is a run like any other,
+ * which outlives its caller and the actor. How it ended keeps nothing from running: a failure is told by every answer, so that it can be looked
  * into and mended.
  */
 import type { ActiveRun } from "../runs/active-run.ts";
@@ -28,7 +28,6 @@ import type { ContainerPlatform } from "./platform/platform.ts";
 import type { KeepPlan, SetUpOutcomes } from "./set-up-outcomes.ts";
 import type { Workspace } from "./workspace.ts";
 import {
-  SET_UP_NOT_KEPT,
   setUpFailedText,
   setUpNotSavedText,
   setUpRanText,
@@ -71,7 +70,7 @@ interface State {
   failure?: string;
   /** Whether something else has run in the container before: what the script leaves there is not its alone. */
   isUsed?: boolean;
-  /** The outcome that the workspace goes back to. */
+  /** The key of the outcome that the sandbox's state holds. */
   had?: string;
   /** Whether the script of the run under way may have changed the workspace. */
   hasBegun?: boolean;
@@ -222,9 +221,9 @@ export class SetUp {
   /** The end of a set-up that was restored; undefined where the script is to run. */
   async #outcome(run: ActiveRun): Promise<End | undefined> {
     const state = this.#state;
-    if (!state || state.isUsed) return undefined;
-    const { script, had } = state;
-    const outcome = await this.#host.outcomes.begin(script, had);
+    if (!state) return undefined;
+    const { script, had, isUsed } = state;
+    const outcome = await this.#host.outcomes.begin(script, had, isUsed);
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (this.#state?.script !== script || run.ended) return CANCELLED_BEFORE_START;
     if (!outcome) return undefined;
@@ -286,16 +285,12 @@ export class SetUp {
 
   /** Keeps what the script has left, before anything else changes that. Answers that, and what there is to say of it. */
   async #success(run: RunView, state: State): Promise<Pick<State, "had"> & { words: string }> {
-    const { keeping, restoredAt, had, isUsed } = state;
+    const { keeping, restoredAt, had } = state;
     if (restoredAt !== undefined) return { had, words: setUpRestoredText(restoredAt) };
     const { outcomes, report } = this.#host;
     const seconds = Math.round(durationMs(run) / 1000);
     const words = setUpRanText(run.id, seconds);
     if (!outcomes.areKept) return { words };
-    if (isUsed)
-      return {
-        words: `${words} ${SET_UP_NOT_KEPT}`,
-      };
     try {
       if (!keeping) throw new Error("it was not begun as one to keep");
       await outcomes.keep(keeping);

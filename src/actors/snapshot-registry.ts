@@ -68,7 +68,7 @@ export interface Save extends Omit<Snapshot, "savedAt"> {
 export interface Archive {
   /** The whole id of the task's run, or the key of the set-up. */
   run: string;
-  part: "workspace" | "conversation" | "system";
+  part: "workspace" | "conversation";
   /** When it ends, milliseconds since the epoch. */
   expiresAt: number;
   /** What its sandbox was set to, as JSON, for one that goes on with it. */
@@ -245,9 +245,9 @@ export class SnapshotRegistry {
   #keepArchive({ run, part, expiresAt, settings }: Archive, snapshot: string): void {
     this.#sql("INSERT OR REPLACE INTO archives VALUES (?, ?, ?, ?)", run, part, snapshot, expiresAt);
     if (settings !== undefined) this.keepSettings(run, settings);
-    if (part === "system")
+    if (run.startsWith("setup:"))
       this.#sql(
-        `DELETE FROM archives WHERE run IN (SELECT run FROM archives WHERE part = 'system' AND run <> ?
+        `DELETE FROM archives WHERE run IN (SELECT run FROM archives WHERE run LIKE 'setup:%' AND run <> ?
          ORDER BY expires_at DESC, run LIMIT -1 OFFSET ?)`,
         run,
         KEPT_SETUPS - 1,

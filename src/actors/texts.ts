@@ -56,7 +56,7 @@ export function notRunning(sandbox: string, isKnown: boolean): ToolError {
   return isKnown
     ? new ToolError(
         "not_found",
-        `Sandbox ${sandbox} is not running, and a call that only reads does not start it. Its saved /workspace is kept.`,
+        `Sandbox ${sandbox} is not running, and a call that only reads does not start it. What was saved of it is kept.`,
         "Start it with a call that runs or writes, such as run_command.",
       )
     : new ToolError(
@@ -118,7 +118,7 @@ const QUOTA_TEXTS = {
     `${DELETE_CHECKPOINTS} list_sandboxes names them.`,
   ],
   workspaceBytes: (allowed, used) => [
-    `Your saved workspaces and checkpoints take ${MiB(used)} MB, and your limit is ${MiB(allowed)} MB.`,
+    `Your saved sandboxes and checkpoints take ${MiB(used)} MB, and your limit is ${MiB(allowed)} MB.`,
     `Delete files or sandboxes (destroy_sandbox) that you no longer need. ${DELETE_CHECKPOINTS} list_sandboxes shows their sizes.`,
   ],
   runSecondsPerDay: (allowed, used) => [
@@ -217,7 +217,7 @@ export function otherSandboxesCheckpoint(id: string, owner: string, sandbox: str
 export function nothingToKeep(sandbox: string): ToolError {
   return new ToolError(
     "not_found",
-    `Sandbox ${sandbox} has no files in /workspace to save.`,
+    `Sandbox ${sandbox} has nothing to save: nothing was changed in it.`,
     "list_sandboxes shows what each sandbox holds.",
   );
 }
@@ -278,7 +278,6 @@ export function setUpRanText(run: string, seconds: number): string {
 }
 
 const RUNS_AGAIN = "the next container runs it again";
-export const SET_UP_NOT_KEPT = `Its result is not kept, because this container was used before: ${RUNS_AGAIN}.`;
 
 export function setUpNotSavedText(why: string | undefined): string {
   return `Its result could not be saved${why === undefined ? "" : `, because ${why}`}: ${RUNS_AGAIN}.`;
@@ -311,7 +310,7 @@ export function stillSettingUp(sandbox: string, run: string | undefined, ms: num
 
 // Notices about stops
 
-/** How a container was ended in order, after its workspace was saved. */
+/** How a container was ended in order, after it was saved. */
 export const ENDINGS = {
   idle: "The sandbox was stopped because it was idle",
   room: "The idle sandbox was stopped to make room for another of your sandboxes",
@@ -334,7 +333,7 @@ export function lostText(ending: string): string {
 
 /**
  * @param ending how the container before ended; undefined where there was none
- * @param isAllSaved whether the workspace was saved just before
+ * @param isAllSaved whether everything was saved just before
  */
 export function restoredText(
   {
@@ -342,15 +341,30 @@ export function restoredText(
     files,
     bytes,
     left,
-  }: { savedAt: number; files: number; bytes: number; left?: LeftOut | undefined },
+    dropped,
+  }: {
+    savedAt: number;
+    files: number;
+    bytes: number;
+    left?: LeftOut | undefined;
+    dropped?: PathCount | undefined;
+  },
   ending: string | undefined,
   isAllSaved: boolean,
 ): string {
   const what = `as saved at ${shownTime(savedAt)} (${files} files, ${bytes} bytes)`;
-  const missing = left ? ` Not saved, so missing: ${leftOutText(left)}.` : "";
-  if (ending === undefined) return `The sandbox starts with /workspace ${what}.${missing}`;
-  const later = isAllSaved ? "" : ", and later changes to /workspace";
-  return `${endingText(ending)}: /workspace is ${what}. Processes, variables and other files are gone${later}.${missing}`;
+  const missing =
+    (left ? ` Not saved, so missing: ${leftOutText(left)}.` : "") +
+    (dropped ? ` ${droppedText(dropped)}` : "");
+  if (ending === undefined) return `The sandbox starts with its files ${what}.${missing}`;
+  const later = isAllSaved ? "" : ", and later changes";
+  return `${endingText(ending)}: its files are ${what}. Processes and variables are gone${later}.${missing}`;
+}
+
+/** What was saved upon another image and is not restored. */
+function droppedText({ count, names }: PathCount): string {
+  const more = count > NAMED ? ` and ${count - NAMED} more` : "";
+  return `Not restored, because the image has changed: ${names.slice(0, NAMED).map(shownName).join(", ")}${more}. Install it again.`;
 }
 
 /** How many of the things of one kind that a save left out are named. */
@@ -370,11 +384,11 @@ export function leftOutText({ count, bytes, names, unreadable, special, crowded 
 /** @param why and what to do, where only the caller can help */
 export function notSavedText(since: number, why?: { reason: string; hint: string }): string {
   const [because, advice] = why ? [` (${why.reason})`, ` ${why.hint}`] : ["", ""];
-  return `The workspace could not be saved since ${shownTime(since)}${because}: newer changes would be lost with the sandbox.${advice}`;
+  return `The sandbox could not be saved since ${shownTime(since)}${because}: newer changes would be lost with its container.${advice}`;
 }
 
 export function partlySavedText(left: LeftOut): string {
-  return `Not all of the workspace is saved. These would be lost with the sandbox: ${leftOutText(left)}.`;
+  return `Not all of the sandbox is saved. These would be lost with its container: ${leftOutText(left)}.`;
 }
 
 /** Notes of runs that the end of their container has ended. */

@@ -4,7 +4,10 @@ import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import type { Snapshot } from "./snapshot-registry.ts";
 import { StorageError } from "./workspace-objects.ts";
 
-export function workspaceTooLarge(left: Plan["left"], maxBytes: number): ToolError {
+export function workspaceTooLarge(
+  left: Pick<Plan["left"], "count" | "crowded">,
+  maxBytes: number,
+): ToolError {
   const MiB = maxBytes / (1024 * 1024);
   const why =
     left.count > 0
@@ -18,7 +21,7 @@ export function workspaceTooLarge(left: Plan["left"], maxBytes: number): ToolErr
 export function stillRestoring(sandbox: string, ms: number): ToolError {
   return new ToolError(
     "no_answer",
-    `The workspace of sandbox ${sandbox} is being restored, which takes longer than ${Math.round(ms / 1000)} s. This call was not begun.`,
+    `Sandbox ${sandbox} is being restored, which takes longer than ${Math.round(ms / 1000)} s. This call was not begun.`,
     "Make the same call again in 10 seconds.",
     true,
   );
@@ -27,7 +30,7 @@ export function stillRestoring(sandbox: string, ms: number): ToolError {
 export function stillSaving(sandbox: string, ms: number): ToolError {
   return new ToolError(
     "no_answer",
-    `The workspace of sandbox ${sandbox} is being saved, which takes longer than ${ms / 1000} s. Nothing was changed, and the save goes on.`,
+    `Sandbox ${sandbox} is being saved, which takes longer than ${ms / 1000} s. Nothing was changed, and the save goes on.`,
     "Make the same call again in 30 seconds: what is saved by then need not be saved again.",
     true,
   );
@@ -36,7 +39,7 @@ export function stillSaving(sandbox: string, ms: number): ToolError {
 export function restoreFailed(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {
   const error = new ToolError(
     "storage_unavailable",
-    `The workspace of sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reason(cause)}. This call was not begun, and what is saved is safe.`,
+    `Sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reason(cause)}. This call was not begun, and what is saved is safe.`,
     "Make the same call again in a minute. When that does not help: restore_sandbox goes back to a checkpoint, and destroy_sandbox ends the sandbox with what is saved of it.",
     true,
   );
@@ -53,13 +56,13 @@ export function isPermanentSaveError(cause: unknown): cause is ToolError {
 }
 
 export function saveFailed(sandbox: string, cause: unknown): ToolError {
-  const message = `The workspace of sandbox ${sandbox} could not be saved: ${reason(cause)}. The sandbox goes on, and what was saved before is safe.`;
+  const message = `Sandbox ${sandbox} could not be saved: ${reason(cause)}. It goes on, and what was saved before is safe.`;
   const error = isPermanentSaveError(cause)
     ? new ToolError(
         cause.code,
         message,
         cause.hint ||
-          "Delete what is not needed in /workspace; restore_sandbox goes back to a checkpoint without saving it.",
+          "Delete what is not needed; restore_sandbox goes back to a checkpoint without saving it.",
       )
     : new ToolError("storage_unavailable", message, "Make the same call again in a minute.", true);
   error.cause = cause;

@@ -2,7 +2,7 @@
  * Moves saved states between sandboxd and R2. The account is asked before anything is stored and told what was, so that it
  * counts all that there is.
  */
-import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
+import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Snapshots, Target } from "../container/snapshots.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
@@ -23,9 +23,11 @@ const MANIFEST_BYTES = 256 * 1024 * 1024;
 /** How long it is remembered that there was no room for a save, milliseconds. */
 const NO_ROOM_MS = 3_600_000;
 
-/** What a container's workspace came from; no snapshot where the sandbox had none. */
+/** What a container came from or was last saved as; no snapshot where the sandbox had none. */
 export interface Origin {
   snapshot?: string;
+  /** When that was saved, milliseconds since the epoch. */
+  savedAt?: number;
   packs: Pack[];
 }
 
@@ -65,17 +67,18 @@ export class WorkspaceTransfer {
   }
 
   /**
-   * @param target the task that goes on with the conversation, where the state is one, or the system; of the workspace without
+   * @param target the task that goes on with the conversation, where the state is one
+   * @returns what of it was not restored, because the image is another
    * @throws errors of sandboxd, and of R2
    */
-  async restore(state: Snapshot, signal: AbortSignal, target?: Target): Promise<void> {
+  async restore(state: Snapshot, signal: AbortSignal, target?: Target): Promise<NamedFiles | undefined> {
     const { bucket, snapshots } = this.#host;
     const prefix = this.#host.prefix();
     const manifest = [{ prefix: `${prefix}${manifestPrefix(state.id)}`, from: 0, to: state.manifestBytes }];
-    const reads = await streamed(
+    const { reads, dropped } = await streamed(
       state.manifestBytes,
       (...into) => readObjects(bucket, manifest, ...into),
-      async (body) => (await snapshots.call("restore", { id: state.id, ...target, body }, signal)).reads,
+      (body) => snapshots.call("restore", { id: state.id, ...target, body }, signal),
     );
     const sizes = new Map(state.packs.map(({ id, bytes }) => [id, bytes]));
     let total = 0;
@@ -96,6 +99,7 @@ export class WorkspaceTransfer {
       (...into) => readObjects(bucket, ranges, ...into),
       (body) => snapshots.call("data", { id: state.id, body }, signal),
     );
+    return dropped;
   }
 
   /**

@@ -1,12 +1,12 @@
 /**
- * The workspace of a sandbox survives its container: it is saved to R2 while it changes and before an orderly stop, and the
- * next container has it back before anything of the caller's begins there.
+ * The state of a sandbox, which is all that was changed in it, survives its container: it is saved to R2 while it changes and
+ * before an orderly stop, and the next container has it back before anything of the caller's begins there.
  *
  * What the account has as the sandbox's state is the truth. A save becomes that in one transaction of the account, after all
  * of its objects are written; until then the state before stays. A container is whole once it has the state that the account
  * had when it started; only what comes from a whole container is saved, and only upon the state that it came from.
  */
-import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
+import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Conversation, Target } from "../container/snapshots.ts";
 import { containerGone } from "../container/gone.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
@@ -43,7 +43,6 @@ type Registry = Pick<
   | "archivedConversation"
   | "setUpOutcome"
   | "startFromOutcome"
-  | "removeArchive"
 >;
 
 export interface WorkspaceHost extends TransferHost {
@@ -61,9 +60,17 @@ export interface WorkspaceHost extends TransferHost {
   report(error: unknown): void;
 }
 
-/** A save follows so long after the last change, so long after the first unsaved one at the latest, and after so long in any case: milliseconds. */
-const SAVE_DEBOUNCE_MS = 3000;
-const SAVE_MAX_DELAY_MS = 60_000;
+/**
+ * A save follows so long after the last change, and so long after the first unsaved one at the latest, milliseconds: with a second
+ * or two for the save itself, a change of up to 20 MB is saved within five seconds.
+ */
+const SAVE_DEBOUNCE_MS = 1000;
+const SAVE_MAX_DELAY_MS = 2500;
+
+/** From the begin of one save to that of the next it takes so many times as long as the save: the sandbox has work to do, too. */
+const SAVE_PACE = 4;
+
+/** After so long there is a save in any case, milliseconds: commands that run and processes in the background write files, too. */
 const SAVE_INTERVAL_MS = 120_000;
 
 /** How long a sandbox that cannot be saved is not stopped for want of use, milliseconds. */
@@ -100,8 +107,10 @@ export interface Installation {
   container: AbortSignal;
   /** A hash of what the outcome depends on. */
   system: string;
-  /** Whether its workspace is empty and always was. */
+  /** Whether nothing is in its workspace, and the sandbox has no state. */
   isEmpty: boolean;
+  /** When the state that it has was saved, milliseconds since the epoch. */
+  savedAt: number | undefined;
 }
 
 const EMPTY_ORIGIN: Origin = { packs: [] };
@@ -123,8 +132,9 @@ export class Workspace {
   #container = AbortSignal.abort();
   /** Saves, and what nothing is saved beside: sandboxd saves or restores one thing at a time. */
   readonly #queue = new SerialQueue();
-  /** The save that has not begun. */
+  /** The save that has not begun, and whether it is to look at every file. */
   #next: Promise<void> | undefined;
+  #isNextThorough = false;
   #timer: ReturnType<typeof setTimeout> | null = null;
   #timerAt = 0;
   #changedAt = 0;
@@ -133,6 +143,8 @@ export class Workspace {
   /** The same of what the save under way holds, if that comes to its end. */
   #savingSince: number | undefined;
   #isRestoringCheckpoint: boolean;
+  /** The last save that came to its end, milliseconds. */
+  #last = { begunAt: 0, tookMs: 0 };
   /** Whether a script is half through with preparing the workspace: until it ends, the state from before it stays. */
   isHeld = false;
 
@@ -188,6 +200,7 @@ export class Workspace {
     this.ended();
     this.#container = container;
     let state = await this.#state();
+    let dropped: NamedFiles | undefined;
     if (state) {
       const mark = await snapshots.call("mark", {}, container);
       // An earlier actor was thrown away when this container had its workspace, and may have changed that since.
@@ -195,12 +208,12 @@ export class Workspace {
       // Where nothing is saved, all sandboxes may have one workspace, which is somebody's own.
       if (!isSaved && !isWhole && !mark.isRestoring && !mark.isEmpty) state = undefined;
       else if (!isWhole)
-        await this.#restoreTo(state, AbortSignal.any([container, AbortSignal.timeout(RESTORE_MS)]));
+        dropped = await this.#restoreTo(state, AbortSignal.any([container, AbortSignal.timeout(RESTORE_MS)]));
     }
     container.throwIfAborted();
-    this.#origin = state ? { snapshot: state.id, packs: state.packs } : EMPTY_ORIGIN;
+    this.#origin = state ? { snapshot: state.id, packs: state.packs, savedAt: state.savedAt } : EMPTY_ORIGIN;
     kv.put(CONTAINER, this.#origin);
-    restartNotice.workspaceRestored(state);
+    restartNotice.workspaceRestored(state, dropped);
     await sync();
     this.#plan(SAVE_INTERVAL_MS);
   }
@@ -210,12 +223,13 @@ export class Workspace {
   }
 
   /**
-   * @param target the task that goes on with the conversation, where the state is one, or the system; of the workspace without
+   * @param target the task that goes on with the conversation, where the state is one
+   * @returns what of it was not restored, because the image is another
    * @throws {ToolError} which says that nothing has begun, and why
    */
-  async #restoreTo(state: Snapshot, signal: AbortSignal, target?: Target): Promise<void> {
+  async #restoreTo(state: Snapshot, signal: AbortSignal, target?: Target): Promise<NamedFiles | undefined> {
     try {
-      await this.#transfer.restore(state, signal, target);
+      return await this.#transfer.restore(state, signal, target);
     } catch (error) {
       if (this.#container.aborted || !this.#host.platform.isRunning) throw containerGone();
       this.#host.report(error);
@@ -249,31 +263,42 @@ export class Workspace {
     const quiet = Math.max(0, now - this.#changedAt);
     if (quiet < SAVE_DEBOUNCE_MS && now - (this.#dirtySince ?? 0) < SAVE_MAX_DELAY_MS)
       return this.#plan(SAVE_DEBOUNCE_MS - quiet);
+    const { begunAt, tookMs } = this.#last;
+    const earlyMs = SAVE_PACE * tookMs - Math.max(0, now - begunAt);
+    if (earlyMs > 0) return this.#plan(earlyMs);
     this.#host.background(this.save().catch(() => undefined));
   }
 
   /**
    * Saves the workspace as it is now or later. A save under way may have passed by what the caller wants in it, so another
    * follows that. Nothing happens in a container that is not whole or is being set up.
+   * @param options `isThorough` whether to look at every file of the image, too: one of those may have been written in place
    * @throws {ToolError} with the reason
    */
-  save(): Promise<void> {
+  save({ isThorough = false } = {}): Promise<void> {
+    this.#isNextThorough ||= isThorough;
     this.#next ??= this.#queue.run(() => {
+      const isNextThorough = this.#isNextThorough;
       this.#next = undefined;
-      return this.#saveOnce();
+      this.#isNextThorough = false;
+      return this.#saveOnce(isNextThorough);
     });
     return this.#next;
   }
 
-  async #saveOnce(): Promise<void> {
+  async #saveOnce(isThorough: boolean): Promise<void> {
     if (!this.#isWhole || !this.#host.isSaved || this.isHeld) return;
     const container = this.#container;
     const since = this.#dirtySince;
     this.#dirtySince = undefined;
     this.#savingSince = since;
+    const begunAt = Date.now();
     try {
-      await this.#save(AbortSignal.any([container, AbortSignal.timeout(SAVE_MS)]));
+      const isAtRest = since === undefined && !isThorough;
+      const signal = AbortSignal.any([container, AbortSignal.timeout(SAVE_MS)]);
+      await this.#save(signal, { isThorough, isAtRest });
       this.#troubles.saved();
+      this.#last = { begunAt, tookMs: Math.max(0, Date.now() - begunAt) };
       if (!container.aborted)
         this.#plan(this.#dirtySince === undefined ? SAVE_INTERVAL_MS : SAVE_DEBOUNCE_MS);
     } catch (error) {
@@ -288,7 +313,7 @@ export class Workspace {
     }
   }
 
-  async #save(signal: AbortSignal): Promise<void> {
+  async #save(signal: AbortSignal, look: Pick<PlanCall, "isThorough" | "isAtRest">): Promise<void> {
     const { snapshots, maxBytes } = this.#host;
     const sandbox = this.#host.sandbox();
     await this.#settle(signal);
@@ -296,7 +321,7 @@ export class Workspace {
     const id = crypto.randomUUID();
     const repack = packsToRepack(origin.packs);
     const { snapshot: base } = origin;
-    const body = { id, base, max: maxBytes, repack, isArchive: false };
+    const body = { id, base, max: maxBytes, repack, ...look };
     let plan = await snapshots.call("plan", { body }, signal);
     if (plan.state === "conflict" && base !== undefined) {
       // sandboxd has lost what it knew: all of the workspace counts as new then.
@@ -343,11 +368,10 @@ export class Workspace {
   ): Promise<Plan["left"]> {
     const { snapshots } = this.#host;
     const { part, maxBytes, conversation, isWhole = false } = archive;
-    const isSystem = part === "system";
     const origin = (part === "workspace" ? this.#origin : undefined) ?? EMPTY_ORIGIN;
     const { snapshot: base } = origin;
     const id = crypto.randomUUID();
-    const body = { id, base, max: maxBytes, repack: [], isArchive: true, conversation, isSystem };
+    const body = { id, base, max: maxBytes, repack: [], isArchive: true, conversation, isThorough: true };
     const plan = await snapshots.call("plan", { body }, signal);
     const { state, files, left } = plan;
     if (isWhole && (left.count > 0 || left.unreadable || left.crowded))
@@ -382,73 +406,53 @@ export class Workspace {
     const { isEmpty = false } = await snapshots.call("mark", {}, container);
     const { system } = await snapshots.call("system", {}, container);
     const isNew = this.#origin !== undefined && this.#origin.snapshot === undefined;
-    return { container, system, isEmpty: isEmpty && isNew };
-  }
-
-  /** Has the container note its system before a set-up, for `keepOutcome`. */
-  async noteSystem({ container }: Installation): Promise<void> {
-    await this.#host.snapshots.call("noteSystem", {}, container);
+    return { container, system, isEmpty: isEmpty && isNew, savedAt: this.#origin?.savedAt };
   }
 
   /**
-   * Keeps what a set-up has left: all of it or nothing. Where a part is without room, it would be no outcome of it.
-   * @param hasWorkspace whether the workspace is of it: else that is saved first, so that no container has the one without the other
-   * @param expiresAt when it ends, milliseconds since the epoch
+   * Saves what a set-up has left, and keeps it for other sandboxes where it is that alone.
+   * @param expiresAt when that ends, milliseconds since the epoch; undefined for what is this sandbox's alone
    * @throws {ToolError}, and errors of R2
    */
-  keepOutcome(key: string, hasWorkspace: boolean, expiresAt: number): Promise<void> {
+  keepOutcome(key: string, expiresAt: number | undefined): Promise<void> {
     return this.#queue.run(async () => {
       if (!this.#isWhole) throw containerGone();
       const signal = AbortSignal.any([this.#container, AbortSignal.timeout(OUTCOME_MS)]);
-      const what = { run: key, expiresAt, maxBytes: this.#host.maxBytes, isWhole: true };
-      try {
-        if (hasWorkspace) await this.#keepPart({ ...what, part: "workspace" }, signal);
-        else await this.#save(signal);
-        // The last one: with it there is an outcome.
-        await this.#keepPart({ ...what, part: "system" }, signal);
-      } catch (error) {
-        await this.#host
-          .account()
-          .removeArchive(key)
-          .catch(() => undefined);
-        throw error;
-      }
+      await this.#save(signal, { isThorough: true });
+      const { left } = this.#troubles;
+      if (left && (left.count > 0 || left.unreadable || left.crowded))
+        throw workspaceTooLarge(left, this.#host.maxBytes);
+      const { snapshot } = this.#origin ?? EMPTY_ORIGIN;
+      // A script that has changed nothing leaves nothing to keep.
+      if (expiresAt === undefined || snapshot === undefined) return;
+      await this.#host.account().archive(snapshot, { run: key, part: "workspace", expiresAt });
     });
   }
 
   /**
-   * Gives the container what a set-up has left. Answers when that was kept; undefined where there is none.
-   * @param hasWorkspace whether its workspace becomes that of the sandbox, which must have none
+   * Gives a sandbox that has no state the one that a set-up has left. Answers when that was kept; undefined where there is none.
    * @param lifecycle restores the container again once the account has that state
    * @throws {ToolError}
    */
   async restoreOutcome(
     { container }: Installation,
     key: string,
-    hasWorkspace: boolean,
     lifecycle: { restoreAgain(work: () => Promise<void>): Promise<void> },
   ): Promise<number | undefined> {
     const { kv, sync } = this.#host;
-    const system = await this.#host.account().setUpOutcome(key);
-    if (!system) return undefined;
-    if (hasWorkspace) {
-      await this.#queue.run(async () => {
-        container.throwIfAborted();
-        await lifecycle.restoreAgain(async () => {
-          // The container is not whole until it has the state that the account may give the sandbox now, as that of a fork.
-          this.#origin = undefined;
-          kv.delete(CONTAINER);
-          await sync();
-          unwrap(await this.#host.account().startFromOutcome(this.#host.sandbox(), key));
-        });
-      });
-    }
+    const outcome = await this.#host.account().setUpOutcome(key);
+    if (!outcome) return undefined;
     await this.#queue.run(async () => {
-      const signal = AbortSignal.any([container, AbortSignal.timeout(RESTORE_MS)]);
-      signal.throwIfAborted();
-      await this.#restoreTo(system, signal, { system: "true" });
+      container.throwIfAborted();
+      await lifecycle.restoreAgain(async () => {
+        // The container is not whole until it has the state that the account may give the sandbox now, as that of a fork.
+        this.#origin = undefined;
+        kv.delete(CONTAINER);
+        await sync();
+        unwrap(await this.#host.account().startFromOutcome(this.#host.sandbox(), key));
+      });
     });
-    return system.savedAt;
+    return outcome.savedAt;
   }
 
   /** Finds out about a save whose commit was not answered, and tells the sandbox of one that was committed. */
@@ -463,7 +467,7 @@ export class Workspace {
 
   async #committed(id: string, packs: Pack[], signal: AbortSignal): Promise<void> {
     const { kv, snapshots, sync } = this.#host;
-    this.#origin = { snapshot: id, packs };
+    this.#origin = { snapshot: id, packs, savedAt: Date.now() };
     kv.put(CONTAINER, this.#origin);
     await snapshots.call("commit", { id }, signal);
     kv.delete(COMMITTING);
@@ -476,7 +480,7 @@ export class Workspace {
    */
   async saveToStop(waitMs = SAVE_MS): Promise<boolean> {
     if (!this.#isWhole || this.isHeld) return true;
-    const saving = this.save().then(...OVER);
+    const saving = this.save({ isThorough: true }).then(...OVER);
     this.#host.background(saving);
     return (await within(waitMs, saving)) ?? false;
   }
@@ -492,7 +496,7 @@ export class Workspace {
 
   /** Saves for a call, which is answered before its client gives up: the save goes on. @throws {ToolError} */
   async #saveForCall(): Promise<void> {
-    const saving = this.save();
+    const saving = this.save({ isThorough: true });
     this.#host.background(saving.catch(() => undefined));
     const isSaved = await within(
       CALL_MS,

@@ -1,7 +1,4 @@
-/**
- * Saves and restores a sandbox's workspace, and what was installed outside it, by requests to sandboxd. Responses are checked
- * and bounded.
- */
+/** Saves and restores a sandbox's state by requests to sandboxd. Responses are checked and bounded. */
 import type { Call, Content, ResultOf } from "../../container/sandboxd/operations.ts";
 import type { FileFailure } from "../../container/sandboxd/shapes.ts";
 import {
@@ -20,8 +17,8 @@ export interface Conversation {
   id: string;
 }
 
-/** What to restore other than the workspace. */
-export type Target = { task: string } | { system: "true" };
+/** The task that goes on with a conversation, where a restore is of one. */
+export type Target = { task: string };
 
 export class Snapshots {
   readonly #fetch: Connection["fetch"];

@@ -34,7 +34,7 @@ export function instructions({ has, sandbox, savesWorkspaces, idleMinutes, mount
   ].filter((way) => way !== false);
   const kept = savesWorkspaces
     ? [
-        `A sandbox stops after ${idleMinutes} idle minutes. The next call restores /workspace and says what is gone: variables, processes, other files.`,
+        `A sandbox stops after ${idleMinutes} idle minutes. The next call restores its files and installed packages, and says what is gone: variables, processes, /tmp.`,
         has("checkpoint_sandbox") &&
           `Use checkpoint_sandbox before a risky step${has("restore_sandbox") ? ", restore_sandbox to go back" : ""}.`,
         has("destroy_sandbox") && "destroy_sandbox deletes everything.",

@@ -457,11 +457,11 @@ export interface Restored extends Partial<Fork> {
 
 export function forkedText(sandbox: string, from: string, { to, hasSettings = false }: Restored): string {
   const settings = hasSettings ? " It has the settings of configure_sandbox, too." : "";
-  return `Sandbox ${sandbox} is new, with /workspace of ${from} as of ${stateText(to)}.${settings}`;
+  return `Sandbox ${sandbox} is new, with the files of ${from} as of ${stateText(to)}.${settings}`;
 }
 
 export function restoredText(sandbox: string, { to, before, unsaved }: Restored): string {
-  return `Sandbox ${sandbox}: /workspace is restored as of ${stateText(to)}. ${beforeText(before, unsaved)}`;
+  return `Sandbox ${sandbox}: its files are restored as of ${stateText(to)}. ${beforeText(before, unsaved)}`;
 }
 
 function stateText({ savedAt, files, bytes }: Checkpoint): string {

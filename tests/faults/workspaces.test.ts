@@ -25,7 +25,7 @@ describe.concurrent("the server or a sandbox ends under a workspace", () => {
       await bed.restart();
       const next = await bed.call("run_command", { command: "sha256sum -c sum; cat src/* | wc -l" });
       expect(next.structured.stdout).toBe("data: OK\n500\n");
-      expect(next.text).toMatch(/The sandbox was restarted: \/workspace is as saved at 20/);
+      expect(next.text).toMatch(/The sandbox was restarted: its files are as saved at 20/);
     } finally {
       await bed.close();
     }
@@ -42,7 +42,7 @@ describe.concurrent("the server or a sandbox ends under a workspace", () => {
       expect(await bed.sh("cat young")).toBe("a moment old");
       const other = await bed.call("read_file", { sandbox: "other", path: "young" });
       expect(other.text).toContain(
-        "The sandbox was stopped together with the server: /workspace is as saved",
+        "The sandbox was stopped together with the server: its files are as saved",
       );
       expect(other.text).toContain("another");
     } finally {

@@ -24,6 +24,8 @@ import { WebSocket } from "ws";
 import { FAILED } from "../../container/sandboxd/operations.ts";
 import { type Call, type Event, eventSchema, readPiece } from "../../container/sandboxd/protocol.ts";
 import { type Mark, markSchema } from "../../container/sandboxd/snapshots/calls.ts";
+import { Base } from "../../container/sandboxd/snapshots/base.ts";
+import { Scanner } from "../../container/sandboxd/snapshots/scan.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { repository } from "../../local/engine/own-files.ts";
@@ -402,15 +404,17 @@ it.each([
 
 /** A workspace that was saved: with a file of each size that is written in another way. */
 async function savedWorkspace(): Promise<{ manifest: Buffer; pack: Buffer; tree: unknown }> {
-  const root = mkdtempSync(join(parent, "saved-"));
-  mkdirSync(join(root, "directory"));
+  const top = mkdtempSync(join(parent, "saved-"));
+  const root = join(top, "workspace");
+  mkdirSync(join(root, "directory"), { recursive: true });
   writeFileSync(join(root, "directory/small"), "small");
   writeFileSync(join(root, "large"), randomBytes(70_000));
   linkSync(join(root, "large"), join(root, "link"));
   symlinkSync("directory/small", join(root, "symlink"));
   chmodSync(join(root, "directory"), 0o555);
   const { signal } = new AbortController();
-  const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [] }, signal);
+  const changes = await new Scanner(top, () => new Base(""), "workspace").changes(signal);
+  const save = await Save.plan("a", top, new Map(), { max: 1e9, repack: [] }, changes);
   const parts: Buffer[] = [];
   for await (const part of save.pack(signal)) parts.push(part);
   return { manifest: await save.manifest(), pack: Buffer.concat(parts), tree: treeOf(root) };

@@ -17,6 +17,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as fc from "fast-check";
 import { expect, it } from "vitest";
+import { Base } from "../../container/sandboxd/snapshots/base.ts";
+import { Scanner } from "../../container/sandboxd/snapshots/scan.ts";
 import { bytesOf } from "../../container/sandboxd/snapshots/manifest.ts";
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
@@ -106,8 +108,7 @@ it("comes back elsewhere as it was, whatever was changed between two saves", asy
         const base = mkdtempSync(join(tmpdir(), "snapshots-"));
         try {
           const [root, elsewhere] = [join(base, "root"), join(base, "elsewhere")];
-          mkdirSync(root);
-          mkdirSync(elsewhere);
+          for (const one of [root, elsewhere]) mkdirSync(join(one, "workspace"), { recursive: true });
           const packs = new Map<string, Buffer>();
           let index: Index = new Map();
           let manifest = Buffer.alloc(0);
@@ -115,16 +116,17 @@ it("comes back elsewhere as it was, whatever was changed between two saves", asy
             ["a", before],
             ["b", after],
           ] as const) {
-            for (const one of steps) take(root, one);
-            const save = await Save.plan(id, root, index, { max: 1e9, repack: [] }, signal);
+            for (const one of steps) take(join(root, "workspace"), one);
+            const changes = await new Scanner(root, () => new Base("")).changes(signal);
+            const save = await Save.plan(id, root, index, { max: 1e9, repack: [] }, changes);
             const parts: Buffer[] = [];
             for await (const part of save.pack(signal)) parts.push(part);
             packs.set(id, Buffer.concat(parts));
             manifest = Buffer.from(await save.manifest());
             index = save.index;
           }
-          for (const one of before) take(elsewhere, one);
-          const restore = await Restore.begin("b", elsewhere, manifest);
+          for (const one of before) take(join(elsewhere, "workspace"), one);
+          const restore = await Restore.begin("b", { root: elsewhere, base: new Base("") }, manifest);
           await restore.receive(
             (async function* () {
               for (const { pack, from, to } of restore.reads)
@@ -132,7 +134,7 @@ it("comes back elsewhere as it was, whatever was changed between two saves", asy
             })(),
           );
           await restore.finish();
-          expect(stateOf(elsewhere)).toEqual(stateOf(root));
+          expect(stateOf(join(elsewhere, "workspace"))).toEqual(stateOf(join(root, "workspace")));
         } finally {
           rmSync(base, { recursive: true, force: true });
         }

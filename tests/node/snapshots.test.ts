@@ -1,4 +1,4 @@
-/** Saved states as sandboxd reads and writes them: whoever made a manifest, nothing of it leads out of the workspace. */
+/** Saved states as sandboxd reads and writes them: whoever made a manifest, nothing of it leads out of the sandbox's files. */
 import { execFileSync } from "node:child_process";
 import {
   chmodSync,
@@ -27,7 +27,8 @@ import { readManifest, writeManifest } from "../../container/sandboxd/snapshots/
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import { repository } from "../../local/engine/own-files.ts";
-import { choose, scan } from "../../container/sandboxd/snapshots/scan.ts";
+import { Base } from "../../container/sandboxd/snapshots/base.ts";
+import { Scanner, choose, scanNamed } from "../../container/sandboxd/snapshots/scan.ts";
 
 let root: string;
 let outside: string;
@@ -43,6 +44,8 @@ beforeEach(() => {
 afterEach(() => rmSync(join(root, ".."), { recursive: true, force: true }));
 
 const { signal } = new AbortController();
+const base = new Base("");
+const changes = (of: string) => new Scanner(of, () => base).changes(signal);
 const common = { mode: 0o644, mtime: 0 };
 const directory = (path: string): Entry => ({ type: "directory", path, ...common, mode: 0o755 });
 const file = (path: string): Entry => ({ type: "file", path, ...common, size: 0, blobs: [] });
@@ -76,7 +79,7 @@ describe("a manifest", () => {
     writeFileSync(join(root, "before"), "there");
     const manifest = await writeManifest(entries);
     await expect(readManifest(manifest)).rejects.toThrow();
-    await expect(Restore.begin("a", root, manifest)).rejects.toThrow();
+    await expect(Restore.begin("a", { root, base }, manifest)).rejects.toThrow();
     expect(readdirSync(root)).toEqual(["before"]);
     expect(readdirSync(outside)).toEqual([]);
   });
@@ -84,10 +87,10 @@ describe("a manifest", () => {
   it("that is too large to be read is not written", async () => {
     const entries = [directory("a"), file("a/file")];
     const { length } = await decompressed(await writeManifest(entries), undefined, 1e6);
-    await expect(writeManifest(entries, length - 1)).rejects.toMatchObject({
+    await expect(writeManifest(entries, {}, length - 1)).rejects.toMatchObject({
       failure: { problem: "too_large" },
     });
-    expect(await readManifest(await writeManifest(entries, length))).toHaveLength(2);
+    expect((await readManifest(await writeManifest(entries, {}, length))).entries).toHaveLength(2);
   });
 
   it("of more lines than a snapshot may have is refused before they take memory", async () => {
@@ -111,7 +114,7 @@ await readManifest(manifest).catch(({ message }) => console.log(message));`;
     symlinkSync(join(outside, "file"), join(root, "b"));
     const restore = await Restore.begin(
       "a",
-      root,
+      { root, base },
       await writeManifest([directory("a"), file("a/file"), file("b"), link("c", "../outside")]),
     );
     await restore.receive((async function* () {})());
@@ -132,10 +135,10 @@ it("a save of a conversation holds its files and the directories that lead there
     mkdirSync(join(root, path, ".."), { recursive: true });
     writeFileSync(join(root, path), path);
   }
-  const conversation = { below: "/talks", id: "one" };
-  const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [], conversation }, signal);
+  const talks = await scanNamed(root, "talks", "one", signal);
+  const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [] }, talks);
   await Array.fromAsync(save.pack(signal));
-  const entries = await readManifest(await save.manifest());
+  const { entries } = await readManifest(await save.manifest());
   expect(entries.map(({ path }) => path)).toEqual([
     "talks",
     "talks/work",
@@ -149,7 +152,7 @@ describe("a restore", () => {
   async function saved(by = Save): Promise<{ manifest: Buffer; pack: Buffer }> {
     writeFileSync(join(root, "text"), "x".repeat(10_000));
     writeFileSync(join(root, "other"), "y".repeat(10_000));
-    const save = await by.plan("a", root, new Map(), { max: 1e9, repack: [] }, signal);
+    const save = await by.plan("a", root, new Map(), { max: 1e9, repack: [] }, await changes(root));
     const parts: Buffer[] = [];
     for await (const part of save.pack(signal)) parts.push(part);
     return { manifest: await save.manifest(), pack: Buffer.concat(parts) };
@@ -160,12 +163,13 @@ describe("a restore", () => {
 
   it("has what was saved, however its bytes come", async () => {
     const { manifest, pack } = await saved();
-    writeFileSync(join(root, "later"), "z");
-    const restore = await Restore.begin("a", root, manifest);
+    mkdirSync(join(root, "workspace"));
+    writeFileSync(join(root, "workspace/later"), "z");
+    const restore = await Restore.begin("a", { root, base }, manifest);
     expect(restore.reads).toEqual([{ pack: "a", from: 0, to: pack.length }]);
     await restore.receive(stream(pack));
     await restore.finish();
-    expect(readdirSync(root).sort()).toEqual(["other", "text"]);
+    expect(readdirSync(join(root, "workspace"))).toEqual([]);
     expect(readFileSync(join(root, "text"), "utf8")).toBe("x".repeat(10_000));
   });
 
@@ -178,10 +182,10 @@ describe("a restore", () => {
     const older = await import("../../container/sandboxd/snapshots/save.ts");
     vi.doUnmock("node:zlib");
     const { manifest, pack } = await saved(older.Save);
-    for (const entry of await readManifest(manifest))
+    for (const entry of (await readManifest(manifest)).entries)
       expect(entry).toMatchObject({ blobs: [{ codec: "deflate" }] });
     rmSync(join(root, "text"));
-    const restore = await Restore.begin("a", root, manifest);
+    const restore = await Restore.begin("a", { root, base }, manifest);
     await restore.receive(stream(pack));
     await restore.finish();
     expect(readFileSync(join(root, "text"), "utf8")).toBe("x".repeat(10_000));
@@ -197,7 +201,7 @@ describe("a restore", () => {
     const blob = { hash, pack: "a", offset: 0, length: packed.length, codec: "zstd" } as const;
     const blobs = [...Array<null>(size / BLOB_BYTES - 1).fill(null), blob];
     const manifest = await writeManifest([{ ...common, type: "file", path: "sparse", size, blobs }]);
-    const restore = await Restore.begin("a", root, manifest);
+    const restore = await Restore.begin("a", { root, base }, manifest);
     expect(restore.reads).toEqual([{ pack: "a", from: 0, to: packed.length }]);
     await restore.receive(stream(packed));
     await restore.finish();
@@ -217,36 +221,40 @@ describe("a restore", () => {
     await expect(unpacked).rejects.toMatchObject({ code: "ERR_BUFFER_TOO_LARGE" });
     const blob = { hash: "0".repeat(64), pack: "a", offset: 0, length: bomb.length, codec };
     const manifest = await writeManifest([{ ...common, type: "file", path: "bomb", size, blobs: [blob] }]);
-    const restore = await Restore.begin("a", root, manifest);
+    const restore = await Restore.begin("a", { root, base }, manifest);
     await expect(restore.receive(stream(bomb))).rejects.toMatchObject({ failure: { problem: "cut" } });
-    expect(statSync(join(root, "bomb")).blocks).toBe(0);
+    expect(readdirSync(root)).not.toContain("bomb");
   });
 
   it("removes nothing of what is mounted deep in a directory that it does not have", async () => {
-    mkdirSync(join(root, "gone/deep/mount"), { recursive: true });
-    writeFileSync(join(root, "gone/file"), "old");
+    const gone = join(root, "workspace/gone");
+    mkdirSync(join(gone, "deep/mount"), { recursive: true });
+    writeFileSync(join(gone, "file"), "old");
     writeFileSync(join(outside, "file"), "mine");
     const module = join(repository, "container/sandboxd/snapshots/restore.ts");
-    const program = `import { Restore } from ${JSON.stringify(module)};
+    const program = `import { Base } from ${JSON.stringify(join(module, "../base.ts"))};
+import { Restore } from ${JSON.stringify(module)};
 const manifest = Buffer.from(process.env.MANIFEST, "base64");
-const restore = await Restore.begin("a", process.env.ROOT, manifest);
+const restore = await Restore.begin("a", { root: process.env.ROOT, base: new Base("") }, manifest);
 await restore.receive((async function* () {})());
 await restore.finish();`;
-    const manifest = (await writeManifest([directory("kept")])).toString("base64");
-    const view = ["--dev-bind", "/", "/", "--tmpfs", join(root, "gone/deep/mount")];
+    const manifest = (await writeManifest([directory("workspace"), directory("workspace/kept")])).toString(
+      "base64",
+    );
+    const view = ["--dev-bind", "/", "/", "--tmpfs", join(gone, "deep/mount")];
     const node = [process.execPath, "--input-type=module", "--eval", program];
     const inside = [
       "sh",
       "-c",
-      'echo mine >"$MOUNTED"; "$@"; cat "$MOUNTED"; ls "$ROOT" "$ROOT/gone"',
+      'echo mine >"$MOUNTED"; "$@"; cat "$MOUNTED"; cd "$ROOT/workspace"; ls . gone',
       "sh",
       ...node,
     ];
     const said = execFileSync("bwrap", [...view, ...inside], {
-      env: { ...process.env, MANIFEST: manifest, ROOT: root, MOUNTED: join(root, "gone/deep/mount/file") },
+      env: { ...process.env, MANIFEST: manifest, ROOT: root, MOUNTED: join(gone, "deep/mount/file") },
       encoding: "utf8",
     });
-    expect(said).toBe(`mine\n${root}:\ngone\nkept\n\n${root}/gone:\ndeep\n`);
+    expect(said).toBe("mine\n.:\ngone\nkept\n\ngone:\ndeep\n");
   });
 
   it("says that the disk is full where it is, and can be begun again when there is room", async () => {
@@ -258,12 +266,16 @@ await restore.finish();`;
 import { failureOf } from ${JSON.stringify(join(modules, "../file-error.ts"))};
 import { Restore } from ${JSON.stringify(join(modules, "restore.ts"))};
 import { Save } from ${JSON.stringify(join(modules, "save.ts"))};
+import { Base } from ${JSON.stringify(join(modules, "base.ts"))};
+import { Scanner } from ${JSON.stringify(join(modules, "scan.ts"))};
+const base = new Base("");
 const { DISK, SOURCE } = process.env;
-const save = await Save.plan("a", SOURCE, new Map(), { max: 1e9, repack: [] }, new AbortController().signal);
+const changes = await new Scanner(SOURCE, () => base).changes(new AbortController().signal);
+const save = await Save.plan("a", SOURCE, new Map(), { max: 1e9, repack: [] }, changes);
 const pack = await Array.fromAsync(save.pack(new AbortController().signal));
 const manifest = await save.manifest();
 const restore = async () => {
-  const begun = await Restore.begin("a", DISK + "/root", manifest);
+  const begun = await Restore.begin("a", { root: DISK + "/root", base }, manifest);
   await begun.receive((async function* () { yield* pack; })());
   await begun.finish();
 };
@@ -293,7 +305,7 @@ console.log(JSON.stringify({ failure, isWhole }));`;
     ["is something else", (pack) => Buffer.alloc(pack.length)],
   ])("fails where what comes %s", async (_how, change) => {
     const { manifest, pack } = await saved();
-    const restore = await Restore.begin("a", root, manifest);
+    const restore = await Restore.begin("a", { root, base }, manifest);
     await expect(restore.receive(stream(change(pack)))).rejects.toMatchObject({
       failure: { problem: "cut" },
     });
@@ -303,7 +315,7 @@ console.log(JSON.stringify({ failure, isWhole }));`;
 describe("a save", () => {
   it("of a workspace that was removed holds nothing", async () => {
     const removed = join(root, "removed");
-    const save = await Save.plan("a", removed, new Map(), { max: 1e9, repack: [] }, signal);
+    const save = await Save.plan("a", removed, new Map(), { max: 1e9, repack: [] }, await changes(removed));
     for await (const part of save.pack(signal)) expect(part).toBeUndefined();
     expect(await save.done()).toMatchObject({ files: 0, bytes: 0, packs: [] });
   });
@@ -313,8 +325,11 @@ describe("a save", () => {
     const server = createServer().listen(join(root, "socket"));
     await once(server, "listening");
     try {
-      const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [] }, signal);
-      expect(save.summary.left).toMatchObject({ count: 0, special: { count: 2, names: ["pipe", "socket"] } });
+      const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [] }, await changes(root));
+      expect(save.summary.left).toMatchObject({
+        count: 0,
+        special: { count: 2, names: ["/pipe", "/socket"] },
+      });
     } finally {
       server.close();
     }
@@ -330,9 +345,12 @@ describe("a save", () => {
     const modules = join(repository, "container/sandboxd/snapshots");
     // Root reads everything.
     const program = `import { Save } from ${JSON.stringify(join(modules, "save.ts"))};
+import { Base } from ${JSON.stringify(join(modules, "base.ts"))};
+import { Scanner } from ${JSON.stringify(join(modules, "scan.ts"))};
 if (process.getuid() === 0) process.setuid(65534);
 const { signal } = new AbortController();
-const save = await Save.plan("a", process.env.ROOT, new Map(), { max: 1e9, repack: [] }, signal);
+const changes = await new Scanner(process.env.ROOT, () => new Base("")).changes(signal);
+const save = await Save.plan("a", process.env.ROOT, new Map(), { max: 1e9, repack: [] }, changes);
 for await (const part of save.pack(signal)) process.stdout.write(part);
 console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).unreadable]));`;
     const said = execFileSync(process.execPath, ["--input-type=module", "--eval", program], {
@@ -341,8 +359,8 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     });
     expect(said.slice(0, 4)).toBe("file");
     expect(JSON.parse(said.slice(4))).toEqual([
-      { count: 1, names: ["directory"] },
-      { count: 4, names: ["directory", "large", "small", "smaller"] },
+      { count: 1, names: ["/directory"] },
+      { count: 4, names: ["/directory", "/large", "/small", "/smaller"] },
     ]);
   });
 
@@ -350,11 +368,11 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     writeFileSync(join(root, "sparse"), "");
     truncateSync(join(root, "sparse"), 10 * 1024 ** 3);
     writeFileSync(join(root, "other"), "other");
-    const save = await Save.plan("a", root, new Map(), { max: 1024 ** 3, repack: [] }, signal);
+    const save = await Save.plan("a", root, new Map(), { max: 1024 ** 3, repack: [] }, await changes(root));
     expect(save.summary.left).toEqual({
       count: 1,
       bytes: 10 * 1024 ** 3,
-      largest: [{ path: "sparse", size: 10 * 1024 ** 3 }],
+      largest: [{ path: "/sparse", size: 10 * 1024 ** 3 }],
     });
     for await (const part of save.pack(signal)) expect(part.toString()).toBe("other");
     expect((await save.done()).files).toBe(1);
@@ -369,7 +387,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     write("web/node_modules", 2);
     write("web/src", 3);
     const look = (most: number) =>
-      scan(root, new AbortController().signal, "", most).then((seen) => choose(seen, 100));
+      new Scanner(root, () => base).changes(signal, { most }).then((seen) => choose(seen, 100));
     // Directories count, too: web, web/src, both node_modules.
     const { chosen, left } = await look(10);
     expect(chosen.map(({ path }) => path).sort()).toEqual(
@@ -377,7 +395,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
         .concat(["web/node_modules/0", "web/node_modules/1", "web/src/0", "web/src/1", "web/src/2"])
         .sort(),
     );
-    expect(left).toMatchObject({ count: 0, crowded: { count: 1, names: ["node_modules"] } });
+    expect(left).toMatchObject({ count: 0, crowded: { count: 1, names: ["/node_modules"] } });
     expect((await look(15)).left.crowded).toBeUndefined();
     await expect(look(6)).rejects.toMatchObject({ failure: { problem: "too_large" } });
   });
@@ -389,6 +407,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
       type: "file" as const,
       mode: 0o644,
       mtime: 0,
+      changedAt: 0n,
       uid: 0,
       gid: 0,
       status: "",
@@ -406,8 +425,8 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
       count: 2,
       bytes: 110,
       largest: [
-        { path: "video", size: 90 },
-        { path: "node_modules", size: 20 },
+        { path: "/video", size: 90 },
+        { path: "/node_modules", size: 20 },
       ],
     });
   });

@@ -39,12 +39,14 @@ export const planCallSchema = z.object({
   max: count(),
   /** Packs whose contents are sent again. */
   repack: z.array(snapshotID()),
-  /** Of what a task or a set-up leaves: no save follows it, and where the workspace came from something else, all of it is new. */
+  /** Of what a task leaves: no save follows it, and where the sandbox came from something else, all of it is new. */
   isArchive: z.optional(z.boolean()),
-  /** Instead of the workspace, what lies below `below` in the home directory and has `id` in its path. */
+  /** Instead of the sandbox's state, what lies below `below` in the home directory and has `id` in its path. */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
-  /** Instead of the workspace, what has changed in the system since that was noted. */
-  isSystem: z.optional(z.boolean()),
+  /** Whether to look at every file of the image, too, as before an end; without, that is done now and then. */
+  isThorough: z.optional(z.boolean()),
+  /** Nobody has changed anything that the actor knows of: where no process has worked since the last look, none is taken. */
+  isAtRest: z.optional(z.boolean()),
 });
 
 export type PlanCall = z.infer<typeof planCallSchema>;
@@ -94,6 +96,8 @@ export const MAX_READS = 10_000;
 
 export const readsSchema = z.object({
   reads: listOf(z.object({ pack: snapshotID(), from: count(), to: count() }), MAX_READS),
+  /** What of the state is not restored, because the image is another. A sandboxd of an earlier version does not say. */
+  dropped: z.optional(namedSchema),
 });
 
 export type Read = z.infer<typeof readsSchema>["reads"][number];
@@ -104,13 +108,6 @@ export const snapshotRequests = {
   mark: row({ ...emptyCall, route: "GET /snapshot", input: z.object({}), result: workspaceStateSchema }),
   /** What the outcome of an installation depends on. */
   system: row({ ...emptyCall, route: "GET /snapshot/system", input: z.object({}), result: systemSchema }),
-  /** The system as it is now is what a later plan of it is compared with. */
-  noteSystem: row({
-    ...emptyCall,
-    route: "POST /snapshot/system",
-    input: z.object({}),
-    result: z.object({}),
-  }),
   plan: row({
     ...emptyCall,
     route: "POST /snapshot",
@@ -126,17 +123,13 @@ export const snapshotRequests = {
   /** The account has the save: the next one is compared with it. It may be told again. */
   commit: row({ ...ofSnapshot, route: "POST /snapshot/commit" }),
   /**
-   * Begins a restore by the manifest in the body: of the workspace, of the conversation that a task goes on with, to
-   * `CONVERSATION` in the task's directory, or of what was installed in the system.
+   * Begins a restore by the manifest in the body: of the sandbox's state, or of the conversation that a task goes on with, to
+   * `CONVERSATION` in the task's directory.
    */
   restore: row({
     ...emptyCall,
     route: "PUT /snapshot/restore",
-    input: z.object({
-      id: snapshotID(),
-      task: z.optional(idSchema()),
-      system: z.optional(z.literal("true")),
-    }),
+    input: z.object({ id: snapshotID(), task: z.optional(idSchema()) }),
     up: "stream",
     result: readsSchema,
   }),

@@ -1,6 +1,7 @@
 /**
- * The manifest of a snapshot: lines of JSON, compressed. The first one says its version; then comes an entry for each thing
- * there is, a directory before what is in it. It may have been made by somebody else's program: nothing in it is believed.
+ * The manifest of a snapshot: lines of JSON, compressed. The first one says its version and what image it was made upon; then
+ * comes an entry for each thing that differs from that image, a directory before what is in it. In version 1 the paths were
+ * relative to the workspace. It may have been made by somebody else's program: nothing in it is believed.
  */
 import * as z from "zod/mini";
 import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./calls.ts";
@@ -8,7 +9,26 @@ import { FileError } from "../file-error.ts";
 import { turns } from "../small-steps.ts";
 import { type Codec, compressed, decompressed } from "./codec.ts";
 
-const VERSION = 1;
+const VERSION = 2;
+
+/** The first line. */
+export interface Header {
+  /** Of the base; see base.ts. Nothing for what is no state of a sandbox. */
+  image?: string | undefined;
+  /** The major version of Node, for which modules were installed. */
+  node?: string | undefined;
+}
+
+const headerSchema = z.object({
+  version: z.union([z.literal(1), z.literal(VERSION)]),
+  image: z.optional(z.string().check(z.maxLength(100))),
+  node: z.optional(z.string().check(z.maxLength(100))),
+});
+
+export interface Manifest extends Header {
+  version: 1 | 2;
+  entries: Entry[];
+}
 
 /** Bytes of a manifest at most before it is compressed. */
 const MAX_MANIFEST_BYTES = 512 * 1024 * 1024;
@@ -30,7 +50,7 @@ interface EntryBase {
   mode: number;
   /** Microseconds since the epoch. */
   mtime: number;
-  /** Whose it is, in a manifest of changes. */
+  /** Whose it is; nothing in version 1, where all was root's. */
   uid?: number;
   gid?: number;
 }
@@ -45,7 +65,7 @@ export interface FileEntry extends EntryBase {
 export type Entry =
   | FileEntry
   | (EntryBase & { type: "directory" })
-  /** In a manifest of changes: what was there before them. */
+  /** What the image brings and the user has removed. */
   | (EntryBase & { type: "removed" })
   /** What a symbolic link says, or the path of the first of several hard links. */
   | (EntryBase & { type: "symlink" | "hardlink"; target: string });
@@ -99,9 +119,10 @@ export const entrySchema = z.discriminatedUnion("type", [
 /** @throws {FileError} for one that is larger than `readManifest` takes: long links alone can make it so */
 export async function writeManifest(
   entries: readonly Entry[],
+  header: Header = {},
   maxBytes = MAX_MANIFEST_BYTES,
 ): Promise<Buffer> {
-  const lines = [JSON.stringify({ version: VERSION })];
+  const lines = [JSON.stringify({ version: VERSION, ...header })];
   const turn = turns();
   let bytes = Buffer.byteLength(lines.join());
   for (const entry of entries) {
@@ -115,15 +136,14 @@ export async function writeManifest(
 }
 
 /**
- * The entries of a manifest, each in a directory that comes before it, and each only once.
- * @param isOfChanges whether there may be some that say that something was removed
+ * A manifest, with entries each in a directory that comes before it, and each only once.
  * @throws Error for one that is not as it should be
  */
-export async function readManifest(bytes: Buffer, isOfChanges = false): Promise<Entry[]> {
+export async function readManifest(bytes: Buffer): Promise<Manifest> {
   const text = (await decompressed(bytes, undefined, MAX_MANIFEST_BYTES)).toString("utf8");
   // One more than there may be: however many there are, they take no more memory.
   const [first = "", ...lines] = text.split("\n", SNAPSHOT_ENTRIES + 2);
-  if ((JSON.parse(first) as { version?: unknown }).version !== VERSION) throw new Error("another version");
+  const header = headerSchema.parse(JSON.parse(first));
   if (lines.length > SNAPSHOT_ENTRIES) throw new Error("too many entries");
   const found = new Map<string, Entry["type"]>();
   const entries: Entry[] = [];
@@ -134,7 +154,6 @@ export async function readManifest(bytes: Buffer, isOfChanges = false): Promise<
     const parent = entry.path.slice(0, Math.max(0, entry.path.lastIndexOf("/")));
     if (found.has(entry.path)) throw new Error("a path is there twice");
     if (parent !== "" && found.get(parent) !== "directory") throw new Error("a parent is missing");
-    if (entry.type === "removed" && !isOfChanges) throw new Error("something was removed from nothing");
     if (entry.type === "hardlink" && found.get(entry.target) !== "file")
       throw new Error("a link leads nowhere");
     if (entry.type === "file" && entry.blobs.length !== Math.ceil(entry.size / SNAPSHOT_BLOB_BYTES))
@@ -142,7 +161,17 @@ export async function readManifest(bytes: Buffer, isOfChanges = false): Promise<
     found.set(entry.path, entry.type);
     entries.push(entry);
   }
-  return entries;
+  return { ...header, entries };
+}
+
+/** The entries of a state, from the root on. */
+export function stateEntries({ version, entries }: Manifest): Entry[] {
+  if (version !== 1) return entries;
+  const inWorkspace = (name: string) => `workspace/${name}`;
+  return entries.map((entry) => {
+    const moved = { ...entry, path: inWorkspace(entry.path) };
+    return moved.type === "hardlink" ? { ...moved, target: inWorkspace(moved.target) } : moved;
+  });
 }
 
 /** How many bytes of a file its blob of that number has. */

@@ -1,6 +1,6 @@
 /**
- * One restore: makes the workspace what a manifest says, or makes the changes in the system that one says, of contents that
- * are asked for by their places in packs.
+ * One restore: makes the changes that a manifest says upon what the image brings, of contents that are asked for by their places
+ * in packs. It runs before anything of the user's, so what is in the way is the image's, or of an attempt that broke off.
  */
 import { createHash } from "node:crypto";
 import {
@@ -23,12 +23,15 @@ import {
   writeSync,
 } from "node:fs";
 import { open } from "node:fs/promises";
+import { join } from "node:path";
 import { FileError } from "../file-error.ts";
 import { MAX_READS, type Read, SNAPSHOT_BLOB_BYTES } from "./calls.ts";
 import { decompressed } from "./codec.ts";
-import { type Blob, type Entry, bytesOf, plainBytes, readManifest } from "./manifest.ts";
-import { statusOf } from "./scan.ts";
-import { mayBeSystemFile } from "./system.ts";
+import type { Base } from "./base.ts";
+import { entriesFor } from "./image.ts";
+import { type Blob, type Entry, bytesOf, plainBytes, readManifest, stateEntries } from "./manifest.ts";
+import { statusOf } from "./file-status.ts";
+import { above, isOfState } from "./scope.ts";
 import type { Index } from "./state.ts";
 import { SideBySide, turns } from "../small-steps.ts";
 
@@ -53,103 +56,137 @@ interface WantedBlob {
   places: BlobTarget[];
 }
 
+/** Where a state is restored to. */
+export interface Place {
+  root: string;
+  /** Of the container. */
+  base: Base;
+  /** The one directory below the root that is the sandbox's own, where the rest is not. */
+  only?: string | undefined;
+}
+
 export class Restore {
   readonly id: string;
+  /** What of the state was not restored, because the image is another or something is mounted there. */
+  readonly dropped: readonly string[];
   readonly #root: string;
+  readonly #dev: bigint;
   readonly #entries: readonly Entry[];
   readonly #blobs: readonly WantedBlob[];
   readonly #reads: Read[];
-  /** Where the files of changes are written until all of them are whole, by path. */
-  readonly #aside: ReadonlyMap<string, string>;
-  readonly #isOfChanges: boolean;
+  /** Where files are written: those that replace something beside their places, until all of them are whole. */
+  readonly #written: ReadonlyMap<string, string>;
 
-  private constructor(id: string, root: string, entries: readonly Entry[], isOfChanges = false) {
+  private constructor(
+    id: string,
+    root: string,
+    dev: bigint,
+    entries: readonly Entry[],
+    written: ReadonlyMap<string, string>,
+    dropped: readonly string[],
+  ) {
     this.id = id;
+    this.dropped = dropped;
     this.#root = root;
+    this.#dev = dev;
     this.#entries = entries;
-    this.#isOfChanges = isOfChanges;
-    this.#aside = isOfChanges ? temporaryNamesOf(entries) : new Map();
+    this.#written = written;
     this.#blobs = distinctBlobs(entries);
     this.#reads = readsOf(this.#blobs);
   }
 
   /**
-   * Removes what is not of the snapshot, and makes its directories and empty files.
+   * Makes the directories and empty files of a state; only `finish` replaces files. What the workspace holds beside them goes.
    * @param checked is called once the manifest is found to be one, before anything is changed
+   * @throws Error for what is no state
    */
   static async begin(
     id: string,
-    root: string,
+    { root, base, only }: Place,
     manifest: Buffer,
     checked: () => void = () => undefined,
   ): Promise<Restore> {
-    const { dev } = lstatSync(root, { bigint: true });
-    const entries = entriesOutside(mountsIn(root, dev), await readManifest(manifest));
-    const restore = new Restore(id, root, entries);
+    const read = await readManifest(manifest);
+    const all = stateEntries(read);
+    if (!all.every(({ path }) => isOfState(path))) throw new Error("a path is of no state");
+    const own = all.filter(({ path }) => only === undefined || path === only || path.startsWith(`${only}/`));
+    const { entries, dropped } = entriesFor(base, read, own);
     checked();
-    await restore.#clear(dev);
-    await restore.#makeRoom(dev);
-    return restore;
+    const { dev } = lstatSync(only === undefined ? root : join(root, only), { bigint: true });
+    const workspace = statsOf(root, "workspace");
+    if (workspace?.dev === dev && workspace.isDirectory()) {
+      const kept = new Set(entries.filter(({ type }) => type === "directory").map(({ path }) => path));
+      const isImages = (path: string) => read.version !== 1 && base.stateAt(path) !== undefined;
+      await clear(root, "workspace", (path) => kept.has(path) || isImages(path), dev, turns(), isImages);
+    }
+    // In version 1 it has no entry.
+    if (only === undefined && !workspace) mkdirSync(join(root, "workspace"));
+    return await Restore.#make(id, root, dev, entries, dropped);
   }
 
-  /**
-   * Makes the directories of changes in the system, and empty files beside their places. Only `finish` replaces anything.
-   * @throws Error for a manifest of anything else
-   */
-  static async beginChanges(id: string, root: string, manifest: Buffer): Promise<Restore> {
+  /** Makes all that a manifest has in an empty directory, as `begin` does. @throws Error for what is none */
+  static async beginIn(id: string, root: string, manifest: Buffer): Promise<Restore> {
     const { dev } = lstatSync(root, { bigint: true });
-    const entries = await readManifest(manifest, true);
-    if (!entries.every(({ path }) => mayBeSystemFile(path))) throw new Error("a path is not of the system");
-    const restore = new Restore(id, root, entries, true);
+    return await Restore.#make(id, root, dev, (await readManifest(manifest)).entries, []);
+  }
+
+  static async #make(
+    id: string,
+    root: string,
+    dev: bigint,
+    entries: readonly Entry[],
+    dropped: readonly string[],
+  ): Promise<Restore> {
+    const made: Entry[] = [];
+    const written = new Map<string, string>();
+    /** Mounted here, with what is below. */
+    const mounted = new Set<string>();
+    const turn = turns();
     try {
-      await restore.#makeRoom(dev);
+      for (const [number, entry] of entries.entries()) {
+        await turn();
+        const { path, type } = entry;
+        const stats = statsOf(root, path);
+        const isMounted = stats !== undefined && stats.dev !== dev;
+        const isLost = type === "hardlink" && mounted.has(entry.target);
+        if (isMounted || isLost || mounted.has(above(path))) {
+          mounted.add(path);
+          continue;
+        }
+        made.push(entry);
+        if (type === "directory") await makeDirectory(root, path, dev);
+        if (type !== "file") continue;
+        const place = stats ? `${path.slice(0, path.lastIndexOf("/") + 1)}.sandbox-mcp-${number}` : path;
+        written.set(path, place);
+        const at = bytesOf(root, place);
+        // Of an attempt that broke off.
+        if (stats) rmSync(at, { force: true });
+        const file = openSync(at, NEW_FILE, 0o600);
+        try {
+          ftruncateSync(file, entry.size);
+        } finally {
+          closeSync(file);
+        }
+      }
     } catch (error) {
-      restore.abandon();
+      removeFiles(root, written);
       throw error;
     }
-    return restore;
-  }
-
-  async #clear(dev: bigint): Promise<void> {
-    const kept = new Set(this.#entries.filter(({ type }) => type === "directory").map(({ path }) => path));
-    await clear(this.#root, "", kept, dev, turns());
-  }
-
-  async #makeRoom(dev: bigint): Promise<void> {
-    const turn = turns();
-    for (const entry of this.#entries) {
-      await turn();
-      if (entry.type === "directory") {
-        if (this.#isOfChanges) await makeDirectory(this.#root, entry.path, dev);
-        else mkdirSync(bytesOf(this.#root, entry.path), { recursive: true });
-      }
-      if (entry.type !== "file") continue;
-      const at = this.#contentOf(entry.path);
-      // Of an attempt that broke off.
-      if (this.#isOfChanges) rmSync(at, { force: true });
-      const file = openSync(at, NEW_FILE, 0o600);
-      try {
-        ftruncateSync(file, entry.size);
-      } finally {
-        closeSync(file);
-      }
-    }
+    return new Restore(id, root, dev, made, written, [...dropped, ...mounted]);
   }
 
   /** Where the content of a file is written. */
   #contentOf(path: string): Buffer {
-    return bytesOf(this.#root, this.#aside.get(path) ?? path);
+    return bytesOf(this.#root, this.#written.get(path) ?? path);
   }
 
-  /** It comes to nothing: of changes nothing is left that no next attempt would replace. */
+  #isAside(path: string): boolean {
+    return this.#written.get(path) !== path;
+  }
+
+  /** It comes to nothing: what it has written makes room for the next attempt. */
   abandon(): void {
-    for (const path of this.#aside.values()) {
-      try {
-        rmSync(bytesOf(this.#root, path), { force: true });
-      } catch {
-        // Its directory is not there, or not what it was.
-      }
-    }
+    removeFiles(this.#root, this.#written);
   }
 
   /** What of which packs is to be sent, in this order. */
@@ -197,7 +234,7 @@ export class Restore {
 
   /** Gives something to whom it belongs, before its mode is set: a change of the owner takes bits of that away. */
   #own(at: Buffer, { uid, gid }: Entry): void {
-    if (!this.#isOfChanges || uid === undefined || gid === undefined) return;
+    if (uid === undefined || gid === undefined) return;
     const now = lstatSync(at);
     if (now.uid === uid && now.gid === gid) return;
     try {
@@ -208,28 +245,29 @@ export class Restore {
     }
   }
 
-  /** Makes the links, sets modes and times, and answers the index of what there is now. */
+  /** Makes the links, removes what was removed, sets modes and times, and answers the index of what there is now. */
   async finish(): Promise<Index> {
     const index: Index = new Map();
     const turn = turns();
-    const { dev } = lstatSync(this.#root, { bigint: true });
     for (const entry of this.#entries) {
       await turn();
-      const at = bytesOf(this.#root, entry.path);
+      const { path, type } = entry;
+      const at = bytesOf(this.#root, path);
+      if (type === "directory") continue;
       // A file takes the place of another at once: it may be the shell, or a library of what runs.
-      if (this.#isOfChanges && entry.type !== "directory")
-        await remove(this.#root, entry.path, dev, entry.type === "file");
-      if (entry.type === "symlink") {
+      if (type !== "file") await remove(this.#root, path, this.#dev);
+      else if (this.#isAside(path)) await remove(this.#root, path, this.#dev, true);
+      if (type === "symlink") {
         symlinkSync(Buffer.from(entry.target, "latin1"), at);
         lutimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
         this.#own(at, entry);
-      } else if (entry.type === "hardlink") linkSync(bytesOf(this.#root, entry.target), at);
-      else if (entry.type === "file") {
-        const written = this.#contentOf(entry.path);
+      } else if (type === "hardlink") linkSync(bytesOf(this.#root, entry.target), at);
+      else if (type === "file") {
+        const written = this.#contentOf(path);
         utimesSync(written, seconds(entry.mtime), seconds(entry.mtime));
         this.#own(written, entry);
         setMode(written, entry.mode);
-        if (this.#isOfChanges) renameSync(written, at);
+        if (this.#isAside(path)) renameSync(written, at);
       }
     }
     // Directories after what is in them: that changes their times, and may need their permission.
@@ -241,14 +279,23 @@ export class Restore {
       this.#own(at, entry);
       setMode(at, entry.mode);
     }
-    // Nothing is compared with changes.
-    if (this.#isOfChanges) return index;
     for (const entry of this.#entries) {
       await turn();
-      const stats = lstatSync(bytesOf(this.#root, entry.path), { bigint: true });
-      index.set(entry.path, { entry, status: statusOf(stats) });
+      const stats =
+        entry.type === "removed" ? undefined : lstatSync(bytesOf(this.#root, entry.path), { bigint: true });
+      index.set(entry.path, { entry, status: stats ? statusOf(stats) : "" });
     }
     return index;
+  }
+}
+
+function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
+  for (const path of written.values()) {
+    try {
+      rmSync(bytesOf(root, path), { force: true });
+    } catch {
+      // Its directory is not there, or not what it was.
+    }
   }
 }
 
@@ -289,29 +336,14 @@ function writeNow(path: Buffer, content: Buffer, offset: number): void {
   }
 }
 
-/** What is mounted in a directory: the user's own, which is not saved, and must not be changed. */
-function mountsIn(root: string, dev: bigint): Set<string> {
-  const mounted = new Set<string>();
-  for (const name of readdirSync(root, { encoding: "latin1" }))
-    if (lstatSync(bytesOf(root, name), { bigint: true }).dev !== dev) mounted.add(name);
-  return mounted;
-}
-
-/** The entries that are not below these directories. */
-function entriesOutside(mounted: ReadonlySet<string>, entries: readonly Entry[]): Entry[] {
-  const isBelow = (path: string) => mounted.has(path.split("/", 1)[0] ?? "");
-  return entries.filter(
-    (entry) => !isBelow(entry.path) && !(entry.type === "hardlink" && isBelow(entry.target)),
-  );
-}
-
-/** Removes everything but these directories, on one file system. */
+/** Removes everything on one file system, but these directories and files. */
 async function clear(
   root: string,
   directory: string,
-  kept: ReadonlySet<string>,
+  isKept: (path: string) => boolean,
   dev: bigint,
   turn: () => Promise<void> | undefined,
+  isKeptFile = (_path: string) => false,
 ): Promise<void> {
   for (const name of readdirSync(bytesOf(root, directory), { encoding: "latin1" })) {
     await turn();
@@ -321,12 +353,12 @@ async function clear(
     // A mount point.
     if (stats.dev !== dev) continue;
     if (!stats.isDirectory()) {
-      rmSync(at, { force: true });
+      if (!isKeptFile(path)) rmSync(at, { force: true });
       continue;
     }
     chmodSync(at, 0o700);
-    await clear(root, path, kept, dev, turn);
-    if (kept.has(path)) continue;
+    await clear(root, path, isKept, dev, turn, isKeptFile);
+    if (isKept(path)) continue;
     try {
       rmdirSync(at);
     } catch {
@@ -345,40 +377,30 @@ function setMode(at: Buffer, mode: number): void {
   }
 }
 
-/** A name of its own beside each file. */
-function temporaryNamesOf(entries: readonly Entry[]): Map<string, string> {
-  const temporaryNames = new Map<string, string>();
-  for (const { type, path } of entries)
-    if (type === "file")
-      temporaryNames.set(
-        path,
-        `${path.slice(0, path.lastIndexOf("/") + 1)}.sandbox-mcp-${temporaryNames.size}`,
-      );
-  return temporaryNames;
-}
-
-/** What is at a path, on the file system of the root. @throws Error for something mounted */
-function statsOf(root: string, path: string, dev: bigint) {
-  const stats = lstatSync(bytesOf(root, path), { bigint: true, throwIfNoEntry: false });
-  if (stats && stats.dev !== dev) throw new Error("something is mounted in the way");
-  return stats;
+/** What is at a path. */
+function statsOf(root: string, path: string) {
+  return lstatSync(bytesOf(root, path), { bigint: true, throwIfNoEntry: false });
 }
 
 /** Makes a directory, whose parent is one, where there is none. */
 async function makeDirectory(root: string, path: string, dev: bigint): Promise<void> {
-  if (statsOf(root, path, dev)?.isDirectory()) return;
+  if (statsOf(root, path)?.isDirectory()) return;
   await remove(root, path, dev);
   mkdirSync(bytesOf(root, path));
 }
 
 /** Removes what is at a path. @param onlyDirectories whether other things stay, which what follows replaces */
 async function remove(root: string, path: string, dev: bigint, onlyDirectories = false): Promise<void> {
-  const stats = statsOf(root, path, dev);
-  if (!stats || (onlyDirectories && !stats.isDirectory())) return;
+  const stats = statsOf(root, path);
+  if (!stats || stats.dev !== dev || (onlyDirectories && !stats.isDirectory())) return;
   const at = bytesOf(root, path);
   if (!stats.isDirectory()) return rmSync(at);
-  await clear(root, path, new Set(), dev, turns());
-  rmdirSync(at);
+  await clear(root, path, () => false, dev, turns());
+  try {
+    rmdirSync(at);
+  } catch {
+    // One in which something is mounted stays.
+  }
 }
 
 /** Each blob once, in the order of the packs. */

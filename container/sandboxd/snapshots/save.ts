@@ -1,13 +1,16 @@
 /** One save: what it holds, and what of that has to be sent. */
 import { createHash } from "node:crypto";
-import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
+import { join } from "node:path";
 import { type SavedSnapshot, MAX_LEFT, type Plan, type PlanCall, SNAPSHOT_BLOB_BYTES } from "./calls.ts";
+import { textOf } from "../directories.ts";
 import { turns } from "../small-steps.ts";
 import { compressed } from "./codec.ts";
-import { type Blob, type Entry, type FileEntry, bytesOf, writeManifest } from "./manifest.ts";
-import { type FoundFile, choose, named, saysGone, scan, scanNamed, statusOf } from "./scan.ts";
-import { type FileMarks, changesSince } from "./system.ts";
+import { type Blob, type Entry, type FileEntry, type Header, bytesOf, writeManifest } from "./manifest.ts";
+import { type FoundFile, type ScannedEntry, saysGone, statusOf } from "./file-status.ts";
+import { choose, named } from "./scan.ts";
+import { PACKAGE_LOCKS, kindOf } from "./scope.ts";
 import type { Index, Known } from "./state.ts";
 
 /** A file that changed so shortly before it was read may change again and keep its times: it is read again. Milliseconds. */
@@ -31,7 +34,7 @@ export class Save {
   readonly #before: Index;
   /** Packs whose contents are sent again. */
   readonly #repacked: ReadonlySet<string>;
-  readonly #isOfChanges: boolean;
+  readonly #header: Header;
   #entries: Entry[] = [];
   #index: Index = new Map();
   #packBytes = 0;
@@ -46,7 +49,7 @@ export class Save {
     plan: Plan,
     before: Index,
     repacked: ReadonlySet<string>,
-    isOfChanges: boolean,
+    header: Header,
   ) {
     this.id = id;
     this.#root = root;
@@ -54,27 +57,22 @@ export class Save {
     this.#plan = plan;
     this.#before = before;
     this.#repacked = repacked;
-    this.#isOfChanges = isOfChanges;
+    this.#header = header;
   }
 
   /**
    * @param before what the last save or restore held
-   * @param system with which the root is compared, of which only the changes are saved
+   * @param seen what there is to save
    */
   static async plan(
     id: string,
     root: string,
     before: Index,
-    { max, repack, conversation }: Pick<PlanCall, "max" | "repack" | "conversation">,
-    signal: AbortSignal,
-    system?: FileMarks,
+    { max, repack }: Pick<PlanCall, "max" | "repack">,
+    seen: readonly ScannedEntry[],
+    header: Header = {},
   ): Promise<Save> {
-    const all = system
-      ? await changesSince(system, root, signal)
-      : conversation
-        ? await scanNamed(root, conversation.below.slice(1), conversation.id, signal)
-        : await scan(root, signal);
-    const { chosen, left } = choose(all, max);
+    const { chosen, left } = choose(isInstalling(root) ? asBefore(seen, before) : seen, max);
     const files = chosen.filter(({ type }) => type === "file");
     const isSame =
       chosen.length === before.size && chosen.every((found) => isUnchanged(found, before.get(found.path)));
@@ -84,7 +82,7 @@ export class Save {
       bytes: files.reduce((sum, { size }) => sum + size, 0),
       left,
     };
-    return new Save(id, root, chosen, plan, before, new Set(repack), system !== undefined);
+    return new Save(id, root, chosen, plan, before, new Set(repack), header);
   }
 
   get summary(): Plan {
@@ -168,9 +166,8 @@ export class Save {
     this.#add({ entry: { type: "file", path, ...this.#common(found), size, blobs }, status });
   }
 
-  /** In the workspace all is root's. */
   #common({ mode, mtime, uid, gid }: FoundFile): Pick<Entry, "mode" | "mtime" | "uid" | "gid"> {
-    return this.#isOfChanges ? { mode, mtime, uid, gid } : { mode, mtime };
+    return { mode, mtime, uid, gid };
   }
 
   #add(known: Known): void {
@@ -204,7 +201,7 @@ export class Save {
 
   async manifest(): Promise<Buffer> {
     this.#leaveLostLinks();
-    this.#manifest ??= await writeManifest(this.#entries);
+    this.#manifest ??= await writeManifest(this.#entries, this.#header);
     return this.#manifest;
   }
 
@@ -254,8 +251,37 @@ function isUnchanged(found: FoundFile, before: Known | undefined): boolean {
   const { entry } = before;
   const type = entry.type === "hardlink" ? "file" : entry.type;
   if (found.type !== type || found.mode !== entry.mode) return false;
+  if (found.uid !== (entry.uid ?? 0) || found.gid !== (entry.gid ?? 0)) return false;
   if (type === "directory") return true;
   return before.status === found.status;
+}
+
+/** Whether the package manager of the image is at work. */
+function isInstalling(root: string): boolean {
+  const inodes = PACKAGE_LOCKS.map((path) => lstatSync(join(root, path), { throwIfNoEntry: false })?.ino);
+  const locks = inodes.some((inode) => inode !== undefined) ? (textOf("/proc/locks") ?? "") : "";
+  return inodes.some((inode) => inode !== undefined && locks.includes(`:${inode} `));
+}
+
+/** The same, with what the package manager keeps together as it was saved last. */
+function asBefore(seen: readonly ScannedEntry[], before: Index): ScannedEntry[] {
+  const isHeld = (path: string) => kindOf(path) === "system";
+  const all = new Map(seen.map((one) => [one.path, one]));
+  for (const { path, type } of seen) if (isHeld(path) && type !== "directory") all.delete(path);
+  for (const { entry, status = "" } of before.values()) {
+    if (!isHeld(entry.path)) continue;
+    const { path, mode, mtime, uid = 0, gid = 0 } = entry;
+    const common = { path, mode, mtime, changedAt: 0n, uid, gid, size: 0, status };
+    if (entry.type === "symlink") all.set(path, { ...common, type: "symlink", target: entry.target });
+    else if (entry.type === "directory" || entry.type === "removed")
+      all.set(path, { ...common, type: entry.type });
+    else {
+      const first = entry.type === "file" ? entry : before.get(entry.target)?.entry;
+      const size = first?.type === "file" ? first.size : 0;
+      all.set(path, { ...common, type: "file", size, inode: first?.path });
+    }
+  }
+  return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
 /** A file that is being read; a small one has been, by calls that wait for nothing: others cost ten times what they do. */

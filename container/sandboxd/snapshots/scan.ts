@@ -1,85 +1,144 @@
-/** What there is in the workspace, and what of it a save holds. */
-import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
+/** What differs from the base, and what of that a save holds. */
+import { lstatSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { FileError } from "../file-error.ts";
 import { MAX_LEFT, type NamedFiles, type Plan, SNAPSHOT_ENTRIES } from "./calls.ts";
 import { turns } from "../small-steps.ts";
-import { bytesOf } from "./manifest.ts";
+import { Base } from "./base.ts";
+import { type Devices, type FoundFile, type ScannedEntry, namesIn, scanEntry } from "./file-status.ts";
+import { SYSTEM_PACKAGES, above, isOfImage, isOfState, unitOf } from "./scope.ts";
 
-/** Something found, without its content. */
-export interface FoundFile {
-  path: string;
-  type: "file" | "directory" | "symlink" | "removed";
-  mode: number;
-  /** Microseconds since the epoch. */
-  mtime: number;
-  uid: number;
-  gid: number;
-  /** Bytes of a file. */
-  size: number;
-  /** Changes with the content. */
-  status: string;
-  target?: string;
-  /** The same for all hard links of a file. */
-  inode?: string;
-}
-
-/** What can be made again. */
+/** What can be made again, where it is among the user's own files. */
 const REGENERABLE = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
 
-/**
- * Something that is there, which a save has to leave out: sockets, pipes and devices, what cannot be looked at, and what is in
- * a directory that can be made again, where a snapshot does not hold as many files.
- */
-export type ScannedEntry = FoundFile | { type: "special" | "unreadable" | "crowded"; path: string };
+function isRegenerable(path: string): boolean {
+  return !isOfImage(path) && unitOf(path) === undefined && REGENERABLE.test(path);
+}
 
-/**
- * Everything below a directory on its own file system, each directory before what is in it; nothing where there is no such
- * directory. What can be made again comes last, and is `crowded` where there is no room for all of it.
- * @param from below the root, where it begins
- * @param most how many are found at most
- * @throws {FileError} for more than a snapshot holds
- */
-export async function scan(
-  root: string,
-  signal: AbortSignal,
-  from = "",
-  most = SNAPSHOT_ENTRIES,
-): Promise<ScannedEntry[]> {
-  const seen: ScannedEntry[] = [];
-  const stats = lstatSync(root, { bigint: true, throwIfNoEntry: false });
-  if (stats === undefined) return seen;
-  const { dev } = stats;
-  let directories = [from];
-  const later: string[] = [];
-  /** The one of `later` that is looked through, and how many were seen before. */
-  let madeAgain: { path: string; before: number } | undefined;
-  const turn = turns();
-  for (;;) {
-    let next = directories.pop();
-    if (next === undefined) {
-      next = later.shift();
-      if (next === undefined) return seen;
-      madeAgain = { path: next, before: seen.length };
-    }
-    const prefix = next === "" ? "" : `${next}/`;
-    const names = namesIn(root, next);
-    if (names === undefined) seen.push({ type: "unreadable", path: next });
-    for (const name of names ?? []) {
+/** A directory of the image may change again within so many nanoseconds and keep its times. */
+const RECENT_NS = 100_000_000n;
+
+export interface ScanOptions {
+  /** Whether to look at all files of the image, too, and not only into directories of it that have changed. */
+  isThorough?: boolean;
+  /** How many changes are found at most. */
+  most?: number;
+}
+
+/** Finds what differs from the base below a root, on its file system. */
+export class Scanner {
+  readonly #root: string;
+  readonly #base: () => Base;
+  /** Where it begins, below the root. */
+  readonly #from: string;
+  #devices: Devices | undefined;
+  /** Directories of the image in which all is as the base has it, by their path: their status, and the directories in them. */
+  #known = new Map<string, { status: string; directories: string[] }>();
+
+  constructor(root: string, base: () => Base, from = "") {
+    this.#root = root;
+    this.#base = base;
+    this.#from = from;
+  }
+
+  /**
+   * All changes, each directory before what is in it, with the directories that lead there; nothing where there is no such
+   * root. What can be made again comes last, and is `crowded` where there is no room for all of it.
+   * @throws {FileError} for more than a snapshot holds
+   */
+  async changes(
+    signal: AbortSignal,
+    { isThorough = true, most = SNAPSHOT_ENTRIES }: ScanOptions = {},
+  ): Promise<ScannedEntry[]> {
+    const seen: ScannedEntry[] = [];
+    const stats = lstatSync(join(this.#root, this.#from), { bigint: true, throwIfNoEntry: false });
+    if (stats === undefined) return seen;
+    const { dev } = stats;
+    const ofFiles = this.#devices?.ofFiles ?? (this.#from !== "" || hasOneDevice(this.#root, dev));
+    const mustBe = (this.#devices = { dev, ofFiles });
+    const base = this.#base();
+    const now = BigInt(Date.now()) * 1_000_000n;
+    const known = new Map<string, { status: string; directories: string[] }>();
+    /** Directories that were looked at, and those of them that are among the changes. */
+    const directories = new Map<string, FoundFile>();
+    const added = new Set<string>();
+    const lead = (path: string) => {
+      const directory = directories.get(above(path));
+      if (!directory || added.has(directory.path)) return;
+      lead(directory.path);
+      added.add(directory.path);
+      seen.push(directory);
+    };
+    const add = (one: ScannedEntry) => {
+      if (one.type === "directory" && added.has(one.path)) return;
+      lead(one.path);
+      if (one.type === "directory") added.add(one.path);
+      seen.push(one);
+    };
+    let next: { path: string; found?: FoundFile }[] = [{ path: this.#from }];
+    const later: typeof next = [];
+    /** The one of `later` that is looked through, and how many were seen before. */
+    let madeAgain: { path: string; before: number } | undefined;
+    const turn = turns();
+    for (;;) {
+      let visit = next.pop();
+      if (visit === undefined) {
+        visit = later.shift();
+        if (visit === undefined) break;
+        madeAgain = { path: visit.path, before: seen.length };
+      }
       await turn();
       signal.throwIfAborted();
-      const path = `${prefix}${name}`;
-      const one = scanEntry(root, path, dev);
-      if (one === undefined) continue;
-      seen.push(one);
-      if (one.type === "directory")
-        (madeAgain === undefined && REGENERABLE.test(`${path}/`) ? later : directories).push(path);
+      const { path } = visit;
+      const isImages = path !== "" && isOfImage(path);
+      const found = path === "" ? undefined : (visit.found ?? scanEntry(this.#root, path, mustBe));
+      if (path !== "" && found?.type !== "directory") continue;
+      if (found?.type === "directory") directories.set(path, found);
+      const before = isImages ? this.#known.get(path) : undefined;
+      if (before && !isThorough && before.status === (found as FoundFile).status) {
+        known.set(path, before);
+        for (const name of before.directories) next.push({ path: `${path}/${name}` });
+        continue;
+      }
+      const count = seen.length;
+      const states = base.in(path);
+      const isKnown = (one: FoundFile, state: string | undefined) => base.isAsBefore(one, state, isImages);
+      // Its own state was compared where the directory above was listed, unless that has not changed.
+      if (found?.type === "directory" && !visit.found && !isKnown(found, base.stateAt(path))) add(found);
+      const names = namesIn(this.#root, path);
+      if (names === undefined) add({ type: "unreadable", path });
+      const inside: string[] = [];
+      for (const name of names ?? []) {
+        await turn();
+        signal.throwIfAborted();
+        const at = path === "" ? name : `${path}/${name}`;
+        const one = isOfState(at) ? scanEntry(this.#root, at, mustBe) : undefined;
+        if (one === undefined) continue;
+        if (one.type === "directory") {
+          inside.push(name);
+          directories.set(at, one);
+          (madeAgain === undefined && isRegenerable(`${at}/`) ? later : next).push({ path: at, found: one });
+        }
+        if (!("status" in one) || !isKnown(one, states?.get(name))) add(one);
+      }
+      if (names && states) {
+        const there = new Set(names);
+        for (const name of states.keys()) {
+          const at = path === "" ? name : `${path}/${name}`;
+          // Whoever removes the workspace gets an empty one in the next container, where every command begins.
+          if (!there.has(name) && at !== "workspace" && isOfState(at)) add(removed(at));
+        }
+      }
+      if (isImages && states && found && seen.length === count && !added.has(path) && "changedAt" in found)
+        if (now - found.changedAt > RECENT_NS) known.set(path, { status: found.status, directories: inside });
       if (seen.length <= most) continue;
       if (madeAgain === undefined) throw new FileError({ problem: "too_large" });
-      seen.length = madeAgain.before;
-      seen.push({ type: "crowded", path: madeAgain.path });
-      directories = [];
-      break;
+      for (const { path: out } of seen.splice(madeAgain.before)) added.delete(out);
+      add({ type: "crowded", path: madeAgain.path });
+      next = [];
     }
+    this.#known = known;
+    return seen;
   }
 }
 
@@ -90,72 +149,50 @@ export async function scanNamed(
   word: string,
   signal: AbortSignal,
 ): Promise<ScannedEntry[]> {
-  const ofWord = (await scan(root, signal, from)).filter(({ path }) => path.includes(word));
   const { dev } = lstatSync(root, { bigint: true });
+  const mustBe = { dev, ofFiles: true };
+  const below = await new Scanner(root, () => new Base(""), from).changes(signal);
+  const ofWord = below.filter(({ path }) => path.includes(word));
   const all = new Map(ofWord.map((one) => [one.path, one]));
   for (const { path } of ofWord)
     for (let end = path.lastIndexOf("/"); end > 0; end = path.lastIndexOf("/", end - 1)) {
-      const above = path.slice(0, end);
-      const directory = all.has(above) ? undefined : scanEntry(root, above, dev);
-      if (directory) all.set(above, directory);
+      const higher = path.slice(0, end);
+      const directory = all.has(higher) ? undefined : scanEntry(root, higher, mustBe);
+      if (directory) all.set(higher, directory);
     }
   // A directory's path stands before those of what is in it.
   return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** Whether an error says that there is nothing any more, or a link or a socket where a file or a directory was. */
-export function saysGone(error: unknown): boolean {
-  return ["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"].includes((error as NodeJS.ErrnoException).code ?? "");
-}
-
-/** What a directory holds; undefined where it cannot be read. */
-export function namesIn(root: string, directory: string): string[] | undefined {
+/** In some overlays a file says another device than its directory, as what is mounted does: there only directories tell. */
+function hasOneDevice(root: string, dev: bigint): boolean {
+  const file = join(root, ".sandbox-mcp-new");
   try {
-    // What a directory holds is part of its state, and the system says it in any order.
-    return readdirSync(bytesOf(root, directory), { encoding: "latin1" }).sort();
-  } catch (error) {
-    return saysGone(error) ? [] : undefined;
+    writeFileSync(file, "");
+    return lstatSync(file, { bigint: true }).dev === dev;
+  } catch {
+    return true;
+  } finally {
+    rmSync(file, { force: true });
   }
 }
 
-/** Undefined for what has gone meanwhile, or is mounted there. */
-export function scanEntry(root: string, path: string, dev: bigint): ScannedEntry | undefined {
-  const at = bytesOf(root, path);
-  try {
-    const stats = lstatSync(at, { bigint: true });
-    if (stats.dev !== dev) return undefined;
-    const common = {
-      path,
-      mode: Number(stats.mode & 0o7777n),
-      mtime: Number(stats.mtimeNs / 1000n),
-      uid: Number(stats.uid),
-      gid: Number(stats.gid),
-      size: stats.isFile() ? Number(stats.size) : 0,
-      status: statusOf(stats),
-    };
-    if (stats.isDirectory()) return { ...common, type: "directory" };
-    if (stats.isSymbolicLink())
-      return { ...common, type: "symlink", target: readlinkSync(at, { encoding: "latin1" }) };
-    if (!stats.isFile()) return { type: "special", path };
-    return { ...common, type: "file", inode: stats.nlink > 1n ? String(stats.ino) : undefined };
-  } catch (error) {
-    return saysGone(error) ? undefined : { type: "unreadable", path };
-  }
-}
-
-/** Says whether a file is the same as at another time. */
-export function statusOf({ size, mtimeNs, ctimeNs, ino }: BigIntStats): string {
-  return [size, mtimeNs, ctimeNs, ino].join(" ");
+function removed(path: string): FoundFile {
+  const none = { mode: 0, mtime: 0, changedAt: 0n, uid: 0, gid: 0, size: 0, status: "" };
+  return { type: "removed", path, ...none };
 }
 
 /** Counts paths, and names some of them. */
-export function named(paths: readonly string[]): NamedFiles | undefined {
+export function named(paths: readonly string[], name = nameOf): NamedFiles | undefined {
   if (paths.length === 0) return undefined;
-  return { count: paths.length, names: paths.slice(0, MAX_LEFT).map(nameOf) };
+  return { count: paths.length, names: paths.slice(0, MAX_LEFT).map(name) };
 }
 
+/** A path for the user: of the workspace as tools take it, else from the root on. */
 function nameOf(path: string): string {
-  return Buffer.from(path, "latin1").toString().slice(0, 4096) || ".";
+  const name = Buffer.from(path, "latin1").toString().slice(0, 4000);
+  if (name === SYSTEM_PACKAGES) return name;
+  return name.startsWith("workspace/") ? name.slice("workspace/".length) : `/${name}`;
 }
 
 function isFound(one: ScannedEntry): one is FoundFile {
@@ -163,8 +200,8 @@ function isFound(one: ScannedEntry): one is FoundFile {
 }
 
 /**
- * Leaves out what cannot be saved, and the files for which there is no room: first those that can be made again, then the
- * largest.
+ * Leaves out what cannot be saved, and what there is no room for: first what can be made again, then libraries as a whole,
+ * then the largest files.
  */
 export function choose(
   seen: readonly ScannedEntry[],
@@ -183,27 +220,44 @@ export function choose(
     crowded: named(pathsOf("crowded")),
   };
   if (total <= max) return { chosen: found, left };
-  const ranked = found
-    .filter(({ type }) => type === "file")
-    .map((file) => ({ file, isLast: REGENERABLE.test(file.path) }))
-    .sort((a, b) => Number(a.isLast) - Number(b.isLast) || a.file.size - b.file.size);
+  const groups = new Map<string, Group>();
+  for (const one of found) {
+    const unit = unitOf(one.path);
+    // Directories take no room, and may lead to something else.
+    if (one.type === "directory" || (one.type !== "file" && unit === undefined)) continue;
+    const key = unit ?? one.path;
+    const order = unit === undefined ? (isRegenerable(one.path) ? 2 : 0) : 1;
+    const group = groups.get(key) ?? { order, size: 0, all: [] };
+    group.size += one.size;
+    group.all.push(one);
+    groups.set(key, group);
+  }
   const out = new Set<FoundFile>();
   const places = new Map<string, number>();
   let sum = 0;
-  for (const { file } of ranked) {
-    if (sum + file.size <= max) {
-      sum += file.size;
+  for (const [key, { order, size, all }] of [...groups].sort(
+    ([, a], [, b]) => a.order - b.order || a.size - b.size,
+  )) {
+    if (sum + size <= max) {
+      sum += size;
       continue;
     }
-    out.add(file);
-    left.count++;
-    left.bytes += file.size;
-    const where = file.path.replace(REGENERABLE, "$1");
-    places.set(where, (places.get(where) ?? 0) + file.size);
+    for (const one of all) out.add(one);
+    left.count += all.filter(({ type }) => type === "file").length;
+    left.bytes += size;
+    const where = order === 2 ? key.replace(REGENERABLE, "$1") : key;
+    places.set(where, (places.get(where) ?? 0) + size);
   }
   left.largest = [...places]
     .sort(([a, aSize], [b, bSize]) => bSize - aSize || (a < b ? -1 : 1))
     .slice(0, MAX_LEFT)
     .map(([path, size]) => ({ path: nameOf(path), size }));
   return { chosen: found.filter((one) => !out.has(one)), left };
+}
+
+/** What is saved together, and when there is too little room: the higher the order, and the larger it is, the sooner it is left out. */
+interface Group {
+  order: 0 | 1 | 2;
+  size: number;
+  all: FoundFile[];
 }

@@ -1,33 +1,50 @@
-/** Saves and restores of the workspace, and of what was installed beside it, over plain HTTP: see `snapshotRequests`. One is under way at a time. */
+/** Saves and restores of the sandbox's state, over plain HTTP: see `snapshotRequests`. One is under way at a time. */
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type Handlers, serveOperation, bodyOf, bytesOfBody } from "../serve-operation.ts";
 import { FileError } from "../file-error.ts";
 import { SYSTEM, WORKSPACE } from "../directories.ts";
 import { CONVERSATION, taskDirectory } from "../shapes.ts";
+import { Base, baseHere, noteBase, systemID } from "./base.ts";
 import { type Plan, type PlanCall, type SnapshotRequests, snapshotRequests } from "./calls.ts";
-import { Restore } from "./restore.ts";
+import { NODE } from "./image.ts";
+import { type Place, Restore } from "./restore.ts";
 import { Save } from "./save.ts";
+import { Scanner, named, scanNamed } from "./scan.ts";
 import { type Index, SnapshotState } from "./state.ts";
-import { type FileMarks, systemID, systemNow } from "./system.ts";
+import { workOfOthers } from "./work.ts";
+
+/** Where a sandbox has the host's file system, its state is the workspace alone. */
+const ROOT = SYSTEM ?? dirname(WORKSPACE);
+const ONLY = basename(WORKSPACE);
+const NO_BASE = () => new Base("");
+
+/**
+ * How often all files of the image are looked at, milliseconds: that finds those that were written in place, which few programs
+ * do. It takes half a second for 90,000 files.
+ */
+const THOROUGH_MS = 120_000;
 
 /** Bytes of a manifest at most, compressed. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;
 
 export class Snapshots {
   readonly #state = new SnapshotState();
+  readonly #scanner = SYSTEM === undefined ? new Scanner(ROOT, NO_BASE, ONLY) : new Scanner(ROOT, baseHere);
+  /** What was found where nothing had changed, and what processes had worked until then. */
+  #resting: { base: string | undefined; work: string; plan: Plan } | undefined;
+  /** When every file was looked at last, milliseconds since the epoch. */
+  #thoroughAt = 0;
   #save: Save | undefined;
   /** Whether the save is of what a task leaves, with which no later one is compared. */
   #isArchive = false;
-  /** The system as it was before a set-up. */
-  #system: FileMarks | undefined;
   #restore: Restore | undefined;
-  /** Whether the restore is of the workspace, and not of a conversation or the system. */
-  #isOfWorkspace = true;
+  /** Whether the restore is of the sandbox's state, and not of a conversation. */
+  #isOfState = true;
   /** Settles when no part of a restore is under way. */
   #restoring: Promise<unknown> = Promise.resolve();
   /** Ends the work that was begun before for an actor that may be gone. */
@@ -36,10 +53,6 @@ export class Snapshots {
   readonly #handlers: Handlers<SnapshotRequests> = {
     "GET /snapshot": async () => ({ ...this.#state.mark(), isEmpty: isEmpty(WORKSPACE) }),
     "GET /snapshot/system": async () => ({ system: systemID(systemRoot()) }),
-    "POST /snapshot/system": async () => {
-      this.#system = await systemNow(systemRoot(), new AbortController().signal);
-      return {};
-    },
     "POST /snapshot": (_call, { json }) => this.#plan(json),
     "GET /snapshot/pack": async ({ id }, { begin }) => {
       const pack = this.#known(id).pack(this.#turn.signal);
@@ -60,10 +73,14 @@ export class Snapshots {
       this.#save = undefined;
       return {};
     },
-    "PUT /snapshot/restore": ({ id, task, system }, { request }) =>
-      this.#begin(id, task, system !== undefined, request),
+    "PUT /snapshot/restore": ({ id, task }, { request }) => this.#begin(id, task, request),
     "PUT /snapshot/data": ({ id }, { request }) => this.#receive(id, request),
   };
+
+  /** To be called before anything of the user's runs. */
+  begin(): void {
+    if (SYSTEM !== undefined) noteBase(SYSTEM);
+  }
 
   /** Answers a request; undefined for one that is none of these. */
   respond(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
@@ -97,47 +114,60 @@ export class Snapshots {
   }
 
   async #plan(call: PlanCall): Promise<Plan> {
-    const { id, base, isArchive = false, conversation, isSystem = false, ...options } = call;
+    const { id, base, isArchive = false, conversation, isThorough = false, isAtRest, ...options } = call;
+    const resting = this.#resting;
+    if (isAtRest && resting?.base === base && resting?.work === workOfOthers()) return resting.plan;
+    const work = workOfOthers();
     const signal = await this.#next();
-    if (isSystem && !this.#system) throw new FileError({ problem: "missing" });
-    const isBase = conversation === undefined && !isSystem && this.#state.mark().snapshot === base;
+    const isBase = conversation === undefined && this.#state.mark().snapshot === base;
     if (!isBase && !isArchive)
       return { state: "conflict", files: 0, bytes: 0, left: { count: 0, bytes: 0, largest: [] } };
     const before: Index = isBase ? await this.#state.index() : new Map();
-    const root = isSystem ? systemRoot() : conversation ? homedir() : WORKSPACE;
-    const system = isSystem ? this.#system : undefined;
-    const save = await Save.plan(id, root, before, { ...options, conversation }, signal, system);
+    const save = conversation
+      ? await Save.plan(id, homedir(), before, options, await this.#conversation(conversation, signal))
+      : await Save.plan(id, ROOT, before, options, await this.#changes(isThorough, signal), this.#header());
     signal.throwIfAborted();
     this.#save = save;
     this.#isArchive = isArchive;
+    const isUnchanged = isBase && save.summary.state === "unchanged";
+    this.#resting = isUnchanged ? { base, work, plan: save.summary } : undefined;
     return isBase ? save.summary : { ...save.summary, state: "changed" };
   }
 
-  /** @param task whose conversation it is; of the workspace without, or of the system */
-  async #begin(
-    id: string,
-    task: string | undefined,
-    isOfSystem: boolean,
-    request: IncomingMessage,
-  ): Promise<{ reads: Restore["reads"] }> {
-    if (task === undefined && !isOfSystem && this.#isWhole(id)) return { reads: [] };
+  #conversation({ below, id }: NonNullable<PlanCall["conversation"]>, signal: AbortSignal) {
+    return scanNamed(homedir(), below.slice(1), id, signal);
+  }
+
+  /** What differs from the image. Files that were written in place are looked for now and then, and where that is asked for. */
+  async #changes(isAsked: boolean, signal: AbortSignal) {
+    const isThorough = isAsked || Date.now() - this.#thoroughAt > THOROUGH_MS;
+    const changes = await this.#scanner.changes(signal, { isThorough });
+    if (isThorough) this.#thoroughAt = Date.now();
+    return changes;
+  }
+
+  #header() {
+    return SYSTEM === undefined ? {} : { image: baseHere().id, node: NODE };
+  }
+
+  /** @param task whose conversation it is; of the sandbox's state without */
+  async #begin(id: string, task: string | undefined, request: IncomingMessage) {
+    if (task === undefined && this.#isWhole(id)) return { reads: [] };
     const signal = await this.#next();
     return await this.#restores(request, signal, async () => {
       const manifest = await bytesOfBody(request, MANIFEST_BYTES);
       signal.throwIfAborted();
-      const restore = isOfSystem
-        ? await Restore.beginChanges(id, systemRoot(), manifest)
-        : await this.#restoreOf(id, task, manifest);
+      const restore = await this.#restoreOf(id, task, manifest);
       if (signal.aborted) restore.abandon();
       signal.throwIfAborted();
       this.#restore = restore;
-      this.#isOfWorkspace = task === undefined && !isOfSystem;
-      return { reads: restore.reads };
+      this.#isOfState = task === undefined;
+      return { reads: restore.reads, dropped: named(restore.dropped, String) };
     });
   }
 
   /**
-   * Whether the workspace has been restored. The request of an actor that is gone may come after the next one has done that, and
+   * Whether the state has been restored. The request of an actor that is gone may come after the next one has done that, and
    * must not undo what was done there since.
    * @throws {FileError} `missing` where it has another state
    */
@@ -149,10 +179,11 @@ export class Snapshots {
   }
 
   #restoreOf(id: string, task: string | undefined, manifest: Buffer): Promise<Restore> {
-    const root = task === undefined ? WORKSPACE : emptyDirectory(join(taskDirectory(task), CONVERSATION));
-    return Restore.begin(id, root, manifest, () => {
-      if (task === undefined) this.#state.setMark({ isRestoring: true });
-    });
+    if (task !== undefined)
+      return Restore.beginIn(id, emptyDirectory(join(taskDirectory(task), CONVERSATION)), manifest);
+    const place: Place =
+      SYSTEM === undefined ? { root: ROOT, base: NO_BASE(), only: ONLY } : { root: ROOT, base: baseHere() };
+    return Restore.begin(id, place, manifest, () => this.#state.setMark({ isRestoring: true }));
   }
 
   async #receive(id: string, request: IncomingMessage): Promise<{}> {
@@ -170,7 +201,7 @@ export class Snapshots {
       signal.throwIfAborted();
       const index = await restore.finish();
       signal.throwIfAborted();
-      if (this.#isOfWorkspace) {
+      if (this.#isOfState) {
         this.#state.keep(id, index);
         this.#state.commit(id);
       }

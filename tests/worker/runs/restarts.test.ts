@@ -23,7 +23,7 @@ const code = (sandbox: string, source: string, more?: Record<string, unknown>) =
 const RESTARTED = "The sandbox was restarted: its files, processes and variables are gone.";
 /** What is said of one whose workspace is back. */
 const BACK =
-  /^The sandbox was restarted: \/workspace is as saved at \S+ \(\d+ files, \d+ bytes\)\. Processes, variables and other files are gone, and later changes to \/workspace\./;
+  /^The sandbox was restarted: its files are as saved at \S+ \(\d+ files, \d+ bytes\)\. Processes and variables are gone, and later changes\./;
 
 /** Has the workspace saved. */
 const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
@@ -105,7 +105,7 @@ describe.concurrent("a container that is killed", () => {
     await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
     const image = await owner.call("read_file", { sandbox, path: "a.gif" });
     expect(image.content.map(({ type }) => type)).toEqual(["text", "text", "image"]);
-    expect(image.text).toContain("The sandbox was restarted: /workspace is as saved");
+    expect(image.text).toContain("The sandbox was restarted: its files are as saved");
   });
 
   it("is told of in front of an error too", async () => {
@@ -301,7 +301,7 @@ describe.concurrent("sleepAfter", () => {
     expect(next.structured).toMatchObject({
       stdout: "a\n0\n",
       notice: expect.stringMatching(
-        /^The sandbox was stopped because it was idle: \/workspace is as saved at \S+ \(1 files, 2 bytes\)\. Processes, variables and other files are gone\.$/,
+        /^The sandbox was stopped because it was idle: its files are as saved at \S+ \(1 files, 2 bytes\)\. Processes and variables are gone\.$/,
       ),
     });
   });

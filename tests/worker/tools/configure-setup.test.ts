@@ -38,7 +38,7 @@ it("runs once before the first call, with the variables, and what it leaves is i
   const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
   await killContainer(sandbox);
   await until(async () => (await callsIn(sandbox).command("true")).text.includes("did not run again"));
-  expect(await sh(sandbox, `${look}; cat mine; ls ~/.later || true`)).toBe(`${left}mine\n`);
+  expect(await sh(sandbox, `${look}; cat mine ~/.later`)).toBe(`${left}mine\nlater\n`);
   // Another sandbox starts from it, with a word about that, and has nothing that came later.
   await configure("setup-second", script, { env, internet: "none" });
   const second = await callsIn("setup-second").command(`${look}; ls mine ~/.later || true`);
@@ -143,6 +143,5 @@ it("that fails stops at its first error, is told by each answer, and keeps nothi
   expect((await configure(sandbox, "x".repeat(100_001))).isError).toBe(true);
   await configure(sandbox, "true");
   const { text } = await callsIn(sandbox).command("echo again");
-  expect(text).not.toContain("failed");
-  expect(text).toContain("is not kept, because this container was used before");
+  expect(text).toMatch(/was set up by its script first(?!.*not kept)/);
 });

@@ -64,7 +64,7 @@ describe("a workspace", () => {
       const files = "2 files over WORKSPACE_MAX_MB, 3 MB together (video)";
       const words = `${files}; 7 unreadable files (a, b, c, d, e); 1 sockets, pipes and devices (socket)`;
       for (const [content, notice] of [
-        ["second", `Not all of the workspace is saved. These would be lost with the sandbox: ${words}.`],
+        ["second", `Not all of the sandbox is saved. These would be lost with its container: ${words}.`],
         ["third", undefined],
       ]) {
         world.write("kept", content ?? "");

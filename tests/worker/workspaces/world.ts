@@ -43,9 +43,6 @@ type Sandboxd = {
 /** A container with a sandboxd that saves and restores its files. */
 class FakeContainer {
   readonly files: Files = new Map();
-  /** What is installed beside the workspace, and was when that was noted. */
-  readonly system: Files = new Map();
-  #noted: Files | undefined;
   /** Of an agent, and what was restored of one for the task of that id. */
   readonly conversation: Files = new Map();
   readonly restored = new Map<string, Files>();
@@ -59,16 +56,8 @@ class FakeContainer {
   readonly #saves = new Map<string, { entries: (Entry & { content: string })[]; pack: string }>();
   #restoring: { entries: Entry[]; target: Target | undefined } = { entries: [], target: undefined };
 
-  noteSystem(): void {
-    this.#noted = new Map(this.system);
-  }
-
-  plan({ id, base, repack, isArchive = false, conversation, isSystem = false }: PlanCall): Plan {
-    const noted = this.#noted;
-    if (isSystem && !noted) throw new ToolError("file_system", "missing");
-    const changes = [...this.system].filter(([path, content]) => noted?.get(path) !== content);
-    const other = conversation ? this.conversation : isSystem ? new Map(changes) : undefined;
-    const files = other ?? this.files;
+  plan({ id, base, repack, isArchive = false, conversation }: PlanCall): Plan {
+    const files = conversation ? this.conversation : this.files;
     const bytes = [...files.values()].join("").length;
     const answer = { files: files.size, bytes, left: this.left };
     const isBase = files === this.files && base === this.snapshot;
@@ -134,14 +123,14 @@ class FakeContainer {
 
   data(id: string, body: string): void {
     const { entries, target } = this.#restoring;
-    const files: Files = target === undefined ? this.files : "system" in target ? this.system : new Map();
+    const files: Files = target === undefined ? this.files : new Map();
     let at = 0;
     for (const entry of entries) {
       const content = body.slice(at, (at += entry.to - entry.from));
       files.set(entry.path, content);
       if (target === undefined) this.#index.set(entry.path, { ...entry, content });
     }
-    if (target && "task" in target) this.restored.set(target.task, files);
+    if (target) this.restored.set(target.task, files);
     if (target) return;
     this.snapshot = id;
     this.isRestoring = false;
@@ -299,7 +288,7 @@ export class World {
       workspacesFull: () => registry.full().toFailure(),
       archive: (...args: Parameters<SnapshotRegistry["archive"]>) => registry.archive(...args),
       archivedConversation: (run: string) => registry.archived(run, "conversation"),
-      setUpOutcome: (key: string) => registry.archived(key, "system"),
+      setUpOutcome: (key: string) => registry.archived(key, "workspace"),
       startFromOutcome: (sandbox: string, key: string) => outcomeOf(() => registry.forkArchive(sandbox, key)),
       removeArchive: (run: string) => registry.removeArchive(run),
       commitSave: (...args: Parameters<SnapshotRegistry["commit"]>) =>
@@ -331,14 +320,13 @@ export class World {
         isEmpty: box().files.size === 0,
       }),
       system: () => (box(), { system: SYSTEM }),
-      noteSystem: () => box().noteSystem(),
       plan: ({ body }) => box().plan(body),
       pack: ({ id }) => streamOf(box().pack(id)),
       manifest: ({ id }) => streamOf(box().manifest(id)),
       done: ({ id }) => box().done(id),
       commit: ({ id }) => box().commit(id),
-      restore: async ({ body, task, system }) => {
-        const target = task === undefined ? system && { system } : { task };
+      restore: async ({ body, task }) => {
+        const target = task === undefined ? undefined : { task };
         return { reads: box().restore(await textOf(body), target) };
       },
       data: async ({ id, body }) => box().data(id, await textOf(body)),

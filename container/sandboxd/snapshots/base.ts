@@ -1,0 +1,165 @@
+/**
+ * The base: what a container starts with, so that only changes are saved. An image has a list of it, made as the last step of
+ * its build. Elsewhere sandboxd writes it when it starts first, before anything of the user's runs: a local sandbox has little
+ * on the file system of its root.
+ */
+import { createHash } from "node:crypto";
+import { closeSync, lstatSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { SNAPSHOT, textOf } from "../directories.ts";
+import { above, isOfState } from "./scope.ts";
+import { type FoundFile, namesIn, scanEntry } from "./file-status.ts";
+
+/** Where an image has its list. */
+export const IMAGE_LIST = "/opt/sandbox-mcp/base.list";
+
+/** Where sandboxd writes one. */
+const OWN_LIST = join(SNAPSHOT, "base.list");
+
+/** Its own time says when the container started. */
+const STARTED = join(SNAPSHOT, "started");
+
+/** What ends a record; a name cannot hold it. And what begins the record of a directory, before those of what is in it. */
+const END = "\0";
+const DIRECTORY = ":";
+
+export class Base {
+  /** Differs between images. */
+  readonly id: string;
+  /** What is in each directory: records, which are taken apart when they are needed. */
+  readonly #records: ReadonlyMap<string, string>;
+  /** Before that nothing of the user's was there, nanoseconds since the epoch; 0 where the list alone tells. */
+  readonly #startedAt: bigint;
+
+  constructor(list: string, startedAt = 0n) {
+    const records = new Map<string, string>();
+    for (let at = 0; at < list.length;) {
+      const end = list.indexOf(END, at);
+      const next = list.indexOf(END + DIRECTORY, end);
+      const to = next < 0 ? list.length : next + 1;
+      records.set(list.slice(at + 1, end), list.slice(end + 1, to));
+      at = to;
+    }
+    this.id = createHash("sha256").update(identity(list)).digest("hex");
+    this.#records = records;
+    this.#startedAt = startedAt;
+  }
+
+  /** What is in a directory: the state of each by its name; undefined where the base has no such directory. */
+  in(directory: string): ReadonlyMap<string, string> | undefined {
+    const records = this.#records.get(directory);
+    if (records === undefined) return undefined;
+    const states = new Map<string, string>();
+    for (const record of records.split(END)) {
+      const slash = record.indexOf("/");
+      if (slash >= 0) states.set(record.slice(slash + 1), record.slice(0, slash));
+    }
+    return states;
+  }
+
+  /** The state of what it has at a path. */
+  stateAt(path: string): string | undefined {
+    return this.in(above(path))?.get(path.slice(path.lastIndexOf("/") + 1));
+  }
+
+  hasDirectory(path: string): boolean {
+    return this.#records.has(path);
+  }
+
+  /**
+   * Whether something is as the image brings it. Builders may change times, and a Dockerfile may go on after the list: so in
+   * directories of the image what has not changed since the container's start is the image's, too.
+   * @param state of the base, where it has something there
+   */
+  isAsBefore(found: FoundFile, state: string | undefined, isOfImage: boolean): boolean {
+    return (
+      (state !== undefined && state === stateOf(found)) || (isOfImage && found.changedAt < this.#startedAt)
+    );
+  }
+
+  /** The versions of Python that it has packages for, as `python3.11`. */
+  get pythons(): ReadonlySet<string> {
+    const names = [...this.#records.keys()].map((path) => path.slice(path.lastIndexOf("/") + 1));
+    return new Set(names.filter((name) => /^python\d+\.\d+$/.test(name)));
+  }
+}
+
+/** The state of something as the base has it. Times are whole seconds: layers of images keep no more. A directory's change with what is in it. */
+export function stateOf({ type, mode, uid, gid, size, mtime, target = "" }: FoundFile): string {
+  const common = `${type} ${mode} ${uid} ${gid}`;
+  if (type === "file") return `${common} ${size} ${Math.floor(mtime / 1e6)}`;
+  return type === "symlink" ? `${type} ${encodeURIComponent(target).replaceAll("/", "%2F")}` : common;
+}
+
+/** What tells images apart: not the times, which for a list of sandboxd's own are those of the start. */
+function identity(list: string): string {
+  const { arch, version } = process;
+  return JSON.stringify([
+    arch,
+    version.split(".", 1),
+    list.replace(/(file \d+ \d+ \d+ \d+) -?\d+\//g, "$1/"),
+  ]);
+}
+
+/** The list of all there is below a root, on its file system. */
+export function listOf(root: string): string {
+  const { dev } = lstatSync(root, { bigint: true });
+  const devices = { dev, ofFiles: true };
+  const list: string[] = [];
+  const directories = [""];
+  for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
+    list.push(DIRECTORY + next);
+    for (const name of namesIn(root, next) ?? []) {
+      const path = next === "" ? name : `${next}/${name}`;
+      const one = isOfState(path) ? scanEntry(root, path, devices) : undefined;
+      if (!one || !("status" in one)) continue;
+      list.push(`${stateOf(one)}/${name}`);
+      if (one.type === "directory") directories.push(path);
+    }
+  }
+  return list.join(END) + END;
+}
+
+/** Writes the list of an image, as the last step of its build. */
+export function writeList(root: string, to: string): void {
+  mkdirSync(dirname(to), { recursive: true });
+  const file = openSync(`${to}.new`, "w", 0o444);
+  writeSync(file, Buffer.from(listOf(root), "latin1"));
+  closeSync(file);
+  renameSync(`${to}.new`, to);
+}
+
+/** Notes what there is, before anything of the user's runs. A sandboxd that is started again finds the note. */
+export function noteBase(root: string): void {
+  if (textOf(STARTED) !== undefined) return;
+  if (lstatSync(IMAGE_LIST, { throwIfNoEntry: false }) === undefined) writeList(root, OWN_LIST);
+  mkdirSync(SNAPSHOT, { recursive: true });
+  writeFileSync(STARTED, "");
+}
+
+let base: Base | undefined;
+
+/** The base of this container, which is read once, when a save or a restore needs it. */
+export function baseHere(): Base {
+  if (base) return base;
+  const image = listAt(IMAGE_LIST);
+  const startedAt = lstatSync(STARTED, { bigint: true, throwIfNoEntry: false })?.ctimeNs ?? 0n;
+  return (base = image === undefined ? new Base(listAt(OWN_LIST) ?? "") : new Base(image, startedAt));
+}
+
+/** Bytes of a list at most: that of an image of 200,000 files has 17 MB. */
+const MAX_LIST_BYTES = 128 * 1024 * 1024;
+
+function listAt(path: string): string | undefined {
+  return textOf(path, "latin1", MAX_LIST_BYTES);
+}
+
+/** SHA-256 of the kind and the versions of what installations meet. */
+export function systemID(root: string): string {
+  const { arch, platform, version } = process;
+  const files = ["etc/os-release", "var/lib/dpkg/status", "opt/venv/pyvenv.cfg"];
+  const texts = files.map((file) => textOf(join(root, file)) ?? "");
+  return createHash("sha256")
+    .update(JSON.stringify([arch, platform, version, ...texts]))
+    .digest("hex");
+}

@@ -1,0 +1,61 @@
+/** A state that was saved upon another image: what the image brings wins, and the user's own files come back. */
+import type { Base } from "./base.ts";
+import type { Entry, Manifest } from "./manifest.ts";
+import { above, kindOf, unitOf } from "./scope.ts";
+
+/** The list of files of a package that apt has installed. */
+const PACKAGE = /^var\/lib\/dpkg\/info\/([^/:]+)(?::\w+)?\.list$/;
+
+/** The major version of Node, for which compiled modules are made. */
+export const NODE = process.version.split(".", 1)[0] ?? "";
+
+/**
+ * The entries of a state that can be restored upon a base: upon the one that it was made upon, all. Else of what is installed
+ * beside the image's programs what fits them, and nothing of what its package manager keeps together.
+ * @returns with the rest in words
+ */
+export function entriesFor(
+  base: Base,
+  { version, image, node }: Manifest,
+  entries: readonly Entry[],
+): { entries: readonly Entry[]; dropped: string[] } {
+  // Version 1 had only the workspace.
+  if (version === 1 || image === undefined || image === base.id) return { entries, dropped: [] };
+  const { pythons } = base;
+  const kept = new Map<string, Entry>();
+  const dropped = new Set<string>();
+  const isKept = ({ path, type }: Entry): boolean => {
+    const kind = kindOf(path);
+    if (kind === "own") return true;
+    if (kind === "system" || type === "removed" || base.stateAt(path) !== undefined) return false;
+    const python = /\/(python\d+\.\d+)(?:\/|$)/.exec(path)?.[1];
+    if (python !== undefined && !pythons.has(python)) return false;
+    return node === NODE || !/\/lib\/node_modules\//.test(path);
+  };
+  for (const entry of entries) {
+    const { path, type } = entry;
+    const directory = above(path);
+    const hasParent = directory === "" || kept.has(directory) || base.hasDirectory(directory);
+    const isThere = type !== "hardlink" || kept.has(entry.target);
+    if (isKept(entry) && hasParent && isThere) kept.set(path, entry);
+    else if (type !== "directory" && type !== "removed") dropped.add(nameOf(path));
+  }
+  // The packages say more than their files.
+  const packages = [...dropped].filter((name) => name.startsWith("apt: "));
+  const others = [...dropped].filter(
+    (name) => name.startsWith("/") && (packages.length === 0 || !isOfPackages(name)),
+  );
+  return { entries: [...kept.values()], dropped: [...packages, ...others.sort()] };
+}
+
+function nameOf(path: string): string {
+  const name = PACKAGE.exec(path)?.[1];
+  return name === undefined
+    ? `/${kindOf(path) === "system" ? path : (unitOf(path) ?? path)}`
+    : `apt: ${name}`;
+}
+
+/** Whether a path is where packages of the system put their files. */
+function isOfPackages(name: string): boolean {
+  return /^\/(?:bin|lib\w*|sbin|usr|var)\//.test(name) && kindOf(name.slice(1)) === "system";
+}

@@ -1,0 +1,117 @@
+/** What of the root's file system belongs to a sandbox's state: by path, relative to `/`. */
+
+/** Top-level directories of the running system, of which nothing is saved. */
+const TRANSIENT = new Set(["dev", "lost+found", "proc", "run", "sys", "tmp"]);
+
+/** What the platform and this server write, and caches that only make another installation faster. */
+const LEFT_OUT = new Set([
+  "container-server",
+  "etc/cloudflare",
+  "etc/hostname",
+  "etc/hosts",
+  "etc/mtab",
+  "etc/resolv.conf",
+  "etc/ssl/certs",
+  "etc/ssl/sandbox-mcp.pem",
+  "opt/sandbox-mcp",
+  "opt/sandbox-runtime",
+  "usr/local/share/ca-certificates",
+  "var/cache/apt",
+  "var/cache/fontconfig",
+  "var/cache/man",
+  "var/lib/apt/lists",
+  "var/lib/sandbox-mcp",
+  "var/lock",
+  "var/run",
+  "var/tmp",
+]);
+
+/** The same of each home directory, with what IPython notes of each execution. */
+const LEFT_OUT_OF_HOME = new Set([
+  ".cache/fontconfig",
+  ".cache/go-build",
+  ".cache/matplotlib",
+  ".cache/pip",
+  ".cache/uv",
+  ".ipython/profile_default/db",
+  ".ipython/profile_default/history.sqlite",
+  ".ipython/profile_default/history.sqlite-journal",
+  ".ipython/profile_default/log",
+  ".ipython/profile_default/pid",
+  ".ipython/profile_default/security",
+  ".ipython/profile_default/startup/README",
+  ".npm/_cacache",
+  ".npm/_logs",
+]);
+
+const HOME = /^(?:root|home\/[^/]+)\/(.*)$/s;
+
+/** Whether a path may be of a state. No parent is followed as a link, so what is left out has no other name. */
+export function isOfState(path: string): boolean {
+  const top = topOf(path);
+  if (top === "workspace") return true;
+  if (TRANSIENT.has(top) || isBelow(LEFT_OUT, path)) return false;
+  const inHome = HOME.exec(path)?.[1];
+  return inHome === undefined || !isBelow(LEFT_OUT_OF_HOME, inHome);
+}
+
+export function topOf(path: string): string {
+  const slash = path.indexOf("/");
+  return slash < 0 ? path : path.slice(0, slash);
+}
+
+/** The directory that a path is in; empty for one at the top. */
+export function above(path: string): string {
+  return path.slice(0, Math.max(0, path.lastIndexOf("/")));
+}
+
+function isBelow(directories: ReadonlySet<string>, path: string): boolean {
+  for (let end = path.length; end > 0; end = path.lastIndexOf("/", end - 1))
+    if (directories.has(path.slice(0, end))) return true;
+  return false;
+}
+
+/** Directories that an image fills with programs and their settings. */
+const SYSTEM = new Set([
+  "bin",
+  "boot",
+  "etc",
+  "lib",
+  "lib32",
+  "lib64",
+  "libx32",
+  "opt",
+  "sbin",
+  "usr",
+  "var",
+]);
+
+/**
+ * Whose a path is: the user's `own` files; `installed` beside the image's programs, which an image's programs may use; or of the
+ * `system`, which the image's package manager keeps together.
+ */
+export function kindOf(path: string): "own" | "installed" | "system" {
+  if (!SYSTEM.has(topOf(path))) return "own";
+  return /^(?:opt|usr\/local)\/|(?:^|\/)site-packages(?:\/|$)|\/lib\/node_modules\//.test(path)
+    ? "installed"
+    : "system";
+}
+
+/** What is saved as a whole or not at all: a library without some of its files is worse than none. */
+export function unitOf(path: string): string | undefined {
+  const kind = kindOf(path);
+  if (kind === "system") return SYSTEM_PACKAGES;
+  if (topOf(path) === "workspace") return undefined;
+  return /^.*?\/(?:(?:site|dist)-packages|lib\/node_modules)(?=\/)/s.exec(path)?.[0];
+}
+
+/** The name of the unit that the image's package manager keeps together. */
+export const SYSTEM_PACKAGES = "packages of the system";
+
+/** Locked while the package manager of Debian is at work: what it has half installed is no state to keep. */
+export const PACKAGE_LOCKS = ["var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock"];
+
+/** Whether the image fills the directory at the top of a path. */
+export function isOfImage(path: string): boolean {
+  return SYSTEM.has(topOf(path));
+}

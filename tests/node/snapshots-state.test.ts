@@ -1,0 +1,309 @@
+/** What was changed outside of the workspace: saved as changes of what the image brings, and made again in another container. */
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lchownSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { NODE } from "../../container/sandboxd/snapshots/image.ts";
+import { type Entry, readManifest, writeManifest } from "../../container/sandboxd/snapshots/manifest.ts";
+import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
+import { Save } from "../../container/sandboxd/snapshots/save.ts";
+import type { Index } from "../../container/sandboxd/snapshots/state.ts";
+import { Base, listOf, systemID } from "../../container/sandboxd/snapshots/base.ts";
+import { Scanner, choose } from "../../container/sandboxd/snapshots/scan.ts";
+
+let place: string;
+beforeEach(() => void (place = mkdtempSync(join(tmpdir(), "system-"))));
+afterEach(() => rmSync(place, { recursive: true, force: true }));
+
+const { signal } = new AbortController();
+
+function write(root: string, path: string, content = path): void {
+  mkdirSync(dirname(join(root, path)), { recursive: true });
+  writeFileSync(join(root, path), content);
+}
+
+/** A system as an image has it. */
+function system(name: string): string {
+  const root = join(place, name);
+  for (const path of ["usr/bin/tool", "usr/lib/old/1.0/info", "etc/conf", "etc/hosts", "var/log/all"])
+    write(root, path);
+  for (const path of ["workspace/mine", "proc/1", "opt/sandbox-mcp/ours"]) write(root, path);
+  mkdirSync(join(root, "root"), { mode: 0o700 });
+  symlinkSync("lib", join(root, "usr/lib64"));
+  return root;
+}
+
+/** All there is, with modes, times of files, links and contents. */
+const look = (root: string) =>
+  execFileSync(
+    "sh",
+    ["-c", "find . -printf '%p %y %m %l %n\\n' | sort; find . -type f | sort | xargs sha256sum"],
+    { cwd: root, encoding: "utf8" },
+  );
+
+const baseOf = (root: string) => new Base(listOf(root));
+
+async function savedOf(
+  root: string,
+  base: Base,
+  index: Index = new Map(),
+): Promise<{ manifest: Buffer; pack: Buffer }> {
+  const changes = await new Scanner(root, () => base).changes(signal);
+  const save = await Save.plan("a", root, index, { max: 1e9, repack: [] }, changes, {
+    image: base.id,
+    node: NODE,
+  });
+  const pack = Buffer.concat(await Array.fromAsync(save.pack(signal)));
+  return { manifest: await save.manifest(), pack };
+}
+
+async function changesOf(root: string, work: () => void): Promise<{ manifest: Buffer; pack: Buffer }> {
+  const base = baseOf(root);
+  work();
+  return await savedOf(root, base);
+}
+
+async function restore(root: string, manifest: Buffer, pack: Buffer, base = baseOf(root)): Promise<Restore> {
+  const changes = await Restore.begin("a", { root, base }, manifest);
+  await changes.receive(
+    (async function* () {
+      for (const { from, to } of changes.reads) yield pack.subarray(from, to);
+    })(),
+  );
+  await changes.finish();
+  return changes;
+}
+
+it("makes what was installed, changed, linked and removed again in another system, and leaves the rest alone", async () => {
+  const [from, to] = [system("from"), system("to")];
+  const base = baseOf(to);
+  const { manifest, pack } = await changesOf(from, () => {
+    write(from, "workspace/mine", "changed");
+    write(from, "data/set/one");
+    write(from, "root/.local/bin/new", "n".repeat(100_000));
+    linkSync(join(from, "root/.local/bin/new"), join(from, "usr/bin/new"));
+    write(from, "usr/bin/tool", "another");
+    rmSync(join(from, "usr/lib/old"), { recursive: true });
+    rmSync(join(from, "etc/conf"));
+    write(from, "etc/conf/part");
+    rmSync(join(from, "usr/lib64"));
+    mkdirSync(join(from, "usr/lib64"));
+  });
+  expect(pack.length).toBeLessThan(10_000);
+  await restore(to, manifest, pack, base);
+  expect(look(to)).toBe(look(from));
+  // Once more, as after a restore that broke off.
+  await restore(to, manifest, pack, base);
+  expect(look(to)).toBe(look(from));
+});
+
+it.runIf(process.getuid?.() === 0)("keeps owners, also of what was there before", async () => {
+  const [from, to] = [system("from"), system("to")];
+  const paths = ["srv/db", "srv/db/page", "srv/link", "usr/bin/tool", "var"];
+  const { manifest, pack } = await changesOf(from, () => {
+    write(from, "srv/db/page");
+    symlinkSync("db", join(from, "srv/link"));
+    chmodSync(join(from, "usr/bin/tool"), 0o4755);
+    for (const [index, path] of paths.entries()) lchownSync(join(from, path), 100 + index, 200 + index);
+    chmodSync(join(from, "usr/bin/tool"), 0o4755);
+  });
+  const base = baseOf(to);
+  chownSync(join(to, "usr"), 300, 300);
+  await restore(to, manifest, pack, base);
+  const owners = ["usr", ...paths].map((path) => lstatSync(join(to, path)));
+  expect(owners.map(({ uid, gid }) => [uid, gid])).toEqual([
+    [0, 0],
+    ...paths.map((_path, index) => [100 + index, 200 + index]),
+  ]);
+  expect(look(to)).toBe(look(from));
+});
+
+it.each([-1, 0.5, 2 ** 32 - 1])("takes no owner %d", async (uid) => {
+  const manifest = await writeManifest([{ ...directory("srv"), uid, gid: 0 }]);
+  const root = system("to");
+  await expect(Restore.begin("a", { root, base: baseOf(root) }, manifest)).rejects.toThrow();
+});
+
+it("holds nothing of what runs, of the platform or of caches", async () => {
+  const root = system("from");
+  const { pack } = await changesOf(root, () => {
+    for (const path of [
+      "run/x",
+      "proc/2",
+      "opt/sandbox-mcp/x",
+      "root/.cache/pip/x",
+      "home/u/.npm/_cacache/x",
+    ])
+      write(root, path);
+    for (const path of ["etc/hosts", "etc/ssl/certs/ca.pem", "tmp/x", "var/lib/sandbox-mcp/x"])
+      write(root, path, "changed");
+  });
+  expect(pack.length).toBe(0);
+});
+
+it("differs by what an installation meets", () => {
+  const [one, other] = [system("one"), system("other")];
+  expect(systemID(one)).toBe(systemID(other));
+  write(other, "var/lib/dpkg/status", "more");
+  expect(systemID(one)).not.toBe(systemID(other));
+});
+
+const common = { mode: 0o755, mtime: 0 };
+const directory = (path: string): Entry => ({ type: "directory", path, ...common });
+const file = (path: string): Entry => ({ type: "file", path, ...common, size: 0, blobs: [] });
+
+it.each<[string, Entry[]]>([
+  ["what the platform keeps there", [directory("opt"), directory("opt/sandbox-mcp")]],
+  ["a file of the platform's state", [directory("var"), directory("var/lib"), file("var/lib/sandbox-mcp")]],
+  ["the host's names", [directory("etc"), file("etc/hosts")]],
+  ["another directory", [directory("proc"), file("proc/x")]],
+  ["what is above", [file("../x")]],
+  ["what is removed elsewhere", [{ type: "removed", path: "run", ...common }]],
+])("is not changed in %s", async (_what, entries) => {
+  const root = system("to");
+  const before = look(root);
+  const manifest = await writeManifest(entries);
+  await expect(Restore.begin("a", { root, base: baseOf(root) }, manifest)).rejects.toThrow();
+  expect(look(root)).toBe(before);
+});
+
+it("follows no link on its way, and replaces nothing before all of it is there", async () => {
+  const [from, to] = [system("from"), system("to")];
+  const { manifest, pack } = await changesOf(from, () => {
+    write(from, "srv/a/file", "x".repeat(10_000));
+    write(from, "usr/bin/tool", "another");
+  });
+  const base = baseOf(to);
+  mkdirSync(join(place, "outside"));
+  mkdirSync(join(to, "srv"));
+  symlinkSync(join(place, "outside"), join(to, "srv/a"));
+  await expect(restore(to, manifest, pack.subarray(1), base)).rejects.toThrow();
+  expect(readFileSync(join(to, "usr/bin/tool"), "utf8")).toBe("usr/bin/tool");
+  expect(readdirSync(join(to, "usr/bin"))).toEqual(["tool"]);
+  await restore(to, manifest, pack, base);
+  expect(readFileSync(join(to, "srv/a/file"), "utf8")).toHaveLength(10_000);
+  expect(readdirSync(join(place, "outside"))).toEqual([]);
+});
+
+it("of version 1 is the workspace alone, of root's", async () => {
+  const [from, to] = [system("from"), system("to")];
+  write(from, "workspace/src/main", "x".repeat(5000));
+  linkSync(join(from, "workspace/src/main"), join(from, "workspace/hard"));
+  const { manifest, pack } = await savedOf(from, new Base(""));
+  const { entries } = await readManifest(manifest);
+  const inWorkspace = (path: string) => path.slice("workspace/".length);
+  const lines = entries.flatMap(({ uid: _uid, gid: _gid, ...entry }) => {
+    if (!entry.path.startsWith("workspace/")) return [];
+    const target = entry.type === "hardlink" && { target: inWorkspace(entry.target) };
+    return JSON.stringify({ ...entry, path: inWorkspace(entry.path), ...target });
+  });
+  const old = Buffer.from([JSON.stringify({ version: 1 }), ...lines].join("\n"));
+  write(to, "etc/conf", "untouched");
+  write(to, "workspace/left", "of an attempt that broke off");
+  await restore(to, old, pack);
+  expect(look(join(to, "workspace"))).toBe(look(join(from, "workspace")));
+  expect(readFileSync(join(to, "etc/conf"), "utf8")).toBe("untouched");
+});
+
+it("upon another image: the user's own files come back, what fits beside the image's programs, and the rest is named", async () => {
+  const [from, to] = [system("from"), system("to")];
+  for (const root of [from, to]) {
+    write(root, "usr/local/lib/python3.11/site.py");
+    write(root, "usr/local/lib/node_modules/npm/index.js");
+  }
+  const { manifest, pack } = await changesOf(from, () => {
+    write(from, "workspace/mine", "changed");
+    write(from, "root/.config/tool", "mine");
+    write(from, "data/set");
+    write(from, "usr/local/bin/prettier");
+    write(from, "usr/local/bin/both", "mine");
+    write(from, "usr/local/lib/python3.11/site-packages/httpx/api.py");
+    write(from, "usr/local/lib/python3.9/site-packages/old.py");
+    write(from, "usr/bin/jq");
+    write(from, "var/lib/dpkg/info/jq.list");
+    write(from, "var/lib/dpkg/status", "jq");
+    write(from, "etc/jq.conf");
+    rmSync(join(from, "etc/conf"));
+  });
+  write(to, "usr/local/bin/both", "the image's");
+  write(to, "usr/bin/tool", "newer");
+  const { dropped } = await restore(to, manifest, pack);
+  const read = (path: string) => readFileSync(join(to, path), "utf8");
+  expect(read("workspace/mine") + read("root/.config/tool") + read("data/set")).toBe("changedminedata/set");
+  expect(read("usr/local/bin/prettier")).toBe("usr/local/bin/prettier");
+  expect(read("usr/local/lib/python3.11/site-packages/httpx/api.py")).toContain("httpx");
+  expect(read("usr/local/bin/both") + read("usr/bin/tool") + read("etc/conf")).toBe(
+    "the image'sneweretc/conf",
+  );
+  for (const path of ["usr/bin/jq", "usr/local/lib/python3.9", "var/lib/dpkg", "etc/jq.conf"])
+    expect(existsSync(join(to, path)), path).toBe(false);
+  expect(dropped).toEqual([
+    "apt: jq",
+    "/etc/jq.conf",
+    "/usr/local/bin/both",
+    "/usr/local/lib/python3.9/site-packages",
+  ]);
+});
+
+it("leaves a library out as a whole, and before it what can be made again", async () => {
+  const root = system("from");
+  const base = baseOf(root);
+  write(root, "workspace/node_modules/a", "x".repeat(50));
+  write(root, "usr/local/lib/python3.11/site-packages/a/small", "x");
+  write(root, "usr/local/lib/python3.11/site-packages/a/large", "x".repeat(100));
+  write(root, "workspace/data", "x".repeat(60));
+  const seen = await new Scanner(root, () => base).changes(signal);
+  const pathsOf = (max: number) =>
+    choose(seen, max).chosen.flatMap(({ path, type }) => (type === "file" ? path : []));
+  expect(pathsOf(170).sort()).toEqual([
+    "usr/local/lib/python3.11/site-packages/a/large",
+    "usr/local/lib/python3.11/site-packages/a/small",
+    "workspace/data",
+  ]);
+  expect(pathsOf(120).sort()).toEqual(["workspace/data", "workspace/node_modules/a"]);
+  expect(choose(seen, 120).left).toMatchObject({
+    count: 2,
+    largest: [{ path: "/usr/local/lib/python3.11/site-packages", size: 101 }],
+  });
+});
+
+it("finds what was installed at once, and what was written in place when it looks at every file", async () => {
+  const root = system("from");
+  const base = baseOf(root);
+  const scanner = new Scanner(root, () => base);
+  const pathsOf = async (isThorough: boolean) =>
+    (await scanner.changes(signal, { isThorough })).map(({ path }) => path).sort();
+  expect(await pathsOf(true)).toEqual([]);
+  // What has just changed may change again and keep its times.
+  await new Promise((done) => setTimeout(done, 150));
+  expect(await pathsOf(false)).toEqual([]);
+  writeFileSync(join(root, "usr/bin/tool"), "written in place");
+  write(root, "usr/lib/new/module");
+  rmSync(join(root, "usr/lib/old/1.0/info"));
+  expect(await pathsOf(false)).toEqual([
+    "usr",
+    "usr/lib",
+    "usr/lib/new",
+    "usr/lib/new/module",
+    "usr/lib/old",
+    "usr/lib/old/1.0",
+    "usr/lib/old/1.0/info",
+  ]);
+  expect(await pathsOf(true)).toContain("usr/bin/tool");
+  expect(await pathsOf(false)).toContain("usr/bin/tool");
+});

@@ -1,0 +1,107 @@
+/** What was changed outside of /workspace: there again after a stop, a kill, a rollback and in a fork. */
+import { describe, expect, it } from "vitest";
+import { inActor, killContainer, owner, sh, until } from "../support.ts";
+
+const save = (sandbox: string) => inActor(sandbox, (actor) => actor.saveToStop());
+
+async function gone(sandbox: string): Promise<void> {
+  await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+}
+
+/** A package of Python and one of npm, for which no index is asked. */
+const PACKAGES = `mkdir -p py/greet js && cd py
+printf 'def hello(): return "from pip"\\n' >greet/__init__.py
+printf 'from setuptools import setup\\nsetup(name="greet", version="1.0", packages=["greet"])\\n' >setup.py
+cd ../js
+printf '{"name":"greet-js","version":"1.0.0","bin":{"greet-js":"main.js"}}' >package.json
+printf '#!/usr/bin/env node\\nconsole.log("from npm")\\n' >main.js
+cd ..`;
+
+/** The five kinds of installation, and how each is looked at. */
+const KINDS = [
+  {
+    what: "a package of pip",
+    install: `${PACKAGES}; pip install -q --no-build-isolation --no-index ./py 2>&1 | grep -v WARNING || true; rm -r py js`,
+    look: `cd /; python3 -c 'import greet; print(greet.hello())'`,
+    found: "from pip\n",
+  },
+  {
+    what: "a package of npm",
+    install: `${PACKAGES}; npm install -g --install-links ./js >/dev/null; rm -r py js`,
+    look: "cd /; greet-js",
+    found: "from npm\n",
+  },
+  {
+    what: "a virtual environment in the home directory",
+    install: `${PACKAGES}; python3 -m venv --system-site-packages ~/env; VIRTUAL_ENV= ~/env/bin/python -m pip install -q --no-build-isolation --no-index ./py 2>&1 | grep -v WARNING || true; rm -r py js`,
+    look: `cd /; ~/env/bin/python -c 'import greet, sys; print(greet.hello(), sys.prefix)'`,
+    found: "from pip /root/env\n",
+  },
+  {
+    what: "a toolchain in the home directory",
+    install: `mkdir -p ~/.toolchain/bin ~/.toolchain/lib
+for i in {1..3000}; do echo "library $i" >~/.toolchain/lib/$i; done
+printf '#!/bin/sh\\ncat ~/.toolchain/lib/* | sort | uniq | wc -l\\n' >~/.toolchain/bin/compile; chmod 755 ~/.toolchain/bin/compile
+ln ~/.toolchain/bin/compile ~/.toolchain/bin/compile-1.0; ln -s compile-1.0 ~/.toolchain/bin/latest`,
+    look: "~/.toolchain/bin/latest; stat -c '%h %a' ~/.toolchain/bin/compile",
+    found: "3000\n2 755\n",
+  },
+  {
+    what: "settings and data in other directories",
+    install: `mkdir -p ~/.config/tool /data/set /opt/own /etc/tool.d; echo secret >~/.netrc; chmod 600 ~/.netrc
+echo set >~/.config/tool/conf; echo row >/data/set/rows; echo x >/opt/own/x; echo on >/etc/tool.d/conf
+echo "alias ll='ls -l'" >>/etc/profile.d.own; useradd -m -s /bin/sh worker 2>/dev/null || true; chown 1234:1234 /data/set/rows 2>/dev/null || true
+rm /opt/venv/lib64`,
+    look: `cat ~/.netrc ~/.config/tool/conf /data/set/rows /opt/own/x /etc/tool.d/conf; stat -c %a ~/.netrc
+getent passwd worker | cut -d: -f1,7; ls -d /opt/venv/lib64 2>/dev/null || echo none`,
+    found: "secret\nset\nrow\nx\non\n600\nworker:/bin/sh\nnone\n",
+  },
+];
+
+describe.concurrent("what was installed is there again", () => {
+  it.each(KINDS)(
+    "$what: after a stop, a kill, a rollback and in a fork",
+    async ({ what, install, look, found }) => {
+      const sandbox = what.replaceAll(" ", "-").slice(0, 12).replace(/-$/, "");
+      await sh(sandbox, install);
+      expect(await sh(sandbox, look)).toBe(found);
+      const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+      // An orderly stop.
+      await until(() => save(sandbox));
+      await inActor(sandbox, async (actor) => {
+        actor.sleepAfter = "1s";
+        actor.renewActivityTimeout();
+        await actor.scheduleNextAlarm();
+      });
+      await gone(sandbox);
+      expect(await sh(sandbox, look)).toBe(found);
+      // What the restored files become is saved as well.
+      await sh(
+        sandbox,
+        "echo later >~/later; rm -rf ~/.toolchain ~/env ~/.config /data; rm -rf /opt/venv/lib/python*/site-packages/greet ~/.npm-global",
+      );
+      await until(() => save(sandbox));
+      await killContainer(sandbox);
+      await gone(sandbox);
+      expect(
+        await sh(
+          sandbox,
+          "cat ~/later; ls -d ~/.toolchain ~/env ~/.config /data ~/.npm-global 2>/dev/null || true",
+        ),
+      ).toBe("later\n");
+      await owner.call("restore_sandbox", { sandbox, checkpoint });
+      expect(await sh(sandbox, `${look}; ls ~/later 2>/dev/null || true`)).toBe(found);
+      const fork = `${sandbox}-fork`;
+      await owner.call("restore_sandbox", { sandbox: fork, checkpoint });
+      expect(await sh(fork, look)).toBe(found);
+    },
+  );
+
+  it("a change of the system that cannot be made locally says so plainly", async () => {
+    const { text } = await owner.call("run_command", {
+      sandbox: "apt-says",
+      command: "apt-get install -y jq",
+    });
+    expect(text).toContain("packages of the system cannot be installed in a local sandbox");
+  });
+});

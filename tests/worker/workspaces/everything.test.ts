@@ -61,6 +61,8 @@ getent passwd worker | cut -d: -f1,7; ls -d /opt/venv/lib64 2>/dev/null || echo 
 describe.concurrent("what was installed is there again", () => {
   it.each(KINDS)(
     "$what: after a stop, a kill, a rollback and in a fork",
+    // Installers take their time on a busy machine.
+    { timeout: 180_000 },
     async ({ what, install, look, found }) => {
       const sandbox = what.replaceAll(" ", "-").slice(0, 12).replace(/-$/, "");
       await sh(sandbox, install);

@@ -3,6 +3,12 @@ import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Conversation } from "../container/snapshots.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Archive } from "../runs/task-detail.ts";
+import {
+  ARCHIVE_WITHOUT_CONVERSATION,
+  archiveLeavesOut,
+  archiveLeavesOutCrowded,
+  archiveTooLarge,
+} from "./texts.ts";
 
 export interface TaskArchive {
   /** The complete id of its run. */
@@ -53,7 +59,7 @@ export async function archive(
       };
     } catch (error) {
       const code = error instanceof ToolError ? error.code : undefined;
-      if (code === "too_large") throw tooLarge(what.maxBytes);
+      if (code === "too_large") throw archiveTooLarge(what.maxBytes);
       if (code === "quota_exceeded" || attempt === ATTEMPTS) throw error;
     }
   }
@@ -62,24 +68,9 @@ export async function archive(
 /** The text about what an archive leaves out; empty if nothing. */
 export function leftOutWords({ left, crowded, isWithoutConversation }: Archive): string {
   const words: string[] = [];
-  const some = (paths: string[]) => paths.slice(0, NAMED).join(", ");
-  if (left)
-    words.push(
-      `The archive leaves out ${left.bytes} bytes (files: ${left.count}), among them ${some(left.largest.map(({ path }) => path))}: they end with the sandbox.`,
-    );
-  if (crowded)
-    words.push(`The archive leaves out what has too many files and can be made again: ${some(crowded)}.`);
-  if (isWithoutConversation)
-    words.push(
-      "The agent's conversation is too large for the archive (TASK_ARCHIVE_MAX_MB): once the sandbox is gone, a task that goes on from here has the files and not the conversation.",
-    );
+  const some = (paths: string[]) => paths.slice(0, NAMED);
+  if (left) words.push(archiveLeavesOut(left.bytes, left.count, some(left.largest.map(({ path }) => path))));
+  if (crowded) words.push(archiveLeavesOutCrowded(some(crowded)));
+  if (isWithoutConversation) words.push(ARCHIVE_WITHOUT_CONVERSATION);
   return words.join(" ");
-}
-
-function tooLarge(maxBytes: number): ToolError {
-  const MiB = maxBytes / (1024 * 1024);
-  return new ToolError(
-    "too_large",
-    `what it left, packed, is larger than the ${MiB} MiB of an archive (TASK_ARCHIVE_MAX_MB) or than what is left of MAX_WORKSPACES_MB, or it has more files than can be saved.`,
-  );
 }

@@ -24,6 +24,7 @@ import {
 import { joined } from "../runs/head-and-tail.ts";
 import { decodeText } from "../runs/shown-output.ts";
 import { wholeCharacters } from "../shared/text.ts";
+import { noArtifact } from "./texts.ts";
 
 /** Limits for a task's artifacts: their number, and bytes. The whole diff counts too. */
 const MAX_ARTIFACTS = 100;
@@ -148,17 +149,11 @@ export function findArtifact(prefix: string, run: RunView, path: string): { key:
   const index = artifacts.findIndex((artifact) => artifact.path === path);
   const size = artifacts[index]?.size ?? 0;
   if (index >= 0) return { key: artifactKey(prefix, index), size };
-  throw new ToolError(
-    "not_found",
-    `${run.id} has no artifact ${path}.`,
-    artifacts.length > 0
-      ? `It has: ${artifacts
-          .slice(0, 20)
-          .map((artifact) => artifact.path)
-          .join(", ")}.`
-      : run.state === "running"
-        ? "Artifacts are there once a task has ended: wait for it with get_result."
-        : "Only tasks that changed files have artifacts.",
+  throw noArtifact(
+    run.id,
+    path,
+    artifacts.map((artifact) => artifact.path),
+    run.state === "running",
   );
 }
 

@@ -4,10 +4,11 @@
  */
 import { z } from "zod";
 import type { Config, Env } from "../shared/config.ts";
-import { ToolError } from "../shared/errors.ts";
+import { type ToolError } from "../shared/errors.ts";
 import { type ObjectStore, objectStore } from "../storage/object-store.ts";
 import { log } from "../shared/log.ts";
 import { textOf } from "../shared/text.ts";
+import { noDefinition, notADefinition, tooManyNames, unusableDefinition } from "./texts.ts";
 
 const COMPONENT_KINDS = ["agents", "commands"] as const;
 
@@ -152,15 +153,7 @@ export async function componentsFor(
   if (mayHaveOwn) return { components: { wanted, offered }, definitions };
   const listed = missing.find((path) => offered.includes(path));
   if (listed !== undefined) throw unusable(config, listed, { problem: "its file is a link to nowhere" });
-  throw new ToolError(
-    "invalid_argument",
-    `There is no ${missing.join(", no ")}.`,
-    `${describeOffered(offered)} Others come with a repository or a sandbox that has them in .claude.`,
-  );
-}
-
-export function describeOffered(offered: readonly string[]): string {
-  return offered.length > 0 ? `The operator offers ${offered.join(", ")}.` : "The operator offers none.";
+  throw noDefinition(missing, offered);
 }
 
 function pathsOf(names: ComponentNames): string[] {
@@ -169,25 +162,16 @@ function pathsOf(names: ComponentNames): string[] {
 
 function checked(kind: ComponentKind, given: readonly string[]): string[] {
   const names = [...new Set(given)];
-  if (names.length > MAX_NAMED)
-    throw new ToolError("invalid_argument", `${kind} holds ${names.length} names: ${MAX_NAMED} at most.`);
+  if (names.length > MAX_NAMED) throw tooManyNames(kind, names.length, MAX_NAMED);
   const wrong = names.find((name) => !NAME.test(name));
   if (wrong === undefined) return names.map((name) => `${kind}/${name}`);
-  throw new ToolError(
-    "invalid_argument",
-    `${kind}: "${wrong.slice(0, 100)}" is not the name of a definition: that is its file name without .md.`,
-    "It has letters, digits, dots, dashes and underscores, 64 at most, and begins with a letter or digit.",
-  );
+  throw notADefinition(kind, wrong.slice(0, 100));
 }
 
 /** The error for a broken definition of the operator. The log says what is wrong. */
 function unusable(config: Config, component: string, { problem }: Unreadable): ToolError {
   log(config, { event: "component", component, problem });
-  return new ToolError(
-    "invalid_argument",
-    `${component} of the operator cannot be used: ${problem}.`,
-    "Leave it out.",
-  );
+  return unusableDefinition(component, problem);
 }
 
 async function definitionIn(source: Source, path: string): Promise<Definition | Unreadable | undefined> {

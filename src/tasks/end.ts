@@ -7,7 +7,7 @@ import type { EndState } from "../shared/run-listing.ts";
 import type { Spending } from "./budget.ts";
 import type { UpstreamError } from "../container/model-calls.ts";
 import type { Step } from "./task-output.ts";
-import { describeOffered } from "./components.ts";
+import { describeOffered } from "./texts.ts";
 
 /** The most characters of a list of missing definitions, and of available ones. */
 const MISSING_CHARACTERS = 2000;
@@ -46,12 +46,12 @@ export interface TaskVerdict {
 export function verdictOf(facts: TaskFacts): TaskVerdict {
   const { command, report, spending } = facts;
   const howToContinue = report.conversation
-    ? ` What it did is kept: go on with execute_task and continue_from ${facts.id}.`
+    ? ` Its work is kept: continue it with execute_task and continue_from ${facts.id}.`
     : "";
   const failed = (note: string): TaskVerdict => ({ state: "failed", note });
   const all = command.unconfirmed
     ? ". The sandbox did not confirm its end: use destroy_sandbox to be sure"
-    : ", with every process of it that was found";
+    : ", with all its processes that were found";
   switch (command.state) {
     case "lost":
       return { state: "lost", note: command.note };
@@ -67,7 +67,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
         : `did not finish within ${seconds} s and was stopped`;
       return {
         state: "timed_out",
-        note: `${facts.agent} ${stopped}${all}.${api} ${facts.cut ?? "Allow more with timeout_seconds."}${howToContinue}`,
+        note: `${facts.agent} ${stopped}${all}.${api} ${facts.cut ?? "Raise timeout_seconds."}${howToContinue}`,
       };
     }
   }
@@ -75,7 +75,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
   if (before) return failed(before);
   if (spending.exhausted)
     return failed(
-      `The task used up its budget for the model (${spending.tokens} tokens in ${spending.requests} requests). Split it into smaller tasks, or let the operator raise MAX_TASK_TOKENS.${howToContinue}`,
+      `The task used up its budget for the model (${spending.tokens} tokens in ${spending.requests} requests). Split it into smaller tasks, or ask the operator to raise MAX_TASK_TOKENS.${howToContinue}`,
     );
   if (spending.dayIsSpent) return failed(dayIsSpent() + howToContinue);
   switch (report.end) {
@@ -83,7 +83,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
       return { state: "succeeded" };
     case "out_of_turns":
       return failed(
-        `${facts.agent} used up its turns (${report.turns ?? "max_turns"}) before it was done. Allow more with max_turns.${howToContinue}`,
+        `${facts.agent} used up its turns (${report.turns ?? "max_turns"}) before it was done. Raise max_turns.${howToContinue}`,
       );
     case "error":
       return failed(
@@ -118,15 +118,15 @@ function notStarted(facts: TaskFacts) {
 function withoutResult({ agent, command, report, stderr, spending }: TaskFacts): string {
   const status = command.exitCode ?? 0;
   const how = status > 128 ? `was killed by signal ${status - 128}` : `ended with status ${status}`;
-  const printed = stderr.trim() ? ` Its last words: ${lastLine(stderr)}.` : "";
+  const printed = stderr.trim() ? ` Its last line of stderr: ${lastLine(stderr)}.` : "";
   const api = spending.upstream ? ` The model's API had failed: ${describeError(spending.upstream)}.` : "";
   if (report.unread > 0 && report.conversation === undefined)
-    return `${agent} ${how} and printed nothing that can be understood, first: ${clause(report.unreadSample ?? "")}.${printed} Look at the log with get_result and cursor 0; then try again.`;
-  return `${agent} ${how} before it was done.${printed}${api} Try again; a task that needs much memory is better split.`;
+    return `${agent} ${how} and its output could not be parsed, beginning with: ${clause(report.unreadSample ?? "")}.${printed} Look at the log with get_result and cursor 0; then try again.`;
+  return `${agent} ${how} before it was done.${printed}${api} Try again; split a task that needs much memory.`;
 }
 
 export function dayIsSpent(): string {
-  return `The tokens of the model for your tasks of one day are used up (MAX_MODEL_TOKENS_PER_DAY). The next day begins at ${nextDay(Date.now())}.`;
+  return `The model tokens for your tasks today are used up (MAX_MODEL_TOKENS_PER_DAY). The next day begins at ${nextDay(Date.now())}.`;
 }
 
 function describeError({ status, message }: UpstreamError): string {
@@ -141,7 +141,7 @@ export function upstreamAdvice(error: UpstreamError): string {
   if (status === 429)
     return `it limits the rate of requests (${describeError(error)}). Try again in some minutes.`;
   if (status === 529 || status >= 500)
-    return `it is overloaded or out of order (${describeError(error)}). Try again in some minutes.`;
+    return `it is overloaded or failing (${describeError(error)}). Try again in some minutes.`;
   return `${describeError(error)}.`;
 }
 

@@ -16,6 +16,14 @@ import { TaskOutput } from "./task-output.ts";
 import { TASK_SESSION, taskCommand } from "./task-command.ts";
 import type { TraceContext } from "../shared/trace.ts";
 import type { TaskState, TasksHost } from "./task-state.ts";
+import {
+  AGENT_NEVER_STARTED,
+  CANCELLED_TEXT,
+  CHANGES_UNKNOWN,
+  NOT_KEPT_INTERNAL,
+  NOT_KEPT_IN_TIME,
+  notAllKept,
+} from "./texts.ts";
 
 /** How long fetching an agent's results may take; the second value is for a cancelled task. In milliseconds. */
 const KEEP_MS = 900_000;
@@ -26,10 +34,8 @@ const INSTALL_NOTICE_MS = 2000;
 
 const CANCELLED_BEFORE_AGENT: End = {
   state: "cancelled",
-  note: "It was cancelled before the agent started.",
+  note: CANCELLED_TEXT,
 };
-
-const NOT_STARTED = "The server was restarted before the agent had started. Start the task again.";
 
 export class RunningTask {
   readonly #host: TasksHost;
@@ -148,7 +154,7 @@ export class RunningTask {
     const { command, end } = this.#state;
     this.#begun = true;
     if (end) return this.#finish(end);
-    if (!command) return { state: "lost", note: NOT_STARTED };
+    if (!command) return { state: "lost", note: AGENT_NEVER_STARTED };
     this.#command = this.#host.commands.resume(this.#output, command);
     if (this.#cancelled) await this.#command.cancel();
     return this.#see(this.#command);
@@ -196,7 +202,7 @@ export class RunningTask {
         .catch(() => undefined);
     return {
       state: verdict.state,
-      note: note ?? also(verdict.note, "Not all that it left could be kept: the sandbox took too long."),
+      note: note ?? also(verdict.note, notAllKept(NOT_KEPT_IN_TIME)),
       detail,
     };
   }
@@ -210,7 +216,7 @@ export class RunningTask {
       this.addLine("Collecting what it changed");
       const collected = await collect(this.#host, this.id, record.id, spec.directory);
       Object.assign(detail, collected);
-      if (collected.changes === undefined) note = also(note, "What it changed could not be found out.");
+      if (collected.changes === undefined) note = also(note, CHANGES_UNKNOWN);
       const { archives, archiveMaxBytes: maxBytes, keepMs } = this.#host;
       const { conversations } = AGENTS[spec.agent];
       const remains = { run: record.id, expiresAt: Date.now() + keepMs, maxBytes };
@@ -221,10 +227,7 @@ export class RunningTask {
     } catch (error) {
       const failure = error instanceof ToolError ? error : undefined;
       if (!failure) this.#host.report(error);
-      note = also(
-        note,
-        `Not all that it left could be kept: ${failure?.message ?? "the server had an internal error."}`,
-      );
+      note = also(note, notAllKept(failure?.message ?? NOT_KEPT_INTERNAL));
     }
     return note ?? "";
   }

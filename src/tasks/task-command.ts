@@ -1,6 +1,6 @@
 /** The command line of `container/task.sh` for a task, and its clone directory. */
-import { ToolError } from "../shared/errors.ts";
 import { quote } from "../shared/text.ts";
+import { noRepositoryName } from "./texts.ts";
 
 /** The session of tasks. The name is not valid for callers' sessions. */
 export const TASK_SESSION = "_task";
@@ -30,9 +30,5 @@ export function cloneDirectory(repository: string): string {
     .at(-1);
   const clean = name?.replaceAll(/[^A-Za-z0-9._-]/g, "-").replace(/^[.-]+/, "");
   if (clean) return `/workspace/${clean}`;
-  throw new ToolError(
-    "invalid_argument",
-    `${repository} does not name a repository.`,
-    "Pass the address that git clone takes.",
-  );
+  throw noRepositoryName(repository);
 }

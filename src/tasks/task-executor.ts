@@ -3,7 +3,6 @@
  * sandbox's tasks run one after another, because the changes of two agents in one workspace could not be told apart.
  */
 import type { Scope } from "../shared/principal.ts";
-import { ToolError } from "../shared/errors.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { AgentName } from "./agents.ts";
 import type { Executor } from "../runs/executor.ts";
@@ -14,6 +13,7 @@ import type { Definition, TaskComponents } from "./components.ts";
 import type { ModelOutcome, ModelCall } from "../container/model-calls.ts";
 import { RunningTask } from "./running-task.ts";
 import { type TasksHost, taskState } from "./task-state.ts";
+import { agentAtWork } from "./texts.ts";
 
 export interface TaskSpec extends Allowance {
   task: string;
@@ -67,12 +67,7 @@ export class TaskExecutor implements Executor<TaskSpec> {
    */
   keepApart({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
     if (scopes.includes("tasks:run") || this.#working.size === 0) return;
-    throw new ToolError(
-      "permission_denied",
-      `A coding agent is at work in sandbox ${sandbox}: running anything beside it needs the scope tasks:run, which your token lacks, because it could use the agent's model.`,
-      "Use another sandbox, or try again when list_runs with kind task shows none running there.",
-      true,
-    );
+    throw agentAtWork(sandbox);
   }
 
   /** Ends a task's model request. An error is shown in the task's output. */

@@ -324,7 +324,7 @@ describe("a task that does not succeed", () => {
   it.each([
     ["unauthorized", /refused the server's credential \(status 401, invalid x-api-key\).*ANTHROPIC_API_KEY/],
     ["limited", /limits the rate of requests \(status 429, too many requests\).*Try again/],
-    ["overloaded", /overloaded or out of order \(status 529, Overloaded\).*Try again/],
+    ["overloaded", /overloaded or failing \(status 529, Overloaded\).*Try again/],
     ["redirected", /status 307, over there/],
     ["expensive", /used up its budget for the model \(\d+ tokens in \d requests\).*MAX_TASK_TOKENS/],
     ["crash", /was killed by signal 9 before it was done/],
@@ -387,7 +387,7 @@ describe("a task that does not succeed", () => {
     await client.sh("bare", path("/opt/fake:/usr/bin:/bin"));
     const garbage = await client.call("execute_task", { task: "[[write]] x", sandbox: "bare" });
     expect(garbage.fields.note).toMatch(
-      /ended with status 3 and printed nothing that can be understood, first: 1\./,
+      /ended with status 3 and its output could not be parsed, beginning with: 1\./,
     );
     expect(garbage.text.length).toBeLessThan(5000);
   });

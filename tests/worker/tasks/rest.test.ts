@@ -357,7 +357,7 @@ describe("a question", () => {
     ["no-code", /it has no code/],
     ["fail", /status 400, no such model/],
     ["denied", /refused the server's credential \(status 401, invalid x-api-key\)/],
-    ["overloaded", /overloaded or out of order \(status 529, Overloaded\)/],
+    ["overloaded", /overloaded or failing \(status 529, Overloaded\)/],
     ["cut", /broke off before its end/],
   ])("%s: says why there is no program", async (name, error) => {
     expect(await ask(`[[${name}]] x`)).toMatchObject([

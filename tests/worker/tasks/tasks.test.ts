@@ -137,7 +137,7 @@ describe("tasks in one sandbox", () => {
     const third = await execute({ task: "[[write]] z", sandbox, wait_seconds: 0 });
     expect((await owner.call("cancel_run", { id: third.id })).structured).toMatchObject({
       state: "cancelled",
-      note: "It was cancelled before the agent started.",
+      note: "Cancelled before the agent started.",
     });
     await sh(sandbox, "touch /workspace/go-on");
     expect(await result(first.id)).not.toContain("a.txt");

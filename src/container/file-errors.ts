@@ -27,7 +27,11 @@ export const NOT_UTF8 =
   "A name with \uFFFD is not UTF-8, and no path reaches it. Rename it with run_command (mv caf*.txt cafe.txt); an archive of its directory (file_link) has it as it is.";
 
 function isDirectory(path: string): ToolError {
-  return new ToolError("is_directory", `${path} is a directory.`, "Use list_files.");
+  return new ToolError(
+    "is_directory",
+    `${path} is a directory.`,
+    "Give the path of a file in it; list_files shows them.",
+  );
 }
 
 function isSpecial(path: string): ToolError {

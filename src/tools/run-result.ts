@@ -12,7 +12,7 @@ import { withDownloads } from "./download.ts";
 import { downloadsOf } from "./run-downloads.ts";
 import { taskFields, taskText } from "./task-result.ts";
 import { listedFields, resultOutput, stateText, waitCall } from "./run-summary.ts";
-import { NO_OUTPUT, listeningText, typeText, wholeOutputText } from "./texts.ts";
+import { NO_OUTPUT, listeningText, inTerminalText, wholeOutputText } from "./texts.ts";
 
 type Block = ToolOutput["content"][number];
 
@@ -145,7 +145,7 @@ function printedOutput({ stdout, isInteractive }: RunView): ShownOutput {
 /** The call that shows more of a run; undefined if there is no more. */
 export function nextCall(run: RunView): string | undefined {
   const wait = waitCall(run);
-  if (wait) return run.isInteractive && !run.waiting ? `${typeText(run.id)} ${wait}` : wait;
+  if (wait) return run.isInteractive && !run.waiting ? inTerminalText(run.id) : wait;
   const isCut = run.stdout.omitted + run.stderr.omitted > 0;
   return isCut ? wholeOutputText(run.id, run.droppedBytes) : undefined;
 }

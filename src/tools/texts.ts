@@ -75,6 +75,11 @@ export function waitingText(id: string, { behind, kind, name }: WaitState): stri
   return `${wait} behind ${first}${others}, which holds ${held}: cancel that one if it hangs. ${other} starts at once.`;
 }
 
+/** The calls for a command that runs in a terminal. */
+export function inTerminalText(id: string): string {
+  return `It runs in a terminal: type with send_input, id ${id}. get_result waits for its end, and cancel_run stops it.`;
+}
+
 export function typeText(id: string): string {
   return `It runs in a terminal: type with send_input, id ${id}.`;
 }

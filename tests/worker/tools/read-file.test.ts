@@ -168,7 +168,7 @@ describe("read_file", () => {
       "no/such/file",
       "There is no /workspace/no/such/file. Use list_files with path /workspace, the nearest directory that exists.",
     ],
-    ["dir", "/workspace/dir is a directory. Use list_files."],
+    ["dir", "/workspace/dir is a directory. Give the path of a file in it; list_files shows them."],
     ["fifo", "/workspace/fifo is a device, socket or pipe, not a file. Use run_command."],
     ["/dev/zero", "/dev/zero is a device, socket or pipe, not a file. Use run_command."],
     [

@@ -130,7 +130,7 @@ describe("write_file", () => {
   });
 
   it.each([
-    ["a directory", "/workspace", /is a directory.*Use list_files\./],
+    ["a directory", "/workspace", /is a directory.*list_files/],
     ["a path below a file", "file/below", /is a file: use list_files|Not a directory/],
     ["a device", "/dev/null", /device, socket or pipe/],
     ["a pipe", "fifo", /device, socket or pipe/],

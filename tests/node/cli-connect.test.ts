@@ -296,7 +296,7 @@ it.each(['{ "mcpServers": [1] }', '{ "mcpServers": "x" }', '{ "mcpServers": 0 }'
   (text) => {
     const kind = client("cursor");
     expect(() => withEntry(kind, text, "sandbox", kind.entry(http))).toThrow(
-      'its "mcpServers" is no table of servers',
+      'its "mcpServers" is not a table of servers',
     );
   },
 );

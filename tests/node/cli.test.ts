@@ -161,7 +161,7 @@ test("files get leaves no part of a file when it is stopped", async () => {
       await until(() => readdirSync(cwd).some((name) => name.endsWith(".part")));
       running.kill(signal);
       const { code, stderr } = await running.ended;
-      expect([code, stderr]).toEqual([130, "Error: report.pdf did not come whole: it was stopped.\n"]);
+      expect([code, stderr]).toEqual([130, "Error: The download of report.pdf was stopped before its end.\n"]);
       expect(readdirSync(cwd)).toEqual([]);
     }
   });
@@ -341,8 +341,8 @@ test.each(["\u001b[", "\u001b]", "\u001b];", "\u001b[0;", "\u001b", "\u001b[0 "]
 
 test.each([
   [["--scopes", "tasks:run"], "--scopes needs --name"],
-  [["--scopes", "bogus"], '"bogus", which is none of sandbox:read'],
-  [["--name", "ci", "--scopes", "bogus"], '"bogus", which is none of sandbox:read'],
+  [["--scopes", "bogus"], '"bogus", which is not one of sandbox:read'],
+  [["--name", "ci", "--scopes", "bogus"], '"bogus", which is not one of sandbox:read'],
 ])("token new %j makes no token", async (options, words) => {
   const refused = { code: 64, stdout: "", stderr: expect.stringContaining(words) };
   expect(await runHere(["token", "new", ...options])).toMatchObject(refused);

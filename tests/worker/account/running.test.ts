@@ -49,7 +49,7 @@ describe("containers at once", () => {
     expect(said.map(({ structured }) => structured.stdout)).toEqual(["kept\n", "kept\n"]);
     await forker.call("checkpoint_sandbox", { sandbox: "fork-1" });
     await sh("fork-1", "true");
-    expect((await sh("base", "true")).text).toContain("2 at a time is your limit");
+    expect((await sh("base", "true")).text).toContain("your limit is 2");
   });
 
   it("keep one that has a run going, whoever has forgotten it", async () => {

@@ -142,12 +142,12 @@ describe("POST /execute", () => {
     [{ agents: "reviewer" }, /^Agents and commands must be lists of names$/],
     [{ commands: [5] }, /^Agents and commands must be lists of names$/],
     [{ agents: ["none"] }, /^There is no agents\/none\. The operator offers none\./],
-    [{ commands: ["../x"] }, /^commands: "\.\.\/x" is no name/],
+    [{ commands: ["../x"] }, /^commands: "\.\.\/x" is not the name/],
     [{ sandbox: "No!" }, /^Sandbox must be 1 to 63 of/],
     [{ max_turns: "3" }, /^Max_turns: Invalid input/],
     [{ repository: "--upload-pack=x" }, /^Repository must be an address that git clone takes/],
     [{ wait: -1 }, /^Wait must be a number of milliseconds from 0/],
-    [{ continue_from: "x", repository: "/tmp/own" }, /^repository does not go with continue_from/],
+    [{ continue_from: "x", repository: "/tmp/own" }, /^repository and continue_from exclude/],
   ])("refuses the definitions %j", async (named, words) => {
     const refused = await json(await owner.http("/execute", post({ task: "x", ...named })));
     expect(refused).toEqual([400, { error: expect.stringMatching(words) }]);

@@ -191,8 +191,8 @@ describe("OpenCode", () => {
   });
 
   it.each([
-    [{ max_turns: 3 }, {}, /^OpenCode cannot be stopped after max_turns/],
-    [{ agents: ["reviewer"] }, {}, /^OpenCode does not read definitions/],
+    [{ max_turns: 3 }, {}, /^OpenCode does not support max_turns/],
+    [{ agents: ["reviewer"] }, {}, /^OpenCode does not support agents and commands/],
     [
       {},
       { ANTHROPIC_API_KEY: undefined, CLAUDE_CODE_OAUTH_TOKEN: "oat-a-token" },
@@ -272,7 +272,7 @@ describe("definitions that a task names", () => {
       { agents: ["none"] },
       /^There is no agents\/none\. The operator offers agents\/nameless, .*commands\/large\./,
     ],
-    [{ commands: ["../agents/reviewer"] }, /^commands: "\.\.\/agents\/reviewer" is no name/],
+    [{ commands: ["../agents/reviewer"] }, /^commands: "\.\.\/agents\/reviewer" is not the name/],
     [{ commands: ["deep/er"] }, /is not the name/],
     [{ agents: ["nameless"] }, /cannot be used: its front matter has to say `name: nameless`/],
     [{ commands: ["large"] }, /larger than 65536 bytes/],
@@ -322,7 +322,7 @@ describe("what a task leaves", () => {
       );
     expect(await archived()).toEqual([{ part: "conversation" }, { part: "workspace" }]);
     const binary = await owner.call("get_result", { id, artifact: "big.bin" });
-    expect(binary.text).toMatch(/^\[big\.bin is no UTF-8 text: 3000000 bytes, .*get_result with cursor 0/);
+    expect(binary.text).toMatch(/^\[big\.bin is not UTF-8 text: 3000000 bytes, .*get_result with cursor 0/);
     expect(binary.text.length).toBeLessThan(1500);
     const bytes = await owner.call("get_result", { id, artifact: "big.bin", cursor: 0 });
     expect(bytes.text).toMatch(/bytes 0 to 49152 of 3000000 in base64. Go on with cursor 49152/);

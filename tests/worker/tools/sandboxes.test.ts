@@ -22,9 +22,7 @@ describe("sandboxes", () => {
       { name: "default", state: "running" },
       { name: "first", state: "running" },
     ]);
-    expect((await caller.call("list_sandboxes")).text).toMatch(
-      /^default: running, .*created 2.*\nfirst: running/,
-    );
+    expect((await caller.call("list_sandboxes")).text).toMatch(/^default: running, .*\nfirst: running/);
   });
 
   it.each([["", "-a", "a-", "A", "_a", "a.", "../a", "a".repeat(64), "ž", "a b", "a\n"]])(
@@ -178,7 +176,7 @@ describe("destroy_sandbox", () => {
 });
 
 describe("a call that comes while its sandbox is destroyed", () => {
-  it.each([0, 20, 80, 200])("after %i ms has a sandbox that counts, or none", async (ms) => {
+  it.concurrent.each([0, 20, 80, 200])("after %i ms has a sandbox that counts, or none", async (ms) => {
     const sandbox = `at-once-${ms}`;
     for (const tool of ["run_command", "list_files"]) {
       await run(owner, sandbox, "true");

@@ -1,21 +1,21 @@
-/** Lets in only requests that have the token of the sandbox's actor: see `TOKEN_HEADER`. */
+/** Accepts only requests with the token of the sandbox's actor: see `TOKEN_HEADER`. */
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import { textOf } from "./directories.ts";
 import { TOKEN_HEADER, TOKEN_VARIABLE } from "./protocol.ts";
 
-/** Names the file of the token in a local sandbox, which may be started before its actor is known. */
+/** The file of the token in a local sandbox, which may start before its actor is known. */
 const FILE_VARIABLE = "SANDBOXD_TOKEN_FILE";
 
 const given = process.env[TOKEN_VARIABLE];
 const file = process.env[FILE_VARIABLE];
-// Programs of the user's need none of them.
+// User programs must not see them.
 delete process.env[TOKEN_VARIABLE];
 delete process.env[FILE_VARIABLE];
 
 let token = given;
 
-/** The token; empty as long as no actor has the sandbox, and undefined where there is none. */
+/** The token; empty before the sandbox has an actor, undefined if it needs none. */
 export function ownToken(): string | undefined {
   if (!token && file !== undefined) token = textOf(file)?.trim() ?? "";
   return token;

@@ -1,17 +1,17 @@
 /**
- * Tells init.pl that sandboxd answers requests: a byte on standard output for each answer to a request of its own. A program that
- * has taken its place at the port or the socket answers otherwise.
+ * Tells init.pl that sandboxd responds: writes a byte to standard output for each response to its own request. A program in its
+ * place at the port or socket would respond differently.
  */
 import { randomBytes } from "node:crypto";
 import { get } from "node:http";
 import { TOKEN_HEADER } from "./protocol.ts";
 import { ownToken } from "./actor-token.ts";
 
-/** The time between two requests, and how long an answer may take, milliseconds. */
+/** The interval of the requests, and the time limit of a response, in milliseconds. */
 const BEAT_MS = 2000;
 const RESPONSE_MS = 5000;
 
-/** On an answer about sandboxd itself: which process answers. */
+/** On responses about sandboxd itself: which process responds. */
 export const BEAT_HEADER = "x-sandboxd-beat";
 export const beat = randomBytes(16).toString("hex");
 

@@ -1,6 +1,6 @@
 /**
- * Code that runs in one of the SDK's kernels. sandboxd follows its output, which the kernel writes to files once it is long,
- * and watches the kernel's process. Only the actor, which gave the code to the kernel, knows when the code has ended (`finish`).
+ * Code in one of the SDK's kernels. sandboxd follows its output, which the kernel writes to files once it is long, and watches
+ * the kernel's process. Only the actor, which sent the code, knows when it has ended (`finish`).
  */
 import { join } from "node:path";
 import { FollowedRun } from "./followed-run.ts";
@@ -9,7 +9,7 @@ import { KERNEL_OUTPUT } from "./directories.ts";
 import { type KernelProcess, familyOf, isSame, marked, send } from "./run-processes.ts";
 import { type Event, STREAMS, type Signal } from "./protocol.ts";
 
-/** The pause between two looks at files and process, milliseconds: output is to reach the reader within 50. */
+/** The interval for polling files and the process, in milliseconds: output should reach the reader within 50. */
 const POLL_MS = 20;
 
 export class CodeRun extends FollowedRun {
@@ -32,7 +32,7 @@ export class CodeRun extends FollowedRun {
     return isOver ? { type: "settled", id: this.id, isKernelGone: this.#isKernelGone } : undefined;
   }
 
-  /** Whether it runs in this kernel. Code whose kernel was gone is given to another. */
+  /** Whether it runs in this kernel. Code whose kernel was gone is sent to another. */
   isIn({ pid, started }: KernelProcess): boolean {
     return this.#kernel.pid === pid && this.#kernel.started === started;
   }
@@ -43,7 +43,7 @@ export class CodeRun extends FollowedRun {
     this.#poll();
   }
 
-  /** Interrupts the kernel (INT), ends what the code has started (TERM), or ends the kernel as well (KILL). */
+  /** Interrupts the kernel (INT), ends the code's processes (TERM), or ends the kernel too (KILL). */
   kill(signal: Signal): void {
     if (signal === "INT") {
       if (isSame(this.#kernel)) send(this.#kernel.pid, "SIGINT");
@@ -76,12 +76,12 @@ export class CodeRun extends FollowedRun {
     this.tellPorts(PORTS_MS);
   }
 
-  /** What is left of the processes that it has started. @param anew as of `marked` */
+  /** Running processes that the code started. @param anew as for `marked` */
   #started(anew = false): number[] {
     return marked(this.id, anew).filter((pid) => pid !== this.#kernel.pid);
   }
 
-  /** Kills what is to be ended. Returns whether there was any: then the next look finds what was just forked. */
+  /** Kills the processes to end. Returns whether there were any; the next poll then finds newly forked ones. */
   #endProcesses(isKernelThere: boolean): boolean {
     const found = this.#started(true);
     if (isKernelThere && this.#isEnding === "its kernel") found.push(...familyOf(this.#kernel.pid));

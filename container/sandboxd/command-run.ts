@@ -1,4 +1,4 @@
-/** One run of a command, from the slot that it is given to the end that is written to its directory. */
+/** One run of a command, from getting its slot to writing its end. */
 import { execFile } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -31,35 +31,38 @@ import { startScript } from "./start-script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
 import { type OutputStream, startCopier } from "./stream.ts";
 
-/** How long a command runs before its output is copied to files, milliseconds: copying a shorter one's would cost a process. */
+/**
+ * How long a command runs before its output is copied to files, in milliseconds. Copying costs a process, too much for short
+ * commands.
+ */
 const COPY_AFTER_MS = 20;
 
-/** The pause between two looks at what no event tells of: processes that end, the keeper of an adopted run. Milliseconds. */
+/** The interval for polling what causes no event: ending processes, and the keeper of an adopted run. In milliseconds. */
 const POLL_MS = 50;
 
-/** How long after the end of its command a copier (`tee`) may take to end, milliseconds. */
+/** How long a copier (`tee`) may take to end after its command, in milliseconds. */
 const RELEASE_MS = 300;
 
 /**
- * How long a command's shell may be gone before its keeper has written a status, milliseconds. After the command's end its
- * output is looked at in the same interval: it counts as complete after STUCK_LOOKS looks in a row that found no new byte. So
- * many, because a busy machine may not let the copier run for seconds.
+ * How long a command's shell may be gone before its keeper writes a status, in milliseconds. After the command's end its output
+ * is polled in the same interval, and counts as complete after STUCK_LOOKS polls without a new byte. So many, because a busy
+ * machine may not run the copier for seconds.
  */
 const STUCK_MS = 1000;
 const STUCK_LOOKS = 10;
 
-/** The time between SIGTERM and SIGKILL, milliseconds. */
+/** The time between SIGTERM and SIGKILL, in milliseconds. */
 const GRACE_MS = 2000;
 
-/** How long stty may take to give a terminal another size, milliseconds. */
+/** How long stty may take to resize a terminal, in milliseconds. */
 const RESIZE_MS = 2000;
 
-/** How much later than its actor sandboxd ends a run whose time is over, milliseconds. */
+/** How much later than its actor sandboxd ends a run at its deadline, in milliseconds. */
 const TIMEOUT_GRACE_MS = 5000;
 
 const count = () => z.number().check(z.int(), z.nonnegative());
 
-/** How a run ended: the file `end` of its directory. User code can write there too. */
+/** A run's end: the file `end` in its directory. User code can write it too. */
 const endSchema = z.object({
   status: z.number().check(z.int(), z.gte(0), z.lte(255)),
   stdout: count(),
@@ -73,7 +76,7 @@ const endSchema = z.object({
 
 type End = z.infer<typeof endSchema>;
 
-/** What the next sandboxd needs to adopt a run that is under way: the file `memo` of its directory. */
+/** What the next sandboxd needs to adopt a running run: the file `memo` in its directory. */
 const memoSchema = z.object({
   slot: z.string().check(z.regex(/^[0-9a-f]{12}$/)),
   session: sessionName(),
@@ -85,11 +88,11 @@ const memoSchema = z.object({
 type Memo = z.infer<typeof memoSchema>;
 
 export interface RunHost {
-  /** The run has ended, and its shell state is its session's. */
+  /** The run has ended, and its shell state is stored in its session. */
   ended(run: CommandRun): void;
-  /** The slot's shell ended before it read what to run. */
+  /** The slot's shell ended before it read the command. */
   neverBegan(run: CommandRun): void;
-  /** The run needs the slot no more. `isClean`: no process holds its pipes, so that another run can use them. */
+  /** The run has finished with the slot. `isClean`: no process holds its pipes, so that another run can use them. */
   released(slot: Slot, isClean: boolean): void;
 }
 
@@ -105,10 +108,10 @@ export class CommandRun extends FollowedRun {
   #killing: NodeJS.Timeout | undefined;
   #killedAt = 0;
   #timedOut: boolean | undefined;
-  /** Whether its exit status is not known. */
+  /** Whether its exit status is unknown. */
   #isLost = false;
   #watching = false;
-  /** Whether its ports were looked at: only for a run that lasts PORTS_MS. */
+  /** Whether its ports were checked: only if a run lasts PORTS_MS. */
   #hasLasted = false;
   /** Since when the command's shell is gone without a status. */
   #goneAt: number | undefined;
@@ -131,7 +134,7 @@ export class CommandRun extends FollowedRun {
     this.#isAdopted = isAdopted;
   }
 
-  /** Writes what is to be run to the run's directory, and has the slot's shell read it. @throws Error of the file system */
+  /** Writes the command to the run's directory, and has the slot's shell read it. @throws Error of the file system */
   static start(call: StartCall, state: string, slot: Slot, host: RunHost): CommandRun {
     const run = new CommandRun(call.id, call.session, slot, call.interactive === true, host, false);
     mkdirSync(run.directory);
@@ -158,7 +161,7 @@ export class CommandRun extends FollowedRun {
   }
 
   /**
-   * Adopts a run of the sandboxd before. Undefined when no shell has begun it: then nothing of it is left, and the actor may
+   * Adopts a run of the previous sandboxd. Undefined if no shell has begun it: nothing of it is left then, and the actor may
    * start it again.
    */
   static adopt(id: string, host: RunHost): CommandRun | undefined {
@@ -178,7 +181,7 @@ export class CommandRun extends FollowedRun {
       return undefined;
     }
     if (!begun()) {
-      // The shell may be about to read what to run. Once it is killed, the file says whether it had.
+      // The shell may be about to read the command. Once it is killed, the file says whether it did.
       stopSlot(slot);
       if (!begun()) {
         rmSync(directory, { recursive: true, force: true });
@@ -194,14 +197,14 @@ export class CommandRun extends FollowedRun {
     return run;
   }
 
-  /** The slot's keeper has reported the command's exit status, or has ended without one. */
+  /** The slot's keeper has reported the command's exit status, or ended without one. */
   keeperEnded(status: number | undefined): void {
     if (!this.isBegun && this.#killing === undefined) return this.#host.neverBegan(this);
     if (status === undefined) this.#watch();
     else this.#ended(status);
   }
 
-  /** Whether its shell has read what to run; also where user code has removed the files that would tell. */
+  /** Whether its shell has read the command; also true if user code removed the files that would tell. */
   get isBegun(): boolean {
     return existsSync(join(this.directory, "begun")) || !existsSync(join(this.directory, "start"));
   }
@@ -210,13 +213,13 @@ export class CommandRun extends FollowedRun {
     return this.#end && { type: "ended", id: this.id, ...this.#end };
   }
 
-  /** Types into the run's terminal. Returns how many bytes there was room for. */
+  /** Types into the terminal. Returns how many bytes were accepted. */
   type(text: string): number {
     const isOpen = this.#isInteractive && this.#status === undefined;
     return isOpen ? (this.#slot?.type(Buffer.from(text)) ?? 0) : 0;
   }
 
-  /** Gives the run's terminal another size. Where that fails it goes on in the size before. */
+  /** Resizes the terminal. If that fails, it keeps its size. */
   async resize({ rows, columns }: TerminalSize): Promise<void> {
     const leader = this.#isInteractive && this.#status === undefined ? this.#slot?.leader : undefined;
     const terminal = leader === undefined ? undefined : terminalUnder(leader);
@@ -227,7 +230,7 @@ export class CommandRun extends FollowedRun {
     );
   }
 
-  /** Sends every process of the run SIGTERM, and SIGKILL after GRACE_MS; with "KILL" at once. */
+  /** Sends SIGTERM to every process of the run, and SIGKILL after GRACE_MS; with "KILL" at once. */
   kill(signal: Signal): void {
     if (this.#end !== undefined) return;
     this.#killedAt ||= Date.now();
@@ -235,17 +238,17 @@ export class CommandRun extends FollowedRun {
     this.#signal(signal === "KILL" ? "SIGKILL" : "SIGTERM");
     // As when a terminal is closed: an interactive shell ignores SIGTERM.
     if (this.#isInteractive) this.#signal("SIGHUP");
-    // A stopped process handles its signals only once it goes on.
+    // A stopped process handles signals only after it continues.
     this.#signal("SIGCONT");
     this.#killing ??= setInterval(() => this.#signalAgain(), POLL_MS);
   }
 
-  /** Signals again until no process is left: one that was just forked may have been missed. */
+  /** Repeats the signal until no process is left: a newly forked one may have been missed. */
   #signalAgain(): void {
     if (Date.now() - this.#killedAt >= GRACE_MS) this.#signal("SIGKILL");
     if (this.#isLingering()) return;
     if (this.#status === undefined) {
-      // Its keeper runs and reports no status: somebody may have stopped it (SIGSTOP).
+      // Its keeper runs but reports no status: something may have stopped it (SIGSTOP).
       if (Date.now() - this.#killedAt >= 2 * GRACE_MS && this.#slot?.keeper !== undefined) {
         send(this.#slot.keeper, "SIGKILL");
         this.#watch();
@@ -258,7 +261,7 @@ export class CommandRun extends FollowedRun {
   }
 
   #signal(signal: NodeJS.Signals): void {
-    // In a terminal the leader is `script`, which has to pass on the command's last output and ends after it.
+    // In a terminal the leader is `script`, which must forward the command's last output, and ends afterwards.
     const leader = this.#isInteractive && signal !== "SIGKILL" ? undefined : this.#slot?.leader;
     signalRun(this.id, leader, signal);
   }
@@ -272,12 +275,12 @@ export class CommandRun extends FollowedRun {
     return this.#end === undefined;
   }
 
-  /** The directory name of the slot that the run needs. */
+  /** The directory name of the run's slot. */
   get slotName(): string | undefined {
     return this.#slot === undefined ? undefined : basename(this.#slot.directory);
   }
 
-  /** Gives up a run that never began, and removes its slot. */
+  /** Drops a run that never began, and its slot. */
   discard(): void {
     this.close();
     if (this.#slot === undefined) return;
@@ -290,7 +293,7 @@ export class CommandRun extends FollowedRun {
     clearInterval(this.#killing);
   }
 
-  /** Has the output copied to files from now on. @param isAgain whether another copier may have begun it */
+  /** Copies the output to files from now on. @param isAgain whether another copier may have begun */
   #copy(isAgain = false): void {
     const slot = this.#slot;
     if (slot === undefined || this.#status !== undefined) return;
@@ -304,17 +307,18 @@ export class CommandRun extends FollowedRun {
           isAgain && readersOf(pipeOf(slot.directory, name), (link) => readlinkSync(link)).length > 0,
         );
       } catch {
-        // No process can be made, or user code has removed the pipes: sandboxd itself takes what is there.
+        // No process can be started, or user code removed the pipes: sandboxd itself reads what is there.
         stream.take(slot);
         this.after(POLL_MS, () => this.#copy(true));
       }
     }
   }
 
-  /** A copier has ended: no process can write to its pipe any more, or it was killed, or could not be started. */
+  /** A copier has ended: its pipe has no writers, or it was killed or could not be started. */
   protected override stopped(name: Stream, hasRun: boolean): void {
     const keeper = this.#slot?.keeper;
-    // What a copier has read and not written ends with it. As long as the keeper holds the pipe open, none ends by itself.
+    // Data that a copier has read but not written is lost with it. While the keeper holds the pipe open, no copier ends by
+    // itself.
     if (hasRun && this.streams[name].end === undefined && keeper !== undefined && isRunning(keeper))
       this.streams[name].markIncomplete();
     if (this.#status === undefined) this.after(POLL_MS, () => this.#copy(true));
@@ -327,7 +331,7 @@ export class CommandRun extends FollowedRun {
     if (!isWhole && !this.#isLost) this.streams[name].markIncomplete();
   }
 
-  /** Whether a process of its group is left. Costs one call to the system; processes that left the group are not seen. */
+  /** Whether a process of its group is left. One system call; processes that left the group are not seen. */
   get #hasProcesses(): boolean {
     const leader = this.#slot?.leader;
     try {
@@ -344,7 +348,7 @@ export class CommandRun extends FollowedRun {
     this.after(PORTS_MS, () => this.#watchPorts());
   }
 
-  /** Polls for the end of a run whose keeper reports to nobody: that of an adopted run, or one that was killed. */
+  /** Polls for the end of a run whose keeper cannot report: an adopted run's, or one that was killed. */
   #watch(): void {
     const slot = this.#slot;
     if (slot === undefined || this.#status !== undefined || this.#watching) return;
@@ -384,9 +388,9 @@ export class CommandRun extends FollowedRun {
     this.settle();
   }
 
-  /** Ends the output where it is when the mark of its end does not come: its copier may have been stopped (SIGSTOP). */
+  /** Ends the output where it is if the end mark does not come: its copier may have been stopped (SIGSTOP). */
   #finishStuck(stream: OutputStream, before: number | undefined, idleLooks = 0): void {
-    // After the events that wait: sandboxd itself may have had no time to handle them.
+    // After pending events: sandboxd itself may have had no time for them.
     const check = () => {
       if (stream.end !== undefined) return;
       const { progress } = stream;
@@ -399,13 +403,13 @@ export class CommandRun extends FollowedRun {
     this.after(STUCK_MS, () => setImmediate(check));
   }
 
-  /** Writes the end down once the status and both streams' ends are known and no process is being killed. */
+  /** Writes the end once the status and both streams' ends are known and no process is being killed. */
   protected override settle(): void {
     const { stdout, stderr } = this.streams;
     if (this.#end === undefined) {
       if (this.#status === undefined || stdout.end === undefined || stderr.end === undefined) return;
       if (this.#killing !== undefined) return;
-      // Looking costs milliseconds, and a short command leaves no server behind as a rule.
+      // The check costs milliseconds, and short commands rarely leave a server.
       const hasProcesses = this.#hasProcesses;
       if (this.#hasLasted || hasProcesses || arePortsExpected()) this.tellPorts(0);
       if (hasProcesses && this.ports.length === 0) expectPortsOf(this.id);
@@ -428,7 +432,7 @@ export class CommandRun extends FollowedRun {
     this.clearTimers();
     const state = join(this.directory, "state");
     try {
-      // Before the end is written: a sandboxd that finds no end adopts the run and moves its state then.
+      // Before the end is written: a sandboxd that finds no end adopts the run and then moves its state.
       const left = textOf(state);
       const isWhole = left?.endsWith(STATE_END);
       if (isWhole) {
@@ -437,7 +441,7 @@ export class CommandRun extends FollowedRun {
       }
       end.cwd = isWhole ? directoryIn(left) : directoryOf(this.session);
     } catch {
-      // The session keeps the state before.
+      // The session keeps its previous state.
     }
     try {
       writeFileSync(join(this.directory, "end"), JSON.stringify(end));
@@ -448,7 +452,7 @@ export class CommandRun extends FollowedRun {
     this.#host.ended(this);
   }
 
-  /** Lets the keeper end. Where background processes hold a pipe, a process that outlives sandboxd reads it from now on. */
+  /** Lets the keeper end. If background processes hold a pipe, a process that outlives sandboxd reads it from now on. */
   async #release(): Promise<void> {
     const slot = this.#slot;
     if (slot === undefined) return;
@@ -464,7 +468,7 @@ export class CommandRun extends FollowedRun {
       while (!takeRest(pipeOf(slot.directory, name))) await pause(POLL_MS);
       this.streams[name].stopCopying();
     }
-    // What was typed and not read must not reach the next command.
+    // Unread input must not reach the next command.
     this.#host.released(slot, held.length === 0 && !this.#isAdopted && !this.#isInteractive);
   }
 
@@ -494,14 +498,14 @@ function openSlot(directory: string): Slot | undefined {
   }
 }
 
-/** Kills the shell of a slot and its keeper. */
+/** Kills a slot's shell and its keeper. */
 export function stopSlot(slot: Slot): void {
   for (const pid of [slot.leader, slot.keeper]) if (pid !== undefined) send(pid, "SIGKILL");
 }
 
-/** Has a process read a pipe and drop the bytes until no process can write to it. Returns whether one could be made. */
+/** Starts a process that reads and drops a pipe's bytes until it has no writers. Returns whether it could be started. */
 function takeRest(path: string): boolean {
-  // User code has removed it, with what was to be read.
+  // User code has removed it, with its content.
   if (!existsSync(path)) return true;
   const pipe = openToRead(path);
   try {

@@ -1,6 +1,6 @@
 /**
- * The directories in which sandboxd keeps its state. Isolated sandboxes of the local platform have a separate file system
- * there; those without isolation share the host's, and have a directory each.
+ * The directories of sandboxd's state. Isolated local sandboxes have a separate file system for it. Those without isolation
+ * share the host's, and have one directory each.
  */
 import {
   closeSync,
@@ -23,23 +23,23 @@ export const WORKSPACE = process.env.SANDBOXD_WORKSPACE ?? "/workspace";
 export const SYSTEM =
   process.env.SANDBOXD_SYSTEM ?? (process.env.SANDBOXD_ROOT === undefined ? "/" : undefined);
 
-/** Where the shell scripts of this program are. */
+/** This program's shell scripts. */
 export const SCRIPTS = "/opt/sandbox-mcp/sandboxd";
 
-/** A directory for each run: its command, its output, its end. */
+/** A directory per run: its command, output and end. */
 export const RUNS = join(root, "runs");
-/** A file for each session: the state that its next command starts with. */
+/** A file per session: the state for its next command. */
 export const SESSIONS = join(root, "sessions");
-/** A directory for each slot: the pipes of a ready shell, or of the run that it became. */
+/** A directory per slot: the pipes of a ready shell, or of its run. */
 export const SLOTS = join(root, "slots");
-/** A note for each write that is under way, from which the next sandboxd completes or removes it. */
+/** A note per write under way, with which the next sandboxd completes or removes it. */
 export const WRITES = join(root, "writes");
 /** What is known of the last save or restore, and of what the container started with. */
 export const SNAPSHOT = join(root, "snapshot");
 
 /**
- * Names of our processes: a user's `pkill` for bash, node, tee, sandbox or /opt finds none. Where a process cannot choose its name, it
- * is started by a link of that name, whose last 15 characters Linux shows.
+ * Names of our processes, which a user's `pkill` for bash, node, tee, sandbox or /opt does not match. A process that cannot
+ * choose its name is started by a link of that name; Linux shows its last 15 characters.
  */
 export const SANDBOXD_NAME = "sbxd";
 export const KEEPER = join(SLOTS, "sbx-keep");
@@ -53,22 +53,22 @@ const LINKS = {
   [join(SLOTS, "own")]: SCRIPTS,
 };
 
-/** Where kernels put the output of code, two files for each run: the same for all sandboxes that share a file system. */
+/** Where kernels write the output of code, two files per run. Shared by all sandboxes on one file system. */
 export const KERNEL_OUTPUT = "/var/lib/sandbox-mcp/runs";
 
-/** Makes the directories and links that are missing. */
+/** Creates missing directories and links. */
 export function makePlaces(): void {
   for (const directory of [RUNS, SESSIONS, SLOTS, WRITES]) {
     try {
       mkdirSync(directory, { recursive: true });
     } catch {
-      // User code has put something else there; whatever needs the directory reports that.
+      // User code has put something else there; the code that needs the directory reports it.
     }
   }
   makeLinks();
 }
 
-/** Makes the links that are missing. */
+/** Creates missing links. */
 export function makeLinks(): void {
   for (const [path, target] of Object.entries(LINKS)) {
     try {
@@ -79,7 +79,7 @@ export function makeLinks(): void {
   }
 }
 
-/** Bytes of a file of ours at most: the state of a shell with many functions is the largest. */
+/** The largest file of our own, in bytes: the state of a shell with many functions. */
 const MAX_TEXT_BYTES = 16 * 1024 * 1024;
 
 /** A file's text, or undefined where there is none. User code can put a pipe there, for which a plain read would wait. */

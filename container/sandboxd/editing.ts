@@ -1,25 +1,31 @@
-/** Exact replacements in a text, all of them or none, and the change as a unified diff. */
+/** Exact replacements in a text, all or none, and the change as a unified diff. */
 import { createTwoFilesPatch } from "diff";
 import { distance } from "fastest-levenshtein";
 import { FileError } from "./file-error.ts";
 import { DIFF_CHARS, type Edit, EDITED_BYTES, MAX_PLACES, NEAREST_CHARS } from "./shapes.ts";
 
-/** The time for computing a diff, milliseconds: then the answer has none. Nothing else is done meanwhile. */
+/** The time limit of a diff, in milliseconds; after that the result has none. It blocks everything else. */
 const DIFF_MS = 1000;
 
-/** When a text is not found: the time for finding a line that is like it, milliseconds, and how many characters are compared. */
+/**
+ * For a text that is not found: the time limit for finding a similar line in milliseconds, and how many characters are
+ * compared.
+ */
 const NEAREST_MS = 200;
 const COMPARED_CHARS = 500;
 
 export interface Edited {
   bytes: Buffer;
-  /** Places that were replaced. */
+  /** Replaced places. */
   replaced: number;
-  /** Undefined where it takes too long to compute. */
+  /** Undefined if it takes too long. */
   diff: string | undefined;
 }
 
-/** @throws FileError `not_text`; `too_large` for what it would become; `absent` with the nearest line; `repeated` with the lines on which the text is */
+/**
+ * @throws FileError `not_text`; `too_large` for the resulting size; `absent` with the nearest line; `repeated` with the text's
+ * lines
+ */
 export function edited(content: Buffer, edits: readonly Edit[], path: string): Edited {
   const before = textOf(content);
   let text = before;
@@ -60,14 +66,14 @@ function placesOf(text: string, wanted: string): number[] {
   return places;
 }
 
-/** The number of the line that a place is on, counted from 1. */
+/** The line number of a position, from 1. */
 function lineOf(text: string, at: number): number {
   let line = 1;
   for (let next = text.indexOf("\n"); next >= 0 && next < at; next = text.indexOf("\n", next + 1)) line++;
   return line;
 }
 
-/** Where it is there but for its line breaks, as of a file of another system. */
+/** Whether the text exists with other line breaks, as in files of other systems. */
 function otherBreaks(text: string, wanted: string, edit: number): FileError | undefined {
   const isCRLF = !wanted.includes("\r\n");
   const other = isCRLF ? wanted.replaceAll("\n", "\r\n") : wanted.replaceAll("\r\n", "\n");
@@ -83,8 +89,8 @@ function textNotFound(text: string, wanted: string, edit: number): FileError {
 }
 
 /**
- * The index of the line that the caller most likely meant: where the longest run of the wanted lines breaks off, or else the
- * line that is most similar to the first wanted one.
+ * The index of the line that the caller probably meant: where the longest run of the wanted lines ends, or else the line most
+ * similar to the first wanted one.
  */
 function nearestLine(lines: readonly string[], wanted: readonly string[]): number {
   const until = performance.now() + NEAREST_MS;
@@ -114,12 +120,12 @@ function nearestLine(lines: readonly string[], wanted: readonly string[]): numbe
   return nearest;
 }
 
-/** A line without its indentation and trailing space, which are most often wrong. */
+/** A line without indentation and trailing space, which are the most common differences. */
 function comparable(line: string): string {
   return line.trim().slice(0, COMPARED_CHARS);
 }
 
-/** The beginning of the diff, where all of it is too long: its last line says so. */
+/** The beginning of a long diff; its last line says so. */
 function diffOf(before: string, after: string, path: string): string | undefined {
   const whole = createTwoFilesPatch(path, path, before, after, "", "", { context: 3, timeout: DIFF_MS });
   const diff = whole?.slice(whole.indexOf("--- "));
@@ -128,5 +134,5 @@ function diffOf(before: string, after: string, path: string): string | undefined
   return shown + CUT;
 }
 
-/** Patches take such a line for a remark. */
+/** Patch programs treat such a line as a comment. */
 const CUT = "\\ The diff goes on: it is too long to be shown whole.\n";

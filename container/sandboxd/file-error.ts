@@ -1,4 +1,4 @@
-/** Why a request about a file failed, as the protocol names it. */
+/** Why a file request failed, in the protocol's terms. */
 import type { FileFailure } from "./shapes.ts";
 
 export class FileError extends Error {
@@ -10,12 +10,12 @@ export class FileError extends Error {
   }
 }
 
-/** What to answer for an error of the file system. */
+/** The failure for a file system error. */
 export function failureOf(error: unknown): FileFailure {
   return error instanceof FileError ? error.failure : { problem: "system", code: codeOf(error) ?? "UNKNOWN" };
 }
 
-/** The failure where a path that is to be read cannot be looked at. */
+/** The failure for a path that cannot be inspected before reading. */
 export function unreadable(error: unknown): FileError {
   const code = codeOf(error);
   return new FileError(

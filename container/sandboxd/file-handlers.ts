@@ -1,4 +1,4 @@
-/** Requests about files and what tasks leave, over plain HTTP: see `operations.ts`. */
+/** Requests about files and results of tasks, over plain HTTP: see `operations.ts`. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
 import { type Exchange, type Handlers, serveOperation, bodyOf } from "./serve-operation.ts";
@@ -11,10 +11,10 @@ import { workSinceLastLook } from "./work.ts";
 import { Writes } from "./writing.ts";
 import { zipped } from "./zip.ts";
 
-/** Bytes of a range that are read at once; of a longer one the bytes are streamed. */
+/** Ranges up to this size are read at once; longer ones are streamed. */
 const BUFFERED_BYTES = 512 * 1024;
 
-/** How long a container that ends waits for changes of files that are under way, milliseconds. */
+/** How long a stopping container waits for file changes under way, in milliseconds. */
 const REFUSE_MS = 10_000;
 
 export class FileHandlers {
@@ -38,12 +38,12 @@ export class FileHandlers {
     "POST /image": sendSmaller,
   };
 
-  /** Completes or removes the writes that an earlier sandboxd began. */
+  /** Completes or removes the writes of an earlier sandboxd. */
   begin(): void {
     this.#writes.recover();
   }
 
-  /** Changes no more files: the container ends. Resolves when the changes under way are made, or REFUSE_MS later. */
+  /** Refuses changes, because the container is stopping. Resolves when changes under way are done, or after REFUSE_MS. */
   async refuse(): Promise<void> {
     this.#isEnding = true;
     const { promise: late, resolve } = Promise.withResolvers<void>();
@@ -63,7 +63,7 @@ export class FileHandlers {
     }
   }
 
-  /** Answers a request; undefined for one that is none of these. */
+  /** Handles a request; undefined for other requests. */
   respond(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
     const around = <T>(row: object, work: () => Promise<T>) =>
       "changesState" in row && row.changesState ? this.#change(work) : work();
@@ -71,10 +71,10 @@ export class FileHandlers {
   }
 }
 
-/** How long it may take to look through a workspace, milliseconds. */
+/** The time limit for scanning a workspace, in milliseconds. */
 const SCAN_MS = 600_000;
 
-/** Aborts when that takes too long, or nobody waits for the answer any more. */
+/** Aborts after the time limit, or when the client disconnects. */
 function abortOnClose(response: ServerResponse): AbortSignal {
   const abort = new AbortController();
   response.once("close", () => abort.abort());
@@ -90,7 +90,7 @@ async function sendRange(
   try {
     const file = { size: stats.size, modified: Math.floor(stats.mtimeMs) };
     const rest = Math.max(0, stats.size - offset);
-    // Files below /proc and /sys report a size of 0, whatever they hold.
+    // Files in /proc and /sys report size 0 whatever they contain.
     const length = stats.size === 0 ? Math.min(limit, BUFFERED_BYTES) : Math.min(limit, rest);
     if (length <= BUFFERED_BYTES) {
       const bytes = await readRange(opened, offset, length);
@@ -108,7 +108,7 @@ async function sendRange(
   }
 }
 
-/** Packs a directory while it is sent; one that cannot be packed to its end breaks off. */
+/** Packs a directory while sending it; breaks off on an error. */
 async function sendArchive(
   { path, format }: Call<FileRequests["archive"]>,
   { begin, response, isClientWaiting }: Exchange<FileRequests["archive"]>,

@@ -1,12 +1,12 @@
-/** A run as its listener sees it, of a command or of code: its two streams of output, and its end. */
+/** A run of a command or code as its listener sees it: two output streams, and an end. */
 import { portsOf } from "./listening.ts";
 import { type Event, STREAMS, type Stream } from "./protocol.ts";
 import { OutputStream } from "./stream.ts";
 
-/** The pause between two messages with the last bytes of a stream whose log is full, milliseconds. */
+/** The pause between messages with the last bytes of a full stream, in milliseconds. */
 const TAIL_MS = 1000;
 
-/** Where reports about a run go: the connection of an actor. */
+/** Where a run is reported: an actor's connection. */
 export interface Listener {
   event(event: Event): void;
   piece(id: string, stream: Stream, offset: number, bytes: Buffer): void;
@@ -19,10 +19,10 @@ export abstract class FollowedRun {
   #timers: NodeJS.Timeout[] = [];
   #isSettled = false;
   #isClosed = false;
-  /** The ports that the listener was told last. */
+  /** The ports last reported to the listener. */
   protected ports: readonly number[] = [];
 
-  /** @param mark what follows the output where it comes from a pipe */
+  /** @param mark what follows the output, if it comes from a pipe */
   constructor(id: string, pathOf: (name: Stream) => string, mark?: Buffer) {
     this.id = id;
     const stream = (name: Stream) =>
@@ -36,10 +36,10 @@ export abstract class FollowedRun {
     this.streams = { stdout: stream("stdout"), stderr: stream("stderr") };
   }
 
-  /** The copier of a stream has ended, or could not be started. */
+  /** A stream's copier has ended, or could not be started. */
   protected stopped(_name: Stream, _hasRun: boolean): void {}
 
-  /** The event that ends the run for its listener; undefined as long as the run goes on. */
+  /** The run's final event; undefined while it runs. */
   protected abstract end(): Event | undefined;
 
   /** Reports the output from these offsets on, and the end. */
@@ -50,9 +50,9 @@ export abstract class FollowedRun {
     this.settle();
   }
 
-  /** As `follow`, for a run that this listener has just started: the event `running` is not sent. */
+  /** As `follow`, for a run that this listener has just started, without the event `running`. */
   listen(listener: Listener, stdout = 0, stderr = 0): void {
-    // Sending the first stream must not report the end before the second stream is followed.
+    // Sending the first stream must not report the end before the second one is followed.
     this.#listener = undefined;
     const from = { stdout, stderr };
     for (const name of STREAMS)
@@ -72,7 +72,7 @@ export abstract class FollowedRun {
     this.streams.stderr.stored(stderr);
   }
 
-  /** The listener keeps no more of this stream. */
+  /** The listener does not store more of this stream. */
   full(stream: Stream): void {
     this.streams[stream].full();
     this.after(TAIL_MS, () => this.#tail(stream));
@@ -83,7 +83,7 @@ export abstract class FollowedRun {
     if (this.end() === undefined) this.after(TAIL_MS, () => this.#tail(stream));
   }
 
-  /** Reports the end, once it is known and all output was sent. */
+  /** Reports the end once it is known and all output was sent. */
   protected settle(): void {
     const end = this.end();
     const isSent = STREAMS.every((name) => this.streams[name].isDelivered);
@@ -96,7 +96,7 @@ export abstract class FollowedRun {
     this.#listener?.event(event);
   }
 
-  /** Tells the listener on which ports the run's programs listen, as of so long ago, if that has changed. */
+  /** Reports the ports of the run's programs, at most `ageMs` old, if they have changed. */
   protected tellPorts(ageMs: number): void {
     const ports = portsOf(this.id, ageMs);
     if (ports.join() === this.ports.join()) return;
@@ -106,7 +106,7 @@ export abstract class FollowedRun {
 
   protected after(ms: number, work: () => void): void {
     if (this.#isClosed) return;
-    // Node fires a timer of more than 2^31 - 1 milliseconds at once.
+    // Node fires timers of more than 2^31 - 1 milliseconds at once.
     this.#timers.push(setTimeout(work, Math.min(ms, 2 ** 31 - 1)));
   }
 

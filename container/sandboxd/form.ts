@@ -1,26 +1,26 @@
-/** The file of a form (`multipart/form-data`), as it comes. */
+/** Streams the file of a form (`multipart/form-data`). */
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { Busboy } from "@fastify/busboy";
 import { FileError } from "./file-error.ts";
 
-/** Bytes of a form beside its file at most, and of each field. */
+/** The most bytes of a form besides its file, and of each field. */
 export const FORM_BYTES = 1024 * 1024;
 const FIELD_BYTES = 1024;
 const MAX_PARTS = 1000;
 
 /**
- * The bytes of a form's one file. They are the file only once the last was taken: what breaks off fails there.
- * @throws FileError `form` where it is none or holds no file or several, `cut`
+ * The bytes of a form's only file. They are valid only after the last one: a broken form fails there.
+ * @throws FileError `form` if it is not a form with one file, `cut`
  */
 export async function* fileOf(body: AsyncIterable<Buffer>, contentType: string): AsyncGenerator<Buffer> {
   const form = formOf(contentType);
   const { promise: found, resolve } = Promise.withResolvers<Readable | undefined>();
   let count = 0;
   form.on("file", (_field, file, name) => {
-    // Where the form breaks off.
+    // If the form breaks off.
     file.on("error", () => undefined);
-    // A browser sends an empty one without a name where none was chosen.
+    // Browsers send an empty, unnamed file if none was chosen.
     if (name) count++;
     if (name && count === 1) resolve(file);
     else file.resume();

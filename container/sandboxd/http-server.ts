@@ -1,6 +1,6 @@
 /**
- * The server of sandboxd: one WebSocket for calls and events of runs, plain requests about files, and requests for a port,
- * which it passes on. Any other request is answered with the number of requests for ports that are under way.
+ * sandboxd's server: one WebSocket for runs' calls and events, plain requests for files, and requests for ports, which it
+ * forwards. Other requests get the number of open port requests.
  */
 import { type Server, createServer } from "node:http";
 import { type WebSocket, WebSocketServer } from "ws";
@@ -13,10 +13,10 @@ import { isAuthorized } from "./actor-token.ts";
 import type { RunTable } from "./run-table.ts";
 import type { Snapshots } from "./snapshots/snapshots.ts";
 
-/** Bytes of a call at most: a command, its input and its variables. */
+/** The largest call, in bytes: a command with its input and variables. */
 const MAX_CALL_BYTES = 16 * 1024 * 1024;
 
-/** Bytes of a request's head at most: a path of 4,096 characters takes up to nine for each in a query. */
+/** The largest request header, in bytes: a path of 4,096 characters takes up to nine for each in a query. */
 const MAX_HEAD_BYTES = 64 * 1024;
 
 export function createSandboxdServer(runs: RunTable, files: FileHandlers, snapshots: Snapshots): Server {
@@ -30,7 +30,7 @@ export function createSandboxdServer(runs: RunTable, files: FileHandlers, snapsh
     if (served) return void served.catch(() => response.destroy());
     response.setHeader(BEAT_HEADER, beat).setHeader(OPEN_PREVIEWS, openPreviews()).end("sandboxd\n");
   });
-  // No time limit, because previews may stream without end and large files take long.
+  // No time limit, because previews may stream forever and large files take long.
   server.requestTimeout = 0;
   const sockets = new WebSocketServer({
     noServer: true,

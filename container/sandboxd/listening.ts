@@ -1,42 +1,41 @@
-/** Notices which ports the programs of a run listen on, whatever they left of it. */
+/** Finds the ports that a run's programs listen on, including its background processes. */
 import { readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { marksOf } from "./run-processes.ts";
 import { MAX_PORTS } from "./protocol.ts";
 
-/** The pause between two looks at the ports that a run's programs listen on, milliseconds. */
+/** The interval for checking a run's ports, in milliseconds. */
 export const PORTS_MS = 500;
 
 interface Listening {
   port: number;
-  /** Where a process has it open; undefined for those of the sandbox's network, which no process in it has. */
+  /** The process's descriptor file; undefined for sockets of the sandbox's network that no process inside has. */
   file: string | undefined;
-  /** Whether it is a run's. */
   belongsTo(run: string): boolean;
 }
 
-/** By the number of its socket. Whose a socket is, is looked for once: that takes a look at every process. */
+/** By socket number. A socket's owner is looked up once, because that scans all processes. */
 let known = new Map<string, Listening>();
 
 let lookedAt = Number.NEGATIVE_INFINITY;
 
-/** How long after its command a background process is expected to listen, milliseconds. */
+/** How long after its command a background process is expected to listen, in milliseconds. */
 const EXPECT_PORTS_MS = 60_000;
 
-/** So many of the last runs whose background processes may listen yet are remembered. */
+/** How many recent runs are remembered whose background processes may still listen. */
 const MAX_LATE_RUNS = 16;
 
 /** A run that ended before its background processes listened. */
 interface Late {
   endedAt: number;
-  /** The run that tells of their ports in its place: the next one that finds them. */
+  /** The later run that reports their ports: the next one that finds them. */
   reporter: string | undefined;
 }
 
 const late = new Map<string, Late>();
 
 /**
- * The ports, in order, at most `MAX_PORTS` of them, as they were so many milliseconds ago at the earliest; with those of runs
- * that ended too early to tell of them.
+ * A run's ports in order, at most `MAX_PORTS`, at most `ageMs` milliseconds old; including those of runs that ended too early
+ * to report them.
  */
 export function portsOf(run: string, ageMs: number): number[] {
   if (performance.now() - lookedAt >= ageMs) scanPorts();
@@ -51,14 +50,14 @@ export function portsOf(run: string, ageMs: number): number[] {
   return [...new Set(own.map(({ port }) => port))].toSorted((a, b) => a - b).slice(0, MAX_PORTS);
 }
 
-/** The processes that a run has left in the background do not listen yet: the next run that finds their ports tells of them. */
+/** The run's background processes do not listen yet: the next run that finds their ports reports them. */
 export function expectPortsOf(run: string): void {
   late.set(run, { endedAt: performance.now(), reporter: undefined });
   const [oldest] = late.keys();
   if (late.size > MAX_LATE_RUNS && oldest !== undefined) late.delete(oldest);
 }
 
-/** Whether a run has lately ended whose background processes may listen by now. */
+/** Whether a recent run's background processes may listen by now. */
 export function arePortsExpected(): boolean {
   const since = performance.now() - EXPECT_PORTS_MS;
   return [...late.values()].some(({ endedAt, reporter }) => reporter === undefined && endedAt > since);
@@ -89,8 +88,8 @@ function scanPorts(): void {
 }
 
 /**
- * Whether the sandbox has no TCP socket but those known to listen, and each is still open. Counting them is cheap; for a
- * list the kernel goes through the table of all connections of the machine, which takes milliseconds.
+ * Whether all TCP sockets of the sandbox are known listeners that are still open. Counting is cheap; for a list the kernel
+ * reads the machine's whole connection table, which takes milliseconds.
  */
 function areAllKnown(): boolean {
   const counts = ["/proc/net/sockstat", "/proc/net/sockstat6"].map((file) =>
@@ -101,7 +100,7 @@ function areAllKnown(): boolean {
   return counts.reduce((sum, count) => sum + count) === known.size && [...known].every(isOpen);
 }
 
-/** The open connections of programs, but for those among themselves. @param own processes that are no programs of the user's */
+/** The programs' open connections, except those among themselves. @param own processes that do not belong to the user */
 export function connectionsBetween(own: ReadonlySet<number>): number {
   const open = socketsIn(ESTABLISHED);
   const owned = owners(new Map(open.map((socket) => [socket.number, socket])));
@@ -113,7 +112,7 @@ export function connectionsBetween(own: ReadonlySet<number>): number {
   }).length;
 }
 
-/** Ports by the numbers of the sockets that listen on them. */
+/** Listening ports by socket number. */
 function listeningSockets(): Map<string, number> {
   return new Map(
     socketsIn(LISTENS).map(({ number, local }) => [
@@ -123,11 +122,11 @@ function listeningSockets(): Map<string, number> {
   );
 }
 
-/** States of sockets, as the kernel writes them (include/net/tcp_states.h). */
+/** Socket states in the kernel's format (include/net/tcp_states.h). */
 const ESTABLISHED = "01";
 const LISTENS = "0A";
 
-/** An address of IPv4 in a socket of IPv6. */
+/** An IPv4 address in an IPv6 socket. */
 const MAPPED = /^0{16}FFFF0000/;
 
 function socketsIn(wanted: string): { number: string; local: string; remote: string }[] {
@@ -153,7 +152,7 @@ function owners(sockets: ReadonlyMap<string, unknown>): Map<string, { pid: numbe
   return found;
 }
 
-/** What a process has open is gone with it, at any moment. */
+/** A process and its descriptors may disappear at any time. */
 function attempt<T>(work: () => T, otherwise: T): T {
   try {
     return work();

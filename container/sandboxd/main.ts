@@ -20,7 +20,7 @@ import { createSandboxdServer } from "./http-server.ts";
 import { writeList } from "./snapshots/base.ts";
 import { Snapshots } from "./snapshots/snapshots.ts";
 
-// Not what a user's `pkill node` or `pkill -f sandbox` matches.
+// A user's `pkill node` or `pkill -f sandbox` must not match it.
 process.title = SANDBOXD_NAME;
 
 const { values } = parseArgs({ options: { socket: { type: "string" }, "write-base": { type: "string" } } });
@@ -29,7 +29,7 @@ if (values["write-base"] !== undefined) {
   process.exit(0);
 }
 const env = { ...process.env };
-// The local engine sets these for this program alone.
+// Set by the local engine for this program only.
 delete env.NODE_COMPILE_CACHE;
 delete env.SANDBOXD_ROOT;
 
@@ -38,7 +38,7 @@ const logError = (what: string, error: unknown) =>
 process.on("uncaughtException", (error) => logError("uncaught", error));
 process.on("unhandledRejection", (error) => logError("unhandled", error));
 
-// Starts the threads for file work now: Node aborts when it cannot start them later, with all processes in use.
+// Starts Node's file threads now. Node aborts if it cannot start them later, when all processes are in use.
 stat("/", () => undefined);
 
 const snapshots = new Snapshots();
@@ -58,7 +58,7 @@ process.on("SIGUSR2", () => {
 const server = createSandboxdServer(runs, files, snapshots);
 server.on("error", (error) => {
   logError("cannot listen", error);
-  // The next one finds its place free.
+  // The next one will find its port free.
   if ("code" in error && error.code === "EADDRINUSE")
     for (const pid of listenersOn(SANDBOXD_PORT)) send(pid, "SIGKILL");
   process.exit(1);

@@ -1,11 +1,11 @@
-/** What there is near a path that is missing. */
+/** Finds what exists near a missing path. */
 import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { WORKSPACE } from "./directories.ts";
 import type { FileFailure } from "./shapes.ts";
 import { sessionDirectories } from "./session-directories.ts";
 
-/** A failure; that of a missing path with the nearest directory, and the path that a shell session would mean by it. */
+/** Adds to the failure of a missing path the nearest directory, and the path that a shell session would mean. */
 export async function withNearest(failure: FileFailure, call: unknown): Promise<FileFailure> {
   if (failure.problem !== "missing") return failure;
   const { path } = call as { path?: unknown };
@@ -20,7 +20,7 @@ async function nearestDirectory(path: string): Promise<string> {
   return directory;
 }
 
-/** Callers give paths relative to the workspace, also where they mean the directory of their session. */
+/** Callers give paths relative to the workspace even if they mean their session's directory. */
 async function inSessionDirectory(path: string): Promise<string | undefined> {
   if (!path.startsWith(`${WORKSPACE}/`)) return undefined;
   for (const directory of sessionDirectories()) {

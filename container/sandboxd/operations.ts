@@ -1,8 +1,8 @@
 /**
- * The operations on a sandbox's files: one row for each. The actor's `operate` and its client of sandboxd follow the rows, and
- * sandboxd has a handler for each route. A row that says nothing of retries, saves or confinement does not compile.
+ * The operations on a sandbox's files, one row each. The actor's `operate` and its client of sandboxd follow the rows, and
+ * sandboxd has a handler per route. A row without retries, saves or confinement does not compile.
  *
- * The routes and parameters stay: a container may be older than the deployment that talks to it, and must still be saved.
+ * Routes and parameters never change: a container may be older than the deployment, and must still be saved.
  */
 import * as z from "zod/mini";
 import { idSchema } from "./protocol.ts";
@@ -22,58 +22,60 @@ import {
   writtenSchema,
 } from "./shapes.ts";
 
-/** How sandboxd is asked, and answers. */
+/** A request to sandboxd, and its response. */
 export interface Row {
-  /** Method and path. A route may serve several rows, which then have the same input and result. */
+  /** Method and path. Rows may share a route if they have the same input and result. */
   route: `${"GET" | "PUT" | "POST" | "DELETE"} /${string}`;
-  /** The parameters of the query. The client itself adds `id` and `confined`. */
+  /** The query's parameters. The client itself adds `id` and `confined`. */
   input: z.ZodMiniObject;
-  /** What the body of the request is: JSON of a schema, bytes, or a stream, for which there is no time limit. */
+  /** The request's body: JSON of a schema, bytes, or a stream, which has no time limit. */
   up: "none" | "bytes" | "stream" | z.ZodMiniType;
-  /** The answer. Where the body is something else, each field is a header `sandboxd-<field>`. */
+  /** The result. If the body is something else, each field is a header `sandboxd-<field>`. */
   result: z.ZodMiniObject;
   down: "none" | "bytes" | "stream";
-  /** Bytes of the answer at most, counted as they arrive; of a stream its reader counts them. */
+  /** The most bytes of the response, counted as they arrive; for a stream, by its reader. */
   maxBytes: number | ((call: never) => number);
-  /** Whether the result is within what was asked for, where the schema alone cannot say. */
+  /** Whether the result matches the call, beyond what the schema can check. */
   fits?(result: never, call: never): boolean;
-  /** Parameters that the row itself gives. */
+  /** Parameters that the row always sets. */
   always?: Readonly<Record<string, boolean>>;
 }
 
-/** A row about files. */
 export interface FileRow extends Row {
   /** What it does, for "<doing> <path> failed". */
   doing: string;
-  /** How long the answer may take, milliseconds. The bytes of a request have more, and a stream has no limit. */
+  /** The time limit of the response, in milliseconds. A request's body gets more, and streams have no limit. */
   timeoutMs: number;
 }
 
-/** What the actor does about an operation that a caller asks for. */
+/** What the actor does about a caller's operation. */
 export interface Policy {
-  /** The scope that the owner must have; undefined for work that touches nothing of the sandbox. */
+  /** The required scope; undefined for work that does not touch the sandbox. */
   scope: "sandbox:read" | "sandbox:write" | undefined;
   /** Whether the workspace is saved afterwards. */
   changesState: boolean;
-  /** Whether it stays below /workspace and /tmp for an owner without `sandbox:exec`, because others may run what lies elsewhere. */
+  /**
+   * Whether it must stay below /workspace and /tmp for an owner without `sandbox:exec`, because others may execute files
+   * elsewhere.
+   */
   confined: boolean;
   /**
-   * Whether it is repeated: `always` in the next container where this one is gone, and in the next actor where this one was reset;
-   * `in_container` where the container is gone only; `never`.
+   * When it is retried. `always`: in the next container if this one is gone, and in the next actor after a reset;
+   * `in_container`: only if the container is gone; `never`.
    */
   retry: "always" | "in_container" | "never";
   /**
-   * What it may start: `new` also a sandbox that was never used, `known` only one that was, `none` no container. A `glance` starts none,
-   * waits for none and is no use of the sandbox. An owner's `mayStart` can only lower it.
+   * What it may start. `new`: any sandbox; `known`: only one that was used before; `none`: no container. A `glance` starts
+   * none, waits for none and does not count as use. An owner's `mayStart` can only restrict it.
    */
   start: "new" | "known" | "none" | "glance";
 }
 
-/** A row as it is, with its own types. */
+/** Keeps a row's own types. */
 export const row = <const One extends Row>(one: One): One => one;
 const operation = <const One extends FileRow & Policy & Confinement>(one: One): One => one;
 
-/** What is confined takes that as a parameter: a row that forgets it does not compile. */
+/** Confinement is a parameter, so a row that forgets it does not compile. */
 type Confinement =
   | { confined: false; changesState: false }
   | { confined: true; input: z.ZodMiniObject<{ confined: ReturnType<typeof flag> }> };
@@ -88,34 +90,34 @@ const flag = () =>
   );
 const writeID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
 
-/** A whole number in a header. No sandbox has more bytes or lines than 2 ** 50. */
+/** A whole number in a header. No sandbox has more than 2 ** 50 bytes or lines. */
 const headerCount = () =>
   z.pipe(
     z.pipe(z.string().check(z.regex(/^\d{1,16}$/)), z.transform(Number)),
     z.number().check(z.lte(2 ** 50)),
   );
-/** Milliseconds since the epoch, before which files can have been changed too. */
+/** Milliseconds since the epoch; may be negative, because files can be older. */
 const headerTime = () => z.pipe(z.string().check(z.regex(/^-?\d{1,16}$/)), z.transform(Number));
 
-/** How long an answer may take, milliseconds: common clients give up after 60 s. */
+/** The default time limit of a response, in milliseconds: common clients give up after 60 s. */
 const CALL_MS = 40_000;
 
-/** How long making an image smaller may take, milliseconds: others may be before it, and each has 20 s. */
+/** The time limit for scaling an image, in milliseconds: others may be queued, and each has 20 s. */
 const IMAGE_MS = 30_000;
 
-/** How long looking through what a task has left may take, milliseconds: a workspace can be large. */
+/** The time limit for scanning a task's changes, in milliseconds: a workspace can be large. */
 const CHANGES_MS = 600_000;
 
-/** The depth of a listing of all that is below a directory. */
+/** The depth for listing everything below a directory. */
 export const ANY_DEPTH = 1000;
 
-/** A question without a body, and a short answer as JSON: rows say what is otherwise. */
+/** The default: no request body, and a short JSON response. */
 const smallCall = { up: "none", down: "none", maxBytes: SMALL_RESPONSE_BYTES, timeoutMs: CALL_MS } as const;
 
 const reads = { scope: "sandbox:read", changesState: false, confined: false } as const;
 const changes = { scope: "sandbox:write", changesState: true, confined: true } as const;
 
-/** A range of a file. Files below /proc and /sys report a size of 0, whatever they hold. */
+/** A range of a file. Files in /proc and /sys report size 0 whatever they contain. */
 const range = {
   ...smallCall,
   ...reads,
@@ -126,7 +128,7 @@ const range = {
   doing: "Reading",
 } as const;
 
-/** Writes the body to a file, atomically; a call of the same id is carried out once. */
+/** Writes the body to a file atomically. Calls with one id take effect once. */
 const put = {
   ...smallCall,
   ...changes,
@@ -136,17 +138,17 @@ const put = {
     id: writeID(),
     append: flag(),
     confined: flag(),
-    /** Bytes at most. */
+    /** The most bytes. */
     max: z.optional(count()),
-    /** The answer has the SHA-256 of the body. */
+    /** The result has the SHA-256 of the body. */
     digest: flag(),
     /**
-     * How the end of a body is told from where it broke off, which looks the same behind some streams: by its length in
-     * bytes, or by these bytes behind it, in hexadecimal.
+     * How to detect a truncated body, which some streams do not report: by its length in bytes, or by these bytes at its end,
+     * in hexadecimal.
      */
     length: z.optional(count()),
     mark: z.optional(z.string().check(z.regex(/^[0-9a-f]{32}$/))),
-    /** The body is a form of this content type, and its one file is written. Its end shows by itself. */
+    /** The body is a form of this content type, and its only file is written. Its end needs no mark. */
     form: z.optional(z.string()),
   }),
   result: writtenSchema,
@@ -154,7 +156,7 @@ const put = {
   start: "new",
 } as const;
 
-/** The entries of a directory after that of a cursor, from the first on without one. */
+/** The entries of a directory after a cursor, or from the first one. */
 const list = {
   ...smallCall,
   ...reads,
@@ -175,13 +177,13 @@ export const operations = {
     retry: "always",
     start: "new",
   }),
-  /** Lines from `offset` on, counted from 1, cut at `max` bytes. */
+  /** Lines from `offset` on (counted from 1), cut at `max` bytes. */
   readLines: operation({
     ...smallCall,
     ...reads,
     route: "GET /lines",
     input: z.object({ path: path(), offset: count(), limit: count(), max: count() }),
-    /** Of the whole file: bytes, and lines with a last one without a line break. */
+    /** Of the whole file: bytes, and lines, including a last one without a line break. */
     result: z.object({ size: headerCount(), lines: headerCount() }),
     down: "bytes",
     maxBytes: ({ max }: { max: number }) => max,
@@ -189,9 +191,9 @@ export const operations = {
     retry: "always",
     start: "new",
   }),
-  /** As `read`, as a stream, which fails where the file turns out to be shorter. */
+  /** As `read`, as a stream, which fails if the file turns out to be shorter. */
   open: operation({ ...range, down: "stream", retry: "never", start: "known" }),
-  /** A directory as an archive that is made while it is sent. */
+  /** A directory as an archive, made while it is sent. */
   archive: operation({
     ...smallCall,
     ...reads,
@@ -205,7 +207,7 @@ export const operations = {
   }),
   list: operation({ ...list, start: "new" }),
   glance: operation({ ...list, start: "glance" }),
-  /** What a path leads to; with `digest` also the SHA-256 of a file, unless that takes too long. */
+  /** What a path leads to; with `digest` also a file's SHA-256, unless that takes too long. */
   stat: operation({
     ...smallCall,
     ...reads,
@@ -217,10 +219,10 @@ export const operations = {
     start: "known",
   }),
   write: operation({ ...put, up: "bytes", retry: "in_container" }),
-  /** In another container, one that is repeated would make a file of this piece alone. */
+  /** Retried in another container, it would create a file of this piece alone. */
   append: operation({ ...put, up: "bytes", always: { append: true }, retry: "never" }),
   store: operation({ ...put, up: "stream", always: { digest: true }, retry: "never" }),
-  /** Replaces parts of a text file, all of them or none; else as `write`. */
+  /** Replaces parts of a text file, all or none; otherwise as `write`. */
   edit: operation({
     ...smallCall,
     ...changes,
@@ -232,7 +234,7 @@ export const operations = {
     retry: "never",
     start: "new",
   }),
-  /** Removes a file, a symbolic link or, `recursive`, a directory. */
+  /** Removes a file, a symbolic link or, with `recursive`, a directory. */
   remove: operation({
     ...smallCall,
     ...changes,
@@ -243,7 +245,7 @@ export const operations = {
     retry: "never",
     start: "known",
   }),
-  /** Makes the image in the body smaller, to within `SHOWN_IMAGE`: the answer is a PNG or JPEG where it is `made`. */
+  /** Scales the image in the body down to `SHOWN_IMAGE`. If `made`, the result is a PNG or JPEG. */
   shrink: operation({
     ...smallCall,
     route: "POST /image",
@@ -262,7 +264,7 @@ export const operations = {
   }),
 };
 
-/** What only the actor itself asks. */
+/** Operations that only the actor itself uses. */
 const internal = {
   /** Bytes of the files below a directory. */
   usage: row({
@@ -272,7 +274,7 @@ const internal = {
     result: usageSchema,
     doing: "Measuring",
   }),
-  /** What programs do in the background, since it was asked last. */
+  /** Background activity since the last call. */
   work: row({
     ...smallCall,
     route: "GET /work",
@@ -281,8 +283,8 @@ const internal = {
     doing: "Looking at processes",
   }),
   /**
-   * What a task changed in its directory: up to `limit` files, ordered by path. All of them are named in `CHANGES_LIST` of
-   * the task's own directory, and `CHANGES_DIFF` there is the diff.
+   * A task's changes in its directory: up to `limit` files, sorted by path. `CHANGES_LIST` in the task's own directory lists
+   * all of them, and `CHANGES_DIFF` is the diff.
    */
   changes: row({
     ...smallCall,
@@ -297,20 +299,19 @@ const internal = {
   }),
 };
 
-/** All that sandboxd is asked about files. */
+/** All file requests. */
 export const fileRequests = { ...operations, ...internal };
 
 export type OperationName = keyof typeof operations;
 export type FileRequests = typeof fileRequests;
 export type FileRequest = keyof FileRequests;
 
-/** The type of an object without fields has none, other than zod's, which forbids all. */
+/** zod's type of an object without fields forbids all fields; this one has none. */
 type Fields<Shape> = string extends keyof Shape ? {} : Shape;
 
-/** Parameters as both ends hold them. */
 export type Call<One extends Row> = Fields<z.output<One["input"]>>;
 
-/** What a caller gives and gets. The client adds `id` and `confined`. */
+/** A caller's input and result. The client adds `id` and `confined`. */
 export type Input<Name extends FileRequest> = Omit<Call<FileRequests[Name]>, "id" | "confined"> &
   Content<FileRequests[Name]["up"]>;
 export type Result<Name extends FileRequest> = ResultOf<FileRequests[Name]>;
@@ -330,13 +331,13 @@ type Payload<Down> = Down extends "bytes"
       { body: ReadableStream<Uint8Array>; length: number | undefined }
     : {};
 
-/** The status of an answer that says why something failed: a `failureSchema`. */
+/** The status of a response with a failure: a `failureSchema`. */
 export const FAILED = 422;
 
-/** The header that carries a field of a result. */
+/** The header of a result's field. */
 export const headerOf = (field: string): string => `sandboxd-${field}`;
 
-/** The query of a call: what its row has no parameter for is left out. */
+/** A call's query, without parameters that its row lacks. */
 export function queryOf({ input }: Row, call: Readonly<Record<string, unknown>>): URLSearchParams {
   const query = new URLSearchParams();
   for (const name of Object.keys(input.shape)) {

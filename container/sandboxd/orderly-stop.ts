@@ -1,6 +1,6 @@
 /**
- * The end of the container in order, which init.pl asks for after SIGTERM: nothing new begins, the workspace is saved, running commands are told, and what
- * they changed then is saved too. init.pl bounds the time of all this.
+ * An orderly stop of the container, which init.pl requests after SIGTERM: nothing new begins, the workspace is saved, commands
+ * are ended, and their last changes are saved too. init.pl limits the total time.
  */
 import { request } from "node:http";
 import { setTimeout as pause } from "node:timers/promises";
@@ -9,10 +9,10 @@ import { ENDING_PATH, SERVER_HOST, TOKEN_HEADER } from "./protocol.ts";
 import type { RunTable } from "./run-table.ts";
 import { ownToken } from "./actor-token.ts";
 
-/** How long one save may take, milliseconds. */
+/** The time limit of one save, in milliseconds. */
 const SAVE_MS = 240_000;
 
-/** How often the server is asked, and the pause between two tries, milliseconds: where it is not reachable nothing can be saved. */
+/** The number of attempts to reach the server, and the pause between them in milliseconds. Without it nothing can be saved. */
 const TRIES = 3;
 const PAUSE_MS = 500;
 
@@ -23,7 +23,7 @@ export async function endInOrder(runs: RunTable, files: FileHandlers): Promise<v
   if (await runs.end()) await askToSave();
 }
 
-/** Asks the sandbox's actor to save, and waits until it has. The request goes to the Worker by the platform's interception. */
+/** Asks the sandbox's actor to save, and waits for it. The platform's interception routes the request to the Worker. */
 async function askToSave(): Promise<void> {
   for (let attempt = 0; attempt < TRIES; attempt++) {
     if (await isSaved().catch(() => false)) return;
@@ -34,7 +34,7 @@ async function askToSave(): Promise<void> {
 function isSaved(): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(SAVE_MS);
-    // The server takes it from nobody else in the sandbox.
+    // Only sandboxd has the token.
     const headers = { [TOKEN_HEADER]: ownToken() ?? "" };
     const stopRequest = request({
       host: SERVER_HOST,

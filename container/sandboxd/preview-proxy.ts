@@ -1,6 +1,6 @@
 /**
- * Previews: passes requests on to servers in the sandbox. Most development servers listen on loopback alone, which can be
- * reached only from inside.
+ * Previews: forwards requests to servers in the sandbox. Most development servers listen only on loopback, which is reachable
+ * only from inside.
  */
 import { type IncomingMessage, type ServerResponse, request as httpRequest } from "node:http";
 import { type Socket, connect } from "node:net";
@@ -8,10 +8,10 @@ import type { Duplex } from "node:stream";
 import { connect as connectTLS } from "node:tls";
 import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError, TOKEN_HEADER } from "./protocol.ts";
 
-/** Where servers listen: on all addresses, or on one of loopback. */
+/** Where servers listen: on all addresses, or on one loopback address. */
 const HOSTS = ["127.0.0.1", "::1"];
 
-/** Headers that concern one connection only (RFC 9110, 7.6.1). Those that frame the body are passed on with the body. */
+/** Headers about one connection only (RFC 9110, 7.6.1). Framing headers are forwarded with the body. */
 const HOP_BY_HOP = new Set([
   "connection",
   "keep-alive",
@@ -21,23 +21,23 @@ const HOP_BY_HOP = new Set([
   TOKEN_HEADER,
 ]);
 
-/** What the platform adds to a Worker's request, which says whose Worker it is. */
+/** The platform's header on a Worker's requests, which names the Worker's owner. */
 const OF_THE_PLATFORM = ["cf-worker"];
 
 const open = new Set<Socket>();
 
-/** The number of preview requests and WebSockets under way. */
+/** The number of open preview requests and WebSockets. */
 export function openPreviews(): number {
   return open.size;
 }
 
-/** The port a request is for; undefined for one to sandboxd itself. */
+/** A request's port; undefined for one to sandboxd itself. */
 export function previewPort({ headers }: IncomingMessage): number | undefined {
   const port = Number(headers[PREVIEW_PORT] ?? "none");
   return Number.isInteger(port) && port > 0 && port < 65_536 ? port : undefined;
 }
 
-/** Passes a request to the server on the port and its response back; 502 with `PREVIEW_ERROR` where no server answers in HTTP. */
+/** Forwards a request to the port's server and its response back; 502 with `PREVIEW_ERROR` if no HTTP server responds. */
 export async function passRequest(
   port: number,
   request: IncomingMessage,
@@ -71,7 +71,7 @@ export async function passRequest(
   request.pipe(passed);
 }
 
-/** Joins a WebSocket, byte for byte, to the server on the port. */
+/** Connects a WebSocket, byte for byte, to the port's server. */
 export async function passUpgrade(
   port: number,
   request: IncomingMessage,
@@ -97,10 +97,10 @@ export async function passUpgrade(
   }
 }
 
-/** How long a program may take to answer a first message of TLS, milliseconds. */
+/** How long a program may take to respond to a TLS message, in milliseconds. */
 const TLS_MS = 1000;
 
-/** What is wrong with a program from which no answer came: it may speak TLS, or no HTTP. */
+/** Why a program did not respond: it may speak TLS, or not HTTP. */
 async function problemOf(port: number, error: Error): Promise<PreviewError> {
   const isForeign = "code" in error && String(error.code).startsWith("HPE_");
   if (await speaksTLS(port)) return "tls";
@@ -115,7 +115,7 @@ async function speaksTLS(port: number): Promise<boolean> {
   return await new Promise<boolean>((resolve) => {
     secure
       .on("secureConnect", () => resolve(true))
-      // A server that refuses the offer says so in an alert of TLS.
+      // A server that refuses the offer says so in a TLS alert.
       .on("error", (error) => resolve("code" in error && /_ALERT_/.test(String(error.code))))
       .on("close", () => resolve(false));
   }).finally(() => {
@@ -124,7 +124,7 @@ async function speaksTLS(port: number): Promise<boolean> {
   });
 }
 
-/** A connection to the program that listens on this port of loopback; undefined where none does. */
+/** A connection to the program on this loopback port; undefined if there is none. */
 async function dial(port: number): Promise<Socket | undefined> {
   for (const host of HOSTS) {
     const socket = connect({ host, port, noDelay: true, allowHalfOpen: true });
@@ -139,7 +139,7 @@ async function dial(port: number): Promise<Socket | undefined> {
   return undefined;
 }
 
-/** The headers to pass on, as alternating names and values. @param also names to leave out, in lower case */
+/** The headers to forward, as alternating names and values. @param also more names to drop, in lower case */
 function endToEnd(raw: readonly string[], also: readonly string[] = []): string[] {
   const isKept = (name = "") => !HOP_BY_HOP.has(name.toLowerCase()) && !also.includes(name.toLowerCase());
   return raw.filter((_, at) => isKept(raw[at - (at % 2)]));

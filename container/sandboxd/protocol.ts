@@ -15,59 +15,59 @@
  */
 import * as z from "zod/mini";
 
-/** Where sandboxd listens in the image. No preview may lead here. */
+/** sandboxd's port in the image. Previews must not use it. */
 export const SANDBOXD_PORT = 8671;
 
 /**
- * On every request: the token that the sandbox's actor gave sandboxd when the container was started, in TOKEN_VARIABLE. Other
- * sandboxes may reach the port, as on a bridge of Docker's. One that was started without a token takes every request.
+ * In every request: the token that the actor gave sandboxd at the container's start, in TOKEN_VARIABLE. Other sandboxes may
+ * reach the port, for example on a Docker bridge. A sandboxd without a token accepts every request.
  */
 export const TOKEN_HEADER = "x-sandboxd-token";
 export const TOKEN_VARIABLE = "SANDBOXD_TOKEN";
 
-/** What sandboxd asks, by POST, before the container ends: that the sandbox's actor save the workspace. 204 when it has. */
+/** sandboxd's request (POST) before the container ends: that the actor save the workspace. 204 when done. */
 export const SERVER_HOST = "sandbox-mcp.internal";
 export const ENDING_PATH = "/ending";
 
-/** On a request: the port of the sandbox whose server it is for. */
+/** In a request: the sandbox's port that it is for. */
 export const PREVIEW_PORT = "x-sandboxd-port";
 
 /**
- * On an answer of sandboxd's own to such a request: `refused` where nobody listens, `broken` where the answer broke off, `tls`
- * and `foreign` where whoever listens speaks TLS, or something else that is not HTTP.
+ * On sandboxd's own response to such a request: `refused` if nothing listens, `broken` if the response broke off, `tls` and
+ * `foreign` if the program speaks TLS, or not HTTP.
  */
 export const PREVIEW_ERROR = "x-sandboxd-error";
 export type PreviewError = "refused" | "broken" | "tls" | "foreign";
 
-/** On an answer about sandboxd itself: how many requests and WebSockets for ports are under way. */
+/** On responses about sandboxd itself: the number of open requests and WebSockets for ports. */
 export const OPEN_PREVIEWS = "x-sandboxd-previews";
 
-/** Bytes of output in one message at most: the platform takes WebSocket messages of up to 1 MiB. */
+/** The most output bytes in one message: the platform limits WebSocket messages to 1 MiB. */
 export const PIECE_BYTES = 256 * 1024;
 
-/** Bytes of one stream that may be on their way or waiting in the actor, which has 128 MB for everything. */
+/** The most bytes of one stream on their way or waiting in the actor, which has 128 MB for everything. */
 export const WINDOW_BYTES = 4 * 1024 * 1024;
 
-/** Characters of a text message to the actor at most. */
+/** The most characters of a text message to the actor. */
 export const EVENT_CHARS = 16 * 1024;
 
-/** Bytes of each end of a stream that callers are shown, and of its last one that are sent where the rest is dropped. */
+/** How many bytes of each end of a stream callers see. A full stream still sends its last ones. */
 export const SHOWN_END_BYTES = 16 * 1024;
 
 export const idSchema = () => z.string().check(z.regex(/^[0-9a-z]{1,64}$/));
 export const sessionName = () => z.string().check(z.regex(/^[a-z0-9_-][a-z0-9._-]{0,63}$/));
 export const size = () => z.number().check(z.int(), z.nonnegative());
 
-/** Rows, or columns, of a terminal at most. */
+/** The most rows or columns of a terminal. */
 export const MAX_CELLS = 1000;
 
-/** Names of the sandbox's variables with a value at most, and bytes of all names and values together. */
+/** The most variables of a sandbox, and bytes of all names and values together. */
 export const MAX_VARIABLES = 100;
 export const VARIABLES_BYTES = 64 * 1024;
 
 /**
- * The variables of a whole sandbox. Each has the version that set it, or removed it where the value is null: a session or a
- * kernel takes those that are newer than what it took before, so that what it has set itself since stays.
+ * The variables of a sandbox. Each has the version that set it, or removed it if the value is null. Sessions and kernels apply
+ * only versions newer than the last, so that their own later changes stay.
  */
 const variables = z.object({
   version: size(),
@@ -82,7 +82,7 @@ const variables = z.object({
 
 export type Variables = z.infer<typeof variables>;
 
-/** Starts a command, or follows the one of this id if it was started before: a command is never started twice. */
+/** Starts a command, or follows it if it was started before: a command never starts twice. */
 const start = z.object({
   type: z.literal("start"),
   id: idSchema(),
@@ -91,22 +91,22 @@ const start = z.object({
   /** For this command only. */
   cwd: z.optional(z.string()),
   env: z.optional(z.record(z.string(), z.string())),
-  /** Of the sandbox. */
+  /** The sandbox's variables. */
   variables: z.optional(variables),
-  /** What standard input holds; it is empty without. */
+  /** The content of standard input; empty without it. */
   stdin: z.optional(z.string()),
-  /** In a pseudo terminal, with `input` to type into it. Its size is what `env` has as LINES and COLUMNS. */
+  /** Whether it runs in a pseudo terminal that accepts `input`. `env` has its size as LINES and COLUMNS. */
   interactive: z.optional(z.boolean()),
-  /** Milliseconds after which sandboxd ends the command by itself, in case the actor does not. */
+  /** Milliseconds after which sandboxd itself ends the command, in case the actor does not. */
   timeoutMs: size(),
 });
 
-/** Asks for the output of a run from these offsets on, and for its end. */
+/** Requests a run's output from these offsets on, and its end. */
 const follow = z.object({ type: z.literal("follow"), id: idSchema(), stdout: size(), stderr: size() });
 
 /**
- * Asks for the output of code from these offsets on, which its kernel puts into files once it is long, and for the end of
- * the kernel's process. With the time of its start, in clock ticks since boot, no reused pid is taken for it.
+ * Requests the output of code from these offsets on, which its kernel writes to files once it is long, and the end of the
+ * kernel's process. The start time, in clock ticks since boot, distinguishes it from a reused pid.
  */
 const code = z.object({
   type: z.literal("code"),
@@ -117,18 +117,18 @@ const code = z.object({
   stderr: size(),
 });
 
-/** The kernel has answered: the output of the code ends with what is in its files. */
+/** The kernel has responded: the code's output ends with what is in its files. */
 const finish = z.object({ type: z.literal("finish"), id: idSchema() });
 
-/** Bytes of each stream that are safe in the actor: the sandbox need not keep them. */
+/** Bytes of each stream stored in the actor, which the sandbox need not keep. */
 const stored = z.object({ type: z.literal("stored"), id: idSchema(), stdout: size(), stderr: size() });
 
-/** No more of a stream is wanted but its size and its end. */
+/** Only the size and end of this stream are still needed. */
 const full = z.object({ type: z.literal("full"), id: idSchema(), stream: z.enum(["stdout", "stderr"]) });
 
 /**
- * Ends a command with everything it started: asks, and makes it two seconds later (TERM), or at once (KILL). Of code,
- * interrupts the kernel (INT), ends everything that the code has started (TERM), or that and the kernel (KILL).
+ * Ends a command and all its processes: SIGTERM, then SIGKILL after two seconds (TERM), or at once (KILL). For code: interrupts
+ * the kernel (INT), ends the code's processes (TERM), or these and the kernel (KILL).
  */
 const kill = z.object({ type: z.literal("kill"), id: idSchema(), signal: z.enum(["INT", "TERM", "KILL"]) });
 
@@ -136,7 +136,7 @@ const kill = z.object({ type: z.literal("kill"), id: idSchema(), signal: z.enum(
 const cells = () => z.number().check(z.int(), z.gte(1), z.lte(MAX_CELLS));
 const terminalSize = z.object({ rows: cells(), columns: cells() });
 
-/** Types into an interactive run, whose terminal is given another size before; answered by `typed`. `key` is one that no other call has. */
+/** Resizes an interactive run's terminal, then types into it; confirmed by `typed`. `key` is unique per call. */
 const input = z.object({
   type: z.literal("input"),
   id: idSchema(),
@@ -145,13 +145,16 @@ const input = z.object({
   size: z.optional(terminalSize),
 });
 
-/** Removes what there is of ended runs. */
+/** Removes everything left of ended runs. */
 const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) });
 
-/** Code that was not followed has ended, and what it has started may listen soon: the next run that finds the port tells of it. */
+/**
+ * Code that was not followed has ended, and may have started something that will listen soon; the next run that finds the port
+ * reports it.
+ */
 const expect = z.object({ type: z.literal("expect"), id: idSchema() });
 
-/** Asks for a sign of life. */
+/** Requests a sign of life. */
 const ping = z.object({ type: z.literal("ping") });
 
 export const callSchema = z.discriminatedUnion("type", [
@@ -173,50 +176,50 @@ export type StartCall = z.infer<typeof start>;
 export type TerminalSize = z.infer<typeof terminalSize>;
 export type Signal = z.infer<typeof kill>["signal"];
 
-/** Ports that are told of one run at most. */
+/** The most ports reported for one run. */
 export const MAX_PORTS = 20;
 
 export const eventSchema = z.discriminatedUnion("type", [
-  /** The run goes on, and what it prints will come. */
+  /** The run continues, and its output will come. */
   z.object({ type: z.literal("running"), id: idSchema() }),
-  /** All output has come before this. */
+  /** All output precedes it. */
   z.object({
     type: z.literal("ended"),
     id: idSchema(),
-    /** Exit status, 128 and the number of the signal that ended it. */
+    /** Exit status, or 128 + the signal that ended it. */
     status: z.number().check(z.int(), z.gte(0), z.lte(255)),
     stdout: size(),
     stderr: size(),
-    /** It was ended by sandboxd because its time was over. */
+    /** sandboxd ended it at its deadline. */
     timedOut: z.optional(z.boolean()),
-    /** Some of its output may be missing: a process of sandboxd's was killed while it took it. */
+    /** Some output may be missing: a process of sandboxd was killed while reading it. */
     cut: z.optional(z.boolean()),
-    /** That is because the disk was full. */
+    /** Because the disk was full. */
     noSpace: z.optional(z.boolean()),
-    /** Its exit status is not known, and this one stands for it: the keeper was killed, which alone would have been told. */
+    /** The exit status is unknown, and this value stands for it: the keeper, which alone would have known it, was killed. */
     lost: z.optional(z.boolean()),
-    /** The directory that its session is in now, where that is not /workspace. */
+    /** The session's current directory, unless it is /workspace. */
     cwd: z.optional(z.string().check(z.maxLength(4096))),
   }),
-  /** Programs of the run listen on these ports, and not on others that were told before. */
+  /** The run's programs listen on exactly these ports; it replaces earlier reports. */
   z.object({
     type: z.literal("listening"),
     id: idSchema(),
     ports: z.array(z.number().check(z.int(), z.gte(1), z.lte(65_535))).check(z.maxLength(MAX_PORTS)),
   }),
-  /** Of code: all of its output has come before this, and nothing of it is left that was to be ended. */
+  /** For code: all its output precedes it, and its processes to end are gone. */
   z.object({ type: z.literal("settled"), id: idSchema(), isKernelGone: z.boolean() }),
-  /** Nothing of this run is known: it was never started, or its files are gone. */
+  /** The run is unknown: it never started, or its files are gone. */
   z.object({ type: z.literal("unknown"), id: idSchema() }),
   /** It was not started. */
   z.object({
     type: z.literal("refused"),
     id: idSchema(),
     reason: z.enum(["exhausted", "unwritable", "damaged", "no_terminal", "ending"]),
-    /** The system's own words. */
+    /** The system's own message. */
     message: z.string().check(z.maxLength(1000)),
   }),
-  /** So many bytes of an `input` were taken: all, or as many as there was room for. None where nobody can read them. */
+  /** How many bytes of an `input` were accepted: all, or as many as there was room for. None if nothing can read them. */
   z.object({
     type: z.literal("typed"),
     id: idSchema(),
@@ -229,8 +232,8 @@ export const eventSchema = z.discriminatedUnion("type", [
 export type Event = z.infer<typeof eventSchema>;
 
 /**
- * The mark of a run's processes: their limit of file locks, which Linux keeps and does not apply. Unlike a variable it
- * stays with whatever they start, in any environment, and unlike a group no process leaves it by the way.
+ * The mark of a run's processes: their limit of file locks, which Linux stores but does not enforce. Unlike variables and
+ * groups, processes inherit it in any environment and do not leave it by accident.
  */
 export function markOf(id: string): bigint {
   let mark = 0n;
@@ -241,7 +244,7 @@ export function markOf(id: string): bigint {
 export const STREAMS = ["stdout", "stderr"] as const;
 export type Stream = (typeof STREAMS)[number];
 
-/** A piece of output as it travels. */
+/** A piece of output in transit. */
 export interface Piece {
   id: string;
   stream: Stream;
@@ -251,12 +254,12 @@ export interface Piece {
 
 const KIND_OUTPUT = 1;
 
-/** Bytes of a message before its data. */
+/** The header's length in bytes. */
 export function headerBytes(id: string): number {
   return 3 + id.length + 8;
 }
 
-/** Writes the header of an output message into `into`, whose data begins at `headerBytes(id)`. */
+/** Writes the header of an output message to `into`; its data begins at `headerBytes(id)`. */
 export function writeHeader(into: Uint8Array, id: string, stream: Stream, offset: number): void {
   into[0] = KIND_OUTPUT;
   into[1] = STREAMS.indexOf(stream);
@@ -265,7 +268,7 @@ export function writeHeader(into: Uint8Array, id: string, stream: Stream, offset
   new DataView(into.buffer, into.byteOffset).setFloat64(3 + id.length, offset);
 }
 
-/** @throws Error when the message is none of these */
+/** @throws Error if the message is malformed */
 export function readPiece(message: ArrayBuffer): Piece {
   const bytes = new Uint8Array(message);
   const [kind, streamNumber = 2, length = 0] = bytes;

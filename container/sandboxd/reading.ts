@@ -11,21 +11,21 @@ const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
 
 /**
- * The sandbox's own file systems. What is small there is read in less time than it takes to hand it to a thread; another file
- * system may be a network's, and take any time.
+ * The sandbox's own file systems. Small files there are read faster than a thread could be used; other file systems may be on a
+ * network and slow.
  */
 const OWN_DEVICES = new Set(
   ["/", "/workspace", "/tmp"].map((path) => statSync(path, { throwIfNoEntry: false })?.dev),
 );
 const SMALL_BYTES = 64 * 1024;
 
-/** An open file of the user's, which its opener closes. */
+/** A user's open file; its opener closes it. */
 export interface OpenedFile {
   handle: FileHandle;
   stats: Stats;
 }
 
-/** Opens a regular file for reading. Others are refused, because opening a pipe can block and a device can have effects. */
+/** Opens a regular file for reading. Others are refused: opening a pipe can block, and a device can have effects. */
 export async function openFile(path: string | Buffer): Promise<OpenedFile> {
   try {
     const found = await stat(path);
@@ -33,7 +33,7 @@ export async function openFile(path: string | Buffer): Promise<OpenedFile> {
     const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const stats = OWN_DEVICES.has(found.dev) ? fstatSync(handle.fd) : await handle.stat();
     try {
-      // It may have been changed between the two.
+      // It may have changed between the two calls.
       refuseOthers(stats);
       return { handle, stats };
     } catch (error) {
@@ -50,7 +50,7 @@ export function refuseOthers(stats: Stats): void {
   if (!stats.isFile()) throw new FileError({ problem: "special" });
 }
 
-/** Reads at most `length` bytes to the beginning of the buffer. Returns how many. */
+/** Reads at most `length` bytes into the buffer. Returns how many. */
 async function readAt(
   { handle, stats }: OpenedFile,
   buffer: Buffer,
@@ -74,7 +74,7 @@ export async function readRange(opened: OpenedFile, offset: number, length: numb
   return bytes.subarray(0, read);
 }
 
-/** What a path leads to. @param isWanted whether somebody still waits for the digest */
+/** What a path leads to. @param isWanted whether the client still waits for the digest */
 export async function statOf(
   { path, digest }: Call<FileRequests["stat"]>,
   isWanted: () => boolean,
@@ -93,10 +93,10 @@ export async function statOf(
   }
 }
 
-/** How long the digest of a file may take, milliseconds: a gigabyte takes about one second. */
+/** The time limit of a digest, in milliseconds: a gigabyte takes about one second. */
 const DIGEST_MS = 20_000;
 
-/** The SHA-256 of a file in hexadecimal; undefined where it takes too long, or the file changes meanwhile. */
+/** A file's SHA-256 in hexadecimal; undefined if it takes too long, or the file changes meanwhile. */
 async function digestOf({ handle, stats }: OpenedFile, isWanted: () => boolean): Promise<string | undefined> {
   const deadline = performance.now() + DIGEST_MS;
   const hash = createHash("sha256");
@@ -114,18 +114,18 @@ async function digestOf({ handle, stats }: OpenedFile, isWanted: () => boolean):
   }
 }
 
-/** Lines of a file, by what identifies its content: paging through it need not count them each time. */
+/** Line counts by file identity, so that paging does not recount. */
 const counts = new Map<string, number>();
 const MAX_COUNTS = 64;
 
-/** The lines that were asked for, and how many the file has. */
+/** The requested lines, and the file's number of lines. */
 export async function readLines(
   opened: OpenedFile,
   { offset, limit, max }: Call<FileRequests["readLines"]>,
   isWanted: () => boolean,
 ): Promise<{ bytes: Buffer; lines: number }> {
   const { dev, ino, size, mtimeMs, ctimeMs } = opened.stats;
-  // Files below /proc and /sys report a size of 0, whatever they hold.
+  // Files in /proc and /sys report size 0 whatever they contain.
   const key = size > 0 ? `${dev} ${ino} ${size} ${mtimeMs} ${ctimeMs}` : undefined;
   const known = key === undefined ? undefined : counts.get(key);
   const parts: Buffer[] = [];
@@ -133,7 +133,7 @@ export async function readLines(
   let breaks = 0;
   let isOpen = false;
   let isDone = false;
-  // How many line breaks come before the first line that is wanted, and how many up to the end of the last.
+  // The number of line breaks before the first wanted line, and up to the end of the last.
   const first = offset - 1;
   const last = first + limit;
   const buffer = Buffer.allocUnsafe(size > 0 ? Math.min(size, CHUNK_BYTES) : CHUNK_BYTES);
@@ -170,12 +170,12 @@ function remember(key: string, lines: number): void {
   counts.delete(oldest);
 }
 
-/** Entries that are kept while the first of them are looked for. */
+/** Entries kept in memory while the first of them are determined. */
 const KEPT_ENTRIES = 20_000;
 
 /**
- * The first entries of a directory down to a depth, or those after a cursor, ordered by the bytes of their paths. Symbolic links are
- * not followed; entries that disappear meanwhile or cannot be read are left out.
+ * The first entries of a directory down to a depth, or those after a cursor, sorted by the bytes of their paths. Symbolic links
+ * are not followed; unreadable and disappearing entries are skipped.
  */
 export async function listDirectory(
   { path, depth, limit, after: cursor = "" }: Call<FileRequests["list"]>,
@@ -188,7 +188,7 @@ export async function listDirectory(
   }
   const root = bytesAsText(path);
   const after = nameOf(cursor);
-  // A file's name is bytes; Latin-1 keeps each, and sorts as they do.
+  // A file name is bytes. Latin-1 keeps each, and sorts like bytes.
   let found: string[] = [];
   const directories = [{ prefix: "", depth }];
   for (let next = directories.pop(); next && isWanted(); next = directories.pop()) {
@@ -208,7 +208,7 @@ export async function listDirectory(
       if (next.depth > 1 && entry.isDirectory() && !isDone)
         directories.push({ prefix: below, depth: next.depth - 1 });
     }
-    // One more, which says that there is more.
+    // One more, to know whether there are more.
     if (found.length > limit + KEPT_ENTRIES) found = sorted(found).slice(0, limit + 1);
   }
   const entries: Listed[] = [];
@@ -232,7 +232,7 @@ export async function listDirectory(
   return { entries };
 }
 
-/** The cursor of a name that was read as Latin-1. A name need not be UTF-8, so its bytes are encoded. */
+/** The cursor of a name read as Latin-1. Names may not be UTF-8, so the bytes are encoded. */
 function cursorOf(name: string): string {
   return name.replace(/[^A-Za-z0-9_.~/-]/g, (byte) => `%${byte.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
@@ -252,14 +252,14 @@ function sorted(names: string[]): string[] {
 }
 
 export interface ListedFile {
-  /** As Latin-1, in which each byte of a name is a character; relative to what is walked. */
+  /** In Latin-1, one character per byte; relative to the root of the walk. */
   name: string;
   path: Buffer;
   /** Whether it is a regular file. */
   isFile: boolean;
 }
 
-/** Files, directories and symbolic links below a directory, each directory before what is in it. */
+/** Files, directories and symbolic links below a directory; each directory before its content. */
 export async function* walk(root: string, signal: AbortSignal, from = ""): AsyncGenerator<ListedFile> {
   const start = bytesAsText(root);
   const at = (name: string) => textAsBytes(`${start}/${name}`);
@@ -281,19 +281,16 @@ function bytesAsText(text: string): string {
   return Buffer.from(text).toString("latin1");
 }
 
-/** Of a name that was read as Latin-1, in which each byte is a character. */
+/** The bytes of a name read as Latin-1. */
 export function textAsBytes(text: string): Buffer {
   return Buffer.from(text, "latin1");
 }
 
-/** How long the files of a directory may be counted, milliseconds, and how many are looked at at once. */
+/** The time limit for measuring a directory in milliseconds, and how many files are inspected at once. */
 const USAGE_MS = 4000;
 const MAX_CONCURRENT_STATS = 64;
 
-/**
- * Bytes of the files below a directory, without mounted directories, which are not the sandbox's own. Undefined when they
- * cannot be counted in time.
- */
+/** Bytes of the files below a directory, without mounts, which are not the sandbox's own. Undefined if it takes too long. */
 export async function diskUsage(path: string): Promise<number | undefined> {
   const deadline = performance.now() + USAGE_MS;
   const { dev } = await stat(path).catch((error: unknown) => {

@@ -1,14 +1,14 @@
 /**
- * Finds and signals the processes of a run, by its process group and by its mark: a limit of file locks, which every process
- * inherits and Linux does not apply (`markOf` in protocol.ts).
+ * Finds and signals a run's processes, by process group and by mark: a limit of file locks, which every process inherits and
+ * Linux does not enforce (`markOf` in protocol.ts).
  */
 import { readFileSync, readdirSync } from "node:fs";
 import { markOf } from "./protocol.ts";
 
-/** How long one look through /proc is used, milliseconds: many runs may be ended at once. */
+/** How long one scan of /proc is reused, in milliseconds: many runs may end at once. */
 const SCAN_CACHE_MS = 25;
 
-/** A process. Its start tells it from a later one with the same pid. */
+/** A process. Its start time distinguishes it from a later one with the same pid. */
 export interface KernelProcess {
   pid: number;
   /** When it started, in clock ticks since boot. */
@@ -17,18 +17,18 @@ export interface KernelProcess {
 
 interface Process extends KernelProcess {
   parent: number;
-  /** Whether it has ended and its parent has not waited for it. The first process of a container need not wait for orphans. */
+  /** Whether it has ended without being waited for. A container's first process may ignore orphans. */
   isZombie: boolean;
   group: number;
   /** The number of its controlling terminal; 0 for none. */
   terminal: number;
-  /** Its limit of file locks: the mark of a run, or "unlimited". */
+  /** Its limit of file locks: a run's mark, or "unlimited". */
   limit: string;
-  /** Processor time of it and of the children that it has waited for, milliseconds. */
+  /** Processor time of it and its waited-for children, in milliseconds. */
   cpuMs: number;
 }
 
-/** A clock tick of /proc, milliseconds: the kernel counts 100 a second there, whatever its own clock. */
+/** A clock tick in /proc, in milliseconds: always 100 per second, whatever the kernel's own clock. */
 const TICK_MS = 10;
 
 let seen: Process[] = [];
@@ -37,12 +37,12 @@ let seenAt = Number.NEGATIVE_INFINITY;
 const engineMark = process.env.SANDBOX_MCP_BARE;
 
 /**
- * The environment of a process that is to get none of sandboxd's. Where a sandbox is not isolated, the local engine ends every
- * process that has its variable (local/engine/unisolated.ts), and one without it would outlive the sandbox.
+ * An environment without sandboxd's variables. Without isolation, the local engine ends every process with its variable
+ * (local/engine/unisolated.ts), so that one stays; a process without it would outlive the sandbox.
  */
 export const NO_ENV: NodeJS.ProcessEnv = engineMark === undefined ? {} : { SANDBOX_MCP_BARE: engineMark };
 
-/** The processes with a run's mark, in whatever group or session, without zombies. @param anew whether to read /proc again */
+/** The processes with a run's mark, in any group or session, without zombies. @param anew whether to read /proc again */
 export function marked(id: string, anew = false): number[] {
   if (anew) seenAt = Number.NEGATIVE_INFINITY;
   return all()
@@ -50,7 +50,7 @@ export function marked(id: string, anew = false): number[] {
     .map(({ pid }) => pid);
 }
 
-/** A test for a process, as it is now, that tells whether it has the mark of a run. */
+/** A function that tests whether a process has a run's mark now. */
 export function marksOf(pid: number): (id: string) => boolean {
   const found = scanProcesses(pid, true);
   return (id) => found !== undefined && carries(found, id);
@@ -67,7 +67,7 @@ export function group(leader: number): number[] {
     .map(({ pid }) => pid);
 }
 
-/** Signals the run's group, and the processes with its mark that have left the group. */
+/** Signals the run's group, and marked processes that left the group. */
 export function signalRun(id: string, leader: number | undefined, signal: NodeJS.Signals): void {
   seenAt = Number.NEGATIVE_INFINITY;
   if (leader !== undefined) send(-leader, signal);
@@ -78,23 +78,23 @@ export function send(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch {
-    // It is gone, or not ours to signal.
+    // It is gone, or cannot be signalled.
   }
 }
 
-/** Whether a process runs: it exists and is no zombie. */
+/** Whether a process exists and is not a zombie. */
 export function isRunning(pid: number): boolean {
   const found = scanProcesses(pid);
   return found !== undefined && !found.isZombie;
 }
 
-/** Whether this process still runs, and the pid is not another's. */
+/** Whether this process still runs and the pid was not reused. */
 export function isSame({ pid, started }: KernelProcess): boolean {
   const found = scanProcesses(pid);
   return found !== undefined && !found.isZombie && found.started === started;
 }
 
-/** A kernel with its forks and theirs, whatever mark they have: a fork of the kernel cannot work without it. */
+/** A kernel with all its forks, whatever their mark: they cannot work without it. */
 export function familyOf(kernel: number): number[] {
   const family = [kernel];
   const program = fileOf(kernel, "cmdline");
@@ -104,27 +104,27 @@ export function familyOf(kernel: number): number[] {
   return family;
 }
 
-/** The pids of sandboxd and of what has started it. */
+/** The pids of sandboxd and its ancestors. */
 export function ownProcesses(): Set<number> {
   const own = new Set([process.pid]);
   for (let pid = process.ppid; pid > 0 && !own.has(pid); pid = scanProcesses(pid)?.parent ?? 0) own.add(pid);
   return own;
 }
 
-/** The processor times, in milliseconds, of all processes but these, each by its pid and its start. */
+/** The processor times in milliseconds of all other processes, by pid and start. */
 export function processorTimes(without: ReadonlySet<number>): Map<string, number> {
   const others = all().filter(({ pid }) => !without.has(pid));
   return new Map(others.map(({ pid, started, cpuMs }) => [`${pid} ${started}`, cpuMs]));
 }
 
-/** The major number of pseudo terminals (Documentation/admin-guide/devices.txt of Linux). */
+/** The major device number of pseudo terminals (Linux: Documentation/admin-guide/devices.txt). */
 const PTS_MAJOR = 136;
 
-/** The pseudo terminal of a child of this process; undefined where none has one. */
+/** The pseudo terminal of a child of this process; undefined if there is none. */
 export function terminalUnder(parent: number): string | undefined {
   const children = all().filter((found) => found.parent === parent && !found.isZombie);
   const device = children.find(({ terminal }) => ((terminal >> 8) & 0xfff) === PTS_MAJOR)?.terminal;
-  // As the kernel encodes it: bits 0 to 7 and 20 to 31 are the minor number.
+  // In the kernel's encoding, bits 0 to 7 and 20 to 31 are the minor number.
   return device === undefined ? undefined : `/dev/pts/${(device & 0xff) | ((device >>> 12) & 0xfff00)}`;
 }
 
@@ -148,7 +148,7 @@ function all(): Process[] {
   return seen;
 }
 
-/** Whether that limit can be set here. Where it cannot, a run is found by a variable, which most processes keep. */
+/** Whether that limit can be set here. Otherwise a run is found by a variable, which most processes keep. */
 function canMark(): boolean {
   mayMark ??= scanProcesses(process.pid, true)?.limit === "unlimited";
   return mayMark;

@@ -1,6 +1,6 @@
 /**
- * All runs in this sandbox, and for each session that was used lately a shell that stands ready for its next command. Starting one
- * takes longer than most commands: a spare one has been started already, and only has to read the session's state.
+ * All runs in this sandbox, and a ready shell for each recently used session. Starting a shell takes longer than most commands:
+ * a spare one is already running, and only has to read the session's state.
  */
 import { readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -14,37 +14,37 @@ import { CommandRun, type RunHost, stopSlot } from "./command-run.ts";
 import { Slot, Slots } from "./slot.ts";
 import { expectPortsOf } from "./listening.ts";
 
-/** How many shells stand ready at most, each for another session. */
+/** The most ready shells, each for another session. */
 const MAX_READY = 4;
 
-/** How many shells a command is given to at most, when each ends before it has read it. */
+/** The most shells tried for a command, if each ends before reading it. */
 const MAX_STARTS = 3;
 
-/** How long commands may take to end with the container, and the pause between two looks, milliseconds. */
+/** How long commands may take to end with the container, and the polling interval, in milliseconds. */
 const ENDING_MS = 5000;
 const ENDING_LOOK_MS = 50;
 
-/** Gives a command a pseudo terminal. Of util-linux, which every Debian and Ubuntu has. */
+/** Runs a command in a pseudo terminal. Part of util-linux, which every Debian and Ubuntu has. */
 const SCRIPT_PROGRAM = "/usr/bin/script";
 
 /** Files without which no command can run. */
 const SCRIPT_FILES = ["keeper.sh", "shell.sh", "command.sh", "state.sh", "sourced/bash"];
 
-/** A command that the actor has asked for and that has not ended. */
+/** A requested command that has not ended. */
 interface RequestedCommand {
   call: StartCall;
   listener: Listener;
   starts: number;
-  /** Settles when a shell has been told to run it, or it was refused. */
+  /** Settles when a shell was told to run it, or it was refused. */
   started?: Promise<void>;
-  /** Whether it was killed before its shell stood ready. */
+  /** Whether it was killed before its shell was ready. */
   isWithdrawn?: boolean;
 }
 
-/** A slot whose shell stands ready, or is starting. */
+/** A slot whose shell is ready or starting. */
 interface Ready {
   slot: Slot;
-  /** The state that the shell was given; empty until then. */
+  /** The state given to the shell; empty before that. */
   state: string;
   run?: CommandRun;
 }
@@ -54,7 +54,7 @@ export class RunTable implements RunHost {
   readonly #slots = new Slots();
   readonly #runs = new Map<string, CommandRun>();
   readonly #code = new Map<string, CodeRun>();
-  /** By session, in the order of their last use. */
+  /** By session, least recently used first. */
   readonly #ready = new Map<string, Promise<Ready>>();
   /** A shell without state. */
   #spare: Promise<Ready> | undefined;
@@ -66,7 +66,7 @@ export class RunTable implements RunHost {
     this.#env = env;
   }
 
-  /** Adopts the runs of the sandboxd before, and has a shell stand ready for the first command. */
+  /** Adopts the previous sandboxd's runs, and prepares a shell for the first command. */
   begin(): void {
     makePlaces();
     const kept = new Set<string>();
@@ -126,12 +126,12 @@ export class RunTable implements RunHost {
     }
   }
 
-  /** Begins no more commands: the container ends. */
+  /** Refuses new commands because the container is stopping. */
   refuse(): void {
     this.#isEnding = true;
   }
 
-  /** Ends all commands. Resolves when they have ended, or ENDING_MS later. Answers whether there were any. */
+  /** Ends all commands. Resolves when they have ended, or after ENDING_MS. Returns whether there were any. */
   async end(): Promise<boolean> {
     const running = () => [...this.#runs.values()].filter((run) => run.isRunning);
     const hadSome = running().length > 0;
@@ -141,7 +141,7 @@ export class RunTable implements RunHost {
     return hadSome;
   }
 
-  /** The listener's connection is gone: the runs that it followed go on. */
+  /** The listener's connection is gone; its runs continue. */
   unfollow(listener: Listener): void {
     for (const run of this.#runs.values()) run.unfollow(listener);
     for (const code of this.#code.values()) code.unfollow(listener);
@@ -153,11 +153,11 @@ export class RunTable implements RunHost {
 
   ended(run: CommandRun): void {
     this.#requested.delete(run.id);
-    // A shell that stood ready beside an adopted run has read the state from before that run.
+    // A shell prepared next to an adopted run has an older state.
     const stale = this.#ready.get(run.session);
     if (stale) release(stale);
     this.#ready.delete(run.session);
-    // After the answer is sent: the shell for the session's next command.
+    // After the response is sent: prepares the shell for the session's next command.
     setImmediate(() => void this.#prepare(run.session).catch(() => undefined));
   }
 
@@ -220,7 +220,7 @@ export class RunTable implements RunHost {
     }
   }
 
-  /** Keeps a shell that was not used after all for the session's next command. */
+  /** Keeps an unused shell for the session's next command. */
   #putBack(call: StartCall, ready: Ready): void {
     if (call.interactive || this.#ready.has(call.session)) release(Promise.resolve(ready));
     else this.#ready.set(call.session, Promise.resolve(ready));
@@ -240,7 +240,7 @@ export class RunTable implements RunHost {
     listener.event({ type: "refused", id, reason, message: message.slice(0, 1000) });
   }
 
-  /** Has a shell stand ready for a session. Beyond MAX_READY the shell whose session was used least recently is ended. */
+  /** Prepares a shell for a session. Above MAX_READY, the least recently used session's shell is ended. */
   #prepare(session: string): Promise<Ready> {
     const found = this.#ready.get(session);
     if (found) return found;
@@ -260,7 +260,7 @@ export class RunTable implements RunHost {
   async #makeReady(session: string, isTerminal = false): Promise<Ready> {
     const path = join(SESSIONS, session);
     const state = textOf(path);
-    // The state has every variable of the session. One that it has unset must not come back from the environment here.
+    // The state contains all variables of the session. Unset ones must not come back from the environment.
     const env = state === undefined ? this.#env : NO_ENV;
     const isSpare = state !== undefined && !isTerminal;
     const ready = await (isSpare ? this.#takeSpare() : this.#startShell(env, isTerminal));
@@ -289,7 +289,7 @@ export class RunTable implements RunHost {
     const ready: Ready = { slot, state: "" };
     const onKeeperExit = (status: number | undefined) => {
       if (ready.run) return ready.run.keeperEnded(status);
-      // The shell was killed while it stood ready.
+      // The shell was killed while it was waiting.
       const spare = this.#spare;
       void spare?.then((one) => one === ready && this.#spare === spare && (this.#spare = undefined));
       for (const [other, promise] of this.#ready)
@@ -319,14 +319,14 @@ function startIn(ready: Ready, call: StartCall, host: RunHost): CommandRun {
   try {
     return (ready.run = start());
   } catch (error) {
-    // User code may have removed the directory of all runs.
+    // User code may have removed the directory of runs.
     if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
     makePlaces();
     return (ready.run = start());
   }
 }
 
-/** Ends a shell that stands ready and is not needed. */
+/** Ends an unneeded ready shell. */
 function release(ready: Promise<Ready>): void {
   void ready
     .then(({ slot }) => (stopSlot(slot), slot.ended()).then(() => slot.remove()))
@@ -335,21 +335,21 @@ function release(ready: Promise<Ready>): void {
 
 type RefusalReason = Extract<Event, { type: "refused" }>["reason"];
 
-/** The system's own words for an error of the file system. */
+/** The system's own message of a file system error. */
 function systemMessage(error: unknown): string {
   const [, words = String(error)] =
     /^[A-Z]+: (.+?), /.exec(error instanceof Error ? error.message : "") ?? [];
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-/** A process that cannot be started, or fails, has an error of the system's for that, or its exit status. */
+/** A process that cannot start has a system error; one that fails has an exit status. */
 function reasonOf(error: unknown): RefusalReason {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   const isShort = ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(String(code));
   return typeof code === "string" && !isShort ? "unwritable" : "exhausted";
 }
 
-/** Names of the directories in a directory; none where something else is in its place. */
+/** The directories in a directory; empty if something else is in its place. */
 function namesIn(directory: string): string[] {
   try {
     return readdirSync(directory, { withFileTypes: true })

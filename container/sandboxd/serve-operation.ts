@@ -1,4 +1,4 @@
-/** Answers plain HTTP requests by the rows of a table. */
+/** Serves plain HTTP requests by a table's rows. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { finished } from "node:stream/promises";
 import type * as z from "zod/mini";
@@ -6,15 +6,14 @@ import { FileError, failureOf } from "./file-error.ts";
 import { withNearest } from "./nearest.ts";
 import { type Call, FAILED, type Row, headerOf } from "./operations.ts";
 
-/** A request that is being answered. */
 export interface Exchange<One extends Row = Row> {
   request: IncomingMessage;
   response: ServerResponse;
-  /** The body of the request, where that is JSON. */
+  /** The request's body, if it is JSON. */
   json: One["up"] extends z.ZodMiniType ? z.output<One["up"]> : undefined;
-  /** Whether somebody still waits for the answer. */
+  /** Whether the client still waits. */
   isClientWaiting(): boolean;
-  /** Begins an answer that is not JSON; its bytes go to the response. @param length of them, where it is known */
+  /** Begins a response that is not JSON; its bytes go to `response`. @param length in bytes, if known */
   begin(result: z.output<One["result"]>, length?: number): ServerResponse;
 }
 
@@ -25,15 +24,15 @@ type Handler<One extends Row> = (
 
 type Rows = Readonly<Record<string, Row>>;
 
-/** What does each request: a route without a handler does not compile. */
+/** The handlers: a route without one does not compile. */
 export type Handlers<Table extends Rows> = {
   [Route in Table[keyof Table]["route"]]: Handler<Extract<Table[keyof Table], { route: Route }>>;
 };
 
-/** How long the rest of a refused request is taken before it is answered, milliseconds. */
+/** How long the rest of a refused request is read before the response, in milliseconds. */
 const DRAIN_MS = 5000;
 
-/** Answers a request; undefined for one that is not in the table. */
+/** Serves a request; undefined if it is not in the table. */
 export function serveOperation<Table extends Rows>(
   table: Table,
   handlers: Handlers<Table>,
@@ -54,7 +53,7 @@ export function serveOperation<Table extends Rows>(
   return respond(row, handle, call.data, request, response);
 }
 
-/** Does the work of a request; what all changes have in common is done here. */
+/** Wraps a request's work; for example, what all changes have in common. */
 type Around = (row: Row, work: () => Promise<unknown>) => Promise<unknown>;
 
 type Handle = (call: object, exchange: unknown) => Promise<unknown>;
@@ -78,18 +77,18 @@ async function respond(
     if (row.down === "none") sendJSON(response, 200, value);
   } catch (error) {
     if (response.headersSent) return void response.destroy();
-    // A client whose connection is closed while it sends may not see the answer.
+    // If the connection closes while a client sends, it may not see the response.
     await finished(request.resume(), { signal: AbortSignal.timeout(DRAIN_MS) }).catch(() => undefined);
     sendJSON(response, FAILED, await withNearest(failureOf(error), call));
   }
 }
 
-/** The body, which is not closed when reading it ends early. */
+/** The body; it is not closed if reading ends early. */
 export function bodyOf(request: IncomingMessage): AsyncIterable<Buffer> {
   return request.iterator({ destroyOnReturn: false });
 }
 
-/** Bytes of a body of JSON at most. */
+/** The largest JSON body, in bytes. */
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
 
 async function jsonOf(request: IncomingMessage): Promise<unknown> {

@@ -1,4 +1,4 @@
-/** Makes images smaller: a child process decodes them (image.py), because decoders are a way in for hostile files. */
+/** Scales images down. A child process decodes them (image.py), because hostile files attack decoders. */
 import { spawn } from "node:child_process";
 import type { ServerResponse } from "node:http";
 import { join } from "node:path";
@@ -8,13 +8,13 @@ import { SCRIPTS } from "./directories.ts";
 import { send } from "./run-processes.ts";
 import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "./shapes.ts";
 
-/** How long one image may take, milliseconds. */
+/** The time limit of one image, in milliseconds. */
 const IMAGE_MS = 20_000;
 
-/** What the script's exit status says. */
+/** The script's exit statuses. */
 const PROBLEMS: Record<number, ImageMade> = { 3: "no_pillow", 4: "undecodable", 5: "too_large" };
 
-/** Resolves when the images before it are done: one after the other, so that their memory does not add up. */
+/** Resolves when earlier images are done: one at a time, so that their memory does not add up. */
 let before: Promise<unknown> = Promise.resolve();
 
 export async function sendSmaller(
@@ -22,7 +22,7 @@ export async function sendSmaller(
   { request, response, begin }: Exchange<FileRequests["shrink"]>,
 ): Promise<void> {
   const turn = before.then(async () => {
-    // Who asked may have given up while the image waited.
+    // The client may have disconnected while the image waited.
     if (response.destroyed) return undefined;
     return await madeSmaller(await bytesOfBody(request, IMAGE_BYTES), response);
   });
@@ -33,7 +33,7 @@ export async function sendSmaller(
   else begin({ image: "made" }, made.length).end(made);
 }
 
-/** @param response ends the work when it is closed */
+/** @param response cancels the work when closed */
 async function madeSmaller(image: Buffer, response: ServerResponse): Promise<Buffer | ImageMade> {
   const { side, pixels, max } = SHOWN_IMAGE;
   const args = ["-I", join(SCRIPTS, "image.py"), ...[side, pixels, max].map(String)];
@@ -48,7 +48,7 @@ async function madeSmaller(image: Buffer, response: ServerResponse): Promise<Buf
     child.once("error", reject);
     child.once("close", resolve);
   });
-  // It may end without reading all of it.
+  // It may end without reading everything.
   child.stdin.on("error", () => undefined).end(image);
   const chunks: Buffer[] = [];
   let bytes = 0;

@@ -1,7 +1,7 @@
 /**
- * A slot: a directory with named pipes and, once it is begun, a shell that waits at them to run one command, under a keeper,
- * its parent, which leaves the exit status. Node cannot make named pipes, and starting `mkfifo` costs as much as a command:
- * pipes are made in batches, and used again once no process holds them.
+ * A slot: a directory with named pipes and, once begun, a shell that waits there to run one command, under a keeper, its
+ * parent, which writes the exit status. Node cannot create named pipes, and starting `mkfifo` costs as much as a command, so
+ * pipes are created in batches and reused once no process holds them.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -21,22 +21,22 @@ import { promisify } from "node:util";
 import { KEEPER, KEEPER_SCRIPT, SLOTS, makeLinks, textOf } from "./directories.ts";
 import { STREAMS, type Stream } from "./protocol.ts";
 
-/** Slots of a batch. */
+/** Slots per batch. */
 const BATCH = 4;
 
 const PIPES = { stdout: "out", stderr: "err" } as const;
 const { O_RDONLY, O_RDWR, O_NONBLOCK } = constants;
 
-/** The pipe into which the command prints. */
+/** The pipe for the command's output. */
 export function pipeOf(directory: string, stream: Stream): string {
   return join(directory, PIPES[stream]);
 }
-/** The pipe by which the copying of that output is held back: see stream.ts. */
+/** The pipe that pauses the copying of that output: see stream.ts. */
 export function pausePipeOf(directory: string, stream: Stream): string {
   return join(directory, `${PIPES[stream]}.copied`);
 }
 
-/** Opens a named pipe for a program whose reads are to wait. A plain open would itself wait until the pipe has a writer. */
+/** Opens a named pipe for a program with blocking reads. A plain open would itself block until the pipe has a writer. */
 export function openToRead(path: string): number {
   const both = openSync(path, O_RDWR | O_NONBLOCK);
   try {
@@ -48,7 +48,7 @@ export function openToRead(path: string): number {
 
 export class Slot {
   readonly directory: string;
-  /** The keeper writes it to each pipe behind the command's output. Random, so that no program prints it by chance. */
+  /** The keeper writes it to each pipe after the command's output. Random, so that no program prints it by chance. */
   readonly mark: Buffer;
   readonly #startPipe: number;
   readonly #in: number;
@@ -56,7 +56,7 @@ export class Slot {
   #keeper: ChildProcess | undefined;
   #isClosed = false;
 
-  /** Opens the pipes of a slot. @param mark that of the sandboxd before, for the slot of an adopted run */
+  /** Opens a slot's pipes. @param mark from the previous sandboxd, for an adopted run's slot */
   constructor(directory: string, mark = newMark()) {
     this.directory = directory;
     this.mark = Buffer.from(mark);
@@ -70,9 +70,9 @@ export class Slot {
 
   /**
    * Starts the keeper, which starts the shell.
-   * @param env of the shell before it reads the state
+   * @param env the shell's variables before it reads the state
    * @param isTerminal whether it runs in a pseudo terminal
-   * @param onStatus is told the command's exit status, or undefined when its keeper ended without one
+   * @param onStatus called with the command's exit status, or undefined if its keeper ended without one
    */
   begin(env: NodeJS.ProcessEnv, isTerminal: boolean, onStatus: (status: number | undefined) => void): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
@@ -97,12 +97,14 @@ export class Slot {
     keeper.once("close", () => words.endsWith("\n") || onStatus(undefined));
   }
 
-  /** Tells the shell the file with the state to start from, then the run's directory; at last the keeper, with neither, that it may end. */
+  /**
+   * Sends the shell the path of its state, then the run's directory; finally tells the keeper, with no path, that it may end.
+   */
   releaseKeeper(path = ""): void {
     writeSync(this.#startPipe, `${path}\n`);
   }
 
-  /** Types into the terminal. Returns how many bytes there was room for: what the program does not read fills the pipe. */
+  /** Types into the terminal. Returns how many bytes were accepted: unread input fills the pipe. */
   type(bytes: Buffer): number {
     try {
       return writeSync(this.#in, bytes);
@@ -112,14 +114,14 @@ export class Slot {
     }
   }
 
-  /** Resolves when the keeper has gone. */
+  /** Resolves when the keeper is gone. */
   async ended(): Promise<void> {
     const keeper = this.#keeper;
     if (keeper === undefined || keeper.exitCode !== null || keeper.signalCode !== null) return;
     await new Promise((resolve) => keeper.once("exit", resolve).once("error", resolve));
   }
 
-  /** The leader of the command's process group, once there is one. */
+  /** The leader of the command's process group, once it exists. */
   get leader(): number | undefined {
     return numberIn(join(this.directory, "pid"));
   }
@@ -134,7 +136,7 @@ export class Slot {
     return status === undefined ? undefined : Math.min(status, 255);
   }
 
-  /** The next bytes of a pipe; undefined when there are none now, empty when no process can write to it any more. */
+  /** A pipe's next bytes; undefined if there are none now, empty if it has no writers. */
   read(stream: Stream, into: Buffer): Buffer | undefined {
     try {
       return into.subarray(0, readSync(this.#pipes[stream], into, 0, into.length, null));
@@ -144,7 +146,7 @@ export class Slot {
     }
   }
 
-  /** Whether a process can still write to a pipe. What is in the pipe is dropped. */
+  /** Whether a pipe still has a writer. Its content is dropped. */
   isHeld(stream: Stream): boolean {
     const dropped = Buffer.allocUnsafe(65_536);
     for (;;) {
@@ -167,12 +169,12 @@ export class Slot {
   }
 }
 
-/** The slots that are free. */
+/** The free slots. */
 export class Slots {
   readonly #free: string[] = [];
   #making: Promise<void> | undefined;
 
-  /** @throws Error when none can be made */
+  /** @throws Error if none can be created */
   async take(): Promise<Slot> {
     let slot: Slot | undefined;
     while (slot === undefined) {
@@ -210,7 +212,7 @@ async function makeBatch(): Promise<string[]> {
   return directories;
 }
 
-/** A free slot, unless user code has removed it. */
+/** A free slot, unless user code removed it. */
 function opened(directory: string): Slot | undefined {
   try {
     return new Slot(directory);

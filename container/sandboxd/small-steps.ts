@@ -1,9 +1,9 @@
-/** Long work in small steps, without keeping others from theirs. */
+/** Long work in small steps that does not block others. */
 
-/** How long other events wait at most for steps that themselves wait for nothing, milliseconds. */
+/** The longest that other events wait for non-blocking steps, in milliseconds. */
 const TURN_MS = 20;
 
-/** To be awaited before each step of a loop: now and then lets other events have their turn. */
+/** Await it before each step of a loop: it lets other events run now and then. */
 export function turns(): () => Promise<void> | undefined {
   let until = Date.now() + TURN_MS;
   return () => {
@@ -17,7 +17,7 @@ export function turns(): () => Promise<void> | undefined {
   };
 }
 
-/** Steps that are taken side by side, so many at most. */
+/** Takes a limited number of steps concurrently. */
 export class SideBySide {
   readonly #most: number;
   readonly #underWay = new Set<Promise<void>>();
@@ -27,7 +27,7 @@ export class SideBySide {
     this.#most = most;
   }
 
-  /** Takes a step; resolves when there is room for the next. @throws what a step has thrown */
+  /** Takes a step; resolves when there is room for the next. @throws errors of steps */
   async add(step: () => Promise<void>): Promise<void> {
     const taken = step().then(
       () => void this.#underWay.delete(taken),
@@ -41,7 +41,7 @@ export class SideBySide {
     if (this.#failure) throw this.#failure.error;
   }
 
-  /** Resolves when no step is under way. @throws what a step has thrown */
+  /** Resolves when no step is under way. @throws errors of steps */
   async drain(): Promise<void> {
     await Promise.all(this.#underWay);
     if (this.#failure) throw this.#failure.error;

@@ -1,27 +1,29 @@
 /**
- * The script that a ready shell reads before the command: it sets what the call asks for, and a trap that leaves the session's
- * state behind. Its own commands run with standard error at /dev/null where `set -x` may be on, which would show them.
+ * The script that a ready shell reads before its command: it applies the call's settings, and sets a trap that stores the
+ * session's state. Its own commands send standard error to /dev/null while `set -x` may be on, which would show them.
  */
 import { MAX_CELLS, type StartCall, type TerminalSize, type Variables, markOf } from "./protocol.ts";
 
-/** Matches commands that may set a trap on EXIT, or may show the script that is read (`set -v`). */
+/** Matches commands that may set an EXIT trap, or may show the script itself (`set -v`). */
 const MAY_TRAP = /trap|source|\. |' -'[a-z]*v|-[a-z]*v|verbose/;
 
-/** The size of a pseudo terminal whose call says none, in characters. */
+/** The default size of a pseudo terminal, in characters. */
 const TERMINAL: TerminalSize = { rows: 30, columns: 120 };
 
 /** Matches `return` where bash expects a command. */
 const RETURNS =
   /(^|[;&|(){!\n]|(^|[\s;&|(])(then|do|else|elif|if|while|until|builtin|command)\s)\s*return([\s;&|)}]|$)/;
 
-/** Has `builtin` be that of bash, whatever functions and aliases there are, and ends `set -v`, `set -x` and a trap on DEBUG: see command.sh. */
+/**
+ * Makes `builtin` bash's own again despite functions and aliases, and ends `set -v`, `set -x` and a DEBUG trap: see command.sh.
+ */
 const PLAIN =
   'sbx_posix=${POSIXLY_CORRECT+set}:$BASHOPTS: POSIXLY_CORRECT=${POSIXLY_CORRECT-}; \\eval "$sbx_plain"';
 
 /**
- * For commands that may set a trap on EXIT, which then takes the place of ours: the state is left before that trap runs. Other
- * commands are not given these functions, so that a command's `declare -F` has none that are not its own. They are called after
- * PLAIN, so that a function `builtin` of the command's own is not there for its trap.
+ * For commands that may replace our EXIT trap with their own: the state is stored before that one runs. Other commands do not
+ * get these functions, so that their `declare -F` shows only their own. Called after PLAIN, so that the command's own function
+ * `builtin` is missing in its trap.
  */
 const BEFORE_OWN_TRAP = `sbx_leave() {
   [[ -z \${sbx_left-} ]] || builtin return 0
@@ -51,19 +53,19 @@ builtin declare -F exit >/dev/null || [[ -v POSIXLY_CORRECT ]] || exit() {
 }
 `;
 
-/** @param state the text of the session's state: a function in it may set a trap */
+/** @param state the text of the session's state; a function in it may set a trap */
 export function startScript(call: StartCall, state: string): string {
   const { id, command, cwd, stdin, interactive } = call;
   const { size, env } = interactive ? terminalOf(call.env) : { size: undefined, env: call.env ?? {} };
   const lines = [
-    // The time for which the shell stood ready does not count.
+    // The time before the command does not count.
     "SECONDS=0",
     `builtin ulimit -x ${markOf(id)} 2>/dev/null`,
     `builtin export SANDBOX_MCP_RUN=${id}`,
     "builtin unset -v sbx_before",
     "builtin declare -A sbx_before",
     "sbx_directory=",
-    // The directory may have been removed, and made again, while the shell stood ready.
+    // The directory may have been removed and recreated while the shell was waiting.
     '[[ . -ef $PWD ]] || builtin cd -- "$PWD" 2>/dev/null || builtin cd /workspace 2>/dev/null || builtin cd /',
   ];
   if (MAY_TRAP.test(command + state)) lines.push(BEFORE_OWN_TRAP);
@@ -80,8 +82,8 @@ export function startScript(call: StartCall, state: string): string {
     );
   if (stdin !== undefined) lines.push('exec <"$sbx_run/stdin"');
   if (size) lines.push(`exec <&1; builtin command stty sane rows ${size.rows} cols ${size.columns}`);
-  // A return outside of functions ends the command. Bash allows it only in a sourced file, so that such a command is evaluated
-  // by one. Error messages begin with the file's name as it was given: it is `bash`, and is given from its own directory.
+  // A return outside functions ends the command. Bash allows it only in sourced files, so such a command is evaluated in one.
+  // Error messages begin with the file's name as given, so it is named `bash` and sourced from its own directory.
   if (RETURNS.test(command) && !/\(\)|function/.test(command))
     lines.push(
       "sbx_own=$sbx_text",
@@ -94,8 +96,8 @@ export function startScript(call: StartCall, state: string): string {
 }
 
 /**
- * The size of a terminal, and the variables of a command in it. LINES and COLUMNS say the size, and are then no variables:
- * programs would believe them when the size is another.
+ * A command's terminal size and variables. LINES and COLUMNS become the size instead of variables, because programs would trust
+ * them after a resize.
  */
 function terminalOf(given: StartCall["env"] = {}): { size: TerminalSize; env: Record<string, string> } {
   const { LINES = "", COLUMNS = "", ...others } = given;
@@ -107,15 +109,15 @@ function terminalOf(given: StartCall["env"] = {}): { size: TerminalSize; env: Re
   return { size, env: { TERM: "xterm-256color", ...(isSize ? others : given) } };
 }
 
-/** Brings the sandbox's variables to where they are now; the session's state carries them, and up to which version it has them. */
+/** Updates the sandbox's variables to the current version. The session's state stores them and their version. */
 function variableLines({ version, entries }: Variables): string[] {
   return [
-    // The session's commands can set it, and bash evaluates what is compared as a number.
+    // The session's commands can set it, and bash evaluates compared numbers as code.
     'case ${SANDBOX_MCP_VARIABLES-} in "" | *[!0-9]*) SANDBOX_MCP_VARIABLES=0 ;; esac',
     ...entries.map((entry) => {
       const set = entry.value === null ? "unset -v" : "export";
       const word = entry.value === null ? entry.name : `${entry.name}=${quote(entry.value)}`;
-      // One that the session has made readonly stays.
+      // A variable that the session made readonly stays.
       return `[[ 10#$SANDBOX_MCP_VARIABLES -ge ${entry.version} ]] || builtin ${set} ${word} 2>/dev/null`;
     }),
     `builtin export SANDBOX_MCP_VARIABLES=${version}`,

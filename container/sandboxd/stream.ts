@@ -1,11 +1,10 @@
 /**
- * One stream of a run's output, in a file until the actor has stored it. The output of a short command waits in its pipe, and
- * sandboxd moves it to the file when the command ends. That of a longer one is copied to the file by `tee`, a process of its
- * own, so that nothing is lost when sandboxd is killed. `tee` also writes every byte into a second pipe, the brake: while
- * sandboxd reads nothing from the brake, `tee` stops, the first pipe fills, and the program that prints waits in its write.
+ * One stream of a run's output, in a file until the actor has stored it. A short command's output waits in its pipe, and
+ * sandboxd moves it to the file at the command's end. A longer one's is copied by `tee`, a separate process, so that nothing is
+ * lost if sandboxd is killed. `tee` also writes every byte to a second pipe, the brake: while sandboxd does not read the brake,
+ * `tee` blocks, the first pipe fills, and the program's writes block.
  *
- * Nothing more is sent to the taker while WINDOW_BYTES wait that it has not reported as stored. Offsets count from the first
- * byte of the output.
+ * Nothing more is sent while WINDOW_BYTES are unconfirmed. Offsets count from the output's first byte.
  */
 import { type ChildProcess, type StdioOptions, execFile, spawn } from "node:child_process";
 import {
@@ -27,23 +26,26 @@ import { NO_ENV } from "./run-processes.ts";
 import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
 import { type Slot, pausePipeOf, openToRead, pipeOf } from "./slot.ts";
 
-/** Stored bytes are given back to the disk so many at a time, because that takes a process. */
+/** Disk space of stored bytes is freed in units of this size, because it takes a process. */
 const FREE_BYTES = 16 * 1024 * 1024;
 
-/** How much of a pipe is read at most once its command has ended: more than a pipe holds. What comes then is of background processes. */
+/**
+ * The most bytes read from a pipe after its command's end: more than a pipe holds. Later output comes from background
+ * processes.
+ */
 const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
 
-/** A disk with less room than this counts as full, bytes: a copier writes so many at once. */
+/** A disk with fewer free bytes counts as full: a copier writes this much at once. */
 const NO_SPACE_BYTES = 64 * 1024;
 
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
 
-/** Takes output at an offset. Bytes are left out only after `full`. */
+/** Receives output at an offset. Bytes are skipped only after `full`. */
 export type Taker = (offset: number, bytes: Buffer) => void;
 
 const piece = Buffer.allocUnsafe(PIECE_BYTES);
 
-/** At most PIECE_BYTES. The buffer is used again by the next call. */
+/** At most PIECE_BYTES. The next call reuses the buffer. */
 function readAt(file: number, from: number, to: number): Buffer {
   return piece.subarray(0, readSync(file, piece, 0, Math.max(0, Math.min(piece.length, to - from)), from));
 }
@@ -52,35 +54,35 @@ export class OutputStream {
   readonly name: Stream;
   readonly #path: string;
   #file: number | undefined;
-  /** How far the file has been searched for the mark: the bytes before it are the run's. */
+  /** How far the file was searched for the mark; the bytes before it belong to the run. */
   #size = 0;
-  /** Where the output ends, once that is known. */
+  /** The end of the output, once known. */
   #end: number | undefined;
-  /** How much the taker was given, and how much of that it has reported as stored. */
+  /** How many bytes were sent, and how many of them are confirmed. */
   #sent = 0;
   #stored = 0;
-  /** How much was given back to the disk. */
+  /** How many bytes of disk space were freed. */
   #freed = 0;
-  /** Whether the taker keeps no more: it wants only the last bytes, and their offset. */
+  /** Whether the taker stores no more: it needs only the last bytes, and their offset. */
   #isFull = false;
   #taker: Taker | undefined;
   #brake: Socket | undefined;
-  /** Bytes that have been copied, as counted at the brake. What is beyond in the file is not output: the command wrote it there. */
+  /** Copied bytes, counted at the brake. Anything beyond in the file was written by the command itself. */
   #limit = 0;
   #copier: ChildProcess | undefined;
-  /** The last bytes that were copied, fewer than the mark has. */
+  /** The last copied bytes, fewer than the mark has. */
   #lastCopied = Buffer.alloc(0);
   #isCut = false;
-  /** Whether the disk was full when output was missing in the file. */
+  /** Whether the disk was full when output was missing. */
   #hadNoSpace = false;
   readonly #mark: Buffer | undefined;
   readonly #changed: () => void;
   readonly #stopped: (hasRun: boolean) => void;
 
   /**
-   * @param mark what follows the output in the pipe; undefined for output that is no pipe's
-   * @param changed is called when the end has been found, and when all has been sent
-   * @param stopped is called when the copier has ended, or could not be started
+   * @param mark what follows the output in the pipe; undefined if it comes from no pipe
+   * @param changed called when the end was found, and when everything was sent
+   * @param stopped called when the copier has ended, or could not be started
    */
   constructor(
     name: Stream,
@@ -96,7 +98,7 @@ export class OutputStream {
     this.#changed = changed;
   }
 
-  /** Where the output ends; undefined as long as more may come. */
+  /** The end of the output; undefined while more may come. */
   get end(): number | undefined {
     return this.#end;
   }
@@ -106,34 +108,34 @@ export class OutputStream {
     return this.#end !== undefined && this.#sent >= this.#end;
   }
 
-  /** How many bytes have been copied; undefined while the brake holds the copier back. */
+  /** The number of copied bytes; undefined while the brake blocks the copier. */
   get progress(): number | undefined {
     return this.#brake?.isPaused() ? undefined : this.#limit;
   }
 
-  /** Whether the output is being copied to the file. */
+  /** Whether a copier is running. */
   get isCopied(): boolean {
     return this.#brake !== undefined;
   }
 
-  /** Why output is missing, or may be; undefined where none is. */
+  /** Why output is or may be missing; undefined if complete. */
   get missing(): "killed" | "no space" | undefined {
     return !this.#isCut ? undefined : this.#hadNoSpace ? "no space" : "killed";
   }
 
-  /** Output may be missing: what had read it from the pipe was killed. */
+  /** Output may be missing: the process that had read it was killed. */
   markIncomplete(): void {
     this.#isCut = true;
   }
 
-  /** The file is that of an adopted run which has ended. @param end bytes of its output */
+  /** The file belongs to an adopted run that has ended. @param end bytes of its output */
   ended(end: number): void {
     this.#size = this.#end = this.#limit = end;
   }
 
   /**
-   * Moves what is in the pipe of a command that has ended to the file, up to the mark. No copier reads the pipe.
-   * @returns whether it found the mark, or that no process can write to the pipe any more
+   * Moves an ended command's pipe to the file, up to the mark, if no copier reads it.
+   * @returns whether it found the mark, or the pipe has no writers
    */
   drain(slot: Slot): boolean {
     const isWhole = this.take(slot, MAX_DRAINED_BYTES);
@@ -141,11 +143,11 @@ export class OutputStream {
     return isWhole;
   }
 
-  /** As `drain`, of a command that goes on, as far as there is room. */
+  /** As `drain`, for a running command, as far as there is room. */
   take(slot: Slot, most = WINDOW_BYTES - (this.#size - this.#stored)): boolean {
     if (this.#end !== undefined) return true;
     const own = this.#open();
-    // Of a copier that has ended.
+    // Left by a copier that has ended.
     if (own !== undefined && fstatSync(own).size > this.#limit)
       this.#limit = Math.max(this.#limit, this.#availableBytes(own));
     this.#scan();
@@ -163,7 +165,7 @@ export class OutputStream {
     return isOver || this.#end !== undefined;
   }
 
-  /** Writes output to the file with its mark, by which the next sandboxd knows that it is complete. */
+  /** Writes output with its mark to the file; the mark tells the next sandboxd that it is complete. */
   #keep(bytes: Buffer): boolean {
     const file = this.#open(true);
     let written = 0;
@@ -180,14 +182,14 @@ export class OutputStream {
     return false;
   }
 
-  /** Takes what has been added to the file since: for a kernel's output, which the kernel writes itself. */
+  /** Reads what was added to the file, for a kernel's output, which the kernel writes itself. */
   grow(): void {
     const file = this.#open();
     if (file !== undefined) this.#size = this.#limit = Math.max(this.#size, fstatSync(file).size);
     this.#pump();
   }
 
-  /** The output ends with what has been found by now. */
+  /** The output ends with what was found so far. */
   finish(): void {
     this.#end ??= this.#size;
     this.#pump();
@@ -195,8 +197,8 @@ export class OutputStream {
   }
 
   /**
-   * How much of a file that others wrote can be output: its blocks on disk, and what was given back. The command may have made the
-   * file longer than that.
+   * How much of a file written by others can be output: its disk blocks, and freed space. The command may have made the file
+   * longer.
    */
   #availableBytes(file: number): number {
     const { size, blocks } = fstatSync(file);
@@ -206,10 +208,10 @@ export class OutputStream {
   }
 
   /**
-   * Has the pipe copied to the file from now on.
-   * @param isAgain whether the file may hold output that another copier wrote, also for the sandboxd before
+   * Copies the pipe to the file from now on.
+   * @param isAgain whether the file may have output of another copier, or of the previous sandboxd's
    * @param isCopied whether that copier still runs
-   * @throws Error when no process can be made, or a pipe is gone
+   * @throws Error if no process can be started, or a pipe is gone
    */
   copy(slot: Slot, isAgain: boolean, isCopied: boolean): void {
     const brakePath = pausePipeOf(slot.directory, this.name);
@@ -217,7 +219,7 @@ export class OutputStream {
     if (own !== undefined && isAgain) this.#limit = this.#availableBytes(own);
     const brake = openSync(brakePath, O_RDONLY | O_NONBLOCK);
     if (!isCopied) {
-      // For both reading and writing, so that the copier is not ended by SIGPIPE while no sandboxd reads.
+      // For reading and writing, so that the copier gets no SIGPIPE without a sandboxd.
       const far = openSync(brakePath, O_RDWR);
       const pipe = openToRead(pipeOf(slot.directory, this.name));
       const file =
@@ -247,7 +249,7 @@ export class OutputStream {
     this.#pump();
   }
 
-  /** Gives the taker the output from an offset on. */
+  /** Sends the taker the output from an offset on. */
   follow(offset: number, taker: Taker): void {
     this.#taker = taker;
     this.#sent = offset;
@@ -269,13 +271,13 @@ export class OutputStream {
     this.#pump();
   }
 
-  /** The taker keeps no more: from now on it is given the last bytes alone. */
+  /** The taker stores no more: from now on it gets only the last bytes. */
   full(): void {
     this.#isFull = true;
     this.#pump();
   }
 
-  /** Looks for new output that no event has told of. */
+  /** Checks for new output without an event. */
   readNow(): void {
     this.#pump();
   }
@@ -287,7 +289,7 @@ export class OutputStream {
     this.#file = undefined;
   }
 
-  /** The file; undefined where there is none. @param make whether to make it, and to open it for writing */
+  /** The file; undefined if there is none. @param make whether to create it and open it for writing */
   #open(make = false): number | undefined {
     if (this.#file !== undefined || (!make && !existsSync(this.#path))) return this.#file;
     try {
@@ -301,12 +303,12 @@ export class OutputStream {
       if (fstatSync(file).isFile()) this.#file = file;
       else closeSync(file);
     } catch {
-      // User code has put something else in its place. That output is lost.
+      // User code has replaced it. That output is lost.
     }
     return this.#file;
   }
 
-  /** Gives the taker what it has room for, searches new output for the mark, and sets the brake. */
+  /** Sends what the taker has room for, searches new output for the mark, and sets the brake. */
   #pump(): void {
     const before = this.#end;
     this.#deliver();
@@ -316,7 +318,7 @@ export class OutputStream {
     if (this.#end !== before || this.isDelivered) this.#changed();
   }
 
-  /** Sends output that was searched when the taker had no room. */
+  /** Sends output that was searched while the taker had no room. */
   #deliver(): void {
     const file = this.#open();
     while (file !== undefined && this.#takerHasRoom && this.#sent < this.#size) {
@@ -324,17 +326,17 @@ export class OutputStream {
       if (bytes.length === 0) break;
       this.#send(bytes);
     }
-    // User code may have cut the file: what is missing is counted as sent.
+    // User code may have truncated the file: the missing part counts as sent.
     if (this.#takerHasRoom && this.#end !== undefined) this.#sent = Math.max(this.#sent, this.#end);
   }
 
-  /** Searches new output for the mark, and sends it at once where everything before it was sent: it is then read only once. */
+  /** Searches new output for the mark, and sends it at once if everything before it was sent, so that it is read only once. */
   #scan(): void {
     const file = this.#open();
     while (file !== undefined && this.#end === undefined) {
       const bytes = this.#ownPart(readAt(file, this.#size, this.#limit));
       if (bytes.length === 0) {
-        // What was copied is in the file before it is counted here.
+        // Copied bytes are in the file before they are counted here.
         if (this.#size < this.#limit) this.#lookForSpace();
         break;
       }
@@ -347,7 +349,7 @@ export class OutputStream {
     this.#free();
   }
 
-  /** Ends output whose mark was copied and is not in the file, which could not be written or was changed. */
+  /** Ends output whose mark was copied but is not in the file, because it could not be written or was changed. */
   #seekEnd(bytes: Buffer): void {
     if (this.#mark === undefined || this.#end !== undefined) return;
     const copied = Buffer.concat([this.#lastCopied, bytes]);
@@ -380,7 +382,7 @@ export class OutputStream {
     this.#taker?.(offset, bytes);
   }
 
-  /** Sends the last SHOWN_END_BYTES to a taker that keeps no more, if they are new. */
+  /** Sends new last SHOWN_END_BYTES to a taker that stores no more. */
   tail(): void {
     const file = this.#open();
     if (!this.#isFull || this.#sent >= this.#size) return;
@@ -389,7 +391,7 @@ export class OutputStream {
     this.#sent = this.#size;
   }
 
-  /** The bytes before the mark, which sets the end, or before what may be the beginning of the mark. */
+  /** The bytes before the mark, which sets the end, or before a possible beginning of the mark. */
   #ownPart(bytes: Buffer): Buffer {
     const mark = this.#mark;
     if (mark === undefined) return bytes;
@@ -408,7 +410,7 @@ export class OutputStream {
     return bytes;
   }
 
-  /** Holds the copier back while a window of output is not stored. */
+  /** Blocks the copier while a window of output is unconfirmed. */
   #regulate(): void {
     const brake = this.#brake;
     if (brake === undefined) return;
@@ -417,7 +419,7 @@ export class OutputStream {
     else if (!held && brake.isPaused()) brake.resume();
   }
 
-  /** Gives the disk space of stored output back, except that of the last SHOWN_END_BYTES. Offsets in the file stay. */
+  /** Frees the disk space of stored output, except the last SHOWN_END_BYTES. Offsets stay. */
   #free(): void {
     const upTo = this.#stored - SHOWN_END_BYTES;
     if (upTo - this.#freed < FREE_BYTES) return;
@@ -425,7 +427,7 @@ export class OutputStream {
     try {
       writeFileSync(`${this.#path}.freed`, String(upTo));
     } catch {
-      // The disk may be full. The next sandboxd then searches what was freed, which reads as zeros.
+      // The disk may be full. The next sandboxd then searches the freed part, which reads as zeros.
     }
     execFile("/usr/bin/fallocate", [
       "--punch-hole",
@@ -438,14 +440,14 @@ export class OutputStream {
     this.#freed = upTo;
   }
 
-  /** Ends the copying of what background processes print after the end. */
+  /** Stops copying what background processes print after the end. */
   stopCopying(): void {
     this.#brake?.destroy();
     this.#brake = undefined;
     this.#copier?.kill("SIGKILL");
   }
 
-  /** Whether the copier has ended, because no process can write to the pipe any more. */
+  /** Whether the copier has ended because the pipe has no writers. */
   get isOver(): boolean {
     return this.#brake === undefined || this.#brake.destroyed || this.#brake.readableEnded;
   }

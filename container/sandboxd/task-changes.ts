@@ -1,4 +1,4 @@
-/** What a coding agent has left: which files it changed. */
+/** Which files a coding agent changed. */
 import { spawn } from "node:child_process";
 import { type FileHandle, lstat, open, readFile, stat } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
@@ -9,10 +9,10 @@ import type { Call, FileRequests } from "./operations.ts";
 import { RESPONSE_BYTES, CHANGES_DIFF, CHANGES_LIST, type FoundChanges, taskDirectory } from "./shapes.ts";
 import { send } from "./run-processes.ts";
 
-/** Characters of the list of changes that are written at once. */
+/** How many characters of the change list are written at once. */
 const LINES_AT_ONCE = 64 * 1024;
 
-/** Characters of a line that a program prints at most. */
+/** The longest line of a program's output, in characters. */
 const MAX_LINE_CHARS = 1000;
 
 const SCRIPT = "/opt/sandbox-mcp/task.sh";
@@ -23,7 +23,7 @@ const CHANGES: Record<string, FoundChanges["files"][number]["change"]> = { A: "c
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Compares the files of a task's directory with what they were at the start. */
+/** Compares the files of a task's directory with their initial state. */
 export async function findChanges(
   { path, task, limit }: Call<FileRequests["changes"]>,
   signal: AbortSignal,
@@ -51,7 +51,7 @@ export async function findChanges(
     const found = await listChanges(path, trees, limit, list, options);
     if (found === undefined) return undefined;
     const { isEscaped, ...listed } = found;
-    // One name that is no text would make none of the diff text.
+    // A single name that is not text would turn the whole diff into binary.
     const settings = ["-c", `core.quotePath=${isEscaped}`, "-c", "core.autocrlf=false"];
     const shape = ["--no-color", "--no-ext-diff", "--no-textconv", "--find-renames"];
     const git = startProgram("git", [...settings, "diff", ...shape, ...trees], { ...options, into: diff });
@@ -63,7 +63,7 @@ export async function findChanges(
   }
 }
 
-/** Writes a line for each changed file to `list`, and answers the first of them. */
+/** Writes a line per changed file to `list`, and returns the first files. */
 async function listChanges(
   path: string,
   trees: string[],
@@ -100,7 +100,7 @@ async function listChanges(
   return { count, listBytes: (await list.stat()).size, files, isEscaped };
 }
 
-/** A changed file as it is now, by the bytes of its name. */
+/** A changed file's current state, by the bytes of its name. */
 async function described(
   directory: string,
   name: Buffer,
@@ -116,7 +116,7 @@ async function described(
   }
 }
 
-/** A name as git shows it that is no UTF-8. */
+/** A name that is not UTF-8, in git's notation. */
 function escaped(name: Buffer): string {
   const text = name
     .toString("latin1")
@@ -125,9 +125,9 @@ function escaped(name: Buffer): string {
   return `"${text}"`;
 }
 
-/** Packs files while they are sent; what cannot be packed to its end breaks off. @param args what to pack */
+/** Packs files while sending them; breaks off on an error. @param args what to pack */
 export async function sendTar(args: string[], response: ServerResponse): Promise<void> {
-  // Set-id bits would be those of whoever unpacks the archive, as root perhaps.
+  // Set-id bits would apply to the user who unpacks the archive, perhaps root.
   const tar = startProgram("tar", ["--create", "--gzip", "--mode=u-s,g-s", "--file=-", ...args]);
   try {
     await pipeline(tar.output, response, { end: false });
@@ -140,14 +140,14 @@ export async function sendTar(args: string[], response: ServerResponse): Promise
   }
 }
 
-/** What user code has put first in the PATH is not what these programs are. */
+/** User code may have put other programs first in the PATH. */
 const PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 interface Program {
   output: Readable;
-  /** Its exit status, or null where a signal ended it. @throws Error of the system where it cannot be started */
+  /** Its exit status, or null if a signal ended it. @throws system Error if it cannot be started */
   ended: Promise<number | null>;
-  /** Ends it with what it has started. */
+  /** Ends it with its child processes. */
   kill(): void;
 }
 
@@ -155,11 +155,11 @@ interface ProgramOptions {
   cwd?: string;
   env?: NodeJS.ProcessEnv;
   signal?: AbortSignal;
-  /** Where its output goes, instead of `output`. */
+  /** Replaces `output` as the destination. */
   into?: FileHandle;
 }
 
-/** Starts a program, which is ended when the signal aborts. */
+/** Starts a program and ends it when the signal aborts. */
 function startProgram(
   program: string,
   args: string[],
@@ -185,7 +185,7 @@ function startProgram(
   return { output: child.stdout ?? Readable.from([]), ended, kill };
 }
 
-/** The line that a program prints; undefined where it fails. */
+/** The line that a program prints; undefined if it fails. */
 async function lineOf(program: string, args: string[], options: ProgramOptions): Promise<string | undefined> {
   const { output, ended, kill } = startProgram(program, args, options);
   let line = "";
@@ -196,7 +196,7 @@ async function lineOf(program: string, args: string[], options: ProgramOptions):
   return (await ended) === 0 ? line : undefined;
 }
 
-/** What is ended by NUL in a stream, one after the other. */
+/** The parts of a stream that end with NUL. */
 async function* splitAtNul(stream: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   let rest = Buffer.alloc(0);
   for await (const chunk of stream) {

@@ -1,11 +1,11 @@
-/** What the programs of a sandbox do in the background: the processor time that they take, and what they are connected to. */
+/** Background activity in a sandbox: its programs' processor time and connections. */
 import { connectionsBetween } from "./listening.ts";
 import { ownProcesses, processorTimes } from "./run-processes.ts";
 
 let before = new Map<string, number>();
 let lookedAt = 0;
 
-/** Since the last look; over no time where there was none. */
+/** Since the last call; zero elapsed time at the first one. */
 export function workSinceLastLook(): { cpuMs: number; overMs: number; connections: number } {
   const own = ownProcesses();
   const now = performance.now();

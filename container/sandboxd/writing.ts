@@ -1,7 +1,7 @@
 /**
- * Writing files. The content is complete under another name in the same directory before it takes the file's place, so that
- * a reader sees the old content or the new one, and a write that is cut leaves the old one. A note of each write lies in
- * `WRITES` meanwhile: the sandboxd after one that was killed removes what is incomplete and finishes what was complete.
+ * Writes files. New content is completed under another name in the same directory before it replaces the file, so that readers
+ * see either the old or the new content, and an interrupted write leaves the old one. Meanwhile a note in `WRITES` describes
+ * the write: after a crash, the next sandboxd removes incomplete content and finishes complete content.
  */
 import { type Hash, createHash } from "node:crypto";
 import {
@@ -46,28 +46,28 @@ import { openFile, readRange, refuseOthers } from "./reading.ts";
 type WriteCall = Call<FileRequests["write"]>;
 type EditCall = Call<FileRequests["edit"]>;
 
-/** Bytes that are written at once, while as many more come. */
+/** Bytes written at once, while as many more arrive. */
 const WRITTEN_BYTES = 1024 * 1024;
 
-/** Symbolic links that are followed at the end of a path, as many as Linux follows. */
+/** The most symbolic links followed at the end of a path, as in Linux. */
 const MAX_LINKS = 40;
 
-/** A directory that is not removed, nor one that it is in: saves and sessions count on it. */
+/** Never removed, nor its parents: saves and sessions rely on it. */
 const WORKSPACE_ROOT = "/workspace";
 
 /** Where a confined write may lead. */
 const INSIDE = /^\/(workspace|tmp)\/./s;
 
-/** Results that are remembered, for calls that are repeated because their answer was lost. */
+/** How many results are remembered for repeated calls whose response was lost. */
 const MAX_RESULTS = 64;
 
-/** How long the note of a finished append is kept for the sandboxd after this one, milliseconds. */
+/** How long the note of a finished append is kept for the next sandboxd, in milliseconds. */
 const NOTE_MS = 600_000;
 
 const noteSchema = z.object({
   temporary: z.string(),
   target: z.string(),
-  /** The answer of an append or an edit whose content is complete. */
+  /** The result of an append or edit whose content is complete. */
   written: z.optional(writtenSchema),
 });
 
@@ -75,7 +75,7 @@ type Note = z.infer<typeof noteSchema>;
 
 /** What a path leads to. */
 interface Target {
-  /** The path to open, whose directory is held open where the write is confined, so that nobody can exchange it. */
+  /** The path to open. If confined, its directory is held open, so that it cannot be exchanged. */
   path: string;
   /** The path without symbolic links. */
   target: string;
@@ -84,16 +84,16 @@ interface Target {
   directory: FileHandle | undefined;
 }
 
-/** What happens to directories that are missing on the way to a file: only a new file has them made. */
+/** What happens to missing parent directories; only new files create them. */
 type Parents = "make" | "refuse";
 
 export class Writes {
-  /** The last queued change of each target: changes of one file are made one after another. */
+  /** The last queued change of each target: changes of one file run in order. */
   readonly #turns = new Map<string, Promise<unknown>>();
-  /** The answers of earlier calls by id, the oldest first. */
+  /** Results of earlier calls by id, oldest first. */
   readonly #results = new Map<string, Promise<Written>>();
 
-  /** Completes or removes the writes that an earlier sandboxd began. */
+  /** Completes or removes the writes of an earlier sandboxd. */
   recover(): void {
     for (const id of notes()) {
       const note = noteOf(id);
@@ -104,7 +104,7 @@ export class Writes {
           if (Date.now() - statSync(join(WRITES, id)).mtimeMs < NOTE_MS) continue;
         } else if (note !== undefined) rmSync(note.temporary, { force: true });
       } catch {
-        // When the directory was removed, the unfinished content went with it.
+        // If the directory was removed, so was the unfinished content.
       }
       forget(id);
     }
@@ -117,7 +117,7 @@ export class Writes {
     );
   }
 
-  /** Edits a text file: all of it, or nothing. */
+  /** Edits a text file completely or not at all. */
   edit(call: EditCall, edits: readonly Edit[]): Promise<Written> {
     return this.#deduplicated(call, () =>
       this.#through({ ...call, parents: "refuse" }, (place, temporary, note) =>
@@ -165,7 +165,7 @@ export class Writes {
     }
   }
 
-  /** Carries out a call; a repeated one gets the first answer. */
+  /** Does a call once; a repeated call gets the first result. */
   async #deduplicated(call: { id: string }, work: () => Promise<Written>): Promise<Written> {
     const before = await this.#results.get(call.id)?.catch(() => undefined);
     if (before !== undefined) return before;
@@ -209,14 +209,14 @@ export class Writes {
     );
   }
 
-  /** Moves complete content to its place. The note that is left first keeps a repeated call from doing it again. */
+  /** Moves complete content into place. A note written first prevents a repeated call from doing it again. */
   async #finish(id: string, place: Target, note: Note & { written: Written }): Promise<Written> {
     writeNote(id, note);
     await rename(join(dirname(place.path), basename(note.temporary)), place.path);
     return note.written;
   }
 
-  /** Finds where a path leads, and has the new content be made beside it. */
+  /** Finds where a path leads, and has the new content created next to it. */
   async #through(
     { id, path, confined, parents = "make" }: EditCall & { parents?: Parents },
     make: (place: Target, temporary: string, note: Note) => Promise<Written>,
@@ -238,7 +238,7 @@ export class Writes {
     }
   }
 
-  /** Does the work after all earlier changes of the same file. */
+  /** Does the work after earlier changes of the same file. */
   async #inTurn<T>(target: string, work: () => Promise<T>): Promise<T> {
     const turn = (this.#turns.get(target) ?? Promise.resolve()).then(work, work);
     this.#turns.set(target, turn);
@@ -251,8 +251,8 @@ export class Writes {
 }
 
 /**
- * Follows a path, symbolic links at its end too.
- * @throws FileError `outside` where it is confined and leads elsewhere, `missing` for a missing directory that is not made
+ * Resolves a path including symbolic links at its end.
+ * @throws FileError `outside` if it is confined and leads elsewhere, `missing` for a missing directory that is not created
  */
 async function placeOf(path: string, isConfined: boolean, parents: Parents): Promise<Target> {
   if (isConfined) await confine(path);
@@ -276,7 +276,7 @@ async function placeOf(path: string, isConfined: boolean, parents: Parents): Pro
   throw new FileError({ problem: "system", code: "ELOOP" });
 }
 
-/** Makes sure that no directory is made elsewhere on the way to a confined file. */
+/** Ensures that no directory is created elsewhere on the way to a confined file. */
 async function confine(path: string): Promise<void> {
   const rest = [];
   for (let at = path; ; at = dirname(at)) {
@@ -291,7 +291,7 @@ async function confine(path: string): Promise<void> {
   }
 }
 
-/** Opens the directory of a confined file, and only then checks where it is, so that it cannot be exchanged between. */
+/** Opens a confined file's directory, and only then checks its location, so that it cannot be exchanged in between. */
 async function openInside(directory: string, target: string): Promise<FileHandle> {
   const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
   const leadsTo = join(await readlink(`/proc/self/fd/${handle.fd}`), basename(target));
@@ -300,7 +300,7 @@ async function openInside(directory: string, target: string): Promise<FileHandle
   throw new FileError({ problem: "outside", path: leadsTo });
 }
 
-/** Adds to the end of a file, which is made where there is none. */
+/** Appends to a file, creating it if missing. */
 async function fill(
   path: string,
   body: AsyncIterable<Buffer> | Iterable<Buffer>,
@@ -318,12 +318,12 @@ async function fill(
       handle ??= await open(path, "a");
       await writing;
       writing = writeAll(handle, chunks);
-      // It is awaited later.
+      // Awaited later.
       writing.catch(() => undefined);
       chunks = [];
       bytes = 0;
     }
-    // So little is written in less time than it takes to hand it to a thread.
+    // Writing so little is faster than using a thread.
     if (handle === undefined) return addNow(path, Buffer.concat(chunks));
     await writing;
     await writeAll(handle, chunks);
@@ -352,7 +352,7 @@ async function writeAll(handle: FileHandle, chunks: Buffer[]): Promise<void> {
   }
 }
 
-/** What of a body is to be written. */
+/** The part of a body to write. */
 function contentOf({ form, mark, max }: WriteCall, body: AsyncIterable<Buffer>): AsyncIterable<Buffer> {
   if (form !== undefined) return fileOf(counted(body, (max ?? Infinity) + FORM_BYTES), form);
   return mark === undefined ? body : unmarked(body, Buffer.from(mark, "hex"));
@@ -386,7 +386,7 @@ async function* counted(body: AsyncIterable<Buffer> | Iterable<Buffer>, max: num
   }
 }
 
-/** Gives a file that is `made` the owner and the mode of the one whose place it takes. Set-id bits were for its old content. */
+/** Copies owner and mode of the replaced file to the new one, without set-id bits, which were meant for the old content. */
 async function copyOwnership(found: Stats | undefined, path: string, made: Stats): Promise<void> {
   if (!found) return;
   refuseOthers(found);
@@ -411,7 +411,7 @@ function noteOf(id: string): Note | undefined {
   }
 }
 
-/** Makes a directory and those above it. Not by Node's own recursion, which says ENOENT of a read-only file system. */
+/** Creates a directory and its parents. Node's own recursion reports ENOENT for a read-only file system. */
 async function makeDirectory(path: string): Promise<void> {
   const make = () =>
     mkdir(path).catch((error: unknown) => {
@@ -424,7 +424,7 @@ async function makeDirectory(path: string): Promise<void> {
   });
 }
 
-/** Leaves a note. Where none can be left, because the disk is full or user code has put something else there, the write goes on. */
+/** Writes a note. If that fails (full disk, or user code put something else there), the write continues. */
 function writeNote(id: string, note: Note): void {
   const write = () => writeFileSync(join(WRITES, id), JSON.stringify(note));
   try {
@@ -444,7 +444,7 @@ function forget(id: string): void {
   try {
     unlinkSync(join(WRITES, id));
   } catch {
-    // A note that is left behind does no harm.
+    // A leftover note is harmless.
   }
 }
 

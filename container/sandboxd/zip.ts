@@ -1,7 +1,7 @@
 /**
- * Packs a directory as a ZIP archive while it is sent (PKWARE's APPNOTE 6.3). Modes, times and symbolic links are kept as
- * Info-ZIP does on Unix. In memory are a piece of one file, and for each file its record in the central directory at the
- * archive's end, some hundred bytes; libraries keep a dozen times that, and look through all of it at each file.
+ * Packs a directory as a ZIP archive while sending it (PKWARE's APPNOTE 6.3). Modes, times and symbolic links are stored as by
+ * Info-ZIP on Unix. Memory holds one piece of a file, and about a hundred bytes per file for the central directory; libraries
+ * hold a dozen times as much, and search all of it for each file.
  */
 import type { Stats } from "node:fs";
 import { lstat, readlink } from "node:fs/promises";
@@ -11,34 +11,34 @@ import { crc32, createDeflateRaw, deflateRaw, deflateRawSync } from "node:zlib";
 import { FileError, codeOf } from "./file-error.ts";
 import { type ListedFile, type OpenedFile, openFile, readRange, textAsBytes, walk } from "./reading.ts";
 
-/** Bytes of a file that are read at once; one that has more is deflated as a stream. */
+/** Bytes read at once; a larger file is deflated as a stream. */
 const PIECE_BYTES = 512 * 1024;
 
-/** Bytes of a file that is deflated here at once: to hand it to a thread takes longer, and more memory. */
+/** Files up to this size are deflated directly: a thread takes longer, and more memory. */
 const SMALL_BYTES = 16 * 1024;
 
-/** Bytes that zlib's output has room for at least. */
+/** The smallest output buffer of zlib. */
 const MIN_CHUNK_BYTES = 64;
 
-/** Files that are opened and read before it is their turn, so that no disk is waited for between them. */
+/** How many files are opened and read ahead, so that disks cause no waits. */
 const AHEAD = 16;
 
-/** From how many bytes on a file's sizes take eight: deflating makes some files a little larger. */
+/** The file size from which sizes take eight bytes: deflating makes some files slightly larger. */
 const LARGE_BYTES = 0xff00_0000;
 
 const MAX_32 = 0xffff_ffff;
 const MAX_16 = 0xffff;
 
-/** Bits of an entry's flags: its sizes stand behind its data, its name is UTF-8. */
+/** Flag bits: sizes follow the data; the name is UTF-8. */
 const SIZES_FOLLOW = 1 << 3;
 const NAME_IS_UTF8 = 1 << 11;
 
-/** "Made on Unix, by version 6.3", and the version that is needed to extract. */
+/** "Made on Unix, by version 6.3", and the version needed to extract. */
 const MADE_BY = (3 << 8) | 63;
 const NEEDED = 20;
 const NEEDED_FOR_LARGE = 45;
 
-/** Set-user-id and set-group-id bits, which would be those of whoever unpacks the archive, as root perhaps. */
+/** Set-user-id and set-group-id bits, which would apply to the user who unpacks the archive, perhaps root. */
 const SET_ID = 0o6000;
 
 const STORED = 0;
@@ -46,35 +46,35 @@ const DEFLATED = 8;
 
 const deflateInThread = promisify(deflateRaw);
 
-/** An entry, whose sizes and checksum are known once its data are packed. */
+/** An entry; its sizes and checksum are known once its data is packed. */
 interface Entry {
   name: Buffer;
   flags: number;
   method: number;
   stats: Stats;
-  /** Where its header is, in bytes from the archive's beginning. */
+  /** The offset of its header in the archive. */
   offset: number;
   crc: number;
   /** Bytes packed and unpacked. */
   packed: number;
   size: number;
-  /** Whether the sizes behind its data take eight bytes. */
+  /** Whether the sizes after its data take eight bytes. */
   isLarge: boolean;
 }
 
-/** What is about to be packed: its whole content, or a file that is read while it is packed. */
+/** Ready for packing: its whole content, or a file that is read while it is packed. */
 interface Ready {
   name: string;
   stats: Stats;
   content?: Buffer;
-  /** The content as it is packed, where that is smaller. */
+  /** The packed content, if smaller. */
   deflated?: Buffer;
   opened?: OpenedFile;
 }
 
 /**
- * @param largeBytes from how many bytes on a file is a large one
- * @throws Error of the system where a file cannot be read; one that goes away meanwhile is left out
+ * @param largeBytes the size from which a file counts as large
+ * @throws system Error if a file cannot be read; disappearing files are skipped
  */
 export async function* zipped(
   root: string,
@@ -86,7 +86,7 @@ export async function* zipped(
   try {
     for await (const found of walk(root, signal)) {
       const ready = prepare(found);
-      // It may fail before its turn has come.
+      // It may fail before its turn.
       ready.catch(() => undefined);
       ahead.push(ready);
       if (ahead.length === AHEAD) yield* archive.add(await ahead.shift());
@@ -111,10 +111,10 @@ async function prepare({ name, path, isFile }: ListedFile): Promise<Ready | unde
   }
 }
 
-/** Parts of a name that lead out of the directory where a backslash separates them: a way up, a root, a drive. */
+/** Parts of a name that leave the directory on systems with backslash separators: a parent, a root, a drive. */
 const LEADS_OUT = /(^|[\\/])\.\.([\\/]|$)|^\\|^[A-Za-z]:/;
 
-/** A name that stays below the directory in which it is unpacked, on Windows too. */
+/** A name that stays below the target directory, also on Windows. */
 function confined(name: string): string {
   return LEADS_OUT.test(name) ? name.replaceAll(/[\\:]/g, "_") : name;
 }
@@ -130,7 +130,7 @@ async function prepareFile(name: string, opened: OpenedFile): Promise<Ready> {
   }
 }
 
-/** Undefined where that would not make it smaller. */
+/** Undefined if that would not make it smaller. */
 async function deflate(content: Buffer): Promise<Buffer | undefined> {
   const options = { chunkSize: Math.max(MIN_CHUNK_BYTES, content.length) };
   const bytes =
@@ -171,7 +171,7 @@ class Archive {
       entry.flags |= SIZES_FOLLOW;
       entry.isLarge = stats.size >= this.#largeBytes;
       yield this.#sent(headerOf(entry));
-      // A file that grows is packed up to the size that it had.
+      // A growing file is packed up to its initial size.
       const source = handle.createReadStream({
         start: 0,
         end: stats.size - 1,
@@ -214,7 +214,7 @@ class Archive {
   }
 }
 
-/** Passes the content of an entry on, and counts it. */
+/** Forwards an entry's content, and counts it. */
 async function* counted(content: AsyncIterable<Buffer>, entry: Entry): AsyncGenerator<Buffer> {
   for await (const chunk of content) {
     entry.crc = crc32(chunk, entry.crc);
@@ -225,20 +225,20 @@ async function* counted(content: AsyncIterable<Buffer>, entry: Entry): AsyncGene
 
 async function* deflatedStream(content: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   const packer = createDeflateRaw({ chunkSize: PIECE_BYTES / 4 });
-  // Where that fails, so does reading the packer.
+  // If this fails, so does reading the packer.
   pipeline(content, packer).catch(() => undefined);
   yield* packer;
 }
 
-/** The header in front of an entry's data. */
+/** The header before an entry's data. */
 function headerOf(entry: Entry): Buffer {
-  // Which says that the sizes behind the data are long, and in here unknown.
+  // It announces long sizes after the data; they are unknown here.
   const extra = entry.isLarge ? extraOf(1, [0, 0]) : Buffer.alloc(0);
   const header = describe(new Fields(30).u32(0x04034b50), entry, entry.isLarge, extra);
   return Buffer.concat([header.bytes, entry.name, extra]);
 }
 
-/** The fields that an entry's header and its record share. @param isLong whether an extra field holds what takes eight bytes */
+/** The fields shared by an entry's header and record. @param isLong whether an extra field holds eight-byte values */
 function describe(fields: Fields, entry: Entry, isLong: boolean, extra: Buffer): Fields {
   const { name, flags, method, stats, crc, packed, size, isLarge } = entry;
   return fields
@@ -253,19 +253,19 @@ function describe(fields: Fields, entry: Entry, isLong: boolean, extra: Buffer):
     .u16(extra.length);
 }
 
-/** What stands behind the data of an entry whose sizes were not known before. */
+/** What follows the data of an entry whose sizes were unknown before. */
 function sizesOf({ crc, packed, size, isLarge }: Entry): Buffer {
   const fields = new Fields(isLarge ? 24 : 16).u32(0x08074b50).u32(crc);
   return isLarge ? fields.u64(packed).u64(size).bytes : fields.u32(packed).u32(size).bytes;
 }
 
-/** The record of an entry in the central directory. */
+/** An entry's record in the central directory. */
 function recordOf(entry: Entry): Buffer {
   const { name, stats, offset, packed, size, isLarge } = entry;
   const long = [...(isLarge ? [size, packed] : []), ...(offset >= MAX_32 ? [offset] : [])];
   const extra = Buffer.concat([timeExtra(stats.mtime), long.length > 0 ? extraOf(1, long) : Buffer.alloc(0)]);
   const record = describe(new Fields(46).u32(0x02014b50).u16(MADE_BY), entry, long.length > 0, extra)
-    // Its comment, disk and internal attributes, of which there are none.
+    // Comment, disk and internal attributes: none.
     .u16(0)
     .u16(0)
     .u16(0)
@@ -275,7 +275,7 @@ function recordOf(entry: Entry): Buffer {
   return Buffer.concat([record.bytes, name, extra]);
 }
 
-/** The end of the archive, whose central directory stands between two offsets. */
+/** The archive's end, after the central directory between two offsets. */
 function endOf(count: number, start: number, end: number): Buffer {
   const isLarge = count >= MAX_16 || end >= MAX_32;
   const large = new Fields(76)
@@ -289,7 +289,7 @@ function endOf(count: number, start: number, end: number): Buffer {
     .u64(count)
     .u64(end - start)
     .u64(start)
-    // Where that stands.
+    // Its location.
     .u32(0x07064b50)
     .u32(0)
     .u64(end)
@@ -306,14 +306,14 @@ function endOf(count: number, start: number, end: number): Buffer {
   return isLarge ? Buffer.concat([large.bytes, plain.bytes]) : plain.bytes;
 }
 
-/** An extra field of numbers that take eight bytes each. */
+/** An extra field of eight-byte numbers. */
 function extraOf(id: number, numbers: readonly number[]): Buffer {
   const fields = new Fields(4 + 8 * numbers.length).u16(id).u16(8 * numbers.length);
   for (const number of numbers) fields.u64(number);
   return fields.bytes;
 }
 
-/** The time of the last change in UTC: the other one has no zone. */
+/** The modification time in UTC; the other field has no time zone. */
 function timeExtra(time: Date): Buffer {
   const seconds = Math.floor(time.getTime() / 1000);
   const bounded = Math.min(Math.max(seconds, -(2 ** 31)), 2 ** 31 - 1);
@@ -324,7 +324,7 @@ function timeExtra(time: Date): Buffer {
     .u32(bounded >>> 0).bytes;
 }
 
-/** The time as MS-DOS has it, from 1980 on, in steps of two seconds; here in UTC. */
+/** The MS-DOS time, from 1980 in steps of two seconds; here in UTC. */
 function dosTime(time: Date): number {
   const year = time.getUTCFullYear() - 1980;
   if (!(year >= 0)) return (1 << 21) | (1 << 16);
@@ -339,7 +339,7 @@ function isUTF8(bytes: Buffer): boolean {
   return Buffer.from(bytes.toString("utf8")).equals(bytes);
 }
 
-/** Numbers written one behind the other, each with its lowest byte first. */
+/** Little-endian numbers, one after another. */
 class Fields {
   readonly bytes: Buffer;
   #at = 0;

@@ -16,7 +16,14 @@ import { checkBubblewrap } from "./check.ts";
 import { warmCompileCache, type Warming } from "./compile-cache.ts";
 import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
 import { endLeftovers, markEngine } from "./leftovers.ts";
-import { createEngineGroups, defaultLimits, findGroupParents, removeGroups, type Limits } from "./limits.ts";
+import {
+  createEngineGroups,
+  defaultLimits,
+  findGroupParents,
+  type GroupParent,
+  removeGroups,
+  type Limits,
+} from "./limits.ts";
 import { guardMachine } from "./machine-guard.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { SharedSettings } from "./engine-sandbox.ts";
@@ -85,7 +92,7 @@ export interface EngineReport {
   dropsRoot: boolean;
   limits: Limits;
   /** The limits held by control groups; process limits and the file system's size hold the others. */
-  controlGroups: ("memory" | "pids" | "cpu")[];
+  controlGroups: GroupParent["controllers"];
   node: string;
   npm: boolean;
   python: string | undefined;

@@ -1,6 +1,7 @@
 /** A sandbox's resource limits: control groups if available, and what else is in force. */
 import { access, constants, mkdir, readFile, readdir, rmdir, stat, writeFile } from "node:fs/promises";
-import { readFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { identify, kill } from "./identity.ts";
@@ -12,6 +13,8 @@ export interface Limits {
   memoryBytes: number;
   /** Bytes of memory for all sandboxes together, including files. Needs a control group. */
   allMemoryBytes: number;
+  /** Bytes a second that one sandbox reads from the machine's disks. Needs a control group. */
+  diskReadBytes: number;
   /** Processes and threads. */
   processes: number;
   /** Open files per process. */
@@ -60,6 +63,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     diskBytes: share(8, 512 * MiB, 4096 * MiB),
     memoryBytes: share(4, 512 * MiB, 4096 * MiB),
     allMemoryBytes: Math.max(Math.floor(totalmem() / 2), totalmem() - share(8, 1024 * MiB, Infinity)),
+    diskReadBytes: 128 * MiB,
     processes,
     openFiles: openFilesPerProcess(maxOpenFiles, processes),
     openFilesOfMachine: maxOpenFiles * 0.7,
@@ -90,7 +94,7 @@ function ofMachine(setting: string): number {
  */
 const cpuWeight = { 1: (1024 / 2) * availableParallelism(), 2: 100 / 2 };
 
-type Controller = "memory" | "pids" | "cpu";
+type Controller = "memory" | "pids" | "cpu" | "io";
 
 /** Where groups can be created; one per hierarchy. */
 export interface GroupParent {
@@ -105,7 +109,8 @@ export async function findGroupParents(): Promise<GroupParent[]> {
   const found: GroupParent[] = [];
   for (const line of (await read("/proc/self/cgroup")).split("\n")) {
     const [, controllers = "", path = "/"] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
-    const controller = known.find((one) => controllers.split(",").includes(one));
+    const names = controllers.replace("blkio", "io").split(",");
+    const controller = known.find((one) => names.includes(one));
     if (controller !== undefined) {
       const directory = join("/sys/fs/cgroup", controllers, path);
       const parent: GroupParent = { version: 1, path: directory, controllers: [controller] };
@@ -113,8 +118,8 @@ export async function findGroupParents(): Promise<GroupParent[]> {
     } else if (controllers === "" && line.startsWith("0::")) {
       // A group with processes cannot delegate controllers to children, so a sibling of ours is used.
       for (const directory of [join("/sys/fs/cgroup", dirname(path)), "/sys/fs/cgroup"]) {
-        // The processor controller is often not delegated where memory is.
-        const all: Controller[][] = [known, ["memory", "pids"]];
+        // The processor and disk controllers are often not delegated where memory is.
+        const all: Controller[][] = [known, ["memory", "pids", "cpu"], ["memory", "pids"]];
         const parents = all.map((some): GroupParent => ({ version: 2, path: directory, controllers: some }));
         const isUsable = await Promise.all(parents.map(usable));
         const parent = parents[isUsable.indexOf(true)];
@@ -128,7 +133,30 @@ export async function findGroupParents(): Promise<GroupParent[]> {
   return found;
 }
 
-const known: Controller[] = ["memory", "pids", "cpu"];
+const known: Controller[] = ["memory", "pids", "cpu", "io"];
+
+/** How many reads a second one sandbox makes of the machine's disks. What it has read before comes from memory, and does not count. */
+const READS_PER_SECOND = 2000;
+
+/** The disks of what sandboxes are shown of the machine, as `<major>:<minor>`. Some file systems, such as overlay, do not say theirs. */
+export function findDisks(): string[] {
+  disks ??= [...new Set(["/usr", process.execPath, import.meta.dirname].flatMap(diskOf))];
+  return disks;
+}
+let disks: string[] | undefined;
+
+function diskOf(path: string): string[] {
+  try {
+    const source = execFileSync("findmnt", ["-nvo", "SOURCE", "-T", path], { encoding: "utf8" }).trim();
+    const { rdev } = statSync(source);
+    const device = `/sys/dev/block/${(rdev >>> 8) & 0xfff}:${(rdev & 0xff) | ((rdev >>> 12) & 0xfff00)}`;
+    // Limits are a whole disk's.
+    const file = existsSync(`${device}/partition`) ? `${device}/../dev` : `${device}/dev`;
+    return [readFileSync(file, "utf8").trim()];
+  } catch {
+    return [];
+  }
+}
 
 async function usable(parent: GroupParent): Promise<boolean> {
   const trial = join(parent.path, `${groupPrefix}trial-${process.pid}-${parent.controllers.join("-")}`);
@@ -154,6 +182,7 @@ export const groupPrefix = "sandbox-mcp-";
 
 function limitFile({ version }: GroupParent, controller: Controller): string {
   if (controller === "pids") return "pids.max";
+  if (controller === "io") return version === 2 ? "io.max" : "blkio.throttle.read_bps_device";
   if (controller === "cpu") return version === 2 ? "cpu.weight" : "cpu.shares";
   return version === 2 ? "memory.max" : "memory.limit_in_bytes";
 }
@@ -231,6 +260,10 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
       for (const controller of parent.controllers) {
         // Sandboxes share the processor equally: the kernel's default.
         if (controller === "cpu") continue;
+        if (controller === "io") {
+          await limitReads(parent, directory, limits);
+          continue;
+        }
         // Files are memory too: a full disk must be ENOSPC, not a kill.
         const value = controller === "pids" ? limits.processes : limits.memoryBytes + filesBytes(limits);
         await writeFile(join(directory, limitFile(parent, controller)), String(value));
@@ -249,6 +282,21 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
     }
   }
   return made;
+}
+
+async function limitReads(
+  { version }: GroupParent,
+  directory: string,
+  { diskReadBytes }: Limits,
+): Promise<void> {
+  const set = (file: string, value: string) => writeFile(join(directory, file), value);
+  for (const disk of findDisks()) {
+    if (version === 2) await set("io.max", `${disk} rbps=${diskReadBytes} riops=${READS_PER_SECOND}`);
+    else {
+      await set("blkio.throttle.read_bps_device", `${disk} ${diskReadBytes}`);
+      await set("blkio.throttle.read_iops_device", `${disk} ${READS_PER_SECOND}`);
+    }
+  }
 }
 
 function filesBytes({ diskBytes }: Limits): number {

@@ -17,6 +17,7 @@ const settingsSchema = z.strictObject({
       diskBytes: z.int(),
       memoryBytes: z.int(),
       allMemoryBytes: z.int(),
+      diskReadBytes: z.int(),
       processes: z.int(),
       openFiles: z.int(),
       openFilesOfMachine: z.number(),

@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import {
   createGroups,
   defaultLimits,
+  findDisks,
   findGroupParents,
   groupPrefix,
   openFilesPerProcess,
@@ -16,6 +17,9 @@ import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-c
 const MiB = 1024 * 1024;
 const limits = { diskBytes: 64 * MiB, memoryBytes: 384 * MiB, processes: 100, openFiles: 512 };
 const memoryIsHeld = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
+
+const diskIsHeld =
+  (await findGroupParents()).some(({ controllers }) => controllers.includes("io")) && findDisks().length > 0;
 
 let engine: TestEngine;
 let greedy: TestSandbox;
@@ -389,6 +393,23 @@ describe("all sandboxes together", () => {
     );
     const { stdout } = await other.run(`python3 -c '${loop}'`);
     expect(Number(stdout) / Number((await loops).stdout)).toBeGreaterThan(4);
+  });
+});
+
+describe("the machine's disk", () => {
+  it.runIf(diskIsHeld)("is read by one sandbox at a bounded rate, past the kernel's cache too", async () => {
+    const one = await startTestEngine({
+      limits: { ...limits, diskReadBytes: MiB },
+      startAhead: false,
+    });
+    try {
+      const sandbox = await TestSandbox.start(one);
+      const read = (seconds: number) =>
+        sandbox.run(`timeout ${seconds} dd if="$(command -v node)" of=/dev/null bs=1M count=64 iflag=direct`);
+      expect((await read(4)).exitCode).toBe(124);
+    } finally {
+      await one.close();
+    }
   });
 });
 

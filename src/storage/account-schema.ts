@@ -99,7 +99,7 @@ export const ACCOUNT_SCHEMA: Schema = {
     },
     archives: {
       holds:
-        "a saved state that a task left: of its workspace, or of its agent's conversation; and what a set-up left: of its workspace, and what it installed",
+        "a saved state that a task left: of its workspace, or of its agent's conversation; and the state that a set-up left",
       kept: "with the task's record, or `CHECKPOINT_TTL_DAYS`; where `MAX_WORKSPACES_MB` is reached, the first to end goes",
     },
     snapshots: { holds: "saved states", kept: "as long as something refers to them" },

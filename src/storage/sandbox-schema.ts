@@ -81,7 +81,7 @@ export const SANDBOX_SCHEMA: Schema = {
     owner: { holds: "principal, sandbox name, hash of the principal", kept: "for good" },
     setup: {
       holds:
-        "the script of `configure_sandbox`, how it went last, and which kept outcome the workspace goes back to",
+        "the script of `configure_sandbox`, how it went last, and the key of the outcome that the saved state holds",
       kept: "until the sandbox is destroyed",
     },
     variables: {

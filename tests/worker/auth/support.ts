@@ -9,9 +9,14 @@ import { appWith, call, post, TOKEN, type Variables } from "../server/support.ts
 
 export * from "../../setup/oauth-client.ts";
 
+export const UNLIMITED: RateLimit = { limit: async () => ({ success: true }) };
+
 /** The app with OAuth on, at `ORIGIN` unless the variables say otherwise. */
 export function oauthApp(variables: Variables = {}): App {
   return appWith({
+    // Without them the process counts what all files ask.
+    ADDRESS_LIMITER: UNLIMITED,
+    RATE_LIMITER: UNLIMITED,
     PUBLIC_ORIGIN: ORIGIN,
     OAUTH_KV: env.OAUTH_KV,
     Attempts: env.Attempts,

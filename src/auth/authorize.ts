@@ -20,6 +20,19 @@ import { canRunTasks, type Config } from "../shared/config.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import { hasAllowedHost } from "./redirects.ts";
 import { bytesOf, StoreError } from "./oauth-store.ts";
+import {
+  APP_NOT_REGISTERED,
+  APP_NOT_VERIFIED,
+  NOT_IDENTIFIED_TEXT,
+  NO_METHOD,
+  NO_SCOPE_TICKED,
+  OTHER_SITES_FORM,
+  PAGE_EXPIRED,
+  STORAGE_SILENT,
+  badRequest,
+  notConfirmed,
+  unexpected,
+} from "./texts.ts";
 
 /** The longest query of an authorization request. */
 const MAX_SEARCH_CHARACTERS = 8192;
@@ -101,8 +114,8 @@ async function consent(
       reason: "not_vouched_for",
       client: authRequest.clientId,
     });
-    const { title, message } = (absent && "absence" in absent && absent.absence) || NO_METHOD;
-    return messagePage(title, message, { status: 403, headers });
+    const message = (absent && "absence" in absent && absent.absence) || NO_METHOD;
+    return messagePage(message, { status: 403, headers });
   }
   const api = oauthAPI(oauth, context);
   const description = await api.describeConsent(authRequest);
@@ -120,7 +133,7 @@ async function decide(context: PageContext): Promise<Response> {
   const origin = request.headers.get("origin");
   if (origin !== null && origin !== oauth.issuer) {
     signIn(context, { outcome: "refused", reason: "bad_origin" });
-    return messagePage("This form was sent from another site", "Nothing was approved.", { status: 403 });
+    return messagePage(OTHER_SITES_FORM, { status: 403 });
   }
   const form = await readForm(request);
   const api = oauthAPI(oauth, context);
@@ -170,7 +183,7 @@ async function finish(method: RedirectMethod, context: PageContext): Promise<Res
   const code = new URL(request.url).searchParams.get("code");
   if (code === null || (data.via ?? method.name) !== method.name || !method.isOn(context)) {
     signIn(context, { ...about, outcome: "denied" });
-    return messagePage("You did not sign in", `${method.title} did not confirm who you are.`, {
+    return messagePage(notConfirmed(method.title), {
       headers,
       way: back,
     });
@@ -181,7 +194,7 @@ async function finish(method: RedirectMethod, context: PageContext): Promise<Res
     return complete(context, authRequest, knownScopes(authRequest.scope), method.name, found, headers);
   signIn(context, { ...about, outcome: "refused", reason: found.refused });
   const { title, message, status } = found;
-  return messagePage(title, message, { status, headers, way: back });
+  return messagePage({ title, message }, { status, headers, way: back });
 }
 
 async function complete(
@@ -256,39 +269,28 @@ function explain(context: PageContext, error: unknown): Promise<Response> {
   const retryURL = new URL(context.request.url);
   if (error instanceof CimdFetchError) {
     signIn(context, { outcome: "refused", reason: "bad_request" });
-    return messagePage(
-      "This app cannot be verified",
-      "The server could not read the app's metadata document. Try again later.",
-    );
+    return messagePage(APP_NOT_VERIFIED);
   }
   if (error instanceof StoreError) {
     logError(context, "authorize", error);
-    const message = "The server's storage did not answer. Try again in a few seconds.";
     const headers = new Headers({ "retry-after": "5" });
-    return messagePage("Try again in a moment", message, { status: 503, headers });
+    return messagePage({ title: "Try again in a moment", message: STORAGE_SILENT }, { status: 503, headers });
   }
   if (!(error instanceof AuthorizationError)) {
     logError(context, "authorize", error);
-    const message = `Nothing was approved. Try again, or tell the server's owner (ref ${context.requestID}).`;
-    return messagePage("Something went wrong", message, { status: 500 });
+    return messagePage(unexpected(context.requestID), { status: 500 });
   }
   const started = context.request.method === "POST" || retryURL.pathname !== AUTHORIZE_PATH;
   signIn(context, { outcome: "refused", reason: started ? "bad_handle" : "bad_request" });
   if (started) {
     const way = { href: `${AUTHORIZE_PATH}${retryURL.search}`, label: "Start again" };
-    return messagePage("This page has expired", NO_LONGER_GOOD, {
+    return messagePage(PAGE_EXPIRED, {
       way: retryURL.searchParams.has("client_id") ? way : undefined,
     });
   }
-  if (/client_id|client is not known/i.test(error.description))
-    return messagePage("This app is not registered", NOT_KNOWN_HERE);
+  if (/client_id|client is not known/i.test(error.description)) return messagePage(APP_NOT_REGISTERED);
   const way = error.redirectTo === undefined ? undefined : clientErrorLink(error.redirectTo);
-  const next = way ? "" : " Connect the app again. If that leads here too, contact the app's developer.";
-  return messagePage(
-    "This request is not valid",
-    `${error.description.replace(/\.?$/, ".")} Nothing was approved.${next}`,
-    { way },
-  );
+  return messagePage(badRequest(error.description, way !== undefined), { way });
 }
 
 async function readForm(request: Request): Promise<URLSearchParams> {
@@ -311,25 +313,15 @@ function signIn(context: PageContext, event: Omit<SignInEvent, "event" | "reques
 
 const NO_SCOPE: Problem = {
   at: "scopes",
-  message: "Select at least one permission, or deny.",
+  message: NO_SCOPE_TICKED,
   status: 400,
-};
-
-const NOT_KNOWN_HERE =
-  "Its registration has expired, or belongs to an earlier server at this address. Nothing was approved. In the app, remove this server and add it again.";
-
-const NO_LONGER_GOOD =
-  "It was already used, is older than ten minutes, or was opened in another browser. Nothing was approved.";
-const NO_METHOD = {
-  title: "No sign-in method is available",
-  message: "No sign-in method works in this browser. Contact the server's owner.",
 };
 
 const NOT_IDENTIFIED = {
   refused: "not_vouched_for",
   problem: {
     at: "top",
-    message: "The server could not identify you. Choose a sign-in method below.",
+    message: NOT_IDENTIFIED_TEXT,
     status: 403,
   },
 } as const;

@@ -6,13 +6,7 @@ import { AUTHORIZE_PATH } from "./paths.ts";
 import { page } from "./page.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { Offer, Problem } from "./methods/method.ts";
-
-const SCOPE_TEXTS: Record<Scope, string> = {
-  "sandbox:read": "See your sandboxes, their files and the results of runs",
-  "sandbox:write": "Write files in /workspace and /tmp, and delete sandboxes with everything in them",
-  "sandbox:exec": "Run code and commands, write files anywhere in your sandboxes, and stop runs",
-  "tasks:run": "Hand whole tasks to a coding agent, which spends on the server's model account",
-};
+import { type PageMessage, SCOPE_TEXTS } from "./texts.ts";
 
 /** Any program may listen on a local port, whatever name the client chose. */
 const ON_THIS_COMPUTER = markup`, a program on this computer. Continue only if you have just started to connect it yourself.`;
@@ -90,8 +84,7 @@ ${[...offers].map(([method, offer], index) => [index > 0 && markup`<p class="or"
 
 /** A page with a message and, if possible, a link to continue. */
 export function messagePage(
-  title: string,
-  message: string,
+  { title, message }: PageMessage,
   {
     status = 400,
     headers = new Headers(),

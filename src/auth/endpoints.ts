@@ -9,6 +9,7 @@ import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { namesOddHost } from "./redirects.ts";
 import { type Revoked, logRevoked, watched } from "./revocation.ts";
 import { bytesOf, StoreError } from "./oauth-store.ts";
+import { STORAGE_SILENT } from "./texts.ts";
 
 const MAX_BODY_BYTES = 64 * 1024;
 /** Smaller than other bodies, because the store keeps the whole registration. */
@@ -17,8 +18,6 @@ const MAX_REGISTRATION_BYTES = 16 * 1024;
 /** Parameters that become part of a store key of at most 512 bytes. Values issued by the server are a third as long. */
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART_BYTES = 360;
-
-const UNAVAILABLE = "The server's storage did not answer. Try again in a few seconds.";
 
 /** The request addressed to the public origin, because a proxy may use another one. */
 export function atIssuer(request: Request, { issuer }: OAuth): Request {
@@ -84,7 +83,7 @@ export async function serveAuthorizationServer(
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     logError(context, "oauth", error);
-    return json({ error: "temporarily_unavailable", error_description: UNAVAILABLE }, 503, {
+    return json({ error: "temporarily_unavailable", error_description: STORAGE_SILENT }, 503, {
       "retry-after": "5",
     });
   }

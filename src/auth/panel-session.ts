@@ -198,11 +198,14 @@ function seeOther(location: string, oauth: OAuth, cookies: readonly string[]): R
 function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Response> {
   const headers = new Headers();
   headers.append("set-cookie", cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"));
-  return messagePage("You are not signed in", message, {
-    status,
-    headers: withKeptCookies(headers, isSecure(oauth)),
-    way: { href: PANEL_SIGN_IN_PATH, label: "Sign in" },
-  });
+  return messagePage(
+    { title: "You are not signed in", message: message },
+    {
+      status,
+      headers: withKeptCookies(headers, isSecure(oauth)),
+      way: { href: PANEL_SIGN_IN_PATH, label: "Sign in" },
+    },
+  );
 }
 
 const NO_LONGER_GOOD =

@@ -39,20 +39,27 @@ export async function decisionPage(
   // The actor's name has the principal in it.
   if (question && (await actorName(question.sandbox, principal.id)) !== link.actor)
     return messagePage(
-      "This question is not for you",
-      "Somebody else's sandbox asked it. Nothing was changed.",
+      {
+        title: "This question is not for you",
+        message: "Somebody else's sandbox asked it. Nothing was changed.",
+      },
       { status: 403 },
     );
   if (!question) return gone();
   if (missingScopes(principal, SCOPES).length > 0)
     return messagePage(
-      "You cannot decide this here",
-      "You signed in without the permission to run code. Sign in again and tick it.",
+      {
+        title: "You cannot decide this here",
+        message: "You signed in without the permission to run code. Sign in again and tick it.",
+      },
       { status: 403, way: signIn(pathname) },
     );
   if (request.method !== "POST") return questionPage(question);
   if (!isFromPanel(request, oauth))
-    return messagePage("Nothing was changed", "Only this server's own page may decide.", { status: 403 });
+    return messagePage(
+      { title: "Nothing was changed", message: "Only this server's own page may decide." },
+      { status: 403 },
+    );
   const isAllowed = searchParams.get("decision") === "allow";
   const { sandbox } = question;
   const owner = { principalID: principal.id, sandbox, scopes: principal.scopes, takesNotice: false };
@@ -63,13 +70,19 @@ export async function decisionPage(
     return value;
   });
   if (done instanceof ToolError)
-    return messagePage("Nothing was changed", done.text, { status: 403, way: TO_PANEL });
+    return messagePage({ title: "Nothing was changed", message: done.text }, { status: 403, way: TO_PANEL });
   if (!done) return gone();
   return isAllowed
-    ? messagePage("Allowed", `Sandbox ${sandbox} may reach it from now on. Go back to your app.`, {
-        status: 200,
-      })
-    : messagePage("Refused", "Nothing was changed. Go back to your app.", { status: 200 });
+    ? messagePage(
+        { title: "Allowed", message: `Sandbox ${sandbox} may reach it from now on. Go back to your app.` },
+        {
+          status: 200,
+        },
+      )
+    : messagePage(
+        { title: "Refused", message: "Nothing was changed. Go back to your app." },
+        { status: 200 },
+      );
 }
 
 const TO_PANEL = { href: PANEL_PATH, label: "Open the panel" };
@@ -85,16 +98,19 @@ function signIn(pathname: string) {
 async function signInFirst(pathname: string, isAgain: boolean): Promise<Response> {
   const headers = new Headers(isAgain ? {} : { refresh: `0; url=${pathname}?again` });
   const message = "A sandbox asks to reach more of the internet. Sign in as the person whose sandbox it is.";
-  return messagePage("Sign in to decide", message, {
-    status: isAgain ? 401 : 200,
-    headers,
-    way: signIn(pathname),
-  });
+  return messagePage(
+    { title: "Sign in to decide", message: message },
+    {
+      status: isAgain ? 401 : 200,
+      headers,
+      way: signIn(pathname),
+    },
+  );
 }
 
 function gone(): Promise<Response> {
   const message = "It was answered already, is older than 15 minutes, or its sandbox is gone.";
-  return messagePage("There is nothing to decide", message, { status: 404 });
+  return messagePage({ title: "There is nothing to decide", message: message }, { status: 404 });
 }
 
 function questionPage({ sandbox, added }: { sandbox: string; added: readonly string[] }): Promise<Response> {

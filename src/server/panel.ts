@@ -29,7 +29,7 @@ export function panelPage(request: Request, context: RequestContext): Promise<Re
   const oauth = oauthFor(request, context);
   if ("off" in oauth) {
     const message = `The panel needs OAuth, which is off: ${oauth.off}.`;
-    return messagePage("The panel is off", message, { status: 404 });
+    return messagePage({ title: "The panel is off", message: message }, { status: 404 });
   }
   const previews = previewSource(context.config, context.origin);
   const policy = [...POLICY, ...(previews ? [`frame-src ${previews}`] : [])];

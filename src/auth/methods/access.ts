@@ -5,6 +5,7 @@ import { logError } from "../../shared/log.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
 import { markup, plain } from "../html.ts";
 import type { FormMethod } from "./method.ts";
+import { ACCESS_SILENT } from "../texts.ts";
 
 interface Settings {
   /** The team's origin, which is the issuer of its assertions. */
@@ -28,11 +29,7 @@ export const access: FormMethod = {
     const settings = settingsOf(config);
     return settings ? [ruleOf(settings)] : [];
   },
-  absence: {
-    title: "Cloudflare Access did not identify you",
-    message:
-      "This server lets Cloudflare Access identify people, and Access sent nothing with your request. Open this page through the address that Access protects.",
-  },
+  absence: ACCESS_SILENT,
   async offer(request, context) {
     const identity = await identityOf(request, context);
     if (!identity) return undefined;

@@ -6,6 +6,7 @@ import { markup, plain } from "../html.ts";
 import { challengeOf } from "../pkce.ts";
 import { guarded } from "../oauth-store.ts";
 import type { SignInRedirect, RedirectMethod } from "./method.ts";
+import { gitHubFailed, gitHubUserRefused } from "../texts.ts";
 
 /** In lower case. Logins of managed users contain an underscore. */
 const LOGIN = /^[a-z0-9][a-z0-9_-]{0,63}$/;
@@ -66,13 +67,11 @@ export const github: RedirectMethod = {
       if (!env.OAUTH_KV) throw new GitHubError("There is nowhere to keep who a login belongs to");
       const verdict = await ruleOf(settings, account, guarded(env.OAUTH_KV));
       if ("rule" in verdict) return { principal: `github:${account.id}`, rule: verdict.rule };
-      const message = `You are signed in to GitHub as ${plain(account.login)}. This account may not use the server. Ask the server's owner for access.`;
-      return { refused: verdict.refused, title: "You may not use this server", message, status: 403 };
+      return { refused: verdict.refused, ...gitHubUserRefused(plain(account.login)), status: 403 };
     } catch (error) {
       if (!(error instanceof GitHubError)) throw error;
       logError(context, "github", error);
-      const message = `GitHub did not identify you. Start again from your app (ref ${requestID}).`;
-      return { refused: "github_failed", title: "GitHub did not answer", message, status: 502 };
+      return { refused: "github_failed", ...gitHubFailed(requestID), status: 502 };
     }
   },
 };

@@ -6,6 +6,7 @@ import { sha256 } from "../../shared/sha256.ts";
 import { markup } from "../html.ts";
 import { isOwnerToken, whereTheTokenIs } from "../owner-token.ts";
 import type { FormMethod } from "./method.ts";
+import { WRONG_TOKEN, tooManyTokens } from "../texts.ts";
 
 export const owner: FormMethod = {
   name: "owner",
@@ -30,12 +31,11 @@ ${alert}<label class="field" for="token">The server's token</label>
     const wait = (await attempts?.take(address)) ?? Number.POSITIVE_INFINITY;
     if (wait > 0) {
       const headers = { "retry-after": String(wait) };
-      const message = `Too many wrong tokens. Wait ${duration(wait)} before the next try.`;
+      const message = tooManyTokens(duration(wait));
       return { refused: "too_many_attempts", problem: { at: "owner", message, status: 429, headers } };
     }
     if (!(await isOwnerToken(token, config))) {
-      const message = "This is not the server's token. Nothing was approved.";
-      return { refused: "wrong_token", problem: { at: "owner", message, status: 403 } };
+      return { refused: "wrong_token", problem: { at: "owner", message: WRONG_TOKEN, status: 403 } };
     }
     await attempts?.succeeded(address);
     return { principal: OWNER_ID, rule: await ownerRule(token) };

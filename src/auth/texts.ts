@@ -1,0 +1,96 @@
+/** What the pages of the sign-in and its errors say: page.ts has their layout, consent-page.ts the form. */
+import type { Scope } from "../shared/principal.ts";
+
+/** A page of a heading and a sentence or two. */
+export interface PageMessage {
+  title: string;
+  message: string;
+}
+
+export const SCOPE_TEXTS: Record<Scope, string> = {
+  "sandbox:read": "See your sandboxes, their files and the results of runs",
+  "sandbox:write": "Write files in /workspace and /tmp, and delete sandboxes with everything in them",
+  "sandbox:exec": "Run code and commands, write files anywhere in your sandboxes, and stop runs",
+  "tasks:run": "Give tasks to a coding agent, which spends on the server's model account",
+};
+
+export const NO_SCOPE_TICKED = "Select at least one permission, or deny.";
+
+export const NO_METHOD: PageMessage = {
+  title: "No sign-in method is available",
+  message: "No sign-in method works in this browser. Contact the server's owner.",
+};
+
+export const NOT_IDENTIFIED_TEXT = "The server could not identify you. Choose a sign-in method below.";
+
+export const OTHER_SITES_FORM: PageMessage = {
+  title: "This form was sent from another site",
+  message: "Nothing was approved.",
+};
+
+export function notConfirmed(method: string): PageMessage {
+  return { title: "You did not sign in", message: `${method} did not confirm who you are.` };
+}
+
+export const APP_NOT_VERIFIED: PageMessage = {
+  title: "This app cannot be verified",
+  message: "The server could not read the app's metadata document. Try again later.",
+};
+
+export const STORAGE_SILENT = "The server's storage did not answer. Try again in a few seconds.";
+
+export function unexpected(ref: string): PageMessage {
+  return {
+    title: "Something went wrong",
+    message: `Nothing was approved. Try again, or tell the server's owner (ref ${ref}).`,
+  };
+}
+
+export const PAGE_EXPIRED: PageMessage = {
+  title: "This page has expired",
+  message:
+    "It was already used, is older than ten minutes, or was opened in another browser. Nothing was approved.",
+};
+
+export const APP_NOT_REGISTERED: PageMessage = {
+  title: "This app is not registered",
+  message:
+    "Its registration has expired, or belongs to an earlier server at this address. Nothing was approved. In the app, remove this server and add it again.",
+};
+
+/** @param hasWay whether the page has a link back to the app */
+export function badRequest(problem: string, hasWay: boolean): PageMessage {
+  const next = hasWay ? "" : " Connect the app again. If that leads here too, contact the app's developer.";
+  return {
+    title: "This request is not valid",
+    message: `${problem.replace(/\.?$/, ".")} Nothing was approved.${next}`,
+  };
+}
+
+// Sign-in methods
+
+export const ACCESS_SILENT: PageMessage = {
+  title: "Cloudflare Access did not identify you",
+  message:
+    "This server lets Cloudflare Access identify people, and Access sent nothing with your request. Open this page through the address that Access protects.",
+};
+
+export function gitHubUserRefused(login: string): PageMessage {
+  return {
+    title: "You may not use this server",
+    message: `You are signed in to GitHub as ${login}. This account may not use the server. Ask the server's owner for access.`,
+  };
+}
+
+export function gitHubFailed(ref: string): PageMessage {
+  return {
+    title: "GitHub did not answer",
+    message: `GitHub did not identify you. Start again from your app (ref ${ref}).`,
+  };
+}
+
+export function tooManyTokens(wait: string): string {
+  return `Too many wrong tokens. Wait ${wait} before the next try.`;
+}
+
+export const WRONG_TOKEN = "This is not the server's token. Nothing was approved.";

@@ -320,8 +320,8 @@ describe("the page", () => {
           - checkbox "Run code and commands, write files anywhere in your sandboxes, and stop runs sandbox:exec" [checked]
           - text: Run code and commands, write files anywhere in your sandboxes, and stop runs
           - code: sandbox:exec
-          - checkbox "Hand whole tasks to a coding agent, which spends on the server's model account tasks:run" [checked]
-          - text: Hand whole tasks to a coding agent, which spends on the server's model account
+          - checkbox "Give tasks to a coding agent, which spends on the server's model account tasks:run" [checked]
+          - text: Give tasks to a coding agent, which spends on the server's model account
           - code: tasks:run
         - group "Sign in":
           - text: Sign in The server's token

@@ -161,7 +161,10 @@ test("files get leaves no part of a file when it is stopped", async () => {
       await until(() => readdirSync(cwd).some((name) => name.endsWith(".part")));
       running.kill(signal);
       const { code, stderr } = await running.ended;
-      expect([code, stderr]).toEqual([130, "Error: The download of report.pdf was stopped before its end.\n"]);
+      expect([code, stderr]).toEqual([
+        130,
+        "Error: The download of report.pdf was stopped before its end.\n",
+      ]);
       expect(readdirSync(cwd)).toEqual([]);
     }
   });

@@ -7,7 +7,10 @@ import { shellWord } from "../src/shared/text.ts";
 import { PACKAGE_PROGRAM, isPackaged, root } from "./program-files.ts";
 import type { Variables } from "./variables.ts";
 
-/** How a user of this form calls the command line. `npm start` is another script than `npm run cli`, which tells it otherwise. */
+/**
+ * How a user of this installation calls the command line. `npm start` is another script than `npm run cli`, which sets the name
+ * itself.
+ */
 const PROGRAM = isPackaged ? PACKAGE_PROGRAM : "npm run cli --";
 
 export interface Announcement {
@@ -18,17 +21,17 @@ export interface Announcement {
   /** The `.dev.vars`, in the package's directory. */
   file: string;
   /**
-   * Whether to print the token in configurations of clients. True on the user's own terminal; a log, which is kept or read
-   * by others, gets a placeholder. Commands always read the token from its file.
+   * Whether client configurations contain the token. True on the user's own terminal. A log, which others may read, gets a
+   * placeholder. Commands always read the token from its file.
    */
   showToken: boolean;
-  /** Whether to print the configuration of every client, not only the way to it. */
+  /** Whether to print the configuration of every client, not only how to get it. */
   isVerbose: boolean;
-  /** Directories of the user in sandboxes, each printed with the URL for its sandbox. */
+  /** The user's directories in sandboxes, each printed with its sandbox's URL. */
   mounts: readonly MountedDirectory[];
 }
 
-/** The same as data: `npm start -- --json`. The token itself is in no log; `token show` prints it. */
+/** The same as data: `npm start -- --json`. The token itself never appears in a log; `token show` prints it. */
 export function announcementData({
   url,
   tokenSource,
@@ -78,7 +81,7 @@ Other clients: ${PROGRAM} connect <client>
 `;
 }
 
-/** What `--verbose` prints: what belongs in the files of each client, and links that open one. */
+/** Printed with `--verbose`: each client's configuration, and links that open a client. */
 function everyClient(clients: readonly ClientLine[]): string {
   const lines = clients.map(
     ({ client, file: place, text }) => `${client}${place === undefined ? "" : ` (${place})`}:\n  ${text}\n`,
@@ -92,7 +95,6 @@ project: put ?sandbox=name behind the URL (${SANDBOX_NAME_FORM}).
 `;
 }
 
-/** The panel's address, by that of the MCP endpoint. */
 export function panelURL(url: string): string {
   return new URL("/panel", url).href;
 }

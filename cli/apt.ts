@@ -14,19 +14,19 @@ export function mayInstall(): boolean {
   return process.getuid?.() === 0 && hasApt();
 }
 
-/** The command that installs `packages`, for a person to type. */
+/** The command that installs `packages`, for people to type. */
 export function aptCommand(packages: readonly string[]): string {
   return `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${packages.join(" ")}`;
 }
 
 /**
- * @param log A file for the output of apt-get. With it the installation outlives this process and a Ctrl-C, since an
- * interrupted one would have to be repaired by hand.
- * @throws Error with what apt-get said
+ * @param log a file for apt-get's output. With it, the installation survives this process and Ctrl-C, because an interrupted
+ * one needs manual repair
+ * @throws Error with apt-get's message
  */
 export async function install(packages: readonly string[], log?: string): Promise<void> {
   const env = { ...process.env, PATH: SYSTEM_PATH, DEBIAN_FRONTEND: "noninteractive" };
-  // A machine that has just started often installs updates. apt-get waits so many seconds for those to end.
+  // A machine that has just started often installs updates. apt-get waits this many seconds for them.
   const apt = async (...words: string[]) => {
     const args = ["-q", "-o", "DPkg::Lock::Timeout=300", ...words];
     await (log === undefined ? run("apt-get", args, { env, maxBuffer: 64 << 20 }) : detached(args, env, log));

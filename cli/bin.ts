@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command `sandbox-mcp`. Looks at Node first: an older one would only say which word it does not know. */
+/** The command `sandbox-mcp`. Checks Node's version first, because an older one would only report a syntax error. */
 import { versions } from "node:process";
 import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
 

@@ -1,8 +1,8 @@
 /**
- * MCP between standard input and output on one side and a server's HTTP endpoint on the other, for clients that start a process.
+ * Connects MCP over standard input and output to a server's HTTP endpoint, for clients that start a process.
  *
- * Messages are passed on as they are, in the protocol's revisions of 2025 and of 2026: what the client and the server agree on is
- * theirs. A server that was restarted is found again, and the session goes on, since the server keeps none.
+ * Messages pass unchanged, in the protocol's revisions of 2025 and 2026. After a server restart the bridge reconnects, and the
+ * session continues, because the server stores none.
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/client";
@@ -12,17 +12,20 @@ import { refusal, unreachable } from "./mcp.ts";
 import { PROGRAM, type ServerAddress } from "./server-address.ts";
 
 export interface Wires {
-  /** Where the server is; starts one where that is meant. @throws {CommandError} when it cannot be reached */
+  /** Finds the server, or starts one if configured. @throws {CommandError} if it cannot be reached */
   locate(): Promise<ServerAddress>;
-  /** Gives a message to the client. */
+  /** Sends a message to the client. */
   send(message: JSONRPCMessage): Promise<void>;
   log(line: string): void;
 }
 
-/** How long a request waits for a server that answered before, and is being restarted perhaps, milliseconds. */
+/** How long a request waits for a server that responded before and may be restarting, in milliseconds. */
 const RESTART_MS = 30_000;
 
-/** How long it waits for one that never has: clients give up on a process that is silent for so long as a restart takes. */
+/**
+ * How long a request waits for a server that never responded: clients give up on a process that is silent for the length of a
+ * restart.
+ */
 const FIRST_MS = 5000;
 
 /** JSON-RPC's first code for errors of an implementation. */
@@ -44,12 +47,12 @@ type RequestID = JSONRPCRequest["id"];
 
 export class Bridge {
   readonly #wires: Wires;
-  /** Requests of the client that are not answered yet. */
+  /** The client's open requests. */
   readonly #open = new Map<RequestID, AbortController>();
   readonly #taken = new Set<Promise<void>>();
-  /** What `initialize` agreed on; a client of 2026 says it in every request. */
+  /** The version from `initialize`; clients of 2026 send it in every request. */
   #version: string | undefined;
-  /** Where the server was last. */
+  /** The server's last address. */
   #address: ServerAddress | undefined;
   readonly #closed = new AbortController();
   #hasReached = false;
@@ -59,12 +62,12 @@ export class Bridge {
     this.#wires = wires;
   }
 
-  /** Why the last message did not reach the server; undefined when it did. */
+  /** Why the last message did not reach the server; undefined if it did. */
   get failure(): ExitName | undefined {
     return this.#failure?.kind;
   }
 
-  /** Passes a message of the client on, and every answer back. */
+  /** Forwards a client's message, and returns every response. */
   forward(message: JSONRPCMessage): void {
     const taken: Promise<void> = this.#forward(message).finally(() => this.#taken.delete(taken));
     this.#taken.add(taken);
@@ -72,7 +75,7 @@ export class Bridge {
 
   async #forward(message: JSONRPCMessage): Promise<void> {
     if ("method" in message && message.method === "notifications/cancelled") {
-      // In 2026 a request is cancelled by closing its stream; in 2025 by this message, which goes on to the server.
+      // In 2026, closing the stream cancels a request; in 2025, this message does, and is forwarded to the server.
       const id = message.params?.requestId as RequestID;
       this.#open.get(id)?.abort();
       this.#open.delete(id);
@@ -86,7 +89,7 @@ export class Bridge {
     } catch (error) {
       if (signal.aborted) return;
       const words = error instanceof Error ? error.message : String(error);
-      // A client that asks again and again is told each time, the log once.
+      // The client gets every error; the log gets a repeated one once.
       if (words !== this.#failure?.words) this.#wires.log(words);
       this.#failure = { kind: error instanceof CommandError ? error.kind : "unavailable", words };
       if (request && this.#open.has(request.id)) await this.#fail(request.id, words);
@@ -95,12 +98,12 @@ export class Bridge {
     }
   }
 
-  /** Resolves when every message that was taken is answered. */
+  /** Resolves when every accepted message has its response. */
   async settled(): Promise<void> {
     while (this.#taken.size > 0) await Promise.allSettled(this.#taken);
   }
 
-  /** Lets go of every request that is under way. What they started on the server goes on. */
+  /** Closes all open requests. Their work on the server continues. */
   close(): void {
     this.#closed.abort();
   }
@@ -134,7 +137,7 @@ export class Bridge {
       );
   }
 
-  /** @throws Error when no server takes it within RESTART_MS, or it is not known whether one did */
+  /** @throws Error if no server accepts it within RESTART_MS, or it is unknown whether one did */
   async #post(
     message: JSONRPCMessage,
     signal: AbortSignal,
@@ -155,13 +158,13 @@ export class Bridge {
         });
         this.#hasReached = true;
         if (response.status !== 401) return { response, address };
-        // A restarted server may have another token, which is where this one was.
+        // A restarted server may have another token, stored in the same place.
         refused = { response, address };
         this.#address = undefined;
       } catch (error) {
         if (signal.aborted) throw error;
         this.#address = undefined;
-        // A request that may have arrived is not sent again, unless it only asks.
+        // A request that may have arrived is not repeated, unless it is read-only.
         const isSafe = wasNotSent(error) || !("method" in message && message.method === "tools/call");
         if (!isSafe)
           throw new Error(
@@ -192,10 +195,10 @@ export class Bridge {
 
   async #reply(message: JSONRPCMessage, request: JSONRPCRequest | undefined): Promise<void> {
     const isFinal = request !== undefined && !("method" in message);
-    // Where the server could not read the request, its error has no id.
+    // If the server could not parse the request, its error has no id.
     if (isFinal && "error" in message && message.id !== request.id) message = { ...message, id: request.id };
     if (isFinal) {
-      // A request that was cancelled has no answer.
+      // A cancelled request gets no response.
       if (!this.#open.has(request.id)) return;
       this.#open.delete(request.id);
       const version = "result" in message ? message.result.protocolVersion : undefined;
@@ -216,7 +219,7 @@ function wasNotSent(error: unknown): boolean {
   return ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"].includes(String(code));
 }
 
-/** A value as SEP-2243 writes it in a header: in base64 where a header could not hold it as it is. */
+/** A header value as in SEP-2243: base64 if it cannot be sent unchanged. */
 function headerText(value: string): string {
   const isPlain = /^[\x21-\x7e]+( +[\x21-\x7e]+)*$/.test(value) && !value.startsWith("=?base64?");
   return isPlain ? value : `=?base64?${Buffer.from(value).toString("base64")}?=`;

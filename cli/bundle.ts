@@ -1,4 +1,4 @@
-/** The local Worker as its modules and settings, made by wrangler as for a deployment. */
+/** The local Worker's modules and settings, built by wrangler as for a deployment. */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
@@ -31,7 +31,7 @@ export interface Module {
   contents: string;
 }
 
-/** What wrangler makes of a configuration for miniflare, without what whoever starts the Worker says. */
+/** wrangler's configuration for miniflare, without what the caller sets. */
 export interface Settings {
   name: WranglerModule.Unstable_Config["name"];
   vars: WranglerModule.Unstable_Config["vars"];
@@ -41,7 +41,7 @@ export interface Settings {
   >;
 }
 
-/** A Worker as it was built: the module that is the Worker first, then what it imports. */
+/** A built Worker: its main module first, then imported ones. */
 export interface Built {
   modules: Module[];
   settings: Settings;
@@ -52,7 +52,7 @@ export function wranglerProgram(): string {
   return join(dirname(require.resolve("wrangler/package.json")), "bin/wrangler.js");
 }
 
-/** Stops telemetry and update checks of wrangler and miniflare, and keeps their files in `directory`. */
+/** Disables telemetry and update checks of wrangler and miniflare, and stores their files in `directory`. */
 export function quietWrangler(directory: string): Record<string, string> {
   return {
     WRANGLER_SEND_METRICS: "false",
@@ -67,16 +67,16 @@ export function quietWrangler(directory: string): Record<string, string> {
 }
 
 /**
- * @param config The wrangler configuration file.
- * @param directory For what wrangler leaves behind, and for the result where it cannot be kept.
- * @throws Error with wrangler's output when the Worker does not build; {UserError} where it may not write
+ * @param config the wrangler configuration file
+ * @param directory for wrangler's leftovers, and for the result if it cannot be cached
+ * @throws Error with wrangler's output if the build fails; {UserError} if it may not write
  */
 export async function bundle(config: string, directory: string): Promise<Built> {
   if (isPackaged) return readBuild(join(dirname(config), BUILT));
   rmSync(directory, { recursive: true, force: true });
   let kept = join(CACHE_DIRECTORY, keyOf(config));
   if (!existsSync(kept)) {
-    // It is a source itself: what is kept was built of the newest.
+    // The panel is a source too, and must be current.
     await bundlePanel();
     kept = join(CACHE_DIRECTORY, keyOf(config));
   }
@@ -100,13 +100,13 @@ export async function bundle(config: string, directory: string): Promise<Built> 
   return readBuild(kept);
 }
 
-/** Builds of this clone: to build takes as much processor time as the rest of a start. */
+/** Cached builds of this clone: a build takes as much processor time as the rest of a start. */
 const CACHE_DIRECTORY = join(root, "node_modules/.cache/sandbox-mcp/workers");
 
-/** How long a build that is not used any more is kept, milliseconds: another process may be about to read it. */
+/** How long an unused build is kept, in milliseconds: another process may be about to read it. */
 const KEEP_MS = 3_600_000;
 
-/** What the Worker is built of, beside its configuration's directory. */
+/** The Worker's sources, besides its configuration's directory. */
 const SOURCES = [
   "src",
   "panel",
@@ -118,17 +118,17 @@ const SOURCES = [
   "node_modules/.package-lock.json",
 ];
 
-/** Names a build after its sources: their paths, sizes and times of change. */
+/** Names a build after its sources: their paths, sizes and modification times. */
 export function keyOf(config: string): string {
   const hash = createHash("sha256").update(config);
-  // A configuration below the clone's directory has sources beside it.
+  // A configuration in a subdirectory has its own sources there.
   const own = dirname(config) === root ? config : dirname(config);
   for (const source of [...SOURCES.map((name) => join(root, name)), own]) {
     const files = statSync(source).isDirectory()
       ? readdirSync(source, { recursive: true, encoding: "utf8" }).toSorted()
       : [""];
     for (const file of files) {
-      // What wrangler leaves beside a configuration.
+      // wrangler's leftovers next to a configuration.
       if (file.startsWith(".wrangler")) continue;
       const { size, mtimeMs } = statSync(join(source, file));
       hash.update(`${source}/${file}\0${size}\0${mtimeMs}\0`);
@@ -137,7 +137,7 @@ export function keyOf(config: string): string {
   return hash.digest("hex").slice(0, 32);
 }
 
-/** A clone may belong to another user than the one who starts the server. */
+/** The clone may belong to another user. */
 function isWritable(): boolean {
   try {
     mkdirSync(CACHE_DIRECTORY, { recursive: true });
@@ -156,7 +156,7 @@ function forgetOld(): void {
   }
 }
 
-/** @throws {UserError} where wrangler could not build: it keeps what it works on beside the configuration */
+/** @throws {UserError} if wrangler could not build, because it writes next to the configuration */
 function requireScratch(config: string): void {
   const scratch = join(dirname(config), ".wrangler/tmp");
   try {
@@ -187,11 +187,11 @@ async function build(config: string, directory: string, output: string): Promise
   writeFileSync(join(output, SETTINGS), JSON.stringify(readSettings(config)));
 }
 
-/** To load wrangler takes a second of processor time, which a start with a build that is kept does without. */
+/** Loading wrangler takes a second of processor time, so a cached build avoids it. */
 function readSettings(config: string): Settings {
   const wrangler: typeof WranglerModule = require("wrangler");
   const { name, vars } = wrangler.unstable_readConfig({ config });
-  // The bindings have the secrets of .dev.vars, too.
+  // The bindings also contain the secrets of .dev.vars.
   const {
     modulesRules: _,
     bindings: __,
@@ -201,10 +201,10 @@ function readSettings(config: string): Settings {
   return { name, vars, worker };
 }
 
-/** Beside the modules of a build: its settings. */
+/** A build's settings, next to its modules. */
 export const SETTINGS = "settings.json";
 
-/** Where the package has the Worker that was built with it, beside its configuration. */
+/** The package's prebuilt Worker, next to its configuration. */
 export const BUILT = "worker";
 
 function readBuild(output: string): Built {

@@ -1,12 +1,12 @@
-/** Checks of a machine, a configuration or a server: how each came out, and what to do about it. */
+/** Checks of a machine, configuration or server: results, and what to do. */
 import { EXIT } from "./exit.ts";
 import { json, line, note, styled, table } from "./print.ts";
 
 export interface Check {
   name: string;
-  /** A warning spoils nothing that was asked for. */
+  /** A warning prevents nothing. */
   verdict: "ok" | "warning" | "failed" | "skipped";
-  /** What was found: a version, a value, a reason. */
+  /** The observation: a version, a value, a reason. */
   found: string;
   /** What to do, unless it is ok. */
   fix?: string;
@@ -16,7 +16,7 @@ export interface Check {
 const MARKS = { ok: "✓", warning: "!", failed: "✗", skipped: "-" } as const;
 const STYLES = { ok: "green", warning: "yellow", failed: "red", skipped: "dim" } as const;
 
-/** Prints them with a verdict, and sets the exit status. */
+/** Prints the checks, and sets the exit status. */
 export function report(checks: readonly Check[], asJSON: boolean, more: object = {}): void {
   const failed = checks.filter(({ verdict }) => verdict === "failed");
   process.exitCode = failed.length > 0 ? EXIT.failed : EXIT.succeeded;
@@ -43,7 +43,7 @@ export function report(checks: readonly Check[], asJSON: boolean, more: object =
   line(verdictOf(checks));
 }
 
-/** In one line: what was not tried is not well, and not said to be. */
+/** A one-line summary; skipped checks count as neither passed nor failed. */
 function verdictOf(checks: readonly Check[]): string {
   const named = (verdict: Check["verdict"]) =>
     checks.flatMap((check) => (check.verdict === verdict ? check.name : [])).join(", ");

@@ -1,4 +1,4 @@
-/** A server's entry in a client's configuration file, with everything else in the file as it was, comments included. */
+/** Changes a server's entry in a client's configuration file, and nothing else, comments included. */
 import { isDeepStrictEqual } from "node:util";
 import { applyEdits, modify, type ParseError, parse } from "jsonc-parser";
 import { parse as parseTOML, stringify as writeTOML } from "smol-toml";
@@ -10,7 +10,7 @@ import { UserError } from "./user-error.ts";
 /** The mark with which some editors of Windows begin a file. */
 const BOM = "\uFEFF";
 
-/** @throws {UserError} when the file is not what the client could read */
+/** @throws {UserError} if the client could not read the file */
 export function readContent(client: ClientKind, file: string): unknown {
   const text = withoutBOM(file);
   if (text.trim() === "") return {};
@@ -40,7 +40,7 @@ export function readContent(client: ClientKind, file: string): unknown {
 
 const withoutBOM = (file: string) => (file.startsWith(BOM) ? file.slice(BOM.length) : file);
 
-/** The entry that the file has under this name; undefined for none. */
+/** The file's entry of this name; undefined if there is none. */
 export function entryIn(client: ClientKind, text: string, name: string): unknown {
   let at: unknown = readContent(client, text);
   for (const key of [...client.path(at), name])
@@ -48,10 +48,7 @@ export function entryIn(client: ClientKind, text: string, name: string): unknown
   return at;
 }
 
-/**
- * The file with this entry, in place of one of the same name.
- * @throws {UserError} when the file cannot be changed without changing more
- */
+/** The file with this entry, replacing one of the same name. @throws {UserError} if more would change */
 export function withEntry(
   client: ClientKind,
   file: string,
@@ -73,14 +70,14 @@ export function withEntry(
   return file.startsWith(BOM) ? `${BOM}${after}` : after;
 }
 
-/** Nothing, as some programs write it in place of an empty table. */
+/** An empty value, which some programs write for an empty table. */
 function isEmptyValue(value: unknown): boolean {
   return value === undefined || value === null || (Array.isArray(value) && value.length === 0);
 }
 
 /**
- * The text with a table in place of `null` or `[]` on the way to the servers.
- * @throws {UserError} where something else stands there
+ * The text with a table in place of `null` or `[]` on the path to the servers.
+ * @throws {UserError} if something else is there
  */
 function withRoom(client: ClientKind, text: string, content: unknown, table: readonly string[]): string {
   let at = content as Record<string, unknown>;
@@ -121,8 +118,8 @@ function jsonWith(text: string, path: readonly string[], entry: object): string 
 }
 
 /**
- * TOML's tables stand one after the other: those of the entry are cut out, and new ones put at the end. Comments before the next table
- * are about that one, and stay.
+ * TOML's tables follow one another: those of the entry are removed, and new ones appended. Comments before the next table
+ * belong to it, and stay.
  */
 function tomlWith(text: string, path: readonly string[], entry: Record<string, unknown>): string {
   let isOwn = false;
@@ -171,7 +168,7 @@ function contentOf(client: ClientKind, text: string): unknown {
   }
 }
 
-/** Values without the classes and prototypes that the parsers give them. */
+/** Plain values, without the parsers' classes and prototypes. */
 function plain(value: unknown): unknown {
   return JSON.parse(JSON.stringify(value));
 }

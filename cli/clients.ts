@@ -1,21 +1,21 @@
-/** The clients that `sandbox-mcp connect` knows: where each keeps its MCP servers, and in which form. */
+/** The clients of `sandbox-mcp connect`: where each stores its MCP servers, and in which format. */
 import { join } from "node:path";
 import { isRecord } from "../src/shared/is-record.ts";
 
-/** A server as a client is told of it. */
+/** A server as configured in a client. */
 export type Endpoint =
   | { kind: "http"; url: string; token: string }
   /** A process that speaks for the server: `sandbox-mcp stdio`. */
   | { kind: "process"; command: string; args: readonly string[]; env: Readonly<Record<string, string>> };
 
-/** What the place of a file depends on. */
+/** What a file's location depends on. */
 export interface Machine {
   platform: NodeJS.Platform;
   home: string;
   env: Readonly<Record<string, string | undefined>>;
 }
 
-/** Where a file is: below a directory that is there, in directories that may have to be made. */
+/** A file's location: an existing directory, and subdirectories that may have to be created. */
 export interface Place {
   directory: string;
   path: string;
@@ -29,13 +29,13 @@ export interface ClientKind {
   title: string;
   /** JSON with comments, TOML or YAML. */
   format: "json" | "toml" | "yaml";
-  /** The user's own configuration. */
+  /** The user's configuration file. */
   place(machine: Machine): Place;
-  /** That of a project, below its directory; undefined where the client has none. */
+  /** The project's configuration file, relative to its directory; undefined if the client has none. */
   projectFile?: string;
-  /** Keys from the top of the file to the table of servers; may depend on what the file holds already. */
+  /** The keys from the top to the table of servers; may depend on the file's content. */
   path(content: unknown): readonly string[];
-  /** Whether it speaks HTTP with a header; otherwise it starts a process. */
+  /** Whether it supports HTTP with a header; otherwise it starts a process. */
   speaksHTTP: boolean;
   entry(endpoint: Endpoint): Record<string, unknown>;
   /** What the user does next. */
@@ -50,7 +50,7 @@ const asProcess = ({ command, args, env }: Extract<Endpoint, { kind: "process" }
   ...(Object.keys(env).length > 0 ? { env: { ...env } } : {}),
 });
 
-/** The form that most clients share, with the name that each has for the URL. */
+/** The format of most clients, which differ in the name of the URL. */
 const common =
   (urlKey: string, more: Record<string, unknown> = {}) =>
   (endpoint: Endpoint): Record<string, unknown> =>
@@ -58,7 +58,7 @@ const common =
       ? asProcess(endpoint)
       : { ...more, [urlKey]: endpoint.url, headers: bearer(endpoint.token) };
 
-/** A file below the directory that a variable names, else below a directory of the user's home. */
+/** A file in the directory of a variable, or else in the user's home. */
 function belowVariable({ home, env }: Machine, variable: string, inHome: string, path: string): Place {
   const directory = env[variable];
   return directory ? { directory, path, variable } : { directory: home, path: join(inHome, path) };
@@ -230,7 +230,7 @@ export const CLIENTS: readonly ClientKind[] = [
     name: "continue",
     title: "Continue",
     format: "json",
-    // A file of its own: config.yaml beside it has a list, in which an entry has no name to be found by.
+    // A separate file, because config.yaml has a list, whose entries have no names.
     place: inHome(".continue/mcpServers/sandbox-mcp.json"),
     projectFile: ".continue/mcpServers/sandbox-mcp.json",
     path: () => ["mcpServers"],

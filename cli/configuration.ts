@@ -1,4 +1,4 @@
-/** The classic mistakes in the configuration of a deployment, each with the line to change. */
+/** Common mistakes in a deployment's configuration, each with the line to change. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { findNodeAtLocation, type Node, type ParseError, parse, parseTree } from "jsonc-parser";
@@ -11,7 +11,7 @@ import { keptVariables } from "./variables.ts";
 
 const named = z.looseObject({ name: z.string().optional(), class_name: z.string().optional() });
 
-/** What is read of wrangler's configuration. */
+/** The fields read from wrangler's configuration. */
 const wranglerSchema = z.looseObject({
   main: z.string().optional(),
   compatibility_date: z.string().optional(),
@@ -42,29 +42,32 @@ const wranglerSchema = z.looseObject({
 
 const CONFIG = "wrangler.jsonc";
 
-/** The version of the SDK that this program belongs to, for a directory that does not say which it has. */
+/** This program's SDK version, for a directory that does not state its own. */
 const OWN_VERSION = worker.dependencies["@cloudflare/sandbox"];
 
-/** The Durable Objects of the Worker. Each has a binding of its own name, by which the Worker finds it. */
+/** The Worker's Durable Objects. Each has a binding of its own name. */
 const CLASSES = ["Sandbox", "Account", "Attempts"];
 
-/** The one of them that has a container. */
+/** The class with a container. */
 const CONTAINER_CLASS = "Sandbox";
 
 /**
- * Types of containers on which an agent or a build runs, by wrangler's config-schema.json. It has `dev` and `lite` besides: they have
+ * Container types large enough for an agent or a build, from wrangler's config-schema.json. The others, `dev` and `lite`, have
  * 256 MiB and less than a tenth of a processor.
  */
 const LARGE_ENOUGH = ["basic", "standard", "standard-1", "standard-2", "standard-3", "standard-4"];
 
-/** What each flag is for, for whoever leaves one out. */
+/** The purpose of each flag, for the message about a missing one. */
 const FLAGS: Readonly<Record<string, string>> = {
   nodejs_compat: "the SDK of the containers needs Node's modules",
   enable_request_signal: "without it the server does not notice that a client has gone",
   global_fetch_strictly_public: "without it OAuth fetches clients' metadata from inside the account, too",
 };
 
-/** The day that the Worker is written for, that of the repository's own configuration: with an earlier one the platform lacks what it uses. */
+/**
+ * The compatibility date of the repository's own configuration. With an earlier one the platform lacks features that the Worker
+ * uses.
+ */
 const WRITTEN_FOR = "2026-09-01";
 
 const instanceType = z.union([
@@ -72,7 +75,7 @@ const instanceType = z.union([
   z.strictObject({ vcpu: z.number(), memory_mib: z.number(), disk_mb: z.number() }).partial(),
 ]);
 
-/** Checks the directory of a deployment. Reads files, runs nothing, asks nobody. */
+/** Checks a deployment's directory. Only reads files. */
 export function validate(directory: string): Check[] {
   const file = join(directory, CONFIG);
   if (!existsSync(file))
@@ -111,7 +114,7 @@ export function validate(directory: string): Check[] {
 
 type Config = z.infer<typeof wranglerSchema>;
 
-/** A required value: where it stands, what is right, and what to do otherwise. */
+/** A required value: its place, the correct value, and what to do otherwise. */
 interface Required {
   name: string;
   path: (string | number)[];
@@ -119,7 +122,7 @@ interface Required {
   fix: string;
 }
 
-/** The classic mistakes. What else is wrong, such as a class that is not exported, `wrangler deploy --dry-run` finds. */
+/** The common mistakes. `wrangler deploy --dry-run` finds others, such as a class that is not exported. */
 function required(config: Config, directory: string): Required[] {
   const { compatibility_flags: flags, compatibility_date: date } = config;
   const bindings = config.durable_objects.bindings;
@@ -208,7 +211,7 @@ function required(config: Config, directory: string): Required[] {
 const existsIn = (directory: string, path: string | undefined) =>
   path !== undefined && existsSync(join(directory, path));
 
-/** The line of a value, or of the nearest parent that is there. */
+/** The line of a value, or of its nearest existing parent. */
 function lineOf(text: string, tree: Node | undefined, path: readonly (string | number)[]): number {
   for (let length = path.length; length > 0; length--) {
     const node = tree && findNodeAtLocation(tree, path.slice(0, length));
@@ -217,7 +220,7 @@ function lineOf(text: string, tree: Node | undefined, path: readonly (string | n
   return 1;
 }
 
-/** Each image of the SDK in the Dockerfile must be of the SDK's version, and have Python: without it no Python kernel starts. */
+/** Each image of the SDK in the Dockerfile must have the SDK's version, and Python: without it no Python kernel starts. */
 function baseImage(directory: string, path: string | undefined): Check {
   const name = "base image";
   if (!existsIn(directory, path)) return { name, verdict: "skipped", found: "there is no Dockerfile" };

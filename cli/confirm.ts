@@ -2,7 +2,7 @@
 import { createInterface } from "node:readline/promises";
 import { CommandError } from "./exit.ts";
 
-/** @throws {CommandError} unless the user says yes; Ctrl-C and Ctrl-D say no */
+/** @throws {CommandError} unless the user says yes; Ctrl-C and Ctrl-D mean no */
 export async function confirm(question: string): Promise<void> {
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   const input = await terminal.question(`${question} [y/N] `).catch(() => {

@@ -1,4 +1,4 @@
-/** What every command of the command line has: how it is made, its common options, its examples. */
+/** How all commands are defined: common options, and examples. */
 import { readFileSync } from "node:fs";
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { SANDBOX_NAME, SANDBOX_NAME_RULE, SESSION_NAME, SESSION_NAME_RULE } from "../src/shared/names.ts";
@@ -8,10 +8,7 @@ import { userPath, PROGRAM } from "./server-address.ts";
 
 const EXAMPLES = new WeakMap<object, readonly string[]>();
 
-/**
- * A command, with examples of its use in its help.
- * @param examples `sandbox-mcp ` is put before those that do not name it.
- */
+/** A command with examples in its help. @param examples prefixed with `sandbox-mcp ` unless they contain it */
 export function plainCommand(name: string, description: string, examples: readonly string[]) {
   const lines = examples.map((each) => (each.includes("sandbox-mcp ") ? each : `sandbox-mcp ${each}`));
   const shown = lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`);
@@ -24,9 +21,8 @@ export function plainCommand(name: string, description: string, examples: readon
 }
 
 /**
- * The `--sandbox` of every command. Where the sandbox of an address, `?sandbox=`, takes the place of the default, it does so here as for
- * every client.
- * @throws {CommandError} before a server is asked or a file is written
+ * Sets the default of `--sandbox`. An address's `?sandbox=` replaces it, as for every client.
+ * @throws {CommandError} before a request or a file is written
  */
 function settleSandbox(command: CommandUnknownOpts): void {
   const name: unknown = command.getOptionValue("sandbox");
@@ -44,7 +40,7 @@ function checkSandbox(what: string, name: unknown): void {
     throw new CommandError("usage", `${what} ${SANDBOX_NAME_RULE}: ${JSON.stringify(name)}`);
 }
 
-/** Examples as a help shows them. @param lines for a shell */
+/** Examples for a help text. @param lines for a shell */
 export function exampleText(lines: readonly string[]): string {
   const shown = lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`);
   return `\nExamples:\n${shown.join("\n")}`;
@@ -55,7 +51,7 @@ export function dataCommand(...definition: Parameters<typeof plainCommand>) {
   return plainCommand(...definition).option("--json", "print one JSON document");
 }
 
-/** A command that speaks to a server. */
+/** A command that calls a server. */
 export function serverCommand(...definition: Parameters<typeof plainCommand>) {
   return dataCommand(...definition)
     .addOption(urlOption())
@@ -63,10 +59,7 @@ export function serverCommand(...definition: Parameters<typeof plainCommand>) {
     .addOption(stateOption());
 }
 
-/**
- * A command that speaks to a server, and whose output is the server's own.
- * @param whyNoJSON a sentence for who asks for `--json`
- */
+/** A command that calls a server and prints the server's own output. @param whyNoJSON a sentence for users of `--json` */
 export function bridgeCommand(whyNoJSON: string, ...definition: Parameters<typeof plainCommand>) {
   return plainCommand(...definition)
     .addOption(new Option("--json").hideHelp())
@@ -93,7 +86,7 @@ export function examplesOf(command: object): readonly string[] {
   return EXAMPLES.get(command) ?? [];
 }
 
-/** For an option that may be given more than once. */
+/** For repeatable options. */
 export function repeated(value: string, before: readonly string[] = []): string[] {
   return [...before, value];
 }
@@ -107,13 +100,13 @@ export function wholeNumber(least: number, most = Infinity) {
   };
 }
 
-/** For the name of a session or a context. */
+/** A session or context name. */
 export function sessionName(text: string): string {
   if (SESSION_NAME.test(text)) return text;
   throw new InvalidArgumentError(`It ${SESSION_NAME_RULE}.`);
 }
 
-/** Of what looks at the local server. */
+/** For commands about the local server. */
 export const portOption = () =>
   new Option(
     "--port <number>",
@@ -126,9 +119,9 @@ function portNumber(text: string): number {
 }
 
 /**
- * The text of a command: an argument, or standard input for `-`, or a file.
+ * A command's text: an argument, standard input for `-`, or a file.
  * @param what names the text in the error
- * @throws {CommandError} when there is none, or both
+ * @throws {CommandError} if there is none, or both
  */
 export async function textFrom(
   what: string,

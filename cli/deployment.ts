@@ -1,4 +1,4 @@
-/** A deployment to Cloudflare, step by step: what `sandbox-mcp deploy` does, or says that it would. */
+/** The steps of a deployment to Cloudflare, done or described by `sandbox-mcp deploy`. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,26 +16,25 @@ import { newToken } from "./rotation.ts";
 import { PROGRAM } from "./server-address.ts";
 
 export interface DeploymentOptions {
-  /** That of wrangler.jsonc. */
+  /** The directory of wrangler.jsonc. */
   directory: string;
-  /** A program and the arguments before its own. */
+  /** A program and its first arguments. */
   wrangler: readonly [string, ...string[]];
-  /** The host below which previews are, in a zone of the account. */
+  /** The parent host of previews, in a zone of the account. */
   previewHost?: string | undefined;
   publicOrigin?: string | undefined;
   env: Readonly<Record<string, string | undefined>>;
-  /** Whether somebody can be asked. */
+  /** Whether questions can be asked. */
   isAttended: boolean;
   isDryRun: boolean;
-  /** Says a line to the user. */
   print(line: string): void;
 }
 
 export interface Step {
   name: string;
-  /** What is done, with the command to type by hand where there is one. */
+  /** What the step does, and the manual command if there is one. */
   plan: string;
-  /** What came of it; undefined for a step that was only said. */
+  /** The result; undefined for a step that was only described. */
   found?: string;
 }
 
@@ -43,14 +42,14 @@ const CONFIG = "wrangler.jsonc";
 
 export class Deployment {
   readonly steps: Step[] = [];
-  /** Where the server is, once it is deployed. */
+  /** The server's URL, once deployed. */
   url: string | undefined;
-  /** The owner's token, where it is known: made here, or given by the environment. */
+  /** The owner's token, if known: generated here, or from the environment. */
   token: string | undefined;
   readonly #options: DeploymentOptions;
-  /** What runs for the step under way. */
+  /** The current step's process. */
   #child: ChildProcess | undefined;
-  /** For what wrangler leaves behind, and for the secrets on their way. */
+  /** For wrangler's leftovers, and for secrets in transit. */
   readonly #scratch: string;
 
   constructor(options: DeploymentOptions) {
@@ -58,9 +57,9 @@ export class Deployment {
     this.#scratch = mkdtempSync(join(tmpdir(), "sandbox-mcp-deploy-"));
   }
 
-  /** @throws {CommandError} with what to do where a step fails */
+  /** @throws {CommandError} with what to do if a step fails */
   async run(): Promise<void> {
-    // The secrets on their way must not stay behind in a file; wrangler gets the terminal's Ctrl-C by itself.
+    // The secrets must not stay in a file. wrangler gets the terminal's Ctrl-C itself.
     const stop = (signal: NodeJS.Signals) => {
       this.#child?.kill(signal);
       rmSync(this.#scratch, { recursive: true, force: true });
@@ -109,14 +108,14 @@ export class Deployment {
     return step;
   }
 
-  /** A step that changes nothing but what was built here. */
+  /** A step without changes besides local builds. */
   async #step(name: string, plan: string, work: () => Promise<string>): Promise<void> {
     const step = this.#print(name, plan);
     step.found = await work();
     this.#options.print(`   ${step.found}`);
   }
 
-  /** A step that a dry run only says. */
+  /** A step that a dry run only describes. */
   async #change(name: string, plan: string, work: () => Promise<string>): Promise<void> {
     if (this.#options.isDryRun) this.#print(name, plan);
     else await this.#step(name, plan, work);
@@ -136,7 +135,7 @@ export class Deployment {
     throw new CommandError("unavailable", `Docker builds the image, and is missing: ${found}. ${fix}`);
   }
 
-  /** @throws {CommandError} for what the server would refuse */
+  /** @throws {CommandError} for values that the server would refuse */
   #hosts(): { previewHost?: string | undefined; publicOrigin?: string | undefined } {
     const hosts = z.object({
       previewHost: fromEnv(variables.PREVIEW_HOST.schema, undefined),
@@ -158,7 +157,7 @@ export class Deployment {
     return `write ${parts.filter(Boolean).join(", and ")} into ${CONFIG}`;
   }
 
-  /** Changes these entries and nothing else of the file, of which a copy stays. */
+  /** Changes only these entries of the file, and keeps a copy. */
   async #writeHosts(): Promise<string> {
     const { previewHost, publicOrigin } = this.#hosts();
     const file = join(this.#options.directory, CONFIG);
@@ -172,7 +171,7 @@ export class Deployment {
       const pattern = `*.${previewHost}/*`;
       const { routes = [] } = parse(text) as { routes?: (string | { pattern?: string })[] };
       const isThere = routes.some((route) => (typeof route === "string" ? route : route.pattern) === pattern);
-      // The zone is found by the account's own, of which one ends the host.
+      // The zone is the account's own zone that the host ends with.
       if (!isThere) text = changed(text, ["routes"], [...routes, pattern]);
       text = changed(text, ["vars", "PREVIEW_HOST"], previewHost);
     }
@@ -202,7 +201,7 @@ export class Deployment {
     return given.length === 0 ? made : `set ${given.join(", ")} of the environment; ${made}`;
   }
 
-  /** Those of the environment, and for a new server an owner's token and a key for links that outlives it. */
+  /** Secrets from the environment, and for a new server an owner's token, and a separate key for links. */
   async #newSecrets(): Promise<Record<string, string>> {
     const { env, isAttended, print } = this.#options;
     const secrets: Record<string, string> = {};
@@ -212,7 +211,7 @@ export class Deployment {
     }
     this.token = secrets.SERVER_AUTH_TOKEN;
     const there = await this.#secretsThere();
-    // On a server that has links already, another key would end them.
+    // Another key would invalidate a server's existing links.
     if (there.length === 0) secrets.LINK_KEY ??= newToken();
     if (this.token !== undefined || there.includes("SERVER_AUTH_TOKEN")) return secrets;
     if (!isAttended)
@@ -225,10 +224,10 @@ export class Deployment {
     return { ...secrets, SERVER_AUTH_TOKEN: this.token };
   }
 
-  /** @throws {CommandError} where it cannot be known: a token that is there must not be replaced by mistake */
+  /** @throws {CommandError} if unknown: an existing token must not be replaced by mistake */
   async #secretsThere(): Promise<string[]> {
     const { status, output } = await this.#wrangler(["secret", "list", "--format", "json"]);
-    // 10007: the Worker is not there yet.
+    // 10007: the Worker does not exist yet.
     if (status !== 0 && /\b10007\b|does not exist/i.test(output)) return [];
     const list = /\[[^]*\]/.exec(output)?.[0];
     const parsed = z.array(z.looseObject({ name: z.string() })).safeParse(parse(list ?? ""));
@@ -269,7 +268,7 @@ export class Deployment {
     return this.#run(program, [...before, ...words], isShown);
   }
 
-  /** Runs a program in the directory of the deployment. @param isShown whether its output goes to the user, too */
+  /** Runs a program in the deployment's directory. @param isShown whether the user sees its output too */
   async #run(
     program: string,
     words: readonly string[],
@@ -299,7 +298,7 @@ export class Deployment {
   }
 }
 
-/** Whether this is a directory to deploy from: the package holds no sources. */
+/** Whether this directory can be deployed: the package contains no sources. */
 export function isDeployable(directory: string): boolean {
   return existsSync(join(directory, CONFIG)) && existsSync(join(directory, "Dockerfile"));
 }

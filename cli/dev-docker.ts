@@ -32,15 +32,15 @@ if (given && given !== token) {
   process.exit(1);
 }
 
-// As in wrangler.local.jsonc: documents of clients would be fetched from inside the user's own network. Before a flag, since
-// it takes every word up to the next one.
+// As in wrangler.local.jsonc: clients' documents would be fetched from inside the user's network. Before a flag, because it
+// takes every word up to the next one.
 const off = values.OAUTH_CLIENT_METADATA?.trim() ? [] : ["--var", "OAUTH_CLIENT_METADATA:off"];
-// The Worker saves all workspaces for whoever knows it.
+// The Worker saves all workspaces on requests with this secret.
 const secret = randomUUID();
 const worker = ["local/docker-worker.ts", "--var", `STOP_SECRET:${secret}`];
 const flags = ["dev", ...worker, ...off, "--ip", "127.0.0.1", "--port", port, ...process.argv.slice(2)];
 const env = { ...process.env, ...quietWrangler(join(root, ".wrangler")), WRANGLER_LOG: "log" };
-// Ctrl-C reaches every process of the terminal's group: wrangler has one of its own, so that it is there until all is saved.
+// Ctrl-C reaches the terminal's whole process group. wrangler has its own, so that it runs until everything is saved.
 const child = spawn(process.execPath, [wranglerProgram(), ...flags], {
   cwd: root,
   stdio: ["ignore", "inherit", "inherit"],
@@ -59,7 +59,7 @@ const stop = async (signal: NodeJS.Signals) => {
   child.kill(signal);
 };
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void stop(signal));
-// Without this program nobody would end it.
+// Nothing else would end it.
 process.on("exit", () => child.kill("SIGTERM"));
 
 // The first start builds the image, which takes minutes.

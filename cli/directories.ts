@@ -3,8 +3,8 @@ import { dirname } from "node:path";
 import { errnoOf } from "../local/runtime/sdk-errors.ts";
 
 /**
- * Makes a directory and its missing parents. Not Node's `recursive` option: that one never returns where the system
- * answers ENOENT although the parent is there, as below /proc.
+ * Creates a directory and its missing parents. Node's `recursive` option never returns if the system reports ENOENT for an
+ * existing parent, as below /proc.
  */
 export function makeDirectories(path: string, mode = 0o777): void {
   try {

@@ -1,9 +1,9 @@
-/** The reference of the command line in docs/reference/cli.md, from the definitions of its commands. `npm run docs` calls it. */
+/** Generates docs/reference/cli.md from the commands' definitions, for `npm run docs`. */
 import type { Option } from "@commander-js/extra-typings";
 import { examplesOf } from "./define-command.ts";
 import { leaves } from "./program.ts";
 
-/** Options that every command of a server has; the page says them once. */
+/** Options of all server commands, documented once. */
 const COMMON = new Set(["--json", "--url", "--token", "--state-dir"]);
 
 export function commandReference(): string {

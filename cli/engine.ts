@@ -1,4 +1,4 @@
-/** Starts the local platform's engine as a process, which ends with all its sandboxes when its stdin closes. */
+/** Starts the local engine as a process, which ends with all its sandboxes when its stdin closes. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
@@ -8,8 +8,8 @@ import { moduleExtension } from "../local/engine/own-files.ts";
 import type { HostDirectory } from "../local/engine/host-directories.ts";
 
 /**
- * Half of what V8 may keep for young objects. By itself it doubles that up to 32 MiB while much is passed on, and does not give
- * it back: the engine would take more memory the more its sandboxes download.
+ * Half of V8's space for young objects. V8 would double it up to 32 MiB under load and never return it, so the engine's memory
+ * would grow with downloads.
  */
 const YOUNG_MIB = 8;
 
@@ -20,13 +20,13 @@ export interface EngineSettings {
   /** For its sockets and generated files. */
   runDir: string;
   directories?: HostDirectory[];
-  /** The interpreter of sandboxes; null for none; one of the host's when left out. */
+  /** The sandboxes' interpreter; null for none; one of the host's if undefined. */
   python?: string | null;
   /** The directory of packages made for it. */
   pythonPackages?: string | undefined;
   /** The directory of fetched coding agents. Without it none is fetched. */
   agents?: string;
-  /** The directory of the certificate authority for hosts that have a secret; undefined where none has. */
+  /** The directory of the certificate authority for hosts with a secret; undefined if there are none. */
   authority?: string | undefined;
   verbose: boolean;
   /** For tests and measurements: see the engine's own options. */
@@ -37,11 +37,11 @@ export interface EngineSettings {
 
 export interface RunningEngine {
   url: string;
-  /** The python3 that sandboxes get. */
+  /** The sandboxes' python3. */
   python: string | undefined;
-  /** Sets the interpreter of sandboxes that start from now on. */
+  /** Sets the interpreter for new sandboxes. */
   usePython(executable: string): void;
-  /** Ends it and every sandbox; resolves when it is gone. */
+  /** Ends the engine with every sandbox; resolves when it is gone. */
   close(): Promise<void>;
 }
 
@@ -51,9 +51,9 @@ const engineReply = z.union([
 ]);
 
 /**
- * @param onLog Called with each line it prints on stderr.
- * @param onDeath Called with the exit status or signal when it ends without having been closed.
- * @throws Error with its message when it cannot start
+ * @param onLog called with each stderr line
+ * @param onDeath called with the exit status or signal if it ends unexpectedly
+ * @throws Error with its message if it cannot start
  */
 export async function startEngineProcess(
   settings: EngineSettings,
@@ -61,10 +61,10 @@ export async function startEngineProcess(
   onDeath: (how: string) => void,
 ): Promise<RunningEngine> {
   const main = fileURLToPath(new URL(`../local/engine/main${moduleExtension}`, import.meta.url));
-  // Detached, so that a Ctrl-C in the terminal reaches only this process, which ends everything in order.
+  // Detached, so that the terminal's Ctrl-C reaches only this process, which ends everything in order.
   const child = spawn(process.execPath, [`--max-semi-space-size=${YOUNG_MIB}`, main], {
     detached: true,
-    // Half of these threads may look up names: see maxLookups in local/engine/upstream.ts.
+    // Half of these threads may resolve names: see maxLookups in local/engine/upstream.ts.
     env: { ...process.env, UV_THREADPOOL_SIZE: "64" },
     stdio: ["pipe", "pipe", "pipe"],
   });

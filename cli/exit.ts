@@ -1,19 +1,19 @@
-/** The exit statuses of the command line. From 64 on those of sysexits.h and timeout(1), which programs seldom use themselves. */
+/** The command line's exit statuses. From 64 on as in sysexits.h and timeout(1), which programs rarely use. */
 import { UserError } from "./user-error.ts";
 
 export const EXIT = {
   succeeded: 0,
-  /** The code raised an error, the task failed, a check did not pass. */
+  /** The code raised an error, the task failed, or a check failed. */
   failed: 1,
   /** The command line is wrong. */
   usage: 64,
-  /** The server, or a file that was named, is not there. */
+  /** The server, or a named file, does not exist. */
   unavailable: 69,
-  /** The server could not do what was asked for, and said why. */
+  /** The server refused or failed, and said why. */
   refusedByServer: 70,
-  /** The run goes on. */
+  /** The run continues. */
   stillRunning: 75,
-  /** The token is not accepted, or does not allow this. */
+  /** The token is invalid or not allowed to do this. */
   denied: 77,
   timedOut: 124,
   /** Stopped by Ctrl-C or by `cancel`. */
@@ -22,10 +22,10 @@ export const EXIT = {
 
 export type ExitName = keyof typeof EXIT;
 
-/** What ends a process from outside, and leaves it the time to tidy up. */
+/** Signals that end a process and leave it time to clean up. */
 export const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-/** An error whose kind the exit status tells. */
+/** An error whose kind decides the exit status. */
 export class CommandError extends UserError {
   readonly kind: ExitName;
 
@@ -35,14 +35,14 @@ export class CommandError extends UserError {
   }
 }
 
-/** Whether an exit code means something of the command line's own, above the 0 and 1 that all programs share. */
+/** Whether an exit code has a meaning of its own here, other than the common 0 and 1. */
 export function isOwnStatus(code: number | undefined): boolean {
   return code !== undefined && code > EXIT.failed && Object.values<number>(EXIT).includes(code);
 }
 
 /**
- * The exit status for a run that has ended, or goes on.
- * @param exitCode of the program, where there is one: it is passed on, as by ssh, unless it would be read as one of this program's own
+ * The exit status for a run.
+ * @param exitCode of the program, if any: passed on, as by ssh, unless it could be confused with one of ours
  */
 export function statusOf(state: string, exitCode?: number): number {
   switch (state) {

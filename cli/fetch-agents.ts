@@ -7,7 +7,7 @@ import { makeDirectories } from "./directories.ts";
 import { UserError } from "./user-error.ts";
 import { defaultStateDir } from "./program-files.ts";
 
-/** One for all servers of this clone or user, because agents are large; that of the server where it may not write there. */
+/** Shared by all servers of a clone or user, because agents are large; the server's own if that is not writable. */
 export function agentsDirectory(env: Readonly<Record<string, string | undefined>>, stateDir: string): string {
   const shared = join(defaultStateDir(env), "agents");
   try {

@@ -1,4 +1,4 @@
-/** Following a run from the command line: its output as it comes, then its end. */
+/** Follows a run: its output as it comes, then its end. */
 import { z } from "zod";
 import { FIRST_WAIT_SECONDS, type ReadInput } from "../client/runs.ts";
 import { CommandError, EXIT, isOwnStatus, statusOf } from "./exit.ts";
@@ -14,7 +14,7 @@ export const pageSchema = z.object({
   notice: z.string().optional(),
 });
 
-/** A run of any kind as data, as far as the command line reads it. */
+/** A run of any kind, as far as the command line reads it. */
 const runSchema = z.looseObject({
   id: z.string(),
   state: z.string(),
@@ -31,35 +31,35 @@ export type Run = z.infer<typeof runSchema>;
 export interface FollowedRun {
   run: Run;
   content: Answer["content"];
-  /** The exit status that tells how the run ended. */
+  /** The exit status for the run's end. */
   status: number;
 }
 
 export { FIRST_WAIT_SECONDS };
 
 export interface FollowOptions {
-  /** Whether output is printed; it is not for `--json`. */
+  /** Whether to print output; not for `--json`. */
   prints: boolean;
-  /** Whether what is printed stands beside the result, as what an agent does. */
+  /** Whether the output goes next to the result, as for an agent's log. */
   isBeside?: boolean;
   /** What Ctrl-C does: stops the run, or leaves it. */
   onInterrupt: "cancel" | "leave";
-  /** Seconds until the run is left to itself; no end without. */
+  /** Seconds to wait for the run; no limit if undefined. */
   waitSeconds?: number;
-  /** Whether the sandbox was made for this run and ends with it: then only why there is no result is printed of what the server says. */
+  /** Whether the sandbox was made for this run and ends with it. Then only the reason for a missing result is printed. */
   isFresh?: boolean;
-  /** Words for the progress line. */
+  /** The progress line's text. */
   label: string;
 }
 
-/** How a run is returned to, in the words of the command line. */
+/** How to return to a run. */
 export const returnTo = (id: string) =>
   [`It goes on. To follow it: ${PROGRAM} result ${id}`, `To stop it: ${PROGRAM} cancel ${id}`] as const;
 
 /**
- * Follows a run to its end, or for as long as `waitSeconds` say. Prints what the server says beside its output, each notice once; where
- * nothing is printed, the run has them all.
- * @param first What the call that started it answered.
+ * Follows a run to its end, or for `waitSeconds`. Prints the server's notices, each once, next to the output; without output,
+ * the run has them all.
+ * @param first the result of the starting call
  */
 export async function follow(server: Server, first: Answer, options: FollowOptions): Promise<FollowedRun> {
   const started = runSchema.parse(first.data);
@@ -135,7 +135,7 @@ function current(server: Server, id: string): Promise<Answer> {
   return reading(server, { id, wait_seconds: 0 });
 }
 
-/** Calls get_result, which may be called twice. @throws {CommandError} that says how to return to the run */
+/** Calls get_result, which may be repeated. @throws {CommandError} that says how to return to the run */
 export async function reading(server: Server, input: ReadInput): Promise<Answer> {
   try {
     return await server.reading(input, () => note("The connection broke; asking again ..."));
@@ -151,10 +151,10 @@ export function followed({ data, content }: Answer): FollowedRun {
   return { run, content, status };
 }
 
-/** For one Ctrl-C the terminal and npm send a signal each, milliseconds apart at most. */
+/** For one Ctrl-C, the terminal and npm each send a signal, milliseconds apart. */
 const ONE_CTRL_C_MS = 500;
 
-/** Ctrl-C. Another one ends the process as it would without this. */
+/** Handles Ctrl-C. A second one ends the process as usual. */
 export class Interrupt {
   readonly #happened: Promise<undefined>;
   #listener: () => void = () => undefined;
@@ -173,7 +173,7 @@ export class Interrupt {
     });
   }
 
-  /** What the promise resolves to, or undefined after Ctrl-C. */
+  /** The promise's value, or undefined after Ctrl-C. */
   race<T>(promise: Promise<T>): Promise<T | undefined> {
     promise.catch(() => undefined);
     return Promise.race([promise, this.#happened]);

@@ -2,15 +2,15 @@
 import { StringDecoder } from "node:string_decoder";
 import { Typing } from "../src/shared/terminal/typing.ts";
 
-/** Ctrl-], by which telnet is left, too. */
+/** Ctrl-], as in telnet. */
 export const LEAVE_KEY = "\u001d";
 
-/** Keys as they are typed, sent in order. */
+/** Sends typed keys in order. */
 export class Keyboard {
   readonly #typing: Typing;
   readonly #decoder = new StringDecoder("utf8");
 
-  /** @param send types a text; when it fails, `failed` is told and nothing more is sent */
+  /** @param send types a text; if it fails, `failed` is called and nothing more is sent */
   constructor(send: (text: string) => Promise<void>, failed: (error: unknown) => void) {
     this.#typing = new Typing(send, failed);
   }

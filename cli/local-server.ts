@@ -1,4 +1,4 @@
-/** The local server for a bridge: the one that runs, or one that it starts and that ends with it. */
+/** The local server for a bridge: a running one, or one that the bridge starts and that ends with it. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { setTimeout as pause } from "node:timers/promises";
@@ -9,10 +9,10 @@ import { WITH_PARENT } from "./parents.ts";
 import { readRunning } from "./running.ts";
 import { type ServerAddress, serverAddress, type ServerOptions, stateDirectory } from "./server-address.ts";
 
-/** The first start of all makes the Worker and looks for Python: some 10 s on a slow machine. */
+/** The very first start builds the Worker and looks for Python: about 10 s on a slow machine. */
 const START_MS = 90_000;
 
-/** Another bridge's server may be starting or stopping: it holds the state directory, and a start of ours ends. */
+/** Another bridge's server may be starting or stopping: it holds the state directory, and our start fails. */
 const START_RETRY_MS = 2000;
 
 const DEFAULT_PORT = 8787;
@@ -31,7 +31,7 @@ export class LocalServer {
     this.#log = log;
   }
 
-  /** A server that answers; starts one where none does. @throws {CommandError} with why it does not start */
+  /** A responding server; starts one if there is none. @throws {CommandError} with the reason if it does not start */
   async locate(): Promise<ServerAddress> {
     if (await this.#isReachable()) return serverAddress(this.#options);
     this.#starting ??= this.#start().finally(() => (this.#starting = undefined));
@@ -64,7 +64,7 @@ export class LocalServer {
     this.#log(`Starting the local server (${words.join(" ")}) ...`);
     this.#output = "";
     const child = spawn(process.execPath, [START, ...words], {
-      // A group of its own: a signal to the bridge's group leaves it the time to save workspaces.
+      // Its own process group, so that a signal to the bridge's group leaves it time to save workspaces.
       detached: true,
       env: { ...process.env, [WITH_PARENT]: "1" },
       stdio: ["ignore", "ignore", "pipe"],

@@ -1,17 +1,17 @@
-/** Ensures that one server uses a state directory, and finds a port for it. */
+/** Ensures that only one server uses a state directory, and finds a port for it. */
 import { createHash } from "node:crypto";
 import { createServer, type Server } from "node:net";
 import { realpathSync } from "node:fs";
 import { UserError } from "./user-error.ts";
 
 /**
- * Locks the directory for this process. The lock is a socket in Linux's abstract namespace: only one process can bind its
- * name, and the kernel releases it however that process ends.
- * @throws {UserError} when another server has it
+ * Locks the directory for this process. The lock is a socket in Linux's abstract namespace: only one process can bind its name,
+ * and the kernel releases it however that process ends.
+ * @throws {UserError} if another server has it
  */
 export async function lockDirectory(directory: string): Promise<void> {
   const digest = createHash("sha256").update(realpathSync(directory)).digest("hex").slice(0, 32);
-  // A server that is stopping holds it for a moment longer.
+  // A stopping server holds it for a moment longer.
   const held = await listen({ path: `\0sandbox-mcp-${digest}` }, 1500);
   if (held === undefined) {
     throw new UserError(
@@ -21,10 +21,7 @@ export async function lockDirectory(directory: string): Promise<void> {
   held.unref();
 }
 
-/**
- * A port on 127.0.0.1 that nobody listens on: the one asked for, or any for 0.
- * @throws {UserError} when it is taken or not allowed
- */
+/** A free port on 127.0.0.1: the requested one, or any for 0. @throws {UserError} if it is taken or not allowed */
 export async function freePort(port: number): Promise<number> {
   const server = await listen({ host: "127.0.0.1", port }, 1500);
   const address = server?.address();
@@ -37,7 +34,7 @@ export async function freePort(port: number): Promise<number> {
   return address.port;
 }
 
-/** Listens. @returns undefined when the address is still in use after `patience` ms */
+/** Listens. @returns undefined if the address is still in use after `patience` ms */
 async function listen(
   address: { path: string } | { host: string; port: number },
   patience: number,

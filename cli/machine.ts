@@ -1,4 +1,4 @@
-/** What `npm start` and `npm run deploy` need of this machine. */
+/** The requirements of `npm start` and `npm run deploy`. */
 import { execFile } from "node:child_process";
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -27,15 +27,12 @@ async function output(program: string, args: string[], env = process.env): Promi
   );
 }
 
-/**
- * What a server on this machine needs.
- * @param port its port; that of the server which runs there, unless given, or else the usual one
- */
+/** Checks for a local server. @param port its port; by default the running server's, or the usual one */
 export function localChecks(stateDir: string, port?: number): Promise<Check[]> {
   return Promise.all([node(), bubblewrap(), limits(), python(stateDir), checkPort(stateDir, port)]);
 }
 
-/** What a deployment needs. */
+/** Checks for a deployment. */
 export function deployChecks(): Promise<Check[]> {
   return Promise.all([docker(), wrangler()]);
 }
@@ -83,7 +80,7 @@ async function python(stateDir: string): Promise<Check> {
   const found = `${used.version} at ${used.executable}`;
   if (isReady(used)) return { name, verdict: "ok", found };
   const missing = PACKAGES.filter(({ module }) => !first.modules.includes(module)).map(({ pip }) => pip);
-  // Only code that imports them needs them, and `start` says what became of its attempt.
+  // Only code that imports them needs them, and `start` reports its attempt.
   const hint = `${startLine()} installs for sandboxes what code may import and is not here: ${missing.join(", ")}`;
   return { name, verdict: "ok", found: `${found}; ${hint}` };
 }
@@ -114,7 +111,7 @@ function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0);
   } catch (error) {
-    // Another user's process may not be signalled.
+    // Another user's process cannot be signalled.
     return error instanceof Error && "code" in error && error.code === "EPERM";
   }
 }
@@ -153,7 +150,7 @@ async function wrangler(): Promise<Check> {
   const { version } = createRequire(import.meta.url)("wrangler/package.json") as { version: string };
   if (account === undefined || /not (authenticated|logged in)/i.test(account))
     return { name, verdict: "failed", found: `${version}, not logged in`, fix: "npx wrangler login" };
-  // A token of the API has permissions in place of scopes, and wrangler cannot list them.
+  // An API token has permissions instead of scopes, and wrangler cannot list them.
   if (/OAuth Token/i.test(account) && !account.includes("containers"))
     return {
       name,

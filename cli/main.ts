@@ -2,7 +2,7 @@
 import { enableCompileCache } from "node:module";
 import { fileURLToPath } from "node:url";
 
-// Most of the time of a short command goes into reading its modules. Not in /tmp, where others could write it.
+// Loading modules takes most of a short command's time. Not in /tmp, where others could write.
 enableCompileCache(fileURLToPath(new URL("../node_modules/.cache/sandbox-mcp", import.meta.url)));
 
 const words = process.argv.slice(2);
@@ -11,7 +11,7 @@ if (words[0] === "start") {
   await import("./start.ts");
 } else {
   const { run } = await import("./run-program.ts");
-  // A reader that has seen enough, such as head, is no error.
+  // A reader that stops early, such as head, is not an error.
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE") process.exit();
     throw error;

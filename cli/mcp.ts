@@ -1,4 +1,4 @@
-/** Calls to the server, with errors in the words of the command line. */
+/** Calls to the server, with the command line's errors. */
 import { Connection, type Results, type ToolAnswer, refusal as refusalOf } from "../client/connection.ts";
 import { AccessError, CallError, ConnectionError, InputError, WRONG_ADDRESS } from "../client/errors.ts";
 import { type ReadInput, reading } from "../client/runs.ts";
@@ -10,7 +10,7 @@ import { startLine } from "./program-files.ts";
 export { textOf } from "../client/connection.ts";
 export { WAIT_SECONDS } from "../client/tool-types.ts";
 
-/** What a tool answered. */
+/** A tool's answer. */
 export type Answer = ToolAnswer<Record<string, unknown>>;
 
 export class Server {
@@ -22,7 +22,7 @@ export class Server {
     this.#connection = connection;
   }
 
-  /** @throws {CommandError} when nothing answers there, or the token is refused */
+  /** @throws {CommandError} if nothing responds, or the token is refused */
   static async connect(given: ServerAddress, results?: Results): Promise<Server> {
     const address = await accepted(given);
     const server = new Server(address, connectionTo(address, results));
@@ -30,12 +30,12 @@ export class Server {
     return server;
   }
 
-  /** Calls a tool. @throws {CommandError} with what it said when it failed */
+  /** Calls a tool. @throws {CommandError} with its message if it failed */
   call(name: string, args: Record<string, unknown> = {}): Promise<Answer> {
     return this.#explaining(() => this.#connection.call(name as ToolName, args as never) as Promise<Answer>);
   }
 
-  /** Calls `get_result`, again for a while when the connection breaks. */
+  /** Calls `get_result`; retries for a while after broken connections. */
   reading(input: ReadInput, onRetry: () => void): Promise<Answer> {
     return this.#explaining(() => reading(this.#connection, input, onRetry));
   }
@@ -59,15 +59,15 @@ function connectionTo({ url, token }: ServerAddress, results?: Results): Connect
   return new Connection({ url, token, clientName: "sandbox-mcp-cli" }, results);
 }
 
-/** What a server said as one line: a line of its own would look like this program's. */
+/** A server's message on one line: separate lines would look like this program's. */
 function sentence(line: string): string {
   return line.replace(/\s+/g, " ").trim();
 }
 
 /**
  * Sends a plain HTTP request with the token.
- * @param path of the server, such as `/sandboxes/default/files/`
- * @throws {CommandError} for every answer but a 2xx, with what it said
+ * @param path on the server, such as `/sandboxes/default/files/`
+ * @throws {CommandError} for every response except 2xx, with its message
  */
 export async function http(given: ServerAddress, path: string, init: RequestInit = {}): Promise<Response> {
   const address = await accepted(given);
@@ -78,7 +78,7 @@ export async function http(given: ServerAddress, path: string, init: RequestInit
     });
 }
 
-/** The address with the token that the server takes: the one before, where it was not started again since a rotation. */
+/** The address with the accepted token: the previous one if the server was not restarted since a rotation. */
 export async function accepted(address: ServerAddress): Promise<ServerAddress> {
   const { tokenBefore, ...rest } = address;
   if (tokenBefore === undefined) return address;
@@ -96,13 +96,13 @@ export async function accepted(address: ServerAddress): Promise<ServerAddress> {
       await response.body?.cancel();
       return response.status === 401;
     },
-    // What is wrong with the connection, the request behind this one says.
+    // The next request reports connection problems.
     () => false,
   );
   return isRefused ? { ...rest, token: tokenBefore } : rest;
 }
 
-/** An error of the client library as one of the command line. */
+/** Translates an error of the client library. */
 function explained(error: unknown, address: ServerAddress): CommandError {
   if (error instanceof CommandError) return error;
   if (error instanceof ConnectionError) return unreachable(error, address);
@@ -127,7 +127,7 @@ export function unreachable(error: Error, { url, isLocal }: ServerAddress): Comm
   return new CommandError("unavailable", `No server answers at ${url} (${reason}).${remedy}`);
 }
 
-/** The error that an HTTP answer other than a 2xx is. */
+/** The error for an HTTP response other than 2xx. */
 export function refusal(status: number, body: string, address: ServerAddress): CommandError {
   return explained(refusalOf(address.url, status, body), address);
 }
@@ -135,7 +135,7 @@ export function refusal(status: number, body: string, address: ServerAddress): C
 function denied({ code, message }: AccessError, { url, tokenSource }: ServerAddress): CommandError {
   const line = sentence(message);
   if (code === "forbidden") return new CommandError("denied", line);
-  // It reads the file when it starts.
+  // The server reads the file when it starts.
   const remedy =
     tokenSource === VARIABLES_FILE
       ? "\nIf the token was changed since that server started, start it again."

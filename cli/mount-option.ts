@@ -1,4 +1,4 @@
-/** Directories of this machine that the user gives to sandboxes: `--mount DIR[=NAME][:ro|:rw]`. */
+/** The user's directories for sandboxes: `--mount DIR[=NAME][:ro|:rw]`. */
 import { spawnSync } from "node:child_process";
 import { accessSync, constants, readdirSync, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
@@ -10,7 +10,7 @@ import type { HostDirectory } from "../local/engine/host-directories.ts";
 import { messageOf } from "../src/shared/text.ts";
 import { UserError } from "./user-error.ts";
 
-/** As the Worker is told of it, and as the engine is. */
+/** For the Worker, and for the engine. */
 export interface Mounts {
   forWorker: MountedDirectory[];
   forEngine: HostDirectory[];
@@ -22,13 +22,13 @@ const SYSTEM = /^\/(bin|boot|dev|etc|lib[^/]*|proc|run|sbin|sys|usr|var)(\/|$)/;
 /** Exceptions below /var, where projects may be. */
 const NOT_SYSTEM = /^\/var\/(tmp\/.|www(\/|$))/;
 
-/** Hidden directories directly in anybody's home directory: they hold keys, settings and what shells run. */
+/** Hidden directories in anybody's home directory: they contain keys, settings and shell scripts. */
 const HIDDEN = /^(\/root|\/home\/[^/]+)\/\./;
 
 /**
- * @param cwd What relative paths are relative to.
- * @param own Directories of the server itself, with its state and its token.
- * @throws {UserError} naming the mount that cannot be made, and why
+ * @param cwd the base of relative paths
+ * @param own the server's own directories, with its state and token
+ * @throws {UserError} naming the impossible mount, and why
  */
 export async function readMounts(
   given: readonly string[],
@@ -60,7 +60,7 @@ export async function readMounts(
   return mounts;
 }
 
-/** Names of directories may contain `=` and `:`, so a text that is the path of a directory is taken as one. */
+/** Directory names may contain `=` and `:`, so an existing directory's path is taken as a whole. */
 function parse(text: string, cwd: string): { path: string; name: string | undefined; readOnly: boolean } {
   if (text.trim() === "") throw new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
   const whole = resolve(cwd, text);
@@ -98,7 +98,7 @@ function requireAccess(source: string, text: string, readOnly: boolean): void {
   }
 }
 
-/** A sandbox could write its own program into the file through a shared mapping, which keeps the bit. */
+/** Through a shared mapping, a sandbox could write its own program into the file, which keeps the bit. */
 function refuseSetID(source: string, text: string): void {
   const found = spawnSync("find", [source, "-type", "f", "-perm", "/6000", "-print", "-quit"], {
     encoding: "utf8",
@@ -145,10 +145,7 @@ function sandboxNameOf(path: string, text: string): string {
   throw new UserError(`--mount ${text}: name its sandbox: --mount DIR=NAME.`);
 }
 
-/**
- * The folder of definitions that COMPONENTS names.
- * @throws {UserError} where it is none
- */
+/** The folder of definitions in COMPONENTS. @throws {UserError} if there is none */
 export function readComponents(text: string, cwd: string): string {
   const path = resolve(cwd, text.trim());
   try {

@@ -1,10 +1,10 @@
 /**
- * The Node that the command line and the server need: `engines` in package.json, which tests/node/versions.test.ts compares.
- * Imports nothing that an older one could not read.
+ * The Node version for the command line and server: `engines` in package.json, compared by tests/node/versions.test.ts. Imports
+ * nothing that older versions cannot parse.
  */
 import { versions } from "node:process";
 
-/** As a sentence has it. The engine reads the machine's certificates by `getCACertificates`, which 22.15 was the first to have. */
+/** For sentences. The engine reads the machine's certificates with `getCACertificates`, which 22.15 introduced. */
 export const NEEDED_NODE = "Node 22.15 or a newer 22, or 24 or newer";
 
 export function isNewEnough(version: string = versions.node): boolean {

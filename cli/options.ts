@@ -6,7 +6,7 @@ import { CommandError } from "./exit.ts";
 import { defaultStateDir, startLine } from "./program-files.ts";
 import { clause, messageOf } from "../src/shared/text.ts";
 
-/** Where `npm start` listens unless told otherwise. */
+/** The default port of `npm start`. */
 export const DEFAULT_PORT = 8787;
 
 export interface StartOptions {
@@ -14,18 +14,18 @@ export interface StartOptions {
   port: number;
   isolation: "bubblewrap" | "none";
   network: "internet" | "none";
-  /** Where Durable Objects, R2 and KV live. Absolute. */
+  /** The directory of Durable Objects, R2 and KV. Absolute. */
   stateDir: string;
   /** `DIR[=NAME][:ro|:rw]` each, as given, relative to `cwd`. */
   mounts: string[];
   cwd: string;
-  /** The absolute path of the interpreter for sandboxes; undefined for the first in PATH. */
+  /** The absolute path of the sandboxes' interpreter; undefined for the first in PATH. */
   python: string | undefined;
-  /** Whether to fetch the coding agents before the server starts. */
+  /** Whether to install the coding agents before the server starts. */
   agents: boolean;
   /** Whether to show the panel in a browser. */
   open: boolean;
-  /** Whether to print one JSON document in place of the lines for people. */
+  /** Whether to print one JSON document instead of text. */
   json: boolean;
   verbose: boolean;
 }
@@ -58,9 +58,9 @@ The Worker's own variables (SERVER_AUTH_TOKEN, AUTH_TOKENS, ALLOWED_ORIGINS, ...
 from .dev.vars. Without SERVER_AUTH_TOKEN in either, one is generated and kept in .dev.vars.`;
 
 /**
- * @param cwd What relative paths are relative to: where the user typed the command.
- * @returns undefined when help is asked for.
- * @throws {CommandError} naming the flag or variable that is wrong.
+ * @param cwd the base of relative paths: where the user typed the command
+ * @returns undefined if help is requested
+ * @throws {CommandError} naming the wrong flag or variable
  */
 export function readOptions(
   argv: readonly string[],
@@ -121,8 +121,8 @@ function parse(argv: readonly string[]) {
 }
 
 /**
- * Refuses flags that npm took because `--` was missing before them. npm turns `--port=1` into npm_config_port=1, and
- * `--port 1` into npm_config_port=true, with the value left among the arguments.
+ * Refuses flags that npm took because `--` was missing before them. npm turns `--port=1` into npm_config_port=1, and `--port 1`
+ * into npm_config_port=true, leaving the value among the arguments.
  */
 function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): void {
   const swallowed = Object.entries(FLAGS).flatMap(([flag, { type }]) => {
@@ -145,7 +145,7 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
   });
   const open = new Set(hints.flatMap(({ flag, value }) => (value === undefined ? flag : [])));
   const words = hints.flatMap(({ flag, value }) => {
-    // With several flags, it is unknown which value belongs to which.
+    // With several flags, values cannot be assigned to them.
     const found = value ?? (open.size > 1 ? undefined : take(/^/));
     return [`--${flag}`, found === undefined ? "<value>" : shellWord(found)];
   });
@@ -154,10 +154,10 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
   throw new CommandError("usage", `npm took ${names} for its own. Put -- first: npm start -- ${line}`);
 }
 
-/** Flags without a value, but for those that npm answers itself. */
+/** Flags without a value, except those that npm handles itself. */
 const SWITCHES = ["agents", "open", "json"];
 
-/** Patterns by which values are assigned to flags. */
+/** Patterns that assign values to flags. */
 const FITTING: Record<string, RegExp | undefined> = {
   port: /^\d+$/,
   isolation: /^(bubblewrap|none)$/,

@@ -1,9 +1,9 @@
-/** Files that the user has named for what a command answers. */
+/** Files that the user named for a command's results. */
 import { chmodSync, constants, copyFileSync } from "node:fs";
 import { messageOf } from "../src/shared/text.ts";
 import { CommandError } from "./exit.ts";
 
-/** @throws {CommandError} in place of an error of the file system */
+/** @throws {CommandError} instead of a file system error */
 export function writing<T>(path: string, work: () => T): T {
   try {
     return work();
@@ -12,16 +12,12 @@ export function writing<T>(path: string, work: () => T): T {
   }
 }
 
-/** The time in the name of a file, without the colons that some file systems refuse. */
+/** A time for file names, without colons, which some file systems refuse. */
 export function timeForName(): string {
   return new Date().toISOString().replaceAll(":", "-");
 }
 
-/**
- * Keeps a copy of a file beside it, for its user alone.
- * @returns the path of the copy
- * @throws Error rather than replacing another copy
- */
+/** Copies a file, readable only by its user. @returns the copy's path @throws Error if the copy exists */
 export function keepCopy(file: string): string {
   const copy = `${file}.${timeForName()}.bak`;
   copyFileSync(file, copy, constants.COPYFILE_EXCL);

@@ -1,13 +1,13 @@
-/** Notices when the process that started the server, npm or a bridge, has ended without passing a signal on. */
+/** Detects that the parent process, npm or a bridge, ended without passing on a signal. */
 import { readFileSync } from "node:fs";
 
-/** The variable that makes a server end with the process that started it. */
+/** The variable that ends a server with its parent process. */
 export const WITH_PARENT = "SANDBOX_MCP_WITH_PARENT";
 
 /**
- * Calls `onGone` once when npm, or the shell between npm and this process, has ended. Without npm it does nothing, because
- * a server that was put into the background should survive its shell; unless WITH_PARENT asks for it.
- * @param everyMs How often to look.
+ * Calls `onGone` once when npm, or the shell between npm and this process, has ended. Does nothing without npm, because a
+ * background server should survive its shell, unless WITH_PARENT is set.
+ * @param everyMs the polling interval
  */
 export function watchNPM(env: NodeJS.ProcessEnv, onGone: () => void, everyMs = 200): void {
   if (env.npm_lifecycle_event === undefined && env[WITH_PARENT] === undefined) return;
@@ -27,11 +27,11 @@ interface Ancestor {
   pid: number;
   command: string;
   parent: number;
-  /** Clock ticks since boot: tells a process from a later one with the same id. */
+  /** Clock ticks since boot; distinguishes a process from a later one with the same id. */
   started: string;
 }
 
-/** A running process, from /proc/<pid>/stat (proc_pid_stat(5)); undefined when there is none, or only its zombie. */
+/** A running process, from /proc/<pid>/stat (proc_pid_stat(5)); undefined if there is none, or only a zombie. */
 function describe(pid: number): Ancestor | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");

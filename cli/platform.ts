@@ -1,4 +1,4 @@
-/** Checks what the machine must have: Linux, and a bubblewrap that works. */
+/** Checks the machine's requirements: Linux, and a working bubblewrap. */
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { type Check, checkBubblewrap } from "../local/engine/check.ts";
@@ -11,7 +11,7 @@ import { startLine } from "./program-files.ts";
 
 const run = promisify(execFile);
 
-/** @throws {UserError} anywhere but on Linux */
+/** @throws {UserError} except on Linux */
 export function requireLinux(platform: NodeJS.Platform): void {
   if (platform === "linux") return;
   const name = { darwin: "macOS", win32: "Windows" }[platform as string] ?? platform;
@@ -25,9 +25,9 @@ export function requireLinux(platform: NodeJS.Platform): void {
 }
 
 /**
- * Makes what sandboxes without isolation need of this machine.
- * @param container the directory with the scripts of sandboxes
- * @throws {UserError} with the exact command, where only an administrator can
+ * Creates what sandboxes without isolation need on this machine.
+ * @param container the directory with the sandboxes' scripts
+ * @throws {UserError} with the exact command, if only an administrator can
  */
 export async function requirePlaces(container: string): Promise<void> {
   const problem = await makePlaces(container);
@@ -37,15 +37,15 @@ export async function requirePlaces(container: string): Promise<void> {
 export interface Installer {
   /** Tries to make a sandbox. */
   check(): Promise<Check>;
-  /** Whether bubblewrap is missing and can be installed without asking the user. */
+  /** Whether bubblewrap is missing and can be installed without a password. */
   applies(): Promise<boolean>;
   /** @throws Error with the package manager's message */
   install(): Promise<void>;
 }
 
 /**
- * Makes sure that sandboxes can be made. Installs bubblewrap where that needs no password.
- * @param print Takes a line for the user.
+ * Ensures that sandboxes can be made. Installs bubblewrap if that needs no password.
+ * @param print receives a line for the user
  * @throws {UserError} with the reason and the exact command
  */
 export async function requireBubblewrap(print: (line: string) => void, installer = apt): Promise<void> {

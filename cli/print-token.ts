@@ -7,11 +7,11 @@ import { readVariables } from "./variables.ts";
 const file = variablesFile(process.env);
 try {
   const { token, tokenSource } = readVariables(process.env, file);
-  // The server's own check: with a token that the server refuses, no client could connect.
+  // The server's own check: no client could connect with a token that the server refuses.
   const { error } = ownerToken.safeParse(token);
   if (error)
     throw new UserError(`SERVER_AUTH_TOKEN ${error.issues.map(({ message }) => message).join("; ")}.`);
-  // Never an empty text: the command around this one runs even when this one fails.
+  // Never an empty text: the surrounding command runs even if this one fails.
   if (tokenSource === "generated")
     process.stderr.write(`Generated SERVER_AUTH_TOKEN, and kept it in ${file}.\n`);
   process.stdout.write(`${token}\n`);

@@ -1,4 +1,4 @@
-/** What commands print: colours, tables and progress on a terminal, plain lines in a pipe, or one JSON document. */
+/** Commands' output: colors, tables and progress on a terminal, plain lines in a pipe, or one JSON document. */
 import { styleText } from "node:util";
 import { withoutEscapes } from "../src/shared/escape-sequences.ts";
 import { HIDDEN, visible, visibleJSON } from "../src/shared/shown.ts";
@@ -7,16 +7,16 @@ import { CommandError, EXIT, type ExitName } from "./exit.ts";
 
 type Style = Parameters<typeof styleText>[0];
 
-/** A terminal shows colours unless NO_COLOR is set. */
+/** Colors on a terminal, unless NO_COLOR is set. */
 export function styled(style: Style, text: string, stream: NodeJS.WriteStream = process.stdout): string {
   return styleText(style, text, { stream, validateStream: true });
 }
 
-/** What stays in a line: tabs between cells, and the sequences of `styled`. */
+/** What stays in a line: tabs between cells, and sequences of `styled`. */
 // oxlint-disable-next-line no-control-regex
 const OWN = /(\t|\x1b\[(?:1|2|22|3[1-39])m)/;
 
-/** A line as it is printed, whatever a server has put into it: a line break or a control sequence is shown, and not done. */
+/** A line with its line breaks and control sequences made visible, because servers may send any. */
 function oneInert(text: string): string {
   return text
     .split(OWN)
@@ -24,23 +24,21 @@ function oneInert(text: string): string {
     .join("");
 }
 
-/** Prints lines of the result. */
 export function line(...lines: readonly string[]): void {
   for (const text of lines) process.stdout.write(`${oneInert(text)}\n`);
 }
 
-/** Prints lines for the user beside the result. */
 export function note(...lines: readonly string[]): void {
   for (const text of lines) process.stderr.write(`${styled("dim", oneInert(text), process.stderr)}\n`);
 }
 
-/** Prints the one document of `--json`: first whether the command succeeded, in place of what the data says of itself. */
+/** Prints the document of `--json`. Its first field says whether the command succeeded, and overrides the data's own. */
 export function json(success: boolean, data: object): void {
   const document = Object.assign({ success }, data, { success });
   line(...visibleJSON(document, process.stdout.isTTY ? 2 : undefined).split("\n"));
 }
 
-/** Prints an error: its kind is that of the exit status. */
+/** Prints an error. Its kind decides the exit status. */
 export function failure(kind: ExitName, message: string, asJSON: boolean): void {
   if (asJSON) json(false, { error: { kind, message, exit_status: EXIT[kind] } });
   else
@@ -50,8 +48,8 @@ export function failure(kind: ExitName, message: string, asJSON: boolean): void 
 }
 
 /**
- * An error's kind and its words for the user: a sentence, and the stack of an unexpected one only where it is asked for.
- * @param unexpected the kind of what is neither the user's nor a file's
+ * An error's kind and message; the stack of an unexpected one only on request.
+ * @param unexpected the kind for errors that are neither the user's nor a file's
  */
 export function failureOf(
   error: unknown,
@@ -61,21 +59,21 @@ export function failureOf(
   if (error instanceof CommandError) return [error.kind, error.message];
   if (error instanceof UserError) return ["failed", error.message];
   if (!(error instanceof Error)) return [unexpected, String(error)];
-  // Of a file on this machine, whose path the message has.
+  // An error about a local file; its message has the path.
   if ("syscall" in error && "path" in error) return ["unavailable", error.message];
   const where = showsStack ? `\n${error.stack}` : " (SANDBOX_MCP_VERBOSE=1 shows where)";
   return [unexpected, oneLine(error.message) + where];
 }
 
 /**
- * Prints what a program in a sandbox printed. A pipe gets it as it came. A terminal gets its text and its colours, but no other
- * control sequence, since those could write into the clipboard or change what was printed before.
+ * Prints a sandbox program's output: unchanged to a pipe; to a terminal as text with colors only, because other sequences could
+ * write to the clipboard or change earlier text.
  */
 export function printed(stream: NodeJS.WriteStream, text: string): void {
   stream.write(stream.isTTY ? inert(text) : text);
 }
 
-/** Control characters but for tab, line feed and carriage return, and the marks that turn the writing round. */
+/** Control characters except tab, line feed and carriage return, and marks that change the writing direction. */
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /\x1b\[[\d;:]*m|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\p{Bidi_Control}]/gu;
 
@@ -85,7 +83,7 @@ function inert(text: string): string {
   );
 }
 
-/** A text as one line without control characters, cut to `width` characters. */
+/** A text on one line without control characters, cut to `width` characters. */
 export function oneLine(text: string, width = Infinity): string {
   return cut(inert(withoutEscapes(text).replaceAll(/\s+/g, " ")).trim(), width);
 }
@@ -95,8 +93,8 @@ function cut(text: string, width: number): string {
 }
 
 /**
- * A name as one word of a line that loses nothing of it: a backslash before what `printf %b` of a shell turns back into backslashes and
- * control characters, and others that a terminal does not show as they are.
+ * A name as one word that loses nothing: escapes for a shell's `printf %b` in place of backslashes, control characters, and
+ * others that a terminal does not show unchanged.
  */
 export function escapedName(name: string): string {
   return name.replaceAll("\\", "\\\\").replace(HIDDEN, (character) => {
@@ -109,15 +107,15 @@ export function escapedName(name: string): string {
 
 export interface Column {
   title: string;
-  /** Numbers stand on the right. */
+  /** Right-aligned, for numbers. */
   right?: boolean;
-  /** Names that have to be read back: whole, and as `escapedName` writes them. */
+  /** Names that are read back: never cut, and written by `escapedName`. */
   isName?: boolean;
-  /** Left out of a table that its terminal is too narrow for, the last such column first. */
+  /** Omitted from a table that is too wide; the last such column first. */
   isMinor?: boolean;
 }
 
-/** Prints rows: on a terminal as a table, cut to its width; in a pipe with a tab between the cells, and without a head. */
+/** Prints rows: as a table on a terminal, cut to its width; with tabs and without a header in a pipe. */
 export function table(columns: readonly Column[], rows: readonly (readonly string[])[]): void {
   const cells = rows.map((row) =>
     row.map((cell, index) => (columns[index]?.isName ? escapedName(cell) : oneLine(cell))),
@@ -129,10 +127,10 @@ export function table(columns: readonly Column[], rows: readonly (readonly strin
   for (const text of aligned(columns, cells, process.stdout.columns || 80)) line(text);
 }
 
-/** Characters of a last column that is cut. */
+/** The narrowest last column, in characters. */
 const MIN_WIDTH = 20;
 
-/** The lines of a table, its head first, of cells without control characters. Only the last column is cut. */
+/** A table's lines, the header first, from cells without control characters. Only the last column is cut. */
 export function aligned(
   columns: readonly Column[],
   rows: readonly (readonly string[])[],
@@ -161,7 +159,7 @@ export function aligned(
 
 const FRAMES = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 
-/** A line on a terminal that says what goes on and for how long; in a pipe nothing. */
+/** A progress line with the elapsed time on a terminal; nothing in a pipe. */
 export class Progress {
   readonly #startedAt = Date.now();
   readonly #timer: NodeJS.Timeout | undefined;
@@ -172,7 +170,7 @@ export class Progress {
 
   constructor(text: string, isWanted = true) {
     this.#text = text;
-    // A result on the same terminal may end within a line, which this one would erase.
+    // A result on the same terminal may end within a line, which the progress line would erase.
     if (isWanted && process.stderr.isTTY) this.#timer = setInterval(() => this.#draw(), 120).unref();
   }
 
@@ -180,18 +178,18 @@ export class Progress {
     this.#text = text;
   }
 
-  /** Erases the line, before anything else is printed. */
+  /** Erases the line before other output. */
   clear(): void {
     if (this.#isShown) process.stderr.write("\r\u001b[K");
     this.#isShown = false;
   }
 
-  /** This was printed to the terminal. Where its line is not over, nothing is drawn, since that would erase it. */
+  /** Tracks printed text. While its line has not ended, no progress is drawn, because that would erase it. */
   printed(text: string): void {
     if (text !== "") this.#isWithinLine = !text.endsWith("\n");
   }
 
-  /** Prints a line for the user beside the result: one of its own on a terminal, where the output's has not ended. */
+  /** Prints a line for the user, on a new line if the output's last one has not ended. */
   note(...lines: readonly string[]): void {
     this.clear();
     if (this.#isWithinLine && process.stderr.isTTY) process.stderr.write("\n");

@@ -1,4 +1,4 @@
-/** Where this program's own files are, and where it keeps what is its user's. */
+/** The paths of this program's files and of its user's state. */
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
@@ -6,16 +6,16 @@ import description from "../package.json" with { type: "json" };
 import { shellWord } from "../src/shared/text.ts";
 import { moduleExtension, repository } from "../local/engine/own-files.ts";
 
-/** The clone's directory; in the package, the directory of what was built. */
+/** The clone's directory; in the package, the build's. */
 export const root = repository;
 
-/** Whether this is the package as npm installs it, and no clone: its modules are JavaScript. */
+/** Whether this is the npm package instead of a clone: its modules are JavaScript. */
 export const isPackaged = moduleExtension === ".js";
 
 /**
- * What a client starts this program by: this Node and the program's file. A file in the cache of npx is there for a while only; then it is
- * npx with what this program came from.
- * @param file the program's
+ * The command by which a client starts this program: this Node and the program's file. A file in npx's cache is temporary; then
+ * it is npx with the package's source.
+ * @param file the program's file
  */
 export function programCommand(file: string, version: string): [command: string, ...args: string[]] {
   const [, cache] = /^(.*[\\/]_npx[\\/][0-9a-f]+)[\\/]/.exec(file) ?? [];
@@ -27,7 +27,7 @@ export function programCommand(file: string, version: string): [command: string,
   return ["npx", "-y", tarball === undefined ? `sandbox-mcp@${version}` : resolve(cache, tarball)];
 }
 
-/** How the user starts the server, with these options: a package has no `npm start`. */
+/** The command that starts the server with these options. A package has no `npm start`. */
 export function startLine(options = ""): string {
   const words = isPackaged
     ? [`${PACKAGE_PROGRAM} start`, options]
@@ -38,7 +38,7 @@ export function startLine(options = ""): string {
 /** The program itself. */
 export const PROGRAM_FILE = join(root, "cli", isPackaged ? "bin.js" : "main.ts");
 
-/** How a user of the package calls it: where npx has fetched it, `sandbox-mcp` is on no PATH. */
+/** How a package's user calls it: with npx, `sandbox-mcp` is on no PATH. */
 export const PACKAGE_PROGRAM = programOf(PROGRAM_FILE);
 
 function programOf(file: string): string {
@@ -46,16 +46,16 @@ function programOf(file: string): string {
   return words[0] === "npx" ? words.map(shellWord).join(" ") : "sandbox-mcp";
 }
 
-/** The state directory where none is named. npm may remove a package at any time, so that of a package is the user's. */
+/** The default state directory. npm may remove a package at any time, so a package uses the user's directory. */
 export function defaultStateDir(env: Readonly<Record<string, string | undefined>>): string {
   if (!isPackaged) return join(root, ".sandbox-mcp");
   const given = env.XDG_STATE_HOME;
-  // The specification of these directories has relative paths ignored.
+  // The XDG specification ignores relative paths.
   const states = given !== undefined && isAbsolute(given) ? given : join(homedir(), ".local/state");
   return join(states, "sandbox-mcp");
 }
 
-/** The file of the Worker's variables, where a generated token is kept. */
+/** The file of the Worker's variables, including a generated token. */
 export function variablesFile(env: Readonly<Record<string, string | undefined>>): string {
   return join(isPackaged ? defaultStateDir(env) : root, ".dev.vars");
 }

@@ -21,7 +21,7 @@ import { stdio } from "./commands/stdio.ts";
 import { watch } from "./commands/watch.ts";
 import { sandboxes } from "./commands/sandboxes.ts";
 
-/** `main.ts` runs it before any of this is read; here it is for the list of commands. */
+/** `main.ts` handles it before loading this file; it is here for the list of commands. */
 const start = new Command("start")
   .description("run a server on this machine; `start --help` lists its options")
   .allowUnknownOption();
@@ -72,7 +72,7 @@ export function everyCommand(from: CommandUnknownOpts = program): CommandUnknown
   return [from, ...from.commands.flatMap((each) => everyCommand(each))];
 }
 
-/** The commands that do something here, each with its full name. */
+/** The commands with an action, with their full names. */
 export function leaves(
   of: CommandUnknownOpts = program,
   before = "",

@@ -1,6 +1,6 @@
 /**
- * The Python of sandboxes: the first in the user's PATH unless an option names one, with the packages of the production
- * image. Those are installed once, in the background, from the index that pip is configured to use, else from Debian.
+ * The sandboxes' Python: the first in the user's PATH unless an option names one, with the packages of the production image.
+ * They are installed once, in the background, from pip's configured index, or else from Debian.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -19,16 +19,16 @@ import { UserError } from "./user-error.ts";
 import { messageOf } from "../src/shared/text.ts";
 
 export interface PythonSetup {
-  /** The interpreter to start with; null for none. */
+  /** The initial interpreter; null for none. */
   python: string | null;
-  /** The directory of its packages, which may not exist yet. */
+  /** The directory of its packages; may not exist yet. */
   packages: string | undefined;
-  /** Installs the packages that are missing. Never rejects; `stop` ends it early. */
+  /** Installs missing packages. Never rejects; `stop` ends it early. */
   complete(use: (executable: string) => void): Promise<void>;
   stop(): void;
 }
 
-/** After a failed attempt, the next one is made no sooner than this. */
+/** The shortest time between attempts after a failure. */
 const RETRY_MS = DAY_MS;
 const PIP_TIMEOUT_MS = 15 * 60 * 1000;
 
@@ -37,23 +37,23 @@ const NAMES = PACKAGES.map(({ pip }) => pip);
 const LIST = `${NAMES.slice(0, -1).join(", ")} and ${NAMES.at(-1)}`;
 
 /**
- * The interpreters that a server with this state directory chooses from; undefined where there is none.
- * @returns `other` for the first besides `first` that has every package
+ * The interpreters for a server with this state directory; undefined if there are none.
+ * @returns `other`: the first one besides `first` with all packages
  */
 export async function findPython(stateDir: string) {
   const [first, ...others] = await findPythons();
   if (first === undefined) return undefined;
   const packages = join(stateDir, "python");
-  /** Whether it has every package by itself, or an earlier start has installed them for it. */
+  /** Whether it has all packages itself, or an earlier start installed them for it. */
   const isReady = (python: Python) =>
     isComplete(python) || modifiedAt(join(packages, packagesKey(python))) !== undefined;
   return { first, other: others.find(isReady), packages, isReady };
 }
 
 /**
- * @param given An interpreter that the user named, for which nothing is installed.
- * @param stateDir Packages go into its directory `python`.
- * @throws {UserError} when `given` is no Python 3
+ * @param given the user's interpreter, for which nothing is installed
+ * @param stateDir packages go to its directory `python`
+ * @throws {UserError} if `given` is not Python 3
  */
 export async function setUpPython(
   given: string | undefined,
@@ -91,13 +91,13 @@ export async function setUpPython(
       try {
         writeFileSync(failure, "");
       } catch {
-        // It is tried again at the next start.
+        // The next start retries.
       }
     },
   };
 }
 
-/** Installs the packages for one interpreter, or falls back to another that has them. */
+/** Installs the packages for an interpreter, or falls back to another one that has them. */
 class PythonPackages {
   readonly #python: Python;
   readonly #directory: string;
@@ -117,8 +117,8 @@ class PythonPackages {
   }
 
   /**
-   * @param other Another interpreter that has all of them already.
-   * @returns the interpreter for sandboxes from now on; undefined when none has the packages
+   * @param other another interpreter with all packages
+   * @returns the interpreter for new sandboxes; undefined if none has the packages
    */
   async make(other: Python | undefined): Promise<string | undefined> {
     const { executable } = this.#python;
@@ -163,7 +163,7 @@ class PythonPackages {
     return undefined;
   }
 
-  /** The directory gets its name only after every package in it could be imported. @throws Error with pip's message */
+  /** The directory gets its name only after every package was imported. @throws Error with pip's message */
   async #installFromIndex(): Promise<void> {
     const { executable } = this.#python;
     const whole = join(this.#directory, packagesKey(this.#python));
@@ -202,14 +202,14 @@ class PythonPackages {
   }
 
   async #run(command: string[]): Promise<void> {
-    // Sandboxes run as another user, who has to be able to read the packages. pip is killed with this process, since
-    // it would otherwise run beside the next attempt.
+    // Sandboxes run as another user, who must be able to read the packages. pip is killed with this process, because it would
+    // otherwise overlap with the next attempt.
     const script = 'umask 022; exec setpriv --pdeathsig KILL -- "$@"';
     const child = spawn("/bin/sh", ["-c", script, "sh", ...command], {
       stdio: ["ignore", "ignore", "pipe"],
       timeout: PIP_TIMEOUT_MS,
       killSignal: "SIGKILL",
-      // Settings of the user that contradict --target.
+      // User settings that contradict --target.
       env: { ...process.env, PIP_USER: "0", PIP_REQUIRE_VIRTUALENV: "0", PIP_DISABLE_PIP_VERSION_CHECK: "1" },
     });
     this.#pip = child;

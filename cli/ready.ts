@@ -1,9 +1,6 @@
-/** Checks that the server is ready, with an MCP request such as clients send. */
+/** Checks the server with an MCP request like a client's. */
 
-/**
- * Lists the tools of the server at `url`.
- * @returns undefined, or for the user what went wrong
- */
+/** Lists the tools of the server at `url`. @returns undefined, or the problem for the user */
 export async function whyNotServing(url: string, token: string): Promise<string | undefined> {
   const response = await fetch(url, {
     method: "POST",
@@ -21,7 +18,7 @@ export async function whyNotServing(url: string, token: string): Promise<string 
   return explain(body) ?? `${url} answered ${response.status}: ${body.slice(0, 500)}`;
 }
 
-/** The problems of the configuration, which the Worker reports by variable. */
+/** The configuration's problems, which the Worker reports by variable. */
 function explain(body: string): string | undefined {
   try {
     const { problems }: { problems?: unknown } = JSON.parse(body);

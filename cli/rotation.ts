@@ -1,4 +1,4 @@
-/** The rotation of a token: the new one, and the one before it for a while. */
+/** Rotates a token: a new one, and the previous one for a while. */
 import { createHash, randomBytes } from "node:crypto";
 import { CommandError } from "./exit.ts";
 
@@ -8,16 +8,13 @@ export const sha256 = (token: string) => createHash("sha256").update(token).dige
 
 export interface Rotation {
   token: string;
-  /** When the token before ends, in ISO 8601. */
+  /** When the previous token ends, in ISO 8601. */
   until: string;
-  /** What the variables of the server become. A value in angle brackets is known to the operator alone. */
+  /** The server's new variables. Only the operator knows values in angle brackets. */
   variables: Record<string, string>;
 }
 
-/**
- * The owner's token anew.
- * @param before the token of now, where it is known
- */
+/** Rotates the owner's token. @param before the current token, if known */
 export function rotateOwner(before: string | undefined, until: string, token = newToken()): Rotation {
   const variables = {
     SERVER_AUTH_TOKEN_PREVIOUS: before ?? "<the current token>",
@@ -28,9 +25,9 @@ export function rotateOwner(before: string | undefined, until: string, token = n
 }
 
 /**
- * A token of AUTH_TOKENS anew.
- * @param list the value of AUTH_TOKENS, where it is known
- * @throws {CommandError} when that has no token of this name
+ * Rotates a token of AUTH_TOKENS.
+ * @param list the value of AUTH_TOKENS, if known
+ * @throws {CommandError} if it has no token of this name
  */
 export function rotateNamed(
   name: string,
@@ -47,9 +44,9 @@ export function rotateNamed(
 }
 
 /**
- * Whether the token before the one of now is still valid: a rotation ends it at once, and clients may have no other.
- * @param variables those of the server
- * @param name that of AUTH_TOKENS; else the owner's
+ * Whether the previous token is still valid: a rotation would end it at once, and clients may have no other.
+ * @param variables the server's
+ * @param name of a token in AUTH_TOKENS; else the owner's
  * @returns when it ends, in words
  */
 export function endOfBefore(

@@ -1,4 +1,4 @@
-/** Runs a command line, and tells what went wrong. */
+/** Runs a command line and reports errors. */
 import { CommanderError } from "@commander-js/extra-typings";
 import { CommandError, EXIT } from "./exit.ts";
 import { failure, failureOf } from "./print.ts";
@@ -21,11 +21,11 @@ export async function run(words: readonly string[]): Promise<number> {
   }
 }
 
-/** Settings of npm's own, which a user may have in an .npmrc. */
+/** npm's own settings, which a user may have in .npmrc. */
 const NPMS_OWN = new Set(["--version", "--yes", "--save", "--force"]);
 
 /**
- * Refuses options that npm took because `--` was missing before them: it keeps them as settings of its own.
+ * Refuses options that npm took because `--` was missing before them: npm stores them as settings.
  * @throws {CommandError} that names them
  */
 function refuseSwallowed(env = process.env): void {
@@ -42,7 +42,7 @@ function refuseSwallowed(env = process.env): void {
     );
 }
 
-/** @throws {CommandError} for an option of commands that stands before the command */
+/** @throws {CommandError} for a command's option before the command */
 function refuseEarly([first = "", ...rest]: readonly string[]): void {
   const [option = ""] = first.split("=");
   const isOwn = program.options.some(({ long }) => long === option) || option === "--help";
@@ -54,14 +54,14 @@ function refuseEarly([first = "", ...rest]: readonly string[]): void {
   throw new CommandError("usage", `${option} stands behind the command: ${PROGRAM} ${name} ${option} ...`);
 }
 
-/** Commander repeats arguments that a command does not take. A token may be among them, and errors go to logs. */
+/** Commander repeats unexpected arguments. They may contain a token, and errors go to logs. */
 function withoutArguments(message: string): string {
   return message.replace(/^(error: too many arguments .* but got \d+): [^]*/, "$1.\n");
 }
 
 function printError(error: unknown, asJSON: boolean): number {
   if (error instanceof CommanderError) {
-    // commander has printed what it has to say.
+    // commander has printed its message.
     if (error.exitCode === 0) return EXIT.succeeded;
     if (asJSON) failure("usage", withoutArguments(error.message).replace(/^error: /, ""), true);
     return EXIT.usage;

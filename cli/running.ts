@@ -1,4 +1,4 @@
-/** Where the server of a state directory can be reached, for commands that look for it. It holds no token. */
+/** The address of a state directory's running server, without its token. */
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
@@ -10,7 +10,7 @@ export type Running = z.infer<typeof running>;
 
 const fileIn = (stateDir: string) => join(stateDir, "server.json");
 
-/** Called when the server serves, from its state directory. */
+/** Called with its state directory when the server is ready. */
 export function noteRunning(stateDir: string, server: Running): void {
   const file = fileIn(stateDir);
   const temporary = `${file}.${process.pid}`;
@@ -18,7 +18,7 @@ export function noteRunning(stateDir: string, server: Running): void {
   renameSync(temporary, file);
 }
 
-/** Called when it ends. After a kill the note stays, and nothing answers at its URL. */
+/** Called when it ends. After a kill the note stays, but nothing responds at its URL. */
 export function forgetRunning(stateDir: string): void {
   rmSync(fileIn(stateDir), { force: true });
 }

@@ -1,16 +1,16 @@
-/** Has the workspaces of all sandboxes saved before the server ends. */
+/** Saves all workspaces before the server ends. */
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "../local/platform/engine-protocol.ts";
 
-/** How long that goes on without a word, milliseconds. */
+/** How long that takes before it is reported, in milliseconds. */
 const PROGRESS_AFTER_MS = 1000;
 
-/** How long the engine may take to end what visitors of previews have under way, milliseconds. */
+/** How long the engine may take to end previews, in milliseconds. */
 const END_PREVIEWS_MS = 5000;
 
 /**
- * Resolves when all are saved, or `signal` aborts, or the time is over, and says what may not be saved.
- * @param url of the server's MCP endpoint
- * @param engine its address, where there is one: previews end first, which could take up the time of the saves
+ * Resolves when all are saved, `signal` aborts, or time is up, and reports what may be unsaved.
+ * @param url the server's MCP endpoint
+ * @param engine its address, if there is one: previews end first, because they could delay the saves
  */
 export async function saveWorkspaces(
   url: string,

@@ -1,4 +1,4 @@
-/** Which server a command speaks to, and its token. */
+/** The server of a command, and its token. */
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { CommandError } from "./exit.ts";
@@ -7,16 +7,16 @@ import { readRunning } from "./running.ts";
 import { endOfBefore } from "./rotation.ts";
 import { keptVariables } from "./variables.ts";
 
-/** Where the owner's token of the local server is kept, unless its environment has one. */
+/** The file of the local server's token, unless the environment has one. */
 export const VARIABLES_FILE = variablesFile(process.env);
 
-/** A path as the user typed it: `npm run` changes to the package's directory. */
+/** A path as the user typed it: `npm run` changes the directory. */
 export function userPath(path = "."): string {
   const { npm_lifecycle_event: script, INIT_CWD } = process.env;
   return resolve(script === "cli" && INIT_CWD ? INIT_CWD : process.cwd(), path);
 }
 
-/** How the user calls this command line, for words that name a command. */
+/** How the user calls this command line, for messages. */
 export const PROGRAM = process.env.npm_lifecycle_event === "cli" ? "npm run cli --" : PACKAGE_PROGRAM;
 
 export interface ServerOptions {
@@ -29,10 +29,10 @@ export interface ServerAddress {
   /** The MCP endpoint. */
   url: string;
   token: string;
-  /** Words for where the token is from. */
+  /** The token's origin, in words. */
   tokenSource: string;
   isLocal: boolean;
-  /** The token before, while a rotation is under way: the local server has no other until it is started again. */
+  /** The previous token during a rotation: the local server uses it until its restart. */
   tokenBefore?: string;
 }
 
@@ -44,12 +44,12 @@ export function stateDirectory({ stateDir }: ServerOptions, env: Environment = p
   return given ? userPath(given) : defaultStateDir(env);
 }
 
-/** Words for how the user gives a server to a command. */
+/** The names of the options for a server. */
 const OPTIONS = { url: "--url", token: "--token" };
 
 /**
- * The server that the options name, or the environment, or the local one. A token of the local server's goes nowhere else.
- * @throws {CommandError} when there is none, or no token for it
+ * The server from the options, the environment, or the local one. A local server's token is never sent elsewhere.
+ * @throws {CommandError} without a server, or a token for it
  */
 export function serverAddress(
   options: ServerOptions,
@@ -71,7 +71,7 @@ export function serverAddress(
   return { url: local.url, isLocal: true, ...tokenFor(options, env, true, words.token) };
 }
 
-/** The MCP endpoint of a server, of which people give the origin too. @throws {CommandError} for what is no HTTP URL */
+/** A server's MCP endpoint; people also give only the origin. @throws {CommandError} for an invalid HTTP URL */
 export function endpoint(given: string, word = OPTIONS.url): string {
   const url = URL.canParse(given) ? new URL(given) : undefined;
   if (!url || !/^https?:$/.test(url.protocol))
@@ -79,7 +79,7 @@ export function endpoint(given: string, word = OPTIONS.url): string {
       "usage",
       `${word} must be the address of a server, such as https://host/mcp: ${given}`,
     );
-  // Not repeated: it would stand in logs and reports.
+  // Not repeated, because logs and reports would contain it.
   if (url.username !== "" || url.password !== "")
     throw new CommandError(
       "usage",
@@ -122,7 +122,7 @@ function tokenFor(
   );
 }
 
-/** The token that this one takes the place of, by the variables of the local server, as long as that is valid. */
+/** The previous token, from the local server's variables, while it is valid. */
 export function tokenBefore(
   token: string,
   variables: Readonly<Record<string, string>>,

@@ -1,4 +1,4 @@
-/** `npm start`: the whole server on this machine, in one command. */
+/** `npm start`: the whole server on this machine. */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { accessSync, constants, existsSync } from "node:fs";
@@ -27,7 +27,7 @@ import { type LogLine, type RunningWorker, startWorker } from "./worker.ts";
 
 const print = (line: string) => process.stderr.write(`${line}\n`);
 
-/** Whether the one document of --json is still to be printed. */
+/** Whether the document of --json was not printed yet. */
 let owesJSON = process.argv.slice(2).includes("--json");
 
 let engine: RunningEngine | undefined;
@@ -35,19 +35,21 @@ let worker: RunningWorker | undefined;
 let python: PythonSetup | undefined;
 let ending: Promise<never> | undefined;
 
-/** Saves all workspaces until the signal aborts; set once the server serves. */
+/** Saves all workspaces until the signal aborts; set when the server is ready. */
 let save: ((signal: AbortSignal) => Promise<void>) | undefined;
-/** Removes the note of where the server is; set once it serves. */
+/** Removes the note of the server's address; set when it is ready. */
 let forget: (() => void) | undefined;
 const stopAtOnce = new AbortController();
 let endingSince = 0;
 
-/** For one Ctrl-C the terminal and npm send a signal each, milliseconds apart at most. */
+/** For one Ctrl-C, the terminal and npm each send a signal, milliseconds apart. */
 const ONE_CTRL_C_MS = 500;
 
 const SAVED_NOTICE = "Workspaces keep what was saved before.";
 
-/** Saves all workspaces, ends the Worker and the engine with every sandbox, and then this process. Asked again, it does not save. */
+/**
+ * Saves all workspaces, ends the Worker and the engine with every sandbox, then this process. A second request skips the save.
+ */
 function end(kind: ExitName, message?: string): Promise<never> {
   if (ending && Date.now() - endingSince > ONE_CTRL_C_MS) stopAtOnce.abort();
   if (!ending) endingSince = Date.now();
@@ -81,7 +83,7 @@ async function start(): Promise<void> {
       "--mount needs isolation: with --isolation none every directory of yours is there anyway.",
     );
   await lockDirectory(stateDir);
-  // A port that is taken is better known before the rest is set up.
+  // A taken port is reported before the rest is set up.
   await freePort(options.port);
   if (options.isolation === "bubblewrap") await requireBubblewrap(print);
   else await requirePlaces(join(root, "container"));
@@ -137,7 +139,7 @@ async function start(): Promise<void> {
     LOCAL_TOKEN_COMMAND: isPackaged ? `${PACKAGE_PROGRAM} token show` : "npm run token",
     LOCAL_DIRECTORIES: mounts.forEngine.map(({ name }) => name).join(),
     MOUNTED_DIRECTORIES: JSON.stringify(mounts.forWorker),
-    // Without isolation all sandboxes have one /workspace, which is the host's.
+    // Without isolation all sandboxes share the host's /workspace.
     ...(options.isolation === "none" ? { WORKSPACE_SAVE: "off" } : {}),
     ...(options.isolation !== "none" && options.network === "none" ? { MAX_INTERNET: "none" } : {}),
   };
@@ -172,7 +174,7 @@ async function start(): Promise<void> {
   if (options.isolation === "bubblewrap") void python.complete((executable) => engine?.usePython(executable));
 }
 
-/** @throws {UserError} where it cannot be written, or would be made below a directory that is named wrongly */
+/** @throws {UserError} if it cannot be written, or a parent directory is misspelled */
 function makeStateDirectory(stateDir: string): void {
   const isChosen = stateDir !== defaultStateDir(process.env);
   if (isChosen && !existsSync(dirname(stateDir)))
@@ -189,14 +191,14 @@ function makeStateDirectory(stateDir: string): void {
   }
 }
 
-/** Hands the address to whatever opens addresses on this desktop. Without a desktop it is printed already. */
+/** Opens the address on this desktop. Without a desktop it was printed anyway. */
 function showInBrowser(url: string): void {
   const opener = spawn("xdg-open", [url], { stdio: "ignore", detached: true });
   opener.once("error", () => print(`No browser could be opened (xdg-open is not installed): open ${url}`));
   opener.unref();
 }
 
-/** Prints every line with --verbose, else only the Worker's unexpected errors, to which callers get a reference. */
+/** Prints every line with --verbose; otherwise only the Worker's unexpected errors, to which callers get a reference. */
 function showLog({ level, message }: LogLine, verbose: boolean): void {
   if (verbose) print(printable(level === "error" ? `workerd: ${message}` : message));
   else if (/^\{.*"event":"error"/.test(message)) print(printable(message));

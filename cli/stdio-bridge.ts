@@ -1,4 +1,4 @@
-/** A bridge between a client that starts a process and a server, over this process's standard input and output. */
+/** A bridge between a client, over standard input and output, and a server. */
 import { createInterface } from "node:readline";
 import { parseJSONRPCMessage } from "@modelcontextprotocol/client";
 import { Bridge } from "./bridge.ts";
@@ -7,9 +7,9 @@ import type { ServerAddress } from "./server-address.ts";
 import { messageOf } from "../src/shared/text.ts";
 
 /**
- * Speaks for a server until the input ends or a signal comes.
- * @param sandbox that of calls that name none; the server's own without
- * @returns why the last message did not reach a server; undefined when it did
+ * Connects to a server until the input ends or a signal comes.
+ * @param sandbox the default sandbox; the server's own if undefined
+ * @returns why the last message did not reach a server; undefined if it did
  */
 export async function serveStdio(
   locate: () => Promise<ServerAddress>,
@@ -40,7 +40,7 @@ export async function serveStdio(
         log(`This is not a JSON-RPC message: ${messageOf(error).slice(0, 300)}`);
       }
     });
-    // What came before the end of the input is still answered.
+    // Messages before the input's end are still handled.
     lines.once("close", () => void bridge.settled().then(resolve));
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => resolve());
   });

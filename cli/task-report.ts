@@ -1,4 +1,4 @@
-/** How the end of a task is shown: its answer as the result, and beside it what changed and what it took. */
+/** Shows the end of a task: its answer as the result, and next to it its changes and costs. */
 import { z } from "zod";
 import { bytes, duration, note, oneLine, printed } from "./print.ts";
 import { PROGRAM } from "./server-address.ts";

@@ -1,4 +1,4 @@
-/** The Worker's variables: from the environment, then from `.dev.vars`, where a generated token is kept. */
+/** The Worker's variables: from the environment, then from `.dev.vars`, which also stores a generated token. */
 import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
@@ -9,7 +9,7 @@ import { UserError } from "./user-error.ts";
 import { messageOf } from "../src/shared/text.ts";
 
 export interface Variables {
-  /** Given to the Worker over its configuration file. */
+  /** Overrides for the Worker's configuration file. */
   values: Record<string, string>;
   token: string;
   /** Where `token` comes from. */
@@ -17,8 +17,8 @@ export interface Variables {
 }
 
 /**
- * @param file The `.dev.vars`. Written only when no token is set anywhere; its other lines are kept.
- * @throws {UserError} when the file cannot be read or written
+ * @param file the `.dev.vars`; written only if no token is set, keeping its other lines
+ * @throws {UserError} if the file cannot be read or written
  */
 export function readVariables(env: Readonly<Record<string, string | undefined>>, file: string): Variables {
   const kept = keptVariables(file);
@@ -36,12 +36,12 @@ export function readVariables(env: Readonly<Record<string, string | undefined>>,
   return { values: { ...values, SERVER_AUTH_TOKEN: token }, token, tokenSource: "generated" };
 }
 
-/** Removes the Worker's variables, some of which are secrets, from the environment that child processes inherit. */
+/** Removes the Worker's variables, some of them secrets, from child processes' environment. */
 export function forgetVariables(env: NodeJS.ProcessEnv): void {
   for (const name of OPERATOR_VARIABLES) delete env[name];
 }
 
-/** What a `.dev.vars` holds. @throws {UserError} when it cannot be read */
+/** The variables in a `.dev.vars`. @throws {UserError} if it cannot be read */
 export function keptVariables(file: string): Record<string, string> {
   if (!existsSync(file)) return {};
   try {
@@ -53,9 +53,9 @@ export function keptVariables(file: string): Record<string, string> {
 }
 
 /**
- * Writes variables into a `.dev.vars`, at its end and in place of those of the same names; undefined removes one. Atomic: after a
- * crash, the old file is still there.
- * @throws {UserError} when it cannot be written, or not without changing more
+ * Writes variables to a `.dev.vars`, replacing those of the same names; undefined removes one. Atomic: a crash leaves the old
+ * file.
+ * @throws {UserError} if it cannot be written without changing more
  */
 export function writeVariables(file: string, changes: Readonly<Record<string, string | undefined>>): void {
   const before = existsSync(file) ? readFileSync(file, "utf8") : "";
@@ -70,7 +70,7 @@ export function writeVariables(file: string, changes: Readonly<Record<string, st
   const known = parseEnv(before);
   const expected = Object.entries({ ...known, ...changes }).filter(([, value]) => value !== undefined);
   const isSafe =
-    // Of a value of several lines only the first would be replaced.
+    // Only the first line of a multi-line value would be replaced.
     names.every((name) => !known[name]?.includes("\n")) &&
     isDeepStrictEqual({ ...parseEnv(after) }, Object.fromEntries(expected));
   if (!isSafe)

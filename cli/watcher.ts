@@ -1,4 +1,4 @@
-/** What goes on at a server, as events: sandboxes and runs that come, change and go, and what runs print. */
+/** A server's activity as events: sandboxes and runs that appear, change and end, and runs' output. */
 import { setTimeout as pause } from "node:timers/promises";
 import { z } from "zod";
 import { type AnyListedRun, runsSchema } from "./listed-runs.ts";
@@ -9,7 +9,7 @@ import { type Server, WAIT_SECONDS } from "./mcp.ts";
 export interface SandboxEvent {
   event: "sandbox";
   sandbox: string;
-  /** `destroyed` for one that is not listed any more. */
+  /** `destroyed` for one that is no longer listed. */
   state: string;
   last_used_at: string;
 }
@@ -33,18 +33,18 @@ const sandboxesSchema = z.object({
   sandboxes: z.array(z.object({ name: z.string(), state: z.string(), last_used_at: z.string() })),
 });
 
-/** Sandboxes whose runs are asked for, the most recently used; and runs whose output is followed at once. */
+/** The most sandboxes whose runs are polled, most recently used first, and the most runs followed at once. */
 const MAX_SANDBOXES = 10;
 const MAX_FOLLOWED_RUNS = 8;
 
-/** Between two pages of a run that prints without end, milliseconds: the server allows a caller 20 calls a second. */
+/** The pause between pages of a run that prints without end, in milliseconds: the server allows 20 calls a second. */
 const PAGE_MS = 1000;
 
-/** Runs of one sandbox that are asked for at once. */
+/** The most runs listed per sandbox. */
 const RUNS = 50;
 
 export interface WatchOptions {
-  /** Only this sandbox; all without. */
+  /** Only this sandbox; all if undefined. */
   sandbox?: string | undefined;
   intervalSeconds: number;
   followsOutput: boolean;
@@ -52,7 +52,10 @@ export interface WatchOptions {
   onEvent(event: WatchEvent): void;
 }
 
-/** Tells what goes on until the signal aborts: what runs at first, then every change. @throws {CommandError} when the server is gone */
+/**
+ * Reports activity until the signal aborts: running runs first, then every change.
+ * @throws {CommandError} if the server is gone
+ */
 export async function watch(server: Server, options: WatchOptions): Promise<void> {
   const watcher = new Watcher(server, options);
   await Promise.race([watcher.run(), watcher.failed]);
@@ -62,11 +65,11 @@ class Watcher {
   readonly #server: Server;
   readonly #options: WatchOptions;
   readonly #sandboxes = new Map<string, SandboxEvent>();
-  /** States of runs that were told. */
+  /** The reported states of runs. */
   readonly #runs = new Map<string, string>();
   readonly #followed = new Set<string>();
   readonly #failure = Promise.withResolvers<never>();
-  /** The start of the newest run of the first look, by the server's clock; undefined during that. */
+  /** The newest run's start at the first poll, by the server's clock; undefined during it. */
   #newestBefore: number | undefined;
 
   constructor(server: Server, options: WatchOptions) {
@@ -75,7 +78,7 @@ class Watcher {
     this.failed.catch(() => undefined);
   }
 
-  /** Rejects when an output cannot be followed any more. */
+  /** Rejects if an output cannot be followed. */
   get failed(): Promise<never> {
     return this.#failure.promise;
   }
@@ -89,7 +92,7 @@ class Watcher {
     }
   }
 
-  /** @returns when the runs started that it has found */
+  /** @returns the start times of the runs found */
   async #poll(): Promise<number[]> {
     const listed = sandboxesSchema.parse((await this.#server.call("list_sandboxes")).data).sandboxes;
     const { sandbox: only } = this.#options;
@@ -103,7 +106,7 @@ class Watcher {
     return (await Promise.all(used.map(({ name }) => this.#lookAtRuns(name)))).flat();
   }
 
-  /** Tells of a sandbox that has changed. @returns whether its runs may have changed */
+  /** Reports a changed sandbox. @returns whether its runs may have changed */
   #note({ name, state, last_used_at }: z.infer<typeof sandboxesSchema>["sandboxes"][number]): boolean {
     const before = this.#sandboxes.get(name);
     const event: SandboxEvent = { event: "sandbox", sandbox: name, state, last_used_at };
@@ -127,17 +130,17 @@ class Watcher {
       if (before === run.state) continue;
       this.#runs.set(run.id, run.state);
       const isNew = Date.parse(run.started_at) > (this.#newestBefore ?? Infinity);
-      // What had ended before is no news.
+      // Runs that had ended before are not reported.
       if (before === undefined && run.state !== "running" && !isNew) continue;
       this.#options.onEvent({ event: "run", sandbox, ...run });
-      // Of what ended between two looks, the output is told as well.
+      // Runs that ended between two polls are reported with their output.
       if (before === undefined) this.#follow(sandbox, run.id, isNew);
     }
     this.#forget();
     return runs.map(({ started_at }) => Date.parse(started_at));
   }
 
-  /** What is remembered is bounded: the oldest runs are told no more. */
+  /** Bounds memory: the oldest runs are no longer reported. */
   #forget(): void {
     const most = MAX_SANDBOXES * RUNS * 2;
     for (const id of this.#runs.keys()) {
@@ -151,7 +154,7 @@ class Watcher {
     this.#followed.add(id);
     void this.#read(sandbox, id, fromStart)
       .catch((error: unknown) => {
-        // A sandbox that was destroyed takes its runs with it.
+        // A destroyed sandbox's runs are gone.
         if (!(error instanceof CommandError) || error.kind !== "refusedByServer") this.#failure.reject(error);
       })
       .finally(() => this.#followed.delete(id));

@@ -1,8 +1,8 @@
 /**
- * The Worker in workerd, through miniflare.
+ * Runs the Worker in workerd, through miniflare.
  *
- * `wrangler dev` is not used: it puts a proxy in a second workerd before the Worker, and serves every R2 bucket without a
- * token under /cdn-cgi/. Here clients connect to the Worker's own socket.
+ * `wrangler dev` is not used: it runs a proxy in a second workerd, and serves every R2 bucket without a token under /cdn-cgi/.
+ * Here clients connect to the Worker's own socket.
  */
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -13,16 +13,16 @@ import { bundle, quietWrangler } from "./bundle.ts";
 export interface WorkerOptions {
   /** The wrangler configuration file. */
   config: string;
-  /** 0 for any that is free. */
+  /** 0 for any free port. */
   port: number;
   stateDir: string;
   /** Variables and secrets. They replace those of the configuration file unless they are empty. */
   variables: Record<string, string>;
   /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
   components?: string | undefined;
-  /** Called with each line the Worker and workerd print. */
+  /** Called with each line of the Worker and workerd. */
   onLog: (line: LogLine) => void;
-  /** Called when workerd ends without having been closed. */
+  /** Called if workerd ends unexpectedly. */
   onDeath: () => void;
   verbose: boolean;
   /** For measurements: whether V8's inspector listens on loopback. */
@@ -37,16 +37,16 @@ export interface LogLine {
 export interface RunningWorker {
   /** The port that it listens on. */
   port: number;
-  /** That of V8's inspector; undefined where it was not asked for. */
+  /** The port of V8's inspector; undefined unless requested. */
   inspectorPort: number | undefined;
   /** Kills workerd and resolves when it is gone. */
   close(): Promise<void>;
 }
 
-/** Starts the Worker; resolves when workerd listens. @throws Error with what went wrong */
+/** Starts the Worker; resolves when workerd listens. @throws Error with the problem */
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const buildDirectory = join(options.stateDir, "build");
-  // wrangler says otherwise that it reads .dev.vars, on standard output.
+  // Otherwise wrangler reports on standard output that it reads .dev.vars.
   Object.assign(process.env, quietWrangler(buildDirectory));
   const { modules, settings } = await bundle(options.config, buildDirectory);
 
@@ -61,18 +61,18 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       host: "127.0.0.1",
       port: 0,
       inspectorPort: options.inspector ? 0 : undefined,
-      // miniflare would fetch it from the internet.
+      // miniflare would download it.
       cf: false,
       telemetry: { enabled: false },
       log: new Log(options.verbose ? LogLevel.WARN : LogLevel.NONE),
       resourcePersistencePath: join(options.stateDir, "data"),
       handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),
-      // miniflare has started another workerd by now, but this server ends: its user decides whether to restart it.
+      // miniflare has started another workerd, but this server ends: its user decides about a restart.
       unsafeHandleRuntimeRestart: () => {
         if (!closing) options.onDeath();
       },
       workers: [
-        // The first gets miniflare's own port, where headers of miniflare's (MF-Original-URL) say which host was called.
+        // The first Worker gets miniflare's own port, whose headers (MF-Original-URL) can set the host.
         { name: "nobody", modules: true, script: EMPTY_WORKER },
         {
           ...worker,
@@ -90,7 +90,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       ],
     }),
   );
-  // miniflare would exit the process on a signal, before anything could end in order.
+  // On a signal, miniflare would exit before an orderly end.
   for (const [signal, listener] of listeners()) {
     if (!others.some(([, other]) => other === listener)) process.off(signal, listener);
   }
@@ -99,7 +99,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     await instance.dispose();
   };
   try {
-    // workerd binds any port and says which: one that was looked for before might be taken by now.
+    // workerd binds any port and reports it; a port found earlier might be taken by now.
     const port = Number((await instance.unsafeGetDirectURL(name)).port);
     const inspectorPort = options.inspector ? Number((await instance.getInspectorURL()).port) : undefined;
     return { port, inspectorPort, close };
@@ -109,7 +109,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   }
 }
 
-/** The binding by which the Worker reaches the engine: see `LocalEnv`. */
+/** The binding to the engine: see `LocalEnv`. */
 function engineService(url: string | undefined) {
   return url === undefined ? {} : { LOCAL_ENGINE: { external: { address: new URL(url).host, http: {} } } };
 }
@@ -128,7 +128,7 @@ function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {
   );
 }
 
-/** miniflare and its workerd, which is started through workerd.sh. */
+/** miniflare with its workerd, started through workerd.sh. */
 function load(): typeof MiniflareModule {
   const require = createRequire(import.meta.url);
   const workerd: { default: string } = createRequire(require.resolve("miniflare"))("workerd");

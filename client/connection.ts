@@ -19,24 +19,24 @@ import {
 } from "./errors.ts";
 import { ERROR_META, type ToolInputs, type ToolName, type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 
-/** A call that was not answered by then is lost. */
+/** The time limit of a call. */
 const CALL_TIMEOUT_MS = 2 * WAIT_SECONDS * 1000;
 
 export interface ConnectOptions {
-  /** The MCP endpoint of the server, such as `https://sandbox.example.com/mcp`. */
+  /** The server's MCP endpoint, such as `https://sandbox.example.com/mcp`. */
   url: string | URL;
   /** A bearer token of the server. */
   token: string;
-  /** In place of the global `fetch`. */
+  /** Replaces the global `fetch`. */
   fetch?: typeof fetch;
-  /** The name that the server logs for this program. */
+  /** This program's name in the server's log. */
   clientName?: string;
 }
 
-/** `raw`: what terminals print stays as it is. Its other data are the same. */
+/** `raw` keeps terminals' control sequences; other data is the same. */
 export type Results = "structured" | "raw";
 
-/** What a tool returned: its data, and its content, in which images are. */
+/** A tool's answer: its data, and its content with images. */
 export interface ToolAnswer<Data> {
   data: Data;
   content: CallToolResult["content"];
@@ -65,9 +65,9 @@ export class Connection {
 
   /**
    * Calls a tool.
-   * @throws {CallError} with the code and the hint of the tool's error
-   * @throws {AccessError} for a token that is not accepted or lacks the scope
-   * @throws {ConnectionError} where no answer came
+   * @throws {CallError} with the tool error's code and hint
+   * @throws {AccessError} for a token that is invalid or lacks the scope
+   * @throws {ConnectionError} without a response
    */
   async call<Name extends ToolName>(
     name: Name,
@@ -89,7 +89,7 @@ export class Connection {
   /**
    * Sends a plain HTTP request with the token.
    * @param path such as `/sandboxes/default/files/a.txt`
-   * @throws {SandboxError} for every answer but a 2xx
+   * @throws {SandboxError} for every response except 2xx
    */
   async http(path: string, init: RequestInit = {}): Promise<Response> {
     let response: Response;
@@ -117,7 +117,7 @@ export class Connection {
     return tools.map(({ name }) => name);
   }
 
-  /** Connects, as the first call does. @throws {SandboxError} when that fails; the next call tries again */
+  /** Connects, as the first call does. @throws {SandboxError} on failure; the next call retries */
   open(): Promise<Client> {
     if (this.#isClosed) return Promise.reject(this.#explained(undefined));
     this.#client ??= this.#connect().catch((error: unknown) => {
@@ -141,23 +141,23 @@ export class Connection {
     if (this.#isClosed) return new SandboxError("closed", "The connection was closed.", "Connect again.");
     if (error instanceof SdkHttpError)
       return refusal(this.url.href, error.status, String(error.data.text ?? ""));
-    // The SDK keeps what the challenge says of a 403, and not the body.
+    // The SDK keeps a 403's challenge, but not its body.
     if (error instanceof InsufficientScopeError)
       return new AccessError(403, error.errorDescription ?? error.message);
-    // An error of JSON-RPC: the server has answered.
+    // A JSON-RPC error: the server has responded.
     if (error instanceof ProtocolError) return new CallError("invalid_argument", error.message);
     return new ConnectionError(this.url.href, error);
   }
 }
 
-/** The SDK's validators make functions of text, which Workers refuse; the server has checked its answers. */
+/** The SDK's validators generate code, which Workers refuse; the server has validated its answers. */
 const TRUSTING: jsonSchemaValidator = {
   getValidator<T>(): JsonSchemaValidator<T> {
     return (data) => ({ valid: true, data: data as T, errorMessage: undefined });
   },
 };
 
-/** What the SDK of the server puts before the reasons why arguments do not fit. */
+/** The server SDK's prefix before the reasons why arguments are invalid. */
 const INVALID = /^Input validation error: Invalid arguments for tool \w+: /;
 
 function failureOf(tool: string, content: CallToolResult["content"], meta: unknown): CallError {
@@ -173,7 +173,7 @@ export function textOf(content: CallToolResult["content"]): string {
   return content.flatMap((block) => (block.type === "text" ? block.text : [])).join("\n");
 }
 
-/** The error that an HTTP answer other than a 2xx is. */
+/** The error for an HTTP response other than 2xx. */
 export function refusal(url: string, status: number, body: string): SandboxError {
   const { code, message, hint } = errorIn(body);
   if (status === 404 && (message === "" || message === "Not found"))
@@ -185,7 +185,7 @@ export function refusal(url: string, status: number, body: string): SandboxError
 
 const ENDING = "Its address ends in /mcp.";
 
-/** What the body of an error says: of JSON-RPC, of OAuth, or of the routes for files and tasks. */
+/** An error body's content: from JSON-RPC, OAuth, or the routes for files and tasks. */
 function errorIn(body: string): { code?: string; message: string; hint?: string } {
   try {
     const { error, error_description, message: reason, details, code, hint, problems } = JSON.parse(body);

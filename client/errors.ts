@@ -1,14 +1,14 @@
 /** The errors of the client library. All of them have a `code` for programs and a `hint` for people. */
 
-/** The code where something else than an MCP endpoint of this server answers. */
+/** The code if something other than this server's MCP endpoint responds. */
 export const WRONG_ADDRESS = "wrong_address";
 
-/** What every error of this library is. */
+/** The base of all errors of this library. */
 export class SandboxError extends Error {
   override readonly name: string = "SandboxError";
-  /** The kind of the error: a code of the server's tools (`not_found`, `quota_exceeded`, ...), or one of the subclasses'. */
+  /** The kind of error: a tool error's code (`not_found`, `quota_exceeded`, ...), or a subclass's own. */
   readonly code: string;
-  /** What to do next, as a sentence; empty where nothing helps. */
+  /** What to do next, as a sentence; empty if nothing helps. */
   readonly hint: string;
 
   constructor(code: string, message: string, hint = "", options?: ErrorOptions) {
@@ -18,7 +18,7 @@ export class SandboxError extends Error {
   }
 }
 
-/** No server answered, or the connection broke. Whether the call was carried out is not known. */
+/** No server responded, or the connection broke. It is unknown whether the call took effect. */
 export class ConnectionError extends SandboxError {
   override readonly name = "ConnectionError";
 
@@ -41,12 +41,12 @@ export class AccessError extends SandboxError {
   }
 }
 
-/** The server refused the call, or could not do it: `code` and `hint` are the server's. */
+/** The server refused the call, or failed: `code` and `hint` are the server's. */
 export class CallError extends SandboxError {
   override readonly name: string = "CallError";
 }
 
-/** The arguments do not fit the schema of the tool. Nothing was done. */
+/** The arguments do not match the tool's schema. Nothing was done. */
 export class InputError extends CallError {
   override readonly name = "InputError";
 

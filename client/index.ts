@@ -34,7 +34,7 @@ export class SandboxServer {
     this.#connection = connection;
   }
 
-  /** A sandbox by its name. The server makes it with its first use. */
+  /** A sandbox by name. The server creates it on first use. */
   sandbox(name = "default"): Sandbox {
     return new Sandbox(this.#connection, name);
   }
@@ -44,12 +44,12 @@ export class SandboxServer {
     return camel((await this.#connection.call("list_sandboxes", {})).data);
   }
 
-  /** Hands a task to a coding agent in a fresh sandbox, which ends with the task, and waits for its end. */
+  /** Gives a task to a coding agent in a new sandbox, which ends with the task, and waits for its end. */
   async task(task: string, options: TaskOptions = {}): Promise<TaskRun> {
     return taskRun(await startRun(this.#connection, "execute_task", { task }, options));
   }
 
-  /** Waits for a run that was started before, by this program or by another, and returns what it left. */
+  /** Waits for an earlier run, from any program, and returns its result. */
   async result(id: string, options: FollowOptions = {}): Promise<CodeRun | CommandRun | TaskRun> {
     const first = await this.#connection.call("get_result", { id, wait_seconds: 0 });
     const ended = await follow(this.#connection, first, options);
@@ -61,7 +61,7 @@ export class SandboxServer {
     await this.#connection.call("cancel_run", { id });
   }
 
-  /** Ends the connection. Runs go on. */
+  /** Ends the connection. Runs continue. */
   close(): Promise<void> {
     return this.#connection.close();
   }

@@ -7,23 +7,23 @@ import { type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 
 export type RunState = ToolOutputs["run_command"]["state"];
 
-/** What every run has. */
+/** Common to all runs. */
 export interface Run {
-  /** For `client.result(id)`, days later too. */
+  /** For `client.result(id)`, even days later. */
   id: string;
   state: RunState;
-  /** Whether it ended by itself and without an error. */
+  /** Whether it ended by itself without an error. */
   isSuccess: boolean;
   /** Milliseconds. */
   durationMs: number;
-  /** What the server says beside the result, such as that the sandbox was started again. */
+  /** The server's message besides the result, for example that the sandbox was restarted. */
   notice?: string;
 }
 
 interface Printed {
   stdout: string;
   stderr: string;
-  /** Whether there was more output than `maxOutput`, or than the server keeps. */
+  /** Whether output exceeded `maxOutput`, or the server's limit. */
   isTruncated: boolean;
 }
 
@@ -41,7 +41,7 @@ export interface Image {
 export interface CodeRun extends Run, Printed {
   /** The value of the last expression as text. */
   result?: string;
-  /** Results that have a form as HTML, such as the tables of DataFrames. */
+  /** Results with an HTML form, such as DataFrames. */
   html: string[];
   /** Plots and pictures. */
   images: Image[];
@@ -51,33 +51,38 @@ export interface CodeRun extends Run, Printed {
 
 export type TaskRun = Run & Camel<ToolOutputs["execute_task"]>;
 
-/** How a run is waited for. */
+/** How to wait for a run. */
 export interface FollowOptions {
-  /** Called with the id of the run, once it has started. */
+  /** Called with the run's id once it has started. */
   onStart?: (id: string) => void;
-  /** Called with output as it comes, in the order in which the server read it. */
+  /** Called with output as it comes, in the order in which the server received it. */
   onOutput?: (output: { stream: "stdout" | "stderr"; text: string }) => void;
-  /** Cancels the run in the sandbox, too. */
+  /** Also cancels the run in the sandbox. */
   signal?: AbortSignal;
-  /** Characters of output that are kept in the result, of each stream. 16 Mi unless given. */
+  /** Characters kept of each output stream. 16 Mi by default. */
   maxOutput?: number;
 }
 
 const MAX_OUTPUT = 16 * 1024 ** 2;
 
-/** Seconds that the first call waits: a run that ends by then costs no second call, the output of another comes as it is printed. */
+/**
+ * How long the first call waits, in seconds: a run that ends by then needs no second call, others are followed as they print.
+ */
 export const FIRST_WAIT_SECONDS = 0.5;
 
-/** How long a run is asked for again when the connection breaks, milliseconds: the run goes on meanwhile. */
+/** How long broken connections are retried, in milliseconds: the run continues meanwhile. */
 const RETRY_FOR_MS = 30_000;
 const RETRY_PAUSE_MS = 500;
 
-/** Between the calls for two pages, milliseconds, so that a program which prints without end takes no more than half the calls a second that a server allows. */
+/**
+ * The pause between pages, in milliseconds, so that a program that prints without end uses at most half the server's call
+ * limit.
+ */
 const PAGE_EVERY_MS = 100;
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** What the calls that start a run, and `get_result`, answer as data. */
+/** The data of run-starting calls and `get_result`. */
 interface RunData {
   id: string;
   state: RunState;
@@ -88,7 +93,7 @@ interface RunData {
   stdout_bytes?: number;
   stderr_bytes?: number;
   notice?: string;
-  /** What to call for more; none where this is all. */
+  /** The call for more; undefined if there is no more. */
   next?: string;
   [field: string]: unknown;
 }
@@ -108,11 +113,7 @@ export interface Ended extends Printed {
   content: CallToolResult["content"];
 }
 
-/**
- * Follows a run to its end.
- * @param first what the call that started it answered
- * @throws the signal's reason, when the run is cancelled
- */
+/** Follows a run to its end. @param first the result of the starting call @throws the signal's reason if cancelled */
 export async function follow(
   connection: Connection,
   first: ToolAnswer<unknown>,
@@ -150,12 +151,12 @@ export async function follow(
   signal?.throwIfAborted();
   const { data, content } = await reading(connection, { id, wait_seconds: 0 });
   const ended = data as RunData;
-  // Output that the server did not keep is only counted.
+  // Output that the server did not store is only counted.
   isTruncated ||= (ended.stdout_bytes ?? 0) + (ended.stderr_bytes ?? 0) > logBytes;
   return { data: ended, content, ...kept, isTruncated };
 }
 
-/** The log of a run by pages, as it grows, until the run has ended and all of it has been read. */
+/** A run's log in pages, until it has ended and everything was read. */
 async function* pages(connection: Connection, id: string): AsyncGenerator<Page, void> {
   let cursor = 0;
   for (let at = 0; ;) {
@@ -169,14 +170,14 @@ async function* pages(connection: Connection, id: string): AsyncGenerator<Page, 
   }
 }
 
-/** The input of `get_result`, as far as runs are followed. */
+/** The part of `get_result`'s input used here. */
 export interface ReadInput {
   id: string;
   cursor?: number;
   wait_seconds: number;
 }
 
-/** Calls `get_result`, again for a while when the connection breaks: to read twice changes nothing. */
+/** Calls `get_result`; retries for a while after broken connections, because reading twice changes nothing. */
 export async function reading(
   connection: Connection,
   input: ReadInput,

@@ -1,4 +1,4 @@
-/** Files of one sandbox. They go by plain HTTP as streams, of any size, and never through a model. */
+/** Files of one sandbox, streamed by plain HTTP: any size, and never through a model. */
 import { type Camel, camel } from "./camel.ts";
 import type { Connection } from "./connection.ts";
 import { CallError } from "./errors.ts";
@@ -16,7 +16,7 @@ export interface Written {
 }
 
 export interface Edit {
-  /** Exact text that is in the file once, or anywhere with `all`. */
+  /** Exact text that occurs once, or any number of times with `all`. */
   oldText: string;
   newText: string;
   all?: boolean;
@@ -46,24 +46,21 @@ export class Files {
   /** Writes a whole file. Missing directories are made. */
   async write(path: string, content: FileContent): Promise<Written> {
     const isStream = content instanceof ReadableStream;
-    // Browsers send no stream over HTTP/1.1, and most of them none at all. They keep large blobs on disk.
+    // Browsers cannot send streams over HTTP/1.1, most of them never. They keep large blobs on disk.
     const body = isStream && IN_BROWSER ? await new Response(content).blob() : (content as BodyInit);
     const init = { method: "PUT", body, ...(body === content && isStream && { duplex: "half" }) };
     const response = await this.#connection.http(this.#address(path), init);
     return (await response.json()) as Written;
   }
 
-  /** Replaces exact text: all edits or none, in their order. */
+  /** Replaces exact text: all edits or none, in order. */
   async edit(path: string, edits: readonly Edit[]): Promise<Camel<ToolOutputs["edit_file"]>> {
     const given = edits.map(({ oldText, newText, all }) => ({ old_text: oldText, new_text: newText, all }));
     const { data } = await this.#connection.call("edit_file", { sandbox: this.#sandbox, path, edits: given });
     return camel(data);
   }
 
-  /**
-   * The entries of a directory, all of them. Their paths are relative to it.
-   * @param options with `recursive`, the entries of its directories, too
-   */
+  /** All entries of a directory, with relative paths. @param options with `recursive`, subdirectories' entries too */
   async list(path = "/workspace", options: { recursive?: boolean } = {}): Promise<FileEntry[]> {
     const entries: FileEntry[] = [];
     const query = new URLSearchParams(options.recursive ? { recursive: "true" } : {});
@@ -80,12 +77,12 @@ export class Files {
     }
   }
 
-  /** The same as `write`, for content of any size: a stream is never held as a whole, but in browsers. */
+  /** As `write`, for any size: streams are not held in memory, except in browsers. */
   upload(path: string, content: FileContent): Promise<Written> {
     return this.write(path, content);
   }
 
-  /** A file as a stream; with `archive`, a directory as one. */
+  /** A file as a stream; with `archive`, a directory as an archive. */
   async download(
     path: string,
     { archive, signal }: { archive?: "tar.gz" | "zip"; signal?: AbortSignal } = {},
@@ -102,7 +99,7 @@ export class Files {
     await this.#connection.http(this.#address(path) + query, { method: "DELETE" });
   }
 
-  /** A URL that needs no token, to download a file or to upload one. */
+  /** A URL for a download or upload without a token. */
   async link(
     path: string,
     options: Omit<Camel<ToolInputs["file_link"]>, "path" | "sandbox"> = {},
@@ -134,15 +131,15 @@ export class Files {
   }
 }
 
-/** Pages and their workers have an address; Node, Bun and Workers have none. */
+/** Pages and their workers have a location; Node, Bun and Workers have none. */
 const IN_BROWSER = "location" in globalThis;
 
-/** A file comes as an attachment, a directory as the list of its entries. */
+/** A file comes as an attachment, a directory as a list. */
 export function isFile({ headers }: Response): boolean {
   return headers.get("content-disposition") !== null;
 }
 
-/** The address of a path in a sandbox: what is absolute stands behind a second slash. In a URL, `..` would lead out of the sandbox. */
+/** The URL of a sandbox's path; absolute paths follow a second slash. `..` in a URL would leave the sandbox. */
 export function fileAddress(sandbox: string, path: string): string {
   const parts: string[] = [];
   for (const part of (path.startsWith("/") ? path : `/workspace/${path}`).split("/")) {

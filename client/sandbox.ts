@@ -16,7 +16,7 @@ import {
 } from "./runs.ts";
 import type { ToolInputs, ToolName, ToolOutputs } from "./tool-types.ts";
 
-/** The input of a tool without what the library gives itself. */
+/** A tool's input without the fields that the library sets. */
 type Options<Name extends ToolName, Given extends string> = Omit<
   Camel<ToolInputs[Name]>,
   Given | "sandbox" | "waitSeconds"
@@ -31,7 +31,7 @@ export class Sandbox {
   readonly files: Files;
   readonly #connection: Connection;
 
-  /** @param name of the sandbox, which the server makes with its first use */
+  /** @param name of the sandbox, created by the server on first use */
   constructor(connection: Connection, name: string) {
     this.#connection = connection;
     this.name = name;
@@ -39,29 +39,29 @@ export class Sandbox {
   }
 
   /**
-   * Runs code in a live kernel and waits for its end. Variables stay for later calls with the same language and context.
-   * An exception in the code is a result with `error`.
+   * Runs code in a live kernel and waits for its end. Variables stay for later calls with the same language and context. An
+   * exception is a result with `error`.
    */
   async runCode(code: string, options: CodeOptions = {}): Promise<CodeRun> {
     return codeRun(await this.#run("run_code", { code }, options));
   }
 
-  /** Runs a command with bash and waits for its end. A program that fails is a result with its `exitCode`. */
+  /** Runs a command with bash and waits for its end. A failing program is a result with its `exitCode`. */
   async runCommand(command: string, options: CommandOptions = {}): Promise<CommandRun> {
     return commandRun(await this.#run("run_command", { command }, options));
   }
 
-  /** Types into a command that runs with `interactive`. @param id of its run, which `onStart` gets */
+  /** Types into an `interactive` command. @param id its run's id, from `onStart` */
   async type(id: string, text: string): Promise<void> {
     await this.#call("send_input", { id, text });
   }
 
-  /** Commands that share a directory, exported variables and functions. Sessions run side by side. */
+  /** Commands that share a directory, exported variables and functions. Sessions run concurrently. */
   session(name: string): { runCommand(command: string, options?: CommandOptions): Promise<CommandRun> } {
     return { runCommand: (command, options) => this.runCommand(command, { ...options, session: name }) };
   }
 
-  /** Hands a task to a coding agent that works on the files of this sandbox, and waits for its end. */
+  /** Gives a task to a coding agent that works on this sandbox's files, and waits for its end. */
   async task(task: string, options: TaskOptions = {}): Promise<TaskRun> {
     return taskRun(await this.#run("execute_task", { task }, options));
   }
@@ -82,17 +82,17 @@ export class Sandbox {
     await this.#call("expose_port", { port, expose: false, sandbox: this.name });
   }
 
-  /** Keeps the state of the files. */
+  /** Saves the state of the files. */
   checkpoint(label?: string): Promise<Camel<ToolOutputs["checkpoint_sandbox"]>> {
     return this.#call("checkpoint_sandbox", { sandbox: this.name, label });
   }
 
-  /** Puts the files back to a checkpoint, of this sandbox or of another. */
+  /** Restores the files of a checkpoint, of this sandbox or another. */
   restore(checkpoint: string): Promise<Camel<ToolOutputs["restore_sandbox"]>> {
     return this.#call("restore_sandbox", { sandbox: this.name, checkpoint });
   }
 
-  /** Changes the settings that are given, and returns all of them. */
+  /** Changes the given settings, and returns all of them. */
   configure(
     options: Options<"configure_sandbox", never> = {},
   ): Promise<Camel<ToolOutputs["configure_sandbox"]>> {
@@ -102,7 +102,7 @@ export class Sandbox {
     );
   }
 
-  /** The latest runs, the newest first. */
+  /** The latest runs, newest first. */
   async runs(limit?: number): Promise<Camel<ToolOutputs["list_runs"]>["runs"]> {
     return (await this.#call("list_runs", { sandbox: this.name, limit })).runs;
   }
@@ -134,7 +134,7 @@ export async function startRun(
   { onStart, onOutput, signal, maxOutput, ...options }: FollowOptions,
 ) {
   signal?.throwIfAborted();
-  // The signal does not end this call, which is short: without the run's id nothing could be cancelled.
+  // The signal does not end this short call: without the run's id nothing could be cancelled.
   const first = await connection.call(name, {
     ...snake<ToolInputs[typeof name]>(options as never),
     ...input,

@@ -1,4 +1,4 @@
-/** What a sandbox is like: its state, what it has saved, its ports, its network, its checkpoints. */
+/** A sandbox's page: its state, saved data, ports, network and checkpoints. */
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { size } from "./format.ts";
@@ -12,13 +12,13 @@ import { callTool } from "./tools.ts";
 
 interface AboutProps {
   name: string;
-  /** Undefined as long as it does not exist. */
+  /** Undefined if it does not exist yet. */
   sandbox: ListedSandbox | undefined;
   listing: SandboxListing;
   refresh: () => void;
 }
 
-/** Does something and says how it went. */
+/** Runs an action and reports its result. */
 function useAction(refresh: () => void) {
   const [message, setMessage] = useState<{ text: string; isError: boolean }>();
   const [isBusy, setBusy] = useState(false);
@@ -37,7 +37,7 @@ function useAction(refresh: () => void) {
   return { message, isBusy, act };
 }
 
-/** Calls a tool. @returns these words; what a tool's text says is for models */
+/** Calls a tool. @returns these words, because the tool's own text is for models */
 async function done(words: string, tool: string, args: Record<string, unknown>): Promise<string> {
   await callTool(tool, args);
   return words;
@@ -111,7 +111,7 @@ export function About({ name, sandbox, listing, refresh }: AboutProps) {
   );
 }
 
-/** What a sandbox reaches, for people. */
+/** A sandbox's network access, for people. */
 function describeNetwork({ internet, allow_hosts: hosts = [] }: ListedSandbox): string | undefined {
   if (internet === undefined) return undefined;
   if (internet === "none") return "blocked";
@@ -186,7 +186,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
 interface CheckpointProps extends Acting {
   name: string;
   checkpoints: ListedCheckpoint[];
-  /** Whether there is a state to keep. */
+  /** Whether there is a state to save. */
   canSave: boolean;
   canRestore: boolean;
 }

@@ -1,4 +1,4 @@
-/** `sandbox-mcp ask`: a question that a model answers with a program, which runs in a sandbox. */
+/** `sandbox-mcp ask`: a model answers a question with a program that runs in a sandbox. */
 import { setTimeout as pause } from "node:timers/promises";
 import { Option } from "@commander-js/extra-typings";
 import { EventSourceParserStream } from "eventsource-parser/stream";
@@ -13,7 +13,7 @@ import { json, line, note, printed, Progress } from "../print.ts";
 import { PROGRAM, type ServerAddress, serverAddress } from "../server-address.ts";
 import { imageDirectory, reportCode } from "./code.ts";
 
-/** The longest that a timer waits, milliseconds. */
+/** The longest timer, in milliseconds. */
 const MAX_WAIT_MS = 2 ** 31 - 1;
 
 const eventData = z.object({
@@ -82,8 +82,8 @@ export const ask = serverCommand(
   });
 
 /**
- * Asks, and prints the program beside the output as the model writes it.
- * @returns the run's id, once the program is written, or nobody waits for that, or the connection breaks
+ * Asks, and prints the program on the side while the model writes it.
+ * @returns the run's id, once the program is complete, or the wait ends, or the connection breaks
  */
 async function written(
   server: Server,
@@ -111,7 +111,7 @@ async function written(
       }
       if (event?.name !== "code") return id;
       if (!prints) continue;
-      // For good: what it draws next would erase a line of the program that has not ended.
+      // Permanently: it would erase a line of the program that has not ended.
       progress.stop();
       last = event.text ?? "";
       printed(process.stderr, last);
@@ -126,7 +126,7 @@ async function written(
 
 type Events = Awaited<ReturnType<typeof eventsOf>>;
 
-/** The next event; undefined where the connection has broken: the run goes on. @throws {CommandError} for the server's error */
+/** The next event; undefined if the connection broke: the run continues. @throws {CommandError} for the server's error */
 async function next(events: Events) {
   const { value } = await events.read().catch(() => ({ value: undefined }));
   if (value === undefined) return undefined;

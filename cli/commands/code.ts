@@ -15,7 +15,7 @@ import { writing } from "../output-files.ts";
 import { failure, json, line, note, printed, styled } from "../print.ts";
 import { userPath, serverAddress } from "../server-address.ts";
 
-/** What a run of code has beside what every run has. */
+/** The fields of code runs besides the common ones. */
 const codeFields = z.object({
   result: z.string().optional(),
   left_out: z.string().optional(),
@@ -65,7 +65,7 @@ export const code = serverCommand(
     await server.close();
   });
 
-/** The directory that `--save` names, made before anything runs: what cannot be written then costs no result. */
+/** Creates the directory of `--save` before anything runs, so that an unwritable one costs no result. */
 export function imageDirectory(given: string | undefined): string | undefined {
   if (given === undefined) return undefined;
   const directory = userPath(given);
@@ -73,7 +73,7 @@ export function imageDirectory(given: string | undefined): string | undefined {
   return directory;
 }
 
-/** Prints how a run of code ended, and writes its images. The exit status becomes its own, or tells that an image is missing. */
+/** Prints how a code run ended, and writes its images. Sets the exit status to the run's, or reports a missing image. */
 export function reportCode(
   { run, content, status }: FollowedRun,
   directory: string | undefined,
@@ -87,7 +87,7 @@ export function reportCode(
   process.exitCode = exit;
 }
 
-/** Prints the value of the last expression, the exception, and where images are. */
+/** Prints the value of the last expression, the exception, and the images' paths. */
 function printResult(run: object, content: Answer["content"], images: readonly string[] | undefined): void {
   const { result, left_out, error } = codeFields.parse(run);
   if (result) printed(process.stdout, `${result}\n`);
@@ -102,7 +102,7 @@ function printResult(run: object, content: Answer["content"], images: readonly s
     note(`Images: ${shown.length}. --save <directory> writes them.`);
 }
 
-/** Writes the images as `image-1.png` and so on, under numbers that are free. @returns their paths, and why there are no more */
+/** Writes the images as `image-1.png` and so on, with free numbers. @returns their paths, and why there are no more */
 function savedImages(content: Answer["content"], directory: string): { images: string[]; unsaved?: string } {
   const images: string[] = [];
   let number = 0;

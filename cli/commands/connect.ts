@@ -88,7 +88,7 @@ export const connect = serverCommand(
     note(client.next);
   });
 
-/** A name that every client takes: they make the names of tools of it, where only these characters may be. */
+/** A server name for every client: they make tool names of it, which allow only these characters. */
 function serverName(text: string): string {
   if (/^[\w-]{1,64}$/.test(text)) return text;
   throw new InvalidArgumentError("It must be 1 to 64 of A-Z, a-z, 0-9, - and _.");
@@ -170,7 +170,7 @@ function write({ directory, variable }: Place, file: string, text: string): stri
     if (!isThere && lstatSync(file, { throwIfNoEntry: false }) !== undefined)
       throw new UserError("it is a symbolic link to a file that is not there");
     const target = isThere ? realpathSync(file) : file;
-    // A file is replaced by renaming, which would not ask whether it may be written; nor does the system ask for root.
+    // Renaming replaces a file without checking its write permission; for root, neither does the system.
     if (isThere && (statSync(target).mode & 0o222) === 0) throw new UserError("it is read-only");
     if (isThere) accessSync(target, constants.W_OK);
     const copy = isThere ? keepCopy(target) : undefined;

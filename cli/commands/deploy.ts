@@ -1,4 +1,4 @@
-/** `sandbox-mcp deploy`: the server to Cloudflare, one step after the other. */
+/** `sandbox-mcp deploy`: deploys the server to Cloudflare, step by step. */
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
@@ -78,10 +78,10 @@ export const deploy = dataCommand(
     },
   );
 
-/** @throws {CommandError} where it is not installed */
+/** @throws {CommandError} if it is not installed */
 function wranglerOf(directory: string): [string, string] {
   try {
-    // That of this clone, for a directory that is only configuration. The npm package has none.
+    // This clone's wrangler, for a directory that only has configuration. The npm package has none.
     const from = isPackaged ? join(directory, "package.json") : import.meta.url;
     const manifest = createRequire(from).resolve("wrangler/package.json");
     return [process.execPath, join(dirname(manifest), "bin/wrangler.js")];
@@ -90,15 +90,15 @@ function wranglerOf(directory: string): [string, string] {
   }
 }
 
-/** How long a new address may take until it answers, milliseconds. */
+/** How long a new address may take to respond, in milliseconds. */
 const ADDRESS_WAIT_MS = 120_000;
 
-/** How long Cloudflare may take to bring a new image to its machines, milliseconds. It takes minutes after a first deployment. */
+/** How long Cloudflare may take to distribute a new image, in milliseconds. It takes minutes after a first deployment. */
 const FIRST_CONTAINER_MS = 600_000;
 
 const PAUSE_MS = 2000;
 
-/** Tries the server, once it answers and has started a container. */
+/** Verifies the server once it responds and has started a container. */
 async function tried(url: string, token: string) {
   const deadline = Date.now() + ADDRESS_WAIT_MS;
   const isUp = () =>
@@ -112,7 +112,7 @@ async function tried(url: string, token: string) {
   return tryServer(address);
 }
 
-/** Waits until a command runs in a sandbox, or until it is clear that none will: the trial then says why. */
+/** Waits until a command runs in a sandbox, or until it is clear that none will; the check then says why. */
 async function firstContainer(address: ServerAddress): Promise<void> {
   const deadline = Date.now() + FIRST_CONTAINER_MS;
   for (let attempts = 1; ; attempts++) {

@@ -1,4 +1,4 @@
-/** `sandbox-mcp diagnose`: one file for a report of what goes wrong. */
+/** `sandbox-mcp diagnose`: collects one file for a bug report. */
 import { existsSync, writeFileSync } from "node:fs";
 import { arch, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
@@ -68,7 +68,7 @@ export const diagnose = serverCommand(
     note("It holds names of variables and of sandboxes, no values of secrets. Read it before you send it.");
   });
 
-/** Which variables of the Worker are set, and the values of those that are numbers or choices. */
+/** Which of the Worker's variables are set, with the values of numbers and choices. */
 function variables(): Record<string, string> {
   const kept = existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
   const set = OPERATOR_VARIABLES.flatMap((name): [string, string][] => {
@@ -101,7 +101,7 @@ async function serverState(options: ServerOptions): Promise<object> {
   }
 }
 
-/** The bundle without any value that is known to be a secret, wherever it is. @param given the value of --token */
+/** The bundle without any known secret value. @param given the value of --token */
 function redacted(bundle: object, given: string | undefined): object {
   const kept = existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
   const names = [...HIDDEN_VARIABLES, "SANDBOX_MCP_TOKEN"];

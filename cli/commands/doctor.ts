@@ -1,4 +1,4 @@
-/** `sandbox-mcp doctor`: whether this machine has what it takes. */
+/** `sandbox-mcp doctor`: checks this machine's requirements. */
 import { report } from "../checks.ts";
 import { dataCommand, portOption } from "../define-command.ts";
 import { deployChecks, localChecks } from "../machine.ts";

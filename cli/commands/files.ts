@@ -1,4 +1,4 @@
-/** `sandbox-mcp files`: files into a sandbox and out of it, of any size, as streams over plain HTTP. */
+/** `sandbox-mcp files`: transfers files of any size to and from a sandbox over plain HTTP. */
 import { createReadStream, createWriteStream, renameSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, posix } from "node:path";
 import { Readable } from "node:stream";
@@ -13,14 +13,14 @@ import { http } from "../mcp.ts";
 import { bytes, json, line, note, Progress, table } from "../print.ts";
 import { userPath, PROGRAM, serverAddress } from "../server-address.ts";
 
-/** What a path names for a shell in /workspace, but for symbolic links. */
+/** A path resolved as by a shell in /workspace, except symbolic links. */
 function absolute(path: string): string {
   return posix.resolve("/workspace", path);
 }
 
 /**
- * The address of a path in a sandbox, absolute behind a second slash. In a URL, `..` would lead out of the sandbox.
- * @throws {CommandError} for what is no name of a sandbox, `..` among it
+ * The URL of a sandbox's path; absolute paths follow a second slash. `..` in a URL would leave the sandbox.
+ * @throws {CommandError} for an invalid sandbox name
  */
 export function fileAddress(sandbox: string, path: string): string {
   if (!SANDBOX_NAME.test(sandbox)) throw new CommandError("usage", `--sandbox ${SANDBOX_NAME_RULE}.`);
@@ -111,7 +111,7 @@ const listSchema = z.object({
   next_cursor: z.string().optional(),
 });
 
-/** Entries of a listing at most, which the server gives in parts. */
+/** The most entries of a listing, which the server sends in pages. */
 const MAX_ENTRIES = 100_000;
 
 const ls = serverCommand("ls", "list a directory of a sandbox", [
@@ -168,7 +168,7 @@ function readableFile(path: string): string {
   return path;
 }
 
-/** @throws {CommandError} where a file cannot be, before it is fetched */
+/** @throws {CommandError} before the download, if the file cannot be created */
 function mustHaveDirectory(local: string): void {
   const path = userPath(local);
   const directory = local.endsWith("/") ? path : dirname(path);
@@ -180,7 +180,7 @@ function exists(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
-/** Within a directory the file keeps its name. */
+/** In a directory, the file keeps its name. */
 function destination(path: string, name: string): string {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? join(path, name) : path;
 }

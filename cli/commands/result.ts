@@ -1,4 +1,4 @@
-/** `sandbox-mcp result` and `cancel`: the end of a run that goes on, or has ended. */
+/** `sandbox-mcp result` and `cancel`: waits for, or ends, an earlier run. */
 import { serverCommand, wholeNumber } from "../define-command.ts";
 import { follow, type FollowedRun, followed } from "../follow-run.ts";
 import { Server } from "../mcp.ts";
@@ -42,7 +42,7 @@ export const cancel = serverCommand("cancel", "stop a run and every process that
     await server.close();
   });
 
-/** Prints what is to be said beside the output, and sets the exit status. @param more fields of the JSON document */
+/** Prints messages about a run, and sets the exit status. @param more additional fields of the JSON document */
 export function report({ run, status }: FollowedRun, asJSON: boolean, more: object = {}): void {
   process.exitCode = status;
   if (asJSON) return json(status === 0, { ...run, ...more });

@@ -13,7 +13,7 @@ import { Resizing, startSize, type Size } from "../../src/shared/terminal/size.t
 import { spaced } from "../../src/shared/terminal/typing.ts";
 import { Keyboard } from "../keyboard.ts";
 
-/** Bytes of what was printed before that are shown to who returns to a shell. */
+/** How many bytes of earlier output a returning user sees. */
 const SHOWN_AGAIN = 4096;
 
 export const shell = bridgeCommand(
@@ -64,17 +64,14 @@ export const shell = bridgeCommand(
     await server.close();
   });
 
-/**
- * Connects this terminal to that of the run, and gives it back as it was.
- * @returns whether the run has ended, or was left
- */
+/** Connects this terminal to the run's, and restores it afterwards. @returns whether the run has ended, or was left */
 async function converse(server: Server, id: string, isReturn: boolean): Promise<boolean> {
   const { stdin, stdout } = process;
   const left = Promise.withResolvers<false>();
   const filter = new TerminalFilter();
   const type = async (text: string) => void (await server.call("send_input", { id, text }));
   const fail = async (reason: unknown) => {
-    // What is typed while the program ends is lost, and no error.
+    // Input during the program's end is lost without an error.
     if (await isRunning(server, id).catch(() => true)) left.reject(reason);
   };
   const keyboard = new Keyboard(type, (reason) => void fail(reason));
@@ -103,8 +100,8 @@ async function converse(server: Server, id: string, isReturn: boolean): Promise<
 }
 
 /**
- * Node leaves it to the terminal to add a carriage return to each line feed, which full-screen programs do not expect. Ends with
- * the raw mode; where there is no stty, as on Windows, it is not needed.
+ * Restores the terminal's output processing: Node's raw mode keeps it, but full-screen programs expect no carriage return
+ * before line feeds. Ends with raw mode; without stty, as on Windows, it is not needed.
  */
 function passOutputOn(): void {
   spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
@@ -116,7 +113,6 @@ async function isRunning(server: Server, id: string): Promise<boolean> {
   );
 }
 
-/** Shows what the run prints until it ends. */
 async function show(server: Server, id: string, filter: TerminalFilter, isReturn: boolean): Promise<true> {
   let cursor = 0;
   if (isReturn) {
@@ -132,7 +128,7 @@ async function show(server: Server, id: string, filter: TerminalFilter, isReturn
   }
 }
 
-/** A terminal that does not know its size has none of zero. */
+/** Without a known size, a terminal reports zero. */
 function size(): Size {
   return { rows: process.stdout.rows || 24, columns: process.stdout.columns || 80 };
 }

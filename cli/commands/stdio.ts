@@ -14,7 +14,7 @@ export const stdio = bridgeCommand(
 )
   .option("--sandbox <name>", "the sandbox for calls that do not name one")
   .action(async ({ sandbox, ...options }) => {
-    // Standard output is the protocol's.
+    // Standard output belongs to the protocol.
     const log = (line: string) => void process.stderr.write(`${line}\n`);
     const isRemote = (options.url ?? process.env.SANDBOX_MCP_URL?.trim() ?? "") !== "";
     const fixed = isRemote ? serverAddress(options) : undefined;
@@ -27,6 +27,6 @@ export const stdio = bridgeCommand(
       return address;
     };
     const failure = await serveStdio(locate, sandbox, log);
-    // A server that was started here notices that this process is gone, saves its workspaces and ends.
+    // A server started here notices the end of this process, saves its workspaces and ends.
     process.exit(failure === undefined ? status : EXIT[failure]);
   });

@@ -1,4 +1,4 @@
-/** `sandbox-mcp token`: tokens of a server, their hashes, and where they go. */
+/** `sandbox-mcp token`: tokens, their hashes, and where to put them. */
 import { Command, Option } from "@commander-js/extra-typings";
 import { ownerToken } from "../../src/shared/env-fields.ts";
 import { SCOPES, TOKEN_NAME } from "../../src/shared/principal.ts";
@@ -76,11 +76,11 @@ const hash = dataCommand("hash", "read a token from standard input and print its
   else line(sha256(token));
 });
 
-/** The end of the token before, to the second: that is what a person reads, and types. */
+/** When the previous token ends, to the second, for people. */
 const endAfter = (hours: number) =>
   new Date(Date.now() + hours * 3_600_000).toISOString().replace(/\.\d+Z$/, "Z");
 
-/** A year. A token that is to be valid for longer is no token of before. */
+/** A year: the longest that the previous token may stay valid. */
 const MAX_HOURS = 8784;
 
 const rotate = dataCommand(
@@ -130,7 +130,7 @@ const WRITTEN = [
   `${VARIABLES_FILE} has the new and the old token. Restart the server to accept both. Until then it accepts only the old one, which this command line uses by itself.`,
 ];
 
-/** On Cloudflare each `secret put` is a deployment, and in this order the token of now is accepted in all of them. */
+/** On Cloudflare each `secret put` is a deployment. In this order the current token is valid throughout. */
 function stepsFor({ variables }: Rotation): string[] {
   const puts = Object.entries(variables).map(
     ([name, value]) =>

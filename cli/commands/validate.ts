@@ -1,4 +1,4 @@
-/** `sandbox-mcp validate`: whether a deployment's configuration has one of the classic mistakes. */
+/** `sandbox-mcp validate`: checks a deployment's configuration for common mistakes. */
 import { existsSync } from "node:fs";
 import { report } from "../checks.ts";
 import { dataCommand } from "../define-command.ts";

@@ -1,4 +1,4 @@
-/** `sandbox-mcp verify`: whether a server does what it should, by using it. */
+/** `sandbox-mcp verify`: checks a server by using it. */
 import { randomBytes } from "node:crypto";
 import { request as requestHTTP } from "node:http";
 import { request as requestHTTPS } from "node:https";
@@ -12,10 +12,9 @@ import { PROGRAM, serverAddress, type ServerAddress } from "../server-address.ts
 import { startLine } from "../program-files.ts";
 import { TOOL_NAMES as NAMES } from "../../src/shared/tool-sets.ts";
 
-/** The tools that this command knows. */
 const TOOL_NAMES: ReadonlySet<string> = NAMES;
 
-/** Words for the server that the user gives. */
+/** Names of the options by which the user gives a server. */
 const ARGUMENTS = { url: "the argument [url]", token: "the argument [token]" };
 
 export const verify = dataCommand(
@@ -40,28 +39,28 @@ export const verify = dataCommand(
     report(trial.checks, asJSON === true, { url: address.url, latency_ms: latency });
   });
 
-/** Uses every tool of a server but the agent. @returns how each came out */
+/** Uses every tool of a server except the agent. @returns the results */
 export async function tryServer(address: ServerAddress): Promise<readonly Check[]> {
   const trial = new Verification(address);
   await trial.run(false, () => undefined);
   return trial.checks;
 }
 
-/** Calls whose median tells the latency. */
+/** The number of calls for the median latency. */
 const SAMPLES = 9;
 
-/** Where a program listens in the sandbox, for `expose_port`. */
+/** The port of the program for `expose_port`. */
 const PORT = 8080;
 
-/** A try of a tool, or of a way beside the tools. */
+/** A check of a tool, or of something besides tools. */
 interface ToolCheck {
-  /** Other tools without which there is nothing to try it on. */
+  /** Tools that must exist for the check. */
   needs?: readonly string[];
-  /** Returns what it saw. @throws for what should not be */
+  /** Returns the observation. @throws for a failure */
   use(): Promise<string>;
 }
 
-/** What is neither well nor failed, such as what this connection does not have. The verdict names it. */
+/** Neither passed nor failed, for example if this connection lacks a tool. The verdict says which. */
 class Inconclusive extends Error {
   readonly verdict: "skipped" | "warning";
 
@@ -131,12 +130,12 @@ class Verification {
       this.checks.push({ name, verdict: "skipped", found: "this command does not know it" });
   }
 
-  /** A use of each tool in the order in which they build on one another. */
+  /** Checks of the tools, in the order in which they depend on each other. */
   #uses(connection: Connection): Record<string, ToolCheck> {
     const sandbox = this.#sandbox;
     const call = (name: string, args: Record<string, unknown> = {}): Promise<Answer> =>
       connection.call(name, { sandbox, ...args });
-    // What one try works on another has made; where that was left out, `hasRun` and `hasText` make it.
+    // Some checks need the result of another; if that was skipped, `hasRun` and `hasText` create it.
     let id = "";
     let text = "";
     let checkpoint = "";
@@ -292,7 +291,7 @@ class Verification {
     return expected(data.state, "succeeded");
   }
 
-  /** Destroys the sandbox, also where this connection leaves `destroy_sandbox` out. */
+  /** Destroys the sandbox, even if this connection leaves `destroy_sandbox` out. */
   async #cleanUp(connection: Connection): Promise<void> {
     await this.#check("destroy_sandbox", async () => {
       const isAllowed = connection.allowed.includes("destroy_sandbox");
@@ -336,7 +335,7 @@ class Verification {
   }
 
   /**
-   * @param remedy what to do where the server denies the token; without one, the token's scopes do not allow the try
+   * @param remedy what to do if the server denies the token; without one, the token's scopes do not allow the check
    * @returns whether it passed
    */
   async #check(name: string, work: () => Promise<string>, remedy?: string): Promise<boolean> {
@@ -360,11 +359,11 @@ class Verification {
   }
 }
 
-/** The way to the tools. */
+/** The connection to the tools. */
 class Connection {
-  /** The tools that are listed at the address as it was given. */
+  /** The tools listed at the given address. */
   readonly listed: readonly string[];
-  /** Those that are listed without the `?tools=` of the address. */
+  /** The tools listed without `?tools=`. */
   readonly allowed: readonly string[];
   readonly #server: Server;
   readonly #whole: Server;
@@ -388,17 +387,17 @@ class Connection {
     return new Connection(given, await open(whole.href));
   }
 
-  /** Calls a tool, also one that is needed for the try of another and that the address leaves out. */
+  /** Calls a tool, even one that the address leaves out but another check needs. */
   call(name: string, args: Record<string, unknown> = {}): Promise<Answer> {
     return (this.listed.includes(name) ? this.#server : this.#whole).call(name, args);
   }
 
-  /** @throws {Inconclusive} that says why a tool is not listed @param sandbox one that nothing is in */
+  /** @throws {Inconclusive} that says why a tool is not listed @param sandbox a name without a sandbox */
   async mustHave(name: string, sandbox: string): Promise<void> {
     if (this.listed.includes(name)) return;
     if (this.allowed.includes(name))
       throw inconclusive("not offered: the ?tools= of the address leaves it out");
-    // The scopes are checked before anything else: without arguments, nothing is done.
+    // Scopes are checked first: without arguments, the call does nothing.
     const refused = await this.#whole.call(name, { sandbox }).catch((error: unknown) => error);
     if (refused instanceof CommandError && refused.kind === "denied")
       throw inconclusive(`not allowed: ${refused.message}`);
@@ -411,11 +410,11 @@ class Connection {
   }
 }
 
-/** Starts a program that listens, and waits until it does. A sandbox has Node, but need not have Python. */
+/** Starts a program that listens, and waits for it. Every sandbox has Node, but not always Python. */
 const SERVE = `node -e 'require("http").createServer((_, response) => response.end("served\\n")).listen(${PORT})' >/dev/null 2>&1 &
 for _ in $(seq 200); do (exec 3<>/dev/tcp/127.0.0.1/${PORT}) 2>/dev/null && exit; sleep 0.1; done; exit 1`;
 
-/** What a preview answers to this machine. @throws Error that names the host where nothing answers */
+/** A preview's response to this machine. @throws Error naming the host if nothing responds */
 function preview(url: string): Promise<string> {
   const { protocol, hostname, host, port, pathname: path } = new URL(url);
   const request = protocol === "https:" ? requestHTTPS : requestHTTP;
@@ -439,7 +438,7 @@ function preview(url: string): Promise<string> {
   });
 }
 
-/** The longest that a preview's answer may take, milliseconds. */
+/** The time limit of a preview's response, in milliseconds. */
 const PREVIEW_MS = 20_000;
 
 function expected(found: unknown, wanted: string): string {

@@ -1,4 +1,4 @@
-/** `sandbox-mcp watch`: what goes on at a server, as it happens. */
+/** `sandbox-mcp watch`: shows a server's activity as it happens. */
 import { serverCommand, wholeNumber } from "../define-command.ts";
 import { Server } from "../mcp.ts";
 import { aligned, duration, line, oneLine, styled } from "../print.ts";
@@ -41,7 +41,7 @@ function tellAsJSON(event: WatchEvent): void {
   line(visibleJSON({ at: new Date().toISOString(), ...event }));
 }
 
-/** A line has its time, the event, the sandbox, and what belongs to the event, with tabs between; output has a line for each of its own. */
+/** A line has the time, event, sandbox and the event's fields, separated by tabs; output has a line for each of its own. */
 function tellAsLine(event: WatchEvent): void {
   const put = (...cells: readonly string[]) =>
     line(
@@ -57,13 +57,13 @@ function tellAsLine(event: WatchEvent): void {
 const stateOf = ({ state, exit_code }: RunEvent) =>
   exit_code === undefined || exit_code === 0 ? state : `${state} (${exit_code})`;
 
-/** How often the screen is drawn at most, milliseconds. */
+/** The shortest time between screen updates, in milliseconds. */
 const DRAW_MS = 200;
 
-/** Lines of output that are kept for the screen. */
+/** Lines of output kept for the screen. */
 const KEPT_LINES = 200;
 
-/** The whole terminal: sandboxes, runs, and below them the newest output. */
+/** A full-screen view: sandboxes, runs, and the newest output below. */
 class Screen {
   readonly #sandboxes = new Map<string, SandboxEvent>();
   readonly #runs = new Map<string, RunEvent & { seenAt: number }>();
@@ -71,7 +71,7 @@ class Screen {
   readonly #timer: NodeJS.Timeout;
 
   constructor() {
-    // The other screen, as a pager has it, without a cursor: what was there before comes back.
+    // The alternate screen without a cursor, as in a pager; leaving it restores the terminal.
     process.stdout.write("\u001b[?1049h\u001b[?25l");
     this.#timer = setInterval(() => this.#draw(), DRAW_MS);
   }
@@ -81,7 +81,7 @@ class Screen {
       if (event.state === "destroyed") this.#sandboxes.delete(event.sandbox);
       else this.#sandboxes.set(event.sandbox, event);
     } else if (event.event === "run") {
-      // The newest stands first.
+      // Newest first.
       this.#runs.delete(event.id);
       this.#runs.set(event.id, { ...event, seenAt: Date.now() });
       const [oldest] = this.#runs.keys();

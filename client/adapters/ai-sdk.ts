@@ -43,7 +43,7 @@ export function aiSandbox(sandbox: Sandbox): SandboxSession {
       await files.write(path, content);
     },
     async stat({ path }) {
-      // The name of the type, which is that of the file behind a link.
+      // The type's name is the file's behind the link.
       const { exitCode, stdout } = await sessions.run(`stat -L -c '%s %F' -- ${quoted(path)}`);
       if (exitCode !== 0) return null;
       const [, size = "0", kind = ""] = /^(\d+) (.*)$/m.exec(stdout) ?? [];
@@ -90,7 +90,7 @@ export function aiSandbox(sandbox: Sandbox): SandboxSession {
     const ended = running.then(
       ({ exitCode }) => ({ exitCode }),
       (error: unknown) => {
-        // SIGKILL, as shells tell it.
+        // SIGKILL, as in shells.
         if (killed.signal.aborted) return { exitCode: 137 };
         throw error;
       },
@@ -121,7 +121,7 @@ async function unlessMissing<T>(work: () => Promise<T>): Promise<T | null> {
   }
 }
 
-/** Output as bytes. Nobody has to read it, and what was cancelled takes nothing more. */
+/** Output as bytes. It need not be read, and stops when cancelled. */
 function byteStream() {
   let controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   const stream = new ReadableStream<Uint8Array>({

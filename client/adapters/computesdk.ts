@@ -21,7 +21,7 @@ export function sandboxMCP(options: ConnectOptions): Provider {
         const sandbox = server.sandbox(name);
         if (snapshotId !== undefined) await sandbox.restore(snapshotId);
         if (envs !== undefined) await sandbox.configure({ env: envs });
-        // Starts it, so that an error is told here.
+        // Starts it, so that errors show here.
         await sandbox.runCommand(`mkdir -p ${quoted(directory ?? ".")}`);
         return provided(server, sandbox, directory);
       },

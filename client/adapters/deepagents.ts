@@ -11,7 +11,7 @@ import type { Sandbox } from "../sandbox.ts";
 import { Sessions } from "./shell-sessions.ts";
 
 export interface DeepAgentsOptions {
-  /** After how long a command of the agent is stopped, seconds. 1,800 unless given. */
+  /** The time limit of the agent's commands, in seconds. 1,800 by default. */
   timeoutSeconds?: number;
 }
 
@@ -71,7 +71,7 @@ const ERRORS: Record<string, FileOperationError> = {
   not_directory: "invalid_path",
 };
 
-/** What stopped the work, in the words of deepagents; null when nothing did. @throws what it has no word for */
+/** What stopped the work, in deepagents' terms; null if nothing did. @throws other errors */
 async function failure(work: () => Promise<unknown>): Promise<FileOperationError | null> {
   try {
     await work();

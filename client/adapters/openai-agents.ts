@@ -42,7 +42,7 @@ import { Process } from "./process.ts";
 import { Sessions, newName, quoted } from "./shell-sessions.ts";
 
 export type OpenAISandboxOptions = {
-  /** The name of the sandbox, which is then kept when the run ends. Without it, a fresh one ends with the run. */
+  /** The sandbox's name; a named sandbox survives the run. Without it, a new one ends with the run. */
   name?: string;
 };
 
@@ -51,7 +51,7 @@ export interface OpenAISandboxState extends SandboxSessionState {
   isKept: boolean;
 }
 
-/** How long output is waited for unless the call says so, milliseconds: as the SDK's own tools do. */
+/** How long to wait for output by default, in milliseconds: as in the SDK's own tools. */
 const EXEC_YIELD_MS = 10_000;
 const STDIN_YIELD_MS = 250;
 
@@ -118,7 +118,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
     return true;
   }
 
-  /** Waits `yieldTimeMs`. A command that runs longer goes on: its `sessionId` is for `writeStdin`. */
+  /** Waits `yieldTimeMs`. A longer command continues: its `sessionId` is for `writeStdin`. */
   async exec(args: ExecCommandArgs): Promise<SandboxExecResult> {
     const { cmd, shell, login, tty, workdir, runAs, yieldTimeMs = EXEC_YIELD_MS } = args;
     refuseUser(runAs);
@@ -230,7 +230,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
     }
   }
 
-  /** Puts such an archive in the place of the workspace. The sandbox unpacks it. */
+  /** Replaces the workspace with such an archive. The sandbox unpacks it. */
   async hydrateWorkspace(
     data: WorkspaceArchiveData,
     { archiveLimits }: WorkspaceArchiveOptions = {},
@@ -243,7 +243,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
     const archive = `/tmp/${newName("workspace")}.tar`;
     await this.#sandbox.files.upload(archive, bytes);
     try {
-      // A wrong archive is refused before anything is removed.
+      // An invalid archive is refused before anything is removed.
       await this.#check(
         `tar -tf ${archive} >/dev/null && mkdir -p -- ${root} && find ${root} -mindepth 1 -delete && tar -C ${root} -xf ${archive}`,
       );
@@ -259,7 +259,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
     return { host: hostname, port: Number(given) || (tls ? 443 : 80), tls, query: search.slice(1), url };
   }
 
-  /** Ends what still runs, and the sandbox unless it was given by its name. */
+  /** Ends running processes, and the sandbox unless it was named. */
   async close(): Promise<void> {
     await Promise.all([...this.#processes.values()].map((process) => process.kill()));
     this.#processes.clear();
@@ -302,7 +302,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
     return { output, stdout, stderr, wallTimeSeconds, originalTokenCount, ...end };
   }
 
-  /** A file's bytes. Of one with more than `maxBytes`, a few more than that. */
+  /** A file's bytes; slightly more than `maxBytes` of a longer one. */
   async #read(path: string, maxBytes = Infinity): Promise<Uint8Array> {
     const parts: Uint8Array<ArrayBuffer>[] = [];
     let size = 0;
@@ -332,7 +332,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
   }
 }
 
-/** An answer for a model. The SDK hides the messages of errors from it: those that it can do something about are answers too. */
+/** Turns errors into answers for a model, because the SDK hides error messages from it. */
 async function withErrorText(work: () => Promise<SandboxExecResult>): Promise<string> {
   try {
     return formatExecResponse(await work());
@@ -352,7 +352,7 @@ function cloning({ host = "github.com", repo, ref = "HEAD", subpath = "." }: Git
   ].join("; ");
 }
 
-/** @throws {SandboxUnsupportedFeatureError} before anything is made */
+/** @throws {SandboxUnsupportedFeatureError} before anything is created */
 function refuseMore(manifest: Manifest): void {
   const { users, groups, extraPathGrants } = manifest;
   if (users.length > 0 || groups.length > 0) throw unsupported("Users and groups", ALL_ROOT);

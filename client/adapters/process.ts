@@ -1,18 +1,18 @@
-/** Commands that are waited for a while, and then go on: their output is asked for, and typed into, by later calls. */
+/** Commands that may outlast their call: later calls read their output and type into them. */
 import { SandboxError } from "../errors.ts";
 import type { CommandOptions, Sandbox } from "../sandbox.ts";
 import type { Sessions } from "./shell-sessions.ts";
 
-/** Characters of a process's output that are kept for the next call, of each stream. */
+/** Characters of each stream kept for the next call. */
 const MAX_UNREAD = 1024 ** 2;
 
-/** What a timer can wait for, milliseconds. */
+/** The longest timer, in milliseconds. */
 const MAX_YIELD_MS = 2 ** 31 - 1;
 
-/** The status of a process that Ctrl-C ended, as shells tell it. */
+/** The exit status after Ctrl-C, as in shells. */
 const INTERRUPTED = 130;
 
-/** A command that may run longer than the call which started it. */
+/** A command that may outlast the call that started it. */
 export class Process {
   readonly #sandbox: Sandbox;
   readonly #isTerminal: boolean;
@@ -26,7 +26,7 @@ export class Process {
     this.#sandbox = sandbox;
     this.#isTerminal = options.interactive ?? false;
     this.#ended = this.#follow(sessions, command, options);
-    // `wait` tells it.
+    // `wait` reports it.
     this.#ended.catch(() => undefined);
   }
 
@@ -59,7 +59,7 @@ export class Process {
     return Promise.race([this.#ended, patience]).finally(() => clearTimeout(timer));
   }
 
-  /** What it has printed since this was asked before. */
+  /** Output since the last call. */
   take(): { all: string; stdout: string; stderr: string } {
     const { all, ...streams } = this.#unread;
     // In the words that the SDK keeps when it shortens output.
@@ -69,7 +69,7 @@ export class Process {
     return { all: `${notice || ""}${all}`, ...streams };
   }
 
-  /** Types into its terminal, unless it has ended. A process without one takes only Ctrl-C. */
+  /** Types into its terminal, unless it has ended. Without a terminal it accepts only Ctrl-C. */
   async type(text: string): Promise<void> {
     if (this.#isTerminal) {
       const id = await Promise.race([this.#ended, this.#run.promise]);

@@ -1,9 +1,9 @@
-/** Shell sessions for callers that know none: what they run at the same time does not wait for each other. */
+/** Shell sessions for callers without sessions of their own: concurrent commands do not wait for each other. */
 import type { CommandOptions, Sandbox } from "../sandbox.ts";
 import type { CommandRun } from "../runs.ts";
 import { MAX_RUN_SECONDS } from "../tool-types.ts";
 
-/** coreutils' timeout(1) ends with this status. */
+/** The exit status of coreutils' timeout(1). */
 const TIMED_OUT = 124;
 
 export class Sessions {
@@ -11,13 +11,13 @@ export class Sessions {
   readonly #prefix: string;
   readonly #busy = new Set<number>();
 
-  /** @param prefix of the names of the sessions. A random part follows, as other programs may use the sandbox too. */
+  /** @param prefix of the session names, followed by a random part, because other programs may use the sandbox */
   constructor(sandbox: Sandbox, prefix: string) {
     this.#sandbox = sandbox;
     this.#prefix = `${prefix}-${crypto.randomUUID().slice(0, 8)}`;
   }
 
-  /** Runs a command in /workspace unless it says otherwise, in a session that runs nothing else. */
+  /** Runs a command in a session of its own, in /workspace by default. */
   async run(command: string, options: CommandOptions = {}): Promise<CommandRun & { exitCode: number }> {
     let number = 1;
     while (this.#busy.has(number)) number++;

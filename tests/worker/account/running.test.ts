@@ -25,7 +25,7 @@ describe("containers at once", () => {
     expect(text).toMatch(/2 running sandboxes, .* your limit is 2\b.*destroy_sandbox/);
     expect(await running()).toEqual(["a", "b"]);
     expect((await run("b")).text).toContain("ran");
-    expect((await caller.call("list_sandboxes")).text).toContain("2 of 2 running");
+    expect((await caller.call("list_sandboxes")).text).toContain("2/2 running");
   });
 
   it("make room where one is not used, and its next call says so", async () => {

@@ -19,7 +19,9 @@ const missingLike = (id: string) => `${id.split(".")[0]}.${"0".repeat(26)}${id.e
 
 const kept = async () => ({
   file: (await owner.call("read_file", { sandbox, path: "secret" })).structured.content,
-  checkpoint: (await owner.call("list_sandboxes")).text.match(new RegExp(`.*${checkpoint}.*`))?.[0],
+  checkpoint: ((await owner.call("list_sandboxes")).structured.checkpoints as { id: string }[]).find(
+    ({ id }) => id === checkpoint,
+  ),
   running: (await owner.call("get_result", { id: ids[0]?.[0], wait_seconds: 0 })).text.slice(0, 14),
   task: JSON.stringify((await owner.call("get_result", { id: ids[2]?.[0], wait_seconds: 0 })).structured),
 });

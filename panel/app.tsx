@@ -15,15 +15,15 @@ import { useValue, Value } from "./value.ts";
 import { Welcome } from "./welcome.tsx";
 import { WindowedList } from "./windowed.tsx";
 
-/** The tool that each part cannot do without. */
+/** The tool that each part requires. */
 const TOOL_OF: Record<Part, string> = { runs: "list_runs", files: "list_files", about: "list_sandboxes" };
 
 const NAMES: Record<Part, string> = { runs: "Runs", files: "Files", about: "Overview" };
 
-/** Between two looks at the tools, which change with the server's configuration alone. */
+/** The pause between polls of the tools, which change only with the server's configuration, in milliseconds. */
 const TOOLS_MS = 600_000;
 
-/** Of no sandbox and no run: everything that there is. */
+/** For everything, without a sandbox or run. */
 const NO_FILTER = {};
 
 export function App() {
@@ -106,7 +106,7 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
   );
 }
 
-/** Makes the page larger or smaller, in a chat that lets it. */
+/** Enlarges or shrinks the page, in chats that allow it. */
 function Display() {
   const { display, show } = host();
   const mode = useValue(display ?? INLINE);
@@ -126,7 +126,7 @@ interface PanelProps {
   route: Route;
 }
 
-/** With more sandboxes than this the list of them has a field to find one. */
+/** From this many sandboxes on, the list has a search field. */
 const SEARCH_FROM_SANDBOXES = 12;
 
 function Sandboxes({ listing, route }: PanelProps) {
@@ -167,7 +167,7 @@ function Sandboxes({ listing, route }: PanelProps) {
   );
 }
 
-/** Opens a sandbox by its name; one that does not exist is made by the first command in it. */
+/** Opens a sandbox by name; its first command creates it if needed. */
 function OpenOther() {
   const isOffered = useOffered();
   if (!isOffered("run_command")) return null;

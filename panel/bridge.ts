@@ -1,4 +1,4 @@
-/** JSON-RPC over `postMessage` with the page around this one, as MCP Apps has it. */
+/** JSON-RPC over `postMessage` with the embedding page, as in MCP Apps. */
 import { ToolFailed, Unreachable } from "./tools.ts";
 
 type Params = Record<string, unknown>;
@@ -17,14 +17,14 @@ interface Waiting {
   reject(error: Error): void;
 }
 
-/** Errors of JSON-RPC that the same request would have again. */
+/** JSON-RPC errors that a retry would repeat. */
 const FINAL = new Set([-32600, -32601, -32602]);
 
 export class Bridge {
   #lastID = 0;
   readonly #waiting = new Map<number | string, Waiting>();
 
-  /** @param handlers of requests and notifications, by their method; what one returns answers a request */
+  /** @param handlers of requests and notifications by method; a returned value responds to a request */
   constructor(handlers: Record<string, (params: Params) => object | void>) {
     addEventListener("message", ({ source, data }: MessageEvent<Message | undefined>) => {
       if (source !== window.parent || data?.jsonrpc !== "2.0") return;
@@ -42,7 +42,7 @@ export class Bridge {
     this.#post({ jsonrpc: "2.0", method, params: params as Params });
   }
 
-  /** @throws {ToolFailed} {@link Unreachable} with the words of whoever refused it */
+  /** @throws {ToolFailed} {@link Unreachable} with the refusal's message */
   async request<Result>(method: string, params: object, signal?: AbortSignal): Promise<Result> {
     signal?.throwIfAborted();
     const id = ++this.#lastID;
@@ -68,7 +68,7 @@ export class Bridge {
     waiting?.reject(FINAL.has(error.code ?? 0) ? new ToolFailed(words) : new Unreachable(words));
   }
 
-  /** To whichever page is around: the extension leaves its origin open, and it has the token anyway. */
+  /** To any embedding page: the extension does not define its origin, and it has the token anyway. */
   #post(message: Message): void {
     window.parent.postMessage(message, "*");
   }

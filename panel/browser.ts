@@ -1,4 +1,4 @@
-/** The page in a browser's window: it asks the server itself, where its session is good in place of a token. */
+/** The page in a browser window: it calls the server itself, with its session instead of a token. */
 import type { Form, Host, ToolResult } from "./host.ts";
 import { streamed } from "./streamed.ts";
 import { SignedOut, ToolFailed, Unreachable } from "./tools.ts";
@@ -31,7 +31,7 @@ export function browserHost(): Host {
     reachesServer: true,
     async download(url) {
       const anchor = document.createElement("a");
-      // The server may be known by several names, and the page may ask only that by which it was opened.
+      // The server may have several names, and the page may only call the one it was opened by.
       anchor.href = new URL(url).pathname;
       anchor.download = "";
       anchor.click();
@@ -75,7 +75,7 @@ function connectionLost(error: unknown, signal?: AbortSignal): unknown {
   return signal?.aborted ? error : new Unreachable("The server cannot be reached.");
 }
 
-/** The last message of an answer, be it JSON or an event stream. */
+/** The last message of a response, as JSON or event stream. */
 function replyIn(text: string): Reply | undefined {
   const events = text.split(/\r?\n/).filter((line) => line.startsWith("data: {"));
   try {
@@ -85,7 +85,6 @@ function replyIn(text: string): Reply | undefined {
   }
 }
 
-/** What a refusal says. */
 function messageIn(text: string): string {
   try {
     const { message, error } = JSON.parse(text) as { message?: string; error?: { message?: string } };

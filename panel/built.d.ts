@@ -1,10 +1,10 @@
-/** What `scripts/bundle-panel.ts` makes of the panel for the Worker: `built.js`, which is in no commit. */
+/** The result of `scripts/bundle-panel.ts` for the Worker: `built.js`, which is never committed. */
 
-/** The content of each file, by its name. */
+/** Each file's content by name. */
 export const files: Record<string, string>;
 
-/** The names of those that the page loads. */
+/** The files that the page loads. */
 export const page: { script: string; style: string };
 
-/** The page for clients that show it in a chat: one document, with all it needs. */
+/** The page for chats: one self-contained document. */
 export const app: string;

@@ -7,7 +7,7 @@ import { showIn } from "./host.ts";
 const root = document.createElement("div");
 document.body.append(root);
 void (async () => {
-  // Shown as long as the client does not answer, which may be for good.
+  // Shown until the client responds, possibly forever.
   render(<p class="soft">Waiting for the client that shows this page.</p>, root);
   showIn(await chatHost());
   render(<App />, root);

@@ -1,9 +1,9 @@
 /**
- * The page in a client's chat, as an MCP App (version 2026-01-26 of the extension): the client that shows it passes its calls
- * on to the server, with the client's own token.
+ * The page in a client's chat, as an MCP App (extension version 2026-01-26): the client forwards its calls to the server, with
+ * the client's own token.
  *
- * The types are the official package's. The few messages are written here, because its class `App` brings an MCP client and a
- * library of schemas along: 146 KB compressed, six times this page, in every place of every chat that shows it.
+ * The types come from the official package. The few messages are implemented here, because its class `App` includes an MCP
+ * client and a schema library: 146 KB compressed, six times this page, wherever a chat shows it.
  */
 import type {
   McpUiHostContext,
@@ -25,7 +25,7 @@ const VERSION = "2026-01-26";
 const MODES = ["inline", "fullscreen"] as const;
 type Mode = (typeof MODES)[number];
 
-/** Resolves when the client that shows the page has answered. */
+/** Resolves when the client has responded. */
 export async function chatHost(): Promise<Host> {
   const place = new Value("#/");
   const mode = new Value<Mode>("inline");
@@ -81,7 +81,7 @@ export async function chatHost(): Promise<Host> {
     subject.leave();
     place.set(href);
   };
-  // No link leads anywhere by itself: the page has no address of its own, and may not leave its frame.
+  // Links do nothing by themselves: the page has no address, and may not leave its frame.
   document.addEventListener("click", (event) => {
     const link = event.target instanceof Element ? event.target.closest("a[href]") : null;
     if (!link) return;
@@ -122,10 +122,10 @@ export async function chatHost(): Promise<Host> {
   };
 }
 
-/** Where the client reads nothing for the page, a call that is not allowed says so. */
+/** If the client reads nothing for the page, a forbidden call says so. */
 const EVERY_TOOL: ReadonlySet<string> = { has: () => true } as unknown as ReadonlySet<string>;
 
-/** Looks as the client wants it. */
+/** Applies the client's display settings. */
 function follow({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostContext): void {
   const { style, dataset } = document.documentElement;
   if (theme) style.colorScheme = theme;
@@ -134,7 +134,7 @@ function follow({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostCont
     document.body.style.setProperty(`padding-${side}`, `${Number(pixels)}px`);
 }
 
-/** Tells the client how high the page is, where the client wants to know. */
+/** Reports the page's height to clients that want it. */
 function tellSize(bridge: Bridge, isFree: () => boolean): void {
   let reportedHeight = 0;
   new ResizeObserver(() => {
@@ -145,7 +145,7 @@ function tellSize(bridge: Bridge, isFree: () => boolean): void {
   }).observe(document.body);
 }
 
-/** Whether the page is in sight: a chat has many such pages, most of them scrolled away. */
+/** Whether the page is visible: a chat has many such pages, most of them scrolled away. */
 function trackVisibility(): () => boolean {
   let isSeen = true;
   new IntersectionObserver((entries) => {

@@ -1,4 +1,4 @@
-/** How to connect a client: one block for each, to copy. */
+/** How to connect each client, to copy. */
 import { useState } from "preact/hooks";
 import { clientLines, formatted } from "../src/server/client-lines.ts";
 

@@ -1,6 +1,6 @@
-/** Questions in the page itself, where a frame may not open the browser's own dialogs. */
+/** Questions inside the page, because a frame may not open the browser's dialogs. */
 
-/** @returns whether it was answered with yes */
+/** @returns whether the answer was yes */
 export function confirmDialog(question: string): Promise<boolean> {
   return show(question, ["Yes", "No"]);
 }
@@ -37,7 +37,7 @@ function show(words: string, answers: readonly string[]): Promise<boolean> {
     });
     document.body.append(dialog);
     dialog.showModal();
-    // The answer that changes nothing.
+    // The answer without effect.
     (row.lastElementChild as HTMLButtonElement).focus();
   });
 }

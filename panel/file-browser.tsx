@@ -1,4 +1,4 @@
-/** The files of a sandbox: a tree, one of them to see and edit, and files to send and fetch. */
+/** A sandbox's files: a tree, an open file, uploads and downloads. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { FileView } from "./file-view.tsx";
 import { Download, Name } from "./file-parts.tsx";
@@ -11,28 +11,28 @@ import { hrefOf } from "./route.ts";
 import { SignedOut, ToolFailed } from "./tools.ts";
 import { WindowedList } from "./windowed.tsx";
 
-/** Directories in one that are in the page at first, and that each press adds. Of files those in sight are. */
+/** How many directories are shown at first, and added by each press. Only visible files are rendered. */
 const SHOWN = 200;
 
-/** With more entries than this a directory has a field to find one. */
+/** From this many entries on, a directory has a search field. */
 const SEARCH_FROM_ENTRIES = 100;
 
 const HOME = "/workspace";
 
 interface FilesProps {
   sandbox: string;
-  /** The path of the file that is open; empty for none. */
+  /** The open file's path; empty for none. */
   open: string;
   onSignedOut: () => void;
 }
 
-/** What the parts of the page have in common. */
+/** Shared by the parts of the page. */
 interface Tree {
   sandbox: string;
   open: string;
-  /** Changes when directories are to be looked at again. */
+  /** Changes when directories must be reloaded. */
   version: number;
-  /** Whether files may be dropped on a directory; called with them. */
+  /** Called with files dropped on a directory; undefined if that is not allowed. */
   send: (directory: string, files: Iterable<File>) => void;
   failed: (error: unknown) => void;
 }
@@ -45,7 +45,7 @@ export function FileBrowser({ sandbox, open, onSignedOut }: FilesProps) {
   const directory = useRef<HTMLInputElement>(null);
 
   const isOffered = useOffered();
-  // A link to send a file by is given to whoever may write.
+  // Only callers who may write get upload links.
   const maySend = host().reachesServer && isOffered("file_link") && isOffered("write_file");
 
   const failed = (error: unknown) =>
@@ -80,7 +80,7 @@ export function FileBrowser({ sandbox, open, onSignedOut }: FilesProps) {
     void send(directory.current?.value || HOME, event.dataTransfer?.files ?? []);
   };
   useEffect(() => {
-    // The browser would open a file that is dropped beside this, in place of the page.
+    // The browser would open a file dropped elsewhere instead of the page.
     const keep = (event: Event) => event.preventDefault();
     addEventListener("dragover", keep);
     addEventListener("drop", keep);
@@ -268,7 +268,7 @@ function File({ tree, path, entry }: { tree: Tree; path: string; entry: Entry })
   );
 }
 
-/** The names in a directory; none where it is not there yet. */
+/** The names in a directory; empty if it does not exist yet. */
 async function namesIn(sandbox: string, path: string, signal: AbortSignal): Promise<ReadonlySet<string>> {
   try {
     return new Set((await list(sandbox, path, signal)).entries.map((entry) => entry.path));
@@ -278,7 +278,7 @@ async function namesIn(sandbox: string, path: string, signal: AbortSignal): Prom
   }
 }
 
-/** A path in a directory, or as it is where it is absolute. */
+/** A path relative to a directory; absolute paths stay. */
 function join(directory: string, path: string): string {
   if (path.startsWith("/")) return path;
   return `${directory.replace(/\/+$/, "")}/${path}`;

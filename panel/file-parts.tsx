@@ -1,4 +1,4 @@
-/** What the tree and an open file have in common. */
+/** Shared by the tree and an open file. */
 import { visible } from "../src/shared/shown.ts";
 import { downloadURL } from "./file.ts";
 import { host } from "./host.ts";
@@ -9,7 +9,7 @@ export function Name({ name }: { name: string }) {
   return <bdi>{visible(name)}</bdi>;
 }
 
-/** Fetches a file, or a directory as an archive. */
+/** Downloads a file, or a directory as an archive. */
 export function Download({
   sandbox,
   path,

@@ -1,4 +1,4 @@
-/** One file: its text to read and to edit, or its picture, or what it is. */
+/** One file: its text, picture or description. */
 import { useEffect, useState } from "preact/hooks";
 import { MAX_BYTES, read, write } from "./file.ts";
 import { Download, Name } from "./file-parts.tsx";
@@ -27,13 +27,13 @@ type View =
   /** What the tool makes of it: a picture, or a description. */
   | { kind: "other"; blocks: Block[] };
 
-/** One that is not there yet. Saving makes it. */
+/** A file that does not exist yet. Saving creates it. */
 const NEW: View = { kind: "text", text: "", newline: "\n", isNew: true };
 
-/** In the name of a file: bytes that are no UTF-8. No path reaches it, because all of them are text. */
+/** In a file name: bytes that are not UTF-8. No path can reach such a file. */
 const NOT_UTF8 = "\ufffd";
 
-/** Changes that are not saved, by sandbox and path: they are there again when the file is opened again. */
+/** Unsaved changes by sandbox and path, for when the file is opened again. */
 const drafts = new Map<string, string>();
 
 export function FileView({ sandbox, path, onSaved, onSignedOut }: FileViewProps) {
@@ -177,11 +177,11 @@ async function loadView(sandbox: string, path: string, signal?: AbortSignal): Pr
   return { kind: "text", text: unix, newline: unix === text ? "\n" : "\r\n" };
 }
 
-/** The bytes as text; undefined for what is none. */
+/** The bytes as text; undefined if they are not text. */
 function textIn(bytes: Uint8Array<ArrayBuffer>, isCut: boolean): string | undefined {
   if (bytes.includes(0)) return undefined;
   try {
-    // Of a file that is cut, the last character may be, too.
+    // If the file is cut, so may be its last character.
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, { stream: isCut });
   } catch {
     return undefined;

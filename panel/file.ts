@@ -1,8 +1,8 @@
-/** Files of a sandbox, by the tools: their bytes, a new content for them, and links to send and fetch them by. */
+/** A sandbox's files through the tools: reading, writing, and links for transfers. */
 import { callTool, ToolFailed, Unreachable } from "./tools.ts";
 
 export interface Entry {
-  /** Relative to the directory that was listed. */
+  /** Relative to the listed directory. */
   path: string;
   type: "file" | "directory" | "symlink" | "other";
   size: number;
@@ -12,15 +12,15 @@ export interface Entry {
 
 export interface Entries {
   entries: Entry[];
-  /** Whether there are more than are here. */
+  /** Whether there are more entries. */
   more: boolean;
 }
 
-/** The most entries that one call lists, and that the page takes of a directory. */
+/** The most entries listed per call, and shown per directory. */
 const PAGE_ENTRIES = 5000;
 const MAX_ENTRIES = 50_000;
 
-/** The largest file that is shown whole, bytes. */
+/** The largest file shown completely, in bytes. */
 export const MAX_BYTES = 256 * 1024;
 
 export async function list(sandbox: string, path: string, signal: AbortSignal): Promise<Entries> {
@@ -35,22 +35,22 @@ export async function list(sandbox: string, path: string, signal: AbortSignal): 
   }
 }
 
-/** The bytes of a file in base64, as the tool gives them: a few at a time. */
+/** A file's bytes, in base64 as the tool returns them, some at a time. */
 export interface Content {
   bytes: Uint8Array<ArrayBuffer>;
-  /** Whether the file has more. */
+  /** Whether the file continues. */
   isCut: boolean;
 }
 
-/** What `read_file` answers with encoding base64. */
+/** The data of `read_file` with encoding base64. */
 interface FileRange {
-  /** Of the whole file, bytes. */
+  /** Bytes of the whole file. */
   size: number;
   /** In base64. */
   content: string;
 }
 
-/** @throws {ToolFailed} also for a file that does not exist, with the code `not_found` */
+/** @throws {ToolFailed} also for a missing file, with code `not_found` */
 export async function read(sandbox: string, path: string, signal?: AbortSignal): Promise<Content> {
   const parts: Uint8Array<ArrayBuffer>[] = [];
   let length = 0;
@@ -73,12 +73,12 @@ export async function write(sandbox: string, path: string, content: string): Pro
   await callTool("write_file", { sandbox, path, content });
 }
 
-/** An address to fetch a file from, or a directory as an archive; it is good for a few minutes. */
+/** A download link for a file, or a directory as an archive; valid for a few minutes. */
 export async function downloadURL(sandbox: string, path: string): Promise<string> {
   return link({ sandbox, path, direction: "download", expires_seconds: 300 });
 }
 
-/** Sends a file. @param progress is called with how much of it has gone, from 0 to 1 */
+/** Uploads a file. @param progress called with the sent part, from 0 to 1 */
 export async function upload(
   sandbox: string,
   path: string,
@@ -87,7 +87,7 @@ export async function upload(
   signal: AbortSignal,
 ): Promise<void> {
   const url = await link({ sandbox, path, direction: "upload", expires_seconds: 86_400 });
-  // The server may be known by several names, and the page may ask only that by which it was opened.
+  // The server may have several names, and the page may only call the one it was opened by.
   const address = new URL(url).pathname;
   await new Promise<void>((done, failed) => {
     const request = new XMLHttpRequest();

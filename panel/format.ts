@@ -1,4 +1,4 @@
-/** Figures as people read them. */
+/** Numbers for people. */
 
 export function size(bytes: number): string {
   const units = ["bytes", "KiB", "MiB", "GiB"];

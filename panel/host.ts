@@ -1,4 +1,4 @@
-/** Where the page is shown, and what it can do there: in a browser's window (browser.ts) or in a client's chat (chat.ts). */
+/** Where the page is shown and what it can do there: a browser window (browser.ts) or a client's chat (chat.ts). */
 import type { WatchedTool } from "../src/shared/watch-intervals.ts";
 import type { Value } from "./value.ts";
 
@@ -10,7 +10,7 @@ export interface Block {
   mimeType?: string;
 }
 
-/** In what form results are asked for: `raw` has what a terminal printed as it is. */
+/** The form of results: `raw` keeps terminals' control sequences. */
 export type Form = "structured" | "raw";
 
 /** A call that is watched. */
@@ -21,18 +21,18 @@ export interface Watch {
   raw?: boolean;
 }
 
-/** An answer that differs from the one before. */
+/** A changed result. */
 export interface Update {
-  /** The structured result; undefined where the tool reported an error, or the call was refused. */
+  /** The structured result; undefined if the tool failed or the call was refused. */
   data?: unknown;
   /** That error, for people. */
   problem?: string;
 }
 
 /**
- * Watches calls, each from its arguments on, and reports the first answer of each and every other one. Resolves when it is to be
- * asked again at once, or the signal is aborted. Of a run's log it reports the pages in their order, and nothing after the last.
- * It asks for nothing more until what it has reported is taken.
+ * Watches calls from their arguments on, and reports each one's first result and every change. Resolves when it should be
+ * called again at once, or the signal aborts. For a run's log it reports the pages in order, and nothing after the last. It
+ * requests nothing more until its reports are handled.
  * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
  */
 export type Source = (
@@ -50,8 +50,8 @@ export interface ToolResult {
 
 export interface Host {
   /**
-   * Calls a tool of the server. The result has data (`structuredContent`) in this form.
-   * @throws {SignedOut} {@link Unreachable} {@link ToolFailed} when there is no result; one with `isError` is a result
+   * Calls a tool. The result has data (`structuredContent`) in this form.
+   * @throws {SignedOut} {@link Unreachable} {@link ToolFailed} without a result; one with `isError` is a result
    */
   callTool(
     name: string,
@@ -59,37 +59,37 @@ export interface Host {
     form: Form,
     signal?: AbortSignal,
   ): Promise<ToolResult>;
-  /** The names of the tools that may be called. @throws as `callTool` */
+  /** The names of the allowed tools. @throws as `callTool` */
   listTools(signal?: AbortSignal): Promise<ReadonlySet<string>>;
-  /** Watches what the page shows: by a stream of the server (streamed.ts), or by asking its tools again and again (polled-source.ts). */
+  /** Watches what the page shows: by the server's stream (streamed.ts), or by polling tools (polled-source.ts). */
   watch: Source;
 
-  /** What of the page is open: the fragment of an address, as `hrefOf` writes it. */
+  /** The open part of the page: a URL fragment from `hrefOf`. */
   place: Value<string>;
   /** Opens another part of the page. */
   go(href: string): void;
 
-  /** The address that clients connect to; undefined where a client is connected already, and shows the page. */
+  /** The address for clients; undefined if a connected client shows the page. */
   endpoint: string | undefined;
-  /** Ends the session; undefined where the page has none of its own. @throws {Unreachable} */
+  /** Ends the session; undefined if the page has none. @throws {Unreachable} */
   signOut: (() => Promise<void>) | undefined;
-  /** Whether the page can send to addresses of the server itself. */
+  /** Whether the page can send requests to the server itself. */
   reachesServer: boolean;
-  /** Lets whoever looks have what is at this address of the server. @throws {ToolFailed} */
+  /** Downloads from this address of the server. @throws {ToolFailed} */
   download(url: string): Promise<void>;
-  /** Asks a question that is answered with yes or no. */
+  /** Asks a yes-or-no question. */
   confirm(question: string): Promise<boolean>;
-  /** Whether nobody can see the page where it is. A change of it is an event `visibilitychange` of the document. */
+  /** Whether the page is hidden. The document's event `visibilitychange` reports changes. */
   isOutOfSight(): boolean;
-  /** How the page is displayed; undefined where that cannot be changed. */
+  /** The display mode; undefined if it cannot change. */
   display: Value<"inline" | "fullscreen"> | undefined;
-  /** Asks for another display, which may be refused. */
+  /** Requests another display mode, which may be refused. */
   show(display: "inline" | "fullscreen"): Promise<void>;
 }
 
 let current: Host | undefined;
 
-/** Says where the page is shown: once, before anything of it is. */
+/** Sets where the page is shown; once, before rendering. */
 export function showIn(shower: Host): void {
   current = shower;
 }

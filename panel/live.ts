@@ -1,6 +1,5 @@
 /**
- * What the page watches, all of it by one stream at a time. Where the stream comes from is its source's affair: components name
- * a tool and get its answers as they change.
+ * Watches everything that the page shows, by one stream at a time. Components name a tool and get its results as they change.
  */
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { WatchedTool } from "../src/shared/watch-intervals.ts";
@@ -8,21 +7,21 @@ import { host, type Source, type Update, type Watch } from "./host.ts";
 import { pause, untilVisible, errorText } from "./poll.ts";
 import { SignedOut } from "./tools.ts";
 
-/** After a failure, milliseconds. */
+/** The pause after a failure, in milliseconds. */
 const RETRY_MS = 3000;
 
-/** Before a stream follows one that ended by itself, milliseconds: it costs a look at everything. */
+/** The pause before a new stream, in milliseconds: it polls everything. */
 const RECONNECT_MS = 250;
 
-/** Changes of what is watched within so many milliseconds make one new stream. */
+/** Watch changes within this time share one new stream, in milliseconds. */
 const TOGETHER_MS = 30;
 
 export interface Watcher {
-  /** Looked at whenever a stream begins: whoever follows a log moves its cursor on. */
+  /** Read when a stream begins: followers of a log advance its cursor. */
   watch: Watch;
-  /** Takes an answer. Resolves when there is room for the next one, with true when it was the last. */
+  /** Handles a result. Resolves when the next one may come; true after the last. */
   onUpdate(update: Update): boolean | Promise<boolean>;
-  /** Why there is nothing newer. */
+  /** Why there is no newer result. */
   onProblem(problem: string): void;
   onSignedOut(): void;
 }
@@ -37,7 +36,7 @@ class Live {
     this.#source = source;
   }
 
-  /** Returns what ends it. */
+  /** Returns a function that stops it. */
   add(watcher: Watcher): () => void {
     this.#watchers.add(watcher);
     this.renew();
@@ -46,7 +45,7 @@ class Live {
     };
   }
 
-  /** Looks at everything at once, by a new stream. */
+  /** Polls everything at once, with a new stream. */
   renew(): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
@@ -86,24 +85,23 @@ class Live {
 
   async #report(watcher: Watcher | undefined, update: Update, signal: AbortSignal): Promise<void> {
     if (signal.aborted || !watcher || !this.#watchers.has(watcher)) return;
-    // Without a new stream: the source reports nothing more of it.
+    // Without a new stream: the source reports nothing more for it.
     if (await watcher.onUpdate(update)) this.#watchers.delete(watcher);
   }
 }
 
-/** The page's. */
 export const live = new Live((watch, report, signal) => host().watch(watch, report, signal));
 
 export interface WatchState<T> {
-  /** The last answer; undefined until there is one. */
+  /** The last result; undefined before the first. */
   value: T | undefined;
   /** Why there is no newer one. */
   problem: string | undefined;
-  /** Looks at once. */
+  /** Polls at once. */
   refresh(): void;
 }
 
-/** Watches the structured result of a tool. @param args undefined watches nothing */
+/** Watches a tool's structured result. @param args undefined watches nothing */
 export function useWatched<T>(
   name: WatchedTool,
   args: Record<string, unknown> | undefined,

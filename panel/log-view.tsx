@@ -1,27 +1,27 @@
-/** Shows a log. Only the rows that are in sight are elements of the page, however long the log is. */
+/** Shows a log. Only visible rows are elements, however long the log is. */
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Line, OutputLog, Span } from "./output-log.ts";
 
-/** Of a row, in pixels; the style sheet says the same. */
+/** A row's height in pixels, as in the style sheet. */
 const ROW_HEIGHT = 20;
 
-/** Rows beyond the edges that are made in advance. */
+/** Rows rendered beyond the visible edges. */
 const MARGIN_ROWS = 10;
 
 interface Size {
   /** Characters of a row. */
   columns: number;
-  /** Of what is in sight, in pixels. */
+  /** The visible height in pixels. */
   height: number;
 }
 
-/** @param version changes whenever the log does */
+/** @param version changes with the log */
 export function LogView({ log, version, label }: { log: OutputLog; version: number; label: string }) {
   const box = useRef<HTMLDivElement>(null);
   const probe = useRef<HTMLSpanElement>(null);
   const [size, setSize] = useState<Size>({ columns: 80, height: 400 });
   const [top, setTop] = useState(0);
-  /** Whether the end is in sight, and is to stay there. */
+  /** Whether the end is visible, and should stay so. */
   const isAtEnd = useRef(true);
 
   useLayoutEffect(() => {
@@ -39,7 +39,7 @@ export function LogView({ log, version, label }: { log: OutputLog; version: numb
   }, []);
 
   const lines = useMemo(() => log.lines(), [log, version]);
-  /** The number of the first row of each line, and of the row after the last. */
+  /** The first row of each line, and the row after the last. */
   const starts = useMemo(() => {
     const numbers = [0];
     for (const line of lines)
@@ -99,7 +99,7 @@ function lineAt(starts: readonly number[], row: number): number {
   return low;
 }
 
-/** The characters of a line from one to another. */
+/** The characters of a line in a range. */
 function part(line: Line | undefined, from: number, to: number): Span[] {
   if (!line || line.length <= to - from) return [...(line?.spans ?? [])];
   const found: Span[] = [];

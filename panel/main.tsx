@@ -1,4 +1,4 @@
-/** The panel: a page that shows what runs, what it prints and what there is, by the tools that every client has. */
+/** The panel: a page that shows runs, their output and sandboxes, with the tools that every client has. */
 import { render } from "preact";
 import { App } from "./app.tsx";
 import { browserHost } from "./browser.ts";

@@ -1,10 +1,10 @@
-/** Which tools there are for whoever signed in: the server lists none that it, its operator or their scopes do not allow. */
+/** The available tools: the server lists only those that it, its operator and the user's scopes allow. */
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
 
 export const Offered = createContext<ReadonlySet<string>>(new Set());
 
-/** Whether a tool may be called. What would call another is not shown. */
+/** Whether a tool may be called. Controls for other tools are hidden. */
 export function useOffered(): (tool: string) => boolean {
   const offered = useContext(Offered);
   return (tool) => offered.has(tool);

@@ -1,9 +1,9 @@
 /**
- * The output of a program as lines of text. Colours and what rewrites a line are followed, every other control sequence is
- * left out, and other control characters are shown as pictures: output is text, whatever it holds.
+ * A program's output as lines of text. Colors and line rewrites are applied, other control sequences dropped, and control
+ * characters shown as pictures: output never becomes anything but text.
  */
 
-/** A stretch of a line in one style; `style` are class names. */
+/** A span of a line in one style; `style` contains class names. */
 export interface Span {
   text: string;
   style: string;
@@ -15,14 +15,14 @@ export interface Line {
   length: number;
 }
 
-/** The longest line in characters: one that is longer goes on in the next. */
+/** The longest line in characters; longer ones continue on the next. */
 const MAX_LINE = 4096;
 
-/** What is kept at most, in characters and in lines; the oldest go first. */
+/** The most kept characters and lines; the oldest are dropped. */
 const MAX_CHARACTERS = 2_000_000;
 const MAX_LINES = 20_000;
 
-/** The longest control sequence that is waited for, in characters. */
+/** The longest awaited control sequence, in characters. */
 const MAX_SEQUENCE = 4096;
 
 const TAB = 8;
@@ -31,7 +31,7 @@ const TAB = 8;
 // oxlint-disable-next-line no-control-regex
 const SEQUENCE = /^\x1b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\`-~])/;
 
-/** The beginning of one, as the end of a chunk. */
+/** An incomplete one at the end of a chunk. */
 // oxlint-disable-next-line no-control-regex
 const UNFINISHED = /^\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)$/;
 
@@ -45,7 +45,7 @@ interface Style {
   inverse?: boolean;
 }
 
-/** A character and the class names of its style. */
+/** A character and its style's class names. */
 interface Cell {
   character: string;
   style: string;
@@ -54,17 +54,17 @@ interface Cell {
 export class OutputLog {
   #lines: Line[] = [];
   #characters = 0;
-  /** The line that is being written, and where in it. */
+  /** The current line, and the position in it. */
   #cells: Cell[] = [];
   #column = 0;
   #style: Style = {};
   #classes = "";
-  /** The beginning of a control sequence that the next chunk ends. */
+  /** An incomplete control sequence, completed by the next chunk. */
   #pending = "";
-  /** Whether lines before the first were left out. */
+  /** Whether earlier lines were dropped. */
   isCut = false;
 
-  /** The lines as they are now, the one that is being written last. */
+  /** The current lines; the one being written last. */
   lines(): readonly Line[] {
     return this.#cells.length > 0 ? [...this.#lines, lineOf(this.#cells)] : [...this.#lines];
   }
@@ -92,7 +92,7 @@ export class OutputLog {
     this.#trim();
   }
 
-  /** Says that so many bytes of the output are not here. */
+  /** Shows that `bytes` bytes of output are missing. */
   addGap(bytes: number): void {
     if (this.#cells.length > 0) this.#end();
     this.#pending = "";
@@ -154,7 +154,7 @@ export class OutputLog {
   }
 }
 
-/** Control characters by their pictures, and halves of surrogate pairs as what cannot be shown. */
+/** Pictures of control characters, and a replacement for halves of surrogate pairs. */
 export function visible(character: string): string {
   const code = character.codePointAt(0) ?? 0;
   if (code < 0x20) return String.fromCharCode(0x2400 + code);
@@ -169,7 +169,7 @@ function lineOf(cells: readonly Cell[]): Line {
   for (const [index, { character, style }] of cells.entries()) {
     characters.push(character);
     if (cells[index + 1]?.style === style) continue;
-    // Joined, because a text that grows by a character at a time takes 20 times its size.
+    // Joined, because a text built character by character takes 20 times its size.
     spans.push({ text: characters.join(""), style });
     characters = [];
   }
@@ -180,7 +180,7 @@ function numbers(parameters: string): number[] {
   return parameters.split(/[;:]/).map((part) => Number.parseInt(part, 10) || 0);
 }
 
-/** The style after a sequence of "Select Graphic Rendition". */
+/** The style after a "Select Graphic Rendition" sequence. */
 function styled(before: Style, codes: readonly number[]): Style {
   let style = { ...before };
   for (let at = 0; at < codes.length; at++) {
@@ -213,7 +213,7 @@ function styled(before: Style, codes: readonly number[]): Style {
   return style;
 }
 
-/** One of 256 colours as one of the 16 that the style sheet keeps readable, light and dark. */
+/** Maps one of 256 colors to one of the 16 that the style sheet keeps readable, light and dark. */
 function ofPalette(index: number): number {
   if (index < 16) return index;
   if (index >= 232) {

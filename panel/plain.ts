@@ -1,4 +1,4 @@
-/** Text whose characters cannot be mistaken for others: what changes the order of those after it is named in its place. */
+/** Text in which no character can be mistaken for another: characters that change the writing direction are named instead. */
 
 const ORDERING = /[\u202a-\u202e\u2066-\u2069]/g;
 

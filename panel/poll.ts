@@ -1,23 +1,23 @@
-/** Asking again and again, while somebody looks. */
+/** Polling while the page is visible. */
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { host } from "./host.ts";
 import { SignedOut } from "./tools.ts";
 
-/** After a failure, milliseconds. */
+/** The pause after a failure, in milliseconds. */
 const RETRY_MS = 3000;
 
 export interface PollState<T> {
-  /** The last answer; undefined until there is one. */
+  /** The last result; undefined before the first. */
   value: T | undefined;
   /** Why there is no newer one. */
   problem: string | undefined;
-  /** Asks at once. */
+  /** Polls at once. */
   refresh(): void;
 }
 
 /**
- * Asks every so many milliseconds after the last answer, and not while the page is hidden.
- * @param key what is asked for: another one starts anew; undefined asks for nothing
+ * Polls `everyMs` milliseconds after the last result, but not while the page is hidden.
+ * @param key a new one starts again; undefined stops
  */
 export function usePolled<T>(
   key: string | undefined,
@@ -57,12 +57,12 @@ export function usePolled<T>(
   return { value, problem, refresh };
 }
 
-/** What went wrong, for people. */
+/** An error message for people. */
 export function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Resolves after so many milliseconds, when the network is back, or when the signal is aborted. */
+/** Resolves after `ms` milliseconds, when the network returns, or when the signal aborts. */
 export function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
@@ -77,7 +77,7 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** Resolves when the page is in sight, or the signal is aborted. */
+/** Resolves when the page is visible, or the signal aborts. */
 export function untilVisible(signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
     const onVisible = () => {

@@ -1,4 +1,4 @@
-/** The page's stream where the server has none for it: the tools are asked again and again, as often as the server itself would. */
+/** Replaces the server's stream by polling the tools as often as the server would. */
 import {
   isReadWhole,
   POLL_MS,
@@ -11,7 +11,7 @@ import { pause } from "./poll.ts";
 import { callTool, ToolFailed } from "./tools.ts";
 
 export const polledSource: Source = async (watch, report, signal) => {
-  // What ends one ends all, as a stream would.
+  // The end of one ends all, as with a stream.
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
   const loops = watch.map((one, index) =>
@@ -23,7 +23,7 @@ export const polledSource: Source = async (watch, report, signal) => {
     stop.abort();
     if (!signal.aborted) throw error;
   }
-  // Of logs that have been read nothing more comes.
+  // Completely read logs never change.
   if (!signal.aborted) await new Promise((done) => signal.addEventListener("abort", done, { once: true }));
 };
 
@@ -59,7 +59,7 @@ async function readLog({ arguments: args, raw }: Watch, report: Report, signal: 
   }
 }
 
-/** What a tool says against it. @throws what says that there is no answer */
+/** A tool's error. @throws errors without a response */
 function problemOf(error: unknown): { problem: string } {
   if (error instanceof ToolFailed) return { problem: error.message };
   throw error;

@@ -1,4 +1,4 @@
-/** A web app of a sandbox, in a frame of its own origin: it sees nothing of the panel. */
+/** A sandbox's web app, in a frame with its own origin: it cannot access the panel. */
 import { useState } from "preact/hooks";
 
 export function PreviewFrame({ port, url }: { port: number; url: string }) {

@@ -1,4 +1,4 @@
-/** What a tool answered, as it is: text, and pictures. */
+/** A tool's answer unchanged: text and pictures. */
 import { plain } from "./plain.ts";
 import type { Block } from "./host.ts";
 

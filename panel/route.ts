@@ -1,4 +1,4 @@
-/** What the page shows, as the fragment of an address: `#/sandbox/part/rest`. In a browser its history and bookmarks work. */
+/** The open part of the page as a URL fragment: `#/sandbox/part/rest`, so that a browser's history and bookmarks work. */
 import { host } from "./host.ts";
 import { useValue } from "./value.ts";
 
@@ -6,15 +6,15 @@ export const PARTS = ["runs", "files", "about"] as const;
 export type Part = (typeof PARTS)[number];
 
 export interface Route {
-  /** Empty for the first page, and for the one about clients. */
+  /** Empty for the first page, and the one about clients. */
   sandbox: string;
   isConnect: boolean;
   part: Part;
-  /** What is open of it: the id of a run, or the path of a file. */
+  /** The open item: a run's id, or a file's path. */
   rest: string;
 }
 
-/** No sandbox can have this address: its name would be empty. */
+/** No sandbox can have this address, because its name would be empty. */
 export const CONNECT = "#//connect";
 
 export function routeOf(hash: string): Route {

@@ -1,4 +1,4 @@
-/** The runs of a sandbox: what was run, and one of them with its output as it comes. */
+/** A sandbox's runs: a list, and one open run with its output as it comes. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { isTaskID } from "../src/runs/id.ts";
 import type { ListedPreview } from "../src/shared/sandbox-listing.ts";
@@ -22,17 +22,17 @@ import { callTool, SignedOut } from "./tools.ts";
 import { Typing } from "./typing.tsx";
 import { WindowedList } from "./windowed.tsx";
 
-/** Runs of a page of the list. */
+/** Runs per page. */
 const PAGE = 50;
 
 interface RunsProps {
   sandbox: string;
-  /** The id of the run that is open; empty for none. */
+  /** The open run's id; empty for none. */
   open: string;
   /** Whether the sandbox exists. */
   isThere: boolean;
   previews: readonly ListedPreview[];
-  /** What the page says already of why nothing is newer. */
+  /** The problem that the page shows already. */
   saidAbove: string | undefined;
   /** Called when a run has started. */
   onStarted: () => void;
@@ -98,7 +98,7 @@ export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted
   );
 }
 
-/** How long a command may run, by the words for it. */
+/** Time limits of commands, by label. */
 const LIMITS: [words: string, seconds: number][] = [
   ["10 minutes", 600],
   ["1 hour", 3600],
@@ -131,7 +131,7 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
         sandbox,
         command,
         env: terminal && startSize(terminal),
-        // In a session of its own: the next command of a session waits for its end.
+        // A session of its own: the session's next command waits for its end.
         session: terminal && `panel-${crypto.randomUUID().slice(0, 8)}`,
         interactive,
         timeout_seconds,
@@ -188,7 +188,7 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
   );
 }
 
-/** Said where there is no output, by the state of the run. */
+/** Shown without output, by the run's state. */
 const EMPTY_TEXTS: Record<string, string> = {
   unknown: "Loading the run.",
   running: "No output yet.",
@@ -196,7 +196,7 @@ const EMPTY_TEXTS: Record<string, string> = {
 
 interface OpenRunProps {
   id: string;
-  /** As it is listed; undefined for one that is not on the pages of the list so far. */
+  /** The listed run; undefined if it is not on the loaded pages. */
   run: ListedRun | undefined;
   sandbox: string;
   previews: readonly ListedPreview[];
@@ -218,7 +218,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: OpenRun
   }, [mayBeTerminal]);
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => {
-    // In a chat somebody may be typing beside the page.
+    // In a chat, the user may be typing outside the page.
     if (document.hasFocus()) heading.current?.focus();
   }, [id]);
   const state = followed.state ?? run?.state;
@@ -233,7 +233,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: OpenRun
   );
   const wasCancelled = useRef(false);
   useEffect(() => {
-    // The button that had the focus is gone.
+    // The focused button is gone.
     if (wasCancelled.current && state !== "running") heading.current?.focus({ preventScroll: true });
   }, [state]);
   return (
@@ -321,7 +321,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: OpenRun
   );
 }
 
-/** How long a run has been running, or ran. */
+/** How long a run has taken. */
 function Duration({ ms, isRunning }: { ms: number; isRunning: boolean }) {
   const [extraMs, setExtra] = useState(0);
   useEffect(() => {

@@ -1,12 +1,12 @@
-/** The page's stream in a browser: `/panel/stream` of the server, with the page's session. */
+/** The page's stream in a browser: the server's `/panel/stream`, with the page's session. */
 import { createParser } from "eventsource-parser";
 import type { Source, Update } from "./host.ts";
 import { SignedOut, ToolFailed, Unreachable } from "./tools.ts";
 
-/** The longest silence of a stream that is there, milliseconds: the server says every 5 seconds that it goes on. */
+/** The longest silence of a working stream, in milliseconds: the server sends a comment every 5 seconds. */
 const SILENCE_MS = 20_000;
 
-/** Tells the server which streams are of this page, so that a new one takes the place of the one before. */
+/** Identifies this page's streams to the server, so that a new one replaces the old one. */
 const page = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16)).join("-");
 
 export const streamed: Source = async (watch, report, signal) => {
@@ -66,8 +66,8 @@ export const streamed: Source = async (watch, report, signal) => {
 
 /** An event of the stream. */
 interface StreamEvent extends Update {
-  /** Which of what is watched it is about. */
+  /** The index of the watched call. */
   watch: number;
-  /** Why the server does not look at it. */
+  /** Why the server does not poll it. */
   refused?: string;
 }

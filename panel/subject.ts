@@ -1,4 +1,4 @@
-/** What the chat is about where the page is shown: the sandbox of the tool that was called, and the run that the call began. */
+/** What the page shows in a chat: the sandbox of the called tool, and the run that the call started. */
 import { RUN_META } from "../src/shared/apps.ts";
 import { titleOf } from "../src/shared/text.ts";
 import type { Host } from "./host.ts";
@@ -7,10 +7,10 @@ import { pause } from "./poll.ts";
 import { hrefOf } from "./route.ts";
 import type { Value } from "./value.ts";
 
-/** Between two looks for a run that has just begun, milliseconds. */
+/** The interval for finding a new run, in milliseconds. */
 const POLL_MS = 1000;
 
-/** RunListing to look at: others may have begun since. */
+/** How many runs to check: others may have started since. */
 const NEWEST = 10;
 
 type Args = Record<string, unknown>;
@@ -19,7 +19,7 @@ export class Subject {
   readonly #place: Value<string>;
   readonly #callTool: Host["callTool"];
   readonly #left = new AbortController();
-  /** Finds the run of the call among those of its kind. */
+  /** Finds the call's run among those of its kind. */
   #find: ((mayHaveEnded: boolean) => Promise<boolean>) | undefined;
 
   constructor(place: Value<string>, callTool: Host["callTool"]) {
@@ -27,12 +27,12 @@ export class Subject {
     this.#callTool = callTool;
   }
 
-  /** The page is about something else from now on. */
+  /** The page shows something else from now on. */
   leave(): void {
     this.#left.abort();
   }
 
-  /** @param tool as the client knows it; undefined where it does not say */
+  /** @param tool as the client knows it; undefined if it does not say */
   called(tool: { name: string; inputSchema?: unknown } | undefined, given: unknown): void {
     if (this.#left.signal.aborted) return;
     const args = isArgs(given) ? given : {};
@@ -49,21 +49,21 @@ export class Subject {
     }
   }
 
-  /** @param result of the call, as the client passes it on */
+  /** @param result of the call, as the client forwards it */
   setResult(result: Args): void {
     if (this.#left.signal.aborted) return;
     const id = isArgs(result._meta) ? textOf(result._meta[RUN_META]) : undefined;
     if (id !== undefined) this.#show(id);
-    // Some clients leave the `_meta` of results out.
+    // Some clients drop the `_meta` of results.
     else if (!result.isError) void this.#find?.(true).catch(() => undefined);
     this.leave();
   }
 
-  /** A call that waits for its run has not said yet which it is. */
+  /** A waiting call has not reported its run yet. */
   async #lookForRun(): Promise<void> {
     const { signal } = this.#left;
     while (!signal.aborted) {
-      // The sandbox may not be there yet.
+      // The sandbox may not exist yet.
       if (await this.#find?.(false).catch(() => false)) return;
       await pause(POLL_MS, signal);
     }
@@ -82,7 +82,7 @@ export class Subject {
   }
 
   #show(id: string): void {
-    // The id of a run begins with the name of its sandbox.
+    // A run's id begins with its sandbox's name.
     this.#place.set(hrefOf(id.split(".", 1)[0] ?? "", "runs", id));
   }
 }
@@ -95,7 +95,7 @@ function textOf(value: unknown): string | undefined {
   return typeof value === "string" && value !== "" ? value : undefined;
 }
 
-/** The sandbox of calls that name none, as the tool's schema says. */
+/** The default sandbox, from the tool's schema. */
 function fallbackOf(schema: unknown): string | undefined {
   const { properties } = (schema ?? {}) as { properties?: { sandbox?: { default?: unknown } } };
   return textOf(properties?.sandbox?.default);

@@ -1,4 +1,4 @@
-/** A task of an agent, or a question: what it does as it does it, what it changed, what it left and what it took. */
+/** An agent's task, or a question: its progress, changes, results and costs. */
 import type { TargetedEvent } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { stepOf } from "../src/shared/task-steps.ts";
@@ -13,7 +13,7 @@ import { errorText } from "./poll.ts";
 import { Result } from "./result.tsx";
 import { type ToolResult, callTool, SignedOut, ToolFailed } from "./tools.ts";
 
-/** What `get_result` says of a task or of a question, in the form of its output schema. */
+/** A task or question from `get_result`, as in its output schema. */
 interface Fields extends Partial<RunFields> {
   answer?: string;
   note?: string;
@@ -28,7 +28,7 @@ interface Fields extends Partial<RunFields> {
   cost_usd?: number;
   agent?: string;
   model?: string;
-  /** Of a question: the program that a model wrote. */
+  /** A question's program. */
   code?: string;
   language?: string;
 }
@@ -120,14 +120,14 @@ export function Task({ id, followed, details, onSignedOut }: TaskProps) {
   );
 }
 
-/** Steps that are in the page at first, and that each press adds. */
+/** How many steps are shown at first, and added by each press. */
 const SHOWN_STEPS = 100;
 
-/** What the agent said and did, the newest last. */
+/** The agent's messages and actions, newest last. */
 function Steps({ log, version }: { log: OutputLog; version: number }) {
   const [count, setCount] = useState(SHOWN_STEPS);
   const list = useRef<HTMLOListElement>(null);
-  /** Whether the newest is in sight, and is to stay there. */
+  /** Whether the newest is visible, and should stay so. */
   const isAtEnd = useRef(true);
   useLayoutEffect(() => {
     if (list.current && isAtEnd.current) list.current.scrollTop = list.current.scrollHeight;
@@ -159,19 +159,19 @@ function Steps({ log, version }: { log: OutputLog; version: number }) {
   );
 }
 
-/** What `get_result` answers of an artifact, as data. */
+/** An artifact from `get_result`, as data. */
 interface ArtifactData {
-  /** Its text, or as much of it as an answer holds. */
+  /** Its text, as much as fits into a result. */
   content?: string;
-  /** Where that goes on; none where it is all. */
+  /** Where the text continues; undefined at the end. */
   next_cursor?: number;
-  /** A link to all of it. */
+  /** A link to the whole file. */
   url?: string;
 }
 
 const KINDS: Readonly<Record<string, string>> = { "@": "place", "+": "added", "-": "removed" };
 
-/** The kind of each line: what is added may itself look like the head of a file, which only stands before the first place in it. */
+/** The kind of each line. An added line may look like a file header, which only counts before a file's first hunk. */
 function kindsOf(lines: readonly string[]): (string | undefined)[] {
   let isHead = true;
   return lines.map((line) => {
@@ -181,7 +181,7 @@ function kindsOf(lines: readonly string[]): (string | undefined)[] {
   });
 }
 
-/** A diff. What is added and removed is told by the sign before it, not by its colour alone. */
+/** A diff. Signs mark additions and removals, not only colors. */
 function Diff({ text }: { text: string }) {
   const lines = text.replace(/\n$/, "").split("\n");
   const kinds = kindsOf(lines);
@@ -246,13 +246,13 @@ function Artifact({ id, path, bytes, onSignedOut }: ArtifactProps) {
   );
 }
 
-/** What an artifact holds, without what tells a model that this is all of it. */
+/** An artifact's content, without hints for models. */
 function blocksOf({ data, content }: ToolResult<ArtifactData>): readonly Block[] {
   const isWhole = data.content !== undefined && data.next_cursor === undefined;
   return isWhole ? [{ type: "text", text: data.content }] : content;
 }
 
-/** Saves an artifact: by its link, or the text where that is all of it. @throws {ToolFailed} */
+/** Saves an artifact by its link, or its complete text. @throws {ToolFailed} */
 async function save({ url, content, next_cursor }: ArtifactData, path: string): Promise<void> {
   if (url !== undefined) return host().download(url);
   if (content === undefined || next_cursor !== undefined)

@@ -1,4 +1,4 @@
-/** The screen of a terminal, by xterm.js: a file of its own, loaded only where one is shown. It knows nothing of the server. */
+/** A terminal's screen, by xterm.js: a separate file, loaded only when needed. It does not access the server. */
 import { FitAddon } from "@xterm/addon-fit";
 import { type ITheme, Terminal } from "@xterm/xterm";
 import css from "@xterm/xterm/css/xterm.css";
@@ -8,31 +8,31 @@ import { addStyle } from "./terminal-style.ts";
 
 addStyle(css);
 
-/** Lines that can be scrolled back to. */
+/** Lines of scrollback. */
 const SCROLLBACK = 5000;
 
-/** Characters that are drawn at once: between them the page does other things. */
+/** Characters drawn at once; between them the page stays responsive. */
 const SLICE = 2048;
 
-/** Characters of the largest text that is pasted. */
+/** Characters of the largest pasted text. */
 const MAX_PASTED_BYTES = 100_000;
 
-/** What no pasted text may hold: a key, or the end of a paste, that whoever pastes does not see. */
+/** Characters that pasted text must not contain: invisible keys, or the end of a paste. */
 // oxlint-disable-next-line no-control-regex
 const UNSEEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g;
 
 export interface Options {
-  /** Whether nothing can be typed. */
+  /** Whether typing is disabled. */
   isReadOnly: boolean;
-  /** Called with what is typed, and with answers to what a program asks of its terminal. */
+  /** Called with typed text, and with responses to a program's terminal queries. */
   onTyped: (text: string) => void;
-  /** Called when the size has changed, and once at first. */
+  /** Called with the initial size and every change. */
   onSize: (size: Size) => void;
-  /** Called when the keyboard is to go elsewhere. */
+  /** Called when the keyboard focus should leave. */
   onLeave: () => void;
-  /** Called with what is wrong with a text that was to be pasted. */
+  /** Called with the reason if a text cannot be pasted. */
   onRefused: (reason: string) => void;
-  /** Asks whoever types a question. */
+  /** Asks the user a question. */
   confirm: (question: string) => Promise<boolean>;
 }
 
@@ -44,7 +44,7 @@ export class Screen {
   readonly #element: HTMLElement;
   readonly #options: Options;
   #filter: TerminalFilter;
-  /** Whether what is drawn was printed before this screen was there: its questions have had their answers. */
+  /** Whether earlier output is being drawn: its queries were answered already. */
   #isPast = false;
 
   constructor(element: HTMLElement, options: Options) {
@@ -59,7 +59,7 @@ export class Screen {
       disableStdin: options.isReadOnly,
       cursorBlink: false,
       theme: this.#theme(),
-      // The filter takes links out; this is for what it might miss.
+      // The filter removes links; this handles any that it misses.
       linkHandler: { activate: () => undefined },
     });
     this.#terminal = terminal;
@@ -83,7 +83,7 @@ export class Screen {
     return { rows: this.#terminal.rows, columns: this.#terminal.cols };
   }
 
-  /** Draws what a program printed. Resolves when it is drawn. */
+  /** Draws output. Resolves when drawn. */
   async write(text: string, isPast: boolean): Promise<void> {
     const drawn = this.#filter.take(text);
     this.#isPast = isPast;
@@ -91,20 +91,20 @@ export class Screen {
     await new Promise<void>((done) => this.#terminal.write("", done));
   }
 
-  /** Begins anew. */
+  /** Clears the screen. */
   clear(): void {
     this.#filter = this.#newFilter();
     this.#terminal.reset();
   }
 
-  /** Nothing can be typed any more. */
+  /** Disables typing. */
   end(): void {
     this.#terminal.write(this.#filter.restored());
     this.#terminal.options.disableStdin = true;
     this.#terminal.options.cursorInactiveStyle = "none";
   }
 
-  /** Whether what is printed is told to a screen reader, which takes time. */
+  /** Whether output goes to a screen reader, which takes time. */
   set isRead(isRead: boolean) {
     this.#terminal.options.screenReaderMode = isRead;
   }
@@ -124,7 +124,7 @@ export class Screen {
     return new TerminalFilter(() => Math.max(this.#terminal.rows, this.#terminal.cols));
   }
 
-  /** Keys that are not the program's: one to leave by, for a keyboard has no other, and those that copy and paste. */
+  /** Keys that the program does not get: one to leave the terminal, and those for copying and pasting. */
   #isForTerminal(event: KeyboardEvent): boolean {
     if (event.type !== "keydown" || !event.ctrlKey) return true;
     if (event.key === "]") {
@@ -150,7 +150,7 @@ export class Screen {
     if (text.length > MAX_PASTED_BYTES)
       return onRefused(`It is longer than ${MAX_PASTED_BYTES} characters: send it as a file.`);
     const lines = text.split(/\r\n|\r|\n/).length;
-    // A program that knows what is pasted leaves it to its user to enter it.
+    // A program that detects pasting leaves it to its user to press Enter.
     const isEntered = lines > 1 && !this.#terminal.modes.bracketedPasteMode;
     const shown = text.length > 400 ? `${text.slice(0, 400)} ...` : text;
     const question = `Paste ${lines} lines? Each is entered as it comes.\n\n${shown}`;
@@ -161,7 +161,7 @@ export class Screen {
     this.#terminal.options.theme = this.#theme();
   };
 
-  /** The colours of the page. */
+  /** The page's colors. */
   #theme(): ITheme {
     const probe = document.createElement("span");
     this.#element.append(probe);

@@ -1,4 +1,4 @@
-/** `<terminal-style>`: a `<style>` whose text a script may set where the page's policy allows no style that is not a file's. */
+/** `<terminal-style>`: a `<style>` whose text scripts may set although the page's policy allows only style files. */
 
 class TerminalStyle extends HTMLElement {
   readonly #sheet = new CSSStyleSheet();
@@ -18,7 +18,7 @@ class TerminalStyle extends HTMLElement {
 
 customElements.define("terminal-style", TerminalStyle);
 
-/** Adds a style sheet to the page, for good. */
+/** Adds a permanent style sheet to the page. */
 export function addStyle(text: string): void {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(text);

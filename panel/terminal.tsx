@@ -1,4 +1,4 @@
-/** The terminal of a command that runs in one: what it prints as it comes, and what is typed. */
+/** A command's terminal: its output, and typing. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Resizing, type Size } from "../src/shared/terminal/size.ts";
 import { Typing } from "../src/shared/terminal/typing.ts";
@@ -12,7 +12,7 @@ import { errorText } from "./poll.ts";
 import type { Screen } from "./terminal-screen.ts";
 import { callTool, SignedOut } from "./tools.ts";
 
-/** While the element changes, its size is not passed on for so long, milliseconds. */
+/** How long the element's size must be stable before it is passed on, in milliseconds. */
 const SETTLE_MS = 300;
 
 export interface TerminalState {
@@ -27,37 +27,37 @@ interface Page extends LogPosition {
   log: { text: string }[];
 }
 
-/** Sizes that terminals were given by this page, by the run. */
+/** Terminal sizes set by this page, by run. */
 const given = new Map<string, Size>();
 
-/** Runs that this page has started and not shown yet. */
+/** Runs started by this page and not shown yet. */
 const fresh = new Set<string>();
 
 let last: Size | undefined;
 
-/** The size that a terminal most likely has on this page. */
+/** The probable size of a terminal on this page. */
 export function likelySize(): Size {
   const width = document.querySelector("main")?.clientWidth ?? 800;
   const guess = { rows: Math.floor((innerHeight * 0.6) / 20), columns: Math.floor((width - 110) / 7.85) };
   return last ?? { rows: Math.max(8, guess.rows), columns: Math.max(20, guess.columns) };
 }
 
-/** Tells that this page has started a run, with a terminal of this size. */
+/** Records that this page started a run with a terminal of this size. */
 export function startedWith(id: string, size: Size): void {
   given.set(id, size);
   fresh.add(id);
 }
 
-/** Whether this page has started the run, and has not shown it yet. */
+/** Whether this page started the run and has not shown it yet. */
 export function isFresh(id: string): boolean {
   return fresh.has(id);
 }
 
 interface TerminalProps {
   id: string;
-  /** Called as it goes on. */
+  /** Called with state changes. */
   onState: (state: TerminalState) => void;
-  /** Called when there can be no terminal. */
+  /** Called if there cannot be a terminal. */
   onImpossible: () => void;
   onSignedOut: () => void;
 }
@@ -92,13 +92,13 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: TerminalPro
         },
       );
     }
-    /** Whether the program is to draw its screen anew: what it drew before is not shown whole. */
+    /** Whether the program must redraw its screen, because earlier output is incomplete. */
     let isRedrawn = false;
     const sizeNow = () => {
       const size = screen.current?.size ?? likelySize();
       if (!isRedrawn) return size;
       isRedrawn = false;
-      // It draws again when the size changes, so that is changed twice.
+      // It redraws after a size change, so the size changes twice.
       queueMicrotask(() => resizing.start());
       return { ...size, rows: size.rows - 1 };
     };
@@ -142,14 +142,14 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: TerminalPro
       console.error(error);
     });
 
-    /** Shows what the run prints until it ends. Returns what ends that before. */
+    /** Shows a run's output until its end. Returns a function that stops it. */
     function follow(opened: Screen): () => void {
       const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 }, raw: true };
-      /** How much was printed before there was this screen, bytes; undefined until that is known. */
+      /** Bytes printed before this screen; undefined until known. */
       let past = fresh.delete(id) ? 0 : undefined;
-      /** Whether what comes next begins in the middle. */
+      /** Whether the next output begins in the middle. */
       let isCut = false;
-      /** Whether what the program drew before there was this screen is not shown whole. */
+      /** Whether earlier output is incomplete. */
       let isPastCut = false;
       let drawn = Promise.resolve();
       const draw = async (page: Page) => {
@@ -227,7 +227,7 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: TerminalPro
   );
 }
 
-/** What begins in the middle, from the first line or sequence that is whole. */
+/** Output that begins in the middle, from its first complete line or sequence. */
 function wholeFrom(text: string): string {
   // oxlint-disable-next-line no-control-regex
   return text.slice(Math.max(0, text.search(/[\n\x1b]/)));

@@ -1,10 +1,10 @@
-/** A time as people say it ("5 minutes ago"), with the exact one on hover. */
+/** A relative time ("5 minutes ago"), with the exact one on hover. */
 import { useEffect, useState } from "preact/hooks";
 
 const EXACT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
-/** How often relative times are written again, milliseconds. */
+/** How often relative times are updated, in milliseconds. */
 const REFRESH_MS = 20_000;
 
 const UNITS = [
@@ -13,7 +13,7 @@ const UNITS = [
   ["minute", 60],
 ] as const;
 
-/** @param iso a time as ISO 8601 */
+/** @param iso a time in ISO 8601 */
 export function exactTime(iso: string): string {
   return EXACT.format(new Date(iso));
 }
@@ -22,7 +22,7 @@ function relativeTime(iso: string): string {
   const seconds = (Date.parse(iso) - Date.now()) / 1000;
   const [unit, length] = UNITS.find(([, least]) => Math.abs(seconds) >= least) ?? [];
   if (unit) return RELATIVE.format(Math.trunc(seconds / length), unit);
-  // The clocks of the server and of the browser differ by seconds.
+  // The server's and the browser's clocks differ by seconds.
   return seconds > 10 ? "in less than a minute" : "just now";
 }
 

@@ -1,17 +1,17 @@
-/** The server's tools, as MCP gives them to every client: the panel has no other way to anything. */
+/** The server's tools through MCP, as for every client: the panel uses nothing else. */
 import { ERROR_META } from "../src/shared/apps.ts";
 import type { ErrorCode } from "../src/shared/errors.ts";
 import { type Block, type Form, host } from "./host.ts";
 
-/** The session is over, or there was none. */
+/** The session has ended, or there was none. */
 export class SignedOut extends Error {}
 
-/** The server could not be reached, or asks to be left alone for a while: the same call may succeed later. */
+/** The server is unreachable or busy: the same call may succeed later. */
 export class Unreachable extends Error {}
 
-/** A tool reported an error, or the server refused the call. The message is for people. */
+/** A tool failed, or the server refused the call. The message is for people. */
 export class ToolFailed extends Error {
-  /** What kind of error a tool reported; undefined for a refusal, and where a client leaves out what goes with results. */
+  /** The tool error's code; undefined for a refusal, and if a client drops results' metadata. */
   readonly code: ErrorCode | undefined;
 
   constructor(message: string, code?: ErrorCode) {
@@ -26,7 +26,7 @@ export interface ToolResult<Data> {
 }
 
 /**
- * Calls a tool. `data` is its structured result, in the form of the tool's output schema.
+ * Calls a tool. `data` is its structured result, as in the tool's output schema.
  * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
  */
 export async function callTool<Data>(

@@ -1,12 +1,11 @@
 /** The user's directories for sandboxes: `--mount DIR[=NAME][:ro|:rw]`. */
-import { spawnSync } from "node:child_process";
 import { accessSync, constants, readdirSync, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, relative, resolve } from "node:path";
 import { OWNER_ID } from "../src/shared/principal.ts";
 import { actorName, MAX_SANDBOX_NAME, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../src/shared/names.ts";
 import type { MountedDirectory } from "../src/shared/mounted-directories.ts";
-import type { HostDirectory } from "../local/engine/host-directories.ts";
+import { type HostDirectory, refuseSetID } from "../local/engine/host-directories.ts";
 import { messageOf } from "../src/shared/text.ts";
 import { UserError } from "./user-error.ts";
 
@@ -41,7 +40,10 @@ export async function readMounts(
     const source = realDirectory(path, text);
     refuse(source, text, own);
     requireAccess(source, text, readOnly);
-    if (!readOnly) refuseSetID(source, text);
+    if (!readOnly)
+      await refuseSetID(source).catch((error: unknown) => {
+        throw new UserError(`--mount ${text}: ${messageOf(error)}`);
+      });
     const sandbox = name ?? sandboxNameOf(path, text);
     const other = mounts.forWorker.find((mount) => mount.sandbox === sandbox);
     if (other !== undefined)
@@ -96,22 +98,6 @@ function requireAccess(source: string, text: string, readOnly: boolean): void {
     const way = readOnly ? "" : " Read-only it may be: --mount DIR:ro.";
     throw new UserError(`--mount ${text}: you may not ${readOnly ? "read" : "write to"} ${source}.${way}`);
   }
-}
-
-/** Through a shared mapping, a sandbox could write its own program into the file, which keeps the bit. */
-function refuseSetID(source: string, text: string): void {
-  const found = spawnSync("find", [source, "-type", "f", "-perm", "/6000", "-print", "-quit"], {
-    encoding: "utf8",
-  });
-  if (found.error !== undefined)
-    throw new UserError(
-      `--mount ${text}: its files cannot be looked through (${messageOf(found.error)}): install findutils.`,
-    );
-  const file = found.stdout.trimEnd();
-  if (file !== "")
-    throw new UserError(
-      `--mount ${text}: ${file} has a set-user-id or set-group-id bit, and whoever writes to it gets its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
-    );
 }
 
 function refuse(source: string, text: string, own: readonly string[]): void {

@@ -12,7 +12,7 @@ import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
 import { launch, type RunningProcess } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
-import { claimIDsFor, type HostDirectory, type HostIDs } from "./host-directories.ts";
+import { claimIDsFor, type HostDirectory, type HostIDs, refuseSetID } from "./host-directories.ts";
 import { OutboundQueue } from "./outbound-queue.ts";
 import { Pieces } from "./piece-limit.ts";
 import { Pace } from "./pace.ts";
@@ -173,6 +173,8 @@ export class EngineSandbox {
       const given = common.directories.find(({ name }) => name === options.name);
       const { limits, bubblewrap, view } = common;
       const mountNamespace = bubblewrap?.mountNamespace;
+      // `npm start` has looked, too; somebody may have put one there since.
+      if (given?.writable === true) await refuseSetID(given.from);
       if (mountNamespace !== undefined) ids = await claimIDsFor(given);
       const own = [
         { from: hosts, to: "/etc/hosts" },

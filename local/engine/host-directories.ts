@@ -44,3 +44,30 @@ async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
   const { stdout } = await run("id", ["-g", String(found.uid)]).catch(() => ({ stdout: "" }));
   return { uid: found.uid, gid: stdout.trim() === "" ? found.gid : Number(stdout) };
 }
+
+/**
+ * Looks for a file with a set-id bit: a sandbox that can write there could put its own program into it through a shared mapping,
+ * which keeps the bit.
+ * @throws Error naming the file, or saying why the directory cannot be searched
+ */
+export async function refuseSetID(directory: string): Promise<void> {
+  // It fails where it may not read something, and names what it has found.
+  const { stdout, code } = await run("find", [
+    directory,
+    "-type",
+    "f",
+    "-perm",
+    "/6000",
+    "-print",
+    "-quit",
+  ]).then(
+    ({ stdout: found }) => ({ stdout: found, code: undefined }),
+    (error: { stdout?: string; code?: unknown }) => ({ stdout: error.stdout ?? "", code: error.code }),
+  );
+  if (code === "ENOENT") throw new Error("its files cannot be searched: install findutils.");
+  const file = stdout.trimEnd();
+  if (file !== "")
+    throw new Error(
+      `${file} has a set-user-id or set-group-id bit, and whoever writes to it gets its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
+    );
+}

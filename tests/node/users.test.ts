@@ -231,6 +231,19 @@ describe("a directory of the machine", () => {
     ).toBe("");
   });
 
+  it("is not given to a sandbox that starts after somebody has put a set-user-id program there", async () => {
+    const program = join(project, "deep/program");
+    mkdirSync(join(project, "deep"));
+    writeFileSync(program, "");
+    const mount = { name, from: project, to: "/workspace/project", writable: true };
+    const engine = await engineOf({ directories: [mount] });
+    await (await TestSandbox.start(engine, { name })).destroy();
+    chmodSync(program, 0o4755);
+    await expect(TestSandbox.start(engine, { name })).rejects.toThrow(`${program} has a set-user-id`);
+    chmodSync(program, 0o755);
+    await (await TestSandbox.start(engine, { name })).destroy();
+  });
+
   it.runIf(isRoot)("stays its owner's, whoever its sandbox gives it to", async () => {
     const theirs = join(directory, "theirs");
     mkdirSync(theirs);

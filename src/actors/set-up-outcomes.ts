@@ -1,7 +1,7 @@
 /**
- * What set-ups have left is part of the sandbox's state. A set-up whose script ran in a sandbox without one has the same outcome
- * in any of the principal's sandboxes: the registry keeps that state by a hash of all that the script saw, and the next sandbox
- * starts from it as a fork does.
+ * What set-ups left is part of a sandbox's state. A script that ran in a sandbox without a state has the same outcome in any
+ * sandbox of the principal: the registry stores it by a hash of the script's inputs, and the next sandbox starts from it as a
+ * fork does.
  */
 import type { Variables } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -14,12 +14,12 @@ import type { Lifecycle } from "./lifecycle.ts";
 import type { Workspace } from "./workspace.ts";
 import { NETWORK_CHANGED } from "./texts.ts";
 
-/** How the outcome of a set-up is to be kept. */
+/** How to keep a set-up's outcome. */
 export interface KeepPlan {
   key: string;
-  /** Whether the sandbox previousKey no state before it. */
+  /** Whether the sandbox had no state before. */
   isShared: boolean;
-  /** What the script was to reach. */
+  /** The network access of the script. */
   network: string;
 }
 
@@ -37,7 +37,7 @@ export interface SetUpOutcomesHost {
   secrets(): Secret[];
   /** Whether anything is saved. */
   isSaved: boolean;
-  /** How long an outcome is kept, milliseconds. */
+  /** How long an outcome is kept, in milliseconds. */
   keepMs: number;
   lifecycle: Pick<Lifecycle, "ready" | "retryInNextContainer" | "restoreAgain">;
   account: Pick<AccountLink, "owner">;
@@ -54,10 +54,10 @@ export class SetUpOutcomes {
   }
 
   /**
-   * Gives a container in which nothing of the caller's has run what a set-up left earlier, or answers how to keep what it will
-   * leave; undefined where that cannot be kept. Never rejects: the script does what could not be restored.
-   * @param previousKey the key of the outcome that the sandbox's state holds
-   * @param isUsed whether something else has run in the container before
+   * Restores an earlier outcome into a container in which no user program has run, or returns how to keep the new one;
+   * undefined if it cannot be kept. Never rejects: the script does what could not be restored.
+   * @param previousKey the key of the outcome in the sandbox's state
+   * @param isUsed whether something else has run in the container
    */
   begin(
     script: string,
@@ -92,7 +92,7 @@ export class SetUpOutcomes {
     });
   }
 
-  /** What decides which requests of the sandbox succeed. The values of secrets are not of it: they change for the same access. */
+  /** Decides which of the sandbox's requests succeed. Secret values do not count: they change without changing access. */
   get #network(): string {
     const { internet, allowHosts } = this.#host.policy();
     const hosts = internet === "allowlist" ? [...allowHosts].sort() : [];
@@ -105,7 +105,7 @@ export class SetUpOutcomes {
     return this.#host.isSaved;
   }
 
-  /** Keeps what a set-up has left. @throws {ToolError} with the reason, and errors of R2 and the sandbox */
+  /** Keeps a set-up's outcome. @throws {ToolError} with the reason; errors of R2 and the sandbox */
   async keep({ key, isShared, network }: KeepPlan): Promise<void> {
     const { workspace, keepMs } = this.#host;
     if (network !== this.#network) throw new ToolError("file_system", NETWORK_CHANGED);
@@ -123,6 +123,6 @@ async function keyOf(
     value === null ? [] : [[name, value]],
   );
   set.sort(([a = ""], [b = ""]) => (a < b ? -1 : 1));
-  // Of outcomes that earlier versions kept, in parts, none is found.
+  // Outcomes of earlier versions, kept in parts, do not match.
   return `setup:${(await sha256(JSON.stringify([2, script, set, network, system]))).toHex()}`;
 }

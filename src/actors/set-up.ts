@@ -1,8 +1,7 @@
 /**
- * The set-up of a sandbox: a script that runs once, after the sandbox's files are back and before what was called. What it left
- * is part of the sandbox's state; where that could not be saved, the next container runs it again. It is a run like any other,
- * which outlives its caller and the actor. How it ended keeps nothing from running: a failure is told by every answer, so that it can be looked
- * into and mended.
+ * A sandbox's set-up: a script that runs once, after the files are restored and before the first call. Its result is part of
+ * the sandbox's state; if it could not be saved, the next container runs the script again. It is a run like any other, which
+ * outlives its caller and the actor. A failure prevents nothing; every result reports it, so that the caller can fix it.
  */
 import type { ActiveRun } from "../runs/active-run.ts";
 import { clause } from "../shared/text.ts";
@@ -39,14 +38,17 @@ import {
 /** Storage key. */
 const KEY = "setup";
 
-/** The session of set-ups, which is no valid name of a caller's, and how long one may take, milliseconds. */
+/** The session of set-ups, whose name callers cannot use, and its time limit in milliseconds. */
 const SESSION = "_setup";
 const MAX_SETUP_MS = 1_800_000;
 
-/** Containers in a row that may end during their set-up before it is left out, so that a script cannot keep a sandbox from use. */
+/**
+ * After this many containers in a row that ended during their set-up, it is skipped, so that a script cannot make a sandbox
+ * unusable.
+ */
 const MAX_LOST_CONTAINERS = 3;
 
-/** Set-ups that one call waits for at most, of containers that went away. */
+/** The most set-ups that one call waits for, if containers end. */
 const MAX_ATTEMPTS = 3;
 
 /** Bytes shown of the end of a failed set-up's output. */
@@ -55,26 +57,26 @@ const TAIL_BYTES = 600;
 /** How long one wait for the end of a set-up is, milliseconds. */
 const WAIT_MS = 600_000;
 
-/** How long a call that is no run waits for the set-up, milliseconds: many clients give up after 60 seconds. */
+/** How long a call other than a run waits for the set-up, in milliseconds: many clients give up after 60 seconds. */
 const CALL_MS = 40_000;
 
 interface State {
   script: string;
-  /** The run under way, by its whole id. */
+  /** The complete id of the current run. */
   run?: string;
-  /** Whether the container that runs has had its set-up, as good or bad as it went. */
+  /** Whether the current container has had its set-up, successful or not. */
   isDone: boolean;
   /** Containers in a row that have ended during it. */
   lost: number;
-  /** What every answer says of a set-up that did not succeed. */
+  /** What every result says about a failed set-up. */
   failure?: string;
-  /** Whether something else has run in the container before: what the script leaves there is not its alone. */
+  /** Whether something else has run in the container, so that the result is not the script's alone. */
   isUsed?: boolean;
-  /** The key of the outcome that the sandbox's state holds. */
+  /** The key of the outcome in the sandbox's state. The stored name stays `had`. */
   had?: string;
   /** Whether the script of the run under way may have changed the workspace. */
   hasBegun?: boolean;
-  /** How the outcome of the run under way is to be kept; or when it was, where it is restored. */
+  /** How to keep the current run's outcome; or when it was kept, if it is being restored. */
   keeping?: KeepPlan;
   restoredAt?: number;
 }
@@ -96,7 +98,7 @@ export interface SetUpHost {
   report(error: unknown): void;
 }
 
-/** What a sandbox has of a set-up. */
+/** The states of a set-up. */
 export const SETUP_STATES = ["none", "due", "running", "succeeded", "failed"] as const;
 export type SetUpState = (typeof SETUP_STATES)[number];
 
@@ -104,13 +106,13 @@ export class SetUp {
   readonly #host: SetUpHost;
   #state: State | undefined;
   #starting: Promise<void> | undefined;
-  /** Settles with the end of the run under way. */
+  /** Settles at the end of the current run. */
   #underWay: Promise<void> | undefined;
   #notice: string | undefined;
   /** Counts the ends of containers. */
   #containersGone = 0;
 
-  /** To be made after the runs of an earlier actor are resumed. */
+  /** Create it after an earlier actor's runs are resumed. */
   constructor(host: SetUpHost) {
     this.#host = host;
     this.#state = host.kv.get<State>(KEY);
@@ -127,13 +129,13 @@ export class SetUp {
     return state.isDone ? "succeeded" : "due";
   }
 
-  /** Whether this script is set and need not run again in the container that runs. */
+  /** Whether this script is set and need not run again in the current container. */
   has(script: string): boolean {
     const { state } = this;
     return state !== "none" && state !== "failed" && this.#state?.script === script;
   }
 
-  /** Sets the script, which runs before the next call. An empty one removes it. One that is under way is cancelled. */
+  /** Sets the script, which runs before the next call; an empty one removes it. A running one is cancelled. */
   put(script: string): void {
     const run = this.#state?.run;
     this.#put(
@@ -150,17 +152,17 @@ export class SetUp {
       this.#put({ ...this.#state, isDone: false, isUsed: false });
   }
 
-  /** What a fork of the workspace as it is has of this. */
+  /** The settings for a fork of the current workspace. */
   get settings(): SetUpSettings | undefined {
     return this.#state && { script: this.#state.script, had: this.#state.had };
   }
 
-  /** The sandbox, which nobody has used yet, begins with the workspace and the settings of another. */
+  /** Initializes an unused sandbox with another's workspace and settings. */
   inherit({ script, had }: SetUpSettings): void {
     this.#put({ script, had, isDone: false, lost: 0 });
   }
 
-  /** The workspace is one of earlier. @param settings what the sandbox was set to then */
+  /** The workspace was restored. @param settings from that time */
   restored(settings: CheckpointSettings | undefined): void {
     const state = this.#state;
     const setup = settings?.setup;
@@ -173,7 +175,7 @@ export class SetUp {
     this.#notice = undefined;
   }
 
-  /** Starts the set-up where the container has not had it. Resolves when it has an id. @throws what keeps it from running */
+  /** Starts the set-up if the container has not had it. Resolves when it has an id. @throws the reason if it cannot run */
   async begin(): Promise<void> {
     while (this.#isDue) {
       this.#starting ??= this.#start().finally(() => (this.#starting = undefined));
@@ -201,7 +203,7 @@ export class SetUp {
     this.#follow(id);
   }
 
-  /** Starts the script, or has its outcome restored where that is kept. @throws what keeps it from running */
+  /** Starts the script, or restores its stored outcome. @throws the reason if it cannot run */
   #run(script: string): Promise<RunView> {
     const { runs, commands } = this.#host;
     const executor: Executor<CommandSpec> = {
@@ -212,13 +214,13 @@ export class SetUp {
           return end ?? (() => commands.start(run, spec));
         }),
     };
-    // A step that fails must not be covered by the next.
+    // A failing step must not be hidden by the next.
     const command = `set -e\n${script}`;
     const spec = { command, session: SESSION, cwd: "/workspace", timeoutMs: MAX_SETUP_MS };
     return runs.start(executor, script, spec, { waitUntil: 0, namesID: true });
   }
 
-  /** The end of a set-up that was restored; undefined where the script is to run. */
+  /** The end of a restored set-up; undefined if the script must run. */
   async #outcome(run: ActiveRun): Promise<End | undefined> {
     const state = this.#state;
     if (!state) return undefined;
@@ -236,10 +238,10 @@ export class SetUp {
     return { state: "succeeded", note: setUpRestoredText(savedAt) };
   }
 
-  /** Saves what was there before the script, which stays the saved state until it has ended. */
+  /** Saves the state before the script, which stays the saved state until the script has ended. */
   async #saved(run: ActiveRun): Promise<End | undefined> {
     const state = this.#state;
-    // One that fails is made again later, and told.
+    // A failed save is retried later, and reported.
     await this.#host.workspace.save().catch(() => undefined);
     if (this.#state?.script !== state?.script || !this.#state || run.ended) return CANCELLED_BEFORE_START;
     this.#put({ ...this.#state, hasBegun: true });
@@ -268,7 +270,7 @@ export class SetUp {
     const isSame = containersGone === this.#containersGone;
     if (!isSame && success) return this.#put({ ...state, ...AT_REST, had: success.had });
     const lost = run?.state === "lost" ? state.lost + 1 : 0;
-    // Where no container could be started or it has gone, the next call tries again.
+    // If no container could start or it is gone, the next call retries.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
     const failure =
       run && isFailure(run)
@@ -276,14 +278,14 @@ export class SetUp {
         : lost >= MAX_LOST_CONTAINERS
           ? setUpSkippedText(MAX_LOST_CONTAINERS)
           : undefined;
-    // What a script has left in a container that goes on is not the next one's alone.
+    // In a continuing container, a script's leftovers mix with the next one's.
     const isUsed = state.isUsed || (isSame && run?.state === "lost" && state.hasBegun);
     this.#put({ ...state, ...AT_REST, isDone, isUsed, lost, failure, had: success?.had });
     this.#host.workspace.changed();
     if (success) this.#notice = success.words;
   }
 
-  /** Keeps what the script has left, before anything else changes that. Answers that, and what there is to say of it. */
+  /** Keeps the script's result before anything else changes it. Returns it with a message. */
   async #success(run: RunView, state: State): Promise<Pick<State, "had"> & { words: string }> {
     const { keeping, restoredAt, had } = state;
     if (restoredAt !== undefined) return { had, words: setUpRestoredText(restoredAt) };
@@ -316,9 +318,9 @@ export class SetUp {
   }
 
   /**
-   * Waits for the end of a set-up that is under way, for work that is no run.
-   * @param mayBegin whether another may begin where its container went away
-   * @throws {ToolError} when that takes too long
+   * Waits for the running set-up, for work other than runs.
+   * @param mayBegin whether to start another if its container ended
+   * @throws {ToolError} after the time limit
    */
   async waitUntilDone({ ms = CALL_MS, mayBegin = true } = {}): Promise<void> {
     let isLate = !mayBegin;
@@ -329,7 +331,7 @@ export class SetUp {
     throw stillSettingUp(this.#host.sandbox(), this.#state?.run, ms);
   }
 
-  /** Waits for the end of a set-up, and for that of another where its container went away. @param isIdle whether nobody waits */
+  /** Waits for a set-up, and for the next one if its container ended. @param isIdle whether nobody waits */
   async #untilDone(isIdle: () => boolean): Promise<void> {
     for (let begun = 1; ; begun++) {
       while (this.#underWay) await this.#underWay;
@@ -338,7 +340,7 @@ export class SetUp {
     }
   }
 
-  /** The executor, whose runs wait for the set-up that is under way when they start. */
+  /** An executor whose runs wait for the running set-up. */
   before<Spec extends Allowance & { interactive?: boolean }>(executor: Executor<Spec>): Executor<Spec> {
     const behind = (run: ActiveRun, spec: Spec) =>
       deferred(
@@ -360,14 +362,14 @@ export class SetUp {
     return run === undefined ? [] : [localID(run)];
   }
 
-  /** What the next result must say of the set-up: of a failure every one. */
+  /** The notice for the next result; a failure is in every one. */
   takeNotice(): string | undefined {
     const notice = this.#notice;
     this.#notice = undefined;
     return this.#state?.failure ?? notice;
   }
 
-  /** What the script is half through with is no state of the workspace to keep. */
+  /** A half-finished script's changes must not be saved. */
   #updateSaveHold(): void {
     this.#host.workspace.isHeld = this.#state?.run !== undefined && this.#state.hasBegun === true;
   }
@@ -384,7 +386,7 @@ function resuming<Spec extends Allowance>(executor: Executor<Spec>): Omit<Execut
   return { kind: executor.kind, resume: (run, state) => executor.resume(run, state) };
 }
 
-/** Whether a set-up has run and did not succeed. A failure of the platform has no exit code. */
+/** Whether a set-up ran and failed. A platform failure has no exit code. */
 function isFailure({ state, exitCode }: RunView): boolean {
   return state === "timed_out" || state === "cancelled" || (state === "failed" && exitCode !== undefined);
 }

@@ -1,12 +1,12 @@
 /**
  * The saved states of a principal's sandboxes, kept by their `Account`.
  *
- * A snapshot is one state of a workspace: a manifest, and the packs that hold its content. It lives as long as a sandbox has
- * it as its current state, a checkpoint names it, or it is the archive of a task or a set-up; a pack lives as long as a
- * snapshot refers to it. Archives give way where there is no room: those of the tasks that ended first.
+ * A snapshot is one state: a manifest, and the packs with its content. It lives while it is a sandbox's current state, or a
+ * checkpoint or archive of a task or set-up refers to it; a pack lives while a snapshot refers to it. Archives are evicted when
+ * room is short, oldest tasks first.
  *
- * Every step is one transaction. What nothing refers to any more becomes garbage in the same transaction, as prefixes of keys
- * in R2, and its row stays until R2 has deleted it, so that neither a crash nor a refusal of R2 leaves anything behind.
+ * Every step is one transaction. In it, unreferenced objects become garbage: R2 key prefixes whose rows stay until R2 has
+ * deleted them, so that neither a crash nor an R2 error leaves anything behind.
  */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Limits } from "../shared/config.ts";
@@ -21,25 +21,25 @@ import {
   taskFilesNotKept,
 } from "./texts.ts";
 
-/** Content that one save has added. Its id is that of the save. */
+/** Content added by one save, with the save's id. */
 export interface Pack {
   id: string;
-  /** All of it, and what of it the snapshot still refers to. */
+  /** All bytes, and those that the snapshot still uses. */
   bytes: number;
   live: number;
 }
 
 /** What a save left out. */
 export interface LeftOut {
-  /** Of the files for which there was no room. */
+  /** The number of files that did not fit. */
   count: number;
   bytes: number;
-  /** Where most of it is. */
+  /** Where most of them are. */
   names: string[];
-  /** What could not be read, and sockets, pipes and devices. */
+  /** Unreadable files, and sockets, pipes and devices. */
   unreadable?: NamedFiles;
   special?: NamedFiles;
-  /** Directories that can be made again, with more files than a snapshot holds. */
+  /** Regenerable directories with more files than a snapshot may have. */
   crowded?: NamedFiles;
 }
 
@@ -55,12 +55,12 @@ export interface Snapshot {
   packs: Pack[];
 }
 
-/** A save that is to become the current state of its sandbox. */
+/** A save that will become its sandbox's current state. */
 export interface Save extends Omit<Snapshot, "savedAt"> {
   sandbox: string;
-  /** The snapshot that was its current state when the save began. */
+  /** The current state when the save began. */
   base: string | undefined;
-  /** It becomes this instead, and the sandbox keeps its state. */
+  /** If set, the save becomes this archive, and the sandbox keeps its state. */
   archive?: Archive;
 }
 
@@ -71,7 +71,7 @@ export interface Archive {
   part: "workspace" | "conversation";
   /** When it ends, milliseconds since the epoch. */
   expiresAt: number;
-  /** What its sandbox was set to, as JSON, for one that goes on with it. */
+  /** The sandbox's settings as JSON, for a sandbox that continues it. */
   settings?: string | undefined;
 }
 
@@ -88,7 +88,7 @@ export interface Checkpoint {
   expiresAt: number;
 }
 
-/** The current state of a sandbox, as it is listed. Times are milliseconds since the epoch. */
+/** A sandbox's current state as listed. Times are milliseconds since the epoch. */
 export interface SavedWorkspace {
   sandbox: string;
   createdAt: number;
@@ -101,16 +101,16 @@ export interface SavedWorkspace {
 /** The part of a Durable Object's storage that this needs. */
 type Storage = Pick<DurableObjectStorage, "sql" | "transactionSync">;
 
-/** How long a save may take, and objects that a broken one may still be writing are left alone, milliseconds. */
+/** The time limit of a save, and how long objects of an interrupted one are left alone, in milliseconds. */
 const WRITING_MS = 3_600_000;
 
-/** How long after R2 refused to delete something it is asked again, milliseconds. */
+/** The pause before a failed R2 deletion is retried, in milliseconds. */
 const DELETE_RETRY_MS = 300_000;
 
-/** Checkpoints that going back has made of one sandbox: the newest are kept. */
+/** The most automatic checkpoints per sandbox; the newest stay. */
 const KEPT_BEFORE = 10;
 
-/** Outcomes of set-ups: the newest are kept. */
+/** The most stored outcomes of set-ups; the newest stay. */
 const KEPT_SETUPS = 100;
 
 /** Prefixes that are deleted in one go. */
@@ -121,7 +121,7 @@ export class SnapshotRegistry {
   readonly #limits: Pick<Limits, "checkpoints" | "workspaceBytes">;
   readonly #keepMs: number;
 
-  /** @param ttlDays how long a checkpoint lives, and a state after the last use of its sandbox */
+  /** @param ttlDays the life of a checkpoint, and of a state after its sandbox's last use */
   constructor(storage: Storage, limits: Pick<Limits, "checkpoints" | "workspaceBytes">, ttlDays: number) {
     this.#storage = storage;
     this.#limits = limits;
@@ -165,11 +165,11 @@ export class SnapshotRegistry {
   }
 
   /**
-   * A save begins to write objects. One that the sandbox had begun before is given up. Answers how many bytes it may add.
-   * @param isArchive whether it becomes the archive of a task
-   * @param notEnough how many bytes were too few for it before
-   * @throws {ToolError} where it may add no more than those
-   * @throws where it is to follow `base`, and its sandbox has another current state by now
+   * Begins a save, and abandons the sandbox's earlier one. Returns how many bytes it may add.
+   * @param isArchive whether it becomes an archive
+   * @param notEnough a byte count that did not suffice before
+   * @throws {ToolError} if it may add no more than that
+   * @throws if its sandbox's current state is not `base` any more
    */
   begin(
     sandbox: string,
@@ -181,7 +181,7 @@ export class SnapshotRegistry {
   ): number {
     return this.#storage.transactionSync(() => {
       if (!isArchive) this.#requireBase(sandbox, base);
-      // What only the state before holds goes with it.
+      // What only the previous state holds is freed with it.
       const room = this.#limits.workspaceBytes - this.#lastingBytes(isArchive ? undefined : sandbox);
       if (Math.max(0, room) <= notEnough) throw this.full();
       const [before] = this.#rows<{ id: string }>("SELECT id FROM saves WHERE sandbox = ?", sandbox);
@@ -192,10 +192,9 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Makes a save the current state of its sandbox, or the archive of a task. One that is that already stays so.
-   * @param packBytes bytes that it has written as its own pack
-   * @throws {ToolError} where it was given up, has another base, refers to packs that neither that nor the save has, or
-   *   takes more than the principal's limit
+   * Makes a save its sandbox's current state, or an archive. Repeatable.
+   * @param packBytes bytes of its own pack
+   * @throws {ToolError} if it was abandoned, has another base, refers to unknown packs, or exceeds the principal's limit
    */
   commit(save: Save, packBytes: number, now = Date.now()): void {
     this.#storage.transactionSync(() => {
@@ -232,7 +231,7 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Makes a state that there is the archive of a task. @throws Error where it has gone */
+  /** Makes an existing state a task's archive. @throws Error if it is gone */
   archive(snapshot: string, archive: Archive, now = Date.now()): void {
     this.#storage.transactionSync(() => {
       if (this.#rows("SELECT id FROM snapshots WHERE id = ?", snapshot).length === 0)
@@ -254,7 +253,7 @@ export class SnapshotRegistry {
       );
   }
 
-  /** Ends archives, those of the tasks that ended first before the others, as long as too much is kept and that helps. */
+  /** Evicts archives, oldest tasks first, while the limit is exceeded and that helps. */
   #makeRoom(except: string | undefined, now: number): void {
     const { workspaceBytes } = this.#limits;
     if (this.#lastingBytes() > workspaceBytes) return;
@@ -290,7 +289,7 @@ export class SnapshotRegistry {
     throw taskFilesNotKept(run);
   }
 
-  /** A save that was begun comes to nothing. @param isWriting whether objects of it may still be on their way */
+  /** Ends a save that was not committed. @param isWriting whether its objects may still be being written */
   abandonSave(sandbox: string, id: string, isWriting: boolean, now = Date.now()): void {
     this.#storage.transactionSync(() => {
       const { rowsWritten } = this.#sql("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id);
@@ -298,13 +297,13 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Saves under way come to nothing. @param dueAt from when on what they have written can be deleted */
+  /** Ends saves under way. @param dueAt when their objects can be deleted */
   #abandonSaves(where: string, value: SqlStorageValue, dueAt: number): void {
     const saves = this.#rows<{ id: string }>(`DELETE FROM saves WHERE ${where} RETURNING id`, value);
     for (const { id } of saves) this.#discard(id, dueAt);
   }
 
-  /** A sandbox is used: its state goes on living. */
+  /** Extends the life of a used sandbox's state. */
   used(sandbox: string, now = Date.now()): void {
     this.#sql("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
   }
@@ -325,7 +324,7 @@ export class SnapshotRegistry {
     )[0]?.settings;
   }
 
-  /** A sandbox was destroyed: its state ends, and a save of it that is under way. Answers whether it had one. */
+  /** Ends a destroyed sandbox's state and its save under way. Returns whether it had a state. */
   forget(sandbox: string, now = Date.now()): boolean {
     return this.#storage.transactionSync(() => {
       const { rowsWritten } = this.#sql("DELETE FROM workspaces WHERE sandbox = ?", sandbox);
@@ -340,7 +339,7 @@ export class SnapshotRegistry {
     return this.#currentID(sandbox) !== undefined;
   }
 
-  /** Names the current state of a sandbox. @throws {ToolError} `not_found` where it has none, `quota_exceeded` */
+  /** Creates a checkpoint of a sandbox's state. @throws {ToolError} `not_found` without a state, `quota_exceeded` */
   checkpoint(sandbox: string, label: string, now = Date.now()): Checkpoint {
     return this.#storage.transactionSync(() => {
       const snapshot = this.#currentID(sandbox);
@@ -354,7 +353,7 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Gives a sandbox the state of a checkpoint. Its state before becomes a checkpoint, unless it has one: that is answered.
+   * Sets a sandbox to a checkpoint's state. Returns the checkpoint of its previous state, creating one if needed.
    * @throws {ToolError} `not_found`
    */
   restoreCheckpoint(sandbox: string, id: string, now = Date.now()): { to: Checkpoint; before?: Checkpoint } {
@@ -363,7 +362,7 @@ export class SnapshotRegistry {
       const snapshot = this.#currentID(sandbox);
       const before = snapshot === undefined ? undefined : this.#keptBefore(sandbox, snapshot, to, now);
       this.#setCurrent(sandbox, this.#snapshotOf(id), now);
-      // A save that is under way is of the state before.
+      // A save under way is of the previous state.
       this.#abandonSaves("sandbox = ?", sandbox, now + WRITING_MS);
       this.#collect(now);
       return { to, before };
@@ -380,7 +379,7 @@ export class SnapshotRegistry {
       "SELECT automatic FROM checkpoints WHERE id = ?",
       to.id,
     );
-    // The label of one that was made so would grow each time.
+    // Labels would grow with each automatic checkpoint.
     const name = automatic ? to.id : to.label || to.id;
     const before = this.#keep(sandbox, snapshot, `before going back to ${name}`, true, now);
     this.#sql(
@@ -458,7 +457,7 @@ export class SnapshotRegistry {
     return this.#bytesOf("SELECT id FROM snapshots");
   }
 
-  /** Bytes of the states that do not give way: those of sandboxes, except one of them, and of checkpoints. */
+  /** Bytes of states that are never evicted: of sandboxes, except one, and of checkpoints. */
   #lastingBytes(except = ""): number {
     return this.#bytesOf(
       "SELECT snapshot FROM checkpoints UNION SELECT snapshot FROM workspaces WHERE sandbox <> ?",
@@ -475,7 +474,7 @@ export class SnapshotRegistry {
     ).bytes;
   }
 
-  /** Ends the checkpoints whose time is over, the states of sandboxes that nobody used for as long, and lost saves. */
+  /** Ends expired checkpoints, states of sandboxes unused for as long, and lost saves. */
   expire(now = Date.now()): void {
     this.#storage.transactionSync(() => {
       for (const table of ["checkpoints", "archives"])
@@ -486,7 +485,7 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Deletes garbage that is due by `remove`, which takes a prefix of keys. What it refuses waits for another time. */
+  /** Deletes due garbage with `remove`, which takes a key prefix. Failures are retried later. */
   async sweep(remove: (prefix: string) => Promise<void>, now = Date.now()): Promise<void> {
     for (;;) {
       const due = this.#rows<{ prefix: string }>(

@@ -1,4 +1,4 @@
-/** What callers are told where a workspace cannot be saved or restored. */
+/** Errors for workspaces that cannot be saved or restored. */
 import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import type { Snapshot } from "./snapshot-registry.ts";
@@ -47,10 +47,10 @@ export function restoreFailed(sandbox: string, { savedAt }: Snapshot, cause: unk
   return error;
 }
 
-/** Codes of errors that the workspace as it is leads to each time, or the principal's limit. */
+/** Errors that repeat until the workspace or the principal's limit changes. */
 const LASTING: ReadonlySet<ErrorCode> = new Set(["too_large", "no_space", "quota_exceeded", "file_system"]);
 
-/** Whether a save that has failed so fails again until the caller changes something. */
+/** Whether a failed save will fail again until the caller changes something. */
 export function isPermanentSaveError(cause: unknown): cause is ToolError {
   return cause instanceof ToolError && LASTING.has(cause.code);
 }

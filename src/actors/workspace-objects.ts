@@ -1,21 +1,21 @@
-/** Streams of a saved workspace in R2: written as objects of one size, of which ranges are read. */
+/** Streams of saved states in R2: written as objects of one size, and read by ranges. */
 import { ToolError } from "../shared/errors.ts";
 import { inPieces } from "../shared/stream-bytes.ts";
 import { within } from "../shared/within.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 
-/** Bytes of each object but the last. What is stored was cut by it: another would need the old ones rewritten. */
+/** The size of all objects but the last. It must not change, because stored streams were split by it. */
 export const OBJECT_BYTES = 4 * 1024 * 1024;
 
-/** Objects of one stream that are written at once, beside the one that is being filled: actors of a process share 128 MB. */
+/** Objects of a stream written concurrently, besides the one being filled: actors of a process share 128 MB. */
 const WRITTEN_AT_ONCE = 2;
 
 /** How long one operation of R2 may take, milliseconds. */
 const R2_MS = 60_000;
 
-/** R2 did not do what it was asked to. */
+/** R2 failed. */
 export class StorageError extends Error {
-  /** Whether what was asked may still be done. */
+  /** Whether the operation may still take effect. */
   readonly isUnderWay: boolean;
 
   constructor(cause: unknown, isUnderWay = false) {
@@ -32,11 +32,7 @@ export interface ObjectRange {
   to: number;
 }
 
-/**
- * Writes a stream and answers its length in bytes.
- * @throws {ToolError} where it is longer than `max`
- * @throws {StorageError}
- */
+/** Writes a stream. Returns its length in bytes. @throws {ToolError} if it exceeds `max` @throws {StorageError} */
 export async function writeObjects(
   bucket: ObjectStore,
   prefix: string,
@@ -62,14 +58,14 @@ export async function writeObjects(
       if (failure) break;
     }
   } finally {
-    // Nothing is left under way, so that what was written can be deleted.
+    // Nothing stays under way, so that written objects can be deleted.
     await Promise.all(writes);
   }
   if (failure) throw failure.error;
   return bytes;
 }
 
-/** Writes ranges into a stream, one after the other, until the signal aborts. @throws {StorageError}, and errors of the stream */
+/** Writes ranges to a stream in order, until the signal aborts. @throws {StorageError}, and errors of the stream */
 export async function readObjects(
   bucket: ObjectStore,
   ranges: readonly ObjectRange[],
@@ -79,7 +75,7 @@ export async function readObjects(
   const parts = partsOf(ranges);
   const get = ({ key, offset, length }: Part) => {
     const object = inTime(bucket.get(key, { offset, length }));
-    // It may be rejected before its turn.
+    // It may reject before its turn.
     object.catch(() => undefined);
     return object;
   };
@@ -104,7 +100,7 @@ export async function readObjects(
   await into.close();
 }
 
-/** Whether a stream takes no more, because its reader has gone. */
+/** Whether a stream's reader is gone. */
 async function isBroken(stream: WritableStream<Uint8Array>): Promise<boolean> {
   const writer = stream.getWriter();
   const isOver = writer.closed.then(

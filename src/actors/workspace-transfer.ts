@@ -1,6 +1,6 @@
 /**
- * Moves saved states between sandboxd and R2. The account is asked before anything is stored and told what was, so that it
- * counts all that there is.
+ * Moves saved states between sandboxd and R2. The account is asked first and informed afterwards, so that it counts everything
+ * stored.
  */
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Snapshots, Target } from "../container/snapshots.ts";
@@ -20,10 +20,10 @@ import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts"
 /** Bytes that the manifest of a save may have. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;
 
-/** How long it is remembered that there was no room for a save, milliseconds. */
+/** How long a save without room is remembered, in milliseconds. */
 const NO_ROOM_MS = 3_600_000;
 
-/** What a container came from or was last saved as; no snapshot where the sandbox had none. */
+/** The state that a container came from or was last saved as; no snapshot if there was none. */
 export interface Origin {
   snapshot?: string;
   /** When that was saved, milliseconds since the epoch. */
@@ -36,11 +36,11 @@ export interface Save {
   id: string;
   origin: Origin;
   plan: Plan;
-  /** What it becomes, and its bytes at most; without, the state of the sandbox. */
+  /** The archive that it becomes, with its byte limit; undefined for the sandbox's state. */
   archive?: (Archive & { maxBytes: number }) | undefined;
 }
 
-/** What was stored: all packs that it needs, and what is left out of it. */
+/** The stored save: the packs that it needs, and what it leaves out. */
 export interface Stored {
   packs: Pack[];
   left: Plan["left"];
@@ -59,7 +59,7 @@ export interface TransferHost {
 
 export class WorkspaceTransfer {
   readonly #host: TransferHost;
-  /** Of the last save for which there was no room: its bytes of files, and how many it might have added, and when that was. */
+  /** The last save without room: its bytes, the room, and the time. */
   #lastRefusal: { bytes: number; room: number; at: number } | undefined;
 
   constructor(host: TransferHost) {
@@ -67,9 +67,9 @@ export class WorkspaceTransfer {
   }
 
   /**
-   * @param target the task that goes on with the conversation, where the state is one
-   * @returns what of it was not restored, because the image is another
-   * @throws errors of sandboxd, and of R2
+   * @param target the task that continues a conversation, if the state is one
+   * @returns what was not restored because the image differs
+   * @throws errors of sandboxd and R2
    */
   async restore(state: Snapshot, signal: AbortSignal, target?: Target): Promise<NamedFiles | undefined> {
     const { bucket, snapshots } = this.#host;
@@ -103,9 +103,9 @@ export class WorkspaceTransfer {
   }
 
   /**
-   * Stores what sandboxd has planned, and has the account take it.
-   * @param committing called when all of it is stored, before the account is told
-   * @throws {ToolError}, and errors of sandboxd and of R2
+   * Stores a planned save, and commits it in the account.
+   * @param committing called when everything is stored, before the commit
+   * @throws {ToolError}, errors of sandboxd and R2
    */
   async store(save: Save, signal: AbortSignal, committing = () => {}): Promise<Stored> {
     const { id, origin, plan, archive } = save;
@@ -130,12 +130,12 @@ export class WorkspaceTransfer {
         this.#lastRefusal = { bytes: plan.bytes, room, at: Date.now() };
       throw error;
     } finally {
-      // Of a save that was committed there is nothing to give up.
+      // A committed save must not be abandoned.
       if (!isTaken) this.#host.background(account.abandonSave(sandbox, id, isWriting).catch(() => undefined));
     }
   }
 
-  /** @param room bytes that it may add to what the principal has stored */
+  /** @param room bytes that the principal may add */
   async #upload({ id, origin, plan, archive }: Save, room: number, signal: AbortSignal) {
     const { snapshots, bucket } = this.#host;
     const prefix = this.#host.prefix();
@@ -155,7 +155,7 @@ export class WorkspaceTransfer {
     const own = needed.find((one) => one.id === id);
     if ((own?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
       throw new Error(`the save ${id} is not as long as it says`);
-    // How long an older pack is, the sandbox does not know: it says what it still needs of it.
+    // The sandbox does not know the size of older packs; it reports which parts it needs.
     const sizes = new Map(origin.packs.map((pack) => [pack.id, pack.bytes]));
     const packs = needed.map(({ id: pack, length, live }) => {
       return { id: pack, bytes: sizes.get(pack) ?? length, live };
@@ -163,7 +163,9 @@ export class WorkspaceTransfer {
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }
 
-  /** How many bytes are too few for a save of as much: all of it was sent before that was found. It may have become smaller meanwhile. */
+  /**
+   * A byte count known to be insufficient for such a save: all of it was sent before. The state may have become smaller since.
+   */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
     return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;
@@ -181,7 +183,7 @@ export function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftO
   return { count, bytes, names: largest.map(({ path }) => path).slice(0, 5), unreadable, special, crowded };
 }
 
-/** Sends what `write` writes as the body of a request; the answer of that. The error that came first is thrown. */
+/** Sends what `write` writes as a request's body, and returns the result. The first error is thrown. */
 async function streamed<T>(
   length: number,
   write: (into: WritableStream<Uint8Array>, signal: AbortSignal) => Promise<void>,

@@ -1,10 +1,10 @@
 /**
- * The state of a sandbox, which is all that was changed in it, survives its container: it is saved to R2 while it changes and
- * before an orderly stop, and the next container has it back before anything of the caller's begins there.
+ * A sandbox's state, everything that was changed in it, survives its container: it is saved to R2 while it changes and before
+ * an orderly stop, and restored to the next container before any call.
  *
- * What the account has as the sandbox's state is the truth. A save becomes that in one transaction of the account, after all
- * of its objects are written; until then the state before stays. A container is whole once it has the state that the account
- * had when it started; only what comes from a whole container is saved, and only upon the state that it came from.
+ * The account's record decides what the state is. A save becomes it in one transaction of the account, after all its objects
+ * are written; until then the previous state stays. A container is whole once it has the state that the account had at its
+ * start. Only whole containers are saved, and only on top of the state that they came from.
  */
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Conversation, Target } from "../container/snapshots.ts";
@@ -61,19 +61,19 @@ export interface WorkspaceHost extends TransferHost {
 }
 
 /**
- * A save follows so long after the last change, and so long after the first unsaved one at the latest, milliseconds: with a second
- * or two for the save itself, a change of up to 20 MB is saved within five seconds.
+ * How long after the last change a save begins, and at the latest after the first unsaved change, in milliseconds. The save
+ * itself takes a second or two, so a change of up to 20 MB is saved within five seconds.
  */
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2500;
 
-/** From the begin of one save to that of the next it takes so many times as long as the save: the sandbox has work to do, too. */
+/** The time between the starts of two saves is this many times the save's duration, because the sandbox has other work. */
 const SAVE_PACE = 4;
 
-/** After so long there is a save in any case, milliseconds: commands that run and processes in the background write files, too. */
+/** A save begins after this time in any case, in milliseconds: commands and background processes write files too. */
 const SAVE_INTERVAL_MS = 120_000;
 
-/** How long a sandbox that cannot be saved is not stopped for want of use, milliseconds. */
+/** How long a sandbox that cannot be saved is kept from an idle stop, in milliseconds. */
 const KEEP_MS = 3_600_000;
 
 /** How long restoring a workspace may take, milliseconds. */
@@ -85,23 +85,26 @@ const CALL_MS = 40_000;
 /** How long a save may take, milliseconds. */
 const SAVE_MS = 1_800_000;
 
-/** How long keeping the outcome of a set-up may take, for which all calls wait, milliseconds. */
+/** The time limit for keeping a set-up's outcome, in milliseconds; all calls wait for it. */
 const OUTCOME_MS = 600_000;
 
-/** With so many packs, the smallest of them are packed again. */
+/** From this number of packs on, the smallest ones are repacked. */
 const MAX_PACKS = 20;
 const PACKED_AGAIN = 16;
 
-/** Bytes that an archive may take beyond the sizes of its files. */
+/** The most bytes of an archive beyond its files' sizes. */
 const ADDED_BYTES = 1024 * 1024;
 
-/** Storage keys: the state that the container came from or was last saved as, once it is whole; and a save whose commit may be unknown. */
+/**
+ * Storage keys: the state that the container came from or was last saved as, once whole; and a save whose commit may be
+ * unknown.
+ */
 const CONTAINER = "workspace:container";
 const COMMITTING = "workspace:committing";
-/** Storage key: the sandbox goes back to a checkpoint, for which its container ends. */
+/** Storage key: the sandbox is being set to a checkpoint, and its container ends for that. */
 const CHECKPOINT_RESTORE = "workspace:going-back";
 
-/** A container into which something is to be installed. */
+/** A container for an installation. */
 export interface Installation {
   /** Aborted when it ends. */
   container: AbortSignal;
@@ -117,7 +120,7 @@ const EMPTY_ORIGIN: Origin = { packs: [] };
 
 const OVER = [() => true, () => true] as const;
 
-/** What the sandbox is set to, for forks of what is kept. */
+/** The sandbox's settings, for forks of a saved state. */
 interface Settings {
   readonly kept: CheckpointSettings | undefined;
 }
@@ -130,22 +133,22 @@ export class Workspace {
   #origin: Origin | undefined;
   /** Aborted when the container ends that was restored last. */
   #container = AbortSignal.abort();
-  /** Saves, and what nothing is saved beside: sandboxd saves or restores one thing at a time. */
+  /** Serializes saves and restores: sandboxd does one at a time. */
   readonly #queue = new SerialQueue();
-  /** The save that has not begun, and whether it is to look at every file. */
+  /** The next save, and whether it checks every file. */
   #next: Promise<void> | undefined;
   #isNextThorough = false;
   #timer: ReturnType<typeof setTimeout> | null = null;
   #timerAt = 0;
   #changedAt = 0;
-  /** Since when there is something that no save holds. */
+  /** Since when there are unsaved changes. */
   #dirtySince: number | undefined;
-  /** The same of what the save under way holds, if that comes to its end. */
+  /** The same for the changes in the current save, if it succeeds. */
   #savingSince: number | undefined;
   #isRestoringCheckpoint: boolean;
-  /** The last save that came to its end, milliseconds. */
+  /** The last finished save, in milliseconds. */
   #last = { begunAt: 0, tookMs: 0 };
-  /** Whether a script is half through with preparing the workspace: until it ends, the state from before it stays. */
+  /** Whether a set-up script is changing the workspace; until it ends, the previous state stays. */
   isHeld = false;
 
   constructor(host: WorkspaceHost) {
@@ -154,7 +157,7 @@ export class Workspace {
     this.#isRestoringCheckpoint = host.kv.get(CHECKPOINT_RESTORE) !== undefined;
   }
 
-  /** Goes on with the container of an earlier actor. Answers whether it has its workspace. @param container as for `restore` */
+  /** Continues with an earlier actor's container. Returns whether it has its workspace. @param container as for `restore` */
   resume(container: AbortSignal): boolean {
     if (this.#isRestoringCheckpoint) return false;
     this.#container = container;
@@ -169,7 +172,7 @@ export class Workspace {
     return this.#origin !== undefined && !this.#container.aborted && this.#host.platform.isRunning;
   }
 
-  /** Whether the container is to end because the sandbox goes back to a checkpoint. */
+  /** Whether the container is ending to restore a checkpoint. */
   get isRestoringCheckpoint(): boolean {
     return this.#isRestoringCheckpoint;
   }
@@ -191,9 +194,9 @@ export class Workspace {
   }
 
   /**
-   * Gives a container the state of its sandbox, and settles what the next answer says of that.
+   * Restores the sandbox's state into a container, and sets the notice for the next result.
    * @param container aborted when it ends
-   * @throws {ToolError} where that cannot be restored
+   * @throws {ToolError} if the restore fails
    */
   async restore(container: AbortSignal): Promise<void> {
     const { kv, sync, restartNotice, snapshots, isSaved } = this.#host;
@@ -203,9 +206,9 @@ export class Workspace {
     let dropped: NamedFiles | undefined;
     if (state) {
       const mark = await snapshots.call("mark", {}, container);
-      // An earlier actor was thrown away when this container had its workspace, and may have changed that since.
+      // An earlier actor of this container was discarded, and may have changed the restored workspace.
       const isWhole = mark.snapshot !== undefined && !mark.isRestoring;
-      // Where nothing is saved, all sandboxes may have one workspace, which is somebody's own.
+      // If nothing is saved, all sandboxes may share one workspace, which belongs to the user.
       if (!isSaved && !isWhole && !mark.isRestoring && !mark.isEmpty) state = undefined;
       else if (!isWhole)
         dropped = await this.#restoreTo(state, AbortSignal.any([container, AbortSignal.timeout(RESTORE_MS)]));
@@ -223,9 +226,9 @@ export class Workspace {
   }
 
   /**
-   * @param target the task that goes on with the conversation, where the state is one
-   * @returns what of it was not restored, because the image is another
-   * @throws {ToolError} which says that nothing has begun, and why
+   * @param target the task that continues a conversation, if the state is one
+   * @returns what was not restored because the image differs
+   * @throws {ToolError} that says that nothing has begun, and why
    */
   async #restoreTo(state: Snapshot, signal: AbortSignal, target?: Target): Promise<NamedFiles | undefined> {
     try {
@@ -237,7 +240,7 @@ export class Workspace {
     }
   }
 
-  /** Something has changed the workspace, or may have. */
+  /** Records that the workspace has changed, or may have. */
   changed(): void {
     if (!this.#host.isSaved || this.#origin === undefined) return;
     this.#changedAt = Date.now();
@@ -245,7 +248,7 @@ export class Workspace {
     if (!this.#troubles.isFailing) this.#plan(SAVE_DEBOUNCE_MS);
   }
 
-  /** Has a save begin in so many milliseconds, unless one begins before. */
+  /** Schedules a save in `ms` milliseconds, unless one begins earlier. */
   #plan(ms: number): void {
     const at = Date.now() + ms;
     if (this.#timer !== null && this.#timerAt <= at) return;
@@ -270,9 +273,9 @@ export class Workspace {
   }
 
   /**
-   * Saves the workspace as it is now or later. A save under way may have passed by what the caller wants in it, so another
-   * follows that. Nothing happens in a container that is not whole or is being set up.
-   * @param options `isThorough` whether to look at every file of the image, too: one of those may have been written in place
+   * Saves the current workspace. A save under way may have missed the caller's changes, so another follows it. Does nothing in
+   * a container that is not whole or is being set up.
+   * @param options `isThorough`: whether to check every file of the image too, because one may have been rewritten in place
    * @throws {ToolError} with the reason
    */
   save({ isThorough = false } = {}): Promise<void> {
@@ -324,7 +327,7 @@ export class Workspace {
     const body = { id, base, max: maxBytes, repack, ...look };
     let plan = await snapshots.call("plan", { body }, signal);
     if (plan.state === "conflict" && base !== undefined) {
-      // sandboxd has lost what it knew: all of the workspace counts as new then.
+      // sandboxd has lost its record: everything counts as new.
       await snapshots.call("commit", { id: base }, signal);
       plan = await snapshots.call("plan", { body }, signal);
     }
@@ -338,8 +341,8 @@ export class Workspace {
   }
 
   /**
-   * Keeps what a task has left: files of the workspace, up to so many bytes, and its agent's conversation, all of it or nothing.
-   * What the sandbox's own state holds of that is not stored again. Answers what is left out.
+   * Keeps a task's results: files of the workspace up to a limit, and the agent's conversation, completely or not at all. Parts
+   * in the sandbox's own state are not stored again. Returns what is left out.
    * @throws {ToolError}, and errors of R2
    */
   keepArchive(what: TaskArchive, { kept }: Settings): Promise<ArchiveLeftOut> {
@@ -386,7 +389,7 @@ export class Workspace {
     return (await this.#transfer.store({ id, origin, plan, archive: limited }, signal)).left;
   }
 
-  /** Puts the conversation of an earlier task where the script of the task that goes on expects it. @throws {ToolError} */
+  /** Restores an earlier task's conversation where the continuing task's script expects it. @throws {ToolError} */
   async restoreConversation(run: string, task: string): Promise<void> {
     await this.#queue.run(async () => {
       const conversation = await this.#host.account().archivedConversation(run);
@@ -397,8 +400,8 @@ export class Workspace {
   }
 
   /**
-   * What the outcome of a set-up depends on in a container that has its workspace.
-   * @throws {ToolError} also in a container whose system is not the sandbox's own
+   * What a set-up's outcome depends on, in a container with its workspace.
+   * @throws {ToolError} also if the container's system is not the sandbox's own
    */
   async installation(): Promise<Installation> {
     const { snapshots } = this.#host;
@@ -410,8 +413,8 @@ export class Workspace {
   }
 
   /**
-   * Saves what a set-up has left, and keeps it for other sandboxes where it is that alone.
-   * @param expiresAt when that ends, milliseconds since the epoch; undefined for what is this sandbox's alone
+   * Saves a set-up's result, and keeps it for other sandboxes if it is the script's alone.
+   * @param expiresAt when that ends, in milliseconds since the epoch; undefined if it is only for this sandbox
    * @throws {ToolError}, and errors of R2
    */
   keepOutcome(key: string, expiresAt: number | undefined): Promise<void> {
@@ -423,15 +426,15 @@ export class Workspace {
       if (left && (left.count > 0 || left.unreadable || left.crowded))
         throw workspaceTooLarge(left, this.#host.maxBytes);
       const { snapshot } = this.#origin ?? EMPTY_ORIGIN;
-      // A script that has changed nothing leaves nothing to keep.
+      // A script without changes leaves nothing to keep.
       if (expiresAt === undefined || snapshot === undefined) return;
       await this.#host.account().archive(snapshot, { run: key, part: "workspace", expiresAt });
     });
   }
 
   /**
-   * Gives a sandbox that has no state the one that a set-up has left. Answers when that was kept; undefined where there is none.
-   * @param lifecycle restores the container again once the account has that state
+   * Sets a sandbox without a state to a set-up's result. Returns when that was kept; undefined if there is none.
+   * @param lifecycle restores the container again once the account has the state
    * @throws {ToolError}
    */
   async restoreOutcome(
@@ -445,7 +448,7 @@ export class Workspace {
     await this.#queue.run(async () => {
       container.throwIfAborted();
       await lifecycle.restoreAgain(async () => {
-        // The container is not whole until it has the state that the account may give the sandbox now, as that of a fork.
+        // The container is not whole until it has the new state.
         this.#origin = undefined;
         kv.delete(CONTAINER);
         await sync();
@@ -455,7 +458,7 @@ export class Workspace {
     return outcome.savedAt;
   }
 
-  /** Finds out about a save whose commit was not answered, and tells the sandbox of one that was committed. */
+  /** Finds out whether an unconfirmed save was committed, and tells sandboxd if so. */
   async #settle(signal: AbortSignal): Promise<void> {
     const { kv } = this.#host;
     const id = kv.get<string>(COMMITTING);
@@ -474,10 +477,7 @@ export class Workspace {
     await sync();
   }
 
-  /**
-   * Saves before the container is stopped in order. Answers whether that is over, well or not, and not still going on.
-   * @param waitMs how long it is waited for
-   */
+  /** Saves before an orderly stop. Returns whether the save has ended, successfully or not. @param waitMs how long to wait */
   async saveToStop(waitMs = SAVE_MS): Promise<boolean> {
     if (!this.#isWhole || this.isHeld) return true;
     const saving = this.save({ isThorough: true }).then(...OVER);
@@ -486,15 +486,15 @@ export class Workspace {
   }
 
   /**
-   * Whether the container may be stopped in order: all is saved, or it could not be for an hour. What a set-up under way has
-   * changed is made again.
+   * Whether the container may be stopped in order: everything is saved, or saves have failed for an hour. A running set-up is
+   * repeated later.
    */
   get mayStop(): boolean {
     if (!this.#isWhole || this.isHeld || this.#troubles.failingMs > KEEP_MS) return true;
     return this.#dirtySince === undefined && this.#savingSince === undefined;
   }
 
-  /** Saves for a call, which is answered before its client gives up: the save goes on. @throws {ToolError} */
+  /** Saves for a call, which returns before its client gives up; the save continues. @throws {ToolError} */
   async #saveForCall(): Promise<void> {
     const saving = this.save({ isThorough: true });
     this.#host.background(saving.catch(() => undefined));
@@ -502,23 +502,23 @@ export class Workspace {
       CALL_MS,
       saving.then(() => true),
     ).catch((error: unknown) => {
-      // The call itself says so.
+      // The call itself reports it.
       this.#troubles.noteReported(error);
       throw error;
     });
     if (!isSaved) throw stillSaving(this.#host.sandbox(), CALL_MS);
   }
 
-  /** Names the state of the workspace, which is saved first. @throws {ToolError} */
+  /** Creates a checkpoint of the workspace after saving it. @throws {ToolError} */
   async checkpoint(label: string, settings: Settings): Promise<Checkpoint> {
     if (this.#isWhole) await this.#saveForCall();
     return unwrap(await this.#host.account().checkpoint(this.#host.sandbox(), label, settings.kept));
   }
 
   /**
-   * Gives the sandbox the state of a checkpoint, for its next container; its state before is saved first and kept. Where that
-   * cannot be saved however often it is tried, the last state that was saved is kept, and it is answered why. The container
-   * that runs is to be ended, after which `finishCheckpointRestore` is called.
+   * Sets the sandbox to a checkpoint, for its next container. The current state is saved first and kept; if that fails
+   * repeatedly, the last saved state is kept, and the result says why. The caller then ends the container and calls
+   * `finishCheckpointRestore`.
    * @throws {ToolError} with nothing changed
    */
   async beginCheckpointRestore(id: string, settings: Settings): Promise<RestoredCheckpoint> {
@@ -536,7 +536,7 @@ export class Workspace {
     return { ...unwrap(outcome), unsaved };
   }
 
-  /** Saves, unless that cannot be done: what broke the workspace must not keep it broken. Answers why then. @throws {ToolError} */
+  /** Saves if possible: a broken workspace must not prevent its restore. Returns the reason if it fails. @throws {ToolError} */
   async #saveBeforeRestore(): Promise<string | undefined> {
     try {
       await this.#saveForCall();
@@ -548,19 +548,19 @@ export class Workspace {
     }
   }
 
-  /** The container that was to be ended has ended. */
+  /** The ended container was the last one with the old state. */
   finishCheckpointRestore(): void {
     for (const key of [COMMITTING, CHECKPOINT_RESTORE]) this.#host.kv.delete(key);
     this.#isRestoringCheckpoint = false;
   }
 
-  /** Takes the notice about what cannot be saved that the next result must carry, once. */
+  /** Returns and clears the notice about unsaved files. */
   takeNotice(): string | undefined {
     return this.#troubles.takeNotice();
   }
 }
 
-/** Which packs are worth packing again: those that are half dead, and small ones where there are many. */
+/** Packs worth repacking: those half unused, and small ones if there are many. */
 function packsToRepack(packs: readonly Pack[]): string[] {
   const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
   const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);

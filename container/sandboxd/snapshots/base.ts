@@ -1,7 +1,7 @@
 /**
- * The base: what a container starts with, so that only changes are saved. An image has a list of it, made as the last step of
- * its build. Elsewhere sandboxd writes it when it starts first, before anything of the user's runs: a local sandbox has little
- * on the file system of its root.
+ * The base: what a container starts with, so that only changes are saved. An image has a list of it from the last step of its
+ * build. Elsewhere sandboxd writes the list on first start, before any user program; a local sandbox has few files on its root
+ * file system.
  */
 import { createHash } from "node:crypto";
 import { closeSync, lstatSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
@@ -16,19 +16,19 @@ export const IMAGE_LIST = "/opt/sandbox-mcp/base.list";
 /** Where sandboxd writes one. */
 const OWN_LIST = join(SNAPSHOT, "base.list");
 
-/** Its own time says when the container started. */
+/** Its modification time is the container's start. */
 const STARTED = join(SNAPSHOT, "started");
 
-/** What ends a record; a name cannot hold it. And what begins the record of a directory, before those of what is in it. */
+/** The end of a record, which names cannot contain; and the beginning of a directory's record, before its entries. */
 const END = "\0";
 const DIRECTORY = ":";
 
 export class Base {
   /** Differs between images. */
   readonly id: string;
-  /** What is in each directory: records, which are taken apart when they are needed. */
+  /** The entries of each directory, as records that are parsed on demand. */
   readonly #records: ReadonlyMap<string, string>;
-  /** Before that nothing of the user's was there, nanoseconds since the epoch; 0 where the list alone tells. */
+  /** No user files existed before this time, in nanoseconds since the epoch; 0 if only the list tells. */
   readonly #startedAt: bigint;
 
   constructor(list: string, startedAt = 0n) {
@@ -45,7 +45,7 @@ export class Base {
     this.#startedAt = startedAt;
   }
 
-  /** What is in a directory: the state of each by its name; undefined where the base has no such directory. */
+  /** The state of each entry in a directory, by name; undefined if the base lacks the directory. */
   in(directory: string): ReadonlyMap<string, string> | undefined {
     const records = this.#records.get(directory);
     if (records === undefined) return undefined;
@@ -57,7 +57,7 @@ export class Base {
     return states;
   }
 
-  /** The state of what it has at a path. */
+  /** The base's state at a path. */
   stateAt(path: string): string | undefined {
     return this.in(above(path))?.get(path.slice(path.lastIndexOf("/") + 1));
   }
@@ -67,9 +67,9 @@ export class Base {
   }
 
   /**
-   * Whether something is as the image brings it. Builders may change times, and a Dockerfile may go on after the list: so in
-   * directories of the image what has not changed since the container's start is the image's, too.
-   * @param state of the base, where it has something there
+   * Whether something is unchanged from the image. Builders may change times, and a Dockerfile may continue after the list, so
+   * in the image's directories anything unchanged since the container's start counts as the image's.
+   * @param state the base's state there, if any
    */
   isAsBefore(found: FoundFile, state: string | undefined, isOfImage: boolean): boolean {
     return (
@@ -77,21 +77,21 @@ export class Base {
     );
   }
 
-  /** The versions of Python that it has packages for, as `python3.11`. */
+  /** The Python versions with packages, as `python3.11`. */
   get pythons(): ReadonlySet<string> {
     const names = [...this.#records.keys()].map((path) => path.slice(path.lastIndexOf("/") + 1));
     return new Set(names.filter((name) => /^python\d+\.\d+$/.test(name)));
   }
 }
 
-/** The state of something as the base has it. Times are whole seconds: layers of images keep no more. A directory's change with what is in it. */
+/** A file's state in the base's form. Times are whole seconds, as in image layers. A directory changes with its content. */
 export function stateOf({ type, mode, uid, gid, size, mtime, target = "" }: FoundFile): string {
   const common = `${type} ${mode} ${uid} ${gid}`;
   if (type === "file") return `${common} ${size} ${Math.floor(mtime / 1e6)}`;
   return type === "symlink" ? `${type} ${encodeURIComponent(target).replaceAll("/", "%2F")}` : common;
 }
 
-/** What tells images apart: not the times, which for a list of sandboxd's own are those of the start. */
+/** Distinguishes images: without times, which for sandboxd's own list are those of the start. */
 function identity(list: string): string {
   const { arch, version } = process;
   return JSON.stringify([
@@ -129,7 +129,7 @@ export function writeList(root: string, to: string): void {
   renameSync(`${to}.new`, to);
 }
 
-/** Notes what there is, before anything of the user's runs. A sandboxd that is started again finds the note. */
+/** Records the base before any user program runs. A restarted sandboxd finds the record. */
 export function noteBase(root: string): void {
   if (textOf(STARTED) !== undefined) return;
   if (lstatSync(IMAGE_LIST, { throwIfNoEntry: false }) === undefined) writeList(root, OWN_LIST);
@@ -139,7 +139,7 @@ export function noteBase(root: string): void {
 
 let base: Base | undefined;
 
-/** The base of this container, which is read once, when a save or a restore needs it. */
+/** This container's base; read once, when a save or restore needs it. */
 export function baseHere(): Base {
   if (base) return base;
   const image = listAt(IMAGE_LIST);

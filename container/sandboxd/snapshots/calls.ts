@@ -1,13 +1,13 @@
-/** The requests about saved states of the workspace: the part of sandboxd's protocol that saves and restores. */
+/** The part of sandboxd's protocol that saves and restores state. */
 import * as z from "zod/mini";
 import { row } from "../operations.ts";
 import { idSchema } from "../protocol.ts";
 import { SAVE_RESPONSE_BYTES, listOf, path } from "../shapes.ts";
 
-/** How many files that are left out of a snapshot are named. */
+/** The most omitted files that are named. */
 export const MAX_LEFT = 20;
 
-/** Files, directories and links that a snapshot holds at most. */
+/** The most entries of a snapshot. */
 export const SNAPSHOT_ENTRIES = 200_000;
 
 /** Bytes of the content of a file that are stored together. */
@@ -23,7 +23,7 @@ export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isResto
 
 export type Mark = z.infer<typeof markSchema>;
 
-/** Whether it is empty a sandboxd of an earlier version does not say. */
+/** sandboxd of an earlier version does not report whether it is empty. */
 export const workspaceStateSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean()) });
 
 export type WorkspaceState = z.infer<typeof workspaceStateSchema>;
@@ -33,25 +33,25 @@ export const systemSchema = z.object({ system: z.string().check(z.regex(/^[0-9a-
 
 export const planCallSchema = z.object({
   id: snapshotID(),
-  /** What the actor takes the workspace to have come from. */
+  /** The state that the actor believes the workspace came from. */
   base: z.optional(snapshotID()),
   /** Bytes of files at most. */
   max: count(),
-  /** Packs whose contents are sent again. */
+  /** Packs whose content is sent again. */
   repack: z.array(snapshotID()),
-  /** Of what a task leaves: no save follows it, and where the sandbox came from something else, all of it is new. */
+  /** For a task's archive: no save follows, and if the sandbox came from another state, everything counts as new. */
   isArchive: z.optional(z.boolean()),
-  /** Instead of the sandbox's state, what lies below `below` in the home directory and has `id` in its path. */
+  /** Instead of the sandbox's state, files below `below` in the home directory with `id` in their path. */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
-  /** Whether to look at every file of the image, too, as before an end; without, that is done now and then. */
+  /** Whether to check every file of the image too, as before a stop; otherwise this happens only now and then. */
   isThorough: z.optional(z.boolean()),
-  /** Nobody has changed anything that the actor knows of: where no process has worked since the last look, none is taken. */
+  /** The actor knows of no changes: if no process was active since the last scan, none is done. */
   isAtRest: z.optional(z.boolean()),
 });
 
 export type PlanCall = z.infer<typeof planCallSchema>;
 
-/** Some things, of which the first are named. */
+/** A number of things, the first of them by name. */
 const namedSchema = z.object({
   count: count(),
   names: listOf(z.string().check(z.maxLength(4096)), MAX_LEFT),
@@ -60,19 +60,19 @@ const namedSchema = z.object({
 export type NamedFiles = z.infer<typeof namedSchema>;
 
 export const planSchema = z.object({
-  /** `conflict`: the workspace came from something else than `base`. */
+  /** `conflict`: the workspace came from another state than `base`. */
   state: z.enum(["unchanged", "changed", "conflict"]),
   files: count(),
   bytes: count(),
   left: z.object({
-    /** Of the files that `max` does not hold. */
+    /** Of the files that exceed `max`. */
     count: count(),
     bytes: count(),
     largest: listOf(z.object({ path: z.string().check(z.maxLength(4096)), size: count() }), MAX_LEFT),
-    /** What cannot be read, and sockets, pipes and devices. A sandboxd of an earlier version does not say. */
+    /** Unreadable files, and sockets, pipes and devices. sandboxd of an earlier version does not report them. */
     unreadable: z.optional(namedSchema),
     special: z.optional(namedSchema),
-    /** Directories that can be made again, whose files are too many. */
+    /** Directories of regenerable files with too many entries. */
     crowded: z.optional(namedSchema),
   }),
 });
@@ -80,23 +80,23 @@ export const planSchema = z.object({
 export type Plan = z.infer<typeof planSchema>;
 
 export const doneSchema = z.object({
-  /** The packs that the snapshot refers to: their bytes, where they are new, and those that it needs. */
+  /** The packs that the snapshot refers to: new ones with their bytes, and needed ones. */
   packs: listOf(z.object({ id: snapshotID(), length: count(), live: count() }), 1000),
   manifestBytes: count(),
   files: count(),
   bytes: count(),
-  /** As in the plan, with what turned out to be so when it was to be read. */
+  /** As in the plan, plus files that turned out to be unreadable. */
   unreadable: z.optional(namedSchema),
 });
 
 export type SavedSnapshot = z.infer<typeof doneSchema>;
 
-/** Ranges of packs that a restore asks for at most: the answer is bounded, and each costs a request to R2. */
+/** The most pack ranges of a restore: the response is bounded, and each range costs an R2 request. */
 export const MAX_READS = 10_000;
 
 export const readsSchema = z.object({
   reads: listOf(z.object({ pack: snapshotID(), from: count(), to: count() }), MAX_READS),
-  /** What of the state is not restored, because the image is another. A sandboxd of an earlier version does not say. */
+  /** What was not restored because the image differs. sandboxd of an earlier version does not report it. */
   dropped: z.optional(namedSchema),
 });
 
@@ -104,9 +104,9 @@ export type Read = z.infer<typeof readsSchema>["reads"][number];
 
 /** The requests about saved states of the workspace, as `operations.ts` has those about files. */
 export const snapshotRequests = {
-  /** What the workspace came from, or was last saved as, and whether it is empty. */
+  /** The state that the workspace came from or was last saved as, and whether it is empty. */
   mark: row({ ...emptyCall, route: "GET /snapshot", input: z.object({}), result: workspaceStateSchema }),
-  /** What the outcome of an installation depends on. */
+  /** What an installation's outcome depends on. */
   system: row({ ...emptyCall, route: "GET /snapshot/system", input: z.object({}), result: systemSchema }),
   plan: row({
     ...emptyCall,
@@ -115,16 +115,16 @@ export const snapshotRequests = {
     up: planCallSchema,
     result: planSchema,
   }),
-  /** The contents that no pack of the base holds, one after the other. */
+  /** The contents that no pack of the base has, in order. */
   pack: row({ ...ofSnapshot, route: "GET /snapshot/pack", down: "stream" }),
-  /** The manifest, once the pack was read. */
+  /** The manifest, after the pack was read. */
   manifest: row({ ...ofSnapshot, route: "GET /snapshot/manifest", down: "stream" }),
   done: row({ ...ofSnapshot, route: "POST /snapshot/done", result: doneSchema }),
-  /** The account has the save: the next one is compared with it. It may be told again. */
+  /** The account has the save: the next one is compared with it. Repeatable. */
   commit: row({ ...ofSnapshot, route: "POST /snapshot/commit" }),
   /**
-   * Begins a restore by the manifest in the body: of the sandbox's state, or of the conversation that a task goes on with, to
-   * `CONVERSATION` in the task's directory.
+   * Begins a restore by the manifest in the body: of the sandbox's state, or of a continued conversation, to `CONVERSATION` in
+   * the task's directory.
    */
   restore: row({
     ...emptyCall,
@@ -133,7 +133,7 @@ export const snapshotRequests = {
     up: "stream",
     result: readsSchema,
   }),
-  /** Takes what the restore asked for, one range after the other, and ends the restore. */
+  /** Receives the requested ranges in order, and ends the restore. */
   data: row({ ...ofSnapshot, route: "PUT /snapshot/data", up: "stream" }),
 };
 

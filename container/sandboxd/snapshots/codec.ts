@@ -1,4 +1,4 @@
-/** How contents are stored: compressed where that makes them smaller. Older versions of Node have no zstd. */
+/** How contents are stored: compressed if that is smaller. Older versions of Node have no zstd. */
 import { promisify } from "node:util";
 import zlib from "node:zlib";
 
@@ -7,7 +7,7 @@ export type Codec = "raw" | "zstd" | "deflate";
 const hasZstd = typeof zlib.zstdCompressSync === "function";
 const CODEC: Codec = hasZstd ? "zstd" : "deflate";
 
-/** The fastest, which takes less time than the transport of what it saves. */
+/** The fastest level: it takes less time than sending the saved bytes. */
 const options = hasZstd
   ? { params: { [zlib.constants.ZSTD_c_compressionLevel]: 1 } }
   : ({ level: 1 } as const);
@@ -24,7 +24,7 @@ const decoders = {
   deflate: { aside: promisify<Buffer, object, Buffer>(zlib.inflateRaw), now: zlib.inflateRawSync },
 };
 
-/** From so many bytes of content on another thread does it. */
+/** Larger contents are compressed on another thread. */
 const ASIDE_BYTES = 64 * 1024;
 
 export async function compressed(bytes: Buffer): Promise<{ bytes: Buffer; codec: Codec }> {
@@ -33,8 +33,8 @@ export async function compressed(bytes: Buffer): Promise<{ bytes: Buffer; codec:
 }
 
 /**
- * @param codec of a manifest undefined: it says by its first bytes
- * @throws Error for bytes that are none of the codec's, or more than `max` when they are decompressed
+ * @param codec undefined for a manifest, whose first bytes tell
+ * @throws Error for invalid bytes, or more than `max` decompressed
  */
 export async function decompressed(bytes: Buffer, codec: Codec | undefined, max: number): Promise<Buffer> {
   const how = codec ?? codecOf(bytes);

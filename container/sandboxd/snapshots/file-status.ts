@@ -23,8 +23,8 @@ export interface FoundFile {
 }
 
 /**
- * Something that is there, which a save has to leave out: sockets, pipes and devices, what cannot be looked at, and what is in
- * a directory that can be made again, where a snapshot does not hold as many files.
+ * An entry that a save must leave out: sockets, pipes and devices, unreadable files, and regenerable directories that exceed a
+ * snapshot's limit.
  */
 export type ScannedEntry = FoundFile | { type: "special" | "unreadable" | "crowded"; path: string };
 
@@ -34,22 +34,22 @@ export interface Devices {
   ofFiles: boolean;
 }
 
-/** Whether an error says that there is nothing any more, or a link or a socket where a file or a directory was. */
+/** Whether an error means that the file is gone, or that a link or socket replaced it. */
 export function saysGone(error: unknown): boolean {
   return ["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"].includes((error as NodeJS.ErrnoException).code ?? "");
 }
 
-/** What a directory holds; undefined where it cannot be read. */
+/** A directory's entries; undefined if unreadable. */
 export function namesIn(root: string, directory: string): string[] | undefined {
   try {
-    // What a directory holds is part of its state, and the system says it in any order.
+    // Sorted, because the entries are part of its state and the system's order varies.
     return readdirSync(bytesOf(root, directory), { encoding: "latin1" }).sort();
   } catch (error) {
     return saysGone(error) ? [] : undefined;
   }
 }
 
-/** Undefined for what has gone meanwhile, or is mounted there. */
+/** Undefined if it is gone, or a mount point. */
 export function scanEntry(root: string, path: string, { dev, ofFiles }: Devices): ScannedEntry | undefined {
   const at = bytesOf(root, path);
   try {
@@ -75,7 +75,7 @@ export function scanEntry(root: string, path: string, { dev, ofFiles }: Devices)
   }
 }
 
-/** Says whether a file is the same as at another time. */
+/** A text that changes whenever the file does. */
 export function statusOf({ size, mtimeNs, ctimeNs, ino }: BigIntStats): string {
   return [size, mtimeNs, ctimeNs, ino].join(" ");
 }

@@ -1,4 +1,4 @@
-/** A state that was saved upon another image: what the image brings wins, and the user's own files come back. */
+/** Restores a state that was saved on another image: the image's files win, and the user's own files return. */
 import type { Base } from "./base.ts";
 import type { Entry, Manifest } from "./manifest.ts";
 import { above, kindOf, unitOf } from "./scope.ts";
@@ -10,9 +10,9 @@ const PACKAGE = /^var\/lib\/dpkg\/info\/([^/:]+)(?::\w+)?\.list$/;
 export const NODE = process.version.split(".", 1)[0] ?? "";
 
 /**
- * The entries of a state that can be restored upon a base: upon the one that it was made upon, all. Else of what is installed
- * beside the image's programs what fits them, and nothing of what its package manager keeps together.
- * @returns with the rest in words
+ * The entries of a state that fit a base: all if it is the same; else of installed programs only compatible ones, and nothing
+ * that the image's package manager keeps together.
+ * @returns with the dropped ones in words
  */
 export function entriesFor(
   base: Base,

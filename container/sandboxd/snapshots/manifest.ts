@@ -1,7 +1,7 @@
 /**
- * The manifest of a snapshot: lines of JSON, compressed. The first one says its version and what image it was made upon; then
- * comes an entry for each thing that differs from that image, a directory before what is in it. In version 1 the paths were
- * relative to the workspace. It may have been made by somebody else's program: nothing in it is believed.
+ * A snapshot's manifest: compressed lines of JSON. The first has its version and image; then comes an entry for each difference
+ * from that image, directories before their content. In version 1, paths were relative to the workspace. Another program may
+ * have written it, so nothing in it is trusted.
  */
 import * as z from "zod/mini";
 import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./calls.ts";
@@ -13,9 +13,9 @@ const VERSION = 2;
 
 /** The first line. */
 export interface Header {
-  /** Of the base; see base.ts. Nothing for what is no state of a sandbox. */
+  /** The base's id; see base.ts. Missing if it is not a sandbox's state. */
   image?: string | undefined;
-  /** The major version of Node, for which modules were installed. */
+  /** The major version of Node for installed modules. */
   node?: string | undefined;
 }
 
@@ -33,7 +33,7 @@ export interface Manifest extends Header {
 /** Bytes of a manifest at most before it is compressed. */
 const MAX_MANIFEST_BYTES = 512 * 1024 * 1024;
 
-/** Up to `SNAPSHOT_BLOB_BYTES` of the content of files, and where they are. */
+/** Up to `SNAPSHOT_BLOB_BYTES` of files' content, and where it is stored. */
 export interface Blob {
   /** SHA-256 of the plain bytes. */
   hash: string;
@@ -50,7 +50,7 @@ interface EntryBase {
   mode: number;
   /** Microseconds since the epoch. */
   mtime: number;
-  /** Whose it is; nothing in version 1, where all was root's. */
+  /** The owner; missing in version 1, where everything belonged to root. */
   uid?: number;
   gid?: number;
 }
@@ -58,7 +58,7 @@ interface EntryBase {
 export interface FileEntry extends EntryBase {
   type: "file";
   size: number;
-  /** Of each `SNAPSHOT_BLOB_BYTES`; nothing for zeros. */
+  /** One per `SNAPSHOT_BLOB_BYTES`; null for zeros. */
   blobs: (Blob | null)[];
 }
 
@@ -72,14 +72,14 @@ export type Entry =
 
 const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
 
-/** 2³² - 1 says to the system that an owner stays. */
+/** 2³² - 1 would tell the system to keep an owner. */
 const owner = () => z.optional(z.number().check(z.int(), z.gte(0), z.lte(2 ** 32 - 2)));
 
-/** Characters that are one byte each as Latin-1: of others only the lower byte would be left, which may be a slash. */
+/** Latin-1 characters, one byte each: of others only the lower byte would remain, which may be a slash. */
 // oxlint-disable-next-line no-control-regex
 const BYTES = /^[\x01-\xff]+$/;
 
-/** A path that cannot lead out of the root: no empty part, no `.` and no `..`. */
+/** A path that stays below the root: no empty part, `.` or `..`. */
 const path = () =>
   z.string().check(
     z.maxLength(65_536),
@@ -90,7 +90,7 @@ const path = () =>
 const common = {
   path: path(),
   mode: z.number().check(z.int(), z.gte(0), z.lte(0o7777)),
-  // Of a time far away not each microsecond is a number.
+  // Distant times are not exact to the microsecond.
   mtime: z.number(),
   uid: owner(),
   gid: owner(),
@@ -116,7 +116,7 @@ export const entrySchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("hardlink"), ...common, target: path() }),
 ]);
 
-/** @throws {FileError} for one that is larger than `readManifest` takes: long links alone can make it so */
+/** @throws {FileError} if it is larger than `readManifest` accepts, for example because of long links */
 export async function writeManifest(
   entries: readonly Entry[],
   header: Header = {},
@@ -135,10 +135,7 @@ export async function writeManifest(
   return (await compressed(Buffer.from(lines.join("\n"), "utf8"))).bytes;
 }
 
-/**
- * A manifest, with entries each in a directory that comes before it, and each only once.
- * @throws Error for one that is not as it should be
- */
+/** A manifest whose entries are unique, each after its directory. @throws Error if it is invalid */
 export async function readManifest(bytes: Buffer): Promise<Manifest> {
   const text = (await decompressed(bytes, undefined, MAX_MANIFEST_BYTES)).toString("utf8");
   // One more than there may be: however many there are, they take no more memory.

@@ -1,6 +1,6 @@
 /**
- * One restore: makes the changes that a manifest says upon what the image brings, of contents that are asked for by their places
- * in packs. It runs before anything of the user's, so what is in the way is the image's, or of an attempt that broke off.
+ * One restore: applies a manifest's changes to the image, with contents requested from packs. It runs before any user program,
+ * so obstacles belong to the image or to an interrupted attempt.
  */
 import { createHash } from "node:crypto";
 import {
@@ -35,13 +35,13 @@ import { above, isOfState } from "./scope.ts";
 import type { Index } from "./state.ts";
 import { SideBySide, turns } from "../small-steps.ts";
 
-/** Blobs that are unpacked and written at once. Each takes up to two SNAPSHOT_BLOB_BYTES of memory. */
+/** Blobs unpacked and written concurrently. Each takes up to two SNAPSHOT_BLOB_BYTES of memory. */
 const WRITTEN_AT_ONCE = 8;
 
 /** Set-user-id and set-group-id bits. */
 const SET_ID = 0o6000;
 
-/** Bytes that are written by calls that wait for nothing: others cost ten times what such a write takes. */
+/** Up to this size, blocking calls are used: asynchronous ones cost ten times as much as the write. */
 const SMALL_BYTES = 64 * 1024;
 
 /** Where the bytes of a blob go. */
@@ -61,20 +61,20 @@ export interface Place {
   root: string;
   /** Of the container. */
   base: Base;
-  /** The one directory below the root that is the sandbox's own, where the rest is not. */
+  /** The only directory of the sandbox's own, if the rest is the host's. */
   only?: string | undefined;
 }
 
 export class Restore {
   readonly id: string;
-  /** What of the state was not restored, because the image is another or something is mounted there. */
+  /** Parts that were not restored, because the image differs or something is mounted there. */
   readonly dropped: readonly string[];
   readonly #root: string;
   readonly #dev: bigint;
   readonly #entries: readonly Entry[];
   readonly #blobs: readonly WantedBlob[];
   readonly #reads: Read[];
-  /** Where files are written: those that replace something beside their places, until all of them are whole. */
+  /** Where files are written: replacements stay next to their targets until all are complete. */
   readonly #written: ReadonlyMap<string, string>;
 
   private constructor(
@@ -96,9 +96,9 @@ export class Restore {
   }
 
   /**
-   * Makes the directories and empty files of a state; only `finish` replaces files. What the workspace holds beside them goes.
-   * @param checked is called once the manifest is found to be one, before anything is changed
-   * @throws Error for what is no state
+   * Creates a state's directories and empty files; only `finish` replaces files. Other files in the workspace are removed.
+   * @param checked called once the manifest is valid, before any change
+   * @throws Error for an invalid state
    */
   static async begin(
     id: string,
@@ -124,7 +124,7 @@ export class Restore {
     return await Restore.#make(id, root, dev, entries, dropped);
   }
 
-  /** Makes all that a manifest has in an empty directory, as `begin` does. @throws Error for what is none */
+  /** Creates everything of a manifest in an empty directory, as `begin` does. @throws Error for an invalid one */
   static async beginIn(id: string, root: string, manifest: Buffer): Promise<Restore> {
     const { dev } = lstatSync(root, { bigint: true });
     return await Restore.#make(id, root, dev, (await readManifest(manifest)).entries, []);
@@ -159,7 +159,7 @@ export class Restore {
         const place = stats ? `${path.slice(0, path.lastIndexOf("/") + 1)}.sandbox-mcp-${number}` : path;
         written.set(path, place);
         const at = bytesOf(root, place);
-        // Of an attempt that broke off.
+        // From an interrupted attempt.
         if (stats) rmSync(at, { force: true });
         const file = openSync(at, NEW_FILE, 0o600);
         try {
@@ -184,17 +184,17 @@ export class Restore {
     return this.#written.get(path) !== path;
   }
 
-  /** It comes to nothing: what it has written makes room for the next attempt. */
+  /** Cancels the restore: the next attempt removes what it has written. */
   abandon(): void {
     removeFiles(this.#root, this.#written);
   }
 
-  /** What of which packs is to be sent, in this order. */
+  /** The requested ranges of packs, in order. */
   get reads(): Read[] {
     return this.#reads;
   }
 
-  /** Writes what was asked for. @throws {FileError} `cut` where it ends early or is not what it should be */
+  /** Writes the requested content. @throws {FileError} `cut` if it ends early or is wrong */
   async receive(body: AsyncIterable<Buffer>): Promise<void> {
     const bytes = new Bytes(body);
     const writes = new SideBySide(WRITTEN_AT_ONCE);
@@ -214,7 +214,7 @@ export class Restore {
       }
       await writes.drain();
     } catch (error) {
-      // Nothing is written any more when this has ended, however it does.
+      // Nothing is being written after this ends, however it does.
       await writes.drain().catch(() => undefined);
       this.abandon();
       throw error;
@@ -232,7 +232,7 @@ export class Restore {
     }
   }
 
-  /** Gives something to whom it belongs, before its mode is set: a change of the owner takes bits of that away. */
+  /** Sets the owner, before the mode, because changing the owner clears mode bits. */
   #own(at: Buffer, { uid, gid }: Entry): void {
     if (uid === undefined || gid === undefined) return;
     const now = lstatSync(at);
@@ -240,12 +240,12 @@ export class Restore {
     try {
       lchownSync(at, uid, gid);
     } catch (error) {
-      // A local sandbox that root did not start has root alone.
+      // A local sandbox that root did not start has only root.
       if (!["EINVAL", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
     }
   }
 
-  /** Makes the links, removes what was removed, sets modes and times, and answers the index of what there is now. */
+  /** Creates links, removes removed files, sets modes and times, and returns the index of the new state. */
   async finish(): Promise<Index> {
     const index: Index = new Map();
     const turn = turns();
@@ -254,7 +254,7 @@ export class Restore {
       const { path, type } = entry;
       const at = bytesOf(this.#root, path);
       if (type === "directory") continue;
-      // A file takes the place of another at once: it may be the shell, or a library of what runs.
+      // A file is replaced atomically: it may be the shell, or a library in use.
       if (type !== "file") await remove(this.#root, path, this.#dev);
       else if (this.#isAside(path)) await remove(this.#root, path, this.#dev, true);
       if (type === "symlink") {
@@ -270,7 +270,7 @@ export class Restore {
         if (this.#isAside(path)) renameSync(written, at);
       }
     }
-    // Directories after what is in them: that changes their times, and may need their permission.
+    // Directories after their content, which changes their times and may need their permissions.
     for (const entry of this.#entries.toReversed()) {
       await turn();
       if (entry.type !== "directory") continue;
@@ -303,8 +303,9 @@ function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
 const FURTHEST_US = 1e18;
 
 /**
- * Microseconds as seconds, which the system cuts off: half of one further from zero keeps them what they were. As text: Node takes a
- * negative number, of a time before 1970, for now. Times further away than a system takes are the furthest that it takes.
+ * Microseconds as seconds, which the system truncates: adding half a microsecond away from zero keeps them exact. As text,
+ * because Node treats negative numbers (times before 1970) as now. More distant times become the furthest that a system
+ * accepts.
  */
 function seconds(microseconds: number): string {
   const bounded = Math.max(-FURTHEST_US, Math.min(FURTHEST_US, microseconds));
@@ -362,12 +363,12 @@ async function clear(
     try {
       rmdirSync(at);
     } catch {
-      // One in which something is mounted stays.
+      // A directory with a mount stays.
     }
   }
 }
 
-/** Sets a mode. A sandbox that has a directory of the machine may set no set-id bits: there it goes without them. */
+/** Sets a mode. A sandbox with a host directory may not set set-id bits, so they are dropped there. */
 function setMode(at: Buffer, mode: number): void {
   try {
     chmodSync(at, mode);
@@ -389,7 +390,7 @@ async function makeDirectory(root: string, path: string, dev: bigint): Promise<v
   mkdirSync(bytesOf(root, path));
 }
 
-/** Removes what is at a path. @param onlyDirectories whether other things stay, which what follows replaces */
+/** Removes what is at a path. @param onlyDirectories whether to keep other things, which will be replaced */
 async function remove(root: string, path: string, dev: bigint, onlyDirectories = false): Promise<void> {
   const stats = statsOf(root, path);
   if (!stats || stats.dev !== dev || (onlyDirectories && !stats.isDirectory())) return;
@@ -399,11 +400,11 @@ async function remove(root: string, path: string, dev: bigint, onlyDirectories =
   try {
     rmdirSync(at);
   } catch {
-    // One in which something is mounted stays.
+    // A directory with a mount stays.
   }
 }
 
-/** Each blob once, in the order of the packs. */
+/** Each blob once, in pack order. */
 function distinctBlobs(entries: readonly Entry[]): WantedBlob[] {
   const wanted = new Map<string, WantedBlob>();
   for (const entry of entries) {
@@ -422,10 +423,10 @@ function distinctBlobs(entries: readonly Entry[]): WantedBlob[] {
   );
 }
 
-/** Bytes between two blobs that are sent with them: less than another request takes. */
+/** Gaps up to this size are sent along, because another request takes longer. */
 const GAP_BYTES = 64 * 1024;
 
-/** The ranges that hold the blobs, in their order; the fewer, the more of what nothing wants is sent with them. */
+/** The ranges that contain the blobs, in order. Fewer ranges contain more unneeded bytes. */
 function readsOf(wanted: readonly WantedBlob[]): Read[] {
   for (let gap = GAP_BYTES; ; gap *= 4) {
     const reads: Read[] = [];
@@ -440,7 +441,7 @@ function readsOf(wanted: readonly WantedBlob[]): Read[] {
   }
 }
 
-/** Takes so many bytes after the other from a stream. */
+/** Reads a stream in amounts. */
 class Bytes {
   readonly #chunks: AsyncIterator<Buffer>;
   #buffered: Buffer = Buffer.alloc(0);

@@ -1,4 +1,4 @@
-/** One save: what it holds, and what of that has to be sent. */
+/** One save: its content, and the part that must be sent. */
 import { createHash } from "node:crypto";
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
@@ -13,7 +13,9 @@ import { choose, named } from "./scan.ts";
 import { PACKAGE_LOCKS, kindOf } from "./scope.ts";
 import type { Index, Known } from "./state.ts";
 
-/** A file that changed so shortly before it was read may change again and keep its times: it is read again. Milliseconds. */
+/**
+ * A file that changed this shortly before it was read may change again without new times, so it is read again. Milliseconds.
+ */
 const RECENT_MS = 100;
 
 /** Files that are opened before their turn. */
@@ -60,10 +62,7 @@ export class Save {
     this.#header = header;
   }
 
-  /**
-   * @param before what the last save or restore held
-   * @param seen what there is to save
-   */
+  /** @param before the content of the last save or restore @param seen what there is to save */
   static async plan(
     id: string,
     root: string,
@@ -93,7 +92,7 @@ export class Save {
     return this.#index;
   }
 
-  /** The new contents, from the beginning each time it is called. */
+  /** The new contents; each call starts from the beginning. */
   async *pack(signal: AbortSignal): AsyncGenerator<Buffer> {
     this.#entries = [];
     this.#index = new Map();
@@ -124,7 +123,7 @@ export class Save {
     }
   }
 
-  /** The contents that need not be sent, by hash. */
+  /** Contents that are stored already, by hash. */
   #stored(): Map<string, Blob> {
     const stored = new Map<string, Blob>();
     for (const { entry } of this.#before.values())
@@ -159,7 +158,7 @@ export class Save {
         }
         blobs.push(blob);
       }
-      // A file that grows meanwhile is looked at again by the next save.
+      // The next save reads a file that grows meanwhile.
       if (bytes.length < SNAPSHOT_BLOB_BYTES) break;
     }
     const status = await reading.end();
@@ -175,7 +174,7 @@ export class Save {
     this.#index.set(known.entry.path, known);
   }
 
-  /** The entry of what needs no reading; what is to be read; or nothing where it has gone or cannot be read. */
+  /** The entry of something without content; something to read; or nothing if it is gone or unreadable. */
   async #open(found: FoundFile, links: Map<string, string>): Promise<Known | FileRead | undefined> {
     const { path, type, target = "", inode } = found;
     const common = this.#common(found);
@@ -205,7 +204,7 @@ export class Save {
     return this.#manifest;
   }
 
-  /** The first of several hard links may have gone when it was to be read: the others go with it until the next save. */
+  /** If the first of several hard links is gone before it is read, the others are left out until the next save. */
   #leaveLostLinks(): void {
     const files = new Set(this.#entries.filter(({ type }) => type === "file").map(({ path }) => path));
     this.#entries = this.#entries.filter((entry) => {
@@ -256,14 +255,14 @@ function isUnchanged(found: FoundFile, before: Known | undefined): boolean {
   return before.status === found.status;
 }
 
-/** Whether the package manager of the image is at work. */
+/** Whether the image's package manager is running. */
 function isInstalling(root: string): boolean {
   const inodes = PACKAGE_LOCKS.map((path) => lstatSync(join(root, path), { throwIfNoEntry: false })?.ino);
   const locks = inodes.some((inode) => inode !== undefined) ? (textOf("/proc/locks") ?? "") : "";
   return inodes.some((inode) => inode !== undefined && locks.includes(`:${inode} `));
 }
 
-/** The same, with what the package manager keeps together as it was saved last. */
+/** The same, with the package manager's files as last saved. */
 function asBefore(seen: readonly ScannedEntry[], before: Index): ScannedEntry[] {
   const isHeld = (path: string) => kindOf(path) === "system";
   const all = new Map(seen.map((one) => [one.path, one]));
@@ -284,7 +283,7 @@ function asBefore(seen: readonly ScannedEntry[], before: Index): ScannedEntry[] 
   return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** A file that is being read; a small one has been, by calls that wait for nothing: others cost ten times what they do. */
+/** A file being read. Small files are read by blocking calls: asynchronous ones cost ten times as much. */
 class FileRead {
   readonly #handle: FileHandle | undefined;
   readonly #whole: Buffer | undefined;
@@ -330,7 +329,7 @@ class FileRead {
     }
   }
 
-  /** Up to `SNAPSHOT_BLOB_BYTES` from an offset on: fewer at the end; undefined where they cannot be read. */
+  /** Up to `SNAPSHOT_BLOB_BYTES` from an offset; fewer at the end; undefined if unreadable. */
   async next(offset: number): Promise<Buffer | undefined> {
     if (this.#handle === undefined) return this.#whole?.subarray(offset);
     const wanted = Math.min(SNAPSHOT_BLOB_BYTES, Number(this.#stats.size) - offset);
@@ -349,7 +348,7 @@ class FileRead {
     }
   }
 
-  /** Closes it. Answers its status, where it has not changed since it was opened nor shortly before. */
+  /** Closes the file. Returns its status if it did not change since shortly before it was opened. */
   async end(): Promise<string | undefined> {
     const stats = (await this.#handle?.stat({ bigint: true })) ?? this.#stats;
     await this.close();

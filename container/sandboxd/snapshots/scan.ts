@@ -1,4 +1,4 @@
-/** What differs from the base, and what of that a save holds. */
+/** Finds what differs from the base, and chooses what a save holds. */
 import { lstatSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../file-error.ts";
@@ -15,11 +15,11 @@ function isRegenerable(path: string): boolean {
   return !isOfImage(path) && unitOf(path) === undefined && REGENERABLE.test(path);
 }
 
-/** A directory of the image may change again within so many nanoseconds and keep its times. */
+/** An image directory may change again within this many nanoseconds without new times. */
 const RECENT_NS = 100_000_000n;
 
 export interface ScanOptions {
-  /** Whether to look at all files of the image, too, and not only into directories of it that have changed. */
+  /** Whether to check all files of the image, not only its changed directories. */
   isThorough?: boolean;
   /** How many changes are found at most. */
   most?: number;
@@ -32,7 +32,7 @@ export class Scanner {
   /** Where it begins, below the root. */
   readonly #from: string;
   #devices: Devices | undefined;
-  /** Directories of the image in which all is as the base has it, by their path: their status, and the directories in them. */
+  /** Unchanged image directories by path: their status, and their subdirectories. */
   #known = new Map<string, { status: string; directories: string[] }>();
 
   constructor(root: string, base: () => Base, from = "") {
@@ -42,9 +42,9 @@ export class Scanner {
   }
 
   /**
-   * All changes, each directory before what is in it, with the directories that lead there; nothing where there is no such
-   * root. What can be made again comes last, and is `crowded` where there is no room for all of it.
-   * @throws {FileError} for more than a snapshot holds
+   * All changes, each directory before its content, with parent directories; empty without such a root. Regenerable directories
+   * come last, and are `crowded` if they exceed the limit.
+   * @throws {FileError} for more entries than a snapshot may have
    */
   async changes(
     signal: AbortSignal,
@@ -125,7 +125,7 @@ export class Scanner {
         const there = new Set(names);
         for (const name of states.keys()) {
           const at = path === "" ? name : `${path}/${name}`;
-          // Whoever removes the workspace gets an empty one in the next container, where every command begins.
+          // If the user removes the workspace, the next container gets an empty one, because commands start there.
           if (!there.has(name) && at !== "workspace" && isOfState(at)) add(removed(at));
         }
       }
@@ -142,7 +142,7 @@ export class Scanner {
   }
 }
 
-/** What lies below a directory of the root and has a word in its path, with the directories that lead there. */
+/** Files below a directory whose path contains a word, with parent directories. */
 export async function scanNamed(
   root: string,
   from: string,
@@ -164,7 +164,9 @@ export async function scanNamed(
   return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** In some overlays a file says another device than its directory, as what is mounted does: there only directories tell. */
+/**
+ * In some overlay file systems, files report another device than their directory, as mounts do; there only directories tell.
+ */
 function hasOneDevice(root: string, dev: bigint): boolean {
   const file = join(root, ".sandbox-mcp-new");
   try {
@@ -182,13 +184,13 @@ function removed(path: string): FoundFile {
   return { type: "removed", path, ...none };
 }
 
-/** Counts paths, and names some of them. */
+/** The number of paths, and the first names. */
 export function named(paths: readonly string[], name = nameOf): NamedFiles | undefined {
   if (paths.length === 0) return undefined;
   return { count: paths.length, names: paths.slice(0, MAX_LEFT).map(name) };
 }
 
-/** A path for the user: of the workspace as tools take it, else from the root on. */
+/** A path for users: in the workspace as tools take it, else from the root. */
 function nameOf(path: string): string {
   const name = Buffer.from(path, "latin1").toString().slice(0, 4000);
   if (name === SYSTEM_PACKAGES) return name;
@@ -200,8 +202,8 @@ function isFound(one: ScannedEntry): one is FoundFile {
 }
 
 /**
- * Leaves out what cannot be saved, and what there is no room for: first what can be made again, then libraries as a whole,
- * then the largest files.
+ * Drops what cannot be saved, and what exceeds the limit: first regenerable directories, then whole libraries, then the largest
+ * files.
  */
 export function choose(
   seen: readonly ScannedEntry[],
@@ -255,7 +257,7 @@ export function choose(
   return { chosen: found.filter((one) => !out.has(one)), left };
 }
 
-/** What is saved together, and when there is too little room: the higher the order, and the larger it is, the sooner it is left out. */
+/** Files saved together. If room is short, groups with a higher order, then larger ones, are dropped first. */
 interface Group {
   order: 0 | 1 | 2;
   size: number;

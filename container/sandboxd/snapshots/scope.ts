@@ -1,9 +1,9 @@
-/** What of the root's file system belongs to a sandbox's state: by path, relative to `/`. */
+/** Which paths of the root file system belong to a sandbox's state, relative to `/`. */
 
 /** Top-level directories of the running system, of which nothing is saved. */
 const TRANSIENT = new Set(["dev", "lost+found", "proc", "run", "sys", "tmp"]);
 
-/** What the platform and this server write, and caches that only make another installation faster. */
+/** Files of the platform and this server, and caches that only speed up installations. */
 const LEFT_OUT = new Set([
   "container-server",
   "etc/cloudflare",
@@ -46,7 +46,7 @@ const LEFT_OUT_OF_HOME = new Set([
 
 const HOME = /^(?:root|home\/[^/]+)\/(.*)$/s;
 
-/** Whether a path may be of a state. No parent is followed as a link, so what is left out has no other name. */
+/** Whether a path may belong to a state. Parents are never followed as links, so dropped paths have no other name. */
 export function isOfState(path: string): boolean {
   const top = topOf(path);
   if (top === "workspace") return true;
@@ -87,8 +87,8 @@ const SYSTEM = new Set([
 ]);
 
 /**
- * Whose a path is: the user's `own` files; `installed` beside the image's programs, which an image's programs may use; or of the
- * `system`, which the image's package manager keeps together.
+ * Who owns a path: the user (`own`); programs `installed` next to the image's; or the `system`, which the image's package
+ * manager keeps together.
  */
 export function kindOf(path: string): "own" | "installed" | "system" {
   if (!SYSTEM.has(topOf(path))) return "own";
@@ -97,7 +97,7 @@ export function kindOf(path: string): "own" | "installed" | "system" {
     : "system";
 }
 
-/** What is saved as a whole or not at all: a library without some of its files is worse than none. */
+/** Saved completely or not at all: a library with missing files is worse than none. */
 export function unitOf(path: string): string | undefined {
   const kind = kindOf(path);
   if (kind === "system") return SYSTEM_PACKAGES;
@@ -108,7 +108,7 @@ export function unitOf(path: string): string | undefined {
 /** The name of the unit that the image's package manager keeps together. */
 export const SYSTEM_PACKAGES = "packages of the system";
 
-/** Locked while the package manager of Debian is at work: what it has half installed is no state to keep. */
+/** Locked while Debian's package manager runs: half-installed packages must not be saved. */
 export const PACKAGE_LOCKS = ["var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock"];
 
 /** Whether the image fills the directory at the top of a path. */

@@ -1,4 +1,4 @@
-/** Saves and restores of the sandbox's state, over plain HTTP: see `snapshotRequests`. One is under way at a time. */
+/** Saves and restores the sandbox's state over plain HTTP: see `snapshotRequests`. One operation at a time. */
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { homedir } from "node:os";
@@ -18,14 +18,14 @@ import { Scanner, named, scanNamed } from "./scan.ts";
 import { type Index, SnapshotState } from "./state.ts";
 import { workOfOthers } from "./work.ts";
 
-/** Where a sandbox has the host's file system, its state is the workspace alone. */
+/** A sandbox on the host's file system saves only the workspace. */
 const ROOT = SYSTEM ?? dirname(WORKSPACE);
 const ONLY = basename(WORKSPACE);
 const NO_BASE = () => new Base("");
 
 /**
- * How often all files of the image are looked at, milliseconds: that finds those that were written in place, which few programs
- * do. It takes half a second for 90,000 files.
+ * How often all files of the image are checked, in milliseconds, to find those rewritten in place, which few programs do. It
+ * takes half a second for 90,000 files.
  */
 const THOROUGH_MS = 120_000;
 
@@ -35,19 +35,19 @@ const MANIFEST_BYTES = 256 * 1024 * 1024;
 export class Snapshots {
   readonly #state = new SnapshotState();
   readonly #scanner = SYSTEM === undefined ? new Scanner(ROOT, NO_BASE, ONLY) : new Scanner(ROOT, baseHere);
-  /** What was found where nothing had changed, and what processes had worked until then. */
+  /** The result of a scan without changes, and the processes' activity until then. */
   #resting: { base: string | undefined; work: string; plan: Plan } | undefined;
   /** When every file was looked at last, milliseconds since the epoch. */
   #thoroughAt = 0;
   #save: Save | undefined;
-  /** Whether the save is of what a task leaves, with which no later one is compared. */
+  /** Whether the save is a task's archive, with which no later save is compared. */
   #isArchive = false;
   #restore: Restore | undefined;
   /** Whether the restore is of the sandbox's state, and not of a conversation. */
   #isOfState = true;
-  /** Settles when no part of a restore is under way. */
+  /** Settles when no restore step is under way. */
   #restoring: Promise<unknown> = Promise.resolve();
-  /** Ends the work that was begun before for an actor that may be gone. */
+  /** Cancels earlier work for an actor that may be gone. */
   #turn = new AbortController();
 
   readonly #handlers: Handlers<SnapshotRequests> = {
@@ -77,7 +77,7 @@ export class Snapshots {
     "PUT /snapshot/data": ({ id }, { request }) => this.#receive(id, request),
   };
 
-  /** To be called before anything of the user's runs. */
+  /** Call it before any user program runs. */
   begin(): void {
     if (SYSTEM !== undefined) noteBase(SYSTEM);
   }
@@ -92,7 +92,7 @@ export class Snapshots {
     return this.#save;
   }
 
-  /** The actor's latest wish counts: what an earlier one began is given up. Resolves when nothing of it is under way. */
+  /** The latest request wins: earlier work is cancelled. Resolves when none of it is under way. */
   async #next(): Promise<AbortSignal> {
     this.#turn.abort();
     const turn = (this.#turn = new AbortController());
@@ -104,7 +104,7 @@ export class Snapshots {
     return turn.signal;
   }
 
-  /** Does a part of a restore, which ends before another begins. @param request is cut off when another is to begin */
+  /** Does a step of a restore, which ends before another begins. @param request is cancelled by the next one */
   #restores<T>(request: IncomingMessage, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     const cut = () => request.destroy();
     signal.addEventListener("abort", cut);
@@ -138,7 +138,7 @@ export class Snapshots {
     return scanNamed(homedir(), below.slice(1), id, signal);
   }
 
-  /** What differs from the image. Files that were written in place are looked for now and then, and where that is asked for. */
+  /** The differences from the image. Files rewritten in place are searched for periodically, and on request. */
   async #changes(isAsked: boolean, signal: AbortSignal) {
     const isThorough = isAsked || Date.now() - this.#thoroughAt > THOROUGH_MS;
     const changes = await this.#scanner.changes(signal, { isThorough });
@@ -150,7 +150,7 @@ export class Snapshots {
     return SYSTEM === undefined ? {} : { image: baseHere().id, node: NODE };
   }
 
-  /** @param task whose conversation it is; of the sandbox's state without */
+  /** @param task whose conversation it is; undefined for the sandbox's state */
   async #begin(id: string, task: string | undefined, request: IncomingMessage) {
     if (task === undefined && this.#isWhole(id)) return { reads: [] };
     const signal = await this.#next();
@@ -167,9 +167,8 @@ export class Snapshots {
   }
 
   /**
-   * Whether the state has been restored. The request of an actor that is gone may come after the next one has done that, and
-   * must not undo what was done there since.
-   * @throws {FileError} `missing` where it has another state
+   * Whether the state was restored. A late request of a dead actor must not undo later changes.
+   * @throws {FileError} `missing` if it has another state
    */
   #isWhole(id: string): boolean {
     const { snapshot, isRestoring } = this.#state.mark();
@@ -193,7 +192,7 @@ export class Snapshots {
       throw new FileError({ problem: "missing" });
     }
     const { signal } = this.#turn;
-    // It is begun again from the start where it breaks off.
+    // An interrupted restore starts again.
     this.#restore = undefined;
     return await this.#restores(request, signal, async () => {
       await restore.receive(bodyOf(request));
@@ -210,7 +209,7 @@ export class Snapshots {
   }
 }
 
-/** @throws {FileError} `missing` in a sandbox without isolation, whose system is the host's */
+/** @throws {FileError} `missing` without isolation, where the system is the host's */
 function systemRoot(): string {
   if (SYSTEM === undefined) throw new FileError({ problem: "missing" });
   return SYSTEM;

@@ -1,4 +1,4 @@
-/** What sandboxd keeps of the workspace's last save or restore, on disk for the sandboxd after it. */
+/** sandboxd's record of the workspace's last save or restore, on disk for the next sandboxd. */
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { type Entry, entrySchema } from "./manifest.ts";
 /** An entry, and the status of the file that it was made from. */
 export interface Known {
   entry: Entry;
-  /** Says whether the file is still the same; nothing where it may have changed while it was read. */
+  /** Detects changes of the file; undefined if it may have changed during reading. */
   status?: string | undefined;
 }
 
@@ -42,7 +42,7 @@ export class SnapshotState {
     renameSync(`${MARK_FILE}.new`, MARK_FILE);
   }
 
-  /** Of the snapshot of the mark; empty where it is lost, and then everything counts as new. */
+  /** The index of the mark's snapshot; empty if lost: then everything counts as new. */
   async index(): Promise<Index> {
     const { snapshot } = this.mark();
     if (snapshot === undefined) return new Map();

@@ -1,10 +1,10 @@
-/** Whether the processes of a sandbox have worked: one that rests has changed no file. */
+/** Whether a sandbox's processes were active: an idle one has changed no files. */
 import { readFileSync, readdirSync } from "node:fs";
 
 /** Where `/proc/PID/stat` has the processor time of a process and of its children that have ended, behind its name. */
 const TIMES = [11, 15] as const;
 
-/** Changes when a process beside this one has written something or used the processor. It takes some milliseconds. */
+/** Changes when another process has written or used the processor. Takes some milliseconds. */
 export function workOfOthers(): string {
   let written = 0;
   let ticks = 0;

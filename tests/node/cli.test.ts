@@ -77,7 +77,7 @@ test("files get says that there is no directory for the file before it asks a se
     expect(await runHere([...words, to])).toEqual({
       code: 69,
       stdout: "",
-      stderr: expect.stringMatching(/^Error: \S+ cannot be written: \S+none is no directory\.\n$/),
+      stderr: expect.stringMatching(/^Error: \S+ cannot be written: \S+none is not a directory\.\n$/),
     });
 });
 

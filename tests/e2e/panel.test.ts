@@ -1,5 +1,6 @@
 /** The panel in a real Chromium. */
 import { readFileSync } from "node:fs";
+import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Browser, type BrowserContext, type Page, launchChromium } from "../clients/chromium.ts";
 import { PanelPage } from "../setup/panel-page.ts";
@@ -307,6 +308,42 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     expect(buttons).toEqual(["Skip to the sandbox", "Sign out"]);
     expect(await other.locator("form").count()).toBe(0);
     await other.context().close();
+  });
+
+  it("lets its user decide what a sandbox may reach, by a link that a client opens from elsewhere", async () => {
+    const signedIn = await PanelPage.signedIn(chromium, server.url);
+    const authorization = `Bearer ${TOKEN}`;
+    const allowHosts = async (...hosts: string[]) => {
+      const given = { sandbox: "asking", allow_hosts: hosts };
+      return JSON.stringify(await client.callTool({ name: "configure_sandbox", arguments: given }));
+    };
+    const client = new Client(
+      { name: "test", version: "1" },
+      { capabilities: { elicitation: { url: {} } }, versionNegotiation: { mode: "auto" } },
+    );
+    let decided: Promise<void> | undefined;
+    client.setRequestHandler("elicitation/create", async ({ params }) => {
+      decided ??= (async () => {
+        // Its origin is another: the session's cookie does not come along at first.
+        await signedIn.page.goto(`data:text/html,<a href="${"url" in params ? params.url : ""}">go</a>`);
+        await signedIn.page.click("a");
+        await signedIn.page.waitForSelector("strong:text-is('two.example.com')");
+        expect(await signedIn.page.innerText("main")).toContain("asking");
+        await signedIn.page.click("button:text-is('Allow')");
+        await signedIn.page.waitForSelector("h1:text-is('Allowed')");
+      })();
+      return { action: "accept" as const };
+    });
+    const requestInit = { headers: { authorization } };
+    await client.connect(new StreamableHTTPClientTransport(new URL(server.url), { requestInit }));
+    try {
+      await allowHosts("one.example.com");
+      expect(await allowHosts("one.example.com", "two.example.com")).toContain("two.example.com");
+      await decided;
+    } finally {
+      await client.close();
+      await signedIn.context.close();
+    }
   });
 
   it("signs out, and shows nothing any more", async () => {

@@ -34,7 +34,7 @@ async function askToSave(): Promise<void> {
 function isSaved(): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(SAVE_MS);
-    // Only sandboxd has the token.
+    // The server takes no request without it.
     const headers = { [TOKEN_HEADER]: ownToken() ?? "" };
     const stopRequest = request({
       host: SERVER_HOST,

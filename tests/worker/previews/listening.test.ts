@@ -16,7 +16,7 @@ describe("a program that listens", () => {
       wait_seconds: 0,
     });
     const id = idIn(started);
-    await says(id, "listening: on port 8100, 8101; expose_port gives it a URL");
+    await says(id, "listening: port 8100, 8101; expose_port gives it a URL");
     const result = await owner.call("get_result", { id, wait_seconds: 0 });
     expect(result.structured).toMatchObject({ state: "running", ports: [8100, 8101] });
     await owner.call("cancel_run", { id });
@@ -25,7 +25,7 @@ describe("a program that listens", () => {
 
   it("is told of by a command that has left it behind, and by no other", async () => {
     const left = await run(`node server.js 8102 >log 2>&1 & ${listens(8102)}`);
-    expect(left.text).toBe("exit_code: 0\nlistening: on port 8102; expose_port gives it a URL");
+    expect(left.text).toBe("exit_code: 0\nlistening: port 8102; expose_port gives it a URL");
     expect(left.structured).toMatchObject({ state: "succeeded", ports: [8102] });
     const other = await run("echo other");
     expect(other.text).toBe("exit_code: 0\nstdout: other");
@@ -44,7 +44,7 @@ describe("a program that listens", () => {
     const later = await run(
       `rm ${open}; until grep -q ":1FA8 .* 0A " /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done`,
     );
-    expect(later.text).toBe("exit_code: 0\nlistening: on port 8104; expose_port gives it a URL");
+    expect(later.text).toBe("exit_code: 0\nlistening: port 8104; expose_port gives it a URL");
     expect((await run("echo other")).text).toBe("exit_code: 0\nstdout: other");
   });
 
@@ -63,14 +63,14 @@ describe("a program that listens", () => {
   ])("is told of by code that listens itself or starts it: $language", async ({ language, own, child }) => {
     const code = (source: string) => owner.call("run_code", { sandbox, language, code: source });
     const [port = ""] = /\b81\d\d/.exec(own) ?? [];
-    expect((await code(own)).text).toContain(`listening: on port ${port}; expose_port`);
+    expect((await code(own)).text).toContain(`listening: port ${port}; expose_port`);
     expect((await code("1")).text).toBe("result: 1");
     const [later = ""] = /\b81\d\d/.exec(child) ?? [];
     const hex = Number(later).toString(16).toUpperCase();
     const wait = `until grep -q ":${hex} .* 0A " /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done`;
     const texts = [(await code(child)).text, (await run(wait)).text];
     // In the first where that took longer than the server.
-    expect(texts.join()).toContain(`listening: on port ${later}; expose_port`);
+    expect(texts.join()).toContain(`listening: port ${later}; expose_port`);
     expect((await run("echo other")).text).toBe("exit_code: 0\nstdout: other");
   });
 
@@ -79,7 +79,7 @@ describe("a program that listens", () => {
     await run(serve(8109));
     for (const port of [8109, 8110]) {
       const replaced = await run(`kill $(cat pid); while kill -0 $(cat pid); do :; done; ${serve(port)}`);
-      expect(replaced.text).toContain(`listening: on port ${port}`);
+      expect(replaced.text).toContain(`listening: port ${port}`);
     }
     await run("kill $(cat pid)");
   });
@@ -89,7 +89,7 @@ describe("a program that listens", () => {
       wait_seconds: 0,
     });
     const id = idIn(started);
-    await says(id, "on port 8103");
+    await says(id, "port 8103");
     await says(id, "over");
     const told = async () => (await owner.call("get_result", { id, wait_seconds: 0 })).structured.ports;
     await until(async () => (await told()) === undefined);

@@ -1,10 +1,10 @@
 /**
- * Generates files from the definitions of the tools: tests/definitions, the table in the README and docs/reference/tools.md; and from
- * those of the command line: docs/reference/cli.md; from the names of tests: the tables of docs/internals/reliability.md; from limits in
- * the code: docs/reference/limits.md; and from the table of variables: docs/reference/variables.md, .dev.vars.example and the
- * questions of the Deploy button in package.json; and from plugin/skills: src/resources/skills.json.
- * `npm run docs` writes them; with --check it only names those that are stale.
- * It is JavaScript because it runs in Node but imports modules that are typed for workerd.
+ * Generates files from the definitions of the tools: tests/definitions, the table in the README and docs/reference/tools.md;
+ * and from those of the command line: docs/reference/cli.md; from the names of tests: the tables of
+ * docs/internals/reliability.md; from limits in the code: docs/reference/limits.md; and from the table of variables:
+ * docs/reference/variables.md, .dev.vars.example and the questions of the Deploy button in package.json; and from
+ * plugin/skills: src/resources/skills.json. `npm run docs` writes them; with --check it only names those that are stale. It is
+ * JavaScript because it runs in Node but imports modules that are typed for workerd.
  */
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { Client } from "@modelcontextprotocol/client";

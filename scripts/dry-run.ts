@@ -1,6 +1,6 @@
 /**
- * Builds the production Worker as `wrangler deploy` would, without Docker, an account or the network, and prints how
- * large it is.
+ * Builds the production Worker as `wrangler deploy` would, without Docker, an account or the network, and prints how large it
+ * is.
  */
 import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";

@@ -1,8 +1,8 @@
 /**
- * Checks what the documents refer to: links to files and to headings in them, pages that the code names, `npm run` commands, commands of the command line
- * with their options, and the messages that documents quote, which have to stand so in the code; tests that
- * docs/internals/security.md names, versions of clients, and exit statuses; and that docs/README.md links every page. Names what
- * does not exist, and exits with 1 then.
+ * Checks what the documents refer to: links to files and to headings in them, pages that the code names, `npm run` commands,
+ * commands of the command line with their options, and the messages that documents quote, which have to stand so in the code;
+ * tests that docs/internals/security.md names, versions of clients, and exit statuses; and that docs/README.md links every
+ * page. Names what does not exist, and exits with 1 then.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";

@@ -1,7 +1,7 @@
 /**
- * Writes tests/fixtures/storage/<commit>: what the server of a commit stores. The upgrade test reads every folder that is there. To be run
- * for the commit before one that changes a table, unless a folder has the same tables, as
- * `node scripts/storage-fixture.ts <commit> [worktree]`. Without a worktree of the commit, with its packages installed, it makes one
+ * Writes tests/fixtures/storage/<commit>: what the server of a commit stores. The upgrade test reads every folder that is
+ * there. To be run for the commit before one that changes a table, unless a folder has the same tables, as `node
+ * scripts/storage-fixture.ts <commit> [worktree]`. Without a worktree of the commit, with its packages installed, it makes one
  * and removes it.
  */
 import { execFileSync, spawn } from "node:child_process";

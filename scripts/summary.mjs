@@ -1,7 +1,7 @@
 // Reads vitest's JSON reports: `summary.mjs REPORT [AGAIN]` prints `N passed, N failed`, where the files of a second run count
-// instead of the same ones in the first; `summary.mjs --failed REPORT` prints the files that failed, where they are few.
-// A test file that fails as a whole counts as one failure more. Plain JavaScript, so that it runs on whatever Node there is.
-// Exits with 1 when there is no report, or something failed.
+// instead of the same ones in the first; `summary.mjs --failed REPORT` prints the files that failed, where they are few. A test
+// file that fails as a whole counts as one failure more. Plain JavaScript, so that it runs on whatever Node there is. Exits
+// with 1 when there is no report, or something failed.
 import { existsSync, readFileSync } from "node:fs";
 import { relative } from "node:path";
 

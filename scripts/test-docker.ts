@@ -1,8 +1,8 @@
 /**
- * Runs the runtime's tests against the image of production, which has to behave as the local platform does. Needs Docker,
- * or SANDBOX_RUNTIME_URL (`ws://host:port/rpc`) of a container that runs already. That container has to have the package's
- * container/kernel and the directory SANDBOX_RUNTIME_SHARED under the same paths as this machine, and its process ids,
- * because the tests of kernels read files there and send signals.
+ * Runs the runtime's tests against the image of production, which has to behave as the local platform does. Needs Docker, or
+ * SANDBOX_RUNTIME_URL (`ws://host:port/rpc`) of a container that runs already. That container has to have the package's
+ * container/kernel and the directory SANDBOX_RUNTIME_SHARED under the same paths as this machine, and its process ids, because
+ * the tests of kernels read files there and send signals.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";

@@ -10,8 +10,8 @@ import { SIZES, printed, printing } from "./output.ts";
 const SAMPLE_MS = 50;
 
 /**
- * The memory in use in the Worker while a command prints much. An isolate on Cloudflare has 128 MB. Here V8 may keep
- * garbage as long as it likes, so each sample collects it first.
+ * The memory in use in the Worker while a command prints much. An isolate on Cloudflare has 128 MB. Here V8 may keep garbage as
+ * long as it likes, so each sample collects it first.
  */
 export const memory: Figure = {
   name: "memory",

@@ -1,6 +1,6 @@
 /**
- * The baseline: the SDK's own class on the local platform and a fetch handler that calls one of its methods, or a server in
- * the sandbox, without MCP, tokens and runs. A request is `{sandbox, method, ...}`; the response is the value as JSON.
+ * The baseline: the SDK's own class on the local platform and a fetch handler that calls one of its methods, or a server in the
+ * sandbox, without MCP, tokens and runs. A request is `{sandbox, method, ...}`; the response is the value as JSON.
  */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { LocalEnv } from "../../local/platform/engine-client.ts";

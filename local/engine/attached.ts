@@ -31,10 +31,7 @@ export function attachedNetworks(): Attached[] {
   return attached;
 }
 
-/**
- * @param routes /proc/net/route
- * @param routes6 /proc/net/ipv6_route
- */
+/** @param routes /proc/net/route @param routes6 /proc/net/ipv6_route */
 export function attachedOf(
   interfaces: ReturnType<typeof networkInterfaces>,
   routes: string,

@@ -46,8 +46,8 @@ async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
 }
 
 /**
- * Looks for a file with a set-id bit: a sandbox that can write there could put its own program into it through a shared mapping,
- * which keeps the bit.
+ * Looks for a file with a set-id bit: a sandbox that can write there could put its own program into it through a shared
+ * mapping, which keeps the bit.
  * @throws Error naming the file, or saying why the directory cannot be searched
  */
 export async function refuseSetID(directory: string): Promise<void> {

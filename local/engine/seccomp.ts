@@ -1,7 +1,8 @@
 /**
- * A seccomp filter for what namespaces do not hold: address families that ignore the network namespace
- * (AF_VSOCK reaches the hypervisor), the kernel's keyrings, pools of the whole machine, leases on the host's files,
- * set-user-id programs in a directory of the host, and interfaces a sandbox has no use for that are a frequent source of kernel bugs. Everything else stays allowed.
+ * A seccomp filter for what namespaces do not hold: address families that ignore the network namespace (AF_VSOCK reaches the
+ * hypervisor), the kernel's keyrings, pools of the whole machine, leases on the host's files, set-user-id programs in a
+ * directory of the host, and interfaces a sandbox has no use for that are a frequent source of kernel bugs. Everything else
+ * stays allowed.
  */
 import { arch } from "node:process";
 import { readText } from "./host-files.ts";
@@ -59,9 +60,9 @@ interface Table {
   signal: number[];
 }
 
-// Denied, in both rows: mount family and pivot_root, keyrings, bpf, perf, userfaultfd, io_uring, kexec,
-// modules, quota, nfs, reboot, swap, accounting, clocks, handles, lookup_dcookie, iopl, unshare, setns; the policies of
-// memory (mbind, set_mempolicy, migrate_pages, move_pages), which count in no control group.
+// Denied, in both rows: mount family and pivot_root, keyrings, bpf, perf, userfaultfd, io_uring, kexec, modules, quota, nfs,
+// reboot, swap, accounting, clocks, handles, lookup_dcookie, iopl, unshare, setns; the policies of memory (mbind,
+// set_mempolicy, migrate_pages, move_pages), which count in no control group.
 const tables: Partial<Record<typeof arch, Table>> = {
   x64: {
     audit: 0xc000003e,
@@ -126,8 +127,8 @@ const tables: Partial<Record<typeof arch, Table>> = {
 };
 
 /**
- * SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF. The compiled filters of the whole machine
- * have one pool (net.core.bpf_jit_limit), without which no sandbox can be started: each has a filter of system calls.
+ * SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF. The compiled filters of the whole
+ * machine have one pool (net.core.bpf_jit_limit), without which no sandbox can be started: each has a filter of system calls.
  */
 const socketFilters = [26, 50, 51, 52];
 const SOL_SOCKET = 1;
@@ -215,8 +216,8 @@ const offsetOfArgument = (index: number) => OFFSET_FIRST_ARGUMENT + 8 * index;
 const upperHalfOf = (index: number) => offsetOfArgument(index) + 4;
 
 /**
- * Nobody can be given a file who is not in the sandbox. What unpacks archives asks for it and stops where it is refused, so
- * it succeeds and does nothing, as on file systems without owners. An owner of -1 stays who he is.
+ * Nobody can be given a file who is not in the sandbox. What unpacks archives asks for it and stops where it is refused, so it
+ * succeeds and does nothing, as on file systems without owners. An owner of -1 stays who he is.
  */
 function changeOfOwner(number: number, argument: number, ids: number): Instruction[] {
   return [
@@ -271,8 +272,9 @@ function limitOfCores({ setrlimit, prlimit }: Table): Instruction[] {
 }
 
 /**
- * Limits of another process, the first one of the sandbox among them, can be asked for and not set. Its own is number 0. Not so the
- * limit of file locks, which Linux does not apply: it marks the processes of a run, and a JavaScript kernel sets its own by a program.
+ * Limits of another process, the first one of the sandbox among them, can be asked for and not set. Its own is number 0. Not so
+ * the limit of file locks, which Linux does not apply: it marks the processes of a run, and a JavaScript kernel sets its own by
+ * a program.
  */
 function limitsOfOthers({ prlimit }: Table): Instruction[] {
   return [
@@ -292,8 +294,8 @@ function limitsOfOthers({ prlimit }: Table): Instruction[] {
 }
 
 /**
- * The first process takes a signal whose sender has no number in here for the platform's. Where no more signals can wait, the kernel
- * says so of signals that any process sends by these calls. kill(2), for which there is always room, is left.
+ * The first process takes a signal whose sender has no number in here for the platform's. Where no more signals can wait, the
+ * kernel says so of signals that any process sends by these calls. kill(2), for which there is always room, is left.
  */
 function signalsToFirst({ signal }: Table): Instruction[] {
   const toFirst = signal.flatMap((number): Instruction[] => [

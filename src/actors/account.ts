@@ -138,8 +138,8 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Stores the settings of a sandbox. One that was never used is registered as stopped, so that it counts and expires
-   * like any other. Returns the limit that it would exceed.
+   * Stores the settings of a sandbox. One that was never used is registered as stopped, so that it counts and expires like any
+   * other. Returns the limit that it would exceed.
    */
   async sandboxConfigured({ principalID, sandbox }: Owner, settings: ListedSettings): Promise<Outcome<void>> {
     const admitted = this.#admitted(sandbox);
@@ -360,8 +360,8 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Creates a sandbox from a saved state. Its actor gets the settings first, so that it is never without them. If this
-   * fails in between, a sandbox created later by that name has them too.
+   * Creates a sandbox from a saved state. Its actor gets the settings first, so that it is never without them. If this fails in
+   * between, a sandbox created later by that name has them too.
    * @param find finds the state, or throws a `ToolError`
    */
   #fork<T>(
@@ -420,8 +420,8 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Records how much a sandbox's runs store. Over the limit, the oldest runs of all sandboxes are evicted. Returns
-   * whether it is still exceeded, because the remaining runs have not ended.
+   * Records how much a sandbox's runs store. Over the limit, the oldest runs of all sandboxes are evicted. Returns whether it
+   * is still exceeded, because the remaining runs have not ended.
    */
   async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
     this.#sandboxes.putStored(sandbox, stored);
@@ -495,9 +495,8 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Asks the sandboxes recorded as running for their state. A machine restart, or a container lost while its actor
-   * slept, is not reported. Their records stay, because a container may be starting. A sandbox that does not answer in
-   * time is left out.
+   * Asks the sandboxes recorded as running for their state. A machine restart, or a container lost while its actor slept, is
+   * not reported. Their records stay, because a container may be starting. A sandbox that does not answer in time is left out.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
     const principalID = this.ctx.storage.kv.get<string>("principal");

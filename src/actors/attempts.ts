@@ -150,8 +150,8 @@ function waitAfter(failures: number): number {
 }
 
 /**
- * The address that a request's attempts count for. Cloudflare sets the header and overwrites a client's value. Without
- * it (a server on one machine) all requests count together. IPv6 addresses count by /64, the least that a customer has.
+ * The address that a request's attempts count for. Cloudflare sets the header and overwrites a client's value. Without it (a
+ * server on one machine) all requests count together. IPv6 addresses count by /64, the least that a customer has.
  */
 export function addressOf(request: Request): string {
   const address = request.headers.get("cf-connecting-ip") ?? "local";

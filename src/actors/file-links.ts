@@ -1,6 +1,6 @@
 /**
- * The links to a sandbox's files and run outputs. Links to files end with the container; links to run outputs outlive
- * it. An upload link works once.
+ * The links to a sandbox's files and run outputs. Links to files end with the container; links to run outputs outlive it. An
+ * upload link works once.
  */
 import { type KeptLink, LINK_ID_CHARS } from "../shared/file-link.ts";
 import { sha256 } from "../shared/sha256.ts";
@@ -47,8 +47,8 @@ export class FileLinks {
   }
 
   /**
-   * Stores a link and returns its id. The same download with the same expiry gets the same id, so that repeated results
-   * store nothing new.
+   * Stores a link and returns its id. The same download with the same expiry gets the same id, so that repeated results store
+   * nothing new.
    */
   async keep(link: KeptLink): Promise<string> {
     const nonce = "direction" in link && link.direction === "upload" ? crypto.randomUUID() : "";

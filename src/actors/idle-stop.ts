@@ -1,7 +1,7 @@
 /**
- * Decides when an idle container is stopped. An open preview postpones the stop. Busy background processes do so too,
- * if the operator allows it (`KEEP_BUSY`). The sandbox's own report counts only for this, and only until `KEEP_BUSY`
- * hours after the last use.
+ * Decides when an idle container is stopped. An open preview postpones the stop. Busy background processes do so too, if the
+ * operator allows it (`KEEP_BUSY`). The sandbox's own report counts only for this, and only until `KEEP_BUSY` hours after the
+ * last use.
  */
 import type { FileOperations } from "../container/file-operations.ts";
 import { ToolError } from "../shared/errors.ts";

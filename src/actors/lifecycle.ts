@@ -63,14 +63,13 @@ export const CALL_MS = 40_000;
 const READY_MS = 900_000;
 
 /**
- * A sandbox used this recently is not stopped to make room for another, unless its last use was a checkpoint. In
- * milliseconds.
+ * A sandbox used this recently is not stopped to make room for another, unless its last use was a checkpoint. In milliseconds.
  */
 const RECENT_USE_MS = 30_000;
 
 /**
- * How long an end waits for the save before it, in milliseconds; the save itself continues. Callers wait for this when
- * they set a policy that must be enforced, and so does the platform's alarm, which may take 15 minutes.
+ * How long an end waits for the save before it, in milliseconds; the save itself continues. Callers wait for this when they set
+ * a policy that must be enforced, and so does the platform's alarm, which may take 15 minutes.
  */
 const SAVE_TO_STOP_MS = 40_000;
 
@@ -180,8 +179,8 @@ export class Lifecycle {
   // Starting a container.
 
   /**
-   * Registers the sandbox with its account, so that it may start a container. Waits for an end under way: a container
-   * started meanwhile would not be counted.
+   * Registers the sandbox with its account, so that it may start a container. Waits for an end under way: a container started
+   * meanwhile would not be counted.
    * @throws {ToolError} `quota_exceeded`; `not_found` for an owner who may not start one
    */
   async admit(owner: Owner): Promise<void> {
@@ -235,8 +234,8 @@ export class Lifecycle {
   }
 
   /**
-   * Does `work` for a sandbox that is not being destroyed, and repeats it if a destruction, which undoes it, began
-   * meanwhile. Then calls `done` in the same turn.
+   * Does `work` for a sandbox that is not being destroyed, and repeats it if a destruction, which undoes it, began meanwhile.
+   * Then calls `done` in the same turn.
    */
   async unlessDestroyed<T>(work: () => Promise<T>, done: (value: T) => void): Promise<void> {
     for (;;) {
@@ -492,8 +491,8 @@ export class Lifecycle {
   }
 
   /**
-   * Ends an unused container after saving its workspace. Returns whether it ended. The last check and the end's begin
-   * are one turn, and calls wait from then on, so the save holds everything that was acknowledged.
+   * Ends an unused container after saving its workspace. Returns whether it ended. The last check and the end's begin are one
+   * turn, and calls wait from then on, so the save holds everything that was acknowledged.
    */
   async #endUnused(
     isInUse: () => boolean,

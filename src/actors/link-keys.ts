@@ -20,8 +20,8 @@ interface Known {
 const known = new WeakMap<Config, Known>();
 
 /**
- * The accepted signing keys; the first one signs. Empty if no variable holds a secret and there is nowhere to store a
- * generated one.
+ * The accepted signing keys; the first one signs. Empty if no variable holds a secret and there is nowhere to store a generated
+ * one.
  */
 export async function linkKeys({
   config,

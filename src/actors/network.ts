@@ -137,8 +137,8 @@ export class SandboxNetwork {
   }
 
   /**
-   * Explains the requests refused since a time, and which call would allow them; undefined if there were none. They may
-   * come from any program in the sandbox.
+   * Explains the requests refused since a time, and which call would allow them; undefined if there were none. They may come
+   * from any program in the sandbox.
    */
   async refusalNote(since: number): Promise<string | undefined> {
     const isFree = this.policy.internet === "full";

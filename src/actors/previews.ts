@@ -1,6 +1,6 @@
 /**
- * The previews of a sandbox: which ports are reachable from outside, with which token, and until when. A preview ends
- * with its container. A request to one starts no container, because a new one would serve nothing.
+ * The previews of a sandbox: which ports are reachable from outside, with which token, and until when. A preview ends with its
+ * container. A request to one starts no container, because a new one would serve nothing.
  */
 import { OPEN_PREVIEWS, PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import type { Sandboxd } from "../container/requests.ts";
@@ -134,8 +134,8 @@ export class Previews {
   }
 
   /**
-   * Whether a request or WebSocket is open, which counts as use. Only sandboxd knows: the actor passes WebSockets on
-   * without listening, because only then does workerd apply back-pressure.
+   * Whether a request or WebSocket is open, which counts as use. Only sandboxd knows: the actor passes WebSockets on without
+   * listening, because only then does workerd apply back-pressure.
    */
   async isInUse(): Promise<boolean> {
     if (this.list().length === 0) return false;

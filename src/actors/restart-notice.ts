@@ -1,5 +1,6 @@
 /**
- * Counts container starts and remembers how the last container ended, because processes and kernels die with it. The next result reports this once, with what was restored.
+ * Counts container starts and remembers how the last container ended, because processes and kernels die with it. The next
+ * result reports this once, with what was restored.
  */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Snapshot } from "./snapshot-registry.ts";

@@ -32,8 +32,8 @@ export async function callSandbox<T>(
   { reads = false } = {},
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
-  // A failed stub keeps failing, so each attempt gets a new one. The hint matters only for the call that creates the
-  // actor. The account, links and previews reach only existing actors.
+  // A failed stub keeps failing, so each attempt gets a new one. The hint matters only for the call that creates the actor. The
+  // account, links and previews reach only existing actors.
   const place = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
   const attempt = async () => call(sandboxActor(env, name, place), { ...owner, region: place.locationHint });
   const result = await (reads ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
@@ -44,8 +44,8 @@ export async function callSandbox<T>(
 }
 
 /**
- * Does a file operation in the owner's sandbox. Its row says whether it is retried. Stubs lose the row's types, which
- * this function restores.
+ * Does a file operation in the owner's sandbox. Its row says whether it is retried. Stubs lose the row's types, which this
+ * function restores.
  * @throws {ToolError}
  */
 export function operate<Name extends OperationName>(

@@ -1,6 +1,6 @@
 /**
- * Does the operations of `container/sandboxd/operations.ts` in the actor: checks what the caller may, and follows the
- * row's policy.
+ * Does the operations of `container/sandboxd/operations.ts` in the actor: checks what the caller may, and follows the row's
+ * policy.
  */
 import {
   type FileRow,

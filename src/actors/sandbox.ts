@@ -515,8 +515,8 @@ export class Sandbox extends SandboxActor {
   }
 
   /**
-   * Called by the account for a sandbox that seems unused for `idleMs`. Returns whether it was destroyed; one that was
-   * used meanwhile is not.
+   * Called by the account for a sandbox that seems unused for `idleMs`. Returns whether it was destroyed; one that was used
+   * meanwhile is not.
    */
   destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean> {
     const { lifecycle, account } = this.#parts;
@@ -547,8 +547,8 @@ export class Sandbox extends SandboxActor {
   }
 
   /**
-   * Limits `work` to the time that its client waits. `work` calls `begin` before its first effect; `begin` throws if
-   * the caller was already told that the call takes too long. Work that has begun continues.
+   * Limits `work` to the time that its client waits. `work` calls `begin` before its first effect; `begin` throws if the caller
+   * was already told that the call takes too long. Work that has begun continues.
    * @param hasStream whether the work reads a stream, whose time is not limited
    * @throws {ToolError} `no_answer`
    */

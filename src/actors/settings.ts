@@ -56,8 +56,8 @@ export class SandboxSettings {
   }
 
   /**
-   * Applies a whole change or nothing, one change at a time. If the sandbox is destroyed meanwhile, it loses its
-   * settings and gets these as a new one.
+   * Applies a whole change or nothing, one change at a time. If the sandbox is destroyed meanwhile, it loses its settings and
+   * gets these as a new one.
    * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
    */
   change(owner: Owner, { env, network, setup, idleMinutes }: SettingsChange): Promise<void> {

@@ -9,8 +9,8 @@ import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
 /**
- * Calls a read-only method of the principal's sandbox, without starting a container. A notice about lost state stays
- * for the next tool result.
+ * Calls a read-only method of the principal's sandbox, without starting a container. A notice about lost state stays for the
+ * next tool result.
  * @throws {ToolError}
  */
 export async function reading<T>(
@@ -37,8 +37,8 @@ function ownerOf({ principal: { id, region, scopes } }: CallerContext, sandbox: 
 }
 
 /**
- * Handles a request that cannot return errors as results: every error becomes a JSON-RPC error. An unexpected one
- * refers to its log line.
+ * Handles a request that cannot return errors as results: every error becomes a JSON-RPC error. An unexpected one refers to its
+ * log line.
  */
 export async function withProtocolErrors<T>(
   caller: CallerContext,

@@ -27,8 +27,8 @@ const TASKS = 20;
 const LIST_MS = 3000;
 
 /**
- * Returns one page of sandboxes, sorted by name. Listing starts no container and does not count as use, because some
- * clients list every minute.
+ * Returns one page of sandboxes, sorted by name. Listing starts no container and does not count as use, because some clients
+ * list every minute.
  * @param after the cursor: the last sandbox of the previous page
  */
 export async function listResources(

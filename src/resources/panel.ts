@@ -1,6 +1,6 @@
 /**
- * The panel as a resource, for clients with MCP Apps. Everybody gets the same page; its calls are limited by the
- * token's scopes.
+ * The panel as a resource, for clients with MCP Apps. Everybody gets the same page; its calls are limited by the token's
+ * scopes.
  */
 import { APP_MIME_TYPE, PANEL_TOOLS_URI, PANEL_URI } from "../shared/apps.ts";
 import { previewSource } from "../shared/preview-url.ts";

@@ -301,8 +301,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     return handler.fetch(request, { parsedBody: body.value });
   };
   const response = await respond();
-  // Tools and resources log their own use. Otherwise, or if the protocol refuses the request, the token's use is logged
-  // here.
+  // Tools and resources log their own use. Otherwise, or if the protocol refuses the request, the token's use is logged here.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   if (response.status >= 500) return failed(caller, "mcp", error, idOf(body.value));
   const isFirst = isRecord(body.value) && body.value.method === "initialize";

@@ -7,8 +7,8 @@ import { type Refusal, rpcError } from "../shared/responses.ts";
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
 /**
- * How many bytes of an oversized body are still read. If the connection closed while a client sends, the client would
- * report that instead of the response.
+ * How many bytes of an oversized body are still read. If the connection closed while a client sends, the client would report
+ * that instead of the response.
  */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 

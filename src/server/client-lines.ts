@@ -6,8 +6,8 @@ export interface ClientLine {
   file?: string;
   text: string;
   /**
-   * Opens the client, which asks its user to add the server. Links end up in histories, so this one has no token: the
-   * client signs in by OAuth.
+   * Opens the client, which asks its user to add the server. Links end up in histories, so this one has no token: the client
+   * signs in by OAuth.
    */
   link?: string;
 }

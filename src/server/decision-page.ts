@@ -92,7 +92,8 @@ function signIn(pathname: string) {
 }
 
 /**
- * A link from elsewhere comes without the session's cookie, which is for this server's own pages: the page asks for itself once more.
+ * A link from elsewhere comes without the session's cookie, which is for this server's own pages: the page asks for itself once
+ * more.
  * @param isAgain whether it has
  */
 async function signInFirst(pathname: string, isAgain: boolean): Promise<Response> {

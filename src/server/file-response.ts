@@ -212,8 +212,8 @@ function marked(body: ReadableStream, mark: Uint8Array): ReadableStream {
 const DRAIN_MS = 5000;
 
 /**
- * Reads the body of a refused request: if the connection closed while a client sends, it might never see the response.
- * A client that waits for 100 Continue has sent nothing.
+ * Reads the body of a refused request: if the connection closed while a client sends, it might never see the response. A client
+ * that waits for 100 Continue has sent nothing.
  */
 export async function takeRest(request: Request): Promise<void> {
   if (request.headers.has("expect")) return;
@@ -274,8 +274,8 @@ function etagOf({ modified, size }: Pick<FileStat, "modified" | "size">): string
 }
 
 /**
- * The single range that a request asks for; undefined for the whole file. Requests for several ranges get the whole
- * file, as HTTP allows.
+ * The single range that a request asks for; undefined for the whole file. Requests for several ranges get the whole file, as
+ * HTTP allows.
  */
 function rangeOf({ headers }: Request, stat: Pick<FileStat, "modified" | "size">) {
   const { size } = stat;

@@ -14,8 +14,7 @@ export interface Offered {
 }
 
 /**
- * The essentials come first, because some clients cut the text at 512 characters. Only tools that the client sees are
- * named.
+ * The essentials come first, because some clients cut the text at 512 characters. Only tools that the client sees are named.
  */
 export function instructions({ has, sandbox, savesWorkspaces, idleMinutes, mounted }: Offered): string {
   const files = (["write_file", "read_file", "list_files"] as const).filter(has);

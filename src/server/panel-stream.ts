@@ -1,7 +1,7 @@
 /**
- * `POST /panel/stream`: pushes what a panel page watches as server-sent events. The server calls the same tools as the
- * page would at `/panel/mcp`, through the same guards, and sends each changed result. Every request states the log
- * offset to read from, so a broken connection causes neither gaps nor repeated lines.
+ * `POST /panel/stream`: pushes what a panel page watches as server-sent events. The server calls the same tools as the page
+ * would at `/panel/mcp`, through the same guards, and sends each changed result. Every request states the log offset to read
+ * from, so a broken connection causes neither gaps nor repeated lines.
  */
 import { z } from "zod";
 import { PANEL_MCP_PATH } from "../auth/paths.ts";

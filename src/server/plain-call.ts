@@ -20,8 +20,8 @@ export async function isPlainCall(request: Request, body: unknown): Promise<bool
 }
 
 /**
- * Serves such a call as JSON. The library's handler opens an event stream for every call, a quarter of the Worker's
- * time for a short one. A longer call gets its result as an event, because proxies close silent connections.
+ * Serves such a call as JSON. The library's handler opens an event stream for every call, a quarter of the Worker's time for a
+ * short one. A longer call gets its result as an event, because proxies close silent connections.
  */
 export async function servePlainCall(
   server: McpServer,

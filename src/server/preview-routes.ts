@@ -1,7 +1,7 @@
 /**
- * Previews: requests whose host name leads to a server in a sandbox. The host name is the only credential. The server's
- * own tokens and cookies do not go into the sandbox, and linked pages do not learn the name. Programs in the sandbox
- * see the host `localhost`, which their own host checks accept.
+ * Previews: requests whose host name leads to a server in a sandbox. The host name is the only credential. The server's own
+ * tokens and cookies do not go into the sandbox, and linked pages do not learn the name. Programs in the sandbox see the host
+ * `localhost`, which their own host checks accept.
  */
 import { isOwnAuthorization } from "../auth/bearer.ts";
 import { isOwnCookie } from "../auth/cookies.ts";

@@ -1,6 +1,7 @@
 /**
- * Tasks and questions over plain HTTP, for scripts and CI: `POST /execute`, and `GET` and `DELETE` of
- * `/tasks/:taskId/result`. Their JSON is a contract. They start and follow the same tasks as the tools, for the same principals and within the same limits.
+ * Tasks and questions over plain HTTP, for scripts and CI: `POST /execute`, and `GET` and `DELETE` of `/tasks/:taskId/result`.
+ * Their JSON is a contract. They start and follow the same tasks as the tools, for the same principals and within the same
+ * limits.
  */
 import { z } from "zod";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";

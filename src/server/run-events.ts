@@ -15,8 +15,8 @@ const STREAM_MS = 600_000;
 const PAGE_BYTES = 512 * 1024;
 
 /**
- * The pause between polls, in milliseconds: a hundredth of the elapsed time, within these bounds. That is at most 750
- * polls in `STREAM_MS`, plus those for large output.
+ * The pause between polls, in milliseconds: a hundredth of the elapsed time, within these bounds. That is at most 750 polls in
+ * `STREAM_MS`, plus those for large output.
  */
 const PAUSE_MS = { least: 100, most: 1200 };
 
@@ -28,8 +28,8 @@ export interface RunEvents {
 }
 
 /**
- * `task` comes first. `code` and `output` have what is new since the last event. The last event is `result`, `running`
- * if the run continues, or `error` if the server cannot tell.
+ * `task` comes first. `code` and `output` have what is new since the last event. The last event is `result`, `running` if the
+ * run continues, or `error` if the server cannot tell.
  */
 export function runEvents(context: ToolContext, what: RunEvents): Response {
   return eventStream(eventsOf(context, what), textOf);

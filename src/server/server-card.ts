@@ -1,6 +1,6 @@
 /**
- * How a client discovers this server: the AI catalog at the well-known address links to the server card (SEP-2127).
- * Both are public and say only how to connect.
+ * How a client discovers this server: the AI catalog at the well-known address links to the server card (SEP-2127). Both are
+ * public and say only how to connect.
  */
 import { SUPPORTED_PROTOCOL_VERSIONS } from "@modelcontextprotocol/server";
 import registry from "../../server.json" with { type: "json" };

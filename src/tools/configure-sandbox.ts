@@ -9,8 +9,8 @@ import { defineTool, sandboxField, sections, text, variablesField } from "./defi
 import { RESERVED_VARIABLE, SETUP_WORDS } from "./texts.ts";
 
 /**
- * Variables that a sandbox cannot set. Bash reserves some; every shell would run the file in BASH_ENV or ENV first; IFS
- * changes how scripts are parsed; the rest belong to this project.
+ * Variables that a sandbox cannot set. Bash reserves some; every shell would run the file in BASH_ENV or ENV first; IFS changes
+ * how scripts are parsed; the rest belong to this project.
  */
 const RESERVED =
   /^(?:BASHOPTS|BASHPID|BASH_ENV|BASH_VERSINFO|DIRSTACK|ENV|EUID|FUNCNAME|GROUPS|IFS|OLDPWD|PPID|PWD|SHELLOPTS|SHLVL|UID|_|__proto__|SANDBOX_MCP_.*|sbx_.*)$/;

@@ -28,7 +28,8 @@ const KEY = "decision";
 const SHOWN_HOSTS = 5;
 
 /**
- * The question that a person has to answer before a sandbox reaches more; undefined where there is none, or the client cannot ask.
+ * The question that a person has to answer before a sandbox reaches more; undefined where there is none, or the client cannot
+ * ask.
  * @throws {ToolError} where a person has refused
  */
 export async function networkQuestion(

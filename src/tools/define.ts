@@ -38,8 +38,8 @@ export interface ToolOutput<Structured = Record<string, unknown>> {
 }
 
 /**
- * Hints for clients. Omitted hints have the protocol's defaults: not idempotent, and open to the network, which code in
- * a sandbox reaches. For read-only tools the other hints mean nothing.
+ * Hints for clients. Omitted hints have the protocol's defaults: not idempotent, and open to the network, which code in a
+ * sandbox reaches. For read-only tools the other hints mean nothing.
  */
 type Annotations =
   | { readOnlyHint: true }
@@ -53,8 +53,8 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
   description: string;
   input: Input;
   /**
-   * The schema of `structured`. A tool that may return an image has none, because clients that know an output schema
-   * ignore the content.
+   * The schema of `structured`. A tool that may return an image has none, because clients that know an output schema ignore the
+   * content.
    */
   output?: Output;
   /** Whether a result may exceed 50,000 characters. Clients hide longer ones from the model unless the tool declares it. */
@@ -118,8 +118,8 @@ function errorResult(error: ToolError, { isStructured }: CallerContext): CallToo
 }
 
 /**
- * The tools that this caller sees: offered by the operator, chosen by the client, and allowed by the token's scopes for
- * at least some arguments.
+ * The tools that this caller sees: offered by the operator, chosen by the client, and allowed by the token's scopes for at
+ * least some arguments.
  */
 export function isListed(
   tool: Tool,

@@ -74,8 +74,8 @@ export function pageOutput(
 }
 
 /**
- * A page as texts, one for each span of a stream. A character or control sequence that the end of the page would cut
- * moves to the next page.
+ * A page as texts, one for each span of a stream. A character or control sequence that the end of the page would cut moves to
+ * the next page.
  */
 function pageTexts(
   { pieces, next }: LogPage,

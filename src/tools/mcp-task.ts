@@ -1,6 +1,6 @@
 /**
- * Runs as tasks of MCP's Tasks extension (SEP-2663). If the client declares it, a call whose run takes longer becomes a
- * task: the client polls `tasks/get` with the run's id, instead of the model calling get_result.
+ * Runs as tasks of MCP's Tasks extension (SEP-2663). If the client declares it, a call whose run takes longer becomes a task:
+ * the client polls `tasks/get` with the run's id, instead of the model calling get_result.
  */
 import { createdAt } from "../runs/id.ts";
 import { lastLine } from "../runs/shown-output.ts";
@@ -39,8 +39,8 @@ export interface CallWait {
 }
 
 /**
- * Whether a call becomes a task. It does not if its caller asked for a short wait, because the model wants to continue,
- * or if a notice is due, because a task has no place for it.
+ * Whether a call becomes a task. It does not if its caller asked for a short wait, because the model wants to continue, or if a
+ * notice is due, because a task has no place for it.
  * @param poll the scope of `tasks/get`; undefined for runs that cannot be tasks
  */
 export function callWait(
@@ -72,8 +72,8 @@ export type MCPTask = {
 };
 
 /**
- * A run as a task. `failed` is only for JSON-RPC errors, so a run that fails, is stopped or lost is `completed`, with
- * the call's result.
+ * A run as a task. `failed` is only for JSON-RPC errors, so a run that fails, is stopped or lost is `completed`, with the
+ * call's result.
  */
 export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLDays">): MCPTask {
   const { id, state, startedAt, endedAt } = run;

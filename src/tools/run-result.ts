@@ -151,8 +151,8 @@ export function nextCall(run: RunView): string | undefined {
 }
 
 /**
- * The reason in a line that replaces an omitted result. Parsed without a regular expression: two variable parts would
- * take quadratic time on hostile input.
+ * The reason in a line that replaces an omitted result. Parsed without a regular expression: two variable parts would take
+ * quadratic time on hostile input.
  */
 function leftOutReason(line: string): string | undefined {
   const isReason = /^\[an? (?:image|result)\b/i.test(line) && line.endsWith("]") && !line.includes("\n");

@@ -34,8 +34,8 @@ interface Restricted {
 }
 
 /**
- * The network platform on Cloudflare. Under a restrictive policy, the container has no network of its own; its HTTP and
- * HTTPS requests go through a Worker handler. A container that started unrestricted stays so until it ends.
+ * The network platform on Cloudflare. Under a restrictive policy, the container has no network of its own; its HTTP and HTTPS
+ * requests go through a Worker handler. A container that started unrestricted stays so until it ends.
  */
 export class OutboundHandlers implements NetworkPlatform {
   readonly unseen = `not listed: connections to other ports than ${ALLOWED_PORTS_LISTED}, which the platform closes`;
@@ -103,8 +103,8 @@ interface ProxyExports {
 }
 
 /**
- * Routes the container's requests to these hosts through the Worker, which adds their secrets. Registers the hosts with
- * the platform directly, because the SDK's own method at run time would route all requests.
+ * Routes the container's requests to these hosts through the Worker, which adds their secrets. Registers the hosts with the
+ * platform directly, because the SDK's own method at run time would route all requests.
  */
 export async function intercept(
   sandbox: Pick<OutboundSandbox, "enableInternet" | "envVars">,

@@ -49,8 +49,8 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   }
 
   /**
-   * The SDK restarts the idle time with each new actor and each container call. If no call or run uses the sandbox, as
-   * after an actor's restart, only the remaining time is set.
+   * The SDK restarts the idle time with each new actor and each container call. If no call or run uses the sandbox, as after an
+   * actor's restart, only the remaining time is set.
    */
   override renewActivityTimeout(): void {
     const whole = this.sleepAfter;

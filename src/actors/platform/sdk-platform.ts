@@ -1,6 +1,6 @@
 /**
- * Adapts the SDK's class. The SDK calls `onStart` on every reconnect, calls `onStop` late, sometimes while the next
- * container starts, and starts a container for any call. This file hides that.
+ * Adapts the SDK's class. The SDK calls `onStart` on every reconnect, calls `onStop` late, sometimes while the next container
+ * starts, and starts a container for any call. This file hides that.
  */
 import { OperationInterruptedError, type Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { Interpreter } from "../../container/kernels/interpreter.ts";
@@ -77,17 +77,17 @@ export class SDKPlatform implements ContainerPlatform {
       try {
         await this.#sandbox.client.utils.ping();
       } catch (error) {
-        // The SDK shares one attempt among calls. This call may have joined an attempt that was about to reach the
-        // previous container when it ended.
+        // The SDK shares one attempt among calls. This call may have joined an attempt that was about to reach the previous
+        // container when it ended.
         if (isRepeated || this.isRunning || !endedWhileStarting(error)) throw error;
       }
     }
   }
 
   /**
-   * Cleans up after the previous container. The SDK closes its connection at an alarm, or while it starts the next
-   * container, which breaks the waiting call. `stop` closes it now, and does nothing else if no container runs. Called
-   * once, because it would stop a starting container.
+   * Cleans up after the previous container. The SDK closes its connection at an alarm, or while it starts the next container,
+   * which breaks the waiting call. `stop` closes it now, and does nothing else if no container runs. Called once, because it
+   * would stop a starting container.
    */
   async #settle(): Promise<void> {
     if (this.isRunning) return;
@@ -108,9 +108,8 @@ export class SDKPlatform implements ContainerPlatform {
   }
 
   /**
-   * Runs the SDK's stop hook for a destroyed container and waits for it: it would close the next call's connection. The
-   * SDK's own alarm runs it up to a second later. The SDK's record must be up to date first, or the hook would run
-   * twice.
+   * Runs the SDK's stop hook for a destroyed container and waits for it: it would close the next call's connection. The SDK's
+   * own alarm runs it up to a second later. The SDK's record must be up to date first, or the hook would run twice.
    */
   async #noticed(): Promise<void> {
     const deadline = Date.now() + STOP_MS;

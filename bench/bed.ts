@@ -20,7 +20,6 @@ export const CONFIGS = {
 
 export const TOKEN = "bench-owner-token";
 
-/** A Worker that runs. */
 export interface Served extends RunningWorker {
   /** Its origin. */
   url: string;

@@ -1,6 +1,5 @@
 /** Interleaved timing, so that a disturbance of the machine affects both sides. */
 
-/** One line of the results. */
 export interface Row {
   name: string;
   unit: string;

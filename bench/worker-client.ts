@@ -5,7 +5,6 @@ import type { BareCall } from "./bare-call.ts";
 
 const SERVER = new URL("bare-server.cjs", import.meta.url);
 
-/** A client of our Worker. */
 export interface WorkerClient {
   url: string;
   token: string;
@@ -15,7 +14,6 @@ export interface WorkerClient {
   list(): Promise<string>;
 }
 
-/** A client of the bare Worker. */
 export interface Bare {
   url: string;
   /** Makes a call and returns its value. @throws Error with the response when it failed */
@@ -26,7 +24,6 @@ export interface Bare {
 
 const agent = new Agent({ keepAlive: true, maxSockets: Infinity, noDelay: true });
 
-/** Ends every connection. */
 export function closeClients(): void {
   agent.destroy();
 }

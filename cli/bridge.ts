@@ -14,7 +14,6 @@ import { PROGRAM, type ServerAddress } from "./server-address.ts";
 export interface Wires {
   /** Finds the server, or starts one if configured. @throws {CommandError} if it cannot be reached */
   locate(): Promise<ServerAddress>;
-  /** Sends a message to the client. */
   send(message: JSONRPCMessage): Promise<void>;
   log(line: string): void;
 }
@@ -47,12 +46,10 @@ type RequestID = JSONRPCRequest["id"];
 
 export class Bridge {
   readonly #wires: Wires;
-  /** The client's open requests. */
   readonly #open = new Map<RequestID, AbortController>();
   readonly #taken = new Set<Promise<void>>();
   /** The version from `initialize`; clients of 2026 send it in every request. */
   #version: string | undefined;
-  /** The server's last address. */
   #address: ServerAddress | undefined;
   readonly #closed = new AbortController();
   #hasReached = false;

@@ -8,7 +8,6 @@ export interface Check {
   verdict: "ok" | "warning" | "failed" | "skipped";
   /** The observation: a version, a value, a reason. */
   found: string;
-  /** What to do, unless it is ok. */
   fix?: string;
   ms?: number;
 }

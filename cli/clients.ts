@@ -24,7 +24,6 @@ export interface Place {
 }
 
 export interface ClientKind {
-  /** As the user types it. */
   name: string;
   title: string;
   /** JSON with comments, TOML or YAML. */
@@ -38,7 +37,6 @@ export interface ClientKind {
   /** Whether it supports HTTP with a header; otherwise it starts a process. */
   speaksHTTP: boolean;
   entry(endpoint: Endpoint): Record<string, unknown>;
-  /** What the user does next. */
   next: string;
 }
 

@@ -48,7 +48,6 @@ const OWN_VERSION = worker.dependencies["@cloudflare/sandbox"];
 /** The Worker's Durable Objects. Each has a binding of its own name. */
 const CLASSES = ["Sandbox", "Account", "Attempts"];
 
-/** The class with a container. */
 const CONTAINER_CLASS = "Sandbox";
 
 /**

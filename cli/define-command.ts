@@ -46,12 +46,10 @@ export function exampleText(lines: readonly string[]): string {
   return `\nExamples:\n${shown.join("\n")}`;
 }
 
-/** A command whose result is data. */
 export function dataCommand(...definition: Parameters<typeof plainCommand>) {
   return plainCommand(...definition).option("--json", "print one JSON document");
 }
 
-/** A command that calls a server. */
 export function serverCommand(...definition: Parameters<typeof plainCommand>) {
   return dataCommand(...definition)
     .addOption(urlOption())
@@ -81,12 +79,10 @@ export const tokenOption = () =>
 const stateOption = () =>
   new Option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR");
 
-/** The examples as lines for a shell. */
 export function examplesOf(command: object): readonly string[] {
   return EXAMPLES.get(command) ?? [];
 }
 
-/** For repeatable options. */
 export function repeated(value: string, before: readonly string[] = []): string[] {
   return [...before, value];
 }
@@ -100,7 +96,6 @@ export function wholeNumber(least: number, most = Infinity) {
   };
 }
 
-/** A session or context name. */
 export function sessionName(text: string): string {
   if (SESSION_NAME.test(text)) return text;
   throw new InvalidArgumentError(`It ${SESSION_NAME_RULE}.`);

@@ -24,7 +24,6 @@ export interface DeploymentOptions {
   previewHost?: string | undefined;
   publicOrigin?: string | undefined;
   env: Readonly<Record<string, string | undefined>>;
-  /** Whether questions can be asked. */
   isAttended: boolean;
   isDryRun: boolean;
   print(line: string): void;
@@ -42,12 +41,10 @@ const CONFIG = "wrangler.jsonc";
 
 export class Deployment {
   readonly steps: Step[] = [];
-  /** The server's URL, once deployed. */
   url: string | undefined;
   /** The owner's token, if known: generated here, or from the environment. */
   token: string | undefined;
   readonly #options: DeploymentOptions;
-  /** The current step's process. */
   #child: ChildProcess | undefined;
   /** For wrangler's leftovers, and for secrets in transit. */
   readonly #scratch: string;

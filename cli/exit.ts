@@ -11,7 +11,6 @@ export const EXIT = {
   unavailable: 69,
   /** The server refused or failed, and said why. */
   refusedByServer: 70,
-  /** The run continues. */
   stillRunning: 75,
   /** The token is invalid or not allowed to do this. */
   denied: 77,

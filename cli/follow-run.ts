@@ -31,7 +31,6 @@ export type Run = z.infer<typeof runSchema>;
 export interface FollowedRun {
   run: Run;
   content: Answer["content"];
-  /** The exit status for the run's end. */
   status: number;
 }
 
@@ -48,11 +47,9 @@ export interface FollowOptions {
   waitSeconds?: number;
   /** Whether the sandbox was made for this run and ends with it. Then only the reason for a missing result is printed. */
   isFresh?: boolean;
-  /** The progress line's text. */
   label: string;
 }
 
-/** How to return to a run. */
 export const returnTo = (id: string) =>
   [`It goes on. To follow it: ${PROGRAM} result ${id}`, `To stop it: ${PROGRAM} cancel ${id}`] as const;
 

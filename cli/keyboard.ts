@@ -5,7 +5,6 @@ import { Typing } from "../src/shared/terminal/typing.ts";
 /** Ctrl-], as in telnet. */
 export const LEAVE_KEY = "\u001d";
 
-/** Sends typed keys in order. */
 export class Keyboard {
   readonly #typing: Typing;
   readonly #decoder = new StringDecoder("utf8");

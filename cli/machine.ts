@@ -32,7 +32,6 @@ export function localChecks(stateDir: string, port?: number): Promise<Check[]> {
   return Promise.all([node(), bubblewrap(), limits(), python(stateDir), checkPort(stateDir, port)]);
 }
 
-/** Checks for a deployment. */
 export function deployChecks(): Promise<Check[]> {
   return Promise.all([docker(), wrangler()]);
 }

@@ -10,7 +10,6 @@ import { startLine } from "./program-files.ts";
 export { textOf } from "../client/connection.ts";
 export { WAIT_SECONDS } from "../client/tool-types.ts";
 
-/** A tool's answer. */
 export type Answer = ToolAnswer<Record<string, unknown>>;
 
 export class Server {

@@ -6,7 +6,6 @@ import { CommandError } from "./exit.ts";
 import { defaultStateDir, startLine } from "./program-files.ts";
 import { clause, messageOf } from "../src/shared/text.ts";
 
-/** The default port of `npm start`. */
 export const DEFAULT_PORT = 8787;
 
 export interface StartOptions {

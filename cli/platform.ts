@@ -35,7 +35,6 @@ export async function requirePlaces(container: string): Promise<void> {
 }
 
 export interface Installer {
-  /** Tries to make a sandbox. */
   check(): Promise<Check>;
   /** Whether bubblewrap is missing and can be installed without a password. */
   applies(): Promise<boolean>;

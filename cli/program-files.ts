@@ -35,7 +35,6 @@ export function startLine(options = ""): string {
   return words.filter(Boolean).join(" ");
 }
 
-/** The program itself. */
 export const PROGRAM_FILE = join(root, "cli", isPackaged ? "bin.js" : "main.ts");
 
 /** How a package's user calls it: with npx, `sandbox-mcp` is on no PATH. */

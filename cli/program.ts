@@ -67,7 +67,6 @@ for (const each of COMMANDS) {
   if (first.length > 0) each.addHelpText("after", exampleText(first));
 }
 
-/** The whole tree, from its root. */
 export function everyCommand(from: CommandUnknownOpts = program): CommandUnknownOpts[] {
   return [from, ...from.commands.flatMap((each) => everyCommand(each))];
 }

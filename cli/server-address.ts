@@ -26,10 +26,8 @@ export interface ServerOptions {
 }
 
 export interface ServerAddress {
-  /** The MCP endpoint. */
   url: string;
   token: string;
-  /** The token's origin, in words. */
   tokenSource: string;
   isLocal: boolean;
   /** The previous token during a rotation: the local server uses it until its restart. */

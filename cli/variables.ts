@@ -12,7 +12,6 @@ export interface Variables {
   /** Overrides for the Worker's configuration file. */
   values: Record<string, string>;
   token: string;
-  /** Where `token` comes from. */
   tokenSource: "environment" | "file" | "generated";
 }
 

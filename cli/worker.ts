@@ -11,7 +11,6 @@ import type * as MiniflareModule from "miniflare";
 import { bundle, quietWrangler } from "./bundle.ts";
 
 export interface WorkerOptions {
-  /** The wrangler configuration file. */
   config: string;
   /** 0 for any free port. */
   port: number;
@@ -118,7 +117,6 @@ function folderService(path: string | undefined) {
   return path === undefined ? {} : { COMPONENTS_FOLDER: { disk: { path, writable: false } } };
 }
 
-/** A Worker that serves nothing. */
 const EMPTY_WORKER = "export default { fetch: () => new Response(null, { status: 404 }) };";
 
 function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {

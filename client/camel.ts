@@ -11,7 +11,6 @@ export type Camel<T> = T extends readonly (infer Item)[]
     ? { [Name in keyof T as CamelName<Name>]: Camel<T[Name]> }
     : T;
 
-/** The data of a tool's answer. */
 export function camel<T>(value: T): Camel<T> {
   if (Array.isArray(value)) return value.map(camel) as Camel<T>;
   if (typeof value !== "object" || value === null) return value as Camel<T>;

@@ -19,7 +19,6 @@ import {
 } from "./errors.ts";
 import { ERROR_META, type ToolInputs, type ToolName, type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 
-/** The time limit of a call. */
 const CALL_TIMEOUT_MS = 2 * WAIT_SECONDS * 1000;
 
 export interface ConnectOptions {

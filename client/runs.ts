@@ -7,7 +7,6 @@ import { type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 
 export type RunState = ToolOutputs["run_command"]["state"];
 
-/** Common to all runs. */
 export interface Run {
   /** For `client.result(id)`, even days later. */
   id: string;
@@ -45,13 +44,11 @@ export interface CodeRun extends Run, Printed {
   html: string[];
   /** Plots and pictures. */
   images: Image[];
-  /** The exception that ended the code. */
   error?: { name: string; message: string; traceback: string[] };
 }
 
 export type TaskRun = Run & Camel<ToolOutputs["execute_task"]>;
 
-/** How to wait for a run. */
 export interface FollowOptions {
   /** Called with the run's id once it has started. */
   onStart?: (id: string) => void;
@@ -98,7 +95,6 @@ interface RunData {
   [field: string]: unknown;
 }
 
-/** A page of a run's log. */
 interface Page {
   state: string;
   log: { stream: "stdout" | "stderr"; text: string }[];
@@ -107,7 +103,6 @@ interface Page {
   notice?: string;
 }
 
-/** A run that has ended. */
 export interface Ended extends Printed {
   data: RunData;
   content: CallToolResult["content"];

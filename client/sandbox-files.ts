@@ -38,7 +38,6 @@ export class Files {
     return new Uint8Array(await (await this.#file(path)).arrayBuffer());
   }
 
-  /** A file's text, which is UTF-8. */
   async readText(path: string): Promise<string> {
     return (await this.#file(path)).text();
   }

@@ -186,7 +186,6 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
 interface CheckpointProps extends Acting {
   name: string;
   checkpoints: ListedCheckpoint[];
-  /** Whether there is a state to save. */
   canSave: boolean;
   canRestore: boolean;
 }

@@ -3,7 +3,6 @@
 /** Each file's content by name. */
 export const files: Record<string, string>;
 
-/** The files that the page loads. */
 export const page: { script: string; style: string };
 
 /** The page for chats: one self-contained document. */

@@ -1,4 +1,3 @@
-/** The panel in a client's chat. */
 import { render } from "preact";
 import { App } from "./app.tsx";
 import { chatHost } from "./chat.ts";

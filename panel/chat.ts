@@ -21,7 +21,6 @@ import { Value } from "./value.ts";
 
 const VERSION = "2026-01-26";
 
-/** How the page may be displayed. */
 const MODES = ["inline", "fullscreen"] as const;
 type Mode = (typeof MODES)[number];
 

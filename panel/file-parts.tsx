@@ -4,7 +4,6 @@ import { downloadURL } from "./file.ts";
 import { host } from "./host.ts";
 import { useOffered } from "./offered.ts";
 
-/** A name, whatever is in it. */
 export function Name({ name }: { name: string }) {
   return <bdi>{visible(name)}</bdi>;
 }

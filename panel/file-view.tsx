@@ -152,7 +152,6 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: FileViewProps)
   );
 }
 
-/** Reads a file. */
 async function loadView(sandbox: string, path: string, signal?: AbortSignal): Promise<View> {
   let found;
   try {

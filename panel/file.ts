@@ -12,7 +12,6 @@ export interface Entry {
 
 export interface Entries {
   entries: Entry[];
-  /** Whether there are more entries. */
   more: boolean;
 }
 
@@ -46,7 +45,6 @@ export interface Content {
 interface FileRange {
   /** Bytes of the whole file. */
   size: number;
-  /** In base64. */
   content: string;
 }
 

@@ -2,7 +2,6 @@
 import type { WatchedTool } from "../src/shared/watch-intervals.ts";
 import type { Value } from "./value.ts";
 
-/** A block of a result's content. */
 export interface Block {
   type: string;
   text?: string;
@@ -13,7 +12,6 @@ export interface Block {
 /** The form of results: `raw` keeps terminals' control sequences. */
 export type Form = "structured" | "raw";
 
-/** A call that is watched. */
 export interface Watch {
   name: WatchedTool;
   arguments: Record<string, unknown>;
@@ -21,7 +19,6 @@ export interface Watch {
   raw?: boolean;
 }
 
-/** A changed result. */
 export interface Update {
   /** The structured result; undefined if the tool failed or the call was refused. */
   data?: unknown;
@@ -66,7 +63,6 @@ export interface Host {
 
   /** The open part of the page: a URL fragment from `hrefOf`. */
   place: Value<string>;
-  /** Opens another part of the page. */
   go(href: string): void;
 
   /** The address for clients; undefined if a connected client shows the page. */
@@ -77,7 +73,6 @@ export interface Host {
   reachesServer: boolean;
   /** Downloads from this address of the server. @throws {ToolFailed} */
   download(url: string): Promise<void>;
-  /** Asks a yes-or-no question. */
   confirm(question: string): Promise<boolean>;
   /** Whether the page is hidden. The document's event `visibilitychange` reports changes. */
   isOutOfSight(): boolean;

@@ -95,9 +95,7 @@ export const live = new Live((watch, report, signal) => host().watch(watch, repo
 export interface WatchState<T> {
   /** The last result; undefined before the first. */
   value: T | undefined;
-  /** Why there is no newer one. */
   problem: string | undefined;
-  /** Polls at once. */
   refresh(): void;
 }
 

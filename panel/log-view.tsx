@@ -9,7 +9,6 @@ const ROW_HEIGHT = 20;
 const MARGIN_ROWS = 10;
 
 interface Size {
-  /** Characters of a row. */
   columns: number;
   /** The visible height in pixels. */
   height: number;

@@ -9,9 +9,7 @@ const RETRY_MS = 3000;
 export interface PollState<T> {
   /** The last result; undefined before the first. */
   value: T | undefined;
-  /** Why there is no newer one. */
   problem: string | undefined;
-  /** Polls at once. */
   refresh(): void;
 }
 
@@ -57,7 +55,6 @@ export function usePolled<T>(
   return { value, problem, refresh };
 }
 
-/** An error message for people. */
 export function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

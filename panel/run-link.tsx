@@ -1,4 +1,3 @@
-/** A run in a list. */
 import { duration } from "./format.ts";
 import type { ListedRun } from "../src/shared/run-listing.ts";
 import { plain } from "./plain.ts";

@@ -22,19 +22,16 @@ import { callTool, SignedOut } from "./tools.ts";
 import { Typing } from "./typing.tsx";
 import { WindowedList } from "./windowed.tsx";
 
-/** Runs per page. */
 const PAGE = 50;
 
 interface RunsProps {
   sandbox: string;
   /** The open run's id; empty for none. */
   open: string;
-  /** Whether the sandbox exists. */
   isThere: boolean;
   previews: readonly ListedPreview[];
   /** The problem that the page shows already. */
   saidAbove: string | undefined;
-  /** Called when a run has started. */
   onStarted: () => void;
   onSignedOut: () => void;
 }
@@ -321,7 +318,6 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: OpenRun
   );
 }
 
-/** How long a run has taken. */
 function Duration({ ms, isRunning }: { ms: number; isRunning: boolean }) {
   const [extraMs, setExtra] = useState(0);
   useEffect(() => {

@@ -64,7 +64,6 @@ export const streamed: Source = async (watch, report, signal) => {
   throw new Unreachable("The server cannot be reached.");
 };
 
-/** An event of the stream. */
 interface StreamEvent extends Update {
   /** The index of the watched call. */
   watch: number;

@@ -28,7 +28,6 @@ interface Fields extends Partial<RunFields> {
   cost_usd?: number;
   agent?: string;
   model?: string;
-  /** A question's program. */
   code?: string;
   language?: string;
 }

@@ -8,7 +8,6 @@ import { addStyle } from "./terminal-style.ts";
 
 addStyle(css);
 
-/** Lines of scrollback. */
 const SCROLLBACK = 5000;
 
 /** Characters drawn at once; between them the page stays responsive. */
@@ -22,7 +21,6 @@ const MAX_PASTED_BYTES = 100_000;
 const UNSEEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g;
 
 export interface Options {
-  /** Whether typing is disabled. */
   isReadOnly: boolean;
   /** Called with typed text, and with responses to a program's terminal queries. */
   onTyped: (text: string) => void;
@@ -32,7 +30,6 @@ export interface Options {
   onLeave: () => void;
   /** Called with the reason if a text cannot be pasted. */
   onRefused: (reason: string) => void;
-  /** Asks the user a question. */
   confirm: (question: string) => Promise<boolean>;
 }
 
@@ -91,7 +88,6 @@ export class Screen {
     await new Promise<void>((done) => this.#terminal.write("", done));
   }
 
-  /** Clears the screen. */
   clear(): void {
     this.#filter = this.#newFilter();
     this.#terminal.reset();
@@ -161,7 +157,6 @@ export class Screen {
     this.#terminal.options.theme = this.#theme();
   };
 
-  /** The page's colors. */
   #theme(): ITheme {
     const probe = document.createElement("span");
     this.#element.append(probe);

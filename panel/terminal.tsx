@@ -55,7 +55,6 @@ export function isFresh(id: string): boolean {
 
 interface TerminalProps {
   id: string;
-  /** Called with state changes. */
   onState: (state: TerminalState) => void;
   /** Called if there cannot be a terminal. */
   onImpossible: () => void;

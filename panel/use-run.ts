@@ -16,7 +16,6 @@ export interface FollowedRun {
   exitCode: number | undefined;
   /** Bytes of output so far. */
   bytes: number;
-  /** Whether it can be typed into. */
   isInteractive: boolean;
   problem: string | undefined;
 }

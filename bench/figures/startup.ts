@@ -28,7 +28,6 @@ export const startup: Figure = {
 /** The parts of a V8 CPU profile from which the time is computed. */
 interface Profile {
   nodes: { id: number; callFrame: { functionName: string } }[];
-  /** The node of each sample. */
   samples: number[];
   /** Microseconds that each sample stands for. */
   timeDeltas: number[];

@@ -32,7 +32,6 @@ export class Sandbox extends BaseSandbox<Env> {
     while ((await this.ask("/dev/null").catch(() => undefined)) === undefined) await scheduler.wait(20);
   }
 
-  /** One request to that server. */
   async ask(path: string, init?: RequestInit): Promise<string> {
     const port = this.ctx.container?.getTcpPort(PORT);
     const response = await port?.fetch(`http://sandbox${path}`, init ?? {});

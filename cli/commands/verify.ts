@@ -359,7 +359,6 @@ class Verification {
   }
 }
 
-/** The connection to the tools. */
 class Connection {
   /** The tools listed at the given address. */
   readonly listed: readonly string[];

@@ -41,7 +41,6 @@ export function newName(prefix: string): string {
   return `${prefix}-${crypto.randomUUID()}`;
 }
 
-/** One word for a shell. */
 export function quoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -373,7 +373,6 @@ export class CommandRun extends FollowedRun {
     if (this.#killing === undefined) this.#complete(isLost);
   }
 
-  /** Reads the rest of the output. */
   #complete(isLost = false): void {
     for (const name of STREAMS) {
       const stream = this.streams[name];
@@ -488,7 +487,6 @@ function fileAs<T extends z.ZodMiniType>(schema: T, path: string): z.output<T> |
   }
 }
 
-/** Opens the slot of an adopted run. */
 function openSlot(directory: string): Slot | undefined {
   const mark = textOf(join(directory, "mark"));
   try {

@@ -68,7 +68,6 @@ export function makePlaces(): void {
   makeLinks();
 }
 
-/** Creates missing links. */
 export function makeLinks(): void {
   for (const [path, target] of Object.entries(LINKS)) {
     try {

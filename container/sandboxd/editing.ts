@@ -16,7 +16,6 @@ const COMPARED_CHARS = 500;
 
 export interface Edited {
   bytes: Buffer;
-  /** Replaced places. */
   replaced: number;
   /** Undefined if it takes too long. */
   diff: string | undefined;

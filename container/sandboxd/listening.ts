@@ -112,7 +112,6 @@ export function connectionsBetween(own: ReadonlySet<number>): number {
   }).length;
 }
 
-/** Listening ports by socket number. */
 function listeningSockets(): Map<string, number> {
   return new Map(
     socketsIn(LISTENS).map(({ number, local }) => [

@@ -299,7 +299,6 @@ const internal = {
   }),
 };
 
-/** All file requests. */
 export const fileRequests = { ...operations, ...internal };
 
 export type OperationName = keyof typeof operations;

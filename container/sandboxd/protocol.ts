@@ -132,7 +132,6 @@ const full = z.object({ type: z.literal("full"), id: idSchema(), stream: z.enum(
  */
 const kill = z.object({ type: z.literal("kill"), id: idSchema(), signal: z.enum(["INT", "TERM", "KILL"]) });
 
-/** Rows or columns of a terminal. */
 const cells = () => z.number().check(z.int(), z.gte(1), z.lte(MAX_CELLS));
 const terminalSize = z.object({ rows: cells(), columns: cells() });
 
@@ -216,7 +215,6 @@ export const eventSchema = z.discriminatedUnion("type", [
     type: z.literal("refused"),
     id: idSchema(),
     reason: z.enum(["exhausted", "unwritable", "damaged", "no_terminal", "ending"]),
-    /** The system's own message. */
     message: z.string().check(z.maxLength(1000)),
   }),
   /** How many bytes of an `input` were accepted: all, or as many as there was room for. None if nothing can read them. */

@@ -255,7 +255,6 @@ export interface ListedFile {
   /** In Latin-1, one character per byte; relative to the root of the walk. */
   name: string;
   path: Buffer;
-  /** Whether it is a regular file. */
   isFile: boolean;
 }
 

@@ -326,7 +326,6 @@ function startIn(ready: Ready, call: StartCall, host: RunHost): CommandRun {
   }
 }
 
-/** Ends an unneeded ready shell. */
 function release(ready: Promise<Ready>): void {
   void ready
     .then(({ slot }) => (stopSlot(slot), slot.ended()).then(() => slot.remove()))

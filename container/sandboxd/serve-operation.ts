@@ -9,9 +9,7 @@ import { type Call, FAILED, type Row, headerOf } from "./operations.ts";
 export interface Exchange<One extends Row = Row> {
   request: IncomingMessage;
   response: ServerResponse;
-  /** The request's body, if it is JSON. */
   json: One["up"] extends z.ZodMiniType ? z.output<One["up"]> : undefined;
-  /** Whether the client still waits. */
   isClientWaiting(): boolean;
   /** Begins a response that is not JSON; its bytes go to `response`. @param length in bytes, if known */
   begin(result: z.output<One["result"]>, length?: number): ServerResponse;

@@ -11,7 +11,6 @@ export const SMALL_RESPONSE_BYTES = 256 * 1024;
 export const APPEND_BYTES = 16 * 1024 * 1024;
 export const EDITED_BYTES = 16 * 1024 * 1024;
 
-/** Characters of a diff in an answer. */
 export const DIFF_CHARS = 32 * 1024;
 
 /** How many places of a repeated text are listed, and how much of the line nearest to a missing text is shown. */
@@ -68,7 +67,6 @@ export const IMAGE_BYTES = 8 * 1024 * 1024;
  */
 export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
 
-/** The outcome of scaling an image. */
 export const imageMade = z.enum(["made", "no_pillow", "undecodable", "too_large"]);
 export type ImageMade = z.infer<typeof imageMade>;
 
@@ -147,7 +145,6 @@ export type FileStat = z.infer<typeof statSchema>;
 
 export type Written = z.infer<typeof writtenSchema>;
 
-/** The most entries of a listing. */
 export const MAX_LISTED = 5000;
 
 const entrySchema = z.object({

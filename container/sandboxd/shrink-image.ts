@@ -11,7 +11,6 @@ import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "./shapes.ts";
 /** The time limit of one image, in milliseconds. */
 const IMAGE_MS = 20_000;
 
-/** The script's exit statuses. */
 const PROBLEMS: Record<number, ImageMade> = { 3: "no_pillow", 4: "undecodable", 5: "too_large" };
 
 /** Resolves when earlier images are done: one at a time, so that their memory does not add up. */

@@ -21,7 +21,6 @@ import { promisify } from "node:util";
 import { KEEPER, KEEPER_SCRIPT, SLOTS, makeLinks, textOf } from "./directories.ts";
 import { STREAMS, type Stream } from "./protocol.ts";
 
-/** Slots per batch. */
 const BATCH = 4;
 
 const PIPES = { stdout: "out", stderr: "err" } as const;
@@ -114,7 +113,6 @@ export class Slot {
     }
   }
 
-  /** Resolves when the keeper is gone. */
   async ended(): Promise<void> {
     const keeper = this.#keeper;
     if (keeper === undefined || keeper.exitCode !== null || keeper.signalCode !== null) return;
@@ -169,7 +167,6 @@ export class Slot {
   }
 }
 
-/** The free slots. */
 export class Slots {
   readonly #free: string[] = [];
   #making: Promise<void> | undefined;

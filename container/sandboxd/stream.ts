@@ -113,7 +113,6 @@ export class OutputStream {
     return this.#brake?.isPaused() ? undefined : this.#limit;
   }
 
-  /** Whether a copier is running. */
   get isCopied(): boolean {
     return this.#brake !== undefined;
   }
@@ -371,7 +370,6 @@ export class OutputStream {
     }
   }
 
-  /** Whether the taker has room. */
   get #takerHasRoom(): boolean {
     return this.#taker !== undefined && !this.#isFull && this.#sent - this.#stored < WINDOW_BYTES;
   }
@@ -453,7 +451,6 @@ export class OutputStream {
   }
 }
 
-/** Starts `tee` by its link. */
 export function startCopier(stdio: StdioOptions, args: readonly string[] = []): ChildProcess {
   if (!existsSync(COPIER)) makeLinks();
   return spawn(COPIER, args, { cwd: "/", detached: true, env: NO_ENV, stdio, argv0: basename(COPIER) });

@@ -73,13 +73,11 @@ const noteSchema = z.object({
 
 type Note = z.infer<typeof noteSchema>;
 
-/** What a path leads to. */
 interface Target {
   /** The path to open. If confined, its directory is held open, so that it cannot be exchanged. */
   path: string;
   /** The path without symbolic links. */
   target: string;
-  /** What is there now. */
   found: Stats | undefined;
   directory: FileHandle | undefined;
 }
@@ -110,7 +108,6 @@ export class Writes {
     }
   }
 
-  /** Writes or appends. */
   write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
     return this.#deduplicated(call, () =>
       call.append ? this.#append(call, body) : this.#replace(call, body),
@@ -352,7 +349,6 @@ async function writeAll(handle: FileHandle, chunks: Buffer[]): Promise<void> {
   }
 }
 
-/** The part of a body to write. */
 function contentOf({ form, mark, max }: WriteCall, body: AsyncIterable<Buffer>): AsyncIterable<Buffer> {
   if (form !== undefined) return fileOf(counted(body, (max ?? Infinity) + FORM_BYTES), form);
   return mark === undefined ? body : unmarked(body, Buffer.from(mark, "hex"));

@@ -132,13 +132,11 @@ export interface View {
   runtime: string;
   /** The repository's container/ directory, shown as /opt/sandbox-mcp. */
   container: string;
-  /** The bundle of sandboxd. */
   sandboxd: string;
   /** Generated files on the host, by their path in the sandbox. */
   files: Mount[];
   /** The directory of Python packages made by `npm start`, with each interpreter's under its key. */
   pythonPackages: string | undefined;
-  /** An empty file on the host. */
   empty: string;
   /** Other host directories to show read-only. */
   readOnly: Mount[];

@@ -14,7 +14,6 @@ type Run = (file: string, args: readonly string[]) => Promise<{ stdout: string }
 export type Check =
   | {
       works: true;
-      /** The options this version knows. */
       supported: ReadonlySet<string>;
       /** Whether sandboxes of root have their own ids; false if this is the root of a user namespace without more ids. */
       dropsRoot: boolean;

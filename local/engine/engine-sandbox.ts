@@ -33,12 +33,10 @@ export interface SharedSettings {
   upstream: UpstreamOptions;
   /** Undefined: no isolation. */
   bubblewrap: { supported: ReadonlySet<string>; mountNamespace: MountNamespace | undefined } | undefined;
-  /** The mounts of every sandbox. */
   mounts: () => Mount[];
   /** The control server's compile cache, if it exists. */
   cache?: Mount;
   onOutput: (id: string, text: string) => void;
-  /** Logs one line of the engine. */
   log: (line: string) => void;
 }
 
@@ -47,7 +45,6 @@ export interface SandboxPlace {
   id: string;
   /** This sandbox's own directory on the host; not created yet. */
   directory: string;
-  /** The name of its control groups. */
   group: string;
   /** Whether no other sandbox runs. */
   alone: boolean;
@@ -77,11 +74,9 @@ export class EngineSandbox {
   readonly forward: PortForwarder;
   /** Settles when nothing of the sandbox is left; never rejects. */
   readonly ended: Promise<ExitReport>;
-  /** Whether its processes have ended. */
   hasEnded = false;
   /** The host's process id of its first process, if it has its own namespaces. */
   readonly pid: number | undefined;
-  /** Its control groups. */
   readonly groups: readonly string[];
   readonly #running: RunningProcess;
   readonly #hosts: string;

@@ -61,7 +61,6 @@ export async function writeMaps(pid: number, { root, first, count }: IDMap): Pro
   await writeFile(`/proc/${pid}/gid_map`, `0 ${root.gid} 1\n${others}`);
 }
 
-/** A user of the machine. */
 export interface HostUser {
   uid: number;
   gid: number;

@@ -57,7 +57,6 @@ export function withoutInitCapability(command: string[]): string[] {
   return ["setpriv", ...sets, "--", ...command];
 }
 
-/** Limits of one user, as commands. */
 export function userLimits({ processes }: Pick<Limits, "processes">): string {
   const limits = [`-u ${processes}`, `-l ${lockedKiB}`, `-i ${pendingSignals}`];
   return limits.map((limit) => `ulimit ${limit} 2>/dev/null`).join("; ");

@@ -31,7 +31,6 @@ export interface RunningProcess {
 
 export type LaunchOptions = Omit<StartOptions, "command">;
 
-/** The control server's program. */
 export const runtimeProgram = [
   `${runtimeDirectory}/bin/node`,
   "--disable-warning=ExperimentalWarning",

@@ -15,9 +15,7 @@ export interface Limits {
   allMemoryBytes: number;
   /** Bytes a second that one sandbox reads from the machine's disks. Needs a control group. */
   diskReadBytes: number;
-  /** Processes and threads. */
   processes: number;
-  /** Open files per process. */
   openFiles: number;
   /** At this many open files on the machine, the sandbox with the most is ended. Needs a control group. */
   openFilesOfMachine: number;

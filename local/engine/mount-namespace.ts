@@ -29,7 +29,6 @@ export interface MountNamespaceView {
 interface Holder {
   child: ChildProcess;
   pid: Promise<number>;
-  /** The `fingerprint` of its mounts. */
   held: string;
   /** Mounts with another owner, by path in the namespace. */
   mapped: Map<string, Promise<void>>;

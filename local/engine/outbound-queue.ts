@@ -159,7 +159,6 @@ export class OutboundQueue {
 
 /** Extracts the body of an `OutboundResponse` from its frames. Fails without the final frame. */
 function unframed(): Transform {
-  /** The beginning of a frame's header. */
   let head = Buffer.alloc(0);
   let left = 0;
   let isWhole = false;

@@ -1,4 +1,3 @@
-/** The paths of our own files. */
 import { dirname, extname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 

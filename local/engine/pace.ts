@@ -18,7 +18,6 @@ export class Pace {
     return Math.max(0, (-this.#left / this.#perSecond) * 1000);
   }
 
-  /** Takes an amount if available. */
   tryTake(amount: number): boolean {
     this.#fill();
     if (this.#left < amount) return false;
@@ -26,7 +25,6 @@ export class Pace {
     return true;
   }
 
-  /** Returns an unused amount. */
   giveBack(amount = 1): void {
     this.#left += amount;
   }

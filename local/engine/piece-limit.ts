@@ -18,7 +18,6 @@ export class Pieces {
   readonly #connections = new Map<Duplex, () => void>();
   /** Paused connections. */
   readonly #held = new Set<Duplex>();
-  /** Whether the limit was exceeded. */
   isResting = false;
 
   /** For a server whose requests have the class from `requestsOf`. */

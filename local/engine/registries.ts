@@ -8,7 +8,6 @@ export interface Registries {
   npm?: string;
   /** pip's `index-url`. */
   pip?: string;
-  /** pip's `extra-index-url`. */
   pipExtra: string[];
   /** pip's `trusted-host`: indexes over plain HTTP. */
   pipTrusted: string[];
@@ -45,7 +44,6 @@ export function registryAddresses({ npm, pip, pipExtra }: Registries): Set<strin
   );
 }
 
-/** A setting in the user's .npmrc. */
 export function npmSetting(env: Environment, name: "registry" | "cafile"): string | undefined {
   const file = env.npm_config_userconfig ?? env.NPM_CONFIG_USERCONFIG ?? join(homedir(), ".npmrc");
   const lines = readText(file).split("\n");

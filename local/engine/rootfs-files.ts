@@ -10,7 +10,6 @@ import type { Registries } from "./registries.ts";
 /** The address of the engine's egress proxy inside a sandbox. */
 export const proxyURL = "http://127.0.0.1:3128";
 
-/** The host name of every sandbox. */
 export const hostname = "sandbox";
 
 /** The coding agent's directory. User-installed programs precede it in PATH, as in the image. */
@@ -49,7 +48,6 @@ const direct = [
   hostname,
 ];
 
-/** The image's variables. */
 const imageEnvironment: Record<string, string> = Object.fromEntries(
   [...readFileSync(join(repository, "container/environment"), "utf8").matchAll(/^(\w+)=(.*)$/gm)].map(
     ([, name = "", value = ""]) => [name, value],

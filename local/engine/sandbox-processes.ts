@@ -44,7 +44,6 @@ export interface Processes {
   kill(): Promise<void>;
   /** Settles when every process has ended; never rejects. */
   exited: Promise<ExitReport>;
-  /** The last output. */
   output(): string;
 }
 

@@ -7,7 +7,6 @@ import { connectBuffered } from "./buffered-socket.ts";
 
 /** Why a connection is refused, as the second half of a sentence. */
 export class Refusal extends Error {}
-/** An allowed connection that failed. */
 export class Unreachable extends Error {}
 
 export interface UpstreamOptions {

@@ -73,7 +73,6 @@ async function respond(
   }
 }
 
-/** Splits a body into frames. */
 function frames(): TransformStream<Uint8Array, Uint8Array> {
   return new TransformStream({
     transform: (piece, controller) => {

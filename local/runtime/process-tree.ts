@@ -20,7 +20,6 @@ export async function killDescendants(): Promise<void> {
   }
 }
 
-/** All descendants, without zombies. */
 function descendants(): number[] {
   const parents = new Map<number, number>();
   for (const name of readdirSync("/proc")) {

@@ -29,7 +29,6 @@ export interface Owner {
 /** What to destroy: only the container, the saved workspace too, or also the checkpoints. */
 export type Ending = "container" | "workspace" | "checkpoints";
 
-/** What a destroyed sandbox had. */
 export interface Destroyed {
   wasKnown: boolean;
   wasSaved: boolean;

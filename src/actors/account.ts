@@ -48,9 +48,7 @@ const NO_SETTINGS: ListedSettings = { variables: [], network: {} };
 export interface AccountView {
   sandboxes: SandboxRecord[];
   limits: Limits;
-  /** Seconds of runs today (UTC). */
   runSecondsToday: number;
-  /** Model tokens of tasks today (UTC). */
   modelTokensToday: number;
   /** Bytes of records, logs and artifacts. Some seconds old. */
   storedBytes: number;
@@ -70,7 +68,6 @@ const SWEEP_MS = 60_000;
 
 export interface Fork {
   to: Checkpoint;
-  /** Whether it has settings. */
   hasSettings: boolean;
 }
 
@@ -234,7 +231,6 @@ export class Account extends DurableObject<Env> {
     return outcome;
   }
 
-  /** The error for a save without room. */
   workspacesFull(): Failure {
     return this.#snapshots.full().toFailure();
   }
@@ -259,7 +255,6 @@ export class Account extends DurableObject<Env> {
     return this.#snapshots.archived(run, "conversation");
   }
 
-  /** What a set-up left. */
   setUpOutcome(key: string): Snapshot | undefined {
     return this.#snapshots.archived(key, "workspace");
   }

@@ -7,7 +7,6 @@ interface StoredConnections {
   current: SeenConnections;
 }
 
-/** Storage key. */
 const KEY = "connections";
 
 /**

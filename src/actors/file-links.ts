@@ -28,14 +28,12 @@ export interface UploadLink {
 
 export class FileLinks {
   readonly #kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">;
-  /** Upload links in use. */
   readonly #taken = new Set<string>();
 
   constructor(kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">) {
     this.#kv = kv;
   }
 
-  /** The epoch for new links. */
   epoch(): string {
     const epoch = this.#kv.get<string>(EPOCH) ?? crypto.randomUUID().slice(0, 8);
     this.#kv.put(EPOCH, epoch);

@@ -18,7 +18,6 @@ const RETRY_MS = 10_000;
 export interface LeaseHost {
   request(request: LeaseRequest): Promise<Grant>;
   background(work: Promise<unknown>): void;
-  /** The principal's limits. */
   limits: Limits;
   /** What was spent is in a settlement, so the next actor need not report it. */
   settled(): void;
@@ -102,7 +101,6 @@ export class Lease implements RunQuota {
     return this.#settlement();
   }
 
-  /** Ends the lease with its sandbox. */
   release(): Promise<Settlement> {
     return this.#inTurn(async () => this.#settlement());
   }

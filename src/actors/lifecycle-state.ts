@@ -55,7 +55,6 @@ export interface EndingState {
 
 export type State = Position | EndingState;
 
-/** Why a container ends. */
 export type End = "lost" | "idle" | "room" | "network" | "unsaved_network" | "back" | "destroy";
 
 /** A part that reacts to changes of containers and the sandbox. Parts are called in the order of subscription. */

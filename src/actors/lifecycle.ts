@@ -84,7 +84,6 @@ export class Lifecycle {
   /** Counts how often a container, or an attempt to get one, was given up. */
   #left = 0;
   readonly #ends = new SerialQueue();
-  /** Ends under way or waiting. */
   #ending = 0;
   /** Serial, so that a call that waited while enforcement ended a container does not end the next one. */
   readonly #enforcing = new SerialQueue();

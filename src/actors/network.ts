@@ -62,7 +62,6 @@ export class SandboxNetwork {
     this.connections = new ConnectionHistory({ kv: host.kv, connections: () => host.platform.connections() });
   }
 
-  /** The effective policy. */
   get policy(): NetworkPolicy {
     return policyOf(this.#choice, this.#host.limits());
   }
@@ -85,7 +84,6 @@ export class SandboxNetwork {
     return policyOf(choice, this.#host.limits());
   }
 
-  /** The stored choice. */
   get choice(): NetworkChoice {
     return this.#choice;
   }

@@ -94,7 +94,6 @@ export class Previews {
     this.#host.sql.exec("DELETE FROM previews");
   }
 
-  /** The open previews, by port. */
   list(): Preview[] {
     if (!this.#host.sandboxd.isRunning) return [];
     return this.#host.sql

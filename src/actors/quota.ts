@@ -124,7 +124,6 @@ export class Quota {
     return grant;
   }
 
-  /** Other sandboxes with a lease. */
   leaseHolders(except: string): string[] {
     return this.#sql
       .exec<{ sandbox: string }>(

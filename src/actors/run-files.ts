@@ -18,7 +18,6 @@ export interface RunFileStat {
   modified: number;
 }
 
-/** A part of an artifact. */
 export interface ArtifactRange {
   /** Bytes of the whole artifact. */
   size: number;

@@ -15,7 +15,6 @@ import type { Owner } from "./account-calls.ts";
 import { explainedReset, retryOnce } from "./actor-errors.ts";
 import type { ActorResult, Sandbox } from "./sandbox.ts";
 
-/** An actor's result with its notice. */
 export interface WithNotice<T> {
   value: T;
   notice: string | undefined;

@@ -20,7 +20,6 @@ import type { ContainerPlatform } from "./platform/platform.ts";
 import type { Workspace } from "./workspace.ts";
 import { editRefused, stopped } from "./texts.ts";
 
-/** The row of an operation. */
 export function policyOf(name: OperationName): FileRow & Policy {
   return operations[name];
 }

@@ -12,7 +12,6 @@ export interface RegisteredSandbox {
   sizeBytes: number | undefined;
 }
 
-/** The listed settings of a sandbox. */
 export interface ListedSettings {
   variables: readonly string[];
   /** The network choice; undefined if made before the account stored it. */

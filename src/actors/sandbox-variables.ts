@@ -22,7 +22,6 @@ export class SandboxVariables {
     return this.#variables;
   }
 
-  /** The names, sorted. */
   get names(): string[] {
     return namesOf(this.#variables);
   }

@@ -67,7 +67,6 @@ export interface RunToRead {
   seenCode?: number;
 }
 
-/** A task that a new one continues. */
 export interface TaskOrigin {
   run: RunView;
   /** Whether the sandbox still holds what the task left. */
@@ -136,7 +135,6 @@ export class Sandbox extends SandboxActor {
     return this.#execute(owner, this.#parts.commands, spec.command, spec, waitMs, namesID, onProgress);
   }
 
-  /** Starts a run and waits for it. */
   #execute<Spec extends Allowance>(
     owner: Owner,
     executor: Executor<Spec>,
@@ -580,7 +578,6 @@ export class Sandbox extends SandboxActor {
     );
   }
 
-  /** A read-only call starts no set-up. */
   async #afterSetUp<T>(owner: Owner, begin: () => void, work: () => Promise<T>): Promise<T> {
     const mayBegin = owner.mayStart !== false;
     if (mayBegin) await this.#parts.setUp.begin();

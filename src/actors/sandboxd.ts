@@ -19,7 +19,6 @@ export class OwnSandboxd implements Sandboxd {
     return this.#platform.isRunning;
   }
 
-  /** The variables of a new container. */
   get variables(): Record<string, string> {
     return { [TOKEN_VARIABLE]: this.#token };
   }

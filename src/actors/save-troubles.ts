@@ -27,7 +27,6 @@ export class SaveTroubles {
     return this.#left;
   }
 
-  /** Whether the last save failed. */
   get isFailing(): boolean {
     return this.#failing !== undefined;
   }

@@ -14,7 +14,6 @@ import type { Lifecycle } from "./lifecycle.ts";
 import type { Workspace } from "./workspace.ts";
 import { NETWORK_CHANGED } from "./texts.ts";
 
-/** How to keep a set-up's outcome. */
 export interface KeepPlan {
   key: string;
   /** Whether the sandbox had no state before. */
@@ -35,13 +34,11 @@ export interface SetUpOutcomesHost {
   variables(): Variables | undefined;
   policy(): NetworkPolicy;
   secrets(): Secret[];
-  /** Whether anything is saved. */
   isSaved: boolean;
   /** How long an outcome is kept, in milliseconds. */
   keepMs: number;
   lifecycle: Pick<Lifecycle, "ready" | "retryInNextContainer" | "restoreAgain">;
   account: Pick<AccountLink, "owner">;
-  /** Logs an unexpected error. */
   report(error: unknown): void;
 }
 
@@ -100,7 +97,6 @@ export class SetUpOutcomes {
     return JSON.stringify([internet, hosts, secrets]);
   }
 
-  /** Whether outcomes are kept at all. */
   get areKept(): boolean {
     return this.#host.isSaved;
   }

@@ -35,7 +35,6 @@ import {
   setUpRestoredText,
 } from "./texts.ts";
 
-/** Storage key. */
 const KEY = "setup";
 
 /** The session of set-ups, whose name callers cannot use, and its time limit in milliseconds. */
@@ -87,14 +86,12 @@ const AT_REST = { run: undefined, hasBegun: undefined, keeping: undefined, resto
 export interface SetUpHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
   platform: Pick<ContainerPlatform, "isRunning">;
-  /** The sandbox's name. */
   sandbox(): string;
   outcomes: Pick<SetUpOutcomes, "begin" | "keep" | "areKept">;
   workspace: Pick<Workspace, "save" | "changed" | "isHeld">;
   runs: Pick<Runs, "start" | "result" | "log" | "cancel">;
   commands: Executor<CommandSpec>;
   background(work: Promise<unknown>): void;
-  /** Logs an unexpected error. */
   report(error: unknown): void;
 }
 

@@ -7,7 +7,6 @@ import { SAVE_RESPONSE_BYTES, listOf, path } from "../shapes.ts";
 /** The most omitted files that are named. */
 export const MAX_LEFT = 20;
 
-/** The most entries of a snapshot. */
 export const SNAPSHOT_ENTRIES = 200_000;
 
 /** Bytes of the content of a file that are stored together. */
@@ -37,7 +36,6 @@ export const planCallSchema = z.object({
   base: z.optional(snapshotID()),
   /** Bytes of files at most. */
   max: count(),
-  /** Packs whose content is sent again. */
   repack: z.array(snapshotID()),
   /** For a task's archive: no save follows, and if the sandbox came from another state, everything counts as new. */
   isArchive: z.optional(z.boolean()),

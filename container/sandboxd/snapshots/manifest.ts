@@ -11,7 +11,6 @@ import { type Codec, compressed, decompressed } from "./codec.ts";
 
 const VERSION = 2;
 
-/** The first line. */
 export interface Header {
   /** The base's id; see base.ts. Missing if it is not a sandbox's state. */
   image?: string | undefined;

@@ -139,7 +139,6 @@ export class Restore {
   ): Promise<Restore> {
     const made: Entry[] = [];
     const written = new Map<string, string>();
-    /** Mounted here, with what is below. */
     const mounted = new Set<string>();
     const turn = turns();
     try {
@@ -378,7 +377,6 @@ function setMode(at: Buffer, mode: number): void {
   }
 }
 
-/** What is at a path. */
 function statsOf(root: string, path: string) {
   return lstatSync(bytesOf(root, path), { bigint: true, throwIfNoEntry: false });
 }

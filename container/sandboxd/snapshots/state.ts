@@ -19,7 +19,6 @@ export interface Known {
 const knownSchema = z.object({ entry: entrySchema, status: z.optional(z.string()) });
 const markSchema = z.object({ snapshot: z.optional(z.string()), isRestoring: z.boolean() });
 
-/** By path. */
 export type Index = Map<string, Known>;
 
 const MARK_FILE = join(SNAPSHOT, "mark");

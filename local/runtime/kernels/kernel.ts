@@ -11,7 +11,6 @@ export interface KernelOutput {
   data: string;
 }
 
-/** A kernel's response to one cell. */
 export interface KernelReply {
   stdout?: string;
   stderr?: string;

@@ -15,7 +15,6 @@ export interface ContainerPlatform {
   onEnd(listener: () => void): void;
   /** Sets the idle time, and what happens after it. */
   onIdle(idle: Idle): void;
-  /** Restarts the idle time. */
   used(): void;
   /** Schedules a call of the actor's `sweepRuns`. */
   scheduleSweep(at: Date): Promise<void>;

@@ -165,7 +165,6 @@ export class SDKPlatform implements ContainerPlatform {
     }
   }
 
-  /** Handles the SDK's `onStart`. */
   started(): void {
     if (this.#hook) return;
     this.#hook = Promise.withResolvers();

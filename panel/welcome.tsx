@@ -12,7 +12,7 @@ import { hrefOf } from "./route.ts";
 import { RunLink } from "./run-link.tsx";
 import { Time } from "./time.tsx";
 
-/** Sandboxes of which the page shows more than the name: those used last. The list beside it has all. */
+/** How many recently used sandboxes the page shows in detail. The list next to it has all of them. */
 const SHOWN_SANDBOXES = 8;
 
 /** Sandboxes whose runs are watched. A stream watches eight things at most (`src/server/panel-stream.ts`). */

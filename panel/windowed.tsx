@@ -1,8 +1,8 @@
-/** A list of which only the rows in sight are elements of the page, once it is long. */
+/** A list that renders only its visible rows once it is long. */
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
-/** Up to so many rows are all shown. */
+/** Shorter lists are rendered completely. */
 const MAX_UNWINDOWED_ROWS = 30;
 
 /** Rows beyond the edges that are made in advance, so that the Tab key finds the next one. */

@@ -121,7 +121,7 @@ class Reader {
     return this.#at === this.#bytes.length;
   }
 
-  /** @throws RangeError when there are not so many */
+  /** @throws RangeError if fewer bytes are left */
   take(count: number): Buffer {
     const end = this.#at + count;
     if (end > this.#bytes.length) throw new RangeError("too short");

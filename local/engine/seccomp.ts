@@ -31,7 +31,7 @@ const RLIMIT_CORE = 4;
 const RLIMIT_LOCKS = 10;
 /** chown's: -1. */
 const KEEP = 0xffffffff;
-/** fcntl's: whoever writes to a file under lease waits for its holder, and who has the file open may be on the host. */
+/** fcntl: a write to a leased file waits for the lease holder, so a sandbox could block programs on the host. */
 const F_SETLEASE = 1024;
 /** Its mode lies in memory, as clone3's flags do; programs fall back to openat. Same number everywhere. */
 const OPENAT2 = 437;

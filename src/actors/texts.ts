@@ -140,7 +140,7 @@ export function quotaError({
   return new ToolError("quota_exceeded", ...QUOTA_TEXTS[limit](allowed, used), true);
 }
 
-/** Why a run got only so many seconds. */
+/** Why a run got less time than it asked for. */
 export function secondsCutText(seconds: number, perDay: number): string {
   return `Other runs left it only ${seconds} of your ${perDay} run seconds a day. The next day begins at ${nextDay(Date.now())}.`;
 }

@@ -33,7 +33,7 @@ class Log {
     if (data.length > room) this.drop(data.subarray(room), data.length - room);
   }
 
-  /** Counts bytes that are not kept, of which these are the last. */
+  /** Counts dropped bytes; these are the last of them. */
   drop(last, count) {
     this.dropped += count;
     this.tail = Buffer.concat([this.tail, last.subarray(-this.tailBytes)]).subarray(-this.tailBytes);

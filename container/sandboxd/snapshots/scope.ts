@@ -1,6 +1,6 @@
 /** Which paths of the root file system belong to a sandbox's state, relative to `/`. */
 
-/** Top-level directories of the running system, of which nothing is saved. */
+/** Top-level directories of the running system. They are never saved. */
 const TRANSIENT = new Set(["dev", "lost+found", "proc", "run", "sys", "tmp"]);
 
 /** Files of the platform and this server, and caches that only speed up installations. */

@@ -138,6 +138,8 @@ export interface ToolInputs {
     /** All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub). */
     allow_hosts?: string[];
     idle_minutes?: number;
+    /** Bash that is kept running in every container, as servers are. */
+    start?: string;
   };
   destroy_sandbox: {
     sandbox: string;
@@ -289,6 +291,8 @@ export interface ToolOutputs {
     internet: "none" | "allowlist" | "full";
     allow_hosts: string[];
     idle_minutes: number;
+    start: "none" | "stopped" | "running";
+    start_id?: string;
   };
   destroy_sandbox: {
     sandbox: string;

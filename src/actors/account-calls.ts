@@ -52,6 +52,7 @@ export interface CheckpointSettings {
   setup: SetUpSettings | undefined;
   /** Undefined if not set, and in checkpoints of earlier versions. */
   idleMinutes?: number | undefined;
+  start?: string | undefined;
 }
 
 export interface RestoredCheckpoint {

@@ -61,6 +61,8 @@ export type End = "lost" | "idle" | "room" | "network" | "unsaved_network" | "ba
 export interface Subscriber {
   /** A container started, still without its workspace. */
   started?(): void;
+  /** The container has its state, so that work can begin in it. */
+  ready?(): void;
   /** The container is gone, or must not be used any more because it is ending. */
   ended?(end: End): void;
   /** The sandbox was destroyed; its container has ended. */

@@ -335,6 +335,7 @@ export class Lifecycle {
     }
     const { isRegistered } = restoring;
     if (!this.#step(restoring, { is: "ready", life, isRegistered })) throw containerGone();
+    for (const part of this.#subscribers) part.ready?.();
     return life;
   }
 

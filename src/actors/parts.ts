@@ -42,6 +42,7 @@ import { RunEnds } from "./run-ends.ts";
 import { RunFiles } from "./run-files.ts";
 import { OwnSandboxd } from "./sandboxd.ts";
 import { SandboxVariables } from "./sandbox-variables.ts";
+import { Service } from "./service.ts";
 import { SandboxSettings } from "./settings.ts";
 import { SetUp } from "./set-up.ts";
 import { SetUpOutcomes } from "./set-up-outcomes.ts";
@@ -93,6 +94,7 @@ export class Parts {
   readonly retention: Retention;
   readonly storage: Storage;
   readonly setUp: SetUp;
+  readonly service: Service;
   readonly settings: SandboxSettings;
   readonly config: Config;
 
@@ -255,6 +257,7 @@ export class Parts {
       sql,
       sandboxd,
       restartNotice: this.restartNotice,
+      isStarting: () => lifecycle.isAlive,
       used: () => {
         background(account.used());
         platform.used();
@@ -294,7 +297,11 @@ export class Parts {
       storage: this.storage,
       background,
     });
-    runs.onEnded((run, hasFiles) => ends.ended(run, hasFiles));
+    runs.onEnded((run, hasFiles) => {
+      ends.ended(run, hasFiles);
+      // Those that end with an earlier actor end before there is a service.
+      (this.service as Service | undefined)?.runEnded(run);
+    });
     this.lease.inherit(runs.secondsSince(kv.get<number>(SETTLED)));
     runs.resume(platform.isRunning);
 
@@ -318,11 +325,19 @@ export class Parts {
       commands: this.commands,
       report: report("workspace"),
     });
+    this.service = new Service({
+      ...common,
+      runs,
+      commands: this.commands,
+      setUp: this.setUp,
+      report: report("service"),
+    });
     this.settings = new SandboxSettings({
       variables: this.variables,
       network: this.network,
       setUp: this.setUp,
       idle: this.idle,
+      service: this.service,
       lifecycle,
       register: (owner, settings) => account.configured(owner, settings),
     });
@@ -350,6 +365,7 @@ export class Parts {
           return runs.isBusy;
         },
       },
+      this.service,
       this.settings,
       this.decisions,
     );

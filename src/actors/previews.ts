@@ -1,6 +1,7 @@
 /**
- * The previews of a sandbox: which ports are reachable from outside, with which token, and until when. A preview ends with its
- * container. A request to one starts no container, because a new one would serve nothing.
+ * The previews of a sandbox: which ports are reachable from outside, with which token, and until when. A preview outlives
+ * its container, because a service or its user starts the program again in the next one. A request to one starts no container:
+ * visitors are strangers.
  */
 import { OPEN_PREVIEWS, PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import type { Sandboxd } from "../container/requests.ts";
@@ -20,6 +21,8 @@ export interface PreviewsHost {
   sandboxd: Pick<Sandboxd, "isRunning" | "fetch">;
   /** Numbers the containers of this sandbox. */
   restartNotice: Pick<RestartNotice, "count">;
+  /** Whether a container is being started. */
+  isStarting(): boolean;
   used(): void;
 }
 
@@ -61,7 +64,7 @@ export class Previews {
     this.#host.sql.exec("DELETE FROM previews WHERE expires_at <= ?", Date.now());
     this.#host.sql.exec(
       `INSERT INTO previews (port, token, boot, expires_at) VALUES (?1, ?2, ?3, ?4)
-       ON CONFLICT (port) DO UPDATE SET token = ?2, boot = ?3, expires_at = ?4, answered = answered AND token = ?2`,
+       ON CONFLICT (port) DO UPDATE SET token = ?2, boot = ?3, expires_at = ?4, answered = answered AND token = ?2 AND boot = ?3`,
       port,
       preview.token,
       this.#host.restartNotice.count,
@@ -97,11 +100,7 @@ export class Previews {
   list(): Preview[] {
     if (!this.#host.sandboxd.isRunning) return [];
     return this.#host.sql
-      .exec<Row>(
-        "SELECT * FROM previews WHERE boot = ? AND expires_at > ? ORDER BY port",
-        this.#host.restartNotice.count,
-        Date.now(),
-      )
+      .exec<Row>("SELECT * FROM previews WHERE expires_at > ? ORDER BY port", Date.now())
       .toArray()
       .map(({ port, token, expires_at: expiresAt }) => ({ port, token, expiresAt }));
   }
@@ -115,8 +114,10 @@ export class Previews {
     headers.set(PREVIEW_PORT, String(port));
     const [row] = this.#host.sql.exec<Row>("SELECT * FROM previews WHERE port = ?", port).toArray();
     if (!row || !equal(row.token, token) || row.expires_at <= Date.now()) return refuseUnserved("ended");
-    if (!this.#host.sandboxd.isRunning || row.boot !== this.#host.restartNotice.count)
-      return refuseUnserved("stopped");
+    if (!this.#host.sandboxd.isRunning)
+      return refuseUnserved(this.#host.isStarting() ? "waiting" : "stopped");
+    const boot = this.#host.restartNotice.count;
+    const hasAnswered = row.answered > 0 && row.boot === boot;
     const cut = this.#signalOf(port, row.expires_at);
     const signal = AbortSignal.any([cut, request.signal]);
     const response = await this.#host.sandboxd
@@ -126,8 +127,9 @@ export class Previews {
     if (cut.aborted) return refuseUnserved("ended");
     // Programs must not imitate the server's messages about previews.
     if (!response || response.headers.has(PREVIEW_ERROR) || response.headers.has(PREVIEW_STATE))
-      return refuseUnserved(unservedState(response, row.answered > 0));
-    if (!row.answered) this.#host.sql.exec("UPDATE previews SET answered = 1 WHERE port = ?", port);
+      return refuseUnserved(unservedState(response, hasAnswered));
+    if (!hasAnswered)
+      this.#host.sql.exec("UPDATE previews SET answered = 1, boot = ? WHERE port = ?", boot, port);
     this.#host.used();
     return response;
   }

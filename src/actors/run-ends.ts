@@ -1,4 +1,5 @@
 /** What happens after the end of a run. */
+import { isServiceState } from "../runs/command-executor.ts";
 import { localID } from "../runs/id.ts";
 import type { RunRecord } from "../runs/run-store.ts";
 import type { TaskBudgets } from "../tasks/budget.ts";
@@ -39,7 +40,7 @@ export class RunEnds {
     workspace.changed();
     storage.changed();
     // A run may be lost because its sandbox was destroyed; it must not be registered again.
-    if (run.state !== "lost") background(account.used());
+    if (run.state !== "lost" && !isServiceState(run.resumeState)) background(account.used());
     lifecycle.release();
   }
 

@@ -596,6 +596,7 @@ export class Sandbox extends SandboxActor {
       this.#parts.restartNotice.takeNotice(),
       this.#parts.workspace.takeNotice(),
       this.#parts.setUp.takeNotice(),
+      this.#parts.service.takeNotice(),
     ];
     return { ...outcome, notice: notices.filter(Boolean).join(" ") || undefined };
   }

@@ -7,6 +7,7 @@ import type { Lifecycle } from "./lifecycle.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
 import type { ListedSettings } from "./sandbox-registry.ts";
 import { type SandboxVariables, namesOf } from "./sandbox-variables.ts";
+import type { Service, ServiceState } from "./service.ts";
 import type { SetUp, SetUpState } from "./set-up.ts";
 
 /** What `configure_sandbox` changes; omitted settings stay. */
@@ -18,6 +19,8 @@ export interface SettingsChange {
   setup?: string | undefined;
   /** Idle minutes before the container is stopped. */
   idleMinutes?: number | undefined;
+  /** The script of its service; an empty one ends that. */
+  start?: string | undefined;
 }
 
 export interface CurrentSettings {
@@ -25,6 +28,7 @@ export interface CurrentSettings {
   setup: SetUpState;
   network: NetworkPolicy;
   idleMinutes: number;
+  service: { state: ServiceState; run?: string | undefined };
 }
 
 export interface SettingsHost {
@@ -32,6 +36,7 @@ export interface SettingsHost {
   network: SandboxNetwork;
   setUp: SetUp;
   idle: IdleStop;
+  service: Service;
   lifecycle: Pick<Lifecycle, "unlessDestroyed">;
   /** Reports the settings to the account. @throws {ToolError} `quota_exceeded` if there are too many sandboxes */
   register(owner: Owner, settings: ListedSettings): Promise<void>;
@@ -46,12 +51,13 @@ export class SandboxSettings {
   }
 
   get current(): CurrentSettings {
-    const { variables, network, setUp, idle } = this.#host;
+    const { variables, network, setUp, idle, service } = this.#host;
     return {
       variables: variables.names,
       setup: setUp.state,
       network: network.policy,
       idleMinutes: idle.minutes,
+      service: service.state,
     };
   }
 
@@ -60,7 +66,7 @@ export class SandboxSettings {
    * gets these as a new one.
    * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
    */
-  change(owner: Owner, { env, network, setup, idleMinutes }: SettingsChange): Promise<void> {
+  change(owner: Owner, { env, network, setup, idleMinutes, start }: SettingsChange): Promise<void> {
     return this.#changes.run(() => {
       const host = this.#host;
       const changed = async () => {
@@ -68,7 +74,7 @@ export class SandboxSettings {
         const variables = Object.keys(env ?? {}).length > 0 ? host.variables.changed(env ?? {}) : undefined;
         const choice = network && host.network.changed(network);
         if (idleMinutes !== undefined) host.idle.check(idleMinutes);
-        if (variables || choice || script || idleMinutes !== undefined)
+        if (variables || choice || script || start || idleMinutes !== undefined)
           await host.register(owner, {
             variables: variables ? namesOf(variables) : host.variables.names,
             network: choice ?? host.network.choice,
@@ -80,18 +86,20 @@ export class SandboxSettings {
         if (choice) host.network.put(choice);
         if (script !== undefined) host.setUp.put(script);
         if (idleMinutes !== undefined) host.idle.put(idleMinutes);
+        if (start !== undefined) host.service.put(start);
       });
     });
   }
 
   /** The settings for a checkpoint, if there are any. */
   get kept(): CheckpointSettings | undefined {
-    const { variables, network, setUp, idle } = this.#host;
+    const { variables, network, setUp, idle, service } = this.#host;
     const kept = {
       env: variables.values,
       network: network.choice,
       setup: setUp.settings,
       idleMinutes: idle.choice,
+      start: service.script,
     };
     const { env, network: choice, ...others } = kept;
     const isNone =
@@ -101,14 +109,16 @@ export class SandboxSettings {
   }
 
   /** Replaces the settings with those of the checkpoint that the sandbox is created from. */
-  inherit({ env, network, setup, idleMinutes }: CheckpointSettings): void {
-    const { variables, network: own, setUp, idle } = this.#host;
+  inherit({ env, network, setup, idleMinutes, start }: CheckpointSettings): void {
+    const { variables, network: own, setUp, idle, service } = this.#host;
     variables.forget();
     variables.put(variables.changed(env));
     own.put(network);
     setUp.forget();
     if (setup) setUp.inherit(setup);
     idle.put(idleMinutes);
+    service.forget();
+    if (start !== undefined) service.inherit(start);
   }
 
   destroyed({ isKept }: Pick<Destroyed, "isKept">): void {
@@ -117,5 +127,6 @@ export class SandboxSettings {
     this.#host.network.forget();
     this.#host.setUp.forget();
     this.#host.idle.put(undefined);
+    this.#host.service.forget();
   }
 }

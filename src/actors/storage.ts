@@ -6,7 +6,7 @@ import type { Stored } from "../runs/run-store.ts";
 const REPORT_MS = 5000;
 
 export interface StorageHost {
-  runs: Pick<Runs, "stored" | "isBusy" | "isFull">;
+  runs: Pick<Runs, "stored" | "hasActive" | "isFull">;
   /** Reports to the account. Returns whether storage is full even after evictions. */
   report(stored: Stored): Promise<boolean>;
   background(work: Promise<unknown>): void;
@@ -29,7 +29,7 @@ export class Storage {
       this.#isDue = false;
       this.#host.background(this.report().catch(() => this.changed()));
       // Running runs' logs grow.
-      if (this.#host.runs.isBusy) this.changed();
+      if (this.#host.runs.hasActive) this.changed();
     }, REPORT_MS);
   }
 

@@ -54,6 +54,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   #lastStream: Stream = "stdout";
   #hasBegun = false;
   hasFiles = true;
+  /** Whether it is a background process: it holds no container, and is not metered. */
+  isService = false;
   /** Bytes of the log that the typing caller has seen. */
   seenBytes: number;
   failure: RunFailure | undefined;

@@ -51,6 +51,14 @@ export const commandState = z.object({
   interactive: z.boolean().optional(),
 });
 
+/** The session of services, which is no valid name of a caller's. */
+export const SERVICE_SESSION = "_service";
+
+/** Whether a command's resume state is that of a service. */
+export function isServiceState(state: unknown): boolean {
+  return commandState.safeParse(state).data?.session === SERVICE_SESSION;
+}
+
 export type CommandState = z.infer<typeof commandState>;
 
 type StopReason = "timed_out" | "cancelled";

@@ -155,7 +155,7 @@ export class RunStore {
   millisecondsSince(time: number, from: number): number {
     return this.#sql
       .exec<{ sum: number }>(
-        "SELECT coalesce(sum(ended_at - max(started_at, ?)), 0) AS sum FROM runs WHERE ended_at > ? AND state <> 'lost'",
+        "SELECT coalesce(sum(ended_at - max(started_at, ?)), 0) AS sum FROM runs WHERE ended_at > ? AND state <> 'lost' AND coalesce(json_extract(resume_state, '$.session'), '') <> '_service'",
         from,
         time,
       )

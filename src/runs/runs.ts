@@ -5,6 +5,7 @@
 import { ToolError, unknownRun } from "../shared/errors.ts";
 import type { TerminalInput } from "../container/connection.ts";
 import { ActiveRun } from "./active-run.ts";
+import { isServiceState } from "./command-executor.ts";
 import { Backlog } from "./backlog.ts";
 import { deferred } from "./deferred.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
@@ -102,7 +103,15 @@ export interface RunStart {
   namesID: boolean;
   /** Receives the last line of output while the caller waits. */
   onProgress?: OnProgress | undefined;
+  /** Whether it is a service, which takes nothing from the quota and keeps no container from its idle stop. */
+  isService?: boolean;
 }
+
+const UNMETERED: RunQuota = {
+  take: async (seconds) => ({ seconds }),
+  hold: (seconds) => ({ seconds }),
+  give: () => undefined,
+};
 
 /** Receives a run's last output line whenever it changes. */
 export type OnProgress = (line: string) => unknown;
@@ -153,7 +162,12 @@ export class Runs {
     this.#onEnded = listener;
   }
 
+  /** Whether there are runs that keep the container from its idle stop. */
   get isBusy(): boolean {
+    return this.#active.values().some(({ isService }) => !isService);
+  }
+
+  get hasActive(): boolean {
     return this.#active.size > 0;
   }
 
@@ -171,10 +185,11 @@ export class Runs {
     executor: Executor<Spec>,
     source: string,
     spec: Spec,
-    { prepare, replyBy, waitUntil, namesID, onProgress }: RunStart,
+    { prepare, replyBy, waitUntil, namesID, onProgress, isService = false }: RunStart,
   ): Promise<RunView> {
     const { kind } = executor;
-    const reserving = this.#reserve(spec.timeoutMs, prepare);
+    const quota = isService ? UNMETERED : this.#host.quota;
+    const reserving = this.#reserve(quota, spec.timeoutMs, prepare);
     const reservation = await (replyBy === undefined
       ? reserving
       : within(Math.max(0, replyBy - Date.now()), reserving));
@@ -191,8 +206,15 @@ export class Runs {
       droppedBytes: 0,
     };
     const run = this.#begin(record, true);
+    run.isService = isService;
     if (reservation)
-      this.#follow(run, executor.start(run, allowed(spec, reservation)), reservation, record.startedAt);
+      this.#follow(
+        run,
+        executor.start(run, allowed(spec, reservation)),
+        quota,
+        reservation,
+        record.startedAt,
+      );
     else this.#followLate(run, executor, spec, reserving);
     const waitMs = Math.max(0, Math.min(waitUntil, replyBy ?? waitUntil) - Date.now());
     if (run.isInteractive) await run.rest(waitMs);
@@ -211,8 +233,7 @@ export class Runs {
     return view;
   }
 
-  async #reserve(timeoutMs: number, prepare?: () => Promise<void>): Promise<Reservation> {
-    const { quota } = this.#host;
+  async #reserve(quota: RunQuota, timeoutMs: number, prepare?: () => Promise<void>): Promise<Reservation> {
     await prepare?.();
     const reservation = await quota.take(Math.ceil(timeoutMs / 1000));
     await this.#host.ready().catch((error) => {
@@ -233,6 +254,7 @@ export class Runs {
 
   #resume(record: RunRecord): void {
     const run = this.#begin(record, false);
+    run.isService = isServiceState(record.resumeState);
     let execution: Execution;
     try {
       execution = this.#host.executors[record.kind].resume(run, record.resumeState);
@@ -243,7 +265,8 @@ export class Runs {
     }
     const { startedAt } = record;
     const seconds = Math.ceil(((execution.deadline ?? 0) - startedAt) / 1000);
-    this.#follow(run, execution, this.#host.quota.hold(Math.max(1, seconds)), startedAt);
+    const quota = run.isService ? UNMETERED : this.#host.quota;
+    this.#follow(run, execution, quota, quota.hold(Math.max(1, seconds)), startedAt);
   }
 
   #markLost(record: RunRecord, note: string): void {
@@ -431,8 +454,14 @@ export class Runs {
   }
 
   /** @param startedAt when the reservation's use begins, in milliseconds since the epoch */
-  #follow(run: ActiveRun, execution: Execution, reservation: Reservation, startedAt: number): void {
-    const give = () => this.#host.quota.give(reservation, (Date.now() - startedAt) / 1000);
+  #follow(
+    run: ActiveRun,
+    execution: Execution,
+    quota: RunQuota,
+    reservation: Reservation,
+    startedAt: number,
+  ): void {
+    const give = () => quota.give(reservation, (Date.now() - startedAt) / 1000);
     execution.done.then(give, give);
     this.#watch(run, execution);
   }

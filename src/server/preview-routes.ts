@@ -34,9 +34,10 @@ const NOTICES: Record<
     text: "It expired, was closed, or its sandbox was destroyed. Ask for a new one.",
   },
   stopped: {
-    status: 410,
+    status: 503,
     title: "The sandbox of this preview has stopped",
-    text: "Its programs have ended. Ask for the program to be started and exposed again.",
+    text: "Its programs have ended. This page reloads when the sandbox is used again and its program runs.",
+    refresh: 10,
   },
   waiting: {
     status: 503,

@@ -61,7 +61,7 @@ export const SANDBOX_SCHEMA: Schema = {
     },
     previews: {
       holds:
-        "a port that can be reached from outside: its token, until when, the container it belongs to, whether its server has answered",
+        "a port that can be reached from outside: its token, until when, and whether its server has answered in which container",
       kept: "until its time is over and another port is exposed, it is closed, or the sandbox is destroyed",
     },
     task_budgets: {
@@ -136,6 +136,11 @@ export const SANDBOX_SCHEMA: Schema = {
       holds:
         "when the sandbox was last used, to the minute, so that its idle time does not begin again when the actor is evicted",
       kept: "as long as the actor",
+    },
+    service: {
+      holds:
+        "the script of `start`, the ids of its last three runs, and whether it was cancelled in this container",
+      kept: "until it is removed or the sandbox is destroyed",
     },
     idle_minutes: {
       holds:

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { REGIONS } from "../shared/principal.ts";
 import { SETUP_STATES } from "../actors/set-up.ts";
+import { SERVICE_STATES } from "../actors/service.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { INTERNET, MAX_HOSTS, parseHostEntry } from "../shared/network-policy.ts";
 import { shownName } from "../shared/shown.ts";
@@ -40,7 +41,17 @@ function hostsField() {
     .describe("All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub).");
 }
 
-const MAX_SETUP = 100_000;
+/** Characters of a script, as of a command. */
+const MAX_SCRIPT = 100_000;
+
+function scriptField(description: string) {
+  return z
+    .string()
+    .max(MAX_SCRIPT, `is longer than ${MAX_SCRIPT} characters: let it fetch the rest`)
+    .refine((value) => !value.includes("\0"), "must not hold a NUL character")
+    .optional()
+    .describe(description);
+}
 
 export const configureSandbox = defineTool({
   name: "configure_sandbox",
@@ -50,16 +61,12 @@ export const configureSandbox = defineTool({
   input: z.strictObject({
     sandbox: sandboxField(),
     env: variablesField("For all commands, kernels and tasks; empty removes one.", problemWith),
-    setup: z
-      .string()
-      .max(MAX_SETUP, `is longer than ${MAX_SETUP} characters: let it fetch the rest`)
-      .refine((value) => !value.includes("\0"), "must not hold a NUL character")
-      .optional()
-      .describe("Bash run once before the next call; new containers start from its result."),
+    setup: scriptField("Bash run once before the next call; new containers start from its result."),
     region: z.enum(REGIONS).optional().describe("Only at first use."),
     internet: z.enum(INTERNET).optional(),
     allow_hosts: hostsField(),
     idle_minutes: z.number().int().min(1).optional(),
+    start: scriptField("Bash that is kept running in every container, as servers are."),
   }),
   output: z.object({
     sandbox: z.string(),
@@ -69,11 +76,13 @@ export const configureSandbox = defineTool({
     internet: z.enum(INTERNET),
     allow_hosts: z.array(z.string()),
     idle_minutes: z.number(),
+    start: z.enum(SERVICE_STATES),
+    start_id: z.string().optional(),
   }),
   annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
   scopes: ["sandbox:exec"],
   async handle(
-    { sandbox, env, setup, region, internet, allow_hosts: allowHosts, idle_minutes: idleMinutes },
+    { sandbox, env, setup, region, internet, allow_hosts: allowHosts, idle_minutes: idleMinutes, start },
     context,
   ) {
     const { id: principalID, scopes, region: own } = context.principal;
@@ -85,9 +94,9 @@ export const configureSandbox = defineTool({
     const question = network && (await networkQuestion(context, sandbox, network));
     if (question) return { content: [], question };
     const { value, notice } = await callSandbox(context.env, owner, (actor, sandboxOwner) =>
-      actor.configureSandbox(sandboxOwner, { env, setup, network, idleMinutes }, region),
+      actor.configureSandbox(sandboxOwner, { env, setup, network, idleMinutes, start }, region),
     );
-    const { variables, setup: state, region: made, network: holds, idleMinutes: minutes } = value;
+    const { variables, setup: state, region: made, network: holds, idleMinutes: minutes, service } = value;
     const hosts = holds.internet === "allowlist" ? [...holds.allowHosts] : [];
     const summary = sections([
       ["notice", notice],
@@ -98,6 +107,7 @@ export const configureSandbox = defineTool({
       ["internet", holds.internet],
       ["allow_hosts", holds.internet === "allowlist" ? hosts.join(", ") || "none" : undefined],
       ["idle_minutes", String(minutes)],
+      ["start", [service.state, service.run].filter(Boolean).join(", id ")],
     ]);
     const structured = {
       sandbox,
@@ -107,6 +117,8 @@ export const configureSandbox = defineTool({
       internet: holds.internet,
       allow_hosts: hosts,
       idle_minutes: minutes,
+      start: service.state,
+      start_id: service.run,
     };
     return { content: [text(summary)], structured };
   },

@@ -277,7 +277,7 @@ describe("a sandbox whose preview is open", () => {
     await until(async () => (await printed(idle, 8000)).includes("stream closed"));
     await expire();
     await until(async () => !(await isRunning()));
-    expect((await visit(url)).status).toBe(410);
+    expect((await visit(url)).status).toBe(503);
   });
 
   it("works for its user while its previews take all they may, and its server for others", async () => {
@@ -331,16 +331,17 @@ describe("a preview ends", () => {
     expect(again.text).toBe("Port 8000 of sandbox brief is not exposed.");
   });
 
-  it("with its container, which its open tab does not bring back", async () => {
+  it("not with its container, which its open tab does not bring back", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
     await killContainer("brief");
-    await until(async () => (await visit(url)).status === 410);
+    await until(async () => (await visit(url)).status === 503);
     expect(await (await visit(url, PAGE)).text()).toContain("The sandbox of this preview has stopped");
     expect(await inActor("brief", (_actor, { container }) => container?.running)).toBe(false);
-    // The next container is another one.
+    await sh("brief", "true");
+    expect(await (await visit(url, PAGE)).text()).toContain("Waiting for the program");
     await startServer("brief", 8000);
-    expect((await visit(url)).status).toBe(410);
-    expect((await visit(await expose({ sandbox: "brief", port: 8000 }))).status).toBe(200);
+    expect((await visit(url)).status).toBe(200);
+    expect(await expose({ sandbox: "brief", port: 8000 })).toBe(url);
   });
 
   it("with its sandbox, which its open tab does not bring back", async () => {

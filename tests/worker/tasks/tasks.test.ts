@@ -276,7 +276,10 @@ describe("definitions that a task names", () => {
     [{ commands: ["deep/er"] }, /is not the name/],
     [{ agents: ["nameless"] }, /cannot be used: its front matter has to say `name: nameless`/],
     [{ commands: ["large"] }, /larger than 65536 bytes/],
-    [{ agents: Array.from({ length: 11 }, (_, index) => `a${index}`) }, /^agents has 11 names, and the limit is 10/],
+    [
+      { agents: Array.from({ length: 11 }, (_, index) => `a${index}`) },
+      /^agents has 11 names, and the limit is 10/,
+    ],
   ])("are refused before anything starts: %j", async (named, words) => {
     const { isError, text } = await caller.call("execute_task", { task: "x", ...named });
     expect({ isError, text }).toMatchObject({ isError: true, text: expect.stringMatching(words) });

@@ -1,0 +1,195 @@
+/**
+ * The service of a sandbox: a script that runs in the background of each container, once that has its state. A loop in the sandbox
+ * restarts the script when it ends, with a growing pause, so a script that always crashes has one run per container. The run is a
+ * background process: it keeps no sandbox from its idle stop, and takes nothing from the quota of runs.
+ */
+import type { CommandSpec } from "../runs/command-executor.ts";
+import { SERVICE_SESSION } from "../runs/command-executor.ts";
+import type { Executor } from "../runs/executor.ts";
+import { localID } from "../runs/id.ts";
+import type { RunRecord } from "../runs/run-store.ts";
+import type { Runs } from "../runs/runs.ts";
+import { quote } from "../shared/text.ts";
+import type { ContainerPlatform } from "./platform/platform.ts";
+import type { SetUp } from "./set-up.ts";
+
+/** Storage key. */
+const KEY = "service";
+
+/** How long one run may take, in milliseconds. A timer takes up to 24 days. */
+const MAX_SERVICE_MS = 20 * 86_400_000;
+
+/** Runs of services that stay on record. */
+const MAX_RECORDS = 3;
+
+/** The pause before a restart, in seconds: doubled each time, unless the service ran for `STABLE_S`. */
+const FIRST_PAUSE_S = 1;
+const MAX_PAUSE_S = 300;
+const STABLE_S = 60;
+
+interface State {
+  script: string;
+  /** Ids of its last runs, the newest last. */
+  runs: string[];
+  /** Whether somebody has cancelled it: it stays stopped in this container. */
+  isCancelled?: boolean;
+}
+
+export const SERVICE_STATES = ["none", "stopped", "running"] as const;
+export type ServiceState = (typeof SERVICE_STATES)[number];
+
+export interface ServiceHost {
+  kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
+  platform: Pick<ContainerPlatform, "isRunning">;
+  runs: Pick<Runs, "start" | "cancel" | "remove" | "isRunning">;
+  commands: Executor<CommandSpec>;
+  setUp: Pick<SetUp, "begin" | "before">;
+  background(work: Promise<unknown>): void;
+  report(error: unknown): void;
+}
+
+export class Service {
+  readonly #host: ServiceHost;
+  #state: State | undefined;
+  #notice: string | undefined;
+  /** Counts changes after which an attempt to start is no longer wanted. */
+  #turn = 0;
+  #pauseS = FIRST_PAUSE_S;
+  #timer: ReturnType<typeof setTimeout> | null = null;
+  #startedAt = 0;
+
+  /** Create it after the runs of an earlier actor are resumed. */
+  constructor(host: ServiceHost) {
+    this.#host = host;
+    this.#state = host.kv.get<State>(KEY);
+    if (host.platform.isRunning && !this.#isRunning) this.ready();
+  }
+
+  get #run(): string | undefined {
+    return this.#state?.runs.at(-1);
+  }
+
+  get #isRunning(): boolean {
+    return this.#run !== undefined && this.#host.runs.isRunning(localID(this.#run));
+  }
+
+  /** The script; undefined without a service. */
+  get script(): string | undefined {
+    return this.#state?.script;
+  }
+
+  get state(): { state: ServiceState; run?: string | undefined } {
+    if (!this.#state) return { state: "none" };
+    return { state: this.#isRunning ? "running" : "stopped", run: this.#run };
+  }
+
+  /** Sets the script and, if a container runs, starts it there. An empty one ends the service. */
+  put(script: string): void {
+    const state = this.#state;
+    if (state?.script === script && this.#isRunning) return;
+    const run = this.#isRunning ? this.#run : undefined;
+    this.#put(script === "" ? undefined : { script, runs: state?.runs ?? [] });
+    this.ended();
+    if (run !== undefined) this.#host.background(this.#host.runs.cancel(run, 0).catch(() => undefined));
+    if (this.#host.platform.isRunning) this.ready();
+  }
+
+  /** Lifecycle: the container has its state. */
+  ready(): void {
+    if (!this.#state || this.#isRunning || this.#state.isCancelled) return;
+    const turn = ++this.#turn;
+    this.#host.background(
+      this.#start(turn).catch((error: unknown) => {
+        if (turn !== this.#turn) return;
+        this.#host.report(error);
+        this.#restart();
+      }),
+    );
+  }
+
+  /** Lifecycle: the container has ended. */
+  ended(): void {
+    this.#turn++;
+    clearTimeout(this.#timer);
+    this.#pauseS = FIRST_PAUSE_S;
+    if (this.#state?.isCancelled) this.#put({ ...this.#state, isCancelled: false });
+  }
+
+  /** A run has ended. One of the service's that the sandbox did not end itself, such as a killed loop, is started again. */
+  runEnded({ id, state }: Pick<RunRecord, "id" | "state">): void {
+    if (!this.#state || id !== this.#run || state === "lost") return;
+    if (state === "cancelled") this.#put({ ...this.#state, isCancelled: true });
+    else this.#restart();
+  }
+
+  inherit(script: string): void {
+    this.#put({ script, runs: [] });
+  }
+
+  forget(): void {
+    this.ended();
+    if (this.#state) this.#put(undefined);
+    this.#notice = undefined;
+  }
+
+  takeNotice(): string | undefined {
+    const notice = this.#notice;
+    this.#notice = undefined;
+    return notice;
+  }
+
+  async #start(turn: number): Promise<void> {
+    const { setUp, runs, commands } = this.#host;
+    await setUp.begin();
+    const script = this.#state?.script;
+    // An actor that starts a container for its service alone would never let it rest.
+    if (turn !== this.#turn || script === undefined || !this.#host.platform.isRunning) return;
+    const spec = {
+      command: loop(script),
+      session: SERVICE_SESSION,
+      cwd: "/workspace",
+      timeoutMs: MAX_SERVICE_MS,
+    };
+    const { id } = await runs.start(setUp.before(commands), script, spec, {
+      waitUntil: 0,
+      namesID: true,
+      isService: true,
+    });
+    if (turn !== this.#turn || !this.#state) return void (await runs.cancel(id, 0).catch(() => undefined));
+    if (this.#state.runs.length > 0)
+      this.#notice = `Its service was started again; get_result with id ${id} has its output.`;
+    this.#startedAt = Date.now();
+    const known = [...this.#state.runs, id];
+    this.#put({ ...this.#state, runs: known.slice(-MAX_RECORDS) });
+    for (const old of known.slice(0, -MAX_RECORDS)) await runs.remove(old).catch(() => undefined);
+  }
+
+  #restart(): void {
+    if (Date.now() - this.#startedAt > STABLE_S * 1000) this.#pauseS = FIRST_PAUSE_S;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      if (this.#host.platform.isRunning) this.ready();
+    }, this.#pauseS * 1000);
+    this.#pauseS = Math.min(MAX_PAUSE_S, this.#pauseS * 2);
+  }
+
+  #put(state: State | undefined): void {
+    this.#state = state;
+    if (state) this.#host.kv.put(KEY, state);
+    else this.#host.kv.delete(KEY);
+  }
+}
+
+/** Runs the script again and again. */
+function loop(script: string): string {
+  return `pause=${FIRST_PAUSE_S}
+while :; do
+  since=$SECONDS
+  bash -c ${quote(script)}
+  code=$?
+  if ((SECONDS - since >= ${STABLE_S})); then pause=${FIRST_PAUSE_S}; fi
+  echo "The service ended with exit code $code. It is started again in $pause s." >&2
+  sleep "$pause"
+  pause=$((pause * 2 > ${MAX_PAUSE_S} ? ${MAX_PAUSE_S} : pause * 2))
+done`;
+}

@@ -1,0 +1,136 @@
+/** `configure_sandbox` with `start`: a script that is kept running in every container. */
+import { describe, expect, it } from "vitest";
+import { expose, visit } from "../previews/support.ts";
+import { evict, inActor, killContainer, owner, sh, until } from "../support.ts";
+
+interface Configured {
+  start: string;
+  start_id?: string;
+}
+
+const configure = async (sandbox: string, start?: string) =>
+  (await owner.call("configure_sandbox", { sandbox, start })).structured as unknown as Configured;
+
+const isRunning = (sandbox: string) =>
+  inActor(sandbox, (_actor, { container }) => container?.running === true);
+
+/** A run as it is now. */
+const shown = async (id: string) => (await owner.call("get_result", { id, wait_seconds: 0 })).text;
+
+/** Ends the container, as a crash of its machine would. */
+async function crash(sandbox: string): Promise<void> {
+  await killContainer(sandbox);
+  await until(async () => !(await isRunning(sandbox)));
+}
+
+/** Waits until a service runs by another id than before. Answers the id. */
+async function started(sandbox: string, before?: string): Promise<string> {
+  let id: string | undefined;
+  await until(async () => {
+    const { start, start_id } = await configure(sandbox);
+    id = start_id;
+    return start === "running" && id !== undefined && id !== before;
+  });
+  return id ?? "";
+}
+
+const ids = async (sandbox: string) =>
+  (
+    (await owner.call("list_runs", { sandbox, limit: 100 })).structured.runs as {
+      id: string;
+      title: string;
+    }[]
+  )
+    .filter(({ title }) => title.startsWith("echo"))
+    .map(({ id }) => id);
+
+describe("a service", () => {
+  it("is back in the next container, with its URL, whatever ended the one before", async () => {
+    const sandbox = "service-web";
+    const script = "echo here > index.html; python3 -u -m http.server 8000";
+    expect(await configure(sandbox, script)).toMatchObject({ start: "stopped" });
+    expect(await isRunning(sandbox)).toBe(false);
+    await sh(sandbox, "true");
+    let id = await started(sandbox);
+    const url = await expose({ sandbox, port: 8000 });
+    const answers = () => until(async () => (await visit(url)).status === 200);
+    await answers();
+    await until(async () => (await shown(id)).includes('"GET / HTTP/1.1" 200'));
+    const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+    const ends = {
+      crash: () => crash(sandbox),
+      idle: () => inActor(sandbox, (actor) => actor.onActivityExpired()),
+      rollback: () => owner.call("restore_sandbox", { sandbox, checkpoint }),
+    };
+    for (const end of Object.values(ends)) {
+      await end();
+      await until(async () => !(await isRunning(sandbox)));
+      const stopped = await visit(url);
+      expect([stopped.status, await stopped.text()]).toEqual([503, expect.stringContaining("has stopped")]);
+      expect(stopped.headers.get("retry-after")).not.toBeNull();
+      expect(await shown(id)).toContain("state: lost");
+      await sh(sandbox, "true");
+      id = await started(sandbox, id);
+      await answers();
+    }
+    // A new actor goes on with it.
+    await evict(sandbox);
+    await answers();
+    expect((await configure(sandbox)).start_id).toBe(id);
+    expect(await configure(sandbox, "")).toMatchObject({ start: "none" });
+    await until(async () => (await shown(id)).includes("state: cancelled"));
+    await until(async () => (await visit(url)).status === 502);
+    await crash(sandbox);
+    await sh(sandbox, "true");
+    expect(await configure(sandbox)).toMatchObject({ start: "none" });
+    await owner.call("destroy_sandbox", { sandbox });
+  });
+
+  it("is started again when it ends, which its output says, and its records do not grow in number", async () => {
+    const sandbox = "service-crashes";
+    await sh(sandbox, "true");
+    await configure(sandbox, "echo begun by $PPID; exit 3");
+    let id = await started(sandbox);
+    const again = "The service ended with exit code 3. It is started again in 2 s.";
+    await until(async () => (await shown(id)).includes(again));
+    expect(await ids(sandbox)).toEqual([id]);
+    // What starts it again is a process of the sandbox too.
+    const [, loop] = /begun by (\d+)/.exec(await shown(id)) ?? [];
+    await sh(sandbox, `kill -9 ${loop}`);
+    id = await started(sandbox, id);
+    await crash(sandbox);
+    const { structured: first } = await owner.call("run_command", { sandbox, command: "true" });
+    id = await started(sandbox, id);
+    const { structured: next } = await owner.call("run_command", { sandbox, command: "true" });
+    expect(`${first.notice} ${next.notice}`).toContain("Its service was started again");
+    for (let time = 0; time < 2; time += 1) {
+      await crash(sandbox);
+      await sh(sandbox, "true");
+      id = await started(sandbox, id);
+    }
+    await until(async () => (await ids(sandbox)).length === 3);
+    expect(await ids(sandbox)).toContain(id);
+    await owner.call("destroy_sandbox", { sandbox });
+  });
+
+  it("that is cancelled stays so in its container, and forks have it", async () => {
+    const sandbox = "service-cancelled";
+    await configure(sandbox, "echo begun; sleep 1000");
+    await sh(sandbox, "touch file");
+    const id = await started(sandbox);
+    await owner.call("cancel_run", { id });
+    await evict(sandbox);
+    expect(await configure(sandbox)).toEqual(expect.objectContaining({ start: "stopped", start_id: id }));
+    const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+    const fork = "service-fork";
+    expect(await owner.call("restore_sandbox", { sandbox: fork, checkpoint })).toMatchObject({
+      isError: false,
+    });
+    for (const name of [sandbox, fork]) {
+      if (name === sandbox) await crash(name);
+      await sh(name, "true");
+      await started(name, id);
+      await owner.call("destroy_sandbox", { sandbox: name });
+    }
+  });
+});

@@ -14,7 +14,7 @@ const SCROLLBACK = 5000;
 const SLICE = 2048;
 
 /** Characters of the largest pasted text. */
-const MAX_PASTED_BYTES = 100_000;
+const MAX_PASTED_CHARS = 100_000;
 
 /** Characters that pasted text must not contain: invisible keys, or the end of a paste. */
 // oxlint-disable-next-line no-control-regex
@@ -143,8 +143,8 @@ export class Screen {
     const text = pasted.replace(UNSEEN, "");
     const { isReadOnly, onRefused, confirm } = this.#options;
     if (text === "" || isReadOnly) return;
-    if (text.length > MAX_PASTED_BYTES)
-      return onRefused(`It is longer than ${MAX_PASTED_BYTES} characters: send it as a file.`);
+    if (text.length > MAX_PASTED_CHARS)
+      return onRefused(`It is longer than ${MAX_PASTED_CHARS} characters: send it as a file.`);
     const lines = text.split(/\r\n|\r|\n/).length;
     // A program that detects pasting leaves it to its user to press Enter.
     const isEntered = lines > 1 && !this.#terminal.modes.bracketedPasteMode;

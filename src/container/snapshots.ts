@@ -43,7 +43,10 @@ export class Snapshots {
 function refusal({ code, problem }: FileFailure): ToolError {
   if (code === "ENOSPC") return new ToolError("no_space", "the disk of the sandbox is full");
   if (problem === "too_large")
-    return new ToolError("too_large", `it has more than ${SNAPSHOT_ENTRIES} files and directories`);
+    return new ToolError(
+      "too_large",
+      `it has more than ${SNAPSHOT_ENTRIES} files and directories, or their names and links are too long`,
+    );
   // A restarted sandboxd responded, which does not know the save.
   if (problem === "missing")
     return new ToolError("no_answer", "the sandbox has lost what it had begun", "", true);

@@ -269,7 +269,7 @@ it("of more files than can be saved says so", async () => {
   const answer = Response.json({ problem: "too_large" }, { status: FAILED });
   const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer));
   await expect(snapshots.call("commit", { id: "a" }, AbortSignal.timeout(1000))).rejects.toThrow(
-    "it has more than 200000 files and directories",
+    "it has more than 200000 files and directories, or their names and links are too long",
   );
 });
 

@@ -4,7 +4,7 @@
  */
 import { IncomingMessage, type Server } from "node:http";
 import type { Duplex } from "node:stream";
-import { Pace } from "./pace.ts";
+import { Pace } from "../../src/shared/pace.ts";
 
 /** A piece of this many bytes is free: its cost is mostly moving bytes. */
 const WHOLE_BYTES = 16_384;

@@ -9,7 +9,7 @@ import { WebSocket, WebSocketServer, type ClientOptions } from "ws";
 import { RepliesInFlight, ControlGuard, maxMessageBytes } from "./control-guard.ts";
 import { FramedConnection } from "./frames.ts";
 import { declineUpgrade } from "./outbound-queue.ts";
-import { Pace } from "./pace.ts";
+import { Pace } from "../../src/shared/pace.ts";
 import { gather, Pieces } from "./piece-limit.ts";
 
 /** The most bytes waiting for a slow reader before the other end is paused. */

@@ -6,7 +6,7 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
-import { Pace } from "./pace.ts";
+import { Pace } from "../../src/shared/pace.ts";
 
 /** How many requests a client may send ahead: apt sends ten. */
 const maxPipelined = 16;

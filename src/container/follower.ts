@@ -17,8 +17,8 @@ export interface OutputSink {
   readonly ended: boolean;
   /** Whether a caller waits for the next output; undefined if that makes no difference. */
   readonly isWatched?: boolean;
-  /** Calls `output`, which passes bytes to `output` and `skipped`, as soon as there is room. */
-  take(output: () => void): Promise<void>;
+  /** Calls `output`, which passes so many bytes to `output` and `skipped`, as soon as there is room. */
+  take(bytes: number, output: () => void): Promise<void>;
   output(stream: Stream, bytes: Uint8Array): void;
   /** The next `count` bytes of a stream. Only the last of them were read, because the log is full. */
   skipped(stream: Stream, count: number, last: Uint8Array): void;
@@ -187,7 +187,7 @@ export abstract class RunFollower {
     // sandboxd never sends more than a window of unstored output, so this is not sandboxd.
     if (this.#waiting > 4 * WINDOW_BYTES) return this.link.connection.close();
     this.#taking = this.#taking
-      .then(() => this.sink.take(() => this.#passOutput(piece)))
+      .then(() => this.sink.take(length, () => this.#passOutput(piece)))
       .catch((error: unknown) => void (this.#failure ??= error))
       .finally(() => {
         this.#waiting -= length;

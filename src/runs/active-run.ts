@@ -53,6 +53,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   #ports: readonly number[] = [];
   #lastStream: Stream = "stdout";
   #hasBegun = false;
+  #isCancelled = false;
   hasFiles = true;
   /** Whether it is a background process: it holds no container, and is not metered. */
   isService = false;
@@ -150,6 +151,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   cancel(): Promise<void> {
+    this.#isCancelled = true;
     return this.#execution?.cancel() ?? Promise.resolve();
   }
 
@@ -193,8 +195,9 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.describe(kind === "code" ? { results: [], ports } : { ports });
   }
 
-  take(output: () => void): Promise<void> {
-    return this.#host.backlog.take(output);
+  take(bytes: number, output: () => void): Promise<void> {
+    // The last output of a cancelled run is due within seconds.
+    return this.#host.backlog.take(this.#isCancelled ? 0 : bytes, output);
   }
 
   output(stream: Stream, bytes: Uint8Array): void {

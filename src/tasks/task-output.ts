@@ -113,9 +113,9 @@ export class TaskOutput implements RunSink<CommandState> {
   }
 
   /** Pauses now and then, so that an agent's output does not block others. */
-  async take(output: () => void): Promise<void> {
+  async take(bytes: number, output: () => void): Promise<void> {
     const before = this.position("stdout");
-    await this.#run.take(output);
+    await this.#run.take(bytes, output);
     this.#unrested += this.position("stdout") - before;
     if (this.#unrested < YIELD_BYTES) return;
     this.#unrested = 0;

@@ -20,7 +20,7 @@ class Recorder implements RunSink {
   hasFiles = true;
   readonly said: Record<Stream, string> = { stdout: "", stderr: "" };
 
-  async take(output: () => void): Promise<void> {
+  async take(_bytes: number, output: () => void): Promise<void> {
     output();
   }
 

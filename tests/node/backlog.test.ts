@@ -1,0 +1,40 @@
+/** How fast the output of a sandbox is stored, by a clock that the test moves. */
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { Backlog } from "../../src/runs/backlog.ts";
+
+const MiB = 1024 * 1024;
+
+beforeEach(() => void vi.useFakeTimers({ toFake: ["performance", "setTimeout", "clearTimeout", "Date"] }));
+afterEach(() => void vi.useRealTimers());
+
+/** A run that prints as fast as its output is taken. */
+function printing(backlog: Backlog): { bytes: number; isOver: boolean } {
+  const run = { bytes: 0, isOver: false };
+  void (async () => {
+    while (!run.isOver && run.bytes < 2048 * MiB) await backlog.take(MiB / 4, () => (run.bytes += MiB / 4));
+  })();
+  return run;
+}
+
+it("stores a whole log as fast as it comes, and then what neighbours do not notice, with all runs that print", async () => {
+  const backlog = new Backlog(() => []);
+  const runs = [printing(backlog), printing(backlog)];
+  const printed = () => runs.reduce((sum, { bytes }) => sum + bytes, 0) / MiB;
+  await vi.advanceTimersByTimeAsync(1);
+  const atOnce = printed();
+  expect(atOnce).toBeGreaterThan(100);
+  expect(atOnce).toBeLessThan(256);
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(printed() - atOnce).toBeGreaterThan(60);
+  expect(printed() - atOnce).toBeLessThan(600);
+  // What another run prints is stored before the next megabytes of these.
+  const before = printed();
+  const { promise: isTaken, resolve } = Promise.withResolvers<void>();
+  void backlog.take(10, resolve);
+  await Promise.all([
+    isTaken,
+    vi.advanceTimersToNextTimerAsync().then(() => vi.advanceTimersToNextTimerAsync()),
+  ]);
+  expect(printed() - before).toBeLessThan(2);
+  for (const run of runs) run.isOver = true;
+});

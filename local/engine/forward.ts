@@ -37,8 +37,8 @@ export class PortForwarder {
   readonly #broken: (how: string) => void;
   /** By port. */
   readonly #agents = new Map<number, Agent>();
-  readonly #pace = new RelayPace();
-  readonly #previewPace = new RelayPace();
+  readonly #pace = new RelayPace(false);
+  readonly #previewPace = new RelayPace(true);
   #open = 0;
   /** Open requests and WebSockets of previews. */
   readonly #previews = new Set<ServerResponse | Duplex>();

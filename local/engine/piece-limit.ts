@@ -14,11 +14,17 @@ const PER_SECOND = 20_000;
 
 export class Pieces {
   readonly #pace = new Pace({ burst: PER_SECOND, perSecond: PER_SECOND });
+  readonly #bytes: Pace | undefined;
   /** Connections being read, with functions that stop listening. */
   readonly #connections = new Map<Duplex, () => void>();
   /** Paused connections. */
   readonly #held = new Set<Duplex>();
   isResting = false;
+
+  /** @param bytes the limit for bytes, if there is one */
+  constructor(bytes?: Pace) {
+    this.#bytes = bytes;
+  }
 
   /** For a server whose requests have the class from `requestsOf`. */
   watch(server: Server): void {
@@ -51,18 +57,22 @@ export class Pieces {
     if (this.#held.delete(socket)) socket.resume();
   }
 
-  /** Counts a piece. Above the limit, all connections pause for a while. @param weight the cost, in pieces of a body */
+  /** Counts a piece. Above a limit, all connections pause for a while. @param weight the cost, in pieces of a body */
   take(bytes: number, weight = 1): void {
-    const ms = this.#pace.take(weight * Math.max(0, 1 - bytes / WHOLE_BYTES));
+    const ms = this.#wait(weight * Math.max(0, 1 - bytes / WHOLE_BYTES), bytes);
     if (ms === 0 || this.isResting) return;
     this.isResting = true;
     for (const socket of this.#connections.keys()) if (!socket.isPaused()) this.#hold(socket);
     this.#restFor(ms);
   }
 
+  #wait(pieces: number, bytes: number): number {
+    return Math.max(this.#pace.take(pieces), this.#bytes?.take(bytes) ?? 0);
+  }
+
   #restFor(ms: number): void {
     setTimeout(() => {
-      const more = this.#pace.take(0);
+      const more = this.#wait(0, 0);
       if (more > 0) return this.#restFor(more);
       this.isResting = false;
       const held = [...this.#held];

@@ -27,12 +27,20 @@ const handshakeMs = 60_000;
 /** How often to check whether the Worker has taken a sandbox's data, in milliseconds. */
 const fullMs = 10;
 
-/** The rate limit for all WebSockets of one sandbox. */
+/** The bytes that may come at once, and per second after that. A page of a development server has less. */
+const bytePace = { burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 };
+
+/** The rate limit for all WebSockets of one sandbox, or for its previews. */
 export class RelayPace {
-  readonly bytes = new Pace({ burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 });
-  readonly pieces = new Pieces();
+  readonly bytes = new Pace(bytePace);
+  readonly pieces: Pieces;
   readonly inFlight = new RepliesInFlight();
   held = 0;
+
+  /** @param isOfPreviews whether HTTP bodies are limited too; those of sandboxd are the user's own file transfers */
+  constructor(isOfPreviews: boolean) {
+    this.pieces = new Pieces(isOfPreviews ? new Pace(bytePace) : undefined);
+  }
 
   /** Milliseconds until the next check; 0 if there is room. */
   full(): number {

@@ -1,0 +1,74 @@
+/** A preview whose body does not end, by a clock that the test moves. */
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import { type AddressInfo, connect } from "node:net";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import { PortForwarder } from "../../local/engine/forward.ts";
+import { sleep } from "../setup/until.ts";
+
+const MiB = 1024 * 1024;
+const ENDLESS_MiB = 256;
+
+let inside: Server;
+let engine: Server;
+
+beforeEach(async () => {
+  inside = createServer((_request, response) => {
+    const piece = Buffer.alloc(MiB, "x");
+    let left = ENDLESS_MiB;
+    const write = () => {
+      while (left-- > 0) if (!response.write(piece)) return void response.once("drain", write);
+      response.end();
+    };
+    write();
+  }).listen(0, "127.0.0.1");
+  await once(inside, "listening");
+  const forwarder = new PortForwarder(
+    () => connect((inside.address() as AddressInfo).port, "127.0.0.1"),
+    () => undefined,
+  );
+  engine = createServer((request, response) => void forwarder.request(SANDBOXD_PORT, "/", request, response));
+  engine.listen(0, "127.0.0.1");
+  await once(engine, "listening");
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+  for (const server of [inside, engine]) {
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
+/** Reads a body in the background, and counts its bytes. */
+function reading(headers: Record<string, string>): { bytes: number } {
+  const body = { bytes: 0 };
+  void (async () => {
+    const { port } = engine.address() as AddressInfo;
+    const response = await fetch(`http://127.0.0.1:${port}/`, { headers });
+    for await (const piece of response.body ?? []) body.bytes += piece.length;
+  })().catch(() => undefined);
+  return body;
+}
+
+/** Resolves when no more of the body comes, which is the whole of it where nothing holds it back. */
+async function stopped(body: { bytes: number }): Promise<number> {
+  for (let before = -1; before < body.bytes || before <= 0;) {
+    before = body.bytes;
+    await sleep(500);
+  }
+  return body.bytes;
+}
+
+it("a body of a preview is passed on at once as far as a page may need it, then at a pace; a file is not held back", async () => {
+  vi.useFakeTimers({ toFake: ["performance"] });
+  const page = reading({ [PREVIEW_PORT]: "8080" });
+  const atOnce = await stopped(page);
+  expect(atOnce).toBeGreaterThan(32 * MiB);
+  expect(atOnce).toBeLessThan(128 * MiB);
+  vi.advanceTimersByTime(2000);
+  expect(await stopped(page)).toBeGreaterThan(atOnce + 16 * MiB);
+  expect(page.bytes).toBeLessThan(ENDLESS_MiB * MiB);
+  expect(await stopped(reading({}))).toBe(ENDLESS_MiB * MiB);
+});

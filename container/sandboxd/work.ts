@@ -1,6 +1,22 @@
 /** Background activity in a sandbox: its programs' processor time and connections. */
+import { readFileSync } from "node:fs";
 import { connectionsBetween } from "./listening.ts";
 import { ownProcesses, processorTimes } from "./run-processes.ts";
+
+/** Changes when a program has used the processor, written something, begun or ended. */
+export function workUntilNow(): string {
+  const times = processorTimes(ownProcesses());
+  let written = 0;
+  for (const id of times.keys()) {
+    try {
+      const counts = readFileSync(`/proc/${Number.parseInt(id, 10)}/io`, "latin1");
+      written += Number(/^wchar: (\d+)/m.exec(counts)?.[1]);
+    } catch {
+      // It has ended, which the times tell the next time.
+    }
+  }
+  return JSON.stringify([written, ...times]);
+}
 
 let before = new Map<string, number>();
 let lookedAt = 0;

@@ -8,6 +8,7 @@ import { pipeline } from "node:stream/promises";
 import { type Handlers, serveOperation, bodyOf, bytesOfBody } from "../serve-operation.ts";
 import { FileError } from "../file-error.ts";
 import { SYSTEM, WORKSPACE } from "../directories.ts";
+import { workUntilNow } from "../work.ts";
 import { CONVERSATION, taskDirectory } from "../shapes.ts";
 import { Base, baseHere, noteBase, systemID } from "./base.ts";
 import { type Plan, type PlanCall, type SnapshotRequests, snapshotRequests } from "./calls.ts";
@@ -16,7 +17,6 @@ import { type Place, Restore } from "./restore.ts";
 import { Save } from "./save.ts";
 import { Scanner, named, scanNamed } from "./scan.ts";
 import { type Index, SnapshotState } from "./state.ts";
-import { workOfOthers } from "./work.ts";
 
 /** A sandbox on the host's file system saves only the workspace. */
 const ROOT = SYSTEM ?? dirname(WORKSPACE);
@@ -116,8 +116,8 @@ export class Snapshots {
   async #plan(call: PlanCall): Promise<Plan> {
     const { id, base, isArchive = false, conversation, isThorough = false, isAtRest, ...options } = call;
     const resting = this.#resting;
-    if (isAtRest && resting?.base === base && resting?.work === workOfOthers()) return resting.plan;
-    const work = workOfOthers();
+    if (isAtRest && resting?.base === base && resting?.work === workUntilNow()) return resting.plan;
+    const work = workUntilNow();
     const signal = await this.#next();
     const isBase = conversation === undefined && this.#state.mark().snapshot === base;
     if (!isBase && !isArchive)

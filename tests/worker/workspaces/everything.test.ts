@@ -33,7 +33,7 @@ const KINDS = [
   },
   {
     what: "a virtual environment in the home directory",
-    install: `${PACKAGES}; python3 -m venv --system-site-packages ~/env; VIRTUAL_ENV= ~/env/bin/python -m pip install -q --no-build-isolation --no-index ./py 2>&1 | grep -v WARNING || true; rm -r py js`,
+    install: `${PACKAGES}; python3 -m venv --without-pip --system-site-packages ~/env; VIRTUAL_ENV= pip --python ~/env/bin/python install -q --no-build-isolation --no-index ./py 2>&1 | grep -v WARNING || true; rm -r py js`,
     look: `cd /; ~/env/bin/python -c 'import greet, sys; print(greet.hello(), sys.prefix)'`,
     found: "from pip /root/env\n",
   },

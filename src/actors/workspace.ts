@@ -68,7 +68,7 @@ const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2500;
 
 /** The time between the starts of two saves is this many times the save's duration, because the sandbox has other work. */
-const SAVE_PACE = 4;
+const SAVE_PACE = 2;
 
 /** A save begins after this time in any case, in milliseconds: commands and background processes write files too. */
 const SAVE_INTERVAL_MS = 120_000;

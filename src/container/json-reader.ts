@@ -15,7 +15,9 @@ export interface JSONListener {
   value(path: Path, read: () => string | undefined): void;
 }
 
-const WHITESPACE = new Set([0x20, 0x09, 0x0a, 0x0d]);
+/** For each byte, whether it is of a number, `true`, `false` or `null`. A table, because expressions cost most of the reading. */
+const IS_LITERAL = Array.from({ length: 256 }, (_, byte) => /[\w.+-]/.test(String.fromCharCode(byte)));
+const [SPACE, TAB, LINE_FEED, RETURN] = [0x20, 0x09, 0x0a, 0x0d];
 const [QUOTE, BACKSLASH, COLON, COMMA] = [0x22, 0x5c, 0x3a, 0x2c];
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
 
@@ -85,10 +87,9 @@ export class JSONReader {
         this.#path.pop();
         break;
       default:
-        if (WHITESPACE.has(byte)) return;
-        // Characters of numbers, true, false and null.
-        if (/[\w.+-]/.test(String.fromCharCode(byte))) this.#keep(byte);
-        else this.#isMalformed = true;
+        if (IS_LITERAL[byte]) this.#keep(byte);
+        else if (byte !== SPACE && byte !== LINE_FEED && byte !== RETURN && byte !== TAB)
+          this.#isMalformed = true;
     }
   }
 

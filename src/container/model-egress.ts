@@ -9,6 +9,8 @@ import { Mask } from "../shared/mask.ts";
 import { MODEL_HOST, SERVER, type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
 import { type ModelOutcome, type ModelCall, REPORT_MS, type UpstreamError } from "./model-calls.ts";
+import { Pace } from "../shared/pace.ts";
+import { pause } from "../shared/within.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
 
@@ -46,6 +48,16 @@ const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-
 
 /** The header that tells clients of model APIs whether to retry. */
 const NO_RETRY = "x-should-retry";
+
+/** The most bytes of a request: the API's own limit. */
+const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
+
+/** The rate limit for the requests of one sandbox, in bytes: all sandboxes may share the thread that reads them. */
+const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
+
+/** By sandbox, the latest last. */
+const paces = new Map<string, Pace>();
+const MAX_PACES = 1000;
 
 /** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
@@ -107,18 +119,18 @@ async function serve(
   }
   row.complete(headers, credential);
   headers.set("content-type", "application/json");
-  const { body, sent, meter, reaching } = metered(request, check.isConfined);
+  const { body, sent, meter, refused } = metered(request, check.isConfined, paceOf(containerID));
   const isCharged = row.charged.includes(pathname);
   let response: Response;
   try {
     // Redirects are not followed: the credential is for this address only.
-    const signal = AbortSignal.any([request.signal, reaching]);
+    const signal = AbortSignal.any([request.signal, refused]);
     response = await fetch(url, { method: "POST", headers, body, signal, redirect: "manual" });
   } catch {
-    if (reaching.aborted) {
-      const message = `This sandbox's network policy does not let the API connect to hosts for it: ${meter.reaches} was refused.`;
-      await finish({ tokens: 0, error: { status: 403, message } });
-      return refusal(403, "permission_error", message);
+    if (refused.aborted) {
+      const { status, type, message } = refused.reason as Refused;
+      await finish({ tokens: 0, error: { status, message } });
+      return refusal(status, type, message);
     }
     const message = "The API cannot be reached from the server.";
     if (!request.signal.aborted) await finish({ tokens: 0, error: { status: 502, message } });
@@ -176,17 +188,41 @@ function errorMessage(body: string): string {
   return body.slice(0, 200).trim() || "no reason given";
 }
 
+/** Why a request was cut off. */
+interface Refused {
+  status: number;
+  type: string;
+  message: string;
+}
+
+const TOO_LARGE: Refused = {
+  status: 413,
+  type: "request_too_large",
+  message: `The request is larger than ${MAX_REQUEST_BYTES} bytes, which is all that the API takes.`,
+};
+
+function paceOf(containerID: string): Pace {
+  const pace = paces.get(containerID) ?? new Pace(REQUEST_PACE);
+  paces.delete(containerID);
+  paces.set(containerID, pace);
+  const [oldest] = paces.keys();
+  if (paces.size > MAX_PACES && oldest !== undefined) paces.delete(oldest);
+  return pace;
+}
+
 /**
- * A request body, metered while it is forwarded, and whether all of it was sent; until then, the API does nothing. If it has
- * the API connect to other hosts and the sandbox may not, the body is cut off and `reaching` aborted.
+ * A request body, metered while it is forwarded, and whether all of it was sent; until then, the API does nothing. A body that
+ * is too large is cut off, and one that has the API connect to other hosts if the sandbox may not; then `refused` is aborted,
+ * with a `Refused` as its reason.
  */
-function metered(request: Request, isConfined: boolean) {
+function metered(request: Request, isConfined: boolean, pace: Pace) {
   const meter = new RequestMeter();
-  const reached = new AbortController();
-  const { signal: reaching } = reached;
+  const refusing = new AbortController();
+  const { signal: refused } = refusing;
+  const refuse = (reason: Refused) => refusing.abort(reason);
   let isSent = false;
   const sent = () => isSent;
-  if (!request.body) return { body: null, sent, meter, reaching };
+  if (!request.body) return { body: null, sent, meter, refused };
   const length = request.headers.get("content-length");
   const { readable, writable } =
     length === null ? new TransformStream<Uint8Array, Uint8Array>() : new FixedLengthStream(Number(length));
@@ -194,10 +230,19 @@ function metered(request: Request, isConfined: boolean) {
   const pump = async () => {
     const writer = writable.getWriter();
     try {
+      if (Number(length) > MAX_REQUEST_BYTES) return refuse(TOO_LARGE);
+      let size = 0;
       for await (const bytes of body) {
+        size += bytes.length;
+        if (size > MAX_REQUEST_BYTES) return refuse(TOO_LARGE);
         meter.add(bytes);
-        if (isConfined && meter.reaches !== undefined) return reached.abort();
+        if (isConfined && meter.reaches !== undefined) {
+          const message = `This sandbox's network policy does not let the API connect to hosts for it: ${meter.reaches} was refused.`;
+          return refuse({ status: 403, type: "permission_error", message });
+        }
         await writer.write(bytes);
+        const ms = pace.take(bytes.length);
+        if (ms > 0) await pause(ms);
       }
       isSent = true;
       await writer.close();
@@ -206,7 +251,7 @@ function metered(request: Request, isConfined: boolean) {
     }
   };
   waitUntil(pump());
-  return { body: readable, sent, meter, reaching };
+  return { body: readable, sent, meter, refused };
 }
 
 /** Forwards a body piece by piece and counts its reported tokens until its reader disconnects. */

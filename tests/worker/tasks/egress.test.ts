@@ -95,6 +95,22 @@ describe("anthropic.internal", () => {
     await owner.call("cancel_run", { id: next.structured.id });
   });
 
+  it("lets no request through that is larger than the API takes, whether its length is told or not", async () => {
+    const sandbox = "large";
+    const started = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
+    const key = await placeholder(sandbox);
+    await sh(sandbox, `(echo '{"messages":['; yes 1, | head -c 34M; echo '1]}') > /tmp/large`);
+    for (const header of ["Transfer-Encoding: chunked", "x-length: told"])
+      expect(
+        await ask(
+          sandbox,
+          "/v1/messages",
+          `-H 'x-api-key: ${key}' -H 'Expect:' -H '${header}' --data-binary @/tmp/large`,
+        ),
+      ).toEqual(["413", expect.stringContaining("request_too_large")]);
+    await owner.call("cancel_run", { id: started.structured.id });
+  });
+
   it("lets so many requests of a task be under way, and tells the next to come again", async () => {
     const sandbox = "in-flight";
     const started = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });

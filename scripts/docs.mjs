@@ -85,43 +85,41 @@ function inputRow(name, property, required) {
   return `| \`${name}\`${required ? " (required)" : ""} | ${type} | ${property.description ?? ""}${fallback} |`;
 }
 
-const QUOTAS = `Limits are those of a principal: sandboxes, runs at once, and seconds of running on a day (UTC), of which a run over
-midnight takes on either day what it ran there. Processes that a command leaves in the background outlive its run, count
-in neither of the last two and end with the sandbox:
+const QUOTAS = `Each principal has limits: sandboxes, runs at once, and seconds that runs take in a day (UTC). A run over midnight counts on both days.
+Processes that a command leaves in the background continue after its run. They do not count as runs, and end with the container:
 [security.md](../internals/security.md#what-the-quotas-count-and-what-they-do-not).`;
 
 const IMAGES = `## Images
 
-\`run_code\`, \`read_file\` and artifacts of tasks show images of the same kinds: PNG, JPEG, GIF and WebP, by their content and
-not by their name. A line of text beside each has its name and its size in pixels. Some clients and models end a chat over an
-image that is too large or broken, so:
+\`run_code\`, \`read_file\` and artifacts of tasks show images of the same kinds: PNG, JPEG, GIF and WebP, recognized by
+content, not by name. A line of text with each has its name and its size in pixels. An image that is too large or broken can end a chat in some
+clients and models, so:
 
-- An image of up to 1.15 million pixels, 8,000 on a side and 700 KiB is passed on byte for byte. The sandbox makes a larger one
-  smaller, with Pillow: its proportions stay, it is turned upright by its EXIF data, transparent parts become white, and of an
-  animation the first frame is shown. The result is PNG or JPEG, whichever has fewer bytes: a plot mostly stays PNG. The
+- An image of up to 1.15 million pixels, 8,000 on a side and 700 KiB is passed on unchanged. The sandbox scales a larger one down,
+  with Pillow: it keeps the proportions, rotates the image upright by its EXIF data, makes transparent parts white, and shows the first frame of an
+  animation. The result is PNG or JPEG, whichever has fewer bytes: a plot mostly stays PNG. The
   line of text has both sizes. \`run_code\` keeps the originals of up to 20 images of a run under \`/workspace/.outputs\`, with a link.
-- A file may have 8 MiB, an image of a result 6 MiB, and either up to 100 million pixels. Making one smaller may take 20
-  seconds and 1 GiB of memory. For an image beyond that the error has its size and says what to do.
-- Where a sandbox has no Pillow, the answer describes the image and says how to install it: \`pip install pillow\`. Images that need
-  not be made smaller are shown all the same. An artifact of a task whose sandbox has stopped is only described, with a link, if it is too large.
-- \`/mcp?images=off\` leaves all images out, for clients and models that take none. The line of text stays, and says how to get the image.
+- A file may have 8 MiB, an image of a result 6 MiB, and either up to 100 million pixels. Scaling may take 20
+  seconds and 1 GiB of memory. For an image beyond these limits the error has its size and says what to do.
+- If a sandbox has no Pillow, the answer describes a large image and says how to install Pillow: \`pip install pillow\`. Smaller images are
+  shown. If the sandbox of a task has stopped, an artifact that is too large is only described, with a link.
+- \`/mcp?images=off\` leaves all images out, for clients and models that do not accept images. The line of text stays, and says how to get the image.
 - Charts for a browser (HTML with a script, as Plotly, Bokeh, Altair and Folium make in Python) are kept as files under
-  \`/workspace/.outputs\`, and the result has path and size: 20 of a run, 32 MiB each. Where they have a picture it is shown.
+  \`/workspace/.outputs\`, and the result has path and size: up to 20 in a run, of 32 MiB each. If a chart includes a picture, the answer shows it.
 - SVG is text: \`read_file\` reads it by lines. To see it, convert it in the sandbox (\`rsvg-convert\`, CairoSVG).
-- An image that is cut off is an error in words. The server follows the structure of a file to its end, with the checksums of PNG,
-  and decodes no pixels: an image that fits and whose coded data is wrong in itself is shown, and how it looks is up to the client.`;
+- An image that is cut off is an error. The server checks the structure of the whole file, with the checksums of PNG, but decodes no pixels. So an
+  image with wrong pixel data is passed on, and the client decides how to show it.`;
 
-const WORDS = `## Whose words are whose
+const WORDS = `## Text of programs and text of the server
 
-What a program printed, or a file holds, stands behind its label on one line, or between two lines of backticks. Where it has three
-backticks itself, random letters follow those of the fence, which nothing that was printed before can know. A name that is more than
-one plain word is written as a string of JSON, and what no font shows as its escape. Everything else is the server's. Programs ask for
-data (\`?results=structured\`), where texts are as they are.`;
+Output of a program and content of a file follow a label on the same line, or stand between two lines of backticks (a fence). If the text itself has
+three backticks, random letters follow those of the fence, so that the text cannot end it. A name that is not one plain word is a JSON string, with
+escapes for invisible characters. All other text is the server's. Programs should ask for data (\`?results=structured\`), in which texts are unchanged.`;
 
 const FEWER = `## Fewer tools
 
-Every definition costs a client tokens in every chat. The address of the endpoint says which it needs:
-\`/mcp?tools=code,read_file\` lists what it names, with commas between names of tools and of these sets:
+Every definition costs a client tokens in every chat. The address of the endpoint can choose tools: \`/mcp?tools=code,read_file\`. Separate names of
+tools and of these sets with commas:
 
 | set | tools |
 | --- | --- |
@@ -129,14 +127,14 @@ ${Object.entries(TOOL_SETS)
   .map(([set, members]) => `| \`${set}\` | ${members.map((tool) => `\`${tool}\``).join(", ")} |`)
   .join("\n")}
 
-The server's instructions then speak of no other tools. A call of a tool that is left out is refused, with the reason: a model
-that was talked into it cannot call what its client was not given. It is no wall against who holds the token, since
-another address lists more: that is what scopes are for. A wrong name is refused with the names that there are.
+The server's instructions then mention only these tools, and a call of another tool is refused with the reason. So a model that was tricked cannot
+call tools that its client was not given. This does not restrict people who have the token, because another address lists more tools: use scopes for
+that. A wrong name is refused with a list of the valid names.
 
-The operator's \`TOOLS\` takes the same words. What it leaves out is neither listed nor called at any address, the [panel](panel.md)'s included, and without
-\`execute_task\` there is no \`POST /execute\` either; files by [HTTP](rest.md#files) and [resources](resources.md) are no tools, and open to
-who has their scopes. A tool that the scopes of a token never allow is not listed to it; a call of one is answered with
-status 403 and the scope that it needs.`;
+The operator's \`TOOLS\` takes the same names. Tools that it leaves out cannot be listed or called at any address, also not by the
+[panel](panel.md). Without \`execute_task\` there is no \`POST /execute\` either. Files by [HTTP](rest.md#files) and [resources](resources.md) are
+not tools, and stay available with their scopes. A token does not see tools that its scopes do not allow; a call of one is answered with status 403
+and the missing scope.`;
 
 const definitions = await listed();
 const scopesText = ({ scopes, taskScopes }) =>

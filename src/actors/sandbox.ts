@@ -7,7 +7,7 @@ import type { CommandSpec } from "../runs/command-executor.ts";
 import type { Executor } from "../runs/executor.ts";
 import { localID } from "../runs/id.ts";
 import type { Allowance, RunSummary, RunView } from "../runs/run-types.ts";
-import type { RunStart, LogPage, OnProgress, TerminalReply, WaitsFor } from "../runs/runs.ts";
+import type { OnProgress, RunReading, RunStart, RunToRead, TerminalReply } from "../runs/runs.ts";
 import type { Stored } from "../runs/run-store.ts";
 import type { Env } from "../shared/config.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
@@ -45,27 +45,6 @@ import type { Checkpoint } from "./snapshot-registry.ts";
 
 /** The result of an actor's method, with a notice if state was lost since the last one. */
 export type ActorResult<T> = Outcome<T> & { notice?: string };
-
-/** A run, and the requested part of its log. */
-export interface RunReading {
-  run: RunView;
-  page?: LogPage;
-}
-
-/** Which run to read, and what of it. */
-export interface RunToRead {
-  id: string;
-  /** How long to wait, milliseconds. */
-  waitMs: number;
-  /** The log byte to read from; without it, no log is read. */
-  cursor?: number | undefined;
-  /** The most bytes of the page. */
-  maxBytes?: number;
-  onProgress?: OnProgress | undefined;
-  until?: WaitsFor;
-  /** For a question: how many characters of its program the caller knows. More of them end the wait. */
-  seenCode?: number;
-}
 
 export interface TaskOrigin {
   run: RunView;

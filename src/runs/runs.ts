@@ -132,6 +132,27 @@ const BATCH_MS = 100;
 
 export type WaitsFor = "output" | "page";
 
+/** A run, and the requested part of its log. */
+export interface RunReading {
+  run: RunView;
+  page?: LogPage;
+}
+
+/** Which run to read, and what of it. */
+export interface RunToRead {
+  id: string;
+  /** How long to wait, milliseconds. */
+  waitMs: number;
+  /** The log byte to read from; without it, no log is read. */
+  cursor?: number | undefined;
+  /** The most bytes of the page. */
+  maxBytes?: number;
+  onProgress?: OnProgress | undefined;
+  until?: WaitsFor;
+  /** For a question: how many characters of its program the caller knows. More of them end the wait. */
+  seenCode?: number;
+}
+
 /** Bytes of a log in one result. */
 export const PAGE_BYTES = 48 * 1024;
 

@@ -57,6 +57,7 @@ import { isRecord } from "../shared/is-record.ts";
 import { declaresTasks, TASK_METHODS, TASKS_CAPABILITY } from "../tools/mcp-task.ts";
 import { toolsChosen } from "../shared/tool-sets.ts";
 import { traceOfHeaders, traceOfMessage } from "../shared/trace.ts";
+import { BAD_HOST_TEXT, BAD_ORIGIN_TEXT, MISCONFIGURED, NOT_JSON_TYPE, oauthOffText } from "./texts.ts";
 
 export interface NeededTools {
   /** The tools that the request calls. */
@@ -240,8 +241,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   const endpointQuery = endpointQueryOf(url, caller.config.tools);
   if ("problem" in endpointQuery) return refuse(caller, badQuery(endpointQuery.problem), { route });
   if (!isJsonContentType(request.headers.get("content-type"))) {
-    const message = "Unsupported Media Type: Content-Type must be application/json";
-    return refuse(caller, { reason: "bad_body", response: rpcError(415, -32000, message) }, { route });
+    return refuse(caller, { reason: "bad_body", response: rpcError(415, -32000, NOT_JSON_TYPE) }, { route });
   }
   const body = await readJSON(request);
   if ("problem" in body) return refuse(caller, unreadable(body.problem), { route });
@@ -383,7 +383,7 @@ function withOAuth(serve: (request: Request, oauth: OAuth, context: RequestConte
   return {
     open: (request: Request, context: RequestContext) => {
       const oauth = oauthFor(request, context);
-      if ("off" in oauth) return json({ error: "Not found", message: `OAuth is off: ${oauth.off}.` }, 404);
+      if ("off" in oauth) return json({ error: "Not found", message: oauthOffText(oauth.off) }, 404);
       return serve(request, oauth, context);
     },
   };
@@ -431,7 +431,7 @@ function misconfigured(request: Request, { problems }: ConfigError): Response {
   log({ logLevel: "error" }, { event: "config", problems });
   if (new URL(request.url).pathname === "/health")
     return json({ ...HEALTHY, status: "misconfigured", problems }, 503);
-  return json({ error: "The server is misconfigured", problems }, 500);
+  return json({ error: MISCONFIGURED, problems }, 500);
 }
 
 function withStandardHeaders(response: Response, requestID: string): Response {
@@ -444,10 +444,8 @@ function withStandardHeaders(response: Response, requestID: string): Response {
 
 const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes" };
 
-const BAD_HOST = (): Refusal =>
-  forbidden("bad_host", "This server does not answer to the host name of the request.");
-const BAD_ORIGIN = (): Refusal =>
-  forbidden("bad_origin", "Web pages of this origin may not call this server; ALLOWED_ORIGINS can name it.");
+const BAD_HOST = (): Refusal => forbidden("bad_host", BAD_HOST_TEXT);
+const BAD_ORIGIN = (): Refusal => forbidden("bad_origin", BAD_ORIGIN_TEXT);
 
 function badQuery(problem: string): Refusal {
   return { reason: "bad_query", response: rpcError(400, -32602, problem) };

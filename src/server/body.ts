@@ -2,6 +2,13 @@
 import { exceedsBounds } from "../shared/bounded.ts";
 import { gather } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
+import {
+  UNREADABLE_BODY,
+  bodyTooLargeText,
+  bodyTooSlowText,
+  longBatchText,
+  tooManyValuesText,
+} from "./texts.ts";
 
 /** The largest body accepted, in bytes. */
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
@@ -53,40 +60,23 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
 
 /** The response to an invalid body, with the error codes of MCP's own handler. */
 export function unreadable(problem: BodyProblem): Refusal {
+  const bad = (status: number, code: number, message: string): Refusal => ({
+    reason: "bad_body",
+    response: rpcError(status, code, message),
+  });
   switch (problem) {
-    case "too_large": {
-      const message =
-        `The request body is over the limit of ${MAX_BODY_BYTES} bytes (8 MiB). ` +
-        "Write a large file in parts: write_file with append set to true for every part after the first.";
-      return { reason: "body_too_large", response: rpcError(413, -32000, message) };
-    }
-    case "broken":
+    case "too_large":
       return {
-        reason: "bad_body",
-        response: rpcError(400, -32700, "Parse error: the request body broke off"),
+        reason: "body_too_large",
+        response: rpcError(413, -32000, bodyTooLargeText(MAX_BODY_BYTES)),
       };
     case "too_slow":
-      return {
-        reason: "bad_body",
-        response: rpcError(408, -32700, `Parse error: the request body took longer than ${BODY_MS / 1000} s`),
-      };
-    case "not_utf8":
-      return {
-        reason: "bad_body",
-        response: rpcError(400, -32700, "Parse error: the request body is not UTF-8"),
-      };
-    case "too_many_values": {
-      const message = `Invalid Request: the body holds more than ${BOUNDS.values} values, or more than ${BOUNDS.depth} within each other`;
-      return { reason: "bad_body", response: rpcError(400, -32600, message) };
-    }
-    case "long_batch": {
-      const message = `Invalid Request: a batch must not exceed ${MAX_BATCH} messages`;
-      return { reason: "bad_body", response: rpcError(400, -32600, message) };
-    }
-    case "not_json":
-      return {
-        reason: "bad_body",
-        response: rpcError(400, -32700, "Parse error: the request body is not JSON"),
-      };
+      return bad(408, -32700, bodyTooSlowText(BODY_MS));
+    case "too_many_values":
+      return bad(400, -32600, tooManyValuesText(BOUNDS));
+    case "long_batch":
+      return bad(400, -32600, longBatchText(MAX_BATCH));
+    default:
+      return bad(400, -32700, UNREADABLE_BODY[problem]);
   }
 }

@@ -16,6 +16,7 @@ import { actorName } from "../shared/names.ts";
 import { missingScopes } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { recorded } from "../tools/define.ts";
+import { DECISION_TEXTS } from "./texts.ts";
 
 const SCOPES = ["sandbox:exec"] as const;
 
@@ -38,28 +39,12 @@ export async function decisionPage(
   const question = await sandboxActor(context.env, link.actor).networkQuestion(link.id);
   // The actor's name has the principal in it.
   if (question && (await actorName(question.sandbox, principal.id)) !== link.actor)
-    return messagePage(
-      {
-        title: "This question is not for you",
-        message: "Somebody else's sandbox asked it. Nothing was changed.",
-      },
-      { status: 403 },
-    );
+    return messagePage(DECISION_TEXTS.otherPerson, { status: 403 });
   if (!question) return gone();
   if (missingScopes(principal, SCOPES).length > 0)
-    return messagePage(
-      {
-        title: "You cannot decide this here",
-        message: "You signed in without the permission to run code. Sign in again and tick it.",
-      },
-      { status: 403, way: signIn(pathname) },
-    );
+    return messagePage(DECISION_TEXTS.noScope, { status: 403, way: signIn(pathname) });
   if (request.method !== "POST") return questionPage(question);
-  if (!isFromPanel(request, oauth))
-    return messagePage(
-      { title: "Nothing was changed", message: "Only this server's own page may decide." },
-      { status: 403 },
-    );
+  if (!isFromPanel(request, oauth)) return messagePage(DECISION_TEXTS.otherSite, { status: 403 });
   const isAllowed = searchParams.get("decision") === "allow";
   const { sandbox } = question;
   const owner = { principalID: principal.id, sandbox, scopes: principal.scopes, takesNotice: false };
@@ -70,19 +55,9 @@ export async function decisionPage(
     return value;
   });
   if (done instanceof ToolError)
-    return messagePage({ title: "Nothing was changed", message: done.text }, { status: 403, way: TO_PANEL });
+    return messagePage(DECISION_TEXTS.failed(done.text), { status: 403, way: TO_PANEL });
   if (!done) return gone();
-  return isAllowed
-    ? messagePage(
-        { title: "Allowed", message: `Sandbox ${sandbox} may reach it from now on. Go back to your app.` },
-        {
-          status: 200,
-        },
-      )
-    : messagePage(
-        { title: "Refused", message: "Nothing was changed. Go back to your app." },
-        { status: 200 },
-      );
+  return messagePage(isAllowed ? DECISION_TEXTS.allowed(sandbox) : DECISION_TEXTS.refused, { status: 200 });
 }
 
 const TO_PANEL = { href: PANEL_PATH, label: "Open the panel" };
@@ -98,31 +73,24 @@ function signIn(pathname: string) {
  */
 async function signInFirst(pathname: string, isAgain: boolean): Promise<Response> {
   const headers = new Headers(isAgain ? {} : { refresh: `0; url=${pathname}?again` });
-  const message = "A sandbox asks to reach more of the internet. Sign in as the person whose sandbox it is.";
-  return messagePage(
-    { title: "Sign in to decide", message: message },
-    {
-      status: isAgain ? 401 : 200,
-      headers,
-      way: signIn(pathname),
-    },
-  );
+  const status = isAgain ? 401 : 200;
+  return messagePage(DECISION_TEXTS.signIn, { status, headers, way: signIn(pathname) });
 }
 
 function gone(): Promise<Response> {
-  const message = "It was answered already, is older than 15 minutes, or its sandbox is gone.";
-  return messagePage({ title: "There is nothing to decide", message: message }, { status: 404 });
+  return messagePage(DECISION_TEXTS.gone, { status: 404 });
 }
 
 function questionPage({ sandbox, added }: { sandbox: string; added: readonly string[] }): Promise<Response> {
-  const hosts = added.map((host) => markup`<div><dt>Host</dt><dd><strong>${host}</strong></dd></div>\n`);
-  const everything = markup`<div><dt>Host</dt><dd><strong>All of the internet</strong></dd></div>\n`;
-  const body = markup`<h1>Let a sandbox reach more?</h1>
-<p class="soft">A program or an assistant asked for it. Whatever runs in the sandbox can send data there.</p>
+  const reached = added.length > 0 ? added : [DECISION_TEXTS.everything];
+  const hosts = reached.map((host) => markup`<div><dt>Host</dt><dd><strong>${host}</strong></dd></div>\n`);
+  const { title, asked } = DECISION_TEXTS;
+  const body = markup`<h1>${title}</h1>
+<p class="soft">${asked}</p>
 <dl>
 <div><dt>Sandbox</dt><dd><strong>${sandbox}</strong></dd></div>
-${hosts.length > 0 ? hosts : everything}</dl>
+${hosts}</dl>
 <form method="post" action="?decision=allow"><button>Allow</button></form>
 <form method="post" action="?decision=refuse"><button class="plain">Refuse</button></form>`;
-  return page("Let a sandbox reach more?", body);
+  return page(title, body);
 }

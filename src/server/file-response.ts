@@ -10,6 +10,7 @@ import type { Env } from "../shared/config.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import { LOG_NAME } from "../shared/resource-uri.ts";
 import { json } from "../shared/responses.ts";
+import { becameShorter, fileNotArchived, sizeUnknown, unknownArchive, uploadTooLarge } from "./texts.ts";
 
 /** The most bytes of an upload, unless its link allows less. */
 export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
@@ -40,12 +41,7 @@ async function sendSmall(
 ): Promise<Response> {
   const { value } = await operate(env, owner, "read", { path, offset: 0, limit: UNKNOWN_BYTES });
   const { bytes } = value;
-  if (bytes.length === UNKNOWN_BYTES)
-    throw new ToolError(
-      "too_large",
-      `${path} does not say its size and holds ${UNKNOWN_BYTES} bytes or more.`,
-      "Copy it in the sandbox, then download the copy.",
-    );
+  if (bytes.length === UNKNOWN_BYTES) throw sizeUnknown(path, UNKNOWN_BYTES);
   if (bytes.length > 0) for (const name of ["etag", "repr-digest", "accept-ranges"]) headers.delete(name);
   headers.set("content-length", String(bytes.length));
   return new Response(request.method === "HEAD" ? null : bytes, { headers });
@@ -62,7 +58,7 @@ const ARCHIVE_TYPES: Record<ArchiveFormat, string> = {
 function archiveFormat(request: Request): ArchiveFormat | undefined {
   const given = new URL(request.url).searchParams.get("archive");
   if (given === null || given === "tar.gz" || given === "zip") return given ?? undefined;
-  throw new ToolError("invalid_argument", "A directory is packed with ?archive=zip or ?archive=tar.gz.");
+  throw unknownArchive();
 }
 
 /**
@@ -81,8 +77,7 @@ export async function sendFile(
   const { value: stat } = await operate(env, owner, "stat", { path, digest });
   if (stat.type === "directory")
     return format === undefined ? directory() : sendArchive(request, env, owner, path, format);
-  if (format !== undefined)
-    throw new ToolError("not_directory", `${path} is a file, not a directory.`, "Ask without ?archive.");
+  if (format !== undefined) throw fileNotArchived(path);
   const { headers, status, offset, length } = prepared(request, path, stat);
   if (status === 416) return new Response(null, { status, headers });
   if (stat.size === 0) return sendSmall(request, env, owner, path, headers);
@@ -90,12 +85,7 @@ export async function sendFile(
   const { value: opened } = await operate(env, owner, "open", { path, offset, limit: length });
   if (opened.length !== length) {
     await opened.body.cancel();
-    if (opened.size > 0 && opened.size < offset + length)
-      throw new ToolError(
-        "file_system",
-        `Reading ${path} failed: it became shorter meanwhile.`,
-        "Ask again.",
-      );
+    if (opened.size > 0 && opened.size < offset + length) throw becameShorter(path);
     throw malformedResponse();
   }
   // The file has changed, so size and digest no longer describe it.
@@ -188,13 +178,13 @@ export async function receiveFile(
 ): Promise<{ size: number; sha256?: string }> {
   if (isTooLarge(request, max)) {
     await takeRest(request);
-    throw tooLarge(max);
+    throw uploadTooLarge(max);
   }
   try {
     const { value } = await operate(env, owner, "store", { path, max, ...bodyOf(request) });
     return { size: value.size, sha256: value.sha256 };
   } catch (error) {
-    throw error instanceof ToolError && error.code === "too_large" ? tooLarge(max) : error;
+    throw error instanceof ToolError && error.code === "too_large" ? uploadTooLarge(max) : error;
   }
 }
 
@@ -241,13 +231,6 @@ function bodyOf(
   if (header !== null) return { body, length: Number(header) };
   const mark = crypto.getRandomValues(new Uint8Array(16));
   return { body: marked(body, mark), mark: mark.toHex() };
-}
-
-function tooLarge(max: number): ToolError {
-  return new ToolError(
-    "too_large",
-    `The file is larger than the ${max} bytes that may be written here; nothing was written.`,
-  );
 }
 
 const STATUS: Partial<Record<ErrorCode, number>> = {

@@ -31,19 +31,19 @@ import {
   takeRest,
 } from "./file-response.ts";
 import { acceptsHTML } from "./landing.ts";
+import { LINK_TEXTS, REMOVE_RECURSIVELY, notAFileAddress, notRemoved, pathNotEncoded } from "./texts.ts";
 import { UPLOAD_SCRIPT } from "./upload-script.ts";
 
 /** `/files/<token>`. */
 export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
   const [, , token = ""] = new URL(request.url).pathname.split("/");
   const named = await readToken(token, await linkKeys(context));
-  if (!named) return refused(request, 403, "This link is incomplete, or belongs to another server.");
+  if (!named) return refused(request, 403, LINK_TEXTS.foreign);
   const link = "expires" in named ? named : await keptLink(context, named);
-  if (!link || link.expires < Date.now())
-    return refused(request, 410, "This link has expired. Ask for a new one.");
+  if (!link || link.expires < Date.now()) return refused(request, 410, LINK_TEXTS.expired);
   const reads = request.method === "GET" || request.method === "HEAD";
   if (!reads && ("run" in link || link.direction === "download"))
-    return refused(request, 403, "This link is for a download. It does not accept uploads.");
+    return refused(request, 403, LINK_TEXTS.isDownload);
   try {
     if ("run" in link) return await downloadRun(request, context, link);
     return link.direction === "download"
@@ -84,7 +84,7 @@ async function downloadRun(request: Request, context: RequestContext, link: RunL
   } catch (error) {
     if (!(error instanceof ToolError) || error.code !== "not_found") throw error;
   }
-  return refused(request, 410, "This result no longer exists. Results are deleted after some time.");
+  return refused(request, 410, LINK_TEXTS.noResult);
 }
 
 async function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
@@ -145,16 +145,15 @@ function readableSize(bytes: number): string {
 }
 
 function busy(request: Request): Promise<Response> | Response {
-  const words = "Another upload is using this link. If it fails, the link works again.";
-  return refused(request, 409, words);
+  return refused(request, 409, LINK_TEXTS.busy);
 }
 
 function usedUp(request: Request): Promise<Response> | Response {
-  return refused(request, 410, "This link was already used. Ask for a new one.");
+  return refused(request, 410, LINK_TEXTS.used);
 }
 
 function expiredLink(request: Request): Promise<Response> | Response {
-  return refused(request, 410, "The sandbox of this link was stopped or destroyed, and its files are gone.");
+  return refused(request, 410, LINK_TEXTS.sandboxGone);
 }
 
 function refused(request: Request, status: number, words: string): Promise<Response> | Response {
@@ -179,8 +178,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
   const [, , sandbox = "", , ...parts] = pathname.split("/");
   const response = await recorded(caller, { tool: "files", scopes, sandbox }, async () => {
     const path = absolute(decoded(parts.join("/")) || ".");
-    if (!SANDBOX_NAME.test(sandbox) || path.includes("\0"))
-      throw new ToolError("invalid_argument", "This is not the address of a file in a sandbox.");
+    if (!SANDBOX_NAME.test(sandbox) || path.includes("\0")) throw notAFileAddress();
     const { id: principalID, region, scopes: granted } = caller.principal;
     const mayStart = mayStartFor(request.method, granted);
     const owner = { principalID, sandbox, region, scopes: granted, mayStart, takesNotice: false };
@@ -189,19 +187,10 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
         return json({ path, ...(await receiveFile(request, caller.env, owner, path, MAX_UPLOAD_BYTES)) });
       case "DELETE": {
         const recursive = searchParams.get("recursive") === "true";
-        if (path === "/" || path === WORKSPACE)
-          throw new ToolError(
-            "invalid_argument",
-            `${path} itself is not removed; nothing was.`,
-            "Remove what is in it, or use destroy_sandbox.",
-          );
+        if (path === "/" || path === WORKSPACE) throw notRemoved(path);
         await operate(caller.env, owner, "remove", { path, recursive }).catch((error: unknown) => {
           if (!(error instanceof ToolError) || error.code !== "is_directory") throw error;
-          throw new ToolError(
-            error.code,
-            error.message,
-            "?recursive=true removes it, with all that is in it.",
-          );
+          throw new ToolError(error.code, error.message, REMOVE_RECURSIVELY);
         });
         return new Response(null, { status: 204 });
       }
@@ -229,6 +218,6 @@ function decoded(path: string): string {
   try {
     return decodeURIComponent(path);
   } catch {
-    throw new ToolError("invalid_argument", "The path is not percent-encoded UTF-8.");
+    throw pathNotEncoded();
   }
 }

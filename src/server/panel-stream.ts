@@ -14,6 +14,7 @@ import { isReadWhole, POLL_MS, logPauseMs, nextOffset, terminalPauseMs } from ".
 import { readJSON } from "./body.ts";
 import { SILENCE } from "./event-stream.ts";
 import { Unbuffered } from "./unbuffered.ts";
+import { STREAM_TEXTS } from "./texts.ts";
 
 /** The lifetime of one stream, in milliseconds. It bounds the polls, because one request may make only a thousand calls. */
 const STREAM_MS = 300_000;
@@ -87,8 +88,7 @@ export async function panelStream(
   const { data, error } = requested.safeParse("value" in body ? body.value : undefined);
   if (!data) {
     const [issue] = error.issues;
-    const message =
-      "problem" in body ? "The body is not JSON." : `${issue?.path.join(".")} ${issue?.message}`;
+    const message = "problem" in body ? STREAM_TEXTS.notJSON : `${issue?.path.join(".")} ${issue?.message}`;
     return { reason: "bad_body", response: json({ error: "Bad request", message }, 400) };
   }
   const { id: principal } = caller.principal;
@@ -141,7 +141,7 @@ class PanelStream {
       await Promise.all([this.#keepAlive(), ...loops]);
     } catch (error) {
       if (!this.#isEnded) logError(this.#caller, "panel_stream", error);
-      this.#break("The server could not go on.");
+      this.#break(STREAM_TEXTS.failed);
     }
   }
 
@@ -242,7 +242,7 @@ class PanelStream {
   }
 
   async #write(text: string): Promise<void> {
-    const stalled = setTimeout(() => this.#break("The client did not read."), STALL_MS);
+    const stalled = setTimeout(() => this.#break(STREAM_TEXTS.notRead), STALL_MS);
     await this.#body.write(this.#encoder.encode(text));
     clearTimeout(stalled);
   }
@@ -273,7 +273,7 @@ function parsePollResult(body: string): PollResult {
   if (!isRecord(reply)) return { refused: "" };
   const { result, error } = reply;
   if (!isRecord(result))
-    return { refused: String(isRecord(error) ? error.message : (reply.message ?? "It cannot be shown.")) };
+    return { refused: String(isRecord(error) ? error.message : (reply.message ?? STREAM_TEXTS.notShown)) };
   if (result.isError !== true) return { data: result.structuredContent };
   const content = Array.isArray(result.content) ? result.content.filter(isRecord) : [];
   return { problem: content.map(({ text }) => text).join("\n") };

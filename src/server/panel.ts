@@ -9,6 +9,7 @@ import { DAY_SECONDS } from "../shared/days.ts";
 import { previewSource } from "../shared/preview-url.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { json } from "../shared/responses.ts";
+import { NEEDS_SCRIPTS, panelOff } from "./texts.ts";
 
 /** Text from sandboxes stays text: the policy allows only the panel's own scripts, styles and addresses, and preview frames. */
 const POLICY = [
@@ -27,17 +28,14 @@ const POLICY = [
 
 export function panelPage(request: Request, context: RequestContext): Promise<Response> | Response {
   const oauth = oauthFor(request, context);
-  if ("off" in oauth) {
-    const message = `The panel needs OAuth, which is off: ${oauth.off}.`;
-    return messagePage({ title: "The panel is off", message: message }, { status: 404 });
-  }
+  if ("off" in oauth) return messagePage(panelOff(oauth.off), { status: 404 });
   const previews = previewSource(context.config, context.origin);
   const policy = [...POLICY, ...(previews ? [`frame-src ${previews}`] : [])];
   return htmlDocument({
     title: "Sandboxes",
     head: markup`<link rel="stylesheet" href="${PANEL_ASSETS_PATH}/${page.style}">
 <script type="module" src="${PANEL_ASSETS_PATH}/${page.script}"></script>`,
-    body: markup`<noscript>The panel needs JavaScript.</noscript>`,
+    body: markup`<noscript>${NEEDS_SCRIPTS}</noscript>`,
     policy,
     headers: new Headers({ "cross-origin-opener-policy": "same-origin" }),
   });

@@ -14,66 +14,22 @@ import { linkKeys } from "../actors/link-keys.ts";
 import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../shared/preview-address.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { isBrowser } from "./landing.ts";
+import { PREVIEW_TEXTS } from "./texts.ts";
 
 /** Requests per minute to one sandbox. A page of a development server asks for a thousand modules at once. */
 const limiter = new ProcessLimiter(6000);
 
-/** Pages shown in place of the preview. `refresh`: seconds until the page reloads. */
-const NOTICES: Record<
-  PreviewState | "unknown" | "odd" | "often",
-  { status: number; title: string; text: string; refresh?: number }
-> = {
-  unknown: {
-    status: 404,
-    title: "This preview does not exist",
-    text: "The address is incomplete, or belongs to another server.",
-  },
-  ended: {
-    status: 410,
-    title: "This preview has ended",
-    text: "It expired, was closed, or its sandbox was destroyed. Ask for a new one.",
-  },
-  stopped: {
-    status: 503,
-    title: "The sandbox of this preview has stopped",
-    text: "Its programs have ended. This page reloads when the sandbox is used again and its program runs.",
-    refresh: 10,
-  },
-  waiting: {
-    status: 503,
-    title: "Waiting for the program",
-    text: "No program listens on this port yet. This page reloads when one does.",
-    refresh: 1,
-  },
-  silent: {
-    status: 502,
-    title: "The program no longer answers",
-    text: "The program on this port has ended. This page reloads when it is started again.",
-    refresh: 1,
-  },
-  tls: {
-    status: 502,
-    title: "The program expects TLS",
-    text: "A preview needs plain HTTP. Start the program without TLS (HTTPS); this page then reloads. The preview's own address can still be HTTPS.",
-    refresh: 1,
-  },
-  foreign: {
-    status: 502,
-    title: "The program does not speak HTTP",
-    text: "A preview can show only programs that answer in HTTP.",
-    refresh: 1,
-  },
-  odd: {
-    status: 502,
-    title: "The program's response is not valid",
-    text: "Its status is not a valid HTTP status.",
-  },
-  often: {
-    status: 429,
-    title: "Too many requests",
-    text: "This preview gets too many requests. Wait a minute.",
-    refresh: 60,
-  },
+/** The status of the pages in place of the preview, and after how many seconds they reload, if they do. */
+const NOTICES: Record<PreviewState | "unknown" | "odd" | "often", { status: number; refresh?: number }> = {
+  unknown: { status: 404 },
+  ended: { status: 410 },
+  stopped: { status: 503, refresh: 10 },
+  waiting: { status: 503, refresh: 1 },
+  silent: { status: 502, refresh: 1 },
+  tls: { status: 502, refresh: 1 },
+  foreign: { status: 502, refresh: 1 },
+  odd: { status: 502 },
+  often: { status: 429, refresh: 60 },
 };
 
 /** @param address the origin of the request, and the label in its host name */
@@ -148,10 +104,11 @@ function headersOutside(given: Headers, { outside, port }: { outside: string; po
 }
 
 async function notice(request: Request, what: keyof typeof NOTICES): Promise<Response> {
-  const { status, title, text, refresh } = NOTICES[what];
+  const { status, refresh } = NOTICES[what];
+  const { title, message } = PREVIEW_TEXTS[what];
   const headers = new Headers({ "cache-control": "no-store", "x-robots-tag": "noindex, nofollow" });
   if (refresh !== undefined) headers.set("retry-after", String(refresh));
-  if (!isBrowser(request)) return new Response(`${title}. ${text}\n`, { status, headers });
+  if (!isBrowser(request)) return new Response(`${title}. ${message}\n`, { status, headers });
   if (refresh !== undefined) headers.set("refresh", String(refresh));
-  return page(title, markup`<h1>${title}</h1>\n<p>${text}</p>`, { status, headers });
+  return page(title, markup`<h1>${title}</h1>\n<p>${message}</p>`, { status, headers });
 }

@@ -20,6 +20,7 @@ import { plainTask } from "../tools/task-result.ts";
 import { json } from "../shared/responses.ts";
 import { type BodyProblem, readJSON } from "./body.ts";
 import { runEvents } from "./run-events.ts";
+import { REST_TEXTS } from "./texts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { modelName } from "../shared/variables.ts";
@@ -32,14 +33,14 @@ export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 /** Text that is not blank. Its error messages are sent to callers as they are. */
 function words(name: string, max: number) {
   return z
-    .string(`${name} is required`)
-    .refine((text) => text.trim() !== "", `${name} is required`)
-    .max(max, `${name} is longer than ${max} characters`);
+    .string(REST_TEXTS.required(name))
+    .refine((text) => text.trim() !== "", REST_TEXTS.required(name))
+    .max(max, REST_TEXTS.tooLong(name, max));
 }
 
 /** Milliseconds. */
 function millisecondsField(name: string, least: number) {
-  const message = `${name} must be a number of milliseconds from ${least} to ${MAX_TIMEOUT_MS}`;
+  const message = REST_TEXTS.milliseconds(name, least, MAX_TIMEOUT_MS);
   return z.number(message).min(least, message).max(MAX_TIMEOUT_MS, message);
 }
 
@@ -51,7 +52,7 @@ const times = () => ({
 
 /** Names of definitions that must exist. */
 function componentNames() {
-  const message = "Agents and commands must be lists of names";
+  const message = REST_TEXTS.componentNames;
   return z.array(z.string(message), message).optional();
 }
 
@@ -59,18 +60,18 @@ const taskBody = z.strictObject({
   task: words("Task", MAX_TASK),
   ...times(),
   /** The checkpoint that the task starts from. */
-  checkpoint: z.string("Checkpoint must be the id of one").optional(),
+  checkpoint: z.string(REST_TEXTS.checkpoint).optional(),
   agents: componentNames(),
   commands: componentNames(),
   ...startFields(),
-  question: z.undefined("Give a task or a question, not both").optional(),
+  question: z.undefined(REST_TEXTS.taskAndQuestion).optional(),
 });
 
 const questionBody = z.strictObject({
   question: words("Question", MAX_QUESTION),
-  language: z.enum(PROGRAM_LANGUAGES, `Language must be ${PROGRAM_LANGUAGES.join(" or ")}`).optional(),
-  sandbox: z.string("Sandbox must be the name of one").pipe(sandboxName()).optional(),
-  model: z.string("Model must be the name of one").pipe(modelName()).optional(),
+  language: z.enum(PROGRAM_LANGUAGES, REST_TEXTS.oneOf("Language", PROGRAM_LANGUAGES)).optional(),
+  sandbox: z.string(REST_TEXTS.sandbox).pipe(sandboxName()).optional(),
+  model: z.string(REST_TEXTS.model).pipe(modelName()).optional(),
   ...times(),
 });
 
@@ -88,14 +89,12 @@ const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
 /** `POST /execute` with `{"task"}` or `{"question"}`; sends events if the client accepts nothing else. */
 export async function execute(request: Request, caller: CallerContext): Promise<Response> {
   const body = await readJSON(request);
-  if ("problem" in body && body.problem === "too_large")
-    return json({ error: "Request body too large" }, 413);
+  if ("problem" in body && body.problem === "too_large") return json({ error: REST_TEXTS.tooLarge }, 413);
   const fields = "value" in body && isRecord(body.value) ? body.value : {};
   const isQuestion = "question" in fields && !("task" in fields);
   return respond(isQuestion ? "ask" : "execute", caller, async (context) => {
     const arrivedAt = Date.now();
-    if ("problem" in body && NO_JSON.has(body.problem))
-      return json({ error: "Request body is not JSON" }, 400);
+    if ("problem" in body && NO_JSON.has(body.problem)) return json({ error: REST_TEXTS.notJSON }, 400);
     const started = await (isQuestion ? beginQuestion(context, fields) : beginTask(context, fields));
     if ("refused" in started) return json({ error: started.refused }, 400);
     const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = started;
@@ -141,10 +140,9 @@ async function beginQuestion(context: ToolContext, fields: object): Promise<Star
 
 function refusedBy({ issues }: z.ZodError): { refused: string } {
   const excess = issues.find((each) => each.code === "unrecognized_keys");
-  if (excess)
-    return { refused: `There is no field ${JSON.stringify(excess.keys[0]?.slice(0, 100))}: ${FIELDS}` };
+  if (excess) return { refused: REST_TEXTS.noField(excess.keys[0], FIELDS) };
   const [issue] = issues;
-  const message = issue?.message ?? "It cannot be read";
+  const message = issue?.message ?? REST_TEXTS.unreadable;
   // The messages of tools begin with a verb, and those of zod name no field.
   const field = String(issue?.path[0]);
   const start = /^[a-z]/.test(message) ? `${field} ` : /^(Invalid|Too)/.test(message) ? `${field}: ` : "";
@@ -161,7 +159,7 @@ function removeResult(request: Request, caller: CallerContext): Promise<Response
     const id = taskIDOf(request);
     const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknown();
-    if (run.state === "running") return json({ error: "Task is still running", ...withoutResult(run) }, 409);
+    if (run.state === "running") return json({ error: REST_TEXTS.running, ...withoutResult(run) }, 409);
     await context.sandbox(ownRun(id), (actor, owner) => actor.removeRun(owner, id));
     return new Response(null, { status: 204 });
   });
@@ -207,7 +205,7 @@ async function respond(
     return name === "task_result" ? unknown() : json({ error: response.text }, 404);
   if (response.code === "invalid_argument") return json({ error: response.text }, 400);
   if (response.code === "quota_exceeded") return json({ error: response.text }, 429);
-  return json({ error: "Task execution failed", details: response.text }, 500);
+  return json({ error: REST_TEXTS.failed, details: response.text }, 500);
 }
 
 function responseOf(run: RunView): [answer: object, status: 200 | 202] {
@@ -239,5 +237,5 @@ function withoutResult({ id, state }: RunView): { taskId: string; status: string
 }
 
 function unknown(): Response {
-  return json({ error: "Task result not found" }, 404);
+  return json({ error: REST_TEXTS.noResult }, 404);
 }

@@ -1,3 +1,5 @@
+import { UPLOAD_TEXTS } from "./texts.ts";
+
 /** The script of the upload page. Without the script, the page is a plain form. */
 export const UPLOAD_SCRIPT = `
 const form = document.getElementById("form");
@@ -24,7 +26,7 @@ function answerOf(request) {
 }
 function send(files) {
   if (isSending || files.length === 0) return;
-  if (files.length > 1) return say("This link takes one file. Pack several into one first.", true);
+  if (files.length > 1) return say(${JSON.stringify(UPLOAD_TEXTS.oneFile)}, true);
   const file = files[0];
   if (file.size > max)
     return say(file.name + " has " + file.size + " bytes. At most " + max + " are allowed.", true);
@@ -34,7 +36,7 @@ function send(files) {
     progress.value = total ? loaded / total : 1;
     say(file.name + ": " + Math.floor(100 * progress.value) + " %");
   };
-  request.onerror = () => end("The connection broke, and nothing was saved. Try again.", true);
+  request.onerror = () => end(${JSON.stringify(UPLOAD_TEXTS.broke)}, true);
   request.onload = () => {
     const { error, hint, size, sha256 } = answerOf(request);
     if (error) return end([error, hint].filter(Boolean).join(" "), true);

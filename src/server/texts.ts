@@ -1,0 +1,225 @@
+/** What the server says outside of tools: its pages, its refusals, and the errors of its plain HTTP routes. */
+import type { PageMessage } from "../auth/texts.ts";
+import { ToolError } from "../shared/errors.ts";
+
+// Refusals of every route
+
+export const BAD_HOST_TEXT = "This server does not answer to the host name of the request.";
+
+export const BAD_ORIGIN_TEXT =
+  "Web pages of this origin may not call this server; ALLOWED_ORIGINS can name it.";
+
+export const NOT_JSON_TYPE = "Unsupported Media Type: Content-Type must be application/json";
+
+export const MISCONFIGURED = "The server is misconfigured";
+
+export function oauthOffText(why: string): string {
+  return `OAuth is off: ${why}.`;
+}
+
+// The body of an MCP request
+
+/** @param max bytes */
+export function bodyTooLargeText(max: number): string {
+  return `The request body is over the limit of ${max} bytes (8 MiB). Write a large file in parts: write_file with append set to true for every part after the first.`;
+}
+
+/** @param ms how long it may take */
+export function bodyTooSlowText(ms: number): string {
+  return `Parse error: the request body took longer than ${ms / 1000} s`;
+}
+
+export function tooManyValuesText({ values, depth }: { values: number; depth: number }): string {
+  return `Invalid Request: the body holds more than ${values} values, or more than ${depth} within each other`;
+}
+
+export function longBatchText(most: number): string {
+  return `Invalid Request: a batch must not exceed ${most} messages`;
+}
+
+export const UNREADABLE_BODY = {
+  broken: "Parse error: the request body broke off",
+  not_utf8: "Parse error: the request body is not UTF-8",
+  not_json: "Parse error: the request body is not JSON",
+};
+
+// Tasks over HTTP
+
+export const REST_TEXTS = {
+  tooLarge: "Request body too large",
+  notJSON: "Request body is not JSON",
+  unreadable: "It cannot be read",
+  componentNames: "Agents and commands must be lists of names",
+  checkpoint: "Checkpoint must be the id of one",
+  sandbox: "Sandbox must be the name of one",
+  model: "Model must be the name of one",
+  taskAndQuestion: "Give a task or a question, not both",
+  running: "Task is still running",
+  failed: "Task execution failed",
+  noResult: "Task result not found",
+  required: (field: string) => `${field} is required`,
+  tooLong: (field: string, max: number) => `${field} is longer than ${max} characters`,
+  oneOf: (field: string, choices: readonly string[]) => `${field} must be ${choices.join(" or ")}`,
+  milliseconds: (field: string, least: number, most: number) =>
+    `${field} must be a number of milliseconds from ${least} to ${most}`,
+  noField: (name: string | undefined, fields: string) =>
+    `There is no field ${JSON.stringify(name?.slice(0, 100))}: ${fields}`,
+};
+
+// Links to files
+
+export const LINK_TEXTS = {
+  foreign: "This link is incomplete, or belongs to another server.",
+  expired: "This link has expired. Ask for a new one.",
+  isDownload: "This link is for a download. It does not accept uploads.",
+  noResult: "This result no longer exists. Results are deleted after some time.",
+  busy: "Another upload is using this link. If it fails, the link works again.",
+  used: "This link was already used. Ask for a new one.",
+  sandboxGone: "The sandbox of this link was stopped or destroyed, and its files are gone.",
+};
+
+/** What the script of the upload page says. */
+export const UPLOAD_TEXTS = {
+  oneFile: "This link takes one file. Pack several into one first.",
+  broke: "The connection broke, and nothing was saved. Try again.",
+};
+
+// Files over HTTP
+
+export function notAFileAddress(): ToolError {
+  return new ToolError("invalid_argument", "This is not the address of a file in a sandbox.");
+}
+
+export function notRemoved(path: string): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `${path} itself cannot be removed; nothing was changed.`,
+    "Remove what is in it, or use destroy_sandbox.",
+  );
+}
+
+export const REMOVE_RECURSIVELY = "?recursive=true removes it, with all that is in it.";
+
+export function pathNotEncoded(): ToolError {
+  return new ToolError("invalid_argument", "The path is not percent-encoded UTF-8.");
+}
+
+export function sizeUnknown(path: string, bytes: number): ToolError {
+  return new ToolError(
+    "too_large",
+    `${path} does not say its size and holds ${bytes} bytes or more.`,
+    "Copy it in the sandbox, then download the copy.",
+  );
+}
+
+export function unknownArchive(): ToolError {
+  return new ToolError("invalid_argument", "A directory is packed with ?archive=zip or ?archive=tar.gz.");
+}
+
+export function fileNotArchived(path: string): ToolError {
+  return new ToolError("not_directory", `${path} is a file, not a directory.`, "Ask without ?archive.");
+}
+
+export function becameShorter(path: string): ToolError {
+  return new ToolError("file_system", `Reading ${path} failed: it became shorter meanwhile.`, "Ask again.");
+}
+
+/** @param max bytes */
+export function uploadTooLarge(max: number): ToolError {
+  return new ToolError(
+    "too_large",
+    `The file is larger than the ${max} bytes that may be written here; nothing was written.`,
+  );
+}
+
+// The page on which a person decides what a sandbox may reach
+
+const NOTHING_CHANGED = "Nothing was changed";
+
+export const DECISION_TEXTS = {
+  title: "Let a sandbox reach more?",
+  asked: "A program or an assistant asked for it. Whatever runs in the sandbox can send data there.",
+  everything: "All of the internet",
+  otherPerson: {
+    title: "This question is not for you",
+    message: "Somebody else's sandbox asked it. Nothing was changed.",
+  },
+  noScope: {
+    title: "You cannot decide this here",
+    message: "You signed in without the permission to run code. Sign in again and tick it.",
+  },
+  otherSite: { title: NOTHING_CHANGED, message: "Only this server's own page may decide." },
+  failed: (why: string): PageMessage => ({ title: NOTHING_CHANGED, message: why }),
+  allowed: (sandbox: string): PageMessage => ({
+    title: "Allowed",
+    message: `Sandbox ${sandbox} may reach it from now on. Go back to your app.`,
+  }),
+  refused: { title: "Refused", message: "Nothing was changed. Go back to your app." },
+  signIn: {
+    title: "Sign in to decide",
+    message: "A sandbox asks to reach more of the internet. Sign in as the person whose sandbox it is.",
+  },
+  gone: {
+    title: "There is nothing to decide",
+    message: "It was answered already, is older than 15 minutes, or its sandbox is gone.",
+  },
+};
+
+// Pages in place of a preview
+
+export const PREVIEW_TEXTS = {
+  unknown: {
+    title: "This preview does not exist",
+    message: "The address is incomplete, or belongs to another server.",
+  },
+  ended: {
+    title: "This preview has ended",
+    message: "It expired, was closed, or its sandbox was destroyed. Ask for a new one.",
+  },
+  stopped: {
+    title: "The sandbox of this preview has stopped",
+    message:
+      "Its programs have ended. This page reloads when the sandbox is used again and its program runs.",
+  },
+  waiting: {
+    title: "Waiting for the program",
+    message: "No program listens on this port yet. This page reloads when one does.",
+  },
+  silent: {
+    title: "The program no longer answers",
+    message: "The program on this port has ended. This page reloads when it is started again.",
+  },
+  tls: {
+    title: "The program expects TLS",
+    message:
+      "A preview needs plain HTTP. Start the program without TLS (HTTPS); this page then reloads. The preview's own address can still be HTTPS.",
+  },
+  foreign: {
+    title: "The program does not speak HTTP",
+    message: "A preview can show only programs that answer in HTTP.",
+  },
+  odd: {
+    title: "The program's response is not valid",
+    message: "Its status is not a valid HTTP status.",
+  },
+  often: {
+    title: "Too many requests",
+    message: "This preview gets too many requests. Wait a minute.",
+  },
+} satisfies Record<string, PageMessage>;
+
+// The panel
+
+export function panelOff(why: string): PageMessage {
+  return { title: "The panel is off", message: `The panel needs OAuth, which is off: ${why}.` };
+}
+
+export const NEEDS_SCRIPTS = "The panel needs JavaScript.";
+
+/** Why a stream to the panel broke off, or shows nothing. */
+export const STREAM_TEXTS = {
+  notJSON: "The body is not JSON.",
+  failed: "The server could not go on.",
+  notRead: "The client did not read.",
+  notShown: "It cannot be shown.",
+};

@@ -28,10 +28,11 @@ import {
   NO_SCOPE_TICKED,
   OTHER_SITES_FORM,
   PAGE_EXPIRED,
-  STORAGE_SILENT,
   badRequest,
   notConfirmed,
   unexpected,
+  REQUEST_PROBLEMS,
+  STORAGE_SILENT_PAGE,
 } from "./texts.ts";
 
 /** The longest query of an authorization request. */
@@ -88,7 +89,7 @@ async function show(context: PageContext): Promise<Response> {
     throw new AuthorizationError("invalid_request", { description: "Invalid redirect URI" });
   checkChallenge(authRequest);
   if (offeredScopes(authRequest, context.config).length === 0)
-    throw refusal(authRequest, "invalid_scope", "None of the scopes asked for exists here.");
+    throw refusal(authRequest, "invalid_scope", REQUEST_PROBLEMS.noScope);
   return consent(context, authRequest, offeredScopes(authRequest, context.config), new Headers());
 }
 
@@ -242,18 +243,18 @@ function checkForm(search: string, parameters: URLSearchParams): void {
   const names = Array.from(parameters.keys()).filter((name) => name !== "resource");
   const client = parameters.get("client_id") ?? "";
   const problem =
-    (search.length > MAX_SEARCH_CHARACTERS && "The request is too long.") ||
-    (new Set(names).size < names.length && "A parameter is there twice.") ||
+    (search.length > MAX_SEARCH_CHARACTERS && REQUEST_PROBLEMS.tooLong) ||
+    (new Set(names).size < names.length && REQUEST_PROBLEMS.repeated) ||
     (bytesOf(client) > MAX_CLIENT_ID_BYTES &&
       !client.startsWith("https://") &&
-      "The client is not known here.");
+      REQUEST_PROBLEMS.unknownClient);
   if (problem) throw new AuthorizationError("invalid_request", { description: problem });
 }
 
 /** Requires PKCE of every client; the provider would exempt confidential ones. */
 function checkChallenge(authRequest: AuthRequest): void {
   if (/^[\w-]{43}$/.test(authRequest.codeChallenge ?? "")) return;
-  throw refusal(authRequest, "invalid_request", "A code_challenge of method S256 is required.");
+  throw refusal(authRequest, "invalid_request", REQUEST_PROBLEMS.noChallenge);
 }
 
 function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_scope", description: string) {
@@ -274,7 +275,7 @@ function explain(context: PageContext, error: unknown): Promise<Response> {
   if (error instanceof StoreError) {
     logError(context, "authorize", error);
     const headers = new Headers({ "retry-after": "5" });
-    return messagePage({ title: "Try again in a moment", message: STORAGE_SILENT }, { status: 503, headers });
+    return messagePage(STORAGE_SILENT_PAGE, { status: 503, headers });
   }
   if (!(error instanceof AuthorizationError)) {
     logError(context, "authorize", error);
@@ -297,7 +298,7 @@ async function readForm(request: Request): Promise<URLSearchParams> {
   const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
   const read = type === "application/x-www-form-urlencoded" && (await readLimited(request, MAX_FORM_BYTES));
   if (read && "text" in read) return new URLSearchParams(read.text);
-  throw new AuthorizationError("invalid_request", { description: "The form cannot be read." });
+  throw new AuthorizationError("invalid_request", { description: REQUEST_PROBLEMS.badForm });
 }
 
 function seeOther(location: string, headers: Headers): Response {

@@ -9,6 +9,7 @@ import { addressOf } from "../actors/attempts.ts";
 import { tokenUnchecked, unauthorized } from "./challenge.ts";
 import { isTokenShaped, metadataURL, type OAuth, oauthFor, type ResourcePath, tokenHolder } from "./oauth.ts";
 import { OWNER_ID, type Principal, SCOPES, tokenPrincipalID } from "../shared/principal.ts";
+import { CALLER_TEXTS } from "./texts.ts";
 
 /** An accepted static token, as a digest, and its principal. */
 interface Candidate {
@@ -34,15 +35,11 @@ export async function authenticate(
   const oauth = oauthFor(request, context);
   const metadata = "off" in oauth ? undefined : metadataURL(oauth, paths[0]);
   if (candidates.length === 0 && "off" in oauth) {
-    return unauthorized(
-      "no_token_configured",
-      "No token is configured on this server, so it lets nobody in.",
-      metadata,
-    );
+    return unauthorized("no_token_configured", CALLER_TEXTS.noTokenConfigured, metadata);
   }
   const token = presentedToken(request.headers.get("authorization"));
   if (token === undefined) {
-    return unauthorized("no_token", "Send a token in the Authorization header: Bearer <token>.", metadata);
+    return unauthorized("no_token", CALLER_TEXTS.noToken, metadata);
   }
   let holder = token === "" ? undefined : await principalOf(token, candidates);
   if (!holder && token !== "" && !("off" in oauth)) {
@@ -51,7 +48,7 @@ export async function authenticate(
     holder = found;
   }
   if (holder) return { principal: holder, metadata };
-  return unauthorized("invalid_token", "The token is not valid here.", metadata);
+  return unauthorized("invalid_token", CALLER_TEXTS.invalidToken, metadata);
 }
 
 /** The most words of an `Authorization` header that are checked. A longer header counts as containing our token. */

@@ -3,6 +3,7 @@ import { json, type Refusal } from "../shared/responses.ts";
 import type { RefusalReason } from "../shared/log.ts";
 import { missingScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import type { Caller } from "../shared/request-context.ts";
+import { CALLER_TEXTS } from "./texts.ts";
 
 const REALM = "sandbox-mcp";
 
@@ -31,7 +32,7 @@ export function insufficientScope(
   const missing = missingScopes(principal, needed);
   if (missing.length === 0) return undefined;
   const scope = SCOPES.filter((name) => needed.includes(name) || principal.scopes.includes(name)).join(" ");
-  const message = `This request needs the scopes ${needed.join(" ")}; the token lacks ${missing.join(" ")}.`;
+  const message = CALLER_TEXTS.needsScopes(needed, missing);
   const header = challenge({
     error: "insufficient_scope",
     scope,
@@ -44,8 +45,8 @@ export function insufficientScope(
 
 /** 503: the token could not be looked up. With another status, the client would discard it. */
 export function tokenUnchecked(): Refusal {
-  const message = "The token could not be checked just now. Try again in a few seconds.";
-  const response = json({ error: "Service Unavailable", message }, 503, { "retry-after": "5" });
+  const body = { error: "Service Unavailable", message: CALLER_TEXTS.unchecked };
+  const response = json(body, 503, { "retry-after": "5" });
   return { reason: "token_check_failed", response };
 }
 

@@ -6,10 +6,7 @@ import { AUTHORIZE_PATH } from "./paths.ts";
 import { page } from "./page.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { Offer, Problem } from "./methods/method.ts";
-import { type PageMessage, SCOPE_TEXTS } from "./texts.ts";
-
-/** Any program may listen on a local port, whatever name the client chose. */
-const ON_THIS_COMPUTER = markup`, a program on this computer. Continue only if you have just started to connect it yourself.`;
+import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS } from "./texts.ts";
 
 export interface Consent {
   description: ConsentDescription;
@@ -29,13 +26,13 @@ export interface Consent {
 
 export function consentPage(consent: Consent): Promise<Response> {
   const { description, issuer, search, handle, headers, offered, ticked, offers, onPhone, problem } = consent;
-  const name = plain(description.clientName) || "An app without a name";
+  const name = plain(description.clientName) || CONSENT_TEXTS.unnamed;
   const isPanel = description.clientId === PANEL_CLIENT_ID;
   const host = hostOf(description.redirectUri);
   for (const [header, value] of Object.entries(problem?.headers ?? {})) headers.set(header, value);
   const publisher = description.clientDomain
     ? markup`Published by <strong>${description.clientDomain}</strong>`
-    : "The app chose this name itself, and nobody has checked it";
+    : CONSENT_TEXTS.unverified;
   const alert = problem && markup`<p class="note error" role="alert" id="problem">${problem.message}</p>\n`;
   const place = problem && (offers.has(problem.at) || problem.at === "scopes") ? problem.at : "top";
   const boxes = offered.map((scope, index) => {
@@ -45,12 +42,8 @@ export function consentPage(consent: Consent): Promise<Response> {
 <span>${SCOPE_TEXTS[scope]}<code>${scope}</code></span></label>
 `;
   });
-  const heading = isPanel
-    ? "Sign in to the panel"
-    : markup`<bdi>${name}</bdi> asks for access to your sandboxes`;
-  const terms = isPanel
-    ? "A page of this server shows your sandboxes, in this browser. You are signed out after 7 days at the latest"
-    : markup`${publisher}. Access ends 30 days from now at the latest`;
+  const heading = isPanel ? CONSENT_TEXTS.panel : markup`<bdi>${name}</bdi> ${CONSENT_TEXTS.asks}`;
+  const terms = isPanel ? CONSENT_TEXTS.panelTerms : markup`${publisher}. ${CONSENT_TEXTS.terms}`;
   const appearance = {
     verb: isPanel ? "Sign in" : "Approve",
     isPanel,
@@ -61,12 +54,12 @@ export function consentPage(consent: Consent): Promise<Response> {
 ${place === "top" && alert}<p class="soft">${terms}.</p>
 <dl>
 <div><dt>Server</dt><dd>${new URL(issuer).host}</dd></div>
-<div><dt>You return to</dt><dd><strong>${host}</strong>${description.redirectIsLoopback && !isPanel && ON_THIS_COMPUTER}</dd></div>
+<div><dt>You return to</dt><dd><strong>${host}</strong>${description.redirectIsLoopback && !isPanel && CONSENT_TEXTS.onThisComputer}</dd></div>
 </dl>
 <form method="post" action="${AUTHORIZE_PATH}${search}">
 <input type="hidden" name="handle" value="${handle}">
 <fieldset${place === "scopes" && markup` aria-describedby="problem"`}>
-<legend>What it may do</legend>
+<legend>${CONSENT_TEXTS.scopes}</legend>
 ${place === "scopes" && alert}${boxes}</fieldset>
 <div>
 ${[...offers].map(([method, offer], index) => [index > 0 && markup`<p class="or">or</p>\n`, offer.show({ ...appearance, alert: place === method && alert })])}
@@ -77,7 +70,7 @@ ${[...offers].map(([method, offer], index) => [index > 0 && markup`<p class="or"
     ...[...offers.values()].flatMap(({ origin }) => origin ?? []),
     formTarget(description.redirectUri),
   ];
-  const asks = isPanel ? "Sign in to the panel" : `${name} asks for access`;
+  const asks = isPanel ? CONSENT_TEXTS.panel : `${name} asks for access`;
   const title = `${problem ? "Error: " : ""}${asks}`;
   return page(title, body, { status: problem?.status, formTargets, headers, wide: true });
 }

@@ -9,7 +9,7 @@ import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { namesOddHost } from "./redirects.ts";
 import { type Revoked, logRevoked, watched } from "./revocation.ts";
 import { bytesOf, StoreError } from "./oauth-store.ts";
-import { STORAGE_SILENT } from "./texts.ts";
+import { STORAGE_SILENT, ENDPOINT_TEXTS } from "./texts.ts";
 
 const MAX_BODY_BYTES = 64 * 1024;
 /** Smaller than other bodies, because the store keeps the whole registration. */
@@ -55,11 +55,10 @@ export async function serveAuthorizationServer(
   const body = read.text;
   const form = new URLSearchParams(route === TOKEN_PATH ? body : undefined);
   if (KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value)))) {
-    return json({ error: "invalid_request", error_description: "A parameter is too long" }, 400);
+    return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.parameterTooLong }, 400);
   }
   if (route === REGISTRATION_PATH && namesOddHost(body ?? "", context.config)) {
-    const error_description = "The host of a redirect URI is a preview's, or neither a name nor an address";
-    return json({ error: "invalid_redirect_uri", error_description }, 400);
+    return json({ error: "invalid_redirect_uri", error_description: ENDPOINT_TEXTS.oddHost }, 400);
   }
   const passed = new Request(atIssuer(new Request(request.url), oauth).url, {
     method: request.method,
@@ -119,9 +118,9 @@ function isTooLong(name: string, value: string): boolean {
 }
 
 const UNREADABLE = {
-  broken: [400, "The request body broke off"],
-  too_large: [413, "The request is too large"],
-  too_slow: [408, "The request body took too long"],
+  broken: [400, ENDPOINT_TEXTS.broken],
+  too_large: [413, ENDPOINT_TEXTS.tooLarge],
+  too_slow: [408, ENDPOINT_TEXTS.tooSlow],
 } as const;
 
 /** The body as text, or why it cannot be read. @param limit in bytes */

@@ -19,6 +19,7 @@ import { AUTHORIZE_PATH, METADATA_PATH, PANEL_PATH, REGISTRATION_PATH, TOKEN_PAT
 import { knownScopes, type Principal, SCOPES } from "../shared/principal.ts";
 import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS, withPanelClient } from "./panel-client.ts";
 import { guarded } from "./oauth-store.ts";
+import { ENDPOINT_TEXTS, OAUTH_OFF } from "./texts.ts";
 
 /** The MCP paths and the panel. Each is a separate resource: its tokens are refused at the others. */
 const RESOURCE_PATHS = ["/mcp", "/", PANEL_PATH] as const;
@@ -63,16 +64,15 @@ const built = new WeakMap<Config, OAuth>();
 export function oauthFor(request: Request, { env, config }: RequestContext): OAuth | { off: string } {
   const last = built.get(config);
   if (last && config.publicOrigin) return last;
-  if (!env.OAUTH_KV) return { off: "the KV namespace OAUTH_KV is not bound" };
+  if (!env.OAUTH_KV) return { off: OAUTH_OFF.noStore };
   if (!METHODS.some((method) => method.isOn({ config, env }))) {
-    const names = METHODS.map(({ variable }) => variable).join(", ");
-    return { off: `there is no way to sign in: set one of ${names}` };
+    return { off: OAUTH_OFF.noMethod(METHODS.map(({ variable }) => variable)) };
   }
   const url = config.publicOrigin ? new URL(config.publicOrigin) : namedOrigin(request);
   // The provider does not treat names below `localhost` as loopback.
   const loopback = url !== undefined && isLoopback(url) && !url.hostname.endsWith(".localhost");
-  if (!url || (!config.publicOrigin && !loopback)) return { off: "PUBLIC_ORIGIN is not set" };
-  if (url.protocol !== "https:" && !loopback) return { off: "PUBLIC_ORIGIN is not an https origin" };
+  if (!url || (!config.publicOrigin && !loopback)) return { off: OAUTH_OFF.noOrigin };
+  if (url.protocol !== "https:" && !loopback) return { off: OAUTH_OFF.notHTTPS };
   if (last?.issuer === url.origin) return last;
   const oauth = build(url.origin, config, loopback);
   built.set(config, oauth);
@@ -148,7 +148,7 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
       const grant = grantSchema.parse(props);
       if (!(await isRuleInForce(config, grant.rule))) {
         throw new OAuthError("invalid_grant", {
-          description: "The sign-in behind this grant no longer holds",
+          description: ENDPOINT_TEXTS.grantEnded,
           internal: { category: "grant_policy", reason: "rule_gone" },
         });
       }

@@ -16,6 +16,7 @@ import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS } from "./panel-client.ts";
 import { AUTHORIZE_PATH, PANEL_CALLBACK_PATH, PANEL_PATH, PANEL_SIGN_IN_PATH, TOKEN_PATH } from "./paths.ts";
 import { challengeOf } from "./pkce.ts";
 import { bytesOf, StoreError } from "./oauth-store.ts";
+import { CALLER_TEXTS, NOT_APPROVED, NOT_SIGNED_IN, SIGN_IN_EXPIRED, STORAGE_SILENT } from "./texts.ts";
 
 const SESSION_COOKIE = "panel";
 
@@ -63,7 +64,7 @@ export async function finishPanelSignIn(
   const [state, verifier, ...rest] = cookieOf(request, SIGN_IN_COOKIE, oauth)?.split(".") ?? [];
   const decision = rest.join(".");
   const code = searchParams.get("code") ?? "";
-  if (!state || !verifier || searchParams.get("state") !== state) return notSignedIn(oauth, NO_LONGER_GOOD);
+  if (!state || !verifier || searchParams.get("state") !== state) return notSignedIn(oauth, SIGN_IN_EXPIRED);
   if (code === "" || bytesOf(code) > MAX_CODE_BYTES) return notSignedIn(oauth, NOT_APPROVED);
   const body = new URLSearchParams({
     grant_type: "authorization_code",
@@ -79,10 +80,10 @@ export async function finishPanelSignIn(
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     logError(context, "panel", error);
-    return notSignedIn(oauth, TRY_AGAIN, 503);
+    return notSignedIn(oauth, STORAGE_SILENT, 503);
   }
   const issued = tokens.safeParse(await response.json().catch(() => undefined)).data;
-  if (!response.ok || !issued) return notSignedIn(oauth, NO_LONGER_GOOD);
+  if (!response.ok || !issued) return notSignedIn(oauth, SIGN_IN_EXPIRED);
   const to = decision === "" ? PANEL_PATH : `${DECISION_PATH}/${decision}`;
   return seeOther(oauth.issuer + to, oauth, [
     cookie(oauth, SESSION_COOKIE, issued.access_token, PANEL_SESSION_SECONDS, "Strict"),
@@ -93,7 +94,7 @@ export async function finishPanelSignIn(
 /** The caller of a request from the panel's page. Requests of other pages do not count; browsers name the origin. */
 export async function panelCaller(request: Request, context: RequestContext): Promise<Caller | Refusal> {
   const oauth = oauthFor(request, context);
-  if ("off" in oauth) return unauthorized("no_token", `The panel is off: ${oauth.off}.`);
+  if ("off" in oauth) return unauthorized("no_token", CALLER_TEXTS.panelOff(oauth.off));
   return isFromPanel(request, oauth) ? panelSession(request, oauth, context) : NOT_FROM_PANEL();
 }
 
@@ -104,12 +105,12 @@ export async function panelSession(
   context: RequestContext,
 ): Promise<Caller | Refusal> {
   const token = cookieOf(request, SESSION_COOKIE, oauth);
-  if (token === undefined) return unauthorized("no_token", "Sign in to the panel.");
+  if (token === undefined) return unauthorized("no_token", CALLER_TEXTS.panelSignIn);
   const holder = await lookedUp(token, oauth, [PANEL_PATH], request, context);
   if (holder && "response" in holder) return holder;
   if (holder?.client === PANEL_CLIENT_ID)
     return { principal: holder, metadata: undefined, takesNotice: false };
-  return unauthorized("invalid_token", "The session has ended. Sign in to the panel again.");
+  return unauthorized("invalid_token", CALLER_TEXTS.panelSessionEnded);
 }
 
 /** Ends the session and its grant. */
@@ -129,7 +130,7 @@ export async function signOutOfPanel(
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
       logError(context, "panel", error);
-      return json({ error: "Service Unavailable", message: TRY_AGAIN }, 503, { "retry-after": "5" });
+      return json({ error: "Service Unavailable", message: STORAGE_SILENT }, 503, { "retry-after": "5" });
     }
     const { id: principal, via, scopes, client } = caller.principal;
     log(context.config, {
@@ -154,7 +155,7 @@ export function isFromPanel(request: Request, { issuer }: OAuth): boolean {
 
 const NOT_FROM_PANEL = (): Refusal => ({
   reason: "bad_origin",
-  response: json({ error: "Forbidden", message: "Only the panel's own page may ask here." }, 403),
+  response: json({ error: "Forbidden", message: CALLER_TEXTS.notFromPanel }, 403),
 });
 
 /** The value of a cookie; undefined if there are two of its name, because one could be forged. */
@@ -199,7 +200,7 @@ function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Respo
   const headers = new Headers();
   headers.append("set-cookie", cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"));
   return messagePage(
-    { title: "You are not signed in", message: message },
+    { title: NOT_SIGNED_IN, message },
     {
       status,
       headers: withKeptCookies(headers, isSecure(oauth)),
@@ -207,11 +208,6 @@ function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Respo
     },
   );
 }
-
-const NO_LONGER_GOOD =
-  "This sign-in was already used, is older than ten minutes, or was begun in another browser.";
-const NOT_APPROVED = "Nothing was approved.";
-const TRY_AGAIN = "The server's storage did not answer. Try again in a few seconds.";
 
 function random(): string {
   return crypto.getRandomValues(new Uint8Array(32)).toBase64({ alphabet: "base64url", omitPadding: true });

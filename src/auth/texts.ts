@@ -1,4 +1,4 @@
-/** What the pages of the sign-in and its errors say: page.ts has their layout, consent-page.ts the form. */
+/** What the pages of the sign-in and its errors say: page.ts has their layout, consent-page.ts and the methods the form. */
 import type { Scope } from "../shared/principal.ts";
 
 /** A page of a heading and a sentence or two. */
@@ -12,6 +12,22 @@ export const SCOPE_TEXTS: Record<Scope, string> = {
   "sandbox:write": "Write files in /workspace and /tmp, and delete sandboxes with everything in them",
   "sandbox:exec": "Run code and commands, write files anywhere in your sandboxes, and stop runs",
   "tasks:run": "Give tasks to a coding agent, which spends on the server's model account",
+};
+
+// The consent page
+
+export const CONSENT_TEXTS = {
+  unnamed: "An app without a name",
+  unverified: "The app chose this name itself, and nobody has checked it",
+  asks: "asks for access to your sandboxes",
+  terms: "Access ends 30 days from now at the latest",
+  panel: "Sign in to the panel",
+  panelTerms:
+    "A page of this server shows your sandboxes, in this browser. You are signed out after 7 days at the latest",
+  scopes: "What it may do",
+  /** Follows the address that the browser goes to: any program may listen on a local port, whatever name the client chose. */
+  onThisComputer:
+    ", a program on this computer. Continue only if you have just started to connect it yourself.",
 };
 
 export const NO_SCOPE_TICKED = "Select at least one permission, or deny.";
@@ -38,6 +54,8 @@ export const APP_NOT_VERIFIED: PageMessage = {
 };
 
 export const STORAGE_SILENT = "The server's storage did not answer. Try again in a few seconds.";
+
+export const STORAGE_SILENT_PAGE: PageMessage = { title: "Try again in a moment", message: STORAGE_SILENT };
 
 export function unexpected(ref: string): PageMessage {
   return {
@@ -66,6 +84,56 @@ export function badRequest(problem: string, hasWay: boolean): PageMessage {
     message: `${problem.replace(/\.?$/, ".")} Nothing was approved.${next}`,
   };
 }
+
+/** What is wrong with an authorization request: sentences for `badRequest`. */
+export const REQUEST_PROBLEMS = {
+  tooLong: "The request is too long.",
+  repeated: "A parameter is there twice.",
+  unknownClient: "The client is not known here.",
+  noChallenge: "A code_challenge of method S256 is required.",
+  noScope: "None of the scopes asked for exists here.",
+  badForm: "The form cannot be read.",
+};
+
+// The panel's session
+
+export const NOT_SIGNED_IN = "You are not signed in";
+export const SIGN_IN_EXPIRED =
+  "This sign-in was already used, is older than ten minutes, or was begun in another browser.";
+export const NOT_APPROVED = "Nothing was approved.";
+
+// Requests of programs
+
+export const CALLER_TEXTS = {
+  noTokenConfigured: "No token is configured on this server, so it lets nobody in.",
+  noToken: "Send a token in the Authorization header: Bearer <token>.",
+  invalidToken: "The token is not valid here.",
+  unchecked: "The token could not be checked just now. Try again in a few seconds.",
+  needsScopes: (needed: readonly string[], missing: readonly string[]) =>
+    `This request needs the scopes ${needed.join(" ")}; the token lacks ${missing.join(" ")}.`,
+  panelOff: (why: string) => `The panel is off: ${why}.`,
+  panelSignIn: "Sign in to the panel.",
+  panelSessionEnded: "The session has ended. Sign in to the panel again.",
+  notFromPanel: "Only the panel's own page may ask here.",
+};
+
+export const ENDPOINT_TEXTS = {
+  broken: "The request body broke off",
+  tooLarge: "The request is too large",
+  tooSlow: "The request body took too long",
+  parameterTooLong: "A parameter is too long",
+  oddHost: "The host of a redirect URI is a preview's, or neither a name nor an address",
+  grantEnded: "The sign-in behind this grant no longer holds",
+};
+
+/** Why OAuth is off, as a clause. */
+export const OAUTH_OFF = {
+  noStore: "the KV namespace OAUTH_KV is not bound",
+  noMethod: (variables: readonly string[]) =>
+    `there is no way to sign in: set one of ${variables.join(", ")}`,
+  noOrigin: "PUBLIC_ORIGIN is not set",
+  notHTTPS: "PUBLIC_ORIGIN is not an https origin",
+};
 
 // Sign-in methods
 

@@ -7,6 +7,7 @@ import { withProtocolErrors } from "./context.ts";
 import { listResources } from "./list.ts";
 import { readResource } from "./read.ts";
 import { registerSkills } from "./skills.ts";
+import { ABOUT_FILES, ABOUT_RUNS } from "./texts.ts";
 
 /** @param sandbox completes paths whose template names no sandbox */
 export function registerResources(server: McpServer, caller: CallerContext, sandbox: string): void {
@@ -30,18 +31,10 @@ export function registerResources(server: McpServer, caller: CallerContext, sand
       name: completing((value, given) => completeName(caller, given.id, value)),
     },
   });
-  const aboutRuns = {
-    title: "What a run left",
-    description: "The log of a run (log), or a file that a task left (artifacts/<path>).",
-  };
-  const aboutFiles = {
-    title: "File of a sandbox",
-    description: "A file or directory: relative to /workspace, or absolute behind a second slash.",
-  };
   const readers = scopes.filter((scope) => scope === "sandbox:read" || scope === "tasks:run");
   const registered = [
-    server.registerResource("runs", runs, aboutRuns, read),
-    server.registerResource("files", files, aboutFiles, read),
+    server.registerResource("runs", runs, ABOUT_RUNS, read),
+    server.registerResource("files", files, ABOUT_FILES, read),
   ];
   // A disabled template would still be listed, so templates that the token cannot read are removed.
   if (readers.length === 0) registered[0]?.remove();

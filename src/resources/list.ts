@@ -15,6 +15,7 @@ import { within } from "../shared/within.ts";
 import { operation } from "./context.ts";
 import { entryURI, typeOf } from "./read.ts";
 import { skillResources } from "./skills.ts";
+import { NO_PAGE, aboutTask, aboutWorkspace } from "./texts.ts";
 
 const WORKSPACE = "/workspace";
 
@@ -36,7 +37,7 @@ export async function listResources(
   after: string | undefined,
 ): Promise<ListResourcesResult> {
   if (after !== undefined && !SANDBOX_NAME.test(after))
-    throw new ProtocolError(ProtocolErrorCode.InvalidParams, "There is no such page of resources.");
+    throw new ProtocolError(ProtocolErrorCode.InvalidParams, NO_PAGE);
   const { id, scopes } = caller.principal;
   const account = () => accountOf(caller.env, id);
   const sandboxes = scopes.includes("sandbox:read") ? await retryOnce(() => account().sandboxes()) : [];
@@ -49,7 +50,7 @@ export async function listResources(
     uri: runURI(task.id, ""),
     name: task.id,
     title: `Task: ${visible(task.title)}`,
-    description: `What the task of ${new Date(task.startedAt).toISOString()} left: its log and its artifacts.`,
+    description: aboutTask(task.startedAt),
     mimeType: "application/json",
   }));
   return { resources: [...workspaces.flat(), ...results, ...skillResources] };
@@ -61,8 +62,7 @@ async function workspace(caller: CallerContext, sandbox: string, isRunning: bool
   const root: Resource = {
     uri: fileURI(sandbox, WORKSPACE) ?? "",
     name: `${sandbox}/`,
-    title: `Workspace of ${sandbox}`,
-    description: entries ? "A directory." : "A directory of a sandbox that does not run.",
+    ...aboutWorkspace(sandbox, entries !== undefined),
     mimeType: "application/json",
   };
   const shown = entries?.filter(({ path }) => !path.startsWith(".")) ?? [];

@@ -25,6 +25,7 @@ import { ownRun } from "../tools/own-run.ts";
 import { operation, protocolError, reading } from "./context.ts";
 import { readPanel } from "./panel.ts";
 import { readSkill } from "./skills.ts";
+import { INSTEAD, absolutePathText, nothingOfName, tooLarge } from "./texts.ts";
 
 type Contents = { mimeType: string; _meta?: Record<string, unknown> } & ({ text: string } | { blob: string });
 
@@ -69,9 +70,8 @@ async function ofSandbox(caller: CallerContext, sandbox: string, path: string): 
   try {
     const range = { path, offset: 0, limit: RESOURCE_BYTES + 1 };
     const { size, bytes } = await operation(caller, sandbox, "read", range, { mayStart });
-    const where = `path ${path} and sandbox ${sandbox}`;
     if (bytes.length > RESOURCE_BYTES)
-      throw tooLarge(path, Math.max(size, bytes.length), `file_link with ${where} gives a URL of all of it`);
+      throw tooLarge(path, Math.max(size, bytes.length), RESOURCE_BYTES, INSTEAD.ofFile(path, sandbox));
     return contentsOf(path, bytes);
   } catch (error) {
     if (error instanceof ToolError && error.code === "is_directory")
@@ -86,8 +86,7 @@ async function ofSandbox(caller: CallerContext, sandbox: string, path: string): 
 function withPathHint(error: ToolError, sandbox: string, path: string): ToolError {
   const meant = path.replace(/^\/workspace(?=\/workspace(?:\/|$))/, "");
   if (meant === path) return error;
-  const hint = `Paths are relative to /workspace: ${meant} is ${fileURI(sandbox, meant)}.`;
-  return new ToolError("not_found", error.message, hint);
+  return new ToolError("not_found", error.message, absolutePathText(sandbox, meant));
 }
 
 async function directory(
@@ -133,18 +132,16 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
   }
   if (name === LOG_NAME) {
     const bytes = joined(page?.pieces.map((piece) => piece.bytes) ?? []);
-    const next = `get_result with id ${id} and cursor 0 reads it page by page, and has a URL of all of it`;
-    if (bytes.length > RESOURCE_BYTES) throw tooLarge(`The log of ${id}`, run.logBytes, next);
+    if (bytes.length > RESOURCE_BYTES)
+      throw tooLarge(`The log of ${id}`, run.logBytes, RESOURCE_BYTES, INSTEAD.ofLog(id));
     return contentsOf("log.txt", bytes);
   }
-  if (!name.startsWith(ARTIFACTS))
-    throw new ToolError("not_found", `${id} has no ${name}.`, `${runURI(id, "")} lists what there is of it.`);
+  if (!name.startsWith(ARTIFACTS)) throw nothingOfName(id, name);
   const path = name.slice(ARTIFACTS.length);
   const { size, bytes } = await reading(caller, ownRun(id), (actor, owner) =>
     actor.readArtifact(owner, id, path, 0, RESOURCE_BYTES + 1),
   );
-  const next = `get_result with id ${id} and artifact ${path} reads it in parts, and has a URL of all of it`;
-  if (bytes.length > RESOURCE_BYTES) throw tooLarge(path, size, next);
+  if (bytes.length > RESOURCE_BYTES) throw tooLarge(path, size, RESOURCE_BYTES, INSTEAD.ofArtifact(id, path));
   return contentsOf(path, bytes);
 }
 
@@ -175,12 +172,4 @@ export function typeOf(path: string, isText: boolean | undefined): string {
   if (isText === true && (named === undefined || MEDIA.test(named))) return "text/plain";
   if (isText === false && named?.startsWith("text/")) return "application/octet-stream";
   return named ?? "application/octet-stream";
-}
-
-function tooLarge(what: string, size: number, next: string): ToolError {
-  return new ToolError(
-    "too_large",
-    `${what} has ${size} bytes, and a resource is read up to ${RESOURCE_BYTES}.`,
-    `${next}.`,
-  );
 }

@@ -4,11 +4,11 @@
  * last use.
  */
 import type { FileOperations } from "../container/file-operations.ts";
-import { ToolError } from "../shared/errors.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import type { Previews } from "./previews.ts";
+import { tooManyIdleMinutes } from "./texts.ts";
 
 /** Storage key of the minutes that `configure_sandbox` has set. */
 const KEY = "idle_minutes";
@@ -57,11 +57,7 @@ export class IdleStop {
   check(minutes: number): void {
     const { maxMinutes } = this.#host.limits;
     if (minutes <= maxMinutes) return;
-    throw new ToolError(
-      "permission_denied",
-      `idle_minutes ${minutes} is more than this server allows; nothing was changed.`,
-      `Give ${maxMinutes} at most. The operator can raise MAX_IDLE_MINUTES.`,
-    );
+    throw tooManyIdleMinutes(minutes, maxMinutes);
   }
 
   put(minutes: number | undefined): void {

@@ -1,5 +1,5 @@
 /** The states of a sandbox between start and destruction, and the parts that subscribe to changes. */
-import { containerGone } from "../container/gone.ts";
+import { containerGone } from "../container/texts.ts";
 import type { CheckpointSettings, Destroyed } from "./account-calls.ts";
 import type { EarlierState } from "./account-link.ts";
 

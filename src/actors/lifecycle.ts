@@ -4,7 +4,7 @@
  *
  * Each transition replaces the state in one turn of the actor. Waiting calls then check the state again.
  */
-import { containerGone } from "../container/gone.ts";
+import { containerGone } from "../container/texts.ts";
 import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { pause, within } from "../shared/within.ts";

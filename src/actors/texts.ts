@@ -164,6 +164,14 @@ export function tooManyVariables(
   );
 }
 
+export function tooManyIdleMinutes(minutes: number, most: number): ToolError {
+  return new ToolError(
+    "permission_denied",
+    `idle_minutes ${minutes} is more than this server allows; nothing was changed.`,
+    `Give ${most} at most. The operator can raise MAX_IDLE_MINUTES.`,
+  );
+}
+
 // What a caller may not do, and what is not there
 
 export function needsScope(scope: string | undefined): ToolError {

@@ -8,7 +8,7 @@
  */
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Conversation, Target } from "../container/snapshots.ts";
-import { containerGone } from "../container/gone.ts";
+import { containerGone } from "../container/texts.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { within } from "../shared/within.ts";

@@ -16,7 +16,7 @@ import { EVENT_JSON, parseBounded } from "../shared/bounded.ts";
 import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
-import { containerGone } from "./gone.ts";
+import { containerGone, inputUnconfirmed } from "./texts.ts";
 import { CONNECT_MS, RETRY_MS, type Requests, type Sandboxd } from "./requests.ts";
 
 /**
@@ -281,12 +281,4 @@ export class Connection {
       else this.#connectionLost(this.#open);
     }, IDLE_MS);
   }
-}
-
-function inputUnconfirmed(): ToolError {
-  return new ToolError(
-    "connection_lost",
-    "The connection to the sandbox broke: whether the text was typed is not known.",
-    "Look at the output with get_result, then type what is missing.",
-  );
 }

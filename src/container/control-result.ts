@@ -3,6 +3,7 @@
  * results too, and throws a TypeError for unreadable ones.
  */
 import { damaged } from "../shared/errors.ts";
+import { DAMAGED } from "./texts.ts";
 
 /** A call's result. @throws {ToolError} `damaged` if it is not valid */
 export async function checkedResult<T>(call: Promise<T>, isValid: (result: unknown) => boolean): Promise<T> {
@@ -17,9 +18,7 @@ export async function checkedResult<T>(call: Promise<T>, isValid: (result: unkno
 }
 
 export function malformedResponse(cause?: unknown): Error {
-  const error = damaged(
-    "its control server does not answer as it should; something else may be in its place",
-  );
+  const error = damaged(DAMAGED.controlServer);
   error.cause = cause;
   return error;
 }

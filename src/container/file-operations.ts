@@ -15,6 +15,7 @@ import { ToolError, withTimeout } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
 import { refusal } from "./file-errors.ts";
 import { type Body, requestOperation, partsOf } from "./sandboxd-request.ts";
+import { foreignListCursor } from "./texts.ts";
 
 /** The lowest accepted upload speed; large bodies get more time. */
 const BYTES_PER_MS = 100;
@@ -70,5 +71,5 @@ async function inTime<T>(
 /** A caller's cursor. @throws {ToolError} if no result contained it */
 export function checkedCursor(given: string | undefined): string | undefined {
   if (given === undefined || listCursor().safeParse(given).success) return given;
-  throw new ToolError("invalid_argument", "The cursor is not from an answer of list_files.", "Leave it out.");
+  throw foreignListCursor();
 }

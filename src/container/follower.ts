@@ -9,7 +9,7 @@ import {
 } from "../../container/sandboxd/protocol.ts";
 import { isUnresponsive, sandboxUnresponsive } from "../shared/errors.ts";
 import type { Connection, ReadyForRun } from "./connection.ts";
-import { containerGone } from "./gone.ts";
+import { containerGone } from "./texts.ts";
 
 export interface OutputSink {
   readonly id: string;

@@ -9,6 +9,7 @@ import { Mask } from "../shared/mask.ts";
 import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "../shared/network-policy.ts";
 import { type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
+import { INTERNET_TEXTS } from "./texts.ts";
 
 /** The handler's parameters, set by `SandboxNetwork.enforce`: whose sandbox it is, and its policy. */
 export interface OutboundPolicy extends NetworkPolicy {
@@ -52,7 +53,7 @@ export async function throughPolicy(
   if (!isAllowed || named !== host) {
     // Before the response, so that the result of the call that caused it can name it.
     await record({ refused: isAllowed ? "mismatch" : "policy" });
-    return refusal(403, `${host || "this host"} is not reachable from this sandbox`);
+    return refusal(403, INTERNET_TEXTS.refused(host));
   }
   const secrets =
     port === "" ? secretsAt(secretsFor(parseConfig(env).secrets, policy.principalID), host) : [];
@@ -66,7 +67,7 @@ export async function throughPolicy(
       used.length === 0 ? await internet(request, from) : await sendWith(used, request, url, headers, from);
   } catch {
     // The reason is hidden, because it may name internal proxies.
-    response = refusal(502, `${host} could not be reached`);
+    response = refusal(502, INTERNET_TEXTS.unreachable(host));
   }
   const { status } = response;
   const end = (bytes: number) => waitUntil(record({ status, bytes, ...(secret === "" ? {} : { secret }) }));
@@ -127,7 +128,7 @@ async function sendWith(
   // No range was requested; each could contain part of a value.
   if (status === 206) {
     await body?.cancel();
-    return refusal(502, `${url.hostname} answers with a part of what was asked for`);
+    return refusal(502, INTERNET_TEXTS.partial(url.hostname));
   }
   const coding = responseHeaders.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {
@@ -136,7 +137,7 @@ async function sendWith(
     responseHeaders.delete("content-length");
   } else if (coding !== "identity") {
     await body?.cancel();
-    return refusal(502, `${url.hostname} answers in a coding that cannot be looked through: ${coding}`);
+    return refusal(502, INTERNET_TEXTS.coding(url.hostname, coding));
   }
   if (body === null) return new Response(null, { status, headers: responseHeaders });
   return new Response(sized(body.pipeThrough(mask.stream()), responseHeaders), {

@@ -13,6 +13,7 @@ import { Pace } from "../shared/pace.ts";
 import { pause } from "../shared/within.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
+import { MODEL_API_TEXTS } from "./texts.ts";
 
 /** As the SDK calls it: `containerId` is the id of the sandbox's Durable Object. */
 type OutboundHandler = (request: Request, env: Env, from: { containerId: string }) => Promise<Response>;
@@ -86,11 +87,7 @@ async function serve(
 ): Promise<Response> {
   const { pathname, search } = new URL(request.url);
   if (request.method !== "POST" || !row.paths.includes(pathname))
-    return refusal(
-      403,
-      "permission_error",
-      `${request.method} ${pathname} is not let through from a sandbox.`,
-    );
+    return refusal(403, "permission_error", MODEL_API_TEXTS.refused(request.method, pathname));
   const config = parseConfig(env);
   const actor = actorOf(env, containerID);
   const check = await actor.admitModelCall(placeholderOf(request.headers));
@@ -113,7 +110,7 @@ async function serve(
   const url = new URL(row.upstream(config) + pathname + search);
   const [credential] = putIn(secretsAt(secretsFor(config.secrets, SERVER), host), headers, url);
   if (credential === undefined) {
-    const message = "The server has no credential for this API any more.";
+    const message = MODEL_API_TEXTS.noCredential;
     await finish({ tokens: 0, error: { status: 401, message } });
     return refusal(401, "authentication_error", message);
   }
@@ -132,7 +129,7 @@ async function serve(
       await finish({ tokens: 0, error: { status, message } });
       return refusal(status, type, message);
     }
-    const message = "The API cannot be reached from the server.";
+    const message = MODEL_API_TEXTS.unreachable;
     if (!request.signal.aborted) await finish({ tokens: 0, error: { status: 502, message } });
     else await finish({ tokens: isCharged && sent() ? meter.inputTokens + meter.maxTokens : 0, cut: true });
     return refusal(502, "api_error", message);
@@ -185,7 +182,7 @@ function errorMessage(body: string): string {
   } catch {
     // Something in front of the API responded.
   }
-  return body.slice(0, 200).trim() || "no reason given";
+  return body.slice(0, 200).trim() || MODEL_API_TEXTS.noReason;
 }
 
 /** Why a request was cut off. */
@@ -198,7 +195,7 @@ interface Refused {
 const TOO_LARGE: Refused = {
   status: 413,
   type: "request_too_large",
-  message: `The request is larger than ${MAX_REQUEST_BYTES} bytes, which is all that the API takes.`,
+  message: MODEL_API_TEXTS.tooLarge(MAX_REQUEST_BYTES),
 };
 
 function paceOf(containerID: string): Pace {
@@ -237,7 +234,7 @@ function metered(request: Request, isConfined: boolean, pace: Pace) {
         if (size > MAX_REQUEST_BYTES) return refuse(TOO_LARGE);
         meter.add(bytes);
         if (isConfined && meter.reaches !== undefined) {
-          const message = `This sandbox's network policy does not let the API connect to hosts for it: ${meter.reaches} was refused.`;
+          const message = MODEL_API_TEXTS.reaches(meter.reaches);
           return refuse({ status: 403, type: "permission_error", message });
         }
         await writer.write(bytes);

@@ -1,7 +1,7 @@
 /** Plain requests to sandboxd, through the platform's connection to the running container. */
 import { ToolError, sandboxUnresponsive } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
-import { containerGone } from "./gone.ts";
+import { containerGone } from "./texts.ts";
 
 export interface Sandboxd {
   readonly isRunning: boolean;

@@ -9,6 +9,7 @@ import { RESPONSE_JSON, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged } from "../shared/errors.ts";
 import { isEncoded, readBounded } from "../shared/stream-bytes.ts";
 import type { Connection } from "./connection.ts";
+import { DAMAGED } from "./texts.ts";
 
 /**
  * The result of `read` for a response.
@@ -93,7 +94,5 @@ export async function bytesOf(response: Response, maxBytes: number): Promise<Uin
 
 /** The error for a response that breaks the protocol, from sandboxd or a program in its place. */
 export function malformedResponse(): ToolError {
-  return damaged(
-    "the server's program in it does not answer as it should; something else may be in its place",
-  );
+  return damaged(DAMAGED.sandboxd);
 }

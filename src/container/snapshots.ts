@@ -9,6 +9,7 @@ import {
 import { ToolError } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
 import { requestOperation, partsOf } from "./sandboxd-request.ts";
+import { DISK_FULL, SAVE_LOST, tooManyEntries } from "./texts.ts";
 
 /** An agent's conversation: the files below a directory of the home directory with its id in their path. */
 export interface Conversation {
@@ -41,14 +42,9 @@ export class Snapshots {
 }
 
 function refusal({ code, problem }: FileFailure): ToolError {
-  if (code === "ENOSPC") return new ToolError("no_space", "the disk of the sandbox is full");
-  if (problem === "too_large")
-    return new ToolError(
-      "too_large",
-      `it has more than ${SNAPSHOT_ENTRIES} files and directories, or their names and links are too long`,
-    );
+  if (code === "ENOSPC") return new ToolError("no_space", DISK_FULL);
+  if (problem === "too_large") return new ToolError("too_large", tooManyEntries(SNAPSHOT_ENTRIES));
   // A restarted sandboxd responded, which does not know the save.
-  if (problem === "missing")
-    return new ToolError("no_answer", "the sandbox has lost what it had begun", "", true);
+  if (problem === "missing") return new ToolError("no_answer", SAVE_LOST, "", true);
   return new ToolError("file_system", `the sandbox says ${code ?? problem}`);
 }

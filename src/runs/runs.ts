@@ -2,7 +2,7 @@
  * All runs of one sandbox, from start until their records expire. A run belongs to the actor, not to the request that started
  * it, so its callers may disconnect.
  */
-import { ToolError, unknownRun } from "../shared/errors.ts";
+import { unknownRun } from "../shared/errors.ts";
 import type { TerminalInput } from "../container/connection.ts";
 import { ActiveRun } from "./active-run.ts";
 import { isServiceState } from "./command-executor.ts";
@@ -34,6 +34,7 @@ import {
   WENT_AWAY_MEANWHILE,
   hasEnded,
   notInteractive,
+  stillRunning,
 } from "./texts.ts";
 
 /** The part of the principal's quota that a run holds. */
@@ -392,8 +393,7 @@ export class Runs {
   /** Removes a run that has ended. @throws {ToolError} `not_found`, `invalid_argument` while it goes on */
   async remove(id: string): Promise<void> {
     this.#saveAll();
-    if (this.#known(id).state === "running")
-      throw new ToolError("invalid_argument", `${id} is still running.`, "Stop it with cancel_run first.");
+    if (this.#known(id).state === "running") throw stillRunning(id);
     await this.#remove(id);
   }
 

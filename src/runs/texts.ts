@@ -178,3 +178,7 @@ export function logUnreadable(runID: string, cause: unknown): ToolError {
   error.cause = cause;
   return error;
 }
+
+export function stillRunning(id: string): ToolError {
+  return new ToolError("invalid_argument", `${id} is still running.`, "Stop it with cancel_run first.");
+}

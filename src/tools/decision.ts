@@ -9,11 +9,11 @@ import {
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import type { NetworkChoice } from "../actors/network.ts";
-import { ToolError } from "../shared/errors.ts";
 import { DECISION_PATH, writeToken } from "../shared/file-link.ts";
 import { actorName } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { defaultWait } from "../shared/wait.ts";
+import { networkDeclined } from "./texts.ts";
 
 export interface Question {
   id: string;
@@ -46,12 +46,7 @@ export async function networkQuestion(
   const shown = value.added.slice(0, SHOWN_HOSTS).join(", ");
   const more = value.added.length > SHOWN_HOSTS ? ` and ${value.added.length - SHOWN_HOSTS} more` : "";
   const what = value.added.length === 0 ? "all of the internet" : shown + more;
-  if (value.state === "refused" || context.declined)
-    throw new ToolError(
-      "permission_denied",
-      `The user did not allow sandbox ${sandbox} to reach ${what}.`,
-      "Go on without it, or tell the user what it is needed for.",
-    );
+  if (value.state === "refused" || context.declined) throw networkDeclined(sandbox, what);
   const link = { actor: await actorName(sandbox, principal.id), id: value.id };
   const token = await writeToken(link, await linkKeys(context));
   const at = config.publicOrigin ?? origin;

@@ -482,6 +482,14 @@ function beforeText(before: Checkpoint | undefined, unsaved: string | undefined)
   return `${lost}: checkpoint ${before.id} has it as of ${shownTime(before.savedAt)}, and later changes are lost.`;
 }
 
+export function networkDeclined(sandbox: string, what: string): ToolError {
+  return new ToolError(
+    "permission_denied",
+    `The user did not allow sandbox ${sandbox} to reach ${what}.`,
+    "Go on without it, or tell the user what it is needed for.",
+  );
+}
+
 // Tasks
 
 /** @param what who needs the model, and what cannot be done */

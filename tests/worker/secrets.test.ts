@@ -258,7 +258,7 @@ describe("a value stays outside", () => {
     const coded = await sh(
       "curl -sS https://api.private.test/coded/x-own https://api.private.test/coded/GZIP",
     );
-    for (const coding of ["x-own", "GZIP"]) expect(coded).toContain(`cannot be looked through: ${coding}`);
+    for (const coding of ["x-own", "GZIP"]) expect(coded).toContain(`cannot search for secrets: ${coding}`);
   });
 
   it("is not told by how short an answer is compressed: a guess beside it makes it shorter where it is right", async () => {

@@ -1,5 +1,5 @@
 /** Translates the SDK's errors, which differ by code and message, to this server's errors. */
-import { containerGone } from "../../container/gone.ts";
+import { containerGone } from "../../container/texts.ts";
 import { InterpreterError } from "../../container/kernels/interpreter.ts";
 import { ToolError, exhausted, saysExhausted } from "../../shared/errors.ts";
 import { cannotStart, noContainerReady } from "../texts.ts";

@@ -8,6 +8,7 @@ import { isTexts } from "../control-result.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { type Language, TRAITS } from "../../shared/languages.ts";
 import { parseBounded, SANDBOX_JSON } from "../../shared/bounded.ts";
+import { KERNEL_MALFORMED } from "../texts.ts";
 
 const PRELUDE = "/opt/sandbox-mcp/kernel";
 
@@ -316,7 +317,7 @@ export function outcomeOf(printed: Printed, runID: string): CodeOutcome {
 
 const NO_DOCUMENT: CodeError = {
   name: "KernelError",
-  message: "The kernel did not answer as it should; use another context for a fresh one.",
+  message: KERNEL_MALFORMED,
   traceback: [],
 };
 

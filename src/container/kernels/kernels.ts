@@ -9,10 +9,9 @@ import { KeyedQueue } from "../../shared/queue.ts";
 import { checkedResult } from "../control-result.ts";
 import type { RunCall } from "../connection.ts";
 import type { ContainerLink, OutputSink } from "../follower.ts";
-import { containerGone } from "../gone.ts";
+import { DAMAGED, NOT_RUN, STOPPED, containerGone, kernelNotStarted, noInterpreter } from "../texts.ts";
 import { isRecord } from "../../shared/is-record.ts";
-import { ToolError, withTimeout, damaged, ending, exhausted, saysExhausted } from "../../shared/errors.ts";
-import { clause } from "../../shared/text.ts";
+import { withTimeout, damaged, ending, exhausted, saysExhausted } from "../../shared/errors.ts";
 import { pause, within } from "../../shared/within.ts";
 import {
   type CodeOutcome,
@@ -74,10 +73,6 @@ const WORDS = 200;
 /** An interpreter's messages for a missing or replaced prelude file. */
 const MISSING =
   /No module named|Cannot find module|No such file|ENOENT|cannot import name|has no attribute 'start'|start is not a function/;
-
-/** Used for code in a stopping container. */
-const NOT_RUN = "The code was not run";
-const STOPPED = "The code was stopped while it ran";
 
 export class Kernels {
   readonly #interpreter: Interpreter;
@@ -281,8 +276,7 @@ export class Kernels {
     const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
     if (saysExhausted(detail)) throw exhausted();
     // An executor that runs no cell prints nothing.
-    if (detail === "" || MISSING.test(detail))
-      throw damaged(`its ${language} kernel does not start (${detail.slice(-WORDS) || "it says nothing"})`);
+    if (detail === "" || MISSING.test(detail)) throw damaged(DAMAGED.kernel(language, detail.slice(-WORDS)));
     throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
   }
 
@@ -403,17 +397,8 @@ async function stoppable<T>(
 /** The error for a kernel that did not start. */
 function notCreated(error: unknown, language: Language): unknown {
   if (!(error instanceof InterpreterError)) return error;
-  if (error.kind === "no_language")
-    return new ToolError(
-      "language_unavailable",
-      `This server's sandboxes have no ${language} interpreter.`,
-      "Use another language of run_code, or run_command.",
-    );
-  return new ToolError(
-    "language_unavailable",
-    `The ${language} kernel did not start: ${clause(error.message.slice(-WORDS))}.`,
-    "Look with run_command at what runs when the interpreter starts (usercustomize.py, sitecustomize.py, NODE_OPTIONS), or use destroy_sandbox and start again.",
-  );
+  if (error.kind === "no_language") return noInterpreter(language);
+  return kernelNotStarted(language, error.message.slice(-WORDS));
 }
 
 function keyOf({ language, context }: Pick<CodeSpec, "language" | "context">): string {

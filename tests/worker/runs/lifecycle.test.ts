@@ -7,7 +7,7 @@ import { expect, it } from "vitest";
 import { Lifecycle } from "../../../src/actors/lifecycle.ts";
 import type { Subscriber } from "../../../src/actors/lifecycle-state.ts";
 import type { ContainerPlatform } from "../../../src/actors/platform/platform.ts";
-import { containerGone } from "../../../src/container/gone.ts";
+import { containerGone } from "../../../src/container/texts.ts";
 import { ToolError, isGone } from "../../../src/shared/errors.ts";
 
 /** A container of the platform. */

@@ -9,6 +9,7 @@ import { plain } from "./plain.ts";
 import { errorText } from "./poll.ts";
 import { exactTime, Time } from "./time.tsx";
 import { callTool } from "./tools.ts";
+import { CHECKPOINT_SAVED, NO_CHECKPOINTS, deletedText, deleteQuestion, restoreQuestion } from "./texts.ts";
 
 interface AboutProps {
   name: string;
@@ -66,9 +67,8 @@ export function About({ name, sandbox, listing, refresh }: AboutProps) {
       ]
     : [];
   const destroy = async () => {
-    const question = `Delete the sandbox ${name}, with all files and programs in it? Its checkpoints stay.`;
-    if (await host().confirm(question))
-      await act(() => done(`${name} is deleted.`, "destroy_sandbox", { sandbox: name }));
+    if (await host().confirm(deleteQuestion(name)))
+      await act(() => done(deletedText(name), "destroy_sandbox", { sandbox: name }));
   };
   return (
     <>
@@ -197,14 +197,13 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
     const label = String(new FormData(form).get("label"));
     void act(async () => {
       const args = { sandbox: name, ...(label && { label }) };
-      const words = await done("The checkpoint is saved.", "checkpoint_sandbox", args);
+      const words = await done(CHECKPOINT_SAVED, "checkpoint_sandbox", args);
       form.reset();
       return words;
     });
   };
   const restore = async ({ id, saved_at }: ListedCheckpoint) => {
-    const question = `Restore ${name} as it was at ${exactTime(saved_at)}? Running programs end. The current state is saved as a checkpoint first.`;
-    if (await host().confirm(question))
+    if (await host().confirm(restoreQuestion(name, exactTime(saved_at))))
       await act(async () => {
         // What became of its state before is in the text alone.
         const { content } = await callTool("restore_sandbox", { sandbox: name, checkpoint: id });
@@ -248,7 +247,7 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
           </div>
         </form>
       )}
-      {checkpoints.length === 0 && !canSave && <p class="soft">No checkpoints yet.</p>}
+      {checkpoints.length === 0 && !canSave && <p class="soft">{NO_CHECKPOINTS}</p>}
     </>
   );
 }

@@ -14,6 +14,7 @@ import { RunList } from "./run-list.tsx";
 import { useValue, Value } from "./value.ts";
 import { Welcome } from "./welcome.tsx";
 import { WindowedList } from "./windowed.tsx";
+import { LOADING_SANDBOXES, NEW_SANDBOX, NO_SANDBOXES } from "./texts.ts";
 
 /** The tool that each part requires. */
 const TOOL_OF: Record<Part, string> = { runs: "list_runs", files: "list_files", about: "list_sandboxes" };
@@ -99,7 +100,7 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
       ) : (
         <main class="card">
           <h1>Sandboxes</h1>
-          <p>{listed.problem ? "Your sandboxes cannot be shown now." : "Loading your sandboxes."}</p>
+          <p>{listed.problem ? NO_SANDBOXES : LOADING_SANDBOXES}</p>
         </main>
       )}
     </>
@@ -241,7 +242,7 @@ function Content({
     <>
       <div class="heading">
         <h1>{name}</h1>
-        <p class="soft">{sandbox ? sandbox.state : "does not exist yet: the first command creates it"}</p>
+        <p class="soft">{sandbox ? sandbox.state : NEW_SANDBOX}</p>
       </div>
       <nav class="parts" aria-label={`Parts of ${name}`}>
         {parts.map((known) => (

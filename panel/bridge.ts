@@ -1,5 +1,6 @@
 /** JSON-RPC over `postMessage` with the embedding page, as in MCP Apps. */
 import { ToolFailed, Unreachable } from "./tools.ts";
+import { NOT_PASSED_ON } from "./texts.ts";
 
 type Params = Record<string, unknown>;
 
@@ -64,7 +65,7 @@ export class Bridge {
   #settle({ id, result, error }: Message): void {
     const waiting = id === undefined ? undefined : this.#waiting.get(id);
     if (!error) return waiting?.resolve(result);
-    const words = error.message || "The client that shows this page did not pass the call on.";
+    const words = error.message || NOT_PASSED_ON;
     waiting?.reject(FINAL.has(error.code ?? 0) ? new ToolFailed(words) : new Unreachable(words));
   }
 

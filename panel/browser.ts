@@ -3,6 +3,7 @@ import type { Form, Host, ToolResult } from "./host.ts";
 import { streamed } from "./streamed.ts";
 import { SignedOut, ToolFailed, Unreachable } from "./tools.ts";
 import { Value } from "./value.ts";
+import { BUSY, STILL_SIGNED_IN, UNREACHABLE, statusText } from "./texts.ts";
 
 interface Reply {
   result?: ToolResult & { tools?: { name: string }[] };
@@ -26,7 +27,7 @@ export function browserHost(): Host {
     endpoint: `${location.origin}/mcp`,
     async signOut() {
       const { ok } = await post("/panel/sign-out", "");
-      if (!ok) throw new Unreachable("You are still signed in: the server did not answer. Try again.");
+      if (!ok) throw new Unreachable(STILL_SIGNED_IN);
     },
     reachesServer: true,
     async download(url) {
@@ -48,9 +49,9 @@ async function callServer(method: string, params: object, signal?: AbortSignal, 
   const response = await post(`/panel/mcp?results=${form}`, JSON.stringify(message), signal);
   const text = await read(response, signal);
   if (response.status === 401) throw new SignedOut();
-  if (response.status === 429 || response.status === 503) throw new Unreachable("The server is busy.");
+  if (response.status === 429 || response.status === 503) throw new Unreachable(BUSY);
   const result = replyIn(text)?.result;
-  if (!result) throw new ToolFailed(messageIn(text) || `The server answered ${response.status}.`);
+  if (!result) throw new ToolFailed(messageIn(text) || statusText(response.status));
   return result;
 }
 
@@ -72,7 +73,7 @@ async function read(response: Response, signal?: AbortSignal): Promise<string> {
 }
 
 function connectionLost(error: unknown, signal?: AbortSignal): unknown {
-  return signal?.aborted ? error : new Unreachable("The server cannot be reached.");
+  return signal?.aborted ? error : new Unreachable(UNREACHABLE);
 }
 
 /** The last message of a response, as JSON or event stream. */

@@ -18,6 +18,7 @@ import type { Host, ToolResult } from "./host.ts";
 import { Subject } from "./subject.ts";
 import { ToolFailed } from "./tools.ts";
 import { Value } from "./value.ts";
+import { NO_TOOLS, notOpened } from "./texts.ts";
 
 const VERSION = "2026-01-26";
 
@@ -49,10 +50,7 @@ export async function chatHost(): Promise<Host> {
   let isTornDown = false;
   let can: McpUiInitializeResult["hostCapabilities"] | undefined;
   const callTool: Host["callTool"] = async (name, args, form, signal) => {
-    if (can && !can.serverTools)
-      throw new ToolFailed(
-        "The client that shows this page lets it call no tools, so it has nothing to show.",
-      );
+    if (can && !can.serverTools) throw new ToolFailed(NO_TOOLS);
     const params = { name, arguments: { ...args, _results: form } };
     return bridge.request<ToolResult>("tools/call", params, signal);
   };
@@ -73,8 +71,7 @@ export async function chatHost(): Promise<Host> {
   const openLink = async (url: string) => {
     const opened =
       hostCapabilities.openLinks && (await bridge.request<{ isError?: boolean }>("ui/open-link", { url }));
-    if (!opened || opened.isError)
-      throw new ToolFailed(`The client that shows this page did not open ${url}`);
+    if (!opened || opened.isError) throw new ToolFailed(notOpened(url));
   };
   const go = (href: string) => {
     subject.leave();

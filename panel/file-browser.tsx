@@ -10,6 +10,7 @@ import { errorText } from "./poll.ts";
 import { hrefOf } from "./route.ts";
 import { SignedOut, ToolFailed } from "./tools.ts";
 import { WindowedList } from "./windowed.tsx";
+import { LOADING } from "./texts.ts";
 
 /** How many directories are shown at first, and added by each press. Only visible files are rendered. */
 const SHOWN = 200;
@@ -213,7 +214,7 @@ function Directory({
         >
           <Name name={name} />
         </summary>
-        {!listed && <p class="soft">Loading.</p>}
+        {!listed && <p class="soft">{LOADING}</p>}
         {entries.length > SEARCH_FROM_ENTRIES && (
           <input
             type="search"

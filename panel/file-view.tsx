@@ -2,7 +2,6 @@
 import { useEffect, useState } from "preact/hooks";
 import { MAX_BYTES, read, write } from "./file.ts";
 import { Download, Name } from "./file-parts.tsx";
-import { size } from "./format.ts";
 import { host } from "./host.ts";
 import { useOffered } from "./offered.ts";
 import { errorText } from "./poll.ts";
@@ -10,6 +9,7 @@ import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
 import type { Block } from "./host.ts";
 import { callTool, SignedOut, ToolFailed } from "./tools.ts";
+import { LOADING, MIXED_LINE_ENDS, NAME_NOT_UTF8, NO_FILE, OVERWRITE, onlyFirst } from "./texts.ts";
 
 interface FileViewProps {
   sandbox: string;
@@ -73,11 +73,7 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: FileViewProps)
     try {
       const now = await loadView(sandbox, path);
       const isSame = view.isNew ? now.kind === "missing" : now.kind === "text" && now.text === view.text;
-      if (
-        !isSame &&
-        !(await host().confirm("The file has changed since you opened it. Overwrite it with yours?"))
-      )
-        return;
+      if (!isSame && !(await host().confirm(OVERWRITE))) return;
       await write(sandbox, path, text.replaceAll("\n", view.newline));
       setView({ kind: "text", text, newline: view.newline });
       edit(undefined);
@@ -120,14 +116,8 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: FileViewProps)
       <div role="status">
         {message && <p class={message.isError ? "note error" : "note"}>{message.text}</p>}
       </div>
-      {view === undefined && !message && <p class="soft">Loading.</p>}
-      {view?.kind === "missing" && (
-        <p>
-          {path.includes(NOT_UTF8)
-            ? "Its name is not UTF-8, so it cannot be opened here. Rename it with a command, such as mv caf*.txt cafe.txt, or download its directory."
-            : "This file does not exist."}
-        </p>
-      )}
+      {view === undefined && !message && <p class="soft">{LOADING}</p>}
+      {view?.kind === "missing" && <p>{path.includes(NOT_UTF8) ? NAME_NOT_UTF8 : NO_FILE}</p>}
       {view?.kind === "text" && (
         <textarea
           class="content"
@@ -165,14 +155,10 @@ async function loadView(sandbox: string, path: string, signal?: AbortSignal): Pr
     const { content } = await callTool("read_file", { sandbox, path }, signal);
     return { kind: "other", blocks: content };
   }
-  if (found.isCut) return { kind: "fixed", text, why: `Only the first ${size(MAX_BYTES)} are shown.` };
+  if (found.isCut) return { kind: "fixed", text, why: onlyFirst(MAX_BYTES) };
   const unix = text.replaceAll("\r\n", "\n");
   if (unix.includes("\r") || (unix !== text && /[^\r]\n|^\n/.test(text)))
-    return {
-      kind: "fixed",
-      text,
-      why: "Its lines end in different ways, so it cannot be edited here.",
-    };
+    return { kind: "fixed", text, why: MIXED_LINE_ENDS };
   return { kind: "text", text: unix, newline: unix === text ? "\n" : "\r\n" };
 }
 

@@ -1,5 +1,6 @@
 /** A sandbox's files through the tools: reading, writing, and links for transfers. */
 import { callTool, ToolFailed, Unreachable } from "./tools.ts";
+import { FILE_CHANGED, statusText, uploadBroke, uploadStopped } from "./texts.ts";
 
 export interface Entry {
   /** Relative to the listed directory. */
@@ -56,7 +57,7 @@ export async function read(sandbox: string, path: string, signal?: AbortSignal):
   for (;;) {
     const args = { sandbox, path, encoding: "base64", offset: length };
     const { size, content } = (await callTool<FileRange>("read_file", args, signal)).data;
-    if (size !== (whole ??= size)) throw new ToolFailed("The file changed while it was read. Open it again.");
+    if (size !== (whole ??= size)) throw new ToolFailed(FILE_CHANGED);
     const part = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
     parts.push(part);
     length += part.length;
@@ -90,10 +91,10 @@ export async function upload(
   await new Promise<void>((done, failed) => {
     const request = new XMLHttpRequest();
     request.open("PUT", address);
-    const lost = new Unreachable(`The connection broke: ${file.name} was not written.`);
+    const lost = new Unreachable(uploadBroke(file.name));
     request.upload.addEventListener("progress", ({ loaded, total }) => progress(total ? loaded / total : 1));
     request.addEventListener("error", () => failed(lost));
-    request.addEventListener("abort", () => failed(new ToolFailed(`Stopped: ${file.name} was not written.`)));
+    request.addEventListener("abort", () => failed(new ToolFailed(uploadStopped(file.name))));
     signal.addEventListener("abort", () => request.abort(), { once: true });
     request.addEventListener("load", () =>
       request.status < 300 ? done() : failed(new ToolFailed(`${file.name}: ${errorIn(request)}`)),
@@ -112,6 +113,6 @@ function errorIn({ responseText, status }: XMLHttpRequest): string {
     const { error, hint } = JSON.parse(responseText) as { error: string; hint?: string };
     return [error, hint].filter(Boolean).join(" ");
   } catch {
-    return `the server answered ${status}.`;
+    return statusText(status);
   }
 }

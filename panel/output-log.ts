@@ -2,6 +2,7 @@
  * A program's output as lines of text. Colors and line rewrites are applied, other control sequences dropped, and control
  * characters shown as pictures: output never becomes anything but text.
  */
+import { outputLeftOut } from "./texts.ts";
 
 /** A span of a line in one style; `style` contains class names. */
 export interface Span {
@@ -96,7 +97,7 @@ export class OutputLog {
   addGap(bytes: number): void {
     if (this.#cells.length > 0) this.#end();
     this.#pending = "";
-    const text = `[${bytes.toLocaleString("en")} bytes of the output are left out here]`;
+    const text = outputLeftOut(bytes);
     this.#lines.push({ spans: [{ text, style: "left-out" }], length: text.length });
   }
 

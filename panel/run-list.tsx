@@ -21,6 +21,7 @@ import { isFresh, likelySize, startedWith, Terminal, type TerminalState } from "
 import { callTool, SignedOut } from "./tools.ts";
 import { Typing } from "./typing.tsx";
 import { WindowedList } from "./windowed.tsx";
+import { LOADING_RUN, LOADING_RUNS, NO_OUTPUT, NO_RUNS_HERE } from "./texts.ts";
 
 const PAGE = 50;
 
@@ -76,7 +77,7 @@ export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted
       )}
       <h2 id="runs">Runs</h2>
       {runs.length === 0 ? (
-        <p class="soft">{listed.value || !isThere ? "Nothing was run here yet." : "Loading the runs."}</p>
+        <p class="soft">{listed.value || !isThere ? NO_RUNS_HERE : LOADING_RUNS}</p>
       ) : (
         <WindowedList
           class="runs"
@@ -187,8 +188,8 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
 
 /** Shown without output, by the run's state. */
 const EMPTY_TEXTS: Record<string, string> = {
-  unknown: "Loading the run.",
-  running: "No output yet.",
+  unknown: LOADING_RUN,
+  running: NO_OUTPUT,
 };
 
 interface OpenRunProps {

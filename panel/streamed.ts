@@ -2,6 +2,7 @@
 import { createParser } from "eventsource-parser";
 import type { Source, Update } from "./host.ts";
 import { SignedOut, ToolFailed, Unreachable } from "./tools.ts";
+import { BUSY, UNREACHABLE, statusText } from "./texts.ts";
 
 /** The longest silence of a working stream, in milliseconds: the server sends a comment every 5 seconds. */
 const SILENCE_MS = 20_000;
@@ -39,8 +40,8 @@ export const streamed: Source = async (watch, report, signal) => {
       signal: both,
     });
     if (response.status === 401) throw new SignedOut();
-    if (response.status === 429 || response.status === 503) throw new Unreachable("The server is busy.");
-    if (!response.ok) throw new ToolFailed(`The server answered ${response.status}.`);
+    if (response.status === 429 || response.status === 503) throw new Unreachable(BUSY);
+    if (!response.ok) throw new ToolFailed(statusText(response.status));
     const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
     for (;;) {
       const { done, value } = (await reader?.read()) ?? { done: true };
@@ -60,8 +61,8 @@ export const streamed: Source = async (watch, report, signal) => {
   }
   if (signal.aborted || end === "again") return;
   if (end === "signed_out") throw new SignedOut();
-  if (end === "busy") throw new Unreachable("The server is busy.");
-  throw new Unreachable("The server cannot be reached.");
+  if (end === "busy") throw new Unreachable(BUSY);
+  throw new Unreachable(UNREACHABLE);
 };
 
 interface StreamEvent extends Update {

@@ -12,6 +12,7 @@ import { plain } from "./plain.ts";
 import { errorText } from "./poll.ts";
 import { Result } from "./result.tsx";
 import { type ToolResult, callTool, SignedOut, ToolFailed } from "./tools.ts";
+import { NO_ARTIFACT_LINK } from "./texts.ts";
 
 /** A task or question from `get_result`, as in its output schema. */
 interface Fields extends Partial<RunFields> {
@@ -254,8 +255,7 @@ function blocksOf({ data, content }: ToolResult<ArtifactData>): readonly Block[]
 /** Saves an artifact by its link, or its complete text. @throws {ToolFailed} */
 async function save({ url, content, next_cursor }: ArtifactData, path: string): Promise<void> {
   if (url !== undefined) return host().download(url);
-  if (content === undefined || next_cursor !== undefined)
-    throw new ToolFailed("There is no link to it for you.");
+  if (content === undefined || next_cursor !== undefined) throw new ToolFailed(NO_ARTIFACT_LINK);
   const anchor = document.createElement("a");
   anchor.href = URL.createObjectURL(new Blob([content]));
   anchor.download = path.split("/").at(-1) ?? "";

@@ -5,6 +5,7 @@ import css from "@xterm/xterm/css/xterm.css";
 import { TerminalFilter } from "../src/shared/terminal/filter.ts";
 import type { Size } from "../src/shared/terminal/size.ts";
 import { addStyle } from "./terminal-style.ts";
+import { pasteQuestion, pasteTooLong } from "./texts.ts";
 
 addStyle(css);
 
@@ -143,14 +144,12 @@ export class Screen {
     const text = pasted.replace(UNSEEN, "");
     const { isReadOnly, onRefused, confirm } = this.#options;
     if (text === "" || isReadOnly) return;
-    if (text.length > MAX_PASTED_CHARS)
-      return onRefused(`It is longer than ${MAX_PASTED_CHARS} characters: send it as a file.`);
+    if (text.length > MAX_PASTED_CHARS) return onRefused(pasteTooLong(MAX_PASTED_CHARS));
     const lines = text.split(/\r\n|\r|\n/).length;
     // A program that detects pasting leaves it to its user to press Enter.
     const isEntered = lines > 1 && !this.#terminal.modes.bracketedPasteMode;
     const shown = text.length > 400 ? `${text.slice(0, 400)} ...` : text;
-    const question = `Paste ${lines} lines? Each is entered as it comes.\n\n${shown}`;
-    if (!isEntered || (await confirm(question))) this.#terminal.paste(text);
+    if (!isEntered || (await confirm(pasteQuestion(lines, shown)))) this.#terminal.paste(text);
   }
 
   readonly #recolour = (): void => {

@@ -11,6 +11,7 @@ import { useOffered } from "./offered.ts";
 import { errorText } from "./poll.ts";
 import type { Screen } from "./terminal-screen.ts";
 import { callTool, SignedOut } from "./tools.ts";
+import { notShown } from "./texts.ts";
 
 /** How long the element's size must be stable before it is passed on, in milliseconds. */
 const SETTLE_MS = 300;
@@ -167,7 +168,7 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: TerminalPro
         const leftOut = nextOffset(page) - next;
         if (leftOut > 0) {
           opened.clear();
-          await opened.write(`[${leftOut} bytes are not shown: this page was behind.]\r\n`, true);
+          await opened.write(`${notShown(leftOut)}\r\n`, true);
           isCut = true;
           isPastCut ||= next < past;
         }

@@ -11,6 +11,7 @@ import { useOffered } from "./offered.ts";
 import { hrefOf } from "./route.ts";
 import { RunLink } from "./run-link.tsx";
 import { Time } from "./time.tsx";
+import { LOADING_RUNS, NO_RUNS } from "./texts.ts";
 
 /** How many recently used sandboxes the page shows in detail. The list next to it has all of them. */
 const SHOWN_SANDBOXES = 8;
@@ -120,9 +121,7 @@ function RecentRuns({
     <>
       <h2 id="recent">Recent runs</h2>
       {runs.length === 0 ? (
-        <p class="soft">
-          {names.every((name) => found[name]) ? "Nothing was run yet." : "Loading the runs."}
-        </p>
+        <p class="soft">{names.every((name) => found[name]) ? NO_RUNS : LOADING_RUNS}</p>
       ) : (
         <ul class="runs" aria-labelledby="recent">
           {runs.map((run) => (

@@ -43,6 +43,7 @@ import {
   Unreachable,
   type UpstreamOptions,
 } from "./upstream.ts";
+import { HOST_PROBLEMS, NO_INTERNET, NOT_ALLOWED, OTHER_PORT, REFUSALS } from "./texts.ts";
 
 /**
  * The most connections of a sandbox to the proxy. Each takes up to two of the engine's file descriptors, which all sandboxes
@@ -130,10 +131,10 @@ async function answer(
   response: ServerResponse,
 ): Promise<void> {
   const url = target(request);
-  if (url === undefined) return refuse(response, 400, "this request does not name a host");
+  if (url === undefined) return refuse(response, 400, REFUSALS.noHost);
   // This coding belongs to the connection, and the body would be forwarded without it.
   if (!/^chunked$/i.test(request.headers["transfer-encoding"] ?? "chunked"))
-    return refuse(response, 501, "a body in another transfer coding than chunked is not passed on");
+    return refuse(response, 501, REFUSALS.coding);
   const host = hostOf(url);
   const other = tunnelMismatch(request, url);
   if (other !== undefined) {
@@ -167,7 +168,7 @@ export async function sendWithinPolicy(
   if (secret !== undefined) entry.secret = secret;
   if (refused !== undefined) return refuse(response, 403, refused.text);
   if (!egress.internet.allowed)
-    return refuse(response, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
+    return refuse(response, 403, REFUSALS.unreachable(url.host, egress.internet.reason));
   try {
     await sendUpstream(egress, request, response, url, headers, entry);
   } catch (error) {
@@ -198,7 +199,7 @@ async function sendUpstream(
     });
     const refuseResponse = () => {
       upstream.destroy();
-      reject(new Unreachable(`${url.host} gave an answer that is not HTTP`));
+      reject(new Unreachable(HOST_PROBLEMS.notHTTP(url.host)));
     };
     // A socket from tunnel negotiation is paused.
     upstream.on("socket", (connected) => connected.resume());
@@ -222,7 +223,7 @@ async function sendUpstream(
     upstream.on("error", (error) => {
       // Data after a complete response is an error too, but not the client's.
       if (response.headersSent && receivedHead?.complete !== true) response.destroy();
-      reject(new Unreachable(`${url.host} broke off the connection (${error.message})`));
+      reject(new Unreachable(HOST_PROBLEMS.broke(url.host, error.message)));
     });
     closed.addEventListener("abort", () => upstream.destroy());
     request.pipe(upstream);
@@ -284,12 +285,10 @@ function beyondPolicy(
   port: number,
 ): string | undefined {
   if (policy.internet === "full") return undefined;
-  if (policy.internet === "none") return `${host} is not reachable: this sandbox has no internet access`;
+  if (policy.internet === "none") return REFUSALS.unreachable(host, NO_INTERNET);
   if (allowsPackages(policy) && isRegistry(host, port, upstream)) return undefined;
-  if (!allowsHost(policy, host)) return `${host} is not reachable: it is not in this sandbox's allow_hosts`;
-  return ALLOWED_PORTS.has(port)
-    ? undefined
-    : `${host}:${port} is not reachable: allow_hosts lets ports 80 and 443 through`;
+  if (!allowsHost(policy, host)) return REFUSALS.unreachable(host, NOT_ALLOWED);
+  return ALLOWED_PORTS.has(port) ? undefined : REFUSALS.unreachable(`${host}:${port}`, OTHER_PORT);
 }
 
 /** The logged status of a request whose client disconnected first, as in other servers. */
@@ -320,7 +319,7 @@ const pinned = new WeakMap<Duplex, string>();
 function tunnelMismatch({ socket }: IncomingMessage, url: URL): string | undefined {
   const to = pinned.get(socket);
   const named = `${hostOf(url)}:${portOf(url)}`;
-  return to === undefined || to === named ? undefined : `a tunnel to ${to} carries no request for ${named}`;
+  return to === undefined || to === named ? undefined : REFUSALS.elsewhere(to, named);
 }
 
 async function tunnel(
@@ -332,14 +331,14 @@ async function tunnel(
 ): Promise<void> {
   const authority = request.url ?? "";
   const url = URL.canParse(`http://${authority}`) ? new URL(`http://${authority}`) : undefined;
-  if (url === undefined) return refuseTunnel(socket, 400, "this tunnel does not name a host");
+  if (url === undefined) return refuseTunnel(socket, 400, REFUSALS.noTunnelHost);
   const host = hostOf(url);
   const port = portOf(url);
   const isIntercept = port !== 443 && interceptFor(egress.intercepts, url) !== undefined;
   // The policy does not apply to what the Worker itself serves.
   const isForwarded = !isIntercept || isIntercepted(egress.intercepts.https, host);
   const forbidden = isForwarded ? refusedByPolicy(egress, host, port) : undefined;
-  const nested = { why: "mismatch", text: "a tunnel within a tunnel is not let through" } as const;
+  const nested = { why: "mismatch", text: REFUSALS.nested } as const;
   const refused = pinned.has(socket) ? nested : forbidden;
   const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
   // Some clients tunnel plain HTTP as well.
@@ -350,7 +349,7 @@ async function tunnel(
   if (refused !== undefined) return refuseTunnel(socket, 403, refused.text);
   if (!egress.internet.allowed) {
     added.status = 403;
-    return refuseTunnel(socket, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
+    return refuseTunnel(socket, 403, REFUSALS.unreachable(url.host, egress.internet.reason));
   }
   const isFree = egress.policy.internet === "full";
   if (!isFree && port === 80) {
@@ -395,8 +394,7 @@ async function endTLS(
   entry: Connection,
 ): Promise<void> {
   const { host, port } = entry;
-  if (authority === undefined)
-    return refuseTunnel(socket, 403, `${host} is intercepted by the server, which has no certificate for it`);
+  if (authority === undefined) return refuseTunnel(socket, 403, REFUSALS.noCertificate(host));
   socket.write(established);
   if ((await problemWithTLS(host, socket, head)) !== undefined) {
     connections.add({ ...entry, refused: "mismatch" });
@@ -462,14 +460,9 @@ async function upgrade(
   head: Buffer,
 ): Promise<void> {
   const url = target(request);
-  if (url === undefined) return refuseTunnel(socket, 400, "this request does not name a host");
-  const intercepted = interceptFor(egress.intercepts, url) !== undefined;
-  if (intercepted)
-    return refuseTunnel(
-      socket,
-      501,
-      `${url.host} is answered by the server, which does not upgrade connections`,
-    );
+  if (url === undefined) return refuseTunnel(socket, 400, REFUSALS.noHost);
+  if (interceptFor(egress.intercepts, url) !== undefined)
+    return refuseTunnel(socket, 501, REFUSALS.noUpgrade(url.host));
   const [host, port] = [hostOf(url), portOf(url)];
   const { connections } = egress;
   const entry = connections.add({ at: Date.now(), host, port, method: request.method ?? "-", bytes: 0 });
@@ -481,13 +474,13 @@ async function upgrade(
   }
   if (!egress.internet.allowed) {
     entry.status = 403;
-    return refuseTunnel(socket, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
+    return refuseTunnel(socket, 403, REFUSALS.unreachable(url.host, egress.internet.reason));
   }
   const protocol = request.headers.upgrade ?? "";
   // HTTP/2 names a host in each request.
   if (protocol.toLowerCase() !== "websocket" && egress.policy.internet !== "full") {
     entry.status = 501;
-    return refuseTunnel(socket, 501, `an upgrade to ${protocol} is not let through`);
+    return refuseTunnel(socket, 501, REFUSALS.upgrade(protocol));
   }
   let upstream: Socket;
   try {
@@ -540,10 +533,10 @@ function switchToWebSocket(
     entry.status = socket.destroyed ? abandoned : 502;
     refuseTunnel(socket, 502, reason);
   };
-  const refuseResponse = () => decline(`${url.host} gave an answer that is not HTTP`);
+  const refuseResponse = () => decline(HOST_PROBLEMS.notHTTP(url.host));
   asking.on("upgrade", (agreed, switched, first) => {
     if (agreed.headers.upgrade?.toLowerCase() !== "websocket")
-      return decline(`${url.host} switched to another protocol`);
+      return decline(HOST_PROBLEMS.otherProtocol(url.host));
     hasResponded = true;
     entry.status = 101;
     const lines = endToEndHeaders(agreed.rawHeaders).map(([name, value]) => `${name}: ${value}\r\n`);
@@ -562,7 +555,7 @@ function switchToWebSocket(
     hasResponded = true;
     entry.status = declined.statusCode ?? 502;
   });
-  asking.on("error", () => decline(`${url.host} broke off the connection`));
+  asking.on("error", () => decline(HOST_PROBLEMS.broke(url.host)));
   upstream.resume();
   socket.on("close", () => upstream.destroy());
   asking.end();
@@ -614,9 +607,9 @@ function failed(error: unknown, socket: Duplex, entry: Connection): [status: num
 }
 
 function failure(error: unknown): [status: number, reason: string] {
-  if (error instanceof Refusal) return [403, `${error.message}, which a sandbox may not reach`];
+  if (error instanceof Refusal) return [403, REFUSALS.notForSandboxes(error.message)];
   // Messages not meant for a sandbox may contain addresses of this machine.
-  return [502, error instanceof Unreachable ? error.message : "the host could not be reached"];
+  return [502, error instanceof Unreachable ? error.message : HOST_PROBLEMS.unreachable];
 }
 
 function refuse(response: ServerResponse, status: number, reason: string): void {

@@ -20,6 +20,7 @@ import { cacheEnvironment } from "./compile-cache.ts";
 import type { CertificateAuthority } from "./authority.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
 import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
+import { NO_INTERNET, NO_NETWORK, NOT_IN_USE } from "./texts.ts";
 
 /** Settings shared by all sandboxes of an engine. */
 export interface SharedSettings {
@@ -124,7 +125,7 @@ export class EngineSandbox {
   ): Promise<EngineSandbox> {
     const { directory } = place;
     const queue = new OutboundQueue();
-    const internet = { allowed: false, reason: "this sandbox is not in use yet" } as const;
+    const internet = { allowed: false, reason: NOT_IN_USE } as const;
     const upstream = boundedLookups(common.upstream);
     const connections = new ConnectionLog();
     const egress: Egress = {
@@ -209,9 +210,9 @@ export class EngineSandbox {
     this.actor = actor;
     this.#place.id = id;
     this.egress.internet = !enableInternet
-      ? { allowed: false, reason: "this sandbox has no internet access" }
+      ? { allowed: false, reason: NO_INTERNET }
       : this.#common.network === "none"
-        ? { allowed: false, reason: "the server was started with --network none" }
+        ? { allowed: false, reason: NO_NETWORK }
         : { allowed: true };
     await this.setIntercepts(intercepts);
     // Written in place, like the hosts file.

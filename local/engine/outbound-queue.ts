@@ -8,6 +8,7 @@ import {
   type OutboundRequest,
   type OutboundResponse,
 } from "../platform/engine-protocol.ts";
+import { WORKER_PROBLEMS } from "./texts.ts";
 
 /** How long an intercepted request waits for a Worker that is starting, reloading or waking an actor, in milliseconds. */
 const patienceMs = 30_000;
@@ -61,9 +62,8 @@ export class OutboundQueue {
     ]);
     const outbound: OutboundRequest = { number, method, url: url.href, headers, hasBody, pattern };
     const description = Buffer.from(JSON.stringify(outbound)).toString("base64");
-    if (description.length > maxDescription)
-      return fail(response, 431, "the head of this request is too large");
-    const timer = setTimeout(() => fail(response, 502, "the Worker did not take the request"), patienceMs);
+    if (description.length > maxDescription) return fail(response, 431, WORKER_PROBLEMS.largeHead);
+    const timer = setTimeout(() => fail(response, 502, WORKER_PROBLEMS.notTaken), patienceMs);
     const pending: Pending = { number, description, hasBody, request, response, timer };
     response.on("close", () => {
       clearTimeout(pending.timer);
@@ -83,7 +83,7 @@ export class OutboundQueue {
     this.#release(204);
     this.#taker = taker;
     for (const pending of this.#taken.values())
-      if (pending.taker !== taker) fail(pending.response, 502, "the server was interrupted at this request");
+      if (pending.taker !== taker) fail(pending.response, 502, WORKER_PROBLEMS.interrupted);
     const timer = setTimeout(() => this.#release(204), pollMs);
     this.#poll = { response, timer };
     response.on("close", () => {
@@ -107,7 +107,7 @@ export class OutboundQueue {
     clearTimeout(pending.timer);
     const to = pending.response;
     if (pending.hasResponse || !writeHead(to, described)) {
-      fail(to, 502, "the server's answer is not HTTP");
+      fail(to, 502, WORKER_PROBLEMS.notHTTP);
       response.writeHead(400, { connection: "close" }).end();
       request.destroy();
       return;
@@ -135,7 +135,7 @@ export class OutboundQueue {
     const { number, description, hasBody, request, response } = pending;
     pending.taker = this.#taker;
     this.#taken.set(number, pending);
-    pending.timer = setTimeout(() => fail(response, 504, "the Worker did not answer"), responseMs);
+    pending.timer = setTimeout(() => fail(response, 504, WORKER_PROBLEMS.silent), responseMs);
     poll.response.writeHead(200, {
       [OUTBOUND_HEADER]: description,
       "content-type": "application/octet-stream",

@@ -4,6 +4,7 @@ import { isIP, type Socket } from "node:net";
 import { connect as connectTLS, getCACertificates } from "node:tls";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 import { connectBuffered } from "./buffered-socket.ts";
+import { HOST_PROBLEMS } from "./texts.ts";
 
 /** Why a connection is refused, as the second half of a sentence. */
 export class Refusal extends Error {}
@@ -64,7 +65,7 @@ export async function connectUpstream(
       last = error;
     }
   }
-  throw new Unreachable(`${host}:${port} could not be reached (${message(last)})`);
+  throw new Unreachable(HOST_PROBLEMS.refused(`${host}:${port}`, message(last)));
 }
 
 /**
@@ -100,7 +101,7 @@ export async function secured(
     return await opened(secure, "secureConnect", aborted);
   } catch (error) {
     socket.destroy();
-    throw new Unreachable(`${host} could not be reached by TLS (${message(error)})`);
+    throw new Unreachable(HOST_PROBLEMS.noTLS(host, message(error)));
   }
 }
 
@@ -125,7 +126,7 @@ async function allowedAddresses(
       const name = refusedPrivateName(host);
       if (behindProxy && name !== undefined) throw new Refusal(`${host} is ${name}`);
       if (behindProxy) return [];
-      throw new Unreachable(`${host} could not be resolved (${message(error)})`);
+      throw new Unreachable(HOST_PROBLEMS.unresolved(host, message(error)));
     }
   }
   for (const address of checked ? addresses : []) {
@@ -250,7 +251,7 @@ async function openThroughProxy(
       : await open(proxyHost, proxyPort, aborted);
   } catch (error) {
     // The sandbox need not know where it is.
-    throw new Unreachable(`this machine's proxy could not be reached (${codeOf(error)})`);
+    throw new Unreachable(HOST_PROBLEMS.proxy(codeOf(error)));
   }
   const target = isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
   const credentials = `${decodeURIComponent(proxy.username)}:${decodeURIComponent(proxy.password)}`;
@@ -262,7 +263,7 @@ async function openThroughProxy(
   const { status, rest } = await inTime(socket, readHead(socket), aborted);
   if (status !== 200) {
     socket.destroy();
-    throw new Unreachable(`this machine's proxy answered ${status} for ${target}`);
+    throw new Unreachable(HOST_PROBLEMS.proxyStatus(status, target));
   }
   if (rest.length > 0) socket.unshift(rest);
   return socket;
@@ -272,7 +273,7 @@ async function openThroughProxy(
 export async function readHead(socket: Socket): Promise<{ status: number; rest: Buffer }> {
   let received = Buffer.alloc(0);
   return await new Promise((resolve, reject) => {
-    const fail = () => reject(new Unreachable("the connection was closed"));
+    const fail = () => reject(new Unreachable(HOST_PROBLEMS.closed));
     const onData = (chunk: Buffer) => {
       received = Buffer.concat([received, chunk]);
       const end = received.indexOf("\r\n\r\n");

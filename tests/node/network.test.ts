@@ -220,7 +220,7 @@ print(body(tunnel, ${large.length}))`;
     "200%20OK%0d%0aTransfer-Encoding:%20gzip,%20chunked",
   ])("answers a head %s without harm", async (head) => {
     const { stdout } = await sandbox.run(`${curl} -w '%{http_code}' http://odd.test/${head}`);
-    expect(stdout).toMatch(/odd\.test gave an answer that is not HTTP\.\s*502$/);
+    expect(stdout).toMatch(/odd\.test sent a response that is not HTTP\.\s*502$/);
     expect((await sandbox.run("curl -sS http://internet.test/")).stdout).toBe("hello from internet.test");
   });
 

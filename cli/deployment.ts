@@ -122,14 +122,14 @@ export class Deployment {
     const failed = validate(this.#options.directory).filter(({ verdict }) => verdict === "failed");
     if (failed.length === 0) return "no mistake found";
     const lines = failed.map(({ name, found, fix }) => `${name} (${found}): ${fix}`);
-    throw new CommandError("failed", `${CONFIG} has to be mended first:\n${lines.join("\n")}`);
+    throw new CommandError("failed", `Correct ${CONFIG} first:\n${lines.join("\n")}`);
   }
 
   async #docker(): Promise<string> {
     const { verdict, found, fix } = await docker();
     if (verdict === "ok") return found;
     if (this.#options.isDryRun) return `${found}: ${fix}`;
-    throw new CommandError("unavailable", `Docker builds the image, and is missing: ${found}. ${fix}`);
+    throw new CommandError("unavailable", `Docker, which builds the image, is missing: ${found}. ${fix}`);
   }
 
   /** @throws {CommandError} for values that the server would refuse */
@@ -254,7 +254,7 @@ export class Deployment {
     if (status !== 0)
       throw new CommandError(
         "failed",
-        "wrangler deploy failed, and says above why. Mend it, and run this again.",
+        "wrangler deploy failed; its output above says why. Correct that, and run this command again.",
       );
     this.url = this.#options.publicOrigin ?? /^\s+(https?:\/\/[^\s*]+)\s*$/m.exec(output)?.[1];
     return this.url ?? "deployed";

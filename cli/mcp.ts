@@ -107,10 +107,7 @@ function explained(error: unknown, address: ServerAddress): CommandError {
   if (error instanceof ConnectionError) return unreachable(error, address);
   if (error instanceof AccessError) return denied(error, address);
   if (error instanceof InputError)
-    return new CommandError(
-      "usage",
-      `The server does not take what it was given: ${sentence(error.message)}`,
-    );
+    return new CommandError("usage", `The server rejected the arguments: ${sentence(error.message)}`);
   if (error instanceof CallError) {
     const kind = error.code === WRONG_ADDRESS ? "unavailable" : "refusedByServer";
     return new CommandError(kind, sentence(`${error.message} ${error.hint}`));

@@ -150,7 +150,7 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
   });
   const line = [...words, ...switches, ...rest.map(shellWord)].join(" ");
   const names = [...new Set([...swallowed.map(({ flag }) => `--${flag}`), ...switches])].join(" and ");
-  throw new CommandError("usage", `npm took ${names} for its own. Put -- first: npm start -- ${line}`);
+  throw new CommandError("usage", `npm took ${names} for itself. Put -- first: npm start -- ${line}`);
 }
 
 /** Flags without a value, except those that npm handles itself. */
@@ -173,7 +173,7 @@ function readPort(given: Given | undefined): number {
   if (port >= 0 && port <= 65_535) return port;
   throw new CommandError(
     "usage",
-    `${given.name} must be a port number from 0 to 65535, and is "${given.value}".`,
+    `${given.name} must be a port number from 0 to 65535, not "${given.value}".`,
   );
 }
 
@@ -184,6 +184,6 @@ function choose<const T extends string>(given: Given | undefined, choices: reado
   if (chosen !== undefined) return chosen;
   throw new CommandError(
     "usage",
-    `${given.name} must be one of ${choices.join(", ")}, and is "${given.value}".`,
+    `${given.name} must be one of ${choices.join(", ")}, not "${given.value}".`,
   );
 }

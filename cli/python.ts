@@ -63,7 +63,7 @@ export async function setUpPython(
   const nothing = { complete: async () => undefined, stop: () => undefined };
   if (given !== undefined) {
     const python = await describePython(given);
-    if (python === undefined) throw new UserError(`--python ${given} is not a Python 3 that runs.`);
+    if (python === undefined) throw new UserError(`--python ${given} does not run as Python 3.`);
     return { python: python.executable, packages: undefined, ...nothing };
   }
   const found = await findPython(stateDir);
@@ -132,16 +132,16 @@ class PythonPackages {
       reason = messageOf(error);
     }
     if (this.stopped) return undefined;
-    const keep = `--python ${executable} keeps yours, as it is.`;
+    const keep = `--python ${executable} makes sandboxes use yours without them.`;
     if (other !== undefined) {
       this.#print(
-        `Python: pip could not (${reason}). Sandboxes use ${other.executable}, which has them; ${keep}`,
+        `Python: pip could not install them (${reason}). Sandboxes use ${other.executable}, which has them; ${keep}`,
       );
       return other.executable;
     }
     if (mayInstall()) {
       this.#print(
-        `Python: pip could not (${reason}). Installing Debian's packages for ${SYSTEM} with apt-get.`,
+        `Python: pip could not install them (${reason}). Installing Debian's packages for ${SYSTEM} with apt-get.`,
       );
       try {
         await install(
@@ -158,7 +158,7 @@ class PythonPackages {
     const remedy = hasApt() && !mayInstall() ? `, ${aptCommand(PACKAGES.map(({ debian }) => debian))}` : "";
     this.#print(
       `Python: sandboxes are without ${LIST} (${reason}). Install them for ${executable}${remedy}, or choose ` +
-        "another interpreter: --python PATH. It is tried again in a day.",
+        "another interpreter: --python PATH. The next try is in a day.",
     );
     return undefined;
   }

@@ -62,7 +62,7 @@ export function endOfBefore(
       ? [variables.SERVER_AUTH_TOKEN_PREVIOUS, variables.SERVER_AUTH_TOKEN_PREVIOUS_UNTIL]
       : [entry?.previous_sha256, entry?.previous_until];
   if (!before) return undefined;
-  if (!until) return "without an end";
+  if (!until) return "without an end date";
   return Date.parse(String(until)) > Date.now() ? `until ${String(until)}` : undefined;
 }
 

@@ -38,7 +38,7 @@ function refuseSwallowed(env = process.env): void {
   if (swallowed.length > 0)
     throw new CommandError(
       "usage",
-      `npm took ${swallowed.join(" and ")} for its own. Put -- first: npm run cli -- ...`,
+      `npm took ${swallowed.join(" and ")} for itself. Put -- first: npm run cli -- ...`,
     );
 }
 
@@ -51,7 +51,7 @@ function refuseEarly([first = "", ...rest]: readonly string[]): void {
     : leaves().filter(([, { options }]) => options.some(({ long }) => long === option));
   if (owners.length === 0) return;
   const [name = "<command>"] = owners.find(([owner]) => rest.includes(owner)) ?? [];
-  throw new CommandError("usage", `${option} stands behind the command: ${PROGRAM} ${name} ${option} ...`);
+  throw new CommandError("usage", `Put ${option} after the command: ${PROGRAM} ${name} ${option} ...`);
 }
 
 /** Commander repeats unexpected arguments. They may contain a token, and errors go to logs. */

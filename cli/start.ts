@@ -79,9 +79,7 @@ async function start(): Promise<void> {
   makeStateDirectory(stateDir);
   const mounts = await readMounts(options.mounts, options.cwd, [stateDir, root]);
   if (mounts.forEngine.length > 0 && options.isolation === "none")
-    throw new UserError(
-      "--mount needs isolation: with --isolation none every directory of yours is there anyway.",
-    );
+    throw new UserError("--mount needs isolation: with --isolation none sandboxes see all your directories.");
   await lockDirectory(stateDir);
   // A taken port is reported before the rest is set up.
   await freePort(options.port);
@@ -103,7 +101,7 @@ async function start(): Promise<void> {
   delete values.COMPONENTS;
   if (options.isolation === "none" && values.SECRETS?.trim()) {
     print(
-      "SECRETS is left out: with --isolation none nothing stands between a sandbox and the network to add them.",
+      "SECRETS is not used: with --isolation none, no proxy can add secrets to the requests of a sandbox.",
     );
     delete values.SECRETS;
   }

@@ -45,7 +45,7 @@ export const ask = serverCommand(
   .option("--model <name>", "the model that writes the program; without it, the server's default")
   .option(
     "--timeout <seconds>",
-    "stop it after so long, writing and running",
+    "stop after this time, which includes writing the program",
     wholeNumber(1, MAX_RUN_SECONDS),
     300,
   )
@@ -132,7 +132,7 @@ async function next(events: Events) {
   if (value === undefined) return undefined;
   const data = eventData.parse(JSON.parse(value.data));
   if (value.event === "error")
-    throw new CommandError("refusedByServer", data.error ?? "The server cannot say how it goes on.");
+    throw new CommandError("refusedByServer", data.error ?? "The server did not say how the run continues.");
   return { name: value.event, ...data };
 }
 

@@ -42,7 +42,7 @@ const put = serverCommand("put", "upload a file to a sandbox; - reads standard i
   .option("--sandbox <name>", "the sandbox", "default")
   .action(async (local, remote, { sandbox, ...options }) => {
     if (local === "-" && remote === undefined)
-      throw new CommandError("usage", "Say the path that standard input is written to.");
+      throw new CommandError("usage", "Give the path in the sandbox that standard input is written to.");
     const path = remote?.endsWith("/") ? remote + basename(local) : (remote ?? basename(local));
     const address = serverAddress(options);
     const body = local === "-" ? process.stdin : createReadStream(readableFile(userPath(local)));

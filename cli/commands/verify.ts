@@ -298,7 +298,7 @@ class Verification {
       if (isAllowed) await connection.call("destroy_sandbox", { sandbox: this.#sandbox, checkpoints: true });
       await connection.mustHave("destroy_sandbox", this.#sandbox).catch((error: unknown) => {
         if (!(error instanceof Inconclusive)) throw error;
-        const end = isAllowed ? "is destroyed all the same" : "was made, if anything was, and stays";
+        const end = isAllowed ? "was destroyed nevertheless" : "may exist; delete it";
         throw inconclusive(`${error.message}; ${this.#sandbox} ${end}`);
       });
       return "done";

@@ -117,7 +117,7 @@ describe("which server", () => {
 it("an option that npm took, since -- was missing, is not lost in silence", async () => {
   const env = { ...local.env, npm_lifecycle_event: "cli", npm_config_limit: "5", npm_config_save: "false" };
   const { code, stderr } = await runHere(["runs"], { env });
-  expect([code, stderr]).toEqual([64, expect.stringContaining("npm took --limit for its own. Put -- first")]);
+  expect([code, stderr]).toEqual([64, expect.stringContaining("npm took --limit for itself. Put -- first")]);
 });
 
 describe("command", () => {
@@ -372,7 +372,7 @@ describe("code", () => {
     [["command", "ls", "--session", "A b"], 64, "must be 1 to 64 of a-z, 0-9, -, _ and ."],
     [["command", "ls", "--timeout", "21601"], 64, "a whole number from 1 to 21600."],
     [["execute", "x", "--agent", "foo"], 64, "Allowed choices are claude-code, opencode."],
-    [["runs", "--limit", "900"], 64, "does not take what it was given: limit: "],
+    [["runs", "--limit", "900"], 64, "rejected the arguments: limit: "],
     [["code", "1", "--save", "/proc/nope/charts"], 69, "/proc/nope/charts cannot be written: ENOENT"],
     [["code", "1", "--save", "/dev/null"], 69, "/dev/null cannot be written: EEXIST"],
   ])("%j is refused", async (words, code, message) => {

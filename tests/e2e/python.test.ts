@@ -157,7 +157,7 @@ describe("the first Python of PATH", () => {
   it("gives way to one that has the packages where pip reaches no index, and keeps to it", async () => {
     const first = await start(nowhere);
     const chosen =
-      /Python: pip could not \(.*numpy\)\. Sandboxes use (\/\S+), which has them; --python \S+venv\/bin\/python3 keeps/;
+      /Python: pip could not install them \(.*numpy\)\. Sandboxes use (\/\S+), which has them; --python \S+venv\/bin\/python3 makes/;
     await expect.poll(() => first.stderr(), { timeout: 60_000 }).toMatch(chosen);
     const code = "import numpy, pandas, matplotlib";
     expect(await callTool(first.url, "run_code", { code })).toMatch(/^Done/);

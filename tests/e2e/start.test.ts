@@ -98,7 +98,7 @@ describe("the command line", () => {
 
   it.each([
     [["--port", "80000"], {}, 64, /--port must be a port number/],
-    [["--port", "0", "--python", "/bin/true"], {}, 1, /^--python \/bin\/true is not a Python 3 that runs\./],
+    [["--port", "0", "--python", "/bin/true"], {}, 1, /^--python \/bin\/true does not run as Python 3\./],
     [
       ["--port", "0"],
       { ALLOWED_ORIGINS: "https://a.example/path" },
@@ -120,7 +120,7 @@ describe("the command line", () => {
       // The newest npm refuses it by itself, with 1.
       expect([1, 64]).toContain(await command.exited);
       expect(command.stderr()).toMatch(
-        /npm took --port for its own\. Put -- first: npm start -- --port 9200|Unknown cli flag:[^]*--port/,
+        /npm took --port for itself\. Put -- first: npm start -- --port 9200|Unknown cli flag:[^]*--port/,
       );
       expect(command.stdout()).not.toContain("ready");
     },

@@ -271,9 +271,9 @@ test.each([
 );
 
 test.each([
-  [["--url", "http://127.0.0.1:9", "runs"], "--url stands behind the command: sandbox-mcp runs --url ..."],
-  [["--json", "code", "1"], "--json stands behind the command: sandbox-mcp code --json ..."],
-  [["--token=abc"], "--token stands behind the command: sandbox-mcp <command> --token ..."],
+  [["--url", "http://127.0.0.1:9", "runs"], "Put --url after the command: sandbox-mcp runs --url ..."],
+  [["--json", "code", "1"], "Put --json after the command: sandbox-mcp code --json ..."],
+  [["--token=abc"], "Put --token after the command: sandbox-mcp <command> --token ..."],
 ])("%j says where the option belongs", async (words, message) => {
   const { code, stdout, stderr } = await runHere(words);
   expect([code, stdout + stderr]).toEqual([64, expect.stringContaining(message)]);

@@ -26,7 +26,7 @@ it.each([
   const env = Object.fromEntries(Object.entries(taken).map(([name, value]) => [`npm_config_${name}`, value]));
   expect(() => readOptions(words, env, "/")).toThrow(
     expect.objectContaining({
-      message: expect.stringMatching(/^npm took --[^.]* for its own\. Put -- first: npm start -- /),
+      message: expect.stringMatching(/^npm took --[^.]* for itself\. Put -- first: npm start -- /),
     }),
   );
   expect(() => readOptions(words, env, "/")).toThrow(`npm start -- ${line}`);
@@ -37,7 +37,7 @@ it.each([
   [["--network", "lan"], {}, /--network must be one of internet, none/],
   [["--isolation", "docker"], {}, /--isolation must be one of bubblewrap, none/],
   [["--prot", "1"], {}, /^Unknown option '--prot'[^\n]*\. npm start -- --help lists the options\.$/],
-  [[], { npm_config_port: "9000" }, /npm took --port for its own. Put -- first: npm start -- --port 9000/],
+  [[], { npm_config_port: "9000" }, /npm took --port for itself. Put -- first: npm start -- --port 9000/],
 ])("%j with %j is refused", (words, env, message) => {
   expect(() => readOptions(words, env, "/")).toThrow(message);
 });

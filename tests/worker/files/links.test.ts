@@ -342,7 +342,10 @@ describe("a link for an upload", () => {
     await until(() => sh(name, "ls -A").then((names) => names.includes("sandbox-mcp")));
     await owner.call("destroy_sandbox", { sandbox: name });
     const response = await answer;
-    expect([response.status, await response.text()]).toEqual([503, expect.stringContaining("stopped during this call")]);
+    expect([response.status, await response.text()]).toEqual([
+      503,
+      expect.stringContaining("stopped during this call"),
+    ]);
   });
 
   it.each<Record<string, string>>([{}, { "content-length": "400000" }])(

@@ -1,5 +1,5 @@
 /**
- * Counts the tokens of the 40 answers that a model meets most, as a local server gives them:
+ * Counts the tokens of the 40 answers that models get most often, from a local server:
  *
  *     node bench/answers.ts [--show] [--save <file>] [--before <file>]
  *
@@ -72,7 +72,7 @@ async function collect(client: MCPClient): Promise<Answer[]> {
     })
   ).messages;
   const [list] = (await client.post({ method: "tools/list", params: {} })).messages;
-  // What clients pass on to their model.
+  // The part that clients pass on to their model.
   const tools = Reflect.get(list?.result ?? {}, "tools") as Arguments[];
   const shown = tools.map(({ name, description, inputSchema }) => ({ name, description, inputSchema }));
   answers.push({ name: "tools/list", text: JSON.stringify(shown) });
@@ -150,7 +150,7 @@ async function collect(client: MCPClient): Promise<Answer[]> {
   return answers;
 }
 
-/** Random ids always the same, so that the same texts have the same count. */
+/** Replaces random ids by fixed ones, so that equal texts have equal counts. */
 function withoutChance(text: string): string {
   return text
     .replaceAll(/\.[0-9a-z]{26}\b/g, ".01m81faf1hy28mkb4x67kwqhwe")
@@ -161,7 +161,7 @@ function withoutChance(text: string): string {
     .replaceAll(/\b[0-9a-f]{64}\b/g, "fb7fbabd51b6311d28a34842af2fc207521484bcf5ccc45f59e473621bc248aa");
 }
 
-/** An output that is cut, with a few of its characters: only the server's words count. */
+/** Shortens long output to a few characters: only the server's own text should count. */
 function withoutOutput(text: string): string {
   return text.replaceAll(/(\d+ ){20,}\d*/g, "1 2 3");
 }

@@ -1,4 +1,4 @@
-/** A bare file server, for `bench/figures/transfer.ts`: `GET` sends the file that it is given, `PUT` writes beside it. */
+/** A bare file server for `bench/figures/transfer.ts`: `GET` sends the given file, `PUT` writes to a file beside it. */
 import { createReadStream, createWriteStream, statSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";

@@ -94,7 +94,7 @@ export async function serve(
     stateDir,
     variables: {
       SERVER_AUTH_TOKEN: TOKEN,
-      // What is measured is the server, not its quotas.
+      // The figures are about the server, so quotas must not limit it.
       MAX_SANDBOXES: "10000",
       MAX_RUNNING_SANDBOXES: "10000",
       MAX_CONCURRENT_RUNS: "10000",
@@ -118,7 +118,7 @@ export async function serve(
   };
 }
 
-/** The child that was started since and runs this program. Bundling leaves one of esbuild's beside workerd. */
+/** The new child process that runs this program. Bundling also leaves a process of esbuild. */
 function added(before: readonly number[], program: RegExp): number {
   const pid = children(process.pid).find(
     (child) => !before.includes(child) && program.test(commandLine(child)),

@@ -4,7 +4,7 @@ import type { Row } from "./measure.ts";
 /** Figures whose baseline is the same call of the bare Worker, so that one chart can compare their ratios. */
 const LATENCIES = new Set(["run_code", "run_command", "files", "get_result", "fresh sandbox", "server"]);
 
-/** The charts there are rows for. */
+/** The charts that have rows. */
 export function charts(rows: readonly (Row & { figure: string })[]): string[] {
   const latencies = rows.filter(({ figure, name }) => LATENCIES.has(figure) && name.endsWith(" p50"));
   const throughputs = rows.filter(
@@ -21,7 +21,7 @@ export function charts(rows: readonly (Row & { figure: string })[]): string[] {
   ];
 }
 
-/** A chart with a bar for each row's ratio and a line through what `markOf` says of it. Labels are the names without their `ending`. */
+/** A chart with a bar for each row's ratio and a line through its `markOf`. Labels are the names without their `ending`. */
 function chart(title: string, rows: readonly Row[], ending: string, markOf: (row: Row) => number): string[] {
   if (rows.length === 0) return [];
   const labels = rows.map(({ name }) => JSON.stringify(name.slice(0, -ending.length)));

@@ -51,7 +51,7 @@ export async function openHeap(
     for (const { reject } of waiting.values()) reject(error);
     waiting.clear();
   };
-  // An error thrown in a listener would end the process, so it is passed to whoever waits for an answer.
+  // An error thrown in a listener would end the process, so it is passed to the waiting caller.
   socket.on("message", (data: Buffer) => {
     try {
       take(data.toString());

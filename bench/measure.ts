@@ -7,7 +7,7 @@ export interface Row {
   baseline: number;
   /** ours / baseline */
   ratio: number;
-  /** The lowest and the highest ratio of the parts, where it was measured in parts. */
+  /** The lowest and the highest ratio of the parts, if it was measured in parts. */
   spread?: [low: number, high: number];
 }
 

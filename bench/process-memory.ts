@@ -27,7 +27,7 @@ export interface SandboxProcesses {
 
 /**
  * The server's programs in the sandbox in which some process has `marker` on its command line. The engine has more sandboxes
- * than were asked for: one is always started ahead.
+ * than the measurement requested: one is always started ahead.
  */
 export function processesBeside(marker: string, engine: number): SandboxProcesses {
   const first = children(engine).find((child) => descendants(child, new RegExp(marker)).length > 0) ?? NaN;

@@ -1,6 +1,6 @@
 /**
- * A client for `bench/figures/proxy.ts`, run on the host and in a sandbox: downloads so many bytes over each of so many
- * connections at once, by HTTP or in a tunnel, and prints the seconds that took from the first connection to the last byte.
+ * A client for `bench/figures/proxy.ts`, run on the host and in a sandbox: downloads the given number of bytes over each of the
+ * given connections at once, by HTTP or in a tunnel, and prints the seconds from the first connection to the last byte.
  *
  *     node proxied-client.ts <connections> <bytes> <host:port of the server> plain|tunnel [<host:port of the proxy>]
  */

@@ -1,4 +1,4 @@
-/** A server for `bench/figures/proxy.ts`: `GET /<bytes>` is answered with so many bytes. */
+/** A server for `bench/figures/proxy.ts`: `GET /<bytes>` returns that many bytes. */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";

@@ -14,7 +14,7 @@ export interface Measured {
   rows: Row[];
 }
 
-/** Replaces the rows of the figure that was measured, and keeps those of the others. */
+/** Replaces the rows of the measured figure, and keeps all others. */
 export function writeResults({ figure, rows }: Measured, figures: readonly Figure[]): void {
   const stored = readResults().filter((row) => row.figure !== figure.name);
   const own = rows.map((row) => Object.assign({ figure: figure.name }, row));
@@ -26,7 +26,7 @@ export function writeResults({ figure, rows }: Measured, figures: readonly Figur
 
 interface StoredRow extends Row {
   figure: string;
-  /** What it was measured against, where that is no longer the figure's baseline. */
+  /** The older baseline of the row, if the figure now has another one. */
   oldBaseline?: string;
 }
 

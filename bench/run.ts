@@ -4,7 +4,8 @@
  *     npm run bench [-- --only <part of a figure's name>] [--quick]
  *
  * Writes bench/results.json and the charts and tables of docs/internals/performance.md, after each figure; a figure that fails is
- * named at the end and costs none of the others. --quick measures a tenth and writes nothing. `npm run bench -- --report` measures nothing and writes the page from the results that are there.
+ * named at the end, and the others continue. --quick measures a tenth and writes nothing. `npm run bench -- --report` measures
+ * nothing and writes the page from the stored results.
  */
 import { parseArgs } from "node:util";
 import { startBed } from "./bed.ts";

@@ -18,7 +18,7 @@ export interface Bare {
   url: string;
   /** Makes a call and returns its value. @throws Error with the response when it failed */
   call(call: BareCall): Promise<unknown>;
-  /** Starts the server in that sandbox which commands and files are compared with. */
+  /** Starts the baseline server for commands and files in that sandbox. */
   serve(sandbox: string): Promise<void>;
 }
 

@@ -1,7 +1,7 @@
 #!/bin/bash
-# entrypoint.sh SERVER [ARGUMENT...]: the image's program. Bounds the processes of the sandbox where that can be done, so that a
-# fork bomb leaves its neighbours to work, and becomes init.pl, which keeps sandboxd and the image's own server running. They are
-# bounded too: while a bomb has taken all processes, they go on and can start none.
+# entrypoint.sh SERVER [ARGUMENT...]: the image's program. Limits the number of processes if it can, so that a fork bomb does not
+# affect other sandboxes. Then becomes init.pl, which keeps sandboxd and the image's own server running. The limit includes them:
+# while a fork bomb has taken all processes, they continue but cannot start any.
 #
 # Root is exempt from `ulimit -u` on most kernels, so the limit is the control group's where that can be written; in a
 # virtual machine, whose control group is the root and has none, that of a group below it.

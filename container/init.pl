@@ -16,13 +16,13 @@ use strict;
 use warnings;
 use POSIX ();
 
-# How long sandboxd may be silent. Only time that it had counts, because what runs in the sandbox may keep it from the processor.
+# How long sandboxd may be silent. Only its own running time counts, because other programs may keep it from the processor.
 my $HUNG_S = 15;
-# The time between two looks at all of this, and between two starts of a command that ends at once.
+# The time between two checks, and between two starts of a command that ends at once.
 my $TICK_S = 1;
 # How long the end may take after SIGTERM, before the platform kills the container (after 15 minutes); and the control server's part.
 my ($STOP_S, $SERVER_STOP_S) = (600, 5);
-# How often sandboxd is started for the end, where it dies before it has had the workspace saved.
+# How often sandboxd is restarted during the end, if it dies before the workspace is saved.
 my $STOP_STARTS = 5;
 
 my ($sandboxd, $server) = ({ beats => 1, command => [] }, { command => [] });
@@ -36,9 +36,9 @@ $0 = 'sbx-init';
 my $stopping_since;
 # Handlers, because the commands would inherit SIG_IGN.
 $SIG{$_} = sub { } for qw(INT HUP QUIT PIPE CHLD USR1 USR2);
-# Who has sent it shows only at once, where Perl does not expect signals: it is blocked but for while this waits. Another pid namespace
-# has no number here, as its process has none as a parent; where all share one, the platform is the parent. Code 0 is that of kill(2):
-# with others a sender writes the number itself.
+# The sender is known only at once, when Perl does not expect signals, so the signal is blocked except while this waits. A sender in
+# another pid namespace has the number 0 here, and so has our parent there; if all share one, the platform is the parent. Only with
+# code 0, that of kill(2), does the kernel set the number; with other codes the sender writes it.
 my $terms = POSIX::SigSet->new(POSIX::SIGTERM());
 POSIX::sigprocmask(POSIX::SIG_BLOCK(), $terms);
 my $is_told = 0;
@@ -52,7 +52,7 @@ sub now {
   return (split ' ', <$file>)[0];
 }
 
-# Where no process can be made, the next look tries again.
+# If no process can be created, the next check tries again.
 sub begin {
   my ($service) = @_;
   return if $service->{pid} || defined $service->{begun} && now() - $service->{begun} < $TICK_S;
@@ -67,7 +67,7 @@ sub begin {
     POSIX::sigprocmask(POSIX::SIG_UNBLOCK(), $terms);
     open(STDIN, '<', '/dev/null');
     open(STDOUT, '>&', $writer) if $writer;
-    # What the control server starts is the user's.
+    # Processes that the control server starts are the user's.
     delete $ENV{SANDBOXD_TOKEN} if $service == $server;
     { no warnings; exec { $service->{command}[0] } @{ $service->{command} } }
     kill(KILL => $$);
@@ -85,8 +85,8 @@ sub collect {
   }
 }
 
-# What a process has done since its start: how long it ran, and how long it waited for a processor, where a wait counts once it is
-# over; and whether it runs or waits now, for a processor or a disk. Undefined where the system does not say.
+# Returns how long a process has run since its start, how long it has waited for a processor (a wait counts when it is over), and
+# whether it now runs, or waits for a processor or a disk. Undefined if the system does not say.
 sub look {
   my ($pid) = @_;
   open(my $times, '<', "/proc/$pid/schedstat") or return undef;
@@ -101,7 +101,7 @@ sub kill_hung {
   my ($before, $now) = ($sandboxd->{before}, look($pid));
   $sandboxd->{before} = $now;
   return unless $before && $now;
-  # While the machine sleeps nobody has time.
+  # No process runs while the machine sleeps.
   my $passed = $now->{at} - $before->{at};
   $passed = 2 * $TICK_S if $passed > 2 * $TICK_S;
   my $own = $now->{is_at_work} ? $now->{ran} - $before->{ran} : $passed - ($now->{waited} - $before->{waited});
@@ -112,7 +112,7 @@ sub kill_hung {
   $sandboxd->{silent} = 0;
 }
 
-# Waits for beats, and for the end of processes.
+# Waits for sandboxd's bytes, and for the end of processes.
 sub wait_for_news {
   my $reader = $sandboxd->{pid} ? $sandboxd->{reader} : undef;
   my $set = '';
@@ -130,7 +130,7 @@ my $stop_starts = 0;
 # Takes the next step to the end.
 sub stop {
   exit 0 if now() - $stopping_since > $STOP_S;
-  # It ends with 0 once the workspace is saved. One that died of something else, before or meanwhile, has a next one save.
+  # It exits with 0 when the workspace is saved. If it died for another reason, the next one saves.
   if (!$sandboxd->{pid} && !($sandboxd->{is_told} && $sandboxd->{status} == 0) && $stop_starts < $STOP_STARTS) {
     begin($sandboxd);
     $stop_starts += 1 if $sandboxd->{pid};

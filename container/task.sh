@@ -1,14 +1,14 @@
-# Starts the coding agent of a task: puts an earlier conversation in its place, clones, notes what the files are like, runs the agent.
+# Starts the coding agent of a task: restores an earlier conversation, clones, records the state of the files, runs the agent.
 # Run as a program. A task's own files, apart from the workspace, are in /var/lib/sandbox-mcp/tasks/ID:
 #
 #   conversation  of an earlier task, to go on with: files for the home directory
 #   components    definitions of agents and commands that the operator offers and the task names, as KIND/NAME.md
-#   git start     what the files were like at the start, as a tree in a repository of its own
+#   git start     the files at the start, as a tree in a separate repository
 #
 # sandboxd does what comes after the agent, and calls `snapshot` for it.
 
 set -u
-# The agent's programs may be anywhere; those of this script are not what user code has put first in the PATH.
+# The agent's programs may be anywhere. This script must not use programs that user code has put first in the PATH.
 agent_path=$PATH
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 dir=/var/lib/sandbox-mcp/tasks/$2
@@ -66,7 +66,7 @@ keep_from_registry() {
 place() {
   local each there missing=()
   local own=$home/.claude
-  # Of a task before, which may have named others.
+  # Left by an earlier task, which may have named others.
   find "$own/agents" "$own/commands" -maxdepth 1 -type l -lname '/var/lib/sandbox-mcp/tasks/*' -delete 2>/dev/null
   [[ -n $1 ]] || return 0
   there=$(definitions)
@@ -103,7 +103,7 @@ joined() {
   printf %s "${all%, }"
 }
 
-# snapshot ID: notes the files of the current directory as a tree, whose id it prints. Two at the same time do no harm.
+# snapshot ID: stores the files of the current directory as a tree and prints its id. Two may run at the same time.
 snapshot() {
   local own=$dir/snapshot.$$ status
   mkdir -p "$own" && { [[ -d $dir/git ]] || git init -q --bare "$dir/git" >&2; } && tree "$own"
@@ -143,7 +143,7 @@ hidden() {
 }
 
 # The files that count, each ended by NUL: in a repository those that it does not ignore, and those of its submodules and
-# of other repositories inside it, of which git itself names only the directory.
+# of nested repositories: git itself names only their directories.
 candidates() {
   if git rev-parse --is-inside-work-tree &>/dev/null; then
     perl -0 -e '

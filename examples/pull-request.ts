@@ -25,9 +25,9 @@ try {
   if (tried.isSuccess) console.error("The test passes.");
   else {
     const task = `\`${test}\` fails:\n\n${tried.stdout}\n${tried.stderr}\n\nMend the code, not the test.`;
-    const mended = await sandbox.task(task, { timeoutSeconds: 1800 });
-    console.error(mended.answer ?? mended.note);
-    console.log(mended.diff ?? "");
+    const fix = await sandbox.task(task, { timeoutSeconds: 1800 });
+    console.error(fix.answer ?? fix.note);
+    console.log(fix.diff ?? "");
     const again = await sandbox.runCommand(test, options);
     console.error(`With the patch the test ${again.isSuccess ? "passes" : "still fails"}.`);
     process.exitCode = 1;

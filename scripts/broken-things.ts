@@ -1,11 +1,11 @@
-/** The tables of docs/internals/reliability.md, made of the tests' own names; `npm run docs` writes them. */
+/** Makes the tables of docs/internals/reliability.md from the names of tests; `npm run docs` writes them. */
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const repository = fileURLToPath(new URL("../", import.meta.url));
 
-/** Blocks of other suites that break something: those of tasks need an agent, and stand with its other tests. */
+/** Blocks of other suites that break something: tests of tasks need an agent, so they are in its suites. */
 const ELSEWHERE = new Set([
   "a client that goes away",
   "a server killed in the middle of a task",
@@ -33,7 +33,7 @@ const AFTER_CASES =
   /\](?: as const)?\)\((?:"((?:[^"\\]|\\.)*)"|$)|^\s*(?:describe|it)\.each\(\w+\)\((?:"((?:[^"\\]|\\.)*)"|$)/;
 const ALONE = /^\s*"((?:[^"\\]|\\.)*)",$/;
 
-/** Names in a file, by its lines: as the formatter writes them, each opens on a line of its own. */
+/** Finds names in a file line by line: the formatter begins each on its own line. */
 function rowsOf(file: string): Row[] {
   const lines = readFileSync(join(repository, file), "utf8").split("\n");
   const rows: Row[] = [];

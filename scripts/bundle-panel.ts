@@ -12,7 +12,7 @@ export async function bundlePanel(): Promise<void> {
   const files = await bundled({
     entryPoints: [join(root, "panel/main.tsx"), join(root, "panel/style.css")],
     entryNames: "page-[hash]",
-    // What is imported where it is needed is a file of its own.
+    // Modules that are imported on demand become separate files.
     splitting: true,
     chunkNames: "[name]-[hash]",
     format: "esm",
@@ -30,9 +30,9 @@ export async function bundlePanel(): Promise<void> {
   const module = Object.entries({ files, page, app })
     .map(([name, value]) => `export const ${name} = ${JSON.stringify(value)};\n`)
     .join("");
-  // Builds of the Worker are kept by the times of what they are made of.
+  // Builds of the Worker are cached by the times of their source files.
   if ((await readFile(built, "utf8").catch(() => "")) === module) return;
-  // Whole or not at all, because another process may be reading it.
+  // Renamed into place, because another process may be reading it.
   const part = `${built}.${process.pid}`;
   try {
     await writeFile(part, module);
@@ -79,8 +79,8 @@ function appPage(files: Record<string, string>): string {
 }
 
 /**
- * What the page's policy refuses of xterm.js, and what does the same by means that it allows: `style` elements that scripts
- * fill, for which `panel/terminal-style.ts` has an element of its own, and `style` attributes set as text.
+ * Parts of xterm.js that the page's policy refuses, and replacements that it allows: `style` elements that scripts fill
+ * (`panel/terminal-style.ts` has a replacement), and `style` attributes that are set as text.
  */
 const ALLOWED: [refused: string, allowed: string, times: number][] = [
   ['createElement("style")', 'createElement("terminal-style")', 3],

@@ -3,13 +3,13 @@ import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
 import { isPackaged, root } from "../cli/program-files.ts";
 
-/** For the image. Made again with each deployment, and in no commit. */
+/** For the image. Built with each deployment, and not committed. */
 export const imageBundle = join(root, "container/sandboxd/dist/sandboxd.cjs");
 
 /** In the package, where the bundle is made already. */
 export const builtBundle = "container/sandboxd.cjs";
 
-/** @param outfile where the bundle is to be */
+/** @param outfile the path of the bundle */
 export async function bundleSandboxd(outfile: string): Promise<void> {
   if (isPackaged) return copyFile(join(root, builtBundle), outfile);
   const { build } = await import("esbuild");

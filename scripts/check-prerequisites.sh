@@ -1,6 +1,6 @@
 #!/bin/sh
 # Checks what this machine needs, before `npm ci` too: check-prerequisites.sh [--deploy]
-# Prints one JSON document: success, checks by name, and issues as sentences. What a deployment alone needs is an issue with --deploy.
+# Prints one JSON document: success, checks by name, and issues as sentences. Only with --deploy are missing parts for a deployment issues.
 here=$(cd "$(dirname "$0")/.." && pwd) || exit
 PATH="$here/node_modules/.bin:$PATH"
 checks=

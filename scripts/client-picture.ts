@@ -24,7 +24,7 @@ for n in range(2, 3163):
 int(sieve.sum())`;
 
 const model = await startMessagesAPI((request) => {
-  // Titles and the like ask with no tool of ours.
+  // Requests for titles and similar do not use our tools.
   if (!JSON.stringify(request.messages).includes(QUESTION)) return textReply("ok");
   const turns = request.messages.filter(({ role }) => role === "assistant").length;
   if (turns === 0) return use("mcp__sandbox__run_code", { code: SIEVE }, "I will count them with a sieve.");

@@ -31,7 +31,7 @@ const root = fileURLToPath(new URL("../", import.meta.url));
 const check = process.argv.includes("--check");
 const stale = [];
 
-/** What the plain list of tools may take, as tests/worker/tools/kit.test.ts has it. */
+/** The limit of the plain list of tools; tests/worker/tools/kit.test.ts has the same. */
 const MAX_BYTES = 13_312;
 
 function put(path, content) {
@@ -143,7 +143,7 @@ const scopes = new Map(tools.map((tool) => [tool.name, scopesText(tool)]));
 
 put("src/resources/skills.json", await publishedSkills());
 put("client/tool-types.ts", toolTypes(tools));
-// It calls the server through the client library, which needs the types of now.
+// It calls the server through the client library, which needs the current types.
 const { commandReference } = await import("../cli/docs.ts");
 
 const pinned = new Set(definitions.map(({ name }) => `${name}.json`));

@@ -10,7 +10,7 @@ import { promisify } from "node:util";
 import { quietWrangler, wranglerProgram } from "../cli/bundle.ts";
 import { root } from "../cli/program-files.ts";
 
-/** What Cloudflare takes on its free plan, KiB after compression. */
+/** Cloudflare's limit on its free plan, KiB after compression. */
 const LIMIT = 3072;
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-dry-run-"));

@@ -3,7 +3,7 @@
 # Prints one JSON document, success first. Options are those of `npm run cli -- execute --help`.
 case ${1-} in
 http://* | https://*)
-  # The environment is not shown to other users of the machine, as arguments of the program would be.
+  # Other users of the machine can see a program's arguments, but not its environment.
   export SANDBOX_MCP_URL="$1" SANDBOX_MCP_TOKEN="${2-}"
   [ $# -lt 2 ] || shift
   shift

@@ -37,7 +37,7 @@ function anchorsOf(path) {
 
 const commands = leaves();
 
-/** Says of words behind `sandbox-mcp` what is wrong with them: no such command, or an option that it does not have. */
+/** Checks the words after `sandbox-mcp`: names an unknown command or option. */
 function wrongIn(words) {
   // The local server reads its own options.
   if (/^start\b/.test(words)) return [];
@@ -47,7 +47,7 @@ function wrongIn(words) {
     return commands.some(([leaf]) => leaf.startsWith(`${first} `)) ? [] : [`there is no command ${first}`];
   }
   const options = new Set(command.options.flatMap(({ long, short }) => [long, short]));
-  // What is quoted is for the sandbox.
+  // Quoted parts are for the sandbox.
   const flags = words.replace(/'[^']*'|"[^"]*"/g, "").matchAll(/\s(--[a-z-]+)/g);
   return [...flags]
     .map(([, flag]) => flag)
@@ -93,7 +93,7 @@ for (const [, quoted] of read("docs/guides/troubleshoot.md").matchAll(/^\| `([^`
   if (/ /.test(quoted) && !code.includes(quoted))
     problems.push(`docs/guides/troubleshoot.md: nothing says "${quoted}"`);
 
-/** The same, with one mark for whatever a message takes in. */
+/** The same, with one mark for every inserted value. */
 const HOLE = "\0";
 const templates = code.replace(/\$\{[^}]*\}/g, HOLE);
 

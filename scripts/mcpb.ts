@@ -25,7 +25,7 @@ await build({
   platform: "node",
   target: "node20",
   format: "esm",
-  // Packages in CommonJS ask for modules of Node's by require.
+  // CommonJS packages load Node's modules with require.
   banner: {
     js: 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);',
   },

@@ -14,7 +14,7 @@ import { builtBundle, bundleSandboxd } from "./bundle-sandboxd.ts";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const dist = join(root, "dist");
 
-/** What the modules read or start, by its place. */
+/** Files that the modules read or start, by path. */
 const ASSETS = ["cli", "container", "local/runtime"];
 const ASSET_KINDS = new Set([".sh", ".py", ".pl", ".cjs"]);
 
@@ -32,10 +32,10 @@ for (const folder of ASSETS)
     },
   });
 
-// In sandboxes the runtime's directory is alone, and its modules are modules of ECMAScript.
+// In sandboxes the runtime's directory stands alone, so it has to say that its modules are ES modules.
 writeFileSync(join(dist, "local/runtime/package.json"), '{ "type": "module" }\n');
 
-// By which npm installs agents.
+// npm installs agents by these lock files.
 for (const file of ["package.json", "package-lock.json"]) {
   const place = join("local/agents/claude-code", file);
   cpSync(join(root, place), join(dist, place));

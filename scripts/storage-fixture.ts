@@ -45,7 +45,7 @@ function write({ at, actors, objects, answers }: Stored): void {
       writeFileSync(join(into, `${name}.sql`), actor.sql);
       keys[name] = actor.keys;
     }
-  // Long texts are in the logs, of which there are hashes.
+  // The logs have long texts; only their hashes are compared.
   const brief = JSON.stringify(answers, (_key, value) =>
     String(value).length > 2000 && typeof value === "string" ? "" : value,
   );

@@ -5,7 +5,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { relative } from "node:path";
 
-/** More files than so many do not fail by accident. */
+/** If more files than this fail, it is no accident. */
 const FEW = 3;
 
 /** The files of a report by their path. */
@@ -18,7 +18,7 @@ function filesOf(report) {
   return new Map(testResults.map((file) => [relative(process.cwd(), file.name), file]));
 }
 
-/** A test is pending that never ended, because what it ran in did not last. */
+/** A test is pending if it never ended, because its process ended first. */
 const STATUSES = { passed: ["passed"], failed: ["failed", "pending"] };
 
 /** The full names of the tests that passed or failed. A file without one that failed, and failed as a whole, is one. */

@@ -15,7 +15,7 @@ type Schema = z.core.JSONSchema.JSONSchema;
 
 export function toolTypes(tools: readonly Tool[]): string {
   const inputs = tools.map(({ name, input }) => `  ${name}: ${linesOf(schemaOf(input, "input"))};`);
-  // A tool whose answers differ has no schema of them.
+  // A tool with several kinds of answers has no output schema.
   const outputs = tools.map(({ name, output }) =>
     output ? `  ${name}: ${linesOf(schemaOf(output, "output"))};` : `  ${name}: Record<string, unknown>;`,
   );

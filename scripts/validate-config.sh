@@ -1,5 +1,5 @@
 #!/bin/sh
-# Looks for the classic mistakes in the configuration of a deployment.
+# Looks for common mistakes in the configuration of a deployment.
 # Prints one JSON document, success first. Options are those of `npm run cli -- validate --help`.
 here=$(cd "$(dirname "$0")/.." && pwd) || exit
 PATH="$here/node_modules/.bin:$PATH" exec node "$here/cli/main.ts" validate --json "$@"

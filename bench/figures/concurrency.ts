@@ -14,7 +14,7 @@ const LOADS = [
   { clients: 200, sandboxes: 20 },
 ];
 
-/** The windows of each side, which take turns, and the length of one in milliseconds. */
+/** The number of measurements of each side, in turns, and the length of one in milliseconds. */
 const WINDOWS = 4;
 const WINDOW_MS = 2500;
 

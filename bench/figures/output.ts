@@ -14,12 +14,12 @@ export const SIZES = [
 /** The most that the bare Worker is asked to print: it keeps several copies of the whole output in memory. */
 const MAX_BARE = 4 * KiB * KiB;
 
-/** A command that prints so many bytes of text. */
+/** A command that prints this many bytes of text. */
 export function printing(bytes: number): string {
   return `head -c ${bytes} /dev/zero | tr '\\0' x`;
 }
 
-/** One command that prints much: how fast it goes, and what it takes. */
+/** One command that prints much: its rate, and the processor time and memory that it costs. */
 export const output: Figure = {
   name: "output",
   baseline:
@@ -28,7 +28,7 @@ export const output: Figure = {
     const rows: Row[] = [];
     for (const [index, { label, bytes, rounds }] of SIZES.entries()) {
       if (quick && bytes > 100 * KiB * KiB) continue;
-      // One that has printed much is slowed down.
+      // The server slows down sandboxes that have printed much.
       const sandbox = `bench-output-${index}`;
       await bed.ours.tool("run_command", { sandbox, command: backgroundCommand(`bench-ours-${index}`) });
       await bed.bare.serve(sandbox);

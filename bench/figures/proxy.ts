@@ -16,13 +16,13 @@ const CLIENT = fileURLToPath(new URL("../proxied-client.ts", import.meta.url));
 const CONNECTIONS = 200;
 const MB = 1e6;
 
-/** How the client asks, and the port by which the proxy takes it for that. */
+/** How the client connects, and the port that makes the proxy choose that way. */
 const WAYS = [
   ["plain", 80, "HTTP"],
   ["tunnel", 443, "tunnels"],
 ] as const;
 
-/** Two hundred connections at once out of a sandbox, and whether they take more memory the more they carry. */
+/** Two hundred connections at once out of a sandbox, and whether memory grows with the bytes that they carry. */
 export const proxy: Figure = {
   name: "proxy",
   baseline:
@@ -63,12 +63,12 @@ export const proxy: Figure = {
           seconds.direct.push(Number((await run(process.execPath, args)).stdout));
           seconds.ours.push(await within(way, known, bytes));
         }
-        // The fastest round of each: whatever else the machine does takes from four programs more than from two.
+        // The fastest round of each: other work on the machine slows four programs more than two.
         const speed = (times: number[]) => (CONNECTIONS * bytes) / MB / Math.min(...times);
         const name = `${CONNECTIONS} connections of ${bytes / MB} MB, ${label}`;
         rows.push(row(name, "MB/s", speed(seconds.ours), speed(seconds.direct)));
       }
-      // V8 enlarges what it has for young objects over the first gigabytes, and keeps that: the rounds before were those.
+      // V8 enlarges its space for young objects during the first gigabytes, and keeps it: the rounds before did that.
       const [before, after] = [await peaksWhile(bytes), await peaksWhile(4 * bytes)];
       for (const [index, name] of Object.keys(processes).entries()) {
         const label = `peak memory of the ${name}, ${(4 * bytes) / MB} MB each`;
@@ -83,7 +83,7 @@ export const proxy: Figure = {
   },
 };
 
-/** What the client printed. @throws Error with the answer where it failed */
+/** Returns the client's output. @throws Error with the response if it failed */
 function secondsIn(answer: string): number {
   const seconds = /^(?:stdout: )?(\d+\.\d+)$/m.exec(answer)?.[1];
   if (seconds === undefined) throw new Error(answer);

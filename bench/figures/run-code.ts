@@ -3,7 +3,7 @@ import { interleave, latencyRows } from "../measure.ts";
 
 const CODE = "1 + 1";
 
-/** One call in a kernel that runs already. */
+/** One call in a kernel that is already running. */
 export const runCode: Figure = {
   name: "run_code",
   baseline: "runCode of the SDK in a context made once",

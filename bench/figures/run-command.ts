@@ -1,7 +1,7 @@
 import type { Figure } from "../figure.ts";
 import { interleave, latencyRows } from "../measure.ts";
 
-/** The shortest command in a shell session that is there. */
+/** The shortest command in an existing shell session. */
 export const runCommand: Figure = {
   name: "run_command",
   baseline: "one HTTP request to a minimal Node server in the same sandbox, which starts bash -c true",

@@ -7,10 +7,10 @@ import { bareAt, workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, interleave, latencyRows, row } from "../measure.ts";
 
-/** Time for the engine to have a sandbox started ahead again: longer than the engine waits before it begins, and a start. */
+/** Time for the engine to start the next sandbox ahead: longer than its pause before that, plus a start. */
 const AHEAD_MS = 1500;
 
-/** The first call in new sandboxes, each when nothing else is under way; and their end. */
+/** The first call in new sandboxes, each without other work in progress; and their end. */
 export const freshSandbox: Figure = {
   name: "fresh sandbox",
   baseline:

@@ -14,12 +14,12 @@ const run = promisify(execFile);
 
 const MB = 1e6;
 
-/** Where the bare server has its files, which is memory as a sandbox's /workspace is. */
+/** The directory of the bare server's files: in memory, as a sandbox's /workspace is. */
 export const IN_MEMORY = "/dev/shm";
 
 const SANDBOX = "bench-transfer";
 
-/** A gigabyte into a sandbox and out of it by links, and what that takes of memory on the way. */
+/** A gigabyte into a sandbox and out of it by links, and the memory of each program on the way. */
 export const transfer: Figure = {
   name: "transfer",
   baseline:
@@ -81,13 +81,13 @@ async function link({ ours }: TestBed, direction: "upload" | "download"): Promis
   return url;
 }
 
-/** How long curl takes. @throws Error where it is not answered well */
+/** Returns how long curl takes. @throws Error if the status is not a success */
 async function secondsOf(args: readonly string[]): Promise<number> {
   const { stdout } = await run("curl", ["-sSf", ...args, "-w", "\n%{time_total}"]);
   return Number(stdout.slice(stdout.lastIndexOf("\n") + 1));
 }
 
-/** The most memory that each process holds while `work` is done, MiB. */
+/** The most memory that each process holds during `work`, MiB. */
 async function peaks(processes: Record<string, number>, work: () => Promise<void>): Promise<number[]> {
   const pids = Object.values(processes);
   for (const pid of pids) resetPeak(pid);

@@ -22,7 +22,7 @@ for (let n = 0; n < Number(process.env.COUNT); n++) {
 
 const SANDBOX = "bench-workspace";
 
-/** A workspace saved, forked and restored, against the same tree by the tools that people would take. */
+/** Saves, forks and restores a workspace, against common tools with the same files. */
 export const workspace: Figure = {
   name: "workspace",
   baseline:
@@ -78,7 +78,7 @@ interface Tool {
   restore: number;
 }
 
-/** tar knows of no save before. */
+/** tar has no incremental save here. */
 async function tar(files: number): Promise<Tool> {
   return await inTree(files, async (tree, directory) => {
     const archive = join(directory, "archive.tar.gz");

@@ -11,7 +11,7 @@ interface Env extends LocalEnv {
   Sandbox: DurableObjectNamespace<Sandbox>;
 }
 
-/** Of the server in the sandbox. */
+/** The port of the server in the sandbox. */
 const PORT = 8000;
 
 export { ContainerProxy } from "@cloudflare/sandbox";

@@ -65,7 +65,7 @@ export function countStorage(storage: DurableObjectStorage, add: Add): void {
   let open: SqlStorageCursor<Record<string, SqlStorageValue>>[] = [];
   replace(sql, "exec", (...args: Parameters<typeof exec>) => {
     const cursor = exec(...args);
-    // The rows that a cursor reads are known only when it was consumed.
+    // A cursor knows the number of rows only after it was consumed.
     if (open.length === 0)
       queueMicrotask(() => {
         for (const { rowsRead, rowsWritten } of open) {

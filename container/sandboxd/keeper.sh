@@ -1,10 +1,11 @@
-# Keeps one command: starts the shell that will run it, and leaves its exit status in a file, whatever becomes of sandboxd.
-# Run by sh in the slot's directory. The argument is a word where the command is to have a pseudo terminal. The mark that ends the output
-# is in a file: a command may print every command line that there is. Paths are relative, so that the command lines of our processes have no word that people match with `pkill -f`.
+# Keeps one command: starts the shell that will run it, and writes its exit status to a file, even if sandboxd ends.
+# Run by sh in the slot's directory. With a non-empty argument the command gets a pseudo terminal. The mark that ends the output is
+# in a file, because a command may print all command lines. Paths are relative, so that our command lines have no word that people
+# match with `pkill -f`.
 #
-# The slot's pipes stay open here as long as it takes, so that no byte is lost and no writer is hit by SIGPIPE while
-# sandboxd is away: `go` names the state to start from, then what to run, and later says that the end was noticed; `out` and
-# `err` carry the output; `in` what is typed, of which `script` must see no end: it would end the command.
+# The slot's pipes stay open here, so that no byte is lost and no writer gets SIGPIPE while sandboxd is away. `go` names the state
+# to start from, then the run, and later says that the end was noticed. `out` and `err` carry the output. `in` carries typed text;
+# it must not reach its end, because `script` would then end the command.
 
 exec 4<>go 5<>out 6<>err
 IFS= read -r mark <mark
@@ -16,7 +17,7 @@ begin() {
   exec /usr/bin/setsid "$@" 3<&4 4>&- 5>&- 6>&- 7>&-
 }
 
-# In the foreground: what sh starts in the background ignores Ctrl-C.
+# In the foreground: processes that sh starts in the background ignore Ctrl-C.
 if [ -n "$1" ]; then
   exec 7<>in
   (begin /usr/bin/script -qefc "exec $shell <../own/shell.sh" /dev/null <in >out 2>err)
@@ -24,10 +25,10 @@ else
   (begin $shell <../own/shell.sh >out 2>err)
 fi
 status=$?
-# A sandboxd that has gone cannot be told: there is the file.
+# If sandboxd has gone, the next one reads the file.
 trap '' PIPE
 echo "$status" >exit
-# Behind the last byte of the command, and before those of what it leaves behind.
+# After the last byte of the command, and before output of processes that it leaves behind.
 printf %s "$mark" >&5
 printf %s "$mark" >&6
 echo "$status" 2>/dev/null

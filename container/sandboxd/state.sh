@@ -24,7 +24,7 @@ if builtin declare -F declare >/dev/null; then
 else
   builtin declare -f
 fi
-# Made by the next command itself, which until then needs that of bash.
+# The next command defines it itself, because until then it needs bash's own.
 [[ -z ${sbx_builtin-} ]] || builtin printf 'sbx_builtin=%q\n' "sbx_builtin=; $sbx_builtin"
 # A name with a line break cannot stand in a line.
 [[ $PWD == *$'\n'* ]] || builtin printf '# in %s\n' "$PWD"

@@ -7,7 +7,7 @@ import { repository } from "./own-files.ts";
 import { installPackages } from "./packages.ts";
 import type { Toolchain } from "./toolchain.ts";
 
-/** By name: the program, and its packages, of which npm installs those for this machine. */
+/** By name: the program, and its packages. npm installs those for this machine. */
 const FETCHED = {
   "claude-code": {
     title: "Claude Code",

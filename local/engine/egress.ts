@@ -505,7 +505,7 @@ async function upgrade(
 
 /**
  * Requests a WebSocket, and forwards the client's bytes only after the host has agreed. Before that, the host would read them
- * as requests, each of which could name another host.
+ * as requests, and each could name another host.
  */
 function switchToWebSocket(
   upstream: Socket,

@@ -1,6 +1,6 @@
 /**
- * The page on which a person lets a sandbox reach more, or does not. Its address is for the person whose sandbox it is: whoever
- * else opens it is told nothing, and can do nothing.
+ * The page on which a person decides whether a sandbox may reach more. Only the sandbox's principal can use it: for anyone else it
+ * shows nothing and does nothing.
  */
 import { linkKeys } from "../actors/link-keys.ts";
 import { callSandbox, sandboxActor } from "../actors/sandbox-client.ts";

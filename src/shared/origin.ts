@@ -22,8 +22,8 @@ const PREFLIGHT_MAX_AGE = "7200";
  * Whether the server answers to the host the request names:
  * - a loopback name always: no web page can own one, and Cloudflare's edge routes none to a Worker;
  * - `PUBLIC_ORIGIN`'s host and port;
- * - without `PUBLIC_ORIGIN`, any host over HTTPS: whoever holds the certificate for a name has chosen to be served
- *   under it. Over plain HTTP a foreign name is what rebinding looks like, and is refused.
+ * - without `PUBLIC_ORIGIN`, any host over HTTPS: the holder of the certificate has chosen to serve this server under that
+ *   name. Over plain HTTP a foreign name may be DNS rebinding, and is refused.
  */
 export function hostAllowed(request: Request, config: Config): boolean {
   const named = namedOrigin(request);

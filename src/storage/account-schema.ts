@@ -76,7 +76,7 @@ export const ACCOUNT_SCHEMA: Schema = {
     },
     usage: {
       holds:
-        "of one day (UTC): seconds of run time, of which a run over midnight has its part on both days, and tokens of the model that tasks took",
+        "use on one day (UTC): seconds of run time (a run over midnight counts on both days), and model tokens of tasks",
       kept: "seven days",
     },
     storage: {

@@ -93,7 +93,7 @@ export const SANDBOX_SCHEMA: Schema = {
       kept: "until the sandbox is destroyed",
     },
     intercepted: {
-      holds: "the hosts with a secret of which the running container was told",
+      holds: "the hosts with a secret that the running container knows",
       kept: "until the next container starts",
     },
     restricted: {

@@ -1,6 +1,6 @@
 /**
- * Loaded before sandboxd: the first FAILING programs that are to copy a command's output cannot be started, as where no process is
- * left, and trying takes so long that the command has ended meanwhile.
+ * Loaded before sandboxd: the first FAILING starts of a program that copies a command's output fail, as if no process were left.
+ * Each attempt takes so long that the command ends meanwhile.
  */
 const processes = require("node:child_process");
 let failing = Number(process.env.FAILING);

@@ -1,6 +1,6 @@
 /**
- * Both ends of a preview that do nothing but send pieces of a byte. `serve PORT` in a sandbox: `/in` takes what comes, anything else is
- * flooded. `visit PORT HOST PATH SOCKETS KIND SECONDS [MS]`: sockets to it, each anew after so many milliseconds if given.
+ * Both ends of a preview that only send pieces of one byte. `serve PORT` in a sandbox: `/in` reads everything, all other paths are
+ * flooded. `visit PORT HOST PATH SOCKETS KIND SECONDS [MS]`: opens sockets to it, and reopens each after MS milliseconds if given.
  */
 const { createHash } = require("node:crypto");
 const { connect, createServer } = require("node:net");

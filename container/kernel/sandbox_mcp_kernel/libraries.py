@@ -1,4 +1,4 @@
-"""Makes libraries show their pictures and bars in a run's results, where they expect a notebook's page or a screen."""
+"""Makes libraries that expect a notebook's page or a screen show their pictures and bars in a run's results."""
 
 import functools
 import importlib.abc
@@ -92,7 +92,7 @@ def _plotly(module, kernel):
 
 
 def _tqdm(module):
-    """The bar of a notebook is a widget of its page, of which a run would only show the beginning."""
+    """A notebook's bar is a widget on its page. A run would show only the first state of it."""
     from tqdm import std
 
     module.tqdm = module.tqdm_notebook = std.tqdm

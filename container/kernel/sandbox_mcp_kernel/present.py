@@ -248,12 +248,12 @@ class Results:
         page = found.pop("html_file", None)
         images = [form for form in FORMS.values() if form in IMAGES & found.keys()]
         for other in images[1:]:
-            # They are one picture, of which the first is the best.
+            # They show the same picture; the first is the best.
             del found[other]
         text = found.get("text", "<")
         html = data.get("text/html") if page is None and not images else None
         if html is not None and found.keys() <= {"text", "html"} and text.startswith("<") and len(str(html)) > HTML_CHARS:
-            # A model is shown the text; the HTML is for those who ask for data.
+            # Models see the text; the HTML is for clients that ask for data.
             found["text"] = f"{found.get('text', '')}\n[HTML of {len(str(html))} characters]".lstrip()
         elif len(found) > 1 and (text.startswith("<") or (images and len(text) > PAGE_TEXT_CHARS)):
             # "<Figure size 640x480>" adds nothing to the image.
@@ -343,7 +343,7 @@ def _clean(summary, seen):
     if first is not None:
         frames = frames[first:]
     elif issubclass(summary.exc_type, (KeyboardInterrupt, SyntaxError)):
-        # It was raised while the event loop waited, or by who compiled the cell: there are no frames of the user's.
+        # The event loop or the compiler raised it: it has no frames of the user's code.
         frames = []
     if len(frames) > FRAMES and len({(f.filename, f.lineno) for f in frames}) > FRAMES:
         frames = frames[: FRAMES // 2] + frames[-FRAMES // 2 :]

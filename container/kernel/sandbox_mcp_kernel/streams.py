@@ -23,7 +23,7 @@ from .log import Log, encode
 LATE_BYTES = 16 * 1024
 LIVE_AFTER_S = 0.05
 TICK_S = 0.02
-# Between runs nothing is due sooner: with many kernels on a machine, their ticks are what it is busy with.
+# Between runs nothing is urgent, and with many kernels shorter ticks would keep the machine busy.
 IDLE_TICK_S = LIVE_AFTER_S
 IDLE_TICKS = 100
 # Says in a log that what stands before it was cleared. In a terminal it clears the screen. `clear` has another order.

@@ -1,4 +1,4 @@
-"""Says that a kernel has no input to those who ask for some: input(), getpass and pdb."""
+"""Makes functions that read input say that a kernel has none: input(), getpass and pdb."""
 
 import builtins
 import functools

@@ -46,7 +46,7 @@ class Formatter:
         try:
             found = method(value, **options) if callable(method) else None
         except Exception:
-            # As a form that the object does not have.
+            # As if the object did not have this form.
             return None
         return found[0] if isinstance(found, tuple) and name in METHODS.values() else found
 

@@ -62,9 +62,10 @@ export class SaveTroubles {
     if (!this.#hasReportableLoss) this.#isLeftTold = false;
   }
 
-  /** The container is gone, with what was left out. */
+  /** The container is gone, with what was left out. Its end may have failed its last save; the next one's are as usual. */
   containerGone(): void {
     this.#left = undefined;
+    this.saved();
   }
 
   /** Whether something left out is worth reporting: a socket is useless without its process. */

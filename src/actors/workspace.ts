@@ -65,7 +65,7 @@ export interface WorkspaceHost extends TransferHost {
  * itself takes a second or two, so a change of up to 20 MB is saved within five seconds.
  */
 const SAVE_DEBOUNCE_MS = 1000;
-const SAVE_MAX_DELAY_MS = 2500;
+const SAVE_MAX_DELAY_MS = 2000;
 
 /** The time between the starts of two saves is this many times the save's duration, because the sandbox has other work. */
 const SAVE_PACE = 2;
@@ -148,6 +148,8 @@ export class Workspace {
   #isRestoringCheckpoint: boolean;
   /** The last finished save, in milliseconds. */
   #last = { begunAt: 0, tookMs: 0 };
+  /** Settles when the account has answered the last commit, if any. */
+  #committing: Promise<unknown> | undefined;
   /** Whether a set-up script is changing the workspace; until it ends, the previous state stays. */
   isHeld = false;
 
@@ -202,6 +204,8 @@ export class Workspace {
     const { kv, sync, restartNotice, snapshots, isSaved } = this.#host;
     this.ended();
     this.#container = container;
+    // Otherwise it could become the state after this container got the one before, on which no save could follow.
+    await this.#committing?.catch(() => undefined);
     let state = await this.#state();
     let dropped: NamedFiles | undefined;
     if (state) {
@@ -334,8 +338,11 @@ export class Workspace {
     if (plan.state === "conflict") throw new Error(`the container of ${sandbox} does not come from ${base}`);
     this.#troubles.leaves(plan.left, plan.state === "unchanged");
     if (plan.state === "unchanged") return;
-    const committing = () => this.#host.kv.put(COMMITTING, id);
-    const { packs, left } = await this.#transfer.store({ id, origin, plan }, signal, committing);
+    const storing = this.#transfer.store({ id, origin, plan }, signal, () => {
+      this.#host.kv.put(COMMITTING, id);
+      this.#committing = storing;
+    });
+    const { packs, left } = await storing;
     this.#troubles.leaves(left, true);
     await this.#committed(id, packs, signal);
   }
@@ -470,6 +477,8 @@ export class Workspace {
 
   async #committed(id: string, packs: Pack[], signal: AbortSignal): Promise<void> {
     const { kv, snapshots, sync } = this.#host;
+    // The next container is whole only once it has its state.
+    signal.throwIfAborted();
     this.#origin = { snapshot: id, packs, savedAt: Date.now() };
     kv.put(CONTAINER, this.#origin);
     await snapshots.call("commit", { id }, signal);

@@ -13,9 +13,10 @@ import {
   result,
   setLimits,
   sh,
+  sleep,
   until,
 } from "../../worker/support.ts";
-import { faults } from "./worker.ts";
+import { Account, faults } from "./worker.ts";
 
 afterEach(() => {
   delete faults.bucket;
@@ -69,6 +70,53 @@ describe("R2 under a workspace", () => {
     };
     await crash(sandbox);
     expect(await sh(sandbox, "sha256sum -c sum; cat file")).toBe("data: OK\nfirst\n");
+  });
+
+  it("slow to commit while the container is killed: the next one has that save, and can be saved", async () => {
+    const sandbox = "ws-committing";
+    await sh(sandbox, "echo first > file");
+    await save(sandbox);
+    const asked = Promise.withResolvers<void>();
+    const goesOn = Promise.withResolvers<void>();
+    const commit = Account.prototype.commitSave;
+    vi.spyOn(Account.prototype, "commitSave").mockImplementation(async function (this: Account, ...save) {
+      asked.resolve();
+      await goesOn.promise;
+      return commit.apply(this, save);
+    });
+    await sh(sandbox, "echo second > file");
+    await asked.promise;
+    await crash(sandbox);
+    const next = sh(sandbox, "cat file");
+    await Promise.race([next, sleep(2000)]);
+    goesOn.resolve();
+    expect(await next).toBe("second\n");
+    await sh(sandbox, "echo third > file");
+    expect((await save(sandbox)).isError).toBe(false);
+    await crash(sandbox);
+    expect(await sh(sandbox, "cat file")).toBe("third\n");
+  });
+
+  it("refusing before the container is killed: the next one is saved without being asked to", async () => {
+    const sandbox = "ws-saved-again";
+    await sh(sandbox, "echo first > file");
+    await save(sandbox);
+    faults.bucket = async (operation) => {
+      if (operation === "put") throw new Error("R2 is not there (10001)");
+    };
+    await sh(sandbox, "echo second > file");
+    expect((await save(sandbox)).isError).toBe(true);
+    await crash(sandbox);
+    delete faults.bucket;
+    expect(await sh(sandbox, "cat file; echo third > file")).toBe("first\n");
+    const changed = Date.now();
+    await until(async () => {
+      const { structured } = await owner.call("list_sandboxes");
+      const listed = structured.sandboxes as { name: string; saved_at?: string }[];
+      return Date.parse(listed.find(({ name }) => name === sandbox)?.saved_at ?? "") > changed;
+    });
+    await crash(sandbox);
+    expect(await sh(sandbox, "cat file")).toBe("third\n");
   });
 
   it("slow: no call waits for a save", async () => {

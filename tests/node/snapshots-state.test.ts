@@ -1,5 +1,6 @@
 /** What was changed outside of the workspace: saved as changes of what the image brings, and made again in another container. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   chmodSync,
   chownSync,
@@ -56,20 +57,24 @@ const look = (root: string) =>
     { cwd: root, encoding: "utf8" },
   );
 
+/** Locks a file as dpkg does, until it is ended. */
+const LOCKS =
+  "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('locked'); time.sleep(600)";
+
 const baseOf = (root: string) => new Base(listOf(root));
 
 async function savedOf(
   root: string,
   base: Base,
   index: Index = new Map(),
-): Promise<{ manifest: Buffer; pack: Buffer }> {
+): Promise<{ manifest: Buffer; pack: Buffer; index: Index }> {
   const changes = await new Scanner(root, () => base).changes(signal);
   const save = await Save.plan("a", root, index, { max: 1e9, repack: [] }, changes, {
     image: base.id,
     node: NODE,
   });
   const pack = Buffer.concat(await Array.fromAsync(save.pack(signal)));
-  return { manifest: await save.manifest(), pack };
+  return { manifest: await save.manifest(), pack, index: save.index };
 }
 
 async function changesOf(root: string, work: () => void): Promise<{ manifest: Buffer; pack: Buffer }> {
@@ -154,6 +159,37 @@ it("holds nothing of what runs, of the platform or of caches", async () => {
       write(root, path, "changed");
   });
   expect(pack.length).toBe(0);
+});
+
+it("has the system's files as they were saved before while the package manager works, and the user's as they are", async () => {
+  const root = system("from");
+  const base = baseOf(root);
+  write(root, "var/lib/dpkg/lock");
+  write(root, "usr/bin/jq", "whole");
+  const before = await savedOf(root, base);
+  const locking = spawn("python3", ["-uc", LOCKS, join(root, "var/lib/dpkg/lock")]);
+  try {
+    await once(locking.stdout, "data");
+    write(root, "usr/bin/jq", "half of it");
+    write(root, "usr/bin/half", "half");
+    write(root, "workspace/new");
+    const paths = async (index: Index) => {
+      const { entries } = await readManifest((await savedOf(root, base, index)).manifest);
+      return entries.map(({ path, ...entry }) => (path === "usr/bin/jq" ? { path, ...entry } : path));
+    };
+    const [jq] = (await readManifest(before.manifest)).entries.filter(({ path }) => path === "usr/bin/jq");
+    const during = await paths(before.index);
+    expect(during).toContain("workspace/new");
+    expect(during).not.toContain("usr/bin/half");
+    expect(during).toContainEqual(jq);
+    locking.kill();
+    await once(locking, "exit");
+    const after = await paths(before.index);
+    expect(after).toContain("usr/bin/half");
+    expect(after).not.toContainEqual(jq);
+  } finally {
+    locking.kill("SIGKILL");
+  }
 });
 
 it("differs by what an installation meets", () => {

@@ -186,7 +186,8 @@ export class Save {
       return { entry: { type: "hardlink", path, ...common, target: first }, status: found.status };
     if (inode !== undefined) links.set(inode, path);
     const before = this.#before.get(path);
-    if (before?.entry.type === "file" && before.status === found.status) {
+    // Files of a running package manager have the status that is known of them, which may be none.
+    if (before?.entry.type === "file" && (before.status ?? "") === found.status) {
       const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
       if (isStored) return { entry: { ...before.entry, ...common }, status: found.status };
     }

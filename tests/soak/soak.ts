@@ -6,6 +6,7 @@
  *   npm run soak                       under a minute, 20 clients
  *   SOAK_MINUTES=60 npm run soak       50 clients
  *   npm run soak -- --write            the table into docs/internals/reliability.md as well
+ *   npm run soak -- --kills            kills sandboxes instead: kills.ts
  */
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,6 +17,11 @@ import { PRODUCT_SERVICE, openHeap } from "../../bench/heap.ts";
 import { type Process, tree } from "../setup/processes.ts";
 import type { Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
+
+if (process.argv.includes("--kills")) {
+  await import("./kills.ts");
+  process.exit();
+}
 
 const MINUTES = Number(process.env.SOAK_MINUTES ?? 0.6);
 const CLIENTS = MINUTES > 1 ? 50 : 20;

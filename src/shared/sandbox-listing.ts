@@ -16,9 +16,9 @@ const listedSandbox = z.object({
   created_at: z.string(),
   /** Accurate to a minute. */
   last_used_at: z.string(),
-  /** Bytes of its files, at most a minute before its last use; missing if not measured. */
+  /** Bytes in its `/workspace`, at most a minute before its last use; missing if not measured. */
   size_bytes: z.number().optional(),
-  /** When its workspace was last saved, and its size in bytes; missing if it was not. */
+  /** When it was last saved, and the bytes of all that was changed in it, wherever that is; missing if it was not. */
   saved_at: z.string().optional(),
   saved_bytes: z.number().optional(),
   /** Variable names from `configure_sandbox`. */

@@ -365,8 +365,8 @@ type ListedSandbox = z.input<typeof sandboxListing>["sandboxes"][number];
 
 export function sandboxText(sandbox: ListedSandbox): string {
   const { name, state, size_bytes, last_used_at, saved_at, saved_bytes, internet } = sandbox;
-  const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
-  const saved = saved_at === undefined ? "" : `, saved ${ago(saved_at)} (${saved_bytes} bytes)`;
+  const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes in /workspace`;
+  const saved = saved_at === undefined ? "" : `, saved ${ago(saved_at)} (${saved_bytes} bytes in all)`;
   const reaches = internet === undefined || internet === "full" ? "" : `, internet ${internet}`;
   return `${name}: ${state}${size}, used ${ago(last_used_at)}${saved}${reaches}`;
 }

@@ -24,7 +24,7 @@ test("the size of a sandbox is none that was not measured, and right soon after 
   expect(one).not.toHaveProperty("size_bytes");
   expect(line).not.toContain("bytes");
   await expect.poll(() => size("sized")).toBeGreaterThanOrEqual(100_000);
-  expect((await listed("sized"))[1]).toMatch(/^sized: running, 10\d{4} bytes, created/);
+  expect((await listed("sized"))[1]).toMatch(/^sized: running, 10\d{4} bytes in \/workspace, used/);
 });
 
 test("of a stopped sandbox it is 0, and of the next container it is not that of the one before", async () => {

@@ -175,9 +175,9 @@ it("has the system's files as they were saved before while the package manager w
     write(root, "workspace/new");
     const paths = async (index: Index) => {
       const { entries } = await readManifest((await savedOf(root, base, index)).manifest);
-      return entries.map(({ path, ...entry }) => (path === "usr/bin/jq" ? { path, ...entry } : path));
+      return entries.map((entry) => (entry.path === "usr/bin/jq" ? entry : entry.path));
     };
-    const [jq] = (await readManifest(before.manifest)).entries.filter(({ path }) => path === "usr/bin/jq");
+    const jq = (await readManifest(before.manifest)).entries.find(({ path }) => path === "usr/bin/jq");
     const during = await paths(before.index);
     expect(during).toContain("workspace/new");
     expect(during).not.toContain("usr/bin/half");

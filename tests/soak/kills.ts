@@ -268,7 +268,7 @@ class Victim {
         return new Map(Object.entries(JSON.parse(String(structured.stdout)) as Record<string, number>));
       }
       // It may not be known yet that it was killed; the next call is begun in another one.
-      const isOfKill = /^state: lost/.test(text) && askedAt < Math.max(killedAt, lastRestoreKill) + 2000;
+      const isOfKill = text.startsWith("state: lost") && askedAt < Math.max(killedAt, lastRestoreKill) + 2000;
       if (!isOfKill && lastRestoreKill < askedAt - 1000) {
         figures.refused++;
         complain(`${this.#sandbox} answered ${text.slice(0, 500)}, ${askedAt - killedAt} ms after the kill`);

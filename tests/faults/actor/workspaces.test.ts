@@ -79,10 +79,10 @@ describe("R2 under a workspace", () => {
     const asked = Promise.withResolvers<void>();
     const goesOn = Promise.withResolvers<void>();
     const commit = Account.prototype.commitSave;
-    vi.spyOn(Account.prototype, "commitSave").mockImplementation(async function (this: Account, ...save) {
+    vi.spyOn(Account.prototype, "commitSave").mockImplementation(async function (this: Account, ...args) {
       asked.resolve();
       await goesOn.promise;
-      return commit.apply(this, save);
+      return commit.apply(this, args);
     });
     await sh(sandbox, "echo second > file");
     await asked.promise;

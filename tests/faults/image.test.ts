@@ -12,7 +12,10 @@ import { LONG } from "./support.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-image-"));
 const bundle = join(directory, "sandboxd.cjs");
+/** What the image brings, which its build lists. Here it would be the whole machine. */
+const base = join(directory, "base.list");
 beforeAll(async () => {
+  writeFileSync(base, "");
   await bundleSandboxd(bundle);
   return () => rmSync(directory, { recursive: true, force: true });
 });
@@ -51,6 +54,7 @@ await sleep(2 ** 31 - 1);`,
     "entrypoint.sh": join(repository, "container/entrypoint.sh"),
     environment: join(repository, "container/environment"),
     "init.pl": join(repository, "container/init.pl"),
+    "base.list": base,
     "sandboxd/dist/sandboxd.cjs": bundle,
   };
   const mounts = Object.entries(files).flatMap(([to, from]) => ["--ro-bind", from, `/opt/sandbox-mcp/${to}`]);

@@ -16,6 +16,7 @@ const RETURN = 0x06;
 const ALLOW = 0x7fff0000;
 const ERRNO = 0x00050000;
 const EPERM = 1;
+const EINVAL = 22;
 const ENOSYS = 38;
 const EAFNOSUPPORT = 97;
 const OFFSET_NUMBER = 0;
@@ -37,6 +38,9 @@ const F_SETLEASE = 1024;
 const OPENAT2 = 437;
 /** Same number everywhere. */
 const PIDFD_SEND_SIGNAL = 424;
+const PR_SET_SECCOMP = 22;
+const SECCOMP_MODE_FILTER = 2;
+const SECCOMP_SET_MODE_FILTER = 1;
 const SET_ID = 0o6000;
 /** open's flags O_CREAT and __O_TMPFILE: without one of them the kernel reads no mode. Same everywhere. */
 const OPEN_MAKES = 0o20000100;
@@ -56,6 +60,8 @@ interface Table {
   mode: [number: number, mode: number, flags?: number][];
   setrlimit: number;
   prlimit: number;
+  prctl: number;
+  seccomp: number;
   /** rt_sigqueueinfo, rt_tgsigqueueinfo, tkill and tgkill. */
   signal: number[];
 }
@@ -90,6 +96,8 @@ const tables: Partial<Record<typeof arch, Table>> = {
     ],
     setrlimit: 160,
     prlimit: 302,
+    prctl: 157,
+    seccomp: 317,
     signal: [129, 297, 200, 234],
     denied: [
       155, 161, 163, 164, 165, 166, 167, 168, 169, 172, 173, 175, 176, 179, 180, 212, 227, 246, 248, 249, 250,
@@ -117,6 +125,8 @@ const tables: Partial<Record<typeof arch, Table>> = {
     ],
     setrlimit: 164,
     prlimit: 261,
+    prctl: 167,
+    seccomp: 277,
     signal: [138, 240, 130, 131],
     denied: [
       18, 39, 40, 41, 42, 51, 60, 89, 97, 104, 105, 106, 112, 142, 170, 217, 218, 219, 224, 225, 235, 237,
@@ -128,7 +138,7 @@ const tables: Partial<Record<typeof arch, Table>> = {
 
 /**
  * SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF. The compiled filters of the whole
- * machine have one pool (net.core.bpf_jit_limit), without which no sandbox can be started: each has a filter of system calls.
+ * machine have one pool (net.core.bpf_jit_limit), without which no sandbox can be started: see `ownFilters`.
  */
 const socketFilters = [26, 50, 51, 52];
 const SOL_SOCKET = 1;
@@ -178,7 +188,7 @@ export function seccompFilter(options: { ids: number; hasHostDirectory: boolean 
   }
   program.push(...table.chown.flatMap(([number, argument]) => changeOfOwner(number, argument, ids)));
   if (hasHostDirectory) program.push(...table.mode.flatMap((call) => setID(...call)));
-  program.push(...limitsOfOthers(table), ...signalsToFirst(table));
+  program.push(...limitsOfOthers(table), ...signalsToFirst(table), ...ownFilters(table));
   if (pipesCoreDumps()) program.push(...limitOfCores(table));
   program.push([JUMP_EQUAL, 0, 4, table.fcntl], [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT]);
   program.push([JUMP_EQUAL, 0, 1, F_SETLEASE], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
@@ -316,6 +326,28 @@ function signalsToFirst({ signal }: Table): Instruction[] {
     [RETURN, 0, 0, ERRNO | EPERM],
   ];
   return [...toFirst, ...withSender];
+}
+
+/**
+ * Filters of system calls that programs load themselves, from the same pool as this one. The number of processes does not
+ * bound them: a descriptor (SECCOMP_FILTER_FLAG_NEW_LISTENER) keeps a filter, and 57 KB of the pool, when its process has
+ * ended. EINVAL is the answer of a kernel without such filters, with which programs go on: man, sshd, Chromium.
+ */
+function ownFilters({ prctl, seccomp }: Table): Instruction[] {
+  return [
+    [JUMP_EQUAL, 0, 4, seccomp],
+    [LOAD, 0, 0, offsetOfArgument(0)],
+    [JUMP_EQUAL, 0, 1, SECCOMP_SET_MODE_FILTER],
+    [RETURN, 0, 0, ERRNO | EINVAL],
+    [RETURN, 0, 0, ALLOW],
+    [JUMP_EQUAL, 0, 6, prctl],
+    [LOAD, 0, 0, offsetOfArgument(0)],
+    [JUMP_EQUAL, 0, 3, PR_SET_SECCOMP],
+    [LOAD, 0, 0, offsetOfArgument(1)],
+    [JUMP_EQUAL, 0, 1, SECCOMP_MODE_FILTER],
+    [RETURN, 0, 0, ERRNO | EINVAL],
+    [RETURN, 0, 0, ALLOW],
+  ];
 }
 
 /** code, jump if true, jump if false, constant */

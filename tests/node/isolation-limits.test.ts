@@ -335,12 +335,19 @@ it("what the kernel keeps for the whole machine, or in nobody's memory, and prog
     "  for family in (socket.AF_INET, socket.AF_INET6):",
     "    try: print(socket.socket(family, kind, protocol))",
     "    except OSError as error: print(error.strerror)",
+    // seccomp and prctl(PR_SET_SECCOMP), with a filter that the kernel takes, and as programs ask whether it knows filters.
+    "allow = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0x7fff0000))",
+    "filter = struct.pack('HxxxxxxQ', 1, ctypes.addressof(allow))",
+    "for given in (filter, None):",
+    "  for flags in (0, 1, 8): print(call(317 if x else 277, 1, flags, given))",
+    "  for mode in (2, 2 | 1 << 32): print(call(157 if x else 167, 22, ctypes.c_long(mode), given))",
   ];
   const { stdout } = await other.run(`python3 - <<'PYTHON'\n${attempts.join("\n")}\nPYTHON`);
   expect(stdout.split("\n")).toEqual([
     ...Array<string>(5).fill("Operation not permitted"),
     ...Array<string>(4).fill("Protocol not available"),
     ...Array<string>(4).fill("Protocol not supported"),
+    ...Array<string>(10).fill("Invalid argument"),
   ]);
 });
 

@@ -8,7 +8,7 @@ import { BEAT_HEADER, beat } from "./beat.ts";
 import type { FileHandlers } from "./file-handlers.ts";
 import type { Listener } from "./followed-run.ts";
 import { openPreviews, passRequest, passUpgrade, previewPort } from "./preview-proxy.ts";
-import { callSchema, OPEN_PREVIEWS, headerBytes, writeHeader } from "./protocol.ts";
+import { callSchema, IS_ENDING, OPEN_PREVIEWS, headerBytes, writeHeader } from "./protocol.ts";
 import { isAuthorized } from "./actor-token.ts";
 import type { RunTable } from "./run-table.ts";
 import type { Snapshots } from "./snapshots/snapshots.ts";
@@ -28,7 +28,8 @@ export function createSandboxdServer(runs: RunTable, files: FileHandlers, snapsh
         ? (files.respond(request, response) ?? snapshots.respond(request, response))
         : passRequest(port, request, response);
     if (served) return void served.catch(() => response.destroy());
-    response.setHeader(BEAT_HEADER, beat).setHeader(OPEN_PREVIEWS, openPreviews()).end("sandboxd\n");
+    response.setHeader(BEAT_HEADER, beat).setHeader(OPEN_PREVIEWS, openPreviews());
+    response.setHeader(IS_ENDING, String(runs.isEnding)).end("sandboxd\n");
   });
   // No time limit, because previews may stream forever and large files take long.
   server.requestTimeout = 0;

@@ -42,6 +42,9 @@ export type PreviewError = "refused" | "broken" | "tls" | "foreign";
 /** On responses about sandboxd itself: the number of open requests and WebSockets for ports. */
 export const OPEN_PREVIEWS = "x-sandboxd-previews";
 
+/** On responses about sandboxd itself: whether it ends because its container does. Earlier versions do not say. */
+export const IS_ENDING = "x-sandboxd-ending";
+
 /** The most output bytes in one message: the platform limits WebSocket messages to 1 MiB. */
 export const PIECE_BYTES = 256 * 1024;
 

@@ -126,6 +126,10 @@ export class RunTable implements RunHost {
     }
   }
 
+  get isEnding(): boolean {
+    return this.#isEnding;
+  }
+
   /** Refuses new commands because the container is stopping. */
   refuse(): void {
     this.#isEnding = true;

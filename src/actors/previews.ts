@@ -3,8 +3,8 @@
  * its container, because a service or its user starts the program again in the next one. A request to one starts no container:
  * visitors are strangers.
  */
-import { OPEN_PREVIEWS, PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
-import type { Sandboxd } from "../container/requests.ts";
+import { PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
+import type { OwnSandboxd } from "./sandboxd.ts";
 import { equal, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../shared/preview-address.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { tooManyPreviews } from "./texts.ts";
@@ -18,7 +18,7 @@ export interface Preview {
 
 export interface PreviewsHost {
   sql: SqlStorage;
-  sandboxd: Pick<Sandboxd, "isRunning" | "fetch">;
+  sandboxd: Pick<OwnSandboxd, "isRunning" | "fetch" | "report">;
   /** Numbers the containers of this sandbox. */
   restartNotice: Pick<RestartNotice, "count">;
   /** Whether a container is being started. */
@@ -28,9 +28,6 @@ export interface PreviewsHost {
 
 /** The most open previews of a sandbox. */
 const MAX_PREVIEWS = 20;
-
-/** How long sandboxd may take to report open requests, in milliseconds. */
-const ASK_MS = 2000;
 
 /** The longest delay of `setTimeout`, in milliseconds. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
@@ -140,12 +137,8 @@ export class Previews {
    */
   async isInUse(): Promise<boolean> {
     if (this.list().length === 0) return false;
-    const signal = AbortSignal.timeout(ASK_MS);
-    const response = await this.#host.sandboxd
-      .fetch(new Request("http://sandboxd/", { signal }))
-      .catch(() => undefined);
-    await response?.body?.cancel();
-    const isInUse = Number(response?.headers.get(OPEN_PREVIEWS)) > 0;
+    const report = await this.#host.sandboxd.report();
+    const isInUse = report !== undefined && report.openPreviews > 0;
     if (isInUse) this.#host.used();
     return isInUse;
   }

@@ -436,13 +436,16 @@ export class Sandbox extends SandboxActor {
 
   /**
    * Called by sandboxd, through the egress, before the platform ends the container. Saves the workspace.
-   * @returns whether the token is sandboxd's
+   * @returns whether it was sandboxd: code in the sandbox can read the token
    */
   async containerEnding(token: string): Promise<boolean> {
-    if (!this.#parts.sandboxd.isToken(token)) return false;
+    const { sandboxd } = this.#parts;
+    if (!sandboxd.isToken(token)) return false;
     if (!this.platform.isRunning) return true;
+    const isServing = async () => (await sandboxd.report())?.isServing === true;
+    if (await isServing()) return false;
     // Code goes through the control server, so sandboxd cannot refuse it.
-    const hadCode = this.#parts.kernels.refuse();
+    const hadCode = this.#parts.kernels.refuse(isServing);
     await this.#saveToEnd();
     if (hadCode) {
       await this.#parts.kernels.stopAll();

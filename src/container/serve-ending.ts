@@ -3,7 +3,7 @@ import { ENDING_PATH, TOKEN_HEADER } from "../../container/sandboxd/protocol.ts"
 import type { Env } from "../shared/config.ts";
 import { actorOf } from "./actor.ts";
 
-/** As the SDK calls it. The token tells sandboxd from code that does not look for it; code that reads it can only harm its own sandbox. */
+/** As the SDK calls it. */
 export async function serveEnding(
   request: Request,
   env: Env,

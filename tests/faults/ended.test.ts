@@ -29,11 +29,24 @@ describe.concurrent("a container that the platform ends", () => {
     expect(next.text).toContain("The platform replaced the sandbox's container");
   });
 
-  it("is none because code in it says so", async () => {
-    const sandbox = "lied";
-    const said = "curl -s -o /dev/null -w '%{http_code}' -X POST http://sandbox-mcp.internal/ending";
+  it.each([
+    ["without sandboxd's token", ""],
+    ["with sandboxd's token", '-H "x-sandboxd-token: $(cat /run/sandbox/token)"'],
+  ])("is none because code in it says so %s", async (_, token) => {
+    const sandbox = token === "" ? "lied" : "lied-well";
+    const said = `curl -s -o /dev/null -w '%{http_code}' ${token} -X POST http://sandbox-mcp.internal/ending`;
     expect(await bed.sh(said, { sandbox })).toBe("404");
     expect((await bed.call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
+  });
+
+  it("is none for longer than sandboxd ends because code in it made that end", async () => {
+    const sandbox = "ended-alone";
+    const code = (text: string) => bed.call("run_code", { sandbox, code: text });
+    const told = await code(
+      "import os, time\nfor pid in filter(str.isdigit, os.listdir('/proc')):\n  if open(f'/proc/{pid}/comm').read() == 'sbxd\\n': os.kill(int(pid), 12)\ntime.sleep(60)",
+    );
+    expect(told.text).toMatch(/was stopped while it ran.*is replacing/s);
+    await until(async () => (await code("6 * 7")).text.includes("42"));
   });
 
   it("has told its commands, and saved what they then wrote", async () => {

@@ -74,6 +74,12 @@ const WORDS = 200;
 const MISSING =
   /No module named|Cannot find module|No such file|ENOENT|cannot import name|has no attribute 'start'|start is not a function/;
 
+interface Refusal {
+  until: number;
+  /** Whether sandboxd says that its container goes on. Does not reject. */
+  isOver: () => Promise<boolean>;
+}
+
 export class Kernels {
   readonly #interpreter: Interpreter;
   readonly #link: ContainerLink;
@@ -84,8 +90,8 @@ export class Kernels {
   /** Functions that stop running or waiting code, by run id. */
   readonly #stops = new Map<string, (why: StopReason) => void>();
 
-  /** Until when new code is refused, because the container is stopping. */
-  #refusesUntil = 0;
+  /** Set while new code is refused, because the container is stopping. */
+  #refusal: Refusal | undefined;
 
   /** Abandoned SDK calls, which may never settle by themselves. */
   #abandoned = 0;
@@ -131,9 +137,12 @@ export class Kernels {
     this.#stops.get(runID)?.("cancelled");
   }
 
-  /** Refuses new code because the container is stopping. Returns whether code was running. */
-  refuse(): boolean {
-    this.#refusesUntil = Date.now() + ENDING_MS;
+  /**
+   * Refuses new code because the container is stopping. Returns whether code was running.
+   * @param isOver asked at each refusal: code can make sandboxd end alone, and then the next one serves
+   */
+  refuse(isOver: () => Promise<boolean>): boolean {
+    this.#refusal = { until: Date.now() + ENDING_MS, isOver };
     return this.#stops.size > 0;
   }
 
@@ -145,18 +154,26 @@ export class Kernels {
   }
 
   get #isEnding(): boolean {
-    return Date.now() < this.#refusesUntil;
+    const refusal = this.#refusal;
+    if (refusal === undefined || Date.now() >= refusal.until) return false;
+    // Not awaited: a call that waited here could not be cancelled.
+    void this.#endRefusal(refusal);
+    return true;
+  }
+
+  async #endRefusal(refusal: Refusal): Promise<void> {
+    if ((await refusal.isOver()) && this.#refusal === refusal) this.#refusal = undefined;
   }
 
   /** A new container has none of the recorded kernels. */
   started(): void {
-    this.#refusesUntil = 0;
+    this.#refusal = undefined;
     this.#registry.clear();
   }
 
   /** The container has ended with all kernels. */
   ended(): void {
-    this.#refusesUntil = 0;
+    this.#refusal = undefined;
     this.#registry.clear();
     for (const stop of this.#stops.values()) stop("gone");
   }

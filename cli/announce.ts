@@ -101,6 +101,6 @@ export function panelURL(url: string): string {
 
 /** A shell command that prints the token in `file`, from any directory and however the file quotes it. */
 function readToken(file: string): string {
-  if (isPackaged) return `node ${shellWord(join(root, "cli/token.js"))}`;
+  if (isPackaged) return `node ${shellWord(join(root, "cli/print-token.js"))}`;
   return `npm --prefix ${shellWord(dirname(file))} run -s token`;
 }

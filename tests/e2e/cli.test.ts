@@ -467,7 +467,7 @@ describe("files", () => {
     });
     expect(await run(["files", "get", "/tmp/p/."])).toMatchObject({
       code: 64,
-      stderr: expect.stringContaining("/p.tar.gz is here"),
+      stderr: expect.stringContaining("/p.tar.gz exists already"),
     });
     expect(await run(["files", "get", "."])).toMatchObject({
       stdout: expect.stringContaining("/workspace.tar.gz: "),

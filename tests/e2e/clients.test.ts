@@ -341,6 +341,7 @@ describe("the examples", () => {
       stderr: "",
     });
     expect(readFileSync(join(place, "plot.png")).subarray(1, 4).toString()).toBe("PNG");
+    rmSync(join(place, "plot.png"));
     expect(await sandboxes()).not.toContain("plot-example");
   });
 

@@ -247,7 +247,7 @@ describe("Claude Code", () => {
 it("keeps a generated token with the state of its user", () => {
   const env = { PATH: process.env.PATH, HOME: directory, XDG_STATE_HOME: join(directory, "state") };
   const token = () =>
-    execFileSync(process.execPath, [join(installed, "dist/cli/token.js")], {
+    execFileSync(process.execPath, [join(installed, "dist/cli/print-token.js")], {
       env,
       encoding: "utf8",
       stdio: "pipe",

@@ -74,7 +74,7 @@ describe("Claude Code as the client", () => {
        git add -A && git -c user.name=a -c user.email=a@b commit -qm one && git clone -q --bare . /workspace/origin.git`,
     );
     expect(await claude("[[ask]] Fix it")).toContain("It goes on.");
-    expect(seen[0]).toMatch(/Wait for it with get_result, id client\.[0-9a-z]{26}t/);
+    expect(seen[0]).toMatch(/Wait with get_result, id client\.[0-9a-z]{26}t/);
     expect(await claude("[[fetch]] Is it fixed?")).toContain("I have it.");
     expect(seen[1]).toContain("Fixed the sum.");
     expect(seen[1]).toContain("-    return a - b\\n+    return a + b");

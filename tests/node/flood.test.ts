@@ -196,7 +196,7 @@ it("names that nobody waits for any more are not looked up, and do not wait eith
   gone.abort();
   const outcomes = await Promise.allSettled(abandoned);
   expect(outcomes.every(({ status }) => status === "rejected")).toBe(true);
-  await expect(resolve?.("late", gone.signal)).rejects.toThrow("nobody waits");
+  await expect(resolve?.("late", gone.signal)).rejects.toThrow("no longer waits");
   for (const answer of answers.splice(0)) answer();
   await Promise.all(first);
   await expect.poll(() => answers.length).toBe(1);

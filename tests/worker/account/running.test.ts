@@ -52,10 +52,11 @@ describe("containers at once", () => {
     expect((await sh("base", "true")).text).toContain("your limit is 2");
   });
 
-  it("keep one that has a run going, whoever has forgotten it", async () => {
+  it("keep one that has a run going, though its actor was evicted", async () => {
     const { isError } = await run("a", { command: "sleep 60", wait_seconds: 0 });
     expect(isError).toBe(false);
     await forget("a");
+    await run("c");
     expect((await run("d")).isError).toBe(true);
     await forget("c");
     expect((await run("d")).isError).toBe(false);

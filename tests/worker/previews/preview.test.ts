@@ -334,11 +334,12 @@ describe("a preview ends", () => {
   it("not with its container, which its open tab does not bring back", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
     await killContainer("brief");
-    await until(async () => (await visit(url)).status === 503);
-    expect(await (await visit(url, PAGE)).text()).toContain("The sandbox of this preview has stopped");
+    const page = () => visit(url, PAGE).then((response) => response.text());
+    await until(() => page().then((text) => text.includes("The sandbox of this preview has stopped")));
+    expect((await visit(url)).status).toBe(503);
     expect(await inActor("brief", (_actor, { container }) => container?.running)).toBe(false);
     await sh("brief", "true");
-    expect(await (await visit(url, PAGE)).text()).toContain("Waiting for the program");
+    expect(await page()).toContain("Waiting for the program");
     await startServer("brief", 8000);
     expect((await visit(url)).status).toBe(200);
     expect(await expose({ sandbox: "brief", port: 8000 })).toBe(url);

@@ -1,6 +1,6 @@
 /** How many containers one principal holds at once, and what its tasks take of the model in a day. */
 import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { type Caller, actorOf, evictActor, principal, type Result, setLimits } from "../support.ts";
+import { type Caller, actorOf, evictActor, principal, type Result, setLimits, until } from "../support.ts";
 
 describe("containers at once", () => {
   let caller: Caller;
@@ -53,8 +53,9 @@ describe("containers at once", () => {
   });
 
   it("keep one that has a run going, though its actor was evicted", async () => {
-    const { isError } = await run("a", { command: "sleep 60", wait_seconds: 0 });
+    const { isError } = await run("a", { command: "touch begun; sleep 60", wait_seconds: 0 });
     expect(isError).toBe(false);
+    await until(async () => (await run("a", { command: "ls" })).text.includes("begun"));
     await forget("a");
     await run("c");
     expect((await run("d")).isError).toBe(true);

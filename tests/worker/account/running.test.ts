@@ -55,7 +55,8 @@ describe("containers at once", () => {
   it("keep one that has a run going, though its actor was evicted", async () => {
     const { isError } = await run("a", { command: "touch begun; sleep 60", wait_seconds: 0 });
     expect(isError).toBe(false);
-    await until(async () => (await run("a", { command: "ls" })).text.includes("begun"));
+    const begun = { sandbox: "a", path: "/workspace/begun" };
+    await until(async () => !(await caller.call("read_file", begun)).isError);
     await forget("a");
     await run("c");
     expect((await run("d")).isError).toBe(true);

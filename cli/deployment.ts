@@ -60,7 +60,7 @@ export class Deployment {
     const stop = (signal: NodeJS.Signals) => {
       this.#child?.kill(signal);
       rmSync(this.#scratch, { recursive: true, force: true });
-      this.#options.print("Stopped. What is done so far stays; the command goes on from there.");
+      this.#options.print("Stopped. Finished steps are kept. Run the command again to continue.");
       process.exit(EXIT.cancelled);
     };
     for (const signal of STOP_SIGNALS) process.once(signal, stop);
@@ -79,7 +79,7 @@ export class Deployment {
       });
       this.#print(
         "storage",
-        "the R2 bucket RESULTS and the KV namespace OAUTH_KV are made by the deployment where there are none; R2 must be enabled for the account",
+        "the deployment creates the R2 bucket RESULTS and the KV namespace OAUTH_KV if they are missing; R2 must be enabled for the account",
       );
       await this.#step("build", "build sandboxd for the image, and the Worker", () => this.#build());
       await this.#change(
@@ -188,7 +188,10 @@ export class Deployment {
       );
     const { status } = await this.#wrangler(["login"], true);
     if (status === 0) return "logged in";
-    throw new CommandError("denied", "The login was not completed: npx wrangler login.");
+    throw new CommandError(
+      "denied",
+      "The login was not completed. Run npx wrangler login, then this command again.",
+    );
   }
 
   #secretsPlan(): string {

@@ -55,4 +55,4 @@ export const MIXED_LINE_ENDS = "Its lines end in different ways, so it cannot be
 export const onlyFirst = (bytes: number) => `Only the first ${size(bytes)} are shown.`;
 export const outputLeftOut = (bytes: number) =>
   `[${bytes.toLocaleString("en")} bytes of the output are left out here]`;
-export const notShown = (bytes: number) => `[${bytes} bytes are not shown: this page was behind.]`;
+export const notShown = (bytes: number) => `[${bytes} bytes are not shown: this page could not keep up.]`;

@@ -32,7 +32,7 @@ export function actorReset(sandbox: string): ToolError {
   return new ToolError(
     "connection_lost",
     `The server restarted the controller of sandbox ${sandbox} during this call, which may have run, or may still run.`,
-    `list_runs with sandbox ${sandbox} shows runs of over a second; look for what a shorter one did before you repeat it. Reading or overwriting a file is safe to repeat; before you repeat an append, check the file's size with list_files.`,
+    `list_runs with sandbox ${sandbox} lists runs that took over a second. For a shorter run, check its effects before you repeat it. Reading or overwriting a file is safe to repeat; before you repeat an append, check the file's size with list_files.`,
   );
 }
 
@@ -56,7 +56,7 @@ export function notRunning(sandbox: string, isKnown: boolean): ToolError {
   return isKnown
     ? new ToolError(
         "not_found",
-        `Sandbox ${sandbox} is not running, and a call that only reads does not start it. What was saved of it is kept.`,
+        `Sandbox ${sandbox} is not running, and a call that only reads does not start it. Its saved files are kept.`,
         "Start it with a call that runs or writes, such as run_command.",
       )
     : new ToolError(
@@ -182,7 +182,7 @@ export function editRefused(path: string): ToolError {
   return new ToolError(
     "invalid_argument",
     `Nothing was written to ${path}: an old_text is not in it, or occurs more than once.`,
-    "A token with sandbox:read is told where.",
+    "With the scope sandbox:read, this error names the place.",
   );
 }
 
@@ -243,7 +243,7 @@ export function taskFilesNotKept(run: string): ToolError {
 export function networkForbidden(requested: string, allowed: string): ToolError {
   return new ToolError(
     "permission_denied",
-    `The operator of this server does not allow ${requested}, but ${allowed}.`,
+    `The operator of this server does not allow ${requested}; it allows ${allowed}.`,
     "configure_sandbox without internet and allow_hosts shows the current settings.",
   );
 }

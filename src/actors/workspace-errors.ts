@@ -40,7 +40,7 @@ export function restoreFailed(sandbox: string, { savedAt }: Snapshot, cause: unk
   const error = new ToolError(
     "storage_unavailable",
     `Sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reason(cause)}. This call was not begun, and what is saved is safe.`,
-    "Make the same call again in a minute. When that does not help: restore_sandbox goes back to a checkpoint, and destroy_sandbox ends the sandbox with what is saved of it.",
+    "Make the same call again in a minute. If that fails too: restore_sandbox goes back to a checkpoint; destroy_sandbox deletes the sandbox with its saved files.",
     true,
   );
   error.cause = cause;
@@ -72,5 +72,5 @@ export function saveFailed(sandbox: string, cause: unknown): ToolError {
 export function reason(cause: unknown): string {
   if (cause instanceof StorageError) return "the storage does not answer";
   if (cause instanceof ToolError) return cause.message.replace(/\.$/, "");
-  return "something went wrong, which the server's log says";
+  return "of an internal error (details are in the server's log)";
 }

@@ -123,7 +123,7 @@ export const ENDPOINT_TEXTS = {
   tooSlow: "The request body took too long",
   parameterTooLong: "A parameter is too long",
   oddHost: "The host of a redirect URI is a preview's, or neither a name nor an address",
-  grantEnded: "The sign-in behind this grant no longer holds",
+  grantEnded: "The sign-in behind this grant is no longer valid",
 };
 
 /** Why OAuth is off, as a clause. */

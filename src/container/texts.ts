@@ -60,7 +60,7 @@ export function kernelNotStarted(language: Language, detail: string): ToolError 
 // Saves and restores: reasons, as clauses
 
 export const DISK_FULL = "the disk of the sandbox is full";
-export const SAVE_LOST = "the sandbox has lost what it had begun";
+export const SAVE_LOST = "the sandbox lost the save that was in progress";
 
 export function tooManyEntries(most: number): string {
   return `it has more than ${most} files and directories, or their names and links are too long`;
@@ -71,7 +71,7 @@ export function tooManyEntries(most: number): string {
 export const INTERNET_TEXTS = {
   refused: (host: string) => `${host || "this host"} is not reachable from this sandbox`,
   unreachable: (host: string) => `${host} could not be reached`,
-  partial: (host: string) => `${host} sent a part of its response, which was not asked for`,
+  partial: (host: string) => `${host} sent a partial response to a request for the whole`,
   coding: (host: string, coding: string) =>
     `${host} sent its response in a coding that this server cannot search for secrets: ${coding}`,
 };

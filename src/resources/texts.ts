@@ -44,11 +44,7 @@ export const INSTEAD = {
 };
 
 export function nothingOfName(run: string, name: string): ToolError {
-  return new ToolError(
-    "not_found",
-    `${run} has no ${name}.`,
-    `${runURI(run, "")} lists what there is of it.`,
-  );
+  return new ToolError("not_found", `${run} has no ${name}.`, `${runURI(run, "")} lists its files.`);
 }
 
 /** How to write the absolute path that was probably meant. */

@@ -16,7 +16,7 @@ const UNCONFIRMED =
 
 /** @param graceMs how long the server waited for the sandbox */
 export function cancelUnconfirmed(graceMs: number): string {
-  return `Told to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
+  return `The server told it to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
 }
 
 export function timeoutUnconfirmed(timeoutMs: number | undefined, graceMs: number): string {
@@ -55,7 +55,7 @@ export const OUTPUT_CUT =
 export const OUTPUT_NO_SPACE =
   "Some output is missing: the sandbox's disk was full. Delete files, or redirect output to /dev/null.";
 export const KEEPER_KILLED =
-  "The exit status is unknown, and 137 stands for it: the command's parent process was killed inside the sandbox (SIGKILL).";
+  "The exit status is unknown, so 137 is reported: the command's parent process was killed inside the sandbox (SIGKILL).";
 
 export function noTerminal(why: string): ToolError {
   return new ToolError(

@@ -138,7 +138,8 @@ const NOTHING_CHANGED = "Nothing was changed";
 
 export const DECISION_TEXTS = {
   title: "Let a sandbox reach more?",
-  asked: "A program or an assistant asked for it. Whatever runs in the sandbox can send data there.",
+  asked:
+    "A program or an assistant asked for this. If you allow it, any program in the sandbox can send data there.",
   everything: "All of the internet",
   otherPerson: {
     title: "This question is not for you",

@@ -71,7 +71,7 @@ export const TRAITS: Readonly<Record<Language, Traits>> = {
       return `exec(${JSON.stringify(lines.join("\n"))}, {})`;
     },
     idle: "pass",
-    // Python reads JSON strings as JavaScript does, except for surrogate pairs, so it stays a string.
+    // A string for json.loads: a Python literal would split surrogate pairs.
     argument: (json) => JSON.stringify(json),
     isInterruptible: true,
     installHint: ({ name, message }) => {

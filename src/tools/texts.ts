@@ -478,7 +478,7 @@ function beforeText(before: Checkpoint | undefined, unsaved: string | undefined)
   if (unsaved === undefined)
     return before ? `The state before is checkpoint ${before.id}.` : "It had no files before.";
   const lost = `The state before could not be saved (${unsaved})`;
-  if (!before) return `${lost}, and no earlier one was: it is lost.`;
+  if (!before) return `${lost}, and there is no earlier save: that state is lost.`;
   return `${lost}: checkpoint ${before.id} has it as of ${shownTime(before.savedAt)}, and later changes are lost.`;
 }
 

@@ -176,7 +176,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     const { pid } = said().at(-1) ?? {};
     running.kill("SIGINT");
     const { code, stderr } = await running.ended;
-    expect([code, stderr]).toEqual([130, expect.stringMatching(/\nStopped\. What is done so far stays/)]);
+    expect([code, stderr]).toEqual([130, expect.stringMatching(/\nStopped\. Finished steps are kept/)]);
     expect(readdirSync(TMPDIR).filter((name) => name.startsWith("sandbox-mcp-"))).toEqual([]);
     await until(() => !existsSync(`/proc/${pid}`));
   });

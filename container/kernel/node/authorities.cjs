@@ -3,12 +3,12 @@
 const { readFileSync } = require("node:fs");
 const tls = require("node:tls");
 
-/** Where Cloudflare puts the certificate by which its platform ends TLS, unless the image's server is told another place. */
+/** The certificate of Cloudflare's TLS interception. SANDBOX_CA_CERT overrides its path. */
 const PLATFORM = process.env.SANDBOX_CA_CERT || "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
 
 /**
- * Trusts the platform's certificate. Node reads NODE_EXTRA_CA_CERTS once, when it starts, and kernels that are started ahead
- * are there before the image's server adds that certificate.
+ * Trusts the platform's certificate. Node reads NODE_EXTRA_CA_CERTS once, when it starts, and a kernel started ahead
+ * already runs when the image's server adds that certificate.
  */
 function trustPlatform() {
   let certificate;

@@ -13,6 +13,8 @@ const maxPipelined = 16;
 
 interface Turn {
   response: ServerResponse;
+  /** The one before it. */
+  previous: ServerResponse | undefined;
   /** Requests that came before this one was done. */
   early: number;
 }
@@ -44,8 +46,8 @@ export class Turns {
   accept({ socket }: IncomingMessage, response: ServerResponse): boolean {
     if (socket.destroyed) return false;
     const current = this.#turns.get(socket);
-    if (current === undefined || current.response.writableFinished) {
-      this.#turns.set(socket, { response, early: 0 });
+    if (current === undefined || isDone(current)) {
+      this.#turns.set(socket, { response, previous: current?.response, early: 0 });
       return true;
     }
     current.early += 1;
@@ -82,4 +84,9 @@ export class Turns {
     socket.off("close", leave);
     return !socket.destroyed;
   }
+}
+
+/** A client may have the end of a response before Node hears that it was written: then Node itself keeps the order. */
+function isDone({ response, previous }: Turn): boolean {
+  return response.writableFinished || (response.writableEnded && previous?.writableFinished !== false);
 }

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { closeSync, lstatSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { SNAPSHOT, textOf } from "../directories.ts";
-import { above, isOfState } from "./scope.ts";
+import { above, isOfState, pathIn } from "./scope.ts";
 import { type FoundFile, namesIn, scanEntry } from "./file-status.ts";
 
 /** Where an image has its list. */
@@ -110,7 +110,7 @@ export function listOf(root: string): string {
   for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
     list.push(DIRECTORY + next);
     for (const name of namesIn(root, next) ?? []) {
-      const path = next === "" ? name : `${next}/${name}`;
+      const path = pathIn(next, name);
       const one = isOfState(path) ? scanEntry(root, path, devices) : undefined;
       if (!one || !("status" in one)) continue;
       list.push(`${stateOf(one)}/${name}`);

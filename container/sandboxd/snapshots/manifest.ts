@@ -8,6 +8,7 @@ import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./calls.ts";
 import { FileError } from "../file-error.ts";
 import { turns } from "../small-steps.ts";
 import { type Codec, compressed, decompressed } from "./codec.ts";
+import { above } from "./scope.ts";
 
 const VERSION = 2;
 
@@ -147,7 +148,7 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
   for (const line of lines) {
     await turn();
     const entry = entrySchema.parse(JSON.parse(line));
-    const parent = entry.path.slice(0, Math.max(0, entry.path.lastIndexOf("/")));
+    const parent = above(entry.path);
     if (found.has(entry.path)) throw new Error("a path is there twice");
     if (parent !== "" && found.get(parent) !== "directory") throw new Error("a parent is missing");
     if (entry.type === "hardlink" && found.get(entry.target) !== "file")

@@ -31,7 +31,7 @@ import type { Base } from "./base.ts";
 import { entriesFor } from "./image.ts";
 import { type Blob, type Entry, bytesOf, plainBytes, readManifest, stateEntries } from "./manifest.ts";
 import { statusOf } from "./file-status.ts";
-import { above, isOfState } from "./scope.ts";
+import { above, isOfState, pathIn } from "./scope.ts";
 import type { Index } from "./state.ts";
 import { SideBySide, turns } from "../small-steps.ts";
 
@@ -155,7 +155,7 @@ export class Restore {
         made.push(entry);
         if (type === "directory") await makeDirectory(root, path, dev);
         if (type !== "file") continue;
-        const place = stats ? `${path.slice(0, path.lastIndexOf("/") + 1)}.sandbox-mcp-${number}` : path;
+        const place = stats ? pathIn(above(path), `.sandbox-mcp-${number}`) : path;
         written.set(path, place);
         const at = bytesOf(root, place);
         // From an interrupted attempt.
@@ -347,7 +347,7 @@ async function clear(
 ): Promise<void> {
   for (const name of readdirSync(bytesOf(root, directory), { encoding: "latin1" })) {
     await turn();
-    const path = directory === "" ? name : `${directory}/${name}`;
+    const path = pathIn(directory, name);
     const at = bytesOf(root, path);
     const stats = lstatSync(at, { bigint: true });
     // A mount point.

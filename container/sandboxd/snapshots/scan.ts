@@ -6,7 +6,7 @@ import { MAX_LEFT, type NamedFiles, type Plan, SNAPSHOT_ENTRIES } from "./calls.
 import { turns } from "../small-steps.ts";
 import { Base } from "./base.ts";
 import { type Devices, type FoundFile, type ScannedEntry, namesIn, scanEntry } from "./file-status.ts";
-import { SYSTEM_PACKAGES, above, isOfImage, isOfState, unitOf } from "./scope.ts";
+import { SYSTEM_PACKAGES, above, isOfImage, isOfState, pathIn, unitOf } from "./scope.ts";
 
 /** What can be made again, where it is among the user's own files. */
 const REGENERABLE = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
@@ -97,7 +97,7 @@ export class Scanner {
       const before = isImages ? this.#known.get(path) : undefined;
       if (before && !isThorough && before.status === (found as FoundFile).status) {
         known.set(path, before);
-        for (const name of before.directories) next.push({ path: `${path}/${name}` });
+        for (const name of before.directories) next.push({ path: pathIn(path, name) });
         continue;
       }
       const count = seen.length;
@@ -111,7 +111,7 @@ export class Scanner {
       for (const name of names ?? []) {
         await turn();
         signal.throwIfAborted();
-        const at = path === "" ? name : `${path}/${name}`;
+        const at = pathIn(path, name);
         const one = isOfState(at) ? scanEntry(this.#root, at, mustBe) : undefined;
         if (one === undefined) continue;
         if (one.type === "directory") {
@@ -124,7 +124,7 @@ export class Scanner {
       if (names && states) {
         const there = new Set(names);
         for (const name of states.keys()) {
-          const at = path === "" ? name : `${path}/${name}`;
+          const at = pathIn(path, name);
           // If the user removes the workspace, the next container gets an empty one, because commands start there.
           if (!there.has(name) && at !== "workspace" && isOfState(at)) add(removed(at));
         }
@@ -155,8 +155,7 @@ export async function scanNamed(
   const ofWord = below.filter(({ path }) => path.includes(word));
   const all = new Map(ofWord.map((one) => [one.path, one]));
   for (const { path } of ofWord)
-    for (let end = path.lastIndexOf("/"); end > 0; end = path.lastIndexOf("/", end - 1)) {
-      const higher = path.slice(0, end);
+    for (let higher = above(path); higher !== ""; higher = above(higher)) {
       const directory = all.has(higher) ? undefined : scanEntry(root, higher, mustBe);
       if (directory) all.set(higher, directory);
     }

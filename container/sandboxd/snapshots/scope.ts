@@ -65,9 +65,13 @@ export function above(path: string): string {
   return path.slice(0, Math.max(0, path.lastIndexOf("/")));
 }
 
+/** The path of a name in a directory; `above` is the reverse. */
+export function pathIn(directory: string, name: string): string {
+  return directory === "" ? name : `${directory}/${name}`;
+}
+
 function isBelow(directories: ReadonlySet<string>, path: string): boolean {
-  for (let end = path.length; end > 0; end = path.lastIndexOf("/", end - 1))
-    if (directories.has(path.slice(0, end))) return true;
+  for (let at = path; at !== ""; at = above(at)) if (directories.has(at)) return true;
   return false;
 }
 

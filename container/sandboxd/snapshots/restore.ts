@@ -116,8 +116,9 @@ export class Restore {
     const workspace = statsOf(root, "workspace");
     if (workspace?.dev === dev && workspace.isDirectory()) {
       const kept = new Set(entries.filter(({ type }) => type === "directory").map(({ path }) => path));
-      const isImages = (path: string) => read.version !== 1 && base.stateAt(path) !== undefined;
-      await clear(root, "workspace", (path) => kept.has(path) || isImages(path), dev, turns(), isImages);
+      const isKept = (path: string) =>
+        kept.has(path) || (read.version !== 1 && base.stateAt(path) !== undefined);
+      await clear(root, "workspace", isKept, dev, turns());
     }
     // In version 1 it has no entry.
     if (only === undefined && !workspace) mkdirSync(join(root, "workspace"));
@@ -336,14 +337,13 @@ function writeNow(path: Buffer, content: Buffer, offset: number): void {
   }
 }
 
-/** Removes everything on one file system, but these directories and files. */
+/** Removes everything below a directory that is on its file system and not kept. */
 async function clear(
   root: string,
   directory: string,
   isKept: (path: string) => boolean,
   dev: bigint,
   turn: () => Promise<void> | undefined,
-  isKeptFile = (_path: string) => false,
 ): Promise<void> {
   for (const name of readdirSync(bytesOf(root, directory), { encoding: "latin1" })) {
     await turn();
@@ -353,11 +353,11 @@ async function clear(
     // A mount point.
     if (stats.dev !== dev) continue;
     if (!stats.isDirectory()) {
-      if (!isKeptFile(path)) rmSync(at, { force: true });
+      if (!isKept(path)) rmSync(at, { force: true });
       continue;
     }
     chmodSync(at, 0o700);
-    await clear(root, path, isKept, dev, turn, isKeptFile);
+    await clear(root, path, isKept, dev, turn);
     if (isKept(path)) continue;
     try {
       rmdirSync(at);

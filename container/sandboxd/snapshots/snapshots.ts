@@ -116,8 +116,8 @@ export class Snapshots {
   async #plan(call: PlanCall): Promise<Plan> {
     const { id, base, isArchive = false, conversation, isThorough = false, isAtRest, ...options } = call;
     const resting = this.#resting;
-    if (isAtRest && resting?.base === base && resting?.work === workUntilNow()) return resting.plan;
     const work = workUntilNow();
+    if (isAtRest && resting?.base === base && resting?.work === work) return resting.plan;
     const signal = await this.#next();
     const isBase = conversation === undefined && this.#state.mark().snapshot === base;
     if (!isBase && !isArchive)

@@ -258,9 +258,11 @@ function isUnchanged(found: FoundFile, before: Known | undefined): boolean {
 
 /** Whether the image's package manager is running. */
 function isInstalling(root: string): boolean {
-  const inodes = PACKAGE_LOCKS.map((path) => lstatSync(join(root, path), { throwIfNoEntry: false })?.ino);
-  const locks = inodes.some((inode) => inode !== undefined) ? (textOf("/proc/locks") ?? "") : "";
-  return inodes.some((inode) => inode !== undefined && locks.includes(`:${inode} `));
+  const inodes = PACKAGE_LOCKS.flatMap(
+    (path) => lstatSync(join(root, path), { throwIfNoEntry: false })?.ino ?? [],
+  );
+  const locks = inodes.length === 0 ? "" : (textOf("/proc/locks") ?? "");
+  return inodes.some((inode) => locks.includes(`:${inode} `));
 }
 
 /** The same, with the package manager's files as last saved. */

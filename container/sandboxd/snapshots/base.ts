@@ -8,7 +8,7 @@ import { closeSync, lstatSync, mkdirSync, openSync, renameSync, writeFileSync, w
 import { dirname, join } from "node:path";
 import { SNAPSHOT, textOf } from "../directories.ts";
 import { above, isOfState, pathIn } from "./scope.ts";
-import { type FoundFile, namesIn, scanEntry } from "./file-status.ts";
+import { type FoundFile, isFound, namesIn, scanEntry } from "./file-status.ts";
 
 /** Where an image has its list. */
 export const IMAGE_LIST = "/opt/sandbox-mcp/base.list";
@@ -112,7 +112,7 @@ export function listOf(root: string): string {
     for (const name of namesIn(root, next) ?? []) {
       const path = pathIn(next, name);
       const one = isOfState(path) ? scanEntry(root, path, devices) : undefined;
-      if (!one || !("status" in one)) continue;
+      if (!one || !isFound(one)) continue;
       list.push(`${stateOf(one)}/${name}`);
       if (one.type === "directory") directories.push(path);
     }

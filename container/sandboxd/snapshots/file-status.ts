@@ -28,6 +28,10 @@ export interface FoundFile {
  */
 export type ScannedEntry = FoundFile | { type: "special" | "unreadable" | "crowded"; path: string };
 
+export function isFound(one: ScannedEntry): one is FoundFile {
+  return one.type !== "special" && one.type !== "unreadable" && one.type !== "crowded";
+}
+
 /** What is not mounted: whether files say the device of their file system too. */
 export interface Devices {
   dev: bigint;

@@ -5,10 +5,10 @@ import { FileError } from "../file-error.ts";
 import { MAX_LEFT, type NamedFiles, type Plan, SNAPSHOT_ENTRIES } from "./calls.ts";
 import { turns } from "../small-steps.ts";
 import { Base } from "./base.ts";
-import { type Devices, type FoundFile, type ScannedEntry, namesIn, scanEntry } from "./file-status.ts";
+import { type FoundFile, type ScannedEntry, isFound, namesIn, scanEntry } from "./file-status.ts";
 import { SYSTEM_PACKAGES, above, isOfImage, isOfState, pathIn, unitOf } from "./scope.ts";
 
-/** What can be made again, where it is among the user's own files. */
+/** Directories of regenerable files, if they are among the user's own files. */
 const REGENERABLE = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
 
 function isRegenerable(path: string): boolean {
@@ -25,15 +25,22 @@ export interface ScanOptions {
   most?: number;
 }
 
+/** An unchanged directory of the image: its status, and the names of its subdirectories. */
+interface KnownDirectory {
+  status: string;
+  directories: string[];
+}
+
 /** Finds what differs from the base below a root, on its file system. */
 export class Scanner {
   readonly #root: string;
   readonly #base: () => Base;
-  /** Where it begins, below the root. */
+  /** The directory to scan, relative to the root; empty for the root. */
   readonly #from: string;
-  #devices: Devices | undefined;
-  /** Unchanged image directories by path: their status, and their subdirectories. */
-  #known = new Map<string, { status: string; directories: string[] }>();
+  /** Whether files report the device of their file system; determined by the first scan. */
+  #ofFiles: boolean | undefined;
+  /** By path. */
+  #known = new Map<string, KnownDirectory>();
 
   constructor(root: string, base: () => Base, from = "") {
     this.#root = root;
@@ -54,12 +61,12 @@ export class Scanner {
     const stats = lstatSync(join(this.#root, this.#from), { bigint: true, throwIfNoEntry: false });
     if (stats === undefined) return seen;
     const { dev } = stats;
-    const ofFiles = this.#devices?.ofFiles ?? (this.#from !== "" || hasOneDevice(this.#root, dev));
-    const mustBe = (this.#devices = { dev, ofFiles });
+    this.#ofFiles ??= this.#from !== "" || hasOneDevice(this.#root, dev);
+    const mustBe = { dev, ofFiles: this.#ofFiles };
     const base = this.#base();
     const now = BigInt(Date.now()) * 1_000_000n;
-    const known = new Map<string, { status: string; directories: string[] }>();
-    /** Directories that were looked at, and those of them that are among the changes. */
+    const known = new Map<string, KnownDirectory>();
+    /** The scanned directories; and the paths of those that are among the changes. */
     const directories = new Map<string, FoundFile>();
     const added = new Set<string>();
     const lead = (path: string) => {
@@ -77,7 +84,7 @@ export class Scanner {
     };
     let next: { path: string; found?: FoundFile }[] = [{ path: this.#from }];
     const later: typeof next = [];
-    /** The one of `later` that is looked through, and how many were seen before. */
+    /** The directory of `later` that is being scanned, and the number of changes before it. */
     let madeAgain: { path: string; before: number } | undefined;
     const turn = turns();
     for (;;) {
@@ -91,11 +98,15 @@ export class Scanner {
       signal.throwIfAborted();
       const { path } = visit;
       const isImages = path !== "" && isOfImage(path);
-      const found = path === "" ? undefined : (visit.found ?? scanEntry(this.#root, path, mustBe));
-      if (path !== "" && found?.type !== "directory") continue;
-      if (found?.type === "directory") directories.set(path, found);
+      let found: FoundFile | undefined;
+      if (path !== "") {
+        const entry = visit.found ?? scanEntry(this.#root, path, mustBe);
+        if (entry?.type !== "directory") continue;
+        found = entry;
+        directories.set(path, found);
+      }
       const before = isImages ? this.#known.get(path) : undefined;
-      if (before && !isThorough && before.status === (found as FoundFile).status) {
+      if (before && !isThorough && before.status === found?.status) {
         known.set(path, before);
         for (const name of before.directories) next.push({ path: pathIn(path, name) });
         continue;
@@ -104,7 +115,7 @@ export class Scanner {
       const states = base.in(path);
       const isKnown = (one: FoundFile, state: string | undefined) => base.isAsBefore(one, state, isImages);
       // Its own state was compared where the directory above was listed, unless that has not changed.
-      if (found?.type === "directory" && !visit.found && !isKnown(found, base.stateAt(path))) add(found);
+      if (found && !visit.found && !isKnown(found, base.stateAt(path))) add(found);
       const names = namesIn(this.#root, path);
       if (names === undefined) add({ type: "unreadable", path });
       const inside: string[] = [];
@@ -119,7 +130,7 @@ export class Scanner {
           directories.set(at, one);
           (madeAgain === undefined && isRegenerable(`${at}/`) ? later : next).push({ path: at, found: one });
         }
-        if (!("status" in one) || !isKnown(one, states?.get(name))) add(one);
+        if (!isFound(one) || !isKnown(one, states?.get(name))) add(one);
       }
       if (names && states) {
         const there = new Set(names);
@@ -129,7 +140,7 @@ export class Scanner {
           if (!there.has(name) && at !== "workspace" && isOfState(at)) add(removed(at));
         }
       }
-      if (isImages && states && found && seen.length === count && !added.has(path) && "changedAt" in found)
+      if (isImages && states && found && seen.length === count && !added.has(path))
         if (now - found.changedAt > RECENT_NS) known.set(path, { status: found.status, directories: inside });
       if (seen.length <= most) continue;
       if (madeAgain === undefined) throw new FileError({ problem: "too_large" });
@@ -194,10 +205,6 @@ function nameOf(path: string): string {
   const name = Buffer.from(path, "latin1").toString().slice(0, 4000);
   if (name === SYSTEM_PACKAGES) return name;
   return name.startsWith("workspace/") ? name.slice("workspace/".length) : `/${name}`;
-}
-
-function isFound(one: ScannedEntry): one is FoundFile {
-  return one.type !== "special" && one.type !== "unreadable" && one.type !== "crowded";
 }
 
 /**

@@ -2,12 +2,17 @@
  * Reads the server name from the first bytes of a TLS connection (RFC 8446, 4.1.2; RFC 6066, 3) without taking part in it. All
  * data comes from a sandbox.
  */
+import type { Duplex } from "node:stream";
+import { canonicalHost, isAddress } from "../../src/shared/network-policy.ts";
 
 /** A client's hello; `name` is undefined if it names no server. */
-export type ClientHello = { name: string | undefined } | { problem: string };
+type ClientHello = { name: string | undefined } | { problem: string };
 
 /** The largest ClientHello, in bytes. Post-quantum keys take 2 KB of it. */
 const maxBytes = 16_384;
+
+/** How long a client may take to send it, in milliseconds. */
+const helloMs = 10_000;
 
 const handshake = 22;
 const clientHello = 1;
@@ -21,8 +26,51 @@ const maxRecords = 8;
 const noTLS = { problem: "it is not TLS" };
 const tooMuch = { problem: "it begins with too much" };
 
+/** Waits for the beginning of TLS in a tunnel and puts it back. Returns the problem if it does not name the tunnel's host. */
+export async function problemWithTLS(
+  host: string,
+  socket: Duplex,
+  head: Buffer,
+): Promise<string | undefined> {
+  const reader = new ClientHelloReader();
+  const deadline = Date.now() + helloMs;
+  const pieces = [head];
+  let hello = reader.take(head);
+  while (hello === undefined) {
+    const more = await nextBytes(socket, deadline);
+    if (more === undefined) return "it never began";
+    pieces.push(more);
+    hello = reader.take(more);
+  }
+  if ("problem" in hello) return hello.problem;
+  const { name } = hello;
+  // TLS does not name servers that are known only by address (RFC 6066, 3).
+  const agrees = name === undefined ? isAddress(host) : canonicalHost(name) === host;
+  if (!agrees) return `it names ${name ?? "no server"}`;
+  socket.unshift(Buffer.concat(pieces));
+  return undefined;
+}
+
+/** The next bytes of a connection; undefined at its end or after the deadline. */
+function nextBytes(socket: Duplex, deadline: number): Promise<Buffer | undefined> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => done(undefined), Math.max(0, deadline - Date.now()));
+    const onData = (chunk: Buffer) => done(chunk);
+    const onEnd = () => done(undefined);
+    const done = (chunk: Buffer | undefined) => {
+      clearTimeout(timer);
+      socket.pause();
+      socket.off("data", onData).off("end", onEnd).off("close", onEnd);
+      resolve(chunk);
+    };
+    socket.on("data", onData).on("end", onEnd).on("close", onEnd);
+    if (socket.destroyed) done(undefined);
+    else socket.resume();
+  });
+}
+
 /** Parses the beginning of a connection in pieces of any size, reading each byte once. */
-export class ClientHelloReader {
+class ClientHelloReader {
   /** The current record's header. */
   readonly #head = Buffer.alloc(5);
   #headBytes = 0;

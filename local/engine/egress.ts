@@ -15,12 +15,10 @@ import {
   type NetworkPolicy,
   allowsHost,
   allowsPackages,
-  canonicalHost,
-  isAddress,
 } from "../../src/shared/network-policy.ts";
 import type { CertificateAuthority } from "./authority.ts";
 import { passThrough } from "./buffered-socket.ts";
-import { ClientHelloReader } from "./client-hello.ts";
+import { problemWithTLS } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/engine-protocol.ts";
 import {
   declineUpgrade,
@@ -51,9 +49,6 @@ import { HOST_PROBLEMS, NO_INTERNET, NOT_ALLOWED, OTHER_PORT, REFUSALS } from ".
  */
 const maxConnections = 256;
 const maxHeadBytes = 32_768;
-
-/** How long a client may take to begin TLS in a tunnel, in milliseconds. */
-const helloMs = 10_000;
 
 /** TLS's fatal alert unrecognized_name (RFC 8446, 6.2), for a refused server name. */
 const unrecognizedName = Buffer.from([21, 3, 3, 0, 2, 2, 112]);
@@ -413,45 +408,6 @@ async function endTLS(
 
 const established = "HTTP/1.1 200 Connection established\r\n\r\n";
 
-/** Waits for the beginning of TLS in a tunnel and puts it back. Returns the problem if it does not name the tunnel's host. */
-async function problemWithTLS(host: string, socket: Duplex, head: Buffer): Promise<string | undefined> {
-  const reader = new ClientHelloReader();
-  const deadline = Date.now() + helloMs;
-  const pieces = [head];
-  let hello = reader.take(head);
-  while (hello === undefined) {
-    const more = await nextBytes(socket, deadline);
-    if (more === undefined) return "it never began";
-    pieces.push(more);
-    hello = reader.take(more);
-  }
-  if ("problem" in hello) return hello.problem;
-  const { name } = hello;
-  // TLS does not name servers that are known only by address (RFC 6066, 3).
-  const agrees = name === undefined ? isAddress(host) : canonicalHost(name) === host;
-  if (!agrees) return `it names ${name ?? "no server"}`;
-  socket.unshift(Buffer.concat(pieces));
-  return undefined;
-}
-
-/** The next bytes of a connection; undefined at its end or after the deadline. */
-function nextBytes(socket: Duplex, deadline: number): Promise<Buffer | undefined> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(() => done(undefined), Math.max(0, deadline - Date.now()));
-    const onData = (chunk: Buffer) => done(chunk);
-    const onEnd = () => done(undefined);
-    const done = (chunk: Buffer | undefined) => {
-      clearTimeout(timer);
-      socket.pause();
-      socket.off("data", onData).off("end", onEnd).off("close", onEnd);
-      resolve(chunk);
-    };
-    socket.on("data", onData).on("end", onEnd).on("close", onEnd);
-    if (socket.destroyed) done(undefined);
-    else socket.resume();
-  });
-}
-
 /** Handles a WebSocket over plain HTTP, or another protocol. */
 async function upgrade(
   egress: Egress,
@@ -572,14 +528,14 @@ function target(request: IncomingMessage): URL | undefined {
 }
 
 /** Lower case, without brackets and final dot. */
-export function hostOf(url: URL): string {
+function hostOf(url: URL): string {
   return url.hostname
     .toLowerCase()
     .replace(/^\[|\]$/g, "")
     .replace(/\.$/, "");
 }
 
-export function portOf(url: URL): number {
+function portOf(url: URL): number {
   if (url.port !== "") return Number(url.port);
   return url.protocol === "https:" || url.protocol === "wss:" ? 443 : 80;
 }
@@ -629,7 +585,7 @@ function refuseTunnel(socket: Duplex, status: number, reason: string): void {
 }
 
 /** Connects two streams until both have ended. Data received before one's end still reaches the other. */
-export function join(a: Duplex, b: Duplex): void {
+function join(a: Duplex, b: Duplex): void {
   a.pipe(b);
   b.pipe(a);
   passThrough(b, a);

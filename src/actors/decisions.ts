@@ -86,8 +86,7 @@ export class NetworkDecisions {
   /** What a change adds to the policy; undefined if nothing. */
   #added(change: NetworkChoice): string[] | undefined {
     const { network } = this.#host;
-    const next = network.policyAfter(network.changed(change));
-    return isWider(next, network.policy) ? reachedBeyond(next, network.policy) : undefined;
+    return addedBy(network.policyAfter(network.changed(change)), network.policy);
   }
 
   #find(id: string): Kept | undefined {
@@ -115,11 +114,9 @@ export class NetworkDecisions {
   }
 }
 
-function isWider(next: NetworkPolicy, now: NetworkPolicy): boolean {
-  if (next.internet === "full") return now.internet !== "full";
-  return next.internet === "allowlist" && entriesBeyond(next.allowHosts, now).length > 0;
-}
-
-function reachedBeyond(next: NetworkPolicy, now: NetworkPolicy): string[] {
-  return next.internet === "full" ? [] : entriesBeyond(next.allowHosts, now);
+/** The entries that only `next` allows, empty for unrestricted access; undefined if it allows no more than `now`. */
+function addedBy(next: NetworkPolicy, now: NetworkPolicy): string[] | undefined {
+  if (next.internet === "full") return now.internet === "full" ? undefined : [];
+  const added = next.internet === "allowlist" ? entriesBeyond(next.allowHosts, now) : [];
+  return added.length > 0 ? added : undefined;
 }

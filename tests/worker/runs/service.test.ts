@@ -113,6 +113,19 @@ describe("a service", () => {
     await owner.call("destroy_sandbox", { sandbox });
   });
 
+  it("that runs gives way to another script, in the same container", async () => {
+    const sandbox = "service-replaced";
+    await sh(sandbox, "true");
+    await configure(sandbox, "echo first; sleep 1000");
+    const first = await started(sandbox);
+    await configure(sandbox, "echo second; sleep 1000");
+    const second = await started(sandbox, first);
+    await until(async () => (await shown(second)).includes("second"));
+    await until(async () => (await shown(first)).includes("state: cancelled"));
+    expect(await configure(sandbox)).toMatchObject({ start: "running", start_id: second });
+    await owner.call("destroy_sandbox", { sandbox });
+  });
+
   it("that is cancelled stays so in its container, and forks have it", async () => {
     const sandbox = "service-cancelled";
     await configure(sandbox, "echo begun; sleep 1000");

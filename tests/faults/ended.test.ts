@@ -32,14 +32,14 @@ describe.concurrent("a container that the platform ends", () => {
   it.each([
     ["without sandboxd's token", ""],
     ["with sandboxd's token", '-H "x-sandboxd-token: $(cat /run/sandbox/token)"'],
-  ])("is none because code in it says so %s", async (_, token) => {
+  ])("refuses a report of its end that code in it sends %s", async (_, token) => {
     const sandbox = token === "" ? "lied" : "lied-well";
     const said = `curl -s -o /dev/null -w '%{http_code}' ${token} -X POST http://sandbox-mcp.internal/ending`;
     expect(await bed.sh(said, { sandbox })).toBe("404");
     expect((await bed.call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
   });
 
-  it("is none for longer than sandboxd ends because code in it made that end", async () => {
+  it("works again after code in it has ended sandboxd", async () => {
     const sandbox = "ended-alone";
     const code = (text: string) => bed.call("run_code", { sandbox, code: text });
     const told = await code(
@@ -62,7 +62,7 @@ describe.concurrent("a container that the platform ends", () => {
     expect(await bed.sh("cat told", { sandbox })).toBe("told\n");
   });
 
-  it("has saved what code wrote whose call was answered, and takes none that it would lose", async () => {
+  it("has saved the files of every run_code that it answered, and refuses code whose files it could not save", async () => {
     const sandbox = "coded";
     const many = "for n in range(1500): open(f'/workspace/many{n}', 'wb').write(os.urandom(20_000))";
     await bed.call("run_code", { sandbox, code: `import os\n${many}` });

@@ -119,7 +119,7 @@ describe.concurrent("sandboxd hung for good in the image", () => {
     expect(printed).toBe("401 401 200\nundefined\n401\n");
   });
 
-  it("a program on its port takes connections and answers none: it takes its place back", async () => {
+  it("a program on its port accepts connections and never answers: sandboxd is started again on that port", async () => {
     const printed = await serve(`
       const silent = spawn(process.execPath, ["-e", \`
         const again = () => require("node:net").createServer(() => undefined)

@@ -134,7 +134,7 @@ describe.concurrent("sandboxd hung for good", () => {
     expect(await served(sandbox)).toEqual(SERVED);
   });
 
-  it("a program in its place takes connections and answers none: it takes its place back", async () => {
+  it("a program in its place accepts connections and never answers: the next calls are served by another sandboxd", async () => {
     const sandbox = "replaced";
     const sandboxd = await prepared(sandbox);
     const before = await sandboxd();

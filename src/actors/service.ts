@@ -22,6 +22,9 @@ const MAX_SERVICE_MS = 20 * 86_400_000;
 /** Runs of services that stay on record. */
 const MAX_RECORDS = 3;
 
+/** How long a new script waits for the end of the one that it replaces, in milliseconds; both may need the same port. */
+const MAX_CANCEL_MS = 30_000;
+
 /** The pause before a restart, in seconds: doubled each time, unless the service ran for `STABLE_S`. */
 const FIRST_PAUSE_S = 1;
 const MAX_PAUSE_S = 300;
@@ -62,7 +65,7 @@ export class Service {
   constructor(host: ServiceHost) {
     this.#host = host;
     this.#state = host.kv.get<State>(KEY);
-    if (host.platform.isRunning && !this.#isRunning) this.ready();
+    this.ready();
   }
 
   get #run(): string | undefined {
@@ -87,16 +90,22 @@ export class Service {
   put(script: string): void {
     const state = this.#state;
     if (state?.script === script && this.#isRunning) return;
-    const run = this.#isRunning ? this.#run : undefined;
-    this.#put(script === "" ? undefined : { script, runs: state?.runs ?? [] });
+    const replaced = this.#isRunning ? this.#run : undefined;
+    // Without the replaced run, because its end would count as a cancellation of the new script.
+    this.#put(script === "" ? undefined : { script, runs: [] });
     this.ended();
-    if (run !== undefined) this.#host.background(this.#host.runs.cancel(run, 0).catch(() => undefined));
-    if (this.#host.platform.isRunning) this.ready();
+    if (replaced === undefined) return this.ready();
+    this.#host.background(
+      this.#host.runs
+        .cancel(replaced, MAX_CANCEL_MS)
+        .catch(() => undefined)
+        .then(() => this.ready()),
+    );
   }
 
-  /** Lifecycle: the container has its state. */
+  /** Starts the service in a running container. Lifecycle: the container has its state. */
   ready(): void {
-    if (!this.#state || this.#isRunning || this.#state.isCancelled) return;
+    if (!this.#state || this.#isRunning || this.#state.isCancelled || !this.#host.platform.isRunning) return;
     const turn = ++this.#turn;
     this.#host.background(
       this.#start(turn).catch((error: unknown) => {
@@ -167,9 +176,7 @@ export class Service {
   #restart(): void {
     if (Date.now() - this.#startedAt > STABLE_S * 1000) this.#pauseS = FIRST_PAUSE_S;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      if (this.#host.platform.isRunning) this.ready();
-    }, this.#pauseS * 1000);
+    this.#timer = setTimeout(() => this.ready(), this.#pauseS * 1000);
     this.#pauseS = Math.min(MAX_PAUSE_S, this.#pauseS * 2);
   }
 

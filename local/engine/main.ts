@@ -3,7 +3,7 @@
  * environment, and prints one line of JSON when ready. It ends with all sandboxes when stdin closes, or on SIGTERM or SIGINT.
  */
 import { createInterface } from "node:readline";
-import { z } from "zod";
+import * as z from "zod";
 import { startEngine, type Engine } from "./engine.ts";
 
 const settingsSchema = z.strictObject({

@@ -2,7 +2,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
-import { z } from "zod";
+import * as z from "zod";
 import {
   ERROR_HEADER,
   HOST_HEADER,

@@ -6,7 +6,7 @@ import {
   type OAuthHelpers,
   OAuthResourceServer,
 } from "@cloudflare/workers-oauth-provider";
-import { z } from "zod";
+import * as z from "zod";
 import type { Config, Env } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { isRecord } from "../shared/is-record.ts";

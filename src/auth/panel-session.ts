@@ -2,7 +2,7 @@
  * A panel session in a browser: a panel access token in a cookie that scripts cannot read and that only the panel's own page
  * sends. It ends with its grant, and with the sign-in rule of its person.
  */
-import { z } from "zod";
+import * as z from "zod";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
 import { DECISION_PATH } from "../shared/file-link.ts";
 import { json, type Refusal } from "../shared/responses.ts";

@@ -2,7 +2,7 @@
  * Logs what a revocation request revoked. The provider returns 200 either way (RFC 7009 section 2.2), so its store operations
  * are observed.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { log } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 

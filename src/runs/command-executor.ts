@@ -1,5 +1,5 @@
 /** Shell commands that sandboxd runs, from the start call to the end. */
-import { z } from "zod";
+import * as z from "zod";
 import type { StartCall } from "../../container/sandboxd/protocol.ts";
 import { RESPONSE_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
 import { withTimeout, damaged, ending, exhausted, unwritable } from "../shared/errors.ts";

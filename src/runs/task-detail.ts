@@ -1,5 +1,5 @@
 /** The detail of a task, by an agent or a question. */
-import { z } from "zod";
+import * as z from "zod";
 import type { CodeDetail } from "./code-detail.ts";
 
 /** The model's tokens, as the agent reports them. */

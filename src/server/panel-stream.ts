@@ -3,7 +3,7 @@
  * would at `/panel/mcp`, through the same guards, and sends each changed result. Every request states the log offset to read
  * from, so a broken connection causes neither gaps nor repeated lines.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { PANEL_MCP_PATH } from "../auth/paths.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { rateLimited, isRateLimited } from "../shared/limiter.ts";

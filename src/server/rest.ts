@@ -3,7 +3,7 @@
  * Their JSON is a contract. They start and follow the same tasks as the tools, for the same principals and within the same
  * limits.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
 import type { Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";

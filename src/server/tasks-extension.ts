@@ -1,6 +1,6 @@
 /** The methods of MCP's Tasks extension (SEP-2663), for runs that tools start. A task's id is the run's id. */
 import { type McpServer, MissingRequiredClientCapabilityError } from "@modelcontextprotocol/server";
-import { z } from "zod";
+import * as z from "zod";
 import { protocolError, reading } from "../resources/context.ts";
 import { MAX_RUN_ID } from "../runs/id.ts";
 import type { RunView } from "../runs/run-types.ts";

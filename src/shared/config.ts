@@ -1,5 +1,5 @@
 /** The Worker's bindings and variables, and their parsed form. */
-import { z } from "zod";
+import * as z from "zod";
 import { fromEnv } from "./env-fields.ts";
 import { MODEL_HOST, type Secret, SERVER, secretsAt, secretsFor } from "./secrets.ts";
 import { previous, type StaticToken } from "./static-tokens.ts";

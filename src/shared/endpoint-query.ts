@@ -2,7 +2,7 @@
  * The query of the endpoint's URL, for all its calls: `?sandbox=name` sets the default sandbox, `?results=structured` adds data
  * to the text, `raw` keeps terminals' control sequences, `?tools=` selects tools, and `?images=off` drops images.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { list } from "./env-fields.ts";
 import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "./names.ts";
 import { type ToolName, describeWrongChoice } from "./tool-sets.ts";

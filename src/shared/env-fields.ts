@@ -1,5 +1,5 @@
 /** Schemas for values of variables. An issue's message ends a sentence that begins with the variable's name. */
-import { z } from "zod";
+import * as z from "zod";
 import { MAX_HOSTS, parseHostEntry } from "./network-policy.ts";
 
 /**

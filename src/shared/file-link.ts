@@ -2,7 +2,7 @@
  * The tokens of file links. A token names the sandbox's actor and the stored link, and is signed, so a forged token reaches no
  * sandbox.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { ACTOR_NAME_SOURCE } from "./names.ts";
 import { equal } from "./preview-address.ts";
 import { sign } from "./sign.ts";

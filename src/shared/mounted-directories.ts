@@ -1,5 +1,5 @@
 /** Directories of the operator's machine that `npm start --mount` mounts into the owner's sandboxes. */
-import { z } from "zod";
+import * as z from "zod";
 import { OWNER_ID } from "./principal.ts";
 
 const directory = z.strictObject({

@@ -1,5 +1,5 @@
 /** The names of run states and kinds, and the data of `list_runs`, which the panel and command line show. */
-import { z } from "zod";
+import * as z from "zod";
 
 export const RUN_KINDS = ["code", "command", "task"] as const;
 

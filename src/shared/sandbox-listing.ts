@@ -1,5 +1,5 @@
 /** The data of `list_sandboxes`, which the panel shows. */
-import { z } from "zod";
+import * as z from "zod";
 
 const listedPreview = z.object({
   port: z.number(),

@@ -2,7 +2,7 @@
  * Credentials that the server adds to sandboxes' requests and that no sandbox has: their format, scope and placement. Pure
  * functions.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { headerValue, unique } from "./env-fields.ts";
 import { type NetworkPolicy, allowsHost, isAddress, parseHostEntry, PACKAGES } from "./network-policy.ts";
 

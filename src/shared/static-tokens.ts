@@ -1,5 +1,5 @@
 /** `AUTH_TOKENS`: tokens besides the owner's. The server knows only their hashes. */
-import { z } from "zod";
+import * as z from "zod";
 import { allowHosts, hostEntry, time, unique } from "./env-fields.ts";
 import { INTERNET, type Internet } from "./network-policy.ts";
 import { REGIONS, type Region, type Scope, SCOPES, TOKEN_NAME } from "./principal.ts";

@@ -3,7 +3,7 @@
  * .dev.vars.example, the Deploy button's questions, the names that `npm start` passes on, what is secret and what `diagnose`
  * shows. After a change: `npm run docs`.
  */
-import { z } from "zod";
+import * as z from "zod";
 import {
   allowHosts,
   anyOrigin,

@@ -1,5 +1,5 @@
 /** What the lines of a coding agent report, and the interface of their readers. */
-import { z } from "zod";
+import * as z from "zod";
 import { tokens } from "../runs/task-detail.ts";
 
 /** What an agent has reported so far. Plain data, because it is stored in the run's record. */

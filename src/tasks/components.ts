@@ -2,7 +2,7 @@
  * Definitions of agents and commands that the operator offers to tasks: Markdown with front matter in Claude Code's format, in
  * `agents/<name>.md` and `commands/<name>.md` below a prefix of the bucket, or in a folder of the local machine.
  */
-import { z } from "zod";
+import * as z from "zod";
 import type { Config, Env } from "../shared/config.ts";
 import { type ToolError } from "../shared/errors.ts";
 import { type ObjectStore, objectStore } from "../storage/object-store.ts";

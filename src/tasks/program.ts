@@ -3,7 +3,7 @@
  * untrusted, like everything from a model.
  */
 import { createParser } from "eventsource-parser";
-import { z } from "zod";
+import * as z from "zod";
 import type { Tokens } from "../runs/task-detail.ts";
 import type { ProgramLanguage } from "../shared/languages.ts";
 import { clause } from "../shared/text.ts";

@@ -1,5 +1,5 @@
 /** What a task needs of its actor, and its resumable state. */
-import { z } from "zod";
+import * as z from "zod";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type CommandExecutor, commandState } from "../runs/command-executor.ts";
 import type { RunObjects } from "../runs/run-log.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { defineTool, runField, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { anyRunFields, anyRunOutput, runContent } from "./run-result.ts";

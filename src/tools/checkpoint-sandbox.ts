@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { mustSaveWorkspaces, savesWorkspaces } from "./checkpoints.ts";
 import { defineTool, sandboxField, text } from "./define.ts";
 import { checkpointText } from "./texts.ts";

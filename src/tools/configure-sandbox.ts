@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { REGIONS } from "../shared/principal.ts";
 import { SETUP_STATES } from "../actors/set-up.ts";
 import { SERVICE_STATES } from "../actors/service.ts";

@@ -1,6 +1,6 @@
 /** The kit: what a tool is, and the steps of every call. */
 import type { CallToolResult, InputRequiredResult, ServerContext } from "@modelcontextprotocol/server";
-import { z } from "zod";
+import * as z from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
 import { isTaskID, MAX_RUN_ID } from "../runs/id.ts";
 import { type ShownOutput, omittedText } from "../runs/shown-output.ts";

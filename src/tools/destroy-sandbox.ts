@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { accountOf } from "../actors/account-of.ts";
 import { unwrap } from "../shared/errors.ts";
 import { type ToolContext, defineTool, sandboxName, text } from "./define.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { fenced } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";

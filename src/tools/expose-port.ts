@@ -1,5 +1,5 @@
 import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
-import { z } from "zod";
+import * as z from "zod";
 import { actorName } from "../shared/names.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { makeToken } from "../shared/preview-address.ts";

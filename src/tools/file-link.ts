@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";

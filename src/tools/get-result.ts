@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { isTaskID } from "../runs/id.ts";
 import { artifactOutput } from "./artifact.ts";
 import { defineTool, runField, waitField } from "./define.ts";

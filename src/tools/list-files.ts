@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { ANY_DEPTH } from "../../container/sandboxd/operations.ts";
 import { MAX_LISTED, absolute } from "../../container/sandboxd/shapes.ts";
 import { NOT_UTF8 } from "../container/file-errors.ts";

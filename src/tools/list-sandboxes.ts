@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { accountOf } from "../actors/account-of.ts";
 import { retryOnce } from "../actors/actor-errors.ts";
 import { type ComponentNames, offeredComponents } from "../tasks/components.ts";

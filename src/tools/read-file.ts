@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Result } from "../../container/sandboxd/operations.ts";
 import { IMAGE_BYTES, absolute } from "../../container/sandboxd/shapes.ts";
 import { imageType } from "../shared/image-header.ts";

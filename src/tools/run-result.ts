@@ -1,5 +1,5 @@
 /** Results of all runs: text for models, data for programs. */
-import { z } from "zod";
+import * as z from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { type ShownOutput, shownText } from "../runs/shown-output.ts";
 import { clearedPart, lastStates, terminalText } from "../runs/terminal-text.ts";

@@ -1,5 +1,5 @@
 /** What results show of every kind of run. */
-import { z } from "zod";
+import * as z from "zod";
 import { type RunSummary, durationMs } from "../runs/run-types.ts";
 import { type ListedRun, type RunState, listedRun } from "../shared/run-listing.ts";
 import { runningText, waitingText } from "./texts.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { MAX_CELLS } from "../../container/sandboxd/protocol.ts";
 import { defineTool, runField } from "./define.ts";
 import { PAGE_BYTES } from "../runs/runs.ts";

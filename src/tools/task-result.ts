@@ -1,5 +1,5 @@
 /** Results of tasks: text for models, data for programs. */
-import { z } from "zod";
+import * as z from "zod";
 import { shownText } from "../runs/shown-output.ts";
 import { type RunView, durationMs } from "../runs/run-types.ts";
 import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";

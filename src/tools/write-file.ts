@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { FROM_WORKSPACE, defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 import { notBase64, notWellFormed, writtenText } from "./texts.ts";

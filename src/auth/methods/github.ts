@@ -1,5 +1,5 @@
 /** Sign-in with GitHub's web application flow. GitHub's token is used once to identify the person, and not stored. */
-import { z } from "zod";
+import * as z from "zod";
 import type { Config } from "../../shared/config.ts";
 import { logError } from "../../shared/log.ts";
 import { markup, plain } from "../html.ts";

@@ -2,7 +2,7 @@
  * The protocol between the actor and the kernels' prelude (`container/kernel/`): the cell that loads the prelude, the cell that
  * runs code, the JSON document that each returns, and the resulting outcome.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
 import { isTexts } from "../control-result.ts";
 import { isRecord } from "../../shared/is-record.ts";

@@ -1,5 +1,5 @@
 /** A sandbox's kernels by language and context: in SQLite, and cached in memory. */
-import { z } from "zod";
+import * as z from "zod";
 import { LANGUAGES, type Language } from "../../shared/languages.ts";
 
 /** A kernel, as stored with its run. */

@@ -4,6 +4,3 @@
 export const files: Record<string, string>;
 
 export const page: { script: string; style: string };
-
-/** The page for chats: one self-contained document. */
-export const app: string;

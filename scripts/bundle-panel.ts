@@ -9,25 +9,24 @@ import { messageOf } from "../src/shared/text.ts";
 const built = join(root, "panel/built.js");
 
 export async function bundlePanel(): Promise<void> {
-  const files = await bundled({
-    entryPoints: [join(root, "panel/main.tsx"), join(root, "panel/style.css")],
-    entryNames: "page-[hash]",
-    // Modules that are imported on demand become separate files.
-    splitting: true,
-    chunkNames: "[name]-[hash]",
+  // Most of the panel's code, and only browser windows show it: a file of its own, imported on demand.
+  const terminal = await bundled({
+    entryPoints: [join(root, "panel/terminal-screen.ts")],
+    entryNames: "[name]-[hash]",
     format: "esm",
     plugins: [xtermUnderPolicy],
   });
-  const named = (kind: RegExp) => Object.keys(files).find((name) => kind.test(name));
-  const page = { script: named(/^page-.*\.js$/), style: named(/^page-.*\.css$/) };
-  const app = appPage(
-    await bundled({
-      entryPoints: { script: join(root, "panel/chat-main.tsx"), style: join(root, "panel/style.css") },
-      format: "iife",
-      plugins: [withoutTerminal],
-    }),
-  );
-  const module = Object.entries({ files, page, app })
+  const [terminalName = ""] = Object.keys(terminal);
+  const shown = await bundled({
+    entryPoints: [join(root, "panel/main.tsx"), join(root, "panel/style.css")],
+    entryNames: "page-[hash]",
+    format: "iife",
+    plugins: [importedFrom(`./${terminalName}`)],
+  });
+  const named = (kind: string) => Object.keys(shown).find((name) => name.endsWith(kind));
+  const page = { script: named(".js"), style: named(".css") };
+  const files = { ...shown, ...terminal };
+  const module = Object.entries({ files, page })
     .map(([name, value]) => `export const ${name} = ${JSON.stringify(value)};\n`)
     .join("");
   // Builds of the Worker are cached by the times of their source files.
@@ -63,21 +62,6 @@ async function bundled(options: BuildOptions): Promise<Record<string, string>> {
   return Object.fromEntries(outputFiles.map(({ path, text }) => [basename(path), text]));
 }
 
-/** One document of everything: clients show it in a frame that may load nothing. esbuild writes no `</script` or `</style`. */
-function appPage(files: Record<string, string>): string {
-  return `<!doctype html>
-<html lang="en" data-display="inline">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Sandboxes</title>
-<style>${files["style.css"]}</style>
-</head>
-<body><script>${files["script.js"]}</script></body>
-</html>
-`;
-}
-
 /**
  * Parts of xterm.js that the page's policy refuses, and replacements that it allows: `style` elements that scripts fill
  * (`panel/terminal-style.ts` has a replacement), and `style` attributes that are set as text.
@@ -109,12 +93,12 @@ const xtermUnderPolicy: Plugin = {
   },
 };
 
-/** The page in a chat may load nothing, and shows no terminal. */
-const withoutTerminal: Plugin = {
-  name: "without-terminal",
+/** Leaves the import of the terminal's file to the browser. */
+const importedFrom = (path: string): Plugin => ({
+  name: "imported-from",
   setup({ onResolve }) {
-    onResolve({ filter: /\/terminal-screen\.ts$/ }, ({ path }) => ({ path, external: true }));
+    onResolve({ filter: /\/terminal-screen\.ts$/ }, () => ({ path, external: true }));
   },
-};
+});
 
 if (import.meta.main) await bundlePanel();

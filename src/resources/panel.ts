@@ -24,8 +24,27 @@ export async function readPanel(
   }
   if (uri !== PANEL_URI) return undefined;
   // It is built with the Worker, and nothing else needs it.
-  const { app } = await import("../../panel/built.js");
+  const { files, page } = await import("../../panel/built.js");
   const previews = previewSource(caller.config, caller.origin);
   const csp = previews === undefined ? undefined : { frameDomains: [previews] };
-  return { mimeType: APP_MIME_TYPE, text: app, _meta: { ui: { csp, prefersBorder: true } } };
+  return {
+    mimeType: APP_MIME_TYPE,
+    text: documentOf(files[page.script], files[page.style]),
+    _meta: { ui: { csp, prefersBorder: true } },
+  };
+}
+
+/** One document of everything: clients show it in a frame that may load nothing. esbuild writes no `</script` or `</style`. */
+function documentOf(script: string | undefined, style: string | undefined): string {
+  return `<!doctype html>
+<html lang="en" data-display="inline">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Sandboxes</title>
+<style>${style}</style>
+</head>
+<body><script>${script}</script></body>
+</html>
+`;
 }

@@ -7,7 +7,7 @@ import { leftOut } from "./workspace-transfer.ts";
 import { notSavedText, partlySavedText } from "./texts.ts";
 
 /** The delay before a failed save is retried. It doubles each time up to the maximum. Milliseconds. */
-const FIRST_RETRY_MS = 15_000;
+const FIRST_RETRY_MS = 1000;
 const MAX_RETRY_MS = 300_000;
 
 /** After how long callers are told that saves fail, in milliseconds. */

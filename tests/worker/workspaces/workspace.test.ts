@@ -1,5 +1,5 @@
 /** Saves and restores of a workspace, against what can go wrong at each step of them. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { FAILED } from "../../../container/sandboxd/operations.ts";
 import { Snapshots } from "../../../src/container/snapshots.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
@@ -141,6 +141,29 @@ describe("a workspace", () => {
       world.onStep = () => undefined;
       expect(await isSavedToStop(world)).toBe(true);
       expect(Object.keys(await afterCrash(world)).sort()).toEqual(["kept", "late", "meanwhile"]);
+    }));
+
+  it("is saved soon after saves that failed for a moment, and more rarely while they go on failing", () =>
+    inWorld(async (world) => {
+      vi.useFakeTimers();
+      try {
+        await prepare(world);
+        let attempts = 0;
+        world.onStep = ({ name, when }) => {
+          if (name !== "sandboxd plan" || when !== "before") return;
+          attempts++;
+          throw new Error("R2 is not there (10001)");
+        };
+        world.write("late", "x");
+        await vi.advanceTimersByTimeAsync(60_000);
+        expect(attempts).toBeGreaterThan(4);
+        expect(attempts).toBeLessThan(10);
+      } finally {
+        vi.useRealTimers();
+      }
+      world.onStep = () => undefined;
+      await world.workspace.save();
+      expect(await afterCrash(world)).toEqual({ kept: "first", late: "x" });
     }));
 
   it("does not go back where its state before cannot be saved", () =>

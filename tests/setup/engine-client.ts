@@ -162,6 +162,17 @@ export class TestSandbox {
     await this.call("DELETE", "");
   }
 
+  /** Sends a request to sandboxd, and returns the body of its response. */
+  async ask(method: string, path: string, body?: string): Promise<string> {
+    const response = await fetch(`${this.#engine.url}/sandboxes/${this.id}/ports/${SANDBOXD_PORT}${path}`, {
+      method,
+      headers: { [SECRET_HEADER]: this.#engine.secret, [TOKEN_HEADER]: this.#token },
+      ...(body === undefined ? {} : { body }),
+    });
+    if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
+    return await response.text();
+  }
+
   /** Connects to sandboxd, which begins to listen a moment after the sandbox has started. */
   async #connect(): Promise<WebSocket> {
     const url = `${this.#engine.url.replace("http", "ws")}/sandboxes/${this.id}/ports/${SANDBOXD_PORT}/`;

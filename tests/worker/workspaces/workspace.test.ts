@@ -143,6 +143,26 @@ describe("a workspace", () => {
       expect(Object.keys(await afterCrash(world)).sort()).toEqual(["kept", "late", "meanwhile"]);
     }));
 
+  it("is not looked at while nothing works in it, and again when something has", () =>
+    inWorld(async (world) => {
+      vi.useFakeTimers();
+      try {
+        await prepare(world);
+        await vi.advanceTimersByTimeAsync(10_000);
+        const before = world.container?.looks;
+        world.steps.length = 0;
+        await vi.advanceTimersByTimeAsync(600_000);
+        expect(world.steps).toContain("sandboxd plan");
+        expect(world.container?.looks).toBe(before);
+        // As a process in the background does.
+        world.files.set("behind", "x");
+        await vi.advanceTimersByTimeAsync(600_000);
+        expect(world.container?.looks).toBeGreaterThan(before ?? 0);
+      } finally {
+        vi.useRealTimers();
+      }
+    }));
+
   it("is saved soon after saves that failed for a moment, and more rarely while they go on failing", () =>
     inWorld(async (world) => {
       vi.useFakeTimers();

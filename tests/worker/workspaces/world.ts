@@ -49,6 +49,10 @@ class FakeContainer {
   snapshot: string | undefined;
   isRestoring = false;
   left: Plan["left"] = { count: 0, bytes: 0, largest: [] };
+  /** How often all files were looked at. */
+  looks = 0;
+  /** What the files were when they were looked at last. */
+  #seen: string | undefined;
   /** What was found to be unreadable when it was to be read. */
   unreadable: SavedSnapshot["unreadable"];
   /** What the last save or restore holds, and the saves that are not committed. */
@@ -56,8 +60,11 @@ class FakeContainer {
   readonly #saves = new Map<string, { entries: (Entry & { content: string })[]; pack: string }>();
   #restoring: { entries: Entry[]; target: Target | undefined } = { entries: [], target: undefined };
 
-  plan({ id, base, repack, isArchive = false, conversation }: PlanCall): Plan {
+  plan({ id, base, repack, isArchive = false, conversation, isAtRest }: PlanCall): Plan {
     const files = conversation ? this.conversation : this.files;
+    const now = JSON.stringify([base, ...this.files]);
+    if (!isAtRest || this.#seen !== now) this.looks++;
+    this.#seen = now;
     const bytes = [...files.values()].join("").length;
     const answer = { files: files.size, bytes, left: this.left };
     const isBase = files === this.files && base === this.snapshot;

@@ -1,0 +1,57 @@
+/** A sandbox in which nothing works costs nothing: sandboxd does not look for changes there. */
+import { execFileSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { readFileSync, readdirSync, statSync } from "node:fs";
+import { afterAll, expect, it } from "vitest";
+import type { Plan, PlanCall } from "../../container/sandboxd/snapshots/calls.ts";
+import { until } from "../setup/until.ts";
+import { type TestEngine, TestSandbox, startTestEngine } from "../setup/engine-client.ts";
+
+let engine: TestEngine | undefined;
+afterAll(() => engine?.close());
+
+/** A directory of a sandbox, as this machine sees it. */
+function outsideOf(marker: string, path: string): string {
+  const isOf = (pid: string) => {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, "latin1") === `sleep\0${marker}\0`;
+    } catch {
+      return false;
+    }
+  };
+  const pid = readdirSync("/proc").find((name) => /^\d+$/.test(name) && isOf(name));
+  return `/proc/${pid}/root${path}`;
+}
+
+it("does not look for changes while no process works, and does again when one has", async () => {
+  engine = await startTestEngine({ startAhead: false });
+  const sandbox = await TestSandbox.start(engine);
+  const marker = `1${randomBytes(4).readUInt32BE()}`;
+  await sandbox.run(`mkdir -p /workspace/seen; sleep ${marker} >/dev/null 2>&1 &`);
+  const directory = outsideOf(marker, "/workspace/seen");
+  const steps = async (id: string, base?: string, isAtRest = true): Promise<Plan["state"]> => {
+    const call: PlanCall = { id, base, max: 1e9, repack: [], isAtRest };
+    const plan: Plan = JSON.parse(await sandbox.ask("POST", "/snapshot", JSON.stringify(call)));
+    if (plan.state === "changed") {
+      await sandbox.ask("GET", `/snapshot/pack?id=${id}`);
+      await sandbox.ask("GET", `/snapshot/manifest?id=${id}`);
+      await sandbox.ask("POST", `/snapshot/done?id=${id}`);
+      await sandbox.ask("POST", `/snapshot/commit?id=${id}`);
+    }
+    return plan.state;
+  };
+  // Reading a directory updates the time of its last access where that is before its last change.
+  const isLookedAt = async (work: () => Promise<unknown>) => {
+    execFileSync("touch", ["-a", "-d", "2001-01-01", directory]);
+    const before = statSync(directory).atimeMs;
+    await work();
+    return statSync(directory).atimeMs !== before;
+  };
+  expect(await isLookedAt(() => steps("a"))).toBe(true);
+  expect(await steps("b", "a")).toBe("unchanged");
+  // The sandbox's own programs may still be starting.
+  await until(async () => !(await isLookedAt(() => steps("c", "a"))));
+  expect(await isLookedAt(() => steps("d", "a", false))).toBe(true);
+  await sandbox.run("echo more > /workspace/seen/file");
+  expect(await steps("e", "a")).toBe("changed");
+});

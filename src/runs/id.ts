@@ -14,12 +14,17 @@ const TASK_MARK = "t";
 
 /** A new run id, sortable by time: 10 characters of milliseconds, then 80 random bits. */
 export function newRunID(sandbox: string, isTask: boolean, now = Date.now()): string {
-  let time = "";
-  for (let rest = now, index = 0; index < 10; index++, rest = Math.floor(rest / 32))
-    time = CROCKFORD[rest % 32] + time;
   const random = crypto.getRandomValues(new Uint8Array(RANDOM_CHARACTERS));
   const mark = isTask ? TASK_MARK : "";
-  return `${sandbox}.${time}${Array.from(random, (byte) => CROCKFORD[byte & 31]).join("")}${mark}`;
+  return `${firstIDAt(sandbox, now)}${Array.from(random, (byte) => CROCKFORD[byte & 31]).join("")}${mark}`;
+}
+
+/** What sorts before the ids of runs that are requested at `time` or later, and after those of earlier ones. */
+export function firstIDAt(sandbox: string, time: number): string {
+  let characters = "";
+  for (let rest = Math.max(time, 0), index = 0; index < 10; index++, rest = Math.floor(rest / 32))
+    characters = CROCKFORD[rest % 32] + characters;
+  return `${sandbox}.${characters}`;
 }
 
 /** When the run was requested, in milliseconds since the epoch. */

@@ -65,10 +65,13 @@ const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit
 
 const INSERT_RUN = `INSERT OR REPLACE INTO runs (${COLUMNS.join(", ")}) VALUES (${COLUMNS.map(() => "?").join(", ")})`;
 
+/** Reads past runs that go on; there are few. Ids sort by the time of the request. */
+const FIRST_END = "SELECT ended_at AS first FROM runs WHERE ended_at IS NOT NULL ORDER BY id LIMIT 1";
+
 /** How much all runs of a sandbox store. */
 export interface Stored {
   bytes: number;
-  /** The earliest end of a run, in milliseconds since the epoch. */
+  /** The end of the ended run that began first, in milliseconds since the epoch. */
   oldest?: number;
 }
 
@@ -132,31 +135,38 @@ export class RunStore {
       .map(summaryOf);
   }
 
-  /** At most `limit` ids of runs that ended before `time`, in milliseconds since the epoch. */
-  endedBefore(time: number, limit: number): string[] {
+  /**
+   * At most `limit` ids of runs that ended before `time`, in milliseconds since the epoch, those that began first first.
+   * @param begun an id that sorts after those of all runs that began before `time`
+   */
+  endedBefore(time: number, begun: string, limit: number): string[] {
     return this.#sql
-      .exec<{ id: string }>("SELECT id FROM runs WHERE ended_at < ? ORDER BY ended_at LIMIT ?", time, limit)
+      .exec<{ id: string }>(
+        "SELECT id FROM runs WHERE id < ? AND ended_at < ? ORDER BY id LIMIT ?",
+        begun,
+        time,
+        limit,
+      )
       .toArray()
       .map(({ id }) => id);
   }
 
-  /** The earliest end of a run, in milliseconds since the epoch. */
+  /** The end of the ended run that began first, in milliseconds since the epoch. */
   firstEnd(): number | undefined {
-    return (
-      this.#sql.exec<{ first: number | null }>("SELECT min(ended_at) AS first FROM runs").one().first ??
-      undefined
-    );
+    return this.#sql.exec<{ first: number }>(FIRST_END).toArray()[0]?.first;
   }
 
   /**
    * The milliseconds, counted from `from` on, of runs that ended after `time`; both in milliseconds since the epoch. Lost runs
    * count nothing, because their duration is unknown.
+   * @param begun an id that sorts before those of all such runs
    */
-  millisecondsSince(time: number, from: number): number {
+  millisecondsSince(time: number, begun: string, from: number): number {
     return this.#sql
       .exec<{ sum: number }>(
-        "SELECT coalesce(sum(ended_at - max(started_at, ?)), 0) AS sum FROM runs WHERE ended_at > ? AND state <> 'lost' AND coalesce(json_extract(resume_state, '$.session'), '') <> '_service'",
+        "SELECT coalesce(sum(ended_at - max(started_at, ?)), 0) AS sum FROM runs WHERE id > ? AND ended_at > ? AND state <> 'lost' AND coalesce(json_extract(resume_state, '$.session'), '') <> '_service'",
         from,
+        begun,
         time,
       )
       .one().sum;
@@ -164,15 +174,17 @@ export class RunStore {
 
   /**
    * Stored bytes: used database pages, long logs, and what tasks left. Without runs it is 0, because nothing could be removed.
+   * It is asked for every few seconds, so it reads only the rows of runs that have more than their row.
    */
   stored(): Stored {
     const { runs, bytes, oldest } = this.#sql
       .exec<{ runs: number; bytes: number; oldest: number | null }>(
-        `SELECT count(*) AS runs, coalesce(sum(CASE WHEN log_bytes > ? THEN log_bytes ELSE 0 END
+        `SELECT EXISTS (SELECT 1 FROM runs) AS runs, (${FIRST_END}) AS oldest,
+           coalesce(sum(CASE WHEN log_bytes > ${SQLITE_LOG_BYTES} THEN log_bytes ELSE 0 END
              + CASE kind WHEN 'task' THEN (
                  SELECT coalesce(sum(value ->> '$.size'), 0) FROM json_each(coalesce(detail, '{}'), '$.artifacts')
-               ) ELSE 0 END), 0) AS bytes, min(ended_at) AS oldest FROM runs`,
-        SQLITE_LOG_BYTES,
+               ) ELSE 0 END), 0) AS bytes
+         FROM runs WHERE log_bytes > ${SQLITE_LOG_BYTES} OR kind = 'task'`,
       )
       .one();
     return runs === 0 ? { bytes: 0 } : { bytes: bytes + this.#sql.databaseSize, oldest: oldest ?? undefined };

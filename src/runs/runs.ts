@@ -9,7 +9,7 @@ import { isServiceState } from "./command-executor.ts";
 import { Backlog } from "./backlog.ts";
 import { deferred } from "./deferred.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
-import { isTaskID, newRunID } from "./id.ts";
+import { firstIDAt, isTaskID, newRunID } from "./id.ts";
 import { type LogStore, LogWriter, type RunObjects, deleteLog, readLog } from "./run-log.ts";
 import type { Executor, Resumer } from "./executor.ts";
 import {
@@ -307,7 +307,10 @@ export class Runs {
     if (time === undefined) return 0;
     const today = Math.floor(Date.now() / DAY_MS) * DAY_MS;
     this.#saveAll();
-    return Math.ceil(this.#store.millisecondsSince(Math.max(time, today), today) / 1000);
+    const since = Math.max(time, today);
+    // No run takes a day.
+    const begun = firstIDAt(this.#host.sandbox(), since - DAY_MS);
+    return Math.ceil(this.#store.millisecondsSince(since, begun, today) / 1000);
   }
 
   /** Ends all runs because their container is gone. */
@@ -400,7 +403,7 @@ export class Runs {
   /** Deletes expired runs. Returns when the next one expires, in milliseconds since the epoch. */
   async sweep(): Promise<number | undefined> {
     this.#saveAll();
-    const expired = this.#store.endedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
+    const expired = this.#endedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
     for (const id of expired) await this.#remove(id);
     const first = this.#store.firstEnd();
     return first === undefined ? undefined : first + this.#host.keepMs;
@@ -416,12 +419,16 @@ export class Runs {
     let left = this.stored();
     const enough = left.bytes - bytes;
     while (left.bytes > enough) {
-      const [id] = this.#store.endedBefore(before, 1);
+      const [id] = this.#endedBefore(before, 1);
       if (id === undefined) break;
       await this.#remove(id);
       left = this.#store.stored();
     }
     return left;
+  }
+
+  #endedBefore(time: number, limit: number): string[] {
+    return this.#store.endedBefore(time, firstIDAt(this.#host.sandbox(), time), limit);
   }
 
   async #remove(id: string): Promise<void> {

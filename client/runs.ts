@@ -101,6 +101,7 @@ interface Page {
   next_cursor: number;
   log_bytes: number;
   notice?: string;
+  [field: string]: unknown;
 }
 
 export interface Ended extends Printed {
@@ -158,7 +159,7 @@ async function* pages(connection: Connection, id: string): AsyncGenerator<Page, 
     await pause(Math.max(0, at + PAGE_EVERY_MS - Date.now()));
     at = Date.now();
     const answer = await reading(connection, { id, cursor, wait_seconds: WAIT_SECONDS });
-    const page = answer.data as unknown as Page;
+    const page = answer.data as Page;
     yield page;
     cursor = page.next_cursor;
     if (page.state !== "running" && cursor >= page.log_bytes) return;
@@ -209,7 +210,7 @@ export function codeRun(ended: Ended): CodeRun {
 }
 
 export function taskRun({ data }: Ended): TaskRun {
-  const task = camel(data as unknown as ToolOutputs["execute_task"]);
+  const task = camel(data as ToolOutputs["execute_task"]);
   return { ...task, isSuccess: task.state === "succeeded" && task.success };
 }
 

@@ -12,9 +12,7 @@ export interface ToolInputs {
   run_command: {
     command: string;
     session?: string;
-    /** For this command only. */
     cwd?: string;
-    /** For this command only. */
     env?: Record<string, string>;
     stdin?: string;
     /** In a terminal; returns its screen and id. */
@@ -34,9 +32,7 @@ export interface ToolInputs {
     rows?: number;
   };
   write_file: {
-    /** From /workspace, or absolute. */
     path: string;
-    /** Text, or base64. */
     content: string;
     encoding?: "utf-8" | "base64";
     append?: boolean;
@@ -138,7 +134,7 @@ export interface ToolInputs {
     /** All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub). */
     allow_hosts?: string[];
     idle_minutes?: number;
-    /** Bash that is kept running in every container, as servers are. */
+    /** Bash kept running in every container, such as a server. */
     start?: string;
   };
   destroy_sandbox: {

@@ -15,6 +15,7 @@ import { polledSource } from "./polled-source.ts";
 import { Bridge } from "./bridge.ts";
 import { confirmDialog, alertDialog } from "./dialog.ts";
 import type { Host, ToolResult } from "./host.ts";
+import type { OfferedTools } from "./offered.ts";
 import { Subject } from "./subject.ts";
 import { ToolFailed } from "./tools.ts";
 import { Value } from "./value.ts";
@@ -119,7 +120,7 @@ export async function chatHost(): Promise<Host> {
 }
 
 /** If the client reads nothing for the page, a forbidden call says so. */
-const EVERY_TOOL: ReadonlySet<string> = { has: () => true } as unknown as ReadonlySet<string>;
+const EVERY_TOOL: OfferedTools = { has: () => true };
 
 /** Applies the client's display settings. */
 function follow({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostContext): void {

@@ -1,5 +1,6 @@
 /** Where the page is shown and what it can do there: a browser window (browser.ts) or a client's chat (chat.ts). */
 import type { WatchedTool } from "../src/shared/watch-intervals.ts";
+import type { OfferedTools } from "./offered.ts";
 import type { Value } from "./value.ts";
 
 export interface Block {
@@ -56,8 +57,8 @@ export interface Host {
     form: Form,
     signal?: AbortSignal,
   ): Promise<ToolResult>;
-  /** The names of the allowed tools. @throws as `callTool` */
-  listTools(signal?: AbortSignal): Promise<ReadonlySet<string>>;
+  /** Which tools are allowed. @throws as `callTool` */
+  listTools(signal?: AbortSignal): Promise<OfferedTools>;
   /** Watches what the page shows: by the server's stream (streamed.ts), or by polling tools (polled-source.ts). */
   watch: Source;
 

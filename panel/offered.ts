@@ -2,7 +2,9 @@
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
 
-export const Offered = createContext<ReadonlySet<string>>(new Set());
+export type OfferedTools = Pick<ReadonlySet<string>, "has">;
+
+export const Offered = createContext<OfferedTools>(new Set());
 
 /** Whether a tool may be called. Controls for other tools are hidden. */
 export function useOffered(): (tool: string) => boolean {

@@ -130,13 +130,13 @@ function certificateFor(publicKey: KeyObject, days: number): forge.pki.Certifica
 
 /** Signs with Node, because forge's own arithmetic takes a hundred times as long. */
 function signWith(certificate: forge.pki.Certificate, key: KeyObject): void {
-  const signer = {
+  const signer: Pick<forge.pki.rsa.PrivateKey, "sign"> = {
     sign: () => {
       const bytes = asn1.toDer(certificate.tbsCertificate).getBytes();
       return sign("sha256", Buffer.from(bytes, "latin1"), key).toString("latin1");
     },
   };
-  certificate.sign(signer as unknown as forge.pki.rsa.PrivateKey, md.sha256.create());
+  certificate.sign(signer as forge.pki.rsa.PrivateKey, md.sha256.create());
 }
 
 /** The stored authority, if it is complete and valid for another month. */

@@ -80,7 +80,8 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   const connection = framed(upstream, false, fromInside);
   const client: ClientOptions = {
     ...bounds,
-    createConnection: () => connection as unknown as Socket,
+    // The type asks for a Socket, but any stream works.
+    createConnection: () => connection as Duplex as Socket,
     headers: Object.fromEntries(rest),
   };
   const inside = new WebSocket(`ws://sandbox${path}`, protocols, client);

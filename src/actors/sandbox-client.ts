@@ -55,14 +55,9 @@ export function operate<Name extends OperationName>(
 ): Promise<WithNotice<Result<Name>>> {
   const { retry } = operations[name];
   type Operate = (owner: Owner, name: Name, input: Input<Name>) => Promise<ActorResult<Result<Name>>>;
-  return callSandbox(
-    env,
-    owner,
-    (actor, known) => (actor.operate as unknown as Operate)(known, name, input),
-    {
-      reads: retry === "always",
-    },
-  );
+  return callSandbox(env, owner, (actor, known) => (actor.operate as Operate)(known, name, input), {
+    reads: retry === "always",
+  });
 }
 
 /** How a caller reaches its sandboxes. */

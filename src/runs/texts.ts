@@ -104,7 +104,7 @@ export function codeEndText(
     case "timeout":
       return isUnborn
         ? `${kernel} did not start within ${timeoutMs / 1000} s: the code never ran.${because}`
-        : `${kernel} was stopped after ${timeoutMs / 1000} s.${because} ${KERNEL_STATE[state]}`;
+        : `${kernel} was ${state === "kept" ? "interrupted" : "stopped"} after ${timeoutMs / 1000} s.${because} ${KERNEL_STATE[state]}`;
     case "cancelled":
       if (started) return `${kernel} was interrupted. ${KERNEL_STATE[state]}`;
       return isUnborn ? "Cancelled while its kernel was starting: the code never ran." : CANCELLED_TEXT;

@@ -60,13 +60,13 @@ export const configureSandbox = defineTool({
     "Sets and shows a sandbox's configuration, from its next call on. Code there can read it: no secrets.",
   input: z.strictObject({
     sandbox: sandboxField(),
-    env: variablesField("For all commands, kernels and tasks; empty removes one.", problemWith),
+    env: variablesField(problemWith).describe("For all commands, kernels and tasks; empty removes one."),
     setup: scriptField("Bash run once before the next call; new containers start from its result."),
     region: z.enum(REGIONS).optional().describe("Only at first use."),
     internet: z.enum(INTERNET).optional(),
     allow_hosts: hostsField(),
     idle_minutes: z.number().int().min(1).optional(),
-    start: scriptField("Bash that is kept running in every container, as servers are."),
+    start: scriptField("Bash kept running in every container, such as a server."),
   }),
   output: z.object({
     sandbox: z.string(),

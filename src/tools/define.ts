@@ -308,9 +308,6 @@ export function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput)
   return isLine(line) ? line : fenced(head + tail);
 }
 
-/** Where a relative path begins: the tools that models see first say it, and errors. */
-export const FROM_WORKSPACE = "From /workspace, or absolute.";
-
 /** The input field for a path in a sandbox. */
 export function pathField() {
   return z
@@ -321,10 +318,7 @@ export function pathField() {
 }
 
 /** The input field for environment variables. The handler checks the names, because zod drops the messages of key schemas. */
-export function variablesField(
-  description: string,
-  problemWith: (name: string) => string | undefined = () => undefined,
-) {
+export function variablesField(problemWith: (name: string) => string | undefined = () => undefined) {
   return z
     .record(
       z.string(),
@@ -343,8 +337,7 @@ export function variablesField(
         if (message) addIssue({ code: "custom", path: [name.slice(0, 100)], message });
       }
     })
-    .optional()
-    .describe(description);
+    .optional();
 }
 
 /** The most bytes of a variable's value. Linux allows 128 KiB including the name. */

@@ -4,8 +4,7 @@ import { ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
 import { type ToolContext, defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 import { urlOf } from "./download.ts";
-import { LINK_HINTS, mayNotUpload, noLinks, uploadToDirectory } from "./texts.ts";
-import { shownTime } from "../shared/shown.ts";
+import { LINK_HINTS, expiryText, mayNotUpload, noLinks, uploadToDirectory } from "./texts.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 
 /** Bytes of an upload at most. */
@@ -45,7 +44,7 @@ export const fileLink = defineTool({
     const summary = sections([
       ["notice", found?.notice ?? notice],
       ["url", url],
-      ["expires", shownTime(expires)],
+      ["expires", expiryText(expires)],
       ["size", found?.value.type === "file" ? found.value.size : undefined],
       ["sha256", found?.value.sha256],
       ["download", isUpload ? undefined : LINK_HINTS.download],

@@ -8,7 +8,6 @@ import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { fileDownloads, withDownloads } from "./download.ts";
 import { imageBlocks } from "./image.ts";
 import {
-  FROM_WORKSPACE,
   type ToolContext,
   type ToolOutput,
   defineTool,
@@ -39,7 +38,7 @@ export const readFile = defineTool({
   title: "Read a file",
   description: `Returns text by lines, PNG, JPEG, GIF and WebP as images (scaled down if large), and of other files type, size and first bytes.`,
   input: z.strictObject({
-    path: pathField().describe(FROM_WORKSPACE),
+    path: pathField().describe("From /workspace, or absolute."),
     offset: z.number().int().min(0).optional().describe("First line, from 1; base64: first byte, from 0."),
     limit: z.number().int().min(1).optional().describe(`Lines (default ${LINES}) or bytes.`),
     encoding: z.enum(["utf-8", "base64"]).optional(),

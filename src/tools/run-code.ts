@@ -12,7 +12,7 @@ const MAX_CODE = 1_000_000;
 export const runCode = defineTool({
   name: "run_code",
   title: "Run code",
-  description: `Runs ${LANGUAGE_TITLES} in a Linux sandbox (made on first use), in /workspace. As in a notebook, variables and imports stay for calls with the same language and context.
+  description: `Runs ${LANGUAGE_TITLES} in /workspace of a Linux sandbox (made on first use). As in a notebook, variables and imports stay for calls with the same language and context.
 
 Returns the last expression's value, output, tracebacks, and plots and PIL images as images. Top-level await works. Install packages with run_command.
 

@@ -17,9 +17,9 @@ const INTERACTIVE_TIMEOUT_S = 3600;
 export const runCommand = defineTool({
   name: "run_command",
   title: "Run a shell command",
-  description: `Runs bash in a Linux sandbox (made on first use), as root, in /workspace.
+  description: `Runs bash as root in /workspace of a Linux sandbox (made on first use).
 
-A session keeps its directory, exported variables and functions; sessions run in parallel. Without stdin, programs cannot ask: pass -y, or use interactive and send_input for prompts, REPLs and debuggers.
+A session keeps its directory, exported variables and functions; cwd and env hold for one command. Sessions run in parallel. Without stdin, programs cannot ask: pass -y, or use interactive and send_input for prompts, REPLs and debuggers.
 
 A failing program is a result with its exit_code. A timeout stops the command and its children, not background processes (cmd > log 2>&1 &).`,
   input: z.strictObject({
@@ -39,9 +39,8 @@ A failing program is a result with its exit_code. A timeout stops the command an
       .string()
       .max(4096)
       .refine((value) => !value.includes("\0"), "must not hold a NUL character")
-      .optional()
-      .describe("For this command only."),
-    env: variablesField("For this command only."),
+      .optional(),
+    env: variablesField(),
     stdin: z
       .string()
       .max(MAX_STDIN, `is longer than ${MAX_STDIN} characters: write_file it, then redirect it with <`)

@@ -10,7 +10,7 @@ import { type RunSummary, type WaitState, durationMs } from "../runs/run-types.t
 import type { z } from "zod";
 import type { sandboxListing } from "../shared/sandbox-listing.ts";
 import type { Limits } from "../shared/config.ts";
-import { shownName, shownTime, visible } from "../shared/shown.ts";
+import { shownName, visible } from "../shared/shown.ts";
 
 function invalid(message: string, hint = "", isRetryable = false): ToolError {
   return new ToolError("invalid_argument", message, hint, isRetryable);
@@ -67,12 +67,12 @@ export function runningText(id: string, seconds: number): string {
 /** What a run waits for, and the next call. Its own id comes first. */
 export function waitingText(id: string, { behind, kind, name }: WaitState): string {
   const [first, ...more] = behind;
-  const wait = `Not started. Wait with get_result, id ${id}, or withdraw it with cancel_run. It waits`;
-  if (kind === "setup") return `${wait} for the sandbox's set-up, ${first}.`;
-  const others = more.length > 0 ? ` (and ${more.length} more)` : "";
+  const wait = `Not started. Wait with get_result, id ${id}, or withdraw it with cancel_run.`;
+  if (kind === "setup") return `${wait} The sandbox's set-up runs first: ${first}.`;
+  const others = more.length > 0 ? ` Runs that also wait before this one: ${more.length}.` : "";
   const [held, other] =
     kind === "workspace" ? ["the workspace", "Another sandbox"] : [`the ${kind} ${name}`, `Another ${kind}`];
-  return `${wait} behind ${first}${others}, which holds ${held}: cancel that one if it hangs. ${other} starts at once.`;
+  return `${wait} ${first} holds ${held}: cancel that one if it hangs.${others} ${other} starts at once.`;
 }
 
 /** The calls for a command that runs in a terminal. */
@@ -323,9 +323,10 @@ export function closedText(port: number, sandbox: string, wasOpen: boolean): str
   return `Port ${port} of sandbox ${sandbox} is ${wasOpen ? "no longer" : "not"} exposed.`;
 }
 
-export function expiryText(expiresAt: number, before: number): string {
-  const expires = shownTime(expiresAt);
-  return before > expiresAt ? `${expires}, sooner than before: ${shownTime(before)}` : expires;
+/** @param before when it would have expired without this call */
+export function expiryText(expiresAt: number, before = 0): string {
+  const expires = `in ${span(expiresAt - Date.now())}`;
+  return before > expiresAt ? `${expires}, sooner than before (${span(before - Date.now())})` : expires;
 }
 
 // Images
@@ -376,7 +377,8 @@ export function variablesText(variables: readonly string[]): string {
 }
 
 export function previewText({ port, url, expires_at }: ListedSandbox["previews"][number]): string {
-  return `  port ${port} is exposed until ${shownTime(expires_at)}${url ? `: ${url}` : ""}`;
+  const left = new Date(expires_at).getTime() - Date.now();
+  return `  port ${port} is exposed for ${span(left)}${url ? `: ${url}` : ""}`;
 }
 
 export function listedCheckpointText({ id, sandbox, label, savedAt, bytes, expiresAt }: Checkpoint): string {
@@ -396,12 +398,10 @@ interface Used {
 
 export function limitsText(limits: Limits, used: Used): string {
   const parts = [
-    `${used.sandboxes}/${limits.sandboxes} sandboxes`,
-    `${used.running}/${limits.runningSandboxes} running`,
-    `${used.runSecondsToday}/${limits.runSecondsPerDay} run seconds today`,
-    `${used.modelTokensToday}/${limits.modelTokensPerDay} model tokens today`,
-    `${megabytes(used.storedBytes)}/${megabytes(limits.storageBytes)} MB of results (the oldest go first)`,
-    `${megabytes(used.workspaceBytes)}/${megabytes(limits.workspaceBytes)} MB of saved workspaces`,
+    `${used.sandboxes}/${limits.sandboxes} sandboxes (${used.running}/${limits.runningSandboxes} running)`,
+    `${used.runSecondsToday}/${limits.runSecondsPerDay} run seconds and ${used.modelTokensToday}/${limits.modelTokensPerDay} model tokens today`,
+    `${megabytes(used.storedBytes)}/${megabytes(limits.storageBytes)} MB of results (oldest deleted first)`,
+    `${megabytes(used.workspaceBytes)}/${megabytes(limits.workspaceBytes)} MB of saved files`,
     `${used.checkpoints}/${limits.checkpoints} checkpoints`,
   ];
   return `Used: ${parts.join(", ")}. At most ${limits.concurrentRuns} runs at once.`;
@@ -462,15 +462,15 @@ export interface Restored extends Partial<Fork> {
 
 export function forkedText(sandbox: string, from: string, { to, hasSettings = false }: Restored): string {
   const settings = hasSettings ? " It has the settings of configure_sandbox, too." : "";
-  return `Sandbox ${sandbox} is new, with the files of ${from} as of ${stateText(to)}.${settings}`;
+  return `Sandbox ${sandbox} is new, with the files that ${from} had ${stateText(to)}.${settings}`;
 }
 
 export function restoredText(sandbox: string, { to, before, unsaved }: Restored): string {
-  return `Sandbox ${sandbox}: its files are restored as of ${stateText(to)}. ${beforeText(before, unsaved)}`;
+  return `Sandbox ${sandbox} is restored to its files of ${stateText(to)}. ${beforeText(before, unsaved)}`;
 }
 
 function stateText({ savedAt, files, bytes }: Checkpoint): string {
-  return `${shownTime(savedAt)}: ${files} files, ${bytes} bytes`;
+  return `${ago(savedAt)}: ${files} files, ${bytes} bytes`;
 }
 
 /** What is kept of the state before. */
@@ -479,7 +479,7 @@ function beforeText(before: Checkpoint | undefined, unsaved: string | undefined)
     return before ? `The state before is checkpoint ${before.id}.` : "It had no files before.";
   const lost = `The state before could not be saved (${unsaved})`;
   if (!before) return `${lost}, and there is no earlier save: that state is lost.`;
-  return `${lost}: checkpoint ${before.id} has it as of ${shownTime(before.savedAt)}, and later changes are lost.`;
+  return `${lost}: checkpoint ${before.id} has it as of ${ago(before.savedAt)}, and later changes are lost.`;
 }
 
 export function networkDeclined(sandbox: string, what: string): ToolError {

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
-import { FROM_WORKSPACE, defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 import { notBase64, notWellFormed, writtenText } from "./texts.ts";
 
 export const writeFile = defineTool({
@@ -9,8 +9,8 @@ export const writeFile = defineTool({
   description:
     "Writes a file atomically, or appends to it; makes missing directories. For over 6 MB, append or use file_link.",
   input: z.strictObject({
-    path: pathField().describe(FROM_WORKSPACE),
-    content: z.string().describe("Text, or base64."),
+    path: pathField(),
+    content: z.string(),
     encoding: z.enum(["utf-8", "base64"]).default("utf-8"),
     append: z.boolean().default(false),
     sandbox: sandboxField(),

@@ -208,7 +208,7 @@ it("runs in a page of another origin", async () => {
     await page.addScriptTag({ content: outputFiles[0]?.text ?? "" });
     const done = await page.evaluate(
       async (given) => {
-        const { library } = globalThis as unknown as { library: { connect: typeof connect } };
+        const library: { connect: typeof connect } = Reflect.get(globalThis, "library");
         const inPage = library.connect(given).sandbox("browser");
         const { images } = await inPage.runCode(
           "import matplotlib.pyplot as plt; plt.plot([1, 4, 9]); plt.show()",

@@ -157,7 +157,7 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     await call("write_file", { sandbox: "grows", path: "kept.txt", content: "after" });
     page.once("dialog", (dialog) => void dialog.accept());
     await page.click("button:text-is('Restore')");
-    await page.waitForSelector(".note:has-text('are restored as of')");
+    await page.waitForSelector(".note:has-text('is restored to its files')");
     // What is said of the restart is for the model: the page has not taken it.
     const read = await call("read_file", { sandbox: "grows", path: "kept.txt" });
     expect(read).toContain("The sandbox was restored");

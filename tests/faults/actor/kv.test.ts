@@ -32,7 +32,7 @@ const broken = {
   // There is no limit to guess against; the sign-in only needs it to be there.
   Attempts: {},
   OAUTH_KV: store,
-} as unknown as Env;
+} as Env;
 
 beforeEach(() => void (asked.length = 0));
 afterEach(() => void (fault = async () => undefined));

@@ -95,11 +95,11 @@ export async function panelBrowserOfGitHub(open: (variables: Variables) => App =
   const { location } = await browser.open(`${ORIGIN}/panel/sign-in`);
   const context = {
     env: { OAUTH_KV: env.OAUTH_KV, ...variables },
-    config: parseConfig({ ...variables, PUBLIC_ORIGIN: ORIGIN } as unknown as Env),
+    config: parseConfig({ ...variables, PUBLIC_ORIGIN: ORIGIN } as Env),
     ctx: createExecutionContext(),
     origin: ORIGIN,
     requestID: "test",
-  } as unknown as RequestContext;
+  } as RequestContext;
   const oauth = oauthFor(new Request(ORIGIN), context);
   if ("off" in oauth) throw new Error(oauth.off);
   const api = oauthAPI(oauth, context);

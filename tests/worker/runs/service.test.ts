@@ -3,13 +3,13 @@ import { describe, expect, it } from "vitest";
 import { expose, visit } from "../previews/support.ts";
 import { evict, inActor, killContainer, owner, sh, until } from "../support.ts";
 
-interface Configured {
+interface Configured extends Record<string, unknown> {
   start: string;
   start_id?: string;
 }
 
 const configure = async (sandbox: string, start?: string) =>
-  (await owner.call("configure_sandbox", { sandbox, start })).structured as unknown as Configured;
+  (await owner.call("configure_sandbox", { sandbox, start })).structured as Configured;
 
 const isRunning = (sandbox: string) =>
   inActor(sandbox, (_actor, { container }) => container?.running === true);

@@ -269,7 +269,7 @@ describe("who may watch", () => {
     const variables = { GITHUB_CLIENT_ID: "id", GITHUB_CLIENT_SECRET: "s", GITHUB_ALLOWED_USERS: "id:7" };
     const all = { ...env, ...variables, PUBLIC_ORIGIN: ORIGIN, SERVER_AUTH_TOKEN: TOKEN, LOG_LEVEL: "error" };
     const through: App = (url, init) =>
-      worker.fetch(new Request(new URL(url, ORIGIN), init), all as unknown as Env, createExecutionContext());
+      worker.fetch(new Request(new URL(url, ORIGIN), init), all as Env, createExecutionContext());
     const watch = watching([log(id), { name: "list_runs", arguments: { sandbox: "streamed" } }]);
     const [others, own] = [
       await open(await panelBrowserOfGitHub(), watch, { through }),

@@ -8,7 +8,7 @@ const TOOLS = "ui://sandbox-mcp/tools";
 const UI = { "io.modelcontextprotocol/ui": { mimeTypes: ["text/html;profile=mcp-app"] } };
 const LINKED = ["run_command", "expose_port", "execute_task", "list_sandboxes", "checkpoint_sandbox"];
 
-interface Listed {
+interface Listed extends Record<string, unknown> {
   tools: { name: string; _meta?: { ui?: { resourceUri: string } } }[];
 }
 
@@ -50,10 +50,10 @@ async function inSession(session: string | null, args: object): Promise<Record<s
 describe("the panel in a chat", () => {
   it("is linked from tools for clients that declare the extension, and for those that cannot say", async () => {
     const { result } = await owner.modern("tools/list", {}, UI);
-    expect(linked(result as unknown as Listed).toSorted()).toEqual(LINKED.toSorted());
+    expect(linked(result as Listed).toSorted()).toEqual(LINKED.toSorted());
     for (const other of [{}, { "io.modelcontextprotocol/ui": { mimeTypes: ["text/plain"] } }]) {
       const without = await owner.modern("tools/list", {}, other);
-      expect(linked(without.result as unknown as Listed)).toEqual([]);
+      expect(linked(without.result as Listed)).toEqual([]);
     }
     expect(linked(await list(owner)).toSorted()).toEqual(LINKED.toSorted());
   });

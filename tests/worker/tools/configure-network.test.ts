@@ -287,7 +287,7 @@ describe("nobody has more than they were given", () => {
     ];
     const variables = { MAX_INTERNET: "allowlist", ALLOW_HOSTS: "pypi.org, *.example.com" };
     const AUTH_TOKENS = JSON.stringify(tokens);
-    const config = parseConfig({ ...variables, AUTH_TOKENS } as unknown as Env);
+    const config = parseConfig({ ...variables, AUTH_TOKENS } as Env);
     const initialOf = (id: string) => networkLimits(config, id).initial;
     expect(initialOf("token:ci")).toEqual({
       internet: "allowlist",

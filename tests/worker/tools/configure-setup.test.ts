@@ -68,8 +68,9 @@ it("keeps calls waiting no longer than they wait, is cancelled by its id, and ma
   await configure(sandbox, HELD);
   const calls = callsIn(sandbox);
   const waiting = await calls.command("echo after >/tmp/after; cat /tmp/made || true", { wait_seconds: 0 });
-  expect(waiting.text).toContain("waits for the sandbox's set-up, setup-held.");
-  const [held = ""] = /setup-held\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up,"))) ?? [];
+  expect(waiting.text).toContain("The sandbox's set-up runs first: setup-held.");
+  const [held = ""] =
+    /setup-held\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up runs"))) ?? [];
   await says(held, "begun");
   // The actor that follows goes on with it.
   await evict(sandbox);
@@ -101,7 +102,7 @@ it("runs again when it or its container is killed in the middle, and no more aft
   for (let times = 1; times <= 3; times++) {
     const waiting = await callsIn(sandbox).command("true", { wait_seconds: 0 });
     const [run = ""] =
-      /setup-killed\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up,"))) ?? [];
+      /setup-killed\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up runs"))) ?? [];
     await says(run, "begun");
     await inActor(sandbox, (one) => one.saveToStop());
     await evict(sandbox, { kill: true });
@@ -117,7 +118,7 @@ it("comes before calls about files also in a container that follows while they w
   const sandbox = "setup-files";
   await configure(sandbox, "echo begun; sleep 1; ls >~/seen");
   const { text } = await callsIn(sandbox).command("true", { wait_seconds: 0 });
-  const [run = ""] = /setup-files\.\w+(?=\.)/.exec(text.slice(text.indexOf("set-up,"))) ?? [];
+  const [run = ""] = /setup-files\.\w+(?=\.)/.exec(text.slice(text.indexOf("set-up runs"))) ?? [];
   await says(run, "begun");
   const written = owner.call("write_file", { sandbox, path: "new", content: "text", append: true });
   await killContainer(sandbox);

@@ -91,7 +91,7 @@ describe("?tools=", () => {
   it("lists the tools and the sets that it names, and speaks of no others", async () => {
     const files = owner.at("?tools=files");
     expect(await names(files)).toEqual(["write_file", "edit_file", "read_file", "list_files", "file_link"]);
-    expect(await instructions(files)).toMatch(/for files\. write_file, read_file and list_files move files/);
+    expect(await instructions(files)).toMatch(/for files\. write_file and read_file move files/);
     expect(await instructions(files)).not.toMatch(/run_|_task|_sandbox|_port/);
     const few = owner.at("?tools=run_command,read_file&tools=get_result");
     expect(await names(few)).toEqual(["run_command", "read_file", "get_result"]);

@@ -3,7 +3,7 @@ import { owner, sh } from "../support.ts";
 
 const sandbox = "list";
 
-interface Listing {
+interface Listing extends Record<string, unknown> {
   path: string;
   entries: { path: string; type: string; size: number; modified: string }[];
   more: boolean;
@@ -11,7 +11,7 @@ interface Listing {
 
 const list = (args: Record<string, unknown> = {}) => owner.call("list_files", { sandbox, ...args });
 const names = async (args: Record<string, unknown>) =>
-  ((await list(args)).structured as unknown as Listing).entries.map(({ path }) => path);
+  ((await list(args)).structured as Listing).entries.map(({ path }) => path);
 
 describe("list_files", () => {
   it("gives type, size, time and name, in the order of names, hidden ones included", async () => {

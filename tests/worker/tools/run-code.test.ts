@@ -149,7 +149,7 @@ describe("a time limit", () => {
     });
     expect(result.isError).toBe(false);
     expect(result.text).toMatch(
-      /^state: timed_out\nnote:\sThe python kernel was stopped after 1 s\. Variables and imports are kept\.\nstdout: begun/,
+      /^state: timed_out\nnote:\sThe python kernel was interrupted after 1 s\. Variables and imports are kept\.\nstdout: begun/,
     );
     expect(await text("kept")).toBe("result: 'kept'");
   });

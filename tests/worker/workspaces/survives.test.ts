@@ -54,7 +54,7 @@ describe.concurrent("a workspace", () => {
     expect(made.structured).toMatchObject({ sandbox, files: 2 });
     await sh(sandbox, "rm -r src; echo broken > main; sleep 1000 >/dev/null 2>&1 & echo");
     const back = await owner.call("restore_sandbox", { sandbox, checkpoint: made.structured.checkpoint });
-    expect(back.text).toContain(`Sandbox ${sandbox}: its files are restored`);
+    expect(back.text).toContain(`Sandbox ${sandbox} is restored to its files`);
     const next = await owner.call("run_command", { sandbox, command: "cat src/main; ls; pgrep sleep" });
     expect(next.text).toContain("The sandbox was restored to a checkpoint");
     expect(next.structured.stdout).toBe("good\nother\nsrc\n");
@@ -62,7 +62,7 @@ describe.concurrent("a workspace", () => {
     expect(await sh(sandbox, "cat main; ls")).toBe("broken\nmain\nother\n");
     await sh(sandbox, "rm -rf /workspace");
     const again = await owner.call("restore_sandbox", { sandbox, checkpoint: made.structured.checkpoint });
-    expect(again.text).toContain(`Sandbox ${sandbox}: its files are restored`);
+    expect(again.text).toContain(`Sandbox ${sandbox} is restored to its files`);
     expect(await sh(sandbox, "cat src/main")).toBe("good\n");
     const listed = await owner.call("list_sandboxes");
     expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \(good\): /);

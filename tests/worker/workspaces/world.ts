@@ -362,7 +362,7 @@ export class World {
       },
       bucket,
       prefix: () => this.prefix,
-      account: () => account as unknown as ReturnType<WorkspaceHost["account"]>,
+      account: () => account as ReturnType<WorkspaceHost["account"]>,
       sandbox: () => this.sandbox,
       isSaved: this.isSaved,
       maxBytes: 1e9,

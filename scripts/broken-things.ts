@@ -11,7 +11,7 @@ const ELSEWHERE = new Set([
   "a server killed in the middle of a task",
   "a task after whose agent sandboxd is killed",
   "a task that does not succeed",
-  "a task whose actor is thrown away",
+  "a task whose actor is evicted",
   "a task whose container dies",
 ]);
 const TASKS = [

@@ -47,7 +47,7 @@ afterAll(async () => {
 });
 
 describe("the page of a task", () => {
-  it("shows its steps as they happen, then its answer, its changes and what it took", async () => {
+  it("shows its steps as they happen, then its answer, its changes and its cost", async () => {
     await call("write_file", { sandbox: "tasks", path: "old.txt", content: "old\n" });
     const answer = await call("execute_task", {
       task: "[[work]] Write it",

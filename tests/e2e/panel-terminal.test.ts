@@ -37,7 +37,7 @@ afterAll(async () => {
 });
 
 describe("the terminal of the panel", () => {
-  it("is one for programs that draw on the whole screen, under the page's policy", async () => {
+  it("runs full-screen programs under the page's policy", async () => {
     await call("write_file", { sandbox: "term", path: "notes.txt", content: "one\ntwo\n" });
     const called: string[] = [];
     page.on("request", (request) => {
@@ -111,7 +111,7 @@ process.stdout.on("resize", tell);`;
     panel.complaints.length = 0;
   });
 
-  it("draws hostile output, and does and types nothing for it", async () => {
+  it("draws hostile output without acting on it", async () => {
     await call("write_file", {
       sandbox: "term",
       path: "hostile.sh",
@@ -131,7 +131,7 @@ IFS= read -r typed; printf '[%q]\n' "$typed"; cat`,
     expect(panel.complaints).toEqual([]);
   });
 
-  it("pastes no keys that are not seen, and lines where they are entered at once when it is told to", async () => {
+  it("removes invisible keys from a paste, and asks before it enters lines", async () => {
     const paste = (text: string) =>
       page.locator(".xterm-helper-textarea").evaluate((element, pasted) => {
         const clipboardData = new DataTransfer();

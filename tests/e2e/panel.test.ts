@@ -117,7 +117,7 @@ describe("the panel", () => {
     complaints.length = 0;
   });
 
-  it("shows hostile output as text, and of megabytes what is in sight", async () => {
+  it("shows hostile output as text, and renders the visible part of megabytes", async () => {
     const hostile = String.raw`printf '<script>document.title="x"</script><img src=x onerror=alert(1)>\n'
 printf '\e]0;title\a\e]8;;https://evil.example\e\\link\e]8;;\e\\ \e[2J\e[?1049h\e[999;999Hstill\e(B here\n'
 printf 'a\u202egnp.exe b\u0007\u0085\n\xff\xfe\e'; printf '[31;999;38;5;300mred\e[\n'
@@ -252,7 +252,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     expect(readFileSync(await (await download).path(), "utf8")).toBe("in <b>one.txt");
   });
 
-  it("shows a directory of 10,000 files with hostile names, those in sight, and finds one", async () => {
+  it("renders the visible part of a directory of 10,000 files with hostile names, and finds one", async () => {
     await call("run_command", {
       sandbox: "hostile",
       command: String.raw`mkdir many && cd many && seq 10000 | xargs touch && touch $'0\n<img src=x>' $'0\u202egpj' && printf '\377\0' >0.bin`,

@@ -116,7 +116,7 @@ describe("a browser", () => {
 });
 
 describe("a page of a preview", () => {
-  it("gets nothing of the server's, its cookies', or another preview's", async () => {
+  it("gets nothing of the server, its cookies or another preview", async () => {
     const hostile = await serve(
       "hostile",
       8000,
@@ -161,7 +161,7 @@ describe("a page of a preview", () => {
     expect(await run("hostile", "cat 8000.log")).not.toContain("of-the-server");
   });
 
-  it("in a frame of another preview's cannot be read by it", async () => {
+  it("in a frame of another preview cannot be read by it", async () => {
     const other = await serve(
       "private",
       8001,

@@ -78,7 +78,7 @@ async function running(call: Call, names: readonly string[]): Promise<string[]> 
 // What waits for its seconds does so beside the others.
 describe.concurrent("a principal has no more than it may:", () => {
   describe("at once", () => {
-    it.sequential("are as many as allowed under 100 parallel calls over many sandboxes, twice", async () => {
+    it.sequential("never exceed the limit under 100 parallel calls over many sandboxes, twice", async () => {
       const call = caller("many");
       const names = sandboxes(SANDBOXES);
       for (let round = 0; round < 2; round++) {
@@ -124,7 +124,7 @@ describe.concurrent("a principal has no more than it may:", () => {
       expect(await running(call, [a])).toHaveLength(RUNS);
     });
 
-    it.sequential("are no more in sandboxes that were destroyed: what they were lent went with them", async () => {
+    it.sequential("do not exceed the limit with the slots of destroyed sandboxes", async () => {
       const call = caller("destroys");
       const names = sandboxes(5);
       for (const sandbox of names) {
@@ -135,7 +135,7 @@ describe.concurrent("a principal has no more than it may:", () => {
       expect(await running(call, names)).toHaveLength(RUNS);
     });
 
-    it.sequential("sandboxes are as many as allowed under 100 parallel calls, and the refusal says how to free one", async () => {
+    it.sequential("sandboxes never exceed the limit under 100 parallel calls, and the refusal says how to free one", async () => {
       const call = caller("sandboxes");
       const answers = await Promise.all(
         Array.from({ length: 100 }, (_, index) => call("list_files", { path: ".", sandbox: `n${index}` })),
@@ -151,7 +151,7 @@ describe.concurrent("a principal has no more than it may:", () => {
     });
   });
 
-  it("seconds of a day stay used, whatever becomes of the sandbox and of the server", async () => {
+  it("used seconds of a day stay counted, whatever happens to the sandbox and the server", async () => {
     const state = mkdtempSync(join(tmpdir(), "sandbox-mcp-e2e-quota-"));
     const flags = ["--state-dir", state];
     const env = {

@@ -82,7 +82,7 @@ describe("Claude Code as the client", () => {
 });
 
 describe("a server killed in the middle of a task", () => {
-  it("has the record after the next start, says what happened and what was said until then", async () => {
+  it("keeps its record after a restart: what happened, and the agent's text until then", async () => {
     const client = new TaskClient(server.url);
     const { fields } = await client.call("execute_task", { task: "[[wait]] x", wait_seconds: 0 });
     const log = async (from: typeof client) =>

@@ -344,7 +344,7 @@ describe("a task that does not succeed", () => {
     expect(fields.note).toMatch(/used up its turns.*max_turns.*continue_from/);
   });
 
-  it("is stopped when its time is over, and can go on", async () => {
+  it("is stopped at its timeout, and can be continued", async () => {
     const { fields } = await client.call("execute_task", { task: "[[sleep]] x", timeout_seconds: 8 });
     expect(fields).toMatchObject({
       state: "timed_out",
@@ -358,7 +358,7 @@ describe("a task that does not succeed", () => {
     expect(next.state).toBe("succeeded");
   });
 
-  it("is cancelled with everything it started", async () => {
+  it("is cancelled with all its processes", async () => {
     const { fields } = await client.call("execute_task", {
       task: "[[sleep]] x",
       sandbox: "stopped",

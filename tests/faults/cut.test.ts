@@ -160,7 +160,7 @@ async function sh(sandbox: string, command: string, more: Record<string, unknown
 const running = (): number => tree(process.pid).filter(({ command }) => command === "sbx-init").length;
 
 describe("control channel cut while a sandbox starts", () => {
-  it("the start is asked for again until it is answered: one sandbox comes of it", async () => {
+  it("the start is retried until it succeeds, and makes one sandbox", async () => {
     const before = proxy.cuts;
     const sandboxes = running();
     proxy.cutRequests(/^PUT \/sandboxes\/[^/ ]+ HTTP/, 5);
@@ -172,7 +172,7 @@ describe("control channel cut while a sandbox starts", () => {
 });
 
 describe("control channel cut in the middle of a message", () => {
-  it("a command goes on and is followed to its end; its output is neither doubled nor lost", async () => {
+  it("a command is followed to its end; its output is neither repeated nor lost", async () => {
     const sandbox = "follow";
     await sh(sandbox, "true");
     const answer = call("run_command", { sandbox, command: "for i in {1..60}; do echo $i; sleep 0.1; done" });
@@ -185,7 +185,7 @@ describe("control channel cut in the middle of a message", () => {
     expect(structured.stdout).toBe(Array.from({ length: 60 }, (_, index) => `${index + 1}\n`).join(""));
   });
 
-  it("a command whose start or answer was cut runs once", async () => {
+  it("a command runs once if its start or its response was cut", async () => {
     const sandbox = "once";
     await sh(sandbox, "true");
     for (let bytes = 0; bytes < (LONG ? 6000 : 1500); bytes += LONG ? 100 : 300) {
@@ -198,7 +198,7 @@ describe("control channel cut in the middle of a message", () => {
     expect(new Set(lines).size).toBe(lines.length);
   });
 
-  it("a file is written whole or not at all, appended once; reading is repeated", async () => {
+  it("a file is written completely or not at all, and appended to once; reads are retried", async () => {
     const sandbox = "files";
     await sh(sandbox, "true");
     const content = "0123456789abcdef".repeat(4096);
@@ -245,7 +245,7 @@ describe("control channel cut in the middle of a message", () => {
     expect(reached.read).toBe(4);
   });
 
-  it("code is lost with the reason; files stay, and the next call works", async () => {
+  it("code is lost, with the reason; files remain, and the next call works", async () => {
     const sandbox = "code";
     await call("run_code", { sandbox, code: "x = 1; open('kept', 'w').write('kept')" });
     const answer = call("run_code", {
@@ -266,7 +266,7 @@ describe("control channel cut in the middle of a message", () => {
     expect((await call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
   });
 
-  it("again and again, at random moments under twenty runs: every one has an end and nothing is doubled", async () => {
+  it("repeatedly, at random moments during twenty runs: every run ends and nothing is repeated", async () => {
     const runs = Array.from({ length: 20 }, (_, index) =>
       call("run_command", {
         sandbox: `many-${index % 4}`,

@@ -17,7 +17,7 @@ const state = async (name: string) => {
 };
 
 describe.concurrent("a container that the platform ends", () => {
-  it("has saved a file that was written just before", async () => {
+  it("saves a file that was written just before", async () => {
     const sandbox = "written";
     await bed.sh("true", { sandbox });
     const first = await bed.first(sandbox);
@@ -32,14 +32,14 @@ describe.concurrent("a container that the platform ends", () => {
   it.each([
     ["without sandboxd's token", ""],
     ["with sandboxd's token", '-H "x-sandboxd-token: $(cat /run/sandbox/token)"'],
-  ])("refuses a report of its end that code in it sends %s", async (_, token) => {
+  ])("refuses a forged report of its end, sent %s", async (_, token) => {
     const sandbox = token === "" ? "lied" : "lied-well";
     const said = `curl -s -o /dev/null -w '%{http_code}' ${token} -X POST http://sandbox-mcp.internal/ending`;
     expect(await bed.sh(said, { sandbox })).toBe("404");
     expect((await bed.call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
   });
 
-  it("works again after code in it has ended sandboxd", async () => {
+  it("works again after code in it killed sandboxd", async () => {
     const sandbox = "ended-alone";
     const code = (text: string) => bed.call("run_code", { sandbox, code: text });
     const told = await code(
@@ -49,7 +49,7 @@ describe.concurrent("a container that the platform ends", () => {
     await until(async () => (await code("6 * 7")).text.includes("42"));
   });
 
-  it("has told its commands, and saved what they then wrote", async () => {
+  it("tells its commands, and saves what they then write", async () => {
     const sandbox = "told";
     const command = "trap 'echo told >told; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
     const run = await bed.call("run_command", { sandbox, command, wait_seconds: 0 });
@@ -62,7 +62,7 @@ describe.concurrent("a container that the platform ends", () => {
     expect(await bed.sh("cat told", { sandbox })).toBe("told\n");
   });
 
-  it("has saved the files of every run_code that it answered, and refuses code whose files it could not save", async () => {
+  it("saves the files of every completed run_code, and refuses code whose files it could not save", async () => {
     const sandbox = "coded";
     const many = "for n in range(1500): open(f'/workspace/many{n}', 'wb').write(os.urandom(20_000))";
     await bed.call("run_code", { sandbox, code: `import os\n${many}` });
@@ -89,7 +89,7 @@ describe.concurrent("a container that the platform ends", () => {
     expect(kept).toEqual(expect.arrayContaining(answered.map((n) => `c${n}`)));
   });
 
-  it("begins nothing new meanwhile, and says what to do", async () => {
+  it("starts nothing new meanwhile, and says what to do", async () => {
     const sandbox = "late";
     // It ignores SIGTERM, so that the end takes its time.
     await bed.call("run_command", { sandbox, command: "trap '' TERM; sleep 60", wait_seconds: 0 });

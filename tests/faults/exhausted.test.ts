@@ -52,7 +52,7 @@ const HUNGRY = LONG ? ALL_HUNGRY : ALL_HUNGRY.slice(0, 2);
 const BOMBS = LONG ? ALL_BOMBS : ALL_BOMBS.slice(0, 1);
 
 describe("disk full", () => {
-  it("writes say so and change nothing, reading and deleting work, and it is as good as new after that", async () => {
+  it("writes fail with the reason and change nothing; reading and deleting work; then everything works again", async () => {
     const sandbox = "full";
     await bed.call("write_file", { sandbox, path: "kept", content: "before" });
     await bed.call("run_command", {
@@ -109,7 +109,7 @@ function namespaceOf(pid: number): string | undefined {
 
 describe("processes exhausted by a fork bomb", () => {
   it.each(BOMBS)(
-    "%s: the run ends, others are not disturbed, and destroy_sandbox leaves no process of it",
+    "%s: the run ends, others continue, and destroy_sandbox leaves no process behind",
     async (_where, name, args) => {
       const sandbox = "bomb";
       const namespace = namespaceOf(await bed.first(sandbox));

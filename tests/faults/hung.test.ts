@@ -40,7 +40,7 @@ async function hang(sandbox: string): Promise<number[]> {
 
 // They wait most of the time: each in a sandbox of its own.
 describe.concurrent("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
-  it("runs and calls go on where they were; nothing is doubled", async () => {
+  it("runs and calls continue; nothing is repeated", async () => {
     const sandbox = "pausing";
     const command = await bed.call("run_command", {
       sandbox,
@@ -72,7 +72,7 @@ describe.concurrent("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
 });
 
 describe.concurrent("runtime hung for good (SIGSTOP)", () => {
-  it("runs end soon after their time with the reason; others go on; destroy_sandbox helps", async () => {
+  it("runs end soon after their timeout with the reason; other sandboxes work; destroy_sandbox works", async () => {
     const sandbox = "hanging";
     // Long enough for all of them to begin before it hangs.
     const limits = { wait_seconds: 0, timeout_seconds: 20 };
@@ -106,7 +106,7 @@ describe.concurrent("runtime hung for good (SIGSTOP)", () => {
     expect(await bed.sh("echo afresh", { sandbox })).toBe("afresh\n");
   });
 
-  it("its runs are cancelled all the same, and say what to do", async () => {
+  it("its runs can be cancelled, and say what to do", async () => {
     const sandbox = "hanging-too";
     const command = await bed.call("run_command", { sandbox, command: "sleep 60", wait_seconds: 0 });
     await hang(sandbox);

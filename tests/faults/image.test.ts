@@ -78,7 +78,7 @@ await sleep(2 ** 31 - 1);`,
 }
 
 describe.concurrent("sandboxd hung for good in the image", () => {
-  it("killed, and stopped (SIGSTOP): it is started again", async () => {
+  it("killed or stopped (SIGSTOP): it is restarted", async () => {
     const printed = await serve(`
       process.kill(Number(before), "SIGKILL");
       await gone(before);
@@ -92,7 +92,7 @@ describe.concurrent("sandboxd hung for good in the image", () => {
     expect(printed).toBe("answers\n");
   });
 
-  it("everything killed by name: the first process starts it again", async () => {
+  it("all programs killed by name: the first process restarts it", async () => {
     const printed = await serve(`
       const first = sandboxd();
       run("pkill -f sandbox[d]; pkill -f [/]opt; pkill -x tee; true");
@@ -105,7 +105,7 @@ describe.concurrent("sandboxd hung for good in the image", () => {
     expect(printed).toBe("true\nanswers\n");
   });
 
-  it("takes requests only with the token that it was started with, also after it was killed", async () => {
+  it("accepts only requests with its start token, also after it was killed", async () => {
     const printed = await serve(
       `
       console.log(await status(), await status("another"), await status("its own"));
@@ -119,7 +119,7 @@ describe.concurrent("sandboxd hung for good in the image", () => {
     expect(printed).toBe("401 401 200\nundefined\n401\n");
   });
 
-  it("a program on its port accepts connections and never answers: sandboxd is started again on that port", async () => {
+  it("a program on its port accepts connections and never responds: sandboxd is restarted on that port", async () => {
     const printed = await serve(`
       const silent = spawn(process.execPath, ["-e", \`
         const again = () => require("node:net").createServer(() => undefined)
@@ -138,7 +138,7 @@ describe.concurrent("sandboxd hung for good in the image", () => {
     expect(printed).toBe("SIGKILL\nanswers\n");
   });
 
-  it.runIf(LONG)("kept from the processor for longer than it may hang: it is left alone", async () => {
+  it.runIf(LONG)("without processor time for longer than it may hang: it is not restarted", async () => {
     const printed = await serve(`
       run("taskset -a -p -c 0 " + before);
       run("chrt -a -i -p 0 " + before);

@@ -54,7 +54,7 @@ describe.concurrent.each(["workerd", "engine"] as const)(
       return () => bed.close();
     });
 
-    it("over the same state: runs are lost with the reason, output is whole up to a second before", async () => {
+    it("restarted with the same state: runs are lost with the reason, output is complete up to the last second", async () => {
       const ids = await busy(bed, "default");
       const seen = { command: await counted(bed, ids.command), code: await counted(bed, ids.code) };
       // What was there more than a second before the kill is kept.
@@ -92,7 +92,7 @@ describe.concurrent("a sandbox killed in the middle of runs of each kind", () =>
     return () => bed.close();
   });
 
-  it("runs are lost within seconds, output is whole, the next call works and says what is gone, others go on", async () => {
+  it("runs are lost within seconds with their output; the next call works and says what is gone; other sandboxes continue", async () => {
     await bed.sh("echo mine > file", { sandbox: "other" });
     await bed.call("run_code", { sandbox: "other", code: "x = 1" });
     const ids = await busy(bed, "victim");
@@ -118,7 +118,7 @@ describe.concurrent("a sandbox killed in the middle of runs of each kind", () =>
     expect((await bed.call("run_code", { sandbox: "other", code: "x" })).text).toContain("result: 1");
   });
 
-  it("in the middle of each other call: an answer that says so, or the result", async () => {
+  it("during every other call: an error that says so, or the result", async () => {
     const sandbox = "calls";
     await bed.sh("mkdir -p d && touch d/{1..2000} && head -c 3000000 /dev/zero > big", { sandbox });
     const calls: [string, Record<string, unknown>][] = [

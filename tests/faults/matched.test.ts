@@ -52,7 +52,7 @@ describe.concurrent("a command that ends processes by their names", () => {
     ["pkill -f /opt"],
     ["pkill -9 -f /var/lib"],
     ["pkill init; pkill -f init"],
-  ])("%s: other runs go on", async (kill) => {
+  ])("%s: other runs continue", async (kill) => {
     const sandbox = nameOf(kill);
     await bed.sh("echo there >/tmp/before", { sandbox });
     const { structured, lines } = await runDuring(sandbox, () =>
@@ -71,7 +71,7 @@ describe.concurrent("a command that ends processes by their names", () => {
     expect((await code("kept + 1")).text).toContain("42");
   });
 
-  it("pkill -u root: files are still there, and the next calls are served", async () => {
+  it("pkill -u root: files remain, and the next calls work", async () => {
     const sandbox = "everybody";
     await bed.sh("echo there >/tmp/before", { sandbox });
     for (let time = 0; time < 3; time++) {
@@ -88,7 +88,7 @@ describe.concurrent("a command that ends processes by their names", () => {
     ["kill -9 -1"],
     ["for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p = $$ ] || kill -9 $p; done; kill -9 $$"],
     ["for n in 1 2 3; do pkill -9 -x 'sbx.*'; sleep 0.3; done"],
-  ])("%s: runs end, and the next calls are served", async (kill) => {
+  ])("%s: runs end, and the next calls work", async (kill) => {
     const sandbox = nameOf(kill);
     await bed.sh("echo there >/tmp/before", { sandbox });
     const { structured } = await runDuring(sandbox, () =>
@@ -100,7 +100,7 @@ describe.concurrent("a command that ends processes by their names", () => {
 });
 
 describe.concurrent("sandboxd killed again and again", () => {
-  it("a run is not followed for ever, and one that waits is not started: both say what to do", async () => {
+  it("following a run ends, and a waiting run does not start: both say what to do", async () => {
     const sandbox = "away";
     const before = await bed.call("run_command", {
       sandbox,

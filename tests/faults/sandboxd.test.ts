@@ -59,14 +59,14 @@ require("node:net").createServer(() => undefined).listen("/run/sandbox/sandboxd.
 
 // They wait most of the time: each in a sandbox of its own.
 describe.concurrent("sandboxd hung for good", () => {
-  it("stopped (SIGSTOP) while idle: the next calls are served by another", async () => {
+  it("stopped (SIGSTOP) while idle: another one serves the next calls", async () => {
     const sandbox = "idle";
     const sandboxd = await prepared(sandbox);
     process.kill(await sandboxd(), "SIGSTOP");
     expect(await served(sandbox)).toEqual(SERVED);
   });
 
-  it("stopped in the middle of a run: the run goes on, its output is neither doubled nor lost", async () => {
+  it("stopped during a run: the run continues, and its output is neither repeated nor lost", async () => {
     const sandbox = "running";
     const sandboxd = await prepared(sandbox);
     const command = "export KEPT=later; for i in {0..299}; do echo $i; sleep 0.1; done; exit 3";
@@ -84,7 +84,7 @@ describe.concurrent("sandboxd hung for good", () => {
     expect(await bed.sh("echo $KEPT", { sandbox })).toBe("later\n");
   });
 
-  it("stopped in the middle of a write: the file is as it was, or whole", async () => {
+  it("stopped during a write: the file is unchanged or complete", async () => {
     const sandbox = "writing";
     const sandboxd = await prepared(sandbox);
     await bed.sh("echo old >file", { sandbox });
@@ -115,7 +115,7 @@ describe.concurrent("sandboxd hung for good", () => {
     await until(async () => (await writes()) === "");
   });
 
-  it("its event loop stuck, waiting for ever: the next calls are served by another", async () => {
+  it("its event loop blocked: another one serves the next calls", async () => {
     const sandbox = "waiting";
     const sandboxd = await prepared(sandbox);
     const stuck = await sandboxd();
@@ -124,7 +124,7 @@ describe.concurrent("sandboxd hung for good", () => {
     expect(await served(sandbox)).toEqual(SERVED);
   });
 
-  it.runIf(LONG)("its event loop stuck in a loop: the next calls are served by another", async () => {
+  it.runIf(LONG)("its event loop in an endless loop: another one serves the next calls", async () => {
     const sandbox = "looping";
     const sandboxd = await prepared(sandbox);
     const stuck = await sandboxd();
@@ -134,7 +134,7 @@ describe.concurrent("sandboxd hung for good", () => {
     expect(await served(sandbox)).toEqual(SERVED);
   });
 
-  it("a program in its place accepts connections and never answers: the next calls are served by another sandboxd", async () => {
+  it("a program in its place accepts connections and never responds: another sandboxd serves the next calls", async () => {
     const sandbox = "replaced";
     const sandboxd = await prepared(sandbox);
     const before = await sandboxd();

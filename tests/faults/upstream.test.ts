@@ -44,7 +44,7 @@ afterAll(async () => {
 
 // Each in a sandbox of its own.
 describe.concurrent("upstream model API cut", () => {
-  it("in the middle of a stream: the agent asks again, and what it was told to do is done once", async () => {
+  it("in the middle of a stream: the agent retries, and performs its instructions once", async () => {
     const sandbox = "cut";
     const { fields } = await client.call("execute_task", { task: "[[cut]] Write", sandbox });
     expect(faults.cut).toBeGreaterThan(1);
@@ -52,7 +52,7 @@ describe.concurrent("upstream model API cut", () => {
     expect(await client.sh(sandbox, "cat /workspace/once.txt")).toBe("once\n");
   });
 
-  it("before its answer: the agent asks again, and what it was told to do is done once", async () => {
+  it("before the response: the agent retries, and performs its instructions once", async () => {
     const sandbox = "gone";
     const { fields } = await client.call("execute_task", { task: "[[gone]] Write", sandbox });
     expect(faults.gone).toBeGreaterThan(1);
@@ -62,12 +62,12 @@ describe.concurrent("upstream model API cut", () => {
 });
 
 describe.concurrent("upstream model API slow", () => {
-  it("the task takes its time and succeeds", async () => {
+  it("the task waits and succeeds", async () => {
     const { fields } = await client.call("execute_task", { task: "[[slow]] Say it" });
     expect(fields).toMatchObject({ state: "succeeded", answer: "one two three" });
   });
 
-  it("without end: the task ends with its time, nothing of it is left, and the sandbox can be used", async () => {
+  it("without end: the task ends at its timeout with all its processes, and the sandbox can be used", async () => {
     const sandbox = "hang";
     const hung = await client.call("execute_task", { task: "[[hang]] x", sandbox, timeout_seconds: 15 });
     expect(faults.hang).toBeGreaterThan(0);
@@ -80,7 +80,7 @@ describe.concurrent("upstream model API slow", () => {
 });
 
 describe("upstream model API down", () => {
-  it("the task ends by its time at the latest and says that the API is why; everything else goes on", async () => {
+  it("the task ends by its timeout and names the API as the reason; everything else works", async () => {
     await api.close();
     const sandbox = "down";
     const { fields } = await client.call("execute_task", {

@@ -12,8 +12,8 @@ async function savedAt(bed: Bed, name: string): Promise<number> {
 }
 
 // Each with a server of its own.
-describe.concurrent("the server or a sandbox ends under a workspace", () => {
-  it("kill -9 of the server: what was acknowledged before the last save is back, and the answer says from when", async () => {
+describe.concurrent("the server or a sandbox ends while a workspace changes", () => {
+  it("kill -9 of the server: everything up to the last save is restored, and the next result says from when", async () => {
     const bed = await startBed();
     try {
       await bed.sh(
@@ -31,7 +31,7 @@ describe.concurrent("the server or a sandbox ends under a workspace", () => {
     }
   });
 
-  it("SIGTERM, as Ctrl-C does: nothing is missing, however young", async () => {
+  it("SIGTERM, as with Ctrl-C: nothing is missing, not even the latest change", async () => {
     const bed = await startBed();
     try {
       await bed.sh("true", { sandbox: "other" });
@@ -50,7 +50,7 @@ describe.concurrent("the server or a sandbox ends under a workspace", () => {
     }
   });
 
-  it("SIGTERM while visitors and sandboxes flood previews: nothing is missing either", async () => {
+  it("SIGTERM while visitors and sandboxes flood previews: nothing is missing", async () => {
     const bed = await startBed();
     try {
       await bed.sh("head -c 20000000 /dev/urandom >large");
@@ -69,7 +69,7 @@ describe.concurrent("the server or a sandbox ends under a workspace", () => {
     }
   });
 
-  it("SIGTERM where the Worker does not answer: it is said that workspaces may not be saved", async () => {
+  it("SIGTERM while the Worker does not respond: the log says that workspaces may not be saved", async () => {
     const bed = await startBed();
     try {
       await bed.call("write_file", { path: "young", content: "a moment old" });

@@ -82,7 +82,7 @@ describe("methods and paths", () => {
     "MCP",
     "get",
     "TRACE",
-  ])("%s of every path: an answer, and none of 500", async (method) => {
+  ])("%s of every path: a response, but never 500", async (method) => {
     for (const path of PATHS) {
       const head = `${method} ${encodeURI(path).replaceAll("%25", "%")} HTTP/1.1\r\nHost: ${authority}\r\nAuthorization: Bearer ${TOKEN}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`;
       const answer = await rawSocket(server.url, [head], 5000);
@@ -95,7 +95,7 @@ describe("methods and paths", () => {
 });
 
 describe("headers", () => {
-  it("of any content, in any place that is read", async () => {
+  it("of any content, wherever headers are read", async () => {
     const value = fc.oneof(
       nastyString,
       fc.constantFrom(
@@ -170,7 +170,7 @@ describe("headers", () => {
     ["no colon", "Host: x\r\nnonsense\r\n"],
     ["a megabyte", `Host: x\r\nX-A: ${"a".repeat(1_000_000)}\r\n`],
     ["ten thousand", `Host: x\r\n${"X-A: a\r\n".repeat(10_000)}`],
-  ])("%s: refused or answered, and the server goes on", async (_what, lines) => {
+  ])("%s: refused or answered, and the server continues", async (_what, lines) => {
     const answer = await rawSocket(server.url, [`POST /mcp HTTP/1.1\r\n${lines}Connection: close\r\n\r\n`]);
     const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
     if (status !== 501) harmless(status, answer, lines);
@@ -232,7 +232,7 @@ describe("bodies", () => {
     ["much more than the limit", `"${"x".repeat(60 * 1024 * 1024)}"`],
   ];
   it.each(CORPUS)(
-    "%s, in every revision: refused or answered in bounds, and the server goes on",
+    "%s, in every protocol revision: refused or answered within limits, and the server continues",
     async (_what, body) => {
       for (const version of [undefined, "2025-03-26", "2025-11-25", "2026-07-28"]) {
         const { status, text } = await postRaw(
@@ -270,7 +270,7 @@ describe("bodies", () => {
     return (structured.runs as { id: string; state: string }[]).map(({ id, state }) => `${id} ${state}`);
   };
 
-  it("a batch of a hundred commands is held to the quota: each is run or refused, and none is lost", async () => {
+  it("the quota applies to a batch of a hundred commands: each runs or is refused, and none is lost", async () => {
     const { status, text } = await batch(100);
     harmless(status, text, "a hundred calls");
     const events = text.match(/^data: [[{].*$/gm)?.map((line) => line.slice("data: ".length)) ?? [text];
@@ -296,7 +296,7 @@ describe("bodies", () => {
     await stillServes();
   });
 
-  it("a batch of a thousand commands is refused, and none is run", async () => {
+  it("a batch of a thousand commands is refused, and none runs", async () => {
     const before = await listed();
     const { status, text } = await batch(1000);
     harmless(status, text, "a thousand calls");
@@ -331,7 +331,7 @@ describe("connections", () => {
     ["a chunk extension without end", [`5;${"a".repeat(100_000)}\r\nhello\r\n0\r\n\r\n`]],
     ["trailers", ["0\r\nX-A: a\r\nHost: evil\r\n\r\n"]],
     ["ten thousand chunks of one byte", [`1\r\na\r\n`.repeat(10_000), "0\r\n\r\n"]],
-  ])("%s: refused or answered, and the server goes on", async (_what, chunks) => {
+  ])("%s: refused or answered, and the server continues", async (_what, chunks) => {
     const answer = await rawSocket(server.url, [
       head("Transfer-Encoding: chunked\r\nConnection: close\r\n"),
       ...chunks,
@@ -341,7 +341,7 @@ describe("connections", () => {
     await stillServes();
   });
 
-  it("requests on one connection without waiting, each answered in turn", async () => {
+  it("pipelined requests on one connection are answered in order", async () => {
     const request = (path: string) => `GET ${path} HTTP/1.1\r\nHost: ${authority}\r\n\r\n`;
     const last = `GET /health HTTP/1.1\r\nHost: ${authority}\r\nConnection: close\r\n\r\n`;
     const answer = await rawSocket(
@@ -355,7 +355,7 @@ describe("connections", () => {
     );
   });
 
-  it("a second request hidden in a body is not one", async () => {
+  it("a second request hidden in a body is not executed", async () => {
     const hidden = `GET /health HTTP/1.1\r\nHost: ${authority}\r\n\r\n`;
     const answer = await rawSocket(server.url, [
       head(`Content-Length: ${hidden.length}\r\nConnection: close\r\n`) + hidden,
@@ -363,7 +363,7 @@ describe("connections", () => {
     expect(answer.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 400"]);
   });
 
-  it("a hundred clients that send a byte now and then keep nobody else from being served", async () => {
+  it("a hundred clients that send a byte now and then do not block other clients", async () => {
     const { hostname, port } = new URL(server.url);
     const sockets: Socket[] = Array.from({ length: 100 }, (_, index) => {
       const socket = connect(Number(port), hostname);
@@ -381,7 +381,7 @@ describe("connections", () => {
     await stillServes();
   });
 
-  it("clients that do not read their answer, or leave before it, cost nothing that stays", async () => {
+  it("clients that do not read their response, or leave before it, hold no resources afterwards", async () => {
     const rounds: number[] = [];
     const large = JSON.stringify({
       jsonrpc: "2.0",
@@ -437,7 +437,7 @@ describe("bodies in chunks of a byte", () => {
   it.each([
     ["/mcp", "application/json", "HTTP/1.1 400"],
     ["/oauth/token", "application/x-www-form-urlencoded", "HTTP/1.1 4"],
-  ])("take no more memory than their bytes: %s", async (path, type, status) => {
+  ])("take no more memory than their size: %s", async (path, type, status) => {
     await stillServes();
     const before = memory();
     let most = before;
@@ -450,8 +450,8 @@ describe("bodies in chunks of a byte", () => {
   });
 });
 
-describe("the last word", () => {
-  it("the origin answers as healthy", async () => {
+describe("at the end", () => {
+  it("the origin is healthy", async () => {
     const response = await fetch(`${origin}/health`);
     expect(response.status).toBe(200);
   });

@@ -178,7 +178,7 @@ function memoryNow(): number {
   return held.reduce((sum, kilobytes) => sum + Number(kilobytes ?? 0) * 1024, 0);
 }
 
-it("no port of workerd's takes a header for the host that was called", async () => {
+it("no port of workerd accepts a header that names the called host", async () => {
   const ports = workerdPorts();
   expect(ports).toContain(Number(new URL(url).port));
   for (const port of ports) {
@@ -195,7 +195,7 @@ describe("a control server that answers every call with", () => {
     '{"stdout":1,"stderr":[[]],"id":2}',
     '{"id":"a","stdout":"file 3\\nYWJj"}',
     '[["a"]]',
-  ])("%s: code, which it alone can run, says that the sandbox is damaged, and what to do", async (value) => {
+  ])("%s: code, which needs that server, fails as damaged and says what to do", async (value) => {
     await attack(`echo '${value.replace(/^/, "answer ")}' >/tmp/attack`);
     for (const language of ["python", "javascript"]) {
       const { text, isError } = await tool(url, "run_code", { code: "1", language });
@@ -218,11 +218,11 @@ const HONEST = /is empty|has no files|exit_code: 0/;
  * row in the table of docs/internals/security.md.
  */
 const FLOODS: { what: string; flood: string; call: [name: string, args: Record<string, unknown>] }[] = [
-  { what: "an answer in an encoding", flood: "encoded", call: ["list_files", {}] },
-  { what: "an answer in pieces of a byte", flood: "pieces", call: ["list_files", {}] },
-  { what: "an answer of millions of values", flood: "values", call: ["list_files", {}] },
-  { what: "an answer of lists within lists", flood: "depth", call: ["list_files", {}] },
-  { what: "an answer of long names", flood: "keys", call: ["list_files", {}] },
+  { what: "an encoded response", flood: "encoded", call: ["list_files", {}] },
+  { what: "a response in pieces of one byte", flood: "pieces", call: ["list_files", {}] },
+  { what: "a response of millions of values", flood: "values", call: ["list_files", {}] },
+  { what: "a response of nested lists", flood: "depth", call: ["list_files", {}] },
+  { what: "a response with long names", flood: "keys", call: ["list_files", {}] },
   { what: "the plan of a save", flood: "plan", call: ["checkpoint_sandbox", {}] },
   { what: "events of a command", flood: "events", call: ["run_command", COMMAND] },
   { what: "events of many values", flood: "badEvents", call: ["run_command", COMMAND] },
@@ -231,11 +231,11 @@ const FLOODS: { what: string; flood: string; call: [name: string, args: Record<s
   { what: "changes of a task", flood: "changes", call: ["execute_task", TASK] },
 ];
 
-describe("the neighbour is answered", () => {
-  it("in peace", async () => {
+describe("another principal's calls are answered", () => {
+  it("without an attack", async () => {
     await neighbourUntil(() => true);
     let count = 0;
-    show("in peace", await neighbourUntil(() => ++count >= 50));
+    show("without an attack", await neighbourUntil(() => ++count >= 50));
     expect(deaths).toEqual([]);
   });
 
@@ -254,7 +254,7 @@ describe("the neighbour is answered", () => {
     },
   );
 
-  describe("while in the place of sandboxd", () => {
+  describe("while a program in sandboxd's place", () => {
     const sandboxOf = (flood: string) => `flood-${flood.toLowerCase()}`;
 
     beforeAll(async () => {
@@ -268,7 +268,7 @@ describe("the neighbour is answered", () => {
       await sleep(5000);
     });
 
-    it.each(FLOODS)("there is $what", async ({ flood, call: [name, args] }) => {
+    it.each(FLOODS)("sends $what", async ({ flood, call: [name, args] }) => {
       const sandbox = sandboxOf(flood);
       const before = mostMemory();
       // A run is flooded as long as it goes on, an answer once.
@@ -286,7 +286,7 @@ describe("the neighbour is answered", () => {
     });
   });
 
-  it("while a terminal prints what costs most to show", async () => {
+  it("while a terminal prints the output that is most expensive to render", async () => {
     const sandbox = "terminal";
     const command = `python3 -c "print('\\x1b[999@' * 3000 + '\\x1b[999Cx\\x1b[H' * 1200)"; sleep 30`;
     const { structured } = await tool(url, "run_command", { sandbox, command, interactive: true });
@@ -300,7 +300,7 @@ describe("the neighbour is answered", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
-  it("while results say again and again that they are left out", async () => {
+  it("while results imitate the note about omitted results many times", async () => {
     const sandbox = "results";
     const code = [
       "class Left:",
@@ -331,7 +331,7 @@ describe("the neighbour is answered", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
-  it("while images that are as large as may be are read, and bombs", async () => {
+  it("while the largest allowed images and decompression bombs are read", async () => {
     const sandbox = "images";
     const made = [
       "import struct, zlib",
@@ -356,7 +356,7 @@ describe("the neighbour is answered", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
-  it("while a PNG is read whose data goes on after its last row, and workerd's memory does not grow with it", async () => {
+  it("while a PNG with data after its last row is read, and workerd's memory does not grow", async () => {
     const sandbox = "trailing";
     const made = [
       "import struct, zlib",
@@ -379,7 +379,7 @@ describe("the neighbour is answered", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
-  it("while a sandbox floods its way out", async () => {
+  it("while a sandbox floods its egress proxy", async () => {
     const flood = `node -e '
       const { connect } = require("node:net");
       const piece = Buffer.from("GET http://anthropic.internal/ HTTP/1.1\\r\\nHost: anthropic.internal\\r\\n\\r\\n".repeat(1000));
@@ -401,7 +401,7 @@ describe("the neighbour is answered", () => {
     { what: "messages for one visitor after another", visit: ["/out", 40, "messages", 4, 700] },
     { what: "chunks of visitors", visit: ["/in", 40, "chunks", 4] },
     { what: "chunks for visitors", visit: ["/out", 40, "chunks", 4] },
-  ])("while a preview has $what, of a byte each", async ({ what, visit }) => {
+  ])("while a preview sends $what, of one byte each", async ({ what, visit }) => {
     const sandbox = "tiny-pieces";
     const flood = await floodedPreview((name, args) => tool(url, name, { sandbox, ...args }));
     const before = memoryNow();

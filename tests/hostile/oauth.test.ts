@@ -156,7 +156,7 @@ const REQUESTS: [string, Record<string, string>][] = [
 const CHUNKED = "Transfer-Encoding: chunked\r\n";
 
 describe("every endpoint of OAuth", () => {
-  it("with any parameters in its URL: it never sends a browser to where no client registered", async () => {
+  it("with any parameters in its URL: it never redirects to an unregistered address", async () => {
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(...PATHS), parameters, async (path, pairs) => {
         const { location } = await send(`${path}?${form(pairs)}`);
@@ -212,7 +212,7 @@ describe("every endpoint of OAuth", () => {
     );
   });
 
-  it("with a token of any make at the MCP endpoint: 401 and a challenge", async () => {
+  it("with any invalid token at the MCP endpoint: 401 and a challenge", async () => {
     await fc.assert(
       fc.asyncProperty(value, async (text) => {
         const authorization = `Bearer ${text.replaceAll(/[^\x21-\x7e]/g, "?").slice(0, 4000)}`;
@@ -227,7 +227,7 @@ describe("every endpoint of OAuth", () => {
     );
   });
 
-  it("with the parameters of each request, all good but for one or two", async () => {
+  it("with the parameters of each request, of which one or two are wrong", async () => {
     const some = fc.array(fc.tuple(fc.constantFrom(...NAMES), value), { minLength: 1, maxLength: 2 });
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(...REQUESTS), some, async ([path, whole], changes) => {
@@ -263,7 +263,7 @@ describe("every endpoint of OAuth", () => {
     }
   });
 
-  it("with bodies that are too large: refused, some before they were sent whole", async () => {
+  it("with bodies that are too large: refused, some before they arrived completely", async () => {
     const init = {
       method: "POST",
       headers: { "content-type": "application/json" },

@@ -118,8 +118,8 @@ const headers = fc
   )
   .map((given): Record<string, string> => Object.assign({}, given));
 
-describe("messages of any make, under any headers", () => {
-  it("are answered by the rules", async () => {
+describe("arbitrary messages with arbitrary headers", () => {
+  it("are answered according to the protocol", async () => {
     await fc.assert(
       fc.asyncProperty(message, headers, async (sent, under) => void (await send(sent, under))),
       tries(250),
@@ -181,7 +181,7 @@ describe.each(ERAS)("a client of %s", (version) => {
         params: { _meta: meta(version === "2026-07-28" ? "2025-11-25" : "2026-07-28") },
       },
     ],
-  ])("%s: refused or answered, and is served after that", async (_what, sent) => {
+  ])("%s: refused or answered, and its next request works", async (_what, sent) => {
     const { status } = await send(sent, own);
     expect(status).toBeLessThan(500);
     const { text } = await send(

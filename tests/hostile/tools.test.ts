@@ -74,7 +74,7 @@ async function call(name: string, args: unknown): Promise<string> {
 const SLOW: Record<string, number> = { run_code: 25, run_command: 40, destroy_sandbox: 20, execute_task: 8 };
 
 describe("every tool, with hostile input", () => {
-  it("answers with a result or an error in words", async () => {
+  it("returns a result or a readable error", async () => {
     for (const definition of await definitions()) {
       await fc.assert(
         fc.asyncProperty(inputFor(definition), async (args) => void (await call(definition.name, args))),
@@ -83,7 +83,7 @@ describe("every tool, with hostile input", () => {
     }
   });
 
-  it("with anything at all in place of its arguments", async () => {
+  it("with arbitrary arguments", async () => {
     const names = (await definitions()).map(({ name }) => name);
     await fc.assert(
       fc.asyncProperty(
@@ -103,7 +103,7 @@ describe("every tool, with hostile input", () => {
   });
 });
 
-describe("what goes in comes out as it was", () => {
+describe("input is returned unchanged", () => {
   it("any text in a file, read back", async () => {
     const content = fc
       .string({ unit: "binary", minLength: 1, maxLength: 200 })
@@ -150,7 +150,7 @@ describe("what goes in comes out as it was", () => {
     );
   });
 
-  it("variables that bash or the wrapper uses cost nothing but themselves", async () => {
+  it("variables that bash or the wrapper uses affect only themselves", async () => {
     for (const name of [
       "PATH",
       "BASH_ENV",

@@ -53,7 +53,7 @@ async function meets(
   }
 }
 
-it("is made once for a directory, where its key is its owner's alone", async () => {
+it("is made once for a directory, and only the owner can read its key", async () => {
   const own = join(directory, "own");
   const { pem } = await CertificateAuthority.open(own);
   expect((await CertificateAuthority.open(own)).pem).toBe(pem);

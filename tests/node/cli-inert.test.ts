@@ -123,7 +123,7 @@ test.each(COMMANDS)("%s %s prints what a hostile server sends without acting on 
     }
 });
 
-test.each(COMMANDS)("%s %s prints what a hostile server refuses with", async (...words) => {
+test.each(COMMANDS)("%s %s prints a hostile server's error without acting on it", async (...words) => {
   answer = () => ({ content: [{ type: "text", text: HOSTILE }], isError: true });
   expect(await faultsOf(words)).toEqual([]);
   for (const status of [400, 401, 403, 404, 500]) {

@@ -43,7 +43,7 @@ describe("a client's document on the local platform", () => {
 
   const hosts = ["127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]", hostname()];
 
-  it("is not fetched behind a public origin, by any name of this machine", async () => {
+  it("is not fetched behind a public origin, under any name of this machine", async () => {
     expect(await ask({ PUBLIC_ORIGIN }, hosts)).toEqual({ connections: 0, announced: false });
   });
 

@@ -214,7 +214,7 @@ describe("a person", () => {
 });
 
 describe("the page", () => {
-  it("after the back button is good once more when it is loaded again, and its old form is refused clearly", async () => {
+  it("works again after the back button if it is reloaded, and its old form is refused clearly", async () => {
     const page = await open();
     const { url } = await visit(page);
     const used = await page.locator("input[name=handle]").inputValue();

@@ -60,7 +60,7 @@ it("opens no debugger to the code in its sandbox", async () => {
   expect(stdout).toContain("Connection refused");
 });
 
-it("forges no line of the log", async () => {
+it("cannot forge a line of the log", async () => {
   const sandbox = await TestSandbox.start(engine);
   const forged = "a\\rengine: forged\\e[2Kb\\u0085c\\u2028d\\u202ee\\n";
   await sandbox.run(`LC_ALL=C.UTF-8 printf '${forged}' >/tmp/print; mv /tmp/print /tmp/printed`);

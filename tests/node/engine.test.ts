@@ -222,7 +222,7 @@ describe("a port", () => {
     expect(await response.text()).toBe("PUT /a%20b?c=%2F 8000-box.example false");
   });
 
-  it.each(["GET", "DELETE"])("has a body of unknown length with %s stay a body", async (method) => {
+  it.each(["GET", "DELETE"])("keeps a body of unknown length with %s a body", async (method) => {
     const call = request(`${engine.url}/sandboxes/${sandbox.id}/ports/8000/body`, {
       method,
       headers: { [SECRET_HEADER]: engine.secret, "transfer-encoding": "chunked" },
@@ -232,7 +232,7 @@ describe("a port", () => {
     expect(await text(response)).toMatch(/^GET/);
   });
 
-  it.each(["switched", "interim"])("is not waited for without end: %s", async (path) => {
+  it.each(["switched", "interim"])("has a time limit: %s", async (path) => {
     const response = await sandbox.call("GET", `/ports/8000/${path}`);
     expect(response.status).toBe(502);
   });

@@ -55,7 +55,7 @@ afterAll(async () => {
   internet.close();
 });
 
-it("requests that nobody answers take no memory, and leave the neighbour its answers", async () => {
+it("unanswered requests take no memory, and other sandboxes get their responses", async () => {
   const before = process.memoryUsage().rss;
   let most = before;
   let over = false;
@@ -76,7 +76,7 @@ it("requests that nobody answers take no memory, and leave the neighbour its ans
     .toBe("hello");
 });
 
-it("a beginning of TLS in records of one byte, or that never ends, is refused; the neighbour has its answers", async () => {
+it("a TLS handshake in records of one byte, or one that never ends, is refused, and other sandboxes get their responses", async () => {
   const flooding = await TestSandbox.start(engine, {
     policy: { internet: "allowlist", allowHosts: ["internet.test"] },
   });
@@ -115,7 +115,7 @@ with concurrent.futures.ThreadPoolExecutor(40) as pool:
   expect(await attack).toMatchObject({ stdout: "True True", stderr: "" });
 });
 
-it("bodies in chunks of one byte, of requests that wait and that are refused, leave the neighbour its calls", async () => {
+it("bodies in chunks of one byte, of waiting and refused requests, do not disturb other sandboxes", async () => {
   const chunks = `node -e '
     const { connect } = require("node:net");
     const piece = Buffer.from("1\\r\\nx\\r\\n".repeat(10_000));
@@ -177,7 +177,7 @@ it("names are looked up a few at a time, also after some that failed", async () 
   expect(most).toBe(4);
 });
 
-it("names that nobody waits for any more are not looked up, and do not wait either", async () => {
+it("names that nobody waits for any more are not looked up", async () => {
   const asked: string[] = [];
   const answers: (() => void)[] = [];
   const { resolve } = boundedLookups({
@@ -205,7 +205,7 @@ it("names that nobody waits for any more are not looked up, and do not wait eith
   expect(asked).toEqual(["a", "b", "c", "d", "last"]);
 });
 
-it("requests whose clients have left wait no more, and take no turn of the others", async () => {
+it("requests of clients that left stop waiting, and do not delay others", async () => {
   const turns = new Turns(createServer());
   const clients = Array.from({ length: 20_000 }, () => new PassThrough());
   const waits = clients.map((client) => turns.wait(client, "direct"));

@@ -63,7 +63,7 @@ describe("processes", () => {
     expect(await greedy.ended()).toEqual({ exitCode: 0, reason: "destroyed" });
   });
 
-  it.runIf(process.getuid?.() === 0)("stops it where it becomes many users, too", async () => {
+  it.runIf(process.getuid?.() === 0)("stops it also if it uses many user ids", async () => {
     const forks = [
       "import os, signal",
       "children = []",
@@ -127,7 +127,7 @@ describe("pools of the whole machine", () => {
   it.each([
     ["pseudo terminals", "os.openpty()", 64],
     ["inotify instances", "checked(libc.inotify_init1(0))", 64],
-  ])("%s are shared out", async (_, take, most) => {
+  ])("%s are divided among sandboxes", async (_, take, most) => {
     // Two processes, because one reaches its limit for open files first.
     for (const part of ["a", "b"]) {
       void greedy
@@ -143,7 +143,7 @@ describe("pools of the whole machine", () => {
     expect((await other.run(`python3 -c "${one}"`)).stdout).toBe("had");
   });
 
-  it("memory of TCP: what a hundred connections have waiting unread", async () => {
+  it("memory of TCP: unread data of a hundred connections", async () => {
     const connections = [
       "import socket",
       "listener = socket.create_server(('127.0.0.1', 0), backlog=200)",
@@ -193,7 +193,7 @@ describe("pools of the whole machine", () => {
     }
   });
 
-  it("memory of netlink, which counts as nobody's: only the kernel can be asked", async () => {
+  it("memory of netlink: only the kernel can be reached", async () => {
     const sockets = [
       "import os, socket",
       "def made(protocol):",
@@ -214,7 +214,7 @@ describe("pools of the whole machine", () => {
     expect((await greedy.run("node -p 'Object.keys(os.networkInterfaces())'")).stdout).toBe("[ 'lo' ]");
   });
 
-  it("memory of netlink: a sandbox that keeps much of what the kernel answers unread is ended", async () => {
+  it("memory of netlink: a sandbox that leaves many replies of the kernel unread is ended", async () => {
     const unread = [
       "import socket, struct, time",
       "refused = struct.pack('=IHHII', 60000, 4000, 1, 1, 0) + bytes(60000 - 16)",
@@ -290,7 +290,7 @@ describe("pools of the whole machine", () => {
     },
   );
 
-  it("waiting signals, and the timers that count as such", async () => {
+  it("queued signals, and the timers that count as such", async () => {
     const timers = [
       "import ctypes, os",
       "libc = ctypes.CDLL(None, use_errno=True); made = 0",
@@ -301,7 +301,7 @@ describe("pools of the whole machine", () => {
     expect(stdout).toBe("True Resource temporarily unavailable");
   });
 
-  it("slots for asynchronous I/O, and leases on the host's files, cannot be had at all", async () => {
+  it("slots for asynchronous I/O, and leases on the host's files, are not available", async () => {
     const attempts = [
       "import ctypes, fcntl, os, platform",
       "libc = ctypes.CDLL(None, use_errno=True)",
@@ -316,7 +316,7 @@ describe("pools of the whole machine", () => {
   });
 });
 
-it("what the kernel keeps for the whole machine, or in nobody's memory, and programs do without cannot be had", async () => {
+it("kernel resources that belong to the whole machine or count for nobody are not available", async () => {
   const attempts = [
     "import ctypes, os, platform, socket, struct",
     "libc = ctypes.CDLL(None, use_errno=True)",
@@ -373,26 +373,32 @@ it.runIf(process.getuid?.() === 0 && canRaiseLeast)(
 describe("all sandboxes together", () => {
   const whole = { ...limits, memoryBytes: 1024 * MiB, allMemoryBytes: 900 * MiB };
 
-  it.runIf(memoryIsHeld)("have a bound of memory, and the one that uses most is ended first", async () => {
-    const one = await startTestEngine({ limits: whole, startAhead: false });
-    const [modest, large, many] = await Promise.all([1, 2, 3].map(() => TestSandbox.start(one)));
-    try {
-      const hold = (mebibytes: number) =>
-        `python3 -c 'x = bytearray(${mebibytes} << 20); print(1, flush=True); import time; time.sleep(600)'`;
-      // The largest process is not in the sandbox that uses most.
-      await large?.run(`{ ${hold(120)} & } | head -n 1`);
-      void many
-        ?.run(`for i in $(seq 24); do ${hold(25)} >/dev/null & sleep 0.3; done`)
-        .catch(() => undefined);
-      expect(await many?.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("memory") });
-      expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
-      expect((await modest?.run("echo unharmed"))?.stdout).toBe("unharmed");
-    } finally {
-      await one.close();
-    }
-  });
+  it.runIf(memoryIsHeld)(
+    "have a common limit of memory, and the one that uses most is ended first",
+    async () => {
+      const one = await startTestEngine({ limits: whole, startAhead: false });
+      const [modest, large, many] = await Promise.all([1, 2, 3].map(() => TestSandbox.start(one)));
+      try {
+        const hold = (mebibytes: number) =>
+          `python3 -c 'x = bytearray(${mebibytes} << 20); print(1, flush=True); import time; time.sleep(600)'`;
+        // The largest process is not in the sandbox that uses most.
+        await large?.run(`{ ${hold(120)} & } | head -n 1`);
+        void many
+          ?.run(`for i in $(seq 24); do ${hold(25)} >/dev/null & sleep 0.3; done`)
+          .catch(() => undefined);
+        expect(await many?.ended()).toMatchObject({
+          exitCode: 137,
+          reason: expect.stringContaining("memory"),
+        });
+        expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
+        expect((await modest?.run("echo unharmed"))?.stdout).toBe("unharmed");
+      } finally {
+        await one.close();
+      }
+    },
+  );
 
-  it("share the processor equally: many loops of one leave another its share", async () => {
+  it("share the processor equally, however many loops one runs", async () => {
     const loop = "n = 0; import time; end = time.time() + 4\nwhile time.time() < end: n += 1\nprint(n)";
     // Each in a session of its own, which the kernel would give the same share as the other sandbox.
     const loops = greedy.run(
@@ -404,7 +410,7 @@ describe("all sandboxes together", () => {
 });
 
 describe("the machine's disk", () => {
-  it.runIf(diskIsHeld)("is read by one sandbox at a bounded rate, past the kernel's cache too", async () => {
+  it.runIf(diskIsHeld)("is read by one sandbox at a limited rate, also past the kernel's cache", async () => {
     const one = await startTestEngine({
       limits: { ...limits, diskReadBytes: MiB },
       startAhead: false,

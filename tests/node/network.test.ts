@@ -218,13 +218,13 @@ print(body(tunnel, ${large.length}))`;
     "101%20Switching",
     "101%20Switching%0d%0aConnection:%20upgrade%0d%0aUpgrade:%20other",
     "200%20OK%0d%0aTransfer-Encoding:%20gzip,%20chunked",
-  ])("answers a head %s without harm", async (head) => {
+  ])("handles a response head %s without harm", async (head) => {
     const { stdout } = await sandbox.run(`${curl} -w '%{http_code}' http://odd.test/${head}`);
     expect(stdout).toMatch(/odd\.test sent a response that is not HTTP\.\s*502$/);
     expect((await sandbox.run("curl -sS http://internet.test/")).stdout).toBe("hello from internet.test");
   });
 
-  it("passes on the answer that follows interim ones, and waits for no more than a hundred", async () => {
+  it("passes on the response after interim ones, of which it accepts a hundred", async () => {
     const status = `${curl} -w '%{http_code}' http://odd.test/interim-`;
     expect((await sandbox.run(`${status}50`)).stdout).toBe("hi200");
     expect((await sandbox.run(`${status}51`)).stdout).toMatch(/is not HTTP\.\s*502$/);

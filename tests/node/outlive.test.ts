@@ -104,7 +104,7 @@ it("a sandbox's first process cannot be ended or limited from inside", async () 
   expect((await sandbox.run("sleep 5; ls /tmp/mark")).stdout).toBe("/tmp/mark");
 });
 
-it("a sandbox that tries to outlive its destruction is gone, and another is answered meanwhile", async () => {
+it("a sandbox that tries to outlive its destruction ends, and another one works meanwhile", async () => {
   const engine = await startTestEngine();
   cleanUp.push(engine.close);
   const [sandbox, other] = await Promise.all([TestSandbox.start(engine), TestSandbox.start(engine)]);
@@ -116,7 +116,7 @@ it("a sandbox that tries to outlive its destruction is gone, and another is answ
   expect(await sandbox.ended()).toMatchObject({ exitCode: 0 });
 });
 
-it("a sandbox that tries to outlive its engine is gone with it", async () => {
+it("a sandbox that tries to outlive its engine ends with it", async () => {
   const engine = await spawnEngine(await runDirectory());
   const sandbox = await TestSandbox.start(engine);
   const { left } = await attack(sandbox);

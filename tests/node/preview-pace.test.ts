@@ -63,7 +63,7 @@ async function stopped(body: { bytes: number }): Promise<number> {
   return body.bytes;
 }
 
-it("a body of a preview is passed on at once as far as a page may need it, then at a pace; a file is not held back", async () => {
+it("a preview's body is passed on at full speed up to a page's size, then at a limited rate; a file is not slowed down", async () => {
   const page = reading({ [PREVIEW_PORT]: "8080" });
   await until(() => page.bytes > 32 * MiB);
   const atOnce = await stopped(page);

@@ -76,7 +76,7 @@ describe("a request", () => {
 });
 
 describe("a secret", () => {
-  it("is its hosts' and its principals' alone", () => {
+  it("belongs only to its hosts and principals", () => {
     const wide = secretOf({}, { hosts: ["*.example.com"], principals: ["token:ci"] });
     expect(secretsAt([bearer, wide], "api.example.com")).toEqual([bearer, wide]);
     expect(secretsAt([bearer, wide], "b.example.com")).toEqual([wide]);
@@ -140,7 +140,7 @@ describe("an answer", () => {
     ["in base64", btoa(VALUE).replace(/=+$/, "")],
     ["in base64 in a URL", encodeURIComponent(btoa(VALUE)).replace(/(%3D)+$/, "")],
     ["in what basic authentication sends", btoa(`user:${VALUE}`)],
-  ])("is masked where it has the value %s, with its length", async (_how, text) => {
+  ])("is masked with its length if its value is %s", async (_how, text) => {
     const body = `{"echo": "${text}",\n "more": 1}`;
     const mask = new Mask([basic]);
     const answer = mask.text(body);
@@ -152,7 +152,7 @@ describe("an answer", () => {
     expect(new Headers(mask.headers(new Headers({ location: text }))).get("location")).not.toContain(text);
   });
 
-  it("has no trace of the value in base64, whatever stands before and after it", () => {
+  it("has no trace of the value in base64, whatever surrounds it", () => {
     for (const before of ["", "a", "ab", "abc"])
       for (const after of ["", "x", "xy"]) {
         const encoded = btoa(before + VALUE + after);
@@ -163,7 +163,7 @@ describe("an answer", () => {
       }
   });
 
-  it("is masked however its characters are spelled and it is cut into pieces", async () => {
+  it("is masked in any spelling and in pieces", async () => {
     const schemes = [
       (one: string) => `%${hex(one)}`,
       (one: string) => `\\u00${hex(one)}`,
@@ -202,14 +202,19 @@ describe("an answer", () => {
     }
   });
 
-  it.each(["%", "%3", "\\", "\\u003"])("is masked as long after %s whatever it begins with", (before) => {
-    for (const first of ["1", "s", '"', ";"]) {
-      const answer = new Mask([secretOf({}, { value: first + VALUE })]).text(`a=${before}${first}${VALUE}.`);
-      expect(answer).toBe(`a=${"*".repeat(before.length + 1 + VALUE.length)}.`);
-    }
-  });
+  it.each(["%", "%3", "\\", "\\u003"])(
+    "is masked with the same length after %s, whatever it begins with",
+    (before) => {
+      for (const first of ["1", "s", '"', ";"]) {
+        const answer = new Mask([secretOf({}, { value: first + VALUE })]).text(
+          `a=${before}${first}${VALUE}.`,
+        );
+        expect(answer).toBe(`a=${"*".repeat(before.length + 1 + VALUE.length)}.`);
+      }
+    },
+  );
 
-  it("is masked the same however it is cut into pieces", async () => {
+  it("is masked the same in pieces of any size", async () => {
     const other = secretOf({}, { value: `${VALUE.slice(-6)}12345678` });
     const part = fc.constantFrom(
       VALUE,
@@ -242,7 +247,7 @@ describe("an answer", () => {
     ["in a URL in all characters", (value: string) => value.replace(/./g, (one) => `%${hex(one)}`)],
     ["in base64", (value: string) => btoa(`of ${value}.`).replace(/=+$/, "")],
     ["in base64 of a URL", (value: string) => btoa(value).replaceAll("+", "-").replace(/=+$/, "")],
-  ])("has no header that is named like the value %s", (_how, spelled) => {
+  ])("has no header named like the value %s", (_how, spelled) => {
     const value = "Key+0123'456~78>9";
     const mask = new Mask([secretOf({}, { value })]);
     const name = `x-${spelled(value).replace(">", "%3e")}`;
@@ -268,7 +273,7 @@ describe("an answer", () => {
     expect(await masked("Hello world", [bearer], [9, 2])).toEqual(["Hello ", "world"]);
   });
 
-  it("stops where it does whatever of a value has been guessed", async () => {
+  it("pauses at the same place, however much of a value was guessed", async () => {
     const guess = VALUE.slice(0, -1);
     const pieces = async (text: string) => (await masked(text, [basic], [1])).map(({ length }) => length);
     for (let right = 0; right <= guess.length; right++) {

@@ -144,7 +144,7 @@ describe("Cloudflare Access", () => {
   });
 
   it.each(["HS256", "RS512", "PS256", "ES256"])(
-    "does not let in one signed by %s, be the key the team's",
+    "does not let in one signed by %s, even with the team's key",
     async (alg) => {
       const before = published;
       let key: CryptoKey | Uint8Array;
@@ -174,7 +174,7 @@ describe("Cloudflare Access", () => {
     },
   );
 
-  it("an unsigned assertion is worth nothing", async () => {
+  it("an unsigned assertion is refused", async () => {
     const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
     const claims = { iss: ISSUER, aud: [AUDIENCE], sub: "7335d417", exp: Math.floor(Date.now() / 1000) + 60 };
     for (const jwt of [`${encode({ alg: "none" })}.${encode(claims)}.`, "x.y.z", "x"]) {

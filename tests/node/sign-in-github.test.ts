@@ -90,7 +90,7 @@ describe("GitHub", () => {
     expect(signIns()).toMatchObject([{ outcome: "refused", via: "github", reason: "not_allowed" }]);
   });
 
-  it("does not let in who took over a login that was given up", async () => {
+  it("does not let in a person who took over a login that was given up", async () => {
     github.user = { id: 100, login: "collaborator" };
     expect((await throughGitHub()).done.status).toBe(303);
     github.user = { id: 101, login: "Collaborator" };
@@ -108,7 +108,7 @@ describe("GitHub", () => {
     expect(done.text).toContain("error=access_denied");
   });
 
-  it("binds the way back to the browser that went", async () => {
+  it("completes only in the browser that began", async () => {
     const { browser, page } = await consent(server);
     const away = await browser.submit(page, { decision: "github" });
     const back = (await new Browser(web).open(away.location?.href ?? "")).location?.href ?? "";
@@ -123,7 +123,7 @@ describe("GitHub", () => {
     expect((await browser.open(back)).status).toBe(400);
   });
 
-  it("takes no state of its own making, and none of another kind", async () => {
+  it("refuses an invented state and one of another kind", async () => {
     const { browser, page } = await consent(server);
     for (const state of ["", "x", page.handle]) {
       const answer = await browser.open(`${server.origin}/authorize/github?code=x&state=${state}`);

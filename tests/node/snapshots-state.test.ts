@@ -218,7 +218,7 @@ it.each<[string, Entry[]]>([
   expect(look(root)).toBe(before);
 });
 
-it("follows no link on its way, and replaces nothing before all of it is there", async () => {
+it("follows no link, and replaces nothing before everything has arrived", async () => {
   const [from, to] = [system("from"), system("to")];
   const { manifest, pack } = await changesOf(from, () => {
     write(from, "srv/a/file", "x".repeat(10_000));

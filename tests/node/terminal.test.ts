@@ -47,7 +47,7 @@ describe("the text of a terminal", () => {
     for (const times of [1, 10, 100]) expect(isBounded(output.repeat(times))).toBe(true);
   });
 
-  it("is bounded, and so is the work, whatever is printed", () => {
+  it("has a limited size and cost, whatever is printed", () => {
     const sequence = fc
       .tuple(fc.constantFrom("", "1", "2", "40", "999", "1000000"), fc.constantFrom(..."@ABCDEFGHJKPdfm"))
       .map(([count, final]) => `${ESC}[${count}${final}`);

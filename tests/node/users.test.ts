@@ -102,7 +102,7 @@ describe.runIf(isRoot)("a server of root's", () => {
     ]);
   });
 
-  it("gives no id to two sandboxes, and none of its own to any", async () => {
+  it("gives each sandbox its own user ids, and none of the server's", async () => {
     const engines = [await engineOf(), await engineOf()];
     const sandboxes = await Promise.all([...engines, ...engines].map((engine) => TestSandbox.start(engine)));
     const maps = await Promise.all(
@@ -197,7 +197,7 @@ describe("a directory of the machine", () => {
   it.each([
     ["none", false, []],
     ["one that can be written to", true, ["/workspace/project", "/workspace/project/file"]],
-  ])("a sandbox with %s can write to nothing else of the machine", async (_, isMounted, expected) => {
+  ])("a sandbox with %s can write nowhere else on the machine", async (_, isMounted, expected) => {
     const sandbox = isMounted ? await mounted() : await TestSandbox.start(await engineOf());
     const { stdout, stderr } = await sandbox.run(`python3 - <<'PYTHON'\n${writable}\nPYTHON`);
     expect([stdout.split("\n").filter(Boolean), stderr]).toEqual([expected, ""]);
@@ -205,7 +205,7 @@ describe("a directory of the machine", () => {
       expect((await sandbox.run(`cat /proc/${file} 2>/dev/null`)).stdout).toBe("");
   });
 
-  it("is the same user's inside and outside, root's too, and no sandbox is that root", async () => {
+  it("has the same owner inside and outside, root too, and no sandbox is that root", async () => {
     const sandbox = await mounted();
     const { stdout } = await sandbox.run(
       "cat /workspace/project/file; touch /workspace/project/new; stat -c %u /workspace/project/new; cat /proc/self/uid_map",
@@ -214,7 +214,7 @@ describe("a directory of the machine", () => {
     expect(statSync(join(project, "new")).uid).toBe(process.getuid?.());
   });
 
-  it("gets no set-id bit from a sandbox, in whatever way; other modes can be set", async () => {
+  it("gets no set-id bit from a sandbox; other modes can be set", async () => {
     const made = join(project, "made");
     const sandbox = await mounted();
     const { stdout, stderr } = await sandbox.run(

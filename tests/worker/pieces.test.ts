@@ -14,6 +14,6 @@ function inPieces(count: number): Response {
   return new Response(readable);
 }
 
-it("a body that does not end is given up", async () => {
+it("a body that does not end is abandoned", async () => {
   expect(await readBounded(inPieces(100), 10_000, 300)).toBeUndefined();
 });

@@ -163,11 +163,8 @@ describe("an answer that is odd", () => {
       "HTTP/1.1 206 Part\r\nContent-Range: bytes 0-1/9\r\nContent-Length: 2\r\n\r\nab",
     ],
     ["a status that is none", "HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"],
-    [
-      "a body in a coding of the connection's",
-      "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    ],
-  ])("ends in words: %s", async (_what, head) => {
+    ["a body with a transfer coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"],
+  ])("ends with a readable error: %s", async (_what, head) => {
     expect(await ask(head)).toMatch(/sandbox-mcp: [^]* 502$/);
   });
 
@@ -204,7 +201,7 @@ print(got.decode())
 END`,
     );
 
-  it("has a body of unknown length stay one", async () => {
+  it("keeps a request in a body of unknown length part of the body", async () => {
     const inner = "GET /inner HTTP/1.1\r\nHost: api.private.test\r\n\r\n";
     const body = `${inner.length.toString(16)}\r\n${inner}\r\n0\r\n\r\n`;
     const head = "Host: api.private.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -246,7 +243,7 @@ describe("a value stays outside", () => {
     await sh("pkill -f setInterval");
   });
 
-  it("is masked in an answer's body and headers, in pieces and compressed", async () => {
+  it("is masked in a response's body and headers, in pieces and compressed", async () => {
     const head = await sh("curl -sS -D - -o /dev/null https://api.private.test/echo");
     expect(head).toContain(`x-echo: Bearer ${MASKED}`);
     expect(head).toContain(`set-cookie: a=Bearer ${MASKED}`);
@@ -261,7 +258,7 @@ describe("a value stays outside", () => {
     for (const coding of ["x-own", "GZIP"]) expect(coded).toContain(`cannot search for secrets: ${coding}`);
   });
 
-  it("is not told by how short an answer is compressed: a guess beside it makes it shorter where it is right", async () => {
+  it("is not revealed by the compressed length of a response with a guess beside it", async () => {
     const head = await sh(
       "curl -sSI https://api.private.test/gzip; curl -sSI https://api.private.test/brotli",
     );
@@ -309,7 +306,7 @@ describe("a value stays outside", () => {
     expect(await arrived()).toEqual([]);
   });
 
-  it("is only its principals', for whom other hosts stay untouched", async () => {
+  it("belongs only to its principals, and other hosts are not touched", async () => {
     const other = await owner.call("run_command", {
       sandbox: "no-vault",
       command: "curl -sSk https://api.private.test/echo; env | grep -c PRIVATE_API_KEY",
@@ -337,7 +334,7 @@ describe("the interception", () => {
 });
 
 describe("the operator's policy", () => {
-  it("comes first: a host with a secret has to be allowed too", async () => {
+  it("comes first: a host with a secret must be allowed too", async () => {
     await caller.call("configure_sandbox", { sandbox, allow_hosts: ["git.private.test"] });
     const { text } = await caller.call("run_command", {
       sandbox,

@@ -16,37 +16,34 @@ describe("clock jump", () => {
   it.each([
     ["an hour back", -HOUR],
     ["a day ahead", 24 * HOUR],
-  ])(
-    "%s: runs have their ends and their output, each has an id of its own, and the next call works",
-    async (_which, ms) => {
-      const sandbox = ms < 0 ? "back" : "ahead";
-      await sh(sandbox, "true");
-      const command = await owner.call("run_command", {
-        sandbox,
-        command: "echo begun; sleep 2; echo ended",
-        wait_seconds: 0.5,
-      });
-      const code = await owner.call("run_code", {
-        sandbox,
-        code: "import time; time.sleep(2); 'returned'",
-        wait_seconds: 0.5,
-      });
-      jump(ms);
-      const [first, second] = await Promise.all(
-        [command, code].map((run) => owner.call("get_result", { id: idIn(run), wait_seconds: 20 })),
-      );
-      // Its time is up where the clock says so: then it says that.
-      expect(first?.text).toMatch(/begun\nended|state: timed_out[^]*begun/);
-      expect(second?.text).toContain("returned");
-      const next = await owner.call("run_command", { sandbox, command: "echo next" });
-      expect(next.structured).toMatchObject({ state: "succeeded", stdout: "next\n" });
-      const { structured } = await owner.call("list_runs", { sandbox });
-      const runs = structured.runs as { id: string; state: string; duration_ms: number }[];
-      // An id begins with the clock's time: what is started after a jump back is listed below what was before it.
-      const ids = runs.map(({ id }) => id);
-      expect(ids).toEqual([...new Set(ids)].toSorted().toReversed());
-      expect(ids.indexOf(String(next.structured.id))).toBe(ms < 0 ? ids.length - 1 : 0);
-      expect(runs.filter(({ state, duration_ms }) => state === "running" || duration_ms < 0)).toEqual([]);
-    },
-  );
+  ])("%s: every run ends with its output and has its own id, and the next call works", async (_which, ms) => {
+    const sandbox = ms < 0 ? "back" : "ahead";
+    await sh(sandbox, "true");
+    const command = await owner.call("run_command", {
+      sandbox,
+      command: "echo begun; sleep 2; echo ended",
+      wait_seconds: 0.5,
+    });
+    const code = await owner.call("run_code", {
+      sandbox,
+      code: "import time; time.sleep(2); 'returned'",
+      wait_seconds: 0.5,
+    });
+    jump(ms);
+    const [first, second] = await Promise.all(
+      [command, code].map((run) => owner.call("get_result", { id: idIn(run), wait_seconds: 20 })),
+    );
+    // Its time is up where the clock says so: then it says that.
+    expect(first?.text).toMatch(/begun\nended|state: timed_out[^]*begun/);
+    expect(second?.text).toContain("returned");
+    const next = await owner.call("run_command", { sandbox, command: "echo next" });
+    expect(next.structured).toMatchObject({ state: "succeeded", stdout: "next\n" });
+    const { structured } = await owner.call("list_runs", { sandbox });
+    const runs = structured.runs as { id: string; state: string; duration_ms: number }[];
+    // An id begins with the clock's time: what is started after a jump back is listed below what was before it.
+    const ids = runs.map(({ id }) => id);
+    expect(ids).toEqual([...new Set(ids)].toSorted().toReversed());
+    expect(ids.indexOf(String(next.structured.id))).toBe(ms < 0 ? ids.length - 1 : 0);
+    expect(runs.filter(({ state, duration_ms }) => state === "running" || duration_ms < 0)).toEqual([]);
+  });
 });

@@ -51,7 +51,7 @@ async function runOf(sandbox: string, mark: string): Promise<string | undefined>
 
 // They wait most of the time: each in a sandbox of its own.
 describe.concurrent("actor evicted at random moments", () => {
-  it("a command is followed to its end by the next actor: output whole, nothing doubled, run once", async () => {
+  it("the next actor follows a command to its end: it runs once, and its output is complete and not repeated", async () => {
     const sandbox = "evict-command";
     await sh(sandbox, "true");
     let round = 0;
@@ -90,7 +90,7 @@ describe.concurrent("actor evicted at random moments", () => {
     expect(recorded).toBeGreaterThanOrEqual(ROUNDS / 2);
   });
 
-  it("a command whose id was given out is followed to its end, or has never started and says so", async () => {
+  it("a command with an id is followed to its end, or says that it never started", async () => {
     const sandbox = "evict-given";
     await sh(sandbox, "true");
     let round = 0;
@@ -116,7 +116,7 @@ describe.concurrent("actor evicted at random moments", () => {
     );
   });
 
-  it("code whose id was given out ends: with its result, or lost with the reason", async () => {
+  it("code with an id ends with its result, or is lost with the reason", async () => {
     const sandbox = "evict-code";
     await owner.call("run_code", { sandbox, code: "1" });
     await fc.assert(
@@ -135,7 +135,7 @@ describe.concurrent("actor evicted at random moments", () => {
     );
   });
 
-  it("reading is done again by the next actor: the caller does not notice, and waits no longer", async () => {
+  it("the next actor repeats a read: the caller does not notice, and waits no longer", async () => {
     const sandbox = "evict-reads";
     const run = await owner.call("run_command", { sandbox, command: "sleep 2; echo ended", wait_seconds: 0 });
     await sh(sandbox, "echo kept > file", { session: "look" });
@@ -161,7 +161,7 @@ describe.concurrent("actor evicted at random moments", () => {
     await owner.call("cancel_run", { id: idIn(endless) });
   });
 
-  it("a file that was acknowledged is there, and an append is there once", async () => {
+  it("an acknowledged file exists, and an append happened once", async () => {
     const sandbox = "evict-files";
     await sh(sandbox, "true");
     let round = 0;

@@ -110,7 +110,7 @@ const UNAVAILABLE = {
 };
 
 describe("KV refusing", () => {
-  it("calls with a server token do not notice", async () => {
+  it("calls with a server token work as before", async () => {
     fault = refusing;
     const caller = new Caller("owner", "test-owner-token", broken);
     const { structured } = await caller.call("run_command", { sandbox: "kv", command: "echo works" });
@@ -118,7 +118,7 @@ describe("KV refusing", () => {
     expect(asked).toEqual([]);
   });
 
-  it.each(REQUESTS)("%s: 503, to come back soon, without a word of why inside", async (_what, path, init) => {
+  it.each(REQUESTS)("%s: 503 with Retry-After, without internal details", async (_what, path, init) => {
     fault = refusing;
     expect(await answerTo(path, init)).toEqual(UNAVAILABLE);
     expect(asked).toHaveLength(1);

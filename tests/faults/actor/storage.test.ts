@@ -37,14 +37,14 @@ const COMMAND = "seq 1 60000";
 const EXPECTED = Array.from({ length: 60_000 }, (_, index) => `${index + 1}\n`).join("");
 
 describe("R2 refusing", () => {
-  it("a run ends as it should, and all of its output is kept and readable", async () => {
+  it("a run ends normally, and all of its output is stored and readable", async () => {
     faults.bucket = refusing;
     const result = await owner.call("run_command", { sandbox: "refused", command: COMMAND });
     expect(result.structured).toMatchObject({ state: "succeeded", stdout_bytes: EXPECTED.length });
     expect(await log(String(result.structured.id))).toBe(EXPECTED);
   });
 
-  it("to give a log back: an error that says to try again, and the log when it is back", async () => {
+  it("to return a log: an error that says to retry, and the log once R2 works again", async () => {
     const result = await owner.call("run_command", { sandbox: "unread", command: COMMAND });
     const id = String(result.structured.id);
     await until(async () => (await bucket.list()).objects.some(({ key }) => key.includes(id)));
@@ -57,7 +57,7 @@ describe("R2 refusing", () => {
     expect(await log(id)).toBe(EXPECTED);
   });
 
-  it("to delete an expired log: the record stays, and goes with a later attempt that is planned", async () => {
+  it("to delete an expired log: the record remains, and a later scheduled attempt deletes both", async () => {
     const sandbox = "undeleted";
     const result = await owner.call("run_command", { sandbox, command: COMMAND });
     const id = String(result.structured.id);
@@ -78,7 +78,7 @@ describe("R2 refusing", () => {
 });
 
 describe("R2 slow", () => {
-  it("nobody waits for it: runs end and start, results are there, logs follow", async () => {
+  it("nothing waits for it: runs start and end, results are available, logs follow", async () => {
     faults.bucket = () => sleep(4000);
     const sandbox = "slow";
     await sh(sandbox, "true");
@@ -116,7 +116,7 @@ describe("SQLite at its row limit", () => {
       `def f(n):\n    ${"x = '日'; ".repeat(3000)}\n    return f(n - 1) if n else 1 / 0\nf(60)`,
     ],
     ["a source whose first line is huge", `x = '${"🐍".repeat(200_000)}'\nlen(x)`],
-  ])("%s: the run has its end and is listed", async (_what, code) => {
+  ])("%s: the run ends and is listed", async (_what, code) => {
     const sandbox = "rows";
     const answer = await owner.call("run_code", {
       sandbox,
@@ -147,7 +147,7 @@ describe("SQLite at its row limit", () => {
     expect(listed.text.length).toBeLessThan(10_000);
   });
 
-  it("a command with the largest input there may be", async () => {
+  it("a command with the largest allowed input", async () => {
     const answer = await owner.call("run_command", {
       sandbox: "rows",
       command: `: ${"é".repeat(99_000)}; echo done`,

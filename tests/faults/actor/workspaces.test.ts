@@ -31,7 +31,7 @@ async function crash(sandbox: string): Promise<void> {
 }
 
 describe("R2 under a workspace", () => {
-  it("refusing: calls work on, what was saved before is back after a crash, and later saves have all of it", async () => {
+  it("refusing: calls continue to work, a crash restores the last save, and later saves are complete", async () => {
     const sandbox = "ws-refused";
     await sh(sandbox, "echo first > file");
     await save(sandbox);
@@ -54,7 +54,7 @@ describe("R2 under a workspace", () => {
     expect(await sh(sandbox, "cat file; ls")).toBe("first\nfile\n");
   });
 
-  it("failing between two objects of a save: the state before stays whole", async () => {
+  it("failing between two objects of a save: the previous state stays complete", async () => {
     const sandbox = "ws-between";
     await sh(sandbox, "echo first > file; head -c 10000000 /dev/urandom > data; sha256sum data > sum");
     await save(sandbox);
@@ -72,7 +72,7 @@ describe("R2 under a workspace", () => {
     expect(await sh(sandbox, "sha256sum -c sum; cat file")).toBe("data: OK\nfirst\n");
   });
 
-  it("slow to commit while the container is killed: the next one has that save, and can be saved", async () => {
+  it("slow to commit while the container is killed: the next container gets that save, and can be saved", async () => {
     const sandbox = "ws-committing";
     await sh(sandbox, "echo first > file");
     await save(sandbox);
@@ -97,7 +97,7 @@ describe("R2 under a workspace", () => {
     expect(await sh(sandbox, "cat file")).toBe("third\n");
   });
 
-  it("refusing before the container is killed: the next one is saved without being asked to", async () => {
+  it("refusing before the container is killed: the next container is saved automatically", async () => {
     const sandbox = "ws-saved-again";
     await sh(sandbox, "echo first > file");
     await save(sandbox);
@@ -141,7 +141,7 @@ describe("R2 under a workspace", () => {
 
 describe("the actor evicted at each operation of R2", () => {
   it.each(["before", "after"] as const)(
-    "of a save, and the container killed %s the next one: a whole state is back, of before or after",
+    "of a save, and the container killed %s the next one: a complete state is restored, the old or the new one",
     async (when) => {
       const sandbox = `ws-evict-${when}`;
       await sh(sandbox, "head -c 5000000 /dev/urandom > data; sha256sum data > sum");
@@ -163,7 +163,7 @@ describe("the actor evicted at each operation of R2", () => {
     },
   );
 
-  it("of a restore: the next call has all of it", async () => {
+  it("of a restore: the next call finds the complete state", async () => {
     const sandbox = "ws-evict-restore";
     await sh(sandbox, "head -c 10000000 /dev/urandom > data; sha256sum data > sum");
     await save(sandbox);
@@ -183,13 +183,13 @@ describe("the actor evicted at each operation of R2", () => {
   });
 });
 
-describe("a save without end", () => {
+describe("a save that never ends", () => {
   /** Has the bucket take nothing from now on. */
   const hang = () => {
     faults.bucket = (operation) => (operation === "put" ? new Promise(() => undefined) : Promise.resolve());
   };
 
-  it("does not keep another sandbox from room, nor a policy from being enforced", async () => {
+  it("blocks neither another sandbox's start nor the enforcement of a policy", async () => {
     const caller = await principal("ws-room");
     const run = (sandbox: string, command: string) => caller.call("run_command", { sandbox, command });
     onTestFinished(await setLimits({ runningSandboxes: 2 }));

@@ -56,7 +56,7 @@ describe("with a clock of its own", () => {
     vi.useRealTimers();
   });
 
-  test("what an earlier actor started stays counted for as long as it runs", async () => {
+  test("runs of an earlier actor stay counted while they run", async () => {
     await withQuota({ ...LIMITS, concurrentRuns: 1 }, async (quota) => {
       const { lease } = oneSandbox(quota);
       const reservation = lease.hold(3600);
@@ -68,7 +68,7 @@ describe("with a clock of its own", () => {
     });
   });
 
-  test("what ran is told before the lease ends, although nothing runs any more", async () => {
+  test("reports used seconds before the lease ends, although nothing runs any more", async () => {
     await withQuota(LIMITS, async (quota) => {
       const { lease } = oneSandbox(quota);
       lease.give(await lease.take(100), 60);

@@ -16,7 +16,7 @@ function usedUp(caller: Caller): Promise<void> {
   });
 }
 
-test("a call without a slot for its run leaves none", async () => {
+test("a call without a slot for its run leaves no sandbox", async () => {
   const caller = await principal("busy", ["sandbox:exec", "sandbox:read", "sandbox:write", "tasks:run"]);
   await caller.call("list_files", { sandbox: "there" });
   await usedUp(caller);
@@ -46,7 +46,7 @@ test("refused beside a call that is not, it leaves the sandbox of that one", asy
   expect(await listed(caller)).toEqual(["shared"]);
 });
 
-test("a call whose container does not come up leaves none, also when nobody waits for it", async () => {
+test("a call whose container does not start leaves no sandbox, also when nobody waits for it", async () => {
   const caller = await principal("unlucky");
   const calls: [string, Record<string, unknown>][] = [
     ["list_files", {}],

@@ -66,7 +66,7 @@ describe("containers at once", () => {
     await caller.call("destroy_sandbox", { sandbox: "a" });
   });
 
-  it("are no more when many are asked for side by side", async () => {
+  it("do not exceed the limit with parallel calls", async () => {
     const names = Array.from({ length: 8 }, (_, index) => `side-${index}`);
     const answers = await Promise.all(names.map((name) => run(name)));
     expect(answers.filter(({ isError }) => !isError).length).toBeLessThanOrEqual(2);
@@ -88,7 +88,7 @@ describe("containers at once", () => {
 describe("the model's tokens of a day", () => {
   const task = { task: "[[write]] x", sandbox: "day" };
 
-  it("stop a task in its middle, and refuse the next until the next day", async () => {
+  it("stop a running task, and refuse the next one until the next day", async () => {
     const caller = await principal("day", ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"]);
     const restore = await setLimits({ modelTokensPerDay: 5 });
     onTestFinished(restore);

@@ -38,7 +38,7 @@ describe("storage", () => {
     expect(structured).toMatchObject({ storage_bytes: await used(), max_storage_bytes: LIMIT });
   });
 
-  it("has the oldest results go, of whatever sandbox, when it is full", async () => {
+  it("deletes the oldest results of any sandbox when it is full", async () => {
     const second = await print("two", 1_200_000);
     await caller.call("destroy_sandbox", { sandbox: "two" });
     const third = await print("one", 1_200_000);
@@ -57,7 +57,7 @@ describe("storage", () => {
     expect(objects.some(({ key }) => key.includes(second))).toBe(false);
   });
 
-  it("takes little of the sandbox's database, however much is printed at once", async () => {
+  it("uses little of the sandbox's database, however much is printed at once", async () => {
     const sandbox = "much";
     await caller.call("run_command", { sandbox, command: "true" });
     const sizes: number[] = [];
@@ -80,7 +80,7 @@ describe("storage", () => {
     expect(Math.max(...sizes)).toBeLessThan(8 * MiB);
   });
 
-  it("lets no log grow when there is nothing left to give up", async () => {
+  it("lets no log grow when nothing can be deleted", async () => {
     const sandbox = "four";
     const command = "while sleep 0.2; do head -c 100000 /dev/zero | tr '\\0' x; done";
     const id = idIn(await caller.call("run_command", { sandbox, command, wait_seconds: 0 }));

@@ -71,7 +71,7 @@ describe("the consent form", () => {
     expect((await browser.submit(page, approval)).status).toBe(303);
   });
 
-  it("session fixation: there is no session to fix, every approval needs the credential again", async () => {
+  it("session fixation: there is no session, and every approval needs the credential again", async () => {
     const browser = new Browser(app);
     const first = await consent(browser);
     expect((await browser.submit(first.page, approval)).status).toBe(303);
@@ -82,7 +82,7 @@ describe("the consent form", () => {
     expect(answer.location).toBeUndefined();
   });
 
-  it("session fixation: a planted cookie does not make a handle good", async () => {
+  it("session fixation: a planted cookie does not make a handle valid", async () => {
     const attacker = await consent();
     const victim = new Browser(app);
     for (const name of attacker.browser.cookies.keys()) victim.cookies.set(name, "0".repeat(64));
@@ -121,7 +121,7 @@ describe("the consent form", () => {
     }
   });
 
-  it("clickjacking: no page of ours can be framed, run a script or send its form elsewhere", async () => {
+  it("clickjacking: no page can be framed, run a script or send its form elsewhere", async () => {
     const { browser, page } = await consent();
     const wrong = await browser.submit(page, { decision: "owner", token: "wrong" });
     const message = await browser.open(`${ORIGIN}/authorize`);
@@ -140,7 +140,7 @@ describe("the consent form", () => {
     expect(message.response.headers.get("content-security-policy")).toContain("form-action 'self';");
   });
 
-  it("script injection: what a client says of itself is text", async () => {
+  it("script injection: a client's description of itself is shown as text", async () => {
     const client_name = `<script>alert(1)</script>"'><img src=x onerror=alert(1)>`;
     const client = await Client.register(app, { client_name });
     const state = `"><script>alert(2)</script>`;
@@ -149,7 +149,7 @@ describe("the consent form", () => {
     expect(page.text).toContain("&#60;script&#62;alert(1)");
   });
 
-  it("spoofing: a name cannot turn the writing round, hide or run over the page", async () => {
+  it("spoofing: a name cannot reverse the writing direction, hide or overflow the page", async () => {
     const client_name = `Claude\u202egro.live\u200b\n\n${"x".repeat(500)}`;
     const client = await Client.register(app, { client_name });
     const page = await new Browser(app).open(await client.authorizationURL());
@@ -167,7 +167,7 @@ describe("the consent form", () => {
     "\u034f",
     "\u0301",
     " \u200b\u3000",
-  ])("spoofing: a name of nothing that can be seen is no name: %j", async (client_name) => {
+  ])("spoofing: an invisible name counts as missing: %j", async (client_name) => {
     const client = await Client.register(app, { client_name });
     const page = await new Browser(app).open(await client.authorizationURL());
     expect(page.text).toContain("<bdi>An app without a name</bdi>");
@@ -180,7 +180,7 @@ describe("the consent form", () => {
     expect(page.text).toContain("<bdi>Cafe\u0301 \u2764\ufe0f x</bdi>");
   });
 
-  it("policy injection: a host that would be another directive is refused, wherever it was registered", async () => {
+  it("policy injection: a host that would add a directive is refused, wherever it was registered", async () => {
     const id = "https://client.example/metadata.json";
     const hosts = ["a;sandbox", "a,default-src", "a%3Bsandbox", "*", "*.example", "a'b", "a(b)"];
     for (const host of hosts) {

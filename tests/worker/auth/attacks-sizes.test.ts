@@ -49,7 +49,7 @@ describe("sizes", () => {
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
   });
 
-  it("parts that are long in bytes alone are refused as well", async () => {
+  it("parts that are too long only in bytes are refused as well", async () => {
     const client = await Client.register(app);
     const statuses = await Promise.all([
       new Client(app, "é".repeat(300)).token({ token: "x" }),
@@ -74,7 +74,7 @@ describe("sizes", () => {
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
   });
 
-  it("bodies that break off are refused, in OAuth's own form", async () => {
+  it("bodies that end early are refused with an OAuth error", async () => {
     const broken = () =>
       new ReadableStream({
         pull(controller) {

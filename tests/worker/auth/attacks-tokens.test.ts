@@ -46,7 +46,7 @@ describe("tokens", () => {
     expect(await statusOf(app, root.access_token, "/mcp")).toBe(401);
   });
 
-  it("a token of another server's is refused: the audience is part of it", async () => {
+  it("a token of another server is refused because of its audience", async () => {
     const elsewhere = "https://elsewhere.example";
     const { tokens } = await signedIn(app);
     // The same key-value store, as where two names lead to one Worker.
@@ -65,7 +65,7 @@ describe("tokens", () => {
     },
   );
 
-  it("a code for one resource buys no token for the other", async () => {
+  it("a code for one resource gets no token for the other", async () => {
     const client = await Client.register(app);
     const { code } = await approve(client);
     expect(await errorOf(await client.exchange(code, { resource: ORIGIN }))).toBe("invalid_target");
@@ -86,7 +86,7 @@ describe("tokens", () => {
     expect((await client.refresh(tokens.refresh_token)).status).toBe(200);
   });
 
-  it("revoking a refresh token ends everything that came of the sign-in", async () => {
+  it("revoking a refresh token ends everything from that sign-in", async () => {
     const { client, tokens } = await signedIn(app);
     expect((await client.token({ token: tokens.refresh_token })).status).toBe(200);
     expect(await statusOf(app, tokens.access_token)).toBe(401);
@@ -101,7 +101,7 @@ describe("tokens", () => {
     expect(await statusOf(app, tokens.access_token)).toBe(200);
   });
 
-  it("a revocation is on record when something was revoked, as whose it was, and else is not", async () => {
+  it("a revocation is logged with its owner if something was revoked, and not otherwise", async () => {
     const revocations = () => logs.tokens().filter(({ action }) => action === "revoke");
     const { client, tokens } = await signedIn(app, {}, { scope: ["sandbox:read", "sandbox:exec"] });
     const other = await Client.register(app);
@@ -163,7 +163,7 @@ describe("tokens", () => {
     }
   });
 
-  it("a token in the query or in the form is not looked at", async () => {
+  it("a token in the query or in the form is ignored", async () => {
     const { tokens } = await signedIn(app);
     const init = post({ jsonrpc: "2.0", id: 1, method: "tools/list", access_token: tokens.access_token });
     const headers = new Headers(init.headers);
@@ -190,7 +190,7 @@ describe("tokens", () => {
 });
 
 describe("refresh tokens", () => {
-  it("the one before is good until the new one is used, and older ones are not", async () => {
+  it("the previous one is valid until the new one is used, and older ones are not", async () => {
     const { client, tokens } = await signedIn(app);
     const second = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
     // The answer may have been lost: once more with the first.

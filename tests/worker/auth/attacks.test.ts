@@ -30,7 +30,7 @@ function checks(): unknown[] {
 }
 
 describe("authorization codes", () => {
-  it("a code used twice is refused, and what the first use gave is revoked", async () => {
+  it("a code used twice is refused, and the tokens of the first use are revoked", async () => {
     const client = await Client.register(app);
     const { code } = await approve(client);
     const tokens = await (await client.exchange(code)).json<Tokens>();
@@ -165,7 +165,7 @@ describe("redirects", () => {
     }
   });
 
-  it("no other parameter makes one of it", async () => {
+  it("no other parameter makes it an open redirector", async () => {
     for (const name of ["next", "return_to", "url", "continue"]) {
       const page = await new Browser(app).open(`${ORIGIN}/authorize?${name}=https://evil.example/`);
       expect(page.toldHere).toBe(true);
@@ -173,7 +173,7 @@ describe("redirects", () => {
     }
   });
 
-  it("a parameter that is there twice is refused", async () => {
+  it("a repeated parameter is refused", async () => {
     const url = await (await Client.register(app)).authorizationURL();
     for (const extra of [
       "redirect_uri=https://evil.example/",
@@ -187,7 +187,7 @@ describe("redirects", () => {
     }
   });
 
-  it("the answer to a form is followed with GET, so that no token travels on", async () => {
+  it("the redirect after a form is followed with GET, so that no token is sent on", async () => {
     const browser = new Browser(app);
     const page = await browser.open(await (await Client.register(app)).authorizationURL());
     const done = await browser.submit(page, { decision: "owner", token: TOKEN });
@@ -198,7 +198,7 @@ describe("redirects", () => {
 });
 
 describe("mix-up", () => {
-  it("every answer to a client says who gave it (RFC 9207), as the metadata announce", async () => {
+  it("every response to a client names its issuer (RFC 9207), as the metadata announce", async () => {
     const client = await Client.register(app);
     const { callback } = await approve(client);
     expect(callback.searchParams.get("iss")).toBe(ORIGIN);
@@ -253,7 +253,7 @@ function panelCall(browser: Browser, headers: Record<string, string> = {}, name 
 }
 
 describe("the panel's session", () => {
-  it("is kept from scripts, other sites and other hosts, and lets its page call tools as who signed in", async () => {
+  it("is hidden from scripts, other sites and other hosts, and its page calls tools as the person who signed in", async () => {
     const { browser, consent } = await panelSignIn(app);
     expect(consent.text).toContain("Sign in to the panel");
     const approved = await browser.submit(consent, { decision: "owner", token: TOKEN });
@@ -271,7 +271,7 @@ describe("the panel's session", () => {
     expect([...browser.cookies.keys()]).toEqual(["__Host-sandbox-mcp-panel"]);
   });
 
-  it("cross-site request forgery: only the panel's own page can use it, and it is good nowhere else", async () => {
+  it("cross-site request forgery: only the panel's own page can use it, and only there", async () => {
     const open = oauthApp({ ALLOWED_ORIGINS: "https://app.example" });
     const browser = await panelBrowser(app);
     const evil = new Browser(open);
@@ -291,7 +291,7 @@ describe("the panel's session", () => {
     expect((await panelCall(browser)).status).toBe(200);
   });
 
-  it("ends with sign-out, for whoever has a copy of its cookie, and in no other browser", async () => {
+  it("ends with sign-out, also for copies of its cookie, and only in this browser", async () => {
     const [browser, other] = [await panelBrowser(app), await panelBrowser(app)];
     const stolen = new Browser(app);
     for (const [name, value] of browser.cookies) stolen.cookies.set(name, value);
@@ -312,14 +312,14 @@ describe("the panel's session", () => {
     expect((await panelCall(later)).status).toBe(401);
   });
 
-  it("has the scopes that were ticked, and no other", async () => {
+  it("has only the scopes that were ticked", async () => {
     const browser = await panelBrowser(app, ["sandbox:read", "sandbox:write"]);
     expect((await panelCall(browser)).status).toBe(200);
     const refused = await panelCall(browser, {}, "add");
     expect([refused.status, refused.text]).toEqual([403, expect.stringContaining("sandbox:exec")]);
   });
 
-  it("session fixation: nobody is signed in by another's sign-in, a planted cookie or another client's token", async () => {
+  it("session fixation: another person's sign-in, a planted cookie or another client's token signs nobody in", async () => {
     const attacker = await panelSignIn(app);
     const approved = await attacker.browser.submit(attacker.consent, { decision: "owner", token: TOKEN });
     const victim = new Browser(app);
@@ -343,13 +343,13 @@ describe("the panel's session", () => {
     expect((await panelCall(victim)).status).toBe(401);
   });
 
-  it("of one principal is nothing to another's", async () => {
+  it("of one principal shows nothing of another's", async () => {
     const browser = await panelBrowserOfGitHub();
     expect((await panelCall(browser)).text).toContain("github:7 noted");
     expect((await panelCall(await panelBrowser(app))).text).toContain("owner noted");
   });
 
-  it("clickjacking: its page can be framed by nobody, and runs nothing but its own script", async () => {
+  it("clickjacking: nobody can frame its page, and the page runs only its own script", async () => {
     const { response, text } = await new Browser(app).open(`${ORIGIN}/panel`);
     const policy = response.headers.get("content-security-policy") ?? "";
     for (const rule of [

@@ -26,7 +26,7 @@ function flood(counter: DurableObjectStub<Attempts>, now: number): Promise<numbe
 }
 
 describe("an address", () => {
-  it("has five wrong tokens free, then waits, twice as long after each more, never over 15 minutes", async () => {
+  it("allows five wrong tokens, then doubles the wait after each, up to 15 minutes", async () => {
     const counter = attempts();
     let now = NOW;
     for (let guess = 0; guess < 5; guess += 1) expect(await counter.take("a", now)).toBe(0);
@@ -85,7 +85,7 @@ describe("many addresses", () => {
     expect((await flood(counter, NOW + 2 * HOUR)).every((wait) => wait === 0)).toBe(true);
   });
 
-  it("make a new one wait no longer than 36 seconds, once they stop", async () => {
+  it("delay a new address by at most 36 seconds once they stop", async () => {
     const counter = attempts();
     await flood(counter, NOW);
     await flood(counter, NOW);
@@ -94,7 +94,7 @@ describe("many addresses", () => {
     expect(await counter.take("new", NOW + 36_000)).toBe(0);
   });
 
-  it("cannot lock out the owner where the owner has signed in before", async () => {
+  it("cannot lock the owner out at an address that signed in before", async () => {
     const counter = attempts();
     await counter.take("home", NOW);
     await counter.succeeded("home", NOW);
@@ -130,7 +130,7 @@ describe("what counts as one address", () => {
 });
 
 describe("on the page", () => {
-  it("guesses are counted, refused with how long to wait, and the right token is refused too", async () => {
+  it("guesses are counted, then refused with the time to wait, and so is the right token", async () => {
     const app = oauthApp();
     const browser = new Browser(app);
     let page: Page = await browser.open(await (await Client.register(app)).authorizationURL());

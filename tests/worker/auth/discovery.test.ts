@@ -234,7 +234,7 @@ describe("a client metadata document", () => {
     expect((await client.exchange(code)).status).toBe(200);
   });
 
-  it("that cannot be had is said to the person", async () => {
+  it("that cannot be fetched is reported to the person", async () => {
     serveDocument();
     const app = oauthApp();
     const page = await new Browser(app).open(

@@ -22,7 +22,7 @@ async function clients(): Promise<string[]> {
 }
 
 describe("registrations", () => {
-  it("leave so many clients that nobody approved, and every one that somebody did", async () => {
+  it("keep a limited number of unapproved clients, and every approved one", async () => {
     const app = oauthApp();
     const kept = await Client.register(app);
     await approve(kept);
@@ -40,7 +40,7 @@ describe("registrations", () => {
     expect((await register(oauthApp(), { client_name: "x".repeat(16 * 1024) })).status).toBe(413);
   });
 
-  it("are limited where no limiter is bound as well", async () => {
+  it("are limited also without a limiter binding", async () => {
     // The limiter counts by the minute: in one that does not end, and that no other file's requests are in.
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 3_600_000 });
     const app = oauthApp({ ADDRESS_LIMITER: undefined });
@@ -54,7 +54,7 @@ describe("registrations", () => {
 describe("tokens that this server could have issued", () => {
   const made = (index: number) => `owner:${String(index).padStart(16, "g")}:${"s".repeat(32)}`;
 
-  it("cost an address so many looks at the store, which keeps nobody out who is in", async () => {
+  it("cost an address a limited number of look-ups, which do not affect valid tokens", async () => {
     let left = 20;
     const limit = async ({ key }: { key: string }) => ({
       success: !key.startsWith("address:") || (left -= 1) >= 0,

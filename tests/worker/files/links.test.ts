@@ -45,7 +45,7 @@ function formOf(
 const bytesOf = async (response: Response) => new Uint8Array(await response.arrayBuffer());
 
 describe("a link for a download", () => {
-  it("sends the file as it is, to be kept and not to be shown", async () => {
+  it("sends the file unchanged, as a download", async () => {
     await sh(sandbox, "mkdir -p 'odd dir'; head -c 3000000 /dev/urandom >'odd dir/ž \"x\".html'");
     const result = await owner.call("file_link", { sandbox, path: 'odd dir/ž "x".html' });
     const response = await owner.http(new URL(String(result.structured.url)).pathname);
@@ -223,7 +223,7 @@ END`,
 });
 
 describe("a link for an upload", () => {
-  it("takes one file, whole, and is used up", async () => {
+  it("accepts one complete file, and is used up", async () => {
     const path = await link("in/big", { direction: "upload" });
     const bytes = new Uint8Array(4_000_000).fill(7);
     const response = await owner.http(path, { method: "PUT", body: bytes });
@@ -305,7 +305,7 @@ describe("a link for an upload", () => {
     expect(await sh(sandbox, "stat -c %s formed")).toBe("1000\n");
   });
 
-  it("holds to its size, and may be used again where nothing came of it", async () => {
+  it("enforces its size, and can be used again after a failure", async () => {
     await sh(sandbox, "echo old >small");
     const path = await link("small", { direction: "upload", max_bytes: 10 });
     const long = await owner.http(path, { method: "PUT", body: "x".repeat(11) });
@@ -393,7 +393,7 @@ describe("a link for an upload", () => {
     }
   });
 
-  it("is good for one of many at once", async () => {
+  it("serves one of many simultaneous uses", async () => {
     const path = await link("raced", { direction: "upload" });
     const bodies = Array.from({ length: 8 }, (_, n) => String(n).repeat(500_000));
     const answers = await Promise.all(bodies.map((body) => owner.http(path, { method: "PUT", body })));
@@ -420,7 +420,7 @@ describe("links end with the container", () => {
   it.each([
     ["destroyed", (name: string) => owner.call("destroy_sandbox", { sandbox: name })],
     ["killed", (name: string) => killContainer(name)],
-  ])("that is %s, also for the next one", async (what, end) => {
+  ])("that is %s is refused, also the next time", async (what, end) => {
     const name = `links-${what}`;
     await sh(name, "echo x >x");
     const [down, up] = await Promise.all(
@@ -444,7 +444,7 @@ describe("a token", () => {
   const keysOf = (one: Config) => linkKeys({ config: one, env: env as Env });
   const example = { actor: "a-aaaaaaaaaaaaaaaa", id: "abcdefghij12" };
 
-  it("is none any more with any bit of it changed, longer, shorter, or of another server", async () => {
+  it("is refused with any bit changed, longer, shorter, or of another server", async () => {
     const token = (await writeToken(example, await keysOf(config))) ?? "";
     expect(await readToken(token, await keysOf(config))).toEqual(example);
     await fc.assert(
@@ -466,7 +466,7 @@ describe("a token", () => {
     expect(await readToken(token, await keysOf({ ...rotated, previousToken }))).toEqual(example);
   });
 
-  it("is none with the id or the actor of another", async () => {
+  it("is refused with the id or the actor of another", async () => {
     const ours = (await writeToken(example, await keysOf(config))) ?? "";
     for (const changed of [{ id: "abcdefghij13" }, { actor: "b-aaaaaaaaaaaaaaaa" }]) {
       const other = (await writeToken({ ...example, ...changed }, await keysOf(config))) ?? "";

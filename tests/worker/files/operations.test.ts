@@ -43,7 +43,7 @@ describe("an operation on files", () => {
   afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
   it.each(names.filter((name) => operations[name].scope !== undefined))(
-    "%s is refused without its scope, before anything is started for it",
+    "%s is refused without its scope, before anything is started",
     async (name) => {
       const scopes = SCOPES.filter((scope) => scope !== operations[name].scope);
       expect(await refusal(name, { sandbox: "operations-refused", scopes })).toBe("permission_denied");

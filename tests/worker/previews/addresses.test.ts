@@ -29,7 +29,7 @@ describe("a label", () => {
     expect(await readLabel(label, keys)).toEqual(address);
   });
 
-  it("with any character changed is none", async () => {
+  it("with any character changed is refused", async () => {
     const characters = "abcdefghijklmnopqrstuvwxyz0123456789-";
     await fc.assert(
       fc.asyncProperty(fc.nat(label.length - 1), fc.constantFrom(...characters), async (at, character) => {
@@ -40,14 +40,14 @@ describe("a label", () => {
     );
   });
 
-  it("with any field of another's is none", async () => {
+  it("with a field of another one is refused", async () => {
     const actor = await actorName("other", "owner");
     const other = { port: 8001, actor, token: (await makeToken(8001, actor, keys)) ?? "" };
     for (const field of ["port", "actor", "token"] as const)
       expect(await readLabel(writeLabel({ ...address, [field]: other[field] }), keys)).toBeUndefined();
   });
 
-  it("of another server, or of one whose key has changed, is none", async () => {
+  it("of another server, or from before a change of the key, is refused", async () => {
     for (const LINK_KEY of ["another key of the server's".replaceAll(" ", "-"), "0123456789abcdef-key"])
       expect(await readLabel(label, await keysOf({ ...(env as Env), LINK_KEY }))).toBeUndefined();
   });
@@ -122,7 +122,7 @@ describe("a page of a preview", () => {
   ];
   const LIST = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
 
-  it("cannot call the server, not even with a token or where its origin is named", async () => {
+  it("cannot call the server, not even with a token or if ALLOWED_ORIGINS names it", async () => {
     for (const server of ["https://sandbox.example", "http://localhost:8787", "http://127.0.0.1:8787"])
       for (const path of ["/mcp", "/", "/execute", "/authorize"])
         for (const origin of origins()) {
@@ -136,7 +136,7 @@ describe("a page of a preview", () => {
         }
   });
 
-  it("is not met by the server's own routes under a name of its own", async () => {
+  it("reaches none of the server's routes under its own name", async () => {
     for (const origin of origins())
       for (const path of ["/mcp", "/health", "/authorize", "/.well-known/oauth-authorization-server"]) {
         const response = await visit(origin + path);
@@ -145,7 +145,7 @@ describe("a page of a preview", () => {
       }
   });
 
-  it("gets no client's code: its host is none to redirect to", () => {
+  it("gets no client's code, because clients cannot redirect to its host", () => {
     for (const origin of origins())
       expect(namesOddHost(JSON.stringify({ redirect_uris: [`${origin}/callback`] }), config)).toBe(true);
     expect(namesOddHost(JSON.stringify({ redirect_uris: ["http://localhost:1/callback"] }), config)).toBe(

@@ -114,7 +114,7 @@ describe("a preview", () => {
     expect([odd.status, await odd.text()]).toEqual([502, expect.stringContaining("not a valid HTTP status")]);
   });
 
-  it("sets cookies for its own host alone, and nothing for its neighbours", async () => {
+  it("sets cookies only for its own host, and nothing for its neighbours", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const given = new URLSearchParams([
       ["set-cookie", "a=1; Domain=preview.example; Path=/"],
@@ -280,7 +280,7 @@ describe("a sandbox whose preview is open", () => {
     expect((await visit(url)).status).toBe(503);
   });
 
-  it("works for its user while its previews take all they may, and its server for others", async () => {
+  it("works for its user while its previews take their maximum, and its server works for others", async () => {
     await startServer(idle, 8000);
     const url = await expose({ sandbox: idle, port: 8000 });
     const answers = await Promise.all(
@@ -308,7 +308,7 @@ describe("a sandbox whose preview is open", () => {
 });
 
 describe("a preview ends", () => {
-  it("at its expiry, with what is under way", async () => {
+  it("at its expiry, with the requests in progress", async () => {
     await startServer("brief", 8000);
     const url = await expose({ sandbox: "brief", port: 8000, expires_seconds: 3 });
     const over = next((await openSocket(url)).socket);
@@ -331,7 +331,7 @@ describe("a preview ends", () => {
     expect(again.text).toBe("Port 8000 of sandbox brief is not exposed.");
   });
 
-  it("not with its container, which its open tab does not bring back", async () => {
+  it("but not with its container, which an open tab does not restart", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
     await killContainer("brief");
     const page = () => visit(url, PAGE).then((response) => response.text());
@@ -345,7 +345,7 @@ describe("a preview ends", () => {
     expect(await expose({ sandbox: "brief", port: 8000 })).toBe(url);
   });
 
-  it("with its sandbox, which its open tab does not bring back", async () => {
+  it("with its sandbox, which an open tab does not restart", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
     await owner.call("destroy_sandbox", { sandbox: "brief" });
     for (const init of [PAGE, {}, { headers: { upgrade: "websocket" } }])

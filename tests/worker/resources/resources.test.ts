@@ -210,12 +210,12 @@ describe("a file", () => {
     [`sandbox://runs/${sandbox}.00000000000000000000000000/log`, "There is no run"],
     ["sandbox://runs/x", "There is no run x"],
     ["sandbox://runs", "There is no run"],
-  ])("by a hostile or wrong address is answered in words: %s", async (uri, words) => {
+  ])("by a hostile or wrong address gets a readable error: %s", async (uri, words) => {
     const { code, message } = await refusal(uri);
     expect([code, message]).toEqual([-32602, expect.stringContaining(words)]);
   });
 
-  it("of a stopped sandbox starts it where the token may, and leaves the notice to the next result", async () => {
+  it("of a stopped sandbox starts it if the token may, and leaves the notice for the next result", async () => {
     const name = "resources-stopped";
     await sh(name, "echo x >/workspace/x");
     await killContainer(name);
@@ -353,7 +353,7 @@ describe("completion", () => {
     expect(await complete(FILES, "path", "x", { sandbox: "No Name" })).toEqual([]);
   });
 
-  it("takes the connection's sandbox where none is given, and starts none", async () => {
+  it("uses the connection's sandbox if none is given, and starts none", async () => {
     expect(await complete(FILES, "path", "no", {}, owner.at(`?sandbox=${sandbox}`))).toEqual(["notes.txt"]);
     const name = "resources-idle";
     await sh(name, "true");

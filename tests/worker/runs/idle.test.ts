@@ -82,7 +82,7 @@ describe("background processes", () => {
     await until(async () => !(await outlives(sandbox)));
   });
 
-  it("hold it for the hours that the operator allows", async () => {
+  it("keep it running for the hours that the operator allows", async () => {
     const sandbox = "idle-limit";
     await sh(sandbox, "(while :; do :; done) >/dev/null 2>&1 &");
     await looked(sandbox);

@@ -374,7 +374,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     expect(JSON.stringify(answer)).toContain("waited");
   });
 
-  it("is nobody else's, and needs the scope of its kind", async () => {
+  it("is visible only to its principal with the scope of its kind", async () => {
     const { taskId } = (await call("run_command", { command: "sleep 5" })).result ?? {};
     const stranger = await principal("task-stranger");
     for (const method of ["tasks/get", "tasks/update", "tasks/cancel"]) {

@@ -213,7 +213,7 @@ describe("the stream of a page", () => {
 });
 
 describe("who may watch", () => {
-  it("nobody watches without the panel's session and the panel's origin", async () => {
+  it("needs the panel's session and the panel's origin", async () => {
     const browser = await panelBrowser(app);
     const watch = watching([SANDBOXES]);
     expect((await open(new Browser(app), watch)).status).toBe(401);
@@ -234,7 +234,7 @@ describe("who may watch", () => {
     expect(calls).toEqual([]);
   });
 
-  it("what is watched needs the scopes that were ticked", async () => {
+  it("needs the scopes that were ticked", async () => {
     const browser = await panelBrowser(app, ["sandbox:read"]);
     const stream = await open(browser, watching([SANDBOXES, log()]));
     expect(await firstTwo(stream)).toEqual([
@@ -245,7 +245,7 @@ describe("who may watch", () => {
     await stream.cancel();
   });
 
-  it("a stream is that of whoever signed in", async () => {
+  it("a stream shows the sandboxes of the person who signed in", async () => {
     const through = watchedApp({
       GITHUB_CLIENT_ID: "id",
       GITHUB_CLIENT_SECRET: "s",
@@ -258,7 +258,7 @@ describe("who may watch", () => {
     await Promise.all([other.cancel(), own.cancel()]);
   });
 
-  it("another's run is none, by its id neither", async () => {
+  it("another principal's run does not exist for it, even by its id", async () => {
     const id = idIn(
       await owner.call("run_command", {
         sandbox: "streamed",
@@ -288,7 +288,7 @@ describe("who may watch", () => {
     await own.cancel();
   });
 
-  it("a stream ends with sign-out in another window, and sends nothing that came afterwards", async () => {
+  it("a stream ends with sign-out in another window, and sends nothing that happened later", async () => {
     const browser = await panelBrowser(app);
     const secret = Promise.withResolvers<object>();
     answers.log = (cursor) => (cursor === 0 ? page("before", 0, { bytes: 1000 }) : secret.promise);
@@ -303,7 +303,7 @@ describe("who may watch", () => {
     expect((await open(browser, watching([log()]))).status).toBe(401);
   });
 
-  it("a quiet stream learns of the end of its session, too", async () => {
+  it("a stream without events also ends with its session", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const browser = await panelBrowser(app);
     const stream = await open(browser, watching([SANDBOXES]));
@@ -353,7 +353,7 @@ describe("bounds", () => {
     expect(await more).toBeUndefined();
   });
 
-  it("a principal has a limited number of them, and those that are read no more do not count for long", async () => {
+  it("a principal has a limited number of streams, and abandoned ones stop counting soon", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const browser = await panelBrowser(app);
     const streams = [];
@@ -372,7 +372,7 @@ describe("bounds", () => {
     await vi.advanceTimersByTimeAsync(60_000);
   });
 
-  it("counts each look as a call of the principal", async () => {
+  it("counts each look as a call", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     let left = Infinity;
     const RATE_LIMITER: RateLimit = {
@@ -391,7 +391,7 @@ describe("bounds", () => {
 });
 
 describe("a reader", () => {
-  it("that does not read costs one look at each thing, and is cut off", async () => {
+  it("that does not read costs one look at each thing, and is disconnected", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     answers.log = (cursor) => page("x".repeat(40_000), cursor, { bytes: cursor + 100_000 });
     const stream = await open(await panelBrowser(app), watching([log()]));
@@ -403,7 +403,7 @@ describe("a reader", () => {
     expect(calls).toHaveLength(1);
   });
 
-  it("that has gone leaves nothing at work", async () => {
+  it("that has disconnected leaves no work behind", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     answers.log = (cursor) => page("x", cursor, { bytes: cursor + 100 });
     const stream = await open(await panelBrowser(app), watching([log(), SANDBOXES]));

@@ -41,7 +41,7 @@ describe("anthropic.internal", () => {
       expect((await ask("plain", "/v1/messages", `${POST} -H '${header}'`))[0]).toBe("403");
   });
 
-  it("lets only its own task's placeholder through, only where messages are, and only while the task runs", async () => {
+  it("accepts only its own task's placeholder, only for messages, and only while the task runs", async () => {
     const started = await owner.call("execute_task", {
       task: "[[work]] x",
       sandbox: "egress",
@@ -95,7 +95,7 @@ describe("anthropic.internal", () => {
     await owner.call("cancel_run", { id: next.structured.id });
   });
 
-  it("lets no request through that is larger than the API takes, whether its length is told or not", async () => {
+  it("refuses a request that is larger than the API accepts, with or without a Content-Length", async () => {
     const sandbox = "large";
     const started = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
     const key = await placeholder(sandbox);
@@ -111,7 +111,7 @@ describe("anthropic.internal", () => {
     await owner.call("cancel_run", { id: started.structured.id });
   });
 
-  it("lets so many requests of a task be under way, and tells the next to come again", async () => {
+  it("limits a task's simultaneous requests, and tells the next one to retry", async () => {
     const sandbox = "in-flight";
     const started = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
     const key = await placeholder(sandbox);
@@ -180,7 +180,7 @@ describe("an agent that hangs up before the model's API has said what it took", 
     return after - before;
   }
 
-  it("in the middle of a stream is charged all that it had asked for", async () => {
+  it("in the middle of a stream is charged everything that it requested", async () => {
     const messages = [{ role: "user", content: "[[silent]] x" }];
     const message = { max_tokens: 7000, stream: true, messages, tools: [{ name: "Bash" }] };
     const tokens = await charged("cut-stream", (key) =>
@@ -192,7 +192,7 @@ describe("an agent that hangs up before the model's API has said what it took", 
     expect(tokens).toBe(7010);
   });
 
-  it("before the answer has begun is charged for the question too, by its size", async () => {
+  it("before the response began is charged for the request too, by its size", async () => {
     const messages = [{ role: "user", content: `[[hang]] ${"x".repeat(3000)}` }];
     const text = JSON.stringify({ max_tokens: 7000, messages, tools: [{ name: "Bash" }] });
     const handle = OUTBOUND["anthropic.internal"];
@@ -285,7 +285,7 @@ describe("a request of a confined sandbox", () => {
     ["another encoding", utf16, "what is no JSON"],
     ["names without quotes", "{mcp_servers:[1]}", "what is no JSON"],
     ["too many lists within each other", "[".repeat(300), "what is no JSON"],
-  ])("does not have the API connect to others by %s", (_what, json, reached) => {
+  ])("does not make the API connect elsewhere by %s", (_what, json, reached) => {
     expect(read(json, 1)).toBe(reached);
     expect(read(json, 1000)).toBe(reached);
   });

@@ -108,7 +108,7 @@ describe("the stream", () => {
     });
   });
 
-  it("takes no event that costs by its values or its lines", () => {
+  it("refuses events with too many values or lines", () => {
     const run = new Recorder();
     const { output, reader } = outputTo(run);
     const keys = Object.fromEntries(Array.from({ length: 30_000 }, (_, n) => [`k${n}`, 1]));

@@ -443,7 +443,7 @@ describe("the stream of a model's answer", () => {
     }
   });
 
-  it("is bounded, and no JSON at all is no program", () => {
+  it("is limited, and invalid JSON gives no program", () => {
     const reader = new ProgramReader(["python"]);
     const piece = `${input.slice(0, -2)}${"x".repeat(100_000)}`;
     let isWanted = true;

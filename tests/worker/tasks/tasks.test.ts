@@ -62,8 +62,8 @@ describe("a task for a client that declares MCP's Tasks extension", () => {
   });
 });
 
-describe("a task whose actor is thrown away", () => {
-  it("goes on, with nothing lost or doubled", async () => {
+describe("a task whose actor is evicted", () => {
+  it("continues, with nothing lost or repeated", async () => {
     const sandbox = "evicted";
     const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
     await begun(sandbox);
@@ -78,7 +78,7 @@ describe("a task whose actor is thrown away", () => {
       expect(log.split(line)).toHaveLength(2);
   });
 
-  it("goes on also when the agent ends while nobody looks, and keeps its budget", async () => {
+  it("continues also if the agent ends before the next actor starts, and keeps its budget", async () => {
     const sandbox = "evicted-twice";
     const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
     await begun(sandbox);
@@ -101,7 +101,7 @@ describe("a task whose actor is thrown away", () => {
 });
 
 describe("a task whose container dies", () => {
-  it("is lost, says so, and keeps what it had said", async () => {
+  it("is lost, says so, and keeps the agent's text", async () => {
     const sandbox = "killed-task";
     const { id } = await execute({ task: "[[wait]] x", sandbox, wait_seconds: 0 });
     await until(async () => (await logOf(id)).includes("Bash: echo begun"));
@@ -116,7 +116,7 @@ describe("a task whose container dies", () => {
     expect(next.state).toBe("succeeded");
   });
 
-  it("leaves no sandbox behind that was made for it", async () => {
+  it("leaves no sandbox behind", async () => {
     const { id } = await execute({ task: "[[wait]] x", wait_seconds: 0 });
     const sandbox = id.split(".")[0] ?? "";
     await until(async () => (await logOf(id)).includes("Bash: echo begun"));
@@ -399,7 +399,7 @@ describe("a task after whose agent sandboxd is killed", () => {
       pkill -9 -x sbxd
     done; true`;
 
-  it("at each step: the diff, the artifacts and the archive are whole", async () => {
+  it("at each step: the diff, the artifacts and the archive are complete", async () => {
     const sandbox = "killed-after";
     const killer = await owner.call("run_command", { command: KILL, sandbox, wait_seconds: 0 });
     const { id, state, note, diff, artifacts } = await execute({ task: "[[big]] x", sandbox });
@@ -574,7 +574,7 @@ describe("requests to the model at the same time", () => {
     return { budgets, key, admitted };
   }
 
-  it("are so many that a task goes past its tokens by no more", async () => {
+  it("exceed a task's tokens by no more than the requests in progress", async () => {
     await inActor("in-flight", async (_actor, { storage }) => {
       const { budgets, key, admitted } = await full(storage, 100);
       expect(await budgets.admit(key)).toEqual(BUSY);

@@ -63,7 +63,7 @@ describe("the panel in a chat", () => {
     expect(linked(await list(owner.at("?tools=run_command,get_result")))).toEqual([]);
   });
 
-  it("is one document that needs no scope, and asks for nothing but frames of previews", async () => {
+  it("is one document that needs no scope and requests only frames of previews", async () => {
     const blind = await principal("apps-reader", ["sandbox:exec"]);
     const { contents } = await read(blind.with({ PREVIEW_HOST: "previews.example" }), PANEL);
     expect(contents).toHaveLength(1);

@@ -162,7 +162,7 @@ describe("a container that keeps more than it may", () => {
     );
   }
 
-  it("is saved and ended though nobody calls, when its operator has allowed less", async () => {
+  it("is saved and ended without a call when the operator restricts access", async () => {
     const sandbox = "net-lowered";
     await sh(sandbox, "echo kept > file");
     let isLowered = true;
@@ -176,7 +176,7 @@ describe("a container that keeps more than it may", () => {
     expect(structured.notice).toContain("to restrict its network");
   });
 
-  it("is ended also when less was chosen while it started", async () => {
+  it("is ended also when the policy was restricted while it started", async () => {
     const sandbox = "net-meanwhile";
     await configure(sandbox);
     const [starting, chosen] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
@@ -254,7 +254,7 @@ describe("nobody has more than they were given", () => {
     );
   });
 
-  it("by the entry of their token, within what holds for all", async () => {
+  it("by the entry of their token, within the limits for all", async () => {
     const none = network({ network: all, authTokens: [{ ...token, internet: "none" }] });
     expect(none.network.policy.internet).toBe("none");
     expect(await none.network.refusalNote(0)).toContain(
@@ -376,7 +376,7 @@ function cloudflare() {
 }
 
 describe("on Cloudflare", () => {
-  it("a restricted container has no way out but the handler, and one that had another has to end", async () => {
+  it("a restricted container reaches the internet only through the handler, and one that had another way has to end", async () => {
     const { sandbox, handlers, actor } = cloudflare();
     const platform = actor();
     expect(await platform.enforce({ internet: "full", allowHosts: [] })).toBe(true);
@@ -395,7 +395,7 @@ describe("on Cloudflare", () => {
     expect(handlers).toHaveLength(4);
   });
 
-  it("what is allowed again is allowed by the next actor too, and forbidden without another start", async () => {
+  it("a policy is widened by the next actor too, and restricted without another start", async () => {
     const { sandbox, handlers, actor } = cloudflare();
     await actor().enforce({ internet: "none", allowHosts: [] });
     sandbox.isUp = true;
@@ -404,7 +404,7 @@ describe("on Cloudflare", () => {
     expect(await actor().enforce({ internet: "none", allowHosts: [] })).toBe(true);
   });
 
-  it("a container that started while more was allowed has to end, also where less was before or comes meanwhile", async () => {
+  it("a container that started with more access than is allowed now has to end, also if the policy changed before or meanwhile", async () => {
     const { sandbox, actor } = cloudflare();
     const platform = actor();
     const { network: own } = network({ network: all, authTokens: [] }, "owner", platform);

@@ -19,7 +19,7 @@ const configure = (sandbox: string, setup: string, more: Record<string, unknown>
 /** A script that ends only when it is cancelled. */
 const HELD = "echo begun; sleep 600";
 
-it("runs once before the first call, with the variables, and what it leaves is in the next container and the next sandbox", async () => {
+it("runs once before the first call, with the variables, and the next container and the next sandbox start from its result", async () => {
   const sandbox = "setup-once";
   const script =
     "echo $WORD-$RANDOM$RANDOM >>~/.ran; cat ~/.ran >from; rm /opt/venv/lib64; mkdir -p /srv/made";

@@ -125,7 +125,7 @@ describe("?tools=", () => {
 describe("TOOLS", () => {
   const reading = owner.with({ TOOLS: "read_file, list_files,list_runs" });
 
-  it("is all that is listed and called, and that ?tools= chooses from", async () => {
+  it("limits what is listed, called and chosen by ?tools=", async () => {
     expect(await names(reading)).toEqual(["read_file", "list_files", "list_runs"]);
     expect(await names(reading.at("?tools=files"))).toEqual(["read_file", "list_files"]);
     const { status, messages } = await reading.at("?tools=write_file").post({ method: "tools/list" });

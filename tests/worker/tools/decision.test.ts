@@ -133,7 +133,7 @@ describe("letting a sandbox reach more", () => {
     expect(await hostsOf(sandbox)).toEqual(TWO.allow_hosts);
   });
 
-  it("is nobody else's decision, whoever has the link", async () => {
+  it("can be decided only by its principal, whoever has the link", async () => {
     const sandbox = await limited("decide-other");
     const { url } = askedIn(await configure(sandbox, TWO));
     const other = await panelBrowserOfGitHub((more) => appOf(more as Partial<Env>));

@@ -18,7 +18,7 @@ async function isListed(sandbox: string): Promise<boolean> {
 
 const runs = (sandbox: string) => inActor(sandbox, (_actor, { container }) => container?.running === true);
 
-it.each(CALLS)("destroyed while it starts for %s, a sandbox is gone, or listed", async (what, tool, args) => {
+it.each(CALLS)("destroyed while it starts for %s, a sandbox is gone or listed", async (what, tool, args) => {
   const prefix = `z${CALLS.findIndex(([name]) => name === what)}`;
   const round = async (ms: number) => {
     const sandbox = `${prefix}-${ms}`;

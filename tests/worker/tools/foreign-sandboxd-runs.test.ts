@@ -120,7 +120,7 @@ describe("of a command, what answers in the place of sandboxd", () => {
     expect((await command("words")).text).toMatch(/has not answered[^]*destroy_sandbox/);
   });
 
-  it("keeps nothing from its end, be it that it says none, or too much", async () => {
+  it("ends even if it reports no end, or too much", async () => {
     const ended = ["flood", "never", "running"].map(async (scenario) => {
       const { text } = await command(scenario, { session: scenario, timeout_seconds: 1, wait_seconds: 45 });
       expect(text.slice(0, 500)).toMatch(/(state: timed_out|has not answered)[^]*destroy_sandbox/);

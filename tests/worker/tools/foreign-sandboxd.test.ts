@@ -87,7 +87,7 @@ describe("what answers in the place of sandboxd", () => {
     expect(await calls()).toEqual(DAMAGED);
   });
 
-  it("with an answer in an encoding that was not asked for is called damaged", async () => {
+  it("with a response in an unrequested encoding is called damaged", async () => {
     const body = '{"entries":[],"size":1}';
     const plain = `${OK}sandboxd-size: 1\nsandboxd-lines: 1\nContent-Length: ${body.length}\n\n${body}`;
     await answerWith(plain);

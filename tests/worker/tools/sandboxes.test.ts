@@ -176,7 +176,7 @@ describe("destroy_sandbox", () => {
 });
 
 describe("a call that comes while its sandbox is destroyed", () => {
-  it.concurrent.each([0, 20, 80, 200])("after %i ms has a sandbox that counts, or none", async (ms) => {
+  it.concurrent.each([0, 20, 80, 200])("after %i ms the sandbox is counted or does not exist", async (ms) => {
     const sandbox = `at-once-${ms}`;
     for (const tool of ["run_command", "list_files"]) {
       await run(owner, sandbox, "true");

@@ -72,7 +72,7 @@ describe("a client with sandbox:write alone", () => {
 });
 
 describe("a client without tasks:run", () => {
-  it("is kept apart from a task", async () => {
+  it("is refused while a task runs", async () => {
     const all = await principal("tasks", ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"]);
     const executor = await principal("tasks", ["sandbox:exec"]);
     const sandbox = "shared";

@@ -171,7 +171,7 @@ describe("the registry of saved states", () => {
       expect(next?.label).toBe(`before going back to ${before?.id}`);
     }));
 
-  it("has a limit of checkpoints, and of bytes, beyond which a save may only shrink", () =>
+  it("limits checkpoints and bytes; beyond that a save may only shrink", () =>
     bench(
       (at) => {
         at.save("a", undefined, 600);
@@ -206,7 +206,7 @@ describe("the registry of saved states", () => {
       expect(at.registry.bytes).toBe(7);
     }));
 
-  it("has what tasks left give way to what is newer, the oldest first, and only where that helps", () =>
+  it("deletes the oldest archives of tasks for newer data, and only if that helps", () =>
     bench(
       (at) => {
         const isKept = () => ["1", "2", "3"].filter((run) => at.registry.archived(run, "workspace"));

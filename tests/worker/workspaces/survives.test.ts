@@ -136,7 +136,7 @@ describe.concurrent("a workspace", () => {
     expect((await owner.call("configure_sandbox", { sandbox: fork })).structured.internet).toBe("none");
   });
 
-  it("of another principal cannot be had by the id of its checkpoint, whoever's sandbox is named", async () => {
+  it("of another principal cannot be reached by the id of its checkpoint, in any sandbox", async () => {
     const sandbox = "theirs";
     await sh(sandbox, "echo secret > file");
     const { structured } = await owner.call("checkpoint_sandbox", { sandbox });

@@ -278,7 +278,7 @@ describe("a workspace", () => {
       });
   });
 
-  it("is not saved from a sandboxd that refers to packs it has not, nor restored by one that asks for them", () =>
+  it("is neither saved nor restored if sandboxd refers to packs that it does not have", () =>
     inWorld(async (world) => {
       const other = world.sibling("other");
       await prepare(other);
@@ -385,7 +385,7 @@ describe("what a task leaves", () => {
       await next.workspace.keepArchive({ ...remains, run: "b.1t" }, SETTINGS);
     }));
 
-  it("is no larger than may be, whatever the sandbox sends, and is garbage then", () =>
+  it("is not larger than allowed, whatever the sandbox sends; if it is, it is deleted", () =>
     inWorld(async (world) => {
       await work(world);
       world.write("made", "x".repeat(1024 * 1024 + 1001));

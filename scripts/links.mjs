@@ -1,14 +1,15 @@
 /**
- * Checks what the documents refer to: links to files and to headings in them, pages that the code names, `npm run` commands,
- * commands of the command line with their options, and the messages that documents quote, which have to stand so in the code;
- * tests that docs/internals/security.md names, versions of clients, and exit statuses; and that docs/README.md links every
- * page. Names what does not exist, and exits with 1 then.
+ * Checks what the documents refer to, in prose and in fenced examples: files, headings and pictures; commands with their
+ * options (`npm run`, `npm start`, `sandbox-mcp`) and programs of this repository that `node` runs; messages, which the code
+ * must contain; tests that docs/internals/security.md names, versions of clients, and exit statuses. Every page has to be
+ * linked from docs/README.md, and every picture has to be shown. Prints what does not exist, and exits with 1 then.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { EXIT } from "../cli/exit.ts";
+import { USAGE } from "../cli/options.ts";
 import { leaves } from "../cli/program.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
@@ -37,21 +38,29 @@ function anchorsOf(path) {
 
 const commands = leaves();
 
+/** The options in a command line, without those in quoted parts, which are for the sandbox. */
+function flagsIn(words) {
+  const flags = words.replace(/'[^']*'|"[^"]*"/g, "").matchAll(/\s(--[a-z-]+)/g);
+  return [...flags].map(([, flag]) => flag).filter((flag) => flag !== "--help");
+}
+
+/** Checks the words after `npm start --` or `sandbox-mcp start`. */
+function wrongInStart(words) {
+  const unknown = flagsIn(` ${words}`).filter((flag) => !USAGE.includes(`  ${flag} `));
+  return unknown.map((flag) => `npm start has no ${flag}`);
+}
+
 /** Checks the words after `sandbox-mcp`: names an unknown command or option. */
 function wrongIn(words) {
-  // The local server reads its own options.
-  if (/^start\b/.test(words)) return [];
+  if (/^start\b/.test(words)) return wrongInStart(words);
   const [name, command] = commands.find(([leaf]) => `${words} `.startsWith(`${leaf} `)) ?? [];
   if (name === undefined) {
     const [first] = words.split(" ");
     return commands.some(([leaf]) => leaf.startsWith(`${first} `)) ? [] : [`there is no command ${first}`];
   }
   const options = new Set(command.options.flatMap(({ long, short }) => [long, short]));
-  // Quoted parts are for the sandbox.
-  const flags = words.replace(/'[^']*'|"[^"]*"/g, "").matchAll(/\s(--[a-z-]+)/g);
-  return [...flags]
-    .map(([, flag]) => flag)
-    .filter((flag) => flag !== "--help" && !options.has(flag))
+  return flagsIn(words)
+    .filter((flag) => !options.has(flag))
     .map((flag) => `there is no ${name} ${flag}`);
 }
 
@@ -61,23 +70,35 @@ const [claudeCode] = Object.values(
   JSON.parse(read("local/agents/claude-code/package.json")).optionalDependencies,
 );
 const installed = { ...clients, ...dependencies, "@anthropic-ai/claude-code": claudeCode };
+const shown = new Set();
 for (const path of documents) {
-  const prose = read(path).replace(/^```[\s\S]*?^```/gm, "");
+  const text = read(path);
+  const prose = text.replace(/^```[\s\S]*?^```/gm, "");
+  const problem = (what) => problems.push(`${path}: ${what}`);
   for (const [, target] of prose.matchAll(/(?:\]\(|src(?:set)?=")([^)"\s]+)[)"]/g)) {
     if (/^[a-z]+:/i.test(target)) continue;
     const [file, anchor] = target.split("#");
     const at = file ? normalize(join(dirname(path), file)) : path;
-    if (!existsSync(join(root, at))) problems.push(`${path}: there is no ${target}`);
+    shown.add(at);
+    if (!existsSync(join(root, at))) problem(`there is no ${target}`);
     else if (anchor && at.endsWith(".md") && !anchorsOf(at).includes(anchor))
-      problems.push(`${path}: there is no heading ${target}`);
+      problem(`there is no heading ${target}`);
   }
-  for (const [, name] of read(path).matchAll(/npm run (?:-s )?([\w:-]+)/g))
-    if (!(name in scripts) && !IN_SANDBOXES.has(name)) problems.push(`${path}: there is no npm run ${name}`);
+  for (const [, name] of text.matchAll(/npm run (?:-s )?([\w:-]+)/g))
+    if (!(name in scripts) && !IN_SANDBOXES.has(name)) problem(`there is no npm run ${name}`);
+  for (const [, words] of text.matchAll(/npm start -- ([^`\n|#;]*)/g)) wrongInStart(words).forEach(problem);
+  for (const [, program] of text.matchAll(/\bnode ((?:bench|cli|examples|scripts|tests)\/[\w./-]+\.\w+)/g))
+    if (!existsSync(join(root, program))) problem(`there is no ${program}`);
   const called =
     /(?:npm run (?:-s )?cli --|`sandbox-mcp|npx (?:-y )?\.\/sandbox-mcp-[\d.]+\.tgz) ([a-z][^`\n|#>;]*)/g;
-  for (const [, words] of read(path).matchAll(called))
-    problems.push(...wrongIn(words.trim()).map((problem) => `${path}: ${problem}`));
+  for (const [, words] of text.matchAll(called)) wrongIn(words.trim()).forEach(problem);
+  for (const [fence] of text.matchAll(/^```[\s\S]*?^```/gm))
+    for (const [, words] of fence.matchAll(/(?:^\s*(?:[$] )?|[|&(] ?)sandbox-mcp ([a-z][^\n|#>;]*)/gm))
+      wrongIn(words.trim()).forEach(problem);
 }
+
+for (const picture of tracked.filter((path) => /^docs\/images\//.test(path) && existsSync(join(root, path))))
+  if (!shown.has(picture)) problems.push(`${picture}: no page shows it`);
 
 const index = read("docs/README.md");
 for (const path of documents)

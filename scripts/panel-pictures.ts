@@ -86,6 +86,10 @@ try {
   await open(idIn({ text: answer }));
   await shoot("panel-task");
 
+  await page.goto(new URL("/panel", server.url).href);
+  await page.waitForSelector("a:has-text('bakery')");
+  await shoot("panel-start");
+
   await page.goto(`${new URL("/panel", server.url).href}#/bakery`);
   await page.check("input[name=interactive]");
   await page.fill("#command", "vim -c 'set number | syntax on' server.js");

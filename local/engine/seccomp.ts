@@ -32,10 +32,21 @@ const RLIMIT_CORE = 4;
 const RLIMIT_LOCKS = 10;
 /** chown's: -1. */
 const KEEP = 0xffffffff;
+const F_SETFL = 4;
 /** fcntl: a write to a leased file waits for the lease holder, so a sandbox could block programs on the host. */
 const F_SETLEASE = 1024;
-/** Its mode lies in memory, as clone3's flags do; programs fall back to openat. Same number everywhere. */
+/**
+ * fcntl: each read of a file in a directory goes through all who asked to be told, under a lock. A hundred thousand for a
+ * directory of /usr hold up every program of the machine. A kernel without CONFIG_DNOTIFY answers EINVAL.
+ */
+const F_NOTIFY = 1026;
+/** Its flags and mode lie in memory, as clone3's flags do; programs fall back to openat. Same number everywhere. */
 const OPENAT2 = 437;
+/** What it asks for lies in memory, too: see `asksOfCache`. Same number everywhere. */
+const PROCESS_MADVISE = 440;
+const FADVISE_WILLNEED = 3;
+const FADVISE_DONTNEED = 4;
+const MADVISE_WILLNEED = 3;
 /** Same number everywhere. */
 const PIDFD_SEND_SIGNAL = 424;
 const PR_SET_SECCOMP = 22;
@@ -62,6 +73,12 @@ interface Table {
   prlimit: number;
   prctl: number;
   seccomp: number;
+  madvise: number;
+  fadvise: number;
+  readahead: number;
+  /** open and its like, with the place of the flags. */
+  open: [number: number, flags: number][];
+  direct: number;
   /** rt_sigqueueinfo, rt_tgsigqueueinfo, tkill and tgkill. */
   signal: number[];
 }
@@ -98,6 +115,14 @@ const tables: Partial<Record<typeof arch, Table>> = {
     prlimit: 302,
     prctl: 157,
     seccomp: 317,
+    madvise: 28,
+    fadvise: 221,
+    readahead: 187,
+    open: [
+      [2, 1],
+      [257, 2],
+    ],
+    direct: 0o40000,
     signal: [129, 297, 200, 234],
     denied: [
       155, 161, 163, 164, 165, 166, 167, 168, 169, 172, 173, 175, 176, 179, 180, 212, 227, 246, 248, 249, 250,
@@ -127,6 +152,11 @@ const tables: Partial<Record<typeof arch, Table>> = {
     prlimit: 261,
     prctl: 167,
     seccomp: 277,
+    madvise: 233,
+    fadvise: 223,
+    readahead: 213,
+    open: [[56, 2]],
+    direct: 0o200000,
     signal: [138, 240, 130, 131],
     denied: [
       18, 39, 40, 41, 42, 51, 60, 89, 97, 104, 105, 106, 112, 142, 170, 217, 218, 219, 224, 225, 235, 237,
@@ -183,15 +213,19 @@ export function seccompFilter(options: { ids: number; hasHostDirectory: boolean 
   for (const number of table.denied) {
     program.push([JUMP_EQUAL, 0, 1, number], [RETURN, 0, 0, ERRNO | EPERM]);
   }
-  for (const number of [CLONE3, table.ioSetup, ...(hasHostDirectory ? [OPENAT2] : [])]) {
+  for (const number of [CLONE3, table.ioSetup, OPENAT2, PROCESS_MADVISE]) {
     program.push([JUMP_EQUAL, 0, 1, number], [RETURN, 0, 0, ERRNO | ENOSYS]);
   }
   program.push(...table.chown.flatMap(([number, argument]) => changeOfOwner(number, argument, ids)));
+  program.push(...asksOfCache(table));
   if (hasHostDirectory) program.push(...table.mode.flatMap((call) => setID(...call)));
   program.push(...limitsOfOthers(table), ...signalsToFirst(table), ...ownFilters(table));
   if (pipesCoreDumps()) program.push(...limitOfCores(table));
-  program.push([JUMP_EQUAL, 0, 4, table.fcntl], [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT]);
-  program.push([JUMP_EQUAL, 0, 1, F_SETLEASE], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
+  program.push([JUMP_EQUAL, 0, 10, table.fcntl], [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT]);
+  program.push([JUMP_EQUAL, 0, 1, F_SETLEASE], [RETURN, 0, 0, ERRNO | EPERM]);
+  program.push([JUMP_EQUAL, 0, 1, F_NOTIFY], [RETURN, 0, 0, ERRNO | EINVAL]);
+  program.push([JUMP_EQUAL, 0, 3, F_SETFL], [LOAD, 0, 0, offsetOfArgument(2)]);
+  program.push([JUMP_ANY_BIT, 0, 1, table.direct], [RETURN, 0, 0, ERRNO | EINVAL], [RETURN, 0, 0, ALLOW]);
   program.push([JUMP_EQUAL, 0, 4, table.clone], [LOAD, 0, 0, OFFSET_FIRST_ARGUMENT]);
   program.push([JUMP_ANY_BIT, 0, 1, CLONE_NEWUSER], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
   program.push([JUMP_EQUAL, 0, 4 + 2 * socketFilters.length, table.setsockopt]);
@@ -240,6 +274,40 @@ function changeOfOwner(number: number, argument: number, ids: number): Instructi
     [JUMP_GREATER_OR_EQUAL, 0, 1, ids],
     [RETURN, 0, 0, SUCCESS],
     [RETURN, 0, 0, ALLOW],
+  ];
+}
+
+/**
+ * All sandboxes and the host share what the kernel has in memory of their common files. What a sandbox asks to be read waits
+ * for the sandbox's share of the disk, and so does whoever else needs a page of it: gigabytes read ahead would hold up all
+ * programs that start. So hints to read ahead, or to forget what was read, succeed and do nothing.
+ *
+ * Reads past that memory (O_DIRECT) wait where no signal interrupts them, and a killed sandbox would keep its memory until
+ * its share of the disk has served them. EINVAL is the answer of file systems without them, such as tmpfs before Linux 6.6.
+ */
+function asksOfCache({ madvise, fadvise, readahead, open, direct }: Table): Instruction[] {
+  return [
+    [JUMP_EQUAL, 0, 1, readahead],
+    [RETURN, 0, 0, SUCCESS],
+    [JUMP_EQUAL, 0, 5, fadvise],
+    [LOAD, 0, 0, offsetOfArgument(3)],
+    [JUMP_EQUAL, 1, 0, FADVISE_WILLNEED],
+    [JUMP_EQUAL, 0, 1, FADVISE_DONTNEED],
+    [RETURN, 0, 0, SUCCESS],
+    [RETURN, 0, 0, ALLOW],
+    [JUMP_EQUAL, 0, 4, madvise],
+    [LOAD, 0, 0, offsetOfArgument(2)],
+    [JUMP_EQUAL, 0, 1, MADVISE_WILLNEED],
+    [RETURN, 0, 0, SUCCESS],
+    [RETURN, 0, 0, ALLOW],
+    ...open.flatMap(([number, flags]): Instruction[] => [
+      [JUMP_EQUAL, 0, 4, number],
+      [LOAD, 0, 0, offsetOfArgument(flags)],
+      [JUMP_ANY_BIT, 0, 1, direct],
+      [RETURN, 0, 0, ERRNO | EINVAL],
+      // What else holds for it follows.
+      [LOAD, 0, 0, OFFSET_NUMBER],
+    ]),
   ];
 }
 

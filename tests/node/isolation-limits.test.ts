@@ -1,6 +1,7 @@
 /** One sandbox uses up whatever it can get. Neither the engine nor another sandbox may notice. */
+import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -12,6 +13,7 @@ import {
   groupPrefix,
   openFilesPerProcess,
 } from "../../local/engine/limits.ts";
+import { repository } from "../../local/engine/own-files.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 
 const MiB = 1024 * 1024;
@@ -301,7 +303,7 @@ describe("pools of the whole machine", () => {
     expect(stdout).toBe("True Resource temporarily unavailable");
   });
 
-  it("slots for asynchronous I/O, and leases on the host's files, are not available", async () => {
+  it("slots for asynchronous I/O, leases on the host's files, and news of them, are not available", async () => {
     const attempts = [
       "import ctypes, fcntl, os, platform",
       "libc = ctypes.CDLL(None, use_errno=True)",
@@ -310,9 +312,11 @@ describe("pools of the whole machine", () => {
       "print(os.strerror(ctypes.get_errno()))",
       "try: print(fcntl.fcntl(os.open('/workspace', 0), fcntl.F_SETLEASE, fcntl.F_UNLCK))",
       "except OSError as error: print(error.strerror)",
+      "try: print(fcntl.fcntl(os.open('/usr/lib', 0), fcntl.F_NOTIFY, fcntl.DN_ACCESS | fcntl.DN_MULTISHOT))",
+      "except OSError as error: print(error.strerror)",
     ];
     const { stdout } = await greedy.run(`python3 -c "${attempts.join("\n")}"`);
-    expect(stdout).toBe("Function not implemented\nOperation not permitted");
+    expect(stdout).toBe("Function not implemented\nOperation not permitted\nInvalid argument");
   });
 });
 
@@ -410,16 +414,70 @@ describe("all sandboxes together", () => {
 });
 
 describe("the machine's disk", () => {
-  it.runIf(diskIsHeld)("is read by one sandbox at a limited rate, also past the kernel's cache", async () => {
+  let shown: string;
+  /** Not in the kernel's memory. */
+  const forget = () =>
+    execFileSync("dd", [`of=${shown}/file`, "count=0", "conv=notrunc,fdatasync", "oflag=nocache"], { stdio: "ignore" });
+  const pagesInMemory = () =>
+    Number(execFileSync("fincore", ["--noheadings", "--output", "PAGES", `${shown}/file`], { encoding: "utf8" }));
+
+  beforeAll(async () => {
+    shown = await mkdtemp(join(repository, "node_modules/.shown-"));
+    await chmod(shown, 0o755);
+    await writeFile(join(shown, "file"), Buffer.alloc(16 * MiB, "x"));
+    forget();
+  });
+  afterAll(async () => await rm(shown, { recursive: true }));
+
+  it.runIf(diskIsHeld)("is read by one sandbox at a bounded rate", async () => {
     const one = await startTestEngine({
       limits: { ...limits, diskReadBytes: MiB },
+      readOnly: [{ from: shown, to: "/opt/shown" }],
       startAhead: false,
     });
     try {
       const sandbox = await TestSandbox.start(one);
-      const read = (seconds: number) =>
-        sandbox.run(`timeout ${seconds} dd if="$(command -v node)" of=/dev/null bs=1M count=64 iflag=direct`);
-      expect((await read(4)).exitCode).toBe(124);
+      expect((await sandbox.run("timeout 4 dd if=/opt/shown/file of=/dev/null bs=1M")).exitCode).toBe(124);
+    } finally {
+      await one.close();
+    }
+  });
+
+  it("is not read ahead or past the kernel's memory by a sandbox, nor is what others have read forgotten", async () => {
+    const one = await startTestEngine({
+      limits,
+      readOnly: [{ from: shown, to: "/opt/shown" }],
+      startAhead: false,
+    });
+    const all = readFileSync(join(shown, "file")).length / 4096;
+    const attempts = [
+      "import ctypes, fcntl, mmap, os, platform",
+      "x = platform.machine() == 'x86_64'",
+      "libc = ctypes.CDLL(None, use_errno=True)",
+      "file = os.open('/opt/shown/file', os.O_RDONLY)",
+      "try: os.open('/opt/shown/file', os.O_RDONLY | os.O_DIRECT)",
+      "except OSError as error: print(error.strerror)",
+      "try: fcntl.fcntl(file, fcntl.F_SETFL, os.O_DIRECT)",
+      "except OSError as error: print(error.strerror)",
+      "how = ctypes.create_string_buffer((os.O_RDONLY | os.O_DIRECT).to_bytes(24, 'little'))",
+      "libc.syscall(437, -100, b'/opt/shown/file', how, 24); print(os.strerror(ctypes.get_errno()))",
+      "libc.syscall(440, 0, None, 0, 3, 0); print(os.strerror(ctypes.get_errno()))",
+      "def forget(): os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)",
+      "def ahead():",
+      "  os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)",
+      "  libc.syscall(ctypes.c_long(187 if x else 213), file, ctypes.c_long(0), ctypes.c_long(16 << 20))",
+      "  mmap.mmap(file, 0, prot=mmap.PROT_READ).madvise(mmap.MADV_WILLNEED)",
+    ].join("\n");
+    try {
+      const sandbox = await TestSandbox.start(one);
+      const { stdout } = await sandbox.run(`python3 - <<'PYTHON'\n${attempts}\nforget()\nPYTHON`);
+      const [refused, missing] = ["Invalid argument", "Function not implemented"];
+      expect(stdout.split("\n")).toEqual([refused, refused, missing, missing]);
+      // The machine may need a few pages for something else.
+      expect(pagesInMemory()).toBeGreaterThan(all / 2);
+      forget();
+      await sandbox.run(`python3 - <<'PYTHON'\n${attempts}\nahead()\nPYTHON`);
+      expect(pagesInMemory()).toBe(0);
     } finally {
       await one.close();
     }

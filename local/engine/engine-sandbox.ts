@@ -69,6 +69,8 @@ const graceMs = 660_000;
 export class EngineSandbox {
   /** Its Durable Object; undefined before it is assigned. */
   actor: string | undefined;
+  /** Whose it is, if its actor knows. */
+  owner: string | undefined;
   readonly queue: OutboundQueue;
   /** The rules for its way out. */
   readonly egress: Egress;
@@ -204,10 +206,11 @@ export class EngineSandbox {
   /** Assigns it to an actor, under the Worker's id for it, with the actor's network settings. */
   async assign(
     id: string,
-    { actor, enableInternet, intercepts, policy, token = "" }: StartRequest,
+    { actor, owner, enableInternet, intercepts, policy, token = "" }: StartRequest,
   ): Promise<void> {
     this.setPolicy(policy ?? FREE);
     this.actor = actor;
+    this.owner = owner;
     this.#place.id = id;
     this.egress.internet = !enableInternet
       ? { allowed: false, reason: NO_INTERNET }
@@ -217,6 +220,11 @@ export class EngineSandbox {
     await this.setIntercepts(intercepts);
     // Written in place, like the hosts file.
     await writeFile(join(this.#place.directory, TOKEN_FILE), token);
+  }
+
+  /** Whether it is being killed. */
+  get isEnding(): boolean {
+    return this.#broken !== undefined || this.#stopReason === "destroyed";
   }
 
   /** Kills everything at once. Resolves when nothing is left. */

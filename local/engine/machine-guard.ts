@@ -5,14 +5,22 @@
  * - Open files: those that wait in sockets or are mapped into memory are among no process's descriptors.
  * - Memory of TCP: what waits in connections that were not accepted yet counts in no control group.
  * - Netlink: what the kernel answers, and nobody reads, counts in no control group. Half a million sockets may hold 8 MiB each.
+ *
+ * Of a pool, the principal whose sandboxes use most together loses the largest of them: several sandboxes, each a little
+ * smaller than a neighbour's, do not have the neighbour's ended.
  */
 import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 
-/** What a sandbox takes between two checks must fit into the rest. */
 const CHECK_INTERVAL_MS = 250;
+/** From this share of its limit on, a pool is looked at often: what sandboxes take between two looks must fit into the rest. */
+const NEAR = 0.75;
+const NEAR_INTERVAL_MS = 20;
+/** How long the end of a sandbox may take before the next is ended, in milliseconds. */
+const END_MS = 5000;
 const USED_UP = 0.9;
 
 /** A resource shared by all sandboxes, or by the whole machine. */
@@ -38,8 +46,12 @@ const CONNECTION_BYTES = 256 * 1024;
 
 /** The most unread bytes in netlink sockets. Programs ask for interfaces and read the few KiB at once. */
 const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
-/** How much of the netlink socket list is read: 11,000 entries. A longer one counts as too many bytes. */
-const MAX_NETLINK_LIST_BYTES = 1024 * 1024;
+/**
+ * How much of the netlink socket list is read: 700 entries, more than a sandbox has threads, each of which may look up a name.
+ * A longer one counts as too many bytes: for each 4 KiB of it, the
+ * kernel walks through the sockets of all sandboxes.
+ */
+const MAX_NETLINK_LIST_BYTES = 64 * 1024;
 
 /** @param groups the engine's control groups @returns a function that stops it */
 export function guardMachine(groups: string[], limits: Limits, sandboxes: () => EngineSandbox[]): () => void {
@@ -69,29 +81,48 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
       why: "used most of the memory of all sandboxes, which was used up",
     },
   ];
-  const check = async () => {
-    await Promise.all(sandboxes().map(endHoarder));
-    for (const pool of pools) await empty(pool, sandboxes());
-  };
-  let isChecking = false;
-  const timer = setInterval(() => {
-    if (isChecking || sandboxes().length === 0) return;
-    isChecking = true;
-    void check().finally(() => (isChecking = false));
-  }, CHECK_INTERVAL_MS);
-  timer.unref();
-  return () => clearInterval(timer);
+  const running = () => sandboxes().filter(({ isEnding }) => !isEnding);
+  // Each at its own pace: none waits for another, or for the end of a sandbox.
+  const checks = [
+    ...pools.map((pool) => async () => await empty(pool, running)),
+    async () => void (await Promise.all(running().map(endHoarder))),
+  ];
+  const timers = checks.map((check) => {
+    let isChecking = false;
+    const timer = setInterval(() => {
+      if (isChecking || running().length === 0) return;
+      isChecking = true;
+      void check().finally(() => (isChecking = false));
+    }, CHECK_INTERVAL_MS);
+    return timer.unref();
+  });
+  return () => timers.forEach((timer) => clearInterval(timer));
 }
 
-/** Ends the sandbox that uses most of an exhausted pool. */
-async function empty({ used, limit, usedBy, least, why }: Pool, sandboxes: EngineSandbox[]): Promise<void> {
-  const inUse = await used();
-  if (inUse < limit) return;
-  const uses = await Promise.all(sandboxes.map(async (sandbox) => ({ sandbox, has: await usedBy(sandbox) })));
-  const [largest] = uses.toSorted((a, b) => b.has - a.has);
+/** Ends the largest sandbox of the principal who uses most of an exhausted pool. */
+async function empty(
+  { used, limit, usedBy, least, why }: Pool,
+  sandboxes: () => EngineSandbox[],
+): Promise<void> {
+  let inUse = await used();
+  while (inUse < limit) {
+    if (inUse < limit * NEAR || sandboxes().length === 0) return;
+    await sleep(NEAR_INTERVAL_MS, undefined, { ref: false });
+    inUse = await used();
+  }
+  const uses = await Promise.all(
+    sandboxes().map(async (sandbox) => ({ sandbox, has: await usedBy(sandbox) })),
+  );
+  const together = new Map<unknown, number>();
+  // A sandbox of which nobody knows the principal stands for itself.
+  const ownerOf = (sandbox: EngineSandbox) => sandbox.owner ?? sandbox;
+  for (const { sandbox, has } of uses)
+    together.set(ownerOf(sandbox), (together.get(ownerOf(sandbox)) ?? 0) + has);
+  const allOf = ({ sandbox }: { sandbox: EngineSandbox }) => together.get(ownerOf(sandbox)) ?? 0;
+  const [largest] = uses.toSorted((a, b) => allOf(b) - allOf(a) || b.has - a.has);
   if (largest === undefined || largest.has < least(inUse)) return;
   largest.sandbox.end(why);
-  await largest.sandbox.ended;
+  await Promise.race([largest.sandbox.ended, sleep(END_MS, undefined, { ref: false })]);
 }
 
 /** The ends of TCP connections in a sandbox's network, including unaccepted ones. */

@@ -27,6 +27,7 @@ const policySchema = z.object({ internet: z.enum(INTERNET), allowHosts: z.array(
 const startSchema = z.object({
   actor: z.string().min(1),
   name: z.string().optional(),
+  owner: z.string().optional(),
   env: z.record(z.string(), z.string()),
   enableInternet: z.boolean(),
   token: z.string().optional(),

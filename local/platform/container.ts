@@ -105,6 +105,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     const request: StartRequest = {
       actor: this.#ctx.id.toString(),
       name: this.#name,
+      owner: this.#ctx.id.name?.split("-").at(-1),
       // The SDK's variables for the image (its log, trusted certificates) have no effect here, and the engine cannot know them
       // for a sandbox that it starts ahead.
       env: Object.fromEntries(

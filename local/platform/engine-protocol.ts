@@ -67,6 +67,8 @@ export interface StartRequest {
   actor: string;
   /** The Durable Object's name, if its sandbox has a host directory. */
   name?: string;
+  /** Tells whose sandbox it is: the end of the Durable Object's name. Undefined for an actor that does not know its own. */
+  owner?: string;
   env: Record<string, string>;
   /** If false, only intercepted requests leave the sandbox. */
   enableInternet: boolean;

@@ -1,5 +1,5 @@
 /** Measures a sandbox's disk use: soon after its use, at most once a minute, never on a call's path. */
-import type { ContainerPlatform } from "./platform/platform.ts";
+import type { Lifecycle } from "./lifecycle.ts";
 
 /** A measurement waits for this pause in use, in milliseconds, but at most MEASURE_INTERVAL_MS. */
 const MEASURE_DEBOUNCE_MS = 3000;
@@ -9,7 +9,7 @@ const MEASURE_INTERVAL_MS = 60_000;
 
 export interface DiskUsageHost {
   /** A measurement starts no container. */
-  platform: Pick<ContainerPlatform, "isRunning">;
+  lifecycle: Pick<Lifecycle, "container">;
   /** Measures, and reports to the account. */
   measure(): Promise<void>;
   background(work: Promise<unknown>): void;
@@ -48,7 +48,7 @@ export class DiskUsage {
 
   #measure(): void {
     this.#timer = null;
-    if (!this.#host.platform.isRunning) return;
+    if (!this.#host.lifecycle.container) return;
     const now = Date.now();
     const quiet = now - this.#usedAt;
     if (quiet < MEASURE_DEBOUNCE_MS && now - this.#dueAt < MEASURE_INTERVAL_MS)

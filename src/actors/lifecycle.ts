@@ -91,17 +91,19 @@ export class Lifecycle {
   constructor(parts: LifecycleParts) {
     this.#parts = parts;
     this.#state = ABSENT;
-    if (parts.platform.isRunning) {
-      const life = new LifecycleContainer();
-      this.#state = parts.workspace.resume(life.ended)
-        ? { is: "ready", isRegistered: false, life }
-        : { is: "restoring", isRegistered: false, life, attempt: undefined };
-    }
+    const life = new LifecycleContainer();
+    const isWhole = parts.workspace.resume(life.ended);
+    if (isWhole && !parts.workspace.isRestoringCheckpoint)
+      this.#state = { is: "ready", isRegistered: false, life };
+    else if (isWhole || parts.platform.isRunning)
+      this.#state = { is: "restoring", isRegistered: false, life, attempt: undefined };
     parts.platform.onEnd(() => this.#containerEnded());
   }
 
+  /** Subscribes all parts, and tells them what became of an earlier actor's container. */
   subscribe(...subscribers: Subscriber[]): void {
     this.#subscribers.push(...subscribers);
+    if (this.#checkState().is === "ready") for (const part of subscribers) part.ready?.();
   }
 
   // What there is.
@@ -110,6 +112,11 @@ export class Lifecycle {
   get container(): Container | undefined {
     const state = this.#state;
     return state.is === "ready" && this.#parts.platform.isRunning ? state.life : undefined;
+  }
+
+  /** Whether a container runs and is not ending. Its workspace may not be restored yet. */
+  get isRunning(): boolean {
+    return "life" in this.#checkState();
   }
 
   /** Whether a container runs or is about to. */

@@ -172,18 +172,12 @@ export class Parts {
       files: this.files,
       glancing,
       activity: this.activity,
-      platform,
       lifecycle,
       workspace: this.workspace,
     });
 
     // What runs in it.
-    const link = {
-      connection,
-      running: () => platform.isRunning,
-      ready: (isOver: () => boolean) => lifecycle.readyForRun(isOver),
-      variables: () => this.variables.current,
-    };
+    const link = { connection, lifecycle, variables: this.variables };
     this.kernels = new Kernels(foundation.interpreter, link, sql);
     this.code = new CodeExecutor(this.kernels, this.files, logCapBytes);
     this.commands = new CommandExecutor(link);
@@ -212,7 +206,7 @@ export class Parts {
       budgets,
       maxTokens: config.tasks.maxTokens,
       callModel: (request) => callModel(request, env, ctx.id.toString()),
-      startContainer: link.ready,
+      lifecycle,
     });
     this.runs = new Runs({
       sql,
@@ -273,7 +267,8 @@ export class Parts {
       limits: config.idle,
     });
     this.diskUsage = new DiskUsage({
-      ...common,
+      lifecycle,
+      background,
       measure: async () => {
         // What programs did until now was for somebody: the next look is at what they do from now on.
         await this.idle.isBusy();
@@ -307,7 +302,9 @@ export class Parts {
 
     // What it is set to. To be made after the runs of an earlier actor are resumed.
     this.setUp = new SetUp({
-      ...common,
+      kv,
+      lifecycle,
+      background,
       sandbox,
       outcomes: new SetUpOutcomes({
         workspace: this.workspace,
@@ -326,7 +323,9 @@ export class Parts {
       report: report("workspace"),
     });
     this.service = new Service({
-      ...common,
+      kv,
+      lifecycle,
+      background,
       runs,
       commands: this.commands,
       setUp: this.setUp,

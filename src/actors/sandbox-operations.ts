@@ -16,7 +16,6 @@ import type { Owner } from "./account-calls.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { Activity } from "./activity.ts";
 import type { Lifecycle } from "./lifecycle.ts";
-import type { ContainerPlatform } from "./platform/platform.ts";
 import type { Workspace } from "./workspace.ts";
 import { editRefused, stopped } from "./texts.ts";
 
@@ -29,8 +28,7 @@ interface OperationParts {
   /** The same, without counting as use. */
   glancing: FileOperations;
   activity: Activity;
-  platform: Pick<ContainerPlatform, "isRunning">;
-  lifecycle: Pick<Lifecycle, "container">;
+  lifecycle: Pick<Lifecycle, "container" | "isRunning">;
   workspace: Pick<Workspace, "changed">;
 }
 
@@ -43,10 +41,10 @@ export class SandboxOperations {
 
   /** @throws {ToolError} `not_found` if it may not start a container and none runs; errors of `FileOperations.call` */
   async run(owner: Owner, name: OperationName, input: object): Promise<object> {
-    const { files, glancing, activity, platform, lifecycle, workspace } = this.#parts;
+    const { files, glancing, activity, lifecycle, workspace } = this.#parts;
     const row = policyOf(name);
     const isGlance = row.start === "glance";
-    if ((row.start === "none" && !platform.isRunning) || (isGlance && !lifecycle.container))
+    if ((row.start === "none" && !lifecycle.isRunning) || (isGlance && !lifecycle.container))
       throw stopped(owner.sandbox);
     const isConfined = row.confined && !has(owner, "sandbox:exec");
     const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });

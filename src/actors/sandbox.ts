@@ -219,11 +219,11 @@ export class Sandbox extends SandboxActor {
   }
 
   taskOrigin(owner: Owner, id: string): Promise<ActorResult<TaskOrigin>> {
+    const { lifecycle, restartNotice, runs } = this.#parts;
     return this.#toResult(owner, async () => {
-      const run = await this.#parts.runs.result(id, 0);
+      const run = await runs.result(id, 0);
       const detail = taskDetailOf(run);
-      const alive =
-        this.platform.isRunning && !detail?.ownSandbox && detail?.boot === this.#parts.restartNotice.count;
+      const alive = lifecycle.isRunning && !detail?.ownSandbox && detail?.boot === restartNotice.count;
       return { run, alive };
     });
   }
@@ -331,7 +331,7 @@ export class Sandbox extends SandboxActor {
    * @param epoch of a link to a file; links to run outputs have none
    */
   async linkOwner(epoch?: string): Promise<Owner | undefined> {
-    if (epoch !== undefined && (!this.platform.isRunning || !this.#parts.fileLinks.belongsTo(epoch)))
+    if (epoch !== undefined && (!this.#parts.lifecycle.isRunning || !this.#parts.fileLinks.belongsTo(epoch)))
       return undefined;
     const { principalID, sandbox } = this.#parts.account.owner;
     return { principalID, sandbox, mayStart: false, takesNotice: false };
@@ -428,7 +428,7 @@ export class Sandbox extends SandboxActor {
   /** Called by the local platform before the server stops. Saves the workspace; returns whether everything was saved. */
   async saveToStop(): Promise<boolean> {
     const isSaved = (await this.#parts.workspace.saveToStop()) && this.#parts.workspace.mayStop;
-    if (isSaved && this.platform.isRunning) this.#parts.restartNotice.ending("server");
+    if (isSaved && this.#parts.lifecycle.isRunning) this.#parts.restartNotice.ending("server");
     await this.#parts.network.connections.collect().catch(() => undefined);
     await this.ctx.storage.sync();
     return isSaved;
@@ -439,9 +439,9 @@ export class Sandbox extends SandboxActor {
    * @returns whether it was sandboxd: code in the sandbox can read the token
    */
   async containerEnding(token: string): Promise<boolean> {
-    const { sandboxd } = this.#parts;
+    const { sandboxd, lifecycle } = this.#parts;
     if (!sandboxd.isToken(token)) return false;
-    if (!this.platform.isRunning) return true;
+    if (!lifecycle.isRunning) return true;
     const isServing = async () => (await sandboxd.report())?.isServing === true;
     if (await isServing()) return false;
     // Code goes through the control server, so sandboxd cannot refuse it.

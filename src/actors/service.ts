@@ -10,7 +10,7 @@ import { localID } from "../runs/id.ts";
 import type { RunRecord } from "../runs/run-store.ts";
 import type { Runs } from "../runs/runs.ts";
 import { quote } from "../shared/text.ts";
-import type { ContainerPlatform } from "./platform/platform.ts";
+import type { Lifecycle } from "./lifecycle.ts";
 import type { SetUp } from "./set-up.ts";
 
 /** Storage key. */
@@ -43,7 +43,7 @@ export type ServiceState = (typeof SERVICE_STATES)[number];
 
 export interface ServiceHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
-  platform: Pick<ContainerPlatform, "isRunning">;
+  lifecycle: Pick<Lifecycle, "container">;
   runs: Pick<Runs, "start" | "cancel" | "remove" | "isRunning">;
   commands: Executor<CommandSpec>;
   setUp: Pick<SetUp, "begin" | "before">;
@@ -65,7 +65,6 @@ export class Service {
   constructor(host: ServiceHost) {
     this.#host = host;
     this.#state = host.kv.get<State>(KEY);
-    this.ready();
   }
 
   get #run(): string | undefined {
@@ -105,7 +104,7 @@ export class Service {
 
   /** Starts the service in a running container. Lifecycle: the container has its state. */
   ready(): void {
-    if (!this.#state || this.#isRunning || this.#state.isCancelled || !this.#host.platform.isRunning) return;
+    if (!this.#state || this.#isRunning || this.#state.isCancelled || !this.#host.lifecycle.container) return;
     const turn = ++this.#turn;
     this.#host.background(
       this.#start(turn).catch((error: unknown) => {
@@ -152,7 +151,7 @@ export class Service {
     await setUp.begin();
     const script = this.#state?.script;
     // An actor that starts a container for its service alone would never let it rest.
-    if (turn !== this.#turn || script === undefined || !this.#host.platform.isRunning) return;
+    if (turn !== this.#turn || script === undefined || !this.#host.lifecycle.container) return;
     const spec = {
       command: loop(script),
       session: SERVICE_SESSION,

@@ -23,7 +23,7 @@ import type { Runs } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { CheckpointSettings, SetUpSettings } from "./account-calls.ts";
-import type { ContainerPlatform } from "./platform/platform.ts";
+import type { Lifecycle } from "./lifecycle.ts";
 import type { KeepPlan, SetUpOutcomes } from "./set-up-outcomes.ts";
 import type { Workspace } from "./workspace.ts";
 import {
@@ -85,7 +85,7 @@ const AT_REST = { run: undefined, hasBegun: undefined, keeping: undefined, resto
 
 export interface SetUpHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
-  platform: Pick<ContainerPlatform, "isRunning">;
+  lifecycle: Pick<Lifecycle, "isRunning">;
   sandbox(): string;
   outcomes: Pick<SetUpOutcomes, "begin" | "keep" | "areKept">;
   workspace: Pick<Workspace, "save" | "changed" | "isHeld">;
@@ -114,7 +114,6 @@ export class SetUp {
     this.#host = host;
     this.#state = host.kv.get<State>(KEY);
     this.#updateSaveHold();
-    if (!host.platform.isRunning) this.ended();
     if (this.#state?.run !== undefined) this.#follow(this.#state.run);
   }
 
@@ -136,7 +135,7 @@ export class SetUp {
   put(script: string): void {
     const run = this.#state?.run;
     this.#put(
-      script === "" ? undefined : { script, isDone: false, lost: 0, isUsed: this.#host.platform.isRunning },
+      script === "" ? undefined : { script, isDone: false, lost: 0, isUsed: this.#host.lifecycle.isRunning },
     );
     this.#notice = undefined;
     if (run !== undefined) this.#host.background(this.#host.runs.cancel(run, 0).catch(() => undefined));

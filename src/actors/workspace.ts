@@ -159,14 +159,19 @@ export class Workspace {
     this.#isRestoringCheckpoint = host.kv.get(CHECKPOINT_RESTORE) !== undefined;
   }
 
-  /** Continues with an earlier actor's container. Returns whether it has its workspace. @param container as for `restore` */
+  /**
+   * Continues with an earlier actor's container, which may have ended meanwhile.
+   * @param container as for `restore`
+   * @returns whether it had its workspace
+   */
   resume(container: AbortSignal): boolean {
-    if (this.#isRestoringCheckpoint) return false;
+    const origin = this.#host.kv.get<Origin>(CONTAINER);
+    if (origin === undefined || this.#isRestoringCheckpoint) return origin !== undefined;
     this.#container = container;
-    this.#origin = this.#host.kv.get<Origin>(CONTAINER);
+    this.#origin = origin;
     // The earlier actor may have left something unsaved.
-    if (this.#origin) this.changed();
-    return this.#origin !== undefined;
+    this.changed();
+    return true;
   }
 
   /** Whether there is a container that has its workspace. */

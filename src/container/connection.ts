@@ -19,14 +19,10 @@ import { pause } from "../shared/within.ts";
 import { containerGone, inputUnconfirmed } from "./texts.ts";
 import { CONNECT_MS, RETRY_MS, type Requests, type Sandboxd } from "./requests.ts";
 
-/**
- * Starts the container for a run if none runs, and waits until its workspace is restored.
- * @param isOver whether the run has ended, so that it needs no container
- * @throws {ToolError} `sandbox_restarted` if the run has ended; errors of the start; errors of the SDK
- */
-export type ReadyForRun = (isOver: () => boolean) => Promise<void>;
-
-export interface Lifecycle {
+/** The state of the container, and the ways to a usable one. */
+export interface ContainerLifecycle {
+  /** Whether a container runs and is not ending. Its workspace may not be restored yet. */
+  readonly isRunning: boolean;
   /** The container with its workspace; undefined if there is none, or it is ending. */
   readonly container: object | undefined;
   /**
@@ -35,6 +31,12 @@ export interface Lifecycle {
    * @throws {ToolError} errors of the start or restore
    */
   ready(ms?: number): Promise<unknown>;
+  /**
+   * As `ready`, for a run.
+   * @param isOver whether the run has ended, so that it needs no container
+   * @throws {ToolError} `sandbox_restarted` if the run has ended; errors of the start; errors of the SDK
+   */
+  readyForRun(isOver: () => boolean): Promise<void>;
 }
 
 /** Receives a run's events. */
@@ -67,7 +69,7 @@ export type RunCall = Exclude<Call, StartCall>;
 export class Connection {
   readonly #sandboxd: Sandboxd;
   readonly #requests: Requests;
-  readonly #lifecycle: Lifecycle;
+  readonly #lifecycle: ContainerLifecycle;
   readonly #followers = new Map<string, Follower>();
   #open: WebSocket | undefined;
   #opening: Promise<WebSocket> | undefined;
@@ -77,7 +79,7 @@ export class Connection {
   #idle: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
 
-  constructor(sandboxd: Sandboxd, requests: Requests, lifecycle: Lifecycle) {
+  constructor(sandboxd: Sandboxd, requests: Requests, lifecycle: ContainerLifecycle) {
     this.#sandboxd = sandboxd;
     this.#requests = requests;
     this.#lifecycle = lifecycle;
@@ -106,14 +108,14 @@ export class Connection {
    * @param isOver whether the run has ended
    * @throws {ToolError} as `send`, and errors of `ready`
    */
-  async begin(call: StartCall, ready: ReadyForRun, isOver: () => boolean): Promise<void> {
+  async begin(call: StartCall, isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
-      await ready(isOver);
+      await this.#lifecycle.readyForRun(isOver);
       try {
         return await this.beginAgain(call, isOver);
       } catch (error) {
         // The container disappeared before the call reached it. Nothing was done, so another can be started.
-        const isInterrupted = isGone(error) || (error instanceof ToolError && !this.#sandboxd.isRunning);
+        const isInterrupted = isGone(error) || (error instanceof ToolError && !this.#lifecycle.isRunning);
         if (isOver() || !isInterrupted || attempt === MAX_STARTS) throw error;
       }
     }

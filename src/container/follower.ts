@@ -8,7 +8,7 @@ import {
   WINDOW_BYTES,
 } from "../../container/sandboxd/protocol.ts";
 import { isUnresponsive, sandboxUnresponsive } from "../shared/errors.ts";
-import type { Connection, ReadyForRun } from "./connection.ts";
+import type { Connection, ContainerLifecycle } from "./connection.ts";
 import { containerGone } from "./texts.ts";
 
 export interface OutputSink {
@@ -38,10 +38,9 @@ export interface OutputSink {
 
 export interface ContainerLink {
   connection: Connection;
-  running(): boolean;
-  ready: ReadyForRun;
+  lifecycle: Pick<ContainerLifecycle, "isRunning" | "readyForRun">;
   /** The sandbox's variables; undefined if there were never any. */
-  variables?(): Variables | undefined;
+  variables: { readonly current: Variables | undefined };
 }
 
 /** How long sandboxd may take to respond to a ping, in milliseconds. It waits for nothing. */
@@ -155,7 +154,7 @@ export abstract class RunFollower {
     } catch (error) {
       this.#isConnected = false;
       // If nothing was sent, the caller is told that the sandbox could not be started or reached.
-      if (this.wasAsked && !this.link.running()) return await this.#reconnectDelay();
+      if (this.wasAsked && !this.link.lifecycle.isRunning) return await this.#reconnectDelay();
       if (!isUnresponsive(error)) throw error;
       this.#awaySince ??= Date.now();
       const awayMs = Date.now() - this.#awaySince;
@@ -242,7 +241,7 @@ export abstract class RunFollower {
     if (this.#breaks === 0) this.#brokenAt = Date.now();
     if (++this.#breaks > MAX_BREAKS) this.#failure = sandboxUnresponsive(Date.now() - this.#brokenAt);
     else await this.sink.waitUntilEnded(this.#breaks * RECONNECT_STEP_MS);
-    if (!this.link.running()) {
+    if (!this.link.lifecycle.isRunning) {
       await this.sink.waitUntilEnded(DOWN_MS);
       this.#failure ??= containerGone();
     }

@@ -84,7 +84,12 @@ export class CommandExecutor implements Executor<CommandSpec> {
       const { cut, ...asked } = spec;
       const { session, timeoutMs, interactive } = spec;
       sink.keepState({ session, deadline, timeoutMs, cut, interactive });
-      const call: StartCall = { type: "start", id: sink.id, variables: this.#link.variables?.(), ...asked };
+      const call: StartCall = {
+        type: "start",
+        id: sink.id,
+        variables: this.#link.variables.current,
+        ...asked,
+      };
       return run.follow(deadline, cut, call).catch((error: unknown) => {
         if (!run.mayHaveStarted) sink.keepState(undefined);
         throw error;
@@ -161,7 +166,7 @@ class RunningCommand extends RunFollower {
     const [stdout, stderr] = [this.sink.position("stdout"), this.sink.position("stderr")];
     if (start === undefined) await connection.send({ type: "follow", id, stdout, stderr });
     else if (this.wasAsked) await connection.beginAgain(start, isOver);
-    else await connection.begin(start, this.link.ready, isOver);
+    else await connection.begin(start, isOver);
     this.#requested.resolve();
     // The first signal may have been lost with the previous connection.
     if (this.stop) connection.sendIfOpen({ type: "kill", id, signal: "TERM" });

@@ -2,7 +2,7 @@
  * Answers questions: a model writes a program in one request, and the program runs in a kernel as code does. A question is a
  * task without an agent. Its model request goes the same way, with a placeholder and a budget.
  */
-import type { ReadyForRun } from "../container/connection.ts";
+import type { ContainerLifecycle } from "../container/connection.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { CodeExecutor } from "../runs/code-executor.ts";
 import type { Executor } from "../runs/executor.ts";
@@ -35,8 +35,7 @@ export interface QuestionsHost {
   maxTokens: number;
   /** Sends a request to the model's API the way a sandbox's requests go. */
   callModel(request: Request): Promise<Response>;
-  /** Starts the container, if none runs, while the model still writes. */
-  startContainer: ReadyForRun;
+  lifecycle: Pick<ContainerLifecycle, "readyForRun">;
 }
 
 /** The kernel context of questions. `run_code` with this context can use their variables, and no other code is affected. */
@@ -219,7 +218,9 @@ class Question {
     this.#detail.tokens = { ...usage };
     if (code.length <= this.#detail.code.length) return;
     // An error shows when the program starts. A model that writes nothing needs no container.
-    if (this.#detail.code === "") this.#host.startContainer(() => this.#run.ended).catch(() => undefined);
+    // The container starts while the model still writes.
+    if (this.#detail.code === "")
+      this.#host.lifecycle.readyForRun(() => this.#run.ended).catch(() => undefined);
     this.#detail.code = code;
     this.#describe();
     this.#wrote.resolve();

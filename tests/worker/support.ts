@@ -104,28 +104,34 @@ export async function killContainer(name: string): Promise<void> {
   await inActor(name, (_sandbox, { container }) => container?.signal(9));
 }
 
-/** Throws the actor of the owner's sandbox away, with all it had in memory; with `kill`, its container too. */
+/** Throws the actor of the owner's sandbox away, with all it had in memory; with `kill`, its container too, before the next actor. */
 export async function evict(name: string, { kill = false } = {}): Promise<void> {
   const { LOCAL_ENGINE_URL, LOCAL_ENGINE_SECRET } = bindings as Env & LocalEnv;
-  const sandbox = await evictActor(await actorOf(name));
+  const sandbox = await evictActor(await actorOf(name), kill);
   if (!kill) return;
-  await fetch(`${LOCAL_ENGINE_URL}/sandboxes/${sandbox}/signal`, {
-    method: "POST",
+  await fetch(`${LOCAL_ENGINE_URL}/sandboxes/${sandbox}`, {
+    method: "DELETE",
     headers: { [SECRET_HEADER]: LOCAL_ENGINE_SECRET },
-    body: JSON.stringify({ signal: 9 }),
   });
 }
 
-/** Throws an actor away; answers its container's name. */
-export async function evictActor(actor: DurableObjectStub<Sandbox>): Promise<string | undefined> {
+/** Throws an actor away; answers its container's name. @param isContainerGone whether the next one finds no container */
+export async function evictActor(
+  actor: DurableObjectStub<Sandbox>,
+  isContainerGone = false,
+): Promise<string | undefined> {
   let sandbox: string | undefined;
   await runInDurableObject<Sandbox, void>(actor, async (_sandbox, state) => {
-    sandbox = state.storage.kv.get<{ sandbox: string }>("__local_container")?.sandbox;
+    sandbox = state.storage.kv.get<{ sandbox: string }>(CONTAINER_KEY)?.sandbox;
+    if (isContainerGone) state.storage.kv.delete(CONTAINER_KEY);
     await state.storage.sync();
     state.abort("evicted by a test");
   }).catch(() => undefined);
   return sandbox;
 }
+
+/** Where the local platform stores which container an actor has. */
+const CONTAINER_KEY = "__local_container";
 
 /** The bucket that logs of runs go to. */
 export const bucket = env.RESULTS;

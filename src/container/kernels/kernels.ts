@@ -219,7 +219,7 @@ export class Kernels {
     stopped: Promise<StopReason>,
   ): Promise<CodeOutcome> {
     // Without a container, recorded kernels belong to an earlier one; the next sandboxd would call them dead.
-    const known = this.#link.running() ? this.#registry.get(keyOf(spec)) : undefined;
+    const known = this.#link.lifecycle.isRunning ? this.#registry.get(keyOf(spec)) : undefined;
     if (known) {
       start.given(known);
       try {
@@ -258,9 +258,9 @@ export class Kernels {
     return checkedResult(printed, isPrinted);
   }
 
-  /** Starts the container if none runs. @throws as `ReadyForRun` */
+  /** Starts the container if none runs. @throws as `ContainerLifecycle.readyForRun` */
   async #ready(sink: OutputSink): Promise<void> {
-    await this.#link.ready(() => sink.ended);
+    await this.#link.lifecycle.readyForRun(() => sink.ended);
     if (sink.ended) throw containerGone();
     if (this.#isEnding) throw ending(NOT_RUN);
   }
@@ -304,7 +304,7 @@ export class Kernels {
     stopped: Promise<StopReason>,
   ): Promise<CodeOutcome> {
     const code = new RunningCode(this.#link, sink, kernel);
-    const variables = this.#link.variables?.();
+    const variables = this.#link.variables.current;
     const isNews = variables !== undefined && this.#versions.get(kernel) !== variables.version;
     const cell = runCell(spec.language, sink.id, { ...spec, variables: isNews ? variables : undefined });
     const result = this.#print(cell, kernel, sink);
@@ -397,7 +397,7 @@ export class Kernels {
   /** In the background: the SDK starts a spare kernel before it confirms the deletion. */
   #delete(contextID: string): void {
     // A call would start a new container.
-    if (!this.#link.running()) return;
+    if (!this.#link.lifecycle.isRunning) return;
     this.#interpreter.deleteContext(contextID).catch(() => undefined);
   }
 }

@@ -9,7 +9,7 @@ import { actorName } from "../../../src/shared/names.ts";
 import { env } from "cloudflare:workers";
 import type { Env } from "../../../src/shared/config.ts";
 import { FileLinks } from "../../../src/actors/file-links.ts";
-import { ORIGIN, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
+import { ORIGIN, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
 
 const sandbox = "links";
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
@@ -219,6 +219,18 @@ END`,
     await until(async () => (await owner.http(short)).status === 410);
     expect(await (await owner.http(short)).text()).toContain("expired");
     expect((await owner.http("/files/nonsense")).status).toBe(403);
+  });
+
+  it("ends with its container, also where that died while no actor was there", async () => {
+    const name = "links-away";
+    await sh(name, "echo x >file");
+    const made = await owner.call("file_link", { sandbox: name, path: "file" });
+    const { pathname } = new URL(String(made.structured.url));
+    expect((await owner.http(pathname)).status).toBe(200);
+    await evict(name, { kill: true });
+    await sh(name, "echo other >file");
+    expect((await owner.http(pathname)).status).toBe(410);
+    await owner.call("destroy_sandbox", { sandbox: name });
   });
 });
 

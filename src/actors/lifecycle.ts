@@ -304,6 +304,8 @@ export class Lifecycle {
     try {
       network.starting();
       await network.enforce();
+      // An end that began meanwhile would miss this container.
+      if (this.#position !== starting) throw containerGone();
       await platform.start(environment.variables);
     } catch (error) {
       // The call that ended it reports the error.

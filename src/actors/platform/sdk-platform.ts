@@ -37,6 +37,8 @@ export class SDKPlatform implements ContainerPlatform {
   readonly #container: Container | undefined;
   /** Allows the SDK to start one container. Without it, SDK calls start none. */
   #permit: object | undefined;
+  /** Counts calls of `end`. */
+  #ends = 0;
   /** The SDK's attempts under way. */
   readonly #attempts = new Set<Promise<void>>();
   /** Settles when the SDK's stop hook has run for the latest container; undefined afterwards. */
@@ -58,7 +60,9 @@ export class SDKPlatform implements ContainerPlatform {
   }
 
   async start(env: Readonly<Record<string, string>>): Promise<void> {
+    const ends = this.#ends;
     await this.#settle();
+    if (ends !== this.#ends) throw refused();
     const permit = {};
     this.#permit = permit;
     this.#sandbox.envVars = { ...this.#sandbox.envVars, ...env };
@@ -97,6 +101,7 @@ export class SDKPlatform implements ContainerPlatform {
   }
 
   async end(): Promise<void> {
+    this.#ends++;
     // The SDK retries its attempts.
     this.#permit = undefined;
     await this.#sandbox.destroy();

@@ -101,7 +101,7 @@ export async function bundle(config: string, directory: string): Promise<Built> 
 }
 
 /** Cached builds of this clone: a build takes as much processor time as the rest of a start. */
-const CACHE_DIRECTORY = join(root, "node_modules/.cache/sandbox-mcp/workers");
+export const CACHE_DIRECTORY = join(root, "node_modules/.cache/sandbox-mcp/workers");
 
 /** How long an unused build is kept, in milliseconds: another process may be about to read it. */
 const KEEP_MS = 3_600_000;
@@ -138,7 +138,7 @@ export function keyOf(config: string): string {
 }
 
 /** The clone may belong to another user. */
-function isWritable(): boolean {
+export function isWritable(): boolean {
   try {
     mkdirSync(CACHE_DIRECTORY, { recursive: true });
     accessSync(CACHE_DIRECTORY, constants.W_OK);

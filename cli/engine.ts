@@ -51,12 +51,13 @@ const engineReply = z.union([
 ]);
 
 /**
+ * @param settings meanwhile the engine's modules are loaded
  * @param onLog called with each stderr line
  * @param onDeath called with the exit status or signal if it ends unexpectedly
  * @throws Error with its message if it cannot start
  */
 export async function startEngineProcess(
-  settings: EngineSettings,
+  settings: EngineSettings | Promise<EngineSettings>,
   onLog: (line: string) => void,
   onDeath: (how: string) => void,
 ): Promise<RunningEngine> {
@@ -69,7 +70,6 @@ export async function startEngineProcess(
     stdio: ["pipe", "pipe", "pipe"],
   });
   child.stdin.on("error", () => undefined);
-  child.stdin.write(`${JSON.stringify(settings)}\n`);
   createInterface({ input: child.stderr }).on("line", onLog);
 
   let closing = false;
@@ -78,6 +78,12 @@ export async function startEngineProcess(
     child.once("exit", (code, signal) => resolve(signal ?? `status ${code}`));
   });
   const lines = createInterface({ input: child.stdout });
+  try {
+    child.stdin.write(`${JSON.stringify(await settings)}\n`);
+  } catch (error) {
+    child.stdin.end();
+    throw error;
+  }
   const first = await Promise.race([once(lines, "line"), exited]);
   if (typeof first === "string") throw new Error(`The sandbox engine ended before it was ready (${first}).`);
   const reply = engineReply.parse(JSON.parse(String(first[0])));

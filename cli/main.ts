@@ -3,11 +3,14 @@ import { enableCompileCache } from "node:module";
 import { fileURLToPath } from "node:url";
 
 // Loading modules takes most of a short command's time. Not in /tmp, where others could write.
-enableCompileCache(fileURLToPath(new URL("../node_modules/.cache/sandbox-mcp", import.meta.url)));
+const cache = fileURLToPath(new URL("../node_modules/.cache/sandbox-mcp", import.meta.url));
+enableCompileCache(cache);
 
 const words = process.argv.slice(2);
 if (words[0] === "start") {
   process.argv.splice(2, 1);
+  // For the engine.
+  process.env.NODE_COMPILE_CACHE ??= cache;
   await import("./start.ts");
 } else {
   const { run } = await import("./run-program.ts");

@@ -107,32 +107,30 @@ async function start(): Promise<void> {
   }
   const agents = agentsDirectory(process.env, stateDir);
   if (options.agents) await fetchAgents(agents, print);
-  python = await setUpPython(options.python, stateDir, print);
+  const settingUp = setUpPython(options.python, stateDir, print).then((found) => (python = found));
   const secret = randomBytes(32).toString("base64url");
-  engine = await startEngineProcess(
-    {
+  const starting = startEngineProcess(
+    settingUp.then((found) => ({
       secret,
       network: options.network,
       isolation: options.isolation,
       runDir: join(stateDir, "run"),
       directories: mounts.forEngine,
       agents,
-      python: python.python,
-      pythonPackages: python.packages,
+      python: found.python,
+      pythonPackages: found.packages,
       authority: values.SECRETS?.trim() ? join(stateDir, "authority") : undefined,
       verbose,
-    },
+    })),
     print,
     (how) => {
       save = undefined;
       void end("failed", `The sandbox engine stopped unexpectedly (${how}): stopping. ${SAVED_NOTICE}`);
     },
   );
-  if (engine.python === undefined)
-    print("python3 is not installed: sandboxes run JavaScript, TypeScript and commands.");
-  const variables = {
+  const variables = starting.then((started) => ({
     ...values,
-    LOCAL_ENGINE_URL: engine.url,
+    LOCAL_ENGINE_URL: started.url,
     LOCAL_ENGINE_SECRET: secret,
     LOCAL_TOKEN_COMMAND: isPackaged ? `${PACKAGE_PROGRAM} token show` : "npm run token",
     LOCAL_DIRECTORIES: mounts.forEngine.map(({ name }) => name).join(),
@@ -140,24 +138,31 @@ async function start(): Promise<void> {
     // Without isolation all sandboxes share the host's /workspace.
     ...(options.isolation === "none" ? { WORKSPACE_SAVE: "off" } : {}),
     ...(options.isolation !== "none" && options.network === "none" ? { MAX_INTERNET: "none" } : {}),
-  };
-  worker = await startWorker({
-    config: join(root, "wrangler.local.jsonc"),
-    port: options.port,
-    stateDir,
-    variables,
-    components,
-    onLog: (line) => showLog(line, verbose),
-    onDeath: () => {
-      save = undefined;
-      void end("failed", `workerd stopped unexpectedly: stopping. ${SAVED_NOTICE}`);
-    },
-    verbose,
-  });
-  const url = `http://127.0.0.1:${worker.port}/mcp`;
+  }));
+  // Reported below, possibly before anything waits for it.
+  variables.catch(() => undefined);
+  // The engine starts while the Worker is read and miniflare is loaded.
+  const [startedEngine, startedWorker] = await Promise.all([
+    starting.then((started) => (engine = started)),
+    startWorker({
+      config: join(root, "wrangler.local.jsonc"),
+      port: options.port,
+      stateDir,
+      variables,
+      components,
+      onLog: (line) => showLog(line, verbose),
+      onDeath: () => {
+        save = undefined;
+        void end("failed", `workerd stopped unexpectedly: stopping. ${SAVED_NOTICE}`);
+      },
+      verbose,
+    }).then((started) => (worker = started)),
+  ]);
+  if (startedEngine.python === undefined)
+    print("python3 is not installed: sandboxes run JavaScript, TypeScript and commands.");
+  const url = `http://127.0.0.1:${startedWorker.port}/mcp`;
 
-  const engineURL = engine.url;
-  save = (signal) => saveWorkspaces(url, secret, signal, print, engineURL);
+  save = (signal) => saveWorkspaces(url, secret, signal, print, startedEngine.url);
   const problem = await whyNotServing(url, token);
   if (problem !== undefined) throw new UserError(problem);
   noteRunning(stateDir, { url, pid: process.pid });
@@ -169,7 +174,8 @@ async function start(): Promise<void> {
   } else
     process.stdout.write(announce({ ...announcement, showToken: process.stdout.isTTY, isVerbose: verbose }));
   if (options.open) showInBrowser(panelURL(url));
-  if (options.isolation === "bubblewrap") void python.complete((executable) => engine?.usePython(executable));
+  if (options.isolation === "bubblewrap")
+    void python?.complete((executable) => engine?.usePython(executable));
 }
 
 /** @throws {UserError} if it cannot be written, or a parent directory is misspelled */

@@ -15,8 +15,11 @@ export interface WorkerOptions {
   /** 0 for any free port. */
   port: number;
   stateDir: string;
-  /** Variables and secrets. They replace those of the configuration file unless they are empty. */
-  variables: Record<string, string>;
+  /**
+   * Variables and secrets. They replace those of the configuration file unless they are empty. Meanwhile, everything that does
+   * not need them is prepared.
+   */
+  variables: Record<string, string> | Promise<Record<string, string>>;
   /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
   components?: string | undefined;
   /** Called with each line of the Worker and workerd. */
@@ -51,7 +54,8 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
 
   const { Miniflare, convertV4MiniflareOptions, Log, LogLevel } = load();
   const { name, vars, worker } = settings;
-  const given = Object.entries(options.variables).filter(([, value]) => value.trim() !== "");
+  const variables = await options.variables;
+  const given = Object.entries(variables).filter(([, value]) => value.trim() !== "");
 
   let closing = false;
   const others = listeners();
@@ -81,7 +85,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
           bindings: { ...vars, ...Object.fromEntries(given) },
           serviceBindings: {
             ...Object(worker.serviceBindings),
-            ...engineService(options.variables.LOCAL_ENGINE_URL),
+            ...engineService(variables.LOCAL_ENGINE_URL),
             ...folderService(options.components),
           },
           unsafeDirectSockets: [{ host: "127.0.0.1", port: options.port }],

@@ -122,7 +122,7 @@ describe("the first Python of PATH", () => {
       /^Python: installing numpy, pandas, matplotlib and ipython for .*venv\/bin/m,
     );
     const killed = processes().find(
-      ({ command }) => /cli\/start\.ts/.test(command) && command.includes(directory),
+      ({ command }) => /cli\/main\.ts start/.test(command) && command.includes(directory),
     );
     process.kill(killed?.pid ?? Number.NaN, "SIGKILL");
     await first.exited;

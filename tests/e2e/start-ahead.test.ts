@@ -38,7 +38,7 @@ it("the first call gets the sandbox that was started ahead, and that of another 
 
 it.each([
   ["engine", /local\/engine\/main\.ts/],
-  ["server", /cli\/start\.ts/],
+  ["server", /cli\/main\.ts start/],
 ] as const)("nothing of it is left when the %s is killed while it waits", async (_, killed) => {
   const { pid } = await next(await engineDirectory());
   const ahead = tree(pid);

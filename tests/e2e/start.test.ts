@@ -267,7 +267,7 @@ describe("the token", () => {
         .filter(({ pid }) => environmentOf(pid).includes(one))
         .map(({ command }) => command);
       expect(holders.filter((command) => /workerd|engine|bwrap|runtime/.test(command))).toEqual([]);
-      expect(holders.some((command) => command.includes("cli/start.ts"))).toBe(true);
+      expect(holders.some((command) => command.includes("cli/main.ts start"))).toBe(true);
     }
   });
 });
@@ -332,7 +332,7 @@ describe("beside others", () => {
     await callTool(first.url, "run_command", { command: "true", sandbox: "kept" });
 
     const own = processes().find(
-      ({ command }) => /cli\/start\.ts/.test(command) && command.includes(directory),
+      ({ command }) => /cli\/main\.ts start/.test(command) && command.includes(directory),
     );
     process.kill(own?.pid ?? Number.NaN, "SIGKILL");
     await first.exited;

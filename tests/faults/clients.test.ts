@@ -82,7 +82,8 @@ describe("server stopped by SIGTERM during 20 runs", () => {
       );
     const all = bed.all();
     process.kill(
-      all.find(({ command }) => /cli\/start\.ts/.test(command) && !/^(\/bin\/)?sh /.test(command))?.pid ?? 0,
+      all.find(({ command }) => /cli\/main\.ts start/.test(command) && !/^(\/bin\/)?sh /.test(command))
+        ?.pid ?? 0,
       "SIGTERM",
     );
     expect(await bed.server.exited).toBe(0);

@@ -74,7 +74,7 @@ describe.concurrent("the server or a sandbox ends while a workspace changes", ()
     try {
       await bed.call("write_file", { path: "young", content: "a moment old" });
       process.kill(bed.pid("workerd"), "SIGSTOP");
-      const started = bed.all().find(({ command }) => /^\S*node\b.* \S*cli\/start\.ts/.test(command));
+      const started = bed.all().find(({ command }) => /^\S*node\b.* \S*cli\/main\.ts start/.test(command));
       process.kill(started?.pid ?? Number.NaN, "SIGTERM");
       await expect
         .poll(() => bed.server.stderr(), { timeout: 60_000 })

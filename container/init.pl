@@ -142,11 +142,11 @@ sub stop {
     return;
   }
   exit 0 unless $server->{pid};
-  if (!defined $server->{told}) {
-    $server->{told} = now();
+  if (!defined $server->{stop_requested_at}) {
+    $server->{stop_requested_at} = now();
     kill(TERM => $server->{pid});
   }
-  exit 0 if now() - $server->{told} > $SERVER_STOP_S;
+  exit 0 if now() - $server->{stop_requested_at} > $SERVER_STOP_S;
 }
 
 begin($server);

@@ -61,8 +61,8 @@ keep_from_registry() {
   echo '{"packages":{"":{"dependencies":{"@opencode-ai/plugin":"*"}}}}' >"$configuration/package-lock.json"
 }
 
-# place COMPONENTS: has the agent find these definitions, each KIND/NAME, with spaces between. One that the workspace or the home
-# directory has is left as it is: the operator's is for where there is none.
+# place COMPONENTS: gives the agent these definitions, each KIND/NAME, separated by spaces. One that the workspace or the home
+# directory already has is kept, and the operator's is not used.
 place() {
   local each there missing=()
   local own=$home/.claude

@@ -13,7 +13,7 @@ function show(words: string, answers: readonly string[]): Promise<boolean> {
   const dialog = document.createElement("dialog");
   const paragraph = document.createElement("p");
   paragraph.textContent = words;
-  paragraph.id = "said";
+  paragraph.id = "dialog-text";
   dialog.setAttribute("aria-labelledby", paragraph.id);
   const row = document.createElement("div");
   row.className = "together";

@@ -228,7 +228,7 @@ function Directory({
           />
         )}
         {listed && found.length === 0 && (
-          <p class="soft">{entries.length === 0 ? "Empty." : "No file has this in its name."}</p>
+          <p class="soft">{entries.length === 0 ? "Empty." : "No file name contains this."}</p>
         )}
         {directories.length > 0 && (
           <ul>

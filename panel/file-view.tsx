@@ -18,7 +18,7 @@ interface FileViewProps {
   onSignedOut: () => void;
 }
 
-/** What there is to show. */
+/** The content shown. */
 type View =
   | { kind: "text"; text: string; newline: "\n" | "\r\n"; isNew?: true }
   | { kind: "missing" }

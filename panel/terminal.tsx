@@ -220,7 +220,7 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: TerminalPro
           />{" "}
           for a screen reader
         </label>
-        <p class="soft">Ctrl+] leaves the terminal. Ctrl+C copies what is selected, Ctrl+Shift+V pastes.</p>
+        <p class="soft">Ctrl+] leaves the terminal. Ctrl+C copies the selection, Ctrl+Shift+V pastes.</p>
       </div>
       <div role="alert">{problem && <p class="note">{problem}</p>}</div>
     </>

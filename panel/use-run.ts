@@ -108,7 +108,7 @@ export interface RunDetails {
 
 const NO_DETAILS: RunDetails = { fields: undefined, content: [], problem: undefined };
 
-/** What there is to know of a run beside its log. @param at it is asked for again when that changes; undefined asks for nothing */
+/** A run's data without its log. @param at a change of it fetches again; undefined fetches nothing */
 export function useRunDetails(id: string, at: string | undefined, onSignedOut: () => void): RunDetails {
   const [details, setDetails] = useState<RunDetails>(NO_DETAILS);
   useEffect(() => {

@@ -323,7 +323,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
     refuseUser(runAs);
     const { exitCode, state } = await this.#sessions.run(`[ ${test} ${quoted(this.#path(path))} ]`);
     if (state === "succeeded" || state === "failed") return exitCode === 0;
-    throw new SandboxError("file_system", `Whether ${path} is there is not known: the run is ${state}.`);
+    throw new SandboxError("file_system", `It is unknown whether ${path} exists: the run is ${state}.`);
   }
 
   async #check(command: string): Promise<void> {

@@ -117,9 +117,9 @@ async function importForCell(name, options) {
   try {
     return await evaluator.import(name, options);
   } catch (error) {
-    const [said, ...frames] = String(error?.stack).split("\n    at ");
+    const [message, ...frames] = String(error?.stack).split("\n    at ");
     if (String(error?.code).startsWith("ERR_") && frames.every((frame) => frame.includes("node:"))) {
-      error.stack = [said, ...here.stack.split("\n    at ").slice(1)].join("\n    at ");
+      error.stack = [message, ...here.stack.split("\n    at ").slice(1)].join("\n    at ");
     }
     throw error;
   }

@@ -21,7 +21,7 @@ IFS= builtin read -r -d '' sbx_text <"$sbx_run/command"
 [[ -z ${sbx_builtin-} ]] || sbx_text="builtin eval \"\$sbx_builtin\"; $sbx_text"
 
 # What is evaluated first of all after the command, which may have made a function `builtin`: it keeps that as text in sbx_builtin
-# and removes it. Whoever evaluates it has switched to POSIX mode, in which bash finds `eval`, `export`, `set` and `unset` before functions
+# and removes it. The evaluating shell has switched to POSIX mode, in which bash finds `eval`, `export`, `set` and `unset` before functions
 # of these names; a backslash keeps them from being aliases. Then leaves POSIX mode, and what that changes is as it was.
 sbx_plain='\trap - DEBUG
 \set +vx

@@ -19,7 +19,7 @@ const root = process.env.SANDBOXD_ROOT ?? "/var/lib/sandbox-mcp";
 /** Where users work; tests have it elsewhere. */
 export const WORKSPACE = process.env.SANDBOXD_WORKSPACE ?? "/workspace";
 
-/** The root of what is saved and restored; where the file system is the host's, there is none, and the workspace alone is. */
+/** The root of saved and restored files; undefined on the host's own file system, where only the workspace is saved. */
 export const SYSTEM =
   process.env.SANDBOXD_SYSTEM ?? (process.env.SANDBOXD_ROOT === undefined ? "/" : undefined);
 

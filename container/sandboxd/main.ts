@@ -45,7 +45,7 @@ const snapshots = new Snapshots();
 try {
   snapshots.begin();
 } catch (error) {
-  logError("cannot note what there is", error);
+  logError("cannot record the files of the image", error);
 }
 const runs = new RunTable(env);
 runs.begin();

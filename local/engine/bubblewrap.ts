@@ -266,7 +266,7 @@ export async function readInfo(
   ended: Promise<unknown>,
 ): Promise<number> {
   return await new Promise((resolve, reject) => {
-    void ended.then(() => reject(new Error("bubblewrap ended before the sandbox was there")));
+    void ended.then(() => reject(new Error("bubblewrap ended before the sandbox was ready")));
     if (stream === null || stream === undefined || !("read" in stream)) return;
     let text = "";
     stream.on("error", reject);

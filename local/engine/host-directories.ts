@@ -68,6 +68,6 @@ export async function refuseSetID(directory: string): Promise<void> {
   const file = stdout.trimEnd();
   if (file !== "")
     throw new Error(
-      `${file} has a set-user-id or set-group-id bit, and whoever writes to it gets its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
+      `${file} has a set-user-id or set-group-id bit: a program that writes to it gets its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
     );
 }

@@ -137,7 +137,7 @@ async function connectionsOf({ pid, hasEnded }: EngineSandbox): Promise<number> 
 
 async function endHoarder(sandbox: EngineSandbox): Promise<void> {
   if ((await unreadNetlink(sandbox)) > MAX_NETLINK_BYTES)
-    sandbox.end("kept too many messages of netlink unread, which use up the machine's memory");
+    sandbox.end("left too many netlink messages unread, which use up the machine's memory");
 }
 
 /** Unread bytes in a sandbox's netlink sockets, including those in transit. */

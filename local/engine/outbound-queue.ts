@@ -182,7 +182,7 @@ function unframed(): Transform {
       }
       done();
     },
-    flush: (done) => done(isWhole ? null : new Error("the answer broke off")),
+    flush: (done) => done(isWhole ? null : new Error("the response ended early")),
   });
 }
 

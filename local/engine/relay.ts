@@ -91,7 +91,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   inside.on("upgrade", () => connection.begin());
   inside.on("error", (error) => {
     const code = "code" in error ? String(error.code) : "";
-    if (code.startsWith("WS_ERR_")) broken?.(`sent no frame of a WebSocket's (${error.message})`);
+    if (code.startsWith("WS_ERR_")) broken?.(`sent an invalid WebSocket frame (${error.message})`);
     upstream.destroy();
     if (!hasResponse) worker.destroy();
   });

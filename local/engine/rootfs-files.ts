@@ -177,7 +177,7 @@ const noPackages = `#!/bin/sh
 cat >&2 <<END
 \${0##*/}: packages of the system cannot be installed in a local sandbox. Its /usr is that of the machine which runs
 the server, and read-only. What works here: pip install, npm install, and programs unpacked below /root or
-/workspace. For a package of the system ask whoever runs the server to install it on that machine; sandboxes that start
+/workspace. For a package of the system ask the operator of the server to install it on that machine; sandboxes that start
 after that have it.
 END
 exit 100

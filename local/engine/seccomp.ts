@@ -67,7 +67,7 @@ interface Table {
   denied: number[];
   /** chown and its like, with the place of the new owner among their arguments. */
   chown: [number: number, argument: number][];
-  /** chmod and what makes files, with the place of the mode and of open's flags. mkdir is none: it ignores set-id bits. */
+  /** chmod and what makes files, with the place of the mode and of open's flags. Not mkdir, which ignores set-id bits. */
   mode: [number: number, mode: number, flags?: number][];
   setrlimit: number;
   prlimit: number;
@@ -372,7 +372,7 @@ function limitsOfOthers({ prlimit }: Table): Instruction[] {
 }
 
 /**
- * The first process takes a signal whose sender has no number in here for the platform's. Where no more signals can wait, the
+ * The first process believes that a signal comes from the platform if its sender has no process id in the sandbox. Where no more signals can wait, the
  * kernel says so of signals that any process sends by these calls. kill(2), for which there is always room, is left.
  */
 function signalsToFirst({ signal }: Table): Instruction[] {

@@ -174,7 +174,7 @@ async function turn(waiting: Set<() => void>, aborted?: AbortSignal): Promise<vo
   await promise.finally(() => aborted?.removeEventListener("abort", leave));
 }
 
-const nobodyWaits = "the client no longer waits for it";
+const nobodyWaits = "the client has disconnected";
 
 async function systemResolve(host: string): Promise<string[]> {
   return (await lookup(host, { all: true })).map(({ address }) => address);

@@ -128,7 +128,7 @@ export class Account extends DurableObject<Env> {
     return { ok: false, failure: quotaError({ limit: "sandboxes", allowed, used: count }).toFailure() };
   }
 
-  /** Stores whose account this is. For a new sandbox, schedules the removal of idle ones. */
+  /** Stores the account's principal. For a new sandbox, schedules the removal of idle ones. */
   async #watch(principalID: string, isKnown: boolean): Promise<void> {
     this.ctx.storage.kv.put("principal", principalID);
     if (!isKnown) await this.#wake(Date.now() + REAP_EVERY);

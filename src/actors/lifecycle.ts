@@ -106,7 +106,7 @@ export class Lifecycle {
     if (this.#checkState().is === "ready") for (const part of subscribers) part.ready?.();
   }
 
-  // What there is.
+  // The current container.
 
   /** The container with its workspace; undefined if there is none, or it is ending. Never starts one. */
   get container(): Container | undefined {

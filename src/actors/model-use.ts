@@ -34,7 +34,7 @@ export class ModelUse implements BudgetKeeper {
     const check = await budgets.admit(key);
     if ("refused" in check) return check;
     const { call, trace } = check;
-    if (!isRunning(call.run)) return { refused: "The task that had this key has ended." };
+    if (!isRunning(call.run)) return { refused: "The task with this key has ended." };
     const { used, allowed } = await this.#reportTokens();
     if (used < allowed) return { call, trace, isConfined: isConfined() };
     budgets.refuseForToday(call);

@@ -290,7 +290,7 @@ export class SetUp {
     const words = setUpRanText(run.id, seconds);
     if (!outcomes.areKept) return { words };
     try {
-      if (!keeping) throw new Error("it was not begun as one to keep");
+      if (!keeping) throw new Error("its result was not prepared for saving");
       await outcomes.keep(keeping);
       return { had: keeping.key, words };
     } catch (error) {

@@ -202,7 +202,7 @@ export class SnapshotRegistry {
       if (this.#currentID(sandbox) === id || this.#isArchive(id)) return;
       if (!archive) this.#requireBase(sandbox, base);
       if (this.#sql("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id).rowsWritten === 0)
-        throw new Error(`save ${id} was given up`);
+        throw new Error(`save ${id} was abandoned`);
       const before = this.bytes;
       const known = new Map(this.#packs(base ?? "").map((pack) => [pack.id, pack.bytes]));
       if (packBytes > 0) {
@@ -220,7 +220,7 @@ export class SnapshotRegistry {
       );
       for (const pack of save.packs) {
         const bytes = known.get(pack.id);
-        if (bytes === undefined) throw new Error(`save ${id} refers to a pack that it has not: ${pack.id}`);
+        if (bytes === undefined) throw new Error(`save ${id} refers to a missing pack: ${pack.id}`);
         this.#sql("INSERT INTO pack_refs VALUES (?, ?, ?)", id, pack.id, Math.min(pack.live, bytes));
       }
       if (archive) this.#keepArchive(archive, id);

@@ -45,7 +45,7 @@ export function actorUnreachable(sandbox: string, ms: number, hasBegun: boolean)
         "Look at what was done (list_files, read_file) before you repeat it. If the sandbox does not answer these either, use destroy_sandbox and start again.",
       ]
     : [
-        `Sandbox ${sandbox} was not ready within ${seconds} s: it is starting, being set up, or too busy. This call was not begun.`,
+        `Sandbox ${sandbox} was not ready within ${seconds} s: it is starting, being set up, or too busy. This call was not started.`,
         "Make the same call again in 10 seconds.",
       ];
   return new ToolError("no_answer", message, hint, true);
@@ -310,7 +310,7 @@ export const NETWORK_CHANGED = "the sandbox's network was changed meanwhile";
 export function stillSettingUp(sandbox: string, run: string | undefined, ms: number): ToolError {
   return new ToolError(
     "no_answer",
-    `The set-up of sandbox ${sandbox} still runs after ${ms / 1000} s. This call was not begun.`,
+    `The set-up of sandbox ${sandbox} still runs after ${ms / 1000} s. This call was not started.`,
     `${run === undefined ? "Wait 10 seconds" : `Wait for it with get_result, id ${run}`}, then make the same call again.`,
     true,
   );

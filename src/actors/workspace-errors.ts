@@ -21,7 +21,7 @@ export function workspaceTooLarge(
 export function stillRestoring(sandbox: string, ms: number): ToolError {
   return new ToolError(
     "no_answer",
-    `Sandbox ${sandbox} is being restored, which takes longer than ${Math.round(ms / 1000)} s. This call was not begun.`,
+    `Sandbox ${sandbox} is being restored, which takes longer than ${Math.round(ms / 1000)} s. This call was not started.`,
     "Make the same call again in 10 seconds.",
     true,
   );
@@ -31,7 +31,7 @@ export function stillSaving(sandbox: string, ms: number): ToolError {
   return new ToolError(
     "no_answer",
     `Sandbox ${sandbox} is being saved, which takes longer than ${ms / 1000} s. Nothing was changed, and the save goes on.`,
-    "Make the same call again in 30 seconds: what is saved by then need not be saved again.",
+    "Make the same call again in 30 seconds: the parts saved until then are not saved again.",
     true,
   );
 }
@@ -39,7 +39,7 @@ export function stillSaving(sandbox: string, ms: number): ToolError {
 export function restoreFailed(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {
   const error = new ToolError(
     "storage_unavailable",
-    `Sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reason(cause)}. This call was not begun, and what is saved is safe.`,
+    `Sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reason(cause)}. This call was not started, and the saved state is intact.`,
     "Make the same call again in a minute. If that fails too: restore_sandbox goes back to a checkpoint; destroy_sandbox deletes the sandbox with its saved files.",
     true,
   );
@@ -56,13 +56,13 @@ export function isPermanentSaveError(cause: unknown): cause is ToolError {
 }
 
 export function saveFailed(sandbox: string, cause: unknown): ToolError {
-  const message = `Sandbox ${sandbox} could not be saved: ${reason(cause)}. It goes on, and what was saved before is safe.`;
+  const message = `Sandbox ${sandbox} could not be saved: ${reason(cause)}. It continues to run, and the earlier save is intact.`;
   const error = isPermanentSaveError(cause)
     ? new ToolError(
         cause.code,
         message,
         cause.hint ||
-          "Delete what is not needed; restore_sandbox goes back to a checkpoint without saving it.",
+          "Delete files that are not needed; restore_sandbox goes back to a checkpoint without saving it.",
       )
     : new ToolError("storage_unavailable", message, "Make the same call again in a minute.", true);
   error.cause = cause;

@@ -84,11 +84,11 @@ export class WorkspaceTransfer {
     let total = 0;
     for (const { pack, from, to } of reads) {
       if (!(from < to && to <= (sizes.get(pack) ?? 0)))
-        throw new Error(`${state.id} asks for what it has not`);
+        throw new Error(`${state.id} requests packs that it does not have`);
       total += to - from;
     }
     if (total > state.packs.reduce((sum, { bytes }) => sum + bytes, 0))
-      throw new Error(`${state.id} asks for more than it has`);
+      throw new Error(`${state.id} requests more packs than it has`);
     const ranges = reads.map(({ pack, from, to }) => ({
       prefix: `${prefix}${packPrefix(pack)}`,
       from,
@@ -154,7 +154,7 @@ export class WorkspaceTransfer {
     const { files, bytes, unreadable, packs: needed, ...done } = await snapshots.call("done", { id }, signal);
     const own = needed.find((one) => one.id === id);
     if ((own?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
-      throw new Error(`the save ${id} is not as long as it says`);
+      throw new Error(`the save ${id} has another size than it says`);
     // The sandbox does not know the size of older packs; it reports which parts it needs.
     const sizes = new Map(origin.packs.map((pack) => [pack.id, pack.bytes]));
     const packs = needed.map(({ id: pack, length, live }) => {

@@ -104,7 +104,7 @@ export function refusal(failed: string, path: string, failure: FileFailure): Too
     case "cut":
       return new ToolError(
         "connection_lost",
-        `${failed}: it broke off. Nothing was written.`,
+        `${failed}: it ended early. Nothing was written.`,
         "Send it again.",
       );
     case "form":

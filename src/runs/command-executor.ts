@@ -81,14 +81,14 @@ export class CommandExecutor implements Executor<CommandSpec> {
       const deadline = Date.now() + spec.timeoutMs;
       run.limit.deadline(deadline, spec.timeoutMs);
       run.timeoutMs = spec.timeoutMs;
-      const { cut, ...asked } = spec;
+      const { cut, ...parameters } = spec;
       const { session, timeoutMs, interactive } = spec;
       sink.keepState({ session, deadline, timeoutMs, cut, interactive });
       const call: StartCall = {
         type: "start",
         id: sink.id,
         variables: this.#link.variables.current,
-        ...asked,
+        ...parameters,
       };
       return run.follow(deadline, cut, call).catch((error: unknown) => {
         if (!run.mayHaveStarted) sink.keepState(undefined);

@@ -84,9 +84,9 @@ function gone(): Promise<Response> {
 function questionPage({ sandbox, added }: { sandbox: string; added: readonly string[] }): Promise<Response> {
   const reached = added.length > 0 ? added : [DECISION_TEXTS.everything];
   const hosts = reached.map((host) => markup`<div><dt>Host</dt><dd><strong>${host}</strong></dd></div>\n`);
-  const { title, asked } = DECISION_TEXTS;
+  const { title, explanation } = DECISION_TEXTS;
   const body = markup`<h1>${title}</h1>
-<p class="soft">${asked}</p>
+<p class="soft">${explanation}</p>
 <dl>
 <div><dt>Sandbox</dt><dd><strong>${sandbox}</strong></dd></div>
 ${hosts}</dl>

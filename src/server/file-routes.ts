@@ -131,7 +131,7 @@ async function uploadPage(request: Request, context: RequestContext, link: FileL
 <button>Upload</button>
 </form>
 <progress id="progress" max="1" value="0" aria-label="Uploaded so far" hidden></progress>
-<p id="said" role="status"></p>
+<p id="message" role="status"></p>
 <p class="soft">In a terminal: <code>curl -T FILE '&lt;the address of this page&gt;'</code></p>`;
   return page("Upload a file", body, { script: UPLOAD_SCRIPT });
 }

@@ -82,6 +82,7 @@ export const LINK_TEXTS = {
 export const UPLOAD_TEXTS = {
   oneFile: "This link takes one file. Pack several into one first.",
   broke: "The connection broke, and nothing was saved. Try again.",
+  unexpected: "Nothing was saved. Try again; the server's unexpected status was ",
 };
 
 // Files over HTTP
@@ -138,7 +139,7 @@ const NOTHING_CHANGED = "Nothing was changed";
 
 export const DECISION_TEXTS = {
   title: "Let a sandbox reach more?",
-  asked:
+  explanation:
     "A program or an assistant asked for this. If you allow it, any program in the sandbox can send data there.",
   everything: "All of the internet",
   otherPerson: {

@@ -4,12 +4,12 @@ import { UPLOAD_TEXTS } from "./texts.ts";
 export const UPLOAD_SCRIPT = `
 const form = document.getElementById("form");
 const progress = document.getElementById("progress");
-const said = document.getElementById("said");
+const message = document.getElementById("message");
 const max = Number(form.dataset.max);
 let isSending = false;
 function say(text, isError) {
-  said.textContent = text;
-  said.className = isError ? "note error" : "";
+  message.textContent = text;
+  message.className = isError ? "note error" : "";
 }
 function end(text, isError) {
   isSending = false;
@@ -17,11 +17,11 @@ function end(text, isError) {
   form.querySelector("button").disabled = false;
   say(text, isError);
 }
-function answerOf(request) {
+function resultOf(request) {
   try {
     return JSON.parse(request.responseText);
   } catch {
-    return { error: "The server answered " + request.status + "." };
+    return { error: ${JSON.stringify(UPLOAD_TEXTS.unexpected)} + request.status };
   }
 }
 function send(files) {
@@ -38,7 +38,7 @@ function send(files) {
   };
   request.onerror = () => end(${JSON.stringify(UPLOAD_TEXTS.broke)}, true);
   request.onload = () => {
-    const { error, hint, size, sha256 } = answerOf(request);
+    const { error, hint, size, sha256 } = resultOf(request);
     if (error) return end([error, hint].filter(Boolean).join(" "), true);
     form.hidden = true;
     end("Uploaded: " + file.name + ", " + size + " bytes, SHA-256 " + sha256);

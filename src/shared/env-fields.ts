@@ -76,7 +76,7 @@ export function hostName(text: string, context: z.RefinementCtx): string {
   context.addIssue({
     code: "custom",
     message:
-      "must be a host name such as preview.example.com, and none of workers.dev, which has no names below",
+      "must be a host name such as preview.example.com, and not below workers.dev, which has no subdomains",
   });
   return z.NEVER;
 }

@@ -25,6 +25,8 @@ export function mountLines(
 }
 
 function lineOf({ sandbox, path, source, readOnly }: MountedDirectory): string {
-  const rights = readOnly ? "read-only" : "what changes there changes here, and outlives the sandbox";
+  const rights = readOnly
+    ? "read-only"
+    : "changes in it change the user's files, and remain when the sandbox is gone";
   return `Mounted: ${path} in sandbox ${sandbox} is the user's own directory ${source} (${rights}).`;
 }

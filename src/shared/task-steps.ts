@@ -28,7 +28,7 @@ export function failureLine(why: string): string {
 }
 
 export interface TaskStep {
-  kind: "call" | "failure" | "said";
+  kind: "call" | "failure" | "text";
   /** For a call: the tool's name. */
   tool?: string;
   text: string;
@@ -40,7 +40,7 @@ export function stepOf(line: string): TaskStep {
   if (line.startsWith(FAILURE)) return { kind: "failure", text: line.trim(), isNested: false };
   const isNested = line.startsWith(NESTED);
   const text = isNested ? line.slice(NESTED.length) : line;
-  if (!text.startsWith(CALL)) return { kind: "said", text: text.trim(), isNested };
+  if (!text.startsWith(CALL)) return { kind: "text", text: text.trim(), isNested };
   const [, tool = "", what = ""] = /^(\S+?)(?::? (.*))?$/s.exec(text.slice(CALL.length)) ?? [];
   return { kind: "call", tool, text: what, isNested };
 }

@@ -43,7 +43,7 @@ const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;
 const NOT_KEPT_REASONS: Record<FoundChanges["files"][number]["type"], string | undefined> = {
   file: undefined,
   link: "a symbolic link",
-  unnamed: "its name is not UTF-8 and shown as git escapes it",
+  unnamed: "its name is not UTF-8, so git's escaped form is shown",
 };
 
 /** Codes of errors about missing or unreadable files. */

@@ -152,7 +152,7 @@ export async function componentsFor(
   const offered = pathsOf(await offeredComponents(env, config));
   if (mayHaveOwn) return { components: { wanted, offered }, definitions };
   const listed = missing.find((path) => offered.includes(path));
-  if (listed !== undefined) throw unusable(config, listed, { problem: "its file is a link to nowhere" });
+  if (listed !== undefined) throw unusable(config, listed, { problem: "its file is a broken link" });
   throw noDefinition(missing, offered);
 }
 
@@ -182,7 +182,7 @@ async function definitionIn(source: Source, path: string): Promise<Definition | 
   const [kind, name] = split(path);
   // The agent identifies a subagent by this name, and ignores one without it.
   if (kind === "agents" && nameIn(text) !== name)
-    return { problem: `its front matter has to say \`name: ${name}\`, as its file is called` };
+    return { problem: `its front matter must say \`name: ${name}\`, like its file name` };
   return { kind, name, text };
 }
 

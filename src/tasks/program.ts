@@ -158,13 +158,13 @@ export class ProgramReader {
     const isTransient = this.#code === "";
     if (this.#error !== undefined)
       return { problem: `The model's answer cannot be used: ${clause(this.#error)}.`, isTransient };
-    if (!this.#hasEnded) return { problem: "The model's answer broke off before its end.", isTransient };
+    if (!this.#hasEnded) return { problem: "The model's answer ended early.", isTransient };
     const modelText = this.#text.trim() === "" ? "" : ` It said: ${this.#text.trim()}`;
     if (this.#stopReason === "refusal") return { problem: `The model declined to answer.${modelText}` };
     if (this.#stopReason === "max_tokens")
       return {
         problem:
-          "The program was not finished within the tokens that the model may answer with. Ask for less at once, or hand it to execute_task.",
+          "The program is longer than the model's token limit. Ask for less at once, or use execute_task.",
       };
     if (this.#block === undefined)
       return { problem: `The model wrote no program.${modelText || " It said nothing."}` };

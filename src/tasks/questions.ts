@@ -158,7 +158,7 @@ class Question {
     } catch (error) {
       if (signal.aborted) return WITHDRAWN;
       if (!time.aborted) throw error;
-      const late = `The model had not written the program after ${timeoutMs / 1000} s: nothing was run.`;
+      const late = `The model did not write the program within ${timeoutMs / 1000} s, so nothing was run.`;
       return { state: "timed_out", note: [late, cut].filter(Boolean).join(" ") };
     }
   }

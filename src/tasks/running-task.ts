@@ -213,7 +213,7 @@ export class RunningTask {
     const { record } = this.#run;
     let note = report;
     try {
-      this.addLine("Collecting what it changed");
+      this.addLine("Collecting its changes");
       const collected = await collect(this.#host, this.id, record.id, spec.directory);
       Object.assign(detail, collected);
       if (collected.changes === undefined) note = also(note, CHANGES_UNKNOWN);

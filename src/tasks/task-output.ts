@@ -34,8 +34,8 @@ export type Step = (typeof STEPS)[number];
 
 const STEP_LINES: Partial<Record<Step, string>> = {
   cloning: "Cloning the repository",
-  own_component: "A definition of the workspace's own is used, and not the operator's of that name",
-  no_snapshot: "The files at the start could not be written down: there will be no diff",
+  own_component: "The workspace's own definition is used instead of the operator's with the same name",
+  no_snapshot: "The files at the start could not be recorded, so there will be no diff",
 };
 
 export class TaskOutput implements RunSink<CommandState> {

@@ -65,7 +65,10 @@ export function hasDeclined({ mcpReq }: ServerContext): boolean {
 }
 
 /** Asks in the words of the client's revision. @throws {UrlElicitationRequiredError} where that is an error */
-export function asked({ id, url, message }: Question, { asksPerson }: CallerContext): InputRequiredResult {
+export function questionResult(
+  { id, url, message }: Question,
+  { asksPerson }: CallerContext,
+): InputRequiredResult {
   if (asksPerson === "legacy")
     throw new UrlElicitationRequiredError([{ mode: "url", elicitationId: id, url, message }], message);
   return inputRequired({ inputRequests: { [KEY]: inputRequired.elicitUrl({ url, message }) } });

@@ -15,7 +15,7 @@ import { callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 import { defaultWait } from "../shared/wait.ts";
-import { asked, hasDeclined, type Question } from "./decision.ts";
+import { questionResult, hasDeclined, type Question } from "./decision.ts";
 import type { MCPTask } from "./mcp-task.ts";
 import { NOT_A_VARIABLE, leftOutByConnection, notOffered } from "./texts.ts";
 
@@ -103,7 +103,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         return handle(args as z.output<Input>, contextOf(caller, pulse?.report, hasDeclined(server)));
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);
-      if (output.question) return asked(output.question, caller);
+      if (output.question) return questionResult(output.question, caller);
       // The SDK's schema requires content, which a task does not have.
       if (output.task) return { content: [], resultType: "task", ...output.task };
       return { content: output.content, structuredContent: output.structured };

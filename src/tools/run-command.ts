@@ -58,19 +58,19 @@ A failing program is a result with its exit_code. A timeout stops the command an
   showsPanel: true,
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:exec"],
-  async handle({ sandbox, timeout_seconds, wait_seconds, ...asked }, context) {
-    if (asked.interactive && asked.stdin !== undefined) throw oneInput();
-    const timeoutS = timeout_seconds ?? (asked.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
-    const spec = { ...asked, timeoutMs: timeoutS * 1000 };
+  async handle({ sandbox, timeout_seconds, wait_seconds, ...parameters }, context) {
+    if (parameters.interactive && parameters.stdin !== undefined) throw oneInput();
+    const timeoutS = timeout_seconds ?? (parameters.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
+    const spec = { ...parameters, timeoutMs: timeoutS * 1000 };
     // A task's caller waits for its end, but an interactive program asks for input before that.
-    const poll = asked.interactive ? undefined : "sandbox:read";
+    const poll = parameters.interactive ? undefined : "sandbox:read";
     const { waitMs, taskOf } = callWait(context, wait_seconds, poll);
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
       actor.executeCommand(
         owner,
         spec,
         waitMs,
-        context.isStructured === true || asked.interactive,
+        context.isStructured === true || parameters.interactive,
         context.progress,
       ),
     );

@@ -94,8 +94,8 @@ export async function startQuestion(
 
 /** @throws {ToolError} if the task cannot start */
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
-  const { continueFrom, checkpoint, sandbox, task, agent: asked, agents, commands, ...rest } = request;
-  mustReachModel(context, NEEDS_MODEL.task(AGENTS[asked ?? DEFAULT_AGENT].title));
+  const { continueFrom, checkpoint, sandbox, task, agent: chosen, agents, commands, ...rest } = request;
+  mustReachModel(context, NEEDS_MODEL.task(AGENTS[chosen ?? DEFAULT_AGENT].title));
   if (checkpoint !== undefined) mustStartFresh(request);
   const named = agents || commands ? wantedComponents({ agents, commands }) : undefined;
   const {
@@ -108,8 +108,8 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
     : await goOnFrom(context, continueFrom, request);
   const { env, config } = context;
   const isEmpty = [rest.repository, sandbox, continueFrom, checkpoint].every((from) => from === undefined);
-  const agent = before ?? asked ?? DEFAULT_AGENT;
-  if (asked !== undefined && asked !== agent) throw otherAgent(String(continueFrom), AGENTS[agent].title);
+  const agent = before ?? chosen ?? DEFAULT_AGENT;
+  if (chosen !== undefined && chosen !== agent) throw otherAgent(String(continueFrom), AGENTS[agent].title);
   mustSuit(AGENTS[agent], context, request, named ?? earlier ?? []);
   const components = await componentsFor(env, config, named ?? earlier ?? [], !isEmpty);
   const { trace } = context;

@@ -34,7 +34,7 @@ async function open(url: string, options: BrowserContextOptions = {}): Promise<v
   await page.goto(url);
 }
 
-const said = () => page.innerText("#said");
+const message = () => page.innerText("#message");
 const content = (path: string) => call("run_command", { sandbox, command: `sha256sum <${path}` });
 
 /** Drops files of so many bytes on the page. */
@@ -76,12 +76,12 @@ describe("the page of an upload link", () => {
       const { value, hidden } = document.querySelector("progress") as HTMLProgressElement;
       return !hidden && value > 0 && value < 1;
     });
-    expect(await said()).toMatch(/^dropped 0 <b>\.txt: \d+ %$/);
+    expect(await message()).toMatch(/^dropped 0 <b>\.txt: \d+ %$/);
     expect(await page.isDisabled("button")).toBe(true);
     await shoot("under-way");
-    await page.waitForSelector("#said:has-text('Uploaded')");
+    await page.waitForSelector("#message:has-text('Uploaded')");
     const digest = createHash("sha256").update("x".repeat(3_000_000)).digest("hex");
-    expect(await said()).toBe(`Uploaded: dropped 0 <b>.txt, 3000000 bytes, SHA-256 ${digest}`);
+    expect(await message()).toBe(`Uploaded: dropped 0 <b>.txt, 3000000 bytes, SHA-256 ${digest}`);
     expect(await page.isVisible("form")).toBe(false);
     expect(await content(path)).toContain(digest);
     await shoot("done");
@@ -100,7 +100,7 @@ describe("the page of an upload link", () => {
     await page.keyboard.press("Tab");
     expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("BUTTON");
     await page.keyboard.press("Enter");
-    await page.waitForSelector("#said:has-text('Uploaded')");
+    await page.waitForSelector("#message:has-text('Uploaded')");
     expect(await content("chosen.txt")).toContain(createHash("sha256").update("chosen").digest("hex"));
   });
 
@@ -109,30 +109,30 @@ describe("the page of an upload link", () => {
     await open(url);
     expect(await page.innerText("main")).toContain("At most 1000 bytes");
     await drop([1, 1]);
-    expect(await said()).toContain("takes one file");
+    expect(await message()).toContain("takes one file");
     await drop([1001]);
-    expect(await said()).toContain("1001 bytes");
+    expect(await message()).toContain("1001 bytes");
     await shoot("too-large");
     const other = await page.context().newPage();
     await other.goto(url);
     await drop([10]);
-    await page.waitForSelector("#said:has-text('Uploaded')");
+    await page.waitForSelector("#message:has-text('Uploaded')");
     await page.close();
     page = other;
     await drop([10]);
-    await page.waitForSelector("#said:has-text('already used')");
+    await page.waitForSelector("#message:has-text('already used')");
     const late = await link("late.txt", { expires_seconds: 5 });
     await page.goto(late);
     await until(async () => (await fetch(late)).status === 410);
     await drop([10]);
-    await page.waitForSelector("#said:has-text('expired')");
+    await page.waitForSelector("#message:has-text('expired')");
     expect((await page.reload())?.status()).toBe(410);
     expect(await page.innerText("h1")).toContain("expired");
     const taken = await link("taken");
     await call("run_command", { sandbox, command: "mkdir taken" });
     await page.goto(taken);
     await drop([10]);
-    await page.waitForSelector("#said:has-text('is a directory')");
+    await page.waitForSelector("#message:has-text('is a directory')");
   });
 
   it.each(["light", "dark"] as const)("fits a phone, and can be read when it is %s", async (colorScheme) => {

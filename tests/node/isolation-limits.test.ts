@@ -391,20 +391,26 @@ describe("all sandboxes together", () => {
   /** Slowly: between two looks of the guard nobody takes what is left. */
   const fill = `for i in $(seq 24); do ${hold(25)} >/dev/null & sleep 0.3; done`;
 
-  it.runIf(memoryIsHeld)("have a common limit of memory, and the one that uses most is ended first", async () => {
-    const one = await startTestEngine({ limits: whole, startAhead: false });
-    const [modest, large, many] = await Promise.all([1, 2, 3].map(() => TestSandbox.start(one)));
-    try {
-      // The largest process is not in the sandbox that uses most.
-      await large?.run(`{ ${hold(120)} & } | head -n 1`);
-      void many?.run(fill).catch(() => undefined);
-      expect(await many?.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("memory") });
-      expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
-      expect((await modest?.run("echo unharmed"))?.stdout).toBe("unharmed");
-    } finally {
-      await one.close();
-    }
-  });
+  it.runIf(memoryIsHeld)(
+    "have a common limit of memory, and the one that uses most is ended first",
+    async () => {
+      const one = await startTestEngine({ limits: whole, startAhead: false });
+      const [modest, large, many] = await Promise.all([1, 2, 3].map(() => TestSandbox.start(one)));
+      try {
+        // The largest process is not in the sandbox that uses most.
+        await large?.run(`{ ${hold(120)} & } | head -n 1`);
+        void many?.run(fill).catch(() => undefined);
+        expect(await many?.ended()).toMatchObject({
+          exitCode: 137,
+          reason: expect.stringContaining("memory"),
+        });
+        expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
+        expect((await modest?.run("echo unharmed"))?.stdout).toBe("unharmed");
+      } finally {
+        await one.close();
+      }
+    },
+  );
 
   it.runIf(memoryIsHeld)(
     "are counted by principal: who has several does not have a larger one of another's ended",

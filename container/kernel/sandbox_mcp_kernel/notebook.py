@@ -49,8 +49,8 @@ class Notebook:
         self.enable_matplotlib, shell.enable_matplotlib = shell.enable_matplotlib, self.use_matplotlib
         shell.set_next_input = lambda text, replace=False: print(NO_NEXT_CELL + text)
         for name, why in WITHOUT_EFFECT.items():
-            said = f"%{name} changes nothing here: {why}."
-            shell.register_magic_function(lambda line, said=said: print(said), "line", name)
+            text = f"%{name} changes nothing here: {why}."
+            shell.register_magic_function(lambda line, text=text: print(text), "line", name)
         shell.register_magic_function(_last_error, "line", "tb")
         # For cells that IPython itself runs: get_ipython().run_cell, %rerun.
         shell._showtraceback = lambda _kind, error, _text: print("\n".join(present.describe(error)["traceback"]))

@@ -260,8 +260,8 @@ class Results:
             found.pop("text", None)
         if page is not None:
             text = found.pop("text", "<")
-            told = page if text.startswith("<") or len(text) > PAGE_TEXT_CHARS else f"{text}\n{page}"
-            found = {form: found[form] for form in images[:1]} | {"text": told}
+            whole = page if text.startswith("<") or len(text) > PAGE_TEXT_CHARS else f"{text}\n{page}"
+            found = {form: found[form] for form in images[:1]} | {"text": whole}
         return found
 
     def _put(self, found, form, value):

@@ -149,12 +149,12 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
     await turn();
     const entry = entrySchema.parse(JSON.parse(line));
     const parent = above(entry.path);
-    if (found.has(entry.path)) throw new Error("a path is there twice");
+    if (found.has(entry.path)) throw new Error("a path occurs twice");
     if (parent !== "" && found.get(parent) !== "directory") throw new Error("a parent is missing");
     if (entry.type === "hardlink" && found.get(entry.target) !== "file")
       throw new Error("a link leads nowhere");
     if (entry.type === "file" && entry.blobs.length !== Math.ceil(entry.size / SNAPSHOT_BLOB_BYTES))
-      throw new Error("a file is not as long as it says");
+      throw new Error("a file has another size than it says");
     found.set(entry.path, entry.type);
     entries.push(entry);
   }

@@ -108,7 +108,7 @@ export class Restore {
   ): Promise<Restore> {
     const read = await readManifest(manifest);
     const all = stateEntries(read);
-    if (!all.every(({ path }) => isOfState(path))) throw new Error("a path is of no state");
+    if (!all.every(({ path }) => isOfState(path))) throw new Error("a path cannot be part of a saved state");
     const own = all.filter(({ path }) => only === undefined || path === only || path.startsWith(`${only}/`));
     const { entries, dropped } = entriesFor(base, read, own);
     checked();
@@ -381,7 +381,7 @@ function statsOf(root: string, path: string) {
   return lstatSync(bytesOf(root, path), { bigint: true, throwIfNoEntry: false });
 }
 
-/** Makes a directory, whose parent is one, where there is none. */
+/** Makes a directory if it is missing. Its parent is a directory. */
 async function makeDirectory(root: string, path: string, dev: bigint): Promise<void> {
   if (statsOf(root, path)?.isDirectory()) return;
   await remove(root, path, dev);

@@ -62,7 +62,7 @@ export class Save {
     this.#header = header;
   }
 
-  /** @param before the content of the last save or restore @param seen what there is to save */
+  /** @param before the content of the last save or restore @param seen the content to save */
   static async plan(
     id: string,
     root: string,

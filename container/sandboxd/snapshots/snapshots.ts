@@ -82,7 +82,7 @@ export class Snapshots {
     if (SYSTEM !== undefined) noteBase(SYSTEM);
   }
 
-  /** Answers a request; undefined for one that is none of these. */
+  /** Handles a request; undefined if it is for another handler. */
   respond(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
     return serveOperation(snapshotRequests, this.#handlers, request, response);
   }
@@ -150,7 +150,7 @@ export class Snapshots {
     return SYSTEM === undefined ? {} : { image: baseHere().id, node: NODE };
   }
 
-  /** @param task whose conversation it is; undefined for the sandbox's state */
+  /** @param task the task of the conversation; undefined for the sandbox's state */
   async #begin(id: string, task: string | undefined, request: IncomingMessage) {
     if (task === undefined && this.#isWhole(id)) return { reads: [] };
     const signal = await this.#next();
@@ -219,7 +219,7 @@ function isEmpty(path: string): boolean {
   try {
     return readdirSync(path).length === 0;
   } catch {
-    // There is none.
+    // The directory is missing.
     return true;
   }
 }

@@ -62,7 +62,7 @@ type KeySet = ReturnType<typeof createRemoteJWKSet>;
 /** The team's signing keys by URL. Fetched on first use, and again for an unknown key. */
 const keySets = new Map<string, KeySet>();
 
-/** The sender according to Access; undefined if there is none or Access cannot be reached. */
+/** The sender according to Access; undefined without an assertion or if Access cannot be reached. */
 async function identityOf(request: Request, context: RequestContext): Promise<AccessIdentity | undefined> {
   const settings = settingsOf(context.config);
   if (!settings) return undefined;

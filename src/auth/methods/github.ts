@@ -64,7 +64,7 @@ export const github: RedirectMethod = {
     try {
       const settings = required(config);
       const account = await accountOf(settings, code, passage);
-      if (!env.OAUTH_KV) throw new GitHubError("There is nowhere to keep who a login belongs to");
+      if (!env.OAUTH_KV) throw new GitHubError("There is no store for the owners of GitHub logins");
       const verdict = await ruleOf(settings, account, guarded(env.OAUTH_KV));
       if ("rule" in verdict) return { principal: `github:${account.id}`, rule: verdict.rule };
       return { refused: verdict.refused, ...gitHubUserRefused(plain(account.login)), status: 403 };

@@ -46,7 +46,7 @@ describe("R2 under a workspace", () => {
     // Nothing begins on an empty workspace.
     const refused = await owner.call("write_file", { sandbox, path: "file", content: "from nothing" });
     expect(refused.text).toMatch(
-      /could not be restored: the storage does not answer.*This call was not begun/,
+      /could not be restored: the storage does not answer.*This call was not started/,
     );
     const run = await owner.call("run_command", { sandbox, command: "touch from-nothing" });
     expect(run.text).toContain("could not be restored");

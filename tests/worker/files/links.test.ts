@@ -292,10 +292,10 @@ describe("a link for an upload", () => {
         headers: { "content-type": "multipart/form-data; boundary=b" },
       });
     for (const [form, status, words] of [
-      [whole.subarray(0, 900), 503, "broke off"],
-      [whole.subarray(0, -4), 503, "broke off"],
-      ["no form", 503, "broke off"],
-      [formOf("other", [{ file: "x", pieces: small }]), 503, "broke off"],
+      [whole.subarray(0, 900), 503, "ended early"],
+      [whole.subarray(0, -4), 503, "ended early"],
+      ["no form", 503, "ended early"],
+      [formOf("other", [{ file: "x", pieces: small }]), 503, "ended early"],
       [formOf("b", [{ file: "x", pieces: [...small, ...small] }]), 413, "1000 bytes"],
       [formOf("b", [{ file: "x", pieces: [new Uint8Array(6_000_000)] }]), 413, "1000 bytes"],
       [formOf("b", [{ field: "x" }]), 400, "one file"],

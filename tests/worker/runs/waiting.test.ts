@@ -59,7 +59,7 @@ describe("a sandbox that takes long to be ready", () => {
     await caller.call("cancel_run", { id: idIn(cancelled) });
     for (const { isError, text } of [written, listed]) {
       expect(isError).toBe(true);
-      expect(text).toMatch(/^Sandbox slow was not ready within 2 s: .* This call was not begun/);
+      expect(text).toMatch(/^Sandbox slow was not ready within 2 s: .* This call was not started/);
     }
     goesOn.resolve();
     const ended = async () => (await caller.call("get_result", { id: idIn(run) })).structured;

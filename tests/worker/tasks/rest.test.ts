@@ -334,7 +334,7 @@ describe("a question", () => {
   it("ends with its time, also while the model writes", async () => {
     expect(await ask("[[hang]] x", { timeout: 300 })).toMatchObject([
       200,
-      { status: "timed_out", error: expect.stringContaining("had not written the program after 0.3 s") },
+      { status: "timed_out", error: expect.stringContaining("did not write the program within 0.3 s") },
     ]);
   });
 
@@ -352,13 +352,13 @@ describe("a question", () => {
   it.each([
     ["decline", /^The model wrote no program. It said: I would rather not.$/],
     ["refused", /^The model declined to answer.$/],
-    ["endless", /^The program was not finished within the tokens/],
+    ["endless", /^The program is longer than the model/],
     ["blank", /its code is empty/],
     ["no-code", /it has no code/],
     ["fail", /status 400, no such model/],
     ["denied", /refused the server's credential \(status 401, invalid x-api-key\)/],
     ["overloaded", /overloaded or failing \(status 529, Overloaded\)/],
-    ["cut", /broke off before its end/],
+    ["cut", /ended early/],
   ])("%s: says why there is no program", async (name, error) => {
     expect(await ask(`[[${name}]] x`)).toMatchObject([
       200,

@@ -274,7 +274,7 @@ describe("definitions that a task names", () => {
     ],
     [{ commands: ["../agents/reviewer"] }, /^commands: "\.\.\/agents\/reviewer" is not the name/],
     [{ commands: ["deep/er"] }, /is not the name/],
-    [{ agents: ["nameless"] }, /cannot be used: its front matter has to say `name: nameless`/],
+    [{ agents: ["nameless"] }, /cannot be used: its front matter must say `name: nameless`/],
     [{ commands: ["large"] }, /larger than 65536 bytes/],
     [
       { agents: Array.from({ length: 11 }, (_, index) => `a${index}`) },
@@ -298,7 +298,7 @@ describe("a definition of the operator's that cannot be used", () => {
         400,
         {
           error:
-            "agents/reviewer of the operator cannot be used: its front matter has to say `name: reviewer`, as its file is called. Leave it out.",
+            "agents/reviewer of the operator cannot be used: its front matter must say `name: reviewer`, like its file name. Leave it out.",
         },
       ]);
       const logged = spy.mock.calls.map(([line]) => JSON.parse(String(line)));

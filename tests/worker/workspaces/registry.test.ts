@@ -131,9 +131,9 @@ describe("the registry of saved states", () => {
       const before = at.save("a");
       const begun = at.begin("a");
       const id = whose === "b" ? foreign : "save-of-nobody";
-      expect(() => at.commit("a", begun, [{ id, bytes: 100, live: 1 }])).toThrow("a pack that it has not");
+      expect(() => at.commit("a", begun, [{ id, bytes: 100, live: 1 }])).toThrow("a missing pack");
       expect(at.registry.current("a")?.id).toBe(before);
-      // What was refused changed nothing: the save can still be given up, and goes.
+      // What was refused changed nothing: the save can still be abandoned, and is deleted.
       at.registry.abandonSave("a", begun.id, false, at.now);
     }),
   );

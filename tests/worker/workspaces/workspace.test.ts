@@ -116,7 +116,7 @@ describe("a workspace", () => {
       const full = new ToolError("no_space", "the disk of the sandbox is full");
       world.onStep = ({ name }) => (name === "sandboxd data" ? Promise.reject(full) : undefined);
       await expect(world.ready()).rejects.toThrow(
-        /could not be restored: the disk of the sandbox is full\. This call was not begun, and what is saved is safe\./,
+        /could not be restored: the disk of the sandbox is full\. This call was not started, and the saved state is intact\./,
       );
       expect(world.lifecycle.container).toBeUndefined();
       expect(await afterCrash(Object.assign(world, { onStep: () => undefined }))).toEqual({ kept: "first" });

@@ -7,6 +7,7 @@ import * as z from "zod";
 import type { Tokens } from "../runs/task-detail.ts";
 import type { ProgramLanguage } from "../shared/languages.ts";
 import { clause } from "../shared/text.ts";
+import { PROGRAM_TEXTS } from "./texts.ts";
 
 export interface Program {
   language: ProgramLanguage;
@@ -149,7 +150,7 @@ export class ProgramReader {
     this.#bytes += bytes.length;
     this.#parser.feed(this.#decoder.decode(bytes, { stream: true }));
     if (this.#bytes > MAX_RESPONSE_BYTES || this.#code.length > MAX_CODE)
-      this.#error ??= `it is longer than a program of ${MAX_CODE} characters`;
+      this.#error ??= PROGRAM_TEXTS.tooLong(MAX_CODE);
     return !this.#hasEnded && this.#error === undefined;
   }
 
@@ -157,21 +158,17 @@ export class ProgramReader {
   get program(): Program | ProgramProblem {
     const isTransient = this.#code === "";
     if (this.#error !== undefined)
-      return { problem: `The model's answer cannot be used: ${clause(this.#error)}.`, isTransient };
-    if (!this.#hasEnded) return { problem: "The model's answer ended early.", isTransient };
-    const modelText = this.#text.trim() === "" ? "" : ` It said: ${this.#text.trim()}`;
-    if (this.#stopReason === "refusal") return { problem: `The model declined to answer.${modelText}` };
-    if (this.#stopReason === "max_tokens")
-      return {
-        problem:
-          "The program is longer than the model's token limit. Ask for less at once, or use execute_task.",
-      };
+      return { problem: PROGRAM_TEXTS.unusable(clause(this.#error)), isTransient };
+    if (!this.#hasEnded) return { problem: PROGRAM_TEXTS.endedEarly, isTransient };
+    const modelText = PROGRAM_TEXTS.itSaid(this.#text.trim());
+    if (this.#stopReason === "refusal") return { problem: PROGRAM_TEXTS.declined + modelText };
+    if (this.#stopReason === "max_tokens") return { problem: PROGRAM_TEXTS.overLimit };
     if (this.#block === undefined)
-      return { problem: `The model wrote no program.${modelText || " It said nothing."}` };
+      return { problem: PROGRAM_TEXTS.none + (modelText || PROGRAM_TEXTS.saidNothing) };
     const checked = this.#checked();
     return checked.success
       ? checked.data
-      : { problem: `The model called ${TOOL} with no program: ${checked.error.issues[0]?.message ?? "?"}.` };
+      : { problem: PROGRAM_TEXTS.invalid(TOOL, checked.error.issues[0]?.message ?? "?") };
   }
 
   #checked() {

@@ -12,7 +12,7 @@ import { MODEL_HOST } from "../shared/secrets.ts";
 import type { TraceContext } from "../shared/trace.ts";
 import { pause, within } from "../shared/within.ts";
 import type { TaskBudgets } from "./budget.ts";
-import { dayIsSpent, upstreamAdvice } from "./end.ts";
+import { upstreamAdvice } from "./end.ts";
 import {
   type ProgramProblem,
   type Program,
@@ -20,6 +20,7 @@ import {
   ProgramReader,
   programRequest,
 } from "./program.ts";
+import { QUESTION_CANCELLED, dayIsSpent, programLate } from "./texts.ts";
 
 export interface QuestionSpec extends Allowance, ProgramOrder {
   /** Whether the sandbox was made for this question and ends with it. */
@@ -45,7 +46,7 @@ const CONTEXT = "question";
 const MAX_REPEATS = 3;
 const MAX_PAUSE_MS = 20_000;
 
-const WITHDRAWN: End = { state: "cancelled", note: "It was cancelled before its program was run." };
+const WITHDRAWN: End = { state: "cancelled", note: QUESTION_CANCELLED };
 
 export class Questions implements Executor<QuestionSpec> {
   readonly kind = "task";
@@ -158,7 +159,7 @@ class Question {
     } catch (error) {
       if (signal.aborted) return WITHDRAWN;
       if (!time.aborted) throw error;
-      const late = `The model did not write the program within ${timeoutMs / 1000} s, so nothing was run.`;
+      const late = programLate(timeoutMs);
       return { state: "timed_out", note: [late, cut].filter(Boolean).join(" ") };
     }
   }

@@ -17,6 +17,8 @@ import { TASK_SESSION, taskCommand } from "./task-command.ts";
 import type { TraceContext } from "../shared/trace.ts";
 import type { TaskState, TasksHost } from "./task-state.ts";
 import {
+  RESTORING,
+  waitingForAgent,
   AGENT_NEVER_STARTED,
   CANCELLED_TEXT,
   CHANGES_UNKNOWN,
@@ -117,7 +119,7 @@ export class RunningTask {
     if (missing !== undefined) return { state: "failed", note: missing, detail: this.#unstarted() };
     const key = await this.#host.budgets.open(this.id, this.#host.maxTokens, trace);
     if (goesOnFrom !== undefined) {
-      this.addLine("Restoring the workspace and the conversation");
+      this.addLine(RESTORING);
       await this.#host.archives.restoreConversation(goesOnFrom, this.id);
     }
     for (const { kind, name, text } of definitions) {
@@ -139,7 +141,7 @@ export class RunningTask {
   /** Waits until the agent is installed, or the task is cancelled. @returns the reason if there is none */
   async #prepareAgent(): Promise<string | undefined> {
     const { name, title } = AGENTS[this.#state.spec.agent];
-    const late = setTimeout(() => this.addLine(`Waiting for ${title} to be installed`), INSTALL_NOTICE_MS);
+    const late = setTimeout(() => this.addLine(waitingForAgent(title)), INSTALL_NOTICE_MS);
     try {
       await Promise.race([this.#host.prepareAgent(name), this.#cancelRequested.promise]);
       return undefined;

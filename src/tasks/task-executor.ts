@@ -13,7 +13,7 @@ import type { Definition, TaskComponents } from "./components.ts";
 import type { ModelOutcome, ModelCall } from "../container/model-calls.ts";
 import { RunningTask } from "./running-task.ts";
 import { type TasksHost, taskState } from "./task-state.ts";
-import { agentAtWork } from "./texts.ts";
+import { WAITING_FOR_TASK, agentAtWork, modelFailedText } from "./texts.ts";
 
 export interface TaskSpec extends Allowance {
   task: string;
@@ -50,7 +50,7 @@ export class TaskExecutor implements Executor<TaskSpec> {
 
   start(run: ActiveRun, { task, goesOnFrom, definitions, trace, ...spec }: TaskSpec): Execution {
     const working = new RunningTask(this.#host, run, { spec, offset: 0 });
-    if (this.#working.size > 0) working.addLine("Waiting for the task before it in this sandbox");
+    if (this.#working.size > 0) working.addLine(WAITING_FOR_TASK);
     return this.#follow(working, () => working.begin(task, goesOnFrom, definitions, trace));
   }
 
@@ -74,7 +74,7 @@ export class TaskExecutor implements Executor<TaskSpec> {
   finishModelCall(call: ModelCall, outcome: ModelOutcome): void {
     if (!outcome.error) return;
     const { status, message } = outcome.error;
-    this.#working.get(call.run)?.addLine(`The model's API answered with status ${status}: ${message}`);
+    this.#working.get(call.run)?.addLine(modelFailedText(status, message));
   }
 
   #follow(working: RunningTask, work: () => Promise<End>): Execution {

@@ -6,6 +6,7 @@ import { decodeText } from "../runs/shown-output.ts";
 import { pause } from "../shared/within.ts";
 import type { CommandState } from "../runs/command-executor.ts";
 import type { RunSink, Stream } from "../runs/run-types.ts";
+import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
 
 /** The longest line to parse, in bytes. */
 const MAX_LINE = 16 * 1024 * 1024;
@@ -34,8 +35,8 @@ export type Step = (typeof STEPS)[number];
 
 const STEP_LINES: Partial<Record<Step, string>> = {
   cloning: "Cloning the repository",
-  own_component: "The workspace's own definition is used instead of the operator's with the same name",
-  no_snapshot: "The files at the start could not be recorded, so there will be no diff",
+  own_component: OWN_DEFINITION,
+  no_snapshot: NO_DIFF,
 };
 
 export class TaskOutput implements RunSink<CommandState> {

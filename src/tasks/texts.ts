@@ -1,4 +1,5 @@
-/** What tasks say beside how one ended, which end.ts says: errors before a task, and notes on what it left. */
+/** The texts of tasks: errors before a task, progress, how it ended, and notes on its results. */
+import { nextDay } from "../shared/days.ts";
 import { ToolError } from "../shared/errors.ts";
 
 function invalid(message: string, hint: string): ToolError {
@@ -96,3 +97,130 @@ export const NOT_KEPT_INTERNAL = "the server had an internal error.";
 
 export const CANCELLED_TEXT = "Cancelled before the agent started.";
 export const AGENT_NEVER_STARTED = "The server was restarted before the agent started. Start the task again.";
+
+// Progress
+
+export const RESTORING = "Restoring the workspace and the conversation";
+export const WAITING_FOR_TASK = "Waiting for the task before it in this sandbox";
+export const OWN_DEFINITION =
+  "The workspace's own definition is used instead of the operator's with the same name";
+export const NO_DIFF = "The files at the start could not be recorded, so there will be no diff";
+
+export function waitingForAgent(agent: string): string {
+  return `Waiting for ${agent} to be installed`;
+}
+
+export function modelFailedText(status: number, message: string): string {
+  return `The model's API responded with status ${status}: ${message}`;
+}
+
+// How a task ended
+
+export const UNCONFIRMED_END = ". The sandbox did not confirm its end: use destroy_sandbox to be sure";
+export const CONFIRMED_END = ", with all its processes that were found";
+export const NO_REASON = "it gave no reason";
+
+export function howToContinue(id: string): string {
+  return ` Its work is kept: continue it with execute_task and continue_from ${id}.`;
+}
+
+/** @param error as from `describeError` */
+export function modelWasFailing(error: string): string {
+  return ` The model's API was failing: ${error}.`;
+}
+
+export function stoppedAfter(seconds: number, isCut: boolean): string {
+  return isCut ? `was stopped after ${seconds} s` : `did not finish within ${seconds} s and was stopped`;
+}
+
+export function budgetSpent({ tokens, requests }: { tokens: number; requests: number }): string {
+  return `The task used up its budget for the model (${tokens} tokens in ${requests} requests). Split it into smaller tasks, or ask the operator to raise MAX_TASK_TOKENS.`;
+}
+
+export function dayIsSpent(): string {
+  return `The model tokens for your tasks today are used up (MAX_MODEL_TOKENS_PER_DAY). The next day begins at ${nextDay(Date.now())}.`;
+}
+
+export function outOfTurns(agent: string, turns: number | undefined): string {
+  return `${agent} used up its turns (${turns ?? "max_turns"}) before it was done. Raise max_turns.`;
+}
+
+export function agentFailed(agent: string, reason: string): string {
+  return `${agent} stopped with an error: ${reason}.`;
+}
+
+export function modelFailedAgent(agent: string, advice: string): string {
+  return `${agent} stopped because the model's API failed: ${advice}`;
+}
+
+export function cloneFailed(
+  repository: string | undefined,
+  branch: string | undefined,
+  reason: string,
+): string {
+  const named = `${repository}${branch ? `, branch ${branch}` : ""}`;
+  return `git could not clone ${named}: ${reason}. Check the address and the branch. A private repository needs a URL with a token, or a sandbox in which you cloned it before.`;
+}
+
+export function directoryInUse(directory: string): string {
+  return `${directory} already holds files in this sandbox, so nothing was cloned. Leave repository out to work on these files, or leave sandbox out for a fresh one.`;
+}
+
+export function agentMissing(agent: string, program: string, image: string, install: string): string {
+  return `The sandbox has no ${agent}: the program ${program} is not installed in it. On Cloudflare, ${image}; on the local platform, ${install} and restart the server.`;
+}
+
+export function directoryFailed(directory: string, reason: string): string {
+  return `${directory} could not be made or entered: ${reason}.`;
+}
+
+export function exitText(status: number): string {
+  return status > 128 ? `was killed by signal ${status - 128}` : `ended with status ${status}`;
+}
+
+/** @param end as from `exitText` @param stderr the last line of standard error, if any */
+export function outputUnreadable(agent: string, end: string, sample: string, stderr: string): string {
+  return `${agent} ${end} and its output could not be parsed, beginning with: ${sample}.${lastLineText(stderr)} Look at the log with get_result and cursor 0; then try again.`;
+}
+
+/** @param api as from `modelWasFailing`, or empty */
+export function endedEarly(agent: string, end: string, stderr: string, api: string): string {
+  return `${agent} ${end} before it was done.${lastLineText(stderr)}${api} Try again; split a task that needs much memory.`;
+}
+
+function lastLineText(stderr: string): string {
+  return stderr && ` Its last line of stderr: ${stderr}.`;
+}
+
+export function describeError(status: number, message: string): string {
+  return `status ${status}, ${message}`;
+}
+
+/** An error of the model's API as the end of a sentence, with what to do about it. */
+export function modelAdvice(status: number, described: string): string {
+  if (status === 401 || status === 403)
+    return `it refused the server's credential (${described}). The operator has to set a valid ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN.`;
+  if (status === 429) return `it limits the rate of requests (${described}). Try again in some minutes.`;
+  if (status >= 500) return `it is overloaded or failing (${described}). Try again in some minutes.`;
+  return `${described}.`;
+}
+
+// Questions
+
+export const QUESTION_CANCELLED = "It was cancelled before its program was run.";
+
+export function programLate(timeoutMs: number): string {
+  return `The model did not write the program within ${timeoutMs / 1000} s, so nothing was run.`;
+}
+
+export const PROGRAM_TEXTS = {
+  unusable: (reason: string) => `The model's answer cannot be used: ${reason}.`,
+  tooLong: (characters: number) => `it is longer than a program of ${characters} characters`,
+  endedEarly: "The model's answer ended early.",
+  declined: "The model declined to answer.",
+  overLimit: "The program is longer than the model's token limit. Ask for less at once, or use execute_task.",
+  none: "The model wrote no program.",
+  itSaid: (text: string) => (text === "" ? "" : ` It said: ${text}`),
+  saidNothing: " It said nothing.",
+  invalid: (tool: string, reason: string) => `The model called ${tool} with no program: ${reason}.`,
+} as const;

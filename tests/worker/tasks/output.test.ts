@@ -144,7 +144,7 @@ describe("the stream", () => {
     output.output("stdout", encoder.encode(`${events.join("\n")}\n`));
     const lines = run.said.stdout.trimEnd().split("\n");
     expect(lines).toHaveLength(events.length);
-    expect(lines.map((line) => stepOf(line).kind)).toEqual(events.map(() => "said"));
+    expect(lines.map((line) => stepOf(line).kind)).toEqual(events.map(() => "text"));
     expect(stepOf("    → mcp__a__b: c: d")).toEqual({
       kind: "call",
       tool: "mcp__a__b",

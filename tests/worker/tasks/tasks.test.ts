@@ -260,7 +260,7 @@ describe("definitions that a task names", () => {
     const known = { ...task, agents: ["reviewer"], commands: ["fix"] };
     const { structured: own } = await caller.call("execute_task", known);
     expect(own.answer).toBe("DEFINED-THEIRS 1,DEFINED-OWN");
-    expect(await logOf(String(own.id))).toContain("A definition of the workspace's own is used");
+    expect(await logOf(String(own.id))).toContain("The workspace's own definition is used");
     await caller.call("execute_task", { task: "[[defined]] x", sandbox, agents: ["reviewer"] });
     expect(await sh(sandbox, "ls ~/.claude/agents")).toBe("reviewer.md\n");
     const { structured: without } = await caller.call("execute_task", { task: "[[defined]] x", sandbox });

@@ -213,7 +213,7 @@ describe("a workspace", () => {
       };
       await expect(world.workspace.save()).rejects.toMatchObject({
         code: "too_large",
-        hint: expect.stringContaining("Delete what is not needed"),
+        hint: expect.stringContaining("Delete files that are not needed"),
         retryable: false,
       });
       // What a call fails with, it says once.

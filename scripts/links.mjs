@@ -97,7 +97,9 @@ for (const path of documents) {
       wrongIn(words.trim()).forEach(problem);
 }
 
-for (const picture of tracked.filter((path) => /^docs\/images\//.test(path) && existsSync(join(root, path))))
+for (const picture of tracked.filter(
+  (path) => path.startsWith("docs/images/") && existsSync(join(root, path)),
+))
   if (!shown.has(picture)) problems.push(`${picture}: no page shows it`);
 
 const index = read("docs/README.md");

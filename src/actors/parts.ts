@@ -5,7 +5,7 @@ import type { OutboundPolicy } from "../container/internet.ts";
 import type { Interpreter } from "../container/kernels/interpreter.ts";
 import { Kernels } from "../container/kernels/kernels.ts";
 import { callModel } from "../container/model-egress.ts";
-import { Requests } from "../container/requests.ts";
+import { type Requesting, Requests } from "../container/requests.ts";
 import { Snapshots } from "../container/snapshots.ts";
 import { CodeExecutor } from "../runs/code-executor.ts";
 import { CommandExecutor } from "../runs/command-executor.ts";
@@ -140,7 +140,7 @@ export class Parts {
     const sandboxd = new OwnSandboxd(platform, kv);
     this.sandboxd = sandboxd;
     const requests = new Requests(sandboxd);
-    const fetch: Connection["fetch"] = (...call) => requests.request(...call);
+    const fetch: Requesting = (...call) => requests.request(...call);
     this.workspace = new Workspace({
       ...common,
       sync: () => ctx.storage.sync(),
@@ -165,8 +165,8 @@ export class Parts {
       background,
     });
     const { lifecycle } = this;
-    const connection = new Connection(sandboxd, requests, lifecycle);
-    this.files = new FileOperations((...request) => connection.fetch(...request));
+    const connection = new Connection(sandboxd, lifecycle);
+    this.files = new FileOperations(requests.withWorkspace(lifecycle));
     const glancing = new FileOperations(fetch);
     this.operations = new SandboxOperations({
       files: this.files,

@@ -1,7 +1,7 @@
 /**
- * The connection to sandboxd, our program in a sandbox: one WebSocket for calls and events, and plain requests for files. The
- * WebSocket opens with the first call and closes soon after the last, so that the actor can sleep. A user program may listen in
- * sandboxd's place, so every message is checked; one that breaks the protocol ends the connection.
+ * The connection to sandboxd, our program in a sandbox: one WebSocket for calls and events. It opens with the first call and
+ * closes soon after the last, so that the actor can sleep. A user program may listen in sandboxd's place, so every message is
+ * checked; one that breaks the protocol ends the connection.
  */
 import {
   type Call,
@@ -17,27 +17,7 @@ import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
 import { containerGone, inputUnconfirmed } from "./texts.ts";
-import { CONNECT_MS, RETRY_MS, type Requests, type Sandboxd } from "./requests.ts";
-
-/** The state of the container, and the ways to a usable one. */
-export interface ContainerLifecycle {
-  /** Whether a container runs and is not ending. Its workspace may not be restored yet. */
-  readonly isRunning: boolean;
-  /** The container with its workspace; undefined if there is none, or it is ending. */
-  readonly container: object | undefined;
-  /**
-   * Starts the container if none runs, and waits until its workspace is restored.
-   * @param ms the longest wait
-   * @throws {ToolError} errors of the start or restore
-   */
-  ready(ms?: number): Promise<unknown>;
-  /**
-   * As `ready`, for a run.
-   * @param isOver whether the run has ended, so that it needs no container
-   * @throws {ToolError} `sandbox_restarted` if the run has ended; errors of the start; errors of the SDK
-   */
-  readyForRun(isOver: () => boolean): Promise<void>;
-}
+import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./requests.ts";
 
 /** Receives a run's events. */
 export interface Follower {
@@ -49,9 +29,6 @@ export interface Follower {
 
 /** How long an unused connection stays open, in milliseconds. */
 const IDLE_MS = 2000;
-
-/** How long a request waits for the workspace, in milliseconds. */
-const READY_MS = 40_000;
 
 /** The most containers started for one call. */
 const MAX_STARTS = 3;
@@ -68,7 +45,6 @@ export type RunCall = Exclude<Call, StartCall>;
 
 export class Connection {
   readonly #sandboxd: Sandboxd;
-  readonly #requests: Requests;
   readonly #lifecycle: ContainerLifecycle;
   readonly #followers = new Map<string, Follower>();
   #open: WebSocket | undefined;
@@ -79,9 +55,8 @@ export class Connection {
   #idle: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
 
-  constructor(sandboxd: Sandboxd, requests: Requests, lifecycle: ContainerLifecycle) {
+  constructor(sandboxd: Sandboxd, lifecycle: ContainerLifecycle) {
     this.#sandboxd = sandboxd;
-    this.#requests = requests;
     this.#lifecycle = lifecycle;
   }
 
@@ -131,24 +106,6 @@ export class Connection {
     // Another call may have opened it during the restore, and the run may have ended meanwhile.
     if (!this.#lifecycle.container || isOver()) throw containerGone();
     this.#send(socket, [call]);
-  }
-
-  /**
-   * Makes a request and reads the response. Starts the container if none runs. Retries if sandboxd does not respond or the
-   * connection breaks, unless the body is a stream, which can be sent only once.
-   * @throws {ToolError} `no_answer` if nothing responds, `sandbox_restarted`, errors of `read`, errors of the SDK
-   */
-  async fetch<T>(
-    path: string,
-    init: RequestInit,
-    signal: AbortSignal,
-    read: (response: Response) => Promise<T>,
-  ): Promise<T> {
-    while (!this.#lifecycle.container) await this.#lifecycle.ready(READY_MS);
-    return await this.#requests.request(path, init, signal, read, () => {
-      this.#sandboxd.used();
-      return this.#lifecycle.container !== undefined;
-    });
   }
 
   /** Sends a call only if a connection is open; it is useless over a new one. */

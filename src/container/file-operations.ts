@@ -12,7 +12,7 @@ import {
 } from "../../container/sandboxd/operations.ts";
 import { listCursor } from "../../container/sandboxd/shapes.ts";
 import { ToolError, withTimeout } from "../shared/errors.ts";
-import type { Connection } from "./connection.ts";
+import type { Requesting } from "./requests.ts";
 import { refusal } from "./file-errors.ts";
 import { type Body, requestOperation, partsOf } from "./sandboxd-request.ts";
 import { foreignListCursor } from "./texts.ts";
@@ -21,10 +21,10 @@ import { foreignListCursor } from "./texts.ts";
 const BYTES_PER_MS = 100;
 
 export class FileOperations {
-  readonly #fetch: Connection["fetch"];
+  readonly #fetch: Requesting;
 
-  /** @param fetch how to reach sandboxd: `Connection.fetch`, or `request`, which does not count as use */
-  constructor(fetch: Connection["fetch"]) {
+  /** @param fetch how to reach sandboxd: `Requests.withWorkspace`, or `request`, which does not count as use */
+  constructor(fetch: Requesting) {
     this.#fetch = fetch;
   }
 

@@ -8,7 +8,8 @@ import {
   WINDOW_BYTES,
 } from "../../container/sandboxd/protocol.ts";
 import { isUnresponsive, sandboxUnresponsive } from "../shared/errors.ts";
-import type { Connection, ContainerLifecycle } from "./connection.ts";
+import type { Connection } from "./connection.ts";
+import type { ContainerLifecycle } from "./requests.ts";
 import { containerGone } from "./texts.ts";
 
 export interface OutputSink {

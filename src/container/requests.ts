@@ -10,6 +10,26 @@ export interface Sandboxd {
   used(): void;
 }
 
+/** The state of the container, and the ways to a usable one. */
+export interface ContainerLifecycle {
+  /** Whether a container runs and is not ending. Its workspace may not be restored yet. */
+  readonly isRunning: boolean;
+  /** The container with its workspace; undefined if there is none, or it is ending. */
+  readonly container: object | undefined;
+  /**
+   * Starts the container if none runs, and waits until its workspace is restored.
+   * @param ms the longest wait
+   * @throws {ToolError} errors of the start or restore
+   */
+  ready(ms?: number): Promise<unknown>;
+  /**
+   * As `ready`, for a run.
+   * @param isOver whether the run has ended, so that it needs no container
+   * @throws {ToolError} `sandbox_restarted` if the run has ended; errors of the start; errors of the SDK
+   */
+  readyForRun(isOver: () => boolean): Promise<void>;
+}
+
 /**
  * How long to retry while sandboxd does not respond, for example during its restart, and the pause between attempts. In
  * milliseconds.
@@ -17,11 +37,35 @@ export interface Sandboxd {
 export const CONNECT_MS = 10_000;
 export const RETRY_MS = 50;
 
+/** How long a request waits for the workspace, in milliseconds. */
+const READY_MS = 40_000;
+
+export type Requesting = <T>(
+  path: string,
+  init: RequestInit,
+  signal: AbortSignal,
+  read: (response: Response) => Promise<T>,
+) => Promise<T>;
+
 export class Requests {
   readonly #sandboxd: Sandboxd;
 
   constructor(sandboxd: Sandboxd) {
     this.#sandboxd = sandboxd;
+  }
+
+  /**
+   * Requests as by `request`, which count as use. Each starts the container if none runs, and waits for its workspace.
+   * @throws {ToolError} errors of the start too; errors of the SDK
+   */
+  withWorkspace(lifecycle: Pick<ContainerLifecycle, "container" | "ready">): Requesting {
+    return async (...request) => {
+      while (!lifecycle.container) await lifecycle.ready(READY_MS);
+      return await this.request(...request, () => {
+        this.#sandboxd.used();
+        return lifecycle.container !== undefined;
+      });
+    };
   }
 
   /**

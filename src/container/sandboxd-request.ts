@@ -8,7 +8,7 @@ import { type FileFailure, SMALL_RESPONSE_BYTES, failureSchema } from "../../con
 import { RESPONSE_JSON, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged } from "../shared/errors.ts";
 import { isEncoded, readBounded } from "../shared/stream-bytes.ts";
-import type { Connection } from "./connection.ts";
+import type { Requesting } from "./requests.ts";
 import { DAMAGED } from "./texts.ts";
 
 /**
@@ -40,7 +40,7 @@ export function partsOf(row: Row, given: object): { call: Record<string, unknown
  * @param refusal makes the error for a failure reported by sandboxd
  */
 export function requestOperation(
-  fetch: Connection["fetch"],
+  fetch: Requesting,
   row: Row,
   { call, body }: ReturnType<typeof partsOf>,
   signal: AbortSignal,

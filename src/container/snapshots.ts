@@ -7,7 +7,7 @@ import {
   snapshotRequests,
 } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
-import type { Connection } from "./connection.ts";
+import type { Requesting } from "./requests.ts";
 import { requestOperation, partsOf } from "./sandboxd-request.ts";
 import { DISK_FULL, SAVE_LOST, tooManyEntries } from "./texts.ts";
 
@@ -22,10 +22,10 @@ export interface Conversation {
 export type Target = { task: string };
 
 export class Snapshots {
-  readonly #fetch: Connection["fetch"];
+  readonly #fetch: Requesting;
 
   /** @param fetch how to reach sandboxd: `Requests.request` */
-  constructor(fetch: Connection["fetch"]) {
+  constructor(fetch: Requesting) {
     this.#fetch = fetch;
   }
 

@@ -31,6 +31,6 @@ class UtilsAPI extends RpcTarget {
   }
 
   getVersion(): string {
-    return process.env.SANDBOX_VERSION || SANDBOX_VERSION;
+    return SANDBOX_VERSION;
   }
 }

@@ -1,5 +1,7 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
+import { SandboxAPI } from "../../local/runtime/api.ts";
+import { InterpreterAPI } from "../../local/runtime/interpreter.ts";
 import { isNewEnough } from "../../cli/node-version.ts";
 
 function read(path: string): string {
@@ -55,9 +57,10 @@ test("agents' exact peers are what is installed", () => {
     expect(installed[name], name).toBe(agents.peerDependencies[name]);
 });
 
-test("the image's tag is the version of the SDK", () => {
+test("the image's tag, and the version that a local sandbox reports, are those of the SDK", () => {
   const [, tag] = /^FROM docker\.io\/cloudflare\/sandbox:(\S+)-python$/m.exec(dockerfile) ?? [];
-  expect(tag).toBe(installed["@cloudflare/sandbox"]);
+  const reported = new SandboxAPI(new InterpreterAPI()).utils.getVersion();
+  expect([tag, reported]).toEqual(Array(2).fill(installed["@cloudflare/sandbox"]));
 });
 
 test("the image and the local platform carry the same Claude Code", () => {

@@ -2,6 +2,7 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { actorName } from "../../../src/shared/names.ts";
 import { FILE_TEMPLATE, RUN_TEMPLATE, runURI } from "../../../src/shared/resource-uri.ts";
+import type { ToolName } from "../../../src/shared/tool-sets.ts";
 import { tools } from "../../../src/tools/index.ts";
 import { type Caller, owner, principal } from "../support.ts";
 
@@ -47,7 +48,7 @@ beforeAll(async () => {
 });
 
 /** What a tool can be given that names something of somebody's. */
-const TRIES: Record<string, (id: string) => Record<string, unknown>[]> = {
+const TRIES: Record<ToolName, (id: string) => Record<string, unknown>[]> = {
   run_code: () => [{ sandbox, code: "print(open('/workspace/secret').read())" }],
   run_command: () => [
     { sandbox, command: "cat /workspace/secret; ls /workspace /proc/*/root/workspace 2>&1", session: "x" },
@@ -95,13 +96,13 @@ describe("what is another principal's", () => {
   it.each(tools.map(({ name }) => name))("is out of reach of %s", async (tool) => {
     const before = await kept();
     for (const [foreign, missing] of ids) {
-      const tries = TRIES[tool]?.(foreign) ?? [];
+      const tries = TRIES[tool](foreign);
       expect(tries).not.toEqual([]);
       for (const [index, args] of tries.entries()) {
         const answer = await attacker.call(tool, args);
         const said = JSON.stringify(answer);
         expect(said).not.toContain(SECRET);
-        const like = TRIES[tool]?.(missing)[index] ?? {};
+        const like = TRIES[tool](missing)[index] ?? {};
         if (!Object.values(args).includes(foreign)) continue;
         // Not to be told from what does not exist.
         const other = JSON.stringify(await attacker.call(tool, like));

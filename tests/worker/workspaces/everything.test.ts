@@ -38,12 +38,12 @@ const KINDS = [
     found: "from pip /root/env\n",
   },
   {
-    what: "a toolchain in the home directory",
-    install: `mkdir -p ~/.toolchain/bin ~/.toolchain/lib
-for i in {1..3000}; do echo "library $i" >~/.toolchain/lib/$i; done
-printf '#!/bin/sh\\ncat ~/.toolchain/lib/* | sort | uniq | wc -l\\n' >~/.toolchain/bin/compile; chmod 755 ~/.toolchain/bin/compile
-ln ~/.toolchain/bin/compile ~/.toolchain/bin/compile-1.0; ln -s compile-1.0 ~/.toolchain/bin/latest`,
-    look: "~/.toolchain/bin/latest; stat -c '%h %a' ~/.toolchain/bin/compile",
+    what: "a toolchain as rustup lays it out",
+    install: `mkdir -p ~/.cargo/bin ~/.rustup/toolchains/stable/lib
+for i in {1..3000}; do echo "library $i" >~/.rustup/toolchains/stable/lib/$i; done
+printf '#!/bin/sh\\ncat ~/.rustup/toolchains/stable/lib/* | sort | uniq | wc -l\\n' >~/.cargo/bin/rustup; chmod 755 ~/.cargo/bin/rustup
+ln ~/.cargo/bin/rustup ~/.cargo/bin/rustc; ln -s rustc ~/.cargo/bin/cargo; echo 'PATH=~/.cargo/bin:$PATH' >~/.cargo/env`,
+    look: ". ~/.cargo/env; cargo; stat -c '%h %a' ~/.cargo/bin/rustup",
     found: "3000\n2 755\n",
   },
   {
@@ -64,7 +64,7 @@ describe.concurrent("what was installed is there again", () => {
     // Installers take their time on a busy machine.
     { timeout: 180_000 },
     async ({ what, install, look, found }) => {
-      const sandbox = what.replaceAll(" ", "-").slice(0, 12).replace(/-$/, "");
+      const sandbox = what.replaceAll(" ", "-");
       await sh(sandbox, install);
       expect(await sh(sandbox, look)).toBe(found);
       const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
@@ -77,10 +77,13 @@ describe.concurrent("what was installed is there again", () => {
       });
       await gone(sandbox);
       expect(await sh(sandbox, look)).toBe(found);
+      await killContainer(sandbox);
+      await gone(sandbox);
+      expect(await sh(sandbox, look)).toBe(found);
       // What the restored files become is saved as well.
       await sh(
         sandbox,
-        "echo later >~/later; rm -rf ~/.toolchain ~/env ~/.config /data; rm -rf /opt/venv/lib/python*/site-packages/greet ~/.npm-global",
+        "echo later >~/later; rm -rf ~/.cargo ~/.rustup ~/env ~/.config /data; rm -rf /opt/venv/lib/python*/site-packages/greet ~/.npm-global",
       );
       await until(() => save(sandbox));
       await killContainer(sandbox);
@@ -88,7 +91,7 @@ describe.concurrent("what was installed is there again", () => {
       expect(
         await sh(
           sandbox,
-          "cat ~/later; ls -d ~/.toolchain ~/env ~/.config /data ~/.npm-global 2>/dev/null || true",
+          "cat ~/later; ls -d ~/.cargo ~/.rustup ~/env ~/.config /data ~/.npm-global 2>/dev/null || true",
         ),
       ).toBe("later\n");
       await owner.call("restore_sandbox", { sandbox, checkpoint });

@@ -117,6 +117,24 @@ it("makes what was installed, changed, linked and removed again in another syste
   expect(look(to)).toBe(look(from));
 });
 
+it.each([
+  ["is removed", () => undefined],
+  ["becomes a link to elsewhere", (path: string) => symlinkSync("/tmp/elsewhere", path)],
+  ["becomes a file", (path: string) => writeFileSync(path, "")],
+])("leaves what the server brings where the directory above %s", async (_what, replace) => {
+  const [from, to] = [system("from"), system("to")];
+  for (const root of [from, to]) write(root, "opt/tool/program");
+  const base = baseOf(to);
+  const { manifest, pack } = await changesOf(from, () => {
+    rmSync(join(from, "opt"), { recursive: true });
+    replace(join(from, "opt"));
+    write(from, "workspace/mine", "changed");
+  });
+  await restore(to, manifest, pack, base);
+  expect(readFileSync(join(to, "opt/sandbox-mcp/ours"), "utf8")).toBe("opt/sandbox-mcp/ours");
+  expect(readFileSync(join(to, "workspace/mine"), "utf8")).toBe("changed");
+});
+
 it.runIf(process.getuid?.() === 0)("keeps owners, also of what was there before", async () => {
   const [from, to] = [system("from"), system("to")];
   const paths = ["srv/db", "srv/db/page", "srv/link", "usr/bin/tool", "var"];

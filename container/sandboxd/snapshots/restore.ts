@@ -67,7 +67,7 @@ export interface Place {
 
 export class Restore {
   readonly id: string;
-  /** Parts that were not restored, because the image differs or something is mounted there. */
+  /** Parts that were not restored, because the image differs, or something is mounted or the server's there. */
   readonly dropped: readonly string[];
   readonly #root: string;
   readonly #dev: bigint;
@@ -140,17 +140,18 @@ export class Restore {
   ): Promise<Restore> {
     const made: Entry[] = [];
     const written = new Map<string, string>();
-    const mounted = new Set<string>();
+    const kept = new Set<string>();
     const turn = turns();
     try {
       for (const [number, entry] of entries.entries()) {
         await turn();
         const { path, type } = entry;
         const stats = statsOf(root, path);
-        const isMounted = stats !== undefined && stats.dev !== dev;
-        const isLost = type === "hardlink" && mounted.has(entry.target);
-        if (isMounted || isLost || mounted.has(above(path))) {
-          mounted.add(path);
+        const isReplaced = type !== "directory" && type !== "removed" && stats?.isDirectory();
+        const stays = isReplaced ? mustStay(root, path, dev) : stats !== undefined && stats.dev !== dev;
+        const isLost = type === "hardlink" && kept.has(entry.target);
+        if (stays || isLost || kept.has(above(path))) {
+          kept.add(path);
           continue;
         }
         made.push(entry);
@@ -172,7 +173,7 @@ export class Restore {
       removeFiles(root, written);
       throw error;
     }
-    return new Restore(id, root, dev, made, written, [...dropped, ...mounted]);
+    return new Restore(id, root, dev, made, written, [...dropped, ...kept]);
   }
 
   /** Where the content of a file is written. */
@@ -337,7 +338,19 @@ function writeNow(path: Buffer, content: Buffer, offset: number): void {
   }
 }
 
-/** Removes everything below a directory that is on its file system and not kept. */
+/** Whether something at a path is no part of a state, such as a mount or the server's files, or has such a thing in it. */
+function mustStay(root: string, path: string, dev: bigint): boolean {
+  const stats = statsOf(root, path);
+  if (!stats) return false;
+  if (stats.dev !== dev || !isOfState(path)) return true;
+  return stats.isDirectory() && namesOf(root, path).some((name) => mustStay(root, pathIn(path, name), dev));
+}
+
+function namesOf(root: string, directory: string): string[] {
+  return readdirSync(bytesOf(root, directory), { encoding: "latin1" });
+}
+
+/** Removes everything of a state that is below a directory, on its file system and not kept. */
 async function clear(
   root: string,
   directory: string,
@@ -345,9 +358,11 @@ async function clear(
   dev: bigint,
   turn: () => Promise<void> | undefined,
 ): Promise<void> {
-  for (const name of readdirSync(bytesOf(root, directory), { encoding: "latin1" })) {
+  for (const name of namesOf(root, directory)) {
     await turn();
     const path = pathIn(directory, name);
+    // The image and the server bring it, also where the user removed it.
+    if (!isOfState(path)) continue;
     const at = bytesOf(root, path);
     const stats = lstatSync(at, { bigint: true });
     // A mount point.
@@ -362,7 +377,7 @@ async function clear(
     try {
       rmdirSync(at);
     } catch {
-      // A directory with a mount stays.
+      // A directory with something that stays.
     }
   }
 }
@@ -398,7 +413,7 @@ async function remove(root: string, path: string, dev: bigint, onlyDirectories =
   try {
     rmdirSync(at);
   } catch {
-    // A directory with a mount stays.
+    // A directory with something that stays.
   }
 }
 

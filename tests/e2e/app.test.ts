@@ -213,7 +213,7 @@ describe("in a client's chat", () => {
     expect(complaints.splice(0)).toEqual([]);
   });
 
-  it("is as high as what it shows, and fills the screen when it is asked to", async () => {
+  it("is as high as its content, and fills the screen on request", async () => {
     const availableDisplayModes = ["inline" as const, "fullscreen" as const];
     await open(
       "run_command",

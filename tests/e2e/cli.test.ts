@@ -87,7 +87,7 @@ describe("which server", () => {
     expect(await runHere(words)).toMatchObject({ code: 0, stdout: expect.stringContaining("default") });
   });
 
-  it("never gets the token of the local one where it is another", async () => {
+  it("never gets the local server's token if it is another server", async () => {
     const { code, stderr } = await run(["runs", "--url", "https://sandbox.example"]);
     expect([code, stderr]).toEqual([77, expect.stringContaining("set SANDBOX_MCP_TOKEN")]);
   });
@@ -277,7 +277,7 @@ describe("sandboxes", () => {
 });
 
 describe("watch", () => {
-  it("tells what runs, what it prints and how it ends, in lines", async () => {
+  it("reports in lines what runs, its output and its end", async () => {
     const watching = startCLI(["watch", "--json", "--sandbox", "watched", "--interval", "1"], local);
     watching.stdin.end();
     const told = () =>
@@ -316,7 +316,7 @@ describe("code", () => {
     });
   });
 
-  it("passes an exit code on, but for one that means something else of this program", async () => {
+  it("passes an exit code on, unless it has another meaning for this program", async () => {
     expect(await run(["code", "raise SystemExit(3)"])).toMatchObject({ code: 3 });
     const { code, stderr } = await run(["code", "raise SystemExit(75)"]);
     expect([code, stderr]).toEqual([1, expect.stringContaining("exit code was 75")]);
@@ -641,7 +641,7 @@ describe("connect", () => {
 });
 
 describe("verify", () => {
-  it("uses every tool that the server lists, and says what it costs in time", async () => {
+  it("uses every listed tool, and reports its time", async () => {
     const answer = await json(["verify"]);
     const checks = answer.checks as { name: string; verdict: string; found: string }[];
     expect(checks.filter(({ verdict }) => verdict !== "ok")).toEqual([

@@ -66,7 +66,7 @@ afterAll(async () => {
 });
 
 describe("a mounted directory", () => {
-  it("is named in the first lines of list_sandboxes, to the owner alone", async () => {
+  it("is named in the first lines of list_sandboxes, only for the owner", async () => {
     const lines = (await callTool(server.url, "list_sandboxes", {})).split("\n");
     expect(lines.slice(0, 3)).toEqual([
       expect.stringContaining(
@@ -134,7 +134,7 @@ describe("a mounted directory", () => {
     expect(statSync(join(directory, "My Project/file")).uid).toBe(owner);
   });
 
-  it("cannot be written to where it is read-only", async () => {
+  it("cannot be written to if it is read-only", async () => {
     expect(await run("fixed", "cat /workspace/fixed/file; echo x >/workspace/fixed/file")).toMatch(
       /of fixed[^]*Read-only file system/,
     );

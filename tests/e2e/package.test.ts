@@ -53,7 +53,7 @@ afterAll(() => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-it("holds what it runs, and nothing else of the clone", () => {
+it("contains only the files that it runs", () => {
   expect(readdirSync(installed).toSorted()).toEqual(["LICENSE", "README.md", "dist", "package.json"]);
   expect(readdirSync(join(installed, "dist")).toSorted()).toEqual([
     "cli",

@@ -88,7 +88,7 @@ describe("the stream of a page", () => {
     await Promise.all([second.page.close(), third.page.close()]);
   });
 
-  it("is let go where nobody looks at the page, and goes on where it was", async () => {
+  it("is closed while the page is hidden, and then continues where it was", async () => {
     const { paths, streams } = requestsOf(page);
     await panel.run("hidden", "mkfifo go; for i in 1 2 3; do echo line $i; cat go; done");
     await until(async () => (await panel.rows()).includes("line 1"));
@@ -105,7 +105,7 @@ describe("the stream of a page", () => {
     expect(await panel.rows()).toEqual([1, 2, 3].flatMap((line) => [`line ${line}`, "on"]));
   });
 
-  it("goes on where it was when the server was killed and is there again", async () => {
+  it("continues where it was after the server was killed and restarted", async () => {
     await panel.run("killed", "for i in $(seq 200); do echo line $i; done; sleep 1000");
     await until(async () => (await panel.rows()).includes("line 200"));
     // Kept within a second, which the next answer of the actor takes part in.
@@ -176,7 +176,7 @@ describe("what is long", () => {
     expect(await page.locator(".runs .title:text-is(': run 1')").count()).toBe(0);
   });
 
-  it("has of megabytes of output the rows in sight, and says what it left out", async () => {
+  it("renders the visible rows of megabytes of output, and says what it left out", async () => {
     await panel.run("megabytes", "yes 0123456789 | head -c 40000000; echo; echo the end");
     await panel.ended("succeeded");
     await until(async () => (await panel.rows()).at(-1) === "the end");

@@ -88,7 +88,7 @@ process.stdout.on("resize", tell);`;
     await page.setViewportSize({ width: 1366, height: 768 });
   });
 
-  it("goes on without a gap where the connection broke, and is there when it is returned to", async () => {
+  it("continues after a broken connection without a gap, and can be reopened", async () => {
     await open("cat");
     await type("before\n");
     await until(async () => (await rows()).filter((row) => row === "before").length === 2);

@@ -36,7 +36,7 @@ afterAll(async () => {
 });
 
 describe("the panel", () => {
-  it("is signed in to by keyboard alone, and first says how to connect a client", async () => {
+  it("can be signed in to by keyboard, and first says how to connect a client", async () => {
     await page.waitForSelector("a:text-is('Sign in')");
     await page.keyboard.press("Tab");
     await page.keyboard.press("Enter");
@@ -98,7 +98,7 @@ describe("the panel", () => {
     await page.waitForSelector(".runs .state:text-is('cancelled')");
   });
 
-  it("goes on without a gap or a line twice where the connection broke", async () => {
+  it("continues after a broken connection without a missing or repeated line", async () => {
     await panel.run("grows", "for i in $(seq 5); do echo line $i; cat go; done");
     await until(async () => (await rows()).includes("line 1"));
     await context.setOffline(true);
@@ -187,7 +187,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     expect(complaints.splice(0).filter((text) => !/navigat/.test(text))).toEqual([]);
   });
 
-  it("reads a file to its end whatever its name says, and makes one only when it is told to", async () => {
+  it("reads a file to its end whatever its name is, and creates one only on request", async () => {
     const lying = "a has 3 bytes; b.txt";
     const content = `${"0123456789".repeat(6000)}end`;
     await call("write_file", { sandbox: "hostile", path: lying, content });
@@ -291,7 +291,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     }
   });
 
-  it("offers nothing that whoever signed in may not do", async () => {
+  it("offers only what the signed-in person may do", async () => {
     const reader = await PanelPage.open(chromium, server.url);
     await reader.signIn(["sandbox:write", "sandbox:exec"]);
     const { page: other } = reader;

@@ -27,7 +27,7 @@ function machine(applies: boolean, install: () => Promise<void> = async () => un
 }
 
 describe("bubblewrap", () => {
-  it("is installed where that is possible, which is said", async () => {
+  it("is installed if possible, with a message", async () => {
     const { done, installer } = machine(true);
     const said: string[] = [];
     await requireBubblewrap((line) => said.push(line), installer);
@@ -35,7 +35,7 @@ describe("bubblewrap", () => {
     expect(said.join()).toContain("Installing bubblewrap");
   });
 
-  it("is asked for where it is not, with the command and the way out", async () => {
+  it("is requested if it is missing, with the command and an alternative", async () => {
     const { done, installer } = machine(false);
     const refusal = requireBubblewrap(() => undefined, installer);
     await expect(refusal).rejects.toThrow(
@@ -44,7 +44,7 @@ describe("bubblewrap", () => {
     expect(done.installed).toBe(0);
   });
 
-  it("says what the package manager said when that fails", async () => {
+  it("prints the package manager's error", async () => {
     const { installer } = machine(true, () => Promise.reject(new Error("E: no such package")));
     const refusal = requireBubblewrap(() => undefined, installer);
     await expect(refusal).rejects.toThrow(/Install it: the command[^]*E: no such package/);

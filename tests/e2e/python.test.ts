@@ -154,7 +154,7 @@ describe("the first Python of PATH", () => {
     expect(index.requests).toEqual([]);
   });
 
-  it("gives way to one that has the packages where pip reaches no index, and keeps to it", async () => {
+  it("is replaced by an interpreter with the packages if pip reaches no index, and stays replaced", async () => {
     const first = await start(nowhere);
     const chosen =
       /Python: pip could not install them \(.*numpy\)\. Sandboxes use (\/\S+), which has them; --python \S+venv\/bin\/python3 makes/;
@@ -207,7 +207,7 @@ describe("where no Python has the packages and pip reaches no index", () => {
       1000,
       /Install them for \S+python3, sudo apt-get update && sudo apt-get install \S.* python3-numpy/,
     ],
-  ])("%s is told so once, and goes on", async (_who, user, words) => {
+  ])("%s gets the notice once, and continues", async (_who, user, words) => {
     const within = machine(user, "echo 'E: no such package' >&2; exit 100");
     const first = await start(nowhere, { within });
     await expect

@@ -143,7 +143,7 @@ describe("a server without flags but its port", () => {
     expect(server.url).toBe(`http://127.0.0.1:${port}/mcp`);
   });
 
-  it("prints in 15 lines where it is and how to connect, and nothing else", async () => {
+  it("prints its address and how to connect, in 15 lines", async () => {
     await callTool(server.url, "run_command", { command: "true" });
     expect(withoutNPM(server.stderr())).toBe("");
     const printed = server.stdout();
@@ -202,7 +202,7 @@ describe("a server with flags", () => {
   });
 });
 
-it("prints with --json where it is as one line, and no token", async () => {
+it("prints with --json its address as one line, and no token", async () => {
   const directory = temporaryDirectory();
   const command = npmStart({ flags: ["--json", "--port", "0", "--state-dir", directory] });
   cleanUp.push(() => void command.child.kill("SIGTERM"));
@@ -291,7 +291,7 @@ describe("beside others", () => {
     expect(existsSync(dirname(directory))).toBe(false);
   });
 
-  it("what nobody expected is told in one line, its stack only when asked for", async () => {
+  it("an unexpected error has one line, with its stack only on request", async () => {
     const directory = temporaryDirectory();
     writeFileSync(join(directory, "python"), "");
     const flags = ["--port", "0", "--state-dir", directory];
@@ -344,7 +344,7 @@ describe("beside others", () => {
 });
 
 describe("a machine", () => {
-  it("without isolation and the right to make what that needs is told the one command to type", async () => {
+  it("without isolation and the needed rights gets the one command to type", async () => {
     const within = ["bwrap", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/opt"];
     const flags = ["--port", "0", "--isolation", "none", "--state-dir", temporaryDirectory()];
     const { code, stderr } = await run({ flags, within: [...within, "--remount-ro", "/opt"] });
@@ -356,7 +356,7 @@ describe("a machine", () => {
     ]);
   });
 
-  it("without python3 is told so, and serves the other languages", async () => {
+  it("without python3 says so, and serves the other languages", async () => {
     const server = await start({ within: without("python3"), env: { SANDBOX_MCP_PYTHON: undefined } });
     expect(server.stderr()).toMatch(/python3 is not installed/);
     const code = { code: "6 * 7", language: "javascript" };

@@ -133,7 +133,7 @@ afterAll(async () => {
 });
 
 describe("a task in a fresh sandbox", () => {
-  it("returns the answer, what changed and what it took, and says what goes on", async () => {
+  it("returns the answer, the changes and the cost, and reports progress", async () => {
     const { fields, progress, text } = await client.call("execute_task", { task: "[[write]] Write a file" });
     expect(fields).toMatchObject({
       state: "succeeded",
@@ -274,7 +274,7 @@ it("sees what changes in a submodule and in a repository within the repository",
 });
 
 describe("continue_from", () => {
-  it("goes on in a fresh sandbox with the workspace and the conversation", async () => {
+  it("continues in a fresh sandbox with the workspace and the conversation", async () => {
     const first = await client.call("execute_task", { task: "[[remember]] Remember a word" });
     const before = api.requests.length;
     const { fields } = await client.call("execute_task", {
@@ -297,7 +297,7 @@ describe("continue_from", () => {
     expect(third.fields.diff).toContain(" xylophone\n again\n+xylophone\n+again\n");
   });
 
-  it("goes on in the sandbox that still lives", async () => {
+  it("continues in its sandbox if that still exists", async () => {
     const first = await client.call("execute_task", { task: "[[remember]] x", sandbox: "kept" });
     await client.sh("kept", "echo -n changed-since > word.txt");
     const second = await client.call("execute_task", {

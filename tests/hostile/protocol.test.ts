@@ -163,7 +163,7 @@ describe.each(ERAS)("a client of %s", (version) => {
     ],
     ["sends a notification as a request", { jsonrpc: "2.0", id: 1, method: "notifications/initialized" }],
     [
-      "cancels what it never asked",
+      "cancels a request that it never sent",
       { jsonrpc: "2.0", method: "notifications/cancelled", params: { requestId: 99 } },
     ],
     ["answers what nobody asked", { jsonrpc: "2.0", id: 99, result: {} }],

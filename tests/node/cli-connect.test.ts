@@ -292,7 +292,7 @@ it.each(['{ "mcpServers": [], "a": 1 }', '{ "mcpServers": null, "a": 1 }'])(
 );
 
 it.each(['{ "mcpServers": [1] }', '{ "mcpServers": "x" }', '{ "mcpServers": 0 }'])(
-  "what is no table is left alone, in a sentence: %s",
+  "an invalid table is kept, with an explanation: %s",
   (text) => {
     const kind = client("cursor");
     expect(() => withEntry(kind, text, "sandbox", kind.entry(http))).toThrow(

@@ -484,7 +484,7 @@ describe("a terminal", () => {
       `${ESC}>${ESC}[0 q${ESC}[?1l${ESC}[?25h${ESC}[?1000l${ESC}[r${ESC}[999;1H${ESC}[?1049l`,
     ],
     [
-      "no more than what is still changed",
+      "only the files that are still changed",
       `${ESC}[?1049h${ESC}[?7l${ESC}[4h${ESC}[?1049l`,
       `${ESC}[4l${ESC}[?7h`,
     ],

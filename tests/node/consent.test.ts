@@ -162,7 +162,7 @@ describe("a person", () => {
     expect(complaints).toEqual([]);
   });
 
-  it("types a wrong token, is told at the field, and types the right one", async () => {
+  it("types a wrong token, sees the error at the field, and types the right one", async () => {
     const page = await open();
     await visit(page);
     await page.getByRole("checkbox", { name: "sandbox:exec" }).uncheck();

@@ -58,7 +58,7 @@ const askAt = (url: string, headers: Record<string, string>): Promise<number> =>
   });
 
 describe("who the engine answers", () => {
-  it("opens to the secret alone, and to this host alone", async () => {
+  it("is opened only by the secret and only for this host", async () => {
     expect(await askAt(engine.url, { [SECRET_HEADER]: engine.secret })).toBe(200);
     expect(await askAt(engine.url, {})).toBe(401);
     expect(await askAt(engine.url, { [SECRET_HEADER]: "" })).toBe(401);
@@ -331,7 +331,7 @@ describe("the engine as a program", () => {
     expect((await sandbox.run("ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c leaked")).stdout).toBe("0");
   });
 
-  it("leaves the state of an engine alone that still runs", async () => {
+  it("does not touch the state of a running engine", async () => {
     const { program, runDir, sandbox } = await busy();
     const second = await startTestEngine({ runDir });
     expect(existsSync(join(runDir, program.boot))).toBe(true);

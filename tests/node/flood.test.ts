@@ -148,7 +148,7 @@ it("bodies in chunks of one byte, of waiting and refused requests, do not distur
   expect(stdout).toBe("200");
 });
 
-it("a client that sends its requests early has the first one answered, and is told to send the others again", async () => {
+it("answers the first of a client's early requests, and asks it to repeat the others", async () => {
   const requests = "GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\n\\r\\n".repeat(10);
   const { stdout } = await attacker.run(
     `node -e 'require("node:net").connect(3128).on("connect", function () { this.write("${requests}"); }).pipe(process.stdout)'`,

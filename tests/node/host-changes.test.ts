@@ -45,7 +45,7 @@ describe("what the host replaces", () => {
     expect(await seen("/opt/tree/file")).toBe("second");
   });
 
-  it("does not change what a running sandbox sees, which goes on", async () => {
+  it("does not change a running sandbox, which continues", async () => {
     const sandbox = await TestSandbox.start(engine);
     await writeFile(join(directory, "new"), "second");
     await rename(join(directory, "new"), join(directory, "file"));

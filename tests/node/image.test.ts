@@ -44,7 +44,7 @@ describe("the entrypoint", () => {
       expect(variables).toContain(`${name}=/etc/ssl/sandbox-mcp.pem`);
   });
 
-  it("makes a group where it is at the root of them", () => {
+  it("makes a group if it is at their root", () => {
     writeFileSync(join(group, "cgroup.subtree_control"), "");
     expect(run("echo runs")).toBe("runs\n");
     expect(limit("sandbox-mcp")).toBe("300\n");

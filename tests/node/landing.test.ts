@@ -54,7 +54,7 @@ it("has an icon", async () => {
   expect(new TextDecoder("latin1").decode(await response.arrayBuffer())).toMatch(/^.PNG/);
 });
 
-it("says it is local, and names the command that prints its token, only where that is so", async () => {
+it("says that it is local, and names the command that prints its token, only if it is local", async () => {
   const health = async ({ origin }: OAuthServer) => (await fetch(`${origin}/health`)).json();
   expect(await health(server)).toMatchObject({ platform: "local" });
   const packaged = await startOAuthServer({ LOCAL_TOKEN_COMMAND: "sandbox-mcp token show" });

@@ -171,7 +171,7 @@ describe("the internet", () => {
       expect((await sandbox.run(java)).stdout).toContain(`${set} ${setting}\n`);
   });
 
-  it("passes on a large body whole, to whoever reads slowly, and nothing past its end", async () => {
+  it("passes on a complete large body to a slow reader, and nothing past its end", async () => {
     const script = `
 import hashlib, socket
 def connected():
@@ -482,7 +482,7 @@ describe("refused", () => {
     expect(asked).toBe(2);
   });
 
-  it("is said in words by the programs themselves", async () => {
+  it("is explained by the programs themselves", async () => {
     expect((await sandbox.run("curl -sS http://10.0.0.1/")).stdout).toContain(
       "10.0.0.1 is a private address",
     );
@@ -632,7 +632,7 @@ describe("this machine's own settings", () => {
     await expect(connectUpstream("127.0.0.1", 80, options)).rejects.toThrow("loopback");
   });
 
-  it("reach a sandbox without secrets: certificates alone, registries without credentials", async () => {
+  it("reach a sandbox without secrets: only certificates, and registries without credentials", async () => {
     expect(
       hostRegistries({
         npm_config_registry: "https://user:secret@npm.test/x/",

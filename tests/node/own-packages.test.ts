@@ -79,7 +79,7 @@ async function install(): Promise<string[]> {
 const installed = () =>
   JSON.parse(readFileSync(join(directory, "node_modules/small/package.json"), "utf8")).version;
 
-it("are installed once for two that need them at the same time, which is said", async () => {
+it("are installed once for two simultaneous callers, with a message", async () => {
   pin("1.0.0");
   const [said] = await Promise.all([install(), install()]);
   expect(said).toEqual([`Installing Small with npm into ${directory}.`]);
@@ -102,7 +102,7 @@ it("are refused where the registry has something else under that version", async
   expect(existsSync(join(directory, "node_modules/small"))).toBe(false);
 });
 
-it("without a registry that answers are said to be missing, and why, and come with the next try", async () => {
+it("without a reachable registry are reported missing with the reason, and installed at the next try", async () => {
   pin("1.0.0");
   vi.stubEnv("npm_config_registry", "http://127.0.0.1:9");
   await expect(install()).rejects.toThrow(

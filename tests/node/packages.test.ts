@@ -61,7 +61,7 @@ describe("the indexes of the host", () => {
     expect(given.pip).toBe("https://env.test/");
   });
 
-  it("may have a private address, at their own port alone", async () => {
+  it("may have a private address, but only at their own port", async () => {
     const server = createServer((_request, response) => void response.end()).listen(0, "127.0.0.1");
     await once(server, "listening");
     cleanUp.push(() => server.close());

@@ -2,7 +2,7 @@
 import { expect, it } from "vitest";
 import { OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
 
-it("is bound where it is chosen, and told: each server answers at its own", async () => {
+it("is used as chosen, and printed: each server answers at its own", async () => {
   const servers = [await startOAuthServer(), await startOAuthServer()];
   try {
     expect(new Set(servers.map(({ origin }) => origin)).size).toBe(2);

@@ -438,7 +438,7 @@ async function markOf(place: Place): Promise<Mark> {
   return markSchema.parse(JSON.parse((await place.request("GET", "/snapshot")).body));
 }
 
-it("a workspace that is being restored is as before, or said to be restored, or whole", async () => {
+it("a workspace during a restore is unchanged, reported as being restored, or complete", async () => {
   const { manifest, pack, tree } = await savedWorkspace();
   const steps = await atEachStep(async (step) => {
     const place = new Place(step);
@@ -474,7 +474,7 @@ it("a workspace that is being restored is as before, or said to be restored, or 
   expect(steps).toBeGreaterThan(20);
 }, 120_000);
 
-it("a workspace that the disk has no room for, or whose manifest is none, is not said to be whole", async () => {
+it("a workspace without disk space or with an invalid manifest is not reported as complete", async () => {
   const { manifest, pack } = await savedWorkspace();
   const place = new Place(0, { disk: 64 * 1024 });
   try {

@@ -190,7 +190,7 @@ describe("an answer", () => {
     ["AAAAAAAAAAAAAAAAAAAAAMLhe", "xy"],
     ["xxxxxxxxxxxxxxxx-Kq9", ""],
     ["abababababababababab!", "ab"],
-  ])("is masked where it begins with a repetition, %s", (value, before) => {
+  ])("is masked if it begins with a repetition, %s", (value, before) => {
     const all = (spell: (one: string) => string) => [...value].map(spell).join("");
     for (const text of [
       all((one) => `\\u00${hex(one)}`),

@@ -182,7 +182,7 @@ describe("Cloudflare Access", () => {
     }
   });
 
-  it("lets nobody in while the keys cannot be had, says so in the log, and leaves the other methods open", async () => {
+  it("lets nobody in while the keys are unavailable, logs that, and keeps the other methods open", async () => {
     const visit = await consent(broken, await vouch());
     expect(visit.page.status).toBe(200);
     expect(visit.page.text).not.toContain("Approve as");

@@ -94,7 +94,7 @@ async function restore(root: string, manifest: Buffer, pack: Buffer, base = base
   return changes;
 }
 
-it("makes what was installed, changed, linked and removed again in another system, and leaves the rest alone", async () => {
+it("repeats installations, changes, links and removals in another system, and keeps the rest", async () => {
   const [from, to] = [system("from"), system("to")];
   const base = baseOf(to);
   const { manifest, pack } = await changesOf(from, () => {
@@ -254,7 +254,7 @@ it("follows no link, and replaces nothing before everything has arrived", async 
   expect(readdirSync(join(place, "outside"))).toEqual([]);
 });
 
-it("of version 1 is the workspace alone, of root's", async () => {
+it("of version 1 has only the workspace, owned by root", async () => {
   const [from, to] = [system("from"), system("to")];
   write(from, "workspace/src/main", "x".repeat(5000));
   linkSync(join(from, "workspace/src/main"), join(from, "workspace/hard"));

@@ -191,7 +191,7 @@ describe("a restore", () => {
     expect(readFileSync(join(root, "text"), "utf8")).toBe("x".repeat(10_000));
   });
 
-  it("of a file of 10 GB that is nearly all holes takes only what is none", async () => {
+  it("of a sparse file of 10 GB takes only its data", async () => {
     const content = Buffer.from("end");
     const size = 10 * 1024 ** 3;
     const hash = createHash("sha256")
@@ -257,7 +257,7 @@ await restore.finish();`;
     expect(said).toBe("mine\n.:\ngone\nkept\n\ngone:\ndeep\n");
   });
 
-  it("says that the disk is full where it is, and can be begun again when there is room", async () => {
+  it("says that the disk is full, and can be repeated when there is room", async () => {
     const [disk, source] = [join(root, "disk"), join(outside, "source")];
     for (const path of [disk, source]) mkdirSync(path);
     for (const size of [1_000_000, 1000]) writeFileSync(join(source, `of-${size}`), randomBytes(size));
@@ -364,7 +364,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     ]);
   });
 
-  it("leaves out a file of 10 GB unread where there is no room for it, also one that is all holes", async () => {
+  it("leaves out a file of 10 GB without reading it if there is no room, also a sparse one", async () => {
     writeFileSync(join(root, "sparse"), "");
     truncateSync(join(root, "sparse"), 10 * 1024 ** 3);
     writeFileSync(join(root, "other"), "other");

@@ -31,7 +31,7 @@ const own = ({ runDir, engine }: TestEngine) => join(runDir, engine.boot);
 
 const whichOne = async (sandbox: TestSandbox) => (await sandbox.run(whichCommand)).stdout;
 
-it("becomes one sandbox alone: of those that start at once each is another, and so is the next", async () => {
+it("becomes one sandbox only: parallel starts and later ones get others", async () => {
   const engine = await start();
   const ahead = await next(own(engine));
   const sandboxes = await Promise.all(Array.from({ length: 3 }, () => TestSandbox.start(engine)));
@@ -57,7 +57,7 @@ it("is not used for a sandbox of other variables, whose own reach no other", asy
   expect((await other.run("env | grep -c GIVEN")).stdout).toBe("0");
 });
 
-it("is not used for a sandbox with a directory of the host, and goes on waiting", async () => {
+it("is not used for a sandbox with a directory of the host, and remains available", async () => {
   const from = await directory();
   await writeFile(join(from, "file"), "of the host");
   const engine = await start({ directories: [{ name: "given", from, to: "/opt/given", writable: false }] });

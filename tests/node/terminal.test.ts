@@ -65,7 +65,7 @@ describe("the text of a terminal", () => {
     );
   });
 
-  it("goes back to no more than the last rows", () => {
+  it("scrolls back only to the last rows", () => {
     const lines = Array.from({ length: 200 }, (_, n) => n);
     expect(terminalText(`${lines.join("\n")}${ESC}[999A\rtop`)).toBe(
       lines.map((n) => (n === 150 ? "top" : n)).join("\n"),

@@ -86,7 +86,7 @@ describe("npm run token prints the token that npm start takes", () => {
     },
   );
 
-  it("or one that it generates and keeps where there was none, so that no client gets an empty one", () => {
+  it("or one that it generates and keeps if there was none, so that no client gets an empty one", () => {
     writeFileSync(file, "LOG_LEVEL=warn\n");
     const printed = npmRunToken();
     expect(printed).toMatch(/^[\w-]{43}\n$/);

@@ -80,7 +80,7 @@ it("holds no name that leads out of the directory where a backslash separates", 
   );
 });
 
-it("ends where nobody reads it any more, and closes what it has opened", async () => {
+it("ends when nobody reads it, and closes its files", async () => {
   const root = join(directory, "broken");
   await mkdir(root);
   for (const name of ["a", "b", "c"]) await writeFile(join(root, name), randomBytes(700_000));

@@ -111,7 +111,7 @@ describe("displays", () => {
     ]);
   });
 
-  it("as HTML without a text form are told by their size", async () => {
+  it("as HTML without a text form are described by their size", async () => {
     const { results } = await kernel.run(
       "from IPython.display import HTML\ndisplay(HTML('<b>1</b>'))\nHTML('<i>x</i>' * 1000)",
     );

@@ -68,7 +68,7 @@ describe("what Node does not have", () => {
     ["class A { accessor v = 3 }", /`accessor` does not work here/],
     ["const ok = 1\nconst el = <div>hi</div>", /^cell.ts:2\n[^]*JSX does not work here/],
     ["const el = <App n={1} />", /JSX does not work here/],
-  ])("is said of %s", async (code, words) => {
+  ])("is reported for %s", async (code, words) => {
     expect(await traceback(code)).toMatch(words);
   });
 });

@@ -28,7 +28,7 @@ afterAll(async () => {
 });
 
 describe("a sandbox", () => {
-  it("goes on when its first process is told from inside to end", async () => {
+  it("continues when a process inside signals its first process", async () => {
     const name = sandboxNamed("told");
     await output(name, "echo kept > /tmp/file");
     await output(name, "kill 1; sleep 3");
@@ -50,7 +50,7 @@ describe("a sandbox", () => {
 });
 
 describe("a port", () => {
-  it("is fetched; a redirect from it leads nowhere; one that nobody serves is told in the SDK's words", async () => {
+  it("is fetched; redirects are not followed; a missing one fails with the SDK's message", async () => {
     const name = sandboxNamed("port");
     const server =
       "require('http').createServer((q, r) => r.writeHead(302, {location: 'http://127.0.0.1:1/'}).end('moved')).listen(8000)";

@@ -348,7 +348,7 @@ describe("the operator's policy", () => {
   });
 });
 
-describe("what is told of secrets", () => {
+describe("the description of secrets", () => {
   it("are names and hosts in list_sandboxes, for those who may use them", async () => {
     const { structured, text } = await caller.call("list_sandboxes", {});
     expect(structured.secrets).toEqual([

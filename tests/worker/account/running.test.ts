@@ -18,7 +18,7 @@ describe("containers at once", () => {
     return setLimits({ runningSandboxes: 2 });
   });
 
-  it("are as many as allowed: one more is told so while the others are in use", async () => {
+  it("are limited: one more is refused while the others are in use", async () => {
     for (const name of ["a", "b"]) expect((await run(name)).isError).toBe(false);
     const { isError, text } = await run("c");
     expect(isError).toBe(true);

@@ -188,7 +188,7 @@ describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
     for (const [id, hash] of Object.entries(answers.logs)) expect(await logOf(id)).toBe(hash);
   });
 
-  it("has what its task left", async () => {
+  it("has the files that its task left", async () => {
     const artifact = await owner.call("get_result", { id: answers.task.id, artifact: "a.txt" });
     expect(artifact.text).toContain("written");
   });

@@ -223,7 +223,7 @@ describe("clients", () => {
     }
   });
 
-  it("an unknown one is told here, and gets nothing at the token endpoint", async () => {
+  it("an unknown one gets an error here, and nothing at the token endpoint", async () => {
     const nobody = new Client(app, "nobody");
     expect((await new Browser(app).open(await nobody.authorizationURL())).toldHere).toBe(true);
     expect(await errorOf(await nobody.exchange("a:b:c"))).toBe("invalid_client");

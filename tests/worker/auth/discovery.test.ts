@@ -47,7 +47,7 @@ describe("metadata", () => {
     });
   });
 
-  it("can be had by a page that may call, and by no other", async () => {
+  it("can be read only by a page that may call", async () => {
     const app = oauthApp({ ALLOWED_ORIGINS: "https://app.example" });
     for (const path of [
       "/.well-known/oauth-authorization-server",
@@ -94,7 +94,7 @@ describe("static tokens beside OAuth", () => {
     expect(logs.entries().every(({ reason }) => reason === "invalid_token")).toBe(true);
   });
 
-  it("are told to come back when the store fails, rather than to sign in again", async () => {
+  it("are asked to retry when the store fails, not to sign in again", async () => {
     const app = oauthApp({ OAUTH_KV: untouched });
     const token = `owner:${"g".repeat(16)}:${"s".repeat(32)}`;
     const response = await app("/mcp", post(LIST, { authorization: `Bearer ${token}` }));
@@ -266,7 +266,7 @@ describe("registration", () => {
 });
 
 describe("an address that registers too often", () => {
-  it("is told when to come back, while others register and everybody may read", async () => {
+  it("is told when to retry, while others register and everybody may read", async () => {
     const left = new Map<string, number>();
     const limit = async ({ key }: { key: string }) => {
       left.set(key, (left.get(key) ?? 2) - 1);

@@ -25,7 +25,7 @@ beforeEach(() => void (logs = recordLogs()));
 afterEach(() => vi.restoreAllMocks());
 
 describe("the flow", () => {
-  it("ends in a token for the owner's sandboxes, and the server's own token goes on working beside it", async () => {
+  it("ends with a token for the owner's sandboxes, and the server's own token remains valid", async () => {
     const app = oauthApp();
     const client = await Client.register(app);
     const { code, callback } = await approve(client);

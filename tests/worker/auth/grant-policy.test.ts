@@ -40,7 +40,7 @@ describe("a rule", () => {
     expect(await isRuleInForce(config(ALL), await rule())).toBe(true);
   });
 
-  it("of the owner stands while the token of the sign-in is accepted, be it the one before", async () => {
+  it("of the owner lasts while the token of the sign-in is accepted, also a previous one", async () => {
     const rotated = {
       SERVER_AUTH_TOKEN: "the-second-token-of-the-server",
       SERVER_AUTH_TOKEN_PREVIOUS: FIRST,

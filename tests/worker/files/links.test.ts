@@ -95,7 +95,7 @@ describe("a link for a download", () => {
     expect(await (await owner.http(await link("empty"))).text()).toBe("");
   });
 
-  it("has the SHA-256 of the file where that is wanted, of a range too", async () => {
+  it("has the SHA-256 of the file if requested, also for a range", async () => {
     const digest = `sha-256=:${new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode("digest"))).toBase64()}:`;
     await sh(sandbox, "printf digest >digest; touch -d 1960-01-01 digest");
     const path = await link("digest");
@@ -221,7 +221,7 @@ END`,
     expect((await owner.http("/files/nonsense")).status).toBe(403);
   });
 
-  it("ends with its container, also where that died while no actor was there", async () => {
+  it("ends with its container, also if that died without an actor", async () => {
     const name = "links-away";
     await sh(name, "echo x >file");
     const made = await owner.call("file_link", { sandbox: name, path: "file" });
@@ -376,7 +376,7 @@ describe("a link for an upload", () => {
     },
   );
 
-  it("says that a file is being sent by it, and is good again where that breaks off", async () => {
+  it("says that an upload is in progress, and is valid again if that breaks", async () => {
     const path = await link("slow", { direction: "upload" });
     const { readable, writable } = new IdentityTransformStream();
     const writer = writable.getWriter();
@@ -510,7 +510,7 @@ describe("a token", () => {
 });
 
 describe("the address of a link", () => {
-  it("has 120 characters at most, whatever it leads to, and is said once", async () => {
+  it("has 120 characters at most, whatever it links, and appears once", async () => {
     const own = "a-name-of-20-letters";
     const deep = `${"directory/".repeat(40)}file.txt`;
     await owner.call("write_file", { sandbox: own, path: deep, content: "deep\n" });

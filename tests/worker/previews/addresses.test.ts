@@ -52,7 +52,7 @@ describe("a label", () => {
       expect(await readLabel(label, await keysOf({ ...(env as Env), LINK_KEY }))).toBeUndefined();
   });
 
-  it("of the owner's token before is one while that is accepted, and a new one needs the new token alone", async () => {
+  it("of the owner's previous token lasts while that is accepted, and a new one needs only the new token", async () => {
     const own = { ...(env as Env), LINK_KEY: undefined };
     const token = (await makeToken(8000, address.actor, await keysOf(own))) ?? "";
     const before = writeLabel({ ...address, token });

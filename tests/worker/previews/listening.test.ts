@@ -10,7 +10,7 @@ const run = (command: string, more: Record<string, unknown> = {}) =>
   owner.call("run_command", { sandbox, command, ...more });
 
 describe("a program that listens", () => {
-  it("is told of by a command that goes on, on whatever address", async () => {
+  it("is reported by a command that continues, for any address", async () => {
     await owner.call("write_file", { sandbox, path: "server.js", content: SERVER });
     const started = await run("node server.js 8100 ::1 & exec node server.js 8101 127.0.0.1", {
       wait_seconds: 0,
@@ -23,7 +23,7 @@ describe("a program that listens", () => {
     expect(await sh(sandbox, "echo quiet")).toBe("quiet\n");
   });
 
-  it("is told of by a command that has left it behind, and by no other", async () => {
+  it("is reported only by the command that left it behind", async () => {
     const left = await run(`node server.js 8102 >log 2>&1 & ${listens(8102)}`);
     expect(left.text).toBe("exit_code: 0\nlistening: port 8102; expose_port gives it a URL");
     expect(left.structured).toMatchObject({ state: "succeeded", ports: [8102] });
@@ -34,7 +34,7 @@ describe("a program that listens", () => {
     expect(asked.structured).toMatchObject({ ports: [8102] });
   });
 
-  it("that starts to listen only after its command is told of by a later one, once", async () => {
+  it("that starts to listen only after its command is reported once by a later one", async () => {
     const open = "late";
     await owner.call("write_file", { sandbox, path: open, content: "" });
     const left = await run(
@@ -60,7 +60,7 @@ describe("a program that listens", () => {
       own: "const server = require('net').createServer(); await new Promise((done) => server.listen(8107, done))",
       child: "const child = require('child_process').spawn('node', ['/workspace/server.js', '8108', '::1'])",
     },
-  ])("is told of by code that listens itself or starts it: $language", async ({ language, own, child }) => {
+  ])("is reported by code that listens itself or starts it: $language", async ({ language, own, child }) => {
     const code = (source: string) => owner.call("run_code", { sandbox, language, code: source });
     const [port = ""] = /\b81\d\d/.exec(own) ?? [];
     expect((await code(own)).text).toContain(`listening: port ${port}; expose_port`);
@@ -74,7 +74,7 @@ describe("a program that listens", () => {
     expect((await run("echo other")).text).toBe("exit_code: 0\nstdout: other");
   });
 
-  it("that takes the place of another is told of by the command that replaced it, on the same port or not", async () => {
+  it("that replaces another is reported by the command that started it, on any port", async () => {
     const serve = (port: number) => `node server.js ${port} >log 2>&1 & echo $! >pid; ${listens(port)}`;
     await run(serve(8109));
     for (const port of [8109, 8110]) {
@@ -84,7 +84,7 @@ describe("a program that listens", () => {
     await run("kill $(cat pid)");
   });
 
-  it("is told of no more once it has ended", async () => {
+  it("is not reported once it has ended", async () => {
     const started = await run("node server.js 8103 & sleep 3; kill $!; wait; echo over; sleep 1000", {
       wait_seconds: 0,
     });

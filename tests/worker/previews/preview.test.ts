@@ -22,7 +22,7 @@ async function told(url: string, init: RequestInit = {}) {
 }
 
 describe("a preview", () => {
-  it("shows a server that listens on loopback alone, by an address of its own", async () => {
+  it("shows a server that listens only on loopback, at its own address", async () => {
     await startServer(sandbox, 8000);
     const result = await exposer.call("expose_port", { sandbox, port: 8000 });
     expect(result.isError).toBe(false);
@@ -52,7 +52,7 @@ describe("a preview", () => {
     expect((await visit(second)).status).toBe(200);
   });
 
-  it("tells a server that it is called localhost, and where its visitor came", async () => {
+  it("sends a server the host localhost, and the visitor's address", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const { origin, host } = new URL(url);
     const { headers } = await told(url, {
@@ -189,7 +189,7 @@ describe("a preview", () => {
     await until(async () => (await printed(sandbox, 8000)).includes("closed"));
   });
 
-  it("goes on with another actor", async () => {
+  it("continues with another actor", async () => {
     const url = await expose({ sandbox, port: 8000 });
     await evict(sandbox);
     expect((await visit(url)).status).toBe(200);
@@ -223,7 +223,7 @@ describe("a server that does not answer", () => {
     expect((await visit(url, PAGE)).status).toBe(200);
   });
 
-  it("is said to have ended when it answered before", async () => {
+  it("is reported as ended if it answered before", async () => {
     const url = await expose({ sandbox, port: 8010 });
     expect((await visit(url)).status).toBe(200);
     await sh(sandbox, "pkill -f 'server.js 8010'");
@@ -259,7 +259,7 @@ describe("a server that does not speak plain HTTP", () => {
 describe("a sandbox whose preview is open", () => {
   const idle = "idle-shown";
 
-  it("goes on for as long as a WebSocket or a request is, and stops then", async () => {
+  it("runs while a WebSocket or a request is open, and stops then", async () => {
     await startServer(idle, 8000);
     const url = await expose({ sandbox: idle, port: 8000 });
     const { socket } = await openSocket(url);
@@ -375,7 +375,7 @@ describe("expose_port", () => {
     expect(nowhere.text).toContain("PREVIEW_HOST is not set");
   });
 
-  it("needs sandbox:exec, and its address is listed for who has that alone", async () => {
+  it("needs sandbox:exec, and its address is listed only for tokens with it", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const mine = await exposer.call("list_sandboxes");
     expect(mine.text).toMatch(new RegExp(`port 8000 is exposed for \\d+ \\w+: ${url}`));

@@ -101,7 +101,7 @@ it("a client of a revision that does not know links to resources gets the URL al
   }
 });
 
-it("the whole output is linked where it was cut, and is served when its sandbox is gone", async () => {
+it("the whole output is linked if it was cut, and is served after its sandbox is gone", async () => {
   const name = "result-links-log";
   const command = "seq 100000; echo error >&2";
   const content = await blocks("run_command", { sandbox: name, command });

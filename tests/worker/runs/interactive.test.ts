@@ -47,7 +47,7 @@ describe("a command in a terminal", () => {
     expect(shown).toMatch(/got xy\r\n$/);
   });
 
-  it("returns what it asks, and goes on with what is typed", async () => {
+  it("returns its question, and continues with the typed text", async () => {
     const started = await open('read -p "Name? " name; echo "Hello, $name."; exit 3', { session: "read" });
     expect(started.structured).toMatchObject({ state: "running", stdout: "Name? " });
     expect(started.text).toContain("send_input");
@@ -151,7 +151,7 @@ print("\\x1b[?1049l", end="")`;
     expect((await type(started, "yes\n")).text).toContain("done yes");
   });
 
-  it("is waited for where it works in silence after what was typed", async () => {
+  it("is waited for if it works silently after input", async () => {
     const started = await open("bash --norc", { session: "silent" });
     expect((await type(started, "sleep 1.5; echo all-$((1 + 1))\n")).text).toContain("all-2");
     await owner.call("cancel_run", { id: idIn(started) });
@@ -246,7 +246,7 @@ describe("a terminal ends", () => {
     await owner.call("destroy_sandbox", { sandbox: alone });
   });
 
-  it("with what it left in the background, as one that is closed, and not with what left the terminal", async () => {
+  it("with its background processes, as when it is closed, but without those that left the terminal", async () => {
     const command = "sleep 4323 & setsid sleep 4324 & sleep 0.2; echo end";
     const over = await open(command, { session: "background" });
     expect(over.structured).toMatchObject({ state: "succeeded", stdout: "end\n" });

@@ -203,7 +203,7 @@ describe("the record of a run that ends while its caller waits", () => {
     });
   });
 
-  it("is on disk before its id is told: to a program, and where there is more output than is shown", async () => {
+  it("is on disk before a program, or a result with cut output, has its id", async () => {
     await withRuns("record-first", async (runs, _host, sql) => {
       await ended(runs, true);
       expect(onDisk(sql)).toBe(1);

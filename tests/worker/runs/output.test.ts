@@ -106,7 +106,7 @@ describe("long output", () => {
     expect(log.stderr).toBe("the error\n");
   });
 
-  it("is kept up to the cap: then the end goes on, and what was dropped is counted", async () => {
+  it("is kept up to the cap; after that the end is still shown, and dropped bytes are counted", async () => {
     const total = 2_600_000 * 15;
     const result = await run("seq -f 'number %07.0f' 1 2600000");
     expect(result.structured).toMatchObject({ state: "succeeded", stdout_bytes: total });

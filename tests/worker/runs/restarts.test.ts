@@ -69,7 +69,7 @@ describe.concurrent("a container that is killed", () => {
     ["run_command", { command: "true" }],
     ["write_file", { path: "a", content: "a" }],
     ["list_files", {}],
-  ])("is told of by the next call, be it %s", async (tool, args) => {
+  ])("is reported by the next call, also by %s", async (tool, args) => {
     const sandbox = `notice-${tool.replace("_", "-")}`;
     await owner.call("run_code", { sandbox, code: "kept = 1" });
     await killContainer(sandbox);
@@ -79,7 +79,7 @@ describe.concurrent("a container that is killed", () => {
     expect((await code(sandbox, "kept")).text).toContain("NameError");
   });
 
-  it("is started by no work of the server's own: where none is listed, none runs", async () => {
+  it("is not started by the server's own work: if none is listed, none runs", async () => {
     const sandbox = "killed-uncounted";
     await sh(sandbox, "echo kept >file");
     await save(sandbox);
@@ -96,7 +96,7 @@ describe.concurrent("a container that is killed", () => {
     expect(await sh(sandbox, "cat file")).toBe("kept\n");
   });
 
-  it("is told of beside an image", async () => {
+  it("is reported beside an image", async () => {
     const sandbox = "notice-image";
     const content = "R0lGODlhAwACAIAAAExpcf8AACH5BAUAAAAALAAAAAADAAIAAAICjF8AOw==";
     await owner.call("write_file", { sandbox, path: "a.gif", content, encoding: "base64" });
@@ -108,7 +108,7 @@ describe.concurrent("a container that is killed", () => {
     expect(image.text).toContain("The sandbox was restarted: its files are as saved");
   });
 
-  it("is told of in front of an error too", async () => {
+  it("is reported before an error too", async () => {
     const sandbox = "notice-error";
     await sh(sandbox, "echo a >a");
     await save(sandbox);
@@ -122,7 +122,7 @@ describe.concurrent("a container that is killed", () => {
 });
 
 describe.concurrent("an actor that is thrown away", () => {
-  it("goes on with a command: nothing of its output is lost or doubled", async () => {
+  it("continues a command: none of its output is lost or repeated", async () => {
     const sandbox = "evicted";
     const line =
       "for i in $(seq 1 2000); do printf 'line %06d %0990d\\n' $i 0; echo err $i >&2; [ $((i % 100)) != 0 ] || sleep 0.2; done; exit 7";
@@ -226,7 +226,7 @@ describe.concurrent("an actor that is thrown away", () => {
     expect(text).toContain("stdout: begun");
   });
 
-  it("leaves a kernel alone whose code comes to its end by itself", async () => {
+  it("does not interrupt a kernel if its code ends by itself", async () => {
     const sandbox = "evicted-ended";
     const more = { language: "javascript", wait_seconds: 0 };
     await code(sandbox, "kept = 41", { language: "javascript" });

@@ -77,7 +77,7 @@ describe("code in a kernel, when sandboxd is killed", () => {
     expect(String(ended.structured.stdout).endsWith("number 00099999\n")).toBe(true);
   });
 
-  it("is stopped at its deadline with what it started", async () => {
+  it("is stopped at its deadline with its processes", async () => {
     const { text } = await code(
       "import os, subprocess, time\nsubprocess.Popen(['sleep', '3620'], env={}, start_new_session=True)\nprint('begun')\nos.system('pkill -9 -x sbxd')\ntime.sleep(60)",
       { timeout_seconds: 2 },
@@ -93,7 +93,7 @@ describe("code in a kernel, when sandboxd is killed", () => {
 });
 
 describe("a sandboxd", () => {
-  it("answers its actor alone, also after the eviction of that", async () => {
+  it("answers only its own actor, also after the actor's eviction", async () => {
     const ask =
       "curl -s -o /dev/null -w '%{http_code}' --unix-socket /run/sandbox/sandboxd.sock http://sandboxd/";
     expect(await sh(sandbox, ask)).toBe("401");
@@ -121,7 +121,7 @@ describe("what code prints", () => {
     expect((await owner.call("cancel_run", { id })).structured.stdout).toMatch(/^first\n0\n1\n2\n/);
   });
 
-  it("says what may be missing when it had taken a short output and not kept it", async () => {
+  it("says what may be missing if it read a short output but did not store it", async () => {
     await run("pgrep -x sbxd >/tmp/sandboxd.pid");
     // What it would have read is taken out of the pipe while it is held still.
     const answer = await run(

@@ -113,7 +113,7 @@ describe("a service", () => {
     await owner.call("destroy_sandbox", { sandbox });
   });
 
-  it("that runs gives way to another script, in the same container", async () => {
+  it("that runs is replaced by another script, in the same container", async () => {
     const sandbox = "service-replaced";
     await sh(sandbox, "true");
     await configure(sandbox, "echo first; sleep 1000");

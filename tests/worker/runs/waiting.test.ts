@@ -154,7 +154,7 @@ describe.concurrent("a run that outlasts its call", () => {
     await cancel(silent);
   });
 
-  it("goes on when the one who waits goes away", async () => {
+  it("continues when the waiting caller disconnects", async () => {
     const controller = new AbortController();
     const gone = owner
       .send(
@@ -179,7 +179,7 @@ describe.concurrent("a run that outlasts its call", () => {
 });
 
 describe.concurrent("cancel_run", () => {
-  it("stops a command with every process, and keeps what it printed", async () => {
+  it("stops a command with every process, and keeps its output", async () => {
     const id = String((await command("echo begun; setsid sleep 4001 & sleep 4001")).structured.id);
     await says(id, "begun");
     const cancelled = await cancel(id);
@@ -357,7 +357,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     await until(async () => (await get(taskId)).result?.status === "cancelled");
   });
 
-  it("is a result where its model does not mean to wait", async () => {
+  it("is a result if its model does not want to wait", async () => {
     const answers = [
       await call("run_command", { command: "sleep 5", wait_seconds: 0 }),
       await call("run_command", { command: "read -p name: line", interactive: true, timeout_seconds: 5 }),
@@ -367,7 +367,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     expect(JSON.stringify(answers[0])).toContain("get_result, id");
   });
 
-  it("is a result for a token that may not read how the task goes on", async () => {
+  it("is a result for a token that may not read the task's progress", async () => {
     const caller = await principal("executes-alone", ["sandbox:exec"]);
     const { result: answer } = await call("run_command", { command: "sleep 1; echo waited" }, caller);
     expect(answer).toMatchObject({ resultType: "complete" });

@@ -107,7 +107,7 @@ describe("a rotation", () => {
 });
 
 describe("a principal that calls too often", () => {
-  it("is told when to come back, and nobody else is", async () => {
+  it("is told when to retry, and nobody else is", async () => {
     const left = new Map([["owner", 2]]);
     const limit = async ({ key }: { key: string }) => {
       const calls = left.get(key) ?? 1000;
@@ -320,7 +320,7 @@ describe("scopes", () => {
     expect((await app("/mcp", post(call("constructor", {}), reader))).status).toBe(200);
   });
 
-  it("are told apart by missingScopes in a fixed order", () => {
+  it("are compared by missingScopes in a fixed order", () => {
     const principal = { id: "x", scopes: ["sandbox:read"] as const, via: "token" as const };
     expect(missingScopes(principal, ["tasks:run", "sandbox:read", "sandbox:write"])).toEqual([
       "sandbox:write",

@@ -173,7 +173,7 @@ describe("the stream of a page", () => {
     await stream.cancel();
   });
 
-  it("leaves out what a reader who is far behind could not read, and goes on near the end", async () => {
+  it("skips output for a reader that is far behind, and continues near the end", async () => {
     const bytes = 100 * 1024 * 1024;
     answers.log = (cursor) =>
       page("x", cursor, { state: "succeeded", bytes: cursor === 0 ? bytes : cursor + 1 });
@@ -195,7 +195,7 @@ describe("the stream of a page", () => {
     expect(await later).toBeUndefined();
   });
 
-  it("ends by itself after five minutes, and after so many looks", async () => {
+  it("ends by itself after five minutes, and after a number of looks", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const browser = await panelBrowser(app);
     const quiet = await open(browser, watching([SANDBOXES]));

@@ -161,7 +161,7 @@ describe("anthropic.internal", () => {
   });
 });
 
-describe("an agent that hangs up before the model's API has said what it took", () => {
+describe("an agent that disconnects before the model's API reports its usage", () => {
   /** What the task that works in the sandbox is charged for what is done with its placeholder. */
   async function charged(sandbox: string, work: (key: string) => Promise<unknown>): Promise<number> {
     const { structured } = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
@@ -266,7 +266,7 @@ describe("a request of a confined sandbox", () => {
       "a source by URL",
     ],
     [
-      "a document in a result of a tool, with its type escaped and said twice",
+      "a document in a tool's result, with its type escaped and repeated",
       String.raw`{"messages":[{"content":[{"content":[{"s\u006furce":{"type":"url","t\u0079pe":"text"}}]}]}]}`,
       "a source by URL",
     ],

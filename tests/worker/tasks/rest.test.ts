@@ -42,7 +42,7 @@ describe("POST /execute", () => {
     );
   });
 
-  it("reports a task that failed as a result, and by its status where that is asked for", async () => {
+  it("reports a failed task as a result, and by its status on request", async () => {
     const [status, done] = await json(await owner.http("/execute", post({ task: "[[fail]] x" })));
     expect(status).toBe(200);
     expect(done).toMatchObject({ success: false, output: expect.stringContaining("no such model") });
@@ -87,7 +87,7 @@ describe("POST /execute", () => {
     expect(await json(await waiting)).toMatchObject([200, { success: true, output: "begun\nended\n" }]);
   });
 
-  it("answers 202 while the task goes on", async () => {
+  it("responds with 202 while the task continues", async () => {
     const started = await owner.call("execute_task", { task: "[[wait]] x", wait_seconds: 0 });
     const id = String(started.structured.id);
     const [status, body] = await json(await owner.http(`/tasks/${id}/result`));
@@ -231,7 +231,7 @@ describe("DELETE /tasks/:taskId/result", () => {
     expect(again).toMatchObject({ isError: true });
   });
 
-  it("leaves one that goes on, and runs that are no tasks", async () => {
+  it("leaves a running one, and runs that are not tasks", async () => {
     const { structured } = await owner.call("execute_task", { task: "[[wait]] x", wait_seconds: 0 });
     const id = String(structured.id);
     expect(await json(await remove(id))).toMatchObject([409, { taskId: id, status: "running" }]);
@@ -310,7 +310,7 @@ describe("a question", () => {
     expect(result).toMatchObject({ success: true, code: texts("code"), output: texts("output") });
   });
 
-  it("goes on when the client does not, and can be cancelled while the model writes and while the program runs", async () => {
+  it("continues without its client, and can be cancelled while the model writes and while the program runs", async () => {
     const sandbox = "left";
     const left = await leaveAt("output", "[[long]] x", { sandbox });
     expect(await resultOf(left)).toMatchObject([202, { taskId: left, status: "running" }]);

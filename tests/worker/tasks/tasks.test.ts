@@ -163,7 +163,7 @@ describe("OpenCode", () => {
     printf '{"type":"text","part":{"text":"%s"}}\\n' "$(tr '\\n' ';' <"$kept")"
     echo '{"type":"step_finish","part":{"reason":"stop","cost":0.5,"tokens":{"input":3,"output":2}}}'`;
 
-  it("has the model by a placeholder, and goes on with its own conversation in another sandbox", async () => {
+  it("reaches the model with a placeholder, and continues its own conversation in another sandbox", async () => {
     await owner.call("write_file", { sandbox, path: "bin/opencode", content: STAND_IN });
     await sh(sandbox, "chmod +x bin/opencode");
     const PATH = `/workspace/bin:${(await sh(sandbox, 'printf %s "$PATH"')).trim()}`;
@@ -338,7 +338,7 @@ describe("what a task leaves", () => {
     expect((await owner.call("get_result", { id })).isError).toBe(true);
   });
 
-  it("is shown where it is an image, which its sandbox makes smaller while that runs", async () => {
+  it("is shown if it is an image, which its running sandbox scales down", async () => {
     const show = async (id: string, artifact: string) => owner.call("get_result", { id, artifact });
     const there = await execute({ task: "[[images]] x", sandbox: "task-images" });
     expect((await show(there.id, "2000.png")).content).toMatchObject([
@@ -472,7 +472,7 @@ describe("who may", () => {
     expect((await tasker.send("execute_task", { task: "[[write]] x", wait_seconds: 0 })).status).toBe(200);
   });
 
-  it("look at and cancel a run: by what it is", async () => {
+  it("read and cancel a run, according to its kind", async () => {
     for (const tool of ["get_result", "cancel_run"]) {
       expect((await tasker.send(tool, { id: `${ID}t` })).status).toBe(200);
       expect((await tasker.send(tool, { id: ID })).status).toBe(403);

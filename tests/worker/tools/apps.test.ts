@@ -58,7 +58,7 @@ describe("the panel in a chat", () => {
     expect(linked(await list(owner)).toSorted()).toEqual(LINKED.toSorted());
   });
 
-  it("is not linked where it could not be used", async () => {
+  it("is not linked if it could not be used", async () => {
     expect(linked(await list(await principal("apps-blind", ["sandbox:exec"])))).toEqual([]);
     expect(linked(await list(owner.at("?tools=run_command,get_result")))).toEqual([]);
   });

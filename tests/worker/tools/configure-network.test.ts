@@ -84,7 +84,7 @@ describe("a sandbox's policy", () => {
     expect((await callsIn(sandbox).command("true")).structured.notice).toBeUndefined();
   });
 
-  it("has a call suggested for what is refused that can be made as it stands, or none", async () => {
+  it("suggests a call that can be made unchanged for a refused host, or none", async () => {
     const sandbox = "net-suggested";
     const noteOn = async (hosts: string[]) => {
       const asked = hosts.map((host) => `curl -sg -o /dev/null --noproxy '' 'http://${host}/';`).join(" ");

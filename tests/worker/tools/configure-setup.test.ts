@@ -131,7 +131,7 @@ it("comes before calls about files also in a container that follows while they w
   expect((await all.call("configure_sandbox", { sandbox })).structured.setup).toBe("due");
 });
 
-it("that fails stops at its first error, is told by each answer, and keeps nothing from running", async () => {
+it("that fails stops at its first error, is reported by each result, and blocks nothing", async () => {
   const sandbox = "setup-fails";
   await configure(sandbox, "echo so it goes >&2\n(exit 3)\ntouch /tmp/not-reached");
   const first = await callsIn(sandbox).command("ls /tmp/not-reached || echo works");

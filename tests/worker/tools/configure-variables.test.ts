@@ -61,7 +61,7 @@ describe("variables of a sandbox", () => {
     }
   });
 
-  it("give way to what a session or a kernel has set since, and to env of a call", async () => {
+  it("yield to later settings of a session or a kernel, and to env of a call", async () => {
     const sandbox = "vars-own";
     await configure(sandbox, { WORD: "sandbox", OTHER: "1" });
     expect(await sh(sandbox, "echo $WORD", { env: { WORD: "call" } })).toBe("call\n");

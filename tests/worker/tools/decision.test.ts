@@ -179,7 +179,7 @@ describe("letting a sandbox reach more", () => {
       expect(await signIn(to)).toBe(`${ORIGIN}/panel`);
   });
 
-  it("is done at once where the client does not ask, nobody could sign in, or it reaches no more", async () => {
+  it("takes effect at once if the client cannot ask, nobody could sign in, or it grants no more", async () => {
     const sandbox = await limited("decide-plain");
     expect((await configure(sandbox, { internet: "none" })).result).toMatchObject({ resultType: "complete" });
     const form = { elicitation: { form: {} } };

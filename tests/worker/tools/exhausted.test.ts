@@ -53,7 +53,7 @@ it("a command of a session whose shell stands ready works as far as it starts no
 });
 
 describe("the run that took them", () => {
-  it("is followed, told to end, and ended with its sandbox where there is no process for that either", async () => {
+  it("is followed, stopped, and ended with its sandbox if no process can be started", async () => {
     expect((await owner.call("get_result", { id, wait_seconds: 0 })).text).toContain("state: running");
     const cancelled = await owner.call("cancel_run", { id });
     expect(cancelled.text).toMatch(/state: (cancelled|lost[^]*out of processes[^]*destroy_sandbox)/);

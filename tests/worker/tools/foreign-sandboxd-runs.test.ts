@@ -110,13 +110,13 @@ afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 describe("of a command, what answers in the place of sandboxd", () => {
   it.each(["words", "unknownEvent", "longEvent", "noPiece", "largePiece", "negative", "fraction", "status"])(
-    "is asked again over another connection where it breaks the protocol: %s",
+    "is asked again over another connection if it violates the protocol: %s",
     async (scenario) => {
       expect((await command(`${scenario} once`)).structured).toMatchObject({ state: "succeeded" });
     },
   );
 
-  it("is given up where it breaks the protocol again and again", async () => {
+  it("is abandoned if it violates the protocol repeatedly", async () => {
     expect((await command("words")).text).toMatch(/has not answered[^]*destroy_sandbox/);
   });
 
@@ -143,13 +143,13 @@ describe("of a command, what answers in the place of sandboxd", () => {
     expect((await command("refused")).text).toMatch(/process/);
   });
 
-  it("takes no more of what is typed than there was", async () => {
+  it("reads only the bytes that were typed", async () => {
     const started = await command("typed", { interactive: true, session: "typed", wait_seconds: 0 });
     const typed = await owner.call("send_input", { id: idIn(started), text: "12345", wait_seconds: 0 });
     expect(typed.text).not.toContain("1000000000");
   });
 
-  it("is not waited for without end where it takes no connection", async () => {
+  it("has a time limit if it accepts no connection", async () => {
     await play("noUpgrade");
     await evict(sandbox);
     const { text } = await command("true", { session: "deaf", timeout_seconds: 1, wait_seconds: 45 });

@@ -136,7 +136,7 @@ describe("an image that is too large is shown smaller", () => {
     );
   });
 
-  it("upright, where its camera was held in another way", async () => {
+  it("upright, although the camera was turned", async () => {
     const { text } = await run(`i = quarters(2000, 1500).transpose(Image.Transpose.TRANSPOSE)
 exif = Image.Exif(); exif[274] = 5
 i.save("picture", "jpeg", exif=exif); print(i.width)`);
@@ -190,7 +190,7 @@ Shown()`);
   });
 });
 
-it("an animation that fits is shown as it is, and said to be one", async () => {
+it("an animation that fits is shown unchanged and named as such", async () => {
   await run(
     'quarters(64, 64).save("picture", "gif", append_images=[Image.new("RGB", (64, 64))], save_all=True)',
   );
@@ -202,7 +202,7 @@ it("an animation that fits is shown as it is, and said to be one", async () => {
   });
 });
 
-it("a plot stays PNG where that is smaller than JPEG, and is not larger than it was", async () => {
+it("a plot stays PNG if that is smaller than JPEG, and does not grow", async () => {
   const { content, text } = await run(`import matplotlib.pyplot as plt
 figure, axes = plt.subplots(figsize=(10, 8))
 axes.plot([1, 2, 3], [1, 4, 9]); axes.set_title("squares")
@@ -279,7 +279,7 @@ describe("what makes images smaller is in the sandbox, where code can replace it
     await owner.call("run_code", { sandbox: other, code });
   });
 
-  it("says what an image is and how to get Pillow where that is missing", async () => {
+  it("describes an image, and says how to get Pillow if it is missing", async () => {
     await replace("raise ModuleNotFoundError");
     const file = await read();
     expect(file.content.map(({ type }) => type)).toEqual(["text"]);

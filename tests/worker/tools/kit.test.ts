@@ -163,7 +163,7 @@ describe("what goes wrong", () => {
     expect(result.structuredContent).toBeUndefined();
   });
 
-  it("unforeseen is a reference, and its detail is in the log alone", async () => {
+  it("that is unforeseen has a reference, and its detail is only in the log", async () => {
     const { result, log } = await called(async () => {
       throw new RangeError("secret detail");
     });

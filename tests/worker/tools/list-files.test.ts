@@ -56,7 +56,7 @@ describe("list_files", () => {
     expect((await list({ path: "three", limit: 3 })).structured).toMatchObject({ more: false });
   });
 
-  it("goes on after a cursor, whatever the bytes of the names, to the last entry", async () => {
+  it("continues after a cursor, with names of any bytes, to the last entry", async () => {
     const all: string[] = [];
     let cursor: string | undefined;
     do {
@@ -88,7 +88,7 @@ describe("list_files", () => {
     expect((await list({ path: "many", cursor: "9999" })).text).toBe("There is nothing more.");
   });
 
-  it("says how to reach a name that is not UTF-8, and so does whoever is asked for it", async () => {
+  it("says how to reach a name that is not UTF-8, in a listing and in errors", async () => {
     await sh(sandbox, "mkdir -p latin; touch latin/$'caf\\xe9.txt'");
     expect((await list({ path: "latin" })).text).toMatch(/caf\uFFFD\.txt"\n.*not UTF-8.*run_command/);
     const { text } = await owner.call("read_file", { sandbox, path: "latin/caf\uFFFD.txt" });

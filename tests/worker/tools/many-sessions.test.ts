@@ -29,7 +29,7 @@ describe("many sessions", () => {
     await owner.call("destroy_sandbox", { sandbox: name });
   });
 
-  it("do not end a command, or what it left behind", async () => {
+  it("do not end a command or its background processes", async () => {
     const other = (n: number) => sh(sandbox, "true", { session: `other-${n}` });
     const running = owner.call("run_command", {
       sandbox,
@@ -60,7 +60,7 @@ describe("the time until a sandbox that nobody uses is stopped", () => {
     );
   });
 
-  it("goes on from the last use", async () => {
+  it("counts from the last use", async () => {
     const name = "idle-used";
     await sh(name, "true");
     await evict(name);

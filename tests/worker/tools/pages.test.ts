@@ -33,7 +33,7 @@ it.each([
   expect(await sh(sandbox, `stat -c %s ${path} && head -c 14 ${path}`)).toBe(`${size}\n<div id=chart>`);
 });
 
-it("the picture is shown where there is one, and the page said to be kept", async () => {
+it("the picture is shown if there is one, and the stored page is named", async () => {
   const { content, text } = await run(`
 import io
 from PIL import Image

@@ -87,7 +87,7 @@ describe("read_file", () => {
     expect((await read("horses", { offset: 12 })).structured.content).toBe("end\n");
   });
 
-  it("says of what is no text what it is, and returns its bytes when it is asked for them", async () => {
+  it("describes a file that is not text, and returns its bytes on request", async () => {
     await write("binary", "AP8B/g==", "base64");
     expect(await read("binary")).toMatchObject({
       isError: false,

@@ -42,7 +42,7 @@ describe("code that is stopped", () => {
       "require('child_process').execSync('setsid env -i sleep 3610 & sleep 3610'); while (true) {}",
       "3610",
     ],
-  ])("takes what it started with it: %s %s", async (language, code, seconds) => {
+  ])("ends its own processes too: %s %s", async (language, code, seconds) => {
     const result = await run(code, { language, timeout_seconds: 2, context: `stop-${seconds}` });
     expect(result.text).toContain("state: timed_out");
     await until(async () => (await count(seconds)) === 0);
@@ -89,7 +89,7 @@ describe("code that is stopped", () => {
     );
   });
 
-  it("while it waits for its turn has never started, and that is said", async () => {
+  it("while it waits for its turn has never started, and the result says so", async () => {
     const first = await run("import time\nprint('going')\nwhile True: time.sleep(0.01)", {
       context: "turn",
       wait_seconds: 0,
@@ -122,7 +122,7 @@ describe("a kernel that does not come up", () => {
     await owner.call("write_file", { sandbox: hung, path: `${path.trim()}/usercustomize.py`, content });
   });
 
-  it("is told of when the time of the code is over, and blocks no other", async () => {
+  it("is reported when the code's time is over, and blocks no other", async () => {
     const { text } = await start({ timeout_seconds: 2 });
     expect(text).toMatch(/state: timed_out\n.*did not start within 2 s: the code never ran/s);
     expect((await start({ language: "javascript", code: "1 + 1" })).text).toBe("result: 2");
@@ -134,7 +134,7 @@ describe("a kernel that does not come up", () => {
     expect(text).toMatch(/state: cancelled\n.*while its kernel was starting: the code never ran/s);
   });
 
-  it("because it ends at once is told of with its words", async () => {
+  it("because it ends at once is reported with its error", async () => {
     const path = (await sh(hung, "find / -xdev -name usercustomize.py 2>/dev/null | head -1")).trim();
     await sh(hung, `pkill -9 -f 'python3 -u' ; echo 'raise SystemExit("not today")' >${path}`);
     const { text } = await start({ context: "third" });

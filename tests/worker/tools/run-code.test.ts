@@ -132,7 +132,7 @@ describe("rich results", () => {
     expect(content.filter(({ type }) => type === "image")).toHaveLength(1);
   });
 
-  it("too large to be shown are said to be", async () => {
+  it("that are too large to be shown are named", async () => {
     const code =
       "import os\nfrom PIL import Image\nImage.frombytes('RGB', (1600, 1600), os.urandom(1600 * 1600 * 3))";
     const result = await run(code);

@@ -134,7 +134,7 @@ describe("a command that cannot be started", () => {
       });
   });
 
-  it("because its files cannot be written says what is in the way, and no full disk where there is none", async () => {
+  it("because its files cannot be written names the reason, and a full disk only if it is full", async () => {
     const broken = "broken";
     await owner.call("run_code", {
       sandbox: broken,

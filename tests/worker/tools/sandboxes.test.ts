@@ -96,7 +96,7 @@ describe("sandboxes", () => {
 describe("destroy_sandbox", () => {
   const sandbox = "destroyed";
 
-  it("is on record where there was something to destroy, and only there", async () => {
+  it("is logged only if there was something to destroy", async () => {
     const caller = await principal("recorded");
     const spy = vi.spyOn(console, "log").mockImplementation(() => {});
     try {

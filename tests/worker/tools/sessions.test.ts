@@ -247,7 +247,7 @@ describe("a session whose command is killed while it leaves its state", () => {
   it.each([
     ["nothing of it", ": >"],
     ["a part of it", "export -p | head -c 100 >"],
-  ])("goes on with the state before: %s was written", async (written, write) => {
+  ])("continues with the previous state: %s was written", async (written, write) => {
     const session = `killed-${written.length}`;
     await run(session, "cd /tmp; export WORD=before");
     const { exit_code } = await run(session, `export WORD=after; ${write} "$sbx_run/state"; kill -KILL $$`);

@@ -146,7 +146,7 @@ describe("an output with the server's own labels", () => {
     await owner.call("cancel_run", { id });
   });
 
-  it("costs nothing where it is a line", async () => {
+  it("costs nothing if it is one line", async () => {
     expect((await command("echo 6")).text).toBe("exit_code: 0\nstdout: 6");
     expect((await command("printf '1\\n2\\n'")).text).toBe("exit_code: 0\nstdout:\n```\n1\n2\n```");
   });

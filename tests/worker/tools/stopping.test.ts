@@ -12,7 +12,7 @@ const left = async (line: string) =>
   Number(await sh(sandbox, `pgrep -fc '^${line}$' || true`, { session: "look" }));
 
 describe.concurrent("a command that takes too long", () => {
-  it("is stopped, with what it had printed", async () => {
+  it("is stopped, and its output is kept", async () => {
     // The start of the sandbox is part of the time.
     await run("true", { session: "prints" });
     const result = await run("echo before; echo err >&2; sleep 100; echo after", {
@@ -94,7 +94,7 @@ describe("a command that kills", () => {
     });
   });
 
-  it("its session's parent while it goes on is still stopped in time", async () => {
+  it("its session's parent while it runs is still stopped in time", async () => {
     const result = await run("kill -9 $PPID; sleep 3010", { session: "kills", timeout_seconds: 2 });
     expect(result.structured).toMatchObject({ state: "timed_out" });
     await until(async () => (await left("sleep 3010")) === 0);

@@ -7,7 +7,7 @@ const { command } = callsIn(sandbox);
 const read = (path: string) => owner.call("read_file", { sandbox, path });
 
 describe("the directory of a session", () => {
-  it("is said by each result while it is not /workspace", async () => {
+  it("is in each result while it is not /workspace", async () => {
     const session = "walks";
     const made = await command("mkdir -p project/src 'odd dir'; cd project", { session });
     expect(made.text).toBe("exit_code: 0\ncwd: /workspace/project");
@@ -19,7 +19,7 @@ describe("the directory of a session", () => {
     expect((await command("true", { session: "stays" })).structured.cwd).toBeUndefined();
   });
 
-  it("is the one before where its shell was killed", async () => {
+  it("is the previous one if its shell was killed", async () => {
     const session = "stopped";
     await command("cd /tmp", { session });
     const stopped = await command("cd /; sleep 60", { session, timeout_seconds: 1 });

@@ -123,7 +123,7 @@ describe("write_file", () => {
     expect(await sh(sandbox, "readlink loop broken")).toBe("loop\n/no/such/dir/file\n");
   });
 
-  it("leaves hard links of the old content alone", async () => {
+  it("does not change hard links to the old content", async () => {
     await sh(sandbox, "echo old >first; ln -f first second");
     await write("first", "new");
     expect(await sh(sandbox, "cat second")).toBe("old\n");

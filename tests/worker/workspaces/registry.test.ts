@@ -159,7 +159,7 @@ describe("the registry of saved states", () => {
       expect(labels).toContain("good");
     }));
 
-  it("names the state before by the label of what it went back to, however often it goes back and forth", () =>
+  it("labels the previous state by the restored checkpoint, however often it is restored", () =>
     bench((at) => {
       at.save("a");
       const { id } = at.registry.checkpoint("a", "x".repeat(90), at.now);

@@ -74,7 +74,7 @@ describe("what a set-up leaves", () => {
       });
     }));
 
-  it("is not kept where its sandbox reached other hosts in the end", () =>
+  it("is not kept if its sandbox could reach other hosts at the end", () =>
     inWorld(async (world) => {
       const begun = await outcomesOf(world).begin("script", undefined);
       if (!begun || "savedAt" in begun) throw new Error("it was kept");
@@ -119,7 +119,7 @@ describe("what a set-up leaves", () => {
       expect(await setUp(world.sibling("b"))).toMatchObject({ how: "ran" });
     }));
 
-  it("is not kept where a part of it has no room, and what there is of it is garbage", () =>
+  it("is not kept if a part of it has no room, and its other parts are deleted", () =>
     inWorld(async (world) => {
       const outcomes = outcomesOf(world);
       const begun = await outcomes.begin("script", undefined);

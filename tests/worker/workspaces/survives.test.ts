@@ -36,7 +36,7 @@ describe.concurrent("a workspace", () => {
     );
   });
 
-  it("goes on after its actor was evicted with the container", async () => {
+  it("continues after its actor was evicted with the container", async () => {
     const sandbox = "survives-evicted";
     await sh(sandbox, "echo one > file");
     expect(await save(sandbox)).toBe(true);
@@ -116,7 +116,7 @@ describe.concurrent("a workspace", () => {
     expect(await sh(sandbox, "cat file; echo $WORD")).toBe("kept\nw\n");
   });
 
-  it("of a fork is there only with what was set: where its actor cannot be told that, there is no fork", async () => {
+  it("of a fork exists only with its settings: if its actor cannot receive them, there is no fork", async () => {
     const sandbox = "fork-from";
     await owner.call("configure_sandbox", { sandbox, internet: "none" });
     await sh(sandbox, "echo kept > file");

@@ -90,7 +90,7 @@ describe("a workspace", () => {
       );
     }));
 
-  it("is not replaced, and nothing begins, where it cannot be restored; it is there when R2 is back", async () => {
+  it("is not replaced, and nothing starts, if it cannot be restored; it is back when R2 works again", async () => {
     for (const broken of [/bucket get/, /account workspace/, /sandboxd (mark|restore|data)/])
       await inWorld(async (world) => {
         await prepare(world);
@@ -186,7 +186,7 @@ describe("a workspace", () => {
       expect(await afterCrash(world)).toEqual({ kept: "first", late: "x" });
     }));
 
-  it("does not go back where its state before cannot be saved", () =>
+  it("is not restored if its current state cannot be saved", () =>
     inWorld(async (world) => {
       await prepare(world);
       const { id } = await world.workspace.checkpoint("good", SETTINGS);
@@ -201,7 +201,7 @@ describe("a workspace", () => {
       expect(await afterCrash(world)).toEqual({ kept: "precious" });
     }));
 
-  it("goes back where its state before cannot be saved for good: the last one that was saved is kept, and it says why", () =>
+  it("is restored although its current state cannot be saved: the last save is kept, with the reason", () =>
     inWorld(async (world) => {
       await prepare(world);
       const { id } = await world.workspace.checkpoint("good", SETTINGS);
@@ -320,7 +320,7 @@ describe("what a task leaves", () => {
   const remains = { run: "a.1t", ...DAY, conversation: CONVERSATION };
   const found = { made: "by the task", talk: "said" };
 
-  it("is there in another sandbox, also when its own is destroyed, and costs nothing where it is saved already", () =>
+  it("exists in another sandbox, also when its own is destroyed, and costs nothing if it is saved already", () =>
     inWorld(async (world) => {
       await work(world);
       await world.workspace.save();
@@ -337,7 +337,7 @@ describe("what a task leaves", () => {
       expect(await goOn(world, "b")).toEqual(found);
     }));
 
-  it("is kept without a conversation that is too large, which is said", () =>
+  it("is kept without a conversation that is too large, with a note", () =>
     inWorld(async (world) => {
       await work(world);
       world.container?.conversation.set("talk", "x".repeat(1024 * 1024 + 1001));

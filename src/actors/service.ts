@@ -12,6 +12,7 @@ import type { Runs } from "../runs/runs.ts";
 import { quote } from "../shared/text.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { SetUp } from "./set-up.ts";
+import { SERVICE_ENDED, serviceRestarted } from "./texts.ts";
 
 /** Storage key. */
 const KEY = "service";
@@ -164,8 +165,7 @@ export class Service {
       isService: true,
     });
     if (turn !== this.#turn || !this.#state) return void (await runs.cancel(id, 0).catch(() => undefined));
-    if (this.#state.runs.length > 0)
-      this.#notice = `Its service was started again; get_result with id ${id} has its output.`;
+    if (this.#state.runs.length > 0) this.#notice = serviceRestarted(id);
     this.#startedAt = Date.now();
     const known = [...this.#state.runs, id];
     this.#put({ ...this.#state, runs: known.slice(-MAX_RECORDS) });
@@ -194,7 +194,7 @@ while :; do
   bash -c ${quote(script)}
   code=$?
   if ((SECONDS - since >= ${STABLE_S})); then pause=${FIRST_PAUSE_S}; fi
-  echo "The service ended with exit code $code. It is started again in $pause s." >&2
+  echo "${SERVICE_ENDED}" >&2
   sleep "$pause"
   pause=$((pause * 2 > ${MAX_PAUSE_S} ? ${MAX_PAUSE_S} : pause * 2))
 done`;

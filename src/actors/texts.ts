@@ -409,3 +409,12 @@ export const LOST_NOTES = {
   back: "The sandbox was restored to a checkpoint while it ran.",
   destroy: "The sandbox was destroyed while it ran.",
 } as const;
+
+// Services
+
+export function serviceRestarted(id: string): string {
+  return `Its service was started again; get_result with id ${id} has its output.`;
+}
+
+/** For bash, which inserts the values. */
+export const SERVICE_ENDED = "The service ended with exit code $code. It is started again in $pause s.";

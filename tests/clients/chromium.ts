@@ -5,7 +5,7 @@ import { findChromium } from "../setup/executable.ts";
 export { devices } from "playwright-core";
 export type { Browser, BrowserContext, BrowserContextOptions, FrameLocator, Page } from "playwright-core";
 
-/** @throws Error when there is none to start */
+/** @throws Error without a Chromium to start */
 export async function launchChromium(): Promise<Browser> {
   const executablePath = findChromium();
   if (executablePath === undefined) {

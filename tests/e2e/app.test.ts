@@ -75,7 +75,7 @@ beforeAll(async () => {
   context.setDefaultTimeout(20_000);
   page = await context.newPage();
   page.on("console", (message) => {
-    // The client asks for a stream, which this server has none of.
+    // The client asks for a stream, but this server has none.
     if (message.type() === "error" && !/ 405 /.test(message.text())) complaints.push(message.text());
   });
   page.on("pageerror", (error) => complaints.push(error.message));
@@ -114,7 +114,7 @@ describe.each([
     await state("succeeded");
     await until(async () => (await rows()).length > 0);
     expect(await rows()).toEqual(["done already"]);
-    // Whoever types into the chat goes on typing there.
+    // The chat keeps the focus for typing.
     expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("INPUT");
   });
 });
@@ -224,7 +224,7 @@ describe("in a client's chat", () => {
     const frame = await inside();
     const heights = () =>
       frame.evaluate(() => [document.documentElement.scrollHeight, innerHeight, document.body.offsetHeight]);
-    // Nothing of the page is out of the frame, and the frame is no higher than the page, but for a part of a pixel.
+    // The frame shows the whole page, and is not higher than it by a pixel or more.
     await until(async () => {
       const [whole = 0, seen = 0, high = 0] = await heights();
       return whole <= seen && seen - high <= 1;

@@ -149,7 +149,7 @@ it("a client follows what a command prints while it runs", async () => {
   );
   let cursor = 0;
   for (const n of [1, 2, 3]) {
-    // The command goes on only after this has been read.
+    // The command waits until this has been read.
     let page = "";
     while (!page.includes(`line ${n}`)) {
       page = textOf(await call(client, "get_result", { id, cursor, wait_seconds: 1 }));

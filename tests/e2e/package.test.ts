@@ -23,7 +23,7 @@ import { callTool } from "../setup/tool.ts";
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp package "));
 const installed = join(directory, "node_modules/sandbox-mcp");
 
-/** As npm would, from what is in the repository's node_modules already. */
+/** Installs like npm, from the repository's node_modules. */
 function install(tarball: string): void {
   mkdirSync(join(directory, "node_modules/.bin"), { recursive: true });
   mkdirSync(installed);
@@ -37,7 +37,7 @@ function install(tarball: string): void {
   const program = join(installed, bin["sandbox-mcp"]);
   chmodSync(program, 0o755);
   symlinkSync(program, join(directory, "node_modules/.bin/sandbox-mcp"));
-  // This machine's own may be older.
+  // The machine's own npm may be older.
   symlinkSync(process.execPath, join(directory, "node_modules/.bin/node"));
   writeFileSync(join(directory, "package.json"), '{ "scripts": { "start": "sandbox-mcp start" } }');
 }
@@ -200,7 +200,7 @@ describe("Claude Code", () => {
     });
 
   beforeAll(() => {
-    // Only programs that need no files beside them are taken.
+    // Only programs without files beside them are used.
     mkdirSync(agent, { recursive: true });
     copyFileSync("/bin/echo", join(agent, "claude"));
     writeFileSync(join(agent, "package.json"), JSON.stringify({ name, version: "1.0.0" }));

@@ -157,7 +157,7 @@ describe("a page of a preview", () => {
     expect(tried).toEqual({ answers: ["refused"], cookies: "" });
     const kept = await page.context().cookies();
     expect(kept.filter(({ name }) => name === "planted")).toEqual([]);
-    // What it sees of its own requests holds none of it either.
+    // Its own requests contain none of it either.
     expect(await run("hostile", "cat 8000.log")).not.toContain("of-the-server");
   });
 

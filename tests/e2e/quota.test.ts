@@ -52,7 +52,7 @@ type Call = ReturnType<typeof caller>;
 
 const sandboxes = (count: number) => Array.from({ length: count }, (_, index) => `q${index}`);
 
-/** `count` commands that run until they are told to end, dealt out to sandboxes, all asked for at once. */
+/** Starts `count` commands at once, spread over sandboxes. They run until they are stopped. */
 function startAtOnce(call: Call, count: number, names: readonly string[]): Promise<Answer[]> {
   return Promise.all(
     Array.from({ length: count }, (_, index) =>
@@ -75,7 +75,7 @@ async function running(call: Call, names: readonly string[]): Promise<string[]> 
     .map(({ id }) => id);
 }
 
-// What waits for its seconds does so beside the others.
+// Tests that wait for seconds to pass run beside the others.
 describe.concurrent("a principal has no more than it may:", () => {
   describe("at once", () => {
     it.sequential("never exceed the limit under 100 parallel calls over many sandboxes, twice", async () => {
@@ -118,7 +118,7 @@ describe.concurrent("a principal has no more than it may:", () => {
       await Promise.all(ids.map((id) => call("cancel_run", { id })));
       await startAtOnce(call, RUNS + 5, [b]);
       expect(await running(call, [b])).toHaveLength(RUNS);
-      // What runs ends with its sandbox, and its slots are the other's.
+      // Runs end with their sandbox, and the other one gets their slots.
       await call("destroy_sandbox", { sandbox: b });
       await startAtOnce(call, RUNS + 5, [a]);
       expect(await running(call, [a])).toHaveLength(RUNS);
@@ -174,7 +174,7 @@ describe.concurrent("a principal has no more than it may:", () => {
       const told = (await call("list_sandboxes", {})).structured.run_seconds_today;
       expect(told).toBeGreaterThanOrEqual(6);
       expect((await use("second")).isError).toBe(false);
-      // What no account was told yet is not forgotten with the server.
+      // Seconds that were not yet reported to the account survive the server.
       await own.stop();
       own = await startServer({ flags, env });
       await call("list_runs", { sandbox: "second" });
@@ -184,7 +184,7 @@ describe.concurrent("a principal has no more than it may:", () => {
         answers.push(await use(`more${index}`));
         await call("destroy_sandbox", { sandbox: `more${index}` });
       }
-      // 18 seconds are left at the most: three more of six, the last of which may be cut short.
+      // At most 18 seconds are left: three more runs of six seconds, and the last one may get less.
       const refused = answers.filter(({ isError }) => isError);
       expect(refused.length).toBeGreaterThanOrEqual(2);
       for (const { text } of refused) expect(text).toMatch(/of 30 run seconds today/);

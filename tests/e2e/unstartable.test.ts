@@ -1,4 +1,4 @@
-/** A machine that cannot make a sandbox any more: what the caller and whoever runs the server are told. */
+/** A machine that can no longer make a sandbox: the errors for the caller and for the operator. */
 import { mkdtemp, readdir, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

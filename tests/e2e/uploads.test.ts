@@ -91,7 +91,7 @@ describe("the page of an upload link", () => {
     const chosen = join(directory, "chosen.txt");
     writeFileSync(chosen, "chosen");
     await open(await link("chosen.txt"));
-    // Chromium is told to hand over its dialog, which takes effect some time later.
+    // Intercepting Chromium's dialog takes effect some time later.
     const chooser = page.waitForEvent("filechooser");
     await page.keyboard.press("Tab");
     expect(await page.evaluate(() => document.activeElement?.id)).toBe("file");

@@ -1,4 +1,4 @@
-/** Clients go away, and the server is told to stop, in the middle of runs. */
+/** Clients disconnect, and the server gets SIGTERM, in the middle of runs. */
 import { connect } from "node:net";
 import { beforeAll, describe, expect, it } from "vitest";
 import { survivors } from "../setup/processes.ts";

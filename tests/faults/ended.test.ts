@@ -1,4 +1,4 @@
-/** The platform sends a container SIGTERM long before it ends it: the workspace is saved, and running commands are told. */
+/** The platform sends a container SIGTERM long before it ends it: the workspace is saved, and running commands get SIGTERM. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";

@@ -1,4 +1,4 @@
-/** sandboxd hangs in the image: its entrypoint, with a server of the test's own behind it, in namespaces of their own. */
+/** sandboxd hangs in the image. The tests run the image's entrypoint with a server of their own, in separate namespaces. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -12,7 +12,7 @@ import { LONG } from "./support.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-image-"));
 const bundle = join(directory, "sandboxd.cjs");
-/** What the image brings, which its build lists. Here it would be the whole machine. */
+/** The build's list of the image's files. Here it would be the whole machine. */
 const base = join(directory, "base.list");
 beforeAll(async () => {
   writeFileSync(base, "");
@@ -20,7 +20,7 @@ beforeAll(async () => {
   return () => rmSync(directory, { recursive: true, force: true });
 });
 
-/** What each of these servers may call, and what it has to print at its end. */
+/** For each of these servers the calls that it may make, and its expected output. */
 const TOOLS = `
 import { execSync, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -42,7 +42,7 @@ await until(async () => (await status()) > 0);
 const before = sandboxd();
 `;
 
-/** Has the entrypoint become a server that does this, and answers what that printed. */
+/** Starts the entrypoint with a server that does this. Returns the server's output. */
 async function serve(program: string, variables: Record<string, string> = {}): Promise<string> {
   const server = join(directory, `${Math.random()}.mjs`);
   writeFileSync(

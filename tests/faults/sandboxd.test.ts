@@ -30,7 +30,7 @@ async function served(sandbox: string): Promise<unknown[]> {
 }
 const SERVED = ["kept\n", 1, "```\nwas there\n```"];
 
-/** Evaluates its argument in sandboxd, by its debugger, which whoever may signal it can open. */
+/** Evaluates its argument in sandboxd, by the debugger. Every process that may signal sandboxd can open it. */
 const EVALUATE = `
 const sandboxd = require("node:child_process").execSync("pgrep -x sbxd").toString();
 process.kill(Number(sandboxd), "SIGUSR1");

@@ -71,7 +71,7 @@ afterAll(async () => {
   rmSync(stateDir, { recursive: true });
 });
 
-/** A call into the sandbox that attacks. What comes of it is the attacker's affair. */
+/** A call into the attacking sandbox. Its result does not matter. */
 async function attack(command: string): Promise<void> {
   await attackWith("run_command", { command, timeout_seconds: 6 });
 }
@@ -271,7 +271,7 @@ describe("another principal's calls are answered", () => {
     it.each(FLOODS)("sends $what", async ({ flood, call: [name, args] }) => {
       const sandbox = sandboxOf(flood);
       const before = mostMemory();
-      // A run is flooded as long as it goes on, an answer once.
+      // A run is flooded while it runs, a response once.
       const attackers = Array.from(
         { length: name === "execute_task" || name === "run_command" ? 1 : 4 },
         async () => {

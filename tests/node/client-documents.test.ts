@@ -1,4 +1,4 @@
-/** Whose wish makes a server on one machine connect into its own network: nobody's, behind a public origin either. */
+/** Nobody can make a local server connect into its own network by a client's document, also behind a public origin. */
 import { type AddressInfo, createServer, type Server } from "node:net";
 import { hostname } from "node:os";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

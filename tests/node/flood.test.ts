@@ -70,7 +70,7 @@ it("unanswered requests take no memory, and other sandboxes get their responses"
   await attack;
   expect(answered).toBeGreaterThan(0);
   expect((most - before) / MIB).toBeLessThan(200);
-  // Nothing of it is left in the way.
+  // Nothing of it delays others afterwards.
   await expect
     .poll(async () => (await attacker.run("curl -sS --max-time 5 http://internet.test/")).stdout)
     .toBe("hello");
@@ -141,7 +141,7 @@ it("bodies in chunks of one byte, of waiting and refused requests, do not distur
     "node -e 'setTimeout(() => {}, 5000); const end = Date.now() + 5000; while (Date.now() < end);'",
   );
   expect(await callsDuring(chunks)).toBeGreaterThan(atRest / 3);
-  // Bodies that others send whole are none the slower for it.
+  // Complete bodies of others are not slower.
   const { stdout } = await neighbour.run(
     "head -c 3000000 /dev/zero | curl -sS -o /dev/null -w '%{http_code}' --max-time 20 -T - http://internet.test/",
   );

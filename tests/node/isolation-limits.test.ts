@@ -114,7 +114,7 @@ describe("pools of the whole machine", () => {
     "  if result < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))",
     "  return result",
   ];
-  /** Takes until there is no more, says how many and why, and holds them. */
+  /** Takes as many as possible, prints the number and the error, and keeps them. */
   const takeAll = (take: string, at: string) =>
     [
       ...checked,
@@ -251,7 +251,7 @@ describe("pools of the whole machine", () => {
     for (const few of [1 << 16, 2_465_959]) expect(openFilesPerProcess(few, processes)).toBe(1024);
   });
 
-  /** Both hold files that no process has among its descriptors, so that no limit of a process counts them. */
+  /** Both keep files open without descriptors, so that no limit of a process counts them. */
   const holders = {
     "waiting in sockets, of many users": [
       "import array, os, socket, time",

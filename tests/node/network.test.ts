@@ -20,7 +20,7 @@ import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-c
 
 /** Plays a server of the internet; sandboxes reach it as internet.test. */
 let internet: Server;
-/** What its pieces are told apart by: no two of its first 16 MB are the same. */
+/** Every piece of its first 16 MB is different, so that pieces can be told apart. */
 const large = Buffer.from(Uint32Array.from({ length: 1_000_003 }, (_, index) => index).buffer);
 
 /**

@@ -100,7 +100,7 @@ it("a sandbox's first process cannot be ended or limited from inside", async () 
     ["done", ...Array<string>(7).fill(refused), `${refused} True`, "True", "-1 -1"],
     "",
   ]);
-  // What is told to end has its workspace saved first, and takes some seconds for it.
+  // On SIGTERM the workspace is saved first, which takes some seconds.
   expect((await sandbox.run("sleep 5; ls /tmp/mark")).stdout).toBe("/tmp/mark");
 });
 

@@ -195,7 +195,7 @@ async function run(place: Place, id: string, command: string): Promise<Outcome> 
   }
 }
 
-/** Has the files of runs removed, again where the connection breaks. */
+/** Removes the files of runs, and retries after a broken connection. */
 async function forget(place: Place, ids: string[]): Promise<void> {
   await until(async () => {
     const socket = new WebSocket(`ws+unix:${place.socket}:/`);
@@ -448,7 +448,7 @@ it("a workspace during a restore is unchanged, reported as being restored, or co
     try {
       await place.answers();
       place.arm();
-      // As the actor does: asks what there is, and begins again where that is not whole.
+      // Like the actor: looks at the present state, and starts over if it is incomplete.
       await until(async () => {
         try {
           const { snapshot, isRestoring } = await markOf(place);

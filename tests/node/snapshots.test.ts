@@ -1,4 +1,4 @@
-/** Saved states as sandboxd reads and writes them: whoever made a manifest, nothing of it leads out of the sandbox's files. */
+/** Saved states as sandboxd reads and writes them. No manifest, also no forged one, leads out of the sandbox's files. */
 import { execFileSync } from "node:child_process";
 import {
   chmodSync,

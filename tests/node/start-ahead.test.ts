@@ -100,7 +100,7 @@ it("disturbs nobody when it cannot start, and is there again once it can", async
   });
   const { name } = await next(own(engine));
   await rm(join(shown, "tree"), { recursive: true });
-  // The one who asks is told why; the one that is started ahead after that fails unheard.
+  // The caller gets the reason; the sandbox that is then started ahead fails silently.
   await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");
   const told = logged.length;
   await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");

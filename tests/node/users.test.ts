@@ -123,7 +123,7 @@ describe.runIf(isRoot)("a server of root's", () => {
   });
 });
 
-/** What can be opened for writing outside a sandbox's own file systems and processes, but for devices that everybody may write to. */
+/** Files outside a sandbox's own file systems and processes that it can open for writing, except devices for everybody. */
 const writable = [
   "import os, stat",
   "own = {os.stat(path).st_dev for path in ('/', '/dev/shm', '/var/lib/sandbox-mcp')}",

@@ -16,7 +16,7 @@ export interface Result {
   content: Block[];
   /** All text blocks, one after the other. */
   text: string;
-  /** The structured content; an empty object where there is none. */
+  /** The structured content, or an empty object. */
   structured: Record<string, unknown>;
   /** The messages of progress notifications. */
   progress: string[];
@@ -61,7 +61,7 @@ export function mcpHeaders(token: string): Record<string, string> {
   };
 }
 
-/** The JSON-RPC messages of an answer, be it JSON or an event stream. */
+/** The JSON-RPC messages of a response, which is JSON or an event stream. */
 export function messagesIn(body: string): Message[] {
   // Not by `.` and `$`: JSON may hold U+2028, which ends a line for them and for no event stream.
   const events = body.split(/\r?\n/).filter((line) => line.startsWith("data: {"));
@@ -70,7 +70,7 @@ export function messagesIn(body: string): Message[] {
     : [JSON.parse(body)].flat();
 }
 
-/** The id in the answer of a run that goes on. */
+/** The id in the answer about a running run. */
 export function idIn({ text }: Pick<Result, "text">): string {
   const id = /\b[a-z0-9._-]+\.[0-9a-z]{26}t?\b/.exec(text)?.[0];
   if (id === undefined) throw new Error(`no id in: ${text}`);

@@ -1,4 +1,4 @@
-/** The whole Worker on loopback with OAuth on, as `npm start` runs it but for the engine: nothing here needs a sandbox. */
+/** The whole Worker on loopback with OAuth on, as `npm start` runs it, but without the engine, because nothing here needs a sandbox. */
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";

@@ -56,5 +56,5 @@ if say("ptrace", libc.ptrace(ATTACH, 1, None, None) == 0) and platform.machine()
     libc.ptrace(DETACH, 1, None, None)
 `;
 
-/** The command that runs it, in a process that goes on when the one that asked is gone. */
+/** The command that runs it, in a process that survives its starter. */
 export const outliveCommand = `python3 - <<'PYTHON'\n${outlive}\nPYTHON`;

@@ -40,7 +40,7 @@ export function alive(before: readonly Process[]): Process[] {
   return before.filter(({ pid, started }) => read(pid)?.started === started);
 }
 
-/** Waits until none of `before` is there any more; returns those that still are after so long. */
+/** Waits until all of `before` have ended; returns those that have not after the time. */
 export async function survivors(before: readonly Process[], withinMs: number): Promise<Process[]> {
   return until(() => alive(before).length === 0, withinMs).then(
     () => [],

@@ -16,7 +16,7 @@ export type Scenario =
 /** Starts a Messages API that plays these scenarios. */
 export function playScenarios(scenarios: Record<string, Scenario>): Promise<MessagesAPI> {
   return startMessagesAPI((request) => {
-    // The newest task counts: a conversation that goes on holds the earlier one's too.
+    // The newest task counts: a continued conversation contains the earlier one too.
     const asked = request.messages.filter(({ role }) => role === "user");
     const names = [...JSON.stringify(asked).matchAll(/\[\[([a-z-]+)\]\]/g)];
     const name = names.at(-1)?.[1] ?? "";

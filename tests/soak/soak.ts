@@ -137,7 +137,7 @@ function steps(url: string): Step[] {
   ];
 }
 
-/** What it does now, for whoever reads why it did not end. */
+/** The current step, for the message if it does not end. */
 let stage = "starts";
 
 /** What it may take beside its minutes, milliseconds: many times of what it takes. */

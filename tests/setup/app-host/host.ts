@@ -127,7 +127,7 @@ async function open({ endpoint, token, proxy, tool: name, args, context, isNarro
   );
 }
 
-/** Changes what the App is told of the client. */
+/** Changes the description of the client for the App. */
 function tell(context: McpUiHostContext): void {
   opened?.setHostContext(context);
 }

@@ -24,7 +24,7 @@ function withQuota<T>(limits: Limits, work: (quota: Quota) => Promise<T>): Promi
   return runInDurableObject(stub, (_instance, state) => work(new Quota(state.storage.sql, limits)));
 }
 
-/** One sandbox whose account is this process, with the time in the test's hands. */
+/** A sandbox with this process as its account, and a clock that the test sets. */
 function oneSandbox(quota: Quota, spent = 0) {
   let asked = 0;
   const lease = new Lease({
@@ -41,7 +41,7 @@ function oneSandbox(quota: Quota, spent = 0) {
 }
 
 describe("with a clock of its own", () => {
-  /** What keeps another sandbox of the principal from a run of one second now. */
+  /** The refusal of a run of one second in another sandbox of the principal, if any. */
   function refusedOther(quota: Quota) {
     const none = { slots: 0, seconds: 0 };
     const one = { slots: 1, seconds: 1 };

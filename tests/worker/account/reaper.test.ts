@@ -47,7 +47,7 @@ test("the reaper destroys what was idle for too long and nothing else, and no fa
   });
   expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
   expect(await running(names)).toEqual(["young", "busy", "stuck"]);
-  // It goes on looking.
+  // It continues to look.
   await evict("stuck");
   expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
   expect(await running(names)).toEqual(["young", "busy"]);

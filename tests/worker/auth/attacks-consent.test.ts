@@ -1,4 +1,4 @@
-/** Attacks on the consent page and whoever is before it: each refused. docs/internals/security.md names these tests. */
+/** Attacks on the consent page and its user: each is refused. docs/internals/security.md names these tests. */
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { ORIGIN, recordLogs, TOKEN } from "../server/support.ts";

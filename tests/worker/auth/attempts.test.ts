@@ -1,4 +1,4 @@
-/** Guessing the owner's token: what it costs whoever guesses, and what it costs the owner. */
+/** Guessing the owner's token: the cost for the attacker, and for the owner. */
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { addressOf, type Attempts } from "../../../src/actors/attempts.ts";
@@ -147,7 +147,7 @@ describe("on the page", () => {
     expect(logs.entries().map(({ reason }) => reason)).toEqual([...wrong, "too_many_attempts"]);
     expect(logs.entries().every(({ level }) => level === "warn")).toBe(true);
     expect(logs.text()).not.toMatch(/guess-|server-token/);
-    // Whoever has the token goes on working with it, and can sign in from elsewhere.
+    // The owner can still use the token, and sign in from elsewhere.
     expect((await app("/mcp", post({ jsonrpc: "2.0", id: 1, method: "tools/list" }))).status).toBe(200);
   });
 
@@ -162,7 +162,7 @@ describe("on the page", () => {
       expect(compare).toHaveBeenCalledTimes(1);
     }
     expect(page.status).toBe(303);
-    // And nothing else decides: what it says holds, be it wrong.
+    // Nothing else decides: its result counts, even a wrong one.
     page = await browser.open(await (await Client.register(app)).authorizationURL());
     compare.mockReturnValueOnce(false);
     page = await browser.submit(page, { decision: "owner", token: TOKEN });

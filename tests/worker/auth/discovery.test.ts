@@ -175,7 +175,7 @@ describe("the issuer", () => {
     async (origin) => {
       const app = oauthApp({ PUBLIC_ORIGIN: undefined });
       const metadata = await app(`${origin}/.well-known/oauth-authorization-server`);
-      // No document is fetched from inside the user's network at the wish of whoever sends them a link.
+      // A link cannot make the server fetch a document from inside the user's network.
       expect(await metadata.json()).toMatchObject({
         issuer: origin,
         client_id_metadata_document_supported: false,

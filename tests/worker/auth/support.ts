@@ -67,7 +67,7 @@ export async function statusOf(app: App, token: string, path = "/mcp"): Promise<
   return (await app(path, post(call("nothing", {}), headers))).status;
 }
 
-/** The error code of an answer of the token endpoint; undefined when it is none. */
+/** The error code of a response of the token endpoint; undefined without an error. */
 export async function errorOf(response: Response): Promise<string | undefined> {
   return (await response.json<{ error?: string }>()).error;
 }

@@ -52,7 +52,7 @@ it("writes, reads, lists and deletes under any name, or says in words why not", 
       async (parts, separator, end, bytes) => {
         const names = parts.map((name) => name.toWellFormed());
         const encoded = names.map((name) => encodeURIComponent(name)).join(separator) + end;
-        // `.` and `..` are resolved, in a URL by whoever sends it and as a path by the server: never out of the directory.
+        // The sender resolves `.` and `..` in a URL, and the server in a path: never out of the directory.
         const path = at(`any/${encoded}`);
         const { pathname } = new URL(path, "http://x");
         if (!pathname.startsWith(at("any/")) || pathname === at("any/")) return;

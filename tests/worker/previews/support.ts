@@ -27,7 +27,7 @@ export async function expose(args: Record<string, unknown>, caller: Caller = exp
   return String(result.structured.url);
 }
 
-/** Answers what it is told of a request, and echoes what comes over a WebSocket. */
+/** Responds with a description of the request, and echoes WebSocket messages. */
 const SERVER = `
 const { WebSocketServer } = require("/opt/sandbox-runtime/node_modules/ws");
 const { createHash } = require("crypto");

@@ -9,7 +9,7 @@ afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 const run = (command: string, more: Record<string, unknown> = {}) =>
   owner.call("run_command", { sandbox, command, ...more });
 
-/** Kills it from another shell session, which is told so by the next sandboxd. */
+/** Kills it from another shell session, which learns the end from the next sandboxd. */
 const kill = () => run("pkill -9 -x sbxd", { session: "killer" });
 
 describe("a sandboxd that is killed", () => {

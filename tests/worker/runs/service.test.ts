@@ -73,7 +73,7 @@ describe("a service", () => {
       id = await started(sandbox, id);
       await answers();
     }
-    // A new actor goes on with it.
+    // A new actor continues it.
     await evict(sandbox);
     await answers();
     expect((await configure(sandbox)).start_id).toBe(id);

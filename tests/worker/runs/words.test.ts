@@ -1,4 +1,4 @@
-/** What the answers of runs say: behind which run one waits, how long it took, where its output goes on, whose error it is. */
+/** The texts of runs: the run that one waits for, its duration, the rest of its output, and the source of an error. */
 import { afterAll, describe, expect, it } from "vitest";
 import { callsIn, idIn, owner, sh, result } from "../support.ts";
 

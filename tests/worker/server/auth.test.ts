@@ -247,7 +247,7 @@ describe("every candidate is compared", () => {
       await app("/mcp", withHeader(`Bearer ${token}`));
       expect(compare).toHaveBeenCalledTimes(3);
     }
-    // And nothing else decides: what it says holds, be it wrong.
+    // Nothing else decides: its result counts, even a wrong one.
     for (let candidate = 0; candidate < 3; candidate += 1) compare.mockReturnValueOnce(false);
     expect((await app("/mcp", withHeader(`Bearer ${TOKEN}`))).status).toBe(401);
     compare.mockReturnValueOnce(true);

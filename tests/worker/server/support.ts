@@ -71,7 +71,7 @@ export function call(name: string, args: unknown, id: number | string = 1) {
 
 export const LIST = { jsonrpc: "2.0", id: 1, method: "tools/list" };
 
-/** The JSON-RPC messages of an answer, be it JSON or an event stream. */
+/** The JSON-RPC messages of a response, which is JSON or an event stream. */
 export async function messages(response: Response): Promise<unknown[]> {
   return messagesIn(await response.text());
 }

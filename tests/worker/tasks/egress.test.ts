@@ -150,7 +150,7 @@ describe("anthropic.internal", () => {
       }),
     );
     await busy();
-    // The agent, which is told the same, comes again when the others have hung up.
+    // The agent gets the same error, and retries when the others have disconnected.
     await sh(sandbox, "touch /workspace/go-on");
     await sleep(1000);
     await busy();

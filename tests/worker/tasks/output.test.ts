@@ -10,7 +10,7 @@ import { stepOf } from "../../../src/shared/task-steps.ts";
 
 const encoder = new TextEncoder();
 
-/** A run that keeps what it is told. */
+/** A run that records its reports. */
 class Recorder implements RunSink {
   readonly id = "run";
   readonly ended = false;

@@ -444,7 +444,7 @@ describe("a task that starts from a checkpoint", () => {
     expect(await sh(sandbox, "ls; cat a.txt")).toBe("a.txt\nbefore\n");
     await until(async () => !(await owner.call("list_sandboxes")).text.includes(own));
 
-    // What goes on from it reaches no more than it did.
+    // A task that continues it has the same network policy.
     const next = await execute({ task: "[[wait]] y", continue_from: id, wait_seconds: 0 });
     const [nextOwn = ""] = next.id.split(".");
     const { structured: holds } = await owner.call("configure_sandbox", { sandbox: nextOwn });

@@ -72,7 +72,7 @@ it("keeps calls waiting no longer than they wait, is cancelled by its id, and ma
   const [held = ""] =
     /setup-held\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up runs"))) ?? [];
   await says(held, "begun");
-  // The actor that follows goes on with it.
+  // The next actor continues it.
   await evict(sandbox);
   const behind = await calls.code("1 + 1", { wait_seconds: 0 });
   expect(behind.text).toContain(held);

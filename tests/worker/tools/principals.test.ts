@@ -123,7 +123,7 @@ describe("what is another principal's", () => {
     const read = (uri: string) => ask("resources/read", { uri });
     for (const path of ["secret", "/proc/1/root/workspace/secret", ""])
       expect(await read(`sandbox://${sandbox}/${path}`)).not.toContain(SECRET);
-    // The form of the actor's own name is none of a sandbox.
+    // An actor's own name is not a valid name of a sandbox.
     expect(await read(`sandbox://${await actorName(sandbox, owner.principalID)}/secret`)).toContain("-32602");
     const complete = (uri: string, name: string, value: string, given: object) =>
       ask("completion/complete", {

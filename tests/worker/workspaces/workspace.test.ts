@@ -31,7 +31,7 @@ async function work(world: World): Promise<void> {
   world.container?.conversation.set("talk", "said");
 }
 
-/** What a task that goes on in another sandbox finds there. */
+/** The files that a task finds when it continues in another sandbox. */
 async function goOn(world: World, sandbox: string): Promise<Record<string, string>> {
   const next = world.sibling(sandbox, world.isSaved);
   world.registry.forkArchive(sandbox, "a.1t");

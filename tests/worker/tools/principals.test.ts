@@ -47,7 +47,7 @@ beforeAll(async () => {
   await attacker.call("run_command", { sandbox, command: "true" });
 });
 
-/** What a tool can be given that names something of somebody's. */
+/** Arguments that name something of another principal. */
 const TRIES: Record<ToolName, (id: string) => Record<string, unknown>[]> = {
   run_code: () => [{ sandbox, code: "print(open('/workspace/secret').read())" }],
   run_command: () => [

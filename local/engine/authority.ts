@@ -1,5 +1,5 @@
 /**
- * The certificate authority with which the engine ends TLS for hosts with a secret. Created once per state directory. Its key
+ * The certificate authority with which the engine ends TLS for hosts with a credential. Created once per state directory. Its key
  * stays there, and sandboxes never see it.
  */
 import {
@@ -35,22 +35,24 @@ export class CertificateAuthority {
   readonly pem: string;
   readonly #certificate: forge.pki.Certificate;
   readonly #key: KeyObject;
-  /** Shared by all servers: it protects only the connection between a sandbox and its engine. */
-  readonly #serverKey: Pair;
+  /**
+   * Shared by all servers: it protects only the connection between a sandbox and its engine. Made for the first of them, because
+   * most servers start and end without one.
+   */
+  #serverKey: Promise<Pair> | undefined;
   readonly #kept = new Map<string, KeptCertificate>();
 
-  private constructor(pem: string, key: KeyObject, serverKey: Pair) {
+  private constructor(pem: string, key: KeyObject) {
     this.pem = pem;
     this.#certificate = pki.certificateFromPem(pem);
     this.#key = key;
-    this.#serverKey = serverKey;
   }
 
   /** The authority of a directory. Creates one if there is no usable one. */
   static async open(directory: string): Promise<CertificateAuthority> {
     const [certificateFile, keyFile] = [join(directory, "certificate.pem"), join(directory, "key.pem")];
-    const [kept, serverKey] = await Promise.all([usable(certificateFile, keyFile), makeKey()]);
-    if (kept) return new CertificateAuthority(kept.pem, kept.key, serverKey);
+    const kept = await usable(certificateFile, keyFile);
+    if (kept) return new CertificateAuthority(kept.pem, kept.key);
     const pair = await makeKey();
     const certificate = authorityCertificate(pair);
     const pem = pki.certificateToPem(certificate);
@@ -58,22 +60,23 @@ export class CertificateAuthority {
     // The key first: a certificate without its key is replaced.
     await replace(keyFile, pair.privateKey.export({ type: "pkcs8", format: "pem" }).toString());
     await replace(certificateFile, pem);
-    return new CertificateAuthority(pem, pair.privateKey, serverKey);
+    return new CertificateAuthority(pem, pair.privateKey);
   }
 
   /** The TLS context for serving as a host. @param host a lower-case name */
-  contextFor(host: string): SecureContext {
+  async contextFor(host: string): Promise<SecureContext> {
+    const serverKey = await (this.#serverKey ??= makeKey());
     const kept = this.#kept.get(host);
     this.#kept.delete(host);
-    const fresh = kept && kept.until > Date.now() ? kept : this.#issue(host);
+    const fresh = kept && kept.until > Date.now() ? kept : this.#issue(host, serverKey);
     this.#kept.set(host, fresh);
     const [oldest] = this.#kept.keys();
     if (this.#kept.size > mostKept && oldest !== undefined) this.#kept.delete(oldest);
     return fresh.context;
   }
 
-  #issue(host: string): KeptCertificate {
-    const certificate = certificateFor(this.#serverKey.publicKey, serverDays);
+  #issue(host: string, serverKey: Pair): KeptCertificate {
+    const certificate = certificateFor(serverKey.publicKey, serverDays);
     certificate.setSubject([{ name: "organizationName", value: "sandbox-mcp" }]);
     certificate.setIssuer(this.#certificate.subject.attributes);
     certificate.setExtensions([
@@ -88,7 +91,7 @@ export class CertificateAuthority {
       },
     ]);
     signWith(certificate, this.#key);
-    const key = this.#serverKey.privateKey.export({ type: "pkcs8", format: "pem" });
+    const key = serverKey.privateKey.export({ type: "pkcs8", format: "pem" });
     const context = createSecureContext({ cert: pki.certificateToPem(certificate), key });
     return { context, until: certificate.validity.notAfter.getTime() - DAY_MS };
   }

@@ -396,7 +396,8 @@ async function endTLS(
     socket.end(unrecognizedName);
     return;
   }
-  const secureContext = authority.contextFor(host);
+  const secureContext = await authority.contextFor(host);
+  if (socket.destroyed) return;
   const secure = new TLSSocket(socket, {
     isServer: true,
     secureContext,

@@ -10,7 +10,7 @@ import type * as nodeCrypto from "node:crypto";
 import { X509Certificate } from "node:crypto";
 import { connect, type PeerCertificate, rootCertificates, TLSSocket } from "node:tls";
 import { execFile } from "node:child_process";
-import { promisify } from "node:util";
+import { callbackify, promisify } from "node:util";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
 import { keyStore } from "../../local/engine/certificates.ts";
@@ -37,7 +37,9 @@ async function meets(
   name: string,
   asked: string,
 ): Promise<PeerCertificate | Error> {
-  const server = createServer({ SNICallback: (_name, done) => done(null, authority.contextFor(name)) });
+  const server = createServer({
+    SNICallback: callbackify((_name: string) => authority.contextFor(name)),
+  });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
@@ -99,7 +101,9 @@ it("is not sent to a server without a good certificate", async () => {
   const [good, bad] = await Promise.all(
     ["good", "bad"].map((name) => CertificateAuthority.open(join(directory, name))),
   );
-  const server = createServer({ SNICallback: (name, done) => done(null, good?.contextFor(name)) });
+  const server = createServer({
+    SNICallback: callbackify(async (name: string) => await good?.contextFor(name)),
+  });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;

@@ -5,6 +5,7 @@ import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { callbackify } from "node:util";
 import { expect, it } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
 import { Lab } from "./kernel-harness.ts";
@@ -15,7 +16,9 @@ it.skipIf(REMOTE_URL)("trusts it, in JavaScript", async () => {
   const directory = mkdtempSync(join(tmpdir(), "kernels-trust-"));
   const file = join(directory, "platform.pem");
   const authority = await CertificateAuthority.open(join(directory, "authority"));
-  const server = createServer({ SNICallback: (name, done) => done(null, authority.contextFor(name)) });
+  const server = createServer({
+    SNICallback: callbackify((name: string) => authority.contextFor(name)),
+  });
   server.on("request", (_request, response) => response.end("by TLS")).listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;

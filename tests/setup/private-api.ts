@@ -11,6 +11,7 @@ import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { callbackify } from "node:util";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
 import type { Arrived } from "./private-secrets.ts";
@@ -32,7 +33,10 @@ export async function playPrivateAPI(): Promise<PrivateAPI> {
   const repository = makeRepository(directory);
   const arrived: Arrived[] = [];
   const server = createServer(
-    { SNICallback: (name, done) => done(null, authority.contextFor(name)), ALPNProtocols: ["http/1.1"] },
+    {
+      SNICallback: callbackify((name: string) => authority.contextFor(name)),
+      ALPNProtocols: ["http/1.1"],
+    },
     async (request, response) => {
       const chunks: Buffer[] = [];
       for await (const chunk of request) chunks.push(Buffer.from(chunk));

@@ -26,7 +26,7 @@ export interface EngineSettings {
   pythonPackages?: string | undefined;
   /** The directory of fetched coding agents. Without it none is fetched. */
   agents?: string;
-  /** The directory of the certificate authority for hosts with a secret; undefined if there are none. */
+  /** The directory of the certificate authority for hosts with a credential; undefined if there are none. */
   authority?: string | undefined;
   verbose: boolean;
   /** For tests and measurements: see the engine's own options. */

@@ -105,6 +105,8 @@ async function start(): Promise<void> {
     );
     delete values.SECRETS;
   }
+  // For the same reason.
+  if (options.isolation === "none") values.GIT_SIGN_IN = "off";
   const agents = agentsDirectory(process.env, stateDir);
   if (options.agents) await fetchAgents(agents, print);
   const settingUp = setUpPython(options.python, stateDir, print).then((found) => (python = found));
@@ -119,7 +121,8 @@ async function start(): Promise<void> {
       agents,
       python: found.python,
       pythonPackages: found.packages,
-      authority: values.SECRETS?.trim() ? join(stateDir, "authority") : undefined,
+      // Always: somebody may sign in to a git host while the server runs.
+      authority: options.isolation === "none" ? undefined : join(stateDir, "authority"),
       verbose,
     })),
     print,

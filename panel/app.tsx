@@ -77,6 +77,7 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
         </a>
         {endpoint && <a href={CONNECT}>Connect a client</a>}
         <Display />
+        {signOut && <a href="/panel/git">Git hosts</a>}
         {signOut && (
           <button type="button" class="plain" onClick={leave}>
             Sign out

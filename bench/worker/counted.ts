@@ -48,7 +48,7 @@ export class Account extends LocalAccount {
   async know(sandboxes: number): Promise<void> {
     for (let index = 0; index < sandboxes; index++) {
       const sandbox = `bench-known-${index}`;
-      const answer = await this.sandboxUsed({ principalID: OWNER_ID, sandbox });
+      const answer = await this.registerSandbox({ principalID: OWNER_ID, sandbox });
       if (!answer.ok) throw new Error(answer.failure.message);
       this.sandboxStopped(sandbox);
     }

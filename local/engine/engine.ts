@@ -55,7 +55,7 @@ export interface EngineOptions {
   directories?: HostDirectory[];
   /** Host directories to show to every sandbox, read-only. */
   readOnly?: Mount[];
-  /** The directory of the certificate authority for hosts with a secret. Without it, sandboxes trust none. */
+  /** The directory of the certificate authority for hosts with a credential. Without it, sandboxes trust none. */
   authority?: string | undefined;
   /** Tests only: PEM of an additional authority for internet hosts. */
   trusted?: string;

@@ -69,6 +69,7 @@ type ActorContext = Pick<DurableObjectState, "id" | "storage" | "waitUntil">;
 
 /** The container, which also enforces its network policy. */
 class LocalContainer implements ContainerAPI, NetworkPlatform {
+  readonly alwaysTrusted = true;
   readonly #ctx: ActorContext;
   readonly #engine: EngineClient;
   readonly #run: string;

@@ -26,6 +26,13 @@ export interface Owner {
   takesNotice?: boolean;
 }
 
+/** What a sandbox learns when it registers. */
+export interface Registered {
+  isNew: boolean;
+  /** The git hosts that the principal has signed in to. */
+  gitHosts: string[];
+}
+
 /** What to destroy: only the container, the saved workspace too, or also the checkpoints. */
 export type Ending = "container" | "workspace" | "checkpoints";
 
@@ -77,5 +84,6 @@ export interface ManagedSandbox extends Rpc.DurableObjectBranded {
   stopIfIdle(owner: Owner, waitMs: number): Promise<boolean>;
   destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean>;
   evictRuns(bytes: number, before: number): Promise<Stored>;
+  gitHostsChanged(hosts: string[]): Promise<void>;
   inherit(owner: Owner, settings: CheckpointSettings): Promise<Outcome<void>>;
 }

@@ -36,6 +36,8 @@ export class AccountLink {
   /** The time of the last checkpoint: everything before it is kept. */
   #keptAt = 0;
   #writtenAt = 0;
+  /** The git hosts that the principal has signed in to, as of the last report. */
+  gitHosts: readonly string[] = [];
   /** Reports reach the account in order. */
   readonly #queue = new SerialQueue();
 
@@ -95,9 +97,13 @@ export class AccountLink {
     }
     if (now - this.#registeredAt < REGISTER_EVERY) return undefined;
     const known = this.#registeredAt > 0;
-    const result = this.#report(async () => unwrap(await this.account(owner).sandboxUsed(owner)));
+    const result = this.#report(async () => {
+      const registered = unwrap(await this.account(owner).registerSandbox(owner));
+      this.gitHosts = registered.gitHosts;
+      return registered;
+    });
     if (known) this.#ctx.waitUntil(result.catch(() => undefined));
-    const isNew = known ? undefined : await result;
+    const isNew = known ? undefined : (await result).isNew;
     this.#registeredAt = now;
     return isNew === undefined ? undefined : isNew ? "nothing" : "stopped";
   }

@@ -4,12 +4,14 @@ import type { Stored } from "../runs/run-store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
 import { type Env, type Limits, parseConfig } from "../shared/config.ts";
 import { type Failure, type Outcome, ToolError, outcomeOf } from "../shared/errors.ts";
+import type { GitCredential } from "../shared/git-credential.ts";
 import { within } from "../shared/within.ts";
 import { quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import type { ListedSandbox } from "../shared/sandbox-listing.ts";
+import { type GitHost, GitHosts } from "./git-hosts.ts";
 import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
 import type { UsedByDay } from "../shared/days.ts";
 import type {
@@ -19,6 +21,7 @@ import type {
   Ending,
   ManagedSandbox,
   Owner,
+  Registered,
   RestoredCheckpoint,
 } from "./account-calls.ts";
 import type { Preview } from "./previews.ts";
@@ -82,6 +85,7 @@ export class Account extends DurableObject<Env> {
   readonly #quota: Quota;
   readonly #tasks: TaskIndex;
   readonly #snapshots: SnapshotRegistry;
+  readonly #gitHosts: GitHosts;
   /** Forks under way, by the name of the new sandbox. */
   readonly #forks = new KeyedQueue();
 
@@ -93,11 +97,12 @@ export class Account extends DurableObject<Env> {
     this.#sandboxes = new SandboxRegistry(sql);
     this.#quota = new Quota(sql, limits);
     this.#tasks = new TaskIndex(sql, resultTTLDays);
+    this.#gitHosts = new GitHosts(sql);
     this.#snapshots = new SnapshotRegistry(ctx.storage, limits, workspaces.ttlDays);
   }
 
-  /** Registers a sandbox that starts or is in use. Returns whether it is new, or the limit that it would exceed. */
-  async sandboxUsed({ principalID, sandbox }: Owner): Promise<Outcome<boolean>> {
+  /** Registers a sandbox that starts or is in use, or returns the limit that it would exceed. */
+  async registerSandbox({ principalID, sandbox }: Owner): Promise<Outcome<Registered>> {
     const { limits } = parseConfig(this.env);
     const admitted = this.#admitted(sandbox);
     if (!admitted.ok) return admitted;
@@ -116,7 +121,7 @@ export class Account extends DurableObject<Env> {
     this.#sandboxes.used(sandbox);
     this.#snapshots.used(sandbox);
     await this.#watch(principalID, known);
-    return { ok: true, value: !known };
+    return { ok: true, value: { isNew: !known, gitHosts: this.#gitHosts.names } };
   }
 
   /** Whether the sandbox is known, or the limit that a new one would exceed. */
@@ -165,6 +170,33 @@ export class Account extends DurableObject<Env> {
       return true;
     }
     return false;
+  }
+
+  gitHosts(): GitHost[] {
+    return this.#gitHosts.list();
+  }
+
+  /** For the egress alone. */
+  gitCredential(host: string): GitCredential | undefined {
+    return this.#gitHosts.credential(host);
+  }
+
+  /** Stores a credential, and tells the running sandboxes. The others learn of it when they are used again. */
+  async signInToGit(principalID: string, host: string, credential: GitCredential): Promise<void> {
+    this.#gitHosts.put(host, credential);
+    const tell = async (name: string) =>
+      (await this.#sandbox(principalID, name)).gitHostsChanged(this.#gitHosts.names);
+    await within(ASK_MS, Promise.allSettled(this.#sandboxes.running().map(tell)));
+  }
+
+  /** From now on no request gets its credential. */
+  signOutOfGit(host: string): void {
+    this.#gitHosts.remove(host);
+  }
+
+  /** Waits for a sign-in to a git host. @returns whether there was one since a time */
+  gitSignedIn(host: string, since: number, waitMs: number): Promise<boolean> {
+    return this.#gitHosts.signedIn(host, since, waitMs);
   }
 
   /** Adds model tokens by day. Returns today's total. */

@@ -45,6 +45,8 @@ export interface NetworkHost {
   principalID(): string | undefined;
   /** The hosts that need a secret of the principal. */
   secretHosts(): readonly string[];
+  /** The git hosts that the principal has signed in to. */
+  gitHosts(): readonly string[];
   /** Routes requests to these hosts to the handler, including TLS, in the running container and in later ones. */
   intercept(hosts: readonly string[], policy: OutboundPolicy): Promise<void>;
 }
@@ -53,6 +55,7 @@ export class SandboxNetwork {
   readonly connections: ConnectionHistory;
   readonly #host: NetworkHost;
   #choice: NetworkChoice;
+  #isStarting = false;
   /** The policy that the platform has, as JSON. */
   #enforced = "";
 
@@ -107,6 +110,7 @@ export class SandboxNetwork {
   /** A container is about to start: sends the policy to the platform again. */
   starting(): void {
     this.#enforced = "";
+    this.#isStarting = true;
     this.#host.kv.delete(INTERCEPTED_KEY);
     this.#host.platform.starting();
   }
@@ -116,15 +120,25 @@ export class SandboxNetwork {
     const policy: OutboundPolicy = { ...this.policy, principalID: this.#host.principalID() };
     const before = this.#host.kv.get<string[]>(INTERCEPTED_KEY) ?? [];
     // What was intercepted stays so until the container ends, also when its secret has gone: it must not keep an earlier policy.
-    const hosts = [...new Set([...before, ...this.#host.secretHosts()])];
+    const hosts = [...new Set([...before, ...this.#host.secretHosts(), ...this.#gitHosts(before)])];
     const sent = JSON.stringify([policy, hosts]);
     if (sent === this.#enforced) return true;
+    this.#isStarting = false;
     const holds = await this.#host.platform.enforce(policy);
     if (hosts.length > before.length) this.#host.kv.put(INTERCEPTED_KEY, hosts);
     if (hosts.length > 0) await this.#host.intercept(hosts, policy);
     // Asked again until the container has ended that keeps more than it may have.
     if (holds) this.#enforced = sent;
     return holds;
+  }
+
+  /**
+   * A container that started without any interception may not trust the platform's certificates, and git would fail in it where
+   * it worked before: it goes without until the next one.
+   */
+  #gitHosts(intercepted: readonly string[]): readonly string[] {
+    const trusts = this.#isStarting || intercepted.length > 0 || this.#host.platform.alwaysTrusted === true;
+    return trusts ? this.#host.gitHosts() : [];
   }
 
   /** A run's end, with the requests refused since its start. */
@@ -141,7 +155,7 @@ export class SandboxNetwork {
   async refusalNote(since: number): Promise<string | undefined> {
     const isFree = this.policy.internet === "full";
     // Most sandboxes: only connections to hosts with a secret are looked at there.
-    if (isFree && this.#host.secretHosts().length === 0) return undefined;
+    if (isFree && this.#host.secretHosts().length + this.#host.gitHosts().length === 0) return undefined;
     const refused = await this.#host.platform.refusalsSince(since);
     const byPolicy = isFree ? [] : refused.filter(({ why }) => why !== "mismatch");
     const mismatched = refused.filter(({ why }) => why === "mismatch");

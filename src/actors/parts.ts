@@ -133,6 +133,7 @@ export class Parts {
       limits: () => networkLimits(config, account.principalID),
       principalID: () => account.principalID,
       secretHosts: () => [...new Set(secrets().flatMap(({ hosts }) => hosts))],
+      gitHosts: () => (config.gitSignIn ? account.gitHosts : []),
       intercept: (hosts, policy) => foundation.intercept(hosts, policy, secrets()),
     });
 
@@ -344,7 +345,10 @@ export class Parts {
     this.decisions = new NetworkDecisions({
       kv,
       network: this.network,
-      change: (owner, change) => this.settings.change(owner, change),
+      change: async (owner, change) => {
+        await this.settings.change(owner, change);
+        await lifecycle.enforceNetwork();
+      },
     });
 
     lifecycle.subscribe(

@@ -180,11 +180,13 @@ export class Sandbox extends SandboxActor {
 
   /** Records the person's decision. Returns whether the question existed. */
   decideNetwork(owner: Owner, id: string, isAllowed: boolean): Promise<ActorResult<boolean>> {
-    return this.#toResult(owner, async () => {
-      const wasOpen = await this.#parts.decisions.decide(owner, id, isAllowed);
-      if (wasOpen && isAllowed) await this.#parts.lifecycle.enforceNetwork();
-      return wasOpen;
-    });
+    return this.#toResult(owner, () => this.#parts.decisions.decide(owner, id, isAllowed));
+  }
+
+  /** Called by the account when the person has signed in to a git host. */
+  async gitHostsChanged(hosts: string[]): Promise<void> {
+    this.#parts.account.gitHosts = hosts;
+    await this.#parts.lifecycle.enforceNetwork();
   }
 
   /** The sandbox's connections as lines. */

@@ -57,7 +57,7 @@ fieldset .soft { margin: 0; }
 input[type=file] { width: 100%; min-height: 44px; padding: .5rem 0; font: inherit; color: inherit; }
 progress { width: 100%; accent-color: var(--accent); }
 button:disabled { opacity: .6; cursor: default; }
-input[type=password] {
+input[type=password], input[type=text] {
   width: 100%; min-height: 44px; padding: .5rem .75rem; font: inherit; color: inherit; background: var(--field);
   border: 1px solid var(--soft); border-radius: 8px; margin: .5rem 0 0;
 }

@@ -4,7 +4,7 @@
  */
 import * as z from "zod";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
-import { DECISION_PATH } from "../shared/file-link.ts";
+import { DECISION_PATH, GIT_PATH } from "../shared/file-link.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import { log, logError } from "../shared/log.ts";
 import { lookedUp } from "./bearer.ts";
@@ -23,8 +23,8 @@ const SESSION_COOKIE = "panel";
 /** Binds a sign-in to its browser: the request's state and the code verifier. */
 const SIGN_IN_COOKIE = "panel-sign-in";
 
-/** Where a sign-in may lead besides the panel: to a question's page, with its token. */
-const DECISION = new RegExp(`^${DECISION_PATH}/([\\w.-]{1,200})$`);
+/** Where a sign-in may lead besides the panel: to a question's page, with its token, and to the page for git hosts. */
+const LEADS_TO = new RegExp(`^(?:${DECISION_PATH}/[\\w.-]{1,200}|${GIT_PATH}(?:/[\\w.-]{1,253})?)$`);
 
 /** The time limit of a sign-in, the same as on the consent page. */
 const SIGN_IN_SECONDS = 600;
@@ -34,7 +34,7 @@ const MAX_CODE_BYTES = 360;
 
 /** Sends the browser to the consent page. */
 export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<Response> {
-  const [, decision = ""] = DECISION.exec(new URL(request.url).searchParams.get("to") ?? "") ?? [];
+  const [to = ""] = LEADS_TO.exec(new URL(request.url).searchParams.get("to") ?? "") ?? [];
   const state = random();
   const verifier = random();
   const url = new URL(AUTHORIZE_PATH, oauth.issuer);
@@ -50,7 +50,7 @@ export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<
   }).toString();
   // Lax, because the cookie must be sent when GitHub redirects the browser back.
   return seeOther(url.href, oauth, [
-    cookie(oauth, SIGN_IN_COOKIE, `${state}.${verifier}.${decision}`, SIGN_IN_SECONDS, "Lax"),
+    cookie(oauth, SIGN_IN_COOKIE, `${state}.${verifier}.${to}`, SIGN_IN_SECONDS, "Lax"),
   ]);
 }
 
@@ -62,7 +62,7 @@ export async function finishPanelSignIn(
 ): Promise<Response> {
   const { searchParams } = new URL(request.url);
   const [state, verifier, ...rest] = cookieOf(request, SIGN_IN_COOKIE, oauth)?.split(".") ?? [];
-  const decision = rest.join(".");
+  const [to = PANEL_PATH] = LEADS_TO.exec(rest.join(".")) ?? [];
   const code = searchParams.get("code") ?? "";
   if (!state || !verifier || searchParams.get("state") !== state) return notSignedIn(oauth, SIGN_IN_EXPIRED);
   if (code === "" || bytesOf(code) > MAX_CODE_BYTES) return notSignedIn(oauth, NOT_APPROVED);
@@ -84,7 +84,6 @@ export async function finishPanelSignIn(
   }
   const issued = tokens.safeParse(await response.json().catch(() => undefined)).data;
   if (!response.ok || !issued) return notSignedIn(oauth, SIGN_IN_EXPIRED);
-  const to = decision === "" ? PANEL_PATH : `${DECISION_PATH}/${decision}`;
   return seeOther(oauth.issuer + to, oauth, [
     cookie(oauth, SESSION_COOKIE, issued.access_token, PANEL_SESSION_SECONDS, "Strict"),
     cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"),

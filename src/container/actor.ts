@@ -1,5 +1,6 @@
 import type { Env } from "../shared/config.ts";
 import type { Connection } from "../shared/connection-log.ts";
+import type { GitCredential } from "../shared/git-credential.ts";
 import type { BudgetKeeper } from "./model-calls.ts";
 
 /** The actor's methods that the outbound handlers call. */
@@ -8,8 +9,17 @@ interface SandboxActor extends BudgetKeeper, Rpc.DurableObjectBranded {
   containerEnding(token: string): Promise<boolean>;
 }
 
+/** The account's method that they call. */
+interface AccountActor extends Rpc.DurableObjectBranded {
+  gitCredential(host: string): Promise<GitCredential | undefined>;
+}
+
 /** A sandbox's actor. @param containerID the id of its Durable Object, which the SDK passes to handlers */
 export function actorOf(env: Env, containerID: string): DurableObjectStub<SandboxActor> {
   const sandboxes = env.Sandbox as DurableObjectNamespace<SandboxActor>;
   return sandboxes.get(sandboxes.idFromString(containerID));
+}
+
+export function accountOf(env: Env, principalID: string): DurableObjectStub<AccountActor> {
+  return (env.Account as DurableObjectNamespace<AccountActor>).getByName(principalID);
 }

@@ -1,14 +1,15 @@
 /**
  * What a sandbox sends to the internet through the Worker: everything under a restrictive policy, and requests to hosts with a
- * secret of the principal. Redirects are left to the client; its next request comes here too.
+ * secret of the principal, or to which it has signed in. Redirects are left to the client; its next request comes here too.
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Env, parseConfig } from "../shared/config.ts";
 import type { Connection } from "../shared/connection-log.ts";
 import { Mask } from "../shared/mask.ts";
+import { asSecret, isGitRequest } from "../shared/git-credential.ts";
 import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "../shared/network-policy.ts";
 import { type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts";
-import { actorOf } from "./actor.ts";
+import { accountOf, actorOf } from "./actor.ts";
 import { INTERNET_TEXTS } from "./texts.ts";
 
 /** The handler's parameters, set by `SandboxNetwork.enforce`: whose sandbox it is, and its policy. */
@@ -55,8 +56,14 @@ export async function throughPolicy(
     await record({ refused: isAllowed ? "mismatch" : "policy" });
     return refusal(403, INTERNET_TEXTS.refused(host));
   }
-  const secrets =
-    port === "" ? secretsAt(secretsFor(parseConfig(env).secrets, policy.principalID), host) : [];
+  const { secrets: all, gitSignIn } = parseConfig(env);
+  const { principalID } = policy;
+  const secrets = port === "" ? secretsAt(secretsFor(all, principalID), host) : [];
+  // Last, so that the operator's secret for the same place counts.
+  if (gitSignIn && principalID !== undefined && isGitRequest(request.method, new URL(request.url))) {
+    const own = await accountOf(env, principalID).gitCredential(host);
+    if (own) secrets.push(asSecret(host, own));
+  }
   const [url, headers] = [new URL(request.url), new Headers(request.headers)];
   const used = putIn(secrets, headers, url);
   const secret = used.map(({ name }) => name).join(",");

@@ -31,8 +31,9 @@ import { readJSON, unreadable } from "./body.ts";
 import { type EndpointQuery, endpointQueryOf } from "../shared/endpoint-query.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "../shared/config.ts";
 import { decisionPage } from "./decision-page.ts";
-import { DECISION_PATH } from "../shared/file-link.ts";
+import { DECISION_PATH, GIT_PATH } from "../shared/file-link.ts";
 import { serveFiles, serveLink } from "./file-routes.ts";
+import { gitPage } from "./git-page.ts";
 import { ICON } from "./icon.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
@@ -151,6 +152,12 @@ export function createApp(product: ProtectedApp): App {
       serve: withOAuth(decisionPage),
       writes: true,
     },
+    ...[GIT_PATH, `${GIT_PATH}/:host`].map((path) => ({
+      path,
+      methods: `${READ}, POST`,
+      serve: withOAuth(gitPage),
+      writes: true,
+    })),
     { path: METADATA_PATH, methods: READ, serve: withOAuth(serveResourceMetadata) },
     { path: `${METADATA_PATH}/mcp`, methods: READ, serve: withOAuth(serveResourceMetadata) },
     { path: SERVER_METADATA_PATH, methods: READ, serve: withOAuth(serveAuthorizationServer) },
@@ -274,6 +281,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   if (listensToTasks(body.value) && !declared) return refuse(caller, undeclared(idOf(body.value)), { route });
   const session = sessionDeclares(request);
   const opensURLs = declaresURLElicitation(body.value) || session.urls;
+  const hasSignIn = canSignIn(caller.principal, caller);
   const createServer = ({ era }: { era: "modern" | "legacy" }) =>
     product.createMCPServer(
       {
@@ -282,7 +290,8 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
         takesTasks: era === "modern" ? declared && panelForm === undefined : undefined,
         mayShowApps: era === "legacy" || declaresApps(body.value),
         showsApps: declaresApps(body.value) || session.apps,
-        asksPerson: opensURLs && canSignIn(caller.principal, caller) ? era : undefined,
+        hasSignIn,
+        asksPerson: opensURLs && hasSignIn ? era : undefined,
       },
       query,
       wanted,

@@ -17,8 +17,9 @@ import { missingScopes } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { recorded } from "../tools/define.ts";
 import { DECISION_TEXTS } from "./texts.ts";
+import type { PageMessage } from "../auth/texts.ts";
 
-const SCOPES = ["sandbox:exec"] as const;
+export const DECISION_SCOPES = ["sandbox:exec"] as const;
 
 export async function decisionPage(
   request: Request,
@@ -29,26 +30,21 @@ export async function decisionPage(
   const token = pathname.slice(pathname.lastIndexOf("/") + 1);
   const link = await readToken(token, await linkKeys(context));
   if (!link || !("id" in link) || "path" in link) return gone();
-  const session = await panelSession(request, oauth, context);
-  if ("response" in session) {
-    if (session.response.status !== 401) return session.response;
-    return signInFirst(pathname, searchParams.has("again"));
-  }
-  const { principal } = session;
-  const caller: CallerContext = { ...context, ...session };
+  const caller = await visitor(request, oauth, context, DECISION_TEXTS.signIn);
+  if (caller instanceof Response) return caller;
+  const { principal } = caller;
   const question = await sandboxActor(context.env, link.actor).networkQuestion(link.id);
   // The actor's name has the principal in it.
   if (question && (await actorName(question.sandbox, principal.id)) !== link.actor)
     return messagePage(DECISION_TEXTS.otherPerson, { status: 403 });
   if (!question) return gone();
-  if (missingScopes(principal, SCOPES).length > 0)
-    return messagePage(DECISION_TEXTS.noScope, { status: 403, way: signIn(pathname) });
+  const refusal = await refuseVisitor(request, oauth, caller);
+  if (refusal) return refusal;
   if (request.method !== "POST") return questionPage(question);
-  if (!isFromPanel(request, oauth)) return messagePage(DECISION_TEXTS.otherSite, { status: 403 });
   const isAllowed = searchParams.get("decision") === "allow";
   const { sandbox } = question;
   const owner = { principalID: principal.id, sandbox, scopes: principal.scopes, takesNotice: false };
-  const done = await recorded(caller, { tool: "decision", scopes: SCOPES, sandbox }, async () => {
+  const done = await recorded(caller, { tool: "decision", scopes: DECISION_SCOPES, sandbox }, async () => {
     const { value } = await callSandbox(context.env, owner, (actor, who) =>
       actor.decideNetwork(who, link.id, isAllowed),
     );
@@ -60,21 +56,42 @@ export async function decisionPage(
   return messagePage(isAllowed ? DECISION_TEXTS.allowed(sandbox) : DECISION_TEXTS.refused, { status: 200 });
 }
 
-const TO_PANEL = { href: PANEL_PATH, label: "Open the panel" };
+export const TO_PANEL = { href: PANEL_PATH, label: "Open the panel" };
+
+/** Who has opened a page, or the page to show instead. @param words of the page that leads to the sign-in */
+export async function visitor(
+  request: Request,
+  oauth: OAuth,
+  context: RequestContext,
+  words: PageMessage,
+): Promise<CallerContext | Response> {
+  const { pathname, searchParams } = new URL(request.url);
+  // A link from elsewhere comes without the session's cookie, which is for this server's own pages: the page asks once more.
+  const isAgain = searchParams.has("again");
+  const session = await panelSession(request, oauth, context);
+  if ("response" in session) {
+    if (session.response.status !== 401) return session.response;
+    const headers = new Headers(isAgain ? {} : { refresh: `0; url=${pathname}?again` });
+    return messagePage(words, { status: isAgain ? 401 : 200, headers, way: signIn(pathname) });
+  }
+  return { ...context, ...session };
+}
+
+/** Why a visitor cannot decide: only sessions that may run code can, and only the server's own page may send its form. */
+export function refuseVisitor(
+  request: Request,
+  oauth: OAuth,
+  { principal }: CallerContext,
+): Promise<Response> | undefined {
+  if (missingScopes(principal, DECISION_SCOPES).length > 0)
+    return messagePage(DECISION_TEXTS.noScope, { status: 403, way: signIn(new URL(request.url).pathname) });
+  if (request.method === "POST" && !isFromPanel(request, oauth))
+    return messagePage(DECISION_TEXTS.otherSite, { status: 403 });
+  return undefined;
+}
 
 function signIn(pathname: string) {
   return { href: `${PANEL_SIGN_IN_PATH}?to=${encodeURIComponent(pathname)}`, label: "Sign in" };
-}
-
-/**
- * A link from elsewhere comes without the session's cookie, which is for this server's own pages: the page asks for itself once
- * more.
- * @param isAgain whether it has
- */
-async function signInFirst(pathname: string, isAgain: boolean): Promise<Response> {
-  const headers = new Headers(isAgain ? {} : { refresh: `0; url=${pathname}?again` });
-  const status = isAgain ? 401 : 200;
-  return messagePage(DECISION_TEXTS.signIn, { status, headers, way: signIn(pathname) });
 }
 
 function gone(): Promise<Response> {

@@ -167,6 +167,46 @@ export const DECISION_TEXTS = {
   },
 };
 
+// The page on which a person signs in to git hosts
+
+export const GIT_TEXTS = {
+  off: {
+    title: "Signing in to git hosts is off",
+    message: "The operator has switched it off (GIT_SIGN_IN).",
+  },
+  signInFirst: {
+    title: "Sign in to the panel first",
+    message:
+      "This page is about git hosts for your sandboxes. Sign in as the person whose sandboxes they are.",
+  },
+  title: "Git hosts",
+  about:
+    "With an access token for a host, git in all your sandboxes can use your private repositories there.",
+  listed: "You are signed in to:",
+  since: (day: string) => `Since ${day}`,
+  remove: "Remove",
+  signIn: "Sign in",
+  signInTo: "Sign in to a git host",
+  asked: "An app may have led you here. The token goes to this host: sign in only if you know it.",
+  rights:
+    "At GitHub, a fine-grained token that may read and write the contents of the repositories is enough; at GitLab, one with read_repository and write_repository.",
+  risk: "Code in your sandboxes never sees the token, but can do with git what it allows. Make one for this purpose, for few repositories, that expires soon.",
+  host: "Host",
+  token: "Access token",
+  user: "User name, if the host wants one",
+  wrongHost: "This is not the name of a host that your sandboxes may reach.",
+  wrongToken: "A token has 16 to 1000 visible characters, a user name letters, digits and . _ - + @.",
+  unreadable: { title: NOTHING_CHANGED, message: "The form could not be read." },
+  signedIn: (host: string): PageMessage => ({
+    title: "The token is saved",
+    message: `git in your sandboxes uses it for ${host} from now on. Go back to your app.`,
+  }),
+  removed: (host: string): PageMessage => ({
+    title: "Removed",
+    message: `Your sandboxes have no token for ${host} any more. The host still accepts it: revoke it there.`,
+  }),
+};
+
 // Pages in place of a preview
 
 export const PREVIEW_TEXTS = {

@@ -153,6 +153,7 @@ function configOf(values: Values) {
       ...modelSecrets(values.ANTHROPIC_API_KEY, values.CLAUDE_CODE_OAUTH_TOKEN),
       ...values.SECRETS,
     ] as readonly Secret[],
+    gitSignIn: values.GIT_SIGN_IN === "on",
     maxWaitSeconds: values.MAX_WAIT_SECONDS,
     tools: values.TOOLS ? toolsChosen(values.TOOLS, TOOL_NAMES) : TOOL_NAMES,
     tasks: {

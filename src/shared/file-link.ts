@@ -54,6 +54,9 @@ export interface LinkName {
 /** The path of links by which a person decides about network access. The token follows. */
 export const DECISION_PATH = "/panel/decision";
 
+/** The page on which people sign in to git hosts. The host that a call needs may follow. */
+export const GIT_PATH = "/panel/git";
+
 /** The length of a link's id, and of its signature with 96 bits: enough because each guess is a request. */
 export const LINK_ID_CHARS = 12;
 const SIGNATURE_CHARS = 16;

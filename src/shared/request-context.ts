@@ -43,6 +43,8 @@ export interface CallerContext extends RequestContext, Caller {
   takesResourceLinks?: boolean;
   /** Whether the client accepts a task as a result (MCP's Tasks extension); undefined if its revision has none. */
   takesTasks?: boolean | undefined;
+  /** Whether the principal can sign in to this server's pages. */
+  hasSignIn?: boolean;
   /** How to ask the client to open a URL for its user, by its era of MCP; undefined if it does not, or nobody could sign in. */
   asksPerson?: "modern" | "legacy" | undefined;
   /** The offered tools that the connection is limited to; undefined for all. */

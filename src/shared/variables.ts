@@ -315,6 +315,11 @@ const network = {
     docs: "[Keys that sandboxes use and never see](../guides/secrets.md), as JSON. The server adds each to requests to its hosts.",
     example: '[{"name", "hosts", "header", "value"}]',
   }),
+  GIT_SIGN_IN: variable({
+    schema: choice(["on", "off"]),
+    default: "on",
+    docs: "Whether people can [sign in to git hosts](../guides/secrets.md#sign-in-to-a-git-host) for their sandboxes (`on`, `off`).",
+  }),
 };
 
 const state = {

@@ -58,6 +58,12 @@ export const ACCOUNT_SCHEMA: Schema = {
         INSERT INTO sandboxes SELECT name, state, created_at, last_used_at, nullif(size_bytes, -1) FROM sized_sandboxes;
         DROP TABLE sized_sandboxes;`,
     },
+    {
+      name: "git hosts that the principal has signed in to",
+      sql: `
+        CREATE TABLE git_hosts (
+          host TEXT PRIMARY KEY, user_name TEXT NOT NULL, token TEXT NOT NULL, signed_in_at INTEGER NOT NULL) WITHOUT ROWID;`,
+    },
   ],
   tables: {
     sandboxes: {
@@ -109,6 +115,10 @@ export const ACCOUNT_SCHEMA: Schema = {
     garbage: {
       holds: "prefixes of objects that nothing refers to any more",
       kept: "until R2 has deleted them",
+    },
+    git_hosts: {
+      holds: "a git host that the person has signed in to: user name, access token, when",
+      kept: "until the person removes it in the panel",
     },
     tasks: { holds: "a task: id, state, title, times", kept: "`RESULT_TTL_DAYS`" },
   },

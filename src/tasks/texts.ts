@@ -153,13 +153,16 @@ export function modelFailedAgent(agent: string, advice: string): string {
   return `${agent} stopped because the model's API failed: ${advice}`;
 }
 
+/** How the note of a task begins that could not clone its repository. */
+export const CLONE_FAILED = "git could not clone";
+
 export function cloneFailed(
   repository: string | undefined,
   branch: string | undefined,
   reason: string,
 ): string {
   const named = `${repository}${branch ? `, branch ${branch}` : ""}`;
-  return `git could not clone ${named}: ${reason}. Check the address and the branch. A private repository needs a URL with a token, or a sandbox in which you cloned it before.`;
+  return `${CLONE_FAILED} ${named}: ${reason}. Check the address and the branch. A private repository needs credentials for its host, a URL with a token, or a sandbox in which you cloned it before.`;
 }
 
 export function directoryInUse(directory: string): string {

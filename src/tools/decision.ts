@@ -19,6 +19,8 @@ export interface Question {
   id: string;
   url: string;
   message: string;
+  /** The id of the run that it is about, which the client's next call names. */
+  run?: string;
 }
 
 /** The name of the question in the result that asks it, and of its answer in the call that follows. */
@@ -64,12 +66,21 @@ export function hasDeclined({ mcpReq }: ServerContext): boolean {
   return answer.kind === "elicit" && answer.action !== "accept";
 }
 
+/** The id of the run that the question was about. It may be any text: the client has sent it. */
+export function askedAbout({ mcpReq }: ServerContext): string | undefined {
+  const state = mcpReq.requestState<unknown>();
+  return typeof state === "string" ? state : undefined;
+}
+
 /** Asks in the words of the client's revision. @throws {UrlElicitationRequiredError} where that is an error */
 export function questionResult(
-  { id, url, message }: Question,
+  { id, url, message, run }: Question,
   { asksPerson }: CallerContext,
 ): InputRequiredResult {
   if (asksPerson === "legacy")
     throw new UrlElicitationRequiredError([{ mode: "url", elicitationId: id, url, message }], message);
-  return inputRequired({ inputRequests: { [KEY]: inputRequired.elicitUrl({ url, message }) } });
+  return inputRequired({
+    inputRequests: { [KEY]: inputRequired.elicitUrl({ url, message }) },
+    ...(run === undefined ? {} : { requestState: run }),
+  });
 }

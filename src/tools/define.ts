@@ -15,7 +15,7 @@ import { callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 import { defaultWait } from "../shared/wait.ts";
-import { questionResult, hasDeclined, type Question } from "./decision.ts";
+import { askedAbout, hasDeclined, type Question, questionResult } from "./decision.ts";
 import type { MCPTask } from "./mcp-task.ts";
 import { NOT_A_VARIABLE, leftOutByConnection, notOffered } from "./texts.ts";
 
@@ -24,6 +24,8 @@ export interface ToolContext extends CallerContext, SandboxCalls {
   progress: ((message: string) => void) | undefined;
   /** Whether the person turned down what the call before had asked. */
   declined: boolean;
+  /** The id of the run that the call before had asked about, as the client sent it. */
+  askedAbout: string | undefined;
 }
 
 export interface ToolOutput<Structured = Record<string, unknown>> {
@@ -100,7 +102,10 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
       };
       const output = await recorded(caller, record, async () => {
         requireOffered(definition.name, caller);
-        return handle(args as z.output<Input>, contextOf(caller, pulse?.report, hasDeclined(server)));
+        return handle(
+          args as z.output<Input>,
+          contextOf(caller, pulse?.report, hasDeclined(server), askedAbout(server)),
+        );
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);
       if (output.question) return questionResult(output.question, caller);
@@ -175,8 +180,9 @@ export function contextOf(
   caller: CallerContext,
   progress?: (message: string) => void,
   declined = false,
+  about?: string,
 ): ToolContext {
-  return { ...caller, ...sandboxCallsOf(caller), progress, declined };
+  return { ...caller, ...sandboxCallsOf(caller), progress, declined, askedAbout: about };
 }
 
 /** The scopes that a call with these arguments needs. */

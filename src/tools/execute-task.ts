@@ -2,10 +2,12 @@ import * as z from "zod";
 import { AGENT_NAMES, MODEL_NAME } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { defineTool, runField, sandboxName, timeoutField, waitField } from "./define.ts";
+import { defineTool, runField, type ToolContext, sandboxName, timeoutField, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
+import { gitSignIn, answeredSignIn } from "./git-sign-in.ts";
 import { callWait } from "./mcp-task.ts";
 import { runContent } from "./run-result.ts";
+import type { RunView } from "../runs/run-types.ts";
 import { canRunTasks } from "../shared/config.ts";
 import { startTask } from "./start-task.ts";
 import { taskFields, taskOutput } from "./task-result.ts";
@@ -62,6 +64,8 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
   scopes: ["tasks:run"],
   async handle(args, context) {
     const deadline = Date.now() + args.wait_seconds * 1000;
+    const before = await answeredSignIn(context, { isTask: true });
+    if (before && !before.hasSignedIn) return taskAnswer(context, before.run, before.words);
     const { taskOf } = callWait(context, args.wait_seconds, "tasks:run");
     const { value: started, notice } = await startTask(context, {
       task: args.task,
@@ -80,11 +84,16 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
     const mcpTask = taskOf(started, notice);
     if (mcpTask) return { content: [], task: mcpTask };
     const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
-    const notes = [notice, later].filter(Boolean).join(" ") || undefined;
-    const task = taskDetailOf(run);
-    return {
-      content: await runContent(context, run, notes),
-      structured: task && taskFields(run, task, notes),
-    };
+    const { question, hint } = gitSignIn(context, run);
+    if (question) return { content: [], question };
+    return taskAnswer(context, run, [notice, later, hint].filter(Boolean).join(" ") || undefined);
   },
 });
+
+async function taskAnswer(context: ToolContext, run: RunView, notes: string | undefined) {
+  const task = taskDetailOf(run);
+  return {
+    content: await runContent(context, run, notes),
+    structured: task && taskFields(run, task, notes),
+  };
+}

@@ -591,3 +591,20 @@ export function taskFilesOld(id: string): ToolError {
     `Start a new task; get_result with id ${id} has the changes and the artifacts.`,
   );
 }
+
+// Signing in to git hosts
+
+/** @param page where the user signs in to it, if they can */
+export function signInText(host: string, page: string | undefined): string {
+  const way = page === undefined ? "" : `the user can sign in to it at ${page}, or `;
+  return `git lacks credentials for ${host}: ${way}the operator can add it to SECRETS. Do not ask for a token in the chat.`;
+}
+
+export const signInQuestion = (host: string) =>
+  `git was refused at ${host}. Sign in to it for your sandboxes on this server's page.`;
+
+export const signedInText = (host: string) =>
+  `The user has signed in to ${host} since this ran: run it again. If git is refused again, the token lacks rights there, or the sandbox started too early: use another sandbox.`;
+
+export const didNotSignInText = (host: string) =>
+  `The user did not sign in to ${host} for git. Do not try again unless they ask.`;

@@ -25,7 +25,14 @@ export interface PrivateAPI {
   close(): void;
 }
 
-const HOSTS = ["api.private.test", "git.private.test", "a.query.test", "other.private.test"];
+const HOSTS = [
+  "api.private.test",
+  "git.private.test",
+  "a.query.test",
+  "other.private.test",
+  "smart.private.test",
+  "smart-other.private.test",
+];
 
 export async function playPrivateAPI(): Promise<PrivateAPI> {
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-private-"));
@@ -41,11 +48,19 @@ export async function playPrivateAPI(): Promise<PrivateAPI> {
       const chunks: Buffer[] = [];
       for await (const chunk of request) chunks.push(Buffer.from(chunk));
       const { host = "", authorization } = request.headers;
-      arrived.push({ host, url: request.url ?? "", authorization, body: Buffer.concat(chunks).toString() });
-      answer(repository, request, response);
+      const body = Buffer.concat(chunks);
+      arrived.push({ host, url: request.url ?? "", authorization, body: body.toString() });
+      if (request.url?.startsWith("/smart.git/")) answerGit(repository, request, body, response);
+      else answer(repository, request, response);
     },
   );
-  const desk = createPlainServer((_request, response) => response.end(JSON.stringify(arrived.splice(0))));
+  // Two files of tests ask at the same time: one for hosts that begin with `smart`, and one for the others.
+  const desk = createPlainServer((request, response) => {
+    const isOf = ({ host }: Arrived) => host.startsWith("smart") === (request.url === "/smart");
+    const asked = arrived.filter(isOf);
+    arrived.splice(0, arrived.length, ...arrived.filter((one) => !isOf(one)));
+    response.end(JSON.stringify(asked));
+  });
   const [port, deskPort] = [await listen(server), await listen(desk)];
   const played = HOSTS.flatMap((host) => [`${host}:443`, `${host}:8443`]);
   return {
@@ -111,6 +126,37 @@ function answer(repository: string, { url = "/", headers }: IncomingMessage, res
   } catch {
     response.writeHead(404).end();
   }
+}
+
+/** Serves git's smart protocol to requests with a password that begins with `good-`. Echoes what was sent in a header. */
+function answerGit(
+  repository: string,
+  { url = "/", headers }: IncomingMessage,
+  body: Buffer,
+  response: ServerResponse,
+): void {
+  const { pathname, searchParams } = new URL(url, "https://any.test");
+  const password = atob((headers.authorization ?? "").replace("Basic ", "")).replace(/^[^:]*:/, "");
+  if (!password.startsWith("good-"))
+    return void response
+      .writeHead(401, { "www-authenticate": "Basic", "x-echo": headers.authorization ?? "" })
+      .end();
+  const asks = pathname.endsWith("/info/refs");
+  const service = (asks ? (searchParams.get("service") ?? "") : (pathname.split("/").at(-1) ?? "")).slice(4);
+  if (pathname.startsWith("/smart.git/away/"))
+    return void response
+      .writeHead(302, {
+        location: `https://smart-other.private.test/smart.git/info/refs${new URL(url, "https://any.test").search}`,
+      })
+      .end();
+  const flags = ["--stateless-rpc", ...(asks ? ["--http-backend-info-refs"] : [])];
+  const out = execFileSync("git", [service, ...flags, join(repository, "repo.git")], { input: body });
+  const line = `# service=git-${service}\n`;
+  const head = asks ? `${(line.length + 4).toString(16).padStart(4, "0")}${line}0000` : "";
+  const type = `application/x-git-${service}-${asks ? "advertisement" : "result"}`;
+  response
+    .writeHead(200, { "content-type": type, "x-echo": password })
+    .end(Buffer.concat([Buffer.from(head), out]));
 }
 
 /** A repository that git can be served as plain files. */

@@ -8,6 +8,8 @@ export const TRUST_INTERCEPTION = "SANDBOX_INTERCEPT_HTTPS";
 export interface NetworkPlatform {
   /** What the platform cannot see under a policy; shown above the list. */
   readonly unseen?: string;
+  /** Whether every container trusts the interception's certificates from its start. */
+  readonly alwaysTrusted?: boolean;
   /** No container runs, and one is about to start. */
   starting(): void;
   /**

@@ -257,6 +257,7 @@ describe("a database", () => {
         "Sandbox: indexes of few runs: 4ad0e37c6e5d1f7603572cfed9b1912c9725013df14d4b7ec669bf42e0d603b5",
         "Account: what servers without versions made: a04ffca5bb8ed3767cca625ab5780c170a0360e8815e4db9dd6236db7c03a89e",
         "Account: one row for all settings, and for all use of a day; no number for an unknown size: 5ab1748f1d88e5f1c5e30d023c8029fb961defb36d718607adaaaad72fb2dc56",
+        "Account: git hosts that the principal has signed in to: 3a8abc9ac8a4f05ca7cf57781097748f7bb33564aee4a38ed0a68e80ba1d6a68",
         "Attempts: what servers without versions made: bc274f268120e6059c62481d888841229b29bc1089fc1b6b67193ef402b56212",
       ]
     `);

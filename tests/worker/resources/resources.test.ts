@@ -259,9 +259,9 @@ describe("the list", () => {
   it("has pages, and starts no container", async () => {
     const caller = await principal("resources-pages");
     const made = Array.from({ length: 12 }, (_, n) => `page-${String(n).padStart(2, "0")}`);
-    await accountOf(caller).sandboxUsed({ principalID: caller.principalID, sandbox: made[0] ?? "" });
+    await accountOf(caller).registerSandbox({ principalID: caller.principalID, sandbox: made[0] ?? "" });
     for (const name of made) {
-      await accountOf(caller).sandboxUsed({ principalID: caller.principalID, sandbox: name });
+      await accountOf(caller).registerSandbox({ principalID: caller.principalID, sandbox: name });
       await accountOf(caller).sandboxStopped(name);
     }
     const first = await list(caller);

@@ -43,10 +43,10 @@ describe("a sandbox that takes long to be ready", () => {
     // As with an account that is far away, or that waits for room.
     await runInDurableObject(accountOf(caller), (account) => {
       const prototype: Account = Object.getPrototypeOf(account);
-      const { sandboxUsed } = prototype;
-      vi.spyOn(prototype, "sandboxUsed").mockImplementation(async function (this: Account, used) {
+      const { registerSandbox } = prototype;
+      vi.spyOn(prototype, "registerSandbox").mockImplementation(async function (this: Account, used) {
         if (used.principalID === caller.principalID) await goesOn.promise;
-        return sandboxUsed.call(this, used);
+        return registerSandbox.call(this, used);
       });
     });
     const [run, cancelled, written, listed] = await Promise.all([

@@ -226,6 +226,7 @@ function network(
       limits: () => networkLimits(config, principalID),
       principalID: () => principalID,
       secretHosts: () => [],
+      gitHosts: () => [],
       background: (work) => void work.catch(() => undefined),
       intercept: async () => undefined,
       ...more,
@@ -295,6 +296,24 @@ describe("nobody has more than they were given", () => {
     });
     expect(initialOf("token:closed").internet).toBe("none");
     expect(initialOf("owner")).toEqual({ internet: "allowlist", allowHosts: ["pypi.org", "*.example.com"] });
+  });
+
+  it("and git hosts are intercepted only in a container that trusts the platform's certificates", async () => {
+    const { actor } = cloudflare();
+    const gitHosts: string[] = [];
+    let intercepted: readonly string[] = [];
+    const own = network({ network: all, authTokens: [] }, "owner", actor(), {
+      gitHosts: () => gitHosts,
+      intercept: async (hosts) => void (intercepted = hosts),
+    }).network;
+    own.starting();
+    await own.enforce();
+    gitHosts.push("git.example.com");
+    await own.enforce();
+    expect(intercepted).toEqual([]);
+    own.starting();
+    await own.enforce();
+    expect(intercepted).toEqual(["git.example.com"]);
   });
 
   it("and a host that had a secret when its container started has the policy that holds", async () => {

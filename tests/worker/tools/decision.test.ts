@@ -169,12 +169,15 @@ describe("letting a sandbox reach more", () => {
       const approved = await browser.submit(consent, { decision: "owner", token: TOKEN });
       return (await browser.open(approved.location?.href ?? "")).location?.href;
     };
-    expect(await signIn(new URL(url).pathname)).toBe(url);
+    const hosts = `${ORIGIN}/panel/git`;
+    for (const at of [url, hosts, `${hosts}/git.example.com`])
+      expect(await signIn(at.slice(ORIGIN.length))).toBe(at);
     for (const to of [
       "https://elsewhere.example/",
       "//elsewhere.example",
       "/mcp",
       "/panel/decision/../../mcp",
+      "/panel/git/a/b",
     ])
       expect(await signIn(to)).toBe(`${ORIGIN}/panel`);
   });

@@ -1,0 +1,60 @@
+/** The git hosts that a principal has signed in to, with the tokens, which go to the egress alone. */
+import type { GitCredential } from "../shared/git-credential.ts";
+import { within } from "../shared/within.ts";
+
+/** The most hosts. The one signed in to first is dropped. */
+const MAX_HOSTS = 20;
+
+export interface GitHost {
+  host: string;
+  /** Milliseconds since the epoch. */
+  signedInAt: number;
+}
+
+export class GitHosts {
+  readonly #sql: SqlStorage;
+  #changed = Promise.withResolvers<void>();
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+  }
+
+  list(): GitHost[] {
+    const rows = "SELECT host, signed_in_at AS signedInAt FROM git_hosts ORDER BY host";
+    return this.#sql.exec<{ host: string; signedInAt: number }>(rows).toArray();
+  }
+
+  get names(): string[] {
+    return this.list().map(({ host }) => host);
+  }
+
+  credential(host: string): GitCredential | undefined {
+    const row = "SELECT user_name AS user, token FROM git_hosts WHERE host = ?";
+    return this.#sql.exec<{ user: string; token: string }>(row, host).toArray()[0];
+  }
+
+  put(host: string, { user, token }: GitCredential): void {
+    this.#sql.exec("INSERT OR REPLACE INTO git_hosts VALUES (?, ?, ?, ?)", host, user, token, Date.now());
+    this.#sql.exec(
+      "DELETE FROM git_hosts WHERE host NOT IN (SELECT host FROM git_hosts ORDER BY signed_in_at DESC, host LIMIT ?)",
+      MAX_HOSTS,
+    );
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+
+  remove(host: string): void {
+    this.#sql.exec("DELETE FROM git_hosts WHERE host = ?", host);
+  }
+
+  /** Waits up to `ms` milliseconds for a sign-in. @returns whether there was one since a time */
+  async signedIn(host: string, since: number, ms: number): Promise<boolean> {
+    const deadline = Date.now() + ms;
+    for (;;) {
+      if (this.list().some((one) => one.host === host && one.signedInAt >= since)) return true;
+      const left = deadline - Date.now();
+      if (left <= 0) return false;
+      await within(left, this.#changed.promise);
+    }
+  }
+}

@@ -1,0 +1,88 @@
+/** The page on which a person signs in to git hosts for their sandboxes, and out of them. It never shows a token. */
+import { accountOf } from "../actors/account-of.ts";
+import { messagePage } from "../auth/consent-page.ts";
+import { markup } from "../auth/html.ts";
+import type { OAuth } from "../auth/oauth.ts";
+import { page } from "../auth/page.ts";
+import { ToolError } from "../shared/errors.ts";
+import { GIT_PATH } from "../shared/file-link.ts";
+import { gitCredential, gitHost } from "../shared/git-credential.ts";
+import { networkLimits } from "../shared/network-limits.ts";
+import type { RequestContext } from "../shared/request-context.ts";
+import { gather } from "../shared/stream-bytes.ts";
+import { recorded } from "../tools/define.ts";
+import { DECISION_SCOPES, refuseVisitor, TO_PANEL, visitor } from "./decision-page.ts";
+import { DECISION_TEXTS, GIT_TEXTS } from "./texts.ts";
+
+const FORM_BOUNDS = { maxBytes: 16 * 1024, drainBytes: 64 * 1024, ms: 30_000 };
+
+export async function gitPage(request: Request, oauth: OAuth, context: RequestContext): Promise<Response> {
+  const { config, env } = context;
+  const asked = new URL(request.url).pathname.slice(GIT_PATH.length + 1);
+  if (!config.gitSignIn) return messagePage(GIT_TEXTS.off, { status: 404, way: TO_PANEL });
+  const caller = await visitor(request, oauth, context, GIT_TEXTS.signInFirst);
+  if (caller instanceof Response) return caller;
+  const refusal = await refuseVisitor(request, oauth, caller);
+  if (refusal) return refusal;
+  const { id } = caller.principal;
+  const account = accountOf(env, id);
+  const show = async (host: string, problem?: string) =>
+    gitHostsPage(await account.gitHosts(), host, problem);
+  const limits = networkLimits(config, id);
+  if (request.method !== "POST") return show(gitHost(asked, limits) ?? "");
+  const form = await formOf(request);
+  if (form === undefined) return messagePage(GIT_TEXTS.unreadable, { way: TO_PANEL });
+  const host = form.get("host") ?? "";
+  let work = async (): Promise<void> => account.signOutOfGit(host);
+  if (!form.has("remove")) {
+    const canonical = gitHost(host, limits);
+    if (canonical === undefined) return show(host, GIT_TEXTS.wrongHost);
+    const credential = gitCredential(form.get("user") ?? "", form.get("token") ?? "");
+    if (!credential) return show(canonical, GIT_TEXTS.wrongToken);
+    work = () => account.signInToGit(id, canonical, credential);
+  }
+  const done = await recorded(caller, { tool: "git_sign_in", scopes: DECISION_SCOPES }, work);
+  if (done instanceof ToolError)
+    return messagePage(DECISION_TEXTS.failed(done.text), { status: 503, way: TO_PANEL });
+  const words = form.has("remove") ? GIT_TEXTS.removed(host) : GIT_TEXTS.signedIn(host);
+  return messagePage(words, { status: 200, way: TO_PANEL });
+}
+
+async function formOf(request: Request): Promise<URLSearchParams | undefined> {
+  const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
+  if (type !== "application/x-www-form-urlencoded") return undefined;
+  const read = await gather(request, FORM_BOUNDS).catch(() => undefined);
+  return read && "bytes" in read ? new URLSearchParams(new TextDecoder().decode(read.bytes)) : undefined;
+}
+
+/** @param host for the form's field, which names it if a call has asked for it */
+function gitHostsPage(
+  hosts: readonly { host: string; signedInAt: number }[],
+  asked: string,
+  problem?: string,
+): Promise<Response> {
+  const rows = hosts.map(({ host, signedInAt }) => {
+    const since = GIT_TEXTS.since(new Date(signedInAt).toISOString().slice(0, 10));
+    return markup`<div><dt>${since}</dt><dd><strong>${host}</strong>
+<form method="post"><input type="hidden" name="host" value="${host}">
+<button class="plain" name="remove" aria-label="${GIT_TEXTS.remove} ${host}">${GIT_TEXTS.remove}</button></form></dd></div>
+`;
+  });
+  const list = markup`<p class="soft">${GIT_TEXTS.listed}</p>\n<dl>\n${rows}</dl>`;
+  const body = markup`<h1>${asked ? GIT_TEXTS.signInTo : GIT_TEXTS.title}</h1>
+<p class="soft">${GIT_TEXTS.about}</p>
+${problem && markup`<p class="note error" role="alert">${problem}</p>`}
+<form method="post">
+${asked && markup`<p class="note warn">${GIT_TEXTS.asked}</p>`}
+<p><label class="field">${GIT_TEXTS.host}
+<input type="text" name="host" value="${asked}" required maxlength="253" placeholder="github.com" autocomplete="off"></label></p>
+<p><label class="field">${GIT_TEXTS.token}
+<input type="password" name="token" required minlength="16" maxlength="1000" autocomplete="off"></label></p>
+<p><label class="field">${GIT_TEXTS.user}
+<input type="text" name="user" maxlength="100" autocomplete="off"></label></p>
+<p class="soft">${GIT_TEXTS.rights}</p>
+<p class="soft">${GIT_TEXTS.risk}</p>
+<button>${GIT_TEXTS.signIn}</button></form>
+${rows.length > 0 && list}`;
+  return page(GIT_TEXTS.title, body, { status: problem === undefined ? 200 : 400 });
+}

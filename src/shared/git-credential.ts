@@ -1,0 +1,66 @@
+/** Credentials of people for git hosts: which hosts and values may have one, and which requests get it. Pure functions. */
+import type { NetworkLimits } from "./network-limits.ts";
+import { allowsHost, canBeListed, canonicalHost, isAddress } from "./network-policy.ts";
+import type { Secret } from "./secrets.ts";
+
+export interface GitCredential {
+  /** The name of the basic authentication. Hosts that want only a token ignore it. */
+  user: string;
+  token: string;
+}
+
+/** What hosts take as the name of a token's holder. */
+const TOKEN_USER = "x-access-token";
+
+/** Shorter tokens could be guessed by code that has its own text echoed: see `secrets.ts`. */
+const TOKEN = /^[\x21-\x7e]{16,1000}$/;
+const USER = /^[\w.@+-]{1,100}$/;
+
+/** A credential that a person has typed; undefined if it cannot be one. */
+export function gitCredential(user: string, token: string): GitCredential | undefined {
+  const given = { user: user.trim() || TOKEN_USER, token: token.trim() };
+  return USER.test(given.user) && TOKEN.test(given.token) ? given : undefined;
+}
+
+/** A host that somebody may sign in to, in canonical form; undefined if it is none, or is beyond the operator's limits. */
+export function gitHost(text: string, { most }: Pick<NetworkLimits, "most">): string | undefined {
+  const host = canonicalHost(text.trim());
+  if (host === undefined || !canBeListed(host) || isAddress(host)) return undefined;
+  // Names of the server's own, by which sandboxes reach it.
+  if (host.endsWith(".internal") || !allowsHost(most, host)) return undefined;
+  return host;
+}
+
+/** Whether a request is one of git's smart HTTP protocol, over HTTPS at the standard port. */
+export function isGitRequest(method: string, { protocol, port, pathname, searchParams }: URL): boolean {
+  if (protocol !== "https:" || port !== "") return false;
+  if (method === "GET")
+    return (
+      pathname.endsWith("/info/refs") &&
+      /^git-(?:upload|receive)-pack$/.test(searchParams.get("service") ?? "")
+    );
+  return method === "POST" && /\/git-(?:upload|receive)-pack$/.test(pathname);
+}
+
+/** The credential as what the egress puts into a request. */
+export function asSecret(host: string, { user, token }: GitCredential): Secret {
+  const place = { in: "basic", name: "authorization", template: `${user}:{value}` } as const;
+  return {
+    name: "git-sign-in",
+    hosts: [host],
+    place,
+    value: token,
+    principals: undefined,
+    variable: undefined,
+  };
+}
+
+/** Git's message about missing or wrong credentials. */
+const REFUSED =
+  /(?:could not read (?:Username|Password)|Authentication failed) for '(https:\/\/[^'\s]{1,2000})'/;
+
+/** The host at which git lacked credentials, over HTTPS at the standard port, by what git has printed. */
+export function refusedByHost(printed: string): string | undefined {
+  const url = URL.parse(REFUSED.exec(printed)?.[1] ?? "");
+  return url?.port === "" ? url.hostname : undefined;
+}

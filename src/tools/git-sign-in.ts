@@ -1,0 +1,65 @@
+/** When git in a run lacked credentials: a person is asked to sign in to the host, or the answer says what to do. */
+import { accountOf } from "../actors/account-of.ts";
+import type { RunView } from "../runs/run-types.ts";
+import { GIT_PATH } from "../shared/file-link.ts";
+import { gitHost, refusedByHost } from "../shared/git-credential.ts";
+import { networkLimits } from "../shared/network-limits.ts";
+import { defaultWait } from "../shared/wait.ts";
+import { taskDetailOf } from "../tasks/collect.ts";
+import { CLONE_FAILED } from "../tasks/texts.ts";
+import type { Question } from "./decision.ts";
+import type { ToolContext } from "./define.ts";
+import { ownRun } from "./own-run.ts";
+import { didNotSignInText, signInQuestion, signInText, signedInText } from "./texts.ts";
+
+/** The host at which git lacked credentials in an ended run. Any program can print git's words. */
+function refusingHost({ config, principal }: ToolContext, run: RunView): string | undefined {
+  if (run.state !== "failed" && (run.exitCode ?? 0) === 0) return undefined;
+  const { note = "", stderr, stdout } = run;
+  const printed = [stderr, stdout].flatMap(({ head, tail }) => [head, tail]);
+  const clone = note.startsWith(CLONE_FAILED) ? [note] : [];
+  // An agent's output does not count.
+  const [host] = (taskDetailOf(run) ? clone : printed).flatMap((text) => refusedByHost(text) ?? []);
+  return host === undefined ? undefined : gitHost(host, networkLimits(config, principal.id));
+}
+
+/**
+ * What to do about a run in which git lacked credentials: a question for the person, or a hint for the answer. Clients of
+ * 2025-11-25 repeat a call without a word about the run before, so they are asked only about tasks, which have not begun.
+ */
+export function gitSignIn(context: ToolContext, run: RunView): { question?: Question; hint?: string } {
+  const { config, asksPerson, hasSignIn, origin } = context;
+  const host = config.gitSignIn ? refusingHost(context, run) : undefined;
+  if (host === undefined) return {};
+  const at = config.publicOrigin ?? origin;
+  if (!hasSignIn || at === undefined) return { hint: signInText(host, undefined) };
+  const url = `${at}${GIT_PATH}/${host}`;
+  const mayAsk = asksPerson === "modern" || (asksPerson === "legacy" && taskDetailOf(run) !== undefined);
+  if (!mayAsk) return { hint: signInText(host, url) };
+  return { question: { id: run.id, url, message: signInQuestion(host), run: run.id } };
+}
+
+interface Answered {
+  run: RunView;
+  hasSignedIn: boolean;
+  /** For the answer. */
+  words: string;
+}
+
+/** The run that the call before asked about, and what the person has answered; undefined if this call is about none. */
+export async function answeredSignIn(
+  context: ToolContext,
+  { isTask }: { isTask: boolean },
+): Promise<Answered | undefined> {
+  const { askedAbout: id, asksPerson, config, declined, env, principal } = context;
+  if (id === undefined || asksPerson === undefined) return undefined;
+  const read = { id, waitMs: 0 };
+  const { value } = await context.reading(ownRun(id), (actor, owner) => actor.readRun(owner, read));
+  const { run } = value;
+  const host = refusingHost(context, run);
+  // The tools for tasks and for commands need different scopes.
+  if (host === undefined || isTask !== (taskDetailOf(run) !== undefined)) return undefined;
+  const waitMs = declined ? 0 : defaultWait(config.maxWaitSeconds) * 1000;
+  const hasSignedIn = await accountOf(env, principal.id).gitSignedIn(host, run.startedAt, waitMs);
+  return { run, hasSignedIn, words: hasSignedIn ? signedInText(host) : didNotSignInText(host) };
+}

@@ -1,0 +1,306 @@
+/** A person signs in to a git host on this server's page, and git in their sandboxes uses the token without seeing it. */
+import { createExecutionContext } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { beforeEach, describe, expect, it } from "vitest";
+import worker from "../../../src/index.ts";
+import type { Env } from "../../../src/shared/config.ts";
+import type { Arrived } from "../../setup/private-secrets.ts";
+import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
+import { TOKEN } from "../server/support.ts";
+import { Caller, ORIGIN, actorOf, evictActor, principal } from "../support.ts";
+
+const variables: Env = {
+  ...(env as Env),
+  SERVER_AUTH_TOKEN: TOKEN,
+  PUBLIC_ORIGIN: ORIGIN,
+  LOG_LEVEL: "error",
+};
+const appOf =
+  (more: Partial<Env> = {}): App =>
+  (url, init) =>
+    worker.fetch(new Request(url, init), { ...variables, ...more }, createExecutionContext());
+const app = appOf();
+const owner = new Caller("owner", TOKEN, variables);
+const PAGE = `${ORIGIN}/panel/git`;
+const HOST = "smart.private.test";
+// Before the sign-in, a sandbox sees the host's own certificate, which it does not trust.
+const CLONE = `export GIT_SSL_NO_VERIFY=1; rm -rf c && git clone -q https://${HOST}/smart.git c && cat c/private.txt`;
+const GIT_TOKEN = "good-Xq9Zr4Lw8Tb2Vn6K";
+
+type Elicitation = { mode: string; url: string; message: string };
+
+function ask(
+  name: string,
+  args: object,
+  more: object = {},
+  capabilities: object = { elicitation: { url: {} } },
+  caller = owner,
+) {
+  return caller.modern("tools/call", { name, arguments: args, ...more }, {}, capabilities);
+}
+
+/** The answer to a call of a client of 2025-11-25 that opens addresses. */
+async function askLegacy(name: string, args: object): Promise<string> {
+  const post = (body: object, more = {}) =>
+    app(`${ORIGIN}/mcp`, {
+      method: "POST",
+      headers: {
+        authorization: `Bearer ${TOKEN}`,
+        "content-type": "application/json",
+        accept: "application/json, text/event-stream",
+        ...more,
+      },
+      body: JSON.stringify({ jsonrpc: "2.0", id: 1, ...body }),
+    });
+  const capabilities = { elicitation: { url: {} } };
+  const params = { protocolVersion: "2025-11-25", capabilities, clientInfo: { name: "test", version: "1" } };
+  const opened = await post({ method: "initialize", params });
+  await opened.text();
+  const session = { "mcp-session-id": opened.headers.get("mcp-session-id") };
+  return await (await post({ method: "tools/call", params: { name, arguments: args } }, session)).text();
+}
+
+/** What a result asks of the client, and what the next call is to send with it. */
+function asked({
+  result,
+}: Awaited<ReturnType<typeof ask>>): Elicitation & { state: { requestState: unknown } } {
+  expect(result).toMatchObject({ resultType: "input_required" });
+  const [request] = Object.values(result?.inputRequests as Record<string, { params: Elicitation }>);
+  if (!request) throw new Error(JSON.stringify(result));
+  return { ...request.params, state: { requestState: result?.requestState } };
+}
+
+function send(
+  browser: Browser,
+  url: string,
+  fields: Record<string, string>,
+  headers: object = { origin: ORIGIN },
+) {
+  const type = { "content-type": "application/x-www-form-urlencoded" };
+  const body = new URLSearchParams(fields).toString();
+  return browser.open(url, {
+    method: "POST",
+    headers: { ...headers, ...type } as Record<string, string>,
+    body,
+  });
+}
+
+async function arrived(): Promise<Arrived[]> {
+  return await (await fetch(`${env.PRIVATE_URL}smart`)).json<Arrived[]>();
+}
+
+async function sh(sandbox: string, command: string): Promise<string> {
+  const { text } = await owner.call("run_command", { sandbox, command });
+  expect(text).not.toContain(GIT_TOKEN);
+  return text;
+}
+
+const signIn = (browser: Browser, host = HOST, token = GIT_TOKEN) => send(browser, PAGE, { host, token });
+
+beforeEach(async () => {
+  const browser = await panelBrowser(app);
+  for (const host of [HOST, "smart-other.private.test"]) await send(browser, PAGE, { remove: "", host });
+  await arrived();
+});
+
+describe("git in a command that lacks credentials", () => {
+  it("asks the person, who signs in; the command is not run twice, and works when it is run again", async () => {
+    const args = { sandbox: "git-ask", command: `echo once >>count; ${CLONE}` };
+    const { url, message, state } = asked(await ask("run_command", args));
+    expect(message).toContain(HOST);
+    expect(url).toBe(`${PAGE}/${HOST}`);
+    // The client calls again when its user has opened the page, and waits for the answer.
+    const again = ask("run_command", args, state);
+    const browser = await panelBrowser(app);
+    const page = await browser.open(url);
+    expect(page.text).toContain(`value="${HOST}"`);
+    const done = await signIn(browser);
+    expect(done.text).toContain("The token is saved");
+    expect(done.text).not.toContain(GIT_TOKEN);
+    const said = JSON.stringify((await again).result);
+    expect(said).toContain("run it again");
+    expect(await sh("git-ask", `cat count; ${CLONE}`)).toContain("once\nof the private repository");
+    // As on a new day: its actor knows it, and so does a sandbox that is made now.
+    await evictActor(await actorOf("git-ask"));
+    expect(await sh("git-new", CLONE)).toContain("of the private repository");
+    expect(
+      await sh(
+        "git-new",
+        "cd c && git config user.email t@t && git config user.name t && git checkout -qb more && git commit -q --allow-empty -m more && git push -q origin more && git ls-remote origin",
+      ),
+    ).toContain("refs/heads/more");
+  });
+
+  it("says that the person refused in the client, or did not answer; the command is not run again", async () => {
+    const args = { sandbox: "git-refuse", command: `echo once >>count; ${CLONE}` };
+    const { state } = asked(await ask("run_command", args));
+    const declined = { ...state, inputResponses: { decision: { action: "decline" } } };
+    expect(JSON.stringify((await ask("run_command", args, declined)).result)).toContain("did not sign in");
+    const patient = owner.with({ ...variables, MAX_WAIT_SECONDS: "1" });
+    const later = await ask("run_command", args, state, undefined, patient);
+    expect(JSON.stringify(later.result)).toContain("did not sign in");
+    expect(await sh("git-refuse", "cat count")).toMatch(/once$/);
+  });
+
+  it("asks again if the host refuses the token", async () => {
+    const browser = await panelBrowser(app);
+    await signIn(browser, HOST, "wrong-token-of-the-person");
+    const args = { sandbox: "git-wrong", command: CLONE };
+    const { state } = asked(await ask("run_command", args));
+    await signIn(browser);
+    expect(JSON.stringify((await ask("run_command", args, state)).result)).toContain("run it again");
+    expect(await sh("git-wrong", CLONE)).toContain("of the private repository");
+  });
+
+  it("says what to do if the client does not ask, or nobody could sign in", async () => {
+    expect(await sh("git-hint", CLONE)).toContain(`sign in to it at ${PAGE}`);
+    const token = await principal("git-hint", ["sandbox:exec"]);
+    const { text } = await token.with({ PUBLIC_ORIGIN: ORIGIN }).call("run_command", { command: CLONE });
+    expect(text).toContain("the operator can add it to SECRETS");
+    expect(text).not.toContain(PAGE);
+    const off = owner.with({ ...variables, GIT_SIGN_IN: "off" });
+    expect((await off.call("run_command", { sandbox: "git-hint", command: CLONE })).text).not.toContain(PAGE);
+    // Words of a program that name what cannot be a git host, or succeed.
+    for (const command of [
+      "echo \"fatal: Authentication failed for 'https://10.0.0.1/x'\" >&2; false",
+      "echo \"fatal: Authentication failed for 'http://smart.private.test/x'\" >&2; false",
+      `echo "fatal: Authentication failed for 'https://${HOST}/x'" >&2`,
+    ])
+      expect((await ask("run_command", { sandbox: "git-hint", command })).result).toMatchObject({
+        resultType: "complete",
+      });
+  });
+
+  it("asks for a task's clone, and starts the task when the person has signed in", async () => {
+    const sandbox = "git-task";
+    // In the place of an agent.
+    const agent =
+      "mkdir -p /tmp/bin && printf '#!/bin/sh\\n' >/tmp/bin/opencode && chmod +x /tmp/bin/opencode";
+    await sh(sandbox, agent);
+    const settings = { GIT_SSL_NO_VERIFY: "1", PATH: "/tmp/bin:/usr/local/bin:/usr/bin:/bin" };
+    await owner.call("configure_sandbox", { sandbox, env: settings });
+    const repository = `https://${HOST}/smart.git`;
+    const args = { task: "Read it.", agent: "opencode", repository, sandbox };
+    const legacy = await askLegacy("execute_task", args);
+    expect(legacy).toContain("-32042");
+    expect(legacy).toContain(`${PAGE}/${HOST}`);
+    // Their calls are repeated as a whole, so a command's is not.
+    expect(await askLegacy("run_command", { sandbox, command: CLONE })).toContain("the user can sign in");
+    const { state } = asked(await ask("execute_task", args));
+    expect((await signIn(await panelBrowser(app))).status).toBe(200);
+    await arrived();
+    await ask("execute_task", args, state);
+    expect((await arrived()).map(({ url: path }) => path)).toContain("/smart.git/git-upload-pack");
+  });
+});
+
+describe("a person's token for a git host", () => {
+  it("goes with git's requests to that host over HTTPS, and nowhere else", async () => {
+    expect((await signIn(await panelBrowser(app))).text).toContain("The token is saved");
+    await sh("git-where", CLONE);
+    const given = `Basic ${btoa(`x-access-token:${GIT_TOKEN}`)}`;
+    const cloned = await arrived();
+    expect(cloned.length).toBeGreaterThan(0);
+    for (const one of cloned) expect(one).toMatchObject({ host: HOST, authorization: given });
+    const refs = "smart.git/info/refs?service=git-upload-pack";
+    for (const request of [
+      `curl -ksS https://${HOST}/echo`,
+      `curl -ksS https://${HOST}/smart.git/info/refs`,
+      `curl -ksS -X POST https://${HOST}/${refs}`,
+      `curl -ksS https://${HOST}:8443/${refs}`,
+      `curl -ksS http://${HOST}/${refs}`,
+      `curl -ksS https://smart-other.private.test/${refs}`,
+      `curl -ksS -H "host: ${HOST}" https://smart-other.private.test/${refs}`,
+    ])
+      await sh("git-where", `${request}; true`);
+    for (const { authorization } of await arrived()) expect(authorization).toBeUndefined();
+    // A redirect is the client's to follow.
+    await sh(
+      "git-where",
+      `curl -ksSL "https://${HOST}/smart.git/away/info/refs?service=git-upload-pack"; true`,
+    );
+    const [led, landed] = await arrived();
+    expect(led?.authorization).toBe(given);
+    expect(landed).toMatchObject({ host: "smart-other.private.test" });
+    expect(landed?.authorization).toBeUndefined();
+  });
+
+  it("is in no response of the host that a sandbox sees, and not in git's settings", async () => {
+    await signIn(await panelBrowser(app));
+    const head = await sh(
+      "git-seen",
+      `curl -sSi --output - "https://${HOST}/smart.git/info/refs?service=git-upload-pack" | grep -a x-echo`,
+    );
+    expect(head).toContain("*".repeat(GIT_TOKEN.length));
+    expect(await sh("git-seen", `${CLONE}; cat c/.git/config; env; git config --list`)).toContain(
+      "private repository",
+    );
+    const { text } = await owner.call("list_sandboxes", {});
+    expect(text).not.toContain(GIT_TOKEN);
+  });
+
+  it("is not used for another principal", async () => {
+    expect((await signIn(await panelBrowser(app))).text).toContain("The token is saved");
+    const other = await principal("git-other", ["sandbox:exec"]);
+    expect((await other.call("run_command", { command: CLONE })).text).not.toContain("of the private");
+    for (const { authorization } of await arrived()) expect(authorization).toBeUndefined();
+  });
+
+  it("is listed without its value, and gone at once when it is removed", async () => {
+    const browser = await panelBrowser(app);
+    await signIn(browser);
+    await sh("git-gone", CLONE);
+    const page = await browser.open(PAGE);
+    expect(page.text).toContain(`<strong>${HOST}</strong>`);
+    expect(page.text).not.toContain(GIT_TOKEN);
+    expect((await send(browser, PAGE, { remove: "", host: HOST })).text).toContain("Removed");
+    expect((await browser.open(PAGE)).text).not.toContain(`<strong>${HOST}</strong>`);
+    expect(await sh("git-gone", CLONE)).toContain("could not read Username");
+  });
+
+  it("is refused if it is not a token, or its host not one that the operator lets sandboxes reach", async () => {
+    const browser = await panelBrowser(app);
+    for (const host of [
+      "",
+      "10.0.0.1",
+      "localhost",
+      "*.private.test",
+      "anthropic.internal",
+      "a.test/x",
+      "<b>.test",
+    ]) {
+      const refused = await signIn(browser, host);
+      expect(refused.status).toBe(400);
+      expect(refused.text).not.toContain("<b>.test");
+    }
+    for (const token of ["short", "with a space in the middle of it", "x".repeat(1001)])
+      expect((await signIn(browser, HOST, token)).status).toBe(400);
+    const limited = await panelBrowser(
+      appOf({ MAX_INTERNET: "allowlist", ALLOW_HOSTS: "smart-other.private.test" }),
+    );
+    expect((await signIn(limited)).status).toBe(400);
+    expect((await signIn(limited, "smart-other.private.test")).status).toBe(200);
+  });
+
+  it("is accepted only from this server's own page, for the sandboxes of the person who signed in", async () => {
+    const { url } = asked(await ask("run_command", { sandbox: "git-mine", command: CLONE }));
+    const fields = { host: HOST, token: GIT_TOKEN };
+    const browser = await panelBrowser(app);
+    for (const headers of [{ origin: "https://elsewhere.example" }, {}])
+      expect((await send(browser, PAGE, fields, headers)).status).toBe(403);
+    // That session may not run code.
+    const other = await panelBrowserOfGitHub((more) => appOf(more as Partial<Env>));
+    for (const seen of [await other.open(url), await send(other, PAGE, fields)])
+      expect(seen.status).toBe(403);
+    const stranger = new Browser(app);
+    for (const at of [url, PAGE]) {
+      const { pathname } = new URL(at);
+      expect((await stranger.open(at)).response.headers.get("refresh")).toBe(`0; url=${pathname}?again`);
+      const shown = await stranger.open(`${at}?again`);
+      expect(shown.status).toBe(401);
+      expect(shown.text).toContain(`/panel/sign-in?to=${encodeURIComponent(pathname)}`);
+      await send(stranger, at, fields);
+    }
+    expect((await browser.open(PAGE)).text).not.toContain("<strong>");
+  });
+});

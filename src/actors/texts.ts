@@ -22,7 +22,7 @@ interface LeftOut extends PathCount {
 export function overloaded(sandbox: string): ToolError {
   return new ToolError(
     "sandbox_unavailable",
-    `Sandbox ${sandbox} has too many calls at once; this one was not begun.`,
+    `Sandbox ${sandbox} has too many calls at once; this one was not started.`,
     "Make the same call again in 10 seconds.",
     true,
   );

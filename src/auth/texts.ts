@@ -88,10 +88,10 @@ export function badRequest(problem: string, hasWay: boolean): PageMessage {
 /** What is wrong with an authorization request: sentences for `badRequest`. */
 export const REQUEST_PROBLEMS = {
   tooLong: "The request is too long.",
-  repeated: "A parameter is there twice.",
+  repeated: "A parameter is repeated.",
   unknownClient: "The client is not known here.",
   noChallenge: "A code_challenge of method S256 is required.",
-  noScope: "None of the scopes asked for exists here.",
+  noScope: "None of the requested scopes exists here.",
   badForm: "The form cannot be read.",
 };
 

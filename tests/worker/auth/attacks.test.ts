@@ -183,7 +183,7 @@ describe("redirects", () => {
     ]) {
       const page = await new Browser(app).open(`${url}&${extra}`);
       expect(page.toldHere).toBe(true);
-      expect(page.text).toContain("A parameter is there twice");
+      expect(page.text).toContain("A parameter is repeated");
     }
   });
 

@@ -5,7 +5,7 @@ import type { Region, Scope } from "../shared/principal.ts";
 import type { NetworkChoice } from "./network.ts";
 import type { Preview } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
-import type { Checkpoint } from "./snapshot-registry.ts";
+import type { Checkpoint } from "./saved-states.ts";
 
 /** The owner of a sandbox. The actor's name hashes both values; these are the plain ones, for display and registration. */
 export interface Owner {

@@ -8,7 +8,7 @@ import { unwrap } from "../shared/errors.ts";
 import { principalHash } from "../shared/names.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import type { Settlement } from "./quota.ts";
-import { workspacesPrefix } from "./snapshot-registry.ts";
+import { workspacesPrefix } from "./saved-states.ts";
 import type { ListedSettings } from "./sandbox-registry.ts";
 
 /** The owner as the sandbox's first call named it; `region` is where the actor was created. */

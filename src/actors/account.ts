@@ -31,9 +31,9 @@ import {
   type Save,
   type SavedWorkspace,
   type Snapshot,
-  SnapshotRegistry,
   workspacesPrefix,
-} from "./snapshot-registry.ts";
+} from "./saved-states.ts";
+import { SnapshotRegistry } from "./snapshot-registry.ts";
 import { type ListedSettings, SandboxRegistry } from "./sandbox-registry.ts";
 import { ACCOUNT_SCHEMA } from "../storage/account-schema.ts";
 import { migrate } from "../storage/migrations.ts";

@@ -3,7 +3,7 @@
  * result reports this once, with what was restored.
  */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
-import type { Snapshot } from "./snapshot-registry.ts";
+import type { Snapshot } from "./saved-states.ts";
 import { ENDINGS, lostText, restoredText } from "./texts.ts";
 
 /** A Durable Object's synchronous key-value storage. */

@@ -41,7 +41,7 @@ import type { Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
 import type { ArtifactRange, RunFileStat, RunFiles } from "./run-files.ts";
 import type { CurrentSettings, SettingsChange } from "./settings.ts";
-import type { Checkpoint } from "./snapshot-registry.ts";
+import type { Checkpoint } from "./saved-states.ts";
 
 /** The result of an actor's method, with a notice if state was lost since the last one. */
 export type ActorResult<T> = Outcome<T> & { notice?: string };

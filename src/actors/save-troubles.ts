@@ -1,7 +1,7 @@
 /** Failed and partial saves of a workspace, and what callers are told about them: each problem once. */
 import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
-import type { LeftOut } from "./snapshot-registry.ts";
+import type { LeftOut } from "./saved-states.ts";
 import { isPermanentSaveError, reason } from "./workspace-errors.ts";
 import { leftOut } from "./workspace-transfer.ts";
 import { notSavedText, partlySavedText } from "./texts.ts";

@@ -8,11 +8,12 @@
  * Every step is one transaction. In it, unreferenced objects become garbage: R2 key prefixes whose rows stay until R2 has
  * deleted them, so that neither a crash nor an R2 error leaves anything behind.
  */
-import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { type ToolError } from "../shared/errors.ts";
 import { randomLetters } from "../shared/names.ts";
+import type { Archive, Checkpoint, LeftOut, Pack, Save, SavedWorkspace, Snapshot } from "./saved-states.ts";
+import { SnapshotGarbage, type StateStorage } from "./snapshot-garbage.ts";
 import {
   noCheckpoint,
   nothingToKeep,
@@ -21,91 +22,8 @@ import {
   taskFilesNotKept,
 } from "./texts.ts";
 
-/** Content added by one save, with the save's id. */
-export interface Pack {
-  id: string;
-  /** All bytes, and those that the snapshot still uses. */
-  bytes: number;
-  live: number;
-}
-
-/** What a save left out. */
-export interface LeftOut {
-  /** The number of files that did not fit. */
-  count: number;
-  bytes: number;
-  /** Where most of them are. */
-  names: string[];
-  /** Unreadable files, and sockets, pipes and devices. */
-  unreadable?: NamedFiles;
-  special?: NamedFiles;
-  /** Regenerable directories with more files than a snapshot may have. */
-  crowded?: NamedFiles;
-}
-
-export interface Snapshot {
-  id: string;
-  /** When it was saved, milliseconds since the epoch. */
-  savedAt: number;
-  files: number;
-  /** Of its files. */
-  bytes: number;
-  manifestBytes: number;
-  left?: LeftOut;
-  packs: Pack[];
-}
-
-/** A save that will become its sandbox's current state. */
-export interface Save extends Omit<Snapshot, "savedAt"> {
-  sandbox: string;
-  /** The current state when the save began. */
-  base: string | undefined;
-  /** If set, the save becomes this archive, and the sandbox keeps its state. */
-  archive?: Archive;
-}
-
-/** A part of what a task or a set-up left. */
-export interface Archive {
-  /** The whole id of the task's run, or the key of the set-up. */
-  run: string;
-  part: "workspace" | "conversation";
-  /** When it ends, milliseconds since the epoch. */
-  expiresAt: number;
-  /** The sandbox's settings as JSON, for a sandbox that continues it. */
-  settings?: string | undefined;
-}
-
-export interface Checkpoint {
-  id: string;
-  /** Whose state it was. */
-  sandbox: string;
-  label: string;
-  /** When the state was saved, milliseconds since the epoch, and how much it holds. */
-  savedAt: number;
-  files: number;
-  bytes: number;
-  /** When it ends, milliseconds since the epoch. */
-  expiresAt: number;
-}
-
-/** A sandbox's current state as listed. Times are milliseconds since the epoch. */
-export interface SavedWorkspace {
-  sandbox: string;
-  createdAt: number;
-  usedAt: number;
-  savedAt: number;
-  files: number;
-  bytes: number;
-}
-
-/** The part of a Durable Object's storage that this needs. */
-type Storage = Pick<DurableObjectStorage, "sql" | "transactionSync">;
-
 /** The time limit of a save, and how long objects of an interrupted one are left alone, in milliseconds. */
 const WRITING_MS = 3_600_000;
-
-/** The pause before a failed R2 deletion is retried, in milliseconds. */
-const DELETE_RETRY_MS = 300_000;
 
 /** The most automatic checkpoints per sandbox; the newest stay. */
 const KEPT_BEFORE = 10;
@@ -113,17 +31,20 @@ const KEPT_BEFORE = 10;
 /** The most stored outcomes of set-ups; the newest stay. */
 const KEPT_SETUPS = 100;
 
-/** Prefixes that are deleted in one go. */
-const BATCH = 20;
-
 export class SnapshotRegistry {
-  readonly #storage: Storage;
+  readonly #storage: StateStorage;
+  readonly #garbage: SnapshotGarbage;
   readonly #limits: Pick<Limits, "checkpoints" | "workspaceBytes">;
   readonly #keepMs: number;
 
   /** @param ttlDays the life of a checkpoint, and of a state after its sandbox's last use */
-  constructor(storage: Storage, limits: Pick<Limits, "checkpoints" | "workspaceBytes">, ttlDays: number) {
+  constructor(
+    storage: StateStorage,
+    limits: Pick<Limits, "checkpoints" | "workspaceBytes">,
+    ttlDays: number,
+  ) {
     this.#storage = storage;
+    this.#garbage = new SnapshotGarbage(storage);
     this.#limits = limits;
     this.#keepMs = ttlDays * DAY_MS;
   }
@@ -185,7 +106,7 @@ export class SnapshotRegistry {
       const room = this.#limits.workspaceBytes - this.#lastingBytes(isArchive ? undefined : sandbox);
       if (Math.max(0, room) <= notEnough) throw this.full();
       const [before] = this.#rows<{ id: string }>("SELECT id FROM saves WHERE sandbox = ?", sandbox);
-      if (before) this.#discard(before.id, now + WRITING_MS);
+      if (before) this.#garbage.discard(before.id, now + WRITING_MS);
       this.#sql("INSERT OR REPLACE INTO saves VALUES (?, ?, ?)", sandbox, id, now);
       return Math.max(0, room);
     });
@@ -225,7 +146,7 @@ export class SnapshotRegistry {
       }
       if (archive) this.#keepArchive(archive, id);
       else this.#setCurrent(sandbox, id, now);
-      this.#collect(now);
+      this.#garbage.collect(now);
       this.#makeRoom(archive?.run, now);
       if (this.bytes > this.#limits.workspaceBytes && this.bytes > before) throw this.full();
     });
@@ -237,7 +158,7 @@ export class SnapshotRegistry {
       if (this.#rows("SELECT id FROM snapshots WHERE id = ?", snapshot).length === 0)
         throw new Error(`there is no state ${snapshot} any more`);
       this.#keepArchive(archive, snapshot);
-      this.#collect(now);
+      this.#garbage.collect(now);
     });
   }
 
@@ -274,7 +195,7 @@ export class SnapshotRegistry {
 
   #removeArchive(run: string, now: number): void {
     this.#sql("DELETE FROM archives WHERE run = ?", run);
-    this.#collect(now);
+    this.#garbage.collect(now);
   }
 
   /** Makes what a task left the state of a sandbox that has none. @throws {ToolError} `not_found` */
@@ -293,14 +214,14 @@ export class SnapshotRegistry {
   abandonSave(sandbox: string, id: string, isWriting: boolean, now = Date.now()): void {
     this.#storage.transactionSync(() => {
       const { rowsWritten } = this.#sql("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id);
-      if (rowsWritten > 0) this.#discard(id, isWriting ? now + WRITING_MS : now);
+      if (rowsWritten > 0) this.#garbage.discard(id, isWriting ? now + WRITING_MS : now);
     });
   }
 
   /** Ends saves under way. @param dueAt when their objects can be deleted */
   #abandonSaves(where: string, value: SqlStorageValue, dueAt: number): void {
     const saves = this.#rows<{ id: string }>(`DELETE FROM saves WHERE ${where} RETURNING id`, value);
-    for (const { id } of saves) this.#discard(id, dueAt);
+    for (const { id } of saves) this.#garbage.discard(id, dueAt);
   }
 
   /** Extends the life of a used sandbox's state. */
@@ -329,7 +250,7 @@ export class SnapshotRegistry {
     return this.#storage.transactionSync(() => {
       const { rowsWritten } = this.#sql("DELETE FROM workspaces WHERE sandbox = ?", sandbox);
       this.#abandonSaves("sandbox = ?", sandbox, now + WRITING_MS);
-      this.#collect(now);
+      this.#garbage.collect(now);
       return rowsWritten > 0;
     });
   }
@@ -364,7 +285,7 @@ export class SnapshotRegistry {
       this.#setCurrent(sandbox, this.#snapshotOf(id), now);
       // A save under way is of the previous state.
       this.#abandonSaves("sandbox = ?", sandbox, now + WRITING_MS);
-      this.#collect(now);
+      this.#garbage.collect(now);
       return { to, before };
     });
   }
@@ -404,7 +325,7 @@ export class SnapshotRegistry {
   removeCheckpoints(sandbox: string, now = Date.now()): number {
     return this.#storage.transactionSync(() => {
       const { length } = this.#rows("DELETE FROM checkpoints WHERE sandbox = ? RETURNING id", sandbox);
-      this.#collect(now);
+      this.#garbage.collect(now);
       return length;
     });
   }
@@ -415,7 +336,7 @@ export class SnapshotRegistry {
       const checkpoint = this.known(id);
       if (checkpoint.sandbox !== sandbox) throw otherSandboxesCheckpoint(id, checkpoint.sandbox, sandbox);
       this.#sql("DELETE FROM checkpoints WHERE id = ?", id);
-      this.#collect(now);
+      this.#garbage.collect(now);
       return checkpoint;
     });
   }
@@ -481,28 +402,13 @@ export class SnapshotRegistry {
         this.#sql(`DELETE FROM ${table} WHERE expires_at <= ?`, now);
       this.#sql("DELETE FROM workspaces WHERE used_at <= ?", now - this.#keepMs);
       this.#abandonSaves("begun_at <= ?", now - WRITING_MS, now);
-      this.#collect(now);
+      this.#garbage.collect(now);
     });
   }
 
-  /** Deletes due garbage with `remove`, which takes a key prefix. Failures are retried later. */
-  async sweep(remove: (prefix: string) => Promise<void>, now = Date.now()): Promise<void> {
-    for (;;) {
-      const due = this.#rows<{ prefix: string }>(
-        "SELECT prefix FROM garbage WHERE due_at <= ? ORDER BY due_at LIMIT ?",
-        now,
-        BATCH,
-      );
-      if (due.length === 0) return;
-      for (const { prefix } of due) {
-        const isGone = await remove(prefix).then(
-          () => true,
-          () => false,
-        );
-        if (isGone) this.#sql("DELETE FROM garbage WHERE prefix = ?", prefix);
-        else this.#sql("UPDATE garbage SET due_at = ? WHERE prefix = ?", now + DELETE_RETRY_MS, prefix);
-      }
-    }
+  /** Deletes due garbage, as `SnapshotGarbage.sweep`. */
+  sweep(remove: (prefix: string) => Promise<void>, now = Date.now()): Promise<void> {
+    return this.#garbage.sweep(remove, now);
   }
 
   /** When there is something to expire or to delete, milliseconds since the epoch. */
@@ -557,31 +463,6 @@ export class SnapshotRegistry {
     return this.known(id);
   }
 
-  /** Makes garbage of all objects of a save. */
-  #discard(id: string, dueAt: number): void {
-    this.#sql("INSERT OR IGNORE INTO garbage VALUES (?, ?)", `${id}/`, dueAt);
-  }
-
-  /** Makes garbage of what nothing refers to. */
-  #collect(now: number): void {
-    const snapshots = this.#rows<{ id: string }>(
-      `DELETE FROM snapshots WHERE id NOT IN (SELECT snapshot FROM workspaces)
-       AND id NOT IN (SELECT snapshot FROM checkpoints) AND id NOT IN (SELECT snapshot FROM archives) RETURNING id`,
-    );
-    for (const { id } of snapshots) {
-      this.#sql("DELETE FROM pack_refs WHERE snapshot = ?", id);
-      this.#sql("INSERT OR IGNORE INTO garbage VALUES (?, ?)", manifestPrefix(id), now);
-    }
-    this.#sql(
-      `DELETE FROM checkpoint_settings WHERE checkpoint NOT IN (SELECT id FROM checkpoints)
-       AND checkpoint NOT IN (SELECT run FROM archives)`,
-    );
-    const packs = this.#rows<{ id: string }>(
-      "DELETE FROM packs WHERE id NOT IN (SELECT pack FROM pack_refs) RETURNING id",
-    );
-    for (const { id } of packs) this.#sql("INSERT OR IGNORE INTO garbage VALUES (?, ?)", packPrefix(id), now);
-  }
-
   /** The error for a save or a checkpoint that takes more than the principal's limit. */
   full(): ToolError {
     const { workspaceBytes: allowed } = this.#limits;
@@ -599,20 +480,6 @@ export class SnapshotRegistry {
   #row<Row extends Record<string, SqlStorageValue>>(query: string, ...values: SqlStorageValue[]): Row {
     return this.#storage.sql.exec<Row>(query, ...values).one();
   }
-}
-
-/** The prefix of the keys in R2 under which the workspaces of a principal are saved. */
-export function workspacesPrefix(principalHash: string): string {
-  return `${principalHash}/workspaces/`;
-}
-
-/** The prefixes of a save's objects, behind that of the principal's workspaces. A number of five digits follows. */
-export function packPrefix(id: string): string {
-  return `${id}/pack.`;
-}
-
-export function manifestPrefix(id: string): string {
-  return `${id}/manifest.`;
 }
 
 type SnapshotRow = {

@@ -1,7 +1,7 @@
 /** Errors for workspaces that cannot be saved or restored. */
 import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
-import type { Snapshot } from "./snapshot-registry.ts";
+import type { Snapshot } from "./saved-states.ts";
 import { StorageError } from "./workspace-objects.ts";
 
 export function workspaceTooLarge(

@@ -14,7 +14,7 @@ import {
   type Snapshot,
   manifestPrefix,
   packPrefix,
-} from "./snapshot-registry.ts";
+} from "./saved-states.ts";
 import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts";
 
 /** Bytes that the manifest of a save may have. */

@@ -18,7 +18,7 @@ import type { CheckpointSettings, RestoredCheckpoint } from "./account-calls.ts"
 import type { ContainerPlatform } from "./platform/platform.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { SaveTroubles } from "./save-troubles.ts";
-import type { Archive, Checkpoint, Pack, Snapshot } from "./snapshot-registry.ts";
+import type { Archive, Checkpoint, Pack, Snapshot } from "./saved-states.ts";
 import {
   isPermanentSaveError,
   restoreFailed,

@@ -4,7 +4,7 @@
  */
 import { ToolError } from "../shared/errors.ts";
 import type { Fork } from "../actors/account.ts";
-import type { Checkpoint } from "../actors/snapshot-registry.ts";
+import type { Checkpoint } from "../actors/saved-states.ts";
 import type { SetUpState } from "../actors/set-up.ts";
 import { type RunSummary, type WaitState, durationMs } from "../runs/run-types.ts";
 import type { z } from "zod";

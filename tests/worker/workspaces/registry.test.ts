@@ -8,10 +8,10 @@ import {
   type Archive,
   type Pack,
   type Save,
-  SnapshotRegistry,
   manifestPrefix,
   packPrefix,
-} from "../../../src/actors/snapshot-registry.ts";
+} from "../../../src/actors/saved-states.ts";
+import { SnapshotRegistry } from "../../../src/actors/snapshot-registry.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 

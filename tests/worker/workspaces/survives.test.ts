@@ -1,7 +1,7 @@
 /** A workspace over real containers: saved by itself, back in the next container, checkpointed, forked, destroyed. */
 import { runDurableObjectAlarm } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
-import { workspacesPrefix } from "../../../src/actors/snapshot-registry.ts";
+import { workspacesPrefix } from "../../../src/actors/saved-states.ts";
 import { principalHash } from "../../../src/shared/names.ts";
 import { accountOf, bucket, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
 

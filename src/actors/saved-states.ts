@@ -1,0 +1,93 @@
+/** What an account records of saved states, and the keys of their objects in R2. */
+import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
+
+/** Content added by one save, with the save's id. */
+export interface Pack {
+  id: string;
+  /** All bytes, and those that the snapshot still uses. */
+  bytes: number;
+  live: number;
+}
+
+/** What a save left out. */
+export interface LeftOut {
+  /** The number of files that did not fit. */
+  count: number;
+  bytes: number;
+  /** Where most of them are. */
+  names: string[];
+  /** Unreadable files, and sockets, pipes and devices. */
+  unreadable?: NamedFiles;
+  special?: NamedFiles;
+  /** Regenerable directories with more files than a snapshot may have. */
+  crowded?: NamedFiles;
+}
+
+export interface Snapshot {
+  id: string;
+  /** When it was saved, milliseconds since the epoch. */
+  savedAt: number;
+  files: number;
+  /** Of its files. */
+  bytes: number;
+  manifestBytes: number;
+  left?: LeftOut;
+  packs: Pack[];
+}
+
+/** A save that will become its sandbox's current state. */
+export interface Save extends Omit<Snapshot, "savedAt"> {
+  sandbox: string;
+  /** The current state when the save began. */
+  base: string | undefined;
+  /** If set, the save becomes this archive, and the sandbox keeps its state. */
+  archive?: Archive;
+}
+
+/** A part of what a task or a set-up left. */
+export interface Archive {
+  /** The whole id of the task's run, or the key of the set-up. */
+  run: string;
+  part: "workspace" | "conversation";
+  /** When it ends, milliseconds since the epoch. */
+  expiresAt: number;
+  /** The sandbox's settings as JSON, for a sandbox that continues it. */
+  settings?: string | undefined;
+}
+
+export interface Checkpoint {
+  id: string;
+  /** Whose state it was. */
+  sandbox: string;
+  label: string;
+  /** When the state was saved, milliseconds since the epoch, and how much it holds. */
+  savedAt: number;
+  files: number;
+  bytes: number;
+  /** When it ends, milliseconds since the epoch. */
+  expiresAt: number;
+}
+
+/** A sandbox's current state as listed. Times are milliseconds since the epoch. */
+export interface SavedWorkspace {
+  sandbox: string;
+  createdAt: number;
+  usedAt: number;
+  savedAt: number;
+  files: number;
+  bytes: number;
+}
+
+/** The prefix of the keys in R2 under which the workspaces of a principal are saved. */
+export function workspacesPrefix(principalHash: string): string {
+  return `${principalHash}/workspaces/`;
+}
+
+/** The prefixes of a save's objects, behind that of the principal's workspaces. A number of five digits follows. */
+export function packPrefix(id: string): string {
+  return `${id}/pack.`;
+}
+
+export function manifestPrefix(id: string): string {
+  return `${id}/manifest.`;
+}

@@ -3,9 +3,16 @@ import type { Stored } from "../runs/run-store.ts";
 import type { Outcome } from "../shared/errors.ts";
 import type { Region, Scope } from "../shared/principal.ts";
 import type { NetworkChoice } from "./network.ts";
-import type { Preview } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
 import type { Checkpoint } from "./saved-states.ts";
+
+/** An open port of a sandbox. */
+export interface Preview {
+  port: number;
+  token: string;
+  /** Milliseconds since the epoch. */
+  expiresAt: number;
+}
 
 /** The owner of a sandbox. The actor's name hashes both values; these are the plain ones, for display and registration. */
 export interface Owner {

@@ -21,10 +21,10 @@ import type {
   Ending,
   ManagedSandbox,
   Owner,
+  Preview,
   Registered,
   RestoredCheckpoint,
 } from "./account-calls.ts";
-import type { Preview } from "./previews.ts";
 import {
   type Archive,
   type Checkpoint,

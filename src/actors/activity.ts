@@ -1,8 +1,9 @@
 /** Calls and file streams under way in a sandbox. Its container is not stopped while there are any. */
+import type { ContainerPlatform } from "./platform/platform.ts";
+
 export interface ActivityHost {
   background(work: Promise<unknown>): void;
-  /** Restarts the idle time. */
-  used(): void;
+  platform: Pick<ContainerPlatform, "used">;
 }
 
 export class Activity {
@@ -38,7 +39,7 @@ export class Activity {
       return await work;
     } finally {
       this.#transfers--;
-      this.#host.used();
+      this.#host.platform.used();
     }
   }
 

@@ -4,8 +4,9 @@ import { LINK_ID_CHARS } from "../shared/file-link.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { within } from "../shared/within.ts";
 import type { Owner } from "./account-calls.ts";
+import type { Lifecycle } from "./lifecycle.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
-import type { SettingsChange } from "./settings.ts";
+import type { SandboxSettings } from "./settings.ts";
 
 /** The storage prefix for questions by id. */
 const PREFIX = "decisions:";
@@ -34,7 +35,8 @@ export interface NetworkQuestion {
 export interface DecisionsHost {
   kv: SyncKvStorage;
   network: Pick<SandboxNetwork, "changed" | "policy" | "policyAfter">;
-  change(owner: Owner, change: SettingsChange): Promise<void>;
+  settings: Pick<SandboxSettings, "change">;
+  lifecycle: Pick<Lifecycle, "enforceNetwork">;
 }
 
 export class NetworkDecisions {
@@ -72,7 +74,9 @@ export class NetworkDecisions {
     const kept = this.#find(id);
     if (!kept || kept.isRefused) return false;
     if (isAllowed) {
-      await this.#host.change(owner, { network: kept.change });
+      const { settings, lifecycle } = this.#host;
+      await settings.change(owner, { network: kept.change });
+      await lifecycle.enforceNetwork();
       this.#host.kv.delete(PREFIX + id);
     } else this.#host.kv.put<Kept>(PREFIX + id, { ...kept, isRefused: true });
     this.#waiting.get(id)?.resolve();

@@ -1,18 +1,18 @@
 /** The model use of a sandbox's runs. Each run has a budget, and all share their principal's daily tokens. */
 import type { Admission, BudgetKeeper, ModelOutcome, ModelCall } from "../container/model-calls.ts";
-import type { UsedByDay } from "../shared/days.ts";
+import type { Runs } from "../runs/runs.ts";
 import type { TaskBudgets } from "../tasks/budget.ts";
 import type { TaskExecutor } from "../tasks/task-executor.ts";
+import type { AccountLink } from "./account-link.ts";
+import type { SandboxNetwork } from "./network.ts";
 import { quotaError } from "./texts.ts";
 
 export interface ModelUseHost {
   budgets: TaskBudgets;
   tasks: Pick<TaskExecutor, "finishModelCall">;
-  isRunning(run: string): boolean;
-  /** Whether the sandbox is restricted to some hosts. */
-  isConfined(): boolean;
-  /** Counts tokens for the principal. Returns today's total. */
-  spend(tokens: UsedByDay): Promise<{ used: number; allowed: number }>;
+  runs: Pick<Runs, "isRunning">;
+  network: Pick<SandboxNetwork, "policy">;
+  account: AccountLink;
   background(work: Promise<unknown>): void;
 }
 
@@ -30,13 +30,13 @@ export class ModelUse implements BudgetKeeper {
   }
 
   async admitModelCall(key: string): Promise<Admission> {
-    const { budgets, isRunning, isConfined } = this.#host;
+    const { budgets, runs, network } = this.#host;
     const check = await budgets.admit(key);
     if ("refused" in check) return check;
     const { call, trace } = check;
-    if (!isRunning(call.run)) return { refused: "The task with this key has ended." };
+    if (!runs.isRunning(call.run)) return { refused: "The task with this key has ended." };
     const { used, allowed } = await this.#reportTokens();
-    if (used < allowed) return { call, trace, isConfined: isConfined() };
+    if (used < allowed) return { call, trace, isConfined: network.policy.internet !== "full" };
     budgets.refuseForToday(call);
     return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };
   }
@@ -55,10 +55,10 @@ export class ModelUse implements BudgetKeeper {
 
   /** Reports new tokens. Returns today's total. */
   async #reportTokens(): Promise<{ used: number; allowed: number }> {
-    const { budgets, spend } = this.#host;
+    const { budgets, account } = this.#host;
     const unreported = budgets.takeUnreported();
     try {
-      return await spend(unreported);
+      return await account.account().spendModelTokens(unreported);
     } catch (error) {
       budgets.putBack(unreported);
       throw error;

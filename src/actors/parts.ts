@@ -125,7 +125,7 @@ export class Parts {
       background,
       settled: () => kv.put(SETTLED, Date.now()),
     });
-    this.activity = new Activity({ background, used: () => platform.used() });
+    this.activity = new Activity(common);
     this.variables = new SandboxVariables(kv);
     this.network = new SandboxNetwork({
       ...common,
@@ -239,9 +239,9 @@ export class Parts {
     this.modelUse = new ModelUse({
       budgets,
       tasks: this.tasks,
-      isRunning: (run) => runs.isRunning(run),
-      isConfined: () => this.network.policy.internet !== "full",
-      spend: (tokens) => account.account().spendModelTokens(tokens),
+      runs,
+      network: this.network,
+      account,
       background,
     });
 
@@ -252,11 +252,9 @@ export class Parts {
       sql,
       sandboxd,
       restartNotice: this.restartNotice,
-      isStarting: () => lifecycle.isAlive,
-      used: () => {
-        background(account.used());
-        platform.used();
-      },
+      lifecycle,
+      account,
+      background,
     });
     this.retention = new Retention({ ...common, connection, runs, keepMs });
     this.idle = new IdleStop({
@@ -339,16 +337,14 @@ export class Parts {
       idle: this.idle,
       service: this.service,
       lifecycle,
-      register: (owner, settings) => account.configured(owner, settings),
+      account,
     });
 
     this.decisions = new NetworkDecisions({
       kv,
       network: this.network,
-      change: async (owner, change) => {
-        await this.settings.change(owner, change);
-        await lifecycle.enforceNetwork();
-      },
+      settings: this.settings,
+      lifecycle,
     });
 
     lifecycle.subscribe(

@@ -4,26 +4,22 @@
  * visitors are strangers.
  */
 import { PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
+import type { Preview } from "./account-calls.ts";
+import type { AccountLink } from "./account-link.ts";
+import type { Lifecycle } from "./lifecycle.ts";
 import type { OwnSandboxd } from "./sandboxd.ts";
 import { equal, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../shared/preview-address.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { tooManyPreviews } from "./texts.ts";
 
-export interface Preview {
-  port: number;
-  token: string;
-  /** Milliseconds since the epoch. */
-  expiresAt: number;
-}
-
 export interface PreviewsHost {
   sql: SqlStorage;
-  sandboxd: Pick<OwnSandboxd, "isRunning" | "fetch" | "report">;
+  sandboxd: Pick<OwnSandboxd, "isRunning" | "fetch" | "report" | "used">;
   /** Numbers the containers of this sandbox. */
   restartNotice: Pick<RestartNotice, "count">;
-  /** Whether a container is being started. */
-  isStarting(): boolean;
-  used(): void;
+  lifecycle: Pick<Lifecycle, "isAlive">;
+  account: Pick<AccountLink, "used">;
+  background(work: Promise<unknown>): void;
 }
 
 /** The most open previews of a sandbox. */
@@ -112,7 +108,7 @@ export class Previews {
     const [row] = this.#host.sql.exec<Row>("SELECT * FROM previews WHERE port = ?", port).toArray();
     if (!row || !equal(row.token, token) || row.expires_at <= Date.now()) return refuseUnserved("ended");
     if (!this.#host.sandboxd.isRunning)
-      return refuseUnserved(this.#host.isStarting() ? "waiting" : "stopped");
+      return refuseUnserved(this.#host.lifecycle.isAlive ? "waiting" : "stopped");
     const boot = this.#host.restartNotice.count;
     const hasAnswered = row.answered > 0 && row.boot === boot;
     const cut = this.#signalOf(port, row.expires_at);
@@ -127,7 +123,7 @@ export class Previews {
       return refuseUnserved(unservedState(response, hasAnswered));
     if (!hasAnswered)
       this.#host.sql.exec("UPDATE previews SET answered = 1, boot = ? WHERE port = ?", boot, port);
-    this.#host.used();
+    this.#used();
     return response;
   }
 
@@ -139,8 +135,13 @@ export class Previews {
     if (this.list().length === 0) return false;
     const report = await this.#host.sandboxd.report();
     const isInUse = report !== undefined && report.openPreviews > 0;
-    if (isInUse) this.#host.used();
+    if (isInUse) this.#used();
     return isInUse;
+  }
+
+  #used(): void {
+    this.#host.background(this.#host.account.used());
+    this.#host.sandboxd.used();
   }
 
   #signalOf(port: number, expiresAt: number): AbortSignal {

@@ -2,10 +2,10 @@
 import type { NetworkPolicy } from "../shared/network-policy.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import type { CheckpointSettings, Destroyed, Owner } from "./account-calls.ts";
+import type { AccountLink } from "./account-link.ts";
 import type { IdleStop } from "./idle-stop.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
-import type { ListedSettings } from "./sandbox-registry.ts";
 import { type SandboxVariables, namesOf } from "./sandbox-variables.ts";
 import type { Service, ServiceState } from "./service.ts";
 import type { SetUp, SetUpState } from "./set-up.ts";
@@ -38,8 +38,7 @@ export interface SettingsHost {
   idle: IdleStop;
   service: Service;
   lifecycle: Pick<Lifecycle, "unlessDestroyed">;
-  /** Reports the settings to the account. @throws {ToolError} `quota_exceeded` if there are too many sandboxes */
-  register(owner: Owner, settings: ListedSettings): Promise<void>;
+  account: Pick<AccountLink, "configured">;
 }
 
 export class SandboxSettings {
@@ -75,7 +74,7 @@ export class SandboxSettings {
         const choice = network && host.network.changed(network);
         if (idleMinutes !== undefined) host.idle.check(idleMinutes);
         if (variables || choice || script || start || idleMinutes !== undefined)
-          await host.register(owner, {
+          await host.account.configured(owner, {
             variables: variables ? namesOf(variables) : host.variables.names,
             network: choice ?? host.network.choice,
           });

@@ -38,13 +38,17 @@ export class IdleStop {
   /** Until when busy processes keep the container, in milliseconds since the epoch. */
   #heldUntil = 0;
 
+  /** Every call asks for it, several times. */
+  #choice: number | undefined;
+
   constructor(host: IdleStopHost) {
     this.#host = host;
+    this.#choice = host.kv.get<number>(KEY);
   }
 
   /** The configured minutes; undefined for the operator's default. */
   get choice(): number | undefined {
-    return this.#host.kv.get<number>(KEY);
+    return this.#choice;
   }
 
   /** The effective minutes, within the operator's current limit. */
@@ -61,6 +65,7 @@ export class IdleStop {
   }
 
   put(minutes: number | undefined): void {
+    this.#choice = minutes;
     if (minutes === undefined) this.#host.kv.delete(KEY);
     else this.#host.kv.put(KEY, minutes);
     this.#host.platform.used();

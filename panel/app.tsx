@@ -77,7 +77,6 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
         </a>
         {endpoint && <a href={CONNECT}>Connect a client</a>}
         <Display />
-        {signOut && <a href="/panel/git">Git hosts</a>}
         {signOut && (
           <button type="button" class="plain" onClick={leave}>
             Sign out
@@ -95,6 +94,11 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
             <aside class="more" aria-label="New sandbox and limits">
               <OpenOther />
               <Limits listing={listed.value} />
+              {signOut && (
+                <p>
+                  <a href="/panel/git">Git hosts</a>
+                </p>
+              )}
             </aside>
           </div>
         </Offered.Provider>

@@ -141,7 +141,7 @@ async function called(handle: () => Promise<never>, isStructured = false) {
     requestID: "request-1",
     isStructured,
   };
-  const result = await tool.call({}, caller, { mcpReq: {} } as ServerContext);
+  const result = await tool.call({}, caller, { mcpReq: { requestState: () => undefined } } as ServerContext);
   return { result, log: lines.join("\n") };
 }
 

@@ -9,7 +9,7 @@ import {
 import { ToolError } from "../shared/errors.ts";
 import type { Requesting } from "./requests.ts";
 import { requestOperation, partsOf } from "./sandboxd-request.ts";
-import { DISK_FULL, SAVE_LOST, tooManyEntries } from "./texts.ts";
+import { DISK_FULL, SAVE_LOST, STATE_NOT_READ, tooManyEntries } from "./texts.ts";
 
 /** An agent's conversation: the files below a directory of the home directory with its id in their path. */
 export interface Conversation {
@@ -36,12 +36,16 @@ export class Snapshots {
     signal: AbortSignal,
   ): Promise<ResultOf<SnapshotRequests[Name]>> {
     const row = snapshotRequests[name];
-    const result = await requestOperation(this.#fetch, row, partsOf(row, input), signal, refusal);
+    const result = await requestOperation(this.#fetch, row, partsOf(row, input), signal, (failure) =>
+      refusal(failure, name),
+    );
     return result as ResultOf<SnapshotRequests[Name]>;
   }
 }
 
-function refusal({ code, problem }: FileFailure): ToolError {
+function refusal({ code, problem }: FileFailure, step: keyof SnapshotRequests): ToolError {
+  // An error of sandboxd itself. One of an earlier version does not know the form of later states.
+  if (code === "UNKNOWN" && step === "restore") return new ToolError("no_answer", STATE_NOT_READ, "", true);
   if (code === "ENOSPC") return new ToolError("no_space", DISK_FULL);
   if (problem === "too_large") return new ToolError("too_large", tooManyEntries(SNAPSHOT_ENTRIES));
   // A restarted sandboxd responded, which does not know the save.

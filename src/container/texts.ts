@@ -61,6 +61,8 @@ export function kernelNotStarted(language: Language, detail: string): ToolError 
 
 export const DISK_FULL = "the disk of the sandbox is full";
 export const SAVE_LOST = "the sandbox lost the save that was in progress";
+export const STATE_NOT_READ =
+  "its container cannot read it, which happens for some minutes while a new version of the server is rolled out";
 
 export function tooManyEntries(most: number): string {
   return `it has more than ${most} files and directories, or their names and links are too long`;

@@ -143,6 +143,42 @@ describe("a workspace", () => {
       expect(Object.keys(await afterCrash(world)).sort()).toEqual(["kept", "late", "meanwhile"]);
     }));
 
+  it("that a container of an earlier version cannot read waits for the next one, and the call says so", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      const before = world.registry.current("a");
+      world.kill();
+      world.onStep = ({ name, when }) => {
+        if (name !== "sandboxd restore" || when !== "before") return undefined;
+        // As that sandboxd answers to a manifest that it does not know.
+        const answer = Response.json({ problem: "system", code: "UNKNOWN" }, { status: FAILED });
+        const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer));
+        return snapshots.call("restore", { id: "a", body: new ReadableStream() }, AbortSignal.timeout(1000));
+      };
+      await expect(world.ready()).rejects.toMatchObject({
+        message: expect.stringMatching(/cannot read it, .* while a new version .* not started/),
+        retryable: true,
+      });
+      expect(world.registry.current("a")).toEqual(before);
+      world.onStep = () => undefined;
+      expect(await afterCrash(world)).toEqual({ kept: "first" });
+    }));
+
+  it("of another image says once what was not restored", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      world.dropped = {
+        count: 7,
+        names: ["apt: jq", "/etc/jq.conf", "/opt/a", "/opt/b", "/opt/c", "/opt/d"],
+      };
+      world.kill();
+      await world.ready();
+      expect(world.notice.takeNotice()).toContain(
+        'Not restored, because the image has changed: "apt: jq", /etc/jq.conf, /opt/a, /opt/b, /opt/c and 2 more. Install it again.',
+      );
+      expect(world.notice.takeNotice()).toBeUndefined();
+    }));
+
   it("is not looked at while nothing works in it, and again when something has", () =>
     inWorld(async (world) => {
       vi.useFakeTimers();

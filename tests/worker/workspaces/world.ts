@@ -10,6 +10,7 @@ import { Workspace, type WorkspaceHost } from "../../../src/actors/workspace.ts"
 import type { Target } from "../../../src/container/snapshots.ts";
 import type { Call, Content } from "../../../container/sandboxd/operations.ts";
 import type {
+  NamedFiles,
   SavedSnapshot,
   Plan,
   PlanCall,
@@ -168,6 +169,8 @@ export class World {
   onStep: (step: Step) => unknown = () => undefined;
   readonly steps: string[] = [];
   readonly reports: unknown[] = [];
+  /** What sandboxd says that it did not restore. */
+  dropped: NamedFiles | undefined;
   notice: RestartNotice;
   readonly registry: SnapshotRegistry;
   readonly sandbox: string;
@@ -334,7 +337,7 @@ export class World {
       commit: ({ id }) => box().commit(id),
       restore: async ({ body, task }) => {
         const target = task === undefined ? undefined : { task };
-        return { reads: box().restore(await textOf(body), target) };
+        return { reads: box().restore(await textOf(body), target), dropped: this.dropped };
       },
       data: async ({ id, body }) => box().data(id, await textOf(body)),
     };

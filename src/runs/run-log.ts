@@ -15,6 +15,13 @@ const ROW_BYTES = 512 * 1024;
 const JOINED_BYTES = 32 * 1024;
 
 /**
+ * Rows that a log has in any case, and its bytes for each further one. Beyond that a piece joins the last one of its stream that
+ * is not stored yet: programs can switch between their streams with every byte, and each row costs its readers time.
+ */
+const FREE_ROWS = 1000;
+const LEAST_ROW_BYTES = 32;
+
+/**
  * Bytes of an R2 object, plus at most one piece. An actor has 128 MB for everything, and holds two objects: one being filled
  * and one being sent.
  */
@@ -150,11 +157,14 @@ export class LogWriter {
   }
 
   #place(stream: Stream, bytes: Uint8Array): void {
-    const last = this.#pending.at(-1);
+    const isCrowded = this.#rows > FREE_ROWS + this.bytes / LEAST_ROW_BYTES;
+    const index = this.#pending.findLastIndex((one) => one.stream === stream);
+    const last = index === this.#pending.length - 1 || isCrowded ? this.#pending[index] : undefined;
     // Small pieces are joined into a row. Copying a large piece would cost more than a row of its own.
-    if (last?.stream === stream && last.bytes.length + bytes.length <= JOINED_BYTES)
+    if (last && last.bytes.length + bytes.length <= JOINED_BYTES) {
       last.bytes = joined([last.bytes, bytes]);
-    else this.#pending.push({ stream, bytes, seq: this.#rows++, start: this.bytes });
+      for (const later of this.#pending.slice(index + 1)) later.start += bytes.length;
+    } else this.#pending.push({ stream, bytes, seq: this.#rows++, start: this.bytes });
     this.#streamBytes[stream] += bytes.length;
     this.#pendingBytes += bytes.length;
   }

@@ -41,6 +41,10 @@ const scenarios = {
     for (const [offset, data] of [[0, "abcdef"], [2, "ZZZZgh"], [0, "YY"], [8, "i"]]) socket.send(piece(id, offset, data));
     socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 9, stderr: 0 }));
   },
+  alternate: (socket, id) => {
+    for (let at = 0; at < 6000; at++) socket.send(piece(id, at >> 1, "ab"[at & 1], at & 1));
+    socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 3000, stderr: 3000 }));
+  },
   another: (socket, id) => {
     for (const other of ["0", "zzzz", id.slice(0, -1)]) {
       socket.send(piece(other, 0, "not its own"));
@@ -115,6 +119,16 @@ describe("of a command, what answers in the place of sandboxd", () => {
       expect((await command(`${scenario} once`)).structured).toMatchObject({ state: "succeeded" });
     },
   );
+
+  it("fills no answer with single bytes if its streams alternate", async () => {
+    const { id } = (await command("alternate")).structured;
+    const page = (await owner.call("get_result", { id, cursor: 0 })).structured;
+    const log = page.log as { stream: "stdout" | "stderr"; text: string }[];
+    const printed = { stdout: "", stderr: "" };
+    for (const { stream, text } of log) printed[stream] += text;
+    expect(printed).toEqual({ stdout: "a".repeat(3000), stderr: "b".repeat(3000) });
+    expect(log.length).toBeLessThan(2000);
+  });
 
   it("is abandoned if it violates the protocol repeatedly", async () => {
     expect((await command("words")).text).toMatch(/has not answered[^]*destroy_sandbox/);

@@ -156,6 +156,10 @@ const put = {
   start: "new",
 } as const;
 
+/** The longest name and path of Linux, in bytes. */
+const NAME_MAX = 255;
+const PATH_MAX = 4096;
+
 /** The entries of a directory after a cursor, or from the first one. */
 const list = {
   ...smallCall,
@@ -164,7 +168,8 @@ const list = {
   input: z.object({ path: path(), depth: count(), limit: count(), after: z.optional(listCursor()) }),
   result: listSchema,
   maxBytes: RESPONSE_BYTES,
-  fits: ({ entries }: { entries: unknown[] }, { limit }: { limit: number }) => entries.length <= limit,
+  fits: ({ entries }: { entries: { path: string }[] }, { limit, depth }: { limit: number; depth: number }) =>
+    entries.length <= limit && entries.every((one) => one.path.length <= (depth > 1 ? PATH_MAX : NAME_MAX)),
   doing: "Listing",
   retry: "always",
 } as const;

@@ -27,10 +27,17 @@ export function shownName(name: string): string {
   return PLAIN_NAME.test(name) ? name : visibleJSON(name);
 }
 
+/** By character. A text of megabytes may consist of such characters alone, and to escape one takes long. */
+const escapes = new Map<string, string>();
+
 function escaped(character: string): string {
+  const known = escapes.get(character);
+  if (known !== undefined) return known;
   const short = { "\n": "\\n", "\r": "\\r", "\t": "\\t" }[character];
   const units = Array.from({ length: character.length }, (_, at) => character.charCodeAt(at));
-  return short ?? units.map((unit) => `\\u${unit.toString(16).padStart(4, "0")}`).join("");
+  const made = short ?? units.map((unit) => `\\u${unit.toString(16).padStart(4, "0")}`).join("");
+  escapes.set(character, made);
+  return made;
 }
 
 /** A time to the second, from milliseconds since the epoch or ISO 8601. */
@@ -49,11 +56,16 @@ export function isLine(text: string): boolean {
 const FENCE = "```";
 
 /**
+ * Three backticks, or characters that NFKC makes backticks of, with invisible characters between them. Not by `normalize`, which
+ * takes quadratic time for combining marks.
+ */
+const LOOKS_LIKE_FENCE = new RegExp(`(?:[\`\\u1fef\\uff40]${HIDDEN.source}*){3}`, "u");
+
+/**
  * A text in a fence. If the text contains a fence or a similar line, the fence gets random letters: models do not count
  * backticks, and earlier output cannot know the letters.
  */
 export function fenced(text: string): string {
-  const looks = text.normalize("NFKC").replace(HIDDEN, "");
-  const fence = looks.includes(FENCE) ? FENCE + randomLetters(8) : FENCE;
+  const fence = LOOKS_LIKE_FENCE.test(text) ? FENCE + randomLetters(8) : FENCE;
   return `${fence}\n${text}${text.endsWith("\n") ? "" : "\n"}${fence}`;
 }

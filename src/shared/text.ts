@@ -45,7 +45,8 @@ export function titleOf(source: string): string {
 
 /** A sentence without its full stop, to end another sentence. */
 export function clause(sentence: string): string {
-  return sentence.trim().replace(/[.\s]+$/, "");
+  // Looked for once for each row of them: an error's text may be long.
+  return sentence.trim().replace(/(?<![.\s])[.\s]+$/, "");
 }
 
 /** `text` as one word of a shell line. */

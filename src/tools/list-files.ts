@@ -5,7 +5,10 @@ import { NOT_UTF8 } from "../container/file-errors.ts";
 import { checkedCursor } from "../container/file-operations.ts";
 import { shownName, shownTime } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
-import { emptyDirectoryText, moreFilesText } from "./texts.ts";
+import { emptyDirectoryText, longNames, moreFilesText } from "./texts.ts";
+
+/** The longest text of a listing: 5,000 names of any characters. Escapes can make paths six times as long. */
+const MAX_CHARS = 4.5 * 1024 * 1024;
 
 export const listFiles = defineTool({
   name: "list_files",
@@ -46,10 +49,13 @@ export const listFiles = defineTool({
       next_cursor: next,
       notice,
     };
-    const lines = entries.map(
-      (entry) =>
-        `${entry.type.padEnd(9)} ${String(entry.size).padStart(10)} ${shownTime(entry.modified)} ${shownName(entry.path)}`,
-    );
+    let chars = 0;
+    const lines = entries.map((entry) => {
+      const line = `${entry.type.padEnd(9)} ${String(entry.size).padStart(10)} ${shownTime(entry.modified)} ${shownName(entry.path)}`;
+      chars += line.length;
+      if (chars > MAX_CHARS) throw longNames(entries.length);
+      return line;
+    });
     if (entries.length === 0) lines.push(emptyDirectoryText(structured.path, after !== undefined));
     if (entries.some((entry) => entry.path.includes("\uFFFD"))) lines.push(NOT_UTF8);
     if (next !== undefined) lines.push(moreFilesText(next, MAX_LISTED));

@@ -268,6 +268,10 @@ export function emptyDirectoryText(path: string, isPage: boolean): string {
   return isPage ? "There is nothing more." : `${shownName(path)} is empty.`;
 }
 
+export function longNames(count: number): ToolError {
+  return invalid(`The names of ${count} entries are too long to be shown together.`, "Give a smaller limit.");
+}
+
 /** @param most the highest limit */
 export function moreFilesText(cursor: string, most: number): string {
   return `... more: go on with cursor ${cursor}, raise limit (at most ${most}), or list a directory below.`;

@@ -223,6 +223,11 @@ const FLOODS: { what: string; flood: string; call: [name: string, args: Record<s
   { what: "a response of millions of values", flood: "values", call: ["list_files", {}] },
   { what: "a response of nested lists", flood: "depth", call: ["list_files", {}] },
   { what: "a response with long names", flood: "keys", call: ["list_files", {}] },
+  {
+    what: "a listing of names of invisible characters",
+    flood: "names",
+    call: ["list_files", { limit: 5000, recursive: true }],
+  },
   { what: "the plan of a save", flood: "plan", call: ["checkpoint_sandbox", {}] },
   { what: "events of a command", flood: "events", call: ["run_command", COMMAND] },
   { what: "events of many values", flood: "badEvents", call: ["run_command", COMMAND] },
@@ -296,6 +301,19 @@ describe("another principal's calls are answered", () => {
     await answeredWhile("terminal", Promise.all(looks));
     const { text } = await tool(url, "get_result", { id: structured.id, wait_seconds: 0 });
     expect(text.length).toBeLessThan(100_000);
+    expect(deaths).toEqual([]);
+    await tool(url, "destroy_sandbox", { sandbox });
+  });
+
+  it("while files of combining marks are read", async () => {
+    const sandbox = "marks";
+    const content = `a\n${"\u0301".repeat(15_000)}${"\u0323".repeat(15_000)}\n`;
+    await tool(url, "write_file", { sandbox, path: "marks.txt", content });
+    const reads = Array.from({ length: 4 }, async () => {
+      for (let time = 0; time < 2; time++)
+        expect(await attackWith("read_file", { sandbox, path: "marks.txt", limit: 2000 })).not.toMatch(HONEST);
+    });
+    await answeredWhile("marks", Promise.all(reads));
     expect(deaths).toEqual([]);
     await tool(url, "destroy_sandbox", { sandbox });
   });

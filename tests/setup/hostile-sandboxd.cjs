@@ -30,6 +30,13 @@ const answers = {
         "{}]}}",
       ),
   },
+  /** Names of which nothing is seen, which an answer shows by escapes. */
+  names: {
+    "/list": () => {
+      const entry = `{"path":"${"\u0085".repeat(800)}","type":"file","size":1,"modified":1}`;
+      return `{"entries":[${Array(4900).fill(entry)}]}`;
+    },
+  },
   changes: { "/changes": () => filled('{"changes":{"files":[', "{},", "{}]}}") },
 };
 

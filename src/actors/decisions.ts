@@ -53,13 +53,15 @@ export class NetworkDecisions {
    */
   async ask(change: NetworkChoice, waitMs: number): Promise<Asked> {
     if (this.#added(change) === undefined) return { state: "within" };
-    const digest = await sha256(JSON.stringify([change.internet, change.allowHosts?.toSorted()]));
+    // Whole, because what a change leaves out may be chosen while the person decides.
+    const next = this.#after(change);
+    const digest = await sha256(JSON.stringify([next.internet, next.allowHosts.toSorted()]));
     const id = digest.toBase64({ alphabet: "base64url", omitPadding: true }).slice(0, LINK_ID_CHARS);
     if (this.#find(id)) await this.#answered(id, waitMs);
     // The policy may have changed meanwhile.
-    const added = this.#added(change);
+    const added = this.#added(next);
     if (added === undefined) return { state: "within" };
-    const kept = this.#find(id) ?? this.#keep(id, change);
+    const kept = this.#find(id) ?? this.#keep(id, next);
     return { state: kept.isRefused ? "refused" : "open", id, added };
   }
 
@@ -89,8 +91,12 @@ export class NetworkDecisions {
 
   /** What a change adds to the policy; undefined if nothing. */
   #added(change: NetworkChoice): string[] | undefined {
+    return addedBy(this.#after(change), this.#host.network.policy);
+  }
+
+  #after(change: NetworkChoice): NetworkPolicy {
     const { network } = this.#host;
-    return addedBy(network.policyAfter(network.changed(change)), network.policy);
+    return network.policyAfter(network.changed(change));
   }
 
   #find(id: string): Kept | undefined {

@@ -160,6 +160,18 @@ describe("letting a sandbox reach more", () => {
     expect(await hostsOf(sandbox)).toEqual(["one.example.com"]);
   });
 
+  it("allows what the person has seen, whatever was chosen since", async () => {
+    const sandbox = await limited("decide-since");
+    await configure(sandbox, { internet: "none" });
+    const { url } = askedIn(await configure(sandbox, { internet: "allowlist" }));
+    const browser = await panelBrowser(app);
+    expect((await browser.open(url)).text).toContain("one.example.com");
+    // Reaches nothing, so nobody is asked.
+    await configure(sandbox, { internet: "none", allow_hosts: ["evil.example.com"] });
+    await decide(browser, url, "allow");
+    expect(await hostsOf(sandbox)).toEqual(["one.example.com"]);
+  });
+
   it("leads back to the question after the sign-in, and nowhere else", async () => {
     const { url } = askedIn(await configure(await limited("decide-sign-in"), TWO));
     const browser = new Browser(app);

@@ -23,8 +23,9 @@ interface Kept {
   isRefused: boolean;
 }
 
-/** The state of a change: nothing to ask, or a question that is open or refused. */
-export type Asked = { state: "within" } | { state: "open" | "refused"; id: string; added: string[] };
+/** The state of a change: nothing to ask about the whole of it, or a question that is open or refused. */
+export type Asked =
+  { state: "within"; change: NetworkPolicy } | { state: "open" | "refused"; id: string; added: string[] };
 
 export interface NetworkQuestion {
   sandbox: string;
@@ -52,15 +53,15 @@ export class NetworkDecisions {
    * @throws {ToolError} if the operator does not allow it
    */
   async ask(change: NetworkChoice, waitMs: number): Promise<Asked> {
-    if (this.#added(change) === undefined) return { state: "within" };
-    // Whole, because what a change leaves out may be chosen while the person decides.
+    // Whole, because what a change leaves out may be chosen meanwhile.
     const next = this.#after(change);
+    if (this.#added(next) === undefined) return { state: "within", change: next };
     const digest = await sha256(JSON.stringify([next.internet, next.allowHosts.toSorted()]));
     const id = digest.toBase64({ alphabet: "base64url", omitPadding: true }).slice(0, LINK_ID_CHARS);
     if (this.#find(id)) await this.#answered(id, waitMs);
     // The policy may have changed meanwhile.
     const added = this.#added(next);
-    if (added === undefined) return { state: "within" };
+    if (added === undefined) return { state: "within", change: next };
     const kept = this.#find(id) ?? this.#keep(id, next);
     return { state: kept.isRefused ? "refused" : "open", id, added };
   }

@@ -5,7 +5,7 @@ import { SERVICE_STATES } from "../actors/service.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { INTERNET, MAX_HOSTS, parseHostEntry } from "../shared/network-policy.ts";
 import { shownName } from "../shared/shown.ts";
-import { networkQuestion } from "./decision.ts";
+import { decidedNetwork } from "./decision.ts";
 import { defineTool, sandboxField, sections, text, variablesField } from "./define.ts";
 import { RESERVED_VARIABLE, SETUP_WORDS } from "./texts.ts";
 
@@ -87,12 +87,13 @@ export const configureSandbox = defineTool({
   ) {
     const { id: principalID, scopes, region: own } = context.principal;
     const owner = { principalID, sandbox, region: region ?? own, scopes };
-    const network =
+    const wanted =
       internet === undefined && allowHosts === undefined
         ? undefined
         : { internet, allowHosts: allowHosts?.map(entryOf) };
-    const question = network && (await networkQuestion(context, sandbox, network));
-    if (question) return { content: [], question };
+    const decided = wanted && (await decidedNetwork(context, sandbox, wanted));
+    if (decided && "question" in decided) return { content: [], question: decided.question };
+    const network = decided?.change;
     const { value, notice } = await callSandbox(context.env, owner, (actor, sandboxOwner) =>
       actor.configureSandbox(sandboxOwner, { env, setup, network, idleMinutes, start }, region),
     );

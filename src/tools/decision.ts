@@ -30,21 +30,20 @@ const KEY = "decision";
 const SHOWN_HOSTS = 5;
 
 /**
- * The question that a person has to answer before a sandbox reaches more; undefined where there is none, or the client cannot
- * ask.
+ * The change to make, or the question that a person has to answer before a sandbox reaches more.
  * @throws {ToolError} where a person has refused
  */
-export async function networkQuestion(
+export async function decidedNetwork(
   context: CallerContext & { declined: boolean },
   sandbox: string,
   change: NetworkChoice,
-): Promise<Question | undefined> {
+): Promise<{ change: NetworkChoice } | { question: Question }> {
   const { config, env, principal, asksPerson, origin } = context;
-  if (asksPerson === undefined) return undefined;
+  if (asksPerson === undefined) return { change };
   const owner = { principalID: principal.id, sandbox, region: principal.region, takesNotice: false };
   const waitMs = context.declined ? 0 : defaultWait(config.maxWaitSeconds) * 1000;
   const { value } = await callSandbox(env, owner, (actor, who) => actor.askForNetwork(who, change, waitMs));
-  if (value.state === "within") return undefined;
+  if (value.state === "within") return { change: value.change };
   const shown = value.added.slice(0, SHOWN_HOSTS).join(", ");
   const more = value.added.length > SHOWN_HOSTS ? ` and ${value.added.length - SHOWN_HOSTS} more` : "";
   const what = value.added.length === 0 ? "all of the internet" : shown + more;
@@ -52,12 +51,9 @@ export async function networkQuestion(
   const link = { actor: await actorName(sandbox, principal.id), id: value.id };
   const token = await writeToken(link, await linkKeys(context));
   const at = config.publicOrigin ?? origin;
-  if (token === undefined || at === undefined) return undefined;
-  return {
-    id: value.id,
-    url: `${at}${DECISION_PATH}/${token}`,
-    message: `Sandbox ${sandbox} asks to reach ${what}. Allow or refuse it on this server's page.`,
-  };
+  if (token === undefined || at === undefined) return { change };
+  const message = `Sandbox ${sandbox} asks to reach ${what}. Allow or refuse it on this server's page.`;
+  return { question: { id: value.id, url: `${at}${DECISION_PATH}/${token}`, message } };
 }
 
 /** Whether the person turned the question down in the client. */

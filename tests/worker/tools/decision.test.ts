@@ -172,6 +172,15 @@ describe("letting a sandbox reach more", () => {
     expect(await hostsOf(sandbox)).toEqual(["one.example.com"]);
   });
 
+  it("is a question also where two calls that reach no more would together do so", async () => {
+    const sandbox = await limited("decide-together");
+    await Promise.all([
+      configure(sandbox, { internet: "none", allow_hosts: ["evil.example.com"] }),
+      configure(sandbox, { internet: "allowlist" }),
+    ]);
+    expect(await hostsOf(sandbox)).not.toContain("evil.example.com");
+  });
+
   it("leads back to the question after the sign-in, and nowhere else", async () => {
     const { url } = askedIn(await configure(await limited("decide-sign-in"), TWO));
     const browser = new Browser(app);

@@ -25,7 +25,8 @@ interface Kept {
 
 /** The state of a change: nothing to ask about the whole of it, or a question that is open or refused. */
 export type Asked =
-  { state: "within"; change: NetworkPolicy } | { state: "open" | "refused"; id: string; added: string[] };
+  | { state: "within"; change: NetworkPolicy }
+  | { state: "open" | "refused"; id: string; added: string[] };
 
 export interface NetworkQuestion {
   sandbox: string;

@@ -311,7 +311,9 @@ describe("another principal's calls are answered", () => {
     await tool(url, "write_file", { sandbox, path: "marks.txt", content });
     const reads = Array.from({ length: 4 }, async () => {
       for (let time = 0; time < 2; time++)
-        expect(await attackWith("read_file", { sandbox, path: "marks.txt", limit: 2000 })).not.toMatch(HONEST);
+        expect(await attackWith("read_file", { sandbox, path: "marks.txt", limit: 2000 })).not.toMatch(
+          HONEST,
+        );
     });
     await answeredWhile("marks", Promise.all(reads));
     expect(deaths).toEqual([]);

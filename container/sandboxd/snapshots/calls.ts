@@ -25,8 +25,6 @@ export type Mark = z.infer<typeof markSchema>;
 /** sandboxd of an earlier version does not report whether it is empty. */
 export const workspaceStateSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean()) });
 
-export type WorkspaceState = z.infer<typeof workspaceStateSchema>;
-
 /** SHA-256 of the kind and the versions of what the container started with; user code can change it. */
 export const systemSchema = z.object({ system: z.string().check(z.regex(/^[0-9a-f]{64}$/)) });
 

@@ -129,7 +129,7 @@ describe("a sandbox's policy", () => {
     const command = "curl -s -o /dev/null -w '%{http_code}' http://first.example.com/";
     expect((await callsIn(sandbox).command(command)).structured.stdout).toBe("403");
     await killContainer(sandbox);
-    await callsIn(sandbox).command("true");
+    await until(() => inActor(sandbox, (_sandbox, { container }) => container?.running !== true));
     expect((await callsIn(sandbox).command(command.replace("first", "second"))).structured.stdout).toBe(
       "403",
     );

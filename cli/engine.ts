@@ -30,7 +30,7 @@ export interface EngineSettings {
   authority?: string | undefined;
   verbose: boolean;
   /** For tests and measurements: see the engine's own options. */
-  runtime?: string;
+  control?: string;
   allowAddresses?: string[];
   trusted?: string;
 }

@@ -9,7 +9,7 @@ import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { basename, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { BUILT, SETTINGS, bundle } from "../cli/bundle.ts";
-import { builtBundle, bundleSandboxd } from "./bundle-sandboxd.ts";
+import { bundleForPackage } from "./bundle-sandboxd.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const dist = join(root, "dist");
@@ -32,16 +32,13 @@ for (const folder of ASSETS)
     },
   });
 
-// In sandboxes the runtime's directory stands alone, so it has to say that its modules are ES modules.
-writeFileSync(join(dist, "local/runtime/package.json"), '{ "type": "module" }\n');
-
 // npm installs agents by these lock files.
 for (const file of ["package.json", "package-lock.json"]) {
   const place = join("local/agents/claude-code", file);
   cpSync(join(root, place), join(dist, place));
 }
 
-await bundleSandboxd(join(dist, builtBundle));
+await bundleForPackage(dist);
 
 const config = "wrangler.local.jsonc";
 mkdirSync(join(dist, BUILT), { recursive: true });

@@ -17,6 +17,8 @@ import type { Toolchain } from "./toolchain.ts";
 
 export const runtimeDirectory = "/opt/sandbox-runtime";
 export const sandboxdProgram = `${runtimeDirectory}/sandboxd.cjs`;
+export const controlProgram = `${runtimeDirectory}/control.cjs`;
+export const kernelsDirectory = `${runtimeDirectory}/runtime/kernels`;
 export const controlSocket = "/run/sandbox/control.sock";
 /** Next to the control server's socket, in whose directory the engine finds it. */
 export const sandboxdSocket = "/run/sandbox/sandboxd.sock";
@@ -128,8 +130,9 @@ export interface View {
   toolchain: Toolchain;
   /** The directory of fetched agents' programs, to which more may be added at any time. */
   fetchedAgents: string | undefined;
-  /** The control server's directory, shown as /opt/sandbox-runtime/runtime. */
+  /** The repository's local/runtime directory, shown as /opt/sandbox-runtime/runtime. */
   runtime: string;
+  control: string;
   /** The repository's container/ directory, shown as /opt/sandbox-mcp. */
   container: string;
   sandboxd: string;
@@ -154,10 +157,8 @@ export function readOnlyMounts(view: View): Mount[] {
   }
   mounts.push({ from: toolchain.node, to: `${runtimeDirectory}/bin/node` });
   mounts.push({ from: view.runtime, to: `${runtimeDirectory}/runtime` });
+  mounts.push({ from: view.control, to: controlProgram });
   mounts.push({ from: view.sandboxd, to: sandboxdProgram });
-  for (const { name, path } of toolchain.packages) {
-    mounts.push({ from: path, to: `${runtimeDirectory}/node_modules/${name}` });
-  }
   for (const { name, path } of toolchain.agents) mounts.push({ from: path, to: `${agentDirectory}/${name}` });
   if (view.fetchedAgents !== undefined) mounts.push({ from: view.fetchedAgents, to: fetchedAgentsDirectory });
   if (toolchain.npm !== undefined) mounts.push({ from: toolchain.npm, to: `${runtimeDirectory}/npm` });

@@ -1,20 +1,20 @@
 /**
- * Node's compile cache for the control server, which halves a sandbox's start. Made once per engine, by the control server's
- * code in a sandbox that no user ever uses; read-only afterwards.
+ * Node's compile cache for our programs in a sandbox, which shortens its start. Made once per engine, by these programs in a
+ * sandbox that no user ever uses; read-only afterwards.
  */
 import { chmod, chown, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { runtimeDirectory, type Mount } from "./bubblewrap.ts";
-import { runtimeProgram, type LaunchOptions } from "./launch.ts";
+import { loadCommand, type LaunchOptions } from "./launch.ts";
 import { limited } from "./init.ts";
 import { start } from "./sandbox-processes.ts";
 
 const place = `${runtimeDirectory}/cache`;
 
-/** The control server removes it from its own environment, so that user programs do not get it. */
+/** Both programs remove it from their own environment, so that user programs do not get it. */
 export const cacheVariable = "NODE_COMPILE_CACHE";
 
-/** The variable that makes the control server use the cache. */
+/** The variable that makes them use the cache. */
 export const cacheEnvironment = { [cacheVariable]: place };
 
 export interface Warming {
@@ -33,12 +33,11 @@ export async function warmCompileCache(directory: string, options: LaunchOptions
     ...options,
     env: { ...options.env, ...cacheEnvironment },
     mounts: [...options.mounts, { ...mount, writable: true }],
-    // Without a socket it loads all modules, reports an error and ends.
-    command: limited(runtimeProgram, options.limits),
+    command: limited(loadCommand(options.toolchain), options.limits),
   });
   const done = processes.exited.then(async ({ exitCode }) => {
     await chmod(mount.from, 0o755);
-    if (exitCode !== 1) return undefined;
+    if (exitCode !== 0) return undefined;
     for (const entry of await readdir(mount.from, { recursive: true, withFileTypes: true })) {
       const path = join(entry.parentPath, entry.name);
       // A later sandbox may reuse the ids of the one that made it.

@@ -8,7 +8,7 @@ import { dirname, join } from "node:path";
 import type { AddressInfo } from "node:net";
 import { printable } from "./printable.ts";
 import { claimIDsFor, type HostDirectory } from "./host-directories.ts";
-import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
+import { bundleControlServer, bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { Router } from "./router.ts";
 import { CertificateAuthority } from "./authority.ts";
 import { hostCertificates, trustedFiles } from "./certificates.ts";
@@ -31,7 +31,7 @@ import { describePython, environmentFiles } from "./python.ts";
 import { hostRegistries, registryAddresses } from "./registries.ts";
 import { MountNamespace } from "./mount-namespace.ts";
 import { SandboxRegistry } from "./sandbox-registry.ts";
-import { moduleExtension, repository } from "./own-files.ts";
+import { repository } from "./own-files.ts";
 import { prepareAgent, programsOf } from "./agent-packages.ts";
 import { findToolchain, type Toolchain } from "./toolchain.ts";
 
@@ -63,8 +63,8 @@ export interface EngineOptions {
   allowAddresses?: string[];
   /** Tests only: where to look for bubblewrap. */
   path?: string;
-  /** Tests only: another control server's directory with main.ts. */
-  runtime?: string;
+  /** Tests only: another control server's bundle. */
+  control?: string;
   /** Tests only: false if the test counts sandboxes' resources. True by default. */
   startAhead?: boolean;
   /** Logs sandboxes' output and the engine's actions. */
@@ -131,14 +131,16 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     python === undefined
       ? []
       : await writeFiles(join(files, `python-${pythons++}`), environmentFiles(python));
-  const sandboxd = join(directory, "sandboxd.cjs");
-  await bundleSandboxd(sandboxd);
-  await chmod(sandboxd, 0o644);
+  const [sandboxd, control] = await Promise.all([
+    bundled(bundleSandboxd, join(directory, "sandboxd.cjs")),
+    options.control ?? bundled(bundleControlServer, join(directory, "control.cjs")),
+  ]);
   const view: View = {
     sandboxd,
     toolchain,
     fetchedAgents: options.agents && programsOf(options.agents),
-    runtime: options.runtime ?? join(repository, "local/runtime"),
+    runtime: join(repository, "local/runtime"),
+    control,
     container: join(repository, "container"),
     files: [...generated, ...(await pythonFiles(toolchain))],
     pythonPackages: options.pythonPackages,
@@ -258,6 +260,12 @@ async function warm(common: SharedSettings, directory: string): Promise<Warming 
   return warming;
 }
 
+async function bundled(bundle: (outfile: string) => Promise<void>, outfile: string): Promise<string> {
+  await bundle(outfile);
+  await chmod(outfile, 0o644);
+  return outfile;
+}
+
 async function writeFiles(directory: string, files: Record<string, string | Buffer>): Promise<Mount[]> {
   const mounts: Mount[] = [];
   for (const [to, given] of Object.entries(files)) {
@@ -274,14 +282,7 @@ async function writeFiles(directory: string, files: Record<string, string | Buff
 /** The first path readable only by root, among the directories and first files that a sandbox needs. */
 function firstPrivatePath(view: View): string | undefined {
   const { toolchain } = view;
-  const packages = toolchain.packages.flatMap(({ path }) => [path, join(path, "package.json")]);
-  const own = [
-    view.runtime,
-    join(view.runtime, `main${moduleExtension}`),
-    view.container,
-    toolchain.node,
-    ...packages,
-  ];
+  const own = [view.runtime, join(view.runtime, "fetch-reason.cjs"), view.container, toolchain.node];
   return [...own, ...view.readOnly.map(({ from }) => from)].find((path) => {
     const mode = statSync(path, { throwIfNoEntry: false })?.mode;
     return mode !== undefined && (mode & 0o004) === 0;

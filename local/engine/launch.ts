@@ -4,11 +4,18 @@ import { writeFile } from "node:fs/promises";
 import { connect, type Server, type Socket } from "node:net";
 import { basename, dirname } from "node:path";
 import type { ExitReport } from "../platform/engine-protocol.ts";
-import { controlSocket, runtimeDirectory, sandboxdProgram, sandboxdSocket } from "./bubblewrap.ts";
+import {
+  controlProgram,
+  controlSocket,
+  kernelsDirectory,
+  runtimeDirectory,
+  sandboxdProgram,
+  sandboxdSocket,
+} from "./bubblewrap.ts";
 import { supervised } from "./init.ts";
 import { start, type Processes, type StartOptions } from "./sandbox-processes.ts";
-import { moduleExtension } from "./own-files.ts";
-import { messageOf } from "../../src/shared/text.ts";
+import type { Toolchain } from "./toolchain.ts";
+import { messageOf, quote } from "../../src/shared/text.ts";
 
 /** Our servers in a sandbox. */
 export type OwnServer = "control" | "sandboxd";
@@ -31,16 +38,23 @@ export interface RunningProcess {
 
 export type LaunchOptions = Omit<StartOptions, "command">;
 
-export const runtimeProgram = [
-  `${runtimeDirectory}/bin/node`,
-  "--disable-warning=ExperimentalWarning",
-  `${runtimeDirectory}/runtime/main${moduleExtension}`,
-];
+/** The command of a program of ours in a sandbox. */
+function nodeCommand({ nodeOptions }: Toolchain, program: string, ...more: string[]): string[] {
+  return [`${runtimeDirectory}/bin/node`, ...nodeOptions, program, ...more];
+}
 
-/** The control server as the sandbox starts it. */
-const runtimeCommand = [...runtimeProgram, "--socket", controlSocket];
+export const controlCommand = (toolchain: Toolchain): string[] =>
+  nodeCommand(toolchain, controlProgram, "--socket", controlSocket, "--kernels", kernelsDirectory);
 
-const sandboxdCommand = [`${runtimeDirectory}/bin/node`, sandboxdProgram, "--socket", sandboxdSocket];
+export const sandboxdCommand = (toolchain: Toolchain): string[] =>
+  nodeCommand(toolchain, sandboxdProgram, "--socket", sandboxdSocket);
+
+/** Loads both programs, and ends with 0: without a socket, one reports that and ends, and the other makes its list. */
+export const loadCommand = (toolchain: Toolchain): string[] => {
+  const control = nodeCommand(toolchain, controlProgram);
+  const sandboxd = nodeCommand(toolchain, sandboxdProgram, "--write-base", "/tmp/base.list");
+  return ["/bin/sh", "-c", [control, sandboxd].map((words) => words.map(quote).join(" ")).join("; ")];
+};
 
 /** How long a sandbox may take to respond after its start. */
 const readyTimeoutMs = 30_000;
@@ -89,10 +103,9 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
 async function begin(options: LaunchOptions): Promise<{ processes: Processes; pid: number }> {
   let processes: Processes | undefined;
   try {
-    processes = await start({
-      ...options,
-      command: supervised(sandboxdCommand, runtimeCommand, options.limits),
-    });
+    const { limits, toolchain } = options;
+    const command = supervised(sandboxdCommand(toolchain), controlCommand(toolchain), limits);
+    processes = await start({ ...options, command });
     return { processes, pid: await processes.pid };
   } catch (error) {
     await processes?.kill();

@@ -35,7 +35,7 @@ const settingsSchema = z.strictObject({
   authority: z.string().startsWith("/").optional(),
   allowAddresses: z.array(z.string()).optional(),
   trusted: z.string().optional(),
-  runtime: z.string().optional(),
+  control: z.string().optional(),
   verbose: z.boolean().optional(),
 });
 

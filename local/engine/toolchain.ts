@@ -1,10 +1,13 @@
 /** Finds the host's programs for sandboxes: node, npm and python3. */
+import { execFile } from "node:child_process";
 import { access, open, realpath } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { promisify } from "node:util";
 import { repository } from "./own-files.ts";
 import { choosePython, describePython, findPythons, onPath, type Python } from "./python.ts";
 
+const run = promisify(execFile);
 const require = createRequire(import.meta.url);
 
 export interface Toolchain {
@@ -15,20 +18,34 @@ export interface Toolchain {
   python: Python | undefined;
   /** Programs of coding agents next to this package or on the PATH, by name. */
   agents: { name: string; path: string }[];
-  /** The runtime's imported packages, as directories. */
-  packages: { name: string; path: string }[];
+  /** Options of `node` for our programs. */
+  nodeOptions: string[];
 }
 
 /** @param python an interpreter instead of the detected ones; null for none */
 export async function findToolchain(python?: string | null): Promise<Toolchain> {
   const bundled = join(repository, "node_modules/node/bin/node");
+  const node = await realpath((await exists(bundled)) ? bundled : process.execPath);
   return {
-    node: await realpath((await exists(bundled)) ? bundled : process.execPath),
+    node,
+    nodeOptions: await optionsFor(node),
     npm: await findNPM(),
     python: await findPython(python),
     agents: await findAgents(),
-    packages: ["capnweb", "ws"].map((name) => ({ name, path: packageDirectory(name) })),
   };
+}
+
+/**
+ * Where NODE_USE_ENV_PROXY is set, as it is for users' programs, Node loads its HTTP client at each start. That takes longer than
+ * the rest of the start, and our programs do not use it. Versions without this option do not have the variable, or waste the time.
+ */
+async function optionsFor(node: string): Promise<string[]> {
+  const option = "--no-use-env-proxy";
+  const isKnown = await run(node, [option, "--version"]).then(
+    () => true,
+    () => false,
+  );
+  return ["--disable-warning=ExperimentalWarning", ...(isKnown ? [option] : [])];
 }
 
 async function findPython(chosen: string | null | undefined): Promise<Python | undefined> {
@@ -68,13 +85,6 @@ async function isBinary(file: string): Promise<boolean> {
   } finally {
     await handle.close();
   }
-}
-
-/** The directory of an installed package, found by its exports, because not every package exports its package.json. */
-function packageDirectory(name: string): string {
-  const entry = require.resolve(name);
-  const inside = `node_modules/${name}/`;
-  return entry.slice(0, entry.lastIndexOf(inside) + inside.length - 1);
 }
 
 async function findNPM(): Promise<string | undefined> {

@@ -11,7 +11,6 @@ import { BUNDLE_FILE } from "../runtime/trust.ts";
 import type { View } from "./bubblewrap.ts";
 import { accepts, type RunningProcess } from "./launch.ts";
 import { prelude } from "./sandbox-processes.ts";
-import { moduleExtension } from "./own-files.ts";
 
 export interface UnisolatedOptions {
   directory: string;
@@ -78,15 +77,11 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   });
   env.PATH = [bin, process.env.PATH ?? "/usr/bin:/bin", view.fetchedAgents].filter(Boolean).join(":");
   const sandboxdSocket = join(sockets, "sandboxd.sock");
-  const { node } = view.toolchain;
-  const sandboxd = [node, view.sandboxd, "--socket", sandboxdSocket];
-  const server = [
-    node,
-    "--disable-warning=ExperimentalWarning",
-    join(view.runtime, `main${moduleExtension}`),
-  ];
+  const node = [view.toolchain.node, ...view.toolchain.nodeOptions];
+  const sandboxd = [...node, view.sandboxd, "--socket", sandboxdSocket];
+  const server = [...node, view.control, "--socket", control, "--kernels", join(view.runtime, "kernels")];
   const init = ["/usr/bin/perl", join(view.container, "init.pl")];
-  const program = [...init, ...sandboxd, "+++", ...server, "--socket", control];
+  const program = [...init, ...sandboxd, "+++", ...server];
   const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...program], {
     cwd: "/workspace",
     detached: true,

@@ -74,9 +74,11 @@ export class InterpreterAPI extends RpcTarget {
   #hasPython: boolean | undefined;
   #closed = false;
 
-  constructor(settings: Partial<KernelSettings> = {}) {
+  /** @param scripts the directory of the kernels' scripts */
+  constructor(scripts: string, settings: Partial<KernelSettings> = {}) {
     super();
     this.#settings = {
+      scripts,
       python: settings.python ?? "python3",
       node: settings.node ?? process.execPath,
       cwd: settings.cwd ?? "/workspace",

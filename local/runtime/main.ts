@@ -1,9 +1,9 @@
 /**
  * The program that runs inside a local sandbox in place of the container's server.
  *
- *     node main.ts --socket <path> [--workspace /workspace]
+ *     node control.cjs --socket <path> --kernels <path> [--workspace /workspace]
  *
- * `--socket`: where to listen. If the engine has opened a channel, the egress listeners are passed through it. SIGTERM ends all
+ * `--socket`: where to listen. `--kernels`: the directory of the kernels' scripts. If the engine has opened a channel, the egress listeners are passed through it. SIGTERM ends all
  * processes it started and exits with 0.
  */
 import { unlinkSync } from "node:fs";
@@ -21,6 +21,7 @@ import { layBundle, trustPlatform } from "./trust.ts";
 const { values } = parseArgs({
   options: {
     socket: { type: "string" },
+    kernels: { type: "string" },
     workspace: { type: "string", default: "/workspace" },
   },
 });
@@ -41,12 +42,12 @@ process.on("unhandledRejection", (reason) => log(`unhandled rejection: ${message
 process.on("uncaughtException", (error) => log(`uncaught exception: ${error.stack ?? messageOf(error)}`));
 
 async function main(): Promise<void> {
-  const { socket, workspace } = values;
-  if (socket === undefined) throw new Error("--socket is missing");
+  const { socket, kernels, workspace } = values;
+  if (socket === undefined || kernels === undefined) throw new Error("--socket or --kernels is missing");
   // Starts Node's file threads now. Node aborts if it cannot start them later because no pid is free.
   await stat("/");
   layBundle();
-  const interpreter = new InterpreterAPI({ cwd: workspace });
+  const interpreter = new InterpreterAPI(kernels, { cwd: workspace });
   const server = createControlServer(new SandboxAPI(interpreter));
 
   const stop = async (): Promise<void> => {

@@ -2,11 +2,11 @@
 import { createHash, randomBytes } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type RunningEngine, startEngineProcess } from "../../cli/engine.ts";
 import { type RunningWorker, startWorker } from "../../cli/worker.ts";
-import { hostileRuntime } from "../setup/hostile-runtime.ts";
+import { hostileControl } from "../setup/hostile-bundle.ts";
 import { tree } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
@@ -20,7 +20,7 @@ const HOSTILE_SANDBOXD = readFileSync(join(repository, "tests/setup/hostile-sand
 const COMMAND = { command: "echo", timeout_seconds: 3 };
 const TASK = { task: "work", timeout_seconds: 3, wait_seconds: 3 };
 
-const runtime = hostileRuntime();
+const control = await hostileControl();
 const stateDir = mkdtempSync(join(tmpdir(), "sandbox-mcp-hostile-"));
 const deaths: string[] = [];
 let engine: RunningEngine;
@@ -37,7 +37,7 @@ beforeAll(async () => {
       isolation: "bubblewrap",
       runDir: join(stateDir, "run"),
       verbose: false,
-      runtime,
+      control,
     },
     quiet,
     (how) => deaths.push(`engine: ${how}`),
@@ -67,7 +67,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await worker.close();
   await engine.close();
-  rmSync(runtime, { recursive: true });
+  rmSync(dirname(control), { recursive: true });
   rmSync(stateDir, { recursive: true });
 });
 

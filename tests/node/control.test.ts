@@ -1,27 +1,28 @@
 /** What a sandbox can send the Worker once code in it has taken its control server's place. */
 import { once } from "node:events";
 import { rmSync } from "node:fs";
+import { dirname } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
-import { hostileRuntime } from "../setup/hostile-runtime.ts";
+import { hostileControl } from "../setup/hostile-bundle.ts";
 
 const MIB = 1024 * 1024;
 
-const runtime = hostileRuntime();
+const control = await hostileControl();
 const logged: string[] = [];
 let engine: TestEngine;
 let neighbour: TestSandbox;
 
 beforeAll(async () => {
-  engine = await startTestEngine({ runtime, verbose: true, log: (line) => logged.push(line) });
+  engine = await startTestEngine({ control, verbose: true, log: (line) => logged.push(line) });
   neighbour = await TestSandbox.start(engine);
 });
 
 afterAll(async () => {
   await engine.close();
-  rmSync(runtime, { recursive: true });
+  rmSync(dirname(control), { recursive: true });
 });
 
 interface Peer {

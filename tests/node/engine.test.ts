@@ -165,12 +165,11 @@ describe("a sandbox", () => {
   });
 
   it("says why it could not start, and leaves nothing", async () => {
-    const runtime = await mkdtemp(join(tmpdir(), "broken-runtime-"));
-    await chmod(runtime, 0o755);
-    await writeFile(join(runtime, "main.ts"), 'throw new Error("broken on purpose");\n');
-    // Every program of Node in a sandbox loads it.
-    await writeFile(join(runtime, "fetch-reason.cjs"), "");
-    const broken = await startTestEngine({ runtime, startAhead: false });
+    const directory = await mkdtemp(join(tmpdir(), "broken-control-"));
+    await chmod(directory, 0o755);
+    const control = join(directory, "control.cjs");
+    await writeFile(control, 'throw new Error("broken on purpose");\n');
+    const broken = await startTestEngine({ control, startAhead: false });
     await expect(TestSandbox.start(broken)).rejects.toThrow(
       /The sandbox did not start: [^]*broken on purpose/,
     );
@@ -182,7 +181,7 @@ describe("a sandbox", () => {
       "sandboxd.cjs",
     ]);
     await broken.close();
-    await rm(runtime, { recursive: true });
+    await rm(directory, { recursive: true });
   });
 });
 

@@ -59,7 +59,7 @@ test("agents' exact peers are what is installed", () => {
 
 test("the image's tag, and the version that a local sandbox reports, are those of the SDK", () => {
   const [, tag] = /^FROM docker\.io\/cloudflare\/sandbox:(\S+)-python$/m.exec(dockerfile) ?? [];
-  const reported = new SandboxAPI(new InterpreterAPI()).utils.getVersion();
+  const reported = new SandboxAPI(new InterpreterAPI("")).utils.getVersion();
   expect([tag, reported]).toEqual(Array(2).fill(installed["@cloudflare/sandbox"]));
 });
 

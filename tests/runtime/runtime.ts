@@ -11,6 +11,7 @@ import { WebSocketTransport } from "../../local/runtime/rpc.ts";
 import { until } from "../setup/until.ts";
 
 const MAIN = fileURLToPath(new URL("../../local/runtime/main.ts", import.meta.url));
+const KERNELS = fileURLToPath(new URL("../../local/runtime/kernels", import.meta.url));
 
 /** With it the tests run against a server that is there already: the image's, `ws://127.0.0.1:<port>/rpc`. */
 export const REMOTE_URL = process.env.SANDBOX_RUNTIME_URL;
@@ -50,7 +51,8 @@ export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtim
   const directory = mkdtempSync(join(tmpdir(), "runtime-test-"));
   const socket = join(directory, "control.sock");
   const workspace = mkdtempSync(join(directory, "workspace-"));
-  const own = [process.execPath, MAIN, "--socket", socket, "--workspace", workspace];
+  const places = ["--socket", socket, "--kernels", KERNELS, "--workspace", workspace];
+  const own = [process.execPath, MAIN, ...places];
   const [program = "", ...rest] = [...(options.under ?? []), ...own];
   const child = spawn(program, rest, { stdio: ["ignore", "ignore", "inherit"] });
   const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()));

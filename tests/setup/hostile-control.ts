@@ -1,8 +1,9 @@
-/** Runs inside a sandbox in place of local/runtime/main.ts; see hostile-runtime.ts. */
+/** Runs inside a sandbox in place of the control server; see hostile-bundle.ts. */
 import { readFileSync, watch } from "node:fs";
 import { type IncomingMessage, Server } from "node:http";
 import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer } from "ws";
+import "../../local/runtime/main.ts";
 
 const MIB = 1024 * 1024;
 const call = (args: string) => `["push",["pipeline",0,["x"],[${args}]]]`;
@@ -103,5 +104,3 @@ function answer(peer: WebSocket, value: string): void {
     if (id !== undefined) peer.send(`["resolve",${id},${value}]`);
   });
 }
-
-await import(new URL("honest.ts", import.meta.url).href);

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 
 /** The programs a kernel can be; TypeScript runs in a JavaScript kernel. */
 export type KernelProgram = "python" | "javascript";
@@ -19,8 +19,10 @@ export interface KernelReply {
   error?: { type?: string; message?: string; traceback?: string } | null;
 }
 
-/** How to start kernels: programs, directory (absolute) and environment. */
+/** How to start kernels: programs, directories (absolute) and environment. */
 export interface KernelSettings {
+  /** The directory of the kernels' scripts. */
+  scripts: string;
   python: string;
   node: string;
   cwd: string;
@@ -28,10 +30,7 @@ export interface KernelSettings {
 }
 
 const START_TIMEOUT_MS = 60_000;
-const scripts: Record<KernelProgram, string> = {
-  python: fileURLToPath(new URL("./python-kernel.py", import.meta.url)),
-  javascript: fileURLToPath(new URL("./node-kernel.cjs", import.meta.url)),
-};
+const SCRIPTS: Record<KernelProgram, string> = { python: "python-kernel.py", javascript: "node-kernel.cjs" };
 
 /**
  * Runs the kernel's script without its path on a command line, because a user's `pkill -f /opt` would end it. The JavaScript
@@ -56,9 +55,10 @@ export class Kernel {
 
   /** Starts a kernel and waits until it accepts code. Rejects after a minute. */
   static start(program: KernelProgram, settings: KernelSettings): Promise<Kernel> {
+    const script = join(settings.scripts, SCRIPTS[program]);
     const commands: Record<KernelProgram, [string, string[]]> = {
       python: [settings.python, ["-u", "-c", PYTHON_BOOT]],
-      javascript: [settings.node, [scripts.javascript]],
+      javascript: [settings.node, [script]],
     };
     const [command, args] = commands[program];
     const child = spawn(command, args, {
@@ -68,7 +68,7 @@ export class Kernel {
         ...settings.env,
         PYTHONUNBUFFERED: "1",
         NODE_NO_WARNINGS: "1",
-        ...(program === "python" && { [PYTHON_SCRIPT]: scripts.python }),
+        ...(program === "python" && { [PYTHON_SCRIPT]: script }),
       },
     });
     child.stdout.setEncoding("utf8");

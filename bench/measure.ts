@@ -22,11 +22,19 @@ type Call = (index: number) => Promise<unknown>;
 /** The number of parts whose ratios show how steady a measurement is. */
 const PARTS = 5;
 
-/** Calls both sides by turns, each as often first as second, and times each call, with a pause before it if asked to. */
+/**
+ * Calls both sides by turns, each as often first as second, and times each call, with a pause before it if asked to.
+ * @param after follows each call, outside its time
+ */
 export async function interleave(
   ours: Call,
   baseline: Call,
-  { pairs, warmup, pauseMs = 0 }: { pairs: number; warmup: number; pauseMs?: number },
+  {
+    pairs,
+    warmup,
+    pauseMs = 0,
+    after,
+  }: { pairs: number; warmup: number; pauseMs?: number; after?: () => Promise<void> },
 ): Promise<Pairs> {
   const times: Pairs = { ours: [], baseline: [] };
   const sides = [
@@ -40,6 +48,7 @@ export async function interleave(
       const start = performance.now();
       await call(index);
       if (index >= 0) into.push(performance.now() - start);
+      await after?.();
     }
   }
   return times;

@@ -6,6 +6,7 @@ import { cost } from "./cost.ts";
 import { files } from "./read-file.ts";
 import { getResult } from "./get-result.ts";
 import { history } from "./history.ts";
+import { interactive } from "./interactive.ts";
 import { memory } from "./memory.ts";
 import { output } from "./output.ts";
 import { proxy } from "./proxy.ts";
@@ -32,6 +33,7 @@ export const figures: readonly Figure[] = [
   output,
   memory,
   freshSandbox,
+  interactive,
   server,
   startup,
   cost,

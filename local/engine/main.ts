@@ -36,6 +36,7 @@ const settingsSchema = z.strictObject({
   allowAddresses: z.array(z.string()).optional(),
   trusted: z.string().optional(),
   control: z.string().optional(),
+  startAhead: z.boolean().optional(),
   verbose: z.boolean().optional(),
 });
 

@@ -1,0 +1,112 @@
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { TestSandbox } from "../../tests/setup/engine-client.ts";
+import { type BedEngine, CONFIGS, TOKEN, type TestBed, serve, startEngine } from "../bed.ts";
+import type { Figure } from "../figure.ts";
+import { type Pairs, type Row, interleave, latencyRows, quantile, row } from "../measure.ts";
+import { type WorkerClient, workerClient } from "../worker-client.ts";
+
+/** Time for the engine to start the next sandbox ahead: longer than its pause before that, plus a start. */
+const AHEAD_MS = 1500;
+
+/**
+ * Time to interactive, as ComputeSDK's public benchmark defines it: from the request for a sandbox to its first command's answer.
+ * The sandbox is destroyed afterwards, outside the measured time.
+ */
+export const interactive: Figure = {
+  name: "time to interactive",
+  baseline:
+    "the engine alone, without a Worker: a sandbox is created and runs the same command, by HTTP and a WebSocket",
+  async measure(bed, { count, quick }) {
+    const rows = await sequential(bed, "one standing ready", { pairs: count(20), pauseMs: AHEAD_MS });
+    const cold = await withoutAhead(bed);
+    rows.push(...(await sequential(cold, "none standing ready", { pairs: count(20), pauseMs: 0 })));
+    await cold.close();
+    for (const sandboxes of quick ? [10] : [10, 50]) rows.push(...(await atOnce(bed, sandboxes)));
+    return rows;
+  },
+};
+
+type Sides = Pick<TestBed, "ours" | "engine"> | { ours: WorkerClient; engine: BedEngine };
+
+async function sequential(
+  { ours, engine }: Sides,
+  name: string,
+  size: { pairs: number; pauseMs: number },
+): Promise<Row[]> {
+  const ends: (() => Promise<unknown>)[] = [];
+  const times = await interleave(
+    async (index) => void ends.push(await first(ours, `bench-tti-${index + 2}`)),
+    async () => void ends.push(await firstOfEngine(engine)),
+    { ...size, warmup: 2, after: async () => void (await ends.pop()?.()) },
+  );
+  return latencyRows(`in turn, ${name}`, times);
+}
+
+/** This many sandboxes at once, on each side. */
+async function atOnce({ ours, engine }: Sides, sandboxes: number): Promise<Row[]> {
+  const sides = [
+    await timeAll(sandboxes, (index) => first(ours, `bench-tti-${index}`)),
+    await timeAll(sandboxes, () => firstOfEngine(engine)),
+  ];
+  const [our, engines] = sides.map(({ times }) => times);
+  const pairs: Pairs = { ours: our ?? [], baseline: engines ?? [] };
+  const [ourShare, share] = sides.map(({ times }) => (times.length / sandboxes) * 100);
+  const slowest = row(
+    `${sandboxes} at once, the slowest`,
+    "ms",
+    quantile(pairs.ours, 1),
+    quantile(pairs.baseline, 1),
+  );
+  return [
+    ...latencyRows(`${sandboxes} at once`, pairs).filter(({ name }) => name.endsWith("p50")),
+    slowest,
+    row(`${sandboxes} at once, answered well`, "%", ourShare ?? 0, share ?? 0),
+  ];
+}
+
+async function timeAll(
+  sandboxes: number,
+  start: (index: number) => Promise<() => Promise<unknown>>,
+): Promise<{ times: number[] }> {
+  await new Promise((resolve) => setTimeout(resolve, AHEAD_MS));
+  const from = performance.now();
+  const times: number[] = [];
+  const started = await Promise.allSettled(
+    Array.from({ length: sandboxes }, async (_, index) => {
+      const end = await start(index);
+      times.push(performance.now() - from);
+      return end;
+    }),
+  );
+  for (const one of started) if (one.status === "fulfilled") await one.value();
+  return { times };
+}
+
+/** Returns how to destroy the sandbox. */
+async function first(ours: WorkerClient, sandbox: string): Promise<() => Promise<unknown>> {
+  await ours.tool("run_command", { sandbox, command: "true" });
+  return () => ours.tool("destroy_sandbox", { sandbox });
+}
+
+async function firstOfEngine(engine: BedEngine): Promise<() => Promise<unknown>> {
+  const sandbox = await TestSandbox.start(engine);
+  await sandbox.run("true");
+  return () => sandbox.destroy();
+}
+
+/** Our Worker on an engine that starts no sandbox ahead. */
+async function withoutAhead({ directory }: TestBed) {
+  const own = join(directory, "none-ahead");
+  mkdirSync(own);
+  const engine = await startEngine(own, { startAhead: false });
+  const served = await serve(CONFIGS.ours, engine, own);
+  return {
+    ours: workerClient(`${served.url}/mcp`, TOKEN),
+    engine,
+    async close() {
+      await served.close();
+      await engine.close();
+    },
+  };
+}

@@ -25,6 +25,9 @@ RUN ln -s certs/ca-certificates.crt /etc/ssl/sandbox-mcp.pem && mkdir -p /usr/lo
 # Ours: sandboxd, the file helpers and the kernels' preludes. Owned by root and read-only to everyone.
 COPY --chmod=0555 container/ /opt/sandbox-mcp/
 
+# Nothing can write there later, and a kernel would compile its prelude at each start.
+RUN python3 -m compileall -q /opt/sandbox-mcp/kernel
+
 RUN mkdir -p /var/lib/sandbox-mcp/runs
 
 # A user's `pkill -f sandbox` must not end the base image's server: it is started by a link, whose name its process has.

@@ -32,6 +32,7 @@ export interface EngineSettings {
   /** For tests and measurements: see the engine's own options. */
   control?: string;
   allowAddresses?: string[];
+  readOnly?: { from: string; to: string }[];
   startAhead?: boolean;
   trusted?: string;
 }

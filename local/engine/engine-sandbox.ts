@@ -1,6 +1,8 @@
 /** One sandbox: its processes, connections and egress, and their removal. */
+import { once } from "node:events";
 import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { ConnectionLog } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import type { ExitReport, Intercepts, StartRequest } from "../platform/engine-protocol.ts";
@@ -9,7 +11,7 @@ import { startUnisolated } from "./unisolated.ts";
 import { createEgress, type Egress, takeConnections } from "./egress.ts";
 import { PortForwarder } from "./forward.ts";
 import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
-import { launch, type RunningProcess } from "./launch.ts";
+import { launch, type OwnServer, type RunningProcess } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { claimIDsFor, type HostDirectory, type HostIDs, refuseSetID } from "./host-directories.ts";
@@ -53,6 +55,13 @@ export interface SandboxPlace {
 
 /** The part of a request that cannot change while the sandbox runs. */
 export type CreateOptions = Pick<StartRequest, "name" | "env">;
+
+/** How often a starting sandboxd is looked for, in milliseconds. */
+const SANDBOXD_LOOK_MS = 20;
+
+/** The control server's request for a kernel. */
+const START_KERNEL =
+  "POST /kernel HTTP/1.1\r\nhost: sandbox\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 const FREE: NetworkPolicy = { internet: "full", allowHosts: [] };
 const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
@@ -225,6 +234,31 @@ export class EngineSandbox {
   /** Whether it is being killed. */
   get isEnding(): boolean {
     return this.#broken !== undefined || this.#stopReason === "destroyed";
+  }
+
+  /**
+   * Has the control server start a Python kernel for the first code. Call it before any user code runs. Once sandboxd listens, it
+   * has noted which files there are: none of them is to be the kernel's.
+   */
+  async startKernel(): Promise<void> {
+    while (!(await this.#tell("sandboxd"))) await sleep(SANDBOXD_LOOK_MS, undefined, { ref: false });
+    await this.#tell("control", START_KERNEL);
+  }
+
+  /**
+   * Whether a server of ours accepts a connection, on which it then gets these bytes; its response is not read. It gets nothing
+   * once the sandbox is in use or has ended.
+   */
+  async #tell(server: OwnServer, bytes = ""): Promise<boolean> {
+    if (this.hasEnded || this.actor !== undefined) return true;
+    try {
+      const socket = this.#running.connect(server);
+      socket.resume().end(bytes);
+      await once(socket, "close");
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   /** Kills everything at once. Resolves when nothing is left. */

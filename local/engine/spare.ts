@@ -1,6 +1,6 @@
 /**
- * The sandbox started ahead, so that the first call in a new sandbox need not wait. It is made like any other, runs no user
- * code, can reach nothing, and is assigned to an actor once.
+ * The sandbox started ahead, so that the first call in a new sandbox need not wait. It is made like any other, with a Python
+ * kernel started ahead in it, runs no user code, can reach nothing, and is assigned to an actor once.
  */
 import { fingerprint } from "./mount-namespace.ts";
 import {
@@ -75,7 +75,9 @@ export class Spare {
   /** A failed spare is retried after the next sandbox was requested. If that fails too, its caller gets the reason. */
   async #make(): Promise<EngineSandbox | undefined> {
     try {
-      return await EngineSandbox.start(this.#common, this.#place(), { env: this.#env });
+      const sandbox = await EngineSandbox.start(this.#common, this.#place(), { env: this.#env });
+      void sandbox.startKernel();
+      return sandbox;
     } catch {
       return undefined;
     }

@@ -13,16 +13,21 @@ const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
 const HEALTH_PATHS = new Set(["/health", "/ping", "/api/health", "/api/ping"]);
 
 /**
- * The runtime's HTTP server: readiness on `/`, `/health` and `/ping`; the control API as a WebSocket on `/rpc`; and `GET
- * /port/<n>` with `Upgrade: tcp`, which becomes a raw connection to that port inside the sandbox, or 502.
+ * The runtime's HTTP server: readiness on `/`, `/health` and `/ping`; the control API as a WebSocket on `/rpc`; `GET /port/<n>`
+ * with `Upgrade: tcp`, which becomes a raw connection to that port inside the sandbox, or 502; and `POST /kernel`.
+ * @param startKernel starts a kernel ahead
  */
-export function createControlServer(api: RpcTarget): Server {
+export function createControlServer(api: RpcTarget, startKernel: () => void): Server {
   const webSockets = new WebSocketServer({
     noServer: true,
     maxPayload: MAX_MESSAGE_BYTES,
     perMessageDeflate: false,
   });
-  const server = createServer(answer);
+  const server = createServer((request, response) => {
+    const isForKernel = request.method === "POST" && request.url === "/kernel";
+    if (isForKernel) startKernel();
+    return isForKernel ? respond(response, 202, {}) : answer(request, response);
+  });
   // Long calls and quiet streams are normal here.
   server.requestTimeout = 0;
   server.on("upgrade", (request, socket, head) => {

@@ -71,7 +71,8 @@ export class InterpreterAPI extends RpcTarget {
   readonly #spares = new Map<KernelProgram, Kernel>();
   /** Programs whose spare is starting or about to start. */
   readonly #starting = new Set<KernelProgram>();
-  #hasPython: boolean | undefined;
+  /** The first spare, while it starts. */
+  #first: Promise<void> | undefined;
   #closed = false;
 
   /** @param scripts the directory of the kernels' scripts */
@@ -90,14 +91,14 @@ export class InterpreterAPI extends RpcTarget {
   async createCodeContext(options: { language?: string; cwd?: string } = {}): Promise<CodeContextInfo> {
     const language = languageOf(options.language ?? "python");
     const program = PROGRAMS[language];
-    if (program === "python" && !this.#pythonAvailable()) {
-      const originalError = "Python interpreter not available: there is no python3 on this machine.";
-      throw sandboxError("PYTHON_NOT_AVAILABLE", originalError, { originalError });
-    }
     let kernel: Kernel;
     try {
       kernel = await this.#take(program);
     } catch (error) {
+      if (program === "python" && !this.#pythonAvailable()) {
+        const originalError = "Python interpreter not available: there is no python3 on this machine.";
+        throw sandboxError("PYTHON_NOT_AVAILABLE", originalError, { originalError });
+      }
       const originalError = messageOf(error);
       throw sandboxError("INTERNAL_ERROR", `Failed to create code context: ${originalError}`, {
         originalError,
@@ -143,6 +144,11 @@ export class InterpreterAPI extends RpcTarget {
     context.kernel.stop();
   }
 
+  /** Starts a Python kernel for the first context. Call it before any user code runs. */
+  startFirst(): void {
+    this.#first ??= this.#startSpare("python", 0);
+  }
+
   /** Ends every kernel at the server's shutdown. */
   close(): void {
     this.#closed = true;
@@ -182,22 +188,26 @@ export class InterpreterAPI extends RpcTarget {
   }
 
   /**
-   * A ready spare, or else a new kernel; then starts the next spare. It does not wait for a spare that is starting, because
-   * that may hang in user code that has been fixed since (`usercustomize.py`).
+   * A ready spare, or else a new kernel; then starts the next spare. It waits for the first spare, which no user code can hold
+   * up. It does not wait for a later one that is starting, because that may hang in user code that has been fixed since
+   * (`usercustomize.py`).
    */
   async #take(program: KernelProgram): Promise<Kernel> {
+    if (program === "python") await this.#first;
     const spare = this.#spares.get(program);
     this.#spares.delete(program);
-    const kernel = spare?.running ? spare : await Kernel.start(program, this.#settings);
-    void this.#startSpare(program);
+    const isUsable = spare?.running === true && spare.isCurrent(this.#settings);
+    if (!isUsable) spare?.stop();
+    const kernel = isUsable ? spare : await Kernel.start(program, this.#settings);
+    void this.#startSpare(program, SPARE_DELAY_MS);
     return kernel;
   }
 
   /** A failed spare is retried when the next context is created. */
-  async #startSpare(program: KernelProgram): Promise<void> {
+  async #startSpare(program: KernelProgram, delayMs: number): Promise<void> {
     if (this.#starting.has(program)) return;
     this.#starting.add(program);
-    await setTimeout(SPARE_DELAY_MS, undefined, { ref: false });
+    await setTimeout(delayMs, undefined, { ref: false });
     if (!this.#closed && !this.#spares.has(program)) {
       const kernel = await Kernel.start(program, this.#settings).catch(() => undefined);
       if (this.#closed) kernel?.stop();
@@ -207,13 +217,11 @@ export class InterpreterAPI extends RpcTarget {
   }
 
   #pythonAvailable(): boolean {
-    if (this.#hasPython !== undefined) return this.#hasPython;
     const { python, env } = this.#settings;
     const { status, error } = spawnSync(python, ["--version"], { env, timeout: 5_000 });
     // An interpreter that fails for lack of processes or time is not missing.
     if (status === null && errnoOf(error) !== "ENOENT") return true;
-    this.#hasPython = status === 0;
-    return this.#hasPython;
+    return status === 0;
   }
 }
 

@@ -37,6 +37,10 @@ delete process.env.SANDBOXD_TOKEN_FILE;
 // Otherwise Node would open its debugger, and user code could connect to it.
 process.on("SIGUSR1", () => undefined);
 
+// capnweb compares each value with these classes, with which Node would load its whole HTTP client. No call here has one of them.
+for (const name of ["Headers", "Request", "Response"])
+  Object.defineProperty(globalThis, name, { value: { prototype: {} } });
+
 // User code must not end the runtime, so an unhandled rejection is only logged.
 process.on("unhandledRejection", (reason) => log(`unhandled rejection: ${messageOf(reason)}`));
 process.on("uncaughtException", (error) => log(`uncaught exception: ${error.stack ?? messageOf(error)}`));
@@ -48,7 +52,7 @@ async function main(): Promise<void> {
   await stat("/");
   layBundle();
   const interpreter = new InterpreterAPI(kernels, { cwd: workspace });
-  const server = createControlServer(new SandboxAPI(interpreter));
+  const server = createControlServer(new SandboxAPI(interpreter), () => interpreter.startFirst());
 
   const stop = async (): Promise<void> => {
     server.close();

@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type RunningEngine, startEngineProcess } from "../../cli/engine.ts";
 import { type RunningWorker, startWorker } from "../../cli/worker.ts";
+import { webSockets } from "../setup/engine-client.ts";
 import { hostileControl } from "../setup/hostile-bundle.ts";
 import { tree } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
@@ -38,6 +39,7 @@ beforeAll(async () => {
       runDir: join(stateDir, "run"),
       verbose: false,
       control,
+      readOnly: [webSockets],
     },
     quiet,
     (how) => deaths.push(`engine: ${how}`),

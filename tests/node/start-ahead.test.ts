@@ -8,6 +8,7 @@ import type { EngineOptions } from "../../local/engine/engine.ts";
 import { identify, kill } from "../../local/engine/identity.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { next, whichCommand } from "../setup/start-ahead.ts";
+import { tree } from "../setup/processes.ts";
 import { until } from "../setup/until.ts";
 
 const cleanUp: (() => Promise<unknown>)[] = [];
@@ -78,6 +79,16 @@ it("has the way out, and the names, of the actor that it is given to", async () 
   expect((await sandbox.run("getent hosts models.example")).stdout).toContain("models.example");
   const refused = await sandbox.run("curl -s --max-time 20 http://elsewhere.example/");
   expect(refused.stdout).toContain("this sandbox has no internet access");
+});
+
+it("has a Python kernel, of which its owner sees nothing but the process", async () => {
+  const engine = await start();
+  const { pid } = await next(own(engine));
+  await until(() => tree(pid).some(({ command }) => command.startsWith("python3")));
+  const sandbox = await TestSandbox.start(engine);
+  expect((await sandbox.run("pgrep -xc python3; ls -A ~ /workspace /tmp")).stdout).toBe(
+    "1\n/root:\n\n/tmp:\n\n/workspace:",
+  );
 });
 
 it("disturbs nobody when it is killed while it waits", async () => {

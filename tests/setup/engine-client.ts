@@ -29,6 +29,12 @@ export interface TestEngine extends EngineAddress {
   close(): Promise<void>;
 }
 
+/** For the servers that tests run in sandboxes. */
+export const webSockets = {
+  from: join(repository, "node_modules/ws"),
+  to: "/opt/sandbox-runtime/node_modules/ws",
+};
+
 /** An engine in this process, in a run directory of its own. */
 export async function startTestEngine({
   hasAuthority = false,
@@ -43,6 +49,7 @@ export async function startTestEngine({
     runDir,
     ...(hasAuthority ? { authority: join(runDir, "authority") } : {}),
     ...options,
+    readOnly: [webSockets, ...(options.readOnly ?? [])],
   });
   return {
     engine,

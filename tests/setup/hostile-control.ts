@@ -3,7 +3,6 @@ import { readFileSync, watch } from "node:fs";
 import { type IncomingMessage, Server } from "node:http";
 import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer } from "ws";
-import "../../local/runtime/main.ts";
 
 const MIB = 1024 * 1024;
 const call = (args: string) => `["push",["pipeline",0,["x"],[${args}]]]`;
@@ -104,3 +103,5 @@ function answer(peer: WebSocket, value: string): void {
     if (id !== undefined) peer.send(`["resolve",${id},${value}]`);
   });
 }
+
+void import("../../local/runtime/main.ts");

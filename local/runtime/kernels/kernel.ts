@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { join } from "node:path";
+import { realpathSync, statSync } from "node:fs";
+import { delimiter, join } from "node:path";
 
 /** The programs a kernel can be; TypeScript runs in a JavaScript kernel. */
 export type KernelProgram = "python" | "javascript";
@@ -29,7 +30,20 @@ export interface KernelSettings {
   env: NodeJS.ProcessEnv;
 }
 
+interface Origin {
+  /** Milliseconds since the epoch. */
+  startedAt: number;
+  command: string;
+  /** The file of the command then. */
+  file: string | undefined;
+  /** The directories of Python packages that it looks into. */
+  packages: string[];
+}
+
 const START_TIMEOUT_MS = 60_000;
+
+/** The coarsest time of a file, in milliseconds. */
+const TICK_MS = 10;
 const SCRIPTS: Record<KernelProgram, string> = { python: "python-kernel.py", javascript: "node-kernel.cjs" };
 
 /**
@@ -46,11 +60,14 @@ exec(compile(open(__file__).read(), __file__, "exec"))`;
 export class Kernel {
   readonly program: KernelProgram;
   readonly #child: ChildProcess;
+  /** What it is and has read at its start. */
+  readonly #origin: Origin;
   #queue: Promise<unknown> = Promise.resolve();
 
-  private constructor(program: KernelProgram, child: ChildProcess) {
+  private constructor(program: KernelProgram, child: ChildProcess, origin: Origin) {
     this.program = program;
     this.#child = child;
+    this.#origin = origin;
   }
 
   /** Starts a kernel and waits until it accepts code. Rejects after a minute. */
@@ -61,6 +78,8 @@ export class Kernel {
       javascript: [settings.node, [script]],
     };
     const [command, args] = commands[program];
+    const file = fileOf(command, settings.env);
+    const startedAt = Date.now();
     const child = spawn(command, args, {
       stdio: ["pipe", "pipe", "pipe"],
       cwd: settings.cwd,
@@ -86,13 +105,17 @@ export class Kernel {
       };
       const onData = (chunk: string) => {
         seen += chunk;
-        if (!seen.includes('"ready"')) return;
+        const ready = seen
+          .split("\n")
+          .slice(0, -1)
+          .find((line) => line.includes('"ready"'));
+        if (ready === undefined) return;
         clearTimeout(timer);
         child.stdout.off("data", onData);
         child.stderr.off("data", onError);
         child.stderr.resume();
         child.off("exit", onExit);
-        resolve(new Kernel(program, child));
+        resolve(new Kernel(program, child, { startedAt, command, file, packages: packagesIn(ready) }));
       };
       child.stdout.on("data", onData);
       child.stderr.on("data", onError);
@@ -114,6 +137,20 @@ export class Kernel {
 
   get running(): boolean {
     return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  /**
+   * Whether a kernel started now would be the same: it would be the same program, and no package, .pth file or the like was
+   * installed or removed since this one's start.
+   */
+  isCurrent({ env }: KernelSettings): boolean {
+    const { startedAt, command, file, packages } = this.#origin;
+    if (fileOf(command, env) !== file) return false;
+    // Not the modification time, which whoever restores a directory sets. The kernel's clock for files is a tick behind.
+    return packages.every((path) => {
+      const changedAt = statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0;
+      return changedAt < startedAt - TICK_MS;
+    });
   }
 
   execute(code: string): Promise<KernelReply> {
@@ -145,5 +182,28 @@ export class Kernel {
   /** Sends SIGTERM, as the image does. A JavaScript kernel in a loop that never yields does not end. */
   stop(): void {
     this.#child.kill();
+  }
+}
+
+/** The file that a command is now, by the PATH of this environment. */
+function fileOf(command: string, { PATH = "" }: NodeJS.ProcessEnv): string | undefined {
+  if (command.includes("/")) return command;
+  for (const directory of PATH.split(delimiter)) {
+    try {
+      return realpathSync(join(directory, command));
+    } catch {
+      // It is not there.
+    }
+  }
+  return undefined;
+}
+
+/** The directories that a kernel names when it is ready. Code of the user's may have printed the line. */
+function packagesIn(line: string): string[] {
+  try {
+    const { packages }: { packages?: unknown } = JSON.parse(line);
+    return Array.isArray(packages) ? packages.map(String) : [];
+  } catch {
+    return [];
   }
 }

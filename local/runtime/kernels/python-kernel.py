@@ -10,8 +10,12 @@ import importlib.util
 import io
 import json
 import os
+import site
 import sys
 import traceback
+import types
+
+PRELUDE = "/opt/sandbox-mcp/kernel"
 
 
 def has_ipython():
@@ -24,7 +28,17 @@ def has_ipython():
 directory = sys.path.pop(0)  # the kernel's own
 os.environ["MPLBACKEND"] = "Agg"
 
+# Without these two IPython starts in half of the time. Only `IPython.embed` needs its program for terminals, which is loaded then;
+# without jedi, which guesses completions, it completes by what there is.
+TERMINAL = "IPython.terminal.embed"
+sys.modules[TERMINAL] = types.ModuleType(TERMINAL)
+sys.modules[TERMINAL].embed = lambda **options: importlib.import_module(TERMINAL).embed(**options)
+sys.modules["jedi"] = None
+
 if has_ipython():
+    # The shell would import them when it is made.
+    import IPython.core.completer
+    import IPython.core.magics
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
 else:
@@ -35,6 +49,21 @@ else:
 
     sys.dont_write_bytecode = saved
     sys.path.remove(directory)
+
+for name in (TERMINAL, "jedi"):
+    sys.modules.pop(name, None)
+
+# The first cell starts it. Its modules are loaded here, so that a kernel that was started ahead has them.
+sys.path.insert(0, PRELUDE)
+try:
+    import sandbox_mcp_kernel
+
+    sandbox_mcp_kernel.preload.load()
+except ImportError:
+    # That cell says so.
+    pass
+finally:
+    sys.path.pop(0)
 
 # MIME type -> the executor's name for it, in the order in which the image's executor lists them.
 KINDS = {
@@ -104,16 +133,29 @@ def execute(shell, code):
     return answer
 
 
-def main():
+def make_shell():
     shell = InteractiveShell.instance()
     shell.colors, shell.quiet, shell.ast_node_interactivity = "NoColor", True, "last_expr"
-    print(json.dumps({"status": "ready", "version": "2.0.0"}), flush=True)
+    return shell
+
+
+def package_directories():
+    """What Python has read at its start, for .pth files and the like."""
+    own = [path for path in sys.path if path.endswith("-packages")]
+    return [*own, *site.getsitepackages(), site.getusersitepackages()]
+
+
+def main():
+    print(json.dumps({"status": "ready", "version": "2.0.0", "packages": package_directories()}), flush=True)
+    # Made for the first cell: it writes to the home directory, and a kernel started ahead must leave no trace.
+    shell = None
     while True:
         try:
             line = sys.stdin.readline()
             if not line:
                 return
             request = json.loads(line)
+            shell = shell or make_shell()
             answer = execute(shell, request.get("code", ""))
             answer["executionId"] = request.get("executionId")
             answer["success"] = answer["error"] is None

@@ -6,6 +6,19 @@ const sandbox = "code";
 const { code: run } = callsIn(sandbox);
 const text = async (code: string, more?: Record<string, unknown>) => (await run(code, more)).text;
 
+it("finds Python packages that were installed after a kernel was started ahead", async () => {
+  await run("1", { context: "first" });
+  await sh(
+    sandbox,
+    [
+      "until [ $(pgrep -xc python3) -ge 2 ]; do sleep 0.1; done; sleep 1",
+      'packages=$(python3 -m site --user-site); mkdir -p "$packages" /tmp/late',
+      'echo /tmp/late >"$packages/late.pth"; echo "VALUE = 7" >/tmp/late/late_module.py',
+    ].join("\n"),
+  );
+  expect(await text("import late_module; late_module.VALUE", { context: "late" })).toBe("result: 7");
+});
+
 describe.each([
   [
     "python",

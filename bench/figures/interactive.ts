@@ -45,13 +45,11 @@ async function sequential(
 
 /** This many sandboxes at once, on each side. */
 async function atOnce({ ours, engine }: Sides, sandboxes: number): Promise<Row[]> {
-  const sides = [
-    await timeAll(sandboxes, (index) => first(ours, `bench-tti-${index}`)),
-    await timeAll(sandboxes, () => firstOfEngine(engine)),
-  ];
-  const [our, engines] = sides.map(({ times }) => times);
-  const pairs: Pairs = { ours: our ?? [], baseline: engines ?? [] };
-  const [ourShare, share] = sides.map(({ times }) => (times.length / sandboxes) * 100);
+  const pairs: Pairs = {
+    ours: await timeAll(sandboxes, (index) => first(ours, `bench-tti-${index}`)),
+    baseline: await timeAll(sandboxes, () => firstOfEngine(engine)),
+  };
+  const share = (times: number[]) => (times.length / sandboxes) * 100;
   const slowest = row(
     `${sandboxes} at once, the slowest`,
     "ms",
@@ -61,14 +59,14 @@ async function atOnce({ ours, engine }: Sides, sandboxes: number): Promise<Row[]
   return [
     ...latencyRows(`${sandboxes} at once`, pairs).filter(({ name }) => name.endsWith("p50")),
     slowest,
-    row(`${sandboxes} at once, answered well`, "%", ourShare ?? 0, share ?? 0),
+    row(`${sandboxes} at once, answered well`, "%", share(pairs.ours), share(pairs.baseline)),
   ];
 }
 
 async function timeAll(
   sandboxes: number,
   start: (index: number) => Promise<() => Promise<unknown>>,
-): Promise<{ times: number[] }> {
+): Promise<number[]> {
   await new Promise((resolve) => setTimeout(resolve, AHEAD_MS));
   const from = performance.now();
   const times: number[] = [];
@@ -80,7 +78,7 @@ async function timeAll(
     }),
   );
   for (const one of started) if (one.status === "fulfilled") await one.value();
-  return { times };
+  return times;
 }
 
 /** Returns how to destroy the sandbox. */

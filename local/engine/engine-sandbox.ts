@@ -37,7 +37,7 @@ export interface SharedSettings {
   /** Undefined: no isolation. */
   bubblewrap: { supported: ReadonlySet<string>; mountNamespace: MountNamespace | undefined } | undefined;
   mounts: () => Mount[];
-  /** The control server's compile cache, if it exists. */
+  /** The compile cache of our programs, if it exists. */
   cache?: Mount;
   onOutput: (id: string, text: string) => void;
   log: (line: string) => void;

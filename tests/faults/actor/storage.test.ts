@@ -1,11 +1,13 @@
 /** What the actor stores in refuses, is slow, or has a limit. */
 import { runInDurableObject } from "cloudflare:test";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { DAY_MS } from "../../../src/shared/days.ts";
 import { actorOf, bucket, idIn, inActor, owner, sh, sleep, until } from "../../worker/support.ts";
 import { faults } from "./worker.ts";
 
 afterEach(() => {
   delete faults.bucket;
+  vi.useRealTimers();
 });
 
 const refusing = async () => {
@@ -62,9 +64,7 @@ describe("R2 refusing", () => {
     const result = await owner.call("run_command", { sandbox, command: COMMAND });
     const id = String(result.structured.id);
     await until(async () => (await bucket.list()).objects.some(({ key }) => key.includes(id)));
-    await inActor(sandbox, (_, { storage }) => {
-      storage.sql.exec("UPDATE runs SET ended_at = 1");
-    });
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
     faults.bucket = refusing;
     await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());
     expect(await log(id).catch(String)).toContain("does not answer");

@@ -87,7 +87,7 @@ try {
   await shoot("panel-task");
 
   await page.goto(new URL("/panel", server.url).href);
-  await page.waitForSelector("a:has-text('bakery')");
+  await page.waitForSelector("main a:has-text('node server.js')");
   await shoot("panel-start");
 
   await page.goto(`${new URL("/panel", server.url).href}#/bakery`);

@@ -36,7 +36,7 @@ export interface LifecycleParts {
   environment: { readonly variables: Readonly<Record<string, string>> };
   account: Pick<
     AccountLink,
-    "owner" | "isKnown" | "register" | "withdraw" | "stopped" | "destroyed" | "note" | "isInUse"
+    "owner" | "isKnown" | "register" | "withdraw" | "stopped" | "destroyed" | "note" | "isInUse" | "unusedMs"
   >;
   lease: Pick<Lease, "release">;
   network: Pick<SandboxNetwork, "starting" | "enforce">;
@@ -73,6 +73,12 @@ const RECENT_USE_MS = 30_000;
  */
 const SAVE_TO_STOP_MS = 40_000;
 
+/**
+ * How long an unused container is kept that is not saved in time, in milliseconds. Saves are as fast as the sandbox answers, so
+ * code there could hold it for ever.
+ */
+const KEEP_UNSAVED_MS = 3_600_000;
+
 /** After an interrupted call, its container may still seem to run for this long although it is ending. In milliseconds. */
 const STOPPING_GRACE_MS = 3000;
 const STOP_NOTICED_MS = 5000;
@@ -85,6 +91,8 @@ export class Lifecycle {
   #left = 0;
   readonly #ends = new SerialQueue();
   #ending = 0;
+  /** When a container was first kept because it was not saved in time. */
+  #unsavedSince = 0;
   /** Serial, so that a call that waited while enforcement ended a container does not end the next one. */
   readonly #enforcing = new SerialQueue();
 
@@ -511,9 +519,17 @@ export class Lifecycle {
     const { workspace } = this.#parts;
     if (isInUse()) return false;
     const isOver = await workspace.saveToStop(waitMs);
-    if (!isOver || isInUse() || !workspace.mayStop) return false;
+    if (isInUse()) return false;
+    if ((!isOver || !workspace.mayStop) && this.#keptUnsavedMs() < KEEP_UNSAVED_MS) return false;
     await end();
     return true;
+  }
+
+  /** For how long the container has been kept that was not saved in time, if it was not used since. */
+  #keptUnsavedMs(): number {
+    const now = Date.now();
+    if (now - this.#unsavedSince > this.#parts.account.unusedMs) this.#unsavedSince = now;
+    return now - this.#unsavedSince;
   }
 
   /**

@@ -73,9 +73,6 @@ const SAVE_PACE = 2;
 /** A save begins after this time in any case, in milliseconds: commands and background processes write files too. */
 const SAVE_INTERVAL_MS = 120_000;
 
-/** How long a sandbox that cannot be saved is kept from an idle stop, in milliseconds. */
-const KEEP_MS = 3_600_000;
-
 /** How long restoring a workspace may take, milliseconds. */
 const RESTORE_MS = 900_000;
 
@@ -499,12 +496,9 @@ export class Workspace {
     return (await within(waitMs, saving)) ?? false;
   }
 
-  /**
-   * Whether the container may be stopped in order: everything is saved, or saves have failed for an hour. A running set-up is
-   * repeated later.
-   */
+  /** Whether the container may be stopped in order: everything is saved. A running set-up is repeated later. */
   get mayStop(): boolean {
-    if (!this.#isWhole || this.isHeld || this.#troubles.failingMs > KEEP_MS) return true;
+    if (!this.#isWhole || this.isHeld) return true;
     return this.#dirtySince === undefined && this.#savingSince === undefined;
   }
 

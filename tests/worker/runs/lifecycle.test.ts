@@ -189,6 +189,7 @@ class Model {
         },
         note: () => undefined,
         isInUse: () => false,
+        unusedMs: 86_400_000,
       },
       lease: { release: async () => ({ turn: 1, spent: new Map(), inUse: { slots: 0, seconds: 0 } }) },
       network: {

@@ -179,6 +179,33 @@ describe("a workspace", () => {
       expect(world.notice.takeNotice()).toBeUndefined();
     }));
 
+  it("is stopped after an hour however long its saves take, and whichever of them fail", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      const stops = () => world.lifecycle.stopIfUnused();
+      vi.useFakeTimers();
+      try {
+        let plans = 0;
+        world.onStep = async ({ name, when }) => {
+          if (name !== "sandboxd plan" || when !== "before") return;
+          plans++;
+          if (plans % 2 === 0) throw new ToolError("file_system", "the sandbox says EIO");
+          await new Promise((resolve) => setTimeout(resolve, 41_000));
+        };
+        const hasStopped: boolean[] = [];
+        for (let minute = 0; minute < 90; minute += 2) {
+          const stopping = stops();
+          await vi.advanceTimersByTimeAsync(120_000);
+          hasStopped.push(await stopping);
+        }
+        expect(plans).toBeGreaterThan(20);
+        expect(hasStopped.slice(0, 25)).not.toContain(true);
+        expect(world.container).toBeUndefined();
+      } finally {
+        vi.useRealTimers();
+      }
+    }));
+
   it("is not looked at while nothing works in it, and again when something has", () =>
     inWorld(async (world) => {
       vi.useFakeTimers();

@@ -211,6 +211,7 @@ export class World {
         destroyed: async () => ({ wasKnown: true, wasSaved: true, isKept: false, checkpoints: 0 }),
         note: () => undefined,
         isInUse: () => false,
+        unusedMs: 86_400_000,
       },
       lease: { release: async () => ({ turn: 1, spent: new Map(), inUse: { slots: 0, seconds: 0 } }) },
       network: { starting: () => undefined, enforce: async () => true },

@@ -37,6 +37,9 @@ const PIECE_BYTES = 4 * 1024 * 1024;
 /** The most files without an artifact that are named. */
 const MAX_NAMED = 20;
 
+/** Bytes of the listed files as JSON: the record names them up to three times, and is a value of SQLite. */
+const LISTED_BYTES = 200_000;
+
 const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;
 
 /** Why a file is not kept, by its type. */
@@ -70,7 +73,8 @@ export async function collect(
   const { files: sandboxFiles } = store;
   const found = (await sandboxFiles.call("changes", { task, path: directory, limit: MAX_FILES })).changes;
   if (found === undefined) return { changes: undefined, artifacts: [] };
-  const files = found.files.map(({ path, change, size }): ChangedFiles => ({ path, change, size }));
+  const listed = fitting(found.files);
+  const files = listed.map(({ path, change, size }): ChangedFiles => ({ path, change, size }));
   const writer = new ArtifactWriter(store, runID);
   const own = taskDirectory(task);
   const diffPath = `${own}/${CHANGES_DIFF}`;
@@ -78,10 +82,11 @@ export async function collect(
   const { count: changed, diffBytes } = found;
   const changes = { files, count: changed, diff: decodeText(wholeCharacters(first, "end")), diffBytes };
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
-  if (changes.count > SHOWN_FILES) await writer.keep(LIST_NAME, `${own}/${CHANGES_LIST}`, found.listBytes);
+  if (changes.count > Math.min(SHOWN_FILES, files.length))
+    await writer.keep(LIST_NAME, `${own}/${CHANGES_LIST}`, found.listBytes);
   // A file's own reason is more useful than "too many files".
   const [special, surplus]: [NotKept["named"], NotKept["named"]] = [[], []];
-  for (const { path, change, type, size } of found.files) {
+  for (const { path, change, type, size } of listed) {
     if (change === "deleted") continue;
     const why = NOT_KEPT_REASONS[type] ?? (await writer.keep(path, `${directory}/${path}`, size));
     if (why !== undefined) (why === TOO_MANY ? surplus : special).push({ path, why });
@@ -90,6 +95,15 @@ export async function collect(
   const count = named.length + Math.max(0, changes.count - files.length);
   const notKept = count > 0 ? { count, named: named.slice(0, MAX_NAMED) } : undefined;
   return { changes, artifacts: writer.kept, notKept };
+}
+
+/** The first of these files, as many as a record lists. */
+function fitting<File extends object>(files: readonly File[]): File[] {
+  let room = LISTED_BYTES;
+  return files.filter((file) => {
+    room -= new TextEncoder().encode(JSON.stringify(file)).length;
+    return room >= 0;
+  });
 }
 
 class ArtifactWriter {

@@ -47,6 +47,13 @@ export default async function setup(project: TestProject): Promise<() => Promise
       ),
       say("Made many."),
     ],
+    // Paths of 4,000 bytes that are no UTF-8.
+    deep: [
+      bash(
+        String.raw`python3 -c 'import os; d = b"/".join([b"\xff" * 250] * 15); os.makedirs(d); [open(d + b"/%d" % n, "w") for n in range(500)]'`,
+      ),
+      say("Made deep ones."),
+    ],
     fail: [
       {
         status: 400,

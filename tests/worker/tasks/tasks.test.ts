@@ -384,6 +384,14 @@ describe("what a task leaves", () => {
     expect(whole).toContain('+++ "b/caf\\351.txt"');
   });
 
+  it("ends also where the names of what it changed are too long for its record", async () => {
+    const { id, state, files } = await execute({ task: "[[deep]] x" });
+    expect(state).toBe("succeeded");
+    expect(files?.length).toBeLessThan(50);
+    const list = (await owner.call("get_result", { id, artifact: "changes.list" })).text;
+    expect(list).toContain("created");
+  });
+
   it("leaves out of the archive what is too much, and says so", async () => {
     const { note, state } = await execute({ task: "[[big]] x" });
     expect(state).toBe("succeeded");

@@ -461,7 +461,7 @@ describe("the machine's disk", () => {
   });
   afterAll(async () => await rm(shown, { recursive: true }));
 
-  it.runIf(diskIsHeld)("is read by one sandbox at a bounded rate", async () => {
+  it.runIf(diskIsHeld)("is read by one sandbox at a limited rate", async () => {
     const one = await startTestEngine({
       limits: { ...limits, diskReadBytes: MiB },
       readOnly: [{ from: shown, to: "/opt/shown" }],

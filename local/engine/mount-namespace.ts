@@ -15,6 +15,7 @@ import { messageOf } from "../../src/shared/text.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
 import type { HostIDs } from "./host-directories.ts";
 import { mountMapped } from "./id-mapped-mount.ts";
+import { withOwnInodes } from "./own-inodes.ts";
 
 /** The mount point inside the namespace. It hides the host's /tmp, which sandboxes never see. */
 const place = "/tmp";
@@ -81,9 +82,23 @@ export class MountNamespace {
       });
       shown.set(from, path);
     }
+    const shared = held.filter(({ from }) => !given.some((one) => one.from === from));
+    const own = withOwnInodes(
+      place,
+      shared.map(({ from }) => ({ from, to: heldAt(from) })),
+    );
     const ids = ["--reuid", String(root.uid), "--regid", String(root.gid), "--clear-groups"];
     return {
-      enter: ["nsenter", `--mount=/proc/${pid}/ns/mnt`, "--", "setpriv", ...ids, "--no-new-privs", "--"],
+      enter: [
+        "nsenter",
+        `--mount=/proc/${pid}/ns/mnt`,
+        "--",
+        ...own,
+        "setpriv",
+        ...ids,
+        "--no-new-privs",
+        "--",
+      ],
       translate: (requested) =>
         requested.map(({ from, ...rest }) => ({ ...rest, from: shown.get(from) ?? heldAt(from) })),
     };

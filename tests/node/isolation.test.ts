@@ -1,5 +1,5 @@
 /** Tries to get out of a sandbox. Every attempt is made for real; each test says what must hold. */
-import { spawn, type ChildProcess } from "node:child_process";
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
@@ -86,6 +86,32 @@ describe("the host's files", () => {
       );
     }
   });
+
+  it.runIf(process.getuid?.() === 0)(
+    "are its own where it locks or watches them: nobody else waits, or is seen",
+    async () => {
+      const lines = [
+        "import ctypes, fcntl, os, time",
+        "libc = ctypes.CDLL(None)",
+        "for name in ('/usr/bin/env', '/etc/ld.so.cache'):",
+        "  file = os.open(name, os.O_RDONLY)",
+        "  fcntl.flock(file, fcntl.LOCK_EX); fcntl.lockf(file, fcntl.LOCK_SH)",
+        "watch = libc.inotify_init1(os.O_NONBLOCK)",
+        "libc.inotify_add_watch(watch, b'/usr/bin/env', 0xfff)",
+        "print('watches', flush=True)",
+        "while not os.path.exists('/tmp/go'): time.sleep(0.1)",
+        "try: print('seen', len(os.read(watch, 4096)))",
+        "except BlockingIOError: print('seen nothing')",
+      ];
+      const until = (word: string) => `until grep ${word} /tmp/seen; do sleep 0.1; done`;
+      await sandbox.run(`cat > /tmp/watch.py <<'PYTHON'\n${lines.join("\n")}\nPYTHON`);
+      await sandbox.run(`python3 /tmp/watch.py > /tmp/seen & ${until("watches")}`);
+      const takes = "/usr/bin/env flock --nonblock /usr/bin/env flock --nonblock /etc/ld.so.cache echo taken";
+      expect((await other.run(takes)).stdout).toBe("taken");
+      expect(execFileSync("/bin/sh", ["-c", takes], { encoding: "utf8" })).toBe("taken\n");
+      expect((await sandbox.run(`touch /tmp/go; ${until("seen")}`)).stdout).toBe("seen nothing");
+    },
+  );
 });
 
 describe("the host's processes", () => {

@@ -273,7 +273,7 @@ describe("pools of the whole machine", () => {
       "for _ in range(4):",
       "  if os.fork() == 0:",
       "    for _ in range(50000):",
-      "      file = os.open('/usr/bin/env', 0)",
+      "      file = os.open('/workspace/file', os.O_CREAT)",
       "      libc.mmap(None, ctypes.c_size_t(4096), 1, 2, file, ctypes.c_long(0)); os.close(file)",
       "    time.sleep(600)",
       "time.sleep(600)",

@@ -13,7 +13,7 @@ const SOURCES = [
 ];
 
 /** Dollars for one operation beyond those that a plan includes, as published there in 2026. */
-const PRICES: Record<keyof Counts, number> = {
+export const PRICES: Record<keyof Counts, number> = {
   worker_requests: 0.3e-6,
   durable_object_requests: 0.15e-6,
   rows_read: 0.001e-6,

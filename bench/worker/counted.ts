@@ -37,6 +37,12 @@ export class Sandbox extends LocalSandbox {
     countStorage(ctx.storage, add);
     super(ctx, counted(env));
   }
+
+  /** An alarm is billed as a request. */
+  override async alarm(...given: Parameters<LocalSandbox["alarm"]>): Promise<void> {
+    add("durable_object_requests", 1);
+    return super.alarm(...given);
+  }
 }
 
 export class Account extends LocalAccount {

@@ -1,0 +1,147 @@
+/**
+ * What a server for many users costs on Cloudflare: `node bench/model.ts`, some five minutes.
+ *
+ * Counts the operations of three sessions on the local platform, computes the parts of which every use consists, and checks the
+ * sum of parts against what it counts of random use. docs/reference/costs.md has the result.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { bundle } from "../cli/bundle.ts";
+import { CONFIGS, TOKEN, serve, startEngine } from "./bed.ts";
+import type { Counts } from "./counts.ts";
+import { PRICES } from "./figures/cost.ts";
+import { closeClients, workerClient } from "./worker-client.ts";
+
+const MINUTE_MS = 60_000;
+/** Longer than a container's idle time here, and its stop. */
+const STOPPED_MS = 2.5 * MINUTE_MS;
+const USED_MINUTES = 2;
+const CALLS = 16;
+
+/** A month of 1,000 users with five sandboxes each: every working day, each uses two of them for a while. */
+const MONTH = { users: 1000, days: 22, sessions: 2, minutes: 20, callsAMinute: 4, runs: 0.6, hoursOfDay: 8 };
+const IDLE_MINUTES = 10;
+/** Instance type standard-1, and an account's limit of memory: developers.cloudflare.com/containers/platform/limits. */
+const INSTANCE = { gib: 4, diskGB: 8, busyVCPU: 0.1 };
+const ACCOUNT_GIB = 6 * 1024;
+/** Dollars a second: of a GiB, a GB, a vCPU; and of an actor in memory, 128 MB. */
+const SECOND = { gib: 2.5e-6, disk: 7e-8, vcpu: 2e-5, actor: 0.125 * 12.5e-6 };
+
+const KEYS = Object.keys(PRICES) as (keyof Counts)[];
+const combined = (each: (key: keyof Counts) => number): Counts => {
+  const counts = { ...PRICES };
+  for (const key of KEYS) counts[key] = each(key);
+  return counts;
+};
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-model-"));
+const engine = await startEngine(directory);
+// Once, before four read it.
+await bundle(CONFIGS.counted, join(directory, "bundle"));
+
+type Call = (sandbox: string, kind: "run" | "write") => Promise<string>;
+
+/** What a Worker of its own counts of this use, and of the stop of every container at its end. */
+async function counted(name: string, use: (call: Call) => Promise<void>): Promise<Counts> {
+  const variables = { IDLE_STOP_MINUTES: "1" };
+  const { url, close } = await serve(CONFIGS.counted, engine, join(directory, name), { variables });
+  const { tool } = workerClient(`${url}/mcp`, TOKEN);
+  let written = 0;
+  await use((sandbox, kind) =>
+    kind === "run"
+      ? tool("run_command", { sandbox: `${name}-${sandbox}`, command: "true" })
+      : tool("write_file", { sandbox: `${name}-${sandbox}`, path: "a", content: String(written++) }),
+  );
+  await pause(STOPPED_MS);
+  const counts: Counts = await (await fetch(`${url}/counts`)).json();
+  await close();
+  return counts;
+}
+
+/** Calls in one sandbox, the kinds in turn, over the given minutes. */
+const session = (kinds: ("run" | "write")[], calls: number, minutes: number) => async (call: Call) => {
+  for (let made = 0; made < calls; made++) {
+    if (made > 0) await pause((minutes * MINUTE_MS) / calls);
+    await call("one", kinds[made % kinds.length] ?? "run");
+  }
+};
+
+/** Sandboxes used at random, and what of. */
+const use = { sessions: 0, minutes: 0, runs: 0, writes: 0 };
+async function random(call: Call): Promise<void> {
+  const sandbox = async (index: number) => {
+    use.sessions++;
+    const since = Date.now();
+    for (let left = 10 + Math.random() * 10; left > 0; left--) {
+      const kind = Math.random() < MONTH.runs ? "run" : "write";
+      use[kind === "run" ? "runs" : "writes"]++;
+      await call(String(index), kind);
+      await pause(Math.random() * 16_000);
+    }
+    use.minutes += (Date.now() - since) / MINUTE_MS;
+  };
+  await Promise.all([0, 1, 2, 3, 4].map(sandbox));
+}
+
+const [short, runs, mixed, real] = await Promise.all([
+  counted("short", session(["run"], 1, 0)),
+  counted("runs", session(["run"], CALLS, USED_MINUTES)),
+  counted("mixed", session(["run", "write"], CALLS, USED_MINUTES)),
+  counted("random", random),
+]);
+await engine.close();
+closeClients();
+rmSync(directory, { recursive: true, force: true });
+
+/** A run is one request and one row, as the figure `cost` counts. */
+const PER_RUN = new Set<keyof Counts>(["worker_requests", "durable_object_requests", "rows_written"]);
+const run = combined((key) => (PER_RUN.has(key) ? 1 : 0));
+const start = combined((key) => short[key] - run[key]);
+const minute = combined((key) => (runs[key] - start[key] - CALLS * run[key]) / USED_MINUTES);
+/** With the save that follows it, unless the next write comes within a second or two. */
+const write = combined(
+  (key) => (mixed[key] - start[key] - USED_MINUTES * minute[key] - (CALLS / 2) * run[key]) / (CALLS / 2),
+);
+const sum = (of: typeof use) =>
+  combined(
+    (key) =>
+      of.sessions * start[key] + of.minutes * minute[key] + of.runs * run[key] + of.writes * write[key],
+  );
+const dollars = (counts: Counts) => KEYS.reduce((all, key) => all + counts[key] * PRICES[key], 0);
+const print = (name: string, counts: Counts) =>
+  console.log(
+    `| ${name} | ${KEYS.map((key) => Number(counts[key].toFixed(2))).join(" | ")} | ${(dollars(counts) * 1e5).toFixed(2)} |`,
+  );
+
+console.log(`| | ${KEYS.map((key) => key.replaceAll("_", " ")).join(" | ")} | cents for a thousand |`);
+print("a run", run);
+print("a write with its save", write);
+print("a start with its stop", start);
+print("a minute of use", minute);
+print("random use, by the model", sum(use));
+print("random use, counted", real);
+
+const sessions = MONTH.users * MONTH.days * MONTH.sessions;
+const calls = sessions * MONTH.minutes * MONTH.callsAMinute;
+const month = sum({
+  sessions,
+  minutes: sessions * MONTH.minutes,
+  runs: calls * MONTH.runs,
+  writes: calls * (1 - MONTH.runs),
+});
+const seconds = sessions * (MONTH.minutes + IDLE_MINUTES) * 60;
+const atOnce = (MONTH.users * MONTH.sessions * (MONTH.minutes + IDLE_MINUTES)) / (MONTH.hoursOfDay * 60);
+const containers =
+  seconds * (INSTANCE.gib * SECOND.gib + INSTANCE.diskGB * SECOND.disk + INSTANCE.busyVCPU * SECOND.vcpu);
+print(`a month of ${calls} calls`, month);
+for (const key of KEYS)
+  console.log(`  ${key}: ${month[key].toFixed(0)}, $${(month[key] * PRICES[key]).toFixed(2)}`);
+console.log(
+  `operations $${dollars(month).toFixed(0)}, ${((dollars(month) / calls) * 1e5).toFixed(3)} cents per thousand calls`,
+);
+console.log(`actors in memory $${(seconds * SECOND.actor).toFixed(0)}, containers $${containers.toFixed(0)}`);
+console.log(
+  `containers at once: ${atOnce.toFixed(0)} on average, ${(ACCOUNT_GIB / INSTANCE.gib).toFixed(0)} at most`,
+);

@@ -53,17 +53,20 @@ else:
 for name in (TERMINAL, "jedi"):
     sys.modules.pop(name, None)
 
-# The first cell starts it. Its modules are loaded here, so that a kernel that was started ahead has them.
+# The first cell loads the prelude. What it imports is loaded here, so that a kernel that was started ahead has it.
 sys.path.insert(0, PRELUDE)
 try:
     import sandbox_mcp_kernel
 
     sandbox_mcp_kernel.preload.load()
-except ImportError:
-    # That cell says so.
+except Exception:
+    # It is damaged, which that cell says.
     pass
 finally:
     sys.path.pop(0)
+    # The prelude itself is read by that cell.
+    for name in [name for name in sys.modules if name.split(".")[0] == "sandbox_mcp_kernel"]:
+        del sys.modules[name]
 
 # MIME type -> the executor's name for it, in the order in which the image's executor lists them.
 KINDS = {

@@ -91,7 +91,7 @@ describe("a mounted directory", () => {
     for (const query of ["", "?sandbox=work"]) {
       const said = await instructions(server.url + query);
       expect(said).toContain(
-        `/workspace/link in sandbox work is the user's own directory ${directory}/theirs (what changes`,
+        `/workspace/link in sandbox work is the user's own directory ${directory}/theirs (changes in it`,
       );
       expect(said).toContain("/workspace/fixed in sandbox fixed");
     }

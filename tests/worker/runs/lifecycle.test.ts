@@ -98,7 +98,8 @@ class Model {
         isStarted = true;
       },
       ended: (end) => {
-        if (end === "unsaved_network") this.#lose();
+        // A destruction has lost them here, also if its actor is thrown away before the account knows.
+        if (end === "unsaved_network" || end === "destroy") this.#lose();
         if (isOver()) return;
         isStarted = false;
         this.#whole = undefined;
@@ -295,6 +296,8 @@ class Model {
       begun++;
     };
     const run = begin();
+    // It may fail before the cancellation.
+    run.catch(() => undefined);
     if (isCancelled) {
       await this.#later("cancel");
       isOver = true;

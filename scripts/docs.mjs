@@ -224,15 +224,15 @@ const groups = Object.entries(GROUPS).map(([title, rows]) => {
 const variablesPage = readFileSync(join(root, "docs/reference/variables.md"), "utf8");
 put("docs/reference/variables.md", between(variablesPage, "variables", `\n${groups.join("\n")}`));
 
-const asked = VARIABLES.filter(([, { askAtDeploy }]) => askAtDeploy !== undefined);
+const askedVariables = VARIABLES.filter(([, { askAtDeploy }]) => askAtDeploy !== undefined);
 put(
   ".dev.vars.example",
-  `# For the Deploy to Cloudflare button, which asks for these. For npm start: copy what you need into .dev.vars.\n\n${asked
+  `# For the Deploy to Cloudflare button, which asks for these. For npm start: copy what you need into .dev.vars.\n\n${askedVariables
     .map(([name, { askAtDeploy }]) => `# ${askAtDeploy}\n${name}=\n`)
     .join("")}`,
 );
 const questions = Object.fromEntries(
-  asked.map(([name, { askAtDeploy }]) => [name, { description: askAtDeploy }]),
+  askedVariables.map(([name, { askAtDeploy }]) => [name, { description: askAtDeploy }]),
 );
 const description = readFileSync(join(root, "package.json"), "utf8");
 if (!isDeepStrictEqual(JSON.parse(description).cloudflare.bindings, questions)) {

@@ -144,13 +144,13 @@ async function openAIAgents(endpoint: Endpoint, script: Script): Promise<void> {
       const last = typeof input === "string" ? undefined : input.at(-1);
       const next = script(last?.type === "function_call_result" ? textIn(last.output) : undefined);
       const id = `${input.length}`;
-      const said = { type: "output_text" as const, text: "done" };
+      const reply = { type: "output_text" as const, text: "done" };
       return {
         usage: new Usage(),
         output: [
           next
             ? { type: "function_call", callId: id, name: next.name, arguments: JSON.stringify(next.args) }
-            : { type: "message", role: "assistant", status: "completed", content: [said] },
+            : { type: "message", role: "assistant", status: "completed", content: [reply] },
         ],
       };
     },

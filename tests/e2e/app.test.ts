@@ -36,8 +36,8 @@ const complaints: string[] = [];
 
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
 
-/** Lets a program go on that reads from the named pipe `go`. */
-const letGo = (sandbox: string) =>
+/** Writes to the named pipe `go`, which a program reads from. */
+const resumeReader = (sandbox: string) =>
   call("run_command", { sandbox, session: "other", command: "echo on > go", timeout_seconds: 60 });
 
 /** Has the client call a tool, and show the panel beside it. */
@@ -51,7 +51,7 @@ async function open(
   await page.evaluate((what) => testHost.open(what as Opening), opening as object);
 }
 
-const asked = () => page.evaluate(() => testHost.asked);
+const pageRequests = () => page.evaluate(() => testHost.pageRequests);
 const rows = () => app.locator(".log .row").allInnerTexts();
 const state = (name: string) => app.locator(`section.run .state:text-is('${name}')`).waitFor();
 
@@ -98,7 +98,7 @@ describe.each([
     const command = "mkfifo go; echo first; cat go; echo last; sleep 1000";
     await open("run_command", { sandbox, command }, { isNarrow });
     await until(async () => (await rows()).includes("first"));
-    await letGo(sandbox);
+    await resumeReader(sandbox);
     await until(async () => (await rows()).includes("last"));
     expect(await rows()).toEqual(["first", "on", "last"]);
     await shoot(`run-${sandbox}`);
@@ -134,14 +134,14 @@ describe("in a client's chat", () => {
     const link = app.locator("a:text-is('Open port 8000')");
     const url = await link.getAttribute("href");
     await link.click();
-    await until(async () => (await asked()).links.length > 0);
-    expect((await asked()).links).toEqual([url]);
+    await until(async () => (await pageRequests()).links.length > 0);
+    expect((await pageRequests()).links).toEqual([url]);
     await app.locator("nav >> text=Files").click();
     await app.locator("button:text-is('Refresh')").click();
     await app.locator("a:has(bdi:text-is('kept.txt'))").click();
     await app.locator("section button:text-is('Download')").click();
-    await until(async () => (await asked()).links.length > 1);
-    const download = await fetch((await asked()).links[1] ?? "");
+    await until(async () => (await pageRequests()).links.length > 1);
+    const download = await fetch((await pageRequests()).links[1] ?? "");
     expect(await download.text()).toBe("kept");
     // No bytes go to the server but by the client.
     expect(await app.locator("input[type=file]").count()).toBe(0);
@@ -184,12 +184,12 @@ describe("in a client's chat", () => {
           }).observe(document.body);
         }),
     );
-    const { calls } = await asked();
+    const { calls } = await pageRequests();
     // Longer than it waits between two looks.
     await call("run_command", { sandbox: "narrow", command: "sleep 6" });
-    expect((await asked()).calls).toBe(calls);
+    expect((await pageRequests()).calls).toBe(calls);
     await page.evaluate(() => scrollTo(0, 5000));
-    await until(async () => (await asked()).calls > calls);
+    await until(async () => (await pageRequests()).calls > calls);
   });
 
   it("shows a task that was given to an agent", async () => {
@@ -232,7 +232,7 @@ describe("in a client's chat", () => {
     expect((await heights())[0]).toBeLessThan(1200);
     await app.locator("button:text-is('Full screen')").click();
     await app.locator("nav.sandboxes >> text=hostile").waitFor();
-    expect((await asked()).modes).toEqual(["fullscreen"]);
+    expect((await pageRequests()).modes).toEqual(["fullscreen"]);
     await shoot("fullscreen");
     await app.locator("button:text-is('Back to the chat')").click();
     await app.locator("nav.sandboxes").waitFor({ state: "hidden" });

@@ -67,8 +67,8 @@ it("starts a server, shares it, outlives it, and leaves none behind", { timeout:
   expect(resources.map(({ uri }) => uri)).toContain("sandbox://other/");
 
   // Without an input it answers what it was asked, and ends.
-  const asked = lines({ id: 1, method: "ping" }, { id: 2, method: "tools/list" });
-  const ended = await runCLI(["stdio"], { env }, `${asked}no message\n`);
+  const input = lines({ id: 1, method: "ping" }, { id: 2, method: "tools/list" });
+  const ended = await runCLI(["stdio"], { env }, `${input}no message\n`);
   expect([ended.code, ended.stderr]).toEqual([0, expect.stringContaining("This is not a JSON-RPC message")]);
   const answers = ended.stdout
     .trimEnd()

@@ -280,7 +280,7 @@ describe("watch", () => {
   it("reports in lines what runs, its output and its end", async () => {
     const watching = startCLI(["watch", "--json", "--sandbox", "watched", "--interval", "1"], local);
     watching.stdin.end();
-    const told = () =>
+    const reported = () =>
       watching
         .stdout()
         .split("\n")
@@ -288,15 +288,15 @@ describe("watch", () => {
         .map((text) => JSON.parse(text));
     const command = startCLI(["command", "--sandbox", "watched", "while echo tick; do sleep 1; done"], local);
     command.stdin.end();
-    await until(() => told().some(({ event, text }) => event === "output" && text.includes("tick")));
-    const found = told().find(({ event }) => event === "run");
+    await until(() => reported().some(({ event, text }) => event === "output" && text.includes("tick")));
+    const found = reported().find(({ event }) => event === "run");
     expect(found).toMatchObject({ sandbox: "watched", kind: "command", state: "running" });
     await json(["cancel", found.id]);
-    await until(() => told().some(({ id, state }) => id === found.id && state === "cancelled"));
+    await until(() => reported().some(({ id, state }) => id === found.id && state === "cancelled"));
     watching.kill("SIGINT");
     expect(await watching.ended).toMatchObject({ code: 0, stderr: "" });
     await command.ended;
-    expect(told()[0]).toMatchObject({ event: "sandbox", sandbox: "watched", state: "running" });
+    expect(reported()[0]).toMatchObject({ event: "sandbox", sandbox: "watched", state: "running" });
   });
 });
 
@@ -382,8 +382,8 @@ describe("code", () => {
 
 describe("ask", () => {
   it("prints what the program prints, and the program beside it", async () => {
-    const asked = await run(["ask", "--sandbox", "default", "[[answer]] What is 6 times 7?"]);
-    expect(asked).toEqual({ code: 0, stdout: "42\n", stderr: "print(6 * 7)\n" });
+    const result = await run(["ask", "--sandbox", "default", "[[answer]] What is 6 times 7?"]);
+    expect(result).toEqual({ code: 0, stdout: "42\n", stderr: "print(6 * 7)\n" });
     const sent = api.requests.at(-1);
     expect(sent?.headers["x-api-key"]).toBe("test-model-key");
     expect(await json(["ask", "--sandbox", "default", "--model", "other", "[[answer]] x"])).toMatchObject({
@@ -399,8 +399,8 @@ describe("ask", () => {
   });
 
   it("says nothing of the sandbox that was made for it", async () => {
-    const asked = await run(["ask", "[[answer]] What is 6 times 7?"]);
-    expect(asked).toEqual({ code: 0, stdout: "42\n", stderr: "print(6 * 7)\n" });
+    const result = await run(["ask", "[[answer]] What is 6 times 7?"]);
+    expect(result).toEqual({ code: 0, stdout: "42\n", stderr: "print(6 * 7)\n" });
   });
 
   it("says why there is no program", async () => {
@@ -410,18 +410,18 @@ describe("ask", () => {
 
   it("stops on Ctrl-C, while the model writes and while the program runs, and can be left", async () => {
     const start = (name: string) => {
-      const asked = startCLI(["ask", "--sandbox", "default", `[[${name}]] x`], local);
-      asked.stdin.end();
-      return asked;
+      const command = startCLI(["ask", "--sandbox", "default", `[[${name}]] x`], local);
+      command.stdin.end();
+      return command;
     };
     const before = api.requests.length;
     const writing = start("hang");
     await until(() => api.requests.length > before);
     const running = start("wait");
     await until(() => running.stdout() === "begun\n");
-    for (const asked of [writing, running]) {
-      asked.kill("SIGINT");
-      expect(await asked.ended).toMatchObject({ code: 130 });
+    for (const command of [writing, running]) {
+      command.kill("SIGINT");
+      expect(await command.ended).toMatchObject({ code: 130 });
     }
     const { code, stdout } = await run(["ask", "--wait", "0", "--json", "[[hang]] x"]);
     expect([code, JSON.parse(stdout)]).toMatchObject([75, { success: false, state: "running" }]);
@@ -534,9 +534,9 @@ describe("execute", () => {
       "/write it",
     ]);
     expect([code, stdout]).toEqual([0, "It is written.\n"]);
-    const asked = JSON.stringify(api.requests.at(-1)?.body);
-    expect(asked).toContain("[[write]] Write it.");
-    expect(asked).toContain("reviewer: looks for mistakes");
+    const prompt = JSON.stringify(api.requests.at(-1)?.body);
+    expect(prompt).toContain("[[write]] Write it.");
+    expect(prompt).toContain("reviewer: looks for mistakes");
     expect(await run(["execute", "--subagent", "none", "--subagent", "reviewer", "x"])).toMatchObject({
       code: 70,
       stderr: expect.stringContaining(

@@ -142,10 +142,10 @@ it("a client follows what a command prints while it runs", async () => {
   const command = "for n in 1 2 3; do echo line $n; until [ -e /tmp/$n ]; do sleep 0.05; done; done";
   const started = await call(client, "run_command", { command, sandbox, wait_seconds: 0 });
   const id = /get_result, id ([a-z0-9.-]+[a-z0-9])/.exec(textOf(started))?.[1];
-  const said = Promise.withResolvers<void>();
+  const thirdLine = Promise.withResolvers<void>();
   const waiting = client.callTool(
     { name: "get_result", arguments: { id } },
-    { onprogress: ({ message }) => message === "line 3" && said.resolve() },
+    { onprogress: ({ message }) => message === "line 3" && thirdLine.resolve() },
   );
   let cursor = 0;
   for (const n of [1, 2, 3]) {
@@ -156,7 +156,7 @@ it("a client follows what a command prints while it runs", async () => {
       expect(page).toContain("state: running");
       cursor = Number(/cursor (\d+)/.exec(page)?.[1]);
     }
-    if (n === 3) await said.promise;
+    if (n === 3) await thirdLine.promise;
     await call(client, "run_command", { command: `touch /tmp/${n}`, sandbox, session: "other" });
   }
   expect(JSON.stringify(await waiting)).toContain("exit_code: 0");

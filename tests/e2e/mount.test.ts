@@ -89,11 +89,11 @@ describe("a mounted directory", () => {
     ])
       expect(server.stdout()).toContain(`${path} in sandbox ${sandbox}: ${server.url}?sandbox=${sandbox}\n`);
     for (const query of ["", "?sandbox=work"]) {
-      const said = await instructions(server.url + query);
-      expect(said).toContain(
+      const text = await instructions(server.url + query);
+      expect(text).toContain(
         `/workspace/link in sandbox work is the user's own directory ${directory}/theirs (changes in it`,
       );
-      expect(said).toContain("/workspace/fixed in sandbox fixed");
+      expect(text).toContain("/workspace/fixed in sandbox fixed");
     }
     expect(await instructions(server.url, OTHER)).not.toContain("Mounted");
     expect(server.stderr()).not.toContain("chown");

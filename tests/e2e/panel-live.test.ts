@@ -23,7 +23,7 @@ const options = (port: string) => ({
 });
 
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
-const letGo = (sandbox: string) =>
+const resumeReader = (sandbox: string) =>
   call("run_command", { sandbox, session: "other", command: "echo on > go", timeout_seconds: 60 });
 
 /** The requests of a page that begin and end while it is looked at. */
@@ -76,10 +76,10 @@ describe("the stream of a page", () => {
     await until(async () => (await panel.rows()).includes("line 1"));
     const second = await panel.another();
     await until(async () => (await second.rows()).includes("line 1"));
-    await letGo("two-pages");
+    await resumeReader("two-pages");
     for (const each of [panel, second]) await until(async () => (await each.rows()).includes("line 2"));
-    await letGo("two-pages");
-    await letGo("two-pages");
+    await resumeReader("two-pages");
+    await resumeReader("two-pages");
     const third = await panel.another();
     for (const each of [panel, second, third]) {
       await each.ended("succeeded");
@@ -95,12 +95,12 @@ describe("the stream of a page", () => {
     await page.evaluate(setHidden, true);
     await until(() => streams() === 0);
     paths.length = 0;
-    await letGo("hidden");
-    await letGo("hidden");
+    await resumeReader("hidden");
+    await resumeReader("hidden");
     expect([paths, await panel.rows()]).toEqual([[], ["line 1"]]);
     await page.evaluate(setHidden, false);
     await until(async () => (await panel.rows()).includes("line 3"));
-    await letGo("hidden");
+    await resumeReader("hidden");
     await panel.ended("succeeded");
     expect(await panel.rows()).toEqual([1, 2, 3].flatMap((line) => [`line ${line}`, "on"]));
   });

@@ -140,9 +140,9 @@ IFS= read -r typed; printf '[%q]\n' "$typed"; cat`,
           new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }),
         );
       }, text);
-    const asked = page.waitForEvent("dialog");
+    const dialogShown = page.waitForEvent("dialog");
     const pasted = paste("one\nrefused\n");
-    const dialog = await asked;
+    const dialog = await dialogShown;
     expect(dialog.message()).toContain("Paste 3 lines?");
     await dialog.dismiss();
     await pasted;

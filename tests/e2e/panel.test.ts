@@ -16,8 +16,8 @@ let page: Page;
 let complaints: string[];
 
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
-/** Lets a program of the page's go on, which reads from the named pipe `go`. */
-const letGo = (sandbox: string) =>
+/** Writes to the named pipe `go`, which a program reads from. */
+const resumeReader = (sandbox: string) =>
   call("run_command", { sandbox, session: "other", command: "echo on > go", timeout_seconds: 60 });
 
 const rows = () => panel.rows();
@@ -88,7 +88,7 @@ describe("the panel", () => {
     await until(async () => (await rows()).includes("2 %"));
     expect(await rows()).toEqual(["first", "2 %"]);
     expect(await page.getAttribute(".row span", "class")).toBe("f1");
-    await letGo("grows");
+    await resumeReader("grows");
     await until(async () => (await rows()).includes("last"));
     expect(await rows()).toEqual(["first", "2 %", "on", "last"]);
     await page.focus("button:text-is('Cancel')");
@@ -102,16 +102,16 @@ describe("the panel", () => {
     await panel.run("grows", "for i in $(seq 5); do echo line $i; cat go; done");
     await until(async () => (await rows()).includes("line 1"));
     await context.setOffline(true);
-    await letGo("grows");
+    await resumeReader("grows");
     await page.waitForSelector("[role=alert]:has-text('cannot be reached')");
-    await letGo("grows");
+    await resumeReader("grows");
     await context.setOffline(false);
     await until(async () => (await rows()).includes("line 3"));
     for (const line of [4, 5]) {
-      await letGo("grows");
+      await resumeReader("grows");
       await until(async () => (await rows()).includes(`line ${line}`));
     }
-    await letGo("grows");
+    await resumeReader("grows");
     await panel.ended("succeeded");
     expect(await rows()).toEqual([1, 2, 3, 4, 5].flatMap((line) => [`line ${line}`, "on"]));
     complaints.length = 0;
@@ -222,9 +222,9 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     expect(await call("read_file", bytes)).toContain(btoa("one\r\n2\r\n"));
     await page.fill("textarea", "mine\n");
     await call("write_file", { sandbox: "grows", path: "deep/er/notes.txt", content: "theirs\n" });
-    const asked = page.waitForEvent("dialog");
+    const dialogShown = page.waitForEvent("dialog");
     const click = page.click("button:text-is('Save')");
-    const dialog = await asked;
+    const dialog = await dialogShown;
     expect(dialog.message()).toContain("has changed");
     await dialog.dismiss();
     await click;

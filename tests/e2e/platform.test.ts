@@ -29,10 +29,10 @@ function machine(applies: boolean, install: () => Promise<void> = async () => un
 describe("bubblewrap", () => {
   it("is installed if possible, with a message", async () => {
     const { done, installer } = machine(true);
-    const said: string[] = [];
-    await requireBubblewrap((line) => said.push(line), installer);
+    const messages: string[] = [];
+    await requireBubblewrap((line) => messages.push(line), installer);
     expect(done.installed).toBe(1);
-    expect(said.join()).toContain("Installing bubblewrap");
+    expect(messages.join()).toContain("Installing bubblewrap");
   });
 
   it("is requested if it is missing, with the command and an alternative", async () => {

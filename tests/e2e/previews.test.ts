@@ -185,7 +185,7 @@ describe("a page of a preview", () => {
 describe("from a sandbox", () => {
   it("no preview on this machine can be reached, of another or its own", async () => {
     const url = await expose("private", 8000);
-    const said = await run("hostile", `curl -sS -m 20 ${url}; curl -sS -m 20 --noproxy '*' ${url}; true`);
-    expect(said).not.toContain("the other sandbox");
+    const output = await run("hostile", `curl -sS -m 20 ${url}; curl -sS -m 20 --noproxy '*' ${url}; true`);
+    expect(output).not.toContain("the other sandbox");
   });
 });

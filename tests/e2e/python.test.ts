@@ -172,7 +172,7 @@ describe("where no Python has the packages and pip reaches no index", () => {
   /** Nobody's IPython is found but the bare interpreter's, which has none; root's apt-get is the program. */
   function machine(user: number, aptGet: string): string[] {
     const script = join(directory, "apt-get");
-    writeFileSync(script, `#!/bin/sh\necho "$*" >>${directory}/said\n${aptGet}\n`, { mode: 0o755 });
+    writeFileSync(script, `#!/bin/sh\necho "$*" >>${directory}/calls\n${aptGet}\n`, { mode: 0o755 });
     const others = (process.env.PATH ?? "").split(":").map((entry) => join(entry, "python3"));
     const hidden = others.flatMap((file) =>
       existsSync(file) && !/^\/(usr\/)?bin\//.test(file) ? ["--ro-bind", "/dev/null", file] : [],
@@ -189,7 +189,7 @@ describe("where no Python has the packages and pip reaches no index", () => {
     await expect
       .poll(() => server.stderr(), { timeout: 60_000 })
       .toContain("Python: sandboxes that start from now on use /usr/bin/python3, with numpy");
-    expect(readFileSync(join(directory, "said"), "utf8")).toMatch(
+    expect(readFileSync(join(directory, "calls"), "utf8")).toMatch(
       /install .*python3-pip python3-numpy python3-pandas python3-matplotlib python3-ipython$/m,
     );
     const code = "import numpy, sys; sys.base_prefix";

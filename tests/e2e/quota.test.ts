@@ -171,8 +171,8 @@ describe.concurrent("a principal has no more than it may:", () => {
     try {
       expect((await use("first")).isError).toBe(false);
       await call("destroy_sandbox", { sandbox: "first" });
-      const told = (await call("list_sandboxes", {})).structured.run_seconds_today;
-      expect(told).toBeGreaterThanOrEqual(6);
+      const usage = (await call("list_sandboxes", {})).structured.run_seconds_today;
+      expect(usage).toBeGreaterThanOrEqual(6);
       expect((await use("second")).isError).toBe(false);
       // Seconds that were not yet reported to the account survive the server.
       await own.stop();

@@ -34,18 +34,18 @@ describe.concurrent("a container that the platform ends", () => {
     ["with sandboxd's token", '-H "x-sandboxd-token: $(cat /run/sandbox/token)"'],
   ])("refuses a forged report of its end, sent %s", async (_, token) => {
     const sandbox = token === "" ? "lied" : "lied-well";
-    const said = `curl -s -o /dev/null -w '%{http_code}' ${token} -X POST http://sandbox-mcp.internal/ending`;
-    expect(await bed.sh(said, { sandbox })).toBe("404");
+    const report = `curl -s -o /dev/null -w '%{http_code}' ${token} -X POST http://sandbox-mcp.internal/ending`;
+    expect(await bed.sh(report, { sandbox })).toBe("404");
     expect((await bed.call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
   });
 
   it("works again after code in it killed sandboxd", async () => {
     const sandbox = "ended-alone";
     const code = (text: string) => bed.call("run_code", { sandbox, code: text });
-    const told = await code(
+    const interrupted = await code(
       "import os, time\nfor pid in filter(str.isdigit, os.listdir('/proc')):\n  if open(f'/proc/{pid}/comm').read() == 'sbxd\\n': os.kill(int(pid), 12)\ntime.sleep(60)",
     );
-    expect(told.text).toMatch(/was stopped while it ran.*is replacing/s);
+    expect(interrupted.text).toMatch(/was stopped while it ran.*is replacing/s);
     await until(async () => (await code("6 * 7")).text.includes("42"));
   });
 

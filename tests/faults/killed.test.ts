@@ -136,17 +136,17 @@ describe.concurrent("a sandbox killed in the middle of runs of each kind", () =>
     answers.push(...calls.slice(2).map(begin));
     await sleep(20);
     process.kill(first, "SIGKILL");
-    const said: string[] = [];
+    const texts: string[] = [];
     for (const [index, { status, isError, text }] of (await Promise.all(answers)).entries()) {
       const [name = ""] = calls[index] ?? [];
       expect({ name, status }).toEqual({ name, status: 200 });
-      said.push(text);
+      texts.push(text);
       // What takes half a minute cannot have ended. Reading is done again in the next sandbox, which has no such file.
       const words = /^(read|list)_/.test(name) ? new RegExp(`${GONE.source}|There is no /workspace/`) : GONE;
       if (isError || name.startsWith("run_")) expect(text, name).toMatch(words);
     }
     const next = await bed.call("run_command", { sandbox, command: "echo works" });
     expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
-    expect([...said, next.text].join("\n")).toContain("The sandbox was restarted");
+    expect([...texts, next.text].join("\n")).toContain("The sandbox was restarted");
   });
 });

@@ -119,11 +119,11 @@ describe.concurrent("sandboxd killed again and again", () => {
       wait_seconds: 0,
     });
     for (const run of [before, after]) {
-      const told = await until(async () => {
+      const note = await until(async () => {
         const { structured, text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 50 });
         return structured.state !== "running" && structured.state !== "starting" && text;
       }, 120_000);
-      expect(told).toMatch(/has not answered for .*destroy_sandbox/s);
+      expect(note).toMatch(/has not answered for .*destroy_sandbox/s);
     }
     await bed.call("destroy_sandbox", { sandbox });
     expect(await bed.sh("echo ran", { sandbox })).toBe("ran\n");

@@ -79,8 +79,8 @@ async function attack(command: string): Promise<void> {
 }
 
 async function attackWith(name: string, args: Record<string, unknown>): Promise<string> {
-  const said = await tool(url, name, args, { signal: AbortSignal.timeout(3000) }).catch((e) => e);
-  const text = String(said?.text ?? said);
+  const result = await tool(url, name, args, { signal: AbortSignal.timeout(3000) }).catch((e) => e);
+  const text = String(result?.text ?? result);
   if (process.env.TIMES === "1") console.log(name, text.slice(0, 150));
   return text;
 }
@@ -266,7 +266,7 @@ describe("another principal's calls are answered", () => {
 
     beforeAll(async () => {
       const taken = FLOODS.map(async ({ flood }) => {
-        const command = `cat >/tmp/hostile.cjs; setsid -f node /tmp/hostile.cjs ${flood} >/tmp/said 2>&1; until [ -e /tmp/ready ]; do sleep 0.1; done; echo taken`;
+        const command = `cat >/tmp/hostile.cjs; setsid -f node /tmp/hostile.cjs ${flood} >/tmp/output 2>&1; until [ -e /tmp/ready ]; do sleep 0.1; done; echo taken`;
         const args = { sandbox: sandboxOf(flood), command, stdin: HOSTILE_SANDBOXD };
         expect((await tool(url, "run_command", args)).text).toContain("taken");
       });

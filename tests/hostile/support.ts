@@ -123,13 +123,13 @@ export const nastyValue: fc.Arbitrary<unknown> = fc.oneof(
 );
 
 /** Holds for every answer, whatever was asked. */
-export function harmless(status: number, body: string, asked: string): void {
-  const shown = asked.slice(0, 2000);
+export function harmless(status: number, body: string, request: string): void {
+  const shown = request.slice(0, 2000);
   expect(status, `${shown}\n${body.slice(0, 500)}`).toBeLessThan(500);
   // What was sent may come back in an error: it is no leak.
   const leak = LEAKS.exec(body)?.[0];
   expect(
-    leak === undefined || asked.includes(leak) ? undefined : `${leak} in ${body.slice(0, 1000)}`,
+    leak === undefined || request.includes(leak) ? undefined : `${leak} in ${body.slice(0, 1000)}`,
     shown,
   ).toBeUndefined();
 }

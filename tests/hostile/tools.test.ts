@@ -63,10 +63,10 @@ function inputFor({ inputSchema }: Definition): fc.Arbitrary<Record<string, unkn
 
 async function call(name: string, args: unknown): Promise<string> {
   const message = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } };
-  const asked = JSON.stringify(message);
-  const { status, text } = await postRaw(server.url, asked);
-  harmless(status, text, asked);
-  expect(text, asked).toMatch(/"(result|error)"/);
+  const body = JSON.stringify(message);
+  const { status, text } = await postRaw(server.url, body);
+  harmless(status, text, body);
+  expect(text, body).toMatch(/"(result|error)"/);
   return text;
 }
 

@@ -35,7 +35,7 @@ afterAll(() => rm(directory, { recursive: true, force: true }));
 async function meets(
   authority: CertificateAuthority,
   name: string,
-  asked: string,
+  serverName: string,
 ): Promise<PeerCertificate | Error> {
   const server = createServer({
     SNICallback: callbackify((_name: string) => authority.contextFor(name)),
@@ -43,7 +43,7 @@ async function meets(
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
-  const client = connect({ host: "127.0.0.1", port, servername: asked, ca: authority.pem });
+  const client = connect({ host: "127.0.0.1", port, servername: serverName, ca: authority.pem });
   try {
     await once(client, "secureConnect");
     return client.getPeerCertificate();

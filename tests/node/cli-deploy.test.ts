@@ -25,7 +25,7 @@ const { appendFileSync, readFileSync, existsSync } = require("node:fs");
 const words = process.argv.slice(2);
 const at = words.indexOf("--secrets-file");
 const secrets = at < 0 ? undefined : JSON.parse(readFileSync(words[at + 1], "utf8"));
-appendFileSync(__dirname + "/said", JSON.stringify({ words, secrets, pid: process.pid }) + "\\n");
+appendFileSync(__dirname + "/calls", JSON.stringify({ words, secrets, pid: process.pid }) + "\\n");
 const answer = __dirname + "/" + words.filter((word) => /^\\w/.test(word)).slice(0, 2).join("-");
 if (existsSync(answer + "-fails")) { console.error(readFileSync(answer + "-fails", "utf8")); process.exit(1); }
 if (existsSync(answer + "-hangs")) setInterval(() => undefined, 1000);
@@ -51,9 +51,9 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
   const deploy = (...words: string[]) =>
     runHere(["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), ...words]);
 
-  const said = (): { words: string[]; secrets?: Record<string, string>; pid: number }[] =>
+  const recordedCalls = (): { words: string[]; secrets?: Record<string, string>; pid: number }[] =>
     copy
-      .read("said")
+      .read("calls")
       .trim()
       .split("\n")
       .map((line) => JSON.parse(line));
@@ -76,9 +76,9 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
       "wildcard host",
       "verify",
     ]);
-    expect(readdirSync(directory, { recursive: true }).toSorted()).toEqual([...before, "said"].toSorted());
+    expect(readdirSync(directory, { recursive: true }).toSorted()).toEqual([...before, "calls"].toSorted());
     expect(copy.read("wrangler.jsonc")).toBe(config);
-    expect(said().map(({ words }) => words.slice(0, 2))).toEqual([["deploy", "--dry-run"]]);
+    expect(recordedCalls().map(({ words }) => words.slice(0, 2))).toEqual([["deploy", "--dry-run"]]);
   });
 
   it("names its own commands in one way, as it was called", async () => {
@@ -103,7 +103,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
         token: "the-token-of-the-owner",
       }),
     ]);
-    const calls = said();
+    const calls = recordedCalls();
     expect(calls.map(({ words: [first, second] }) => `${first} ${second ?? ""}`.trim())).toEqual([
       "whoami --json",
       "secret list",
@@ -172,8 +172,8 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     mkdirSync(TMPDIR);
     const words = ["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), "--yes"];
     const running = startCLI(words, { env: { SERVER_AUTH_TOKEN: "the-token-of-the-owner", TMPDIR } });
-    await until(() => existsSync(join(directory, "said")) && copy.read("said").includes("--secrets-file"));
-    const { pid } = said().at(-1) ?? {};
+    await until(() => existsSync(join(directory, "calls")) && copy.read("calls").includes("--secrets-file"));
+    const { pid } = recordedCalls().at(-1) ?? {};
     running.kill("SIGINT");
     const { code, stderr } = await running.ended;
     expect([code, stderr]).toEqual([130, expect.stringMatching(/\nStopped\. Finished steps are kept/)]);
@@ -224,6 +224,6 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
       stdout: "https://sandbox-mcp.me.workers.dev/mcp\n",
       stderr: expect.stringContaining("verify https://sandbox-mcp.me.workers.dev <token>"),
     });
-    expect(said().at(-1)?.words).toEqual(["deploy"]);
+    expect(recordedCalls().at(-1)?.words).toEqual(["deploy"]);
   });
 });

@@ -82,9 +82,9 @@ test("files get says that there is no directory for the file before it asks a se
 });
 
 test("the sandbox of an address is that of a command that names none", async () => {
-  const asked: string[] = [];
+  const requestedPaths: string[] = [];
   const list: RequestListener = ({ url }, response) => {
-    asked.push(url ?? "");
+    requestedPaths.push(url ?? "");
     response.end(JSON.stringify({ entries: [] }));
   };
   await withServer(list, async (url) => {
@@ -93,7 +93,7 @@ test("the sandbox of an address is that of a command that names none", async () 
     await runHere(["files", "ls", "--url", `${url}?sandbox=other`], { env });
     await runHere(["files", "ls", "--sandbox", "named"], { env });
   });
-  expect(asked.map((path) => path.split("/")[2])).toEqual(["project", "other", "named"]);
+  expect(requestedPaths.map((path) => path.split("/")[2])).toEqual(["project", "other", "named"]);
   const words = ["runs", "--url", "http://127.0.0.1:9/mcp?sandbox=A+B", "--token", "any"];
   const { code, stderr } = await runHere(words);
   expect([code, stderr]).toEqual([

@@ -55,8 +55,8 @@ describe("a client's document on the local platform", () => {
   });
 
   it("is fetched when switched on, from wherever it is", async () => {
-    const asked = await ask({ PUBLIC_ORIGIN, OAUTH_CLIENT_METADATA: "on" }, hosts);
-    expect(asked).toEqual({ connections: expect.any(Number), announced: true });
-    expect(asked.connections).toBeGreaterThan(0);
+    const outcome = await ask({ PUBLIC_ORIGIN, OAUTH_CLIENT_METADATA: "on" }, hosts);
+    expect(outcome).toEqual({ connections: expect.any(Number), announced: true });
+    expect(outcome.connections).toBeGreaterThan(0);
   });
 });

@@ -90,8 +90,8 @@ describe("a control server that is not the one we started", () => {
     const sandbox = await attacker(attack);
     const { socket, received } = connect(sandbox);
     // As the Worker asks for anything.
-    for (const asked of ['["push",["pipeline",0,["x"],[]]]', '["pull",1]'])
-      socket.once("open", () => socket.send(asked));
+    for (const message of ['["push",["pipeline",0,["x"],[]]]', '["pull",1]'])
+      socket.once("open", () => socket.send(message));
     const [report] = await Promise.all([sandbox.ended(), closed(socket)]);
     expect(report).toMatchObject({ exitCode: 137, reason: expect.stringMatching(reason) });
     expect(received.bytes / MIB).toBeLessThan(48);

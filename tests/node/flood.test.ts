@@ -178,13 +178,13 @@ it("names are looked up a few at a time, also after some that failed", async () 
 });
 
 it("names that nobody waits for any more are not looked up", async () => {
-  const asked: string[] = [];
+  const lookups: string[] = [];
   const answers: (() => void)[] = [];
   const { resolve } = boundedLookups({
     allowAddresses: new Map(),
     env: {},
     resolve: async (host) => {
-      asked.push(host);
+      lookups.push(host);
       await new Promise<void>((answer) => answers.push(answer));
       return [host];
     },
@@ -202,7 +202,7 @@ it("names that nobody waits for any more are not looked up", async () => {
   await expect.poll(() => answers.length).toBe(1);
   answers[0]?.();
   expect(await last).toEqual(["last"]);
-  expect(asked).toEqual(["a", "b", "c", "d", "last"]);
+  expect(lookups).toEqual(["a", "b", "c", "d", "last"]);
 });
 
 it("requests of clients that left stop waiting, and do not delay others", async () => {

@@ -64,8 +64,8 @@ describe("the entrypoint", () => {
       encoding: "utf8",
     });
     // There is no sandboxd here, which Node may say too.
-    const said = stderr.split("\n").filter((line) => line.startsWith("sandbox-mcp:"));
+    const warnings = stderr.split("\n").filter((line) => line.startsWith("sandbox-mcp:"));
     const isRoot = process.getuid?.() === 0;
-    expect(said.map((line) => line.includes("no limit of processes"))).toEqual(isRoot ? [true] : []);
+    expect(warnings.map((line) => line.includes("no limit of processes"))).toEqual(isRoot ? [true] : []);
   });
 });

@@ -30,8 +30,8 @@ it.each(["/", "/mcp"])(
     for (const client of CLIENTS) expect(text).toContain(client);
     for (const block of await page.locator("pre").allInnerTexts())
       expect(block).toContain(`${server.origin}/mcp`);
-    for (const said of ["npm run token", "?sandbox=name", "1 to 63 of a-z, 0-9, -, _ and .", "sign in"])
-      expect(text).toContain(said);
+    for (const phrase of ["npm run token", "?sandbox=name", "1 to 63 of a-z, 0-9, -, _ and .", "sign in"])
+      expect(text).toContain(phrase);
     expect(await page.content()).not.toContain(OWNER_TOKEN);
     expect(response?.headers()["content-security-policy"]).toMatch(
       /^default-src 'none'; style-src 'sha256-[^']+';/,

@@ -309,7 +309,7 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
 ];
 
 /** What an attempt was answered, and what arrived at both servers meanwhile. */
-type Outcome = { said: string } & typeof arrived;
+type Outcome = { output: string } & typeof arrived;
 
 let outcomes: Map<string, Outcome> | undefined;
 
@@ -321,10 +321,10 @@ async function attempted(): Promise<Map<string, Outcome>> {
     `python3 - <<'END'\nexec(open("/tmp/tries.py").read())\n${script.join("\n")}\n${between(ATTEMPTS.length)}\nEND`,
   );
   expect(stderr).toBe("");
-  const said = stdout.split("\n");
+  const lines = stdout.split("\n");
   const made = ATTEMPTS.map(([what], index): [string, Outcome] => {
     const { good: listedGot = "", evil: otherGot = "" } = arrivedAt[index] ?? {};
-    return [what, { said: said[index] ?? "", good: listedGot, evil: otherGot }];
+    return [what, { output: lines[index] ?? "", good: listedGot, evil: otherGot }];
   });
   return new Map(made);
 }
@@ -347,8 +347,8 @@ describe("a sandbox with a list of hosts", () => {
 
   it.each(ATTEMPTS)("does not get out by %s", async (what, _expression, answer) => {
     outcomes ??= await attempted();
-    const { said, good: listedGot, evil: otherGot } = outcomes.get(what) ?? {};
-    expect(said).toMatch(answer);
+    const { output, good: listedGot, evil: otherGot } = outcomes.get(what) ?? {};
+    expect(output).toMatch(answer);
     expect(otherGot).toBe("");
     expect(listedGot).not.toMatch(/evil\.test|PRI \*|SSH/);
   });

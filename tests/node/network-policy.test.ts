@@ -44,8 +44,8 @@ describe("a narrowed policy", () => {
     fc.assert(
       fc.property(fc.array(entry, { maxLength: 5 }), policy, host, (allowHosts, limit, to) => {
         fc.pre(entriesBeyond(allowHosts, limit).length === 0);
-        const asked: NetworkPolicy = { internet: "allowlist", allowHosts };
-        expect(allowsHost(asked, to) && !allowsHost(limit, to)).toBe(false);
+        const requested: NetworkPolicy = { internet: "allowlist", allowHosts };
+        expect(allowsHost(requested, to) && !allowsHost(limit, to)).toBe(false);
       }),
       { numRuns: 1000 },
     );

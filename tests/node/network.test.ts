@@ -259,9 +259,9 @@ print(body(tunnel, ${large.length}))`;
     await sandbox.run(`cd /tmp; ${listenOn(8001, "::")}`);
     for (const host of ["[::1]:8001", "[::]:8001", "127.0.0.2:8000", "127.0.0.9:8000"]) {
       const url = `http://${host}/index.html`;
-      const asked = `curl -sS ${url}; python3 -c "import urllib.request; print(urllib.request.urlopen('${url}').read().decode().strip())"
+      const requests = `curl -sS ${url}; python3 -c "import urllib.request; print(urllib.request.urlopen('${url}').read().decode().strip())"
         node -e "fetch('${url}').then((r) => r.text()).then((text) => console.log(text.trim()))"`;
-      expect((await sandbox.run(asked)).stdout.trim().split("\n")).toEqual(["own", "own", "own"]);
+      expect((await sandbox.run(requests)).stdout.trim().split("\n")).toEqual(["own", "own", "own"]);
     }
     await sandbox.run("kill $(cat /tmp/servers)");
   });
@@ -471,15 +471,15 @@ describe("refused", () => {
 
   it("is a name whose address is refused, and one look-up is all there is", async () => {
     const answers = [["1.1.1.1", "127.0.0.1"], ["10.0.0.1"]];
-    let asked = 0;
-    const options = { allowAddresses: new Map(), env: {}, resolve: async () => answers[asked++] ?? [] };
+    let lookups = 0;
+    const options = { allowAddresses: new Map(), env: {}, resolve: async () => answers[lookups++] ?? [] };
     await expect(connectUpstream("mixed.test", 80, options)).rejects.toThrow(
       "mixed.test (127.0.0.1) is a loopback address",
     );
     await expect(connectUpstream("private.test", 80, options)).rejects.toThrow(
       "private.test (10.0.0.1) is a private address",
     );
-    expect(asked).toBe(2);
+    expect(lookups).toBe(2);
   });
 
   it("is explained by the programs themselves", async () => {
@@ -498,8 +498,8 @@ describe("refused", () => {
       ["https://10.0.0.1/", "403 sandbox-mcp: 10.0.0.1 is a private address"],
       ["https://nobody.invalid/", "502 sandbox-mcp: nobody.invalid could not be resolved"],
     ]) {
-      const asked = `fetch('${url}').catch((error) => console.log(error.message, '|', error.cause.message))`;
-      const { stdout } = await sandbox.run(`node -e "${asked}"`);
+      const request = `fetch('${url}').catch((error) => console.log(error.message, '|', error.cause.message))`;
+      const { stdout } = await sandbox.run(`node -e "${request}"`);
       expect(stdout.split("|")).toEqual([
         expect.stringContaining(`fetch failed: `),
         expect.stringContaining(reason ?? ""),

@@ -13,7 +13,7 @@ const home = mkdtempSync(join(tmpdir(), "sandbox-mcp-own-packages-"));
 let registry: Server;
 let address: string;
 /** What was asked of the registry. */
-const asked: string[] = [];
+const requestedPaths: string[] = [];
 
 /** The one package of the registry, by its version. */
 function tarball(version: string): Buffer {
@@ -32,7 +32,7 @@ const integrityOf = (version: string) =>
 
 beforeAll(async () => {
   registry = createServer((request, response) => {
-    asked.push(request.url ?? "");
+    requestedPaths.push(request.url ?? "");
     const [, version = ""] = /small-(.+)\.tgz$/.exec(request.url ?? "") ?? [];
     if (version !== "") return void response.end(TARBALLS[version]);
     const versions = Object.keys(TARBALLS).map((each) => {
@@ -54,7 +54,7 @@ let manifest: string;
 let directory: string;
 
 beforeEach(() => {
-  asked.length = 0;
+  requestedPaths.length = 0;
   manifest = mkdtempSync(join(home, "manifest-"));
   directory = join(mkdtempSync(join(home, "installed-")), "here");
   vi.stubEnv("npm_config_registry", address);
@@ -71,9 +71,9 @@ function pin(version: string, integrity = integrityOf(version)): void {
 }
 
 async function install(): Promise<string[]> {
-  const said: string[] = [];
-  await installPackages({ title: "Small", manifest, directory }, (line) => void said.push(line));
-  return said;
+  const messages: string[] = [];
+  await installPackages({ title: "Small", manifest, directory }, (line) => void messages.push(line));
+  return messages;
 }
 
 const installed = () =>
@@ -81,10 +81,10 @@ const installed = () =>
 
 it("are installed once for two simultaneous callers, with a message", async () => {
   pin("1.0.0");
-  const [said] = await Promise.all([install(), install()]);
-  expect(said).toEqual([`Installing Small with npm into ${directory}.`]);
+  const [messages] = await Promise.all([install(), install()]);
+  expect(messages).toEqual([`Installing Small with npm into ${directory}.`]);
   expect(installed()).toBe("1.0.0");
-  expect(asked.filter((url) => url.endsWith(".tgz"))).toEqual(["/small-1.0.0.tgz"]);
+  expect(requestedPaths.filter((url) => url.endsWith(".tgz"))).toEqual(["/small-1.0.0.tgz"]);
   expect(await install()).toEqual([]);
 });
 

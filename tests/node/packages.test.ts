@@ -154,10 +154,10 @@ describe("a sandbox", () => {
 
   it("runs what sudo is asked for, as the root that it is", async () => {
     const sandbox = await sandboxWith({});
-    const said = await sandbox.run(
+    const result = await sandbox.run(
       "sudo -n -E -u root -- A='b c' sh -c 'id -u; echo $A' && sudo -v && sudo false",
     );
-    expect(said).toMatchObject({ stdout: "0\nb c", exitCode: 1 });
+    expect(result).toMatchObject({ stdout: "0\nb c", exitCode: 1 });
     // Users need a server that root started.
     const other = await sandbox.run("sudo -u nobody id -un");
     const refused = {

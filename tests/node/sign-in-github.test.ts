@@ -152,9 +152,9 @@ describe("GitHub", () => {
   });
 
   it("never gets a code twice, and keeps no secret of GitHub's in the log", async () => {
-    github.asked = [];
+    github.requestedPaths = [];
     await throughGitHub();
-    expect(github.asked.filter((path) => path === "/login/oauth/access_token")).toHaveLength(1);
+    expect(github.requestedPaths.filter((path) => path === "/login/oauth/access_token")).toHaveLength(1);
     expect(JSON.stringify(server.logs())).not.toMatch(/gho_|github-client-secret/);
   });
 

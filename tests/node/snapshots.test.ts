@@ -104,8 +104,8 @@ const manifest = Buffer.from(process.env.MANIFEST, "base64");
 await readManifest(manifest).catch(({ message }) => console.log(message));`;
     const args = ["--max-old-space-size=128", "--input-type=module", "--eval", program];
     const env = { ...process.env, MANIFEST: manifest.toString("base64") };
-    const said = execFileSync(process.execPath, args, { env, encoding: "utf8", stdio: "pipe" });
-    expect(said).toBe("too many entries\n");
+    const output = execFileSync(process.execPath, args, { env, encoding: "utf8", stdio: "pipe" });
+    expect(output).toBe("too many entries\n");
   });
 
   it("of the right form is taken, over symbolic links that were in the way before", async () => {
@@ -250,11 +250,11 @@ await restore.finish();`;
       "sh",
       ...node,
     ];
-    const said = execFileSync("bwrap", [...view, ...inside], {
+    const output = execFileSync("bwrap", [...view, ...inside], {
       env: { ...process.env, MANIFEST: manifest, ROOT: root, MOUNTED: join(gone, "deep/mount/file") },
       encoding: "utf8",
     });
-    expect(said).toBe("mine\n.:\ngone\nkept\n\ngone:\ndeep\n");
+    expect(output).toBe("mine\n.:\ngone\nkept\n\ngone:\ndeep\n");
   });
 
   it("says that the disk is full, and can be repeated when there is room", async () => {
@@ -288,7 +288,7 @@ const isWhole = ["of-1000000", "of-1000"].every((name) =>
   readFileSync(DISK + "/root/" + name).equals(readFileSync(SOURCE + "/" + name)));
 console.log(JSON.stringify({ failure, isWhole }));`;
     const view = ["--dev-bind", "/", "/", "--size", "1500000", "--tmpfs", disk];
-    const said = execFileSync(
+    const output = execFileSync(
       "bwrap",
       [...view, process.execPath, "--input-type=module", "--eval", program],
       {
@@ -296,7 +296,7 @@ console.log(JSON.stringify({ failure, isWhole }));`;
         encoding: "utf8",
       },
     );
-    expect(JSON.parse(said)).toEqual({ failure: { problem: "system", code: "ENOSPC" }, isWhole: true });
+    expect(JSON.parse(output)).toEqual({ failure: { problem: "system", code: "ENOSPC" }, isWhole: true });
   });
 
   it.each<[string, (pack: Buffer) => Buffer]>([
@@ -353,12 +353,12 @@ const changes = await new Scanner(process.env.ROOT, () => new Base("")).changes(
 const save = await Save.plan("a", process.env.ROOT, new Map(), { max: 1e9, repack: [] }, changes);
 for await (const part of save.pack(signal)) process.stdout.write(part);
 console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).unreadable]));`;
-    const said = execFileSync(process.execPath, ["--input-type=module", "--eval", program], {
+    const output = execFileSync(process.execPath, ["--input-type=module", "--eval", program], {
       env: { ...process.env, ROOT: root },
       encoding: "utf8",
     });
-    expect(said.slice(0, 4)).toBe("file");
-    expect(JSON.parse(said.slice(4))).toEqual([
+    expect(output.slice(0, 4)).toBe("file");
+    expect(JSON.parse(output.slice(4))).toEqual([
       { count: 1, names: ["/directory"] },
       { count: 4, names: ["/directory", "/large", "/small", "/smaller"] },
     ]);

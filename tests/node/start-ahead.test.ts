@@ -113,9 +113,9 @@ it("disturbs nobody when it cannot start, and is there again once it can", async
   await rm(join(shown, "tree"), { recursive: true });
   // The caller gets the reason; the sandbox that is then started ahead fails silently.
   await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");
-  const told = logged.length;
+  const loggedBefore = logged.length;
   await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");
-  expect(logged.length).toBe(2 * told);
+  expect(logged.length).toBe(2 * loggedBefore);
   await mkdir(join(shown, "tree"), { mode: 0o755 });
   const sandbox = await TestSandbox.start(engine);
   expect((await sandbox.run("echo works")).stdout).toBe("works");

@@ -143,12 +143,12 @@ describe("input", () => {
     ["breakpoint()", "--Return--\n"],
     ["import pdb; pdb.set_trace()\nx = 1", ""],
     ["%debug", ""],
-  ])("that %s asks for comes from run_command", async (code, said) => {
+  ])("that %s asks for comes from run_command", async (code, expected) => {
     await kernel.run("1 / 0");
     const { error, stdout, stderr } = await kernel.run(code);
     expect(error?.name).toBe("EOFError");
     expect(error?.message).toMatch(/no input.*run_command and interactive: true.*send_input/);
-    expect([stdout.text, stderr.text]).toEqual([said, ""]);
+    expect([stdout.text, stderr.text]).toEqual([expected, ""]);
     expect(await kernel.value("'goes on'")).toBe("'goes on'");
   });
 

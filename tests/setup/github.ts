@@ -20,7 +20,7 @@ export interface FakeGitHub {
   /** How its API fails, if it does. */
   failure: "none" | "down" | "garbage" | "rate_limited" | "org_forbidden" | "odd_token";
   /** The paths it was asked for, in order. */
-  asked: string[];
+  requestedPaths: string[];
   close(): void;
 }
 
@@ -41,13 +41,13 @@ export async function startGitHub(): Promise<FakeGitHub> {
     origin,
     user: undefined,
     failure: "none",
-    asked: [],
+    requestedPaths: [],
     close: () => void server.close(),
   };
 
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(request.url ?? "", origin);
-    github.asked.push(url.pathname);
+    github.requestedPaths.push(url.pathname);
     if (url.pathname === "/login/oauth/authorize") return authorize(url, response);
     if (github.failure === "down") return void response.destroy();
     if (github.failure === "garbage") return void response.end("<html>Unicorn!</html>");

@@ -23,8 +23,8 @@ function reply(messages: readonly Message[], script?: readonly ScriptedCall[]) {
   const last = messages.at(-1) ?? { role: "user" };
   const next = script?.[messages.filter(({ role }) => role === "tool").length];
   if (next) return calling({ name: next.name, arguments: JSON.stringify(next.arguments) });
-  const said = messages.filter(({ role }) => role === "tool").map(textOf);
-  if (last.role === "tool") return { role: "assistant", content: `It says: ${said.join("\n")}` };
+  const outputs = messages.filter(({ role }) => role === "tool").map(textOf);
+  if (last.role === "tool") return { role: "assistant", content: `It says: ${outputs.join("\n")}` };
   return calling({ name: "run_code", arguments: JSON.stringify({ code: textOf(last) }) });
 }
 

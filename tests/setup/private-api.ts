@@ -57,9 +57,9 @@ export async function playPrivateAPI(): Promise<PrivateAPI> {
   // Two files of tests ask at the same time: one for hosts that begin with `smart`, and one for the others.
   const desk = createPlainServer((request, response) => {
     const isOf = ({ host }: Arrived) => host.startsWith("smart") === (request.url === "/smart");
-    const asked = arrived.filter(isOf);
+    const matching = arrived.filter(isOf);
     arrived.splice(0, arrived.length, ...arrived.filter((one) => !isOf(one)));
-    response.end(JSON.stringify(asked));
+    response.end(JSON.stringify(matching));
   });
   const [port, deskPort] = [await listen(server), await listen(desk)];
   const played = HOSTS.flatMap((host) => [`${host}:443`, `${host}:8443`]);

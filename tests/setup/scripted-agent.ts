@@ -17,8 +17,8 @@ export type Scenario =
 export function playScenarios(scenarios: Record<string, Scenario>): Promise<MessagesAPI> {
   return startMessagesAPI((request) => {
     // The newest task counts: a continued conversation contains the earlier one too.
-    const asked = request.messages.filter(({ role }) => role === "user");
-    const names = [...JSON.stringify(asked).matchAll(/\[\[([a-z-]+)\]\]/g)];
+    const userMessages = request.messages.filter(({ role }) => role === "user");
+    const names = [...JSON.stringify(userMessages).matchAll(/\[\[([a-z-]+)\]\]/g)];
     const name = names.at(-1)?.[1] ?? "";
     const scenario = scenarios[name];
     if (scenario === undefined) throw new Error(`no scenario ${name}`);
@@ -33,9 +33,9 @@ export function playScenarios(scenarios: Record<string, Scenario>): Promise<Mess
   });
 }
 
-export function use(name: string, input: Record<string, unknown>, said?: string): Reply {
+export function use(name: string, input: Record<string, unknown>, text?: string): Reply {
   const blocks: Block[] = [{ type: "tool_use", name, input }];
-  return { blocks: said === undefined ? blocks : [{ type: "text", text: said }, ...blocks] };
+  return { blocks: text === undefined ? blocks : [{ type: "text", text }, ...blocks] };
 }
 
 /** The answer to a question. */

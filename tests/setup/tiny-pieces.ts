@@ -9,7 +9,7 @@ import { repository } from "./server.ts";
 const program = join(repository, "tests/setup/tiny-pieces.cjs");
 
 const serve =
-  "cat >/tmp/tiny.cjs; setsid -f node /tmp/tiny.cjs serve 8080 >/tmp/said 2>&1; until [ -s /tmp/said ]; do sleep 0.1; done; cat /tmp/said";
+  "cat >/tmp/tiny.cjs; setsid -f node /tmp/tiny.cjs serve 8080 >/tmp/output 2>&1; until [ -s /tmp/output ]; do sleep 0.1; done; cat /tmp/output";
 
 /**
  * Starts the sandbox's end.

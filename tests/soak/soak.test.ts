@@ -10,18 +10,21 @@ import { expect, it } from "vitest";
 it("mixed tools from many clients: no wrong answer, and nothing grows from the first quarter to the last", async () => {
   // Files, not pipes: what it leaves behind when it fails would hold a pipe open, and its words back.
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-soak-out-"));
-  const [said, complaints] = ["out", "err"].map((name) => join(directory, name)) as [string, string];
+  const [outputFile, complaintsFile] = ["out", "err"].map((name) => join(directory, name)) as [
+    string,
+    string,
+  ];
   const script = fileURLToPath(new URL("soak.ts", import.meta.url));
   const soak = spawn(process.execPath, [script], {
     // A quarter of what `npm run soak` takes by itself: it keeps every processor busy while other suites run.
     env: { ...process.env, SOAK_MINUTES: process.env.SOAK_MINUTES ?? "0.15" },
-    stdio: ["ignore", openSync(said, "w"), openSync(complaints, "w")],
+    stdio: ["ignore", openSync(outputFile, "w"), openSync(complaintsFile, "w")],
   });
   const [code] = await once(soak, "exit");
-  const text = { said: readFileSync(said, "utf8"), complaints: readFileSync(complaints, "utf8") };
+  const text = { output: readFileSync(outputFile, "utf8"), complaints: readFileSync(complaintsFile, "utf8") };
   rmSync(directory, { recursive: true });
-  console.log(text.said);
-  expect(text.said, text.complaints).toMatch(
+  console.log(text.output);
+  expect(text.output, text.complaints).toMatch(
     /^[1-9]\d* calls by \d+ clients in [\d.]+ minutes, 0 wrong answers$/m,
   );
   expect(code, text.complaints).toBe(0);

@@ -83,10 +83,10 @@ END
       for name in requests httpx; do
         ! python3 -c "import $name" 2>/dev/null || { python3 -c "import $name; $name.get('https://api.private.test/$name')"; echo $name; }
       done`;
-    const asked = (await sh(program)).trim().split("\n");
-    expect(asked[0]).toBe("npm");
-    const came = (await arrived()).map(({ url }) => url.split("/")[1]);
-    expect([...new Set(came)]).toEqual(asked);
+    const programs = (await sh(program)).trim().split("\n");
+    expect(programs[0]).toBe("npm");
+    const received = (await arrived()).map(({ url }) => url.split("/")[1]);
+    expect([...new Set(received)]).toEqual(programs);
   });
 
   it.each(["a session", "a task", "Python", "JavaScript"])("in %s", async (place) => {

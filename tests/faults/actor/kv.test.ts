@@ -8,7 +8,7 @@ import { CALLBACK } from "../../setup/oauth-client.ts";
 import { Caller, ORIGIN } from "../../worker/support.ts";
 
 /** What the store was asked for while it was broken. */
-const asked: string[] = [];
+const operations: string[] = [];
 
 /** What happens to each operation before it is carried out. */
 let fault: () => Promise<void>;
@@ -18,7 +18,7 @@ const store = new Proxy((env as { OAUTH_KV: KVNamespace }).OAUTH_KV, {
     const method = Reflect.get(target, name);
     if (typeof method !== "function") return method;
     return async (...args: unknown[]) => {
-      asked.push(String(name));
+      operations.push(String(name));
       await fault();
       return Reflect.apply(method, target, args);
     };
@@ -34,7 +34,7 @@ const broken = {
   OAUTH_KV: store,
 } as Env;
 
-beforeEach(() => void (asked.length = 0));
+beforeEach(() => void (operations.length = 0));
 afterEach(() => void (fault = async () => undefined));
 
 const refusing = async () => {
@@ -115,13 +115,13 @@ describe("KV refusing", () => {
     const caller = new Caller("owner", "test-owner-token", broken);
     const { structured } = await caller.call("run_command", { sandbox: "kv", command: "echo works" });
     expect(structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
-    expect(asked).toEqual([]);
+    expect(operations).toEqual([]);
   });
 
   it.each(REQUESTS)("%s: 503 with Retry-After, without internal details", async (_what, path, init) => {
     fault = refusing;
     expect(await answerTo(path, init)).toEqual(UNAVAILABLE);
-    expect(asked).toHaveLength(1);
+    expect(operations).toHaveLength(1);
   });
 });
 
@@ -131,7 +131,7 @@ describe("KV never answering", () => {
     const caller = new Caller("owner", "test-owner-token", broken);
     const { structured } = await caller.call("run_command", { sandbox: "kv", command: "echo works" });
     expect(structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
-    expect(asked).toEqual([]);
+    expect(operations).toEqual([]);
   });
 
   it("registrations, tokens, pages and calls with an OAuth token: the same 503 within 15 seconds", async () => {
@@ -139,7 +139,7 @@ describe("KV never answering", () => {
     const began = Date.now();
     const answers = await Promise.all(REQUESTS.map(([, path, init]) => answerTo(path, init)));
     expect(answers).toEqual(REQUESTS.map(() => UNAVAILABLE));
-    expect(asked).toHaveLength(REQUESTS.length);
+    expect(operations).toHaveLength(REQUESTS.length);
     expect(Date.now() - began).toBeLessThan(15_000);
   });
 });

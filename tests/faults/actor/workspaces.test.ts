@@ -76,16 +76,16 @@ describe("R2 under a workspace", () => {
     const sandbox = "ws-committing";
     await sh(sandbox, "echo first > file");
     await save(sandbox);
-    const asked = Promise.withResolvers<void>();
+    const commitRequested = Promise.withResolvers<void>();
     const goesOn = Promise.withResolvers<void>();
     const commit = Account.prototype.commitSave;
     vi.spyOn(Account.prototype, "commitSave").mockImplementation(async function (this: Account, ...args) {
-      asked.resolve();
+      commitRequested.resolve();
       await goesOn.promise;
       return commit.apply(this, args);
     });
     await sh(sandbox, "echo second > file");
-    await asked.promise;
+    await commitRequested.promise;
     await crash(sandbox);
     const next = sh(sandbox, "cat file");
     await Promise.race([next, sleep(2000)]);
@@ -121,15 +121,15 @@ describe("R2 under a workspace", () => {
 
   it("slow: no call waits for a save", async () => {
     const sandbox = "ws-slow";
-    const asked = Promise.withResolvers<void>();
+    const commitRequested = Promise.withResolvers<void>();
     const goesOn = Promise.withResolvers<void>();
     faults.bucket = async (operation) => {
       if (operation !== "put") return;
-      asked.resolve();
+      commitRequested.resolve();
       await goesOn.promise;
     };
     await sh(sandbox, "echo first > file");
-    await asked.promise;
+    await commitRequested.promise;
     expect(await sh(sandbox, "cat file")).toBe("first\n");
     goesOn.resolve();
     expect((await save(sandbox)).isError).toBe(false);

@@ -30,7 +30,7 @@ export interface Opening {
 }
 
 /** What the page asked of the client. */
-export interface Asked {
+export interface PageRequests {
   links: string[];
   heights: number[];
   modes: McpUiDisplayMode[];
@@ -39,7 +39,7 @@ export interface Asked {
 }
 
 const IMPLEMENTATION = { name: "test-host", version: "1.0.0" };
-const asked: Asked = { links: [], heights: [], modes: [], calls: 0 };
+const pageRequests: PageRequests = { links: [], heights: [], modes: [], calls: 0 };
 let opened: AppBridge | undefined;
 
 /** Calls a tool and shows the App that it links. Resolves when the App is ready; the call may go on. */
@@ -71,7 +71,7 @@ async function open({ endpoint, token, proxy, tool: name, args, context, isNarro
   });
   frame.src = `${proxy}?csp=${encodeURIComponent(JSON.stringify(csp ?? {}))}`;
   addEventListener("message", ({ source, data }) => {
-    if (source === frame.contentWindow && data?.method === "tools/call") asked.calls++;
+    if (source === frame.contentWindow && data?.method === "tools/call") pageRequests.calls++;
   });
   const typing = document.createElement("input");
   typing.ariaLabel = "Message";
@@ -98,16 +98,16 @@ async function open({ endpoint, token, proxy, tool: name, args, context, isNarro
       return { content: blocks, structuredContent, isError };
     };
   bridge.onopenlink = async ({ url }) => {
-    asked.links.push(url);
+    pageRequests.links.push(url);
     return {};
   };
   bridge.onsizechange = ({ height }) => {
     if (height === undefined) return;
-    asked.heights.push(height);
+    pageRequests.heights.push(height);
     frame.style.height = `${height}px`;
   };
   bridge.onrequestdisplaymode = async ({ mode }) => {
-    asked.modes.push(mode);
+    pageRequests.modes.push(mode);
     bridge.setHostContext({ ...context, displayMode: mode });
     return { mode };
   };
@@ -136,8 +136,8 @@ function tell(context: McpUiHostContext): void {
 export interface TestHost {
   open(opening: Opening): Promise<void>;
   tell(context: McpUiHostContext): void;
-  asked: Asked;
+  pageRequests: PageRequests;
 }
 
-const testHost: TestHost = { open, tell, asked };
+const testHost: TestHost = { open, tell, pageRequests };
 Object.assign(globalThis, { testHost });

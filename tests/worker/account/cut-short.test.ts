@@ -20,14 +20,14 @@ async function withSeconds(name: string, left: number): Promise<Caller> {
 
 /** What a result should say and does not, and what it should not say and does. */
 function wrong({ text }: Result, seconds: number): RegExp[] {
-  const said = [
+  const expected = [
     /state: timed_out/,
     /your 86400 run seconds a day/,
     new RegExp(`Other runs left it only ${seconds} of`),
     /The next day begins at \d{4}-\d\d-\d\dT00:00:00\.000Z/,
   ];
-  const unsaid = [/too long|did not finish|timeout_seconds/];
-  return [...said.filter((one) => !one.test(text)), ...unsaid.filter((one) => one.test(text))];
+  const unexpected = [/too long|did not finish|timeout_seconds/];
+  return [...expected.filter((one) => !one.test(text)), ...unexpected.filter((one) => one.test(text))];
 }
 
 test("a command", async () => {

@@ -26,18 +26,18 @@ function withQuota<T>(limits: Limits, work: (quota: Quota) => Promise<T>): Promi
 
 /** A sandbox with this process as its account, and a clock that the test sets. */
 function oneSandbox(quota: Quota, spent = 0) {
-  let asked = 0;
+  let requests = 0;
   const lease = new Lease({
     limits: LIMITS,
     background: () => undefined,
     settled: () => undefined,
     request: async (request) => {
-      asked++;
+      requests++;
       return quota.lease("one", request, Date.now());
     },
   });
   lease.inherit(spent);
-  return { lease, asked: () => asked };
+  return { lease, requests: () => requests };
 }
 
 describe("with a clock of its own", () => {
@@ -89,13 +89,13 @@ describe("with a clock of its own", () => {
   test("a run over midnight stays counted, and is no reason to ask without end", async () => {
     vi.setSystemTime(Date.UTC(2026, 0, 15, 23, 59, 5));
     await withQuota({ ...LIMITS, concurrentRuns: 1 }, async (quota) => {
-      const { lease, asked } = oneSandbox(quota);
+      const { lease, requests } = oneSandbox(quota);
       await lease.take(300);
       for (let quarter = 0; quarter < 480; quarter++) {
         await vi.advanceTimersByTimeAsync(250);
         expect(refusedOther(quota)?.limit).toBe("concurrentRuns");
       }
-      expect(asked()).toBeLessThan(5);
+      expect(requests()).toBeLessThan(5);
     });
   });
 

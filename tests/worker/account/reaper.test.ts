@@ -69,17 +69,17 @@ test("the reaper lets be what is used while it is at work", async () => {
 });
 
 test("a sandbox knows that it was used, whatever its account believes", async () => {
-  const asked = async (hours: number) =>
+  const isDestroyedAfter = async (hours: number) =>
     (await actorOf("knows")).destroyIfIdle(
       { principalID: owner.principalID, sandbox: "knows" },
       hours * HOUR,
     );
   await sh("knows", "echo here > file");
-  expect(await asked(168)).toBe(false);
+  expect(await isDestroyedAfter(168)).toBe(false);
   expect(await sh("knows", "cat file")).toBe("here\n");
   expect(await running(["knows"])).toEqual(["knows"]);
   await evict("knows");
-  expect(await asked(168)).toBe(true);
+  expect(await isDestroyedAfter(168)).toBe(true);
   expect(await running(["knows"])).toEqual([]);
 });
 

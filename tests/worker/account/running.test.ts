@@ -45,8 +45,8 @@ describe("containers at once", () => {
     const { checkpoint } = (await forker.call("checkpoint_sandbox", { sandbox: "base" })).structured;
     const forks = ["fork-1", "fork-2"];
     await Promise.all(forks.map((sandbox) => forker.call("restore_sandbox", { sandbox, checkpoint })));
-    const said = await Promise.all(forks.map((sandbox) => sh(sandbox, "cat file")));
-    expect(said.map(({ structured }) => structured.stdout)).toEqual(["kept\n", "kept\n"]);
+    const results = await Promise.all(forks.map((sandbox) => sh(sandbox, "cat file")));
+    expect(results.map(({ structured }) => structured.stdout)).toEqual(["kept\n", "kept\n"]);
     await forker.call("checkpoint_sandbox", { sandbox: "fork-1" });
     await sh("fork-1", "true");
     expect((await sh("base", "true")).text).toContain("your limit is 2");

@@ -12,13 +12,13 @@ const app = oauthApp();
 
 describe("sizes", () => {
   it("parts too long for a key of the store are refused before they get there", async () => {
-    const asked: string[] = [];
+    const storeKeys: string[] = [];
     const store = new Proxy(env.OAUTH_KV, {
       get(target, name) {
         const member: unknown = Reflect.get(target, name);
         if (typeof member !== "function") return member;
         return (...given: unknown[]) => {
-          asked.push(String(given[0]));
+          storeKeys.push(String(given[0]));
           return Reflect.apply(member, target, given);
         };
       },
@@ -26,9 +26,9 @@ describe("sizes", () => {
     const watched = oauthApp({ OAUTH_KV: store });
     const client = new Client(watched, (await Client.register(app)).id);
     const reaches = async (request: () => Promise<unknown>) => {
-      asked.length = 0;
+      storeKeys.length = 0;
       await request();
-      return asked.length > 0;
+      return storeKeys.length > 0;
     };
     for (const name of ["code", "refresh_token", "token"]) {
       const grant_type = name === "refresh_token" ? name : "authorization_code";
@@ -100,14 +100,14 @@ describe("sizes", () => {
     expect((await registered(16 * 1024 + 1)).status).toBe(413);
     expect((await registered(16 * 1024)).status).toBe(201);
 
-    const asked = async (length: number) => {
+    const openPage = async (length: number) => {
       const url = `${ORIGIN}/authorize?client_id=x&state=`;
       return new Browser(app).open(url.padEnd(length + `${ORIGIN}/authorize`.length, "s"));
     };
-    const tooLong = await asked(8193);
+    const tooLong = await openPage(8193);
     expect(tooLong.toldHere).toBe(true);
     expect(tooLong.text).toContain("The request is too long.");
-    expect((await asked(8192)).text).not.toContain("too long");
+    expect((await openPage(8192)).text).not.toContain("too long");
 
     const browser = new Browser(app);
     const page = await browser.open(await (await Client.register(app)).authorizationURL());

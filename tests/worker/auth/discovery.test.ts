@@ -138,10 +138,10 @@ describe("OAuth is off, and /health says why", () => {
     ["under a name below localhost", "http://app.localhost:8787", { PUBLIC_ORIGIN: undefined }, /no oauth/],
   ];
 
-  it.each(rows)("%s", async (_, origin, variables, said) => {
+  it.each(rows)("%s", async (_, origin, variables, expected) => {
     const app = oauthApp(variables);
     const health = await app(`${origin}/health`);
-    expect((await health.json<{ auth_method: string }>()).auth_method).toMatch(said);
+    expect((await health.json<{ auth_method: string }>()).auth_method).toMatch(expected);
     for (const path of ["/authorize", "/.well-known/oauth-authorization-server", "/authorize/github"]) {
       expect((await app(`${origin}${path}`)).status).toBe(404);
     }

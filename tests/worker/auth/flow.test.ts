@@ -98,11 +98,11 @@ describe("the flow", () => {
     const oauth = oauthFor(request, context);
     if ("off" in oauth) throw new Error(oauth.off);
     const api = oauthAPI(oauth, context);
-    const asked = await api.parseAuthRequest(request);
+    const authRequest = await api.parseAuthRequest(request);
     const [rule] = await owner.rules(config);
     const props = { principal: "owner", door: "owner", rule };
     const grant = {
-      request: asked,
+      request: authRequest,
       userId: "owner",
       metadata: { door: "owner" },
       scope: ALL.split(" "),

@@ -388,8 +388,8 @@ describe("a link for an upload", () => {
         body: new Uint8Array(0),
         headers: { "content-type": "multipart/form-data; boundary=b" },
       });
-      const said = await second.text();
-      return second.status === 409 && said.includes("Another upload");
+      const body = await second.text();
+      return second.status === 409 && body.includes("Another upload");
     });
     await writer.abort(new Error("cut"));
     await first;

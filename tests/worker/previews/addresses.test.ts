@@ -169,8 +169,8 @@ describe("on this machine", () => {
       { method: "POST", headers, body },
       { PREVIEW_HOST: undefined },
     );
-    const said = await answer.text();
-    const [url = ""] = /http:[^\s"\\]+/.exec(said) ?? [];
+    const page = await answer.text();
+    const [url = ""] = /http:[^\s"\\]+/.exec(page) ?? [];
     expect(url).toMatch(/^http:\/\/8000-addressed-[a-z2-7]{16}-[a-z0-9]{25}\.localhost:8787\/$/);
     expect((await visit(url, {}, { PREVIEW_HOST: undefined })).status).toBe(503);
     await owner.call("destroy_sandbox", { sandbox: "addressed" });

@@ -30,8 +30,8 @@ describe("a program that listens", () => {
     const other = await run("echo other");
     expect(other.text).toBe("exit_code: 0\nstdout: other");
     expect(other.structured.ports).toBeUndefined();
-    const asked = await owner.call("get_result", { id: left.structured.id });
-    expect(asked.structured).toMatchObject({ ports: [8102] });
+    const result = await owner.call("get_result", { id: left.structured.id });
+    expect(result.structured).toMatchObject({ ports: [8102] });
   });
 
   it("that starts to listen only after its command is reported once by a later one", async () => {
@@ -91,9 +91,10 @@ describe("a program that listens", () => {
     const id = idIn(started);
     await says(id, "port 8103");
     await says(id, "over");
-    const told = async () => (await owner.call("get_result", { id, wait_seconds: 0 })).structured.ports;
-    await until(async () => (await told()) === undefined);
-    expect(await told()).toBeUndefined();
+    const reportedPorts = async () =>
+      (await owner.call("get_result", { id, wait_seconds: 0 })).structured.ports;
+    await until(async () => (await reportedPorts()) === undefined);
+    expect(await reportedPorts()).toBeUndefined();
     await owner.call("cancel_run", { id });
     await owner.call("destroy_sandbox", { sandbox });
   });

@@ -16,7 +16,7 @@ import {
 const sandbox = "shown";
 
 /** What the server was told of a request. */
-async function told(url: string, init: RequestInit = {}) {
+async function receivedRequest(url: string, init: RequestInit = {}) {
   const response = await visit(url, init);
   return (await response.json()) as { method: string; url: string; headers: Record<string, string> };
 }
@@ -32,7 +32,10 @@ describe("a preview", () => {
     expect(result.text).toContain(`url: ${url.href}`);
     const lifetime = Date.parse(String(result.structured.expires_at)) - Date.now();
     expect(Math.round(lifetime / 60_000)).toBe(60);
-    expect(await told(`${url.href}a%20b/../c?d=e`)).toMatchObject({ method: "GET", url: "/c?d=e" });
+    expect(await receivedRequest(`${url.href}a%20b/../c?d=e`)).toMatchObject({
+      method: "GET",
+      url: "/c?d=e",
+    });
   });
 
   it("keeps its address when its port is exposed again, and has another after it was closed", async () => {
@@ -55,7 +58,7 @@ describe("a preview", () => {
   it("sends a server the host localhost, and the visitor's address", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const { origin, host } = new URL(url);
-    const { headers } = await told(url, {
+    const { headers } = await receivedRequest(url, {
       headers: {
         origin,
         referer: `${origin}/before?a=b`,
@@ -72,9 +75,9 @@ describe("a preview", () => {
       cookie: "a=1; b=2",
       authorization: "Bearer theirs",
     });
-    expect((await told(url, { headers: { origin: "https://other.example" } })).headers.origin).toBe(
-      "https://other.example",
-    );
+    expect(
+      (await receivedRequest(url, { headers: { origin: "https://other.example" } })).headers.origin,
+    ).toBe("https://other.example");
   });
 
   it("passes no token and no cookie of the server's into a sandbox, nor its own token", async () => {
@@ -98,7 +101,7 @@ describe("a preview", () => {
       { "cf-access-jwt-assertion": "4", "cf-access-client-secret": "5" },
     ];
     for (const headers of ours) {
-      const seen = (await told(url, { headers })).headers;
+      const seen = (await receivedRequest(url, { headers })).headers;
       expect(seen.authorization).toBeUndefined();
       expect(seen.cookie).toBe("cookie" in headers ? "kept=1" : undefined);
       expect(Object.keys(seen).filter((name) => /cf-access|cf-worker|sandbox-mcp|engine/.test(name))).toEqual(

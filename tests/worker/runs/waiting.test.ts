@@ -342,11 +342,11 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
   });
 
   it("is a task of code too, with results as data, and is cancelled", async () => {
-    const asked = {
+    const codeTask = {
       name: "run_code",
       arguments: { sandbox, code: "import time; time.sleep(60)", context: "task" },
     };
-    const { result: made } = await owner.at("?results=structured").modern("tools/call", asked);
+    const { result: made } = await owner.at("?results=structured").modern("tools/call", codeTask);
     expect(made).toMatchObject({ resultType: "task", taskId: expect.any(String) });
     const { taskId } = made ?? {};
     const ignored = { taskId, inputResponses: { nothing: { action: "accept" } } };

@@ -75,8 +75,8 @@ describe("a rotation", () => {
     const authorization = `Bearer ${token}`;
     if ((await app("/mcp", withHeader(authorization))).status === 401) return undefined;
     const { via } = logs.tokens().at(-1) ?? {};
-    const said = await noted(await app("/mcp", post(call("note", { text: "x" }), { authorization })));
-    return [/([\w:]+) noted/.exec(said)?.[1], via];
+    const entry = await noted(await app("/mcp", post(call("note", { text: "x" }), { authorization })));
+    return [/([\w:]+) noted/.exec(entry)?.[1], via];
   }
 
   it.each([

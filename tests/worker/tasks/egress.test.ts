@@ -10,9 +10,12 @@ import { actorOf, inActor, owner, sh, until, sleep } from "../support.ts";
 
 /** Status and body of a request made in a sandbox. */
 async function ask(sandbox: string, path: string, options = ""): Promise<[status: string, body: string]> {
-  const said = await sh(sandbox, `curl -sS -w '\\n%{http_code}' ${options} http://anthropic.internal${path}`);
-  const at = said.lastIndexOf("\n");
-  return [said.slice(at + 1), said.slice(0, at)];
+  const output = await sh(
+    sandbox,
+    `curl -sS -w '\\n%{http_code}' ${options} http://anthropic.internal${path}`,
+  );
+  const at = output.lastIndexOf("\n");
+  return [output.slice(at + 1), output.slice(0, at)];
 }
 
 /** The placeholder of the task that runs in a sandbox, once its first command has begun. */

@@ -18,14 +18,14 @@ class Recorder implements RunSink {
   readonly markStarted = () => undefined;
   readonly keepState = () => undefined;
   hasFiles = true;
-  readonly said: Record<Stream, string> = { stdout: "", stderr: "" };
+  readonly received: Record<Stream, string> = { stdout: "", stderr: "" };
 
   async take(_bytes: number, output: () => void): Promise<void> {
     output();
   }
 
   output(stream: Stream, bytes: Uint8Array): void {
-    this.said[stream] += new TextDecoder().decode(bytes);
+    this.received[stream] += new TextDecoder().decode(bytes);
   }
 
   skipped(): void {
@@ -33,11 +33,11 @@ class Recorder implements RunSink {
   }
 
   position(stream: Stream): number {
-    return this.said[stream].length;
+    return this.received[stream].length;
   }
 
   stored(stream: Stream): number {
-    return this.said[stream].length;
+    return this.received[stream].length;
   }
 
   readonly settled = new Promise<void>(() => undefined);
@@ -95,7 +95,7 @@ describe("the stream", () => {
       output.output("stdout", bytes.subarray(at, at + size));
       expect(output.position("stdout")).toBe(Math.min(at + size, bytes.length));
     }
-    expect(run.said.stdout).toBe(LINES);
+    expect(run.received.stdout).toBe(LINES);
     expect(output.step).toBe("agent");
     expect(reader.report).toMatchObject({
       conversation: "abc",
@@ -118,10 +118,10 @@ describe("the stream", () => {
     );
     expect(reader.report).toMatchObject({ unread: 1 });
     expect(reader.report.conversation).toBeUndefined();
-    run.said.stdout = "";
+    run.received.stdout = "";
     const lines = `first${"\n".repeat(1_000_000)}last`;
     output.output("stdout", encoder.encode(`${assistant({ type: "text", text: lines })}\n`));
-    expect(run.said.stdout).toBe("first …\n");
+    expect(run.received.stdout).toBe("first …\n");
   });
 
   it("has no text that looks like a call or a failure", () => {
@@ -142,7 +142,7 @@ describe("the stream", () => {
       "→ Bash: no event",
     ];
     output.output("stdout", encoder.encode(`${events.join("\n")}\n`));
-    const lines = run.said.stdout.trimEnd().split("\n");
+    const lines = run.received.stdout.trimEnd().split("\n");
     expect(lines).toHaveLength(events.length);
     expect(lines.map((line) => stepOf(line).kind)).toEqual(events.map(() => "text"));
     expect(stepOf("    → mcp__a__b: c: d")).toEqual({
@@ -161,7 +161,7 @@ describe("the stream", () => {
       first.output("stdout", bytes.subarray(0, cut));
       const second = outputTo(run, first.offset).output;
       second.output("stdout", bytes.subarray(second.position("stdout")));
-      expect(run.said.stdout).toBe(LINES);
+      expect(run.received.stdout).toBe(LINES);
     }
   });
 
@@ -183,8 +183,8 @@ describe("the stream", () => {
       "stdout",
       encoder.encode(`\n${"garbage\n".repeat(100_000)}${assistant({ type: "text", text: "still here" })}\n`),
     );
-    expect(run.said.stdout.length).toBeLessThan(1000);
-    expect(run.said.stdout).toContain("still here");
+    expect(run.received.stdout.length).toBeLessThan(1000);
+    expect(run.received.stdout).toContain("still here");
     expect(reader.report).toMatchObject({ unread: 100_000, unreadSample: "garbage" });
   });
 });
@@ -192,10 +192,10 @@ describe("the stream", () => {
 describe("OpenCode's events", () => {
   const read = (...lines: unknown[]) => {
     const reader = AGENTS.opencode.reader("/workspace/app", "01m7");
-    const said = lines.flatMap((line) =>
+    const shownLines = lines.flatMap((line) =>
       readLine(reader, typeof line === "string" ? line : JSON.stringify(line)),
     );
-    return { said, report: reader.report };
+    return { shownLines, report: reader.report };
   };
   const tool = (name: string, state: object) => ({
     type: "tool_use",
@@ -207,7 +207,7 @@ describe("OpenCode's events", () => {
   });
 
   it("become lines and a report", () => {
-    const { said, report } = read(
+    const { shownLines, report } = read(
       { type: "step_start", sessionID: "ses_1", part: {} },
       { type: "text", part: { text: "I will write.\nNow." } },
       tool("write", { status: "completed", input: { filePath: "/workspace/app/a.txt" } }),
@@ -219,7 +219,7 @@ describe("OpenCode's events", () => {
       { type: "text", part: { text: "All done." } },
       finish("stop"),
     );
-    expect(said).toEqual([
+    expect(shownLines).toEqual([
       "Started",
       "I will write. …",
       "→ write a.txt",

@@ -69,10 +69,10 @@ describe("a task whose actor is evicted", () => {
     await begun(sandbox);
     await evict(sandbox);
     await sh(sandbox, "touch /workspace/go-on");
-    const said = await result(id);
-    expect(said).toContain("state: succeeded");
-    expect(said).toContain("Worked through.");
-    expect(said).toContain("created begun");
+    const text = await result(id);
+    expect(text).toContain("state: succeeded");
+    expect(text).toContain("Worked through.");
+    expect(text).toContain("created begun");
     const log = await logOf(id);
     for (const line of ["Started with", "Bash: echo begun", "Bash: echo second step", "Worked through."])
       expect(log.split(line)).toHaveLength(2);
@@ -106,10 +106,10 @@ describe("a task whose container dies", () => {
     const { id } = await execute({ task: "[[wait]] x", sandbox, wait_seconds: 0 });
     await until(async () => (await logOf(id)).includes("Bash: echo begun"));
     await killContainer(sandbox);
-    const said = await result(id);
-    expect(said).toContain("state: lost");
-    expect(said).toMatch(/note:? ?\n?The sandbox (stopped|went away)/);
-    expect(said).toMatch(/progress:\n[^]*Bash: echo begun/);
+    const text = await result(id);
+    expect(text).toContain("state: lost");
+    expect(text).toMatch(/note:? ?\n?The sandbox (stopped|went away)/);
+    expect(text).toMatch(/progress:\n[^]*Bash: echo begun/);
     expect(await logOf(id)).toContain("Bash: echo begun");
     expect((await owner.call("list_runs", { kind: "task" })).text).toContain(`${id} task lost`);
     const next = await execute({ task: "[[write]] x", sandbox });
@@ -141,9 +141,9 @@ describe("tasks in one sandbox", () => {
     });
     await sh(sandbox, "touch /workspace/go-on");
     expect(await result(first.id)).not.toContain("a.txt");
-    const said = await result(second.id);
-    expect(said).toContain("created a.txt");
-    expect(said).not.toContain("begun");
+    const text = await result(second.id);
+    expect(text).toContain("created a.txt");
+    expect(text).not.toContain("begun");
   });
 });
 
@@ -199,8 +199,8 @@ describe("OpenCode", () => {
       /^OpenCode needs ANTHROPIC_API_KEY/,
     ],
   ])("is refused what it cannot do: %j %j", async (args, variables, words) => {
-    const asked = { task: "x", agent: "opencode", ...args };
-    const { isError, text } = await owner.with(variables).call("execute_task", asked);
+    const taskArgs = { task: "x", agent: "opencode", ...args };
+    const { isError, text } = await owner.with(variables).call("execute_task", taskArgs);
     expect({ isError, text }).toEqual({ isError: true, text: expect.stringMatching(words) });
   });
 });
@@ -365,12 +365,12 @@ describe("what a task leaves", () => {
       "changes.list",
       "file-001",
     ]);
-    const said = await result(id);
-    expect(said).toContain("... and 74 more, all in the artifact changes.list");
-    for (const { path } of artifacts) expect(said).toContain(`\n${path} (`);
-    expect(said).toMatch(/^link: a symbolic link$/m);
-    expect(said).toContain(`\n${JSON.stringify('"caf\\351.txt"')}: its name is not UTF-8`);
-    expect(said).toMatch(/^file-099: there are 100 artifacts already$/m);
+    const text = await result(id);
+    expect(text).toContain("... and 74 more, all in the artifact changes.list");
+    for (const { path } of artifacts) expect(text).toContain(`\n${path} (`);
+    expect(text).toMatch(/^link: a symbolic link$/m);
+    expect(text).toContain(`\n${JSON.stringify('"caf\\351.txt"')}: its name is not UTF-8`);
+    expect(text).toMatch(/^file-099: there are 100 artifacts already$/m);
     const list = (await owner.call("get_result", { id, artifact: "changes.list" })).text;
     expect(list.match(/^(created|changed|deleted) /gm)).toHaveLength(124);
     for (const line of [

@@ -137,9 +137,9 @@ describe("the panel in a chat", () => {
     const sandbox = "apps-notice";
     await sh(sandbox, "true");
     await killContainer(sandbox);
-    const said = async (more: object) =>
+    const resultText = async (more: object) =>
       JSON.stringify(await send(owner, "run_command", { command: "true", sandbox, ...more }));
-    expect(await said({ _results: "structured" })).not.toContain("was restarted");
-    expect(await said({})).toContain("was restarted");
+    expect(await resultText({ _results: "structured" })).not.toContain("was restarted");
+    expect(await resultText({})).toContain("was restarted");
   });
 });

@@ -87,8 +87,8 @@ describe("a sandbox's policy", () => {
   it("suggests a call that can be made unchanged for a refused host, or none", async () => {
     const sandbox = "net-suggested";
     const noteOn = async (hosts: string[]) => {
-      const asked = hosts.map((host) => `curl -sg -o /dev/null --noproxy '' 'http://${host}/';`).join(" ");
-      return String((await callsIn(sandbox).command(`${asked} true`)).structured.notice);
+      const requests = hosts.map((host) => `curl -sg -o /dev/null --noproxy '' 'http://${host}/';`).join(" ");
+      return String((await callsIn(sandbox).command(`${requests} true`)).structured.notice);
     };
     const suggestedBy = (note: string) =>
       JSON.parse(/configure_sandbox with allow_hosts (\[.*?\])\./.exec(note)?.[1] ?? "[]") as string[];
@@ -203,7 +203,7 @@ function network(
   platform?: NetworkPlatform,
   { kept = new Map<string, unknown>(), ...more }: Partial<NetworkHost> & { kept?: Map<string, unknown> } = {},
 ) {
-  const told: NetworkPolicy[] = [];
+  const enforced: NetworkPolicy[] = [];
   const kv = {
     get: <T>(key: string) => kept.get(key) as T | undefined,
     put: <T>(key: string, value: T) => void kept.set(key, value),
@@ -212,13 +212,13 @@ function network(
   const refused: Refusal[] = [{ host: "x.example.com", why: "policy", count: 2 }];
   const stand: NetworkPlatform = {
     starting: () => undefined,
-    enforce: async (policy: NetworkPolicy) => (told.push(policy), true),
+    enforce: async (policy: NetworkPolicy) => (enforced.push(policy), true),
     connections: async () => [],
     forget: () => undefined,
     refusalsSince: async () => refused,
   };
   return {
-    told,
+    enforced,
     refused,
     network: new SandboxNetwork({
       kv,
@@ -463,8 +463,8 @@ describe("on Cloudflare", () => {
     ["http://[::ffff:1.1.1.1]/", {}],
     ["http://good.example.com..:80/", {}],
   ])("the handler does not send on %s with %j", async (url, headers) => {
-    const told: Connection[] = [];
-    const actor = { connectionMade: async (connection: Connection) => void told.push(connection) };
+    const reported: Connection[] = [];
+    const actor = { connectionMade: async (connection: Connection) => void reported.push(connection) };
     const namespace = { idFromString: (id: string) => id, get: () => actor };
     const request = new Request(url, { headers });
     const params: NetworkPolicy = { internet: "allowlist", allowHosts: ["good.example.com"] };
@@ -473,7 +473,7 @@ describe("on Cloudflare", () => {
       params,
     });
     expect(response.status).toBe(403);
-    expect(told).toHaveLength(1);
-    expect(told[0]?.refused).toBeDefined();
+    expect(reported).toHaveLength(1);
+    expect(reported[0]?.refused).toBeDefined();
   });
 });

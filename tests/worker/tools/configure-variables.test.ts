@@ -160,8 +160,8 @@ describe("variables of a sandbox", () => {
     await configure("vars-mine", { MINE: "value-of-mine" });
     expect(await sh("vars-theirs", "echo ${MINE-none}")).toBe("none\n");
     const other = await principal("vars-other");
-    const said = await other.call("run_command", { sandbox: "vars-mine", command: "echo ${MINE-none}" });
-    expect(said.structured.stdout).toBe("none\n");
+    const result = await other.call("run_command", { sandbox: "vars-mine", command: "echo ${MINE-none}" });
+    expect(result.structured.stdout).toBe("none\n");
     expect((await other.call("list_sandboxes")).text).not.toContain("MINE");
     const { text } = await owner.call("list_sandboxes");
     expect(text).toMatch(/vars-mine: stopped.*\n {2}variables: MINE\n/);

@@ -122,8 +122,8 @@ describe("letting a sandbox reach more", () => {
     await opened.text();
     const params = { name: "configure_sandbox", arguments: { sandbox, ...TWO } };
     const answer = await post({ method: "tools/call", params }, { "mcp-session-id": id });
-    const said = await answer.text();
-    const { error } = JSON.parse(said.slice(said.indexOf("{"))) as {
+    const responseText = await answer.text();
+    const { error } = JSON.parse(responseText.slice(responseText.indexOf("{"))) as {
       error: { code: number; data: { elicitations: Elicitation[] } };
     };
     expect(error.code).toBe(-32042);
@@ -145,10 +145,10 @@ describe("letting a sandbox reach more", () => {
     // Without a session, and from a page of somebody else's.
     const stranger = new Browser(app);
     expect((await stranger.open(url)).response.headers.get("refresh")).toContain("?again");
-    const asked = await stranger.open(`${url}?again`);
-    expect(asked.status).toBe(401);
-    expect(asked.text).not.toContain("two.example.com");
-    expect(asked.text).toContain(`/panel/sign-in?to=${encodeURIComponent(new URL(url).pathname)}`);
+    const page = await stranger.open(`${url}?again`);
+    expect(page.status).toBe(401);
+    expect(page.text).not.toContain("two.example.com");
+    expect(page.text).toContain(`/panel/sign-in?to=${encodeURIComponent(new URL(url).pathname)}`);
     expect((await decide(stranger, url, "allow")).status).not.toBe(303);
     const owners = await panelBrowser(app);
     for (const origin of ["https://elsewhere.example", undefined])

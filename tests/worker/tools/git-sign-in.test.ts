@@ -61,7 +61,7 @@ async function askLegacy(name: string, args: object): Promise<string> {
 }
 
 /** What a result asks of the client, and what the next call is to send with it. */
-function asked({
+function elicitationIn({
   result,
 }: Awaited<ReturnType<typeof ask>>): Elicitation & { state: { requestState: unknown } } {
   expect(result).toMatchObject({ resultType: "input_required" });
@@ -106,7 +106,7 @@ beforeEach(async () => {
 describe("git in a command that lacks credentials", () => {
   it("asks the person, who signs in; the command is not run twice, and works when it is run again", async () => {
     const args = { sandbox: "git-ask", command: `echo once >>count; ${CLONE}` };
-    const { url, message, state } = asked(await ask("run_command", args));
+    const { url, message, state } = elicitationIn(await ask("run_command", args));
     expect(message).toContain(HOST);
     expect(url).toBe(`${PAGE}/${HOST}`);
     // The client calls again when its user has opened the page, and waits for the answer.
@@ -117,8 +117,8 @@ describe("git in a command that lacks credentials", () => {
     const done = await signIn(browser);
     expect(done.text).toContain("The token is saved");
     expect(done.text).not.toContain(GIT_TOKEN);
-    const said = JSON.stringify((await again).result);
-    expect(said).toContain("run it again");
+    const resultText = JSON.stringify((await again).result);
+    expect(resultText).toContain("run it again");
     expect(await sh("git-ask", `cat count; ${CLONE}`)).toContain("once\nof the private repository");
     // As on a new day: its actor knows it, and so does a sandbox that is made now.
     await evictActor(await actorOf("git-ask"));
@@ -133,7 +133,7 @@ describe("git in a command that lacks credentials", () => {
 
   it("says that the person refused in the client, or did not answer; the command is not run again", async () => {
     const args = { sandbox: "git-refuse", command: `echo once >>count; ${CLONE}` };
-    const { state } = asked(await ask("run_command", args));
+    const { state } = elicitationIn(await ask("run_command", args));
     const declined = { ...state, inputResponses: { decision: { action: "decline" } } };
     expect(JSON.stringify((await ask("run_command", args, declined)).result)).toContain("did not sign in");
     const patient = owner.with({ ...variables, MAX_WAIT_SECONDS: "1" });
@@ -146,7 +146,7 @@ describe("git in a command that lacks credentials", () => {
     const browser = await panelBrowser(app);
     await signIn(browser, HOST, "wrong-token-of-the-person");
     const args = { sandbox: "git-wrong", command: CLONE };
-    const { state } = asked(await ask("run_command", args));
+    const { state } = elicitationIn(await ask("run_command", args));
     await signIn(browser);
     expect(JSON.stringify((await ask("run_command", args, state)).result)).toContain("run it again");
     expect(await sh("git-wrong", CLONE)).toContain("of the private repository");
@@ -186,7 +186,7 @@ describe("git in a command that lacks credentials", () => {
     expect(legacy).toContain(`${PAGE}/${HOST}`);
     // Their calls are repeated as a whole, so a command's is not.
     expect(await askLegacy("run_command", { sandbox, command: CLONE })).toContain("the user can sign in");
-    const { state } = asked(await ask("execute_task", args));
+    const { state } = elicitationIn(await ask("execute_task", args));
     expect((await signIn(await panelBrowser(app))).status).toBe(200);
     await arrived();
     await ask("execute_task", args, state);
@@ -283,7 +283,7 @@ describe("a person's token for a git host", () => {
   });
 
   it("is accepted only from this server's own page, for the sandboxes of the person who signed in", async () => {
-    const { url } = asked(await ask("run_command", { sandbox: "git-mine", command: CLONE }));
+    const { url } = elicitationIn(await ask("run_command", { sandbox: "git-mine", command: CLONE }));
     const fields = { host: HOST, token: GIT_TOKEN };
     const browser = await panelBrowser(app);
     for (const headers of [{ origin: "https://elsewhere.example" }, {}])

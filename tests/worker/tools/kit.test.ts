@@ -108,12 +108,12 @@ describe("progress", () => {
     const command = `printf 'first\\n\\e[31mred\\e[0m \\a bell\\n'; until [ -e ${go} ]; do sleep 0.05; done; printf '10 %%\\r20 %%' >&2; sleep 1; echo ${long}; sleep 1`;
     const call = owner.send("run_command", { sandbox: "kit", command }, { progressToken: "token-2" });
     await owner.call("run_command", { sandbox: "kit", session: "b", command: `sleep 1; touch ${go}` });
-    const said = (await call).messages
+    const progress = (await call).messages
       .filter(({ method }) => method === "notifications/progress")
       .map(({ params }) => (params as { message: string }).message);
-    expect(said).toContain("red \ufffd bell");
-    expect(said).toContain("20 %");
-    expect(said).toContain("x".repeat(200));
+    expect(progress).toContain("red \ufffd bell");
+    expect(progress).toContain("20 %");
+    expect(progress).toContain("x".repeat(200));
   });
 });
 

@@ -10,11 +10,11 @@ describe("many sessions", () => {
   it("keep their state, and not a shell each", async () => {
     const names = Array.from({ length: 40 }, (_, n) => `name-${n}`);
     for (const session of names)
-      await sh(sandbox, `cd /tmp; export NAME=${session}; said() { echo "$NAME in $PWD"; }`, { session });
+      await sh(sandbox, `cd /tmp; export NAME=${session}; place() { echo "$NAME in $PWD"; }`, { session });
     const shells = async () => Number(await sh(sandbox, "pgrep -xc sbx-sh || true"));
     await until(async () => (await shells()) < 24);
     for (const session of ["name-0", "name-20", "name-39"])
-      expect(await sh(sandbox, "said", { session })).toBe(`${session} in /tmp\n`);
+      expect(await sh(sandbox, "place", { session })).toBe(`${session} in /tmp\n`);
   });
 
   it("leave no shells behind with the actors that started them", async () => {

@@ -100,13 +100,13 @@ describe("what is another principal's", () => {
       expect(tries).not.toEqual([]);
       for (const [index, args] of tries.entries()) {
         const answer = await attacker.call(tool, args);
-        const said = JSON.stringify(answer);
-        expect(said).not.toContain(SECRET);
+        const text = JSON.stringify(answer);
+        expect(text).not.toContain(SECRET);
         const like = TRIES[tool](missing)[index] ?? {};
         if (!Object.values(args).includes(foreign)) continue;
         // Not to be told from what does not exist.
         const other = JSON.stringify(await attacker.call(tool, like));
-        expect(said.replaceAll(foreign, "ID")).toBe(other.replaceAll(missing, "ID"));
+        expect(text.replaceAll(foreign, "ID")).toBe(other.replaceAll(missing, "ID"));
       }
     }
     expect(await kept()).toEqual(before);
@@ -134,8 +134,8 @@ describe("what is another principal's", () => {
     expect(await complete(FILE_TEMPLATE, "path", "s", { sandbox })).not.toContain("secret");
     for (const [foreign, missing] of ids) {
       for (const name of ["", "log", "artifacts/changes.diff"]) {
-        const [said, other] = await Promise.all([foreign, missing].map((id) => read(runURI(id, name))));
-        expect(said?.replaceAll(foreign, "ID")).toBe(other?.replaceAll(missing, "ID"));
+        const [text, other] = await Promise.all([foreign, missing].map((id) => read(runURI(id, name))));
+        expect(text?.replaceAll(foreign, "ID")).toBe(other?.replaceAll(missing, "ID"));
       }
       expect(await complete(RUN_TEMPLATE, "id", foreign.slice(0, -3), {})).not.toContain(foreign);
       expect(await complete(RUN_TEMPLATE, "name", "", { id: foreign })).toContain('"values":[]');

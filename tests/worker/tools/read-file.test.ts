@@ -126,8 +126,8 @@ describe("read_file", () => {
       const { content } = await read("large.gz", { encoding: "base64", offset });
       parts.push(Uint8Array.fromBase64(content[0]?.text ?? ""));
       offset += parts.at(-1)?.length ?? 0;
-      const said = content[1]?.text ?? "";
-      expect(said.includes(`Go on with encoding base64 and offset ${offset}.`)).toBe(offset < 400_004);
+      const note = content[1]?.text ?? "";
+      expect(note.includes(`Go on with encoding base64 and offset ${offset}.`)).toBe(offset < 400_004);
     }
     expect(parts.map(({ length }) => length)).toEqual([...Array.from({ length: 8 }, () => 49_152), 6788]);
     expect((await read("large.gz", { encoding: "base64", limit: 400_000 })).content[0]?.text).toHaveLength(

@@ -260,7 +260,7 @@ describe("the registry of saved states", () => {
       { weight: 4, arbitrary: fc.record({ do: fc.constant("save" as const), sandbox, seed: fc.nat(15) }) },
       { weight: 2, arbitrary: fc.record({ do: fc.constant("begin" as const), sandbox }) },
       { weight: 2, arbitrary: fc.record({ do: fc.constant("commit" as const), pick: fc.nat() }) },
-      { weight: 1, arbitrary: fc.record({ do: fc.constant("giveUp" as const), pick: fc.nat() }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant("abandon" as const), pick: fc.nat() }) },
       { weight: 2, arbitrary: fc.record({ do: fc.constant("checkpoint" as const), sandbox }) },
       { weight: 2, arbitrary: fc.record({ do: fc.constant("back" as const), sandbox, pick: fc.nat() }) },
       { weight: 1, arbitrary: fc.record({ do: fc.constant("fork" as const), sandbox, pick: fc.nat() }) },
@@ -300,10 +300,10 @@ describe("the registry of saved states", () => {
               packs.set(id, [...kept.map((pack) => pack.id), id]);
               has(id, step.sandbox);
             } else if (step.do === "begin") begun.push({ sandbox: step.sandbox, ...at.begin(step.sandbox) });
-            else if (step.do === "commit" || step.do === "giveUp") {
+            else if (step.do === "commit" || step.do === "abandon") {
               const one = begun[step.pick % (begun.length || 1)];
               if (!one) continue;
-              if (step.do === "giveUp") at.registry.abandonSave(one.sandbox, one.id, false, at.now);
+              if (step.do === "abandon") at.registry.abandonSave(one.sandbox, one.id, false, at.now);
               else if (attempt(() => (at.commit(one.sandbox, one), true))) {
                 // A repeated commit changes nothing.
                 packs.set(one.id, [one.id]);

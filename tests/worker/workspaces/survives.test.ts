@@ -76,10 +76,10 @@ describe.concurrent("a workspace", () => {
     const { checkpoint } = structured;
     const names = Array.from({ length: 10 }, (_, n) => `fork-${n}`);
     await Promise.all(names.map((name) => owner.call("restore_sandbox", { sandbox: name, checkpoint })));
-    const said = await Promise.all(
+    const outputs = await Promise.all(
       names.map((name) => sh(name, `sha256sum -c sum; echo ${name} >> file; cat file`)),
     );
-    for (const [n, text] of said.entries()) expect(text).toBe(`data: OK\nstart\nfork-${n}\n`);
+    for (const [n, text] of outputs.entries()) expect(text).toBe(`data: OK\nstart\nfork-${n}\n`);
     expect(await sh(sandbox, "cat file")).toBe("start\n");
     const again = await owner.call("restore_sandbox", { sandbox: "fork-1", checkpoint });
     expect(again.text).toContain("Sandbox fork-1 exists already");

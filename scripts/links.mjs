@@ -1,7 +1,8 @@
 /**
  * Checks what the documents refer to, in prose and in fenced examples: files, headings and pictures; commands with their
  * options (`npm run`, `npm start`, `sandbox-mcp`) and programs of this repository that `node` runs; messages, which the code
- * must contain; tests that docs/internals/security.md names, versions of clients, and exit statuses. Every page has to be
+ * must contain; names of variables; routes of the server; tests that docs/internals/security.md names, versions of clients, and
+ * exit statuses. Every page has to be
  * linked from docs/README.md, and every picture has to be shown. Prints what does not exist, and exits with 1 then.
  */
 import { execFileSync } from "node:child_process";
@@ -11,6 +12,7 @@ import { fileURLToPath } from "node:url";
 import { EXIT } from "../cli/exit.ts";
 import { USAGE } from "../cli/options.ts";
 import { leaves } from "../cli/program.ts";
+import { VARIABLES } from "../src/shared/variables.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const read = (path) => readFileSync(join(root, path), "utf8");
@@ -19,6 +21,17 @@ const tracked = execFileSync("git", ["ls-files", "--cached", "--others", "--excl
   .split("\n");
 const documents = tracked.filter((path) => path.endsWith(".md") && existsSync(join(root, path)));
 const problems = [];
+
+/** Variables of other programs. */
+const FOREIGN_VARIABLES = new Set([
+  "AWS_CA_BUNDLE",
+  "CARGO_HTTP_CAINFO",
+  "DENO_CERT",
+  "LD_PRELOAD",
+  "OPENAI_API_KEY",
+  "OPENAI_BASE_URL",
+  "TASK_ID",
+]);
 
 /** Scripts of programs in sandboxes, in examples. */
 const IN_SANDBOXES = new Set(["dev"]);
@@ -133,6 +146,93 @@ for (const path of documents.filter((each) => each.startsWith("docs/")))
     if (!code.includes(message) && !templates.includes(template))
       problems.push(`${path}: nothing says "${quoted}"`);
   }
+
+/** The parts of a message without values. A value has a digit, a dash or a slash, or is one word in a place for a value. */
+function fixedParts(message) {
+  const parts = message.replace(/\S*[\d/-]\S*/g, ",").split(/[.,:;()]+(?:\s+|$)|\s+\(/);
+  return parts.map((part) => part.trim()).filter((part) => part.split(" ").length >= 3);
+}
+
+function isInCode(part) {
+  const words = part.split(" ");
+  const hasValueAt = (_word, index) => templates.includes(words.with(index, HOLE).join(" "));
+  const endsWithText = (_word, index) =>
+    templates.includes([...words.slice(0, index), HOLE].join(" ")) &&
+    code.includes(words.slice(index).join(" "));
+  return (
+    code.includes(part) ||
+    words.some(hasValueAt) ||
+    words.slice(2).some((word, index) => endsWithText(word, index + 2))
+  );
+}
+
+for (const path of documents.filter((each) => each.startsWith("docs/")))
+  for (const [, , language, example] of read(path).matchAll(/^ *(```+)(\w*)\n([\s\S]*?)^ *\1$/gm)) {
+    if (!["", "text", "sh"].includes(language)) continue;
+    for (const [, line] of example.matchAll(/^ *(?:(?:next|note|notice): )?([A-Z][a-z]+ .*\.)$/gm))
+      for (const part of fixedParts(line))
+        if (!isInCode(part)) problems.push(`${path}: nothing says "${part}", as in "${line}"`);
+  }
+
+/** What stands between backticks or in a fence. */
+const literal = (text) => text.match(/^ *(```+)[\s\S]*?^ *\1$|`[^`\n]+`/gm)?.join("\n") ?? "";
+
+// A variable of the server is in its table. Other names in capitals are constants, bindings and variables of the programs.
+const variables = new Set(VARIABLES.map(([name]) => name));
+const programs = tracked
+  .filter((path) => /(?:\.(?:ts|cjs|py|sh|jsonc|yml)|Dockerfile)$/.test(path) && !path.startsWith("tests/"))
+  .filter((path) => existsSync(join(root, path)))
+  .map(read)
+  .join("\n");
+const named = new Set(programs.match(/\b[A-Z][A-Z0-9]*(?:_[A-Za-z0-9]+)+\b/g));
+for (const path of documents)
+  for (const [name] of literal(read(path)).matchAll(/(?<![\w"'/-])[A-Z][A-Z0-9]+(?:_[A-Za-z0-9]+)+\b/g))
+    if (!variables.has(name) && !named.has(name) && !FOREIGN_VARIABLES.has(name))
+      problems.push(`${path}: there is no variable ${name}`);
+
+/** The routes as src/server/app.ts lists them, with the constants for paths that it imports. */
+function serverRoutes() {
+  const constants = Object.fromEntries(
+    [...programs.matchAll(/^(?:export )?const (\w+) = ["`](.+)["`];$/gm)].map(([, name, value]) => [
+      name,
+      value,
+    ]),
+  );
+  const resolve = (value) => {
+    const text = /^\w+$/.test(value) ? (constants[value] ?? "") : value.slice(1, -1);
+    return text.replace(/\$\{(\w+)\}/g, (_all, name) => resolve(name));
+  };
+  const rows = read("src/server/app.ts").matchAll(
+    /path: ([^,]+),\s+methods: ([^,]+?(?:, [A-Z, ]+["`])?),\n? /g,
+  );
+  return [...rows].map(([, path, methods]) => ({ path: resolve(path), methods: resolve(methods) }));
+}
+
+const routes = serverRoutes();
+
+function isRoute(path, method) {
+  const parts = path.split("/");
+  return routes.some((route) => {
+    const pattern = route.path.split("/");
+    const isOpen = pattern.at(-1) === "*";
+    const fixed = isOpen ? pattern.slice(0, -1) : pattern;
+    const isSame = fixed.every(
+      (part, index) => part === parts[index] || (part.startsWith(":") && parts[index]),
+    );
+    const hasLength = isOpen ? parts.length > fixed.length : parts.length === fixed.length;
+    return isSame && hasLength && (!method || route.methods.split(", ").includes(method));
+  });
+}
+
+const REQUEST = /\b(GET|HEAD|POST|PUT|DELETE) (\/[^\s`?]*)/g;
+const SERVER_URL = /(?:\$URL|http:\/\/127\.0\.0\.1:8787|https:\/\/sandbox\.example\.com)(\/[^\s`"'?,)]+)/g;
+for (const path of documents) {
+  const text = literal(read(path));
+  for (const [, method, target] of text.matchAll(REQUEST))
+    if (!isRoute(target, method)) problems.push(`${path}: there is no route ${method} ${target}`);
+  for (const [, target] of text.matchAll(SERVER_URL))
+    if (!isRoute(target)) problems.push(`${path}: there is no route ${target}`);
+}
 
 // Comments and messages name pages by their paths from the root.
 for (const path of tracked.filter((each) => /\.(ts|tsx|mjs)$/.test(each) && existsSync(join(root, each))))

@@ -115,9 +115,9 @@ for (const picture of tracked.filter(
 ))
   if (!shown.has(picture)) problems.push(`${picture}: no page shows it`);
 
-const index = read("docs/README.md");
+const contents = read("docs/README.md");
 for (const path of documents)
-  if (/^docs\/.+\/.+\.md$/.test(path) && !index.includes(`](${path.replace("docs/", "")}`))
+  if (/^docs\/.+\/.+\.md$/.test(path) && !contents.includes(`](${path.replace("docs/", "")}`))
     problems.push(`docs/README.md: no link to ${path}`);
 
 /** The code without the seams between pieces of a message. */

@@ -28,7 +28,7 @@ beforeAll(() => {
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-python-"));
   cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
-  // What Python has compiled holds for the times of its sources.
+  // Compiled files are valid only with the sources' timestamps.
   const exactly = { recursive: true, verbatimSymlinks: true, preserveTimestamps: true };
   cpSync(bare, join(directory, "venv"), exactly);
   python = join(directory, "venv/bin/python3");
@@ -55,7 +55,7 @@ async function start(index: string, options: ServerOptions = {}): Promise<Server
 }
 
 let sandboxes = 0;
-/** Another for every call: what runs keeps the interpreter it started with. */
+/** A new sandbox per call: a running one keeps its interpreter. */
 const newSandbox = () => `made-${++sandboxes}`;
 
 const nowhere = "http://127.0.0.1:1/simple";
@@ -112,7 +112,7 @@ async function startIndex(): Promise<{
 }
 
 describe("the first Python of PATH", () => {
-  it("gets its packages once, in the background, whatever interrupts it", async () => {
+  it("gets its packages once, in the background, also after an interruption", async () => {
     const index = await startIndex();
     const first = await start(index.url);
     await index.held;
@@ -169,7 +169,7 @@ describe("the first Python of PATH", () => {
 });
 
 describe("where no Python has the packages and pip reaches no index", () => {
-  /** Nobody's IPython is found but the bare interpreter's, which has none; root's apt-get is the program. */
+  /** Hides every IPython of this machine, and replaces apt-get by the given script. */
   function machine(user: number, aptGet: string): string[] {
     const script = join(directory, "apt-get");
     writeFileSync(script, `#!/bin/sh\necho "$*" >>${directory}/calls\n${aptGet}\n`, { mode: 0o755 });
@@ -178,7 +178,7 @@ describe("where no Python has the packages and pip reaches no index", () => {
       existsSync(file) && !/^\/(usr\/)?bin\//.test(file) ? ["--ro-bind", "/dev/null", file] : [],
     );
     hidden.push("--tmpfs", "/usr/lib/python3/dist-packages/IPython", "--ro-bind", script, "/usr/bin/apt-get");
-    // Root of a namespace that has no other user gets no sandboxes, so root keeps the rights that it has here.
+    // Sandboxes cannot start as root of a namespace with one user, so root keeps its capabilities.
     const identity =
       user === 0 ? ["--cap-add", "ALL"] : ["--unshare-user", "--uid", String(user), "--gid", String(user)];
     return ["bwrap", "--die-with-parent", ...identity, "--dev-bind", "/", "/", ...hidden];
@@ -223,7 +223,7 @@ describe("where no Python has the packages and pip reaches no index", () => {
 });
 
 describe("--python", () => {
-  it("takes another, as it is, in which pip installs all the same", async () => {
+  it("uses the given Python unchanged; pip can still install", async () => {
     const index = await startIndex();
     index.release();
     execFileSync(python, ["-m", "pip", "install", "-q", "--no-index", "--find-links", directory, "pandas"]);

@@ -1,4 +1,4 @@
-/** A command in a sandbox ends processes by their names, as people do: what is the server's stays, and other runs go on. */
+/** A command in a sandbox kills processes by name: the server's own processes and other runs survive. */
 import { createHash } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
@@ -31,7 +31,7 @@ async function runDuring(sandbox: string, during: () => Promise<unknown>) {
   return { structured, lines: (await read(0)).text.match(/^\d+$/gm) };
 }
 
-/** The container is the one before: a file outside the workspace is still there; commands, files and code work. */
+/** Checks that the container was not replaced (a file outside the workspace is there), and that commands, files and code work. */
 async function isServed(sandbox: string): Promise<void> {
   expect(await bed.sh("cat /tmp/before", { sandbox })).toBe("there\n");
   expect((await bed.call("write_file", { sandbox, path: "after", content: "written" })).structured.size).toBe(

@@ -31,7 +31,7 @@ beforeAll(async () => {
 
 afterAll(() => rm(directory, { recursive: true, force: true }));
 
-/** What a client that trusts this authority says of a server that has a certificate for another name or the same. */
+/** Connects a client that trusts this authority to a server with a certificate for `name`. */
 async function meets(
   authority: CertificateAuthority,
   name: string,
@@ -66,7 +66,7 @@ it("is made once for a directory, and only the owner can read its key", async ()
   expect({ ca, subject }).toEqual({ ca: true, subject: "CN=sandbox-mcp on this machine" });
 });
 
-it("is made anew where a part of it is lost", async () => {
+it("is recreated if a part of it is lost", async () => {
   const own = join(directory, "torn");
   const { pem } = await CertificateAuthority.open(own);
   await truncate(join(own, "key.pem"), 100);
@@ -75,7 +75,7 @@ it("is made anew where a part of it is lost", async () => {
   expect(await readFile(join(own, "certificate.pem"), "utf8")).toBe(again.pem);
 });
 
-it("vouches for the host that is asked for, and for no other", async () => {
+it("issues a certificate for the requested host only", async () => {
   const authority = await CertificateAuthority.open(join(directory, "hosts"));
   const certificate = await meets(authority, "api.example.com", "api.example.com");
   expect(certificate).toMatchObject({ subjectaltname: "DNS:api.example.com" });

@@ -1,4 +1,4 @@
-/** What `sandbox-mcp connect` does to the files of clients: the entry is there, and all else as it was. */
+/** `sandbox-mcp connect` writes its entry into the files of clients and changes nothing else. */
 import {
   existsSync,
   lstatSync,
@@ -185,7 +185,7 @@ describe("connect --project", () => {
     },
   );
 
-  it("writes through a symbolic link, whose file it copies", async () => {
+  it("follows a symbolic link, and copies the target before it writes", async () => {
     const kept = join(project, "dotfiles.json");
     writeFileSync(kept, "{}");
     mkdirSync(dirname(file));
@@ -204,7 +204,7 @@ describe("connect --project", () => {
       "it is a symbolic link to a file that is not there",
     ],
     ["a directory", () => mkdirSync(file), "EISDIR"],
-  ])("leaves %s alone, whoever asks", async (_what, make, reason) => {
+  ])("never changes %s", async (_what, make, reason) => {
     mkdirSync(dirname(file));
     make();
     const before = readdirSync(dirname(file));

@@ -81,7 +81,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     expect(recordedCalls().map(({ words }) => words.slice(0, 2))).toEqual([["deploy", "--dry-run"]]);
   });
 
-  it("names its own commands in one way, as it was called", async () => {
+  it("names its own commands the way it was called", async () => {
     const words = ["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), "--dry-run"];
     const { stdout } = await runCLI(words, { env: { npm_lifecycle_event: "cli" } });
     expect(stdout).toMatch(/: npm run cli -- validate$[^]*: npm run cli -- verify </m);
@@ -147,7 +147,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
       "does not list",
     ],
     [
-      "no token, and nobody to be told a new one",
+      "no token, and no terminal to show a new one",
       ["--yes"],
       () => writeFileSync(join(directory, "secret-list"), "[]"),
       64,

@@ -58,20 +58,30 @@ test.each(withSandbox)(
   },
 );
 
-test.each(["text", "JSON"])("an address that is not the endpoint's is told so, as %s", async (form) => {
-  const nothing: RequestListener = (_request, response) =>
-    response.writeHead(404).end(JSON.stringify({ error: "Not found" }));
-  await withServer(nothing, async (url) => {
-    const words = ["runs", "--url", `${url}/nope`, "--token", "any", ...(form === "JSON" ? ["--json"] : [])];
-    const { code, stdout, stderr } = await runHere(words);
-    expect([code, stdout + stderr]).toEqual([
-      69,
-      expect.stringContaining("/mcp/nope is not the endpoint of a sandbox-mcp server (404)"),
-    ]);
-  });
-});
+test.each(["text", "JSON"])(
+  "an address that is not the endpoint is an error that says so, as %s",
+  async (form) => {
+    const nothing: RequestListener = (_request, response) =>
+      response.writeHead(404).end(JSON.stringify({ error: "Not found" }));
+    await withServer(nothing, async (url) => {
+      const words = [
+        "runs",
+        "--url",
+        `${url}/nope`,
+        "--token",
+        "any",
+        ...(form === "JSON" ? ["--json"] : []),
+      ];
+      const { code, stdout, stderr } = await runHere(words);
+      expect([code, stdout + stderr]).toEqual([
+        69,
+        expect.stringContaining("/mcp/nope is not the endpoint of a sandbox-mcp server (404)"),
+      ]);
+    });
+  },
+);
 
-test("files get says that there is no directory for the file before it asks a server", async () => {
+test("files get names a missing local directory before it calls a server", async () => {
   const words = ["files", "get", "x", "--url", "http://127.0.0.1:9", "--token", "any"];
   for (const to of [join(directory, "none/y"), `${directory}/none/`])
     expect(await runHere([...words, to])).toEqual({
@@ -81,7 +91,7 @@ test("files get says that there is no directory for the file before it asks a se
     });
 });
 
-test("the sandbox of an address is that of a command that names none", async () => {
+test("a command without --sandbox uses the sandbox in the URL", async () => {
   const requestedPaths: string[] = [];
   const list: RequestListener = ({ url }, response) => {
     requestedPaths.push(url ?? "");
@@ -110,7 +120,7 @@ describe("stdio", () => {
     params: { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "x", version: "1" } },
   };
 
-  test("ends with 69 where no server answers, which its client and the log are told", async () => {
+  test("ends with 69 where no server answers, and tells its client and the log", async () => {
     let url = "";
     await withServer(
       () => undefined,
@@ -126,7 +136,7 @@ describe("stdio", () => {
     ]);
   });
 
-  test("ends with 77 where the token is refused, which the log is told once, and names commands as it was called", async () => {
+  test("ends with 77 where the token is refused, logs that once, and names commands the way it was called", async () => {
     const refuse: RequestListener = (_request, response) =>
       response.writeHead(401).end(JSON.stringify({ error: "Unauthorized" }));
     await withServer(refuse, async (url) => {
@@ -222,7 +232,7 @@ test("diagnose holds no token, however it is given, and no password of an addres
   });
 });
 
-test("runs refuses a cursor that is no run's id before it asks a server", async () => {
+test("runs refuses a cursor that is not a run's id before it calls a server", async () => {
   const env = { SANDBOX_MCP_URL: "http://127.0.0.1:9", SANDBOX_MCP_TOKEN: "token" };
   const { code, stderr } = await runHere(["runs", "--cursor", "foo"], { env });
   expect([code, stderr]).toEqual([
@@ -231,7 +241,7 @@ test("runs refuses a cursor that is no run's id before it asks a server", async 
   ]);
 });
 
-test("an answer that nobody expected is told in one line, its stack only when asked for", async () => {
+test("an unexpected answer is reported in one line, and its stack only on request", async () => {
   await withServer(
     (_request, response) => response.end('{"entries":5}'),
     async (url) => {
@@ -297,12 +307,12 @@ test("diagnose shows numbers and choices, and no other text that looks like one"
   });
 });
 
-test.each(["doctor", "diagnose"])("%s refuses a port that is none", async (name) => {
+test.each(["doctor", "diagnose"])("%s refuses an invalid port", async (name) => {
   const { code, stderr } = await runHere([name, "--port", "99999"]);
   expect([code, stderr]).toEqual([64, expect.stringContaining("a port number from 1 to 65535")]);
 });
 
-test("doctor does not take a server that was killed for one that runs", async () => {
+test("doctor does not report a killed server as running", async () => {
   const stateDir = mkdtempSync(join(directory, "killed-"));
   const { pid } = spawnSync("true");
   const { port } = await new Promise<AddressInfo>((resolve) => {
@@ -316,7 +326,7 @@ test("doctor does not take a server that was killed for one that runs", async ()
   expect(stdout).toContain(`port ${port}\tfree: the server that was here was killed`);
 });
 
-test("what code may lack is a hint of doctor's, and no warning", async () => {
+test("doctor gives a hint, and no warning, for packages that code may need", async () => {
   const bin = mkdtempSync(join(directory, "bin-"));
   // A Python without any package.
   const python = join(bin, "python3");
@@ -385,7 +395,7 @@ describe("token rotate", () => {
     expect(() => writeVariables(file, { LOG_LEVEL: "warn" })).toThrow("cannot change safely");
   });
 
-  test("says every step, in an order in which the token of now is always accepted", async () => {
+  test("prints the steps in an order that keeps the current token accepted", async () => {
     const { code, stdout, stderr } = await runHere(["token", "rotate", "--hours", "1"]);
     expect([code, stdout]).toEqual([0, expect.stringMatching(/^[\w-]{43}\n$/)]);
     const puts = [...stderr.matchAll(/secret put (\w+)/g)].map(([, name]) => name);
@@ -397,7 +407,7 @@ describe("token rotate", () => {
   });
 });
 
-describe("while a rotation is under way, a server that was not started again", () => {
+describe("during a rotation, a server that was not restarted", () => {
   test.each([
     ["old", ["Bearer new", "Bearer old"]],
     ["new", ["Bearer new", "Bearer new"]],
@@ -452,7 +462,7 @@ describe("a terminal", () => {
       "ab",
     ],
     [
-      "no modes of the keyboard, whatever stands beside them",
+      "no keyboard modes, also beside other sequences",
       `a${ESC}[>4;2m${ESC}[>1u${ESC}[=1u${ESC}[?9001h${ESC}[?1004h${ESC}[20h${ESC}[?1006;1004;1000hb`,
       `a${ESC}[?1006;1000hb`,
     ],

@@ -54,7 +54,7 @@ describe("a client's document on the local platform", () => {
     });
   });
 
-  it("is fetched when switched on, from wherever it is", async () => {
+  it("is fetched from any host when switched on", async () => {
     const outcome = await ask({ PUBLIC_ORIGIN, OAUTH_CLIENT_METADATA: "on" }, hosts);
     expect(outcome).toEqual({ connections: expect.any(Number), announced: true });
     expect(outcome.connections).toBeGreaterThan(0);

@@ -152,7 +152,7 @@ describe("a person", () => {
     expect((await atCallback(page)).has("code")).toBe(true);
   });
 
-  it("denies, and the client hears of it", async () => {
+  it("denies, and the client gets an error", async () => {
     const page = await open();
     await visit(page);
     await page.getByRole("button", { name: "Deny" }).click();
@@ -181,7 +181,7 @@ describe("a person", () => {
     expect((await atCallback(page)).has("code")).toBe(true);
   });
 
-  it("unticks everything, and is asked to tick something", async () => {
+  it("unticks everything, and must tick something", async () => {
     const page = await open();
     await visit(page);
     for (const box of await page.getByRole("checkbox").all()) await box.uncheck();

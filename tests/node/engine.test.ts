@@ -130,7 +130,7 @@ describe("a sandbox", () => {
   });
 
   it.each(["bubblewrap", "none"] as const)(
-    "starts below a path longer than that of a socket may be, isolation %s",
+    "starts below a path too long for a socket, isolation %s",
     async (isolation) => {
       const runDir = await mkdtemp(join(tmpdir(), `sandbox-mcp-${"deep".repeat(30)}-`));
       const deep = await startTestEngine({ runDir, isolation, log: () => undefined });

@@ -10,7 +10,7 @@ import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-c
 
 const MIB = 1024 * 1024;
 
-/** Writes so many requests into each of so many connections, as fast as they are taken, and ends when all are closed. */
+/** Writes requests into connections as fast as the server reads them, and ends when all are closed. */
 const flood = (connections: number, requests: number) => `node -e '
   const { connect } = require("node:net");
   const request = "GET http://anthropic.internal/ HTTP/1.1\\r\\nHost: anthropic.internal\\r\\n\\r\\n";
@@ -90,7 +90,7 @@ def begun():
 record = lambda byte: b"\\x16\\x03\\x01\\x00\\x01" + byte
 def pieces(_):
     one = begun()
-    # A message of 2,000 bytes, of which less than the half is ever sent.
+    # A message of 2,000 bytes. Less than half of it is ever sent.
     try: one.sendall(record(b"\\x01") + record(b"\\x00") + record(b"\\x07") + record(b"\\xd0") + record(b"\\x00") * 900)
     except ConnectionError: return True
     one.settimeout(5)
@@ -177,7 +177,7 @@ it("names are looked up a few at a time, also after some that failed", async () 
   expect(most).toBe(4);
 });
 
-it("names that nobody waits for any more are not looked up", async () => {
+it("abandoned look-ups of names are not started", async () => {
   const lookups: string[] = [];
   const answers: (() => void)[] = [];
   const { resolve } = boundedLookups({

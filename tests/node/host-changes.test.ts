@@ -29,15 +29,15 @@ async function seen(path: string): Promise<string> {
   return stdout;
 }
 
-describe("what the host replaces", () => {
-  it("is shown to the next sandbox as it is by then: a file", async () => {
+describe("a file or directory that the host replaces", () => {
+  it("has its new content in the next sandbox: a file", async () => {
     expect(await seen("/opt/file")).toBe("first");
     await writeFile(join(directory, "new"), "second");
     await rename(join(directory, "new"), join(directory, "file"));
     expect(await seen("/opt/file")).toBe("second");
   });
 
-  it("is shown to the next sandbox as it is by then: a directory", async () => {
+  it("has its new content in the next sandbox: a directory", async () => {
     expect(await seen("/opt/tree/file")).toBe("first");
     await rm(join(directory, "tree"), { recursive: true });
     await mkdir(join(directory, "tree"), { mode: 0o755 });
@@ -55,7 +55,7 @@ describe("what the host replaces", () => {
   });
 });
 
-it("what is gone from the host is named when a sandbox cannot start for it, until it is back", async () => {
+it("a sandbox that cannot start names the missing directory of the host, until it is back", async () => {
   const file = join(directory, "file");
   await rm(file);
   await expect(TestSandbox.start(engine)).rejects.toThrow(

@@ -1,4 +1,4 @@
-/** What the image runs first, as far as that shows without building it. */
+/** What the image runs first, tested without building it. */
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -82,7 +82,7 @@ describe("processes", () => {
     expect((await greedy.run(`python3 - <<'PYTHON'\n${forks.join("\n")}\nPYTHON`)).stdout).toBe("True");
   });
 
-  it("holds the limit for open files, and makes no core dumps unless it is asked", async () => {
+  it("holds the limit for open files, and makes core dumps only on request", async () => {
     expect((await greedy.run("ulimit -n; ulimit -c; ulimit -n 100000 2>&1")).stdout).toMatch(
       /^512\n0\n.*not permitted/,
     );
@@ -475,7 +475,7 @@ describe("the machine's disk", () => {
     }
   });
 
-  it("is not read ahead or past the kernel's memory by a sandbox, nor is what others have read forgotten", async () => {
+  it("is not read ahead or with O_DIRECT by a sandbox, which cannot drop the cache of others either", async () => {
     const one = await startTestEngine({
       limits,
       readOnly: [{ from: shown, to: "/opt/shown" }],
@@ -517,7 +517,7 @@ describe("the machine's disk", () => {
 });
 
 describe("the disk", () => {
-  it("is full at the limit, wherever the files lie, and usable again after they are removed", async () => {
+  it("is full at the limit in every directory, and usable again after files are removed", async () => {
     const fill = (path: string) => greedy.run(`head -c 200M /dev/zero > ${path}; stat -c %s ${path}`);
     const first = await fill("/workspace/a");
     expect(first.stderr).toContain("No space left on device");
@@ -532,7 +532,7 @@ describe("the disk", () => {
     expect((await greedy.run("head -c 20M /dev/zero > /workspace/again && echo fits")).stdout).toBe("fits");
   });
 
-  it("has no way round: shared memory has a limit of its own, and nothing else can be written to", async () => {
+  it("cannot be avoided: shared memory has a limit of its own, and no other place is writable", async () => {
     const { stdout, stderr } = await greedy.run("head -c 200M /dev/zero > /dev/shm/x; stat -c %s /dev/shm/x");
     expect(stderr).toContain("No space left on device");
     expect(Number(stdout)).toBeLessThanOrEqual(limits.diskBytes / 4);

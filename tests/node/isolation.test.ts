@@ -60,7 +60,7 @@ describe("the host's files", () => {
     expect(found.stdout).toBe("");
   });
 
-  it("shows no secrets of the host's /etc, and the extra directory that was asked for", async () => {
+  it("shows no secrets of the host's /etc, and shows the requested extra directory", async () => {
     const { stdout } = await sandbox.run(
       "ls /etc/ssl/private /etc/ssh /etc/sudoers 2>/dev/null; cat /etc/shadow /opt/shown/file",
     );
@@ -115,7 +115,7 @@ describe("the host's files", () => {
 });
 
 describe("the host's processes", () => {
-  it("are not visible, nor are those of another sandbox", async () => {
+  it("and processes of another sandbox are not visible", async () => {
     await other.run(`(exec -a other-${canary} sleep 1000) >/dev/null 2>&1 &`);
     // \1 begins the mark of an output's end, which the command line of the run's keeper has.
     const { stdout } = await sandbox.run("cat /proc/[0-9]*/cmdline | tr '\\0\\1' '\\n.'");
@@ -141,7 +141,7 @@ describe("the host's processes", () => {
     expect(stdout).not.toContain(homedir() === "/root" ? repository : homedir());
   });
 
-  it("cannot be reached by descriptors that came along", async () => {
+  it("cannot be reached by inherited descriptors", async () => {
     const { stdout } = await sandbox.run("ls -l /proc/1/fd /proc/$PPID/fd | awk '{print $NF}'");
     const paths = stdout.split("\n").filter((target) => target.startsWith("/") && !target.endsWith(":"));
     expect(

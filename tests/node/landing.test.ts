@@ -117,7 +117,7 @@ it.each(["text/event-stream", "application/json, text/event-stream", "applicatio
   },
 );
 
-it("a message for the protocol is answered by the protocol, whatever it accepts beside", async () => {
+it("a message of the protocol gets an answer of the protocol, with any Accept header", async () => {
   const response = await fetch(`${server.origin}/mcp`, {
     method: "POST",
     headers: {

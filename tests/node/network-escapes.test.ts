@@ -365,7 +365,7 @@ describe("a sandbox with a list of hosts", () => {
       expect(arrived.good).toMatch(/^[A-Z]+ \/ HTTP\/1.1\r\n/);
       expect(arrived.good).toMatch(/\r\ntransfer-encoding: chunked\r\n[^]*?\r\n\r\n2a\r\nGET \/in-body/i);
       arrived.good = "";
-      // Which is no matter of the connection, whatever this header says.
+      // The connection does not depend on this header.
       await send("Connection: close, Content-Length\\r\\nContent-Length: 42", inner);
       expect(arrived.good).toMatch(/\r\ncontent-length: 42\r\n[^]*?\r\n\r\nGET \/in-body/i);
     },
@@ -455,7 +455,7 @@ for to in good.test:80 evil.test:443; do printf 'CONNECT %s HTTP/1.1\\r\\nHost: 
 });
 
 describe("a policy that changes", () => {
-  it("holds for what is connected to from then on", async () => {
+  it("holds for every later connection", async () => {
     const one = await TestSandbox.start(engine);
     const ask = async () =>
       (await one.run("curl -sS -o /dev/null -w '%{http_code}' http://good.test/")).stdout;

@@ -122,7 +122,7 @@ describe("the host of a connection", () => {
       expect([text, passes(text)]).toEqual([text, true]);
   });
 
-  it("is not what only looks like one of the list", () => {
+  it("does not match hosts that only look like one of the list", () => {
     for (const text of [
       "example.com",
       "api.example.com.evil.test",

@@ -20,7 +20,7 @@ import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-c
 
 /** Plays a server of the internet; sandboxes reach it as internet.test. */
 let internet: Server;
-/** Every piece of its first 16 MB is different, so that pieces can be told apart. */
+/** Every piece of its first 16 MB is different, so that a test can distinguish them. */
 const large = Buffer.from(Uint32Array.from({ length: 1_000_003 }, (_, index) => index).buffer);
 
 /**
@@ -33,7 +33,7 @@ const odd = createTCPServer((socket) => {
   socket.on("data", (data) => {
     const half = /^[A-Z]+ \/(large|broken) /.exec(data.toString("latin1"))?.[1];
     if (half !== undefined) {
-      // Names what is no matter of the connection.
+      // Names a host that must not affect the connection.
       const named = "Connection: close, content-length, transfer-encoding\r\n";
       socket.write(`HTTP/1.1 200 OK\r\n${named}Content-Length: ${large.length}\r\n\r\n`);
       if (half === "broken") return void socket.end(large.subarray(0, large.length / 2));
@@ -224,7 +224,7 @@ print(body(tunnel, ${large.length}))`;
     expect((await sandbox.run("curl -sS http://internet.test/")).stdout).toBe("hello from internet.test");
   });
 
-  it("passes on the response after interim ones, of which it accepts a hundred", async () => {
+  it("passes on the response after up to a hundred interim ones", async () => {
     const status = `${curl} -w '%{http_code}' http://odd.test/interim-`;
     expect((await sandbox.run(`${status}50`)).stdout).toBe("hi200");
     expect((await sandbox.run(`${status}51`)).stdout).toMatch(/is not HTTP\.\s*502$/);
@@ -469,7 +469,7 @@ describe("refused", () => {
     expect(localHits).toBe(0);
   });
 
-  it("is a name whose address is refused, and one look-up is all there is", async () => {
+  it("is a name with a refused address, which is looked up once", async () => {
     const answers = [["1.1.1.1", "127.0.0.1"], ["10.0.0.1"]];
     let lookups = 0;
     const options = { allowAddresses: new Map(), env: {}, resolve: async () => answers[lookups++] ?? [] };

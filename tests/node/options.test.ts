@@ -16,7 +16,7 @@ it.each([
   ["--port 1 --python /p", { port: "true", python: "true" }, ["1", "/p"]],
   ["--json", { json: "true" }, []],
   ["--port 1 --open --json", { json: "true", open: "true", port: "true" }, ["1"]],
-  // What belongs to which cannot be known.
+  // The server cannot know which value belongs to which option.
   [
     "--port 1 --state-dir <value> --mount <value>",
     { port: "true", state_dir: "true", mount: "true" },

@@ -83,7 +83,7 @@ it("a sandbox's first process cannot be ended or limited from inside", async () 
     "before = limits()",
     "low = ctypes.create_string_buffer(struct.pack('QQ', 1, 1))",
     "for resource in (0, 7): print(call(302 if x else 261, 1, resource, low, None))",
-    // An address whose lower half is 0.
+    // An address with a lower half of 0.
     "libc.mmap.restype = ctypes.c_void_p",
     "libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]",
     "at = libc.mmap(3 << 32, 4096, 3, 0x32, -1, 0)",
@@ -124,7 +124,7 @@ it("a sandbox that tries to outlive its engine ends with it", async () => {
   expect(await survivors(left, 5000)).toEqual([]);
 });
 
-describe("what an engine that is gone left behind", () => {
+describe("processes and files that an earlier engine left behind", () => {
   const boot = randomBytes(8).toString("hex");
 
   function straggler(): ChildProcess {
@@ -159,18 +159,21 @@ describe("what an engine that is gone left behind", () => {
     expect([child.exitCode, child.signalCode]).toEqual([null, null]);
   });
 
-  it.runIf(groupParents.length > 0)("is ended by the next one: what is in its control groups", async () => {
-    const runDir = await left("");
-    const limits = defaultLimits({ memoryBytes: 1 << 26, processes: 10 });
-    const groups = await createGroups(groupParents, `${boot}/sandbox`, limits);
-    const child = straggler();
-    const exit = once(child, "exit");
-    for (const group of groups) await writeFile(join(group, "cgroup.procs"), String(child.pid));
-    const engine = await startTestEngine({ runDir });
-    cleanUp.push(engine.close);
-    expect(await exit).toEqual([null, "SIGKILL"]);
-    expect(groups.filter((group) => existsSync(group))).toEqual([]);
-  });
+  it.runIf(groupParents.length > 0)(
+    "are removed by the next one: processes in its control groups",
+    async () => {
+      const runDir = await left("");
+      const limits = defaultLimits({ memoryBytes: 1 << 26, processes: 10 });
+      const groups = await createGroups(groupParents, `${boot}/sandbox`, limits);
+      const child = straggler();
+      const exit = once(child, "exit");
+      for (const group of groups) await writeFile(join(group, "cgroup.procs"), String(child.pid));
+      const engine = await startTestEngine({ runDir });
+      cleanUp.push(engine.close);
+      expect(await exit).toEqual([null, "SIGKILL"]);
+      expect(groups.filter((group) => existsSync(group))).toEqual([]);
+    },
+  );
 
   it.runIf(groupParents.length > 0)(
     "is removed without its run directory: empty groups, when old",

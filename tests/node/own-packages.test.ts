@@ -12,7 +12,7 @@ import { installPackages } from "../../local/engine/packages.ts";
 const home = mkdtempSync(join(tmpdir(), "sandbox-mcp-own-packages-"));
 let registry: Server;
 let address: string;
-/** What was asked of the registry. */
+/** The requests to the registry. */
 const requestedPaths: string[] = [];
 
 /** The one package of the registry, by its version. */

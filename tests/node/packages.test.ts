@@ -152,7 +152,7 @@ describe("a sandbox", () => {
     expect(changed.stdout).toBe("Ada <sandbox@localhost>");
   });
 
-  it("runs what sudo is asked for, as the root that it is", async () => {
+  it("runs the command of sudo as root, which it already is", async () => {
     const sandbox = await sandboxWith({});
     const result = await sandbox.run(
       "sudo -n -E -u root -- A='b c' sh -c 'id -u; echo $A' && sudo -v && sudo false",
@@ -178,7 +178,7 @@ describe("a sandbox", () => {
     },
   );
 
-  it("says what can be installed where the system's packages cannot", async () => {
+  it("says what can be installed if the system's packages cannot", async () => {
     const sandbox = await sandboxWith({});
     const managers = ["apt-get", "apt", "dnf"].filter((name) => existsSync(`/usr/bin/${name}`));
     for (const name of managers) {

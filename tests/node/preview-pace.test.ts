@@ -1,4 +1,4 @@
-/** A preview whose body does not end, by a clock that the test moves. */
+/** A preview with an endless body, by a clock that the test moves. */
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import { type AddressInfo, connect } from "node:net";

@@ -1,4 +1,4 @@
-/** A sandbox in which nothing works costs nothing: sandboxd does not look for changes there. */
+/** An idle sandbox costs nothing: sandboxd does not scan it for changes. */
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { readFileSync, readdirSync, statSync } from "node:fs";

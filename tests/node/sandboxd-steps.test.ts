@@ -108,7 +108,7 @@ class Place {
     });
   }
 
-  /** Ids of the runs of which there are files. */
+  /** Ids of the runs that have files. */
   get runs(): string[] {
     return readdirSync(join(this.root, "runs"));
   }
@@ -368,7 +368,7 @@ it.each([
   ["replaced", "", "new\n"],
   ["appended to", "&append=1", "old\nnew\n"],
 ])(
-  "a file that is %s is as before or as it is to be, and nothing is left beside it",
+  "a file that is %s has its old or its new content, and no temporary file is left",
   async (_what, how, whole) => {
     const steps = await atEachStep(async (step) => {
       const place = new Place(step);
@@ -491,7 +491,7 @@ it("a workspace without disk space or with an invalid manifest is not reported a
   }
 });
 
-it("a workspace that is whole stays as it is when a restore comes late, of an actor that is gone", async () => {
+it("a complete workspace stays unchanged when a restore of an earlier actor arrives late", async () => {
   const { manifest, pack } = await savedWorkspace();
   const place = new Place(0);
   try {

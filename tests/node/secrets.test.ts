@@ -43,7 +43,7 @@ describe("a request", () => {
     return { url: url.href, headers: Object.fromEntries(headers), used };
   };
 
-  it("has the value in its place, whatever the sandbox wrote there", () => {
+  it("has the value instead of what the sandbox wrote there", () => {
     const given = { authorization: "Bearer sandbox-mcp-secret-api", other: "kept" };
     expect(put([bearer], "https://api.example.com/", given).headers).toEqual({
       authorization: `Bearer ${VALUE}`,
@@ -54,7 +54,7 @@ describe("a request", () => {
     });
   });
 
-  it("has the value once in its query, and the rest of that as it was written", () => {
+  it("has the value once in its query, and the rest of the query unchanged", () => {
     const { url } = put([query], "https://api.example.com/a?x=%7e+b&key=one&%6bey=two&y");
     expect(url).toBe(`https://api.example.com/a?x=%7e+b&y&key=s3cr%2Bt%2F%22va%27lue%26%3C%5Cx`);
     expect(new URL(url).searchParams.getAll("key")).toEqual([VALUE]);
@@ -152,7 +152,7 @@ describe("an answer", () => {
     expect(new Headers(mask.headers(new Headers({ location: text }))).get("location")).not.toContain(text);
   });
 
-  it("has no trace of the value in base64, whatever surrounds it", () => {
+  it("has no trace of the value in base64, at any offset", () => {
     for (const before of ["", "a", "ab", "abc"])
       for (const after of ["", "x", "xy"]) {
         const encoded = btoa(before + VALUE + after);
@@ -203,7 +203,7 @@ describe("an answer", () => {
   });
 
   it.each(["%", "%3", "\\", "\\u003"])(
-    "is masked with the same length after %s, whatever it begins with",
+    "is masked with the same length after %s, with any beginning",
     (before) => {
       for (const first of ["1", "s", '"', ";"]) {
         const answer = new Mask([secretOf({}, { value: first + VALUE })]).text(

@@ -102,7 +102,7 @@ describe("Cloudflare Access", () => {
     published.pop();
   });
 
-  it("who changed accounts since the page was shown is asked again", async () => {
+  it("a person who changed accounts since the page was shown must confirm again", async () => {
     const visit = await consent(server, await vouch());
     const other = await vouch({ claims: { sub: "other", email: "eve@example.com" } });
     const answer = await submit(visit, "ada@example.com", other);
@@ -119,7 +119,7 @@ describe("Cloudflare Access", () => {
     ["one signed by somebody else", { kid: "one" }],
     ["one of a key that is not there", { kid: "two" }],
     ["a service token's, which is nobody's", { claims: { sub: "", common_name: "service" } }],
-    ["one with a subject that is no name", { claims: { sub: "a b:c" } }],
+    ["one with a subject that is not a name", { claims: { sub: "a b:c" } }],
     ["one without a subject", { claims: { sub: undefined } }],
     ["one without an end", { claims: { exp: undefined } }],
     ["one without an issuer", { claims: { iss: undefined } }],

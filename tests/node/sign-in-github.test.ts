@@ -61,7 +61,7 @@ describe("GitHub", () => {
     expect(await response.json()).toMatchObject({ scope: "sandbox:read" });
   });
 
-  it("lets in a number whatever its login, and active members of the organisation", async () => {
+  it("lets in a listed account id with any login, and active members of the organisation", async () => {
     github.user = { id: 77, login: "renamed" };
     const numbered = await throughGitHub();
     expect(await principalOf(server, numbered.client, numbered.done)).toBe("github:77");
@@ -77,8 +77,8 @@ describe("GitHub", () => {
       { id: 6, login: "invited", orgs: { acme: "pending" as const } },
     ],
     ["a member of another organisation", { id: 7, login: "other", orgs: { acme2: "active" as const } }],
-    ["whose login is a number on the list", { id: 8, login: "77" }],
-    ["whose login reads like an entry of another kind", { id: 9, login: "id:77" }],
+    ["with a login that is a number on the list", { id: 8, login: "77" }],
+    ["with a login that looks like an entry of another kind", { id: 9, login: "id:77" }],
   ])("does not let in %s, and says so", async (_, user) => {
     github.user = user;
     const signIns = signInsOf(server);

@@ -99,7 +99,7 @@ function stateOf(root: string): Record<string, unknown> {
   return state;
 }
 
-it("comes back elsewhere as it was, whatever was changed between two saves", async () => {
+it("is restored elsewhere unchanged, after any change between two saves", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(step, { maxLength: 20 }),

@@ -162,7 +162,7 @@ it.each([-1, 0.5, 2 ** 32 - 1])("takes no owner %d", async (uid) => {
   await expect(Restore.begin("a", { root, base: baseOf(root) }, manifest)).rejects.toThrow();
 });
 
-it("holds nothing of what runs, of the platform or of caches", async () => {
+it("holds no processes, no files of the platform and no caches", async () => {
   const root = system("from");
   const { pack } = await changesOf(root, () => {
     for (const path of [
@@ -314,7 +314,7 @@ it("upon another image: the user's own files come back, what fits beside the ima
   ]);
 });
 
-it("leaves a library out as a whole, and before it what can be made again", async () => {
+it("first leaves out what can be regenerated, then each library as a whole", async () => {
   const root = system("from");
   const base = baseOf(root);
   write(root, "workspace/node_modules/a", "x".repeat(50));
@@ -336,7 +336,7 @@ it("leaves a library out as a whole, and before it what can be made again", asyn
   });
 });
 
-it("finds what was installed at once, and what was written in place when it looks at every file", async () => {
+it("finds installed files at once, and files written in place by a full scan", async () => {
   const root = system("from");
   const base = baseOf(root);
   const scanner = new Scanner(root, () => base);

@@ -60,13 +60,13 @@ describe("a manifest", () => {
     ["a path with an empty part", [directory("a"), file("a//b")]],
     ["a path that ends with a slash", [directory("a"), file("a/")]],
     ["a path with NUL", [file("a\0b")]],
-    ["characters of which Latin-1 would make slashes", [file(".į..į.")]],
+    ["characters that Latin-1 would turn into slashes", [file(".į..į.")]],
     ["a file behind a symbolic link", [link("a", "../outside"), file("a/file")]],
     ["a directory behind a symbolic link", [link("a", "../outside"), directory("a/b")]],
     ["a link that takes a directory's place", [directory("a"), link("a", "../outside"), file("a/file")]],
     ["a file without its directory", [file("a/file")]],
     [
-      "a hard link to what is not there",
+      "a hard link to a missing file",
       [{ type: "hardlink", path: "a", ...common, target: "../outside/file" }],
     ],
     [
@@ -161,7 +161,7 @@ describe("a restore", () => {
     for (let at = 0; at < bytes.length; at += 7) yield bytes.subarray(at, at + 7);
   };
 
-  it("has what was saved, however its bytes come", async () => {
+  it("has the saved files, in any division of its bytes", async () => {
     const { manifest, pack } = await saved();
     mkdirSync(join(root, "workspace"));
     writeFileSync(join(root, "workspace/later"), "z");
@@ -226,7 +226,7 @@ describe("a restore", () => {
     expect(readdirSync(root)).not.toContain("bomb");
   });
 
-  it("removes nothing of what is mounted deep in a directory that it does not have", async () => {
+  it("removes nothing that is mounted deep in a directory that it does not have", async () => {
     const gone = join(root, "workspace/gone");
     mkdirSync(join(gone, "deep/mount"), { recursive: true });
     writeFileSync(join(gone, "file"), "old");
@@ -378,7 +378,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     expect((await save.done()).files).toBe(1);
   });
 
-  it("of too many files leaves out what can be made again, and says so", async () => {
+  it("of too many files leaves out what can be regenerated, and says so", async () => {
     const write = (path: string, count: number) => {
       mkdirSync(join(root, path), { recursive: true });
       for (let n = 0; n < count; n++) writeFileSync(join(root, path, String(n)), "");
@@ -400,7 +400,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     await expect(look(6)).rejects.toMatchObject({ failure: { problem: "too_large" } });
   });
 
-  it("that does not fit leaves out what can be made again, then the largest, and says so", () => {
+  it("that does not fit leaves out what can be regenerated, then the largest files, and says so", () => {
     const found = (path: string, size: number) => ({
       path,
       size,

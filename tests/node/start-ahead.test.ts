@@ -1,4 +1,4 @@
-/** The sandbox that an engine starts before anybody asks for one: whose it becomes, when it is not used, and its end. */
+/** The sandbox that an engine starts before a call needs one: who gets it, when it is not used, and its end. */
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -45,7 +45,7 @@ it("becomes one sandbox only: parallel starts and later ones get others", async 
   for (const sandbox of sandboxes.slice(1)) expect((await sandbox.run("ls /workspace")).stdout).toBe("");
 });
 
-it("is not used for a sandbox of other variables, whose own reach no other", async () => {
+it("is not used for a sandbox with other variables, and variables reach only their own sandbox", async () => {
   const engine = await start();
   const { name, which } = await next(own(engine));
   const given = await TestSandbox.start(engine, { env: { GIVEN: "one" } });
@@ -81,7 +81,7 @@ it("has the way out, and the names, of the actor that it is given to", async () 
   expect(refused.stdout).toContain("this sandbox has no internet access");
 });
 
-it("has a Python kernel, of which its owner sees nothing but the process", async () => {
+it("has a Python kernel that its owner sees only as a process", async () => {
   const engine = await start();
   const { pid } = await next(own(engine));
   await until(() => tree(pid).some(({ command }) => command.startsWith("python3")));

@@ -47,7 +47,7 @@ describe("the text of a terminal", () => {
     for (const times of [1, 10, 100]) expect(isBounded(output.repeat(times))).toBe(true);
   });
 
-  it("has a limited size and cost, whatever is printed", () => {
+  it("has a limited size and cost with any output", () => {
     const sequence = fc
       .tuple(fc.constantFrom("", "1", "2", "40", "999", "1000000"), fc.constantFrom(..."@ABCDEFGHJKPdfm"))
       .map(([count, final]) => `${ESC}[${count}${final}`);
@@ -74,7 +74,7 @@ describe("the text of a terminal", () => {
 });
 
 describe("last states", () => {
-  it("are those of nested progress bars, as tqdm prints them", () => {
+  it("show nested progress bars, as tqdm prints them", () => {
     const steps = Array.from({ length: 20 }, (_, n) => `\n\rinner: ${n + 1}/20${ESC}[A`);
     const outer = Array.from({ length: 5 }, (_, n) => `\router: ${n + 1}/5${steps.join("")}`);
     expect(lastStates(`before\n${outer.join("")}`)).toBe("before\nouter: 5/5\ninner: 20/20");

@@ -49,7 +49,7 @@ describe("a printed line carries the token from .dev.vars", () => {
     expect(readVariables({}, file)).toMatchObject({ token, tokenSource: "file" });
   });
 
-  it("through a shell that is somewhere else, whatever its characters", () => {
+  it("through a shell in another directory, with any characters", () => {
     writeFileSync(file, "SERVER_AUTH_TOKEN='$(echo)\"quotes\"`in-it`\\'\n");
     const { token, tokenSource } = readVariables({}, file);
     const printed = announce({
@@ -130,7 +130,7 @@ describe("token rotate --write", () => {
       env: { ...process.env, SERVER_AUTH_TOKEN: undefined, AUTH_TOKENS: undefined },
     });
 
-  it("does not end a token that clients may have alone, unless it is told to", () => {
+  it("does not end the only token that clients may have, except with --yes", () => {
     const text = `SERVER_AUTH_TOKEN=${now}
 SERVER_AUTH_TOKEN_PREVIOUS=${before}
 SERVER_AUTH_TOKEN_PREVIOUS_UNTIL=${UNTIL}

@@ -1,4 +1,4 @@
-/** Users and owners in a sandbox: what programs expect of a machine whose root they are, and what must stay out. */
+/** Users and owners in a sandbox: programs run as root there, and gain no rights on the host. */
 import {
   chmodSync,
   chownSync,
@@ -64,7 +64,7 @@ describe.each([
   ["the one who runs the tests", () => engineOf()],
   ["an ordinary user", () => ordinaryEngine()],
 ])("a server of %s", (_, start) => {
-  it("has sandboxes in which archives and copies keep modes and times", async () => {
+  it("keeps modes and times of archives and copies in sandboxes", async () => {
     const sandbox = await TestSandbox.start(await start());
     expect((await sandbox.run(`python3 - <<'PYTHON'\n${unpack}\nPYTHON`)).stdout.split("\n")).toEqual(
       Array(4).fill("0o755 1000000000"),
@@ -244,7 +244,7 @@ describe("a directory of the machine", () => {
     await (await TestSandbox.start(engine, { name })).destroy();
   });
 
-  it.runIf(isRoot)("stays its owner's, whoever its sandbox gives it to", async () => {
+  it.runIf(isRoot)("keeps its owner on the host after chown in the sandbox", async () => {
     const theirs = join(directory, "theirs");
     mkdirSync(theirs);
     for (const owner of [1000, 0]) {

@@ -25,7 +25,7 @@ beforeAll(async () => {
 });
 
 describe("a label", () => {
-  it("is read as it was written", async () => {
+  it("is parsed into the values that it was made from", async () => {
     expect(await readLabel(label, keys)).toEqual(address);
   });
 
@@ -96,7 +96,7 @@ describe("a host name that somebody made up", () => {
     ["nothing of ours", () => "www"],
     ["the server's name", () => "mcp"],
     ["an underscore", (given) => given.replace("-", "_")],
-    ["nothing made up", (given) => given],
+    ["unchanged", (given) => given],
     ["percent signs", (given) => `%41${given}`],
   ];
 
@@ -106,7 +106,7 @@ describe("a host name that somebody made up", () => {
     const url = `https://${make(label)}.${PREVIEW_HOST}/mcp`;
     const response = await visit(url, { method: "POST", body: "{}" }, variables);
     // A host name is read without regard to case.
-    const isOurs = what === "capitals" || what === "nothing made up";
+    const isOurs = what === "capitals" || what === "unchanged";
     expect(response.status).toBe(isOurs ? 200 : 404);
     expect(getByName).toHaveBeenCalledTimes(isOurs ? 1 : 0);
     expect(response.headers.get("www-authenticate")).toBeNull();
@@ -216,7 +216,7 @@ describe("PREVIEW_HOST", () => {
   });
 });
 
-it("exposes by the same key as before when asked again", async () => {
+it("exposes again at the same URL", async () => {
   const url = await expose({ sandbox: "addressed", port: 8000 });
   const [written = ""] = new URL(url).hostname.split(".");
   expect(await readLabel(written, keys)).toMatchObject({ port: 8000 });

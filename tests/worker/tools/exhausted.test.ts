@@ -27,7 +27,7 @@ afterAll(async () => {
   await owner.call("destroy_sandbox", { sandbox });
 });
 
-describe.concurrent("a sandbox whose processes are all taken", () => {
+describe.concurrent("a sandbox that has no process left", () => {
   it.each([
     ["run_code", { code: "1" }],
     ["run_code", { code: "1", language: "javascript", context: "other" }],
@@ -39,7 +39,7 @@ describe.concurrent("a sandbox whose processes are all taken", () => {
   });
 });
 
-it("files are read and written all the same: that takes no process", async () => {
+it("files can still be read and written, because that takes no process", async () => {
   const call = (name: string, args: object) => owner.call(name, { sandbox, ...args });
   expect((await call("write_file", { path: "more", content: "new" })).isError).toBe(false);
   expect((await call("write_file", { path: "more", content: "er", append: true })).isError).toBe(false);
@@ -47,7 +47,7 @@ it("files are read and written all the same: that takes no process", async () =>
   expect((await call("list_files", {})).text).toContain("more");
 });
 
-it("a command of a session whose shell stands ready works as far as it starts nothing", async () => {
+it("a command in a session with a running shell works if it starts no process", async () => {
   const { text } = await owner.call("run_command", { sandbox, command: "echo hello" });
   expect(text).toMatch(/hello|out of processes or memory/);
 });
@@ -64,8 +64,8 @@ describe("the run that took them", () => {
   });
 });
 
-describe("a command that leaves behind what takes every process", () => {
-  it("has ended as it did", async () => {
+describe("a command whose children use all processes", () => {
+  it("keeps its exit code", async () => {
     const full = "exhausted-behind";
     const content = `import os, time
 while True:
@@ -91,8 +91,8 @@ os._exit(5)
     const read = await owner.call("run_code", { sandbox: full, code: "1" });
     await owner.call("destroy_sandbox", { sandbox: full });
     expect(structured).toMatchObject({ state: "failed", exit_code: 5 });
-    // With no run to cancel, only the end of the sandbox is an advice.
-    // On a busy machine the command ends when what it left has given its processes back: then code runs.
+    // With no run to cancel, only the end of the sandbox can be advised.
+    // On a busy machine the children may have ended before the command does: then code runs.
     const advised =
       /^result: 1$|out of processes or memory.*Use destroy_sandbox and start again: there is no run/s;
     expect(read.text).toMatch(advised);

@@ -67,7 +67,7 @@ describe("run_command", () => {
     ["exec", "exec bash -c 'exit 9'", 9, /^$/],
     ["the shell ending itself", "kill -9 $$", 137, /^$/],
     ["a signal to the shell", "kill -TERM $$; sleep 5", 143, /^$/],
-    ["that of Ctrl-C", "kill -INT $$; sleep 5", 130, /^$/],
+    ["SIGINT", "kill -INT $$; sleep 5", 130, /^$/],
     ["return", "return 5", 5, /^$/],
   ])("answers %s with its exit code", async (_what, command, exit_code, stderr) => {
     expect(await run(command)).toMatchObject({
@@ -78,7 +78,7 @@ describe("run_command", () => {
     expect(await sh(sandbox, "echo next")).toBe("next\n");
   });
 
-  it("shows output that is no text, and counts its bytes", async () => {
+  it("shows binary output, and counts its bytes", async () => {
     const result = await run("printf 'a\\377\\376b'; printf '\\360\\237\\220|' >&2");
     expect(result).toMatchObject({
       stdout: "a\ufffd\ufffdb",
@@ -125,7 +125,7 @@ describe("run_command", () => {
 });
 
 describe("a command that cannot be started", () => {
-  it("in its directory says so in one sentence of ours", async () => {
+  it("names the directory that cannot be entered", async () => {
     for (const cwd of ["/no/such", "/etc/passwd"])
       expect((await owner.call("run_command", { sandbox, command: "pwd", cwd })).structured).toMatchObject({
         exit_code: 1,

@@ -9,10 +9,10 @@ const repository = fileURLToPath(new URL("../", import.meta.url));
 const ELSEWHERE = new Set([
   "a client that goes away",
   "a server killed in the middle of a task",
-  "a task after whose agent sandboxd is killed",
+  "a task with sandboxd killed after its agent",
   "a task that does not succeed",
-  "a task whose actor is evicted",
-  "a task whose container dies",
+  "a task with an evicted actor",
+  "a task with a container that dies",
 ]);
 const TASKS = [
   "tests/e2e/tasks-faults.test.ts",

@@ -148,7 +148,7 @@ describe("in a client's chat", () => {
     expect(complaints.splice(0)).toEqual([]);
   });
 
-  it("asks in its own page what it asks, and shows a preview", async () => {
+  it("asks for confirmation in its own page, and shows a preview", async () => {
     const content = `require("http").createServer((_, response) => response.setHeader("content-type", "text/html").end("<h1>the app</h1>")).listen(8000, () => console.log("listening"));`;
     await call("write_file", { sandbox: "whole", path: "app.js", content });
     await open("run_command", { sandbox: "whole", command: "node app.js" });

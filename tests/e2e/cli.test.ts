@@ -78,7 +78,7 @@ async function json(words: string[]): Promise<Record<string, unknown>> {
 }
 
 describe("which server", () => {
-  it("is the one that runs here, whose token the environment has", async () => {
+  it("is the local one, with the token from the environment", async () => {
     expect(await runCLI(["command", "echo here"], local)).toEqual({ code: 0, stdout: "here\n", stderr: "" });
   });
 
@@ -346,7 +346,7 @@ describe("code", () => {
     expect(again.images).toEqual([join(directory, "charts/image-2.png")]);
   });
 
-  it("prints the result of which an image cannot be saved", async () => {
+  it("prints the result even if an image cannot be saved", async () => {
     mkdirSync(join(directory, "full"));
     symlinkSync("nowhere", join(directory, "full/image-1.png"));
     const words = [
@@ -662,7 +662,7 @@ describe("verify", () => {
       expect(names).toContain(tool.name);
   });
 
-  it("tells what an address or a token leaves out, fails for none of it, and leaves no sandbox behind", async () => {
+  it("names what an address or a token leaves out, does not fail for that, and leaves no sandbox behind", async () => {
     type Checks = { name: string; verdict: string; found: string }[];
     const part = await json(["verify", `${server.url}?tools=get_result,cancel_run,expose_port`, TOKEN]);
     const checks = part.checks as Checks;
@@ -704,7 +704,7 @@ describe("verify", () => {
 });
 
 describe("token", () => {
-  it("makes one whose hash lets its holder in, and hashes others", async () => {
+  it("makes a token that the server accepts by its hash, and hashes others", async () => {
     const made = await json(["token", "new", "--name", "ci", "--scopes", "sandbox:read, tasks:run"]);
     const hashed = await run(["token", "hash"], `${String(made.token)}\n`);
     expect(made).toMatchObject({

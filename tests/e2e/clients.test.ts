@@ -43,7 +43,7 @@ afterAll(async () => {
   rmSync(home, { recursive: true, force: true });
 });
 
-/** What both SDKs' clients have in common, as far as it is used here. */
+/** The part of both SDKs' clients that these tests use. */
 interface AnyClient {
   listTools(): Promise<{ tools: { name: string }[] }>;
   callTool(call: { name: string; arguments: Record<string, unknown> }): Promise<unknown>;
@@ -263,7 +263,7 @@ describe("Claude Code", () => {
     for (const name of TOOLS) expect(offered).toContain(`mcp__sandbox__${name}`);
   });
 
-  it("connects by the plugin, whose options are the address and the token", async () => {
+  it("connects by the plugin, with the address and the token as options", async () => {
     // Two ways to one address are one for Claude Code: it leaves the plugin's out.
     await claude(["mcp", "remove", "sandbox"]);
     const install = ["plugin", "install", "sandbox", "--marketplace", repository];

@@ -1,4 +1,4 @@
-/** `npm run dev:docker`, as far as that goes without Docker: wrangler with the Worker, and no containers. */
+/** `npm run dev:docker` without Docker: wrangler with the Worker, and no containers. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";

@@ -77,7 +77,7 @@ describe("killed with SIGKILL", () => {
   });
 });
 
-describe("asked to stop", () => {
+describe("on SIGINT or SIGTERM", () => {
   it("by SIGTERM: ends in order, with everything", async () => {
     const { server, all, role } = await busyServer();
     process.kill(role("start"), "SIGTERM");

@@ -17,7 +17,7 @@ const CASES = Object.keys(AGENT_CLIENTS).flatMap((name, index) =>
   WAITS.map((wait_seconds) => ({ name, wait_seconds, sandbox: `c${index}-${wait_seconds ?? "default"}` })),
 );
 
-/** What came of one client: what its model saw, and its error where it gave up. */
+/** The result of one client: what its model saw, and its error if it stopped waiting. */
 interface Outcome {
   answers: string[];
   error?: unknown;

@@ -51,7 +51,7 @@ describe("bubblewrap", () => {
   });
 });
 
-it("a PATH without the system's directories is no reason against sandboxes", () => {
+it("sandboxes start with a PATH that lacks the system's directories", () => {
   const script = `const { checkBubblewrap } = await import(${JSON.stringify(CHECK)}); console.log(await checkBubblewrap())`;
   const found = mkdtempSync(join(tmpdir(), "sandbox-mcp-path-"));
   symlinkSync("/usr/bin/bwrap", join(found, "bwrap"));
@@ -69,7 +69,7 @@ describe("another system", () => {
     ["darwin", /macOS[^]*npm run dev:docker/],
     ["win32", /Windows[^]*npm run dev:docker[^]*WSL 2/],
     ["freebsd", /freebsd[^]*npm run dev:docker/],
-  ] as const)("%s is told what to use", (platform, message) => {
+  ] as const)("%s gets a message that names what to use", (platform, message) => {
     expect(() => requireLinux(platform)).toThrow(message);
   });
 

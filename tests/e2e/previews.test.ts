@@ -29,7 +29,7 @@ async function expose(sandbox: string, port: number): Promise<string> {
   return url;
 }
 
-/** A web server in a sandbox, of which `body` answers a request. */
+/** A web server in a sandbox. `body` answers a request. */
 async function serve(sandbox: string, port: number, body: string): Promise<string> {
   const content = `require("http").createServer((request, response) => { ${body} }).listen(${port}, "127.0.0.1");`;
   await call("write_file", { sandbox, path: `${port}.js`, content });

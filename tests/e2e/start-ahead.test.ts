@@ -25,7 +25,7 @@ async function engineDirectory(): Promise<string> {
   return join(run, (await readdir(run)).find((name) => /^[0-9a-f]{16}$/.test(name)) ?? "");
 }
 
-it("the first call gets the sandbox that was started ahead, and that of another sandbox the next one", async () => {
+it("the first call gets the sandbox that was started ahead, and a call in another sandbox the next one", async () => {
   const which = async (sandbox: string) =>
     (await tool(server.url, "run_command", { sandbox, command: whichCommand }, {})).text;
   const engine = await engineDirectory();

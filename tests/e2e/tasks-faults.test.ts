@@ -16,7 +16,7 @@ let stateDir: string;
 let home: string;
 let options: ServerOptions;
 let server: Server;
-/** What the client's model was told by the tools. */
+/** What the tools answered to the client's model. */
 const seen: string[] = [];
 
 beforeAll(async () => {

@@ -6,7 +6,7 @@ import { expect, it } from "vitest";
 import { startServer } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
 
-it("the caller is told that calling again does not help, and the log says why", async () => {
+it("the error says that calling again does not help, and the log says why", async () => {
   const stateDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-e2e-"));
   const server = await startServer({ flags: ["--state-dir", stateDir] });
   try {

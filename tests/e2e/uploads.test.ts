@@ -37,7 +37,7 @@ async function open(url: string, options: BrowserContextOptions = {}): Promise<v
 const message = () => page.innerText("#message");
 const content = (path: string) => call("run_command", { sandbox, command: `sha256sum <${path}` });
 
-/** Drops files of so many bytes on the page. */
+/** Drops files of these sizes on the page. */
 const drop = (sizes: readonly number[]) =>
   page.evaluate((given) => {
     const dataTransfer = new DataTransfer();

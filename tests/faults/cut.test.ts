@@ -62,12 +62,12 @@ class FlakyProxy {
     for (const socket of this.#pairs) socket.destroy();
   }
 
-  /** Breaks every connection after so many more bytes, in the middle of whatever is on its way. */
+  /** Breaks every connection after this number of bytes, also within a message. */
   cutAfter(bytes: number): void {
     this.#budget = bytes;
   }
 
-  /** Hangs up on the Worker when a request like this has passed, before its answer, so many times. */
+  /** Closes the connection before the answer to a matching request, this number of times. */
   cutRequests(pattern: RegExp, times: number): void {
     this.#watched = { pattern, times };
   }
@@ -202,7 +202,7 @@ describe("control channel cut in the middle of a message", () => {
     const sandbox = "files";
     await sh(sandbox, "true");
     const content = "0123456789abcdef".repeat(4096);
-    /** A call with the way cut after so many bytes of it, and whether that was reached. */
+    /** Makes a call, cuts the connection after this number of bytes, and returns whether that point was reached. */
     const cutting = async (bytes: number, name: string, args: Record<string, unknown>) => {
       const before = proxy.cuts;
       proxy.cutAfter(bytes);

@@ -49,7 +49,7 @@ describe.concurrent("a container that the platform ends", () => {
     await until(async () => (await code("6 * 7")).text.includes("42"));
   });
 
-  it("tells its commands, and saves what they then write", async () => {
+  it("signals its commands, and saves what they then write", async () => {
     const sandbox = "told";
     const command = "trap 'echo told >told; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
     const run = await bed.call("run_command", { sandbox, command, wait_seconds: 0 });

@@ -95,7 +95,7 @@ describe("methods and paths", () => {
 });
 
 describe("headers", () => {
-  it("of any content, wherever headers are read", async () => {
+  it("of any content, in every header that is read", async () => {
     const value = fc.oneof(
       nastyString,
       fc.constantFrom(

@@ -85,7 +85,7 @@ async function attackWith(name: string, args: Record<string, unknown>): Promise<
   return text;
 }
 
-/** Calls of the neighbour's until `over`, each of which is to be answered. Their times, milliseconds. */
+/** Calls of the neighbour until `over`. Each must get an answer. Returns their times in milliseconds. */
 async function neighbourUntil(over: () => boolean): Promise<number[]> {
   const times: number[] = [];
   do {

@@ -227,7 +227,7 @@ describe("every endpoint of OAuth", () => {
     );
   });
 
-  it("with the parameters of each request, of which one or two are wrong", async () => {
+  it("with one or two wrong parameters in each request", async () => {
     const some = fc.array(fc.tuple(fc.constantFrom(...NAMES), value), { minLength: 1, maxLength: 2 });
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(...REQUESTS), some, async ([path, whole], changes) => {

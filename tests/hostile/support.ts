@@ -122,7 +122,7 @@ export const nastyValue: fc.Arbitrary<unknown> = fc.oneof(
   fc.dictionary(nastyString, nastyString, { maxKeys: 3 }),
 );
 
-/** Holds for every answer, whatever was asked. */
+/** Checks what must hold for every answer to any request. */
 export function harmless(status: number, body: string, request: string): void {
   const shown = request.slice(0, 2000);
   expect(status, `${shown}\n${body.slice(0, 500)}`).toBeLessThan(500);
@@ -151,7 +151,7 @@ export async function postRaw(
   return { status: response.status, text: await response.text() };
 }
 
-/** Writes bytes to the server's port as they are, and says that there are no more if so told; what came back until it closed, or for so long. */
+/** Writes raw bytes to the server's port and optionally ends the connection. Returns what the server sends until it closes, or until the time is over. */
 export async function rawSocket(
   url: string,
   parts: readonly (string | Uint8Array)[],

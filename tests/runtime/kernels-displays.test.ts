@@ -163,7 +163,7 @@ describe("Plotly", () => {
     },
   );
 
-  it("uses another renderer that was asked for", async () => {
+  it("uses another renderer that code selects", async () => {
     expect((await kernel.run("fig.show('json')")).stdout.text).toBe("as JSON\n");
   });
 });

@@ -43,7 +43,7 @@ describe("matplotlib", () => {
   );
 
   it.each(["notebook", "widget", "qt", "tk"])(
-    "is inline where a screen is asked for: %s",
+    "is inline if code selects a backend with a screen: %s",
     async (backend) => {
       const { error, stdout, stderr, results } = await kernel.run(`%matplotlib ${backend}\n${PLOT}`);
       expect([error, stderr.text]).toEqual([null, ""]);

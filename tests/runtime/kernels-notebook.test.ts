@@ -53,7 +53,7 @@ describe("imports", () => {
 });
 
 describe("the real stdout", () => {
-  it("is the run's, by whatever way it is written to", async () => {
+  it("belongs to the run, however code writes it", async () => {
     const code = [
       "import io, os, subprocess, sys",
       "sys.stdout = io.StringIO(); print('aside'); sys.stdout = sys.__stdout__; print('one')",

@@ -66,7 +66,7 @@ describe("notebook syntax", () => {
     expect((await kernel.run("%timeit -n 5 1+1")).stdout.text).toContain("per loop");
   });
 
-  it("names the magics there are for one there is not", async () => {
+  it("names the known magics if one is unknown", async () => {
     const { error } = await kernel.run("%nonsense");
     expect(error?.name).toBe("UsageError");
     expect(error?.message).toContain("`%nonsense` not found");
@@ -121,7 +121,7 @@ describe("output", () => {
     );
   });
 
-  it("that is no text is in the files as it is", async () => {
+  it("that is binary is in the files unchanged", async () => {
     let run = "";
     const { spilled, stdout } = await kernel.run("_ = os.write(1, b'raw \\xff')", {
       onStart: (id) => (run = id),
@@ -195,7 +195,7 @@ describe("interrupts", () => {
     expect(await kernel.value("kept")).toBe("'kept'");
   });
 
-  it("leaves a usable kernel wherever it comes", async () => {
+  it("leaves a usable kernel at any moment", async () => {
     for (let index = 0; index < 60; index++) {
       const running = kernel.run("for i in range(3000): print(i)\n{'a': list(range(500))}");
       await sleep(Math.random() * 6);

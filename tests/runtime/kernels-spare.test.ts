@@ -1,4 +1,4 @@
-/** The kernel that the local control server starts before a context is asked for. */
+/** The kernel that the local control server starts before a call needs a context. */
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** A kernel that was started before the platform put the certificate there by which it ends TLS. */
+/** A kernel that was started before the platform added its TLS certificate. */
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:https";

@@ -52,7 +52,7 @@ describe("enums", () => {
 });
 
 describe("import.meta", () => {
-  it("is that of a module in the current directory", async () => {
+  it("is the path of a module in the current directory", async () => {
     const code =
       "[import.meta.dirname === process.cwd(), 'import.meta', import.meta.resolve('node:fs'), import.meta.url]";
     expect(await kernel.value(code)).toMatch(

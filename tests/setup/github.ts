@@ -19,7 +19,7 @@ export interface FakeGitHub {
   user: GitHubUser | undefined;
   /** How its API fails, if it does. */
   failure: "none" | "down" | "garbage" | "rate_limited" | "org_forbidden" | "odd_token";
-  /** The paths it was asked for, in order. */
+  /** The paths of its requests, in order. */
   requestedPaths: string[];
   close(): void;
 }

@@ -1,4 +1,4 @@
-/** OpenAI's Chat Completions on loopback, by a model that runs what it is asked as Python, and says what came of it. */
+/** OpenAI's Chat Completions on loopback, by a model that runs each prompt as Python, and answers with the output. */
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";

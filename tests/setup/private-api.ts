@@ -17,7 +17,7 @@ import { CertificateAuthority } from "../../local/engine/authority.ts";
 import type { Arrived } from "./private-secrets.ts";
 
 export interface PrivateAPI {
-  /** Where to ask for what arrived since it was last asked. */
+  /** The URL that returns the requests since it was last called. */
   url: string;
   /** For the engine: where hosts lead to, and whose certificates they have. */
   allowAddresses: string[];

@@ -70,7 +70,7 @@ describe("a port", () => {
 });
 
 describe("outbound handlers", () => {
-  it("that let everything pass lend a sandbox none of the Worker's reach", async () => {
+  it("without restrictions give a sandbox no access through the Worker", async () => {
     const engine = new URL(String(Reflect.get(env, "LOCAL_ENGINE_URL")));
     const name = sandboxNamed("pass");
     await output(name, "true");

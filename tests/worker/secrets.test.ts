@@ -162,7 +162,7 @@ describe("an answer that is odd", () => {
       "a range that was not asked for",
       "HTTP/1.1 206 Part\r\nContent-Range: bytes 0-1/9\r\nContent-Length: 2\r\n\r\nab",
     ],
-    ["a status that is none", "HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"],
+    ["an invalid status", "HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"],
     ["a body with a transfer coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"],
   ])("ends with a readable error: %s", async (_what, head) => {
     expect(await ask(head)).toMatch(/sandbox-mcp: [^]* 502$/);
@@ -290,7 +290,7 @@ describe("a value stays outside", () => {
     ]);
   });
 
-  it("goes to no other host, port or name in TLS, whatever the placeholder", async () => {
+  it("goes to no other host, port or name in TLS, with any placeholder", async () => {
     const key = '-H "authorization: Bearer $PRIVATE_API_KEY"';
     await sh(`curl -sSk ${key} https://other.private.test/echo`);
     await sh(`curl -sSk ${key} https://api.private.test:8443/echo`);

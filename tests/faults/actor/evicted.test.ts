@@ -15,7 +15,7 @@ const moments = fc.array(fc.oneof(fc.integer({ min: 0, max: 60 }), fc.integer({ 
   maxLength: 3,
 });
 
-/** What a call may answer whose actor was evicted over it. */
+/** The answers that a call may get if its actor is evicted meanwhile. */
 const RESTARTED =
   /^The server restarted the controller of sandbox [a-z-]+ during this call, .* list_runs with sandbox/;
 

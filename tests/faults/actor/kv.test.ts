@@ -7,7 +7,7 @@ import type { Env } from "../../../src/shared/config.ts";
 import { CALLBACK } from "../../setup/oauth-client.ts";
 import { Caller, ORIGIN } from "../../worker/support.ts";
 
-/** What the store was asked for while it was broken. */
+/** The operations of the store while it was broken. */
 const operations: string[] = [];
 
 /** What happens to each operation before it is carried out. */

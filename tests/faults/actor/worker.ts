@@ -1,4 +1,4 @@
-/** The local Worker, whose bucket refuses or is slow when a test says so. */
+/** The local Worker, with a bucket that refuses or is slow when a test says so. */
 import production, { Account, ContainerProxy, Sandbox as LocalSandbox } from "../../../local/worker.ts";
 
 type Operation = "put" | "get" | "delete";

@@ -29,7 +29,7 @@ export interface Opening {
   isNarrow?: boolean;
 }
 
-/** What the page asked of the client. */
+/** The requests of the page to the client. */
 export interface PageRequests {
   links: string[];
   heights: number[];

@@ -1,4 +1,4 @@
-/** A run that had less time than it asked for, because its principal's seconds of the day were used up, says so. */
+/** A run that had less than its timeout, because its principal's seconds of the day were used up, says so. */
 import { runInDurableObject } from "cloudflare:test";
 import { expect, test } from "vitest";
 import { dayOf } from "../../../src/shared/days.ts";
@@ -62,7 +62,7 @@ test("a task", async () => {
   expect(wrong(result, 6)).toEqual([]);
 });
 
-test("one that took too long by itself is told that", async () => {
+test("a run that exceeded its own timeout says only that", async () => {
   const caller = await withSeconds("not-cut", 30);
   const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 1 });
   expect(result.text).toContain(

@@ -27,7 +27,7 @@ test("the size of a sandbox is none that was not measured, and right soon after 
   expect((await listed("sized"))[1]).toMatch(/^sized: running, 10\d{4} bytes in \/workspace, used/);
 });
 
-test("of a stopped sandbox it is 0, and of the next container it is not that of the one before", async () => {
+test("is 0 for a stopped sandbox, and is measured again in the next container", async () => {
   await sh("restarted", "head -c 100000 /dev/zero >a");
   await expect.poll(() => size("restarted")).toBeGreaterThanOrEqual(100_000);
   await inActor("restarted", (actor) => actor.stop());

@@ -78,7 +78,7 @@ describe("with a clock of its own", () => {
     });
   });
 
-  test("what an earlier actor did not come to tell is told", async () => {
+  test("reports the seconds that an earlier actor had not reported", async () => {
     await withQuota(LIMITS, async (quota) => {
       oneSandbox(quota, 60);
       await vi.advanceTimersByTimeAsync(1000);
@@ -86,7 +86,7 @@ describe("with a clock of its own", () => {
     });
   });
 
-  test("a run over midnight stays counted, and is no reason to ask without end", async () => {
+  test("a run over midnight stays counted, and causes no endless requests", async () => {
     vi.setSystemTime(Date.UTC(2026, 0, 15, 23, 59, 5));
     await withQuota({ ...LIMITS, concurrentRuns: 1 }, async (quota) => {
       const { lease, requests } = oneSandbox(quota);
@@ -99,7 +99,7 @@ describe("with a clock of its own", () => {
     });
   });
 
-  test("seconds count on the day they ran, whenever they are told", async () => {
+  test("seconds count on the day they ran, even if they are reported later", async () => {
     vi.setSystemTime(Date.UTC(2026, 0, 15, 20));
     await withQuota({ ...LIMITS, runSecondsPerDay: 86_400 }, async (quota) => {
       const { lease } = oneSandbox(quota);
@@ -114,7 +114,7 @@ describe("with a clock of its own", () => {
     });
   });
 
-  test("what ran until midnight and is told after it counts on the day before", async () => {
+  test("seconds before midnight that are reported after it count on the day before", async () => {
     vi.setSystemTime(Date.UTC(2026, 0, 15, 23, 59));
     await withQuota(LIMITS, async (quota) => {
       const { lease } = oneSandbox(quota);

@@ -68,7 +68,7 @@ test("the reaper lets be what is used while it is at work", async () => {
   expect(await sh("zz", "cat precious")).toBe("here");
 });
 
-test("a sandbox knows that it was used, whatever its account believes", async () => {
+test("a sandbox knows its last use, even if its account has an older time", async () => {
   const isDestroyedAfter = async (hours: number) =>
     (await actorOf("knows")).destroyIfIdle(
       { principalID: owner.principalID, sandbox: "knows" },

@@ -1,4 +1,4 @@
-/** A call that is refused, or whose container does not come up, leaves no sandbox behind. */
+/** A call that is refused, or cannot start its container, leaves no sandbox behind. */
 import { runInDurableObject } from "cloudflare:test";
 import { expect, test } from "vitest";
 import { accountOf, actorOf, type Caller, principal } from "../support.ts";
@@ -46,7 +46,7 @@ test("refused beside a call that is not, it leaves the sandbox of that one", asy
   expect(await listed(caller)).toEqual(["shared"]);
 });
 
-test("a call whose container does not start leaves no sandbox, also when nobody waits for it", async () => {
+test("a call leaves no sandbox if the container does not start, also when its caller has gone", async () => {
   const caller = await principal("unlucky");
   const calls: [string, Record<string, unknown>][] = [
     ["list_files", {}],

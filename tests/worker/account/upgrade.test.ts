@@ -229,7 +229,7 @@ describe("a database", () => {
     );
   });
 
-  it("of a newer server is refused, and stays as it is", async () => {
+  it("of a newer server is refused, and stays unchanged", async () => {
     const later = await principal("later");
     const calls = [
       { stub: accountOf(later) as unknown as Stub, call: () => later.call("list_sandboxes") },

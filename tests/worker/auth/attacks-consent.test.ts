@@ -180,7 +180,7 @@ describe("the consent form", () => {
     expect(page.text).toContain("<bdi>Cafe\u0301 \u2764\ufe0f x</bdi>");
   });
 
-  it("policy injection: a host that would add a directive is refused, wherever it was registered", async () => {
+  it("policy injection: a host that would add a directive is refused, by every way of registration", async () => {
     const id = "https://client.example/metadata.json";
     const hosts = ["a;sandbox", "a,default-src", "a%3Bsandbox", "*", "*.example", "a'b", "a(b)"];
     for (const host of hosts) {
@@ -223,7 +223,7 @@ describe("the consent form", () => {
       () => Promise.reject(new Error("secret of the store")),
       { status: 503, heading: "Try again in a moment", error_name: "StoreError" },
     ],
-  ])("%s is told without what failed", async (_what, answer, { status, heading, error_name }) => {
+  ])("%s is reported without internal details", async (_what, answer, { status, heading, error_name }) => {
     const logs = recordLogs();
     const broken = new Proxy(env.OAUTH_KV, { get: () => answer });
     const page = await new Browser(oauthApp({ OAUTH_KV: broken })).open(

@@ -142,7 +142,7 @@ describe("tokens", () => {
     expect(logs.tokens().at(-1)).toMatchObject({ action: "revoke", principal: "owner", client: client.id });
   });
 
-  it("a refresh token or a code is no access token", async () => {
+  it("a refresh token or a code is not accepted as an access token", async () => {
     const { tokens } = await signedIn(app);
     const { code } = await approve(await Client.register(app));
     expect(await statusOf(app, tokens.refresh_token)).toBe(401);

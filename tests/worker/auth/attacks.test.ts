@@ -97,7 +97,7 @@ describe("PKCE", () => {
     ["the plain method is refused", { code_challenge_method: "plain" }],
     ["a challenge without a method, which means plain, is refused", { code_challenge_method: undefined }],
     ["no challenge at all is refused", { code_challenge: undefined, code_challenge_method: undefined }],
-    ["a challenge that is no SHA-256 is refused", { code_challenge: "short" }],
+    ["a challenge that is not a SHA-256 is refused", { code_challenge: "short" }],
   ])("%s", async (_, parameters) => {
     for (const token_endpoint_auth_method of ["none", "client_secret_basic"]) {
       const client = await Client.register(app, { token_endpoint_auth_method });
@@ -150,7 +150,7 @@ describe("redirects", () => {
     expect((await register(app, { redirect_uris })).status).toBe(201);
   });
 
-  it("the server is no open redirector: an error of a registered client is shown, with a link to follow or not", async () => {
+  it("no open redirect: the error of a registered client is shown with a link, and not followed", async () => {
     const client = await Client.register(app, { redirect_uris: ["https://evil.example/"] });
     for (const wrong of [
       { response_type: "token" },

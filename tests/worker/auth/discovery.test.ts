@@ -194,7 +194,7 @@ describe("the issuer", () => {
     },
   );
 
-  it("is PUBLIC_ORIGIN whatever the request says, as behind a tunnel", async () => {
+  it("is PUBLIC_ORIGIN and not the request's host, as behind a tunnel", async () => {
     const app = oauthApp();
     for (const origin of ["http://127.0.0.1:8787", "http://sandbox.example"]) {
       const metadata = await app(`${origin}/.well-known/oauth-authorization-server`, {
@@ -266,7 +266,7 @@ describe("registration", () => {
 });
 
 describe("an address that registers too often", () => {
-  it("is told when to retry, while others register and everybody may read", async () => {
+  it("gets the time to retry, while others register and all clients can read", async () => {
     const left = new Map<string, number>();
     const limit = async ({ key }: { key: string }) => {
       left.set(key, (left.get(key) ?? 2) - 1);

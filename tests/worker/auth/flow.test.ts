@@ -134,7 +134,7 @@ describe("scopes", () => {
     }
   });
 
-  it("are those asked for and known otherwise", async () => {
+  it("are otherwise the requested ones that the server knows", async () => {
     const app = oauthApp();
     const client = await Client.register(app);
     const scope = "sandbox:exec email sandbox:read offline_access";
@@ -183,7 +183,7 @@ describe("scopes", () => {
     expect(tokens.scope).toBe("sandbox:read");
   });
 
-  it("none of which is ticked approve nothing", async () => {
+  it("without a tick approve nothing", async () => {
     const app = oauthApp();
     const browser = new Browser(app);
     const page = await browser.open(await (await Client.register(app)).authorizationURL());

@@ -24,7 +24,7 @@ async function sha256(bytes: Uint8Array): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 
-/** A form as a stream whose length nobody says. */
+/** A form as a stream without Content-Length. */
 function formOf(
   boundary: string,
   parts: readonly { field?: string; file?: string; pieces?: readonly Uint8Array[] }[],
@@ -195,7 +195,7 @@ END`,
     ]);
   });
 
-  it("packs nothing that is no directory, and in no other format", async () => {
+  it("packs only directories, and only in these formats", async () => {
     await sh(sandbox, "echo x >plain; mkdir -p packs");
     const file = await owner.http(`${await link("plain")}?archive=zip`);
     expect([file.status, await file.text()]).toEqual([409, expect.stringContaining("not a directory")]);
@@ -329,7 +329,7 @@ describe("a link for an upload", () => {
   });
 
   it.each<Record<string, string>>([{}, { "content-length": String(100 * 65_536) }])(
-    "takes the rest of what is too large, whose client would not see the answer otherwise, with %j",
+    "reads the rest of an upload that is too large, so that its client sees the response, with %j",
     async (headers) => {
       const path = await link("rest", { direction: "upload", max_bytes: 10 });
       let left = 100;
@@ -510,7 +510,7 @@ describe("a token", () => {
 });
 
 describe("the address of a link", () => {
-  it("has 120 characters at most, whatever it links, and appears once", async () => {
+  it("has 120 characters at most for any file, and appears once", async () => {
     const own = "a-name-of-20-letters";
     const deep = `${"directory/".repeat(40)}file.txt`;
     await owner.call("write_file", { sandbox: own, path: deep, content: "deep\n" });

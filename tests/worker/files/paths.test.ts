@@ -85,7 +85,7 @@ it("writes, reads, lists and deletes under any name, or says in words why not", 
   ).toBe("");
 });
 
-it("writes nowhere else without sandbox:exec, whatever the name is", async () => {
+it("writes nowhere else without sandbox:exec, with any name", async () => {
   const writer = await principal("paths-writer", ["sandbox:read", "sandbox:write"]);
   const refusals = new Set<boolean>();
   const written: string[] = [];
@@ -104,7 +104,7 @@ it("writes nowhere else without sandbox:exec, whatever the name is", async () =>
   await writer.call("destroy_sandbox", { sandbox });
 });
 
-it("refuses names that are too long, that hold NUL, and what is no UTF-8", async () => {
+it("refuses names that are too long, contain NUL, or are not UTF-8", async () => {
   await put("plain");
   expect(await refusal(await put("n".repeat(256)))).toContain("too long");
   expect(await refusal(await put("d/".repeat(2100)))).toContain("too long");

@@ -84,7 +84,7 @@ describe("a label", () => {
   });
 });
 
-describe("a host name that somebody made up", () => {
+describe("an invented host name", () => {
   const zeros = "0".repeat(25);
   const names: [string, (label: string) => string][] = [
     ["another token", (given) => `${given.slice(0, -25)}${zeros}`],

@@ -15,7 +15,7 @@ import {
 
 const sandbox = "shown";
 
-/** What the server was told of a request. */
+/** The request as the server in the sandbox received it. */
 async function receivedRequest(url: string, init: RequestInit = {}) {
   const response = await visit(url, init);
   return (await response.json()) as { method: string; url: string; headers: Record<string, string> };
@@ -247,7 +247,7 @@ describe("a server that does not speak plain HTTP", () => {
       port: 8021,
       listen: "require('net').createServer((client) => client.on('error', () => 0).end('+OK ready\\r\\n'))",
     },
-  ])("that is no plain HTTP server has a page: $speaks", async ({ speaks, port, listen }) => {
+  ])("that is not a plain HTTP server has a page: $speaks", async ({ speaks, port, listen }) => {
     await sh(
       sandbox,
       `node -e "${listen}.listen(${port}, () => console.log('listening'))" >${port}.log 2>&1 & until grep -q listening ${port}.log; do sleep 0.1; done`,
@@ -259,7 +259,7 @@ describe("a server that does not speak plain HTTP", () => {
   });
 });
 
-describe("a sandbox whose preview is open", () => {
+describe("a sandbox with an open preview", () => {
   const idle = "idle-shown";
 
   it("runs while a WebSocket or a request is open, and stops then", async () => {

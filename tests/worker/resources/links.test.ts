@@ -76,7 +76,7 @@ describe("read_file links to", () => {
     expect((await response.arrayBuffer()).byteLength).toBe(link?.size);
   });
 
-  it("nothing that it shows whole, or a part of that was asked for", async () => {
+  it("nothing that it shows completely, and no part that the caller selected", async () => {
     for (const args of [
       { path: "short.txt" },
       { path: "long.txt", limit: 3 },

@@ -59,7 +59,7 @@ async function read(uri: string, caller = owner): Promise<Contents> {
   return contents[0] ?? { uri: "" };
 }
 
-/** What is said of an address that cannot be read. */
+/** The error for an address that cannot be read. */
 async function refusal(uri: string, caller = owner): Promise<{ code?: number; message?: string }> {
   const { messages } = await caller.post({ method: "resources/read", params: { uri } });
   expect(messages[0]?.result).toBeUndefined();
@@ -135,7 +135,7 @@ describe("the server", () => {
 });
 
 describe("a list", () => {
-  it("is no use of a sandbox: one that is only listed is stopped", async () => {
+  it("does not count as use: a sandbox that is only listed is stopped", async () => {
     const idle = "resources-idle";
     await sh(idle, "touch seen");
     await inActor(idle, async (actor) => {
@@ -241,7 +241,7 @@ describe("a file", () => {
 });
 
 describe("the list", () => {
-  it("has the workspaces, and what lies in those of running sandboxes", async () => {
+  it("has the workspaces, and the top-level entries of running sandboxes", async () => {
     const resources = await listAll(owner);
     const uris = resources.map(({ uri }) => uri);
     expect(uris).toEqual(
@@ -276,7 +276,7 @@ describe("the list", () => {
     expect(messages[0]?.error).toMatchObject({ code: -32602 });
   });
 
-  it("leaves out a sandbox whose name stands for runs, which has no addresses", async () => {
+  it("leaves out a sandbox named runs, which has no addresses", async () => {
     await sh("runs", "echo x >x");
     expect((await list(owner)).resources.filter(({ uri }) => uri === "sandbox://runs/")).toEqual([]);
     expect((await refusal("sandbox://runs/x")).message).toContain("There is no run x");

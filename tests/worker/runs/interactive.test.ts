@@ -18,7 +18,7 @@ const type = (started: Result, text: string) => owner.call("send_input", { id: i
 const ended = (started: Result) => owner.call("get_result", { id: idIn(started) });
 
 describe("stdin", () => {
-  it("is what the command reads, whatever is in it", async () => {
+  it("reaches the command unchanged, with any content", async () => {
     expect(await sh(sandbox, "od -An -tx1", { stdin: "'$\0é\n" })).toBe(" 27 24 00 c3 a9 0a\n");
     expect(await sh(sandbox, "wc -c", { stdin: "x".repeat(1_000_000) })).toBe("1000000\n");
     expect(await sh(sandbox, "cat")).toBe("");
@@ -122,7 +122,7 @@ describe("a command in a terminal", () => {
     expect((await type(started, "exit 4\n")).text).toContain("exit_code: 4");
   });
 
-  it("is a full-screen program, whose keys arrive one by one", async () => {
+  it("is a full-screen program that gets keys one by one", async () => {
     const program = `
 import os, sys, termios, tty
 before = termios.tcgetattr(0)

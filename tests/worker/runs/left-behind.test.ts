@@ -30,7 +30,7 @@ describe("what a command leaves behind", () => {
     await sh(sandbox, "rm /tmp/printed; pkill -f 'sleep 3100'");
   });
 
-  it("goes on where its command ends while what both print is not taken as fast", async () => {
+  it("continues after its command's end, even if output is read more slowly than both print", async () => {
     const result = await run("yes b & (sleep 1; kill -KILL $$) & wait");
     expect(result.structured).toMatchObject({ exit_code: 137 });
     await until(async () => /^[RS]/.test(await sh(sandbox, "ps -o stat= -C yes")));
@@ -46,7 +46,7 @@ describe("what a command leaves behind", () => {
     expect((await run(`kill -0 ${pid}`)).text).toContain("No such process");
   });
 
-  it("prints after the end of its command for nobody, and what came before is whole", async () => {
+  it("loses what it prints after the end of its command, and nothing from before", async () => {
     const { structured, text } = await run(
       "seq 1000000; (sleep 1; yes | head -c 30000000; sleep 1) & echo the end",
     );
@@ -58,7 +58,7 @@ describe("what a command leaves behind", () => {
     expect(log.text).toContain("This is the end of the log.");
   });
 
-  it("leaves its own output whole, whatever way it was written", async () => {
+  it("keeps its own output complete, however it was written", async () => {
     const { text } = await run(
       "sleep 3101 & seq 20000; echo appended >>/dev/stdout; echo went wrong >>/dev/stderr",
     );

@@ -384,7 +384,7 @@ class Model {
 
 const EXPECTED = new Set(["sandbox_unavailable", "quota_exceeded", "file_system", "not_found"]);
 
-it("never uses, starts or counts a container wrongly, whatever happens in whatever order", async () => {
+it("never uses, starts or counts a container wrongly, after any sequence of events", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.scheduler(),

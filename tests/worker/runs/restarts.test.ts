@@ -19,9 +19,9 @@ const command = (sandbox: string, line: string, more?: Record<string, unknown>) 
 const code = (sandbox: string, source: string, more?: Record<string, unknown>) =>
   callsIn(sandbox).code(source, more);
 
-/** What is said of a sandbox without anything saved. */
+/** The notice for a sandbox without a saved workspace. */
 const RESTARTED = "The sandbox was restarted: its files, processes and variables are gone.";
-/** What is said of one whose workspace is back. */
+/** The notice for a sandbox with a restored workspace. */
 const BACK =
   /^The sandbox was restarted: its files are as saved at \S+ \(\d+ files, \d+ bytes\)\. Processes and variables are gone, and later changes\./;
 
@@ -29,7 +29,7 @@ const BACK =
 const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
 
 describe.concurrent("a container that is killed", () => {
-  it("makes what runs in it lost, keeps its output, and the next result says so once", async () => {
+  it("makes its runs lost, keeps their output, and the next result says so once", async () => {
     const sandbox = "killed";
     await sh(sandbox, "echo there >file; export GONE=1; cd /tmp");
     const runs = await Promise.all([
@@ -258,7 +258,7 @@ describe.concurrent("an actor that is thrown away", () => {
     }
   });
 
-  it("says that a run is lost whose container went too", async () => {
+  it("says that a run is lost if its container ended too", async () => {
     const sandbox = "evicted-killed";
     await sh(sandbox, "true");
     const id = idIn(await command(sandbox, "echo begun; sleep 1000", { wait_seconds: 0 }));

@@ -45,7 +45,7 @@ const ids = async (sandbox: string) =>
     .map(({ id }) => id);
 
 describe("a service", () => {
-  it("is back in the next container, with its URL, whatever ended the one before", async () => {
+  it("starts again in the next container, with its URL, after any end of the previous one", async () => {
     const sandbox = "service-web";
     const script = "echo here > index.html; python3 -u -m http.server 8000";
     expect(await configure(sandbox, script)).toMatchObject({ start: "stopped" });

@@ -35,7 +35,7 @@ const there = async (file: string) =>
 describe("a sandbox that takes long to be ready", () => {
   afterEach(() => vi.restoreAllMocks());
 
-  it("keeps no call waiting: a run has its id and begins later, and what is no run never begins", async () => {
+  it("keeps no call waiting: a run gets its id and begins later, a file operation is refused", async () => {
     const caller = (await principal("slow-start")).with({ MAX_WAIT_SECONDS: "2" });
     const call = (tool: string, args: Record<string, unknown>) =>
       caller.call(tool, { sandbox: "slow", ...args });
@@ -241,7 +241,7 @@ describe.concurrent("cancel_run", () => {
     expect(await there("/tmp/never-code")).toBe(false);
   });
 
-  it("leaves a run that has ended as it is, also the second time", async () => {
+  it("leaves a run that has ended unchanged, also the second time", async () => {
     const { structured } = await command("echo done", { wait_seconds: 45 });
     for (let n = 0; n < 2; n++)
       expect((await cancel(structured.id)).structured).toMatchObject({

@@ -107,7 +107,7 @@ describe("a rotation", () => {
 });
 
 describe("a principal that calls too often", () => {
-  it("is told when to retry, and nobody else is", async () => {
+  it("gets the time to retry, and no other client does", async () => {
     const left = new Map([["owner", 2]]);
     const limit = async ({ key }: { key: string }) => {
       const calls = left.get(key) ?? 1000;
@@ -127,7 +127,7 @@ describe("a principal that calls too often", () => {
     );
   });
 
-  it("counts every message of a batch, and runs none of one that is too many", async () => {
+  it("counts every message of a batch, and runs no message of a batch over the limit", async () => {
     let left = 10;
     const limit = vi.fn<RateLimit["limit"]>(async () => ({ success: (left -= 1) >= 0 }));
     const createMCPServer = vi.fn<ProtectedApp["createMCPServer"]>(() => {
@@ -194,7 +194,7 @@ describe("tokens that are refused", () => {
     ["two headers", [`Bearer ${TOKEN}`, `Bearer ${TOKEN}`]],
     ["two headers, the second of another scheme", [`Bearer ${TOKEN}`, "Basic eDp5"]],
     ["a tab after the scheme's space", `Bearer \t${TOKEN}`],
-    ["bytes that are no ASCII", "Bearer tok\u00e9n"],
+    ["bytes beyond ASCII", "Bearer tok\u00e9n"],
     ["1 MB", `Bearer ${"a".repeat(1024 * 1024)}`],
     ["1 MB of spaces", `Bearer ${" ".repeat(1024 * 1024)}a b`],
   ])("%s: 401 invalid_token", async (_, header) => {
@@ -209,7 +209,7 @@ describe("tokens that are refused", () => {
     expect(logs.text()).not.toContain(TOKEN);
   });
 
-  it("the hash of a named token is no token", async () => {
+  it("the hash of a named token is not accepted as a token", async () => {
     const response = await appWith({ AUTH_TOKENS: authTokens })(
       "/mcp",
       withHeader(`Bearer ${await sha256Hex(READER)}`),

@@ -117,7 +117,7 @@ function throwing(error: Error): () => never {
   };
 }
 
-describe("what nobody expected", () => {
+describe("an unexpected error", () => {
   it("is answered 500 with a reference, and only the log knows more", async () => {
     const createMCPServer = throwing(new TypeError("secret detail: /etc/passwd"));
     for (const [variables, body, id] of [
@@ -200,7 +200,7 @@ describe("what a body holds", () => {
     expect(await response.text()).toContain(`${text.length} characters`);
   });
 
-  it("is a hundred messages at most, whatever they are", async () => {
+  it("is a hundred messages of any kind at most", async () => {
     const batch = (count: number) => JSON.stringify(Array.from({ length: count }, () => LIST));
     const init = (count: number) => post(batch(count), { "mcp-protocol-version": "2025-03-26" });
     expect((await appWith()("/mcp", init(100))).status).toBe(200);

@@ -60,7 +60,7 @@ describe.each(paths)("the 1.x client at %s", (path) => {
 });
 
 describe("a client that is refused", () => {
-  it("is told so", async () => {
+  it("gets an error that says so", async () => {
     const { options } = wire("wrong");
     const url = new URL("/mcp", ORIGIN);
     await expect(new Client1(info).connect(new Transport1(url, options))).rejects.toThrow(

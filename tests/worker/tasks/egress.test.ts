@@ -36,7 +36,7 @@ function request(key: string, message: object): string {
 const POST = "-X POST -H 'content-type: application/json' -d '{}'";
 
 describe("anthropic.internal", () => {
-  it("is answered by us, and lets nobody through who has no task", async () => {
+  it("is answered by the server, and refuses requests without a task", async () => {
     const [status, body] = await ask("plain", "/v1/messages", POST);
     expect(status).toBe("403");
     expect(body).toContain("sandbox-mcp: No task that runs in this sandbox has this key.");
@@ -285,9 +285,9 @@ describe("a request of a confined sandbox", () => {
       "the tool web_search_20250305",
     ],
     ["a tool of the API's that nobody knows", '{"tools":[{"type":"fetch me"}]}', "the tool fetch?me"],
-    ["another encoding", utf16, "what is no JSON"],
-    ["names without quotes", "{mcp_servers:[1]}", "what is no JSON"],
-    ["too many lists within each other", "[".repeat(300), "what is no JSON"],
+    ["another encoding", utf16, "invalid JSON"],
+    ["names without quotes", "{mcp_servers:[1]}", "invalid JSON"],
+    ["too many lists within each other", "[".repeat(300), "invalid JSON"],
   ])("does not make the API connect elsewhere by %s", (_what, json, reached) => {
     expect(read(json, 1)).toBe(reached);
     expect(read(json, 1000)).toBe(reached);
@@ -358,7 +358,7 @@ describe("the count of tokens", () => {
     expect(counter.tokens).toBe(0);
   });
 
-  it("survives what is no answer of the API", () => {
+  it("survives responses that the API would not send", () => {
     const counter = new UsageCounter();
     counter.add(encoder.encode('"usage"\n'.repeat(3)));
     counter.add(new Uint8Array(2_000_000).fill(0x61));

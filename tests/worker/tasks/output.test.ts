@@ -173,7 +173,7 @@ describe("the stream", () => {
     expect(reader.report.end).toBe("done");
   });
 
-  it("does not grow with a line without end, nor flood the log with what is no event", () => {
+  it("does not grow with an endless line, and keeps lines that are not events out of the log", () => {
     const run = new Recorder();
     const { output, reader } = outputTo(run);
     const megabyte = new Uint8Array(1024 * 1024).fill(0x61);
@@ -290,7 +290,7 @@ describe("the verdict", () => {
       /status 0 before it was done/,
     ],
     [
-      "success that the agent reports, whatever its status",
+      "success that the agent reports, with any exit status",
       { report: { unread: 0, end: "done" } },
       "succeeded",
       /^$/,

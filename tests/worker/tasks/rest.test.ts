@@ -217,7 +217,7 @@ const resultOf = async (id: string) => json(await owner.http(`/tasks/${id}/resul
 describe("DELETE /tasks/:taskId/result", () => {
   const remove = (id: string, caller = owner) => caller.http(`/tasks/${id}/result`, { method: "DELETE" });
 
-  it("removes a result with its log, its files and its place in the list, and nobody else's", async () => {
+  it("removes a result with its log, its files and its place in the list, and no other principal's", async () => {
     const [, { taskId }] = await json(await owner.http("/execute", post({ task: "[[write]] x" })));
     expect((await objectsOf(taskId)).length).toBeGreaterThan(0);
     expect((await remove(taskId, await principal("remover", ["tasks:run"]))).status).toBe(404);
@@ -359,7 +359,7 @@ describe("a question", () => {
     ["denied", /refused the server's credential \(status 401, invalid x-api-key\)/],
     ["overloaded", /overloaded or failing \(status 529, Overloaded\)/],
     ["cut", /ended early/],
-  ])("%s: says why there is no program", async (name, error) => {
+  ])("%s: says why no program ran", async (name, error) => {
     expect(await ask(`[[${name}]] x`)).toMatchObject([
       200,
       { success: false, status: "failed", output: "", error: expect.stringMatching(error) },
@@ -428,7 +428,7 @@ describe("the stream of a model's answer", () => {
     return new TextEncoder().encode(events.map((event) => `data: ${JSON.stringify(event)}\n\n`).join(""));
   }
 
-  it("is read as it comes, wherever it is cut", () => {
+  it("is parsed correctly from pieces of any size", () => {
     for (let at = 0; at <= input.length; at++) {
       const reader = new ProgramReader(["python", "typescript"]);
       const seen: string[] = [];
@@ -484,7 +484,7 @@ describe("who may", () => {
     }
   });
 
-  it("finds nobody else's task, and no run of another kind", async () => {
+  it("finds no other principal's task, and no run of another kind", async () => {
     const [, done] = await json(await owner.http("/execute", post({ task: "[[write]] x" })));
     const other = await principal("rest-other", ["tasks:run"]);
     const command = await owner.call("run_command", { command: "true" });

@@ -62,7 +62,7 @@ describe("a task for a client that declares MCP's Tasks extension", () => {
   });
 });
 
-describe("a task whose actor is evicted", () => {
+describe("a task with an evicted actor", () => {
   it("continues, with nothing lost or repeated", async () => {
     const sandbox = "evicted";
     const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
@@ -100,7 +100,7 @@ describe("a task whose actor is evicted", () => {
   });
 });
 
-describe("a task whose container dies", () => {
+describe("a task with a container that dies", () => {
   it("is lost, says so, and keeps the agent's text", async () => {
     const sandbox = "killed-task";
     const { id } = await execute({ task: "[[wait]] x", sandbox, wait_seconds: 0 });
@@ -401,7 +401,7 @@ describe("what a task leaves", () => {
   });
 });
 
-describe("a task after whose agent sandboxd is killed", () => {
+describe("a task with sandboxd killed after its agent", () => {
   /** Kills sandboxd when each of these files of the task appears, from a command that the next sandboxd takes over. */
   const KILL = `cd /var/lib/sandbox-mcp
     for file in git changes.list changes.diff; do

@@ -45,7 +45,7 @@ describe("configure_sandbox", () => {
     expect((await configure(sandbox)).structured).toMatchObject({ internet: "full", allow_hosts: [] });
   });
 
-  it("changes all that it was asked to, or nothing", async () => {
+  it("changes all requested settings, or none", async () => {
     const sandbox = "net-all";
     vi.spyOn(SandboxNetwork.prototype, "changed").mockImplementationOnce(() => {
       throw new ToolError("permission_denied", "The operator of this server does not allow that.", "");
@@ -69,7 +69,7 @@ describe("configure_sandbox", () => {
 });
 
 describe("a sandbox's policy", () => {
-  it("holds from then on in a running kernel, and the result names the host and the call", async () => {
+  it("applies at once to a running kernel, and the result names the host and the call", async () => {
     const sandbox = "net-none";
     const ask =
       "import urllib.request as r\ntry: r.urlopen('http://refused.example.com/')\nexcept Exception as e: print(e)";
@@ -236,8 +236,8 @@ function network(
 
 const all = { initial: undefined, max: "full", allowHosts: [] } as const;
 
-describe("nobody has more than they were given", () => {
-  it("by MAX_INTERNET and ALLOW_HOSTS, whatever was chosen before", async () => {
+describe("a sandbox has no more access than the operator grants", () => {
+  it("by MAX_INTERNET and ALLOW_HOSTS, also with an earlier wider setting", async () => {
     const listed = { initial: undefined, max: "allowlist", allowHosts: ["*.example.com"] } as const;
     const { network: own, refused } = network({ network: listed, authTokens: [] });
     expect(own.policy).toEqual({ internet: "allowlist", allowHosts: ["*.example.com"] });

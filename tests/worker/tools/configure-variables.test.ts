@@ -94,7 +94,7 @@ describe("variables of a sandbox", () => {
     expect(await inKernel(sandbox, "python", "1 + 1")).toContain("2");
   });
 
-  it("arrive as they are, whatever they hold", async () => {
+  it("arrive unchanged, with any content", async () => {
     const sandbox = "vars-hostile";
     const { isError, structured } = await configure(sandbox, HOSTILE);
     expect([isError, structured.variables]).toEqual([false, Object.keys(HOSTILE).sort()]);
@@ -184,7 +184,7 @@ describe("variables of a sandbox", () => {
 });
 
 describe("the region of a sandbox", () => {
-  it("is taken with its first call alone, and said in words after that", async () => {
+  it("starts with its first call only, and is named in later results", async () => {
     const first = await owner.call("configure_sandbox", { sandbox: "region", region: "weur" });
     expect(first.structured.region).toBe("weur");
     expect((await owner.call("configure_sandbox", { sandbox: "region", region: "weur" })).isError).toBe(

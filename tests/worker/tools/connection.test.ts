@@ -212,7 +212,7 @@ describe("a server without a credential for a model", () => {
     expect((await list(subscribed)).map(({ name }) => name)).toContain("execute_task");
   });
 
-  it("says why to who calls it all the same", async () => {
+  it("says why to a client that still calls it", async () => {
     const { isError, text } = await bare.call("execute_task", { task: "anything" });
     expect(isError).toBe(true);
     expect(text).toMatch(/no credential.*ANTHROPIC_API_KEY.*run_command/);

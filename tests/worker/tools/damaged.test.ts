@@ -1,4 +1,4 @@
-/** A sandbox whose root removed what the server's calls need in it. */
+/** A sandbox in which root removed files that the server's calls need. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { owner, sh } from "../support.ts";
 
@@ -41,7 +41,7 @@ describe("a damaged sandbox", () => {
   });
 });
 
-describe("a sandbox whose helpers were emptied", () => {
+describe("a sandbox with emptied helpers", () => {
   const emptied = "emptied";
   afterAll(() => owner.call("destroy_sandbox", { sandbox: emptied }));
 

@@ -86,7 +86,7 @@ describe("letting a sandbox reach more", () => {
     expect((await decide(browser, url, "allow")).status).toBe(404);
   });
 
-  it("stays as it is where the person refuses, and that is the answer from then on", async () => {
+  it("stays unchanged if the person refuses, and later calls get that answer", async () => {
     const sandbox = await limited("decide-refuse");
     const { url } = askedIn(await configure(sandbox, TWO));
     const browser = await panelBrowser(app);
@@ -133,7 +133,7 @@ describe("letting a sandbox reach more", () => {
     expect(await hostsOf(sandbox)).toEqual(TWO.allow_hosts);
   });
 
-  it("can be decided only by its principal, whoever has the link", async () => {
+  it("can be decided only by its principal, not by others with the link", async () => {
     const sandbox = await limited("decide-other");
     const { url } = askedIn(await configure(sandbox, TWO));
     const other = await panelBrowserOfGitHub((more) => appOf(more as Partial<Env>));
@@ -160,7 +160,7 @@ describe("letting a sandbox reach more", () => {
     expect(await hostsOf(sandbox)).toEqual(["one.example.com"]);
   });
 
-  it("allows what the person has seen, whatever was chosen since", async () => {
+  it("allows what the person has seen, even if other calls changed the policy since", async () => {
     const sandbox = await limited("decide-since");
     await configure(sandbox, { internet: "none" });
     const { url } = askedIn(await configure(sandbox, { internet: "allowlist" }));

@@ -114,7 +114,7 @@ afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 describe("of a command, what answers in the place of sandboxd", () => {
   it.each(["words", "unknownEvent", "longEvent", "noPiece", "largePiece", "negative", "fraction", "status"])(
-    "is asked again over another connection if it violates the protocol: %s",
+    "gets the request again over another connection if it violates the protocol: %s",
     async (scenario) => {
       expect((await command(`${scenario} once`)).structured).toMatchObject({ state: "succeeded" });
     },
@@ -143,7 +143,7 @@ describe("of a command, what answers in the place of sandboxd", () => {
     await Promise.all(ended);
   });
 
-  it("prints each byte once, whatever offsets it names", async () => {
+  it("prints each byte once, with any offsets that it names", async () => {
     expect((await command("overlap")).structured).toMatchObject({ state: "succeeded", stdout: "abcdefghi" });
     const { structured, text } = await command("far", { session: "far" });
     expect(structured).toMatchObject({ state: "succeeded" });

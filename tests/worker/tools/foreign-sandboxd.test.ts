@@ -75,9 +75,9 @@ describe("what answers in the place of sandboxd", () => {
       'HTTP/1.1 422 X\nContent-Length: 17\n\n{"problem":"fire"}'.replace("17", "18"),
       1,
     ],
-    ["a size that is none", `${OK}sandboxd-size: 1e99\nsandboxd-lines: -1\nContent-Length: 1\n\nx`, 1],
+    ["an invalid size", `${OK}sandboxd-size: 1e99\nsandboxd-lines: -1\nContent-Length: 1\n\nx`, 1],
     [
-      "more than was asked for",
+      "more than requested",
       `${OK}sandboxd-size: 1\nsandboxd-lines: 1\nContent-Length: 99000000\n\n${"x".repeat(99_000)}`,
       1000,
     ],

@@ -319,7 +319,7 @@ describe("what makes images smaller is in the sandbox, where code can replace it
   });
 });
 
-describe("an image whose coded data is damaged", () => {
+describe("an image with damaged pixel data", () => {
   it.each(["png", "jpeg", "webp", "gif"])(
     "is shown within the limits or is an error in words: %s",
     async (format) => {

@@ -75,7 +75,7 @@ describe("an image that is whole", () => {
     });
   });
 
-  it("is shown by its content, whatever the code says of it", async () => {
+  it("is recognized by its content, not by the type that the code declares", async () => {
     const [mimeType = "", data = ""] = WHOLE.jpeg ?? [];
     expect((await shown(data)).content).toEqual([
       { type: "text", text: "images: 3 x 2 pixels, JPEG." },

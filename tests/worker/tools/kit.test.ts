@@ -94,7 +94,7 @@ describe("arguments", () => {
 });
 
 describe("progress", () => {
-  it("is sent while a call that asked for it is at work", async () => {
+  it("is sent during a call that requested it", async () => {
     const args = { sandbox: "kit", command: "sleep 6; echo done" };
     const { messages } = await owner.send("run_command", args, { progressToken: "token-1" });
     const progress = messages.find(({ method }) => method === "notifications/progress");
@@ -154,7 +154,7 @@ describe("what goes wrong", () => {
     expect(JSON.parse(log)).toMatchObject({ event: "call", outcome: "error", error_code: "not_found" });
   });
 
-  it("is also told apart by a code, where data was asked for", async () => {
+  it("also has a code, if the client requested data", async () => {
     const { result } = await called(async () => {
       throw new ToolError("not_found", "There is no a.", "Use b.");
     }, true);

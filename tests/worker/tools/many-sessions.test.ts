@@ -46,7 +46,7 @@ describe("many sessions", () => {
   });
 });
 
-describe("the time until a sandbox that nobody uses is stopped", () => {
+describe("the time until an unused sandbox is stopped", () => {
   const isUp = (name: string) => inActor(name, (_sandbox, { container }) => container?.running === true);
 
   it("does not begin anew when its actor does", async () => {

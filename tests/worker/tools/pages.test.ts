@@ -8,7 +8,7 @@ const PAGE = `"<div id=chart></div><script>" + "x" * 4_000_000 + "</script>"`;
 
 const run = (code: string) => owner.call("run_code", { sandbox, code });
 
-/** The path and the size in what is said of a page. */
+/** The path and the size in the text about a page. */
 function pageIn(text: string): { path: string; size: string } {
   const [, size = "", path = ""] =
     /\[An interactive page, HTML of (\d+) bytes: (\/workspace\/\.outputs\/\w+\.html)\]/.exec(text) ?? [];

@@ -42,7 +42,7 @@ describe("read_file", () => {
     expect((await read("lines", { offset: 5001 })).text).toContain("there is no line 5001");
   });
 
-  it("knows the end of a file whose last line has none", async () => {
+  it("knows the end of a file without a last line break", async () => {
     expect((await read("unended")).text).toBe(
       "```\na\nb\n```\n[/workspace/unended: Its last line has no line break.]",
     );
@@ -135,7 +135,7 @@ describe("read_file", () => {
     );
   });
 
-  it("does not take a line's number for a byte's when a later part is no text", async () => {
+  it("does not use a line number as a byte offset when a later part is binary", async () => {
     await sh(sandbox, "{ seq 3000; printf '\\377\\376\\n'; } >late");
     expect((await read("late")).structured.content).toBe(
       Array.from({ length: 2000 }, (_, n) => `${n + 1}\n`).join(""),

@@ -1,4 +1,4 @@
-/** How code ends that does not end by itself, and what is said of answers that are too long. */
+/** How code is stopped that does not end by itself, and the errors for answers that are too long. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { callsIn, idIn, owner, says, sh, until } from "../support.ts";
 

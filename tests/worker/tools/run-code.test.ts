@@ -47,7 +47,7 @@ describe.each([
     expect(await text(print, { language })).toBe(`stdout: out\nstderr: err\nresult: ${value}`);
   });
 
-  it("says that nothing came when nothing did", async () => {
+  it("says so if there was no output", async () => {
     expect(await text(language === "python" ? "pass" : ";", { language })).toBe("Done, without output.");
   });
 });
@@ -294,7 +294,7 @@ describe("code", () => {
     expect(await sh(sandbox, "cat from-code")).toBe("here");
   });
 
-  it("refuses a language or context there is not", async () => {
+  it("refuses an unknown language or context", async () => {
     expect((await run("1", { language: "ruby" })).isError).toBe(true);
     expect((await run("1", { context: "../x" })).isError).toBe(true);
     expect((await run("")).isError).toBe(true);

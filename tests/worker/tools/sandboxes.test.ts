@@ -157,7 +157,7 @@ describe("destroy_sandbox", () => {
     expect((await owner.call("destroy_sandbox", {})).isError).toBe(true);
   });
 
-  it("makes no next call suffer, whatever was under way", async () => {
+  it("does not break the next call, whatever was running", async () => {
     for (let n = 0; n < 3; n++) {
       const running = [
         run(owner, "restless", "sleep 100"),

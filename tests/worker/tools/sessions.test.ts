@@ -32,7 +32,7 @@ describe("a session of run_command", () => {
     );
   });
 
-  it("works on with functions named as builtins, each of which is there for its next commands", async () => {
+  it("continues to work with functions named like builtins, and keeps each of them", async () => {
     const all =
       ". : [ alias builtin cd command declare echo enable eval exec exit export hash kill let local printf pwd read readonly return set shift shopt source stty test times trap true type typeset ulimit umask unset wait".split(
         " ",
@@ -143,7 +143,7 @@ describe("a session of run_command", () => {
     expect(await printed("own-exit", "pwd")).toBe("/\n");
   });
 
-  it("keeps its state, and its status, whatever the command calls builtin", async () => {
+  it("keeps its state and its status if the command redefines builtin", async () => {
     expect(await run("own-builtin", "builtin() { :; }; cd /tmp; f() { echo f; }; (exit 3)")).toMatchObject({
       exit_code: 3,
     });
@@ -242,7 +242,7 @@ describe("a session of run_command", () => {
   });
 });
 
-describe("a session whose command is killed while it leaves its state", () => {
+describe("a session with a command that is killed while it saves its state", () => {
   // As SIGKILL finds it that comes two seconds after SIGTERM, which has the shell leave its state.
   it.each([
     ["nothing of it", ": >"],

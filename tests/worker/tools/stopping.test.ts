@@ -70,7 +70,7 @@ describe.concurrent("a command that takes too long", () => {
   });
 });
 
-it("a command that puts a pipe in the place of its output ends all the same", async () => {
+it("a command that replaces its output by a pipe still ends", async () => {
   const command =
     "file=/var/lib/sandbox-mcp/runs/$SANDBOX_MCP_RUN/stdout; rm -f $file; mkfifo $file; echo hi; sleep 0.1";
   expect((await run(command, { session: "pipe" })).structured).toMatchObject({ exit_code: 0 });

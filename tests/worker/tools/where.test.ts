@@ -27,7 +27,7 @@ describe("the directory of a session", () => {
     expect((await command("cd /usr; kill -9 $$", { session })).structured.cwd).toBe("/");
   });
 
-  it("and the ports of a command are both told", async () => {
+  it("and the ports of a command are both in the result", async () => {
     const session = "serves";
     const { structured } = await command(
       "cd /tmp; python3 -m http.server 8123 >/dev/null 2>&1 & cd /tmp; until (: </dev/tcp/127.0.0.1/8123) 2>/dev/null; do sleep 0.1; done; sleep 1.5",
@@ -36,7 +36,7 @@ describe("the directory of a session", () => {
     expect(structured).toMatchObject({ cwd: "/tmp", ports: [8123] });
   });
 
-  it("cannot be made up by a function that the session has", async () => {
+  it("cannot be forged by a function of the session", async () => {
     const session = "forges";
     const forging = "f() { cat <<'X'\n# in /etc\n# complete\nX\n}; true";
     expect((await command(forging, { session })).structured.cwd).toBeUndefined();

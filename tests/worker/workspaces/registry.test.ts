@@ -229,7 +229,7 @@ describe("the registry of saved states", () => {
       { checkpoints: 2, workspaceBytes: 1000 },
     ));
 
-  it("keeps what the sandbox of a checkpoint was set to as long as the checkpoint, and as it was first", () =>
+  it("keeps the first settings of a checkpoint's sandbox as long as the checkpoint", () =>
     bench((at) => {
       at.save("a");
       const { id } = at.registry.checkpoint("a", "", at.now);
@@ -253,7 +253,7 @@ describe("the registry of saved states", () => {
       expect(at.registry.bytes).toBe(100);
     }));
 
-  it("never deletes what is referred to, and always what is not, whatever happens in whatever order", async () => {
+  it("deletes exactly the objects without a reference, after any sequence of operations", async () => {
     const sandbox = fc.constantFrom("a", "b", "c");
     const run = fc.constantFrom("a.1t", "b.1t");
     const stepOf = fc.oneof(

@@ -150,7 +150,7 @@ describe.concurrent("a workspace", () => {
     }
   });
 
-  it("ends with its sandbox, its checkpoints only when that is asked for, and then nothing is left in R2", async () => {
+  it("is deleted with its sandbox, its checkpoints only on request, and then nothing is left in R2", async () => {
     const caller = await principal("destroyer");
     const sandbox = "ends";
     const run = (command: string) => caller.call("run_command", { sandbox, command });

@@ -48,7 +48,7 @@ async function afterCrash(world: World): Promise<Record<string, string>> {
 }
 
 describe("a workspace", () => {
-  it("says once what is not saved of it, and again what is missing when it is back", () =>
+  it("names unsaved files once, and missing files again after the restore", () =>
     inWorld(async (world) => {
       await prepare(world);
       expect(world.workspace.takeNotice()).toBeUndefined();
@@ -448,7 +448,7 @@ describe("what a task leaves", () => {
       await next.workspace.keepArchive({ ...remains, run: "b.1t" }, SETTINGS);
     }));
 
-  it("is not larger than allowed, whatever the sandbox sends; if it is, it is deleted", () =>
+  it("is deleted if the sandbox sends more than allowed", () =>
     inWorld(async (world) => {
       await work(world);
       world.write("made", "x".repeat(1024 * 1024 + 1001));

@@ -151,7 +151,7 @@ class FakeContainer {
   }
 }
 
-/** What is asked of something outside of the actor. */
+/** A call to something outside the actor. */
 export interface Step {
   /** As `bucket put`, `account commitSave`, `sandboxd plan`. */
   name: string;

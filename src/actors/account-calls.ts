@@ -21,10 +21,10 @@ export interface Owner {
   /** Where the actor is created if it does not exist yet; it never moves. Undefined for the platform's choice. */
   region?: Region;
   /**
-   * False if the call must not start a container: its caller may only read, or it is about the previous container. `again` for
+   * False if the call must not start a container: its caller may only read, or it is about the previous container. `ifKnown` for
    * reading and deleting files: starts only sandboxes that were used before, because a new one has no files.
    */
-  mayStart?: boolean | "again";
+  mayStart?: boolean | "ifKnown";
   /** The caller's scopes for files and for sandboxes of tasks; no check if undefined. */
   scopes?: readonly Scope[];
   /** How long the caller waits, in milliseconds; the server's maximum if undefined. */

@@ -11,7 +11,7 @@ import { pause, within } from "../shared/within.ts";
 import type { CheckpointSettings, Destroyed, Ending, Owner, RestoredCheckpoint } from "./account-calls.ts";
 import type { AccountLink, EarlierState } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
-import { notRunning } from "./texts.ts";
+import { notRunning, stillRestoring } from "./texts.ts";
 import type { Lease } from "./lease.ts";
 import {
   ABSENT,
@@ -28,7 +28,6 @@ import type { SandboxNetwork } from "./network.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import type { Workspace } from "./workspace.ts";
-import { stillRestoring } from "./workspace-errors.ts";
 
 export interface LifecycleParts {
   platform: ContainerPlatform;
@@ -200,7 +199,7 @@ export class Lifecycle {
   async admit(owner: Owner): Promise<void> {
     const { account, platform } = this.#parts;
     const isKnown = (owner.mayStart ?? true) === true || platform.isRunning || (await account.isKnown(owner));
-    const mayStart = owner.mayStart === "again" ? isKnown : owner.mayStart !== false;
+    const mayStart = owner.mayStart === "ifKnown" ? isKnown : owner.mayStart !== false;
     const refuseStart = () => {
       if (!mayStart && !platform.isRunning) throw notRunning(owner.sandbox, isKnown);
     };
@@ -476,6 +475,11 @@ export class Lifecycle {
     if (!this.#parts.platform.isRunning) return;
     this.#parts.notice.ending(end);
     await this.#endContainer(end);
+  }
+
+  /** The server is about to stop, and the workspace is saved. Calls and runs may still change it. */
+  noteServerStop(): void {
+    if (this.isRunning) this.#parts.notice.ending(this.isInUse ? "unsaved_server" : "server");
   }
 
   /** Stops an unused container. Returns whether none runs then. */

@@ -2,9 +2,8 @@
 import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { LeftOut } from "./saved-states.ts";
-import { isPermanentSaveError, reason } from "./workspace-errors.ts";
 import { leftOut } from "./workspace-transfer.ts";
-import { notSavedText, partlySavedText } from "./texts.ts";
+import { isPermanentSaveError, notSavedText, partlySavedText, reason } from "./texts.ts";
 
 /** The delay before a failed save is retried. It doubles each time up to the maximum. Milliseconds. */
 const FIRST_RETRY_MS = 1000;

@@ -1,21 +1,11 @@
-/** What actors say: limits, the network, set-ups, checkpoints, and notices of what a stop has ended. workspace-errors.ts has the rest. */
+/** What actors say: limits, the network, set-ups, workspaces, and notices about what a stop has ended. */
+import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import { MAX_HOSTS } from "../shared/network-policy.ts";
 import { nextDay } from "../shared/days.ts";
-import { ToolError } from "../shared/errors.ts";
+import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import { shownName, shownTime } from "../shared/shown.ts";
-
-interface PathCount {
-  count: number;
-  names: string[];
-}
-
-/** What a save left out: `LeftOut` of snapshot-registry.ts, which imports this file. */
-interface LeftOut extends PathCount {
-  bytes: number;
-  unreadable?: PathCount | undefined;
-  special?: PathCount | undefined;
-  crowded?: Pick<PathCount, "names"> | undefined;
-}
+import type { LeftOut, Snapshot } from "./saved-states.ts";
+import { StorageError } from "./workspace-objects.ts";
 
 // Calls that do not reach a sandbox
 
@@ -142,7 +132,7 @@ export function quotaError({
 
 /** Why a run got less time than it asked for. */
 export function secondsCutText(seconds: number, perDay: number): string {
-  return `Other runs left it only ${seconds} of your ${perDay} run seconds a day. The next day begins at ${nextDay(Date.now())}.`;
+  return `This run got only ${seconds} s: other runs have used or reserved the rest of your ${perDay} run seconds for today. The next day begins at ${nextDay(Date.now())}.`;
 }
 
 export function tooManyPreviews(open: number): ToolError {
@@ -254,15 +244,17 @@ export function refusedText(hosts: string): string {
 }
 
 export function mismatchText(hosts: string): string {
-  return `${refusedText(hosts)} The host connected to, the server name in TLS (which must not be encrypted) and the Host in HTTP must be the same.`;
+  return `${refusedText(hosts)} The host of the connection, of TLS (unencrypted SNI) and of the Host header must match.`;
 }
 
 /** @param list the allow_hosts that would do it */
 export function allowText(hosts: readonly string[], list: readonly string[]): string {
-  const allow = `To allow ${hosts.join(", ")}: configure_sandbox with`;
-  return list.length > MAX_HOSTS
-    ? `${allow} an allow_hosts that leaves others out: it takes ${MAX_HOSTS} entries at most, and this would be ${list.length}.`
-    : `${allow} allow_hosts ${JSON.stringify(list)}.`;
+  const excess = list.length - MAX_HOSTS;
+  const change =
+    excess > 0
+      ? `allow_hosts takes at most ${MAX_HOSTS} hosts. Remove ${excess} others first.`
+      : `configure_sandbox with allow_hosts ${JSON.stringify(list)}.`;
+  return `To allow ${hosts.join(", ")}: ${change}`;
 }
 
 export function operatorForbidsText(hosts: readonly string[]): string {
@@ -273,7 +265,7 @@ export function neverAllowedText(hosts: Iterable<string>): string {
   return `allow_hosts cannot allow ${[...hosts].join(", ")}: sandboxes reach only hosts on the internet.`;
 }
 
-export const ALLOWED_MEANWHILE = "Hosts that were allowed meanwhile can be tried again.";
+export const ALLOWED_MEANWHILE = "Hosts allowed since then can be tried again.";
 
 export function portsText(ports: string): string {
   return `A list allows only the ports ${ports}.`;
@@ -323,6 +315,7 @@ export const ENDINGS = {
   idle: "The sandbox was stopped because it was idle",
   room: "The idle sandbox was stopped to make room for another of your sandboxes",
   server: "The sandbox was stopped together with the server",
+  unsaved_server: "The sandbox was stopped together with the server",
   back: "The sandbox was restored to a checkpoint",
   network: "The sandbox was stopped to restrict its network",
   unsaved_network: "The sandbox was stopped to restrict its network",
@@ -355,7 +348,7 @@ export function restoredText(
     files: number;
     bytes: number;
     left?: LeftOut | undefined;
-    dropped?: PathCount | undefined;
+    dropped?: NamedFiles | undefined;
   },
   ending: string | undefined,
   isAllSaved: boolean,
@@ -365,12 +358,12 @@ export function restoredText(
     (left ? ` Not saved, so missing: ${leftOutText(left)}.` : "") +
     (dropped ? ` ${droppedText(dropped)}` : "");
   if (ending === undefined) return `The sandbox starts with its files ${what}.${missing}`;
-  const later = isAllSaved ? "" : ", and later changes";
-  return `${endingText(ending)}: its files are ${what}. Processes and variables are gone${later}.${missing}`;
+  const gone = isAllSaved ? "Processes and variables" : "Processes, variables and any later changes";
+  return `${endingText(ending)}: its files are ${what}. ${gone} are gone.${missing}`;
 }
 
 /** What was saved upon another image and is not restored. */
-function droppedText({ count, names }: PathCount): string {
+function droppedText({ count, names }: NamedFiles): string {
   const more = count > NAMED ? ` and ${count - NAMED} more` : "";
   return `Not restored, because the image has changed: ${names.slice(0, NAMED).map(shownName).join(", ")}${more}. Install it again.`;
 }
@@ -418,3 +411,75 @@ export function serviceRestarted(id: string): string {
 
 /** For bash, which inserts the values. */
 export const SERVICE_ENDED = "The service ended with exit code $code. It is started again in $pause s.";
+
+// Workspaces that cannot be saved or restored
+
+export function workspaceTooLarge(
+  left: Pick<Plan["left"], "count" | "crowded">,
+  maxBytes: number,
+): ToolError {
+  const why =
+    left.count > 0
+      ? `it is larger than the ${MiB(maxBytes)} MB of WORKSPACE_MAX_MB`
+      : left.crowded
+        ? "it has more files than can be saved"
+        : "not all of it can be read";
+  return new ToolError("too_large", why);
+}
+
+export function stillRestoring(sandbox: string, ms: number): ToolError {
+  return new ToolError(
+    "no_answer",
+    `Sandbox ${sandbox} is being restored, which takes longer than ${Math.round(ms / 1000)} s. This call was not started.`,
+    "Make the same call again in 10 seconds.",
+    true,
+  );
+}
+
+export function stillSaving(sandbox: string, ms: number): ToolError {
+  return new ToolError(
+    "no_answer",
+    `Sandbox ${sandbox} is being saved, which takes longer than ${ms / 1000} s. Nothing was changed, and the save goes on.`,
+    "Make the same call again in 30 seconds: the parts saved until then are not saved again.",
+    true,
+  );
+}
+
+export function restoreFailed(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {
+  const error = new ToolError(
+    "storage_unavailable",
+    `Sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reason(cause)}. This call was not started, and the saved state is intact.`,
+    "Make the same call again in a minute. If that fails too: restore_sandbox goes back to a checkpoint; destroy_sandbox deletes the sandbox with its saved files.",
+    true,
+  );
+  error.cause = cause;
+  return error;
+}
+
+/** Errors that repeat until the workspace or the principal's limit changes. */
+const LASTING: ReadonlySet<ErrorCode> = new Set(["too_large", "no_space", "quota_exceeded", "file_system"]);
+
+/** Whether a failed save will fail again until the caller changes something. */
+export function isPermanentSaveError(cause: unknown): cause is ToolError {
+  return cause instanceof ToolError && LASTING.has(cause.code);
+}
+
+export function saveFailed(sandbox: string, cause: unknown): ToolError {
+  const message = `Sandbox ${sandbox} could not be saved: ${reason(cause)}. It continues to run, and the earlier save is intact.`;
+  const error = isPermanentSaveError(cause)
+    ? new ToolError(
+        cause.code,
+        message,
+        cause.hint ||
+          "Delete files that are not needed; restore_sandbox goes back to a checkpoint without saving it.",
+      )
+    : new ToolError("storage_unavailable", message, "Make the same call again in a minute.", true);
+  error.cause = cause;
+  return error;
+}
+
+export function reason(cause: unknown): string {
+  if (cause instanceof StorageError) return "the storage does not answer";
+  if (cause instanceof ToolError) return cause.message.replace(/\.$/, "");
+  return "of an internal error (details are in the server's log)";
+}

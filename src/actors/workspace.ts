@@ -26,7 +26,7 @@ import {
   workspaceTooLarge,
   reason,
   stillSaving,
-} from "./workspace-errors.ts";
+} from "./texts.ts";
 import { type Origin, type TransferHost, WorkspaceTransfer, archiveOf } from "./workspace-transfer.ts";
 
 /** The account's methods for workspaces. */

@@ -122,7 +122,7 @@ export const ENDPOINT_TEXTS = {
   tooLarge: "The request is too large",
   tooSlow: "The request body took too long",
   parameterTooLong: "A parameter is too long",
-  oddHost: "The host of a redirect URI is a preview's, or neither a name nor an address",
+  oddHost: "A redirect URI must not point to a preview, and its host must be a valid name or address",
   grantEnded: "The sign-in behind this grant is no longer valid",
 };
 

@@ -13,9 +13,8 @@ import {
 import { listCursor } from "../../container/sandboxd/shapes.ts";
 import { ToolError, withTimeout } from "../shared/errors.ts";
 import type { Requesting } from "./requests.ts";
-import { refusal } from "./file-errors.ts";
+import { foreignListCursor, refusal } from "./texts.ts";
 import { type Body, requestOperation, partsOf } from "./sandboxd-request.ts";
-import { foreignListCursor } from "./texts.ts";
 
 /** The lowest accepted upload speed; large bodies get more time. */
 const BYTES_PER_MS = 100;

@@ -6,8 +6,8 @@ import type { CodeOutcome } from "../container/kernels/kernel-protocol.ts";
 // The end of a run
 
 export const CANCELLED_TEXT = "Cancelled before it started.";
-export const NEVER_BEGAN = "The server was restarted before it began, so it never ran. Run it again.";
-export const NEVER_BEGAN_HERE = "The sandbox stopped before it began, so it never ran. Run it again.";
+export const NEVER_BEGAN = "The run never started, because the server was restarted first. Run it again.";
+export const NEVER_BEGAN_HERE = "The run never started, because the sandbox stopped first. Run it again.";
 export const WENT_AWAY_MEANWHILE = "The sandbox and everything in it were lost while the server was down.";
 export const OTHER_VERSION = "The server was restarted with another version, which cannot resume this run.";
 
@@ -81,7 +81,7 @@ const LOST_RESULT = "The server was restarted while the code ran, so its result 
 export function handoverTexts(language: string, context: string) {
   const kernel = kernelName(language, context);
   return {
-    idle: `${LOST_RESULT} It has ended since. ${KERNEL_STATE.kept}`,
+    idle: `${LOST_RESULT} The code has finished since. ${KERNEL_STATE.kept}`,
     interrupted: `${LOST_RESULT} ${kernel} was interrupted. ${KERNEL_STATE.kept}`,
     killed: `${LOST_RESULT} ${kernel} was stopped. ${KERNEL_STATE.lost}`,
   };

@@ -162,7 +162,7 @@ function refused(request: Request, status: number, words: string): Promise<Respo
     : json({ error: words }, status);
 }
 
-const NEEDED: Record<string, readonly Scope[]> = {
+const SCOPES_BY_METHOD: Record<string, readonly Scope[]> = {
   GET: ["sandbox:read"],
   HEAD: ["sandbox:read"],
   PUT: ["sandbox:write"],
@@ -171,7 +171,7 @@ const NEEDED: Record<string, readonly Scope[]> = {
 
 /** `/sandboxes/<name>/files/<path>`. The path is relative to /workspace, or absolute after a second slash. */
 export async function serveFiles(request: Request, caller: CallerContext): Promise<Response> {
-  const scopes = NEEDED[request.method] ?? [];
+  const scopes = SCOPES_BY_METHOD[request.method] ?? [];
   const refusal = insufficientScope(caller, scopes);
   if (refusal) return refusal.response;
   const { pathname, searchParams } = new URL(request.url);
@@ -211,7 +211,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
 /** A read-only token starts no container. Reading and deleting start only sandboxes that exist already. */
 function mayStartFor(method: string, scopes: readonly Scope[]): Owner["mayStart"] {
   if (method === "PUT") return true;
-  return mayStartWith(scopes) && "again";
+  return mayStartWith(scopes) && "ifKnown";
 }
 
 function decoded(path: string): string {

@@ -18,7 +18,7 @@ const FORM_BOUNDS = { maxBytes: 16 * 1024, drainBytes: 64 * 1024, ms: 30_000 };
 
 export async function gitPage(request: Request, oauth: OAuth, context: RequestContext): Promise<Response> {
   const { config, env } = context;
-  const asked = new URL(request.url).pathname.slice(GIT_PATH.length + 1);
+  const requestedHost = new URL(request.url).pathname.slice(GIT_PATH.length + 1);
   if (!config.gitSignIn) return messagePage(GIT_TEXTS.off, { status: 404, way: TO_PANEL });
   const caller = await visitor(request, oauth, context, GIT_TEXTS.signInFirst);
   if (caller instanceof Response) return caller;
@@ -29,7 +29,7 @@ export async function gitPage(request: Request, oauth: OAuth, context: RequestCo
   const show = async (host: string, problem?: string) =>
     gitHostsPage(await account.gitHosts(), host, problem);
   const limits = networkLimits(config, id);
-  if (request.method !== "POST") return show(gitHost(asked, limits) ?? "");
+  if (request.method !== "POST") return show(gitHost(requestedHost, limits) ?? "");
   const form = await formOf(request);
   if (form === undefined) return messagePage(GIT_TEXTS.unreadable, { way: TO_PANEL });
   const host = form.get("host") ?? "";
@@ -55,10 +55,10 @@ async function formOf(request: Request): Promise<URLSearchParams | undefined> {
   return read && "bytes" in read ? new URLSearchParams(new TextDecoder().decode(read.bytes)) : undefined;
 }
 
-/** @param host for the form's field, which names it if a call has asked for it */
+/** @param requestedHost the value of the form's field, if a call named a host */
 function gitHostsPage(
   hosts: readonly { host: string; signedInAt: number }[],
-  asked: string,
+  requestedHost: string,
   problem?: string,
 ): Promise<Response> {
   const rows = hosts.map(({ host, signedInAt }) => {
@@ -69,13 +69,13 @@ function gitHostsPage(
 `;
   });
   const list = markup`<p class="soft">${GIT_TEXTS.listed}</p>\n<dl>\n${rows}</dl>`;
-  const body = markup`<h1>${asked ? GIT_TEXTS.signInTo : GIT_TEXTS.title}</h1>
+  const body = markup`<h1>${requestedHost ? GIT_TEXTS.signInTo : GIT_TEXTS.title}</h1>
 <p class="soft">${GIT_TEXTS.about}</p>
 ${problem && markup`<p class="note error" role="alert">${problem}</p>`}
 <form method="post">
-${asked && markup`<p class="note warn">${GIT_TEXTS.asked}</p>`}
+${requestedHost && markup`<p class="note warn">${GIT_TEXTS.warning}</p>`}
 <p><label class="field">${GIT_TEXTS.host}
-<input type="text" name="host" value="${asked}" required maxlength="253" placeholder="github.com" autocomplete="off"></label></p>
+<input type="text" name="host" value="${requestedHost}" required maxlength="253" placeholder="github.com" autocomplete="off"></label></p>
 <p><label class="field">${GIT_TEXTS.token}
 <input type="password" name="token" required minlength="16" maxlength="1000" autocomplete="off"></label></p>
 <p><label class="field">${GIT_TEXTS.user}

@@ -10,6 +10,7 @@ import { isTaskID } from "../runs/id.ts";
 import { type RunView, durationMs } from "../runs/run-types.ts";
 import { MAX_QUESTION } from "../tasks/program.ts";
 import { defaultWait } from "../shared/wait.ts";
+import { issueMessage } from "../shared/argument-issues.ts";
 import { contextOf, recorded, sandboxName, type ToolContext } from "../tools/define.ts";
 import { MAX_TASK, startFields, TASK_SECONDS } from "../tools/execute-task.ts";
 import { followTask } from "../tools/follow-task.ts";
@@ -33,8 +34,8 @@ export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 /** Text that is not blank. Its error messages are sent to callers as they are. */
 function words(name: string, max: number) {
   return z
-    .string(REST_TEXTS.required(name))
-    .refine((text) => text.trim() !== "", REST_TEXTS.required(name))
+    .string(REST_TEXTS.required)
+    .refine((text) => text.trim() !== "", REST_TEXTS.required)
     .max(max, REST_TEXTS.tooLong(name, max));
 }
 
@@ -76,7 +77,7 @@ const questionBody = z.strictObject({
 });
 
 /** The fields of each body, for the error about an unknown field. */
-const FIELDS = `with task go ${fieldNames(taskBody)}; with question go ${fieldNames(questionBody)}`;
+const FIELDS = `A task accepts ${fieldNames(taskBody)}. A question accepts ${fieldNames(questionBody)}.`;
 
 function fieldNames({ shape }: z.ZodObject): string {
   return Object.keys(shape)
@@ -124,7 +125,7 @@ function withStatus(request: Request, [body, status]: [body: object, status: num
 type Started = { run: RunView; wait: number | undefined } | { refused: string };
 
 async function beginTask(context: ToolContext, fields: object): Promise<Started> {
-  const { success, data, error } = taskBody.safeParse(fields);
+  const { success, data, error } = taskBody.safeParse(fields, { error: issueMessage });
   if (!success) return refusedBy(error);
   const { timeout, wait, question: _, max_turns: maxTurns, continue_from: continueFrom, ...task } = data;
   const request = { ...task, maxTurns, continueFrom, timeoutMs: timeout };
@@ -132,7 +133,7 @@ async function beginTask(context: ToolContext, fields: object): Promise<Started>
 }
 
 async function beginQuestion(context: ToolContext, fields: object): Promise<Started> {
-  const { success, data, error } = questionBody.safeParse(fields);
+  const { success, data, error } = questionBody.safeParse(fields, { error: issueMessage });
   if (!success) return refusedBy(error);
   const { timeout, wait, ...question } = data;
   return { run: (await startQuestion(context, { ...question, timeoutMs: timeout })).value, wait };
@@ -143,9 +144,8 @@ function refusedBy({ issues }: z.ZodError): { refused: string } {
   if (excess) return { refused: REST_TEXTS.noField(excess.keys[0], FIELDS) };
   const [issue] = issues;
   const message = issue?.message ?? REST_TEXTS.unreadable;
-  // The messages of tools begin with a verb, and those of zod name no field.
-  const field = String(issue?.path[0]);
-  const start = /^[a-z]/.test(message) ? `${field} ` : /^(Invalid|Too)/.test(message) ? `${field}: ` : "";
+  // The messages of tools begin with a verb and name no field.
+  const start = /^[a-z]/.test(message) ? `${String(issue?.path[0])} ` : "";
   return { refused: `${start.slice(0, 1).toUpperCase()}${start.slice(1)}${message}` };
 }
 

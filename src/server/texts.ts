@@ -9,6 +9,12 @@ export const BAD_HOST_TEXT = "This server does not answer to the host name of th
 export const BAD_ORIGIN_TEXT =
   "Web pages of this origin may not call this server; ALLOWED_ORIGINS can name it.";
 
+export const NOT_FOUND_PAGE = {
+  title: "Page not found",
+  message: "This server has no page at this address. Check the address, or go to the start page.",
+  way: "Go to the start page",
+};
+
 export const NOT_JSON_TYPE = "Unsupported Media Type: Content-Type must be application/json";
 
 export const MISCONFIGURED = "The server is misconfigured";
@@ -48,22 +54,22 @@ export const UNREADABLE_BODY = {
 export const REST_TEXTS = {
   tooLarge: "Request body too large",
   notJSON: "Request body is not JSON",
-  unreadable: "It cannot be read",
+  unreadable: "The request body cannot be read",
   componentNames: "Agents and commands must be lists of names",
   checkpoint: "Checkpoint must be a checkpoint's id",
   sandbox: "Sandbox must be a sandbox's name",
   model: "Model must be a model's name",
   taskAndQuestion: "Give a task or a question, not both",
   running: "Task is still running",
-  failed: "Task execution failed",
+  failed: "The run failed",
   noResult: "Task result not found",
-  required: (field: string) => `${field} is required`,
+  required: "Give a task or a question, as text",
   tooLong: (field: string, max: number) => `${field} is longer than ${max} characters`,
   oneOf: (field: string, choices: readonly string[]) => `${field} must be ${choices.join(" or ")}`,
   milliseconds: (field: string, least: number, most: number) =>
     `${field} must be a number of milliseconds from ${least} to ${most}`,
   noField: (name: string | undefined, fields: string) =>
-    `There is no field ${JSON.stringify(name?.slice(0, 100))}: ${fields}`,
+    `There is no field ${JSON.stringify(name?.slice(0, 100))}. ${fields}`,
 };
 
 // Links to files
@@ -181,16 +187,16 @@ export const GIT_TEXTS = {
   },
   title: "Git hosts",
   about:
-    "With an access token for a host, git in all your sandboxes can use your private repositories there.",
+    "Add an access token for a git host. git in your sandboxes can then use your private repositories there.",
   listed: "You are signed in to:",
   since: (day: string) => `Since ${day}`,
   remove: "Remove",
   signIn: "Sign in",
   signInTo: "Sign in to a git host",
-  asked: "An app may have led you here. The token goes to this host: sign in only if you know it.",
+  warning: "An app may have led you here. The token goes to this host: sign in only if you know it.",
   rights:
     "At GitHub, a fine-grained token that may read and write the contents of the repositories is enough; at GitLab, one with read_repository and write_repository.",
-  risk: "Code in your sandboxes never sees the token, but can do with git what it allows. Make one for this purpose, for few repositories, that expires soon.",
+  risk: "Code never sees the token, but can do everything that the token allows. Create a token for this purpose only: few repositories, early expiry.",
   host: "Host",
   token: "Access token",
   user: "User name, if the host wants one",
@@ -261,7 +267,7 @@ export const NEEDS_SCRIPTS = "The panel needs JavaScript.";
 /** Why a stream to the panel broke off, or shows nothing. */
 export const STREAM_TEXTS = {
   notJSON: "The body is not JSON.",
-  failed: "The server could not go on.",
-  notRead: "The client did not read.",
-  notShown: "It cannot be shown.",
+  failed: "The server had an error while it sent updates.",
+  notRead: "The browser stopped reading the updates.",
+  notShown: "This item cannot be shown.",
 };

@@ -2,11 +2,111 @@
 import { nextDay } from "../shared/days.ts";
 import { ToolError } from "../shared/errors.ts";
 
-function invalid(message: string, hint: string): ToolError {
-  return new ToolError("invalid_argument", message, hint);
+function invalid(message: string, hint: string, isRetryable = false): ToolError {
+  return new ToolError("invalid_argument", message, hint, isRetryable);
 }
 
 // Before a task
+
+/** @param what who needs the model, and what cannot be done */
+export function noModel(what: string): ToolError {
+  return new ToolError(
+    "not_configured",
+    `This server has no credential for ${what}.`,
+    "The operator has to set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN: on Cloudflare with `npx wrangler secret put`, on the local platform in .dev.vars. Until then, use run_code and run_command.",
+  );
+}
+
+export const NEEDS_MODEL = {
+  question: "a model, so it answers no questions",
+  task: (agent: string) => `${agent}, so it runs no tasks`,
+} as const;
+
+export const checkpointAndContinue = () =>
+  invalid(
+    "checkpoint and continue_from exclude each other: a continued task keeps its own files.",
+    "Leave one of the two out.",
+  );
+
+export const checkpointAndSandbox = () =>
+  invalid(
+    "checkpoint and sandbox exclude each other: the task gets a fresh sandbox from the checkpoint.",
+    "Leave sandbox out. For a sandbox that stays: restore_sandbox makes one from the checkpoint; then pass sandbox alone.",
+  );
+
+export const repositoryAndContinue = () =>
+  invalid(
+    "repository and continue_from exclude each other: the earlier task has its workspace already.",
+    "Leave repository out.",
+  );
+
+export function otherAgent(task: string, agent: string): ToolError {
+  return invalid(
+    `Task ${task} was done by ${agent}, and no other agent can continue it.`,
+    "Leave agent out.",
+  );
+}
+
+export function agentNeedsKey(agent: string): ToolError {
+  return new ToolError(
+    "not_configured",
+    `${agent} needs ANTHROPIC_API_KEY, and the server has only a CLAUDE_CODE_OAUTH_TOKEN, which is for Claude Code.`,
+    "Leave agent out.",
+  );
+}
+
+export function noTurnLimit(agent: string): ToolError {
+  return invalid(`${agent} does not support max_turns.`, "Use timeout_seconds.");
+}
+
+export function noComponents(agent: string): ToolError {
+  return invalid(
+    `${agent} does not support agents and commands.`,
+    "Leave agents and commands out, or agent.",
+  );
+}
+
+export function notATask(id: string): ToolError {
+  return invalid(
+    `${id} is not a task of an agent, so it cannot be continued.`,
+    "list_runs with kind task shows tasks.",
+  );
+}
+
+export function taskRunning(id: string): ToolError {
+  return invalid(
+    `Task ${id} is still running.`,
+    `Wait for it with get_result, id ${id}, then continue it.`,
+    true,
+  );
+}
+
+export function noConversation(id: string): ToolError {
+  return invalid(`Task ${id} ended before its agent began a conversation.`, "Start a new task.");
+}
+
+export function filesElsewhere(id: string, sandbox: string): ToolError {
+  return invalid(
+    `Task ${id} cannot continue in sandbox ${sandbox}, which does not have its files.`,
+    "Leave sandbox out: the task continues in a fresh one, with its files and conversation.",
+  );
+}
+
+export function taskFilesGone(id: string): ToolError {
+  return new ToolError(
+    "not_found",
+    `The sandbox of task ${id} is gone, and its files were not kept.`,
+    "Start a new task.",
+  );
+}
+
+export function taskFilesOld(id: string): ToolError {
+  return new ToolError(
+    "not_found",
+    `The files of task ${id} were saved by an earlier version of this server, in a format that is no longer read.`,
+    `Start a new task; get_result with id ${id} has the changes and the artifacts.`,
+  );
+}
 
 export function noRepositoryName(repository: string): ToolError {
   return invalid(`${repository} does not name a repository.`, "Pass an address that git clone takes.");
@@ -15,7 +115,7 @@ export function noRepositoryName(repository: string): ToolError {
 export function agentAtWork(sandbox: string): ToolError {
   return new ToolError(
     "permission_denied",
-    `A coding agent is at work in sandbox ${sandbox}. Running anything beside it needs the scope tasks:run, which your token lacks: it could use the agent's model.`,
+    `A coding agent is at work in sandbox ${sandbox}. Running anything beside it needs the scope tasks:run, which your token lacks, because code beside the agent could use the agent's model credential.`,
     "Use another sandbox, or try again when list_runs with kind task shows none running there.",
     true,
   );

@@ -257,7 +257,12 @@ export function sandboxName() {
 
 /** The input field for how long something may run. */
 export function timeoutField(fallback: number, max: number) {
-  return z.number().int().min(1).max(max).default(fallback);
+  return wholeNumber(1, max).default(fallback);
+}
+
+export function wholeNumber(min: number, max: number) {
+  const message = `must be a whole number from ${min} to ${max}`;
+  return z.number().int(message).min(min, message).max(max, message);
 }
 
 /** The input field for how long a call waits for a run. */

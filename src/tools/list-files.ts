@@ -1,10 +1,10 @@
 import * as z from "zod";
 import { ANY_DEPTH } from "../../container/sandboxd/operations.ts";
 import { MAX_LISTED, absolute } from "../../container/sandboxd/shapes.ts";
-import { NOT_UTF8 } from "../container/file-errors.ts";
+import { NOT_UTF8 } from "../container/texts.ts";
 import { checkedCursor } from "../container/file-operations.ts";
 import { shownName, shownTime } from "../shared/shown.ts";
-import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+import { defineTool, pathField, sandboxField, sections, text, wholeNumber } from "./define.ts";
 import { emptyDirectoryText, longNames, moreFilesText } from "./texts.ts";
 
 /** The longest text of a listing: 5,000 names of any characters. Escapes can make paths six times as long. */
@@ -17,7 +17,7 @@ export const listFiles = defineTool({
   input: z.strictObject({
     path: pathField().default("/workspace"),
     recursive: z.boolean().default(false),
-    limit: z.number().int().min(1).max(MAX_LISTED).default(200),
+    limit: wholeNumber(1, MAX_LISTED).default(200),
     cursor: z.string().optional(),
     sandbox: sandboxField(),
   }),

@@ -31,7 +31,7 @@ import {
   taskFilesGone,
   taskFilesOld,
   taskRunning,
-} from "./texts.ts";
+} from "../tasks/texts.ts";
 
 export interface TaskRequest {
   task: string;

@@ -70,9 +70,8 @@ export function waitingText(id: string, { behind, kind, name }: WaitState): stri
   const wait = `Not started. Wait with get_result, id ${id}, or withdraw it with cancel_run.`;
   if (kind === "setup") return `${wait} The sandbox's set-up runs first: ${first}.`;
   const others = more.length > 0 ? ` Runs that also wait before this one: ${more.length}.` : "";
-  const [held, other] =
-    kind === "workspace" ? ["the workspace", "Another sandbox"] : [`the ${kind} ${name}`, `Another ${kind}`];
-  return `${wait} ${first} holds ${held}: cancel that one if it hangs.${others} ${other} starts at once.`;
+  const [place, other] = kind === "workspace" ? ["the workspace", "sandbox"] : [`${kind} ${name}`, kind];
+  return `${wait} It waits for run ${first} in ${place}.${others} Cancel ${first} if it hangs, or use another ${other}.`;
 }
 
 /** The calls for a command that runs in a terminal. */
@@ -121,7 +120,7 @@ export function skippedText(bytes: number): string {
 
 /** @param bytes of a line that the terminal keeps */
 export function longLineText(bytes: number): string {
-  return `A line of more than ${bytes} bytes was typed: programs that read lines (read, input(), cat) get its first ${bytes}, others (a REPL, an editor) all of it. Put longer lines in a file (write_file).`;
+  return `The typed line is longer than ${bytes} bytes: line readers (read, input(), cat) get only the first ${bytes}. Use write_file for longer lines.`;
 }
 
 export function nothingToType(): ToolError {
@@ -439,8 +438,8 @@ export function checkpointDeletedText(checkpoint: string, sandbox: string, left:
 
 export function oneOrAllCheckpoints(): ToolError {
   return invalid(
-    "Nothing was deleted: checkpoint deletes a single checkpoint, checkpoints=true the sandbox with all of them.",
-    "Leave one of the two out.",
+    "Nothing was deleted: checkpoint and checkpoints=true exclude each other.",
+    "Use either checkpoint (deletes one checkpoint) or checkpoints=true (deletes the sandbox and all of them).",
   );
 }
 
@@ -491,108 +490,6 @@ export function networkDeclined(sandbox: string, what: string): ToolError {
     "permission_denied",
     `The user did not allow sandbox ${sandbox} to reach ${what}.`,
     "Go on without it, or tell the user what it is needed for.",
-  );
-}
-
-// Tasks
-
-/** @param what who needs the model, and what cannot be done */
-export function noModel(what: string): ToolError {
-  return new ToolError(
-    "not_configured",
-    `This server has no credential for ${what}.`,
-    "The operator has to set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN: on Cloudflare with `npx wrangler secret put`, on the local platform in .dev.vars. Until then, use run_code and run_command.",
-  );
-}
-
-export const NEEDS_MODEL = {
-  question: "a model, so it answers no questions",
-  task: (agent: string) => `${agent}, so it runs no tasks`,
-} as const;
-
-export const checkpointAndContinue = () =>
-  invalid(
-    "checkpoint and continue_from exclude each other: a continued task keeps its own files.",
-    "Leave one of the two out.",
-  );
-
-export const checkpointAndSandbox = () =>
-  invalid(
-    "checkpoint and sandbox exclude each other: the task gets a fresh sandbox from the checkpoint.",
-    "Leave sandbox out. For a sandbox that stays: restore_sandbox makes one from the checkpoint; then pass sandbox alone.",
-  );
-
-export const repositoryAndContinue = () =>
-  invalid(
-    "repository and continue_from exclude each other: the earlier task has its workspace already.",
-    "Leave repository out.",
-  );
-
-export function otherAgent(task: string, agent: string): ToolError {
-  return invalid(
-    `Task ${task} was done by ${agent}, and no other agent can continue it.`,
-    "Leave agent out.",
-  );
-}
-
-export function agentNeedsKey(agent: string): ToolError {
-  return new ToolError(
-    "not_configured",
-    `${agent} needs ANTHROPIC_API_KEY, and the server has only a CLAUDE_CODE_OAUTH_TOKEN, which is for Claude Code.`,
-    "Leave agent out.",
-  );
-}
-
-export function noTurnLimit(agent: string): ToolError {
-  return invalid(`${agent} does not support max_turns.`, "Use timeout_seconds.");
-}
-
-export function noComponents(agent: string): ToolError {
-  return invalid(
-    `${agent} does not support agents and commands.`,
-    "Leave agents and commands out, or agent.",
-  );
-}
-
-export function notATask(id: string): ToolError {
-  return invalid(
-    `${id} is not a task of an agent, so it cannot be continued.`,
-    "list_runs with kind task shows tasks.",
-  );
-}
-
-export function taskRunning(id: string): ToolError {
-  return invalid(
-    `Task ${id} is still running.`,
-    `Wait for it with get_result, id ${id}, then continue it.`,
-    true,
-  );
-}
-
-export function noConversation(id: string): ToolError {
-  return invalid(`Task ${id} ended before its agent began a conversation.`, "Start a new task.");
-}
-
-export function filesElsewhere(id: string, sandbox: string): ToolError {
-  return invalid(
-    `Task ${id} cannot continue in sandbox ${sandbox}, which does not have its files.`,
-    "Leave sandbox out: the task continues in a fresh one, with its files and conversation.",
-  );
-}
-
-export function taskFilesGone(id: string): ToolError {
-  return new ToolError(
-    "not_found",
-    `The sandbox of task ${id} is gone, and its files were not kept.`,
-    "Start a new task.",
-  );
-}
-
-export function taskFilesOld(id: string): ToolError {
-  return new ToolError(
-    "not_found",
-    `The files of task ${id} were saved by an earlier version of this server, in a format that is no longer read.`,
-    `Start a new task; get_result with id ${id} has the changes and the artifacts.`,
   );
 }
 

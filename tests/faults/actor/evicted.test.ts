@@ -78,7 +78,10 @@ describe.concurrent("actor evicted at random moments", () => {
         recorded++;
         const { text } = await owner.call("get_result", { id: id ?? "" });
         if (text.includes("state: lost"))
-          expect({ starts, text }).toMatchObject({ starts: 0, text: expect.stringContaining("never ran") });
+          expect({ starts, text }).toMatchObject({
+            starts: 0,
+            text: expect.stringContaining("never started"),
+          });
         else {
           expect(text).toContain(Array.from({ length: 20 }, (_, i) => i + 1).join("\n"));
           expect(starts).toBe(1);
@@ -105,7 +108,7 @@ describe.concurrent("actor evicted at random moments", () => {
         await evictAt(sandbox, when);
         const { text } = await owner.call("get_result", { id: idIn(started) });
         if (text.includes("state: lost")) {
-          expect(text).toContain("never ran");
+          expect(text).toContain("never started");
           expect(await sh(sandbox, `ls ${mark} 2>/dev/null || true`, { session: "look" })).toBe("");
           return;
         }

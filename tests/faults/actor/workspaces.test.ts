@@ -213,6 +213,6 @@ describe("a save that never ends", () => {
     delete faults.bucket;
     const next = await run("a", "cat file");
     expect(next.structured.stdout).toBe("a\n");
-    expect(next.text).toMatch(/to restrict its network.* and later changes/);
+    expect(next.text).toMatch(/to restrict its network.* and any later changes/);
   });
 });

@@ -23,7 +23,7 @@ function wrong({ text }: Result, seconds: number): RegExp[] {
   const expected = [
     /state: timed_out/,
     /your 86400 run seconds a day/,
-    new RegExp(`Other runs left it only ${seconds} of`),
+    new RegExp(`This run got only ${seconds} s: other runs`),
     /The next day begins at \d{4}-\d\d-\d\dT00:00:00\.000Z/,
   ];
   const unexpected = [/too long|did not finish|timeout_seconds/];

@@ -170,7 +170,7 @@ it("loses a run of an earlier actor that its executor cannot resume, and no othe
     next.resume(true);
     expect(next.list(10).map(({ state }) => state)).toEqual(["lost", "lost"]);
     expect((await next.result(execution.run.record.id, 0)).note).toMatch(/with another version/);
-    expect((await next.result(id, 0)).note).toMatch(/never ran/);
+    expect((await next.result(id, 0)).note).toMatch(/never started/);
     expect(failed).toHaveLength(1);
   };
   await withRuns("resume-unable", work, changes);

@@ -23,7 +23,7 @@ const code = (sandbox: string, source: string, more?: Record<string, unknown>) =
 const RESTARTED = "The sandbox was restarted: its files, processes and variables are gone.";
 /** The notice for a sandbox with a restored workspace. */
 const BACK =
-  /^The sandbox was restarted: its files are as saved at \S+ \(\d+ files, \d+ bytes\)\. Processes and variables are gone, and later changes\./;
+  /^The sandbox was restarted: its files are as saved at \S+ \(\d+ files, \d+ bytes\)\. Processes, variables and any later changes are gone\./;
 
 /** Has the workspace saved. */
 const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
@@ -51,7 +51,7 @@ describe.concurrent("a container that is killed", () => {
     }
     for (const run of [first, kernel]) expect(run?.text).toContain("The sandbox stopped while it ran");
     for (const run of [queued, queuedCode])
-      expect(run?.text).toContain("The sandbox stopped before it began, so it never ran.");
+      expect(run?.text).toContain("The run never started, because the sandbox stopped first.");
     expect(first?.text).toContain("stdout: begun");
     expect(kernel?.text).toContain("stdout: begun");
     const next = await command(sandbox, "cat file; echo [$GONE] $PWD; ls /tmp");
@@ -193,7 +193,7 @@ describe.concurrent("an actor that is thrown away", () => {
     expect(lost.text).toContain("stdout: begun");
     for (const one of queued)
       expect((await result(one)).text).toContain(
-        "The server was restarted before it began, so it never ran.",
+        "The run never started, because the server was restarted first.",
       );
     expect((await code(sandbox, "kept + 1")).text).toContain("result: 42");
   });
@@ -239,7 +239,7 @@ describe.concurrent("an actor that is thrown away", () => {
     expect((await code(sandbox, "kept + 1", { language: "javascript" })).text).toContain("result: 42");
     const { text } = await result(id);
     expect(text).toContain("state: lost");
-    expect(text).toContain("It has ended since. Variables and imports are kept.");
+    expect(text).toContain("The code has finished since. Variables and imports are kept.");
   });
 
   it("takes no kernel of the container before for one that has died", async () => {
@@ -266,7 +266,7 @@ describe.concurrent("an actor that is thrown away", () => {
     await says(id, "begun");
     await evict(sandbox, { kill: true });
     expect((await result(queued)).text).toContain(
-      "The server was restarted before it began, so it never ran.",
+      "The run never started, because the server was restarted first.",
     );
     const lost = await result(id);
     expect(lost.text).toContain("state: lost");

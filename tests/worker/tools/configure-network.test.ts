@@ -119,7 +119,7 @@ describe("a sandbox's policy", () => {
     const note = await noteOn(["two.example.com", "three.example.com"]);
     expect(suggestedBy(note)).toEqual([]);
     expect(note).toContain(
-      "To allow two.example.com, three.example.com: configure_sandbox with an allow_hosts that leaves others out: it takes 100 entries at most, and this would be 102.",
+      "To allow two.example.com, three.example.com: allow_hosts takes at most 100 hosts. Remove 2 others first.",
     );
   });
 

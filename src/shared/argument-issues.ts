@@ -1,0 +1,73 @@
+/**
+ * Says in plain words why a value does not match a schema: what is wrong, and what to send instead. Messages of schemas, and those
+ * of `issueMessage`, end a sentence that begins with the name of the argument.
+ */
+import type * as z from "zod";
+import { shownName, visible } from "./shown.ts";
+
+const KINDS: Record<string, string> = {
+  string: "a text",
+  number: "a number",
+  int: "a whole number",
+  boolean: "true or false",
+  array: "a list",
+  object: "an object",
+  record: "an object",
+};
+
+/** The most problems, and the most unknown names, that one text lists. A call may have thousands. */
+const LISTED = 5;
+
+const MAX_NAME_CHARS = 100;
+
+const alternatives = new Intl.ListFormat("en-GB", { type: "disjunction" });
+
+/** Replaces zod's own messages: the `error` of a parse. Messages of the schema take precedence. */
+export function issueMessage(issue: z.core.$ZodRawIssue): string {
+  switch (issue.code) {
+    case "invalid_type":
+      return required(issue.input, KINDS[issue.expected] ?? "another value");
+    case "invalid_value":
+      return required(issue.input, alternatives.format(issue.values.map(String)));
+    case "too_small":
+    case "too_big":
+      return boundMessage(issue);
+    case "unrecognized_keys": {
+      const names = issue.keys.slice(0, LISTED).map((name) => shownName(name.slice(0, MAX_NAME_CHARS)));
+      return `has no parameter ${names.join(", ")}`;
+    }
+    default:
+      return "is not valid";
+  }
+}
+
+/** Why a tool refused its arguments. @param parameters the names that it accepts */
+export function argumentsText(
+  tool: string,
+  issues: readonly z.core.$ZodIssue[],
+  parameters: readonly string[],
+): string {
+  const sentences = issues.map(
+    ({ path, message }) => `${path.length > 0 ? path.join(".") : tool} ${message}`,
+  );
+  // An argument may break several rules with one message.
+  const problems = [...new Set(sentences)];
+  const more = problems.length > LISTED ? ` There are ${problems.length - LISTED} more problems.` : "";
+  const isUnknown = issues.some(({ code, path }) => code === "unrecognized_keys" && path.length === 0);
+  const accepted = isUnknown ? ` It accepts ${parameters.join(", ") || "none"}.` : "";
+  return visible(`${problems.slice(0, LISTED).join("; ")}.${more}${accepted}`);
+}
+
+function required(given: unknown, expected: string): string {
+  return given === undefined ? `is missing: it must be ${expected}` : `must be ${expected}`;
+}
+
+function boundMessage(issue: z.core.$ZodRawIssue): string {
+  const isLower = issue.code === "too_small";
+  const bound = String(isLower ? issue.minimum : issue.maximum);
+  if (issue.origin !== "string" && issue.origin !== "array")
+    return `must be ${isLower ? "at least" : "at most"} ${bound}`;
+  if (isLower && bound === "1") return "must not be empty";
+  const unit = issue.origin === "string" ? "characters" : "entries";
+  return `must have ${isLower ? "at least" : "at most"} ${bound} ${unit}`;
+}

@@ -17,7 +17,7 @@ const ENDED = "boots:ended";
 const NOTICE = "boots:notice";
 
 /** Ends that may lose part of the workspace, because calls and runs continue or the end does not wait. */
-const NOT_ALL_SAVED = new Set(["server", "unsaved_network", "platform"]);
+const NOT_ALL_SAVED = new Set(["unsaved_server", "unsaved_network", "platform"]);
 
 export class RestartNotice {
   readonly #kv: KV;

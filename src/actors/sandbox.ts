@@ -299,7 +299,7 @@ export class Sandbox extends SandboxActor {
     if (!hasScope(owner, row)) return this.#outcome(() => Promise.reject(needsScope(row.scope)));
     if (row.start === "glance") return this.#outcome(work);
     if (row.start === "none") return this.#toResult(owner, work);
-    const mayStart = row.start === "known" ? (owner.mayStart ?? true) && "again" : owner.mayStart;
+    const mayStart = row.start === "known" ? (owner.mayStart ?? true) && "ifKnown" : owner.mayStart;
     const caller = { ...owner, mayStart };
     if (row.retry === "never") return this.#serveFiles(caller, work, row.up === "stream");
     return this.#serveAgain(caller, work);
@@ -430,7 +430,7 @@ export class Sandbox extends SandboxActor {
   /** Called by the local platform before the server stops. Saves the workspace; returns whether everything was saved. */
   async saveToStop(): Promise<boolean> {
     const isSaved = (await this.#parts.workspace.saveToStop()) && this.#parts.workspace.mayStop;
-    if (isSaved && this.#parts.lifecycle.isRunning) this.#parts.restartNotice.ending("server");
+    if (isSaved) this.#parts.lifecycle.noteServerStop();
     await this.#parts.network.connections.collect().catch(() => undefined);
     await this.ctx.storage.sync();
     return isSaved;

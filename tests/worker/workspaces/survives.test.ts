@@ -47,6 +47,34 @@ describe.concurrent("a workspace", () => {
     expect(await sh(sandbox, "cat file")).toBe("one\ntwo\n");
   });
 
+  it("is whole after an orderly stop of the server, and the notice names no lost changes", async () => {
+    const sandbox = "stopped-with-server";
+    await sh(sandbox, "echo one > file");
+    expect(await save(sandbox)).toBe(true);
+    await killContainer(sandbox);
+    await gone(sandbox);
+    const next = await owner.call("run_command", { sandbox, command: "cat file" });
+    expect(next.structured).toMatchObject({
+      stdout: "one\n",
+      notice: expect.stringMatching(
+        /^The sandbox was stopped together with the server: its files are .* Processes and variables are gone\.$/,
+      ),
+    });
+  });
+
+  it("may lack later changes if a run continued while the server stopped, and the notice says so", async () => {
+    const sandbox = "stopped-during-run";
+    await sh(sandbox, "echo one > file");
+    await owner.call("run_command", { sandbox, command: "sleep 1000", wait_seconds: 0 });
+    expect(await save(sandbox)).toBe(true);
+    await killContainer(sandbox);
+    await gone(sandbox);
+    const next = await owner.call("run_command", { sandbox, command: "cat file" });
+    expect(next.structured.notice).toMatch(
+      /^The sandbox was stopped together with the server: .* Processes, variables and any later changes are gone\.$/,
+    );
+  });
+
   it("goes back to a checkpoint in two calls, and its state before is a checkpoint too", async () => {
     const sandbox = "goes-back";
     await sh(sandbox, "mkdir src; echo good > src/main; echo x > other");

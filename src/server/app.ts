@@ -4,6 +4,7 @@ import { createMcpHandler } from "agents/mcp/server";
 import { addressOf } from "../actors/attempts.ts";
 import { serveAuthorize, callbackPath, serveCallback } from "../auth/authorize.ts";
 import { authenticate } from "../auth/bearer.ts";
+import { messagePage } from "../auth/consent-page.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoints.ts";
 import { type OAuth, oauthFor, type ResourcePath } from "../auth/oauth.ts";
@@ -58,7 +59,14 @@ import { isRecord } from "../shared/is-record.ts";
 import { declaresTasks, TASK_METHODS, TASKS_CAPABILITY } from "../tools/mcp-task.ts";
 import { toolsChosen } from "../shared/tool-sets.ts";
 import { traceOfHeaders, traceOfMessage } from "../shared/trace.ts";
-import { BAD_HOST_TEXT, BAD_ORIGIN_TEXT, MISCONFIGURED, NOT_JSON_TYPE, oauthOffText } from "./texts.ts";
+import {
+  BAD_HOST_TEXT,
+  BAD_ORIGIN_TEXT,
+  MISCONFIGURED,
+  NOT_FOUND_PAGE,
+  NOT_JSON_TYPE,
+  oauthOffText,
+} from "./texts.ts";
 
 export interface NeededTools {
   /** The tools that the request calls. */
@@ -179,7 +187,7 @@ export function createApp(product: ProtectedApp): App {
     const route = routes.find(({ path }) => matches(path, pathname));
     const isPublic = route?.isPublic === true && !isLoopback(new URL(request.url));
     if (!isPublic && !originAllowed(request, config)) return refuse(context, BAD_ORIGIN());
-    if (!route) return json({ error: "Not found" }, 404);
+    if (!route) return notFound(request);
     if (route.forPeople && isBrowser(request)) return landingPage(request, context);
     const methods = `${route.methods}, OPTIONS`;
     if (request.method === "OPTIONS") return preflight(methods, isPublic);
@@ -238,6 +246,12 @@ export function createApp(product: ProtectedApp): App {
       return out;
     },
   };
+}
+
+/** The response for an unknown path: a page for browsers, JSON for programs. */
+function notFound(request: Request): Response | Promise<Response> {
+  if (!isBrowser(request)) return json({ error: "Not found" }, 404);
+  return messagePage(NOT_FOUND_PAGE, { status: 404, way: { href: "/", label: NOT_FOUND_PAGE.way } });
 }
 
 /** Serves MCP, any revision, with a stateless server made for this request. */

@@ -196,6 +196,17 @@ describe("routes", () => {
     expect(await response.json()).toEqual({ error: "Not found" });
   });
 
+  it("shows browsers a page for an address that does not exist", async () => {
+    const response = await appWith()("/no/such/page", { headers: { accept: "text/html,*/*;q=0.8" } });
+    expect([response.status, response.headers.get("content-type")]).toEqual([
+      404,
+      "text/html; charset=utf-8",
+    ]);
+    const html = await response.text();
+    expect(html).toContain("<h1>Page not found</h1>");
+    expect(html).toContain('href="/"');
+  });
+
   it.each([
     ["GET", "/mcp", "POST, OPTIONS"],
     ["DELETE", "/mcp", "POST, OPTIONS"],

@@ -10,6 +10,7 @@ import { ICON } from "./icon.ts";
 import { instructions } from "./instructions.ts";
 import { registerTasks } from "./tasks-extension.ts";
 import type { EndpointQuery } from "../shared/endpoint-query.ts";
+import { argumentsText, issueMessage } from "../shared/argument-issues.ts";
 import { APPS_CAPABILITY, PANEL_URI, RUN_META } from "../shared/apps.ts";
 import { DEFAULT_SANDBOX } from "../shared/names.ts";
 import { isRecord } from "../shared/is-record.ts";
@@ -56,7 +57,10 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
     // A tool that is called but not listed is registered too: it explains what is missing.
     if (!listed.includes(tool) && !wanted.called.includes(name)) continue;
     const input = inputFor(tool, { sandbox: query.sandbox, maxWaitSeconds });
-    const inputSchema = schemaOf(input, () => logInvalid(tool, caller));
+    const inputSchema = schemaOf(input, (issues) => {
+      logInvalid(tool, caller);
+      return argumentsText(name, issues, Object.keys(input.shape));
+    });
     // A call that becomes a task has no output for the SDK to check.
     const hasOutput = query.structured && !(wanted.onlyCalls && caller.takesTasks);
     const outputSchema = hasOutput ? tool.output && schemaOf(tool.output) : undefined;
@@ -94,16 +98,16 @@ function logInvalid({ name: tool, scopes }: Tool, caller: CallerContext): void {
   log(caller.config, { event: "call", ...callerFields(caller), ...what, outcome: "error" });
 }
 
-/** A tool's schema for the MCP server. @param refused is called when a value does not match */
+/** A tool's schema for the MCP server. @param refused is called when a value does not match, and returns the reason */
 function schemaOf(
   schema: z.ZodObject,
-  refused: () => void = () => undefined,
+  refused: (issues: readonly z.core.$ZodIssue[]) => string = (issues) =>
+    argumentsText("The result", issues, []),
 ): StandardSchemaWithJSON<Arguments, Arguments> {
   const { "~standard": standard } = schema;
-  const validate: typeof standard.validate = async (value) => {
-    const checked = await standard.validate(value);
-    if (checked.issues) refused();
-    return checked;
+  const validate: typeof standard.validate = (value) => {
+    const { success, data, error } = schema.safeParse(value, { error: issueMessage });
+    return success ? { value: data } : { issues: [{ message: refused(error.issues) }] };
   };
   const jsonSchema = {
     input: (options: SchemaOptions) => listedSchema(schema, "input", options),

@@ -5,6 +5,7 @@
  */
 import * as z from "zod";
 import { PANEL_MCP_PATH } from "../auth/paths.ts";
+import { issueMessage } from "../shared/argument-issues.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
@@ -85,7 +86,9 @@ export async function panelStream(
   doors: PanelDoors,
 ): Promise<Response | Refusal> {
   const body = await readJSON(request);
-  const { data, error } = requested.safeParse("value" in body ? body.value : undefined);
+  const { data, error } = requested.safeParse("value" in body ? body.value : undefined, {
+    error: issueMessage,
+  });
   if (!data) {
     const [issue] = error.issues;
     const message = "problem" in body ? STREAM_TEXTS.notJSON : `${issue?.path.join(".")} ${issue?.message}`;

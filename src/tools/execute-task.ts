@@ -2,7 +2,15 @@ import * as z from "zod";
 import { AGENT_NAMES, MODEL_NAME } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { defineTool, runField, type ToolContext, sandboxName, timeoutField, waitField } from "./define.ts";
+import {
+  defineTool,
+  runField,
+  type ToolContext,
+  sandboxName,
+  timeoutField,
+  waitField,
+  wholeNumber,
+} from "./define.ts";
 import { followTask } from "./follow-task.ts";
 import { gitSignIn, answeredSignIn } from "./git-sign-in.ts";
 import { callWait } from "./mcp-task.ts";
@@ -38,7 +46,7 @@ export const startFields = () => ({
   sandbox: sandboxName().optional().describe("Work on its files instead."),
   agent: z.enum(AGENT_NAMES).optional(),
   model: matching(MODEL_NAME, 100, "must be the name of a model").optional(),
-  max_turns: z.number().int().min(1).max(1000).optional(),
+  max_turns: wholeNumber(1, 1000).optional(),
   continue_from: runField().optional().describe("Id of an ended task to continue."),
 });
 

@@ -4,7 +4,7 @@ import { actorName } from "../shared/names.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { makeToken } from "../shared/preview-address.ts";
 import { previewURL } from "../shared/preview-url.ts";
-import { defineTool, sandboxField, sections, text } from "./define.ts";
+import { defineTool, sandboxField, sections, text, wholeNumber } from "./define.ts";
 import { closedText, expiryText, noPreviews, reservedPort } from "./texts.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 
@@ -15,11 +15,11 @@ export const exposePort = defineTool({
   name: "expose_port",
   title: "Expose a port",
   description:
-    "Gives a server in a sandbox (HTTP, WebSocket) a URL. Anyone who has it can use it until it expires or the sandbox stops. The server may listen on 127.0.0.1 and start later. A port keeps its URL; expose=false closes it.",
+    "Gives a server in a sandbox (HTTP, WebSocket) a URL. Anyone who has it can use it until it expires. It works while the sandbox runs. The server may listen on 127.0.0.1 and start later. A port keeps its URL; expose=false closes it.",
   input: z.strictObject({
-    port: z.number().int().min(1024).max(65_535),
+    port: wholeNumber(1024, 65_535),
     expose: z.boolean().default(true),
-    expires_seconds: z.number().int().min(1).max(DAY_SECONDS).default(3600),
+    expires_seconds: wholeNumber(1, DAY_SECONDS).default(3600),
     sandbox: sandboxField(),
   }),
   output: z.object({

@@ -2,7 +2,15 @@ import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
-import { type ToolContext, defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+import {
+  type ToolContext,
+  defineTool,
+  pathField,
+  sandboxField,
+  sections,
+  text,
+  wholeNumber,
+} from "./define.ts";
 import { urlOf } from "./download.ts";
 import { LINK_HINTS, expiryText, mayNotUpload, noLinks, uploadToDirectory } from "./texts.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
@@ -18,8 +26,8 @@ export const fileLink = defineTool({
   input: z.strictObject({
     path: pathField(),
     direction: z.enum(["download", "upload"]).default("download"),
-    expires_seconds: z.number().int().min(1).max(DAY_SECONDS).default(3600),
-    max_bytes: z.number().int().min(1).max(MAX_BYTES).optional().describe("For upload."),
+    expires_seconds: wholeNumber(1, DAY_SECONDS).default(3600),
+    max_bytes: wholeNumber(1, MAX_BYTES).optional().describe("For upload."),
     sandbox: sandboxField(),
   }),
   output: z.object({

@@ -7,7 +7,15 @@ import { ToolError } from "../shared/errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import { retryOnce } from "../actors/actor-errors.ts";
-import { type ToolContext, defineTool, runField, sandboxField, sections, text } from "./define.ts";
+import {
+  type ToolContext,
+  defineTool,
+  runField,
+  sandboxField,
+  sections,
+  text,
+  wholeNumber,
+} from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { listedFields, stateText } from "./run-summary.ts";
 import { OLDER_RUNS, foreignCursor, listedRunText, noRunsText } from "./texts.ts";
@@ -19,7 +27,7 @@ export const listRuns = defineTool({
   input: z.strictObject({
     sandbox: sandboxField(),
     kind: z.enum(RUN_KINDS).optional().describe("task: of all sandboxes."),
-    limit: z.number().int().min(1).max(200).default(20),
+    limit: wholeNumber(1, 200).default(20),
     cursor: runField()
       .refine((id) => sandboxOf(id) !== undefined, "must be an id of the page before")
       .optional()

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { MAX_CELLS } from "../../container/sandboxd/protocol.ts";
-import { defineTool, runField } from "./define.ts";
+import { defineTool, runField, wholeNumber } from "./define.ts";
 import { PAGE_BYTES } from "../runs/runs.ts";
 import { logPage, pageOutput } from "./log-page.ts";
 import { ownRun } from "./own-run.ts";
@@ -30,8 +30,8 @@ export const sendInput = defineTool({
       )
       .default("")
       .describe("\\n is Enter, \\u0003 Ctrl-C, \\u001b[A Up."),
-    columns: z.number().int().min(1).max(MAX_CELLS).optional().describe("With rows: resizes the terminal."),
-    rows: z.number().int().min(1).max(MAX_CELLS).optional(),
+    columns: wholeNumber(1, MAX_CELLS).optional().describe("With rows: resizes the terminal."),
+    rows: wholeNumber(1, MAX_CELLS).optional(),
   }),
   output: logPage,
   annotations: { readOnlyHint: false, destructiveHint: true },

@@ -102,7 +102,7 @@ describe("POST /execute", () => {
     async (body) => {
       expect(await json(await owner.http("/execute", post(body)))).toEqual([
         400,
-        { error: "Task is required" },
+        { error: "Give a task or a question, as text" },
       ]);
     },
   );
@@ -113,7 +113,7 @@ describe("POST /execute", () => {
     [{ task: "[[write]] x", maxTurns: 3 }, "maxTurns"],
     [{ question: "[[product]] x", agents: ["reviewer"] }, "agents"],
   ])("names the field that it does not have, and those that it has: %j", async (body, field) => {
-    const error = `There is no field "${field}": with task go timeout, wait, checkpoint, agents, commands, repository, branch, sandbox, agent, model, max_turns, continue_from; with question go language, sandbox, model, timeout, wait`;
+    const error = `There is no field "${field}". A task accepts timeout, wait, checkpoint, agents, commands, repository, branch, sandbox, agent, model, max_turns, continue_from. A question accepts language, sandbox, model, timeout, wait.`;
     expect(await json(await owner.http("/execute", post(body)))).toEqual([400, { error }]);
   });
 
@@ -144,7 +144,7 @@ describe("POST /execute", () => {
     [{ agents: ["none"] }, /^There is no agents\/none\. The operator offers none\./],
     [{ commands: ["../x"] }, /^commands: "\.\.\/x" is not the name/],
     [{ sandbox: "No!" }, /^Sandbox must be 1 to 63 of/],
-    [{ max_turns: "3" }, /^Max_turns: Invalid input/],
+    [{ max_turns: "3" }, /^Max_turns must be a number$/],
     [{ repository: "--upload-pack=x" }, /^Repository must be an address that git clone takes/],
     [{ wait: -1 }, /^Wait must be a number of milliseconds from 0/],
     [{ continue_from: "x", repository: "/tmp/own" }, /^repository and continue_from exclude/],
@@ -158,7 +158,7 @@ describe("POST /execute", () => {
     const [status, body] = await json(await without.http("/execute", post({ task: "x" })));
     expect(status).toBe(500);
     expect(body).toEqual({
-      error: "Task execution failed",
+      error: "The run failed",
       details: expect.stringMatching(/no credential for Claude Code.*ANTHROPIC_API_KEY/),
     });
   });
@@ -374,8 +374,8 @@ describe("a question", () => {
   });
 
   it.each([
-    [{ question: "" }, "Question is required"],
-    [{ question: 5 }, "Question is required"],
+    [{ question: "" }, "Give a task or a question, as text"],
+    [{ question: 5 }, "Give a task or a question, as text"],
     [{ question: "x", task: "x" }, "Give a task or a question, not both"],
     [{ question: "x", language: "cobol" }, "Language must be python or typescript"],
     [{ question: "x", sandbox: "No!" }, expect.stringMatching(/^Sandbox must be 1 to 63 of/)],

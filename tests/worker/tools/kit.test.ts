@@ -86,6 +86,31 @@ describe("arguments", () => {
     for (const name of names) expect(result.text).toContain(name);
   });
 
+  it.each([
+    ["run_command", {}, "command is missing: it must be a text."],
+    ["run_command", { command: "" }, "command must not be empty."],
+    ["expose_port", { port: 80 }, "port must be a whole number from 1024 to 65535."],
+    ["expose_port", { port: "8000", sandbox: 5 }, "port must be a number; sandbox must be a text."],
+    ["run_code", { code: "1", language: "cobol" }, /^language must be python, .* or \w+\.$/],
+    ["edit_file", { path: "a", edits: [] }, "edits must not be empty."],
+    [
+      "edit_file",
+      { path: "a", edits: [{ old_text: "a", new: "b" }] },
+      /^edits\.0\.new_text is missing.* has no parameter new\.$/,
+    ],
+    [
+      "run_command",
+      { command: "true", cmd: "x" },
+      /^run_command has no parameter cmd\. It accepts command, session, .*\.$/,
+    ],
+    ["run_command", { command: "true", env: { "1A": "x" } }, /^env\.1A is not a valid variable name: /],
+  ])("of %s that are wrong are explained in words: %j", async (tool, args, words) => {
+    const { text: found } = await owner.call(tool, args);
+    const prefix = `Input validation error: Invalid arguments for tool ${tool}: `;
+    expect(found.slice(0, prefix.length)).toBe(prefix);
+    expect(found.slice(prefix.length)).toMatch(words);
+  });
+
   it("for a tool that does not exist are refused", async () => {
     const { messages } = await owner.send("run_cmd", { command: "true" });
     expect(JSON.stringify(messages.at(-1))).toContain("run_cmd");

@@ -173,7 +173,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
           <div class="together">
             <input id="port" name="port" type="number" min={1024} max={65535} required placeholder="8000" />
             <button class="plain" disabled={isBusy}>
-              Open port
+              Expose port
             </button>
           </div>
         </form>
@@ -238,7 +238,7 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
       )}
       {canSave && (
         <form onSubmit={keep}>
-          <label for="label">Save the files in /workspace as a checkpoint</label>
+          <label for="label">Save the sandbox's files as a checkpoint</label>
           <div class="together">
             <input id="label" name="label" maxLength={100} placeholder="Name (optional)" autocomplete="off" />
             <button class="plain" disabled={isBusy}>

@@ -198,7 +198,7 @@ function OpenOther() {
           autocapitalize="none"
           spellcheck={false}
         />
-        <button class="plain">Open</button>
+        <button class="plain">Create</button>
       </div>
     </form>
   );

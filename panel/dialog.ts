@@ -1,6 +1,6 @@
 /** Questions inside the page, because a frame may not open the browser's dialogs. */
 
-/** @returns whether the answer was yes */
+/** @returns whether the person chose Yes */
 export function confirmDialog(question: string): Promise<boolean> {
   return show(question, ["Yes", "No"]);
 }
@@ -9,7 +9,7 @@ export async function alertDialog(words: string): Promise<void> {
   await show(words, ["Close"]);
 }
 
-function show(words: string, answers: readonly string[]): Promise<boolean> {
+function show(words: string, labels: readonly string[]): Promise<boolean> {
   const dialog = document.createElement("dialog");
   const paragraph = document.createElement("p");
   paragraph.textContent = words;
@@ -20,13 +20,13 @@ function show(words: string, answers: readonly string[]): Promise<boolean> {
   dialog.append(paragraph, row);
   return new Promise((resolve) => {
     let isYes = false;
-    for (const answer of answers) {
+    for (const label of labels) {
       const button = document.createElement("button");
       button.type = "button";
-      button.textContent = answer;
-      button.className = answer === "Yes" ? "" : "plain";
+      button.textContent = label;
+      button.className = label === "Yes" ? "" : "plain";
       button.addEventListener("click", () => {
-        isYes = answer === "Yes";
+        isYes = label === "Yes";
         dialog.close();
       });
       row.append(button);
@@ -37,7 +37,7 @@ function show(words: string, answers: readonly string[]): Promise<boolean> {
     });
     document.body.append(dialog);
     dialog.showModal();
-    // The answer without effect.
+    // The button without effect.
     (row.lastElementChild as HTMLButtonElement).focus();
   });
 }

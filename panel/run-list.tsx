@@ -270,7 +270,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: OpenRun
                 aria-pressed={known.port === port}
                 onClick={() => setPort(known.port === port ? undefined : known.port)}
               >
-                Show port {known.port}
+                Preview port {known.port}
               </button>
             ),
         )}

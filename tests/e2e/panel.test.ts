@@ -149,7 +149,7 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     await page.waitForSelector("dd:text-is('only *.example.com')");
     await call("configure_sandbox", { sandbox: "grows", internet: "full" });
     await page.fill("#port", "8000");
-    await page.click("button:text-is('Open port')");
+    await page.click("button:text-is('Expose port')");
     await page.waitForSelector("a:text-is('Open port 8000')");
     await page.fill("#label", "a state");
     await page.click("button:text-is('Save checkpoint')");
@@ -177,7 +177,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.fill("#line", "panel");
     await page.press("#line", "Enter");
     await until(async () => (await rows()).some((row) => row.endsWith("hello panel")));
-    await page.click("button:text-is('Show port 8000')");
+    await page.click("button:text-is('Preview port 8000')");
     await page.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
     // Its script has not taken the page elsewhere.
     expect(page.url()).toContain("/panel#/grows/runs/");

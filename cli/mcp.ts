@@ -1,5 +1,5 @@
 /** Calls to the server, with the command line's errors. */
-import { Connection, type Results, type ToolAnswer, refusal as refusalOf } from "../client/connection.ts";
+import { Connection, type Results, type ToolResult, refusal as refusalOf } from "../client/connection.ts";
 import { AccessError, CallError, ConnectionError, InputError, WRONG_ADDRESS } from "../client/errors.ts";
 import { type ReadInput, reading } from "../client/runs.ts";
 import type { ToolName } from "../client/tool-types.ts";
@@ -10,7 +10,7 @@ import { startLine } from "./program-files.ts";
 export { textOf } from "../client/connection.ts";
 export { WAIT_SECONDS } from "../client/tool-types.ts";
 
-export type Answer = ToolAnswer<Record<string, unknown>>;
+export type Answer = ToolResult<Record<string, unknown>>;
 
 export class Server {
   readonly address: ServerAddress;

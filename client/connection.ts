@@ -35,8 +35,8 @@ export interface ConnectOptions {
 /** `raw` keeps terminals' control sequences; other data is the same. */
 export type Results = "structured" | "raw";
 
-/** A tool's answer: its data, and its content with images. */
-export interface ToolAnswer<Data> {
+/** A tool's result: its data, and its content with images. */
+export interface ToolResult<Data> {
   data: Data;
   content: CallToolResult["content"];
 }
@@ -71,7 +71,7 @@ export class Connection {
   async call<Name extends ToolName>(
     name: Name,
     input: ToolInputs[Name],
-  ): Promise<ToolAnswer<ToolOutputs[Name]>> {
+  ): Promise<ToolResult<ToolOutputs[Name]>> {
     let result: CallToolResult;
     try {
       const client = await this.open();

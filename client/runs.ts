@@ -1,7 +1,7 @@
 /** Runs: following one to its end, however long it takes, and what it leaves. */
 import type { CallToolResult } from "@modelcontextprotocol/client";
 import { type Camel, camel } from "./camel.ts";
-import type { Connection, ToolAnswer } from "./connection.ts";
+import type { Connection, ToolResult } from "./connection.ts";
 import { ConnectionError } from "./errors.ts";
 import { type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 
@@ -112,7 +112,7 @@ export interface Ended extends Printed {
 /** Follows a run to its end. @param first the result of the starting call @throws the signal's reason if cancelled */
 export async function follow(
   connection: Connection,
-  first: ToolAnswer<unknown>,
+  first: ToolResult<unknown>,
   { onStart, onOutput, signal, maxOutput = MAX_OUTPUT }: FollowOptions,
 ): Promise<Ended> {
   const started = first.data as RunData;
@@ -178,7 +178,7 @@ export async function reading(
   connection: Connection,
   input: ReadInput,
   onRetry?: () => void,
-): Promise<ToolAnswer<Record<string, unknown>>> {
+): Promise<ToolResult<Record<string, unknown>>> {
   const deadline = Date.now() + RETRY_FOR_MS;
   for (let attempt = 1; ; attempt++) {
     try {

@@ -59,7 +59,7 @@ async function run(spec) {
     error,
     exit: exitCode,
   };
-  streams.answer(ascii(JSON.stringify(document)));
+  streams.writeDocument(ascii(JSON.stringify(document)));
 }
 
 function takeVariables({ version, entries }) {
@@ -159,7 +159,7 @@ function start(target, language) {
     language,
     version: process.version,
   };
-  streams.answer(`${JSON.stringify(hello)}\n`);
+  streams.writeDocument(`${JSON.stringify(hello)}\n`);
 }
 
 /** The process's start in clock ticks since boot, which tells it from a later process with the same pid. */

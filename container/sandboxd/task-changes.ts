@@ -10,7 +10,7 @@ import { RESPONSE_BYTES, CHANGES_DIFF, CHANGES_LIST, type FoundChanges, taskDire
 import { send } from "./run-processes.ts";
 
 /** How many characters of the change list are written at once. */
-const LINES_AT_ONCE = 64 * 1024;
+const LIST_CHUNK_CHARS = 64 * 1024;
 
 /** The longest line of a program's output, in characters. */
 const MAX_LINE_CHARS = 1000;
@@ -91,7 +91,7 @@ async function listChanges(
     if (files.length < limit && bytes < RESPONSE_BYTES / 2) files.push(file);
     const size = change === "deleted" ? "" : ` (${file.size} bytes)`;
     lines += `${change} ${file.path.replaceAll("\n", "\\n")}${size}\n`;
-    if (lines.length < LINES_AT_ONCE) continue;
+    if (lines.length < LIST_CHUNK_CHARS) continue;
     await list.write(lines);
     lines = "";
   }

@@ -33,7 +33,7 @@ export const CANCELLED_BEFORE_START: End = {
 };
 
 export interface CommandDetail {
-  /** Ports that its programs listen on, at its end at the latest. */
+  /** Ports open in its programs no later than its end. */
   ports: readonly number[];
   /** The session's working directory afterwards, unless it is /workspace. */
   cwd?: string;
@@ -96,7 +96,7 @@ export interface LogPiece {
   bytes: Uint8Array;
 }
 
-/** What an executor reports to. `State` is what the run can be resumed from. */
+/** What an executor reports to. `State` holds the data that resumes the run. */
 export interface RunSink<State = unknown> extends OutputSink {
   /** The run starts now. */
   markStarted(): void;

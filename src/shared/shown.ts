@@ -4,9 +4,7 @@
  */
 import { randomLetters } from "./names.ts";
 
-/**
- * Controls of terminals and writing direction, line breaks, and invisible characters. Half a surrogate pair is not a character.
- */
+/** Controls of terminals and writing direction, line breaks, and invisible characters. Includes lone surrogates. */
 export const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
 /** A name that cannot be mistaken for several words, or for a label of the server. */
@@ -27,7 +25,7 @@ export function shownName(name: string): string {
   return PLAIN_NAME.test(name) ? name : visibleJSON(name);
 }
 
-/** By character. A text of megabytes may consist of such characters alone, and to escape one takes long. */
+/** Cached by character: text may be megabytes of such characters, and escaping is slow. */
 const escapes = new Map<string, string>();
 
 function escaped(character: string): string {
@@ -45,7 +43,7 @@ export function shownTime(time: number | string): string {
   return new Date(time).toISOString().replace(/\.\d+Z$/, "Z");
 }
 
-/** Lines that only a fence separates from the server's. */
+/** Line breaks; text that contains one is fenced. */
 const LINE_BREAK = /[\n\v\f\r\u0085\u2028\u2029]/;
 
 /** Whether a text is one line, which may follow its label. */

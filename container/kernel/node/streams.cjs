@@ -82,7 +82,7 @@ class Streams {
   }
 
   /** Writes our document through the executor's capture. */
-  answer(text) {
+  writeDocument(text) {
     this.captures.stdout?.(text);
   }
 

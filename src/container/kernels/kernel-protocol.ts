@@ -13,7 +13,7 @@ import { KERNEL_MALFORMED } from "../texts.ts";
 const PRELUDE = "/opt/sandbox-mcp/kernel";
 
 /** The directory for long output: `<run id>.out` and `<run id>.err`, as for commands. */
-export const RUNS = "/var/lib/sandbox-mcp/runs";
+export const RUN_DIRECTORY = "/var/lib/sandbox-mcp/runs";
 
 /** A process that cannot be confused with a reused pid. Its start time is in clock ticks since boot. */
 export interface KernelProcess {
@@ -47,7 +47,7 @@ export interface CodeStream {
   /** All that was kept; undefined if the output went to the run's files. */
   output?: Uint8Array;
   bytes: number;
-  /** Bytes of these beyond the limit. */
+  /** How many of them exceeded the limit. */
   dropped: number;
   /** The last SHOWN_END_BYTES of the dropped bytes. */
   last?: Uint8Array;
@@ -145,7 +145,7 @@ export function runCell(
   language: Language,
   runID: string,
   { code, logCapBytes, variables }: { code: string; logCapBytes: number; variables?: Variables },
-  directory = RUNS,
+  directory = RUN_DIRECTORY,
 ): string {
   const argument = ascii(
     JSON.stringify({

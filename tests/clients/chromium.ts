@@ -19,7 +19,7 @@ export async function launchChromium(): Promise<Browser> {
   return chromium.launch({ executablePath, args });
 }
 
-/** Texts whose contrast with what is behind them is under 4.5 to 1. Runs in the page. */
+/** Texts with a contrast to their background below 4.5 to 1. Runs in the page. */
 export function lowContrast(): string[] {
   const numbers = (color: string) => (color.match(/[\d.]+/g) ?? []).map(Number);
   const luminance = (color: string) => {

@@ -1,4 +1,4 @@
-/** Agents of frameworks whose sandbox is one of the server's, by the adapters of the client library. */
+/** Agents of frameworks that use a sandbox of the server by the adapters of the client library. */
 import { createOpenAI } from "@ai-sdk/openai";
 import { ChatOpenAI } from "@langchain/openai";
 import { Runner, tool as openAITool } from "@openai/agents-core";

@@ -50,7 +50,7 @@ it("starts a server, shares it, outlives it, and leaves none behind", { timeout:
   const server = tree(before?.pid ?? 0);
   expect(server.length).toBeGreaterThan(1);
 
-  // The same server, for a client of the newest protocol, whose headers the bridge makes.
+  // The same server, for a client of the newest protocol. The bridge adds its headers.
   const second = new NewClient(info, { versionNegotiation: { mode: { pin: "2026-07-28" } } });
   await second.connect(new NewTransport(start("--sandbox", "other")));
   const messages: unknown[] = [];

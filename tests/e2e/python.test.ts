@@ -37,7 +37,7 @@ afterEach(async () => {
   for (const step of cleanUp.splice(0).toReversed()) await step();
 });
 
-/** A server whose user has the bare interpreter first in PATH, and pip the index. */
+/** A server with the bare interpreter first in PATH, and with this index for pip. */
 async function start(index: string, options: ServerOptions = {}): Promise<Server> {
   const env = {
     SANDBOX_MCP_PYTHON: undefined,

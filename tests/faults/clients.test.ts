@@ -74,7 +74,7 @@ describe("server stopped by SIGTERM during 20 runs", () => {
         }),
       ),
     );
-    // What was printed in the last second may be missing. Between the first of so many lines and the last are 1.4 s.
+    // What was printed in the last second may be missing. Printing all lines takes 1.4 s.
     const printed = "\n.".repeat(15);
     for (const run of runs)
       await until(async () =>

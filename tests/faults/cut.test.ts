@@ -17,7 +17,7 @@ import { tool } from "../setup/tool.ts";
 import { sleep, until } from "../setup/until.ts";
 import { LONG } from "./support.ts";
 
-/** A TCP proxy on loopback whose connections can be broken. The engine takes only what names its own address. */
+/** A TCP proxy on loopback that can break its connections. The engine takes only what names its own address. */
 class FlakyProxy {
   readonly #server: Server;
   readonly #port: number;

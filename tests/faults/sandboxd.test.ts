@@ -12,7 +12,7 @@ beforeAll(async () => {
   return () => bed.close();
 });
 
-/** A sandbox with a session and a file. Answers the process id of its sandboxd on the host, of whichever runs then. */
+/** A sandbox with a session and a file. Returns a function for the process id of its current sandboxd on the host. */
 async function prepared(sandbox: string): Promise<() => Promise<number>> {
   await bed.sh("export KEPT=kept; echo was there >before", { sandbox });
   const first = await bed.first(sandbox);

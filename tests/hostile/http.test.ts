@@ -414,7 +414,7 @@ describe("connections", () => {
 describe("bodies in chunks of a byte", () => {
   const CHUNKS = 100_000;
 
-  /** Sends a request with such a body of spaces, and returns how the answer begins. */
+  /** Sends a request with a body of spaces, and returns the beginning of the response. */
   async function inBytes(path: string, type: string): Promise<string> {
     const { hostname, port } = new URL(server.url);
     const socket = connect(Number(port), hostname);

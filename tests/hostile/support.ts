@@ -126,7 +126,7 @@ export const nastyValue: fc.Arbitrary<unknown> = fc.oneof(
 export function harmless(status: number, body: string, request: string): void {
   const shown = request.slice(0, 2000);
   expect(status, `${shown}\n${body.slice(0, 500)}`).toBeLessThan(500);
-  // What was sent may come back in an error: it is no leak.
+  // An error may repeat what the request sent. That is not a leak.
   const leak = LEAKS.exec(body)?.[0];
   expect(
     leak === undefined || request.includes(leak) ? undefined : `${leak} in ${body.slice(0, 1000)}`,

@@ -25,8 +25,8 @@ const large = Buffer.from(Uint32Array.from({ length: 1_000_003 }, (_, index) => 
 
 /**
  * Plays a server that speaks HTTP badly; sandboxes reach it as odd.test, and the path is its status line, with headers or without. For `/interim-<n>` it
- * sends so many answers of each kind before the one that counts. For `/large` it sends a
- * large body and an answer that nobody has asked for, the same to HEAD, and for `/broken` half of that body.
+ * sends these numbers of interim answers before the final one. For `/large` it sends a
+ * large body and an extra response without a request, the same to HEAD, and for `/broken` half of that body.
  */
 const odd = createTCPServer((socket) => {
   socket.on("error", () => undefined);

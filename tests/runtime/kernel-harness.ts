@@ -55,7 +55,7 @@ export class Lab {
     this.runtime = runtime;
   }
 
-  /** @param programs a directory whose programs come first, such as another Python */
+  /** @param programs a directory at the front of PATH, for example with another Python */
   static async open(programs?: string): Promise<Lab> {
     const path = programs === undefined ? PATH : `${programs}:${PATH}`;
     return new Lab(await startRuntime({ under: ["/usr/bin/env", `PATH=${path}`] }));

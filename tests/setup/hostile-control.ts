@@ -19,7 +19,7 @@ const attacks: Record<string, () => string | Buffer> = {
   frame: () => Buffer.alloc(64 * MIB, 0x20),
   /** A few megabytes that are a hundred of objects. */
   nested: () => call(`[[${"[],".repeat(2 * MIB)}[]]]`),
-  /** Answers, each of which costs by its values: they wait for what the Worker asks. */
+  /** Answers with costly values, each sent on a request of the Worker. */
   keys: () => `{${Array.from({ length: 1_000_000 }, (_, n) => `"k${n}":1`).join(",")}}`,
   numbers: () => `[[${"1,".repeat(7_000_000)}1]]`,
   bigint: () => call(`[["bigint","${"9".repeat(4 * MIB)}"]]`),

@@ -21,9 +21,9 @@ export type Reply =
       stopReason?: string;
       /** Pause before each event of the stream, milliseconds. */
       delayMs?: number;
-      /** Breaks the connection off after so many events of the stream; with a pause they have arrived by then. */
+      /** Closes the connection after this number of events of the stream. With a pause the client has received them. */
       cutAfter?: number;
-      /** Says nothing more after so many events of the stream, and keeps the connection. */
+      /** Sends nothing after this number of events of the stream, and keeps the connection open. */
       silentAfter?: number;
     }
   | { status: number; error: { type: string; message: string }; headers?: Record<string, string> }

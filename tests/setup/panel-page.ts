@@ -21,7 +21,7 @@ export class PanelPage {
     page.on("pageerror", (error) => void this.complaints.push(error.message));
   }
 
-  /** Opens the panel of the server whose endpoint is `url`, with nobody signed in. */
+  /** Opens the panel of the server at `url`, without a sign-in. */
   static async open(chromium: Browser, url: string): Promise<PanelPage> {
     const context = await chromium.newContext({ viewport: { width: 1366, height: 768 } });
     context.setDefaultTimeout(20_000);

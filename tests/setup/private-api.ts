@@ -19,7 +19,7 @@ import type { Arrived } from "./private-secrets.ts";
 export interface PrivateAPI {
   /** The URL that returns the requests since it was last called. */
   url: string;
-  /** For the engine: where hosts lead to, and whose certificates they have. */
+  /** For the engine: the addresses of hosts, and the authorities of their certificates. */
   allowAddresses: string[];
   trusted: string;
   close(): void;

@@ -29,7 +29,7 @@ export function startedAhead(engine: string): string[] {
 /** When a process started, in clock ticks since boot. */
 const startOf = (pid: number) => identify(pid)?.split(" ")[1];
 
-/** Waits for one that was not there `before`, and whose control server listens. */
+/** Waits for one that is not in `before` and has a listening control server. */
 export async function next(engine: string, before: readonly string[] = []): Promise<Ahead> {
   return await until(() => {
     const name = startedAhead(engine).find((found) => !before.includes(found));

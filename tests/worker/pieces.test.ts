@@ -2,7 +2,7 @@
 import { expect, it } from "vitest";
 import { readBounded } from "../../src/shared/stream-bytes.ts";
 
-/** An answer in pieces of one byte, whose body does not end. */
+/** An endless response in pieces of one byte. */
 function inPieces(count: number): Response {
   const { readable, writable } = new IdentityTransformStream();
   const write = async () => {

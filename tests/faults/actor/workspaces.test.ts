@@ -174,7 +174,7 @@ describe("the actor evicted at each operation of R2", () => {
         if (count++ === at) await evict(sandbox);
       };
       const id = idIn(await owner.call("run_command", { sandbox, command: "true", wait_seconds: 0 }));
-      // The next actor asks sandboxd for it, over a connection that is open from then on.
+      // The next actor asks sandboxd for it, over a new connection that stays open.
       await result(id);
       isOver = count <= at;
       delete faults.bucket;
@@ -197,7 +197,7 @@ describe("a save that never ends", () => {
     for (const sandbox of ["a", "b"]) await caller.call("checkpoint_sandbox", { sandbox });
     hang();
     await run("a", "echo late > file");
-    // As long unused as sandboxes whose actors went away.
+    // Unused for as long as a sandbox with an evicted actor.
     for (const name of ["a", "b"]) await evictActor(await actorOf(name, caller));
     expect((await run("c", "echo ran")).text).toContain("ran");
     const { text } = await caller.call("list_sandboxes");

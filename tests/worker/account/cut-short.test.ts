@@ -6,7 +6,7 @@ import { accountOf, actorOf, type Caller, type Result, evictActor, principal } f
 
 const SCOPES = ["sandbox:exec", "sandbox:read", "sandbox:write", "tasks:run"] as const;
 
-/** Someone with a sandbox that runs, since its start would count, and so many seconds of the day left. */
+/** A principal with `left` seconds of the day. Its sandbox runs already, because a start would count. */
 async function withSeconds(name: string, left: number): Promise<Caller> {
   const caller = await principal(name, SCOPES);
   await caller.call("write_file", { path: "here", content: "" });

@@ -17,7 +17,7 @@ async function running(names: readonly string[]): Promise<string[]> {
   return names.filter((name) => up.has(name));
 }
 
-/** Makes the account believe that the sandbox was last used so long ago, and its actor one that has not run since. */
+/** Sets the account's time of the sandbox's last use back, and evicts its actor. */
 async function age(name: string, hours: number): Promise<void> {
   await evict(name);
   await runInDurableObject(accountOf(owner), (_account, { storage }) => {

@@ -7,7 +7,7 @@ describe("containers at once", () => {
   let reader: Caller;
   const run = (sandbox: string, more = {}): Promise<Result> =>
     caller.call("run_command", { sandbox, command: "echo ran", ...more });
-  /** Makes it look as long unused as one whose actor went away. */
+  /** Makes it look unused, like a sandbox with an evicted actor. */
   const forget = async (sandbox: string) => evictActor(await actorOf(sandbox, caller));
   const running = async () =>
     (await caller.call("list_sandboxes")).text.match(/^[\w-]+(?=: running)/gm)?.sort() ?? [];

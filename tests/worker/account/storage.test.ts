@@ -11,7 +11,7 @@ const LIMIT = 3 * MiB;
 describe("storage", () => {
   let caller: Caller;
   const used = async () => (await accountOf(caller).view()).storedBytes;
-  /** Runs something that prints so many bytes, and answers its id. */
+  /** Starts a run that prints this number of bytes, and returns its id. */
   async function print(sandbox: string, bytes: number): Promise<string> {
     const command = `head -c ${bytes} /dev/zero | tr '\\0' x`;
     const { structured } = await caller.call("run_command", { sandbox, command });

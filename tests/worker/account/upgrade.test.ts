@@ -56,7 +56,7 @@ function asOfNow(text: string, at: number): string {
     .replace(/("(?:model_)?usage" VALUES \()(\d+)/g, (_, start, day) => start + (Number(day) + days));
 }
 
-/** The actor whose dump has this name. */
+/** The actor with the dump of this name. */
 async function stubOf(dump: string): Promise<Stub> {
   const [kind = "", name = ""] = dump.split(".");
   if (kind === "Sandbox") return actorOf(name);
@@ -149,7 +149,7 @@ describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
       await owner.call("destroy_sandbox", { sandbox });
   });
 
-  // First: a new link removes some whose ids say that they have expired.
+  // First, because a new link removes some links with ids that have expired.
   it("serves the links that it gave out", async () => {
     for (const [link] of answers.task.texts.join().matchAll(/https:[^\]\s]*\/files\/[^\]\s]+/g)) {
       const response = await owner.http(new URL(link).pathname);

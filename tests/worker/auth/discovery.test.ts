@@ -216,7 +216,7 @@ describe("a client metadata document", () => {
     token_endpoint_auth_method: "none",
   };
 
-  /** The internet, of which nothing but this one document exists. */
+  /** An internet that has only this document. */
   function serveDocument(): void {
     vi.spyOn(globalThis, "fetch").mockImplementation(async (input) => {
       const url = input instanceof Request ? input.url : String(input);

@@ -254,7 +254,7 @@ describe("a person who declines", () => {
   });
 });
 
-/** The part of a token that is one: the rest says whose it is, for the server to find it by. */
+/** The secret part of a token. The rest names the user and the grant, so that the server can find it. */
 function secretOf(token: string): string {
   return token.split(":").at(-1) ?? token;
 }

@@ -7,7 +7,7 @@ const HOUR_MS = 3_600_000;
 const isRunning = (sandbox: string) =>
   inActor(sandbox, (_actor, { container }) => container?.running === true);
 
-/** Has an actor follow that finds its sandbox unused for so long. */
+/** Starts a new actor that finds its sandbox unused for this time. */
 async function leaveAlone(sandbox: string, ms: number): Promise<void> {
   await inActor(sandbox, (_actor, { storage }) => storage.kv.put("used", Date.now() - ms));
   await evict(sandbox);

@@ -6,7 +6,7 @@ let logs: ReturnType<typeof recordLogs>;
 beforeEach(() => void (logs = recordLogs()));
 afterEach(() => vi.restoreAllMocks());
 
-/** A `note` call whose body is exactly `bytes` long. */
+/** A `note` call with a body of exactly `bytes` bytes. */
 function ofSize(bytes: number): string {
   const empty = JSON.stringify(call("note", { text: "" })).length;
   return JSON.stringify(call("note", { text: "a".repeat(bytes - empty) }));

@@ -612,7 +612,7 @@ describe("requests to the model at the same time", () => {
       expect(await budgets.admit(key)).toHaveProperty("call");
       // In the next actor too.
       expect(await new TaskBudgets(storage.sql).admit(key)).toEqual(BUSY);
-      // Nobody tells the end of one whose Worker went away.
+      // Nothing reports the end of a request if its Worker went away.
       storage.sql.exec("UPDATE model_calls SET began_at = began_at - ?", IN_FLIGHT_MS);
       expect(await budgets.admit(key)).toHaveProperty("call");
       budgets.close("a");

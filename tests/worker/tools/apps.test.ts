@@ -34,7 +34,7 @@ async function sessionOf(extensions: object | undefined): Promise<string | null>
   return (await owner.http("/mcp", { method: "POST", headers, body })).headers.get("mcp-session-id");
 }
 
-/** What a command answers in such a session. */
+/** The answer of a command in a client with this session. */
 async function inSession(session: string | null, args: object): Promise<Record<string, unknown>> {
   const params = { name: "run_command", arguments: args };
   const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params });

@@ -142,7 +142,7 @@ describe("progress", () => {
   });
 });
 
-/** A tool whose handler does this, called outside a server. */
+/** Calls a tool with this handler outside a server. */
 async function called(handle: () => Promise<never>, isStructured = false) {
   const tool = defineTool({
     name: "list_files",

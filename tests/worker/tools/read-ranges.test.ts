@@ -3,7 +3,7 @@ import { owner } from "../support.ts";
 
 const sandbox = "read-ranges";
 
-/** Files that are read whole and cut here, and files of which the sandbox cuts the range: the same words for both. */
+/** The server cuts ranges of small files, and the sandbox cuts ranges of large ones: both give the same texts. */
 const PADDING = { short: "", long: `${"p".repeat(70 * 1024)}\n` };
 
 describe.each(["short", "long"] as const)("a range of lines of a %s file", (size) => {

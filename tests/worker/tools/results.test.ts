@@ -33,7 +33,7 @@ const CALLS: [tool: string, args: Record<string, unknown>][] = [
   ["destroy_sandbox", { sandbox: "results-never" }],
 ];
 
-/** Tools whose answers may hold an image. */
+/** Tools with answers that can hold an image. */
 const SHOWS_IMAGES = ["run_code", "read_file", "get_result"];
 
 describe("an answer", () => {

@@ -21,7 +21,7 @@ const TTL_DAYS = 30;
 const TASK_DAYS = 7;
 const LIMITS = { checkpoints: 1000, workspaceBytes: 1_000_000 };
 
-/** A registry with a clock and a bucket, of which the prefixes are kept that something was written to. */
+/** A registry with a clock and a bucket. It records the prefixes that were written to. */
 class Bench {
   readonly registry: SnapshotRegistry;
   readonly bucket = new Set<string>();

@@ -9,7 +9,7 @@ import { identify, kill } from "../../local/engine/identity.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { next, whichCommand } from "../setup/start-ahead.ts";
 import { tree } from "../setup/processes.ts";
-import { until } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 
 const cleanUp: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
@@ -43,6 +43,16 @@ it("becomes one sandbox only: parallel starts and later ones get others", async 
   expect(ones).toContain(ahead.which);
   expect(new Set(ones).size).toBe(4);
   for (const sandbox of sandboxes.slice(1)) expect((await sandbox.run("ls /workspace")).stdout).toBe("");
+});
+
+it("keeps its sandboxd for as long as nobody takes it", async () => {
+  const engine = await start();
+  const { pid: first } = await next(own(engine));
+  const sandboxd = () => tree(first).find(({ command }) => command === "sbxd")?.pid;
+  const before = await until(sandboxd);
+  // The first process kills it after 15 s without an answer.
+  await sleep(18_000);
+  expect(sandboxd()).toBe(before);
 });
 
 it("is not used for a sandbox with other variables, and variables reach only their own sandbox", async () => {

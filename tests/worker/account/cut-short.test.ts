@@ -22,7 +22,7 @@ async function withSeconds(name: string, left: number): Promise<Caller> {
 function wrong({ text }: Result, seconds: number): RegExp[] {
   const expected = [
     /state: timed_out/,
-    /your 86400 run seconds a day/,
+    /your 86400 run seconds for today/,
     new RegExp(`This run got only ${seconds} s: other runs`),
     /The next day begins at \d{4}-\d\d-\d\dT00:00:00\.000Z/,
   ];

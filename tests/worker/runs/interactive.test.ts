@@ -161,7 +161,7 @@ print("\\x1b[?1049l", end="")`;
     const waiting = { session: "long", wait_seconds: 0 };
     const started = await open("read line; echo got ${#line}", waiting);
     const typed = await type(started, `${"x".repeat(5000)}\n`);
-    expect(typed.text).toMatch(/^notice:\nThe typed line is longer than 4095 bytes [^]*got 4095\n/);
+    expect(typed.text).toMatch(/^notice:\nThe typed line is longer than 4095 bytes: [^]*got 4095\n/);
     const short = await open("read line; echo got ${#line}", waiting);
     expect((await type(short, `${"x".repeat(4095)}\n`)).text).not.toContain("notice");
   });

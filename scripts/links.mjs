@@ -153,17 +153,20 @@ function fixedParts(message) {
   return parts.map((part) => part.trim()).filter((part) => part.split(" ").length >= 3);
 }
 
+/** A part is one text of the code, a text with one word as a value, or a text that another text is inserted into. */
 function isInCode(part) {
   const words = part.split(" ");
-  const hasValueAt = (_word, index) => templates.includes(words.with(index, HOLE).join(" "));
-  const endsWithText = (_word, index) =>
-    templates.includes([...words.slice(0, index), HOLE].join(" ")) &&
-    code.includes(words.slice(index).join(" "));
-  return (
-    code.includes(part) ||
-    words.some(hasValueAt) ||
-    words.slice(2).some((word, index) => endsWithText(word, index + 2))
-  );
+  const isTemplate = (...pieces) => templates.includes(pieces.flat().join(" "));
+  const isText = (piece) => piece.length > 1 && code.includes(piece.join(" "));
+  if (isText(words)) return true;
+  return words.some((_word, at) => {
+    const [before, after] = [words.slice(0, at), words.slice(at)];
+    return (
+      isTemplate(words.with(at, HOLE)) ||
+      (before.length > 1 && isTemplate(before, HOLE) && isText(after)) ||
+      (isText(before) && after.length > 1 && isTemplate(HOLE, after))
+    );
+  });
 }
 
 for (const path of documents.filter((each) => each.startsWith("docs/")))

@@ -358,8 +358,10 @@ export function restoredText(
     (left ? ` Not saved, so missing: ${leftOutText(left)}.` : "") +
     (dropped ? ` ${droppedText(dropped)}` : "");
   if (ending === undefined) return `The sandbox starts with its files ${what}.${missing}`;
-  const gone = isAllSaved ? "Processes and variables" : "Processes, variables and any later changes";
-  return `${endingText(ending)}: its files are ${what}. ${gone} are gone.${missing}`;
+  const gone = isAllSaved
+    ? "Processes and variables are gone."
+    : "Processes, variables and any later changes are gone.";
+  return `${endingText(ending)}: its files are ${what}. ${gone}${missing}`;
 }
 
 /** What was saved upon another image and is not restored. */

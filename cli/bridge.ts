@@ -9,7 +9,8 @@ import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/clien
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { CommandError, type ExitName } from "./exit.ts";
 import { refusal, unreachable } from "./mcp.ts";
-import { PROGRAM, type ServerAddress } from "./server-address.ts";
+import { type ServerAddress } from "./server-address.ts";
+import { BRIDGE_BROKE, BRIDGE_UNANSWERED, tokenChanged } from "./texts.ts";
 
 export interface Wires {
   /** Finds the server, or starts one if configured. @throws {CommandError} if it cannot be reached */
@@ -128,10 +129,7 @@ export class Bridge {
       else if (!response.ok) throw httpError(response.status, body, address);
     }
     this.#failure = undefined;
-    if (request && this.#open.has(request.id))
-      throw new Error(
-        "The connection to the server broke before it answered. What was started may go on: list_runs shows it.",
-      );
+    if (request && this.#open.has(request.id)) throw new Error(BRIDGE_UNANSWERED);
   }
 
   /** @throws Error if no server accepts it within RESTART_MS, or it is unknown whether one did */
@@ -163,11 +161,7 @@ export class Bridge {
         this.#address = undefined;
         // A request that may have arrived is not repeated, unless it is read-only.
         const isSafe = wasNotSent(error) || !("method" in message && message.method === "tools/call");
-        if (!isSafe)
-          throw new Error(
-            "The connection to the server broke. What was started may go on: list_runs shows it.",
-            { cause: error },
-          );
+        if (!isSafe) throw new Error(BRIDGE_BROKE, { cause: error });
         if (Date.now() > deadline) throw unreachable(error as Error, address);
         await pause(500, undefined, { signal });
       }
@@ -236,9 +230,5 @@ function isMessage(value: unknown): value is JSONRPCMessage {
 
 function httpError(status: number, body: string, address: ServerAddress): CommandError {
   const error = refusal(status, body, address);
-  if (status !== 401) return error;
-  return new CommandError(
-    error.kind,
-    `${error.message}\nWhere the token was changed, \`${PROGRAM} connect <client>\` writes the new one; then start the client again.`,
-  );
+  return status === 401 ? tokenChanged(error) : error;
 }

@@ -18,9 +18,8 @@ import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import type * as WranglerModule from "wrangler";
 import { bundlePanel } from "../scripts/bundle-panel.ts";
-import { messageOf } from "../src/shared/text.ts";
-import { UserError } from "./user-error.ts";
 import { isPackaged, root } from "./program-files.ts";
+import { noModule, scratchUnwritable, workerNotBuilt } from "./texts.ts";
 
 const run = promisify(execFile);
 const require = createRequire(import.meta.url);
@@ -163,9 +162,7 @@ function requireScratch(config: string): void {
     mkdirSync(scratch, { recursive: true });
     accessSync(scratch, constants.W_OK | constants.X_OK);
   } catch (error) {
-    throw new UserError(
-      `${scratch} cannot be written (${messageOf(error)}), and the Worker is built there. Give it to the user who starts the server (chown -R), or start it as the user whose clone this is.`,
-    );
+    throw scratchUnwritable(scratch, error);
   }
 }
 
@@ -182,7 +179,7 @@ async function build(config: string, directory: string, output: string): Promise
     );
   } catch (error) {
     const detail = error instanceof Error && "stderr" in error ? String(error.stderr) : String(error);
-    throw new Error(`The Worker does not build:\n${detail.trim()}`, { cause: error });
+    throw new Error(workerNotBuilt(detail), { cause: error });
   }
   writeFileSync(join(output, SETTINGS), JSON.stringify(readSettings(config)));
 }
@@ -210,7 +207,7 @@ export const BUILT = "worker";
 function readBuild(output: string): Built {
   const paths = readdirSync(output).map((file) => join(output, file));
   const main = paths.find((path) => path.endsWith(".js"));
-  if (main === undefined) throw new Error(`wrangler left no module in ${output}.`);
+  if (main === undefined) throw noModule(output);
   const modules: Module[] = [{ type: "ESModule", path: main, contents: readFileSync(main, "utf8") }];
   return { modules, settings: JSON.parse(readFileSync(join(output, SETTINGS), "utf8")) };
 }

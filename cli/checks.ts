@@ -1,6 +1,7 @@
 /** Checks of a machine, configuration or server: results, and what to do. */
 import { EXIT } from "./exit.ts";
 import { json, line, note, styled, table } from "./print.ts";
+import { ALL_IS_WELL, VERDICTS } from "./texts.ts";
 
 export interface Check {
   name: string;
@@ -48,11 +49,11 @@ function verdictOf(checks: readonly Check[]): string {
     checks.flatMap((check) => (check.verdict === verdict ? check.name : [])).join(", ");
   const parts = (
     [
-      ["Failed", named("failed")],
-      ["Warning", named("warning")],
-      ["Not tried", named("skipped")],
+      [VERDICTS.failed, named("failed")],
+      [VERDICTS.warning, named("warning")],
+      [VERDICTS.skipped, named("skipped")],
     ] as const
   ).flatMap(([title, names]) => (names === "" ? [] : `${title}: ${names}`));
   const isWell = checks.every(({ verdict }) => verdict === "ok" || verdict === "skipped");
-  return [...(isWell ? ["All is well."] : []), ...parts].join(isWell ? " " : "; ");
+  return [...(isWell ? [ALL_IS_WELL] : []), ...parts].join(isWell ? " " : "; ");
 }

@@ -6,6 +6,7 @@ import { parseDocument } from "yaml";
 import type { ClientKind } from "./clients.ts";
 import { isRecord } from "../src/shared/is-record.ts";
 import { UserError } from "./user-error.ts";
+import { CLIENT_FILE } from "./texts.ts";
 
 /** The mark with which some editors of Windows begin a file. */
 const BOM = "\uFEFF";
@@ -18,23 +19,19 @@ export function readContent(client: ClientKind, file: string): unknown {
     const document = parseDocument(text);
     const content: unknown = document.toJS();
     if (document.errors.length === 0 && isRecord(content)) return content;
-    throw new UserError(
-      `it is not a YAML mapping: ${document.errors[0]?.message.split("\n")[0] ?? "another value"}`,
-    );
+    throw new UserError(CLIENT_FILE.notYAML(document.errors[0]?.message.split("\n")[0]));
   }
   if (client.format === "toml") {
     try {
       return parseTOML(text);
     } catch (error) {
-      throw new UserError(`it is not valid TOML: ${(error as Error).message.split("\n")[0]}`);
+      throw new UserError(CLIENT_FILE.notTOML((error as Error).message.split("\n")[0]));
     }
   }
   const errors: ParseError[] = [];
   const content: unknown = parse(text, errors, { allowTrailingComma: true });
   if (errors.length > 0 || typeof content !== "object" || content === null || Array.isArray(content))
-    throw new UserError(
-      `it is not a JSON object (${errors[0] ? `at character ${errors[0].offset}` : "another value"})`,
-    );
+    throw new UserError(CLIENT_FILE.notJSON(errors[0]?.offset));
   return content;
 }
 
@@ -66,7 +63,7 @@ export function withEntry(
   for (const key of table) at = (isEmptyValue(at[key]) ? (at[key] = {}) : at[key]) as Record<string, unknown>;
   at[name] = entry;
   if (!isDeepStrictEqual(contentOf(client, after), plain(expected)))
-    throw new UserError("it is written in a way that this command cannot change safely");
+    throw new UserError(CLIENT_FILE.unchangeable);
   return file.startsWith(BOM) ? `${BOM}${after}` : after;
 }
 
@@ -89,7 +86,7 @@ function withRoom(client: ClientKind, text: string, content: unknown, table: rea
         ? text
         : applyEdits(text, modify(text, path, {}, {}));
     }
-    if (!isRecord(value)) throw new UserError(`its "${key}" is not a table of servers`);
+    if (!isRecord(value)) throw new UserError(CLIENT_FILE.noTable(key));
     at = value;
   }
   return text;

@@ -6,7 +6,7 @@ import { z } from "zod";
 import worker from "../src/package.json" with { type: "json" };
 import { SECRET_VARIABLES, variables } from "../src/shared/variables.ts";
 import type { Check } from "./checks.ts";
-import { PROGRAM } from "./server-address.ts";
+import { PROGRAM } from "./program-files.ts";
 import { keptVariables } from "./variables.ts";
 
 const named = z.looseObject({ name: z.string().optional(), class_name: z.string().optional() });

@@ -1,6 +1,6 @@
 /** Questions to the user of a terminal. */
 import { createInterface } from "node:readline/promises";
-import { CommandError } from "./exit.ts";
+import { notConfirmed } from "./texts.ts";
 
 /** @throws {CommandError} unless the user says yes; Ctrl-C and Ctrl-D mean no */
 export async function confirm(question: string): Promise<void> {
@@ -10,5 +10,5 @@ export async function confirm(question: string): Promise<void> {
     return "";
   });
   terminal.close();
-  if (!/^y(es)?$/i.test(input.trim())) throw new CommandError("cancelled", "Nothing was changed.");
+  if (!/^y(es)?$/i.test(input.trim())) throw notConfirmed();
 }

@@ -1,10 +1,12 @@
 /** How all commands are defined: common options, and examples. */
 import { readFileSync } from "node:fs";
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
-import { SANDBOX_NAME, SANDBOX_NAME_RULE, SESSION_NAME, SESSION_NAME_RULE } from "../src/shared/names.ts";
+import { SANDBOX_NAME, SESSION_NAME } from "../src/shared/names.ts";
 import { CommandError } from "./exit.ts";
 import { DEFAULT_PORT } from "./options.ts";
-import { userPath, PROGRAM } from "./server-address.ts";
+import { PROGRAM } from "./program-files.ts";
+import { userPath } from "./server-address.ts";
+import { noText, textTwice, unreadable, WRONG_VALUE, wrongSandboxName } from "./texts.ts";
 
 const EXAMPLES = new WeakMap<object, readonly string[]>();
 
@@ -36,8 +38,7 @@ function settleSandbox(command: CommandUnknownOpts): void {
 }
 
 function checkSandbox(what: string, name: unknown): void {
-  if (typeof name === "string" && !SANDBOX_NAME.test(name))
-    throw new CommandError("usage", `${what} ${SANDBOX_NAME_RULE}: ${JSON.stringify(name)}`);
+  if (typeof name === "string" && !SANDBOX_NAME.test(name)) throw wrongSandboxName(what, name);
 }
 
 /** Examples for a help text. @param lines for a shell */
@@ -90,27 +91,25 @@ export function repeated(value: string, before: readonly string[] = []): string[
 export function wholeNumber(least: number, most = Infinity) {
   return (text: string): number => {
     if (/^\d{1,9}$/.test(text) && Number(text) >= least && Number(text) <= most) return Number(text);
-    throw new InvalidArgumentError(
-      `It must be a whole number from ${least} ${most === Infinity ? "on" : `to ${most}`}.`,
-    );
+    throw new InvalidArgumentError(WRONG_VALUE.wholeNumber(least, most));
   };
 }
 
 export function sessionName(text: string): string {
   if (SESSION_NAME.test(text)) return text;
-  throw new InvalidArgumentError(`It ${SESSION_NAME_RULE}.`);
+  throw new InvalidArgumentError(WRONG_VALUE.session);
 }
 
 /** For commands about the local server. */
 export const portOption = () =>
   new Option(
     "--port <number>",
-    `the port of the local server, else that of the one that runs, else ${DEFAULT_PORT}`,
+    `port to check (default: the running local server's, else ${DEFAULT_PORT})`,
   ).argParser(portNumber);
 
 function portNumber(text: string): number {
   if (/^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65_535) return Number(text);
-  throw new InvalidArgumentError("It must be a port number from 1 to 65535.");
+  throw new InvalidArgumentError(WRONG_VALUE.port);
 }
 
 /**
@@ -123,8 +122,7 @@ export async function textFrom(
   argument: string | undefined,
   file: string | undefined,
 ): Promise<string> {
-  if (argument !== undefined && file !== undefined)
-    throw new CommandError("usage", `Give the ${what} as an argument or as --file, not both.`);
+  if (argument !== undefined && file !== undefined) throw textTwice(what);
   const source = file ?? (argument === undefined && !process.stdin.isTTY ? "-" : undefined);
   const text =
     source === "-" || argument === "-"
@@ -132,11 +130,7 @@ export async function textFrom(
       : source === undefined
         ? argument
         : fileText(source);
-  if (text === undefined || text.trim() === "")
-    throw new CommandError(
-      "usage",
-      `No ${what} is given: pass it as an argument, with --file, or on standard input.`,
-    );
+  if (text === undefined || text.trim() === "") throw noText(what);
   return text;
 }
 
@@ -144,7 +138,7 @@ function fileText(path: string): string {
   try {
     return readFileSync(userPath(path), "utf8");
   } catch (error) {
-    throw new CommandError("unavailable", `${path} cannot be read: ${(error as Error).message}`);
+    throw unreadable(path, error);
   }
 }
 

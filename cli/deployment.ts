@@ -13,7 +13,20 @@ import { CommandError, EXIT, STOP_SIGNALS } from "./exit.ts";
 import { docker } from "./machine.ts";
 import { keepCopy } from "./output-files.ts";
 import { newToken } from "./rotation.ts";
-import { PROGRAM } from "./server-address.ts";
+import {
+  configurationWrong,
+  deployFailed,
+  DEPLOYMENT,
+  dockerMissing,
+  loginIncomplete,
+  noOwnerToken,
+  notLoggedIn,
+  predeployFailed,
+  programNotStarted,
+  secretsUnknown,
+  workerNotBuilt,
+  wrongHost,
+} from "./texts.ts";
 
 export interface DeploymentOptions {
   /** The directory of wrangler.jsonc. */
@@ -60,38 +73,26 @@ export class Deployment {
     const stop = (signal: NodeJS.Signals) => {
       this.#child?.kill(signal);
       rmSync(this.#scratch, { recursive: true, force: true });
-      this.#options.print("Stopped. Finished steps are kept. Run the command again to continue.");
+      this.#options.print(DEPLOYMENT.stopped);
       process.exit(EXIT.cancelled);
     };
     for (const signal of STOP_SIGNALS) process.once(signal, stop);
     try {
-      await this.#step("configuration", `check ${CONFIG}: ${PROGRAM} validate`, () => this.#validate());
-      await this.#step("Docker", "see that it runs, for the image: docker info", () => this.#docker());
+      await this.#step("configuration", DEPLOYMENT.validate(CONFIG), () => this.#validate());
+      await this.#step("Docker", DEPLOYMENT.docker, () => this.#docker());
       if (this.#options.previewHost !== undefined || this.#options.publicOrigin !== undefined)
         await this.#change("hosts", this.#hostsPlan(), () => this.#writeHosts());
-      await this.#change("login", "see who is logged in: npx wrangler whoami; else npx wrangler login", () =>
-        this.#logIn(),
-      );
+      await this.#change("login", DEPLOYMENT.logIn, () => this.#logIn());
       let secrets: Record<string, string> = {};
       await this.#change("secrets", this.#secretsPlan(), async () => {
         secrets = await this.#newSecrets();
         return Object.keys(secrets).join(", ") || "all there";
       });
-      this.#print(
-        "storage",
-        "the deployment creates the R2 bucket RESULTS and the KV namespace OAUTH_KV if they are missing; R2 must be enabled for the account",
-      );
-      await this.#step("build", "build sandboxd for the image, and the Worker", () => this.#build());
-      await this.#change(
-        "image and Worker",
-        "build the image with Docker, send both, and set the secrets with them: npx wrangler deploy --secrets-file ...",
-        () => this.#deploy(secrets),
-      );
+      this.#print("storage", DEPLOYMENT.storage);
+      await this.#step("build", DEPLOYMENT.build, () => this.#build());
+      await this.#change("image and Worker", DEPLOYMENT.deploy, () => this.#deploy(secrets));
       if (this.#options.previewHost !== undefined)
-        this.#print(
-          "wildcard host",
-          `in the DNS of its zone: AAAA, *.${this.#options.previewHost}, 100::, proxied; its certificate must cover it (docs/guides/deploy.md)`,
-        );
+        this.#print("wildcard host", DEPLOYMENT.wildcard(this.#options.previewHost));
     } finally {
       for (const signal of STOP_SIGNALS) process.off(signal, stop);
       rmSync(this.#scratch, { recursive: true, force: true });
@@ -122,14 +123,14 @@ export class Deployment {
     const failed = validate(this.#options.directory).filter(({ verdict }) => verdict === "failed");
     if (failed.length === 0) return "no mistake found";
     const lines = failed.map(({ name, found, fix }) => `${name} (${found}): ${fix}`);
-    throw new CommandError("failed", `Correct ${CONFIG} first:\n${lines.join("\n")}`);
+    throw configurationWrong(CONFIG, lines);
   }
 
   async #docker(): Promise<string> {
     const { verdict, found, fix } = await docker();
     if (verdict === "ok") return found;
     if (this.#options.isDryRun) return `${found}: ${fix}`;
-    throw new CommandError("unavailable", `Docker, which builds the image, is missing: ${found}. ${fix}`);
+    throw dockerMissing(found, fix);
   }
 
   /** @throws {CommandError} for values that the server would refuse */
@@ -142,7 +143,7 @@ export class Deployment {
     if (data) return data;
     const [issue] = error.issues;
     const flag = issue?.path[0] === "previewHost" ? "--preview-host" : "--public-origin";
-    throw new CommandError("usage", `${flag} ${issue?.message}.`);
+    throw wrongHost(flag, issue?.message);
   }
 
   #hostsPlan(): string {
@@ -151,7 +152,7 @@ export class Deployment {
       previewHost && `a route *.${previewHost}/* and PREVIEW_HOST`,
       publicOrigin && `PUBLIC_ORIGIN ${publicOrigin}`,
     ];
-    return `write ${parts.filter(Boolean).join(", and ")} into ${CONFIG}`;
+    return DEPLOYMENT.hosts(parts.filter(Boolean).join(", and "), CONFIG);
   }
 
   /** Changes only these entries of the file, and keeps a copy. */
@@ -181,23 +182,15 @@ export class Deployment {
   async #logIn(): Promise<string> {
     const known = await this.#wrangler(["whoami", "--json"]);
     if (known.status === 0 && !/"loggedIn":\s*false/.test(known.output)) return "logged in";
-    if (!this.#options.isAttended)
-      throw new CommandError(
-        "denied",
-        "Nobody is logged in to Cloudflare: set CLOUDFLARE_API_TOKEN, or run npx wrangler login on a terminal.",
-      );
+    if (!this.#options.isAttended) throw notLoggedIn();
     const { status } = await this.#wrangler(["login"], true);
     if (status === 0) return "logged in";
-    throw new CommandError(
-      "denied",
-      "The login was not completed. Run npx wrangler login, then this command again.",
-    );
+    throw loginIncomplete();
   }
 
   #secretsPlan(): string {
     const given = HIDDEN_VARIABLES.filter((name) => this.#options.env[name]?.trim());
-    const made =
-      "for a new server SERVER_AUTH_TOKEN (unless given) and LINK_KEY are made: npx wrangler secret list";
+    const made = DEPLOYMENT.secrets;
     return given.length === 0 ? made : `set ${given.join(", ")} of the environment; ${made}`;
   }
 
@@ -214,13 +207,9 @@ export class Deployment {
     // Another key would invalidate a server's existing links.
     if (there.length === 0) secrets.LINK_KEY ??= newToken();
     if (this.token !== undefined || there.includes("SERVER_AUTH_TOKEN")) return secrets;
-    if (!isAttended)
-      throw new CommandError(
-        "usage",
-        `The server has no SERVER_AUTH_TOKEN: set one in the environment. \`${PROGRAM} token new\` makes one.`,
-      );
+    if (!isAttended) throw noOwnerToken();
     this.token = newToken();
-    print(`   The owner's token, which nobody can read back later: ${this.token}`);
+    print(`   ${DEPLOYMENT.token(this.token)}`);
     return { ...secrets, SERVER_AUTH_TOKEN: this.token };
   }
 
@@ -232,17 +221,16 @@ export class Deployment {
     const list = /\[[^]*\]/.exec(output)?.[0];
     const parsed = z.array(z.looseObject({ name: z.string() })).safeParse(parse(list ?? ""));
     if (status === 0 && parsed.success) return parsed.data.map(({ name }) => name);
-    throw new CommandError("failed", `wrangler does not list the server's secrets:\n${output.trim()}`);
+    throw secretsUnknown(output);
   }
 
   async #build(): Promise<string> {
     const built = await this.#run("npm", ["run", "--silent", "predeploy"]);
-    if (built.status !== 0)
-      throw new CommandError("failed", `npm run predeploy failed:\n${built.output.trim()}`);
+    if (built.status !== 0) throw predeployFailed(built.output);
     const outdir = join(this.#scratch, "worker");
     const words = ["deploy", "--dry-run", "--containers-rollout", "none", "--outdir", outdir];
     const { status, output } = await this.#wrangler(words);
-    if (status !== 0) throw new CommandError("failed", `The Worker does not build:\n${output.trim()}`);
+    if (status !== 0) throw new CommandError("failed", workerNotBuilt(output));
     return /Total Upload: .*/.exec(output)?.[0] ?? "built";
   }
 
@@ -254,11 +242,7 @@ export class Deployment {
       words.push("--secrets-file", file);
     }
     const { status, output } = await this.#wrangler(words, true);
-    if (status !== 0)
-      throw new CommandError(
-        "failed",
-        "wrangler deploy failed; its output above says why. Correct that, and run this command again.",
-      );
+    if (status !== 0) throw deployFailed();
     this.url = this.#options.publicOrigin ?? /^\s+(https?:\/\/[^\s*]+)\s*$/m.exec(output)?.[1];
     return this.url ?? "deployed";
   }
@@ -290,9 +274,7 @@ export class Deployment {
       });
     const status = await new Promise<number>((resolve, reject) => {
       child.once("close", (code) => resolve(code ?? 1));
-      child.once("error", (error) =>
-        reject(new CommandError("unavailable", `${program} does not start: ${error.message}`)),
-      );
+      child.once("error", (error) => reject(programNotStarted(program, error)));
     });
     return { status, output };
   }

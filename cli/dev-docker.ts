@@ -10,11 +10,12 @@ import { root, variablesFile } from "./program-files.ts";
 import { whyNotServing } from "./ready.ts";
 import { saveWorkspaces } from "./save-workspaces.ts";
 import { readVariables } from "./variables.ts";
+import { NO_DOCKER, tokenOnlyInFile } from "./texts.ts";
 
 const port = process.env.PORT?.trim() || "8787";
 
 if (spawnSync("docker", ["info"], { stdio: "ignore" }).status !== 0) {
-  console.error("Docker is not running, or not installed: see https://docs.docker.com/get-docker/.");
+  console.error(NO_DOCKER);
   process.exit(1);
 }
 
@@ -26,9 +27,7 @@ const file = variablesFile(process.env);
 const { values, token, tokenSource } = readVariables({}, file);
 const given = process.env.SERVER_AUTH_TOKEN?.trim();
 if (given && given !== token) {
-  console.error(
-    `wrangler dev takes SERVER_AUTH_TOKEN from ${file} alone, and the environment has another: unset it.`,
-  );
+  console.error(tokenOnlyInFile(file));
   process.exit(1);
 }
 

@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { moduleExtension } from "../local/engine/own-files.ts";
 import type { HostDirectory } from "../local/engine/host-directories.ts";
+import { engineEnded } from "./texts.ts";
 
 /**
  * Half of V8's space for young objects. V8 would double it up to 32 MiB under load and never return it, so the engine's memory
@@ -53,7 +54,7 @@ const engineReply = z.union([
 ]);
 
 /**
- * @param settings meanwhile the engine's modules are loaded
+ * @param settings May be a promise: the engine's modules are loaded while it resolves.
  * @param onLog called with each stderr line
  * @param onDeath called with the exit status or signal if it ends unexpectedly
  * @throws Error with its message if it cannot start
@@ -87,7 +88,7 @@ export async function startEngineProcess(
     throw error;
   }
   const first = await Promise.race([once(lines, "line"), exited]);
-  if (typeof first === "string") throw new Error(`The sandbox engine ended before it was ready (${first}).`);
+  if (typeof first === "string") throw engineEnded(first);
   const reply = engineReply.parse(JSON.parse(String(first[0])));
   if (!reply.ready) throw new Error(reply.error);
   void exited.then((how) => (closing ? undefined : onDeath(how)));

@@ -2,10 +2,9 @@
 import { join } from "node:path";
 import { prepareAgent } from "../local/engine/agent-packages.ts";
 import { findToolchain } from "../local/engine/toolchain.ts";
-import { messageOf } from "../src/shared/text.ts";
 import { makeDirectories } from "./directories.ts";
-import { UserError } from "./user-error.ts";
 import { defaultStateDir } from "./program-files.ts";
+import { agentNotReady, agentReady } from "./texts.ts";
 
 /** Shared by all servers of a clone or user, because agents are large; the server's own if that is not writable. */
 export function agentsDirectory(env: Readonly<Record<string, string | undefined>>, stateDir: string): string {
@@ -22,10 +21,8 @@ export function agentsDirectory(env: Readonly<Record<string, string | undefined>
 export async function fetchAgents(agents: string, print: (line: string) => void): Promise<void> {
   try {
     const program = await prepareAgent("claude-code", await findToolchain(null), agents, print);
-    print(`Claude Code is ready: ${program}`);
+    print(agentReady(program));
   } catch (error) {
-    throw new UserError(
-      `${messageOf(error)} Without --agents the server starts, and the first task tries again.`,
-    );
+    throw agentNotReady(error);
   }
 }

@@ -4,7 +4,7 @@ import { FIRST_WAIT_SECONDS, type ReadInput } from "../client/runs.ts";
 import { CommandError, EXIT, isOwnStatus, statusOf } from "./exit.ts";
 import { type Answer, type Server, WAIT_SECONDS } from "./mcp.ts";
 import { note, printed, Progress } from "./print.ts";
-import { PROGRAM } from "./server-address.ts";
+import { exitCodeReplaced, READING_AGAIN, returnTo, runDisconnected, STOPPING } from "./texts.ts";
 
 export const pageSchema = z.object({
   state: z.string(),
@@ -50,9 +50,6 @@ export interface FollowOptions {
   label: string;
 }
 
-export const returnTo = (id: string) =>
-  [`It goes on. To follow it: ${PROGRAM} result ${id}`, `To stop it: ${PROGRAM} cancel ${id}`] as const;
-
 /**
  * Follows a run to its end, or for `waitSeconds`. Prints the server's notices, each once, next to the output; without output,
  * the run has them all.
@@ -69,13 +66,11 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
     notices.push(notice);
     if (options.prints) progress.note(notice);
   };
-  const end = (answer: Answer): FollowedRun => {
-    const { run, ...rest } = followed(answer);
+  const end = (result: Answer): FollowedRun => {
+    const { run, ...rest } = followed(result);
     printNotice(run.notice, run.state !== "succeeded");
     if (options.prints && run.state === "failed" && isOwnStatus(run.exit_code))
-      progress.note(
-        `The program's exit code was ${run.exit_code}, which means something else as a status of this command: it ends with ${rest.status}.`,
-      );
+      progress.note(exitCodeReplaced(run.exit_code, rest.status));
     return { run: { ...run, notice: notices.join(" ") || undefined }, ...rest };
   };
   const streams = { stdout: options.isBeside ? process.stderr : process.stdout, stderr: process.stderr };
@@ -105,7 +100,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
           progress.note(...returnTo(id));
           return { ...end(await current(server, id)), status: statusOf("cancelled") };
         }
-        progress.note("Stopping it ...");
+        progress.note(STOPPING);
         await server.call("cancel_run", { id });
         break;
       }
@@ -135,10 +130,10 @@ function current(server: Server, id: string): Promise<Answer> {
 /** Calls get_result, which may be repeated. @throws {CommandError} that says how to return to the run */
 export async function reading(server: Server, input: ReadInput): Promise<Answer> {
   try {
-    return await server.reading(input, () => note("The connection broke; asking again ..."));
+    return await server.reading(input, () => note(READING_AGAIN));
   } catch (error) {
     if (!(error instanceof CommandError) || error.kind !== "unavailable") throw error;
-    throw new CommandError("unavailable", [error.message, ...returnTo(input.id)].join("\n"));
+    throw runDisconnected(error.message, input.id);
   }
 }
 

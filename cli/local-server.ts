@@ -3,11 +3,12 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { setTimeout as pause } from "node:timers/promises";
 import { moduleExtension } from "../local/engine/own-files.ts";
-import { CommandError } from "./exit.ts";
+
 import { freePort } from "./lock.ts";
 import { WITH_PARENT } from "./parents.ts";
 import { readRunning } from "./running.ts";
 import { type ServerAddress, serverAddress, type ServerOptions, stateDirectory } from "./server-address.ts";
+import { DIRECTORY_IN_USE, localServerFailed, startingLocalServer } from "./texts.ts";
 
 /** The very first start builds the Worker and looks for Python: about 10 s on a slow machine. */
 const START_MS = 90_000;
@@ -45,23 +46,20 @@ export class LocalServer {
       if (await this.#isReachable()) return serverAddress(this.#options);
       const isRunning =
         this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
-      if (!isRunning && triedAt > 0 && !this.#output.includes("Another server is using")) break;
+      if (!isRunning && triedAt > 0 && !this.#output.includes(DIRECTORY_IN_USE)) break;
       if (!isRunning && Date.now() - triedAt > START_RETRY_MS) {
         triedAt = Date.now();
         await this.#spawn();
       }
       await pause(100);
     }
-    throw new CommandError(
-      "unavailable",
-      `The local server does not start. ${this.#output.trim().slice(-2000)}`,
-    );
+    throw localServerFailed(this.#output.trim().slice(-2000));
   }
 
   async #spawn(): Promise<void> {
     const port = await freePort(DEFAULT_PORT).catch(() => 0);
     const words = ["--port", String(port), "--state-dir", stateDirectory(this.#options)];
-    this.#log(`Starting the local server (${words.join(" ")}) ...`);
+    this.#log(startingLocalServer(words));
     this.#output = "";
     const child = spawn(process.execPath, [START, ...words], {
       // Its own process group, so that a signal to the bridge's group leaves it time to save workspaces.

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { createServer, type Server } from "node:net";
 import { realpathSync } from "node:fs";
-import { UserError } from "./user-error.ts";
+import { mayNotListen, portInUse, stateDirectoryInUse } from "./texts.ts";
 
 /**
  * Locks the directory for this process. The lock is a socket in Linux's abstract namespace: only one process can bind its name,
@@ -14,9 +14,7 @@ export async function lockDirectory(directory: string): Promise<void> {
   // A stopping server holds it for a moment longer.
   const held = await listen({ path: `\0sandbox-mcp-${digest}` }, 1500);
   if (held === undefined) {
-    throw new UserError(
-      `Another server is using the state directory ${directory}. Stop it, or give this one its own: --state-dir <path>.`,
-    );
+    throw stateDirectoryInUse(directory);
   }
   held.unref();
 }
@@ -26,9 +24,7 @@ export async function freePort(port: number): Promise<number> {
   const server = await listen({ host: "127.0.0.1", port }, 1500);
   const address = server?.address();
   if (server === undefined || typeof address !== "object" || address === null) {
-    throw new UserError(
-      `Port ${port} is in use. Stop what listens there, or choose another: --port <number>.`,
-    );
+    throw portInUse(port);
   }
   await new Promise((resolve) => server.close(resolve));
   return address.port;
@@ -46,7 +42,7 @@ async function listen(
       server.once("error", resolve).listen(address, () => resolve(server));
     });
     if (!(outcome instanceof Error)) return outcome;
-    if (outcome.code === "EACCES") throw new UserError(`Listening is not allowed: ${outcome.message}.`);
+    if (outcome.code === "EACCES") throw mayNotListen(outcome.message);
     if (outcome.code !== "EADDRINUSE") throw outcome;
     if (Date.now() >= deadline) return undefined;
     await new Promise((resolve) => setTimeout(resolve, 100));

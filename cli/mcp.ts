@@ -5,7 +5,7 @@ import { type ReadInput, reading } from "../client/runs.ts";
 import type { ToolName } from "../client/tool-types.ts";
 import { CommandError } from "./exit.ts";
 import { type ServerAddress, VARIABLES_FILE } from "./server-address.ts";
-import { startLine } from "./program-files.ts";
+import { noServer, rejectedArguments, tokenRefused } from "./texts.ts";
 
 export { textOf } from "../client/connection.ts";
 export { WAIT_SECONDS } from "../client/tool-types.ts";
@@ -106,8 +106,7 @@ function explained(error: unknown, address: ServerAddress): CommandError {
   if (error instanceof CommandError) return error;
   if (error instanceof ConnectionError) return unreachable(error, address);
   if (error instanceof AccessError) return denied(error, address);
-  if (error instanceof InputError)
-    return new CommandError("usage", `The server rejected the arguments: ${sentence(error.message)}`);
+  if (error instanceof InputError) return rejectedArguments(sentence(error.message));
   if (error instanceof CallError) {
     const kind = error.code === WRONG_ADDRESS ? "unavailable" : "refusedByServer";
     return new CommandError(kind, sentence(`${error.message} ${error.hint}`));
@@ -119,8 +118,7 @@ export function unreachable(error: Error, { url, isLocal }: ServerAddress): Comm
   let cause = error;
   while (cause.cause instanceof Error) ({ cause } = cause as { cause: Error });
   const reason = "code" in cause && typeof cause.code === "string" ? cause.code : cause.message;
-  const remedy = isLocal ? ` Start it with \`${startLine()}\`.` : "";
-  return new CommandError("unavailable", `No server answers at ${url} (${reason}).${remedy}`);
+  return noServer(url, reason, isLocal);
 }
 
 /** The error for an HTTP response other than 2xx. */
@@ -131,10 +129,5 @@ export function refusal(status: number, body: string, address: ServerAddress): C
 function denied({ code, message }: AccessError, { url, tokenSource }: ServerAddress): CommandError {
   const line = sentence(message);
   if (code === "forbidden") return new CommandError("denied", line);
-  // The server reads the file when it starts.
-  const remedy =
-    tokenSource === VARIABLES_FILE
-      ? "\nIf the token was changed since that server started, start it again."
-      : "";
-  return new CommandError("denied", `${url} does not accept the token of ${tokenSource}: ${line}${remedy}`);
+  return tokenRefused(url, tokenSource, line, tokenSource === VARIABLES_FILE);
 }

@@ -3,11 +3,20 @@ import { accessSync, constants, readdirSync, realpathSync, statSync } from "node
 import { homedir } from "node:os";
 import { basename, relative, resolve } from "node:path";
 import { OWNER_ID } from "../src/shared/principal.ts";
-import { actorName, MAX_SANDBOX_NAME, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../src/shared/names.ts";
+import { actorName, MAX_SANDBOX_NAME, SANDBOX_NAME } from "../src/shared/names.ts";
 import type { MountedDirectory } from "../src/shared/mounted-directories.ts";
 import { type HostDirectory, refuseSetID } from "../local/engine/host-directories.ts";
 import { messageOf } from "../src/shared/text.ts";
 import { UserError } from "./user-error.ts";
+import {
+  componentsUnreadable,
+  MOUNT,
+  mountEmpty,
+  mountRefused,
+  noComponents,
+  UNMOUNTABLE,
+  wrongMount,
+} from "./texts.ts";
 
 /** For the Worker, and for the engine. */
 export interface Mounts {
@@ -42,14 +51,11 @@ export async function readMounts(
     requireAccess(source, text, readOnly);
     if (!readOnly)
       await refuseSetID(source).catch((error: unknown) => {
-        throw new UserError(`--mount ${text}: ${messageOf(error)}`);
+        throw wrongMount(text, messageOf(error));
       });
     const sandbox = name ?? sandboxNameOf(path, text);
     const other = mounts.forWorker.find((mount) => mount.sandbox === sandbox);
-    if (other !== undefined)
-      throw new UserError(
-        `--mount ${text}: sandbox ${sandbox} has ${other.source} already. Name another one: --mount DIR=NAME.`,
-      );
+    if (other !== undefined) throw wrongMount(text, MOUNT.taken(sandbox, other.source));
     const target = `/workspace/${basename(path)}`;
     mounts.forWorker.push({ sandbox, path: target, source, readOnly });
     mounts.forEngine.push({
@@ -64,7 +70,7 @@ export async function readMounts(
 
 /** Directory names may contain `=` and `:`, so an existing directory's path is taken as a whole. */
 function parse(text: string, cwd: string): { path: string; name: string | undefined; readOnly: boolean } {
-  if (text.trim() === "") throw new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
+  if (text.trim() === "") throw mountEmpty();
   const whole = resolve(cwd, text);
   if (exists(whole)) return { path: whole, name: undefined, readOnly: false };
   const readOnly = text.endsWith(":ro");
@@ -73,21 +79,20 @@ function parse(text: string, cwd: string): { path: string; name: string | undefi
   const [, directory, name] = /^(.*)=([^=/]*)$/s.exec(rest) ?? [];
   if (directory === undefined || name === undefined || exists(path))
     return { path, name: undefined, readOnly };
-  if (!SANDBOX_NAME.test(name))
-    throw new UserError(`--mount ${text}: the name of a sandbox ${SANDBOX_NAME_RULE}; "${name}" is not.`);
+  if (!SANDBOX_NAME.test(name)) throw wrongMount(text, MOUNT.wrongName(name));
   return { path: resolve(cwd, directory), name, readOnly };
 }
 
 function realDirectory(path: string, text: string): string {
   try {
     const source = realpathSync(path);
-    if (!statSync(source).isDirectory()) throw new UserError(`--mount ${text}: ${path} is not a directory.`);
+    if (!statSync(source).isDirectory()) throw wrongMount(text, MOUNT.notDirectory(path));
     return source;
   } catch (error) {
     if (error instanceof UserError) throw error;
     const code = error instanceof Error && "code" in error ? error.code : undefined;
-    if (code === "ENOENT") throw new UserError(`--mount ${text}: there is no directory ${path}.`);
-    throw new UserError(`--mount ${text}: you may not read ${path}.`);
+    if (code === "ENOENT") throw wrongMount(text, MOUNT.missing(path));
+    throw wrongMount(text, MOUNT.unreadable(path));
   }
 }
 
@@ -95,24 +100,22 @@ function requireAccess(source: string, text: string, readOnly: boolean): void {
   try {
     accessSync(source, constants.R_OK | constants.X_OK | (readOnly ? 0 : constants.W_OK));
   } catch {
-    const way = readOnly ? "" : " Read-only it may be: --mount DIR:ro.";
-    throw new UserError(`--mount ${text}: you may not ${readOnly ? "read" : "write to"} ${source}.${way}`);
+    throw wrongMount(text, (readOnly ? MOUNT.unreadable : MOUNT.unwritable)(source));
   }
 }
 
 function refuse(source: string, text: string, own: readonly string[]): void {
   const home = realpathSync(homedir());
-  const no = (why: string) =>
-    new UserError(`--mount ${text}: ${source} ${why}. Mount a directory of a project.`);
-  if (source === "/") throw no("is the whole machine");
-  if (holds(source, home)) throw no(source === home ? "is your home directory" : "holds your home directory");
+  const no = (why: string) => mountRefused(text, source, why);
+  if (source === "/") throw no(UNMOUNTABLE.machine);
+  if (holds(source, home)) throw no(source === home ? UNMOUNTABLE.home : UNMOUNTABLE.aboveHome);
   for (const directory of own.map((path) => realpathSync(path))) {
-    if (holds(source, directory)) throw no(`holds the server's own ${directory}`);
-    if (holds(directory, source)) throw no(`lies in the server's own ${directory}`);
+    if (holds(source, directory)) throw no(UNMOUNTABLE.aboveOwn(directory));
+    if (holds(directory, source)) throw no(UNMOUNTABLE.inOwn(directory));
   }
   if (HIDDEN.test(source) || (holds(home, source) && relative(home, source).startsWith(".")))
-    throw no("is hidden in a home directory, where keys and settings are");
-  if (SYSTEM.test(source) && !NOT_SYSTEM.test(source)) throw no("belongs to the system");
+    throw no(UNMOUNTABLE.hidden);
+  if (SYSTEM.test(source) && !NOT_SYSTEM.test(source)) throw no(UNMOUNTABLE.system);
 }
 
 function holds(outer: string, inner: string): boolean {
@@ -128,7 +131,7 @@ function sandboxNameOf(path: string, text: string): string {
     .slice(0, MAX_SANDBOX_NAME)
     .replace(/-$/, "");
   if (SANDBOX_NAME.test(name)) return name;
-  throw new UserError(`--mount ${text}: name its sandbox: --mount DIR=NAME.`);
+  throw wrongMount(text, MOUNT.nameNeeded);
 }
 
 /** The folder of definitions in COMPONENTS. @throws {UserError} if there is none */
@@ -137,11 +140,9 @@ export function readComponents(text: string, cwd: string): string {
   try {
     if (readdirSync(path).some((name) => name === "agents" || name === "commands")) return realpathSync(path);
   } catch (error) {
-    throw new UserError(`COMPONENTS: the folder ${path} cannot be read (${messageOf(error)}).`);
+    throw componentsUnreadable(path, error);
   }
-  throw new UserError(
-    `COMPONENTS: ${path} has neither agents/ nor commands/, with definitions as in a repository's .claude.`,
-  );
+  throw noComponents(path);
 }
 
 function exists(path: string): boolean {

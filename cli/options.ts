@@ -2,9 +2,8 @@
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { shellWord } from "../src/shared/text.ts";
-import { CommandError } from "./exit.ts";
 import { defaultStateDir, startLine } from "./program-files.ts";
-import { clause, messageOf } from "../src/shared/text.ts";
+import { takenByNPM, wrongChoice, wrongPort, wrongStartOptions } from "./texts.ts";
 
 export const DEFAULT_PORT = 8787;
 
@@ -38,8 +37,8 @@ export const USAGE = `${startLine("[options]")}
                                    HTTPS, and never this machine or a private network)
   --state-dir <path>               where state is kept (SANDBOX_MCP_STATE_DIR; default .sandbox-mcp in the clone,
                                    ~/.local/state/sandbox-mcp for the package)
-  --mount <dir>[=<name>][:ro|:rw]  a directory of yours, as /workspace/<its name> in your sandbox of that name, or of the
-                                   name given, read-only with :ro; may be repeated
+  --mount <dir>[=<name>][:ro|:rw]  a directory of yours, as /workspace/<its name> in your sandbox of that name, or in
+                                   the sandbox <name>, read-only with :ro; may be repeated
   --python <path>                  the Python 3 that sandboxes get, with the packages it has (SANDBOX_MCP_PYTHON; default
                                    the first of your PATH, for which numpy, pandas, matplotlib and ipython are
                                    installed in the state directory, once)
@@ -114,8 +113,7 @@ function parse(argv: readonly string[]) {
   try {
     return parseArgs({ args: [...argv], options: FLAGS, strict: true, allowPositionals: false }).values;
   } catch (error) {
-    const reason = clause(messageOf(error));
-    throw new CommandError("usage", `${reason}. ${startLine("--help")} lists the options.`);
+    throw wrongStartOptions(error);
   }
 }
 
@@ -149,8 +147,8 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
     return [`--${flag}`, found === undefined ? "<value>" : shellWord(found)];
   });
   const line = [...words, ...switches, ...rest.map(shellWord)].join(" ");
-  const names = [...new Set([...swallowed.map(({ flag }) => `--${flag}`), ...switches])].join(" and ");
-  throw new CommandError("usage", `npm took ${names} for itself. Put -- first: npm start -- ${line}`);
+  const names = [...new Set([...swallowed.map(({ flag }) => `--${flag}`), ...switches])];
+  throw takenByNPM(names, `npm start -- ${line}`);
 }
 
 /** Flags without a value, except those that npm handles itself. */
@@ -171,10 +169,7 @@ function readPort(given: Given | undefined): number {
   if (given === undefined) return DEFAULT_PORT;
   const port = /^\d{1,5}$/.test(given.value) ? Number(given.value) : Number.NaN;
   if (port >= 0 && port <= 65_535) return port;
-  throw new CommandError(
-    "usage",
-    `${given.name} must be a port number from 0 to 65535, not "${given.value}".`,
-  );
+  throw wrongPort(given);
 }
 
 /** The first of `choices` is the default. */
@@ -182,8 +177,5 @@ function choose<const T extends string>(given: Given | undefined, choices: reado
   if (given === undefined) return choices[0];
   const chosen = choices.find((choice) => choice === given.value);
   if (chosen !== undefined) return chosen;
-  throw new CommandError(
-    "usage",
-    `${given.name} must be one of ${choices.join(", ")}, not "${given.value}".`,
-  );
+  throw wrongChoice(given, choices);
 }

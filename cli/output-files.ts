@@ -1,14 +1,14 @@
 /** Files that the user named for a command's results. */
 import { chmodSync, constants, copyFileSync } from "node:fs";
 import { messageOf } from "../src/shared/text.ts";
-import { CommandError } from "./exit.ts";
+import { unwritable } from "./texts.ts";
 
 /** @throws {CommandError} instead of a file system error */
 export function writing<T>(path: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    throw new CommandError("unavailable", `${path} cannot be written: ${messageOf(error)}`);
+    throw unwritable(path, messageOf(error));
   }
 }
 

@@ -6,22 +6,13 @@ import { makePlaces } from "../local/engine/unisolated.ts";
 import { SYSTEM_PATH } from "../local/engine/system-path.ts";
 import { install, mayInstall } from "./apt.ts";
 import { UserError } from "./user-error.ts";
-import { messageOf } from "../src/shared/text.ts";
-import { startLine } from "./program-files.ts";
+import { bubblewrapNotInstalled, INSTALLING_BUBBLEWRAP, needsLinux, noSandboxes } from "./texts.ts";
 
 const run = promisify(execFile);
 
 /** @throws {UserError} except on Linux */
 export function requireLinux(platform: NodeJS.Platform): void {
-  if (platform === "linux") return;
-  const name = { darwin: "macOS", win32: "Windows" }[platform as string] ?? platform;
-  throw new UserError(
-    [
-      `${startLine()} isolates sandboxes with bubblewrap, which needs Linux; this is ${name}.`,
-      "Use `npm run dev:docker`, which runs the sandboxes in Docker" +
-        (platform === "win32" ? ", or run npm start inside WSL 2." : "."),
-    ].join("\n"),
-  );
+  if (platform !== "linux") throw needsLinux(platform);
 }
 
 /**
@@ -50,20 +41,16 @@ export interface Installer {
 export async function requireBubblewrap(print: (line: string) => void, installer = apt): Promise<void> {
   let check = await installer.check();
   if (!check.works && (await installer.applies())) {
-    print("Installing bubblewrap with apt-get ...");
+    print(INSTALLING_BUBBLEWRAP);
     try {
       await installer.install();
     } catch (error) {
-      const detail = messageOf(error);
-      throw new UserError(`bubblewrap could not be installed. ${check.remedy}\n${detail}`);
+      throw bubblewrapNotInstalled(check.remedy, error);
     }
     check = await installer.check();
   }
   if (check.works) return;
-  throw new UserError(
-    `Sandboxes cannot be made: ${check.reason}.\n${check.remedy}\n` +
-      `To run without isolation, where sandboxed code can do all that you can: ${startLine("--isolation none")}`,
-  );
+  throw noSandboxes(check);
 }
 
 const apt: Installer = {

@@ -4,6 +4,7 @@ import { withoutEscapes } from "../src/shared/escape-sequences.ts";
 import { HIDDEN, visible, visibleJSON } from "../src/shared/shown.ts";
 import { UserError } from "./user-error.ts";
 import { CommandError, EXIT, type ExitName } from "./exit.ts";
+import { STACK_HINT } from "./texts.ts";
 
 type Style = Parameters<typeof styleText>[0];
 
@@ -61,7 +62,7 @@ export function failureOf(
   if (!(error instanceof Error)) return [unexpected, String(error)];
   // An error about a local file; its message has the path.
   if ("syscall" in error && "path" in error) return ["unavailable", error.message];
-  const where = showsStack ? `\n${error.stack}` : " (SANDBOX_MCP_VERBOSE=1 shows where)";
+  const where = showsStack ? `\n${error.stack}` : ` ${STACK_HINT}`;
   return [unexpected, oneLine(error.message) + where];
 }
 

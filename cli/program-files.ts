@@ -40,6 +40,9 @@ export const PROGRAM_FILE = join(root, "cli", isPackaged ? "bin.js" : "main.ts")
 /** How a package's user calls it: with npx, `sandbox-mcp` is on no PATH. */
 export const PACKAGE_PROGRAM = programOf(PROGRAM_FILE);
 
+/** How the user calls this command line, for messages. */
+export const PROGRAM = process.env.npm_lifecycle_event === "cli" ? "npm run cli --" : PACKAGE_PROGRAM;
+
 function programOf(file: string): string {
   const words = programCommand(file, description.version);
   return words[0] === "npx" ? words.map(shellWord).join(" ") : "sandbox-mcp";

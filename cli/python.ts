@@ -15,8 +15,8 @@ import {
 } from "../local/engine/python.ts";
 import { DAY_MS } from "../src/shared/days.ts";
 import { aptCommand, hasApt, install, mayInstall } from "./apt.ts";
-import { UserError } from "./user-error.ts";
 import { messageOf } from "../src/shared/text.ts";
+import { notPython, PYTHON } from "./texts.ts";
 
 export interface PythonSetup {
   /** The initial interpreter; null for none. */
@@ -63,7 +63,7 @@ export async function setUpPython(
   const nothing = { complete: async () => undefined, stop: () => undefined };
   if (given !== undefined) {
     const python = await describePython(given);
-    if (python === undefined) throw new UserError(`--python ${given} does not run as Python 3.`);
+    if (python === undefined) throw notPython(given);
     return { python: python.executable, packages: undefined, ...nothing };
   }
   const found = await findPython(stateDir);
@@ -122,33 +122,29 @@ class PythonPackages {
    */
   async make(other: Python | undefined): Promise<string | undefined> {
     const { executable } = this.#python;
-    this.#print(`Python: installing ${LIST} for the sandboxes of ${executable}, in the background.`);
+    this.#print(PYTHON.installing(LIST, executable));
     let reason: string;
     try {
       await this.#installFromIndex();
-      this.#print(`Python: sandboxes that start from now on use ${executable}, with ${LIST}.`);
+      this.#print(PYTHON.installed(LIST, executable));
       return executable;
     } catch (error) {
       reason = messageOf(error);
     }
     if (this.stopped) return undefined;
-    const keep = `--python ${executable} makes sandboxes use yours without them.`;
+
     if (other !== undefined) {
-      this.#print(
-        `Python: pip could not install them (${reason}). Sandboxes use ${other.executable}, which has them; ${keep}`,
-      );
+      this.#print(PYTHON.other(reason, other.executable, executable));
       return other.executable;
     }
     if (mayInstall()) {
-      this.#print(
-        `Python: pip could not install them (${reason}). Installing Debian's packages for ${SYSTEM} with apt-get.`,
-      );
+      this.#print(PYTHON.installingDebian(reason, SYSTEM));
       try {
         await install(
           ["python3-pip", ...PACKAGES.map(({ debian }) => debian)],
           join(this.#directory, "apt.log"),
         );
-        this.#print(`Python: sandboxes that start from now on use ${SYSTEM}, with ${LIST}; ${keep}`);
+        this.#print(PYTHON.installedDebian(LIST, SYSTEM, executable));
         return SYSTEM;
       } catch (error) {
         reason = error instanceof Error ? (error.message.split("\n").at(-1) ?? "") : String(error);
@@ -156,10 +152,7 @@ class PythonPackages {
       }
     }
     const remedy = hasApt() && !mayInstall() ? `, ${aptCommand(PACKAGES.map(({ debian }) => debian))}` : "";
-    this.#print(
-      `Python: sandboxes are without ${LIST} (${reason}). Install them for ${executable}${remedy}, or choose ` +
-        "another interpreter: --python PATH. The next try is in a day.",
-    );
+    this.#print(PYTHON.failed(LIST, reason, executable, remedy));
     return undefined;
   }
 

@@ -1,4 +1,5 @@
 /** Checks the server with an MCP request like a client's. */
+import { unexpectedResponse } from "./texts.ts";
 
 /** Lists the tools of the server at `url`. @returns undefined, or the problem for the user */
 export async function whyNotServing(url: string, token: string): Promise<string | undefined> {
@@ -15,7 +16,7 @@ export async function whyNotServing(url: string, token: string): Promise<string 
   });
   const body = await response.text();
   if (response.ok && body.includes('"tools"')) return undefined;
-  return explain(body) ?? `${url} answered ${response.status}: ${body.slice(0, 500)}`;
+  return explain(body) ?? unexpectedResponse(url, response.status, body);
 }
 
 /** The configuration's problems, which the Worker reports by variable. */

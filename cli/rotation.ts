@@ -1,6 +1,6 @@
 /** Rotates a token: a new one, and the previous one for a while. */
 import { createHash, randomBytes } from "node:crypto";
-import { CommandError } from "./exit.ts";
+import { unknownToken, wrongTokenList } from "./texts.ts";
 
 export const newToken = () => randomBytes(32).toString("base64url");
 
@@ -37,7 +37,7 @@ export function rotateNamed(
 ): Rotation {
   const entries = list === undefined ? [unknownEntry(name)] : entriesOf(list);
   const entry = entries.find((each) => each.name === name);
-  if (entry === undefined) throw new CommandError("usage", `AUTH_TOKENS has no token "${name}".`);
+  if (entry === undefined) throw unknownToken(name);
   const { sha256: before, ...rest } = entry;
   Object.assign(entry, { ...rest, sha256: sha256(token), previous_sha256: before, previous_until: until });
   return { token, until, variables: { AUTH_TOKENS: JSON.stringify(entries) } };
@@ -79,5 +79,5 @@ function entriesOf(list: string): Entry[] {
   } catch {
     // The parser's own message would quote the text.
   }
-  throw new CommandError("failed", "AUTH_TOKENS is not a JSON list.");
+  throw wrongTokenList();
 }

@@ -1,9 +1,9 @@
 /** Runs a command line and reports errors. */
 import { CommanderError } from "@commander-js/extra-typings";
-import { CommandError, EXIT } from "./exit.ts";
+import { EXIT } from "./exit.ts";
 import { failure, failureOf } from "./print.ts";
 import { everyCommand, leaves, program } from "./program.ts";
-import { PROGRAM } from "./server-address.ts";
+import { optionTooEarly, takenByNPM } from "./texts.ts";
 
 /** @returns the exit status */
 export async function run(words: readonly string[]): Promise<number> {
@@ -35,11 +35,7 @@ function refuseSwallowed(env = process.env): void {
     (name) => env[`npm_config_${name.slice(2).replaceAll("-", "_")}`] !== undefined,
   );
   const swallowed = taken.filter((name) => !NPMS_OWN.has(name));
-  if (swallowed.length > 0)
-    throw new CommandError(
-      "usage",
-      `npm took ${swallowed.join(" and ")} for itself. Put -- first: npm run cli -- ...`,
-    );
+  if (swallowed.length > 0) throw takenByNPM(swallowed, "npm run cli -- ...");
 }
 
 /** @throws {CommandError} for a command's option before the command */
@@ -51,7 +47,7 @@ function refuseEarly([first = "", ...rest]: readonly string[]): void {
     : leaves().filter(([, { options }]) => options.some(({ long }) => long === option));
   if (owners.length === 0) return;
   const [name = "<command>"] = owners.find(([owner]) => rest.includes(owner)) ?? [];
-  throw new CommandError("usage", `Put ${option} after the command: ${PROGRAM} ${name} ${option} ...`);
+  throw optionTooEarly(option, name);
 }
 
 /** Commander repeats unexpected arguments. They may contain a token, and errors go to logs. */

@@ -1,5 +1,6 @@
 /** Saves all workspaces before the server ends. */
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "../local/platform/engine-protocol.ts";
+import { SAVING } from "./texts.ts";
 
 /** How long that takes before it is reported, in milliseconds. */
 const PROGRESS_AFTER_MS = 1000;
@@ -19,10 +20,7 @@ export async function saveWorkspaces(
   print: (line: string) => void,
   engine?: string,
 ): Promise<void> {
-  const words = setTimeout(
-    () => print("Saving workspaces; another Ctrl-C stops at once."),
-    PROGRESS_AFTER_MS,
-  );
+  const words = setTimeout(() => print(SAVING.started), PROGRESS_AFTER_MS);
   const request = async (method: string, address: URL, limitMs: number): Promise<unknown> => {
     const headers = { [SECRET_HEADER]: secret };
     const limit = AbortSignal.any([signal, AbortSignal.timeout(limitMs)]);
@@ -36,14 +34,10 @@ export async function saveWorkspaces(
     }
     const saved = await request("POST", new URL(STOP_PATH, url), STOP_MS + PROGRESS_AFTER_MS);
     const { unsaved } = saved as { unsaved: number };
-    if (unsaved > 0)
-      print(`Workspaces that could not be saved: ${unsaved}. They keep what was saved before.`);
+    if (unsaved > 0) print(SAVING.unsaved(unsaved));
   } catch {
-    if (signal.aborted) print("Stopped before all workspaces were saved.");
-    else if (running !== 0)
-      print(
-        `The server did not answer: workspaces${running === undefined ? "" : ` of ${running} running sandboxes`} may not be saved. They keep what was saved before.`,
-      );
+    if (signal.aborted) print(SAVING.aborted);
+    else if (running !== 0) print(SAVING.unconfirmed(running));
   } finally {
     clearTimeout(words);
   }

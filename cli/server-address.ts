@@ -1,11 +1,19 @@
 /** The server of a command, and its token. */
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
-import { CommandError } from "./exit.ts";
-import { PACKAGE_PROGRAM, defaultStateDir, variablesFile, startLine } from "./program-files.ts";
+
+import { defaultStateDir, variablesFile } from "./program-files.ts";
 import { readRunning } from "./running.ts";
 import { endOfBefore } from "./rotation.ts";
 import { keptVariables } from "./variables.ts";
+import {
+  localTokenUnknown,
+  noLocalServer,
+  passwordInURL,
+  tokenNeeded,
+  wrongToken,
+  wrongURL,
+} from "./texts.ts";
 
 /** The file of the local server's token, unless the environment has one. */
 export const VARIABLES_FILE = variablesFile(process.env);
@@ -15,9 +23,6 @@ export function userPath(path = "."): string {
   const { npm_lifecycle_event: script, INIT_CWD } = process.env;
   return resolve(script === "cli" && INIT_CWD ? INIT_CWD : process.cwd(), path);
 }
-
-/** How the user calls this command line, for messages. */
-export const PROGRAM = process.env.npm_lifecycle_event === "cli" ? "npm run cli --" : PACKAGE_PROGRAM;
 
 export interface ServerOptions {
   url?: string;
@@ -61,28 +66,15 @@ export function serverAddress(
     const isLocal = local !== undefined && new URL(url).origin === new URL(local.url).origin;
     return { url, isLocal, ...tokenFor(options, env, isLocal, words.token) };
   }
-  if (local === undefined)
-    throw new CommandError(
-      "unavailable",
-      `No local server is running. Start one with \`${startLine()}\`, or name one with ${words.url} and ${words.token}.`,
-    );
+  if (local === undefined) throw noLocalServer(words);
   return { url: local.url, isLocal: true, ...tokenFor(options, env, true, words.token) };
 }
 
 /** A server's MCP endpoint; people also give only the origin. @throws {CommandError} for an invalid HTTP URL */
 export function endpoint(given: string, word = OPTIONS.url): string {
   const url = URL.canParse(given) ? new URL(given) : undefined;
-  if (!url || !/^https?:$/.test(url.protocol))
-    throw new CommandError(
-      "usage",
-      `${word} must be the address of a server, such as https://host/mcp: ${given}`,
-    );
-  // Not repeated, because logs and reports would contain it.
-  if (url.username !== "" || url.password !== "")
-    throw new CommandError(
-      "usage",
-      `${word} must hold no user and no password: the token is the credential.`,
-    );
+  if (!url || !/^https?:$/.test(url.protocol)) throw wrongURL(word, given);
+  if (url.username !== "" || url.password !== "") throw passwordInURL(word);
   if (url.pathname === "/") url.pathname = "/mcp";
   return url.href;
 }
@@ -105,19 +97,10 @@ function tokenFor(
   for (const [tokenSource, given] of sources) {
     const token = given?.trim();
     if (!token) continue;
-    if (!/^[\x21-\x7e]+$/.test(token))
-      throw new CommandError(
-        "usage",
-        `${tokenSource} holds no token: it must be visible ASCII without spaces.`,
-      );
+    if (!/^[\x21-\x7e]+$/.test(token)) throw wrongToken(tokenSource);
     return { token, tokenSource, ...tokenBefore(token, kept) };
   }
-  throw new CommandError(
-    "denied",
-    isLocal
-      ? `The local server's token is not known here: it is in the environment of \`${startLine()}\`. Set SANDBOX_MCP_TOKEN to it.`
-      : `A token is needed: set SANDBOX_MCP_TOKEN, or pass ${word}.`,
-  );
+  throw isLocal ? localTokenUnknown() : tokenNeeded(word);
 }
 
 /** The previous token, from the local server's variables, while it is valid. */

@@ -5,7 +5,6 @@ import { accessSync, constants, existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { printable } from "../local/engine/printable.ts";
 import { makeDirectories } from "./directories.ts";
-import { messageOf } from "../src/shared/text.ts";
 import { announce, announcementData, panelURL } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine.ts";
 import { UserError } from "./user-error.ts";
@@ -24,6 +23,15 @@ import { forgetRunning, noteRunning } from "./running.ts";
 import { forgetVariables, readVariables } from "./variables.ts";
 import { saveWorkspaces } from "./save-workspaces.ts";
 import { type LogLine, type RunningWorker, startWorker } from "./worker.ts";
+import {
+  ENDING,
+  mountNeedsIsolation,
+  NO_PYTHON,
+  noBrowser,
+  noParentDirectory,
+  SECRETS_UNUSED,
+  stateDirectoryUnwritable,
+} from "./texts.ts";
 
 const print = (line: string) => process.stderr.write(`${line}\n`);
 
@@ -44,8 +52,6 @@ let endingSince = 0;
 
 /** For one Ctrl-C, the terminal and npm each send a signal, milliseconds apart. */
 const ONE_CTRL_C_MS = 500;
-
-const SAVED_NOTICE = "Workspaces keep what was saved before.";
 
 /**
  * Saves all workspaces, ends the Worker and the engine with every sandbox, then this process. A second request skips the save.
@@ -78,8 +84,7 @@ async function start(): Promise<void> {
   requireLinux(process.platform);
   makeStateDirectory(stateDir);
   const mounts = await readMounts(options.mounts, options.cwd, [stateDir, root]);
-  if (mounts.forEngine.length > 0 && options.isolation === "none")
-    throw new UserError("--mount needs isolation: with --isolation none sandboxes see all your directories.");
+  if (mounts.forEngine.length > 0 && options.isolation === "none") throw mountNeedsIsolation();
   await lockDirectory(stateDir);
   // A taken port is reported before the rest is set up.
   await freePort(options.port);
@@ -88,10 +93,7 @@ async function start(): Promise<void> {
 
   process.on("SIGINT", () => void end("succeeded"));
   process.on("SIGTERM", () => void end("succeeded"));
-  watchNPM(
-    process.env,
-    () => void end("failed", "The program that started this server has ended: stopping."),
-  );
+  watchNPM(process.env, () => void end("failed", ENDING.parent));
 
   const file = variablesFile(process.env);
   const { values, token, tokenSource } = readVariables(process.env, file);
@@ -100,9 +102,7 @@ async function start(): Promise<void> {
   const components = COMPONENTS?.trim() ? readComponents(COMPONENTS, cwd) : undefined;
   delete values.COMPONENTS;
   if (options.isolation === "none" && values.SECRETS?.trim()) {
-    print(
-      "SECRETS is not used: with --isolation none, no proxy can add secrets to the requests of a sandbox.",
-    );
+    print(SECRETS_UNUSED);
     delete values.SECRETS;
   }
   // For the same reason.
@@ -128,7 +128,7 @@ async function start(): Promise<void> {
     print,
     (how) => {
       save = undefined;
-      void end("failed", `The sandbox engine stopped unexpectedly (${how}): stopping. ${SAVED_NOTICE}`);
+      void end("failed", ENDING.engine(how));
     },
   );
   const variables = starting.then((started) => ({
@@ -156,13 +156,12 @@ async function start(): Promise<void> {
       onLog: (line) => showLog(line, verbose),
       onDeath: () => {
         save = undefined;
-        void end("failed", `workerd stopped unexpectedly: stopping. ${SAVED_NOTICE}`);
+        void end("failed", ENDING.workerd);
       },
       verbose,
     }).then((started) => (worker = started)),
   ]);
-  if (startedEngine.python === undefined)
-    print("python3 is not installed: sandboxes run JavaScript, TypeScript and commands.");
+  if (startedEngine.python === undefined) print(NO_PYTHON);
   const url = `http://127.0.0.1:${startedWorker.port}/mcp`;
 
   save = (signal) => saveWorkspaces(url, secret, signal, print, startedEngine.url);
@@ -184,24 +183,19 @@ async function start(): Promise<void> {
 /** @throws {UserError} if it cannot be written, or a parent directory is misspelled */
 function makeStateDirectory(stateDir: string): void {
   const isChosen = stateDir !== defaultStateDir(process.env);
-  if (isChosen && !existsSync(dirname(stateDir)))
-    throw new UserError(
-      `There is no ${dirname(stateDir)} for the state directory ${stateDir}: make it, or choose another: --state-dir <path>.`,
-    );
+  if (isChosen && !existsSync(dirname(stateDir))) throw noParentDirectory(dirname(stateDir), stateDir);
   try {
     makeDirectories(stateDir, 0o700);
     accessSync(stateDir, constants.W_OK | constants.X_OK);
   } catch (error) {
-    throw new UserError(
-      `The state directory ${stateDir} cannot be made or written (${messageOf(error)}). Give it to this user (chown -R), or choose another: --state-dir <path>.`,
-    );
+    throw stateDirectoryUnwritable(stateDir, error);
   }
 }
 
 /** Opens the address on this desktop. Without a desktop it was printed anyway. */
 function showInBrowser(url: string): void {
   const opener = spawn("xdg-open", [url], { stdio: "ignore", detached: true });
-  opener.once("error", () => print(`No browser could be opened (xdg-open is not installed): open ${url}`));
+  opener.once("error", () => print(noBrowser(url)));
   opener.unref();
 }
 

@@ -4,7 +4,7 @@ import { parseJSONRPCMessage } from "@modelcontextprotocol/client";
 import { Bridge } from "./bridge.ts";
 import type { ExitName } from "./exit.ts";
 import type { ServerAddress } from "./server-address.ts";
-import { messageOf } from "../src/shared/text.ts";
+import { notJSONRPC } from "./texts.ts";
 
 /**
  * Connects to a server until the input ends or a signal comes.
@@ -37,7 +37,7 @@ export async function serveStdio(
       try {
         bridge.forward(parseJSONRPCMessage(JSON.parse(line)));
       } catch (error) {
-        log(`This is not a JSON-RPC message: ${messageOf(error).slice(0, 300)}`);
+        log(notJSONRPC(error));
       }
     });
     // Messages before the input's end are still handled.

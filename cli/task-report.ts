@@ -1,7 +1,7 @@
 /** Shows the end of a task: its answer as the result, and next to it its changes and costs. */
 import { z } from "zod";
 import { bytes, duration, note, oneLine, printed } from "./print.ts";
-import { PROGRAM } from "./server-address.ts";
+import { continueFrom, moreFiles } from "./texts.ts";
 
 const task = z.object({
   id: z.string(),
@@ -27,7 +27,7 @@ export function printTask(run: object): void {
   if (reason) note(reason);
   for (const { path, change, size } of files)
     note(`${change.padEnd(7)} ${oneLine(path)}${change === "deleted" ? "" : ` (${bytes(size)})`}`);
-  if (files_changed > files.length) note(`... and ${files_changed - files.length} more files`);
+  if (files_changed > files.length) note(moreFiles(files_changed - files.length));
   const { turns, cost_usd, duration_ms, session_id } = used;
   const parts = [
     state,
@@ -36,6 +36,5 @@ export function printTask(run: object): void {
     cost_usd === undefined ? "" : `$${cost_usd.toFixed(4)}`,
   ];
   note(parts.filter(Boolean).join(", "));
-  if (session_id !== undefined && state !== "lost")
-    note(`To go on where it ended: ${PROGRAM} execute --continue-from ${id} "..."`);
+  if (session_id !== undefined && state !== "lost") note(continueFrom(id));
 }

@@ -5,8 +5,7 @@ import { dirname } from "node:path";
 import { isDeepStrictEqual, parseEnv } from "node:util";
 import { makeDirectories } from "./directories.ts";
 import { OPERATOR_VARIABLES } from "../src/shared/variables.ts";
-import { UserError } from "./user-error.ts";
-import { messageOf } from "../src/shared/text.ts";
+import { tokenNotKept, variablesUnchangeable, variablesUnreadable } from "./texts.ts";
 
 export interface Variables {
   /** Overrides for the Worker's configuration file. */
@@ -47,7 +46,7 @@ export function keptVariables(file: string): Record<string, string> {
     const entries = Object.entries(parseEnv(readFileSync(file, "utf8")));
     return Object.fromEntries(entries.filter((entry): entry is [string, string] => entry[1] !== undefined));
   } catch (error) {
-    throw new UserError(`${file} cannot be read: ${messageOf(error)}`);
+    throw variablesUnreadable(file, error);
   }
 }
 
@@ -72,10 +71,7 @@ export function writeVariables(file: string, changes: Readonly<Record<string, st
     // Only the first line of a multi-line value would be replaced.
     names.every((name) => !known[name]?.includes("\n")) &&
     isDeepStrictEqual({ ...parseEnv(after) }, Object.fromEntries(expected));
-  if (!isSafe)
-    throw new UserError(
-      `${file} is written in a way that this command cannot change safely: set ${names.join(", ")} there.`,
-    );
+  if (!isSafe) throw variablesUnchangeable(file, names);
   makeDirectories(dirname(file), 0o700);
   const temporary = `${file}.${process.pid}`;
   writeFileSync(temporary, `${after}\n`, { mode: 0o600 });
@@ -87,8 +83,6 @@ function keep(file: string, token: string): void {
   try {
     writeVariables(file, { SERVER_AUTH_TOKEN: token });
   } catch (error) {
-    throw new UserError(
-      `The token cannot be kept in ${file}: ${messageOf(error)}. Set SERVER_AUTH_TOKEN instead.`,
-    );
+    throw tokenNotKept(file, error);
   }
 }

@@ -116,15 +116,15 @@ class Watcher {
   }
 
   async #lookAtRuns(sandbox: string): Promise<number[]> {
-    let answer: Awaited<ReturnType<Server["call"]>>;
+    let listed: Awaited<ReturnType<Server["call"]>>;
     try {
-      answer = await this.#server.call("list_runs", { sandbox, limit: RUNS });
+      listed = await this.#server.call("list_runs", { sandbox, limit: RUNS });
     } catch (error) {
       // It may have been destroyed meanwhile.
       if (error instanceof CommandError && error.kind === "refusedByServer") return [];
       throw error;
     }
-    const { runs } = runsSchema.parse(answer.data);
+    const { runs } = runsSchema.parse(listed.data);
     for (const run of runs.toReversed()) {
       const before = this.#runs.get(run.id);
       if (before === run.state) continue;

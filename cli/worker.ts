@@ -16,8 +16,8 @@ export interface WorkerOptions {
   port: number;
   stateDir: string;
   /**
-   * Variables and secrets. They replace those of the configuration file unless they are empty. Meanwhile, everything that does
-   * not need them is prepared.
+   * Variables and secrets. They replace those of the configuration file unless they are empty. May be a promise: the rest is
+   * prepared while it resolves.
    */
   variables: Record<string, string> | Promise<Record<string, string>>;
   /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
@@ -70,13 +70,13 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       log: new Log(options.verbose ? LogLevel.WARN : LogLevel.NONE),
       resourcePersistencePath: join(options.stateDir, "data"),
       handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),
-      // miniflare has started another workerd, but this server ends: its user decides about a restart.
+      // miniflare restarts workerd; we stop instead, so that the user decides.
       unsafeHandleRuntimeRestart: () => {
         if (!closing) options.onDeath();
       },
       workers: [
         // The first Worker gets miniflare's own port, whose headers (MF-Original-URL) can set the host.
-        { name: "nobody", modules: true, script: EMPTY_WORKER },
+        { name: "placeholder", modules: true, script: EMPTY_WORKER },
         {
           ...worker,
           name,

@@ -10,8 +10,10 @@ import { CommandError } from "../exit.ts";
 import { follow, Interrupt } from "../follow-run.ts";
 import { http, Server } from "../mcp.ts";
 import { json, line, note, printed, Progress } from "../print.ts";
-import { PROGRAM, type ServerAddress, serverAddress } from "../server-address.ts";
+import { type ServerAddress, serverAddress } from "../server-address.ts";
 import { imageDirectory, reportCode } from "./code.ts";
+import { askDisconnected, NO_REASON, takesNoQuestions } from "./texts.ts";
+import { STOPPING } from "../texts.ts";
 
 /** The longest timer, in milliseconds. */
 const MAX_WAIT_MS = 2 ** 31 - 1;
@@ -98,15 +100,11 @@ async function written(
   try {
     events = await eventsOf(server.address, body);
     const id = (await next(events))?.taskId;
-    if (id === undefined)
-      throw new CommandError(
-        "unavailable",
-        `The connection broke before an id came: see \`${PROGRAM} runs --kind task\`.`,
-      );
+    if (id === undefined) throw askDisconnected();
     for (;;) {
       const event = await Promise.race([interrupt.race(next(events)), late]);
       if (interrupt.hasHappened) {
-        note("Stopping it ...");
+        note(STOPPING);
         await server.call("cancel_run", { id });
       }
       if (event?.name !== "code") return id;
@@ -131,8 +129,7 @@ async function next(events: Events) {
   const { value } = await events.read().catch(() => ({ value: undefined }));
   if (value === undefined) return undefined;
   const data = eventData.parse(JSON.parse(value.data));
-  if (value.event === "error")
-    throw new CommandError("refusedByServer", data.error ?? "The server did not say how the run continues.");
+  if (value.event === "error") throw new CommandError("refusedByServer", data.error ?? NO_REASON);
   return { name: value.event, ...data };
 }
 
@@ -143,7 +140,7 @@ async function eventsOf(address: ServerAddress, body: object) {
     body: JSON.stringify(body),
   });
   if (response.body === null || !response.headers.get("content-type")?.startsWith("text/event-stream"))
-    throw new CommandError("unavailable", `The server at ${address.url} does not answer questions.`);
+    throw takesNoQuestions(address.url);
   return response.body
     .pipeThrough(new TextDecoderStream())
     .pipeThrough(new EventSourceParserStream())

@@ -14,6 +14,7 @@ import { type Answer, Server } from "../mcp.ts";
 import { writing } from "../output-files.ts";
 import { failure, json, line, note, printed, styled } from "../print.ts";
 import { userPath, serverAddress } from "../server-address.ts";
+import { unsavedImages } from "./texts.ts";
 
 /** The fields of code runs besides the common ones. */
 const codeFields = z.object({
@@ -98,8 +99,7 @@ function printResult(run: object, content: Answer["content"], images: readonly s
   }
   for (const path of images ?? []) line(path);
   const shown = content.filter(({ type }) => type === "image");
-  if (images === undefined && shown.length > 0)
-    note(`Images: ${shown.length}. --save <directory> writes them.`);
+  if (images === undefined && shown.length > 0) note(unsavedImages(shown.length));
 }
 
 /** Writes the images as `image-1.png` and so on, with free numbers. @returns their paths, and why there are no more */

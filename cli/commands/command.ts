@@ -5,7 +5,7 @@ import { FIRST_WAIT_SECONDS, follow } from "../follow-run.ts";
 import { Server } from "../mcp.ts";
 import { json } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
-import { CommandError } from "../exit.ts";
+import { wrongVariable } from "./texts.ts";
 
 export const command = serverCommand(
   "command",
@@ -21,7 +21,7 @@ export const command = serverCommand(
   .option("--sandbox <name>", "the sandbox", "default")
   .option("--session <name>", "the shell session", sessionName, "main")
   .option("--cwd <path>", "directory for this command only")
-  .option("--env <name=value>", "variable for this command only; may be repeated", variable, {})
+  .option("--env <name=value>", "variable for this command only; may be repeated", variable)
   .option("--timeout <seconds>", "stop the run after this time", wholeNumber(1, MAX_RUN_SECONDS), 120)
   .action(async (argument, options) => {
     const text = await textFrom("command", argument, options.file);
@@ -46,8 +46,8 @@ export const command = serverCommand(
     await server.close();
   });
 
-function variable(text: string, before: Record<string, string>): Record<string, string> {
+function variable(text: string, before: Record<string, string> = {}): Record<string, string> {
   const at = text.indexOf("=");
-  if (at < 1) throw new CommandError("usage", `--env takes NAME=value, and is: ${text}`);
+  if (at < 1) throw wrongVariable(text);
   return { ...before, [text.slice(0, at)]: text.slice(at + 1) };
 }

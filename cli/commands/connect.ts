@@ -21,7 +21,7 @@ import { type ClientKind, CLIENTS, type Endpoint, type Place } from "../clients.
 import { serverCommand } from "../define-command.ts";
 import { confirm } from "../confirm.ts";
 import { UserError } from "../user-error.ts";
-import { CommandError } from "../exit.ts";
+
 import { PROGRAM_FILE, programCommand } from "../program-files.ts";
 import { keepCopy } from "../output-files.ts";
 import { json, line, note } from "../print.ts";
@@ -34,6 +34,15 @@ import {
   stateDirectory,
   VARIABLES_FILE,
 } from "../server-address.ts";
+import {
+  clientFileKept,
+  confirmByOption,
+  CONNECT,
+  noClientDirectory,
+  noProjectFile,
+  onlyByProcess,
+} from "./texts.ts";
+import { CLIENT_FILE, WRONG_VALUE } from "../texts.ts";
 
 export const connect = serverCommand(
   "connect",
@@ -55,8 +64,7 @@ export const connect = serverCommand(
   .action(async (chosen, { project, name, sandbox, transport, print, yes, ...options }) => {
     const client = CLIENTS.find((each) => each.name === chosen) as ClientKind;
     const http = transport === undefined ? client.speaksHTTP : transport === "http";
-    if (http && !client.speaksHTTP)
-      throw new CommandError("usage", `${client.title} sends no header of its own: use --transport stdio.`);
+    if (http && !client.speaksHTTP) throw onlyByProcess(client.title);
     const entry = client.entry(
       http ? overHTTP(serverAddress(options), sandbox) : asProcess(addressIfAny(options), sandbox, options),
     );
@@ -72,26 +80,26 @@ export const connect = serverCommand(
     const after = onFile(file, () => withEntry(client, text, name, entry));
     if (isDeepStrictEqual(before, JSON.parse(JSON.stringify(entry)))) {
       if (options.json) json(true, { client: chosen, file, written: false });
-      else line(`${client.title} is connected already: ${file}`);
+      else line(CONNECT.unchanged(client.title, file));
       return;
     }
     if (before !== undefined && !yes) {
-      const question = `${file} has a server "${name}" already. Replace it?`;
-      if (!process.stdin.isTTY) throw new CommandError("usage", `${question} Confirm with --yes.`);
+      const question = CONNECT.replace(file, name);
+      if (!process.stdin.isTTY) throw confirmByOption(question);
       await confirm(question);
     }
     const copy = write(place, file, after);
     if (options.json) return json(true, { client: chosen, file, copy, written: true });
     line(`${client.title}: ${file}`);
-    if (copy !== undefined) note(`The file as it was: ${copy}`);
-    if (project !== undefined && http) note("It holds the token: keep it out of commits.");
+    if (copy !== undefined) note(CONNECT.copy(copy));
+    if (project !== undefined && http) note(CONNECT.holdsToken);
     note(client.next);
   });
 
 /** A server name for every client: they make tool names of it, which allow only these characters. */
 function serverName(text: string): string {
   if (/^[\w-]{1,64}$/.test(text)) return text;
-  throw new InvalidArgumentError("It must be 1 to 64 of A-Z, a-z, 0-9, - and _.");
+  throw new InvalidArgumentError(WRONG_VALUE.server);
 }
 
 function overHTTP({ url, token }: ServerAddress, sandbox: string | undefined): Endpoint {
@@ -127,11 +135,7 @@ function asProcess(
 function placeOf(client: ClientKind, project: string | undefined): Place {
   if (project === undefined)
     return client.place({ platform: process.platform, home: homedir(), env: process.env });
-  if (client.projectFile === undefined)
-    throw new CommandError(
-      "usage",
-      `${client.title} has no configuration for a project: leave --project out.`,
-    );
+  if (client.projectFile === undefined) throw noProjectFile(client.title);
   return { directory: userPath(project), path: client.projectFile, variable: "--project" };
 }
 
@@ -146,10 +150,7 @@ function onFile<T>(file: string, work: () => T): T {
     return work();
   } catch (error) {
     if (!(error instanceof UserError) && !(error instanceof Error && "code" in error)) throw error;
-    throw new CommandError(
-      "failed",
-      `${file} is left as it is: ${error.message}. --print shows what belongs in it.`,
-    );
+    throw clientFileKept(file, error);
   }
 }
 
@@ -160,18 +161,15 @@ function onFile<T>(file: string, work: () => T): T {
  */
 function write({ directory, variable }: Place, file: string, text: string): string | undefined {
   if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
-    throw new CommandError(
-      "unavailable",
-      `${directory} is not a directory${variable === undefined ? "" : `: create it, or correct ${variable}`}.`,
-    );
+    throw noClientDirectory(directory, variable);
   return onFile(file, () => {
     makeDirectories(dirname(file));
     const isThere = existsSync(file);
     if (!isThere && lstatSync(file, { throwIfNoEntry: false }) !== undefined)
-      throw new UserError("it is a symbolic link to a file that is not there");
+      throw new UserError(CLIENT_FILE.brokenLink);
     const target = isThere ? realpathSync(file) : file;
     // Renaming replaces a file without checking its write permission; for root, neither does the system.
-    if (isThere && (statSync(target).mode & 0o222) === 0) throw new UserError("it is read-only");
+    if (isThere && (statSync(target).mode & 0o222) === 0) throw new UserError(CLIENT_FILE.readOnly);
     if (isThere) accessSync(target, constants.W_OK);
     const copy = isThere ? keepCopy(target) : undefined;
     const temporary = `${target}.${process.pid}.tmp`;

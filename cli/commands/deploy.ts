@@ -7,10 +7,11 @@ import { confirm } from "../confirm.ts";
 import { Deployment, isDeployable } from "../deployment.ts";
 import { CommandError, EXIT } from "../exit.ts";
 import { json, line, note } from "../print.ts";
-import { isPackaged, root } from "../program-files.ts";
+import { PROGRAM, isPackaged, root } from "../program-files.ts";
 import { Server } from "../mcp.ts";
-import { userPath, endpoint, PROGRAM, type ServerAddress } from "../server-address.ts";
+import { userPath, endpoint, type ServerAddress } from "../server-address.ts";
 import { tryServer } from "./verify.ts";
+import { DEPLOY, deployByOption, notDeployable, noWrangler } from "./texts.ts";
 
 export const deploy = dataCommand(
   "deploy",
@@ -31,17 +32,11 @@ export const deploy = dataCommand(
   .action(
     async (given, { dryRun = false, previewHost, publicOrigin, yes, verify, wrangler, json: asJSON }) => {
       const directory = given === undefined && !isPackaged ? root : userPath(given);
-      if (!isDeployable(directory))
-        throw new CommandError(
-          "unavailable",
-          `${directory} has no wrangler.jsonc and Dockerfile: deploy from a clone of the repository.`,
-        );
+      if (!isDeployable(directory)) throw notDeployable(directory);
       const isAttended = process.stdin.isTTY && process.stderr.isTTY && !asJSON;
       if (!dryRun && !yes) {
-        const question = "This deploys to Cloudflare, where containers cost money while they run. Go on?";
-        if (!isAttended)
-          throw new CommandError("usage", `${question} Confirm with --yes, or see what it does: --dry-run.`);
-        await confirm(question);
+        if (!isAttended) throw deployByOption();
+        await confirm(DEPLOY.question);
       }
       const deployment = new Deployment({
         directory,
@@ -69,12 +64,12 @@ export const deploy = dataCommand(
           : failed.map(({ name, found: why }) => `${name}: ${why}`).join("; ");
         steps.push({ name: "verify", plan: `try the server: ${PROGRAM} verify`, found });
         note(`${steps.length}. verify: ${found}`);
-      } else if (verify) note(`To try the server: ${PROGRAM} verify ${url ?? "<url>"} <token>`);
+      } else if (verify) note(DEPLOY.verify(url));
       process.exitCode = isWell ? EXIT.succeeded : EXIT.failed;
       if (asJSON) return json(isWell, { dry_run: dryRun, url, token, steps });
-      if (dryRun) return line("Nothing was changed.");
+      if (dryRun) return line(DEPLOY.unchanged);
       if (url !== undefined) line(endpoint(url));
-      note(`To connect a client: ${PROGRAM} connect <client> --url ${url ?? "<url>"} --token <token>`);
+      note(DEPLOY.connect(url));
     },
   );
 
@@ -86,7 +81,7 @@ function wranglerOf(directory: string): [string, string] {
     const manifest = createRequire(from).resolve("wrangler/package.json");
     return [process.execPath, join(dirname(manifest), "bin/wrangler.js")];
   } catch {
-    throw new CommandError("unavailable", `wrangler is not installed in ${directory}: run npm ci there.`);
+    throw noWrangler(directory);
   }
 }
 
@@ -124,7 +119,7 @@ async function firstContainer(address: ServerAddress): Promise<void> {
     } catch (error) {
       const mayPass = error instanceof CommandError && error.kind === "refusedByServer";
       if (!mayPass || Date.now() > deadline) return;
-      if (attempts === 1) note(`Waiting for the first container, which can take minutes. ${error.message}`);
+      if (attempts === 1) note(DEPLOY.waiting(error.message));
       await pause(PAUSE_MS);
     }
   }

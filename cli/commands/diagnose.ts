@@ -20,6 +20,7 @@ import {
   VARIABLES_FILE,
 } from "../server-address.ts";
 import { keptVariables } from "../variables.ts";
+import { REPORT_NOTE } from "./texts.ts";
 
 export const diagnose = serverCommand(
   "diagnose",
@@ -65,7 +66,7 @@ export const diagnose = serverCommand(
     });
     if (asJSON) return json(true, { path: file });
     line(file);
-    note("It holds names of variables and of sandboxes, no values of secrets. Read it before you send it.");
+    note(REPORT_NOTE);
   });
 
 /** Which of the Worker's variables are set, with the values of numbers and choices. */

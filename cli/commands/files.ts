@@ -6,12 +6,25 @@ import { pipeline } from "node:stream/promises";
 import { Command } from "@commander-js/extra-typings";
 import { z } from "zod";
 import { fileAddress as addressOf, isFile } from "../../client/sandbox-files.ts";
-import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../../src/shared/names.ts";
+import { SANDBOX_NAME } from "../../src/shared/names.ts";
 import { serverCommand } from "../define-command.ts";
-import { CommandError, STOP_SIGNALS } from "../exit.ts";
+import { STOP_SIGNALS } from "../exit.ts";
 import { http } from "../mcp.ts";
 import { bytes, json, line, note, Progress, table } from "../print.ts";
-import { userPath, PROGRAM, serverAddress } from "../server-address.ts";
+import { userPath, serverAddress } from "../server-address.ts";
+import {
+  bothToOutput,
+  downloadBroke,
+  downloadStopped,
+  fileExists,
+  MORE_ENTRIES,
+  noContent,
+  noLocalFile,
+  noRemotePath,
+  notDirectory,
+  notFile,
+} from "./texts.ts";
+import { unwritable, wrongSandboxName } from "../texts.ts";
 
 /** A path resolved as by a shell in /workspace, except symbolic links. */
 function absolute(path: string): string {
@@ -23,7 +36,7 @@ function absolute(path: string): string {
  * @throws {CommandError} for an invalid sandbox name
  */
 export function fileAddress(sandbox: string, path: string): string {
-  if (!SANDBOX_NAME.test(sandbox)) throw new CommandError("usage", `--sandbox ${SANDBOX_NAME_RULE}.`);
+  if (!SANDBOX_NAME.test(sandbox)) throw wrongSandboxName("--sandbox", sandbox);
   return addressOf(sandbox, path);
 }
 
@@ -41,8 +54,7 @@ const put = serverCommand("put", "upload a file to a sandbox; - reads standard i
   )
   .option("--sandbox <name>", "the sandbox", "default")
   .action(async (local, remote, { sandbox, ...options }) => {
-    if (local === "-" && remote === undefined)
-      throw new CommandError("usage", "Give the path in the sandbox that standard input is written to.");
+    if (local === "-" && remote === undefined) throw noRemotePath();
     const path = remote?.endsWith("/") ? remote + basename(local) : (remote ?? basename(local));
     const address = serverAddress(options);
     const body = local === "-" ? process.stdin : createReadStream(readableFile(userPath(local)));
@@ -65,8 +77,7 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
   .option("--force", "replace an existing local file")
   .action(async (remote, local, { sandbox, force, ...options }) => {
     const address = serverAddress(options);
-    if (options.json && local === "-")
-      throw new CommandError("usage", "--json and the file cannot both go to standard output.");
+    if (options.json && local === "-") throw bothToOutput();
     if (local !== undefined && local !== "-") mustHaveDirectory(local);
     let response = await http(address, fileAddress(sandbox, remote));
     const isDirectory = !isFile(response);
@@ -74,12 +85,12 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
       await response.body?.cancel();
       response = await http(address, `${fileAddress(sandbox, remote)}?archive=tar.gz`);
     }
-    if (response.body === null) throw new CommandError("refusedByServer", `${remote} came without content.`);
+    if (response.body === null) throw noContent(remote);
     const body = Readable.fromWeb(response.body as Parameters<typeof Readable.fromWeb>[0]);
     if (local === "-") return await pipeline(body, process.stdout, { end: false });
     const name = (basename(absolute(remote)) || "root") + (isDirectory ? ".tar.gz" : "");
     const to = destination(userPath(local ?? name), name);
-    if (!force && exists(to)) throw new CommandError("usage", `${to} exists already. --force replaces it.`);
+    if (!force && exists(to)) throw fileExists(to);
     const progress = new Progress(`Fetching ${remote}`);
     const partial = `${to}.${process.pid}.part`;
     const stopped = new AbortController();
@@ -90,12 +101,7 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
       renameSync(partial, to);
     } catch (error) {
       rmSync(partial, { force: true });
-      if (stopped.signal.aborted)
-        throw new CommandError("cancelled", `The download of ${remote} was stopped before its end.`);
-      throw new CommandError(
-        "unavailable",
-        `The download of ${remote} broke off: ${(error as Error).message}`,
-      );
+      throw stopped.signal.aborted ? downloadStopped(remote) : downloadBroke(remote, error);
     } finally {
       for (const signal of STOP_SIGNALS) process.off(signal, stop);
       progress.stop();
@@ -130,7 +136,7 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
       const response = await http(address, `${fileAddress(sandbox, remote)}?${query}`);
       if (isFile(response)) {
         await response.body?.cancel();
-        throw new CommandError("usage", `${remote} is a file. Fetch it: ${PROGRAM} files get ${remote}`);
+        throw notDirectory(remote);
       }
       const part = listSchema.parse(await response.json());
       entries.push(...part.entries);
@@ -148,7 +154,7 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
       ],
       entries.map((entry) => [entry.type, String(entry.size), entry.modified, entry.path]),
     );
-    if (more) note("... and more: list a directory below.");
+    if (more) note(MORE_ENTRIES);
   });
 
 export const files = new Command("files")
@@ -159,12 +165,8 @@ export const files = new Command("files")
 
 function readableFile(path: string): string {
   const found = statSync(path, { throwIfNoEntry: false });
-  if (found === undefined) throw new CommandError("unavailable", `There is no ${path}.`);
-  if (!found.isFile())
-    throw new CommandError(
-      "usage",
-      `${path} is not a file. To send a directory, pack it: tar c ${path} | ${PROGRAM} files put - ${basename(path) || "root"}.tar`,
-    );
+  if (found === undefined) throw noLocalFile(path);
+  if (!found.isFile()) throw notFile(path);
   return path;
 }
 
@@ -173,7 +175,7 @@ function mustHaveDirectory(local: string): void {
   const path = userPath(local);
   const directory = local.endsWith("/") ? path : dirname(path);
   if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
-    throw new CommandError("unavailable", `${path} cannot be written: ${directory} is not a directory.`);
+    throw unwritable(path, `${directory} is not a directory.`);
 }
 
 function exists(path: string): boolean {

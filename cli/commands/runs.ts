@@ -6,7 +6,9 @@ import { serverCommand, wholeNumber } from "../define-command.ts";
 import { runsSchema } from "../listed-runs.ts";
 import { Server } from "../mcp.ts";
 import { duration, json, note, table } from "../print.ts";
-import { PROGRAM, serverAddress } from "../server-address.ts";
+import { serverAddress } from "../server-address.ts";
+import { noRuns, olderRuns } from "./texts.ts";
+import { WRONG_VALUE } from "../texts.ts";
 
 const listSchema = runsSchema.extend({ next_cursor: z.string().optional(), notice: z.string().optional() });
 
@@ -32,6 +34,7 @@ export const runs = serverCommand("runs", "list the runs of a sandbox, newest fi
     const { runs: found, next_cursor, notice } = listSchema.parse(data);
     if (options.json) return json(true, { runs: found, next_cursor, notice });
     if (notice) note(notice);
+    if (found.length === 0) return note(noRuns(sandbox, kind, cursor !== undefined));
     table(
       [
         { title: "ID" },
@@ -50,10 +53,10 @@ export const runs = serverCommand("runs", "list the runs of a sandbox, newest fi
         run.title,
       ]),
     );
-    if (next_cursor) note(`Older ones: ${PROGRAM} runs --cursor ${next_cursor}`);
+    if (next_cursor) note(olderRuns(next_cursor));
   });
 
 function runID(text: string): string {
   if (sandboxOf(text) !== undefined) return text;
-  throw new InvalidArgumentError("It must be the id of a run.");
+  throw new InvalidArgumentError(WRONG_VALUE.run);
 }

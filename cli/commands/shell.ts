@@ -3,21 +3,22 @@ import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { bridgeCommand, wholeNumber } from "../define-command.ts";
-import { CommandError, EXIT } from "../exit.ts";
+import { EXIT } from "../exit.ts";
 import { followed, pageSchema, reading } from "../follow-run.ts";
 import { Server, WAIT_SECONDS } from "../mcp.ts";
 import { note } from "../print.ts";
-import { PROGRAM, serverAddress } from "../server-address.ts";
+import { serverAddress } from "../server-address.ts";
 import { TerminalFilter } from "../../src/shared/terminal/filter.ts";
 import { Resizing, startSize, type Size } from "../../src/shared/terminal/size.ts";
 import { spaced } from "../../src/shared/terminal/typing.ts";
 import { Keyboard } from "../keyboard.ts";
+import { DETACH_KEY, detached, NO_JSON, noTerminal } from "./texts.ts";
 
 /** How many bytes of earlier output a returning user sees. */
 const SHOWN_AGAIN = 4096;
 
 export const shell = bridgeCommand(
-  `A terminal has no JSON. For data: ${PROGRAM} command --json '...'`,
+  NO_JSON.shell,
   "shell",
   "open a terminal in a sandbox; Ctrl-C goes to the program, Ctrl-] detaches from it",
   ["shell", "shell --sandbox build 'python3 -q'", "shell --attach build.01m7w0hhyrgqc3dhwv4sybnbvc"],
@@ -28,11 +29,7 @@ export const shell = bridgeCommand(
   .option("--timeout <seconds>", "stop the terminal after this time", wholeNumber(1, MAX_RUN_SECONDS), 3600)
   .option("--attach <id>", "attach to a terminal that was detached")
   .action(async (command, { sandbox, cwd, timeout, attach, ...options }) => {
-    if (!process.stdin.isTTY || !process.stdout.isTTY)
-      throw new CommandError(
-        "usage",
-        `Standard input is not a terminal. For a script: ${PROGRAM} command --sandbox ${sandbox} '...'`,
-      );
+    if (!process.stdin.isTTY || !process.stdout.isTTY) throw noTerminal(sandbox);
     const server = await Server.connect(serverAddress(options), "raw");
     const begun =
       attach === undefined
@@ -51,15 +48,12 @@ export const shell = bridgeCommand(
         : { id: attach, notice: undefined };
     const { id, notice } = begun;
     if (notice) note(notice);
-    note("Ctrl-] leaves.");
+    note(DETACH_KEY);
     const hasEnded = await converse(server, id, attach !== undefined);
     if (hasEnded) process.exitCode = followed(await reading(server, { id, wait_seconds: 0 })).status;
     else {
       process.exitCode = EXIT.stillRunning;
-      note(
-        `It goes on. To return to it: ${PROGRAM} shell --attach ${id}`,
-        `To end it: ${PROGRAM} cancel ${id}`,
-      );
+      note(...detached(id));
     }
     await server.close();
   });

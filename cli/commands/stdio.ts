@@ -5,9 +5,10 @@ import { LocalServer } from "../local-server.ts";
 import { accepted } from "../mcp.ts";
 import { serverAddress } from "../server-address.ts";
 import { serveStdio } from "../stdio-bridge.ts";
+import { NO_JSON } from "./texts.ts";
 
 export const stdio = bridgeCommand(
-  "Standard output carries the protocol, which is JSON already: leave --json out.",
+  NO_JSON.stdio,
   "stdio",
   "serve MCP on standard input and output, for clients that start a process; without a URL it finds or starts a local server",
   ["stdio", "stdio --sandbox project", "stdio --url https://sandbox.example/mcp --token TOKEN"],

@@ -8,9 +8,9 @@ import { CommandError } from "../exit.ts";
 import { fileAddress } from "./files.ts";
 import { type Answer, http, Server, textOf, WAIT_SECONDS } from "../mcp.ts";
 import { Progress } from "../print.ts";
-import { PROGRAM, serverAddress, type ServerAddress } from "../server-address.ts";
-import { startLine } from "../program-files.ts";
+import { serverAddress, type ServerAddress } from "../server-address.ts";
 import { TOOL_NAMES as NAMES } from "../../src/shared/tool-sets.ts";
+import { VERIFY } from "./texts.ts";
 
 const TOOL_NAMES: ReadonlySet<string> = NAMES;
 
@@ -102,7 +102,7 @@ class Verification {
         connection = await Connection.open(this.#address);
         return `${connection.listed.length} tools`;
       },
-      `Use the SERVER_AUTH_TOKEN that this server was given (\`${PROGRAM} token show\` prints that of ${startLine()}), or one of its AUTH_TOKENS.`,
+      VERIFY.tokenRemedy,
     );
     if (!connection) return;
     try {
@@ -120,14 +120,13 @@ class Verification {
       await this.#check(name, async () => {
         if (TOOL_NAMES.has(name)) await connection.mustHave(name, this.#sandbox);
         for (const need of needs)
-          if (!connection.allowed.includes(need))
-            throw inconclusive(`not tried: it needs ${need}, which is not there`);
+          if (!connection.allowed.includes(need)) throw inconclusive(VERIFY.needs(need));
         return use();
       });
     }
     await this.#check("execute_task", () => this.#task(connection, withTask));
     for (const name of connection.listed.filter((tool) => !TOOL_NAMES.has(tool)))
-      this.checks.push({ name, verdict: "skipped", found: "this command does not know it" });
+      this.checks.push({ name, verdict: "skipped", found: VERIFY.unknownTool });
   }
 
   /** Checks of the tools, in the order in which they depend on each other. */
@@ -283,7 +282,7 @@ class Verification {
 
   async #task(connection: Connection, isWanted: boolean): Promise<string> {
     await connection.mustHave("execute_task", this.#sandbox);
-    if (!isWanted) throw inconclusive("it costs some cents: --task tries it");
+    if (!isWanted) throw inconclusive(VERIFY.taskCosts);
     const task = "Answer with the word ready and nothing else. Use no tools.";
     let { data } = await connection.call("execute_task", { task, max_turns: 3, timeout_seconds: 120 });
     while (data.state === "running")
@@ -298,8 +297,7 @@ class Verification {
       if (isAllowed) await connection.call("destroy_sandbox", { sandbox: this.#sandbox, checkpoints: true });
       await connection.mustHave("destroy_sandbox", this.#sandbox).catch((error: unknown) => {
         if (!(error instanceof Inconclusive)) throw error;
-        const end = isAllowed ? "was destroyed nevertheless" : "may exist; delete it";
-        throw inconclusive(`${error.message}; ${this.#sandbox} ${end}`);
+        throw inconclusive(VERIFY.leftBehind(error.message, this.#sandbox, isAllowed));
       });
       return "done";
     });
@@ -330,7 +328,7 @@ class Verification {
       body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list", params: {} }),
     });
     await response.body?.cancel();
-    if (response.status !== 401) throw new Error(`answered ${response.status} in place of 401`);
+    if (response.status !== 401) throw new Error(VERIFY.wrongStatus(response.status, 401));
     return "401";
   }
 
@@ -349,7 +347,7 @@ class Verification {
       const isDenied = error instanceof CommandError && error.kind === "denied";
       if (error instanceof Inconclusive) this.checks.push({ name, verdict: error.verdict, found });
       else if (isDenied && remedy === undefined)
-        this.checks.push({ name, verdict: "skipped", found: `not allowed: ${found}` });
+        this.checks.push({ name, verdict: "skipped", found: VERIFY.notAllowed(found) });
       else {
         const fix = isDenied ? remedy : undefined;
         this.checks.push({ name, verdict: "failed", found, fix, ms: performance.now() - startedAt });
@@ -394,13 +392,12 @@ class Connection {
   /** @throws {Inconclusive} that says why a tool is not listed @param sandbox a name without a sandbox */
   async mustHave(name: string, sandbox: string): Promise<void> {
     if (this.listed.includes(name)) return;
-    if (this.allowed.includes(name))
-      throw inconclusive("not offered: the ?tools= of the address leaves it out");
+    if (this.allowed.includes(name)) throw inconclusive(VERIFY.leftOut);
     // Scopes are checked first: without arguments, the call does nothing.
     const refused = await this.#whole.call(name, { sandbox }).catch((error: unknown) => error);
     if (refused instanceof CommandError && refused.kind === "denied")
-      throw inconclusive(`not allowed: ${refused.message}`);
-    throw inconclusive("not offered: this server does not list it");
+      throw inconclusive(VERIFY.notAllowed(refused.message));
+    throw inconclusive(VERIFY.unlisted);
   }
 
   async close(): Promise<void> {
@@ -422,7 +419,7 @@ function preview(url: string): Promise<string> {
     ? { hostname: "127.0.0.1", port: port || 80, headers: { host } }
     : { hostname, port };
   return new Promise((resolve, reject) => {
-    const failed = (error: Error) => reject(new Error(`${url} does not answer from here: ${error.message}`));
+    const failed = (error: Error) => reject(new Error(VERIFY.previewFailed(url, error)));
     request({ ...options, protocol, path, timeout: PREVIEW_MS }, (response) => {
       response
         .toArray()
@@ -430,7 +427,7 @@ function preview(url: string): Promise<string> {
         .catch(failed);
     })
       .on("timeout", function (this: ReturnType<typeof request>) {
-        this.destroy(new Error(`nothing came in ${PREVIEW_MS / 1000} s`));
+        this.destroy(new Error(VERIFY.previewSilent(PREVIEW_MS)));
       })
       .on("error", failed)
       .end();
@@ -442,10 +439,10 @@ const PREVIEW_MS = 20_000;
 
 function expected(found: unknown, wanted: string): string {
   if (found === wanted) return wanted.trim();
-  throw new Error(`expected ${JSON.stringify(wanted)}, got ${JSON.stringify(found)}`);
+  throw new Error(VERIFY.expected(found, wanted));
 }
 
 function contains(text: string, wanted: string): string {
   if (text.includes(wanted)) return `has ${wanted}`;
-  throw new Error(`expected ${JSON.stringify(wanted)} in ${JSON.stringify(text.slice(0, 200))}`);
+  throw new Error(VERIFY.missing(text, wanted));
 }

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { repository } from "./own-files.ts";
 import { installPackages } from "./packages.ts";
 import type { Toolchain } from "./toolchain.ts";
+import { MACHINE } from "./texts.ts";
 
 /** By name: the program, and its packages. npm installs those for this machine. */
 const FETCHED = {
@@ -64,7 +65,7 @@ async function fetchAgent(
   const found = places
     .map((place) => join(set.directory, "node_modules", place))
     .find((file) => existsSync(file));
-  if (found === undefined) throw new Error(`${title} was removed from ${set.directory}: remove that, too.`);
+  if (found === undefined) throw new Error(MACHINE.removed(title, set.directory));
   const shown = join(programsOf(agents), program);
   if (statSync(shown, { throwIfNoEntry: false })?.ino === statSync(found).ino) return shown;
   // Another process may be doing the same, and sandboxes may be running the previous version.

@@ -14,6 +14,7 @@ import { channel, initCapability } from "./init.ts";
 import type { Sizes } from "./limits.ts";
 import { environmentLinks, pythonDirectories, sandboxPackagesDirectory } from "./python.ts";
 import type { Toolchain } from "./toolchain.ts";
+import { START_PROBLEMS } from "./texts.ts";
 
 export const runtimeDirectory = "/opt/sandbox-runtime";
 export const sandboxdProgram = `${runtimeDirectory}/sandboxd.cjs`;
@@ -267,7 +268,7 @@ export async function readInfo(
   ended: Promise<unknown>,
 ): Promise<number> {
   return await new Promise((resolve, reject) => {
-    void ended.then(() => reject(new Error("bubblewrap ended before the sandbox was ready")));
+    void ended.then(() => reject(new Error(START_PROBLEMS.bubblewrapEnded)));
     if (stream === null || stream === undefined || !("read" in stream)) return;
     let text = "";
     stream.on("error", reject);

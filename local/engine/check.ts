@@ -6,6 +6,7 @@ import { initCapability, withoutInitCapability } from "./init.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
 import { idOfNobody } from "./ids.ts";
 import { readText } from "./host-files.ts";
+import { BUBBLEWRAP } from "./texts.ts";
 
 const execute = promisify(execFile);
 
@@ -26,21 +27,29 @@ export async function checkBubblewrap(path = SYSTEM_PATH): Promise<Check> {
   if (process.platform !== "linux") {
     return {
       works: false,
-      reason: `bubblewrap needs Linux and this is ${process.platform}`,
-      remedy: "Use `npm run dev:docker`, or WSL 2 on Windows.",
+      reason: BUBBLEWRAP.notLinux(process.platform),
+      remedy: BUBBLEWRAP.useOther,
     };
   }
   let help: string;
   try {
     help = (await run("bwrap", ["--help"])).stdout;
   } catch {
-    return { works: false, reason: "bubblewrap is not installed", remedy: `Install it: ${installCommand()}` };
+    return {
+      works: false,
+      reason: BUBBLEWRAP.missing("bubblewrap"),
+      remedy: BUBBLEWRAP.install(installCommand()),
+    };
   }
   for (const program of ["nsenter", "setpriv"]) {
     const found = await run(program, ["--version"]).catch(() => undefined);
     // BusyBox's small program of the same name has too few options.
     if (found?.stdout.includes("util-linux") !== true)
-      return { works: false, reason: `util-linux's ${program} is not installed`, remedy: installUtilities };
+      return {
+        works: false,
+        reason: BUBBLEWRAP.missing(`util-linux's ${program}`),
+        remedy: BUBBLEWRAP.installUtilities,
+      };
   }
   if (
     !(await run("perl", ["--version"]).then(
@@ -48,11 +57,14 @@ export async function checkBubblewrap(path = SYSTEM_PATH): Promise<Check> {
       () => false,
     ))
   )
-    return { works: false, reason: "perl is not installed", remedy: `Install it: ${installCommand("perl")}` };
+    return {
+      works: false,
+      reason: BUBBLEWRAP.missing("perl"),
+      remedy: BUBBLEWRAP.install(installCommand("perl")),
+    };
   const supported = new Set(help.match(/--[a-z0-9-]+/g) ?? []);
   if (!supported.has("--size")) {
-    const reason = "this bubblewrap is older than 0.5 and cannot limit the size of a sandbox's files";
-    return { works: false, reason, remedy: `Install a newer one: ${installCommand()}` };
+    return { works: false, reason: BUBBLEWRAP.old, remedy: BUBBLEWRAP.installNewer(installCommand()) };
   }
   const isRoot = process.getuid?.() === 0;
   const asUser = await attempt(run, isRoot, supported);
@@ -91,8 +103,6 @@ async function attempt(
   }
 }
 
-const installUtilities = "Install util-linux, with your distribution's package manager.";
-
 /** Whether this process is in a user namespace whose root has no rights on the machine. */
 function isRootOfNamespaceAlone(): boolean {
   return !/^\s*0\s+0\s/.test(readText("/proc/self/uid_map"));
@@ -101,25 +111,18 @@ function isRootOfNamespaceAlone(): boolean {
 function explain(stderr: string): { reason: string; remedy: string } {
   const program = /\b(nsenter|setpriv)\b.*(?:ENOENT|No such file)/.exec(stderr)?.[1];
   if (program !== undefined) {
-    return { reason: `${program} is not installed`, remedy: "Install util-linux, which has it." };
+    return { reason: BUBBLEWRAP.missing(program), remedy: BUBBLEWRAP.installUtilities };
   }
-  const reason = `bubblewrap cannot make a sandbox here: ${stderr}`;
-  if (setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") === "1") {
-    const remedy =
-      "AppArmor forbids user namespaces to unprivileged programs (Ubuntu 23.10 and newer). Allow them until the next " +
-      "start with `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or for good with a file in /etc/sysctl.d.";
-    return { reason, remedy };
-  }
+  const reason = BUBBLEWRAP.failed(stderr);
+  if (setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") === "1")
+    return { reason, remedy: BUBBLEWRAP.allowAppArmor };
   if (setting("/proc/sys/kernel/unprivileged_userns_clone") === "0") {
-    return { reason, remedy: "Allow user namespaces: `sudo sysctl -w kernel.unprivileged_userns_clone=1`." };
+    return { reason, remedy: BUBBLEWRAP.allow("kernel.unprivileged_userns_clone=1") };
   }
   if (setting("/proc/sys/user/max_user_namespaces") === "0") {
-    return { reason, remedy: "Allow user namespaces: `sudo sysctl -w user.max_user_namespaces=15000`." };
+    return { reason, remedy: BUBBLEWRAP.allow("user.max_user_namespaces=15000") };
   }
-  const remedy =
-    "Inside a container, allow it nested namespaces and an unmasked /proc (Docker: `--security-opt seccomp=unconfined " +
-    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined`; for a server that root starts also `--cap-add SYS_ADMIN`), or choose `--isolation none`.";
-  return { reason, remedy };
+  return { reason, remedy: BUBBLEWRAP.allowNested };
 }
 
 function setting(file: string): string | undefined {

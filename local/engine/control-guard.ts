@@ -5,6 +5,7 @@
  */
 
 import { SANDBOX_JSON } from "../../src/shared/bounded.ts";
+import { STOPPED_BECAUSE } from "./texts.ts";
 
 /** The longest message. The Worker's longest result is a kernel's document with 12 MiB of images. */
 export const maxMessageBytes = 16 * 1024 * 1024;
@@ -64,7 +65,7 @@ export class ControlGuard {
     const scanned = scan(message);
     if (typeof scanned === "string") return scanned;
     this.#stubs += scanned.references;
-    if (this.#stubs > maxHeld.stubs) return `keeps the Worker to more than ${maxHeld.stubs} references`;
+    if (this.#stubs > maxHeld.stubs) return STOPPED_BECAUSE.references(maxHeld.stubs);
     const size = message.length + scanned.values * bytesPerValue;
     return this.#take(message, size) ?? size;
   }
@@ -74,7 +75,7 @@ export class ControlGuard {
     switch (kind) {
       case "push":
         if (!message.subarray(0, 20).toString("latin1").startsWith('["push",["pipeline",'))
-          return "pushed something that is not a call";
+          return STOPPED_BECAUSE.notCall;
         return this.#reserve(size, false);
       case "stream":
         return this.#reserve(size, true);
@@ -90,7 +91,7 @@ export class ControlGuard {
       case "abort":
         return undefined;
       default:
-        return "sent something that is not a message of the control protocol";
+        return STOPPED_BECAUSE.notMessage;
     }
   }
 
@@ -116,7 +117,7 @@ export class ControlGuard {
 
   #addReply(id: number, size: number): string | undefined {
     const isReleased = this.#requests.get(id);
-    if (!this.#requests.delete(id)) return "answered what it was not asked";
+    if (!this.#requests.delete(id)) return STOPPED_BECAUSE.notAsked;
     if (isReleased === true) {
       this.#replySizes.set(id, size);
       this.#inFlight.size += size;
@@ -132,9 +133,8 @@ export class ControlGuard {
   #reserve(size: number, stream: boolean): string | undefined {
     this.#held.set(++this.#sent, { size, stream });
     this.#size += size;
-    if (this.#size > maxHeld.size) return `sent too much ahead of what the Worker takes`;
-    if (this.#held.size > maxHeld.messages)
-      return `sent ${this.#held.size} messages ahead of what the Worker takes`;
+    if (this.#size > maxHeld.size) return STOPPED_BECAUSE.tooFarAhead;
+    if (this.#held.size > maxHeld.messages) return STOPPED_BECAUSE.messagesAhead(this.#held.size);
     return undefined;
   }
 
@@ -161,21 +161,21 @@ function scan(message: Buffer): { references: number; values: number } | string 
   let found = 0;
   for (let at = 0; at < message.length; at++) {
     const byte = message[at] ?? 0;
-    if (byte <= 0x20) return "sent JSON that is written unlike the control server's";
+    if (byte <= 0x20) return STOPPED_BECAUSE.otherJSON;
     if (byte === quote) {
       const start = at + 1;
       for (at = start; at < message.length && message[at] !== quote; at++)
         if (message[at] === backslash) at++;
       if (message[start - 2] !== bracket || at - start > 16) continue;
       const word = message.toString("latin1", start, at);
-      if (unused.has(word)) return `sent a ${word}, which no control server does`;
+      if (unused.has(word)) return STOPPED_BECAUSE.unused(word);
       if (references.has(word)) found += 1;
       // An escape could spell any type.
-      if (word.includes("\\u")) return "sent JSON that is written unlike the control server's";
+      if (word.includes("\\u")) return STOPPED_BECAUSE.otherJSON;
     } else if (byte === bracket || byte === brace || byte === comma) {
       // A value follows.
       values += 1;
-      if (values > maxValues) return `sent more than ${maxValues} values in one message`;
+      if (values > maxValues) return STOPPED_BECAUSE.values(maxValues);
     }
   }
   return { references: found, values };

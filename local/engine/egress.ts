@@ -83,7 +83,7 @@ export function createEgress(egress: Egress): Server {
   pieces.watch(server);
   const turns = new Turns(server);
   server.on("request", (request, response) => {
-    if (turns.accept(request, response)) void answer(egress, turns, request, response);
+    if (turns.accept(request, response)) void respond(egress, turns, request, response);
   });
   server.on("connect", async (request, socket, head) => {
     socket.on("error", () => undefined);
@@ -119,7 +119,7 @@ export function takeConnections(server: Server, listeners: readonly ListeningSer
   };
 }
 
-async function answer(
+async function respond(
   egress: Egress,
   turns: Turns,
   request: IncomingMessage,

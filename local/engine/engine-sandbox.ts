@@ -22,7 +22,7 @@ import { cacheEnvironment } from "./compile-cache.ts";
 import type { CertificateAuthority } from "./authority.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
 import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
-import { NO_INTERNET, NO_NETWORK, NOT_IN_USE } from "./texts.ts";
+import { NEEDS_ISOLATION, NO_INTERNET, NO_NETWORK, NOT_IN_USE } from "./texts.ts";
 
 /** Settings shared by all sandboxes of an engine. */
 export interface SharedSettings {
@@ -291,10 +291,7 @@ export class EngineSandbox {
 
   /** @throws Error if nothing enforces it */
   setPolicy(policy: NetworkPolicy): void {
-    if (this.#common.bubblewrap === undefined && policy.internet !== "full")
-      throw new Error(
-        "Without isolation a sandbox has the network of this machine: only internet full can be had.",
-      );
+    if (this.#common.bubblewrap === undefined && policy.internet !== "full") throw new Error(NEEDS_ISOLATION);
     this.egress.policy = policy;
   }
 

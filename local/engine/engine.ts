@@ -34,6 +34,7 @@ import { SandboxRegistry } from "./sandbox-registry.ts";
 import { repository } from "./own-files.ts";
 import { prepareAgent, programsOf } from "./agent-packages.ts";
 import { findToolchain, type Toolchain } from "./toolchain.ts";
+import { MACHINE, NOT_ISOLATED } from "./texts.ts";
 
 export interface EngineOptions {
   /** Required in every request. At least 16 characters. */
@@ -102,15 +103,10 @@ export interface EngineReport {
 export async function startEngine(options: EngineOptions): Promise<Engine> {
   const sink = options.log ?? ((line: string) => process.stderr.write(`${line}\n`));
   const log = (line: string) => void sink(printable(line));
-  if (options.secret.length < 16) throw new Error("The engine's secret must have at least 16 characters.");
+  if (options.secret.length < 16) throw new Error(MACHINE.shortSecret);
   const check = options.isolation === "bubblewrap" ? await checkBubblewrap(options.path) : undefined;
   if (check?.works === false) throw new Error(`${check.reason}. ${check.remedy}`);
-  if (check === undefined) {
-    log(
-      "WARNING: --isolation none: sandboxes are not isolated. Whatever runs in them can do on this machine",
-    );
-    log("WARNING: what you can do: read your files, use your network and your keys.");
-  }
+  if (check === undefined) for (const line of NOT_ISOLATED) log(line);
   const boot = randomBytes(8).toString("hex");
   const groupParents = await findGroupParents();
   await endLeftovers(options.runDir, groupParents);
@@ -151,10 +147,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   await chmod(view.empty, 0o644);
   const dropsRoot = check?.works === true && check.dropsRoot;
   const closed = dropsRoot ? firstPrivatePath(view) : undefined;
-  if (closed !== undefined)
-    throw new Error(
-      `Only root can read ${closed}, and sandboxes are never root of this machine. Open it: chmod -R go+rX ${closed}`,
-    );
+  if (closed !== undefined) throw new Error(MACHINE.closed(closed));
   const mountNamespace = dropsRoot ? new MountNamespace(directory, options.directories) : undefined;
   const common: SharedSettings = {
     view,
@@ -218,7 +211,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     },
     usePython: async (path) => {
       const python = await describePython(path);
-      if (python === undefined) throw new Error(`${path} is not Python 3.`);
+      if (python === undefined) throw new Error(MACHINE.notPython(path));
       const other = { ...toolchain, python };
       common.view = { ...view, toolchain: other, files: [...generated, ...(await pythonFiles(other))] };
       startAhead();
@@ -299,7 +292,6 @@ function parseAllowed(entries: string[]): Map<string, number> {
 }
 
 function addressOf(address: string | AddressInfo | null): AddressInfo {
-  if (address === null || typeof address === "string")
-    throw new Error("The engine does not listen on a port.");
+  if (address === null || typeof address === "string") throw new Error(MACHINE.noPort);
   return address;
 }

@@ -15,6 +15,7 @@ import type { OwnServer } from "./launch.ts";
 import { gather } from "./piece-limit.ts";
 import { relay, RelayPace } from "./relay.ts";
 import { readHead } from "./upstream.ts";
+import { REQUEST_PROBLEMS } from "./texts.ts";
 
 /** The SDK's port for the control server. */
 const controlPort = 3000;
@@ -73,9 +74,10 @@ export class PortForwarder {
   ): Promise<void> {
     const fail = () => {
       if (response.headersSent) response.destroy();
-      else sendError(response, 502, "not-listening", `nothing accepts connections on port ${port}`);
+      else sendError(response, 502, "not-listening", REQUEST_PROBLEMS.notListening(port));
     };
-    if (!this.#reserve(request, response)) return sendError(response, 503, "failed", tooMany);
+    if (!this.#reserve(request, response))
+      return sendError(response, 503, "failed", REQUEST_PROBLEMS.tooMany(maxOpen));
     const { pieces } = this.#paceOf(request);
     gather(request, pieces);
     pieces.join(request.socket);
@@ -196,14 +198,12 @@ export class PortForwarder {
     const { status, rest } = await readHead(socket).finally(() => clearTimeout(late));
     if (status !== 101) {
       socket.destroy();
-      throw new Error(`no tunnel to port ${port}: ${status}`);
+      throw new Error(REQUEST_PROBLEMS.noTunnel(port, status));
     }
     if (rest.length > 0) socket.unshift(rest);
     return socket;
   }
 }
-
-const tooMany = `${maxOpen} requests to this sandbox are under way`;
 
 function isPreview({ headers }: IncomingMessage): boolean {
   return headers[PREVIEW_PORT] !== undefined;

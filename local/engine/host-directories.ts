@@ -3,6 +3,7 @@ import { execFile } from "node:child_process";
 import { stat } from "node:fs/promises";
 import { promisify } from "node:util";
 import { claimIDs, idsPerSandbox, type HostUser, type IDMap, type IDRange } from "./ids.ts";
+import { MACHINE } from "./texts.ts";
 
 const run = promisify(execFile);
 
@@ -38,8 +39,7 @@ export async function claimIDsFor(directory: HostDirectory | undefined): Promise
 
 async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
   const found = await stat(from).catch(() => undefined);
-  if (found?.isDirectory() !== true)
-    throw new Error(`This machine cannot make a sandbox: the mounted directory ${from} no longer exists.`);
+  if (found?.isDirectory() !== true) throw new Error(MACHINE.directoryGone(from));
   // The directory's group may give access beyond the owner's own files.
   const { stdout } = await run("id", ["-g", String(found.uid)]).catch(() => ({ stdout: "" }));
   return { uid: found.uid, gid: stdout.trim() === "" ? found.gid : Number(stdout) };
@@ -64,10 +64,7 @@ export async function refuseSetID(directory: string): Promise<void> {
     ({ stdout: found }) => ({ stdout: found, code: undefined }),
     (error: { stdout?: string; code?: unknown }) => ({ stdout: error.stdout ?? "", code: error.code }),
   );
-  if (code === "ENOENT") throw new Error("its files cannot be searched: install findutils.");
+  if (code === "ENOENT") throw new Error(MACHINE.noFind);
   const file = stdout.trimEnd();
-  if (file !== "")
-    throw new Error(
-      `${file} has a set-user-id or set-group-id bit: a program that writes to it gets its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
-    );
+  if (file !== "") throw new Error(MACHINE.hasSetID(file));
 }

@@ -5,6 +5,7 @@
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
+import { MACHINE } from "./texts.ts";
 
 /** The ids in a sandbox, as images and packages use them, including `nobody` (65534). */
 export const idsPerSandbox = 65_536;
@@ -31,7 +32,7 @@ export async function claimIDs(): Promise<IDRange> {
     if (claim !== undefined)
       return { first: firstOfAll + slot * idsPerSandbox, release: () => void claim.close() };
   }
-  throw new Error("This machine cannot make a sandbox: all ids for sandboxes are in use.");
+  throw new Error(MACHINE.noIDs);
 }
 
 /** An abstract socket: a name that one process owns until it ends. Nothing is served on it. */

@@ -16,6 +16,7 @@ import { supervised } from "./init.ts";
 import { start, type Processes, type StartOptions } from "./sandbox-processes.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { messageOf, quote } from "../../src/shared/text.ts";
+import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
 /** Our servers in a sandbox. */
 export type OwnServer = "control" | "sandboxd";
@@ -80,7 +81,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
       egress,
       connect: (to) => {
         // Their numbers may belong to other files by now.
-        if (ended !== undefined) throw new Error("the sandbox has ended");
+        if (ended !== undefined) throw new Error(START_PROBLEMS.ended);
         return connectBelow(control.directory, basename(to === "control" ? controlSocket : sandboxdSocket));
       },
       signal: (signal) => {
@@ -95,7 +96,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
     };
   } catch (error) {
     await processes.kill();
-    throw new Error(`The sandbox did not start: ${reason(error, processes)}`, { cause: error });
+    throw new Error(MACHINE.notStarted(reason(error, processes)), { cause: error });
   }
 }
 
@@ -109,7 +110,7 @@ async function begin(options: LaunchOptions): Promise<{ processes: Processes; pi
     return { processes, pid: await processes.pid };
   } catch (error) {
     await processes?.kill();
-    throw new Error(`This machine cannot make a sandbox: ${reason(error, processes)}`, { cause: error });
+    throw new Error(MACHINE.noSandbox(reason(error, processes)), { cause: error });
   }
 }
 
@@ -173,7 +174,7 @@ async function openControlSocket(first: number, isActive: () => boolean): Promis
     }
     await new Promise((resolve) => setTimeout(resolve, 4));
   }
-  throw new Error("its control server ended or did not answer in time");
+  throw new Error(START_PROBLEMS.controlLate);
 }
 
 /** The control server's process: the first child of the sandbox's first process. */

@@ -14,6 +14,7 @@ import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
+import { STOPPED_BECAUSE } from "./texts.ts";
 
 const CHECK_INTERVAL_MS = 250;
 /** From this share of its limit on, a pool is looked at often: what sandboxes take between two looks must fit into the rest. */
@@ -64,21 +65,21 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
       limit: limits.openFilesOfMachine,
       usedBy: (sandbox) => countOf(kernelMemoryOf)(sandbox.groups),
       least: (used) => IDLE_BYTES + used * BLAMED_SHARE * FILE_BYTES,
-      why: "held most of the machine's open files, which were used up",
+      why: STOPPED_BECAUSE.files,
     },
     {
       used: async () => (await numberIn("/proc/net/sockstat", /^TCP:.* mem (\d+)$/m)) * 4096,
       limit: limits.tcpBytesOfMachine,
       usedBy: connectionsOf,
       least: (used) => (used * BLAMED_SHARE) / CONNECTION_BYTES,
-      why: "held most of the machine's memory for TCP connections, which was used up",
+      why: STOPPED_BECAUSE.tcp,
     },
     {
       used: () => countOf(memoryOf)(groups),
       limit: limits.allMemoryBytes * USED_UP,
       usedBy: (sandbox) => countOf(memoryOf)(sandbox.groups),
       least: () => 0,
-      why: "used most of the memory of all sandboxes, which was used up",
+      why: STOPPED_BECAUSE.memory,
     },
   ];
   const running = () => sandboxes().filter(({ isEnding }) => !isEnding);
@@ -136,8 +137,7 @@ async function connectionsOf({ pid, hasEnded }: EngineSandbox): Promise<number> 
 }
 
 async function endHoarder(sandbox: EngineSandbox): Promise<void> {
-  if ((await unreadNetlink(sandbox)) > MAX_NETLINK_BYTES)
-    sandbox.end("left too many netlink messages unread, which use up the machine's memory");
+  if ((await unreadNetlink(sandbox)) > MAX_NETLINK_BYTES) sandbox.end(STOPPED_BECAUSE.netlink);
 }
 
 /** Unread bytes in a sandbox's netlink sockets, including those in transit. */

@@ -16,6 +16,7 @@ import { SYSTEM_PATH } from "./system-path.ts";
 import type { HostIDs } from "./host-directories.ts";
 import { mountMapped } from "./id-mapped-mount.ts";
 import { withOwnInodes } from "./own-inodes.ts";
+import { MACHINE } from "./texts.ts";
 
 /** The mount point inside the namespace. It hides the host's /tmp, which sandboxes never see. */
 const place = "/tmp";
@@ -75,10 +76,7 @@ export class MountNamespace {
       holder.mapped.set(path, mounted);
       await mounted.catch((error: unknown) => {
         holder.mapped.delete(path);
-        throw new Error(
-          `${from} belongs to root, and this machine cannot show it as another user's (${messageOf(error)}). ` +
-            `Give it to a user: chown -R USER ${from}`,
-        );
+        throw new Error(MACHINE.ofRoot(from, messageOf(error)));
       });
       shown.set(from, path);
     }

@@ -8,7 +8,7 @@ import {
   type OutboundRequest,
   type OutboundResponse,
 } from "../platform/engine-protocol.ts";
-import { WORKER_PROBLEMS } from "./texts.ts";
+import { REQUEST_PROBLEMS, WORKER_PROBLEMS } from "./texts.ts";
 
 /** How long an intercepted request waits for a Worker that is starting, reloading or waking an actor, in milliseconds. */
 const patienceMs = 30_000;
@@ -182,7 +182,7 @@ function unframed(): Transform {
       }
       done();
     },
-    flush: (done) => done(isWhole ? null : new Error("the response ended early")),
+    flush: (done) => done(isWhole ? null : new Error(REQUEST_PROBLEMS.partial)),
   });
 }
 

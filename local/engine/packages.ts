@@ -5,6 +5,7 @@
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { MACHINE } from "./texts.ts";
 
 export interface PackageSet {
   /** Its name for people. */
@@ -83,10 +84,7 @@ export async function installPackages(set: PackageSet, print: (line: string) => 
     stderrTail = `npm got none of its packages for this machine (${process.platform}, ${process.arch})`;
   const reason =
     typeof how === "string" ? how : (reasonIn(stderrTail) ?? `npm ended with status ${String(how)}`);
-  throw new Error(
-    `${title} could not be installed: ${reason}. ` +
-      "Check the network and the registry that npm is configured to use (npm ping), then try again.",
-  );
+  throw new Error(MACHINE.notInstalled(title, reason));
 }
 
 /** The sentence in npm's errors. Codes precede it. */

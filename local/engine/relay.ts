@@ -11,6 +11,7 @@ import { FramedConnection } from "./frames.ts";
 import { declineUpgrade } from "./outbound-queue.ts";
 import { Pace } from "../../src/shared/pace.ts";
 import { gather, Pieces } from "./piece-limit.ts";
+import { STOPPED_BECAUSE } from "./texts.ts";
 
 /** The most bytes waiting for a slow reader before the other end is paused. */
 const highWaterMark = 1024 * 1024;
@@ -91,7 +92,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   inside.on("upgrade", () => connection.begin());
   inside.on("error", (error) => {
     const code = "code" in error ? String(error.code) : "";
-    if (code.startsWith("WS_ERR_")) broken?.(`sent an invalid WebSocket frame (${error.message})`);
+    if (code.startsWith("WS_ERR_")) broken?.(STOPPED_BECAUSE.frame(error.message));
     upstream.destroy();
     if (!hasResponse) worker.destroy();
   });
@@ -127,7 +128,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
         return 0;
       });
       const admit = (data: Buffer, binary: boolean) => {
-        const taken = binary && guard !== undefined ? "sent a binary message" : guard?.fromSandbox(data);
+        const taken = binary && guard !== undefined ? STOPPED_BECAUSE.binary : guard?.fromSandbox(data);
         if (typeof taken !== "string") {
           const bytes = taken ?? data.length;
           const free = Math.min(uncounted, bytes);

@@ -17,6 +17,7 @@ import { sendError } from "./forward.ts";
 import { endToEndHeaders } from "./outbound-queue.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
+import { REQUEST_PROBLEMS } from "./texts.ts";
 
 const interceptsSchema = z.object({
   http: z.array(z.string()),
@@ -98,7 +99,7 @@ export class Router {
     const actor = /^\/actors\/([0-9a-f]+)\/internet$/.exec(request.url ?? "")?.[1];
     if (actor !== undefined) {
       const sandbox = this.#table.ofActor(actor);
-      if (sandbox === undefined) return sendError(response, 404, "gone", "no such sandbox");
+      if (sandbox === undefined) return sendError(response, 404, "gone", REQUEST_PROBLEMS.noSandbox);
       return await this.#internet(sandbox, request, response);
     }
     const agent = /^\/agents\/([\w-]+)$/.exec(request.url ?? "")?.[1];
@@ -113,7 +114,7 @@ export class Router {
         for (const sandbox of this.#table.running()) sandbox.forward.endPreviews();
         return json(response, 200, { running: this.#table.actors().length });
       }
-      return sendError(response, 404, "bad-request", "no such route");
+      return sendError(response, 404, "bad-request", REQUEST_PROBLEMS.noRoute);
     }
     if (route === "PUT ") {
       await this.#table.start(id, startSchema.parse(await body(request)));
@@ -129,7 +130,7 @@ export class Router {
       if (report !== undefined) return json(response, 200, { ...report, seen: running && seenBy(running) });
     }
     const sandbox = this.#table.get(id);
-    if (sandbox === undefined) return sendError(response, 404, "gone", "no such sandbox");
+    if (sandbox === undefined) return sendError(response, 404, "gone", REQUEST_PROBLEMS.noSandbox);
     if (part === "ports") {
       const { port, path } = parsePort(rest);
       return await sandbox.forward.request(port, path, request, response);
@@ -151,14 +152,14 @@ export class Router {
       return json(response, 200, sandbox.egress.connections.refusalsSince(Number(rest.slice(1))));
     if (route === "GET outbound") return sandbox.queue.poll(rest.slice(1), response);
     if (route === "POST outbound") return sandbox.queue.respond(Number(rest.slice(1)), request, response);
-    sendError(response, 404, "bad-request", "no such route");
+    sendError(response, 404, "bad-request", REQUEST_PROBLEMS.noRoute);
   }
 
   /** Sends the Worker's request for a sandbox, under the sandbox's rules. */
   async #internet(sandbox: EngineSandbox, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const given = request.headers[URL_HEADER];
     if (typeof given !== "string" || !URL.canParse(given) || !/^https?:\/\//.test(given)) {
-      return sendError(response, 400, "bad-request", "no http or https URL given");
+      return sendError(response, 400, "bad-request", REQUEST_PROBLEMS.noURL);
     }
     const own = new Set([URL_HEADER, SECRET_HEADER, SENT_SECRET_HEADER, HOST_HEADER, ADDED_HEADER]);
     const headers = endToEndHeaders(request.rawHeaders).filter(([name]) => !own.has(name.toLowerCase()));

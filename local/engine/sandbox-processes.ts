@@ -17,6 +17,7 @@ import { pipesCoreDumps, seccompFilter } from "./seccomp.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
+import { START_PROBLEMS } from "./texts.ts";
 
 export interface StartOptions {
   mounts: Mount[];
@@ -185,10 +186,7 @@ async function settle(child: ChildProcess, first: () => Identity | undefined): P
 /** Waits until the first process reports that bubblewrap is done. */
 async function waitUntilReady(stream: ChildStream, ended: Promise<unknown>): Promise<void> {
   const word = new Promise((resolve) => stream?.once("data", resolve));
-  await Promise.race([
-    word,
-    ended.then(() => Promise.reject(new Error("bubblewrap could not make the sandbox"))),
-  ]);
+  await Promise.race([word, ended.then(() => Promise.reject(new Error(START_PROBLEMS.bubblewrapFailed)))]);
 }
 
 async function killAll(

@@ -5,6 +5,7 @@ import type { ExitReport, StartRequest } from "../platform/engine-protocol.ts";
 import { EngineSandbox, type SharedSettings, type SandboxPlace } from "./engine-sandbox.ts";
 import { Spare } from "./spare.ts";
 import { messageOf } from "../../src/shared/text.ts";
+import { MACHINE } from "./texts.ts";
 
 /** How many ended sandboxes are remembered, for actors that ask late. */
 const remembered = 1000;
@@ -56,7 +57,7 @@ export class SandboxRegistry {
 
   /** Starts a sandbox; repeated calls for the same one share a result. @throws Error with a message for the user */
   async start(id: string, request: StartRequest): Promise<void> {
-    if (this.#closed) throw new Error("The engine is shutting down.");
+    if (this.#closed) throw new Error(MACHINE.stopping);
     const ended = this.#ended.get(id);
     if (ended) throw new Error(ended.reason);
     if (this.#alive.has(id)) return;

@@ -1,14 +1,18 @@
-/** What programs in a sandbox read when a connection is refused or breaks: sentences without their full stop. */
+/**
+ * What the engine says. Sentences in local/platform and local/runtime stand in for those of Cloudflare's platform and SDK, as
+ * part of their interfaces, so they stay there.
+ */
 
+/** What programs in a sandbox read when a connection is refused or breaks: sentences without their full stop. */
 export const REFUSALS = {
   noHost: "this request does not name a host",
   noTunnelHost: "this tunnel does not name a host",
-  coding: "only chunked bodies, and those of a known length, are passed on",
-  nested: "a tunnel within a tunnel is not let through",
+  coding: "the body must be chunked or have a Content-Length",
+  nested: "a tunnel within a tunnel is not allowed",
   elsewhere: (to: string, named: string) => `a tunnel to ${to} carries no request for ${named}`,
   noCertificate: (host: string) => `${host} is intercepted by the server, which has no certificate for it`,
   noUpgrade: (host: string) => `${host} is served by this server, which does not upgrade connections`,
-  upgrade: (protocol: string) => `an upgrade to ${protocol} is not let through`,
+  upgrade: (protocol: string) => `an upgrade to ${protocol} is not allowed`,
   unreachable: (host: string, why: string) => `${host} is not reachable: ${why}`,
   notForSandboxes: (what: string) => `${what}, which a sandbox may not reach`,
 };
@@ -43,4 +47,104 @@ export const WORKER_PROBLEMS = {
   interrupted: "the server was interrupted at this request",
   notHTTP: "the server's response is not HTTP",
   silent: "the Worker did not answer",
+};
+
+/** Why a sandbox's host is not connected in time. */
+export const CLIENT_GONE = "the client has disconnected";
+
+/** Why the Worker's request to a sandbox failed. */
+export const REQUEST_PROBLEMS = {
+  tooMany: (most: number) => `${most} requests to this sandbox are under way`,
+  notListening: (port: number) => `nothing accepts connections on port ${port}`,
+  noTunnel: (port: number, status: number | undefined) => `no tunnel to port ${port}: ${status}`,
+  noSandbox: "no such sandbox",
+  noRoute: "no such route",
+  noURL: "no http or https URL given",
+  partial: "the response ended early",
+};
+
+// Why this machine cannot start the engine or a sandbox: sentences for the user
+
+export const MACHINE = {
+  /** @param why the most specific message of the programs that failed */
+  noSandbox: (why: string) => `This machine cannot make a sandbox: ${why}`,
+  directoryGone: (path: string) =>
+    `This machine cannot make a sandbox: the mounted directory ${path} no longer exists.`,
+  noIDs: "This machine cannot make a sandbox: all ids for sandboxes are in use.",
+  notStarted: (why: string) => `The sandbox did not start: ${why}`,
+  notInstalled: (title: string, reason: string) =>
+    `${title} could not be installed: ${reason}. ` +
+    "Check the network and the registry that npm is configured to use (npm ping), then try again.",
+  removed: (title: string, directory: string) => `${title} was removed from ${directory}: remove that, too.`,
+  notPython: (path: string) => `${path} is not Python 3.`,
+  closed: (path: string) =>
+    `Only root can read ${path}, and sandboxes are never root of this machine. Open it: chmod -R go+rX ${path}`,
+  ofRoot: (path: string, why: string) =>
+    `${path} belongs to root, and this machine cannot show it as another user's (${why}). ` +
+    `Give it to a user: chown -R USER ${path}`,
+  noFind: "its files cannot be searched: install findutils.",
+  hasSetID: (file: string) =>
+    `${file} has a set-user-id or set-group-id bit: a program that writes to it gets its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
+  /** @param remedy a command line */
+  noPlaces: (places: readonly string[], link: string, remedy: string) =>
+    `Without isolation sandboxes use ${places.join(" and ")}, which this user cannot write, and the link ${link}: ${remedy}`,
+  stopping: "The engine is shutting down.",
+  shortSecret: "The engine's secret must have at least 16 characters.",
+  noPort: "The engine does not listen on a port.",
+};
+
+export const NEEDS_ISOLATION =
+  "A sandbox without isolation has the network of this machine: without isolation, internet must be full.";
+
+export const NOT_ISOLATED = [
+  "WARNING: --isolation none: sandboxes are not isolated. Whatever runs in them can do on this machine",
+  "WARNING: what you can do: read your files, use your network and your keys.",
+];
+
+/** For `MACHINE.noSandbox` and `MACHINE.notStarted`. */
+export const START_PROBLEMS = {
+  bounds: (why: string) => `its bounds could not be set: ${why}`,
+  noControl: "its control server did not answer",
+  controlLate: "its control server ended or did not answer in time",
+  bubblewrapFailed: "bubblewrap could not make the sandbox",
+  bubblewrapEnded: "bubblewrap ended before the sandbox was ready",
+  ended: "the sandbox has ended",
+};
+
+/** Why bubblewrap does not work here, as clauses, and what to do. */
+export const BUBBLEWRAP = {
+  notLinux: (platform: string) => `bubblewrap needs Linux and this is ${platform}`,
+  useOther: "Use `npm run dev:docker`, or WSL 2 on Windows.",
+  missing: (program: string) => `${program} is not installed`,
+  install: (command: string) => `Install it: ${command}`,
+  installUtilities: "Install util-linux, with your distribution's package manager.",
+  old: "this bubblewrap is older than 0.5 and cannot limit the size of a sandbox's files",
+  installNewer: (command: string) => `Install a newer one: ${command}`,
+  failed: (stderr: string) => `bubblewrap cannot make a sandbox here: ${stderr}`,
+  allowAppArmor:
+    "AppArmor forbids user namespaces to unprivileged programs (Ubuntu 23.10 and newer). Allow them until the next " +
+    "start with `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or for good with a file in /etc/sysctl.d.",
+  allow: (setting: string) => `Allow user namespaces: \`sudo sysctl -w ${setting}\`.`,
+  allowNested:
+    "Inside a container, allow it nested namespaces and an unmasked /proc (Docker: `--security-opt seccomp=unconfined " +
+    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined`; for a server that root starts also `--cap-add SYS_ADMIN`), or choose `--isolation none`.",
+};
+
+/** Why the engine stopped a sandbox: what follows "it". */
+export const STOPPED_BECAUSE = {
+  files: "held most of the machine's open files, which were used up",
+  tcp: "held most of the machine's memory for TCP connections, which was used up",
+  memory: "used most of the memory of all sandboxes, which was used up",
+  netlink: "left too many netlink messages unread, which use up the machine's memory",
+  references: (most: number) => `keeps the Worker to more than ${most} references`,
+  notCall: "pushed something that is not a call",
+  notMessage: "sent something that is not a message of the control protocol",
+  notAsked: "answered what it was not asked",
+  tooFarAhead: "sent too much ahead of what the Worker takes",
+  messagesAhead: (count: number) => `sent ${count} messages ahead of what the Worker takes`,
+  otherJSON: "sent JSON that is written unlike the control server's",
+  unused: (word: string) => `sent a ${word}, which no control server does`,
+  values: (most: number) => `sent more than ${most} values in one message`,
+  frame: (why: string) => `sent an invalid WebSocket frame (${why})`,
+  binary: "sent a binary message",
 };

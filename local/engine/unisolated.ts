@@ -11,6 +11,7 @@ import { BUNDLE_FILE } from "../runtime/trust.ts";
 import type { View } from "./bubblewrap.ts";
 import { accepts, type RunningProcess } from "./launch.ts";
 import { prelude } from "./sandbox-processes.ts";
+import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
 export interface UnisolatedOptions {
   directory: string;
@@ -126,7 +127,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   while (!(await accepts(control))) {
     if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
       await kill();
-      throw new Error(`The sandbox did not start: ${printed.trim() || "its control server did not answer"}`);
+      throw new Error(MACHINE.notStarted(printed.trim() || START_PROBLEMS.noControl));
     }
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
@@ -164,9 +165,10 @@ export async function makePlaces(container: string): Promise<string | undefined>
   }
   if (PLACES.every(isWritable) && hasScripts()) return undefined;
   const owner = process.getuid?.() ?? 0;
-  return (
-    `Without isolation sandboxes use ${PLACES.join(" and ")}, which this user cannot write, and the link ${SCRIPTS}: ` +
-    `sudo install -d -o ${owner} ${PLACES.join(" ")} && sudo ln -sfnT ${quote(container)} ${SCRIPTS}`
+  return MACHINE.noPlaces(
+    PLACES,
+    SCRIPTS,
+    `sudo install -d -o ${owner} ${PLACES.join(" ")} && sudo ln -sfnT ${quote(container)} ${SCRIPTS}`,
   );
 }
 

@@ -4,7 +4,7 @@ import { isIP, type Socket } from "node:net";
 import { connect as connectTLS, getCACertificates } from "node:tls";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 import { connectBuffered } from "./buffered-socket.ts";
-import { HOST_PROBLEMS } from "./texts.ts";
+import { CLIENT_GONE, HOST_PROBLEMS } from "./texts.ts";
 
 /** Why a connection is refused, as the second half of a sentence. */
 export class Refusal extends Error {}
@@ -166,15 +166,13 @@ async function turn(waiting: Set<() => void>, aborted?: AbortSignal): Promise<vo
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const leave = () => {
     waiting.delete(resolve);
-    reject(new Unreachable(nobodyWaits));
+    reject(new Unreachable(CLIENT_GONE));
   };
   if (aborted?.aborted) return (leave(), await promise);
   waiting.add(resolve);
   aborted?.addEventListener("abort", leave);
   await promise.finally(() => aborted?.removeEventListener("abort", leave));
 }
-
-const nobodyWaits = "the client has disconnected";
 
 async function systemResolve(host: string): Promise<string[]> {
   return (await lookup(host, { all: true })).map(({ address }) => address);
@@ -208,7 +206,7 @@ async function opened<S extends Socket>(
 /** Waits for a connection's first event. Closes it if that takes too long, or is cancelled. */
 async function inTime<T>(socket: Socket, happening: Promise<T>, aborted?: AbortSignal): Promise<T> {
   const timer = setTimeout(() => socket.destroy(new Error("timed out")), connectTimeoutMs);
-  const leave = () => socket.destroy(new Error(nobodyWaits));
+  const leave = () => socket.destroy(new Error(CLIENT_GONE));
   if (aborted?.aborted) leave();
   aborted?.addEventListener("abort", leave);
   try {

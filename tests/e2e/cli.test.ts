@@ -380,6 +380,15 @@ describe("code", () => {
   });
 });
 
+it("a list of runs without a run is a sentence", async () => {
+  expect(await run(["runs", "--sandbox", "nosuch"])).toMatchObject({
+    code: 0,
+    stdout: "",
+    stderr: expect.stringContaining("No runs in sandbox nosuch. To list the sandboxes:"),
+  });
+  expect(await json(["runs", "--sandbox", "nosuch"])).toMatchObject({ runs: [] });
+});
+
 describe("ask", () => {
   it("prints what the program prints, and the program beside it", async () => {
     const result = await run(["ask", "--sandbox", "default", "[[answer]] What is 6 times 7?"]);

@@ -78,7 +78,7 @@ describe.concurrent("the server or a sandbox ends while a workspace changes", ()
       process.kill(started?.pid ?? Number.NaN, "SIGTERM");
       await expect
         .poll(() => bed.server.stderr(), { timeout: 60_000 })
-        .toContain("workspaces of 1 running sandboxes may not be saved. They keep what was saved before.");
+        .toContain("workspaces of 1 running sandboxes may not be saved. Their previous save is intact.");
     } finally {
       await bed.close();
     }

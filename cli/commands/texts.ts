@@ -1,0 +1,264 @@
+/** What single commands say: errors, hints and notes. ../texts.ts has the texts of the command line as a whole. */
+import { basename } from "node:path";
+import { SCOPES } from "../../src/shared/principal.ts";
+import { messageOf } from "../../src/shared/text.ts";
+import { CommandError } from "../exit.ts";
+import { PROGRAM, startLine } from "../program-files.ts";
+
+/** Why a command has no --json. */
+export const NO_JSON = {
+  shell: `A terminal has no JSON. For data: ${PROGRAM} command --json '...'`,
+  stdio: "Standard output carries the protocol, which is JSON already: leave --json out.",
+};
+
+// ask, code, command
+
+export function askDisconnected(): CommandError {
+  return new CommandError(
+    "unavailable",
+    `The connection broke before the server sent the run's id. Find it with \`${PROGRAM} runs --kind task\`.`,
+  );
+}
+
+export const NO_REASON = "The server did not say how the run continues.";
+
+export function takesNoQuestions(url: string): CommandError {
+  return new CommandError("unavailable", `The server at ${url} does not answer questions.`);
+}
+
+export const unsavedImages = (count: number) => `Images: ${count}. --save <directory> writes them.`;
+
+export function wrongVariable(text: string): CommandError {
+  return new CommandError("usage", `--env takes NAME=value, and is: ${text}`);
+}
+
+// connect
+
+export function onlyByProcess(client: string): CommandError {
+  return new CommandError("usage", `${client} sends no header of its own: use --transport stdio.`);
+}
+
+export function noProjectFile(client: string): CommandError {
+  return new CommandError("usage", `${client} has no configuration for a project: leave --project out.`);
+}
+
+export function clientFileKept(file: string, { message }: Error): CommandError {
+  return new CommandError(
+    "failed",
+    `${file} is left as it is: ${message}. --print shows what belongs in it.`,
+  );
+}
+
+/** @param variable names the directory, if the user can choose another */
+export function noClientDirectory(directory: string, variable: string | undefined): CommandError {
+  const remedy = variable === undefined ? "" : `: create it, or correct ${variable}`;
+  return new CommandError("unavailable", `${directory} is not a directory${remedy}.`);
+}
+
+export const CONNECT = {
+  unchanged: (client: string, file: string) => `${client} is connected already: ${file}`,
+  replace: (file: string, name: string) => `${file} has a server "${name}" already. Replace it?`,
+  copy: (copy: string) => `The file as it was: ${copy}`,
+  holdsToken: "It holds the token: keep it out of commits.",
+};
+
+/** A question that only a terminal can answer. */
+export function confirmByOption(question: string): CommandError {
+  return new CommandError("usage", `${question} Confirm with --yes.`);
+}
+
+// deploy, diagnose
+
+export function notDeployable(directory: string): CommandError {
+  return new CommandError(
+    "unavailable",
+    `${directory} has no wrangler.jsonc and Dockerfile: deploy from a clone of the repository.`,
+  );
+}
+
+export function noWrangler(directory: string): CommandError {
+  return new CommandError("unavailable", `wrangler is not installed in ${directory}: run npm ci there.`);
+}
+
+const DEPLOY_QUESTION = "This deploys to Cloudflare, where containers cost money while they run. Go on?";
+
+export function deployByOption(): CommandError {
+  return new CommandError("usage", `${DEPLOY_QUESTION} Confirm with --yes, or see what it does: --dry-run.`);
+}
+
+export const DEPLOY = {
+  question: DEPLOY_QUESTION,
+  waiting: (reason: string) => `Waiting for the first container, which can take minutes. ${reason}`,
+  verify: (url = "<url>") => `To try the server: ${PROGRAM} verify ${url} <token>`,
+  connect: (url = "<url>") => `To connect a client: ${PROGRAM} connect <client> --url ${url} --token <token>`,
+  unchanged: "Nothing was changed.",
+};
+
+export const REPORT_NOTE =
+  "It holds names of variables and of sandboxes, no values of secrets. Read it before you send it.";
+
+// files
+
+export function noRemotePath(): CommandError {
+  return new CommandError("usage", "Give the path in the sandbox that standard input is written to.");
+}
+
+export function bothToOutput(): CommandError {
+  return new CommandError("usage", "--json and the file cannot both go to standard output.");
+}
+
+export function noContent(remote: string): CommandError {
+  return new CommandError("refusedByServer", `${remote} came without content.`);
+}
+
+export function fileExists(path: string): CommandError {
+  return new CommandError("usage", `${path} exists already. --force replaces it.`);
+}
+
+export function downloadStopped(remote: string): CommandError {
+  return new CommandError("cancelled", `The download of ${remote} was stopped before its end.`);
+}
+
+export function downloadBroke(remote: string, error: unknown): CommandError {
+  return new CommandError("unavailable", `The download of ${remote} broke off: ${messageOf(error)}`);
+}
+
+export function notDirectory(remote: string): CommandError {
+  return new CommandError("usage", `${remote} is a file. Fetch it: ${PROGRAM} files get ${remote}`);
+}
+
+export function noLocalFile(path: string): CommandError {
+  return new CommandError("unavailable", `There is no ${path}.`);
+}
+
+export function notFile(path: string): CommandError {
+  return new CommandError(
+    "usage",
+    `${path} is not a file. To send a directory, pack it: tar c ${path} | ${PROGRAM} files put - ${basename(path) || "root"}.tar`,
+  );
+}
+
+export const MORE_ENTRIES = "... and more: list a directory below.";
+
+// runs, shell
+
+export const olderRuns = (cursor: string) => `Older ones: ${PROGRAM} runs --cursor ${cursor}`;
+
+/** @param isPage whether the list continues another */
+export function noRuns(sandbox: string, kind: string | undefined, isPage: boolean): string {
+  const runs = ["No", isPage ? "older" : "", kind, "runs"].filter(Boolean).join(" ");
+  if (kind === "task") return `${runs}.`;
+  return `${runs} in sandbox ${sandbox}. To list the sandboxes: ${PROGRAM} sandboxes`;
+}
+
+export function noTerminal(sandbox: string): CommandError {
+  return new CommandError(
+    "usage",
+    `Standard input is not a terminal. For a script: ${PROGRAM} command --sandbox ${sandbox} '...'`,
+  );
+}
+
+export const DETACH_KEY = "Ctrl-] leaves.";
+
+export const detached = (id: string) =>
+  [
+    `It goes on. To return to it: ${PROGRAM} shell --attach ${id}`,
+    `To end it: ${PROGRAM} cancel ${id}`,
+  ] as const;
+
+// token
+
+export function unknownScope(scope: string): CommandError {
+  return new CommandError("usage", `--scopes has "${scope}", which is not one of ${SCOPES.join(", ")}.`);
+}
+
+export function scopesNeedName(): CommandError {
+  return new CommandError("usage", "--scopes needs --name: the owner's token allows everything.");
+}
+
+export function wrongTokenName(): CommandError {
+  return new CommandError("usage", "--name must be 1 to 32 of a-z, 0-9 and -.");
+}
+
+export function setInEnvironment(variable: string): CommandError {
+  return new CommandError(
+    "usage",
+    `${variable} is set in the environment, where it has to be changed: leave --write out.`,
+  );
+}
+
+export function notInFile(file: string, variable: string): CommandError {
+  return new CommandError("unavailable", `${file} has no ${variable}.`);
+}
+
+/** @param until when the previous token ends */
+export function rotationUnderWay(until: string): CommandError {
+  return new CommandError(
+    "usage",
+    `A rotation is under way: the previous token is valid ${until}, and clients may still use it. Another rotation would end it at once. To do so, pass --yes.`,
+  );
+}
+
+/** @param file the local server's variables */
+export const newOwnerToken = (file: string) => [
+  `The new owner's token. The old one ends with the change; \`${PROGRAM} token rotate\` keeps both valid for a time:`,
+  "  on Cloudflare  npx wrangler secret put SERVER_AUTH_TOKEN",
+  `  ${startLine().padEnd(13)}  SERVER_AUTH_TOKEN=... in ${file}, then start it again`,
+];
+
+export const newNamedToken = (entry: object) => [
+  "The server gets its hash, as an element of the list AUTH_TOKENS (a secret on Cloudflare, .dev.vars locally):",
+  `  ${JSON.stringify(entry)}`,
+];
+
+export const rotationWritten = (file: string) =>
+  `${file} has the new and the old token. Restart the server to accept both. Until then it accepts only the old one, which this command line uses by itself.`;
+
+/** On Cloudflare each `secret put` is a deployment. In this order the current token is valid throughout. */
+export function rotationSteps(variables: Readonly<Record<string, string>>): string[] {
+  const puts = Object.entries(variables).map(
+    ([name, value]) =>
+      `npx wrangler secret put ${name}   # ${name === "SERVER_AUTH_TOKEN" ? "the new token, above" : value}`,
+  );
+  return [
+    "If an earlier rotation is still under way, wait for its end. There is only one previous token, and the current one replaces it.",
+    ...puts,
+    `For \`${startLine()}\` instead: ${PROGRAM} token rotate --write, or set the same variables.`,
+  ];
+}
+
+/** @param name of the token in AUTH_TOKENS; undefined for the owner's */
+export function stepsAfterRotation(until: string, name: string | undefined): string[] {
+  const [old, lost] =
+    name === undefined
+      ? [
+          "SERVER_AUTH_TOKEN_PREVIOUS and SERVER_AUTH_TOKEN_PREVIOUS_UNTIL",
+          " Sign-ins that were made with the old token end with it and, without LINK_KEY, so do the links and previews that it signed.",
+        ]
+      : ["previous_sha256 and previous_until", ""];
+  return [
+    `Give the new token to its clients; ${PROGRAM} connect <client> writes it. The log has "via":"previous_token" for clients that still use the old one.`,
+    `The old token ends at ${until}. Remove ${old} then, or as soon as nobody uses it.${lost}`,
+  ];
+}
+
+// verify: reasons, as clauses
+
+export const VERIFY = {
+  tokenRemedy: `Use the SERVER_AUTH_TOKEN that this server was given (\`${PROGRAM} token show\` prints that of ${startLine()}), or one of its AUTH_TOKENS.`,
+  needs: (tool: string) => `not tried: it needs ${tool}, which is not there`,
+  unknownTool: "this command does not know it",
+  taskCosts: "it costs some cents: --task tries it",
+  leftOut: "not offered: the ?tools= of the address leaves it out",
+  unlisted: "not offered: this server does not list it",
+  notAllowed: (reason: string) => `not allowed: ${reason}`,
+  leftBehind: (reason: string, sandbox: string, wasDestroyed: boolean) =>
+    `${reason}; ${sandbox} ${wasDestroyed ? "was destroyed nevertheless" : "may exist; delete it"}`,
+  wrongStatus: (status: number, wanted: number) => `answered ${status} in place of ${wanted}`,
+  previewFailed: (url: string, { message }: Error) => `${url} does not answer from here: ${message}`,
+  previewSilent: (ms: number) => `nothing came in ${ms / 1000} s`,
+  expected: (found: unknown, wanted: string) =>
+    `expected ${JSON.stringify(wanted)}, got ${JSON.stringify(found)}`,
+  missing: (text: string, wanted: string) =>
+    `expected ${JSON.stringify(wanted)} in ${JSON.stringify(text.slice(0, 200))}`,
+};

@@ -51,6 +51,14 @@ export function noInterpreter(language: Language): ToolError {
 }
 
 /** @param detail the interpreter's own message */
+export function kernelWithoutSpace(language: Language): ToolError {
+  return new ToolError(
+    "no_space",
+    `The ${language} kernel could not start: No space left on device.`,
+    "Delete files with run_command, then run the code again.",
+  );
+}
+
 export function kernelNotStarted(language: Language, detail: string): ToolError {
   return new ToolError(
     "language_unavailable",

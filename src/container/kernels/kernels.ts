@@ -9,7 +9,15 @@ import { KeyedQueue } from "../../shared/queue.ts";
 import { checkedResult } from "../control-result.ts";
 import type { RunCall } from "../connection.ts";
 import type { ContainerLink, OutputSink } from "../follower.ts";
-import { DAMAGED, NOT_RUN, STOPPED, containerGone, kernelNotStarted, noInterpreter } from "../texts.ts";
+import {
+  DAMAGED,
+  NOT_RUN,
+  STOPPED,
+  containerGone,
+  kernelNotStarted,
+  kernelWithoutSpace,
+  noInterpreter,
+} from "../texts.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { withTimeout, damaged, ending, exhausted, saysExhausted } from "../../shared/errors.ts";
 import { pause, within } from "../../shared/within.ts";
@@ -292,6 +300,7 @@ export class Kernels {
     if (process) return process;
     const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
     if (saysExhausted(detail)) throw exhausted();
+    if (/No space left|quota/i.test(detail)) throw kernelWithoutSpace(language);
     // An executor that runs no cell prints nothing.
     if (detail === "" || MISSING.test(detail)) throw damaged(DAMAGED.kernel(language, detail.slice(-WORDS)));
     throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);

@@ -3,8 +3,8 @@
  * it, and for local sandboxes; and the control server of those. One file each starts much faster than modules.
  */
 import { existsSync } from "node:fs";
-import { copyFile, rename } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { copyFile, mkdir, rename } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { CACHE_DIRECTORY, isWritable, keyOf } from "../cli/bundle.ts";
 import { isPackaged, root } from "../cli/program-files.ts";
 
@@ -31,6 +31,7 @@ export async function bundleForPackage(dist: string): Promise<void> {
 }
 
 async function bundleKept(entry: string, built: string, outfile: string): Promise<void> {
+  await mkdir(dirname(outfile), { recursive: true });
   if (isPackaged) return copyFile(join(root, built), outfile);
   const key = keyOf(join(root, "scripts/bundle-sandboxd.ts"));
   const kept = join(CACHE_DIRECTORY, `${key}-${basename(built)}`);

@@ -556,7 +556,7 @@ describe("execute", () => {
 
   it.each([
     ["directory", (path: string) => mkdirSync(path), "it is a directory"],
-    ["gone", (path: string) => symlinkSync("/nowhere", path), "its file is a broken link"],
+    ["gone", (path: string) => symlinkSync("nowhere", path), "its file is a broken link"],
   ])("says why a definition in the operator's folder cannot be used: %s", async (name, make, why) => {
     const path = join(directory, `definitions/commands/${name}.md`);
     make(path);

@@ -1,5 +1,5 @@
 import { runInDurableObject } from "cloudflare:test";
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Executor, Resumer } from "../../../src/runs/executor.ts";
 import type { Allowance, End, Execution, Stream } from "../../../src/runs/run-types.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
@@ -100,6 +100,8 @@ function pattern(length: number, seed: number): Uint8Array {
   return new Uint8Array(words.buffer, 0, length);
 }
 
+afterEach(() => void vi.useRealTimers());
+
 const objectsOf = async (id: string) => (await bucket.list({ prefix: `hash/${id}/` })).objects;
 const rowsOf = (sql: SqlStorage, id: string) =>
   sql
@@ -132,16 +134,18 @@ describe("a run", () => {
     await withRuns(
       "run-expires",
       async (runs, host, sql) => {
+        vi.useFakeTimers({ toFake: ["Date"], now: Date.now() - host.keepMs - 1000 });
         const old = await start(runs);
         old.execution.print("stdout", pattern(5 * MiB, 9));
         old.execution.end({ state: "succeeded" });
+        await runs.result(old.id, 20_000);
+        vi.useRealTimers();
         const young = await start(runs);
         young.execution.print("stdout", "young");
         young.execution.end({ state: "succeeded" });
         const running = await start(runs);
         await expect.poll(async () => (await objectsOf(old.id)).length).toBe(3);
         await expect.poll(() => rowsOf(sql, old.id).bytes).toBe(0);
-        sql.exec("UPDATE runs SET ended_at = ? WHERE id = ?", Date.now() - host.keepMs - 1000, old.id);
         const next = await runs.sweep();
         expect(next).toBeGreaterThan(Date.now() + host.keepMs - 60_000);
         expect(await objectsOf(old.id)).toEqual([]);

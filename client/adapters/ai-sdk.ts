@@ -12,7 +12,18 @@ type SpawnOptions = Parameters<SandboxSession["run"]>[0] & { stdin?: boolean };
 const DESCRIPTION =
   "A Linux sandbox. Commands run with bash as root in /workspace, which is kept; relative paths start there. Python, Node and git are installed.";
 
-export function aiSandbox(sandbox: Sandbox): SandboxSession {
+/** The AI SDK's session, with the ports of `@ai-sdk/harness`, as hosted providers have them. */
+export interface AISandbox extends SandboxSession {
+  readonly ports: readonly number[];
+  getPortEndpoint(options: { port: number; protocol?: "http" | "https" | "ws" }): Promise<{ url: string }>;
+}
+
+export interface AISandboxOptions {
+  /** What `ports` lists. `getPortEndpoint` accepts any port. */
+  ports?: readonly number[];
+}
+
+export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {}): AISandbox {
   const { files } = sandbox;
   const sessions = new Sessions(sandbox, "ai-sdk");
   const readBinaryFile: SandboxSession["readBinaryFile"] = ({ path }) =>
@@ -60,6 +71,12 @@ export function aiSandbox(sandbox: Sandbox): SandboxSession {
       return { exitCode: run.exitCode, stdout: run.stdout, stderr: run.stderr };
     },
     spawn,
+    ports,
+    async getPortEndpoint({ port, protocol }) {
+      const { url } = await sandbox.expose(port);
+      // A local server has no TLS, whatever is asked for.
+      return { url: protocol === "ws" ? url.replace(/^http/, "ws") : url };
+    },
   };
 
   function spawn(options: SpawnOptions & { stdin: true }): Promise<never>;

@@ -1,11 +1,17 @@
 /** The adapters of the client library, each with its framework's own package and a scripted model. */
+import { execFile } from "node:child_process";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { aiSandbox } from "../../client/adapters/ai-sdk.ts";
+import { sandboxMCP } from "../../client/adapters/computesdk.ts";
 import { openAISandboxes } from "../../client/adapters/openai-agents.ts";
 import { type SandboxServer, connect } from "../../client/index.ts";
-import { computeOf, runAISDKAgent, runDeepAgent, runOpenAIAgent } from "../clients/framework-agents.ts";
+import { compute as computeOf } from "../clients/computesdk.ts";
 import { textAt } from "../setup/preview.ts";
 import { type ScriptedCall, startOpenAIAPI } from "../setup/openai-api.ts";
-import { type Server, TOKEN, startServer } from "../setup/server.ts";
+import { type Server, TOKEN, repository, startServer } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 
 let server: Server;
@@ -21,32 +27,74 @@ afterAll(async () => {
   await server?.stop();
 });
 
+const runFile = promisify(execFile);
+
+/** What the agent of an example says at last, which is what its tools returned. */
+async function runAgent(example: string, script: readonly ScriptedCall[]): Promise<string> {
+  const model = await startOpenAIAPI(script);
+  const access = { SANDBOX_MCP_URL: server.url, SANDBOX_MCP_TOKEN: TOKEN };
+  const env = { ...process.env, ...access, OPENAI_BASE_URL: model.url, OPENAI_API_KEY: "any" };
+  try {
+    const program = join(repository, "examples", example);
+    return (await runFile(process.execPath, [program, "Add the numbers."], { env, cwd: tmpdir() })).stdout;
+  } finally {
+    model.close();
+  }
+}
+
+const SUM = "# sums\nprint(40 + 2)\n";
+
 const CALLS: ScriptedCall[] = [
-  { name: "write_file", arguments: { file_path: "/workspace/sum.py", content: "# sums\nprint(40 + 2)\n" } },
+  { name: "write_file", arguments: { file_path: "/workspace/sum.py", content: SUM } },
   { name: "execute", arguments: { command: "cd /tmp && python3 /workspace/sum.py; exit 3" } },
   { name: "read_file", arguments: { file_path: "/workspace/sum.py" } },
   { name: "execute", arguments: { command: "nohup python3 -m http.server 8000 >/dev/null 2>&1 &" } },
   { name: "expose", arguments: { port: 8000 } },
 ];
 
-describe.each([
-  ["deepagents", runDeepAgent],
-  ["ai-sdk", runAISDKAgent],
-] as const)("an agent of %s", (name, run) => {
-  it("writes, executes, reads and exposes in the sandbox", async () => {
-    const model = await startOpenAIAPI(CALLS);
-    const sandbox = client.sandbox(name);
-    const answer = await run(sandbox, model.url, "Add the numbers.").finally(() => model.close());
-    expect(answer).toContain("print(40 + 2)");
-    const [url = ""] = /http:\/\/8000-\S+?\//.exec(answer) ?? [];
-    await until(async () => (await textAt(new URL("sum.py", url))) === "# sums\nprint(40 + 2)\n");
-    expect(await sandbox.runs()).toContainEqual(expect.objectContaining({ exitCode: 3, state: "failed" }));
-    expect(await sandbox.files.readText("sum.py")).toBe("# sums\nprint(40 + 2)\n");
+const OPENAI_CALLS: ScriptedCall[] = [
+  patching("*** Add File: sum.py", "+# sums", "+print(40 + 1)", "+"),
+  patching("*** Update File: sum.py", "@@", " # sums", "-print(40 + 1)", "+print(40 + 2)"),
+  { name: "exec_command", arguments: { cmd: "cat sum.py; cd /tmp && python3 /workspace/sum.py; exit 3" } },
+  {
+    name: "exec_command",
+    arguments: { cmd: "read -p 'Name? ' n; echo $n > name", tty: true, yield_time_ms: 0 },
+  },
+  { name: "write_stdin", arguments: { session_id: 2, chars: "Ada\n", yield_time_ms: 30_000 } },
+  { name: "exec_command", arguments: { cmd: 'nohup python3 -m http.server "$PORT" >/dev/null 2>&1 &' } },
+  { name: "exec_command", arguments: { cmd: "cat name numbers.txt" } },
+  { name: "expose", arguments: { port: 8000 } },
+];
+
+it.each([
+  ["deepagents.ts", "deepagents-example", CALLS, ""],
+  ["ai-sdk-sandbox.ts", "ai-sdk-sandbox-example", CALLS, ""],
+  ["computesdk.ts", "computesdk-example", CALLS, ""],
+  ["openai-sandbox-agent.ts", "openai-sandbox-example", OPENAI_CALLS, "Ada\n40\n2\n"],
+])("the agent of %s writes, executes, reads and exposes", async (example, name, calls, printed) => {
+  const answer = await runAgent(example, calls);
+  for (const text of ["print(40 + 2)", "42", printed]) expect(answer).toContain(text);
+  const [url = ""] = /http:\/\/8000-\S+?\//.exec(answer) ?? [];
+  await until(async () => (await textAt(new URL("sum.py", url))) === SUM);
+  const sandbox = client.sandbox(name);
+  expect(await sandbox.runs()).toContainEqual(expect.objectContaining({ exitCode: 3, state: "failed" }));
+  expect(await sandbox.files.readText("sum.py")).toBe(SUM);
+});
+
+it("the AI SDK gets the endpoint of a port, for requests and for WebSockets", async () => {
+  const session = aiSandbox(client.sandbox("ports"), { ports: [8000] });
+  expect(session.ports).toEqual([8000]);
+  await session.run({
+    command: "echo served > index.html; nohup python3 -m http.server 8000 >/dev/null 2>&1 &",
   });
+  const { url } = await session.getPortEndpoint({ port: 8000 });
+  await until(async () => (await textAt(new URL(url))) === "served\n");
+  const socket = await session.getPortEndpoint({ port: 8000, protocol: "ws" });
+  expect(socket.url).toBe(url.replace(/^http/, "ws"));
 });
 
 it("ComputeSDK makes, uses, exposes, keeps and ends a sandbox", async () => {
-  const compute = computeOf({ url: server.url, token: TOKEN });
+  const compute = computeOf({ provider: sandboxMCP({ url: server.url, token: TOKEN }) });
   const made = await compute.sandbox.create({ envs: { GREETING: "hello" } });
   const parts: string[] = [];
   const options = { cwd: "/tmp", onStdout: (text: string) => void parts.push(text) };
@@ -74,34 +122,6 @@ it("ComputeSDK makes, uses, exposes, keeps and ends a sandbox", async () => {
 });
 
 describe("the OpenAI Agents SDK", () => {
-  it("has an agent that writes, executes, types, reads and exposes in a sandbox that is kept", async () => {
-    const model = await startOpenAIAPI([
-      { name: "expose", arguments: { port: 8000 } },
-      patching("*** Add File: sum.py", "+# sums", "+print(40 + 1)"),
-      patching("*** Update File: sum.py", "@@", " # sums", "-print(40 + 1)", "+print(40 + 2)"),
-      { name: "exec_command", arguments: { cmd: 'python3 ../sum.py > "$OUT"; exit 3', workdir: "notes" } },
-      {
-        name: "exec_command",
-        arguments: { cmd: "read -p 'Name? ' n; echo $n > name", tty: true, yield_time_ms: 0 },
-      },
-      { name: "write_stdin", arguments: { session_id: 2, chars: "Ada\n", yield_time_ms: 30_000 } },
-      { name: "exec_command", arguments: { cmd: "cat notes/out name notes/hello" } },
-    ]);
-    const name = "openai";
-    const entries = { notes: { type: "dir", children: { hello: { type: "file", content: "hi" } } } } as const;
-    const manifest = { entries, environment: { OUT: "out" } };
-    try {
-      const sandbox = { client: openAISandboxes(client, { name }), manifest };
-      const answer = await runOpenAIAgent(client.sandbox(name), sandbox, model.url, "Add the numbers.");
-      expect(answer).toMatch(/http:\/\/8000-[^]*42\nAda\nhi$/);
-    } finally {
-      model.close();
-    }
-    const sandbox = client.sandbox(name);
-    expect(await sandbox.runs()).toContainEqual(expect.objectContaining({ exitCode: 3, state: "failed" }));
-    expect(await sandbox.files.readText("sum.py")).toBe("# sums\nprint(40 + 2)");
-  });
-
   it("makes, fills, exposes, resumes and ends a sandbox", async () => {
     const sandboxes = openAISandboxes(client);
     const image = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);

@@ -1,0 +1,2 @@
+/** ComputeSDK, for the tests outside this directory. */
+export { compute } from "computesdk";

@@ -1,4 +1,4 @@
-/** Shell sessions for callers without sessions of their own: concurrent commands do not wait for each other. */
+/** Shell sessions for callers without sessions of their own: commands neither wait for each other nor change each other's shell. */
 import type { CommandOptions, Sandbox } from "../sandbox.ts";
 import type { CommandRun } from "../runs.ts";
 import { MAX_RUN_SECONDS } from "../tool-types.ts";
@@ -17,13 +17,16 @@ export class Sessions {
     this.#prefix = `${prefix}-${crypto.randomUUID().slice(0, 8)}`;
   }
 
-  /** Runs a command in a session of its own, in /workspace by default. */
+  /**
+   * Runs a command in /workspace by default, in a session that no running command has. It runs in a subshell, so that its
+   * variables, functions and umask end with it: a session is reused because its next shell is ready.
+   */
   async run(command: string, options: CommandOptions = {}): Promise<CommandRun & { exitCode: number }> {
     let number = 1;
     while (this.#busy.has(number)) number++;
     this.#busy.add(number);
     try {
-      const run = await this.#sandbox.runCommand(command, {
+      const run = await this.#sandbox.runCommand(`(eval ${quoted(command)})`, {
         cwd: "/workspace",
         timeoutSeconds: MAX_RUN_SECONDS,
         ...options,

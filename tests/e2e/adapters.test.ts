@@ -6,6 +6,7 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { aiSandbox } from "../../client/adapters/ai-sdk.ts";
 import { sandboxMCP } from "../../client/adapters/computesdk.ts";
+import { deepAgentsBackend } from "../../client/adapters/deepagents.ts";
 import { openAISandboxes } from "../../client/adapters/openai-agents.ts";
 import { type SandboxServer, connect } from "../../client/index.ts";
 import { compute as computeOf } from "../clients/computesdk.ts";
@@ -79,6 +80,52 @@ it.each([
   const sandbox = client.sandbox(name);
   expect(await sandbox.runs()).toContainEqual(expect.objectContaining({ exitCode: 3, state: "failed" }));
   expect(await sandbox.files.readText("sum.py")).toBe(SUM);
+});
+
+/** Changes the shell that runs it. */
+const SPOIL = "export PATH=/none V=first; umask 077; [() { :; }; stat() { :; }; export -f stat";
+/** What a shell without such changes prints, and how. */
+const SEEN = "echo [$V]; umask; [ -e /nope ] || echo clean";
+const CLEAN = "[]\n0022\nclean\n";
+
+describe("a command changes no shell but its own", () => {
+  it("with the AI SDK", async () => {
+    const session = aiSandbox(client.sandbox("clean-ai-sdk"));
+    await session.run({ command: SPOIL });
+    const seen = await Promise.all([1, 2, 3].map(() => session.run({ command: SEEN })));
+    expect(seen.map(({ stdout }) => stdout)).toEqual([CLEAN, CLEAN, CLEAN]);
+    expect(await session.stat({ path: "/etc" })).toMatchObject({ type: "directory" });
+  });
+
+  it("with deepagents", async () => {
+    const backend = deepAgentsBackend(client.sandbox("clean-deepagents"));
+    await backend.execute(SPOIL);
+    expect((await backend.execute(SEEN)).output).toBe(CLEAN);
+    await backend.write("/workspace/a.txt", "kept");
+    expect((await backend.ls("/workspace")).files).toMatchObject([{ path: "/workspace/a.txt" }]);
+    expect((await backend.read("/workspace/a.txt")).content).toContain("kept");
+  });
+
+  it("with ComputeSDK", async () => {
+    const made = await sandboxMCP({ url: server.url, token: TOKEN }).sandbox.create({
+      name: "clean-compute",
+    });
+    await made.runCommand(SPOIL);
+    expect((await made.runCommand(SEEN)).stdout).toBe(CLEAN);
+    await made.filesystem.mkdir("/workspace/made");
+    expect([await made.filesystem.exists("/workspace/made"), await made.filesystem.exists("/nope")]).toEqual([
+      true,
+      false,
+    ]);
+  });
+
+  it("with the OpenAI Agents SDK", async () => {
+    const session = await openAISandboxes(client, { name: "clean-openai" }).create!({});
+    await session.exec!({ cmd: SPOIL, yieldTimeMs: 60_000 });
+    expect(await session.exec!({ cmd: SEEN, yieldTimeMs: 60_000 })).toMatchObject({ stdout: CLEAN });
+    expect(await session.pathExists!("/nope")).toBe(false);
+    expect((await session.persistWorkspace!()).length).toBeGreaterThan(0);
+  });
 });
 
 it("the AI SDK gets the endpoint of a port, for requests and for WebSockets", async () => {

@@ -69,9 +69,12 @@ const ERRORS: Record<string, FileOperationError> = {
   forbidden: "permission_denied",
   invalid_argument: "invalid_path",
   not_directory: "invalid_path",
+  // Such as in /proc.
+  file_system: "invalid_path",
+  too_large: "invalid_path",
 };
 
-/** What stopped the work, in deepagents' terms; null if nothing did. @throws other errors */
+/** What stopped the work, in deepagents' terms; null if nothing did. @throws errors that concern more than the path */
 async function failure(work: () => Promise<unknown>): Promise<FileOperationError | null> {
   try {
     await work();

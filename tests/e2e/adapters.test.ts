@@ -128,6 +128,20 @@ describe("a command changes no shell but its own", () => {
   });
 });
 
+it("deepagents learns which files of a batch could not be written", async () => {
+  const bytes = new TextEncoder().encode("kept");
+  const sandbox = client.sandbox("uploads");
+  const files: [string, Uint8Array][] = [
+    ["/proc/x/y", bytes],
+    ["/workspace/good.txt", bytes],
+  ];
+  expect(await deepAgentsBackend(sandbox).uploadFiles(files)).toEqual([
+    { path: "/proc/x/y", error: expect.any(String) },
+    { path: "/workspace/good.txt", error: null },
+  ]);
+  expect(await sandbox.files.readText("good.txt")).toBe("kept");
+});
+
 it("the AI SDK gets the endpoint of a port, for requests and for WebSockets", async () => {
   const session = aiSandbox(client.sandbox("ports"), { ports: [8000] });
   expect(session.ports).toEqual([8000]);

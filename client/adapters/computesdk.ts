@@ -17,13 +17,14 @@ export function sandboxMCP(options: ConnectOptions): Provider {
   return {
     name: NAME,
     sandbox: {
-      async create({ name = newName("computesdk"), envs, snapshotId, directory } = {}) {
+      async create({ name = newName("computesdk"), envs, snapshotId, directory, timeout } = {}) {
         const sandbox = server.sandbox(name);
         if (snapshotId !== undefined) await sandbox.restore(snapshotId);
         if (envs !== undefined) await sandbox.configure({ env: envs });
         // Starts it, so that errors show here.
-        await sandbox.runCommand(`mkdir -p ${quoted(directory ?? ".")}`);
-        return provided(server, sandbox, directory);
+        const made = provided(server, sandbox, { directory, timeout });
+        await made.filesystem.mkdir(directory ?? ".");
+        return made;
       },
       async getById(id) {
         const known = (await server.list()).sandboxes.some(({ name }) => name === id);
@@ -50,18 +51,26 @@ export function sandboxMCP(options: ConnectOptions): Provider {
   };
 }
 
-function provided(server: SandboxServer, sandbox: Sandbox, directory?: string): SandboxInterface {
+/** @param defaults of commands: their directory, and their time limit in milliseconds */
+function provided(
+  server: SandboxServer,
+  sandbox: Sandbox,
+  defaults: { directory?: string; timeout?: number } = {},
+): SandboxInterface {
+  const { directory, timeout: given = Infinity } = defaults;
+  const limit = Math.min(given, MAX_RUN_SECONDS * 1000);
   const { files, name } = sandbox;
   const sessions = new Sessions(sandbox, "computesdk");
   return {
     sandboxId: name,
     provider: NAME,
-    async runCommand(command, { cwd = directory, env, timeout, background, onStdout, onStderr } = {}) {
+    async runCommand(command, options = {}) {
+      const { cwd = directory, env, timeout = limit, background, onStdout, onStderr } = options;
       const startedAt = Date.now();
       const run = await sessions.run(background ? inBackground(command) : command, {
         ...(cwd !== undefined && { cwd }),
         env,
-        timeoutSeconds: timeout === undefined ? MAX_RUN_SECONDS : Math.max(1, Math.ceil(timeout / 1000)),
+        timeoutSeconds: Math.max(1, Math.ceil(timeout / 1000)),
         onOutput: ({ stream, text }) => (stream === "stdout" ? onStdout : onStderr)?.(text),
       });
       const { stdout, stderr, exitCode } = run;
@@ -74,7 +83,7 @@ function provided(server: SandboxServer, sandbox: Sandbox, directory?: string): 
         provider: NAME,
         status: found?.state === "running" ? "running" : "stopped",
         createdAt: new Date(found?.createdAt ?? Date.now()),
-        timeout: MAX_RUN_SECONDS * 1000,
+        timeout: limit,
       };
     },
     async getUrl({ port }) {

@@ -32,7 +32,7 @@ export class Sessions {
         ...options,
         session: `${this.#prefix}-${number}`,
       });
-      return { ...run, exitCode: run.exitCode ?? (run.state === "timed_out" ? TIMED_OUT : 1) };
+      return { ...run, exitCode: run.state === "timed_out" ? TIMED_OUT : (run.exitCode ?? 1) };
     } finally {
       this.#busy.delete(number);
     }

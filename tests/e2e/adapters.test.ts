@@ -154,6 +154,16 @@ it("the AI SDK gets the endpoint of a port, for requests and for WebSockets", as
   expect(socket.url).toBe(url.replace(/^http/, "ws"));
 });
 
+it("ComputeSDK limits commands, by default to the time given for the sandbox", async () => {
+  const compute = computeOf({ provider: sandboxMCP({ url: server.url, token: TOKEN }) });
+  const made = await compute.sandbox.create({ timeout: 1000 });
+  expect(await made.getInfo()).toMatchObject({ timeout: 1000 });
+  expect((await made.runCommand("sleep 300")).exitCode).toBe(124);
+  expect((await made.runCommand("sleep 2", { timeout: 60_000 })).exitCode).toBe(0);
+  expect((await made.runCommand("sleep 300", { timeout: 2000 })).exitCode).toBe(124);
+  await made.destroy();
+});
+
 it("ComputeSDK makes, uses, exposes, keeps and ends a sandbox", async () => {
   const compute = computeOf({ provider: sandboxMCP({ url: server.url, token: TOKEN }) });
   const made = await compute.sandbox.create({ envs: { GREETING: "hello" } });

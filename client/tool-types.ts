@@ -147,7 +147,24 @@ export interface ToolInputs {
 }
 
 export interface ToolOutputs {
-  run_code: Record<string, unknown>;
+  run_code: {
+    id: string;
+    state: "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost";
+    duration_ms: number;
+    next?: string;
+    notice?: string;
+    exit_code?: number;
+    stdout: string;
+    stderr: string;
+    stdout_bytes: number;
+    stderr_bytes: number;
+    ports?: number[];
+    cwd?: string;
+    result?: string;
+    html?: string[];
+    left_out?: string;
+    error?: { name: string; message: string; traceback: string[] };
+  };
   run_command: {
     id: string;
     state: "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost";
@@ -185,7 +202,14 @@ export interface ToolOutputs {
     diff: string;
     notice?: string;
   };
-  read_file: Record<string, unknown>;
+  read_file: {
+    path: string;
+    size: number;
+    lines?: number;
+    offset: number;
+    content: string;
+    notice?: string;
+  };
   list_files: {
     path: string;
     entries: ({ path: string; type: "file" | "directory" | "symlink" | "other"; size: number; modified: string })[];

@@ -9,15 +9,16 @@ interface Tool {
   name: string;
   input: z.ZodObject;
   output?: z.ZodObject;
+  data?: z.ZodObject;
 }
 
 type Schema = z.core.JSONSchema.JSONSchema;
 
 export function toolTypes(tools: readonly Tool[]): string {
   const inputs = tools.map(({ name, input }) => `  ${name}: ${linesOf(schemaOf(input, "input"))};`);
-  // A tool with several kinds of answers has no output schema.
-  const outputs = tools.map(({ name, output }) =>
-    output ? `  ${name}: ${linesOf(schemaOf(output, "output"))};` : `  ${name}: Record<string, unknown>;`,
+  // A tool with several kinds of answers has no schema of its data.
+  const outputs = tools.map(({ name, output, data = output }) =>
+    data ? `  ${name}: ${linesOf(schemaOf(data, "output"))};` : `  ${name}: Record<string, unknown>;`,
   );
   return `/** Inputs and data of the tools. Made by \`npm run docs\` from src/tools. */
 export interface ToolInputs {

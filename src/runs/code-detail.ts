@@ -11,8 +11,11 @@ export interface CodeError {
   traceback: string[];
 }
 
-/** A result of code in its most readable form; also as HTML for programs, if it has that form and fits. */
-export type CodeResult = { text: string; html?: string } | CodeImage;
+/**
+ * A result of code in its most readable form; also as HTML for programs, if it has that form and fits, or why it has not, as a
+ * sentence.
+ */
+export type CodeResult = { text: string; html?: string; leftOut?: string } | CodeImage;
 
 export interface CodeImage {
   /** Base64. */

@@ -29,6 +29,7 @@ import {
   NOT_MADE_SMALLER,
   charactersOmitted,
   codeEndText,
+  htmlLeftOut,
   handoverTexts,
   imageLeftOut,
   resultLeftOut,
@@ -180,13 +181,14 @@ function endOf(outcome: CodeOutcome, detail: CodeDetail, spec: CodeRunSpec): End
 /** The results that fit into a run's record. A line replaces each omitted one. */
 function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): CodeDetail {
   const raised = error && shortened(error);
-  // Reserves room for a line per omitted result.
-  let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - shown.length * LEFT_OUT_BYTES;
+  // Reserves room for a line per omitted result and HTML form.
+  const lines = shown.length + shown.filter((result) => "html" in result).length;
+  let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - lines * LEFT_OUT_BYTES;
   let textRoom = TEXTS_BYTES;
   const kept: CodeResult[] = [];
   for (const whole of shown) {
     const isText = "text" in whole;
-    const result = isText ? { text: whole.text } : whole;
+    const result = isText ? { ...whole, html: undefined } : whole;
     const size = sizeOf(result);
     const fits = size <= room + LEFT_OUT_BYTES && (!isText || size <= textRoom);
     kept.push(fits ? result : { text: resultLeftOut(size) });
@@ -199,7 +201,10 @@ function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): Cod
     const text = kept[index];
     if (!text || !("html" in whole) || !("text" in text) || text.text !== whole.text) continue;
     const size = sizeOf(whole) - sizeOf(text);
-    if (size > room) continue;
+    if (size > room) {
+      kept[index] = { ...text, leftOut: htmlLeftOut(size) };
+      continue;
+    }
     kept[index] = whole;
     room -= size;
   }
@@ -246,13 +251,15 @@ const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
 
 /** A result in its most readable form, and the text of a picture if it has one. */
 function readable(result: RichResult): CodeResult[] {
-  const { text, markdown, latex, svg, html } = result;
+  const { text, markdown, latex, svg, html, left_out } = result;
   // User objects produce this data. Clients refuse a whole response if an image is not base64.
   const form = IMAGE_FORMS.find((one) => BASE64.test(result[one] ?? ""));
   const image = form === undefined ? undefined : result[form];
   const found: CodeResult[] = image === undefined ? [] : [{ image, mimeType: `image/${form}` }];
   const words = image === undefined ? (text ?? markdown ?? latex ?? svg ?? html) : text;
-  if (words !== undefined) found.push({ text: shortenedText(words), ...(html && { html }) });
+  const leftOut = left_out?.slice(0, LEFT_OUT_BYTES);
+  if (words !== undefined)
+    found.push({ text: shortenedText(words), ...(html && { html }), ...(leftOut && { leftOut }) });
   return found;
 }
 

@@ -119,6 +119,10 @@ export function resultLeftOut(bytes: number): string {
   return `[a result of ${bytes} bytes is left out: the results before it take all the room]`;
 }
 
+export function htmlLeftOut(bytes: number): string {
+  return `A result's html of ${bytes} bytes is left out: the other results take all the room.`;
+}
+
 export function imageLeftOut(problem: string, remedy: string): string {
   return `[An image is left out: it ${problem} ${remedy}]`;
 }

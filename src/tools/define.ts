@@ -59,6 +59,8 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
    * content.
    */
   output?: Output;
+  /** The schema of `structured` of a tool without `output`. Only the client library's types come from it. */
+  data?: z.ZodObject;
   /** Whether a result may exceed 50,000 characters. Clients hide longer ones from the model unless the tool declares it. */
   hasLongAnswers?: true;
   /** Whether clients that show MCP Apps show the panel beside its results. */

@@ -4,7 +4,7 @@ import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { GOES_ON, defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
 import { callWait } from "./mcp-task.ts";
-import { anyRunFields, runContent } from "./run-result.ts";
+import { anyRunFields, codeOutput, runContent } from "./run-result.ts";
 
 /** Characters. Longer programs go into a file. */
 const MAX_CODE = 1_000_000;
@@ -31,6 +31,7 @@ A timeout interrupts Python, which usually keeps its variables; other kernels re
     timeout_seconds: timeoutField(120, MAX_RUN_SECONDS),
     wait_seconds: waitField().describe(GOES_ON),
   }),
+  data: codeOutput,
   hasLongAnswers: true,
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:exec"],

@@ -12,7 +12,7 @@ import { withDownloads } from "./download.ts";
 import { downloadsOf } from "./run-downloads.ts";
 import { taskFields, taskText } from "./task-result.ts";
 import { listedFields, resultOutput, stateText, waitCall } from "./run-summary.ts";
-import { NO_OUTPUT, listeningText, inTerminalText, wholeOutputText } from "./texts.ts";
+import { NO_OUTPUT, listeningText, resultCutText, inTerminalText, wholeOutputText } from "./texts.ts";
 
 type Block = ToolOutput["content"][number];
 
@@ -79,6 +79,14 @@ export const runOutput = resultOutput.extend({
   cwd: z.string().optional(),
 });
 
+/** Code has no published schema of its data: its answers have images. */
+export const codeOutput = runOutput.extend({
+  result: z.string().optional(),
+  html: z.array(z.string()).optional(),
+  left_out: z.string().optional(),
+  error: z.object({ name: z.string(), message: z.string(), traceback: z.array(z.string()) }).optional(),
+});
+
 /** The data common to all runs. Fields of each kind follow it. */
 export const anyRunOutput = resultOutput.loose();
 
@@ -86,14 +94,17 @@ export const anyRunOutput = resultOutput.loose();
 export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
   const task = taskDetailOf(run);
   if (task) return taskFields(run, task, notice);
+  return { ...questionFields(run), ...codeFields(run, notice) };
+}
+
+function codeFields(run: RunView, notice?: string): z.input<typeof codeOutput> {
   const { results, error } = codeDetailOf(run) ?? {};
-  const result = results && resultText(results);
+  const missing = results && [leftOutText(results), ...cutsOf(results)].filter(Boolean);
   return {
     ...runFields(run, notice),
-    ...questionFields(run),
-    result,
+    result: results && resultText(results),
     html: results && htmlOf(results),
-    left_out: results && leftOutText(results),
+    left_out: missing?.join("\n") || undefined,
     error,
   };
 }
@@ -157,6 +168,19 @@ export function nextCall(run: RunView): string | undefined {
 function leftOutReason(line: string): string | undefined {
   const isReason = /^\[an? (?:image|result)\b/i.test(line) && line.endsWith("]") && !line.includes("\n");
   return isReason && line.includes(" is left out: ") ? line.slice(1, -1) : undefined;
+}
+
+/** How the kernels and the executor mark what they cut from a value, or the outputs that exceed their limits. */
+const CUT =
+  /^\[\.{3} \d{1,12} of \d{1,12} characters omitted(?=: [^\n\]]{0,80}\]$)|\.{3} \d{1,12} more(?: items?| characters?)?(?=[\])}]|$)|^\[(?:\d{1,12} more outputs not shown|An interactive page of \d{1,12} bytes is not kept): [^\n\]]{0,200}\]$/m;
+
+/** What is missing in the texts and HTML forms of results, for programs: a model sees it in the texts themselves. */
+function cutsOf(results: readonly CodeResult[]): string[] {
+  return results.flatMap((result) => {
+    if (!("text" in result)) return [];
+    const [mark] = CUT.exec(result.text) ?? [];
+    return [mark && resultCutText(mark), result.leftOut].filter((line) => line !== undefined);
+  });
 }
 
 function textsOf(results: readonly CodeResult[]): string[] {

@@ -89,6 +89,11 @@ export function wholeOutputText(id: string, dropped: number): string {
   return `Whole output${kept}: get_result, id ${id}, cursor 0.`;
 }
 
+/** @param mark by which the text shows where it is cut */
+export function resultCutText(mark: string): string {
+  return `A result is cut where it says "${mark}": print it, or write it to a file.`;
+}
+
 export function listeningText(ports: readonly number[]): string {
   return `port ${ports.join(", ")}; expose_port gives it a URL`;
 }

@@ -5,6 +5,7 @@ const { inCells } = require("./typescript.cjs");
 
 const TEXT_CHARS = 32 * 1024;
 const NOTE_CHARS = 128;
+const MARKUP_CHARS = 256 * 1024;
 // Limits of one output; all outputs of a run together are held to TOTAL_BYTES.
 const IMAGE_BYTES = 6 * 1024 * 1024;
 const NAME_CHARS = 200;
@@ -90,7 +91,13 @@ class Results {
             `[An image is left out: it has ${size} bytes; ` +
             `at most ${IMAGE_BYTES} can be shown. Make it smaller: fewer pixels, or JPEG.]`;
       } else if (form === "json") found.text ??= plain(value);
-      else found[form] = shorten(String(value));
+      else if ((form === "html" || form === "svg") && String(value).length > MARKUP_CHARS) {
+        // Markup cut in the middle is of no use.
+        const { length } = String(value);
+        found.left_out = `A result's ${form} of ${length} characters is left out: at most ${MARKUP_CHARS} are kept.`;
+        found.text ??= `[${form.toUpperCase()} of ${length} characters]`;
+      } else
+        found[form] = shorten(String(value), form === "html" || form === "svg" ? MARKUP_CHARS : TEXT_CHARS);
     }
     if (!Object.values(found).some(Boolean)) return;
     const size = sizeOf(found);

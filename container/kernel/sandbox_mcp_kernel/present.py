@@ -149,6 +149,8 @@ class Results:
         self.sizes = []
         self.places = {}
         self.omitted = 0
+        # Why the last output has one form less.
+        self.left_out = None
         self.is_stale = False
         self.pages = 0
         # The figures themselves: the id of a closed one may be that of the next.
@@ -239,6 +241,7 @@ class Results:
     def _forms(self, data):
         """The forms of one output, within their limits."""
         found = {}
+        self.left_out = None
         for mime, form in FORMS.items():
             if mime in data and data[mime] is not None:
                 self._put(found, form, data[mime])
@@ -262,6 +265,9 @@ class Results:
             text = found.pop("text", "<")
             whole = page if text.startswith("<") or len(text) > PAGE_TEXT_CHARS else f"{text}\n{page}"
             found = {form: found[form] for form in images[:1]} | {"text": whole}
+        if found and self.left_out is not None:
+            # For programs, which may want that form.
+            found["left_out"] = self.left_out
         return found
 
     def _put(self, found, form, value):
@@ -284,8 +290,10 @@ class Results:
             # A chart of Plotly, Bokeh, Altair or Folium: megabytes for a browser, none of them for a model.
             found["html_file"] = self._page(str(value))
         elif len(str(value)) <= MARKUP_CHARS:
-            # Markup cut in the middle is of no use: the text form is shown.
             found[form] = str(value)
+        else:
+            # Markup cut in the middle is of no use: the text form is shown.
+            self.left_out = f"A result's {form} of {len(str(value))} characters is left out: at most {MARKUP_CHARS} are kept."
 
     def _page(self, html):
         """Writes a page to a file. Returns the words that say where, or why it could not be written."""

@@ -33,6 +33,8 @@ export interface RichResult {
   markdown?: string;
   latex?: string;
   javascript?: string;
+  /** Why it lacks a form, as a sentence. */
+  left_out?: string;
 }
 
 /** An exception of the code. The traceback has one entry per line and only the user's frames. */
@@ -87,7 +89,7 @@ export interface RunDocument<Stream = CodeStream> {
 
 /** Image formats, best first. */
 export const IMAGE_FORMS = ["png", "jpeg", "webp", "gif"] as const;
-const FORMS = ["text", ...IMAGE_FORMS, "svg", "html", "markdown", "latex", "javascript"] as const;
+const FORMS = ["text", ...IMAGE_FORMS, "svg", "html", "markdown", "latex", "javascript", "left_out"] as const;
 
 /** Checked by hand: every call needs it, and a schema takes ten times as long. */
 function isDocument(value: unknown): value is RunDocument<SentStream> {

@@ -15,11 +15,15 @@ import {
   ConnectionError,
   InputError,
   SandboxError,
+  UnavailableError,
   WRONG_ADDRESS,
 } from "./errors.ts";
 import { ERROR_META, type ToolInputs, type ToolName, type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 
 const CALL_TIMEOUT_MS = 2 * WAIT_SECONDS * 1000;
+
+/** The time between two polls, in milliseconds. All runs of a connection together take at most half the server's call limit. */
+const POLL_EVERY_MS = 100;
 
 export interface ConnectOptions {
   /** The server's MCP endpoint, such as `https://sandbox.example.com/mcp`. */
@@ -48,6 +52,7 @@ export class Connection {
   readonly #clientName: string;
   readonly #results: Results;
   #isClosed = false;
+  #nextPollAt = 0;
   #client: Promise<Client> | undefined;
 
   constructor(
@@ -91,6 +96,7 @@ export class Connection {
    * @throws {SandboxError} for every response except 2xx
    */
   async http(path: string, init: RequestInit = {}): Promise<Response> {
+    if (this.#isClosed) throw this.#explained(undefined);
     let response: Response;
     try {
       const headers = { ...init.headers, authorization: `Bearer ${this.#token}` };
@@ -100,10 +106,17 @@ export class Connection {
       throw this.#explained(error);
     }
     if (response.ok) return response;
-    throw refusal(this.url.href, response.status, await response.text());
+    throw await this.#refusalOf(response);
   }
 
-  /** Ends the connection for good. Calls under way fail, and so do later ones. */
+  /** Waits until this connection may poll again. */
+  async pollTurn(): Promise<void> {
+    const at = Math.max(Date.now(), this.#nextPollAt);
+    this.#nextPollAt = at + POLL_EVERY_MS;
+    await pause(at - Date.now());
+  }
+
+  /** Ends the connection for good. Calls of tools under way fail, and so does everything later. */
   async close(): Promise<void> {
     this.#isClosed = true;
     const client = await this.#client?.catch(() => undefined);
@@ -131,12 +144,24 @@ export class Connection {
     url.searchParams.set("results", this.#results);
     const client = new Client({ name: this.#clientName, version: "1" }, { jsonSchemaValidator: TRUSTING });
     const requestInit = { headers: { authorization: `Bearer ${this.#token}` } };
-    await client.connect(new StreamableHTTPClientTransport(url, { requestInit, fetch: this.#fetch }));
+    // The SDK's errors have no headers, such as Retry-After.
+    const fetchOrRefuse: typeof fetch = async (...args) => {
+      const response = await this.#fetch(...args);
+      if (response.status === 429 || response.status >= 500) throw await this.#refusalOf(response);
+      return response;
+    };
+    await client.connect(new StreamableHTTPClientTransport(url, { requestInit, fetch: fetchOrRefuse }));
     return client;
   }
 
+  async #refusalOf(response: Response): Promise<SandboxError> {
+    const retryAfter = response.headers.get("retry-after");
+    return refusal(this.url.href, response.status, await response.text(), retryAfter);
+  }
+
   #explained(error: unknown): SandboxError {
-    if (error instanceof SandboxError) return error;
+    for (let cause = error; cause instanceof Error; { cause } = cause)
+      if (cause instanceof SandboxError) return cause;
     if (this.#isClosed) return new SandboxError("closed", "The connection was closed.", "Connect again.");
     if (error instanceof SdkHttpError)
       return refusal(this.url.href, error.status, String(error.data.text ?? ""));
@@ -168,18 +193,34 @@ function failureOf(tool: string, content: CallToolResult["content"], meta: unkno
     : new CallError("internal", text || `${tool} failed.`);
 }
 
+export const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
 export function textOf(content: CallToolResult["content"]): string {
   return content.flatMap((block) => (block.type === "text" ? block.text : [])).join("\n");
 }
 
 /** The error for an HTTP response other than 2xx. */
-export function refusal(url: string, status: number, body: string): SandboxError {
+export function refusal(
+  url: string,
+  status: number,
+  body: string,
+  retryAfter: string | null = null,
+): SandboxError {
   const { code, message, hint } = errorIn(body);
   if (status === 404 && (message === "" || message === "Not found"))
     return new CallError(WRONG_ADDRESS, `${url} is not the endpoint of a sandbox-mcp server (404).`, ENDING);
   const words = message || `${url} answered ${status}: ${body.slice(0, 300)}`;
   if (status === 401 || status === 403) return new AccessError(status, words);
-  return new CallError(code ?? (status < 500 ? "invalid_argument" : "internal"), words, hint);
+  if (status !== 429 && status < 500) return new CallError(code ?? "invalid_argument", words, hint);
+  const ownCode = status === 429 ? "rate_limited" : "internal";
+  return new UnavailableError(code ?? ownCode, words, hint ?? "Try again later.", millisecondsOf(retryAfter));
+}
+
+/** A `Retry-After` header: seconds, or a date. */
+function millisecondsOf(retryAfter: string | null): number | undefined {
+  if (retryAfter === null) return undefined;
+  const ms = /^\d+$/.test(retryAfter) ? Number(retryAfter) * 1000 : Date.parse(retryAfter) - Date.now();
+  return Number.isNaN(ms) ? undefined : Math.max(0, ms);
 }
 
 const ENDING = "Its address ends in /mcp.";

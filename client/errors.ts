@@ -10,6 +10,8 @@ export class SandboxError extends Error {
   readonly code: string;
   /** What to do next, as a sentence; empty if nothing helps. */
   readonly hint: string;
+  /** The run that the call was following. It goes on, and `server.result(runID)` returns to it. */
+  runID?: string;
 
   constructor(code: string, message: string, hint = "", options?: ErrorOptions) {
     super(message, options);
@@ -44,6 +46,18 @@ export class AccessError extends SandboxError {
 /** The server refused the call, or failed: `code` and `hint` are the server's. */
 export class CallError extends SandboxError {
   override readonly name: string = "CallError";
+}
+
+/** The server, or a proxy before it, refused the call for now (429), or failed (5xx). After 5xx it may have taken effect. */
+export class UnavailableError extends CallError {
+  override readonly name = "UnavailableError";
+  /** When to try again, from `Retry-After`, in milliseconds. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(code: string, message: string, hint: string, retryAfterMs?: number) {
+    super(code, message, hint);
+    this.retryAfterMs = retryAfterMs;
+  }
 }
 
 /** The arguments do not match the tool's schema. Nothing was done. */

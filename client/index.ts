@@ -21,7 +21,14 @@ import { Sandbox, type TaskOptions, startRun } from "./sandbox.ts";
 import type { ToolOutputs } from "./tool-types.ts";
 
 export type { ConnectOptions } from "./connection.ts";
-export { AccessError, CallError, ConnectionError, InputError, SandboxError } from "./errors.ts";
+export {
+  AccessError,
+  CallError,
+  ConnectionError,
+  InputError,
+  SandboxError,
+  UnavailableError,
+} from "./errors.ts";
 export type { Edit, FileContent, FileEntry, Files, Written } from "./sandbox-files.ts";
 export type { CodeRun, CommandRun, FollowOptions, Image, Run, RunState, TaskRun } from "./runs.ts";
 export type { CodeOptions, CommandOptions, Sandbox, TaskOptions } from "./sandbox.ts";

@@ -1,8 +1,8 @@
 /** Runs: following one to its end, however long it takes, and what it leaves. */
 import type { CallToolResult } from "@modelcontextprotocol/client";
 import { type Camel, camel } from "./camel.ts";
-import type { Connection, ToolResult } from "./connection.ts";
-import { ConnectionError } from "./errors.ts";
+import { type Connection, type ToolResult, pause } from "./connection.ts";
+import { ConnectionError, SandboxError, UnavailableError } from "./errors.ts";
 import { type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 
 export type RunState = ToolOutputs["run_command"]["state"];
@@ -22,7 +22,7 @@ export interface Run {
 interface Printed {
   stdout: string;
   stderr: string;
-  /** Whether output exceeded `maxOutput`, or the server's limit. */
+  /** Whether output exceeded `maxOutput`, or the server's limit, or something of a code run's result is left out. */
   isTruncated: boolean;
 }
 
@@ -44,16 +44,18 @@ export interface CodeRun extends Run, Printed {
   html: string[];
   /** Plots and pictures. */
   images: Image[];
+  /** What is missing in `result`, `html` and `images`, and how to get it, in sentences. */
+  leftOut?: string;
   error?: { name: string; message: string; traceback: string[] };
 }
 
 export type TaskRun = Run & Camel<ToolOutputs["execute_task"]>;
 
 export interface FollowOptions {
-  /** Called with the run's id once it has started. */
+  /** Called with the run's id once it has started. An exception here or in `onOutput` cancels the run. */
   onStart?: (id: string) => void;
-  /** Called with output as it comes, in the order in which the server received it. */
-  onOutput?: (output: { stream: "stdout" | "stderr"; text: string }) => void;
+  /** Called with output as it comes, in the order in which the server received it. A promise is awaited. */
+  onOutput?: (output: { stream: "stdout" | "stderr"; text: string }) => unknown;
   /** Also cancels the run in the sandbox. */
   signal?: AbortSignal;
   /** Characters kept of each output stream. 16 Mi by default. */
@@ -67,102 +69,148 @@ const MAX_OUTPUT = 16 * 1024 ** 2;
  */
 export const FIRST_WAIT_SECONDS = 0.5;
 
-/** How long broken connections are retried, in milliseconds: the run continues meanwhile. */
-const RETRY_FOR_MS = 30_000;
+/** How long a broken connection is retried, in milliseconds: the run continues meanwhile. */
+const RECONNECT_FOR_MS = 30_000;
+
+/** How long a server that responds with 429 or 5xx is retried, in milliseconds. Call limits count per minute. */
+const RETRY_FOR_MS = 180_000;
+
+/** The pauses between attempts, in milliseconds. Each is twice the one before. */
 const RETRY_PAUSE_MS = 500;
+const MAX_RETRY_PAUSE_MS = 5000;
 
-/**
- * The pause between pages, in milliseconds, so that a program that prints without end uses at most half the server's call
- * limit.
- */
-const PAGE_EVERY_MS = 100;
+/** The pauses between pages while output flows, in milliseconds. Each is twice the one before. */
+const PAGE_PAUSE_MS = 100;
+const MAX_PAGE_PAUSE_MS = 500;
 
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+/** How long an abort waits for the end of the run, in milliseconds. The call to cancel it is repeated after that, too. */
+const CANCEL_WAIT_MS = 5000;
 
-/** The data of run-starting calls and `get_result`. */
-interface RunData {
+/** The data of run-starting calls and `get_result`, for every kind of run. */
+export interface RunData extends Partial<Omit<ToolOutputs["run_command"], "id" | "state" | "duration_ms">> {
   id: string;
   state: RunState;
   duration_ms: number;
-  exit_code?: number;
-  stdout?: string;
-  stderr?: string;
-  stdout_bytes?: number;
-  stderr_bytes?: number;
-  notice?: string;
-  /** The call for more; undefined if there is no more. */
-  next?: string;
   [field: string]: unknown;
 }
 
-interface Page {
-  state: string;
-  log: { stream: "stdout" | "stderr"; text: string }[];
-  next_cursor: number;
-  log_bytes: number;
-  notice?: string;
-  [field: string]: unknown;
-}
+/** A part of a run's log. */
+type Page = ToolOutputs["send_input"];
 
 export interface Ended extends Printed {
   data: RunData;
   content: CallToolResult["content"];
 }
 
-/** Follows a run to its end. @param first the result of the starting call @throws the signal's reason if cancelled */
+export interface PagesOptions {
+  /** The byte of the log to start at. */
+  cursor?: number;
+  /** Ends the reading, not the run. */
+  signal?: AbortSignal | undefined;
+  /** Until when a running run is followed, in milliseconds since the epoch. */
+  deadline?: number;
+  /** A fixed time between pages, in milliseconds. By default, the pauses grow while output flows. */
+  everyMs?: number;
+  /** Called before a failed call is repeated. */
+  onRetry?: ((error: unknown) => void) | undefined;
+}
+
+/** What the command line needs besides. */
+export interface FollowingOptions extends FollowOptions, Pick<PagesOptions, "deadline" | "onRetry"> {
+  onNotice?: (notice: string) => void;
+  /** Ends the following as the deadline does; the run goes on. */
+  detach?: AbortSignal;
+}
+
+/**
+ * Follows a run to its end, or until it is detached.
+ * @param first the result of the starting call
+ * @throws the signal's reason, or a callback's exception: then the run is cancelled
+ * @throws {SandboxError} with `runID` if the server cannot be reached; the run goes on
+ */
 export async function follow(
   connection: Connection,
   first: ToolResult<unknown>,
-  { onStart, onOutput, signal, maxOutput = MAX_OUTPUT }: FollowOptions,
+  {
+    onStart,
+    onOutput,
+    onNotice,
+    signal,
+    maxOutput = MAX_OUTPUT,
+    deadline,
+    detach,
+    onRetry,
+  }: FollowingOptions,
 ): Promise<Ended> {
   const started = first.data as RunData;
-  onStart?.(started.id);
+  const { id } = started;
   const kept = { stdout: "", stderr: "" };
   let isTruncated = false;
-  const take = (stream: "stdout" | "stderr", text: string) => {
+  const take = async (stream: "stdout" | "stderr", text: string) => {
     if (text === "") return;
-    onOutput?.({ stream, text });
+    await onOutput?.({ stream, text });
     const room = maxOutput - kept[stream].length;
     kept[stream] += text.slice(0, room);
     isTruncated ||= text.length > room;
   };
-  if (started.state !== "running" && started.next === undefined) {
-    take("stdout", started.stdout ?? "");
-    take("stderr", started.stderr ?? "");
-    return { ...first, data: started, ...kept, isTruncated };
-  }
-  const { id } = started;
-  const cancel = () => void connection.call("cancel_run", { id }).catch(() => undefined);
-  if (signal?.aborted) cancel();
-  signal?.addEventListener("abort", cancel, { once: true });
-  let logBytes = 0;
   try {
-    for await (const page of pages(connection, id)) {
-      for (const { stream, text } of page.log) take(stream, text);
-      logBytes = page.log_bytes;
+    onStart?.(id);
+    const { state, next, stdout = "", stderr = "" } = started;
+    // Only the log has the order of two streams.
+    const isOrdered = !onOutput || stdout === "" || stderr === "";
+    if (state !== "running" && next === undefined && isOrdered) {
+      await take("stdout", stdout);
+      await take("stderr", stderr);
+      return { ...first, data: started, ...kept, isTruncated };
     }
-  } finally {
-    signal?.removeEventListener("abort", cancel);
+    if (started.notice !== undefined) onNotice?.(started.notice);
+    let logBytes = 0;
+    const ending = AbortSignal.any([signal, detach].filter((one) => one !== undefined));
+    try {
+      for await (const page of pages(connection, id, { signal: ending, deadline, onRetry })) {
+        for (const { stream, text } of page.log) await take(stream, text);
+        if (page.notice !== undefined) onNotice?.(page.notice);
+        logBytes = page.log_bytes;
+      }
+    } catch (error) {
+      if (error !== detach?.reason) throw error;
+    }
+    const { data, content } = await unlessAborted(
+      reading(connection, { id, wait_seconds: 0 }, onRetry),
+      signal,
+    );
+    const ended = data as RunData;
+    // Output that the server did not store is only counted.
+    isTruncated ||= (ended.stdout_bytes ?? 0) + (ended.stderr_bytes ?? 0) > logBytes;
+    return { data: ended, content, ...kept, isTruncated };
+  } catch (error) {
+    const hasLostRun = error instanceof SandboxError && error.runID === id;
+    if (!hasLostRun) await cancel(connection, id);
+    throw error;
   }
-  signal?.throwIfAborted();
-  const { data, content } = await reading(connection, { id, wait_seconds: 0 });
-  const ended = data as RunData;
-  // Output that the server did not store is only counted.
-  isTruncated ||= (ended.stdout_bytes ?? 0) + (ended.stderr_bytes ?? 0) > logBytes;
-  return { data: ended, content, ...kept, isTruncated };
 }
 
-/** A run's log in pages, until it has ended and everything was read. */
-async function* pages(connection: Connection, id: string): AsyncGenerator<Page, void> {
-  let cursor = 0;
-  for (let at = 0; ;) {
-    await pause(Math.max(0, at + PAGE_EVERY_MS - Date.now()));
-    at = Date.now();
-    const answer = await reading(connection, { id, cursor, wait_seconds: WAIT_SECONDS });
+/** A run's log in pages, until it has ended and everything was read. @throws the signal's reason */
+export async function* pages(
+  connection: Connection,
+  id: string,
+  { cursor = 0, signal, deadline = Infinity, everyMs, onRetry }: PagesOptions = {},
+): AsyncGenerator<Page, void> {
+  for (let pauseMs = PAGE_PAUSE_MS; ;) {
+    await connection.pollTurn();
+    const at = Date.now();
+    const wait_seconds = Math.max(0, Math.min(WAIT_SECONDS, (deadline - at) / 1000));
+    const answer = await unlessAborted(reading(connection, { id, cursor, wait_seconds }, onRetry), signal);
     const page = answer.data as Page;
     yield page;
     cursor = page.next_cursor;
-    if (page.state !== "running" && cursor >= page.log_bytes) return;
+    const isBehind = cursor < page.log_bytes;
+    if (!isBehind && page.state !== "running") return;
+    const left = deadline - Date.now();
+    if (page.state === "running" && left <= 0) return;
+    const isFlowing = !isBehind && Date.now() - at < pauseMs;
+    pauseMs = everyMs ?? (isFlowing ? Math.min(2 * pauseMs, MAX_PAGE_PAUSE_MS) : PAGE_PAUSE_MS);
+    await unlessAborted(pause(Math.min(left, at + pauseMs - Date.now())), signal);
   }
 }
 
@@ -173,22 +221,57 @@ export interface ReadInput {
   wait_seconds: number;
 }
 
-/** Calls `get_result`; retries for a while after broken connections, because reading twice changes nothing. */
+/** Calls `get_result`, which may be repeated. @throws {SandboxError} with `runID` */
 export async function reading(
   connection: Connection,
   input: ReadInput,
-  onRetry?: () => void,
+  onRetry?: (error: unknown) => void,
 ): Promise<ToolResult<Record<string, unknown>>> {
-  const deadline = Date.now() + RETRY_FOR_MS;
-  for (let attempt = 1; ; attempt++) {
+  try {
+    return await retried(() => connection.call("get_result", input), onRetry);
+  } catch (error) {
+    if (error instanceof SandboxError) error.runID = input.id;
+    throw error;
+  }
+}
+
+/** Cancels a run, and waits shortly for its end. */
+async function cancel(connection: Connection, id: string): Promise<void> {
+  const cancelling = retried(() => connection.call("cancel_run", { id })).catch(() => undefined);
+  const timeout = new AbortController();
+  const timer = setTimeout(() => timeout.abort(), CANCEL_WAIT_MS);
+  await unlessAborted(cancelling, timeout.signal).catch(() => undefined);
+  clearTimeout(timer);
+}
+
+/** Does work that may be repeated, again after a broken connection, 429 and 5xx. */
+async function retried<T>(work: () => Promise<T>, onRetry?: (error: unknown) => void): Promise<T> {
+  let failedAt: number | undefined;
+  for (let pauseMs = RETRY_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, MAX_RETRY_PAUSE_MS)) {
     try {
-      return await connection.call("get_result", input);
+      return await work();
     } catch (error) {
-      if (!(error instanceof ConnectionError) || Date.now() > deadline) throw error;
-      if (attempt === 1) onRetry?.();
-      await pause(RETRY_PAUSE_MS);
+      const isRefused = error instanceof UnavailableError;
+      if (!isRefused && !(error instanceof ConnectionError)) throw error;
+      if (failedAt === undefined) onRetry?.(error);
+      failedAt ??= Date.now();
+      const delay = Math.max(pauseMs, (isRefused && error.retryAfterMs) || 0);
+      const lasts = isRefused ? RETRY_FOR_MS : RECONNECT_FOR_MS;
+      if (Date.now() + delay > failedAt + lasts) throw error;
+      await pause(delay);
     }
   }
+}
+
+/** The work's value, unless the signal aborts first. @throws the signal's reason */
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return work;
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason as Error);
+    if (signal.aborted) abort();
+    signal.addEventListener("abort", abort, { once: true });
+    void work.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
 }
 
 function runOf({ data, stdout, stderr, isTruncated }: Ended): Run & Printed {
@@ -198,15 +281,17 @@ function runOf({ data, stdout, stderr, isTruncated }: Ended): Run & Printed {
 
 export function commandRun(ended: Ended): CommandRun {
   const { exit_code: exitCode, ports = [] } = ended.data;
-  return { ...runOf(ended), exitCode, ports: ports as number[] };
+  return { ...runOf(ended), exitCode, ports };
 }
 
 export function codeRun(ended: Ended): CodeRun {
-  const { result, html = [], error } = ended.data as Pick<CodeRun, "result" | "error"> & Partial<CodeRun>;
+  const { result, html = [], error, left_out: leftOut } = ended.data as Partial<ToolOutputs["run_code"]>;
   const images = ended.content.flatMap((block) =>
     block.type === "image" ? { mimeType: block.mimeType, data: bytesOf(block.data) } : [],
   );
-  return { ...runOf(ended), result: result || undefined, html, images, error };
+  const run = runOf(ended);
+  const isTruncated = run.isTruncated || leftOut !== undefined;
+  return { ...run, isTruncated, result: result || undefined, html, images, leftOut, error };
 }
 
 export function taskRun({ data }: Ended): TaskRun {

@@ -43,11 +43,15 @@ export class Files {
   }
 
   /** Writes a whole file. Missing directories are made. */
-  async write(path: string, content: FileContent): Promise<Written> {
+  async write(
+    path: string,
+    content: FileContent,
+    { signal }: { signal?: AbortSignal } = {},
+  ): Promise<Written> {
     const isStream = content instanceof ReadableStream;
     // Browsers cannot send streams over HTTP/1.1, most of them never. They keep large blobs on disk.
     const body = isStream && IN_BROWSER ? await new Response(content).blob() : (content as BodyInit);
-    const init = { method: "PUT", body, ...(body === content && isStream && { duplex: "half" }) };
+    const init = { method: "PUT", body, signal, ...(body === content && isStream && { duplex: "half" }) };
     const response = await this.#connection.http(this.#address(path), init);
     return (await response.json()) as Written;
   }
@@ -77,8 +81,8 @@ export class Files {
   }
 
   /** As `write`, for any size: streams are not held in memory, except in browsers. */
-  upload(path: string, content: FileContent): Promise<Written> {
-    return this.write(path, content);
+  upload(path: string, content: FileContent, options: { signal?: AbortSignal } = {}): Promise<Written> {
+    return this.write(path, content, options);
   }
 
   /** A file as a stream; with `archive`, a directory as an archive. */

@@ -13,6 +13,7 @@ import {
   ConnectionError,
   type Sandbox,
   type SandboxServer,
+  UnavailableError,
   connect,
 } from "../../client/index.ts";
 import { textAt } from "../setup/preview.ts";
@@ -41,7 +42,8 @@ describe("code", () => {
     const run = await sandbox.runCode(
       "import matplotlib.pyplot as plt\nprint('plotting')\nplt.plot(numbers); plt.show()\nsum(numbers)",
     );
-    expect(run).toMatchObject({ isSuccess: true, stdout: "plotting\n", result: "14" });
+    expect(run).toMatchObject({ isSuccess: true, stdout: "plotting\n", result: "14", isTruncated: false });
+    expect(run.leftOut).toBeUndefined();
     expect(run.images).toHaveLength(1);
     expect(String.fromCharCode(...run.images[0]!.data.slice(1, 4))).toBe("PNG");
   });
@@ -49,6 +51,45 @@ describe("code", () => {
   it("has the exception as data", async () => {
     const run = await sandbox.runCode("1 / 0");
     expect(run).toMatchObject({ isSuccess: false, state: "failed", error: { name: "ZeroDivisionError" } });
+  });
+
+  it.each([
+    ["text", "'x' * 100_000", /omitted/, "python"],
+    ["list", "list(range(20_000))", /19000 more/, "python"],
+    ["array", "Array(20_000).fill(7)", /19000 more items/, "javascript"],
+    [
+      "image",
+      "from IPython.display import Image\nImage(data=b'\\x89PNG\\r\\n\\x1a\\n' + bytes(18_000_000), format='png')",
+      /image is left out/,
+      "python",
+    ],
+    [
+      "table",
+      "class Table:\n    def __repr__(self): return 'a table'\n    def _repr_html_(self): return '<table>' + 'x' * 300_000\nTable()",
+      /html of 300007 characters is left out/,
+      "python",
+    ],
+    [
+      "page of HTML",
+      "({ [Symbol.for('Jupyter.display')]: () => ({ 'text/plain': 'a page', 'text/html': 'x'.repeat(300_000) }) })",
+      /html of 300000 characters is left out/,
+      "javascript",
+    ],
+  ] as const)("says that a long %s is cut", async (_what, code, leftOut, language) => {
+    const run = await sandbox.runCode(code, { language });
+    expect(run).toMatchObject({
+      isSuccess: true,
+      isTruncated: true,
+      leftOut: expect.stringMatching(leftOut),
+    });
+    expect({ html: run.html, images: run.images }).toEqual({ html: [], images: [] });
+  });
+
+  it("has a table's HTML whole beside a cut text", async () => {
+    const code =
+      "({ [Symbol.for('Jupyter.display')]: () => ({ 'text/plain': 'a page', 'text/html': 'x'.repeat(100_000) }) })";
+    const run = await sandbox.runCode(code, { language: "javascript" });
+    expect(run).toMatchObject({ result: "a page", html: ["x".repeat(100_000)], isTruncated: false });
   });
 });
 
@@ -108,10 +149,90 @@ describe("commands", () => {
     expect(latest).toMatchObject({ state: "cancelled", title: expect.stringContaining("sleep 1000") });
   });
 
+  it.each([
+    ["throws", () => expect.fail("no more")],
+    ["rejects", () => Promise.reject(new Error("no more"))],
+  ])("are cancelled if their listener %s", async (_how, onOutput) => {
+    await expect(sandbox.runCommand("echo 1; sleep 1000", { onOutput })).rejects.toThrow("no more");
+    expect((await sandbox.runs(1))[0]).toMatchObject({ state: "cancelled" });
+  });
+
   it("can be found again by their id", async () => {
     const { id } = await sandbox.runCommand("echo kept");
     expect(await client.result(id)).toMatchObject({ id, stdout: "kept\n", exitCode: 0 });
   });
+});
+
+describe("a server that refuses calls for now", () => {
+  it("is asked again after the time that it names", async () => {
+    let named = 0;
+    let tooEarly = 0;
+    const { flaky, asked } = refusing("get_result", (count) => {
+      if (count === 1) named = Date.now() + 1000;
+      else if (Date.now() < named) tooEarly++;
+      return [429, 502, undefined][count - 1];
+    });
+    const run = await flaky.runCommand("echo before; sleep 1; echo after");
+    expect(run).toMatchObject({ isSuccess: true, stdout: "before\nafter\n" });
+    expect(asked()).toBeGreaterThan(2);
+    expect(tooEarly).toBe(0);
+  });
+
+  it("leaves the run's id in the error", async () => {
+    const { flaky } = refusing("get_result", () => 429, "86400");
+    let id = "";
+    const running = flaky.runCommand("sleep 1000", { onStart: (started) => (id = started) });
+    const error = await running.catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(UnavailableError);
+    expect(error).toMatchObject({ code: "rate_limited", runID: id });
+    expect((await sandbox.runs(1))[0]).toMatchObject({ id, state: "running" });
+    await client.cancel(id);
+  });
+
+  it("is told of an abort again", async () => {
+    const { flaky, asked } = refusing("cancel_run", (count) => (count === 1 ? 429 : undefined));
+    const abort = new AbortController();
+    const options = { signal: abort.signal, onOutput: () => abort.abort() };
+    await expect(flaky.runCommand("echo 1; sleep 1000", options)).rejects.toThrow("aborted");
+    expect(asked()).toBe(2);
+    expect((await sandbox.runs(1))[0]).toMatchObject({ state: "cancelled" });
+  });
+
+  it("does not keep an abort waiting", async () => {
+    const { flaky } = refusing("cancel_run", () => 429, "86400");
+    const abort = new AbortController();
+    let id = "";
+    const options = {
+      signal: abort.signal,
+      onStart: (started: string) => (id = started),
+      onOutput: () => abort.abort(),
+    };
+    await expect(flaky.runCommand("echo 1; sleep 1000", options)).rejects.toThrow("aborted");
+    await client.cancel(id);
+  });
+
+  it("is called less than half as often as it allows by commands that print all the time", async () => {
+    const { flaky, asked } = refusing("get_result", () => undefined);
+    const begun = Date.now();
+    const loop = "for i in $(seq 200); do echo $i; sleep 0.02; done";
+    await Promise.all(["a", "b", "c"].map((name) => flaky.session(name).runCommand(loop)));
+    const minutes = (Date.now() - begun) / 60_000;
+    // Three first calls, and three for the results.
+    expect(asked() - 6).toBeLessThan(600 * minutes);
+  });
+
+  /** The sandbox through a `fetch` that refuses calls of a tool: by their count, from 1, with this status. */
+  function refusing(tool: string, statusOf: (count: number) => number | undefined, retryAfter = "1") {
+    let count = 0;
+    const flakyFetch: typeof fetch = async (input, init) => {
+      const { params } = JSON.parse(typeof init?.body === "string" ? init.body : "{}");
+      const status = params?.name === tool ? statusOf(++count) : undefined;
+      if (status === undefined) return fetch(input, init);
+      return new Response("", { status, headers: { "retry-after": retryAfter } });
+    };
+    const flaky = connect({ url: server.url, token: TOKEN, fetch: flakyFetch }).sandbox("library");
+    return { flaky, asked: () => count };
+  }
 });
 
 describe("files", () => {
@@ -135,6 +256,20 @@ describe("files", () => {
     let bytes = 0;
     for await (const part of await sandbox.files.download("/tmp/big")) bytes += part.length;
     expect(bytes).toBe(320 * 65_536);
+  });
+
+  it("end an upload with an abort", async () => {
+    const abort = new AbortController();
+    const endless = new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        controller.enqueue(new Uint8Array(1024));
+        await new Promise((resolve) => setTimeout(resolve, 10));
+        abort.abort();
+      },
+    });
+    const upload = sandbox.files.upload("/tmp/endless", endless, { signal: abort.signal });
+    await expect(upload).rejects.toThrow("aborted");
+    await expect(sandbox.files.read("/tmp/endless")).rejects.toMatchObject({ code: "not_found" });
   });
 
   it("never leave the sandbox by their path", async () => {
@@ -264,6 +399,7 @@ describe("errors", () => {
     await expect(stranger.sandbox("a").files.list()).rejects.toMatchObject({ code: "unauthorized" });
     await stranger.close();
     await expect(stranger.list()).rejects.toMatchObject({ code: "closed" });
+    await expect(stranger.sandbox("a").files.list()).rejects.toMatchObject({ code: "closed" });
     const nobody = connect({ url: "http://127.0.0.1:9/mcp", token: TOKEN });
     await expect(nobody.list()).rejects.toBeInstanceOf(ConnectionError);
   });

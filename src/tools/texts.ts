@@ -71,7 +71,7 @@ export function waitingText(id: string, { behind, kind, name }: WaitState): stri
   if (kind === "setup") return `${wait} The sandbox's set-up runs first: ${first}.`;
   const others = more.length > 0 ? ` Runs that also wait before this one: ${more.length}.` : "";
   const [place, other] = kind === "workspace" ? ["the workspace", "sandbox"] : [`${kind} ${name}`, kind];
-  return `${wait} It waits for run ${first} in ${place}.${others} Cancel ${first} if it hangs, or use another ${other}.`;
+  return `${wait} It waits for run ${first} in ${place}. Cancel that run if it hangs, or use another ${other}.${others}`;
 }
 
 /** The calls for a command that runs in a terminal. */

@@ -196,7 +196,7 @@ it("abandoned look-ups of names are not started", async () => {
   gone.abort();
   const outcomes = await Promise.allSettled(abandoned);
   expect(outcomes.every(({ status }) => status === "rejected")).toBe(true);
-  await expect(resolve?.("late", gone.signal)).rejects.toThrow("no longer waits");
+  await expect(resolve?.("late", gone.signal)).rejects.toThrow("has disconnected");
   for (const answer of answers.splice(0)) answer();
   await Promise.all(first);
   await expect.poll(() => answers.length).toBe(1);

@@ -15,17 +15,17 @@ async function durationOf(id: string): Promise<number> {
 }
 
 describe("a run that waits for another", () => {
-  it("says behind which command, that another session works at once, and takes its own time only", async () => {
+  it("names the command that it waits for, says that another session works at once, and takes its own time only", async () => {
     const first = idIn(
       await command("until [ -e /tmp/go ]; do sleep 0.05; done", { session: "line", wait_seconds: 0 }),
     );
     const askedAt = Date.now();
     const answer = await command("true", { session: "line", wait_seconds: 1 });
     const second = idIn(answer);
-    expect(answer.text).toContain(`behind ${first}`);
+    expect(answer.text).toContain(`waits for run ${first}`);
     expect(answer.text).toMatch(/another session/i);
     expect(answer.text).not.toContain("Still running");
-    expect((await result(second, { wait_seconds: 0 })).text).toContain(`behind ${first}`);
+    expect((await result(second, { wait_seconds: 0 })).text).toContain(`waits for run ${first}`);
     for (const shown of [answer, await result(second, { wait_seconds: 0, cursor: 0 })])
       expect(shown).toMatchObject({
         text: expect.stringMatching(/^state: waiting$/m),
@@ -41,15 +41,15 @@ describe("a run that waits for another", () => {
     expect(await sh(sandbox, "echo at once; touch /tmp/go", { session: "other" })).toBe("at once\n");
     const ended = await result(second);
     const waited = Date.now() - askedAt;
-    expect(ended.text).not.toContain("behind");
+    expect(ended.text).not.toContain("waits for");
     expect(await durationOf(second)).toBeLessThan(waited - 900);
   });
 
-  it("says behind which code, and that another context works at once", async () => {
+  it("names the code that it waits for, and says that another context works at once", async () => {
     const wait = "import os, time\nwhile not os.path.exists('/tmp/code'): time.sleep(0.05)";
     const first = idIn(await code(wait, { wait_seconds: 0 }));
     const answer = await code("1 + 1", { wait_seconds: 0.5 });
-    expect(answer.text).toContain(`behind ${first}`);
+    expect(answer.text).toContain(`waits for run ${first}`);
     expect(answer.text).toMatch(/another context/i);
     expect((await code("open('/tmp/code', 'w').close()", { context: "other" })).isError).toBe(false);
     expect((await result(idIn(answer))).text).toContain("2");

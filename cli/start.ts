@@ -1,7 +1,7 @@
 /** `npm start`: the whole server on this machine. */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { accessSync, constants, existsSync } from "node:fs";
+import { accessSync, chmodSync, constants, existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { printable } from "../local/engine/printable.ts";
 import { makeDirectories } from "./directories.ts";
@@ -186,10 +186,19 @@ function makeStateDirectory(stateDir: string): void {
   if (isChosen && !existsSync(dirname(stateDir))) throw noParentDirectory(dirname(stateDir), stateDir);
   try {
     makeDirectories(stateDir, 0o700);
+    closeToOthers(stateDir);
     accessSync(stateDir, constants.W_OK | constants.X_OK);
   } catch (error) {
     throw stateDirectoryUnwritable(stateDir, error);
   }
+}
+
+/** An earlier program may have made the directory with other rights. One of everybody, such as /tmp, is sticky and stays. */
+function closeToOthers(stateDir: string): void {
+  const { mode, uid } = statSync(stateDir);
+  if ((mode & 0o077) === 0 || (mode & 0o1000) !== 0 || uid !== process.getuid?.()) return;
+  chmodSync(stateDir, 0o700);
+  print(`Other users could open the state directory ${stateDir}: now only its owner can.`);
 }
 
 /** Opens the address on this desktop. Without a desktop it was printed anyway. */

@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import {
+  chmodSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -289,6 +290,17 @@ describe("beside others", () => {
       expect.stringMatching(/^There is no \S+mistyped for the state directory [^\n]+--state-dir <path>\.$/),
     ]);
     expect(existsSync(dirname(directory))).toBe(false);
+  });
+
+  it("a state directory that is there is closed to other users", async () => {
+    const directory = temporaryDirectory();
+    chmodSync(directory, 0o755);
+    // So that the server stops soon.
+    writeFileSync(join(directory, "python"), "");
+    const env = { SANDBOX_MCP_PYTHON: undefined };
+    const { stderr } = await run({ flags: ["--port", "0", "--state-dir", directory], env });
+    expect(stderr).toContain(`Other users could open the state directory ${directory}`);
+    expect(statSync(directory).mode & 0o777).toBe(0o700);
   });
 
   it("an unexpected error has one line, with its stack only on request", async () => {

@@ -32,13 +32,15 @@ export async function gitPage(request: Request, oauth: OAuth, context: RequestCo
   if (request.method !== "POST") return show(gitHost(requestedHost, limits) ?? "");
   const form = await formOf(request);
   if (form === undefined) return messagePage(GIT_TEXTS.unreadable, { way: TO_PANEL });
-  const host = form.get("host") ?? "";
-  let work = async (): Promise<void> => account.signOutOfGit(host);
+  const typed = form.get("host") ?? "";
+  let host = typed;
+  let work = async (): Promise<void> => account.signOutOfGit(typed);
   if (!form.has("remove")) {
-    const canonical = gitHost(host, limits);
-    if (canonical === undefined) return show(host, GIT_TEXTS.wrongHost);
+    const canonical = gitHost(typed, limits);
+    if (canonical === undefined) return show(typed, GIT_TEXTS.wrongHost);
     const credential = gitCredential(form.get("user") ?? "", form.get("token") ?? "");
     if (!credential) return show(canonical, GIT_TEXTS.wrongToken);
+    host = canonical;
     work = () => account.signInToGit(id, canonical, credential);
   }
   const done = await recorded(caller, { tool: "git_sign_in", scopes: DECISION_SCOPES }, work);

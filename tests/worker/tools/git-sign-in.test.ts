@@ -258,6 +258,15 @@ describe("a person's token for a git host", () => {
     expect(await sh("git-gone", CLONE)).toContain("could not read Username");
   });
 
+  it("is confirmed with the host that it is stored for, which can look like another", async () => {
+    const browser = await panelBrowser(app);
+    const { text } = await signIn(browser, " smàrt.Private.test ");
+    expect(text).toContain("xn--smrt-1na.private.test");
+    expect(text).not.toContain("smàrt");
+    await send(browser, PAGE, { remove: "", host: "xn--smrt-1na.private.test" });
+    expect((await browser.open(PAGE)).text).not.toContain("xn--");
+  });
+
   it("is refused if it is not a token, or its host not one that the operator lets sandboxes reach", async () => {
     const browser = await panelBrowser(app);
     for (const host of [

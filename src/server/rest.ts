@@ -4,6 +4,7 @@
  * limits.
  */
 import * as z from "zod";
+import { canSignIn } from "../auth/methods/index.ts";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
 import type { Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
@@ -13,6 +14,7 @@ import { defaultWait } from "../shared/wait.ts";
 import { issueMessage } from "../shared/argument-issues.ts";
 import { contextOf, recorded, sandboxName, type ToolContext } from "../tools/define.ts";
 import { MAX_TASK, startFields, TASK_SECONDS } from "../tools/execute-task.ts";
+import { gitHint } from "../tools/git-sign-in.ts";
 import { followTask } from "../tools/follow-task.ts";
 import { plainQuestion } from "../tools/question-result.ts";
 import { ownRun } from "../tools/own-run.ts";
@@ -100,7 +102,7 @@ export async function execute(request: Request, caller: CallerContext): Promise<
     if ("refused" in started) return json({ error: started.refused }, 400);
     const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = started;
     if (prefersEvents(request)) return events(context, run);
-    return withStatus(request, responseOf(await ended(context, run, arrivedAt + wait)));
+    return withStatus(request, await responseOf(context, await ended(context, run, arrivedAt + wait)));
   });
 }
 
@@ -176,7 +178,7 @@ function readResult(request: Request, caller: CallerContext): Promise<Response> 
     const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknown();
     if (prefersEvents(request)) return events(context, run);
-    const [body, status] = responseOf(run);
+    const [body, status] = await responseOf(context, run);
     const timestamp = new Date(run.endedAt ?? run.startedAt).toISOString();
     return withStatus(request, [status === 200 ? { ...body, timestamp } : body, status]);
   });
@@ -189,7 +191,11 @@ function prefersEvents({ headers }: Request): boolean {
 }
 
 function events(context: ToolContext, run: RunView): Response {
-  return runEvents(context, { id: run.id, known: withoutResult(run), resultOf: (at) => responseOf(at)[0] });
+  return runEvents(context, {
+    id: run.id,
+    known: withoutResult(run),
+    resultOf: async (at) => (await responseOf(context, at))[0],
+  });
 }
 
 /** Runs a handler as the kit does for tools, and formats errors as the contract says. */
@@ -199,7 +205,9 @@ async function respond(
   work: (context: ToolContext) => Promise<Response>,
 ): Promise<Response> {
   const call = { tool: name, scopes: TASK_SCOPES };
-  const response = await recorded(caller, call, () => work(contextOf(caller)));
+  const response = await recorded(caller, call, () =>
+    work(contextOf({ ...caller, hasSignIn: canSignIn(caller.principal, caller) })),
+  );
   if (response instanceof Response) return response;
   if (response.code === "not_found")
     return name === "task_result" ? unknown() : json({ error: response.text }, 404);
@@ -208,9 +216,11 @@ async function respond(
   return json({ error: REST_TEXTS.failed, details: response.text }, 500);
 }
 
-function responseOf(run: RunView): [answer: object, status: 200 | 202] {
-  if (run.state === "running") return [withoutResult(run), 202];
-  const { id, state, note } = run;
+async function responseOf(context: ToolContext, seen: RunView): Promise<[answer: object, status: 200 | 202]> {
+  if (seen.state === "running") return [withoutResult(seen), 202];
+  const note = [seen.note, await gitHint(context, seen)].filter(Boolean).join(" ") || undefined;
+  const run = { ...seen, note };
+  const { id, state } = run;
   // A run that ended before it began has only its outcome.
   const own = plainQuestion(run) ?? taskFields(run) ?? { success: false, output: note ?? "", error: note };
   return [{ taskId: id, ...own, status: state, note, duration_ms: durationMs(run) }, 200];

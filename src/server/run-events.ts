@@ -24,7 +24,7 @@ export interface RunEvents {
   id: string;
   /** What is known of the run without its result. */
   known: object;
-  resultOf(run: RunView): object;
+  resultOf(run: RunView): Promise<object>;
 }
 
 /**
@@ -70,7 +70,8 @@ async function* eventsOf(
       for (const { stream, bytes } of page?.pieces ?? [])
         yield ["output", { stream, text: decoders[stream].decode(bytes, { stream: true }) }];
       seen.cursor = page?.next ?? seen.cursor;
-      if (run.state !== "running" && seen.cursor >= run.logBytes) return yield ["result", resultOf(run)];
+      if (run.state !== "running" && seen.cursor >= run.logBytes)
+        return yield ["result", await resultOf(run)];
       const elapsedMs = Date.now() - beganAt;
       if (elapsedMs > STREAM_MS) return yield ["running", known];
       const isNew = before.code !== seen.code || before.cursor !== seen.cursor;

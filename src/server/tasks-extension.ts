@@ -10,7 +10,7 @@ import { contextOf, recorded } from "../tools/define.ts";
 import { requiredScopes } from "../tools/index.ts";
 import { TASK_METHODS, TASKS_CAPABILITY, taskOf } from "../tools/mcp-task.ts";
 import { ownRun } from "../tools/own-run.ts";
-import { anyRunFields, runContent } from "../tools/run-result.ts";
+import { anyRunFields, runAnswer } from "../tools/run-result.ts";
 
 const params = z.object({ taskId: z.string().max(MAX_RUN_ID) });
 
@@ -45,7 +45,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
 async function detailed(caller: CallerContext, run: RunView): Promise<object> {
   const task = taskOf(run, caller.config);
   if (task.status !== "completed") return task;
-  const content = await runContent(contextOf(caller), run);
-  const structuredContent = caller.isStructured ? anyRunFields(run) : undefined;
+  const { content, structured } = await runAnswer(contextOf(caller), run, anyRunFields);
+  const structuredContent = caller.isStructured ? structured : undefined;
   return { ...task, result: { content, structuredContent, isError: false } };
 }

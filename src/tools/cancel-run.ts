@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { defineTool, runField, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
-import { anyRunFields, anyRunOutput, runContent } from "./run-result.ts";
+import { anyRunFields, anyRunOutput, runAnswer } from "./run-result.ts";
 import { hiddenImagesText } from "./texts.ts";
 
 /** How long to wait for a cancelled run to end, in milliseconds. */
@@ -20,11 +20,11 @@ export const cancelRun = defineTool({
     const { value: run, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
       actor.cancelRun(owner, id, WAIT_MS),
     );
-    const blocks = await runContent(context, run, notice);
+    const { content: blocks, structured } = await runAnswer(context, run, anyRunFields, notice);
     // Only get_result returns images, so that this tool can have an output schema.
     const content = blocks.filter(({ type }) => type !== "image");
     if (content.length < blocks.length)
       content.push(text(hiddenImagesText(blocks.length - content.length, id)));
-    return { content, structured: anyRunFields(run, notice) };
+    return { content, structured };
   },
 });

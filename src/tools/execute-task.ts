@@ -2,19 +2,11 @@ import * as z from "zod";
 import { AGENT_NAMES, MODEL_NAME } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
-import {
-  defineTool,
-  runField,
-  type ToolContext,
-  sandboxName,
-  timeoutField,
-  waitField,
-  wholeNumber,
-} from "./define.ts";
+import { defineTool, runField, sandboxName, timeoutField, waitField, wholeNumber } from "./define.ts";
 import { followTask } from "./follow-task.ts";
-import { gitSignIn, answeredSignIn } from "./git-sign-in.ts";
+import { answeredSignIn, gitQuestion } from "./git-sign-in.ts";
 import { callWait } from "./mcp-task.ts";
-import { runContent } from "./run-result.ts";
+import { runAnswer } from "./run-result.ts";
 import type { RunView } from "../runs/run-types.ts";
 import { canRunTasks } from "../shared/config.ts";
 import { startTask } from "./start-task.ts";
@@ -73,7 +65,8 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
   async handle(args, context) {
     const deadline = Date.now() + args.wait_seconds * 1000;
     const before = await answeredSignIn(context, { isTask: true });
-    if (before && !before.hasSignedIn) return taskAnswer(context, before.run, before.words);
+    if (before && !before.hasSignedIn)
+      return runAnswer(context, before.run, fieldsOf, undefined, before.words);
     const { taskOf } = callWait(context, args.wait_seconds, "tasks:run");
     const { value: started, notice } = await startTask(context, {
       task: args.task,
@@ -92,16 +85,14 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
     const mcpTask = taskOf(started, notice);
     if (mcpTask) return { content: [], task: mcpTask };
     const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
-    const { question, hint } = gitSignIn(context, run);
+    // The clone has failed, so nothing of the task is done twice.
+    const question = gitQuestion(context, run, { isRepeatable: true });
     if (question) return { content: [], question };
-    return taskAnswer(context, run, [notice, later, hint].filter(Boolean).join(" ") || undefined);
+    return runAnswer(context, run, fieldsOf, [notice, later].filter(Boolean).join(" "));
   },
 });
 
-async function taskAnswer(context: ToolContext, run: RunView, notes: string | undefined) {
+function fieldsOf(run: RunView, notice?: string) {
   const task = taskDetailOf(run);
-  return {
-    content: await runContent(context, run, notes),
-    structured: task && taskFields(run, task, notes),
-  };
+  return task && taskFields(run, task, notice);
 }

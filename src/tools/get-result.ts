@@ -1,5 +1,7 @@
 import * as z from "zod";
 import { isTaskID } from "../runs/id.ts";
+import type { RunView } from "../runs/run-types.ts";
+import { answeredSignIn, gitHint, gitQuestion } from "./git-sign-in.ts";
 import { artifactOutput } from "./artifact.ts";
 import { defineTool, runField, waitField } from "./define.ts";
 import { runDownloads, withDownloads } from "./download.ts";
@@ -8,7 +10,7 @@ import { PAGE_BYTES } from "../runs/runs.ts";
 import { pageOutput } from "./log-page.ts";
 import { ownRun } from "./own-run.ts";
 import { wholeLog } from "./run-downloads.ts";
-import { runContent, wholeFields } from "./run-result.ts";
+import { runAnswer, wholeFields } from "./run-result.ts";
 
 export const getResult = defineTool({
   name: "get_result",
@@ -28,9 +30,16 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
   taskScopes: ["tasks:run"],
   async handle({ id, wait_seconds, cursor, artifact }, context) {
     if (artifact !== undefined) return artifactOutput(context, id, artifact, cursor);
+    const isAnswer = context.askedAbout === id;
+    const before = isAnswer && (await answeredSignIn(context, { isTask: isTaskID(id) }));
+    if (before) return runAnswer(context, before.run, wholeFields, undefined, before.words);
+    const whole = (run: RunView, notice: string | undefined) => {
+      const question = gitQuestion(context, run, { isRepeatable: true });
+      return question ? { content: [], question } : runAnswer(context, run, wholeFields, notice);
+    };
     if (cursor === undefined && isTaskID(id)) {
       const { value: run, notice } = await followTask(context, id, wait_seconds * 1000);
-      return { content: await runContent(context, run, notice), structured: wholeFields(run, notice) };
+      return whole(run, notice);
     }
     const deadline = Date.now() + wait_seconds * 1000;
     const { value, notice } = await context.reading(ownRun(id), (actor, owner) =>
@@ -45,9 +54,10 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
       }),
     );
     const { run, page } = value;
-    if (!page)
-      return { content: await runContent(context, run, notice), structured: wholeFields(run, notice) };
-    const { content, structured } = pageOutput(run, page, notice, { isRaw: context.isRaw });
+    if (!page) return whole(run, notice);
+    const hint = page.next < run.logBytes ? undefined : await gitHint(context, run);
+    const notes = [notice, hint].filter(Boolean).join(" ") || undefined;
+    const { content, structured } = pageOutput(run, page, notes, { isRaw: context.isRaw });
     const isFirst = cursor === 0 && page.next < run.logBytes;
     const downloads = isFirst ? await runDownloads(context, id, wholeLog(run)) : [];
     // After the head, because the blocks behind it are the log itself.

@@ -14,6 +14,7 @@ import { didNotSignInText, signInQuestion, signInText, signedInText } from "./te
 
 /** The host at which git lacked credentials in an ended run. Any program can print git's words. */
 function refusingHost({ config, principal }: ToolContext, run: RunView): string | undefined {
+  if (!config.gitSignIn || run.state === "running") return undefined;
   if (run.state !== "failed" && (run.exitCode ?? 0) === 0) return undefined;
   const { note = "", stderr, stdout } = run;
   const printed = [stderr, stdout].flatMap(({ head, tail }) => [head, tail]);
@@ -23,20 +24,36 @@ function refusingHost({ config, principal }: ToolContext, run: RunView): string 
   return host === undefined ? undefined : gitHost(host, networkLimits(config, principal.id));
 }
 
-/**
- * What to do about a run in which git lacked credentials: a question for the person, or a hint for the answer. Clients of
- * 2025-11-25 repeat a call without a word about the run before, so they are asked only about tasks, which have not begun.
- */
-export function gitSignIn(context: ToolContext, run: RunView): { question?: Question; hint?: string } {
-  const { config, asksPerson, hasSignIn, origin } = context;
-  const host = config.gitSignIn ? refusingHost(context, run) : undefined;
-  if (host === undefined) return {};
+/** The page where the caller signs in to a host; undefined if they cannot. */
+function signInPage({ config, hasSignIn, origin }: ToolContext, host: string): string | undefined {
   const at = config.publicOrigin ?? origin;
-  if (!hasSignIn || at === undefined) return { hint: signInText(host, undefined) };
-  const url = `${at}${GIT_PATH}/${host}`;
-  const mayAsk = asksPerson === "modern" || (asksPerson === "legacy" && taskDetailOf(run) !== undefined);
-  if (!mayAsk) return { hint: signInText(host, url) };
-  return { question: { id: run.id, url, message: signInQuestion(host), run: run.id } };
+  return hasSignIn && at !== undefined ? `${at}${GIT_PATH}/${host}` : undefined;
+}
+
+/** What to do about a run in which git lacked credentials; undefined for other runs. */
+export async function gitHint(context: ToolContext, run: RunView): Promise<string | undefined> {
+  const host = refusingHost(context, run);
+  if (host === undefined) return undefined;
+  const account = accountOf(context.env, context.principal.id);
+  if (await account.gitSignedIn(host, run.startedAt, 0)) return signedInText(host);
+  return signInText(host, signInPage(context, host));
+}
+
+/**
+ * Asks the person to sign in, if the run ended during this call: later calls only read its result. Clients of 2025-11-25 repeat
+ * a call without a word about the run before, so they are asked only if that does no harm.
+ */
+export function gitQuestion(
+  context: ToolContext,
+  run: RunView,
+  { isRepeatable }: { isRepeatable: boolean },
+): Question | undefined {
+  const { arrivedAt, asksPerson } = context;
+  if (asksPerson === undefined || (asksPerson === "legacy" && !isRepeatable)) return undefined;
+  if (run.endedAt === undefined || run.endedAt < arrivedAt) return undefined;
+  const host = refusingHost(context, run);
+  const url = host && signInPage(context, host);
+  return url ? { id: run.id, url, message: signInQuestion(host), run: run.id } : undefined;
 }
 
 interface Answered {

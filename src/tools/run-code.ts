@@ -4,7 +4,7 @@ import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { GOES_ON, defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
 import { callWait } from "./mcp-task.ts";
-import { anyRunFields, codeOutput, runContent } from "./run-result.ts";
+import { anyRunFields, codeOutput, runAnswer } from "./run-result.ts";
 
 /** Characters. Longer programs go into a file. */
 const MAX_CODE = 1_000_000;
@@ -43,6 +43,6 @@ A timeout interrupts Python, which usually keeps its variables; other kernels re
     );
     const task = taskOf(run, notice);
     if (task) return { content: [], task };
-    return { content: await runContent(context, run, notice), structured: anyRunFields(run, notice) };
+    return runAnswer(context, run, anyRunFields, notice);
   },
 });

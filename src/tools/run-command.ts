@@ -2,9 +2,9 @@ import * as z from "zod";
 import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { GOES_ON, defineTool, sandboxField, timeoutField, variablesField, waitField } from "./define.ts";
-import { answeredSignIn, gitSignIn } from "./git-sign-in.ts";
+import { answeredSignIn, gitQuestion } from "./git-sign-in.ts";
 import { callWait } from "./mcp-task.ts";
-import { runContent, runFields, runOutput } from "./run-result.ts";
+import { runAnswer, runFields, runOutput } from "./run-result.ts";
 import { oneInput } from "./texts.ts";
 
 /** Characters of a command and of its input. Longer ones go into a file. */
@@ -63,10 +63,7 @@ A failing program is a result with its exit_code. A timeout stops the command an
     if (parameters.interactive && parameters.stdin !== undefined) throw oneInput();
     // What ran once is not run again by itself.
     const before = await answeredSignIn(context, { isTask: false });
-    if (before) {
-      const { run, words } = before;
-      return { content: await runContent(context, run, words), structured: runFields(run, words) };
-    }
+    if (before) return runAnswer(context, before.run, runFields, undefined, before.words);
     const timeoutS = timeout_seconds ?? (parameters.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
     const spec = { ...parameters, timeoutMs: timeoutS * 1000 };
     // A task's caller waits for its end, but an interactive program asks for input before that.
@@ -83,9 +80,8 @@ A failing program is a result with its exit_code. A timeout stops the command an
     );
     const task = taskOf(run, notice);
     if (task) return { content: [], task };
-    const { question, hint } = gitSignIn(context, run);
+    const question = gitQuestion(context, run, { isRepeatable: false });
     if (question) return { content: [], question };
-    const notes = [notice, hint].filter(Boolean).join(" ") || undefined;
-    return { content: await runContent(context, run, notes), structured: runFields(run, notes) };
+    return runAnswer(context, run, runFields, notice);
   },
 });

@@ -7,6 +7,7 @@ import type { CodeDetail, CodeError, CodeResult } from "../runs/code-detail.ts";
 import { type RunView, durationMs, questionDetailOf } from "../runs/run-types.ts";
 import { shownName, visible } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, quoted, sections, text } from "./define.ts";
+import { gitHint } from "./git-sign-in.ts";
 import { imageLines } from "./image.ts";
 import { withDownloads } from "./download.ts";
 import { downloadsOf } from "./run-downloads.ts";
@@ -16,8 +17,23 @@ import { NO_OUTPUT, listeningText, resultCutText, inTerminalText, wholeOutputTex
 
 type Block = ToolOutput["content"][number];
 
+/**
+ * A run as the answer of a call, with what to do if git lacked credentials in it.
+ * @param hint what to say about that instead
+ */
+export async function runAnswer<Fields>(
+  context: ToolContext,
+  run: RunView,
+  fieldsOf: (run: RunView, notice?: string) => Fields,
+  notice?: string,
+  hint?: string,
+): Promise<{ content: Block[]; structured: Fields }> {
+  const notes = [notice, hint ?? (await gitHint(context, run))].filter(Boolean).join(" ") || undefined;
+  return { content: await runContent(context, run, notes), structured: fieldsOf(run, notes) };
+}
+
 /** A run for a model: one text block, its images, and links to the rest. */
-export async function runContent(context: ToolContext, run: RunView, notice?: string): Promise<Block[]> {
+async function runContent(context: ToolContext, run: RunView, notice?: string): Promise<Block[]> {
   const blocks = runBlocks(run, context.takesImages !== false, notice);
   return withDownloads(context, blocks, await downloadsOf(context, run));
 }

@@ -171,6 +171,60 @@ describe("git in a command that lacks credentials", () => {
       });
   });
 
+  it("says so in each result that another call reads later", async () => {
+    const sandbox = "git-later";
+    await sh(sandbox, "true");
+    const begun = async (hint: string, command = CLONE, name = "run_command", field = "command") => {
+      const made = await owner.call(name, { sandbox, [field]: command, wait_seconds: 0 });
+      const { id } = made.structured;
+      expect(made.text).not.toContain(hint);
+      return { id };
+    };
+    const hint = `sign in to it at ${PAGE}/${HOST}`;
+    const slow = `sleep 1; ${CLONE}`;
+    const run = await begun(hint, slow);
+    const ended = await owner.call("get_result", { ...run, wait_seconds: 30 });
+    expect(ended.text).toContain(hint);
+    expect(ended.structured.notice).toContain(hint);
+    expect((await owner.call("get_result", { ...run, cursor: 0 })).text).toContain(hint);
+    const code = `import subprocess; subprocess.run("""${slow}""", shell=True, check=True)`;
+    const kernel = await begun(hint, code, "run_code", "code");
+    expect((await owner.call("get_result", { ...kernel, wait_seconds: 30 })).text).toContain(hint);
+    // A client of the Tasks extension gets the run as a task.
+    const tasks = { extensions: { "io.modelcontextprotocol/tasks": {} } };
+    const { result: task } = await ask("run_command", { sandbox, command: slow }, {}, tasks);
+    expect(task).toMatchObject({ resultType: "task" });
+    const get = () => owner.modern("tasks/get", { taskId: task?.taskId }, {}, tasks);
+    await expect.poll(async () => (await get()).result?.status, { timeout: 30_000 }).toBe("completed");
+    expect(JSON.stringify((await get()).result)).toContain(hint);
+    await signIn(await panelBrowser(app));
+    expect((await owner.call("get_result", run)).text).toContain("run it again");
+  });
+
+  it("asks in the call that sees the end, and not when the result is read again", async () => {
+    const sandbox = "git-ask-later";
+    const begin = async () => {
+      const command = `sleep 1; ${CLONE}`;
+      const made = await owner.call("run_command", { sandbox, command, wait_seconds: 0 });
+      return { id: made.structured.id as string, wait_seconds: 30 };
+    };
+    const run = await begin();
+    const { state, url } = elicitationIn(await ask("get_result", run));
+    expect(url).toBe(`${PAGE}/${HOST}`);
+    expect(JSON.stringify((await ask("get_result", run)).result)).toContain("the user can sign in");
+    const declined = { ...state, inputResponses: { decision: { action: "decline" } } };
+    expect(JSON.stringify((await ask("get_result", run, declined)).result)).toContain("did not sign in");
+    // The state names another run than the call.
+    const other = await begin();
+    await owner.call("get_result", other);
+    expect(JSON.stringify((await ask("get_result", other, declined)).result)).toContain("can sign in");
+    const third = await begin();
+    expect(await askLegacy("get_result", third)).toContain("-32042");
+    expect(await askLegacy("get_result", third)).toContain("the user can sign in");
+    await signIn(await panelBrowser(app));
+    expect(JSON.stringify((await ask("get_result", run, state)).result)).toContain("run it again");
+  });
+
   it("asks for a task's clone, and starts the task when the person has signed in", async () => {
     const sandbox = "git-task";
     // In the place of an agent.
@@ -186,6 +240,12 @@ describe("git in a command that lacks credentials", () => {
     expect(legacy).toContain(`${PAGE}/${HOST}`);
     // Their calls are repeated as a whole, so a command's is not.
     expect(await askLegacy("run_command", { sandbox, command: CLONE })).toContain("the user can sign in");
+    const headers = { "content-type": "application/json" };
+    const request = { method: "POST", headers, body: JSON.stringify(args) };
+    const plain = await (await owner.http("/execute", request)).json<{ taskId: string }>();
+    expect(plain).toMatchObject({ note: expect.stringContaining(`${PAGE}/${HOST}`) });
+    const read = await (await owner.http(`/tasks/${plain.taskId}/result`)).json();
+    expect(read).toMatchObject({ note: expect.stringContaining(`${PAGE}/${HOST}`) });
     const { state } = elicitationIn(await ask("execute_task", args));
     expect((await signIn(await panelBrowser(app))).status).toBe(200);
     await arrived();

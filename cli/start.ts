@@ -28,6 +28,7 @@ import {
   mountNeedsIsolation,
   NO_PYTHON,
   noBrowser,
+  closedToOthers,
   noParentDirectory,
   SECRETS_UNUSED,
   stateDirectoryUnwritable,
@@ -198,7 +199,7 @@ function closeToOthers(stateDir: string): void {
   const { mode, uid } = statSync(stateDir);
   if ((mode & 0o077) === 0 || (mode & 0o1000) !== 0 || uid !== process.getuid?.()) return;
   chmodSync(stateDir, 0o700);
-  print(`Other users could open the state directory ${stateDir}: now only its owner can.`);
+  print(closedToOthers(stateDir));
 }
 
 /** Opens the address on this desktop. Without a desktop it was printed anyway. */

@@ -255,6 +255,9 @@ export function stateDirectoryUnwritable(directory: string, error: unknown): Use
   );
 }
 
+export const closedToOthers = (directory: string) =>
+  `Other users could open the state directory ${directory}: now only its owner can.`;
+
 export function portInUse(port: number): UserError {
   return new UserError(
     `Port ${port} is in use. Stop what listens there, or choose another: --port <number>.`,

@@ -150,11 +150,17 @@ describe.concurrent("a workspace", () => {
     await sh(sandbox, "echo kept > file");
     const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
     const fork = "fork-cut";
-    // As when the Worker ends in the middle: nothing more reaches the actor.
-    const cutOff = () => Promise.reject(new Error("cut off"));
-    await inActor(fork, (actor) => void Object.assign(actor, { inherit: cutOff, destroySandbox: cutOff }));
+    // The actor fails when it stores the settings.
+    let isCut = false;
+    await inActor(fork, (_actor, { storage }) => {
+      const sync = () => {
+        isCut = Reflect.deleteProperty(storage, "sync");
+        return Promise.reject(new Error("cut off"));
+      };
+      Object.assign(storage, { sync });
+    });
     const cut = await owner.call("restore_sandbox", { sandbox: fork, checkpoint });
-    expect(cut.isError).toBe(true);
+    expect([cut.isError, isCut]).toEqual([true, true]);
     expect(await accountOf(owner).workspace(fork)).toBeUndefined();
     await evict(fork);
     const [made, second] = await Promise.all(

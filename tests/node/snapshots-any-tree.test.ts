@@ -76,6 +76,9 @@ function take(root: string, one: typeof step extends fc.Arbitrary<infer T> ? T :
   }
 }
 
+/** Rounded down, also before 1970. */
+const microseconds = (ns: bigint) => Number((ns - (((ns % 1000n) + 1000n) % 1000n)) / 1000n);
+
 /** All that a file system says of a tree; hard links by the first path of their file. */
 function stateOf(root: string): Record<string, unknown> {
   const state: Record<string, unknown> = {};
@@ -85,7 +88,7 @@ function stateOf(root: string): Record<string, unknown> {
       const where = directory === "" ? entry : `${directory}/${entry}`;
       const at = bytesOf(root, where);
       const stats = lstatSync(at, { bigint: true });
-      const common = { mode: Number(stats.mode), mtime: Number(stats.mtimeNs / 1000n) };
+      const common = { mode: Number(stats.mode), mtime: microseconds(stats.mtimeNs) };
       if (stats.isSymbolicLink()) state[where] = { ...common, to: readlinkSync(at, { encoding: "latin1" }) };
       else if (stats.isDirectory()) state[where] = common;
       else {

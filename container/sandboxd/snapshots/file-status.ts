@@ -62,7 +62,7 @@ export function scanEntry(root: string, path: string, { dev, ofFiles }: Devices)
     const common = {
       path,
       mode: Number(stats.mode & 0o7777n),
-      mtime: Number(stats.mtimeNs / 1000n),
+      mtime: microseconds(stats.mtimeNs),
       changedAt: stats.ctimeNs,
       uid: Number(stats.uid),
       gid: Number(stats.gid),
@@ -77,6 +77,12 @@ export function scanEntry(root: string, path: string, { dev, ofFiles }: Devices)
   } catch (error) {
     return saysGone(error) ? undefined : { type: "unreadable", path };
   }
+}
+
+/** Floored, as the system's own times are: division alone would round times before 1970 up. */
+function microseconds(nanoseconds: bigint): number {
+  const whole = nanoseconds / 1000n;
+  return Number(whole * 1000n > nanoseconds ? whole - 1n : whole);
 }
 
 /** A text that changes whenever the file does. */

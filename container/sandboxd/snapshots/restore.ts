@@ -304,13 +304,12 @@ function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
 const FURTHEST_US = 1e18;
 
 /**
- * Microseconds as seconds, which the system truncates: adding half a microsecond away from zero keeps them exact. As text,
- * because Node treats negative numbers (times before 1970) as now. More distant times become the furthest that a system
- * accepts.
+ * Microseconds as seconds, which the system floors: half a microsecond more keeps them exact. As text, because Node treats
+ * negative numbers (times before 1970) as now. More distant times become the furthest that a system accepts.
  */
 function seconds(microseconds: number): string {
   const bounded = Math.max(-FURTHEST_US, Math.min(FURTHEST_US, microseconds));
-  return String((bounded + (bounded < 0 ? -0.5 : 0.5)) / 1e6);
+  return String((bounded + 0.5) / 1e6);
 }
 
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;

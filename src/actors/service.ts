@@ -32,9 +32,12 @@ const MAX_PAUSE_S = 300;
 const STABLE_S = 60;
 
 interface State {
+  /** Empty once it was removed; the ids stay, to bound the records. */
   script: string;
-  /** Ids of its last runs, the newest last. */
+  /** Ids of the last runs, also of earlier scripts, the newest last. */
   runs: string[];
+  /** Whether the newest run is of an earlier script: its end would count as a cancellation of this one. */
+  isReplaced?: boolean;
   /** Whether somebody has cancelled it: it stays stopped in this container. */
   isCancelled?: boolean;
 }
@@ -69,7 +72,7 @@ export class Service {
   }
 
   get #run(): string | undefined {
-    return this.#state?.runs.at(-1);
+    return this.#state?.isReplaced ? undefined : this.#state?.runs.at(-1);
   }
 
   get #isRunning(): boolean {
@@ -78,26 +81,26 @@ export class Service {
 
   /** The script; undefined without a service. */
   get script(): string | undefined {
-    return this.#state?.script;
+    return this.#state?.script || undefined;
   }
 
   get state(): { state: ServiceState; run?: string | undefined } {
-    if (!this.#state) return { state: "none" };
+    if (this.script === undefined) return { state: "none" };
     return { state: this.#isRunning ? "running" : "stopped", run: this.#run };
   }
 
-  /** Sets the script and, if a container runs, starts it there. An empty one ends the service. */
-  put(script: string): void {
-    const state = this.#state;
-    if (state?.script === script && this.#isRunning) return;
-    const replaced = this.#isRunning ? this.#run : undefined;
-    // Without the replaced run, because its end would count as a cancellation of the new script.
-    this.#put(script === "" ? undefined : { script, runs: [] });
+  /** Sets the script and, if a container runs, starts it there. A blank one ends the service. */
+  put(given: string): void {
+    const script = given.trim() === "" ? "" : given;
+    if (this.script === script && this.#isRunning) return;
+    const runs = this.#state?.runs ?? [];
+    this.#put(script === "" && runs.length === 0 ? undefined : { script, runs, isReplaced: true });
     this.ended();
-    if (replaced === undefined) return this.ready();
+    const last = runs.at(-1);
+    if (last === undefined || !this.#host.runs.isRunning(localID(last))) return this.ready();
     this.#host.background(
       this.#host.runs
-        .cancel(replaced, MAX_CANCEL_MS)
+        .cancel(last, MAX_CANCEL_MS)
         .catch(() => undefined)
         .then(() => this.ready()),
     );
@@ -105,7 +108,8 @@ export class Service {
 
   /** Starts the service in a running container. Lifecycle: the container has its state. */
   ready(): void {
-    if (!this.#state || this.#isRunning || this.#state.isCancelled || !this.#host.lifecycle.container) return;
+    const isWanted = this.script !== undefined && !this.#isRunning && !this.#state?.isCancelled;
+    if (!isWanted || !this.#host.lifecycle.container) return;
     const turn = ++this.#turn;
     this.#host.background(
       this.#start(turn).catch((error: unknown) => {
@@ -150,7 +154,7 @@ export class Service {
   async #start(turn: number): Promise<void> {
     const { setUp, runs, commands } = this.#host;
     await setUp.begin();
-    const script = this.#state?.script;
+    const { script } = this;
     // An actor that starts a container for its service alone would never let it rest.
     if (turn !== this.#turn || script === undefined || !this.#host.lifecycle.container) return;
     const spec = {
@@ -164,11 +168,14 @@ export class Service {
       namesID: true,
       isService: true,
     });
-    if (turn !== this.#turn || !this.#state) return void (await runs.cancel(id, 0).catch(() => undefined));
-    if (this.#state.runs.length > 0) this.#notice = serviceRestarted(id);
+    if (turn !== this.#turn || !this.#state) {
+      await runs.cancel(id, MAX_CANCEL_MS).catch(() => undefined);
+      return void (await runs.remove(id).catch(() => undefined));
+    }
+    if (this.#run !== undefined) this.#notice = serviceRestarted(id);
     this.#startedAt = Date.now();
     const known = [...this.#state.runs, id];
-    this.#put({ ...this.#state, runs: known.slice(-MAX_RECORDS) });
+    this.#put({ ...this.#state, runs: known.slice(-MAX_RECORDS), isReplaced: false });
     for (const old of known.slice(0, -MAX_RECORDS)) await runs.remove(old).catch(() => undefined);
   }
 

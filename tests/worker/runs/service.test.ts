@@ -123,7 +123,21 @@ describe("a service", () => {
     await until(async () => (await shown(second)).includes("second"));
     await until(async () => (await shown(first)).includes("state: cancelled"));
     expect(await configure(sandbox)).toMatchObject({ start: "running", start_id: second });
+    // Neither scripts that replaced others nor a removed one leave more than the last records.
+    await configure(sandbox, "echo third; sleep 1000");
+    const third = await started(sandbox, second);
+    await configure(sandbox, "");
+    await until(async () => (await shown(third)).includes("state: cancelled"));
+    expect(await configure(sandbox)).not.toHaveProperty("start_id");
+    await configure(sandbox, "echo fourth; sleep 1000");
+    const fourth = await started(sandbox, third);
+    await until(async () => (await ids(sandbox)).length === 3);
+    expect((await ids(sandbox)).sort()).toEqual([second, third, fourth].sort());
     await owner.call("destroy_sandbox", { sandbox });
+  });
+
+  it("is not there for a blank script", async () => {
+    expect(await configure("service-blank", " \n")).toMatchObject({ start: "none" });
   });
 
   it("that is cancelled stays so in its container, and forks have it", async () => {

@@ -97,12 +97,14 @@ export async function execute(request: Request, caller: CallerContext): Promise<
   const isQuestion = "question" in fields && !("task" in fields);
   return respond(isQuestion ? "ask" : "execute", caller, async (context) => {
     const arrivedAt = Date.now();
+    const isStrict = strictOf(request);
+    if (isStrict === undefined) return json({ error: REST_TEXTS.strict }, 400);
     if ("problem" in body && NO_JSON.has(body.problem)) return json({ error: REST_TEXTS.notJSON }, 400);
     const started = await (isQuestion ? beginQuestion(context, fields) : beginTask(context, fields));
     if ("refused" in started) return json({ error: started.refused }, 400);
     const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = started;
     if (prefersEvents(request)) return events(context, run);
-    return withStatus(request, await responseOf(context, await ended(context, run, arrivedAt + wait)));
+    return withStatus(isStrict, await responseOf(context, await ended(context, run, arrivedAt + wait)));
   });
 }
 
@@ -118,9 +120,20 @@ async function ended(context: ToolContext, run: RunView, deadline: number): Prom
   }
 }
 
-/** The response; with `?strict=1` its status is 422 for a run that did not succeed. */
-function withStatus(request: Request, [body, status]: [body: object, status: number]): Response {
-  const isStrict = new URL(request.url).searchParams.get("strict") === "1";
+const STRICT = new Map([
+  ["1", true],
+  ["true", true],
+  ["0", false],
+  ["false", false],
+]);
+
+/** Whether a caller wants to see a failure by the status; undefined for a value that means nothing. */
+function strictOf(request: Request): boolean | undefined {
+  return STRICT.get(new URL(request.url).searchParams.get("strict") ?? "0");
+}
+
+/** The response; if strict, its status is 422 for a run that did not succeed. */
+function withStatus(isStrict: boolean | undefined, [body, status]: [body: object, status: number]): Response {
   return json(body, isStrict && "success" in body && body.success === false ? 422 : status);
 }
 
@@ -147,8 +160,7 @@ function refusedBy({ issues }: z.ZodError): { refused: string } {
   const [issue] = issues;
   const message = issue?.message ?? REST_TEXTS.unreadable;
   // The messages of tools begin with a verb and name no field.
-  const start = /^[a-z]/.test(message) ? `${String(issue?.path[0])} ` : "";
-  return { refused: `${start.slice(0, 1).toUpperCase()}${start.slice(1)}${message}` };
+  return { refused: /^[a-z]/.test(message) ? `${String(issue?.path[0])} ${message}` : message };
 }
 
 /** `GET` and `DELETE` of `/tasks/:taskId/result`, of a task or a question. */
@@ -174,13 +186,15 @@ function taskIDOf(request: Request): string {
 
 function readResult(request: Request, caller: CallerContext): Promise<Response> {
   return respond("task_result", caller, async (context) => {
+    const isStrict = strictOf(request);
+    if (isStrict === undefined) return json({ error: REST_TEXTS.strict }, 400);
     const id = taskIDOf(request);
     const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknown();
     if (prefersEvents(request)) return events(context, run);
     const [body, status] = await responseOf(context, run);
     const timestamp = new Date(run.endedAt ?? run.startedAt).toISOString();
-    return withStatus(request, [status === 200 ? { ...body, timestamp } : body, status]);
+    return withStatus(isStrict, [status === 200 ? { ...body, timestamp } : body, status]);
   });
 }
 

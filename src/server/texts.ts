@@ -60,6 +60,7 @@ export const REST_TEXTS = {
   sandbox: "Sandbox must be a sandbox's name",
   model: "Model must be a model's name",
   taskAndQuestion: "Give a task or a question, not both",
+  strict: "strict must be 1 or true, 0 or false",
   running: "Task is still running",
   failed: "The run failed",
   noResult: "Task result not found",

@@ -9,6 +9,7 @@ import type { Step } from "./task-output.ts";
 import {
   CONFIRMED_END,
   NO_REASON,
+  RAISE_TIMEOUT,
   UNCONFIRMED_END,
   agentFailed,
   agentMissing,
@@ -52,6 +53,7 @@ export interface TaskFacts {
   branch?: string;
   /** The operator's definitions, as `<kind>/<name>`. */
   offered: readonly string[];
+  maxTurns?: number | undefined;
   timeoutMs: number;
   /** Why the timeout is shorter than requested, if it is. */
   cut?: string;
@@ -79,7 +81,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
       const stopped = stoppedAfter(facts.timeoutMs / 1000, facts.cut !== undefined);
       return {
         state: "timed_out",
-        note: `${facts.agent} ${stopped}${all}.${api} ${facts.cut ?? "Raise timeout_seconds."}${next}`,
+        note: `${facts.agent} ${stopped}${all}.${api} ${facts.cut ?? RAISE_TIMEOUT}${next}`,
       };
     }
   }
@@ -91,7 +93,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
     case "done":
       return { state: "succeeded" };
     case "out_of_turns":
-      return failed(outOfTurns(facts.agent, report.turns) + next);
+      return failed(outOfTurns(facts.agent, facts.maxTurns) + next);
     case "error":
       return failed(
         (spending.upstream

@@ -40,6 +40,9 @@ export const repositoryAndContinue = () =>
     "Leave repository out.",
   );
 
+export const branchAlone = () =>
+  invalid("branch needs repository, the address to clone it from.", "Pass repository, or leave branch out.");
+
 export function otherAgent(task: string, agent: string): ToolError {
   return invalid(
     `Task ${task} was done by ${agent}, and no other agent can continue it.`,
@@ -56,7 +59,7 @@ export function agentNeedsKey(agent: string): ToolError {
 }
 
 export function noTurnLimit(agent: string): ToolError {
-  return invalid(`${agent} does not support max_turns.`, "Use timeout_seconds.");
+  return invalid(`${agent} does not support max_turns.`, "Limit its time instead.");
 }
 
 export function noComponents(agent: string): ToolError {
@@ -229,6 +232,8 @@ export function modelWasFailing(error: string): string {
   return ` The model's API was failing: ${error}.`;
 }
 
+export const RAISE_TIMEOUT = "Raise timeout_seconds (over REST timeout, in milliseconds).";
+
 export function stoppedAfter(seconds: number, isCut: boolean): string {
   return isCut ? `was stopped after ${seconds} s` : `did not finish within ${seconds} s and was stopped`;
 }
@@ -241,8 +246,8 @@ export function dayIsSpent(): string {
   return `The model tokens for your tasks today are used up (MAX_MODEL_TOKENS_PER_DAY). The next day begins at ${nextDay(Date.now())}.`;
 }
 
-export function outOfTurns(agent: string, turns: number | undefined): string {
-  return `${agent} used up its turns (${turns ?? "max_turns"}) before it was done. Raise max_turns.`;
+export function outOfTurns(agent: string, maxTurns: number | undefined): string {
+  return `${agent} used up its turns (max_turns${maxTurns === undefined ? "" : `: ${maxTurns}`}) before it was done. Raise max_turns.`;
 }
 
 export function agentFailed(agent: string, reason: string): string {

@@ -29,9 +29,12 @@ const matching = (form: RegExp, characters: number, message: string) =>
 
 const names = () => z.array(z.string()).optional();
 
+/** Without a scheme it is a path or `host:path`. Sandboxes cannot reach other schemes of git, such as FTP. */
+const REPOSITORY = /^(?:(?:https?|ssh|git|file):\/\/|(?![a-z][a-z\d+.-]*:\/\/))[^\s-]\S*$/i;
+
 /** How a task starts, whatever way it comes. */
 export const startFields = () => ({
-  repository: matching(/^[^\s-]\S*$/, 2000, "must be an address that git clone takes")
+  repository: matching(REPOSITORY, 2000, "must be an address that git clone takes")
     .optional()
     .describe("Git URL to clone."),
   branch: matching(/^[^\s-]\S*$/, 250, "must be the name of a branch").optional(),

@@ -18,6 +18,7 @@ import { ownRun } from "./own-run.ts";
 import {
   NEEDS_MODEL,
   agentNeedsKey,
+  branchAlone,
   checkpointAndContinue,
   checkpointAndSandbox,
   filesElsewhere,
@@ -97,6 +98,7 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
   const { continueFrom, checkpoint, sandbox, task, agent: chosen, agents, commands, ...rest } = request;
   mustReachModel(context, NEEDS_MODEL.task(AGENTS[chosen ?? DEFAULT_AGENT].title));
   if (checkpoint !== undefined) mustStartFresh(request);
+  if (rest.branch !== undefined && rest.repository === undefined) throw branchAlone();
   const named = agents || commands ? wantedComponents({ agents, commands }) : undefined;
   const {
     name,

@@ -341,7 +341,7 @@ describe("a task that does not succeed", () => {
   it("runs out of turns", async () => {
     const { fields } = await client.call("execute_task", { task: "[[forever]] x", max_turns: 2 });
     expect(fields.state).toBe("failed");
-    expect(fields.note).toMatch(/used up its turns.*max_turns.*continue_from/);
+    expect(fields.note).toMatch(/used up its turns \(max_turns: 2\).*continue_from/);
   });
 
   it("is stopped at its timeout, and can be continued", async () => {

@@ -302,6 +302,12 @@ describe("the verdict", () => {
       /error: odd\./,
     ],
     [
+      "an agent that was out of turns, with their limit",
+      { report: { unread: 0, end: "out_of_turns", turns: 3 }, maxTurns: 2 },
+      "failed",
+      /used up its turns \(max_turns: 2\) before/,
+    ],
+    [
       "a failing API until the time was over",
       {
         command: { state: "timed_out" },
@@ -313,7 +319,7 @@ describe("the verdict", () => {
         },
       },
       "timed_out",
-      /within 5 s.*failing: status 529, Overloaded.*timeout_seconds/,
+      /within 5 s.*failing: status 529, Overloaded.*Raise timeout_seconds \(over REST timeout, in milliseconds\)\./,
     ],
     [
       "an API that cannot be reached",

@@ -48,9 +48,19 @@ describe("POST /execute", () => {
     expect(done).toMatchObject({ success: false, output: expect.stringContaining("no such model") });
     const path = `/tasks/${done.taskId}/result`;
     const [, kept] = await json(await owner.http(path));
-    expect(await json(await owner.http(`${path}?strict=1`))).toEqual([422, kept]);
+    for (const strict of ["1", "true"])
+      expect(await json(await owner.http(`${path}?strict=${strict}`))).toEqual([422, kept]);
+    for (const strict of ["0", "false"])
+      expect(await json(await owner.http(`${path}?strict=${strict}`))).toEqual([200, kept]);
     expect((await owner.http("/execute?strict=1", post({ task: "[[fail]] x" }))).status).toBe(422);
     expect((await owner.http("/execute?strict=1", post({ task: "[[write]] x" }))).status).toBe(200);
+  });
+
+  it.each(["yes", ""])("refuses the value %j of strict, before it starts anything", async (strict) => {
+    const refused = [400, { error: "strict must be 1 or true, 0 or false" }];
+    const result = await owner.http(`/tasks/default.01m7w10c4v0brrp65wgryrkjhst/result?strict=${strict}`);
+    expect(await json(result)).toEqual(refused);
+    expect(await json(await owner.http(`/execute?strict=${strict}`, post({ task: "x" })))).toEqual(refused);
   });
 
   it("takes what execute_task takes", async () => {
@@ -143,9 +153,11 @@ describe("POST /execute", () => {
     [{ commands: [5] }, /^Agents and commands must be lists of names$/],
     [{ agents: ["none"] }, /^There is no agents\/none\. The operator offers none\./],
     [{ commands: ["../x"] }, /^commands: "\.\.\/x" is not the name/],
-    [{ sandbox: "No!" }, /^Sandbox must be 1 to 63 of/],
-    [{ max_turns: "3" }, /^Max_turns must be a number$/],
-    [{ repository: "--upload-pack=x" }, /^Repository must be an address that git clone takes/],
+    [{ sandbox: "No!" }, /^sandbox must be 1 to 63 of/],
+    [{ max_turns: "3" }, /^max_turns must be a number$/],
+    [{ repository: "--upload-pack=x" }, /^repository must be an address that git clone takes/],
+    [{ repository: "ftp://a.example/b.git" }, /^repository must be an address that git clone takes/],
+    [{ branch: "main" }, /^branch needs repository/],
     [{ wait: -1 }, /^Wait must be a number of milliseconds from 0/],
     [{ continue_from: "x", repository: "/tmp/own" }, /^repository and continue_from exclude/],
   ])("refuses the definitions %j", async (named, words) => {
@@ -378,8 +390,8 @@ describe("a question", () => {
     [{ question: 5 }, "Give a task or a question, as text"],
     [{ question: "x", task: "x" }, "Give a task or a question, not both"],
     [{ question: "x", language: "cobol" }, "Language must be python or typescript"],
-    [{ question: "x", sandbox: "No!" }, expect.stringMatching(/^Sandbox must be 1 to 63 of/)],
-    [{ question: "x", model: "--resume" }, "Model must be the name of a model"],
+    [{ question: "x", sandbox: "No!" }, expect.stringMatching(/^sandbox must be 1 to 63 of/)],
+    [{ question: "x", model: "--resume" }, "model must be the name of a model"],
     [{ question: "x", timeout: 0 }, expect.stringMatching(/^Timeout must be/)],
   ])("%j is refused", async (body, error) => {
     expect(await json(await owner.http("/execute", post(body)))).toEqual([400, { error }]);

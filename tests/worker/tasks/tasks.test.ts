@@ -515,6 +515,8 @@ describe("arguments that cannot be meant", () => {
     [{ task: "" }, /task/],
     [{ task: "x", repository: "--upload-pack=touch /tmp/x" }, /repository/],
     [{ task: "x", branch: "-b" }, /branch/],
+    [{ task: "x", branch: "main" }, /branch needs repository/],
+    [{ task: "x", repository: "ftp://a.example/b.git" }, /address that git clone takes/],
     [{ task: "x", model: "--resume" }, /model/],
     [{ task: "x", timeout_seconds: 30_000 }, /timeout_seconds/],
     [{ task: "x", agent: "other" }, /agent/],

@@ -147,8 +147,8 @@ export const SANDBOX_SCHEMA: Schema = {
     },
     service: {
       holds:
-        "the script of `start`, the ids of its last three runs, and whether it was cancelled in this container",
-      kept: "until it is removed or the sandbox is destroyed",
+        "the script of `start` (empty once removed), the ids of the last three runs, whether the newest is of an earlier script, and whether it was cancelled in this container",
+      kept: "until the sandbox is destroyed",
     },
     idle_minutes: {
       holds:

@@ -1,32 +1,12 @@
 /** Follows a run: its output as it comes, then its end. */
-import { z } from "zod";
-import { FIRST_WAIT_SECONDS, type ReadInput } from "../client/runs.ts";
-import { CommandError, EXIT, isOwnStatus, statusOf } from "./exit.ts";
-import { type Answer, type Server, WAIT_SECONDS } from "./mcp.ts";
-import { note, printed, Progress } from "./print.ts";
-import { exitCodeReplaced, READING_AGAIN, returnTo, runDisconnected, STOPPING } from "./texts.ts";
+import { FIRST_WAIT_SECONDS, type RunData } from "../client/runs.ts";
+import { EXIT, isOwnStatus, statusOf } from "./exit.ts";
+import type { Answer, Server } from "./mcp.ts";
+import { printed, Progress } from "./print.ts";
+import { exitCodeReplaced, returnTo, STOPPING } from "./texts.ts";
 
-export const pageSchema = z.object({
-  state: z.string(),
-  log: z.array(z.object({ stream: z.enum(["stdout", "stderr"]), text: z.string() })),
-  next_cursor: z.number(),
-  log_bytes: z.number(),
-  notice: z.string().optional(),
-});
-
-/** A run of any kind, as far as the command line reads it. */
-const runSchema = z.looseObject({
-  id: z.string(),
-  state: z.string(),
-  exit_code: z.number().optional(),
-  stdout: z.string().optional(),
-  stderr: z.string().optional(),
-  success: z.boolean().optional(),
-  notice: z.string().optional(),
-  next: z.string().optional(),
-});
-
-export type Run = z.infer<typeof runSchema>;
+/** A run of any kind; `success` only of tasks. */
+export type Run = RunData & { success?: boolean };
 
 export interface FollowedRun {
   run: Run;
@@ -56,7 +36,7 @@ export interface FollowOptions {
  * @param first the result of the starting call
  */
 export async function follow(server: Server, first: Answer, options: FollowOptions): Promise<FollowedRun> {
-  const started = runSchema.parse(first.data);
+  const started = first.data as Run;
   const { id } = started;
   const progress = new Progress(options.label, started.state === "running");
   const notices: string[] = [];
@@ -66,7 +46,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
     notices.push(notice);
     if (options.prints) progress.note(notice);
   };
-  const end = (result: Answer): FollowedRun => {
+  const ended = (result: Answer): FollowedRun => {
     const { run, ...rest } = followed(result);
     printNotice(run.notice, run.state !== "succeeded");
     if (options.prints && run.state === "failed" && isOwnStatus(run.exit_code))
@@ -80,65 +60,37 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
     printed(streams[stream], text);
     if (streams[stream].isTTY) progress.printed(text);
   };
-  const isShort = started.state !== "running" && started.next === undefined;
-  if (isShort && !(started.stdout && started.stderr)) {
-    show("stdout", started.stdout ?? "");
-    show("stderr", started.stderr ?? "");
-    return end(first);
-  }
-  const deadline = options.waitSeconds === undefined ? Infinity : Date.now() + options.waitSeconds * 1000;
-  const interrupt = new Interrupt();
-  try {
-    printNotice(started.notice);
-    let cursor = 0;
-    for (;;) {
-      const wait = Math.max(0, Math.min(WAIT_SECONDS, (deadline - Date.now()) / 1000));
-      const page = await interrupt.race(reading(server, { id, cursor, wait_seconds: wait }));
-      if (page === undefined) {
-        progress.stop();
-        if (options.onInterrupt === "leave") {
-          progress.note(...returnTo(id));
-          return { ...end(await current(server, id)), status: statusOf("cancelled") };
-        }
-        progress.note(STOPPING);
-        await server.call("cancel_run", { id });
-        break;
-      }
-      const { state, log, next_cursor, log_bytes, notice } = pageSchema.parse(page.data);
-      for (const { stream, text } of log) show(stream, text);
-      printNotice(notice);
-      cursor = next_cursor;
-      if (state !== "running" && cursor >= log_bytes) break;
-      if (state === "running" && Date.now() >= deadline) {
-        progress.stop();
-        progress.note(...returnTo(id));
-        break;
-      }
-    }
+  const interrupt = new Interrupt(() => {
     progress.stop();
-    return end(await current(server, id));
+    if (options.onInterrupt === "cancel") progress.note(STOPPING);
+  });
+  const { signal } = interrupt;
+  try {
+    const last = await server
+      .follow(first, {
+        onOutput: ({ stream, text }) => show(stream, text),
+        onNotice: (notice) => printNotice(notice),
+        maxOutput: 0,
+        deadline: options.waitSeconds === undefined ? undefined : Date.now() + options.waitSeconds * 1000,
+        ...(options.onInterrupt === "cancel" ? { signal } : { detach: signal }),
+      })
+      .catch((error: unknown) => {
+        if (!signal.aborted) throw error;
+        return server.reading({ id, wait_seconds: 0 });
+      });
+    progress.stop();
+    const isLeft = signal.aborted && options.onInterrupt === "leave";
+    if (isLeft || last.data.state === "running") progress.note(...returnTo(id));
+    const end = ended(last);
+    return isLeft ? { ...end, status: statusOf("cancelled") } : end;
   } finally {
     progress.stop();
     interrupt.end();
   }
 }
 
-function current(server: Server, id: string): Promise<Answer> {
-  return reading(server, { id, wait_seconds: 0 });
-}
-
-/** Calls get_result, which may be repeated. @throws {CommandError} that says how to return to the run */
-export async function reading(server: Server, input: ReadInput): Promise<Answer> {
-  try {
-    return await server.reading(input, () => note(READING_AGAIN));
-  } catch (error) {
-    if (!(error instanceof CommandError) || error.kind !== "unavailable") throw error;
-    throw runDisconnected(error.message, input.id);
-  }
-}
-
 export function followed({ data, content }: Answer): FollowedRun {
-  const run = runSchema.parse(data);
+  const run = data as Run;
   const status = run.success === false && run.state === "succeeded" ? 1 : statusOf(run.state, run.exit_code);
   return { run, content, status };
 }
@@ -148,21 +100,29 @@ const ONE_CTRL_C_MS = 500;
 
 /** Handles Ctrl-C. A second one ends the process as usual. */
 export class Interrupt {
+  readonly #controller = new AbortController();
   readonly #happened: Promise<undefined>;
-  #listener: () => void = () => undefined;
-  hasHappened = false;
+  readonly #listener: () => void;
 
-  constructor() {
-    this.#happened = new Promise((resolve) => {
-      let at = 0;
-      this.#listener = () => {
-        at ||= Date.now();
-        this.hasHappened = true;
-        if (Date.now() - at > ONE_CTRL_C_MS) process.exit(EXIT.cancelled);
-        resolve(undefined);
-      };
-      process.on("SIGINT", this.#listener);
-    });
+  /** @param onFirst called at the first Ctrl-C */
+  constructor(onFirst: () => void = () => undefined) {
+    const happened = Promise.withResolvers<undefined>();
+    this.#happened = happened.promise;
+    let at: number | undefined;
+    this.#listener = () => {
+      if (at !== undefined && Date.now() - at > ONE_CTRL_C_MS) process.exit(EXIT.cancelled);
+      if (at !== undefined) return;
+      at = Date.now();
+      onFirst();
+      this.#controller.abort();
+      happened.resolve(undefined);
+    };
+    process.on("SIGINT", this.#listener);
+  }
+
+  /** Aborted by Ctrl-C. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
   }
 
   /** The promise's value, or undefined after Ctrl-C. */

@@ -1,11 +1,34 @@
 /** Calls to the server, with the command line's errors. */
 import { Connection, type Results, type ToolResult, refusal as refusalOf } from "../client/connection.ts";
-import { AccessError, CallError, ConnectionError, InputError, WRONG_ADDRESS } from "../client/errors.ts";
-import { type ReadInput, reading } from "../client/runs.ts";
+import {
+  AccessError,
+  CallError,
+  ConnectionError,
+  InputError,
+  UnavailableError,
+  WRONG_ADDRESS,
+} from "../client/errors.ts";
+import {
+  type Ended,
+  type FollowingOptions,
+  type PagesOptions,
+  type ReadInput,
+  follow,
+  pages,
+  reading,
+} from "../client/runs.ts";
 import type { ToolName } from "../client/tool-types.ts";
 import { CommandError } from "./exit.ts";
 import { type ServerAddress, VARIABLES_FILE } from "./server-address.ts";
-import { noServer, rejectedArguments, tokenRefused } from "./texts.ts";
+import { note } from "./print.ts";
+import {
+  noServer,
+  READING_AGAIN,
+  REFUSED_FOR_NOW,
+  rejectedArguments,
+  runDisconnected,
+  tokenRefused,
+} from "./texts.ts";
 
 export { textOf } from "../client/connection.ts";
 export { WAIT_SECONDS } from "../client/tool-types.ts";
@@ -34,9 +57,23 @@ export class Server {
     return this.#explaining(() => this.#connection.call(name as ToolName, args as never) as Promise<Answer>);
   }
 
-  /** Calls `get_result`; retries for a while after broken connections. */
-  reading(input: ReadInput, onRetry: () => void): Promise<Answer> {
-    return this.#explaining(() => reading(this.#connection, input, onRetry));
+  /** Calls `get_result`; retries for a while. */
+  reading(input: ReadInput): Promise<Answer> {
+    return this.#explaining(() => reading(this.#connection, input, noteRetry));
+  }
+
+  /** Follows a run as the client library does. */
+  follow(first: Answer, options: FollowingOptions): Promise<Ended> {
+    return this.#explaining(() => follow(this.#connection, first, { onRetry: noteRetry, ...options }));
+  }
+
+  /** A run's log in pages, as the client library reads it. */
+  async *pages(id: string, options: PagesOptions): ReturnType<typeof pages> {
+    try {
+      yield* pages(this.#connection, id, { onRetry: noteRetry, ...options });
+    } catch (error) {
+      throw explained(error, this.address);
+    }
   }
 
   tools(): Promise<string[]> {
@@ -52,6 +89,10 @@ export class Server {
       throw explained(error, this.address);
     });
   }
+}
+
+function noteRetry(error: unknown): void {
+  note(error instanceof ConnectionError ? READING_AGAIN : REFUSED_FOR_NOW);
 }
 
 function connectionTo({ url, token }: ServerAddress, results?: Results): Connection {
@@ -103,6 +144,13 @@ export async function accepted(address: ServerAddress): Promise<ServerAddress> {
 
 /** Translates an error of the client library. */
 function explained(error: unknown, address: ServerAddress): CommandError {
+  const translated = translatedError(error, address);
+  const isTemporary = error instanceof ConnectionError || error instanceof UnavailableError;
+  if (!isTemporary || error.runID === undefined) return translated;
+  return runDisconnected(translated, error.runID);
+}
+
+function translatedError(error: unknown, address: ServerAddress): CommandError {
   if (error instanceof CommandError) return error;
   if (error instanceof ConnectionError) return unreachable(error, address);
   if (error instanceof AccessError) return denied(error, address);

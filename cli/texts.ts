@@ -188,6 +188,7 @@ export function unexpectedResponse(url: string, status: number, body: string): s
 
 export const STOPPING = "Stopping it ...";
 export const READING_AGAIN = "The connection broke; asking again ...";
+export const REFUSED_FOR_NOW = "The server does not answer now; asking again ...";
 
 export const returnTo = (id: string) =>
   [`It goes on. To follow it: ${PROGRAM} result ${id}`, `To stop it: ${PROGRAM} cancel ${id}`] as const;
@@ -196,8 +197,8 @@ export function exitCodeReplaced(exitCode: number | undefined, status: number): 
   return `The program's exit code was ${exitCode}, which means something else as a status of this command: it ends with ${status}.`;
 }
 
-export function runDisconnected(message: string, id: string): CommandError {
-  return new CommandError("unavailable", [message, ...returnTo(id)].join("\n"));
+export function runDisconnected({ kind, message }: CommandError, id: string): CommandError {
+  return new CommandError(kind, [message, ...returnTo(id)].join("\n"));
 }
 
 export const moreFiles = (count: number) => `... and ${count} more files`;

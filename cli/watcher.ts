@@ -3,8 +3,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { z } from "zod";
 import { type AnyListedRun, runsSchema } from "./listed-runs.ts";
 import { CommandError } from "./exit.ts";
-import { pageSchema, reading } from "./follow-run.ts";
-import { type Server, WAIT_SECONDS } from "./mcp.ts";
+import type { Server } from "./mcp.ts";
 
 export interface SandboxEvent {
   event: "sandbox";
@@ -164,18 +163,15 @@ class Watcher {
     const { signal } = this.#options;
     let cursor = 0;
     if (!fromStart) {
-      const page = await reading(this.#server, { id, cursor, wait_seconds: 0 });
-      cursor = pageSchema.parse(page.data).log_bytes;
+      const { data } = await this.#server.reading({ id, cursor, wait_seconds: 0 });
+      cursor = Number(data.log_bytes);
     }
-    while (!signal.aborted) {
-      const page = await reading(this.#server, { id, cursor, wait_seconds: WAIT_SECONDS });
-      const { state, log, next_cursor, log_bytes } = pageSchema.parse(page.data);
-      if (signal.aborted) return;
-      for (const { stream, text } of log)
-        this.#options.onEvent({ event: "output", sandbox, id, stream, text });
-      cursor = next_cursor;
-      if (state !== "running" && cursor >= log_bytes) return;
-      await pause(PAGE_MS, undefined, { signal }).catch(() => undefined);
+    try {
+      for await (const { log } of this.#server.pages(id, { cursor, signal, everyMs: PAGE_MS }))
+        for (const { stream, text } of log)
+          this.#options.onEvent({ event: "output", sandbox, id, stream, text });
+    } catch (error) {
+      if (!signal.aborted) throw error;
     }
   }
 }

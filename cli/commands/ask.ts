@@ -103,7 +103,7 @@ async function written(
     if (id === undefined) throw askDisconnected();
     for (;;) {
       const event = await Promise.race([interrupt.race(next(events)), late]);
-      if (interrupt.hasHappened) {
+      if (interrupt.signal.aborted) {
         note(STOPPING);
         await server.call("cancel_run", { id });
       }

@@ -4,13 +4,13 @@ import { randomBytes } from "node:crypto";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { bridgeCommand, wholeNumber } from "../define-command.ts";
 import { EXIT } from "../exit.ts";
-import { followed, pageSchema, reading } from "../follow-run.ts";
-import { Server, WAIT_SECONDS } from "../mcp.ts";
+import { followed } from "../follow-run.ts";
+import { Server } from "../mcp.ts";
 import { note } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
 import { TerminalFilter } from "../../src/shared/terminal/filter.ts";
 import { Resizing, startSize, type Size } from "../../src/shared/terminal/size.ts";
-import { spaced } from "../../src/shared/terminal/typing.ts";
+import { CALL_MS } from "../../src/shared/terminal/typing.ts";
 import { Keyboard } from "../keyboard.ts";
 import { DETACH_KEY, detached, NO_JSON, noTerminal } from "./texts.ts";
 
@@ -50,7 +50,7 @@ export const shell = bridgeCommand(
     if (notice) note(notice);
     note(DETACH_KEY);
     const hasEnded = await converse(server, id, attach !== undefined);
-    if (hasEnded) process.exitCode = followed(await reading(server, { id, wait_seconds: 0 })).status;
+    if (hasEnded) process.exitCode = followed(await server.reading({ id, wait_seconds: 0 })).status;
     else {
       process.exitCode = EXIT.stillRunning;
       note(...detached(id));
@@ -66,7 +66,8 @@ async function converse(server: Server, id: string, isReturn: boolean): Promise<
   const type = async (text: string) => void (await server.call("send_input", { id, text }));
   const fail = async (reason: unknown) => {
     // Input during the program's end is lost without an error.
-    if (await isRunning(server, id).catch(() => true)) left.reject(reason);
+    const { isRunning } = await logOf(server, id).catch(() => ({ isRunning: true }));
+    if (isRunning) left.reject(reason);
   };
   const keyboard = new Keyboard(type, (reason) => void fail(reason));
   const press = (keys: Buffer) => {
@@ -101,25 +102,17 @@ function passOutputOn(): void {
   spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
 }
 
-async function isRunning(server: Server, id: string): Promise<boolean> {
-  return (
-    pageSchema.parse((await reading(server, { id, cursor: 0, wait_seconds: 0 })).data).state === "running"
-  );
+/** The state of a run, and the bytes of its log. */
+async function logOf(server: Server, id: string) {
+  const { data } = await server.reading({ id, cursor: 0, wait_seconds: 0 });
+  return { isRunning: data.state === "running", bytes: Number(data.log_bytes) };
 }
 
 async function show(server: Server, id: string, filter: TerminalFilter, isReturn: boolean): Promise<true> {
-  let cursor = 0;
-  if (isReturn) {
-    const { log_bytes } = pageSchema.parse((await reading(server, { id, cursor: 0, wait_seconds: 0 })).data);
-    cursor = Math.max(0, log_bytes - SHOWN_AGAIN);
-  }
-  for (;;) {
-    const page = await spaced(() => reading(server, { id, cursor, wait_seconds: WAIT_SECONDS }));
-    const { state, log, next_cursor, log_bytes } = pageSchema.parse(page.data);
+  const cursor = isReturn ? Math.max(0, (await logOf(server, id)).bytes - SHOWN_AGAIN) : 0;
+  for await (const { log } of server.pages(id, { cursor, everyMs: CALL_MS }))
     for (const { text } of log) process.stdout.write(filter.take(text));
-    cursor = next_cursor;
-    if (state !== "running" && cursor >= log_bytes) return true;
-  }
+  return true;
 }
 
 /** Without a known size, a terminal reports zero. */

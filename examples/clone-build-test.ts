@@ -4,7 +4,7 @@
  *   node clone-build-test.ts "$GITHUB_RUN_ID" https://github.com/owner/project 'npm ci && npm test' dist
  */
 import { writeFile } from "node:fs/promises";
-import { connect } from "../client/index.ts";
+import { CallError, connect } from "../client/index.ts";
 
 const { SANDBOX_MCP_URL: url = "http://127.0.0.1:8787/mcp", SANDBOX_MCP_TOKEN: token = "" } = process.env;
 const [job = "", repository = "", command = "npm ci && npm test", artifacts = "dist"] = process.argv.slice(2);
@@ -37,6 +37,10 @@ try {
     const archive = await sandbox.files.download(`source/${artifacts}`, { archive: "tar.gz" });
     await writeFile("artifacts.tar.gz", archive);
   }
+} catch (error) {
+  // A command may make no artifacts.
+  if (!(error instanceof CallError) || error.code !== "not_found") throw error;
+  console.error(`No artifacts: ${error.message}`);
 } finally {
   await sandbox.destroy();
 }

@@ -411,6 +411,12 @@ describe("the examples", () => {
     expect({ status, stderr }).toEqual({ status: 3, stderr: expect.stringContaining("missing") });
   });
 
+  it("clone-build-test.ts exits as the command does, without artifacts too", async () => {
+    await makeOrigin("ci-4", { word: "a" });
+    const { status, stderr } = await runExample("clone-build-test.ts", ["4", "/tmp/origin", "true"]);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: expect.stringContaining("No artifacts: ") });
+  });
+
   it("clone-build-test.ts leaves no sandbox when its job is stopped", async () => {
     await makeOrigin("ci-3", { word: "a" });
     const example = start("clone-build-test.ts", ["3", "/tmp/origin", "echo begun; sleep 1000"]);

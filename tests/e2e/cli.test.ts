@@ -372,7 +372,7 @@ describe("code", () => {
     [["command", "ls", "--session", "A b"], 64, "must be 1 to 64 of a-z, 0-9, -, _ and ."],
     [["command", "ls", "--timeout", "21601"], 64, "a whole number from 1 to 21600."],
     [["execute", "x", "--agent", "foo"], 64, "Allowed choices are claude-code, opencode."],
-    [["runs", "--limit", "900"], 64, "rejected the arguments: limit: "],
+    [["runs", "--limit", "900"], 64, "rejected the arguments: limit must be a whole number"],
     [["code", "1", "--save", "/proc/nope/charts"], 69, "/proc/nope/charts cannot be written: ENOENT"],
     [["code", "1", "--save", "/dev/null"], 69, "/dev/null cannot be written: EEXIST"],
   ])("%j is refused", async (words, code, message) => {

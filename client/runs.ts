@@ -210,7 +210,7 @@ export async function* pages(
     if (page.state === "running" && left <= 0) return;
     const isFlowing = !isBehind && Date.now() - at < pauseMs;
     pauseMs = everyMs ?? (isFlowing ? Math.min(2 * pauseMs, MAX_PAGE_PAUSE_MS) : PAGE_PAUSE_MS);
-    await unlessAborted(pause(Math.min(left, at + pauseMs - Date.now())), signal);
+    await unlessAborted(pause(Math.max(0, Math.min(left, at + pauseMs - Date.now()))), signal);
   }
 }
 

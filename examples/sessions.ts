@@ -22,7 +22,7 @@ try {
   const serving = run("web", "python3 -u -m http.server $PORT", stop.signal).catch((error: unknown) => {
     if (!stop.signal.aborted) throw error;
   });
-  const testing = run("test", "curl -sS --retry 20 --retry-connrefused http://127.0.0.1:8000/");
+  const testing = run("test", "curl -sS --retry 20 --retry-connrefused http://127.0.0.1:8000/ && sleep 1");
   const [{ exitCode }] = await Promise.all([testing.finally(() => stop.abort()), serving]);
   process.exitCode = exitCode ?? 1;
 } finally {

@@ -45,7 +45,7 @@ export class RequestMeter {
 
   /** A part that has the API connect to hosts chosen by the request; undefined if there is none so far. */
   get reaches(): string | undefined {
-    return this.#reader.isMalformed ? "what is no JSON" : this.#reaches;
+    return this.#reader.isMalformed ? "invalid JSON" : this.#reaches;
   }
 
   #value(path: Path, read: () => string | undefined): void {

@@ -80,7 +80,7 @@ describe.concurrent.each(["workerd", "engine"] as const)(
       // The next call works in a fresh sandbox and says so.
       const next = await bed.call("run_command", { command: "echo works" });
       expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
-      expect(next.text).toMatch(/processes and variables are gone/i);
+      expect(next.text).toMatch(/processes, variables and any later changes are gone/i);
     });
   },
 );

@@ -82,7 +82,7 @@ describe("anthropic.internal", () => {
     await owner.call("configure_sandbox", { sandbox: "egress", internet: "none" });
     expect(await ask("egress", "/v1/messages", fetching)).toEqual([
       "403",
-      expect.stringContaining("a source by URL was refused"),
+      expect.stringContaining("may not connect to a source by URL"),
     ]);
     expect((await ask("egress", "/v1/messages", real))[0]).toBe("200");
     await sh("egress", "touch /workspace/go-on");

@@ -74,7 +74,7 @@ describe("a program that hangs in a terminal", () => {
     const hung = await command("trap '' INT; cat", { session: "hangs", interactive: true, wait_seconds: 0 });
     const id = String(hung.structured.id);
     const next = await command("true", { session: "hangs", wait_seconds: 1 });
-    expect(next.text).toMatch(new RegExp(`It waits for run ${id} in session hangs\\. Cancel ${id} `));
+    expect(next.text).toMatch(new RegExp(`It waits for run ${id} in session hangs\\. Cancel that run `));
     await owner.call("cancel_run", { id });
     const done = await owner.call("get_result", { id: next.structured.id });
     expect(done.structured.state).toBe("succeeded");

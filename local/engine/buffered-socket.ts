@@ -70,3 +70,21 @@ export function passThrough(
     return !isStopped;
   };
 }
+
+/** Connects two streams until both have ended. Data received before one's end still reaches the other. */
+export function join(a: Duplex, b: Duplex): void {
+  a.pipe(b);
+  b.pipe(a);
+  passThrough(b, a);
+  for (const [one, other] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    one.on("error", () => other.destroy());
+    one.on("close", () => {
+      if (!one.readableEnded || other.writableFinished) return other.destroy();
+      other.once("finish", () => other.destroy());
+      other.end();
+    });
+  }
+}

@@ -17,7 +17,7 @@ import {
   allowsPackages,
 } from "../../src/shared/network-policy.ts";
 import type { CertificateAuthority } from "./authority.ts";
-import { passThrough } from "./buffered-socket.ts";
+import { join, passThrough } from "./buffered-socket.ts";
 import { problemWithTLS } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/engine-protocol.ts";
 import {
@@ -583,22 +583,4 @@ function refuseTunnel(socket: Duplex, status: number, reason: string): void {
     `HTTP/1.1 ${status} ${plain}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
       `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   );
-}
-
-/** Connects two streams until both have ended. Data received before one's end still reaches the other. */
-function join(a: Duplex, b: Duplex): void {
-  a.pipe(b);
-  b.pipe(a);
-  passThrough(b, a);
-  for (const [one, other] of [
-    [a, b],
-    [b, a],
-  ] as const) {
-    one.on("error", () => other.destroy());
-    one.on("close", () => {
-      if (!one.readableEnded || other.writableFinished) return other.destroy();
-      other.once("finish", () => other.destroy());
-      other.end();
-    });
-  }
 }

@@ -179,11 +179,11 @@ export function archiveTooLarge(maxBytes: number): ToolError {
 }
 
 export function archiveLeavesOut(bytes: number, count: number, names: readonly string[]): string {
-  return `The archive leaves out ${bytes} bytes (files: ${count}), among them ${names.join(", ")}: they end with the sandbox.`;
+  return `The archive leaves out ${bytes} bytes (files: ${count}), among them ${names.join(", ")}: they are lost when the sandbox is destroyed.`;
 }
 
 export function archiveLeavesOutCrowded(names: readonly string[]): string {
-  return `The archive leaves out directories with too many files, which can be made again: ${names.join(", ")}.`;
+  return `The archive leaves out directories with too many files, which can be regenerated: ${names.join(", ")}.`;
 }
 
 export const ARCHIVE_WITHOUT_CONVERSATION =

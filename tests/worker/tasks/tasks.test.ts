@@ -396,7 +396,7 @@ describe("what a task leaves", () => {
     const { note, state } = await execute({ task: "[[big]] x" });
     expect(state).toBe("succeeded");
     expect(note).toBe(
-      "The archive leaves out 2000000 bytes (files: 1), among them node_modules: they end with the sandbox.",
+      "The archive leaves out 2000000 bytes (files: 1), among them node_modules: they are lost when the sandbox is destroyed.",
     );
   });
 });
@@ -415,7 +415,7 @@ describe("a task with sandboxd killed after its agent", () => {
     const { id, state, note, diff, artifacts } = await execute({ task: "[[big]] x", sandbox });
     expect({ state, note }).toEqual({
       state: "succeeded",
-      note: "The archive leaves out 2000000 bytes (files: 1), among them node_modules: they end with the sandbox.",
+      note: "The archive leaves out 2000000 bytes (files: 1), among them node_modules: they are lost when the sandbox is destroyed.",
     });
     expect(diff).toContain("small.txt");
     expect(artifacts.map(({ path }) => path)).toEqual(["changes.diff", "big.bin", "small.txt"]);

@@ -175,7 +175,7 @@ export function notTyped(id: string, typed: number, size: number): ToolError {
 export function logUnreadable(runID: string, cause: unknown): ToolError {
   const error = new ToolError(
     "storage_unavailable",
-    `The storage of this part of the log of ${runID} does not answer now; nothing is lost.`,
+    `This part of the log of ${runID} cannot be read now: its storage did not respond. Nothing is lost.`,
     "Make the same call again in a minute.",
     true,
   );

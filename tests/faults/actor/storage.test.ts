@@ -53,7 +53,7 @@ describe("R2 refusing", () => {
     faults.bucket = refusing;
     const answer = await owner.call("get_result", { id, cursor: 0 });
     expect(answer).toMatchObject({ isError: true });
-    expect(answer.text).toMatch(/does not answer.*again/);
+    expect(answer.text).toMatch(/its storage did not respond.*again/);
     expect((await owner.call("get_result", { id })).text).toContain("60000");
     delete faults.bucket;
     expect(await log(id)).toBe(EXPECTED);
@@ -67,7 +67,7 @@ describe("R2 refusing", () => {
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
     faults.bucket = refusing;
     await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());
-    expect(await log(id).catch(String)).toContain("does not answer");
+    expect(await log(id).catch(String)).toContain("did not respond");
     const planned = await inActor(sandbox, (_, { storage }) => storage.kv.get<number>("sweep"));
     expect(planned).toBeGreaterThan(Date.now());
     delete faults.bucket;

@@ -3,10 +3,10 @@ import { DurableObject } from "cloudflare:workers";
 import type { Stored } from "../runs/run-store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
 import { type Env, type Limits, parseConfig } from "../shared/config.ts";
-import { type Failure, type Outcome, ToolError, outcomeOf } from "../shared/errors.ts";
+import { type Failure, type Outcome, outcomeOf } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
 import { within } from "../shared/within.ts";
-import { quotaError, sandboxExists } from "./texts.ts";
+import { hasWorkspace, quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
 import { KeyedQueue } from "../shared/queue.ts";
@@ -294,8 +294,7 @@ export class Account extends DurableObject<Env> {
   /** Makes the state that a set-up left that of a sandbox which has none. */
   async startFromOutcome(sandbox: string, key: string): Promise<Outcome<void>> {
     return await this.#change(() => {
-      if (this.#snapshots.has(sandbox))
-        throw new ToolError("invalid_argument", `sandbox ${sandbox} has a workspace already`);
+      if (this.#snapshots.has(sandbox)) throw hasWorkspace(sandbox);
       this.#snapshots.forkArchive(sandbox, key);
     });
   }

@@ -196,6 +196,11 @@ export function sandboxExists(sandbox: string): ToolError {
   );
 }
 
+/** A reason, as a clause. */
+export function hasWorkspace(sandbox: string): ToolError {
+  return new ToolError("invalid_argument", `sandbox ${sandbox} has a workspace already`);
+}
+
 export function noCheckpoint(id: string): ToolError {
   return new ToolError(
     "not_found",

@@ -11,9 +11,9 @@ import {
   queryOf,
 } from "../../container/sandboxd/operations.ts";
 import { listCursor } from "../../container/sandboxd/shapes.ts";
-import { ToolError, withTimeout } from "../shared/errors.ts";
+import { withTimeout } from "../shared/errors.ts";
 import type { Requesting } from "./requests.ts";
-import { foreignListCursor, refusal } from "./texts.ts";
+import { foreignListCursor, invalidParameters, refusal } from "./texts.ts";
 import { type Body, requestOperation, partsOf } from "./sandboxd-request.ts";
 
 /** The lowest accepted upload speed; large bodies get more time. */
@@ -41,7 +41,7 @@ export class FileOperations {
     const { call: given, body } = partsOf(row, input);
     const parameters = { id: crypto.randomUUID(), confined: isConfined, ...given, ...row.always };
     const { data: call } = row.input.safeParse(Object.fromEntries(queryOf(row, parameters)));
-    if (!call) throw new ToolError("invalid_argument", `${row.doing} failed: its parameters are not valid.`);
+    if (!call) throw invalidParameters(row.doing);
     const path = "path" in call ? String(call.path) : "";
     const failed = `${[row.doing, path].filter(Boolean).join(" ")} failed`;
     const result = await inTime(row, body, (signal) =>

@@ -9,7 +9,7 @@ import {
 import { ToolError } from "../shared/errors.ts";
 import type { Requesting } from "./requests.ts";
 import { requestOperation, partsOf } from "./sandboxd-request.ts";
-import { DISK_FULL, SAVE_LOST, STATE_NOT_READ, tooManyEntries } from "./texts.ts";
+import { DISK_FULL, SAVE_LOST, STATE_NOT_READ, stepFailed, tooManyEntries } from "./texts.ts";
 
 /** An agent's conversation: the files below a directory of the home directory with its id in their path. */
 export interface Conversation {
@@ -50,5 +50,5 @@ function refusal({ code, problem }: FileFailure, step: keyof SnapshotRequests): 
   if (problem === "too_large") return new ToolError("too_large", tooManyEntries(SNAPSHOT_ENTRIES));
   // A restarted sandboxd responded, which does not know the save.
   if (problem === "missing") return new ToolError("no_answer", SAVE_LOST, "", true);
-  return new ToolError("file_system", `the sandbox says ${code ?? problem}`);
+  return new ToolError("file_system", stepFailed(code ?? problem));
 }

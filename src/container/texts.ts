@@ -74,6 +74,10 @@ export const SAVE_LOST = "the sandbox lost the save that was in progress";
 export const STATE_NOT_READ =
   "its container cannot read it, which happens for some minutes while a new version of the server is rolled out";
 
+export function stepFailed(code: string): string {
+  return `the sandbox reported error ${code}`;
+}
+
 export function tooManyEntries(most: number): string {
   return `it has more than ${most} files and directories, or their names and links are too long`;
 }
@@ -99,6 +103,11 @@ export const MODEL_API_TEXTS = {
 };
 
 // Errors of operations on files
+
+/** @param doing the operation, as the beginning of a sentence */
+export function invalidParameters(doing: string): ToolError {
+  return new ToolError("invalid_argument", `${doing} failed: its parameters are not valid.`);
+}
 
 function parent(path: string): string {
   return path.slice(0, path.lastIndexOf("/")) || "/";

@@ -79,7 +79,7 @@ const questionBody = z.strictObject({
 });
 
 /** The fields of each body, for the error about an unknown field. */
-const FIELDS = `A task accepts ${fieldNames(taskBody)}. A question accepts ${fieldNames(questionBody)}.`;
+const FIELDS = REST_TEXTS.fields(fieldNames(taskBody), fieldNames(questionBody));
 
 function fieldNames({ shape }: z.ZodObject): string {
   return Object.keys(shape)

@@ -69,6 +69,8 @@ export const REST_TEXTS = {
   oneOf: (field: string, choices: readonly string[]) => `${field} must be ${choices.join(" or ")}`,
   milliseconds: (field: string, least: number, most: number) =>
     `${field} must be a number of milliseconds from ${least} to ${most}`,
+  fields: (ofTask: string, ofQuestion: string) =>
+    `A task accepts ${ofTask}. A question accepts ${ofQuestion}.`,
   noField: (name: string | undefined, fields: string) =>
     `There is no field ${JSON.stringify(name?.slice(0, 100))}. ${fields}`,
 };

@@ -189,7 +189,7 @@ describe("a workspace", () => {
         world.onStep = async ({ name, when }) => {
           if (name !== "sandboxd plan" || when !== "before") return;
           plans++;
-          if (plans % 2 === 0) throw new ToolError("file_system", "the sandbox says EIO");
+          if (plans % 2 === 0) throw new ToolError("file_system", "the sandbox reported error EIO");
           await new Promise((resolve) => setTimeout(resolve, 41_000));
         };
         const hasStopped: boolean[] = [];

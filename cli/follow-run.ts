@@ -19,8 +19,8 @@ export { FIRST_WAIT_SECONDS };
 export interface FollowOptions {
   /** Whether to print output; not for `--json`. */
   prints: boolean;
-  /** Whether the output goes next to the result, as for an agent's log. */
-  isBeside?: boolean;
+  /** Whether all output goes to standard error, as an agent's log does: standard output is for the result. */
+  outputToStderr?: boolean;
   /** What Ctrl-C does: stops the run, or leaves it. */
   onInterrupt: "cancel" | "leave";
   /** Seconds to wait for the run; no limit if undefined. */
@@ -53,7 +53,10 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
       progress.note(exitCodeReplaced(run.exit_code, rest.status));
     return { run: { ...run, notice: notices.join(" ") || undefined }, ...rest };
   };
-  const streams = { stdout: options.isBeside ? process.stderr : process.stdout, stderr: process.stderr };
+  const streams = {
+    stdout: options.outputToStderr ? process.stderr : process.stdout,
+    stderr: process.stderr,
+  };
   const show = (stream: keyof typeof streams, text: string) => {
     if (!options.prints) return;
     progress.clear();

@@ -65,7 +65,7 @@ export const execute = serverCommand(
       if (!options.json) note(`Task ${followed(first).run.id}`);
       const end = await follow(server, first, {
         prints: !options.json,
-        isBeside: true,
+        outputToStderr: true,
         onInterrupt: "leave",
         waitSeconds: options.wait,
         label: "The agent works",

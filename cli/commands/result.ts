@@ -18,7 +18,7 @@ export const result = serverCommand(
     const first = await server.call("get_result", { id, wait_seconds: 0 });
     const end = await follow(server, first, {
       prints: !options.json,
-      isBeside: isTask(first.data),
+      outputToStderr: isTask(first.data),
       onInterrupt: "leave",
       waitSeconds: options.wait,
       label: id,

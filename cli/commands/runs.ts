@@ -19,7 +19,7 @@ export const runs = serverCommand("runs", "list the runs of a sandbox, newest fi
 ])
   .option("--sandbox <name>", "the sandbox", "default")
   .addOption(
-    new Option("--kind <kind>", "only runs of this kind; task lists those of all sandboxes").choices([
+    new Option("--kind <kind>", "only runs of this kind; with task: of all sandboxes").choices([
       "code",
       "command",
       "task",

@@ -23,7 +23,7 @@ export function askDisconnected(): CommandError {
 export const NO_REASON = "The server did not say how the run continues.";
 
 export function takesNoQuestions(url: string): CommandError {
-  return new CommandError("unavailable", `The server at ${url} does not answer questions.`);
+  return new CommandError("unavailable", `The server at ${url} does not offer \`ask\`.`);
 }
 
 export const unsavedImages = (count: number) => `Images: ${count}. --save <directory> writes them.`;
@@ -108,7 +108,7 @@ export function bothToOutput(): CommandError {
 }
 
 export function noContent(remote: string): CommandError {
-  return new CommandError("refusedByServer", `${remote} came without content.`);
+  return new CommandError("refusedByServer", `${remote} was received without content.`);
 }
 
 export function fileExists(path: string): CommandError {
@@ -253,10 +253,10 @@ export const VERIFY = {
   unlisted: "not offered: this server does not list it",
   notAllowed: (reason: string) => `not allowed: ${reason}`,
   leftBehind: (reason: string, sandbox: string, wasDestroyed: boolean) =>
-    `${reason}; ${sandbox} ${wasDestroyed ? "was destroyed nevertheless" : "may exist; delete it"}`,
-  wrongStatus: (status: number, wanted: number) => `answered ${status} in place of ${wanted}`,
+    `${reason}; ${sandbox} ${wasDestroyed ? "was destroyed nevertheless" : "may still exist: delete it"}`,
+  wrongStatus: (status: number, wanted: number) => `returned status ${status} instead of ${wanted}`,
   previewFailed: (url: string, { message }: Error) => `${url} does not answer from here: ${message}`,
-  previewSilent: (ms: number) => `nothing came in ${ms / 1000} s`,
+  previewSilent: (ms: number) => `no data arrived within ${ms / 1000} s`,
   expected: (found: unknown, wanted: string) =>
     `expected ${JSON.stringify(wanted)}, got ${JSON.stringify(found)}`,
   missing: (text: string, wanted: string) =>

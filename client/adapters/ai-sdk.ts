@@ -54,7 +54,7 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
       await files.write(path, content);
     },
     async stat({ path }) {
-      // The type's name is the file's behind the link.
+      // -L: the type is that of the link's target.
       const { exitCode, stdout } = await sessions.run(`stat -L -c '%s %F' -- ${quoted(path)}`);
       if (exitCode !== 0) return null;
       const [, size = "0", kind = ""] = /^(\d+) (.*)$/m.exec(stdout) ?? [];

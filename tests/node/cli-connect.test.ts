@@ -34,7 +34,7 @@ const bridge: Endpoint = {
   env: {},
 };
 
-/** As these clients leave their files, with comments and other servers in them. */
+/** Configuration files as these clients write them, with comments and other servers. */
 const FILES: Record<string, string> = {
   "claude-code":
     '{\n  "numStartups": 3,\n  "mcpServers": {\n    "other": { "type": "stdio", "command": "x" }\n  },\n  "projects": {}\n}',
@@ -105,17 +105,17 @@ describe.each(CLIENTS)("$title", (kind) => {
   const entry = kind.entry(kind.speaksHTTP ? http : bridge);
   const given = FILES[kind.name] ?? "";
 
-  it("keeps the mark with which some editors begin a file", () => {
+  it("keeps a byte order mark", () => {
     const text = withEntry(kind, `\uFEFF${given}`, "sandbox", entry);
     expect([text.charCodeAt(0), text.slice(1)]).toEqual([0xfeff, withEntry(kind, given, "sandbox", entry)]);
     expect(entryIn(kind, text, "sandbox")).toEqual(JSON.parse(JSON.stringify(entry)));
   });
 
-  it("gets a file of its own", () => {
+  it("creates a missing file", () => {
     expect(read(kind, withEntry(kind, "", "sandbox", entry))).toEqual(WRITTEN[kind.name]?.("sandbox"));
   });
 
-  it("keeps what its file holds, line by line, and gets the entry once", () => {
+  it("keeps the file's entries and comments", () => {
     const once = withEntry(kind, given, "sandbox", entry);
     expect(read(kind, once)).toMatchObject({ ...(WRITTEN[kind.name]?.("sandbox") as object) });
     expect(read(kind, once)).toMatchObject(read(kind, given) as object);
@@ -127,7 +127,7 @@ describe.each(CLIENTS)("$title", (kind) => {
   });
 });
 
-it("a file in OpenCode's second form keeps it", () => {
+it("keeps OpenCode's second file format", () => {
   const kind = client("opencode");
   const given = '{ "mcp": { "servers": { "a": { "type": "local", "command": ["x"] } } } }';
   expect(read(kind, withEntry(kind, given, "sandbox", { type: "remote" }))).toEqual({
@@ -158,7 +158,7 @@ describe("connect --project", () => {
   const connect = (...words: string[]) =>
     runHere(["connect", "cursor", "--project", project, ...words], { env: SERVER });
 
-  it("prints with --print what belongs in a file that it cannot read", async () => {
+  it("--print shows the entry even if the file cannot be read", async () => {
     mkdirSync(join(project, ".cursor"));
     writeFileSync(file, "{broken");
     expect(await connect()).toMatchObject({ code: 1, stderr: expect.stringContaining("--print shows") });
@@ -213,7 +213,7 @@ describe("connect --project", () => {
     expect(readdirSync(dirname(file))).toEqual(before);
   });
 
-  it("makes no directory that is named, perhaps wrongly", async () => {
+  it("does not create a directory named by the user: the name may be mistyped", async () => {
     const wrong = join(project, "mistyped");
     const named = await runHere(["connect", "cursor", "--project", wrong], { env: SERVER });
     expect([named.code, named.stderr]).toEqual([
@@ -234,7 +234,7 @@ describe("connect --project", () => {
     expect(existsSync(wrong)).toBe(false);
   });
 
-  it.each(["\u0003", "\u0004", "n\r"])("takes %j at its question for a no", async (key) => {
+  it.each(["\u0003", "\u0004", "n\r"])("treats %j as no at the prompt", async (key) => {
     mkdirSync(dirname(file));
     writeFileSync(file, '{"mcpServers":{"sandbox":{}}}');
     const program = `"${process.execPath}" "${join(repository, "cli/main.ts")}"`;

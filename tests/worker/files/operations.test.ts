@@ -11,7 +11,7 @@ import { actorOf, owner, sh } from "../support.ts";
 const sandbox = "operations";
 const path = "/etc/of-another";
 
-/** One call of each, of a file that is not below /workspace. */
+/** One call of each operation, on a path outside /workspace. */
 const TRIES: { [Name in OperationName]: () => Input<Name> } = {
   read: () => ({ path, offset: 0, limit: 1 }),
   readLines: () => ({ path, offset: 1, limit: 1, max: 1 }),
@@ -30,7 +30,7 @@ const TRIES: { [Name in OperationName]: () => Input<Name> } = {
 
 const names = Object.keys(TRIES) as OperationName[];
 
-/** The error code of an operation of the owner's; undefined where it is done. */
+/** Calls an operation as the owner. Returns its error code, or undefined on success. */
 const refusal = (name: OperationName, options: Pick<Owner, "sandbox" | "scopes">) =>
   operate(env as Env, { ...options, principalID: owner.principalID }, name, TRIES[name]() as never).then(
     () => undefined,
@@ -60,7 +60,7 @@ describe("an operation on files", () => {
   );
 
   it.each(names.filter((name) => operations[name].start !== "new"))(
-    "%s makes no sandbox that was never used",
+    "%s does not create a sandbox",
     async (name) => {
       expect(await refusal(name, { sandbox: "operations-unused", scopes: SCOPES })).toBe("not_found");
       expect(await isAlive("operations-unused")).toBe(false);

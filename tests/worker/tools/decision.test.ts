@@ -1,25 +1,11 @@
 /** A person decides what a sandbox may reach, on a page that the client opens (elicitation in the mode `url`). */
-import { createExecutionContext } from "cloudflare:test";
-import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
-import worker from "../../../src/index.ts";
 import type { Env } from "../../../src/shared/config.ts";
-import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
+import { Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
 import { TOKEN } from "../server/support.ts";
-import { Caller, ORIGIN, principal } from "../support.ts";
+import { ORIGIN, principal } from "../support.ts";
+import { app, appOf, owner } from "./elicited-pages.ts";
 
-const variables: Env = {
-  ...(env as Env),
-  SERVER_AUTH_TOKEN: TOKEN,
-  PUBLIC_ORIGIN: ORIGIN,
-  LOG_LEVEL: "error",
-};
-const appOf =
-  (more: Partial<Env> = {}): App =>
-  (url, init) =>
-    worker.fetch(new Request(url, init), { ...variables, ...more }, createExecutionContext());
-const app = appOf();
-const owner = new Caller("owner", TOKEN, variables);
 const URLS = { elicitation: { url: {} } };
 
 /** What a call of configure_sandbox comes to in a client that opens addresses. */

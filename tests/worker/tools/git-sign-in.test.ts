@@ -1,26 +1,13 @@
 /** A person signs in to a git host on this server's page, and git in their sandboxes uses the token without seeing it. */
-import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, it } from "vitest";
-import worker from "../../../src/index.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import type { Arrived } from "../../setup/private-secrets.ts";
-import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
+import { Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
 import { TOKEN } from "../server/support.ts";
-import { Caller, ORIGIN, actorOf, evictActor, principal } from "../support.ts";
+import { ORIGIN, actorOf, evictActor, principal } from "../support.ts";
+import { app, appOf, owner, variables } from "./elicited-pages.ts";
 
-const variables: Env = {
-  ...(env as Env),
-  SERVER_AUTH_TOKEN: TOKEN,
-  PUBLIC_ORIGIN: ORIGIN,
-  LOG_LEVEL: "error",
-};
-const appOf =
-  (more: Partial<Env> = {}): App =>
-  (url, init) =>
-    worker.fetch(new Request(url, init), { ...variables, ...more }, createExecutionContext());
-const app = appOf();
-const owner = new Caller("owner", TOKEN, variables);
 const PAGE = `${ORIGIN}/panel/git`;
 const HOST = "smart.private.test";
 // Before the sign-in, a sandbox sees the host's own certificate, which it does not trust.

@@ -48,7 +48,7 @@ const CONNECTION_BYTES = 256 * 1024;
 /** The most unread bytes in netlink sockets. Programs ask for interfaces and read the few KiB at once. */
 const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
 /**
- * How much of the netlink socket list is read: 700 entries, more than a sandbox has threads, each of which may look up a name.
+ * How much of the netlink socket list is read: 700 entries. A thread that looks up a name has one, and a sandbox has fewer threads.
  * A longer one counts as too many bytes: for each 4 KiB of it, the
  * kernel walks through the sockets of all sandboxes.
  */
@@ -115,7 +115,7 @@ async function empty(
     sandboxes().map(async (sandbox) => ({ sandbox, has: await usedBy(sandbox) })),
   );
   const together = new Map<unknown, number>();
-  // A sandbox of which nobody knows the principal stands for itself.
+  // A sandbox without a known principal counts alone.
   const ownerOf = (sandbox: EngineSandbox) => sandbox.owner ?? sandbox;
   for (const { sandbox, has } of uses)
     together.set(ownerOf(sandbox), (together.get(ownerOf(sandbox)) ?? 0) + has);

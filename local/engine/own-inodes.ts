@@ -1,7 +1,7 @@
 /**
  * Shows a sandbox the machine's files as files of its own (overlayfs), though they are stored, and cached in memory, once. File
  * locks and watches belong to a file and not to who set them. Without this a sandbox locks the machine's programs, and each
- * close of a file in /usr goes through all locks on it, of which a sandbox can set a million; and it sees who opens what.
+ * close of a file in /usr goes through all locks on it. A sandbox can set a million locks, and its watches show who opens what.
  */
 import { readFileSync, realpathSync } from "node:fs";
 import { arch } from "node:process";

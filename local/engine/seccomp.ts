@@ -279,8 +279,8 @@ function changeOfOwner(number: number, argument: number, ids: number): Instructi
 
 /**
  * All sandboxes and the host share what the kernel has in memory of their common files. What a sandbox asks to be read waits
- * for the sandbox's share of the disk, and so does whoever else needs a page of it: gigabytes read ahead would hold up all
- * programs that start. So hints to read ahead, or to forget what was read, succeed and do nothing.
+ * for the sandbox's share of the disk, and so does every other program that needs a page of it: gigabytes read ahead would
+ * hold up all programs that start. So hints to read ahead, or to forget what was read, succeed and do nothing.
  *
  * Reads past that memory (O_DIRECT) wait where no signal interrupts them, and a killed sandbox would keep its memory until
  * its share of the disk has served them. EINVAL is the answer of file systems without them, such as tmpfs before Linux 6.6.

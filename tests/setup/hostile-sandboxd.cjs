@@ -30,7 +30,7 @@ const answers = {
         "{}]}}",
       ),
   },
-  /** Names of which nothing is seen, which an answer shows by escapes. */
+  /** Names of invisible characters, which an answer shows as escapes. */
   names: {
     "/list": () => {
       const entry = `{"path":"${"\u0085".repeat(800)}","type":"file","size":1,"modified":1}`;

@@ -146,7 +146,7 @@ export class Kernel {
   isCurrent({ env }: KernelSettings): boolean {
     const { startedAt, command, file, packages } = this.#origin;
     if (fileOf(command, env) !== file) return false;
-    // Not the modification time, which whoever restores a directory sets. The kernel's clock for files is a tick behind.
+    // Not the modification time, because a restore sets it. The kernel's clock for files is a tick behind.
     return packages.every((path) => {
       const changedAt = statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0;
       return changedAt < startedAt - TICK_MS;

@@ -29,7 +29,7 @@ directory = sys.path.pop(0)  # the kernel's own
 os.environ["MPLBACKEND"] = "Agg"
 
 # Without these two IPython starts in half of the time. Only `IPython.embed` needs its program for terminals, which is loaded then;
-# without jedi, which guesses completions, it completes by what there is.
+# without jedi, which guesses completions, it completes from the live objects.
 TERMINAL = "IPython.terminal.embed"
 sys.modules[TERMINAL] = types.ModuleType(TERMINAL)
 sys.modules[TERMINAL].embed = lambda **options: importlib.import_module(TERMINAL).embed(**options)

@@ -43,8 +43,8 @@ async function principal(bed: TestBed, name: string) {
     /** Makes it have this many sandboxes. It never has fewer afterwards. */
     async know(sandboxes: number): Promise<void> {
       await fetch(`${served.url}/known?sandboxes=${sandboxes}`, { method: "POST" });
-      const answer = await list();
-      if (!answer.includes(`Limits: ${sandboxes} of `)) throw new Error(answer.slice(-200));
+      const listed = await list();
+      if (!listed.includes(`Used: ${sandboxes}/`)) throw new Error(listed.slice(-200));
     },
   };
 }

@@ -12,7 +12,8 @@ import { consentPage, messagePage, clientErrorLink } from "./consent-page.ts";
 import { withKeptCookies, withPrefixedCookies } from "./cookies.ts";
 import { METHODS } from "./methods/index.ts";
 import type { Identity, Offer, Problem, RedirectMethod } from "./methods/method.ts";
-import { atIssuer, readLimited } from "./endpoints.ts";
+import { atIssuer } from "./endpoints.ts";
+import { readForm } from "../shared/stream-bytes.ts";
 import { type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
 import { PANEL_CLIENT_ID } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
@@ -136,7 +137,7 @@ async function decide(context: PageContext): Promise<Response> {
     signIn(context, { outcome: "refused", reason: "bad_origin" });
     return messagePage(OTHER_SITES_FORM, { status: 403 });
   }
-  const form = await readForm(request);
+  const form = await requiredForm(request);
   const api = oauthAPI(oauth, context);
   const handle = form.get("handle") ?? "";
   const decision = form.get("decision");
@@ -294,10 +295,9 @@ function explain(context: PageContext, error: unknown): Promise<Response> {
   return messagePage(badRequest(error.description, way !== undefined), { way });
 }
 
-async function readForm(request: Request): Promise<URLSearchParams> {
-  const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
-  const read = type === "application/x-www-form-urlencoded" && (await readLimited(request, MAX_FORM_BYTES));
-  if (read && "text" in read) return new URLSearchParams(read.text);
+async function requiredForm(request: Request): Promise<URLSearchParams> {
+  const form = await readForm(request, { maxBytes: MAX_FORM_BYTES });
+  if (form) return form;
   throw new AuthorizationError("invalid_request", { description: REQUEST_PROBLEMS.badForm });
 }
 

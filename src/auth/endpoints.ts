@@ -124,7 +124,7 @@ const UNREADABLE = {
 } as const;
 
 /** The body as text, or why it cannot be read. @param limit in bytes */
-export async function readLimited(
+async function readLimited(
   request: Request,
   limit: number,
 ): Promise<{ text: string } | { problem: keyof typeof UNREADABLE }> {

@@ -9,7 +9,7 @@ import { GIT_PATH } from "../shared/file-link.ts";
 import { gitCredential, gitHost } from "../shared/git-credential.ts";
 import { networkLimits } from "../shared/network-limits.ts";
 import type { RequestContext } from "../shared/request-context.ts";
-import { gather } from "../shared/stream-bytes.ts";
+import { readForm } from "../shared/stream-bytes.ts";
 import { recorded } from "../tools/define.ts";
 import { DECISION_SCOPES, refuseVisitor, TO_PANEL, visitor } from "./decision-page.ts";
 import { DECISION_TEXTS, GIT_TEXTS } from "./texts.ts";
@@ -30,7 +30,7 @@ export async function gitPage(request: Request, oauth: OAuth, context: RequestCo
     gitHostsPage(await account.gitHosts(), host, problem);
   const limits = networkLimits(config, id);
   if (request.method !== "POST") return show(gitHost(requestedHost, limits) ?? "");
-  const form = await formOf(request);
+  const form = await readForm(request, FORM_BOUNDS);
   if (form === undefined) return messagePage(GIT_TEXTS.unreadable, { way: TO_PANEL });
   const typed = form.get("host") ?? "";
   let host = typed;
@@ -48,13 +48,6 @@ export async function gitPage(request: Request, oauth: OAuth, context: RequestCo
     return messagePage(DECISION_TEXTS.failed(done.text), { status: 503, way: TO_PANEL });
   const words = form.has("remove") ? GIT_TEXTS.removed(host) : GIT_TEXTS.signedIn(host);
   return messagePage(words, { status: 200, way: TO_PANEL });
-}
-
-async function formOf(request: Request): Promise<URLSearchParams | undefined> {
-  const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
-  if (type !== "application/x-www-form-urlencoded") return undefined;
-  const read = await gather(request, FORM_BOUNDS).catch(() => undefined);
-  return read && "bytes" in read ? new URLSearchParams(new TextDecoder().decode(read.bytes)) : undefined;
 }
 
 /** @param requestedHost the value of the form's field, if a call named a host */

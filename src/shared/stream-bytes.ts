@@ -73,6 +73,14 @@ export async function gather(
   }
 }
 
+/** A form sent by a browser; undefined for another type, and for a body that is too long, too slow or broken. */
+export async function readForm(request: Request, bounds: Bounds): Promise<URLSearchParams | undefined> {
+  const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
+  if (type !== "application/x-www-form-urlencoded") return undefined;
+  const read = await gather(request, bounds).catch(() => undefined);
+  return read && "bytes" in read ? new URLSearchParams(new TextDecoder().decode(read.bytes)) : undefined;
+}
+
 /**
  * A response's body.
  * @param ms the time limit

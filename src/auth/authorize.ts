@@ -36,7 +36,6 @@ import {
   STORAGE_SILENT_PAGE,
 } from "./texts.ts";
 
-/** The longest query of an authorization request. */
 const MAX_SEARCH_CHARACTERS = 8192;
 const MAX_FORM_BYTES = 16 * 1024;
 
@@ -49,12 +48,10 @@ interface PageContext extends RequestContext {
   oauth: OAuth;
 }
 
-/** `GET` shows the page, `POST` sends its form. */
 export function serveAuthorize(request: Request, oauth: OAuth, context: RequestContext): Promise<Response> {
   return respond(request, oauth, context, request.method === "POST" ? decide : show);
 }
 
-/** The callback path of a sign-in method's site. */
 export function callbackPath({ name }: RedirectMethod): string {
   return `${AUTHORIZE_PATH}/${name}`;
 }
@@ -230,8 +227,8 @@ async function complete(
 }
 
 /**
- * The scopes to offer: the known ones that the client requested, or all if it requested none. `offline_access` does not count.
- * A server that cannot run tasks does not offer them.
+ * The known scopes that the client requested, or all if it requested none. `offline_access` does not count. A server without a
+ * model does not offer `tasks:run`.
  */
 function offeredScopes({ scope }: AuthRequest, config: Config): readonly Scope[] {
   const authRequest = scope.filter((name) => name !== "offline_access");

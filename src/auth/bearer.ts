@@ -11,7 +11,6 @@ import { isTokenShaped, metadataURL, type OAuth, oauthFor, type ResourcePath, to
 import { OWNER_ID, type Principal, SCOPES, tokenPrincipalID } from "../shared/principal.ts";
 import { CALLER_TEXTS } from "./texts.ts";
 
-/** An accepted static token, as a digest, and its principal. */
 interface Candidate {
   sha256: Uint8Array;
   principal: Principal;
@@ -155,7 +154,6 @@ async function digestTokens(config: Config): Promise<Candidate[]> {
   return candidates;
 }
 
-/** A token replaced by a rotation: the same principal, marked in the log. */
 function replaced(digest: Candidate["sha256"], principal: Principal, { until }: PreviousToken): Candidate {
   return { sha256: digest, principal: { ...principal, via: "previous_token" }, until };
 }

@@ -17,7 +17,6 @@ export interface Consent {
   headers: Headers;
   offered: readonly Scope[];
   ticked: readonly Scope[];
-  /** The sign-in methods that this browser can use, by name. */
   offers: ReadonlyMap<string, Offer>;
   /** On phones no field gets the focus: the keyboard would cover the client's name. */
   onPhone: boolean;
@@ -75,7 +74,6 @@ ${[...offers].map(([method, offer], index) => [index > 0 && markup`<p class="or"
   return page(title, body, { status: problem?.status, formTargets, headers, wide: true });
 }
 
-/** A page with a message and, if possible, a link to continue. */
 export function messagePage(
   { title, message }: PageMessage,
   {

@@ -13,7 +13,6 @@ export function isOwnCookie(name: string): boolean {
   return name.startsWith("CF_") || name.startsWith(COOKIE_PREFIX) || name.startsWith(PREFIX_WITHOUT_HOST);
 }
 
-/** The request with the cookie names that the OAuth provider expects. */
 export function withPrefixedCookies(request: Request, secure: boolean): Request {
   const cookies = request.headers.get("cookie");
   if (secure || cookies === null) return request;
@@ -26,7 +25,6 @@ export function withPrefixedCookies(request: Request, secure: boolean): Request 
   return new Request(request, { headers });
 }
 
-/** The headers with cookies that the browser accepts. */
 export function withKeptCookies(headers: Headers, secure: boolean): Headers {
   if (secure) return headers;
   const cookies = headers.getSetCookie();

@@ -25,7 +25,6 @@ export function atIssuer(request: Request, { issuer }: OAuth): Request {
   return origin === issuer ? request : new Request(`${issuer}${pathname}${search}`, request);
 }
 
-/** The metadata of a resource (RFC 9728). */
 export async function serveResourceMetadata(
   request: Request,
   oauth: OAuth,
@@ -37,7 +36,6 @@ export async function serveResourceMetadata(
   return response ?? json({ error: "Not found" }, 404);
 }
 
-/** The metadata of the authorization server (RFC 8414), registration, tokens and revocation. */
 export async function serveAuthorizationServer(
   request: Request,
   oauth: OAuth,
@@ -123,7 +121,6 @@ const UNREADABLE = {
   too_slow: [408, ENDPOINT_TEXTS.tooSlow],
 } as const;
 
-/** The body as text, or why it cannot be read. @param limit in bytes */
 async function readLimited(
   request: Request,
   limit: number,

@@ -12,7 +12,6 @@ export class StoreError extends Error {
   override readonly name = "StoreError";
 }
 
-/** Wraps a store so that all failures are `StoreError`s. */
 export function guarded(store: KVNamespace): KVNamespace {
   return new Proxy(store, {
     get(target, name) {
@@ -31,7 +30,6 @@ function isTooLong(key: unknown): boolean {
   return typeof key === "string" && bytesOf(key) > MAX_KEY_BYTES;
 }
 
-/** The length of `text` in UTF-8. */
 export function bytesOf(text: string): number {
   return new TextEncoder().encode(text).byteLength;
 }

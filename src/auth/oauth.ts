@@ -43,7 +43,6 @@ const grantSchema = z.preprocess(
 export type GrantProps = z.infer<typeof grantSchema>;
 
 export interface OAuth {
-  /** The origin of all its URLs. */
   issuer: string;
   server: OAuthAuthorizationServer<ProviderEnv>;
   resources: ReadonlyMap<ResourcePath, OAuthResourceServer<ProviderEnv, Principal>>;
@@ -60,7 +59,6 @@ export const CHECK_HEADER = "x-failed-check";
 /** The last one built for a configuration. On loopback the origin depends on the request's host. */
 const built = new WeakMap<Config, OAuth>();
 
-/** The OAuth server for this request, or why OAuth is off. */
 export function oauthFor(request: Request, { env, config }: RequestContext): OAuth | { off: string } {
   const last = built.get(config);
   if (last && config.publicOrigin) return last;
@@ -79,7 +77,6 @@ export function oauthFor(request: Request, { env, config }: RequestContext): OAu
   return oauth;
 }
 
-/** The URL of a resource's metadata (RFC 9728), for challenges. */
 export function metadataURL({ issuer }: OAuth, path: ResourcePath): string {
   return `${issuer}${METADATA_PATH}${path === "/" ? "" : path}`;
 }
@@ -109,7 +106,6 @@ export async function tokenHolder(
   return undefined;
 }
 
-/** The provider's functions for the authorization page. */
 export function oauthAPI({ server }: OAuth, context: RequestContext): OAuthHelpers {
   return server.getOAuthApi(providerEnv(context));
 }

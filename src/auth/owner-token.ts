@@ -4,14 +4,12 @@ import { ownerTokens } from "../shared/owner-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { type HTML, markup } from "./html.ts";
 
-/** Whether `token` is one of the owner's, in constant time. */
 export async function isOwnerToken(token: string, config: Config): Promise<boolean> {
   const digest = await sha256(token);
   const digests = await Promise.all(ownerTokens(config).map(sha256));
   return digests.filter((own) => crypto.subtle.timingSafeEqual(digest, own)).length > 0;
 }
 
-/** A sentence for people who need the owner's token. */
 export function whereTheTokenIs({ localTokenCommand }: Pick<Config, "localTokenCommand">): HTML {
   return localTokenCommand === undefined
     ? markup`It is the secret SERVER_AUTH_TOKEN of the server.`

@@ -1,4 +1,4 @@
-/** The layout of all pages: no scripts, and headers that forbid the browser what the page does not need. */
+/** The layout of all pages, with headers that deny everything a page does not need. */
 import { HTML, markup } from "./html.ts";
 import { sha256 } from "../shared/sha256.ts";
 
@@ -76,7 +76,6 @@ button:hover, .button:hover { filter: brightness(1.08); }
 .warn { color: var(--warn); background: var(--warn-back); }
 `;
 
-/** The style's CSP source; computed once. */
 let styleHash: string | undefined;
 
 /** @param options `formTargets` are the CSP sources, besides this server, to which the form may lead or redirect */
@@ -87,7 +86,6 @@ export async function page(
     status = 200,
     formTargets = [] as readonly string[],
     headers = new Headers(),
-    /** Whether a form has two columns if there is room. */
     wide = false,
     /** Our own script; it may send requests to this server. */
     script = "",
@@ -121,7 +119,7 @@ interface Document {
   headers: Headers;
 }
 
-/** A complete document that cannot be framed. The policy limits what the browser allows it. */
+/** A complete document that cannot be framed. @param policy its Content-Security-Policy */
 export function htmlDocument({ title, head, body, policy, status, headers }: Document): Response {
   headers.set("content-type", "text/html; charset=utf-8");
   headers.set("content-security-policy", policy.join("; "));
@@ -147,7 +145,6 @@ ${body}
   return new Response(text, { status, headers });
 }
 
-/** A script or style as a CSP source. */
 async function sourceOf(text: string): Promise<string> {
   return `'sha256-${btoa(String.fromCharCode(...(await sha256(text))))}'`;
 }

@@ -9,7 +9,6 @@ import { PANEL_CALLBACK_PATH } from "./paths.ts";
 /** Registered clients have random ids, so none can have this one. */
 export const PANEL_CLIENT_ID = "panel";
 
-/** How long a session lasts without signing out. */
 export const PANEL_SESSION_SECONDS = (7 * DAY_MS) / 1000;
 
 /** Wraps a store so that the panel is a registered client without being stored: no set-up, no expiry. */

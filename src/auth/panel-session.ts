@@ -23,7 +23,7 @@ const SESSION_COOKIE = "panel";
 /** Binds a sign-in to its browser: the request's state and the code verifier. */
 const SIGN_IN_COOKIE = "panel-sign-in";
 
-/** Where a sign-in may lead besides the panel: to a question's page, with its token, and to the page for git hosts. */
+/** Pages that a sign-in may lead to besides the panel: a question's page (with its token) and the page for git hosts. */
 const LEADS_TO = new RegExp(`^(?:${DECISION_PATH}/[\\w.-]{1,200}|${GIT_PATH}(?:/[\\w.-]{1,253})?)$`);
 
 /** The time limit of a sign-in, the same as on the consent page. */
@@ -32,7 +32,6 @@ const SIGN_IN_SECONDS = 600;
 /** The longest code that is looked up; the server's own are a third as long. */
 const MAX_CODE_BYTES = 360;
 
-/** Sends the browser to the consent page. */
 export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<Response> {
   const [to = ""] = LEADS_TO.exec(new URL(request.url).searchParams.get("to") ?? "") ?? [];
   const state = random();
@@ -112,7 +111,6 @@ export async function panelSession(
   return unauthorized("invalid_token", CALLER_TEXTS.panelSessionEnded);
 }
 
-/** Ends the session and its grant. */
 export async function signOutOfPanel(
   request: Request,
   oauth: OAuth,
@@ -169,7 +167,7 @@ function cookieOf(request: Request, name: string, oauth: OAuth): string | undefi
   return found.length === 1 ? found[0] || undefined : undefined;
 }
 
-/** With the port over plain HTTP: browsers send a host's cookies to all its servers. */
+/** Over plain HTTP the name has the port, because browsers send a host's cookies to servers on all its ports. */
 function cookieName(name: string, oauth: OAuth): string {
   return `${COOKIE_PREFIX}${name}${isSecure(oauth) ? "" : `-${new URL(oauth.issuer).port || 80}`}`;
 }

@@ -1,4 +1,3 @@
-/** The allowed hosts of redirect URIs. */
 import type { Config } from "../shared/config.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 
@@ -14,7 +13,7 @@ export function hasAllowedHost(redirectURI: string, config: Config): boolean {
   return /^(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])$/.test(url.hostname) && previewLabel(url, config) === undefined;
 }
 
-/** Whether a registration request names a redirect URI with any other host. The provider refuses invalid JSON. */
+/** Whether a registration request has a redirect URI with another host. The provider refuses invalid JSON. */
 export function namesOddHost(registration: string, config: Config): boolean {
   let uris: unknown;
   try {

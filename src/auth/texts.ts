@@ -1,7 +1,6 @@
-/** What the pages of the sign-in and its errors say: page.ts has their layout, consent-page.ts and the methods the form. */
+/** Texts of the sign-in pages and their errors. page.ts has the layout; consent-page.ts and the methods have the form. */
 import type { Scope } from "../shared/principal.ts";
 
-/** A page of a heading and a sentence or two. */
 export interface PageMessage {
   title: string;
   message: string;
@@ -85,7 +84,6 @@ export function badRequest(problem: string, hasWay: boolean): PageMessage {
   };
 }
 
-/** What is wrong with an authorization request: sentences for `badRequest`. */
 export const REQUEST_PROBLEMS = {
   tooLong: "The request is too long.",
   repeated: "A parameter is repeated.",

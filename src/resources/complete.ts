@@ -50,7 +50,6 @@ export async function completeRun(caller: CallerContext, value: string): Promise
   return ids.filter((id) => id.startsWith(value));
 }
 
-/** Completes what a run has: its log and its artifacts. */
 export async function completeName(
   caller: CallerContext,
   id: string | undefined,

@@ -54,7 +54,6 @@ export async function withProtocolErrors<T>(
   }
 }
 
-/** Converts an error to JSON-RPC. @param uri the requested resource */
 export function protocolError(error: ToolError, uri?: string): ProtocolError {
   if (error.code === "not_found" && uri !== undefined) return new ResourceNotFoundError(uri, error.text);
   const isCallers = CALLERS.has(error.code);
@@ -65,7 +64,7 @@ export function protocolError(error: ToolError, uri?: string): ProtocolError {
   );
 }
 
-/** Error codes that do not depend on the resource's address. */
+/** Errors that the caller caused, for example by a wrong address. */
 const CALLERS: ReadonlySet<ToolError["code"]> = new Set([
   "invalid_argument",
   "not_found",

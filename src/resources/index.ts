@@ -1,4 +1,3 @@
-/** All resources, as an MCP server has them. */
 import { type McpServer, ResourceTemplate } from "@modelcontextprotocol/server";
 import type { CallerContext } from "../shared/request-context.ts";
 import { FILE_TEMPLATE, RUN_TEMPLATE } from "../shared/resource-uri.ts";

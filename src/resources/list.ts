@@ -56,7 +56,6 @@ export async function listResources(
   return { resources: [...workspaces.flat(), ...results, ...skillResources] };
 }
 
-/** A workspace and, if its sandbox runs, its visible top-level files. */
 async function workspace(caller: CallerContext, sandbox: string, isRunning: boolean): Promise<Resource[]> {
   const entries = isRunning ? await topOf(caller, sandbox) : undefined;
   const root: Resource = {

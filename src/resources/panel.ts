@@ -8,12 +8,10 @@ import type { CallerContext } from "../shared/request-context.ts";
 import { isListed } from "../tools/define.ts";
 import { tools } from "../tools/index.ts";
 
-/** What the page needs besides its own script and style: frames for previews. */
 type PanelMeta = {
   ui: { csp?: { frameDomains: string[] }; prefersBorder: boolean };
 };
 
-/** The panel's resource at this address, or undefined. */
 export async function readPanel(
   caller: CallerContext,
   uri: string,
@@ -34,7 +32,10 @@ export async function readPanel(
   };
 }
 
-/** One document of everything: clients show it in a frame that may load nothing. esbuild writes no `</script` or `</style`. */
+/**
+ * Everything is in one document, because clients show it in a frame that loads nothing. esbuild escapes `</script` and
+ * `</style`.
+ */
 function documentOf(script: string | undefined, style: string | undefined): string {
   return `<!doctype html>
 <html lang="en" data-display="inline">

@@ -1,4 +1,4 @@
-/** `resources/read`: a file or a directory of a sandbox, or what a run left. */
+/** `resources/read`: a file or a directory of a sandbox, or an output of a run. */
 import type { ReadResourceResult } from "@modelcontextprotocol/server";
 import mime from "mime/lite";
 import type { Artifact } from "../runs/task-detail.ts";
@@ -32,7 +32,6 @@ type Contents = { mimeType: string; _meta?: Record<string, unknown> } & ({ text:
 /** The most bytes of a resource. In base64 they stay below 1 MB, where common clients cut a response. */
 const RESOURCE_BYTES = 700 * 1024;
 
-/** The most entries of a directory. */
 const MAX_ENTRIES = 1000;
 
 /** The scopes needed to read a resource; none for the panel, which holds no user data, and for unknown addresses. */
@@ -82,7 +81,6 @@ async function ofSandbox(caller: CallerContext, sandbox: string, path: string): 
   }
 }
 
-/** Adds to the error how to write an absolute path. */
 function withPathHint(error: ToolError, sandbox: string, path: string): ToolError {
   const meant = path.replace(/^\/workspace(?=\/workspace(?:\/|$))/, "");
   if (meant === path) return error;
@@ -145,7 +143,6 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
   return contentsOf(path, bytes);
 }
 
-/** The resources of a run: its log, and a task's artifacts. */
 export function namesOf(run: RunView): { name: string; size: number }[] {
   const artifacts: readonly Artifact[] = taskDetailOf(run)?.artifacts ?? [];
   return [

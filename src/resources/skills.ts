@@ -31,7 +31,6 @@ export function registerSkills(server: McpServer): void {
   extension.attach(server);
 }
 
-/** The skill at this address, or undefined. */
 export function readSkill(uri: string): ReadResourceResult | undefined {
   const text = skills.get(uri)?.text;
   return text === undefined ? undefined : { contents: [{ uri, mimeType: MIME_TYPE, text }], ...CACHE };

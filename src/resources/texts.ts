@@ -1,4 +1,4 @@
-/** What resources say: their titles and descriptions, and why one cannot be read. */
+/** Texts of resources: titles, descriptions, and errors of reading. */
 import { ToolError } from "../shared/errors.ts";
 import { fileURI, runURI } from "../shared/resource-uri.ts";
 
@@ -47,7 +47,6 @@ export function nothingOfName(run: string, name: string): ToolError {
   return new ToolError("not_found", `${run} has no ${name}.`, `${runURI(run, "")} lists its files.`);
 }
 
-/** How to write the absolute path that was probably meant. */
 export function absolutePathText(sandbox: string, meant: string): string {
   return `Paths are relative to /workspace: ${meant} is ${fileURI(sandbox, meant)}.`;
 }

@@ -69,18 +69,14 @@ import {
 } from "./texts.ts";
 
 export interface NeededTools {
-  /** The tools that the request calls. */
   called: readonly string[];
   /** Whether the request does nothing else. Then only these tools are registered, which saves time. */
   onlyCalls: boolean;
 }
 
-/** The application behind the guards. */
 export interface ProtectedApp {
   createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: NeededTools): McpServer;
-  /** The scopes that a call of this tool needs; none for an unknown tool. */
   requiredScopes(name: string, args: unknown): readonly Scope[];
-  /** The scopes that reading this resource needs; none for an unknown address. */
   resourceScopes(uri: string): readonly Scope[];
 }
 
@@ -113,14 +109,12 @@ interface Route {
       };
 }
 
-/** Identifies callers by token. @param paths the resources whose OAuth tokens are accepted */
 function byToken(...paths: readonly [ResourcePath, ...ResourcePath[]]) {
   return (request: Request, context: RequestContext) => authenticate(request, context, paths);
 }
 
 const READ = "GET, HEAD";
 
-/** The Worker's default export. */
 export function createApp(product: ProtectedApp): App {
   const mcp = (request: Request, caller: CallerContext) => serveMCP(product, request, caller);
   const stream = async (request: Request, caller: CallerContext) => {
@@ -248,7 +242,6 @@ export function createApp(product: ProtectedApp): App {
   };
 }
 
-/** The response for an unknown path: a page for browsers, JSON for programs. */
 function notFound(request: Request): Response | Promise<Response> {
   if (!isBrowser(request)) return json({ error: "Not found" }, 404);
   return messagePage(NOT_FOUND_PAGE, { status: 404, way: { href: "/", label: NOT_FOUND_PAGE.way } });
@@ -345,7 +338,6 @@ interface ToolCall {
   args: unknown;
 }
 
-/** The tool that a message calls, directly or by a method of the Tasks extension. */
 function toolCall(message: unknown): ToolCall[] {
   if (!isRecord(message) || !isRecord(message.params)) return [];
   const { method } = message;
@@ -363,7 +355,6 @@ function listensToTasks(message: unknown): boolean {
   return isRecord(notifications) && notifications.taskIds !== undefined;
 }
 
-/** The address of the resource that a message reads. */
 function resourceRead(message: unknown): string[] {
   if (!isRecord(message) || message.method !== "resources/read" || !isRecord(message.params)) return [];
   const { uri } = message.params;
@@ -386,7 +377,6 @@ function favicon(): Response {
   });
 }
 
-/** Reports how callers authenticate and, if OAuth is off, why. */
 function health(request: Request, context: RequestContext): Response {
   const { serverAuthToken, authTokens } = context.config;
   const oauth = oauthFor(request, context);

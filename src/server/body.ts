@@ -10,7 +10,6 @@ import {
   tooManyValuesText,
 } from "./texts.ts";
 
-/** The largest body accepted, in bytes. */
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
 /**

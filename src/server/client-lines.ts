@@ -12,7 +12,6 @@ export interface ClientLine {
   link?: string;
 }
 
-/** The text for people: JSON is indented. */
 export function formatted({ file, text }: ClientLine): string {
   return file === undefined ? text : JSON.stringify(JSON.parse(text), null, 2);
 }

@@ -58,7 +58,7 @@ export async function decisionPage(
 
 export const TO_PANEL = { href: PANEL_PATH, label: "Open the panel" };
 
-/** Who has opened a page, or the page to show instead. @param words of the page that leads to the sign-in */
+/** The signed-in visitor of a page, or the page to show instead. @param words text of the page that leads to the sign-in */
 export async function visitor(
   request: Request,
   oauth: OAuth,

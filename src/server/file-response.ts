@@ -15,7 +15,6 @@ import { becameShorter, fileNotArchived, sizeUnknown, unknownArchive, uploadTooL
 /** The most bytes of an upload, unless its link allows less. */
 export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
 
-/** The most bytes of a form besides its file. */
 const FORM_BYTES = 1024 * 1024;
 
 /** Browsers may only save a response that came from a sandbox, not show or run it. */
@@ -28,7 +27,6 @@ const HEADERS = {
 /** In `Want-Repr-Digest` (RFC 9530, section 4): a preference for SHA-256 that is not 0. */
 const DIGEST_WANTED = /(?:^|[\s,])sha-256=(?:[1-9]|10)(?:$|[\s,;])/;
 
-/** How many bytes are read from a file of unknown size. */
 const UNKNOWN_BYTES = 512 * 1024;
 
 /** Sends a file that reports size 0. Files in /proc do so whatever they contain. */
@@ -123,7 +121,6 @@ export async function sendRunFile(
   return new Response(body.pipeThrough(new FixedLengthStream(length)), { status, headers });
 }
 
-/** Status, headers and bytes for sending a file or a range of it. Status 416 has no body. */
 function prepared(
   request: Request,
   path: string,
@@ -150,7 +147,6 @@ function prepared(
   return { headers, status: range ? 206 : 200, offset, length };
 }
 
-/** Streams a directory as an archive while the archive is made. */
 export async function sendArchive(
   request: Request,
   env: Env,
@@ -168,7 +164,6 @@ export async function sendArchive(
   return new Response(archive.body, { headers });
 }
 
-/** Writes the request's body, or the file of a form, to a path. Returns its size and SHA-256. */
 export async function receiveFile(
   request: Request,
   env: Env,
@@ -212,7 +207,6 @@ export async function takeRest(request: Request): Promise<void> {
 
 const isForm = ({ headers }: Request) => /^multipart\/form-data\b/i.test(headers.get("content-type") ?? "");
 
-/** Whether Content-Length exceeds the limit. */
 function isTooLarge(request: Request, max: number): boolean {
   const length = Number(request.headers.get("content-length") ?? 0);
   return length > max + (isForm(request) ? FORM_BYTES : 0);

@@ -34,7 +34,6 @@ import { acceptsHTML } from "./landing.ts";
 import { LINK_TEXTS, REMOVE_RECURSIVELY, notAFileAddress, notRemoved, pathNotEncoded } from "./texts.ts";
 import { UPLOAD_SCRIPT } from "./upload-script.ts";
 
-/** `/files/<token>`. */
 export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
   const [, , token = ""] = new URL(request.url).pathname.split("/");
   const named = await readToken(token, await linkKeys(context));
@@ -136,7 +135,6 @@ async function uploadPage(request: Request, context: RequestContext, link: FileL
   return page("Upload a file", body, { script: UPLOAD_SCRIPT });
 }
 
-/** A size for people. Small sizes are exact. */
 function readableSize(bytes: number): string {
   const units = ["bytes", "KiB", "MiB", "GiB"];
   let [value, unit] = [bytes, 0];

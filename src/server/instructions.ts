@@ -4,12 +4,9 @@ import type { ToolName } from "../shared/tool-sets.ts";
 
 export interface Offered {
   has(name: ToolName): boolean;
-  /** The default sandbox. */
   sandbox: string;
   savesWorkspaces: boolean;
-  /** Minutes without use after which a sandbox stops. */
   idleMinutes: number;
-  /** One line for each host directory mounted into sandboxes. */
   mounted: readonly string[];
 }
 

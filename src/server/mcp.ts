@@ -89,7 +89,6 @@ const LONG_ANSWERS = { "anthropic/maxResultSizeChars": 100_000 };
 
 const PANEL_LINK = { ui: { resourceUri: PANEL_URI } };
 
-/** The tools that the panel needs. */
 const PANEL_NEEDS: readonly ToolName[] = ["list_sandboxes", "list_runs", "get_result"];
 
 /** Logs a call whose arguments do not match the schema. It never reaches the tool. */
@@ -118,7 +117,6 @@ function schemaOf(
 
 const schemas = new WeakMap<z.ZodObject, Map<string, Record<string, unknown>>>();
 
-/** The JSON schema of a tool's input or output. Made once. */
 function listedSchema(
   schema: z.ZodObject,
   side: "input" | "output",
@@ -138,7 +136,7 @@ function listedSchema(
   return json;
 }
 
-/** The highest bound that a model may meet, that of wait_seconds. What is above a higher one is refused in words. */
+/** Higher maxima are not listed: an error names them. This one is the highest of wait_seconds. */
 const HIGHEST_LISTED = 600;
 
 /** Whether a keyword is useless to clients. These keywords were a tenth of the list, which costs tokens. */

@@ -27,10 +27,8 @@ const SESSION_MS = 5000;
 /** The longest that a poll waits for log output, in seconds. */
 const LOOK_WAIT_SECONDS = 20;
 
-/** The most things that one stream watches. */
 const MAX_WATCHED = 8;
 
-/** The longest watch list, in characters of JSON. */
 const MAX_WATCH_LENGTH = 8192;
 
 /** The longest that an event waits for its reader, in milliseconds. */
@@ -54,7 +52,6 @@ const watched = z.discriminatedUnion("name", [
   z.strictObject({
     name: z.literal("get_result"),
     arguments: z.strictObject({ id: z.string(), cursor: z.number().int().min(0) }),
-    /** Whether a terminal's log keeps its control sequences. */
     raw: z.boolean().optional(),
   }),
 ]);
@@ -75,7 +72,6 @@ type WatchRequest = z.output<typeof watched>;
 export interface PanelDoors {
   /** The caller whose session the request has now. */
   callerOf(request: Request): Promise<Caller | Refusal>;
-  /** Handles an MCP request behind the guards. */
   mcp(request: Request, caller: CallerContext): Promise<Response>;
 }
 
@@ -113,7 +109,6 @@ class PanelStream {
   /** A client that does not read costs one event for each watched thing. */
   readonly #body = new Unbuffered(() => this.#ended.abort());
   readonly #encoder = new TextEncoder();
-  /** Aborted when the stream ends. */
   readonly #ended = new AbortController();
   #polls = 0;
   /** Polls that already count as calls of the principal. */
@@ -134,7 +129,6 @@ class PanelStream {
     return this.#body.readable;
   }
 
-  /** The first polls were counted when the stream was opened. */
   async run(watch: readonly WatchRequest[]): Promise<void> {
     this.#counted = watch.length;
     try {
@@ -152,7 +146,6 @@ class PanelStream {
     return this.#ended.signal.aborted;
   }
 
-  /** Polls a list until the stream ends. */
   async #watch({ name, arguments: args }: WatchRequest, index: number): Promise<void> {
     let sent: string | undefined;
     while (!this.#isEnded) {
@@ -166,7 +159,6 @@ class PanelStream {
     }
   }
 
-  /** Follows a log to its end. */
   async #follow(
     { arguments: args, raw }: Extract<WatchRequest, { name: "get_result" }>,
     index: number,
@@ -190,7 +182,6 @@ class PanelStream {
     }
   }
 
-  /** Calls a tool. Undefined if the stream ended during the call. */
   async #poll(name: string, args: object, raw = false): Promise<PollResult | undefined> {
     if (++this.#polls > MAX_LOOKS) return this.#end("again");
     const { env, principal } = this.#caller;
@@ -209,7 +200,6 @@ class PanelStream {
     return parsePollResult(text);
   }
 
-  /** Sends an event if the caller is still signed in. */
   async #push(event: string): Promise<void> {
     if (await this.#isSignedIn()) await this.#write(`data: ${event}\n\n`);
   }
@@ -289,10 +279,8 @@ interface OpenStream {
   isClosed: boolean;
 }
 
-/** Open streams by principal and page. */
 const places = new Map<string, Map<string, OpenStream>>();
 
-/** Registers a stream; undefined when the principal has too many. */
 function openStream(principal: string, page: string): OpenStream | undefined {
   const now = Date.now();
   for (const [key, pages] of places) {

@@ -41,7 +41,6 @@ export function panelPage(request: Request, context: RequestContext): Promise<Re
   });
 }
 
-/** Redirects the address with a trailing slash. */
 export function toPanel(): Response {
   return new Response(null, { status: 308, headers: { location: PANEL_PATH } });
 }

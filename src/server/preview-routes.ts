@@ -32,7 +32,6 @@ const NOTICES: Record<PreviewState | "unknown" | "odd" | "often", { status: numb
   often: { status: 429, refresh: 60 },
 };
 
-/** @param address the origin of the request, and the label in its host name */
 export async function servePreview(
   request: Request,
   address: { label: string; origin: string },
@@ -56,7 +55,6 @@ export async function servePreview(
   return new Response(incoming.body, { status, statusText, headers: shown, webSocket });
 }
 
-/** The request headers for the server in the sandbox. */
 async function headersInside(
   { headers: given }: Request,
   { outside, inside }: { outside: string; inside: string },
@@ -85,7 +83,6 @@ async function headersInside(
 /** Response headers that could affect other hosts of the same domain, or how the browser reaches them. */
 const WITHHELD = ["alt-svc", "clear-site-data", "strict-transport-security", PREVIEW_STATE];
 
-/** The response headers for the browser. */
 function headersOutside(given: Headers, { outside, port }: { outside: string; port: number }): Headers {
   const headers = new Headers(given);
   for (const name of WITHHELD) headers.delete(name);

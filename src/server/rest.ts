@@ -41,19 +41,16 @@ function words(name: string, max: number) {
     .max(max, REST_TEXTS.tooLong(name, max));
 }
 
-/** Milliseconds. */
 function millisecondsField(name: string, least: number) {
   const message = REST_TEXTS.milliseconds(name, least, MAX_TIMEOUT_MS);
   return z.number(message).min(least, message).max(MAX_TIMEOUT_MS, message);
 }
 
-/** How long a run may take, and how long its caller waits for it. */
 const times = () => ({
   timeout: millisecondsField("Timeout", 1).default(TASK_SECONDS.default * 1000),
   wait: millisecondsField("Wait", 0).optional(),
 });
 
-/** Names of definitions that must exist. */
 function componentNames() {
   const message = REST_TEXTS.componentNames;
   return z.array(z.string(message), message).optional();
@@ -62,7 +59,6 @@ function componentNames() {
 const taskBody = z.strictObject({
   task: words("Task", MAX_TASK),
   ...times(),
-  /** The checkpoint that the task starts from. */
   checkpoint: z.string(REST_TEXTS.checkpoint).optional(),
   agents: componentNames(),
   commands: componentNames(),
@@ -111,7 +107,6 @@ export async function execute(request: Request, caller: CallerContext): Promise<
 /** How long one look at a run waits for its end, milliseconds. */
 const LOOK_MS = 300_000;
 
-/** Waits for the end of a run until a time. */
 async function ended(context: ToolContext, run: RunView, deadline: number): Promise<RunView> {
   for (let seen = run; ;) {
     const leftMs = deadline - Date.now();
@@ -127,12 +122,11 @@ const STRICT = new Map([
   ["false", false],
 ]);
 
-/** Whether a caller wants to see a failure by the status; undefined for a value that means nothing. */
+/** Whether the caller wants status 422 for a failed run (`?strict=1`); undefined for an invalid value. */
 function strictOf(request: Request): boolean | undefined {
   return STRICT.get(new URL(request.url).searchParams.get("strict") ?? "0");
 }
 
-/** The response; if strict, its status is 422 for a run that did not succeed. */
 function withStatus(isStrict: boolean | undefined, [body, status]: [body: object, status: number]): Response {
   return json(body, isStrict && "success" in body && body.success === false ? 422 : status);
 }
@@ -198,7 +192,6 @@ function readResult(request: Request, caller: CallerContext): Promise<Response> 
   });
 }
 
-/** Whether the client accepts events but not JSON. */
 function prefersEvents({ headers }: Request): boolean {
   const accepted = headers.get("accept") ?? "";
   return accepted.includes("text/event-stream") && !accepted.includes("application/json");
@@ -212,7 +205,6 @@ function events(context: ToolContext, run: RunView): Response {
   });
 }
 
-/** Runs a handler as the kit does for tools, and formats errors as the contract says. */
 async function respond(
   name: string,
   caller: CallerContext,

@@ -22,7 +22,6 @@ const PAUSE_MS = { least: 100, most: 1200 };
 
 export interface RunEvents {
   id: string;
-  /** What is known of the run without its result. */
   known: object;
   resultOf(run: RunView): Promise<object>;
 }

@@ -14,7 +14,6 @@ import { anyRunFields, runAnswer } from "../tools/run-result.ts";
 
 const params = z.object({ taskId: z.string().max(MAX_RUN_ID) });
 
-/** Adds the extension to a server of revision 2026-07-28. */
 export function registerTasks({ server }: McpServer, caller: CallerContext): void {
   server.registerCapabilities(TASKS_CAPABILITY);
   const handle = (method: keyof typeof TASK_METHODS, taskCall: (id: string) => Promise<object>) =>
@@ -41,7 +40,6 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
   });
 }
 
-/** A task with the result of its call. */
 async function detailed(caller: CallerContext, run: RunView): Promise<object> {
   const task = taskOf(run, caller.config);
   if (task.status !== "completed") return task;

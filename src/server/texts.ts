@@ -1,4 +1,4 @@
-/** What the server says outside of tools: its pages, its refusals, and the errors of its plain HTTP routes. */
+/** Texts of the server outside of tools: pages, refusals, and errors of the plain HTTP routes. */
 import type { PageMessage } from "../auth/texts.ts";
 import { ToolError } from "../shared/errors.ts";
 
@@ -25,12 +25,10 @@ export function oauthOffText(why: string): string {
 
 // The body of an MCP request
 
-/** @param max bytes */
 export function bodyTooLargeText(max: number): string {
   return `The request body is over the limit of ${max} bytes (8 MiB). Write a large file in parts: write_file with append set to true for every part after the first.`;
 }
 
-/** @param ms how long it may take */
 export function bodyTooSlowText(ms: number): string {
   return `Parse error: the request body took longer than ${ms / 1000} s`;
 }
@@ -87,7 +85,6 @@ export const LINK_TEXTS = {
   sandboxGone: "The sandbox of this link was stopped or destroyed, and its files are gone.",
 };
 
-/** What the script of the upload page says. */
 export const UPLOAD_TEXTS = {
   oneFile: "This link takes one file. Pack several into one first.",
   broke: "The connection broke, and nothing was saved. Try again.",
@@ -134,7 +131,6 @@ export function becameShorter(path: string): ToolError {
   return new ToolError("file_system", `Reading ${path} failed: it became shorter meanwhile.`, "Ask again.");
 }
 
-/** @param max bytes */
 export function uploadTooLarge(max: number): ToolError {
   return new ToolError(
     "too_large",
@@ -267,7 +263,6 @@ export function panelOff(why: string): PageMessage {
 
 export const NEEDS_SCRIPTS = "The panel needs JavaScript.";
 
-/** Why a stream to the panel broke off, or shows nothing. */
 export const STREAM_TEXTS = {
   notJSON: "The body is not JSON.",
   failed: "The server had an error while it sent updates.",

@@ -3,11 +3,9 @@ export class Unbuffered {
   readonly readable: ReadableStream<Uint8Array>;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   readonly #waiting: { bytes: Uint8Array; done: () => void }[] = [];
-  /** Wakes the waiting reader. */
   #demand: (() => void) | undefined;
   #isEnded = false;
 
-  /** @param onGone called when the reader cancels */
   constructor(onGone: () => void) {
     this.readable = new ReadableStream<Uint8Array>(
       {
@@ -39,7 +37,6 @@ export class Unbuffered {
     this.#controller?.close();
   }
 
-  /** Ends the stream with an error. */
   fail(reason: string): void {
     if (this.#isEnded) return;
     this.#close();

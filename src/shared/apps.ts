@@ -25,18 +25,16 @@ export const RUN_META = "sandbox-mcp/run";
  */
 export const ERROR_META = "sandbox-mcp/error";
 
-/** Whether a request declares that its client shows Apps. */
 export function declaresApps(message: unknown): boolean {
   const { mimeTypes } = declaredExtension(message, APPS_EXTENSION) ?? {};
   return Array.isArray(mimeTypes) && mimeTypes.includes(APP_MIME_TYPE);
 }
 
-/** The requested form of a result, as in `?results=`. */
 export type PanelForm = "structured" | "raw";
 
 /**
- * An argument of the page's calls, in no schema, with the meaning of `?results=`. Clients forward only the tool and its
- * arguments, to the address that they are connected to. Some clients (VS Code, LibreChat) drop `_meta` keys.
+ * The page sends `?results=` as this argument, which is in no schema: clients forward only the tool's name and arguments, and
+ * some (VS Code, LibreChat) drop `_meta` keys.
  */
 const FORM_ARGUMENT = "_results";
 

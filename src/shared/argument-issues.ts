@@ -41,7 +41,6 @@ export function issueMessage(issue: z.core.$ZodRawIssue): string {
   }
 }
 
-/** Why a tool refused its arguments. @param parameters the names that it accepts */
 export function argumentsText(
   tool: string,
   issues: readonly z.core.$ZodIssue[],

@@ -31,7 +31,6 @@ export function parseBounded(text: string, bounds: JSONBounds): unknown {
 const [QUOTE, COMMA] = [0x22, 0x2c];
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
 
-/** Whether a JSON text exceeds the bounds, without parsing it. */
 export function exceedsBounds(text: string, bounds: JSONBounds): boolean {
   let values = 0;
   let depth = 0;
@@ -54,7 +53,6 @@ export function exceedsBounds(text: string, bounds: JSONBounds): boolean {
   return false;
 }
 
-/** Whether the string that ends here is a member's name. */
 function isName(text: string, end: number): boolean {
   const after = /[^ \t\r\n]/g;
   after.lastIndex = end + 1;

@@ -8,7 +8,6 @@ import { type Values, type Variable, type VariableName, VARIABLES, variables } f
 
 const MIB = 1024 * 1024;
 
-/** The default maximum of wait_seconds. */
 export const MAX_WAIT_SECONDS = variables.MAX_WAIT_SECONDS.default;
 
 /**
@@ -24,8 +23,7 @@ export interface Env extends Partial<Record<VariableName, string>> {
   OAUTH_KV?: KVNamespace;
   /** The local platform's folder of task definitions. It takes precedence over `COMPONENTS`. */
   COMPONENTS_FOLDER?: Fetcher;
-  /** Stores logs, results and artifacts of runs. */
-  /** The bucket; use it through `objectStore`. */
+  /** Stores logs, results and artifacts of runs. Use it through `objectStore`. */
   RESULTS: object;
   /** Limits the calls of a principal. Without it there is no limit. */
   RATE_LIMITER?: RateLimit;
@@ -33,14 +31,12 @@ export interface Env extends Partial<Record<VariableName, string>> {
   ADDRESS_LIMITER?: RateLimit;
 }
 
-/** Whether the server has a model credential, which tasks and questions need. */
 export function canRunTasks({ secrets }: Pick<Config, "secrets">): boolean {
   return secretsAt(secretsFor(secrets, SERVER), MODEL_HOST).length > 0;
 }
 
 export type Config = Readonly<ReturnType<typeof configOf>>;
 
-/** The limits of one principal. */
 export type Limits = Config["limits"];
 
 /** The configuration is invalid. Each problem is a sentence that names a variable, never its value. */
@@ -94,7 +90,6 @@ function missingBeside(name: VariableName, values: Values): string[] {
     .map(({ oneOf, why = " beside it" }) => `${name} needs ${oneOf.join(" or ")}${why}.`);
 }
 
-/** Principals in `SECRETS` that cannot exist. */
 function wrongPrincipals({ SECRETS: secrets }: Values): string[] {
   const kinds = VARIABLES.flatMap(([, { principals }]) => principals ?? []);
   const forms = new Intl.ListFormat("en-GB", { type: "disjunction" }).format(kinds.map(({ form }) => form));
@@ -112,7 +107,6 @@ function configOf(values: Values) {
   const metadata = values.OAUTH_CLIENT_METADATA;
   const authTokens: readonly StaticToken[] = values.AUTH_TOKENS ?? [];
   return {
-    /** All of them, for the sign-in methods. */
     values,
     serverAuthToken: values.SERVER_AUTH_TOKEN,
     previousToken: previous(values.SERVER_AUTH_TOKEN_PREVIOUS, values.SERVER_AUTH_TOKEN_PREVIOUS_UNTIL),
@@ -173,7 +167,6 @@ function configOf(values: Values) {
   };
 }
 
-/** The model's credential: the key, or else the token. */
 function modelSecrets(key: string | undefined, token: string | undefined): Secret[] {
   const value = key ?? token;
   if (value === undefined) return [];

@@ -9,9 +9,7 @@ export interface Connection {
   port: number;
   /** `CONNECT` for a tunnel, otherwise the request's method. */
   method: string;
-  /** The response's status; undefined before it. */
   status?: number;
-  /** Bytes received from the host. */
   bytes: number;
   /** The names of the secrets added to it, separated by commas. Never a value. */
   secret?: string;
@@ -26,13 +24,10 @@ export interface Connection {
 export interface SeenConnections {
   /** The log's id. Each container has its own log. */
   log: string;
-  /** The number of refused connections. */
   refused: number;
-  /** The latest, oldest first. */
   connections: readonly Connection[];
 }
 
-/** A refused host, and how often. */
 export interface Refusal {
   host: string;
   /** The port, if lists do not allow it. */
@@ -41,10 +36,8 @@ export interface Refusal {
   count: number;
 }
 
-/** The most stored connections. */
 export const KEPT_CONNECTIONS = 1000;
 
-/** The most hosts in a summary of refusals. */
 const MAX_REFUSED = 5;
 
 export class ConnectionLog {
@@ -61,7 +54,6 @@ export class ConnectionLog {
     return added;
   }
 
-  /** Marks a connection as refused that was allowed at first. */
   refuse(connection: Connection, why: NonNullable<Connection["refused"]>): void {
     if (!connection.refused) this.#refused++;
     connection.refused = why;
@@ -71,12 +63,10 @@ export class ConnectionLog {
     return this.#refused;
   }
 
-  /** The latest, oldest first. */
   get connections(): readonly Connection[] {
     return this.#kept;
   }
 
-  /** The first few hosts refused since a time. */
   refusalsSince(time: number): Refusal[] {
     const refusals = new Map<string, Refusal>();
     for (const { at, host, port: to, refused: why } of this.#kept) {
@@ -90,10 +80,8 @@ export class ConnectionLog {
   }
 }
 
-/** The columns of a line. */
 export const CONNECTION_COLUMNS = "time host port method status bytes secret";
 
-/** A connection's columns, separated by spaces; a dash for an empty one. */
 export function connectionLine({
   at,
   host,

@@ -3,17 +3,14 @@
 export const DAY_MS = 86_400_000;
 export const DAY_SECONDS = DAY_MS / 1000;
 
-/** The day of a time in milliseconds since the epoch. */
 export function dayOf(time: number): number {
   return Math.floor(time / DAY_MS);
 }
 
-/** When the next day begins, as a time of day in UTC. */
 export function nextDay(now: number): string {
   return `${new Date((dayOf(now) + 1) * DAY_MS).toISOString()} (midnight UTC)`;
 }
 
-/** Splits the seconds before `now` by day. */
 export function byDay(seconds: number, now: number): [day: number, seconds: number][] {
   const days: [number, number][] = [];
   for (let day = dayOf(now), left = seconds, end = now; left > 0; day--) {
@@ -25,5 +22,4 @@ export function byDay(seconds: number, now: number): [day: number, seconds: numb
   return days;
 }
 
-/** Seconds used, by day. */
 export type UsedByDay = ReadonlyMap<number, number>;

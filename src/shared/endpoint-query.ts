@@ -8,7 +8,6 @@ import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "./names.ts";
 import { type ToolName, describeWrongChoice } from "./tool-sets.ts";
 
 export interface EndpointQuery {
-  /** The default sandbox. */
   sandbox: string;
   /** Whether results have `structuredContent`, and the list of tools its schemas. */
   structured: boolean;
@@ -16,7 +15,6 @@ export interface EndpointQuery {
   tools?: readonly string[] | undefined;
   /** Whether a terminal's log keeps its control sequences, for clients that are terminals. */
   raw?: boolean;
-  /** Whether results contain images, not only text about them. */
   images: boolean;
 }
 
@@ -60,7 +58,6 @@ export function endpointQueryOf(
   return { problem: `The query of the endpoint's address is not valid: ${problems.join("; ")}.` };
 }
 
-/** The query for these settings, without defaults. */
 export function queryOf({ sandbox, structured, raw, tools, images }: EndpointQuery): string {
   const query = new URLSearchParams();
   if (sandbox !== DEFAULT_SANDBOX) query.set("sandbox", sandbox);

@@ -36,7 +36,6 @@ function isRepetitive(text: string): boolean {
   return new Set(text).size < 5 || steps.some((step) => text.startsWith(text.slice(step)));
 }
 
-/** Normalizes an entry of a list of hosts. */
 export function hostEntry(text: string, context: z.RefinementCtx): string {
   const parsed = parseHostEntry(text);
   if ("entry" in parsed) return parsed.entry;
@@ -44,7 +43,6 @@ export function hostEntry(text: string, context: z.RefinementCtx): string {
   return z.NEVER;
 }
 
-/** A list separated by commas, without empty entries and surrounding spaces. */
 export function list<T>(entry: z.ZodType<T, string>) {
   return z
     .string()

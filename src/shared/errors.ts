@@ -60,7 +60,6 @@ export class ToolError extends Error implements Failure {
     return new ToolError(failure.code, failure.message, failure.hint, failure.retryable);
   }
 
-  /** The message and hint as callers read them. */
   get text(): string {
     return [this.message, this.hint].filter(Boolean).join(" ");
   }
@@ -102,7 +101,6 @@ export function toolErrorOf(error: unknown, ref: string): ToolError {
   return internalError(ref);
 }
 
-/** The error for an unexpected failure. The log has its details under `ref`. */
 export function internalError(ref: string): ToolError {
   return new ToolError(
     "internal",
@@ -120,7 +118,6 @@ export function unknownRun(id: string): ToolError {
   );
 }
 
-/** Used if the container disappeared during a call. */
 export const WENT_AWAY =
   "The sandbox stopped during this call: its processes, kernels and unsaved files are gone.";
 export const WENT_AWAY_HINT =
@@ -131,7 +128,6 @@ export function isGone(error: unknown): boolean {
   return error instanceof ToolError && error.code === "sandbox_restarted";
 }
 
-/** The error for a call whose connection broke while its container still runs. */
 export function connectionLost(): ToolError {
   return new ToolError(
     "connection_lost",
@@ -172,7 +168,6 @@ export function ending(what: string): EndingError {
   );
 }
 
-/** The error for a sandbox without free processes or memory. */
 export function exhausted(): ToolError {
   return new ToolError(
     "exhausted",
@@ -198,7 +193,6 @@ export function damaged(what: string): ToolError {
   );
 }
 
-/** Whether a system message means a lack of processes or memory. */
 export function saysExhausted(words: string): boolean {
   // bash prints "fork: retry:" for every failed attempt, even if a later one succeeds.
   return /EAGAIN|ENOMEM|(?<!retry: )Resource temporarily unavailable|Cannot (fork|allocate memory)|can't start new thread/i.test(
@@ -206,7 +200,6 @@ export function saysExhausted(words: string): boolean {
   );
 }
 
-/** The error for a command whose files could not be written. @param detail the system's message */
 export function unwritable(detail: string): ToolError {
   if (/No space left|quota/i.test(detail))
     return new ToolError(

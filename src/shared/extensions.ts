@@ -25,7 +25,6 @@ export function sessionID(declared: { apps: boolean; urls: boolean }): string | 
   return `${declared.apps ? APPS : ""}${declared.urls ? URLS : ""}${crypto.randomUUID()}`;
 }
 
-/** The client's declarations in a request's session id. */
 export function sessionDeclares({ headers }: Request): { apps: boolean; urls: boolean } {
   const id = headers.get("mcp-session-id") ?? "";
   const apps = id.startsWith(APPS);

@@ -21,7 +21,6 @@ const linkSchema = z.strictObject({
   confined: z.boolean().optional(),
   /** Milliseconds since the epoch. */
   expires: z.number(),
-  /** Random. */
   id: z.string(),
 });
 
@@ -29,12 +28,10 @@ export type FileLink = z.infer<typeof linkSchema>;
 
 /** A link to a run's output, which outlives the sandbox. */
 const runLinkSchema = z.strictObject({
-  /** As above. */
   actor: z.string(),
   /** The run's id, and the output's name as in resource addresses. */
   run: z.string(),
   name: z.string(),
-  /** Milliseconds since the epoch. */
   expires: z.number(),
 });
 
@@ -66,7 +63,6 @@ const TOKEN = new RegExp(`^(${ACTOR_NAME_SOURCE})\\.([\\w-]{${LINK_ID_CHARS}})([
 /** Links of an earlier version are valid for a day, so support for them can be removed in the next version but one. */
 const WHOLE_TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
 
-/** The token of a link; undefined without a signing key. */
 export async function writeToken(
   { actor, id }: LinkName,
   [key]: readonly CryptoKey[],

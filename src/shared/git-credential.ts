@@ -9,20 +9,20 @@ export interface GitCredential {
   token: string;
 }
 
-/** What hosts take as the name of a token's holder. */
+/** The user name that hosts accept with a token. */
 const TOKEN_USER = "x-access-token";
 
 /** Shorter tokens could be guessed by code that has its own text echoed: see `secrets.ts`. */
 const TOKEN = /^[\x21-\x7e]{16,1000}$/;
 const USER = /^[\w.@+-]{1,100}$/;
 
-/** A credential that a person has typed; undefined if it cannot be one. */
+/** The credential from a form; undefined if the values are not valid. */
 export function gitCredential(user: string, token: string): GitCredential | undefined {
   const given = { user: user.trim() || TOKEN_USER, token: token.trim() };
   return USER.test(given.user) && TOKEN.test(given.token) ? given : undefined;
 }
 
-/** A host that somebody may sign in to, in canonical form; undefined if it is none, or is beyond the operator's limits. */
+/** The canonical form of a host that somebody may sign in to; undefined if it is invalid or beyond the operator's limits. */
 export function gitHost(text: string, { most }: Pick<NetworkLimits, "most">): string | undefined {
   const host = canonicalHost(text.trim());
   if (host === undefined || !canBeListed(host) || isAddress(host)) return undefined;
@@ -42,7 +42,6 @@ export function isGitRequest(method: string, { protocol, port, pathname, searchP
   return method === "POST" && /\/git-(?:upload|receive)-pack$/.test(pathname);
 }
 
-/** The credential as what the egress puts into a request. */
 export function asSecret(host: string, { user, token }: GitCredential): Secret {
   const place = { in: "basic", name: "authorization", template: `${user}:{value}` } as const;
   return {
@@ -59,7 +58,7 @@ export function asSecret(host: string, { user, token }: GitCredential): Secret {
 const REFUSED =
   /(?:could not read (?:Username|Password)|Authentication failed) for '(https:\/\/[^'\s]{1,2000})'/;
 
-/** The host at which git lacked credentials, over HTTPS at the standard port, by what git has printed. */
+/** The HTTPS host, at the standard port, that refused git according to git's message. */
 export function refusedByHost(printed: string): string | undefined {
   const url = URL.parse(REFUSED.exec(printed)?.[1] ?? "");
   return url?.port === "" ? url.hostname : undefined;

@@ -4,13 +4,11 @@
  */
 import { crc32 } from "node:zlib";
 
-/** What an image file's structure says. */
 export interface ImageHeader {
   mimeType: ImageType;
   /** Pixels as stored; EXIF may rotate the image. */
   width: number;
   height: number;
-  /** Frames of an animation; 1 for a still image. */
   frames: number;
 }
 
@@ -63,7 +61,6 @@ class Reader {
     return this.#bytes.length - this.#at;
   }
 
-  /** Counts a part of the file. */
   part(): void {
     this.#parts += 1;
     if (this.#parts > MAX_PARTS) throw new Error("it has too many parts");
@@ -75,7 +72,6 @@ class Reader {
     return this.#bytes.subarray(this.#at - count, this.#at);
   }
 
-  /** Skips to the next byte with this value. */
   seek(value: number): void {
     const found = this.#bytes.indexOf(value, this.#at);
     if (found < 0) throw new Error("it is cut off");
@@ -175,7 +171,6 @@ const GIF_TRAILER = 0x3b;
 const GIF_EXTENSION = 0x21;
 const GIF_IMAGE = 0x2c;
 
-/** GIF: blocks up to the trailer. */
 function readGIF(bytes: Uint8Array): Size & { frames: number } {
   const reader = new Reader(bytes);
   reader.take(6);
@@ -204,12 +199,10 @@ function readGIF(bytes: Uint8Array): Size & { frames: number } {
   return { ...size, frames };
 }
 
-/** Reads the color table announced by these flags. */
 function takeColours(reader: Reader, flags: number): void {
   if (flags & 0x80) reader.take(3 * 2 ** ((flags & 7) + 1));
 }
 
-/** WebP: chunks up to the end of the container. */
 function readWebP(bytes: Uint8Array): Size & { frames: number } {
   const outer = new Reader(bytes);
   outer.take(4);

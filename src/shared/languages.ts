@@ -7,15 +7,12 @@ export const LANGUAGES = ["python", "javascript", "typescript"] as const;
 
 export type Language = (typeof LANGUAGES)[number];
 
-/** The languages for programs that answer questions. */
 export const PROGRAM_LANGUAGES = ["python", "typescript"] as const satisfies readonly Language[];
 
 export type ProgramLanguage = (typeof PROGRAM_LANGUAGES)[number];
 
 interface Traits {
-  /** As people write it. */
   title: string;
-  /** The extensions of its files. */
   endings: readonly string[];
   /** The cell that loads the prelude from a directory into a new kernel. */
   load(directory: string): string;
@@ -86,7 +83,6 @@ export const TRAITS: Readonly<Record<Language, Traits>> = {
   typescript: { ...inNode("typescript"), title: "TypeScript", endings: [".ts", ".mts"] },
 };
 
-/** A list for people. */
 export const LANGUAGE_TITLES = LANGUAGES.map((language) => TRAITS[language].title)
   .join(", ")
   .replace(/, (?=[^,]*$)/, " or ");

@@ -6,7 +6,6 @@ const MINUTE_MS = 60_000;
 /** The most keys counted separately in one minute. All others share one count. */
 const MAX_KEYS = 10_000;
 
-/** Counts in memory, per minute. */
 export class ProcessLimiter implements RateLimit {
   readonly #limit: number;
   readonly #counts = new Map<string, number>();

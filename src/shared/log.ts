@@ -17,9 +17,7 @@ interface RequestFields {
   request_id: string;
   /** Undefined before authentication. */
   principal?: string;
-  /** How the principal authenticated. */
   via?: Principal["via"];
-  /** The OAuth client's id. */
   client?: string;
   /** If the caller sent a trace context: the trace, and the caller's span. */
   trace_id?: string;
@@ -36,7 +34,6 @@ export interface CallEvent extends RequestFields {
   sandbox?: string;
   duration_ms: number;
   outcome: "ok" | "error";
-  /** The `ToolError`'s code, if the outcome is an error. */
   error_code?: string;
 }
 
@@ -44,7 +41,6 @@ export interface CallEvent extends RequestFields {
 export interface RefusalEvent extends RequestFields {
   event: "refusal";
   status: number;
-  /** The guard that refused it. */
   reason: RefusalReason;
   /** The route's pattern, never the actual URL. */
   route?: string;
@@ -76,7 +72,6 @@ export interface TokenEvent extends RequestFields {
   route?: string;
 }
 
-/** A sandbox's container started or ended. */
 export interface SandboxEvent {
   event: "sandbox";
   action: "start" | "stop" | "destroy";
@@ -84,11 +79,9 @@ export interface SandboxEvent {
   sandbox: string;
 }
 
-/** An attempt to sign in and approve an OAuth client. */
 export interface SignInEvent extends RequestFields {
   event: "sign_in";
   outcome: "approved" | "denied" | "refused";
-  /** Why it was refused. */
   reason?: SignInRefusal;
 }
 
@@ -149,7 +142,6 @@ const EVENT_LEVEL = {
   config: "error",
 } as const;
 
-/** Writes `event` if the configured level includes it. */
 export function log(config: { logLevel: LogLevel }, event: LogEvent): void {
   const refused = event.event === "sign_in" && event.outcome === "refused";
   const level: LogLevel = refused ? "warn" : EVENT_LEVEL[event.event];
@@ -161,7 +153,6 @@ export function log(config: { logLevel: LogLevel }, event: LogEvent): void {
   console.log(JSON.stringify({ time: new Date().toISOString(), level, ...fields }));
 }
 
-/** The fields of every line about a caller's request. */
 export function callerFields({ requestID, principal, trace }: Logged) {
   const { id, via, client } = principal;
   return { request_id: requestID, principal: id, via, client, ...traceFields(trace) };
@@ -173,7 +164,6 @@ interface Logged {
   trace?: TraceContext | undefined;
 }
 
-/** Logs an unexpected error under the request's reference. */
 export function logError(
   { config, requestID: ref }: { config: { logLevel: LogLevel }; requestID: string },
   where: string,

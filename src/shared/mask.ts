@@ -29,7 +29,6 @@ const LENGTH_CLASS = 64;
 const BASE64_PAIRS = ["+-", "/_"];
 const CASE_PAIRS = Array.from("abcdefghijklmnopqrstuvwxyz", (letter) => letter + letter.toUpperCase());
 
-/** Whether a byte can be part of a trace: visible ASCII. */
 const isVisible = (byte: number) => byte > 0x20 && byte < 0x7f;
 
 /** The beginning of an escape, or a base64 character, that reveals part of a following value. */
@@ -90,7 +89,6 @@ export class Mask {
 
 const known = new WeakMap<Secret, { traces: TraceMatcher; names: TraceMatcher }>();
 
-/** The traces of a secret, for values and for header names. */
 function knownOf(secret: Secret): { traces: TraceMatcher; names: TraceMatcher } {
   let found = known.get(secret);
   if (!found) {
@@ -105,7 +103,6 @@ function knownOf(secret: Secret): { traces: TraceMatcher; names: TraceMatcher } 
   return found;
 }
 
-/** A copy of some bytes with every trace replaced by stars. */
 function masked(bytes: Uint8Array, traces: readonly TraceMatcher[], from = 0, to = bytes.length): Uint8Array {
   const copy = bytes.slice(from, to);
   for (const [start, end] of traces.flatMap((one) => one.findIn(bytes)))
@@ -154,7 +151,6 @@ class TraceMatcher {
 
   #findEscaped(bytes: Uint8Array, escape: number): [number, number][] {
     const found: [number, number][] = [];
-    /** The position of each character. */
     const places = new Int32Array(bytes.length);
     let state = 0;
     let count = 0;

@@ -3,7 +3,6 @@ import * as z from "zod";
 import { OWNER_ID } from "./principal.ts";
 
 const directory = z.strictObject({
-  /** The owner's sandbox with the mount. */
   sandbox: z.string(),
   /** Its path in the sandbox. */
   path: z.string(),

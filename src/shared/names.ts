@@ -4,25 +4,21 @@
  */
 import { sha256 } from "./sha256.ts";
 
-/** The most characters of a sandbox name. */
 export const MAX_SANDBOX_NAME = 63;
 
 /** The flag makes its source usable as an HTML `pattern`. */
 export const SANDBOX_NAME = /^[a-z0-9](?:[a-z0-9._\-]{0,61}[a-z0-9])?$/v;
 
-/** The rule in words, to end a sentence about a name. */
 export const SANDBOX_NAME_FORM = "1 to 63 of a-z, 0-9, -, _ and ., a letter or digit first and last";
 export const SANDBOX_NAME_RULE = `must be ${SANDBOX_NAME_FORM}`;
 
 export const DEFAULT_SANDBOX = "default";
 
-/** The coding agents for tasks. */
 export const AGENT_NAMES = ["claude-code", "opencode"] as const;
 
 /** The name of a command session or code context. The server's own sessions begin with `_`. */
 export const SESSION_NAME = /^[a-z0-9-][a-z0-9._-]{0,63}$/;
 
-/** The rule, to end a sentence about a name. */
 export const SESSION_NAME_RULE = "must be 1 to 64 of a-z, 0-9, -, _ and ., neither _ nor . first";
 
 /** A model's name of up to 100 characters, safe in a command line. */
@@ -48,7 +44,6 @@ export async function actorName(name: string, principalID: string): Promise<stri
   return `${label}-${await principalHash(principalID)}`;
 }
 
-/** Random base32 characters, 5 bits each. */
 export function randomLetters(count: number): string {
   const random = crypto.getRandomValues(new Uint8Array(count));
   return Array.from(random, (byte) => BASE32[byte & 31]).join("");

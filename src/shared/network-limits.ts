@@ -6,7 +6,6 @@ import { tokenPrincipalID } from "./principal.ts";
 export interface NetworkLimits {
   /** The least restrictive allowed policy. */
   most: NetworkPolicy;
-  /** The default policy. */
   initial: NetworkPolicy;
 }
 

@@ -31,7 +31,6 @@ export const PACKAGE_HOSTS: readonly string[] = [
   "*.githubusercontent.com",
 ];
 
-/** The most entries of a list. */
 export const MAX_HOSTS = 100;
 
 /** The reachable ports of an allowed host, for plain HTTP and TLS. */
@@ -77,7 +76,6 @@ export function canonicalHost(text: string): string | undefined {
   return host === "" ? undefined : host.toLowerCase();
 }
 
-/** Whether a canonical host is an IP address. */
 export function isAddress(host: string): boolean {
   return host.includes(":") || IPV4.test(host);
 }
@@ -91,18 +89,15 @@ export function canBeListed(host: string): boolean {
   return isAddress(host) || NAME.test(host);
 }
 
-/** Whether a policy allows a connection. @param host in canonical form */
 export function allowsHost({ internet, allowHosts }: NetworkPolicy, host: string): boolean {
   if (internet === "full") return true;
   return internet === "allowlist" && expanded(allowHosts).some((entry) => covers(entry, host));
 }
 
-/** Whether the entry for package registries applies. */
 export function allowsPackages({ internet, allowHosts }: NetworkPolicy): boolean {
   return internet === "full" || (internet === "allowlist" && allowHosts.includes(PACKAGES));
 }
 
-/** The policy that allows what both policies allow. */
 export function narrowed(policy: NetworkPolicy, limit: NetworkPolicy): NetworkPolicy {
   const rank = Math.min(INTERNET.indexOf(policy.internet), INTERNET.indexOf(limit.internet));
   const internet = INTERNET[rank] ?? "none";
@@ -121,7 +116,6 @@ export function entriesBeyond(entries: readonly string[], limit: NetworkPolicy):
   return entries.filter((entry) => !isWithin(entry));
 }
 
-/** The entries for what both lists cover, without duplicates. */
 function common(some: readonly string[], others: readonly string[]): string[] {
   const kept = new Set<string>();
   if (some.includes(PACKAGES) && others.includes(PACKAGES)) kept.add(PACKAGES);

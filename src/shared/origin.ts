@@ -60,7 +60,6 @@ export function originAllowed(request: Request, config: Config): boolean {
   return isLoopback(origin) && isLoopback(new URL(request.url));
 }
 
-/** The response to a preflight and other `OPTIONS` requests. */
 export function preflight(methods: string, isPublic = false): Response {
   return new Response(null, {
     status: 204,

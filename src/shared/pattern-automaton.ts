@@ -7,7 +7,6 @@ export class PatternAutomaton<Pattern extends { text: string }> {
   readonly #width: number;
   /** The next state for each state and column. State 0 is the start. */
   readonly #next: Int32Array;
-  /** The longest pattern that ends at a state. */
   readonly #ending: (Pattern | undefined)[] = [undefined];
 
   /** @param columns classes of equal characters, from 1; 0 for characters in no pattern */
@@ -25,7 +24,6 @@ export class PatternAutomaton<Pattern extends { text: string }> {
     return this.#next[state * this.#width + (this.#columns[character] ?? 0)] ?? 0;
   }
 
-  /** The longest pattern that ends with the last character. */
   endingAt(state: number): Pattern | undefined {
     return this.#ending[state];
   }

@@ -64,7 +64,6 @@ export async function readLabel(
   return undefined;
 }
 
-/** A new token for a sandbox's port; undefined without a signing key. */
 export async function makeToken(
   port: number,
   actor: string,
@@ -87,7 +86,6 @@ async function signed(key: CryptoKey, port: number, actor: string, random: strin
   return random + base36(signature, length - random.length);
 }
 
-/** The last `digits` base-36 digits of the bytes as a number. */
 function base36(bytes: Uint8Array, digits: number): string {
   const number = BigInt(`0x${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`);
   return number.toString(36).slice(-digits);

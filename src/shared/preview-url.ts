@@ -1,4 +1,3 @@
-/** The URL of a preview. */
 import type { Config } from "./config.ts";
 import { isLoopback } from "./origin.ts";
 import { type PreviewAddress, writeLabel } from "./preview-address.ts";

@@ -3,7 +3,6 @@
  * them.
  */
 
-/** All scopes; tools name the ones they need. */
 export const SCOPES = ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"] as const;
 
 export type Scope = (typeof SCOPES)[number];
@@ -31,17 +30,14 @@ export const OWNER_ID = "owner";
 /** A static token's name. It is part of the principal id, which therefore survives a change of the token. */
 export const TOKEN_NAME = /^[a-z0-9-]{1,32}$/;
 
-/** The principal id of a static token; the prefix distinguishes it from all other kinds. */
 export function tokenPrincipalID(name: string): string {
   return `token:${name}`;
 }
 
-/** The known scopes among `names`, in the order of `SCOPES`, without duplicates. */
 export function knownScopes(names: readonly string[]): Scope[] {
   return SCOPES.filter((scope) => names.includes(scope));
 }
 
-/** The scopes of `needed` that `principal` lacks, in the order of `SCOPES`, without duplicates. */
 export function missingScopes(principal: Principal, needed: Iterable<Scope>): Scope[] {
   const wanted = new Set(needed);
   return SCOPES.filter((scope) => wanted.has(scope) && !principal.scopes.includes(scope));

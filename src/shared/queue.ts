@@ -14,7 +14,6 @@ export class KeyedQueue {
   /** With the ids of running and waiting work, in order of arrival. */
   readonly #queues = new Map<string, { queue: SerialQueue; ids: string[] }>();
 
-  /** Runs `work` after all earlier work under `key` has settled. */
   async run<T>(key: string, id: string, work: () => Promise<T>): Promise<T> {
     const { queue, ids } = this.#queues.get(key) ?? { queue: new SerialQueue(), ids: [] };
     this.#queues.set(key, { queue, ids });

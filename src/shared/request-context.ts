@@ -1,4 +1,3 @@
-/** The context of a request, the same for MCP and REST. */
 import type { Config, Env } from "./config.ts";
 import type { Principal } from "./principal.ts";
 import type { ToolName } from "./tool-sets.ts";
@@ -14,11 +13,9 @@ export interface RequestContext {
   arrivedAt: number;
   /** Random. In every log line about the request, in `X-Request-Id`, and in internal errors. */
   requestID: string;
-  /** The caller's trace, if it sent one. */
   trace?: TraceContext | undefined;
 }
 
-/** The sender of a request, identified by a token or session. */
 export interface Caller {
   principal: Principal;
   /** The URL of the resource's metadata (RFC 9728) for challenges; undefined if OAuth is off. */
@@ -27,25 +24,23 @@ export interface Caller {
   takesNotice?: boolean;
 }
 
-/** The context of a request after the guards. */
 export interface CallerContext extends RequestContext, Caller {
-  /** Whether results also contain data. */
   isStructured?: boolean;
-  /** Whether terminals' logs keep their control sequences. */
   isRaw?: boolean | undefined;
-  /** False if results only describe images (`?images=off`). */
+  /** False if `?images=off` asks for descriptions instead of images. */
   takesImages?: boolean;
   /** Whether the client may show MCP Apps: since revision 2026-07-28 every request says so; for older clients it is unknown. */
   mayShowApps?: boolean;
-  /** Whether the client has declared it. */
   showsApps?: boolean;
   /** Whether the client's revision of MCP has resource links: 2025-06-18 and later. */
   takesResourceLinks?: boolean;
   /** Whether the client accepts a task as a result (MCP's Tasks extension); undefined if its revision has none. */
   takesTasks?: boolean | undefined;
-  /** Whether the principal can sign in to this server's pages. */
   hasSignIn?: boolean;
-  /** How to ask the client to open a URL for its user, by its era of MCP; undefined if it does not, or nobody could sign in. */
+  /**
+   * How to ask the client to open a URL for its user, which depends on its MCP revision; undefined if the client cannot, or
+   * the user could not sign in.
+   */
   asksPerson?: "modern" | "legacy" | undefined;
   /** The offered tools that the connection is limited to; undefined for all. */
   chosenTools?: ReadonlySet<ToolName> | undefined;

@@ -16,7 +16,7 @@ export const NETWORK_PATH = "/workspace/.network";
 
 export type ResourceAddress =
   | { sandbox: string; path: string }
-  /** No `name` stands for all that the run left. */
+  /** An empty `name` means all outputs of the run. */
   | { run: string; name: string };
 
 const WORKSPACE = "/workspace";
@@ -37,7 +37,6 @@ export function runURI(id: string, name: string): string {
   return `sandbox://${RUNS}/${id}/${encoded(name)}`;
 }
 
-/** The parsed address, or a sentence about its problem. */
 export function parseResourceURI(uri: string): ResourceAddress | { problem: string } {
   const url = URL.parse(uri);
   if (url?.protocol !== "sandbox:") return { problem: `${FORMS}.` };

@@ -6,7 +6,6 @@ export interface Refusal {
   response: Response;
 }
 
-/** A JSON response that must not be cached. */
 export function json(body: unknown, status = 200, headers: Record<string, string> = {}): Response {
   return Response.json(body, { status, headers: { "cache-control": "no-store", ...headers } });
 }

@@ -18,15 +18,13 @@ const listedSandbox = z.object({
   last_used_at: z.string(),
   /** Bytes in its `/workspace`, at most a minute before its last use; missing if not measured. */
   size_bytes: z.number().optional(),
-  /** When it was last saved, and the bytes of all that was changed in it, wherever that is; missing if it was not. */
+  /** When it was last saved, and the bytes of all its changed files; missing if it was never saved. */
   saved_at: z.string().optional(),
   saved_bytes: z.number().optional(),
-  /** Variable names from `configure_sandbox`. */
   variables: z.array(z.string()),
   /** Its network access (`INTERNET`), and for `allowlist` the hosts; missing if an earlier version configured it. */
   internet: z.string().optional(),
   allow_hosts: z.array(z.string()).optional(),
-  /** Its ports that are reachable from outside. */
   previews: z.array(listedPreview),
 });
 

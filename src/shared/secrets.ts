@@ -6,13 +6,10 @@ import * as z from "zod";
 import { headerValue, unique } from "./env-fields.ts";
 import { type NetworkPolicy, allowsHost, isAddress, parseHostEntry, PACKAGES } from "./network-policy.ts";
 
-/** The placeholder for the value in a template. */
 const VALUE = "{value}";
 
-/** The most secrets of a server. */
 const MAX_SECRETS = 100;
 
-/** The most hosts of a secret. */
 const MAX_SECRET_HOSTS = 20;
 
 /**
@@ -47,7 +44,6 @@ export const MODEL_HOST = "anthropic.internal";
 /** Stands for the server itself among principals, for example for the model's credential. */
 export const SERVER = "server";
 
-/** The secrets for a principal's sandboxes. */
 export function secretsFor(secrets: readonly Secret[], principalID: string | undefined): Secret[] {
   return secrets.filter(({ principals }) => principals?.includes(principalID ?? "") ?? true);
 }
@@ -84,7 +80,6 @@ export function putIn(secrets: readonly Secret[], headers: Headers, url: URL): S
   return used;
 }
 
-/** The text put in a secret's place. */
 function written({ place, value }: Secret): string {
   const text = place.template.replace(VALUE, () => value);
   return place.in === "basic" ? `Basic ${btoa(text)}` : text;
@@ -110,7 +105,6 @@ export function placeholderOf({ name }: Secret): string {
   return `sandbox-mcp-secret-${name}`;
 }
 
-/** The variables with placeholders. */
 export function placeholders(secrets: readonly Secret[]): Record<string, string> {
   return Object.fromEntries(
     secrets.flatMap((secret) =>
@@ -239,7 +233,6 @@ function inBasic(text: string | undefined): Parsed {
     : { problem: `must have basic of the form "user:${VALUE}"` };
 }
 
-/** Normalizes an entry of `hosts`. */
 function secretHost(text: string, context: z.RefinementCtx): string {
   const parsed = parseHostEntry(text);
   const entry = "entry" in parsed ? parsed.entry : PACKAGES;

@@ -95,7 +95,6 @@ function madeHeader(made: Uint8Array): ImageHeader | undefined {
   }
 }
 
-/** @param image its size in words */
 function notMade(reason: ImageProblem, image: string): ImageRefusal {
   switch (reason) {
     case "no_pillow":

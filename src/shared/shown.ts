@@ -15,7 +15,6 @@ export function visible(text: string): string {
   return text.replace(HIDDEN, escaped);
 }
 
-/** Equivalent JSON in which everything is visible. */
 export function visibleJSON(value: unknown, indent?: number): string {
   return JSON.stringify(value, null, indent).split("\n").map(visible).join("\n");
 }
@@ -43,10 +42,8 @@ export function shownTime(time: number | string): string {
   return new Date(time).toISOString().replace(/\.\d+Z$/, "Z");
 }
 
-/** Line breaks; text that contains one is fenced. */
 const LINE_BREAK = /[\n\v\f\r\u0085\u2028\u2029]/;
 
-/** Whether a text is one line, which may follow its label. */
 export function isLine(text: string): boolean {
   return !LINE_BREAK.test(text);
 }

@@ -4,7 +4,6 @@ import { allowHosts, hostEntry, time, unique } from "./env-fields.ts";
 import { INTERNET, type Internet } from "./network-policy.ts";
 import { REGIONS, type Region, type Scope, SCOPES, TOKEN_NAME } from "./principal.ts";
 
-/** A static token, known only by its hash. */
 export interface StaticToken {
   name: string;
   /** SHA-256 of the token's UTF-8 bytes, in lower-case hexadecimal. */
@@ -12,9 +11,7 @@ export interface StaticToken {
   scopes: readonly Scope[];
   /** The SHA-256 of the replaced token. */
   previous?: PreviousToken | undefined;
-  /** The region of its sandboxes. */
   region?: Region | undefined;
-  /** The network limit of its sandboxes. */
   internet?: Internet | undefined;
   allowHosts?: readonly string[] | undefined;
 }

@@ -6,10 +6,8 @@
 /** The prefix of a call: `→ Edit src/app.ts`, `→ Bash: npm test`. */
 export const CALL = "→ ";
 
-/** The prefix of a call's failure. */
 export const FAILURE = "  failed: ";
 
-/** The prefix of lines of nested agents. */
 export const NESTED = "    ";
 
 /** The prefix that text lines must not have. */
@@ -29,13 +27,11 @@ export function failureLine(why: string): string {
 
 export interface TaskStep {
   kind: "call" | "failure" | "text";
-  /** For a call: the tool's name. */
   tool?: string;
   text: string;
   isNested: boolean;
 }
 
-/** Parses a written line. */
 export function stepOf(line: string): TaskStep {
   if (line.startsWith(FAILURE)) return { kind: "failure", text: line.trim(), isNested: false };
   const isNested = line.startsWith(NESTED);

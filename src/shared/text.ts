@@ -1,5 +1,3 @@
-/** Text from bytes, and text for sentences. */
-
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** The text of UTF-8 bytes without NUL; undefined for others. */
@@ -37,7 +35,6 @@ export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint
   return bytes;
 }
 
-/** The first line of a source, shortened for a list. */
 export function titleOf(source: string): string {
   const line = source.trimStart().split("\n", 1)[0] ?? "";
   return line.length > 120 ? `${line.slice(0, 119).toWellFormed()}…` : line;
@@ -49,7 +46,6 @@ export function clause(sentence: string): string {
   return sentence.trim().replace(/(?<![.\s])[.\s]+$/, "");
 }
 
-/** `text` as one word of a shell line. */
 export function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
@@ -59,7 +55,6 @@ export function shellWord(text: string): string {
   return /^[\w./:=@+-]+$/.test(text) ? text : quote(text);
 }
 
-/** The message of an error, or the thrown value as text. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

@@ -3,7 +3,6 @@
  * whose work needs it. `defineTool` accepts only names in a set.
  */
 
-/** For runs of every kind. */
 const RUNS = ["get_result", "list_runs", "cancel_run"] as const;
 
 export const TOOL_SETS = {
@@ -25,14 +24,13 @@ export type ToolName = (typeof TOOL_SETS)[keyof typeof TOOL_SETS][number];
 
 export const TOOL_NAMES: ReadonlySet<ToolName> = new Set(Object.values(TOOL_SETS).flat());
 
-/** The offered tools that these names and sets select. */
 export function toolsChosen(words: readonly string[], offered: ReadonlySet<ToolName>): ReadonlySet<ToolName> {
   const sets: Record<string, readonly string[] | undefined> = TOOL_SETS;
   const named = new Set(words.flatMap((word) => (Object.hasOwn(sets, word) && sets[word]) || word));
   return new Set([...offered].filter((tool) => named.has(tool)));
 }
 
-/** What is wrong with a choice of tools, as the end of a sentence; undefined if nothing is. */
+/** The problem with a choice of tools, as the end of a sentence; undefined if it is valid. */
 export function describeWrongChoice(
   words: readonly string[],
   offered: ReadonlySet<ToolName>,

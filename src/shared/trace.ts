@@ -17,7 +17,6 @@ const MAX_TRACESTATE = 512;
 const MAX_MEMBERS = 32;
 const MEMBER = /^[a-z\d][a-z\d_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}$/;
 
-/** The trace context of a message; undefined if it has no valid one. */
 export function traceOfMessage(message: unknown): TraceContext | undefined {
   const params = isRecord(message) ? message.params : undefined;
   const meta = isRecord(params) ? params._meta : undefined;
@@ -28,7 +27,6 @@ export function traceOfHeaders(headers: Headers): TraceContext | undefined {
   return parseTrace(headers.get("traceparent"), headers.get("tracestate"));
 }
 
-/** The ids for the log. */
 export function traceFields(trace: TraceContext | undefined): { trace_id?: string; parent_span_id?: string } {
   const [, trace_id, parent_span_id] = trace?.traceparent.split("-") ?? [];
   return trace_id && parent_span_id ? { trace_id, parent_span_id } : {};

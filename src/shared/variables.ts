@@ -40,7 +40,6 @@ export interface Variable<T = unknown> {
   /** Its sentence in docs/reference/variables.md, in Markdown. Links are relative to that page. */
   docs: string;
   example?: string;
-  /** The Deploy button's text, if it asks for the variable. */
   askAtDeploy?: string;
   /** `sdk`: the Sandbox SDK reads it. `local`: only `npm start` sets it. */
   reader?: "sdk" | "local";
@@ -450,10 +449,8 @@ export const VARIABLES: [VariableName, Variable][] = Object.entries<Variable>(va
 const namesOf = (isOne: (variable: Variable) => boolean): readonly string[] =>
   VARIABLES.flatMap(([name, row]) => (isOne(row) ? name : []));
 
-/** The variables that an operator sets. */
 export const OPERATOR_VARIABLES = namesOf(({ reader }) => reader !== "local");
 
-/** The variables with credentials. */
 export const SECRET_VARIABLES = namesOf(({ secret }) => secret === "value");
 
 /** The variables that reports never show and that a deployment stores as secrets. */

@@ -1,9 +1,6 @@
-/** How long calls wait for runs. */
-
 /** The default of wait_seconds: most clients allow a minute per call. */
 export const WAIT_SECONDS = 45;
 
-/** The default of wait_seconds for a maximum of `max`. */
 export function defaultWait(max: number): number {
   return Math.min(WAIT_SECONDS, max);
 }

@@ -18,7 +18,6 @@ export interface LogPosition {
   state: string;
   /** The byte after the page. */
   next_cursor: number;
-  /** The log's current size in bytes. */
   log_bytes: number;
 }
 
@@ -31,13 +30,11 @@ export function nextOffset({ next_cursor: next, log_bytes: bytes }: LogPosition)
   return bytes - next > MAX_BEHIND ? bytes - TAIL : next;
 }
 
-/** Whether a log was read to its end and the run has ended. */
 export function isReadWhole({ state, next_cursor, log_bytes }: LogPosition): boolean {
   // The state may be older than the page of a run that has just ended; the next result has the rest.
   return state !== "running" && next_cursor >= log_bytes;
 }
 
-/** Milliseconds until the next poll of a log. */
 export function logPauseMs(position: LogPosition): number {
   return nextOffset(position) < position.log_bytes ? 0 : POLL_MS.get_result;
 }

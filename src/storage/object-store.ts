@@ -11,10 +11,8 @@ export interface StoredObject {
   bytes(): Promise<Uint8Array>;
 }
 
-/** Keys with a prefix, sorted. */
 export interface KeyPage {
   keys: string[];
-  /** Whether there are more. */
   truncated: boolean;
 }
 
@@ -29,7 +27,6 @@ export interface ObjectStore {
   list(prefix: string, delimiter?: string): Promise<KeyPage>;
 }
 
-/** Deletes every object whose key has this prefix. */
 export async function deleteBelow(store: ObjectStore, prefix: string): Promise<void> {
   for (;;) {
     const { keys, truncated } = await store.list(prefix);

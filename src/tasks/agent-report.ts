@@ -10,7 +10,6 @@ export const agentReport = z.object({
   answer: z.string().optional(),
   /** Set when the agent has reported its end. */
   end: z.enum(["done", "out_of_turns", "error"]).optional(),
-  /** The agent's message for an end with `error`. */
   error: z.string().optional(),
   turns: z.number().optional(),
   tokens: tokens.optional(),

@@ -20,7 +20,6 @@ export interface AgentOptions {
 
 export interface Agent {
   name: AgentName;
-  /** Its name for people. */
   title: string;
   /** Instructions for installing the program in the image and on the local platform. */
   image: string;
@@ -38,7 +37,6 @@ export interface Agent {
   limitsTurns: boolean;
   findsComponents: boolean;
   takesToken: boolean;
-  /** A reader that continues an earlier report. */
   reader(directory: string, conversation: string, report?: AgentReport): EventReader;
 }
 

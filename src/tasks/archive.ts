@@ -15,7 +15,6 @@ export interface TaskArchive {
   run: string;
   /** When it ends, milliseconds since the epoch. */
   expiresAt: number;
-  /** The most bytes of files. */
   maxBytes: number;
   conversation?: Conversation;
 }
@@ -30,10 +29,8 @@ export interface Archives {
   restoreConversation(run: string, task: string): Promise<void>;
 }
 
-/** The form of agents' conversation ids. */
 const ID = /^[\w-]{1,200}$/;
 
-/** The most omitted paths that are named. */
 const NAMED = 3;
 
 /** The number of attempts: the sandbox's program may end at any time, and is restarted. */
@@ -65,7 +62,6 @@ export async function archive(
   }
 }
 
-/** The text about what an archive leaves out; empty if nothing. */
 export function leftOutWords({ left, crowded, isWithoutConversation }: Archive): string {
   const words: string[] = [];
   const some = (paths: string[]) => paths.slice(0, NAMED);

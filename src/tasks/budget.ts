@@ -13,7 +13,6 @@ import { type UsedByDay, dayOf } from "../shared/days.ts";
 import { sha256 } from "../shared/sha256.ts";
 import type { TraceContext } from "../shared/trace.ts";
 
-/** The most model requests of one task. */
 export const MAX_REQUESTS = 5000;
 
 /**
@@ -34,7 +33,6 @@ export interface Spending {
   exhausted: boolean;
   /** Whether a request was refused because the day's tokens are used up. */
   dayIsSpent?: boolean;
-  /** The last response's error, if it was one. */
   upstream?: UpstreamError;
 }
 
@@ -103,7 +101,6 @@ export class TaskBudgets {
     return { call, trace };
   }
 
-  /** Records that a request is still under way. */
   renewRequest({ run, number }: ModelCall): void {
     this.#sql.exec(
       "UPDATE model_calls SET began_at = ? WHERE run = ? AND number = ?",

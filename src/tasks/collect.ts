@@ -31,10 +31,8 @@ const MAX_ARTIFACTS = 100;
 const MAX_ARTIFACT_BYTES = 10 * 1024 * 1024;
 const MAX_TOTAL_BYTES = 50 * 1024 * 1024;
 
-/** Bytes of a file that are read at once. */
 const PIECE_BYTES = 4 * 1024 * 1024;
 
-/** The most files without an artifact that are named. */
 const MAX_NAMED = 20;
 
 /** Bytes of the listed files as JSON: the record names them up to three times, and is a value of SQLite. */
@@ -42,14 +40,12 @@ const LISTED_BYTES = 200_000;
 
 const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;
 
-/** Why a file is not kept, by its type. */
 const NOT_KEPT_REASONS: Record<FoundChanges["files"][number]["type"], string | undefined> = {
   file: undefined,
   link: "a symbolic link",
   unnamed: "its name is not UTF-8, so git's escaped form is shown",
 };
 
-/** Codes of errors about missing or unreadable files. */
 const NO_FILE: ReadonlySet<ErrorCode> = new Set([
   "not_found",
   "is_directory",
@@ -171,12 +167,10 @@ export function findArtifact(prefix: string, run: RunView, path: string): { key:
   );
 }
 
-/** A task's detail; undefined for other runs. */
 export function taskDetailOf({ detail }: Pick<RunView, "detail">): TaskDetail | undefined {
   return detail && "agent" in detail ? detail : undefined;
 }
 
-/** The key of a task's artifact, by its index in the list. */
 function artifactKey(prefix: string, index: number): string {
   return `${prefix}artifacts/${String(index).padStart(3, "0")}`;
 }

@@ -22,7 +22,6 @@ export interface Definition {
   text: string;
 }
 
-/** The definitions for a task. */
 export const taskComponents = z.object({
   /** The required ones, as `<kind>/<name>`. */
   wanted: z.array(z.string()).readonly(),
@@ -41,13 +40,11 @@ export const MAX_NAMED = 10;
 /** The most definitions of each kind that the operator may offer; the first by name count. */
 const MAX_OFFERED = 100;
 
-/** Bytes of one definition. */
 const MAX_BYTES = 64 * 1024;
 
 interface Source {
   /** File names of a kind, in any order; possibly incomplete if there are very many. */
   files(kind: ComponentKind): Promise<string[]>;
-  /** Undefined if the file does not exist. */
   read(path: string): Promise<Uint8Array | Unreadable | undefined>;
 }
 
@@ -107,7 +104,6 @@ function isDirectory({ ok, headers }: Response): boolean {
   return ok && /json/.test(headers.get("content-type") ?? "");
 }
 
-/** The operator's definitions, sorted by name. */
 export async function offeredComponents(env: Env, config: Config): Promise<ComponentNames> {
   const source = sourceOf(env, config);
   const named = async (kind: ComponentKind) => {
@@ -191,7 +187,6 @@ function split(path: string): [ComponentKind, string] {
   return [kind === "agents" ? "agents" : "commands", name];
 }
 
-/** The name in a definition's front matter. */
 function nameIn(text: string): string | undefined {
   const front = /^\uFEFF?---\r?\n([^]*?)\r?\n---/.exec(text)?.[1];
   return front && /^name:[ \t]*(["']?)(.*?)\1[ \t]*\r?$/m.exec(front)?.[2];

@@ -1,4 +1,3 @@
-/** How a task ended. */
 import { clause } from "../shared/text.ts";
 import type { AgentReport } from "./agent-report.ts";
 import type { End } from "../runs/run-types.ts";
@@ -35,7 +34,6 @@ import {
 const MISSING_CHARACTERS = 2000;
 
 export interface TaskFacts {
-  /** The complete run id, for the next call. */
   id: string;
   /** The agent's name for people, and its program. */
   agent: string;
@@ -43,7 +41,6 @@ export interface TaskFacts {
   /** How to install the program on the local platform. */
   image: string;
   install: string;
-  /** How the agent's process ended. */
   command: End;
   report: AgentReport;
   step: Step | undefined;
@@ -51,13 +48,11 @@ export interface TaskFacts {
   directory: string;
   repository?: string;
   branch?: string;
-  /** The operator's definitions, as `<kind>/<name>`. */
   offered: readonly string[];
   maxTurns?: number | undefined;
   timeoutMs: number;
   /** Why the timeout is shorter than requested, if it is. */
   cut?: string;
-  /** The last lines of standard error. */
   stderr: string;
 }
 
@@ -123,7 +118,6 @@ function notStarted(facts: TaskFacts) {
   }
 }
 
-/** The verdict on an agent that ended without a final event. */
 function withoutResult({ agent, command, report, stderr, spending }: TaskFacts): string {
   const end = exitText(command.exitCode ?? 0);
   const printed = stderr.trim() && lastLine(stderr);
@@ -137,7 +131,6 @@ function described({ status, message }: UpstreamError): string {
   return describeError(status, clause(message));
 }
 
-/** An error of the model's API as the end of a sentence, with what to do about it. */
 export function upstreamAdvice(error: UpstreamError): string {
   return modelAdvice(error.status, described(error));
 }

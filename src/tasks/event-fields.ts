@@ -4,10 +4,8 @@ import { isRecord } from "../shared/is-record.ts";
 import { textLine } from "../shared/task-steps.ts";
 import type { EventReader } from "./agent-report.ts";
 
-/** The longest progress line, in characters. */
 const LINE_CHARACTERS = 200;
 
-/** Characters kept of the answer. */
 const ANSWER_CHARACTERS = 24_000;
 
 /** The most lines shown that are not events: an agent's other messages may matter, but a flood does not. */
@@ -31,12 +29,10 @@ export function answerOf(rawText: string): string {
   return rawText.length > ANSWER_CHARACTERS ? `${rawText.slice(0, ANSWER_CHARACTERS - 1)}…` : rawText;
 }
 
-/** A path relative to a directory, if it is below it. */
 export function relativeTo(directory: string, path: string): string {
   return path.startsWith(`${directory}/`) ? path.slice(directory.length + 1) : path;
 }
 
-/** The first line, shortened. */
 export function shortened(value: string, characters = LINE_CHARACTERS): string {
   const trimmed = value.trimEnd().replace(/^\n+/, "");
   // Not split: there may be sixteen million lines.

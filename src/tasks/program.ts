@@ -38,7 +38,6 @@ Python has numpy, pandas and matplotlib; show a plot with plt.show(). TypeScript
 
 export interface ProgramOrder {
   question: string;
-  /** The model chooses among them. */
   languages: readonly ProgramLanguage[];
   model: string;
 }
@@ -154,7 +153,6 @@ export class ProgramReader {
     return !this.#hasEnded && this.#error === undefined;
   }
 
-  /** The program, once the stream has ended. */
   get program(): Program | ProgramProblem {
     const isTransient = this.#code === "";
     if (this.#error !== undefined)
@@ -212,7 +210,6 @@ export class ProgramReader {
     }
   }
 
-  /** Adds a piece of the tool's input, and parses its code. */
   #add(json: string): void {
     this.#input += json;
     this.#at ??= BEFORE_CODE.exec(this.#input)?.[0].length;
@@ -226,7 +223,6 @@ export class ProgramReader {
   }
 }
 
-/** The value of a JSON text; undefined if invalid. */
 function parsed(json: string): unknown {
   try {
     return JSON.parse(json);

@@ -25,14 +25,12 @@ import { QUESTION_CANCELLED, dayIsSpent, programLate } from "./texts.ts";
 export interface QuestionSpec extends Allowance, ProgramOrder {
   /** Whether the sandbox was made for this question and ends with it. */
   ownSandbox: boolean;
-  /** As for a task. */
   trace?: TraceContext | undefined;
 }
 
 export interface QuestionsHost {
   code: CodeExecutor;
   budgets: TaskBudgets;
-  /** The most tokens of one question. */
   maxTokens: number;
   /** Sends a request to the model's API the way a sandbox's requests go. */
   callModel(request: Request): Promise<Response>;
@@ -42,7 +40,7 @@ export interface QuestionsHost {
 /** The kernel context of questions. `run_code` with this context can use their variables, and no other code is affected. */
 const CONTEXT = "question";
 
-/** How often a request is repeated when the API is overloaded, and the longest pause before that, in milliseconds. */
+/** How often a request is repeated when the API is overloaded, and the longest pause before a repetition, in milliseconds. */
 const MAX_REPEATS = 3;
 const MAX_PAUSE_MS = 20_000;
 
@@ -80,7 +78,6 @@ export class Questions implements Executor<QuestionSpec> {
 }
 
 class Question {
-  /** Whether the program is not complete yet. */
   isWriting = true;
   readonly #host: QuestionsHost;
   readonly #run: ActiveRun;

@@ -46,7 +46,6 @@ export class RunningTask {
   readonly #events: EventReader;
   readonly #output: TaskOutput;
   readonly #withdrawn = Promise.withResolvers<End>();
-  /** Settles when the task is cancelled. */
   readonly #cancelRequested = Promise.withResolvers<void>();
   #command: Execution | undefined;
   /** Bytes of the agent's stdout whose events are stored. */
@@ -162,7 +161,6 @@ export class RunningTask {
     return this.#see(this.#command);
   }
 
-  /** Waits for the agent's end, and stores its results. */
   async #see(command: Execution): Promise<End> {
     const end = await command.done;
     this.#output.finish();

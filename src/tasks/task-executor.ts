@@ -21,7 +21,6 @@ export interface TaskSpec extends Allowance {
   /** Cloned into `directory` first. */
   repository?: string;
   branch?: string;
-  /** The agent's working directory: an absolute path. */
   directory: string;
   model?: string;
   maxTurns?: number;
@@ -34,7 +33,6 @@ export interface TaskSpec extends Allowance {
   /** The definitions that the task names, with the operator's content. */
   components?: TaskComponents;
   definitions?: Definition[];
-  /** The trace for the task's model requests. */
   trace?: TraceContext | undefined;
 }
 

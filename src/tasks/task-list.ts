@@ -5,7 +5,6 @@ import { DAY_MS } from "../shared/days.ts";
 export interface TaskEntry {
   id: string;
   state: RunState;
-  /** The first line of the task. */
   title: string;
   /** Milliseconds since the epoch. */
   startedAt: number;

@@ -55,7 +55,7 @@ export class TaskOutput implements RunSink<CommandState> {
   #partialBytes = 0;
   #skipping = false;
   #unrested = 0;
-  /** Lines for the output being read, added together because each addition costs as much as all. */
+  /** Lines from the current output. They are added together, because each addition has a fixed cost. */
   #pendingLines: string[] = [];
 
   /**
@@ -151,7 +151,6 @@ export class TaskOutput implements RunSink<CommandState> {
     this.#progressed();
   }
 
-  /** Adds a line of the server's own. */
   addLine(line: string): void {
     this.#run.output("stdout", encoder.encode(`${line}\n`));
   }

@@ -1,4 +1,4 @@
-/** What a task needs of its actor, and its resumable state. */
+/** What a task gets from its actor, and the state from which it resumes. */
 import * as z from "zod";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type CommandExecutor, commandState } from "../runs/command-executor.ts";
@@ -18,14 +18,12 @@ export interface TasksHost {
   /** Installs an agent that the platform's sandboxes lack. @throws Error that says what to do */
   prepareAgent(agent: string): Promise<void>;
   objects: RunObjects;
-  /** The number of container starts. */
   boot(): number;
   maxTokens: number;
   archives: Archives;
   archiveMaxBytes: number;
   /** How long an archive is kept, in milliseconds. */
   keepMs: number;
-  /** Logs an unexpected error. */
   report(error: unknown): void;
 }
 

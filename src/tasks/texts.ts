@@ -152,7 +152,6 @@ export function unusableDefinition(component: string, problem: string): ToolErro
 
 // What a task left
 
-/** How many artifacts an error names. */
 const NAMED_ARTIFACTS = 20;
 
 export function noArtifact(

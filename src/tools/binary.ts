@@ -5,7 +5,6 @@ import { binaryText } from "./texts.ts";
 /** The most bytes in one result, before base64. */
 export const BINARY_BYTES = 48 * 1024;
 
-/** Bytes that the description of a binary file shows. */
 const FIRST_BYTES = 128;
 
 const ROW_BYTES = 16;

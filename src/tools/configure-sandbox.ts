@@ -26,7 +26,6 @@ function entryOf(host: string): string {
   return "entry" in parsed ? parsed.entry : host;
 }
 
-/** The list of hosts, normalized. */
 function hostsField() {
   return z
     .array(z.string())
@@ -41,7 +40,6 @@ function hostsField() {
     .describe("All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub).");
 }
 
-/** Characters of a script, as of a command. */
 const MAX_SCRIPT = 100_000;
 
 function scriptField(description: string) {

@@ -1,4 +1,4 @@
-/** A person's decision that a call waits for: a page of this server asks, whose address the client shows by URL elicitation. */
+/** Calls that wait for a person's decision. The client opens a page of this server (URL elicitation), which asks the person. */
 import {
   inputRequired,
   inputResponse,
@@ -19,19 +19,18 @@ export interface Question {
   id: string;
   url: string;
   message: string;
-  /** The id of the run that it is about, which the client's next call names. */
+  /** The id of the run that the question is about. The client's next call names it. */
   run?: string;
 }
 
-/** The name of the question in the result that asks it, and of its answer in the call that follows. */
+/** The key of the question in the result, and of the reply in the next call. */
 const KEY = "decision";
 
-/** Hosts that a question names. */
 const SHOWN_HOSTS = 5;
 
 /**
- * The change to make, or the question that a person has to answer before a sandbox reaches more.
- * @throws {ToolError} where a person has refused
+ * The change to make, or the question that a person has to decide before a sandbox reaches more. @throws {ToolError} if a
+ * person has refused
  */
 export async function decidedNetwork(
   context: CallerContext & { declined: boolean },
@@ -56,7 +55,7 @@ export async function decidedNetwork(
   return { question: { id: value.id, url: `${at}${DECISION_PATH}/${token}`, message } };
 }
 
-/** Whether the person turned the question down in the client. */
+/** Whether the person declined the question in the client. */
 export function hasDeclined({ mcpReq }: ServerContext): boolean {
   const answer = inputResponse(mcpReq.inputResponses, KEY);
   return answer.kind === "elicit" && answer.action !== "accept";
@@ -68,7 +67,9 @@ export function askedAbout({ mcpReq }: ServerContext): string | undefined {
   return typeof state === "string" ? state : undefined;
 }
 
-/** Asks in the words of the client's revision. @throws {UrlElicitationRequiredError} where that is an error */
+/**
+ * The question in the form of the client's MCP revision. @throws {UrlElicitationRequiredError} for clients before 2026-07-28
+ */
 export function questionResult(
   { id, url, message, run }: Question,
   { asksPerson }: CallerContext,

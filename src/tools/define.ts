@@ -22,20 +22,19 @@ import { NOT_A_VARIABLE, leftOutByConnection, notOffered } from "./texts.ts";
 export interface ToolContext extends CallerContext, SandboxCalls {
   /** Sends a progress notification; undefined if the client asked for none. */
   progress: ((message: string) => void) | undefined;
-  /** Whether the person turned down what the call before had asked. */
+  /** Whether the person declined the question of the previous call. */
   declined: boolean;
-  /** The id of the run that the call before had asked about, as the client sent it. */
+  /** The id of the run that the previous call's question was about, as the client sent it. */
   askedAbout: string | undefined;
 }
 
 export interface ToolOutput<Structured = Record<string, unknown>> {
   /** For the model. Ids and durations appear only if the next call needs them. */
   content: CallToolResult["content"];
-  /** The same as data, for programs that request it. */
   structured?: Structured;
   /** The call continues as this task, without content. */
   task?: MCPTask;
-  /** A person has to answer this first. */
+  /** A person has to decide this first. */
   question?: Question;
 }
 
@@ -78,9 +77,8 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
 /** A tool as the server sees it. */
 export interface Tool extends Omit<ToolDefinition<z.ZodObject, z.ZodObject>, "handle"> {
   /**
-   * What goes wrong becomes a result with `isError`.
-   * @throws {UrlElicitationRequiredError} where a person has to decide first, to clients of before 2026-07-28
-   * @param args as `input` has parsed them, which the server does
+   * Errors become results with `isError`. @param args as parsed by `input` @throws {UrlElicitationRequiredError} if a person
+   * has to decide first and the client is older than 2026-07-28
    */
   call(
     args: Record<string, unknown>,
@@ -177,7 +175,6 @@ export async function recorded<T>(
   return result;
 }
 
-/** The context of a handler that acts for this caller. */
 export function contextOf(
   caller: CallerContext,
   progress?: (message: string) => void,
@@ -187,7 +184,6 @@ export function contextOf(
   return { ...caller, ...sandboxCallsOf(caller), progress, declined, askedAbout: about };
 }
 
-/** The scopes that a call with these arguments needs. */
 export function scopesOf(
   { scopes, taskScopes }: Pick<Tool, "scopes" | "taskScopes">,
   args: unknown,
@@ -228,11 +224,8 @@ function heartbeat(title: string, { mcpReq }: ServerContext): ProgressReporter |
   };
 }
 
-/** Settings that change the inputs of tools. */
 export interface InputOptions {
-  /** The default sandbox. */
   sandbox: string;
-  /** The longest wait for a run, in seconds. */
   maxWaitSeconds: number;
 }
 
@@ -257,7 +250,6 @@ export function sandboxName() {
   return z.string().refine((name) => SANDBOX_NAME.test(name), SANDBOX_NAME_RULE);
 }
 
-/** The input field for how long something may run. */
 export function timeoutField(fallback: number, max: number) {
   return wholeNumber(1, max).default(fallback);
 }
@@ -267,7 +259,6 @@ export function wholeNumber(min: number, max: number) {
   return z.number().int(message).min(min, message).max(max, message);
 }
 
-/** The input field for how long a call waits for a run. */
 export function waitField(max = MAX_WAIT_SECONDS) {
   return z
     .number()
@@ -276,14 +267,13 @@ export function waitField(max = MAX_WAIT_SECONDS) {
     .default(defaultWait(max));
 }
 
-/** What becomes of a run that takes longer than its call waits. */
+/** Describes wait_seconds: a run continues when its call stops waiting. */
 export const GOES_ON = "A longer run goes on.";
 
 function described(field: z.ZodType, { description }: z.ZodType): z.ZodType {
   return description === undefined ? field : field.describe(description);
 }
 
-/** The input field that names a run. */
 export function runField() {
   return z.string().max(MAX_RUN_ID);
 }
@@ -321,7 +311,6 @@ export function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput)
   return isLine(line) ? line : fenced(head + tail);
 }
 
-/** The input field for a path in a sandbox. */
 export function pathField() {
   return z
     .string()

@@ -23,11 +23,8 @@ const EXPIRES_MS = 3_600_000;
 /** Expiry times are rounded to this, in milliseconds. */
 const EXPIRES_STEP_MS = 600_000;
 
-/** A downloadable file. */
 export interface Download {
-  /** Its name in the result. */
   name: string;
-  /** Bytes. */
   size?: number;
   /** Its resource address; undefined if it has none or the caller may not read it. */
   uri: string | undefined;
@@ -63,7 +60,7 @@ async function kept(
   return Promise.all(ids.value.map((id) => urlOf(context, { actor, id })));
 }
 
-/** Links to files of a running sandbox. @param files with absolute paths */
+/** @param files with absolute paths, in a running sandbox */
 export async function fileDownloads(
   context: ToolContext,
   sandbox: string,
@@ -80,7 +77,7 @@ export async function fileDownloads(
   });
 }
 
-/** Links to what a run left. @param files names as in resource addresses */
+/** Links to outputs of a run. @param files names as in resource addresses */
 export async function runDownloads(
   context: ToolContext,
   id: string,
@@ -130,7 +127,6 @@ export function withDownloads(
   return [...summary, ...links];
 }
 
-/** The line that shows the URL to a user; undefined without a URL. */
 export function downloadLine({ name, url }: Download): string | undefined {
   return url === undefined ? undefined : downloadText(name, url);
 }

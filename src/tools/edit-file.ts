@@ -7,7 +7,6 @@ import { editedText, sameText } from "./texts.ts";
 /** Code can read files too. */
 const MAY_READ = ["sandbox:read", "sandbox:exec"] as const;
 
-/** Edits in one call. */
 const MAX_EDITS = 200;
 
 export const editFile = defineTool({

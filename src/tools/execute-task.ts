@@ -15,7 +15,6 @@ import { taskFields, taskOutput } from "./task-result.ts";
 /** Characters. A longer task goes into a file of the sandbox or repository. */
 export const MAX_TASK = 100_000;
 
-/** Time limits of a task, in seconds. */
 export const TASK_SECONDS = { default: 300, max: MAX_RUN_SECONDS } as const;
 
 /**
@@ -32,7 +31,7 @@ const names = () => z.array(z.string()).optional();
 /** Without a scheme it is a path or `host:path`. Sandboxes cannot reach other schemes of git, such as FTP. */
 const REPOSITORY = /^(?:(?:https?|ssh|git|file):\/\/|(?![a-z][a-z\d+.-]*:\/\/))[^\s-]\S*$/i;
 
-/** How a task starts, whatever way it comes. */
+/** The fields that `execute_task` and `POST /execute` share. */
 export const startFields = () => ({
   repository: matching(REPOSITORY, 2000, "must be an address that git clone takes")
     .optional()

@@ -15,7 +15,6 @@ import { urlOf } from "./download.ts";
 import { LINK_HINTS, expiryText, mayNotUpload, noLinks, uploadToDirectory } from "./texts.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 
-/** Bytes of an upload at most. */
 const MAX_BYTES = 5 * 1024 ** 3;
 
 export const fileLink = defineTool({

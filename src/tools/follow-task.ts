@@ -4,7 +4,6 @@ import type { ToolContext } from "./define.ts";
 import { visible } from "../shared/shown.ts";
 import { ownRun } from "./own-run.ts";
 
-/** Bytes of new progress read per call of the actor. */
 const PROGRESS_BYTES = 16 * 1024;
 
 /** Waits up to `waitMs` for a task to end, and sends its output as progress. @throws {ToolError} `not_found` */

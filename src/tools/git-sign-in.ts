@@ -1,4 +1,4 @@
-/** When git in a run lacked credentials: a person is asked to sign in to the host, or the answer says what to do. */
+/** If git in a run lacked credentials, the server asks a person to sign in to the host, or the answer says what to do. */
 import { accountOf } from "../actors/account-of.ts";
 import type { RunView } from "../runs/run-types.ts";
 import { GIT_PATH } from "../shared/file-link.ts";
@@ -40,8 +40,8 @@ export async function gitHint(context: ToolContext, run: RunView): Promise<strin
 }
 
 /**
- * Asks the person to sign in, if the run ended during this call: later calls only read its result. Clients of 2025-11-25 repeat
- * a call without a word about the run before, so they are asked only if that does no harm.
+ * Asks the person to sign in, if the run ended during this call: later calls only read its result. Clients of 2025-11-25
+ * repeat the call without naming the earlier run, so they are asked only if a repetition does no harm.
  */
 export function gitQuestion(
   context: ToolContext,
@@ -59,11 +59,10 @@ export function gitQuestion(
 interface Answered {
   run: RunView;
   hasSignedIn: boolean;
-  /** For the answer. */
   words: string;
 }
 
-/** The run that the call before asked about, and what the person has answered; undefined if this call is about none. */
+/** The run that the previous call's question was about, and the person's decision; undefined without such a question. */
 export async function answeredSignIn(
   context: ToolContext,
   { isTask }: { isTask: boolean },

@@ -12,13 +12,11 @@ export interface ImageFile {
   /** The sandbox whose container scales the image down. */
   sandbox: string;
   path: string;
-  /** Bytes. */
   size: number;
   /** Reads the whole file. Called only if its size is within the limit. */
   read: () => Promise<Uint8Array>;
   /** The call that reads its bytes. */
   instead: string;
-  /** Links to the file itself. */
   original: () => Promise<readonly Download[]>;
 }
 
@@ -66,13 +64,11 @@ function describedAs(bytes: Uint8Array): string {
   }
 }
 
-/** The image's size and changes, without a full stop. */
 function imageLine({ width, height, mimeType, change }: Omit<CodeImage, "image">): string {
   const size = width !== undefined && height !== undefined && describeSize({ width, height, mimeType });
   return [size, change && `it ${change}`].filter(Boolean).join("; ");
 }
 
-/** One line per image of a run; undefined without images. */
 export function imageLines(results: readonly CodeResult[], takesImages: boolean): string | undefined {
   const images = results.filter((result) => "image" in result);
   const lines = images.map((image, index) => {

@@ -43,7 +43,6 @@ export const tools: readonly Tool[] = [
 
 const byName = new Map<string, Tool>(tools.map((tool) => [tool.name, tool]));
 
-/** The scopes that a call of this tool needs; none for an unknown tool. */
 export function requiredScopes(name: string, args: unknown): readonly Scope[] {
   const tool = byName.get(name);
   return tool ? scopesOf(tool, args) : [];

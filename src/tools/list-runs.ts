@@ -54,7 +54,10 @@ export const listRuns = defineTool({
   },
 });
 
-/** The account may learn of the end of a task late, or never when a server dies, so the actor that runs it is asked. */
+/**
+ * The account may learn late that a task has ended, or never if a server dies. So a task that should run is looked up in its
+ * sandbox.
+ */
 async function tasksOf(
   context: ToolContext,
   limit: number,

@@ -14,7 +14,6 @@ interface PageOptions {
   before?: string | undefined;
   /** Whether the caller has just typed into the run, and so needs no hint. */
   isTyped?: boolean;
-  /** Whether the data keeps a terminal's control sequences. */
   isRaw?: boolean | undefined;
 }
 
@@ -30,7 +29,6 @@ export const logPage = z.object({
   notice: z.string().optional(),
 });
 
-/** The page and the call for the next page. */
 export function pageOutput(
   run: RunView,
   page: LogPage,

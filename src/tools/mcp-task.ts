@@ -15,7 +15,6 @@ import { isPatient } from "../shared/wait.ts";
 
 const TASKS_EXTENSION = "io.modelcontextprotocol/tasks";
 
-/** What a client must declare to request tasks. */
 export const TASKS_CAPABILITY = { extensions: { [TASKS_EXTENSION]: {} } };
 
 export function declaresTasks(message: unknown): boolean {

@@ -99,7 +99,6 @@ export const readFile = defineTool({
   },
 });
 
-/** A result with a link to the whole file. */
 async function linked(
   content: ToolOutput["content"],
   { path, sandbox }: Request,

@@ -6,7 +6,6 @@ import { GOES_ON, defineTool, sandboxField, timeoutField, waitField } from "./de
 import { callWait } from "./mcp-task.ts";
 import { anyRunFields, codeOutput, runAnswer } from "./run-result.ts";
 
-/** Characters. Longer programs go into a file. */
 const MAX_CODE = 1_000_000;
 
 export const runCode = defineTool({

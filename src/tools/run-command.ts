@@ -11,7 +11,6 @@ import { oneInput } from "./texts.ts";
 const MAX_COMMAND = 100_000;
 const MAX_STDIN = 1_000_000;
 
-/** The default time limit of a command, in seconds. */
 const TIMEOUT_S = 120;
 const INTERACTIVE_TIMEOUT_S = 3600;
 

@@ -25,7 +25,6 @@ function artifactsOf(run: RunView) {
     .map(({ path, size }) => ({ name: ARTIFACTS + path, size, shown: path }));
 }
 
-/** The log, if more was printed than shown. */
 function cutLog(run: RunView) {
   return run.stdout.omitted + run.stderr.omitted > 0 ? wholeLog(run) : [];
 }
@@ -35,7 +34,6 @@ export function wholeLog({ state, logBytes }: RunView) {
   return state === "running" ? [] : [{ name: LOG_NAME, size: logBytes, shown: "the whole output" }];
 }
 
-/** HTML pages, and originals of scaled images. */
 function filesOf({ detail }: RunView): { path: string; size: number }[] {
   if (!detail || !("results" in detail)) return [];
   const found = detail.results.flatMap((result) =>

@@ -17,10 +17,7 @@ import { NO_OUTPUT, listeningText, resultCutText, inTerminalText, wholeOutputTex
 
 type Block = ToolOutput["content"][number];
 
-/**
- * A run as the answer of a call, with what to do if git lacked credentials in it.
- * @param hint what to say about that instead
- */
+/** A run as the answer of a call. @param hint replaces the advice for a run in which git lacked credentials */
 export async function runAnswer<Fields>(
   context: ToolContext,
   run: RunView,
@@ -130,7 +127,6 @@ export function wholeFields(run: RunView, notice?: string): z.input<typeof anyRu
   return { ...listedFields(run), source: run.source ?? run.title, ...anyRunFields(run, notice) };
 }
 
-/** What a question has in addition to code. */
 function questionFields(run: RunView): Record<string, unknown> {
   const question = questionDetailOf(run);
   if (!question) return {};
@@ -209,7 +205,6 @@ export function resultText(results: readonly CodeResult[]): string {
     .join("\n");
 }
 
-/** Results with an HTML form, such as DataFrames; undefined if there are none. */
 function htmlOf(results: readonly CodeResult[]): string[] | undefined {
   const found = results.flatMap((result) => ("html" in result && result.html ? [result.html] : []));
   return found.length > 0 ? found : undefined;

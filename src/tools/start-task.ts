@@ -36,16 +36,14 @@ import {
 
 export interface TaskRequest {
   task: string;
-  /** The default agent if undefined. */
   agent?: AgentName;
   repository?: string;
   branch?: string;
-  /** A fresh one where undefined. */
+  /** A new sandbox if undefined. */
   sandbox?: string;
   model?: string;
   maxTurns?: number;
   timeoutMs: number;
-  /** The id of an earlier task. */
   continueFrom?: string;
   /** The checkpoint that a new sandbox starts from. */
   checkpoint?: string;
@@ -67,16 +65,12 @@ function mustReachModel(context: ToolContext, what: string): void {
 
 export interface QuestionRequest {
   question: string;
-  /** The model chooses if undefined. */
   language?: ProgramLanguage | undefined;
-  /** A fresh one where undefined. */
   sandbox?: string | undefined;
-  /** The server's default if undefined. */
   model?: string | undefined;
   timeoutMs: number;
 }
 
-/** @throws {ToolError} if the question cannot be asked */
 export async function startQuestion(
   context: ToolContext,
   { question, language, sandbox, model, timeoutMs }: QuestionRequest,
@@ -93,7 +87,6 @@ export async function startQuestion(
   return context.sandbox(sandbox ?? freshName(), (actor, owner) => actor.askQuestion(owner, spec));
 }
 
-/** @throws {ToolError} if the task cannot start */
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
   const { continueFrom, checkpoint, sandbox, task, agent: chosen, agents, commands, ...rest } = request;
   mustReachModel(context, NEEDS_MODEL.task(AGENTS[chosen ?? DEFAULT_AGENT].title));
@@ -144,13 +137,11 @@ async function inFork<T>(
   }
 }
 
-/** @throws {ToolError} if a task for a fork names another sandbox or state */
 function mustStartFresh({ continueFrom, sandbox }: TaskRequest): void {
   if (continueFrom !== undefined) throw checkpointAndContinue();
   if (sandbox !== undefined) throw checkpointAndSandbox();
 }
 
-/** @throws {ToolError} if the agent does not support the request */
 function mustSuit(
   agent: Agent,
   { config }: ToolContext,
@@ -166,9 +157,7 @@ function mustSuit(
 
 type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "goesOnFrom"> & {
   name: string;
-  /** The agent of the earlier task. */
   agent?: AgentName;
-  /** Definitions that the earlier task named. */
   named?: readonly string[];
 };
 

@@ -9,7 +9,6 @@ import { quoted, sections } from "./define.ts";
 import { resultOutput, stateText, waitCall } from "./run-summary.ts";
 import { continueText } from "./texts.ts";
 
-/** Lines of progress shown for a running task. */
 const PROGRESS_LINES = 12;
 
 export function taskText(run: RunView, task: TaskDetail, notice: string | undefined): string {
@@ -30,7 +29,6 @@ export function taskText(run: RunView, task: TaskDetail, notice: string | undefi
   ]);
 }
 
-/** A task as data. */
 export const taskOutput = resultOutput.extend({
   success: z.boolean(),
   answer: z.string().optional(),
@@ -94,7 +92,6 @@ export function taskFields(
   };
 }
 
-/** A task as data. */
 export interface PlainTask {
   success: boolean;
   answer?: string;
@@ -108,7 +105,6 @@ export interface PlainTask {
   costUSD?: number;
 }
 
-/** @returns undefined if the run is not a task */
 export function plainTask(run: RunView): PlainTask | undefined {
   const task = taskDetailOf(run);
   if (!task) return undefined;
@@ -120,7 +116,7 @@ export function plainTask(run: RunView): PlainTask | undefined {
   return { success, answer, note, log, stderr, files, diff, turns, costUSD };
 }
 
-/** Whether the task has no result of its own; then the last lines of its progress are shown. */
+/** Whether the task has no result. Then the last lines of its progress are shown. */
 function isOpen({ state }: RunView): boolean {
   return state === "running" || state === "lost";
 }

@@ -10,7 +10,6 @@ import { ACCESS_SILENT } from "../texts.ts";
 interface Settings {
   /** The team's origin, which is the issuer of its assertions. */
   issuer: string;
-  /** The application's audience tag. */
   audience: string;
   certsURL: string;
 }
@@ -62,7 +61,6 @@ type KeySet = ReturnType<typeof createRemoteJWKSet>;
 /** The team's signing keys by URL. Fetched on first use, and again for an unknown key. */
 const keySets = new Map<string, KeySet>();
 
-/** The sender according to Access; undefined without an assertion or if Access cannot be reached. */
 async function identityOf(request: Request, context: RequestContext): Promise<AccessIdentity | undefined> {
   const settings = settingsOf(context.config);
   if (!settings) return undefined;

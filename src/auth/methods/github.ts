@@ -104,7 +104,6 @@ interface Account {
   login: string;
 }
 
-/** Exchanges the code for the account. @throws {GitHubError} */
 async function accountOf(
   settings: Settings,
   code: string,

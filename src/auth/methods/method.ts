@@ -5,7 +5,6 @@ import type { RequestContext } from "../../shared/request-context.ts";
 import type { VariableName } from "../../shared/variables.ts";
 import type { HTML } from "../html.ts";
 
-/** A person who signed in. */
 export interface Identity {
   principal: string;
   /** The configuration rule that allows it: one of the method's `rules`. */
@@ -39,7 +38,6 @@ export interface Appearance {
   verb: string;
   isPanel: boolean;
   isAlone: boolean;
-  /** The problem with the last attempt at this method. */
   alert: HTML | false | undefined;
   isFocused: boolean;
 }
@@ -48,14 +46,13 @@ export interface Appearance {
 export interface Offer {
   /** The part of the form with its button. The button's name is `decision`, its value the method's name. */
   show(appearance: Appearance): HTML;
-  /** The origin of the sign-in, if elsewhere. The form may lead there. */
+  /** The origin of the sign-in page, if it is another site. The form may lead there. */
   origin?: string;
 }
 
 interface Method {
   /** Used in the log, grants, forms, and before the colon of principal ids. It never changes. */
   name: string;
-  /** The variable that enables it. */
   variable: VariableName;
   isOn(context: Pick<RequestContext, "config" | "env">): boolean;
   /**
@@ -78,7 +75,6 @@ export interface FormMethod extends Method {
 
 /** Binds a redirect to another site, and back, to this browser and server. */
 export interface SignInRedirect {
-  /** PKCE's verifier. */
   verifier: string;
   /** The other site's redirect back: `/authorize/<name>`. */
   redirectURI: string;
@@ -86,11 +82,9 @@ export interface SignInRedirect {
 
 /** Sends people to another site, which returns them with a code. */
 export interface RedirectMethod extends Method {
-  /** The site's name for people. */
   title: string;
   offer(request: Request, context: RequestContext): Promise<Offer>;
   signInURL(config: Config, passage: SignInRedirect & { state: string }): Promise<string>;
-  /** Identifies the person of the code, and whether they may sign in. */
   identify(
     code: string,
     passage: SignInRedirect,

@@ -4,7 +4,7 @@
 // oxlint-disable-next-line no-control-regex
 const STRING_END = /\x07|\x1b\\|\x9c|[\x18\x1a]/;
 
-/** What is checked: an escape, ENQ (which requests an answer) and 8-bit control characters. */
+/** An escape, ENQ (which makes a terminal reply) or an 8-bit control character. */
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /[\x05\x1b\x80-\x9f]/;
 
@@ -15,13 +15,13 @@ const STRING_START = /^(?:\x1b[\]PX^_k]|[\x90\x98\x9d-\x9f])/;
 // oxlint-disable-next-line no-control-regex
 const SEQUENCE = /^\x1b(?:\[[0-?]{0,256}[ -/]{0,4}[@-~]|[ -/]{1,4}[0-~]|[0-Z\\`-~])/;
 
-/** An incomplete sequence. */
 // oxlint-disable-next-line no-control-regex
 const UNFINISHED = /^\x1b(?:\[[0-?]{0,256}[ -/]{0,4}|[ -/]{1,4})?$/;
 
 /**
  * Sequences passed unchanged: movements, erasing, colors, the scroll region, the cursor's shape, a soft reset, line drawing,
- * the keypad mode. Of the queries that a terminal answers by typing, only the cursor position, which line editors need.
+ * the keypad mode. Terminals reply to some queries by typing; only the query for the cursor's position passes, because line
+ * editors need it.
  */
 const PASSED =
   // oxlint-disable-next-line no-control-regex
@@ -47,7 +47,6 @@ const MODES: Readonly<Record<string, "h" | "l">> = {
   "?1049": "l",
 };
 
-/** Default colors and characters. */
 const PLAIN = "\u001b[0m\u001b(B\u001b)B\u000f";
 
 /**
@@ -57,9 +56,7 @@ const PLAIN = "\u001b[0m\u001b(B\u001b)B\u000f";
  */
 export class TerminalFilter {
   #isInString = false;
-  /** An incomplete escape sequence. */
   #held = "";
-  /** Modes that differ from their defaults. */
   readonly #changed = new Set<string>();
   #hasScrollRegion = false;
   #hasKeypad = false;

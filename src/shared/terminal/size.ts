@@ -6,7 +6,6 @@ export interface Size {
   columns: number;
 }
 
-/** Variables that give a terminal command its initial size. */
 export const startSize = ({ rows, columns }: Size) => ({ LINES: String(rows), COLUMNS: String(columns) });
 
 /** Passes size changes on to a terminal: one at a time, and the last one at the end. */
@@ -16,7 +15,6 @@ export class Resizing {
   #isUnderWay = false;
   #isStale = false;
 
-  /** @param pass sets the terminal's size */
   constructor(size: () => Size, pass: (size: Size) => Promise<unknown>) {
     this.#size = size;
     this.#pass = pass;

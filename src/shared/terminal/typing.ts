@@ -4,7 +4,6 @@ import { pause } from "../within.ts";
 /** The shortest time between calls, in milliseconds: the server allows 20 per second, for typing and following together. */
 export const CALL_MS = 120;
 
-/** The most characters per call. */
 const MAX_TYPED = 4000;
 
 /** Sends typed text in order, and combines it if it comes faster than calls may. */

@@ -21,20 +21,7 @@ import { canRunTasks, type Config } from "../shared/config.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import { hasAllowedHost } from "./redirects.ts";
 import { bytesOf, StoreError } from "./oauth-store.ts";
-import {
-  APP_NOT_REGISTERED,
-  APP_NOT_VERIFIED,
-  NOT_IDENTIFIED_TEXT,
-  NO_METHOD,
-  NO_SCOPE_TICKED,
-  OTHER_SITES_FORM,
-  PAGE_EXPIRED,
-  badRequest,
-  notConfirmed,
-  unexpected,
-  REQUEST_PROBLEMS,
-  STORAGE_SILENT_PAGE,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 const MAX_SEARCH_CHARACTERS = 8192;
 const MAX_FORM_BYTES = 16 * 1024;
@@ -87,7 +74,7 @@ async function show(context: PageContext): Promise<Response> {
     throw new AuthorizationError("invalid_request", { description: "Invalid redirect URI" });
   checkChallenge(authRequest);
   if (offeredScopes(authRequest, context.config).length === 0)
-    throw refusal(authRequest, "invalid_scope", REQUEST_PROBLEMS.noScope);
+    throw refusal(authRequest, "invalid_scope", texts.REQUEST_PROBLEMS.noScope);
   return consent(context, authRequest, offeredScopes(authRequest, context.config), new Headers());
 }
 
@@ -113,7 +100,7 @@ async function consent(
       reason: "not_vouched_for",
       client: authRequest.clientId,
     });
-    const message = (absent && "absence" in absent && absent.absence) || NO_METHOD;
+    const message = (absent && "absence" in absent && absent.absence) || texts.NO_METHOD;
     return messagePage(message, { status: 403, headers });
   }
   const api = oauthAPI(oauth, context);
@@ -132,7 +119,7 @@ async function decide(context: PageContext): Promise<Response> {
   const origin = request.headers.get("origin");
   if (origin !== null && origin !== oauth.issuer) {
     signIn(context, { outcome: "refused", reason: "bad_origin" });
-    return messagePage(OTHER_SITES_FORM, { status: 403 });
+    return messagePage(texts.OTHER_SITES_FORM, { status: 403 });
   }
   const form = await requiredForm(request);
   const api = oauthAPI(oauth, context);
@@ -182,7 +169,7 @@ async function finish(method: RedirectMethod, context: PageContext): Promise<Res
   const code = new URL(request.url).searchParams.get("code");
   if (code === null || (data.via ?? method.name) !== method.name || !method.isOn(context)) {
     signIn(context, { ...about, outcome: "denied" });
-    return messagePage(notConfirmed(method.title), {
+    return messagePage(texts.notConfirmed(method.title), {
       headers,
       way: back,
     });
@@ -241,18 +228,18 @@ function checkForm(search: string, parameters: URLSearchParams): void {
   const names = Array.from(parameters.keys()).filter((name) => name !== "resource");
   const client = parameters.get("client_id") ?? "";
   const problem =
-    (search.length > MAX_SEARCH_CHARACTERS && REQUEST_PROBLEMS.tooLong) ||
-    (new Set(names).size < names.length && REQUEST_PROBLEMS.repeated) ||
+    (search.length > MAX_SEARCH_CHARACTERS && texts.REQUEST_PROBLEMS.tooLong) ||
+    (new Set(names).size < names.length && texts.REQUEST_PROBLEMS.repeated) ||
     (bytesOf(client) > MAX_CLIENT_ID_BYTES &&
       !client.startsWith("https://") &&
-      REQUEST_PROBLEMS.unknownClient);
+      texts.REQUEST_PROBLEMS.unknownClient);
   if (problem) throw new AuthorizationError("invalid_request", { description: problem });
 }
 
 /** Requires PKCE of every client; the provider would exempt confidential ones. */
 function checkChallenge(authRequest: AuthRequest): void {
   if (/^[\w-]{43}$/.test(authRequest.codeChallenge ?? "")) return;
-  throw refusal(authRequest, "invalid_request", REQUEST_PROBLEMS.noChallenge);
+  throw refusal(authRequest, "invalid_request", texts.REQUEST_PROBLEMS.noChallenge);
 }
 
 function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_scope", description: string) {
@@ -268,34 +255,34 @@ function explain(context: PageContext, error: unknown): Promise<Response> {
   const retryURL = new URL(context.request.url);
   if (error instanceof CimdFetchError) {
     signIn(context, { outcome: "refused", reason: "bad_request" });
-    return messagePage(APP_NOT_VERIFIED);
+    return messagePage(texts.APP_NOT_VERIFIED);
   }
   if (error instanceof StoreError) {
     logError(context, "authorize", error);
     const headers = new Headers({ "retry-after": "5" });
-    return messagePage(STORAGE_SILENT_PAGE, { status: 503, headers });
+    return messagePage(texts.STORAGE_SILENT_PAGE, { status: 503, headers });
   }
   if (!(error instanceof AuthorizationError)) {
     logError(context, "authorize", error);
-    return messagePage(unexpected(context.requestID), { status: 500 });
+    return messagePage(texts.unexpected(context.requestID), { status: 500 });
   }
   const started = context.request.method === "POST" || retryURL.pathname !== AUTHORIZE_PATH;
   signIn(context, { outcome: "refused", reason: started ? "bad_handle" : "bad_request" });
   if (started) {
     const way = { href: `${AUTHORIZE_PATH}${retryURL.search}`, label: "Start again" };
-    return messagePage(PAGE_EXPIRED, {
+    return messagePage(texts.PAGE_EXPIRED, {
       way: retryURL.searchParams.has("client_id") ? way : undefined,
     });
   }
-  if (/client_id|client is not known/i.test(error.description)) return messagePage(APP_NOT_REGISTERED);
+  if (/client_id|client is not known/i.test(error.description)) return messagePage(texts.APP_NOT_REGISTERED);
   const way = error.redirectTo === undefined ? undefined : clientErrorLink(error.redirectTo);
-  return messagePage(badRequest(error.description, way !== undefined), { way });
+  return messagePage(texts.badRequest(error.description, way !== undefined), { way });
 }
 
 async function requiredForm(request: Request): Promise<URLSearchParams> {
   const form = await readForm(request, { maxBytes: MAX_FORM_BYTES });
   if (form) return form;
-  throw new AuthorizationError("invalid_request", { description: REQUEST_PROBLEMS.badForm });
+  throw new AuthorizationError("invalid_request", { description: texts.REQUEST_PROBLEMS.badForm });
 }
 
 function seeOther(location: string, headers: Headers): Response {
@@ -311,7 +298,7 @@ function signIn(context: PageContext, event: Omit<SignInEvent, "event" | "reques
 
 const NO_SCOPE: Problem = {
   at: "scopes",
-  message: NO_SCOPE_TICKED,
+  message: texts.NO_SCOPE_TICKED,
   status: 400,
 };
 
@@ -319,7 +306,7 @@ const NOT_IDENTIFIED = {
   refused: "not_vouched_for",
   problem: {
     at: "top",
-    message: NOT_IDENTIFIED_TEXT,
+    message: texts.NOT_IDENTIFIED_TEXT,
     status: 403,
   },
 } as const;

@@ -28,47 +28,35 @@ export const CONSENT_TEXTS = {
   onThisComputer:
     ", a program on this computer. Continue only if you have just started to connect it yourself.",
 };
-
 export const NO_SCOPE_TICKED = "Select at least one permission, or deny.";
-
 export const NO_METHOD: PageMessage = {
   title: "No sign-in method is available",
   message: "No sign-in method works in this browser. Contact the server's owner.",
 };
-
 export const NOT_IDENTIFIED_TEXT = "The server could not identify you. Choose a sign-in method below.";
-
 export const OTHER_SITES_FORM: PageMessage = {
   title: "This form was sent from another site",
   message: "Nothing was approved.",
 };
-
-export function notConfirmed(method: string): PageMessage {
-  return { title: "You did not sign in", message: `${method} did not confirm who you are.` };
-}
-
+export const notConfirmed = (method: string): PageMessage => ({
+  title: "You did not sign in",
+  message: `${method} did not confirm who you are.`,
+});
 export const APP_NOT_VERIFIED: PageMessage = {
   title: "This app cannot be verified",
   message: "The server could not read the app's metadata document. Try again later.",
 };
-
 export const STORAGE_SILENT = "The server's storage did not answer. Try again in a few seconds.";
-
 export const STORAGE_SILENT_PAGE: PageMessage = { title: "Try again in a moment", message: STORAGE_SILENT };
-
-export function unexpected(ref: string): PageMessage {
-  return {
-    title: "Something went wrong",
-    message: `Nothing was approved. Try again, or tell the server's owner (ref ${ref}).`,
-  };
-}
-
+export const unexpected = (ref: string): PageMessage => ({
+  title: "Something went wrong",
+  message: `Nothing was approved. Try again, or tell the server's owner (ref ${ref}).`,
+});
 export const PAGE_EXPIRED: PageMessage = {
   title: "This page has expired",
   message:
     "It was already used, is older than ten minutes, or was opened in another browser. Nothing was approved.",
 };
-
 export const APP_NOT_REGISTERED: PageMessage = {
   title: "This app is not registered",
   message:
@@ -114,7 +102,6 @@ export const CALLER_TEXTS = {
   panelSessionEnded: "The session has ended. Sign in to the panel again.",
   notFromPanel: "Only the panel's own page may ask here.",
 };
-
 export const ENDPOINT_TEXTS = {
   broken: "The request body broke off",
   tooLarge: "The request is too large",
@@ -140,23 +127,13 @@ export const ACCESS_SILENT: PageMessage = {
   message:
     "This server lets Cloudflare Access identify people, and Access sent nothing with your request. Open this page through the address that Access protects.",
 };
-
-export function gitHubUserRefused(login: string): PageMessage {
-  return {
-    title: "You may not use this server",
-    message: `You are signed in to GitHub as ${login}. This account may not use the server. Ask the server's owner for access.`,
-  };
-}
-
-export function gitHubFailed(ref: string): PageMessage {
-  return {
-    title: "GitHub did not answer",
-    message: `GitHub did not identify you. Start again from your app (ref ${ref}).`,
-  };
-}
-
-export function tooManyTokens(wait: string): string {
-  return `Too many wrong tokens. Wait ${wait} before the next try.`;
-}
-
+export const gitHubUserRefused = (login: string): PageMessage => ({
+  title: "You may not use this server",
+  message: `You are signed in to GitHub as ${login}. This account may not use the server. Ask the server's owner for access.`,
+});
+export const gitHubFailed = (ref: string): PageMessage => ({
+  title: "GitHub did not answer",
+  message: `GitHub did not identify you. Start again from your app (ref ${ref}).`,
+});
+export const tooManyTokens = (wait: string) => `Too many wrong tokens. Wait ${wait} before the next try.`;
 export const WRONG_TOKEN = "This is not the server's token. Nothing was approved.";

@@ -6,33 +6,21 @@ export const ABOUT_RUNS = {
   title: "What a run left",
   description: "The log of a run (log), or a file that a task left (artifacts/<path>).",
 };
-
 export const ABOUT_FILES = {
   title: "File of a sandbox",
   description: "A file or directory: relative to /workspace, or absolute behind a second slash.",
 };
-
 export const NO_PAGE = "There is no such page of resources.";
-
-export function aboutTask(startedAt: number): string {
-  return `What the task of ${new Date(startedAt).toISOString()} left: its log and its artifacts.`;
-}
-
-export function aboutWorkspace(sandbox: string, isRunning: boolean) {
-  return {
-    title: `Workspace of ${sandbox}`,
-    description: isRunning ? "A directory." : "A directory of a sandbox that does not run.",
-  };
-}
+export const aboutTask = (startedAt: number) =>
+  `What the task of ${new Date(startedAt).toISOString()} left: its log and its artifacts.`;
+export const aboutWorkspace = (sandbox: string, isRunning: boolean) => ({
+  title: `Workspace of ${sandbox}`,
+  description: isRunning ? "A directory." : "A directory of a sandbox that does not run.",
+});
 
 /** @param max the most bytes of a resource @param next the call that reads it, as a clause */
-export function tooLarge(what: string, size: number, max: number, next: string): ToolError {
-  return new ToolError(
-    "too_large",
-    `${what} has ${size} bytes, and a resource is read up to ${max}.`,
-    `${next}.`,
-  );
-}
+export const tooLarge = (what: string, size: number, max: number, next: string) =>
+  new ToolError("too_large", `${what} has ${size} bytes, and a resource is read up to ${max}.`, `${next}.`);
 
 export const INSTEAD = {
   ofFile: (path: string, sandbox: string) =>
@@ -42,11 +30,7 @@ export const INSTEAD = {
   ofArtifact: (id: string, path: string) =>
     `get_result with id ${id} and artifact ${path} reads it in parts, and has a URL of all of it`,
 };
-
-export function nothingOfName(run: string, name: string): ToolError {
-  return new ToolError("not_found", `${run} has no ${name}.`, `${runURI(run, "")} lists its files.`);
-}
-
-export function absolutePathText(sandbox: string, meant: string): string {
-  return `Paths are relative to /workspace: ${meant} is ${fileURI(sandbox, meant)}.`;
-}
+export const nothingOfName = (run: string, name: string) =>
+  new ToolError("not_found", `${run} has no ${name}.`, `${runURI(run, "")} lists its files.`);
+export const absolutePathText = (sandbox: string, meant: string) =>
+  `Paths are relative to /workspace: ${meant} is ${fileURI(sandbox, meant)}.`;

@@ -59,14 +59,7 @@ import { isRecord } from "../shared/is-record.ts";
 import { declaresTasks, TASK_METHODS, TASKS_CAPABILITY } from "../tools/mcp-task.ts";
 import { toolsChosen } from "../shared/tool-sets.ts";
 import { traceOfHeaders, traceOfMessage } from "../shared/trace.ts";
-import {
-  BAD_HOST_TEXT,
-  BAD_ORIGIN_TEXT,
-  MISCONFIGURED,
-  NOT_FOUND_PAGE,
-  NOT_JSON_TYPE,
-  oauthOffText,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 export interface NeededTools {
   called: readonly string[];
@@ -244,7 +237,10 @@ export function createApp(product: ProtectedApp): App {
 
 function notFound(request: Request): Response | Promise<Response> {
   if (!isBrowser(request)) return json({ error: "Not found" }, 404);
-  return messagePage(NOT_FOUND_PAGE, { status: 404, way: { href: "/", label: NOT_FOUND_PAGE.way } });
+  return messagePage(texts.NOT_FOUND_PAGE, {
+    status: 404,
+    way: { href: "/", label: texts.NOT_FOUND_PAGE.way },
+  });
 }
 
 /** Serves MCP, any revision, with a stateless server made for this request. */
@@ -255,7 +251,11 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   const endpointQuery = endpointQueryOf(url, caller.config.tools);
   if ("problem" in endpointQuery) return refuse(caller, badQuery(endpointQuery.problem), { route });
   if (!isJsonContentType(request.headers.get("content-type"))) {
-    return refuse(caller, { reason: "bad_body", response: rpcError(415, -32000, NOT_JSON_TYPE) }, { route });
+    return refuse(
+      caller,
+      { reason: "bad_body", response: rpcError(415, -32000, texts.NOT_JSON_TYPE) },
+      { route },
+    );
   }
   const body = await readJSON(request);
   if ("problem" in body) return refuse(caller, unreadable(body.problem), { route });
@@ -396,7 +396,7 @@ function withOAuth(serve: (request: Request, oauth: OAuth, context: RequestConte
   return {
     open: (request: Request, context: RequestContext) => {
       const oauth = oauthFor(request, context);
-      if ("off" in oauth) return json({ error: "Not found", message: oauthOffText(oauth.off) }, 404);
+      if ("off" in oauth) return json({ error: "Not found", message: texts.oauthOffText(oauth.off) }, 404);
       return serve(request, oauth, context);
     },
   };
@@ -444,7 +444,7 @@ function misconfigured(request: Request, { problems }: ConfigError): Response {
   log({ logLevel: "error" }, { event: "config", problems });
   if (new URL(request.url).pathname === "/health")
     return json({ ...HEALTHY, status: "misconfigured", problems }, 503);
-  return json({ error: MISCONFIGURED, problems }, 500);
+  return json({ error: texts.MISCONFIGURED, problems }, 500);
 }
 
 function withStandardHeaders(response: Response, requestID: string): Response {
@@ -457,8 +457,8 @@ function withStandardHeaders(response: Response, requestID: string): Response {
 
 const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes" };
 
-const BAD_HOST = (): Refusal => forbidden("bad_host", BAD_HOST_TEXT);
-const BAD_ORIGIN = (): Refusal => forbidden("bad_origin", BAD_ORIGIN_TEXT);
+const BAD_HOST = (): Refusal => forbidden("bad_host", texts.BAD_HOST_TEXT);
+const BAD_ORIGIN = (): Refusal => forbidden("bad_origin", texts.BAD_ORIGIN_TEXT);
 
 function badQuery(problem: string): Refusal {
   return { reason: "bad_query", response: rpcError(400, -32602, problem) };

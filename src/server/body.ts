@@ -2,13 +2,7 @@
 import { exceedsBounds } from "../shared/bounded.ts";
 import { gather } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
-import {
-  UNREADABLE_BODY,
-  bodyTooLargeText,
-  bodyTooSlowText,
-  longBatchText,
-  tooManyValuesText,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
@@ -67,15 +61,15 @@ export function unreadable(problem: BodyProblem): Refusal {
     case "too_large":
       return {
         reason: "body_too_large",
-        response: rpcError(413, -32000, bodyTooLargeText(MAX_BODY_BYTES)),
+        response: rpcError(413, -32000, texts.bodyTooLargeText(MAX_BODY_BYTES)),
       };
     case "too_slow":
-      return bad(408, -32700, bodyTooSlowText(BODY_MS));
+      return bad(408, -32700, texts.bodyTooSlowText(BODY_MS));
     case "too_many_values":
-      return bad(400, -32600, tooManyValuesText(BOUNDS));
+      return bad(400, -32600, texts.tooManyValuesText(BOUNDS));
     case "long_batch":
-      return bad(400, -32600, longBatchText(MAX_BATCH));
+      return bad(400, -32600, texts.longBatchText(MAX_BATCH));
     default:
-      return bad(400, -32700, UNREADABLE_BODY[problem]);
+      return bad(400, -32700, texts.UNREADABLE_BODY[problem]);
   }
 }

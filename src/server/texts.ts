@@ -5,42 +5,26 @@ import { ToolError } from "../shared/errors.ts";
 // Refusals of every route
 
 export const BAD_HOST_TEXT = "This server does not answer to the host name of the request.";
-
 export const BAD_ORIGIN_TEXT =
   "Web pages of this origin may not call this server; ALLOWED_ORIGINS can name it.";
-
 export const NOT_FOUND_PAGE = {
   title: "Page not found",
   message: "This server has no page at this address. Check the address, or go to the start page.",
   way: "Go to the start page",
 };
-
 export const NOT_JSON_TYPE = "Unsupported Media Type: Content-Type must be application/json";
-
 export const MISCONFIGURED = "The server is misconfigured";
-
-export function oauthOffText(why: string): string {
-  return `OAuth is off: ${why}.`;
-}
+export const oauthOffText = (why: string) => `OAuth is off: ${why}.`;
 
 // The body of an MCP request
 
-export function bodyTooLargeText(max: number): string {
-  return `The request body is over the limit of ${max} bytes (8 MiB). Write a large file in parts: write_file with append set to true for every part after the first.`;
-}
-
-export function bodyTooSlowText(ms: number): string {
-  return `Parse error: the request body took longer than ${ms / 1000} s`;
-}
-
-export function tooManyValuesText({ values, depth }: { values: number; depth: number }): string {
-  return `Invalid Request: the body holds more than ${values} values, or more than ${depth} within each other`;
-}
-
-export function longBatchText(most: number): string {
-  return `Invalid Request: a batch must not exceed ${most} messages`;
-}
-
+export const bodyTooLargeText = (max: number) =>
+  `The request body is over the limit of ${max} bytes (8 MiB). Write a large file in parts: write_file with append set to true for every part after the first.`;
+export const bodyTooSlowText = (ms: number) =>
+  `Parse error: the request body took longer than ${ms / 1000} s`;
+export const tooManyValuesText = ({ values, depth }: { values: number; depth: number }) =>
+  `Invalid Request: the body holds more than ${values} values, or more than ${depth} within each other`;
+export const longBatchText = (most: number) => `Invalid Request: a batch must not exceed ${most} messages`;
 export const UNREADABLE_BODY = {
   broken: "Parse error: the request body broke off",
   not_utf8: "Parse error: the request body is not UTF-8",
@@ -84,7 +68,6 @@ export const LINK_TEXTS = {
   used: "This link was already used. Ask for a new one.",
   sandboxGone: "The sandbox of this link was stopped or destroyed, and its files are gone.",
 };
-
 export const UPLOAD_TEXTS = {
   oneFile: "This link takes one file. Pack several into one first.",
   broke: "The connection broke, and nothing was saved. Try again.",
@@ -93,55 +76,38 @@ export const UPLOAD_TEXTS = {
 
 // Files over HTTP
 
-export function notAFileAddress(): ToolError {
-  return new ToolError("invalid_argument", "This is not the address of a file in a sandbox.");
-}
-
-export function notRemoved(path: string): ToolError {
-  return new ToolError(
+export const notAFileAddress = () =>
+  new ToolError("invalid_argument", "This is not the address of a file in a sandbox.");
+export const notRemoved = (path: string) =>
+  new ToolError(
     "invalid_argument",
     `${path} itself cannot be removed; nothing was changed.`,
     "Remove what is in it, or use destroy_sandbox.",
   );
-}
-
 export const REMOVE_RECURSIVELY = "?recursive=true removes it, with all that is in it.";
-
-export function pathNotEncoded(): ToolError {
-  return new ToolError("invalid_argument", "The path is not percent-encoded UTF-8.");
-}
-
-export function sizeUnknown(path: string, bytes: number): ToolError {
-  return new ToolError(
+export const pathNotEncoded = () =>
+  new ToolError("invalid_argument", "The path is not percent-encoded UTF-8.");
+export const sizeUnknown = (path: string, bytes: number) =>
+  new ToolError(
     "too_large",
     `${path} does not say its size and holds ${bytes} bytes or more.`,
     "Copy it in the sandbox, then download the copy.",
   );
-}
-
-export function unknownArchive(): ToolError {
-  return new ToolError("invalid_argument", "A directory is packed with ?archive=zip or ?archive=tar.gz.");
-}
-
-export function fileNotArchived(path: string): ToolError {
-  return new ToolError("not_directory", `${path} is a file, not a directory.`, "Ask without ?archive.");
-}
-
-export function becameShorter(path: string): ToolError {
-  return new ToolError("file_system", `Reading ${path} failed: it became shorter meanwhile.`, "Ask again.");
-}
-
-export function uploadTooLarge(max: number): ToolError {
-  return new ToolError(
+export const unknownArchive = () =>
+  new ToolError("invalid_argument", "A directory is packed with ?archive=zip or ?archive=tar.gz.");
+export const fileNotArchived = (path: string) =>
+  new ToolError("not_directory", `${path} is a file, not a directory.`, "Ask without ?archive.");
+export const becameShorter = (path: string) =>
+  new ToolError("file_system", `Reading ${path} failed: it became shorter meanwhile.`, "Ask again.");
+export const uploadTooLarge = (max: number) =>
+  new ToolError(
     "too_large",
     `The file is larger than the ${max} bytes that may be written here; nothing was written.`,
   );
-}
 
 // The page on which a person decides what a sandbox may reach
 
 const NOTHING_CHANGED = "Nothing was changed";
-
 export const DECISION_TEXTS = {
   title: "Let a sandbox reach more?",
   explanation:
@@ -257,12 +223,11 @@ export const PREVIEW_TEXTS = {
 
 // The panel
 
-export function panelOff(why: string): PageMessage {
-  return { title: "The panel is off", message: `The panel needs OAuth, which is off: ${why}.` };
-}
-
+export const panelOff = (why: string): PageMessage => ({
+  title: "The panel is off",
+  message: `The panel needs OAuth, which is off: ${why}.`,
+});
 export const NEEDS_SCRIPTS = "The panel needs JavaScript.";
-
 export const STREAM_TEXTS = {
   notJSON: "The body is not JSON.",
   failed: "The server had an error while it sent updates.",

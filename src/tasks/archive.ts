@@ -3,12 +3,7 @@ import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Conversation } from "../container/snapshots.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Archive } from "../runs/task-detail.ts";
-import {
-  ARCHIVE_WITHOUT_CONVERSATION,
-  archiveLeavesOut,
-  archiveLeavesOutCrowded,
-  archiveTooLarge,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 export interface TaskArchive {
   /** The complete id of its run. */
@@ -56,7 +51,7 @@ export async function archive(
       };
     } catch (error) {
       const code = error instanceof ToolError ? error.code : undefined;
-      if (code === "too_large") throw archiveTooLarge(what.maxBytes);
+      if (code === "too_large") throw texts.archiveTooLarge(what.maxBytes);
       if (code === "quota_exceeded" || attempt === ATTEMPTS) throw error;
     }
   }
@@ -65,8 +60,9 @@ export async function archive(
 export function leftOutWords({ left, crowded, isWithoutConversation }: Archive): string {
   const words: string[] = [];
   const some = (paths: string[]) => paths.slice(0, NAMED);
-  if (left) words.push(archiveLeavesOut(left.bytes, left.count, some(left.largest.map(({ path }) => path))));
-  if (crowded) words.push(archiveLeavesOutCrowded(some(crowded)));
-  if (isWithoutConversation) words.push(ARCHIVE_WITHOUT_CONVERSATION);
+  if (left)
+    words.push(texts.archiveLeavesOut(left.bytes, left.count, some(left.largest.map(({ path }) => path))));
+  if (crowded) words.push(texts.archiveLeavesOutCrowded(some(crowded)));
+  if (isWithoutConversation) words.push(texts.ARCHIVE_WITHOUT_CONVERSATION);
   return words.join(" ");
 }

@@ -5,30 +5,7 @@ import type { EndState } from "../shared/run-listing.ts";
 import type { Spending } from "./budget.ts";
 import type { UpstreamError } from "../container/model-calls.ts";
 import type { Step } from "./task-output.ts";
-import {
-  CONFIRMED_END,
-  NO_REASON,
-  RAISE_TIMEOUT,
-  UNCONFIRMED_END,
-  agentFailed,
-  agentMissing,
-  budgetSpent,
-  cloneFailed,
-  dayIsSpent,
-  describeError,
-  describeOffered,
-  directoryFailed,
-  directoryInUse,
-  endedEarly,
-  exitText,
-  howToContinue,
-  modelAdvice,
-  modelFailedAgent,
-  modelWasFailing,
-  outOfTurns,
-  outputUnreadable,
-  stoppedAfter,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 /** The most characters of a list of missing definitions, and of available ones. */
 const MISSING_CHARACTERS = 2000;
@@ -63,37 +40,37 @@ export interface TaskVerdict {
 
 export function verdictOf(facts: TaskFacts): TaskVerdict {
   const { command, report, spending } = facts;
-  const next = report.conversation ? howToContinue(facts.id) : "";
+  const next = report.conversation ? texts.howToContinue(facts.id) : "";
   const failed = (note: string): TaskVerdict => ({ state: "failed", note });
-  const all = command.unconfirmed ? UNCONFIRMED_END : CONFIRMED_END;
+  const all = command.unconfirmed ? texts.UNCONFIRMED_END : texts.CONFIRMED_END;
   switch (command.state) {
     case "lost":
       return { state: "lost", note: command.note };
     case "cancelled":
       return { state: "cancelled", note: `The task was cancelled${all}.${next}` };
     case "timed_out": {
-      const api = spending.upstream ? modelWasFailing(described(spending.upstream)) : "";
-      const stopped = stoppedAfter(facts.timeoutMs / 1000, facts.cut !== undefined);
+      const api = spending.upstream ? texts.modelWasFailing(described(spending.upstream)) : "";
+      const stopped = texts.stoppedAfter(facts.timeoutMs / 1000, facts.cut !== undefined);
       return {
         state: "timed_out",
-        note: `${facts.agent} ${stopped}${all}.${api} ${facts.cut ?? RAISE_TIMEOUT}${next}`,
+        note: `${facts.agent} ${stopped}${all}.${api} ${facts.cut ?? texts.RAISE_TIMEOUT}${next}`,
       };
     }
   }
   const before = notStarted(facts);
   if (before) return failed(before);
-  if (spending.exhausted) return failed(budgetSpent(spending) + next);
-  if (spending.dayIsSpent) return failed(dayIsSpent() + next);
+  if (spending.exhausted) return failed(texts.budgetSpent(spending) + next);
+  if (spending.dayIsSpent) return failed(texts.dayIsSpent() + next);
   switch (report.end) {
     case "done":
       return { state: "succeeded" };
     case "out_of_turns":
-      return failed(outOfTurns(facts.agent, facts.maxTurns) + next);
+      return failed(texts.outOfTurns(facts.agent, facts.maxTurns) + next);
     case "error":
       return failed(
         (spending.upstream
-          ? modelFailedAgent(facts.agent, upstreamAdvice(spending.upstream))
-          : agentFailed(facts.agent, clause(report.error ?? "") || NO_REASON)) + next,
+          ? texts.modelFailedAgent(facts.agent, upstreamAdvice(spending.upstream))
+          : texts.agentFailed(facts.agent, clause(report.error ?? "") || texts.NO_REASON)) + next,
       );
   }
   return failed(withoutResult(facts) + next);
@@ -104,39 +81,39 @@ function notStarted(facts: TaskFacts) {
   const { step, agent, program, image, install, repository, branch, directory, offered, stderr } = facts;
   switch (step) {
     case "clone_failed":
-      return cloneFailed(repository, branch, lastLine(stderr));
+      return texts.cloneFailed(repository, branch, lastLine(stderr));
     case "directory_exists":
-      return directoryInUse(directory);
+      return texts.directoryInUse(directory);
     case "no_agent":
-      return agentMissing(agent, program, image, install);
+      return texts.agentMissing(agent, program, image, install);
     case "no_directory":
-      return directoryFailed(directory, lastLine(stderr));
+      return texts.directoryFailed(directory, lastLine(stderr));
     case "no_component":
-      return `${clause(stderr.trim().split("\n").at(-1)?.slice(0, MISSING_CHARACTERS) ?? "")}. ${describeOffered(offered)}`;
+      return `${clause(stderr.trim().split("\n").at(-1)?.slice(0, MISSING_CHARACTERS) ?? "")}. ${texts.describeOffered(offered)}`;
     default:
       return undefined;
   }
 }
 
 function withoutResult({ agent, command, report, stderr, spending }: TaskFacts): string {
-  const end = exitText(command.exitCode ?? 0);
+  const end = texts.exitText(command.exitCode ?? 0);
   const printed = stderr.trim() && lastLine(stderr);
   if (report.unread > 0 && report.conversation === undefined)
-    return outputUnreadable(agent, end, clause(report.unreadSample ?? ""), printed);
-  const api = spending.upstream ? modelWasFailing(described(spending.upstream)) : "";
-  return endedEarly(agent, end, printed, api);
+    return texts.outputUnreadable(agent, end, clause(report.unreadSample ?? ""), printed);
+  const api = spending.upstream ? texts.modelWasFailing(described(spending.upstream)) : "";
+  return texts.endedEarly(agent, end, printed, api);
 }
 
 function described({ status, message }: UpstreamError): string {
-  return describeError(status, clause(message));
+  return texts.describeError(status, clause(message));
 }
 
 export function upstreamAdvice(error: UpstreamError): string {
-  return modelAdvice(error.status, described(error));
+  return texts.modelAdvice(error.status, described(error));
 }
 
 function lastLine(text: string): string {
   const lines = text.trim().split("\n");
   const telling = lines.findLast((line) => /^(fatal|error|remote):/i.test(line));
-  return (clause(telling ?? lines.at(-1) ?? "") || NO_REASON).slice(0, 300);
+  return (clause(telling ?? lines.at(-1) ?? "") || texts.NO_REASON).slice(0, 300);
 }

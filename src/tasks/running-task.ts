@@ -16,16 +16,7 @@ import { TaskOutput } from "./task-output.ts";
 import { TASK_SESSION, taskCommand } from "./task-command.ts";
 import type { TraceContext } from "../shared/trace.ts";
 import type { TaskState, TasksHost } from "./task-state.ts";
-import {
-  RESTORING,
-  waitingForAgent,
-  AGENT_NEVER_STARTED,
-  CANCELLED_TEXT,
-  CHANGES_UNKNOWN,
-  NOT_KEPT_INTERNAL,
-  NOT_KEPT_IN_TIME,
-  notAllKept,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 /** How long fetching an agent's results may take; the second value is for a cancelled task. In milliseconds. */
 const KEEP_MS = 900_000;
@@ -36,7 +27,7 @@ const INSTALL_NOTICE_MS = 2000;
 
 const CANCELLED_BEFORE_AGENT: End = {
   state: "cancelled",
-  note: CANCELLED_TEXT,
+  note: texts.CANCELLED_TEXT,
 };
 
 export class RunningTask {
@@ -118,7 +109,7 @@ export class RunningTask {
     if (missing !== undefined) return { state: "failed", note: missing, detail: this.#unstarted() };
     const key = await this.#host.budgets.open(this.id, this.#host.maxTokens, trace);
     if (goesOnFrom !== undefined) {
-      this.addLine(RESTORING);
+      this.addLine(texts.RESTORING);
       await this.#host.archives.restoreConversation(goesOnFrom, this.id);
     }
     for (const { kind, name, text } of definitions) {
@@ -140,7 +131,7 @@ export class RunningTask {
   /** Waits until the agent is installed, or the task is cancelled. @returns the reason if there is none */
   async #prepareAgent(): Promise<string | undefined> {
     const { name, title } = AGENTS[this.#state.spec.agent];
-    const late = setTimeout(() => this.addLine(waitingForAgent(title)), INSTALL_NOTICE_MS);
+    const late = setTimeout(() => this.addLine(texts.waitingForAgent(title)), INSTALL_NOTICE_MS);
     try {
       await Promise.race([this.#host.prepareAgent(name), this.#cancelRequested.promise]);
       return undefined;
@@ -155,7 +146,7 @@ export class RunningTask {
     const { command, end } = this.#state;
     this.#begun = true;
     if (end) return this.#finish(end);
-    if (!command) return { state: "lost", note: AGENT_NEVER_STARTED };
+    if (!command) return { state: "lost", note: texts.AGENT_NEVER_STARTED };
     this.#command = this.#host.commands.resume(this.#output, command);
     if (this.#cancelled) await this.#command.cancel();
     return this.#see(this.#command);
@@ -202,7 +193,7 @@ export class RunningTask {
         .catch(() => undefined);
     return {
       state: verdict.state,
-      note: note ?? also(verdict.note, notAllKept(NOT_KEPT_IN_TIME)),
+      note: note ?? also(verdict.note, texts.notAllKept(texts.NOT_KEPT_IN_TIME)),
       detail,
     };
   }
@@ -216,7 +207,7 @@ export class RunningTask {
       this.addLine("Collecting its changes");
       const collected = await collect(this.#host, this.id, record.id, spec.directory);
       Object.assign(detail, collected);
-      if (collected.changes === undefined) note = also(note, CHANGES_UNKNOWN);
+      if (collected.changes === undefined) note = also(note, texts.CHANGES_UNKNOWN);
       const { archives, archiveMaxBytes: maxBytes, keepMs } = this.#host;
       const { conversations } = AGENTS[spec.agent];
       const remains = { run: record.id, expiresAt: Date.now() + keepMs, maxBytes };
@@ -227,7 +218,7 @@ export class RunningTask {
     } catch (error) {
       const failure = error instanceof ToolError ? error : undefined;
       if (!failure) this.#host.report(error);
-      note = also(note, notAllKept(failure?.message ?? NOT_KEPT_INTERNAL));
+      note = also(note, texts.notAllKept(failure?.message ?? texts.NOT_KEPT_INTERNAL));
     }
     return note ?? "";
   }

@@ -2,153 +2,103 @@
 import { nextDay } from "../shared/days.ts";
 import { ToolError } from "../shared/errors.ts";
 
-function invalid(message: string, hint: string, isRetryable = false): ToolError {
-  return new ToolError("invalid_argument", message, hint, isRetryable);
-}
+const invalid = (message: string, hint: string, isRetryable = false) =>
+  new ToolError("invalid_argument", message, hint, isRetryable);
 
 // Before a task
 
 /** @param what who needs the model, and what cannot be done */
-export function noModel(what: string): ToolError {
-  return new ToolError(
+export const noModel = (what: string) =>
+  new ToolError(
     "not_configured",
     `This server has no credential for ${what}.`,
     "The operator has to set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN: on Cloudflare with `npx wrangler secret put`, on the local platform in .dev.vars. Until then, use run_code and run_command.",
   );
-}
 
 export const NEEDS_MODEL = {
   question: "a model, so it answers no questions",
   task: (agent: string) => `${agent}, so it runs no tasks`,
 } as const;
-
 export const checkpointAndContinue = () =>
   invalid(
     "checkpoint and continue_from exclude each other: a continued task keeps its own files.",
     "Leave one of the two out.",
   );
-
 export const checkpointAndSandbox = () =>
   invalid(
     "checkpoint and sandbox exclude each other: the task gets a fresh sandbox from the checkpoint.",
     "Leave sandbox out. For a sandbox that stays: restore_sandbox makes one from the checkpoint; then pass sandbox alone.",
   );
-
 export const repositoryAndContinue = () =>
   invalid(
     "repository and continue_from exclude each other: the earlier task has its workspace already.",
     "Leave repository out.",
   );
-
 export const branchAlone = () =>
   invalid("branch needs repository, the address to clone it from.", "Pass repository, or leave branch out.");
-
-export function otherAgent(task: string, agent: string): ToolError {
-  return invalid(
-    `Task ${task} was done by ${agent}, and no other agent can continue it.`,
-    "Leave agent out.",
-  );
-}
-
-export function agentNeedsKey(agent: string): ToolError {
-  return new ToolError(
+export const otherAgent = (task: string, agent: string) =>
+  invalid(`Task ${task} was done by ${agent}, and no other agent can continue it.`, "Leave agent out.");
+export const agentNeedsKey = (agent: string) =>
+  new ToolError(
     "not_configured",
     `${agent} needs ANTHROPIC_API_KEY, and the server has only a CLAUDE_CODE_OAUTH_TOKEN, which is for Claude Code.`,
     "Leave agent out.",
   );
-}
-
-export function noTurnLimit(agent: string): ToolError {
-  return invalid(`${agent} does not support max_turns.`, "Limit its time instead.");
-}
-
-export function noComponents(agent: string): ToolError {
-  return invalid(
-    `${agent} does not support agents and commands.`,
-    "Leave agents and commands out, or agent.",
-  );
-}
-
-export function notATask(id: string): ToolError {
-  return invalid(
+export const noTurnLimit = (agent: string) =>
+  invalid(`${agent} does not support max_turns.`, "Limit its time instead.");
+export const noComponents = (agent: string) =>
+  invalid(`${agent} does not support agents and commands.`, "Leave agents and commands out, or agent.");
+export const notATask = (id: string) =>
+  invalid(
     `${id} is not a task of an agent, so it cannot be continued.`,
     "list_runs with kind task shows tasks.",
   );
-}
-
-export function taskRunning(id: string): ToolError {
-  return invalid(
-    `Task ${id} is still running.`,
-    `Wait for it with get_result, id ${id}, then continue it.`,
-    true,
-  );
-}
-
-export function noConversation(id: string): ToolError {
-  return invalid(`Task ${id} ended before its agent began a conversation.`, "Start a new task.");
-}
-
-export function filesElsewhere(id: string, sandbox: string): ToolError {
-  return invalid(
+export const taskRunning = (id: string) =>
+  invalid(`Task ${id} is still running.`, `Wait for it with get_result, id ${id}, then continue it.`, true);
+export const noConversation = (id: string) =>
+  invalid(`Task ${id} ended before its agent began a conversation.`, "Start a new task.");
+export const filesElsewhere = (id: string, sandbox: string) =>
+  invalid(
     `Task ${id} cannot continue in sandbox ${sandbox}, which does not have its files.`,
     "Leave sandbox out: the task continues in a fresh one, with its files and conversation.",
   );
-}
-
-export function taskFilesGone(id: string): ToolError {
-  return new ToolError(
+export const taskFilesGone = (id: string) =>
+  new ToolError(
     "not_found",
     `The sandbox of task ${id} is gone, and its files were not kept.`,
     "Start a new task.",
   );
-}
-
-export function taskFilesOld(id: string): ToolError {
-  return new ToolError(
+export const taskFilesOld = (id: string) =>
+  new ToolError(
     "not_found",
     `The files of task ${id} were saved by an earlier version of this server, in a format that is no longer read.`,
     `Start a new task; get_result with id ${id} has the changes and the artifacts.`,
   );
-}
-
-export function noRepositoryName(repository: string): ToolError {
-  return invalid(`${repository} does not name a repository.`, "Pass an address that git clone takes.");
-}
-
-export function agentAtWork(sandbox: string): ToolError {
-  return new ToolError(
+export const noRepositoryName = (repository: string) =>
+  invalid(`${repository} does not name a repository.`, "Pass an address that git clone takes.");
+export const agentAtWork = (sandbox: string) =>
+  new ToolError(
     "permission_denied",
     `A coding agent is at work in sandbox ${sandbox}. Running anything beside it needs the scope tasks:run, which your token lacks, because code beside the agent could use the agent's model credential.`,
     "Use another sandbox, or try again when list_runs with kind task shows none running there.",
     true,
   );
-}
-
-export function describeOffered(offered: readonly string[]): string {
-  return offered.length > 0 ? `The operator offers ${offered.join(", ")}.` : "The operator offers none.";
-}
-
-export function noDefinition(missing: readonly string[], offered: readonly string[]): ToolError {
-  return invalid(
+export const describeOffered = (offered: readonly string[]) =>
+  offered.length > 0 ? `The operator offers ${offered.join(", ")}.` : "The operator offers none.";
+export const noDefinition = (missing: readonly string[], offered: readonly string[]) =>
+  invalid(
     `There is no ${missing.join(", no ")}.`,
     `${describeOffered(offered)} Others come with a repository or a sandbox that has them in .claude.`,
   );
-}
-
-export function tooManyNames(kind: string, count: number, most: number): ToolError {
-  return invalid(`${kind} has ${count} names, and the limit is ${most}.`, "Leave some out.");
-}
-
-export function notADefinition(kind: string, name: string): ToolError {
-  return invalid(
+export const tooManyNames = (kind: string, count: number, most: number) =>
+  invalid(`${kind} has ${count} names, and the limit is ${most}.`, "Leave some out.");
+export const notADefinition = (kind: string, name: string) =>
+  invalid(
     `${kind}: "${name}" is not the name of a definition: that is its file name without .md.`,
     "It has letters, digits, dots, dashes and underscores, 64 at most, and begins with a letter or digit.",
   );
-}
-
-export function unusableDefinition(component: string, problem: string): ToolError {
-  return invalid(`${component} of the operator cannot be used: ${problem}.`, "Leave it out.");
-}
+export const unusableDefinition = (component: string, problem: string) =>
+  invalid(`${component} of the operator cannot be used: ${problem}.`, "Leave it out.");
 
 // What a task left
 
@@ -177,26 +127,16 @@ export function archiveTooLarge(maxBytes: number): ToolError {
   );
 }
 
-export function archiveLeavesOut(bytes: number, count: number, names: readonly string[]): string {
-  return `The archive leaves out ${bytes} bytes (files: ${count}), among them ${names.join(", ")}: they are lost when the sandbox is destroyed.`;
-}
-
-export function archiveLeavesOutCrowded(names: readonly string[]): string {
-  return `The archive leaves out directories with too many files, which can be regenerated: ${names.join(", ")}.`;
-}
-
+export const archiveLeavesOut = (bytes: number, count: number, names: readonly string[]) =>
+  `The archive leaves out ${bytes} bytes (files: ${count}), among them ${names.join(", ")}: they are lost when the sandbox is destroyed.`;
+export const archiveLeavesOutCrowded = (names: readonly string[]) =>
+  `The archive leaves out directories with too many files, which can be regenerated: ${names.join(", ")}.`;
 export const ARCHIVE_WITHOUT_CONVERSATION =
   "The agent's conversation is too large for the archive (TASK_ARCHIVE_MAX_MB): once the sandbox is gone, a task that continues this one has the files only.";
-
 export const CHANGES_UNKNOWN = "Its changes could not be determined.";
-
-export function notAllKept(why: string): string {
-  return `Not all results could be kept: ${why}`;
-}
-
+export const notAllKept = (why: string) => `Not all results could be kept: ${why}`;
 export const NOT_KEPT_IN_TIME = "the sandbox took too long.";
 export const NOT_KEPT_INTERNAL = "the server had an internal error.";
-
 export const CANCELLED_TEXT = "Cancelled before the agent started.";
 export const AGENT_NEVER_STARTED = "The server was restarted before the agent started. Start the task again.";
 
@@ -207,55 +147,33 @@ export const WAITING_FOR_TASK = "Waiting for the task before it in this sandbox"
 export const OWN_DEFINITION =
   "The workspace's own definition is used instead of the operator's with the same name";
 export const NO_DIFF = "The files at the start could not be recorded, so there will be no diff";
-
-export function waitingForAgent(agent: string): string {
-  return `Waiting for ${agent} to be installed`;
-}
-
-export function modelFailedText(status: number, message: string): string {
-  return `The model's API responded with status ${status}: ${message}`;
-}
+export const waitingForAgent = (agent: string) => `Waiting for ${agent} to be installed`;
+export const modelFailedText = (status: number, message: string) =>
+  `The model's API responded with status ${status}: ${message}`;
 
 // How a task ended
 
 export const UNCONFIRMED_END = ". The sandbox did not confirm its end: use destroy_sandbox to be sure";
 export const CONFIRMED_END = ", with all its processes that were found";
 export const NO_REASON = "it gave no reason";
-
-export function howToContinue(id: string): string {
-  return ` Its work is kept: continue it with execute_task and continue_from ${id}.`;
-}
+export const howToContinue = (id: string) =>
+  ` Its work is kept: continue it with execute_task and continue_from ${id}.`;
 
 /** @param error as from `describeError` */
-export function modelWasFailing(error: string): string {
-  return ` The model's API was failing: ${error}.`;
-}
+export const modelWasFailing = (error: string) => ` The model's API was failing: ${error}.`;
 
 export const RAISE_TIMEOUT = "Raise timeout_seconds (over REST timeout, in milliseconds).";
-
-export function stoppedAfter(seconds: number, isCut: boolean): string {
-  return isCut ? `was stopped after ${seconds} s` : `did not finish within ${seconds} s and was stopped`;
-}
-
-export function budgetSpent({ tokens, requests }: { tokens: number; requests: number }): string {
-  return `The task used up its budget for the model (${tokens} tokens in ${requests} requests). Split it into smaller tasks, or ask the operator to raise MAX_TASK_TOKENS.`;
-}
-
-export function dayIsSpent(): string {
-  return `The model tokens for your tasks today are used up (MAX_MODEL_TOKENS_PER_DAY). The next day begins at ${nextDay(Date.now())}.`;
-}
-
-export function outOfTurns(agent: string, maxTurns: number | undefined): string {
-  return `${agent} used up its turns (max_turns${maxTurns === undefined ? "" : `: ${maxTurns}`}) before it was done. Raise max_turns.`;
-}
-
-export function agentFailed(agent: string, reason: string): string {
-  return `${agent} stopped with an error: ${reason}.`;
-}
-
-export function modelFailedAgent(agent: string, advice: string): string {
-  return `${agent} stopped because the model's API failed: ${advice}`;
-}
+export const stoppedAfter = (seconds: number, isCut: boolean) =>
+  isCut ? `was stopped after ${seconds} s` : `did not finish within ${seconds} s and was stopped`;
+export const budgetSpent = ({ tokens, requests }: { tokens: number; requests: number }) =>
+  `The task used up its budget for the model (${tokens} tokens in ${requests} requests). Split it into smaller tasks, or ask the operator to raise MAX_TASK_TOKENS.`;
+export const dayIsSpent = () =>
+  `The model tokens for your tasks today are used up (MAX_MODEL_TOKENS_PER_DAY). The next day begins at ${nextDay(Date.now())}.`;
+export const outOfTurns = (agent: string, maxTurns: number | undefined) =>
+  `${agent} used up its turns (max_turns${maxTurns === undefined ? "" : `: ${maxTurns}`}) before it was done. Raise max_turns.`;
+export const agentFailed = (agent: string, reason: string) => `${agent} stopped with an error: ${reason}.`;
+export const modelFailedAgent = (agent: string, advice: string) =>
+  `${agent} stopped because the model's API failed: ${advice}`;
 
 /** How the note of a task begins that could not clone its repository. */
 export const CLONE_FAILED = "git could not clone";
@@ -269,39 +187,25 @@ export function cloneFailed(
   return `${CLONE_FAILED} ${named}: ${reason}. Check the address and the branch. A private repository needs credentials for its host, a URL with a token, or a sandbox in which you cloned it before.`;
 }
 
-export function directoryInUse(directory: string): string {
-  return `${directory} already holds files in this sandbox, so nothing was cloned. Leave repository out to work on these files, or leave sandbox out for a fresh one.`;
-}
-
-export function agentMissing(agent: string, program: string, image: string, install: string): string {
-  return `The sandbox has no ${agent}: the program ${program} is not installed in it. On Cloudflare, ${image}; on the local platform, ${install} and restart the server.`;
-}
-
-export function directoryFailed(directory: string, reason: string): string {
-  return `${directory} could not be made or entered: ${reason}.`;
-}
-
-export function exitText(status: number): string {
-  return status > 128 ? `was killed by signal ${status - 128}` : `ended with status ${status}`;
-}
+export const directoryInUse = (directory: string) =>
+  `${directory} already holds files in this sandbox, so nothing was cloned. Leave repository out to work on these files, or leave sandbox out for a fresh one.`;
+export const agentMissing = (agent: string, program: string, image: string, install: string) =>
+  `The sandbox has no ${agent}: the program ${program} is not installed in it. On Cloudflare, ${image}; on the local platform, ${install} and restart the server.`;
+export const directoryFailed = (directory: string, reason: string) =>
+  `${directory} could not be made or entered: ${reason}.`;
+export const exitText = (status: number) =>
+  status > 128 ? `was killed by signal ${status - 128}` : `ended with status ${status}`;
 
 /** @param end as from `exitText` @param stderr the last line of standard error, if any */
-export function outputUnreadable(agent: string, end: string, sample: string, stderr: string): string {
-  return `${agent} ${end} and its output could not be parsed, beginning with: ${sample}.${lastLineText(stderr)} Look at the log with get_result and cursor 0; then try again.`;
-}
+export const outputUnreadable = (agent: string, end: string, sample: string, stderr: string) =>
+  `${agent} ${end} and its output could not be parsed, beginning with: ${sample}.${lastLineText(stderr)} Look at the log with get_result and cursor 0; then try again.`;
 
 /** @param api as from `modelWasFailing`, or empty */
-export function endedEarly(agent: string, end: string, stderr: string, api: string): string {
-  return `${agent} ${end} before it was done.${lastLineText(stderr)}${api} Try again; split a task that needs much memory.`;
-}
+export const endedEarly = (agent: string, end: string, stderr: string, api: string) =>
+  `${agent} ${end} before it was done.${lastLineText(stderr)}${api} Try again; split a task that needs much memory.`;
 
-function lastLineText(stderr: string): string {
-  return stderr && ` Its last line of stderr: ${stderr}.`;
-}
-
-export function describeError(status: number, message: string): string {
-  return `status ${status}, ${message}`;
-}
+const lastLineText = (stderr: string) => stderr && ` Its last line of stderr: ${stderr}.`;
+export const describeError = (status: number, message: string) => `status ${status}, ${message}`;
 
 /** An error of the model's API as the end of a sentence, with what to do about it. */
 export function modelAdvice(status: number, described: string): string {
@@ -315,11 +219,8 @@ export function modelAdvice(status: number, described: string): string {
 // Questions
 
 export const QUESTION_CANCELLED = "It was cancelled before its program was run.";
-
-export function programLate(timeoutMs: number): string {
-  return `The model did not write the program within ${timeoutMs / 1000} s, so nothing was run.`;
-}
-
+export const programLate = (timeoutMs: number) =>
+  `The model did not write the program within ${timeoutMs / 1000} s, so nothing was run.`;
 export const PROGRAM_TEXTS = {
   unusable: (reason: string) => `The model's answer cannot be used: ${reason}.`,
   tooLong: (characters: number) => `it is longer than a program of ${characters} characters`,

@@ -11,16 +11,7 @@ import { previewURL } from "../shared/preview-url.ts";
 import { sandboxListing } from "../shared/sandbox-listing.ts";
 import { shownName } from "../shared/shown.ts";
 import { type ToolContext, defineTool, text } from "./define.ts";
-import {
-  COMPONENTS_UNKNOWN,
-  NO_SANDBOXES,
-  limitsText,
-  listedCheckpointText,
-  previewText,
-  sandboxText,
-  secretText,
-  variablesText,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 import { canRunTasks } from "../shared/config.ts";
 
 export const listSandboxes = defineTool({
@@ -49,9 +40,9 @@ export const listSandboxes = defineTool({
       expires_at: new Date(expiresAt).toISOString(),
     }));
     const lines = sandboxes.flatMap((sandbox) => [
-      sandboxText(sandbox),
-      ...(sandbox.variables.length > 0 ? [variablesText(sandbox.variables)] : []),
-      ...sandbox.previews.map(previewText),
+      texts.sandboxText(sandbox),
+      ...(sandbox.variables.length > 0 ? [texts.variablesText(sandbox.variables)] : []),
+      ...sandbox.previews.map(texts.previewText),
     ]);
     lines.unshift(...mountLines(config, principal));
     const secrets = secretsFor(config.secrets, principal.id).map(({ name, hosts, variable }) => ({
@@ -59,13 +50,13 @@ export const listSandboxes = defineTool({
       hosts: [...hosts],
       variable,
     }));
-    for (const { name, hosts, variable } of secrets) lines.push(secretText(name, hosts, variable));
+    for (const { name, hosts, variable } of secrets) lines.push(texts.secretText(name, hosts, variable));
     const components = await componentsOf(context);
     for (const [kind, names] of Object.entries(components ?? {}))
       if (names.length > 0) lines.push(`${kind} for execute_task: ${names.map(shownName).join(", ")}`);
-    if (components === undefined) lines.push(COMPONENTS_UNKNOWN);
-    for (const checkpoint of view.checkpoints) lines.push(listedCheckpointText(checkpoint));
-    if (sandboxes.length === 0) lines.push(NO_SANDBOXES);
+    if (components === undefined) lines.push(texts.COMPONENTS_UNKNOWN);
+    for (const checkpoint of view.checkpoints) lines.push(texts.listedCheckpointText(checkpoint));
+    if (sandboxes.length === 0) lines.push(texts.NO_SANDBOXES);
     const used = {
       sandboxes: sandboxes.length,
       running,
@@ -75,7 +66,7 @@ export const listSandboxes = defineTool({
       storedBytes,
       workspaceBytes,
     };
-    lines.push(limitsText(limits, used));
+    lines.push(texts.limitsText(limits, used));
     const structured = {
       sandboxes,
       secrets,

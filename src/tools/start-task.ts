@@ -15,24 +15,7 @@ import { MODEL_HOST, SERVER, secretsAt, secretsFor } from "../shared/secrets.ts"
 import { requireOffered, type ToolContext } from "./define.ts";
 import { fork, forkTask, mustSaveWorkspaces } from "./checkpoints.ts";
 import { ownRun } from "./own-run.ts";
-import {
-  NEEDS_MODEL,
-  agentNeedsKey,
-  branchAlone,
-  checkpointAndContinue,
-  checkpointAndSandbox,
-  filesElsewhere,
-  noComponents,
-  noConversation,
-  noModel,
-  noTurnLimit,
-  notATask,
-  otherAgent,
-  repositoryAndContinue,
-  taskFilesGone,
-  taskFilesOld,
-  taskRunning,
-} from "../tasks/texts.ts";
+import * as texts from "../tasks/texts.ts";
 
 export interface TaskRequest {
   task: string;
@@ -60,7 +43,7 @@ function mustReachModel(context: ToolContext, what: string): void {
   // Also for HTTP routes, which call no tool.
   requireOffered("execute_task", context);
   if (canRunTasks(context.config)) return;
-  throw noModel(what);
+  throw texts.noModel(what);
 }
 
 export interface QuestionRequest {
@@ -75,7 +58,7 @@ export async function startQuestion(
   context: ToolContext,
   { question, language, sandbox, model, timeoutMs }: QuestionRequest,
 ): Promise<WithNotice<RunView>> {
-  mustReachModel(context, NEEDS_MODEL.question);
+  mustReachModel(context, texts.NEEDS_MODEL.question);
   const spec: QuestionSpec = {
     question,
     languages: language === undefined ? PROGRAM_LANGUAGES : [language],
@@ -89,9 +72,9 @@ export async function startQuestion(
 
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
   const { continueFrom, checkpoint, sandbox, task, agent: chosen, agents, commands, ...rest } = request;
-  mustReachModel(context, NEEDS_MODEL.task(AGENTS[chosen ?? DEFAULT_AGENT].title));
+  mustReachModel(context, texts.NEEDS_MODEL.task(AGENTS[chosen ?? DEFAULT_AGENT].title));
   if (checkpoint !== undefined) mustStartFresh(request);
-  if (rest.branch !== undefined && rest.repository === undefined) throw branchAlone();
+  if (rest.branch !== undefined && rest.repository === undefined) throw texts.branchAlone();
   const named = agents || commands ? wantedComponents({ agents, commands }) : undefined;
   const {
     name,
@@ -104,7 +87,8 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
   const { env, config } = context;
   const isEmpty = [rest.repository, sandbox, continueFrom, checkpoint].every((from) => from === undefined);
   const agent = before ?? chosen ?? DEFAULT_AGENT;
-  if (chosen !== undefined && chosen !== agent) throw otherAgent(String(continueFrom), AGENTS[agent].title);
+  if (chosen !== undefined && chosen !== agent)
+    throw texts.otherAgent(String(continueFrom), AGENTS[agent].title);
   mustSuit(AGENTS[agent], context, request, named ?? earlier ?? []);
   const components = await componentsFor(env, config, named ?? earlier ?? [], !isEmpty);
   const { trace } = context;
@@ -138,8 +122,8 @@ async function inFork<T>(
 }
 
 function mustStartFresh({ continueFrom, sandbox }: TaskRequest): void {
-  if (continueFrom !== undefined) throw checkpointAndContinue();
-  if (sandbox !== undefined) throw checkpointAndSandbox();
+  if (continueFrom !== undefined) throw texts.checkpointAndContinue();
+  if (sandbox !== undefined) throw texts.checkpointAndSandbox();
 }
 
 function mustSuit(
@@ -150,9 +134,9 @@ function mustSuit(
 ): void {
   const { title } = agent;
   const [model] = secretsAt(secretsFor(config.secrets, SERVER), MODEL_HOST);
-  if (!agent.takesToken && model?.place.name !== "x-api-key") throw agentNeedsKey(title);
-  if (maxTurns !== undefined && !agent.limitsTurns) throw noTurnLimit(title);
-  if (named.length > 0 && !agent.findsComponents) throw noComponents(title);
+  if (!agent.takesToken && model?.place.name !== "x-api-key") throw texts.agentNeedsKey(title);
+  if (maxTurns !== undefined && !agent.limitsTurns) throw texts.noTurnLimit(title);
+  if (named.length > 0 && !agent.findsComponents) throw texts.noComponents(title);
 }
 
 type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "goesOnFrom"> & {
@@ -163,21 +147,21 @@ type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "goesO
 
 /** Continues in the earlier task's sandbox if its files are still there, else in a new one with the files restored. */
 async function goOnFrom(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
-  if (request.repository !== undefined) throw repositoryAndContinue();
+  if (request.repository !== undefined) throw texts.repositoryAndContinue();
   const before = ownRun(id);
   const { value } = await context.reading(before, (actor, owner) => actor.taskOrigin(owner, id));
   const { run, alive } = value;
   const detail = taskDetailOf(run);
-  if (!detail) throw notATask(id);
-  if (run.state === "running") throw taskRunning(id);
+  if (!detail) throw texts.notATask(id);
+  if (run.state === "running") throw texts.taskRunning(id);
   const { directory, conversation, archive, components: named } = detail;
-  if (conversation === undefined) throw noConversation(id);
+  if (conversation === undefined) throw texts.noConversation(id);
   const agent = AGENT_NAMES.find((name) => name === detail.agent);
   if (alive && (request.sandbox ?? before) === before)
     return { name: before, ownSandbox: false, directory, conversation, agent, named };
-  if (request.sandbox !== undefined) throw filesElsewhere(id, request.sandbox);
-  if (!archive) throw taskFilesGone(id);
-  if (!archive.isSnapshot) throw taskFilesOld(id);
+  if (request.sandbox !== undefined) throw texts.filesElsewhere(id, request.sandbox);
+  if (!archive) throw texts.taskFilesGone(id);
+  if (!archive.isSnapshot) throw texts.taskFilesOld(id);
   const resumed = archive.isWithoutConversation ? undefined : conversation;
   const start = { ownSandbox: true, directory, conversation: resumed, goesOnFrom: id, agent, named };
   return { ...start, name: freshName() };

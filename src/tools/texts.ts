@@ -1,7 +1,4 @@
-/**
- * What the tools say, in one place: results for models, and errors (what failed, why, what to do). Descriptions stay with their
- * tool; docs/reference/tools.md has them all.
- */
+/** Texts of the tools: results for models, and errors. Each tool's file has its description. */
 import { ToolError } from "../shared/errors.ts";
 import type { Fork } from "../actors/account.ts";
 import type { Checkpoint } from "../actors/saved-states.ts";
@@ -12,57 +9,46 @@ import type { sandboxListing } from "../shared/sandbox-listing.ts";
 import type { Limits } from "../shared/config.ts";
 import { shownName, visible } from "../shared/shown.ts";
 
-function invalid(message: string, hint = "", isRetryable = false): ToolError {
-  return new ToolError("invalid_argument", message, hint, isRetryable);
-}
+const invalid = (message: string, hint = "", isRetryable = false) =>
+  new ToolError("invalid_argument", message, hint, isRetryable);
+const counted = (count: number, unit: string) => `${count} ${unit}${count === 1 ? "" : "s"}`;
 
-function counted(count: number, unit: string): string {
-  return `${count} ${unit}${count === 1 ? "" : "s"}`;
-}
-
-/** Seconds of a minute, an hour and a day: a longer time is said in the next unit once there are two of it. */
+/** Units of time in seconds. A time is given in the largest unit of which it has at least two. */
 const UNITS = [
   [86_400, "days"],
   [3600, "h"],
   [60, "min"],
 ] as const;
 
-/** A length of time, milliseconds. A model does not know what time it is, so lists say how long ago something was. */
+/** A duration in words. A model does not know the time, so lists say how long ago something was. */
 function span(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1000));
   const [size, unit] = UNITS.find(([one]) => seconds >= 2 * one) ?? [1, "s"];
   return `${Math.round(seconds / size)} ${unit}`;
 }
 
-function ago(time: number | string): string {
-  return `${span(Date.now() - new Date(time).getTime())} ago`;
-}
+const ago = (time: number | string) => `${span(Date.now() - new Date(time).getTime())} ago`;
 
 // The choice of tools
 
-export function notOffered(tool: string, offered: Iterable<string>): ToolError {
-  return new ToolError(
+export const notOffered = (tool: string, offered: Iterable<string>) =>
+  new ToolError(
     "not_configured",
     `This server does not offer ${tool}.`,
     `It offers ${[...offered].join(", ")}; the operator chooses them with TOOLS.`,
   );
-}
-
-export function leftOutByConnection(tool: string, chosen: Iterable<string>): ToolError {
-  return new ToolError(
+export const leftOutByConnection = (tool: string, chosen: Iterable<string>) =>
+  new ToolError(
     "not_configured",
     `This connection has no ${tool}: the ?tools= of its address leaves it out.`,
     `It has ${[...chosen].join(", ")}.`,
   );
-}
 
 // Runs
 
 export const NO_OUTPUT = "Done, without output.";
-
-export function runningText(id: string, seconds: number): string {
-  return `Still running after ${seconds} s. Wait with get_result, id ${id}, or stop it with cancel_run.`;
-}
+export const runningText = (id: string, seconds: number) =>
+  `Still running after ${seconds} s. Wait with get_result, id ${id}, or stop it with cancel_run.`;
 
 /** What a run waits for, and the next call. Its own id comes first. */
 export function waitingText(id: string, { behind, kind, name }: WaitState): string {
@@ -74,70 +60,36 @@ export function waitingText(id: string, { behind, kind, name }: WaitState): stri
   return `${wait} It waits for run ${first} in ${place}. Cancel that run if it hangs, or use another ${other}.${others}`;
 }
 
-/** The calls for a command that runs in a terminal. */
-export function inTerminalText(id: string): string {
-  return `It runs in a terminal: type with send_input, id ${id}. get_result waits for its end, and cancel_run stops it.`;
-}
+export const inTerminalText = (id: string) =>
+  `It runs in a terminal: type with send_input, id ${id}. get_result waits for its end, and cancel_run stops it.`;
+export const typeText = (id: string) => `It runs in a terminal: type with send_input, id ${id}.`;
 
-export function typeText(id: string): string {
-  return `It runs in a terminal: type with send_input, id ${id}.`;
-}
-
-/** @param dropped bytes at its end that were not kept */
-export function wholeOutputText(id: string, dropped: number): string {
-  const kept = dropped > 0 ? ` (its last ${dropped} bytes were not kept)` : "";
+export function wholeOutputText(id: string, droppedBytes: number): string {
+  const kept = droppedBytes > 0 ? ` (its last ${droppedBytes} bytes were not kept)` : "";
   return `Whole output${kept}: get_result, id ${id}, cursor 0.`;
 }
 
-/** @param mark by which the text shows where it is cut */
-export function resultCutText(mark: string): string {
-  return `A result is cut where it says "${mark}": print it, or write it to a file.`;
-}
-
-export function listeningText(ports: readonly number[]): string {
-  return `port ${ports.join(", ")}; expose_port gives it a URL`;
-}
-
-export function hiddenImagesText(count: number, id: string): string {
-  return `images: ${count}, shown by get_result, id ${id}`;
-}
-
-export function continueText(id: string): string {
-  return `To continue this task: execute_task with continue_from ${id}.`;
-}
-
-/** @param dropped bytes after the end that were not kept */
-export function pageEndText(dropped: number): string {
-  return `This is the end of the log.${dropped > 0 ? ` ${dropped} bytes after it were not kept.` : ""}`;
-}
-
-export function pageMoreText(cursor: number): string {
-  return `There is more: go on with cursor ${cursor}.`;
-}
-
-export function pageRunningText(cursor: number): string {
-  return `Still running: wait for more with cursor ${cursor}.`;
-}
-
-export function skippedText(bytes: number): string {
-  return `${bytes} earlier bytes are in the log: get_result with a cursor.`;
-}
-
-/** @param bytes of a line that the terminal keeps */
-export function longLineText(bytes: number): string {
-  return `The typed line is longer than ${bytes} bytes: line readers (read, input(), cat) get only the first ${bytes}. Use write_file for longer lines.`;
-}
-
-export function nothingToType(): ToolError {
-  return invalid("send_input needs text, or columns and rows.");
-}
-
-export function oneInput(): ToolError {
-  return invalid(
+export const resultCutText = (mark: string) =>
+  `A result is cut where it says "${mark}": print it, or write it to a file.`;
+export const listeningText = (ports: readonly number[]) =>
+  `port ${ports.join(", ")}; expose_port gives it a URL`;
+export const hiddenImagesText = (count: number, id: string) =>
+  `images: ${count}, shown by get_result, id ${id}`;
+export const continueText = (id: string) => `To continue this task: execute_task with continue_from ${id}.`;
+export const pageEndText = (droppedBytes: number) =>
+  `This is the end of the log.${droppedBytes > 0 ? ` ${droppedBytes} bytes after it were not kept.` : ""}`;
+export const pageMoreText = (cursor: number) => `There is more: go on with cursor ${cursor}.`;
+export const pageRunningText = (cursor: number) => `Still running: wait for more with cursor ${cursor}.`;
+export const skippedText = (bytes: number) =>
+  `${bytes} earlier bytes are in the log: get_result with a cursor.`;
+export const longLineText = (maxBytes: number) =>
+  `The typed line is longer than ${maxBytes} bytes: line readers (read, input(), cat) get only the first ${maxBytes}. Use write_file for longer lines.`;
+export const nothingToType = () => invalid("send_input needs text, or columns and rows.");
+export const oneInput = () =>
+  invalid(
     "stdin and interactive exclude each other: a terminal reads only what is typed.",
     "Leave stdin out, and type its text with send_input.",
   );
-}
 
 export function listedRunText(run: RunSummary, state: string): string {
   const isOpen = run.state === "running";
@@ -147,9 +99,8 @@ export function listedRunText(run: RunSummary, state: string): string {
   return `${run.id} ${run.kind} ${state} ${when}: ${visible(run.title)}`;
 }
 
-export function foreignCursor(cursor: string, sandbox: string): ToolError {
-  return invalid(`The cursor ${cursor} does not belong to sandbox ${sandbox}.`, "Leave it out.");
-}
+export const foreignCursor = (cursor: string, sandbox: string) =>
+  invalid(`The cursor ${cursor} does not belong to sandbox ${sandbox}.`, "Leave it out.");
 
 export function noRunsText(sandbox: string | undefined, isPage: boolean): string {
   const nothing = sandbox === undefined ? "You have no tasks" : `Sandbox ${sandbox} has no runs`;
@@ -160,14 +111,10 @@ export const OLDER_RUNS = "... older ones: set cursor to the last id above";
 
 // Files
 
-/** How to get at bytes that are not shown. @param most bytes in one result */
-export function byBytesText(most: number, note = ""): string {
-  return `file_link gives the user a URL. To read its bytes: read_file with encoding base64, ${most} at a time${note}.`;
-}
-
-export function artifactBytesText(most: number): string {
-  return `To read its bytes: get_result with cursor 0, ${most} at a time.`;
-}
+export const byBytesText = (maxBytes: number, note = "") =>
+  `file_link gives the user a URL. To read its bytes: read_file with encoding base64, ${maxBytes} at a time${note}.`;
+export const artifactBytesText = (maxBytes: number) =>
+  `To read its bytes: get_result with cursor 0, ${maxBytes} at a time.`;
 
 export function artifactPageText(
   path: string,
@@ -180,7 +127,7 @@ export function artifactPageText(
   return `[${shownName(path)}, bytes ${from} to ${to} of ${size}${isBase64 ? " in base64" : ""}. ${rest}]`;
 }
 
-/** @param kind its type as far as it is known @param next the call that reads its bytes @param shown bytes that follow */
+/** @param next the call that reads its bytes @param shown how many bytes follow the text */
 export function binaryText(
   path: string,
   { size, kind, next, shown }: { size: number; kind: string | undefined; next: string; shown: number },
@@ -190,17 +137,17 @@ export function binaryText(
 }
 
 export interface ShownLines {
-  /** Of the whole file. */
+  /** Bytes and lines of the whole file. */
   size: number;
   lines: number;
-  /** The first line that was asked for. */
+  /** The first line of the content. */
   offset: number;
   content: string;
-  /** After how many bytes the content is cut; false where it is not. */
+  /** The content's limit in bytes, if it was cut there. */
   cut: number | false;
 }
 
-/** How to read on in a file that is not shown whole; empty when it is. */
+/** The call that shows the rest of a file; empty if the content is complete. */
 export function readOnText(path: string, { size, lines, offset, content, cut }: ShownLines): string {
   const name = shownName(path);
   const whole = `${counted(lines, "line")}, ${counted(size, "byte")}`;
@@ -223,16 +170,13 @@ export function readBytesText(path: string, offset: number, end: number, size: n
   return `[${whole}; bytes ${offset} to ${end} in base64.${rest}]`;
 }
 
-export function notText(path: string): ToolError {
-  return invalid(`${path} is not UTF-8 text.`, "Read it with encoding base64, or leave encoding out.");
-}
-
-export function notTextFrom(path: string, line: number): ToolError {
-  return invalid(
+export const notText = (path: string) =>
+  invalid(`${path} is not UTF-8 text.`, "Read it with encoding base64, or leave encoding out.");
+export const notTextFrom = (path: string, line: number) =>
+  invalid(
     `${path} is not UTF-8 text from line ${line} on.`,
     "Read it with encoding base64, where offset counts bytes.",
   );
-}
 
 export function writtenText(path: string, bytes: number, size: number, isAppended: boolean): string {
   const name = shownName(path);
@@ -241,97 +185,68 @@ export function writtenText(path: string, bytes: number, size: number, isAppende
     : `Wrote ${bytes} bytes to ${name}.`;
 }
 
-export function notWellFormed(): ToolError {
-  return invalid(
+export const notWellFormed = () =>
+  invalid(
     "Nothing was written: the content holds half of a surrogate pair, which UTF-8 cannot hold.",
     "Send the bytes with encoding base64.",
   );
-}
-
-export function notBase64(): ToolError {
-  return invalid(
+export const notBase64 = () =>
+  invalid(
     "Nothing was written: the content is not valid base64.",
     "Encode the bytes again, or send text with encoding utf-8.",
   );
-}
 
-/** @param hasNoDiff whether the diff would take too long to compute */
 export function editedText(path: string, replaced: number, size: number, hasNoDiff: boolean): string {
   const left = hasNoDiff ? " Computing a diff of it would take too long." : "";
   return `${replaced} replaced; ${shownName(path)} has ${size} bytes.${left}`;
 }
 
-export function sameText(edit: number): ToolError {
-  return invalid(
+export const sameText = (edit: number) =>
+  invalid(
     `Nothing was written: old_text and new_text of edit ${edit} are the same.`,
     "Leave that edit out, or correct its new_text.",
   );
-}
-
-export function emptyDirectoryText(path: string, isPage: boolean): string {
-  return isPage ? "There is nothing more." : `${shownName(path)} is empty.`;
-}
-
-export function longNames(count: number): ToolError {
-  return invalid(`The names of ${count} entries are too long to be shown together.`, "Give a smaller limit.");
-}
-
-/** @param most the highest limit */
-export function moreFilesText(cursor: string, most: number): string {
-  return `... more: go on with cursor ${cursor}, raise limit (at most ${most}), or list a directory below.`;
-}
+export const emptyDirectoryText = (path: string, isPage: boolean) =>
+  isPage ? "There is nothing more." : `${shownName(path)} is empty.`;
+export const longNames = (count: number) =>
+  invalid(`The names of ${count} entries are too long to be shown together.`, "Give a smaller limit.");
+export const moreFilesText = (cursor: string, maxLimit: number) =>
+  `... more: go on with cursor ${cursor}, raise limit (at most ${maxLimit}), or list a directory below.`;
 
 // Links
 
-export function downloadText(name: string, url: string): string {
-  return `[Download ${shownName(name)} (for the user, 1 hour): ${url}]`;
-}
-
+export const downloadText = (name: string, url: string) =>
+  `[Download ${shownName(name)} (for the user, 1 hour): ${url}]`;
 export const LINK_HINTS = {
   download: "in a browser, or curl -OJ URL",
   zip: "add ?archive=zip",
   upload: "in a browser, or curl -T FILE URL",
 } as const;
-
-export function mayNotUpload(): ToolError {
-  return new ToolError(
-    "permission_denied",
-    "An upload link needs the scope sandbox:write, which your token lacks.",
-  );
-}
-
-export function uploadToDirectory(path: string): ToolError {
-  return new ToolError("is_directory", `${path} is a directory.`, "Give the path of a file in it.");
-}
-
-export function noLinks(): ToolError {
-  return new ToolError(
+export const mayNotUpload = () =>
+  new ToolError("permission_denied", "An upload link needs the scope sandbox:write, which your token lacks.");
+export const uploadToDirectory = (path: string) =>
+  new ToolError("is_directory", `${path} is a directory.`, "Give the path of a file in it.");
+export const noLinks = () =>
+  new ToolError(
     "not_configured",
     "This server makes no links: its variable LINK_KEY is not set.",
     "Tell the user that the operator has to set it. read_file with encoding base64 reads any file.",
   );
-}
-
-export function noPreviews(variable: string): ToolError {
-  return new ToolError(
+export const noPreviews = (variable: string) =>
+  new ToolError(
     "not_configured",
     `This server makes no previews: its variable ${variable} is not set.`,
     "Tell the user that the operator has to set it (docs/guides/deploy.md). Inside the sandbox, curl reaches the program.",
   );
-}
-
-export function reservedPort(port: number): ToolError {
-  return invalid(
+export const reservedPort = (port: number) =>
+  invalid(
     `Port ${port} of a sandbox is used by the server itself.`,
     "Start the program on another port, such as 8000, and expose that.",
   );
-}
+export const closedText = (port: number, sandbox: string, wasOpen: boolean) =>
+  `Port ${port} of sandbox ${sandbox} is ${wasOpen ? "no longer" : "not"} exposed.`;
 
-export function closedText(port: number, sandbox: string, wasOpen: boolean): string {
-  return `Port ${port} of sandbox ${sandbox} is ${wasOpen ? "no longer" : "not"} exposed.`;
-}
-
-/** @param before when it would have expired without this call */
+/** @param before when it would have expired without this call, in milliseconds since the epoch */
 export function expiryText(expiresAt: number, before = 0): string {
   const expires = `in ${span(expiresAt - Date.now())}`;
   return before > expiresAt ? `${expires}, sooner than before (${span(before - Date.now())})` : expires;
@@ -340,14 +255,11 @@ export function expiryText(expiresAt: number, before = 0): string {
 // Images
 
 const IMAGES_OFF = "Not shown: this connection has ?images=off.";
-
-export function imageHiddenText(name: string, what: string, bytes: number, instead: string): string {
-  return `[${name}: ${what}, ${bytes} bytes. ${IMAGES_OFF} ${instead}]`;
-}
-
+export const imageHiddenText = (name: string, what: string, bytes: number, instead: string) =>
+  `[${name}: ${what}, ${bytes} bytes. ${IMAGES_OFF} ${instead}]`;
 export const RUN_IMAGES_HIDDEN = `${IMAGES_OFF} To get one, save it in the code (figure.savefig, image.save); file_link gives a URL of the file.`;
 
-/** Where the original of an image is that is not shown as it is. @param path none where it was not kept */
+/** @param path the original of a changed image, if it was kept */
 export function originalText(path: string | undefined): string {
   if (path !== undefined) return `The original is ${shownName(path)}.`;
   return "To keep an original, save it to a file in the code: figure.savefig, image.save.";
@@ -362,11 +274,9 @@ export const SETUP_WORDS: Record<SetUpState, string> = {
   succeeded: "has run",
   failed: "failed",
 };
-
 export const RESERVED_VARIABLE = "is a name that the shell or this server uses itself";
 export const NOT_A_VARIABLE =
   "is not a valid variable name: letters, digits and _, not starting with a digit";
-
 export const NO_SANDBOXES = "You have no sandbox yet: run_code or run_command makes one.";
 export const COMPONENTS_UNKNOWN = "The agents and commands for execute_task cannot be listed now.";
 
@@ -380,9 +290,8 @@ export function sandboxText(sandbox: ListedSandbox): string {
   return `${name}: ${state}${size}, used ${ago(last_used_at)}${saved}${reaches}`;
 }
 
-export function variablesText(variables: readonly string[]): string {
-  return `  variables: ${variables.map(shownName).join(", ")}`;
-}
+export const variablesText = (variables: readonly string[]) =>
+  `  variables: ${variables.map(shownName).join(", ")}`;
 
 export function previewText({ port, url, expires_at }: ListedSandbox["previews"][number]): string {
   const left = new Date(expires_at).getTime() - Date.now();
@@ -415,56 +324,43 @@ export function limitsText(limits: Limits, used: Used): string {
   return `Used: ${parts.join(", ")}. At most ${limits.concurrentRuns} runs at once.`;
 }
 
-/** In units of 1024 * 1024 bytes, as in the variables that set the limits. */
-function megabytes(bytes: number): string {
-  return String(Math.round((bytes / 1024 / 1024) * 10) / 10);
-}
+/** In MiB, as in the variables that set the limits. */
+const megabytes = (bytes: number) => String(Math.round((bytes / 1024 / 1024) * 10) / 10);
 
 export function secretText(name: string, hosts: readonly string[], variable: string | undefined): string {
   const placeholder = variable ? `; ${variable} has a placeholder for it` : "";
   return `secret ${name}: added to requests to ${hosts.join(", ")}${placeholder}`;
 }
 
-export function destroyedText(sandbox: string, existed: boolean): string {
-  return existed
+export const destroyedText = (sandbox: string, existed: boolean) =>
+  existed
     ? `Sandbox ${sandbox} is destroyed, with its saved workspace.`
     : `There is no sandbox ${sandbox}; nothing was destroyed.`;
-}
-
-export function checkpointsLeftText(count: number, areDeleted: boolean): string {
-  return areDeleted
+export const checkpointsLeftText = (count: number, areDeleted: boolean) =>
+  areDeleted
     ? `Checkpoints deleted: ${count}.`
     : `Checkpoints kept: ${count}; checkpoints=true deletes them too.`;
-}
-
-export function checkpointDeletedText(checkpoint: string, sandbox: string, left: number): string {
-  return `Checkpoint ${checkpoint} is deleted. Sandbox ${sandbox} is unchanged; checkpoints left: ${left}.`;
-}
-
-export function oneOrAllCheckpoints(): ToolError {
-  return invalid(
+export const checkpointDeletedText = (checkpoint: string, sandbox: string, left: number) =>
+  `Checkpoint ${checkpoint} is deleted. Sandbox ${sandbox} is unchanged; checkpoints left: ${left}.`;
+export const oneOrAllCheckpoints = () =>
+  invalid(
     "Nothing was deleted: checkpoint and checkpoints=true exclude each other.",
     "Use either checkpoint (deletes one checkpoint) or checkpoints=true (deletes the sandbox and all of them).",
   );
-}
-
-export function noCheckpoints(): ToolError {
-  return new ToolError(
+export const noCheckpoints = () =>
+  new ToolError(
     "not_configured",
     "This server does not save workspaces, so it has no checkpoints; nothing was changed.",
     "The operator has to remove WORKSPACE_SAVE=off. Until then, keep what matters with read_file or file_link.",
   );
-}
-
-export function checkpointText(sandbox: string, { id, files, bytes, expiresAt }: Checkpoint): string {
-  return `Checkpoint ${id} of sandbox ${sandbox}: ${files} files, ${bytes} bytes, kept for ${span(expiresAt - Date.now())}.`;
-}
+export const checkpointText = (sandbox: string, { id, files, bytes, expiresAt }: Checkpoint) =>
+  `Checkpoint ${id} of sandbox ${sandbox}: ${files} files, ${bytes} bytes, kept for ${span(expiresAt - Date.now())}.`;
 
 export interface Restored extends Partial<Fork> {
   to: Checkpoint;
-  /** The checkpoint of the state before. */
+  /** The checkpoint of the previous state. */
   before?: Checkpoint | undefined;
-  /** Why the state before could not be saved. */
+  /** Why the previous state could not be saved. */
   unsaved?: string | undefined;
 }
 
@@ -473,15 +369,11 @@ export function forkedText(sandbox: string, from: string, { to, hasSettings = fa
   return `Sandbox ${sandbox} is new, with the files that ${from} had ${stateText(to)}.${settings}`;
 }
 
-export function restoredText(sandbox: string, { to, before, unsaved }: Restored): string {
-  return `Sandbox ${sandbox} is restored to its files of ${stateText(to)}. ${beforeText(before, unsaved)}`;
-}
+export const restoredText = (sandbox: string, { to, before, unsaved }: Restored) =>
+  `Sandbox ${sandbox} is restored to its files of ${stateText(to)}. ${beforeText(before, unsaved)}`;
+const stateText = ({ savedAt, files, bytes }: Checkpoint) =>
+  `${ago(savedAt)}: ${files} files, ${bytes} bytes`;
 
-function stateText({ savedAt, files, bytes }: Checkpoint): string {
-  return `${ago(savedAt)}: ${files} files, ${bytes} bytes`;
-}
-
-/** What is kept of the state before. */
 function beforeText(before: Checkpoint | undefined, unsaved: string | undefined): string {
   if (unsaved === undefined)
     return before ? `The state before is checkpoint ${before.id}.` : "It had no files before.";
@@ -490,13 +382,12 @@ function beforeText(before: Checkpoint | undefined, unsaved: string | undefined)
   return `${lost}: checkpoint ${before.id} has it as of ${ago(before.savedAt)}, and later changes are lost.`;
 }
 
-export function networkDeclined(sandbox: string, what: string): ToolError {
-  return new ToolError(
+export const networkDeclined = (sandbox: string, what: string) =>
+  new ToolError(
     "permission_denied",
     `The user did not allow sandbox ${sandbox} to reach ${what}.`,
     "Go on without it, or tell the user what it is needed for.",
   );
-}
 
 // Signing in to git hosts
 
@@ -508,9 +399,7 @@ export function signInText(host: string, page: string | undefined): string {
 
 export const signInQuestion = (host: string) =>
   `git was refused at ${host}. Sign in to it for your sandboxes on this server's page.`;
-
 export const signedInText = (host: string) =>
   `The user has signed in to ${host} since this ran: run it again. If git is refused again, the token lacks rights there, or the sandbox started too early: use another sandbox.`;
-
 export const didNotSignInText = (host: string) =>
   `The user did not sign in to ${host} for git. Do not try again unless they ask.`;

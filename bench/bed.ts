@@ -20,6 +20,9 @@ export const CONFIGS = {
 
 export const TOKEN = "bench-owner-token";
 
+/** Time for the engine to start the next sandbox ahead: longer than its pause before that, plus a start. In milliseconds. */
+export const AHEAD_MS = 1500;
+
 export interface Served extends RunningWorker {
   /** Its origin. */
   url: string;

@@ -1,13 +1,10 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { TestSandbox } from "../../tests/setup/engine-client.ts";
-import { type BedEngine, CONFIGS, TOKEN, type TestBed, serve, startEngine } from "../bed.ts";
+import { AHEAD_MS, type BedEngine, CONFIGS, TOKEN, type TestBed, serve, startEngine } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, type Row, interleave, latencyRows, quantile, row } from "../measure.ts";
 import { type WorkerClient, workerClient } from "../worker-client.ts";
-
-/** Time for the engine to start the next sandbox ahead: longer than its pause before that, plus a start. */
-const AHEAD_MS = 1500;
 
 /**
  * Time to interactive, as ComputeSDK's public benchmark defines it: from the request for a sandbox to its first command's answer.

@@ -2,13 +2,10 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { bundle } from "../../cli/bundle.ts";
-import { CONFIGS, type TestBed, TOKEN, serve, startEngine } from "../bed.ts";
+import { AHEAD_MS, CONFIGS, type TestBed, TOKEN, serve, startEngine } from "../bed.ts";
 import { bareAt, workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, interleave, latencyRows, row } from "../measure.ts";
-
-/** Time for the engine to start the next sandbox ahead: longer than its pause before that, plus a start. */
-const AHEAD_MS = 1500;
 
 /** The first call in new sandboxes, each without other work in progress; and their end. */
 export const freshSandbox: Figure = {

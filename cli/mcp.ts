@@ -62,6 +62,12 @@ export class Server {
     return this.#explaining(() => reading(this.#connection, input, noteRetry));
   }
 
+  /** The state of a run, and the bytes of its log. */
+  async logOf(id: string): Promise<{ isRunning: boolean; bytes: number }> {
+    const { data } = await this.reading({ id, cursor: 0, wait_seconds: 0 });
+    return { isRunning: data.state === "running", bytes: Number(data.log_bytes) };
+  }
+
   /** Follows a run as the client library does. */
   follow(first: Answer, options: FollowingOptions): Promise<Ended> {
     return this.#explaining(() => follow(this.#connection, first, { onRetry: noteRetry, ...options }));

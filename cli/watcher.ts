@@ -161,11 +161,7 @@ class Watcher {
 
   async #read(sandbox: string, id: string, fromStart: boolean): Promise<void> {
     const { signal } = this.#options;
-    let cursor = 0;
-    if (!fromStart) {
-      const { data } = await this.#server.reading({ id, cursor, wait_seconds: 0 });
-      cursor = Number(data.log_bytes);
-    }
+    const cursor = fromStart ? 0 : (await this.#server.logOf(id)).bytes;
     try {
       for await (const { log } of this.#server.pages(id, { cursor, signal, everyMs: PAGE_MS }))
         for (const { stream, text } of log)

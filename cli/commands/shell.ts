@@ -66,7 +66,7 @@ async function converse(server: Server, id: string, isReturn: boolean): Promise<
   const type = async (text: string) => void (await server.call("send_input", { id, text }));
   const fail = async (reason: unknown) => {
     // Input during the program's end is lost without an error.
-    const { isRunning } = await logOf(server, id).catch(() => ({ isRunning: true }));
+    const { isRunning } = await server.logOf(id).catch(() => ({ isRunning: true }));
     if (isRunning) left.reject(reason);
   };
   const keyboard = new Keyboard(type, (reason) => void fail(reason));
@@ -102,14 +102,8 @@ function passOutputOn(): void {
   spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
 }
 
-/** The state of a run, and the bytes of its log. */
-async function logOf(server: Server, id: string) {
-  const { data } = await server.reading({ id, cursor: 0, wait_seconds: 0 });
-  return { isRunning: data.state === "running", bytes: Number(data.log_bytes) };
-}
-
 async function show(server: Server, id: string, filter: TerminalFilter, isReturn: boolean): Promise<true> {
-  const cursor = isReturn ? Math.max(0, (await logOf(server, id)).bytes - SHOWN_AGAIN) : 0;
+  const cursor = isReturn ? Math.max(0, (await server.logOf(id)).bytes - SHOWN_AGAIN) : 0;
   for await (const { log } of server.pages(id, { cursor, everyMs: CALL_MS }))
     for (const { text } of log) process.stdout.write(filter.take(text));
   return true;

@@ -238,10 +238,7 @@ export async function reading(
 /** Cancels a run, and waits shortly for its end. */
 async function cancel(connection: Connection, id: string): Promise<void> {
   const cancelling = retried(() => connection.call("cancel_run", { id })).catch(() => undefined);
-  const timeout = new AbortController();
-  const timer = setTimeout(() => timeout.abort(), CANCEL_WAIT_MS);
-  await unlessAborted(cancelling, timeout.signal).catch(() => undefined);
-  clearTimeout(timer);
+  await unlessAborted(cancelling, AbortSignal.timeout(CANCEL_WAIT_MS)).catch(() => undefined);
 }
 
 /** Does work that may be repeated, again after a broken connection, 429 and 5xx. */

@@ -2,8 +2,8 @@
  * Checks what the documents refer to, in prose and in fenced examples: files, headings and pictures; commands with their
  * options (`npm run`, `npm start`, `sandbox-mcp`) and programs of this repository that `node` runs; messages, which the code
  * must contain; names of variables; routes of the server; tests that docs/internals/security.md names, versions of clients, and
- * exit statuses. Every page has to be
- * linked from docs/README.md, and every picture has to be shown. Prints what does not exist, and exits with 1 then.
+ * exit statuses. Every page has to be linked from docs/README.md, and every picture has to be shown. Prints each problem, and
+ * exits with 1 if there is one.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -16,10 +16,12 @@ import { VARIABLES } from "../src/shared/variables.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const read = (path) => readFileSync(join(root, path), "utf8");
-const tracked = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], { cwd: root })
+/** Git lists a deleted file until the deletion is staged. */
+const files = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], { cwd: root })
   .toString()
-  .split("\n");
-const documents = tracked.filter((path) => path.endsWith(".md") && existsSync(join(root, path)));
+  .split("\n")
+  .filter((path) => existsSync(join(root, path)));
+const documents = files.filter((path) => path.endsWith(".md"));
 const problems = [];
 
 /** Variables of other programs. */
@@ -110,9 +112,7 @@ for (const path of documents) {
       wrongIn(words.trim()).forEach(problem);
 }
 
-for (const picture of tracked.filter(
-  (path) => path.startsWith("docs/images/") && existsSync(join(root, path)),
-))
+for (const picture of files.filter((path) => path.startsWith("docs/images/")))
   if (!shown.has(picture)) problems.push(`${picture}: no page shows it`);
 
 const contents = read("docs/README.md");
@@ -121,7 +121,7 @@ for (const path of documents)
     problems.push(`docs/README.md: no link to ${path}`);
 
 /** The code without the seams between pieces of a message. */
-const code = tracked
+const code = files
   .filter((path) => /^(src|cli|local|container)\/.*\.(ts|py|cjs)$/.test(path))
   .map((path) => read(path).replace(/["`] \+\s+["`]/g, ""))
   .join("\n");
@@ -177,14 +177,13 @@ for (const path of documents.filter((each) => each.startsWith("docs/")))
         if (!isInCode(part)) problems.push(`${path}: nothing says "${part}", as in "${line}"`);
   }
 
-/** What stands between backticks or in a fence. */
+/** The parts of a text in backticks or in a fence. */
 const literal = (text) => text.match(/^ *(```+)[\s\S]*?^ *\1$|`[^`\n]+`/gm)?.join("\n") ?? "";
 
 // A variable of the server is in its table. Other names in capitals are constants, bindings and variables of the programs.
 const variables = new Set(VARIABLES.map(([name]) => name));
-const programs = tracked
+const programs = files
   .filter((path) => /(?:\.(?:ts|cjs|py|sh|jsonc|yml)|Dockerfile)$/.test(path) && !path.startsWith("tests/"))
-  .filter((path) => existsSync(join(root, path)))
   .map(read)
   .join("\n");
 const named = new Set(programs.match(/\b[A-Z][A-Z0-9]*(?:_[A-Za-z0-9]+)+\b/g));
@@ -238,12 +237,12 @@ for (const path of documents) {
 }
 
 // Comments and messages name pages by their paths from the root.
-for (const path of tracked.filter((each) => /\.(ts|tsx|mjs)$/.test(each) && existsSync(join(root, each))))
+for (const path of files.filter((each) => /\.(ts|tsx|mjs)$/.test(each)))
   for (const [page] of read(path).matchAll(/\bdocs\/[\w/-]+\.md\b/g))
     if (!existsSync(join(root, page))) problems.push(`${path}: there is no ${page}`);
 
-const suites = tracked
-  .filter((path) => /^tests\/.*\.test\.ts$/.test(path) && existsSync(join(root, path)))
+const suites = files
+  .filter((path) => /^tests\/.*\.test\.ts$/.test(path))
   .map(read)
   .join("\n");
 const [, ...attacks] = read("docs/internals/security.md").split("| attack | what happens | test |");

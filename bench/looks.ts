@@ -1,16 +1,17 @@
 /**
- * What looking for changes costs in a sandbox that works: sandboxd's own code over a system as large as the image's, with a
- * file that changes before each look. `node bench/looks.ts [files]` prints the processor time of a look.
+ * Measures a look for changed files in a busy sandbox: runs sandboxd's own code over a system as large as the image's, and
+ * changes a file before each look. `node bench/looks.ts [files]` prints the processor time of a look.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Base, listOf } from "../container/sandboxd/snapshots/base.ts";
 import { Scanner } from "../container/sandboxd/snapshots/scan.ts";
+import { quantile } from "./measure.ts";
 
 /** About as many as the image has, with a tenth as many directories. */
 const files = Number(process.argv[2] ?? 90_000);
-/** Seconds between two saves of a sandbox that always changes, and between two looks at all files, as the server has them. */
+/** The server's values: seconds between two saves of a sandbox that always changes, and between two looks at all files. */
 const [SAVE_SECONDS, THOROUGH_SECONDS] = [2, 120];
 
 const root = mkdtempSync(join(tmpdir(), "sandbox-mcp-looks-"));
@@ -33,7 +34,7 @@ try {
   const median = async (isThorough: boolean) => {
     const all: number[] = [];
     for (let n = 0; n < 20; n++) all.push(await lookMs(isThorough));
-    return all.sort((a, b) => a - b)[10] ?? 0;
+    return quantile(all, 0.5);
   };
   const thorough = await median(true);
   // Directories that have just been made are not trusted yet.

@@ -1,8 +1,8 @@
 /**
- * What a server for many users costs on Cloudflare: `node bench/model.ts`, some five minutes.
+ * Estimates the cost of a server for many users on Cloudflare: `node bench/model.ts`, about five minutes.
  *
- * Counts the operations of three sessions on the local platform, computes the parts of which every use consists, and checks the
- * sum of parts against what it counts of random use. docs/reference/costs.md has the result.
+ * Counts the operations of three sessions on the local platform, and computes from them the operations of a run, a write, a
+ * start and a minute of use. Checks their sum against the operations of random use. docs/reference/costs.md has the result.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -38,12 +38,12 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-model-"));
 const engine = await startEngine(directory);
-// Once, before four read it.
+// Built once, before four Workers read it.
 await bundle(CONFIGS.counted, join(directory, "bundle"));
 
 type Call = (sandbox: string, kind: "run" | "write") => Promise<string>;
 
-/** What a Worker of its own counts of this use, and of the stop of every container at its end. */
+/** Counts the operations of this use in a separate Worker, until every container has stopped. */
 async function counted(name: string, use: (call: Call) => Promise<void>): Promise<Counts> {
   const variables = { IDLE_STOP_MINUTES: "1" };
   const { url, close } = await serve(CONFIGS.counted, engine, join(directory, name), { variables });
@@ -68,8 +68,9 @@ const session = (kinds: ("run" | "write")[], calls: number, minutes: number) => 
   }
 };
 
-/** Sandboxes used at random, and what of. */
+/** Totals of the random use. */
 const use = { sessions: 0, minutes: 0, runs: 0, writes: 0 };
+/** Uses five sandboxes at random. */
 async function random(call: Call): Promise<void> {
   const sandbox = async (index: number) => {
     use.sessions++;

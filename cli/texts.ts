@@ -209,10 +209,9 @@ export function continueFrom(id: string): string {
 
 // The bridge of `stdio`, and the local server that it starts
 
-export const BRIDGE_BROKE =
-  "The connection to the server broke. What was started may go on: list_runs shows it.";
-export const BRIDGE_UNANSWERED =
-  "The connection to the server broke before it answered. What was started may go on: list_runs shows it.";
+const MAY_GO_ON = "What was started may go on: list_runs shows it.";
+export const BRIDGE_BROKE = `The connection to the server broke. ${MAY_GO_ON}`;
+export const BRIDGE_UNANSWERED = `The connection to the server broke before it answered. ${MAY_GO_ON}`;
 
 export function tokenChanged({ kind, message }: CommandError): CommandError {
   return new CommandError(
@@ -402,14 +401,14 @@ export const SECRETS_UNUSED =
 export const noBrowser = (url: string) =>
   `No browser could be opened (xdg-open is not installed): open ${url}`;
 
+const WORKSPACES_KEPT = "Workspaces keep what was saved before.";
 const SAVED_BEFORE = "Their previous save is intact.";
 
 /** Why the server ends by itself. */
 export const ENDING = {
   parent: "The program that started this server has ended: stopping.",
-  engine: (how: string) =>
-    `The sandbox engine stopped unexpectedly (${how}): stopping. Workspaces keep what was saved before.`,
-  workerd: "workerd stopped unexpectedly: stopping. Workspaces keep what was saved before.",
+  engine: (how: string) => `The sandbox engine stopped unexpectedly (${how}): stopping. ${WORKSPACES_KEPT}`,
+  workerd: `workerd stopped unexpectedly: stopping. ${WORKSPACES_KEPT}`,
 };
 
 export const SAVING = {

@@ -9,7 +9,7 @@ import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/clien
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { CommandError, type ExitName } from "./exit.ts";
 import { refusal, unreachable } from "./mcp.ts";
-import { type ServerAddress } from "./server-address.ts";
+import type { ServerAddress } from "./server-address.ts";
 import { BRIDGE_BROKE, BRIDGE_UNANSWERED, tokenChanged } from "./texts.ts";
 
 export interface Wires {

@@ -3,7 +3,6 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { setTimeout as pause } from "node:timers/promises";
 import { moduleExtension } from "../local/engine/own-files.ts";
-
 import { freePort } from "./lock.ts";
 import { WITH_PARENT } from "./parents.ts";
 import { readRunning } from "./running.ts";

@@ -132,7 +132,6 @@ class PythonPackages {
       reason = messageOf(error);
     }
     if (this.stopped) return undefined;
-
     if (other !== undefined) {
       this.#print(PYTHON.other(reason, other.executable, executable));
       return other.executable;

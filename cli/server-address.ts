@@ -1,7 +1,6 @@
 /** The server of a command, and its token. */
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
-
 import { defaultStateDir, variablesFile } from "./program-files.ts";
 import { readRunning } from "./running.ts";
 import { endOfBefore } from "./rotation.ts";

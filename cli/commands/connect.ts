@@ -21,7 +21,6 @@ import { type ClientKind, CLIENTS, type Endpoint, type Place } from "../clients.
 import { serverCommand } from "../define-command.ts";
 import { confirm } from "../confirm.ts";
 import { UserError } from "../user-error.ts";
-
 import { PROGRAM_FILE, programCommand } from "../program-files.ts";
 import { keepCopy } from "../output-files.ts";
 import { json, line, note } from "../print.ts";

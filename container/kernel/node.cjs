@@ -32,7 +32,6 @@ const evaluator = new Evaluator();
 const exit = process.exit.bind(process);
 let results = new Results();
 let exitCode = null;
-/** The version of the sandbox's variables that this process has. */
 let variablesVersion = 0;
 
 async function run(spec) {

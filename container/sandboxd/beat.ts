@@ -7,15 +7,11 @@ import { get } from "node:http";
 import { TOKEN_HEADER } from "./protocol.ts";
 import { ownToken } from "./actor-token.ts";
 
-/** The interval of the requests, and the time limit of a response, in milliseconds. */
 const BEAT_MS = 2000;
 const RESPONSE_MS = 5000;
-
-/** On responses about sandboxd itself: which process responds. */
 export const BEAT_HEADER = "x-sandboxd-beat";
 export const beat = randomBytes(16).toString("hex");
 
-/** @param address where this process listens */
 export function keepBeating(address: { port: number } | { socketPath: string }): void {
   process.stdout.on("error", () => undefined);
   const next = () => setTimeout(ping, BEAT_MS).unref();

@@ -37,7 +37,6 @@ export class CodeRun extends FollowedRun {
     return this.#kernel.pid === pid && this.#kernel.started === started;
   }
 
-  /** The code has ended: its output ends with what is in its files now. */
   finish(): void {
     this.#isFinished = true;
     this.#poll();
@@ -76,7 +75,6 @@ export class CodeRun extends FollowedRun {
     this.tellPorts(PORTS_MS);
   }
 
-  /** Running processes that the code started. @param anew as for `marked` */
   #started(anew = false): number[] {
     return marked(this.id, anew).filter((pid) => pid !== this.#kernel.pid);
   }

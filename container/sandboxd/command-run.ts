@@ -36,10 +36,8 @@ import { type OutputStream, startCopier } from "./stream.ts";
  * commands.
  */
 const COPY_AFTER_MS = 20;
-
 /** The interval for polling what causes no event: ending processes, and the keeper of an adopted run. In milliseconds. */
 const POLL_MS = 50;
-
 /** How long a copier (`tee`) may take to end after its command, in milliseconds. */
 const RELEASE_MS = 300;
 
@@ -50,13 +48,9 @@ const RELEASE_MS = 300;
  */
 const STUCK_MS = 1000;
 const STUCK_LOOKS = 10;
-
 /** The time between SIGTERM and SIGKILL, in milliseconds. */
 const GRACE_MS = 2000;
-
-/** How long stty may take to resize a terminal, in milliseconds. */
 const RESIZE_MS = 2000;
-
 /** How much later than its actor sandboxd ends a run at its deadline, in milliseconds. */
 const TIMEOUT_GRACE_MS = 5000;
 
@@ -80,7 +74,6 @@ type End = z.infer<typeof endSchema>;
 const memoSchema = z.object({
   slot: z.string().check(z.regex(/^[0-9a-f]{12}$/)),
   session: sessionName(),
-  /** Milliseconds since the epoch. */
   deadline: count(),
   interactive: z.optional(z.boolean()),
 });
@@ -88,7 +81,6 @@ const memoSchema = z.object({
 type Memo = z.infer<typeof memoSchema>;
 
 export interface RunHost {
-  /** The run has ended, and its shell state is stored in its session. */
   ended(run: CommandRun): void;
   /** The slot's shell ended before it read the command. */
   neverBegan(run: CommandRun): void;
@@ -134,7 +126,6 @@ export class CommandRun extends FollowedRun {
     this.#isAdopted = isAdopted;
   }
 
-  /** Writes the command to the run's directory, and has the slot's shell read it. @throws Error of the file system */
   static start(call: StartCall, state: string, slot: Slot, host: RunHost): CommandRun {
     const run = new CommandRun(call.id, call.session, slot, call.interactive === true, host, false);
     mkdirSync(run.directory);
@@ -197,7 +188,6 @@ export class CommandRun extends FollowedRun {
     return run;
   }
 
-  /** The slot's keeper has reported the command's exit status, or ended without one. */
   keeperEnded(status: number | undefined): void {
     if (!this.isBegun && this.#killing === undefined) return this.#host.neverBegan(this);
     if (status === undefined) this.#watch();
@@ -213,13 +203,11 @@ export class CommandRun extends FollowedRun {
     return this.#end && { type: "ended", id: this.id, ...this.#end };
   }
 
-  /** Types into the terminal. Returns how many bytes were accepted. */
   type(text: string): number {
     const isOpen = this.#isInteractive && this.#status === undefined;
     return isOpen ? (this.#slot?.type(Buffer.from(text)) ?? 0) : 0;
   }
 
-  /** Resizes the terminal. If that fails, it keeps its size. */
   async resize({ rows, columns }: TerminalSize): Promise<void> {
     const leader = this.#isInteractive && this.#status === undefined ? this.#slot?.leader : undefined;
     const terminal = leader === undefined ? undefined : terminalUnder(leader);
@@ -275,12 +263,10 @@ export class CommandRun extends FollowedRun {
     return this.#end === undefined;
   }
 
-  /** The directory name of the run's slot. */
   get slotName(): string | undefined {
     return this.#slot === undefined ? undefined : basename(this.#slot.directory);
   }
 
-  /** Drops a run that never began, and its slot. */
   discard(): void {
     this.close();
     if (this.#slot === undefined) return;
@@ -293,7 +279,6 @@ export class CommandRun extends FollowedRun {
     clearInterval(this.#killing);
   }
 
-  /** Copies the output to files from now on. @param isAgain whether another copier may have begun */
   #copy(isAgain = false): void {
     const slot = this.#slot;
     if (slot === undefined || this.#status !== undefined) return;
@@ -496,7 +481,6 @@ function openSlot(directory: string): Slot | undefined {
   }
 }
 
-/** Kills a slot's shell and its keeper. */
 export function stopSlot(slot: Slot): void {
   for (const pid of [slot.leader, slot.keeper]) if (pid !== undefined) send(pid, "SIGKILL");
 }

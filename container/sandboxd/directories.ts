@@ -15,17 +15,13 @@ import {
 import { join } from "node:path";
 
 const root = process.env.SANDBOXD_ROOT ?? "/var/lib/sandbox-mcp";
-
-/** Where users work; tests have it elsewhere. */
 export const WORKSPACE = process.env.SANDBOXD_WORKSPACE ?? "/workspace";
 
 /** The root of saved and restored files; undefined on the host's own file system, where only the workspace is saved. */
 export const SYSTEM =
   process.env.SANDBOXD_SYSTEM ?? (process.env.SANDBOXD_ROOT === undefined ? "/" : undefined);
 
-/** This program's shell scripts. */
 export const SCRIPTS = "/opt/sandbox-mcp/sandboxd";
-
 /** A directory per run: its command, output and end. */
 export const RUNS = join(root, "runs");
 /** A file per session: the state for its next command. */
@@ -56,7 +52,6 @@ const LINKS = {
 /** Where kernels write the output of code, two files per run. Shared by all sandboxes on one file system. */
 export const KERNEL_OUTPUT = "/var/lib/sandbox-mcp/runs";
 
-/** Creates missing directories and links. */
 export function makePlaces(): void {
   for (const directory of [RUNS, SESSIONS, SLOTS, WRITES]) {
     try {

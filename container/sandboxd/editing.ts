@@ -17,7 +17,6 @@ const COMPARED_CHARS = 500;
 export interface Edited {
   bytes: Buffer;
   replaced: number;
-  /** Undefined if it takes too long. */
   diff: string | undefined;
 }
 
@@ -65,14 +64,12 @@ function placesOf(text: string, wanted: string): number[] {
   return places;
 }
 
-/** The line number of a position, from 1. */
 function lineOf(text: string, at: number): number {
   let line = 1;
   for (let next = text.indexOf("\n"); next >= 0 && next < at; next = text.indexOf("\n", next + 1)) line++;
   return line;
 }
 
-/** Whether the text exists with other line breaks, as in files of other systems. */
 function otherBreaks(text: string, wanted: string, edit: number): FileError | undefined {
   const isCRLF = !wanted.includes("\r\n");
   const other = isCRLF ? wanted.replaceAll("\n", "\r\n") : wanted.replaceAll("\r\n", "\n");
@@ -124,7 +121,6 @@ function comparable(line: string): string {
   return line.trim().slice(0, COMPARED_CHARS);
 }
 
-/** The beginning of a long diff; its last line says so. */
 function diffOf(before: string, after: string, path: string): string | undefined {
   const whole = createTwoFilesPatch(path, path, before, after, "", "", { context: 3, timeout: DIFF_MS });
   const diff = whole?.slice(whole.indexOf("--- "));

@@ -10,12 +10,10 @@ export class FileError extends Error {
   }
 }
 
-/** The failure for a file system error. */
 export function failureOf(error: unknown): FileFailure {
   return error instanceof FileError ? error.failure : { problem: "system", code: codeOf(error) ?? "UNKNOWN" };
 }
 
-/** The failure for a path that cannot be inspected before reading. */
 export function unreadable(error: unknown): FileError {
   const code = codeOf(error);
   return new FileError(
@@ -23,7 +21,6 @@ export function unreadable(error: unknown): FileError {
   );
 }
 
-/** The system's code of an error, such as ENOENT. */
 export function codeOf(error: unknown): string | undefined {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   return typeof code === "string" ? code : undefined;

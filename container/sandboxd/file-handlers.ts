@@ -11,10 +11,7 @@ import { workSinceLastLook } from "./work.ts";
 import { Writes } from "./writing.ts";
 import { zipped } from "./zip.ts";
 
-/** Ranges up to this size are read at once; longer ones are streamed. */
 const BUFFERED_BYTES = 512 * 1024;
-
-/** How long a stopping container waits for file changes under way, in milliseconds. */
 const REFUSE_MS = 10_000;
 
 export class FileHandlers {
@@ -38,7 +35,6 @@ export class FileHandlers {
     "POST /image": sendSmaller,
   };
 
-  /** Completes or removes the writes of an earlier sandboxd. */
   begin(): void {
     this.#writes.recover();
   }
@@ -63,7 +59,6 @@ export class FileHandlers {
     }
   }
 
-  /** Handles a request; undefined for other requests. */
   respond(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
     const around = <T>(row: object, work: () => Promise<T>) =>
       "changesState" in row && row.changesState ? this.#change(work) : work();
@@ -71,10 +66,8 @@ export class FileHandlers {
   }
 }
 
-/** The time limit for scanning a workspace, in milliseconds. */
 const SCAN_MS = 600_000;
 
-/** Aborts after the time limit, or when the client disconnects. */
 function abortOnClose(response: ServerResponse): AbortSignal {
   const abort = new AbortController();
   response.once("close", () => abort.abort());
@@ -108,7 +101,6 @@ async function sendRange(
   }
 }
 
-/** Packs a directory while sending it; breaks off on an error. */
 async function sendArchive(
   { path, format }: Call<FileRequests["archive"]>,
   { begin, response, isClientWaiting }: Exchange<FileRequests["archive"]>,

@@ -6,7 +6,6 @@ import { OutputStream } from "./stream.ts";
 /** The pause between messages with the last bytes of a full stream, in milliseconds. */
 const TAIL_MS = 1000;
 
-/** Where a run is reported: an actor's connection. */
 export interface Listener {
   event(event: Event): void;
   piece(id: string, stream: Stream, offset: number, bytes: Buffer): void;
@@ -19,7 +18,6 @@ export abstract class FollowedRun {
   #timers: NodeJS.Timeout[] = [];
   #isSettled = false;
   #isClosed = false;
-  /** The ports last reported to the listener. */
   protected ports: readonly number[] = [];
 
   /** @param mark what follows the output, if it comes from a pipe */
@@ -36,10 +34,8 @@ export abstract class FollowedRun {
     this.streams = { stdout: stream("stdout"), stderr: stream("stderr") };
   }
 
-  /** A stream's copier has ended, or could not be started. */
   protected stopped(_name: Stream, _hasRun: boolean): void {}
 
-  /** The run's final event; undefined while it runs. */
   protected abstract end(): Event | undefined;
 
   /** Reports the output from these offsets on, and the end. */
@@ -66,13 +62,11 @@ export abstract class FollowedRun {
     for (const name of STREAMS) this.streams[name].unfollow();
   }
 
-  /** The listener has stored each stream up to this offset. */
   stored(stdout: number, stderr: number): void {
     this.streams.stdout.stored(stdout);
     this.streams.stderr.stored(stderr);
   }
 
-  /** The listener does not store more of this stream. */
   full(stream: Stream): void {
     this.streams[stream].full();
     this.after(TAIL_MS, () => this.#tail(stream));
@@ -83,7 +77,6 @@ export abstract class FollowedRun {
     if (this.end() === undefined) this.after(TAIL_MS, () => this.#tail(stream));
   }
 
-  /** Reports the end once it is known and all output was sent. */
   protected settle(): void {
     const end = this.end();
     const isSent = STREAMS.every((name) => this.streams[name].isDelivered);

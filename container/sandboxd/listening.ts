@@ -3,7 +3,6 @@ import { readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { marksOf } from "./run-processes.ts";
 import { MAX_PORTS } from "./protocol.ts";
 
-/** The interval for checking a run's ports, in milliseconds. */
 export const PORTS_MS = 500;
 
 interface Listening {
@@ -15,16 +14,11 @@ interface Listening {
 
 /** By socket number. A socket's owner is looked up once, because that scans all processes. */
 let known = new Map<string, Listening>();
-
 let lookedAt = Number.NEGATIVE_INFINITY;
-
 /** How long after its command a background process is expected to listen, in milliseconds. */
 const EXPECT_PORTS_MS = 60_000;
-
-/** How many recent runs are remembered whose background processes may still listen. */
 const MAX_LATE_RUNS = 16;
 
-/** A run that ended before its background processes listened. */
 interface Late {
   endedAt: number;
   /** The later run that reports their ports: the next one that finds them. */
@@ -57,13 +51,11 @@ export function expectPortsOf(run: string): void {
   if (late.size > MAX_LATE_RUNS && oldest !== undefined) late.delete(oldest);
 }
 
-/** Whether a recent run's background processes may listen by now. */
 export function arePortsExpected(): boolean {
   const since = performance.now() - EXPECT_PORTS_MS;
   return [...late.values()].some(({ endedAt, reporter }) => reporter === undefined && endedAt > since);
 }
 
-/** The processes that listen on a port. */
 export function listenersOn(port: number): number[] {
   const open = listeningSockets();
   return Array.from(owners(open)).flatMap(([socket, { pid }]) => (open.get(socket) === port ? [pid] : []));
@@ -124,7 +116,6 @@ function listeningSockets(): Map<string, number> {
 /** Socket states in the kernel's format (include/net/tcp_states.h). */
 const ESTABLISHED = "01";
 const LISTENS = "0A";
-
 /** An IPv4 address in an IPv6 socket. */
 const MAPPED = /^0{16}FFFF0000/;
 

@@ -5,7 +5,6 @@ import { WORKSPACE } from "./directories.ts";
 import type { FileFailure } from "./shapes.ts";
 import { sessionDirectories } from "./session-directories.ts";
 
-/** Adds to the failure of a missing path the nearest directory, and the path that a shell session would mean. */
 export async function withNearest(failure: FileFailure, call: unknown): Promise<FileFailure> {
   if (failure.problem !== "missing") return failure;
   const { path } = call as { path?: unknown };

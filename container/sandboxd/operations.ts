@@ -22,7 +22,6 @@ import {
   writtenSchema,
 } from "./shapes.ts";
 
-/** A request to sandboxd, and its response. */
 export interface Row {
   /** Method and path. Rows may share a route if they have the same input and result. */
   route: `${"GET" | "PUT" | "POST" | "DELETE"} /${string}`;
@@ -37,7 +36,6 @@ export interface Row {
   maxBytes: number | ((call: never) => number);
   /** Whether the result matches the call, beyond what the schema can check. */
   fits?(result: never, call: never): boolean;
-  /** Parameters that the row always sets. */
   always?: Readonly<Record<string, boolean>>;
 }
 
@@ -48,11 +46,9 @@ export interface FileRow extends Row {
   timeoutMs: number;
 }
 
-/** What the actor does about a caller's operation. */
 export interface Policy {
   /** The required scope; undefined for work that does not touch the sandbox. */
   scope: "sandbox:read" | "sandbox:write" | undefined;
-  /** Whether the workspace is saved afterwards. */
   changesState: boolean;
   /**
    * Whether it must stay below /workspace and /tmp for an owner without `sandbox:exec`, because others may execute files
@@ -71,7 +67,6 @@ export interface Policy {
   start: "new" | "known" | "none" | "glance";
 }
 
-/** Keeps a row's own types. */
 export const row = <const One extends Row>(one: One): One => one;
 const operation = <const One extends FileRow & Policy & Confinement>(one: One): One => one;
 
@@ -101,19 +96,12 @@ const headerTime = () => z.pipe(z.string().check(z.regex(/^-?\d{1,16}$/)), z.tra
 
 /** The default time limit of a response, in milliseconds: common clients give up after 60 s. */
 const CALL_MS = 40_000;
-
 /** The time limit for scaling an image, in milliseconds: others may be queued, and each has 20 s. */
 const IMAGE_MS = 30_000;
-
 /** The time limit for scanning a task's changes, in milliseconds: a workspace can be large. */
 const CHANGES_MS = 600_000;
-
-/** The depth for listing everything below a directory. */
 export const ANY_DEPTH = 1000;
-
-/** The default: no request body, and a short JSON response. */
 const smallCall = { up: "none", down: "none", maxBytes: SMALL_RESPONSE_BYTES, timeoutMs: CALL_MS } as const;
-
 const reads = { scope: "sandbox:read", changesState: false, confined: false } as const;
 const changes = { scope: "sandbox:write", changesState: true, confined: true } as const;
 
@@ -138,9 +126,7 @@ const put = {
     id: writeID(),
     append: flag(),
     confined: flag(),
-    /** The most bytes. */
     max: z.optional(count()),
-    /** The result has the SHA-256 of the body. */
     digest: flag(),
     /**
      * How to detect a truncated body, which some streams do not report: by its length in bytes, or by these bytes at its end,
@@ -156,7 +142,6 @@ const put = {
   start: "new",
 } as const;
 
-/** The longest name and path of Linux, in bytes. */
 const NAME_MAX = 255;
 const PATH_MAX = 4096;
 
@@ -198,7 +183,6 @@ export const operations = {
   }),
   /** As `read`, as a stream, which fails if the file turns out to be shorter. */
   open: operation({ ...range, down: "stream", retry: "never", start: "known" }),
-  /** A directory as an archive, made while it is sent. */
   archive: operation({
     ...smallCall,
     ...reads,
@@ -227,7 +211,6 @@ export const operations = {
   /** Retried in another container, it would create a file of this piece alone. */
   append: operation({ ...put, up: "bytes", always: { append: true }, retry: "never" }),
   store: operation({ ...put, up: "stream", always: { digest: true }, retry: "never" }),
-  /** Replaces parts of a text file, all or none; otherwise as `write`. */
   edit: operation({
     ...smallCall,
     ...changes,
@@ -239,7 +222,6 @@ export const operations = {
     retry: "never",
     start: "new",
   }),
-  /** Removes a file, a symbolic link or, with `recursive`, a directory. */
   remove: operation({
     ...smallCall,
     ...changes,
@@ -269,9 +251,7 @@ export const operations = {
   }),
 };
 
-/** Operations that only the actor itself uses. */
 const internal = {
-  /** Bytes of the files below a directory. */
   usage: row({
     ...smallCall,
     route: "GET /usage",
@@ -305,14 +285,11 @@ const internal = {
 };
 
 export const fileRequests = { ...operations, ...internal };
-
 export type OperationName = keyof typeof operations;
 export type FileRequests = typeof fileRequests;
 export type FileRequest = keyof FileRequests;
-
 /** zod's type of an object without fields forbids all fields; this one has none. */
 type Fields<Shape> = string extends keyof Shape ? {} : Shape;
-
 export type Call<One extends Row> = Fields<z.output<One["input"]>>;
 
 /** A caller's input and result. The client adds `id` and `confined`. */
@@ -338,10 +315,8 @@ type Payload<Down> = Down extends "bytes"
 /** The status of a response with a failure: a `failureSchema`. */
 export const FAILED = 422;
 
-/** The header of a result's field. */
 export const headerOf = (field: string): string => `sandboxd-${field}`;
 
-/** A call's query, without parameters that its row lacks. */
 export function queryOf({ input }: Row, call: Readonly<Record<string, unknown>>): URLSearchParams {
   const query = new URLSearchParams();
   for (const name of Object.keys(input.shape)) {

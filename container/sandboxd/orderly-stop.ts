@@ -9,10 +9,7 @@ import { ENDING_PATH, SERVER_HOST, TOKEN_HEADER } from "./protocol.ts";
 import type { RunTable } from "./run-table.ts";
 import { ownToken } from "./actor-token.ts";
 
-/** The time limit of one save, in milliseconds. */
 const SAVE_MS = 240_000;
-
-/** The number of attempts to reach the server, and the pause between them in milliseconds. Without it nothing can be saved. */
 const TRIES = 3;
 const PAUSE_MS = 500;
 

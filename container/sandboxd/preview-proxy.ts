@@ -23,10 +23,8 @@ const HOP_BY_HOP = new Set([
 
 /** The platform's header on a Worker's requests, which names the Worker's owner. */
 const OF_THE_PLATFORM = ["cf-worker"];
-
 const open = new Set<Socket>();
 
-/** The number of open preview requests and WebSockets. */
 export function openPreviews(): number {
   return open.size;
 }
@@ -71,7 +69,6 @@ export async function passRequest(
   request.pipe(passed);
 }
 
-/** Connects a WebSocket, byte for byte, to the port's server. */
 export async function passUpgrade(
   port: number,
   request: IncomingMessage,
@@ -97,10 +94,8 @@ export async function passUpgrade(
   }
 }
 
-/** How long a program may take to respond to a TLS message, in milliseconds. */
 const TLS_MS = 1000;
 
-/** Why a program did not respond: it may speak TLS, or not HTTP. */
 async function problemOf(port: number, error: Error): Promise<PreviewError> {
   const isForeign = "code" in error && String(error.code).startsWith("HPE_");
   if (await speaksTLS(port)) return "tls";

@@ -24,11 +24,9 @@ export const SANDBOXD_PORT = 8671;
  */
 export const TOKEN_HEADER = "x-sandboxd-token";
 export const TOKEN_VARIABLE = "SANDBOXD_TOKEN";
-
 /** sandboxd's request (POST) before the container ends: that the actor save the workspace. 204 when done. */
 export const SERVER_HOST = "sandbox-mcp.internal";
 export const ENDING_PATH = "/ending";
-
 /** In a request: the sandbox's port that it is for. */
 export const PREVIEW_PORT = "x-sandboxd-port";
 
@@ -38,22 +36,15 @@ export const PREVIEW_PORT = "x-sandboxd-port";
  */
 export const PREVIEW_ERROR = "x-sandboxd-error";
 export type PreviewError = "refused" | "broken" | "tls" | "foreign";
-
 /** On responses about sandboxd itself: the number of open requests and WebSockets for ports. */
 export const OPEN_PREVIEWS = "x-sandboxd-previews";
-
 /** On responses about sandboxd itself: whether it ends because its container does. Earlier versions do not say. */
 export const IS_ENDING = "x-sandboxd-ending";
-
 /** The most output bytes in one message: the platform limits WebSocket messages to 1 MiB. */
 export const PIECE_BYTES = 256 * 1024;
-
 /** The most bytes of one stream on their way or waiting in the actor, which has 128 MB for everything. */
 export const WINDOW_BYTES = 4 * 1024 * 1024;
-
-/** The most characters of a text message to the actor. */
 export const EVENT_CHARS = 16 * 1024;
-
 /** How many bytes of each end of a stream callers see. A full stream still sends its last ones. */
 export const SHOWN_END_BYTES = 16 * 1024;
 
@@ -61,9 +52,7 @@ export const idSchema = () => z.string().check(z.regex(/^[0-9a-z]{1,64}$/));
 export const sessionName = () => z.string().check(z.regex(/^[a-z0-9_-][a-z0-9._-]{0,63}$/));
 export const size = () => z.number().check(z.int(), z.nonnegative());
 
-/** The most rows or columns of a terminal. */
 export const MAX_CELLS = 1000;
-
 /** The most variables of a sandbox, and bytes of all names and values together. */
 export const MAX_VARIABLES = 100;
 export const VARIABLES_BYTES = 64 * 1024;
@@ -91,12 +80,9 @@ const start = z.object({
   id: idSchema(),
   session: sessionName(),
   command: z.string(),
-  /** For this command only. */
   cwd: z.optional(z.string()),
   env: z.optional(z.record(z.string(), z.string())),
-  /** The sandbox's variables. */
   variables: z.optional(variables),
-  /** The content of standard input; empty without it. */
   stdin: z.optional(z.string()),
   /** Whether it runs in a pseudo terminal that accepts `input`. `env` has its size as LINES and COLUMNS. */
   interactive: z.optional(z.boolean()),
@@ -104,7 +90,6 @@ const start = z.object({
   timeoutMs: size(),
 });
 
-/** Requests a run's output from these offsets on, and its end. */
 const follow = z.object({ type: z.literal("follow"), id: idSchema(), stdout: size(), stderr: size() });
 
 /**
@@ -122,11 +107,8 @@ const code = z.object({
 
 /** The kernel has responded: the code's output ends with what is in its files. */
 const finish = z.object({ type: z.literal("finish"), id: idSchema() });
-
 /** Bytes of each stream stored in the actor, which the sandbox need not keep. */
 const stored = z.object({ type: z.literal("stored"), id: idSchema(), stdout: size(), stderr: size() });
-
-/** Only the size and end of this stream are still needed. */
 const full = z.object({ type: z.literal("full"), id: idSchema(), stream: z.enum(["stdout", "stderr"]) });
 
 /**
@@ -147,7 +129,6 @@ const input = z.object({
   size: z.optional(terminalSize),
 });
 
-/** Removes everything left of ended runs. */
 const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) });
 
 /**
@@ -155,8 +136,6 @@ const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) })
  * reports it.
  */
 const expect = z.object({ type: z.literal("expect"), id: idSchema() });
-
-/** Requests a sign of life. */
 const ping = z.object({ type: z.literal("ping") });
 
 export const callSchema = z.discriminatedUnion("type", [
@@ -177,12 +156,9 @@ export type Call = z.infer<typeof callSchema>;
 export type StartCall = z.infer<typeof start>;
 export type TerminalSize = z.infer<typeof terminalSize>;
 export type Signal = z.infer<typeof kill>["signal"];
-
-/** The most ports reported for one run. */
 export const MAX_PORTS = 20;
 
 export const eventSchema = z.discriminatedUnion("type", [
-  /** The run continues, and its output will come. */
   z.object({ type: z.literal("running"), id: idSchema() }),
   /** All output precedes it. */
   z.object({
@@ -192,11 +168,9 @@ export const eventSchema = z.discriminatedUnion("type", [
     status: z.number().check(z.int(), z.gte(0), z.lte(255)),
     stdout: size(),
     stderr: size(),
-    /** sandboxd ended it at its deadline. */
     timedOut: z.optional(z.boolean()),
     /** Some output may be missing: a process of sandboxd was killed while reading it. */
     cut: z.optional(z.boolean()),
-    /** Because the disk was full. */
     noSpace: z.optional(z.boolean()),
     /** The exit status is unknown, and this value stands for it: the keeper, which alone would have known it, was killed. */
     lost: z.optional(z.boolean()),
@@ -213,7 +187,6 @@ export const eventSchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("settled"), id: idSchema(), isKernelGone: z.boolean() }),
   /** The run is unknown: it never started, or its files are gone. */
   z.object({ type: z.literal("unknown"), id: idSchema() }),
-  /** It was not started. */
   z.object({
     type: z.literal("refused"),
     id: idSchema(),
@@ -245,7 +218,6 @@ export function markOf(id: string): bigint {
 export const STREAMS = ["stdout", "stderr"] as const;
 export type Stream = (typeof STREAMS)[number];
 
-/** A piece of output in transit. */
 export interface Piece {
   id: string;
   stream: Stream;
@@ -255,12 +227,10 @@ export interface Piece {
 
 const KIND_OUTPUT = 1;
 
-/** The header's length in bytes. */
 export function headerBytes(id: string): number {
   return 3 + id.length + 8;
 }
 
-/** Writes the header of an output message to `into`; its data begins at `headerBytes(id)`. */
 export function writeHeader(into: Uint8Array, id: string, stream: Stream, offset: number): void {
   into[0] = KIND_OUTPUT;
   into[1] = STREAMS.indexOf(stream);

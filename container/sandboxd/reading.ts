@@ -19,7 +19,6 @@ const OWN_DEVICES = new Set(
 );
 const SMALL_BYTES = 64 * 1024;
 
-/** A user's open file; its opener closes it. */
 export interface OpenedFile {
   handle: FileHandle;
   stats: Stats;
@@ -50,7 +49,6 @@ export function refuseOthers(stats: Stats): void {
   if (!stats.isFile()) throw new FileError({ problem: "special" });
 }
 
-/** Reads at most `length` bytes into the buffer. Returns how many. */
 async function readAt(
   { handle, stats }: OpenedFile,
   buffer: Buffer,
@@ -62,7 +60,6 @@ async function readAt(
   return (await handle.read(buffer, 0, length, position)).bytesRead;
 }
 
-/** At most `length` bytes from `offset` on. */
 export async function readRange(opened: OpenedFile, offset: number, length: number): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(length);
   let read = 0;
@@ -118,7 +115,6 @@ async function digestOf({ handle, stats }: OpenedFile, isWanted: () => boolean):
 const counts = new Map<string, number>();
 const MAX_COUNTS = 64;
 
-/** The requested lines, and the file's number of lines. */
 export async function readLines(
   opened: OpenedFile,
   { offset, limit, max }: Call<FileRequests["readLines"]>,
@@ -280,12 +276,10 @@ function bytesAsText(text: string): string {
   return Buffer.from(text).toString("latin1");
 }
 
-/** The bytes of a name read as Latin-1. */
 export function textAsBytes(text: string): Buffer {
   return Buffer.from(text, "latin1");
 }
 
-/** The time limit for measuring a directory in milliseconds, and how many files are inspected at once. */
 const USAGE_MS = 4000;
 const MAX_CONCURRENT_STATS = 64;
 

@@ -8,7 +8,6 @@ import { markOf } from "./protocol.ts";
 /** How long one scan of /proc is reused, in milliseconds: many runs may end at once. */
 const SCAN_CACHE_MS = 25;
 
-/** A process. Its start time distinguishes it from a later one with the same pid. */
 export interface KernelProcess {
   pid: number;
   /** When it started, in clock ticks since boot. */
@@ -30,10 +29,8 @@ interface Process extends KernelProcess {
 
 /** A clock tick in /proc, in milliseconds: always 100 per second, whatever the kernel's own clock. */
 const TICK_MS = 10;
-
 let seen: Process[] = [];
 let seenAt = Number.NEGATIVE_INFINITY;
-
 const engineMark = process.env.SANDBOX_MCP_BARE;
 
 /**
@@ -50,7 +47,6 @@ export function marked(id: string, anew = false): number[] {
     .map(({ pid }) => pid);
 }
 
-/** A function that tests whether a process has a run's mark now. */
 export function marksOf(pid: number): (id: string) => boolean {
   const found = scanProcesses(pid, true);
   return (id) => found !== undefined && carries(found, id);
@@ -60,14 +56,12 @@ function carries({ pid, limit }: Process, id: string): boolean {
   return limit === String(markOf(id)) || (!canMark() && environment(pid).includes(`SANDBOX_MCP_RUN=${id}`));
 }
 
-/** The processes of a group, without zombies. */
 export function group(leader: number): number[] {
   return all()
     .filter((found) => found.group === leader && !found.isZombie)
     .map(({ pid }) => pid);
 }
 
-/** Signals the run's group, and marked processes that left the group. */
 export function signalRun(id: string, leader: number | undefined, signal: NodeJS.Signals): void {
   seenAt = Number.NEGATIVE_INFINITY;
   if (leader !== undefined) send(-leader, signal);
@@ -82,13 +76,11 @@ export function send(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
-/** Whether a process exists and is not a zombie. */
 export function isRunning(pid: number): boolean {
   const found = scanProcesses(pid);
   return found !== undefined && !found.isZombie;
 }
 
-/** Whether this process still runs and the pid was not reused. */
 export function isSame({ pid, started }: KernelProcess): boolean {
   const found = scanProcesses(pid);
   return found !== undefined && !found.isZombie && found.started === started;
@@ -104,14 +96,12 @@ export function familyOf(kernel: number): number[] {
   return family;
 }
 
-/** The pids of sandboxd and its ancestors. */
 export function ownProcesses(): Set<number> {
   const own = new Set([process.pid]);
   for (let pid = process.ppid; pid > 0 && !own.has(pid); pid = scanProcesses(pid)?.parent ?? 0) own.add(pid);
   return own;
 }
 
-/** The processor times in milliseconds of all other processes, by pid and start. */
 export function processorTimes(without: ReadonlySet<number>): Map<string, number> {
   const others = all().filter(({ pid }) => !without.has(pid));
   return new Map(others.map(({ pid, started, cpuMs }) => [`${pid} ${started}`, cpuMs]));
@@ -120,7 +110,6 @@ export function processorTimes(without: ReadonlySet<number>): Map<string, number
 /** The major device number of pseudo terminals (Linux: Documentation/admin-guide/devices.txt). */
 const PTS_MAJOR = 136;
 
-/** The pseudo terminal of a child of this process; undefined if there is none. */
 export function terminalUnder(parent: number): string | undefined {
   const children = all().filter((found) => found.parent === parent && !found.isZombie);
   const device = children.find(({ terminal }) => ((terminal >> 8) & 0xfff) === PTS_MAJOR)?.terminal;
@@ -128,7 +117,6 @@ export function terminalUnder(parent: number): string | undefined {
   return device === undefined ? undefined : `/dev/pts/${(device & 0xff) | ((device >>> 12) & 0xfff00)}`;
 }
 
-/** The processes whose standard input is this file. */
 export function readersOf(path: string, targetOf: (link: string) => string): number[] {
   return pids().filter((pid) => {
     try {

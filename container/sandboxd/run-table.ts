@@ -14,34 +14,24 @@ import { CommandRun, type RunHost, stopSlot } from "./command-run.ts";
 import { Slot, Slots } from "./slot.ts";
 import { expectPortsOf } from "./listening.ts";
 
-/** The most ready shells, each for another session. */
 const MAX_READY = 4;
-
 /** The most shells tried for a command, if each ends before reading it. */
 const MAX_STARTS = 3;
-
-/** How long commands may take to end with the container, and the polling interval, in milliseconds. */
 const ENDING_MS = 5000;
 const ENDING_LOOK_MS = 50;
-
 /** Runs a command in a pseudo terminal. Part of util-linux, which every Debian and Ubuntu has. */
 const SCRIPT_PROGRAM = "/usr/bin/script";
-
-/** Files without which no command can run. */
 const SCRIPT_FILES = ["keeper.sh", "shell.sh", "command.sh", "state.sh", "sourced/bash"];
 
-/** A requested command that has not ended. */
 interface RequestedCommand {
   call: StartCall;
   listener: Listener;
   starts: number;
   /** Settles when a shell was told to run it, or it was refused. */
   started?: Promise<void>;
-  /** Whether it was killed before its shell was ready. */
   isWithdrawn?: boolean;
 }
 
-/** A slot whose shell is ready or starting. */
 interface Ready {
   slot: Slot;
   /** The state given to the shell; empty before that. */
@@ -56,17 +46,14 @@ export class RunTable implements RunHost {
   readonly #code = new Map<string, CodeRun>();
   /** By session, least recently used first. */
   readonly #ready = new Map<string, Promise<Ready>>();
-  /** A shell without state. */
   #spare: Promise<Ready> | undefined;
   readonly #requested = new Map<string, RequestedCommand>();
   #isEnding = false;
 
-  /** @param env variables of a new session's shell */
   constructor(env: NodeJS.ProcessEnv) {
     this.#env = env;
   }
 
-  /** Adopts the previous sandboxd's runs, and prepares a shell for the first command. */
   begin(): void {
     makePlaces();
     const kept = new Set<string>();
@@ -130,7 +117,6 @@ export class RunTable implements RunHost {
     return this.#isEnding;
   }
 
-  /** Refuses new commands because the container is stopping. */
   refuse(): void {
     this.#isEnding = true;
   }
@@ -145,7 +131,6 @@ export class RunTable implements RunHost {
     return hadSome;
   }
 
-  /** The listener's connection is gone; its runs continue. */
   unfollow(listener: Listener): void {
     for (const run of this.#runs.values()) run.unfollow(listener);
     for (const code of this.#code.values()) code.unfollow(listener);
@@ -197,7 +182,6 @@ export class RunTable implements RunHost {
     return requested.started;
   }
 
-  /** Has a shell of the session run the command. */
   async #startInShell(requested: RequestedCommand): Promise<void> {
     const { call } = requested;
     let ready: Ready;
@@ -224,7 +208,6 @@ export class RunTable implements RunHost {
     }
   }
 
-  /** Keeps an unused shell for the session's next command. */
   #putBack(call: StartCall, ready: Ready): void {
     if (call.interactive || this.#ready.has(call.session)) release(Promise.resolve(ready));
     else this.#ready.set(call.session, Promise.resolve(ready));
@@ -260,7 +243,6 @@ export class RunTable implements RunHost {
     return made;
   }
 
-  /** Starts a shell with the session's state. @param isTerminal whether it runs in a pseudo terminal */
   async #makeReady(session: string, isTerminal = false): Promise<Ready> {
     const path = join(SESSIONS, session);
     const state = textOf(path);
@@ -287,7 +269,6 @@ export class RunTable implements RunHost {
     spare.catch(() => this.#spare === spare && (this.#spare = undefined));
   }
 
-  /** Starts a shell that waits for a state. */
   async #startShell(env: NodeJS.ProcessEnv, isTerminal = false): Promise<Ready> {
     const slot = await this.#slots.take();
     const ready: Ready = { slot, state: "" };
@@ -338,7 +319,6 @@ function release(ready: Promise<Ready>): void {
 
 type RefusalReason = Extract<Event, { type: "refused" }>["reason"];
 
-/** The system's own message of a file system error. */
 function systemMessage(error: unknown): string {
   const [, words = String(error)] =
     /^[A-Z]+: (.+?), /.exec(error instanceof Error ? error.message : "") ?? [];

@@ -27,10 +27,8 @@ export type Handlers<Table extends Rows> = {
   [Route in Table[keyof Table]["route"]]: Handler<Extract<Table[keyof Table], { route: Route }>>;
 };
 
-/** How long the rest of a refused request is read before the response, in milliseconds. */
 const DRAIN_MS = 5000;
 
-/** Serves a request; undefined if it is not in the table. */
 export function serveOperation<Table extends Rows>(
   table: Table,
   handlers: Handlers<Table>,
@@ -51,7 +49,6 @@ export function serveOperation<Table extends Rows>(
   return respond(row, handle, call.data, request, response);
 }
 
-/** Wraps a request's work; for example, what all changes have in common. */
 type Around = (row: Row, work: () => Promise<unknown>) => Promise<unknown>;
 
 type Handle = (call: object, exchange: unknown) => Promise<unknown>;
@@ -86,7 +83,6 @@ export function bodyOf(request: IncomingMessage): AsyncIterable<Buffer> {
   return request.iterator({ destroyOnReturn: false });
 }
 
-/** The largest JSON body, in bytes. */
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
 
 async function jsonOf(request: IncomingMessage): Promise<unknown> {

@@ -6,13 +6,10 @@ import { size } from "./protocol.ts";
 export const RESPONSE_BYTES = 8 * 1024 * 1024;
 export const SAVE_RESPONSE_BYTES = 2 * 1024 * 1024;
 export const SMALL_RESPONSE_BYTES = 256 * 1024;
-
 /** The most bytes of an append, and of an edited file: they are kept in memory. */
 export const APPEND_BYTES = 16 * 1024 * 1024;
 export const EDITED_BYTES = 16 * 1024 * 1024;
-
 export const DIFF_CHARS = 32 * 1024;
-
 /** How many places of a repeated text are listed, and how much of the line nearest to a missing text is shown. */
 export const MAX_PLACES = 20;
 export const NEAREST_CHARS = 300;
@@ -38,10 +35,8 @@ export const listOf = <Item extends z.ZodMiniType>(item: Item, most: number) =>
     }),
   );
 
-/** The base of relative paths. */
 export const WORKSPACE = "/workspace";
 
-/** `path` as absolute: relative to /workspace, with `.` and `..` resolved. */
 export function absolute(path: string): string {
   const parts: string[] = [];
   for (const part of (path.startsWith("/") ? path : `${WORKSPACE}/${path}`).split("/")) {
@@ -51,14 +46,12 @@ export function absolute(path: string): string {
   return `/${parts.join("/")}`;
 }
 
-/** A path, made absolute. */
 export const path = () => z.pipe(z.string().check(z.regex(/^[^\0]*$/)), z.transform(absolute));
 const digest = () => z.string().check(z.regex(/^[0-9a-f]{64}$/));
 /** An entry's path, percent-encoded except for letters, digits and `-._~/`. Paths have at most 4,096 bytes. */
 export const listCursor = () =>
   z.string().check(z.maxLength(3 * 4096), z.regex(/^(?:[\w.~/-]|%[0-9a-f]{2})+$/));
 
-/** The largest image to scale, in bytes. */
 export const IMAGE_BYTES = 8 * 1024 * 1024;
 
 /**
@@ -66,7 +59,6 @@ export const IMAGE_BYTES = 8 * 1024 * 1024;
  * Base64 adds a third, and some clients accept at most 1 MB.
  */
 export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
-
 export const imageMade = z.enum(["made", "no_pillow", "undecodable", "too_large"]);
 export type ImageMade = z.infer<typeof imageMade>;
 
@@ -80,13 +72,10 @@ export const failureSchema = z.object({
     /** Confined, but not below /workspace or /tmp: `path` says where it leads. */
     "outside",
     "too_large",
-    /** The body broke off. */
     "cut",
     /** The body is not a form with one file. */
     "form",
-    /** The container is stopping. */
     "ending",
-    /** An edited file is not UTF-8. */
     "not_text",
     /** The text of edit number `edit` (from 1) is missing, or occurs `count` times. */
     "absent",
@@ -102,7 +91,6 @@ export const failureSchema = z.object({
   count: z.optional(size()),
   /** The lines (from 1) with the text; for a missing text, the nearest line. */
   lines: z.optional(z.array(size()).check(z.maxLength(MAX_PLACES))),
-  /** The nearest line's text. */
   nearest: z.optional(z.string().check(z.maxLength(NEAREST_CHARS))),
   /** For a missing path: the nearest existing parent directory, and the same path below a session's directory. */
   directory: z.optional(z.string().check(z.maxLength(8192))),
@@ -124,7 +112,6 @@ export const editsSchema = z.array(
 export type Edit = z.infer<typeof editsSchema>[number];
 
 export const writtenSchema = z.object({
-  /** The file's size in bytes. */
   size: size(),
   sha256: z.optional(digest()),
   /** For an edit: the number of replacements, and the change as a unified diff, possibly cut. */
@@ -134,7 +121,6 @@ export const writtenSchema = z.object({
 
 export const statSchema = z.object({
   type: z.enum(["file", "directory"]),
-  /** Bytes. */
   size: size(),
   /** Milliseconds since the epoch. */
   modified: z.number().check(z.gte(-8.64e15), z.lte(8.64e15)),
@@ -142,16 +128,13 @@ export const statSchema = z.object({
 });
 
 export type FileStat = z.infer<typeof statSchema>;
-
 export type Written = z.infer<typeof writtenSchema>;
-
 export const MAX_LISTED = 5000;
 
 const entrySchema = z.object({
   /** Relative to the listed directory. */
   path: z.string(),
   type: z.enum(["file", "directory", "symlink", "other"]),
-  /** Bytes. */
   size: size(),
   /** Milliseconds since the epoch in transit; ISO 8601 for the caller. */
   modified: z.pipe(
@@ -168,8 +151,6 @@ export const listSchema = z.object({
 });
 
 export type FileEntry = z.output<typeof entrySchema>;
-
-/** An entry and a listing as sandboxd creates them. */
 export type Listed = z.input<typeof entrySchema>;
 
 export interface Listing {
@@ -179,11 +160,9 @@ export interface Listing {
 
 /** Empty if measuring takes too long. */
 export const usageSchema = z.object({ bytes: z.optional(size()) });
-
 /** Background activity since the last call: processor time and elapsed time in milliseconds, and open connections. */
 export const workSchema = z.object({ cpuMs: size(), overMs: size(), connections: size() });
 
-/** A task's own directory in the sandbox. */
 export function taskDirectory(id: string): string {
   return `/var/lib/sandbox-mcp/tasks/${id}`;
 }
@@ -191,10 +170,8 @@ export function taskDirectory(id: string): string {
 /** Files in it: a diff of the task's changes, and a line per changed file. */
 export const CHANGES_DIFF = "changes.diff";
 export const CHANGES_LIST = "changes.list";
-
 /** A directory in it: the continued conversation, as in the home directory. */
 export const CONVERSATION = "conversation";
-
 /** The longest changed path in characters: an escaped byte takes four. */
 const CHANGED_CHARS = 4 * 4096 + 2;
 

@@ -8,11 +8,8 @@ import { SCRIPTS } from "./directories.ts";
 import { send } from "./run-processes.ts";
 import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "./shapes.ts";
 
-/** The time limit of one image, in milliseconds. */
 const IMAGE_MS = 20_000;
-
 const PROBLEMS: Record<number, ImageMade> = { 3: "no_pillow", 4: "undecodable", 5: "too_large" };
-
 /** Resolves when earlier images are done: one at a time, so that their memory does not add up. */
 let before: Promise<unknown> = Promise.resolve();
 

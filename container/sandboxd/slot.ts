@@ -22,11 +22,9 @@ import { KEEPER, KEEPER_SCRIPT, SLOTS, makeLinks, textOf } from "./directories.t
 import { STREAMS, type Stream } from "./protocol.ts";
 
 const BATCH = 4;
-
 const PIPES = { stdout: "out", stderr: "err" } as const;
 const { O_RDONLY, O_RDWR, O_NONBLOCK } = constants;
 
-/** The pipe for the command's output. */
 export function pipeOf(directory: string, stream: Stream): string {
   return join(directory, PIPES[stream]);
 }
@@ -119,7 +117,6 @@ export class Slot {
     await new Promise((resolve) => keeper.once("exit", resolve).once("error", resolve));
   }
 
-  /** The leader of the command's process group, once it exists. */
   get leader(): number | undefined {
     return numberIn(join(this.directory, "pid"));
   }
@@ -128,7 +125,6 @@ export class Slot {
     return numberIn(join(this.directory, "keeper"));
   }
 
-  /** The exit status, once the keeper has written it. */
   get status(): number | undefined {
     const status = numberIn(join(this.directory, "exit"));
     return status === undefined ? undefined : Math.min(status, 255);
@@ -171,7 +167,6 @@ export class Slots {
   readonly #free: string[] = [];
   #making: Promise<void> | undefined;
 
-  /** @throws Error if none can be created */
   async take(): Promise<Slot> {
     let slot: Slot | undefined;
     while (slot === undefined) {
@@ -182,7 +177,6 @@ export class Slots {
     return slot;
   }
 
-  /** Frees a slot whose pipes no process holds. */
   release(slot: Slot): void {
     slot.close();
     for (const name of ["keeper", "pid", "exit", "mark"]) rmSync(join(slot.directory, name), { force: true });
@@ -209,7 +203,6 @@ async function makeBatch(): Promise<string[]> {
   return directories;
 }
 
-/** A free slot, unless user code removed it. */
 function opened(directory: string): Slot | undefined {
   try {
     return new Slot(directory);

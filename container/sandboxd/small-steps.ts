@@ -17,7 +17,6 @@ export function turns(): () => Promise<void> | undefined {
   };
 }
 
-/** Takes a limited number of steps concurrently. */
 export class SideBySide {
   readonly #most: number;
   readonly #underWay = new Set<Promise<void>>();
@@ -41,7 +40,6 @@ export class SideBySide {
     if (this.#failure) throw this.#failure.error;
   }
 
-  /** Resolves when no step is under way. @throws errors of steps */
   async drain(): Promise<void> {
     await Promise.all(this.#underWay);
     if (this.#failure) throw this.#failure.error;

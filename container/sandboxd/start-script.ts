@@ -6,8 +6,6 @@ import { MAX_CELLS, type StartCall, type TerminalSize, type Variables, markOf } 
 
 /** Matches commands that may set an EXIT trap, or may show the script itself (`set -v`). */
 const MAY_TRAP = /trap|source|\. |' -'[a-z]*v|-[a-z]*v|verbose/;
-
-/** The default size of a pseudo terminal, in characters. */
 const TERMINAL: TerminalSize = { rows: 30, columns: 120 };
 
 /** Matches `return` where bash expects a command. */
@@ -109,7 +107,6 @@ function terminalOf(given: StartCall["env"] = {}): { size: TerminalSize; env: Re
   return { size, env: { TERM: "xterm-256color", ...(isSize ? others : given) } };
 }
 
-/** Updates the sandbox's variables to the current version. The session's state stores them and their version. */
 function variableLines({ version, entries }: Variables): string[] {
   return [
     // The session's commands can set it, and bash evaluates compared numbers as code.
@@ -124,7 +121,6 @@ function variableLines({ version, entries }: Variables): string[] {
   ];
 }
 
-/** `text` as one word of a shell line. */
 export function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -34,10 +34,8 @@ const FREE_BYTES = 16 * 1024 * 1024;
  * processes.
  */
 const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
-
 /** A disk with fewer free bytes counts as full: a copier writes this much at once. */
 const NO_SPACE_BYTES = 64 * 1024;
-
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
 
 /** Receives output at an offset. Bytes are skipped only after `full`. */
@@ -56,12 +54,9 @@ export class OutputStream {
   #file: number | undefined;
   /** How far the file was searched for the mark; the bytes before it belong to the run. */
   #size = 0;
-  /** The end of the output, once known. */
   #end: number | undefined;
-  /** How many bytes were sent, and how many of them are confirmed. */
   #sent = 0;
   #stored = 0;
-  /** How many bytes of disk space were freed. */
   #freed = 0;
   /** Whether the taker stores no more: it needs only the last bytes, and their offset. */
   #isFull = false;
@@ -70,10 +65,8 @@ export class OutputStream {
   /** Copied bytes, counted at the brake. Anything beyond in the file was written by the command itself. */
   #limit = 0;
   #copier: ChildProcess | undefined;
-  /** The last copied bytes, fewer than the mark has. */
   #lastCopied = Buffer.alloc(0);
   #isCut = false;
-  /** Whether the disk was full when output was missing. */
   #hadNoSpace = false;
   readonly #mark: Buffer | undefined;
   readonly #changed: () => void;
@@ -98,12 +91,10 @@ export class OutputStream {
     this.#changed = changed;
   }
 
-  /** The end of the output; undefined while more may come. */
   get end(): number | undefined {
     return this.#end;
   }
 
-  /** Whether the taker was given all output. */
   get isDelivered(): boolean {
     return this.#end !== undefined && this.#sent >= this.#end;
   }
@@ -117,12 +108,10 @@ export class OutputStream {
     return this.#brake !== undefined;
   }
 
-  /** Why output is or may be missing; undefined if complete. */
   get missing(): "killed" | "no space" | undefined {
     return !this.#isCut ? undefined : this.#hadNoSpace ? "no space" : "killed";
   }
 
-  /** Output may be missing: the process that had read it was killed. */
   markIncomplete(): void {
     this.#isCut = true;
   }
@@ -188,7 +177,6 @@ export class OutputStream {
     this.#pump();
   }
 
-  /** The output ends with what was found so far. */
   finish(): void {
     this.#end ??= this.#size;
     this.#pump();
@@ -248,7 +236,6 @@ export class OutputStream {
     this.#pump();
   }
 
-  /** Sends the taker the output from an offset on. */
   follow(offset: number, taker: Taker): void {
     this.#taker = taker;
     this.#sent = offset;
@@ -262,7 +249,6 @@ export class OutputStream {
     this.#regulate();
   }
 
-  /** The taker has stored the output up to this offset. */
   stored(offset: number): void {
     if (offset <= this.#stored) return;
     this.#stored = Math.min(offset, this.#sent);
@@ -270,13 +256,11 @@ export class OutputStream {
     this.#pump();
   }
 
-  /** The taker stores no more: from now on it gets only the last bytes. */
   full(): void {
     this.#isFull = true;
     this.#pump();
   }
 
-  /** Checks for new output without an event. */
   readNow(): void {
     this.#pump();
   }
@@ -317,7 +301,6 @@ export class OutputStream {
     if (this.#end !== before || this.isDelivered) this.#changed();
   }
 
-  /** Sends output that was searched while the taker had no room. */
   #deliver(): void {
     const file = this.#open();
     while (file !== undefined && this.#takerHasRoom && this.#sent < this.#size) {
@@ -380,7 +363,6 @@ export class OutputStream {
     this.#taker?.(offset, bytes);
   }
 
-  /** Sends new last SHOWN_END_BYTES to a taker that stores no more. */
   tail(): void {
     const file = this.#open();
     if (!this.#isFull || this.#sent >= this.#size) return;
@@ -438,14 +420,12 @@ export class OutputStream {
     this.#freed = upTo;
   }
 
-  /** Stops copying what background processes print after the end. */
   stopCopying(): void {
     this.#brake?.destroy();
     this.#brake = undefined;
     this.#copier?.kill("SIGKILL");
   }
 
-  /** Whether the copier has ended because the pipe has no writers. */
   get isOver(): boolean {
     return this.#brake === undefined || this.#brake.destroyed || this.#brake.readableEnded;
   }

@@ -9,21 +9,13 @@ import type { Call, FileRequests } from "./operations.ts";
 import { RESPONSE_BYTES, CHANGES_DIFF, CHANGES_LIST, type FoundChanges, taskDirectory } from "./shapes.ts";
 import { send } from "./run-processes.ts";
 
-/** How many characters of the change list are written at once. */
 const LIST_CHUNK_CHARS = 64 * 1024;
-
-/** The longest line of a program's output, in characters. */
 const MAX_LINE_CHARS = 1000;
-
 const SCRIPT = "/opt/sandbox-mcp/task.sh";
-
 const TREE = /^[0-9a-f]{40,64}\n?$/;
-
 const CHANGES: Record<string, FoundChanges["files"][number]["change"]> = { A: "created", D: "deleted" };
-
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Compares the files of a task's directory with their initial state. */
 export async function findChanges(
   { path, task, limit }: Call<FileRequests["changes"]>,
   signal: AbortSignal,
@@ -63,7 +55,6 @@ export async function findChanges(
   }
 }
 
-/** Writes a line per changed file to `list`, and returns the first files. */
 async function listChanges(
   path: string,
   trees: string[],
@@ -100,7 +91,6 @@ async function listChanges(
   return { count, listBytes: (await list.stat()).size, files, isEscaped };
 }
 
-/** A changed file's current state, by the bytes of its name. */
 async function described(
   directory: string,
   name: Buffer,
@@ -116,7 +106,6 @@ async function described(
   }
 }
 
-/** A name that is not UTF-8, in git's notation. */
 function escaped(name: Buffer): string {
   const text = name
     .toString("latin1")
@@ -125,7 +114,6 @@ function escaped(name: Buffer): string {
   return `"${text}"`;
 }
 
-/** Packs files while sending them; breaks off on an error. @param args what to pack */
 export async function sendTar(args: string[], response: ServerResponse): Promise<void> {
   // Set-id bits would apply to the user who unpacks the archive, perhaps root.
   const tar = startProgram("tar", ["--create", "--gzip", "--mode=u-s,g-s", "--file=-", ...args]);
@@ -147,7 +135,6 @@ interface Program {
   output: Readable;
   /** Its exit status, or null if a signal ended it. @throws system Error if it cannot be started */
   ended: Promise<number | null>;
-  /** Ends it with its child processes. */
   kill(): void;
 }
 
@@ -159,7 +146,6 @@ interface ProgramOptions {
   into?: FileHandle;
 }
 
-/** Starts a program and ends it when the signal aborts. */
 function startProgram(
   program: string,
   args: string[],
@@ -185,7 +171,6 @@ function startProgram(
   return { output: child.stdout ?? Readable.from([]), ended, kill };
 }
 
-/** The line that a program prints; undefined if it fails. */
 async function lineOf(program: string, args: string[], options: ProgramOptions): Promise<string | undefined> {
   const { output, ended, kill } = startProgram(program, args, options);
   let line = "";
@@ -196,7 +181,6 @@ async function lineOf(program: string, args: string[], options: ProgramOptions):
   return (await ended) === 0 ? line : undefined;
 }
 
-/** The parts of a stream that end with NUL. */
 async function* splitAtNul(stream: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   let rest = Buffer.alloc(0);
   for await (const chunk of stream) {

@@ -45,22 +45,15 @@ import { openFile, readRange, refuseOthers } from "./reading.ts";
 
 type WriteCall = Call<FileRequests["write"]>;
 type EditCall = Call<FileRequests["edit"]>;
-
 /** Bytes written at once, while as many more arrive. */
 const WRITTEN_BYTES = 1024 * 1024;
-
 /** The most symbolic links followed at the end of a path, as in Linux. */
 const MAX_LINKS = 40;
-
 /** Never removed, nor its parents: saves and sessions rely on it. */
 const WORKSPACE_ROOT = "/workspace";
-
-/** Where a confined write may lead. */
 const INSIDE = /^\/(workspace|tmp)\/./s;
-
 /** How many results are remembered for repeated calls whose response was lost. */
 const MAX_RESULTS = 64;
-
 /** How long the note of a finished append is kept for the next sandboxd, in milliseconds. */
 const NOTE_MS = 600_000;
 
@@ -76,7 +69,6 @@ type Note = z.infer<typeof noteSchema>;
 interface Target {
   /** The path to open. If confined, its directory is held open, so that it cannot be exchanged. */
   path: string;
-  /** The path without symbolic links. */
   target: string;
   found: Stats | undefined;
   directory: FileHandle | undefined;
@@ -88,10 +80,8 @@ type Parents = "make" | "refuse";
 export class Writes {
   /** The last queued change of each target: changes of one file run in order. */
   readonly #turns = new Map<string, Promise<unknown>>();
-  /** Results of earlier calls by id, oldest first. */
   readonly #results = new Map<string, Promise<Written>>();
 
-  /** Completes or removes the writes of an earlier sandboxd. */
   recover(): void {
     for (const id of notes()) {
       const note = noteOf(id);
@@ -114,7 +104,6 @@ export class Writes {
     );
   }
 
-  /** Edits a text file completely or not at all. */
   edit(call: EditCall, edits: readonly Edit[]): Promise<Written> {
     return this.#deduplicated(call, () =>
       this.#through({ ...call, parents: "refuse" }, (place, temporary, note) =>
@@ -162,7 +151,6 @@ export class Writes {
     }
   }
 
-  /** Does a call once; a repeated call gets the first result. */
   async #deduplicated(call: { id: string }, work: () => Promise<Written>): Promise<Written> {
     const before = await this.#results.get(call.id)?.catch(() => undefined);
     if (before !== undefined) return before;
@@ -213,7 +201,6 @@ export class Writes {
     return note.written;
   }
 
-  /** Finds where a path leads, and has the new content created next to it. */
   async #through(
     { id, path, confined, parents = "make" }: EditCall & { parents?: Parents },
     make: (place: Target, temporary: string, note: Note) => Promise<Written>,
@@ -235,7 +222,6 @@ export class Writes {
     }
   }
 
-  /** Does the work after earlier changes of the same file. */
   async #inTurn<T>(target: string, work: () => Promise<T>): Promise<T> {
     const turn = (this.#turns.get(target) ?? Promise.resolve()).then(work, work);
     this.#turns.set(target, turn);
@@ -297,7 +283,6 @@ async function openInside(directory: string, target: string): Promise<FileHandle
   throw new FileError({ problem: "outside", path: leadsTo });
 }
 
-/** Appends to a file, creating it if missing. */
 async function fill(
   path: string,
   body: AsyncIterable<Buffer> | Iterable<Buffer>,
@@ -354,7 +339,6 @@ function contentOf({ form, mark, max }: WriteCall, body: AsyncIterable<Buffer>):
   return mark === undefined ? body : unmarked(body, Buffer.from(mark, "hex"));
 }
 
-/** A body without the mark at its end. */
 async function* unmarked(body: AsyncIterable<Buffer>, mark: Buffer): AsyncGenerator<Buffer> {
   let held = Buffer.alloc(0);
   for await (const chunk of body) {

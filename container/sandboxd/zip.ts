@@ -11,63 +11,45 @@ import { crc32, createDeflateRaw, deflateRaw, deflateRawSync } from "node:zlib";
 import { FileError, codeOf } from "./file-error.ts";
 import { type ListedFile, type OpenedFile, openFile, readRange, textAsBytes, walk } from "./reading.ts";
 
-/** Bytes read at once; a larger file is deflated as a stream. */
 const PIECE_BYTES = 512 * 1024;
-
 /** Files up to this size are deflated directly: a thread takes longer, and more memory. */
 const SMALL_BYTES = 16 * 1024;
-
-/** The smallest output buffer of zlib. */
 const MIN_CHUNK_BYTES = 64;
-
 /** How many files are opened and read ahead, so that disks cause no waits. */
 const AHEAD = 16;
-
 /** The file size from which sizes take eight bytes: deflating makes some files slightly larger. */
 const LARGE_BYTES = 0xff00_0000;
-
 const MAX_32 = 0xffff_ffff;
 const MAX_16 = 0xffff;
-
 /** Flag bits: sizes follow the data; the name is UTF-8. */
 const SIZES_FOLLOW = 1 << 3;
 const NAME_IS_UTF8 = 1 << 11;
-
 /** "Made on Unix, by version 6.3", and the version needed to extract. */
 const MADE_BY = (3 << 8) | 63;
 const NEEDED = 20;
 const NEEDED_FOR_LARGE = 45;
-
 /** Set-user-id and set-group-id bits, which would apply to the user who unpacks the archive, perhaps root. */
 const SET_ID = 0o6000;
-
 const STORED = 0;
 const DEFLATED = 8;
-
 const deflateInThread = promisify(deflateRaw);
 
-/** An entry; its sizes and checksum are known once its data is packed. */
 interface Entry {
   name: Buffer;
   flags: number;
   method: number;
   stats: Stats;
-  /** The offset of its header in the archive. */
   offset: number;
   crc: number;
-  /** Bytes packed and unpacked. */
   packed: number;
   size: number;
-  /** Whether the sizes after its data take eight bytes. */
   isLarge: boolean;
 }
 
-/** Ready for packing: its whole content, or a file that is read while it is packed. */
 interface Ready {
   name: string;
   stats: Stats;
   content?: Buffer;
-  /** The packed content, if smaller. */
   deflated?: Buffer;
   opened?: OpenedFile;
 }
@@ -114,7 +96,6 @@ async function prepare({ name, path, isFile }: ListedFile): Promise<Ready | unde
 /** Parts of a name that leave the directory on systems with backslash separators: a parent, a root, a drive. */
 const LEADS_OUT = /(^|[\\/])\.\.([\\/]|$)|^\\|^[A-Za-z]:/;
 
-/** A name that stays below the target directory, also on Windows. */
 function confined(name: string): string {
   return LEADS_OUT.test(name) ? name.replaceAll(/[\\:]/g, "_") : name;
 }
@@ -130,7 +111,6 @@ async function prepareFile(name: string, opened: OpenedFile): Promise<Ready> {
   }
 }
 
-/** Undefined if that would not make it smaller. */
 async function deflate(content: Buffer): Promise<Buffer | undefined> {
   const options = { chunkSize: Math.max(MIN_CHUNK_BYTES, content.length) };
   const bytes =
@@ -142,7 +122,6 @@ class Archive {
   readonly #largeBytes: number;
   #records: Buffer[] = [];
   #count = 0;
-  /** Bytes sent so far. */
   #offset = 0;
 
   constructor(largeBytes: number) {
@@ -214,7 +193,6 @@ class Archive {
   }
 }
 
-/** Forwards an entry's content, and counts it. */
 async function* counted(content: AsyncIterable<Buffer>, entry: Entry): AsyncGenerator<Buffer> {
   for await (const chunk of content) {
     entry.crc = crc32(chunk, entry.crc);
@@ -230,7 +208,6 @@ async function* deflatedStream(content: AsyncIterable<Buffer>): AsyncGenerator<B
   yield* packer;
 }
 
-/** The header before an entry's data. */
 function headerOf(entry: Entry): Buffer {
   // It announces long sizes after the data; they are unknown here.
   const extra = entry.isLarge ? extraOf(1, [0, 0]) : Buffer.alloc(0);
@@ -238,7 +215,6 @@ function headerOf(entry: Entry): Buffer {
   return Buffer.concat([header.bytes, entry.name, extra]);
 }
 
-/** The fields shared by an entry's header and record. @param isLong whether an extra field holds eight-byte values */
 function describe(fields: Fields, entry: Entry, isLong: boolean, extra: Buffer): Fields {
   const { name, flags, method, stats, crc, packed, size, isLarge } = entry;
   return fields
@@ -253,13 +229,11 @@ function describe(fields: Fields, entry: Entry, isLong: boolean, extra: Buffer):
     .u16(extra.length);
 }
 
-/** What follows the data of an entry whose sizes were unknown before. */
 function sizesOf({ crc, packed, size, isLarge }: Entry): Buffer {
   const fields = new Fields(isLarge ? 24 : 16).u32(0x08074b50).u32(crc);
   return isLarge ? fields.u64(packed).u64(size).bytes : fields.u32(packed).u32(size).bytes;
 }
 
-/** An entry's record in the central directory. */
 function recordOf(entry: Entry): Buffer {
   const { name, stats, offset, packed, size, isLarge } = entry;
   const long = [...(isLarge ? [size, packed] : []), ...(offset >= MAX_32 ? [offset] : [])];
@@ -275,7 +249,6 @@ function recordOf(entry: Entry): Buffer {
   return Buffer.concat([record.bytes, name, extra]);
 }
 
-/** The archive's end, after the central directory between two offsets. */
 function endOf(count: number, start: number, end: number): Buffer {
   const isLarge = count >= MAX_16 || end >= MAX_32;
   const large = new Fields(76)
@@ -306,7 +279,6 @@ function endOf(count: number, start: number, end: number): Buffer {
   return isLarge ? Buffer.concat([large.bytes, plain.bytes]) : plain.bytes;
 }
 
-/** An extra field of eight-byte numbers. */
 function extraOf(id: number, numbers: readonly number[]): Buffer {
   const fields = new Fields(4 + 8 * numbers.length).u16(id).u16(8 * numbers.length);
   for (const number of numbers) fields.u64(number);
@@ -339,7 +311,6 @@ function isUTF8(bytes: Buffer): boolean {
   return Buffer.from(bytes.toString("utf8")).equals(bytes);
 }
 
-/** Little-endian numbers, one after another. */
 class Fields {
   readonly bytes: Buffer;
   #at = 0;

@@ -107,7 +107,6 @@ function embeddedIPv4(address: string): string | undefined {
   return [24, 16, 8, 0].map((shift) => Math.floor(value / 2 ** shift) % 256).join(".");
 }
 
-/** The eight groups of an IPv6 address, lower case without leading zeros. */
 function expand(address: string): string[] | undefined {
   try {
     const hostname = new URL(`http://[${address}]`).hostname.slice(1, -1);

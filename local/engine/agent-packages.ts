@@ -8,7 +8,6 @@ import { installPackages } from "./packages.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { MACHINE } from "./texts.ts";
 
-/** By name: the program, and its packages. npm installs those for this machine. */
 const FETCHED = {
   "claude-code": {
     title: "Claude Code",
@@ -19,7 +18,6 @@ const FETCHED = {
   },
 } as const;
 
-/** The directory of agents' programs that sandboxes see, below that of fetched agents. It exists before the first agent. */
 export function programsOf(agents: string): string {
   const programs = join(agents, "bin");
   mkdirSync(programs, { recursive: true, mode: 0o755 });
@@ -48,7 +46,6 @@ function isFetched(agent: string): agent is keyof typeof FETCHED {
   return Object.hasOwn(FETCHED, agent);
 }
 
-/** Installs the version that the agent's lock file pins, unless installed. */
 async function fetchAgent(
   agent: keyof typeof FETCHED,
   agents: string,

@@ -13,13 +13,11 @@ export interface Attached {
 
 /** A route wider than this leads to the internet through a tunnel, not to neighbors. Prefix bits. */
 const widest = { ipv4: 8, ipv6: 16 } as const;
-
 /** How long a result is cached, in milliseconds: a laptop changes networks, and asking costs a system call. */
 const heldMs = 1000;
 
 let held: { attached: Attached[]; until: number } | undefined;
 
-/** This machine's own addresses, and their networks. */
 export function attachedNetworks(): Attached[] {
   if (held !== undefined && performance.now() < held.until) return held.attached;
   const attached = attachedOf(

@@ -18,7 +18,6 @@ import forge from "node-forge";
 import { DAY_MS } from "../../src/shared/days.ts";
 
 const { asn1, md, pki } = forge;
-
 const authorityDays = 3650;
 /** Within the limits that clients set for server certificates. */
 const serverDays = 90;
@@ -31,7 +30,6 @@ interface KeptCertificate {
 }
 
 export class CertificateAuthority {
-  /** Its certificate, PEM. */
   readonly pem: string;
   readonly #certificate: forge.pki.Certificate;
   readonly #key: KeyObject;
@@ -48,7 +46,6 @@ export class CertificateAuthority {
     this.#key = key;
   }
 
-  /** The authority of a directory. Creates one if there is no usable one. */
   static async open(directory: string): Promise<CertificateAuthority> {
     const [certificateFile, keyFile] = [join(directory, "certificate.pem"), join(directory, "key.pem")];
     const kept = await usable(certificateFile, keyFile);
@@ -63,7 +60,6 @@ export class CertificateAuthority {
     return new CertificateAuthority(pem, pair.privateKey);
   }
 
-  /** The TLS context for serving as a host. @param host a lower-case name */
   async contextFor(host: string): Promise<SecureContext> {
     const serverKey = await (this.#serverKey ??= makeKey());
     const kept = this.#kept.get(host);

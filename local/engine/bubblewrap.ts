@@ -23,9 +23,7 @@ export const kernelsDirectory = `${runtimeDirectory}/runtime/kernels`;
 export const controlSocket = "/run/sandbox/control.sock";
 /** Next to the control server's socket, in whose directory the engine finds it. */
 export const sandboxdSocket = "/run/sandbox/sandboxd.sock";
-/** The file of sandboxd's token. */
 export const tokenPlace = "/run/sandbox/token";
-
 const systemDirectories = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
 /** The parts of the host's /etc that programs need. None may contain a secret: no /etc/ssl/private. */
@@ -90,7 +88,6 @@ function kernelSettings(): string[] {
   return settings;
 }
 
-/** Looked up once. */
 let settings: string[] | undefined;
 
 function holdsWritable(path: string): boolean {
@@ -123,7 +120,6 @@ const capabilities = [
 export interface Mount {
   from: string;
   to: string;
-  /** Whether writes reach the host. */
   writable?: boolean;
 }
 
@@ -137,16 +133,13 @@ export interface View {
   /** The repository's container/ directory, shown as /opt/sandbox-mcp. */
   container: string;
   sandboxd: string;
-  /** Generated files on the host, by their path in the sandbox. */
   files: Mount[];
   /** The directory of Python packages made by `npm start`, with each interpreter's under its key. */
   pythonPackages: string | undefined;
   empty: string;
-  /** Other host directories to show read-only. */
   readOnly: Mount[];
 }
 
-/** All read-only mounts of a sandbox, in mounting order. */
 export function readOnlyMounts(view: View): Mount[] {
   const { toolchain } = view;
   const mounts: Mount[] = [{ from: "/usr", to: "/usr" }];
@@ -239,7 +232,6 @@ export function bubblewrapArguments(
   return args;
 }
 
-/** A path's parent directories, from the top. Those above them exist in every sandbox. */
 function parentsOf(path: string): string[] {
   const names = dirname(path).split("/");
   return names.map((_, index) => names.slice(0, index + 1).join("/")).slice(2);

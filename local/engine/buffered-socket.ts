@@ -6,7 +6,6 @@
 import { connect, type Socket, type TcpSocketConnectOpts } from "node:net";
 import type { Duplex } from "node:stream";
 
-/** The same size as in Node's streams. */
 const bufferBytes = 65_536;
 
 /** Handles bytes in the buffer. Returns false if the buffer must not be reused until the connection is resumed. */
@@ -14,15 +13,12 @@ type Reader = (bytes: Buffer) => boolean;
 
 interface Reading {
   read: Reader;
-  /** Pieces of the buffer that another connection still has to write. */
   unwritten: number;
 }
 
 const readings = new WeakMap<Duplex, Reading>();
-
 /** Buffers of closed connections, for reuse. V8 would free them only in its rare collections of old objects. */
 const spare: Buffer[] = [];
-
 const mostSpare = 256;
 
 /** Connects as `connect` of node:net. The socket's stream gets copies until `passThrough`. */

@@ -7,7 +7,6 @@ import { javaKeyStores } from "./java.ts";
 import { npmSetting } from "./registries.ts";
 import { readText } from "./host-files.ts";
 
-/** The variables that point common programs to a bundle. */
 const naming = [
   "SSL_CERT_FILE",
   "CURL_CA_BUNDLE",
@@ -32,7 +31,6 @@ export function hostCertificates(env: NodeJS.ProcessEnv = process.env): string |
   return blocks.size === 0 ? undefined : `${[...blocks].join("\n")}\n`;
 }
 
-/** The systems' default bundles. */
 const systemBundles = [
   "/etc/ssl/certs/ca-certificates.crt",
   "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",

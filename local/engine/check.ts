@@ -129,7 +129,6 @@ function setting(file: string): string | undefined {
   return existsSync(file) ? readFileSync(file, "utf8").trim() : undefined;
 }
 
-/** The command that installs a package on this distribution. */
 export function installCommand(name: "bubblewrap" | "perl" = "bubblewrap"): string {
   const managers: [file: string, command: string][] = [
     ["/usr/bin/apt-get", "sudo apt-get install -y"],

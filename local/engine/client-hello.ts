@@ -5,24 +5,17 @@
 import type { Duplex } from "node:stream";
 import { canonicalHost, isAddress } from "../../src/shared/network-policy.ts";
 
-/** A client's hello; `name` is undefined if it names no server. */
 type ClientHello = { name: string | undefined } | { problem: string };
-
 /** The largest ClientHello, in bytes. Post-quantum keys take 2 KB of it. */
 const maxBytes = 16_384;
-
-/** How long a client may take to send it, in milliseconds. */
 const helloMs = 10_000;
-
 const handshake = 22;
 const clientHello = 1;
 const serverName = 0;
 const hostName = 0;
 const encryptedClientHello = 0xfe0d;
-
 /** The most records of a ClientHello. Clients send one, or two or three to confuse observers. */
 const maxRecords = 8;
-
 const noTLS = { problem: "it is not TLS" };
 const tooMuch = { problem: "it begins with too much" };
 
@@ -51,7 +44,6 @@ export async function problemWithTLS(
   return undefined;
 }
 
-/** The next bytes of a connection; undefined at its end or after the deadline. */
 function nextBytes(socket: Duplex, deadline: number): Promise<Buffer | undefined> {
   return new Promise((resolve) => {
     const timer = setTimeout(() => done(undefined), Math.max(0, deadline - Date.now()));
@@ -69,15 +61,11 @@ function nextBytes(socket: Duplex, deadline: number): Promise<Buffer | undefined
   });
 }
 
-/** Parses the beginning of a connection in pieces of any size, reading each byte once. */
 class ClientHelloReader {
-  /** The current record's header. */
   readonly #head = Buffer.alloc(5);
   #headBytes = 0;
-  /** Remaining bytes of the record. */
   #left = 0;
   #records = 0;
-  /** The first handshake message, possibly split over records. */
   readonly #message = Buffer.alloc(maxBytes);
   #messageBytes = 0;
 
@@ -182,7 +170,6 @@ class Reader {
     return this.take(size).readUIntBE(0, size);
   }
 
-  /** Bytes behind their length, which has `size` bytes. */
   vector(size: number): Buffer {
     return this.take(this.number(size));
   }

@@ -10,20 +10,15 @@ import { limited } from "./init.ts";
 import { start } from "./sandbox-processes.ts";
 
 const place = `${runtimeDirectory}/cache`;
-
 /** Both programs remove it from their own environment, so that user programs do not get it. */
 export const cacheVariable = "NODE_COMPILE_CACHE";
-
-/** The variable that makes them use the cache. */
 export const cacheEnvironment = { [cacheVariable]: place };
 
 export interface Warming {
-  /** The cache's mount, if there is one. Never rejects. */
   done: Promise<Mount | undefined>;
   stop(): Promise<void>;
 }
 
-/** @param directory The engine's own directory. */
 export async function warmCompileCache(directory: string, options: LaunchOptions): Promise<Warming> {
   const mount: Mount = { from: join(directory, "cache"), to: place };
   await mkdir(mount.from);

@@ -9,10 +9,8 @@ import { SYSTEM_PATH } from "./system-path.ts";
 import { START_PROBLEMS } from "./texts.ts";
 
 const run = promisify(execFile);
-
 /** Of the machine's 3,000 or so. */
 const pseudoTerminals = 64;
-
 /** A user has 128 instances and at least 8,192 watches, shared with programs outside the sandboxes. */
 const inotify = { instances: 64, watches: 65_536 };
 

@@ -9,10 +9,8 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 
 /** The longest message. The Worker's longest result is a kernel's document with 12 MiB of images. */
 export const maxMessageBytes = 16 * 1024 * 1024;
-
 /** How much of the sandbox's data on one connection may wait for the Worker to take or release it. */
 const maxHeld = { size: 32 * 1024 * 1024, messages: 4096, stubs: 256 };
-
 /** The total size of a sandbox's results on their way to the Worker; more must wait. */
 const maxReplies = 32 * 1024 * 1024;
 
@@ -24,17 +22,13 @@ const head =
  * genuine results, a file or a run's document, is one string.
  */
 const maxValues = SANDBOX_JSON.values;
-
 /** How many bytes a value counts for: the Worker takes up to a tenth of a second for a hundred thousand values. */
 const bytesPerValue = 256;
-
 /** capnweb types that are expensive to build and that the control server never sends. */
 const unused = new Set(["bigint", "blob", "headers", "remap", "request", "response"]);
-
 /** Types that refer to something kept by the sender. The Worker keeps an entry for each. */
 const references = new Set(["export", "promise"]);
 
-/** A sandbox's results, on all its connections, that the Worker has not acknowledged. */
 export class RepliesInFlight {
   size = 0;
 
@@ -51,7 +45,6 @@ export class ControlGuard {
   #stubs = 0;
   /** What the Worker waits for, and whether it will release the result. */
   readonly #requests = new Map<number, boolean>();
-  /** Sizes of unreleased results. */
   readonly #replySizes = new Map<number, number>();
   readonly #inFlight: RepliesInFlight;
   #workerSent = 0;

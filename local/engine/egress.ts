@@ -49,7 +49,6 @@ import { HOST_PROBLEMS, NO_INTERNET, NOT_ALLOWED, OTHER_PORT, REFUSALS } from ".
  */
 const maxConnections = 256;
 const maxHeadBytes = 32_768;
-
 /** TLS's fatal alert unrecognized_name (RFC 8446, 6.2), for a refused server name. */
 const unrecognizedName = Buffer.from([21, 3, 3, 0, 2, 2, 112]);
 
@@ -57,13 +56,11 @@ export interface Egress {
   intercepts: Intercepts;
   /** If not allowed, only intercepted requests are served. The reason is part of the refusal. */
   internet: { allowed: true } | { allowed: false; reason: string };
-  /** The reachable internet hosts. */
   policy: NetworkPolicy;
   connections: ConnectionLog;
   pieces: Pieces;
   queue: OutboundQueue;
   upstream: UpstreamOptions;
-  /** Ends TLS for intercepted hosts; undefined if there are none. */
   authority: CertificateAuthority | undefined;
 }
 
@@ -171,7 +168,6 @@ export async function sendWithinPolicy(
   }
 }
 
-/** Sends a request to its host, if allowed, and streams the response. @throws Refusal, Unreachable */
 async function sendUpstream(
   { upstream: options, pieces }: Egress,
   request: IncomingMessage,
@@ -225,7 +221,6 @@ async function sendUpstream(
   });
 }
 
-/** Aborts when the client has disconnected. */
 function closeSignal(asking: ServerResponse | Duplex): AbortSignal {
   const closed = new AbortController();
   if (asking.destroyed) closed.abort();
@@ -289,7 +284,6 @@ function beyondPolicy(
 /** The logged status of a request whose client disconnected first, as in other servers. */
 const abandoned = 499;
 
-/** Logs a request, with its outcome when it ends. */
 function track(
   { connections }: Egress,
   { method = "-", socket }: IncomingMessage,
@@ -310,7 +304,6 @@ function track(
 /** The targets of inspected tunnels, as `host:port`. */
 const pinned = new WeakMap<Duplex, string>();
 
-/** The problem of a request in a tunnel that names another host. */
 function tunnelMismatch({ socket }: IncomingMessage, url: URL): string | undefined {
   const to = pinned.get(socket);
   const named = `${hostOf(url)}:${portOf(url)}`;
@@ -409,7 +402,6 @@ async function endTLS(
 
 const established = "HTTP/1.1 200 Connection established\r\n\r\n";
 
-/** Handles a WebSocket over plain HTTP, or another protocol. */
 async function upgrade(
   egress: Egress,
   request: IncomingMessage,

@@ -24,10 +24,8 @@ import type { MountNamespace } from "./mount-namespace.ts";
 import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
 import { NEEDS_ISOLATION, NO_INTERNET, NO_NETWORK, NOT_IN_USE } from "./texts.ts";
 
-/** Settings shared by all sandboxes of an engine. */
 export interface SharedSettings {
   view: View;
-  /** Host directories of individual sandboxes. */
   directories: HostDirectory[];
   limits: Limits;
   groupParents: GroupParent[];
@@ -37,7 +35,6 @@ export interface SharedSettings {
   /** Undefined: no isolation. */
   bubblewrap: { supported: ReadonlySet<string>; mountNamespace: MountNamespace | undefined } | undefined;
   mounts: () => Mount[];
-  /** The compile cache of our programs, if it exists. */
   cache?: Mount;
   onOutput: (id: string, text: string) => void;
   log: (line: string) => void;
@@ -46,42 +43,31 @@ export interface SharedSettings {
 export interface SandboxPlace {
   /** Its name in the log and, once assigned, the Worker's name for it. */
   id: string;
-  /** This sandbox's own directory on the host; not created yet. */
   directory: string;
   group: string;
-  /** Whether no other sandbox runs. */
   alone: boolean;
 }
 
 /** The part of a request that cannot change while the sandbox runs. */
 export type CreateOptions = Pick<StartRequest, "name" | "env">;
-
-/** How often a starting sandboxd is looked for, in milliseconds. */
 const SANDBOXD_LOOK_MS = 20;
 
-/** The control server's request for a kernel. */
 const START_KERNEL =
   "POST /kernel HTTP/1.1\r\nhost: sandbox\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 const FREE: NetworkPolicy = { internet: "full", allowHosts: [] };
 const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
-
-/** In a sandbox's directory: its sandboxd's token, once assigned. */
 const TOKEN_FILE = "token";
-
 /** How many characters of a sandbox's own processes are logged; more are dropped. */
 const printed = { burst: 262_144, perSecond: 65_536 };
-
 /** How long a stopping sandbox may take before it is killed, in milliseconds. Its first process has less time. */
 const graceMs = 660_000;
 
 export class EngineSandbox {
   /** Its Durable Object; undefined before it is assigned. */
   actor: string | undefined;
-  /** Whose it is, if its actor knows. */
   owner: string | undefined;
   readonly queue: OutboundQueue;
-  /** The rules for its way out. */
   readonly egress: Egress;
   readonly forward: PortForwarder;
   /** Settles when nothing of the sandbox is left; never rejects. */
@@ -212,7 +198,6 @@ export class EngineSandbox {
     }
   }
 
-  /** Assigns it to an actor, under the Worker's id for it, with the actor's network settings. */
   async assign(
     id: string,
     { actor, owner, enableInternet, intercepts, policy, token = "" }: StartRequest,
@@ -231,7 +216,6 @@ export class EngineSandbox {
     await writeFile(join(this.#place.directory, TOKEN_FILE), token);
   }
 
-  /** Whether it is being killed. */
   get isEnding(): boolean {
     return this.#broken !== undefined || this.#stopReason === "destroyed";
   }
@@ -261,7 +245,6 @@ export class EngineSandbox {
     }
   }
 
-  /** Kills everything at once. Resolves when nothing is left. */
   async destroy(): Promise<void> {
     this.#stopReason ??= "destroyed";
     await this.#running.kill();

@@ -48,13 +48,10 @@ export interface EngineOptions {
   limits?: Partial<Limits>;
   /** The sandboxes' python3 instead of the detected one; null for none. */
   python?: string | null;
-  /** A directory of Python packages for it, possibly still empty: see `packagesKey`. */
   /** The directory of fetched coding agents. Without it none is fetched. */
   agents?: string;
   pythonPackages?: string;
-  /** Directories of the host for single sandboxes. */
   directories?: HostDirectory[];
-  /** Host directories to show to every sandbox, read-only. */
   readOnly?: Mount[];
   /** The directory of the certificate authority for hosts with a credential. Without it, sandboxes trust none. */
   authority?: string | undefined;
@@ -68,22 +65,16 @@ export interface EngineOptions {
   control?: string;
   /** Tests only: false if the test counts sandboxes' resources. True by default. */
   startAhead?: boolean;
-  /** Logs sandboxes' output and the engine's actions. */
   verbose?: boolean;
-  /** Logs one line without its end; to stderr by default. */
   log?: (line: string) => void;
 }
 
 export interface Engine {
   /** `http://127.0.0.1:<port>` */
   url: string;
-  /** Random; different for every engine. */
   boot: string;
-  /** What sandboxes consist of on this machine, shown when the server starts. */
   report: EngineReport;
-  /** Uses another interpreter for new sandboxes. @throws Error if it is not one */
   usePython(path: string): Promise<void>;
-  /** Destroys every sandbox and stops listening. */
   close(): Promise<void>;
 }
 

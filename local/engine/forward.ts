@@ -20,28 +20,21 @@ import { REQUEST_PROBLEMS } from "./texts.ts";
 /** The SDK's port for the control server. */
 const controlPort = 3000;
 const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
-
 /** The most open requests and WebSockets of a sandbox. Each takes two of the engine's file descriptors, which all share. */
 const maxOpen = 256;
-
 /** The most of them for previews, which anybody with an address can open. The rest is for the sandbox's user. */
 const maxPreviews = 192;
-
 /** How long a request's headers wait for the body's first piece, in milliseconds. */
 const headMs = 500;
-
-/** How long the control server may take to open a tunnel, in milliseconds. */
 const tunnelMs = 30_000;
 
 export class PortForwarder {
   readonly #connect: (to: OwnServer) => Socket;
   readonly #broken: (how: string) => void;
-  /** By port. */
   readonly #agents = new Map<number, Agent>();
   readonly #pace = new RelayPace(false);
   readonly #previewPace = new RelayPace(true);
   #open = 0;
-  /** Open requests and WebSockets of previews. */
   readonly #previews = new Set<ServerResponse | Duplex>();
   #arePreviewsEnded = false;
 
@@ -65,7 +58,6 @@ export class PortForwarder {
     }
   }
 
-  /** @param path path and query for the server in the sandbox */
   async request(
     port: number,
     path: string,
@@ -170,7 +162,6 @@ export class PortForwarder {
     return isPreview(request) ? this.#previewPace : this.#pace;
   }
 
-  /** Counts the Worker's request until it ends; false if there are too many. */
   #reserve(request: IncomingMessage, asking: ServerResponse | Duplex): boolean {
     if (this.#open >= maxOpen) return false;
     if (isPreview(request)) {
@@ -222,7 +213,6 @@ function forwardedHeaders(request: IncomingMessage, keep: ReadonlySet<string>): 
   return [host, ...kept];
 }
 
-/** Sends an error of the engine itself. */
 export function sendError(
   response: ServerResponse,
   status: number,

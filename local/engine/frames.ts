@@ -4,8 +4,6 @@ import type { Pieces } from "./piece-limit.ts";
 
 /** What a frame costs, in pieces of a body: it is a message of its own here, in workerd and at its receiver. */
 const FRAME_WEIGHT = 4;
-
-/** Frames forwarded before others have a turn. */
 const FRAMES_AT_ONCE = 64;
 
 /**
@@ -16,7 +14,6 @@ export class FramedConnection extends Duplex {
   readonly #socket: Duplex;
   readonly #onRead: (bytes: number) => void;
   readonly #frames: FrameReader;
-  /** Frames that were not forwarded yet. */
   #rest: Buffer | null = null;
   #carriesFrames: boolean;
   #isReading = false;
@@ -106,7 +103,6 @@ export class FramedConnection extends Duplex {
 /** Finds the boundaries of frames (RFC 6455, 5.2). */
 class FrameReader {
   readonly #onFrame: (payload: number) => void;
-  /** The partial header, and the missing bytes of the payload. */
   #head: number[] = [];
   #payload = 0;
 
@@ -136,7 +132,6 @@ class FrameReader {
   }
 }
 
-/** The bytes of a long length and of the mask. */
 function extraBytes([, second = 0]: number[]): number {
   const length = second & 0x7f;
   return (length === 127 ? 8 : length === 126 ? 2 : 0) + (second & 0x80 ? 4 : 0);

@@ -15,7 +15,6 @@ export interface HostDirectory {
   writable: boolean;
 }
 
-/** The machine's ids of a sandbox. Its root is never the machine's root. */
 export interface HostIDs extends IDRange, IDMap {
   /** For a directory owned by the machine's root: the id on disk, and the sandbox's id that it is shown as. */
   directoryMap?: string;

@@ -1,7 +1,6 @@
 /** Reads host files that may be missing or unreadable. */
 import { readFileSync } from "node:fs";
 
-/** The text of a file; empty if unreadable. */
 export function readText(file: string): string {
   try {
     return readFileSync(file, "utf8");

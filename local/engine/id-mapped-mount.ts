@@ -5,7 +5,6 @@ import { promisify } from "node:util";
 import { SYSTEM_PATH } from "./system-path.ts";
 
 const run = promisify(execFile);
-
 /** unshare(2). The other system calls below have the same number everywhere. */
 const unshareNumber: Partial<Record<typeof arch, number>> = { x64: 272, arm64: 97 };
 

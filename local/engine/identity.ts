@@ -4,7 +4,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 /** `<process id> <start time in clock ticks since boot> <the machine's boot id>` */
 export type Identity = string;
-
 /** How long the kernel may take to remove a killed process: it frees all memory first. */
 const deathMs = 5000;
 
@@ -35,7 +34,6 @@ export function kill(identity: Identity): void {
   }
 }
 
-/** Kills a process and waits at most five seconds for its end. */
 export async function end(identity: Identity): Promise<void> {
   const deadline = Date.now() + deathMs;
   kill(identity);

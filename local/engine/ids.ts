@@ -9,22 +9,18 @@ import { MACHINE } from "./texts.ts";
 
 /** The ids in a sandbox, as images and packages use them, including `nobody` (65534). */
 export const idsPerSandbox = 65_536;
-
 /** Reserved for the administrator by distributions and systemd: 1,879,048,192 to 2,147,352,575 (systemd.io/UIDS-GIDS). */
 const firstOfAll = 0x7000_0000;
 const slots = (0x7ffe_0000 - firstOfAll) / idsPerSandbox;
-
 /** An id of the machine that no sandbox uses, for trial runs. */
 export const idOfNobody = firstOfAll + (slots - 1) * idsPerSandbox;
 
 export interface IDRange {
   /** Sandbox id n is `first + n` on the machine. */
   first: number;
-  /** Frees the range. Call it when nothing uses it any more. */
   release(): void;
 }
 
-/** Claims ids that no sandbox on this machine has, of any server. */
 export async function claimIDs(): Promise<IDRange> {
   let slot = Math.floor(Math.random() * slots);
   for (let attempt = 0; attempt < slots; attempt += 1, slot = (slot + 1) % slots) {
@@ -51,11 +47,9 @@ export interface IDMap {
   root: HostUser;
   /** The other ids follow this one on the machine. */
   first: number;
-  /** The number of ids, from 0 on. */
   count: number;
 }
 
-/** Gives the user namespace of a process its ids. */
 export async function writeMaps(pid: number, { root, first, count }: IDMap): Promise<void> {
   const others = count === 1 ? "" : `1 ${first + 1} ${count - 1}\n`;
   await writeFile(`/proc/${pid}/uid_map`, `0 ${root.uid} 1\n${others}`);

@@ -9,12 +9,9 @@ import { quote } from "../../src/shared/text.ts";
 
 /** No other process in the sandbox has it. By itself it allows nothing. */
 export const initCapability = "CAP_SETPCAP";
-
 const INIT_PROGRAM = "/opt/sandbox-mcp/init.pl";
-
 /** It reads its script from stdin, so that it does nothing until told, and `ps` shows only a few words. */
 export const initCommand = ["/bin/bash", "-p", "-s", hostname];
-
 /** The script's first line reports on file descriptor 6 that bubblewrap is done. */
 export const initGreeting = "echo complete >&6\n";
 
@@ -35,12 +32,10 @@ export function initScript(command: string[]): string {
   ].join("\n");
 }
 
-/** Keeps these two commands running within the limits. */
 export function supervised(sandboxd: string[], server: string[], limits: Limits): string[] {
   return ["/usr/bin/perl", INIT_PROGRAM, ...limited(sandboxd, limits), "+++", ...limited(server, limits)];
 }
 
-/** The command within the limits of one process, without the first process's capability. */
 export function limited(command: string[], { openFiles, processes }: Limits): string[] {
   // Core dumps only on request. The machine's limits stay if they are lower.
   const script = `ulimit -Sc 0; ulimit -n ${openFiles} 2>/dev/null; ${userLimits({ processes })}; exec "$@"`;
@@ -50,7 +45,6 @@ export function limited(command: string[], { openFiles, processes }: Limits): st
 /** The file descriptor of Node's channel between the engine and the control server. */
 export const channel = 7;
 
-/** The command as a process that can never have the first one's capability. */
 export function withoutInitCapability(command: string[]): string[] {
   const capability = initCapability.replace("CAP_", "-").toLowerCase();
   const sets = ["bounding-set", "inh-caps", "ambient-caps"].map((set) => `--${set}=${capability}`);
@@ -62,7 +56,6 @@ export function userLimits({ processes }: Pick<Limits, "processes">): string {
   return limits.map((limit) => `ulimit ${limit} 2>/dev/null`).join("; ");
 }
 
-/** How much memory processes may lock, in KiB. */
 const lockedKiB = 8192;
 /** Pending signals, and timers, which count as such: a pool of the user's. */
 const pendingSignals = 4096;

@@ -1,7 +1,6 @@
 /** The files of each Java that this machine has. */
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 
-/** Their location on most systems. */
 const homes = "/usr/lib/jvm";
 
 /** Files of a name below each home, without shared ones. Debian's are links to /etc. */
@@ -11,7 +10,6 @@ function filesOfEach(name: string): string[] {
   return [...new Set(paths.filter((path) => existsSync(path)).map((path) => realpathSync(path)))];
 }
 
-/** Where Java keeps the authorities that it trusts. */
 export function javaKeyStores(): string[] {
   return filesOfEach("lib/security/cacerts");
 }

@@ -18,20 +18,13 @@ import type { Toolchain } from "./toolchain.ts";
 import { messageOf, quote } from "../../src/shared/text.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
-/** Our servers in a sandbox. */
 export type OwnServer = "control" | "sandboxd";
 
-/** A running process, in any kind of isolation. */
 export interface RunningProcess {
-  /** The host's process id of the first process, if it has its own namespaces. */
   pid?: number;
-  /** A connection to our server's socket in the sandbox. @throws Error if there is none */
   connect(to: OwnServer): Socket;
-  /** The listeners of its egress, if it has one. */
   egress: readonly Server[];
-  /** Sends a signal to the first process alone. */
   signal(signal: NodeJS.Signals): void;
-  /** Kills every process. Resolves when none is left. */
   kill(): Promise<void>;
   /** Settles when every process has ended; never rejects. */
   exited: Promise<ExitReport>;
@@ -39,7 +32,6 @@ export interface RunningProcess {
 
 export type LaunchOptions = Omit<StartOptions, "command">;
 
-/** The command of a program of ours in a sandbox. */
 function nodeCommand({ nodeOptions }: Toolchain, program: string, ...more: string[]): string[] {
   return [`${runtimeDirectory}/bin/node`, ...nodeOptions, program, ...more];
 }
@@ -57,7 +49,6 @@ export const loadCommand = (toolchain: Toolchain): string[] => {
   return ["/bin/sh", "-c", [control, sandboxd].map((words) => words.map(quote).join(" ")).join("; ")];
 };
 
-/** How long a sandbox may take to respond after its start. */
 const readyTimeoutMs = 30_000;
 
 /**
@@ -114,7 +105,6 @@ async function begin(options: LaunchOptions): Promise<{ processes: Processes; pi
   }
 }
 
-/** The most specific message. */
 function reason(error: unknown, processes: Processes | undefined): string {
   const printed = processes?.output().trim() ?? "";
   if (printed !== "") return printed;
@@ -140,7 +130,6 @@ function connectBelow(directory: number, name: string): Socket {
 
 interface ControlServer {
   pid: number;
-  /** The directory of its socket. */
   directory: number;
 }
 
@@ -177,7 +166,6 @@ async function openControlSocket(first: number, isActive: () => boolean): Promis
   throw new Error(START_PROBLEMS.controlLate);
 }
 
-/** The control server's process: the first child of the sandbox's first process. */
 function childOf(pid: number): number | undefined {
   try {
     const [child] = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ");
@@ -199,7 +187,6 @@ function parentOf(pid: number): number | undefined {
   }
 }
 
-/** Whether a file system socket has a listener. */
 export async function accepts(path: string): Promise<boolean> {
   return await new Promise((resolve) => {
     const socket = connect(path);

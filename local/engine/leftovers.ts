@@ -7,17 +7,13 @@ import { join } from "node:path";
 import { end, identify, isAlive } from "./identity.ts";
 import { endLeftoverGroups, type GroupParent, removeForgottenGroups } from "./limits.ts";
 
-/** The file in an engine's directory that names the engine. */
 const engineMark = "engine.pid";
-
-/** The file in a sandbox's directory that names its first process. */
 export const sandboxMark = "sandbox.pid";
 
 export async function markEngine(directory: string): Promise<void> {
   await writeFile(join(directory, engineMark), identify(process.pid) ?? "");
 }
 
-/** Ends sandboxes of dead engines, and removes their directories and control groups. */
 export async function endLeftovers(runDir: string, parents: GroupParent[]): Promise<void> {
   await mkdir(runDir, { recursive: true, mode: 0o700 });
   await chmod(runDir, 0o700);

@@ -23,9 +23,7 @@ export interface Limits {
   tcpBytesOfMachine: number;
 }
 
-/** The writable file systems and their sizes in bytes. */
 export interface Sizes {
-  /** `/`, for everything not listed below. */
   root: number;
   /** Our files of runs. Separate, so that a command that fills the disk still has output, and the next one can clean up. */
   runs: number;
@@ -44,10 +42,8 @@ const MiB = 1024 * 1024;
  * ahead.
  */
 const sandboxes = 10 + 1;
-
 /** The limit of a sandbox's socket buffers. The kernel has one pool for the machine, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
-
 /** A group is empty before its sandbox starts and while it ends. Milliseconds. */
 const emptyMs = 60 * 60 * 1000;
 
@@ -91,18 +87,14 @@ function ofMachine(setting: string): number {
  * has 100.
  */
 const cpuWeight = { 1: (1024 / 2) * availableParallelism(), 2: 100 / 2 };
-
 type Controller = "memory" | "pids" | "cpu" | "io";
 
-/** Where groups can be created; one per hierarchy. */
 export interface GroupParent {
   version: 1 | 2;
-  /** A directory in which the engine may create a group. */
   path: string;
   controllers: Controller[];
 }
 
-/** Finds where this process may create control groups. Often nowhere for an ordinary user. */
 export async function findGroupParents(): Promise<GroupParent[]> {
   const found: GroupParent[] = [];
   for (const line of (await read("/proc/self/cgroup")).split("\n")) {
@@ -132,7 +124,6 @@ export async function findGroupParents(): Promise<GroupParent[]> {
 }
 
 const known: Controller[] = ["memory", "pids", "cpu", "io"];
-
 /** How many reads a second one sandbox makes of the machine's disks. What it has read before comes from memory, and does not count. */
 const READS_PER_SECOND = 2000;
 
@@ -237,13 +228,11 @@ export async function memoryOf(group: string): Promise<number> {
   );
 }
 
-/** Bytes of kernel memory for a group's processes and open files. */
 export async function kernelMemoryOf(group: string): Promise<number> {
   const ofSecond = /^slab_unreclaimable (\d+)$/m.exec(await read(join(group, "memory.stat")))?.[1];
   return Number(ofSecond ?? (await read(join(group, "memory.kmem.usage_in_bytes"))));
 }
 
-/** Creates a sandbox's groups, `<boot>/<id>`, and sets their limits. @returns their directories */
 export async function createGroups(parents: GroupParent[], name: string, limits: Limits): Promise<string[]> {
   const made: string[] = [];
   for (const parent of parents) {
@@ -316,7 +305,6 @@ export async function removeGroups(directories: string[]): Promise<void> {
   }
 }
 
-/** Kills and removes the groups of a killed engine. */
 export async function endLeftoverGroups(parents: GroupParent[], boot: string): Promise<void> {
   for (const { path } of parents) {
     const whole = join(path, groupPrefix + boot);
@@ -328,7 +316,6 @@ export async function endLeftoverGroups(parents: GroupParent[], boot: string): P
   }
 }
 
-/** The directories in one that begin with some letters. */
 async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
   const entries = await readdir(directory, { withFileTypes: true }).catch(() => []);
   return entries

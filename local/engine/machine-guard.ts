@@ -24,7 +24,6 @@ const NEAR_INTERVAL_MS = 20;
 const END_MS = 5000;
 const USED_UP = 0.9;
 
-/** A resource shared by all sandboxes, or by the whole machine. */
 interface Pool {
   used: () => Promise<number>;
   limit: number;
@@ -35,16 +34,12 @@ interface Pool {
   why: string;
 }
 
-/** The share of a pool below which a sandbox is not blamed. */
 const BLAMED_SHARE = 1 / 20;
-
 /** The kernel's memory for an open file: `filp` in /proc/slabinfo, 192 to 256 bytes on 64 bits. */
 const FILE_BYTES = 192;
-/** The kernel's memory for an idle sandbox. */
 const IDLE_BYTES = 8 * 1024 * 1024;
 /** The most memory of one end of a TCP connection: both buffers of `confine`. */
 const CONNECTION_BYTES = 256 * 1024;
-
 /** The most unread bytes in netlink sockets. Programs ask for interfaces and read the few KiB at once. */
 const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
 /**
@@ -54,7 +49,6 @@ const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
  */
 const MAX_NETLINK_LIST_BYTES = 64 * 1024;
 
-/** @param groups the engine's control groups @returns a function that stops it */
 export function guardMachine(groups: string[], limits: Limits, sandboxes: () => EngineSandbox[]): () => void {
   // If each controller has a group, one of them counts.
   const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
@@ -100,7 +94,6 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
   return () => timers.forEach((timer) => clearInterval(timer));
 }
 
-/** Ends the largest sandbox of the principal who uses most of an exhausted pool. */
 async function empty(
   { used, limit, usedBy, least, why }: Pool,
   sandboxes: () => EngineSandbox[],
@@ -158,7 +151,6 @@ async function unreadNetlink({ pid, hasEnded }: EngineSandbox): Promise<number> 
   return sockets.reduce((sum, line) => sum + Number(line.split(/\s+/)[4]), 0);
 }
 
-/** 0 if the file has no match. */
 async function numberIn(file: string, pattern: RegExp): Promise<number> {
   return Number(pattern.exec(await readFile(file, "utf8").catch(() => ""))?.[1] ?? 0);
 }

@@ -24,7 +24,6 @@ const place = "/tmp";
 export interface MountNamespaceView {
   /** The command prefix for bubblewrap: enters the namespace as the sandbox's root user. */
   enter: string[];
-  /** The same mounts, with source paths as in the namespace. */
   translate(mounts: Mount[]): Mount[];
 }
 
@@ -106,7 +105,6 @@ export class MountNamespace {
     for (const holder of [this.#holder, this.#former]) holder?.child.kill("SIGKILL");
   }
 
-  /** An engine file's path below `place`; undefined for other files. */
   #own(from: string): string | undefined {
     const path = relative(this.#directory, from);
     return path.startsWith("..") ? undefined : `engine/${path}`;

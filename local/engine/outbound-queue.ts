@@ -31,7 +31,6 @@ interface Pending {
   request: IncomingMessage;
   response: ServerResponse;
   timer: NodeJS.Timeout;
-  /** The actor that took it. */
   taker?: string;
   hasResponse?: boolean;
 }
@@ -40,7 +39,6 @@ export class OutboundQueue {
   readonly #waiting = new Set<Pending>();
   readonly #taken = new Map<number, Pending>();
   #poll: { response: ServerResponse; timer: NodeJS.Timeout } | undefined;
-  /** The latest polling actor. */
   #taker = "";
   #next = 1;
   #closed = false;
@@ -94,7 +92,6 @@ export class OutboundQueue {
     this.#match();
   }
 
-  /** The Worker's response to a request. */
   respond(number: number, request: IncomingMessage, response: ServerResponse): void {
     const pending = this.#taken.get(number);
     const described = parseResponse(request.headers[OUTBOUND_HEADER]);
@@ -194,7 +191,6 @@ function fail(response: ServerResponse, status: number, reason: string): void {
   response.end(body);
 }
 
-/** False if Node refuses to write the headers. */
 function writeHead(response: ServerResponse, { status, headers }: OutboundResponse): boolean {
   try {
     response.writeHead(status, headers.flat());
@@ -244,7 +240,6 @@ export function framing({ headers }: IncomingMessage): [string, string][] {
   return headers["transfer-encoding"] === undefined ? [] : [["Transfer-Encoding", "chunked"]];
 }
 
-/** Calls `refuse` if a server switches protocols unasked, or sends endless interim responses. */
 export function onUnexpectedResponse(upstream: ClientRequest, refuse: () => void): void {
   upstream.on("upgrade", (_incoming, switched) => {
     switched.destroy();
@@ -285,7 +280,6 @@ export function streamResponse(incoming: IncomingMessage, response: ServerRespon
   return true;
 }
 
-/** Streams a response to an upgrade request and closes its connection. Returns false as `streamResponse` does. */
 export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessage, socket: Duplex): boolean {
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;

@@ -8,7 +8,6 @@ import { join } from "node:path";
 import { MACHINE } from "./texts.ts";
 
 export interface PackageSet {
-  /** Its name for people. */
   title: string;
   /** The directory of its package.json and package-lock.json. */
   manifest: string;
@@ -35,14 +34,11 @@ const NPM = [
 
 /** A copy of the installed lock file, written last. */
 const DONE = "node_modules/.sandbox-mcp-lock.json";
-
 /** Both programs are in util-linux, which sandboxes need anyway. Other systems do without. */
 const IS_LINUX = existsSync("/usr/bin/setpriv");
-
 /** npm is killed with the process that waits for it. */
 const BOUND = "setpriv --pdeathsig KILL --";
 
-/** Installs what no other process has installed meanwhile. */
 const SCRIPT = `
 from=$1 to=$2; shift 2
 cmp -s "$from/package-lock.json" "$to/${DONE}" && exit

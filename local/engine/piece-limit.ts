@@ -8,20 +8,16 @@ import { Pace } from "../../src/shared/pace.ts";
 
 /** A piece of this many bytes is free: its cost is mostly moving bytes. */
 const WHOLE_BYTES = 16_384;
-
 /** About 2 % of the engine's thread. */
 const PER_SECOND = 20_000;
 
 export class Pieces {
   readonly #pace = new Pace({ burst: PER_SECOND, perSecond: PER_SECOND });
   readonly #bytes: Pace | undefined;
-  /** Connections being read, with functions that stop listening. */
   readonly #connections = new Map<Duplex, () => void>();
-  /** Paused connections. */
   readonly #held = new Set<Duplex>();
   isResting = false;
 
-  /** @param bytes the limit for bytes, if there is one */
   constructor(bytes?: Pace) {
     this.#bytes = bytes;
   }
@@ -41,7 +37,6 @@ export class Pieces {
     });
   }
 
-  /** Pauses this connection whenever there are too many pieces. */
   join(socket: Duplex): void {
     this.leave(socket);
     const hold = () => void (this.isResting && this.#hold(socket));
@@ -87,7 +82,6 @@ export class Pieces {
   }
 }
 
-/** A class of requests that count their body's pieces, and forward simultaneous pieces together. */
 export function requestsOf(pieces: Pieces): typeof IncomingMessage {
   return class extends IncomingMessage {
     constructor(socket: IncomingMessage["socket"]) {

@@ -30,9 +30,7 @@ export interface Python {
   prefix: string;
   /** `sys.prefix`; differs from `prefix` in a virtual environment. */
   environment: string;
-  /** `3.11` */
   version: string;
-  /** Package directories of a virtual environment. */
   sitePackages: string[];
   /** Whether the packages of `prefix` are visible; a virtual environment may hide them. */
   seesSystem: boolean;
@@ -48,13 +46,11 @@ export function isComplete(python: Python): boolean {
   return PACKAGES.every(({ module }) => python.modules.includes(module));
 }
 
-/** The name of an interpreter's package directory. */
 export function packagesKey({ base, version }: Python): string {
   const names = PACKAGES.map(({ pip }) => pip).join();
   return `${version}-${createHash("sha256").update(`${base}\0${names}`).digest("hex").slice(0, 12)}`;
 }
 
-/** Every python3 of the host, in the order of PATH, then the system's. */
 export async function findPythons(): Promise<Python[]> {
   const commands = [...(await onPath("python3")), "/usr/bin/python3"];
   const described = await Promise.all([...new Set(commands)].map(describePython));
@@ -82,7 +78,6 @@ rest = [path for path in sys.path if path not in own and path.endswith("-package
 print(json.dumps([sys.executable, base, sys.base_prefix, sys.prefix, "%d.%d" % sys.version_info[:2], own, len(rest) > 0, modules]))
 `;
 
-/** Queries an interpreter; undefined if it is not Python 3. */
 export async function describePython(command: string): Promise<Python | undefined> {
   try {
     const modules = [...PACKAGES.map(({ module }) => module), "pip"];
@@ -97,7 +92,6 @@ export async function describePython(command: string): Promise<Python | undefine
   }
 }
 
-/** The environment's generated files, by path in the sandbox. */
 export function environmentFiles(python: Python): Record<string, string> {
   const { base, version, sitePackages, seesSystem } = python;
   const site = `${sandboxEnvironmentDirectory}/lib/python${version}/site-packages`;
@@ -116,7 +110,6 @@ export function environmentFiles(python: Python): Record<string, string> {
   };
 }
 
-/** The environment's symbolic links: path in the sandbox, and target. */
 export function environmentLinks({ base, version }: Python): Record<string, string> {
   const names = ["python3", "python", `python${version}`];
   return {
@@ -134,7 +127,6 @@ export function pythonDirectories({ prefix, environment, base }: Python): string
   return shown ? directories : [...directories, dirname(base)];
 }
 
-/** Every executable file of that name in PATH, in order. */
 export async function onPath(name: string): Promise<string[]> {
   const found: string[] = [];
   for (const directory of (process.env.PATH ?? "").split(delimiter)) {

@@ -4,9 +4,7 @@ import { join } from "node:path";
 import { readText } from "./host-files.ts";
 
 export interface Registries {
-  /** npm's `registry`. */
   npm?: string;
-  /** pip's `index-url`. */
   pip?: string;
   pipExtra: string[];
   /** pip's `trusted-host`: indexes over plain HTTP. */

@@ -15,23 +15,16 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 
 /** The most bytes waiting for a slow reader before the other end is paused. */
 const highWaterMark = 1024 * 1024;
-
 /** The memory of a waiting message besides its bytes. */
 const messageBytes = 1024;
-
 /** The most bytes of waiting or incomplete messages in a sandbox's previews. */
 const maxHeld = 128 * 1024 * 1024;
-
-/** How long a server in a sandbox may take to accept a WebSocket, in milliseconds. */
 const handshakeMs = 60_000;
-
 /** How often to check whether the Worker has taken a sandbox's data, in milliseconds. */
 const fullMs = 10;
-
 /** The bytes that may come at once, and per second after that. A page of a development server has less. */
 const bytePace = { burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 };
 
-/** The rate limit for all WebSockets of one sandbox, or for its previews. */
 export class RelayPace {
   readonly bytes = new Pace(bytePace);
   readonly pieces: Pieces;
@@ -50,9 +43,7 @@ export class RelayPace {
 }
 
 export interface RelayOptions {
-  /** A connection to the server in the sandbox. */
   upstream: Socket;
-  /** Path, query and headers for that server. */
   path: string;
   headers: [string, string][];
   pace: RelayPace;
@@ -64,7 +55,6 @@ export interface RelayOptions {
   broken: ((how: string) => void) | undefined;
 }
 
-/** Accepts the Worker's WebSocket if the server in the sandbox does; else forwards the server's response. */
 export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, options: RelayOptions): void {
   const { upstream, path, headers, pace, acknowledgedBytes, broken, isPreview } = options;
   const offered = headers.find(([name]) => name.toLowerCase() === "sec-websocket-protocol")?.[1];
@@ -150,7 +140,6 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   });
 }
 
-/** The engine's memory for one direction of a WebSocket. */
 class BufferedBytes {
   readonly #pace: RelayPace;
   readonly #isBounded: boolean;
@@ -168,21 +157,18 @@ class BufferedBytes {
     return this.#waiting >= highWaterMark;
   }
 
-  /** Counts bytes of an incomplete message. */
   read(bytes: number): void {
     this.#unfinished += bytes;
     this.#pace.held += bytes;
     if (this.#isBounded && this.#pace.held > maxHeld) this.#close();
   }
 
-  /** A message is complete, and waits. */
   add(bytes: number): void {
     this.#waiting += bytes;
     this.#pace.held += bytes - this.#unfinished;
     this.#unfinished = 0;
   }
 
-  /** It was written. */
   remove(bytes: number): void {
     this.#waiting -= bytes;
     this.#pace.held -= bytes;

@@ -21,7 +21,6 @@ interface Turn {
 
 export class Turns {
   readonly #server: Server;
-  /** The latest request of each connection. */
   readonly #turns = new WeakMap<Socket, Turn>();
   readonly #requests = new Pace({ burst: 1000, perSecond: 200 });
   /** Intercepted requests cost the Worker, whose thread everybody shares, much more. */

@@ -7,14 +7,10 @@ import { repository } from "./own-files.ts";
 import { sandboxEnvironmentDirectory } from "./python.ts";
 import type { Registries } from "./registries.ts";
 
-/** The address of the engine's egress proxy inside a sandbox. */
 export const proxyURL = "http://127.0.0.1:3128";
-
 export const hostname = "sandbox";
-
 /** The coding agent's directory. User-installed programs precede it in PATH, as in the image. */
 export const agentDirectory = "/opt/sandbox-runtime/agents";
-/** The directory of agents that are fetched when a task needs them. */
 export const fetchedAgentsDirectory = "/opt/sandbox-runtime/fetched-agents";
 
 const path = [
@@ -54,7 +50,6 @@ const imageEnvironment: Record<string, string> = Object.fromEntries(
   ),
 );
 
-/** The runtime's environment. The Worker's variables for the sandbox override it. */
 export function sandboxEnvironment(given: Record<string, string>) {
   const noProxy = [...direct, "127.0.0.0/8"].join(",");
   return {
@@ -130,7 +125,6 @@ const users: [name: string, id: number, home: string][] = [
   ["nobody", 65_534, "/nonexistent"],
 ];
 
-/** Groups without a user of that name. */
 const groups: [name: string, id: number][] = [
   ["adm", 4],
   ["tty", 5],
@@ -140,7 +134,6 @@ const groups: [name: string, id: number][] = [
   ["nogroup", 65_534],
 ];
 
-/** The sandbox's own user and group files, by path. */
 export const accountFiles = {
   "/etc/passwd": [
     "root:x:0:0:root:/root:/bin/bash",

@@ -42,7 +42,6 @@ export interface RouterOptions {
   port: number;
   boot: string;
   log: (line: string) => void;
-  /** Installs a coding agent for sandboxes. @throws Error that says what to do */
   prepareAgent: (agent: string) => Promise<void>;
 }
 
@@ -155,7 +154,6 @@ export class Router {
     sendError(response, 404, "bad-request", REQUEST_PROBLEMS.noRoute);
   }
 
-  /** Sends the Worker's request for a sandbox, under the sandbox's rules. */
   async #internet(sandbox: EngineSandbox, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const given = request.headers[URL_HEADER];
     if (typeof given !== "string" || !URL.canParse(given) || !/^https?:\/\//.test(given)) {

@@ -28,11 +28,9 @@ export interface StartOptions {
   supported: ReadonlySet<string>;
   /** For an engine running as root: bubblewrap's mount namespace, and the sandbox's ids. */
   unprivileged: { mountNamespace: MountNamespace; ids: HostIDs } | undefined;
-  /** What the first process becomes. */
   command: string[];
   /** An engine file that names the first process, for a later engine. */
   record?: string;
-  /** Called with all output of the sandbox's own processes. */
   onOutput: (text: string) => void;
 }
 
@@ -41,9 +39,7 @@ export interface Processes {
   pid: Promise<number>;
   /** The listeners that the command has handed over, `LISTENERS` of them. Never settles without them. */
   listeners: Promise<Server[]>;
-  /** Kills every process. Resolves when none is left. */
   kill(): Promise<void>;
-  /** Settles when every process has ended; never rejects. */
   exited: Promise<ExitReport>;
   output(): string;
 }
@@ -59,13 +55,9 @@ export const prelude = [
   'exec "$@"',
 ].join("\n");
 
-/** How long a sandbox's last output may take after all processes have ended, in milliseconds. */
 const outputMs = 500;
-
-/** How long bubblewrap may take to notice the first process's death, in milliseconds. */
 const noticeMs = 2000;
 
-/** Starts bubblewrap with a command, which begins when the sandbox is complete. */
 export async function start(options: StartOptions): Promise<Processes> {
   const { limits, env, supported, toolchain, unprivileged } = options;
   const filter = seccompFilter({
@@ -142,7 +134,6 @@ export async function start(options: StartOptions): Promise<Processes> {
   };
 }
 
-/** The number of listeners that a control server hands over. */
 const LISTENERS = 2;
 
 /**
@@ -183,7 +174,6 @@ async function settle(child: ChildProcess, first: () => Identity | undefined): P
   return report;
 }
 
-/** Waits until the first process reports that bubblewrap is done. */
 async function waitUntilReady(stream: ChildStream, ended: Promise<unknown>): Promise<void> {
   const word = new Promise((resolve) => stream?.once("data", resolve));
   await Promise.race([word, ended.then(() => Promise.reject(new Error(START_PROBLEMS.bubblewrapFailed)))]);

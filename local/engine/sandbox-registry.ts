@@ -7,7 +7,6 @@ import { Spare } from "./spare.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { MACHINE } from "./texts.ts";
 
-/** How many ended sandboxes are remembered, for actors that ask late. */
 const remembered = 1000;
 
 export class SandboxRegistry {
@@ -20,7 +19,6 @@ export class SandboxRegistry {
   readonly #spare: Spare;
   #closed = false;
 
-  /** @param directory the engine's directory */
   constructor(common: SharedSettings, directory: string, boot: string) {
     this.#common = common;
     this.#directory = directory;
@@ -98,7 +96,6 @@ export class SandboxRegistry {
     this.#alive.delete(id);
   }
 
-  /** Destroys a sandbox, even one that is starting. */
   async destroy(id: string): Promise<void> {
     await this.#starting.get(id)?.catch(() => undefined);
     await this.#alive.get(id)?.destroy();

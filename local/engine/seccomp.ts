@@ -173,11 +173,9 @@ const tables: Partial<Record<typeof arch, Table>> = {
 const socketFilters = [26, 50, 51, 52];
 const SOL_SOCKET = 1;
 const ENOPROTOOPT = 92;
-
 /** IPPROTO_UDPLITE and IPPROTO_MPTCP: nobody needs them here. Who asks for MPTCP of its own accord, as Go does, falls back to TCP. */
 const refusedProtocols = [136, 262];
 const EPROTONOSUPPORT = 93;
-
 /** AF_UNIX, AF_INET, AF_INET6. */
 const families = [1, 2, 10];
 

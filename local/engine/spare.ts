@@ -16,7 +16,6 @@ const PAUSE_MS = 300;
 interface Ahead {
   /** Resolves with undefined if it did not start. Never rejects. */
   sandbox: Promise<EngineSandbox | undefined>;
-  /** What it was made of: see `#key`. */
   key: string;
 }
 
@@ -28,16 +27,13 @@ export class Spare {
   #ahead: Ahead | undefined;
   #isOn = false;
   #timer: NodeJS.Timeout | undefined;
-  /** Spares being destroyed. */
   readonly #ending = new Set<Promise<void>>();
 
-  /** @param place creates the id and directory of a sandbox */
   constructor(common: SharedSettings, place: () => SandboxPlace) {
     this.#common = common;
     this.#place = place;
   }
 
-  /** Starts a spare now, and another whenever one is taken. An outdated spare is replaced. */
   start(): void {
     this.#isOn = true;
     clearTimeout(this.#timer);
@@ -64,7 +60,6 @@ export class Spare {
     return sandbox?.hasEnded === true ? undefined : sandbox;
   }
 
-  /** Starts no more, and resolves when the spare is gone. */
   async close(): Promise<void> {
     this.#isOn = false;
     clearTimeout(this.#timer);

@@ -17,14 +17,12 @@ export const REFUSALS = {
   notForSandboxes: (what: string) => `${what}, which a sandbox may not reach`,
 };
 
-/** Why a host is not reachable. */
 export const NO_INTERNET = "this sandbox has no internet access";
 export const NO_NETWORK = "the server was started with --network none";
 export const NOT_IN_USE = "this sandbox is not in use yet";
 export const NOT_ALLOWED = "it is not in this sandbox's allow_hosts";
 export const OTHER_PORT = "allow_hosts lets ports 80 and 443 through";
 
-/** What went wrong with a host. */
 export const HOST_PROBLEMS = {
   unreachable: "the host could not be reached",
   refused: (host: string, why: string) => `${host} could not be reached (${why})`,
@@ -49,10 +47,8 @@ export const WORKER_PROBLEMS = {
   silent: "the Worker did not answer",
 };
 
-/** Why a sandbox's host is not connected in time. */
 export const CLIENT_GONE = "the client has disconnected";
 
-/** Why the Worker's request to a sandbox failed. */
 export const REQUEST_PROBLEMS = {
   tooMany: (most: number) => `${most} requests to this sandbox are under way`,
   notListening: (port: number) => `nothing accepts connections on port ${port}`,
@@ -85,7 +81,6 @@ export const MACHINE = {
   noFind: "its files cannot be searched: install findutils.",
   hasSetID: (file: string) =>
     `${file} has a set-user-id or set-group-id bit: a program that writes to it gets its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
-  /** @param remedy a command line */
   noPlaces: (places: readonly string[], link: string, remedy: string) =>
     `Without isolation sandboxes use ${places.join(" and ")}, which this user cannot write, and the link ${link}: ${remedy}`,
   stopping: "The engine is shutting down.",

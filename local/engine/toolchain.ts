@@ -11,14 +11,10 @@ const run = promisify(execFile);
 const require = createRequire(import.meta.url);
 
 export interface Toolchain {
-  /** The node binary for the runtime and JavaScript kernels. */
   node: string;
-  /** npm's package directory, if the host has npm. */
   npm: string | undefined;
   python: Python | undefined;
-  /** Programs of coding agents next to this package or on the PATH, by name. */
   agents: { name: string; path: string }[];
-  /** Options of `node` for our programs. */
   nodeOptions: string[];
 }
 

@@ -50,7 +50,6 @@ const reaper = [
   "done",
 ].join("\n");
 
-/** How long the reaper may look for processes. */
 const reapMs = 5000;
 
 export async function startUnisolated(options: UnisolatedOptions): Promise<RunningProcess> {
@@ -140,10 +139,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   };
 }
 
-/** Sandbox directories on this machine, without a separate file system. */
 const PLACES = ["/workspace", "/var/lib/sandbox-mcp"];
-
-/** The repository's container/ directory as a sandbox sees it. */
 const SCRIPTS = "/opt/sandbox-mcp";
 
 /**
@@ -184,7 +180,6 @@ function isWritable(path: string): boolean {
 /** The longest socket path in Linux, in bytes. A checkout or home directory can be deeper. */
 const SOCKET_PATH_BYTES = 107;
 
-/** A short name for a directory, which leaves room for a socket's. */
 async function shortened(directory: string): Promise<string> {
   if (Buffer.byteLength(directory) + "/sandboxd.sock".length <= SOCKET_PATH_BYTES) return directory;
   const link = join(tmpdir(), `sandbox-mcp-${basename(directory)}`);

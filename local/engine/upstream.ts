@@ -19,9 +19,7 @@ export interface UpstreamOptions {
   registries?: ReadonlySet<string>;
   /** Resolves a name to all its addresses; the system's resolver by default. `aborted` cancels. */
   resolve?: (host: string, aborted?: AbortSignal) => Promise<string[]>;
-  /** The host's own proxy settings. */
   env: NodeJS.ProcessEnv;
-  /** PEM: authorities that the host trusts besides Node's. */
   authorities?: readonly string[];
 }
 
@@ -30,7 +28,6 @@ export interface UpstreamOptions {
  * delay it.
  */
 const maxLookups = 4;
-
 const connectTimeoutMs = 15_000;
 const maxHeadBytes = 16_384;
 
@@ -79,12 +76,10 @@ export function refusedUnresolved(host: string, port: number, options: UpstreamO
   return refusedAddress(host);
 }
 
-/** Whether the operator configured a package index there. */
 export function isRegistry(host: string, port: number, { registries }: UpstreamOptions): boolean {
   return registries?.has(`${host}:${port}`) === true;
 }
 
-/** Starts TLS with a host and verifies its certificate. @throws Unreachable */
 export async function secured(
   socket: Socket,
   host: string,
@@ -137,7 +132,6 @@ async function allowedAddresses(
   return addresses;
 }
 
-/** The same settings with a bounded resolver, for one sandbox. */
 export function boundedLookups(options: UpstreamOptions): UpstreamOptions {
   const resolve = options.resolve ?? systemResolve;
   const waiting = new Set<() => void>();
@@ -217,7 +211,6 @@ async function inTime<T>(socket: Socket, happening: Promise<T>, aborted?: AbortS
   }
 }
 
-/** The host's own proxy for an address, from the usual variables. */
 export function hostProxy(host: string, env: NodeJS.ProcessEnv): URL | undefined {
   const exempt = (env.no_proxy ?? env.NO_PROXY ?? "").split(",").map((entry) => entry.trim().toLowerCase());
   for (const entry of exempt) {

@@ -46,7 +46,6 @@ export function withLocalContainer<Props>(
   return ctx;
 }
 
-/** What enforces a sandbox's network policy, for a context from `withLocalContainer`. */
 export function localNetwork({ container }: { container?: Container }): NetworkPlatform {
   if (container instanceof LocalContainer) return container;
   throw new Error("This actor has no local container.");
@@ -67,7 +66,6 @@ interface Namespace {
 
 type ActorContext = Pick<DurableObjectState, "id" | "storage" | "waitUntil">;
 
-/** The container, which also enforces its network policy. */
 class LocalContainer implements ContainerAPI, NetworkPlatform {
   readonly alwaysTrusted = true;
   readonly #ctx: ActorContext;
@@ -78,7 +76,6 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   readonly #https = new Map<string, Fetcher>();
   #all: Fetcher | undefined;
   #policy: NetworkPolicy | undefined;
-  /** The last sandbox's connections, once it has ended. */
   #seen: SeenConnections | undefined;
   #instance: Instance | undefined;
 
@@ -217,7 +214,6 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     return (await this.#request<Refusal[]>(`refusals/${time}`)) ?? [];
   }
 
-  /** Undefined if no sandbox runs. */
   async #request<T>(what: string): Promise<T | undefined> {
     const instance = this.#instance;
     if (instance === undefined) return undefined;

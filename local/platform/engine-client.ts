@@ -1,7 +1,6 @@
 /** The Worker's client of the engine. */
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./engine-protocol.ts";
 
-/** The variables that the local platform adds. */
 export interface LocalEnv {
   LOCAL_ENGINE_URL: string;
   LOCAL_ENGINE_SECRET: string;
@@ -13,8 +12,6 @@ export interface LocalEnv {
 
 /** By this message the SDK recognizes a port that is not open yet, and retries. */
 export const notListening = "the container is not listening";
-
-/** The most attempts at a request that the engine does not accept, and the pause between them in milliseconds. */
 const MAX_FAILURES = 5;
 const RETRY_MS = 100;
 

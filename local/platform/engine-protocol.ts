@@ -38,15 +38,10 @@ export const SENT_SECRET_HEADER = "x-local-engine-sent-secret";
 export const ERROR_HEADER = "x-local-engine-error";
 /** An `OutboundRequest` or `OutboundResponse` as JSON. */
 export const OUTBOUND_HEADER = "x-local-engine-outbound";
-
-/** Bytes of the length before each frame of an `OutboundResponse`. */
 export const FRAME_HEAD_BYTES = 4;
-
 /** `gone`: the sandbox does not exist or has ended. `not-listening`: nothing accepts connections on that port. */
 export type EngineErrorCode = "gone" | "not-listening" | "failed" | "unauthorized" | "bad-request";
-
 export const STOP_PATH = "/local/stop";
-/** The time limit, in milliseconds. */
 export const STOP_MS = 20_000;
 
 /** The hosts whose requests the Worker handles, as registered on `ctx.container`. */
@@ -58,7 +53,6 @@ export interface Intercepts {
    * applies. The Worker itself serves all other hosts.
    */
   https: string[];
-  /** Whether every plain HTTP request goes to the Worker. */
   all: boolean;
 }
 
@@ -75,7 +69,6 @@ export interface StartRequest {
   intercepts: Intercepts;
   /** The token that sandboxd requires: see `TOKEN_VARIABLE` in sandboxd's protocol. */
   token?: string;
-  /** Unrestricted by default. */
   policy?: NetworkPolicy;
 }
 
@@ -106,7 +99,6 @@ export interface OutboundResponse {
   headers: [string, string][];
 }
 
-/** A frame of an `OutboundResponse`; the final one without a piece. */
 export function frame(piece: Uint8Array = new Uint8Array()): Uint8Array<ArrayBuffer> {
   const framed = new Uint8Array(FRAME_HEAD_BYTES + piece.byteLength);
   new DataView(framed.buffer).setUint32(0, piece.byteLength);
@@ -114,7 +106,6 @@ export function frame(piece: Uint8Array = new Uint8Array()): Uint8Array<ArrayBuf
   return framed;
 }
 
-/** Whether a host pattern (`*` matches any characters) covers a host. */
 export function matchesHost(pattern: string, host: string): boolean {
   if (!pattern.includes("*")) return pattern === host;
   const parts = pattern.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));

@@ -2,7 +2,6 @@
 import { OUTBOUND_HEADER, type OutboundRequest, type OutboundResponse, frame } from "./engine-protocol.ts";
 import type { EngineClient } from "./engine-client.ts";
 
-/** The pause before the next poll after a failure, in milliseconds. */
 const RETRY_MS = 100;
 
 /** Finds the Fetcher of a pattern; null is the catch-all. */

@@ -8,7 +8,6 @@ interface Sandboxes {
   Sandbox: DurableObjectNamespace;
 }
 
-/** Whether it is that request, from the program that started the server and knows its secret. */
 export function isStop(request: Request, known: string): boolean {
   // Two Host headers give an invalid address.
   const pathname = URL.parse(request.url)?.pathname;
@@ -28,12 +27,10 @@ export function refuseToServe(): Response {
   return new Response("The server is stopping.\n", { status: 503, headers: { "retry-after": "10" } });
 }
 
-/** The ids of the actors with running sandboxes. */
 export async function runningActors(env: LocalEnv): Promise<string[]> {
   return ((await new EngineClient(env).call("GET", "/actors")) as { actors: string[] }).actors;
 }
 
-/** Saves the workspaces of these actors' sandboxes. Returns how many could not be saved in time. */
 export async function saveAll(env: Sandboxes, actors: readonly string[]): Promise<Response> {
   const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
   const saved = await Promise.all(

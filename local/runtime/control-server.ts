@@ -9,7 +9,6 @@ import { splice } from "./tcp.ts";
 
 /** Larger than code of a million characters, escaped twice. */
 const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
-
 const HEALTH_PATHS = new Set(["/health", "/ping", "/api/health", "/api/ping"]);
 
 /**

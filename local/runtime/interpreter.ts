@@ -26,7 +26,6 @@ const PROGRAMS: Record<Language, KernelProgram> = {
   typescript: "javascript",
 };
 
-/** A context in the control API's form. */
 export interface CodeContextInfo {
   id: string;
   language: string;
@@ -35,7 +34,6 @@ export interface CodeContextInfo {
   lastUsed: Date;
 }
 
-/** The caller's functions for the events of one execution. */
 export interface RunCallbacks {
   onStdout?: (output: { text: string; timestamp: number }) => void | Promise<void>;
   onStderr?: (output: { text: string; timestamp: number }) => void | Promise<void>;
@@ -67,15 +65,12 @@ const SPARE_DELAY_MS = 1_000;
 export class InterpreterAPI extends RpcTarget {
   readonly #settings: KernelSettings;
   readonly #contexts = new Map<string, Context>();
-  /** Ready kernels without a context. */
   readonly #spares = new Map<KernelProgram, Kernel>();
   /** Programs whose spare is starting or about to start. */
   readonly #starting = new Set<KernelProgram>();
-  /** The first spare, while it starts. */
   #first: Promise<void> | undefined;
   #closed = false;
 
-  /** @param scripts the directory of the kernels' scripts */
   constructor(scripts: string, settings: Partial<KernelSettings> = {}) {
     super();
     this.#settings = {
@@ -149,7 +144,6 @@ export class InterpreterAPI extends RpcTarget {
     this.#first ??= this.#startSpare("python", 0);
   }
 
-  /** Ends every kernel at the server's shutdown. */
   close(): void {
     this.#closed = true;
     for (const context of this.#contexts.values()) context.kernel.stop();

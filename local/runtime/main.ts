@@ -70,7 +70,6 @@ async function main(): Promise<void> {
   await listen(server, { path: socket });
 }
 
-/** Removes a socket file left by an earlier runtime. */
 function removeStale(path: string): void {
   try {
     unlinkSync(path);

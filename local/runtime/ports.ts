@@ -1,6 +1,5 @@
 import { connect, type Socket } from "node:net";
 
-/** Connects to a server inside the sandbox, on IPv4 loopback or else IPv6. */
 export async function connectToPort(port: number): Promise<Socket> {
   try {
     return await dial({ host: "127.0.0.1", port });

@@ -1,10 +1,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** How long killed processes may take to end, in milliseconds. */
 const GRACE_MS = 5000;
 
-/** Kills all descendants, including processes forked meanwhile. */
 export async function killDescendants(): Promise<void> {
   for (let waited = 0; waited < GRACE_MS; waited += 10) {
     const alive = descendants();

@@ -3,7 +3,6 @@ import { type WebSocket } from "ws";
 import { log } from "./stderr-log.ts";
 import { messageOf } from "./sdk-errors.ts";
 
-/** capnweb messages, one text frame each. */
 export class WebSocketTransport implements RpcTransport {
   readonly #socket: WebSocket;
   readonly #received: string[] = [];
@@ -50,7 +49,6 @@ export class WebSocketTransport implements RpcTransport {
   }
 }
 
-/** Serves the control API on one connection until it closes. */
 export function serveRPC(socket: WebSocket, api: RpcTarget): void {
   const session = new RpcSession(new WebSocketTransport(socket), api);
   session.getRemoteMain().onRpcBroken((error: unknown) => {

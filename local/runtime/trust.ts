@@ -3,10 +3,8 @@ import { appendFileSync, copyFileSync, existsSync, readFileSync } from "node:fs"
 
 /** The platform's certificate, at Cloudflare's path. */
 export const AUTHORITY_FILE = "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
-
 /** The trusted certificates without it. */
 export const BASE_BUNDLE_FILE = "/opt/sandbox-runtime/etc/authorities.pem";
-
 /** The certificates that programs trust, by the variables of container/environment. */
 export const BUNDLE_FILE = "/etc/ssl/sandbox-mcp.pem";
 
@@ -15,7 +13,6 @@ export function layBundle(): void {
   if (existsSync(BASE_BUNDLE_FILE)) copyFileSync(BASE_BUNDLE_FILE, BUNDLE_FILE);
 }
 
-/** Adds the platform's certificate if TLS is intercepted. */
 export function trustPlatform(): void {
   if (existsSync(AUTHORITY_FILE)) appendFileSync(BUNDLE_FILE, readFileSync(AUTHORITY_FILE));
 }

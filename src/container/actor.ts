@@ -3,13 +3,11 @@ import type { Connection } from "../shared/connection-log.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
 import type { BudgetKeeper } from "./model-calls.ts";
 
-/** The actor's methods that the outbound handlers call. */
 interface SandboxActor extends BudgetKeeper, Rpc.DurableObjectBranded {
   connectionMade(connection: Connection): void;
   containerEnding(token: string): Promise<boolean>;
 }
 
-/** The account's method that they call. */
 interface AccountActor extends Rpc.DurableObjectBranded {
   gitCredential(host: string): Promise<GitCredential | undefined>;
 }

@@ -19,7 +19,6 @@ import { pause } from "../shared/within.ts";
 import { containerGone, inputUnconfirmed } from "./texts.ts";
 import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./requests.ts";
 
-/** Receives a run's events. */
 export interface Follower {
   event(event: Event): void;
   piece(piece: Piece): void;
@@ -27,20 +26,15 @@ export interface Follower {
   broken(): void;
 }
 
-/** How long an unused connection stays open, in milliseconds. */
 const IDLE_MS = 2000;
-
-/** The most containers started for one call. */
 const MAX_STARTS = 3;
 
-/** Input of a terminal's user. */
 export interface TerminalInput {
   text: string;
   /** Set before the text is typed. */
   size?: Size | undefined;
 }
 
-/** A call about a run that has begun. */
 export type RunCall = Exclude<Call, StartCall>;
 
 export class Connection {
@@ -230,7 +224,6 @@ export class Connection {
     }
   }
 
-  /** Closes the connection when it has been unused for a while. */
   #rest(): void {
     this.#usedAt = Date.now();
     this.#idle ??= setTimeout(() => {

@@ -23,17 +23,13 @@ export interface OutputSink {
   output(stream: Stream, bytes: Uint8Array): void;
   /** The next `count` bytes of a stream. Only the last of them were read, because the log is full. */
   skipped(stream: Stream, count: number, last: Uint8Array): void;
-  /** Whether more output of a stream would be stored. */
   hasRoom(stream: Stream): boolean;
   /** Bytes of a stream so far: the offset for resuming. */
   position(stream: Stream): number;
   /** Bytes of a stream stored here, so that the sandbox need not keep them. */
   stored(stream: Stream): number;
-  /** The run's programs listen on exactly these ports. */
   listening?(ports: readonly number[]): void;
-  /** Resolves at the run's end. */
   readonly settled: Promise<void>;
-  /** Resolves at the run's end, or after `ms` milliseconds. */
   waitUntilEnded(ms: number): Promise<void>;
 }
 
@@ -46,8 +42,6 @@ export interface ContainerLink {
 
 /** How long sandboxd may take to respond to a ping, in milliseconds. It waits for nothing. */
 export const RESPONSE_MS = 10_000;
-
-/** How often to check a silent connection, and to report stored bytes, in milliseconds. */
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
 
@@ -57,17 +51,12 @@ const SILENCE_TICKS = 10;
  */
 const DOWN_MS = 8000;
 const MAX_BREAKS = 20;
-
 /** How long a run waits for an unreachable sandboxd, in milliseconds. One that hangs is replaced after 15 s. */
 const RECONNECT_LIMIT_MS = 60_000;
-
 /** A connection that lasts longer resets the count of broken ones, in milliseconds. */
 const STABLE_MS = 1000;
-
 /** The pause before the next connection, in milliseconds per broken one in a row. */
 const RECONNECT_STEP_MS = 20;
-
-/** sandboxd's last event of a run. */
 export type Outcome = Extract<Event, { type: "ended" | "settled" | "unknown" | "refused" }>;
 
 export abstract class RunFollower {
@@ -77,16 +66,12 @@ export abstract class RunFollower {
   protected isKnown = false;
   /** Whether `requestRun` has succeeded; then sandboxd may have started the run. */
   protected wasAsked = false;
-  /** Broken connections in a row. */
   #breaks = 0;
-  /** When the first of them broke. */
   #brokenAt = 0;
-  /** Since when sandboxd has not responded. */
   #awaySince: number | undefined;
   #connectedAt = Number.POSITIVE_INFINITY;
   #outcome: Outcome | undefined;
   #wake = () => {};
-  /** Why the run cannot be followed any more. */
   #failure: unknown;
   #isConnected = false;
   #silence = 0;
@@ -105,7 +90,6 @@ export abstract class RunFollower {
   /** Requests the run's reports over this connection, and its start if needed. */
   protected abstract requestRun(): Promise<void>;
 
-  /** Whether the outcome is no longer needed. */
   protected get isOver(): boolean {
     return this.sink.ended;
   }
@@ -178,7 +162,6 @@ export abstract class RunFollower {
     this.#wake();
   }
 
-  /** Passes output to the sink in order, and waits while the sink has no room. */
   #receivePiece(piece: Piece): void {
     const { length } = piece.bytes;
     this.isKnown = true;
@@ -203,7 +186,6 @@ export abstract class RunFollower {
     else this.sink.output(stream, bytes);
   }
 
-  /** Tells sandboxd which output is stored here, and which streams are no longer stored. */
   #catchUp(): void {
     const { sink } = this;
     const { connection } = this.link;

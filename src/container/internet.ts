@@ -17,7 +17,6 @@ export interface OutboundPolicy extends NetworkPolicy {
   principalID?: string | undefined;
 }
 
-/** The sandbox of a request, and its secrets. */
 interface RequestSource {
   env: Env;
   containerID: string;
@@ -103,10 +102,8 @@ function counted(response: Response, end: (bytes: number) => void): Response {
 
 /** Headers that are not sent with a secret: ranges of a response could each contain part of a value. */
 const NOT_SENT = ["range", "if-range", "expect", "host", "content-length"];
-
 /** Response headers that no longer apply, or that would lead the client around this handler. */
 const NO_RESPONSE = ["alt-svc", "transfer-encoding"];
-
 /** The content codings that the platform decodes when spelled exactly so; `GZIP` stays encoded. */
 const DECODED = new Set(["gzip", "br"]);
 

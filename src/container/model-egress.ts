@@ -24,7 +24,6 @@ interface EgressRow {
   charged: readonly string[];
   /** Forwarded header names, or prefixes ending with `*`. */
   passed: readonly string[];
-  /** The upstream URL, without a trailing slash. */
   upstream(config: Config): string;
   /** Adds what a request needs besides the credential. */
   complete(headers: Headers, credential: Secret): void;
@@ -46,20 +45,14 @@ const EGRESS: Record<string, EgressRow> = {
 
 /** Response headers that identify the account, or that do not apply to the forwarded body. */
 const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-organization-id"];
-
-/** The header that tells clients of model APIs whether to retry. */
 const NO_RETRY = "x-should-retry";
-
 /** The most bytes of a request: the API's own limit. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
-
 /** The rate limit for the requests of one sandbox, in bytes: all sandboxes may share the thread that reads them. */
 const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
-
 /** By sandbox, the latest last. */
 const paces = new Map<string, Pace>();
 const MAX_PACES = 1000;
-
 /** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
 
@@ -158,7 +151,6 @@ async function report(env: Env, containerID: string, call: ModelCall, outcome: M
   await once().catch(once);
 }
 
-/** Passes an error to the agent, and its text to the task. */
 async function failed(
   response: Response,
   mask: Mask,
@@ -185,7 +177,6 @@ function errorMessage(body: string): string {
   return body.slice(0, 200).trim() || MODEL_API_TEXTS.noReason;
 }
 
-/** Why a request was cut off. */
 interface Refused {
   status: number;
   type: string;

@@ -3,13 +3,10 @@ import { JSONReader, type Path } from "./json-reader.ts";
 
 /** Assumed for a request without a plausible `max_tokens`: more than any model produces. */
 const MAX_TOKENS = 128_000;
-
 /** Request bytes charged as one token until the API reports; text has about four per token. */
 const BYTES_PER_TOKEN = 3;
-
 /** Sources of images and documents that the API need not fetch. */
 const SOURCES = new Set(["base64", "text", "content", "file"]);
-
 /** Tools that the agent itself runs, and tool search. The API runs all others, which may reach any host. */
 const OWN_TOOLS = /^(custom|null|(bash|text_editor|computer|memory|tool_search_tool)_\w+)$/;
 
@@ -33,12 +30,10 @@ export class RequestMeter {
     this.#reader.add(bytes);
   }
 
-  /** The most tokens that the model may produce. */
   get maxTokens(): number {
     return this.#reader.isMalformed ? MAX_TOKENS : Math.min(this.#maxTokens ?? MAX_TOKENS, MAX_TOKENS);
   }
 
-  /** Tokens of the request, estimated from its size. */
   get inputTokens(): number {
     return Math.ceil(this.#bytes / BYTES_PER_TOKEN);
   }

@@ -6,11 +6,9 @@ import { containerGone } from "./texts.ts";
 export interface Sandboxd {
   readonly isRunning: boolean;
   fetch(request: Request): Promise<Response>;
-  /** The sandbox is in use. */
   used(): void;
 }
 
-/** The state of the container, and the ways to a usable one. */
 export interface ContainerLifecycle {
   /** Whether a container runs and is not ending. Its workspace may not be restored yet. */
   readonly isRunning: boolean;
@@ -36,8 +34,6 @@ export interface ContainerLifecycle {
  */
 export const CONNECT_MS = 10_000;
 export const RETRY_MS = 50;
-
-/** How long a request waits for the workspace, in milliseconds. */
 const READY_MS = 40_000;
 
 export type Requesting = <T>(

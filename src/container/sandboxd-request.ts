@@ -29,7 +29,6 @@ async function readResponse<T>(
 
 export type Body = Uint8Array | ReadableStream | string | undefined;
 
-/** Splits a caller's input into a request's parameters and body. */
 export function partsOf(row: Row, given: object): { call: Record<string, unknown>; body: Body } {
   const { body, ...call }: { body?: unknown } = given;
   return { call, body: typeof row.up === "object" ? JSON.stringify(body) : (body as Body) };

@@ -3,7 +3,6 @@ import { ENDING_PATH, TOKEN_HEADER } from "../../container/sandboxd/protocol.ts"
 import type { Env } from "../shared/config.ts";
 import { actorOf } from "./actor.ts";
 
-/** As the SDK calls it. */
 export async function serveEnding(
   request: Request,
   env: Env,

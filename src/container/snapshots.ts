@@ -24,7 +24,6 @@ export type Target = { task: string };
 export class Snapshots {
   readonly #fetch: Requesting;
 
-  /** @param fetch how to reach sandboxd: `Requests.request` */
   constructor(fetch: Requesting) {
     this.#fetch = fetch;
   }

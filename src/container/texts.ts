@@ -50,7 +50,6 @@ export function noInterpreter(language: Language): ToolError {
   );
 }
 
-/** @param detail the interpreter's own message */
 export function kernelWithoutSpace(language: Language): ToolError {
   return new ToolError(
     "no_space",
@@ -117,7 +116,6 @@ function missing(path: string, hint: string): ToolError {
   return new ToolError("not_found", `There is no ${shownName(path)}.`, hint);
 }
 
-/** What exists near a missing path. */
 function describeNearest(path: string, { directory = parent(path), elsewhere }: FileFailure): string {
   if (elsewhere !== undefined)
     return `It is ${shownName(elsewhere)}: paths are relative to /workspace, not to a session's directory.`;
@@ -159,7 +157,6 @@ function isOutside(path: string, leadsTo: string): ToolError {
 const MAKE_SPACE = "Delete files you no longer need, then write again: nothing was changed.";
 const FILE_IN_PATH = "A part of the path is a file: use list_files to see which.";
 
-/** The meaning and remedy of each system error code. */
 const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: string] | undefined> = {
   ENOSPC: ["No space left on device", "no_space", MAKE_SPACE],
   EDQUOT: ["Disk quota exceeded", "no_space", MAKE_SPACE],
@@ -187,7 +184,6 @@ const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: st
   EIO: ["Input/output error", "file_system", ""],
 };
 
-/** Error codes for a lack of memory, processes or open files. */
 const EXHAUSTED = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"]);
 
 /** The error for a refusal of sandboxd. @param failed what failed, as a sentence */

@@ -2,7 +2,6 @@
 /** What TLS in this process trusts. */
 const { readFileSync } = require("node:fs");
 const tls = require("node:tls");
-
 /** The certificate of Cloudflare's TLS interception. SANDBOX_CA_CERT overrides its path. */
 const PLATFORM = process.env.SANDBOX_CA_CERT || "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
 

@@ -3,7 +3,6 @@
 const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
 const { Server } = require("node:net");
-
 const { spawnSync } = childProcess;
 /** The mark of the run under way; undefined once this process has it. */
 let pending;

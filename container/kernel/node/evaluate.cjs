@@ -9,7 +9,6 @@ const inspector = require("node:inspector");
 const vm = require("node:vm");
 const { locateInModule } = require("./modules.cjs");
 const { explain, forget, placeInCell, toJavaScript } = require("./typescript.cjs");
-
 const TAKE = Symbol("take");
 const DYNAMIC = /(?<![.\w$#])import(?=\s*\()/g;
 const STATIC =
@@ -72,7 +71,6 @@ class Evaluator {
     }).finally(() => this.session.post("Runtime.releaseObjectGroup", { objectGroup: "cell" }));
   }
 
-  /** The JavaScript value behind the inspector's description of it. */
   valueOf(remote) {
     if (remote.objectId === undefined) {
       if (remote.unserializableValue === undefined) return remote.value;
@@ -89,7 +87,6 @@ class Evaluator {
   }
 }
 
-/** Adds the place of a syntax error to its stack, as Node does for a file. */
 function locate(error, name, source, line, column) {
   const [row, place] = placeInCell(name, line + 1, column + 1);
   const text = (source ?? "").split("\n")[row - 1] ?? "";

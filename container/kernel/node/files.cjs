@@ -5,7 +5,6 @@
  */
 const fs = require("node:fs");
 const { syncBuiltinESMExports } = require("node:module");
-
 const NAMES = { 1: "stdout", 2: "stderr" };
 const NUMBERS = { stdin: 0, stdout: 1, stderr: 2 };
 const PATH = new RegExp(
@@ -23,7 +22,6 @@ function nameOf(target) {
   return NAMES[numberOf(target)];
 }
 
-/** The bytes that a call of `fs.write` would write: an encoded string, or a part of a buffer. */
 function bytesOf(data, [first, second]) {
   if (typeof data === "string") return Buffer.from(data, typeof second === "string" ? second : "utf8");
   const whole = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
@@ -37,7 +35,6 @@ function encodingOf(options) {
   return typeof options === "string" ? options : options?.encoding;
 }
 
-/** Replaces each of these functions by `make(real)`. Its own properties stay. */
 function replace(target, names, make) {
   for (const name of names) {
     const real = target[name];

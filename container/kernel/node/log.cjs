@@ -2,7 +2,6 @@
 /** The output of one stream of one run: in a file, which sandboxd follows, and in memory while it is short. */
 const { isUtf8 } = require("node:buffer");
 const fs = require("node:fs");
-
 const MEMORY_BYTES = 32 * 1024;
 /** The real one, which files.cjs replaces later. */
 const writeSync = fs.writeSync;
@@ -15,7 +14,6 @@ class Log {
     this.tailBytes = tailBytes;
     this.path = path;
     this.file = undefined;
-    /** The kept bytes, as long as they are few or there is no file. */
     this.head = [];
     this.kept = 0;
     this.dropped = 0;
@@ -33,7 +31,6 @@ class Log {
     if (data.length > room) this.drop(data.subarray(room), data.length - room);
   }
 
-  /** Counts dropped bytes; these are the last of them. */
   drop(last, count) {
     this.dropped += count;
     this.tail = Buffer.concat([this.tail, last.subarray(-this.tailBytes)]).subarray(-this.tailBytes);

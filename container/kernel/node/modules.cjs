@@ -4,7 +4,6 @@ const { spawnSync } = require("node:child_process");
 const fs = require("node:fs");
 const modules = require("node:module");
 const { fileURLToPath } = require("node:url");
-
 const execPath = process.execPath;
 let last;
 

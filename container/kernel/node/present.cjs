@@ -2,7 +2,6 @@
 /** Turns values and exceptions into text and images for a model. */
 const util = require("node:util");
 const { inCells } = require("./typescript.cjs");
-
 const TEXT_CHARS = 32 * 1024;
 const NOTE_CHARS = 128;
 const MARKUP_CHARS = 256 * 1024;
@@ -32,7 +31,6 @@ const FORMS = {
   "application/json": "json",
 };
 
-/** The text, or its two ends and how to get what is between them. */
 function shorten(text, limit = TEXT_CHARS, length = text.length) {
   if (text.length <= limit) return text;
   const half = (limit - NOTE_CHARS) / 2;
@@ -109,7 +107,6 @@ class Results {
     this.items.push(found);
   }
 
-  /** All of them, at the end of the run. */
   finish() {
     if (this.omitted > 0) {
       this.items.push({ text: `[${this.omitted} more outputs not shown: too many or too large]` });
@@ -158,7 +155,6 @@ function stackOf(error) {
   return typeof error.stack === "string" ? error.stack.split("\n").slice(0, 40).join("\n") : undefined;
 }
 
-/** What an error has beside its stack: a code, a cause, the errors of an AggregateError. */
 function extrasOf(error) {
   const extras = { ...error };
   if (error.cause !== undefined) extras["[cause]"] = error.cause;

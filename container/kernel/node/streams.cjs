@@ -15,7 +15,6 @@ const { patchChildren } = require("./children.cjs");
 const { patchFiles } = require("./files.cjs");
 const { Log } = require("./log.cjs");
 const { StdioProxy } = require("./stdio-proxy.cjs");
-
 const LATE_BYTES = 16 * 1024;
 
 class Streams {
@@ -25,7 +24,6 @@ class Streams {
     this.captures = {};
     this.overrides = {};
     this.answering = false;
-    /** Logs to whose files children append. */
     this.shared = new Set();
   }
 
@@ -81,7 +79,6 @@ class Streams {
     return log;
   }
 
-  /** Writes our document through the executor's capture. */
   writeDocument(text) {
     this.captures.stdout?.(text);
   }

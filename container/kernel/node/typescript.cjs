@@ -1,9 +1,7 @@
 "use strict";
 /** The TypeScript of cells: made into JavaScript with the same lines, or with a map that finds them again. */
 const modules = require("node:module");
-
 const MAP = "//# sourceMappingURL=data:application/json;base64,";
-/** Source maps by the names of their cells. */
 const maps = new Map();
 
 /** @throws SyntaxError with line and source in its stack */
@@ -56,7 +54,6 @@ function placeInCell(name, line, column) {
   return [entry.originalLine + 1, entry.originalColumn + 1];
 }
 
-/** A line of a stack with the places in cells. */
 function inCells(text) {
   return text.replace(/\b(cell-\d+\.ts):(\d+):(\d+)/g, (_all, name, line, column) =>
     [name, ...placeInCell(name, Number(line), Number(column))].join(":"),

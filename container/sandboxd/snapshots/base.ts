@@ -10,21 +10,15 @@ import { SNAPSHOT, textOf } from "../directories.ts";
 import { above, isOfState, pathIn } from "./scope.ts";
 import { type FoundFile, isFound, namesIn, scanEntry } from "./file-status.ts";
 
-/** Where an image has its list. */
 export const IMAGE_LIST = "/opt/sandbox-mcp/base.list";
-
-/** Where sandboxd writes one. */
 const OWN_LIST = join(SNAPSHOT, "base.list");
-
 /** Its modification time is the container's start. */
 const STARTED = join(SNAPSHOT, "started");
-
 /** The end of a record, which names cannot contain; and the beginning of a directory's record, before its entries. */
 const END = "\0";
 const DIRECTORY = ":";
 
 export class Base {
-  /** Differs between images. */
   readonly id: string;
   /** The entries of each directory, as records that are parsed on demand. */
   readonly #records: ReadonlyMap<string, string>;
@@ -57,7 +51,6 @@ export class Base {
     return states;
   }
 
-  /** The base's state at a path. */
   stateAt(path: string): string | undefined {
     return this.in(above(path))?.get(path.slice(path.lastIndexOf("/") + 1));
   }
@@ -77,7 +70,6 @@ export class Base {
     );
   }
 
-  /** The Python versions with packages, as `python3.11`. */
   get pythons(): ReadonlySet<string> {
     const names = [...this.#records.keys()].map((path) => path.slice(path.lastIndexOf("/") + 1));
     return new Set(names.filter((name) => /^python\d+\.\d+$/.test(name)));
@@ -101,7 +93,6 @@ function identity(list: string): string {
   ]);
 }
 
-/** The list of all there is below a root, on its file system. */
 export function listOf(root: string): string {
   const { dev } = lstatSync(root, { bigint: true });
   const devices = { dev, ofFiles: true };
@@ -120,7 +111,6 @@ export function listOf(root: string): string {
   return list.join(END) + END;
 }
 
-/** Writes the list of an image, as the last step of its build. */
 export function writeList(root: string, to: string): void {
   mkdirSync(dirname(to), { recursive: true });
   const file = openSync(`${to}.new`, "w", 0o444);
@@ -139,7 +129,6 @@ export function noteBase(root: string): void {
 
 let base: Base | undefined;
 
-/** This container's base; read once, when a save or restore needs it. */
 export function baseHere(): Base {
   if (base) return base;
   const image = listAt(IMAGE_LIST);

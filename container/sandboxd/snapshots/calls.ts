@@ -4,12 +4,8 @@ import { row } from "../operations.ts";
 import { idSchema } from "../protocol.ts";
 import { SAVE_RESPONSE_BYTES, listOf, path } from "../shapes.ts";
 
-/** The most omitted files that are named. */
 export const MAX_LEFT = 20;
-
 export const SNAPSHOT_ENTRIES = 200_000;
-
-/** Bytes of the content of a file that are stored together. */
 export const SNAPSHOT_BLOB_BYTES = 4 * 1024 * 1024;
 
 const snapshotID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
@@ -17,14 +13,10 @@ const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
 
 const emptyCall = { up: "none", down: "none", maxBytes: SAVE_RESPONSE_BYTES } as const;
 const ofSnapshot = { ...emptyCall, input: z.object({ id: snapshotID() }), result: z.object({}) } as const;
-
 export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isRestoring: z.boolean() });
-
 export type Mark = z.infer<typeof markSchema>;
-
 /** sandboxd of an earlier version does not report whether it is empty. */
 export const workspaceStateSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean()) });
-
 /** SHA-256 of the kind and the versions of what the container started with; user code can change it. */
 export const systemSchema = z.object({ system: z.string().check(z.regex(/^[0-9a-f]{64}$/)) });
 
@@ -86,7 +78,6 @@ export const doneSchema = z.object({
 });
 
 export type SavedSnapshot = z.infer<typeof doneSchema>;
-
 /** The most pack ranges of a restore: the response is bounded, and each range costs an R2 request. */
 export const MAX_READS = 10_000;
 
@@ -98,11 +89,9 @@ export const readsSchema = z.object({
 
 export type Read = z.infer<typeof readsSchema>["reads"][number];
 
-/** The requests about saved states of the workspace, as `operations.ts` has those about files. */
 export const snapshotRequests = {
   /** The state that the workspace came from or was last saved as, and whether it is empty. */
   mark: row({ ...emptyCall, route: "GET /snapshot", input: z.object({}), result: workspaceStateSchema }),
-  /** What an installation's outcome depends on. */
   system: row({ ...emptyCall, route: "GET /snapshot/system", input: z.object({}), result: systemSchema }),
   plan: row({
     ...emptyCall,
@@ -111,7 +100,6 @@ export const snapshotRequests = {
     up: planCallSchema,
     result: planSchema,
   }),
-  /** The contents that no pack of the base has, in order. */
   pack: row({ ...ofSnapshot, route: "GET /snapshot/pack", down: "stream" }),
   /** The manifest, after the pack was read. */
   manifest: row({ ...ofSnapshot, route: "GET /snapshot/manifest", down: "stream" }),

@@ -3,7 +3,6 @@ import { promisify } from "node:util";
 import zlib from "node:zlib";
 
 export type Codec = "raw" | "zstd" | "deflate";
-
 const hasZstd = typeof zlib.zstdCompressSync === "function";
 const CODEC: Codec = hasZstd ? "zstd" : "deflate";
 
@@ -48,7 +47,6 @@ export async function decompressed(bytes: Buffer, codec: Codec | undefined, max:
   return max < ASIDE_BYTES ? decode.now(bytes, limit) : await decode.aside(bytes, limit);
 }
 
-/** The codec of text that begins with a brace. */
 function codecOf(bytes: Buffer): Codec {
   if (bytes[0] === 0x7b) return "raw";
   return bytes.subarray(0, 4).toString("hex") === "28b52ffd" ? "zstd" : "deflate";

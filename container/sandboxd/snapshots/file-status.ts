@@ -2,7 +2,6 @@
 import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
 import { bytesOf } from "./manifest.ts";
 
-/** Something found, without its content. */
 export interface FoundFile {
   path: string;
   type: "file" | "directory" | "symlink" | "removed";
@@ -13,7 +12,6 @@ export interface FoundFile {
   changedAt: bigint;
   uid: number;
   gid: number;
-  /** Bytes of a file. */
   size: number;
   /** Changes with the content. */
   status: string;
@@ -38,12 +36,10 @@ export interface Devices {
   ofFiles: boolean;
 }
 
-/** Whether an error means that the file is gone, or that a link or socket replaced it. */
 export function saysGone(error: unknown): boolean {
   return ["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"].includes((error as NodeJS.ErrnoException).code ?? "");
 }
 
-/** A directory's entries; undefined if unreadable. */
 export function namesIn(root: string, directory: string): string[] | undefined {
   try {
     // Sorted, because the entries are part of its state and the system's order varies.
@@ -85,7 +81,6 @@ function microseconds(nanoseconds: bigint): number {
   return Number(whole * 1000n > nanoseconds ? whole - 1n : whole);
 }
 
-/** A text that changes whenever the file does. */
 export function statusOf({ size, mtimeNs, ctimeNs, ino }: BigIntStats): string {
   return [size, mtimeNs, ctimeNs, ino].join(" ");
 }

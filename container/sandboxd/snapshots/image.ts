@@ -3,10 +3,7 @@ import type { Base } from "./base.ts";
 import type { Entry, Manifest } from "./manifest.ts";
 import { above, kindOf, unitOf } from "./scope.ts";
 
-/** The list of files of a package that apt has installed. */
 const PACKAGE = /^var\/lib\/dpkg\/info\/([^/:]+)(?::\w+)?\.list$/;
-
-/** The major version of Node, for which compiled modules are made. */
 export const NODE = process.version.split(".", 1)[0] ?? "";
 
 /**
@@ -55,7 +52,6 @@ function nameOf(path: string): string {
     : `apt: ${name}`;
 }
 
-/** Whether a path is where packages of the system put their files. */
 function isOfPackages(name: string): boolean {
   return /^\/(?:bin|lib\w*|sbin|usr|var)\//.test(name) && kindOf(name.slice(1)) === "system";
 }

@@ -15,7 +15,6 @@ const VERSION = 2;
 export interface Header {
   /** The base's id; see base.ts. Missing if it is not a sandbox's state. */
   image?: string | undefined;
-  /** The major version of Node for installed modules. */
   node?: string | undefined;
 }
 
@@ -30,16 +29,13 @@ export interface Manifest extends Header {
   entries: Entry[];
 }
 
-/** Bytes of a manifest at most before it is compressed. */
 const MAX_MANIFEST_BYTES = 512 * 1024 * 1024;
 
-/** Up to `SNAPSHOT_BLOB_BYTES` of files' content, and where it is stored. */
 export interface Blob {
   /** SHA-256 of the plain bytes. */
   hash: string;
   pack: string;
   offset: number;
-  /** As it is stored. */
   length: number;
   codec: Codec;
 }
@@ -65,7 +61,6 @@ export interface FileEntry extends EntryBase {
 export type Entry =
   | FileEntry
   | (EntryBase & { type: "directory" })
-  /** What the image brings and the user has removed. */
   | (EntryBase & { type: "removed" })
   /** What a symbolic link says, or the path of the first of several hard links. */
   | (EntryBase & { type: "symlink" | "hardlink"; target: string });
@@ -161,7 +156,6 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
   return { ...header, entries };
 }
 
-/** The entries of a state, from the root on. */
 export function stateEntries({ version, entries }: Manifest): Entry[] {
   if (version !== 1) return entries;
   const inWorkspace = (name: string) => `workspace/${name}`;
@@ -171,12 +165,10 @@ export function stateEntries({ version, entries }: Manifest): Entry[] {
   });
 }
 
-/** How many bytes of a file its blob of that number has. */
 export function plainBytes(size: number, index: number): number {
   return Math.min(SNAPSHOT_BLOB_BYTES, size - index * SNAPSHOT_BLOB_BYTES);
 }
 
-/** A path as it is passed to the system. */
 export function bytesOf(root: string, name: string): Buffer {
   return Buffer.concat([Buffer.from(`${root}/`), Buffer.from(name, "latin1")]);
 }

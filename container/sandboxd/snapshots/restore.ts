@@ -37,14 +37,10 @@ import { SideBySide, turns } from "../small-steps.ts";
 
 /** Blobs unpacked and written concurrently. Each takes up to two SNAPSHOT_BLOB_BYTES of memory. */
 const WRITTEN_AT_ONCE = 8;
-
-/** Set-user-id and set-group-id bits. */
 const SET_ID = 0o6000;
-
 /** Up to this size, blocking calls are used: asynchronous ones cost ten times as much as the write. */
 const SMALL_BYTES = 64 * 1024;
 
-/** Where the bytes of a blob go. */
 interface BlobTarget {
   path: string;
   offset: number;
@@ -56,10 +52,8 @@ interface WantedBlob {
   places: BlobTarget[];
 }
 
-/** Where a state is restored to. */
 export interface Place {
   root: string;
-  /** Of the container. */
   base: Base;
   /** The only directory of the sandbox's own, if the rest is the host's. */
   only?: string | undefined;
@@ -176,7 +170,6 @@ export class Restore {
     return new Restore(id, root, dev, made, written, [...dropped, ...kept]);
   }
 
-  /** Where the content of a file is written. */
   #contentOf(path: string): Buffer {
     return bytesOf(this.#root, this.#written.get(path) ?? path);
   }
@@ -190,7 +183,6 @@ export class Restore {
     removeFiles(this.#root, this.#written);
   }
 
-  /** The requested ranges of packs, in order. */
   get reads(): Read[] {
     return this.#reads;
   }
@@ -246,7 +238,6 @@ export class Restore {
     }
   }
 
-  /** Creates links, removes removed files, sets modes and times, and returns the index of the new state. */
   async finish(): Promise<Index> {
     const index: Index = new Map();
     const turn = turns();
@@ -313,7 +304,6 @@ function seconds(microseconds: number): string {
 }
 
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-
 const IN_PLACE = constants.O_WRONLY | constants.O_NOFOLLOW;
 
 async function write(path: Buffer, content: Buffer, offset: number): Promise<void> {
@@ -326,7 +316,6 @@ async function write(path: Buffer, content: Buffer, offset: number): Promise<voi
   }
 }
 
-/** As `write`, by calls that wait for nothing. */
 function writeNow(path: Buffer, content: Buffer, offset: number): void {
   const file = openSync(path, IN_PLACE);
   try {
@@ -349,7 +338,6 @@ function namesOf(root: string, directory: string): string[] {
   return readdirSync(bytesOf(root, directory), { encoding: "latin1" });
 }
 
-/** Removes everything of a state that is below a directory, on its file system and not kept. */
 async function clear(
   root: string,
   directory: string,
@@ -395,7 +383,6 @@ function statsOf(root: string, path: string) {
   return lstatSync(bytesOf(root, path), { bigint: true, throwIfNoEntry: false });
 }
 
-/** Makes a directory if it is missing. Its parent is a directory. */
 async function makeDirectory(root: string, path: string, dev: bigint): Promise<void> {
   if (statsOf(root, path)?.isDirectory()) return;
   await remove(root, path, dev);
@@ -416,7 +403,6 @@ async function remove(root: string, path: string, dev: bigint, onlyDirectories =
   }
 }
 
-/** Each blob once, in pack order. */
 function distinctBlobs(entries: readonly Entry[]): WantedBlob[] {
   const wanted = new Map<string, WantedBlob>();
   for (const entry of entries) {
@@ -453,7 +439,6 @@ function readsOf(wanted: readonly WantedBlob[]): Read[] {
   }
 }
 
-/** Reads a stream in amounts. */
 class Bytes {
   readonly #chunks: AsyncIterator<Buffer>;
   #buffered: Buffer = Buffer.alloc(0);

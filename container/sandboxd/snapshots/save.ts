@@ -17,15 +17,9 @@ import type { Index, Known } from "./state.ts";
  * A file that changed this shortly before it was read may change again without new times, so it is read again. Milliseconds.
  */
 const RECENT_MS = 100;
-
-/** Files that are opened before their turn. */
 const OPENED_AHEAD = 8;
-
-/** Bytes of a file that is read at once. */
 const SMALL_BYTES = 64 * 1024;
-
 const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-
 const ZEROS = Buffer.alloc(SNAPSHOT_BLOB_BYTES);
 
 export class Save {
@@ -34,14 +28,12 @@ export class Save {
   readonly #found: readonly FoundFile[];
   readonly #plan: Plan;
   readonly #before: Index;
-  /** Packs whose contents are sent again. */
   readonly #repacked: ReadonlySet<string>;
   readonly #header: Header;
   #entries: Entry[] = [];
   #index: Index = new Map();
   #packBytes = 0;
   #manifest: Buffer | undefined;
-  /** Paths of files that could not be read. */
   #unreadable = new Set<string>();
 
   private constructor(
@@ -123,7 +115,6 @@ export class Save {
     }
   }
 
-  /** Contents that are stored already, by hash. */
   #stored(): Map<string, Blob> {
     const stored = new Map<string, Blob>();
     for (const { entry } of this.#before.values())
@@ -256,7 +247,6 @@ function isUnchanged(found: FoundFile, before: Known | undefined): boolean {
   return before.status === found.status;
 }
 
-/** Whether the image's package manager is running. */
 function isInstalling(root: string): boolean {
   const inodes = PACKAGE_LOCKS.flatMap(
     (path) => lstatSync(join(root, path), { throwIfNoEntry: false })?.ino ?? [],

@@ -21,7 +21,6 @@ const RECENT_NS = 100_000_000n;
 export interface ScanOptions {
   /** Whether to check all files of the image, not only its changed directories. */
   isThorough?: boolean;
-  /** How many changes are found at most. */
   most?: number;
 }
 
@@ -31,7 +30,6 @@ interface KnownDirectory {
   directories: string[];
 }
 
-/** Finds what differs from the base below a root, on its file system. */
 export class Scanner {
   readonly #root: string;
   readonly #base: () => Base;
@@ -39,7 +37,6 @@ export class Scanner {
   readonly #from: string;
   /** Whether files report the device of their file system; determined by the first scan. */
   #ofFiles: boolean | undefined;
-  /** By path. */
   #known = new Map<string, KnownDirectory>();
 
   constructor(root: string, base: () => Base, from = "") {
@@ -153,7 +150,6 @@ export class Scanner {
   }
 }
 
-/** Files below a directory whose path contains a word, with parent directories. */
 export async function scanNamed(
   root: string,
   from: string,
@@ -194,7 +190,6 @@ function removed(path: string): FoundFile {
   return { type: "removed", path, ...none };
 }
 
-/** The number of paths, and the first names. */
 export function named(paths: readonly string[], name = nameOf): NamedFiles | undefined {
   if (paths.length === 0) return undefined;
   return { count: paths.length, names: paths.slice(0, MAX_LEFT).map(name) };

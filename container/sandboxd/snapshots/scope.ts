@@ -60,12 +60,10 @@ export function topOf(path: string): string {
   return slash < 0 ? path : path.slice(0, slash);
 }
 
-/** The directory that a path is in; empty for one at the top. */
 export function above(path: string): string {
   return path.slice(0, Math.max(0, path.lastIndexOf("/")));
 }
 
-/** The path of a name in a directory; `above` is the reverse. */
 export function pathIn(directory: string, name: string): string {
   return directory === "" ? name : `${directory}/${name}`;
 }
@@ -75,7 +73,6 @@ function isBelow(directories: ReadonlySet<string>, path: string): boolean {
   return false;
 }
 
-/** Directories that an image fills with programs and their settings. */
 const SYSTEM = new Set([
   "bin",
   "boot",
@@ -109,13 +106,10 @@ export function unitOf(path: string): string | undefined {
   return /^.*?\/(?:(?:site|dist)-packages|lib\/node_modules)(?=\/)/s.exec(path)?.[0];
 }
 
-/** The name of the unit that the image's package manager keeps together. */
 export const SYSTEM_PACKAGES = "packages of the system";
-
 /** Locked while Debian's package manager runs: half-installed packages must not be saved. */
 export const PACKAGE_LOCKS = ["var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock"];
 
-/** Whether the image fills the directory at the top of a path. */
 export function isOfImage(path: string): boolean {
   return SYSTEM.has(topOf(path));
 }

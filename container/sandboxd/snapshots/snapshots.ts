@@ -28,8 +28,6 @@ const NO_BASE = () => new Base("");
  * takes half a second for 90,000 files.
  */
 const THOROUGH_MS = 120_000;
-
-/** Bytes of a manifest at most, compressed. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;
 
 export class Snapshots {
@@ -37,15 +35,12 @@ export class Snapshots {
   readonly #scanner = SYSTEM === undefined ? new Scanner(ROOT, NO_BASE, ONLY) : new Scanner(ROOT, baseHere);
   /** The result of a scan without changes, and the processes' activity until then. */
   #resting: { base: string | undefined; work: string; plan: Plan } | undefined;
-  /** When every file was looked at last, milliseconds since the epoch. */
   #thoroughAt = 0;
   #save: Save | undefined;
   /** Whether the save is a task's archive, with which no later save is compared. */
   #isArchive = false;
   #restore: Restore | undefined;
-  /** Whether the restore is of the sandbox's state, and not of a conversation. */
   #isOfState = true;
-  /** Settles when no restore step is under way. */
   #restoring: Promise<unknown> = Promise.resolve();
   /** Cancels earlier work for an actor that may be gone. */
   #turn = new AbortController();
@@ -82,7 +77,6 @@ export class Snapshots {
     if (SYSTEM !== undefined) noteBase(SYSTEM);
   }
 
-  /** Handles a request; undefined if it is for another handler. */
   respond(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
     return serveOperation(snapshotRequests, this.#handlers, request, response);
   }
@@ -138,7 +132,6 @@ export class Snapshots {
     return scanNamed(homedir(), below.slice(1), id, signal);
   }
 
-  /** The differences from the image. Files rewritten in place are searched for periodically, and on request. */
   async #changes(isAsked: boolean, signal: AbortSignal) {
     const isThorough = isAsked || Date.now() - this.#thoroughAt > THOROUGH_MS;
     const changes = await this.#scanner.changes(signal, { isThorough });

@@ -8,7 +8,6 @@ import type { Mark } from "./calls.ts";
 import { turns } from "../small-steps.ts";
 import { type Entry, entrySchema } from "./manifest.ts";
 
-/** An entry, and the status of the file that it was made from. */
 export interface Known {
   entry: Entry;
   /** Detects changes of the file; undefined if it may have changed during reading. */
@@ -18,9 +17,7 @@ export interface Known {
 /** Lines of an index. User code can write there too. */
 const knownSchema = z.object({ entry: entrySchema, status: z.optional(z.string()) });
 const markSchema = z.object({ snapshot: z.optional(z.string()), isRestoring: z.boolean() });
-
 export type Index = Map<string, Known>;
-
 const MARK_FILE = join(SNAPSHOT, "mark");
 const indexFile = (id: string) => join(SNAPSHOT, `index.${id}`);
 
@@ -62,14 +59,12 @@ export class SnapshotState {
     return index;
   }
 
-  /** Keeps the index of a snapshot that may become the one of the mark. */
   keep(id: string, index: Index): void {
     mkdirSync(SNAPSHOT, { recursive: true });
     writeFileSync(indexFile(id), Array.from(index.values(), (known) => JSON.stringify(known)).join("\n"));
     this.#index = { id, index };
   }
 
-  /** Makes a snapshot the one of the mark. */
   commit(id: string): void {
     this.setMark({ snapshot: id, isRestoring: false });
     for (const name of readdirSync(SNAPSHOT))

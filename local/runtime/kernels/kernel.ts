@@ -20,9 +20,7 @@ export interface KernelReply {
   error?: { type?: string; message?: string; traceback?: string } | null;
 }
 
-/** How to start kernels: programs, directories (absolute) and environment. */
 export interface KernelSettings {
-  /** The directory of the kernels' scripts. */
   scripts: string;
   python: string;
   node: string;
@@ -34,14 +32,11 @@ interface Origin {
   /** Milliseconds since the epoch. */
   startedAt: number;
   command: string;
-  /** The file of the command then. */
   file: string | undefined;
-  /** The directories of Python packages that it looks into. */
   packages: string[];
 }
 
 const START_TIMEOUT_MS = 60_000;
-
 /** The coarsest time of a file, in milliseconds. */
 const TICK_MS = 10;
 const SCRIPTS: Record<KernelProgram, string> = { python: "python-kernel.py", javascript: "node-kernel.cjs" };
@@ -60,7 +55,6 @@ exec(compile(open(__file__).read(), __file__, "exec"))`;
 export class Kernel {
   readonly program: KernelProgram;
   readonly #child: ChildProcess;
-  /** What it is and has read at its start. */
   readonly #origin: Origin;
   #queue: Promise<unknown> = Promise.resolve();
 
@@ -185,7 +179,6 @@ export class Kernel {
   }
 }
 
-/** The file that a command is now, by the PATH of this environment. */
 function fileOf(command: string, { PATH = "" }: NodeJS.ProcessEnv): string | undefined {
   if (command.includes("/")) return command;
   for (const directory of PATH.split(delimiter)) {

@@ -46,7 +46,6 @@ globalThis[TAKE] = (value) => {
 };
 context[TAKE] = globalThis[TAKE];
 
-/** The JavaScript value behind the inspector's description of it. */
 function valueOf(remote) {
   if (!remote.objectId) {
     if (remote.type === "undefined") return undefined;

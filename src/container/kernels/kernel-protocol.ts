@@ -11,7 +11,6 @@ import { parseBounded, SANDBOX_JSON } from "../../shared/bounded.ts";
 import { KERNEL_MALFORMED } from "../texts.ts";
 
 const PRELUDE = "/opt/sandbox-mcp/kernel";
-
 /** The directory for long output: `<run id>.out` and `<run id>.err`, as for commands. */
 export const RUN_DIRECTORY = "/var/lib/sandbox-mcp/runs";
 
@@ -33,7 +32,6 @@ export interface RichResult {
   markdown?: string;
   latex?: string;
   javascript?: string;
-  /** Why it lacks a form, as a sentence. */
   left_out?: string;
 }
 
@@ -44,14 +42,12 @@ export interface CodeError {
   traceback: string[];
 }
 
-/** One stream of a run. */
 export interface CodeStream {
   /** All that was kept; undefined if the output went to the run's files. */
   output?: Uint8Array;
   bytes: number;
   /** How many of them exceeded the limit. */
   dropped: number;
-  /** The last SHOWN_END_BYTES of the dropped bytes. */
   last?: Uint8Array;
 }
 
@@ -73,12 +69,10 @@ const hello = z.object({
 /** Which part of a run listens on a port, or may soon. */
 export type Listening = "itself" | "child";
 
-/** A run's document. */
 export interface RunDocument<Stream = CodeStream> {
   sandbox_mcp_run: 1;
   run: string;
   spilled: boolean;
-  /** Whether the code itself listens on a port, or has started a process that may. */
   serves?: Listening;
   stdout: Stream;
   stderr: Stream;
@@ -123,7 +117,6 @@ function isResult(value: unknown): value is RichResult {
   return isRecord(value) && FORMS.every((form) => isTextOrNone(value[form]));
 }
 
-/** Whether it is an error from a document or the executor. */
 export function isError(value: unknown): value is CodeError {
   return (
     isRecord(value) &&
@@ -137,7 +130,6 @@ function isTextOrNone(value: unknown): value is string | undefined {
   return value === undefined || typeof value === "string";
 }
 
-/** The cell that loads the prelude from `directory` into a new kernel. It prints the kernel's process. */
 export function loadCell(language: Language, directory = PRELUDE): string {
   return TRAITS[language].load(directory);
 }
@@ -177,7 +169,6 @@ export function parseHello(printed: string): KernelProcess | undefined {
   return found.success ? { pid: found.data.pid, started: found.data.started } : undefined;
 }
 
-/** The run's document in its cell's output; undefined if the prelude did not write one. */
 export function parseDocument(printed: string, runID: string): RunDocument | undefined {
   const found = parseBounded(printed, SANDBOX_JSON);
   return isDocument(found) && found.run === runID ? bounded(found) : undefined;
@@ -269,7 +260,6 @@ export interface Printed {
   error?: { name: string; message: string; traceback: string[] };
 }
 
-/** Whether this has the form of an executor's response. */
 export function isPrinted(result: unknown): result is Printed {
   if (!isRecord(result) || !isRecord(result.logs)) return false;
   const { logs, error } = result;
@@ -294,7 +284,6 @@ export interface CodeOutcome {
   state: "kept" | "lost";
 }
 
-/** The outcome of a completed cell. */
 export function outcomeOf(printed: Printed, runID: string): CodeOutcome {
   const found = parseDocument(printed.logs.stdout.join(""), runID);
   // Without a document something around the code failed, and only the executor's message is left.

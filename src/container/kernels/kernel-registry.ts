@@ -2,11 +2,9 @@
 import * as z from "zod";
 import { LANGUAGES, type Language } from "../../shared/languages.ts";
 
-/** A kernel, as stored with its run. */
 export const kernelSchema = z.object({
   /** `<language>/<context>`. */
   key: z.string(),
-  /** The SDK's name for it. */
   contextID: z.string(),
   language: z.enum(LANGUAGES),
   pid: z.number(),

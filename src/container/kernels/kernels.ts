@@ -48,9 +48,7 @@ export interface CodeSpec {
   logCapBytes: number;
 }
 
-/** Receives the steps of code on its way to a kernel. */
 export interface CodeStart {
-  /** The code starts now. */
   markStarted(): void;
   /** The kernel that gets the code; undefined if it was gone and the code did not run. */
   given(kernel: Kernel | undefined): void;
@@ -58,24 +56,15 @@ export interface CodeStart {
 
 /** How an earlier actor's code was ended in its kernel. */
 export type CellHandover = "idle" | "interrupted" | "killed";
-
-/** Why a call is no longer waited for. */
 type StopReason = "timeout" | "cancelled" | "gone" | "ending";
-
 /** How long a Python kernel may take to respond to each of two interrupts, in milliseconds. */
 const INTERRUPT_GRACE_MS = 1_000;
-
 /** How long a kernel may take to start, including its container, in milliseconds. */
 const CREATE_MS = 120_000;
-
-/** How long a stopping container may take, and how long its code may take to end, in milliseconds. */
 const ENDING_MS = 15 * 60_000;
 const STOP_MS = 10_000;
-
 /** How long a connection used only by abandoned calls stays open, in milliseconds. */
 const HANG_UP_MS = 5000;
-
-/** Characters shown of an interpreter's own message. */
 const WORDS = 200;
 
 /** An interpreter's messages for a missing or replaced prelude file. */
@@ -98,9 +87,7 @@ export class Kernels {
   /** Functions that stop running or waiting code, by run id. */
   readonly #stops = new Map<string, (why: StopReason) => void>();
 
-  /** Set while new code is refused, because the container is stopping. */
   #refusal: Refusal | undefined;
-
   /** Abandoned SDK calls, which may never settle by themselves. */
   #abandoned = 0;
 
@@ -173,13 +160,11 @@ export class Kernels {
     if ((await refusal.isOver()) && this.#refusal === refusal) this.#refusal = undefined;
   }
 
-  /** A new container has none of the recorded kernels. */
   started(): void {
     this.#refusal = undefined;
     this.#registry.clear();
   }
 
-  /** The container has ended with all kernels. */
   ended(): void {
     this.#refusal = undefined;
     this.#registry.clear();
@@ -266,7 +251,6 @@ export class Kernels {
     return checkedResult(printed, isPrinted);
   }
 
-  /** Starts the container if none runs. @throws as `ContainerLifecycle.readyForRun` */
   async #ready(sink: OutputSink): Promise<void> {
     await this.#link.lifecycle.readyForRun(() => sink.ended);
     if (sink.ended) throw containerGone();
@@ -344,7 +328,6 @@ export class Kernels {
     }
   }
 
-  /** Interrupts a kernel if its language supports it. Returns the code's result, or undefined. */
   async #interrupted(
     code: RunningCode,
     { language }: Kernel,
@@ -420,7 +403,6 @@ async function stoppable<T>(
   return (await within(timeoutMs, Promise.race([promise, stopped]))) ?? "timeout";
 }
 
-/** The error for a kernel that did not start. */
 function notCreated(error: unknown, language: Language): unknown {
   if (!(error instanceof InterpreterError)) return error;
   if (error.kind === "no_language") return noInterpreter(language);

@@ -12,7 +12,6 @@ import type { KernelProcess, Listening } from "./kernel-protocol.ts";
  * processor time of short code, which would overload a busy machine further.
  */
 const FOLLOW_AFTER_MS = 500;
-
 /** The same for code whose output a caller waits for, in milliseconds. */
 const FOLLOW_DELAY_MS = 50;
 

@@ -109,7 +109,7 @@ function bindModules() {
   }).runInThisContext();
 }
 
-/** `import()` for cells. The error of a module that is not found gets the line of the cell in place of Node's own. */
+/** `import()` for cells. If a module is missing, the error's stack names the line of the cell. */
 async function importForCell(name, options) {
   const here = {};
   Error.captureStackTrace(here, importForCell);
@@ -128,7 +128,7 @@ function hidden(target, name, value) {
   Object.defineProperty(target, name, { value, enumerable: false, configurable: true, writable: false });
 }
 
-/** Installs the prelude in this process. @param target the global object of the executor's context */
+/** @param target the global object of the executor's context */
 function start(target, language) {
   hidden(target, "__sandbox_mcp__", run);
   hidden(globalThis, "__sandbox_mcp_import__", importForCell);
@@ -161,7 +161,7 @@ function start(target, language) {
   streams.writeDocument(`${JSON.stringify(hello)}\n`);
 }
 
-/** The process's start in clock ticks since boot, which tells it from a later process with the same pid. */
+/** The process's start in clock ticks since boot: a later process with the same pid has another. */
 function startedTicks() {
   const stat = require("node:fs").readFileSync("/proc/self/stat", "utf8");
   return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);

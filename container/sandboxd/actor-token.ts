@@ -4,7 +4,7 @@ import type { IncomingMessage } from "node:http";
 import { textOf } from "./directories.ts";
 import { TOKEN_HEADER, TOKEN_VARIABLE } from "./protocol.ts";
 
-/** The file of the token in a local sandbox, which may start before its actor is known. */
+/** The path of the token's file in a local sandbox, which may start before its actor is known. */
 const FILE_VARIABLE = "SANDBOXD_TOKEN_FILE";
 const given = process.env[TOKEN_VARIABLE];
 const file = process.env[FILE_VARIABLE];

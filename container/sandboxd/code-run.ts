@@ -32,7 +32,7 @@ export class CodeRun extends FollowedRun {
     return isOver ? { type: "settled", id: this.id, isKernelGone: this.#isKernelGone } : undefined;
   }
 
-  /** Whether it runs in this kernel. Code whose kernel was gone is sent to another. */
+  /** Code whose kernel was gone is sent to another one. */
   isIn({ pid, started }: KernelProcess): boolean {
     return this.#kernel.pid === pid && this.#kernel.started === started;
   }
@@ -42,7 +42,7 @@ export class CodeRun extends FollowedRun {
     this.#poll();
   }
 
-  /** Interrupts the kernel (INT), ends the code's processes (TERM), or ends the kernel too (KILL). */
+  /** INT interrupts the kernel, TERM ends the code's processes, KILL ends the kernel too. */
   kill(signal: Signal): void {
     if (signal === "INT") {
       if (isSame(this.#kernel)) send(this.#kernel.pid, "SIGINT");

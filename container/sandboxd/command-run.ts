@@ -31,27 +31,24 @@ import { startScript } from "./start-script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
 import { type OutputStream, startCopier } from "./stream.ts";
 
-/**
- * How long a command runs before its output is copied to files, in milliseconds. Copying costs a process, too much for short
- * commands.
- */
+/** Output is copied to files after this time in milliseconds: copying costs a process, too much for short commands. */
 const COPY_AFTER_MS = 20;
-/** The interval for polling what causes no event: ending processes, and the keeper of an adopted run. In milliseconds. */
+/** The interval, in milliseconds, for polling ending processes and the keeper of an adopted run. */
 const POLL_MS = 50;
 /** How long a copier (`tee`) may take to end after its command, in milliseconds. */
 const RELEASE_MS = 300;
 
 /**
- * How long a command's shell may be gone before its keeper writes a status, in milliseconds. After the command's end its output
- * is polled in the same interval, and counts as complete after STUCK_LOOKS polls without a new byte. So many, because a busy
- * machine may not run the copier for seconds.
+ * How long a command's shell may be gone before its keeper writes a status, in milliseconds. After the command's end, its
+ * output is polled at this interval. It is complete after STUCK_LOOKS polls without new bytes, because a busy machine may not
+ * run the copier for seconds.
  */
 const STUCK_MS = 1000;
 const STUCK_LOOKS = 10;
 /** The time between SIGTERM and SIGKILL, in milliseconds. */
 const GRACE_MS = 2000;
 const RESIZE_MS = 2000;
-/** How much later than its actor sandboxd ends a run at its deadline, in milliseconds. */
+/** sandboxd ends a run this much later than its actor should, in milliseconds. */
 const TIMEOUT_GRACE_MS = 5000;
 
 const count = () => z.number().check(z.int(), z.nonnegative());
@@ -84,7 +81,7 @@ export interface RunHost {
   ended(run: CommandRun): void;
   /** The slot's shell ended before it read the command. */
   neverBegan(run: CommandRun): void;
-  /** The run has finished with the slot. `isClean`: no process holds its pipes, so that another run can use them. */
+  /** `isClean`: no process holds the slot's pipes, so that another run can use them. */
   released(slot: Slot, isClean: boolean): void;
 }
 
@@ -103,7 +100,7 @@ export class CommandRun extends FollowedRun {
   /** Whether its exit status is unknown. */
   #isLost = false;
   #watching = false;
-  /** Whether its ports were checked: only if a run lasts PORTS_MS. */
+  /** Whether it ran for PORTS_MS, so that its ports were checked. */
   #hasLasted = false;
   /** Since when the command's shell is gone without a status. */
   #goneAt: number | undefined;
@@ -151,10 +148,7 @@ export class CommandRun extends FollowedRun {
     return run;
   }
 
-  /**
-   * Adopts a run of the previous sandboxd. Undefined if no shell has begun it: nothing of it is left then, and the actor may
-   * start it again.
-   */
+  /** Adopts a run of the previous sandboxd. Undefined if no shell has begun it, so that the actor may start it again. */
   static adopt(id: string, host: RunHost): CommandRun | undefined {
     const directory = join(RUNS, id);
     const end = fileAs(endSchema, join(directory, "end"));
@@ -316,7 +310,7 @@ export class CommandRun extends FollowedRun {
     if (!isWhole && !this.#isLost) this.streams[name].markIncomplete();
   }
 
-  /** Whether a process of its group is left. One system call; processes that left the group are not seen. */
+  /** Whether its process group has a member, by one system call. Processes that left the group do not count. */
   get #hasProcesses(): boolean {
     const leader = this.#slot?.leader;
     try {
@@ -333,7 +327,7 @@ export class CommandRun extends FollowedRun {
     this.after(PORTS_MS, () => this.#watchPorts());
   }
 
-  /** Polls for the end of a run whose keeper cannot report: an adopted run's, or one that was killed. */
+  /** Polls for the run's end if its keeper cannot report it, because the run was adopted or the keeper was killed. */
   #watch(): void {
     const slot = this.#slot;
     if (slot === undefined || this.#status !== undefined || this.#watching) return;
@@ -372,7 +366,7 @@ export class CommandRun extends FollowedRun {
     this.settle();
   }
 
-  /** Ends the output where it is if the end mark does not come: its copier may have been stopped (SIGSTOP). */
+  /** Ends the output without the end mark: its copier may have been stopped (SIGSTOP). */
   #finishStuck(stream: OutputStream, before: number | undefined, idleLooks = 0): void {
     // After pending events: sandboxd itself may have had no time for them.
     const check = () => {
@@ -387,7 +381,7 @@ export class CommandRun extends FollowedRun {
     this.after(STUCK_MS, () => setImmediate(check));
   }
 
-  /** Writes the end once the status and both streams' ends are known and no process is being killed. */
+  /** Writes the end once status and both streams are complete and nothing is being killed. */
   protected override settle(): void {
     const { stdout, stderr } = this.streams;
     if (this.#end === undefined) {
@@ -485,7 +479,7 @@ export function stopSlot(slot: Slot): void {
   for (const pid of [slot.leader, slot.keeper]) if (pid !== undefined) send(pid, "SIGKILL");
 }
 
-/** Starts a process that reads and drops a pipe's bytes until it has no writers. Returns whether it could be started. */
+/** Starts a process that drains a pipe until it has no writers. Returns whether it could be started. */
 function takeRest(path: string): boolean {
   // User code has removed it, with its content.
   if (!existsSync(path)) return true;

@@ -17,7 +17,7 @@ import { join } from "node:path";
 const root = process.env.SANDBOXD_ROOT ?? "/var/lib/sandbox-mcp";
 export const WORKSPACE = process.env.SANDBOXD_WORKSPACE ?? "/workspace";
 
-/** The root of saved and restored files; undefined on the host's own file system, where only the workspace is saved. */
+/** The root of saved files; undefined on the host's file system, where only the workspace is saved. */
 export const SYSTEM =
   process.env.SANDBOXD_SYSTEM ?? (process.env.SANDBOXD_ROOT === undefined ? "/" : undefined);
 
@@ -30,12 +30,12 @@ export const SESSIONS = join(root, "sessions");
 export const SLOTS = join(root, "slots");
 /** A note per write under way, with which the next sandboxd completes or removes it. */
 export const WRITES = join(root, "writes");
-/** What is known of the last save or restore, and of what the container started with. */
+/** The record of the last save or restore, and of the container's initial files. */
 export const SNAPSHOT = join(root, "snapshot");
 
 /**
  * Names of our processes, which a user's `pkill` for bash, node, tee, sandbox or /opt does not match. A process that cannot
- * choose its name is started by a link of that name; Linux shows its last 15 characters.
+ * rename itself is started through a link of that name; Linux shows its last 15 characters.
  */
 export const SANDBOXD_NAME = "sbxd";
 export const KEEPER = join(SLOTS, "sbx-keep");
@@ -76,7 +76,7 @@ export function makeLinks(): void {
 /** The largest file of our own, in bytes: the state of a shell with many functions. */
 const MAX_TEXT_BYTES = 16 * 1024 * 1024;
 
-/** A file's text, or undefined where there is none. User code can put a pipe there, for which a plain read would wait. */
+/** A file's text; undefined if unreadable. User code can put a pipe there, and reading it would block. */
 export function textOf(
   path: string,
   encoding: BufferEncoding = "utf8",

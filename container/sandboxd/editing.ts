@@ -4,13 +4,10 @@ import { distance } from "fastest-levenshtein";
 import { FileError } from "./file-error.ts";
 import { DIFF_CHARS, type Edit, EDITED_BYTES, MAX_PLACES, NEAREST_CHARS } from "./shapes.ts";
 
-/** The time limit of a diff, in milliseconds; after that the result has none. It blocks everything else. */
+/** Computing a diff blocks everything else. After this many milliseconds the result has none. */
 const DIFF_MS = 1000;
 
-/**
- * For a text that is not found: the time limit for finding a similar line in milliseconds, and how many characters are
- * compared.
- */
+/** Limits of the search for a line similar to a missing text: milliseconds, and compared characters per line. */
 const NEAREST_MS = 200;
 const COMPARED_CHARS = 500;
 
@@ -84,10 +81,7 @@ function textNotFound(text: string, wanted: string, edit: number): FileError {
   return new FileError({ problem: "absent", edit, lines: [line + 1], nearest });
 }
 
-/**
- * The index of the line that the caller probably meant: where the longest run of the wanted lines ends, or else the line most
- * similar to the first wanted one.
- */
+/** The line that the caller probably meant: where the longest run of the wanted lines ends, or the line most like the first. */
 function nearestLine(lines: readonly string[], wanted: readonly string[]): number {
   const until = performance.now() + NEAREST_MS;
   let longest = 0;
@@ -116,7 +110,7 @@ function nearestLine(lines: readonly string[], wanted: readonly string[]): numbe
   return nearest;
 }
 
-/** A line without indentation and trailing space, which are the most common differences. */
+/** Ignores indentation and trailing space, the most common differences. */
 function comparable(line: string): string {
   return line.trim().slice(0, COMPARED_CHARS);
 }

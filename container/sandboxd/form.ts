@@ -10,8 +10,8 @@ const FIELD_BYTES = 1024;
 const MAX_PARTS = 1000;
 
 /**
- * The bytes of a form's only file. They are valid only after the last one: a broken form fails there.
- * @throws FileError `form` if it is not a form with one file, `cut`
+ * Yields the bytes of a form's only file; a broken form fails after the last one. @throws FileError `form` if it is not a form
+ * with one file, `cut`
  */
 export async function* fileOf(body: AsyncIterable<Buffer>, contentType: string): AsyncGenerator<Buffer> {
   const form = formOf(contentType);

@@ -15,7 +15,7 @@ import type { Snapshots } from "./snapshots/snapshots.ts";
 
 /** The largest call, in bytes: a command with its input and variables. */
 const MAX_CALL_BYTES = 16 * 1024 * 1024;
-/** The largest request header, in bytes: a path of 4,096 characters takes up to nine for each in a query. */
+/** The largest request header, in bytes: each of a path's 4,096 characters takes up to nine in a query. */
 const MAX_HEAD_BYTES = 64 * 1024;
 
 export function createSandboxdServer(runs: RunTable, files: FileHandlers, snapshots: Snapshots): Server {

@@ -7,7 +7,7 @@ export const PORTS_MS = 500;
 
 interface Listening {
   port: number;
-  /** The process's descriptor file; undefined for sockets of the sandbox's network that no process inside has. */
+  /** The descriptor's path in /proc; undefined if no process inside has the socket. */
   file: string | undefined;
   belongsTo(run: string): boolean;
 }
@@ -21,15 +21,14 @@ const MAX_LATE_RUNS = 16;
 
 interface Late {
   endedAt: number;
-  /** The later run that reports their ports: the next one that finds them. */
+  /** The later run that reports these ports: the first one to find them. */
   reporter: string | undefined;
 }
 
 const late = new Map<string, Late>();
 
 /**
- * A run's ports in order, at most `MAX_PORTS`, at most `ageMs` milliseconds old; including those of runs that ended too early
- * to report them.
+ * A run's ports in order, at most `MAX_PORTS` and at most `ageMs` old, with those of runs that ended too early to report them.
  */
 export function portsOf(run: string, ageMs: number): number[] {
   if (performance.now() - lookedAt >= ageMs) scanPorts();
@@ -80,8 +79,8 @@ function scanPorts(): void {
 }
 
 /**
- * Whether all TCP sockets of the sandbox are known listeners that are still open. Counting is cheap; for a list the kernel
- * reads the machine's whole connection table, which takes milliseconds.
+ * Whether the sandbox's TCP sockets are exactly the known listeners. Counting is cheap; listing reads the machine's whole
+ * connection table, which takes milliseconds.
  */
 function areAllKnown(): boolean {
   const counts = ["/proc/net/sockstat", "/proc/net/sockstat6"].map((file) =>
@@ -92,7 +91,7 @@ function areAllKnown(): boolean {
   return counts.reduce((sum, count) => sum + count) === known.size && [...known].every(isOpen);
 }
 
-/** The programs' open connections, except those among themselves. @param own processes that do not belong to the user */
+/** Open connections of programs, without those between two programs. @param own our processes */
 export function connectionsBetween(own: ReadonlySet<number>): number {
   const open = socketsIn(ESTABLISHED);
   const owned = owners(new Map(open.map((socket) => [socket.number, socket])));

@@ -19,7 +19,7 @@ async function nearestDirectory(path: string): Promise<string> {
   return directory;
 }
 
-/** Callers give paths relative to the workspace even if they mean their session's directory. */
+/** A caller may mean a path relative to a session's directory. */
 async function inSessionDirectory(path: string): Promise<string | undefined> {
   if (!path.startsWith(`${WORKSPACE}/`)) return undefined;
   for (const directory of sessionDirectories()) {

@@ -50,19 +50,13 @@ export interface Policy {
   /** The required scope; undefined for work that does not touch the sandbox. */
   scope: "sandbox:read" | "sandbox:write" | undefined;
   changesState: boolean;
-  /**
-   * Whether it must stay below /workspace and /tmp for an owner without `sandbox:exec`, because others may execute files
-   * elsewhere.
-   */
+  /** Whether owners without `sandbox:exec` must stay below /workspace and /tmp: others may execute files elsewhere. */
   confined: boolean;
-  /**
-   * When it is retried. `always`: in the next container if this one is gone, and in the next actor after a reset;
-   * `in_container`: only if the container is gone; `never`.
-   */
+  /** `always`: in the next container, and in the next actor after a reset. `in_container`: only if the container is gone. */
   retry: "always" | "in_container" | "never";
   /**
-   * What it may start. `new`: any sandbox; `known`: only one that was used before; `none`: no container. A `glance` starts
-   * none, waits for none and does not count as use. An owner's `mayStart` can only restrict it.
+   * `new`: starts any sandbox. `known`: one that was used before. `none`: no container. `glance`: none, waits for none and does
+   * not count as use. An owner's `mayStart` can only restrict it.
    */
   start: "new" | "known" | "none" | "glance";
 }
@@ -91,7 +85,7 @@ const headerCount = () =>
     z.pipe(z.string().check(z.regex(/^\d{1,16}$/)), z.transform(Number)),
     z.number().check(z.lte(2 ** 50)),
   );
-/** Milliseconds since the epoch; may be negative, because files can be older. */
+/** Milliseconds since the epoch; negative for files older than that. */
 const headerTime = () => z.pipe(z.string().check(z.regex(/^-?\d{1,16}$/)), z.transform(Number));
 
 /** The default time limit of a response, in milliseconds: common clients give up after 60 s. */
@@ -128,10 +122,7 @@ const put = {
     confined: flag(),
     max: z.optional(count()),
     digest: flag(),
-    /**
-     * How to detect a truncated body, which some streams do not report: by its length in bytes, or by these bytes at its end,
-     * in hexadecimal.
-     */
+    /** Detects a truncated body, which some streams do not report: its length, or a final marker in hexadecimal. */
     length: z.optional(count()),
     mark: z.optional(z.string().check(z.regex(/^[0-9a-f]{32}$/))),
     /** The body is a form of this content type, and its only file is written. Its end needs no mark. */
@@ -268,8 +259,8 @@ const internal = {
     doing: "Looking at processes",
   }),
   /**
-   * A task's changes in its directory: up to `limit` files, sorted by path. `CHANGES_LIST` in the task's own directory lists
-   * all of them, and `CHANGES_DIFF` is the diff.
+   * A task's changes in its directory: up to `limit` files, sorted by path. Files in the task's own directory have all of them:
+   * `CHANGES_LIST`, and `CHANGES_DIFF`.
    */
   changes: row({
     ...smallCall,
@@ -288,7 +279,7 @@ export const fileRequests = { ...operations, ...internal };
 export type OperationName = keyof typeof operations;
 export type FileRequests = typeof fileRequests;
 export type FileRequest = keyof FileRequests;
-/** zod's type of an object without fields forbids all fields; this one has none. */
+/** zod's type of an empty object forbids all fields; this one has no fields. */
 type Fields<Shape> = string extends keyof Shape ? {} : Shape;
 export type Call<One extends Row> = Fields<z.output<One["input"]>>;
 

@@ -20,7 +20,7 @@ export async function endInOrder(runs: RunTable, files: FileHandlers): Promise<v
   if (await runs.end()) await askToSave();
 }
 
-/** Asks the sandbox's actor to save, and waits for it. The platform's interception routes the request to the Worker. */
+/** The platform's interception routes the request to the Worker. */
 async function askToSave(): Promise<void> {
   for (let attempt = 0; attempt < TRIES; attempt++) {
     if (await isSaved().catch(() => false)) return;

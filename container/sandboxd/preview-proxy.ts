@@ -8,7 +8,7 @@ import type { Duplex } from "node:stream";
 import { connect as connectTLS } from "node:tls";
 import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError, TOKEN_HEADER } from "./protocol.ts";
 
-/** Where servers listen: on all addresses, or on one loopback address. */
+/** Servers listen on all addresses or on one of these. */
 const HOSTS = ["127.0.0.1", "::1"];
 
 /** Headers about one connection only (RFC 9110, 7.6.1). Framing headers are forwarded with the body. */
@@ -35,7 +35,7 @@ export function previewPort({ headers }: IncomingMessage): number | undefined {
   return Number.isInteger(port) && port > 0 && port < 65_536 ? port : undefined;
 }
 
-/** Forwards a request to the port's server and its response back; 502 with `PREVIEW_ERROR` if no HTTP server responds. */
+/** Responds with 502 and `PREVIEW_ERROR` if no HTTP server does. */
 export async function passRequest(
   port: number,
   request: IncomingMessage,
@@ -119,7 +119,7 @@ async function speaksTLS(port: number): Promise<boolean> {
   });
 }
 
-/** A connection to the program on this loopback port; undefined if there is none. */
+/** Undefined if nothing listens. */
 async function dial(port: number): Promise<Socket | undefined> {
   for (const host of HOSTS) {
     const socket = connect({ host, port, noDelay: true, allowHalfOpen: true });

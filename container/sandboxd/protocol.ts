@@ -1,7 +1,7 @@
 /**
- * What the actor of a sandbox and sandboxd inside it say to each other: over one WebSocket about commands, in plain HTTP
- * requests to the same port about files. Both ends import this file and check what they get: user code is root in a sandbox
- * and can take sandboxd's place, so an actor believes none of it beyond these bounds.
+ * The protocol between a sandbox's actor and sandboxd: one WebSocket for commands, and plain HTTP requests to the same port
+ * for files. Both ends import this file and check every message. User code is root in a sandbox and can replace sandboxd, so
+ * the actor trusts nothing beyond these bounds.
  *
  * On the WebSocket, calls go to sandboxd and events come back, each a text message of JSON. Output comes in binary messages:
  *
@@ -11,7 +11,7 @@
  *   8 bytes     offset of the data in its stream, a big-endian double
  *   the rest    the data
  *
- * An offset beyond the end of the data before says that the bytes between were dropped, because the log is full.
+ * A gap between offsets means that the bytes in between were dropped, because the log is full.
  */
 import * as z from "zod/mini";
 
@@ -19,26 +19,23 @@ import * as z from "zod/mini";
 export const SANDBOXD_PORT = 8671;
 
 /**
- * In every request: the token that the actor gave sandboxd at the container's start, in TOKEN_VARIABLE. Other sandboxes may
- * reach the port, for example on a Docker bridge. A sandboxd without a token accepts every request.
+ * In every request: the token that the actor gave sandboxd at the container's start. Other sandboxes may reach the port, for
+ * example on a Docker bridge. A sandboxd without a token accepts every request.
  */
 export const TOKEN_HEADER = "x-sandboxd-token";
 export const TOKEN_VARIABLE = "SANDBOXD_TOKEN";
-/** sandboxd's request (POST) before the container ends: that the actor save the workspace. 204 when done. */
+/** sandboxd POSTs here before the container ends, so that the actor saves the workspace. 204 when done. */
 export const SERVER_HOST = "sandbox-mcp.internal";
 export const ENDING_PATH = "/ending";
 /** In a request: the sandbox's port that it is for. */
 export const PREVIEW_PORT = "x-sandboxd-port";
 
-/**
- * On sandboxd's own response to such a request: `refused` if nothing listens, `broken` if the response broke off, `tls` and
- * `foreign` if the program speaks TLS, or not HTTP.
- */
+/** On sandboxd's error response: `refused` (nothing listens), `broken` (cut off), `tls`, or `foreign` (not HTTP). */
 export const PREVIEW_ERROR = "x-sandboxd-error";
 export type PreviewError = "refused" | "broken" | "tls" | "foreign";
 /** On responses about sandboxd itself: the number of open requests and WebSockets for ports. */
 export const OPEN_PREVIEWS = "x-sandboxd-previews";
-/** On responses about sandboxd itself: whether it ends because its container does. Earlier versions do not say. */
+/** On responses about sandboxd itself: whether it is stopping with its container. Earlier versions do not send it. */
 export const IS_ENDING = "x-sandboxd-ending";
 /** The most output bytes in one message: the platform limits WebSocket messages to 1 MiB. */
 export const PIECE_BYTES = 256 * 1024;
@@ -58,8 +55,8 @@ export const MAX_VARIABLES = 100;
 export const VARIABLES_BYTES = 64 * 1024;
 
 /**
- * The variables of a sandbox. Each has the version that set it, or removed it if the value is null. Sessions and kernels apply
- * only versions newer than the last, so that their own later changes stay.
+ * The variables of a sandbox. Each has the version that set it, or removed it (null). Sessions and kernels apply only newer
+ * versions than their last, so that their own later changes stay.
  */
 const variables = z.object({
   version: size(),
@@ -93,8 +90,8 @@ const start = z.object({
 const follow = z.object({ type: z.literal("follow"), id: idSchema(), stdout: size(), stderr: size() });
 
 /**
- * Requests the output of code from these offsets on, which its kernel writes to files once it is long, and the end of the
- * kernel's process. The start time, in clock ticks since boot, distinguishes it from a reused pid.
+ * Requests the output of code from these offsets on, and the end of its kernel's process. The start time, in clock ticks since
+ * boot, distinguishes that process from one that reuses its pid.
  */
 const code = z.object({
   type: z.literal("code"),
@@ -112,8 +109,8 @@ const stored = z.object({ type: z.literal("stored"), id: idSchema(), stdout: siz
 const full = z.object({ type: z.literal("full"), id: idSchema(), stream: z.enum(["stdout", "stderr"]) });
 
 /**
- * Ends a command and all its processes: SIGTERM, then SIGKILL after two seconds (TERM), or at once (KILL). For code: interrupts
- * the kernel (INT), ends the code's processes (TERM), or these and the kernel (KILL).
+ * Commands: SIGTERM and after two seconds SIGKILL (TERM), or SIGKILL (KILL), to all processes. Code: interrupts the kernel
+ * (INT), ends the code's processes (TERM), or these and the kernel (KILL).
  */
 const kill = z.object({ type: z.literal("kill"), id: idSchema(), signal: z.enum(["INT", "TERM", "KILL"]) });
 
@@ -131,10 +128,7 @@ const input = z.object({
 
 const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) });
 
-/**
- * Code that was not followed has ended, and may have started something that will listen soon; the next run that finds the port
- * reports it.
- */
+/** Code that was not followed has ended. If a process of it listens later, the next run that finds the port reports it. */
 const expect = z.object({ type: z.literal("expect"), id: idSchema() });
 const ping = z.object({ type: z.literal("ping") });
 
@@ -172,7 +166,7 @@ export const eventSchema = z.discriminatedUnion("type", [
     /** Some output may be missing: a process of sandboxd was killed while reading it. */
     cut: z.optional(z.boolean()),
     noSpace: z.optional(z.boolean()),
-    /** The exit status is unknown, and this value stands for it: the keeper, which alone would have known it, was killed. */
+    /** The exit status is unknown, because the keeper was killed. `status` is a substitute. */
     lost: z.optional(z.boolean()),
     /** The session's current directory, unless it is /workspace. */
     cwd: z.optional(z.string().check(z.maxLength(4096))),
@@ -193,7 +187,7 @@ export const eventSchema = z.discriminatedUnion("type", [
     reason: z.enum(["exhausted", "unwritable", "damaged", "no_terminal", "ending"]),
     message: z.string().check(z.maxLength(1000)),
   }),
-  /** How many bytes of an `input` were accepted: all, or as many as there was room for. None if nothing can read them. */
+  /** The number of accepted bytes of an `input`; 0 if nothing can read them. */
   z.object({
     type: z.literal("typed"),
     id: idSchema(),
@@ -206,8 +200,8 @@ export const eventSchema = z.discriminatedUnion("type", [
 export type Event = z.infer<typeof eventSchema>;
 
 /**
- * The mark of a run's processes: their limit of file locks, which Linux stores but does not enforce. Unlike variables and
- * groups, processes inherit it in any environment and do not leave it by accident.
+ * Marks a run's processes by their limit of file locks, which Linux stores but does not enforce. Unlike variables and groups,
+ * every process inherits it, and none loses it by accident.
  */
 export function markOf(id: string): bigint {
   let mark = 0n;

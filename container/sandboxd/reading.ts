@@ -10,10 +10,7 @@ import { RESPONSE_BYTES, type FileStat, type Listed, type Listing } from "./shap
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
 
-/**
- * The sandbox's own file systems. Small files there are read faster than a thread could be used; other file systems may be on a
- * network and slow.
- */
+/** The sandbox's own file systems, where reading a small file takes less time than using a thread. Others may be on a network. */
 const OWN_DEVICES = new Set(
   ["/", "/workspace", "/tmp"].map((path) => statSync(path, { throwIfNoEntry: false })?.dev),
 );
@@ -71,7 +68,7 @@ export async function readRange(opened: OpenedFile, offset: number, length: numb
   return bytes.subarray(0, read);
 }
 
-/** What a path leads to. @param isWanted whether the client still waits for the digest */
+/** @param isWanted whether the client still waits for the digest */
 export async function statOf(
   { path, digest }: Call<FileRequests["stat"]>,
   isWanted: () => boolean,
@@ -170,8 +167,8 @@ function remember(key: string, lines: number): void {
 const KEPT_ENTRIES = 20_000;
 
 /**
- * The first entries of a directory down to a depth, or those after a cursor, sorted by the bytes of their paths. Symbolic links
- * are not followed; unreadable and disappearing entries are skipped.
+ * Lists entries down to a depth, after a cursor, sorted by the bytes of their paths. Does not follow symbolic links; skips
+ * unreadable and disappearing entries.
  */
 export async function listDirectory(
   { path, depth, limit, after: cursor = "" }: Call<FileRequests["list"]>,
@@ -228,7 +225,7 @@ export async function listDirectory(
   return { entries };
 }
 
-/** The cursor of a name read as Latin-1. Names may not be UTF-8, so the bytes are encoded. */
+/** Encodes bytes: a name may not be UTF-8. */
 function cursorOf(name: string): string {
   return name.replace(/[^A-Za-z0-9_.~/-]/g, (byte) => `%${byte.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
@@ -283,7 +280,7 @@ export function textAsBytes(text: string): Buffer {
 const USAGE_MS = 4000;
 const MAX_CONCURRENT_STATS = 64;
 
-/** Bytes of the files below a directory, without mounts, which are not the sandbox's own. Undefined if it takes too long. */
+/** Does not count mounts, which are not the sandbox's own. Undefined if it takes too long. */
 export async function diskUsage(path: string): Promise<number | undefined> {
   const deadline = performance.now() + USAGE_MS;
   const { dev } = await stat(path).catch((error: unknown) => {

@@ -16,7 +16,7 @@ export interface KernelProcess {
 
 interface Process extends KernelProcess {
   parent: number;
-  /** Whether it has ended without being waited for. A container's first process may ignore orphans. */
+  /** It has ended, but was not waited for. A container's first process may ignore orphans. */
   isZombie: boolean;
   group: number;
   /** The number of its controlling terminal; 0 for none. */
@@ -34,12 +34,12 @@ let seenAt = Number.NEGATIVE_INFINITY;
 const engineMark = process.env.SANDBOX_MCP_BARE;
 
 /**
- * An environment without sandboxd's variables. Without isolation, the local engine ends every process with its variable
- * (local/engine/unisolated.ts), so that one stays; a process without it would outlive the sandbox.
+ * Sandboxd's variables are removed, except the one by which an engine without isolation finds the processes to end
+ * (local/engine/unisolated.ts).
  */
 export const NO_ENV: NodeJS.ProcessEnv = engineMark === undefined ? {} : { SANDBOX_MCP_BARE: engineMark };
 
-/** The processes with a run's mark, in any group or session, without zombies. @param anew whether to read /proc again */
+/** Processes with a run's mark, in any group or session, without zombies. @param anew whether to read /proc again */
 export function marked(id: string, anew = false): number[] {
   if (anew) seenAt = Number.NEGATIVE_INFINITY;
   return all()
@@ -86,7 +86,7 @@ export function isSame({ pid, started }: KernelProcess): boolean {
   return found !== undefined && !found.isZombie && found.started === started;
 }
 
-/** A kernel with all its forks, whatever their mark: they cannot work without it. */
+/** A kernel and its forks, with any mark: they cannot work without it. */
 export function familyOf(kernel: number): number[] {
   const family = [kernel];
   const program = fileOf(kernel, "cmdline");
@@ -136,7 +136,7 @@ function all(): Process[] {
   return seen;
 }
 
-/** Whether that limit can be set here. Otherwise a run is found by a variable, which most processes keep. */
+/** Otherwise a run's processes are found by a variable, which most of them keep. */
 function canMark(): boolean {
   mayMark ??= scanProcesses(process.pid, true)?.limit === "unlimited";
   return mayMark;

@@ -27,7 +27,7 @@ interface RequestedCommand {
   call: StartCall;
   listener: Listener;
   starts: number;
-  /** Settles when a shell was told to run it, or it was refused. */
+  /** Settles when a shell has got the command, or it was refused. */
   started?: Promise<void>;
   isWithdrawn?: boolean;
 }
@@ -121,7 +121,7 @@ export class RunTable implements RunHost {
     this.#isEnding = true;
   }
 
-  /** Ends all commands. Resolves when they have ended, or after ENDING_MS. Returns whether there were any. */
+  /** Resolves after ENDING_MS at the latest. Returns whether any command was running. */
   async end(): Promise<boolean> {
     const running = () => [...this.#runs.values()].filter((run) => run.isRunning);
     const hadSome = running().length > 0;
@@ -227,7 +227,7 @@ export class RunTable implements RunHost {
     listener.event({ type: "refused", id, reason, message: message.slice(0, 1000) });
   }
 
-  /** Prepares a shell for a session. Above MAX_READY, the least recently used session's shell is ended. */
+  /** Above MAX_READY, ends the shell of the least recently used session. */
   #prepare(session: string): Promise<Ready> {
     const found = this.#ready.get(session);
     if (found) return found;
@@ -325,7 +325,7 @@ function systemMessage(error: unknown): string {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-/** A process that cannot start has a system error; one that fails has an exit status. */
+/** A process that cannot start has a system error; a failed one has an exit status. */
 function reasonOf(error: unknown): RefusalReason {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   const isShort = ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(String(code));

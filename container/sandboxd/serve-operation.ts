@@ -78,7 +78,7 @@ async function respond(
   }
 }
 
-/** The body; it is not closed if reading ends early. */
+/** The body stays open if reading ends early. */
 export function bodyOf(request: IncomingMessage): AsyncIterable<Buffer> {
   return request.iterator({ destroyOnReturn: false });
 }

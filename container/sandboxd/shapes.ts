@@ -2,7 +2,7 @@
 import * as z from "zod/mini";
 import { size } from "./protocol.ts";
 
-/** The largest JSON responses, in bytes: of a file list or a restore's ranges; of a plan and a save's end; of others. */
+/** The largest JSON responses in bytes: file lists and restore ranges; plans and ends of saves; all others. */
 export const RESPONSE_BYTES = 8 * 1024 * 1024;
 export const SAVE_RESPONSE_BYTES = 2 * 1024 * 1024;
 export const SMALL_RESPONSE_BYTES = 256 * 1024;
@@ -10,13 +10,13 @@ export const SMALL_RESPONSE_BYTES = 256 * 1024;
 export const APPEND_BYTES = 16 * 1024 * 1024;
 export const EDITED_BYTES = 16 * 1024 * 1024;
 export const DIFF_CHARS = 32 * 1024;
-/** How many places of a repeated text are listed, and how much of the line nearest to a missing text is shown. */
+/** Limits of an edit's error: listed places of a repeated text, and characters of the nearest line. */
 export const MAX_PLACES = 20;
 export const NEAREST_CHARS = 300;
 
 /**
- * A list of limited length. Unlike `z.array` it stops at the first wrong item, and checks none of too many: zod creates issues
- * for each wrong item, which cost far more than the item.
+ * Unlike `z.array`, checks no list that is too long, and stops at the first invalid item: zod creates an issue for each one,
+ * which costs far more than the item.
  */
 export const listOf = <Item extends z.ZodMiniType>(item: Item, most: number) =>
   z.pipe(
@@ -55,8 +55,8 @@ export const listCursor = () =>
 export const IMAGE_BYTES = 8 * 1024 * 1024;
 
 /**
- * The largest image in a result: its longest side and pixels, which model providers accept without scaling, and its bytes.
- * Base64 adds a third, and some clients accept at most 1 MB.
+ * The largest image in a result: longest side and pixels, which model providers accept unscaled, and bytes. Base64 adds a
+ * third, and some clients accept at most 1 MB.
  */
 export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
 export const imageMade = z.enum(["made", "no_pillow", "undecodable", "too_large"]);
@@ -175,11 +175,11 @@ export const CONVERSATION = "conversation";
 /** The longest changed path in characters: an escaped byte takes four. */
 const CHANGED_CHARS = 4 * 4096 + 2;
 
-/** Empty if the initial state is unknown, or the end cannot be compared with it. */
+/** Empty if the initial or final state cannot be determined. */
 export const changesSchema = z.object({
   changes: z.optional(
     z.object({
-      /** Their number, and the sizes of `CHANGES_DIFF` and `CHANGES_LIST` in bytes. */
+      /** Count of all changes; sizes of `CHANGES_DIFF` and `CHANGES_LIST` in bytes. */
       count: size(),
       diffBytes: size(),
       listBytes: size(),

@@ -10,7 +10,7 @@ import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "./shapes.ts";
 
 const IMAGE_MS = 20_000;
 const PROBLEMS: Record<number, ImageMade> = { 3: "no_pillow", 4: "undecodable", 5: "too_large" };
-/** Resolves when earlier images are done: one at a time, so that their memory does not add up. */
+/** One image at a time, so that their memory does not add up. */
 let before: Promise<unknown> = Promise.resolve();
 
 export async function sendSmaller(

@@ -33,7 +33,7 @@ export function pausePipeOf(directory: string, stream: Stream): string {
   return join(directory, `${PIPES[stream]}.copied`);
 }
 
-/** Opens a named pipe for a program with blocking reads. A plain open would itself block until the pipe has a writer. */
+/** A plain open would block until the pipe has a writer. */
 export function openToRead(path: string): number {
   const both = openSync(path, O_RDWR | O_NONBLOCK);
   try {
@@ -45,7 +45,7 @@ export function openToRead(path: string): number {
 
 export class Slot {
   readonly directory: string;
-  /** The keeper writes it to each pipe after the command's output. Random, so that no program prints it by chance. */
+  /** The keeper writes this mark after the output. Random, so that no program prints it by accident. */
   readonly mark: Buffer;
   readonly #startPipe: number;
   readonly #in: number;
@@ -66,10 +66,8 @@ export class Slot {
   }
 
   /**
-   * Starts the keeper, which starts the shell.
-   * @param env the shell's variables before it reads the state
-   * @param isTerminal whether it runs in a pseudo terminal
-   * @param onStatus called with the command's exit status, or undefined if its keeper ended without one
+   * Starts the keeper, which starts the shell. @param onStatus called with the command's exit status, or undefined if the
+   * keeper ended without one
    */
   begin(env: NodeJS.ProcessEnv, isTerminal: boolean, onStatus: (status: number | undefined) => void): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
@@ -94,9 +92,7 @@ export class Slot {
     keeper.once("close", () => words.endsWith("\n") || onStatus(undefined));
   }
 
-  /**
-   * Sends the shell the path of its state, then the run's directory; finally tells the keeper, with no path, that it may end.
-   */
+  /** Sends the shell the path of its state, then the run's directory. An empty path tells the keeper that it may end. */
   releaseKeeper(path = ""): void {
     writeSync(this.#startPipe, `${path}\n`);
   }

@@ -1,9 +1,9 @@
 /** Long work in small steps that does not block others. */
 
-/** The longest that other events wait for non-blocking steps, in milliseconds. */
+/** How long a loop may keep other events waiting, in milliseconds. */
 const TURN_MS = 20;
 
-/** Await it before each step of a loop: it lets other events run now and then. */
+/** Await the returned function before each step of a loop, so that other events can run. */
 export function turns(): () => Promise<void> | undefined {
   let until = Date.now() + TURN_MS;
   return () => {

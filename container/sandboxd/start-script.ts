@@ -12,16 +12,13 @@ const TERMINAL: TerminalSize = { rows: 30, columns: 120 };
 const RETURNS =
   /(^|[;&|(){!\n]|(^|[\s;&|(])(then|do|else|elif|if|while|until|builtin|command)\s)\s*return([\s;&|)}]|$)/;
 
-/**
- * Makes `builtin` bash's own again despite functions and aliases, and ends `set -v`, `set -x` and a DEBUG trap: see command.sh.
- */
+/** Restores bash's own `builtin` despite functions and aliases, and ends `set -v`, `set -x` and a DEBUG trap: see command.sh. */
 const PLAIN =
   'sbx_posix=${POSIXLY_CORRECT+set}:$BASHOPTS: POSIXLY_CORRECT=${POSIXLY_CORRECT-}; \\eval "$sbx_plain"';
 
 /**
- * For commands that may replace our EXIT trap with their own: the state is stored before that one runs. Other commands do not
- * get these functions, so that their `declare -F` shows only their own. Called after PLAIN, so that the command's own function
- * `builtin` is missing in its trap.
+ * For commands that may replace our EXIT trap: stores the state before their trap runs. Other commands do not get these
+ * functions, so that `declare -F` shows only their own. Called after PLAIN, which removes the command's function `builtin`.
  */
 const BEFORE_OWN_TRAP = `sbx_leave() {
   [[ -z \${sbx_left-} ]] || builtin return 0
@@ -93,10 +90,7 @@ export function startScript(call: StartCall, state: string): string {
   return `${lines.join("\n")}\n`;
 }
 
-/**
- * A command's terminal size and variables. LINES and COLUMNS become the size instead of variables, because programs would trust
- * them after a resize.
- */
+/** LINES and COLUMNS become the terminal's size. They are no variables then, because programs would trust them after a resize. */
 function terminalOf(given: StartCall["env"] = {}): { size: TerminalSize; env: Record<string, string> } {
   const { LINES = "", COLUMNS = "", ...others } = given;
   const [rows = 0, columns = 0] = [LINES, COLUMNS].map((text) =>

@@ -29,10 +29,7 @@ import { type Slot, pausePipeOf, openToRead, pipeOf } from "./slot.ts";
 /** Disk space of stored bytes is freed in units of this size, because it takes a process. */
 const FREE_BYTES = 16 * 1024 * 1024;
 
-/**
- * The most bytes read from a pipe after its command's end: more than a pipe holds. Later output comes from background
- * processes.
- */
+/** The most bytes read after a command's end: more than a pipe holds. Later output comes from background processes. */
 const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
 /** A disk with fewer free bytes counts as full: a copier writes this much at once. */
 const NO_SPACE_BYTES = 64 * 1024;
@@ -62,7 +59,7 @@ export class OutputStream {
   #isFull = false;
   #taker: Taker | undefined;
   #brake: Socket | undefined;
-  /** Copied bytes, counted at the brake. Anything beyond in the file was written by the command itself. */
+  /** Copied bytes, counted at the brake. The command itself wrote anything beyond. */
   #limit = 0;
   #copier: ChildProcess | undefined;
   #lastCopied = Buffer.alloc(0);
@@ -73,9 +70,8 @@ export class OutputStream {
   readonly #stopped: (hasRun: boolean) => void;
 
   /**
-   * @param mark what follows the output in the pipe; undefined if it comes from no pipe
-   * @param changed called when the end was found, and when everything was sent
-   * @param stopped called when the copier has ended, or could not be started
+   * @param mark follows the output in a pipe @param changed called when the end was found, and when everything was sent @param
+   * stopped called when the copier has ended or could not be started
    */
   constructor(
     name: Stream,
@@ -121,10 +117,7 @@ export class OutputStream {
     this.#size = this.#end = this.#limit = end;
   }
 
-  /**
-   * Moves an ended command's pipe to the file, up to the mark, if no copier reads it.
-   * @returns whether it found the mark, or the pipe has no writers
-   */
+  /** Moves an ended command's pipe to the file, up to the mark. Returns whether it found the mark or the pipe has no writers. */
   drain(slot: Slot): boolean {
     const isWhole = this.take(slot, MAX_DRAINED_BYTES);
     this.finish();
@@ -183,10 +176,7 @@ export class OutputStream {
     this.#changed();
   }
 
-  /**
-   * How much of a file written by others can be output: its disk blocks, and freed space. The command may have made the file
-   * longer.
-   */
+  /** Output in a file that others wrote: its disk blocks and freed space. The command may have made the file longer. */
   #availableBytes(file: number): number {
     const { size, blocks } = fstatSync(file);
     this.#freed = Math.min(size, Number(textOf(`${this.#path}.freed`)) || 0);
@@ -195,10 +185,8 @@ export class OutputStream {
   }
 
   /**
-   * Copies the pipe to the file from now on.
-   * @param isAgain whether the file may have output of another copier, or of the previous sandboxd's
-   * @param isCopied whether that copier still runs
-   * @throws Error if no process can be started, or a pipe is gone
+   * Copies the pipe to the file. @param isAgain whether another copier may have written to it @param isCopied whether that
+   * copier still runs @throws Error if no process can be started, or a pipe is gone
    */
   copy(slot: Slot, isAgain: boolean, isCopied: boolean): void {
     const brakePath = pausePipeOf(slot.directory, this.name);
@@ -312,7 +300,7 @@ export class OutputStream {
     if (this.#takerHasRoom && this.#end !== undefined) this.#sent = Math.max(this.#sent, this.#end);
   }
 
-  /** Searches new output for the mark, and sends it at once if everything before it was sent, so that it is read only once. */
+  /** Searches new output for the mark. Sends it immediately if everything before it was sent, so that it is read only once. */
   #scan(): void {
     const file = this.#open();
     while (file !== undefined && this.#end === undefined) {
@@ -331,7 +319,7 @@ export class OutputStream {
     this.#free();
   }
 
-  /** Ends output whose mark was copied but is not in the file, because it could not be written or was changed. */
+  /** Ends output if its mark was copied but is not in the file, because writing failed or the file was changed. */
   #seekEnd(bytes: Buffer): void {
     if (this.#mark === undefined || this.#end !== undefined) return;
     const copied = Buffer.concat([this.#lastCopied, bytes]);

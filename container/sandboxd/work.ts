@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { connectionsBetween } from "./listening.ts";
 import { ownProcesses, processorTimes } from "./run-processes.ts";
 
-/** Changes when a program has used the processor, written something, begun or ended. */
+/** A text that changes when a program used the processor, wrote, began or ended. */
 export function workUntilNow(): string {
   const times = processorTimes(ownProcesses());
   let written = 0;

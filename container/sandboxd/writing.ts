@@ -194,7 +194,7 @@ export class Writes {
     );
   }
 
-  /** Moves complete content into place. A note written first prevents a repeated call from doing it again. */
+  /** The note, written first, prevents a repeated call from applying the change twice. */
   async #finish(id: string, place: Target, note: Note & { written: Written }): Promise<Written> {
     writeNote(id, note);
     await rename(join(dirname(place.path), basename(note.temporary)), place.path);
@@ -234,8 +234,8 @@ export class Writes {
 }
 
 /**
- * Resolves a path including symbolic links at its end.
- * @throws FileError `outside` if it is confined and leads elsewhere, `missing` for a missing directory that is not created
+ * Resolves a path and the symbolic links at its end. @throws FileError `outside` if it is confined and leads elsewhere,
+ * `missing` for a missing directory that is not created
  */
 async function placeOf(path: string, isConfined: boolean, parents: Parents): Promise<Target> {
   if (isConfined) await confine(path);
@@ -274,7 +274,7 @@ async function confine(path: string): Promise<void> {
   }
 }
 
-/** Opens a confined file's directory, and only then checks its location, so that it cannot be exchanged in between. */
+/** Opens the directory before it checks the location, so that nobody can exchange it in between. */
 async function openInside(directory: string, target: string): Promise<FileHandle> {
   const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
   const leadsTo = join(await readlink(`/proc/self/fd/${handle.fd}`), basename(target));
@@ -366,7 +366,7 @@ async function* counted(body: AsyncIterable<Buffer> | Iterable<Buffer>, max: num
   }
 }
 
-/** Copies owner and mode of the replaced file to the new one, without set-id bits, which were meant for the old content. */
+/** Keeps the replaced file's owner and mode, without set-id bits, which were meant for the old content. */
 async function copyOwnership(found: Stats | undefined, path: string, made: Stats): Promise<void> {
   if (!found) return;
   refuseOthers(found);
@@ -391,7 +391,7 @@ function noteOf(id: string): Note | undefined {
   }
 }
 
-/** Creates a directory and its parents. Node's own recursion reports ENOENT for a read-only file system. */
+/** Node's own recursion reports ENOENT for a read-only file system. */
 async function makeDirectory(path: string): Promise<void> {
   const make = () =>
     mkdir(path).catch((error: unknown) => {
@@ -404,7 +404,7 @@ async function makeDirectory(path: string): Promise<void> {
   });
 }
 
-/** Writes a note. If that fails (full disk, or user code put something else there), the write continues. */
+/** If it fails (full disk, or user code put something else there), the write continues. */
 function writeNote(id: string, note: Note): void {
   const write = () => writeFileSync(join(WRITES, id), JSON.stringify(note));
   try {

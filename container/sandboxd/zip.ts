@@ -54,10 +54,7 @@ interface Ready {
   opened?: OpenedFile;
 }
 
-/**
- * @param largeBytes the size from which a file counts as large
- * @throws system Error if a file cannot be read; disappearing files are skipped
- */
+/** @param largeBytes the size from which a file counts as large @throws errors of reading, except for disappearing files */
 export async function* zipped(
   root: string,
   signal: AbortSignal,

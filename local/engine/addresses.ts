@@ -51,10 +51,7 @@ const lists = reasons.map(([reason, ...subnets]) => {
   return { reason, list };
 });
 
-/**
- * Why a sandbox may not connect to an address, as words that follow "is"; undefined if it may.
- * @param address an IPv4 or IPv6 address as written by the resolver or the socket layer
- */
+/** Why a sandbox may not connect to an IP address, as words that follow "is"; undefined if it may. */
 export function refusedAddress(address: string): string | undefined {
   const plain = address.split("%", 1)[0] ?? "";
   const family = isIP(plain);
@@ -79,8 +76,8 @@ export function refusedName(name: string): string | undefined {
 }
 
 /**
- * Why a name that only the host's proxy can resolve must be refused, or undefined: names without a dot, and names outside the
- * public DNS (RFC 6761, 6762, 8375, 9476, and those that ICANN reserves).
+ * Why a name that only the host's proxy can resolve is refused: it has no dot, or is outside the public DNS (RFC 6761, 6762,
+ * 8375, 9476, and names that ICANN reserves). Undefined if it is not.
  */
 export function refusedPrivateName(name: string): string | undefined {
   const last = name.slice(name.lastIndexOf(".") + 1);

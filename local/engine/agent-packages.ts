@@ -25,10 +25,7 @@ export function programsOf(agents: string): string {
 }
 
 /**
- * Installs an agent unless this machine has it. An agent that npm does not provide is the user's to install.
- * @param toolchain what this machine has
- * @param agents the directory of fetched agents
- * @returns the path of its program
+ * Installs an agent that npm provides, unless this machine has it. The user installs others. @returns the path of its program
  * @throws Error with the reason, and what to do
  */
 export async function prepareAgent(

@@ -13,7 +13,7 @@ export interface Attached {
 
 /** A route wider than this leads to the internet through a tunnel, not to neighbors. Prefix bits. */
 const widest = { ipv4: 8, ipv6: 16 } as const;
-/** How long a result is cached, in milliseconds: a laptop changes networks, and asking costs a system call. */
+/** A result is cached this long, in milliseconds: a laptop changes networks, and a query costs a system call. */
 const heldMs = 1000;
 
 let held: { attached: Attached[]; until: number } | undefined;

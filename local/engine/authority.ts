@@ -33,10 +33,7 @@ export class CertificateAuthority {
   readonly pem: string;
   readonly #certificate: forge.pki.Certificate;
   readonly #key: KeyObject;
-  /**
-   * Shared by all servers: it protects only the connection between a sandbox and its engine. Made for the first of them, because
-   * most servers start and end without one.
-   */
+  /** Shared by all servers: it protects only connections between a sandbox and its engine. Made on first use. */
   #serverKey: Promise<Pair> | undefined;
   readonly #kept = new Map<string, KeptCertificate>();
 
@@ -138,7 +135,7 @@ function signWith(certificate: forge.pki.Certificate, key: KeyObject): void {
   certificate.sign(signer as forge.pki.rsa.PrivateKey, md.sha256.create());
 }
 
-/** The stored authority, if it is complete and valid for another month. */
+/** Undefined if it is incomplete or ends within a month. */
 async function usable(
   certificateFile: string,
   keyFile: string,

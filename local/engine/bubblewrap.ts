@@ -103,8 +103,8 @@ function holdsWritable(path: string): boolean {
 }
 
 /**
- * Root in the sandbox owns its files and may listen below port 1024. It cannot mount or load anything, can trace only what any
- * user could, and has no capability outside its own user namespace.
+ * Root in the sandbox owns its files and may listen below port 1024. It cannot mount or load anything, traces only what any
+ * user could, and has no capability outside its user namespace.
  */
 const capabilities = [
   "CAP_CHOWN",
@@ -170,11 +170,7 @@ export function readOnlyMounts(view: View): Mount[] {
   return mounts;
 }
 
-/**
- * The arguments before the command.
- * @param supported this bubblewrap's options, from its --help
- * @param filtered whether the system call filter applies
- */
+/** @param supported this bubblewrap's options, from its --help @param filtered whether the system call filter applies */
 export function bubblewrapArguments(
   mounts: Mount[],
   toolchain: Toolchain,
@@ -251,10 +247,7 @@ function links({ npm, python }: Toolchain): string[] {
   return args;
 }
 
-/**
- * The host's process id of the sandbox's first process, from bubblewrap's `--info-fd`.
- * @param ended settles when bubblewrap has ended
- */
+/** Reads the first process's id on the host from bubblewrap's `--info-fd`. @param ended settles when bubblewrap has ended */
 export async function readInfo(
   stream: Readable | Writable | null | undefined,
   ended: Promise<unknown>,

@@ -36,10 +36,9 @@ export function connectBuffered(options: TcpSocketConnectOpts): Socket {
 }
 
 /**
- * Forwards what arrives at one connection directly to another, bypassing the first one's stream once its earlier data is
- * written. Does nothing for sockets not made by `connectBuffered`. The end of the connection still goes through its stream.
- * @param isReady whether all earlier data has been written to the other connection
- * @param write writes the forwarded part of what was read, and calls the function when done
+ * Forwards data of a `connectBuffered` socket directly, bypassing its stream, once earlier data is written. Does nothing for
+ * other sockets. The end still goes through the stream. @param isReady whether all earlier data was written @param write
+ * forwards bytes, and calls the function when done
  */
 export function passThrough(
   from: Duplex,

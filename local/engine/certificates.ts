@@ -17,10 +17,7 @@ const naming = [
   "npm_config_cafile",
 ];
 
-/**
- * The authorities named by the host's environment and npm, as PEM: only certificates, whatever else the files contain.
- * Undefined if there are none.
- */
+/** The authorities that the host's environment and npm name, as PEM, without other content of the files. */
 export function hostCertificates(env: NodeJS.ProcessEnv = process.env): string | undefined {
   const files = new Set([...naming.map((name) => env[name]), npmSetting(env, "cafile")]);
   const blocks = new Set<string>();
@@ -37,9 +34,8 @@ const systemBundles = [
 ];
 
 /**
- * The trusted certificates as files, by their path in a sandbox.
- * @param host authorities that the host trusts in addition to the system's
- * @param authority the engine's own, which the control server adds to the bundle when it starts
+ * The trusted certificates as files, by path in a sandbox. @param host the host's additional authorities @param authority the
+ * engine's own, which the control server adds to the bundle when it starts
  */
 export function trustedFiles(
   host: string | undefined,
@@ -61,8 +57,8 @@ export function trustedFiles(
 }
 
 /**
- * A Java key store (JKS, version 2) with trusted certificates: a count, entries of alias, time and certificate, and a digest,
- * all big-endian. Java accepts it wherever it expects PKCS #12.
+ * A Java key store (JKS, version 2): a count, entries of alias, time and certificate, and a digest, all big-endian. Java
+ * accepts it in place of PKCS #12.
  */
 export function keyStore(pems: readonly string[]): Buffer {
   const number = (value: number, bytes: number) =>

@@ -21,7 +21,7 @@ export type Check =
     }
   | { works: false; reason: string; remedy: string };
 
-/** Tries every namespace that sandboxes use. Takes about 20 ms. @param path where to look for programs, as the engine does */
+/** Takes about 20 ms. @param path where to look for programs, as the engine does */
 export async function checkBubblewrap(path = SYSTEM_PATH): Promise<Check> {
   const run: Run = (file, args) => execute(file, args, { cwd: "/", timeout: 10_000, env: { PATH: path } });
   if (process.platform !== "linux") {

@@ -19,7 +19,7 @@ const maxRecords = 8;
 const noTLS = { problem: "it is not TLS" };
 const tooMuch = { problem: "it begins with too much" };
 
-/** Waits for the beginning of TLS in a tunnel and puts it back. Returns the problem if it does not name the tunnel's host. */
+/** Reads the beginning of TLS in a tunnel and puts it back. Returns the problem if it names another host. */
 export async function problemWithTLS(
   host: string,
   socket: Duplex,

@@ -15,14 +15,14 @@ const pseudoTerminals = 64;
 const inotify = { instances: 64, watches: 65_536 };
 
 /**
- * TCP buffers in bytes: minimum, initial, maximum. All connections of the machine share the TCP memory (tcp_mem). Unbounded,
- * unread data that a sandbox sends to itself takes up to 38 MiB per connection.
+ * TCP buffers in bytes: minimum, initial, maximum. The machine's connections share their memory (tcp_mem). Unbounded, a
+ * sandbox's unread data to itself takes up to 38 MiB per connection.
  */
 const waiting = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
 
 /**
- * Limits of the user namespace for each kind of namespace and notification (user_namespaces(7)). The kernel shows these files
- * for the opener's namespace, and nobody inside may write to them.
+ * Limits of the user namespace (user_namespaces(7)): the kernel shows these files for the opener's namespace, and nobody inside
+ * may write to them.
  */
 const counts = [
   "cd /proc/sys/user || exit",

@@ -17,10 +17,7 @@ const maxReplies = 32 * 1024 * 1024;
 const head =
   /^\["(push|stream|pipe|pull|resolve|reject|release|abort)"(?:\]|,(?:(-?\d{1,9})(?:,(\d{1,9})\])?)?)/;
 
-/**
- * The most values in one message: parsing costs per value, and a byte of JSON can take twenty in the Worker. Long data in
- * genuine results, a file or a run's document, is one string.
- */
+/** The most values in one message: a byte of JSON can take twenty in the Worker. Long data in real results is one string. */
 const maxValues = SANDBOX_JSON.values;
 /** How many bytes a value counts for: the Worker takes up to a tenth of a second for a hundred thousand values. */
 const bytesPerValue = 256;
@@ -38,12 +35,12 @@ export class RepliesInFlight {
 }
 
 export class ControlGuard {
-  /** What the sandbox sent, by the number that both ends count; the protocol reserves 0. */
+  /** Sizes of the sandbox's messages by their number, which both ends count; the protocol reserves 0. */
   readonly #held = new Map<number, { size: number; stream: boolean }>();
   #sent = 0;
   #size = 0;
   #stubs = 0;
-  /** What the Worker waits for, and whether it will release the result. */
+  /** The Worker's pending requests by number, and whether it will release the result. */
   readonly #requests = new Map<number, boolean>();
   readonly #replySizes = new Map<number, number>();
   readonly #inFlight: RepliesInFlight;

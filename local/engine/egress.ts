@@ -44,8 +44,8 @@ import {
 import { HOST_PROBLEMS, NO_INTERNET, NOT_ALLOWED, OTHER_PORT, REFUSALS } from "./texts.ts";
 
 /**
- * The most connections of a sandbox to the proxy. Each takes up to two of the engine's file descriptors, which all sandboxes
- * share, and may hold a header and the beginning of a body.
+ * The most connections of a sandbox to the proxy. Each takes up to two file descriptors of the engine, which all sandboxes
+ * share, and buffers a header and the beginning of a body.
  */
 const maxConnections = 256;
 const maxHeadBytes = 32_768;
@@ -64,10 +64,7 @@ export interface Egress {
   authority: CertificateAuthority | undefined;
 }
 
-/**
- * Handles proxy requests (absolute form), tunnels (CONNECT), and origin-form requests to the sandbox's own port 80 for hosts
- * that `/etc/hosts` redirects there.
- */
+/** Handles proxy requests (absolute form), tunnels (CONNECT), and requests to port 80 for hosts in `/etc/hosts` (origin form). */
 export function createEgress(egress: Egress): Server {
   const { pieces } = egress;
   const server = createServer({
@@ -95,8 +92,8 @@ export function createEgress(egress: Egress): Server {
 }
 
 /**
- * Serves the listeners that the sandbox has handed over. Returns a function that closes them and every connection: a
- * disconnected client's tunnel would otherwise last as long as its server likes.
+ * Serves the sandbox's listeners. Returns a function that closes them and every connection, because a disconnected client's
+ * tunnel would otherwise last until its server closes it.
  */
 export function takeConnections(server: Server, listeners: readonly ListeningServer[]): () => void {
   const open = new Set<Socket>();
@@ -453,8 +450,8 @@ async function upgrade(
 }
 
 /**
- * Requests a WebSocket, and forwards the client's bytes only after the host has agreed. Before that, the host would read them
- * as requests, and each could name another host.
+ * Forwards the client's bytes only after the host has agreed. Until then the host would read them as requests, and each could
+ * name another host.
  */
 function switchToWebSocket(
   upstream: Socket,
@@ -533,10 +530,7 @@ function portOf(url: URL): number {
   return url.protocol === "https:" || url.protocol === "wss:" ? 443 : 80;
 }
 
-/**
- * The pattern that matches a host: null for the catch-all, undefined if not intercepted. Internet hosts are intercepted only at
- * their standard ports.
- */
+/** Null is the catch-all, undefined means not intercepted. Internet hosts are intercepted only at standard ports. */
 function interceptFor({ http, https, all }: Intercepts, url: URL): string | null | undefined {
   const host = hostOf(url);
   if (url.port !== "" && isIntercepted(https, host)) return undefined;

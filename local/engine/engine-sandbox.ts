@@ -64,7 +64,7 @@ const printed = { burst: 262_144, perSecond: 65_536 };
 const graceMs = 660_000;
 
 export class EngineSandbox {
-  /** Its Durable Object; undefined before it is assigned. */
+  /** The id of its Durable Object; undefined before it is assigned. */
   actor: string | undefined;
   owner: string | undefined;
   readonly queue: OutboundQueue;
@@ -112,8 +112,8 @@ export class EngineSandbox {
   }
 
   /**
-   * Starts a sandbox without an actor. No request leaves it before `assign`.
-   * @throws Error with a message for the user if the sandbox does not start; it is removed then
+   * Starts a sandbox without an actor; no request leaves it before `assign`. @throws Error for the user, after removing
+   * everything, if it does not start
    */
   static async start(
     common: SharedSettings,
@@ -221,8 +221,8 @@ export class EngineSandbox {
   }
 
   /**
-   * Has the control server start a Python kernel for the first code. Call it before any user code runs. Once sandboxd listens, it
-   * has noted which files there are: none of them is to be the kernel's.
+   * Has the control server start a Python kernel for the first code. Call it before any user code runs. It waits until sandboxd
+   * listens: then sandboxd has recorded the initial files, and the kernel's are not among them.
    */
   async startKernel(): Promise<void> {
     while (!(await this.#tell("sandboxd"))) await sleep(SANDBOXD_LOOK_MS, undefined, { ref: false });
@@ -230,8 +230,8 @@ export class EngineSandbox {
   }
 
   /**
-   * Whether a server of ours accepts a connection, on which it then gets these bytes; its response is not read. It gets nothing
-   * once the sandbox is in use or has ended.
+   * Whether our server accepts a connection. Sends it these bytes and ignores the response. Nothing is sent once the sandbox is
+   * in use or has ended.
    */
   async #tell(server: OwnServer, bytes = ""): Promise<boolean> {
     if (this.hasEnded || this.actor !== undefined) return true;
@@ -251,7 +251,7 @@ export class EngineSandbox {
     await this.ended;
   }
 
-  /** Delivers a signal as to a container's first process: signals that end a process end the sandbox. */
+  /** Like a container's first process: a signal that ends a process ends the sandbox. */
   signal(number: number): void {
     if (number !== 15 && number !== 2 && number !== 9) return;
     this.#stopReason ??= "stopped";

@@ -38,10 +38,7 @@ export class PortForwarder {
   readonly #previews = new Set<ServerResponse | Duplex>();
   #arePreviewsEnded = false;
 
-  /**
-   * @param connect opens a connection to our server in the sandbox
-   * @param broken called if the control server breaks its protocol, with words that follow "it"
-   */
+  /** @param broken called if the control server breaks its protocol, with words that follow "it" */
   constructor(connect: (to: OwnServer) => Socket, broken: (how: string) => void) {
     this.#connect = connect;
     this.#broken = broken;

@@ -7,8 +7,8 @@ const FRAME_WEIGHT = 4;
 const FRAMES_AT_ONCE = 64;
 
 /**
- * The connection as the WebSocket sees it. Each frame is counted before parsing, including fragments and pings, because pausing
- * a connection does not stop data that was read already.
+ * The connection for the WebSocket. Counts each frame before parsing, also fragments and pings: pausing a connection does not
+ * stop data that was already read.
  */
 export class FramedConnection extends Duplex {
   readonly #socket: Duplex;
@@ -20,10 +20,7 @@ export class FramedConnection extends Duplex {
   #isEnded = false;
   #waits = false;
 
-  /**
-   * @param carriesFrames false while HTTP headers come first; `begin` starts the frames
-   * @param onRead called with the number of forwarded bytes
-   */
+  /** @param carriesFrames false while HTTP headers come first, until `begin` @param onRead gets the number of forwarded bytes */
   constructor(socket: Duplex, pieces: Pieces, carriesFrames: boolean, onRead: (bytes: number) => void) {
     super({ readableHighWaterMark: 1 });
     this.#socket = socket;

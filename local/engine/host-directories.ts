@@ -16,15 +16,14 @@ export interface HostDirectory {
 }
 
 export interface HostIDs extends IDRange, IDMap {
-  /** For a directory owned by the machine's root: the id on disk, and the sandbox's id that it is shown as. */
+  /** For a directory of the machine's root: the id on disk, and the sandbox's id that it appears as. */
   directoryMap?: string;
 }
 
 /**
- * Claims the ids of a sandbox. With a host directory, the sandbox runs as its owner, without other users: it has the owner's
- * rights in the directory, and files that it writes belong to the owner. It sees no other files of the owner. The machine's
- * root is never used: a directory of root's is shown as owned by the sandbox's own root.
- * @throws Error with a message for the operator if the directory is gone
+ * Claims the ids of a sandbox. With a host directory, the sandbox runs as the directory's owner alone: it has the owner's
+ * rights there, its files belong to the owner, and it sees no other files of the owner. The machine's root is never used: a
+ * directory of root appears as owned by the sandbox's own root. @throws Error for the operator if the directory is gone
  */
 export async function claimIDsFor(directory: HostDirectory | undefined): Promise<HostIDs> {
   const owner = directory === undefined ? undefined : await ownerOf(directory);
@@ -45,9 +44,8 @@ async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
 }
 
 /**
- * Looks for a file with a set-id bit: a sandbox that can write there could put its own program into it through a shared
- * mapping, which keeps the bit.
- * @throws Error naming the file, or saying why the directory cannot be searched
+ * A sandbox that can write to a set-id program could replace its content through a shared mapping, which keeps the bit. @throws
+ * Error naming the file, or saying why the directory cannot be searched
  */
 export async function refuseSetID(directory: string): Promise<void> {
   // It fails where it may not read something, and names what it has found.

@@ -9,8 +9,8 @@ const run = promisify(execFile);
 const unshareNumber: Partial<Record<typeof arch, number>> = { x64: 272, arm64: 97 };
 
 /**
- * util-linux supports it since 2.39, which Debian 12 lacks. Every Debian has Perl, which can make system calls. Strings are in
- * variables because Perl passes no constants by reference.
+ * util-linux supports it since 2.39, which Debian 12 lacks; Perl can make system calls. It passes no constants by reference, so
+ * strings are in variables.
  */
 const program = `
 use strict;
@@ -44,10 +44,8 @@ syscall(429, $tree, $empty, -100, $to, 0x4) == 0 or die "move_mount: $!\\n";
 `;
 
 /**
- * Mounts a directory again within a mount namespace.
- * @param pid a process in the namespace
- * @param map lines of an id on disk, the id it is shown as, and the count
- * @throws Error with the reason if the machine or file system does not support it
+ * Mounts a directory again in the mount namespace of a process. @param map lines of an id on disk, the id it appears as, and
+ * the count @throws Error with the reason if the machine or file system does not support it
  */
 export async function mountMapped(pid: number, from: string, to: string, map: string): Promise<void> {
   const unshare = unshareNumber[arch];

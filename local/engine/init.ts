@@ -16,8 +16,8 @@ export const initCommand = ["/bin/bash", "-p", "-s", hostname];
 export const initGreeting = "echo complete >&6\n";
 
 /**
- * The rest of the script: the program that the first process becomes. Without it, the first process ends. It closes inherited
- * descriptors, except the control server's channel to the engine.
+ * The rest of the script: becomes the command. Without it, the first process ends. It closes inherited descriptors, except the
+ * control server's channel to the engine.
  */
 export function initScript(command: string[]): string {
   return [

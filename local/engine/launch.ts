@@ -42,7 +42,10 @@ export const controlCommand = (toolchain: Toolchain): string[] =>
 export const sandboxdCommand = (toolchain: Toolchain): string[] =>
   nodeCommand(toolchain, sandboxdProgram, "--socket", sandboxdSocket);
 
-/** Loads both programs, and ends with 0: without a socket, one reports that and ends, and the other makes its list. */
+/**
+ * Loads both programs, to fill the compile cache, and ends with 0: without a socket, the control server ends; sandboxd only
+ * makes its list.
+ */
 export const loadCommand = (toolchain: Toolchain): string[] => {
   const control = nodeCommand(toolchain, controlProgram);
   const sandboxd = nodeCommand(toolchain, sandboxdProgram, "--write-base", "/tmp/base.list");
@@ -51,10 +54,7 @@ export const loadCommand = (toolchain: Toolchain): string[] => {
 
 const readyTimeoutMs = 30_000;
 
-/**
- * Starts a sandbox and waits until its control server accepts connections.
- * @throws Error with its output if the sandbox cannot be made, or ends or hangs before that
- */
+/** Waits until the control server accepts connections. @throws Error with the output if the sandbox does not start or hangs */
 export async function launch(options: LaunchOptions): Promise<RunningProcess> {
   const { processes, pid } = await begin(options);
   const deadline = Date.now() + readyTimeoutMs;
@@ -115,8 +115,8 @@ function reason(error: unknown, processes: Processes | undefined): string {
 const O_PATH = 0o10000000;
 
 /**
- * Connects to a socket that its server recreates, in a directory opened before. User code can replace it; a symbolic link,
- * which the host would resolve, is refused.
+ * Connects to a socket that its server recreates, below an open directory. User code can replace it by a symbolic link, which
+ * the host would resolve: that is refused.
  */
 function connectBelow(directory: number, name: string): Socket {
   const fd = openSync(`/proc/self/fd/${directory}/${name}`, O_PATH | constants.O_NOFOLLOW);
@@ -134,8 +134,7 @@ interface ControlServer {
 }
 
 /**
- * Opens the control server's socket directory as soon as it exists; no user code has run by then. The control server has
- * already handed over its listeners.
+ * Opens the control server's socket directory once it exists. By then no user code has run, and the listeners were handed over.
  */
 async function openControlSocket(first: number, isActive: () => boolean): Promise<ControlServer> {
   let server: number | undefined;

@@ -13,7 +13,7 @@ export interface Limits {
   memoryBytes: number;
   /** Bytes of memory for all sandboxes together, including files. Needs a control group. */
   allMemoryBytes: number;
-  /** Bytes a second that one sandbox reads from the machine's disks. Needs a control group. */
+  /** A sandbox's bytes per second from the machine's disks. Needs a control group. */
   diskReadBytes: number;
   processes: number;
   openFiles: number;
@@ -37,10 +37,7 @@ export function sizesFor(diskBytes: number): Sizes {
 
 const MiB = 1024 * 1024;
 
-/**
- * How many sandboxes share the machine's open files: one principal's maximum (MAX_RUNNING_SANDBOXES), and the one started
- * ahead.
- */
+/** The sandboxes that share the machine's open files: one principal's maximum (MAX_RUNNING_SANDBOXES), and the spare. */
 const sandboxes = 10 + 1;
 /** The limit of a sandbox's socket buffers. The kernel has one pool for the machine, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
@@ -82,9 +79,9 @@ function ofMachine(setting: string): number {
 }
 
 /**
- * The processor share of all sandboxes together under contention: half of the server's. In version 1 their group competes with
- * the server's threads, 1,024 each, and its weight is spread over the processors; in version 2 with the server's group, which
- * has 100.
+ * All sandboxes together get half of the server's processor time under contention. In version 1 their group competes with the
+ * server's threads (1,024 each), and its weight is spread over the processors; in version 2 with the server's group, which has
+ * 100.
  */
 const cpuWeight = { 1: (1024 / 2) * availableParallelism(), 2: 100 / 2 };
 type Controller = "memory" | "pids" | "cpu" | "io";
@@ -124,10 +121,13 @@ export async function findGroupParents(): Promise<GroupParent[]> {
 }
 
 const known: Controller[] = ["memory", "pids", "cpu", "io"];
-/** How many reads a second one sandbox makes of the machine's disks. What it has read before comes from memory, and does not count. */
+/** A sandbox's reads from the machine's disks per second. Repeated reads come from memory and do not count. */
 const READS_PER_SECOND = 2000;
 
-/** The disks of what sandboxes are shown of the machine, as `<major>:<minor>`. Some file systems, such as overlay, do not say theirs. */
+/**
+ * The disks of the machine's files that sandboxes see, as `<major>:<minor>`. Overlays and some other file systems do not name
+ * theirs.
+ */
 export function findDisks(): string[] {
   disks ??= [...new Set(["/usr", process.execPath, import.meta.dirname].flatMap(diskOf))];
   return disks;
@@ -176,10 +176,7 @@ function limitFile({ version }: GroupParent, controller: Controller): string {
   return version === 2 ? "memory.max" : "memory.limit_in_bytes";
 }
 
-/**
- * Creates the parent groups of an engine's sandboxes, which limit all of them together. Never writes to other groups.
- * @returns their directories
- */
+/** Creates the groups that limit all sandboxes of an engine together. Never writes to other groups. @returns their directories */
 export async function createEngineGroups(
   parents: GroupParent[],
   boot: string,
@@ -207,10 +204,7 @@ export async function createEngineGroups(
   return made;
 }
 
-/**
- * Bytes of memory that a group's processes and files cannot return; 0 if it does not count memory. The kernel's file cache does
- * not count.
- */
+/** Bytes of memory without the file cache, which the kernel can reclaim; 0 if the group does not count memory. */
 export async function memoryOf(group: string): Promise<number> {
   const used = Number(
     (await read(join(group, "memory.current"))) || (await read(join(group, "memory.usage_in_bytes"))),
@@ -324,8 +318,8 @@ async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
 }
 
 /**
- * Removes empty groups of engines whose run directory is gone too, so that nothing else refers to them. Another engine may be
- * about to use an empty one, hence the age limit. The kernel does not remove groups with processes.
+ * Removes empty groups of engines without a run directory, which nothing else would find. Another engine may be about to use a
+ * young one. The kernel does not remove groups with processes.
  */
 export async function removeForgottenGroups(parents: GroupParent[]): Promise<void> {
   for (const { path } of parents) {

@@ -1,13 +1,12 @@
 /**
- * Ends a sandbox that uses up what the machine has for everybody, where the kernel has no limit for one sandbox:
- * - Memory of all sandboxes: the kernel would end the largest process, of whatever sandbox, while one with many small processes
- *   goes on.
- * - Open files: those that wait in sockets or are mapped into memory are among no process's descriptors.
- * - Memory of TCP: what waits in connections that were not accepted yet counts in no control group.
- * - Netlink: what the kernel answers, and nobody reads, counts in no control group. Half a million sockets may hold 8 MiB each.
+ * Ends a sandbox that exhausts a resource of the machine for which the kernel has no limit per sandbox:
+ * - Memory of all sandboxes: the kernel would end the largest process, and spare a sandbox with many small ones.
+ * - Open files: files in transit in sockets, or mapped into memory, are in no process's descriptors.
+ * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
+ * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 8 MiB each.
  *
- * Of a pool, the principal whose sandboxes use most together loses the largest of them: several sandboxes, each a little
- * smaller than a neighbour's, do not have the neighbour's ended.
+ * The principal that uses most of a resource loses its largest sandbox. Otherwise several sandboxes, each a little smaller than
+ * a neighbour's, could have the neighbour's ended.
  */
 import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -17,10 +16,10 @@ import type { EngineSandbox } from "./engine-sandbox.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
 const CHECK_INTERVAL_MS = 250;
-/** From this share of its limit on, a pool is looked at often: what sandboxes take between two looks must fit into the rest. */
+/** From this share of its limit on, a pool is checked often: what sandboxes take between two checks must fit into the rest. */
 const NEAR = 0.75;
 const NEAR_INTERVAL_MS = 20;
-/** How long the end of a sandbox may take before the next is ended, in milliseconds. */
+/** How long to wait for the end of a sandbox before ending the next, in milliseconds. */
 const END_MS = 5000;
 const USED_UP = 0.9;
 
@@ -40,12 +39,11 @@ const FILE_BYTES = 192;
 const IDLE_BYTES = 8 * 1024 * 1024;
 /** The most memory of one end of a TCP connection: both buffers of `confine`. */
 const CONNECTION_BYTES = 256 * 1024;
-/** The most unread bytes in netlink sockets. Programs ask for interfaces and read the few KiB at once. */
+/** The most unread bytes in netlink sockets. Programs list interfaces, and read the few KiB immediately. */
 const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
 /**
- * How much of the netlink socket list is read: 700 entries. A thread that looks up a name has one, and a sandbox has fewer threads.
- * A longer one counts as too many bytes: for each 4 KiB of it, the
- * kernel walks through the sockets of all sandboxes.
+ * How much of the netlink socket list is read: 700 entries. Each thread that looks up a name has one, and a sandbox has fewer
+ * threads. A longer list counts as too many bytes: for each 4 KiB of it, the kernel walks through the sockets of all sandboxes.
  */
 const MAX_NETLINK_LIST_BYTES = 64 * 1024;
 

@@ -42,20 +42,15 @@ export class MountNamespace {
   /** The previous namespace is kept, because a sandbox may be about to enter it. */
   #former: Holder | undefined;
 
-  /**
-   * @param directory the engine's directory, with each sandbox's files
-   * @param directories the operator's directories for individual sandboxes
-   */
+  /** @param directory the engine's, with each sandbox's files @param directories the operator's, for individual sandboxes */
   constructor(directory: string, directories: readonly Mount[] = []) {
     this.#directories = directories;
     this.#directory = directory;
   }
 
   /**
-   * Opens the namespace, or a new one after the host replaced a file in it, as package managers do: a mount keeps showing the
-   * removed file, which cannot be mounted again.
-   * @param mounts one sandbox's mounts, including files in the engine's directory
-   * @throws Error if the namespace cannot be created, or a directory's owner cannot be mapped
+   * Opens the namespace, or a new one after a package manager replaced a file in it: a mount keeps showing the removed file,
+   * which cannot be mounted again. @throws Error if the namespace cannot be created, or a directory's owner cannot be mapped
    */
   async open(mounts: Mount[], { root, directoryMap }: HostIDs): Promise<MountNamespaceView> {
     // All sandboxes' directories, so that sandboxes with different ones share a namespace.

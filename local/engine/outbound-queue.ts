@@ -1,4 +1,4 @@
-/** Passes a sandbox's intercepted requests to the Worker, which polls for them. */
+/** Passes a request to the Worker and its response back, unbuffered. workerd reads header bytes as UTF-8, Node as Latin-1. */
 import { type ClientRequest, type IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { type Duplex, pipeline, Transform } from "node:stream";
@@ -10,7 +10,7 @@ import {
 } from "../platform/engine-protocol.ts";
 import { REQUEST_PROBLEMS, WORKER_PROBLEMS } from "./texts.ts";
 
-/** How long an intercepted request waits for a Worker that is starting, reloading or waking an actor, in milliseconds. */
+/** How long a request waits for a Worker that is starting, reloading or waking an actor, in milliseconds. */
 const patienceMs = 30_000;
 /** A poll without a request ends after this, in milliseconds, so that connections do not become stale. */
 const pollMs = 60_000;
@@ -232,10 +232,7 @@ const hopByHop = new Set([
   "upgrade",
 ]);
 
-/**
- * The framing of a body of unknown length: Node would send the body of a GET or DELETE without framing, and the server would
- * read it as the next request.
- */
+/** Without framing, Node would send the body of a GET or DELETE so that the server reads it as the next request. */
 export function framing({ headers }: IncomingMessage): [string, string][] {
   return headers["transfer-encoding"] === undefined ? [] : [["Transfer-Encoding", "chunked"]];
 }
@@ -256,9 +253,9 @@ export function limitInterim(upstream: ClientRequest, refuse: () => void): void 
 }
 
 /**
- * Streams a response, its headers with the body's first bytes. Returns false without sending anything for responses that cannot
- * be forwarded: an unrequested protocol change; a body in a connection-specific coding, which would be lost; and what Node
- * reads but refuses to write, such as status 0 or control characters in the reason.
+ * Streams a response, its headers with the first bytes. Returns false, and sends nothing, if the response cannot be forwarded:
+ * an unrequested protocol change; a connection-specific coding, which would be lost; and what Node reads but refuses to write,
+ * such as status 0 or control characters in the reason.
  */
 export function streamResponse(incoming: IncomingMessage, response: ServerResponse): boolean {
   const coding = incoming.headers["transfer-encoding"] ?? "chunked";
@@ -289,8 +286,8 @@ export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessa
 }
 
 /**
- * Headers without connection-specific ones (RFC 9110, 7.6.1). Content-Length stays even if `Connection` names it: without it
- * Node would send the body of a GET or DELETE as the next request.
+ * Removes connection-specific headers (RFC 9110, 7.6.1), but not Content-Length: without it, Node would send the body of a GET
+ * or DELETE as the next request.
  */
 export function endToEndHeaders(raw: string[], keep: ReadonlySet<string> = new Set()): [string, string][] {
   const dropped = new Set(hopByHop);

@@ -1,7 +1,7 @@
 /**
- * Shows a sandbox the machine's files as files of its own (overlayfs), though they are stored, and cached in memory, once. File
- * locks and watches belong to a file and not to who set them. Without this a sandbox locks the machine's programs, and each
- * close of a file in /usr goes through all locks on it. A sandbox can set a million locks, and its watches show who opens what.
+ * Gives each sandbox its own inodes for the machine's files (overlayfs). The files are still stored and cached once. The kernel
+ * keeps locks and watches by inode: without this, a sandbox could set a million locks on the machine's programs, each close of a
+ * file in /usr would go through all of them, and watches would show which files others open.
  */
 import { readFileSync, realpathSync } from "node:fs";
 import { arch } from "node:process";
@@ -14,8 +14,8 @@ const calls: Partial<Record<typeof arch, [unshare: number, mount: number]>> = {
 };
 
 /**
- * Perl, because a program for each mount takes too long. Where the kernel has no overlay, or cannot show the root's file system
- * by one, the files stay as they are. The second layer is empty: there must be two.
+ * Perl, because a program for each mount takes too long. If the kernel has no overlay, or cannot overlay the root's file
+ * system, the files stay as they are. An overlay needs two layers, so the second one is empty.
  */
 const program = `
 use strict;
@@ -37,9 +37,8 @@ exec @rest or die "$rest[0]: $!\\n";
 `;
 
 /**
- * The command prefix that shows a sandbox's files in a mount namespace of its own, made from the present one.
- * @param place a directory of the namespace that may be written
- * @param held the files by their paths on the machine, with those at which they are mounted in the namespace
+ * The command prefix that shows a sandbox's files in its own mount namespace. @param place a writable directory of the
+ * namespace @param held the files' paths on the machine, and where they are mounted
  */
 export function withOwnInodes(place: string, held: readonly Mount[]): string[] {
   const numbers = calls[arch];
@@ -53,7 +52,7 @@ export function withOwnInodes(place: string, held: readonly Mount[]): string[] {
   return ["perl", "-e", program, ...numbers.map(String), place, String(pairs.length / 2), ...pairs];
 }
 
-/** Where other file systems than the root's are mounted: an overlay does not show them. */
+/** Mount points of other file systems, which an overlay of the root does not show. */
 function otherMounts(): string[] {
   const lines = readFileSync("/proc/self/mountinfo", "utf8").trimEnd().split("\n");
   const points = lines.map((line) =>

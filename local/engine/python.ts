@@ -61,10 +61,7 @@ export async function findPythons(): Promise<Python[]> {
   });
 }
 
-/**
- * The interpreter to use without packages of `npm start`: the first with all packages, else the first that can install them,
- * else the first.
- */
+/** Prefers an interpreter with all packages, then one that can install them, then the first. */
 export function choosePython(pythons: readonly Python[]): Python | undefined {
   return pythons.find(isComplete) ?? pythons.find(({ modules }) => modules.includes("pip")) ?? pythons[0];
 }

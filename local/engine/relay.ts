@@ -47,7 +47,7 @@ export interface RelayOptions {
   path: string;
   headers: [string, string][];
   pace: RelayPace;
-  /** Bytes that each message of the Worker allows without counting: a protocol with acknowledgements limits itself. */
+  /** Bytes that each message of the Worker permits without counting: a protocol with acknowledgements limits itself. */
   acknowledgedBytes: number;
   /** Whether to close connections that use too much memory, because strangers can open them. */
   isPreview: boolean;
@@ -181,10 +181,8 @@ class BufferedBytes {
 }
 
 /**
- * Forwards messages, and pauses while the other end does not take them, or as long as `admit` says.
- * @param connection of `to`
- * @param admit milliseconds to wait after this message; undefined to drop it
- * @param full milliseconds until the next check; 0 if the next message may be read
+ * Forwards messages. Pauses while the other end is full, or as `admit` and `full` say, in milliseconds; 0 is no pause. @param
+ * connection of `to` @param admit undefined to drop the message
  */
 function pump(
   from: WebSocket,

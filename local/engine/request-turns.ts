@@ -15,7 +15,7 @@ interface Turn {
   response: ServerResponse;
   /** The one before it. */
   previous: ServerResponse | undefined;
-  /** Requests that came before this one was done. */
+  /** Requests received before this one was done. */
   early: number;
 }
 
@@ -38,9 +38,9 @@ export class Turns {
   }
 
   /**
-   * Whether to handle a request. If the previous one is not done, it is not: the connection is not read further, because Node
-   * would keep the waiting requests, and closes after the previous response, so that the client knows what to repeat (RFC 9112,
-   * 9.3.2).
+   * Whether to handle a request; not while the previous one is unfinished. Then the connection is not read further, because
+   * Node would keep the waiting requests, and closes after the previous response, so that the client knows which requests to
+   * repeat (RFC 9112, 9.3.2).
    */
   accept({ socket }: IncomingMessage, response: ServerResponse): boolean {
     if (socket.destroyed) return false;
@@ -85,7 +85,7 @@ export class Turns {
   }
 }
 
-/** A client may have the end of a response before Node hears that it was written: then Node itself keeps the order. */
+/** A client may receive a response's end before Node confirms the write. Node itself keeps the order then. */
 function isDone({ response, previous }: Turn): boolean {
   return response.writableFinished || (response.writableEnded && previous?.writableFinished !== false);
 }

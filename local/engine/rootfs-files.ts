@@ -28,10 +28,7 @@ const path = [
   "/bin",
 ].join(":");
 
-/**
- * Addresses reached without the proxy. Programs write IPv6 differently. Some know ranges; for others (Node, Python's urllib)
- * common addresses are listed.
- */
+/** Addresses without the proxy. Programs write IPv6 differently, and some know no ranges (Node, Python's urllib). */
 const direct = [
   "localhost",
   "::1",
@@ -161,7 +158,7 @@ function pipConfiguration({ pip, pipExtra, pipTrusted }: Registries): string {
   return lines.join("\n") + "\n";
 }
 
-/** Host programs in /usr that would fail with misleading messages, and are replaced. */
+/** Programs of the host that would fail with misleading messages: replaced. */
 const packageManagers = ["apt", "apt-get", "aptitude", "dnf", "yum", "zypper", "pacman", "snap"].map(
   (name) => `/usr/bin/${name}`,
 );

@@ -45,8 +45,8 @@ export interface Processes {
 }
 
 /**
- * Runs on the host first: joins the control groups, and makes the sandbox the first to be killed if memory runs out. Set with
- * CAP_SYS_RESOURCE, the value is also the minimum for its processes. Exit status 126 if a group cannot be joined.
+ * Runs on the host first: joins the control groups, and makes the sandbox the first candidate when memory runs out. With
+ * CAP_SYS_RESOURCE, that score is also its processes' minimum. Exit status 126 if a group cannot be joined.
  */
 export const prelude = [
   "echo 500 2>/dev/null >/proc/self/oom_score_adj",
@@ -136,10 +136,7 @@ export async function start(options: StartOptions): Promise<Processes> {
 
 const LISTENERS = 2;
 
-/**
- * Takes listeners from the channel and closes it after the last one: later messages would come from a program in the control
- * server's place.
- */
+/** Closes the channel after the last listener: later messages would come from a program in the control server's place. */
 async function handedOver(child: ChildProcess): Promise<Server[]> {
   const servers: Server[] = [];
   return await new Promise((resolve) => {
@@ -153,8 +150,8 @@ async function handedOver(child: ChildProcess): Promise<Server[]> {
 }
 
 /**
- * Settles when no process of the sandbox is left: with bubblewrap, which waits for the first process, or with that process if
- * only bubblewrap was killed. An open pipe does not delay it.
+ * Settles with bubblewrap, which waits for the first process, or with that process if only bubblewrap was killed. An open pipe
+ * does not delay it.
  */
 async function settle(child: ChildProcess, first: () => Identity | undefined): Promise<ExitReport> {
   // Not by the child's own "close", which is missing after its channel was closed from here.

@@ -1,8 +1,7 @@
 /**
- * A seccomp filter for what namespaces do not hold: address families that ignore the network namespace (AF_VSOCK reaches the
- * hypervisor), the kernel's keyrings, pools of the whole machine, leases on the host's files, set-user-id programs in a
- * directory of the host, and interfaces a sandbox has no use for that are a frequent source of kernel bugs. Everything else
- * stays allowed.
+ * A seccomp filter for what namespaces do not limit: address families that ignore the network namespace (AF_VSOCK reaches the
+ * hypervisor), keyrings, pools of the whole machine, leases on the host's files, set-user-id programs in a host directory, and
+ * unneeded interfaces that often have kernel bugs. Everything else stays allowed.
  */
 import { arch } from "node:process";
 import { readText } from "./host-files.ts";
@@ -26,23 +25,23 @@ const OFFSET_SECOND_ARGUMENT = 24;
 /** Calls of the x32 ABI carry this bit; their numbers are another table. */
 const X32_BIT = 0x40000000;
 const CLONE_NEWUSER = 0x10000000;
-/** Its flags lie in memory, out of a filter's sight; the C library falls back to clone. Same number everywhere. */
+/** Its flags are in memory, which a filter cannot read; the C library falls back to clone. Same number everywhere. */
 const CLONE3 = 435;
 const RLIMIT_CORE = 4;
 const RLIMIT_LOCKS = 10;
-/** chown's: -1. */
+/** For chown: -1 keeps an owner. */
 const KEEP = 0xffffffff;
 const F_SETFL = 4;
-/** fcntl: a write to a leased file waits for the lease holder, so a sandbox could block programs on the host. */
+/** fcntl: a write to a leased file waits for the lease's holder: a sandbox could block programs of the host. */
 const F_SETLEASE = 1024;
 /**
- * fcntl: each read of a file in a directory goes through all who asked to be told, under a lock. A hundred thousand for a
- * directory of /usr hold up every program of the machine. A kernel without CONFIG_DNOTIFY answers EINVAL.
+ * fcntl: each read in a directory goes through all its watchers, under a lock. A hundred thousand watchers of a directory in
+ * /usr slow every program of the machine. EINVAL is the result without CONFIG_DNOTIFY.
  */
 const F_NOTIFY = 1026;
-/** Its flags and mode lie in memory, as clone3's flags do; programs fall back to openat. Same number everywhere. */
+/** Its flags and mode are in memory, as for clone3; programs fall back to openat. Same number everywhere. */
 const OPENAT2 = 437;
-/** What it asks for lies in memory, too: see `asksOfCache`. Same number everywhere. */
+/** Its advice is in memory, too: see `asksOfCache`. Same number everywhere. */
 const PROCESS_MADVISE = 440;
 const FADVISE_WILLNEED = 3;
 const FADVISE_DONTNEED = 4;
@@ -62,12 +61,12 @@ interface Table {
   setsockopt: number;
   clone: number;
   fcntl: number;
-  /** The machine has 65,536 slots for asynchronous I/O in all. Programs do without where a kernel has none. */
+  /** The machine has 65,536 slots for asynchronous I/O. Programs work without it. */
   ioSetup: number;
   denied: number[];
-  /** chown and its like, with the place of the new owner among their arguments. */
+  /** chown and similar calls, with the argument that has the new owner. */
   chown: [number: number, argument: number][];
-  /** chmod and what makes files, with the place of the mode and of open's flags. Not mkdir, which ignores set-id bits. */
+  /** chmod and calls that create files, with the arguments of the mode and of open's flags. mkdir ignores set-id bits. */
   mode: [number: number, mode: number, flags?: number][];
   setrlimit: number;
   prlimit: number;
@@ -76,7 +75,7 @@ interface Table {
   madvise: number;
   fadvise: number;
   readahead: number;
-  /** open and its like, with the place of the flags. */
+  /** open and similar calls, with the argument that has the flags. */
   open: [number: number, flags: number][];
   direct: number;
   /** rt_sigqueueinfo, rt_tgsigqueueinfo, tkill and tgkill. */
@@ -167,34 +166,33 @@ const tables: Partial<Record<typeof arch, Table>> = {
 };
 
 /**
- * SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF. The compiled filters of the whole
- * machine have one pool (net.core.bpf_jit_limit), without which no sandbox can be started: see `ownFilters`.
+ * SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF. All compiled filters of the machine
+ * share one pool (net.core.bpf_jit_limit). If it is full, no sandbox can start: see `ownFilters`.
  */
 const socketFilters = [26, 50, 51, 52];
 const SOL_SOCKET = 1;
 const ENOPROTOOPT = 92;
-/** IPPROTO_UDPLITE and IPPROTO_MPTCP: nobody needs them here. Who asks for MPTCP of its own accord, as Go does, falls back to TCP. */
+/** IPPROTO_UDPLITE and IPPROTO_MPTCP. Programs that try MPTCP by themselves, such as Go's, fall back to TCP. */
 const refusedProtocols = [136, 262];
 const EPROTONOSUPPORT = 93;
 /** AF_UNIX, AF_INET, AF_INET6. */
 const families = [1, 2, 10];
 
 /**
- * Of AF_NETLINK only NETLINK_ROUTE, which the C library asks for the interfaces. By others processes send messages to each
- * other, and those that nobody reads count in no memory of the sandbox.
+ * Only NETLINK_ROUTE is allowed, by which the C library lists interfaces. Processes can send each other messages by the other
+ * protocols, and unread ones count in no memory of the sandbox.
  */
 const AF_NETLINK = 16;
 const NETLINK_ROUTE = 0;
 
-/** Whether the machine gives core dumps to a program or a socket of its own: then they would leave the sandbox. */
+/** Whether the machine pipes core dumps to a program or socket outside the sandbox. */
 export function pipesCoreDumps(): boolean {
   return /^[|@]/.test(readText("/proc/sys/kernel/core_pattern"));
 }
 
 /**
- * The compiled filter for this machine, or undefined on an architecture it has no table for.
- * @param ids how many user and group ids the sandbox has, from 0 on
- * @param hasHostDirectory whether it can write to a directory of the host, where its programs are the host's too
+ * The compiled filter; undefined for an unknown architecture. @param ids the number of the sandbox's user and group ids @param
+ * hasHostDirectory whether it can write to a host directory, where its programs are the host's too
  */
 export function seccompFilter(options: { ids: number; hasHostDirectory: boolean }): Buffer | undefined {
   const { ids, hasHostDirectory } = options;
@@ -254,12 +252,12 @@ const SUCCESS = ERRNO;
 
 const offsetOfArgument = (index: number) => OFFSET_FIRST_ARGUMENT + 8 * index;
 
-/** Of an argument of 64 bits, such as an address: both architectures are little-endian. */
+/** The upper half of a 64-bit argument, such as an address: both architectures are little-endian. */
 const upperHalfOf = (index: number) => offsetOfArgument(index) + 4;
 
 /**
- * Nobody can be given a file who is not in the sandbox. What unpacks archives asks for it and stops where it is refused, so it
- * succeeds and does nothing, as on file systems without owners. An owner of -1 stays who he is.
+ * A file cannot be given to a user outside the sandbox. Programs that unpack archives try, and stop on an error, so the call
+ * succeeds without an effect, as on file systems without owners. -1 keeps an owner.
  */
 function changeOfOwner(number: number, argument: number, ids: number): Instruction[] {
   return [
@@ -276,12 +274,11 @@ function changeOfOwner(number: number, argument: number, ids: number): Instructi
 }
 
 /**
- * All sandboxes and the host share what the kernel has in memory of their common files. What a sandbox asks to be read waits
- * for the sandbox's share of the disk, and so does every other program that needs a page of it: gigabytes read ahead would
- * hold up all programs that start. So hints to read ahead, or to forget what was read, succeed and do nothing.
- *
- * Reads past that memory (O_DIRECT) wait where no signal interrupts them, and a killed sandbox would keep its memory until
- * its share of the disk has served them. EINVAL is the answer of file systems without them, such as tmpfs before Linux 6.6.
+ * All sandboxes and the host share the kernel's cache of common files. A page that a sandbox requests waits for the sandbox's
+ * share of the disk, and so does every other program that needs it: reading gigabytes ahead would delay all starting programs.
+ * So hints to read ahead or to drop pages succeed without an effect. Reads past the cache (O_DIRECT) cannot be interrupted, and
+ * a killed sandbox would keep its memory until the disk has served them. They get EINVAL, as from file systems without
+ * O_DIRECT, such as tmpfs before Linux 6.6.
  */
 function asksOfCache({ madvise, fadvise, readahead, open, direct }: Table): Instruction[] {
   return [
@@ -309,7 +306,7 @@ function asksOfCache({ madvise, fadvise, readahead, open, direct }: Table): Inst
   ];
 }
 
-/** A set-user-id program in a directory of the host gives its owner's rights, often root's, to every user of the host. */
+/** A set-user-id program in a host directory gives its owner's rights, often root's, to every user of the host. */
 function setID(number: number, mode: number, flags?: number): Instruction[] {
   const refusal: Instruction[] = [
     [LOAD, 0, 0, offsetOfArgument(mode)],
@@ -322,7 +319,7 @@ function setID(number: number, mode: number, flags?: number): Instruction[] {
   return [[JUMP_EQUAL, 0, refusal.length, number], ...refusal];
 }
 
-/** Setting the size of core dumps succeeds and does nothing. */
+/** Setting the size of core dumps succeeds without an effect. */
 function limitOfCores({ setrlimit, prlimit }: Table): Instruction[] {
   return [
     [JUMP_EQUAL, 0, 4, setrlimit],
@@ -348,9 +345,8 @@ function limitOfCores({ setrlimit, prlimit }: Table): Instruction[] {
 }
 
 /**
- * Limits of another process, the first one of the sandbox among them, can be asked for and not set. Its own is number 0. Not so
- * the limit of file locks, which Linux does not apply: it marks the processes of a run, and a JavaScript kernel sets its own by
- * a program.
+ * A process may read limits of others, such as the first process, but set only its own (number 0). Except file locks, which
+ * Linux does not enforce: they mark a run's processes, and a JavaScript kernel sets its mark by a program.
  */
 function limitsOfOthers({ prlimit }: Table): Instruction[] {
   return [
@@ -370,8 +366,8 @@ function limitsOfOthers({ prlimit }: Table): Instruction[] {
 }
 
 /**
- * The first process believes that a signal comes from the platform if its sender has no process id in the sandbox. Where no more signals can wait, the
- * kernel says so of signals that any process sends by these calls. kill(2), for which there is always room, is left.
+ * The first process takes a signal for the platform's if its sender has no process id in the sandbox. When the queue of signals
+ * is full, the kernel says the same of signals sent by these calls. kill(2) always has room and stays allowed.
  */
 function signalsToFirst({ signal }: Table): Instruction[] {
   const toFirst = signal.flatMap((number): Instruction[] => [
@@ -395,9 +391,9 @@ function signalsToFirst({ signal }: Table): Instruction[] {
 }
 
 /**
- * Filters of system calls that programs load themselves, from the same pool as this one. The number of processes does not
- * bound them: a descriptor (SECCOMP_FILTER_FLAG_NEW_LISTENER) keeps a filter, and 57 KB of the pool, when its process has
- * ended. EINVAL is the answer of a kernel without such filters, with which programs go on: man, sshd, Chromium.
+ * System call filters that programs load come from the same pool as this one. The limit of processes does not bound them: a
+ * descriptor (SECCOMP_FILTER_FLAG_NEW_LISTENER) keeps a filter, 57 KB, after its process has ended. EINVAL is the result of a
+ * kernel without filters; man, sshd and Chromium continue without one.
  */
 function ownFilters({ prctl, seccomp }: Table): Instruction[] {
   return [

@@ -87,8 +87,8 @@ export class Spare {
   }
 
   /**
-   * Changes with variables and mounts, and if the host has replaced a mounted file. Undefined if such a file is unreadable:
-   * then no sandbox can start, and its caller gets the reason.
+   * Changes with variables and mounts, and when the host replaces a mounted file. Undefined if a file is unreadable: then no
+   * sandbox can start, and its caller gets the reason.
    */
   #key(env: Record<string, string>): string | undefined {
     const { mounts, cache } = this.#common;

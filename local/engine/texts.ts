@@ -1,6 +1,6 @@
 /**
- * What the engine says. Sentences in local/platform and local/runtime stand in for those of Cloudflare's platform and SDK, as
- * part of their interfaces, so they stay there.
+ * The engine's texts. Those of local/platform and local/runtime imitate Cloudflare's platform and SDK, as part of their
+ * interfaces, so they stay there.
  */
 
 /** What programs in a sandbox read when a connection is refused or breaks: sentences without their full stop. */
@@ -30,7 +30,7 @@ export const HOST_PROBLEMS = {
   unresolved: (host: string, why: string) => `${host} could not be resolved (${why})`,
   proxy: (why: string) => `this machine's proxy could not be reached (${why})`,
   proxyStatus: (status: number | string, target: string) =>
-    `this machine's proxy answered ${status} for ${target}`,
+    `this machine's proxy responded with ${status} for ${target}`,
   closed: "the connection was closed",
   notHTTP: (host: string) => `${host} sent a response that is not HTTP`,
   otherProtocol: (host: string) => `${host} switched to another protocol`,
@@ -44,7 +44,7 @@ export const WORKER_PROBLEMS = {
   notTaken: "the Worker did not take the request",
   interrupted: "the server was interrupted at this request",
   notHTTP: "the server's response is not HTTP",
-  silent: "the Worker did not answer",
+  silent: "the Worker did not respond",
 };
 
 export const CLIENT_GONE = "the client has disconnected";
@@ -71,7 +71,8 @@ export const MACHINE = {
   notInstalled: (title: string, reason: string) =>
     `${title} could not be installed: ${reason}. ` +
     "Check the network and the registry that npm is configured to use (npm ping), then try again.",
-  removed: (title: string, directory: string) => `${title} was removed from ${directory}: remove that, too.`,
+  removed: (title: string, directory: string) =>
+    `${title} was removed from ${directory}: remove that directory, too.`,
   notPython: (path: string) => `${path} is not Python 3.`,
   closed: (path: string) =>
     `Only root can read ${path}, and sandboxes are never root of this machine. Open it: chmod -R go+rX ${path}`,
@@ -99,8 +100,8 @@ export const NOT_ISOLATED = [
 /** For `MACHINE.noSandbox` and `MACHINE.notStarted`. */
 export const START_PROBLEMS = {
   bounds: (why: string) => `its bounds could not be set: ${why}`,
-  noControl: "its control server did not answer",
-  controlLate: "its control server ended or did not answer in time",
+  noControl: "its control server did not respond",
+  controlLate: "its control server ended or did not respond in time",
   bubblewrapFailed: "bubblewrap could not make the sandbox",
   bubblewrapEnded: "bubblewrap ended before the sandbox was ready",
   ended: "the sandbox has ended",

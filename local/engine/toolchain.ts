@@ -32,8 +32,8 @@ export async function findToolchain(python?: string | null): Promise<Toolchain> 
 }
 
 /**
- * Where NODE_USE_ENV_PROXY is set, as it is for users' programs, Node loads its HTTP client at each start. That takes longer than
- * the rest of the start, and our programs do not use it. Versions without this option do not have the variable, or waste the time.
+ * NODE_USE_ENV_PROXY, which user programs need, makes Node load its HTTP client at start, which takes longer than the rest. Our
+ * programs do not use it. Versions without this option lack the variable, or just start slower.
  */
 async function optionsFor(node: string): Promise<string[]> {
   const option = "--no-use-env-proxy";

@@ -24,14 +24,14 @@ export interface UnisolatedOptions {
 }
 
 /**
- * Marks every process of a sandbox, even outside its process group, unless it clears its environment. sandboxd keeps it
- * (`NO_ENV` of container/sandboxd/run-processes.ts).
+ * Marks every process of a sandbox, also outside its process group, unless it clears its environment. sandboxd keeps it:
+ * `NO_ENV` in container/sandboxd/run-processes.ts.
  */
 const marker = "SANDBOX_MCP_BARE";
 
 /**
- * Reads its stdin, which closes when the engine ends the sandbox or dies. Then it kills the processes in the sandbox's control
- * groups or with the marker, until none is left.
+ * Waits for the end of its stdin, which closes when the engine ends the sandbox or dies. Then it kills all processes in the
+ * sandbox's control groups or with the marker.
  */
 const reaper = [
   'trap "" INT TERM HUP',
@@ -143,9 +143,8 @@ const PLACES = ["/workspace", "/var/lib/sandbox-mcp"];
 const SCRIPTS = "/opt/sandbox-mcp";
 
 /**
- * Creates what a sandbox without isolation needs on this machine.
- * @param container the repository's directory of that name
- * @returns undefined, or a sentence with a command for the administrator
+ * @param container the repository's directory of that name @returns undefined, or a sentence with a command for the
+ * administrator
  */
 export async function makePlaces(container: string): Promise<string | undefined> {
   for (const path of PLACES) await mkdir(path, { recursive: true }).catch(() => undefined);
@@ -188,8 +187,8 @@ async function shortened(directory: string): Promise<string> {
 }
 
 /**
- * Without namespaces there is no egress proxy and no own /etc or /opt. Variables that refer to them are dropped, and programs
- * use the host's network and certificates.
+ * Drops variables about the egress proxy and our /etc and /opt, which need namespaces. Programs use the host's network and
+ * certificates.
  */
 function onTheHost(env: Record<string, string>): Record<string, string> {
   const left = Object.entries(env).filter(

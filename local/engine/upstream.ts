@@ -13,9 +13,7 @@ export class Unreachable extends Error {}
 export interface UpstreamOptions {
   /** For tests: where `host:port` leads, as a port on this machine's loopback. */
   allowAddresses: ReadonlyMap<string, number>;
-  /**
-   * `host:port` of the operator's package indexes. They may have private addresses; other ports of their hosts stay refused.
-   */
+  /** The operator's package indexes as `host:port`. They may have private addresses; their hosts' other ports stay refused. */
   registries?: ReadonlySet<string>;
   /** Resolves a name to all its addresses; the system's resolver by default. `aborted` cancels. */
   resolve?: (host: string, aborted?: AbortSignal) => Promise<string[]>;
@@ -23,20 +21,12 @@ export interface UpstreamOptions {
   authorities?: readonly string[];
 }
 
-/**
- * A sandbox's concurrent lookups. Each takes a thread that all sandboxes share, and a name server chosen by the sandbox can
- * delay it.
- */
+/** Concurrent lookups of a sandbox. Each takes a thread that all sandboxes share, and the sandbox's name server can delay it. */
 const maxLookups = 4;
 const connectTimeoutMs = 15_000;
 const maxHeadBytes = 16_384;
 
-/**
- * Connects to a host for a sandbox.
- * @param host a lower-case host name or address, without brackets and final dot
- * @param aborted cancels the connection
- * @throws Refusal, Unreachable
- */
+/** @param host a lower-case host name or address, without brackets and final dot @throws Refusal, Unreachable */
 export async function connectUpstream(
   host: string,
   port: number,
@@ -65,10 +55,7 @@ export async function connectUpstream(
   throw new Unreachable(HOST_PROBLEMS.refused(`${host}:${port}`, message(last)));
 }
 
-/**
- * Why a sandbox may never connect to a host, as words that follow "is", without resolving its name.
- * @param host as for `connectUpstream`
- */
+/** Why a host is always refused, as words that follow "is", without resolving its name. @param host as for `connectUpstream` */
 export function refusedUnresolved(host: string, port: number, options: UpstreamOptions): string | undefined {
   if (options.allowAddresses.has(`${host}:${port}`)) return undefined;
   const name = refusedName(host);
@@ -101,10 +88,9 @@ export async function secured(
 }
 
 /**
- * A host's addresses that a sandbox may reach. A name with any refused address is refused, because honest names do not mix.
- * @param checked false for the operator's hosts
- * @param behindProxy whether the host resolves names through its proxy; then an unknown name is not an error, and only the name
- * can be checked, see docs/internals/security.md
+ * A host's addresses. If one of them is refused, so is the name, because honest names do not mix. @param checked false for the
+ * operator's hosts @param behindProxy whether only the host's proxy can resolve names. Then unknown names are no errors, and
+ * only the name is checked: docs/internals/security.md
  */
 async function allowedAddresses(
   host: string,
@@ -155,7 +141,7 @@ export function boundedLookups(options: UpstreamOptions): UpstreamOptions {
   };
 }
 
-/** Waits in a queue. @throws if cancelled; it has left the queue then */
+/** @throws if cancelled, after leaving the queue */
 async function turn(waiting: Set<() => void>, aborted?: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const leave = () => {
@@ -197,7 +183,7 @@ async function opened<S extends Socket>(
   return socket;
 }
 
-/** Waits for a connection's first event. Closes it if that takes too long, or is cancelled. */
+/** Closes the connection if that takes too long, or is cancelled. */
 async function inTime<T>(socket: Socket, happening: Promise<T>, aborted?: AbortSignal): Promise<T> {
   const timer = setTimeout(() => socket.destroy(new Error("timed out")), connectTimeoutMs);
   const leave = () => socket.destroy(new Error(CLIENT_GONE));
@@ -280,7 +266,7 @@ export async function readHead(socket: Socket): Promise<{ status: number; rest: 
 
 /** The error code without the address in Node's message. */
 function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error ? String(error.code) : "no answer";
+  return error instanceof Error && "code" in error ? String(error.code) : "no response";
 }
 
 function message(error: unknown): string {

@@ -33,10 +33,7 @@ export type ContainerAPI = Pick<
   | "interceptAllOutboundHttp"
 >;
 
-/**
- * Sets `ctx.container` to one of the local platform. Call it before the SDK's constructor: `super(withLocalContainer(ctx, env),
- * env)`.
- */
+/** Call it before the SDK's constructor: `super(withLocalContainer(ctx, env), env)`. */
 export function withLocalContainer<Props>(
   ctx: DurableObjectState<Props>,
   env: LocalEnv & Partial<Namespace>,

@@ -26,9 +26,7 @@ export class EngineClient {
     this.#engine = env.LOCAL_ENGINE ?? globalThis;
   }
 
-  /**
-   * A request to the engine. Redirects are not followed: a sandbox must not lead the Worker, or the secret, to another address.
-   */
+  /** Follows no redirects: a sandbox must not lead the Worker, or the secret, to another address. */
   async fetch(path: string, init: RequestInit = {}): Promise<Response> {
     const headers = new Headers(init.headers);
     headers.set(SECRET_HEADER, this.#secret);

@@ -2,19 +2,19 @@
  * The protocol between the engine (Node, on the host) and the Worker (workerd), over loopback HTTP.
  * Imported by both sides, so it depends on neither.
  *
- *   PUT    /sandboxes/<id>                    start; answers when the sandbox is ready
- *   DELETE /sandboxes/<id>                    destroy; answers when nothing of it is left
+ *   PUT    /sandboxes/<id>                    start; responds when the sandbox is ready
+ *   DELETE /sandboxes/<id>                    destroy; responds when nothing of it is left
  *   POST   /sandboxes/<id>/signal             {signal}
- *   GET    /sandboxes/<id>/exit               answers when the sandbox has ended
- *   PUT    /sandboxes/<id>/intercepts         which outbound hosts the Worker answers
+ *   GET    /sandboxes/<id>/exit               responds when the sandbox has ended
+ *   PUT    /sandboxes/<id>/intercepts         which outbound hosts the Worker serves
  *   PUT    /sandboxes/<id>/policy             which hosts of the internet it may reach
  *   GET    /sandboxes/<id>/connections        its last connections, and how many were refused: `SeenConnections`
  *   GET    /sandboxes/<id>/refusals/<time>    the hosts that its policy refused from a time on
- *   GET    /sandboxes/<id>/outbound/<taker>   waits for the next intercepted request; its body is the answer's body
+ *   GET    /sandboxes/<id>/outbound/<taker>   waits for the next intercepted request, and returns it with its body
  *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request, its body in frames
  *   *      /sandboxes/<id>/ports/<port>/...   forwarded to that port inside the sandbox, WebSocket upgrades too
  *   *      /actors/<actor>/internet           the request for `URL_HEADER`, sent under the rules of the actor's sandbox
- *   PUT    /agents/<name>                     answers when sandboxes have this coding agent, if npm brings it
+ *   PUT    /agents/<name>                     responds when sandboxes have this coding agent, if npm provides it
  *   GET    /boot                              which run of the engine this is
  *   GET    /actors                            {actors}: the Durable Objects whose sandboxes run
  *   DELETE /previews                          ends all previews, for good. {running}: how many sandboxes run
@@ -49,8 +49,8 @@ export interface Intercepts {
   /** Host patterns for plain HTTP; `*` matches any characters. */
   http: string[];
   /**
-   * Host patterns for HTTPS. Requests to these hosts, also by plain HTTP, go on to the internet, so the sandbox's policy
-   * applies. The Worker itself serves all other hosts.
+   * Patterns for HTTPS. Requests to these hosts, also by plain HTTP, go on to the internet under the sandbox's policy. The
+   * Worker itself serves all other hosts.
    */
   https: string[];
   all: boolean;
@@ -61,7 +61,7 @@ export interface StartRequest {
   actor: string;
   /** The Durable Object's name, if its sandbox has a host directory. */
   name?: string;
-  /** Tells whose sandbox it is: the end of the Durable Object's name. Undefined for an actor that does not know its own. */
+  /** Identifies the sandbox's principal: the end of the Durable Object's name. Undefined if the actor does not know its name. */
   owner?: string;
   env: Record<string, string>;
   /** If false, only intercepted requests leave the sandbox. */
@@ -91,7 +91,7 @@ export interface OutboundRequest {
 }
 
 /**
- * The body is sent in frames, each with its length first (big-endian). An empty frame marks a complete body: workerd ends a
+ * The body is sent in frames: a big-endian length, then bytes. An empty frame marks a complete body, because workerd ends a
  * request normally even if its body's stream fails.
  */
 export interface OutboundResponse {

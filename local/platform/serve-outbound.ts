@@ -8,8 +8,8 @@ const RETRY_MS = 100;
 export type FindFetcher = (pattern: string | null) => Fetcher | undefined;
 
 /**
- * Runs until the sandbox is gone or `active` returns false. The actor polls instead of being called: a Fetcher belongs to the
- * actor that registered it, and no port has to be reachable from outside.
+ * Runs until the sandbox is gone or `active` returns false. The actor polls, because a Fetcher belongs to the actor that
+ * registered it, and no port has to be reachable from outside.
  */
 export async function serveOutbound(
   engine: EngineClient,
@@ -55,7 +55,7 @@ async function respond(
         : await fetcher.fetch(new Request(outbound.url, init));
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    response = new Response(`sandbox-mcp: the server could not answer this request (${reason}).\n`, {
+    response = new Response(`sandbox-mcp: the server could not serve this request (${reason}).\n`, {
       status: 502,
     });
   }

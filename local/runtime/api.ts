@@ -5,8 +5,8 @@ import type { InterpreterAPI } from "./interpreter.ts";
 const SANDBOX_VERSION = "0.12.10";
 
 /**
- * The control API on `/rpc`, with one target per domain, as the SDK's client addresses them. It has the methods that the actor
- * calls, and those that the SDK calls at a container's start. Calls of other methods fail.
+ * The control API on `/rpc`, with one target per domain, as the SDK addresses them. It has only the methods that the actor and
+ * the SDK's start-up call.
  */
 export class SandboxAPI extends RpcTarget {
   readonly #utils = new UtilsAPI();

@@ -52,15 +52,12 @@ interface Context {
   kernel: Kernel;
 }
 
-/**
- * The pause between creating a context and starting the next spare, in milliseconds. It leaves the CPU to the context's first
- * code.
- */
+/** The pause before the next spare starts, in milliseconds: it leaves the CPU to the new context's first code. */
 const SPARE_DELAY_MS = 1_000;
 
 /**
- * The `interpreter` part of the container's control API, with the same limits as the image's: timeouts are ignored, output
- * comes only at the end, and an execution whose kernel dies or whose context is deleted never ends.
+ * The `interpreter` part of the control API, with the image's limits: timeouts are ignored, output comes only at the end, and
+ * an execution without its kernel or context never ends.
  */
 export class InterpreterAPI extends RpcTarget {
   readonly #settings: KernelSettings;
@@ -182,9 +179,8 @@ export class InterpreterAPI extends RpcTarget {
   }
 
   /**
-   * A ready spare, or else a new kernel; then starts the next spare. It waits for the first spare, which no user code can hold
-   * up. It does not wait for a later one that is starting, because that may hang in user code that has been fixed since
-   * (`usercustomize.py`).
+   * Waits for the first spare, which no user code can block. Does not wait for a later spare: it may hang in user code that has
+   * been fixed since (`usercustomize.py`).
    */
   async #take(program: KernelProgram): Promise<Kernel> {
     if (program === "python") await this.#first;

@@ -20,9 +20,7 @@ export function splice(left: Duplex, right: Duplex): void {
   }
 }
 
-/**
- * The address of the `*.internal` hosts in /etc/hosts: a loopback address, so that port 80 of 127.0.0.1 is free for the user.
- */
+/** The address of `*.internal` hosts in /etc/hosts; port 80 of 127.0.0.1 stays free for the user. */
 export const INTERNAL_ADDRESS = "127.0.0.2";
 
 /** The sandbox's way out: the target of HTTP_PROXY, and of the hosts in /etc/hosts. */
@@ -32,9 +30,8 @@ const EGRESS = [
 ];
 
 /**
- * Opens the egress listeners and hands them to the engine, over Node's channel between a process and its child. The engine
- * accepts their connections itself, so nothing in the sandbox copies bytes. Returns when the engine has closed the channel,
- * before any user code runs.
+ * Hands the egress listeners to the engine, over Node's channel to its parent. The engine accepts connections itself, so that
+ * nothing in the sandbox copies bytes. Returns when the engine has closed the channel, before user code runs.
  */
 export async function handOverEgress(): Promise<void> {
   const closed = new Promise((resolve) => process.once("disconnect", resolve));

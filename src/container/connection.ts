@@ -64,19 +64,14 @@ export class Connection {
   }
 
   /**
-   * Sends calls about existing runs to the running container, even before its workspace is restored. Opens a connection if
-   * needed.
-   * @throws {ToolError} `no_answer`, `sandbox_restarted`
+   * Sends calls about existing runs, even before the workspace is restored. @throws {ToolError} `no_answer`,
+   * `sandbox_restarted`
    */
   async send(...calls: RunCall[]): Promise<void> {
     this.#send(this.#open ?? (await this.#connected()), calls);
   }
 
-  /**
-   * Starts a command in a container, unless its run has ended.
-   * @param isOver whether the run has ended
-   * @throws {ToolError} as `send`, and errors of `ready`
-   */
+  /** @param isOver whether the run has ended @throws {ToolError} as `send`, and errors of `ready` */
   async begin(call: StartCall, isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       await this.#lifecycle.readyForRun(isOver);
@@ -91,9 +86,8 @@ export class Connection {
   }
 
   /**
-   * Repeats the start call of a command that may have begun; sandboxd runs it only once.
-   * @param isOver as for `begin`
-   * @throws {ToolError} as `send`; `sandbox_restarted` also for another container, whose workspace is not restored yet
+   * Repeats a start call; sandboxd starts a command only once. @throws {ToolError} as `send`; `sandbox_restarted` also for
+   * another container, whose workspace is not restored yet
    */
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
     const socket = this.#open ?? (await this.#connected());
@@ -124,8 +118,8 @@ export class Connection {
   }
 
   /**
-   * Resizes and types into a run's terminal. Returns the number of accepted bytes.
-   * @throws {ToolError} `no_answer`, `sandbox_restarted`, `connection_lost` if it is unknown whether the text was typed
+   * Returns the number of accepted bytes. @throws {ToolError} `no_answer`, `sandbox_restarted`, `connection_lost` if it is
+   * unknown whether the text was typed
    */
   async type(id: string, { text, size }: TerminalInput): Promise<number> {
     const key = crypto.randomUUID();

@@ -28,9 +28,9 @@ export class FileOperations {
   }
 
   /**
-   * Has sandboxd do one operation. A change happens once, even if the request is repeated after a broken connection.
-   * @param isConfined whether a change must stay below /workspace and /tmp, wherever symbolic links lead
-   * @throws {ToolError} with what failed and why; `no_answer` after the row's time limit
+   * A change happens once, even if a broken connection repeats the request. @param isConfined whether it must stay below
+   * /workspace and /tmp, through symbolic links too @throws {ToolError} with what failed and why; `no_answer` after the row's
+   * time limit
    */
   async call<Name extends FileRequest>(
     name: Name,

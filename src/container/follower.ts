@@ -18,10 +18,10 @@ export interface OutputSink {
   readonly ended: boolean;
   /** Whether a caller waits for the next output; undefined if that makes no difference. */
   readonly isWatched?: boolean;
-  /** Calls `output`, which passes so many bytes to `output` and `skipped`, as soon as there is room. */
+  /** Calls `output` as soon as there is room for this many bytes. */
   take(bytes: number, output: () => void): Promise<void>;
   output(stream: Stream, bytes: Uint8Array): void;
-  /** The next `count` bytes of a stream. Only the last of them were read, because the log is full. */
+  /** `count` bytes of a stream were not stored, because the log is full. `last` has the last of them. */
   skipped(stream: Stream, count: number, last: Uint8Array): void;
   hasRoom(stream: Stream): boolean;
   /** Bytes of a stream so far: the offset for resuming. */
@@ -46,8 +46,8 @@ const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
 
 /**
- * After a broken connection without a running container, how long to wait for the container's own end, which has a better
- * reason, in milliseconds. And the most broken connections in a row before the run is given up.
+ * How long to wait for the container's own end, which has a better reason, in milliseconds. And the most broken connections in
+ * a row.
  */
 const DOWN_MS = 8000;
 const MAX_BREAKS = 20;
@@ -64,7 +64,7 @@ export abstract class RunFollower {
   protected readonly sink: OutputSink;
   /** Whether sandboxd has reported anything about the run; then it has started. */
   protected isKnown = false;
-  /** Whether `requestRun` has succeeded; then sandboxd may have started the run. */
+  /** Whether `requestRun` has succeeded once, so that sandboxd may have started the run. */
   protected wasAsked = false;
   #breaks = 0;
   #brokenAt = 0;
@@ -75,10 +75,10 @@ export abstract class RunFollower {
   #failure: unknown;
   #isConnected = false;
   #silence = 0;
-  /** Resolves when the sink has accepted all output; and the bytes that it has not accepted yet. */
+  /** Resolves when the sink has accepted all output; and the number of unaccepted bytes. */
   #taking: Promise<unknown> = Promise.resolve();
   #waiting = 0;
-  /** What sandboxd was told over this connection: stored bytes, and streams that are no longer stored. */
+  /** The last confirmation over this connection: stored bytes, and streams that are no longer stored. */
   #acknowledged = { stdout: 0, stderr: 0 };
   #full = new Set<Stream>();
 

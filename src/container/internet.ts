@@ -33,7 +33,7 @@ export function sendThrough(other: Internet): void {
   internet = other;
 }
 
-/** Forwards a sandbox's request if the policy allows it, with the secrets for its host. An outbound handler of the SDK. */
+/** An outbound handler of the SDK: forwards a request if the policy allows it, with the secrets for its host. */
 export async function throughPolicy(
   request: Request,
   env: Env,

@@ -19,7 +19,7 @@ import { MODEL_API_TEXTS } from "./texts.ts";
 type OutboundHandler = (request: Request, env: Env, from: { containerId: string }) => Promise<Response>;
 
 interface EgressRow {
-  /** `POST` paths that are forwarded; all others are refused. And those of them that cost tokens. */
+  /** `POST` paths that are forwarded, and those of them that cost tokens. Others are refused. */
   paths: readonly string[];
   charged: readonly string[];
   /** Forwarded header names, or prefixes ending with `*`. */
@@ -199,9 +199,8 @@ function paceOf(containerID: string): Pace {
 }
 
 /**
- * A request body, metered while it is forwarded, and whether all of it was sent; until then, the API does nothing. A body that
- * is too large is cut off, and one that has the API connect to other hosts if the sandbox may not; then `refused` is aborted,
- * with a `Refused` as its reason.
+ * Meters a request body while it is forwarded. The API does nothing before it has the whole body (`sent`). Aborts `refused`,
+ * with a `Refused` as reason, for a body that is too large, or that has the API connect to other hosts if the sandbox may not.
  */
 function metered(request: Request, isConfined: boolean, pace: Pace) {
   const meter = new RequestMeter();

@@ -11,8 +11,8 @@ const SOURCES = new Set(["base64", "text", "content", "file"]);
 const OWN_TOOLS = /^(custom|null|(bash|text_editor|computer|memory|tool_search_tool)_\w+)$/;
 
 /**
- * Parses the JSON: a text search for `"max_tokens"` would match inside a conversation, and miss escaped letters. Parsers differ
- * in which of two equal names counts, so both count.
+ * Parses JSON: a text search for `"max_tokens"` would match inside a conversation, and miss escaped letters. Of two equal names
+ * parsers use one or the other, so both count.
  */
 export class RequestMeter {
   #bytes = 0;
@@ -38,7 +38,7 @@ export class RequestMeter {
     return Math.ceil(this.#bytes / BYTES_PER_TOKEN);
   }
 
-  /** A part that has the API connect to hosts chosen by the request; undefined if there is none so far. */
+  /** The part that makes the API connect to hosts of the request's choice; undefined if none so far. */
   get reaches(): string | undefined {
     return this.#reader.isMalformed ? "invalid JSON" : this.#reaches;
   }

@@ -2,9 +2,9 @@
 import type { RequestMeter } from "./model-request.ts";
 
 /**
- * A field of a usage report. Matched in the text instead of parsed lines: a response without streaming is one line of any
- * length, and a gateway may split it. The model's own text is in strings, where quotes are escaped; a tool's input that looks
- * like a report can only increase the count.
+ * A field of a usage report. Matched in the text, because a response without streaming is one line of any length, and a gateway
+ * may split it. Quotes in the model's own text are escaped; a tool's input that looks like a report can only increase the
+ * count.
  */
 const FIELD =
   /"(input_tokens|output_tokens|cache_creation_input_tokens|cache_read_input_tokens)"\s{0,20}:\s{0,20}(\d{1,12})/g;
@@ -43,9 +43,8 @@ export class UsageCounter {
   }
 
   /**
-   * Tokens to charge. A response cut off before its report costs `max_tokens`, because nothing says how much the model had
-   * written.
-   * @param whole whether the response was read to its end
+   * A response cut off before its report costs `max_tokens`, because the tokens that the model wrote are unknown. @param whole
+   * whether the response was read to its end
    */
   charge(request: RequestMeter, whole: boolean, isStream: boolean): number {
     if (this.#reports && (isStream ? this.#stopped : whole)) return this.tokens;

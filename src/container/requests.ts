@@ -14,22 +14,17 @@ export interface ContainerLifecycle {
   readonly isRunning: boolean;
   /** The container with its workspace; undefined if there is none, or it is ending. */
   readonly container: object | undefined;
-  /**
-   * Starts the container if none runs, and waits until its workspace is restored.
-   * @param ms the longest wait
-   * @throws {ToolError} errors of the start or restore
-   */
+  /** Waits for a container with its workspace. @param ms the longest wait @throws {ToolError} errors of the start or restore */
   ready(ms?: number): Promise<unknown>;
   /**
-   * As `ready`, for a run.
-   * @param isOver whether the run has ended, so that it needs no container
-   * @throws {ToolError} `sandbox_restarted` if the run has ended; errors of the start; errors of the SDK
+   * As `ready`, unless the run is over. @throws {ToolError} `sandbox_restarted` if it is; errors of the start; errors of the
+   * SDK
    */
   readyForRun(isOver: () => boolean): Promise<void>;
 }
 
 /**
- * How long to retry while sandboxd does not respond, for example during its restart, and the pause between attempts. In
+ * How long to retry while sandboxd does not respond, such as during its restart, and the pause between attempts, in
  * milliseconds.
  */
 export const CONNECT_MS = 10_000;
@@ -51,8 +46,8 @@ export class Requests {
   }
 
   /**
-   * Requests as by `request`, which count as use. Each starts the container if none runs, and waits for its workspace.
-   * @throws {ToolError} errors of the start too; errors of the SDK
+   * Like `request`, but counts as use, and waits for the container and its workspace. @throws {ToolError} errors of the start
+   * too; errors of the SDK
    */
   withWorkspace(lifecycle: Pick<ContainerLifecycle, "container" | "ready">): Requesting {
     return async (...request) => {
@@ -65,10 +60,9 @@ export class Requests {
   }
 
   /**
-   * Makes a request to the running container, even before its workspace is restored, and reads the response. Retries if
-   * sandboxd does not respond or the connection breaks, unless the body is a stream, which can be sent only once.
-   * @param isThere whether the intended container still exists; called before each attempt
-   * @throws {ToolError} `no_answer` if nothing responds, `sandbox_restarted`, errors of `read`
+   * Makes a request, even before the workspace is restored, and reads the response. Retries if sandboxd does not respond,
+   * unless the body is a stream, which can be sent only once. @param isThere whether the intended container still exists;
+   * called before each attempt @throws {ToolError} `no_answer` if nothing responds, `sandbox_restarted`, errors of `read`
    */
   async request<T>(
     path: string,

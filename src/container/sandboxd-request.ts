@@ -11,11 +11,7 @@ import { isEncoded, readBounded } from "../shared/stream-bytes.ts";
 import type { Requesting } from "./requests.ts";
 import { DAMAGED } from "./texts.ts";
 
-/**
- * The result of `read` for a response.
- * @param refusal makes the error for a failure reported by sandboxd
- * @throws {ToolError} that error, or `damaged` for anything else
- */
+/** @param refusal makes the error for a failure reported by sandboxd @throws {ToolError} that error, or `damaged` */
 async function readResponse<T>(
   response: Response,
   read: (response: Response) => Promise<T>,
@@ -34,10 +30,7 @@ export function partsOf(row: Row, given: object): { call: Record<string, unknown
   return { call, body: typeof row.up === "object" ? JSON.stringify(body) : (body as Body) };
 }
 
-/**
- * Makes a row's request. Time limits and retries are up to the caller.
- * @param refusal makes the error for a failure reported by sandboxd
- */
+/** Makes a row's request, without time limits and retries. @param refusal makes the error for a failure reported by sandboxd */
 export function requestOperation(
   fetch: Requesting,
   row: Row,
@@ -51,10 +44,7 @@ export function requestOperation(
   );
 }
 
-/**
- * A response's content as its row says: JSON, or header fields with the body's bytes or stream.
- * @throws {ToolError} `damaged` for anything else
- */
+/** Reads JSON, or header fields with the body's bytes or stream. @throws {ToolError} `damaged` for anything else */
 async function resultOf(response: Response, row: Row, call: object): Promise<unknown> {
   const maxBytes = typeof row.maxBytes === "number" ? row.maxBytes : row.maxBytes(call as never);
   if (row.down === "none") {

@@ -18,7 +18,7 @@ export interface Conversation {
   id: string;
 }
 
-/** The task that goes on with a conversation, where a restore is of one. */
+/** The task that continues a conversation. */
 export type Target = { task: string };
 
 export class Snapshots {

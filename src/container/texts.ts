@@ -1,4 +1,4 @@
-/** What the way into a sandbox says: lost containers, kernels, files, and refused connections. */
+/** Texts about containers, kernels, files and refused connections. */
 import { type FileFailure, WORKSPACE } from "../../container/sandboxd/shapes.ts";
 import { type ErrorCode, ToolError, WENT_AWAY, WENT_AWAY_HINT, ending, exhausted } from "../shared/errors.ts";
 import type { Language } from "../shared/languages.ts";
@@ -11,10 +11,10 @@ export function containerGone(): ToolError {
 
 /** Responses that break the protocol, for `damaged`: a program in the sandbox may have sent them. */
 export const DAMAGED = {
-  controlServer: "its control server does not answer as it should; something else may be in its place",
-  sandboxd: "the server's program in it does not answer as it should; something else may be in its place",
+  controlServer: "its control server does not respond as it should; another program may be in its place",
+  sandboxd: "the server's program in it does not respond as it should; another program may be in its place",
   kernel: (language: Language, detail: string) =>
-    `its ${language} kernel does not start (${detail || "it says nothing"})`,
+    `its ${language} kernel does not start (${detail || "no message"})`,
 };
 
 export function inputUnconfirmed(): ToolError {
@@ -40,7 +40,7 @@ export const NOT_RUN = "The code was not run";
 export const STOPPED = "The code was stopped while it ran";
 
 export const KERNEL_MALFORMED =
-  "The kernel did not answer as it should; use another context for a fresh one.";
+  "The kernel did not respond as it should; use another context for a fresh one.";
 
 export function noInterpreter(language: Language): ToolError {
   return new ToolError(

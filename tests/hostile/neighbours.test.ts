@@ -346,7 +346,7 @@ describe("another principal's calls are answered", () => {
     ].join("\n");
     const sandbox = "kernel";
     const { text } = await tool(url, "run_code", { sandbox, code: changed });
-    expect(text).toContain("did not answer as it should");
+    expect(text).toContain("did not respond as it should");
     const calls = Array.from({ length: 8 }, () => attackWith("run_code", { sandbox, code: "1" }));
     await answeredWhile("document", Promise.all(calls));
     expect(deaths).toEqual([]);

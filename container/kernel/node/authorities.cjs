@@ -5,10 +5,7 @@ const tls = require("node:tls");
 /** The certificate of Cloudflare's TLS interception. SANDBOX_CA_CERT overrides its path. */
 const PLATFORM = process.env.SANDBOX_CA_CERT || "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
 
-/**
- * Trusts the platform's certificate. Node reads NODE_EXTRA_CA_CERTS once, when it starts, and a kernel started ahead
- * already runs when the image's server adds that certificate.
- */
+/** Node reads NODE_EXTRA_CA_CERTS only at its start, and a kernel started ahead runs before the certificate is added. */
 function trustPlatform() {
   let certificate;
   try {

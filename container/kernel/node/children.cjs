@@ -4,13 +4,13 @@ const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
 const { Server } = require("node:net");
 const { spawnSync } = childProcess;
-/** The mark of the run under way; undefined once this process has it. */
+/** The mark of the current run; undefined once this process has it. */
 let pending;
-/** The children of the run under way that have not ended, and whether it listens on a port itself. */
+/** The current run's children that still run, and whether it listens on a port itself. */
 let children = new Set();
 let listens = false;
 
-/** Marks the children that are started from now on, so that sandboxd finds them: see `_mark` in sandbox_mcp_kernel/__init__.py. */
+/** Marks the children started from now on, so that sandboxd finds them: see `_mark` in sandbox_mcp_kernel/__init__.py. */
 function markChildren(run, mark) {
   // Where the limit cannot be set, sandboxd looks for the variable.
   process.env.SANDBOX_MCP_RUN = run;
@@ -19,7 +19,7 @@ function markChildren(run, mark) {
   listens = false;
 }
 
-/** Whether the run listens "itself", or a "child" of it may: its ports are looked for then. */
+/** Which part of the run listens or may listen: sandboxd then looks for its ports. */
 function servedBy() {
   if (listens) return "itself";
   return children.size > 0 ? "child" : undefined;
@@ -83,7 +83,7 @@ function withFiles(streams, stdio, taken, call) {
   }
 }
 
-/** `stdio` as an array without the kernel's own 0, 1 and 2; `taken` has the places where 1 or 2 was meant. */
+/** `stdio` as an array without the kernel's own 0, 1 and 2. `taken` has the indexes that named 1 or 2. */
 function replaced(stdio, instead) {
   const list = Array.isArray(stdio) ? [...stdio] : [stdio, stdio, stdio].map((one) => one ?? "pipe");
   const taken = [];

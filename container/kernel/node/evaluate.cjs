@@ -27,7 +27,7 @@ class Evaluator {
     Object.defineProperty(globalThis, "__sandbox_mcp_take__", { value: globalThis[TAKE], enumerable: false });
   }
 
-  /** The value of the last expression; promises are awaited. Throws what the code throws, syntax errors included. */
+  /** Returns the last expression's value, awaited. Throws what the code throws, and syntax errors. */
   async run(code, language) {
     const name = `cell-${++this.count}.${language === "typescript" ? "ts" : "js"}`;
     this.sources.set(name, code);
@@ -39,7 +39,7 @@ class Evaluator {
     return value;
   }
 
-  /** TypeScript's transformer takes some 50 ms to load; a kernel made for it loads it before the first cell. */
+  /** Loads TypeScript's transformer, which takes about 50 ms, before the first cell. */
   warmUp() {
     try {
       toJavaScript("let a: number", "warm");
@@ -105,14 +105,14 @@ function problemOf(code) {
   return undefined;
 }
 
-/** The cell as REPL mode takes it: an object literal in parentheses, imports as calls. */
+/** Prepares a cell for REPL mode: puts parentheses around an object literal, and turns imports into calls. */
 function prepare(code) {
   if (/^\s*\{/.test(code) && !/;\s*$/.test(code) && !problemOf(`return (${code}\n)`)) return `(${code}\n)`;
   if (!/\b(?:import|export)\b/.test(code)) return code;
   return dynamicImports(staticImports(code));
 }
 
-/** Turns each `import(` that is code, not part of a string, comment or pattern, into a call that works here. */
+/** Replaces each `import(` in code by our function, but not those in strings, comments and patterns. */
 function dynamicImports(code) {
   let text = code;
   for (const found of [...code.matchAll(DYNAMIC)].toReversed()) {
@@ -165,7 +165,7 @@ function staticImports(code) {
   return text;
 }
 
-/** The offset in the text that the first line of a syntax error's stack and its marker name. */
+/** The offset of a syntax error, which the first line of its stack and the marker below give. */
 function placeOf(error, text) {
   const [head, , marker] = String(error.stack).split("\n");
   const line = Number(head?.split(":").at(-1)) - 1;

@@ -11,7 +11,7 @@ const PATH = new RegExp(
   `^(?:file://)?/(?:dev/(?<name>std(?:in|out|err))|(?:dev|proc/(?:self|${process.pid}))/fd/(?<number>[012]))$`,
 );
 
-/** The descriptor 0, 1 or 2 that a number or path means, or undefined. */
+/** The standard descriptor that a number or path stands for, or undefined. */
 function numberOf(target) {
   if (typeof target === "number") return target >= 0 && target <= 2 ? target : undefined;
   const found = typeof target === "string" || target instanceof URL ? PATH.exec(String(target)) : undefined;
@@ -42,7 +42,7 @@ function replace(target, names, make) {
   }
 }
 
-/** @param streams of the run: `write(name, chunk, encoding)`, and `share(name)`, which returns a log whose file can be appended to */
+/** @param streams the run's: `write(name, chunk, encoding)`; `share(name)` returns a log with a file that children append to */
 function patchFiles(streams) {
   const put = (name, data, rest) => {
     const bytes = bytesOf(data, rest);
@@ -128,7 +128,7 @@ function patchOpening(streams) {
   });
 }
 
-/** Reading descriptor 0 finds its end at once: its bytes are the executor's requests. */
+/** Makes descriptor 0 appear empty: its bytes are the executor's requests. */
 function patchInput() {
   replace(fs, ["readFileSync"], (real) => (target, options) => {
     if (numberOf(target) !== 0) return real(target, options);

@@ -3,10 +3,10 @@
 const { isUtf8 } = require("node:buffer");
 const fs = require("node:fs");
 const MEMORY_BYTES = 32 * 1024;
-/** The real one, which files.cjs replaces later. */
+/** files.cjs replaces `fs.writeSync` later. */
 const writeSync = fs.writeSync;
 
-/** Keeps the first `cap` bytes of a stream, counts those after them, and keeps the last `tailBytes` of these. */
+/** Keeps the first `cap` bytes of a stream. Counts the rest, and keeps the last `tailBytes` of it. */
 class Log {
   /** @param path of the file; without one everything is kept in memory */
   constructor(cap, tailBytes, path) {
@@ -20,7 +20,7 @@ class Log {
     this.tail = Buffer.alloc(0);
   }
 
-  /** Writes at once: a loop that never yields can only be killed, and its output must not be lost with it. */
+  /** Writes immediately: code that never yields can only be killed, and its output must survive that. */
   add(data) {
     const room = Math.max(0, this.cap - this.kept);
     const keep = data.subarray(0, room);
@@ -36,7 +36,7 @@ class Log {
     this.tail = Buffer.concat([this.tail, last.subarray(-this.tailBytes)]).subarray(-this.tailBytes);
   }
 
-  /** Opens the file. Returns whether there is one: where it cannot be made, memory is used, with a lower cap. */
+  /** Returns whether the file is open. If it cannot be created, memory is used, with a lower cap. */
   open() {
     if (this.file !== undefined || this.path === undefined) return this.file !== undefined;
     try {
@@ -77,8 +77,8 @@ class Log {
   }
 
   /**
-   * Ends the log. The answer has no `text` when the output is too long for it or not UTF-8: then it is in the file.
-   * Where there is no file it is `data`. That and `last`, the last of the bytes that were dropped, are base64.
+   * Returns the summary. Output that is long or not UTF-8 has no `text`: it is in the file, or base64 in `data` without a file.
+   * `last` has the last dropped bytes, in base64.
    */
   end() {
     const found = { bytes: this.kept + this.dropped, dropped: this.dropped };

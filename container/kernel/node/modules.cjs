@@ -7,7 +7,7 @@ const { fileURLToPath } = require("node:url");
 const execPath = process.execPath;
 let last;
 
-/** Hooks into the loading of every module. Node before 22.15 has no such hook, and loads them as they are. */
+/** Node before 22.15 lacks `registerHooks`, and loads modules unchanged. */
 function watchModules() {
   modules.registerHooks?.({
     load(url, context, next) {
@@ -17,7 +17,7 @@ function watchModules() {
   });
 }
 
-/** The JavaScript of a module with enums, namespaces or parameter properties: Node itself only removes types. */
+/** Compiles enums, namespaces and parameter properties: Node itself only removes types. */
 function transformed(url) {
   const path = fileURLToPath(url);
   if (!/\.[cm]?ts$/.test(path) || path.includes("/node_modules/")) return undefined;
@@ -37,7 +37,7 @@ function transformed(url) {
   };
 }
 
-/** Adds the file and the line of a syntax error in a module, which V8 only prints to the terminal. */
+/** Adds file and line to a module's syntax error, which V8 prints only to the terminal. */
 function locateInModule(error) {
   if (!last || !/\b(?:compileSourceTextModule|wrapSafe)\b/.test(error.stack)) return;
   const options = { encoding: "utf8", timeout: 5000, stdio: ["ignore", "ignore", "pipe"] };

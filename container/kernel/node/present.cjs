@@ -18,7 +18,7 @@ const INSPECT = {
   breakLength: 100,
   colors: false,
 };
-/** The name of a method by which an object says how it is shown: it returns {mime type: data}. */
+/** Objects may have a method of this name that returns their forms as {mime type: data}. */
 const DISPLAY = Symbol.for("Jupyter.display");
 const FORMS = {
   "text/plain": "text",
@@ -47,13 +47,13 @@ function plain(value) {
   }
 }
 
-/** Only the ends of a long string are quoted: the whole of it can be half a gigabyte. */
+/** Quotes only the ends: the whole string can have half a gigabyte. */
 function longString(value) {
   const ends = `${value.slice(0, TEXT_CHARS)}${value.slice(-TEXT_CHARS)}`;
   return shorten(util.inspect(ends, { ...INSPECT, maxStringLength: null }), TEXT_CHARS, value.length);
 }
 
-/** The outputs of one run in order, within their limits. Each is an object with one form per kind: text, png, ... */
+/** The run's outputs in order, bounded. Each is an object with one property per form: text, png, ... */
 class Results {
   constructor() {
     this.items = [];
@@ -126,7 +126,7 @@ function messageOf(error) {
   }
 }
 
-/** Bytes in the document: JSON in ASCII, where a UTF-16 unit takes up to six. */
+/** Bytes in the document, which is JSON in ASCII: a UTF-16 unit takes up to six. */
 function sizeOf(found) {
   return JSON.stringify(found).replace(/[^\x20-\x7e]/g, "\\u0000").length;
 }
@@ -150,7 +150,7 @@ function describe(error, sources) {
   return { name, message, traceback: [...head, ...shorten(text, 4 * MESSAGE_CHARS).split("\n")] };
 }
 
-/** The stack, cut after its beginning: a long recursion only repeats itself. */
+/** Keeps the beginning: a deep recursion only repeats itself. */
 function stackOf(error) {
   return typeof error.stack === "string" ? error.stack.split("\n").slice(0, 40).join("\n") : undefined;
 }
@@ -162,7 +162,7 @@ function extrasOf(error) {
   return Object.keys(extras).length > 0 ? ` ${util.inspect(extras, { ...INSPECT, depth: 3 })}` : "";
 }
 
-/** Cuts every stack below the user's code, where only the inspector, this prelude and the executor follow. */
+/** Removes the frames of the inspector, this prelude and the executor from every stack. */
 function trimStacks() {
   Error.prepareStackTrace = (error, frames) => {
     const end = frames.findIndex((frame) => frame.getFileName() === "node:inspector");

@@ -2,7 +2,7 @@
 /** process.stdout and process.stderr as user code finds them. The real ones are the executor's alone. */
 const { Writable } = require("node:stream");
 
-/** Cannot be ended or destroyed, and takes every write at once. */
+/** Ignores `end` and `destroy`, and accepts every write immediately. */
 class StdioProxy extends Writable {
   constructor(fd) {
     super({ decodeStrings: false, autoDestroy: false, emitClose: false });
@@ -10,7 +10,7 @@ class StdioProxy extends Writable {
     this.isTTY = false;
   }
 
-  /** For methods of Writable that do not call `write`. */
+  /** Called by methods of Writable that bypass `write`. */
   _write(chunk, encoding, done) {
     this.write(chunk, encoding);
     done();

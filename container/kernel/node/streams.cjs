@@ -27,7 +27,7 @@ class Streams {
     this.shared = new Set();
   }
 
-  /** Logs for what timers and children print between two runs: the beginning goes to the next run. */
+  /** Logs for output of timers and children between two runs. Its beginning goes to the next run. */
   late() {
     return { stdout: new Log(LATE_BYTES, LATE_BYTES), stderr: new Log(LATE_BYTES, LATE_BYTES) };
   }
@@ -49,7 +49,7 @@ class Streams {
     this.active = true;
   }
 
-  /** Ends the run and gives its summary: {spilled, stdout: {...}, stderr: {...}}. */
+  /** Ends the run. Returns its summary: {spilled, stdout: {...}, stderr: {...}}. */
   end() {
     for (const log of this.shared) log.account();
     this.shared.clear();
@@ -71,7 +71,7 @@ class Streams {
     log.add(typeof chunk === "string" ? Buffer.from(chunk, encoding) : Buffer.from(chunk));
   }
 
-  /** The log of a stream, to whose file a child may append; undefined between runs. */
+  /** A stream's log, whose file a child may append to; undefined between runs. */
   share(name) {
     const log = this.logs[name];
     if (!this.active || !log.open()) return undefined;

@@ -24,7 +24,7 @@ function toJavaScript(code, name) {
   return newEnums(made.slice(0, end));
 }
 
-/** Makes an enum of a cell a new one: the transformer adds to a variable of that name, which an earlier cell may have left. */
+/** Makes a cell's enums new: the transformer would extend a variable of that name from an earlier cell. */
 function newEnums(code) {
   const names = new Set(
     [...code.matchAll(/^(?:export )?var ([\w$]+) = \/\*#__PURE__\*\/ function\(\1\) \{$/gm)].map(
@@ -37,7 +37,7 @@ function newEnums(code) {
   return text;
 }
 
-/** Node has place and source at the beginning of the stack. */
+/** Node puts the place and the source at the beginning of the stack. */
 function asSyntaxError(error, name, code) {
   const found = new SyntaxError(error.message.split("\n", 1)[0]);
   const [, line, snippet] = /^[^\n]*:(\d+)\n([^]*?)\n+SyntaxError/.exec(String(error.stack)) ?? [];
@@ -47,7 +47,7 @@ function asSyntaxError(error, name, code) {
   return found;
 }
 
-/** The place in the cell, both counted from 1, of a place in its JavaScript. */
+/** Maps a place in the JavaScript to the cell; lines and columns count from 1. */
 function placeInCell(name, line, column) {
   const entry = maps.get(name)?.findEntry(line - 1, column - 1);
   if (entry?.originalLine === undefined) return [line, column];
@@ -60,7 +60,7 @@ function inCells(text) {
   );
 }
 
-/** Says of syntax that Node does not have what to write instead. @param column from 0, where it is known */
+/** Adds to the message what to write instead of unsupported syntax. @param column from 0, if known */
 function explain(error, line, column) {
   const before = line.slice(0, column ?? 0);
   if (line[column] === "@") {

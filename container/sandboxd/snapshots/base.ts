@@ -14,7 +14,7 @@ export const IMAGE_LIST = "/opt/sandbox-mcp/base.list";
 const OWN_LIST = join(SNAPSHOT, "base.list");
 /** Its modification time is the container's start. */
 const STARTED = join(SNAPSHOT, "started");
-/** The end of a record, which names cannot contain; and the beginning of a directory's record, before its entries. */
+/** END ends a record, and names cannot contain it. DIRECTORY begins a directory's record, before its entries. */
 const END = "\0";
 const DIRECTORY = ":";
 
@@ -22,7 +22,7 @@ export class Base {
   readonly id: string;
   /** The entries of each directory, as records that are parsed on demand. */
   readonly #records: ReadonlyMap<string, string>;
-  /** No user files existed before this time, in nanoseconds since the epoch; 0 if only the list tells. */
+  /** Before this time in nanoseconds since the epoch no user files existed; 0 if only the list tells. */
   readonly #startedAt: bigint;
 
   constructor(list: string, startedAt = 0n) {
@@ -39,7 +39,7 @@ export class Base {
     this.#startedAt = startedAt;
   }
 
-  /** The state of each entry in a directory, by name; undefined if the base lacks the directory. */
+  /** State by name; undefined if the base lacks the directory. */
   in(directory: string): ReadonlyMap<string, string> | undefined {
     const records = this.#records.get(directory);
     if (records === undefined) return undefined;
@@ -60,9 +60,8 @@ export class Base {
   }
 
   /**
-   * Whether something is unchanged from the image. Builders may change times, and a Dockerfile may continue after the list, so
-   * in the image's directories anything unchanged since the container's start counts as the image's.
-   * @param state the base's state there, if any
+   * Whether a file is unchanged from the image. Builders may change times, and a Dockerfile may continue after the list, so in
+   * the image's directories everything unchanged since the container's start counts as the image's.
    */
   isAsBefore(found: FoundFile, state: string | undefined, isOfImage: boolean): boolean {
     return (
@@ -76,14 +75,14 @@ export class Base {
   }
 }
 
-/** A file's state in the base's form. Times are whole seconds, as in image layers. A directory changes with its content. */
+/** Times are whole seconds, as in image layers. A directory's state excludes its content. */
 export function stateOf({ type, mode, uid, gid, size, mtime, target = "" }: FoundFile): string {
   const common = `${type} ${mode} ${uid} ${gid}`;
   if (type === "file") return `${common} ${size} ${Math.floor(mtime / 1e6)}`;
   return type === "symlink" ? `${type} ${encodeURIComponent(target).replaceAll("/", "%2F")}` : common;
 }
 
-/** Distinguishes images: without times, which for sandboxd's own list are those of the start. */
+/** Identifies an image. Without times, because sandboxd's own list has those of the start. */
 function identity(list: string): string {
   const { arch, version } = process;
   return JSON.stringify([
@@ -136,14 +135,14 @@ export function baseHere(): Base {
   return (base = image === undefined ? new Base(listAt(OWN_LIST) ?? "") : new Base(image, startedAt));
 }
 
-/** Bytes of a list at most: that of an image of 200,000 files has 17 MB. */
+/** The largest list in bytes: 200,000 files take 17 MB. */
 const MAX_LIST_BYTES = 128 * 1024 * 1024;
 
 function listAt(path: string): string | undefined {
   return textOf(path, "latin1", MAX_LIST_BYTES);
 }
 
-/** SHA-256 of the kind and the versions of what installations meet. */
+/** SHA-256 of the machine's kind and of the versions that an installation depends on. */
 export function systemID(root: string): string {
   const { arch, platform, version } = process;
   const files = ["etc/os-release", "var/lib/dpkg/status", "opt/venv/pyvenv.cfg"];

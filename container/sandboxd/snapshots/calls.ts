@@ -31,15 +31,15 @@ export const planCallSchema = z.object({
   isArchive: z.optional(z.boolean()),
   /** Instead of the sandbox's state, files below `below` in the home directory with `id` in their path. */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
-  /** Whether to check every file of the image too, as before a stop; otherwise this happens only now and then. */
+  /** Whether to check every file of the image too, as before a stop; otherwise only every few minutes. */
   isThorough: z.optional(z.boolean()),
-  /** The actor knows of no changes: if no process was active since the last scan, none is done. */
+  /** The actor knows of no changes: without a process active since the last scan, no new one is made. */
   isAtRest: z.optional(z.boolean()),
 });
 
 export type PlanCall = z.infer<typeof planCallSchema>;
 
-/** A number of things, the first of them by name. */
+/** A count, and the first names. */
 const namedSchema = z.object({
   count: count(),
   names: listOf(z.string().check(z.maxLength(4096)), MAX_LEFT),
@@ -107,8 +107,8 @@ export const snapshotRequests = {
   /** The account has the save: the next one is compared with it. Repeatable. */
   commit: row({ ...ofSnapshot, route: "POST /snapshot/commit" }),
   /**
-   * Begins a restore by the manifest in the body: of the sandbox's state, or of a continued conversation, to `CONVERSATION` in
-   * the task's directory.
+   * Restores the manifest in the body: the sandbox's state, or with `task` a conversation to `CONVERSATION` in that task's
+   * directory.
    */
   restore: row({
     ...emptyCall,

@@ -16,21 +16,18 @@ export interface FoundFile {
   /** Changes with the content. */
   status: string;
   target?: string;
-  /** The same for all hard links of a file. */
+  /** Equal for all hard links of a file. */
   inode?: string;
 }
 
-/**
- * An entry that a save must leave out: sockets, pipes and devices, unreadable files, and regenerable directories that exceed a
- * snapshot's limit.
- */
+/** A save leaves these out: sockets, pipes and devices; unreadable files; regenerable directories above a snapshot's limit. */
 export type ScannedEntry = FoundFile | { type: "special" | "unreadable" | "crowded"; path: string };
 
 export function isFound(one: ScannedEntry): one is FoundFile {
   return one.type !== "special" && one.type !== "unreadable" && one.type !== "crowded";
 }
 
-/** What is not mounted: whether files say the device of their file system too. */
+/** The device of the files to scan, and whether files report it too (`hasOneDevice`). */
 export interface Devices {
   dev: bigint;
   ofFiles: boolean;

@@ -7,9 +7,8 @@ const PACKAGE = /^var\/lib\/dpkg\/info\/([^/:]+)(?::\w+)?\.list$/;
 export const NODE = process.version.split(".", 1)[0] ?? "";
 
 /**
- * The entries of a state that fit a base: all if it is the same; else of installed programs only compatible ones, and nothing
- * that the image's package manager keeps together.
- * @returns with the dropped ones in words
+ * Selects a state's entries that fit a base: all for the same image; otherwise the user's files and compatible installed
+ * programs, without anything that the image's package manager owns.
  */
 export function entriesFor(
   base: Base,

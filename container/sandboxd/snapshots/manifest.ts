@@ -62,15 +62,15 @@ export type Entry =
   | FileEntry
   | (EntryBase & { type: "directory" })
   | (EntryBase & { type: "removed" })
-  /** What a symbolic link says, or the path of the first of several hard links. */
+  /** A symbolic link's text, or the path of the first of several hard links. */
   | (EntryBase & { type: "symlink" | "hardlink"; target: string });
 
 const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
 
-/** 2³² - 1 would tell the system to keep an owner. */
+/** 2³² - 1 would tell the system not to change the owner. */
 const owner = () => z.optional(z.number().check(z.int(), z.gte(0), z.lte(2 ** 32 - 2)));
 
-/** Latin-1 characters, one byte each: of others only the lower byte would remain, which may be a slash. */
+/** Latin-1, one byte per character: of a higher one only the lower byte would remain, which may be a slash. */
 // oxlint-disable-next-line no-control-regex
 const BYTES = /^[\x01-\xff]+$/;
 

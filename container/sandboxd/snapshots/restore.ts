@@ -55,13 +55,13 @@ interface WantedBlob {
 export interface Place {
   root: string;
   base: Base;
-  /** The only directory of the sandbox's own, if the rest is the host's. */
+  /** The sandbox's only directory, if the rest is the host's. */
   only?: string | undefined;
 }
 
 export class Restore {
   readonly id: string;
-  /** Parts that were not restored, because the image differs, or something is mounted or the server's there. */
+  /** Parts that were not restored, because the image differs, or a mount or the server's files are there. */
   readonly dropped: readonly string[];
   readonly #root: string;
   readonly #dev: bigint;
@@ -90,9 +90,8 @@ export class Restore {
   }
 
   /**
-   * Creates a state's directories and empty files; only `finish` replaces files. Other files in the workspace are removed.
-   * @param checked called once the manifest is valid, before any change
-   * @throws Error for an invalid state
+   * Creates directories and empty files; only `finish` replaces files. Other files in the workspace are removed. @param checked
+   * called once the manifest is valid, before any change @throws Error for an invalid state
    */
   static async begin(
     id: string,
@@ -119,7 +118,7 @@ export class Restore {
     return await Restore.#make(id, root, dev, entries, dropped);
   }
 
-  /** Creates everything of a manifest in an empty directory, as `begin` does. @throws Error for an invalid one */
+  /** Like `begin`, but into an empty directory. @throws Error for an invalid manifest */
   static async beginIn(id: string, root: string, manifest: Buffer): Promise<Restore> {
     const { dev } = lstatSync(root, { bigint: true });
     return await Restore.#make(id, root, dev, (await readManifest(manifest)).entries, []);
@@ -291,12 +290,12 @@ function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
   }
 }
 
-/** Some 30,000 years, microseconds. */
+/** About 30,000 years. */
 const FURTHEST_US = 1e18;
 
 /**
- * Microseconds as seconds, which the system floors: half a microsecond more keeps them exact. As text, because Node treats
- * negative numbers (times before 1970) as now. More distant times become the furthest that a system accepts.
+ * The system floors seconds: half a microsecond more keeps them exact. As text, because Node treats negative numbers (times
+ * before 1970) as now. More distant times become the furthest accepted one.
  */
 function seconds(microseconds: number): string {
   const bounded = Math.max(-FURTHEST_US, Math.min(FURTHEST_US, microseconds));
@@ -326,7 +325,7 @@ function writeNow(path: Buffer, content: Buffer, offset: number): void {
   }
 }
 
-/** Whether something at a path is no part of a state, such as a mount or the server's files, or has such a thing in it. */
+/** Whether a path is no part of a state, such as a mount or the server's files, or contains such a path. */
 function mustStay(root: string, path: string, dev: bigint): boolean {
   const stats = statsOf(root, path);
   if (!stats) return false;
@@ -369,7 +368,7 @@ async function clear(
   }
 }
 
-/** Sets a mode. A sandbox with a host directory may not set set-id bits, so they are dropped there. */
+/** A sandbox with a host directory may not set set-id bits there, so they are dropped. */
 function setMode(at: Buffer, mode: number): void {
   try {
     chmodSync(at, mode);
@@ -389,7 +388,7 @@ async function makeDirectory(root: string, path: string, dev: bigint): Promise<v
   mkdirSync(bytesOf(root, path));
 }
 
-/** Removes what is at a path. @param onlyDirectories whether to keep other things, which will be replaced */
+/** @param onlyDirectories whether to keep files and links, because the caller replaces them */
 async function remove(root: string, path: string, dev: bigint, onlyDirectories = false): Promise<void> {
   const stats = statsOf(root, path);
   if (!stats || stats.dev !== dev || (onlyDirectories && !stats.isDirectory())) return;
@@ -424,7 +423,7 @@ function distinctBlobs(entries: readonly Entry[]): WantedBlob[] {
 /** Gaps up to this size are sent along, because another request takes longer. */
 const GAP_BYTES = 64 * 1024;
 
-/** The ranges that contain the blobs, in order. Fewer ranges contain more unneeded bytes. */
+/** Merges blobs into ranges. Fewer ranges contain more unneeded bytes. */
 function readsOf(wanted: readonly WantedBlob[]): Read[] {
   for (let gap = GAP_BYTES; ; gap *= 4) {
     const reads: Read[] = [];

@@ -13,9 +13,7 @@ import { choose, named } from "./scan.ts";
 import { PACKAGE_LOCKS, kindOf } from "./scope.ts";
 import type { Index, Known } from "./state.ts";
 
-/**
- * A file that changed this shortly before it was read may change again without new times, so it is read again. Milliseconds.
- */
+/** A file changed less than this many milliseconds before it was read may change again without a new time: it is read again. */
 const RECENT_MS = 100;
 const OPENED_AHEAD = 8;
 const SMALL_BYTES = 64 * 1024;
@@ -165,7 +163,7 @@ export class Save {
     this.#index.set(known.entry.path, known);
   }
 
-  /** The entry of something without content; something to read; or nothing if it is gone or unreadable. */
+  /** Returns an entry without content, a file to read, or undefined if it is gone or unreadable. */
   async #open(found: FoundFile, links: Map<string, string>): Promise<Known | FileRead | undefined> {
     const { path, type, target = "", inode } = found;
     const common = this.#common(found);
@@ -196,7 +194,7 @@ export class Save {
     return this.#manifest;
   }
 
-  /** If the first of several hard links is gone before it is read, the others are left out until the next save. */
+  /** Hard links to a file that disappeared before it was read wait for the next save. */
   #leaveLostLinks(): void {
     const files = new Set(this.#entries.filter(({ type }) => type === "file").map(({ path }) => path));
     this.#entries = this.#entries.filter((entry) => {
@@ -255,7 +253,7 @@ function isInstalling(root: string): boolean {
   return inodes.some((inode) => locks.includes(`:${inode} `));
 }
 
-/** The same, with the package manager's files as last saved. */
+/** Replaces the package manager's files by their last saved state. */
 function asBefore(seen: readonly ScannedEntry[], before: Index): ScannedEntry[] {
   const isHeld = (path: string) => kindOf(path) === "system";
   const all = new Map(seen.map((one) => [one.path, one]));
@@ -276,7 +274,7 @@ function asBefore(seen: readonly ScannedEntry[], before: Index): ScannedEntry[] 
   return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** A file being read. Small files are read by blocking calls: asynchronous ones cost ten times as much. */
+/** Reads small files by blocking calls: asynchronous ones cost ten times as much. */
 class FileRead {
   readonly #handle: FileHandle | undefined;
   readonly #whole: Buffer | undefined;
@@ -291,7 +289,7 @@ class FileRead {
     this.#openedAt = openedAt;
   }
 
-  /** Undefined for what is no file any more. @throws errors of the system */
+  /** Undefined if it is no longer a file. @throws errors of the system */
   static async open(path: Buffer, size: number): Promise<FileRead | undefined> {
     if (size <= SMALL_BYTES) return FileRead.#openSmall(path);
     const handle = await open(path, READ);

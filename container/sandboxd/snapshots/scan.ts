@@ -46,9 +46,8 @@ export class Scanner {
   }
 
   /**
-   * All changes, each directory before its content, with parent directories; empty without such a root. Regenerable directories
-   * come last, and are `crowded` if they exceed the limit.
-   * @throws {FileError} for more entries than a snapshot may have
+   * Finds all changes, parent directories first; empty without such a root. Regenerable directories come last, and are
+   * `crowded` if they exceed the limit. @throws {FileError} for more entries than a snapshot may have
    */
   async changes(
     signal: AbortSignal,
@@ -63,7 +62,7 @@ export class Scanner {
     const base = this.#base();
     const now = BigInt(Date.now()) * 1_000_000n;
     const known = new Map<string, KnownDirectory>();
-    /** The scanned directories; and the paths of those that are among the changes. */
+    /** The scanned directories; `added` has the paths of those among the changes. */
     const directories = new Map<string, FoundFile>();
     const added = new Set<string>();
     const lead = (path: string) => {
@@ -81,7 +80,7 @@ export class Scanner {
     };
     let next: { path: string; found?: FoundFile }[] = [{ path: this.#from }];
     const later: typeof next = [];
-    /** The directory of `later` that is being scanned, and the number of changes before it. */
+    /** The regenerable directory being scanned, and the number of changes before it. */
     let madeAgain: { path: string; before: number } | undefined;
     const turn = turns();
     for (;;) {
@@ -170,9 +169,7 @@ export async function scanNamed(
   return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/**
- * In some overlay file systems, files report another device than their directory, as mounts do; there only directories tell.
- */
+/** In some overlay file systems, files report another device than their directory, as mounts do. There only directories count. */
 function hasOneDevice(root: string, dev: bigint): boolean {
   const file = join(root, ".sandbox-mcp-new");
   try {
@@ -203,7 +200,7 @@ function nameOf(path: string): string {
 }
 
 /**
- * Drops what cannot be saved, and what exceeds the limit: first regenerable directories, then whole libraries, then the largest
+ * Drops what cannot be saved, and what exceeds the limit: regenerable directories, then whole libraries, then the largest
  * files.
  */
 export function choose(

@@ -26,7 +26,7 @@ const LEFT_OUT = new Set([
   "var/tmp",
 ]);
 
-/** The same of each home directory, with what IPython notes of each execution. */
+/** The same for each home directory, and IPython's records of executions. */
 const LEFT_OUT_OF_HOME = new Set([
   ".cache/fontconfig",
   ".cache/go-build",
@@ -46,7 +46,7 @@ const LEFT_OUT_OF_HOME = new Set([
 
 const HOME = /^(?:root|home\/[^/]+)\/(.*)$/s;
 
-/** Whether a path may belong to a state. Parents are never followed as links, so dropped paths have no other name. */
+/** Links in parents are never followed, so an excluded path has no other name. */
 export function isOfState(path: string): boolean {
   const top = topOf(path);
   if (top === "workspace") return true;
@@ -87,10 +87,7 @@ const SYSTEM = new Set([
   "var",
 ]);
 
-/**
- * Who owns a path: the user (`own`); programs `installed` next to the image's; or the `system`, which the image's package
- * manager keeps together.
- */
+/** `own`: the user's. `installed`: programs beside the image's. `system`: owned by the image's package manager. */
 export function kindOf(path: string): "own" | "installed" | "system" {
   if (!SYSTEM.has(topOf(path))) return "own";
   return /^(?:opt|usr\/local)\/|(?:^|\/)site-packages(?:\/|$)|\/lib\/node_modules\//.test(path)

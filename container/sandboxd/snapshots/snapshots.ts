@@ -24,8 +24,8 @@ const ONLY = basename(WORKSPACE);
 const NO_BASE = () => new Base("");
 
 /**
- * How often all files of the image are checked, in milliseconds, to find those rewritten in place, which few programs do. It
- * takes half a second for 90,000 files.
+ * The interval of full scans, in milliseconds. They find image files rewritten in place, which few programs do, and take half a
+ * second for 90,000 files.
  */
 const THOROUGH_MS = 120_000;
 const MANIFEST_BYTES = 256 * 1024 * 1024;
@@ -86,7 +86,7 @@ export class Snapshots {
     return this.#save;
   }
 
-  /** The latest request wins: earlier work is cancelled. Resolves when none of it is under way. */
+  /** The latest request wins: cancels earlier work, and resolves when none of it is running. */
   async #next(): Promise<AbortSignal> {
     this.#turn.abort();
     const turn = (this.#turn = new AbortController());
@@ -98,7 +98,7 @@ export class Snapshots {
     return turn.signal;
   }
 
-  /** Does a step of a restore, which ends before another begins. @param request is cancelled by the next one */
+  /** One step runs at a time. @param request cancelled by the next step */
   #restores<T>(request: IncomingMessage, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     const cut = () => request.destroy();
     signal.addEventListener("abort", cut);
@@ -160,8 +160,8 @@ export class Snapshots {
   }
 
   /**
-   * Whether the state was restored. A late request of a dead actor must not undo later changes.
-   * @throws {FileError} `missing` if it has another state
+   * Whether this state was restored: a late request of a dead actor must not undo later changes. @throws {FileError} `missing`
+   * if it has another state
    */
   #isWhole(id: string): boolean {
     const { snapshot, isRestoring } = this.#state.mark();

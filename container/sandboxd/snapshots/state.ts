@@ -38,7 +38,7 @@ export class SnapshotState {
     renameSync(`${MARK_FILE}.new`, MARK_FILE);
   }
 
-  /** The index of the mark's snapshot; empty if lost: then everything counts as new. */
+  /** The last snapshot's index; empty if lost: then everything counts as new. */
   async index(): Promise<Index> {
     const { snapshot } = this.mark();
     if (snapshot === undefined) return new Map();

@@ -42,8 +42,8 @@ const TICK_MS = 10;
 const SCRIPTS: Record<KernelProgram, string> = { python: "python-kernel.py", javascript: "node-kernel.cjs" };
 
 /**
- * Runs the kernel's script without its path on a command line, because a user's `pkill -f /opt` would end it. The JavaScript
- * kernel removes its path itself.
+ * Keeps the script's path off the command line, because a user's `pkill -f /opt` would match it. The JavaScript kernel removes
+ * its path itself.
  */
 const PYTHON_SCRIPT = "SANDBOX_MCP_KERNEL";
 const PYTHON_BOOT = `import os, sys
@@ -122,8 +122,8 @@ export class Kernel {
   }
 
   /**
-   * Whether the kernel accepts code. A kernel killed by another program's signal still counts as healthy, and its cells never
-   * end: the image's server checks only the exit code.
+   * A kernel killed by another program's signal counts as healthy, and its cells never end: the image's server checks only the
+   * exit code.
    */
   get healthy(): boolean {
     return !this.#child.killed && this.#child.exitCode === null;
@@ -133,10 +133,7 @@ export class Kernel {
     return this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
-  /**
-   * Whether a kernel started now would be the same: it would be the same program, and no package, .pth file or the like was
-   * installed or removed since this one's start.
-   */
+  /** Whether a kernel started now would be the same program with the same packages and .pth files. */
   isCurrent({ env }: KernelSettings): boolean {
     const { startedAt, command, file, packages } = this.#origin;
     if (fileOf(command, env) !== file) return false;

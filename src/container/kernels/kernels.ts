@@ -73,7 +73,7 @@ const MISSING =
 
 interface Refusal {
   until: number;
-  /** Whether sandboxd says that its container goes on. Does not reject. */
+  /** Whether sandboxd reports that its container continues. Does not reject. */
   isOver: () => Promise<boolean>;
 }
 
@@ -133,8 +133,8 @@ export class Kernels {
   }
 
   /**
-   * Refuses new code because the container is stopping. Returns whether code was running.
-   * @param isOver asked at each refusal: code can make sandboxd end alone, and then the next one serves
+   * Refuses new code because the container is stopping. Returns whether code was running. @param isOver called for each
+   * refusal: sandboxd may end alone, and its successor accepts code
    */
   refuse(isOver: () => Promise<boolean>): boolean {
     this.#refusal = { until: Date.now() + ENDING_MS, isOver };
@@ -172,8 +172,8 @@ export class Kernels {
   }
 
   /**
-   * Frees a kernel from an earlier actor's code, whose result is lost. The code is stopped as at its deadline unless it ends
-   * first; other code of the context waits.
+   * Stops an earlier actor's code, whose result is lost, as at its deadline unless it ends first. Other code of the context
+   * waits.
    */
   async freeKernel(sink: OutputSink, kernel: Kernel): Promise<CellHandover> {
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
@@ -359,10 +359,7 @@ export class Kernels {
     result.then(settled, settled);
   }
 
-  /**
-   * Closes the SDK's connection if only abandoned calls use it: they keep the container awake, and settle when it closes.
-   * @param isUnused whether no other call is under way
-   */
+  /** Closes the SDK's connection if only abandoned calls use it: they keep the container awake, and settle when it closes. */
   released(isUnused: () => boolean): void {
     const isDue = () => this.#abandoned > 0 && isUnused();
     if (!isDue()) return;
@@ -370,11 +367,7 @@ export class Kernels {
     setTimeout(() => isDue() && this.#interpreter.disconnect(), HANG_UP_MS);
   }
 
-  /**
-   * Ends a kernel that may run abandoned code, unless the container is gone.
-   * @param runID of the code
-   * @returns the error that led to this
-   */
+  /** Ends a kernel that may run abandoned code, unless the container is gone. @returns the error that led to this */
   #discard(runID: string, kernel: Kernel, error?: unknown): unknown {
     const { pid, started } = kernel;
     this.#registry.delete(kernel);

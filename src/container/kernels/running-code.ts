@@ -8,8 +8,8 @@ import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts
 import type { KernelProcess, Listening } from "./kernel-protocol.ts";
 
 /**
- * Code is followed after this time, in milliseconds. Short output of faster code comes with its result. Following doubles the
- * processor time of short code, which would overload a busy machine further.
+ * Code is followed after this time, in milliseconds. Faster code returns its output with its result. Following doubles the
+ * processor time of short code.
  */
 const FOLLOW_AFTER_MS = 500;
 /** The same for code whose output a caller waits for, in milliseconds. */
@@ -51,9 +51,8 @@ export class RunningCode extends RunFollower {
   }
 
   /**
-   * The kernel has responded.
-   * @param isLong whether to wait for output in the run's files
-   * @param serves whether to wait for the code's own ports; a later run reports those of its children
+   * The kernel has responded. @param isLong whether to wait for output in files @param serves whether to wait for the code's
+   * own ports; a later run reports its children's
    */
   async finish(isLong: boolean, serves?: Listening): Promise<void> {
     clearInterval(this.#timer);

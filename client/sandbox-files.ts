@@ -75,7 +75,8 @@ export class Files {
       }
       const part = (await response.json()) as { entries: FileEntry[]; next_cursor?: string };
       entries.push(...part.entries);
-      if (part.next_cursor === undefined) return entries;
+      // A server could send cursors without entries for ever.
+      if (part.next_cursor === undefined || part.entries.length === 0) return entries;
       query.set("cursor", part.next_cursor);
     }
   }

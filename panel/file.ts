@@ -31,7 +31,8 @@ export async function list(sandbox: string, path: string, signal: AbortSignal): 
     const { data } = await callTool<Entries & { next_cursor?: string }>("list_files", call, signal);
     entries.push(...data.entries);
     cursor = data.next_cursor;
-    if (cursor === undefined || entries.length >= MAX_ENTRIES) return { entries, more: data.more };
+    const isLast = cursor === undefined || data.entries.length === 0;
+    if (isLast || entries.length >= MAX_ENTRIES) return { entries, more: data.more };
   }
 }
 

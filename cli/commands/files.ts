@@ -141,7 +141,8 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
       const part = listSchema.parse(await response.json());
       entries.push(...part.entries);
       more = part.more ?? false;
-      if (part.next_cursor === undefined) break;
+      // A server could send cursors without entries for ever.
+      if (part.next_cursor === undefined || part.entries.length === 0) break;
       query.set("cursor", part.next_cursor);
     } while (more && entries.length < MAX_ENTRIES);
     if (options.json) return json(true, { sandbox, path: remote, entries, more });

@@ -2,6 +2,7 @@
 import { type RequestListener, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { connect } from "../../client/index.ts";
 import { runHere } from "../setup/cli.ts";
 
 /** Clears the screen, writes the clipboard, hides what follows, turns the writing round, and begins a line of its own. */
@@ -43,6 +44,12 @@ const TASK = {
 };
 
 let answer: (tool: string) => object = () => ({});
+/** A listing of a directory. */
+const LISTING = {
+  entries: [{ path: HOSTILE, type: HOSTILE, size: 1, modified: HOSTILE }],
+  more: true,
+};
+let listing: () => object = () => LISTING;
 let failsWith: { status: number; body: string } | undefined;
 
 const serve: RequestListener = async (request, response) => {
@@ -50,12 +57,8 @@ const serve: RequestListener = async (request, response) => {
   for await (const chunk of request) chunks.push(chunk as Buffer);
   if (failsWith) return void response.writeHead(failsWith.status).end(failsWith.body);
   const { pathname } = new URL(request.url ?? "", "http://any");
-  if (pathname !== "/mcp") {
-    const entries = [{ path: HOSTILE, type: HOSTILE, size: 1, modified: HOSTILE }];
-    return void response.end(
-      JSON.stringify({ path: HOSTILE, size: 1, sha256: HOSTILE, entries, more: true }),
-    );
-  }
+  if (pathname !== "/mcp")
+    return void response.end(JSON.stringify({ path: HOSTILE, size: 1, sha256: HOSTILE, ...listing() }));
   if (request.method !== "POST") return void response.writeHead(405).end();
   const { id, method, params } = JSON.parse(Buffer.concat(chunks).toString());
   if (id === undefined) return void response.writeHead(202).end();
@@ -133,4 +136,18 @@ test.each(COMMANDS)("%s %s prints a hostile server's error without acting on it"
     expect(await faultsOf([...words, "--json"])).toEqual([]);
   }
   failsWith = undefined;
+});
+
+test("a listing ends at a page without entries, whatever cursor it has", async () => {
+  let pages = 0;
+  listing = () => (++pages > 3 ? LISTING : { entries: [], more: true, next_cursor: "again" });
+  const { code, stdout } = await runHere(["files", "ls", "--json", ...options]);
+  expect({ code, pages, ...JSON.parse(stdout) }).toMatchObject({ code: 0, pages: 1, entries: [] });
+  pages = 0;
+  const [, url = "", , token = ""] = options;
+  const library = connect({ url, token });
+  expect(await library.sandbox().files.list()).toEqual([]);
+  expect(pages).toBe(1);
+  await library.close();
+  listing = () => LISTING;
 });

@@ -1,5 +1,5 @@
 /** `npm start`: what it takes, what it prints, what it refuses. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import {
@@ -55,8 +55,8 @@ function temporaryDirectory(): string {
   return directory;
 }
 
-/** The package as it comes from git, with what `npm ci` brings. */
-function clone(): string {
+/** The repository as git clones it. */
+function bareClone(): string {
   const directory = temporaryDirectory();
   const list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
   const files = execFileSync("git", list, { cwd: repository, encoding: "utf8" }).split("\0").filter(Boolean);
@@ -66,6 +66,12 @@ function clone(): string {
     mkdirSync(dirname(join(directory, file)), { recursive: true });
     cpSync(join(repository, file), join(directory, file));
   }
+  return directory;
+}
+
+/** The same after `npm ci`. */
+function clone(): string {
+  const directory = bareClone();
   symlinkSync(join(repository, "node_modules"), join(directory, "node_modules"));
   return directory;
 }
@@ -112,6 +118,13 @@ describe("the command line", () => {
     expect(code).toBe(exit);
     expect(stderr).toMatch(message);
     expect(processes().filter(({ command }) => command.includes(directory))).toEqual([]);
+  });
+
+  it.each(["start", "cli"])("says before npm ci what to run: npm run %s", (script) => {
+    const directory = bareClone();
+    const { status: code, stderr } = spawnSync("npm", ["run", script], { cwd: directory, encoding: "utf8" });
+    expect(code).toBe(1);
+    expect(withoutNPM(stderr)).toBe("The packages of this clone are not installed. Run: npm ci");
   });
 
   it.each([["--port", "9200"], ["--port=9200"]])(
@@ -268,7 +281,7 @@ describe("the token", () => {
         .filter(({ pid }) => environmentOf(pid).includes(one))
         .map(({ command }) => command);
       expect(holders.filter((command) => /workerd|engine|bwrap|runtime/.test(command))).toEqual([]);
-      expect(holders.some((command) => command.includes("cli/main.ts start"))).toBe(true);
+      expect(holders.some((command) => command.includes("cli/npm-script.mjs start"))).toBe(true);
     }
   });
 });

@@ -13,20 +13,7 @@ import { CommandError, EXIT, STOP_SIGNALS } from "./exit.ts";
 import { docker } from "./machine.ts";
 import { keepCopy } from "./output-files.ts";
 import { newToken } from "./rotation.ts";
-import {
-  configurationWrong,
-  deployFailed,
-  DEPLOYMENT,
-  dockerMissing,
-  loginIncomplete,
-  noOwnerToken,
-  notLoggedIn,
-  predeployFailed,
-  programNotStarted,
-  secretsUnknown,
-  workerNotBuilt,
-  wrongHost,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 export interface DeploymentOptions {
   /** The directory of wrangler.jsonc. */
@@ -73,26 +60,26 @@ export class Deployment {
     const stop = (signal: NodeJS.Signals) => {
       this.#child?.kill(signal);
       rmSync(this.#scratch, { recursive: true, force: true });
-      this.#options.print(DEPLOYMENT.stopped);
+      this.#options.print(texts.DEPLOYMENT.stopped);
       process.exit(EXIT.cancelled);
     };
     for (const signal of STOP_SIGNALS) process.once(signal, stop);
     try {
-      await this.#step("configuration", DEPLOYMENT.validate(CONFIG), () => this.#validate());
-      await this.#step("Docker", DEPLOYMENT.docker, () => this.#docker());
+      await this.#step("configuration", texts.DEPLOYMENT.validate(CONFIG), () => this.#validate());
+      await this.#step("Docker", texts.DEPLOYMENT.docker, () => this.#docker());
       if (this.#options.previewHost !== undefined || this.#options.publicOrigin !== undefined)
         await this.#change("hosts", this.#hostsPlan(), () => this.#writeHosts());
-      await this.#change("login", DEPLOYMENT.logIn, () => this.#logIn());
+      await this.#change("login", texts.DEPLOYMENT.logIn, () => this.#logIn());
       let secrets: Record<string, string> = {};
       await this.#change("secrets", this.#secretsPlan(), async () => {
         secrets = await this.#newSecrets();
         return Object.keys(secrets).join(", ") || "all there";
       });
-      this.#print("storage", DEPLOYMENT.storage);
-      await this.#step("build", DEPLOYMENT.build, () => this.#build());
-      await this.#change("image and Worker", DEPLOYMENT.deploy, () => this.#deploy(secrets));
+      this.#print("storage", texts.DEPLOYMENT.storage);
+      await this.#step("build", texts.DEPLOYMENT.build, () => this.#build());
+      await this.#change("image and Worker", texts.DEPLOYMENT.deploy, () => this.#deploy(secrets));
       if (this.#options.previewHost !== undefined)
-        this.#print("wildcard host", DEPLOYMENT.wildcard(this.#options.previewHost));
+        this.#print("wildcard host", texts.DEPLOYMENT.wildcard(this.#options.previewHost));
     } finally {
       for (const signal of STOP_SIGNALS) process.off(signal, stop);
       rmSync(this.#scratch, { recursive: true, force: true });
@@ -123,14 +110,14 @@ export class Deployment {
     const failed = validate(this.#options.directory).filter(({ verdict }) => verdict === "failed");
     if (failed.length === 0) return "no mistake found";
     const lines = failed.map(({ name, found, fix }) => `${name} (${found}): ${fix}`);
-    throw configurationWrong(CONFIG, lines);
+    throw texts.configurationWrong(CONFIG, lines);
   }
 
   async #docker(): Promise<string> {
     const { verdict, found, fix } = await docker();
     if (verdict === "ok") return found;
     if (this.#options.isDryRun) return `${found}: ${fix}`;
-    throw dockerMissing(found, fix);
+    throw texts.dockerMissing(found, fix);
   }
 
   /** @throws {CommandError} for values that the server would refuse */
@@ -143,7 +130,7 @@ export class Deployment {
     if (data) return data;
     const [issue] = error.issues;
     const flag = issue?.path[0] === "previewHost" ? "--preview-host" : "--public-origin";
-    throw wrongHost(flag, issue?.message);
+    throw texts.wrongHost(flag, issue?.message);
   }
 
   #hostsPlan(): string {
@@ -152,7 +139,7 @@ export class Deployment {
       previewHost && `a route *.${previewHost}/* and PREVIEW_HOST`,
       publicOrigin && `PUBLIC_ORIGIN ${publicOrigin}`,
     ];
-    return DEPLOYMENT.hosts(parts.filter(Boolean).join(", and "), CONFIG);
+    return texts.DEPLOYMENT.hosts(parts.filter(Boolean).join(", and "), CONFIG);
   }
 
   /** Changes only these entries of the file, and keeps a copy. */
@@ -182,15 +169,15 @@ export class Deployment {
   async #logIn(): Promise<string> {
     const known = await this.#wrangler(["whoami", "--json"]);
     if (known.status === 0 && !/"loggedIn":\s*false/.test(known.output)) return "logged in";
-    if (!this.#options.isAttended) throw notLoggedIn();
+    if (!this.#options.isAttended) throw texts.notLoggedIn();
     const { status } = await this.#wrangler(["login"], true);
     if (status === 0) return "logged in";
-    throw loginIncomplete();
+    throw texts.loginIncomplete();
   }
 
   #secretsPlan(): string {
     const given = HIDDEN_VARIABLES.filter((name) => this.#options.env[name]?.trim());
-    const made = DEPLOYMENT.secrets;
+    const made = texts.DEPLOYMENT.secrets;
     return given.length === 0 ? made : `set ${given.join(", ")} of the environment; ${made}`;
   }
 
@@ -207,9 +194,9 @@ export class Deployment {
     // Another key would invalidate a server's existing links.
     if (there.length === 0) secrets.LINK_KEY ??= newToken();
     if (this.token !== undefined || there.includes("SERVER_AUTH_TOKEN")) return secrets;
-    if (!isAttended) throw noOwnerToken();
+    if (!isAttended) throw texts.noOwnerToken();
     this.token = newToken();
-    print(`   ${DEPLOYMENT.token(this.token)}`);
+    print(`   ${texts.DEPLOYMENT.token(this.token)}`);
     return { ...secrets, SERVER_AUTH_TOKEN: this.token };
   }
 
@@ -221,16 +208,16 @@ export class Deployment {
     const list = /\[[^]*\]/.exec(output)?.[0];
     const parsed = z.array(z.looseObject({ name: z.string() })).safeParse(parse(list ?? ""));
     if (status === 0 && parsed.success) return parsed.data.map(({ name }) => name);
-    throw secretsUnknown(output);
+    throw texts.secretsUnknown(output);
   }
 
   async #build(): Promise<string> {
     const built = await this.#run("npm", ["run", "--silent", "predeploy"]);
-    if (built.status !== 0) throw predeployFailed(built.output);
+    if (built.status !== 0) throw texts.predeployFailed(built.output);
     const outdir = join(this.#scratch, "worker");
     const words = ["deploy", "--dry-run", "--containers-rollout", "none", "--outdir", outdir];
     const { status, output } = await this.#wrangler(words);
-    if (status !== 0) throw new CommandError("failed", workerNotBuilt(output));
+    if (status !== 0) throw new CommandError("failed", texts.workerNotBuilt(output));
     return /Total Upload: .*/.exec(output)?.[0] ?? "built";
   }
 
@@ -242,7 +229,7 @@ export class Deployment {
       words.push("--secrets-file", file);
     }
     const { status, output } = await this.#wrangler(words, true);
-    if (status !== 0) throw deployFailed();
+    if (status !== 0) throw texts.deployFailed();
     this.url = this.#options.publicOrigin ?? /^\s+(https?:\/\/[^\s*]+)\s*$/m.exec(output)?.[1];
     return this.url ?? "deployed";
   }
@@ -274,7 +261,7 @@ export class Deployment {
       });
     const status = await new Promise<number>((resolve, reject) => {
       child.once("close", (code) => resolve(code ?? 1));
-      child.once("error", (error) => reject(programNotStarted(program, error)));
+      child.once("error", (error) => reject(texts.programNotStarted(program, error)));
     });
     return { status, output };
   }

@@ -34,6 +34,15 @@ export class CommandError extends UserError {
   }
 }
 
+const errorOfKind = (kind: ExitName) => (message: string) => new CommandError(kind, message);
+
+export const usage = errorOfKind("usage");
+export const unavailable = errorOfKind("unavailable");
+export const denied = errorOfKind("denied");
+export const failed = errorOfKind("failed");
+export const cancelled = errorOfKind("cancelled");
+export const refusedByServer = errorOfKind("refusedByServer");
+
 /** Whether an exit code has a meaning of its own here, other than the common 0 and 1. */
 export function isOwnStatus(code: number | undefined): boolean {
   return code !== undefined && code > EXIT.failed && Object.values<number>(EXIT).includes(code);

@@ -21,14 +21,7 @@ import type { ToolName } from "../client/tool-types.ts";
 import { CommandError } from "./exit.ts";
 import { type ServerAddress, VARIABLES_FILE } from "./server-address.ts";
 import { note } from "./print.ts";
-import {
-  noServer,
-  READING_AGAIN,
-  REFUSED_FOR_NOW,
-  rejectedArguments,
-  runDisconnected,
-  tokenRefused,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 export { textOf } from "../client/connection.ts";
 export { WAIT_SECONDS } from "../client/tool-types.ts";
@@ -98,7 +91,7 @@ export class Server {
 }
 
 function noteRetry(error: unknown): void {
-  note(error instanceof ConnectionError ? READING_AGAIN : REFUSED_FOR_NOW);
+  note(error instanceof ConnectionError ? texts.READING_AGAIN : texts.REFUSED_FOR_NOW);
 }
 
 function connectionTo({ url, token }: ServerAddress, results?: Results): Connection {
@@ -153,14 +146,14 @@ function explained(error: unknown, address: ServerAddress): CommandError {
   const translated = translatedError(error, address);
   const isTemporary = error instanceof ConnectionError || error instanceof UnavailableError;
   if (!isTemporary || error.runID === undefined) return translated;
-  return runDisconnected(translated, error.runID);
+  return texts.runDisconnected(translated, error.runID);
 }
 
 function translatedError(error: unknown, address: ServerAddress): CommandError {
   if (error instanceof CommandError) return error;
   if (error instanceof ConnectionError) return unreachable(error, address);
   if (error instanceof AccessError) return denied(error, address);
-  if (error instanceof InputError) return rejectedArguments(sentence(error.message));
+  if (error instanceof InputError) return texts.rejectedArguments(sentence(error.message));
   if (error instanceof CallError) {
     const kind = error.code === WRONG_ADDRESS ? "unavailable" : "refusedByServer";
     return new CommandError(kind, sentence(`${error.message} ${error.hint}`));
@@ -172,7 +165,7 @@ export function unreachable(error: Error, { url, isLocal }: ServerAddress): Comm
   let cause = error;
   while (cause.cause instanceof Error) ({ cause } = cause as { cause: Error });
   const reason = "code" in cause && typeof cause.code === "string" ? cause.code : cause.message;
-  return noServer(url, reason, isLocal);
+  return texts.noServer(url, reason, isLocal);
 }
 
 /** The error for an HTTP response other than 2xx. */
@@ -183,5 +176,5 @@ export function refusal(status: number, body: string, address: ServerAddress): C
 function denied({ code, message }: AccessError, { url, tokenSource }: ServerAddress): CommandError {
   const line = sentence(message);
   if (code === "forbidden") return new CommandError("denied", line);
-  return tokenRefused(url, tokenSource, line, tokenSource === VARIABLES_FILE);
+  return texts.tokenRefused(url, tokenSource, line, tokenSource === VARIABLES_FILE);
 }

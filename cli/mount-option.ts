@@ -8,15 +8,7 @@ import type { MountedDirectory } from "../src/shared/mounted-directories.ts";
 import { type HostDirectory, refuseSetID } from "../local/engine/host-directories.ts";
 import { messageOf } from "../src/shared/text.ts";
 import { UserError } from "./user-error.ts";
-import {
-  componentsUnreadable,
-  MOUNT,
-  mountEmpty,
-  mountRefused,
-  noComponents,
-  UNMOUNTABLE,
-  wrongMount,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 /** For the Worker, and for the engine. */
 export interface Mounts {
@@ -51,11 +43,11 @@ export async function readMounts(
     requireAccess(source, text, readOnly);
     if (!readOnly)
       await refuseSetID(source).catch((error: unknown) => {
-        throw wrongMount(text, messageOf(error));
+        throw texts.wrongMount(text, messageOf(error));
       });
     const sandbox = name ?? sandboxNameOf(path, text);
     const other = mounts.forWorker.find((mount) => mount.sandbox === sandbox);
-    if (other !== undefined) throw wrongMount(text, MOUNT.taken(sandbox, other.source));
+    if (other !== undefined) throw texts.wrongMount(text, texts.MOUNT.taken(sandbox, other.source));
     const target = `/workspace/${basename(path)}`;
     mounts.forWorker.push({ sandbox, path: target, source, readOnly });
     mounts.forEngine.push({
@@ -70,7 +62,7 @@ export async function readMounts(
 
 /** Directory names may contain `=` and `:`, so an existing directory's path is taken as a whole. */
 function parse(text: string, cwd: string): { path: string; name: string | undefined; readOnly: boolean } {
-  if (text.trim() === "") throw mountEmpty();
+  if (text.trim() === "") throw texts.mountEmpty();
   const whole = resolve(cwd, text);
   if (exists(whole)) return { path: whole, name: undefined, readOnly: false };
   const readOnly = text.endsWith(":ro");
@@ -79,20 +71,20 @@ function parse(text: string, cwd: string): { path: string; name: string | undefi
   const [, directory, name] = /^(.*)=([^=/]*)$/s.exec(rest) ?? [];
   if (directory === undefined || name === undefined || exists(path))
     return { path, name: undefined, readOnly };
-  if (!SANDBOX_NAME.test(name)) throw wrongMount(text, MOUNT.wrongName(name));
+  if (!SANDBOX_NAME.test(name)) throw texts.wrongMount(text, texts.MOUNT.wrongName(name));
   return { path: resolve(cwd, directory), name, readOnly };
 }
 
 function realDirectory(path: string, text: string): string {
   try {
     const source = realpathSync(path);
-    if (!statSync(source).isDirectory()) throw wrongMount(text, MOUNT.notDirectory(path));
+    if (!statSync(source).isDirectory()) throw texts.wrongMount(text, texts.MOUNT.notDirectory(path));
     return source;
   } catch (error) {
     if (error instanceof UserError) throw error;
     const code = error instanceof Error && "code" in error ? error.code : undefined;
-    if (code === "ENOENT") throw wrongMount(text, MOUNT.missing(path));
-    throw wrongMount(text, MOUNT.unreadable(path));
+    if (code === "ENOENT") throw texts.wrongMount(text, texts.MOUNT.missing(path));
+    throw texts.wrongMount(text, texts.MOUNT.unreadable(path));
   }
 }
 
@@ -100,22 +92,22 @@ function requireAccess(source: string, text: string, readOnly: boolean): void {
   try {
     accessSync(source, constants.R_OK | constants.X_OK | (readOnly ? 0 : constants.W_OK));
   } catch {
-    throw wrongMount(text, (readOnly ? MOUNT.unreadable : MOUNT.unwritable)(source));
+    throw texts.wrongMount(text, (readOnly ? texts.MOUNT.unreadable : texts.MOUNT.unwritable)(source));
   }
 }
 
 function refuse(source: string, text: string, own: readonly string[]): void {
   const home = realpathSync(homedir());
-  const no = (why: string) => mountRefused(text, source, why);
-  if (source === "/") throw no(UNMOUNTABLE.machine);
-  if (holds(source, home)) throw no(source === home ? UNMOUNTABLE.home : UNMOUNTABLE.aboveHome);
+  const no = (why: string) => texts.mountRefused(text, source, why);
+  if (source === "/") throw no(texts.UNMOUNTABLE.machine);
+  if (holds(source, home)) throw no(source === home ? texts.UNMOUNTABLE.home : texts.UNMOUNTABLE.aboveHome);
   for (const directory of own.map((path) => realpathSync(path))) {
-    if (holds(source, directory)) throw no(UNMOUNTABLE.aboveOwn(directory));
-    if (holds(directory, source)) throw no(UNMOUNTABLE.inOwn(directory));
+    if (holds(source, directory)) throw no(texts.UNMOUNTABLE.aboveOwn(directory));
+    if (holds(directory, source)) throw no(texts.UNMOUNTABLE.inOwn(directory));
   }
   if (HIDDEN.test(source) || (holds(home, source) && relative(home, source).startsWith(".")))
-    throw no(UNMOUNTABLE.hidden);
-  if (SYSTEM.test(source) && !NOT_SYSTEM.test(source)) throw no(UNMOUNTABLE.system);
+    throw no(texts.UNMOUNTABLE.hidden);
+  if (SYSTEM.test(source) && !NOT_SYSTEM.test(source)) throw no(texts.UNMOUNTABLE.system);
 }
 
 function holds(outer: string, inner: string): boolean {
@@ -131,7 +123,7 @@ function sandboxNameOf(path: string, text: string): string {
     .slice(0, MAX_SANDBOX_NAME)
     .replace(/-$/, "");
   if (SANDBOX_NAME.test(name)) return name;
-  throw wrongMount(text, MOUNT.nameNeeded);
+  throw texts.wrongMount(text, texts.MOUNT.nameNeeded);
 }
 
 /** The folder of definitions in COMPONENTS. @throws {UserError} if there is none */
@@ -140,9 +132,9 @@ export function readComponents(text: string, cwd: string): string {
   try {
     if (readdirSync(path).some((name) => name === "agents" || name === "commands")) return realpathSync(path);
   } catch (error) {
-    throw componentsUnreadable(path, error);
+    throw texts.componentsUnreadable(path, error);
   }
-  throw noComponents(path);
+  throw texts.noComponents(path);
 }
 
 function exists(path: string): boolean {

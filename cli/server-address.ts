@@ -5,14 +5,7 @@ import { defaultStateDir, variablesFile } from "./program-files.ts";
 import { readRunning } from "./running.ts";
 import { endOfBefore } from "./rotation.ts";
 import { keptVariables } from "./variables.ts";
-import {
-  localTokenUnknown,
-  noLocalServer,
-  passwordInURL,
-  tokenNeeded,
-  wrongToken,
-  wrongURL,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 /** The file of the local server's token, unless the environment has one. */
 export const VARIABLES_FILE = variablesFile(process.env);
@@ -65,15 +58,15 @@ export function serverAddress(
     const isLocal = local !== undefined && new URL(url).origin === new URL(local.url).origin;
     return { url, isLocal, ...tokenFor(options, env, isLocal, words.token) };
   }
-  if (local === undefined) throw noLocalServer(words);
+  if (local === undefined) throw texts.noLocalServer(words);
   return { url: local.url, isLocal: true, ...tokenFor(options, env, true, words.token) };
 }
 
 /** A server's MCP endpoint; people also give only the origin. @throws {CommandError} for an invalid HTTP URL */
 export function endpoint(given: string, word = OPTIONS.url): string {
   const url = URL.canParse(given) ? new URL(given) : undefined;
-  if (!url || !/^https?:$/.test(url.protocol)) throw wrongURL(word, given);
-  if (url.username !== "" || url.password !== "") throw passwordInURL(word);
+  if (!url || !/^https?:$/.test(url.protocol)) throw texts.wrongURL(word, given);
+  if (url.username !== "" || url.password !== "") throw texts.passwordInURL(word);
   if (url.pathname === "/") url.pathname = "/mcp";
   return url.href;
 }
@@ -96,10 +89,10 @@ function tokenFor(
   for (const [tokenSource, given] of sources) {
     const token = given?.trim();
     if (!token) continue;
-    if (!/^[\x21-\x7e]+$/.test(token)) throw wrongToken(tokenSource);
+    if (!/^[\x21-\x7e]+$/.test(token)) throw texts.wrongToken(tokenSource);
     return { token, tokenSource, ...tokenBefore(token, kept) };
   }
-  throw isLocal ? localTokenUnknown() : tokenNeeded(word);
+  throw isLocal ? texts.localTokenUnknown() : texts.tokenNeeded(word);
 }
 
 /** The previous token, from the local server's variables, while it is valid. */

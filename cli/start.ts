@@ -23,16 +23,7 @@ import { forgetRunning, noteRunning } from "./running.ts";
 import { forgetVariables, readVariables } from "./variables.ts";
 import { saveWorkspaces } from "./save-workspaces.ts";
 import { type LogLine, type RunningWorker, startWorker } from "./worker.ts";
-import {
-  ENDING,
-  mountNeedsIsolation,
-  NO_PYTHON,
-  noBrowser,
-  closedToOthers,
-  noParentDirectory,
-  SECRETS_UNUSED,
-  stateDirectoryUnwritable,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 const print = (line: string) => process.stderr.write(`${line}\n`);
 
@@ -85,7 +76,7 @@ async function start(): Promise<void> {
   requireLinux(process.platform);
   makeStateDirectory(stateDir);
   const mounts = await readMounts(options.mounts, options.cwd, [stateDir, root]);
-  if (mounts.forEngine.length > 0 && options.isolation === "none") throw mountNeedsIsolation();
+  if (mounts.forEngine.length > 0 && options.isolation === "none") throw texts.mountNeedsIsolation();
   await lockDirectory(stateDir);
   // A taken port is reported before the rest is set up.
   await freePort(options.port);
@@ -94,7 +85,7 @@ async function start(): Promise<void> {
 
   process.on("SIGINT", () => void end("succeeded"));
   process.on("SIGTERM", () => void end("succeeded"));
-  watchNPM(process.env, () => void end("failed", ENDING.parent));
+  watchNPM(process.env, () => void end("failed", texts.ENDING.parent));
 
   const file = variablesFile(process.env);
   const { values, token, tokenSource } = readVariables(process.env, file);
@@ -103,7 +94,7 @@ async function start(): Promise<void> {
   const components = COMPONENTS?.trim() ? readComponents(COMPONENTS, cwd) : undefined;
   delete values.COMPONENTS;
   if (options.isolation === "none" && values.SECRETS?.trim()) {
-    print(SECRETS_UNUSED);
+    print(texts.SECRETS_UNUSED);
     delete values.SECRETS;
   }
   // For the same reason.
@@ -129,7 +120,7 @@ async function start(): Promise<void> {
     print,
     (how) => {
       save = undefined;
-      void end("failed", ENDING.engine(how));
+      void end("failed", texts.ENDING.engine(how));
     },
   );
   const variables = starting.then((started) => ({
@@ -157,12 +148,12 @@ async function start(): Promise<void> {
       onLog: (line) => showLog(line, verbose),
       onDeath: () => {
         save = undefined;
-        void end("failed", ENDING.workerd);
+        void end("failed", texts.ENDING.workerd);
       },
       verbose,
     }).then((started) => (worker = started)),
   ]);
-  if (startedEngine.python === undefined) print(NO_PYTHON);
+  if (startedEngine.python === undefined) print(texts.NO_PYTHON);
   const url = `http://127.0.0.1:${startedWorker.port}/mcp`;
 
   save = (signal) => saveWorkspaces(url, secret, signal, print, startedEngine.url);
@@ -184,13 +175,13 @@ async function start(): Promise<void> {
 /** @throws {UserError} if it cannot be written, or a parent directory is misspelled */
 function makeStateDirectory(stateDir: string): void {
   const isChosen = stateDir !== defaultStateDir(process.env);
-  if (isChosen && !existsSync(dirname(stateDir))) throw noParentDirectory(dirname(stateDir), stateDir);
+  if (isChosen && !existsSync(dirname(stateDir))) throw texts.noParentDirectory(dirname(stateDir), stateDir);
   try {
     makeDirectories(stateDir, 0o700);
     closeToOthers(stateDir);
     accessSync(stateDir, constants.W_OK | constants.X_OK);
   } catch (error) {
-    throw stateDirectoryUnwritable(stateDir, error);
+    throw texts.stateDirectoryUnwritable(stateDir, error);
   }
 }
 
@@ -199,13 +190,13 @@ function closeToOthers(stateDir: string): void {
   const { mode, uid } = statSync(stateDir);
   if ((mode & 0o077) === 0 || (mode & 0o1000) !== 0 || uid !== process.getuid?.()) return;
   chmodSync(stateDir, 0o700);
-  print(closedToOthers(stateDir));
+  print(texts.closedToOthers(stateDir));
 }
 
 /** Opens the address on this desktop. Without a desktop it was printed anyway. */
 function showInBrowser(url: string): void {
   const opener = spawn("xdg-open", [url], { stdio: "ignore", detached: true });
-  opener.once("error", () => print(noBrowser(url)));
+  opener.once("error", () => print(texts.noBrowser(url)));
   opener.unref();
 }
 

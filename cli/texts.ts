@@ -4,7 +4,7 @@
  */
 import { SANDBOX_NAME_RULE, SESSION_NAME_RULE } from "../src/shared/names.ts";
 import { clause, messageOf } from "../src/shared/text.ts";
-import { CommandError } from "./exit.ts";
+import { cancelled, CommandError, denied, failed, unavailable, usage } from "./exit.ts";
 import { PROGRAM, startLine } from "./program-files.ts";
 import { UserError } from "./user-error.ts";
 
@@ -21,78 +21,43 @@ export const WRONG_VALUE = {
 };
 
 /** @param what the option or argument with the name */
-export function wrongSandboxName(what: string, name: unknown): CommandError {
-  return new CommandError("usage", `${what} ${SANDBOX_NAME_RULE}: ${JSON.stringify(name)}`);
-}
+export const wrongSandboxName = (what: string, name: unknown) =>
+  usage(`${what} ${SANDBOX_NAME_RULE}: ${JSON.stringify(name)}`);
 
 /** @param what a command's text: "code", "question" */
-export function textTwice(what: string): CommandError {
-  return new CommandError("usage", `Give the ${what} as an argument or as --file, not both.`);
-}
-
-export function noText(what: string): CommandError {
-  return new CommandError(
-    "usage",
-    `No ${what} is given: pass it as an argument, with --file, or on standard input.`,
-  );
-}
+export const textTwice = (what: string) => usage(`Give the ${what} as an argument or as --file, not both.`);
+export const noText = (what: string) =>
+  usage(`No ${what} is given: pass it as an argument, with --file, or on standard input.`);
 
 /** @param right the command line with `--` in front of the options */
-export function takenByNPM(names: readonly string[], right: string): CommandError {
-  return new CommandError("usage", `npm took ${names.join(" and ")} for itself. Put -- first: ${right}`);
-}
-
-export function optionTooEarly(option: string, command: string): CommandError {
-  return new CommandError("usage", `Put ${option} after the command: ${PROGRAM} ${command} ${option} ...`);
-}
-
-export function wrongStartOptions(error: unknown): CommandError {
-  return new CommandError("usage", `${clause(messageOf(error))}. ${startLine("--help")} lists the options.`);
-}
-
-export function wrongPort({ name, value }: { name: string; value: string }): CommandError {
-  return new CommandError("usage", `${name} must be a port number from 0 to 65535, not "${value}".`);
-}
-
-export function wrongChoice(
-  { name, value }: { name: string; value: string },
-  choices: readonly string[],
-): CommandError {
-  return new CommandError("usage", `${name} must be one of ${choices.join(", ")}, not "${value}".`);
-}
-
-export function notConfirmed(): CommandError {
-  return new CommandError("cancelled", "Nothing was changed.");
-}
+export const takenByNPM = (names: readonly string[], right: string) =>
+  usage(`npm took ${names.join(" and ")} for itself. Put -- first: ${right}`);
+export const optionTooEarly = (option: string, command: string) =>
+  usage(`Put ${option} after the command: ${PROGRAM} ${command} ${option} ...`);
+export const wrongStartOptions = (error: unknown) =>
+  usage(`${clause(messageOf(error))}. ${startLine("--help")} lists the options.`);
+export const wrongPort = ({ name, value }: { name: string; value: string }) =>
+  usage(`${name} must be a port number from 0 to 65535, not "${value}".`);
+export const wrongChoice = ({ name, value }: { name: string; value: string }, choices: readonly string[]) =>
+  usage(`${name} must be one of ${choices.join(", ")}, not "${value}".`);
+export const notConfirmed = () => cancelled("Nothing was changed.");
 
 /** An error without a known cause: how to get its stack. */
 export const STACK_HINT = "(SANDBOX_MCP_VERBOSE=1 shows where)";
 
 // Files
 
-export function unreadable(path: string, error: unknown): CommandError {
-  return new CommandError("unavailable", `${path} cannot be read: ${messageOf(error)}`);
-}
-
-export function unwritable(path: string, why: string): CommandError {
-  return new CommandError("unavailable", `${path} cannot be written: ${why}`);
-}
-
-export function variablesUnreadable(file: string, error: unknown): UserError {
-  return new UserError(`${file} cannot be read: ${messageOf(error)}`);
-}
-
-export function variablesUnchangeable(file: string, names: readonly string[]): UserError {
-  return new UserError(
+export const unreadable = (path: string, error: unknown) =>
+  unavailable(`${path} cannot be read: ${messageOf(error)}`);
+export const unwritable = (path: string, why: string) => unavailable(`${path} cannot be written: ${why}`);
+export const variablesUnreadable = (file: string, error: unknown) =>
+  new UserError(`${file} cannot be read: ${messageOf(error)}`);
+export const variablesUnchangeable = (file: string, names: readonly string[]) =>
+  new UserError(
     `${file} is written in a way that this command cannot change safely: set ${names.join(", ")} there.`,
   );
-}
-
-export function tokenNotKept(file: string, error: unknown): UserError {
-  return new UserError(
-    `The token cannot be kept in ${file}: ${messageOf(error)}. Set SERVER_AUTH_TOKEN instead.`,
-  );
-}
+export const tokenNotKept = (file: string, error: unknown) =>
+  new UserError(`The token cannot be kept in ${file}: ${messageOf(error)}. Set SERVER_AUTH_TOKEN instead.`);
 
 /** Why a client's configuration is not changed, as clauses. */
 export const CLIENT_FILE = {
@@ -109,164 +74,101 @@ export const CLIENT_FILE = {
 // The server of a command, and its token
 
 /** @param words how the user names a server and its token: by options or arguments */
-export function noLocalServer(words: { url: string; token: string }): CommandError {
-  return new CommandError(
-    "unavailable",
+export const noLocalServer = (words: { url: string; token: string }) =>
+  unavailable(
     `No local server is running. Start one with \`${startLine()}\`, or name one with ${words.url} and ${words.token}.`,
   );
-}
-
-export function wrongURL(word: string, given: string): CommandError {
-  return new CommandError(
-    "usage",
-    `${word} must be the address of a server, such as https://host/mcp: ${given}`,
-  );
-}
+export const wrongURL = (word: string, given: string) =>
+  usage(`${word} must be the address of a server, such as https://host/mcp: ${given}`);
 
 /** Does not repeat the URL, because logs and reports would contain it. */
-export function passwordInURL(word: string): CommandError {
-  return new CommandError("usage", `${word} must hold no user and no password: the token is the credential.`);
-}
-
-export function wrongToken(source: string): CommandError {
-  return new CommandError("usage", `${source} holds no token: it must be visible ASCII without spaces.`);
-}
-
-export function localTokenUnknown(): CommandError {
-  return new CommandError(
-    "denied",
+export const passwordInURL = (word: string) =>
+  usage(`${word} must hold no user and no password: the token is the credential.`);
+export const wrongToken = (source: string) =>
+  usage(`${source} holds no token: it must be visible ASCII without spaces.`);
+export const localTokenUnknown = () =>
+  denied(
     `The local server's token is not known here: it is in the environment of \`${startLine()}\`. Set SANDBOX_MCP_TOKEN to it.`,
   );
-}
-
-export function tokenNeeded(word: string): CommandError {
-  return new CommandError("denied", `A token is needed: set SANDBOX_MCP_TOKEN, or pass ${word}.`);
-}
+export const tokenNeeded = (word: string) =>
+  denied(`A token is needed: set SANDBOX_MCP_TOKEN, or pass ${word}.`);
 
 /** @param problems why the server would refuse its owner's token */
-export function wrongOwnerToken(problems: readonly { message: string }[]): CommandError {
-  return new CommandError(
-    "failed",
-    `SERVER_AUTH_TOKEN ${problems.map(({ message }) => message).join("; ")}.`,
-  );
-}
-
-export function tokenGenerated(file: string): string {
-  return `Generated SERVER_AUTH_TOKEN, and kept it in ${file}.`;
-}
-
-export function unknownToken(name: string): CommandError {
-  return new CommandError("usage", `AUTH_TOKENS has no token "${name}".`);
-}
-
-export function wrongTokenList(): CommandError {
-  return new CommandError("failed", "AUTH_TOKENS is not a JSON list.");
-}
+export const wrongOwnerToken = (problems: readonly { message: string }[]) =>
+  failed(`SERVER_AUTH_TOKEN ${problems.map(({ message }) => message).join("; ")}.`);
+export const tokenGenerated = (file: string) => `Generated SERVER_AUTH_TOKEN, and kept it in ${file}.`;
+export const unknownToken = (name: string) => usage(`AUTH_TOKENS has no token "${name}".`);
+export const wrongTokenList = () => failed("AUTH_TOKENS is not a JSON list.");
 
 // What a server responds
 
-export function rejectedArguments(reason: string): CommandError {
-  return new CommandError("usage", `The server rejected the arguments: ${reason}`);
-}
+export const rejectedArguments = (reason: string) => usage(`The server rejected the arguments: ${reason}`);
 
 export function noServer(url: string, reason: string, isLocal: boolean): CommandError {
   const remedy = isLocal ? ` Start it with \`${startLine()}\`.` : "";
-  return new CommandError("unavailable", `No server answers at ${url} (${reason}).${remedy}`);
+  return unavailable(`No server answers at ${url} (${reason}).${remedy}`);
 }
 
 /** @param isInFile whether the token is the file's, which the server reads when it starts */
 export function tokenRefused(url: string, source: string, reason: string, isInFile: boolean): CommandError {
   const remedy = isInFile ? "\nIf the token was changed since that server started, start it again." : "";
-  return new CommandError("denied", `${url} does not accept the token of ${source}: ${reason}${remedy}`);
+  return denied(`${url} does not accept the token of ${source}: ${reason}${remedy}`);
 }
 
-export function unexpectedResponse(url: string, status: number, body: string): string {
-  return `${url} answered ${status}: ${body.slice(0, 500)}`;
-}
+export const unexpectedResponse = (url: string, status: number, body: string) =>
+  `${url} answered ${status}: ${body.slice(0, 500)}`;
 
 // Runs
 
 export const STOPPING = "Stopping it ...";
 export const READING_AGAIN = "The connection broke; asking again ...";
 export const REFUSED_FOR_NOW = "The server does not answer now; asking again ...";
-
 export const returnTo = (id: string) =>
   [`It goes on. To follow it: ${PROGRAM} result ${id}`, `To stop it: ${PROGRAM} cancel ${id}`] as const;
-
-export function exitCodeReplaced(exitCode: number | undefined, status: number): string {
-  return `The program's exit code was ${exitCode}, which means something else as a status of this command: it ends with ${status}.`;
-}
-
-export function runDisconnected({ kind, message }: CommandError, id: string): CommandError {
-  return new CommandError(kind, [message, ...returnTo(id)].join("\n"));
-}
-
+export const exitCodeReplaced = (exitCode: number | undefined, status: number) =>
+  `The program's exit code was ${exitCode}, which means something else as a status of this command: it ends with ${status}.`;
+export const runDisconnected = ({ kind, message }: CommandError, id: string) =>
+  new CommandError(kind, [message, ...returnTo(id)].join("\n"));
 export const moreFiles = (count: number) => `... and ${count} more files`;
-
-export function continueFrom(id: string): string {
-  return `To go on where it ended: ${PROGRAM} execute --continue-from ${id} "..."`;
-}
+export const continueFrom = (id: string) =>
+  `To go on where it ended: ${PROGRAM} execute --continue-from ${id} "..."`;
 
 // The bridge of `stdio`, and the local server that it starts
 
 const MAY_GO_ON = "What was started may go on: list_runs shows it.";
 export const BRIDGE_BROKE = `The connection to the server broke. ${MAY_GO_ON}`;
 export const BRIDGE_UNANSWERED = `The connection to the server broke before it answered. ${MAY_GO_ON}`;
-
-export function tokenChanged({ kind, message }: CommandError): CommandError {
-  return new CommandError(
+export const tokenChanged = ({ kind, message }: CommandError) =>
+  new CommandError(
     kind,
     `${message}\nWhere the token was changed, \`${PROGRAM} connect <client>\` writes the new one; then start the client again.`,
   );
-}
-
-export function notJSONRPC(error: unknown): string {
-  return `This is not a JSON-RPC message: ${messageOf(error).slice(0, 300)}`;
-}
-
-export function startingLocalServer(words: readonly string[]): string {
-  return `Starting the local server (${words.join(" ")}) ...`;
-}
-
-export function localServerFailed(output: string): CommandError {
-  return new CommandError("unavailable", `The local server does not start. ${output}`);
-}
+export const notJSONRPC = (error: unknown) =>
+  `This is not a JSON-RPC message: ${messageOf(error).slice(0, 300)}`;
+export const startingLocalServer = (words: readonly string[]) =>
+  `Starting the local server (${words.join(" ")}) ...`;
+export const localServerFailed = (output: string) =>
+  unavailable(`The local server does not start. ${output}`);
 
 // `npm start`: the machine
 
 /** A bridge recognizes the error by it. */
 export const DIRECTORY_IN_USE = "Another server is using the state directory";
-
-export function stateDirectoryInUse(directory: string): UserError {
-  return new UserError(
-    `${DIRECTORY_IN_USE} ${directory}. Stop it, or give this one its own: --state-dir <path>.`,
-  );
-}
-
-export function noParentDirectory(parent: string, directory: string): UserError {
-  return new UserError(
+export const stateDirectoryInUse = (directory: string) =>
+  new UserError(`${DIRECTORY_IN_USE} ${directory}. Stop it, or give this one its own: --state-dir <path>.`);
+export const noParentDirectory = (parent: string, directory: string) =>
+  new UserError(
     `There is no ${parent} for the state directory ${directory}: make it, or choose another: --state-dir <path>.`,
   );
-}
-
-export function stateDirectoryUnwritable(directory: string, error: unknown): UserError {
-  return new UserError(
+export const stateDirectoryUnwritable = (directory: string, error: unknown) =>
+  new UserError(
     `The state directory ${directory} cannot be made or written (${messageOf(error)}). Give it to this user (chown -R), or choose another: --state-dir <path>.`,
   );
-}
-
 export const closedToOthers = (directory: string) =>
   `Other users could open the state directory ${directory}: now only its owner can.`;
-
-export function portInUse(port: number): UserError {
-  return new UserError(
-    `Port ${port} is in use. Stop what listens there, or choose another: --port <number>.`,
-  );
-}
-
-export function mayNotListen(reason: string): UserError {
-  return new UserError(`Listening is not allowed: ${reason}.`);
-}
+export const portInUse = (port: number) =>
+  new UserError(`Port ${port} is in use. Stop what listens there, or choose another: --port <number>.`);
+export const mayNotListen = (reason: string) => new UserError(`Listening is not allowed: ${reason}.`);
 
 export function needsLinux(platform: string): UserError {
   const name = { darwin: "macOS", win32: "Windows" }[platform] ?? platform;
@@ -278,46 +180,28 @@ export function needsLinux(platform: string): UserError {
 }
 
 export const INSTALLING_BUBBLEWRAP = "Installing bubblewrap with apt-get ...";
-
-export function bubblewrapNotInstalled(remedy: string, error: unknown): UserError {
-  return new UserError(`bubblewrap could not be installed. ${remedy}\n${messageOf(error)}`);
-}
-
-export function noSandboxes({ reason, remedy }: { reason: string; remedy: string }): UserError {
-  return new UserError(
+export const bubblewrapNotInstalled = (remedy: string, error: unknown) =>
+  new UserError(`bubblewrap could not be installed. ${remedy}\n${messageOf(error)}`);
+export const noSandboxes = ({ reason, remedy }: { reason: string; remedy: string }) =>
+  new UserError(
     `Sandboxes cannot be made: ${reason}.\n${remedy}\n` +
       `To run without isolation, where sandboxed code can do all that you can: ${startLine("--isolation none")}`,
   );
-}
-
-export function engineEnded(how: string): Error {
-  return new Error(`The sandbox engine ended before it was ready (${how}).`);
-}
-
-export function workerNotBuilt(detail: string): string {
-  return `The Worker does not build:\n${detail.trim()}`;
-}
-
-export function noModule(output: string): Error {
-  return new Error(`wrangler left no module in ${output}.`);
-}
-
-export function scratchUnwritable(directory: string, error: unknown): UserError {
-  return new UserError(
+export const engineEnded = (how: string) =>
+  new Error(`The sandbox engine ended before it was ready (${how}).`);
+export const workerNotBuilt = (detail: string) => `The Worker does not build:\n${detail.trim()}`;
+export const noModule = (output: string) => new Error(`wrangler left no module in ${output}.`);
+export const scratchUnwritable = (directory: string, error: unknown) =>
+  new UserError(
     `${directory} cannot be written (${messageOf(error)}), and the Worker is built there. Give it to the user who starts the server (chown -R), or start it as the user whose clone this is.`,
   );
-}
 
 // `npm start`: --mount, COMPONENTS and --python
 
 /** @param given the value of --mount */
-export function wrongMount(given: string, why: string): UserError {
-  return new UserError(`--mount ${given}: ${why}`);
-}
-
-export function mountRefused(given: string, source: string, why: string): UserError {
-  return wrongMount(given, `${source} ${why}. Mount a directory of a project.`);
-}
+export const wrongMount = (given: string, why: string) => new UserError(`--mount ${given}: ${why}`);
+export const mountRefused = (given: string, source: string, why: string) =>
+  wrongMount(given, `${source} ${why}. Mount a directory of a project.`);
 
 /** What is wrong with a value of --mount. */
 export const MOUNT = {
@@ -341,31 +225,17 @@ export const UNMOUNTABLE = {
   hidden: "is hidden in a home directory, where keys and settings are",
   system: "belongs to the system",
 };
-
-export function mountEmpty(): UserError {
-  return new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
-}
-
-export function mountNeedsIsolation(): UserError {
-  return new UserError("--mount needs isolation: with --isolation none sandboxes see all your directories.");
-}
-
-export function componentsUnreadable(path: string, error: unknown): UserError {
-  return new UserError(`COMPONENTS: the folder ${path} cannot be read (${messageOf(error)}).`);
-}
-
-export function noComponents(path: string): UserError {
-  return new UserError(
+export const mountEmpty = () => new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
+export const mountNeedsIsolation = () =>
+  new UserError("--mount needs isolation: with --isolation none sandboxes see all your directories.");
+export const componentsUnreadable = (path: string, error: unknown) =>
+  new UserError(`COMPONENTS: the folder ${path} cannot be read (${messageOf(error)}).`);
+export const noComponents = (path: string) =>
+  new UserError(
     `COMPONENTS: ${path} has neither agents/ nor commands/, with definitions as in a repository's .claude.`,
   );
-}
-
-export function notPython(given: string): UserError {
-  return new UserError(`--python ${given} does not run as Python 3.`);
-}
-
+export const notPython = (given: string) => new UserError(`--python ${given} does not run as Python 3.`);
 export const NO_PYTHON = "python3 is not installed: sandboxes run JavaScript, TypeScript and commands.";
-
 const keepsPython = (executable: string) => `--python ${executable} makes sandboxes use yours without them.`;
 
 /** The libraries of the sandboxes' Python. @param libraries their names, as a list */
@@ -388,19 +258,12 @@ export const PYTHON = {
 // `npm start`: other notes, and its end
 
 export const agentReady = (program: string | undefined) => `Claude Code is ready: ${program}`;
-
-export function agentNotReady(error: unknown): UserError {
-  return new UserError(
-    `${messageOf(error)} Without --agents the server starts, and the first task tries again.`,
-  );
-}
-
+export const agentNotReady = (error: unknown) =>
+  new UserError(`${messageOf(error)} Without --agents the server starts, and the first task tries again.`);
 export const SECRETS_UNUSED =
   "SECRETS is not used: with --isolation none, no proxy can add secrets to the requests of a sandbox.";
-
 export const noBrowser = (url: string) =>
   `No browser could be opened (xdg-open is not installed): open ${url}`;
-
 const WORKSPACES_KEPT = "Workspaces keep what was saved before.";
 const SAVED_BEFORE = "Their previous save is intact.";
 
@@ -410,7 +273,6 @@ export const ENDING = {
   engine: (how: string) => `The sandbox engine stopped unexpectedly (${how}): stopping. ${WORKSPACES_KEPT}`,
   workerd: `workerd stopped unexpectedly: stopping. ${WORKSPACES_KEPT}`,
 };
-
 export const SAVING = {
   started: "Saving workspaces; another Ctrl-C stops at once.",
   unsaved: (count: number) => `Workspaces that could not be saved: ${count}. ${SAVED_BEFORE}`,
@@ -423,10 +285,8 @@ export const SAVING = {
 // `npm run dev:docker`
 
 export const NO_DOCKER = "Docker is not running, or not installed: see https://docs.docker.com/get-docker/.";
-
-export function tokenOnlyInFile(file: string): string {
-  return `wrangler dev takes SERVER_AUTH_TOKEN from ${file} alone, and the environment has another: unset it.`;
-}
+export const tokenOnlyInFile = (file: string) =>
+  `wrangler dev takes SERVER_AUTH_TOKEN from ${file} alone, and the environment has another: unset it.`;
 
 // Checks of `doctor`, `validate` and `verify`
 
@@ -452,55 +312,25 @@ export const DEPLOYMENT = {
     `in the DNS of its zone: AAAA, *.${host}, 100::, proxied; its certificate must cover it (docs/guides/deploy.md)`,
   token: (token: string) => `The owner's token, which nobody can read back later: ${token}`,
 };
-
-export function configurationWrong(config: string, lines: readonly string[]): CommandError {
-  return new CommandError("failed", `Correct ${config} first:\n${lines.join("\n")}`);
-}
-
-export function dockerMissing(found: string, fix: string | undefined): CommandError {
-  return new CommandError("unavailable", `Docker, which builds the image, is missing: ${found}. ${fix}`);
-}
-
-export function wrongHost(flag: string, why: string | undefined): CommandError {
-  return new CommandError("usage", `${flag} ${why}.`);
-}
-
-export function notLoggedIn(): CommandError {
-  return new CommandError(
-    "denied",
+export const configurationWrong = (config: string, lines: readonly string[]) =>
+  failed(`Correct ${config} first:\n${lines.join("\n")}`);
+export const dockerMissing = (found: string, fix: string | undefined) =>
+  unavailable(`Docker, which builds the image, is missing: ${found}. ${fix}`);
+export const wrongHost = (flag: string, why: string | undefined) => usage(`${flag} ${why}.`);
+export const notLoggedIn = () =>
+  denied(
     "Nobody is logged in to Cloudflare: set CLOUDFLARE_API_TOKEN, or run npx wrangler login on a terminal.",
   );
-}
-
-export function loginIncomplete(): CommandError {
-  return new CommandError(
-    "denied",
-    "The login was not completed. Run npx wrangler login, then this command again.",
-  );
-}
-
-export function noOwnerToken(): CommandError {
-  return new CommandError(
-    "usage",
+export const loginIncomplete = () =>
+  denied("The login was not completed. Run npx wrangler login, then this command again.");
+export const noOwnerToken = () =>
+  usage(
     `The server has no SERVER_AUTH_TOKEN: set one in the environment. \`${PROGRAM} token new\` makes one.`,
   );
-}
-
-export function secretsUnknown(output: string): CommandError {
-  return new CommandError("failed", `wrangler does not list the server's secrets:\n${output.trim()}`);
-}
-
-export function predeployFailed(output: string): CommandError {
-  return new CommandError("failed", `npm run predeploy failed:\n${output.trim()}`);
-}
-
-export function deployFailed(): CommandError {
-  return new CommandError(
-    "failed",
-    "wrangler deploy failed; its output above says why. Correct that, and run this command again.",
-  );
-}
-
-export function programNotStarted(program: string, { message }: Error): CommandError {
-  return new CommandError("unavailable", `${program} does not start: ${message}`);
-}
+export const secretsUnknown = (output: string) =>
+  failed(`wrangler does not list the server's secrets:\n${output.trim()}`);
+export const predeployFailed = (output: string) => failed(`npm run predeploy failed:\n${output.trim()}`);
+export const deployFailed = () =>
+  failed("wrangler deploy failed; its output above says why. Correct that, and run this command again.");
+export const programNotStarted = (program: string, { message }: Error) =>
+  unavailable(`${program} does not start: ${message}`);

@@ -33,14 +33,7 @@ import {
   stateDirectory,
   VARIABLES_FILE,
 } from "../server-address.ts";
-import {
-  clientFileKept,
-  confirmByOption,
-  CONNECT,
-  noClientDirectory,
-  noProjectFile,
-  onlyByProcess,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 import { CLIENT_FILE, WRONG_VALUE } from "../texts.ts";
 
 export const connect = serverCommand(
@@ -63,7 +56,7 @@ export const connect = serverCommand(
   .action(async (chosen, { project, name, sandbox, transport, print, yes, ...options }) => {
     const client = CLIENTS.find((each) => each.name === chosen) as ClientKind;
     const http = transport === undefined ? client.speaksHTTP : transport === "http";
-    if (http && !client.speaksHTTP) throw onlyByProcess(client.title);
+    if (http && !client.speaksHTTP) throw texts.onlyByProcess(client.title);
     const entry = client.entry(
       http ? overHTTP(serverAddress(options), sandbox) : asProcess(addressIfAny(options), sandbox, options),
     );
@@ -79,19 +72,19 @@ export const connect = serverCommand(
     const after = onFile(file, () => withEntry(client, text, name, entry));
     if (isDeepStrictEqual(before, JSON.parse(JSON.stringify(entry)))) {
       if (options.json) json(true, { client: chosen, file, written: false });
-      else line(CONNECT.unchanged(client.title, file));
+      else line(texts.CONNECT.unchanged(client.title, file));
       return;
     }
     if (before !== undefined && !yes) {
-      const question = CONNECT.replace(file, name);
-      if (!process.stdin.isTTY) throw confirmByOption(question);
+      const question = texts.CONNECT.replace(file, name);
+      if (!process.stdin.isTTY) throw texts.confirmByOption(question);
       await confirm(question);
     }
     const copy = write(place, file, after);
     if (options.json) return json(true, { client: chosen, file, copy, written: true });
     line(`${client.title}: ${file}`);
-    if (copy !== undefined) note(CONNECT.copy(copy));
-    if (project !== undefined && http) note(CONNECT.holdsToken);
+    if (copy !== undefined) note(texts.CONNECT.copy(copy));
+    if (project !== undefined && http) note(texts.CONNECT.holdsToken);
     note(client.next);
   });
 
@@ -134,7 +127,7 @@ function asProcess(
 function placeOf(client: ClientKind, project: string | undefined): Place {
   if (project === undefined)
     return client.place({ platform: process.platform, home: homedir(), env: process.env });
-  if (client.projectFile === undefined) throw noProjectFile(client.title);
+  if (client.projectFile === undefined) throw texts.noProjectFile(client.title);
   return { directory: userPath(project), path: client.projectFile, variable: "--project" };
 }
 
@@ -149,7 +142,7 @@ function onFile<T>(file: string, work: () => T): T {
     return work();
   } catch (error) {
     if (!(error instanceof UserError) && !(error instanceof Error && "code" in error)) throw error;
-    throw clientFileKept(file, error);
+    throw texts.clientFileKept(file, error);
   }
 }
 
@@ -160,7 +153,7 @@ function onFile<T>(file: string, work: () => T): T {
  */
 function write({ directory, variable }: Place, file: string, text: string): string | undefined {
   if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
-    throw noClientDirectory(directory, variable);
+    throw texts.noClientDirectory(directory, variable);
   return onFile(file, () => {
     makeDirectories(dirname(file));
     const isThere = existsSync(file);

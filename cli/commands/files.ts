@@ -12,18 +12,7 @@ import { STOP_SIGNALS } from "../exit.ts";
 import { http } from "../mcp.ts";
 import { bytes, json, line, note, Progress, table } from "../print.ts";
 import { userPath, serverAddress } from "../server-address.ts";
-import {
-  bothToOutput,
-  downloadBroke,
-  downloadStopped,
-  fileExists,
-  MORE_ENTRIES,
-  noContent,
-  noLocalFile,
-  noRemotePath,
-  notDirectory,
-  notFile,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 import { unwritable, wrongSandboxName } from "../texts.ts";
 
 /** A path resolved as by a shell in /workspace, except symbolic links. */
@@ -54,7 +43,7 @@ const put = serverCommand("put", "upload a file to a sandbox; - reads standard i
   )
   .option("--sandbox <name>", "the sandbox", "default")
   .action(async (local, remote, { sandbox, ...options }) => {
-    if (local === "-" && remote === undefined) throw noRemotePath();
+    if (local === "-" && remote === undefined) throw texts.noRemotePath();
     const path = remote?.endsWith("/") ? remote + basename(local) : (remote ?? basename(local));
     const address = serverAddress(options);
     const body = local === "-" ? process.stdin : createReadStream(readableFile(userPath(local)));
@@ -77,7 +66,7 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
   .option("--force", "replace an existing local file")
   .action(async (remote, local, { sandbox, force, ...options }) => {
     const address = serverAddress(options);
-    if (options.json && local === "-") throw bothToOutput();
+    if (options.json && local === "-") throw texts.bothToOutput();
     if (local !== undefined && local !== "-") mustHaveDirectory(local);
     let response = await http(address, fileAddress(sandbox, remote));
     const isDirectory = !isFile(response);
@@ -85,12 +74,12 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
       await response.body?.cancel();
       response = await http(address, `${fileAddress(sandbox, remote)}?archive=tar.gz`);
     }
-    if (response.body === null) throw noContent(remote);
+    if (response.body === null) throw texts.noContent(remote);
     const body = Readable.fromWeb(response.body as Parameters<typeof Readable.fromWeb>[0]);
     if (local === "-") return await pipeline(body, process.stdout, { end: false });
     const name = (basename(absolute(remote)) || "root") + (isDirectory ? ".tar.gz" : "");
     const to = destination(userPath(local ?? name), name);
-    if (!force && exists(to)) throw fileExists(to);
+    if (!force && exists(to)) throw texts.fileExists(to);
     const progress = new Progress(`Fetching ${remote}`);
     const partial = `${to}.${process.pid}.part`;
     const stopped = new AbortController();
@@ -101,7 +90,7 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
       renameSync(partial, to);
     } catch (error) {
       rmSync(partial, { force: true });
-      throw stopped.signal.aborted ? downloadStopped(remote) : downloadBroke(remote, error);
+      throw stopped.signal.aborted ? texts.downloadStopped(remote) : texts.downloadBroke(remote, error);
     } finally {
       for (const signal of STOP_SIGNALS) process.off(signal, stop);
       progress.stop();
@@ -136,7 +125,7 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
       const response = await http(address, `${fileAddress(sandbox, remote)}?${query}`);
       if (isFile(response)) {
         await response.body?.cancel();
-        throw notDirectory(remote);
+        throw texts.notDirectory(remote);
       }
       const part = listSchema.parse(await response.json());
       entries.push(...part.entries);
@@ -155,7 +144,7 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
       ],
       entries.map((entry) => [entry.type, String(entry.size), entry.modified, entry.path]),
     );
-    if (more) note(MORE_ENTRIES);
+    if (more) note(texts.MORE_ENTRIES);
   });
 
 export const files = new Command("files")
@@ -166,8 +155,8 @@ export const files = new Command("files")
 
 function readableFile(path: string): string {
   const found = statSync(path, { throwIfNoEntry: false });
-  if (found === undefined) throw noLocalFile(path);
-  if (!found.isFile()) throw notFile(path);
+  if (found === undefined) throw texts.noLocalFile(path);
+  if (!found.isFile()) throw texts.notFile(path);
   return path;
 }
 

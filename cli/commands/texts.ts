@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import { SCOPES } from "../../src/shared/principal.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { CommandError } from "../exit.ts";
+import { cancelled, CommandError, failed, refusedByServer, unavailable, usage } from "../exit.ts";
 import { PROGRAM, startLine } from "../program-files.ts";
 
 /** Why a command has no --json. */
@@ -13,46 +13,28 @@ export const NO_JSON = {
 
 // ask, code, command
 
-export function askDisconnected(): CommandError {
-  return new CommandError(
-    "unavailable",
+export const askDisconnected = () =>
+  unavailable(
     `The connection broke before the server sent the run's id. Find it with \`${PROGRAM} runs --kind task\`.`,
   );
-}
-
 export const NO_REASON = "The server did not say how the run continues.";
-
-export function takesNoQuestions(url: string): CommandError {
-  return new CommandError("unavailable", `The server at ${url} does not offer \`ask\`.`);
-}
-
+export const takesNoQuestions = (url: string) => unavailable(`The server at ${url} does not offer \`ask\`.`);
 export const unsavedImages = (count: number) => `Images: ${count}. --save <directory> writes them.`;
-
-export function wrongVariable(text: string): CommandError {
-  return new CommandError("usage", `--env takes NAME=value, and is: ${text}`);
-}
+export const wrongVariable = (text: string) => usage(`--env takes NAME=value, and is: ${text}`);
 
 // connect
 
-export function onlyByProcess(client: string): CommandError {
-  return new CommandError("usage", `${client} sends no header of its own: use --transport stdio.`);
-}
-
-export function noProjectFile(client: string): CommandError {
-  return new CommandError("usage", `${client} has no configuration for a project: leave --project out.`);
-}
-
-export function clientFileKept(file: string, { message }: Error): CommandError {
-  return new CommandError(
-    "failed",
-    `${file} is left as it is: ${message}. --print shows what belongs in it.`,
-  );
-}
+export const onlyByProcess = (client: string) =>
+  usage(`${client} sends no header of its own: use --transport stdio.`);
+export const noProjectFile = (client: string) =>
+  usage(`${client} has no configuration for a project: leave --project out.`);
+export const clientFileKept = (file: string, { message }: Error) =>
+  failed(`${file} is left as it is: ${message}. --print shows what belongs in it.`);
 
 /** @param variable names the directory, if the user can choose another */
 export function noClientDirectory(directory: string, variable: string | undefined): CommandError {
   const remedy = variable === undefined ? "" : `: create it, or correct ${variable}`;
-  return new CommandError("unavailable", `${directory} is not a directory${remedy}.`);
+  return unavailable(`${directory} is not a directory${remedy}.`);
 }
 
 export const CONNECT = {
@@ -63,29 +45,17 @@ export const CONNECT = {
 };
 
 /** A question that only a terminal can answer. */
-export function confirmByOption(question: string): CommandError {
-  return new CommandError("usage", `${question} Confirm with --yes.`);
-}
+export const confirmByOption = (question: string) => usage(`${question} Confirm with --yes.`);
 
 // deploy, diagnose
 
-export function notDeployable(directory: string): CommandError {
-  return new CommandError(
-    "unavailable",
-    `${directory} has no wrangler.jsonc and Dockerfile: deploy from a clone of the repository.`,
-  );
-}
-
-export function noWrangler(directory: string): CommandError {
-  return new CommandError("unavailable", `wrangler is not installed in ${directory}: run npm ci there.`);
-}
-
+export const notDeployable = (directory: string) =>
+  unavailable(`${directory} has no wrangler.jsonc and Dockerfile: deploy from a clone of the repository.`);
+export const noWrangler = (directory: string) =>
+  unavailable(`wrangler is not installed in ${directory}: run npm ci there.`);
 const DEPLOY_QUESTION = "This deploys to Cloudflare, where containers cost money while they run. Go on?";
-
-export function deployByOption(): CommandError {
-  return new CommandError("usage", `${DEPLOY_QUESTION} Confirm with --yes, or see what it does: --dry-run.`);
-}
-
+export const deployByOption = () =>
+  usage(`${DEPLOY_QUESTION} Confirm with --yes, or see what it does: --dry-run.`);
 export const DEPLOY = {
   question: DEPLOY_QUESTION,
   waiting: (reason: string) => `Waiting for the first container, which can take minutes. ${reason}`,
@@ -93,51 +63,26 @@ export const DEPLOY = {
   connect: (url = "<url>") => `To connect a client: ${PROGRAM} connect <client> --url ${url} --token <token>`,
   unchanged: "Nothing was changed.",
 };
-
 export const REPORT_NOTE =
   "It holds names of variables and of sandboxes, no values of secrets. Read it before you send it.";
 
 // files
 
-export function noRemotePath(): CommandError {
-  return new CommandError("usage", "Give the path in the sandbox that standard input is written to.");
-}
-
-export function bothToOutput(): CommandError {
-  return new CommandError("usage", "--json and the file cannot both go to standard output.");
-}
-
-export function noContent(remote: string): CommandError {
-  return new CommandError("refusedByServer", `${remote} was received without content.`);
-}
-
-export function fileExists(path: string): CommandError {
-  return new CommandError("usage", `${path} exists already. --force replaces it.`);
-}
-
-export function downloadStopped(remote: string): CommandError {
-  return new CommandError("cancelled", `The download of ${remote} was stopped before its end.`);
-}
-
-export function downloadBroke(remote: string, error: unknown): CommandError {
-  return new CommandError("unavailable", `The download of ${remote} broke off: ${messageOf(error)}`);
-}
-
-export function notDirectory(remote: string): CommandError {
-  return new CommandError("usage", `${remote} is a file. Fetch it: ${PROGRAM} files get ${remote}`);
-}
-
-export function noLocalFile(path: string): CommandError {
-  return new CommandError("unavailable", `There is no ${path}.`);
-}
-
-export function notFile(path: string): CommandError {
-  return new CommandError(
-    "usage",
+export const noRemotePath = () => usage("Give the path in the sandbox that standard input is written to.");
+export const bothToOutput = () => usage("--json and the file cannot both go to standard output.");
+export const noContent = (remote: string) => refusedByServer(`${remote} was received without content.`);
+export const fileExists = (path: string) => usage(`${path} exists already. --force replaces it.`);
+export const downloadStopped = (remote: string) =>
+  cancelled(`The download of ${remote} was stopped before its end.`);
+export const downloadBroke = (remote: string, error: unknown) =>
+  unavailable(`The download of ${remote} broke off: ${messageOf(error)}`);
+export const notDirectory = (remote: string) =>
+  usage(`${remote} is a file. Fetch it: ${PROGRAM} files get ${remote}`);
+export const noLocalFile = (path: string) => unavailable(`There is no ${path}.`);
+export const notFile = (path: string) =>
+  usage(
     `${path} is not a file. To send a directory, pack it: tar c ${path} | ${PROGRAM} files put - ${basename(path) || "root"}.tar`,
   );
-}
-
 export const MORE_ENTRIES = "... and more: list a directory below.";
 
 // runs, shell
@@ -151,15 +96,9 @@ export function noRuns(sandbox: string, kind: string | undefined, isPage: boolea
   return `${runs} in sandbox ${sandbox}. To list the sandboxes: ${PROGRAM} sandboxes`;
 }
 
-export function noTerminal(sandbox: string): CommandError {
-  return new CommandError(
-    "usage",
-    `Standard input is not a terminal. For a script: ${PROGRAM} command --sandbox ${sandbox} '...'`,
-  );
-}
-
+export const noTerminal = (sandbox: string) =>
+  usage(`Standard input is not a terminal. For a script: ${PROGRAM} command --sandbox ${sandbox} '...'`);
 export const DETACH_KEY = "Ctrl-] leaves.";
-
 export const detached = (id: string) =>
   [
     `It goes on. To return to it: ${PROGRAM} shell --attach ${id}`,
@@ -168,36 +107,19 @@ export const detached = (id: string) =>
 
 // token
 
-export function unknownScope(scope: string): CommandError {
-  return new CommandError("usage", `--scopes has "${scope}", which is not one of ${SCOPES.join(", ")}.`);
-}
-
-export function scopesNeedName(): CommandError {
-  return new CommandError("usage", "--scopes needs --name: the owner's token allows everything.");
-}
-
-export function wrongTokenName(): CommandError {
-  return new CommandError("usage", "--name must be 1 to 32 of a-z, 0-9 and -.");
-}
-
-export function setInEnvironment(variable: string): CommandError {
-  return new CommandError(
-    "usage",
-    `${variable} is set in the environment, where it has to be changed: leave --write out.`,
-  );
-}
-
-export function notInFile(file: string, variable: string): CommandError {
-  return new CommandError("unavailable", `${file} has no ${variable}.`);
-}
+export const unknownScope = (scope: string) =>
+  usage(`--scopes has "${scope}", which is not one of ${SCOPES.join(", ")}.`);
+export const scopesNeedName = () => usage("--scopes needs --name: the owner's token allows everything.");
+export const wrongTokenName = () => usage("--name must be 1 to 32 of a-z, 0-9 and -.");
+export const setInEnvironment = (variable: string) =>
+  usage(`${variable} is set in the environment, where it has to be changed: leave --write out.`);
+export const notInFile = (file: string, variable: string) => unavailable(`${file} has no ${variable}.`);
 
 /** @param until when the previous token ends */
-export function rotationUnderWay(until: string): CommandError {
-  return new CommandError(
-    "usage",
+export const rotationUnderWay = (until: string) =>
+  usage(
     `A rotation is under way: the previous token is valid ${until}, and clients may still use it. Another rotation would end it at once. To do so, pass --yes.`,
   );
-}
 
 /** @param file the local server's variables */
 export const newOwnerToken = (file: string) => [
@@ -205,12 +127,10 @@ export const newOwnerToken = (file: string) => [
   "  on Cloudflare  npx wrangler secret put SERVER_AUTH_TOKEN",
   `  ${startLine().padEnd(13)}  SERVER_AUTH_TOKEN=... in ${file}, then start it again`,
 ];
-
 export const newNamedToken = (entry: object) => [
   "The server gets its hash, as an element of the list AUTH_TOKENS (a secret on Cloudflare, .dev.vars locally):",
   `  ${JSON.stringify(entry)}`,
 ];
-
 export const rotationWritten = (file: string) =>
   `${file} has the new and the old token. Restart the server to accept both. Until then it accepts only the old one, which this command line uses by itself.`;
 

@@ -7,19 +7,7 @@ import { json, line, note } from "../print.ts";
 import { endOfBefore, newToken, rotateNamed, rotateOwner, sha256 } from "../rotation.ts";
 import { VARIABLES_FILE } from "../server-address.ts";
 import { keptVariables, readVariables, writeVariables } from "../variables.ts";
-import {
-  newNamedToken,
-  newOwnerToken,
-  notInFile,
-  rotationSteps,
-  rotationUnderWay,
-  rotationWritten,
-  scopesNeedName,
-  setInEnvironment,
-  stepsAfterRotation,
-  unknownScope,
-  wrongTokenName,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 import { wrongOwnerToken, wrongToken } from "../texts.ts";
 
 const show = dataCommand("show", "print the token that `npm start` uses here", ["token show"]).action(
@@ -46,21 +34,21 @@ const create = dataCommand("new", "generate a token and say where to put it; not
   .action(({ name, scopes, json: asJSON }) => {
     const granted = scopes?.split(",").map((scope) => scope.trim()) ?? SCOPES;
     const unknown = granted.find((scope) => !SCOPES.some((known) => known === scope));
-    if (unknown !== undefined) throw unknownScope(unknown);
-    if (scopes !== undefined && name === undefined) throw scopesNeedName();
+    if (unknown !== undefined) throw texts.unknownScope(unknown);
+    if (scopes !== undefined && name === undefined) throw texts.scopesNeedName();
     const token = newToken();
     const hash = sha256(token);
     if (name === undefined) {
       if (asJSON) return json(true, { token, sha256: hash, variable: "SERVER_AUTH_TOKEN" });
       line(token);
-      note(...newOwnerToken(VARIABLES_FILE));
+      note(...texts.newOwnerToken(VARIABLES_FILE));
       return;
     }
-    if (!TOKEN_NAME.test(name)) throw wrongTokenName();
+    if (!TOKEN_NAME.test(name)) throw texts.wrongTokenName();
     const entry = { name, sha256: hash, scopes: granted };
     if (asJSON) return json(true, { token, sha256: hash, variable: "AUTH_TOKENS", entry });
     line(token);
-    note(...newNamedToken(entry));
+    note(...texts.newNamedToken(entry));
   });
 
 const hash = dataCommand("hash", "read a token from standard input and print its SHA-256 for AUTH_TOKENS", [
@@ -97,17 +85,17 @@ const rotate = dataCommand(
     const variable = name === undefined ? "SERVER_AUTH_TOKEN" : "AUTH_TOKENS";
     const variables = keptVariables(VARIABLES_FILE);
     const kept = variables[variable]?.trim() || undefined;
-    if (write && process.env[variable]?.trim()) throw setInEnvironment(variable);
-    if (write && kept === undefined) throw notInFile(VARIABLES_FILE, variable);
+    if (write && process.env[variable]?.trim()) throw texts.setInEnvironment(variable);
+    if (write && kept === undefined) throw texts.notInFile(VARIABLES_FILE, variable);
     const valid = write && !yes ? endOfBefore(variables, name) : undefined;
-    if (valid !== undefined) throw rotationUnderWay(valid);
+    if (valid !== undefined) throw texts.rotationUnderWay(valid);
     const until = endAfter(hours);
     const known = write ? kept : undefined;
     const rotation = name === undefined ? rotateOwner(known, until) : rotateNamed(name, known, until);
     if (write) writeVariables(VARIABLES_FILE, rotation.variables);
     const steps = [
-      ...(write ? [rotationWritten(VARIABLES_FILE)] : rotationSteps(rotation.variables)),
-      ...stepsAfterRotation(until, name),
+      ...(write ? [texts.rotationWritten(VARIABLES_FILE)] : texts.rotationSteps(rotation.variables)),
+      ...texts.stepsAfterRotation(until, name),
     ];
     if (asJSON) {
       const { token } = rotation;

@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import { SCOPES } from "../../src/shared/principal.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { cancelled, CommandError, failed, refusedByServer, unavailable, usage } from "../exit.ts";
+import { cancelled, type CommandError, failed, refusedByServer, unavailable, usage } from "../exit.ts";
 import { PROGRAM, startLine } from "../program-files.ts";
 
 /** Why a command has no --json. */

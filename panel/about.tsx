@@ -6,9 +6,9 @@ import { host } from "./host.ts";
 import type { ListedCheckpoint, ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { useOffered } from "./offered.ts";
 import { plain } from "./plain.ts";
-import { errorText } from "./poll.ts";
 import { exactTime, Time } from "./time.tsx";
 import { callTool } from "./tools.ts";
+import { useAction } from "./use-action.ts";
 import { CHECKPOINT_SAVED, NO_CHECKPOINTS, deletedText, deleteQuestion, restoreQuestion } from "./texts.ts";
 
 interface AboutProps {
@@ -19,25 +19,6 @@ interface AboutProps {
   refresh: () => void;
 }
 
-/** Runs an action and reports its result. */
-function useAction(refresh: () => void) {
-  const [message, setMessage] = useState<{ text: string; isError: boolean }>();
-  const [isBusy, setBusy] = useState(false);
-  const act = async (work: () => Promise<string>) => {
-    setBusy(true);
-    setMessage(undefined);
-    try {
-      setMessage({ text: await work(), isError: false });
-      refresh();
-    } catch (error) {
-      setMessage({ text: errorText(error), isError: true });
-    } finally {
-      setBusy(false);
-    }
-  };
-  return { message, isBusy, act };
-}
-
 /** Calls a tool. @returns these words, because the tool's own text is for models */
 async function done(words: string, tool: string, args: Record<string, unknown>): Promise<string> {
   await callTool(tool, args);
@@ -46,7 +27,14 @@ async function done(words: string, tool: string, args: Record<string, unknown>):
 
 export function About({ name, sandbox, listing, refresh }: AboutProps) {
   const isOffered = useOffered();
-  const { message, isBusy, act } = useAction(refresh);
+  const { problem, isBusy, act: tryTo } = useAction();
+  const [outcome, setOutcome] = useState<string>();
+  const act = (work: () => Promise<string>) =>
+    tryTo(async () => {
+      setOutcome(undefined);
+      setOutcome(await work());
+      refresh();
+    });
   const checkpoints = listing.checkpoints.filter((checkpoint) => checkpoint.sandbox === name);
   const rows: [string, ComponentChildren][] = sandbox
     ? [
@@ -73,7 +61,8 @@ export function About({ name, sandbox, listing, refresh }: AboutProps) {
   return (
     <>
       <div role="status">
-        {message?.text && <p class={message.isError ? "note error" : "note"}>{message.text}</p>}
+        {problem && <p class="note error">{problem}</p>}
+        {outcome && <p class="note">{outcome}</p>}
       </div>
       {sandbox && (
         <>

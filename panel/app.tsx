@@ -8,9 +8,10 @@ import { SANDBOX_NAME, SANDBOX_NAME_FORM } from "../src/shared/names.ts";
 import type { SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { Offered, useOffered } from "./offered.ts";
 import { useWatched, type WatchState } from "./live.ts";
-import { usePolled, errorText } from "./poll.ts";
+import { usePolled } from "./poll.ts";
 import { CONNECT, hrefOf, type Part, PARTS, type Route, useRoute } from "./route.ts";
 import { RunList } from "./run-list.tsx";
+import { isSignedOut, showError } from "./tools.ts";
 import { useValue, Value } from "./value.ts";
 import { Welcome } from "./welcome.tsx";
 import { WindowedList } from "./windowed.tsx";
@@ -28,10 +29,7 @@ const TOOLS_MS = 600_000;
 const NO_FILTER = {};
 
 export function App() {
-  const [isOut, setOut] = useState(false);
-  const out = () => setOut(true);
-  if (isOut) return <SignIn />;
-  return <Panel onSignedOut={out} />;
+  return useValue(isSignedOut) ? <SignIn /> : <Panel />;
 }
 
 function SignIn() {
@@ -48,21 +46,17 @@ function SignIn() {
   );
 }
 
-function Panel({ onSignedOut }: { onSignedOut: () => void }) {
+function Panel() {
   const route = useRoute();
-  const listed = useWatched<SandboxListing>("list_sandboxes", NO_FILTER, onSignedOut);
-  const tools = usePolled(
-    listed.value && "tools",
-    (signal) => host().listTools(signal),
-    TOOLS_MS,
-    onSignedOut,
-  );
+  const listed = useWatched<SandboxListing>("list_sandboxes", NO_FILTER);
+  const tools = usePolled(listed.value && "tools", (signal) => host().listTools(signal), TOOLS_MS);
   const [problem, setProblem] = useState<string>();
   const { endpoint, signOut } = host();
   const leave = () =>
-    signOut?.().then(onSignedOut, (error: unknown) => {
-      setProblem(errorText(error));
-    });
+    signOut?.().then(
+      () => isSignedOut.set(true),
+      (error: unknown) => showError(error, setProblem),
+    );
   const shownProblem = problem ?? listed.problem ?? tools.problem;
   return (
     <>
@@ -89,7 +83,7 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
           <div class={route.sandbox === "" ? "columns" : "columns open-sandbox"}>
             <Sandboxes listing={listed.value} route={route} />
             <main tabIndex={-1}>
-              <Content listing={listed.value} route={route} listed={listed} onSignedOut={onSignedOut} />
+              <Content listing={listed.value} route={route} listed={listed} />
             </main>
             <aside class="more" aria-label="New sandbox and limits">
               <OpenOther />
@@ -230,17 +224,12 @@ function Limits({ listing }: { listing: SandboxListing }) {
   );
 }
 
-function Content({
-  listing,
-  route,
-  listed,
-  onSignedOut,
-}: PanelProps & { listed: WatchState<SandboxListing>; onSignedOut: () => void }) {
+function Content({ listing, route, listed }: PanelProps & { listed: WatchState<SandboxListing> }) {
   const isOffered = useOffered();
   const { sandbox: name, part } = route;
   const { endpoint } = host();
   if (route.isConnect && endpoint) return <Connect url={endpoint} />;
-  if (name === "") return <Welcome listing={listing} onSignedOut={onSignedOut} />;
+  if (name === "") return <Welcome listing={listing} />;
   const sandbox = listing.sandboxes.find((known) => known.name === name);
   const parts = PARTS.filter((known) => isOffered(TOOL_OF[known]));
   return (
@@ -257,7 +246,7 @@ function Content({
         ))}
       </nav>
       {part === "files" && sandbox ? (
-        <FileBrowser key={name} sandbox={name} open={route.rest} onSignedOut={onSignedOut} />
+        <FileBrowser key={name} sandbox={name} open={route.rest} />
       ) : part === "files" ? (
         <p>No files yet.</p>
       ) : part === "about" ? (
@@ -271,7 +260,6 @@ function Content({
           previews={sandbox?.previews ?? []}
           saidAbove={listed.problem}
           onStarted={listed.refresh}
-          onSignedOut={onSignedOut}
         />
       )}
     </>

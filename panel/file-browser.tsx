@@ -6,9 +6,8 @@ import { type Entries, type Entry, list, upload } from "./file.ts";
 import { size } from "./format.ts";
 import { host } from "./host.ts";
 import { useOffered } from "./offered.ts";
-import { errorText } from "./poll.ts";
 import { hrefOf } from "./route.ts";
-import { SignedOut, ToolFailed } from "./tools.ts";
+import { showError, ToolFailed } from "./tools.ts";
 import { WindowedList } from "./windowed.tsx";
 import { LOADING } from "./texts.ts";
 
@@ -24,7 +23,6 @@ interface FilesProps {
   sandbox: string;
   /** The open file's path; empty for none. */
   open: string;
-  onSignedOut: () => void;
 }
 
 /** Shared by the parts of the page. */
@@ -38,7 +36,7 @@ interface Tree {
   failed: (error: unknown) => void;
 }
 
-export function FileBrowser({ sandbox, open, onSignedOut }: FilesProps) {
+export function FileBrowser({ sandbox, open }: FilesProps) {
   const [version, setVersion] = useState(0);
   const [message, setMessage] = useState<{ text: string; isError: boolean }>();
   const [sending, setSending] = useState<{ name: string; part: number }>();
@@ -49,8 +47,7 @@ export function FileBrowser({ sandbox, open, onSignedOut }: FilesProps) {
   // Only callers who may write get upload links.
   const maySend = host().reachesServer && isOffered("file_link") && isOffered("write_file");
 
-  const failed = (error: unknown) =>
-    error instanceof SignedOut ? onSignedOut() : setMessage({ text: errorText(error), isError: true });
+  const failed = (error: unknown) => showError(error, (text) => setMessage({ text, isError: true }));
   const changed = () => setVersion((before) => before + 1);
   const send = async (to: string, given: Iterable<File>) => {
     const files = [...given];
@@ -100,9 +97,7 @@ export function FileBrowser({ sandbox, open, onSignedOut }: FilesProps) {
           </p>
         )}
       </div>
-      {open !== "" && (
-        <FileView key={open} sandbox={sandbox} path={open} onSaved={changed} onSignedOut={onSignedOut} />
-      )}
+      {open !== "" && <FileView key={open} sandbox={sandbox} path={open} onSaved={changed} />}
       <div class="together">
         <h2>Files</h2>
         <button type="button" class="plain" onClick={changed}>

@@ -4,18 +4,16 @@ import { MAX_BYTES, read, write } from "./file.ts";
 import { Download, Name } from "./file-parts.tsx";
 import { host } from "./host.ts";
 import { useOffered } from "./offered.ts";
-import { errorText } from "./poll.ts";
 import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
 import type { Block } from "./host.ts";
-import { callTool, SignedOut, ToolFailed } from "./tools.ts";
+import { callTool, showError, ToolFailed } from "./tools.ts";
 import { LOADING, MIXED_LINE_ENDS, NAME_NOT_UTF8, NO_FILE, OVERWRITE, onlyFirst } from "./texts.ts";
 
 interface FileViewProps {
   sandbox: string;
   path: string;
   onSaved: () => void;
-  onSignedOut: () => void;
 }
 
 /** The content shown. */
@@ -36,7 +34,7 @@ const NOT_UTF8 = "\ufffd";
 /** Unsaved changes by sandbox and path, for when the file is opened again. */
 const drafts = new Map<string, string>();
 
-export function FileView({ sandbox, path, onSaved, onSignedOut }: FileViewProps) {
+export function FileView({ sandbox, path, onSaved }: FileViewProps) {
   const mayWrite = useOffered()("write_file");
   const key = `${sandbox} ${path}`;
   const [view, setView] = useState<View>();
@@ -44,8 +42,7 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: FileViewProps)
   const [message, setMessage] = useState<{ text: string; isError: boolean }>();
   const [isBusy, setBusy] = useState(false);
 
-  const failed = (error: unknown) =>
-    error instanceof SignedOut ? onSignedOut() : setMessage({ text: errorText(error), isError: true });
+  const failed = (error: unknown) => showError(error, (text) => setMessage({ text, isError: true }));
   useEffect(() => {
     const stop = new AbortController();
     const show = (found: View) => setView(found.kind === "missing" && draft !== undefined ? NEW : found);

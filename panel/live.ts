@@ -1,11 +1,11 @@
 /**
  * Watches everything that the page shows, by one stream at a time. Components name a tool and get its results as they change.
  */
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import type { WatchedTool } from "../src/shared/watch-intervals.ts";
 import { host, type Source, type Update, type Watch } from "./host.ts";
-import { pause, untilVisible, errorText } from "./poll.ts";
-import { SignedOut } from "./tools.ts";
+import { pause, untilVisible } from "./poll.ts";
+import { isSignedOut, showError } from "./tools.ts";
 
 /** The pause after a failure, in milliseconds. */
 const RETRY_MS = 3000;
@@ -23,7 +23,6 @@ export interface Watcher {
   onUpdate(update: Update): boolean | Promise<boolean>;
   /** Why there is no newer result. */
   onProblem(problem: string): void;
-  onSignedOut(): void;
 }
 
 class Live {
@@ -71,9 +70,10 @@ class Live {
       } catch (error) {
         if (stopped.aborted) return;
         if (!paused.signal.aborted) {
-          if (error instanceof SignedOut) return watchers.forEach((watcher) => watcher.onSignedOut());
-          for (const watcher of watchers)
-            if (this.#watchers.has(watcher)) watcher.onProblem(errorText(error));
+          showError(error, (text) => {
+            for (const watcher of watchers) if (this.#watchers.has(watcher)) watcher.onProblem(text);
+          });
+          if (isSignedOut.get()) return;
           waitMs = RETRY_MS;
         }
       } finally {
@@ -100,15 +100,9 @@ export interface WatchState<T> {
 }
 
 /** Watches a tool's structured result. @param args undefined watches nothing */
-export function useWatched<T>(
-  name: WatchedTool,
-  args: Record<string, unknown> | undefined,
-  onSignedOut: () => void,
-): WatchState<T> {
+export function useWatched<T>(name: WatchedTool, args: Record<string, unknown> | undefined): WatchState<T> {
   const [state, setState] = useState<{ key?: string; value?: T; problem?: string }>({});
   const key = args && JSON.stringify([name, args]);
-  const signedOut = useRef(onSignedOut);
-  signedOut.current = onSignedOut;
 
   useEffect(() => {
     if (key === undefined || args === undefined) return undefined;
@@ -122,7 +116,6 @@ export function useWatched<T>(
         return false;
       },
       onProblem,
-      onSignedOut: () => signedOut.current(),
     });
   }, [key]);
 

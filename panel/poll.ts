@@ -1,7 +1,7 @@
 /** Polling while the page is visible. */
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { host } from "./host.ts";
-import { SignedOut } from "./tools.ts";
+import { showError } from "./tools.ts";
 
 /** The pause after a failure, in milliseconds. */
 const RETRY_MS = 3000;
@@ -21,7 +21,6 @@ export function usePolled<T>(
   key: string | undefined,
   load: (signal: AbortSignal) => Promise<T>,
   everyMs: number,
-  onSignedOut: () => void,
 ): PollState<T> {
   const [poll, setPoll] = useState<{ key?: string; value?: T; problem?: string }>({});
   const [round, setRound] = useState(0);
@@ -40,9 +39,10 @@ export function usePolled<T>(
           if (!stop.signal.aborted) setPoll({ key, value });
         } catch (error) {
           if (stop.signal.aborted) return;
-          if (error instanceof SignedOut) return onSignedOut();
           waitMs = Math.max(waitMs, RETRY_MS);
-          setPoll((before) => ({ ...(before.key === key ? before : { key }), problem: errorText(error) }));
+          showError(error, (text) =>
+            setPoll((before) => ({ ...(before.key === key ? before : { key }), problem: text })),
+          );
         }
         await pause(waitMs, stop.signal);
       }
@@ -53,10 +53,6 @@ export function usePolled<T>(
   const refresh = useCallback(() => setRound((before) => before + 1), []);
   const { value, problem } = poll.key === key ? poll : {};
   return { value, problem, refresh };
-}
-
-export function errorText(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 /** Resolves after `ms` milliseconds, when the network returns, or when the signal aborts. */

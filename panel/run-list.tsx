@@ -9,7 +9,6 @@ import { host } from "./host.ts";
 import type { ListedRun, RunListing } from "../src/shared/run-listing.ts";
 import { LogView } from "./log-view.tsx";
 import { useWatched } from "./live.ts";
-import { errorText } from "./poll.ts";
 import { useOffered } from "./offered.ts";
 import { plain } from "./plain.ts";
 import { PreviewFrame } from "./preview.tsx";
@@ -18,7 +17,8 @@ import { RunLink, State } from "./run-link.tsx";
 import { hrefOf } from "./route.ts";
 import { Task } from "./task.tsx";
 import { isFresh, likelySize, startedWith, Terminal, type TerminalState } from "./terminal.tsx";
-import { callTool, SignedOut } from "./tools.ts";
+import { callTool, showError } from "./tools.ts";
+import { useAction } from "./use-action.ts";
 import { Typing } from "./typing.tsx";
 import { WindowedList } from "./windowed.tsx";
 import { LOADING_RUN, LOADING_RUNS, NO_OUTPUT, NO_RUNS_HERE } from "./texts.ts";
@@ -34,17 +34,12 @@ interface RunsProps {
   /** The problem that the page shows already. */
   saidAbove: string | undefined;
   onStarted: () => void;
-  onSignedOut: () => void;
 }
 
-export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted, onSignedOut }: RunsProps) {
+export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted }: RunsProps) {
   const [older, setOlder] = useState<RunListing>({ runs: [] });
   const listRequest = { sandbox, limit: PAGE };
-  const listed = useWatched<RunListing>(
-    "list_runs",
-    isThere || open !== "" ? listRequest : undefined,
-    onSignedOut,
-  );
+  const listed = useWatched<RunListing>("list_runs", isThere || open !== "" ? listRequest : undefined);
   const [problem, setProblem] = useState<string>();
   const newest = listed.value?.runs ?? [];
   const runs = [...newest, ...older.runs.filter(({ id }) => !newest.some((run) => run.id === id))];
@@ -52,7 +47,7 @@ export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted
   const more = () =>
     callTool<RunListing>("list_runs", { ...listRequest, cursor: next }).then(
       ({ data: page }) => setOlder((before) => ({ ...page, runs: [...before.runs, ...page.runs] })),
-      (error: unknown) => (error instanceof SignedOut ? onSignedOut() : setProblem(errorText(error))),
+      (error: unknown) => showError(error, setProblem),
     );
   const isOffered = useOffered();
   const shownProblem = problem ?? (listed.problem === saidAbove ? undefined : listed.problem);
@@ -62,7 +57,7 @@ export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted
   };
   return (
     <>
-      {isOffered("run_command") && <Start sandbox={sandbox} onStarted={started} onSignedOut={onSignedOut} />}
+      {isOffered("run_command") && <Start sandbox={sandbox} onStarted={started} />}
       <div role="alert">{shownProblem && <p class="note">{shownProblem}</p>}</div>
       {open !== "" && (
         <OpenRun
@@ -72,7 +67,6 @@ export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted
           sandbox={sandbox}
           previews={previews}
           saidAbove={saidAbove}
-          onSignedOut={onSignedOut}
         />
       )}
       <h2 id="runs">Runs</h2>
@@ -103,25 +97,16 @@ const LIMITS: [words: string, seconds: number][] = [
   ["6 hours", 21_600],
 ];
 
-interface Starting {
-  sandbox: string;
-  onStarted: () => void;
-  onSignedOut: () => void;
-}
-
-function Start({ sandbox, onStarted, onSignedOut }: Starting) {
+function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void }) {
   const isOffered = useOffered();
-  const [isBusy, setBusy] = useState(false);
-  const [problem, setProblem] = useState<string>();
-  const start = async (event: Event) => {
+  const { problem, isBusy, act } = useAction();
+  const start = (event: Event) => {
     event.preventDefault();
     const form = event.currentTarget as HTMLFormElement;
     const fields = new FormData(form);
     const command = String(fields.get("command"));
     if (isBusy || command.trim() === "") return;
-    setBusy(true);
-    setProblem(undefined);
-    try {
+    void act(async () => {
       const interactive = fields.has("interactive");
       const timeout_seconds = Number(fields.get("limit"));
       const terminal = interactive && host().reachesServer ? likelySize() : undefined;
@@ -139,12 +124,7 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
       form.reset();
       onStarted();
       host().go(hrefOf(sandbox, "runs", data.id));
-    } catch (error) {
-      if (error instanceof SignedOut) onSignedOut();
-      else setProblem(errorText(error));
-    } finally {
-      setBusy(false);
-    }
+    });
   };
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -199,16 +179,15 @@ interface OpenRunProps {
   sandbox: string;
   previews: readonly ListedPreview[];
   saidAbove: string | undefined;
-  onSignedOut: () => void;
 }
 
-function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: OpenRunProps) {
+function OpenRun({ id, run, sandbox, previews, saidAbove }: OpenRunProps) {
   const [port, setPort] = useState<number>();
   const preview = previews.find((known) => known.port === port);
   const isOffered = useOffered();
   const [shape, setShape] = useState<"terminal" | "lines" | undefined>(isFresh(id) ? "terminal" : undefined);
   const [terminal, setTerminal] = useState<TerminalState>();
-  const lines = useRun(shape === "terminal" ? undefined : id, onSignedOut);
+  const lines = useRun(shape === "terminal" ? undefined : id);
   const followed = { ...lines, ...(shape === "terminal" && terminal) };
   const mayBeTerminal = lines.isInteractive && host().reachesServer;
   useEffect(() => {
@@ -223,7 +202,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: OpenRun
   const isTask = isTaskID(id);
   // A question has its program when it has output.
   const at = followed.state && `${followed.state}${isTask && followed.bytes > 0 ? " begun" : ""}`;
-  const runDetails = useRunDetails(id, at, onSignedOut);
+  const runDetails = useRunDetails(id, at);
   const { fields = run, content } = runDetails;
   const source = runDetails.fields?.source.trim() ?? "";
   const problem = [followed.problem, runDetails.problem].find(
@@ -258,7 +237,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: OpenRun
           {fields && <Duration ms={fields.duration_ms} isRunning={state === "running"} />}
         </p>
         {state === "running" && isOffered("cancel_run") && (
-          <Cancel id={id} onCancel={() => (wasCancelled.current = true)} onSignedOut={onSignedOut} />
+          <Cancel id={id} onCancel={() => (wasCancelled.current = true)} />
         )}
         {previews.map(
           (known) =>
@@ -292,20 +271,15 @@ function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: OpenRun
       <div class={preview?.url ? "beside" : ""}>
         <div>
           {shape === "terminal" ? (
-            <Terminal
-              id={id}
-              onState={setTerminal}
-              onImpossible={() => setShape("lines")}
-              onSignedOut={onSignedOut}
-            />
+            <Terminal id={id} onState={setTerminal} onImpossible={() => setShape("lines")} />
           ) : isTask ? (
-            <Task id={id} followed={followed} details={runDetails} onSignedOut={onSignedOut} />
+            <Task id={id} followed={followed} details={runDetails} />
           ) : followed.bytes > 0 ? (
             <LogView log={followed.log} version={followed.version} label="Output" />
           ) : (
             <p class="soft">{EMPTY_TEXTS[state ?? "unknown"] ?? "No output."}</p>
           )}
-          {lines.isInteractive && isOffered("send_input") && <Typing id={id} onSignedOut={onSignedOut} />}
+          {lines.isInteractive && isOffered("send_input") && <Typing id={id} />}
         </div>
         {preview?.url && <PreviewFrame port={preview.port} url={preview.url} />}
       </div>
@@ -331,28 +305,11 @@ function Duration({ ms, isRunning }: { ms: number; isRunning: boolean }) {
   return <>{duration(ms + extraMs)}</>;
 }
 
-function Cancel({
-  id,
-  onCancel,
-  onSignedOut,
-}: {
-  id: string;
-  onCancel: () => void;
-  onSignedOut: () => void;
-}) {
-  const [isBusy, setBusy] = useState(false);
-  const [problem, setProblem] = useState<string>();
-  const cancel = async () => {
-    setBusy(true);
+function Cancel({ id, onCancel }: { id: string; onCancel: () => void }) {
+  const { problem, isBusy, act } = useAction();
+  const cancel = () => {
     onCancel();
-    try {
-      await callTool("cancel_run", { id });
-    } catch (error) {
-      if (error instanceof SignedOut) onSignedOut();
-      else setProblem(errorText(error));
-    } finally {
-      setBusy(false);
-    }
+    void act(() => callTool("cancel_run", { id }));
   };
   return (
     <>

@@ -9,9 +9,9 @@ import { type Block, host } from "./host.ts";
 import type { OutputLog } from "./output-log.ts";
 import { LogView } from "./log-view.tsx";
 import { plain } from "./plain.ts";
-import { errorText } from "./poll.ts";
 import { Result } from "./result.tsx";
-import { type ToolResult, callTool, SignedOut, ToolFailed } from "./tools.ts";
+import { type ToolResult, callTool, ToolFailed } from "./tools.ts";
+import { useAction } from "./use-action.ts";
 import { NO_ARTIFACT_LINK } from "./texts.ts";
 
 /** A task or question from `get_result`, as in its output schema. */
@@ -37,10 +37,9 @@ interface TaskProps {
   id: string;
   followed: FollowedRun;
   details: RunDetails;
-  onSignedOut: () => void;
 }
 
-export function Task({ id, followed, details, onSignedOut }: TaskProps) {
+export function Task({ id, followed, details }: TaskProps) {
   const { state, log, version, bytes } = followed;
   const fields: Fields = details.fields ?? {};
   const pictures = details.content.filter(({ type }) => type === "image");
@@ -99,7 +98,7 @@ export function Task({ id, followed, details, onSignedOut }: TaskProps) {
           <h3>Kept files</h3>
           <ul class="changes">
             {artifacts.map(({ path, size: bytesOf }) => (
-              <Artifact key={path} id={id} path={path} bytes={bytesOf} onSignedOut={onSignedOut} />
+              <Artifact key={path} id={id} path={path} bytes={bytesOf} />
             ))}
           </ul>
         </>
@@ -201,21 +200,13 @@ interface ArtifactProps {
   id: string;
   path: string;
   bytes: number;
-  onSignedOut: () => void;
 }
 
-function Artifact({ id, path, bytes, onSignedOut }: ArtifactProps) {
+function Artifact({ id, path, bytes }: ArtifactProps) {
   const [blocks, setBlocks] = useState<readonly Block[]>();
-  const [problem, setProblem] = useState<string>();
-  const callFor = async (use: (answer: ToolResult<ArtifactData>) => Promise<void> | void) => {
-    setProblem(undefined);
-    try {
-      await use(await callTool<ArtifactData>("get_result", { id, artifact: path }));
-    } catch (error) {
-      if (error instanceof SignedOut) onSignedOut();
-      else setProblem(errorText(error));
-    }
-  };
+  const { problem, act } = useAction();
+  const callFor = (use: (answer: ToolResult<ArtifactData>) => unknown) =>
+    act(async () => use(await callTool<ArtifactData>("get_result", { id, artifact: path })));
   return (
     <li>
       <Name name={path} /> <span class="soft">{size(bytes)}</span>{" "}

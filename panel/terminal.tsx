@@ -8,9 +8,8 @@ import { host } from "./host.ts";
 import type { Watch } from "./host.ts";
 import { live } from "./live.ts";
 import { useOffered } from "./offered.ts";
-import { errorText } from "./poll.ts";
 import type { Screen } from "./terminal-screen.ts";
-import { callTool, SignedOut } from "./tools.ts";
+import { callTool, showError } from "./tools.ts";
 import { notShown } from "./texts.ts";
 
 /** How long the element's size must be stable before it is passed on, in milliseconds. */
@@ -59,10 +58,9 @@ interface TerminalProps {
   onState: (state: TerminalState) => void;
   /** Called if there cannot be a terminal. */
   onImpossible: () => void;
-  onSignedOut: () => void;
 }
 
-export function Terminal({ id, onState, onImpossible, onSignedOut }: TerminalProps) {
+export function Terminal({ id, onState, onImpossible }: TerminalProps) {
   const isOffered = useOffered();
   const mayType = isOffered("send_input");
   const element = useRef<HTMLDivElement>(null);
@@ -75,9 +73,7 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: TerminalPro
     const stop = new AbortController();
     const { signal } = stop;
     const failed = (error: unknown) => {
-      if (signal.aborted) return;
-      if (error instanceof SignedOut) onSignedOut();
-      else setProblem(errorText(error));
+      if (!signal.aborted) showError(error, setProblem);
     };
     let typing = newTyping();
     function newTyping(): Typing {
@@ -190,7 +186,6 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: TerminalPro
           return isReadWhole(page);
         },
         onProblem: setProblem,
-        onSignedOut,
       });
     }
 

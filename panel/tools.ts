@@ -2,9 +2,13 @@
 import { ERROR_META } from "../src/shared/apps.ts";
 import type { ErrorCode } from "../src/shared/errors.ts";
 import { type Block, type Form, host } from "./host.ts";
+import { Value } from "./value.ts";
 
 /** The session has ended, or there was none. */
 export class SignedOut extends Error {}
+
+/** Whether the page has been told so: it then shows the way to sign in. */
+export const isSignedOut = new Value(false);
 
 /** The server is unreachable or busy: the same call may succeed later. */
 export class Unreachable extends Error {}
@@ -18,6 +22,16 @@ export class ToolFailed extends Error {
     super(message);
     this.code = code;
   }
+}
+
+export function errorText(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Passes on an error's text, unless the page has to show the way to sign in. */
+export function showError(error: unknown, show: (text: string) => void): void {
+  if (error instanceof SignedOut) isSignedOut.set(true);
+  else show(errorText(error));
 }
 
 export interface ToolResult<Data> {

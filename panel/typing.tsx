@@ -1,7 +1,6 @@
 /** Types into a command that runs in a terminal. */
-import { useState } from "preact/hooks";
-import { errorText } from "./poll.ts";
-import { callTool, SignedOut } from "./tools.ts";
+import { callTool } from "./tools.ts";
+import { useAction } from "./use-action.ts";
 
 /** Keys that are not characters of a line. */
 const KEYS: [name: string, text: string][] = [
@@ -9,17 +8,9 @@ const KEYS: [name: string, text: string][] = [
   ["Ctrl+D", "\u0004"],
 ];
 
-export function Typing({ id, onSignedOut }: { id: string; onSignedOut: () => void }) {
-  const [problem, setProblem] = useState<string>();
-  const type = async (text: string) => {
-    setProblem(undefined);
-    try {
-      await callTool("send_input", { id, text });
-    } catch (error) {
-      if (error instanceof SignedOut) onSignedOut();
-      else setProblem(errorText(error));
-    }
-  };
+export function Typing({ id }: { id: string }) {
+  const { problem, act } = useAction();
+  const type = (text: string) => act(() => callTool("send_input", { id, text }));
   const enter = (event: SubmitEvent) => {
     event.preventDefault();
     const form = event.currentTarget as HTMLFormElement;

@@ -5,8 +5,8 @@ import { isReadWhole, type LogPosition, nextOffset } from "../src/shared/watch-i
 import type { Block, Watch } from "./host.ts";
 import { live } from "./live.ts";
 import { OutputLog } from "./output-log.ts";
-import { pause, untilVisible, errorText } from "./poll.ts";
-import { callTool, SignedOut, ToolFailed } from "./tools.ts";
+import { pause, untilVisible } from "./poll.ts";
+import { callTool, isSignedOut, showError, ToolFailed } from "./tools.ts";
 
 export interface FollowedRun {
   log: OutputLog;
@@ -39,7 +39,7 @@ const NO_OUTPUT = {
   problem: undefined,
 };
 
-export function useRun(id: string | undefined, onSignedOut: () => void): FollowedRun {
+export function useRun(id: string | undefined): FollowedRun {
   const [followed, setFollowed] = useState<FollowedRun & { id?: string }>(() => ({
     ...NO_OUTPUT,
     log: new OutputLog(),
@@ -81,7 +81,6 @@ export function useRun(id: string | undefined, onSignedOut: () => void): Followe
         return isReadWhole(page);
       },
       onProblem,
-      onSignedOut,
     });
     return () => {
       stop.abort();
@@ -109,7 +108,7 @@ export interface RunDetails {
 const NO_DETAILS: RunDetails = { fields: undefined, content: [], problem: undefined };
 
 /** A run's data without its log. @param at a change of it fetches again; undefined fetches nothing */
-export function useRunDetails(id: string, at: string | undefined, onSignedOut: () => void): RunDetails {
+export function useRunDetails(id: string, at: string | undefined): RunDetails {
   const [details, setDetails] = useState<RunDetails>(NO_DETAILS);
   useEffect(() => {
     if (at === undefined) return undefined;
@@ -123,9 +122,8 @@ export function useRunDetails(id: string, at: string | undefined, onSignedOut: (
           return setDetails({ fields, content, problem: undefined });
         } catch (error) {
           if (stop.signal.aborted) return;
-          if (error instanceof SignedOut) return onSignedOut();
-          setDetails((before) => ({ ...before, problem: errorText(error) }));
-          if (error instanceof ToolFailed) return;
+          showError(error, (problem) => setDetails((before) => ({ ...before, problem })));
+          if (error instanceof ToolFailed || isSignedOut.get()) return;
         }
         await pause(RETRY_MS, stop.signal);
       }

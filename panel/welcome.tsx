@@ -21,12 +21,7 @@ const WATCHED_SANDBOXES = 5;
 
 const SHOWN_RUNS = 10;
 
-interface WelcomeProps {
-  listing: SandboxListing;
-  onSignedOut: () => void;
-}
-
-export function Welcome({ listing, onSignedOut }: WelcomeProps) {
+export function Welcome({ listing }: { listing: SandboxListing }) {
   const { sandboxes, checkpoints } = listing;
   const { endpoint } = host();
   const names = new Set(sandboxes.map(({ name }) => name));
@@ -46,7 +41,7 @@ export function Welcome({ listing, onSignedOut }: WelcomeProps) {
         <>
           <h1>Your sandboxes</h1>
           <Sandboxes sandboxes={sandboxes.slice(0, SHOWN_SANDBOXES)} />
-          <RecentRuns sandboxes={sandboxes} onSignedOut={onSignedOut} />
+          <RecentRuns sandboxes={sandboxes} />
         </>
       )}
       {deleted.length > 0 && (
@@ -85,13 +80,7 @@ function Sandboxes({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
   );
 }
 
-function RecentRuns({
-  sandboxes,
-  onSignedOut,
-}: {
-  sandboxes: readonly ListedSandbox[];
-  onSignedOut: () => void;
-}) {
+function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
   const isOffered = useOffered();
   const [found, setFound] = useState<Record<string, readonly ListedRun[]>>({});
   const used = sandboxes.slice(0, WATCHED_SANDBOXES).map(({ name }) => name);
@@ -107,7 +96,6 @@ function RecentRuns({
         },
         // The list of sandboxes has the same problem, and the page says it there.
         onProblem: () => undefined,
-        onSignedOut,
       }),
     );
     return () => ends.forEach((end) => end());

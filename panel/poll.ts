@@ -1,58 +1,51 @@
 /** Polling while the page is visible. */
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { host } from "./host.ts";
-import { showError } from "./tools.ts";
+import { showError, ToolFailed } from "./tools.ts";
 
 /** The pause after a failure, in milliseconds. */
 const RETRY_MS = 3000;
 
-export interface PollState<T> {
+interface PollState<T> {
   /** The last result; undefined before the first. */
-  value: T | undefined;
-  problem: string | undefined;
-  refresh(): void;
+  value?: T;
+  problem?: string;
 }
 
 /**
- * Polls `everyMs` milliseconds after the last result, but not while the page is hidden.
- * @param key a new one starts again; undefined stops
+ * Loads a value, again after failures, but not while the page is hidden.
+ * @param key a new one loads again; undefined loads nothing
+ * @param everyMs the pause after a result; without it, the first result or error of a tool is the last
  */
 export function usePolled<T>(
   key: string | undefined,
   load: (signal: AbortSignal) => Promise<T>,
-  everyMs: number,
+  everyMs?: number,
 ): PollState<T> {
-  const [poll, setPoll] = useState<{ key?: string; value?: T; problem?: string }>({});
-  const [round, setRound] = useState(0);
-  const asking = useRef(load);
-  asking.current = load;
-
+  const [poll, setPoll] = useState<PollState<T>>({});
   useEffect(() => {
     if (key === undefined) return undefined;
     const stop = new AbortController();
+    const { signal } = stop;
     void (async () => {
-      while (!stop.signal.aborted) {
-        await untilVisible(stop.signal);
+      while (!signal.aborted) {
+        await untilVisible(signal);
         let waitMs = everyMs;
         try {
-          const value = await asking.current(stop.signal);
-          if (!stop.signal.aborted) setPoll({ key, value });
+          const value = await load(signal);
+          if (!signal.aborted) setPoll({ value });
         } catch (error) {
-          if (stop.signal.aborted) return;
-          waitMs = Math.max(waitMs, RETRY_MS);
-          showError(error, (text) =>
-            setPoll((before) => ({ ...(before.key === key ? before : { key }), problem: text })),
-          );
+          if (signal.aborted) return;
+          showError(error, (problem) => setPoll((before) => ({ ...before, problem })));
+          if (everyMs !== undefined || !(error instanceof ToolFailed)) waitMs = RETRY_MS;
         }
-        await pause(waitMs, stop.signal);
+        if (waitMs === undefined) return;
+        await pause(waitMs, signal);
       }
     })();
     return () => stop.abort();
-  }, [key, everyMs, round]);
-
-  const refresh = useCallback(() => setRound((before) => before + 1), []);
-  const { value, problem } = poll.key === key ? poll : {};
-  return { value, problem, refresh };
+  }, [key]);
+  return poll;
 }
 
 /** Resolves after `ms` milliseconds, when the network returns, or when the signal aborts. */

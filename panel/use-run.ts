@@ -1,12 +1,12 @@
-/** Follows a run's output from where it was read to: a connection that breaks costs neither a gap nor a line twice. */
+/** Follows a run's output. After a broken connection it continues at the same byte, so nothing is missing or shown twice. */
 import { useEffect, useState } from "preact/hooks";
 import type { ListedRun, RunState } from "../src/shared/run-listing.ts";
 import { isReadWhole, type LogPosition, nextOffset } from "../src/shared/watch-intervals.ts";
 import type { Block, Watch } from "./host.ts";
 import { live } from "./live.ts";
 import { OutputLog } from "./output-log.ts";
-import { pause, untilVisible } from "./poll.ts";
-import { callTool, isSignedOut, showError, ToolFailed } from "./tools.ts";
+import { usePolled } from "./poll.ts";
+import { callTool } from "./tools.ts";
 
 export interface FollowedRun {
   log: OutputLog;
@@ -20,16 +20,13 @@ export interface FollowedRun {
   problem: string | undefined;
 }
 
-/** A page of a log, as `get_result` with a cursor gives it. */
+/** A page of a log from `get_result` with a cursor. */
 interface LogPage extends LogPosition {
   state: RunState;
   exit_code?: number;
   log: { stream: "stdout" | "stderr"; text: string }[];
   interactive?: true;
 }
-
-/** Before what failed is asked for again, milliseconds. */
-const RETRY_MS = 3000;
 
 const NO_OUTPUT = {
   state: undefined,
@@ -91,45 +88,24 @@ export function useRun(id: string | undefined): FollowedRun {
   return followed.id === id ? followed : { ...NO_OUTPUT, log: new OutputLog(), version: 0 };
 }
 
-/** What `get_result` says of any run. */
+/** The fields of `get_result` for every run. */
 export interface RunFields extends ListedRun {
-  /** What was run, as far as it is kept. */
+  /** The program or command, as far as it is kept. */
   source: string;
 }
 
 export interface RunDetails {
-  /** Undefined until there is an answer. */
+  /** Undefined until they are loaded. */
   fields: RunFields | undefined;
-  /** What models read of it, and pictures. */
+  /** The text for models, and pictures. */
   content: Block[];
   problem: string | undefined;
 }
 
-const NO_DETAILS: RunDetails = { fields: undefined, content: [], problem: undefined };
-
-/** A run's data without its log. @param at a change of it fetches again; undefined fetches nothing */
+/** A run's data without its log. @param at a change of it loads again; undefined loads nothing */
 export function useRunDetails(id: string, at: string | undefined): RunDetails {
-  const [details, setDetails] = useState<RunDetails>(NO_DETAILS);
-  useEffect(() => {
-    if (at === undefined) return undefined;
-    const stop = new AbortController();
-    const load = async () => {
-      while (!stop.signal.aborted) {
-        await untilVisible(stop.signal);
-        try {
-          const call = { id, wait_seconds: 0 };
-          const { data: fields, content } = await callTool<RunFields>("get_result", call, stop.signal);
-          return setDetails({ fields, content, problem: undefined });
-        } catch (error) {
-          if (stop.signal.aborted) return;
-          showError(error, (problem) => setDetails((before) => ({ ...before, problem })));
-          if (error instanceof ToolFailed || isSignedOut.get()) return;
-        }
-        await pause(RETRY_MS, stop.signal);
-      }
-    };
-    void load();
-    return () => stop.abort();
-  }, [id, at]);
-  return details;
+  const { value, problem } = usePolled(at, (signal) =>
+    callTool<RunFields>("get_result", { id, wait_seconds: 0 }, signal),
+  );
+  return { fields: value?.data, content: value?.content ?? [], problem };
 }

@@ -4,7 +4,6 @@ import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } f
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
-import { installPackages } from "../local/engine/packages.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const output = join(root, "mcpb/dist");
@@ -12,10 +11,6 @@ const content = join(output, "bundle");
 
 const read = (path: string) => JSON.parse(readFileSync(join(root, path), "utf8"));
 
-await installPackages(
-  { title: "the bundler of Claude Desktop", manifest: join(root, "mcpb"), directory: join(root, "mcpb") },
-  (line) => void process.stderr.write(`${line}\n`),
-);
 rmSync(output, { recursive: true, force: true });
 mkdirSync(content, { recursive: true });
 await build({
@@ -39,16 +34,12 @@ const tools = readdirSync(join(root, definitions)).map((file) => {
   return { name, description: description.split(/(?<=\.)\s/)[0] };
 });
 const { version } = read("package.json");
-const manifest = join(content, "manifest.json");
 writeFileSync(
-  manifest,
+  join(content, "manifest.json"),
   `${JSON.stringify({ ...read("mcpb/manifest.json"), version, tools }, undefined, 2)}\n`,
 );
 
+// A bundle is a zip archive with the manifest at its top.
 const file = join(output, `sandbox-mcp-${version}.mcpb`);
-for (const words of [
-  ["validate", manifest],
-  ["pack", content, file],
-])
-  execFileSync(join(root, "mcpb/node_modules/.bin/mcpb"), words, { stdio: ["ignore", "ignore", "inherit"] });
+execFileSync("python3", ["-m", "zipfile", "-c", file, ...readdirSync(content)], { cwd: content });
 console.log(file);

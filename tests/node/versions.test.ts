@@ -68,7 +68,7 @@ test("the image and the local platform carry the same Claude Code", () => {
   expect(new Set(Object.values(claude.optionalDependencies ?? {}))).toEqual(new Set([version]));
 });
 
-const LOCKS = ["package-lock.json", "tests/clients/package-lock.json", "mcpb/package-lock.json", CLAUDE_LOCK];
+const LOCKS = ["package-lock.json", "tests/clients/package-lock.json", CLAUDE_LOCK];
 
 test.each(LOCKS)("%s names no download address, and what each package has to be", (file) => {
   const { packages } = JSON.parse(read(file)) as { packages: Record<string, Locked> };

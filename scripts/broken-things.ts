@@ -74,16 +74,9 @@ function table(rows: readonly Row[]): string {
   return ["| what breaks | what then holds | test |", "| --- | --- | --- |", ...lines].join("\n");
 }
 
-function between(document: string, marker: string, content: string): string {
-  const pattern = new RegExp(`(<!-- ${marker}:start[^>]*-->\n)[\\s\\S]*?(\n<!-- ${marker}:end -->)`);
-  if (!pattern.test(document)) throw new Error(`no place for ${marker}`);
-  return document.replace(pattern, (_all, start: string, end: string) => `${start}\n${content}\n${end}`);
-}
-
-/** The page with a row for each test. */
-export function withBrokenThings(page: string): string {
+/** The two tables, with a row for each test. */
+export function brokenThings(): { faults: string; hostile: string } {
   const own = ["tests/faults", "tests/faults/actor"].flatMap(files).flatMap(rowsOf);
   const ofTasks = TASKS.flatMap(rowsOf).filter(({ broken }) => ELSEWHERE.has(broken));
-  const faults = between(page, "faults", table([...own, ...ofTasks]));
-  return between(faults, "hostile", table(files("tests/hostile").flatMap(rowsOf)));
+  return { faults: table([...own, ...ofTasks]), hostile: table(files("tests/hostile").flatMap(rowsOf)) };
 }

@@ -1,4 +1,4 @@
-/** docs/reference/limits.md, from the values in the code. It is JavaScript because it imports modules that are typed for workerd. */
+/** The table of docs/reference/limits.md, from the values in the code. JavaScript, because it imports modules that are typed for workerd. */
 import { MAX_BODY_BYTES } from "../src/server/body.ts";
 import { MAX_UPLOAD_BYTES } from "../src/server/file-response.ts";
 import { MAX_HOSTS } from "../src/shared/network-policy.ts";
@@ -24,15 +24,5 @@ const ROWS = [
   ["diff in a task's result", bytes(DIFF_BYTES), "[tasks](tasks.md#from-start-to-end)"],
 ];
 
-export const limitsPage = () => `# Limits
-
-The operator's limits for each principal (sandboxes, runs, seconds, tokens, storage) are [variables](variables.md#limits), with their
-defaults. \`list_sandboxes\` shows how much of each is used. [Images](tools.md#images) and
-[Cloudflare's platform](../guides/operate.md#limits-of-the-platform) have limits of their own. The rest is fixed:
-
-| limit | value | page |
-| --- | --: | --- |
-${ROWS.map((row) => `| ${row.join(" | ")} |`).join("\n")}
-
-Generated from the code by \`npm run docs\`.
-`;
+export const limitsTable = () =>
+  `| limit | value | page |\n| --- | --: | --- |\n${ROWS.map((row) => `| ${row.join(" | ")} |`).join("\n")}\n`;

@@ -14,7 +14,6 @@ export function mayInstall(): boolean {
   return process.getuid?.() === 0 && hasApt();
 }
 
-/** The command that installs `packages`, for people to type. */
 export function aptCommand(packages: readonly string[]): string {
   return `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${packages.join(" ")}`;
 }

@@ -46,7 +46,6 @@ export interface Built {
   settings: Settings;
 }
 
-/** The file that Node runs as wrangler. */
 export function wranglerProgram(): string {
   return join(dirname(require.resolve("wrangler/package.json")), "bin/wrangler.js");
 }
@@ -198,7 +197,6 @@ function readSettings(config: string): Settings {
   return { name, vars, worker };
 }
 
-/** A build's settings, next to its modules. */
 export const SETTINGS = "settings.json";
 
 /** The package's prebuilt Worker, next to its configuration. */

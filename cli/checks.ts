@@ -13,14 +13,23 @@ export interface Check {
   ms?: number;
 }
 
+export const ok = (name: string, found: string): Check => ({ name, verdict: "ok", found });
+
+export const failed = (name: string, found: string, fix: string): Check => ({
+  name,
+  verdict: "failed",
+  found,
+  fix,
+});
+
 const MARKS = { ok: "✓", warning: "!", failed: "✗", skipped: "-" } as const;
 const STYLES = { ok: "green", warning: "yellow", failed: "red", skipped: "dim" } as const;
 
 /** Prints the checks, and sets the exit status. */
 export function report(checks: readonly Check[], asJSON: boolean, more: object = {}): void {
-  const failed = checks.filter(({ verdict }) => verdict === "failed");
-  process.exitCode = failed.length > 0 ? EXIT.failed : EXIT.succeeded;
-  if (asJSON) return json(failed.length === 0, { ...more, checks });
+  const hasFailed = checks.some(({ verdict }) => verdict === "failed");
+  process.exitCode = hasFailed ? EXIT.failed : EXIT.succeeded;
+  if (asJSON) return json(!hasFailed, { ...more, checks });
   const isTimed = checks.some(({ ms }) => ms !== undefined);
   const tells = process.stdout.isTTY;
   table(

@@ -30,18 +30,15 @@ export function readContent(client: ClientKind, file: string): unknown {
   }
   const errors: ParseError[] = [];
   const content: unknown = parse(text, errors, { allowTrailingComma: true });
-  if (errors.length > 0 || typeof content !== "object" || content === null || Array.isArray(content))
-    throw new UserError(CLIENT_FILE.notJSON(errors[0]?.offset));
+  if (errors.length > 0 || !isRecord(content)) throw new UserError(CLIENT_FILE.notJSON(errors[0]?.offset));
   return content;
 }
 
 const withoutBOM = (file: string) => (file.startsWith(BOM) ? file.slice(BOM.length) : file);
 
-/** The file's entry of this name; undefined if there is none. */
 export function entryIn(client: ClientKind, text: string, name: string): unknown {
   let at: unknown = readContent(client, text);
-  for (const key of [...client.path(at), name])
-    at = typeof at === "object" && at !== null ? (at as Record<string, unknown>)[key] : undefined;
+  for (const key of [...client.path(at), name]) at = isRecord(at) ? at[key] : undefined;
   return at;
 }
 

@@ -2,13 +2,11 @@
 import { join } from "node:path";
 import { isRecord } from "../src/shared/is-record.ts";
 
-/** A server as configured in a client. */
 export type Endpoint =
   | { kind: "http"; url: string; token: string }
   /** A process that speaks for the server: `sandbox-mcp stdio`. */
   | { kind: "process"; command: string; args: readonly string[]; env: Readonly<Record<string, string>> };
 
-/** What a file's location depends on. */
 export interface Machine {
   platform: NodeJS.Platform;
   home: string;
@@ -26,7 +24,7 @@ export interface Place {
 export interface ClientKind {
   name: string;
   title: string;
-  /** JSON with comments, TOML or YAML. */
+  /** JSON may have comments. */
   format: "json" | "toml" | "yaml";
   /** The user's configuration file. */
   place(machine: Machine): Place;
@@ -77,24 +75,24 @@ const inHome =
   (path: string) =>
   ({ home }: Machine): Place => ({ directory: home, path });
 
-export const CLIENTS: readonly ClientKind[] = [
+/** Most clients have these properties; the others state their own. */
+const COMMON = { format: "json", path: () => ["mcpServers"], speaksHTTP: true } as const;
+
+type Described = Omit<ClientKind, keyof typeof COMMON> & Partial<ClientKind>;
+
+const DESCRIBED: readonly Described[] = [
   {
     name: "claude-code",
     title: "Claude Code",
-    format: "json",
     place: (machine) => belowVariable(machine, "CLAUDE_CONFIG_DIR", "", ".claude.json"),
     projectFile: ".mcp.json",
-    path: () => ["mcpServers"],
-    speaksHTTP: true,
     entry: common("url", { type: "http" }),
     next: "Start claude; /mcp shows the server.",
   },
   {
     name: "claude-desktop",
     title: "Claude Desktop",
-    format: "json",
     place: (machine) => applicationData(machine, "Claude/claude_desktop_config.json"),
-    path: () => ["mcpServers"],
     speaksHTTP: false,
     entry: common("url"),
     next: "Quit Claude Desktop and start it again.",
@@ -102,22 +100,17 @@ export const CLIENTS: readonly ClientKind[] = [
   {
     name: "cursor",
     title: "Cursor",
-    format: "json",
     place: inHome(".cursor/mcp.json"),
     projectFile: ".cursor/mcp.json",
-    path: () => ["mcpServers"],
-    speaksHTTP: true,
     entry: common("url"),
     next: "Cursor's settings show it under MCP.",
   },
   {
     name: "vscode",
     title: "VS Code",
-    format: "json",
     place: (machine) => applicationData(machine, "Code/User/mcp.json"),
     projectFile: ".vscode/mcp.json",
     path: () => ["servers"],
-    speaksHTTP: true,
     entry: (endpoint) =>
       endpoint.kind === "process"
         ? { type: "stdio", ...asProcess(endpoint) }
@@ -127,24 +120,19 @@ export const CLIENTS: readonly ClientKind[] = [
   {
     name: "windsurf",
     title: "Windsurf",
-    format: "json",
     place: inHome(".codeium/windsurf/mcp_config.json"),
-    path: () => ["mcpServers"],
-    speaksHTTP: true,
     entry: common("serverUrl"),
     next: "Refresh the list of MCP servers in Cascade.",
   },
   {
     name: "zed",
     title: "Zed",
-    format: "json",
     place: (machine) =>
       machine.platform === "win32"
         ? applicationData(machine, "Zed/settings.json")
         : inConfig(machine, "zed/settings.json"),
     projectFile: ".zed/settings.json",
     path: () => ["context_servers"],
-    speaksHTTP: true,
     entry: common("url"),
     next: "The settings of the agent panel show it.",
   },
@@ -155,7 +143,6 @@ export const CLIENTS: readonly ClientKind[] = [
     place: (machine) => belowVariable(machine, "CODEX_HOME", ".codex", "config.toml"),
     projectFile: ".codex/config.toml",
     path: () => ["mcp_servers"],
-    speaksHTTP: true,
     // It has no `headers`, and ignores it.
     entry: (endpoint) =>
       endpoint.kind === "process"
@@ -166,11 +153,8 @@ export const CLIENTS: readonly ClientKind[] = [
   {
     name: "gemini-cli",
     title: "Gemini CLI",
-    format: "json",
     place: inHome(".gemini/settings.json"),
     projectFile: ".gemini/settings.json",
-    path: () => ["mcpServers"],
-    speaksHTTP: true,
     // `url` would be the older transport, Server-Sent Events.
     entry: common("httpUrl"),
     next: "Start gemini; /mcp shows the server.",
@@ -178,7 +162,6 @@ export const CLIENTS: readonly ClientKind[] = [
   {
     name: "opencode",
     title: "OpenCode",
-    format: "json",
     place: (machine) => inConfig(machine, "opencode/opencode.json"),
     projectFile: "opencode.json",
     // Version 2 has a table `servers` within `mcp`, and reads the form of version 1 too.
@@ -189,7 +172,6 @@ export const CLIENTS: readonly ClientKind[] = [
       !("type" in content.mcp.servers)
         ? ["mcp", "servers"]
         : ["mcp"],
-    speaksHTTP: true,
     entry: (endpoint) =>
       endpoint.kind === "process"
         ? { type: "local", command: [endpoint.command, ...endpoint.args], environment: { ...endpoint.env } }
@@ -199,10 +181,7 @@ export const CLIENTS: readonly ClientKind[] = [
   {
     name: "cline",
     title: "Cline",
-    format: "json",
     place: inHome(".cline/data/settings/cline_mcp_settings.json"),
-    path: () => ["mcpServers"],
-    speaksHTTP: true,
     // Without a type, `url` is the older transport, Server-Sent Events.
     entry: common("url", { type: "streamableHttp" }),
     next: "Start cline; /mcp shows the server. In an editor, copy the entry to MCP Servers > Configure.",
@@ -210,11 +189,8 @@ export const CLIENTS: readonly ClientKind[] = [
   {
     name: "copilot-cli",
     title: "Copilot CLI",
-    format: "json",
     place: (machine) => belowVariable(machine, "COPILOT_HOME", ".copilot", "mcp-config.json"),
     projectFile: ".github/mcp.json",
-    path: () => ["mcpServers"],
-    speaksHTTP: true,
     // It offers a model the tools that are named here.
     entry: (endpoint) => ({
       ...(endpoint.kind === "process"
@@ -227,23 +203,17 @@ export const CLIENTS: readonly ClientKind[] = [
   {
     name: "continue",
     title: "Continue",
-    format: "json",
     // A separate file, because config.yaml has a list, whose entries have no names.
     place: inHome(".continue/mcpServers/sandbox-mcp.json"),
     projectFile: ".continue/mcpServers/sandbox-mcp.json",
-    path: () => ["mcpServers"],
-    speaksHTTP: true,
     entry: common("url", { type: "http" }),
     next: "Start cn, or reload Continue's configuration; /mcp shows the server.",
   },
   {
     name: "qwen-code",
     title: "Qwen Code",
-    format: "json",
     place: inHome(".qwen/settings.json"),
     projectFile: ".qwen/settings.json",
-    path: () => ["mcpServers"],
-    speaksHTTP: true,
     entry: common("httpUrl"),
     next: "Start qwen; /mcp shows the server.",
   },
@@ -256,7 +226,6 @@ export const CLIENTS: readonly ClientKind[] = [
         ? belowVariable(machine, "APPDATA", "AppData/Roaming", "Block/goose/config/config.yaml")
         : inConfig(machine, "goose/config.yaml"),
     path: () => ["extensions"],
-    speaksHTTP: true,
     entry: (endpoint) => ({
       enabled: true,
       name: "sandbox",
@@ -268,3 +237,5 @@ export const CLIENTS: readonly ClientKind[] = [
     next: "Start goose session; `goose configure` shows the extension.",
   },
 ];
+
+export const CLIENTS: readonly ClientKind[] = DESCRIBED.map((client) => ({ ...COMMON, ...client }));

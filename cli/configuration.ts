@@ -5,13 +5,12 @@ import { findNodeAtLocation, type Node, type ParseError, parse, parseTree } from
 import { z } from "zod";
 import worker from "../src/package.json" with { type: "json" };
 import { SECRET_VARIABLES, variables } from "../src/shared/variables.ts";
-import type { Check } from "./checks.ts";
+import { type Check, failed, ok } from "./checks.ts";
 import { PROGRAM } from "./program-files.ts";
 import { keptVariables } from "./variables.ts";
 
 const named = z.looseObject({ name: z.string().optional(), class_name: z.string().optional() });
 
-/** The fields read from wrangler's configuration. */
 const wranglerSchema = z.looseObject({
   main: z.string().optional(),
   compatibility_date: z.string().optional(),
@@ -56,7 +55,6 @@ const CONTAINER_CLASS = "Sandbox";
  */
 const LARGE_ENOUGH = ["basic", "standard", "standard-1", "standard-2", "standard-3", "standard-4"];
 
-/** The purpose of each flag, for the message about a missing one. */
 const FLAGS: Readonly<Record<string, string>> = {
   nodejs_compat: "the SDK of the containers needs Node's modules",
   enable_request_signal: "without it the server does not notice that a client has gone",
@@ -77,36 +75,23 @@ const instanceType = z.union([
 /** Checks a deployment's directory. Only reads files. */
 export function validate(directory: string): Check[] {
   const file = join(directory, CONFIG);
-  if (!existsSync(file))
-    return [{ name: CONFIG, verdict: "failed", found: `no ${file}`, fix: "Name the directory that has it." }];
+  if (!existsSync(file)) return [failed(CONFIG, `no ${file}`, "Name the directory that has it.")];
   const text = readFileSync(file, "utf8");
   const errors: ParseError[] = [];
   const parsed = wranglerSchema.safeParse(parse(text, errors, { allowTrailingComma: true }));
-  if (errors[0])
-    return [
-      {
-        name: CONFIG,
-        verdict: "failed",
-        found: `no JSON at line ${lineAt(text, errors[0].offset)}`,
-        fix: "Correct the syntax there.",
-      },
-    ];
+  if (errors[0]) {
+    const found = `no JSON at line ${lineAt(text, errors[0].offset)}`;
+    return [failed(CONFIG, found, "Correct the syntax there.")];
+  }
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
-    return [
-      {
-        name: CONFIG,
-        verdict: "failed",
-        found: `${issue?.path.join(".")}: ${issue?.message}`,
-        fix: "Correct the value; docs/guides/deploy.md has an example.",
-      },
-    ];
+    const found = `${issue?.path.join(".")}: ${issue?.message}`;
+    return [failed(CONFIG, found, "Correct the value; docs/guides/deploy.md has an example.")];
   }
   const tree = parseTree(text, [], { allowTrailingComma: true });
   const values = required(parsed.data, directory).map(({ name, path, isRight, fix }): Check => {
     const at = `line ${lineOf(text, tree, path)}`;
-    if (isRight) return { name, verdict: "ok", found: at };
-    return { name, verdict: "failed", found: `${CONFIG}, ${at}`, fix };
+    return isRight ? ok(name, at) : failed(name, `${CONFIG}, ${at}`, fix);
   });
   return [...values, baseImage(directory, parsed.data.containers[0]?.image), devVars(directory)];
 }
@@ -227,15 +212,14 @@ function baseImage(directory: string, path: string | undefined): Check {
   const wanted = `${packageVersion(directory) ?? OWN_VERSION}-python`;
   const images = [...text.matchAll(/^[ \t]*FROM[^\n]*?cloudflare\/sandbox(?::([^@\s]+))?/gim)];
   const wrong = images.find(([, tag]) => tag !== wanted);
-  if (images.length > 0 && !wrong) return { name, verdict: "ok", found: wanted };
-  return {
+  if (images.length > 0 && !wrong) return ok(name, wanted);
+  return failed(
     name,
-    verdict: "failed",
-    found: wrong
+    wrong
       ? `${path}, line ${lineAt(text, wrong.index)}: ${wrong[0].trim()}`
       : `${path}: no cloudflare/sandbox image`,
-    fix: `FROM docker.io/cloudflare/sandbox:${wanted}: its version must be that of @cloudflare/sandbox in package.json, and Python kernels need -python`,
-  };
+    `FROM docker.io/cloudflare/sandbox:${wanted}: its version must be that of @cloudflare/sandbox in package.json, and Python kernels need -python`,
+  );
 }
 
 function devVars(directory: string): Check {
@@ -243,16 +227,11 @@ function devVars(directory: string): Check {
   const file = join(directory, name);
   if (!existsSync(file)) return { name, verdict: "skipped", found: "there is none: npm start makes it" };
   const { SERVER_AUTH_TOKEN } = keptVariables(file);
-  if (!SERVER_AUTH_TOKEN) return { name, verdict: "ok", found: "no token: npm start makes one" };
+  if (!SERVER_AUTH_TOKEN) return ok(name, "no token: npm start makes one");
   const { error } = variables.SERVER_AUTH_TOKEN.schema.safeParse(SERVER_AUTH_TOKEN);
-  if (!error) return { name, verdict: "ok", found: "its token is long enough" };
+  if (!error) return ok(name, "its token is long enough");
   const found = error.issues.map(({ message }) => message).join("; ");
-  return {
-    name,
-    verdict: "failed",
-    found: `SERVER_AUTH_TOKEN ${found}`,
-    fix: `${PROGRAM} token new makes one`,
-  };
+  return failed(name, `SERVER_AUTH_TOKEN ${found}`, `${PROGRAM} token new makes one`);
 }
 
 const isDay = (text: string) => /^\d{4}-\d\d-\d\d$/.test(text);

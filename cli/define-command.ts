@@ -13,11 +13,10 @@ const EXAMPLES = new WeakMap<object, readonly string[]>();
 /** A command with examples in its help. @param examples prefixed with `sandbox-mcp ` unless they contain it */
 export function plainCommand(name: string, description: string, examples: readonly string[]) {
   const lines = examples.map((each) => (each.includes("sandbox-mcp ") ? each : `sandbox-mcp ${each}`));
-  const shown = lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`);
   const command = new Command(name)
     .description(description)
     .hook("preAction", (_, chosen) => settleSandbox(chosen))
-    .addHelpText("after", `\nExamples:\n${shown.join("\n")}`);
+    .addHelpText("after", exampleText(lines));
   EXAMPLES.set(command, lines);
   return command;
 }
@@ -100,7 +99,6 @@ export function sessionName(text: string): string {
   throw new InvalidArgumentError(WRONG_VALUE.session);
 }
 
-/** For commands about the local server. */
 export const portOption = () =>
   new Option(
     "--port <number>",

@@ -24,6 +24,9 @@ export type ExitName = keyof typeof EXIT;
 /** Signals that end a process and leave it time to clean up. */
 export const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
+/** For one Ctrl-C, the terminal and npm each send a signal, milliseconds apart. */
+export const ONE_CTRL_C_MS = 500;
+
 /** An error whose kind decides the exit status. */
 export class CommandError extends UserError {
   readonly kind: ExitName;

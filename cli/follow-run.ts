@@ -1,6 +1,6 @@
 /** Follows a run: its output as it comes, then its end. */
-import { FIRST_WAIT_SECONDS, type RunData } from "../client/runs.ts";
-import { EXIT, isOwnStatus, statusOf } from "./exit.ts";
+import type { RunData } from "../client/runs.ts";
+import { EXIT, isOwnStatus, ONE_CTRL_C_MS, statusOf } from "./exit.ts";
 import type { Answer, Server } from "./mcp.ts";
 import { printed, Progress } from "./print.ts";
 import { exitCodeReplaced, returnTo, STOPPING } from "./texts.ts";
@@ -13,8 +13,6 @@ export interface FollowedRun {
   content: Answer["content"];
   status: number;
 }
-
-export { FIRST_WAIT_SECONDS };
 
 export interface FollowOptions {
   /** Whether to print output; not for `--json`. */
@@ -98,9 +96,6 @@ export function followed({ data, content }: Answer): FollowedRun {
   return { run, content, status };
 }
 
-/** For one Ctrl-C, the terminal and npm each send a signal, milliseconds apart. */
-const ONE_CTRL_C_MS = 500;
-
 /** Handles Ctrl-C. A second one ends the process as usual. */
 export class Interrupt {
   readonly #controller = new AbortController();
@@ -123,7 +118,6 @@ export class Interrupt {
     process.on("SIGINT", this.#listener);
   }
 
-  /** Aborted by Ctrl-C. */
   get signal(): AbortSignal {
     return this.#controller.signal;
   }

@@ -5,6 +5,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { moduleExtension } from "../local/engine/own-files.ts";
 import { freePort } from "./lock.ts";
 import { WITH_PARENT } from "./parents.ts";
+import { DEFAULT_PORT } from "./options.ts";
 import { readRunning } from "./running.ts";
 import { type ServerAddress, serverAddress, type ServerOptions, stateDirectory } from "./server-address.ts";
 import { DIRECTORY_IN_USE, localServerFailed, startingLocalServer } from "./texts.ts";
@@ -14,8 +15,6 @@ const START_MS = 90_000;
 
 /** Another bridge's server may be starting or stopping: it holds the state directory, and our start fails. */
 const START_RETRY_MS = 2000;
-
-const DEFAULT_PORT = 8787;
 
 const START = fileURLToPath(new URL(`start${moduleExtension}`, import.meta.url));
 

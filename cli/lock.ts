@@ -11,31 +11,28 @@ import { mayNotListen, portInUse, stateDirectoryInUse } from "./texts.ts";
  */
 export async function lockDirectory(directory: string): Promise<void> {
   const digest = createHash("sha256").update(realpathSync(directory)).digest("hex").slice(0, 32);
-  // A stopping server holds it for a moment longer.
-  const held = await listen({ path: `\0sandbox-mcp-${digest}` }, 1500);
-  if (held === undefined) {
-    throw stateDirectoryInUse(directory);
-  }
+  const held = await listen({ path: `\0sandbox-mcp-${digest}` });
+  if (held === undefined) throw stateDirectoryInUse(directory);
   held.unref();
 }
 
 /** A free port on 127.0.0.1: the requested one, or any for 0. @throws {UserError} if it is taken or not allowed */
 export async function freePort(port: number): Promise<number> {
-  const server = await listen({ host: "127.0.0.1", port }, 1500);
+  const server = await listen({ host: "127.0.0.1", port });
   const address = server?.address();
-  if (server === undefined || typeof address !== "object" || address === null) {
-    throw portInUse(port);
-  }
+  if (server === undefined || typeof address !== "object" || address === null) throw portInUse(port);
   await new Promise((resolve) => server.close(resolve));
   return address.port;
 }
 
-/** Listens. @returns undefined if the address is still in use after `patience` ms */
+/** How long an address in use is tried again, in milliseconds: a stopping server holds its own for a moment longer. */
+const RETRY_MS = 1500;
+
+/** @returns undefined if the address stays in use */
 async function listen(
   address: { path: string } | { host: string; port: number },
-  patience: number,
 ): Promise<Server | undefined> {
-  const deadline = Date.now() + patience;
+  const deadline = Date.now() + RETRY_MS;
   for (;;) {
     const outcome = await new Promise<Server | NodeJS.ErrnoException>((resolve) => {
       const server = createServer((socket) => socket.destroy());

@@ -7,7 +7,7 @@ import { checkBubblewrap } from "../local/engine/check.ts";
 import { findGroupParents } from "../local/engine/limits.ts";
 import { PACKAGES } from "../local/engine/python.ts";
 import { quietWrangler, wranglerProgram } from "./bundle.ts";
-import type { Check } from "./checks.ts";
+import { type Check, failed, ok } from "./checks.ts";
 import { freePort } from "./lock.ts";
 import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
 import { readRunning } from "./running.ts";
@@ -37,22 +37,18 @@ export function deployChecks(): Promise<Check[]> {
 }
 
 function node(): Check {
+  const { node: version } = process.versions;
   return isNewEnough()
-    ? { name: "Node", verdict: "ok", found: process.versions.node }
-    : {
-        name: "Node",
-        verdict: "failed",
-        found: process.versions.node,
-        fix: `Install ${NEEDED_NODE}: https://nodejs.org`,
-      };
+    ? ok("Node", version)
+    : failed("Node", version, `Install ${NEEDED_NODE}: https://nodejs.org`);
 }
 
 async function bubblewrap(): Promise<Check> {
   const name = "bubblewrap and user namespaces";
   const check = await checkBubblewrap();
-  if (!check.works) return { name, verdict: "failed", found: check.reason, fix: check.remedy };
+  if (!check.works) return failed(name, check.reason, check.remedy);
   const version = (await output("bwrap", ["--version"])) ?? "works";
-  return { name, verdict: "ok", found: version.replace(/^bubblewrap /, "") };
+  return ok(name, version.replace(/^bubblewrap /, ""));
 }
 
 async function limits(): Promise<Check> {
@@ -60,7 +56,7 @@ async function limits(): Promise<Check> {
   const parents = await findGroupParents();
   const held = new Set(parents.flatMap(({ controllers }) => controllers));
   const missing = (["memory", "cpu"] as const).filter((controller) => !held.has(controller));
-  if (missing.length === 0) return { name, verdict: "ok", found: "control groups hold them" };
+  if (missing.length === 0) return ok(name, "control groups hold them");
   return {
     name,
     verdict: "warning",
@@ -77,11 +73,11 @@ async function python(stateDir: string): Promise<Check> {
   const { first, other, isReady } = pythons;
   const used = isReady(first) ? first : (other ?? first);
   const found = `${used.version} at ${used.executable}`;
-  if (isReady(used)) return { name, verdict: "ok", found };
+  if (isReady(used)) return ok(name, found);
   const missing = PACKAGES.filter(({ module }) => !first.modules.includes(module)).map(({ pip }) => pip);
   // Only code that imports them needs them, and `start` reports its attempt.
   const hint = `${startLine()} installs for sandboxes what code may import and is not here: ${missing.join(", ")}`;
-  return { name, verdict: "ok", found: `${found}; ${hint}` };
+  return ok(name, `${found}; ${hint}`);
 }
 
 async function checkPort(stateDir: string, given?: number): Promise<Check> {
@@ -90,19 +86,10 @@ async function checkPort(stateDir: string, given?: number): Promise<Check> {
   const port = given ?? serverPort ?? DEFAULT_PORT;
   const name = `port ${port}`;
   if (running && serverPort === port && isAlive(running.pid))
-    return { name, verdict: "ok", found: `our server, process ${running.pid}` };
+    return ok(name, `our server, process ${running.pid}`);
   return freePort(port).then(
-    () => ({
-      name,
-      verdict: "ok",
-      found: serverPort === port ? "free: the server that was here was killed" : "free",
-    }),
-    () => ({
-      name,
-      verdict: "failed",
-      found: "taken",
-      fix: `Stop what listens there, or: ${startLine("--port 0")}`,
-    }),
+    () => ok(name, serverPort === port ? "free: the server that was here was killed" : "free"),
+    () => failed(name, "taken", `Stop what listens there, or: ${startLine("--port 0")}`),
   );
 }
 
@@ -118,17 +105,11 @@ function isAlive(pid: number): boolean {
 export async function docker(): Promise<Check> {
   const name = "Docker and its daemon";
   const client = await output("docker", ["--version"]);
-  if (client === undefined)
-    return { name, verdict: "failed", found: "not installed", fix: "https://docs.docker.com/get-docker/" };
+  if (client === undefined) return failed(name, "not installed", "https://docs.docker.com/get-docker/");
   const daemon = await output("docker", ["info", "--format", "{{.ServerVersion}}"]);
   return daemon
-    ? { name, verdict: "ok", found: daemon }
-    : {
-        name,
-        verdict: "failed",
-        found: `${client}, no daemon`,
-        fix: "Start it: sudo systemctl start docker",
-      };
+    ? ok(name, daemon)
+    : failed(name, `${client}, no daemon`, "Start it: sudo systemctl start docker");
 }
 
 async function wrangler(): Promise<Check> {
@@ -139,23 +120,13 @@ async function wrangler(): Promise<Check> {
     WRANGLER_LOG: "log",
   };
   if (isPackaged)
-    return {
-      name,
-      verdict: "failed",
-      found: "not part of the npm package",
-      fix: "Deploy from a clone, where npm ci installs it",
-    };
+    return failed(name, "not part of the npm package", "Deploy from a clone, where npm ci installs it");
   const account = await output(process.execPath, [wranglerProgram(), "whoami"], env);
   const { version } = createRequire(import.meta.url)("wrangler/package.json") as { version: string };
   if (account === undefined || /not (authenticated|logged in)/i.test(account))
-    return { name, verdict: "failed", found: `${version}, not logged in`, fix: "npx wrangler login" };
+    return failed(name, `${version}, not logged in`, "npx wrangler login");
   // An API token has permissions instead of scopes, and wrangler cannot list them.
   if (/OAuth Token/i.test(account) && !account.includes("containers"))
-    return {
-      name,
-      verdict: "failed",
-      found: `${version}, without containers:write`,
-      fix: "npx wrangler login",
-    };
-  return { name, verdict: "ok", found: `${version}, logged in` };
+    return failed(name, `${version}, without containers:write`, "npx wrangler login");
+  return ok(name, `${version}, logged in`);
 }

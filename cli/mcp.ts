@@ -19,12 +19,10 @@ import {
 } from "../client/runs.ts";
 import type { ToolName } from "../client/tool-types.ts";
 import { CommandError } from "./exit.ts";
+import { postRPC } from "./ready.ts";
 import { type ServerAddress, VARIABLES_FILE } from "./server-address.ts";
 import { note } from "./print.ts";
 import * as texts from "./texts.ts";
-
-export { textOf } from "../client/connection.ts";
-export { WAIT_SECONDS } from "../client/tool-types.ts";
 
 export type Answer = ToolResult<Record<string, unknown>>;
 
@@ -61,12 +59,10 @@ export class Server {
     return { isRunning: data.state === "running", bytes: Number(data.log_bytes) };
   }
 
-  /** Follows a run as the client library does. */
   follow(first: Answer, options: FollowingOptions): Promise<Ended> {
     return this.#explaining(() => follow(this.#connection, first, { onRetry: noteRetry, ...options }));
   }
 
-  /** A run's log in pages, as the client library reads it. */
   async *pages(id: string, options: PagesOptions): ReturnType<typeof pages> {
     try {
       yield* pages(this.#connection, id, { onRetry: noteRetry, ...options });
@@ -121,16 +117,7 @@ export async function http(given: ServerAddress, path: string, init: RequestInit
 export async function accepted(address: ServerAddress): Promise<ServerAddress> {
   const { tokenBefore, ...rest } = address;
   if (tokenBefore === undefined) return address;
-  const ping = { jsonrpc: "2.0", id: 1, method: "ping" };
-  const isRefused = await fetch(rest.url, {
-    method: "POST",
-    headers: {
-      authorization: `Bearer ${rest.token}`,
-      "content-type": "application/json",
-      accept: "application/json, text/event-stream",
-    },
-    body: JSON.stringify(ping),
-  }).then(
+  const isRefused = await postRPC(rest.url, "ping", { authorization: `Bearer ${rest.token}` }).then(
     async (response) => {
       await response.body?.cancel();
       return response.status === 401;
@@ -141,7 +128,6 @@ export async function accepted(address: ServerAddress): Promise<ServerAddress> {
   return isRefused ? { ...rest, token: tokenBefore } : rest;
 }
 
-/** Translates an error of the client library. */
 function explained(error: unknown, address: ServerAddress): CommandError {
   const translated = translatedError(error, address);
   const isTemporary = error instanceof ConnectionError || error instanceof UnavailableError;
@@ -168,7 +154,6 @@ export function unreachable(error: Error, { url, isLocal }: ServerAddress): Comm
   return texts.noServer(url, reason, isLocal);
 }
 
-/** The error for an HTTP response other than 2xx. */
 export function refusal(status: number, body: string, address: ServerAddress): CommandError {
   return explained(refusalOf(address.url, status, body), address);
 }

@@ -1,19 +1,29 @@
-/** Checks the server with an MCP request like a client's. */
+/** Checks a server with requests like a client's. */
 import { unexpectedResponse } from "./texts.ts";
+
+/** Sends a JSON-RPC request without parameters, outside any session. */
+export function postRPC(
+  url: string,
+  method: string,
+  headers: Record<string, string>,
+  signal?: AbortSignal,
+): Promise<Response> {
+  return fetch(url, {
+    method: "POST",
+    headers: {
+      "content-type": "application/json",
+      accept: "application/json, text/event-stream",
+      ...headers,
+    },
+    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method, params: {} }),
+    signal,
+  });
+}
 
 /** Lists the tools of the server at `url`. @returns undefined, or the problem for the user */
 export async function whyNotServing(url: string, token: string): Promise<string | undefined> {
-  const response = await fetch(url, {
-    method: "POST",
-    headers: {
-      authorization: `Bearer ${token}`,
-      "content-type": "application/json",
-      accept: "application/json, text/event-stream",
-      "mcp-protocol-version": "2025-11-25",
-    },
-    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list", params: {} }),
-    signal: AbortSignal.timeout(30_000),
-  });
+  const headers = { authorization: `Bearer ${token}`, "mcp-protocol-version": "2025-11-25" };
+  const response = await postRPC(url, "tools/list", headers, AbortSignal.timeout(30_000));
   const body = await response.text();
   if (response.ok && body.includes('"tools"')) return undefined;
   return explain(body) ?? unexpectedResponse(url, response.status, body);

@@ -11,6 +11,7 @@ import { UserError } from "./user-error.ts";
 import { EXIT, type ExitName } from "./exit.ts";
 import { freePort, lockDirectory } from "./lock.ts";
 import { readComponents, readMounts } from "./mount-option.ts";
+import { ONE_CTRL_C_MS } from "./exit.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { agentsDirectory, fetchAgents } from "./fetch-agents.ts";
 import { watchNPM } from "./parents.ts";
@@ -41,9 +42,6 @@ let save: ((signal: AbortSignal) => Promise<void>) | undefined;
 let forget: (() => void) | undefined;
 const stopAtOnce = new AbortController();
 let endingSince = 0;
-
-/** For one Ctrl-C, the terminal and npm each send a signal, milliseconds apart. */
-const ONE_CTRL_C_MS = 500;
 
 /**
  * Saves all workspaces, ends the Worker and the engine with every sandbox, then this process. A second request skips the save.

@@ -1,7 +1,8 @@
 /** `sandbox-mcp command`: runs a shell command in a sandbox. */
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { serverCommand, sessionName, textFrom, wholeNumber } from "../define-command.ts";
-import { FIRST_WAIT_SECONDS, follow } from "../follow-run.ts";
+import { FIRST_WAIT_SECONDS } from "../../client/runs.ts";
+import { follow } from "../follow-run.ts";
 import { Server } from "../mcp.ts";
 import { json } from "../print.ts";
 import { serverAddress } from "../server-address.ts";

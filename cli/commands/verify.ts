@@ -6,7 +6,10 @@ import { type Check, report } from "../checks.ts";
 import { dataCommand, tokenOption, urlOption } from "../define-command.ts";
 import { CommandError } from "../exit.ts";
 import { fileAddress } from "./files.ts";
-import { type Answer, http, Server, textOf, WAIT_SECONDS } from "../mcp.ts";
+import { textOf } from "../../client/connection.ts";
+import { WAIT_SECONDS } from "../../client/tool-types.ts";
+import { type Answer, http, Server } from "../mcp.ts";
+import { postRPC } from "../ready.ts";
 import { Progress } from "../print.ts";
 import { serverAddress, type ServerAddress } from "../server-address.ts";
 import { TOOL_NAMES as NAMES } from "../../src/shared/tool-sets.ts";
@@ -59,6 +62,8 @@ interface ToolCheck {
   /** Returns the observation. @throws for a failure */
   use(): Promise<string>;
 }
+
+const needing = (needs: readonly string[], use: () => Promise<string>): ToolCheck => ({ needs, use });
 
 /** Neither passed nor failed, for example if this connection lacks a tool. The verdict says which. */
 class Inconclusive extends Error {
@@ -134,7 +139,7 @@ class Verification {
     const sandbox = this.#sandbox;
     const call = (name: string, args: Record<string, unknown> = {}): Promise<Answer> =>
       connection.call(name, { sandbox, ...args });
-    // Some checks need the result of another; if that was skipped, `hasRun` and `hasText` create it.
+    // Some checks need the result of another; if that was skipped, `ensureRun` and `ensureText` make it.
     let id = "";
     let text = "";
     let checkpoint = "";
@@ -148,10 +153,10 @@ class Verification {
       text = "one\n";
       return textOf(content);
     };
-    const hasRun = async () => void (id === "" && (await run()));
-    const hasText = async () => void (text === "" && (await write()));
+    const ensureRun = async () => void (id === "" && (await run()));
+    const ensureText = async () => void (text === "" && (await write()));
     const keep = async () => {
-      await hasText();
+      await ensureText();
       const { data, content } = await call("checkpoint_sandbox", { label: "verify" });
       checkpoint = String(data.id ?? data.checkpoint ?? /\b[0-9a-z]{20,}\b/.exec(textOf(content))?.[0]);
       return checkpoint;
@@ -161,114 +166,79 @@ class Verification {
     return {
       run_command: { use: run },
       run_code: { use: () => calculate("javascript") },
-      "run_code in Python": {
-        needs: ["run_code"],
-        use: () =>
-          calculate("python").catch((error: unknown) => {
-            const { message } = error as Error;
-            throw /no python interpreter|spawn python3 E/.test(message)
-              ? new Inconclusive("warning", message)
-              : error;
-          }),
-      },
+      "run_code in Python": needing(["run_code"], () =>
+        calculate("python").catch((error: unknown) => {
+          const { message } = error as Error;
+          throw /no python interpreter|spawn python3 E/.test(message)
+            ? new Inconclusive("warning", message)
+            : error;
+        }),
+      ),
       write_file: { use: write },
-      edit_file: {
-        needs: ["write_file"],
-        use: async () => {
-          await write();
-          await call("edit_file", { path: "a.txt", edits: [{ old_text: "one", new_text: "two" }] });
-          text = "two\n";
-          return "replaced";
-        },
-      },
-      read_file: {
-        needs: ["write_file"],
-        use: async () => {
-          await hasText();
-          return contains(textOf((await call("read_file", { path: "a.txt" })).content), text.trim());
-        },
-      },
-      list_files: {
-        needs: ["write_file"],
-        use: async () => {
-          await hasText();
-          return contains(textOf((await call("list_files")).content), "a.txt");
-        },
-      },
-      file_link: {
-        needs: ["write_file"],
-        use: async () => {
-          await hasText();
-          const { content, data } = await call("file_link", { path: "a.txt" });
-          const url = String(data.url ?? /https?:\S+/.exec(textOf(content))?.[0]);
-          return expected(await (await fetch(url)).text(), text);
-        },
-      },
-      get_result: {
-        needs: ["run_command"],
-        use: async () => {
-          await hasRun();
-          return expected((await connection.call("get_result", { id })).data.state, "succeeded");
-        },
-      },
-      list_runs: {
-        needs: ["run_command"],
-        use: async () => {
-          await hasRun();
-          return contains(JSON.stringify((await call("list_runs")).data), id);
-        },
-      },
-      send_input: {
-        needs: ["run_command"],
-        use: async () => {
-          const command = { command: "echo up; cat", interactive: true, session: "terminal" };
-          const { data } = await call("run_command", command);
-          await connection.call("send_input", { id: data.id, text: "typed\n" });
-          return "typed";
-        },
-      },
-      cancel_run: {
-        needs: ["run_command"],
-        use: async () => {
-          const command = { command: "sleep 300", session: "cancelled", wait_seconds: 0 };
-          const { data } = await call("run_command", command);
-          const ended = await connection.call("cancel_run", { id: data.id });
-          return expected(ended.data.state, "cancelled");
-        },
-      },
+      edit_file: needing(["write_file"], async () => {
+        await write();
+        await call("edit_file", { path: "a.txt", edits: [{ old_text: "one", new_text: "two" }] });
+        text = "two\n";
+        return "replaced";
+      }),
+      read_file: needing(["write_file"], async () => {
+        await ensureText();
+        return contains(textOf((await call("read_file", { path: "a.txt" })).content), text.trim());
+      }),
+      list_files: needing(["write_file"], async () => {
+        await ensureText();
+        return contains(textOf((await call("list_files")).content), "a.txt");
+      }),
+      file_link: needing(["write_file"], async () => {
+        await ensureText();
+        const { content, data } = await call("file_link", { path: "a.txt" });
+        const url = String(data.url ?? /https?:\S+/.exec(textOf(content))?.[0]);
+        return expected(await (await fetch(url)).text(), text);
+      }),
+      get_result: needing(["run_command"], async () => {
+        await ensureRun();
+        return expected((await connection.call("get_result", { id })).data.state, "succeeded");
+      }),
+      list_runs: needing(["run_command"], async () => {
+        await ensureRun();
+        return contains(JSON.stringify((await call("list_runs")).data), id);
+      }),
+      send_input: needing(["run_command"], async () => {
+        const command = { command: "echo up; cat", interactive: true, session: "terminal" };
+        const { data } = await call("run_command", command);
+        await connection.call("send_input", { id: data.id, text: "typed\n" });
+        return "typed";
+      }),
+      cancel_run: needing(["run_command"], async () => {
+        const command = { command: "sleep 300", session: "cancelled", wait_seconds: 0 };
+        const { data } = await call("run_command", command);
+        const ended = await connection.call("cancel_run", { id: data.id });
+        return expected(ended.data.state, "cancelled");
+      }),
       list_sandboxes: {
         use: async () => {
           const listed = JSON.stringify((await connection.call("list_sandboxes")).data);
           return id === "" && text === "" ? "answered" : contains(listed, sandbox);
         },
       },
-      configure_sandbox: {
-        needs: ["run_command"],
-        use: async () => {
-          await call("configure_sandbox", { env: { VERIFY: "1" } });
-          return expected((await call("run_command", { command: "echo $VERIFY" })).data.stdout, "1\n");
-        },
-      },
-      expose_port: {
-        needs: ["run_command"],
-        use: async () => {
-          await call("run_command", { command: SERVE, session: "server" });
-          const { data, content } = await call("expose_port", { port: PORT, expires_seconds: 60 });
-          const url = String(data.url ?? /https?:\S+/.exec(textOf(content))?.[0]);
-          expected(await preview(url), "served\n");
-          return `${new URL(url).host} answers from here`;
-        },
-      },
-      checkpoint_sandbox: { needs: ["write_file"], use: keep },
-      restore_sandbox: {
-        needs: ["checkpoint_sandbox", "write_file", "read_file"],
-        use: async () => {
-          if (checkpoint === "") await keep();
-          await call("write_file", { path: "a.txt", content: "changed\n" });
-          await call("restore_sandbox", { checkpoint });
-          return contains(textOf((await call("read_file", { path: "a.txt" })).content), text.trim());
-        },
-      },
+      configure_sandbox: needing(["run_command"], async () => {
+        await call("configure_sandbox", { env: { VERIFY: "1" } });
+        return expected((await call("run_command", { command: "echo $VERIFY" })).data.stdout, "1\n");
+      }),
+      expose_port: needing(["run_command"], async () => {
+        await call("run_command", { command: SERVE, session: "server" });
+        const { data, content } = await call("expose_port", { port: PORT, expires_seconds: 60 });
+        const url = String(data.url ?? /https?:\S+/.exec(textOf(content))?.[0]);
+        expected(await preview(url), "served\n");
+        return `${new URL(url).host} answers from here`;
+      }),
+      checkpoint_sandbox: needing(["write_file"], keep),
+      restore_sandbox: needing(["checkpoint_sandbox", "write_file", "read_file"], async () => {
+        if (checkpoint === "") await keep();
+        await call("write_file", { path: "a.txt", content: "changed\n" });
+        await call("restore_sandbox", { checkpoint });
+        return contains(textOf((await call("read_file", { path: "a.txt" })).content), text.trim());
+      }),
       "files over HTTP": {
         use: async () => {
           const path = fileAddress(this.#sandbox, "over http.txt");
@@ -276,7 +246,7 @@ class Verification {
           return expected(await (await http(this.#address, path)).text(), "sent\n");
         },
       },
-      latency: { needs: ["run_command"], use: () => this.#measure(connection) },
+      latency: needing(["run_command"], () => this.#measure(connection)),
     };
   }
 
@@ -318,15 +288,7 @@ class Verification {
   }
 
   async #refused(headers: Record<string, string>): Promise<string> {
-    const response = await fetch(this.#address.url, {
-      method: "POST",
-      headers: {
-        "content-type": "application/json",
-        accept: "application/json, text/event-stream",
-        ...headers,
-      },
-      body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list", params: {} }),
-    });
+    const response = await postRPC(this.#address.url, "tools/list", headers);
     await response.body?.cancel();
     if (response.status !== 401) throw new Error(VERIFY.wrongStatus(response.status, 401));
     return "401";

@@ -4,10 +4,12 @@ import { type SandboxEvent, log } from "../shared/log.ts";
 import type { Account } from "./account.ts";
 import type { Destroyed, Ending, Owner } from "./account-calls.ts";
 import { accountOf } from "./account-of.ts";
+import { isServiceState } from "../runs/command-executor.ts";
+import type { RunRecord } from "../runs/run-store.ts";
 import { unwrap } from "../shared/errors.ts";
 import { principalHash } from "../shared/names.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import type { Settlement } from "./quota.ts";
+import { Lease } from "./lease.ts";
 import { workspacesPrefix } from "./saved-states.ts";
 import type { ListedSettings } from "./sandbox-registry.ts";
 
@@ -26,9 +28,13 @@ const REGISTER_EVERY = 60_000;
 const USED = "used";
 const WRITE_EVERY = 60_000;
 
+/** The storage key of the time until which run seconds were reported to the account. */
+const SETTLED = "told";
+
 export class AccountLink {
   readonly #ctx: DurableObjectState;
   readonly #env: Env;
+  readonly #setName: (sandbox: string) => Promise<void>;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
   /** When a call or a run last used the sandbox, as far as this actor knows. */
@@ -40,24 +46,38 @@ export class AccountLink {
   gitHosts: readonly string[] = [];
   /** Reports reach the account in order. */
   readonly #queue = new SerialQueue();
+  readonly lease: Lease;
 
-  constructor(ctx: DurableObjectState, env: Env) {
+  /** @param setName gives the actor its sandbox's name */
+  constructor(ctx: DurableObjectState, env: Env, setName: (sandbox: string) => Promise<void>) {
     this.#ctx = ctx;
     this.#env = env;
+    this.#setName = setName;
     this.#owner = ctx.storage.kv.get<KnownOwner>("owner");
+    this.lease = new Lease({
+      limits: parseConfig(env).limits,
+      request: (request) => this.account().lease(this.owner, request),
+      background: (work) => ctx.waitUntil(work),
+      settled: () => ctx.storage.kv.put(SETTLED, Date.now()),
+    });
   }
 
-  /** Stores the owner. Returns whether the actor had none. */
-  async setOwner({ principalID, sandbox, region }: Owner): Promise<boolean> {
-    if (this.#owner) return false;
+  /** Stores the owner with the first call. */
+  async setOwner({ principalID, sandbox, region }: Owner): Promise<void> {
+    if (this.#owner) return;
     this.#owner = { principalID, sandbox, region, principalHash: await principalHash(principalID) };
     this.#ctx.storage.kv.put("owner", this.#owner);
-    return true;
+    await this.#setName(sandbox);
   }
 
   get owner(): KnownOwner {
     if (!this.#owner) throw new Error("a sandbox without an owner has no runs");
     return this.#owner;
+  }
+
+  /** Until when run seconds were reported, in milliseconds since the epoch; undefined if they never were. */
+  get settledAt(): number | undefined {
+    return this.#ctx.storage.kv.get<number>(SETTLED);
   }
 
   /** Undefined until the first call. */
@@ -139,14 +159,21 @@ export class AccountLink {
   }
 
   /** Undoes the registration of a container that did not start. */
-  async withdraw(before: EarlierState, settlement: Promise<Settlement>): Promise<void> {
+  async withdraw(before: EarlierState): Promise<void> {
     this.#registeredAt = 0;
     // A sandbox that was never used may still have a workspace from a checkpoint.
-    if (before === "nothing") await this.destroyed(this.owner, settlement, "container");
+    if (before === "nothing") await this.destroyed(this.owner, "container");
     else await this.#report(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
   }
 
-  /** A run's end counts as use, so that its files are not removed as idle. */
+  /**
+   * A run's end counts as use, so that its files are not removed as idle. A service's does not, and a lost run may have been lost
+   * because its sandbox was destroyed, which must not be registered again.
+   */
+  runEnded({ state, resumeState }: Pick<RunRecord, "state" | "resumeState">): void {
+    if (state !== "lost" && !isServiceState(resumeState)) this.#ctx.waitUntil(this.used());
+  }
+
   async used(): Promise<void> {
     this.#usedAt = Date.now();
     if (this.#registeredAt > 0) await this.register(this.owner);
@@ -160,7 +187,8 @@ export class AccountLink {
   }
 
   /** Reports that the sandbox was destroyed. Returns what the account knew of it. */
-  async destroyed(owner: Owner, settlement: Promise<Settlement>, ending: Ending): Promise<Destroyed> {
+  async destroyed(owner: Owner, ending: Ending): Promise<Destroyed> {
+    const settlement = this.lease.release();
     const destroyed = await this.#report(async () =>
       this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, ending),
     );

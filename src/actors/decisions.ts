@@ -4,7 +4,7 @@ import { LINK_ID_CHARS } from "../shared/file-link.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { within } from "../shared/within.ts";
 import type { Owner } from "./account-calls.ts";
-import type { Lifecycle } from "./lifecycle.ts";
+import type { AccountLink } from "./account-link.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
 import type { SandboxSettings } from "./settings.ts";
 
@@ -37,8 +37,8 @@ export interface NetworkQuestion {
 export interface DecisionsHost {
   kv: SyncKvStorage;
   network: Pick<SandboxNetwork, "changed" | "policy" | "policyAfter">;
-  settings: Pick<SandboxSettings, "change">;
-  lifecycle: Pick<Lifecycle, "enforceNetwork">;
+  settings: Pick<SandboxSettings, "configure">;
+  account: Pick<AccountLink, "principalID" | "owner">;
 }
 
 export class NetworkDecisions {
@@ -67,10 +67,12 @@ export class NetworkDecisions {
     return { state: kept.isRefused ? "refused" : "open", id, added };
   }
 
-  find(sandbox: string, id: string): NetworkQuestion | undefined {
-    const kept = this.#find(id);
+  /** An open question, for the holder of its link. */
+  find(id: string): NetworkQuestion | undefined {
+    const { account } = this.#host;
+    const kept = account.principalID === undefined ? undefined : this.#find(id);
     const added = kept && !kept.isRefused ? this.#added(kept.change) : undefined;
-    return added && { sandbox, added };
+    return added && { sandbox: account.owner.sandbox, added };
   }
 
   /** @returns whether the question existed @throws {ToolError} if the operator no longer allows it */
@@ -78,9 +80,7 @@ export class NetworkDecisions {
     const kept = this.#find(id);
     if (!kept || kept.isRefused) return false;
     if (isAllowed) {
-      const { settings, lifecycle } = this.#host;
-      await settings.change(owner, { network: kept.change });
-      await lifecycle.enforceNetwork();
+      await this.#host.settings.configure(owner, { network: kept.change });
       this.#host.kv.delete(PREFIX + id);
     } else this.#host.kv.put<Kept>(PREFIX + id, { ...kept, isRefused: true });
     this.#waiting.get(id)?.resolve();

@@ -36,6 +36,10 @@ export class DiskUsage {
     this.#measureIn(this.#dueAt - now + MEASURE_DEBOUNCE_MS);
   }
 
+  runEnded(): void {
+    this.used();
+  }
+
   ended(): void {
     clearTimeout(this.#timer);
     this.#timer = null;

@@ -2,7 +2,7 @@
  * The links to a sandbox's files and run outputs. Links to files end with the container; links to run outputs outlive it. An
  * upload link works once.
  */
-import { type KeptLink, LINK_ID_CHARS } from "../shared/file-link.ts";
+import { type FileLink, type KeptLink, LINK_ID_CHARS } from "../shared/file-link.ts";
 import { sha256 } from "../shared/sha256.ts";
 
 /** The storage key of the epoch. Links to files of this container are bound to it. */
@@ -42,6 +42,12 @@ export class FileLinks {
 
   belongsTo(epoch: string): boolean {
     return this.#kv.get<string>(EPOCH) === epoch;
+  }
+
+  /** Stores links to files of this container. Returns their ids. */
+  async keepFiles(links: readonly Omit<FileLink, "actor" | "epoch" | "id">[]): Promise<string[]> {
+    const epoch = this.epoch();
+    return Promise.all(links.map((link) => this.keep({ ...link, epoch })));
   }
 
   /**

@@ -12,7 +12,6 @@ import type { CheckpointSettings, Destroyed, Ending, Owner, RestoredCheckpoint }
 import type { AccountLink, EarlierState } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
 import { notRunning, stillRestoring } from "./texts.ts";
-import type { Lease } from "./lease.ts";
 import {
   ABSENT,
   type Container,
@@ -27,7 +26,8 @@ import {
 import type { SandboxNetwork } from "./network.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import type { RestartNotice } from "./restart-notice.ts";
-import type { Workspace } from "./workspace.ts";
+import type { Checkpoint } from "./saved-states.ts";
+import type { Settings, Workspace } from "./workspace.ts";
 
 export interface LifecycleParts {
   platform: ContainerPlatform;
@@ -35,9 +35,17 @@ export interface LifecycleParts {
   environment: { readonly variables: Readonly<Record<string, string>> };
   account: Pick<
     AccountLink,
-    "owner" | "isKnown" | "register" | "withdraw" | "stopped" | "destroyed" | "note" | "isInUse" | "unusedMs"
+    | "owner"
+    | "isKnown"
+    | "register"
+    | "withdraw"
+    | "stopped"
+    | "destroyed"
+    | "note"
+    | "isInUse"
+    | "unusedMs"
+    | "kept"
   >;
-  lease: Pick<Lease, "release">;
   network: Pick<SandboxNetwork, "starting" | "enforce">;
   workspace: Pick<
     Workspace,
@@ -48,6 +56,7 @@ export interface LifecycleParts {
     | "isRestoringCheckpoint"
     | "beginCheckpointRestore"
     | "finishCheckpointRestore"
+    | "checkpoint"
   >;
   notice: Pick<RestartNotice, "containerStarted" | "ending">;
   activity: Pick<Activity, "isBusy" | "hasCalls">;
@@ -58,7 +67,7 @@ export interface LifecycleParts {
 export const MAX_STARTS = 3;
 
 /** The longest wait for a container, in milliseconds: many clients give up after 60 seconds. */
-export const CALL_MS = 40_000;
+const CALL_MS = 40_000;
 const READY_MS = 900_000;
 
 /**
@@ -274,11 +283,6 @@ export class Lifecycle {
     return ready;
   }
 
-  /** As `ready` if a container runs; else undefined. */
-  async readyIfRunning(waitMs: number): Promise<Container | undefined> {
-    return this.#parts.platform.isRunning ? await this.ready(waitMs) : undefined;
-  }
-
   async #attempt(): Promise<Container> {
     await this.#passable();
     const state = this.#checkState();
@@ -430,15 +434,19 @@ export class Lifecycle {
     return isSame();
   }
 
+  runEnded(): void {
+    this.release();
+  }
+
   /** A call or run ended: withdraws the registration if no container started and none is needed. */
   release(): void {
     for (const part of this.#subscribers) part.released?.(() => !this.isInUse);
     const state = this.#state;
     if (state.is !== "registered" || this.isInUse) return;
-    const { account, lease, background } = this.#parts;
+    const { account, background } = this.#parts;
     this.#position = ABSENT;
     // If this fails, the account lists the sandbox and later removes it as idle.
-    background(account.withdraw(state.before, lease.release()).catch(() => undefined));
+    background(account.withdraw(state.before).catch(() => undefined));
   }
 
   // Ending a container.
@@ -475,11 +483,6 @@ export class Lifecycle {
     if (!this.#parts.platform.isRunning) return;
     this.#parts.notice.ending(end);
     await this.#endContainer(end);
-  }
-
-  /** The server is about to stop, and the workspace is saved. Calls and runs may still change it. */
-  noteServerStop(): void {
-    if (this.isRunning) this.#parts.notice.ending(this.isInUse ? "unsaved_server" : "server");
   }
 
   /** Stops an unused container. Returns whether none runs then. */
@@ -551,11 +554,18 @@ export class Lifecycle {
     });
   }
 
+  /** Creates a checkpoint of the workspace, saving it first if a container runs. @throws {ToolError} */
+  async checkpoint(label: string, settings: Settings): Promise<Checkpoint> {
+    const { platform, workspace, account } = this.#parts;
+    const keptAt = Date.now();
+    if (platform.isRunning) await this.ready(CALL_MS);
+    const checkpoint = await workspace.checkpoint(label, settings);
+    account.kept(keptAt);
+    return checkpoint;
+  }
+
   /** Ends the container; the next one starts from a checkpoint. @throws {ToolError} with nothing changed */
-  restoreCheckpoint(
-    checkpoint: string,
-    settings: { readonly kept: CheckpointSettings | undefined },
-  ): Promise<RestoredCheckpoint> {
+  restoreCheckpoint(checkpoint: string, settings: Settings): Promise<RestoredCheckpoint> {
     // Work that began now would begin in a container that is ending.
     return this.#end(async () => {
       const states = await this.#parts.workspace.beginCheckpointRestore(checkpoint, settings);
@@ -572,11 +582,11 @@ export class Lifecycle {
 
   /** Ends the container at once, with all processes, and destroys what `ending` says. */
   async destroy(owner: Owner, ending: Ending): Promise<Destroyed> {
-    const { account, lease } = this.#parts;
+    const { account } = this.#parts;
     const destroyed = this.#end(async () => {
       await this.#endContainer("destroy");
       // After the container's end, so that no earlier call registers the sandbox again.
-      const record = await account.destroyed(owner, lease.release(), ending);
+      const record = await account.destroyed(owner, ending);
       for (const part of this.#subscribers) part.destroyed?.(record);
       if (record.wasKnown) account.note("destroy");
       return record;

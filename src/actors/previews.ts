@@ -7,14 +7,14 @@ import { PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.t
 import type { Preview } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";
-import type { OwnSandboxd } from "./sandboxd.ts";
+import type { Sandboxd } from "../container/sandboxd.ts";
 import { equal, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../shared/preview-address.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { tooManyPreviews } from "./texts.ts";
 
 export interface PreviewsHost {
   sql: SqlStorage;
-  sandboxd: Pick<OwnSandboxd, "isRunning" | "fetch" | "report" | "used">;
+  sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "report" | "used">;
   /** Numbers the containers of this sandbox. */
   restartNotice: Pick<RestartNotice, "count">;
   lifecycle: Pick<Lifecycle, "isAlive">;

@@ -13,7 +13,8 @@ import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { Owner } from "./account-calls.ts";
 import { explainedReset, retryOnce } from "./actor-errors.ts";
-import type { ActorResult, Sandbox } from "./sandbox.ts";
+import type { ActorResult } from "./calls.ts";
+import type { Sandbox } from "./sandbox.ts";
 
 export interface WithNotice<T> {
   value: T;

@@ -50,7 +50,7 @@ export interface ServiceHost {
   lifecycle: Pick<Lifecycle, "container">;
   runs: Pick<Runs, "start" | "cancel" | "remove" | "isRunning">;
   commands: Executor<CommandSpec>;
-  setUp: Pick<SetUp, "begin" | "before">;
+  setUp: Pick<SetUp, "begin" | "gate">;
   background(work: Promise<unknown>): void;
   report(error: unknown): void;
 }
@@ -65,7 +65,6 @@ export class Service {
   #timer: ReturnType<typeof setTimeout> | null = null;
   #startedAt = 0;
 
-  /** Create it after the runs of an earlier actor are resumed. */
   constructor(host: ServiceHost) {
     this.#host = host;
     this.#state = host.kv.get<State>(KEY);
@@ -163,10 +162,11 @@ export class Service {
       cwd: "/workspace",
       timeoutMs: MAX_SERVICE_MS,
     };
-    const { id } = await runs.start(setUp.before(commands), script, spec, {
+    const { id } = await runs.start(commands, script, spec, {
       waitUntil: 0,
       namesID: true,
       isService: true,
+      gate: setUp.gate,
     });
     if (turn !== this.#turn || !this.#state) {
       await runs.cancel(id, MAX_CANCEL_MS).catch(() => undefined);

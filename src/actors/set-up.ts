@@ -5,21 +5,13 @@
  */
 import type { ActiveRun } from "../runs/active-run.ts";
 import { clause } from "../shared/text.ts";
-import { deferred } from "../runs/deferred.ts";
 import type { Executor } from "../runs/executor.ts";
 import type { CommandSpec } from "../runs/command-executor.ts";
 import { joined } from "../runs/head-and-tail.ts";
 import { localID } from "../runs/id.ts";
 import { decodeText } from "../runs/shown-output.ts";
-import {
-  type Allowance,
-  type End,
-  CANCELLED_BEFORE_START,
-  type RunView,
-  durationMs,
-  waitingFor,
-} from "../runs/run-types.ts";
-import type { Runs } from "../runs/runs.ts";
+import { type End, CANCELLED_BEFORE_START, type RunView, durationMs, waitingFor } from "../runs/run-types.ts";
+import type { Gate, Runs } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { CheckpointSettings, SetUpSettings } from "./account-calls.ts";
@@ -108,12 +100,27 @@ export class SetUp {
   #notice: string | undefined;
   /** Counts the ends of containers. */
   #containersGone = 0;
+  /** Where runs wait for a set-up under way. */
+  readonly gate: Gate = {
+    isOpen: () => this.#underWay === undefined,
+    pass: async (run) => {
+      await this.#untilDone(() => run.ended);
+      return undefined;
+    },
+    waiting: () => {
+      const run = this.#state?.run;
+      return waitingFor(run === undefined ? [] : [localID(run)], "setup", "");
+    },
+  };
 
-  /** Create it after an earlier actor's runs are resumed. */
   constructor(host: SetUpHost) {
     this.#host = host;
     this.#state = host.kv.get<State>(KEY);
     this.#updateSaveHold();
+  }
+
+  /** Follows an earlier actor's set-up. Call it after that actor's runs are resumed. */
+  resume(): void {
     if (this.#state?.run !== undefined) this.#follow(this.#state.run);
   }
 
@@ -202,18 +209,12 @@ export class SetUp {
   /** Starts the script, or restores its stored outcome. @throws the reason if it cannot run */
   #run(script: string): Promise<RunView> {
     const { runs, commands } = this.#host;
-    const executor: Executor<CommandSpec> = {
-      ...resuming(commands),
-      start: (run, spec) =>
-        deferred(run, async () => {
-          const end = (await this.#outcome(run)) ?? (await this.#saved(run));
-          return end ?? (() => commands.start(run, spec));
-        }),
-    };
+    const pass = async (run: ActiveRun) => (await this.#outcome(run)) ?? (await this.#saved(run));
+    const gate: Gate = { isOpen: () => false, pass };
     // A failing step must not be hidden by the next.
     const command = `set -e\n${script}`;
     const spec = { command, session: SESSION, cwd: "/workspace", timeoutMs: MAX_SETUP_MS };
-    return runs.start(executor, script, spec, { waitUntil: 0, namesID: true });
+    return runs.start(commands, script, spec, { waitUntil: 0, namesID: true, gate });
   }
 
   /** The end of a restored set-up; undefined if the script must run. */
@@ -314,11 +315,12 @@ export class SetUp {
   }
 
   /**
-   * Waits for the running set-up, for work other than runs.
-   * @param mayBegin whether to start another if its container ended
-   * @throws {ToolError} after the time limit
+   * Waits for the set-up, for work other than runs.
+   * @param mayBegin whether to start it if the container has not had it
+   * @throws {ToolError} after the time limit; the reason if it cannot run
    */
-  async waitUntilDone({ ms = CALL_MS, mayBegin = true } = {}): Promise<void> {
+  async waitUntilDone({ ms = CALL_MS, mayBegin = true }): Promise<void> {
+    if (mayBegin) await this.begin();
     let isLate = !mayBegin;
     const done = this.#untilDone(() => isLate).then(() => true);
     if (await within(ms, done)) return;
@@ -334,28 +336,6 @@ export class SetUp {
       if (!this.#isDue || begun === MAX_ATTEMPTS || isIdle()) return;
       await this.begin();
     }
-  }
-
-  /** An executor whose runs wait for the running set-up. */
-  before<Spec extends Allowance & { interactive?: boolean }>(executor: Executor<Spec>): Executor<Spec> {
-    const behind = (run: ActiveRun, spec: Spec) =>
-      deferred(
-        run,
-        async () => {
-          await this.#untilDone(() => run.ended);
-          return () => executor.start(run, spec);
-        },
-        { isInteractive: spec.interactive, waiting: () => waitingFor(this.#runID(), "setup", "") },
-      );
-    return {
-      ...resuming(executor),
-      start: (run, spec) => (this.#underWay ? behind(run, spec) : executor.start(run, spec)),
-    };
-  }
-
-  #runID(): string[] {
-    const run = this.#state?.run;
-    return run === undefined ? [] : [localID(run)];
   }
 
   /** The notice for the next result; a failure is in every one. */
@@ -376,10 +356,6 @@ export class SetUp {
     if (state) this.#host.kv.put(KEY, state);
     else this.#host.kv.delete(KEY);
   }
-}
-
-function resuming<Spec extends Allowance>(executor: Executor<Spec>): Omit<Executor<Spec>, "start"> {
-  return { kind: executor.kind, resume: (run, state) => executor.resume(run, state) };
 }
 
 /** Whether a set-up ran and failed. A platform failure has no exit code. */

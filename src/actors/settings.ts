@@ -1,5 +1,6 @@
 /** A sandbox's settings: variables, network and set-up. They change all or nothing and are stored together. */
 import type { NetworkPolicy } from "../shared/network-policy.ts";
+import type { Region } from "../shared/principal.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import type { CheckpointSettings, Destroyed, Owner } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
@@ -9,6 +10,7 @@ import type { NetworkChoice, SandboxNetwork } from "./network.ts";
 import { type SandboxVariables, namesOf } from "./sandbox-variables.ts";
 import type { Service, ServiceState } from "./service.ts";
 import type { SetUp, SetUpState } from "./set-up.ts";
+import { otherRegion } from "./texts.ts";
 
 /** What `configure_sandbox` changes; omitted settings stay. */
 export interface SettingsChange {
@@ -31,14 +33,17 @@ export interface CurrentSettings {
   service: { state: ServiceState; run?: string | undefined };
 }
 
+/** A sandbox's settings, and its actor's region; undefined if the platform chose it. */
+export type Configured = CurrentSettings & { region: Region | undefined };
+
 export interface SettingsHost {
   variables: SandboxVariables;
   network: SandboxNetwork;
   setUp: SetUp;
   idle: IdleStop;
   service: Service;
-  lifecycle: Pick<Lifecycle, "unlessDestroyed">;
-  account: Pick<AccountLink, "configured">;
+  lifecycle: Pick<Lifecycle, "unlessDestroyed" | "enforceNetwork">;
+  account: Pick<AccountLink, "configured" | "owner">;
 }
 
 export class SandboxSettings {
@@ -58,6 +63,20 @@ export class SandboxSettings {
       idleMinutes: idle.minutes,
       service: service.state,
     };
+  }
+
+  /**
+   * Changes settings and returns all of them. The sandbox need not run.
+   * @param region where to create the sandbox's actor
+   * @throws {ToolError} as `change`; `invalid_argument` if the actor is in another region
+   */
+  async configure(owner: Owner, change: SettingsChange, region?: Region): Promise<Configured> {
+    const { account, lifecycle } = this.#host;
+    const { region: made } = account.owner;
+    if (region !== undefined && region !== made) throw otherRegion(owner.sandbox, region, made);
+    await this.change(owner, change);
+    if (change.network !== undefined) await lifecycle.enforceNetwork();
+    return { ...this.current, region: made };
   }
 
   /**

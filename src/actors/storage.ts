@@ -21,15 +21,15 @@ export class Storage {
     this.#host = host;
   }
 
-  /** Schedules a report after a run begins or ends, or something is deleted. */
-  changed(): void {
+  /** Schedules a report. */
+  runsChanged(): void {
     if (this.#isDue) return;
     this.#isDue = true;
     setTimeout(() => {
       this.#isDue = false;
-      this.#host.background(this.report().catch(() => this.changed()));
+      this.#host.background(this.report().catch(() => this.runsChanged()));
       // Running runs' logs grow.
-      if (this.#host.runs.hasActive) this.changed();
+      if (this.#host.runs.hasActive) this.runsChanged();
     }, REPORT_MS);
   }
 

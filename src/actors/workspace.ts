@@ -118,7 +118,7 @@ const EMPTY_ORIGIN: Origin = { packs: [] };
 const OVER = [() => true, () => true] as const;
 
 /** The sandbox's settings, for forks of a saved state. */
-interface Settings {
+export interface Settings {
   readonly kept: CheckpointSettings | undefined;
 }
 
@@ -252,6 +252,10 @@ export class Workspace {
     this.#changedAt = Date.now();
     this.#dirtySince ??= this.#changedAt;
     if (!this.#troubles.isFailing) this.#plan(SAVE_DEBOUNCE_MS);
+  }
+
+  runEnded(): void {
+    this.changed();
   }
 
   /** Schedules a save in `ms` milliseconds, unless one begins earlier. */

@@ -17,7 +17,7 @@ import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
 import { containerGone, inputUnconfirmed } from "./texts.ts";
-import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./requests.ts";
+import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./sandboxd.ts";
 
 export interface Follower {
   event(event: Event): void;
@@ -38,7 +38,7 @@ export interface TerminalInput {
 export type RunCall = Exclude<Call, StartCall>;
 
 export class Connection {
-  readonly #sandboxd: Sandboxd;
+  readonly #sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "used">;
   readonly #lifecycle: ContainerLifecycle;
   readonly #followers = new Map<string, Follower>();
   #open: WebSocket | undefined;
@@ -49,7 +49,7 @@ export class Connection {
   #idle: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
 
-  constructor(sandboxd: Sandboxd, lifecycle: ContainerLifecycle) {
+  constructor(sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "used">, lifecycle: ContainerLifecycle) {
     this.#sandboxd = sandboxd;
     this.#lifecycle = lifecycle;
   }

@@ -1,20 +1,30 @@
 /**
- * Files of a sandbox, and results of tasks, by requests to sandboxd: `call` follows the rows of `operations.ts`. A user program
- * may respond in sandboxd's place, so responses are checked and bounded.
+ * Operations on files and tasks in a sandbox, by requests to sandboxd that follow the rows of `operations.ts`. A user program may
+ * respond in sandboxd's place, so nothing is trusted or read without a limit.
  */
+import type * as z from "zod/mini";
 import {
+  FAILED,
   type FileRequest,
   type FileRow,
   type Input,
   type Result,
+  type Row,
   fileRequests,
+  headerOf,
   queryOf,
 } from "../../container/sandboxd/operations.ts";
-import { listCursor } from "../../container/sandboxd/shapes.ts";
-import { withTimeout } from "../shared/errors.ts";
-import type { Requesting } from "./requests.ts";
-import { foreignListCursor, invalidParameters, refusal } from "./texts.ts";
-import { type Body, requestOperation, partsOf } from "./sandboxd-request.ts";
+import {
+  type FileFailure,
+  SMALL_RESPONSE_BYTES,
+  failureSchema,
+  listCursor,
+} from "../../container/sandboxd/shapes.ts";
+import { RESPONSE_JSON, parseBounded } from "../shared/bounded.ts";
+import { type ToolError, damaged, withTimeout } from "../shared/errors.ts";
+import { isEncoded, readBounded } from "../shared/stream-bytes.ts";
+import type { Requesting } from "./sandboxd.ts";
+import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.ts";
 
 /** The lowest accepted upload speed; large bodies get more time. */
 const BYTES_PER_MS = 100;
@@ -22,7 +32,7 @@ const BYTES_PER_MS = 100;
 export class FileOperations {
   readonly #fetch: Requesting;
 
-  /** @param fetch how to reach sandboxd: `Requests.withWorkspace`, or `request`, which does not count as use */
+  /** @param fetch how to reach sandboxd: `Sandboxd.withWorkspace`, or `request`, which does not count as use */
   constructor(fetch: Requesting) {
     this.#fetch = fetch;
   }
@@ -71,4 +81,90 @@ async function inTime<T>(
 export function checkedCursor(given: string | undefined): string | undefined {
   if (given === undefined || listCursor().safeParse(given).success) return given;
   throw foreignListCursor();
+}
+
+/**
+ * The result of `read` for a response.
+ * @param refuse makes the error for a failure reported by sandboxd
+ * @throws {ToolError} that error, or `damaged` for anything else
+ */
+async function readResponse<T>(
+  response: Response,
+  read: (response: Response) => Promise<T>,
+  refuse: (failure: FileFailure) => ToolError,
+): Promise<T> {
+  if (response.status === FAILED) throw refuse(await jsonOf(response, failureSchema));
+  if (response.status === 200 && !isEncoded(response)) return await read(response);
+  await response.body?.cancel();
+  throw malformedResponse();
+}
+
+export type Body = Uint8Array | ReadableStream | string | undefined;
+
+/** Splits a caller's input into a request's parameters and body. */
+export function partsOf(row: Row, given: object): { call: Record<string, unknown>; body: Body } {
+  const { body, ...call }: { body?: unknown } = given;
+  return { call, body: typeof row.up === "object" ? JSON.stringify(body) : (body as Body) };
+}
+
+/**
+ * Makes a row's request. Time limits and retries are up to the caller.
+ * @param refuse makes the error for a failure reported by sandboxd
+ */
+export function requestOperation(
+  fetch: Requesting,
+  row: Row,
+  { call, body }: ReturnType<typeof partsOf>,
+  signal: AbortSignal,
+  refuse: (failure: FileFailure) => ToolError,
+): Promise<unknown> {
+  const [method = "", pathname = ""] = row.route.split(" ");
+  return fetch(`${pathname}?${queryOf(row, call)}`, { method, body }, signal, (response) =>
+    readResponse(response, (complete) => resultOf(complete, row, call), refuse),
+  );
+}
+
+/**
+ * A response's content as its row says: JSON, or header fields with the body's bytes or stream.
+ * @throws {ToolError} `damaged` for anything else
+ */
+async function resultOf(response: Response, row: Row, call: object): Promise<unknown> {
+  const maxBytes = typeof row.maxBytes === "number" ? row.maxBytes : row.maxBytes(call as never);
+  if (row.down === "none") {
+    const result = await jsonOf(response, row.result, maxBytes);
+    if (row.fits && !row.fits(result as never, call as never)) throw malformedResponse();
+    return result;
+  }
+  const { headers, body } = response;
+  const words = Object.keys(row.result.shape).map((field) => [field, headers.get(headerOf(field))]);
+  const { success, data } = row.result.safeParse(Object.fromEntries(words));
+  if (success && row.down === "bytes") return { ...data, bytes: await bytesOf(response, maxBytes) };
+  const length = headers.get("content-length") ?? undefined;
+  if (success && body) return { ...data, body, length: length && Number(length) };
+  await body?.cancel();
+  throw malformedResponse();
+}
+
+/** A response's body, parsed by a schema. @throws {ToolError} `damaged`, also if it is too long */
+async function jsonOf<Schema extends z.ZodMiniType>(
+  response: Response,
+  schema: Schema,
+  maxBytes = SMALL_RESPONSE_BYTES,
+): Promise<z.infer<Schema>> {
+  const text = new TextDecoder().decode(await bytesOf(response, maxBytes));
+  const { success, data } = schema.safeParse(parseBounded(text, RESPONSE_JSON));
+  if (!success) throw malformedResponse();
+  return data;
+}
+
+/** A response's body. @throws {ToolError} `damaged` if it is too long */
+async function bytesOf(response: Response, maxBytes: number): Promise<Uint8Array> {
+  const bytes = await readBounded(response, maxBytes);
+  if (!bytes) throw malformedResponse();
+  return bytes;
+}
+
+/** The error for a response that breaks the protocol, from sandboxd or a program in its place. */
+export function malformedResponse(): ToolError {
+  return damaged(DAMAGED.sandboxd);
 }

@@ -9,7 +9,7 @@ import {
 } from "../../container/sandboxd/protocol.ts";
 import { isUnresponsive, sandboxUnresponsive } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
-import type { ContainerLifecycle } from "./requests.ts";
+import type { ContainerLifecycle } from "./sandboxd.ts";
 import { containerGone } from "./texts.ts";
 
 export interface OutputSink {

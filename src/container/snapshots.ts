@@ -7,8 +7,8 @@ import {
   snapshotRequests,
 } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
-import type { Requesting } from "./requests.ts";
-import { requestOperation, partsOf } from "./sandboxd-request.ts";
+import type { Requesting } from "./sandboxd.ts";
+import { requestOperation, partsOf } from "./file-operations.ts";
 import { DISK_FULL, SAVE_LOST, STATE_NOT_READ, stepFailed, tooManyEntries } from "./texts.ts";
 
 /** An agent's conversation: the files below a directory of the home directory with its id in their path. */

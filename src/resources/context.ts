@@ -2,7 +2,8 @@
 import { ProtocolError, ProtocolErrorCode, ResourceNotFoundError } from "@modelcontextprotocol/server";
 import type { Input, OperationName, Result } from "../../container/sandboxd/operations.ts";
 import { callSandbox, operate } from "../actors/sandbox-client.ts";
-import type { ActorResult, Sandbox } from "../actors/sandbox.ts";
+import type { ActorResult } from "../actors/calls.ts";
+import type { Sandbox } from "../actors/sandbox.ts";
 import type { Owner } from "../actors/account-calls.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";

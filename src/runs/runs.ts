@@ -20,6 +20,7 @@ import {
   type LogPiece,
   type RunSummary,
   type RunView,
+  type WaitState,
 } from "./run-types.ts";
 import type { RunKind } from "../shared/run-listing.ts";
 import { keptSource, type RunRecord, RunStore, viewOf, type Stored } from "./run-store.ts";
@@ -55,8 +56,6 @@ export interface RunQuota {
 }
 
 export interface RunsHost {
-  /** Resume the runs of an earlier actor, by kind. */
-  executors: Record<RunKind, Resumer>;
   quota: RunQuota;
   /** Makes the sandbox ready for a run. @throws the reason if it fails */
   ready(): Promise<void>;
@@ -82,8 +81,22 @@ export interface RunsHost {
   discard(): void;
 }
 
-/** Handles an ended run: its files in the sandbox can be deleted, and its record will expire. */
-export type OnEnded = (run: RunRecord, hasFiles: boolean) => void;
+/** A part that reacts to runs. */
+export interface RunSubscriber {
+  /** A run began, ended or was removed. */
+  runsChanged?(): void;
+  /** The run's files in the sandbox can be deleted, if it has any, and its record will expire. */
+  runEnded?(run: RunRecord, hasFiles: boolean): void;
+}
+
+/** What runs wait for between their reservation and their start. */
+export interface Gate {
+  isOpen(): boolean;
+  /** Resolves when the run may start, or with its end if it must not. */
+  pass(run: ActiveRun): Promise<End | undefined>;
+  /** What a waiting run shows. */
+  waiting?(): WaitState | undefined;
+}
 
 /** A part of a run's log. */
 export interface LogPage {
@@ -96,6 +109,7 @@ export interface LogPage {
 export interface RunStart {
   /** Prepares what the run needs besides quota. It may continue after the caller's response. @throws the reason if it fails */
   prepare?(): Promise<void>;
+  gate?: Gate;
   /** The latest time of the caller's response, whatever the sandbox does, in milliseconds since the epoch. */
   replyBy?: number;
   /** Until when the caller waits for the end of a run that has begun. */
@@ -173,15 +187,25 @@ export class Runs {
   #isSaveDue = false;
   /** Whether the principal's storage is full with nothing to evict; then logs stop growing. */
   isFull = false;
-  #onEnded: OnEnded = () => undefined;
+  #subscribers: readonly RunSubscriber[] = [];
 
   constructor(host: RunsHost) {
     this.#host = host;
     this.#store = new RunStore(host.sql);
   }
 
-  onEnded(listener: OnEnded): void {
-    this.#onEnded = listener;
+  /** Sets the parts that react to runs, in the order in which they are called. */
+  subscribe(...subscribers: RunSubscriber[]): void {
+    this.#subscribers = subscribers;
+  }
+
+  #ended(run: RunRecord, hasFiles: boolean): void {
+    for (const part of this.#subscribers) part.runEnded?.(run, hasFiles);
+    this.#changed();
+  }
+
+  #changed(): void {
+    for (const part of this.#subscribers) part.runsChanged?.();
   }
 
   /** Whether there are runs that keep the container from its idle stop. */
@@ -203,11 +227,11 @@ export class Runs {
    * long, the result shows a run that has not started.
    * @throws the reason, if the run fails to start while the caller waits
    */
-  async start<Spec extends Allowance>(
+  async start<Spec extends Allowance & { interactive?: boolean }>(
     executor: Executor<Spec>,
     source: string,
     spec: Spec,
-    { prepare, replyBy, waitUntil, namesID, onProgress, isService = false }: RunStart,
+    { prepare, gate, replyBy, waitUntil, namesID, onProgress, isService = false }: RunStart,
   ): Promise<RunView> {
     const { kind } = executor;
     const quota = isService ? UNMETERED : this.#host.quota;
@@ -229,15 +253,16 @@ export class Runs {
     };
     const run = this.#begin(record, true);
     run.isService = isService;
-    if (reservation)
-      this.#follow(
-        run,
-        executor.start(run, allowed(spec, reservation)),
-        quota,
-        reservation,
-        record.startedAt,
-      );
-    else this.#followLate(run, executor, spec, reserving);
+    this.#changed();
+    const { interactive: isInteractive } = spec;
+    const execute = (reserved: Reservation): Execution => {
+      const start = () => executor.start(run, allowed(spec, reserved));
+      if (!gate || gate.isOpen()) return start();
+      const passed = async () => (await gate.pass(run)) ?? start;
+      return deferred(run, passed, { isInteractive, waiting: () => gate.waiting?.() });
+    };
+    if (reservation) this.#follow(run, execute(reservation), quota, reservation, record.startedAt);
+    else this.#followLate(run, execute, isInteractive, reserving);
     const waitMs = Math.max(0, Math.min(waitUntil, replyBy ?? waitUntil) - Date.now());
     if (run.isInteractive) await run.rest(waitMs);
     else await (onProgress ? run.watch(waitMs, onProgress) : run.waitUntilEnded(waitMs));
@@ -266,20 +291,20 @@ export class Runs {
   }
 
   /** Resumes an earlier actor's runs. @param isUp whether their container runs */
-  resume(isUp: boolean): void {
+  resume(executors: Record<RunKind, Resumer>, isUp: boolean): void {
     for (const record of this.#store.unfinished()) {
       if (neverBegan(record)) this.#markLost(record, NEVER_BEGAN);
       else if (!isUp) this.#markLost(record, WENT_AWAY_MEANWHILE);
-      else this.#resume(record);
+      else this.#resume(record, executors[record.kind]);
     }
   }
 
-  #resume(record: RunRecord): void {
+  #resume(record: RunRecord, executor: Resumer): void {
     const run = this.#begin(record, false);
     run.isService = isServiceState(record.resumeState);
     let execution: Execution;
     try {
-      execution = this.#host.executors[record.kind].resume(run, record.resumeState);
+      execution = executor.resume(run, record.resumeState);
     } catch (error) {
       this.#active.delete(record.id);
       this.#host.failed(record.id, error);
@@ -294,7 +319,7 @@ export class Runs {
   #markLost(record: RunRecord, note: string): void {
     const lost: RunRecord = { ...record, state: "lost", note, endedAt: Date.now() };
     this.#store.put(lost);
-    this.#onEnded(lost, true);
+    this.#ended(lost, true);
   }
 
   /** Whether a run is under way. @param id as the sandbox knows it */
@@ -398,6 +423,7 @@ export class Runs {
     this.#saveAll();
     if (this.#known(id).state === "running") throw stillRunning(id);
     await this.#remove(id);
+    this.#changed();
   }
 
   /** Deletes expired runs. Returns when the next one expires, in milliseconds since the epoch. */
@@ -405,6 +431,7 @@ export class Runs {
     this.#saveAll();
     const expired = this.#endedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
     for (const id of expired) await this.#remove(id);
+    this.#changed();
     const first = this.#store.firstEnd();
     return first === undefined ? undefined : first + this.#host.keepMs;
   }
@@ -455,10 +482,10 @@ export class Runs {
   }
 
   /** Follows a run that starts once it has a reservation, unless it ends before. */
-  #followLate<Spec extends Allowance & { interactive?: boolean }>(
+  #followLate(
     run: ActiveRun,
-    executor: Executor<Spec>,
-    spec: Spec,
+    execute: (reservation: Reservation) => Execution,
+    isInteractive: boolean | undefined,
     reserving: Promise<Reservation>,
   ): void {
     const { quota, discard, background } = this.#host;
@@ -472,12 +499,12 @@ export class Runs {
         return CANCELLED_BEFORE_START;
       }
       return () => {
-        const execution = executor.start(run, allowed(spec, reservation));
+        const execution = execute(reservation);
         execution.done.then(give, give);
         return execution;
       };
     };
-    this.#watch(run, deferred(run, start, { isInteractive: spec.interactive }));
+    this.#watch(run, deferred(run, start, { isInteractive }));
     background(reserving.catch(() => undefined));
   }
 
@@ -500,7 +527,7 @@ export class Runs {
     const done = run.follow(execution, completed).finally(() => {
       this.#active.delete(record.id);
       if (run.failure?.cause !== undefined) this.#host.failed(record.id, run.failure.cause);
-      this.#onEnded(record, run.hasFiles);
+      this.#ended(record, run.hasFiles);
     });
     this.#host.background(done);
   }

@@ -5,7 +5,7 @@ import type { Input } from "../../container/sandboxd/operations.ts";
 import type { FileStat } from "../../container/sandboxd/shapes.ts";
 import { callSandbox, operate } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
-import { malformedResponse } from "../container/sandboxd-request.ts";
+import { malformedResponse } from "../container/file-operations.ts";
 import type { Env } from "../shared/config.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import { LOG_NAME } from "../shared/resource-uri.ts";

@@ -2,7 +2,7 @@
  * Answers questions: a model writes a program in one request, and the program runs in a kernel as code does. A question is a
  * task without an agent. Its model request goes the same way, with a placeholder and a budget.
  */
-import type { ContainerLifecycle } from "../container/requests.ts";
+import type { ContainerLifecycle } from "../container/sandboxd.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { CodeExecutor } from "../runs/code-executor.ts";
 import type { Executor } from "../runs/executor.ts";

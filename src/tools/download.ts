@@ -1,7 +1,8 @@
 /** Links in results, as a URL in the text and as a resource block, because some clients show only one of them. */
 import mime from "mime/lite";
 import type { Owner } from "../actors/account-calls.ts";
-import type { ActorResult, Sandbox } from "../actors/sandbox.ts";
+import type { ActorResult } from "../actors/calls.ts";
+import type { Sandbox } from "../actors/sandbox.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { isTaskID } from "../runs/id.ts";
 import { ToolError } from "../shared/errors.ts";

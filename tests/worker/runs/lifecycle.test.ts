@@ -179,7 +179,7 @@ class Model {
           this.#check(!this.box?.isAlive, "an end reported of a container that runs");
           this.account.isRunning = false;
         },
-        destroyed: async (_owner, _settlement, ending) => {
+        destroyed: async (_owner, ending) => {
           await later("destroyed");
           this.#check(!this.box?.isAlive, "a destroyed sandbox whose container runs");
           const wasKnown = this.account.isKnown;
@@ -191,8 +191,8 @@ class Model {
         note: () => undefined,
         isInUse: () => false,
         unusedMs: 86_400_000,
+        kept: () => undefined,
       },
-      lease: { release: async () => ({ turn: 1, spent: new Map(), inUse: { slots: 0, seconds: 0 } }) },
       network: {
         starting: () => undefined,
         enforce: async () => {
@@ -236,6 +236,7 @@ class Model {
           return { to: { id } as never };
         },
         finishCheckpointRestore: () => (this.#isRestoringCheckpoint = false),
+        checkpoint: () => never,
       },
       notice: { containerStarted: () => undefined, ending: () => undefined },
       activity: {

@@ -32,7 +32,6 @@ async function withRuns(
 ): Promise<void> {
   await runInDurableObject(await actorOf(name), async (_sandbox, { storage }) => {
     const host: RunsHost = {
-      executors: { code: nothing, command: nothing, task: nothing },
       quota: {
         take: async (seconds) => ({ seconds }),
         hold: (seconds) => ({ seconds }),
@@ -171,7 +170,7 @@ it("loses a run of an earlier actor that its executor cannot resume, and no othe
     execution.run.keepState({ of: "another version" });
     execution.run.save();
     const next = new Runs(host);
-    next.resume(true);
+    next.resume({ code: nothing, command: nothing, task: nothing }, true);
     expect(next.list(10).map(({ state }) => state)).toEqual(["lost", "lost"]);
     expect((await next.result(execution.run.record.id, 0)).note).toMatch(/with another version/);
     expect((await next.result(id, 0)).note).toMatch(/never started/);

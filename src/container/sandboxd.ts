@@ -1,11 +1,19 @@
-/** Plain requests to sandboxd, through the platform's connection to the running container. */
+/** sandboxd in this actor's container, which requires the actor's token, and plain requests to it. */
+import {
+  IS_ENDING,
+  OPEN_PREVIEWS,
+  SANDBOXD_PORT,
+  TOKEN_HEADER,
+  TOKEN_VARIABLE,
+} from "../../container/sandboxd/protocol.ts";
 import { ToolError, sandboxUnresponsive } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
 import { containerGone } from "./texts.ts";
 
-export interface Sandboxd {
+/** The platform's connection to the container. */
+export interface ContainerPort {
   readonly isRunning: boolean;
-  fetch(request: Request): Promise<Response>;
+  fetch(port: number, request: Request): Promise<Response>;
   used(): void;
 }
 
@@ -31,6 +39,19 @@ export const CONNECT_MS = 10_000;
 export const RETRY_MS = 50;
 const READY_MS = 40_000;
 
+/** How long sandboxd may take to report about itself, in milliseconds. */
+const REPORT_MS = 2000;
+
+/** Storage key of the token for sandboxd. */
+const TOKEN_KEY = "sandboxd:token";
+
+export interface SandboxdReport {
+  /** Open requests and WebSockets for ports. */
+  openPreviews: number;
+  /** Its container does not end. False also if an earlier version does not say. */
+  isServing: boolean;
+}
+
 export type Requesting = <T>(
   path: string,
   init: RequestInit,
@@ -38,11 +59,56 @@ export type Requesting = <T>(
   read: (response: Response) => Promise<T>,
 ) => Promise<T>;
 
-export class Requests {
-  readonly #sandboxd: Sandboxd;
+export class Sandboxd {
+  readonly #port: ContainerPort;
+  readonly #kv: Pick<SyncKvStorage, "get" | "put">;
 
-  constructor(sandboxd: Sandboxd) {
-    this.#sandboxd = sandboxd;
+  constructor(port: ContainerPort, kv: Pick<SyncKvStorage, "get" | "put">) {
+    this.#port = port;
+    this.#kv = kv;
+  }
+
+  get isRunning(): boolean {
+    return this.#port.isRunning;
+  }
+
+  get variables(): Record<string, string> {
+    return { [TOKEN_VARIABLE]: this.#token };
+  }
+
+  /** sandboxd's token. Containers started by an earlier version of this server require none. */
+  get #token(): string {
+    const known = this.#kv.get<string>(TOKEN_KEY);
+    if (known !== undefined) return known;
+    const made = crypto.randomUUID() + crypto.randomUUID();
+    this.#kv.put(TOKEN_KEY, made);
+    return made;
+  }
+
+  isToken(token: string): boolean {
+    return token === this.#token;
+  }
+
+  used(): void {
+    this.#port.used();
+  }
+
+  /** Sends a request to sandboxd with its token. @param request made by this actor */
+  fetch(request: Request): Promise<Response> {
+    request.headers.set(TOKEN_HEADER, this.#token);
+    return this.#port.fetch(SANDBOXD_PORT, request);
+  }
+
+  /** What sandboxd says about itself; undefined if it does not respond. */
+  async report(): Promise<SandboxdReport | undefined> {
+    const signal = AbortSignal.timeout(REPORT_MS);
+    const response = await this.fetch(new Request("http://sandboxd/", { signal })).catch(() => undefined);
+    await response?.body?.cancel().catch(() => undefined);
+    if (response === undefined) return undefined;
+    return {
+      openPreviews: Number(response.headers.get(OPEN_PREVIEWS)),
+      isServing: response.headers.get(IS_ENDING) === "false",
+    };
   }
 
   /**
@@ -53,7 +119,7 @@ export class Requests {
     return async (...request) => {
       while (!lifecycle.container) await lifecycle.ready(READY_MS);
       return await this.request(...request, () => {
-        this.#sandboxd.used();
+        this.used();
         return lifecycle.container !== undefined;
       });
     };
@@ -69,7 +135,7 @@ export class Requests {
     init: RequestInit,
     signal: AbortSignal,
     read: (response: Response) => Promise<T>,
-    isThere: () => boolean = () => this.#sandboxd.isRunning,
+    isThere: () => boolean = () => this.isRunning,
   ): Promise<T> {
     const isStream = init.body instanceof ReadableStream;
     // sandboxd must respond before a stream is sent, because a stream cannot be repeated.
@@ -81,7 +147,7 @@ export class Requests {
       const sentAt = Date.now();
       try {
         const request = new Request(`http://sandboxd${path}`, { ...init, signal });
-        return await read(await this.#sandboxd.fetch(request));
+        return await read(await this.fetch(request));
       } catch (error) {
         if (error instanceof ToolError) throw error;
         signal.throwIfAborted();

@@ -1,0 +1,230 @@
+/**
+ * Calls of a sandbox's users. Each has an owner, and a result with errors as data and with notices. What else a call does follows
+ * from its `CallPlan`. The plan of a file operation follows from its row in `container/sandboxd/operations.ts`.
+ */
+import {
+  type FileRow,
+  type Input,
+  type OperationName,
+  type Policy,
+  operations,
+} from "../../container/sandboxd/operations.ts";
+import { type Written, absolute } from "../../container/sandboxd/shapes.ts";
+import type { FileOperations } from "../container/file-operations.ts";
+import type { Executor } from "../runs/executor.ts";
+import type { Allowance, RunView } from "../runs/run-types.ts";
+import type { OnProgress, Runs } from "../runs/runs.ts";
+import { type Outcome, ToolError, withoutRuns } from "../shared/errors.ts";
+import type { Scope } from "../shared/principal.ts";
+import { within } from "../shared/within.ts";
+import type { Owner } from "./account-calls.ts";
+import type { AccountLink } from "./account-link.ts";
+import type { Activity } from "./activity.ts";
+import type { DiskUsage } from "./disk-usage.ts";
+import type { Lifecycle } from "./lifecycle.ts";
+import type { SetUp } from "./set-up.ts";
+import { actorUnreachable, editRefused, needsScope, stopped } from "./texts.ts";
+import type { Workspace } from "./workspace.ts";
+
+/** The result of an actor's method, with a notice if state was lost since the last one. */
+export type ActorResult<T> = Outcome<T> & { notice?: string };
+
+/** What a call does besides its work. */
+export interface CallPlan {
+  /** Registers the sandbox and waits for its set-up, so that the work may start a container. Such a call is also limited. */
+  usesContainer?: boolean;
+  /** Limits the work to the time that its client waits. */
+  isLimited?: boolean;
+  /** How long a call that does not use the container waits for a set-up under way, in milliseconds. */
+  setUpMs?: number;
+  /** Has a running container before the work. */
+  startsContainer?: boolean;
+  /** Repeats the work in the next container if this one is gone. */
+  isRepeated?: boolean;
+  /** The work reads a stream, which has no time limit once it has begun. */
+  readsStream?: boolean;
+}
+
+/** A sort of runs that a caller may start. */
+export interface RunPlan<Spec extends Allowance> {
+  executor: Executor<Spec>;
+  sourceOf(spec: Spec): string;
+  /** @throws {ToolError} if the owner may not start one now */
+  check(owner: Owner): void | Promise<void>;
+  started?(owner: Owner, run: RunView): Promise<void>;
+}
+
+/** How the caller of a run waits. */
+export interface RunWait {
+  /** How long, in milliseconds. */
+  waitMs?: number;
+  /** Whether the result names the run even if there is no more to fetch. */
+  namesID?: boolean;
+  onProgress?: OnProgress | undefined;
+}
+
+export interface CallParts {
+  account: Pick<AccountLink, "setOwner">;
+  activity: Activity;
+  lifecycle: Lifecycle;
+  setUp: Pick<SetUp, "begin" | "waitUntilDone" | "gate">;
+  runs: Pick<Runs, "start" | "hasUnendedRun">;
+  files: FileOperations;
+  /** The same, without counting as use. */
+  glancing: FileOperations;
+  workspace: Pick<Workspace, "changed">;
+  diskUsage: Pick<DiskUsage, "used">;
+  /** In the order in which a result has their notices. */
+  noticeSources: readonly { takeNotice(): string | undefined }[];
+  /** How long a client waits unless its call says otherwise, in milliseconds. */
+  maxWaitMs: number;
+  background(work: Promise<unknown>): void;
+}
+
+export class Calls {
+  readonly #parts: CallParts;
+
+  constructor(parts: CallParts) {
+    this.#parts = parts;
+  }
+
+  /** Expected errors of the work become data; unexpected ones are thrown, to be logged. */
+  async do<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan = {}): Promise<ActorResult<T>> {
+    const { account, activity, lifecycle, noticeSources } = this.#parts;
+    await account.setOwner(owner);
+    const isLimited = plan.isLimited || plan.usesContainer;
+    const called = activity.call(() =>
+      this.#outcome(async () => (isLimited ? await this.#limited(owner, work, plan) : await work())),
+    );
+    const outcome = await called.finally(() => lifecycle.release());
+    if (owner.takesNotice === false) return outcome;
+    const notices = noticeSources.map((source) => source.takeNotice());
+    return { ...outcome, notice: notices.filter(Boolean).join(" ") || undefined };
+  }
+
+  /** Starts a run and waits for it. The caller gets its id in time, whatever the sandbox does. */
+  run<Spec extends Allowance>(
+    owner: Owner,
+    { executor, sourceOf, check, started }: RunPlan<Spec>,
+    spec: Spec,
+    { waitMs = 0, namesID = true, onProgress }: RunWait = {},
+  ): Promise<ActorResult<RunView>> {
+    const { lifecycle, setUp, runs } = this.#parts;
+    const now = Date.now();
+    const prepare = async () => {
+      await lifecycle.admit(owner);
+      await check(owner);
+      await setUp.begin();
+    };
+    const waiting = { waitUntil: now + waitMs, replyBy: now + this.#waitMs(owner), namesID, onProgress };
+    return this.do(owner, async () => {
+      const run = await runs.start(executor, sourceOf(spec), spec, { ...waiting, prepare, gate: setUp.gate });
+      await started?.(owner, run);
+      return run;
+    });
+  }
+
+  /** Does a file operation. */
+  operate(owner: Owner, name: OperationName, input: object): Promise<ActorResult<object>> {
+    const row: FileRow & Policy = operations[name];
+    const { scope, start, retry, up } = row;
+    if (scope !== undefined && !has(owner, scope))
+      return this.#outcome(() => Promise.reject(needsScope(scope)));
+    const work = () => this.#operation(owner, name, input, row);
+    if (start === "glance") return this.#outcome(work);
+    const mayStart = start === "known" ? (owner.mayStart ?? true) && "ifKnown" : owner.mayStart;
+    return this.do({ ...owner, mayStart }, work, {
+      usesContainer: start !== "none",
+      isRepeated: retry !== "never",
+      readsStream: up === "stream",
+    });
+  }
+
+  async #operation(owner: Owner, name: OperationName, input: object, row: FileRow & Policy): Promise<object> {
+    const { files, glancing, activity, lifecycle, workspace } = this.#parts;
+    const isGlance = row.start === "glance";
+    if ((row.start === "none" && !lifecycle.isRunning) || (isGlance && !lifecycle.container))
+      throw stopped(owner.sandbox);
+    const isConfined = row.confined && !has(owner, "sandbox:exec");
+    const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });
+    const done: Promise<object> = row.up === "stream" ? activity.transfer<object>(call) : call;
+    try {
+      if (name === "edit")
+        return await edited(owner, (input as Input<"edit">).path, done as Promise<Written>);
+      const result: { body?: ReadableStream<Uint8Array> } = await done;
+      return result.body ? { ...result, body: activity.trackTransfer(result.body) } : result;
+    } finally {
+      // Also after a failure, because it may have changed something.
+      if (row.changesState) workspace.changed();
+    }
+  }
+
+  #waitMs({ callerWaitMs }: Owner): number {
+    return callerWaitMs ?? this.#parts.maxWaitMs;
+  }
+
+  /**
+   * Limits a call to the time that its client waits. Work that has begun then continues; other work does not begin any more.
+   * @throws {ToolError} `no_answer`
+   */
+  async #limited<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan): Promise<T> {
+    const { activity, lifecycle, background } = this.#parts;
+    const ms = this.#waitMs(owner);
+    let hasBegun = false;
+    let isLate = false;
+    const begin = async () => {
+      if (isLate) throw actorUnreachable(owner.sandbox, ms, false);
+      hasBegun = true;
+      return await work();
+    };
+    const working = activity.call(async () => ({ value: await this.#prepared(owner, begin, plan) }));
+    const done = (await within(ms, working)) ?? (plan.readsStream && hasBegun ? await working : undefined);
+    if (done) return done.value;
+    isLate = true;
+    background(working.catch(() => undefined).finally(() => lifecycle.release()));
+    throw actorUnreachable(owner.sandbox, ms, hasBegun);
+  }
+
+  /** Does work once what its plan needs is there. @throws {ToolError} `quota_exceeded` if there are too many sandboxes */
+  async #prepared<T>(owner: Owner, work: () => Promise<T>, plan: CallPlan): Promise<T> {
+    const { activity, lifecycle, setUp, diskUsage } = this.#parts;
+    if (!plan.usesContainer) {
+      if (plan.setUpMs !== undefined) await setUp.waitUntilDone({ ms: plan.setUpMs, mayBegin: false });
+      return await work();
+    }
+    await lifecycle.admit(owner);
+    const attempt = async () => {
+      await setUp.waitUntilDone({ mayBegin: owner.mayStart !== false });
+      if (plan.startsContainer) await lifecycle.ready().then(() => activity.used());
+      return await work();
+    };
+    const working = plan.isRepeated ? lifecycle.retryInNextContainer(owner, attempt) : attempt();
+    return await working.finally(() => diskUsage.used());
+  }
+
+  async #outcome<T>(work: () => Promise<T>): Promise<Outcome<T>> {
+    const { lifecycle, runs } = this.#parts;
+    try {
+      return { ok: true, value: await work() };
+    } catch (cause) {
+      const error = await lifecycle.explained(cause);
+      if (!(error instanceof ToolError)) throw error;
+      const failure = error.toFailure();
+      return { ok: false, failure: runs.hasUnendedRun ? failure : withoutRuns(failure) };
+    }
+  }
+}
+
+function has({ scopes = [] }: Owner, scope: Scope): boolean {
+  return scopes.includes(scope);
+}
+
+/** The result of an edit for an owner who may not read files. Callers who may run code can read them anyway. */
+async function edited(owner: Owner, path: string, done: Promise<Written>): Promise<Written> {
+  if (has(owner, "sandbox:read") || has(owner, "sandbox:exec")) return await done;
+  const { size, replaced } = await done.catch((error: unknown) => {
+    if (!(error instanceof ToolError) || error.code !== "invalid_argument") throw error;
+    throw editRefused(absolute(path));
+  });
+  return { size, replaced };
+}

@@ -1,0 +1,70 @@
+/** Saves the workspace before the server or the platform ends the container. */
+import type { Kernels } from "../container/kernels/kernels.ts";
+import { pause } from "../shared/within.ts";
+import type { Lifecycle } from "./lifecycle.ts";
+import type { SandboxNetwork } from "./network.ts";
+import type { RestartNotice } from "./restart-notice.ts";
+import type { Sandboxd } from "../container/sandboxd.ts";
+import type { Workspace } from "./workspace.ts";
+
+/** How often to try a save before the platform ends the container, and the pause between attempts in milliseconds. */
+const TRIES = 3;
+const PAUSE_MS = 1000;
+
+export interface ContainerEndHost {
+  sandboxd: Pick<Sandboxd, "isToken" | "report">;
+  lifecycle: Pick<Lifecycle, "isRunning" | "isInUse">;
+  kernels: Pick<Kernels, "refuse" | "stopAll">;
+  workspace: Pick<Workspace, "saveToStop" | "mayStop" | "changed">;
+  notice: Pick<RestartNotice, "ending">;
+  network: Pick<SandboxNetwork, "connections">;
+  /** Resolves when what the actor stored is on disk. */
+  sync(): Promise<void>;
+}
+
+export class ContainerEnd {
+  readonly #host: ContainerEndHost;
+
+  constructor(host: ContainerEndHost) {
+    this.#host = host;
+  }
+
+  /** Returns whether everything was saved. Calls and runs may still change something. */
+  async saveForServer(): Promise<boolean> {
+    const { lifecycle, workspace, notice, network, sync } = this.#host;
+    const isSaved = (await workspace.saveToStop()) && workspace.mayStop;
+    if (isSaved && lifecycle.isRunning) notice.ending(lifecycle.isInUse ? "unsaved_server" : "server");
+    await network.connections.collect().catch(() => undefined);
+    await sync();
+    return isSaved;
+  }
+
+  /** @returns whether sandboxd asked: code in the sandbox can read the token */
+  async saveForPlatform(token: string): Promise<boolean> {
+    const { sandboxd, lifecycle, kernels, workspace, notice, sync } = this.#host;
+    if (!sandboxd.isToken(token)) return false;
+    if (!lifecycle.isRunning) return true;
+    const isServing = async () => (await sandboxd.report())?.isServing === true;
+    if (await isServing()) return false;
+    // Code goes through the control server, so sandboxd cannot refuse it.
+    const hadCode = kernels.refuse(isServing);
+    await this.#save();
+    if (hadCode) {
+      await kernels.stopAll();
+      workspace.changed();
+      await this.#save();
+    }
+    notice.ending("platform");
+    await sync();
+    return true;
+  }
+
+  async #save(): Promise<void> {
+    const { workspace } = this.#host;
+    for (let attempt = 1; attempt <= TRIES; attempt++) {
+      await workspace.saveToStop();
+      if (workspace.mayStop) return;
+      await pause(PAUSE_MS);
+    }
+  }
+}

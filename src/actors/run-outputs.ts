@@ -1,0 +1,128 @@
+/** Runs as callers read them: results, logs, and artifacts of tasks. They outlive the container. */
+import { joined } from "../runs/head-and-tail.ts";
+import { localID } from "../runs/id.ts";
+import type { RunReading, Runs, RunToRead } from "../runs/runs.ts";
+import type { RunObjects } from "../runs/run-log.ts";
+import type { RunView } from "../runs/run-types.ts";
+import type { StoredObject } from "../storage/object-store.ts";
+import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
+import { findArtifact, taskDetailOf } from "../tasks/collect.ts";
+import type { Questions } from "../tasks/questions.ts";
+import type { Activity } from "./activity.ts";
+import type { Lifecycle } from "./lifecycle.ts";
+import type { RestartNotice } from "./restart-notice.ts";
+import { noSuchFile } from "./texts.ts";
+
+/** Bytes of a log read at once. */
+const PAGE_BYTES = 1024 * 1024;
+
+export interface RunFileStat {
+  /** Bytes; for a running run, the log's current size. */
+  size: number;
+  /** When the run ended, or started if it still runs. Milliseconds since the epoch. */
+  modified: number;
+}
+
+export interface ArtifactRange {
+  /** Bytes of the whole artifact. */
+  size: number;
+  bytes: Uint8Array;
+}
+
+export interface TaskOrigin {
+  run: RunView;
+  /** Whether the sandbox still holds what the task left. */
+  alive: boolean;
+}
+
+export interface RunOutputsHost {
+  runs: Pick<Runs, "result" | "log">;
+  questions: Pick<Questions, "waitForCode">;
+  objects: RunObjects;
+  activity: Activity;
+  lifecycle: Pick<Lifecycle, "isRunning">;
+  restartNotice: Pick<RestartNotice, "count">;
+}
+
+export class RunOutputs {
+  readonly #host: RunOutputsHost;
+
+  constructor(host: RunOutputsHost) {
+    this.#host = host;
+  }
+
+  /** Waits for the run to end or, with a cursor, for output after it. Then returns the run and its log from there. */
+  async read({ id, waitMs, cursor, maxBytes = 0, seenCode, ...watch }: RunToRead): Promise<RunReading> {
+    const { runs, questions } = this.#host;
+    const wasWriting = seenCode !== undefined && (await questions.waitForCode(localID(id), seenCode, waitMs));
+    const run = await runs.result(id, wasWriting ? 0 : waitMs, cursor, watch);
+    return cursor === undefined ? { run } : { run, page: await runs.log(id, cursor, maxBytes) };
+  }
+
+  /** The task that another continues. */
+  async taskOrigin(id: string): Promise<TaskOrigin> {
+    const { runs, lifecycle, restartNotice } = this.#host;
+    const run = await runs.result(id, 0);
+    const detail = taskDetailOf(run);
+    const alive = lifecycle.isRunning && !detail?.ownSandbox && detail?.boot === restartNotice.count;
+    return { run, alive };
+  }
+
+  /** @param name `LOG_NAME`, or a path behind `ARTIFACTS`. @throws {ToolError} `not_found` */
+  async stat(id: string, name: string): Promise<RunFileStat> {
+    const run = await this.#host.runs.result(id, 0);
+    const size = name === LOG_NAME ? run.logBytes : this.#artifact(run, name).size;
+    return { size, modified: run.endedAt ?? run.startedAt };
+  }
+
+  /** A range as a stream, shorter if the content ends first. */
+  async open(id: string, name: string, offset: number, length: number): Promise<ReadableStream<Uint8Array>> {
+    const { activity, runs } = this.#host;
+    const open = async () =>
+      (await this.#object(this.#artifact(await runs.result(id, 0), name).key, offset, length)).body;
+    const body = name === LOG_NAME ? this.#log(id, offset, offset + length) : await open();
+    return activity.trackTransfer(body, { isOfContainer: false });
+  }
+
+  /** A range of an artifact, at most `maxBytes` long. @throws {ToolError} `not_found` */
+  async artifact(id: string, path: string, offset: number, maxBytes: number): Promise<ArtifactRange> {
+    const { key, size } = findArtifact(
+      this.#host.objects.prefix(id),
+      await this.#host.runs.result(id, 0),
+      path,
+    );
+    const length = Math.min(maxBytes, size - offset);
+    if (length <= 0) return { size, bytes: new Uint8Array(0) };
+    return { size, bytes: await (await this.#object(key, offset, length)).bytes() };
+  }
+
+  async #object(key: string, offset: number, length: number): Promise<StoredObject> {
+    const object = await this.#host.objects.bucket.get(key, { offset, length });
+    if (!object) throw new Error(`the object ${key} is missing`);
+    return object;
+  }
+
+  #log(id: string, start: number, end: number): ReadableStream<Uint8Array> {
+    let at = start;
+    return new ReadableStream({
+      type: "bytes",
+      pull: async (controller) => {
+        const { pieces, next } = await this.#host.runs.log(id, at, Math.min(PAGE_BYTES, end - at));
+        // Pieces may share a buffer, which the stream would transfer with the first of them.
+        const bytes = Uint8Array.from(joined(pieces.map((piece) => piece.bytes)));
+        const isEnd = next >= end || next === at;
+        at = next;
+        if (bytes.length > 0) controller.enqueue(bytes);
+        if (!isEnd) return;
+        controller.close();
+        controller.byobRequest?.respond(0);
+      },
+    });
+  }
+
+  #artifact(run: RunView, name: string): { key: string; size: number } {
+    if (name.startsWith(ARTIFACTS))
+      return findArtifact(this.#host.objects.prefix(run.id), run, name.slice(ARTIFACTS.length));
+    throw noSuchFile(run.id, name);
+  }
+}

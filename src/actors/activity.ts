@@ -39,13 +39,8 @@ export class Activity {
       return await work;
     } finally {
       this.#transfers--;
-      this.used();
+      this.#host.platform.used();
     }
-  }
-
-  /** Restarts the time after which the idle container is stopped. */
-  used(): void {
-    this.#host.platform.used();
   }
 
   /** Returns the stream in a form that can leave the actor. Counts it as a transfer while bytes come from the container. */

@@ -37,8 +37,6 @@ export interface CallPlan {
   isLimited?: boolean;
   /** How long a call that does not use the container waits for a set-up under way, in milliseconds. */
   setUpMs?: number;
-  /** Has a running container before the work. */
-  startsContainer?: boolean;
   /** Repeats the work in the next container if this one is gone. */
   isRepeated?: boolean;
   /** The work reads a stream, which has no time limit once it has begun. */
@@ -187,7 +185,7 @@ export class Calls {
 
   /** Does work once what its plan needs is there. @throws {ToolError} `quota_exceeded` if there are too many sandboxes */
   async #prepared<T>(owner: Owner, work: () => Promise<T>, plan: CallPlan): Promise<T> {
-    const { activity, lifecycle, setUp, diskUsage } = this.#parts;
+    const { lifecycle, setUp, diskUsage } = this.#parts;
     if (!plan.usesContainer) {
       if (plan.setUpMs !== undefined) await setUp.waitUntilDone({ ms: plan.setUpMs, mayBegin: false });
       return await work();
@@ -195,7 +193,6 @@ export class Calls {
     await lifecycle.admit(owner);
     const attempt = async () => {
       await setUp.waitUntilDone({ mayBegin: owner.mayStart !== false });
-      if (plan.startsContainer) await lifecycle.ready().then(() => activity.used());
       return await work();
     };
     const working = plan.isRepeated ? lifecycle.retryInNextContainer(owner, attempt) : attempt();

@@ -39,8 +39,8 @@ import type { Configured, SettingsChange } from "./settings.ts";
 /** Calls about the container as a whole. A checkpoint waits 15 s for a set-up under way, because its save takes time too. */
 const CHECKPOINT: CallPlan = { isLimited: true, setUpMs: 15_000 };
 const RESTORE: CallPlan = { isLimited: true };
-const FILE_LINK: CallPlan = { usesContainer: true, startsContainer: true, isRepeated: true };
-const PREVIEW: CallPlan = { usesContainer: true, startsContainer: true };
+const FILE_LINK: CallPlan = { usesContainer: true, isRepeated: true };
+const PREVIEW: CallPlan = { usesContainer: true };
 
 export class Sandbox extends SandboxActor {
   readonly #parts: Parts;
@@ -157,7 +157,12 @@ export class Sandbox extends SandboxActor {
     owner: Owner,
     links: readonly Omit<FileLink, "actor" | "epoch" | "id">[],
   ): Promise<ActorResult<string[]>> {
-    return this.#do(owner, ({ fileLinks }) => fileLinks.keepFiles(links), FILE_LINK);
+    const keep = async ({ files, fileLinks }: Parts) => {
+      // Starts the container if none runs.
+      await files.call("stat", { path: "/" });
+      return fileLinks.keepFiles(links);
+    };
+    return this.#do(owner, keep, FILE_LINK);
   }
 
   /** Stores links to run outputs. Returns their ids. */
@@ -205,7 +210,11 @@ export class Sandbox extends SandboxActor {
     token: string,
     ms: number,
   ): Promise<ActorResult<ReturnType<Previews["open"]>>> {
-    return this.#do(owner, ({ previews }) => previews.open(port, token, Date.now() + ms), PREVIEW);
+    const open = async ({ lifecycle, previews }: Parts) => {
+      await lifecycle.ready();
+      return previews.open(port, token, Date.now() + ms);
+    };
+    return this.#do(owner, open, PREVIEW);
   }
 
   /** Returns whether the port was open. */

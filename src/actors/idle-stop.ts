@@ -8,10 +8,8 @@ import type { AccountLink } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import type { Previews } from "./previews.ts";
+import { type KV, StoredValue } from "./stored-value.ts";
 import { tooManyIdleMinutes } from "./texts.ts";
-
-/** Storage key of the minutes that `configure_sandbox` has set. */
-const KEY = "idle_minutes";
 
 const MINUTE_MS = 60_000;
 const HOUR_MS = 3_600_000;
@@ -23,7 +21,7 @@ const LOOK_MS = 60_000;
 const BUSY_SHARE = 0.01;
 
 export interface IdleStopHost {
-  kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
+  kv: KV;
   platform: Pick<ContainerPlatform, "used">;
   account: Pick<AccountLink, "unusedMs">;
   lifecycle: Pick<Lifecycle, "isInUse" | "stopIfUnused">;
@@ -38,17 +36,17 @@ export class IdleStop {
   /** Until when busy processes keep the container, in milliseconds since the epoch. */
   #heldUntil = 0;
 
-  /** Every call asks for it, several times. */
-  #choice: number | undefined;
+  /** The minutes that `configure_sandbox` has set. */
+  readonly #choice: StoredValue<number>;
 
   constructor(host: IdleStopHost) {
     this.#host = host;
-    this.#choice = host.kv.get<number>(KEY);
+    this.#choice = new StoredValue(host.kv, "idle_minutes");
   }
 
   /** The configured minutes; undefined for the operator's default. */
   get choice(): number | undefined {
-    return this.#choice;
+    return this.#choice.value;
   }
 
   /** The effective minutes, within the operator's current limit. */
@@ -65,9 +63,7 @@ export class IdleStop {
   }
 
   put(minutes: number | undefined): void {
-    this.#choice = minutes;
-    if (minutes === undefined) this.#host.kv.delete(KEY);
-    else this.#host.kv.put(KEY, minutes);
+    this.#choice.value = minutes;
     this.#host.platform.used();
   }
 

@@ -58,7 +58,7 @@ export interface LifecycleParts {
     | "finishCheckpointRestore"
     | "checkpoint"
   >;
-  notice: Pick<RestartNotice, "containerStarted" | "ending">;
+  notice: Pick<RestartNotice, "ending">;
   activity: Pick<Activity, "isBusy" | "hasCalls">;
   background(work: Promise<unknown>): void;
 }
@@ -310,7 +310,7 @@ export class Lifecycle {
   }
 
   async #started(starting: Starting): Promise<Container> {
-    const { platform, network, environment, notice, account, background } = this.#parts;
+    const { platform, network, environment, account, background } = this.#parts;
     const { before, attempt } = starting;
     try {
       network.starting();
@@ -331,7 +331,6 @@ export class Lifecycle {
     const restoring: Restoring = { is: "restoring", life, attempt, isRegistered: true };
     if (!this.#step(starting, restoring)) throw containerGone();
     account.note("start");
-    notice.containerStarted();
     for (const part of this.#subscribers) part.started?.();
     // Enforces what was forbidden while the container started.
     background(this.enforceNetwork().catch(() => undefined));

@@ -4,7 +4,6 @@ import type { OutboundPolicy } from "../container/internet.ts";
 import type { End } from "../runs/run-types.ts";
 import { ConnectionHistory } from "./connection-history.ts";
 import type { NetworkPlatform } from "./platform/network-platform.ts";
-import { type ToolError } from "../shared/errors.ts";
 import { type NetworkLimits, policyOf } from "../shared/network-limits.ts";
 import {
   ALLOWED_PORTS_LISTED,
@@ -15,6 +14,7 @@ import {
   canBeListed,
   entriesBeyond,
 } from "../shared/network-policy.ts";
+import { type KV, StoredValue } from "./stored-value.ts";
 import {
   ALLOWED_MEANWHILE,
   allowText,
@@ -26,10 +26,6 @@ import {
   refusedText,
 } from "./texts.ts";
 
-/** Storage keys of the choice, and of the hosts intercepted in the running container. */
-const KEY = "network";
-const INTERCEPTED_KEY = "intercepted";
-
 /** The choice from `configure_sandbox`; omitted parts are the operator's defaults. */
 export interface NetworkChoice {
   internet?: Internet | undefined;
@@ -37,7 +33,7 @@ export interface NetworkChoice {
 }
 
 export interface NetworkHost {
-  kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
+  kv: KV;
   platform: NetworkPlatform;
   background(work: Promise<unknown>): void;
   /** The principal's limits, known from the first call on. */
@@ -54,19 +50,22 @@ export interface NetworkHost {
 export class SandboxNetwork {
   readonly connections: ConnectionHistory;
   readonly #host: NetworkHost;
-  #choice: NetworkChoice;
+  readonly #choice: StoredValue<NetworkChoice>;
+  /** The hosts intercepted in the running container. */
+  readonly #intercepted: StoredValue<string[]>;
   #isStarting = false;
   /** The policy that the platform has, as JSON. */
   #enforced = "";
 
   constructor(host: NetworkHost) {
     this.#host = host;
-    this.#choice = host.kv.get<NetworkChoice>(KEY) ?? {};
+    this.#choice = new StoredValue(host.kv, "network");
+    this.#intercepted = new StoredValue(host.kv, "intercepted");
     this.connections = new ConnectionHistory({ kv: host.kv, connections: () => host.platform.connections() });
   }
 
   get policy(): NetworkPolicy {
-    return policyOf(this.#choice, this.#host.limits());
+    return policyOf(this.choice, this.#host.limits());
   }
 
   /**
@@ -77,10 +76,10 @@ export class SandboxNetwork {
     const { most } = this.#host.limits();
     const wanted = internet ?? (allowHosts === undefined ? undefined : "allowlist");
     if (wanted !== undefined && INTERNET.indexOf(wanted) > INTERNET.indexOf(most.internet))
-      throw beyond(`internet ${wanted}`, `internet ${most.internet}`);
+      throw networkForbidden(`internet ${wanted}`, `internet ${most.internet}`);
     const others = entriesBeyond(allowHosts ?? [], most);
-    if (others.length > 0) throw beyond(others.join(", "), most.allowHosts.join(", ") || "no host");
-    return { internet: wanted ?? this.#choice.internet, allowHosts: allowHosts ?? this.#choice.allowHosts };
+    if (others.length > 0) throw networkForbidden(others.join(", "), most.allowHosts.join(", ") || "no host");
+    return { internet: wanted ?? this.choice.internet, allowHosts: allowHosts ?? this.choice.allowHosts };
   }
 
   policyAfter(choice: NetworkChoice): NetworkPolicy {
@@ -88,12 +87,11 @@ export class SandboxNetwork {
   }
 
   get choice(): NetworkChoice {
-    return this.#choice;
+    return this.#choice.value ?? {};
   }
 
   put(choice: NetworkChoice): void {
-    this.#choice = choice;
-    this.#host.kv.put(KEY, choice);
+    this.#choice.value = choice;
   }
 
   ended(): void {
@@ -101,8 +99,7 @@ export class SandboxNetwork {
   }
 
   forget(): void {
-    this.#choice = {};
-    this.#host.kv.delete(KEY);
+    this.#choice.value = undefined;
     this.#host.platform.forget();
     this.connections.forget();
   }
@@ -111,21 +108,21 @@ export class SandboxNetwork {
   starting(): void {
     this.#enforced = "";
     this.#isStarting = true;
-    this.#host.kv.delete(INTERCEPTED_KEY);
+    this.#intercepted.value = undefined;
     this.#host.platform.starting();
   }
 
   /** Has the platform enforce the policy if it does not yet. @returns as `NetworkPlatform.enforce` */
   async enforce(): Promise<boolean> {
     const policy: OutboundPolicy = { ...this.policy, principalID: this.#host.principalID() };
-    const before = this.#host.kv.get<string[]>(INTERCEPTED_KEY) ?? [];
+    const before = this.#intercepted.value ?? [];
     // What was intercepted stays so until the container ends, also when its secret has gone: it must not keep an earlier policy.
     const hosts = [...new Set([...before, ...this.#host.secretHosts(), ...this.#gitHosts(before)])];
     const sent = JSON.stringify([policy, hosts]);
     if (sent === this.#enforced) return true;
     this.#isStarting = false;
     const holds = await this.#host.platform.enforce(policy);
-    if (hosts.length > before.length) this.#host.kv.put(INTERCEPTED_KEY, hosts);
+    if (hosts.length > before.length) this.#intercepted.value = hosts;
     if (hosts.length > 0) await this.#host.intercept(hosts, policy);
     // Asked again until the container has ended that keeps more than it may have.
     if (holds) this.#enforced = sent;
@@ -207,8 +204,4 @@ function listed(refused: readonly Refusal[]): string {
     return count === 1 ? where : `${where} (${count} times)`;
   });
   return shown.join(", ");
-}
-
-function beyond(requested: string, allowed: string): ToolError {
-  return networkForbidden(requested, allowed);
 }

@@ -90,6 +90,7 @@ export function createParts(actor: ActorPlatform) {
   runs.resume(parts.executors, actor.platform.isRunning);
   setUp.resume();
   lifecycle.subscribe(
+    restartNotice,
     parts.connection,
     parts.previews,
     parts.fileLinks,
@@ -98,7 +99,6 @@ export function createParts(actor: ActorPlatform) {
     parts.kernels,
     parts.network,
     workspace,
-    restartNotice,
     setUp,
     {
       ended: (end) => runs.containerGone(LOST_NOTES[end]),

@@ -4,40 +4,35 @@
  */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Snapshot } from "./saved-states.ts";
+import { type KV, StoredValue } from "./stored-value.ts";
 import { ENDINGS, lostText, restoredText } from "./texts.ts";
-
-/** A Durable Object's synchronous key-value storage. */
-type KV = Pick<SyncKvStorage, "get" | "put" | "delete">;
-
-const COUNT = "boots:count";
-/** Why the container is being stopped; unset if its end is unplanned. */
-const ENDING = "boots:ending";
-/** How the previous container ended, until it is known what was restored. */
-const ENDED = "boots:ended";
-const NOTICE = "boots:notice";
 
 /** Ends that may lose part of the workspace, because calls and runs continue or the end does not wait. */
 const NOT_ALL_SAVED = new Set(["unsaved_server", "unsaved_network", "platform"]);
 
 export class RestartNotice {
-  readonly #kv: KV;
-  #notice: string | undefined;
+  readonly #count: StoredValue<number>;
+  /** Why the container is being stopped; unset if its end is unplanned. */
+  readonly #ending: StoredValue<string>;
+  /** How the previous container ended, until it is known what was restored. */
+  readonly #ended: StoredValue<string>;
+  readonly #notice: StoredValue<string>;
 
   constructor(kv: KV) {
-    this.#kv = kv;
-    this.#notice = kv.get<string>(NOTICE);
+    this.#count = new StoredValue(kv, "boots:count");
+    this.#ending = new StoredValue(kv, "boots:ending");
+    this.#ended = new StoredValue(kv, "boots:ended");
+    this.#notice = new StoredValue(kv, "boots:notice");
   }
 
   get count(): number {
-    return this.#kv.get<number>(COUNT) ?? 0;
+    return this.#count.value ?? 0;
   }
 
-  containerStarted(): void {
-    const before = this.count;
-    const ending = this.#kv.get<string>(ENDING);
-    this.#kv.put(COUNT, before + 1);
-    this.#kv.delete(ENDING);
-    if (before > 0) this.#kv.put(ENDED, ending ?? "");
+  started(): void {
+    if (this.count > 0) this.#ended.value = this.#ending.value ?? "";
+    this.#count.value = this.count + 1;
+    this.#ending.value = undefined;
   }
 
   /**
@@ -45,33 +40,27 @@ export class RestartNotice {
    * @param dropped what was not restored, because the image has changed
    */
   workspaceRestored(state: Snapshot | undefined, dropped?: NamedFiles): void {
-    const ending = this.#kv.get<string>(ENDED);
-    this.#kv.delete(ENDED);
+    const ending = this.#ended.value;
+    this.#ended.value = undefined;
     const isAllSaved = ending !== undefined && ending in ENDINGS && !NOT_ALL_SAVED.has(ending);
-    const loss = state
-      ? restoredText({ ...state, dropped }, ending, isAllSaved)
-      : ending !== undefined && lostText(ending);
-    if (!loss) return;
-    this.#notice = loss;
-    this.#kv.put(NOTICE, loss);
+    if (state) this.#notice.value = restoredText({ ...state, dropped }, ending, isAllSaved);
+    else if (ending !== undefined) this.#notice.value = lostText(ending);
   }
 
   /** The container is about to be stopped on purpose. */
   ending(how: keyof typeof ENDINGS): void {
-    this.#kv.put(ENDING, how);
+    this.#ending.value = how;
   }
 
-  /** The sandbox was destroyed: its next start counts as the first. */
+  /** The next start of a destroyed sandbox counts as the first. */
   destroyed(): void {
-    this.#notice = undefined;
-    for (const key of [COUNT, ENDING, ENDED, NOTICE]) this.#kv.delete(key);
+    for (const stored of [this.#count, this.#ending, this.#ended, this.#notice]) stored.value = undefined;
   }
 
-  /** Returns and clears the notice that the next result must carry. */
+  /** Returns and clears the notice for the next result. */
   takeNotice(): string | undefined {
-    const notice = this.#notice;
-    if (notice !== undefined) this.#kv.delete(NOTICE);
-    this.#notice = undefined;
+    const notice = this.#notice.value;
+    if (notice !== undefined) this.#notice.value = undefined;
     return notice;
   }
 }

@@ -12,10 +12,8 @@ import type { Runs } from "../runs/runs.ts";
 import { quote } from "../shared/text.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { SetUp } from "./set-up.ts";
+import { type KV, StoredValue } from "./stored-value.ts";
 import { SERVICE_ENDED, serviceRestarted } from "./texts.ts";
-
-/** Storage key. */
-const KEY = "service";
 
 /** How long one run may take, in milliseconds. A timer takes up to 24 days. */
 const MAX_SERVICE_MS = 20 * 86_400_000;
@@ -46,7 +44,7 @@ export const SERVICE_STATES = ["none", "stopped", "running"] as const;
 export type ServiceState = (typeof SERVICE_STATES)[number];
 
 export interface ServiceHost {
-  kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
+  kv: KV;
   lifecycle: Pick<Lifecycle, "container">;
   runs: Pick<Runs, "start" | "cancel" | "remove" | "isRunning">;
   commands: Executor<CommandSpec>;
@@ -57,7 +55,7 @@ export interface ServiceHost {
 
 export class Service {
   readonly #host: ServiceHost;
-  #state: State | undefined;
+  readonly #stored: StoredValue<State>;
   #notice: string | undefined;
   /** Counts changes after which an attempt to start is no longer wanted. */
   #turn = 0;
@@ -67,7 +65,11 @@ export class Service {
 
   constructor(host: ServiceHost) {
     this.#host = host;
-    this.#state = host.kv.get<State>(KEY);
+    this.#stored = new StoredValue(host.kv, "service");
+  }
+
+  get #state(): State | undefined {
+    return this.#stored.value;
   }
 
   get #run(): string | undefined {
@@ -93,7 +95,7 @@ export class Service {
     const script = given.trim() === "" ? "" : given;
     if (this.script === script && this.#isRunning) return;
     const runs = this.#state?.runs ?? [];
-    this.#put(script === "" && runs.length === 0 ? undefined : { script, runs, isReplaced: true });
+    this.#stored.value = script === "" && runs.length === 0 ? undefined : { script, runs, isReplaced: true };
     this.ended();
     const last = runs.at(-1);
     if (last === undefined || !this.#host.runs.isRunning(localID(last))) return this.ready();
@@ -124,23 +126,23 @@ export class Service {
     this.#turn++;
     clearTimeout(this.#timer);
     this.#pauseS = FIRST_PAUSE_S;
-    if (this.#state?.isCancelled) this.#put({ ...this.#state, isCancelled: false });
+    if (this.#state?.isCancelled) this.#stored.value = { ...this.#state, isCancelled: false };
   }
 
   /** A run has ended. One of the service's that the sandbox did not end itself, such as a killed loop, is started again. */
   runEnded({ id, state }: Pick<RunRecord, "id" | "state">): void {
     if (!this.#state || id !== this.#run || state === "lost") return;
-    if (state === "cancelled") this.#put({ ...this.#state, isCancelled: true });
+    if (state === "cancelled") this.#stored.value = { ...this.#state, isCancelled: true };
     else this.#restart();
   }
 
   inherit(script: string): void {
-    this.#put({ script, runs: [] });
+    this.#stored.value = { script, runs: [] };
   }
 
   forget(): void {
     this.ended();
-    if (this.#state) this.#put(undefined);
+    this.#stored.value = undefined;
     this.#notice = undefined;
   }
 
@@ -175,7 +177,7 @@ export class Service {
     if (this.#run !== undefined) this.#notice = serviceRestarted(id);
     this.#startedAt = Date.now();
     const known = [...this.#state.runs, id];
-    this.#put({ ...this.#state, runs: known.slice(-MAX_RECORDS), isReplaced: false });
+    this.#stored.value = { ...this.#state, runs: known.slice(-MAX_RECORDS), isReplaced: false };
     for (const old of known.slice(0, -MAX_RECORDS)) await runs.remove(old).catch(() => undefined);
   }
 
@@ -184,12 +186,6 @@ export class Service {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.ready(), this.#pauseS * 1000);
     this.#pauseS = Math.min(MAX_PAUSE_S, this.#pauseS * 2);
-  }
-
-  #put(state: State | undefined): void {
-    this.#state = state;
-    if (state) this.#host.kv.put(KEY, state);
-    else this.#host.kv.delete(KEY);
   }
 }
 

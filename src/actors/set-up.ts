@@ -17,6 +17,7 @@ import { within } from "../shared/within.ts";
 import type { CheckpointSettings, SetUpSettings } from "./account-calls.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { KeepPlan, SetUpOutcomes } from "./set-up-outcomes.ts";
+import { type KV, StoredValue } from "./stored-value.ts";
 import type { Workspace } from "./workspace.ts";
 import {
   setUpFailedText,
@@ -26,8 +27,6 @@ import {
   stillSettingUp,
   setUpRestoredText,
 } from "./texts.ts";
-
-const KEY = "setup";
 
 /** The session of set-ups, whose name callers cannot use, and its time limit in milliseconds. */
 const SESSION = "_setup";
@@ -76,7 +75,7 @@ interface State {
 const AT_REST = { run: undefined, hasBegun: undefined, keeping: undefined, restoredAt: undefined };
 
 export interface SetUpHost {
-  kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
+  kv: KV;
   lifecycle: Pick<Lifecycle, "isRunning">;
   sandbox(): string;
   outcomes: Pick<SetUpOutcomes, "begin" | "keep" | "areKept">;
@@ -93,7 +92,7 @@ export type SetUpState = (typeof SETUP_STATES)[number];
 
 export class SetUp {
   readonly #host: SetUpHost;
-  #state: State | undefined;
+  readonly #stored: StoredValue<State>;
   #starting: Promise<void> | undefined;
   /** Settles at the end of the current run. */
   #underWay: Promise<void> | undefined;
@@ -115,13 +114,17 @@ export class SetUp {
 
   constructor(host: SetUpHost) {
     this.#host = host;
-    this.#state = host.kv.get<State>(KEY);
+    this.#stored = new StoredValue(host.kv, "setup");
     this.#updateSaveHold();
   }
 
   /** Follows an earlier actor's set-up. Call it after that actor's runs are resumed. */
   resume(): void {
     if (this.#state?.run !== undefined) this.#follow(this.#state.run);
+  }
+
+  get #state(): State | undefined {
+    return this.#stored.value;
   }
 
   get state(): SetUpState {
@@ -351,10 +354,8 @@ export class SetUp {
   }
 
   #put(state: State | undefined): void {
-    this.#state = state;
+    this.#stored.value = state;
     this.#updateSaveHold();
-    if (state) this.#host.kv.put(KEY, state);
-    else this.#host.kv.delete(KEY);
   }
 }
 

@@ -129,7 +129,7 @@ export class SandboxSettings {
   /** Replaces the settings with those of the checkpoint that the sandbox is created from. */
   inherit({ env, network, setup, idleMinutes, start }: CheckpointSettings): void {
     const { variables, network: own, setUp, idle, service } = this.#host;
-    variables.forget();
+    variables.put(undefined);
     variables.put(variables.changed(env));
     own.put(network);
     setUp.forget();
@@ -141,7 +141,7 @@ export class SandboxSettings {
 
   destroyed({ isKept }: Pick<Destroyed, "isKept">): void {
     if (isKept) return;
-    this.#host.variables.forget();
+    this.#host.variables.put(undefined);
     this.#host.network.forget();
     this.#host.setUp.forget();
     this.#host.idle.put(undefined);

@@ -238,7 +238,7 @@ class Model {
         finishCheckpointRestore: () => (this.#isRestoringCheckpoint = false),
         checkpoint: () => never,
       },
-      notice: { containerStarted: () => undefined, ending: () => undefined },
+      notice: { ending: () => undefined },
       activity: {
         get isBusy() {
           return tickets.calls > 0;

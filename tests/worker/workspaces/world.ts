@@ -220,7 +220,7 @@ export class World {
       activity: { isBusy: false, hasCalls: false },
       background: (work) => void work.catch(() => undefined),
     });
-    lifecycle.subscribe(this.workspace);
+    lifecycle.subscribe(this.notice, this.workspace);
     return lifecycle;
   }
 

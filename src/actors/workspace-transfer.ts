@@ -51,7 +51,7 @@ export interface TransferHost {
   bucket: ObjectStore;
   /** The prefix of the principal's workspaces in the bucket. */
   prefix(): string;
-  account(): Pick<DurableObjectStub<Account>, "beginSave" | "commitSave" | "abandonSave" | "workspacesFull">;
+  account(): DurableObjectStub<Account>;
   /** The sandbox's name. */
   sandbox(): string;
   background(work: Promise<unknown>): void;

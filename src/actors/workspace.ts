@@ -13,12 +13,12 @@ import { ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { within } from "../shared/within.ts";
 import type { ArchiveLeftOut, TaskArchive } from "../tasks/archive.ts";
-import type { Account } from "./account.ts";
 import type { CheckpointSettings, RestoredCheckpoint } from "./account-calls.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { SaveTroubles } from "./save-troubles.ts";
 import type { Archive, Checkpoint, Pack, Snapshot } from "./saved-states.ts";
+import { type KV, StoredValue } from "./stored-value.ts";
 import {
   isPermanentSaveError,
   restoreFailed,
@@ -29,33 +29,16 @@ import {
 } from "./texts.ts";
 import { type Origin, type TransferHost, WorkspaceTransfer, archiveOf } from "./workspace-transfer.ts";
 
-/** The account's methods for workspaces. */
-type Registry = Pick<
-  DurableObjectStub<Account>,
-  | "workspace"
-  | "beginSave"
-  | "commitSave"
-  | "abandonSave"
-  | "workspacesFull"
-  | "checkpoint"
-  | "restoreCheckpoint"
-  | "archive"
-  | "archivedConversation"
-  | "setUpOutcome"
-  | "startFromOutcome"
->;
-
 export interface WorkspaceHost extends TransferHost {
-  kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
+  kv: KV;
   /** Resolves when what was written to `kv` is on disk. */
   sync(): Promise<void>;
   platform: Pick<ContainerPlatform, "isRunning">;
-  account(): Registry;
   /** Whether workspaces are saved and restored. */
   isSaved: boolean;
-  /** Bytes of files that a save holds at most. */
+  /** The most bytes of files in a save. */
   maxBytes: number;
-  restartNotice: RestartNotice;
+  restartNotice: Pick<RestartNotice, "workspaceRestored">;
   /** Logs an unexpected error. */
   report(error: unknown): void;
 }
@@ -92,15 +75,6 @@ const PACKED_AGAIN = 16;
 /** The most bytes of an archive beyond its files' sizes. */
 const ADDED_BYTES = 1024 * 1024;
 
-/**
- * Storage keys: the state that the container came from or was last saved as, once whole; and a save whose commit may be
- * unknown.
- */
-const CONTAINER = "workspace:container";
-const COMMITTING = "workspace:committing";
-/** Storage key: the sandbox is being set to a checkpoint, and its container ends for that. */
-const CHECKPOINT_RESTORE = "workspace:going-back";
-
 /** A container for an installation. */
 export interface Installation {
   /** Aborted when it ends. */
@@ -115,8 +89,6 @@ export interface Installation {
 
 const EMPTY_ORIGIN: Origin = { packs: [] };
 
-const OVER = [() => true, () => true] as const;
-
 /** The sandbox's settings, for forks of a saved state. */
 export interface Settings {
   readonly kept: CheckpointSettings | undefined;
@@ -126,8 +98,12 @@ export class Workspace {
   readonly #host: WorkspaceHost;
   readonly #transfer: WorkspaceTransfer;
   readonly #troubles = new SaveTroubles();
-  /** Of the container that runs, once it is whole. */
-  #origin: Origin | undefined;
+  /** The state that the running container came from or was last saved as; undefined until it has its workspace. */
+  readonly #origin: StoredValue<Origin>;
+  /** The id of a save that the account may have committed or not. */
+  readonly #unconfirmed: StoredValue<string>;
+  /** The checkpoint that the sandbox is being set to, for which its container ends. */
+  readonly #restoring: StoredValue<string>;
   /** Aborted when the container ends that was restored last. */
   #container = AbortSignal.abort();
   /** Serializes saves and restores: sandboxd does one at a time. */
@@ -142,7 +118,6 @@ export class Workspace {
   #dirtySince: number | undefined;
   /** The same for the changes in the current save, if it succeeds. */
   #savingSince: number | undefined;
-  #isRestoringCheckpoint: boolean;
   /** The last finished save, in milliseconds. */
   #last = { begunAt: 0, tookMs: 0 };
   /** Settles when the account has answered the last commit, if any. */
@@ -153,7 +128,9 @@ export class Workspace {
   constructor(host: WorkspaceHost) {
     this.#host = host;
     this.#transfer = new WorkspaceTransfer(host);
-    this.#isRestoringCheckpoint = host.kv.get(CHECKPOINT_RESTORE) !== undefined;
+    this.#origin = new StoredValue(host.kv, "workspace:container");
+    this.#unconfirmed = new StoredValue(host.kv, "workspace:committing");
+    this.#restoring = new StoredValue(host.kv, "workspace:going-back");
   }
 
   /**
@@ -162,10 +139,9 @@ export class Workspace {
    * @returns whether it had its workspace
    */
   resume(container: AbortSignal): boolean {
-    const origin = this.#host.kv.get<Origin>(CONTAINER);
-    if (origin === undefined || this.#isRestoringCheckpoint) return origin !== undefined;
+    if (this.#origin.value === undefined) return false;
+    if (this.isRestoringCheckpoint) return true;
     this.#container = container;
-    this.#origin = origin;
     // The earlier actor may have left something unsaved.
     this.changed();
     return true;
@@ -173,22 +149,21 @@ export class Workspace {
 
   /** Whether there is a container that has its workspace. */
   get #isWhole(): boolean {
-    return this.#origin !== undefined && !this.#container.aborted && this.#host.platform.isRunning;
+    return this.#origin.value !== undefined && !this.#container.aborted && this.#host.platform.isRunning;
   }
 
   /** Whether the container is ending to restore a checkpoint. */
   get isRestoringCheckpoint(): boolean {
-    return this.#isRestoringCheckpoint;
+    return this.#restoring.value !== undefined;
   }
 
   /** The container has ended. */
   ended(): void {
-    this.#origin = undefined;
+    this.#origin.value = undefined;
     this.#dirtySince = undefined;
     this.#troubles.containerGone();
     clearTimeout(this.#timer);
     this.#timer = null;
-    this.#host.kv.delete(CONTAINER);
   }
 
   /** The sandbox was destroyed with its state. */
@@ -203,7 +178,7 @@ export class Workspace {
    * @throws {ToolError} if the restore fails
    */
   async restore(container: AbortSignal): Promise<void> {
-    const { kv, sync, restartNotice, snapshots, isSaved } = this.#host;
+    const { sync, restartNotice, snapshots, isSaved } = this.#host;
     this.ended();
     this.#container = container;
     // Otherwise it could become the state after this container got the one before, on which no save could follow.
@@ -220,8 +195,9 @@ export class Workspace {
         dropped = await this.#restoreTo(state, AbortSignal.any([container, AbortSignal.timeout(RESTORE_MS)]));
     }
     container.throwIfAborted();
-    this.#origin = state ? { snapshot: state.id, packs: state.packs, savedAt: state.savedAt } : EMPTY_ORIGIN;
-    kv.put(CONTAINER, this.#origin);
+    this.#origin.value = state
+      ? { snapshot: state.id, packs: state.packs, savedAt: state.savedAt }
+      : EMPTY_ORIGIN;
     restartNotice.workspaceRestored(state, dropped);
     await sync();
     this.#plan(SAVE_INTERVAL_MS);
@@ -248,7 +224,7 @@ export class Workspace {
 
   /** Records that the workspace has changed, or may have. */
   changed(): void {
-    if (!this.#host.isSaved || this.#origin === undefined) return;
+    if (!this.#host.isSaved || this.#origin.value === undefined) return;
     this.#changedAt = Date.now();
     this.#dirtySince ??= this.#changedAt;
     if (!this.#troubles.isFailing) this.#plan(SAVE_DEBOUNCE_MS);
@@ -330,7 +306,7 @@ export class Workspace {
     const { snapshots, maxBytes } = this.#host;
     const sandbox = this.#host.sandbox();
     await this.#settle(signal);
-    const origin = this.#origin ?? EMPTY_ORIGIN;
+    const origin = this.#origin.value ?? EMPTY_ORIGIN;
     const id = crypto.randomUUID();
     const repack = packsToRepack(origin.packs);
     const { snapshot: base } = origin;
@@ -345,7 +321,7 @@ export class Workspace {
     this.#troubles.leaves(plan.left, plan.state === "unchanged");
     if (plan.state === "unchanged") return;
     const storing = this.#transfer.store({ id, origin, plan }, signal, () => {
-      this.#host.kv.put(COMMITTING, id);
+      this.#unconfirmed.value = id;
       this.#committing = storing;
     });
     const { packs, left } = await storing;
@@ -384,7 +360,7 @@ export class Workspace {
   ): Promise<Plan["left"]> {
     const { snapshots } = this.#host;
     const { part, maxBytes, conversation, isWhole = false } = archive;
-    const origin = (part === "workspace" ? this.#origin : undefined) ?? EMPTY_ORIGIN;
+    const origin = (part === "workspace" ? this.#origin.value : undefined) ?? EMPTY_ORIGIN;
     const { snapshot: base } = origin;
     const id = crypto.randomUUID();
     const body = { id, base, max: maxBytes, repack: [], isArchive: true, conversation, isThorough: true };
@@ -421,8 +397,9 @@ export class Workspace {
     const container = this.#container;
     const { isEmpty = false } = await snapshots.call("mark", {}, container);
     const { system } = await snapshots.call("system", {}, container);
-    const isNew = this.#origin !== undefined && this.#origin.snapshot === undefined;
-    return { container, system, isEmpty: isEmpty && isNew, savedAt: this.#origin?.savedAt };
+    const origin = this.#origin.value;
+    const isNew = origin !== undefined && origin.snapshot === undefined;
+    return { container, system, isEmpty: isEmpty && isNew, savedAt: origin?.savedAt };
   }
 
   /**
@@ -438,7 +415,7 @@ export class Workspace {
       const { left } = this.#troubles;
       if (left && (left.count > 0 || left.unreadable || left.crowded))
         throw workspaceTooLarge(left, this.#host.maxBytes);
-      const { snapshot } = this.#origin ?? EMPTY_ORIGIN;
+      const { snapshot } = this.#origin.value ?? EMPTY_ORIGIN;
       // A script without changes leaves nothing to keep.
       if (expiresAt === undefined || snapshot === undefined) return;
       await this.#host.account().archive(snapshot, { run: key, part: "workspace", expiresAt });
@@ -455,15 +432,14 @@ export class Workspace {
     key: string,
     lifecycle: { restoreAgain(work: () => Promise<void>): Promise<void> },
   ): Promise<number | undefined> {
-    const { kv, sync } = this.#host;
+    const { sync } = this.#host;
     const outcome = await this.#host.account().setUpOutcome(key);
     if (!outcome) return undefined;
     await this.#queue.run(async () => {
       container.throwIfAborted();
       await lifecycle.restoreAgain(async () => {
         // The container is not whole until it has the new state.
-        this.#origin = undefined;
-        kv.delete(CONTAINER);
+        this.#origin.value = undefined;
         await sync();
         unwrap(await this.#host.account().startFromOutcome(this.#host.sandbox(), key));
       });
@@ -473,29 +449,30 @@ export class Workspace {
 
   /** Finds out whether an unconfirmed save was committed, and tells sandboxd if so. */
   async #settle(signal: AbortSignal): Promise<void> {
-    const { kv } = this.#host;
-    const id = kv.get<string>(COMMITTING);
+    const id = this.#unconfirmed.value;
     if (id === undefined) return;
     const state = await this.#state();
     if (state?.id === id) await this.#committed(id, state.packs, signal);
-    else kv.delete(COMMITTING);
+    else this.#unconfirmed.value = undefined;
   }
 
   async #committed(id: string, packs: Pack[], signal: AbortSignal): Promise<void> {
-    const { kv, snapshots, sync } = this.#host;
+    const { snapshots, sync } = this.#host;
     // The next container is whole only once it has its state.
     signal.throwIfAborted();
-    this.#origin = { snapshot: id, packs, savedAt: Date.now() };
-    kv.put(CONTAINER, this.#origin);
+    this.#origin.value = { snapshot: id, packs, savedAt: Date.now() };
     await snapshots.call("commit", { id }, signal);
-    kv.delete(COMMITTING);
+    this.#unconfirmed.value = undefined;
     await sync();
   }
 
   /** Saves before an orderly stop. Returns whether the save has ended, successfully or not. @param waitMs how long to wait */
   async saveToStop(waitMs = SAVE_MS): Promise<boolean> {
     if (!this.#isWhole || this.isHeld) return true;
-    const saving = this.save({ isThorough: true }).then(...OVER);
+    const saving = this.save({ isThorough: true }).then(
+      () => true,
+      () => true,
+    );
     this.#host.background(saving);
     return (await within(waitMs, saving)) ?? false;
   }
@@ -534,17 +511,13 @@ export class Workspace {
    * @throws {ToolError} with nothing changed
    */
   async beginCheckpointRestore(id: string, settings: Settings): Promise<RestoredCheckpoint> {
-    const { kv, sync } = this.#host;
+    const { sync } = this.#host;
     // A container that never had its workspace has nothing to keep.
     const unsaved = this.#isWhole ? await this.#saveBeforeRestore() : undefined;
-    kv.put(CHECKPOINT_RESTORE, id);
-    this.#isRestoringCheckpoint = true;
+    this.#restoring.value = id;
     await sync();
     const outcome = await this.#host.account().restoreCheckpoint(this.#host.sandbox(), id, settings.kept);
-    if (!outcome.ok) {
-      kv.delete(CHECKPOINT_RESTORE);
-      this.#isRestoringCheckpoint = false;
-    }
+    if (!outcome.ok) this.#restoring.value = undefined;
     return { ...unwrap(outcome), unsaved };
   }
 
@@ -562,8 +535,8 @@ export class Workspace {
 
   /** The ended container was the last one with the old state. */
   finishCheckpointRestore(): void {
-    for (const key of [COMMITTING, CHECKPOINT_RESTORE]) this.#host.kv.delete(key);
-    this.#isRestoringCheckpoint = false;
+    this.#unconfirmed.value = undefined;
+    this.#restoring.value = undefined;
   }
 
   /** Returns and clears the notice about unsaved files. */

@@ -366,7 +366,7 @@ export class World {
       },
       bucket,
       prefix: () => this.prefix,
-      account: () => account as ReturnType<WorkspaceHost["account"]>,
+      account: () => account as never,
       sandbox: () => this.sandbox,
       isSaved: this.isSaved,
       maxBytes: 1e9,

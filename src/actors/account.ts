@@ -2,7 +2,7 @@
 import { DurableObject } from "cloudflare:workers";
 import type { Stored } from "../runs/run-store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
-import { type Env, type Limits, parseConfig } from "../shared/config.ts";
+import { type Config, type Env, type Limits, parseConfig } from "../shared/config.ts";
 import { type Failure, type Outcome, outcomeOf } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
 import { within } from "../shared/within.ts";
@@ -34,7 +34,7 @@ import {
   workspacesPrefix,
 } from "./saved-states.ts";
 import { SnapshotRegistry } from "./snapshot-registry.ts";
-import { type ListedSettings, SandboxRegistry } from "./sandbox-registry.ts";
+import { type ListedSettings, type RegisteredSandbox, SandboxRegistry } from "./sandbox-registry.ts";
 import { ACCOUNT_SCHEMA } from "../storage/account-schema.ts";
 import { migrate } from "../storage/migrations.ts";
 import { deleteBelow, objectStore } from "../storage/object-store.ts";
@@ -61,10 +61,10 @@ export interface AccountView {
   workspaceBytes: number;
 }
 
-/** The interval for destroying idle sandboxes, in milliseconds. */
-const REAP_EVERY = 3_600_000;
-
 const HOUR_MS = 3_600_000;
+
+/** The interval for destroying idle sandboxes, in milliseconds. */
+const REAP_MS = HOUR_MS;
 
 /** How soon garbage is deleted, in milliseconds. Garbage of several saves is deleted together. */
 const SWEEP_MS = 60_000;
@@ -81,6 +81,7 @@ const ROOM_MS = 40_000;
 const ASK_MS = 2000;
 
 export class Account extends DurableObject<Env> {
+  readonly #config: Config;
   readonly #sandboxes: SandboxRegistry;
   readonly #quota: Quota;
   readonly #tasks: TaskIndex;
@@ -93,7 +94,8 @@ export class Account extends DurableObject<Env> {
     super(ctx, env);
     migrate(ctx.storage, ACCOUNT_SCHEMA);
     const { sql } = ctx.storage;
-    const { limits, resultTTLDays, workspaces } = parseConfig(env);
+    this.#config = parseConfig(env);
+    const { limits, resultTTLDays, workspaces } = this.#config;
     this.#sandboxes = new SandboxRegistry(sql);
     this.#quota = new Quota(sql, limits);
     this.#tasks = new TaskIndex(sql, resultTTLDays);
@@ -101,55 +103,52 @@ export class Account extends DurableObject<Env> {
     this.#snapshots = new SnapshotRegistry(ctx.storage, limits, workspaces.ttlDays);
   }
 
-  /** Registers a sandbox that starts or is in use, or returns the limit that it would exceed. */
-  async registerSandbox({ principalID, sandbox }: Owner): Promise<Outcome<Registered>> {
-    const { limits } = parseConfig(this.env);
-    const admitted = this.#admitted(sandbox);
-    if (!admitted.ok) return admitted;
-    const known = admitted.value;
-    const allowed = limits.runningSandboxes;
-    // No await between this check and `used` below, so that two calls cannot both take the last place.
-    for (
-      let others = this.#otherRunning(sandbox);
-      others.length >= allowed;
-      others = this.#otherRunning(sandbox)
-    ) {
-      if (await this.#makeRoom(principalID, others)) continue;
-      const refused = { limit: "runningSandboxes", allowed, used: others.length } as const;
-      return { ok: false, failure: quotaError(refused).toFailure() };
-    }
-    this.#sandboxes.used(sandbox);
-    this.#snapshots.used(sandbox);
-    await this.#watch(principalID, known);
-    return { ok: true, value: { isNew: !known, gitHosts: this.#gitHosts.names } };
+  /** Registers a sandbox that starts or is in use. Fails with the limit that it would exceed. */
+  registerSandbox({ principalID, sandbox }: Owner): Promise<Outcome<Registered>> {
+    return outcomeOf(async () => {
+      const isNew = !this.#checkCount(sandbox);
+      const { runningSandboxes: allowed } = this.#config.limits;
+      // No await between this check and `used` below, so that two calls cannot both take the last place.
+      for (
+        let others = this.#otherRunning(sandbox);
+        others.length >= allowed;
+        others = this.#otherRunning(sandbox)
+      )
+        if (!(await this.#makeRoom(principalID, others)))
+          throw quotaError({ limit: "runningSandboxes", allowed, used: others.length });
+      this.#sandboxes.used(sandbox);
+      this.#snapshots.used(sandbox);
+      await this.#watch(principalID, isNew);
+      return { isNew, gitHosts: this.#gitHosts.names };
+    });
   }
 
-  /** Whether the sandbox is known, or the limit that a new one would exceed. */
-  #admitted(sandbox: string): Outcome<boolean> {
-    const { sandboxes: allowed } = parseConfig(this.env).limits;
-    const known = this.#sandboxes.has(sandbox);
-    const { count } = this.#sandboxes;
-    if (known || count < allowed) return { ok: true, value: known };
-    return { ok: false, failure: quotaError({ limit: "sandboxes", allowed, used: count }).toFailure() };
+  /** Returns whether the sandbox is known. @throws {ToolError} `quota_exceeded` for one too many */
+  #checkCount(sandbox: string): boolean {
+    const { sandboxes: allowed } = this.#config.limits;
+    const { count: used } = this.#sandboxes;
+    const isKnown = this.#sandboxes.has(sandbox);
+    if (!isKnown && used >= allowed) throw quotaError({ limit: "sandboxes", allowed, used });
+    return isKnown;
   }
 
   /** Stores the account's principal. For a new sandbox, schedules the removal of idle ones. */
-  async #watch(principalID: string, isKnown: boolean): Promise<void> {
-    this.ctx.storage.kv.put("principal", principalID);
-    if (!isKnown) await this.#wake(Date.now() + REAP_EVERY);
+  async #watch(principalID: string, isNew: boolean): Promise<void> {
+    this.#principalID = principalID;
+    if (isNew) await this.#wake(Date.now() + REAP_MS);
   }
 
   /**
    * Stores the settings of a sandbox. One that was never used is registered as stopped, so that it counts and expires like any
-   * other. Returns the limit that it would exceed.
+   * other. Fails with the limit that it would exceed.
    */
-  async sandboxConfigured({ principalID, sandbox }: Owner, settings: ListedSettings): Promise<Outcome<void>> {
-    const admitted = this.#admitted(sandbox);
-    if (!admitted.ok) return admitted;
-    this.#sandboxes.configured(sandbox);
-    this.#sandboxes.putSettings(sandbox, settings);
-    await this.#watch(principalID, admitted.value);
-    return { ok: true, value: undefined };
+  sandboxConfigured({ principalID, sandbox }: Owner, settings: ListedSettings): Promise<Outcome<void>> {
+    return outcomeOf(async () => {
+      const isNew = !this.#checkCount(sandbox);
+      this.#sandboxes.configured(sandbox);
+      this.#sandboxes.putSettings(sandbox, settings);
+      await this.#watch(principalID, isNew);
+    });
   }
 
   /** Other sandboxes with a container, least recently used first. Empty if `except` itself has one. */
@@ -202,7 +201,7 @@ export class Account extends DurableObject<Env> {
   /** Adds model tokens by day. Returns today's total. */
   spendModelTokens(spent: UsedByDay): { used: number; allowed: number } {
     this.#quota.spendModelTokens(spent);
-    const { modelTokensPerDay: allowed } = parseConfig(this.env).limits;
+    const { modelTokensPerDay: allowed } = this.#config.limits;
     return { used: this.#quota.modelTokensUsed(Date.now()), allowed };
   }
 
@@ -236,7 +235,7 @@ export class Account extends DurableObject<Env> {
 
   /** The saved state for a sandbox's start. If workspaces are not saved, only a continued task has one. */
   workspace(sandbox: string): Snapshot | undefined {
-    const { isSaved } = parseConfig(this.env).workspaces;
+    const { isSaved } = this.#config.workspaces;
     return isSaved ? this.#snapshots.current(sandbox) : this.#snapshots.currentArchive(sandbox);
   }
 
@@ -258,7 +257,7 @@ export class Account extends DurableObject<Env> {
 
   /** Changes saved states, and schedules the deletion of what is no longer referenced. */
   async #change<T>(work: () => T): Promise<Outcome<T>> {
-    const outcome = outcomeOf(work);
+    const outcome = await outcomeOf(work);
     await this.#planSweep();
     return outcome;
   }
@@ -326,7 +325,7 @@ export class Account extends DurableObject<Env> {
   }
 
   /** A checkpoint, and whether a sandbox of this name exists. */
-  findCheckpoint(id: string, sandbox: string): Outcome<{ checkpoint: Checkpoint; exists: boolean }> {
+  findCheckpoint(id: string, sandbox: string): Promise<Outcome<{ checkpoint: Checkpoint; exists: boolean }>> {
     return outcomeOf(() => ({ checkpoint: this.#snapshots.known(id), exists: this.#isTaken(sandbox) }));
   }
 
@@ -336,6 +335,14 @@ export class Account extends DurableObject<Env> {
       this.#snapshots.removeCheckpoint(sandbox, id);
       return this.#checkpointsOf(sandbox);
     });
+  }
+
+  get #principalID(): string | undefined {
+    return this.ctx.storage.kv.get<string>("principal");
+  }
+
+  set #principalID(principalID: string) {
+    this.ctx.storage.kv.put("principal", principalID);
   }
 
   #checkpointsOf(sandbox: string): number {
@@ -402,7 +409,7 @@ export class Account extends DurableObject<Env> {
     };
     // Forks to the same name would mix up their settings.
     return this.#forks.run(sandbox, "", async () => {
-      const found = outcomeOf(findUnlessTaken);
+      const found = await outcomeOf(findUnlessTaken);
       if (!found.ok) return found;
       const settings = this.#settings(origin);
       if (settings) {
@@ -410,7 +417,7 @@ export class Account extends DurableObject<Env> {
         const inherited = await actor.inherit(owner, settings);
         if (!inherited.ok) return inherited;
       }
-      this.ctx.storage.kv.put("principal", principalID);
+      this.#principalID = principalID;
       return await this.#change(() => {
         const { make, to } = findUnlessTaken();
         make();
@@ -451,7 +458,7 @@ export class Account extends DurableObject<Env> {
    */
   async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
     this.#sandboxes.putStored(sandbox, stored);
-    const { storageBytes } = parseConfig(this.env).limits;
+    const { storageBytes } = this.#config.limits;
     const tried = new Set<string>();
     const excess = () => this.#sandboxes.storedBytes() - storageBytes;
     for (let excessBytes = excess(); excessBytes > 0; excessBytes = excess()) {
@@ -486,32 +493,19 @@ export class Account extends DurableObject<Env> {
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  /** Most recently used first. */
+  /** Most recently used first, then sandboxes that exist only as a saved workspace: idle for long, or forks never used. */
   async view(): Promise<AccountView> {
-    const rows = this.#sandboxes.list();
-    const settings = this.#sandboxes.settings();
-    const running = rows.filter(({ state }) => state === "running").map(({ name }) => name);
-    const conditions = await this.#conditions(running);
-    const hasEnded = (name: string) => conditions.get(name)?.isAlive === false;
+    const registered = new Map(this.#sandboxes.list().map((row) => [row.name, row]));
     const saved = new Map(this.#snapshots.workspaces().map((workspace) => [workspace.sandbox, workspace]));
-    const listed = rows.map(({ name, state, createdAt, lastUsedAt, sizeBytes }) => ({
-      name,
-      state: hasEnded(name) ? ("stopped" as const) : state,
-      created_at: new Date(createdAt).toISOString(),
-      last_used_at: new Date(lastUsedAt).toISOString(),
-      size_bytes: hasEnded(name) ? 0 : sizeBytes,
-      ...savedFields(saved.get(name)),
-      previews: conditions.get(name)?.previews ?? [],
-      ...(settings.get(name) ?? NO_SETTINGS),
-    }));
-    const known = new Set(rows.map(({ name }) => name));
-    // Sandboxes that exist only as a saved workspace: idle for long, or forks that were never used.
-    const others = [...saved.values()]
-      .filter(({ sandbox }) => !known.has(sandbox))
-      .map((workspace) => savedRecord(workspace, settings.get(workspace.sandbox) ?? NO_SETTINGS));
+    const settings = this.#sandboxes.settings();
+    const running = [...registered.values()].filter(({ state }) => state === "running");
+    const conditions = await this.#conditions(running.map(({ name }) => name));
+    const names = new Set([...registered.keys(), ...saved.keys()]);
     return {
-      sandboxes: [...listed, ...others],
-      limits: parseConfig(this.env).limits,
+      sandboxes: [...names].map((name) =>
+        recordOf(name, registered.get(name), saved.get(name), conditions.get(name), settings.get(name)),
+      ),
+      limits: this.#config.limits,
       runSecondsToday: this.#quota.secondsUsed(Date.now()),
       storedBytes: this.#sandboxes.storedBytes(),
       modelTokensToday: this.#quota.modelTokensUsed(Date.now()),
@@ -525,7 +519,7 @@ export class Account extends DurableObject<Env> {
    * not reported. Their records stay, because a container may be starting. A sandbox that does not answer in time is left out.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
-    const principalID = this.ctx.storage.kv.get<string>("principal");
+    const principalID = this.#principalID;
     if (principalID === undefined) return new Map();
     const requests = names.map(async (name): Promise<[string, SandboxStatus][]> => {
       const actor = await this.#sandbox(principalID, name);
@@ -552,8 +546,8 @@ export class Account extends DurableObject<Env> {
 
   /** Destroys sandboxes that nobody has used for too long, and deletes what nothing refers to any more. */
   override async alarm(): Promise<void> {
-    const principalID = this.ctx.storage.kv.get<string>("principal");
-    const idleMs = parseConfig(this.env).sandboxTTLHours * HOUR_MS;
+    const principalID = this.#principalID;
+    const idleMs = this.#config.sandboxTTLHours * HOUR_MS;
     const idle = this.#sandboxes.unusedSince(Date.now() - idleMs);
     if (principalID !== undefined)
       for (const name of idle) {
@@ -564,7 +558,7 @@ export class Account extends DurableObject<Env> {
     this.#snapshots.expire();
     if (principalID !== undefined)
       await this.#snapshots.sweep((prefix) => this.#deleteObjects(principalID, prefix));
-    if (this.#sandboxes.count > 0) await this.#wake(Date.now() + REAP_EVERY);
+    if (this.#sandboxes.count > 0) await this.#wake(Date.now() + REAP_MS);
     await this.#planSweep();
   }
 
@@ -580,20 +574,24 @@ export class Account extends DurableObject<Env> {
   }
 }
 
-function savedFields(saved: SavedWorkspace | undefined): Pick<SandboxRecord, "saved_at" | "saved_bytes"> {
-  return saved ? { saved_at: new Date(saved.savedAt).toISOString(), saved_bytes: saved.bytes } : {};
-}
-
-/** A sandbox that exists only as a saved workspace. */
-function savedRecord(saved: SavedWorkspace, settings: ListedSettings): SandboxRecord {
+function recordOf(
+  name: string,
+  registered: RegisteredSandbox | undefined,
+  saved: SavedWorkspace | undefined,
+  status: SandboxStatus | undefined,
+  settings: ListedSettings = NO_SETTINGS,
+): SandboxRecord {
+  const isRunning = registered?.state === "running" && status?.isAlive !== false;
+  const createdAt = registered?.createdAt ?? saved?.createdAt ?? 0;
+  const usedAt = registered?.lastUsedAt ?? saved?.usedAt ?? 0;
   return {
-    name: saved.sandbox,
-    state: "stopped",
-    created_at: new Date(saved.createdAt).toISOString(),
-    last_used_at: new Date(saved.usedAt).toISOString(),
-    size_bytes: 0,
-    ...savedFields(saved),
-    previews: [],
+    name,
+    state: isRunning ? "running" : "stopped",
+    created_at: new Date(createdAt).toISOString(),
+    last_used_at: new Date(usedAt).toISOString(),
+    size_bytes: isRunning ? registered.sizeBytes : 0,
+    ...(saved && { saved_at: new Date(saved.savedAt).toISOString(), saved_bytes: saved.bytes }),
+    previews: status?.previews ?? [],
     ...settings,
   };
 }

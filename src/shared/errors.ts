@@ -77,9 +77,9 @@ export function unwrap<T>(outcome: Outcome<T>): T {
 }
 
 /** The result of the work, or the `ToolError` that it throws, as data. Other errors are thrown. */
-export function outcomeOf<T>(work: () => T): Outcome<T> {
+export async function outcomeOf<T>(work: () => T | Promise<T>): Promise<Outcome<T>> {
   try {
-    return { ok: true, value: work() };
+    return { ok: true, value: await work() };
   } catch (error) {
     if (error instanceof ToolError) return { ok: false, failure: error.toFailure() };
     throw error;

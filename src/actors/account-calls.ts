@@ -1,4 +1,4 @@
-/** The calls between a sandbox's actor and its principal's account. */
+/** The calls between a sandbox's actor and its principal's account. Times are milliseconds since the epoch. */
 import type { Stored } from "../runs/run-store.ts";
 import type { Outcome } from "../shared/errors.ts";
 import type { Region, Scope } from "../shared/principal.ts";
@@ -6,11 +6,9 @@ import type { NetworkChoice } from "./network.ts";
 import type { Settlement } from "./quota.ts";
 import type { Checkpoint } from "./saved-states.ts";
 
-/** An open port of a sandbox. */
 export interface Preview {
   port: number;
   token: string;
-  /** Milliseconds since the epoch. */
   expiresAt: number;
 }
 
@@ -33,10 +31,8 @@ export interface Owner {
   takesNotice?: boolean;
 }
 
-/** What a sandbox learns when it registers. */
 export interface Registered {
   isNew: boolean;
-  /** The git hosts that the principal has signed in to. */
   gitHosts: string[];
 }
 
@@ -46,20 +42,17 @@ export type Ending = "container" | "workspace" | "checkpoints";
 export interface Destroyed {
   wasKnown: boolean;
   wasSaved: boolean;
-  /** Whether its saved state and settings are kept. */
   isKept: boolean;
   /** The number of checkpoints deleted, or kept. */
   checkpoints: number;
 }
 
-/** The set-up settings stored with a checkpoint. */
 export interface SetUpSettings {
   script: string;
   /** The key of the set-up outcome that the workspace started from. The stored name stays `had`. */
   had?: string | undefined;
 }
 
-/** The settings stored with a checkpoint. */
 export interface CheckpointSettings {
   env: Record<string, string>;
   network: NetworkChoice;
@@ -71,11 +64,9 @@ export interface CheckpointSettings {
 
 export interface RestoredCheckpoint {
   to: Checkpoint;
-  /** The checkpoint of the previous state. */
   before?: Checkpoint | undefined;
   /** Why the previous state could not be saved, as a clause. Then `before` is the last state that was saved. */
   unsaved?: string | undefined;
-  /** The settings of the checkpoint's sandbox. */
   settings?: CheckpointSettings | undefined;
 }
 

@@ -44,7 +44,6 @@ export class AccountLink {
   #writtenAt = 0;
   /** The git hosts that the principal has signed in to, as of the last report. */
   gitHosts: readonly string[] = [];
-  /** Reports reach the account in order. */
   readonly #queue = new SerialQueue();
   readonly lease: Lease;
 
@@ -62,7 +61,6 @@ export class AccountLink {
     });
   }
 
-  /** Stores the owner with the first call. */
   async setOwner({ principalID, sandbox, region }: Owner): Promise<void> {
     if (this.#owner) return;
     this.#owner = { principalID, sandbox, region, principalHash: await principalHash(principalID) };
@@ -80,7 +78,6 @@ export class AccountLink {
     return this.#ctx.storage.kv.get<number>(SETTLED);
   }
 
-  /** Undefined until the first call. */
   get principalID(): string | undefined {
     return this.#owner?.principalID;
   }
@@ -94,7 +91,6 @@ export class AccountLink {
     return `${this.owner.principalHash}/${runID}/`;
   }
 
-  /** The R2 prefix of the principal's saved workspaces. */
   get workspacesPrefix(): string {
     return workspacesPrefix(this.owner.principalHash);
   }
@@ -158,7 +154,6 @@ export class AccountLink {
     this.#keptAt = at;
   }
 
-  /** Undoes the registration of a container that did not start. */
   async withdraw(before: EarlierState): Promise<void> {
     this.#registeredAt = 0;
     // A sandbox that was never used may still have a workspace from a checkpoint.
@@ -186,7 +181,6 @@ export class AccountLink {
     if (owner) this.#ctx.waitUntil(this.#report(() => this.account(owner).sandboxStopped(owner.sandbox)));
   }
 
-  /** Reports that the sandbox was destroyed. Returns what the account knew of it. */
   async destroyed(owner: Owner, ending: Ending): Promise<Destroyed> {
     const settlement = this.lease.release();
     const destroyed = await this.#report(async () =>

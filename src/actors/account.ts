@@ -47,7 +47,6 @@ export interface SandboxRecord
 
 const NO_SETTINGS: ListedSettings = { variables: [], network: {} };
 
-/** A principal's sandboxes and use of each limit. */
 export interface AccountView {
   sandboxes: SandboxRecord[];
   limits: Limits;
@@ -87,7 +86,6 @@ export class Account extends DurableObject<Env> {
   readonly #tasks: TaskIndex;
   readonly #snapshots: SnapshotRegistry;
   readonly #gitHosts: GitHosts;
-  /** Forks under way, by the name of the new sandbox. */
   readonly #forks = new KeyedQueue();
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -188,7 +186,6 @@ export class Account extends DurableObject<Env> {
     await within(ASK_MS, Promise.allSettled(this.#sandboxes.running().map(tell)));
   }
 
-  /** From now on no request gets its credential. */
   signOutOfGit(host: string): void {
     this.#gitHosts.remove(host);
   }
@@ -198,7 +195,6 @@ export class Account extends DurableObject<Env> {
     return this.#gitHosts.signedIn(host, since, waitMs);
   }
 
-  /** Adds model tokens by day. Returns today's total. */
   spendModelTokens(spent: UsedByDay): { used: number; allowed: number } {
     this.#quota.spendModelTokens(spent);
     const { modelTokensPerDay: allowed } = this.#config.limits;
@@ -209,7 +205,6 @@ export class Account extends DurableObject<Env> {
     this.#sandboxes.measured(name, bytes);
   }
 
-  /** Marks a known sandbox as stopped. A destroyed one stays removed. */
   sandboxStopped(name: string): void {
     this.#sandboxes.stopped(name);
   }
@@ -274,14 +269,12 @@ export class Account extends DurableObject<Env> {
     return outcome;
   }
 
-  /** Makes an existing state a task's archive. */
   async archive(snapshot: string, archive: Archive): Promise<void> {
     this.#snapshots.archive(snapshot, archive);
     await this.#planSweep();
     await this.ctx.storage.sync();
   }
 
-  /** The saved agent conversation of a task. */
   archivedConversation(run: string): Snapshot | undefined {
     return this.#snapshots.archived(run, "conversation");
   }
@@ -290,7 +283,6 @@ export class Account extends DurableObject<Env> {
     return this.#snapshots.archived(key, "workspace");
   }
 
-  /** Makes the state that a set-up left that of a sandbox which has none. */
   async startFromOutcome(sandbox: string, key: string): Promise<Outcome<void>> {
     return await this.#change(() => {
       if (this.#snapshots.has(sandbox)) throw hasWorkspace(sandbox);
@@ -298,7 +290,6 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** Removes what is stored for a task whose record was deleted. */
   async removeArchive(run: string): Promise<void> {
     this.#tasks.remove(run);
     this.#snapshots.removeArchive(run);
@@ -324,7 +315,6 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** A checkpoint, and whether a sandbox of this name exists. */
   findCheckpoint(id: string, sandbox: string): Promise<Outcome<{ checkpoint: Checkpoint; exists: boolean }>> {
     return outcomeOf(() => ({ checkpoint: this.#snapshots.known(id), exists: this.#isTaken(sandbox) }));
   }
@@ -353,7 +343,6 @@ export class Account extends DurableObject<Env> {
     if (checkpoint && settings) this.#snapshots.keepSettings(checkpoint.id, JSON.stringify(settings));
   }
 
-  /** The settings of the sandbox that a checkpoint or task came from. */
   #settings(origin: string): CheckpointSettings | undefined {
     const settings = this.#snapshots.settings(origin);
     return settings === undefined ? undefined : (JSON.parse(settings) as CheckpointSettings);
@@ -383,7 +372,6 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** Creates a sandbox from a task's archive. */
   async forkArchive(owner: Owner, run: string): Promise<Outcome<void>> {
     const outcome = await this.#fork(owner, run, () => {
       this.#snapshots.knownArchive(run);
@@ -434,7 +422,6 @@ export class Account extends DurableObject<Env> {
     return this.#sandboxes.has(sandbox) || this.#snapshots.has(sandbox);
   }
 
-  /** Sets the alarm for the next expiry or deletion. */
   async #planSweep(): Promise<void> {
     const due = this.#snapshots.nextDue();
     if (due !== undefined) await this.#wake(Math.max(due, Date.now() + SWEEP_MS));
@@ -446,7 +433,6 @@ export class Account extends DurableObject<Env> {
     if (planned === null || planned > at) await this.ctx.storage.setAlarm(at);
   }
 
-  /** Deletes all objects under a prefix of the principal's workspaces. */
   async #deleteObjects(principalID: string, prefix: string): Promise<void> {
     const whole = workspacesPrefix(await principalHash(principalID)) + prefix;
     await deleteBelow(objectStore(this.env.RESULTS), whole);
@@ -475,7 +461,6 @@ export class Account extends DurableObject<Env> {
     return false;
   }
 
-  /** Records that a task started or ended. */
   recordTask(task: TaskEntry): void {
     this.#tasks.put(task);
   }

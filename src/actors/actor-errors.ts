@@ -15,7 +15,6 @@ function isReset(error: unknown): boolean {
   return Reflect.get(error, "retryable") === true || WORDS.test(error.message);
 }
 
-/** Whether a stub's error means that the actor is overloaded, so that the call did not begin. */
 function isOverloaded(error: unknown): boolean {
   return error instanceof Error && Reflect.get(error, "overloaded") === true;
 }

@@ -16,7 +16,6 @@ const SECOND = 1000;
 const HOUR = 3600 * SECOND;
 const DAY = 24 * HOUR;
 
-/** Wrong tokens without a wait. */
 const FREE_FAILURES = 5;
 /** The wait after the next wrong token; it doubles each time. */
 const FIRST_WAIT = 30 * SECOND;
@@ -28,7 +27,7 @@ const STRANGERS_EACH = HOUR / 100;
 const FORGET_FAILURES = HOUR;
 const FORGET_SUCCESS = 30 * DAY;
 
-/** Milliseconds since the epoch. */
+/** Milliseconds since the epoch, as all times here. */
 const CLEAR_AT = "strangers:clear-at";
 
 export const ATTEMPTS_NAME = "owner";
@@ -36,10 +35,8 @@ export const ATTEMPTS_NAME = "owner";
 /** The object that lists registered clients without an approval. */
 const CLIENTS_NAME = "clients";
 
-/** A key that the server generated. */
 export interface MadeKey {
   key: string;
-  /** Milliseconds since the epoch. */
   madeAt: number;
 }
 
@@ -48,12 +45,10 @@ const MADE_KEY = "link-key";
 /** The most unapproved clients. Registering one more removes the oldest. */
 export const MAX_UNAPPROVED = 500;
 
-/** The object that counts registrations; undefined where the namespace is not bound. */
 export function registrationsOf(env: Pick<Env, "Attempts">) {
   return attemptsOf(env, CLIENTS_NAME);
 }
 
-/** The object of a name; undefined where the namespace is not bound. */
 export function attemptsOf({ Attempts: namespace }: Pick<Env, "Attempts">, name: string) {
   return (namespace as DurableObjectNamespace<Attempts> | undefined)?.getByName(name);
 }

@@ -29,7 +29,6 @@ import type { Workspace } from "./workspace.ts";
 /** The result of an actor's method, with a notice if state was lost since the last one. */
 export type ActorResult<T> = Outcome<T> & { notice?: string };
 
-/** What a call does besides its work. */
 export interface CallPlan {
   /** Registers the sandbox and waits for its set-up, so that the work may start a container. Such a call is also limited. */
   usesContainer?: boolean;
@@ -43,7 +42,6 @@ export interface CallPlan {
   readsStream?: boolean;
 }
 
-/** A sort of runs that a caller may start. */
 export interface RunPlan<Spec extends Allowance> {
   executor: Executor<Spec>;
   sourceOf(spec: Spec): string;
@@ -54,7 +52,6 @@ export interface RunPlan<Spec extends Allowance> {
 
 /** How the caller of a run waits. */
 export interface RunWait {
-  /** How long, in milliseconds. */
   waitMs?: number;
   /** Whether the result names the run even if there is no more to fetch. */
   namesID?: boolean;

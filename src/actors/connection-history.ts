@@ -26,14 +26,12 @@ export interface HistoryHost {
     put<T>(key: string, value: T): void;
     delete(key: string): boolean;
   };
-  /** The connections of the last ended container and of the running one. */
   connections(): Promise<SeenConnections[]>;
 }
 
 export class ConnectionHistory {
   readonly #host: HistoryHost;
   #kept: StoredConnections;
-  /** The current log as last stored. */
   #stored = "";
   /** Counts calls of `forget`, so that a collection under way does not restore forgotten connections. */
   #forgotten = 0;

@@ -8,7 +8,6 @@ import type { AccountLink } from "./account-link.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
 import type { SandboxSettings } from "./settings.ts";
 
-/** The storage prefix for questions by id. */
 const PREFIX = "decisions:";
 
 /** How long a person has to decide, and how long a refusal holds. In milliseconds. */
@@ -91,7 +90,6 @@ export class NetworkDecisions {
     for (const [key] of this.#host.kv.list({ prefix: PREFIX })) this.#host.kv.delete(key);
   }
 
-  /** What a change adds to the policy; undefined if nothing. */
   #added(change: NetworkChoice): string[] | undefined {
     return addedBy(this.#after(change), this.#host.network.policy);
   }
@@ -116,7 +114,6 @@ export class NetworkDecisions {
     return kept;
   }
 
-  /** Waits up to `ms` milliseconds for the answer. */
   async #answered(id: string, ms: number): Promise<void> {
     if (this.#find(id)?.isRefused) return;
     const waiting = this.#waiting.get(id) ?? Promise.withResolvers<void>();

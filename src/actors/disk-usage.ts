@@ -8,9 +8,7 @@ const MEASURE_DEBOUNCE_MS = 3000;
 const MEASURE_INTERVAL_MS = 60_000;
 
 export interface DiskUsageHost {
-  /** A measurement starts no container. */
   lifecycle: Pick<Lifecycle, "container">;
-  /** Measures, and reports to the account. */
   measure(): Promise<void>;
   background(work: Promise<unknown>): void;
 }
@@ -27,7 +25,6 @@ export class DiskUsage {
     this.#host = host;
   }
 
-  /** Schedules a measurement after use, unless one is scheduled. */
   used(): void {
     const now = Date.now();
     this.#usedAt = now;

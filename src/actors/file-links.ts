@@ -5,13 +5,11 @@
 import { type FileLink, type KeptLink, LINK_ID_CHARS } from "../shared/file-link.ts";
 import { sha256 } from "../shared/sha256.ts";
 
-/** The storage key of the epoch. Links to files of this container are bound to it. */
 const EPOCH = "file-links:epoch";
 
 /** The storage prefix of used upload links, sorted by expiry. */
 const USED = "file-links:used:";
 
-/** The storage prefix of links by id. An id begins with the expiry time. */
 const LINK_PREFIX = "file-links:kept:";
 
 /** The unit of expiry times in ids, in milliseconds. */

@@ -1,4 +1,4 @@
-/** The git hosts that a principal has signed in to, with the tokens, which go to the egress alone. */
+/** The git hosts that a principal has signed in to, with the tokens, which go to the egress alone. Times are milliseconds since the epoch. */
 import type { GitCredential } from "../shared/git-credential.ts";
 import { within } from "../shared/within.ts";
 
@@ -7,7 +7,6 @@ const MAX_HOSTS = 20;
 
 export interface GitHost {
   host: string;
-  /** Milliseconds since the epoch. */
   signedInAt: number;
 }
 
@@ -47,7 +46,6 @@ export class GitHosts {
     this.#sql.exec("DELETE FROM git_hosts WHERE host = ?", host);
   }
 
-  /** Waits up to `ms` milliseconds for a sign-in. @returns whether there was one since a time */
   async signedIn(host: string, since: number, ms: number): Promise<boolean> {
     const deadline = Date.now() + ms;
     for (;;) {

@@ -36,7 +36,6 @@ export class IdleStop {
   /** Until when busy processes keep the container, in milliseconds since the epoch. */
   #heldUntil = 0;
 
-  /** The minutes that `configure_sandbox` has set. */
   readonly #choice: StoredValue<number>;
 
   constructor(host: IdleStopHost) {
@@ -67,7 +66,6 @@ export class IdleStop {
     this.#host.platform.used();
   }
 
-  /** Milliseconds until the container is idle for too long. */
   leftMs(): number {
     const idleMs = this.minutes * MINUTE_MS;
     if (this.#host.lifecycle.isInUse) return idleMs;

@@ -49,7 +49,6 @@ export class Lease implements RunQuota {
     this.#renewIn(0);
   }
 
-  /** Reserves a slot and up to `seconds` for a run. @throws {ToolError} `quota_exceeded` */
   async take(seconds: number): Promise<Reservation> {
     const reservation = this.#reserve(seconds, seconds) ?? (await this.#borrow(seconds));
     return reservation.seconds < seconds
@@ -78,7 +77,6 @@ export class Lease implements RunQuota {
     return { seconds };
   }
 
-  /** Returns a reservation. @param spent the run's seconds */
   give(reservation: Reservation, spent: number): void {
     this.#inUse.slots -= 1;
     this.#inUse.seconds -= reservation.seconds;
@@ -89,13 +87,11 @@ export class Lease implements RunQuota {
     for (const [day, seconds] of spent) this.#spent.set(day, (this.#spent.get(day) ?? 0) + seconds);
   }
 
-  /** Why a run got only this many seconds. */
   #cut(seconds: number): string {
     const { runSecondsPerDay } = this.#host.limits;
     return secondsCutText(seconds, runSecondsPerDay);
   }
 
-  /** Returns unused quota when the account asks. A request under way has settled already. */
   settle(): Settlement {
     if (this.#asking) return { turn: this.#turn, spent: NOTHING_SPENT, inUse: { ...this.#inUse } };
     return this.#settlement();
@@ -123,7 +119,6 @@ export class Lease implements RunQuota {
     return this.hold(seconds);
   }
 
-  /** Sends requests to the account one at a time. */
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     return this.#queue.run(work);
   }

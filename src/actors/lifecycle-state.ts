@@ -3,7 +3,6 @@ import { containerGone } from "../container/texts.ts";
 import type { CheckpointSettings, Destroyed } from "./account-calls.ts";
 import type { EarlierState } from "./account-link.ts";
 
-/** One container from start to end. */
 export interface Container {
   /** Aborted when the container must not be used any more. The reason is the error for interrupted calls. */
   readonly ended: AbortSignal;
@@ -77,7 +76,6 @@ export interface Subscriber {
 
 export const ABSENT: Position = { is: "absent" };
 
-/** A container as the lifecycle manages it. */
 export class LifecycleContainer implements Container {
   readonly #controller = new AbortController();
 

@@ -63,7 +63,6 @@ export interface LifecycleParts {
   background(work: Promise<unknown>): void;
 }
 
-/** The most containers started for one call or run. */
 export const MAX_STARTS = 3;
 
 /** The longest wait for a container, in milliseconds: many clients give up after 60 seconds. */
@@ -124,7 +123,6 @@ export class Lifecycle {
 
   // The current container.
 
-  /** The container with its workspace; undefined if there is none, or it is ending. Never starts one. */
   get container(): Container | undefined {
     const state = this.#state;
     return state.is === "ready" && this.#parts.platform.isRunning ? state.life : undefined;
@@ -135,7 +133,6 @@ export class Lifecycle {
     return "life" in this.#checkState();
   }
 
-  /** Whether a container runs or is about to. */
   get isAlive(): boolean {
     const { is } = this.#checkState();
     return is === "ending" ? this.#parts.platform.isRunning : is !== "absent";
@@ -189,7 +186,6 @@ export class Lifecycle {
     return isThere;
   }
 
-  /** Withdraws the container from use. */
   #retire(end: End): void {
     const position = this.#position;
     this.#position = ABSENT;
@@ -238,7 +234,6 @@ export class Lifecycle {
       await this.admit(this.#parts.account.owner);
   }
 
-  /** Ends what an earlier actor left running. */
   async #leavePrevious(): Promise<void> {
     await this.#passable();
     // An earlier actor was discarded before it had ended the container.
@@ -250,7 +245,6 @@ export class Lifecycle {
     await this.#passable();
   }
 
-  /** Resolves when no container is ending. */
   async #passable(): Promise<void> {
     while (this.#state.is === "ending") await this.#state.ended.promise;
   }
@@ -342,7 +336,6 @@ export class Lifecycle {
     return restoring.attempt;
   }
 
-  /** Restores the sandbox's state into a container. */
   async #restored(restoring: Restoring): Promise<Container> {
     const { life } = restoring;
     try {
@@ -563,7 +556,6 @@ export class Lifecycle {
     return checkpoint;
   }
 
-  /** Ends the container; the next one starts from a checkpoint. @throws {ToolError} with nothing changed */
   restoreCheckpoint(checkpoint: string, settings: Settings): Promise<RestoredCheckpoint> {
     // Work that began now would begin in a container that is ending.
     return this.#end(async () => {

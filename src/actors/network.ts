@@ -41,7 +41,6 @@ export interface NetworkHost {
   principalID(): string | undefined;
   /** The hosts that need a secret of the principal. */
   secretHosts(): readonly string[];
-  /** The git hosts that the principal has signed in to. */
   gitHosts(): readonly string[];
   /** Routes requests to these hosts to the handler, including TLS, in the running container and in later ones. */
   intercept(hosts: readonly string[], policy: OutboundPolicy): Promise<void>;
@@ -197,7 +196,6 @@ export class SandboxNetwork {
   }
 }
 
-/** Hosts with the number of refusals. */
 function listed(refused: readonly Refusal[]): string {
   const shown = refused.map(({ host, port, count }) => {
     const where = port === undefined ? host : `${host}:${port}`;

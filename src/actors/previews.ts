@@ -22,10 +22,8 @@ export interface PreviewsHost {
   background(work: Promise<unknown>): void;
 }
 
-/** The most open previews of a sandbox. */
 const MAX_PREVIEWS = 20;
 
-/** The longest delay of `setTimeout`, in milliseconds. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
 interface Cut {
@@ -37,7 +35,6 @@ type Row = { port: number; token: string; boot: number; expires_at: number; answ
 
 export class Previews {
   readonly #host: PreviewsHost;
-  /** Ends the requests under way, by port. */
   readonly #cuts = new Map<number, Cut>();
 
   constructor(host: PreviewsHost) {
@@ -72,7 +69,6 @@ export class Previews {
     return { ...preview, before: known?.expiresAt ?? 0 };
   }
 
-  /** Closes a port and ends its requests. Returns whether it was open. */
   close(port: number): boolean {
     const wasOpen = this.list().some((preview) => preview.port === port);
     this.#host.sql.exec("DELETE FROM previews WHERE port = ?", port);

@@ -8,7 +8,6 @@
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS, dayOf, type UsedByDay } from "../shared/days.ts";
 
-/** Slots for concurrent runs, and run seconds. */
 export interface Holding {
   slots: number;
   seconds: number;
@@ -20,11 +19,9 @@ export interface Settlement {
   turn: number;
   /** Seconds used since its last request. */
   spent: UsedByDay;
-  /** Held by running runs. */
   inUse: Holding;
 }
 
-/** A sandbox's request to its account. */
 export interface LeaseRequest extends Settlement {
   /** In addition to `inUse`: the least it needs, what it would use now, and what would save the next request. */
   needed: Holding;
@@ -46,7 +43,6 @@ const LEASE_MS = 5 * 60_000;
 /** How long a lease still counts after its end, in milliseconds, so that the sandbox can renew it for running runs. */
 const GRACE_MS = 60_000;
 
-/** Counted by day. */
 type Used = "run_seconds" | "model_tokens";
 
 export class Quota {
@@ -134,7 +130,6 @@ export class Quota {
       .map(({ sandbox }) => sandbox);
   }
 
-  /** Seconds of ended runs today. */
   secondsUsed(now: number): number {
     return this.#used("run_seconds", now);
   }

@@ -5,16 +5,13 @@ import type { Runs } from "../runs/runs.ts";
 import type { RunRecord } from "../runs/run-store.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 
-/** Ended runs whose files are deleted in one call. */
 const CLEAN_BATCH = 16;
 
-/** Bytes of output that justify a call of their own. */
 const CLEAN_BYTES = 1024 * 1024;
 
 /** The pause before a failed sweep is retried, in milliseconds. */
 const SWEEP_RETRY_MS = 3_600_000;
 
-/** The storage key of the next sweep's time. */
 const PLANNED = "sweep";
 
 export interface RetentionHost {

@@ -13,7 +13,6 @@ import type { Lifecycle } from "./lifecycle.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { noSuchFile } from "./texts.ts";
 
-/** Bytes of a log read at once. */
 const PAGE_BYTES = 1024 * 1024;
 
 export interface RunFileStat {
@@ -24,7 +23,6 @@ export interface RunFileStat {
 }
 
 export interface ArtifactRange {
-  /** Bytes of the whole artifact. */
   size: number;
   bytes: Uint8Array;
 }
@@ -75,7 +73,6 @@ export class RunOutputs {
     return { size, modified: run.endedAt ?? run.startedAt };
   }
 
-  /** A range as a stream, shorter if the content ends first. */
   async open(id: string, name: string, offset: number, length: number): Promise<ReadableStream<Uint8Array>> {
     const { activity, runs } = this.#host;
     const open = async () =>

@@ -61,7 +61,6 @@ export function operate<Name extends OperationName>(
   });
 }
 
-/** How a caller reaches its sandboxes. */
 export interface SandboxCalls {
   /** Calls a method of the named sandbox. @throws {ToolError} */
   sandbox<T>(
@@ -103,7 +102,6 @@ export function sandboxCallsOf({
   };
 }
 
-/** A sandbox's actor by the actor's own name. */
 export function sandboxActor(
   env: Pick<Env, "Sandbox">,
   name: string,

@@ -51,13 +51,11 @@ export class SandboxRegistry {
     return this.#sql.exec<{ count: number }>(row, name).one().count > 0;
   }
 
-  /** Sandboxes with a container, least recently used first. */
   running(): string[] {
     const rows = "SELECT name FROM sandboxes WHERE state = 'running' ORDER BY last_used_at";
     return this.#namesOf(rows);
   }
 
-  /** Sandboxes not used since `time`, in milliseconds since the epoch. */
   unusedSince(time: number): string[] {
     return this.#namesOf("SELECT name FROM sandboxes WHERE last_used_at < ?", time);
   }
@@ -69,7 +67,6 @@ export class SandboxRegistry {
       .map(({ name }) => name);
   }
 
-  /** Records that a sandbox starts or is in use. */
   used(name: string): void {
     this.#sql.exec(
       `INSERT INTO sandboxes VALUES (?1, 'running', ?2, ?2, NULL)
@@ -94,7 +91,6 @@ export class SandboxRegistry {
     this.#sql.exec("UPDATE sandboxes SET size_bytes = ? WHERE name = ? AND state = 'running'", bytes, name);
   }
 
-  /** Marks a known sandbox as stopped. A destroyed one stays removed. */
   stopped(name: string): void {
     this.#sql.exec("UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ?", name);
   }

@@ -13,7 +13,6 @@ const MAX_RETRY_MS = 300_000;
 const NOTICE_AFTER_MS = 180_000;
 
 export class SaveTroubles {
-  /** Failed saves in a row. */
   #failures = 0;
   /** Since when (milliseconds since the epoch), and the last reason. */
   #failing: { since: number; why: ToolError } | undefined;
@@ -21,7 +20,6 @@ export class SaveTroubles {
   #left: LeftOut | undefined;
   #isLeftTold = false;
 
-  /** What the last save left out. */
   get left(): LeftOut | undefined {
     return this.#left;
   }
@@ -34,7 +32,6 @@ export class SaveTroubles {
     return this.#failing ? Date.now() - this.#failing.since : 0;
   }
 
-  /** Records a failed save. Returns the milliseconds until the next attempt. */
   failed(why: ToolError): number {
     this.#failing = { since: this.#failing?.since ?? Date.now(), why };
     return Math.min(FIRST_RETRY_MS * 2 ** this.#failures++, MAX_RETRY_MS);

@@ -1,4 +1,4 @@
-/** What an account records of saved states, and the keys of their objects in R2. */
+/** What an account records of saved states, and the keys of their objects in R2. Times are milliseconds since the epoch. */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
 
 /** Content added by one save, with the save's id. */
@@ -9,12 +9,9 @@ export interface Pack {
   live: number;
 }
 
-/** What a save left out. */
 export interface LeftOut {
-  /** The number of files that did not fit. */
   count: number;
   bytes: number;
-  /** Where most of them are. */
   names: string[];
   /** Unreadable files, and sockets, pipes and devices. */
   unreadable?: NamedFiles;
@@ -25,10 +22,8 @@ export interface LeftOut {
 
 export interface Snapshot {
   id: string;
-  /** When it was saved, milliseconds since the epoch. */
   savedAt: number;
   files: number;
-  /** Of its files. */
   bytes: number;
   manifestBytes: number;
   left?: LeftOut;
@@ -44,12 +39,10 @@ export interface Save extends Omit<Snapshot, "savedAt"> {
   archive?: Archive;
 }
 
-/** A part of what a task or a set-up left. */
 export interface Archive {
   /** The whole id of the task's run, or the key of the set-up. */
   run: string;
   part: "workspace" | "conversation";
-  /** When it ends, milliseconds since the epoch. */
   expiresAt: number;
   /** The sandbox's settings as JSON, for a sandbox that continues it. */
   settings?: string | undefined;
@@ -57,14 +50,12 @@ export interface Archive {
 
 export interface Checkpoint {
   id: string;
-  /** Whose state it was. */
   sandbox: string;
   label: string;
   /** When the state was saved, milliseconds since the epoch, and how much it holds. */
   savedAt: number;
   files: number;
   bytes: number;
-  /** When it ends, milliseconds since the epoch. */
   expiresAt: number;
 }
 

@@ -18,7 +18,6 @@ import { SERVICE_ENDED, serviceRestarted } from "./texts.ts";
 /** How long one run may take, in milliseconds. A timer takes up to 24 days. */
 const MAX_SERVICE_MS = 20 * 86_400_000;
 
-/** Runs of services that stay on record. */
 const MAX_RECORDS = 3;
 
 /** How long a new script waits for the end of the one that it replaces, in milliseconds; both may need the same port. */
@@ -32,7 +31,6 @@ const STABLE_S = 60;
 interface State {
   /** Empty once it was removed; the ids stay, to bound the records. */
   script: string;
-  /** Ids of the last runs, also of earlier scripts, the newest last. */
   runs: string[];
   /** Whether the newest run is of an earlier script: its end would count as a cancellation of this one. */
   isReplaced?: boolean;
@@ -80,7 +78,6 @@ export class Service {
     return this.#run !== undefined && this.#host.runs.isRunning(localID(this.#run));
   }
 
-  /** The script; undefined without a service. */
   get script(): string | undefined {
     return this.#state?.script || undefined;
   }
@@ -121,7 +118,6 @@ export class Service {
     );
   }
 
-  /** Lifecycle: the container has ended. */
   ended(): void {
     this.#turn++;
     clearTimeout(this.#timer);
@@ -189,7 +185,6 @@ export class Service {
   }
 }
 
-/** Runs the script again and again. */
 function loop(script: string): string {
   return `pause=${FIRST_PAUSE_S}
 while :; do

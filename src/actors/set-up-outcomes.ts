@@ -16,16 +16,13 @@ import { NETWORK_CHANGED } from "./texts.ts";
 
 export interface KeepPlan {
   key: string;
-  /** Whether the sandbox had no state before. */
   isShared: boolean;
-  /** The network access of the script. */
   network: string;
 }
 
-/** An outcome that a container has got. */
 export interface Restored {
   key: string;
-  /** When it was kept, milliseconds since the epoch. */
+  /** Milliseconds since the epoch. */
   savedAt: number;
 }
 
@@ -101,7 +98,6 @@ export class SetUpOutcomes {
     return this.#host.isSaved;
   }
 
-  /** Keeps a set-up's outcome. @throws {ToolError} with the reason; errors of R2 and the sandbox */
   async keep({ key, isShared, network }: KeepPlan): Promise<void> {
     const { workspace, keepMs } = this.#host;
     if (network !== this.#network) throw new ToolError("file_system", NETWORK_CHANGED);

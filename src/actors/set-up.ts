@@ -41,10 +41,9 @@ const MAX_LOST_CONTAINERS = 3;
 /** The most set-ups that one call waits for, if containers end. */
 const MAX_ATTEMPTS = 3;
 
-/** Bytes shown of the end of a failed set-up's output. */
+/** Shown of the end of a failed set-up's output. */
 const TAIL_BYTES = 600;
 
-/** How long one wait for the end of a set-up is, milliseconds. */
 const WAIT_MS = 600_000;
 
 /** How long a call other than a run waits for the set-up, in milliseconds: many clients give up after 60 seconds. */
@@ -52,7 +51,6 @@ const CALL_MS = 40_000;
 
 interface State {
   script: string;
-  /** The complete id of the current run. */
   run?: string;
   /** Whether the current container has had its set-up, successful or not. */
   isDone: boolean;
@@ -66,7 +64,6 @@ interface State {
   had?: string;
   /** Whether the script of the run under way may have changed the workspace. */
   hasBegun?: boolean;
-  /** How to keep the current run's outcome; or when it was kept, if it is being restored. */
   keeping?: KeepPlan;
   restoredAt?: number;
 }
@@ -86,7 +83,6 @@ export interface SetUpHost {
   report(error: unknown): void;
 }
 
-/** The states of a set-up. */
 export const SETUP_STATES = ["none", "due", "running", "succeeded", "failed"] as const;
 export type SetUpState = (typeof SETUP_STATES)[number];
 
@@ -94,10 +90,8 @@ export class SetUp {
   readonly #host: SetUpHost;
   readonly #stored: StoredValue<State>;
   #starting: Promise<void> | undefined;
-  /** Settles at the end of the current run. */
   #underWay: Promise<void> | undefined;
   #notice: string | undefined;
-  /** Counts the ends of containers. */
   #containersGone = 0;
   /** Where runs wait for a set-up under way. */
   readonly gate: Gate = {
@@ -141,7 +135,6 @@ export class SetUp {
     return state !== "none" && state !== "failed" && this.#state?.script === script;
   }
 
-  /** Sets the script, which runs before the next call; an empty one removes it. A running one is cancelled. */
   put(script: string): void {
     const run = this.#state?.run;
     this.#put(
@@ -151,7 +144,6 @@ export class SetUp {
     if (run !== undefined) this.#host.background(this.#host.runs.cancel(run, 0).catch(() => undefined));
   }
 
-  /** The container has ended. */
   ended(): void {
     this.#containersGone++;
     if (this.#state?.isDone || this.#state?.isUsed)
@@ -175,7 +167,6 @@ export class SetUp {
     if (state) this.#put({ ...state, had: setup?.script === state.script ? setup.had : undefined });
   }
 
-  /** The sandbox was destroyed. */
   forget(): void {
     if (this.#state) this.#put(undefined);
     this.#notice = undefined;
@@ -304,7 +295,6 @@ export class SetUp {
     }
   }
 
-  /** The end of what a run has printed. */
   async #tail({ id, logBytes }: RunView): Promise<Uint8Array> {
     const { pieces } = await this.#host.runs.log(id, Math.max(0, logBytes - TAIL_BYTES), TAIL_BYTES);
     return joined(pieces.map(({ bytes }) => bytes));

@@ -109,7 +109,6 @@ export class SandboxSettings {
     });
   }
 
-  /** The settings for a checkpoint, if there are any. */
   get kept(): CheckpointSettings | undefined {
     const { variables, network, setUp, idle, service } = this.#host;
     const kept = {

@@ -1,13 +1,11 @@
 /** Removes what no saved state needs: rows at once, objects in R2 when their deletion is due. */
 import { manifestPrefix, packPrefix } from "./saved-states.ts";
 
-/** The part of a Durable Object's storage that saved states need. */
 export type StateStorage = Pick<DurableObjectStorage, "sql" | "transactionSync">;
 
 /** The pause before a failed R2 deletion is retried, in milliseconds. */
 const DELETE_RETRY_MS = 300_000;
 
-/** Prefixes that are deleted in one go. */
 const BATCH = 20;
 
 export class SnapshotGarbage {
@@ -17,12 +15,10 @@ export class SnapshotGarbage {
     this.#storage = storage;
   }
 
-  /** Makes garbage of all objects of a save. */
   discard(id: string, dueAt: number): void {
     this.#sql("INSERT OR IGNORE INTO garbage VALUES (?, ?)", `${id}/`, dueAt);
   }
 
-  /** Makes garbage of what nothing refers to. */
   collect(now: number): void {
     const snapshots = this.#rows<{ id: string }>(
       `DELETE FROM snapshots WHERE id NOT IN (SELECT snapshot FROM workspaces)

@@ -49,7 +49,6 @@ export class SnapshotRegistry {
     this.#keepMs = ttlDays * DAY_MS;
   }
 
-  /** The state that a sandbox starts from. */
   current(sandbox: string): Snapshot | undefined {
     const [row] = this.#rows<SnapshotRow>(
       "SELECT s.* FROM workspaces w JOIN snapshots s ON s.id = w.snapshot WHERE w.sandbox = ?",
@@ -75,7 +74,6 @@ export class SnapshotRegistry {
     return this.#rows("SELECT run FROM archives WHERE snapshot = ? LIMIT 1", snapshot).length > 0;
   }
 
-  /** A part of what a task or a set-up left. */
   archived(run: string, part: Archive["part"]): Snapshot | undefined {
     const [row] = this.#rows<SnapshotRow>(
       "SELECT s.* FROM archives a JOIN snapshots s ON s.id = a.snapshot WHERE a.run = ? AND a.part = ?",
@@ -152,7 +150,6 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Makes an existing state a task's archive. @throws Error if it is gone */
   archive(snapshot: string, archive: Archive, now = Date.now()): void {
     this.#storage.transactionSync(() => {
       if (this.#rows("SELECT id FROM snapshots WHERE id = ?", snapshot).length === 0)
@@ -188,7 +185,6 @@ export class SnapshotRegistry {
     }
   }
 
-  /** The record of a task has gone, and what is kept of it goes too. */
   removeArchive(run: string, now = Date.now()): void {
     this.#storage.transactionSync(() => this.#removeArchive(run, now));
   }
@@ -218,7 +214,6 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Ends saves under way. @param dueAt when their objects can be deleted */
   #abandonSaves(where: string, value: SqlStorageValue, dueAt: number): void {
     const saves = this.#rows<{ id: string }>(`DELETE FROM saves WHERE ${where} RETURNING id`, value);
     for (const { id } of saves) this.#garbage.discard(id, dueAt);
@@ -255,7 +250,6 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Whether a sandbox has a state. */
   has(sandbox: string): boolean {
     return this.#currentID(sandbox) !== undefined;
   }
@@ -341,7 +335,6 @@ export class SnapshotRegistry {
     });
   }
 
-  /** A checkpoint. @throws {ToolError} `not_found` */
   known(id: string): Checkpoint {
     const [checkpoint] = this.#checkpoints("c.id = ?", id);
     if (checkpoint) return checkpoint;
@@ -363,7 +356,6 @@ export class SnapshotRegistry {
     });
   }
 
-  /** The sandboxes that have a state. */
   workspaces(): SavedWorkspace[] {
     return this.#rows<WorkspaceRow>(
       `SELECT w.sandbox, w.created_at, w.used_at, s.saved_at, s.files, s.bytes FROM workspaces w
@@ -373,7 +365,6 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Bytes of all packs and manifests. */
   get bytes(): number {
     return this.#bytesOf("SELECT id FROM snapshots");
   }
@@ -406,7 +397,6 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Deletes due garbage, as `SnapshotGarbage.sweep`. */
   sweep(remove: (prefix: string) => Promise<void>, now = Date.now()): Promise<void> {
     return this.#garbage.sweep(remove, now);
   }

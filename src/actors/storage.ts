@@ -21,7 +21,6 @@ export class Storage {
     this.#host = host;
   }
 
-  /** Schedules a report. */
   runsChanged(): void {
     if (this.#isDue) return;
     this.#isDue = true;

@@ -117,7 +117,6 @@ const QUOTA_TEXTS = {
   ],
 } satisfies Record<string, QuotaText>;
 
-/** The error for a limit that was reached. */
 export function quotaError({
   limit,
   allowed,

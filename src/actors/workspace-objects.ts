@@ -13,7 +13,6 @@ const WRITTEN_AT_ONCE = 2;
 /** How long one operation of R2 may take, milliseconds. */
 const R2_MS = 60_000;
 
-/** R2 failed. */
 export class StorageError extends Error {
   /** Whether the operation may still take effect. */
   readonly isUnderWay: boolean;
@@ -24,9 +23,7 @@ export class StorageError extends Error {
   }
 }
 
-/** A range of a stream. */
 export interface ObjectRange {
-  /** The prefix of the stream's objects. */
   prefix: string;
   from: number;
   to: number;
@@ -100,7 +97,6 @@ export async function readObjects(
   await into.close();
 }
 
-/** Whether a stream's reader is gone. */
 async function isBroken(stream: WritableStream<Uint8Array>): Promise<boolean> {
   const writer = stream.getWriter();
   const isOver = writer.closed.then(
@@ -118,7 +114,6 @@ interface Part {
   length: number;
 }
 
-/** The parts of objects that make these ranges. */
 function partsOf(ranges: readonly ObjectRange[]): Part[] {
   const parts: Part[] = [];
   for (const { prefix, from, to } of ranges)
@@ -135,7 +130,6 @@ function keyOf(prefix: string, index: number): string {
   return `${prefix}${String(index).padStart(5, "0")}`;
 }
 
-/** @throws {StorageError} */
 async function inTime<T>(operation: Promise<T>): Promise<T> {
   const done = operation.then(
     (value) => ({ value }),

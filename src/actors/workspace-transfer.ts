@@ -17,7 +17,6 @@ import {
 } from "./saved-states.ts";
 import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts";
 
-/** Bytes that the manifest of a save may have. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;
 
 /** How long a save without room is remembered, in milliseconds. */
@@ -26,7 +25,7 @@ const NO_ROOM_MS = 3_600_000;
 /** The state that a container came from or was last saved as; no snapshot if there was none. */
 export interface Origin {
   snapshot?: string;
-  /** When that was saved, milliseconds since the epoch. */
+  /** Milliseconds since the epoch. */
   savedAt?: number;
   packs: Pack[];
 }
@@ -49,10 +48,8 @@ export interface Stored {
 export interface TransferHost {
   snapshots: Pick<Snapshots, keyof Snapshots>;
   bucket: ObjectStore;
-  /** The prefix of the principal's workspaces in the bucket. */
   prefix(): string;
   account(): DurableObjectStub<Account>;
-  /** The sandbox's name. */
   sandbox(): string;
   background(work: Promise<unknown>): void;
 }
@@ -172,7 +169,6 @@ export class WorkspaceTransfer {
   }
 }
 
-/** What the account is told of an archive. */
 export function archiveOf({ run, part, expiresAt, settings }: Archive): Archive {
   return { run, part, expiresAt, settings };
 }

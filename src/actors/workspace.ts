@@ -34,12 +34,9 @@ export interface WorkspaceHost extends TransferHost {
   /** Resolves when what was written to `kv` is on disk. */
   sync(): Promise<void>;
   platform: Pick<ContainerPlatform, "isRunning">;
-  /** Whether workspaces are saved and restored. */
   isSaved: boolean;
-  /** The most bytes of files in a save. */
   maxBytes: number;
   restartNotice: Pick<RestartNotice, "workspaceRestored">;
-  /** Logs an unexpected error. */
   report(error: unknown): void;
 }
 
@@ -56,13 +53,11 @@ const SAVE_PACE = 2;
 /** A save begins after this time in any case, in milliseconds: commands and background processes write files too. */
 const SAVE_INTERVAL_MS = 120_000;
 
-/** How long restoring a workspace may take, milliseconds. */
 const RESTORE_MS = 900_000;
 
 /** How long a call waits for a save or a restore that it needs, milliseconds: many clients give up after 60 seconds. */
 const CALL_MS = 40_000;
 
-/** How long a save may take, milliseconds. */
 const SAVE_MS = 1_800_000;
 
 /** The time limit for keeping a set-up's outcome, in milliseconds; all calls wait for it. */
@@ -75,7 +70,6 @@ const PACKED_AGAIN = 16;
 /** The most bytes of an archive beyond its files' sizes. */
 const ADDED_BYTES = 1024 * 1024;
 
-/** A container for an installation. */
 export interface Installation {
   /** Aborted when it ends. */
   container: AbortSignal;
@@ -114,11 +108,9 @@ export class Workspace {
   #timer: ReturnType<typeof setTimeout> | null = null;
   #timerAt = 0;
   #changedAt = 0;
-  /** Since when there are unsaved changes. */
   #dirtySince: number | undefined;
   /** The same for the changes in the current save, if it succeeds. */
   #savingSince: number | undefined;
-  /** The last finished save, in milliseconds. */
   #last = { begunAt: 0, tookMs: 0 };
   /** Settles when the account has answered the last commit, if any. */
   #committing: Promise<unknown> | undefined;
@@ -147,17 +139,14 @@ export class Workspace {
     return true;
   }
 
-  /** Whether there is a container that has its workspace. */
   get #isWhole(): boolean {
     return this.#origin.value !== undefined && !this.#container.aborted && this.#host.platform.isRunning;
   }
 
-  /** Whether the container is ending to restore a checkpoint. */
   get isRestoringCheckpoint(): boolean {
     return this.#restoring.value !== undefined;
   }
 
-  /** The container has ended. */
   ended(): void {
     this.#origin.value = undefined;
     this.#dirtySince = undefined;
@@ -166,7 +155,6 @@ export class Workspace {
     this.#timer = null;
   }
 
-  /** The sandbox was destroyed with its state. */
   destroyed(): void {
     this.ended();
     this.finishCheckpointRestore();
@@ -498,7 +486,6 @@ export class Workspace {
     if (!isSaved) throw stillSaving(this.#host.sandbox(), CALL_MS);
   }
 
-  /** Creates a checkpoint of the workspace after saving it. @throws {ToolError} */
   async checkpoint(label: string, settings: Settings): Promise<Checkpoint> {
     if (this.#isWhole) await this.#saveForCall();
     return unwrap(await this.#host.account().checkpoint(this.#host.sandbox(), label, settings.kept));
@@ -539,7 +526,6 @@ export class Workspace {
     this.#restoring.value = undefined;
   }
 
-  /** Returns and clears the notice about unsaved files. */
   takeNotice(): string | undefined {
     return this.#troubles.takeNotice();
   }

@@ -17,7 +17,6 @@ export interface NetworkPlatform {
    * @returns false if the running container keeps forbidden connections until it ends
    */
   enforce(policy: OutboundPolicy): Promise<boolean>;
-  /** The connections of the last ended container and of the running one. */
   connections(): Promise<SeenConnections[]>;
   forget(): void;
   /** @param time milliseconds since the epoch */

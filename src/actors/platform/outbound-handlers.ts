@@ -22,7 +22,6 @@ interface OutboundSandbox {
   setOutboundHandler(name: string, params: OutboundPolicy): Promise<void>;
 }
 
-/** The name of the handler of `src/container/internet.ts`. */
 const POLICY_HANDLER = "policy";
 
 /** The storage key of a sandbox that was ever restricted. It outlives the sandbox, as the SDK's handler does. */
@@ -91,7 +90,6 @@ export class OutboundHandlers implements NetworkPlatform {
     return Promise.resolve(this.#log.refusalsSince(time));
   }
 
-  /** Records a request that the handler has answered. */
   note(connection: Connection): void {
     this.#log.add(connection);
   }

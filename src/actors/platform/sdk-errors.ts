@@ -15,7 +15,6 @@ const CANNOT_START =
 /** An interpreter's message for an unknown context; then the code did not run. */
 const NO_CONTEXT = /not found|terminated/i;
 
-/** The SDK's error code; undefined for other errors. */
 function sdkCode(error: unknown): string | undefined {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   return typeof code === "string" ? code : undefined;
@@ -42,7 +41,6 @@ export function translated(error: unknown): unknown {
   return error;
 }
 
-/** As `translated`, for running code in a context. */
 export function translatedRun(error: unknown): unknown {
   const code = sdkCode(error);
   const isMissed = code === "CONTEXT_NOT_FOUND" || code === "INTERNAL_ERROR";
@@ -51,7 +49,6 @@ export function translatedRun(error: unknown): unknown {
     : translated(error);
 }
 
-/** As `translated`, for creating a context. */
 export function translatedCreation(error: unknown): unknown {
   const code = sdkCode(error);
   if (code?.endsWith("_NOT_AVAILABLE")) return new InterpreterError("no_language", "");

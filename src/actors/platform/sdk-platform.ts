@@ -23,7 +23,6 @@ type SDKSandbox = Pick<
   | "deleteCodeContext"
 > & { envVars?: Record<string, string> };
 
-/** The longest wait for the SDK's stop hook, in milliseconds. */
 const STOP_MS = 5000;
 
 /** The interval for polling the SDK's record, which lags behind the container. In milliseconds. */
@@ -37,9 +36,7 @@ export class SDKPlatform implements ContainerPlatform {
   readonly #container: Container | undefined;
   /** Allows the SDK to start one container. Without it, SDK calls start none. */
   #permit: object | undefined;
-  /** Counts calls of `end`. */
   #ends = 0;
-  /** The SDK's attempts under way. */
   readonly #attempts = new Set<Promise<void>>();
   /** Settles when the SDK's stop hook has run for the latest container; undefined afterwards. */
   #hook: PromiseWithResolvers<void> | undefined;

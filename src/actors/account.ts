@@ -574,7 +574,7 @@ function recordOf(
     state: isRunning ? "running" : "stopped",
     created_at: new Date(createdAt).toISOString(),
     last_used_at: new Date(usedAt).toISOString(),
-    size_bytes: isRunning ? registered.sizeBytes : 0,
+    size_bytes: isRunning ? (registered.sizeBytes ?? undefined) : 0,
     ...(saved && { saved_at: new Date(saved.savedAt).toISOString(), saved_bytes: saved.bytes }),
     previews: status?.previews ?? [],
     ...settings,

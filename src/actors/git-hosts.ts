@@ -1,26 +1,26 @@
 /** The git hosts that a principal has signed in to, with the tokens, which go to the egress alone. Times are milliseconds since the epoch. */
 import type { GitCredential } from "../shared/git-credential.ts";
+import { Rows } from "../storage/rows.ts";
 import { within } from "../shared/within.ts";
 
 /** The most hosts. The one signed in to first is dropped. */
 const MAX_HOSTS = 20;
 
-export interface GitHost {
+export type GitHost = {
   host: string;
   signedInAt: number;
-}
+};
 
 export class GitHosts {
-  readonly #sql: SqlStorage;
+  readonly #rows: Rows;
   #changed = Promise.withResolvers<void>();
 
   constructor(sql: SqlStorage) {
-    this.#sql = sql;
+    this.#rows = new Rows(sql);
   }
 
   list(): GitHost[] {
-    const rows = "SELECT host, signed_in_at AS signedInAt FROM git_hosts ORDER BY host";
-    return this.#sql.exec<{ host: string; signedInAt: number }>(rows).toArray();
+    return this.#rows.all("SELECT host, signed_in_at AS signedInAt FROM git_hosts ORDER BY host");
   }
 
   get names(): string[] {
@@ -28,13 +28,16 @@ export class GitHosts {
   }
 
   credential(host: string): GitCredential | undefined {
-    const row = "SELECT user_name AS user, token FROM git_hosts WHERE host = ?";
-    return this.#sql.exec<{ user: string; token: string }>(row, host).toArray()[0];
+    const [row] = this.#rows.all<{ user: string; token: string }>(
+      "SELECT user_name AS user, token FROM git_hosts WHERE host = ?",
+      host,
+    );
+    return row;
   }
 
   put(host: string, { user, token }: GitCredential): void {
-    this.#sql.exec("INSERT OR REPLACE INTO git_hosts VALUES (?, ?, ?, ?)", host, user, token, Date.now());
-    this.#sql.exec(
+    this.#rows.write("INSERT OR REPLACE INTO git_hosts VALUES (?, ?, ?, ?)", host, user, token, Date.now());
+    this.#rows.write(
       "DELETE FROM git_hosts WHERE host NOT IN (SELECT host FROM git_hosts ORDER BY signed_in_at DESC, host LIMIT ?)",
       MAX_HOSTS,
     );
@@ -43,7 +46,7 @@ export class GitHosts {
   }
 
   remove(host: string): void {
-    this.#sql.exec("DELETE FROM git_hosts WHERE host = ?", host);
+    this.#rows.write("DELETE FROM git_hosts WHERE host = ?", host);
   }
 
   async signedIn(host: string, since: number, ms: number): Promise<boolean> {

@@ -5,13 +5,14 @@
  * to the account. Lent quota counts as used, so limits hold exactly even if many sandboxes start runs at once.
  */
 
+import { Rows } from "../storage/rows.ts";
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS, dayOf, type UsedByDay } from "../shared/days.ts";
 
-export interface Holding {
+export type Holding = {
   slots: number;
   seconds: number;
-}
+};
 
 /** What a sandbox has spent and holds, at its `turn`. */
 export interface Settlement {
@@ -46,18 +47,18 @@ const GRACE_MS = 60_000;
 type Used = "run_seconds" | "model_tokens";
 
 export class Quota {
-  readonly #sql: SqlStorage;
+  readonly #rows: Rows;
   readonly #limits: Limits;
 
   constructor(sql: SqlStorage, limits: Limits) {
-    this.#sql = sql;
+    this.#rows = new Rows(sql);
     this.#limits = limits;
   }
 
   /** Takes back unused quota. What was spent counts even if the settlement is outdated. */
   settle(sandbox: string, { turn, spent, inUse }: Settlement): void {
     this.#count("run_seconds", spent);
-    this.#sql.exec(
+    this.#rows.write(
       "UPDATE leases SET slots = ?, seconds = ?, turn = ? WHERE sandbox = ? AND turn < ?",
       inUse.slots,
       inUse.seconds,
@@ -71,12 +72,10 @@ export class Quota {
   lease(sandbox: string, { turn, spent, inUse, needed, wanted, spare }: LeaseRequest, now: number): Grant {
     const day = dayOf(now);
     this.#count("run_seconds", spent);
-    this.#sql.exec("DELETE FROM leases WHERE sandbox = ? OR until < ?", sandbox, now - GRACE_MS);
-    const others = this.#sql
-      .exec<Holding & Record<string, number>>(
-        "SELECT coalesce(sum(slots), 0) AS slots, coalesce(sum(seconds), 0) AS seconds FROM leases",
-      )
-      .one();
+    this.#rows.write("DELETE FROM leases WHERE sandbox = ? OR until < ?", sandbox, now - GRACE_MS);
+    const others = this.#rows.one<Holding>(
+      "SELECT coalesce(sum(slots), 0) AS slots, coalesce(sum(seconds), 0) AS seconds FROM leases",
+    );
     const used = this.secondsUsed(now);
     const { concurrentRuns, runSecondsPerDay } = this.#limits;
     const free = {
@@ -109,7 +108,7 @@ export class Quota {
       until,
       refused,
     };
-    this.#sql.exec(
+    this.#rows.write(
       "INSERT INTO leases VALUES (?, ?, ?, ?, ?)",
       sandbox,
       grant.slots,
@@ -121,12 +120,10 @@ export class Quota {
   }
 
   leaseHolders(except: string): string[] {
-    return this.#sql
-      .exec<{ sandbox: string }>(
-        "SELECT sandbox FROM leases WHERE sandbox <> ? AND slots + seconds > 0",
-        except,
-      )
-      .toArray()
+    return this.#rows
+      .all<{
+        sandbox: string;
+      }>("SELECT sandbox FROM leases WHERE sandbox <> ? AND slots + seconds > 0", except)
       .map(({ sandbox }) => sandbox);
   }
 
@@ -144,16 +141,16 @@ export class Quota {
 
   #used(column: Used, now: number): number {
     const query = `SELECT ${column} AS used FROM usage WHERE day = ?`;
-    return this.#sql.exec<{ used: number }>(query, dayOf(now)).toArray()[0]?.used ?? 0;
+    return this.#rows.all<{ used: number }>(query, dayOf(now))[0]?.used ?? 0;
   }
 
   #count(column: Used, spent: UsedByDay): void {
     for (const [day, used] of spent)
-      this.#sql.exec(
+      this.#rows.write(
         `INSERT INTO usage (day, ${column}) VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET ${column} = ${column} + ?2`,
         day,
         used,
       );
-    if (spent.size > 0) this.#sql.exec("DELETE FROM usage WHERE day < ?", Math.max(...spent.keys()) - 7);
+    if (spent.size > 0) this.#rows.write("DELETE FROM usage WHERE day < ?", Math.max(...spent.keys()) - 7);
   }
 }

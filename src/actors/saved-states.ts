@@ -2,12 +2,12 @@
 import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
 
 /** Content added by one save, with the save's id. */
-export interface Pack {
+export type Pack = {
   id: string;
   /** All bytes, and those that the snapshot still uses. */
   bytes: number;
   live: number;
-}
+};
 
 export interface LeftOut {
   count: number;
@@ -48,7 +48,7 @@ export interface Archive {
   settings?: string | undefined;
 }
 
-export interface Checkpoint {
+export type Checkpoint = {
   id: string;
   sandbox: string;
   label: string;
@@ -57,17 +57,17 @@ export interface Checkpoint {
   files: number;
   bytes: number;
   expiresAt: number;
-}
+};
 
 /** A sandbox's current state as listed. Times are milliseconds since the epoch. */
-export interface SavedWorkspace {
+export type SavedWorkspace = {
   sandbox: string;
   createdAt: number;
   usedAt: number;
   savedAt: number;
   files: number;
   bytes: number;
-}
+};
 
 /** The prefix of the keys in R2 under which the workspaces of a principal are saved. */
 export function workspacesPrefix(principalHash: string): string {

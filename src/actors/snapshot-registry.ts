@@ -13,7 +13,8 @@ import { DAY_MS } from "../shared/days.ts";
 import { type ToolError } from "../shared/errors.ts";
 import { randomLetters } from "../shared/names.ts";
 import type { Archive, Checkpoint, LeftOut, Pack, Save, SavedWorkspace, Snapshot } from "./saved-states.ts";
-import { SnapshotGarbage, type StateStorage } from "./snapshot-garbage.ts";
+import { Rows } from "../storage/rows.ts";
+import { SnapshotGarbage } from "./snapshot-garbage.ts";
 import {
   noCheckpoint,
   nothingToKeep,
@@ -31,8 +32,11 @@ const KEPT_BEFORE = 10;
 /** The most stored outcomes of set-ups; the newest stay. */
 const KEPT_SETUPS = 100;
 
+type StateStorage = Pick<DurableObjectStorage, "sql" | "transactionSync">;
+
 export class SnapshotRegistry {
   readonly #storage: StateStorage;
+  readonly #rows: Rows;
   readonly #garbage: SnapshotGarbage;
   readonly #limits: Pick<Limits, "checkpoints" | "workspaceBytes">;
   readonly #keepMs: number;
@@ -44,21 +48,29 @@ export class SnapshotRegistry {
     ttlDays: number,
   ) {
     this.#storage = storage;
-    this.#garbage = new SnapshotGarbage(storage);
+    this.#rows = new Rows(storage.sql);
+    this.#garbage = new SnapshotGarbage(this.#rows);
     this.#limits = limits;
     this.#keepMs = ttlDays * DAY_MS;
   }
 
   current(sandbox: string): Snapshot | undefined {
-    const [row] = this.#rows<SnapshotRow>(
-      "SELECT s.* FROM workspaces w JOIN snapshots s ON s.id = w.snapshot WHERE w.sandbox = ?",
-      sandbox,
+    return this.#snapshot("workspaces w JOIN snapshots s ON s.id = w.snapshot WHERE w.sandbox = ?", sandbox);
+  }
+
+  #snapshot(from: string, ...values: SqlStorageValue[]): Snapshot | undefined {
+    type Row = Omit<Snapshot, "packs" | "left"> & { left: string | null };
+    const [row] = this.#rows.all<Row>(
+      `SELECT s.id, s.saved_at AS savedAt, s.files, s.bytes, s.manifest_bytes AS manifestBytes, s.left_out AS "left" FROM ${from}`,
+      ...values,
     );
-    return row && { ...snapshotOf(row), packs: this.#packs(row.id) };
+    if (!row) return undefined;
+    const left = row.left === null ? undefined : (JSON.parse(row.left) as LeftOut);
+    return { ...row, left, packs: this.#packs(row.id) };
   }
 
   #packs(snapshot: string): Pack[] {
-    return this.#rows<{ id: string; bytes: number; live: number }>(
+    return this.#rows.all<Pack>(
       "SELECT p.id, p.bytes, r.live FROM pack_refs r JOIN packs p ON p.id = r.pack WHERE r.snapshot = ? ORDER BY p.id",
       snapshot,
     );
@@ -71,16 +83,15 @@ export class SnapshotRegistry {
   }
 
   #isArchive(snapshot: string): boolean {
-    return this.#rows("SELECT run FROM archives WHERE snapshot = ? LIMIT 1", snapshot).length > 0;
+    return this.#rows.all("SELECT run FROM archives WHERE snapshot = ? LIMIT 1", snapshot).length > 0;
   }
 
   archived(run: string, part: Archive["part"]): Snapshot | undefined {
-    const [row] = this.#rows<SnapshotRow>(
-      "SELECT s.* FROM archives a JOIN snapshots s ON s.id = a.snapshot WHERE a.run = ? AND a.part = ?",
+    return this.#snapshot(
+      "archives a JOIN snapshots s ON s.id = a.snapshot WHERE a.run = ? AND a.part = ?",
       run,
       part,
     );
-    return row && { ...snapshotOf(row), packs: this.#packs(row.id) };
   }
 
   /**
@@ -103,9 +114,9 @@ export class SnapshotRegistry {
       // What only the previous state holds is freed with it.
       const room = this.#limits.workspaceBytes - this.#lastingBytes(isArchive ? undefined : sandbox);
       if (Math.max(0, room) <= notEnough) throw this.full();
-      const [before] = this.#rows<{ id: string }>("SELECT id FROM saves WHERE sandbox = ?", sandbox);
+      const [before] = this.#rows.all<{ id: string }>("SELECT id FROM saves WHERE sandbox = ?", sandbox);
       if (before) this.#garbage.discard(before.id, now + WRITING_MS);
-      this.#sql("INSERT OR REPLACE INTO saves VALUES (?, ?, ?)", sandbox, id, now);
+      this.#rows.write("INSERT OR REPLACE INTO saves VALUES (?, ?, ?)", sandbox, id, now);
       return Math.max(0, room);
     });
   }
@@ -120,15 +131,15 @@ export class SnapshotRegistry {
       const { sandbox, id, base, archive } = save;
       if (this.#currentID(sandbox) === id || this.#isArchive(id)) return;
       if (!archive) this.#requireBase(sandbox, base);
-      if (this.#sql("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id).rowsWritten === 0)
+      if (this.#rows.write("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id) === 0)
         throw new Error(`save ${id} was abandoned`);
       const before = this.bytes;
       const known = new Map(this.#packs(base ?? "").map((pack) => [pack.id, pack.bytes]));
       if (packBytes > 0) {
         known.set(id, packBytes);
-        this.#sql("INSERT INTO packs VALUES (?, ?)", id, packBytes);
+        this.#rows.write("INSERT INTO packs VALUES (?, ?)", id, packBytes);
       }
-      this.#sql(
+      this.#rows.write(
         "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?)",
         id,
         now,
@@ -140,7 +151,7 @@ export class SnapshotRegistry {
       for (const pack of save.packs) {
         const bytes = known.get(pack.id);
         if (bytes === undefined) throw new Error(`save ${id} refers to a missing pack: ${pack.id}`);
-        this.#sql("INSERT INTO pack_refs VALUES (?, ?, ?)", id, pack.id, Math.min(pack.live, bytes));
+        this.#rows.write("INSERT INTO pack_refs VALUES (?, ?, ?)", id, pack.id, Math.min(pack.live, bytes));
       }
       if (archive) this.#keepArchive(archive, id);
       else this.#setCurrent(sandbox, id, now);
@@ -152,7 +163,7 @@ export class SnapshotRegistry {
 
   archive(snapshot: string, archive: Archive, now = Date.now()): void {
     this.#storage.transactionSync(() => {
-      if (this.#rows("SELECT id FROM snapshots WHERE id = ?", snapshot).length === 0)
+      if (this.#rows.all("SELECT id FROM snapshots WHERE id = ?", snapshot).length === 0)
         throw new Error(`there is no state ${snapshot} any more`);
       this.#keepArchive(archive, snapshot);
       this.#garbage.collect(now);
@@ -160,10 +171,10 @@ export class SnapshotRegistry {
   }
 
   #keepArchive({ run, part, expiresAt, settings }: Archive, snapshot: string): void {
-    this.#sql("INSERT OR REPLACE INTO archives VALUES (?, ?, ?, ?)", run, part, snapshot, expiresAt);
+    this.#rows.write("INSERT OR REPLACE INTO archives VALUES (?, ?, ?, ?)", run, part, snapshot, expiresAt);
     if (settings !== undefined) this.keepSettings(run, settings);
     if (run.startsWith("setup:"))
-      this.#sql(
+      this.#rows.write(
         `DELETE FROM archives WHERE run IN (SELECT run FROM archives WHERE run LIKE 'setup:%' AND run <> ?
          ORDER BY expires_at DESC, run LIMIT -1 OFFSET ?)`,
         run,
@@ -175,7 +186,7 @@ export class SnapshotRegistry {
   #makeRoom(except: string | undefined, now: number): void {
     const { workspaceBytes } = this.#limits;
     if (this.#lastingBytes() > workspaceBytes) return;
-    const runs = this.#rows<{ run: string }>(
+    const runs = this.#rows.all<{ run: string }>(
       "SELECT run FROM archives WHERE run IS NOT ? GROUP BY run ORDER BY min(expires_at), run",
       except ?? null,
     );
@@ -190,7 +201,7 @@ export class SnapshotRegistry {
   }
 
   #removeArchive(run: string, now: number): void {
-    this.#sql("DELETE FROM archives WHERE run = ?", run);
+    this.#rows.write("DELETE FROM archives WHERE run = ?", run);
     this.#garbage.collect(now);
   }
 
@@ -209,19 +220,19 @@ export class SnapshotRegistry {
   /** Ends a save that was not committed. @param isWriting whether its objects may still be being written */
   abandonSave(sandbox: string, id: string, isWriting: boolean, now = Date.now()): void {
     this.#storage.transactionSync(() => {
-      const { rowsWritten } = this.#sql("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id);
+      const rowsWritten = this.#rows.write("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id);
       if (rowsWritten > 0) this.#garbage.discard(id, isWriting ? now + WRITING_MS : now);
     });
   }
 
   #abandonSaves(where: string, value: SqlStorageValue, dueAt: number): void {
-    const saves = this.#rows<{ id: string }>(`DELETE FROM saves WHERE ${where} RETURNING id`, value);
+    const saves = this.#rows.all<{ id: string }>(`DELETE FROM saves WHERE ${where} RETURNING id`, value);
     for (const { id } of saves) this.#garbage.discard(id, dueAt);
   }
 
   /** Extends the life of a used sandbox's state. */
   used(sandbox: string, now = Date.now()): void {
-    this.#sql("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
+    this.#rows.write("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
   }
 
   /**
@@ -229,12 +240,12 @@ export class SnapshotRegistry {
    * @param origin the id of the checkpoint, or of the task's run
    */
   keepSettings(origin: string, settings: string): void {
-    this.#sql("INSERT OR IGNORE INTO checkpoint_settings VALUES (?, ?)", origin, settings);
+    this.#rows.write("INSERT OR IGNORE INTO checkpoint_settings VALUES (?, ?)", origin, settings);
   }
 
   /** What the sandbox of a checkpoint or of a task was set to, if anything. */
   settings(origin: string): string | undefined {
-    return this.#rows<{ settings: string }>(
+    return this.#rows.all<{ settings: string }>(
       "SELECT settings FROM checkpoint_settings WHERE checkpoint = ?",
       origin,
     )[0]?.settings;
@@ -243,7 +254,7 @@ export class SnapshotRegistry {
   /** Ends a destroyed sandbox's state and its save under way. Returns whether it had a state. */
   forget(sandbox: string, now = Date.now()): boolean {
     return this.#storage.transactionSync(() => {
-      const { rowsWritten } = this.#sql("DELETE FROM workspaces WHERE sandbox = ?", sandbox);
+      const rowsWritten = this.#rows.write("DELETE FROM workspaces WHERE sandbox = ?", sandbox);
       this.#abandonSaves("sandbox = ?", sandbox, now + WRITING_MS);
       this.#garbage.collect(now);
       return rowsWritten > 0;
@@ -260,7 +271,7 @@ export class SnapshotRegistry {
       const snapshot = this.#currentID(sandbox);
       if (snapshot === undefined) throw nothingToKeep(sandbox);
       const { checkpoints: allowed, workspaceBytes } = this.#limits;
-      const { used } = this.#row<{ used: number }>("SELECT count(*) AS used FROM checkpoints");
+      const { used } = this.#rows.one<{ used: number }>("SELECT count(*) AS used FROM checkpoints");
       if (used >= allowed) throw quotaError({ limit: "checkpoints", allowed, used });
       if (this.#lastingBytes() >= workspaceBytes) throw this.full();
       return this.#keep(sandbox, snapshot, label, false, now);
@@ -285,19 +296,19 @@ export class SnapshotRegistry {
   }
 
   #keptBefore(sandbox: string, snapshot: string, to: Checkpoint, now: number): Checkpoint {
-    const [kept] = this.#rows<{ id: string }>(
+    const [kept] = this.#rows.all<{ id: string }>(
       "SELECT id FROM checkpoints WHERE snapshot = ? ORDER BY created_at DESC, id LIMIT 1",
       snapshot,
     );
     if (kept) return this.known(kept.id);
-    const { automatic } = this.#row<{ automatic: number }>(
+    const { automatic } = this.#rows.one<{ automatic: number }>(
       "SELECT automatic FROM checkpoints WHERE id = ?",
       to.id,
     );
     // Labels would grow with each automatic checkpoint.
     const name = automatic ? to.id : to.label || to.id;
     const before = this.#keep(sandbox, snapshot, `before going back to ${name}`, true, now);
-    this.#sql(
+    this.#rows.write(
       `DELETE FROM checkpoints WHERE id IN (SELECT id FROM checkpoints WHERE sandbox = ? AND automatic
        ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)`,
       sandbox,
@@ -318,7 +329,7 @@ export class SnapshotRegistry {
   /** Deletes the checkpoints of a sandbox; answers how many there were. */
   removeCheckpoints(sandbox: string, now = Date.now()): number {
     return this.#storage.transactionSync(() => {
-      const { length } = this.#rows("DELETE FROM checkpoints WHERE sandbox = ? RETURNING id", sandbox);
+      const { length } = this.#rows.all("DELETE FROM checkpoints WHERE sandbox = ? RETURNING id", sandbox);
       this.#garbage.collect(now);
       return length;
     });
@@ -329,7 +340,7 @@ export class SnapshotRegistry {
     return this.#storage.transactionSync(() => {
       const checkpoint = this.known(id);
       if (checkpoint.sandbox !== sandbox) throw otherSandboxesCheckpoint(id, checkpoint.sandbox, sandbox);
-      this.#sql("DELETE FROM checkpoints WHERE id = ?", id);
+      this.#rows.write("DELETE FROM checkpoints WHERE id = ?", id);
       this.#garbage.collect(now);
       return checkpoint;
     });
@@ -347,22 +358,18 @@ export class SnapshotRegistry {
   }
 
   #checkpoints(where: string, ...values: SqlStorageValue[]): Checkpoint[] {
-    return this.#rows<CheckpointRow>(
-      `SELECT c.id, c.sandbox, c.label, c.expires_at, s.saved_at, s.files, s.bytes FROM checkpoints c
+    return this.#rows.all<Checkpoint>(
+      `SELECT c.id, c.sandbox, c.label, c.expires_at AS expiresAt, s.saved_at AS savedAt, s.files, s.bytes FROM checkpoints c
        JOIN snapshots s ON s.id = c.snapshot WHERE ${where} ORDER BY c.created_at DESC, c.rowid DESC`,
       ...values,
-    ).map(({ id, sandbox, label, saved_at: savedAt, files, bytes, expires_at: expiresAt }) => {
-      return { id, sandbox, label, savedAt, files, bytes, expiresAt };
-    });
+    );
   }
 
   workspaces(): SavedWorkspace[] {
-    return this.#rows<WorkspaceRow>(
-      `SELECT w.sandbox, w.created_at, w.used_at, s.saved_at, s.files, s.bytes FROM workspaces w
+    return this.#rows.all<SavedWorkspace>(
+      `SELECT w.sandbox, w.created_at AS createdAt, w.used_at AS usedAt, s.saved_at AS savedAt, s.files, s.bytes FROM workspaces w
        JOIN snapshots s ON s.id = w.snapshot ORDER BY w.used_at DESC, w.sandbox`,
-    ).map(({ sandbox, created_at, used_at, saved_at, files, bytes }) => {
-      return { sandbox, createdAt: created_at, usedAt: used_at, savedAt: saved_at, files, bytes };
-    });
+    );
   }
 
   get bytes(): number {
@@ -378,7 +385,7 @@ export class SnapshotRegistry {
   }
 
   #bytesOf(snapshots: string, ...values: SqlStorageValue[]): number {
-    return this.#row<{ bytes: number }>(
+    return this.#rows.one<{ bytes: number }>(
       `WITH counted (id) AS (${snapshots}) SELECT
          (SELECT coalesce(sum(manifest_bytes), 0) FROM snapshots WHERE id IN counted) + (SELECT coalesce(sum(bytes), 0)
          FROM packs WHERE id IN (SELECT pack FROM pack_refs WHERE snapshot IN counted)) AS bytes`,
@@ -390,8 +397,8 @@ export class SnapshotRegistry {
   expire(now = Date.now()): void {
     this.#storage.transactionSync(() => {
       for (const table of ["checkpoints", "archives"])
-        this.#sql(`DELETE FROM ${table} WHERE expires_at <= ?`, now);
-      this.#sql("DELETE FROM workspaces WHERE used_at <= ?", now - this.#keepMs);
+        this.#rows.write(`DELETE FROM ${table} WHERE expires_at <= ?`, now);
+      this.#rows.write("DELETE FROM workspaces WHERE used_at <= ?", now - this.#keepMs);
       this.#abandonSaves("begun_at <= ?", now - WRITING_MS, now);
       this.#garbage.collect(now);
     });
@@ -403,7 +410,7 @@ export class SnapshotRegistry {
 
   /** When there is something to expire or to delete, milliseconds since the epoch. */
   nextDue(): number | undefined {
-    const { due } = this.#row<{ due: number | null }>(
+    const { due } = this.#rows.one<{ due: number | null }>(
       `SELECT min(due) AS due FROM (SELECT min(due_at) AS due FROM garbage UNION ALL SELECT min(expires_at) FROM checkpoints
        UNION ALL SELECT min(expires_at) FROM archives UNION ALL SELECT min(used_at) + ?1 FROM workspaces UNION ALL SELECT min(begun_at) + ?2 FROM saves)`,
       this.#keepMs,
@@ -413,17 +420,19 @@ export class SnapshotRegistry {
   }
 
   #currentID(sandbox: string): string | undefined {
-    return this.#rows<{ snapshot: string }>("SELECT snapshot FROM workspaces WHERE sandbox = ?", sandbox)[0]
-      ?.snapshot;
+    return this.#rows.all<{ snapshot: string }>(
+      "SELECT snapshot FROM workspaces WHERE sandbox = ?",
+      sandbox,
+    )[0]?.snapshot;
   }
 
   #snapshotOf(checkpoint: string): string {
-    return this.#row<{ snapshot: string }>("SELECT snapshot FROM checkpoints WHERE id = ?", checkpoint)
+    return this.#rows.one<{ snapshot: string }>("SELECT snapshot FROM checkpoints WHERE id = ?", checkpoint)
       .snapshot;
   }
 
   #setCurrent(sandbox: string, snapshot: string, now: number): void {
-    this.#sql(
+    this.#rows.write(
       `INSERT INTO workspaces VALUES (?1, ?2, ?3, ?3)
        ON CONFLICT (sandbox) DO UPDATE SET snapshot = ?2, used_at = ?3`,
       sandbox,
@@ -440,7 +449,7 @@ export class SnapshotRegistry {
 
   #keep(sandbox: string, snapshot: string, label: string, automatic: boolean, now: number): Checkpoint {
     const id = `cp-${randomLetters(12)}`;
-    this.#sql(
+    this.#rows.write(
       "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
       id,
       sandbox,
@@ -458,56 +467,4 @@ export class SnapshotRegistry {
     const { workspaceBytes: allowed } = this.#limits;
     return quotaError({ limit: "workspaceBytes", allowed, used: this.bytes });
   }
-
-  #sql(query: string, ...values: SqlStorageValue[]) {
-    return this.#storage.sql.exec(query, ...values);
-  }
-
-  #rows<Row extends Record<string, SqlStorageValue>>(query: string, ...values: SqlStorageValue[]): Row[] {
-    return this.#storage.sql.exec<Row>(query, ...values).toArray();
-  }
-
-  #row<Row extends Record<string, SqlStorageValue>>(query: string, ...values: SqlStorageValue[]): Row {
-    return this.#storage.sql.exec<Row>(query, ...values).one();
-  }
-}
-
-type SnapshotRow = {
-  id: string;
-  saved_at: number;
-  files: number;
-  bytes: number;
-  manifest_bytes: number;
-  left_out: string | null;
-};
-
-type WorkspaceRow = {
-  sandbox: string;
-  created_at: number;
-  used_at: number;
-  saved_at: number;
-  files: number;
-  bytes: number;
-};
-
-type CheckpointRow = {
-  id: string;
-  sandbox: string;
-  label: string;
-  expires_at: number;
-  saved_at: number;
-  files: number;
-  bytes: number;
-};
-
-function snapshotOf(row: SnapshotRow): Omit<Snapshot, "packs"> {
-  const { id, saved_at: savedAt, files, bytes, manifest_bytes: manifestBytes, left_out: left } = row;
-  return {
-    id,
-    savedAt,
-    files,
-    bytes,
-    manifestBytes,
-    left: left === null ? undefined : (JSON.parse(left) as LeftOut),
-  };
 }

@@ -1,58 +1,36 @@
 /** The states of a sandbox between start and destruction, and the parts that subscribe to changes. */
-import { containerGone } from "../container/texts.ts";
 import type { CheckpointSettings, Destroyed } from "./account-calls.ts";
 import type { EarlierState } from "./account-link.ts";
-
-export interface Container {
-  /** Aborted when the container must not be used any more. The reason is the error for interrupted calls. */
-  readonly ended: AbortSignal;
-}
-
-/** The account counts no container. */
-export interface NoContainer {
-  is: "absent";
-}
-
-/** The account counts a container that may start next. */
-export interface Registered {
-  is: "registered";
-  /** What to restore in the account if no container starts. */
-  before: EarlierState;
-}
 
 export interface Starting {
   is: "starting";
   before: EarlierState;
-  attempt: Promise<Container>;
+  attempt: Promise<AbortSignal>;
 }
 
 /** A container runs without its workspace. */
 export interface Restoring {
   is: "restoring";
-  life: LifecycleContainer;
+  /** Aborted when the container must not be used any more. The reason is the error for interrupted calls. */
+  life: AbortController;
   /** Undefined after a failure. */
-  attempt: Promise<Container> | undefined;
-  isRegistered: boolean;
-}
-
-export interface Ready {
-  is: "ready";
-  life: LifecycleContainer;
+  attempt: Promise<AbortSignal> | undefined;
   /** False in a new actor until its first call. */
   isRegistered: boolean;
 }
 
 /** The states on the way to a usable container. */
-export type Position = NoContainer | Registered | Starting | Restoring | Ready;
+export type Position =
+  /** The account counts no container. */
+  | { is: "absent" }
+  /** The account counts a container that may start next. `before` is restored in the account if none starts. */
+  | { is: "registered"; before: EarlierState }
+  | Starting
+  | Restoring
+  | (Pick<Restoring, "life" | "isRegistered"> & { is: "ready" });
 
-/** A container is ending. `position` is the previous state, restored if nothing was ended. */
-export interface EndingState {
-  is: "ending";
-  position: Position;
-  ended: PromiseWithResolvers<void>;
-}
-
-export type State = Position | EndingState;
+/** Or a container is ending. `position` is the previous state, restored if nothing was ended. */
+export type State = Position | { is: "ending"; position: Position; ended: PromiseWithResolvers<void> };
 
 export type End = "lost" | "idle" | "room" | "network" | "unsaved_network" | "back" | "destroy";
 
@@ -75,15 +53,3 @@ export interface Subscriber {
 }
 
 export const ABSENT: Position = { is: "absent" };
-
-export class LifecycleContainer implements Container {
-  readonly #controller = new AbortController();
-
-  get ended(): AbortSignal {
-    return this.#controller.signal;
-  }
-
-  end(): void {
-    this.#controller.abort(containerGone());
-  }
-}

@@ -14,9 +14,7 @@ import type { Activity } from "./activity.ts";
 import { notRunning, stillRestoring } from "./texts.ts";
 import {
   ABSENT,
-  type Container,
   type End,
-  LifecycleContainer,
   type Position,
   type Restoring,
   type Starting,
@@ -63,37 +61,30 @@ export interface LifecycleParts {
   background(work: Promise<unknown>): void;
 }
 
-export const MAX_STARTS = 3;
+/** The most containers started for one call or run. */
+const MAX_STARTS = 3;
 
-/** The longest wait for a container, in milliseconds: many clients give up after 60 seconds. */
+/** The longest waits of a call (many clients give up after 60 seconds) and of other work for a container. */
 const CALL_MS = 40_000;
 const READY_MS = 900_000;
 
-/**
- * A sandbox used this recently is not stopped to make room for another, unless its last use was a checkpoint. In milliseconds.
- */
+/** A sandbox used this recently is not stopped to make room for another, unless its last use was a checkpoint. */
 const RECENT_USE_MS = 30_000;
 
-/**
- * How long an end waits for the save before it, in milliseconds; the save itself continues. Callers wait for this when they set
- * a policy that must be enforced, and so does the platform's alarm, which may take 15 minutes.
- */
+/** How long an end waits for the save before it; the save continues. Callers wait for this when they restrict the network. */
 const SAVE_TO_STOP_MS = 40_000;
 
-/**
- * How long an unused container is kept that is not saved in time, in milliseconds. Saves are as fast as the sandbox answers, so
- * code there could hold it for ever.
- */
+/** How long an unused container that cannot be saved is kept: code in the sandbox could delay its save for ever. */
 const KEEP_UNSAVED_MS = 3_600_000;
 
-/** After an interrupted call, its container may still seem to run for this long although it is ending. In milliseconds. */
+/** After an interrupted call, its container may still seem to run for this long although it is ending. */
 const STOPPING_GRACE_MS = 3000;
 const STOP_NOTICED_MS = 5000;
 
 export class Lifecycle {
   readonly #parts: LifecycleParts;
   readonly #subscribers: Subscriber[] = [];
-  #state: State;
+  #state: State = ABSENT;
   /** Counts how often a container, or an attempt to get one, was given up. */
   #left = 0;
   readonly #ends = new SerialQueue();
@@ -105,9 +96,8 @@ export class Lifecycle {
 
   constructor(parts: LifecycleParts) {
     this.#parts = parts;
-    this.#state = ABSENT;
-    const life = new LifecycleContainer();
-    const isWhole = parts.workspace.resume(life.ended);
+    const life = new AbortController();
+    const isWhole = parts.workspace.resume(life.signal);
     if (isWhole && !parts.workspace.isRestoringCheckpoint)
       this.#state = { is: "ready", isRegistered: false, life };
     else if (isWhole || parts.platform.isRunning)
@@ -123,9 +113,10 @@ export class Lifecycle {
 
   // The current container.
 
-  get container(): Container | undefined {
+  /** Aborted when it must not be used any more. Undefined without a container that has its workspace. Never starts one. */
+  get container(): AbortSignal | undefined {
     const state = this.#state;
-    return state.is === "ready" && this.#parts.platform.isRunning ? state.life : undefined;
+    return state.is === "ready" && this.#parts.platform.isRunning ? state.life.signal : undefined;
   }
 
   /** Whether a container runs and is not ending. Its workspace may not be restored yet. */
@@ -190,7 +181,7 @@ export class Lifecycle {
     const position = this.#position;
     this.#position = ABSENT;
     this.#left++;
-    if ("life" in position) position.life.end();
+    if ("life" in position) position.life.abort(containerGone());
     for (const part of this.#subscribers) part.ended?.(end);
   }
 
@@ -266,7 +257,7 @@ export class Lifecycle {
    * @param waitMs how long the caller waits; the start continues after that
    * @throws {ToolError} `sandbox_restarted` if not admitted, and errors of the start or restore
    */
-  async ready(waitMs = READY_MS): Promise<Container> {
+  async ready(waitMs = READY_MS): Promise<AbortSignal> {
     const { container } = this;
     if (container) return container;
     const attempt = this.#attempt();
@@ -277,7 +268,7 @@ export class Lifecycle {
     return ready;
   }
 
-  async #attempt(): Promise<Container> {
+  async #attempt(): Promise<AbortSignal> {
     await this.#passable();
     const state = this.#checkState();
     switch (state.is) {
@@ -291,19 +282,19 @@ export class Lifecycle {
       case "restoring":
         return await (state.attempt ?? this.#restore(state));
       case "ready":
-        return state.life;
+        return state.life.signal;
     }
   }
 
-  #start(before: EarlierState): Promise<Container> {
-    const { promise, resolve } = Promise.withResolvers<Container>();
+  #start(before: EarlierState): Promise<AbortSignal> {
+    const { promise, resolve } = Promise.withResolvers<AbortSignal>();
     const starting: Starting = { is: "starting", before, attempt: promise };
     this.#position = starting;
     resolve(this.#started(starting));
     return promise;
   }
 
-  async #started(starting: Starting): Promise<Container> {
+  async #started(starting: Starting): Promise<AbortSignal> {
     const { platform, network, environment, account, background } = this.#parts;
     const { before, attempt } = starting;
     try {
@@ -321,7 +312,7 @@ export class Lifecycle {
       this.release();
       throw error;
     }
-    const life = new LifecycleContainer();
+    const life = new AbortController();
     const restoring: Restoring = { is: "restoring", life, attempt, isRegistered: true };
     if (!this.#step(starting, restoring)) throw containerGone();
     account.note("start");
@@ -331,24 +322,24 @@ export class Lifecycle {
     return await this.#restored(restoring);
   }
 
-  #restore(restoring: Restoring): Promise<Container> {
+  #restore(restoring: Restoring): Promise<AbortSignal> {
     restoring.attempt = this.#restored(restoring);
     return restoring.attempt;
   }
 
-  async #restored(restoring: Restoring): Promise<Container> {
+  async #restored(restoring: Restoring): Promise<AbortSignal> {
     const { life } = restoring;
     try {
-      await this.#parts.workspace.restore(life.ended);
+      await this.#parts.workspace.restore(life.signal);
     } catch (error) {
       restoring.attempt = undefined;
       this.#checkState();
-      throw life.ended.aborted ? containerGone() : error;
+      throw life.signal.aborted ? containerGone() : error;
     }
     const { isRegistered } = restoring;
     if (!this.#step(restoring, { is: "ready", life, isRegistered })) throw containerGone();
     for (const part of this.#subscribers) part.ready?.();
-    return life;
+    return life.signal;
   }
 
   /** After `work`, restores the running container again to the state that the sandbox has then. */
@@ -405,7 +396,7 @@ export class Lifecycle {
     const position = this.#position;
     if (!("life" in position)) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    position.life.ended.addEventListener("abort", () => resolve());
+    position.life.signal.addEventListener("abort", () => resolve());
     await within(STOP_NOTICED_MS, promise);
   }
 
@@ -419,7 +410,7 @@ export class Lifecycle {
   async #outlived(): Promise<boolean> {
     const position = this.#position;
     if (!("life" in position)) return false;
-    const isSame = () => this.#parts.platform.isRunning && !position.life.ended.aborted;
+    const isSame = () => this.#parts.platform.isRunning && !position.life.signal.aborted;
     for (let check = 0; check < STOPPING_GRACE_MS / 100 && isSame(); check++) await pause(100);
     // Work that the container took with it ends with that reason, not with the call's error.
     this.#checkState();
@@ -584,7 +575,7 @@ export class Lifecycle {
     });
     // An earlier end may be waiting for the container.
     const position = this.#position;
-    if ("life" in position) position.life.end();
+    if ("life" in position) position.life.abort(containerGone());
     return await destroyed;
   }
 }

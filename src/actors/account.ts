@@ -3,7 +3,7 @@ import { DurableObject } from "cloudflare:workers";
 import type { Stored } from "../runs/run-store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
 import { type Config, type Env, type Limits, parseConfig } from "../shared/config.ts";
-import { type Failure, type Outcome, outcomeOf } from "../shared/errors.ts";
+import { type Failure, type Outcome, outcomeOf, unwrap } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
 import { within } from "../shared/within.ts";
 import { hasWorkspace, quotaError, sandboxExists } from "./texts.ts";
@@ -60,23 +60,23 @@ export interface AccountView {
   workspaceBytes: number;
 }
 
-const HOUR_MS = 3_600_000;
-
-/** The interval for destroying idle sandboxes, in milliseconds. */
-const REAP_MS = HOUR_MS;
-
-/** How soon garbage is deleted, in milliseconds. Garbage of several saves is deleted together. */
-const SWEEP_MS = 60_000;
-
 export interface Fork {
   to: Checkpoint;
   hasSettings: boolean;
 }
 
-/** How long a call waits while all idle sandboxes save and stop to make room, in milliseconds. */
+const HOUR_MS = 3_600_000;
+
+/** The interval for destroying idle sandboxes. */
+const REAP_MS = HOUR_MS;
+
+/** How soon garbage is deleted. Garbage of several saves is deleted together. */
+const SWEEP_MS = 60_000;
+
+/** How long a call waits while all idle sandboxes save and stop to make room. */
 const ROOM_MS = 40_000;
 
-/** How long a sandbox may take to report whether it runs, in milliseconds. */
+/** How long a sandbox may take to report whether it runs. */
 const ASK_MS = 2000;
 
 export class Account extends DurableObject<Env> {
@@ -251,7 +251,7 @@ export class Account extends DurableObject<Env> {
   }
 
   /** Changes saved states, and schedules the deletion of what is no longer referenced. */
-  async #change<T>(work: () => T): Promise<Outcome<T>> {
+  async #change<T>(work: () => T | Promise<T>): Promise<Outcome<T>> {
     const outcome = await outcomeOf(work);
     await this.#planSweep();
     return outcome;
@@ -327,6 +327,7 @@ export class Account extends DurableObject<Env> {
     });
   }
 
+  /** The account's principal; undefined before its first sandbox. */
   get #principalID(): string | undefined {
     return this.ctx.storage.kv.get<string>("principal");
   }
@@ -366,18 +367,19 @@ export class Account extends DurableObject<Env> {
 
   /** Creates a sandbox from a checkpoint. Its container starts with its first call. */
   fork(owner: Owner, id: string): Promise<Outcome<Fork>> {
-    return this.#fork(owner, id, () => {
-      const to = this.#snapshots.known(id);
-      return { make: () => this.#snapshots.fork(owner.sandbox, id), to };
-    });
+    const { sandbox } = owner;
+    return this.#fork(
+      owner,
+      id,
+      () => this.#snapshots.known(id),
+      () => this.#snapshots.fork(sandbox, id),
+    );
   }
 
-  async forkArchive(owner: Owner, run: string): Promise<Outcome<void>> {
-    const outcome = await this.#fork(owner, run, () => {
-      this.#snapshots.knownArchive(run);
-      return { make: () => this.#snapshots.forkArchive(owner.sandbox, run), to: undefined };
-    });
-    return outcome.ok ? { ok: true, value: undefined } : outcome;
+  forkArchive(owner: Owner, run: string): Promise<Outcome<unknown>> {
+    const { sandbox } = owner;
+    const find = () => this.#snapshots.knownArchive(run);
+    return this.#fork(owner, run, find, () => this.#snapshots.forkArchive(sandbox, run));
   }
 
   /**
@@ -388,34 +390,32 @@ export class Account extends DurableObject<Env> {
   #fork<T>(
     owner: Owner,
     origin: string,
-    find: () => { make(): void; to: T },
+    find: () => T,
+    make: () => unknown,
   ): Promise<Outcome<{ to: T; hasSettings: boolean }>> {
     const { principalID, sandbox } = owner;
     const findUnlessTaken = () => {
-      if (!this.#isTaken(sandbox)) return find();
-      throw sandboxExists(sandbox);
+      if (this.#isTaken(sandbox)) throw sandboxExists(sandbox);
+      return find();
     };
-    // Forks to the same name would mix up their settings.
-    return this.#forks.run(sandbox, "", async () => {
-      const found = await outcomeOf(findUnlessTaken);
-      if (!found.ok) return found;
+    const work = async () => {
+      findUnlessTaken();
       const settings = this.#settings(origin);
       if (settings) {
         const actor = await this.#sandbox(principalID, sandbox, owner.region);
-        const inherited = await actor.inherit(owner, settings);
-        if (!inherited.ok) return inherited;
+        unwrap(await actor.inherit(owner, settings));
       }
       this.#principalID = principalID;
-      return await this.#change(() => {
-        const { make, to } = findUnlessTaken();
-        make();
-        if (settings) {
-          const variables = Object.keys(settings.env).sort();
-          this.#sandboxes.putSettings(sandbox, { variables, network: settings.network });
-        }
-        return { to, hasSettings: settings !== undefined };
-      });
-    });
+      const to = findUnlessTaken();
+      make();
+      if (settings) {
+        const variables = Object.keys(settings.env).sort();
+        this.#sandboxes.putSettings(sandbox, { variables, network: settings.network });
+      }
+      return { to, hasSettings: settings !== undefined };
+    };
+    // Forks to the same name would mix up their settings.
+    return this.#forks.run(sandbox, "", () => this.#change(work));
   }
 
   #isTaken(sandbox: string): boolean {

@@ -83,11 +83,7 @@ export function checkedCursor(given: string | undefined): string | undefined {
   throw foreignListCursor();
 }
 
-/**
- * The result of `read` for a response.
- * @param refuse makes the error for a failure reported by sandboxd
- * @throws {ToolError} that error, or `damaged` for anything else
- */
+/** @param refuse makes the error for a failure reported by sandboxd @throws {ToolError} that error, or `damaged` */
 async function readResponse<T>(
   response: Response,
   read: (response: Response) => Promise<T>,
@@ -101,16 +97,12 @@ async function readResponse<T>(
 
 export type Body = Uint8Array | ReadableStream | string | undefined;
 
-/** Splits a caller's input into a request's parameters and body. */
 export function partsOf(row: Row, given: object): { call: Record<string, unknown>; body: Body } {
   const { body, ...call }: { body?: unknown } = given;
   return { call, body: typeof row.up === "object" ? JSON.stringify(body) : (body as Body) };
 }
 
-/**
- * Makes a row's request. Time limits and retries are up to the caller.
- * @param refuse makes the error for a failure reported by sandboxd
- */
+/** Makes a row's request, without time limits and retries. @param refuse makes the error for a failure reported by sandboxd */
 export function requestOperation(
   fetch: Requesting,
   row: Row,
@@ -124,10 +116,7 @@ export function requestOperation(
   );
 }
 
-/**
- * A response's content as its row says: JSON, or header fields with the body's bytes or stream.
- * @throws {ToolError} `damaged` for anything else
- */
+/** Reads JSON, or header fields with the body's bytes or stream. @throws {ToolError} `damaged` for anything else */
 async function resultOf(response: Response, row: Row, call: object): Promise<unknown> {
   const maxBytes = typeof row.maxBytes === "number" ? row.maxBytes : row.maxBytes(call as never);
   if (row.down === "none") {

@@ -228,24 +228,8 @@ async function responseOf(context: ToolContext, seen: RunView): Promise<[answer:
   const run = { ...seen, note };
   const { id, state } = run;
   // A run that ended before it began has only its outcome.
-  const own = plainQuestion(run) ?? taskFields(run) ?? { success: false, output: note ?? "", error: note };
+  const own = plainQuestion(run) ?? plainTask(run) ?? { success: false, output: note ?? "", error: note };
   return [{ taskId: id, ...own, status: state, note, duration_ms: durationMs(run) }, 200];
-}
-
-function taskFields(run: RunView): object | undefined {
-  const task = plainTask(run);
-  if (!task) return undefined;
-  const { success, log, stderr, answer, note, files, diff, turns, costUSD } = task;
-  return {
-    success,
-    stdout: log,
-    stderr,
-    output: answer ?? note ?? "",
-    files,
-    diff,
-    turns,
-    cost_usd: costUSD,
-  };
 }
 
 function withoutResult({ id, state }: RunView): { taskId: string; status: string; result: string } {

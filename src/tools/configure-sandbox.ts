@@ -6,7 +6,7 @@ import { callSandbox } from "../actors/sandbox-client.ts";
 import { INTERNET, MAX_HOSTS, parseHostEntry } from "../shared/network-policy.ts";
 import { shownName } from "../shared/shown.ts";
 import { decidedNetwork } from "./decision.ts";
-import { defineTool, sandboxField, sections, text, variablesField } from "./define.ts";
+import { defineTool, sandboxField, sections, text, variablesField, withoutNUL } from "./define.ts";
 import { RESERVED_VARIABLE, SETUP_WORDS } from "./texts.ts";
 
 /**
@@ -15,10 +15,6 @@ import { RESERVED_VARIABLE, SETUP_WORDS } from "./texts.ts";
  */
 const RESERVED =
   /^(?:BASHOPTS|BASHPID|BASH_ENV|BASH_VERSINFO|DIRSTACK|ENV|EUID|FUNCNAME|GROUPS|IFS|OLDPWD|PPID|PWD|SHELLOPTS|SHLVL|UID|_|__proto__|SANDBOX_MCP_.*|sbx_.*)$/;
-
-function problemWith(name: string): string | undefined {
-  return RESERVED.test(name) ? RESERVED_VARIABLE : undefined;
-}
 
 /** Normalizes an entry that has passed the schema. */
 function entryOf(host: string): string {
@@ -43,12 +39,8 @@ function hostsField() {
 const MAX_SCRIPT = 100_000;
 
 function scriptField(description: string) {
-  return z
-    .string()
-    .max(MAX_SCRIPT, `is longer than ${MAX_SCRIPT} characters: let it fetch the rest`)
-    .refine((value) => !value.includes("\0"), "must not hold a NUL character")
-    .optional()
-    .describe(description);
+  const script = z.string().max(MAX_SCRIPT, `is longer than ${MAX_SCRIPT} characters: let it fetch the rest`);
+  return withoutNUL(script).optional().describe(description);
 }
 
 export const configureSandbox = defineTool({
@@ -58,7 +50,9 @@ export const configureSandbox = defineTool({
     "Sets and shows a sandbox's configuration, from its next call on. Code there can read it: no secrets.",
   input: z.strictObject({
     sandbox: sandboxField(),
-    env: variablesField(problemWith).describe("For all commands, kernels and tasks; empty removes one."),
+    env: variablesField((name) => (RESERVED.test(name) ? RESERVED_VARIABLE : undefined)).describe(
+      "For all commands, kernels and tasks; empty removes one.",
+    ),
     setup: scriptField("Bash run once before the next call; new containers start from its result."),
     region: z.enum(REGIONS).optional().describe("Only at first use."),
     internet: z.enum(INTERNET).optional(),

@@ -7,7 +7,13 @@ import { type ShownOutput, omittedText } from "../runs/shown-output.ts";
 import { ERROR_META } from "../shared/apps.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { type SandboxCalls, sandboxCallsOf } from "../actors/sandbox-client.ts";
-import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../shared/names.ts";
+import {
+  DEFAULT_SANDBOX,
+  SANDBOX_NAME,
+  SANDBOX_NAME_RULE,
+  SESSION_NAME,
+  SESSION_NAME_RULE,
+} from "../shared/names.ts";
 import { type Config, MAX_WAIT_SECONDS } from "../shared/config.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { fenced, isLine } from "../shared/shown.ts";
@@ -250,6 +256,14 @@ export function sandboxName() {
   return z.string().refine((name) => SANDBOX_NAME.test(name), SANDBOX_NAME_RULE);
 }
 
+/** The input field for a command session or a kernel's context. */
+export function sessionField(fallback: string) {
+  return z
+    .string()
+    .refine((name) => SESSION_NAME.test(name), SESSION_NAME_RULE)
+    .default(fallback);
+}
+
 export function timeoutField(fallback: number, max: number) {
   return wholeNumber(1, max).default(fallback);
 }
@@ -304,6 +318,11 @@ export function sections(
     .join("\n");
 }
 
+/** The server's own lines, after a notice if there is one. */
+export function withNotice(notice: string | undefined, ...lines: string[]): string {
+  return [sections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
+}
+
 /** Puts output into a fence; two fences if its middle is omitted. A single line gets no fence. */
 export function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput): string {
   if (omitted > 0) return [fenced(head), omittedText({ omitted, bytes }), fenced(tail)].join("\n");
@@ -312,11 +331,11 @@ export function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput)
 }
 
 export function pathField() {
-  return z
-    .string()
-    .min(1)
-    .max(4096)
-    .refine((value) => !value.includes("\0"), "must not hold a NUL character");
+  return withoutNUL(z.string().min(1).max(4096));
+}
+
+export function withoutNUL(field: z.ZodString) {
+  return field.refine((value) => !value.includes("\0"), "must not hold a NUL character");
 }
 
 /** The input field for environment variables. The handler checks the names, because zod drops the messages of key schemas. */
@@ -324,13 +343,11 @@ export function variablesField(problemWith: (name: string) => string | undefined
   return z
     .record(
       z.string(),
-      z
-        .string()
+      withoutNUL(z.string())
         .refine(
           (value) => new TextEncoder().encode(value).length <= MAX_VALUE_BYTES,
           `is longer than ${MAX_VALUE_BYTES} bytes: write_file it and pass the path`,
         )
-        .refine((value) => !value.includes("\0"), "must not hold a NUL character")
         .refine((value) => value.isWellFormed(), "must not hold half of a surrogate pair"),
     )
     .superRefine((env, { addIssue }) => {

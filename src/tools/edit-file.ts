@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { fenced } from "../shared/shown.ts";
-import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+import { defineTool, pathField, sandboxField, text, withNotice } from "./define.ts";
 import { editedText, sameText } from "./texts.ts";
 
 /** Code can read files too. */
@@ -45,7 +45,9 @@ export const editFile = defineTool({
     const structured = { path: absolute(path), replaced, size, diff, notice };
     const mayRead = MAY_READ.some((scope) => context.principal.scopes.includes(scope));
     const summary = editedText(structured.path, replaced, size, mayRead && diff === "");
-    const withNotice = [sections([["notice", notice]]), summary].filter(Boolean).join("\n");
-    return { content: [text(withNotice), ...(diff ? [text(fenced(diff))] : [])], structured };
+    return {
+      content: [text(withNotice(notice, summary)), ...(diff ? [text(fenced(diff))] : [])],
+      structured,
+    };
   },
 });

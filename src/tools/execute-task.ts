@@ -64,25 +64,20 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
   showsPanel: true,
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["tasks:run"],
-  async handle(args, context) {
-    const deadline = Date.now() + args.wait_seconds * 1000;
+  async handle(
+    { wait_seconds, timeout_seconds, max_turns: maxTurns, continue_from: continueFrom, ...request },
+    context,
+  ) {
+    const deadline = Date.now() + wait_seconds * 1000;
     const before = await answeredSignIn(context, { isTask: true });
     if (before && !before.hasSignedIn)
       return runAnswer(context, before.run, fieldsOf, undefined, before.words);
-    const { taskOf } = callWait(context, args.wait_seconds, "tasks:run");
+    const { taskOf } = callWait(context, wait_seconds, "tasks:run");
     const { value: started, notice } = await startTask(context, {
-      task: args.task,
-      agent: args.agent,
-      agents: args.agents,
-      commands: args.commands,
-      repository: args.repository,
-      branch: args.branch,
-      sandbox: args.sandbox,
-      model: args.model,
-      maxTurns: args.max_turns,
-      timeoutMs: args.timeout_seconds * 1000,
-      continueFrom: args.continue_from,
-      checkpoint: args.checkpoint,
+      ...request,
+      maxTurns,
+      continueFrom,
+      timeoutMs: timeout_seconds * 1000,
     });
     const mcpTask = taskOf(started, notice);
     if (mcpTask) return { content: [], task: mcpTask };

@@ -4,7 +4,7 @@ import { actorName } from "../shared/names.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { makeToken } from "../shared/preview-address.ts";
 import { previewURL } from "../shared/preview-url.ts";
-import { defineTool, sandboxField, sections, text, wholeNumber } from "./define.ts";
+import { defineTool, sandboxField, sections, text, wholeNumber, withNotice } from "./define.ts";
 import { closedText, expiryText, noPreviews, reservedPort } from "./texts.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 
@@ -38,9 +38,8 @@ export const exposePort = defineTool({
       const { value: wasOpen, notice } = await context.sandbox(sandbox, (actor, owner) =>
         actor.closePreview(owner, port),
       );
-      const summary = closedText(port, sandbox, wasOpen);
       return {
-        content: [text([sections([["notice", notice]]), summary].filter(Boolean).join("\n"))],
+        content: [text(withNotice(notice, closedText(port, sandbox, wasOpen)))],
         structured: { sandbox, port, exposed: false, notice },
       };
     }
@@ -55,17 +54,12 @@ export const exposePort = defineTool({
     );
     const opened = previewURL({ port, actor, token: value.token }, context);
     const expires_at = new Date(value.expiresAt).toISOString();
-    return {
-      content: [
-        text(
-          sections([
-            ["notice", notice],
-            ["url", opened],
-            ["expires", expiryText(value.expiresAt, value.before)],
-          ]),
-        ),
-      ],
-      structured: { sandbox, port, exposed: true, url: opened, expires_at, notice },
-    };
+    const summary = sections([
+      ["notice", notice],
+      ["url", opened],
+      ["expires", expiryText(value.expiresAt, value.before)],
+    ]);
+    const structured = { sandbox, port, exposed: true, url: opened, expires_at, notice };
+    return { content: [text(summary)], structured };
   },
 });

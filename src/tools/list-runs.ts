@@ -12,9 +12,9 @@ import {
   defineTool,
   runField,
   sandboxField,
-  sections,
   text,
   wholeNumber,
+  withNotice,
 } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { listedFields, stateText } from "./run-summary.ts";
@@ -49,8 +49,7 @@ export const listRuns = defineTool({
     if (runs.length === 0)
       lines.push(noRunsText(kind === "task" ? undefined : sandbox, cursor !== undefined));
     if (next) lines.push(OLDER_RUNS);
-    const summary = [sections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
-    return { content: [text(summary)], structured: { runs, next_cursor: next, notice } };
+    return { content: [text(withNotice(notice, ...lines))], structured: { runs, next_cursor: next, notice } };
   },
 });
 

@@ -1,25 +1,13 @@
-/** A question as plain HTTP shows it. */
 import type { RunView } from "../runs/run-types.ts";
 import { shownText } from "../runs/shown-output.ts";
 import { questionDetailOf } from "../runs/run-types.ts";
 import { errorText, resultText } from "./run-result.ts";
 
-export interface PlainQuestion {
-  success: boolean;
-  language?: string;
-  code: string;
-  /** The program's output, then the value of its last expression. The middle of a long output is omitted. */
-  output: string;
-  /** The program's exception, or why there is no result; null on success. */
-  error: string | null;
-  stderr: string;
-  images: { mimeType: string; data: string }[];
-  model: string;
-  tokens?: { input: number; output: number };
-}
-
-/** @returns undefined if the run is not a question */
-export function plainQuestion(run: RunView): PlainQuestion | undefined {
+/**
+ * A question as plain HTTP shows it; undefined for other runs. `output` is the program's output, then the value of its last
+ * expression. `error` is the program's exception, or why there is no result; null on success.
+ */
+export function plainQuestion(run: RunView) {
   const question = questionDetailOf(run);
   if (!question) return undefined;
   const { language, code, error, results, model, tokens } = question;

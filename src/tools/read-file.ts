@@ -1,5 +1,4 @@
 import * as z from "zod";
-import type { Result } from "../../container/sandboxd/operations.ts";
 import { IMAGE_BYTES, absolute } from "../../container/sandboxd/shapes.ts";
 import { imageType } from "../shared/image-header.ts";
 import { fenced } from "../shared/shown.ts";
@@ -13,8 +12,8 @@ import {
   defineTool,
   pathField,
   sandboxField,
-  sections,
   text,
+  withNotice,
 } from "./define.ts";
 import { byBytesText, notText, notTextFrom, readBytesText, readOnText } from "./texts.ts";
 
@@ -23,8 +22,6 @@ const LINES = 2000;
 /** The most bytes of text in one result, about 8,000 tokens, unless the call sets a number of lines. */
 const DEFAULT_TEXT = 32 * 1024;
 const MAX_TEXT = 64 * 1024;
-
-type Lines = Result<"readLines">;
 
 interface Request {
   path: string;
@@ -57,86 +54,51 @@ export const readFile = defineTool({
   scopes: ["sandbox:read"],
   async handle({ encoding, ...request }, context) {
     if (encoding === "base64") return asBytes(request, context);
-    const offset = Math.max(1, request.offset ?? 1);
-    const limit = request.limit ?? LINES;
-    const most = request.limit === undefined ? DEFAULT_TEXT : MAX_TEXT;
-    const { value: range, notice } = await context.operate(request.sandbox, "readLines", {
-      path: request.path,
-      offset,
-      limit,
-      max: most + 1,
-    });
-    const cut = range.bytes.length > most;
-    const content = wholeText(range.bytes.subarray(0, most), cut)?.text;
-    if (content === undefined) {
-      if (encoding === "utf-8") throw notText(absolute(request.path));
-      if (offset > 1) throw notTextFrom(absolute(request.path), offset);
-      if (imageType(range.bytes)) {
-        const image = await asImage(request, range.size, context);
-        return { content: [...blocks(sections([["notice", notice]])), ...image] };
-      }
-      const path = absolute(request.path);
-      const described = await describeBinary(
-        path,
-        range.size,
-        range.bytes,
-        byBytesText(BINARY_BYTES, " (offset is a byte)"),
-      );
-      return {
-        content: await linked(blocks(sections([["notice", notice]]), described), request, range, context),
-      };
-    }
+    const { sandbox } = request;
     const path = absolute(request.path);
-    const { size, lines } = range;
-    const summary = readOnText(path, { size, lines, offset, content, cut: cut && most });
-    const shown = blocks(
-      [sections([["notice", notice]]), content && fenced(content), summary].filter(Boolean).join("\n"),
-    );
-    const structured = { path, size: range.size, lines: range.lines, offset, content, notice };
+    const offset = Math.max(1, request.offset ?? 1);
+    const maxBytes = request.limit === undefined ? DEFAULT_TEXT : MAX_TEXT;
+    const call = { path: request.path, offset, limit: request.limit ?? LINES, max: maxBytes + 1 };
+    const { value, notice } = await context.operate(sandbox, "readLines", call);
+    const { size, lines, bytes } = value;
+    const links = () => fileDownloads(context, sandbox, [{ path, size }]);
+    const isCut = bytes.length > maxBytes;
+    const content = wholeText(bytes.subarray(0, maxBytes), isCut)?.text;
+    if (content === undefined) {
+      if (encoding === "utf-8") throw notText(path);
+      if (offset > 1) throw notTextFrom(path, offset);
+      const before = blocks(withNotice(notice));
+      if (imageType(bytes)) {
+        const whole = { path: request.path, offset: 0, limit: IMAGE_BYTES };
+        const read = async () => (await context.operate(sandbox, "read", whole)).value.bytes;
+        const instead = byBytesText(BINARY_BYTES);
+        const image = await imageBlocks(context, { sandbox, path, size, read, instead, original: links });
+        return { content: [...before, ...image] };
+      }
+      const next = byBytesText(BINARY_BYTES, " (offset is a byte)");
+      const described = await describeBinary(path, size, bytes, next);
+      return { content: withDownloads(context, [...before, text(described)], await links()) };
+    }
+    const summary = readOnText(path, { size, lines, offset, content, cut: isCut && maxBytes });
+    const shown = blocks(withNotice(notice, content && fenced(content), summary));
+    const structured = { path, size, lines, offset, content, notice };
     // A caller who asked for a part knows that there is more.
-    const isTooLong = range.size > most && offset === 1 && request.limit === undefined;
-    return { content: isTooLong ? await linked(shown, request, range, context) : shown, structured };
+    const isTooLong = size > maxBytes && offset === 1 && request.limit === undefined;
+    return { content: isTooLong ? withDownloads(context, shown, await links()) : shown, structured };
   },
 });
-
-async function linked(
-  content: ToolOutput["content"],
-  { path, sandbox }: Request,
-  { size }: Lines,
-  context: ToolContext,
-): Promise<ToolOutput["content"]> {
-  const downloads = await fileDownloads(context, sandbox, [{ path: absolute(path), size }]);
-  return withDownloads(context, content, downloads);
-}
-
-async function asImage(
-  { path, sandbox }: Request,
-  size: number,
-  context: ToolContext,
-): Promise<ToolOutput["content"]> {
-  const read = async () => {
-    const { value } = await context.operate(sandbox, "read", { path, offset: 0, limit: IMAGE_BYTES });
-    return value.bytes;
-  };
-  const original = () => fileDownloads(context, sandbox, [{ path: absolute(path), size }]);
-  const file = { sandbox, path: absolute(path), size, read, instead: byBytesText(BINARY_BYTES), original };
-  return await imageBlocks(context, file);
-}
 
 async function asBytes(
   { path, offset = 0, limit = BINARY_BYTES, sandbox }: Request,
   context: ToolContext,
 ): Promise<ToolOutput> {
-  const { value, notice } = await context.operate(sandbox, "read", {
-    path,
-    offset,
-    limit: Math.min(limit, BINARY_BYTES),
-  });
+  const call = { path, offset, limit: Math.min(limit, BINARY_BYTES) };
+  const { value, notice } = await context.operate(sandbox, "read", call);
   const end = offset + value.bytes.length;
   const summary = readBytesText(absolute(path), offset, end, value.size);
   const content = value.bytes.toBase64();
   return {
-    content: blocks(sections([["notice", notice]]), content, summary),
+    content: blocks(withNotice(notice), content, summary),
     structured: { path: absolute(path), size: value.size, offset, content, notice },
   };
 }

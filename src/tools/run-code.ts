@@ -1,8 +1,7 @@
 import * as z from "zod";
 import { LANGUAGES, LANGUAGE_TITLES } from "../shared/languages.ts";
-import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
-import { GOES_ON, defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
+import { GOES_ON, defineTool, sandboxField, sessionField, timeoutField, waitField } from "./define.ts";
 import { callWait } from "./mcp-task.ts";
 import { anyRunFields, codeOutput, runAnswer } from "./run-result.ts";
 
@@ -23,10 +22,7 @@ A timeout interrupts Python, which usually keeps its variables; other kernels re
       .max(MAX_CODE, `is longer than ${MAX_CODE} characters: write_file it and run the file`),
     language: z.enum(LANGUAGES).default("python"),
     sandbox: sandboxField(),
-    context: z
-      .string()
-      .refine((name) => SESSION_NAME.test(name), SESSION_NAME_RULE)
-      .default("default"),
+    context: sessionField("default"),
     timeout_seconds: timeoutField(120, MAX_RUN_SECONDS),
     wait_seconds: waitField().describe(GOES_ON),
   }),

@@ -1,7 +1,15 @@
 import * as z from "zod";
-import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
-import { GOES_ON, defineTool, sandboxField, timeoutField, variablesField, waitField } from "./define.ts";
+import {
+  GOES_ON,
+  defineTool,
+  sandboxField,
+  sessionField,
+  variablesField,
+  waitField,
+  wholeNumber,
+  withoutNUL,
+} from "./define.ts";
 import { answeredSignIn, gitQuestion } from "./git-sign-in.ts";
 import { callWait } from "./mcp-task.ts";
 import { runAnswer, runFields, runOutput } from "./run-result.ts";
@@ -23,23 +31,17 @@ A session keeps its directory, exported variables and functions; cwd and env hol
 
 A failing program is a result with its exit_code. A timeout stops the command and its children, not background processes (cmd > log 2>&1 &).`,
   input: z.strictObject({
-    command: z
-      .string()
-      .min(1)
-      .max(
-        MAX_COMMAND,
-        `is longer than ${MAX_COMMAND} characters: write_file the script, then run it with bash`,
-      )
-      .refine((value) => !value.includes("\0"), "must not hold a NUL character"),
-    session: z
-      .string()
-      .refine((name) => SESSION_NAME.test(name), SESSION_NAME_RULE)
-      .default("main"),
-    cwd: z
-      .string()
-      .max(4096)
-      .refine((value) => !value.includes("\0"), "must not hold a NUL character")
-      .optional(),
+    command: withoutNUL(
+      z
+        .string()
+        .min(1)
+        .max(
+          MAX_COMMAND,
+          `is longer than ${MAX_COMMAND} characters: write_file the script, then run it with bash`,
+        ),
+    ),
+    session: sessionField("main"),
+    cwd: withoutNUL(z.string().max(4096)).optional(),
     env: variablesField(),
     stdin: z
       .string()
@@ -47,8 +49,7 @@ A failing program is a result with its exit_code. A timeout stops the command an
       .optional(),
     interactive: z.boolean().default(false).describe("In a terminal; returns its screen and id."),
     sandbox: sandboxField(),
-    timeout_seconds: timeoutField(120, MAX_RUN_SECONDS)
-      .unwrap()
+    timeout_seconds: wholeNumber(1, MAX_RUN_SECONDS)
       .optional()
       .describe(`Default ${TIMEOUT_S}; interactive ${INTERACTIVE_TIMEOUT_S}.`),
     wait_seconds: waitField().describe(GOES_ON),
@@ -68,14 +69,9 @@ A failing program is a result with its exit_code. A timeout stops the command an
     // A task's caller waits for its end, but an interactive program asks for input before that.
     const poll = parameters.interactive ? undefined : "sandbox:read";
     const { waitMs, taskOf } = callWait(context, wait_seconds, poll);
+    const isLive = context.isStructured === true || parameters.interactive;
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.executeCommand(
-        owner,
-        spec,
-        waitMs,
-        context.isStructured === true || parameters.interactive,
-        context.progress,
-      ),
+      actor.executeCommand(owner, spec, waitMs, isLive, context.progress),
     );
     const task = taskOf(run, notice);
     if (task) return { content: [], task };

@@ -2,7 +2,7 @@
 import { type Agent, AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agents.ts";
 import type { RunView } from "../runs/run-types.ts";
 import type { TaskSpec } from "../tasks/task-executor.ts";
-import { componentsFor, wantedComponents } from "../tasks/components.ts";
+import { type ComponentNames, componentsFor, wantedComponents } from "../tasks/components.ts";
 import { PROGRAM_LANGUAGES, type ProgramLanguage } from "../shared/languages.ts";
 import type { QuestionSpec } from "../tasks/questions.ts";
 import { cloneDirectory } from "../tasks/task-command.ts";
@@ -17,22 +17,15 @@ import { fork, forkTask, mustSaveWorkspaces } from "./checkpoints.ts";
 import { ownRun } from "./own-run.ts";
 import * as texts from "../tasks/texts.ts";
 
-export interface TaskRequest {
-  task: string;
+type SharedFields = "task" | "repository" | "branch" | "model" | "maxTurns" | "timeoutMs";
+
+export interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<ComponentNames> {
   agent?: AgentName;
-  repository?: string;
-  branch?: string;
   /** A new sandbox if undefined. */
   sandbox?: string;
-  model?: string;
-  maxTurns?: number;
-  timeoutMs: number;
   continueFrom?: string;
   /** The checkpoint that a new sandbox starts from. */
   checkpoint?: string;
-  /** Names of definitions that must exist. */
-  agents?: readonly string[];
-  commands?: readonly string[];
 }
 
 /**

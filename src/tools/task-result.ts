@@ -92,28 +92,21 @@ export function taskFields(
   };
 }
 
-export interface PlainTask {
-  success: boolean;
-  answer?: string;
-  note?: string;
-  /** What the agent did, one action per line. The middle of a long log is omitted. */
-  log: string;
-  stderr: string;
-  files?: Changes["files"];
-  diff?: string;
-  turns?: number;
-  costUSD?: number;
-}
-
-export function plainTask(run: RunView): PlainTask | undefined {
+/** A task as plain HTTP shows it; undefined for other runs. The middle of a long log is omitted. */
+export function plainTask(run: RunView) {
   const task = taskDetailOf(run);
   if (!task) return undefined;
-  const { note } = run;
   const { success, answer, changes, turns, costUSD } = task;
-  const { files, diff } = changes ?? {};
-  const log = shownText(run.stdout);
-  const stderr = shownText(run.stderr);
-  return { success, answer, note, log, stderr, files, diff, turns, costUSD };
+  return {
+    success,
+    stdout: shownText(run.stdout),
+    stderr: shownText(run.stderr),
+    output: answer ?? run.note ?? "",
+    files: changes?.files,
+    diff: changes?.diff,
+    turns,
+    cost_usd: costUSD,
+  };
 }
 
 /** Whether the task has no result. Then the last lines of its progress are shown. */

@@ -10,20 +10,7 @@ import { serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoin
 import { type OAuth, oauthFor, type ResourcePath } from "../auth/oauth.ts";
 import { canSignIn, REDIRECT_METHODS } from "../auth/methods/index.ts";
 import { finishPanelSignIn, panelCaller, signOutOfPanel, startPanelSignIn } from "../auth/panel-session.ts";
-import {
-  AUTHORIZE_PATH,
-  METADATA_PATH,
-  PANEL_ASSETS_PATH,
-  PANEL_CALLBACK_PATH,
-  PANEL_MCP_PATH,
-  PANEL_PATH,
-  PANEL_SIGN_IN_PATH,
-  PANEL_SIGN_OUT_PATH,
-  PANEL_STREAM_PATH,
-  REGISTRATION_PATH,
-  SERVER_METADATA_PATH,
-  TOKEN_PATH,
-} from "../auth/paths.ts";
+import * as paths from "../auth/paths.ts";
 import { declaresApps, takePanelForm } from "../shared/apps.ts";
 import { declaresURLElicitation, sessionDeclares, sessionID } from "../shared/extensions.ts";
 import { type Scope, SCOPES } from "../shared/principal.ts";
@@ -107,13 +94,14 @@ function byToken(...paths: readonly [ResourcePath, ...ResourcePath[]]) {
 }
 
 const READ = "GET, HEAD";
+const FORM = `${READ}, POST`;
 
 export function createApp(product: ProtectedApp): App {
   const mcp = (request: Request, caller: CallerContext) => serveMCP(product, request, caller);
   const stream = async (request: Request, caller: CallerContext) => {
     const callerOf = (sent: Request) => panelCaller(sent, caller);
     const opened = await panelStream(request, caller, { callerOf, mcp });
-    return "reason" in opened ? refuse(caller, opened, { route: PANEL_STREAM_PATH }) : opened;
+    return "reason" in opened ? refuse(caller, opened, { route: paths.PANEL_STREAM_PATH }) : opened;
   };
   const tasks = { by: byToken("/mcp", "/"), scopes: TASK_SCOPES };
   const routes: readonly Route[] = [
@@ -133,59 +121,43 @@ export function createApp(product: ProtectedApp): App {
       methods: `${READ}, PUT, DELETE`,
       serve: { by: byToken("/mcp", "/"), known: serveFiles },
     },
-    { path: PANEL_PATH, methods: READ, serve: { open: panelPage } },
-    { path: `${PANEL_PATH}/`, methods: READ, serve: { open: toPanel } },
-    { path: `${PANEL_ASSETS_PATH}/:name`, methods: READ, serve: { open: panelAsset } },
-    { path: PANEL_MCP_PATH, methods: "POST", serve: { by: panelCaller, known: mcp } },
-    { path: PANEL_STREAM_PATH, methods: "POST", serve: { by: panelCaller, known: stream } },
-    { path: PANEL_SIGN_IN_PATH, methods: READ, serve: withOAuth(startPanelSignIn), writes: true },
-    { path: PANEL_CALLBACK_PATH, methods: READ, serve: withOAuth(finishPanelSignIn), writes: true },
-    { path: PANEL_SIGN_OUT_PATH, methods: "POST", serve: withOAuth(signOutOfPanel), writes: true },
-    {
-      path: `${DECISION_PATH}/:token`,
-      methods: `${READ}, POST`,
-      serve: withOAuth(decisionPage),
-      writes: true,
-    },
-    ...[GIT_PATH, `${GIT_PATH}/:host`].map((path) => ({
-      path,
-      methods: `${READ}, POST`,
-      serve: withOAuth(gitPage),
-      writes: true,
-    })),
-    { path: METADATA_PATH, methods: READ, serve: withOAuth(serveResourceMetadata) },
-    { path: `${METADATA_PATH}/mcp`, methods: READ, serve: withOAuth(serveResourceMetadata) },
-    { path: SERVER_METADATA_PATH, methods: READ, serve: withOAuth(serveAuthorizationServer) },
-    { path: REGISTRATION_PATH, methods: "POST", serve: withOAuth(serveAuthorizationServer), writes: true },
-    { path: TOKEN_PATH, methods: "POST", serve: withOAuth(serveAuthorizationServer), writes: true },
-    { path: AUTHORIZE_PATH, methods: `${READ}, POST`, serve: withOAuth(serveAuthorize), writes: true },
-    ...REDIRECT_METHODS.map((method) => ({
-      path: callbackPath(method),
-      methods: READ,
-      serve: withOAuth(serveCallback(method)),
-      writes: true,
-    })),
+    { path: paths.PANEL_PATH, methods: READ, serve: { open: panelPage } },
+    { path: `${paths.PANEL_PATH}/`, methods: READ, serve: { open: toPanel } },
+    { path: `${paths.PANEL_ASSETS_PATH}/:name`, methods: READ, serve: { open: panelAsset } },
+    { path: paths.PANEL_MCP_PATH, methods: "POST", serve: { by: panelCaller, known: mcp } },
+    { path: paths.PANEL_STREAM_PATH, methods: "POST", serve: { by: panelCaller, known: stream } },
+    writing(paths.PANEL_SIGN_IN_PATH, READ, startPanelSignIn),
+    writing(paths.PANEL_CALLBACK_PATH, READ, finishPanelSignIn),
+    writing(paths.PANEL_SIGN_OUT_PATH, "POST", signOutOfPanel),
+    writing(`${DECISION_PATH}/:token`, FORM, decisionPage),
+    writing(GIT_PATH, FORM, gitPage),
+    writing(`${GIT_PATH}/:host`, FORM, gitPage),
+    { path: paths.METADATA_PATH, methods: READ, serve: withOAuth(serveResourceMetadata) },
+    { path: `${paths.METADATA_PATH}/mcp`, methods: READ, serve: withOAuth(serveResourceMetadata) },
+    { path: paths.SERVER_METADATA_PATH, methods: READ, serve: withOAuth(serveAuthorizationServer) },
+    writing(paths.REGISTRATION_PATH, "POST", serveAuthorizationServer),
+    writing(paths.TOKEN_PATH, "POST", serveAuthorizationServer),
+    writing(paths.AUTHORIZE_PATH, FORM, serveAuthorize),
+    ...REDIRECT_METHODS.map((method) => writing(callbackPath(method), READ, serveCallback(method))),
   ];
 
   async function respond(request: Request, context: RequestContext): Promise<Response> {
     const { config } = context;
-    if (!hostAllowed(request, config)) return refuse(context, BAD_HOST());
+    if (!hostAllowed(request, config)) return refuse(context, forbidden("bad_host", texts.BAD_HOST_TEXT));
     const { pathname } = new URL(request.url);
     const route = routes.find(({ path }) => matches(path, pathname));
     const isPublic = route?.isPublic === true && !isLoopback(new URL(request.url));
-    if (!isPublic && !originAllowed(request, config)) return refuse(context, BAD_ORIGIN());
+    if (!isPublic && !originAllowed(request, config))
+      return refuse(context, forbidden("bad_origin", texts.BAD_ORIGIN_TEXT));
     if (!route) return notFound(request);
     if (route.forPeople && isBrowser(request)) return landingPage(request, context);
     const methods = `${route.methods}, OPTIONS`;
     if (request.method === "OPTIONS") return preflight(methods, isPublic);
-    if (!methods.split(", ").includes(request.method)) {
+    if (!methods.split(", ").includes(request.method))
       return json({ error: "Method not allowed" }, 405, { allow: methods });
-    }
     if ("open" in route.serve) {
-      if (
-        route.writes &&
-        (await isRateLimited(context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER, addressOf(request)))
-      )
+      const limiter = route.writes ? (context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER) : undefined;
+      if (await isRateLimited(limiter, addressOf(request)))
         return refuse(context, rateLimited(), { route: route.path });
       return route.serve.open(request, context);
     }
@@ -213,15 +185,7 @@ export function createApp(product: ProtectedApp): App {
       }
       const named = namedOrigin(request);
       const trace = traceOfHeaders(request.headers);
-      const context: RequestContext = {
-        env,
-        config,
-        ctx,
-        origin: named?.origin,
-        arrivedAt,
-        requestID,
-        trace,
-      };
+      const context = { env, config, ctx, origin: named?.origin, arrivedAt, requestID, trace };
       const label = named && previewLabel(named, config);
       if (named && label !== undefined)
         return servePreview(request, { label, origin: named.origin }, context).catch((error) =>
@@ -249,7 +213,10 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   const { pathname: route } = url;
   let caller = sender;
   const endpointQuery = endpointQueryOf(url, caller.config.tools);
-  if ("problem" in endpointQuery) return refuse(caller, badQuery(endpointQuery.problem), { route });
+  if ("problem" in endpointQuery) {
+    const response = rpcError(400, -32602, endpointQuery.problem);
+    return refuse(caller, { reason: "bad_query", response }, { route });
+  }
   if (!isJsonContentType(request.headers.get("content-type"))) {
     return refuse(
       caller,
@@ -391,8 +358,15 @@ function health(request: Request, context: RequestContext): Response {
   });
 }
 
+type ServeWithOAuth = (request: Request, oauth: OAuth, context: RequestContext) => Promise<Response>;
+
+/** A route of OAuth or its pages that causes writes. */
+function writing(path: string, methods: string, serve: ServeWithOAuth): Route {
+  return { path, methods, serve: withOAuth(serve), writes: true };
+}
+
 /** Makes a route that exists only while OAuth is on. */
-function withOAuth(serve: (request: Request, oauth: OAuth, context: RequestContext) => Promise<Response>) {
+function withOAuth(serve: ServeWithOAuth) {
   return {
     open: (request: Request, context: RequestContext) => {
       const oauth = oauthFor(request, context);
@@ -456,13 +430,6 @@ function withStandardHeaders(response: Response, requestID: string): Response {
 }
 
 const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes" };
-
-const BAD_HOST = (): Refusal => forbidden("bad_host", texts.BAD_HOST_TEXT);
-const BAD_ORIGIN = (): Refusal => forbidden("bad_origin", texts.BAD_ORIGIN_TEXT);
-
-function badQuery(problem: string): Refusal {
-  return { reason: "bad_query", response: rpcError(400, -32602, problem) };
-}
 
 /** The response to a client that requests a task without declaring the extension (SEP-2663, "Protocol Errors"). */
 function undeclared(id: string | number | null): Refusal {

@@ -153,7 +153,6 @@ async function decide(context: PageContext): Promise<Response> {
   return consent(context, authRequest, ticked, headers, problem);
 }
 
-/** Stored while a person is at a sign-in method's site. */
 interface PendingSignIn {
   verifier: string;
   /** The method's name, so that one site's code is not accepted for another. Earlier versions did not store it. */

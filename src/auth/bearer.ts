@@ -131,7 +131,6 @@ async function principalOf(token: string, candidates: readonly Candidate[]): Pro
 
 const known = new WeakMap<Config, Promise<Candidate[]>>();
 
-/** Computed once per configuration, because every request needs it. */
 function candidatesOf(config: Config): Promise<Candidate[]> {
   const candidates = known.get(config) ?? digestTokens(config);
   known.set(config, candidates);

@@ -8,7 +8,6 @@ export const COOKIE_PREFIX = "__Host-sandbox-mcp-";
 
 const PREFIX_WITHOUT_HOST = COOKIE_PREFIX.slice("__Host-".length);
 
-/** Whether a cookie belongs to the server, or to Cloudflare Access in front of it. */
 export function isOwnCookie(name: string): boolean {
   return name.startsWith("CF_") || name.startsWith(COOKIE_PREFIX) || name.startsWith(PREFIX_WITHOUT_HOST);
 }

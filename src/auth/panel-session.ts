@@ -53,7 +53,6 @@ export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<
   ]);
 }
 
-/** The consent page's redirect target: exchanges the code for the session. */
 export async function finishPanelSignIn(
   request: Request,
   oauth: OAuth,

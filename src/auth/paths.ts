@@ -6,7 +6,6 @@ export const REGISTRATION_PATH = "/oauth/register";
 export const METADATA_PATH = "/.well-known/oauth-protected-resource";
 export const SERVER_METADATA_PATH = "/.well-known/oauth-authorization-server";
 
-/** The panel's page. Its assets are below `PANEL_ASSETS_PATH`. */
 export const PANEL_PATH = "/panel";
 export const PANEL_ASSETS_PATH = "/panel/assets";
 export const PANEL_SIGN_IN_PATH = "/panel/sign-in";

@@ -9,7 +9,6 @@ import { RUNS } from "../shared/resource-uri.ts";
 import { operation, reading } from "./context.ts";
 import { namesOf } from "./read.ts";
 
-/** Limits: directory entries read, and runs of a sandbox listed. */
 const MAX_ENTRIES = 2000;
 const MAX_RUNS = 100;
 
@@ -72,7 +71,6 @@ async function names(caller: CallerContext): Promise<string[]> {
   return sandboxes.map(({ name }) => name);
 }
 
-/** Returns no completions when the sandbox is missing, stopped or unreadable. */
 async function orNothing<T>(found: Promise<T[]>): Promise<T[]> {
   try {
     return await found;

@@ -19,7 +19,6 @@ import { NO_PAGE, aboutTask, aboutWorkspace } from "./texts.ts";
 
 const WORKSPACE = "/workspace";
 
-/** Limits for one page: sandboxes, entries of one workspace, and tasks. */
 const PAGE_SANDBOXES = 10;
 const TOP_ENTRIES = 100;
 const TASKS = 20;

@@ -72,13 +72,11 @@ interface Route {
   path: string;
   /** Allowed methods. `OPTIONS` is always allowed. */
   methods: string;
-  /** Whether browsers get a page instead of JSON. */
   forPeople?: boolean;
   /** Whether pages of any origin may read the response. Never on loopback, where a page could find out what its user runs. */
   isPublic?: boolean;
   /** Whether unauthenticated requests cause writes. They are rate limited by address. */
   writes?: boolean;
-  /** The handler: `open` to everybody, or only for `known` callers. */
   serve:
     | { open: Serve<RequestContext> }
     | {
@@ -207,7 +205,6 @@ function notFound(request: Request): Response | Promise<Response> {
   });
 }
 
-/** Serves MCP, any revision, with a stateless server made for this request. */
 async function serveMCP(product: ProtectedApp, request: Request, sender: CallerContext): Promise<Response> {
   const url = new URL(request.url);
   const { pathname: route } = url;
@@ -402,7 +399,6 @@ function refuse(
   return response;
 }
 
-/** The response to an unexpected error: it refers to the log line with the details. */
 function failed(
   context: RequestContext,
   where: string,

@@ -1,4 +1,3 @@
-/** Reads and parses the request's body, once and within limits. */
 import { exceedsBounds } from "../shared/bounded.ts";
 import { gather } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";

@@ -12,7 +12,6 @@ import { LOG_NAME } from "../shared/resource-uri.ts";
 import { json } from "../shared/responses.ts";
 import { becameShorter, fileNotArchived, sizeUnknown, unknownArchive, uploadTooLarge } from "./texts.ts";
 
-/** The most bytes of an upload, unless its link allows less. */
 export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
 
 const FORM_BYTES = 1024 * 1024;
@@ -52,7 +51,6 @@ const ARCHIVE_TYPES: Record<ArchiveFormat, string> = {
   zip: "application/zip",
 };
 
-/** The format in `?archive=`. @throws {ToolError} `invalid_argument` for an unknown format */
 function archiveFormat(request: Request): ArchiveFormat | undefined {
   const given = new URL(request.url).searchParams.get("archive");
   if (given === null || given === "tar.gz" || given === "zip") return given ?? undefined;
@@ -92,7 +90,6 @@ export async function sendFile(
   return new Response(opened.body.pipeThrough(new FixedLengthStream(length)), { status, headers });
 }
 
-/** Sends an artifact or a log of a run, or the requested range of it. @param name as in resource addresses */
 export async function sendRunFile(
   request: Request,
   env: Env,
@@ -212,7 +209,6 @@ function isTooLarge(request: Request, max: number): boolean {
   return length > max + (isForm(request) ? FORM_BYTES : 0);
 }
 
-/** The body, and how its end is recognized, as `store` expects them. */
 function bodyOf(
   request: Request,
 ): Pick<Input<"store">, "body"> & { length?: number; mark?: string; form?: string } {

@@ -18,7 +18,6 @@ export function isBrowser(request: Request): boolean {
   return (request.method === "GET" || request.method === "HEAD") && acceptsHTML(request);
 }
 
-/** Whether a person sees the response, for example to a form. */
 export function acceptsHTML({ headers }: Request): boolean {
   return /(^|[\s,])text\/html\b/i.test(headers.get("accept") ?? "");
 }

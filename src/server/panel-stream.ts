@@ -24,7 +24,6 @@ const MAX_LOOKS = 150;
 /** The interval of session checks, in milliseconds. Each check also sends a keep-alive comment. */
 const SESSION_MS = 5000;
 
-/** The longest that a poll waits for log output, in seconds. */
 const LOOK_WAIT_SECONDS = 20;
 
 const MAX_WATCHED = 8;
@@ -68,7 +67,6 @@ const requested = z.strictObject({
 
 type WatchRequest = z.output<typeof watched>;
 
-/** How polls pass the guards of `/panel/mcp`. */
 export interface PanelDoors {
   /** The caller whose session the request has now. */
   callerOf(request: Request): Promise<Caller | Refusal>;

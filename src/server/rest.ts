@@ -30,7 +30,6 @@ import { modelName } from "../shared/variables.ts";
 
 const MAX_TIMEOUT_MS = TASK_SECONDS.max * 1000;
 
-/** The scopes of both routes. A question needs the same: it is a task without an agent. */
 export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 
 /** Text that is not blank. Its error messages are sent to callers as they are. */
@@ -74,7 +73,6 @@ const questionBody = z.strictObject({
   ...times(),
 });
 
-/** The fields of each body, for the error about an unknown field. */
 const FIELDS = REST_TEXTS.fields(fieldNames(taskBody), fieldNames(questionBody));
 
 function fieldNames({ shape }: z.ZodObject): string {
@@ -104,7 +102,6 @@ export async function execute(request: Request, caller: CallerContext): Promise<
   });
 }
 
-/** How long one look at a run waits for its end, milliseconds. */
 const LOOK_MS = 300_000;
 
 async function ended(context: ToolContext, run: RunView, deadline: number): Promise<RunView> {
@@ -157,7 +154,6 @@ function refusedBy({ issues }: z.ZodError): { refused: string } {
   return { refused: /^[a-z]/.test(message) ? `${String(issue?.path[0])} ${message}` : message };
 }
 
-/** `GET` and `DELETE` of `/tasks/:taskId/result`, of a task or a question. */
 export function taskResult(request: Request, caller: CallerContext): Promise<Response> {
   return request.method === "DELETE" ? removeResult(request, caller) : readResult(request, caller);
 }

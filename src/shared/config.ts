@@ -142,7 +142,6 @@ function configOf(values: Values) {
       max: values.MAX_INTERNET,
       allowHosts: values.ALLOW_HOSTS,
     },
-    /** Added to sandboxes' requests: the model's credential, and the operator's secrets. */
     secrets: [
       ...modelSecrets(values.ANTHROPIC_API_KEY, values.CLAUDE_CODE_OAUTH_TOKEN),
       ...values.SECRETS,

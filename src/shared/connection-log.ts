@@ -1,7 +1,6 @@
 /** A sandbox's recent connections, allowed and refused, one line each. */
 import { ALLOWED_PORTS } from "./network-policy.ts";
 
-/** A connection, a proxied request, or an attempt at one. */
 export interface Connection {
   /** When it began, in milliseconds since the epoch. */
   at: number;
@@ -20,7 +19,6 @@ export interface Connection {
   refused?: "policy" | "address" | "mismatch";
 }
 
-/** A sandbox's connections since its container started. */
 export interface SeenConnections {
   /** The log's id. Each container has its own log. */
   log: string;
@@ -96,7 +94,6 @@ export function connectionLine({
   return `${new Date(at).toISOString()} ${host} ${port} ${method} ${outcome} ${bytes} ${secret ?? "-"}`;
 }
 
-/** The text without characters that would end a line or column. */
 function oneField(text: string): string {
   return text.replace(/[^\x21-\x7e]/g, "?").slice(0, 253) || "-";
 }

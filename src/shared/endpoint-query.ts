@@ -11,7 +11,6 @@ export interface EndpointQuery {
   sandbox: string;
   /** Whether results have `structuredContent`, and the list of tools its schemas. */
   structured: boolean;
-  /** Names and sets of tools; undefined for all. */
   tools?: readonly string[] | undefined;
   /** Whether a terminal's log keeps its control sequences, for clients that are terminals. */
   raw?: boolean;

@@ -35,7 +35,6 @@ export interface Failure {
   message: string;
   /** The next call, as a sentence; empty if there is nothing to do. */
   hint: string;
-  /** Whether the same call may succeed later. */
   retryable: boolean;
 }
 
@@ -70,7 +69,6 @@ export class ToolError extends Error implements Failure {
   }
 }
 
-/** The value of another object's outcome. @throws {ToolError} if it is a failure */
 export function unwrap<T>(outcome: Outcome<T>): T {
   if (outcome.ok) return outcome.value;
   throw ToolError.from(outcome.failure);

@@ -6,7 +6,6 @@ import { isRecord } from "./is-record.ts";
 
 const CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities";
 
-/** The declaration of an extension in a request's `_meta`, or in `initialize`; undefined if missing. */
 export function declaredExtension(message: unknown, extension: string): Record<string, unknown> | undefined {
   const extensions = capabilitiesOf(message)?.extensions;
   const declared = isRecord(extensions) ? extensions[extension] : undefined;

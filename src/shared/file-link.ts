@@ -29,7 +29,6 @@ export type FileLink = z.infer<typeof linkSchema>;
 /** A link to a run's output, which outlives the sandbox. */
 const runLinkSchema = z.strictObject({
   actor: z.string(),
-  /** The run's id, and the output's name as in resource addresses. */
   run: z.string(),
   name: z.string(),
   expires: z.number(),
@@ -39,10 +38,8 @@ export type RunLink = z.infer<typeof runLinkSchema>;
 
 const anyLinkSchema = z.union([linkSchema, runLinkSchema]);
 
-/** A link as its actor stores it. */
 export type KeptLink = Omit<FileLink, "actor" | "id"> | Omit<RunLink, "actor">;
 
-/** The id of a stored link. */
 export interface LinkName {
   actor: string;
   id: string;
@@ -72,7 +69,6 @@ export async function writeToken(
   return `${actor}.${id}${signature.slice(0, SIGNATURE_CHARS)}`;
 }
 
-/** The content of a token; undefined if no key has signed it. It may have expired. */
 export async function readToken(
   token: string,
   keys: readonly CryptoKey[],

@@ -54,7 +54,6 @@ export function asSecret(host: string, { user, token }: GitCredential): Secret {
   };
 }
 
-/** Git's message about missing or wrong credentials. */
 const REFUSED =
   /(?:could not read (?:Username|Password)|Authentication failed) for '(https:\/\/[^'\s]{1,2000})'/;
 

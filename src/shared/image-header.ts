@@ -28,7 +28,6 @@ const FORMATS = {
 
 export type ImageType = keyof typeof FORMATS;
 
-/** The image type of these first bytes, or undefined. */
 export function imageType(bytes: Uint8Array): ImageType | undefined {
   const start = String.fromCharCode(...bytes.subarray(0, 12));
   const types = Object.keys(FORMATS) as ImageType[];

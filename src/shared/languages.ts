@@ -20,7 +20,6 @@ interface Traits {
   idle: string;
   /** ASCII JSON as the argument of a call. */
   argument(json: string): string;
-  /** Whether code can be interrupted without losing its kernel. */
   isInterruptible: boolean;
   /** How to install the package that code failed to import, as a sentence; undefined for other errors. */
   installHint(error: { name: string; message: string }): string | undefined;

@@ -30,14 +30,12 @@ interface RequestFields {
 export interface CallEvent extends RequestFields {
   event: "call";
   tool: string;
-  /** The sandbox's name without the principal; undefined if the tool has none. */
   sandbox?: string;
   duration_ms: number;
   outcome: "ok" | "error";
   error_code?: string;
 }
 
-/** A request that never reached a tool. */
 export interface RefusalEvent extends RequestFields {
   event: "refusal";
   status: number;
@@ -113,7 +111,6 @@ export interface ConfigEvent {
   problems: readonly string[];
 }
 
-/** An operator's definition that a task named is unusable. */
 export interface ComponentEvent {
   event: "component";
   /** `<kind>/<name>`, the name of the operator's file. */

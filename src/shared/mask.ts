@@ -25,7 +25,6 @@ const MAX_SPELLING_CHARS = 6;
  */
 const LENGTH_CLASS = 64;
 
-/** The two base64 alphabets differ in these. */
 const BASE64_PAIRS = ["+-", "/_"];
 const CASE_PAIRS = Array.from("abcdefghijklmnopqrstuvwxyz", (letter) => letter + letter.toUpperCase());
 
@@ -67,7 +66,6 @@ export class Mask {
     const mostHeld = Math.max(0, ...traces.map((one) => one.mostHeld));
     /** The held-back bytes, and before them as much as a continuing trace may have begun in. */
     let tail: Uint8Array = new Uint8Array();
-    /** Bytes of the tail that were sent already. */
     let sent = 0;
     return new TransformStream({
       transform(piece, controller) {
@@ -166,7 +164,6 @@ class TraceMatcher {
   }
 }
 
-/** The character spelled by an escape; -1 if there is none. */
 function escapedAt(bytes: Uint8Array, at: number): number {
   const next = bytes[at + 1] ?? 0;
   if (bytes[at] === PERCENT) return hexadecimal(bytes, at + 1, at + 3);

@@ -4,9 +4,7 @@ import { OWNER_ID } from "./principal.ts";
 
 const directory = z.strictObject({
   sandbox: z.string(),
-  /** Its path in the sandbox. */
   path: z.string(),
-  /** Its path on the machine. */
   source: z.string(),
   readOnly: z.boolean(),
 });

@@ -53,7 +53,6 @@ export function randomLetters(count: number): string {
 const hashes = new Map<string, string>();
 const MAX_HASHES = 1000;
 
-/** The first 80 bits of the SHA-256 of a principal's id, as 16 lower-case base32 characters. */
 export async function principalHash(principalID: string): Promise<string> {
   const hash = hashes.get(principalID) ?? (await hashOf(principalID));
   if (hashes.size >= MAX_HASHES) hashes.clear();

@@ -15,10 +15,8 @@ export interface NetworkPolicy {
   allowHosts: readonly string[];
 }
 
-/** The entry that stands for `PACKAGE_HOSTS`. */
 export const PACKAGES = "packages";
 
-/** The public sources of pip, npm, apt and git: PyPI, npm, Debian and GitHub. */
 export const PACKAGE_HOSTS: readonly string[] = [
   "pypi.org",
   "files.pythonhosted.org",
@@ -33,7 +31,6 @@ export const PACKAGE_HOSTS: readonly string[] = [
 
 export const MAX_HOSTS = 100;
 
-/** The reachable ports of an allowed host, for plain HTTP and TLS. */
 export const ALLOWED_PORTS: ReadonlySet<number> = new Set([80, 443]);
 
 export const ALLOWED_PORTS_LISTED = [...ALLOWED_PORTS].join(" and ");
@@ -106,7 +103,6 @@ export function narrowed(policy: NetworkPolicy, limit: NetworkPolicy): NetworkPo
   return { internet, allowHosts: common(policy.allowHosts, limit.allowHosts) };
 }
 
-/** The entries that a limit does not completely allow. */
 export function entriesBeyond(entries: readonly string[], limit: NetworkPolicy): string[] {
   if (limit.internet === "full") return [];
   if (limit.internet === "none") return [...entries];

@@ -1,4 +1,3 @@
-/** The owner's tokens: one, and during a rotation the previous one. */
 import type { Config } from "./config.ts";
 
 /** The accepted tokens, newest first. The previous one counts only next to a newer one. */

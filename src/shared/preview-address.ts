@@ -50,7 +50,6 @@ export function writeLabel({ port, actor, token }: PreviewAddress): string {
   return `${port}-${actor}-${token}`;
 }
 
-/** The address in a label; undefined if no key has signed it. */
 export async function readLabel(
   label: string,
   keys: readonly CryptoKey[],

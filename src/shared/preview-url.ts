@@ -2,7 +2,6 @@ import type { Config } from "./config.ts";
 import { isLoopback } from "./origin.ts";
 import { type PreviewAddress, writeLabel } from "./preview-address.ts";
 
-/** The URL of a preview for callers of this origin; undefined if previews do not work there. */
 export function previewURL(
   address: PreviewAddress,
   { config: { previewHost }, origin }: { config: Pick<Config, "previewHost">; origin: string | undefined },
@@ -19,7 +18,6 @@ export function previewURL(
   return own.href;
 }
 
-/** The CSP source for all previews; undefined if there are none. */
 export function previewSource(
   { previewHost }: Pick<Config, "previewHost">,
   origin: string | undefined,

@@ -16,7 +16,6 @@ export interface Principal {
   /** `owner`, `token:<name>`, or `<sign-in method>:<id>` such as `github:583231`. It survives a rotation of the token. */
   id: string;
   scopes: readonly Scope[];
-  /** The default region of their sandboxes; DEFAULT_REGION if undefined. */
   region?: Region | undefined;
   /** `token`, `previous_token` (replaced by a rotation), or the sign-in method's name. Only for the log. */
   via: string;
@@ -27,7 +26,6 @@ export interface Principal {
 /** The principal of the server's own token and the owner's sign-in: one person, one set of sandboxes. */
 export const OWNER_ID = "owner";
 
-/** A static token's name. It is part of the principal id, which therefore survives a change of the token. */
 export const TOKEN_NAME = /^[a-z0-9-]{1,32}$/;
 
 export function tokenPrincipalID(name: string): string {

@@ -1,4 +1,3 @@
-/** Runs work in order of arrival, even after failures. */
 export class SerialQueue {
   #last: Promise<unknown> = Promise.resolve();
 
@@ -9,7 +8,6 @@ export class SerialQueue {
   }
 }
 
-/** A serial queue per key. Keys do not wait for each other. */
 export class KeyedQueue {
   /** With the ids of running and waiting work, in order of arrival. */
   readonly #queues = new Map<string, { queue: SerialQueue; ids: string[] }>();

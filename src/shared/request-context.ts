@@ -42,6 +42,5 @@ export interface CallerContext extends RequestContext, Caller {
    * the user could not sign in.
    */
   asksPerson?: "modern" | "legacy" | undefined;
-  /** The offered tools that the connection is limited to; undefined for all. */
   chosenTools?: ReadonlySet<ToolName> | undefined;
 }

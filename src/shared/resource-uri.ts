@@ -4,7 +4,6 @@
  */
 import { SANDBOX_NAME } from "./names.ts";
 
-/** Replaces the sandbox name. */
 export const RUNS = "runs";
 
 /** The name of a run's log, and the prefix of a task's artifacts. */

@@ -21,7 +21,6 @@ const MIN_VALUE_LENGTH = 16;
 /** Where a request gets a value. `template` contains `{value}` once; for `basic` it is the user and password. */
 export interface SecretPlace {
   in: "header" | "query" | "basic";
-  /** The lower-case header, or the query parameter. */
   name: string;
   template: string;
 }
@@ -38,7 +37,6 @@ export interface Secret {
   variable: string | undefined;
 }
 
-/** The host by which a task's agent reaches its model. */
 export const MODEL_HOST = "anthropic.internal";
 
 /** Stands for the server itself among principals, for example for the model's credential. */
@@ -142,7 +140,6 @@ function within64(text: string, before: number): SecretTrace {
   return { text: whole, sharesFirst: before > 0, sharesLast: bits % 6 > 0 };
 }
 
-/** Headers about a message's transport, not its content. */
 const REFUSED_HEADERS =
   /^(?:host|content-length|transfer-encoding|connection|upgrade|te|trailer|expect|range|accept-encoding|proxy-.*|cf-.*)$/;
 

@@ -25,7 +25,6 @@ export interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "he
 export type MakeSmaller = (image: Uint8Array) => Promise<Uint8Array | ImageProblem>;
 export type ImageProblem = Exclude<ImageMade, "made"> | "stopped";
 
-/** The refusal of an oversized image file; undefined for any other file. */
 export function tooLarge(size: number): ImageRefusal | undefined {
   if (size <= IMAGE_BYTES) return undefined;
   return { problem: `has ${size} bytes; at most ${IMAGE_BYTES} can be shown.`, remedy: SMALLER };

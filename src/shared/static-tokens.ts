@@ -16,7 +16,6 @@ export interface StaticToken {
   allowHosts?: readonly string[] | undefined;
 }
 
-/** A token replaced by a rotation and still accepted. */
 export interface PreviousToken {
   value: string;
   /** When it stops working, in milliseconds since the epoch; Infinity while it is configured. */

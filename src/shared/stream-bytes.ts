@@ -26,7 +26,6 @@ interface Bounds {
   maxBytes: number;
   /** How many bytes of an oversized body are still read and dropped; 0 by default. */
   drainBytes?: number;
-  /** The time limit, in milliseconds. */
   ms?: number;
 }
 

@@ -33,7 +33,6 @@ export interface Variable<T = unknown> {
   /** Parses the text. An issue's message ends a sentence that begins with the variable's name. */
   schema: z.ZodType<T, string>;
   default?: NoInfer<T> | undefined;
-  /** What happens without a value, in words. */
   fallback?: string;
   /** `value`: must not be in a file that others read. `hashes`: reveals no credential, but is never shown. */
   secret?: "value" | "hashes";
@@ -408,7 +407,6 @@ const others = {
   }),
 };
 
-/** The headings of the reference. */
 export const GROUPS = {
   "Who may call": access,
   Addresses: addresses,

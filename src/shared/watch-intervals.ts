@@ -13,7 +13,6 @@ const ECHO_BYTES = 8192;
 /** The tools that can be watched; all are read-only. */
 export type WatchedTool = keyof typeof POLL_MS;
 
-/** Where a page of a run's log ends, as in results of `get_result` with a cursor. */
 export interface LogPosition {
   state: string;
   /** The byte after the page. */

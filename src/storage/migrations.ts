@@ -16,7 +16,6 @@ export interface Documented {
 
 export interface Schema {
   migrations: readonly Migration[];
-  /** All tables after the migrations. */
   tables: Readonly<Record<string, Documented>>;
   keys: Readonly<Record<string, Documented>>;
 }

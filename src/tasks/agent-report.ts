@@ -1,14 +1,11 @@
-/** What the lines of a coding agent report, and the interface of their readers. */
 import * as z from "zod";
 import { tokens } from "../runs/task-detail.ts";
 
 /** What an agent has reported so far. Plain data, because it is stored in the run's record. */
 export const agentReport = z.object({
-  /** The agent's id for its conversation. */
   conversation: z.string().optional(),
   model: z.string().optional(),
   answer: z.string().optional(),
-  /** Set when the agent has reported its end. */
   end: z.enum(["done", "out_of_turns", "error"]).optional(),
   error: z.string().optional(),
   turns: z.number().optional(),

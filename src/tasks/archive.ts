@@ -6,7 +6,6 @@ import type { Archive } from "../runs/task-detail.ts";
 import * as texts from "./texts.ts";
 
 export interface TaskArchive {
-  /** The complete id of its run. */
   run: string;
   /** When it ends, milliseconds since the epoch. */
   expiresAt: number;
@@ -17,7 +16,6 @@ export interface TaskArchive {
 /** What did not fit: files of the workspace, and the agent's conversation. */
 export type ArchiveLeftOut = Plan["left"] & { conversation?: true };
 
-/** Stores snapshots: the sandbox's workspace. */
 export interface Archives {
   keepArchive(what: TaskArchive): Promise<ArchiveLeftOut>;
   /** @param run the run of the conversation @param task the continuing task, as the sandbox knows it */

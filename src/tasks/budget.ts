@@ -31,7 +31,6 @@ export interface Spending {
   requests: number;
   tokens: number;
   exhausted: boolean;
-  /** Whether a request was refused because the day's tokens are used up. */
   dayIsSpent?: boolean;
   upstream?: UpstreamError;
 }
@@ -59,7 +58,6 @@ export class TaskBudgets {
     this.#sql = sql;
   }
 
-  /** Opens a budget. Returns its placeholder. */
   async open(run: string, maxTokens: number, trace?: TraceContext): Promise<string> {
     const random = crypto.getRandomValues(new Uint8Array(32));
     // Agents check the prefix; the rest is random.
@@ -75,7 +73,6 @@ export class TaskBudgets {
     return key;
   }
 
-  /** Counts a request if its placeholder belongs to a task that runs here and has budget left. */
   async admit(key: string): Promise<BudgetCheck> {
     const hash = await hashOf(key);
     const [row] = this.#sql.exec<Row>("SELECT * FROM task_budgets WHERE key_hash = ?", hash).toArray();
@@ -128,7 +125,6 @@ export class TaskBudgets {
     );
   }
 
-  /** Undoes a request that the task's budget allowed, because the day's tokens are used up. */
   refuseForToday({ run, number }: ModelCall): void {
     this.#sql.exec("DELETE FROM model_calls WHERE run = ? AND number = ?", run, number);
     this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", DAY_REFUSED, run);
@@ -149,7 +145,6 @@ export class TaskBudgets {
       );
   }
 
-  /** What a task has spent; zero without a budget. */
   spending(run: string): Spending {
     const [row] = this.#sql.exec<Row>("SELECT * FROM task_budgets WHERE run = ?", run).toArray();
     if (!row) return { requests: 0, tokens: 0, exhausted: false };
@@ -159,7 +154,6 @@ export class TaskBudgets {
     return { requests, tokens, exhausted: refused === TASK_REFUSED, dayIsSpent, upstream };
   }
 
-  /** Invalidates the placeholder. */
   close(run: string): void {
     this.#sql.exec("DELETE FROM task_budgets WHERE run = ?", run);
     this.#sql.exec("DELETE FROM model_calls WHERE run = ?", run);

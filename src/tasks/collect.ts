@@ -93,7 +93,6 @@ export async function collect(
   return { changes, artifacts: writer.kept, notKept };
 }
 
-/** The first of these files, as many as a record lists. */
 function fitting<File extends object>(files: readonly File[]): File[] {
   let room = LISTED_BYTES;
   return files.filter((file) => {
@@ -153,7 +152,6 @@ async function readPart(
   }
 }
 
-/** A run's artifact and its key in R2. @throws {ToolError} `not_found` */
 export function findArtifact(prefix: string, run: RunView, path: string): { key: string; size: number } {
   const artifacts = taskDetailOf(run)?.artifacts ?? [];
   const index = artifacts.findIndex((artifact) => artifact.path === path);

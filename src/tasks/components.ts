@@ -34,7 +34,6 @@ export type TaskComponents = z.infer<typeof taskComponents>;
 /** A name is its file's name without `.md`, not a path. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
-/** The most definitions of each kind that a task may name. */
 export const MAX_NAMED = 10;
 
 /** The most definitions of each kind that the operator may offer; the first by name count. */

@@ -7,15 +7,12 @@ import type { UpstreamError } from "../container/model-calls.ts";
 import type { Step } from "./task-output.ts";
 import * as texts from "./texts.ts";
 
-/** The most characters of a list of missing definitions, and of available ones. */
 const MISSING_CHARACTERS = 2000;
 
 export interface TaskFacts {
   id: string;
-  /** The agent's name for people, and its program. */
   agent: string;
   program: string;
-  /** How to install the program on the local platform. */
   image: string;
   install: string;
   command: End;
@@ -76,7 +73,6 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
   return failed(withoutResult(facts) + next);
 }
 
-/** Why the agent never started; undefined if it did. */
 function notStarted(facts: TaskFacts) {
   const { step, agent, program, image, install, repository, branch, directory, offered, stderr } = facts;
   switch (step) {

@@ -23,7 +23,6 @@ import {
 import { QUESTION_CANCELLED, dayIsSpent, programLate } from "./texts.ts";
 
 export interface QuestionSpec extends Allowance, ProgramOrder {
-  /** Whether the sandbox was made for this question and ends with it. */
   ownSandbox: boolean;
   trace?: TraceContext | undefined;
 }

@@ -39,7 +39,6 @@ export class RunningTask {
   readonly #withdrawn = Promise.withResolvers<End>();
   readonly #cancelRequested = Promise.withResolvers<void>();
   #command: Execution | undefined;
-  /** Bytes of the agent's stdout whose events are stored. */
   #storedOffset = 0;
   #begun = false;
   #cancelled = false;
@@ -77,7 +76,6 @@ export class RunningTask {
     this.#output.addLine(line);
   }
 
-  /** Settles if the task is cancelled before it starts. */
   get cancelledBeforeTurn(): Promise<End> {
     return this.#withdrawn.promise;
   }
@@ -223,7 +221,6 @@ export class RunningTask {
     return note ?? "";
   }
 
-  /** The result of work after the agent's end; undefined if it takes too long. */
   #within<T>(work: Promise<T>): Promise<T | undefined> {
     const late = this.#cancelRequested.promise.then(() =>
       within(KEEP_CANCELLED_MS, new Promise<undefined>(() => {})),

@@ -18,15 +18,12 @@ import { WAITING_FOR_TASK, agentAtWork, modelFailedText } from "./texts.ts";
 export interface TaskSpec extends Allowance {
   task: string;
   agent: AgentName;
-  /** Cloned into `directory` first. */
   repository?: string;
   branch?: string;
   directory: string;
   model?: string;
   maxTurns?: number;
-  /** Whether the sandbox was made for this task and ends with it. */
   ownSandbox: boolean;
-  /** The agent's id of a conversation to continue. */
   conversation?: string;
   /** The run whose conversation continues in a sandbox that has only its files. */
   goesOnFrom?: string;

@@ -49,7 +49,6 @@ export class TaskOutput implements RunSink<CommandState> {
   readonly #storedOffset: () => number;
   /** Bytes of the agent's stdout up to the last complete line. */
   offset: number;
-  /** The last step that our script reported. */
   step: Step | undefined;
   #partial: Uint8Array[] = [];
   #partialBytes = 0;
@@ -144,7 +143,6 @@ export class TaskOutput implements RunSink<CommandState> {
     this.#progressed();
   }
 
-  /** The stream has ended, perhaps within a line. */
   finish(): void {
     if (this.#partialBytes > 0) this.#line();
     this.#flushReads();

@@ -43,9 +43,7 @@ export const taskState = z.object({
     cut: z.string().optional(),
     components: taskComponents.optional(),
   }),
-  /** Set once the command has started. */
   command: commandState.optional(),
-  /** Set once the command has ended. */
   end: z
     .object({
       state: z.enum(END_STATES),

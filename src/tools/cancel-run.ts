@@ -4,7 +4,6 @@ import { ownRun } from "./own-run.ts";
 import { anyRunFields, anyRunOutput, runAnswer } from "./run-result.ts";
 import { hiddenImagesText } from "./texts.ts";
 
-/** How long to wait for a cancelled run to end, in milliseconds. */
 const WAIT_MS = 10_000;
 
 export const cancelRun = defineTool({

@@ -6,7 +6,6 @@ import { unwrap } from "../shared/errors.ts";
 import type { ToolContext } from "./define.ts";
 import { noCheckpoints } from "./texts.ts";
 
-/** Whether this server saves workspaces. Checkpoints need that. */
 export function savesWorkspaces({ workspaces }: Config): boolean {
   return workspaces.isSaved;
 }

@@ -26,7 +26,6 @@ import type { MCPTask } from "./mcp-task.ts";
 import { NOT_A_VARIABLE, leftOutByConnection, notOffered } from "./texts.ts";
 
 export interface ToolContext extends CallerContext, SandboxCalls {
-  /** Sends a progress notification; undefined if the client asked for none. */
   progress: ((message: string) => void) | undefined;
   /** Whether the person declined the question of the previous call. */
   declined: boolean;
@@ -53,7 +52,6 @@ type Annotations =
   | { readOnlyHint: false; destructiveHint: boolean; idempotentHint?: true };
 
 export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodObject> {
-  /** snake_case, as on the wire. */
   name: ToolName;
   title: string;
   /** For the model: what it does, when to use it, what comes back. Under 2,048 characters. */
@@ -80,7 +78,6 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
   handle(args: z.output<Input>, context: ToolContext): Promise<ToolOutput<z.input<Output>>>;
 }
 
-/** A tool as the server sees it. */
 export interface Tool extends Omit<ToolDefinition<z.ZodObject, z.ZodObject>, "handle"> {
   /**
    * Errors become results with `isError`. @param args as parsed by `input` @throws {UrlElicitationRequiredError} if a person
@@ -198,7 +195,6 @@ export function scopesOf(
   return taskScopes && typeof id === "string" && isTaskID(id) ? taskScopes : scopes;
 }
 
-/** Seconds between progress notifications when nothing changes. */
 const HEARTBEAT_SECONDS = 5;
 
 interface ProgressReporter {

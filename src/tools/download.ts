@@ -21,7 +21,6 @@ type Block = ToolOutput["content"][number];
 /** How long a link in a result is valid, in milliseconds: the default of `file_link`. */
 const EXPIRES_MS = 3_600_000;
 
-/** Expiry times are rounded to this, in milliseconds. */
 const EXPIRES_STEP_MS = 600_000;
 
 export interface Download {
@@ -33,7 +32,6 @@ export interface Download {
   url: string | undefined;
 }
 
-/** The URL of a link; undefined if the server has no signing secret. */
 export async function urlOf(context: ToolContext, link: LinkName): Promise<string | undefined> {
   const token = await writeToken(link, await linkKeys(context));
   const origin = context.config.publicOrigin ?? context.origin;
@@ -97,7 +95,6 @@ export async function runDownloads(
   });
 }
 
-/** Adds a line for each link to the text, and resource blocks if the client supports them. */
 export function withDownloads(
   context: ToolContext,
   content: readonly Block[],

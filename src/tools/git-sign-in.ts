@@ -24,13 +24,11 @@ function refusingHost({ config, principal }: ToolContext, run: RunView): string 
   return host === undefined ? undefined : gitHost(host, networkLimits(config, principal.id));
 }
 
-/** The page where the caller signs in to a host; undefined if they cannot. */
 function signInPage({ config, hasSignIn, origin }: ToolContext, host: string): string | undefined {
   const at = config.publicOrigin ?? origin;
   return hasSignIn && at !== undefined ? `${at}${GIT_PATH}/${host}` : undefined;
 }
 
-/** What to do about a run in which git lacked credentials; undefined for other runs. */
 export async function gitHint(context: ToolContext, run: RunView): Promise<string | undefined> {
   const host = refusingHost(context, run);
   if (host === undefined) return undefined;

@@ -1,4 +1,3 @@
-/** Images as content blocks, with text about them. */
 import type { CodeImage, CodeResult } from "../runs/code-detail.ts";
 import { ToolError } from "../shared/errors.ts";
 import { imageHeader, imageType } from "../shared/image-header.ts";

@@ -90,7 +90,6 @@ export const listSandboxes = defineTool({
   },
 });
 
-/** The components that the operator offers for tasks; undefined if they cannot be read. */
 async function componentsOf({ env, config, principal }: ToolContext): Promise<ComponentNames | undefined> {
   if (!principal.scopes.includes("tasks:run") || !canRunTasks(config)) return { agents: [], commands: [] };
   return await offeredComponents(env, config).catch(() => undefined);

@@ -24,7 +24,6 @@ export const logPage = z.object({
   log: z.array(z.object({ stream: z.enum(STREAMS), text: z.string() })),
   next_cursor: z.number(),
   log_bytes: z.number(),
-  /** Whether it runs in a terminal and accepts input. */
   interactive: z.literal(true).optional(),
   notice: z.string().optional(),
 });

@@ -29,7 +29,6 @@ export async function runAnswer<Fields>(
   return { content: await runContent(context, run, notes), structured: fieldsOf(run, notes) };
 }
 
-/** A run for a model: one text block, its images, and links to the rest. */
 async function runContent(context: ToolContext, run: RunView, notice?: string): Promise<Block[]> {
   const blocks = runBlocks(run, context.takesImages !== false, notice);
   return withDownloads(context, blocks, await downloadsOf(context, run));
@@ -103,7 +102,6 @@ export const codeOutput = runOutput.extend({
 /** The data common to all runs. Fields of each kind follow it. */
 export const anyRunOutput = resultOutput.loose();
 
-/** A run as data, without its images. */
 export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
   const task = taskDetailOf(run);
   if (task) return taskFields(run, task, notice);
@@ -165,7 +163,6 @@ function printedOutput({ stdout, isInteractive }: RunView): ShownOutput {
   return { ...stdout, head: terminalText(stdout.head), tail: terminalText(stdout.tail) };
 }
 
-/** The call that shows more of a run; undefined if there is no more. */
 export function nextCall(run: RunView): string | undefined {
   const wait = waitCall(run);
   if (wait) return run.isInteractive && !run.waiting ? inTerminalText(run.id) : wait;

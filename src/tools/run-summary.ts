@@ -1,4 +1,3 @@
-/** What results show of every kind of run. */
 import * as z from "zod";
 import { type RunSummary, durationMs } from "../runs/run-types.ts";
 import { type ListedRun, type RunState, listedRun } from "../shared/run-listing.ts";
@@ -9,7 +8,6 @@ export function stateText({ state, waiting }: RunSummary): RunState | "waiting" 
   return waiting ? "waiting" : state;
 }
 
-/** The call that waits for a run; undefined for one that has ended. */
 export function waitCall(run: RunSummary): string | undefined {
   if (run.waiting) return waitingText(run.id, run.waiting);
   if (run.state !== "running") return undefined;

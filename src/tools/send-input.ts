@@ -6,7 +6,6 @@ import { logPage, pageOutput } from "./log-page.ts";
 import { ownRun } from "./own-run.ts";
 import { longLineText, nothingToType, skippedText } from "./texts.ts";
 
-/** Characters typed by one call. Longer texts go into a file. */
 const MAX_TEXT = 10_000;
 
 /** Bytes of a line that a terminal buffers for programs that read lines (`MAX_CANON`, N_TTY_BUF_SIZE in Linux). */

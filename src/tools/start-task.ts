@@ -24,7 +24,6 @@ export interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<Compo
   /** A new sandbox if undefined. */
   sandbox?: string;
   continueFrom?: string;
-  /** The checkpoint that a new sandbox starts from. */
   checkpoint?: string;
 }
 

@@ -16,9 +16,7 @@ interface Settings {
   clientSecret: string;
   /** Who may sign in: lower-case logins, and `id:<number>` for an account regardless of its login. */
   users: ReadonlySet<string>;
-  /** An organization whose active members may sign in, in lower case. */
   org: string | undefined;
-  /** The sign-in site and the API, without a trailing slash. */
   url: string;
   apiURL: string;
 }
@@ -93,7 +91,6 @@ function orgRule(org: string): string {
 
 const TIMEOUT_MS = 10_000;
 
-/** GitHub did not answer, or its response is unusable. */
 class GitHubError extends Error {
   override readonly name = "GitHubError";
 }

@@ -16,7 +16,6 @@ export function canSignIn({ id }: Principal, context: RequestContext): boolean {
   return id === OWNER_ID ? owner.isOn(context) : !id.startsWith(tokenPrincipalID(""));
 }
 
-/** Whether the configuration still has the rule of an earlier sign-in. */
 export async function isRuleInForce(config: Config, rule: string): Promise<boolean> {
   const rules = await Promise.all(METHODS.map((method) => method.rules(config)));
   return rules.flat().includes(rule);

@@ -19,7 +19,6 @@ export interface Problem {
   headers?: Record<string, string>;
 }
 
-/** The method did not identify the person by the form. */
 export interface RefusedForm {
   refused: SignInRefusal;
   problem: Problem;
@@ -34,7 +33,6 @@ export interface RefusedRedirect {
 }
 
 export interface Appearance {
-  /** The button's verb: "Approve" or, for the panel, "Sign in". */
   verb: string;
   isPanel: boolean;
   isAlone: boolean;
@@ -42,7 +40,6 @@ export interface Appearance {
   isFocused: boolean;
 }
 
-/** A method that this browser can use. */
 export interface Offer {
   /** The part of the form with its button. The button's name is `decision`, its value the method's name. */
   show(appearance: Appearance): HTML;

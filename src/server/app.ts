@@ -87,8 +87,8 @@ interface Route {
       };
 }
 
-function byToken(...paths: readonly [ResourcePath, ...ResourcePath[]]) {
-  return (request: Request, context: RequestContext) => authenticate(request, context, paths);
+function byToken(...resources: readonly [ResourcePath, ...ResourcePath[]]) {
+  return (request: Request, context: RequestContext) => authenticate(request, context, resources);
 }
 
 const READ = "GET, HEAD";

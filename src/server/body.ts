@@ -20,15 +20,6 @@ const BOUNDS = { values: 10_000, depth: 100, name: MAX_BODY_BYTES };
 /** The most messages in a batch: the same limit as in MCP's own handler. */
 const MAX_BATCH = 100;
 
-export type BodyProblem =
-  | "broken"
-  | "too_large"
-  | "too_slow"
-  | "not_utf8"
-  | "too_many_values"
-  | "not_json"
-  | "long_batch";
-
 export async function readJSON(request: Request): Promise<{ value: unknown } | { problem: BodyProblem }> {
   const bounds = { maxBytes: MAX_BODY_BYTES, drainBytes: MAX_DRAINED_BYTES, ms: BODY_MS };
   // The chunks were malformed, or the client disconnected.
@@ -50,25 +41,21 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
   return Array.isArray(value) && value.length > MAX_BATCH ? { problem: "long_batch" } : { value };
 }
 
-/** The response to an invalid body, with the error codes of MCP's own handler. */
+/** The responses to invalid bodies: status, and the error code and message of MCP's own handler. */
+const REFUSALS = {
+  broken: [400, -32700, texts.UNREADABLE_BODY.broken],
+  too_large: [413, -32000, texts.bodyTooLargeText(MAX_BODY_BYTES)],
+  too_slow: [408, -32700, texts.bodyTooSlowText(BODY_MS)],
+  not_utf8: [400, -32700, texts.UNREADABLE_BODY.not_utf8],
+  not_json: [400, -32700, texts.UNREADABLE_BODY.not_json],
+  too_many_values: [400, -32600, texts.tooManyValuesText(BOUNDS)],
+  long_batch: [400, -32600, texts.longBatchText(MAX_BATCH)],
+} as const;
+
+export type BodyProblem = keyof typeof REFUSALS;
+
 export function unreadable(problem: BodyProblem): Refusal {
-  const bad = (status: number, code: number, message: string): Refusal => ({
-    reason: "bad_body",
-    response: rpcError(status, code, message),
-  });
-  switch (problem) {
-    case "too_large":
-      return {
-        reason: "body_too_large",
-        response: rpcError(413, -32000, texts.bodyTooLargeText(MAX_BODY_BYTES)),
-      };
-    case "too_slow":
-      return bad(408, -32700, texts.bodyTooSlowText(BODY_MS));
-    case "too_many_values":
-      return bad(400, -32600, texts.tooManyValuesText(BOUNDS));
-    case "long_batch":
-      return bad(400, -32600, texts.longBatchText(MAX_BATCH));
-    default:
-      return bad(400, -32700, texts.UNREADABLE_BODY[problem]);
-  }
+  const [status, code, message] = REFUSALS[problem];
+  const reason = problem === "too_large" ? "body_too_large" : "bad_body";
+  return { reason, response: rpcError(status, code, message) };
 }

@@ -4,6 +4,7 @@ import mime from "mime/lite";
 import type { Input } from "../../container/sandboxd/operations.ts";
 import type { FileStat } from "../../container/sandboxd/shapes.ts";
 import { callSandbox, operate } from "../actors/sandbox-client.ts";
+import type { Sandbox } from "../actors/sandbox.ts";
 import type { Owner } from "../actors/account-calls.ts";
 import { malformedResponse } from "../container/file-operations.ts";
 import type { Env } from "../shared/config.ts";
@@ -97,19 +98,10 @@ export async function sendRunFile(
   run: string,
   name: string,
 ): Promise<Response> {
-  const { value: stat } = await callSandbox(
-    env,
-    owner,
-    (actor, known) => actor.statRunFile(known, run, name),
-    {
-      reads: true,
-    },
-  );
-  const { headers, status, offset, length } = prepared(
-    request,
-    name === LOG_NAME ? `${run}.log` : name,
-    stat,
-  );
+  const find = (actor: DurableObjectStub<Sandbox>, known: Owner) => actor.statRunFile(known, run, name);
+  const { value: stat } = await callSandbox(env, owner, find, { reads: true });
+  const shown = name === LOG_NAME ? `${run}.log` : name;
+  const { headers, status, offset, length } = prepared(request, shown, stat);
   if (status === 416 || request.method === "HEAD" || length === 0)
     return new Response(null, { status, headers });
   const { value: body } = await callSandbox(env, owner, (actor, known) =>

@@ -8,7 +8,6 @@ import { ANY_DEPTH } from "../../container/sandboxd/operations.ts";
 import { MAX_LISTED, WORKSPACE, absolute } from "../../container/sandboxd/shapes.ts";
 import { mayStartWith, operate, sandboxActor } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
-import type { Sandbox } from "../actors/sandbox.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { checkedCursor } from "../container/file-operations.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
@@ -58,17 +57,13 @@ export async function serveLink(request: Request, context: RequestContext): Prom
 }
 
 async function keptLink(context: RequestContext, name: LinkName): Promise<FileLink | RunLink | undefined> {
-  const link = await actorOf(context, name).findLink(name.id);
+  const link = await sandboxActor(context.env, name.actor).findLink(name.id);
   return link && ("run" in link ? { ...link, actor: name.actor } : { ...link, ...name });
 }
 
-function actorOf({ env }: RequestContext, { actor }: Pick<LinkName, "actor">): DurableObjectStub<Sandbox> {
-  return sandboxActor(env, actor);
-}
-
 async function download(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
-  const known = await actorOf(context, link).linkOwner(link.epoch);
-  if (!known) return expiredLink(request);
+  const known = await sandboxActor(context.env, link.actor).linkOwner(link.epoch);
+  if (!known) return refused(request, 410, LINK_TEXTS.sandboxGone);
   const { env } = context;
   const owner: Owner = { ...known, scopes: ["sandbox:read"] };
   return sendFile(request, env, owner, link.path, () =>
@@ -77,7 +72,7 @@ async function download(request: Request, context: RequestContext, link: FileLin
 }
 
 async function downloadRun(request: Request, context: RequestContext, link: RunLink): Promise<Response> {
-  const owner = await actorOf(context, link).linkOwner();
+  const owner = await sandboxActor(context.env, link.actor).linkOwner();
   try {
     if (owner) return await sendRunFile(request, context.env, owner, link.run, link.name);
   } catch (error) {
@@ -87,13 +82,13 @@ async function downloadRun(request: Request, context: RequestContext, link: RunL
 }
 
 async function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
-  const actor = actorOf(context, link);
+  const actor = sandboxActor(context.env, link.actor);
   const owner = await actor.linkOwner(link.epoch);
-  if (!owner) return expiredLink(request);
+  if (!owner) return refused(request, 410, LINK_TEXTS.sandboxGone);
   const taken = await actor.takeLink({ id: link.id, expires: link.expires });
   if (taken !== "taken") {
     await takeRest(request);
-    return taken === "used" ? usedUp(request) : busy(request);
+    return taken === "used" ? refused(request, 410, LINK_TEXTS.used) : refused(request, 409, LINK_TEXTS.busy);
   }
   let isDone = false;
   try {
@@ -113,14 +108,15 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
       );
     return json({ path: link.path, ...written }, 201);
   } finally {
-    await actorOf(context, link).leaveLink({ id: link.id, expires: link.expires }, isDone);
+    await sandboxActor(context.env, link.actor).leaveLink({ id: link.id, expires: link.expires }, isDone);
   }
 }
 
 async function uploadPage(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
-  const actor = actorOf(context, link);
-  if (!(await actor.linkOwner(link.epoch))) return expiredLink(request);
-  if (await actor.isLinkUsedUp({ id: link.id, expires: link.expires })) return usedUp(request);
+  const actor = sandboxActor(context.env, link.actor);
+  if (!(await actor.linkOwner(link.epoch))) return refused(request, 410, LINK_TEXTS.sandboxGone);
+  if (await actor.isLinkUsedUp({ id: link.id, expires: link.expires }))
+    return refused(request, 410, LINK_TEXTS.used);
   const max = link.max ?? MAX_UPLOAD_BYTES;
   const body = markup`<h1>Upload a file to a sandbox</h1>
 <p>The file is saved as <code>${shownName(link.path)}</code>. At most ${readableSize(max)}. The link works for one file.</p>
@@ -140,18 +136,6 @@ function readableSize(bytes: number): string {
   let [value, unit] = [bytes, 0];
   while (value >= 1024 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
   return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`;
-}
-
-function busy(request: Request): Promise<Response> | Response {
-  return refused(request, 409, LINK_TEXTS.busy);
-}
-
-function usedUp(request: Request): Promise<Response> | Response {
-  return refused(request, 410, LINK_TEXTS.used);
-}
-
-function expiredLink(request: Request): Promise<Response> | Response {
-  return refused(request, 410, LINK_TEXTS.sandboxGone);
 }
 
 function refused(request: Request, status: number, words: string): Promise<Response> | Response {

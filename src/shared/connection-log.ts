@@ -80,16 +80,8 @@ export class ConnectionLog {
 
 export const CONNECTION_COLUMNS = "time host port method status bytes secret";
 
-export function connectionLine({
-  at,
-  host,
-  port,
-  method,
-  status,
-  bytes,
-  secret,
-  refused,
-}: Connection): string {
+export function connectionLine(connection: Connection): string {
+  const { at, host, port, method, status, bytes, secret, refused } = connection;
   const outcome = refused ? "refused" : (status ?? "-");
   return `${new Date(at).toISOString()} ${host} ${port} ${method} ${outcome} ${bytes} ${secret ?? "-"}`;
 }

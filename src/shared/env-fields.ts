@@ -36,11 +36,15 @@ function isRepetitive(text: string): boolean {
   return new Set(text).size < 5 || steps.some((step) => text.startsWith(text.slice(step)));
 }
 
+/** Refuses a value in a transformation. */
+export function refuse(context: z.RefinementCtx, message: string): never {
+  context.addIssue({ code: "custom", message });
+  return z.NEVER;
+}
+
 export function hostEntry(text: string, context: z.RefinementCtx): string {
   const parsed = parseHostEntry(text);
-  if ("entry" in parsed) return parsed.entry;
-  context.addIssue({ code: "custom", message: parsed.problem });
-  return z.NEVER;
+  return "entry" in parsed ? parsed.entry : refuse(context, parsed.problem);
 }
 
 export function list<T>(entry: z.ZodType<T, string>) {
@@ -52,39 +56,32 @@ export function list<T>(entry: z.ZodType<T, string>) {
 
 /** An `http` or `https` origin as browsers send it: lower case, no default port, no trailing slash. */
 export function webOrigin(text: string, context: z.RefinementCtx): string {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  const isOrigin = url && url.pathname === "/" && !/[?#@\\*]/.test(text);
+  const url = URL.parse(text);
+  const isOrigin = url?.pathname === "/" && !/[?#@\\*]/.test(text);
   if (isOrigin && /^https?:$/.test(url.protocol) && /^https?:\/\//i.test(text)) return url.origin;
-  context.addIssue({
-    code: "custom",
-    message: "must be an origin such as https://example.com, without a path",
-  });
-  return z.NEVER;
+  return refuse(context, "must be an origin such as https://example.com, without a path");
 }
 
 /** A host name, with a port unless it is that of `https`. Names below it need certificates, which `workers.dev` lacks. */
 export function hostName(text: string, context: z.RefinementCtx): string {
-  const url = URL.canParse(`https://${text}`) ? new URL(`https://${text}`) : undefined;
+  const url = URL.parse(`https://${text}`);
   const isName =
     url &&
     !/[/?#@\\*]/.test(text) &&
     /^[a-z0-9-]+(\.[a-z0-9-]+)*$/.test(url.hostname) &&
     !/\.?\d+$/.test(url.hostname);
   if (isName && !url.hostname.endsWith(".workers.dev")) return url.host;
-  context.addIssue({
-    code: "custom",
-    message:
-      "must be a host name such as preview.example.com, and not below workers.dev, which has no subdomains",
-  });
-  return z.NEVER;
+  return refuse(
+    context,
+    "must be a host name such as preview.example.com, and not below workers.dev, which has no subdomains",
+  );
 }
 
 /** An `http` or `https` URL for appending paths, without a trailing slash. */
 export function baseURL(text: string, context: z.RefinementCtx): string {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const url = URL.parse(text);
   if (url && /^https?:$/.test(url.protocol) && !/[?#@\\*]/.test(text)) return url.href.replace(/\/+$/, "");
-  context.addIssue({ code: "custom", message: "must be a URL such as https://example.com/api" });
-  return z.NEVER;
+  return refuse(context, "must be a URL such as https://example.com/api");
 }
 
 /** As `webOrigin`, or an application's origin with its own scheme (a browser extension, a desktop shell). */
@@ -139,7 +136,6 @@ export function fromJSON(text: string, context: z.RefinementCtx): unknown {
     return JSON.parse(text);
   } catch {
     // The parser's own message quotes the text.
-    context.addIssue({ code: "custom", message: "is not valid JSON" });
-    return z.NEVER;
+    return refuse(context, "is not valid JSON");
   }
 }

@@ -34,24 +34,15 @@ export function gitHost(text: string, { most }: Pick<NetworkLimits, "most">): st
 /** Whether a request is one of git's smart HTTP protocol, over HTTPS at the standard port. */
 export function isGitRequest(method: string, { protocol, port, pathname, searchParams }: URL): boolean {
   if (protocol !== "https:" || port !== "") return false;
-  if (method === "GET")
-    return (
-      pathname.endsWith("/info/refs") &&
-      /^git-(?:upload|receive)-pack$/.test(searchParams.get("service") ?? "")
-    );
+  if (method === "GET" && pathname.endsWith("/info/refs"))
+    return /^git-(?:upload|receive)-pack$/.test(searchParams.get("service") ?? "");
   return method === "POST" && /\/git-(?:upload|receive)-pack$/.test(pathname);
 }
 
 export function asSecret(host: string, { user, token }: GitCredential): Secret {
   const place = { in: "basic", name: "authorization", template: `${user}:{value}` } as const;
-  return {
-    name: "git-sign-in",
-    hosts: [host],
-    place,
-    value: token,
-    principals: undefined,
-    variable: undefined,
-  };
+  const forAll = { principals: undefined, variable: undefined };
+  return { name: "git-sign-in", hosts: [host], place, value: token, ...forAll };
 }
 
 const REFUSED =

@@ -1,10 +1,8 @@
 import type { Config } from "./config.ts";
 
 /** The accepted tokens, newest first. The previous one counts only next to a newer one. */
-export function ownerTokens({
-  serverAuthToken,
-  previousToken,
-}: Pick<Config, "serverAuthToken" | "previousToken">): readonly string[] {
+export function ownerTokens(config: Pick<Config, "serverAuthToken" | "previousToken">): readonly string[] {
+  const { serverAuthToken, previousToken } = config;
   if (serverAuthToken === undefined) return [];
   const isAccepted = previousToken !== undefined && Date.now() < previousToken.until;
   return isAccepted ? [serverAuthToken, previousToken.value] : [serverAuthToken];

@@ -3,7 +3,7 @@
  * functions.
  */
 import * as z from "zod";
-import { headerValue, unique } from "./env-fields.ts";
+import { headerValue, refuse, unique } from "./env-fields.ts";
 import { type NetworkPolicy, allowsHost, isAddress, parseHostEntry, PACKAGES } from "./network-policy.ts";
 
 const VALUE = "{value}";
@@ -48,8 +48,7 @@ export function secretsFor(secrets: readonly Secret[], principalID: string | und
 
 /** The secrets for a host. @param host in canonical form */
 export function secretsAt(secrets: readonly Secret[], host: string): Secret[] {
-  const covers = ({ hosts }: Secret) => allowsHost(policyOf(hosts), host);
-  return secrets.filter(covers);
+  return secrets.filter(({ hosts }) => allowsHost(policyOf(hosts), host));
 }
 
 function policyOf(allowHosts: readonly string[]): NetworkPolicy {
@@ -122,13 +121,8 @@ export interface SecretTrace {
 /** The value as it is, and in base64 at any position. */
 export function tracesOf({ place, value }: Secret): SecretTrace[] {
   const traces = [0, 1, 2].map((before) => within64(value, before));
-  if (place.in === "basic")
-    traces.push(
-      within64(
-        place.template.replace(VALUE, () => value),
-        0,
-      ),
-    );
+  const userAndPassword = place.template.replace(VALUE, () => value);
+  if (place.in === "basic") traces.push(within64(userAndPassword, 0));
   return [{ text: value, sharesFirst: false, sharesLast: false }, ...traces];
 }
 
@@ -186,10 +180,9 @@ const secret = z
     const places = [inHeader(header), inQuery(query), inBasic(basic)].filter((one) => one !== undefined);
     const [place] = places;
     if (place === undefined || places.length > 1)
-      context.addIssue({ code: "custom", message: "must have one of header, query and basic" });
-    else if ("problem" in place) context.addIssue({ code: "custom", message: place.problem });
-    else return { ...rest, place, principals, variable };
-    return z.NEVER;
+      return refuse(context, "must have one of header, query and basic");
+    if ("problem" in place) return refuse(context, place.problem);
+    return { ...rest, place, principals, variable };
   });
 
 /** The schema of `SECRETS`. Its messages never contain a value. */
@@ -238,6 +231,5 @@ function secretHost(text: string, context: z.RefinementCtx): string {
   const message = isOurs
     ? `must not cover ${MODEL_HOST}, by which tasks reach their model`
     : "must be the name of a host (api.example.com) or *.name for all names below it; no scheme, port, path or address";
-  context.addIssue({ code: "custom", message });
-  return z.NEVER;
+  return refuse(context, message);
 }

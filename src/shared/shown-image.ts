@@ -117,10 +117,7 @@ function notMade(reason: ImageProblem, image: string): ImageRefusal {
 }
 
 /** `640 x 480 pixels, PNG` */
-export function describeSize({
-  width,
-  height,
-  mimeType,
-}: Pick<ImageHeader, "width" | "height"> & { mimeType: string }): string {
+export function describeSize(image: { width: number; height: number; mimeType: string }): string {
+  const { width, height, mimeType } = image;
   return `${width} x ${height} pixels, ${mimeType.replace("image/", "").toUpperCase()}`;
 }

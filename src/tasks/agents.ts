@@ -47,13 +47,7 @@ const CLAUDE_CODE: Agent = {
   install: "have npm start -- --agents install it",
   command({ model, maxTurns, conversation }) {
     return [
-      "claude",
-      "-p",
-      "--output-format",
-      "stream-json",
-      "--verbose",
-      "--permission-mode",
-      "bypassPermissions",
+      ..."claude -p --output-format stream-json --verbose --permission-mode bypassPermissions".split(" "),
       ...(maxTurns === undefined ? [] : ["--max-turns", String(maxTurns)]),
       ...(model === undefined ? [] : ["--model", model]),
       ...(conversation === undefined ? [] : ["--resume", conversation]),
@@ -82,10 +76,7 @@ const OPENCODE: Agent = {
   install: "run npm install --no-save opencode-ai@1.18.33",
   command({ model, conversation }) {
     return [
-      "opencode",
-      "run",
-      "--format",
-      "json",
+      ..."opencode run --format json".split(" "),
       ...(model === undefined ? [] : ["--model", `anthropic/${openCodeModel(model)}`]),
       ...(conversation === undefined ? [] : ["--continue"]),
     ];

@@ -5,6 +5,7 @@ import { callLine, failureLine, NESTED, textLine } from "../shared/task-steps.ts
 import {
   answerOf,
   dollars,
+  firstText,
   type Fields,
   number,
   record,
@@ -70,15 +71,9 @@ export class ClaudeEvents implements EventReader {
 
   /** For example "Edit src/app.ts" or "Bash: npm test". */
   #call(name: string, input: Fields): string {
-    const path = text(input.file_path) ?? text(input.notebook_path);
+    const path = firstText(input, ["file_path", "notebook_path"]);
     if (path !== undefined) return shortened(`${name} ${relativeTo(this.#directory, path)}`);
-    const what =
-      text(input.command) ??
-      text(input.pattern) ??
-      text(input.url) ??
-      text(input.query) ??
-      text(input.description) ??
-      text(input.skill);
+    const what = firstText(input, ["command", "pattern", "url", "query", "description", "skill"]);
     return shortened(what === undefined ? name : `${name}: ${what}`);
   }
 

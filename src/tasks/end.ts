@@ -1,32 +1,29 @@
 import { clause } from "../shared/text.ts";
 import type { AgentReport } from "./agent-report.ts";
+import type { Agent } from "./agents.ts";
 import type { End } from "../runs/run-types.ts";
 import type { EndState } from "../shared/run-listing.ts";
 import type { Spending } from "./budget.ts";
 import type { UpstreamError } from "../container/model-calls.ts";
 import type { Step } from "./task-output.ts";
+import type { StoredSpec } from "./task-state.ts";
 import * as texts from "./texts.ts";
 
 const MISSING_CHARACTERS = 2000;
 
-export interface TaskFacts {
+export interface TaskFacts
+  extends Pick<Agent, "image" | "install">, Omit<StoredSpec, "agent" | "ownSandbox"> {
   id: string;
+  /** The agent's name for people, and its program. */
   agent: string;
   program: string;
-  image: string;
-  install: string;
+  /** How the agent's process ended. */
   command: End;
   report: AgentReport;
   step: Step | undefined;
   spending: Spending;
-  directory: string;
-  repository?: string;
-  branch?: string;
+  /** The operator's definitions, as `<kind>/<name>`. */
   offered: readonly string[];
-  maxTurns?: number | undefined;
-  timeoutMs: number;
-  /** Why the timeout is shorter than requested, if it is. */
-  cut?: string;
   stderr: string;
 }
 

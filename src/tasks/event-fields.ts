@@ -50,6 +50,11 @@ export function record(value: unknown): Fields | undefined {
   return isRecord(value) ? value : undefined;
 }
 
+/** The first of these members that is a text. */
+export function firstText(fields: Fields, names: readonly string[]): string | undefined {
+  return names.map((name) => text(fields[name])).find((value) => value !== undefined);
+}
+
 export function text(value: unknown): string | undefined {
   return typeof value === "string" ? value : undefined;
 }

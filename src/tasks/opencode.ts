@@ -4,6 +4,7 @@ import type { AgentReport, EventReader } from "./agent-report.ts";
 import {
   answerOf,
   dollars,
+  firstText,
   type Fields,
   number,
   record,
@@ -59,12 +60,7 @@ export class OpenCodeEvents implements EventReader {
     const state = record(part.state) ?? {};
     const input = record(state.input) ?? {};
     const path = text(input.filePath);
-    const what =
-      text(input.command) ??
-      text(input.pattern) ??
-      text(input.url) ??
-      text(input.description) ??
-      text(input.name);
+    const what = firstText(input, ["command", "pattern", "url", "description", "name"]);
     const tail = path === undefined ? what && `: ${what}` : ` ${relativeTo(this.#directory, path)}`;
     const line = callLine(shortened(`${name}${tail ?? ""}`));
     const error = state.status === "error" ? text(state.error) : undefined;

@@ -4,34 +4,24 @@
  */
 import type { Scope } from "../shared/principal.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
-import type { AgentName } from "./agents.ts";
 import type { Executor } from "../runs/executor.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import type { TraceContext } from "../shared/trace.ts";
-import { type Allowance, type End, type Execution, waitingFor } from "../runs/run-types.ts";
-import type { Definition, TaskComponents } from "./components.ts";
+import { type End, type Execution, waitingFor } from "../runs/run-types.ts";
+import type { Definition } from "./components.ts";
 import type { ModelOutcome, ModelCall } from "../container/model-calls.ts";
 import { RunningTask } from "./running-task.ts";
-import { type TasksHost, taskState } from "./task-state.ts";
+import { type StoredSpec, type TasksHost, taskState } from "./task-state.ts";
 import { WAITING_FOR_TASK, agentAtWork, modelFailedText } from "./texts.ts";
 
-export interface TaskSpec extends Allowance {
+export type TaskSpec = StoredSpec & {
   task: string;
-  agent: AgentName;
-  repository?: string;
-  branch?: string;
-  directory: string;
-  model?: string;
-  maxTurns?: number;
-  ownSandbox: boolean;
-  conversation?: string;
   /** The run whose conversation continues in a sandbox that has only its files. */
   goesOnFrom?: string;
-  /** The definitions that the task names, with the operator's content. */
-  components?: TaskComponents;
+  /** The operator's definitions that the task names. */
   definitions?: Definition[];
   trace?: TraceContext | undefined;
-}
+};
 
 export class TaskExecutor implements Executor<TaskSpec> {
   readonly kind = "task";

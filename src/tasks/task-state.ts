@@ -27,22 +27,31 @@ export interface TasksHost {
   report(error: unknown): void;
 }
 
+/** A task's specification, without what only its start needs. */
+const storedSpec = z.object({
+  agent: z.enum(AGENT_NAMES),
+  /** Cloned into `directory` first. */
+  repository: z.string().optional(),
+  branch: z.string().optional(),
+  /** The agent's working directory: an absolute path. */
+  directory: z.string(),
+  model: z.string().optional(),
+  maxTurns: z.number().optional(),
+  /** Whether the sandbox was made for this task and ends with it. */
+  ownSandbox: z.boolean(),
+  /** The agent's id of a conversation to continue. */
+  conversation: z.string().optional(),
+  timeoutMs: z.number(),
+  /** Why the timeout is shorter than requested, if it is. */
+  cut: z.string().optional(),
+  components: taskComponents.optional(),
+});
+
+export type StoredSpec = z.infer<typeof storedSpec>;
+
 /** The state from which another actor resumes a task. */
 export const taskState = z.object({
-  /** The specification, without what only the start needs. */
-  spec: z.object({
-    agent: z.enum(AGENT_NAMES),
-    repository: z.string().optional(),
-    branch: z.string().optional(),
-    directory: z.string(),
-    model: z.string().optional(),
-    maxTurns: z.number().optional(),
-    ownSandbox: z.boolean(),
-    conversation: z.string().optional(),
-    timeoutMs: z.number(),
-    cut: z.string().optional(),
-    components: taskComponents.optional(),
-  }),
+  spec: storedSpec,
   command: commandState.optional(),
   end: z
     .object({

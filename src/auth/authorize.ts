@@ -94,7 +94,7 @@ async function consent(
   }
   if (offers.size === 0) {
     const absent = METHODS.find((method) => method.isOn(context) && "absence" in method);
-    signIn(context, {
+    logSignIn(context, {
       outcome: "refused",
       via: absent?.name,
       reason: "not_vouched_for",
@@ -118,7 +118,7 @@ async function decide(context: PageContext): Promise<Response> {
   const { request, oauth } = context;
   const origin = request.headers.get("origin");
   if (origin !== null && origin !== oauth.issuer) {
-    signIn(context, { outcome: "refused", reason: "bad_origin" });
+    logSignIn(context, { outcome: "refused", reason: "bad_origin" });
     return messagePage(texts.OTHER_SITES_FORM, { status: 403 });
   }
   const form = await requiredForm(request);
@@ -127,14 +127,14 @@ async function decide(context: PageContext): Promise<Response> {
   const decision = form.get("decision");
   if (decision === "deny") {
     const { headers, redirectTo, request: denied } = await api.denyConsent(request, handle);
-    signIn(context, { outcome: "denied", client: denied.clientId });
+    logSignIn(context, { outcome: "denied", client: denied.clientId });
     return seeOther(redirectTo, headers);
   }
   const { request: authRequest, headers } = await api.approveConsent(request, handle);
   const wanted = form.getAll("scope");
   const ticked = offeredScopes(authRequest, context.config).filter((scope) => wanted.includes(scope));
   if (ticked.length === 0) {
-    signIn(context, { outcome: "refused", reason: "no_scope", client: authRequest.clientId });
+    logSignIn(context, { outcome: "refused", reason: "no_scope", client: authRequest.clientId });
     return consent(context, authRequest, ticked, headers, NO_SCOPE);
   }
   const method = METHODS.find((one) => one.name === decision && one.isOn(context));
@@ -149,7 +149,7 @@ async function decide(context: PageContext): Promise<Response> {
   if (method && !("refused" in found))
     return complete(context, authRequest, ticked, method.name, found, headers);
   const { refused: reason, problem } = "refused" in found ? found : NOT_IDENTIFIED;
-  signIn(context, { outcome: "refused", reason, via: method?.name, client: authRequest.clientId });
+  logSignIn(context, { outcome: "refused", reason, via: method?.name, client: authRequest.clientId });
   return consent(context, authRequest, ticked, headers, problem);
 }
 
@@ -167,19 +167,19 @@ async function finish(method: RedirectMethod, context: PageContext): Promise<Res
   const back = clientErrorLink(authorizationErrorRedirect(authRequest, "access_denied"));
   const code = new URL(request.url).searchParams.get("code");
   if (code === null || (data.via ?? method.name) !== method.name || !method.isOn(context)) {
-    signIn(context, { ...about, outcome: "denied" });
+    logSignIn(context, { ...about, outcome: "denied" });
     return messagePage(texts.notConfirmed(method.title), {
       headers,
-      way: back,
+      link: back,
     });
   }
-  const passage = { verifier: data.verifier, redirectURI: oauth.issuer + callbackPath(method) };
-  const found = await method.identify(code, passage, context);
+  const redirect = { verifier: data.verifier, redirectURI: oauth.issuer + callbackPath(method) };
+  const found = await method.identify(code, redirect, context);
   if (!("refused" in found))
     return complete(context, authRequest, knownScopes(authRequest.scope), method.name, found, headers);
-  signIn(context, { ...about, outcome: "refused", reason: found.refused });
+  logSignIn(context, { ...about, outcome: "refused", reason: found.refused });
   const { title, message, status } = found;
-  return messagePage({ title, message }, { status, headers, way: back });
+  return messagePage({ title, message }, { status, headers, link: back });
 }
 
 async function complete(
@@ -202,7 +202,7 @@ async function complete(
     // A person may use the panel in several browsers. For other clients, a new grant replaces the old one.
     revokeExistingGrants: authRequest.clientId !== PANEL_CLIENT_ID,
   });
-  signIn(context, {
+  logSignIn(context, {
     outcome: "approved",
     via,
     principal,
@@ -253,7 +253,7 @@ function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_sc
 function explain(context: PageContext, error: unknown): Promise<Response> {
   const retryURL = new URL(context.request.url);
   if (error instanceof CimdFetchError) {
-    signIn(context, { outcome: "refused", reason: "bad_request" });
+    logSignIn(context, { outcome: "refused", reason: "bad_request" });
     return messagePage(texts.APP_NOT_VERIFIED);
   }
   if (error instanceof StoreError) {
@@ -266,16 +266,16 @@ function explain(context: PageContext, error: unknown): Promise<Response> {
     return messagePage(texts.unexpected(context.requestID), { status: 500 });
   }
   const started = context.request.method === "POST" || retryURL.pathname !== AUTHORIZE_PATH;
-  signIn(context, { outcome: "refused", reason: started ? "bad_handle" : "bad_request" });
+  logSignIn(context, { outcome: "refused", reason: started ? "bad_handle" : "bad_request" });
   if (started) {
-    const way = { href: `${AUTHORIZE_PATH}${retryURL.search}`, label: "Start again" };
+    const link = { href: `${AUTHORIZE_PATH}${retryURL.search}`, label: "Start again" };
     return messagePage(texts.PAGE_EXPIRED, {
-      way: retryURL.searchParams.has("client_id") ? way : undefined,
+      link: retryURL.searchParams.has("client_id") ? link : undefined,
     });
   }
   if (/client_id|client is not known/i.test(error.description)) return messagePage(texts.APP_NOT_REGISTERED);
-  const way = error.redirectTo === undefined ? undefined : clientErrorLink(error.redirectTo);
-  return messagePage(texts.badRequest(error.description, way !== undefined), { way });
+  const link = error.redirectTo === undefined ? undefined : clientErrorLink(error.redirectTo);
+  return messagePage(texts.badRequest(error.description, link !== undefined), { link });
 }
 
 async function requiredForm(request: Request): Promise<URLSearchParams> {
@@ -291,7 +291,7 @@ function seeOther(location: string, headers: Headers): Response {
   return new Response(null, { status: 303, headers });
 }
 
-function signIn(context: PageContext, event: Omit<SignInEvent, "event" | "request_id">): void {
+function logSignIn(context: PageContext, event: Omit<SignInEvent, "event" | "request_id">): void {
   log(context.config, { event: "sign_in", request_id: context.requestID, ...event });
 }
 

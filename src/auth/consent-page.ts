@@ -79,12 +79,12 @@ export function messagePage(
   {
     status = 400,
     headers = new Headers(),
-    way = undefined as { href: string; label: string } | undefined,
+    link = undefined as { href: string; label: string } | undefined,
   } = {},
 ): Promise<Response> {
   const body = markup`<h1>${title}</h1>
 <p>${message}</p>
-${way && markup`<p><a class="button plain" href="${way.href}" rel="noreferrer">${way.label}</a></p>`}`;
+${link && markup`<p><a class="button plain" href="${link.href}" rel="noreferrer">${link.label}</a></p>`}`;
   return page(title, body, { status, headers });
 }
 

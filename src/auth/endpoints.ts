@@ -6,7 +6,7 @@ import type { RequestContext } from "../shared/request-context.ts";
 import { registrationsOf } from "../actors/attempts.ts";
 import { CHECK_HEADER, type OAuth, providerEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
-import { namesOddHost } from "./redirects.ts";
+import { hasForbiddenHost } from "./redirects.ts";
 import { type Revoked, logRevoked, watched } from "./revocation.ts";
 import { bytesOf, StoreError } from "./oauth-store.ts";
 import { STORAGE_SILENT, ENDPOINT_TEXTS } from "./texts.ts";
@@ -55,8 +55,8 @@ export async function serveAuthorizationServer(
   if (KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value)))) {
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.parameterTooLong }, 400);
   }
-  if (route === REGISTRATION_PATH && namesOddHost(body ?? "", context.config)) {
-    return json({ error: "invalid_redirect_uri", error_description: ENDPOINT_TEXTS.oddHost }, 400);
+  if (route === REGISTRATION_PATH && hasForbiddenHost(body ?? "", context.config)) {
+    return json({ error: "invalid_redirect_uri", error_description: ENDPOINT_TEXTS.forbiddenHost }, 400);
   }
   const passed = new Request(atIssuer(new Request(request.url), oauth).url, {
     method: request.method,

@@ -10,7 +10,7 @@ export async function isOwnerToken(token: string, config: Config): Promise<boole
   return digests.filter((own) => crypto.subtle.timingSafeEqual(digest, own)).length > 0;
 }
 
-export function whereTheTokenIs({ localTokenCommand }: Pick<Config, "localTokenCommand">): HTML {
+export function tokenLocation({ localTokenCommand }: Pick<Config, "localTokenCommand">): HTML {
   return localTokenCommand === undefined
     ? markup`It is the secret SERVER_AUTH_TOKEN of the server.`
     : markup`On the server's machine, <code>${localTokenCommand}</code> prints it.`;

@@ -24,7 +24,7 @@ const SESSION_COOKIE = "panel";
 const SIGN_IN_COOKIE = "panel-sign-in";
 
 /** Pages that a sign-in may lead to besides the panel: a question's page (with its token) and the page for git hosts. */
-const LEADS_TO = new RegExp(`^(?:${DECISION_PATH}/[\\w.-]{1,200}|${GIT_PATH}(?:/[\\w.-]{1,253})?)$`);
+const RETURN_PATHS = new RegExp(`^(?:${DECISION_PATH}/[\\w.-]{1,200}|${GIT_PATH}(?:/[\\w.-]{1,253})?)$`);
 
 /** The time limit of a sign-in, the same as on the consent page. */
 const SIGN_IN_SECONDS = 600;
@@ -33,7 +33,7 @@ const SIGN_IN_SECONDS = 600;
 const MAX_CODE_BYTES = 360;
 
 export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<Response> {
-  const [to = ""] = LEADS_TO.exec(new URL(request.url).searchParams.get("to") ?? "") ?? [];
+  const [to = ""] = RETURN_PATHS.exec(new URL(request.url).searchParams.get("to") ?? "") ?? [];
   const state = random();
   const verifier = random();
   const url = new URL(AUTHORIZE_PATH, oauth.issuer);
@@ -60,7 +60,7 @@ export async function finishPanelSignIn(
 ): Promise<Response> {
   const { searchParams } = new URL(request.url);
   const [state, verifier, ...rest] = cookieOf(request, SIGN_IN_COOKIE, oauth)?.split(".") ?? [];
-  const [to = PANEL_PATH] = LEADS_TO.exec(rest.join(".")) ?? [];
+  const [to = PANEL_PATH] = RETURN_PATHS.exec(rest.join(".")) ?? [];
   const code = searchParams.get("code") ?? "";
   if (!state || !verifier || searchParams.get("state") !== state) return notSignedIn(oauth, SIGN_IN_EXPIRED);
   if (code === "" || bytesOf(code) > MAX_CODE_BYTES) return notSignedIn(oauth, NOT_APPROVED);
@@ -200,7 +200,7 @@ function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Respo
     {
       status,
       headers: withKeptCookies(headers, isSecure(oauth)),
-      way: { href: PANEL_SIGN_IN_PATH, label: "Sign in" },
+      link: { href: PANEL_SIGN_IN_PATH, label: "Sign in" },
     },
   );
 }

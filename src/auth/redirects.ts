@@ -14,7 +14,7 @@ export function hasAllowedHost(redirectURI: string, config: Config): boolean {
 }
 
 /** Whether a registration request has a redirect URI with another host. The provider refuses invalid JSON. */
-export function namesOddHost(registration: string, config: Config): boolean {
+export function hasForbiddenHost(registration: string, config: Config): boolean {
   let uris: unknown;
   try {
     ({ redirect_uris: uris } = JSON.parse(registration) ?? {});

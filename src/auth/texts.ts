@@ -63,9 +63,9 @@ export const APP_NOT_REGISTERED: PageMessage = {
     "Its registration has expired, or belongs to an earlier server at this address. Nothing was approved. In the app, remove this server and add it again.",
 };
 
-/** @param hasWay whether the page has a link back to the app */
-export function badRequest(problem: string, hasWay: boolean): PageMessage {
-  const next = hasWay ? "" : " Connect the app again. If that leads here too, contact the app's developer.";
+/** @param hasLink whether the page has a link back to the app */
+export function badRequest(problem: string, hasLink: boolean): PageMessage {
+  const next = hasLink ? "" : " Connect the app again. If that leads here too, contact the app's developer.";
   return {
     title: "This request is not valid",
     message: `${problem.replace(/\.?$/, ".")} Nothing was approved.${next}`,
@@ -107,7 +107,7 @@ export const ENDPOINT_TEXTS = {
   tooLarge: "The request is too large",
   tooSlow: "The request body took too long",
   parameterTooLong: "A parameter is too long",
-  oddHost: "A redirect URI must not point to a preview, and its host must be a valid name or address",
+  forbiddenHost: "A redirect URI must not point to a preview, and its host must be a valid name or address",
   grantEnded: "The sign-in behind this grant is no longer valid",
 };
 

@@ -201,7 +201,7 @@ function notFound(request: Request): Response | Promise<Response> {
   if (!isBrowser(request)) return json({ error: "Not found" }, 404);
   return messagePage(texts.NOT_FOUND_PAGE, {
     status: 404,
-    way: { href: "/", label: texts.NOT_FOUND_PAGE.way },
+    link: { href: "/", label: texts.NOT_FOUND_PAGE.link },
   });
 }
 
@@ -262,7 +262,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
         mayShowApps: era === "legacy" || declaresApps(body.value),
         showsApps: declaresApps(body.value) || session.apps,
         hasSignIn,
-        asksPerson: opensURLs && hasSignIn ? era : undefined,
+        urlElicitation: opensURLs && hasSignIn ? era : undefined,
       },
       query,
       wanted,

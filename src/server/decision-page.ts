@@ -51,7 +51,7 @@ export async function decisionPage(
     return value;
   });
   if (done instanceof ToolError)
-    return messagePage(DECISION_TEXTS.failed(done.text), { status: 403, way: TO_PANEL });
+    return messagePage(DECISION_TEXTS.failed(done.text), { status: 403, link: TO_PANEL });
   if (!done) return gone();
   return messagePage(isAllowed ? DECISION_TEXTS.allowed(sandbox) : DECISION_TEXTS.refused, { status: 200 });
 }
@@ -72,7 +72,7 @@ export async function visitor(
   if ("response" in session) {
     if (session.response.status !== 401) return session.response;
     const headers = new Headers(isAgain ? {} : { refresh: `0; url=${pathname}?again` });
-    return messagePage(words, { status: isAgain ? 401 : 200, headers, way: signIn(pathname) });
+    return messagePage(words, { status: isAgain ? 401 : 200, headers, link: signIn(pathname) });
   }
   return { ...context, ...session };
 }
@@ -84,7 +84,7 @@ export function refuseVisitor(
   { principal }: CallerContext,
 ): Promise<Response> | undefined {
   if (missingScopes(principal, DECISION_SCOPES).length > 0)
-    return messagePage(DECISION_TEXTS.noScope, { status: 403, way: signIn(new URL(request.url).pathname) });
+    return messagePage(DECISION_TEXTS.noScope, { status: 403, link: signIn(new URL(request.url).pathname) });
   if (request.method === "POST" && !isFromPanel(request, oauth))
     return messagePage(DECISION_TEXTS.otherSite, { status: 403 });
   return undefined;

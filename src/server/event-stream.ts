@@ -17,8 +17,8 @@ export function eventStream<Event>(events: AsyncGenerator<Event, void>, textOf: 
   });
 }
 
-/** A comment that keeps the connection open: proxies close silent connections. */
-export const SILENCE = ": it goes on\n\n";
+/** A comment that keeps the connection open, because proxies close silent connections. */
+export const KEEP_ALIVE = ": keep-alive\n\n";
 
-/** The longest silence, in milliseconds. */
-export const SILENCE_MS = 10_000;
+/** The interval of keep-alive comments, in milliseconds. */
+export const KEEP_ALIVE_MS = 10_000;

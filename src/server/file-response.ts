@@ -161,7 +161,7 @@ export async function receiveFile(
   max: number,
 ): Promise<{ size: number; sha256?: string }> {
   if (isTooLarge(request, max)) {
-    await takeRest(request);
+    await drainBody(request);
     throw uploadTooLarge(max);
   }
   try {
@@ -189,7 +189,7 @@ const DRAIN_MS = 5000;
  * Reads the body of a refused request: if the connection closed while a client sends, it might never see the response. A client
  * that waits for 100 Continue has sent nothing.
  */
-export async function takeRest(request: Request): Promise<void> {
+export async function drainBody(request: Request): Promise<void> {
   if (request.headers.has("expect")) return;
   await gather(request, { maxBytes: 0, drainBytes: Infinity, ms: DRAIN_MS }).catch(() => undefined);
 }

@@ -27,7 +27,7 @@ import {
   sendArchive,
   sendFile,
   sendRunFile,
-  takeRest,
+  drainBody,
 } from "./file-response.ts";
 import { acceptsHTML } from "./landing.ts";
 import { LINK_TEXTS, REMOVE_RECURSIVELY, notAFileAddress, notRemoved, pathNotEncoded } from "./texts.ts";
@@ -87,7 +87,7 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
   if (!owner) return refused(request, 410, LINK_TEXTS.sandboxGone);
   const taken = await actor.takeLink({ id: link.id, expires: link.expires });
   if (taken !== "taken") {
-    await takeRest(request);
+    await drainBody(request);
     return taken === "used" ? refused(request, 410, LINK_TEXTS.used) : refused(request, 409, LINK_TEXTS.busy);
   }
   let isDone = false;

@@ -19,7 +19,7 @@ const FORM_BOUNDS = { maxBytes: 16 * 1024, drainBytes: 64 * 1024, ms: 30_000 };
 export async function gitPage(request: Request, oauth: OAuth, context: RequestContext): Promise<Response> {
   const { config, env } = context;
   const requestedHost = new URL(request.url).pathname.slice(GIT_PATH.length + 1);
-  if (!config.gitSignIn) return messagePage(GIT_TEXTS.off, { status: 404, way: TO_PANEL });
+  if (!config.gitSignIn) return messagePage(GIT_TEXTS.off, { status: 404, link: TO_PANEL });
   const caller = await visitor(request, oauth, context, GIT_TEXTS.signInFirst);
   if (caller instanceof Response) return caller;
   const refusal = await refuseVisitor(request, oauth, caller);
@@ -31,7 +31,7 @@ export async function gitPage(request: Request, oauth: OAuth, context: RequestCo
   const limits = networkLimits(config, id);
   if (request.method !== "POST") return show(gitHost(requestedHost, limits) ?? "");
   const form = await readForm(request, FORM_BOUNDS);
-  if (form === undefined) return messagePage(GIT_TEXTS.unreadable, { way: TO_PANEL });
+  if (form === undefined) return messagePage(GIT_TEXTS.unreadable, { link: TO_PANEL });
   const typed = form.get("host") ?? "";
   let host = typed;
   let work = async (): Promise<void> => account.signOutOfGit(typed);
@@ -45,9 +45,9 @@ export async function gitPage(request: Request, oauth: OAuth, context: RequestCo
   }
   const done = await recorded(caller, { tool: "git_sign_in", scopes: DECISION_SCOPES }, work);
   if (done instanceof ToolError)
-    return messagePage(DECISION_TEXTS.failed(done.text), { status: 503, way: TO_PANEL });
+    return messagePage(DECISION_TEXTS.failed(done.text), { status: 503, link: TO_PANEL });
   const words = form.has("remove") ? GIT_TEXTS.removed(host) : GIT_TEXTS.signedIn(host);
-  return messagePage(words, { status: 200, way: TO_PANEL });
+  return messagePage(words, { status: 200, link: TO_PANEL });
 }
 
 /** @param requestedHost the value of the form's field, if a call named a host */

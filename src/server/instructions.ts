@@ -27,7 +27,7 @@ export function instructions({ has, sandbox, savesWorkspaces, idleMinutes, mount
     has("run_command") && `run_command ${has("run_code") ? "" : "keeps "}a bash session`,
     files.length > 0 && `${listing(files)} ${files.length > 1 ? "move" : "moves"} files`,
     has("execute_task") && "execute_task runs a coding agent",
-  ].filter((way) => way !== false);
+  ].filter((feature) => feature !== false);
   const kept = savesWorkspaces
     ? [
         `A sandbox stops after ${idleMinutes} idle minutes. The next call restores its files and installed packages, and says what is gone: variables, processes, /tmp.`,

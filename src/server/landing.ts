@@ -6,7 +6,7 @@ import { oauthFor } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";
 import { PANEL_PATH } from "../auth/paths.ts";
 import { canRunTasks } from "../shared/config.ts";
-import { whereTheTokenIs } from "../auth/owner-token.ts";
+import { tokenLocation } from "../auth/owner-token.ts";
 import { clientLines, formatted } from "./client-lines.ts";
 import { endpointQueryOf, queryOf } from "../shared/endpoint-query.ts";
 import { namedOrigin } from "../shared/origin.ts";
@@ -37,7 +37,7 @@ export async function landingPage(request: Request, context: RequestContext): Pr
 ${"problem" in endpointQuery && markup`<p>${endpointQuery.problem} The addresses below leave that part out.</p>\n`}<pre>${url}</pre>
 <p>${signsIn && "Clients that sign in by OAuth need only this address. All others send a token: "}${
     signsIn ? "replace" : "Replace"
-  } <code>&lt;token&gt;</code> below with it. ${whereTheTokenIs(context.config)}</p>
+  } <code>&lt;token&gt;</code> below with it. ${tokenLocation(context.config)}</p>
 ${lines.map(
   ({
     client,

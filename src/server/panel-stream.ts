@@ -13,18 +13,18 @@ import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import { isReadWhole, POLL_MS, logPauseMs, nextOffset, terminalPauseMs } from "../shared/watch-intervals.ts";
 import { readJSON } from "./body.ts";
-import { SILENCE } from "./event-stream.ts";
+import { KEEP_ALIVE } from "./event-stream.ts";
 import { Unbuffered } from "./unbuffered.ts";
 import { STREAM_TEXTS } from "./texts.ts";
 
 /** The lifetime of one stream, in milliseconds. It bounds the polls, because one request may make only a thousand calls. */
 const STREAM_MS = 300_000;
-const MAX_LOOKS = 150;
+const MAX_POLLS = 150;
 
 /** The interval of session checks, in milliseconds. Each check also sends a keep-alive comment. */
 const SESSION_MS = 5000;
 
-const LOOK_WAIT_SECONDS = 20;
+const POLL_WAIT_SECONDS = 20;
 
 const MAX_WATCHED = 8;
 
@@ -67,7 +67,7 @@ const requested = z.strictObject({
 
 type WatchRequest = z.output<typeof watched>;
 
-export interface PanelDoors {
+export interface PanelGuards {
   /** The caller whose session the request has now. */
   callerOf(request: Request): Promise<Caller | Refusal>;
   mcp(request: Request, caller: CallerContext): Promise<Response>;
@@ -77,7 +77,7 @@ export interface PanelDoors {
 export async function panelStream(
   request: Request,
   caller: CallerContext,
-  doors: PanelDoors,
+  guards: PanelGuards,
 ): Promise<Response | Refusal> {
   const body = await readJSON(request);
   const { data, error } = requested.safeParse("value" in body ? body.value : undefined, {
@@ -92,7 +92,7 @@ export async function panelStream(
   if (await isRateLimited(caller.env.RATE_LIMITER, principal, data.watch.length - 1)) return rateLimited();
   const place = openStream(principal, data.page);
   if (!place) return rateLimited();
-  const stream = new PanelStream(request, caller, doors, place);
+  const stream = new PanelStream(request, caller, guards, place);
   void stream.run(data.watch);
   return new Response(stream.body, {
     headers: { "content-type": "text/event-stream", "x-accel-buffering": "no" },
@@ -102,7 +102,7 @@ export async function panelStream(
 class PanelStream {
   readonly #request: Request;
   readonly #caller: CallerContext;
-  readonly #doors: PanelDoors;
+  readonly #guards: PanelGuards;
   readonly #place: OpenStream;
   /** A client that does not read costs one event for each watched thing. */
   readonly #body = new Unbuffered(() => this.#ended.abort());
@@ -112,10 +112,10 @@ class PanelStream {
   /** Polls that already count as calls of the principal. */
   #counted = 0;
 
-  constructor(request: Request, caller: CallerContext, doors: PanelDoors, place: OpenStream) {
+  constructor(request: Request, caller: CallerContext, guards: PanelGuards, place: OpenStream) {
     this.#request = request;
     this.#caller = caller;
-    this.#doors = doors;
+    this.#guards = guards;
     this.#place = place;
     this.#ended.signal.addEventListener("abort", () => (place.isClosed = true));
     // The client has disconnected.
@@ -175,13 +175,13 @@ class PanelStream {
       sent = event;
       const pauseMs = raw ? terminalPauseMs(page, cursor, Date.now() - from) : logPauseMs(page);
       cursor = nextOffset(page);
-      wait_seconds = Math.min(LOOK_WAIT_SECONDS, this.#caller.config.maxWaitSeconds);
+      wait_seconds = Math.min(POLL_WAIT_SECONDS, this.#caller.config.maxWaitSeconds);
       await this.#pause(pauseMs);
     }
   }
 
   async #poll(name: string, args: object, raw = false): Promise<PollResult | undefined> {
-    if (++this.#polls > MAX_LOOKS) return this.#end("again");
+    if (++this.#polls > MAX_POLLS) return this.#end("again");
     const { env, principal } = this.#caller;
     if (this.#polls > this.#counted && (await isRateLimited(env.RATE_LIMITER, principal.id)))
       return this.#end("busy");
@@ -191,7 +191,7 @@ class PanelStream {
     headers.delete("content-length");
     const message = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } };
     const call = new Request(url, { method: "POST", headers, body: JSON.stringify(message) });
-    const response = await this.#doors.mcp(call, this.#caller);
+    const response = await this.#guards.mcp(call, this.#caller);
     const text = await response.text();
     if (this.#isEnded) return undefined;
     if (response.status === 429 || response.status >= 500) return this.#end("busy");
@@ -207,13 +207,13 @@ class PanelStream {
     while (!this.#isEnded) {
       await this.#pause(SESSION_MS);
       if (Date.now() >= endsAt) return this.#end("again");
-      if (await this.#isSignedIn()) await this.#write(SILENCE);
+      if (await this.#isSignedIn()) await this.#write(KEEP_ALIVE);
     }
   }
 
   async #isSignedIn(): Promise<boolean> {
     this.#place.aliveAt = Date.now();
-    const caller = await this.#doors.callerOf(this.#request);
+    const caller = await this.#guards.callerOf(this.#request);
     if (this.#isEnded) return false;
     if (this.#place.isClosed) this.#end("replaced");
     else if ("principal" in caller && caller.principal.id === this.#caller.principal.id) return true;

@@ -6,7 +6,7 @@ import {
 } from "@modelcontextprotocol/server";
 import { isRecord } from "../shared/is-record.ts";
 import { within } from "../shared/within.ts";
-import { eventStream, SILENCE, SILENCE_MS } from "./event-stream.ts";
+import { eventStream, KEEP_ALIVE, KEEP_ALIVE_MS } from "./event-stream.ts";
 
 /** How long a call may take to be returned as JSON, in milliseconds. */
 const JSON_WITHIN_MS = 1000;
@@ -39,8 +39,8 @@ export async function servePlainCall(
 
 async function* asEvents(pending: Promise<Response>): AsyncGenerator<string, void> {
   for (;;) {
-    yield SILENCE;
-    const response = await within(SILENCE_MS, pending);
+    yield KEEP_ALIVE;
+    const response = await within(KEEP_ALIVE_MS, pending);
     if (response) return yield `event: message\ndata: ${await response.text()}\n\n`;
   }
 }

@@ -102,13 +102,13 @@ export async function execute(request: Request, caller: CallerContext): Promise<
   });
 }
 
-const LOOK_MS = 300_000;
+const WAIT_STEP_MS = 300_000;
 
 async function ended(context: ToolContext, run: RunView, deadline: number): Promise<RunView> {
   for (let seen = run; ;) {
     const leftMs = deadline - Date.now();
-    seen = (await followTask(context, run.id, Math.min(leftMs, LOOK_MS))).value;
-    if (seen.state !== "running" || leftMs <= LOOK_MS) return seen;
+    seen = (await followTask(context, run.id, Math.min(leftMs, WAIT_STEP_MS))).value;
+    if (seen.state !== "running" || leftMs <= WAIT_STEP_MS) return seen;
   }
 }
 

@@ -6,7 +6,7 @@ import { questionDetailOf } from "../runs/run-types.ts";
 import type { ToolContext } from "../tools/define.ts";
 import { ownRun } from "../tools/own-run.ts";
 import { pause } from "../shared/within.ts";
-import { eventStream, SILENCE, SILENCE_MS } from "./event-stream.ts";
+import { eventStream, KEEP_ALIVE, KEEP_ALIVE_MS } from "./event-stream.ts";
 
 /** The lifetime of one stream, in milliseconds. One request may make a thousand calls, and each poll of the run is one. */
 const STREAM_MS = 600_000;
@@ -34,10 +34,10 @@ export function runEvents(context: ToolContext, what: RunEvents): Response {
   return eventStream(eventsOf(context, what), textOf);
 }
 
-type Event = [name: string, data: object] | "silence";
+type Event = [name: string, data: object] | "keep-alive";
 
 function textOf(event: Event): string {
-  if (event === "silence") return SILENCE;
+  if (event === "keep-alive") return KEEP_ALIVE;
   const [name, data] = event;
   return `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
 }
@@ -55,7 +55,7 @@ async function* eventsOf(
       const { value } = await context.reading(ownRun(id), (actor, owner) =>
         actor.readRun(owner, {
           id,
-          waitMs: SILENCE_MS,
+          waitMs: KEEP_ALIVE_MS,
           cursor: seen.cursor,
           maxBytes: PAGE_BYTES,
           seenCode: seen.code,
@@ -74,7 +74,7 @@ async function* eventsOf(
       const elapsedMs = Date.now() - beganAt;
       if (elapsedMs > STREAM_MS) return yield ["running", known];
       const isNew = before.code !== seen.code || before.cursor !== seen.cursor;
-      if (!isNew) yield "silence";
+      if (!isNew) yield "keep-alive";
       if (!isNew || seen.cursor >= run.logBytes)
         await pause(Math.min(Math.max(elapsedMs / 100, PAUSE_MS.least), PAUSE_MS.most));
     }

@@ -10,7 +10,7 @@ export const BAD_ORIGIN_TEXT =
 export const NOT_FOUND_PAGE = {
   title: "Page not found",
   message: "This server has no page at this address. Check the address, or go to the start page.",
-  way: "Go to the start page",
+  link: "Go to the start page",
 };
 export const NOT_JSON_TYPE = "Unsupported Media Type: Content-Type must be application/json";
 export const MISCONFIGURED = "The server is misconfigured";

@@ -75,7 +75,7 @@ function parse(env: Env): Config | ConfigError {
   const values = result.data as Values;
   const problems = VARIABLES.flatMap(([name]) => missingBeside(name, values));
   problems.push(...wrongPrincipals(values));
-  if (hidesServer(values.PREVIEW_HOST, values.PUBLIC_ORIGIN))
+  if (coversServer(values.PREVIEW_HOST, values.PUBLIC_ORIGIN))
     problems.push("PREVIEW_HOST must not be the host of PUBLIC_ORIGIN, nor one above it.");
   return problems.length > 0 ? new ConfigError(problems) : configOf(values);
 }
@@ -177,7 +177,7 @@ function modelSecrets(key: string | undefined, token: string | undefined): Secre
 }
 
 /** Whether the server's own host would be treated as a preview, or share its cookies with all previews. */
-function hidesServer(previewHost: string | undefined, publicOrigin: string | undefined): boolean {
+function coversServer(previewHost: string | undefined, publicOrigin: string | undefined): boolean {
   if (previewHost === undefined || publicOrigin === undefined) return false;
   const { hostname } = new URL(`https://${previewHost}`);
   return `.${new URL(publicOrigin).hostname}`.endsWith(`.${hostname}`);

@@ -41,6 +41,6 @@ export interface CallerContext extends RequestContext, Caller {
    * How to ask the client to open a URL for its user, which depends on its MCP revision; undefined if the client cannot, or
    * the user could not sign in.
    */
-  asksPerson?: "modern" | "legacy" | undefined;
+  urlElicitation?: "modern" | "legacy" | undefined;
   chosenTools?: ReadonlySet<ToolName> | undefined;
 }

@@ -6,6 +6,6 @@ export function defaultWait(max: number): number {
 }
 
 /** Whether a call lets the server decide when to return: it asks for no shorter wait than the default. */
-export function isPatient(waitSeconds: number, max: number): boolean {
+export function isDefaultWait(waitSeconds: number, max: number): boolean {
   return waitSeconds >= defaultWait(max);
 }

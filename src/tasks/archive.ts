@@ -55,7 +55,7 @@ export async function archive(
   }
 }
 
-export function leftOutWords({ left, crowded, isWithoutConversation }: Archive): string {
+export function leftOutText({ left, crowded, isWithoutConversation }: Archive): string {
   const words: string[] = [];
   const some = (paths: string[]) => paths.slice(0, NAMED);
   if (left)

@@ -26,7 +26,7 @@ const MAX_TOKENS = 16_000;
 const MAX_RESPONSE_BYTES = 4 * 1024 * 1024;
 
 /** Characters shown of what the model wrote instead of a program. */
-const MAX_SAID = 500;
+const MAX_MODEL_TEXT = 500;
 
 const TOOL = "write_program";
 
@@ -158,11 +158,11 @@ export class ProgramReader {
     if (this.#error !== undefined)
       return { problem: PROGRAM_TEXTS.unusable(clause(this.#error)), isTransient };
     if (!this.#hasEnded) return { problem: PROGRAM_TEXTS.endedEarly, isTransient };
-    const modelText = PROGRAM_TEXTS.itSaid(this.#text.trim());
+    const modelText = PROGRAM_TEXTS.modelText(this.#text.trim());
     if (this.#stopReason === "refusal") return { problem: PROGRAM_TEXTS.declined + modelText };
     if (this.#stopReason === "max_tokens") return { problem: PROGRAM_TEXTS.overLimit };
     if (this.#block === undefined)
-      return { problem: PROGRAM_TEXTS.none + (modelText || PROGRAM_TEXTS.saidNothing) };
+      return { problem: PROGRAM_TEXTS.none + (modelText || PROGRAM_TEXTS.noText) };
     const checked = this.#checked();
     return checked.success
       ? checked.data
@@ -194,7 +194,8 @@ export class ProgramReader {
         if (event.content_block.name === TOOL) this.#block ??= event.index;
         break;
       case "content_block_delta":
-        if (event.delta.text !== undefined) this.#text = (this.#text + event.delta.text).slice(0, MAX_SAID);
+        if (event.delta.text !== undefined)
+          this.#text = (this.#text + event.delta.text).slice(0, MAX_MODEL_TEXT);
         if (event.index === this.#block) this.#add(event.delta.partial_json ?? "");
         break;
       case "message_delta":
@@ -205,7 +206,7 @@ export class ProgramReader {
         this.#hasEnded = true;
         break;
       case "error":
-        this.#error = `${event.error.type}: ${event.error.message.slice(0, MAX_SAID)}`;
+        this.#error = `${event.error.type}: ${event.error.message.slice(0, MAX_MODEL_TEXT)}`;
         break;
     }
   }

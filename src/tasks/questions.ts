@@ -1,6 +1,6 @@
 /**
  * Answers questions: a model writes a program in one request, and the program runs in a kernel as code does. A question is a
- * task without an agent. Its model request goes the same way, with a placeholder and a budget.
+ * task without an agent. Its model request has a placeholder and a budget too.
  */
 import type { ContainerLifecycle } from "../container/sandboxd.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
@@ -31,7 +31,7 @@ export interface QuestionsHost {
   code: CodeExecutor;
   budgets: TaskBudgets;
   maxTokens: number;
-  /** Sends a request to the model's API the way a sandbox's requests go. */
+  /** Sends a request to the model's API like a request of the sandbox. */
   callModel(request: Request): Promise<Response>;
   lifecycle: Pick<ContainerLifecycle, "readyForRun">;
 }

@@ -7,7 +7,7 @@ import type { ActiveRun } from "../runs/active-run.ts";
 import type { EventReader } from "./agent-report.ts";
 import { AGENTS } from "./agents.ts";
 import type { End, Execution } from "../runs/run-types.ts";
-import { archive, leftOutWords } from "./archive.ts";
+import { archive, leftOutText } from "./archive.ts";
 import { collect } from "./collect.ts";
 import type { Definition } from "./components.ts";
 import type { TaskDetail } from "../runs/task-detail.ts";
@@ -88,13 +88,13 @@ export class RunningTask {
   }
 
   /**
-   * @param goesOnFrom the run whose conversation continues in another sandbox
+   * @param continuedRun the run whose conversation continues in another sandbox
    * @param definitions the operator's definitions that the task names
    * @param trace the trace for its model requests
    */
   async begin(
     task: string,
-    goesOnFrom: string | undefined,
+    continuedRun: string | undefined,
     definitions: readonly Definition[] = [],
     trace?: TraceContext,
   ): Promise<End> {
@@ -106,9 +106,9 @@ export class RunningTask {
     const missing = await this.#prepareAgent();
     if (missing !== undefined) return { state: "failed", note: missing, detail: this.#unstarted() };
     const key = await this.#host.budgets.open(this.id, this.#host.maxTokens, trace);
-    if (goesOnFrom !== undefined) {
+    if (continuedRun !== undefined) {
       this.addLine(texts.RESTORING);
-      await this.#host.archives.restoreConversation(goesOnFrom, this.id);
+      await this.#host.archives.restoreConversation(continuedRun, this.id);
     }
     for (const { kind, name, text } of definitions) {
       const path = `${taskDirectory(this.id)}/components/${kind}/${name}.md`;
@@ -211,7 +211,7 @@ export class RunningTask {
       const remains = { run: record.id, expiresAt: Date.now() + keepMs, maxBytes };
       detail.archive = await archive(archives, remains, conversations, detail.conversation);
       detail.safe = true;
-      const left = leftOutWords(detail.archive);
+      const left = leftOutText(detail.archive);
       if (left) note = also(note, left);
     } catch (error) {
       const failure = error instanceof ToolError ? error : undefined;

@@ -12,12 +12,12 @@ import type { Definition } from "./components.ts";
 import type { ModelOutcome, ModelCall } from "../container/model-calls.ts";
 import { RunningTask } from "./running-task.ts";
 import { type StoredSpec, type TasksHost, taskState } from "./task-state.ts";
-import { WAITING_FOR_TASK, agentAtWork, modelFailedText } from "./texts.ts";
+import { WAITING_FOR_TASK, agentIsWorking, modelFailedText } from "./texts.ts";
 
 export type TaskSpec = StoredSpec & {
   task: string;
   /** The run whose conversation continues in a sandbox that has only its files. */
-  goesOnFrom?: string;
+  continuedRun?: string;
   /** The operator's definitions that the task names. */
   definitions?: Definition[];
   trace?: TraceContext | undefined;
@@ -33,10 +33,10 @@ export class TaskExecutor implements Executor<TaskSpec> {
     this.#host = host;
   }
 
-  start(run: ActiveRun, { task, goesOnFrom, definitions, trace, ...spec }: TaskSpec): Execution {
+  start(run: ActiveRun, { task, continuedRun, definitions, trace, ...spec }: TaskSpec): Execution {
     const working = new RunningTask(this.#host, run, { spec, offset: 0 });
     if (this.#working.size > 0) working.addLine(WAITING_FOR_TASK);
-    return this.#follow(working, () => working.begin(task, goesOnFrom, definitions, trace));
+    return this.#follow(working, () => working.begin(task, continuedRun, definitions, trace));
   }
 
   resume(run: ActiveRun, from: unknown): Execution {
@@ -52,7 +52,7 @@ export class TaskExecutor implements Executor<TaskSpec> {
    */
   keepApart({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
     if (scopes.includes("tasks:run") || this.#working.size === 0) return;
-    throw agentAtWork(sandbox);
+    throw agentIsWorking(sandbox);
   }
 
   /** Ends a task's model request. An error is shown in the task's output. */

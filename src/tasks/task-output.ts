@@ -1,4 +1,4 @@
-/** An agent's output on its way into its run: events become lines for people; the raw stream is not stored. */
+/** Turns an agent's output into the log of its run: events become lines for people. The raw stream is not stored. */
 import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
 import { joined } from "../runs/head-and-tail.ts";

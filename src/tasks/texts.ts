@@ -76,7 +76,7 @@ export const taskFilesOld = (id: string) =>
   );
 export const noRepositoryName = (repository: string) =>
   invalid(`${repository} does not name a repository.`, "Pass an address that git clone takes.");
-export const agentAtWork = (sandbox: string) =>
+export const agentIsWorking = (sandbox: string) =>
   new ToolError(
     "permission_denied",
     `A coding agent is at work in sandbox ${sandbox}. Running anything beside it needs the scope tasks:run, which your token lacks, because code beside the agent could use the agent's model credential.`,
@@ -228,7 +228,7 @@ export const PROGRAM_TEXTS = {
   declined: "The model declined to answer.",
   overLimit: "The program is longer than the model's token limit. Ask for less at once, or use execute_task.",
   none: "The model wrote no program.",
-  itSaid: (text: string) => (text === "" ? "" : ` It said: ${text}`),
-  saidNothing: " It said nothing.",
+  modelText: (text: string) => (text === "" ? "" : ` It said: ${text}`),
+  noText: " It said nothing.",
   invalid: (tool: string, reason: string) => `The model called ${tool} with no program: ${reason}.`,
 } as const;

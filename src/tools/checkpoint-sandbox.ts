@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { mustSaveWorkspaces, savesWorkspaces } from "./checkpoints.ts";
+import { requireSavedWorkspaces, savesWorkspaces } from "./checkpoints.ts";
 import { defineTool, sandboxField, text } from "./define.ts";
 import { checkpointText } from "./texts.ts";
 
@@ -32,7 +32,7 @@ export const checkpointSandbox = defineTool({
   annotations: { readOnlyHint: false, destructiveHint: false },
   scopes: ["sandbox:write"],
   async handle({ sandbox, label }, context) {
-    mustSaveWorkspaces(context);
+    requireSavedWorkspaces(context);
     const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
       actor.makeCheckpoint(owner, label ?? ""),
     );

@@ -11,7 +11,7 @@ export function savesWorkspaces({ workspaces }: Config): boolean {
 }
 
 /** @throws {ToolError} `not_configured` if this server saves no workspaces */
-export function mustSaveWorkspaces({ config }: ToolContext): void {
+export function requireSavedWorkspaces({ config }: ToolContext): void {
   if (savesWorkspaces(config)) return;
   throw noCheckpoints();
 }

@@ -37,8 +37,8 @@ export async function decidedNetwork(
   sandbox: string,
   change: NetworkChoice,
 ): Promise<{ change: NetworkChoice } | { question: Question }> {
-  const { config, env, principal, asksPerson, origin } = context;
-  if (asksPerson === undefined) return { change };
+  const { config, env, principal, urlElicitation, origin } = context;
+  if (urlElicitation === undefined) return { change };
   const owner = { principalID: principal.id, sandbox, region: principal.region, takesNotice: false };
   const waitMs = context.declined ? 0 : defaultWait(config.maxWaitSeconds) * 1000;
   const { value } = await callSandbox(env, owner, (actor, who) => actor.askForNetwork(who, change, waitMs));
@@ -62,7 +62,7 @@ export function hasDeclined({ mcpReq }: ServerContext): boolean {
 }
 
 /** The id of the run that the question was about. It may be any text: the client has sent it. */
-export function askedAbout({ mcpReq }: ServerContext): string | undefined {
+export function questionedRun({ mcpReq }: ServerContext): string | undefined {
   const state = mcpReq.requestState<unknown>();
   return typeof state === "string" ? state : undefined;
 }
@@ -72,9 +72,9 @@ export function askedAbout({ mcpReq }: ServerContext): string | undefined {
  */
 export function questionResult(
   { id, url, message, run }: Question,
-  { asksPerson }: CallerContext,
+  { urlElicitation }: CallerContext,
 ): InputRequiredResult {
-  if (asksPerson === "legacy")
+  if (urlElicitation === "legacy")
     throw new UrlElicitationRequiredError([{ mode: "url", elicitationId: id, url, message }], message);
   return inputRequired({
     inputRequests: { [KEY]: inputRequired.elicitUrl({ url, message }) },

@@ -21,7 +21,7 @@ import { callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 import { defaultWait } from "../shared/wait.ts";
-import { askedAbout, hasDeclined, type Question, questionResult } from "./decision.ts";
+import { questionedRun, hasDeclined, type Question, questionResult } from "./decision.ts";
 import type { MCPTask } from "./mcp-task.ts";
 import { NOT_A_VARIABLE, leftOutByConnection, notOffered } from "./texts.ts";
 
@@ -30,7 +30,7 @@ export interface ToolContext extends CallerContext, SandboxCalls {
   /** Whether the person declined the question of the previous call. */
   declined: boolean;
   /** The id of the run that the previous call's question was about, as the client sent it. */
-  askedAbout: string | undefined;
+  questionedRun: string | undefined;
 }
 
 export interface ToolOutput<Structured = Record<string, unknown>> {
@@ -107,7 +107,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         requireOffered(definition.name, caller);
         return handle(
           args as z.output<Input>,
-          contextOf(caller, pulse?.report, hasDeclined(server), askedAbout(server)),
+          contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server)),
         );
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);
@@ -184,7 +184,7 @@ export function contextOf(
   declined = false,
   about?: string,
 ): ToolContext {
-  return { ...caller, ...sandboxCallsOf(caller), progress, declined, askedAbout: about };
+  return { ...caller, ...sandboxCallsOf(caller), progress, declined, questionedRun: about };
 }
 
 export function scopesOf(

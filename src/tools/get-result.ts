@@ -30,7 +30,7 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
   taskScopes: ["tasks:run"],
   async handle({ id, wait_seconds, cursor, artifact }, context) {
     if (artifact !== undefined) return artifactOutput(context, id, artifact, cursor);
-    const isAnswer = context.askedAbout === id;
+    const isAnswer = context.questionedRun === id;
     const before = isAnswer && (await answeredSignIn(context, { isTask: isTaskID(id) }));
     if (before) return runAnswer(context, before.run, wholeFields, undefined, before.words);
     const whole = (run: RunView, notice: string | undefined) => {

@@ -46,8 +46,8 @@ export function gitQuestion(
   run: RunView,
   { isRepeatable }: { isRepeatable: boolean },
 ): Question | undefined {
-  const { arrivedAt, asksPerson } = context;
-  if (asksPerson === undefined || (asksPerson === "legacy" && !isRepeatable)) return undefined;
+  const { arrivedAt, urlElicitation } = context;
+  if (urlElicitation === undefined || (urlElicitation === "legacy" && !isRepeatable)) return undefined;
   if (run.endedAt === undefined || run.endedAt < arrivedAt) return undefined;
   const host = refusingHost(context, run);
   const url = host && signInPage(context, host);
@@ -65,8 +65,8 @@ export async function answeredSignIn(
   context: ToolContext,
   { isTask }: { isTask: boolean },
 ): Promise<Answered | undefined> {
-  const { askedAbout: id, asksPerson, config, declined, env, principal } = context;
-  if (id === undefined || asksPerson === undefined) return undefined;
+  const { questionedRun: id, urlElicitation, config, declined, env, principal } = context;
+  if (id === undefined || urlElicitation === undefined) return undefined;
   const read = { id, waitMs: 0 };
   const { value } = await context.reading(ownRun(id), (actor, owner) => actor.readRun(owner, read));
   const { run } = value;

@@ -11,7 +11,7 @@ import { declaredExtension } from "../shared/extensions.ts";
 import type { Scope } from "../shared/principal.ts";
 import { visible } from "../shared/shown.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { isPatient } from "../shared/wait.ts";
+import { isDefaultWait } from "../shared/wait.ts";
 
 const TASKS_EXTENSION = "io.modelcontextprotocol/tasks";
 
@@ -48,7 +48,7 @@ export function callWait(
   poll: Scope | undefined,
 ): CallWait {
   const mayPoll = poll !== undefined && principal.scopes.includes(poll);
-  const mayBecomeTask = takesTasks && mayPoll && isPatient(waitSeconds, config.maxWaitSeconds);
+  const mayBecomeTask = takesTasks && mayPoll && isDefaultWait(waitSeconds, config.maxWaitSeconds);
   return {
     waitMs: mayBecomeTask ? TASK_AFTER_MS : waitSeconds * 1000,
     taskOf: (run, notice) => {

@@ -2,7 +2,7 @@ import * as z from "zod";
 import { accountOf } from "../actors/account-of.ts";
 import { retryOnce } from "../actors/actor-errors.ts";
 import { unwrap } from "../shared/errors.ts";
-import { fork, mustSaveWorkspaces, savesWorkspaces } from "./checkpoints.ts";
+import { fork, requireSavedWorkspaces, savesWorkspaces } from "./checkpoints.ts";
 import { defineTool, sandboxName, text } from "./define.ts";
 import { type Restored, forkedText, restoredText } from "./texts.ts";
 
@@ -27,7 +27,7 @@ export const restoreSandbox = defineTool({
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:write"],
   async handle({ checkpoint: id, sandbox }, context) {
-    mustSaveWorkspaces(context);
+    requireSavedWorkspaces(context);
     const account = () => accountOf(context.env, context.principal.id);
     const { checkpoint: found, exists } = unwrap(
       await retryOnce(async () => account().findCheckpoint(id, sandbox)),

@@ -13,7 +13,7 @@ import type { WithNotice } from "../actors/sandbox-client.ts";
 import { canRunTasks } from "../shared/config.ts";
 import { MODEL_HOST, SERVER, secretsAt, secretsFor } from "../shared/secrets.ts";
 import { requireOffered, type ToolContext } from "./define.ts";
-import { fork, forkTask, mustSaveWorkspaces } from "./checkpoints.ts";
+import { fork, forkTask, requireSavedWorkspaces } from "./checkpoints.ts";
 import { ownRun } from "./own-run.ts";
 import * as texts from "../tasks/texts.ts";
 
@@ -31,7 +31,7 @@ export interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<Compo
  * @throws {ToolError} if the server runs no tasks or has no model credential
  * @param what who needs the model, and what fails without it
  */
-function mustReachModel(context: ToolContext, what: string): void {
+function requireModel(context: ToolContext, what: string): void {
   // Also for HTTP routes, which call no tool.
   requireOffered("execute_task", context);
   if (canRunTasks(context.config)) return;
@@ -50,7 +50,7 @@ export async function startQuestion(
   context: ToolContext,
   { question, language, sandbox, model, timeoutMs }: QuestionRequest,
 ): Promise<WithNotice<RunView>> {
-  mustReachModel(context, texts.NEEDS_MODEL.question);
+  requireModel(context, texts.NEEDS_MODEL.question);
   const spec: QuestionSpec = {
     question,
     languages: language === undefined ? PROGRAM_LANGUAGES : [language],
@@ -64,8 +64,8 @@ export async function startQuestion(
 
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
   const { continueFrom, checkpoint, sandbox, task, agent: chosen, agents, commands, ...rest } = request;
-  mustReachModel(context, texts.NEEDS_MODEL.task(AGENTS[chosen ?? DEFAULT_AGENT].title));
-  if (checkpoint !== undefined) mustStartFresh(request);
+  requireModel(context, texts.NEEDS_MODEL.task(AGENTS[chosen ?? DEFAULT_AGENT].title));
+  if (checkpoint !== undefined) requireNewSandbox(request);
   if (rest.branch !== undefined && rest.repository === undefined) throw texts.branchAlone();
   const named = agents || commands ? wantedComponents({ agents, commands }) : undefined;
   const {
@@ -75,24 +75,24 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
     ...start
   }: Start = continueFrom === undefined
     ? { name: sandbox ?? freshName(), ownSandbox: sandbox === undefined, directory: directoryFor(request) }
-    : await goOnFrom(context, continueFrom, request);
+    : await startContinued(context, continueFrom, request);
   const { env, config } = context;
   const isEmpty = [rest.repository, sandbox, continueFrom, checkpoint].every((from) => from === undefined);
   const agent = before ?? chosen ?? DEFAULT_AGENT;
   if (chosen !== undefined && chosen !== agent)
     throw texts.otherAgent(String(continueFrom), AGENTS[agent].title);
-  mustSuit(AGENTS[agent], context, request, named ?? earlier ?? []);
+  requireSupport(AGENTS[agent], context, request, named ?? earlier ?? []);
   const components = await componentsFor(env, config, named ?? earlier ?? [], !isEmpty);
   const { trace } = context;
   const spec: TaskSpec = { task, agent, ...rest, ...start, ...components, trace };
   const begin = () => context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
   if (checkpoint !== undefined) {
-    mustSaveWorkspaces(context);
+    requireSavedWorkspaces(context);
     return inFork(context, name, () => fork(context, checkpoint, name), begin);
   }
-  const { goesOnFrom } = start;
-  if (goesOnFrom === undefined) return begin();
-  return inFork(context, name, () => forkTask(context, goesOnFrom, name), begin);
+  const { continuedRun } = start;
+  if (continuedRun === undefined) return begin();
+  return inFork(context, name, () => forkTask(context, continuedRun, name), begin);
 }
 
 /** Starts a task in a sandbox that `make` creates from a saved state. If the task is refused, the sandbox is removed. */
@@ -113,12 +113,12 @@ async function inFork<T>(
   }
 }
 
-function mustStartFresh({ continueFrom, sandbox }: TaskRequest): void {
+function requireNewSandbox({ continueFrom, sandbox }: TaskRequest): void {
   if (continueFrom !== undefined) throw texts.checkpointAndContinue();
   if (sandbox !== undefined) throw texts.checkpointAndSandbox();
 }
 
-function mustSuit(
+function requireSupport(
   agent: Agent,
   { config }: ToolContext,
   { maxTurns }: TaskRequest,
@@ -131,14 +131,14 @@ function mustSuit(
   if (named.length > 0 && !agent.findsComponents) throw texts.noComponents(title);
 }
 
-type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "goesOnFrom"> & {
+type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "continuedRun"> & {
   name: string;
   agent?: AgentName;
   named?: readonly string[];
 };
 
 /** Continues in the earlier task's sandbox if its files are still there, else in a new one with the files restored. */
-async function goOnFrom(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
+async function startContinued(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
   if (request.repository !== undefined) throw texts.repositoryAndContinue();
   const before = ownRun(id);
   const { value } = await context.reading(before, (actor, owner) => actor.taskOrigin(owner, id));
@@ -155,7 +155,7 @@ async function goOnFrom(context: ToolContext, id: string, request: TaskRequest):
   if (!archive) throw texts.taskFilesGone(id);
   if (!archive.isSnapshot) throw texts.taskFilesOld(id);
   const resumed = archive.isWithoutConversation ? undefined : conversation;
-  const start = { ownSandbox: true, directory, conversation: resumed, goesOnFrom: id, agent, named };
+  const start = { ownSandbox: true, directory, conversation: resumed, continuedRun: id, agent, named };
   return { ...start, name: freshName() };
 }
 

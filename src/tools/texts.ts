@@ -393,8 +393,8 @@ export const networkDeclined = (sandbox: string, what: string) =>
 
 /** @param page where the user signs in to it, if they can */
 export function signInText(host: string, page: string | undefined): string {
-  const way = page === undefined ? "" : `the user can sign in to it at ${page}, or `;
-  return `git lacks credentials for ${host}: ${way}the operator can add it to SECRETS. Do not ask for a token in the chat.`;
+  const signIn = page === undefined ? "" : `the user can sign in to it at ${page}, or `;
+  return `git lacks credentials for ${host}: ${signIn}the operator can add it to SECRETS. Do not ask for a token in the chat.`;
 }
 
 export const signInQuestion = (host: string) =>

@@ -57,11 +57,11 @@ export const github: RedirectMethod = {
     }).toString();
     return url.href;
   },
-  async identify(code, passage, context) {
+  async identify(code, redirect, context) {
     const { config, env, requestID } = context;
     try {
       const settings = required(config);
-      const account = await accountOf(settings, code, passage);
+      const account = await accountOf(settings, code, redirect);
       if (!env.OAUTH_KV) throw new GitHubError("There is no store for the owners of GitHub logins");
       const verdict = await ruleOf(settings, account, guarded(env.OAUTH_KV));
       if ("rule" in verdict) return { principal: `github:${account.id}`, rule: verdict.rule };

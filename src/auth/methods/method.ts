@@ -81,10 +81,10 @@ export interface SignInRedirect {
 export interface RedirectMethod extends Method {
   title: string;
   offer(request: Request, context: RequestContext): Promise<Offer>;
-  signInURL(config: Config, passage: SignInRedirect & { state: string }): Promise<string>;
+  signInURL(config: Config, redirect: SignInRedirect & { state: string }): Promise<string>;
   identify(
     code: string,
-    passage: SignInRedirect,
+    redirect: SignInRedirect,
     context: RequestContext,
   ): Promise<Identity | RefusedRedirect>;
 }

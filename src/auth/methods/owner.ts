@@ -4,7 +4,7 @@ import { ownerTokens } from "../../shared/owner-tokens.ts";
 import { OWNER_ID } from "../../shared/principal.ts";
 import { sha256 } from "../../shared/sha256.ts";
 import { markup } from "../html.ts";
-import { isOwnerToken, whereTheTokenIs } from "../owner-token.ts";
+import { isOwnerToken, tokenLocation } from "../owner-token.ts";
 import type { FormMethod } from "./method.ts";
 import { WRONG_TOKEN, tooManyTokens } from "../texts.ts";
 
@@ -18,7 +18,7 @@ export const owner: FormMethod = {
 <legend>Sign in</legend>
 <input type="text" name="username" value="owner" autocomplete="username" hidden>
 ${alert}<label class="field" for="token">The server's token</label>
-<p class="soft" id="token-hint">${whereTheTokenIs(config)}</p>
+<p class="soft" id="token-hint">${tokenLocation(config)}</p>
 <input id="token" type="password" name="token" required autocomplete="current-password" spellcheck="false"
  aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true"`}${(alert || isFocused) && markup` autofocus`}>
 </fieldset>

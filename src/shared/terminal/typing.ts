@@ -1,4 +1,4 @@
-/** Keyboard input on its way to a sandbox's terminal. */
+/** Keyboard input for a sandbox's terminal. */
 import { pause } from "../within.ts";
 
 /** The shortest time between calls, in milliseconds: the server allows 20 per second, for typing and following together. */

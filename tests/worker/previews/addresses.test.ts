@@ -5,7 +5,7 @@ import { beforeAll, describe, expect, it, vi } from "vitest";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { linkKeys } from "../../../src/actors/link-keys.ts";
 import { makeToken, readLabel, writeLabel } from "../../../src/shared/preview-address.ts";
-import { namesOddHost } from "../../../src/auth/redirects.ts";
+import { hasForbiddenHost } from "../../../src/auth/redirects.ts";
 import { actorName } from "../../../src/shared/names.ts";
 import { mcpHeaders } from "../../setup/mcp-client.ts";
 import { owner } from "../support.ts";
@@ -147,11 +147,11 @@ describe("a page of a preview", () => {
 
   it("gets no client's code, because clients cannot redirect to its host", () => {
     for (const origin of origins())
-      expect(namesOddHost(JSON.stringify({ redirect_uris: [`${origin}/callback`] }), config)).toBe(true);
-    expect(namesOddHost(JSON.stringify({ redirect_uris: ["http://localhost:1/callback"] }), config)).toBe(
+      expect(hasForbiddenHost(JSON.stringify({ redirect_uris: [`${origin}/callback`] }), config)).toBe(true);
+    expect(hasForbiddenHost(JSON.stringify({ redirect_uris: ["http://localhost:1/callback"] }), config)).toBe(
       false,
     );
-    expect(namesOddHost(JSON.stringify({ redirect_uris: ["http://app.localhost:1/"] }), config)).toBe(false);
+    expect(hasForbiddenHost(JSON.stringify({ redirect_uris: ["http://app.localhost:1/"] }), config)).toBe(false);
   });
 });
 

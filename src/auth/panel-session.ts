@@ -41,7 +41,7 @@ export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<
     response_type: "code",
     client_id: PANEL_CLIENT_ID,
     redirect_uri: `${oauth.issuer}${PANEL_CALLBACK_PATH}`,
-    // A resource of its own, so that the cookie's value is not a token for `/mcp`.
+    // A separate resource, so that the cookie's value is not a token for `/mcp`.
     resource: `${oauth.issuer}${PANEL_PATH}`,
     state,
     code_challenge: await challengeOf(verifier),
@@ -95,7 +95,7 @@ export async function panelCaller(request: Request, context: RequestContext): Pr
   return isFromPanel(request, oauth) ? panelSession(request, oauth, context) : NOT_FROM_PANEL();
 }
 
-/** The caller whose session the browser has, from any page: enough to show something, not to change anything. */
+/** The caller of the browser's session, from any page. This is enough to show something, but not to change anything. */
 export async function panelSession(
   request: Request,
   oauth: OAuth,

@@ -24,7 +24,7 @@ export const CONSENT_TEXTS = {
   panelTerms:
     "A page of this server shows your sandboxes, in this browser. You are signed out after 7 days at the latest",
   scopes: "What it may do",
-  /** Follows the address that the browser goes to: any program may listen on a local port, whatever name the client chose. */
+  /** Follows the address of the redirect. Any local program may listen on its port, under any client name. */
   onThisComputer:
     ", a program on this computer. Continue only if you have just started to connect it yourself.",
 };

@@ -66,7 +66,7 @@ export async function visitor(
   words: PageMessage,
 ): Promise<CallerContext | Response> {
   const { pathname, searchParams } = new URL(request.url);
-  // A link from elsewhere comes without the session's cookie, which is for this server's own pages: the page asks once more.
+  // Browsers send the session's cookie only from this server's own pages. After a link from elsewhere, the page reloads once.
   const isAgain = searchParams.has("again");
   const session = await panelSession(request, oauth, context);
   if ("response" in session) {

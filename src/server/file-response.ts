@@ -29,7 +29,7 @@ const DIGEST_WANTED = /(?:^|[\s,])sha-256=(?:[1-9]|10)(?:$|[\s,;])/;
 
 const UNKNOWN_BYTES = 512 * 1024;
 
-/** Sends a file that reports size 0. Files in /proc do so whatever they contain. */
+/** Sends a file that reports size 0. Files in /proc always do, even with content. */
 async function sendSmall(
   request: Request,
   env: Env,

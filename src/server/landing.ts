@@ -1,5 +1,5 @@
 /**
- * The page for people who open the endpoint in a browser: what the server is, and how to connect clients. It shows no token.
+ * The page for people who open the endpoint in a browser: it introduces the server and shows how to connect clients. It shows no token.
  */
 import { markup } from "../auth/html.ts";
 import { oauthFor } from "../auth/oauth.ts";

@@ -1,5 +1,5 @@
 /**
- * Previews: requests whose host name leads to a server in a sandbox. The host name is the only credential. The server's own
+ * Previews: requests with a host name that leads to a server in a sandbox. The host name is the only credential. The server's own
  * tokens and cookies do not go into the sandbox, and linked pages do not learn the name. Programs in the sandbox see the host
  * `localhost`, which their own host checks accept.
  */
@@ -88,7 +88,7 @@ function headersOutside(given: Headers, { outside, port }: { outside: string; po
   for (const name of WITHHELD) headers.delete(name);
   const cookies = headers.getSetCookie();
   headers.delete("set-cookie");
-  // Cookies apply to this host only, whatever domain the program names.
+  // Cookies apply to this host only, even if the program names another domain.
   for (const cookie of cookies) headers.append("set-cookie", cookie.replace(/;\s*domain\s*=[^;]*/gi, ""));
   const location = headers.get("location");
   const own =

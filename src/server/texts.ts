@@ -105,7 +105,7 @@ export const uploadTooLarge = (max: number) =>
     `The file is larger than the ${max} bytes that may be written here; nothing was written.`,
   );
 
-// The page on which a person decides what a sandbox may reach
+// The page for decisions about network access
 
 const NOTHING_CHANGED = "Nothing was changed";
 export const DECISION_TEXTS = {
@@ -138,7 +138,7 @@ export const DECISION_TEXTS = {
   },
 };
 
-// The page on which a person signs in to git hosts
+// The page for git hosts
 
 export const GIT_TEXTS = {
   off: {

@@ -1,5 +1,5 @@
 /**
- * Says in plain words why a value does not match a schema: what is wrong, and what to send instead. Messages of schemas, and those
+ * Explains why a value does not match a schema, and what to send instead. Messages of schemas, and those
  * of `issueMessage`, end a sentence that begins with the name of the argument.
  */
 import type * as z from "zod";

@@ -12,7 +12,7 @@ export interface JSONBounds {
 /** For data from a sandbox, where everything large is one string. Parsing takes at most 20 ms of the Worker's thread. */
 export const SANDBOX_JSON: JSONBounds = { values: 20_000, depth: 100, name: 1000 };
 
-/** For messages of our own protocol, whose names are all known. A listing of 5,000 files has 25,000 values. */
+/** For messages of our own protocol, which has only known names. A listing of 5,000 files has 25,000 values. */
 export const RESPONSE_JSON: JSONBounds = { values: 50_000, depth: 10, name: 100 };
 
 /** For an event of a run. The longest one names 20 ports. */

@@ -156,7 +156,7 @@ export function sandboxUnresponsive(ms: number): ToolError {
 /** For a call that meets a stopping container; it says what happened to the call. */
 export class EndingError extends ToolError {}
 
-/** The error for a stopping container. @param what was not done */
+/** The error for a stopping container. @param what says what was not done */
 export function ending(what: string): EndingError {
   return new EndingError(
     "sandbox_restarted",
@@ -182,7 +182,7 @@ export function withoutRuns(failure: Failure): Failure {
   return { ...failure, hint };
 }
 
-/** The error for a sandbox in which user code removed or changed something that the server needs. @param what a short clause */
+/** User code removed or changed something that the server needs. @param what a short clause */
 export function damaged(what: string): ToolError {
   return new ToolError(
     "damaged",

@@ -45,7 +45,7 @@ export interface LinkName {
   id: string;
 }
 
-/** The path of links by which a person decides about network access. The token follows. */
+/** The path of links to decisions about network access. The token follows. */
 export const DECISION_PATH = "/panel/decision";
 
 /** The page on which people sign in to git hosts. The host that a call needs may follow. */

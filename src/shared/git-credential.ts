@@ -26,7 +26,7 @@ export function gitCredential(user: string, token: string): GitCredential | unde
 export function gitHost(text: string, { most }: Pick<NetworkLimits, "most">): string | undefined {
   const host = canonicalHost(text.trim());
   if (host === undefined || !canBeListed(host) || isAddress(host)) return undefined;
-  // Names of the server's own, by which sandboxes reach it.
+  // Sandboxes reach the server itself by these names.
   if (host.endsWith(".internal") || !allowsHost(most, host)) return undefined;
   return host;
 }

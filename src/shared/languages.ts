@@ -25,7 +25,7 @@ interface Traits {
   installHint(error: { name: string; message: string }): string | undefined;
 }
 
-/** PyPI packages whose name differs from the module's. */
+/** PyPI packages that are named differently from their module. */
 const PYPI: Record<string, string> = {
   attr: "attrs",
   bs4: "beautifulsoup4",

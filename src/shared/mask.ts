@@ -1,5 +1,5 @@
 /**
- * Masks secret values in what a sandbox receives: a safety net, not a guarantee. It finds values as they are, with percent or
+ * Masks secret values in responses to a sandbox: a safety net, not a guarantee. It finds values as they are, with percent or
  * JSON escapes, and inside base64, across any split of a body.
  *
  * When and how much is sent depends only on lengths and word boundaries. Otherwise code that has its own text echoed could
@@ -51,7 +51,7 @@ export class Mask {
     return decoder.decode(masked(encoder.encode(text), this.#traces));
   }
 
-  /** Masks headers. Drops those whose names contain a value, because its capitalization is unknown. */
+  /** Masks headers. Drops headers with a value in their name, because its capitalization is unknown. */
   headers(headers: Headers): Headers {
     const safe = new Headers();
     for (const [name, value] of headers)

@@ -11,7 +11,7 @@ import { previewLabel } from "./preview-address.ts";
 const REQUEST_HEADERS =
   "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, last-event-id, traceparent, tracestate, if-none-match";
 
-/** The response headers that a page may read, beside those that CORS always allows. */
+/** The response headers that a page may read, in addition to those that CORS always allows. */
 const RESPONSE_HEADERS =
   "www-authenticate, mcp-session-id, mcp-protocol-version, retry-after, x-request-id, content-disposition, etag";
 
@@ -47,8 +47,8 @@ export function namedOrigin(request: Request): URL | undefined {
  * - `PUBLIC_ORIGIN` and those of `ALLOWED_ORIGINS`;
  * - a loopback origin, on any port, while the request itself is served on loopback.
  *
- * Everything else is refused: `null` (a sandboxed frame, a file), what cannot be read, and previews, whose pages come
- * out of sandboxes.
+ * Everything else is refused: `null` (a sandboxed frame, a file), unreadable values, and previews, because
+ * sandboxes make their pages.
  */
 export function originAllowed(request: Request, config: Config): boolean {
   const header = request.headers.get("origin");

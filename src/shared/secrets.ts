@@ -31,7 +31,7 @@ export interface Secret {
   hosts: readonly string[];
   place: SecretPlace;
   value: string;
-  /** Ids of the principals whose sandboxes use it; undefined for everybody. */
+  /** Ids of the principals that may use it in their sandboxes; undefined for everybody. */
   principals: readonly string[] | undefined;
   /** The variable with a placeholder in sandboxes, for programs that require a key. */
   variable: string | undefined;
@@ -110,7 +110,7 @@ export function placeholders(secrets: readonly Secret[]): Record<string, string>
   );
 }
 
-/** A text by which a response could reveal a value. */
+/** A text that would reveal a value in a response. */
 export interface SecretTrace {
   text: string;
   /** Whether the base64 characters before and after it contain bits of the value. */

@@ -33,7 +33,7 @@ export function tooLarge(size: number): ImageRefusal | undefined {
 const SMALLER =
   "Make it smaller in the sandbox, for example with PIL: image.thumbnail((1000, 1000)), or cut it into parts.";
 
-/** A displayable image, with its type by content instead of name; or why there is none. */
+/** A displayable image, or the reason for refusing it. Its type comes from its content, not its name. */
 export async function shownImage(
   bytes: Uint8Array,
   makeSmaller: MakeSmaller,

@@ -24,7 +24,7 @@ export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint
     while (start < 3 && start < bytes.length && ((bytes[start] ?? 0) & 0xc0) === 0x80) start++;
     return bytes.subarray(start);
   }
-  // A lead byte in the last three bytes whose sequence exceeds the end starts the partial character.
+  // A lead byte in the last three bytes starts a partial character if its sequence is longer than the rest.
   for (let back = 1; back <= 3 && back <= bytes.length; back++) {
     const byte = bytes[bytes.length - back] ?? 0;
     if (byte < 0x80) return bytes;
@@ -42,7 +42,7 @@ export function titleOf(source: string): string {
 
 /** A sentence without its full stop, to end another sentence. */
 export function clause(sentence: string): string {
-  // Looked for once for each row of them: an error's text may be long.
+  // The lookbehind keeps this linear for long rows of dots and spaces.
   return sentence.trim().replace(/(?<![.\s])[.\s]+$/, "");
 }
 

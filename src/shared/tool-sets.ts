@@ -1,6 +1,6 @@
 /**
  * The names of the tools, and the sets that an operator (`TOOLS`) and a client (`?tools=`) choose from. A tool is in every set
- * whose work needs it. `defineTool` accepts only names in a set.
+ * that needs it. `defineTool` accepts only names in a set.
  */
 
 const RUNS = ["get_result", "list_runs", "cancel_run"] as const;

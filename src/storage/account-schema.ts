@@ -4,7 +4,7 @@ import type { Schema } from "./migrations.ts";
 export const ACCOUNT_SCHEMA: Schema = {
   migrations: [
     {
-      name: "what servers without versions made",
+      name: "the tables of servers without versions",
       sql: `
         CREATE TABLE IF NOT EXISTS sandboxes (
           name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL,
@@ -72,13 +72,13 @@ export const ACCOUNT_SCHEMA: Schema = {
       kept: "until it is destroyed, at the latest `SANDBOX_TTL_HOURS` after its last use",
     },
     settings: {
-      holds: "of a sandbox that was configured: the names of its variables, what was chosen of its network",
+      holds: "the names of the variables of a configured sandbox, and its chosen network access",
       kept: "until the sandbox is destroyed",
     },
     leases: {
       holds:
-        "what a sandbox may use before it asks the account again: run slots, seconds, when the lease ends",
-      kept: "five minutes, renewed while runs go on",
+        "the lease of a sandbox: run slots and seconds that it may use, and when it has to ask the account again",
+      kept: "five minutes, renewed while runs continue",
     },
     usage: {
       holds:
@@ -87,31 +87,31 @@ export const ACCOUNT_SCHEMA: Schema = {
     },
     storage: {
       holds:
-        "what the runs of a sandbox have stored, in bytes (see [below](#what-counts-and-what-the-disk-holds)), and when the first of them ended",
+        "the bytes that the runs of a sandbox have stored (see [below](#what-counts-and-what-the-disk-holds)), and when the first of them ended",
       kept: "as long as something is stored; when all sandboxes together exceed `MAX_STORAGE_MB`, the runs that ended first are removed",
     },
     workspaces: {
-      holds: "the current saved state of a sandbox, when it first had one and when it was last used",
+      holds:
+        "the current saved state of a sandbox, when its first state was saved, and when it was last used",
       kept: "until its user destroys the sandbox, at the latest `CHECKPOINT_TTL_DAYS` after its last use",
     },
     checkpoints: {
-      holds: "a name for a saved state: sandbox, label, whether going back made it",
+      holds: "a name for a saved state: sandbox, label, and whether restore_sandbox made it",
       kept: "`CHECKPOINT_TTL_DAYS`, or until they are deleted",
     },
     checkpoint_settings: {
       holds:
-        "what the sandbox of a checkpoint was set to then, values of variables and the script of its set-up included",
+        "the settings that the sandbox of a checkpoint had then, with the values of variables and the set-up script",
       kept: "with the checkpoint",
     },
     archives: {
-      holds:
-        "a saved state that a task left: of its workspace, or of its agent's conversation; and the state that a set-up left",
+      holds: "a saved state from a task (its workspace or its agent's conversation) or from a set-up",
       kept: "with the task's record, or `CHECKPOINT_TTL_DAYS`; where `MAX_WORKSPACES_MB` is reached, the first to end goes",
     },
     snapshots: { holds: "saved states", kept: "as long as something refers to them" },
     packs: { holds: "the packs of the content of saved states", kept: "as long as something refers to them" },
     pack_refs: { holds: "which saved state refers to which pack", kept: "with the saved state" },
-    saves: { holds: "a save under way", kept: "until it is committed or given up; an hour at most" },
+    saves: { holds: "a save under way", kept: "until it is committed or abandoned; an hour at most" },
     garbage: {
       holds: "prefixes of objects that nothing refers to any more",
       kept: "until R2 has deleted them",

@@ -4,7 +4,7 @@ import type { Schema } from "./migrations.ts";
 export const ATTEMPTS_SCHEMA: Schema = {
   migrations: [
     {
-      name: "what servers without versions made",
+      name: "the tables of servers without versions",
       sql: `
         CREATE TABLE IF NOT EXISTS sources (
           address TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_at INTEGER NOT NULL, succeeded_at INTEGER NOT NULL) WITHOUT ROWID;

@@ -1,10 +1,10 @@
-/** The database of a sandbox's Durable Object. The SDK adds tables and keys of its own. */
+/** The database of a sandbox's Durable Object. The SDK adds its own tables and keys. */
 import type { Schema } from "./migrations.ts";
 
 export const SANDBOX_SCHEMA: Schema = {
   migrations: [
     {
-      name: "what servers without versions made",
+      name: "the tables of servers without versions",
       sql: `
         CREATE TABLE IF NOT EXISTS runs (
           id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, title TEXT NOT NULL, started_at INTEGER NOT NULL,
@@ -45,7 +45,7 @@ export const SANDBOX_SCHEMA: Schema = {
         ALTER TABLE task_budgets ADD COLUMN tracestate TEXT;`,
     },
     {
-      // A short run is one row, written once, which is most of what a call costs. An index of all runs would be a second.
+      // Writing the row of a run is most of the cost of a short call. An index of all runs would need a second write.
       name: "indexes of few runs",
       sql: `
         DROP INDEX runs_ended;
@@ -56,7 +56,7 @@ export const SANDBOX_SCHEMA: Schema = {
   tables: {
     runs: {
       holds:
-        "one run: state, times, exit code, note, detail, first and last 16 KiB of each stream, its resume state, and what it has run, up to 16,384 characters, where its title (the first line) does not say it all",
+        "one run: state, times, exit code, note, detail, first and last 16 KiB of each stream, its resume state, and its source of up to 16,384 characters, unless the title (the first line) is all of it",
       kept: "`RESULT_TTL_DAYS` after its end",
     },
     log: {
@@ -69,11 +69,11 @@ export const SANDBOX_SCHEMA: Schema = {
     },
     previews: {
       holds:
-        "a port that can be reached from outside: its token, until when, and whether its server has answered in which container",
-      kept: "until its time is over and another port is exposed, it is closed, or the sandbox is destroyed",
+        "a port that can be reached from outside: its token, its expiry, and the container in which its server has responded",
+      kept: "until it has expired and another port is exposed, it is closed, or the sandbox is destroyed",
     },
     task_budgets: {
-      holds: "a task's placeholder (as a hash), what it has used, and its trace",
+      holds: "the placeholder of a task (as a hash), its requests and tokens, and its trace",
       kept: "until its task has ended",
     },
     unreported_tokens: {
@@ -81,15 +81,14 @@ export const SANDBOX_SCHEMA: Schema = {
       kept: "until they are reported",
     },
     model_calls: {
-      holds: "a request of a task to the model that is under way",
+      holds: "a pending request of a task to the model",
       kept: "until it or its task has ended",
     },
   },
   keys: {
     owner: { holds: "principal, sandbox name, hash of the principal", kept: "for good" },
     setup: {
-      holds:
-        "the script of `configure_sandbox`, how it went last, and the key of the outcome that the saved state holds",
+      holds: "the set-up script, its last outcome, and the key of the outcome in the saved state",
       kept: "until the sandbox is destroyed",
     },
     variables: {
@@ -97,7 +96,7 @@ export const SANDBOX_SCHEMA: Schema = {
       kept: "until the sandbox is destroyed",
     },
     network: {
-      holds: "what was chosen of `internet` and `allow_hosts`",
+      holds: "the chosen `internet` and `allow_hosts`",
       kept: "until the sandbox is destroyed",
     },
     intercepted: {
@@ -106,11 +105,11 @@ export const SANDBOX_SCHEMA: Schema = {
     },
     restricted: {
       holds:
-        "on Cloudflare: whether the container was started with a way out of its own, of a sandbox that was restricted once",
+        "on Cloudflare, for a sandbox that was restricted once: whether its container was started with its own egress",
       kept: "as long as the actor",
     },
     "decisions:*": {
-      holds: "what a person is asked to let the sandbox reach, or has refused",
+      holds: "the hosts that a person is asked to allow, or has refused",
       kept: "15 minutes, and at most 20 of them",
     },
     connections: {
@@ -119,21 +118,20 @@ export const SANDBOX_SCHEMA: Schema = {
     },
     "workspace:*": {
       holds:
-        "the state that the container came from or was last saved as; a save whose commit was not answered; that the sandbox goes back to a checkpoint",
+        "the state that the container was restored from or last saved as; a save without a confirmed commit; a pending restoration of a checkpoint",
       kept: "until its container ends",
     },
     "boots:*": {
       holds:
-        "how often the container was started, why it is being stopped, the notice that the next answer must carry",
+        "how often the container was started, why it is being stopped, and the notice for the next answer",
       kept: "until the sandbox is destroyed",
     },
     "file-links:*": {
-      holds:
-        "links that were handed out, what links to files of this container are bound to, and upload links that are used up",
-      kept: "until they expire; a few that have are removed with each new one",
+      holds: "links to files, the epoch of the current container that they depend on, and used upload links",
+      kept: "until they expire; each new link removes a few expired ones",
     },
     "sandboxd:token": {
-      holds: "what sandboxd takes requests with, given to the container when it starts",
+      holds: "the token for requests to sandboxd, given to the container when it starts",
       kept: "as long as the actor",
     },
     told: {
@@ -147,12 +145,11 @@ export const SANDBOX_SCHEMA: Schema = {
     },
     service: {
       holds:
-        "the script of `start` (empty once removed), the ids of the last three runs, whether the newest is of an earlier script, and whether it was cancelled in this container",
+        "the script of `start` (empty after its removal), the ids of its last three runs, and whether the newest runs an earlier script or was cancelled in this container",
       kept: "until the sandbox is destroyed",
     },
     idle_minutes: {
-      holds:
-        "after how many minutes without use the container is stopped, where `configure_sandbox` has said so",
+      holds: "the idle minutes from `configure_sandbox`, after which the container is stopped",
       kept: "until the sandbox is destroyed",
     },
     sweep: { holds: "when expired runs will be removed next", kept: "until then" },

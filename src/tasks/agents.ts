@@ -24,7 +24,7 @@ export interface Agent {
   /** Instructions for installing the program in the image and on the local platform. */
   image: string;
   install: string;
-  /** Its program and arguments. The task comes on standard input. */
+  /** Its program and arguments. It reads the task from standard input. */
   command(options: AgentOptions): string[];
   /**
    * Its variables. `key` is the task's placeholder for a credential, `conversation` the name of a new conversation, for agents

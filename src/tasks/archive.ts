@@ -1,4 +1,4 @@
-/** Stores what a task left as snapshots, and restores it for a task that continues. */
+/** Stores the files and conversation of a task as snapshots, and restores them for a task that continues it. */
 import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Conversation } from "../container/snapshots.ts";
 import { ToolError } from "../shared/errors.ts";

@@ -112,7 +112,7 @@ export class TaskBudgets {
     const [ended] = this.#sql
       .exec("DELETE FROM model_calls WHERE run = ? AND number = ? RETURNING number", run, number)
       .toArray();
-    // The tokens count for the day even if the task has ended meanwhile.
+    // The tokens count for the day even if the task has ended.
     if (ended || !this.#isOpen(run)) this.putBack(new Map([[dayOf(Date.now()), tokens]]));
     if (!ended) return;
     this.#sql.exec("UPDATE task_budgets SET tokens = tokens + ? WHERE run = ?", tokens, run);

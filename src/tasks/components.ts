@@ -163,7 +163,7 @@ function checked(kind: ComponentKind, given: readonly string[]): string[] {
   throw notADefinition(kind, wrong.slice(0, 100));
 }
 
-/** The error for a broken definition of the operator. The log says what is wrong. */
+/** The error for a broken definition of the operator. The log names the problem. */
 function unusable(config: Config, component: string, { problem }: Unreadable): ToolError {
   log(config, { event: "component", component, problem });
   return unusableDefinition(component, problem);

@@ -67,7 +67,7 @@ export class OpenCodeEvents implements EventReader {
     return error === undefined ? [line] : [line, failureLine(shortened(error.replaceAll("\n", " ")))];
   }
 
-  /** Each model request is a step; the last one's reason says how it ended. */
+  /** Each model request is a step. The reason of the last step says how the agent ended. */
   #step(part: Fields): void {
     const { report } = this;
     report.turns = (report.turns ?? 0) + 1;

@@ -25,7 +25,7 @@ const MAX_TOKENS = 16_000;
 /** Bytes read of one response: some hundred per token. */
 const MAX_RESPONSE_BYTES = 4 * 1024 * 1024;
 
-/** Characters shown of what the model wrote instead of a program. */
+/** Characters shown of a model's text, if it wrote no program. */
 const MAX_MODEL_TEXT = 500;
 
 const TOOL = "write_program";

@@ -62,7 +62,7 @@ export class Questions implements Executor<QuestionSpec> {
     return { done, cancel: () => question.cancel(), waiting: () => question.waiting };
   }
 
-  /** The state is that of code. Before the program runs there is none, and the run counts as never started. */
+  /** The state is the state of code. A run without it has not run its program, and counts as never started. */
   resume(run: ActiveRun, state: unknown): Execution {
     return this.#host.code.resume(run, state);
   }

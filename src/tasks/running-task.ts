@@ -88,7 +88,7 @@ export class RunningTask {
   }
 
   /**
-   * @param continuedRun the run whose conversation continues in another sandbox
+   * @param continuedRun the run of a conversation that continues in another sandbox
    * @param definitions the operator's definitions that the task names
    * @param trace the trace for its model requests
    */

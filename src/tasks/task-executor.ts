@@ -16,7 +16,7 @@ import { WAITING_FOR_TASK, agentIsWorking, modelFailedText } from "./texts.ts";
 
 export type TaskSpec = StoredSpec & {
   task: string;
-  /** The run whose conversation continues in a sandbox that has only its files. */
+  /** The run of a conversation that continues in a sandbox with only its files. */
   continuedRun?: string;
   /** The operator's definitions that the task names. */
   definitions?: Definition[];

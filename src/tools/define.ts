@@ -1,4 +1,4 @@
-/** The kit: what a tool is, and the steps of every call. */
+/** The kit for tools: the definition of a tool, and the steps of every call. */
 import type { CallToolResult, InputRequiredResult, ServerContext } from "@modelcontextprotocol/server";
 import * as z from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
@@ -54,7 +54,7 @@ type Annotations =
 export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodObject> {
   name: ToolName;
   title: string;
-  /** For the model: what it does, when to use it, what comes back. Under 2,048 characters. */
+  /** For the model: its effect, its use and its result. Under 2,048 characters. */
   description: string;
   input: Input;
   /**

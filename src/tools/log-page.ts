@@ -10,7 +10,7 @@ import { stateText } from "./run-summary.ts";
 import { pageEndText, pageMoreText, pageRunningText, typeText, waitingText } from "./texts.ts";
 
 interface PageOptions {
-  /** A note about what the page leaves out. */
+  /** A note about earlier output that the page leaves out. */
   before?: string | undefined;
   /** Whether the caller has just typed into the run, and so needs no hint. */
   isTyped?: boolean;

@@ -179,7 +179,7 @@ function leftOutReason(line: string): string | undefined {
   return isReason && line.includes(" is left out: ") ? line.slice(1, -1) : undefined;
 }
 
-/** How the kernels and the executor mark what they cut from a value, or the outputs that exceed their limits. */
+/** The marks of kernels and the executor for cut values, and for outputs beyond their limits. */
 const CUT =
   /^\[\.{3} \d{1,12} of \d{1,12} characters omitted(?=: [^\n\]]{0,80}\]$)|\.{3} \d{1,12} more(?: items?| characters?)?(?=[\])}]|$)|^\[(?:\d{1,12} more outputs not shown|An interactive page of \d{1,12} bytes is not kept): [^\n\]]{0,200}\]$/m;
 

@@ -122,8 +122,8 @@ async function accountOf(
 }
 
 /**
- * The configuration rule by which the account may sign in, or why there is none. A listed login stands for the account that
- * first used it, which `pinned` stores, because GitHub reassigns free logins.
+ * The configuration rule that lets the account sign in, or the reason for refusing it. A listed login belongs to the account
+ * that first used it, because GitHub reassigns free logins. `pinned` stores that account.
  * @throws {GitHubError}
  */
 async function ruleOf(

@@ -53,7 +53,7 @@ interface Method {
   variable: VariableName;
   isOn(context: Pick<RequestContext, "config" | "env">): boolean;
   /**
-   * The rules by which people may sign in now. A grant names its rule and is checked at every use of its tokens, so it ends
+   * The rules that let people sign in now. A grant names its rule and is checked at every use of its tokens, so it ends
    * with the rule. Grants store the rules: their spelling never changes.
    */
   rules(config: Config): Promise<readonly string[]> | readonly string[];

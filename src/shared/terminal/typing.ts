@@ -6,7 +6,7 @@ export const CALL_MS = 120;
 
 const MAX_TYPED = 4000;
 
-/** Sends typed text in order, and combines it if it comes faster than calls may. */
+/** Sends typed text in order, and combines text that was typed between two calls. */
 export class Typing {
   readonly #send: (text: string) => Promise<void>;
   readonly #failed: (error: unknown) => void;

@@ -94,12 +94,8 @@ async function consent(
   }
   if (offers.size === 0) {
     const absent = METHODS.find((method) => method.isOn(context) && "absence" in method);
-    logSignIn(context, {
-      outcome: "refused",
-      via: absent?.name,
-      reason: "not_vouched_for",
-      client: authRequest.clientId,
-    });
+    const client = authRequest.clientId;
+    logSignIn(context, { outcome: "refused", via: absent?.name, reason: "not_vouched_for", client });
     const message = (absent && "absence" in absent && absent.absence) || texts.NO_METHOD;
     return messagePage(message, { status: 403, headers });
   }
@@ -168,10 +164,7 @@ async function finish(method: RedirectMethod, context: PageContext): Promise<Res
   const code = new URL(request.url).searchParams.get("code");
   if (code === null || (data.via ?? method.name) !== method.name || !method.isOn(context)) {
     logSignIn(context, { ...about, outcome: "denied" });
-    return messagePage(texts.notConfirmed(method.title), {
-      headers,
-      link: back,
-    });
+    return messagePage(texts.notConfirmed(method.title), { headers, link: back });
   }
   const redirect = { verifier: data.verifier, redirectURI: oauth.issuer + callbackPath(method) };
   const found = await method.identify(code, redirect, context);
@@ -202,13 +195,8 @@ async function complete(
     // A person may use the panel in several browsers. For other clients, a new grant replaces the old one.
     revokeExistingGrants: authRequest.clientId !== PANEL_CLIENT_ID,
   });
-  logSignIn(context, {
-    outcome: "approved",
-    via,
-    principal,
-    client: authRequest.clientId,
-    scope: scopes.join(" "),
-  });
+  const about = { via, principal, client: authRequest.clientId, scope: scopes.join(" ") };
+  logSignIn(context, { ...about, outcome: "approved" });
   return seeOther(redirectTo, headers);
 }
 
@@ -269,9 +257,8 @@ function explain(context: PageContext, error: unknown): Promise<Response> {
   logSignIn(context, { outcome: "refused", reason: started ? "bad_handle" : "bad_request" });
   if (started) {
     const link = { href: `${AUTHORIZE_PATH}${retryURL.search}`, label: "Start again" };
-    return messagePage(texts.PAGE_EXPIRED, {
-      link: retryURL.searchParams.has("client_id") ? link : undefined,
-    });
+    const hasRequest = retryURL.searchParams.has("client_id");
+    return messagePage(texts.PAGE_EXPIRED, { link: hasRequest ? link : undefined });
   }
   if (/client_id|client is not known/i.test(error.description)) return messagePage(texts.APP_NOT_REGISTERED);
   const link = error.redirectTo === undefined ? undefined : clientErrorLink(error.redirectTo);
@@ -295,17 +282,9 @@ function logSignIn(context: PageContext, event: Omit<SignInEvent, "event" | "req
   log(context.config, { event: "sign_in", request_id: context.requestID, ...event });
 }
 
-const NO_SCOPE: Problem = {
-  at: "scopes",
-  message: texts.NO_SCOPE_TICKED,
-  status: 400,
-};
+const NO_SCOPE: Problem = { at: "scopes", message: texts.NO_SCOPE_TICKED, status: 400 };
 
 const NOT_IDENTIFIED = {
   refused: "not_vouched_for",
-  problem: {
-    at: "top",
-    message: texts.NOT_IDENTIFIED_TEXT,
-    status: 403,
-  },
+  problem: { at: "top", message: texts.NOT_IDENTIFIED_TEXT, status: 403 },
 } as const;

@@ -33,13 +33,10 @@ export async function authenticate(
   const candidates = await candidatesOf(config);
   const oauth = oauthFor(request, context);
   const metadata = "off" in oauth ? undefined : metadataURL(oauth, paths[0]);
-  if (candidates.length === 0 && "off" in oauth) {
+  if (candidates.length === 0 && "off" in oauth)
     return unauthorized("no_token_configured", CALLER_TEXTS.noTokenConfigured, metadata);
-  }
   const token = presentedToken(request.headers.get("authorization"));
-  if (token === undefined) {
-    return unauthorized("no_token", CALLER_TEXTS.noToken, metadata);
-  }
+  if (token === undefined) return unauthorized("no_token", CALLER_TEXTS.noToken, metadata);
   let holder = token === "" ? undefined : await principalOf(token, candidates);
   if (!holder && token !== "" && !("off" in oauth)) {
     const found = await lookedUp(token, oauth, paths, request, context);

@@ -13,11 +13,8 @@ const REALM = "sandbox-mcp";
  * @param metadata the URL of the resource's metadata (RFC 9728 section 5.1); undefined if OAuth is off
  */
 export function unauthorized(reason: RefusalReason, message: string, metadata?: string): Refusal {
-  const presented = reason === "invalid_token";
-  const header = challenge({
-    ...(presented ? { error: "invalid_token", error_description: message } : {}),
-    resource_metadata: metadata,
-  });
+  const error = reason === "invalid_token" && { error: "invalid_token", error_description: message };
+  const header = challenge({ ...error, resource_metadata: metadata });
   return { reason, response: json({ error: "Unauthorized", message }, 401, { "www-authenticate": header }) };
 }
 

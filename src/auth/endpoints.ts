@@ -1,14 +1,14 @@
 /** The endpoints that OAuth clients call directly: metadata, registration, tokens, revocation. */
 import { gather } from "../shared/stream-bytes.ts";
 import { json } from "../shared/responses.ts";
-import { log, logError } from "../shared/log.ts";
+import { log } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { registrationsOf } from "../actors/attempts.ts";
 import { CHECK_HEADER, type OAuth, providerEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { hasForbiddenHost } from "./redirects.ts";
-import { type Revoked, logRevoked, watched } from "./revocation.ts";
-import { bytesOf, StoreError } from "./oauth-store.ts";
+import { logRevoked, watched } from "./revocation.ts";
+import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
 import { STORAGE_SILENT, ENDPOINT_TEXTS } from "./texts.ts";
 
 const MAX_BODY_BYTES = 64 * 1024;
@@ -66,34 +66,23 @@ export async function serveAuthorizationServer(
   const env = providerEnv(context);
   const revocation = form.get("token") && !form.get("grant_type");
   const watch = revocation && env.OAUTH_KV ? watched(env.OAUTH_KV) : undefined;
-  let response: Response;
-  let revoked: Revoked | undefined;
-  try {
-    response = await oauth.server.fetch(
-      passed,
-      { ...env, OAUTH_KV: watch?.store ?? env.OAUTH_KV },
-      context.ctx,
-    );
-    revoked = await watch?.revoked();
+  const result = await unlessStoreFails(context, "oauth", async () => {
+    const store = watch?.store ?? env.OAUTH_KV;
+    const response = await oauth.server.fetch(passed, { ...env, OAUTH_KV: store }, context.ctx);
+    const revoked = await watch?.revoked();
     if (route === REGISTRATION_PATH && response.status === 201)
       await keepWithinBounds(response.clone(), context);
-  } catch (error) {
-    if (!(error instanceof StoreError)) throw error;
-    logError(context, "oauth", error);
-    return json({ error: "temporarily_unavailable", error_description: STORAGE_SILENT }, 503, {
-      "retry-after": "5",
-    });
+    return { response, revoked };
+  });
+  if (!result) {
+    const unavailable = { error: "temporarily_unavailable", error_description: STORAGE_SILENT };
+    return json(unavailable, 503, { "retry-after": "5" });
   }
+  const { response, revoked } = result;
   const check = response.headers.get(CHECK_HEADER);
   if (check !== null) {
-    const refusal = {
-      event: "refusal",
-      status: response.status,
-      reason: "oauth_error",
-      check,
-      route,
-    } as const;
-    log(context.config, { ...refusal, request_id: context.requestID });
+    const refusal = { event: "refusal", reason: "oauth_error", check, route } as const;
+    log(context.config, { ...refusal, status: response.status, request_id: context.requestID });
   }
   if (revoked) logRevoked(revoked, route, context);
   const shown = new Response(response.body, response);

@@ -1,4 +1,6 @@
 /** The key-value store for OAuth: failures are `StoreError`s, and every operation has a time limit. */
+import { logError } from "../shared/log.ts";
+import type { RequestContext } from "../shared/request-context.ts";
 import { within } from "../shared/within.ts";
 import { messageOf } from "../shared/text.ts";
 
@@ -45,4 +47,19 @@ async function inTime<T>(operation: () => Promise<T>): Promise<T> {
     throw new StoreError(messageOf(error), { cause: error });
   }
   throw new StoreError("OAUTH_KV did not answer in time");
+}
+
+/** The result of some work; undefined if the store failed, which is logged. */
+export async function unlessStoreFails<T>(
+  context: RequestContext,
+  where: string,
+  work: () => Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
+    logError(context, where, error);
+    return undefined;
+  }
 }

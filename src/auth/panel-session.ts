@@ -6,7 +6,7 @@ import * as z from "zod";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
 import { DECISION_PATH, GIT_PATH } from "../shared/file-link.ts";
 import { json, type Refusal } from "../shared/responses.ts";
-import { log, logError } from "../shared/log.ts";
+import { callerFields, log } from "../shared/log.ts";
 import { lookedUp } from "./bearer.ts";
 import { unauthorized } from "./challenge.ts";
 import { messagePage } from "./consent-page.ts";
@@ -15,7 +15,7 @@ import { type OAuth, oauthAPI, oauthFor, providerEnv } from "./oauth.ts";
 import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS } from "./panel-client.ts";
 import { AUTHORIZE_PATH, PANEL_CALLBACK_PATH, PANEL_PATH, PANEL_SIGN_IN_PATH, TOKEN_PATH } from "./paths.ts";
 import { challengeOf } from "./pkce.ts";
-import { bytesOf, StoreError } from "./oauth-store.ts";
+import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
 import { CALLER_TEXTS, NOT_APPROVED, NOT_SIGNED_IN, SIGN_IN_EXPIRED, STORAGE_SILENT } from "./texts.ts";
 
 const SESSION_COOKIE = "panel";
@@ -72,14 +72,10 @@ export async function finishPanelSignIn(
     code_verifier: verifier,
   });
   const exchange = new Request(`${oauth.issuer}${TOKEN_PATH}`, { method: "POST", body });
-  let response: Response;
-  try {
-    response = await oauth.server.fetch(exchange, providerEnv(context), context.ctx);
-  } catch (error) {
-    if (!(error instanceof StoreError)) throw error;
-    logError(context, "panel", error);
-    return notSignedIn(oauth, STORAGE_SILENT, 503);
-  }
+  const response = await unlessStoreFails(context, "panel", () =>
+    oauth.server.fetch(exchange, providerEnv(context), context.ctx),
+  );
+  if (!response) return notSignedIn(oauth, STORAGE_SILENT, 503);
   const issued = tokens.safeParse(await response.json().catch(() => undefined)).data;
   if (!response.ok || !issued) return notSignedIn(oauth, SIGN_IN_EXPIRED);
   return seeOther(oauth.issuer + to, oauth, [
@@ -92,7 +88,9 @@ export async function finishPanelSignIn(
 export async function panelCaller(request: Request, context: RequestContext): Promise<Caller | Refusal> {
   const oauth = oauthFor(request, context);
   if ("off" in oauth) return unauthorized("no_token", CALLER_TEXTS.panelOff(oauth.off));
-  return isFromPanel(request, oauth) ? panelSession(request, oauth, context) : NOT_FROM_PANEL();
+  if (isFromPanel(request, oauth)) return panelSession(request, oauth, context);
+  const response = json({ error: "Forbidden", message: CALLER_TEXTS.notFromPanel }, 403);
+  return { reason: "bad_origin", response };
 }
 
 /** The caller of the browser's session, from any page. This is enough to show something, but not to change anything. */
@@ -121,23 +119,15 @@ export async function signOutOfPanel(
   headers.append("set-cookie", cookie(oauth, SESSION_COOKIE, "", 0, "Strict"));
   if ("principal" in caller) {
     const [user = "", grant = ""] = cookieOf(request, SESSION_COOKIE, oauth)?.split(":") ?? [];
-    try {
+    const revoked = await unlessStoreFails(context, "panel", async () => {
       await oauthAPI(oauth, context).revokeGrant(grant, user);
-    } catch (error) {
-      if (!(error instanceof StoreError)) throw error;
-      logError(context, "panel", error);
-      return json({ error: "Service Unavailable", message: STORAGE_SILENT }, 503, { "retry-after": "5" });
-    }
-    const { id: principal, via, scopes, client } = caller.principal;
-    log(context.config, {
-      event: "token",
-      action: "revoke",
-      request_id: context.requestID,
-      principal,
-      via,
-      client,
-      scope: scopes.join(" "),
+      return true;
     });
+    if (!revoked)
+      return json({ error: "Service Unavailable", message: STORAGE_SILENT }, 503, { "retry-after": "5" });
+    const { principal } = caller;
+    const fields = callerFields({ ...context, principal });
+    log(context.config, { event: "token", action: "revoke", ...fields, scope: principal.scopes.join(" ") });
   }
   return new Response(null, { status: 204, headers: withKeptCookies(headers, isSecure(oauth)) });
 }
@@ -148,11 +138,6 @@ const tokens = z.object({ access_token: z.string() });
 export function isFromPanel(request: Request, { issuer }: OAuth): boolean {
   return request.headers.get("origin") === issuer;
 }
-
-const NOT_FROM_PANEL = (): Refusal => ({
-  reason: "bad_origin",
-  response: json({ error: "Forbidden", message: CALLER_TEXTS.notFromPanel }, 403),
-});
 
 /** The value of a cookie; undefined if there are two of its name, because one could be forged. */
 function cookieOf(request: Request, name: string, oauth: OAuth): string | undefined {
@@ -195,14 +180,9 @@ function seeOther(location: string, oauth: OAuth, cookies: readonly string[]): R
 function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Response> {
   const headers = new Headers();
   headers.append("set-cookie", cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"));
-  return messagePage(
-    { title: NOT_SIGNED_IN, message },
-    {
-      status,
-      headers: withKeptCookies(headers, isSecure(oauth)),
-      link: { href: PANEL_SIGN_IN_PATH, label: "Sign in" },
-    },
-  );
+  const link = { href: PANEL_SIGN_IN_PATH, label: "Sign in" };
+  const kept = withKeptCookies(headers, isSecure(oauth));
+  return messagePage({ title: NOT_SIGNED_IN, message }, { status, headers: kept, link });
 }
 
 function random(): string {

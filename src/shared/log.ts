@@ -175,10 +175,7 @@ export function logError(
  */
 function describe(error: unknown, level: LogLevel): Record<string, unknown> {
   if (!(error instanceof Error)) return { error_name: typeof error };
-  const code =
-    "code" in error && (typeof error.code === "string" || typeof error.code === "number")
-      ? error.code
-      : undefined;
+  const code = "code" in error && ["string", "number"].includes(typeof error.code) ? error.code : undefined;
   const frames = error.stack?.split("\n").filter((line) => /^\s+at /.test(line));
   return {
     error_name: error.name,

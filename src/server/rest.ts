@@ -7,6 +7,7 @@ import * as z from "zod";
 import { canSignIn } from "../auth/methods/index.ts";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
 import type { Scope } from "../shared/principal.ts";
+import { ToolError } from "../shared/errors.ts";
 import { isTaskID } from "../runs/id.ts";
 import { type RunView, durationMs } from "../runs/run-types.ts";
 import { MAX_QUESTION } from "../tasks/program.ts";
@@ -92,10 +93,8 @@ export async function execute(request: Request, caller: CallerContext): Promise<
   return respond(isQuestion ? "ask" : "execute", caller, async (context) => {
     const arrivedAt = Date.now();
     const isStrict = strictOf(request);
-    if (isStrict === undefined) return json({ error: REST_TEXTS.strict }, 400);
-    if ("problem" in body && NO_JSON.has(body.problem)) return json({ error: REST_TEXTS.notJSON }, 400);
+    if ("problem" in body && NO_JSON.has(body.problem)) throw refusal(REST_TEXTS.notJSON);
     const started = await (isQuestion ? beginQuestion(context, fields) : beginTask(context, fields));
-    if ("refused" in started) return json({ error: started.refused }, 400);
     const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = started;
     if (prefersEvents(request)) return events(context, run);
     return withStatus(isStrict, await responseOf(context, await ended(context, run, arrivedAt + wait)));
@@ -112,47 +111,47 @@ async function ended(context: ToolContext, run: RunView, deadline: number): Prom
   }
 }
 
-const STRICT = new Map([
-  ["1", true],
-  ["true", true],
-  ["0", false],
-  ["false", false],
-]);
-
-/** Whether the caller wants status 422 for a failed run (`?strict=1`); undefined for an invalid value. */
-function strictOf(request: Request): boolean | undefined {
-  return STRICT.get(new URL(request.url).searchParams.get("strict") ?? "0");
+/** Whether the caller wants status 422 for a failed run (`?strict=1`). */
+function strictOf(request: Request): boolean {
+  const strict = new URL(request.url).searchParams.get("strict") ?? "0";
+  if (!["0", "1", "false", "true"].includes(strict)) throw refusal(REST_TEXTS.strict);
+  return strict === "1" || strict === "true";
 }
 
-function withStatus(isStrict: boolean | undefined, [body, status]: [body: object, status: number]): Response {
+function withStatus(isStrict: boolean, [body, status]: [body: object, status: number]): Response {
   return json(body, isStrict && "success" in body && body.success === false ? 422 : status);
 }
 
-type Started = { run: RunView; wait: number | undefined } | { refused: string };
+interface Started {
+  run: RunView;
+  /** In milliseconds. */
+  wait: number | undefined;
+}
 
 async function beginTask(context: ToolContext, fields: object): Promise<Started> {
-  const { success, data, error } = taskBody.safeParse(fields, { error: issueMessage });
-  if (!success) return refusedBy(error);
+  const data = parsed(taskBody, fields);
   const { timeout, wait, question: _, max_turns: maxTurns, continue_from: continueFrom, ...task } = data;
   const request = { ...task, maxTurns, continueFrom, timeoutMs: timeout };
   return { run: (await startTask(context, request)).value, wait };
 }
 
 async function beginQuestion(context: ToolContext, fields: object): Promise<Started> {
-  const { success, data, error } = questionBody.safeParse(fields, { error: issueMessage });
-  if (!success) return refusedBy(error);
-  const { timeout, wait, ...question } = data;
+  const { timeout, wait, ...question } = parsed(questionBody, fields);
   return { run: (await startQuestion(context, { ...question, timeoutMs: timeout })).value, wait };
 }
 
-function refusedBy({ issues }: z.ZodError): { refused: string } {
-  const excess = issues.find((each) => each.code === "unrecognized_keys");
-  if (excess) return { refused: REST_TEXTS.noField(excess.keys[0], FIELDS) };
-  const [issue] = issues;
+function parsed<T>(schema: z.ZodType<T>, fields: object): T {
+  const { success, data, error } = schema.safeParse(fields, { error: issueMessage });
+  if (success) return data;
+  const excess = error.issues.find((each) => each.code === "unrecognized_keys");
+  if (excess) throw refusal(REST_TEXTS.noField(excess.keys[0], FIELDS));
+  const [issue] = error.issues;
   const message = issue?.message ?? REST_TEXTS.unreadable;
   // The messages of tools begin with a verb and name no field.
-  return { refused: /^[a-z]/.test(message) ? `${String(issue?.path[0])} ${message}` : message };
+  throw refusal(/^[a-z]/.test(message) ? `${String(issue?.path[0])} ${message}` : message);
 }
+
+const refusal = (message: string) => new ToolError("invalid_argument", message);
 
 export function taskResult(request: Request, caller: CallerContext): Promise<Response> {
   return request.method === "DELETE" ? removeResult(request, caller) : readResult(request, caller);
@@ -177,7 +176,6 @@ function taskIDOf(request: Request): string {
 function readResult(request: Request, caller: CallerContext): Promise<Response> {
   return respond("task_result", caller, async (context) => {
     const isStrict = strictOf(request);
-    if (isStrict === undefined) return json({ error: REST_TEXTS.strict }, 400);
     const id = taskIDOf(request);
     const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknown();

@@ -37,17 +37,9 @@ export async function artifactOutput(
     const summary = artifactPageText(path, cursor, next, size, false);
     const downloads = at === undefined && next < size ? await artifact(size) : [];
     const blocks = [text([content.text && fenced(content.text), summary].filter(Boolean).join("\n"))];
-    const structured = {
-      path,
-      size,
-      cursor,
-      content: content.text,
-      next_cursor: next < size ? next : undefined,
-    };
-    return {
-      content: withDownloads(context, blocks, downloads),
-      structured: { ...structured, url: downloads[0]?.url },
-    };
+    const next_cursor = next < size ? next : undefined;
+    const structured = { path, size, cursor, content: content.text, next_cursor, url: downloads[0]?.url };
+    return { content: withDownloads(context, blocks, downloads), structured };
   }
   if (at === undefined) {
     const instead = artifactBytesText(BINARY_BYTES);
@@ -58,19 +50,12 @@ export async function artifactOutput(
       return { content: withDownloads(context, [described], downloads), structured };
     }
     const whole = async () => (await read(IMAGE_BYTES)).bytes;
-    const image = {
-      sandbox: ownRun(id),
-      path,
-      size,
-      read: whole,
-      instead,
-      original: async () => downloads,
-    };
+    const file = { sandbox: ownRun(id), path, size, instead };
+    const image = { ...file, read: whole, original: async () => downloads };
     return { content: await imageBlocks(context, image), structured };
   }
   const part = await read(BINARY_BYTES);
   const next = cursor + part.bytes.length;
-  return {
-    content: [text(part.bytes.toBase64()), text(artifactPageText(path, cursor, next, size, true))],
-  };
+  const summary = artifactPageText(path, cursor, next, size, true);
+  return { content: [text(part.bytes.toBase64()), text(summary)] };
 }

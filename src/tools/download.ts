@@ -101,28 +101,16 @@ export function withDownloads(
   downloads: readonly Download[],
 ): Block[] {
   const lines = downloads.flatMap((download) => downloadLine(download) ?? []).join("\n");
-  const links = downloads.flatMap(({ uri, name, size }): Block[] =>
-    uri === undefined || context.takesResourceLinks !== true
-      ? []
-      : [
-          {
-            type: "resource_link",
-            uri,
-            name: visible(name),
-            size,
-            mimeType: mime.getType(name) ?? undefined,
-          },
-        ],
-  );
+  const links = downloads.flatMap(({ uri, name, size }): Block[] => {
+    if (uri === undefined || context.takesResourceLinks !== true) return [];
+    const mimeType = mime.getType(name) ?? undefined;
+    return [{ type: "resource_link", uri, name: visible(name), size, mimeType }];
+  });
+  if (lines === "") return [...content, ...links];
   const at = content.findLastIndex(({ type }) => type === "text");
   const last = content[at];
-  const summary =
-    lines === ""
-      ? content
-      : last?.type === "text"
-        ? content.with(at, text(`${last.text}\n${lines}`))
-        : [...content, text(lines)];
-  return [...summary, ...links];
+  if (last?.type !== "text") return [...content, text(lines), ...links];
+  return [...content.with(at, text(`${last.text}\n${lines}`)), ...links];
 }
 
 export function downloadLine({ name, url }: Download): string | undefined {

@@ -14,14 +14,10 @@ export async function followTask(
 ): Promise<WithNotice<RunView>> {
   const deadline = Date.now() + waitMs;
   const read = (until: number, cursor?: number) =>
-    context.reading(ownRun(id), (actor, owner) =>
-      actor.readRun(owner, {
-        id,
-        waitMs: Math.max(0, until - Date.now()),
-        cursor,
-        maxBytes: PROGRESS_BYTES,
-      }),
-    );
+    context.reading(ownRun(id), (actor, owner) => {
+      const leftMs = Math.max(0, until - Date.now());
+      return actor.readRun(owner, { id, waitMs: leftMs, cursor, maxBytes: PROGRESS_BYTES });
+    });
   const { progress } = context;
   if (!progress) {
     const { value, notice } = await read(deadline);

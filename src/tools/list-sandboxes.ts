@@ -57,16 +57,8 @@ export const listSandboxes = defineTool({
     if (components === undefined) lines.push(texts.COMPONENTS_UNKNOWN);
     for (const checkpoint of view.checkpoints) lines.push(texts.listedCheckpointText(checkpoint));
     if (sandboxes.length === 0) lines.push(texts.NO_SANDBOXES);
-    const used = {
-      sandboxes: sandboxes.length,
-      running,
-      checkpoints: checkpoints.length,
-      runSecondsToday,
-      modelTokensToday,
-      storedBytes,
-      workspaceBytes,
-    };
-    lines.push(texts.limitsText(limits, used));
+    const used = { sandboxes: sandboxes.length, running, checkpoints: checkpoints.length };
+    lines.push(texts.limitsText(view, used));
     const structured = {
       sandboxes,
       secrets,

@@ -1,12 +1,11 @@
 /** Texts of the tools: results for models, and errors. Each tool's file has its description. */
 import { ToolError } from "../shared/errors.ts";
-import type { Fork } from "../actors/account.ts";
+import type { AccountView, Fork } from "../actors/account.ts";
 import type { Checkpoint } from "../actors/saved-states.ts";
 import type { SetUpState } from "../actors/set-up.ts";
 import { type RunSummary, type WaitState, durationMs } from "../runs/run-types.ts";
 import type { z } from "zod";
 import type { sandboxListing } from "../shared/sandbox-listing.ts";
-import type { Limits } from "../shared/config.ts";
 import { shownName, visible } from "../shared/shown.ts";
 
 const invalid = (message: string, hint = "", isRetryable = false) =>
@@ -303,23 +302,19 @@ export function listedCheckpointText({ id, sandbox, label, savedAt, bytes, expir
   return `checkpoint ${id} of ${sandbox}${name}: ${ago(savedAt)}, ${bytes} bytes, kept for ${span(expiresAt - Date.now())}`;
 }
 
-interface Used {
+interface Counts {
   sandboxes: number;
   running: number;
   checkpoints: number;
-  runSecondsToday: number;
-  modelTokensToday: number;
-  storedBytes: number;
-  workspaceBytes: number;
 }
 
-export function limitsText(limits: Limits, used: Used): string {
+export function limitsText({ limits, ...used }: AccountView, counts: Counts): string {
   const parts = [
-    `${used.sandboxes}/${limits.sandboxes} sandboxes (${used.running}/${limits.runningSandboxes} running)`,
+    `${counts.sandboxes}/${limits.sandboxes} sandboxes (${counts.running}/${limits.runningSandboxes} running)`,
     `${used.runSecondsToday}/${limits.runSecondsPerDay} run seconds and ${used.modelTokensToday}/${limits.modelTokensPerDay} model tokens today`,
     `${megabytes(used.storedBytes)}/${megabytes(limits.storageBytes)} MB of results (oldest deleted first)`,
     `${megabytes(used.workspaceBytes)}/${megabytes(limits.workspaceBytes)} MB of saved files`,
-    `${used.checkpoints}/${limits.checkpoints} checkpoints`,
+    `${counts.checkpoints}/${limits.checkpoints} checkpoints`,
   ];
   return `Used: ${parts.join(", ")}. At most ${limits.concurrentRuns} runs at once.`;
 }

@@ -99,22 +99,20 @@ export function toolErrorOf(error: unknown, ref: string): ToolError {
   return internalError(ref);
 }
 
-export function internalError(ref: string): ToolError {
-  return new ToolError(
+export const internalError = (ref: string) =>
+  new ToolError(
     "internal",
     `Internal error (ref ${ref}).`,
     "The server's log has the details under that reference.",
   );
-}
 
 /** The error for an unknown run. Another principal's run looks the same. */
-export function unknownRun(id: string): ToolError {
-  return new ToolError(
+export const unknownRun = (id: string) =>
+  new ToolError(
     "not_found",
     `There is no run ${id}.`,
     "It may have expired; list_runs shows a sandbox's runs.",
   );
-}
 
 export const WENT_AWAY =
   "The sandbox stopped during this call: its processes, kernels and unsaved files are gone.";
@@ -126,13 +124,12 @@ export function isGone(error: unknown): boolean {
   return error instanceof ToolError && error.code === "sandbox_restarted";
 }
 
-export function connectionLost(): ToolError {
-  return new ToolError(
+export const connectionLost = () =>
+  new ToolError(
     "connection_lost",
     "The connection to the sandbox broke during this call. The sandbox still runs; how far the call got is unknown.",
     "Look at what was done (list_files, read_file), then repeat the rest.",
   );
-}
 
 /** The value of a promise for a sandbox's result. @throws {ToolError} `no_answer` after `ms` milliseconds */
 export async function withTimeout<T>(ms: number, promise: Promise<T>): Promise<T> {
@@ -144,14 +141,13 @@ export async function withTimeout<T>(ms: number, promise: Promise<T>): Promise<T
   return result.value;
 }
 
-export function sandboxUnresponsive(ms: number): ToolError {
-  return new ToolError(
+export const sandboxUnresponsive = (ms: number) =>
+  new ToolError(
     "no_answer",
     `The sandbox has not answered for ${Math.round(ms / 1000)} s: it hangs or is too busy.`,
     "Make the same call again in a minute. If that fails too, use destroy_sandbox and start again.",
     true,
   );
-}
 
 /** For a call that meets a stopping container; it says what happened to the call. */
 export class EndingError extends ToolError {}
@@ -166,14 +162,13 @@ export function ending(what: string): EndingError {
   );
 }
 
-export function exhausted(): ToolError {
-  return new ToolError(
+export const exhausted = () =>
+  new ToolError(
     "exhausted",
     "The sandbox is out of processes or memory.",
     "Stop a run with cancel_run (list_runs names them), or use destroy_sandbox and start again.",
     true,
   );
-}
 
 /** The same failure when no run is under way: then cancel_run cannot help. */
 export function withoutRuns(failure: Failure): Failure {
@@ -183,13 +178,12 @@ export function withoutRuns(failure: Failure): Failure {
 }
 
 /** User code removed or changed something that the server needs. @param what a short clause */
-export function damaged(what: string): ToolError {
-  return new ToolError(
+export const damaged = (what: string) =>
+  new ToolError(
     "damaged",
     `The sandbox is damaged: ${clause(what)}. Most calls will fail.`,
     "Use destroy_sandbox; the next call makes a new sandbox.",
   );
-}
 
 export function saysExhausted(words: string): boolean {
   // bash prints "fork: retry:" for every failed attempt, even if a later one succeeds.

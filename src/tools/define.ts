@@ -105,10 +105,8 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
       };
       const output = await recorded(caller, record, async () => {
         requireOffered(definition.name, caller);
-        return handle(
-          args as z.output<Input>,
-          contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server)),
-        );
+        const context = contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server));
+        return handle(args as z.output<Input>, context);
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);
       if (output.question) return questionResult(output.question, caller);
@@ -164,17 +162,12 @@ export async function recorded<T>(
     if (!(error instanceof ToolError)) logError(caller, tool, error);
     result = toolErrorOf(error, caller.requestID);
   }
-  const failure = result instanceof ToolError ? result : undefined;
-  log(caller.config, {
-    event: "call",
-    ...callerFields(caller),
-    scope: scopes.join(" "),
-    tool,
-    sandbox,
-    duration_ms: Date.now() - startedAt,
-    outcome: failure ? "error" : "ok",
-    error_code: failure?.code,
-  });
+  const ended =
+    result instanceof ToolError
+      ? ({ outcome: "error", error_code: result.code } as const)
+      : ({ outcome: "ok" } as const);
+  const call = { scope: scopes.join(" "), tool, sandbox, duration_ms: Date.now() - startedAt };
+  log(caller.config, { event: "call", ...callerFields(caller), ...call, ...ended });
   return result;
 }
 
@@ -182,9 +175,9 @@ export function contextOf(
   caller: CallerContext,
   progress?: (message: string) => void,
   declined = false,
-  about?: string,
+  runID?: string,
 ): ToolContext {
-  return { ...caller, ...sandboxCallsOf(caller), progress, declined, questionedRun: about };
+  return { ...caller, ...sandboxCallsOf(caller), progress, declined, questionedRun: runID };
 }
 
 export function scopesOf(
@@ -197,13 +190,8 @@ export function scopesOf(
 
 const HEARTBEAT_SECONDS = 5;
 
-interface ProgressReporter {
-  report(message: string): void;
-  stop(): void;
-}
-
 /** Sends progress, and repeats it regularly so that the client keeps waiting. */
-function heartbeat(title: string, { mcpReq }: ServerContext): ProgressReporter | undefined {
+function heartbeat(title: string, { mcpReq }: ServerContext) {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined) return undefined;
   let at = title;
@@ -220,10 +208,7 @@ function heartbeat(title: string, { mcpReq }: ServerContext): ProgressReporter |
     beats++;
     notify(`${at}: ${beats * HEARTBEAT_SECONDS} s`);
   }, HEARTBEAT_SECONDS * 1000);
-  return {
-    report: (message) => notify((at = message)),
-    stop: () => clearInterval(timer),
-  };
+  return { report: (message: string) => notify((at = message)), stop: () => clearInterval(timer) };
 }
 
 export interface InputOptions {

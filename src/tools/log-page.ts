@@ -37,21 +37,13 @@ export function pageOutput(
   const { log, next } = pageTexts(page, run, isRaw);
   const isRunning = run.state === "running";
   const isAll = next >= run.logBytes;
-  const nextCall =
-    next < run.logBytes
-      ? pageMoreText(next)
-      : run.waiting
-        ? waitingText(run.id, run.waiting)
-        : isRunning
-          ? pageRunningText(next)
-          : pageEndText(run.droppedBytes);
   const head = sections([
     ["notice", notice],
     ["state", stateText(run)],
     ["exit_code", run.exitCode],
     ["note", run.note && visible(run.note)],
     ["before", before],
-    ["next", isTyped && isRunning && isAll ? undefined : nextCall],
+    ["next", isTyped && isRunning && isAll ? undefined : nextCall(run, next)],
     ["input", isRunning && run.isInteractive && !isTyped ? typeText(run.id) : undefined],
   ]);
   const shown = (isRaw ? [] : log).map(({ stream, text: printed }) =>
@@ -70,20 +62,23 @@ export function pageOutput(
   return { content: [text(head), ...shown], structured };
 }
 
+function nextCall(run: RunView, next: number): string {
+  if (next < run.logBytes) return pageMoreText(next);
+  if (run.waiting) return waitingText(run.id, run.waiting);
+  return run.state === "running" ? pageRunningText(next) : pageEndText(run.droppedBytes);
+}
+
 /**
  * A page as texts, one for each span of a stream. A character or control sequence that the end of the page would cut moves to
  * the next page.
  */
-function pageTexts(
-  { pieces, next }: LogPage,
-  run: RunView,
-  isRaw: boolean,
-): { log: OutputSpan[]; next: number } {
+function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
   const growing = run.state === "running";
   const log: OutputSpan[] = [];
   let last: OutputSpan | undefined;
   let end = next;
   // One decoder per stream, because a piece may end inside a character.
+  const decoder = () => new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
   const decoders = { stdout: decoder(), stderr: decoder() };
   for (const [index, piece] of pieces.entries()) {
     let { bytes } = piece;
@@ -105,7 +100,7 @@ function pageTexts(
       last.text = last.text.slice(0, last.text.length - cut);
       end -= cut;
     }
-    if (!isRaw) for (const stretch of log) stretch.text = terminalText(stretch.text);
+    if (!isRaw) for (const span of log) span.text = terminalText(span.text);
   }
   return { log, next: end };
 }
@@ -114,8 +109,4 @@ function pageTexts(
 interface OutputSpan {
   stream: Stream;
   text: string;
-}
-
-function decoder(): TextDecoder {
-  return new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 }

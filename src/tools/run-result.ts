@@ -26,12 +26,9 @@ export async function runAnswer<Fields>(
   hint?: string,
 ): Promise<{ content: Block[]; structured: Fields }> {
   const notes = [notice, hint ?? (await gitHint(context, run))].filter(Boolean).join(" ") || undefined;
-  return { content: await runContent(context, run, notes), structured: fieldsOf(run, notes) };
-}
-
-async function runContent(context: ToolContext, run: RunView, notice?: string): Promise<Block[]> {
-  const blocks = runBlocks(run, context.takesImages !== false, notice);
-  return withDownloads(context, blocks, await downloadsOf(context, run));
+  const blocks = runBlocks(run, context.takesImages !== false, notes);
+  const content = withDownloads(context, blocks, await downloadsOf(context, run));
+  return { content, structured: fieldsOf(run, notes) };
 }
 
 function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[] {
@@ -56,11 +53,10 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
     ["error", error && quoted(errorText(error))],
     ["next", nextCall(run)],
   ]);
-  const images = results.flatMap((result): Block[] =>
-    takesImages && "image" in result
-      ? [{ type: "image", data: result.image, mimeType: result.mimeType }]
-      : [],
-  );
+  const images = results.flatMap((result): Block[] => {
+    if (!takesImages || !("image" in result)) return [];
+    return [{ type: "image", data: result.image, mimeType: result.mimeType }];
+  });
   return [text(summary || NO_OUTPUT), ...images];
 }
 
@@ -105,7 +101,10 @@ export const anyRunOutput = resultOutput.loose();
 export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
   const task = taskDetailOf(run);
   if (task) return taskFields(run, task, notice);
-  return { ...questionFields(run), ...codeFields(run, notice) };
+  const question = questionDetailOf(run);
+  if (!question) return codeFields(run, notice);
+  const { language, code, model, tokens } = question;
+  return { language, code, model, tokens, ...codeFields(run, notice) };
 }
 
 function codeFields(run: RunView, notice?: string): z.input<typeof codeOutput> {
@@ -125,19 +124,12 @@ export function wholeFields(run: RunView, notice?: string): z.input<typeof anyRu
   return { ...listedFields(run), source: run.source ?? run.title, ...anyRunFields(run, notice) };
 }
 
-function questionFields(run: RunView): Record<string, unknown> {
-  const question = questionDetailOf(run);
-  if (!question) return {};
-  const { language, code, model, tokens } = question;
-  return { language, code, model, tokens };
-}
-
 export function runFields(run: RunView, notice?: string): z.input<typeof runOutput> {
   return {
     id: run.id,
     state: run.state,
     exit_code: run.exitCode,
-    stdout: printed(run),
+    stdout: shownText(printedOutput(run)),
     stderr: shownText(run.stderr),
     stdout_bytes: run.stdout.bytes,
     stderr_bytes: run.stderr.bytes,
@@ -147,10 +139,6 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
     next: nextCall(run),
     notice: [notice, run.note].filter(Boolean).join(" ") || undefined,
   };
-}
-
-function printed(run: RunView): string {
-  return shownText(printedOutput(run));
 }
 
 function inLastStates(shown: ShownOutput): ShownOutput {

@@ -46,9 +46,7 @@ export const sendInput = defineTool({
     );
     const { run, page, skipped } = value;
     const before = skipped > 0 && !context.isRaw ? skippedText(skipped) : undefined;
-    const notices = [notice, hasLongLine(text) ? longLineText(LINE_BYTES) : undefined]
-      .filter(Boolean)
-      .join(" ");
+    const notices = [notice, hasLongLine(text) && longLineText(LINE_BYTES)].filter(Boolean).join(" ");
     return pageOutput(run, page, notices || undefined, { before, isTyped: true, isRaw: context.isRaw });
   },
 });

@@ -151,7 +151,9 @@ describe("a page of a preview", () => {
     expect(hasForbiddenHost(JSON.stringify({ redirect_uris: ["http://localhost:1/callback"] }), config)).toBe(
       false,
     );
-    expect(hasForbiddenHost(JSON.stringify({ redirect_uris: ["http://app.localhost:1/"] }), config)).toBe(false);
+    expect(hasForbiddenHost(JSON.stringify({ redirect_uris: ["http://app.localhost:1/"] }), config)).toBe(
+      false,
+    );
   });
 });
 

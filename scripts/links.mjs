@@ -204,9 +204,9 @@ function serverRoutes() {
     const text = /^\w+$/.test(value) ? (constants[value] ?? "") : value.slice(1, -1);
     return text.replace(/\$\{(\w+)\}/g, (_all, name) => resolve(name));
   };
-  const rows = read("src/server/app.ts").matchAll(
-    /path: ([^,]+),\s+methods: ([^,]+?(?:, [A-Z, ]+["`])?),\n? /g,
-  );
+  const rows = read("src/server/app.ts")
+    .replaceAll("paths.", "")
+    .matchAll(/(?:path: |writing\()([^,]+),\s+(?:methods: )?([^,]+?(?:, [A-Z, ]+["`])?),\n? /g);
   return [...rows].map(([, path, methods]) => ({ path: resolve(path), methods: resolve(methods) }));
 }
 

@@ -5,7 +5,7 @@
 # inside cannot kill the first process of a pid namespace, so it survives what ends everything else (`kill -9 -1`). Its name and
 # those of our other processes begin with sbx-: a user's `pkill -f sandboxd`, or bash, node or /opt, finds none of them.
 #
-# sandboxd writes a byte to its standard output for as long as it answers requests. One that goes silent is killed: user code may
+# sandboxd writes a byte to its standard output while it responds to requests. One that goes silent is killed: user code may
 # have stopped it, or taken its place. The next one takes over what it was running.
 #
 # After SIGTERM from outside sandboxd is told to end, which has the workspace saved first; then the control server; then this. The
@@ -72,7 +72,7 @@ sub begin {
     { no warnings; exec { $service->{command}[0] } @{ $service->{command} } }
     kill(KILL => $$);
   }
-  @$service{qw(pid reader silent before answers is_told)} = ($pid, $reader, 0, undef, 0, 0);
+  @$service{qw(pid reader silent before responds is_told)} = ($pid, $reader, 0, undef, 0, 0);
 }
 
 sub collect {
@@ -107,7 +107,7 @@ sub kill_hung {
   my $own = $now->{is_at_work} ? $now->{ran} - $before->{ran} : $passed - ($now->{waited} - $before->{waited});
   $sandboxd->{silent} += $own if $own > 0;
   return if $sandboxd->{silent} < $HUNG_S;
-  print STDERR "sandbox-mcp: sandboxd has not answered for $HUNG_S s of its own time: it is killed\n";
+  print STDERR "sandbox-mcp: sandboxd has not responded for $HUNG_S s of its own time: it is killed\n";
   kill(KILL => $pid);
   $sandboxd->{silent} = 0;
 }
@@ -122,7 +122,7 @@ sub wait_for_news {
   POSIX::sigprocmask(POSIX::SIG_BLOCK(), $terms);
   $stopping_since //= now() if $is_told;
   return if $found <= 0;
-  if (sysread($reader, my $beats, 4096)) { @$sandboxd{qw(silent before answers)} = (0, look($sandboxd->{pid}), 1) }
+  if (sysread($reader, my $beats, 4096)) { @$sandboxd{qw(silent before responds)} = (0, look($sandboxd->{pid}), 1) }
   else { $sandboxd->{reader} = undef }
 }
 
@@ -137,8 +137,8 @@ sub stop {
     return;
   }
   if ($sandboxd->{pid}) {
-    # Not SIGTERM, which any `pkill` sends; and not before it answers, when it would die of it.
-    $sandboxd->{is_told} = kill(USR2 => $sandboxd->{pid}) if $sandboxd->{answers};
+    # Not SIGTERM, which any `pkill` sends; and only once it responds, because the signal would end it earlier.
+    $sandboxd->{is_told} = kill(USR2 => $sandboxd->{pid}) if $sandboxd->{responds};
     return;
   }
   exit 0 unless $server->{pid};

@@ -101,7 +101,6 @@ function bindModules() {
   });
   const url = pathToFileURL(filename).href;
   const resolve = (name) => (modules.isBuiltin(name) ? name : pathToFileURL(cellRequire.resolve(name)).href);
-  // What `import.meta` becomes in a cell.
   hidden(globalThis, "__sandbox_mcp_meta__", { url, dirname: cwd, filename, main: true, resolve });
   evaluator.import = new vm.Script("(name, options) => import(name, options)", {
     filename,

@@ -21,7 +21,7 @@ export function keepBeating(address: { port: number } | { socketPath: string }):
     const headers = token === undefined ? {} : { [TOKEN_HEADER]: token };
     get({ host: "127.0.0.1", ...address, headers, agent: false, signal }, (response) => {
       response.destroy();
-      // Without an actor, all requests are refused, and no user's program can be in this place.
+      // Without an actor all requests are refused, and no user program can have replaced sandboxd.
       if (response.headers[BEAT_HEADER] === beat || token === "") process.stdout.write(".");
       next();
     }).once("error", next);

@@ -166,7 +166,7 @@ export class CommandRun extends FollowedRun {
       return undefined;
     }
     if (!begun()) {
-      // The shell may be about to read the command. Once it is killed, the file says whether it did.
+      // The shell may be about to read the command. After its end, the file tells whether it did.
       stopSlot(slot);
       if (!begun()) {
         rmSync(directory, { recursive: true, force: true });
@@ -296,8 +296,8 @@ export class CommandRun extends FollowedRun {
   /** A copier has ended: its pipe has no writers, or it was killed or could not be started. */
   protected override stopped(name: Stream, hasRun: boolean): void {
     const keeper = this.#slot?.keeper;
-    // Data that a copier has read but not written is lost with it. While the keeper holds the pipe open, no copier ends by
-    // itself.
+    // Data that a copier has read but not written is lost with it. A copier ends by itself only after the keeper has closed the
+    // pipe.
     if (hasRun && this.streams[name].end === undefined && keeper !== undefined && isRunning(keeper))
       this.streams[name].markIncomplete();
     if (this.#status === undefined) this.after(POLL_MS, () => this.#copy(true));
@@ -410,7 +410,7 @@ export class CommandRun extends FollowedRun {
     this.clearTimers();
     const state = join(this.directory, "state");
     try {
-      // Before the end is written: a sandboxd that finds no end adopts the run and then moves its state.
+      // Before the end is written: without it, the next sandboxd adopts the run and moves its state.
       const left = textOf(state);
       const isWhole = left?.endsWith(STATE_END);
       if (isWhole) {

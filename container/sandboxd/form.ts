@@ -18,9 +18,8 @@ export async function* fileOf(body: AsyncIterable<Buffer>, contentType: string):
   const { promise: found, resolve } = Promise.withResolvers<Readable | undefined>();
   let count = 0;
   form.on("file", (_field, file, name) => {
-    // If the form breaks off.
     file.on("error", () => undefined);
-    // Browsers send an empty, unnamed file if none was chosen.
+    // Browsers send an empty, unnamed file if the user chose none.
     if (name) count++;
     if (name && count === 1) resolve(file);
     else file.resume();

@@ -58,7 +58,6 @@ process.on("SIGUSR2", () => {
 const server = createSandboxdServer(runs, files, snapshots);
 server.on("error", (error) => {
   logError("cannot listen", error);
-  // The next one will find its port free.
   if ("code" in error && error.code === "EADDRINUSE")
     for (const pid of listenersOn(SANDBOXD_PORT)) send(pid, "SIGKILL");
   process.exit(1);

@@ -299,7 +299,7 @@ export type Content<Up> = Up extends z.ZodMiniType
 type Payload<Down> = Down extends "bytes"
   ? { bytes: Uint8Array }
   : Down extends "stream"
-    ? /** `length` in bytes, where the answer says it. */
+    ? /** `length` in bytes, if the response has it. */
       { body: ReadableStream<Uint8Array>; length: number | undefined }
     : {};
 

@@ -29,7 +29,6 @@ export async function openFile(path: string | Buffer): Promise<OpenedFile> {
     const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const stats = OWN_DEVICES.has(found.dev) ? fstatSync(handle.fd) : await handle.stat();
     try {
-      // It may have changed between the two calls.
       refuseOthers(stats);
       return { handle, stats };
     } catch (error) {
@@ -181,7 +180,7 @@ export async function listDirectory(
   }
   const root = bytesAsText(path);
   const after = nameOf(cursor);
-  // A file name is bytes. Latin-1 keeps each, and sorts like bytes.
+  // File names are bytes. Latin-1 keeps each byte, and sorts like bytes.
   let found: string[] = [];
   const directories = [{ prefix: "", depth }];
   for (let next = directories.pop(); next && isWanted(); next = directories.pop()) {
@@ -201,7 +200,7 @@ export async function listDirectory(
       if (next.depth > 1 && entry.isDirectory() && !isDone)
         directories.push({ prefix: below, depth: next.depth - 1 });
     }
-    // One more, to know whether there are more.
+    // One more than the limit, to know whether more exist.
     if (found.length > limit + KEPT_ENTRIES) found = sorted(found).slice(0, limit + 1);
   }
   const entries: Listed[] = [];

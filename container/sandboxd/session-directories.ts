@@ -27,7 +27,6 @@ function namesIn(directory: string): string[] {
   try {
     return readdirSync(directory);
   } catch {
-    // User code has removed it.
     return [];
   }
 }

@@ -53,7 +53,7 @@ export function startScript(call: StartCall, state: string): string {
   const { id, command, cwd, stdin, interactive } = call;
   const { size, env } = interactive ? terminalOf(call.env) : { size: undefined, env: call.env ?? {} };
   const lines = [
-    // The time before the command does not count.
+    // Excludes the time before the command.
     "SECONDS=0",
     `builtin ulimit -x ${markOf(id)} 2>/dev/null`,
     `builtin export SANDBOX_MCP_RUN=${id}`,

@@ -128,7 +128,6 @@ export class OutputStream {
   take(slot: Slot, most = WINDOW_BYTES - (this.#size - this.#stored)): boolean {
     if (this.#end !== undefined) return true;
     const own = this.#open();
-    // Left by a copier that has ended.
     if (own !== undefined && fstatSync(own).size > this.#limit)
       this.#limit = Math.max(this.#limit, this.#availableBytes(own));
     this.#scan();
@@ -306,7 +305,7 @@ export class OutputStream {
     while (file !== undefined && this.#end === undefined) {
       const bytes = this.#ownPart(readAt(file, this.#size, this.#limit));
       if (bytes.length === 0) {
-        // Copied bytes are in the file before they are counted here.
+        // Copied bytes are written to the file before they are counted here.
         if (this.#size < this.#limit) this.#lookForSpace();
         break;
       }

@@ -12,7 +12,7 @@ export function workUntilNow(): string {
       const counts = readFileSync(`/proc/${Number.parseInt(id, 10)}/io`, "latin1");
       written += Number(/^wchar: (\d+)/m.exec(counts)?.[1]);
     } catch {
-      // It has ended, which the times tell the next time.
+      // It has ended, which the times will show.
     }
   }
   return JSON.stringify([written, ...times]);

@@ -300,7 +300,6 @@ async function fill(
       handle ??= await open(path, "a");
       await writing;
       writing = writeAll(handle, chunks);
-      // Awaited later.
       writing.catch(() => undefined);
       chunks = [];
       bytes = 0;
@@ -415,7 +414,7 @@ function writeNote(id: string, note: Note): void {
       mkdirSync(WRITES, { recursive: true });
       write();
     } catch {
-      // As above.
+      // The note is missing then.
     }
   }
 }

@@ -65,7 +65,6 @@ export async function* zipped(
   try {
     for await (const found of walk(root, signal)) {
       const ready = prepare(found);
-      // It may fail before its turn.
       ready.catch(() => undefined);
       ahead.push(ready);
       if (ahead.length === AHEAD) yield* archive.add(await ahead.shift());
@@ -206,7 +205,7 @@ async function* deflatedStream(content: AsyncIterable<Buffer>): AsyncGenerator<B
 }
 
 function headerOf(entry: Entry): Buffer {
-  // It announces long sizes after the data; they are unknown here.
+  // The sizes follow the data; they are unknown here.
   const extra = entry.isLarge ? extraOf(1, [0, 0]) : Buffer.alloc(0);
   const header = describe(new Fields(30).u32(0x04034b50), entry, entry.isLarge, extra);
   return Buffer.concat([header.bytes, entry.name, extra]);
@@ -259,7 +258,6 @@ function endOf(count: number, start: number, end: number): Buffer {
     .u64(count)
     .u64(end - start)
     .u64(start)
-    // Its location.
     .u32(0x07064b50)
     .u32(0)
     .u64(end)

@@ -5,7 +5,7 @@ import { attachedNetworks } from "./attached.ts";
 const reasons: [reason: string, ...subnets: string[]][] = [
   ["a loopback address", "127.0.0.0/8", "::1/128"],
   ["the unspecified address", "0.0.0.0/8", "::/128"],
-  // 168.63.129.16 is Azure's. The others are inside ranges refused below; listed here for a better message.
+  // 168.63.129.16 is Azure's. Ranges below include the others; this entry gives a better message.
   [
     "a cloud metadata address",
     "169.254.169.254/32",
@@ -61,7 +61,7 @@ export function refusedAddress(address: string): string | undefined {
   const type = family === 6 ? "ipv6" : "ipv4";
   const hit = lists.find(({ list }) => list.check(plain, type));
   if (hit !== undefined) return hit.reason;
-  // All allocated internet addresses are in there (RFC 4291, 2.4).
+  // All allocated internet addresses are in this range (RFC 4291, 2.4).
   if (family === 6 && !globalUnicast.check(plain, "ipv6")) return "a reserved address";
   return attachedNetworks().find(({ list }) => list.check(plain, type))?.reason;
 }

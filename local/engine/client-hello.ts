@@ -118,7 +118,6 @@ class ClientHelloReader {
 }
 
 function parse(hello: Reader): ClientHello {
-  // Version and random.
   hello.take(34);
   // Session, cipher suites, compression.
   hello.vector(1);

@@ -44,7 +44,7 @@ function changesGroups(): boolean {
 
 /** @param pid the sandbox's first process, as the host sees it @throws Error with the output if the limits cannot be set */
 export async function confine(pid: number): Promise<void> {
-  // Root becomes the sandbox's user. Other users already are that user, and may not drop their groups there.
+  // Root becomes the sandbox's user. Other users are that user already, and may not drop their groups.
   const user = changesGroups() ? [] : ["--preserve-credentials"];
   const script = [...counts, terminals].join("\n");
   const args = [

@@ -163,7 +163,6 @@ function scan(message: Buffer): { references: number; values: number } | string 
       // An escape could spell any type.
       if (word.includes("\\u")) return STOPPED_BECAUSE.otherJSON;
     } else if (byte === bracket || byte === brace || byte === comma) {
-      // A value follows.
       values += 1;
       if (values > maxValues) return STOPPED_BECAUSE.values(maxValues);
     }

@@ -102,7 +102,6 @@ export function takeConnections(server: Server, listeners: readonly ListeningSer
       if (open.size >= maxConnections) return void socket.destroy();
       open.add(socket);
       socket.once("close", () => open.delete(socket));
-      // As Node sets it for connections of an HTTP server.
       socket.allowHalfOpen = true;
       socket.setNoDelay(true);
       server.emit("connection", socket);
@@ -121,7 +120,7 @@ async function respond(
 ): Promise<void> {
   const url = target(request);
   if (url === undefined) return refuse(response, 400, REFUSALS.noHost);
-  // This coding belongs to the connection, and the body would be forwarded without it.
+  // Other codings belong to the connection, and the body would be forwarded without them.
   if (!/^chunked$/i.test(request.headers["transfer-encoding"] ?? "chunked"))
     return refuse(response, 501, REFUSALS.coding);
   const host = hostOf(url);
@@ -193,7 +192,7 @@ async function sendUpstream(
     upstream.on("socket", (connected) => connected.resume());
     let receivedHead: IncomingMessage | undefined;
     upstream.on("response", (incoming) => {
-      // It may have arrived with what was refused.
+      // A response may arrive together with a refused one.
       if (upstream.destroyed) return;
       receivedHead = incoming;
       if (incoming.headers["transfer-encoding"] !== undefined) {
@@ -326,7 +325,7 @@ async function tunnel(
   const nested = { why: "mismatch", text: REFUSALS.nested } as const;
   const refused = pinned.has(socket) ? nested : forbidden;
   const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
-  // Some clients tunnel plain HTTP as well.
+  // Some clients also tunnel plain HTTP.
   if (refused === undefined && isIntercept) return takeRequests(server, socket, head, entry);
   if (refused === undefined && port === 443 && isIntercepted(egress.intercepts.https, host))
     return await endTLS(egress, server, socket, head, entry);

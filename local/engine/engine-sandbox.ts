@@ -166,7 +166,7 @@ export class EngineSandbox {
       const given = common.directories.find(({ name }) => name === options.name);
       const { limits, bubblewrap, view } = common;
       const mountNamespace = bubblewrap?.mountNamespace;
-      // `npm start` has looked, too; somebody may have put one there since.
+      // `npm start` has checked it, but a set-id file may have been added since.
       if (given?.writable === true) await refuseSetID(given.from);
       if (mountNamespace !== undefined) ids = await claimIDsFor(given);
       const own = [

@@ -124,7 +124,7 @@ export class PortForwarder {
   ): Promise<void> {
     client.on("error", () => undefined);
     const pace = this.#paceOf(request);
-    // Each new one brings what workerd reads ahead, without pacing.
+    // workerd reads ahead on each new connection, without pacing.
     const isOverdrawn = isPreview(request) && pace.pieces.isResting;
     const isWebSocket = request.headers.upgrade?.toLowerCase() === "websocket";
     if (!isWebSocket || isOverdrawn || !this.#reserve(request, client))
@@ -136,7 +136,7 @@ export class PortForwarder {
         headers: forwardedHeaders(request, new Set()),
         pace,
         isPreview: isPreview(request),
-        // Of both streams. The actor's messages acknowledge what it takes; a visitor's may contain anything.
+        // For both streams. The actor's messages acknowledge received data; a visitor's may contain anything.
         acknowledgedBytes: port === SANDBOXD_PORT && !isPreview(request) ? 2 * WINDOW_BYTES : 0,
         broken: port === controlPort ? this.#broken : undefined,
       });

@@ -48,7 +48,7 @@ async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
  * Error naming the file, or saying why the directory cannot be searched
  */
 export async function refuseSetID(directory: string): Promise<void> {
-  // It fails where it may not read something, and names what it has found.
+  // find fails for unreadable files, but still names the first match.
   const { stdout, code } = await run("find", [
     directory,
     "-type",

@@ -71,7 +71,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
       pid,
       egress,
       connect: (to) => {
-        // Their numbers may belong to other files by now.
+        // Their ids may belong to other processes by now.
         if (ended !== undefined) throw new Error(START_PROBLEMS.ended);
         return connectBelow(control.directory, basename(to === "control" ? controlSocket : sandboxdSocket));
       },
@@ -79,7 +79,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
         try {
           if (ended === undefined) process.kill(pid, signal);
         } catch {
-          // It has ended, and the sandbox is about to.
+          // It has ended, and so will the sandbox.
         }
       },
       kill: processes.kill,
@@ -141,7 +141,7 @@ async function openControlSocket(first: number, isActive: () => boolean): Promis
   while (isActive()) {
     const pid = childOf(first);
     server ??= pid;
-    // Another one would end as well.
+    // A second one would end as well.
     if (server !== undefined && !existsSync(`/proc/${server}`)) break;
     if (pid !== undefined) {
       try {

@@ -58,7 +58,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     processes,
     openFiles: openFilesPerProcess(maxOpenFiles, processes),
     openFilesOfMachine: maxOpenFiles * 0.7,
-    // At most half of the level at which the kernel begins to save memory.
+    // At most half of the level at which the kernel starts to reclaim memory.
     tcpBytesOfMachine: (ofMachine("net/ipv4/tcp_mem") / 2) * 4096,
     ...given,
   };
@@ -139,7 +139,7 @@ function diskOf(path: string): string[] {
     const source = execFileSync("findmnt", ["-nvo", "SOURCE", "-T", path], { encoding: "utf8" }).trim();
     const { rdev } = statSync(source);
     const device = `/sys/dev/block/${(rdev >>> 8) & 0xfff}:${(rdev & 0xff) | ((rdev >>> 12) & 0xfff00)}`;
-    // Limits are a whole disk's.
+    // Limits apply to whole disks.
     const file = existsSync(`${device}/partition`) ? `${device}/../dev` : `${device}/dev`;
     return [readFileSync(file, "utf8").trim()];
   } catch {
@@ -198,7 +198,7 @@ export async function createEngineGroups(
         if (controller === "cpu") await set(limitFile(parent, controller), cpuWeight[parent.version]);
       }
     } catch {
-      // As with a sandbox's group.
+      // The engine runs without this group.
     }
   }
   return made;

@@ -48,7 +48,7 @@ const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
 const MAX_NETLINK_LIST_BYTES = 64 * 1024;
 
 export function guardMachine(groups: string[], limits: Limits, sandboxes: () => EngineSandbox[]): () => void {
-  // If each controller has a group, one of them counts.
+  // With one group per controller, only one of them counts.
   const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
     Math.max(0, ...(await Promise.all(of.map(count))));
   const pools: Pool[] = [
@@ -75,7 +75,7 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
     },
   ];
   const running = () => sandboxes().filter(({ isEnding }) => !isEnding);
-  // Each at its own pace: none waits for another, or for the end of a sandbox.
+  // Each check runs on its own, without waiting for the others or for the end of a sandbox.
   const checks = [
     ...pools.map((pool) => async () => await empty(pool, running)),
     async () => void (await Promise.all(running().map(endHoarder))),

@@ -133,7 +133,7 @@ export class MountNamespace {
       args.push(writable.has(from) ? "--bind" : "--ro-bind", from, `${place}/${index}`);
     });
     args.push("--bind", this.#directory, `${place}/engine`, "--chdir", "/");
-    // cat ends with its input, which closes when the engine ends.
+    // cat ends when its input closes, with the engine.
     args.push("/bin/sh", "-c", "echo ready; exec cat >/dev/null");
     const child = spawn("bwrap", args, {
       cwd: "/",

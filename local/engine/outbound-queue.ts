@@ -264,7 +264,7 @@ export function streamResponse(incoming: IncomingMessage, response: ServerRespon
   try {
     response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);
   } catch {
-    // It was used already, and would spoil the response sent instead.
+    // Node has stored the message, and would use it for the response that is sent instead.
     response.statusMessage = "";
     return false;
   }

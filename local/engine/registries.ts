@@ -70,7 +70,6 @@ function pipSettings(env: Environment): Record<string, string> {
         name = key.toLowerCase().replaceAll("_", "-");
         section[name] = value.trim();
       } else if (/^\s+[^\s#;]/.test(line) && section?.[name] !== undefined) {
-        // Indented lines continue a value.
         section[name] += ` ${line.trim()}`;
       }
     }

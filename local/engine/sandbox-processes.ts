@@ -77,7 +77,8 @@ export async function start(options: StartOptions): Promise<Processes> {
     "3",
     ...(unprivileged === undefined ? [] : ["--userns-block-fd", "8"]),
   ];
-  // A limit of one byte, unlike none, keeps the kernel from passing core dumps to a program outside the sandbox (core(5)).
+  // A limit of one byte keeps the kernel from piping core dumps to a program outside the sandbox; no limit at all does not
+  // (core(5)).
   const noCores = pipesCoreDumps() ? ["prlimit", "--core=1:1", "--"] : [];
   const argv = [...noCores, ...(view?.enter ?? []), "bwrap", ...own, "--", ...initCommand];
   // Set as the user of the sandbox's root, so they limit all users of the sandbox together. With -c on a socket, bash would
@@ -117,7 +118,6 @@ export async function start(options: StartOptions): Promise<Processes> {
     if (first !== undefined && options.record !== undefined) await writeFile(options.record, first);
     // bubblewrap's child waits forever if the engine is killed here; the next engine ends it by its control group.
     if (unprivileged !== undefined) await writeMaps(number, unprivileged.ids);
-    // bubblewrap waits for its end.
     write(mapped, "");
     await waitUntilReady(complete, exited);
     await confine(number);
@@ -154,7 +154,7 @@ async function handedOver(child: ChildProcess): Promise<Server[]> {
  * does not delay it.
  */
 async function settle(child: ChildProcess, first: () => Identity | undefined): Promise<ExitReport> {
-  // Not by the child's own "close", which is missing after its channel was closed from here.
+  // The child's own "close" event is missing after its channel was closed from here.
   const printed = [child.stdout, child.stderr].flatMap((stream) => (stream === null ? [] : finished(stream)));
   const closed = Promise.allSettled(printed);
   const report = await new Promise<ExitReport>((resolve) => {

@@ -300,7 +300,7 @@ function asksOfCache({ madvise, fadvise, readahead, open, direct }: Table): Inst
       [LOAD, 0, 0, offsetOfArgument(flags)],
       [JUMP_ANY_BIT, 0, 1, direct],
       [RETURN, 0, 0, ERRNO | EINVAL],
-      // What else holds for it follows.
+      // Other rules for this call follow.
       [LOAD, 0, 0, OFFSET_NUMBER],
     ]),
   ];
@@ -330,7 +330,7 @@ function limitOfCores({ setrlimit, prlimit }: Table): Instruction[] {
     [JUMP_EQUAL, 0, 12, prlimit],
     [LOAD, 0, 0, offsetOfArgument(1)],
     [JUMP_EQUAL, 0, 9, RLIMIT_CORE],
-    // Without a new limit it asks; with room for the old one it must answer.
+    // Without a new limit the call reads, and with room for the old one it must return it.
     [LOAD, 0, 0, offsetOfArgument(2)],
     [JUMP_EQUAL, 0, 2, 0],
     [LOAD, 0, 0, upperHalfOf(2)],
@@ -360,7 +360,7 @@ function limitsOfOthers({ prlimit }: Table): Instruction[] {
     [LOAD, 0, 0, upperHalfOf(2)],
     [JUMP_EQUAL, 1, 0, 0],
     [RETURN, 0, 0, ERRNO | EPERM],
-    // What else holds for it follows.
+    // Other rules for this call follow.
     [LOAD, 0, 0, OFFSET_NUMBER],
   ];
 }
@@ -377,7 +377,7 @@ function signalsToFirst({ signal }: Table): Instruction[] {
     [RETURN, 0, 0, ERRNO | EPERM],
     [RETURN, 0, 0, ALLOW],
   ]);
-  // Of a process that a descriptor names: no filter sees which one.
+  // A descriptor names the process, which no filter can see.
   const withSender: Instruction[] = [
     [JUMP_EQUAL, 0, 6, PIDFD_SEND_SIGNAL],
     [LOAD, 0, 0, offsetOfArgument(2)],

@@ -59,7 +59,7 @@ export const REQUEST_PROBLEMS = {
   partial: "the response ended early",
 };
 
-// Why this machine cannot start the engine or a sandbox: sentences for the user
+// Why this machine cannot start the engine or a sandbox, as sentences for the user
 
 export const MACHINE = {
   /** @param why the most specific message of the programs that failed */

@@ -95,7 +95,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     stdio: ["pipe", "ignore", "ignore"],
   });
   watch.stdin.on("error", () => undefined);
-  // Without isolation, a sandbox can end it too.
+  // Without isolation, the sandbox itself can end it.
   const reaped = new Promise((resolve) => watch.once("exit", resolve).once("error", resolve));
 
   let printed = "";

@@ -227,7 +227,7 @@ async function openThroughProxy(
         )
       : await open(proxyHost, proxyPort, aborted);
   } catch (error) {
-    // The sandbox need not know where it is.
+    // The sandbox need not know the proxy's address.
     throw new Unreachable(HOST_PROBLEMS.proxy(codeOf(error)));
   }
   const target = isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;

@@ -84,7 +84,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     this.#engine = new EngineClient(env);
     this.#run = env.LOCAL_ENGINE_URL;
     const stored = ctx.storage.kv.get<StoredInstance>(STORAGE_KEY);
-    // After a restart the engine's URL may be the same. Then `exit` does not know the sandbox, which ends it here too.
+    // After a restart the engine may have the same URL. `exit` then does not know the sandbox, which ends it here.
     if (stored !== undefined && stored.engine === this.#run) this.#adopt(stored.sandbox, Promise.resolve());
   }
 
@@ -198,7 +198,6 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
 
   async connections(): Promise<SeenConnections[]> {
     const running = await this.#request<SeenConnections>("connections").catch(() => undefined);
-    // It may have ended meanwhile.
     const logs = running?.log === this.#seen?.log ? [this.#seen] : [this.#seen, running];
     return logs.filter((connections) => connections !== undefined);
   }

@@ -30,7 +30,6 @@ export async function serveOutbound(
     if (poll.status === 204) continue;
     const header = poll.headers.get(OUTBOUND_HEADER);
     if (poll.status !== 200 || header === null) return;
-    // Not awaited, so that requests are handled concurrently.
     void respond(engine, sandbox, find, decode(header), poll).catch(() => undefined);
   }
 }
@@ -67,7 +66,7 @@ async function respond(
       body: response.body?.pipeThrough(frames()) ?? frame(),
     });
   } finally {
-    // The process in the sandbox has disconnected, so the handler's client does too; otherwise everything is done anyway.
+    // Aborts the handler if the process in the sandbox has disconnected. Otherwise everything is done already.
     closed.abort();
   }
 }

@@ -9,7 +9,7 @@ interface Sandboxes {
 }
 
 export function isStop(request: Request, known: string): boolean {
-  // Two Host headers give an invalid address.
+  // Two Host headers make the address invalid.
   const pathname = URL.parse(request.url)?.pathname;
   const given = new TextEncoder().encode(request.headers.get(SECRET_HEADER) ?? "");
   const secret = new TextEncoder().encode(known);

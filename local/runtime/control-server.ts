@@ -1,8 +1,8 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer, type Server, type ServerResponse } from "node:http";
 import { type Duplex } from "node:stream";
 import { type RpcTarget } from "capnweb";
 import { WebSocketServer } from "ws";
-import { messageOf } from "./sdk-errors.ts";
+import { messageOf } from "../../src/shared/text.ts";
 import { connectToPort } from "./ports.ts";
 import { serveRPC } from "./rpc.ts";
 import { splice } from "./tcp.ts";
@@ -23,9 +23,17 @@ export function createControlServer(api: RpcTarget, startKernel: () => void): Se
     perMessageDeflate: false,
   });
   const server = createServer((request, response) => {
-    const isForKernel = request.method === "POST" && request.url === "/kernel";
-    if (isForKernel) startKernel();
-    return isForKernel ? respond(response, 202, {}) : answer(request, response);
+    const path = request.url?.split("?", 1)[0] ?? "/";
+    if (request.method === "POST" && path === "/kernel") {
+      startKernel();
+      respond(response, 202, {});
+    } else if (path === "/") {
+      response
+        .writeHead(200, { "content-type": "text/plain; charset=utf-8" })
+        .end("sandbox-mcp local runtime\n");
+    } else if (HEALTH_PATHS.has(path)) {
+      respond(response, 200, { success: true, status: "healthy", timestamp: new Date().toISOString() });
+    } else respond(response, 404, { error: "Not found" });
   });
   // Long calls and quiet streams are normal here.
   server.requestTimeout = 0;
@@ -43,19 +51,6 @@ export function createControlServer(api: RpcTarget, startKernel: () => void): Se
     }
   });
   return server;
-}
-
-function answer(request: IncomingMessage, response: ServerResponse): void {
-  const path = request.url?.split("?", 1)[0] ?? "/";
-  if (path === "/") {
-    response
-      .writeHead(200, { "content-type": "text/plain; charset=utf-8" })
-      .end("sandbox-mcp local runtime\n");
-  } else if (HEALTH_PATHS.has(path)) {
-    respond(response, 200, { success: true, status: "healthy", timestamp: new Date().toISOString() });
-  } else {
-    respond(response, 404, { error: "Not found" });
-  }
 }
 
 function respond(response: ServerResponse, status: number, body: object): void {

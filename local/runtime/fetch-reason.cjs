@@ -1,7 +1,8 @@
 "use strict";
 /**
  * Loaded into every Node program of a local sandbox, by NODE_OPTIONS. Node's fetch says only "fetch failed" where the proxy
- * refuses a tunnel, and drops the status line, which has the reason. So the proxy is asked again, and the error says what it answered.
+ * refuses a tunnel, and drops the status line with the reason. So this module requests the tunnel again, and adds the status line
+ * to the error.
  */
 const { fetch } = globalThis;
 const REFUSED = /^Proxy response \(\d+\) !== 200 when HTTP Tunneling$/;
@@ -12,8 +13,8 @@ function isRefusal(error) {
   return false;
 }
 
-/** The proxy's answer to a tunnel to this host; undefined where it opens one, as after a redirect to another host. */
-function askProxy({ hostname, port }) {
+/** The proxy's status line for a tunnel to this host; undefined if it opens one, as after a redirect to another host. */
+function statusOfTunnel({ hostname, port }) {
   const proxy = process.env.HTTPS_PROXY ?? process.env.https_proxy;
   const { request } = require("node:http");
   return new Promise((resolve) => {
@@ -31,9 +32,9 @@ function askProxy({ hostname, port }) {
 async function explain(error, input) {
   try {
     if (!isRefusal(error)) return;
-    const answer = await askProxy(new URL(input instanceof Request ? input.url : input));
-    if (answer === undefined) return;
-    const reason = `Tunnel connection failed: ${answer}`;
+    const status = await statusOfTunnel(new URL(input instanceof Request ? input.url : input));
+    if (status === undefined) return;
+    const reason = `Tunnel connection failed: ${status}`;
     error.message += `: ${reason}`;
     error.cause = new Error(reason, { cause: error.cause });
   } catch {

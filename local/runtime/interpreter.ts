@@ -4,7 +4,8 @@ import { stripTypeScriptTypes } from "node:module";
 import { setTimeout } from "node:timers/promises";
 import { RpcTarget } from "capnweb";
 import type { Language } from "../../src/shared/languages.ts";
-import { errnoOf, messageOf, sandboxError } from "./sdk-errors.ts";
+import { messageOf } from "../../src/shared/text.ts";
+import { errnoOf, sandboxError } from "./sdk-errors.ts";
 import {
   Kernel,
   type KernelReply,
@@ -40,11 +41,6 @@ export interface RunCallbacks {
   onResult?: (result: Record<string, unknown>) => void | Promise<void>;
   onError?: (error: { name: string; message: string; traceback: string[] }) => void | Promise<void>;
 }
-
-type ExecutionEvent =
-  | { type: "stdout" | "stderr"; text: string }
-  | { type: "result"; forms: Record<string, unknown> }
-  | { type: "error"; ename: string; evalue: string; traceback: string[] };
 
 interface Context {
   info: CodeContextInfo;
@@ -115,16 +111,16 @@ export class InterpreterAPI extends RpcTarget {
     language: string | undefined,
     callbacks: RunCallbacks,
   ): Promise<void> {
-    for (const event of await this.#execute(contextId ?? "", code, language)) {
-      if (event.type === "stdout") await callbacks.onStdout?.({ text: event.text, timestamp: Date.now() });
-      else if (event.type === "stderr")
-        await callbacks.onStderr?.({ text: event.text, timestamp: Date.now() });
-      else if (event.type === "error") {
-        await callbacks.onError?.({ name: event.ename, message: event.evalue, traceback: event.traceback });
-      } else if (event.type === "result") {
-        await callbacks.onResult?.(event.forms);
-      }
-    }
+    const { stdout, stderr, outputs, success, error } = await this.#execute(contextId ?? "", code, language);
+    if (stdout) await callbacks.onStdout?.({ text: stdout, timestamp: Date.now() });
+    if (stderr) await callbacks.onStderr?.({ text: stderr, timestamp: Date.now() });
+    for (const output of outputs ?? []) await callbacks.onResult?.(formOf(output));
+    if (success !== false) return;
+    await callbacks.onError?.({
+      name: error?.type || "ExecutionError",
+      message: (error ? error.message : stderr) || "Code execution failed",
+      traceback: error?.traceback?.split("\n") ?? [],
+    });
   }
 
   /** Errors: CONTEXT_NOT_FOUND. */
@@ -149,7 +145,7 @@ export class InterpreterAPI extends RpcTarget {
     this.#spares.clear();
   }
 
-  async #execute(contextId: string, code: string, language?: string): Promise<ExecutionEvent[]> {
+  async #execute(contextId: string, code: string, language?: string): Promise<KernelReply> {
     const context = this.#contexts.get(contextId);
     if (!context) throw sandboxError("CONTEXT_NOT_FOUND", `Context ${contextId} not found`, { contextId });
     context.info.lastUsed = new Date();
@@ -169,13 +165,11 @@ export class InterpreterAPI extends RpcTarget {
         source = stripTypes(code);
       } catch (error) {
         const message = messageOf(error);
-        return [
-          { type: "stderr", text: `TypeScript compilation error: ${message}` },
-          { type: "error", ename: "TranspileError", evalue: message, traceback: [] },
-        ];
+        const stderr = `TypeScript compilation error: ${message}`;
+        return { stderr, success: false, error: { type: "TranspileError", message } };
       }
     }
-    return eventsOf(await context.kernel.execute(source));
+    return await context.kernel.execute(source);
   }
 
   /**
@@ -228,26 +222,6 @@ function stripTypes(code: string): string {
   } catch {
     return stripTypeScriptTypes(code, { mode: "transform" });
   }
-}
-
-function eventsOf(reply: KernelReply): ExecutionEvent[] {
-  const events: ExecutionEvent[] = [];
-  if (reply.stdout) events.push({ type: "stdout", text: reply.stdout });
-  if (reply.stderr) events.push({ type: "stderr", text: reply.stderr });
-  for (const output of reply.outputs ?? []) {
-    events.push({ type: "result", forms: formOf(output) });
-  }
-  if (reply.success === false) {
-    events.push({
-      type: "error",
-      ename: reply.error?.type || "ExecutionError",
-      evalue: reply.error
-        ? reply.error.message || "Code execution failed"
-        : reply.stderr || "Code execution failed",
-      traceback: reply.error?.traceback?.split("\n") ?? [],
-    });
-  }
-  return events;
 }
 
 function formOf({ type, data }: KernelOutput): Record<string, unknown> {

@@ -10,7 +10,7 @@ import { unlinkSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { SandboxAPI } from "./api.ts";
-import { messageOf } from "./sdk-errors.ts";
+import { messageOf } from "../../src/shared/text.ts";
 import { InterpreterAPI } from "./interpreter.ts";
 import { log } from "./stderr-log.ts";
 import { killDescendants } from "./process-tree.ts";
@@ -34,7 +34,7 @@ delete process.env.NODE_COMPILE_CACHE;
 delete process.env.SANDBOXD_ROOT;
 delete process.env.SANDBOXD_TOKEN_FILE;
 
-// Otherwise Node would open its debugger, and user code could connect to it.
+// Otherwise the signal would open Node's debugger, to which user code could connect.
 process.on("SIGUSR1", () => undefined);
 
 // capnweb compares each value with these classes, with which Node would load its whole HTTP client. No call here has one of them.

@@ -1,22 +1,19 @@
+import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 
+/** Tries IPv4 loopback, then IPv6. @throws the error of the first */
 export async function connectToPort(port: number): Promise<Socket> {
   try {
-    return await dial({ host: "127.0.0.1", port });
+    return await dial("127.0.0.1", port);
   } catch (error) {
-    return dial({ host: "::1", port }).catch(() => {
+    return await dial("::1", port).catch(() => {
       throw error;
     });
   }
 }
 
-function dial(where: { host: string; port: number }): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ ...where, allowHalfOpen: true, noDelay: true });
-    socket.once("error", reject);
-    socket.once("connect", () => {
-      socket.off("error", reject);
-      resolve(socket);
-    });
-  });
+async function dial(host: string, port: number): Promise<Socket> {
+  const socket = connect({ host, port, allowHalfOpen: true, noDelay: true });
+  await once(socket, "connect");
+  return socket;
 }

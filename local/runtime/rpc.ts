@@ -1,7 +1,7 @@
 import { RpcSession, type RpcTarget, type RpcTransport } from "capnweb";
 import { type WebSocket } from "ws";
 import { log } from "./stderr-log.ts";
-import { messageOf } from "./sdk-errors.ts";
+import { messageOf } from "../../src/shared/text.ts";
 
 export class WebSocketTransport implements RpcTransport {
   readonly #socket: WebSocket;

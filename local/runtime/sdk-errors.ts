@@ -20,13 +20,9 @@ export interface SandboxError extends Error {
 export function sandboxError(
   code: ErrorCode,
   message: string,
-  details: Record<string, unknown> = {},
+  details: Record<string, unknown>,
 ): SandboxError {
   return Object.assign(new Error(message), { code, details });
-}
-
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 export function errnoOf(error: unknown): string | undefined {

@@ -1,8 +1,9 @@
 import { type Duplex } from "node:stream";
+import { once } from "node:events";
 import { chmodSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { log } from "./stderr-log.ts";
-import { messageOf } from "./sdk-errors.ts";
+import { messageOf } from "../../src/shared/text.ts";
 
 /** Connects two streams both ways. Either side may end its half first. An error on one side ends the other. */
 export function splice(left: Duplex, right: Duplex): void {
@@ -47,17 +48,11 @@ export async function handOverEgress(): Promise<void> {
   for (const server of servers) server.close();
 }
 
-export function listen(
+export async function listen(
   server: Server,
   where: { host: string; port: number } | { path: string },
 ): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(where, () => {
-      server.off("error", reject);
-      server.on("error", (error) => log(`listener: ${messageOf(error)}`));
-      if ("path" in where) chmodSync(where.path, 0o600);
-      resolve();
-    });
-  });
+  await once(server.listen(where), "listening");
+  server.on("error", (error) => log(`listener: ${messageOf(error)}`));
+  if ("path" in where) chmodSync(where.path, 0o600);
 }

@@ -167,7 +167,7 @@ export abstract class RunFollower {
     this.isKnown = true;
     this.#silence = 0;
     this.#waiting += length;
-    // sandboxd never sends more than a window of unstored output, so this is not sandboxd.
+    // sandboxd never sends more than a window of unconfirmed output, so another program sent this.
     if (this.#waiting > 4 * WINDOW_BYTES) return this.link.connection.close();
     this.#taking = this.#taking
       .then(() => this.sink.take(length, () => this.#passOutput(piece)))
@@ -205,7 +205,7 @@ export abstract class RunFollower {
     if (!this.#isConnected) return;
     this.#catchUp();
     if (++this.#silence % SILENCE_TICKS !== 0) return;
-    // A run may be silent for long. A connection without a response to a ping is given up.
+    // A run may be silent for long, so only a ping without a response counts.
     this.link.connection.sendAndConfirm(RESPONSE_MS).then(
       () => (this.#silence = 0),
       () => this.#broken(),

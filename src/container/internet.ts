@@ -51,7 +51,7 @@ export async function throughPolicy(
   const isFree = policy?.internet === "full";
   const isAllowed = policy !== undefined && allowsHost(policy, host) && (isFree || ALLOWED_PORTS.has(to));
   if (!isAllowed || named !== host) {
-    // Before the response, so that the result of the call that caused it can name it.
+    // Recorded before the response, so that the result of the causing call can name it.
     await record({ refused: isAllowed ? "mismatch" : "policy" });
     return refusal(403, INTERNET_TEXTS.refused(host));
   }

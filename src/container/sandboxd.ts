@@ -153,7 +153,7 @@ export class Sandboxd {
         signal.throwIfAborted();
         // The container may be stopping. The actor checks for a while, and reports a broken connection otherwise.
         if (isStream || !isThere()) throw containerGone();
-        // It worked on the request for this long before it ended: sandboxd is restarting.
+        // After working on the request for this long, sandboxd was restarted.
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
         if (Date.now() >= deadline) throw sandboxUnresponsive(Date.now() - startedAt);
         await pause(RETRY_MS);

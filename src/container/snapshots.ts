@@ -43,11 +43,11 @@ export class Snapshots {
 }
 
 function refusal({ code, problem }: FileFailure, step: keyof SnapshotRequests): ToolError {
-  // An error of sandboxd itself. One of an earlier version does not know the form of later states.
+  // An error of sandboxd itself: an earlier version cannot read newer states.
   if (code === "UNKNOWN" && step === "restore") return new ToolError("no_answer", STATE_NOT_READ, "", true);
   if (code === "ENOSPC") return new ToolError("no_space", DISK_FULL);
   if (problem === "too_large") return new ToolError("too_large", tooManyEntries(SNAPSHOT_ENTRIES));
-  // A restarted sandboxd responded, which does not know the save.
+  // A restarted sandboxd does not know the save.
   if (problem === "missing") return new ToolError("no_answer", SAVE_LOST, "", true);
   return new ToolError("file_system", stepFailed(code ?? problem));
 }

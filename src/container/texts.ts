@@ -81,7 +81,7 @@ export function tooManyEntries(most: number): string {
   return `it has more than ${most} files and directories, or their names and links are too long`;
 }
 
-// What programs in a sandbox read
+// Texts that programs in a sandbox read
 
 export const INTERNET_TEXTS = {
   refused: (host: string) => `${host || "this host"} is not reachable from this sandbox`,
@@ -119,7 +119,7 @@ function missing(path: string, hint: string): ToolError {
 function describeNearest(path: string, { directory = parent(path), elsewhere }: FileFailure): string {
   if (elsewhere !== undefined)
     return `It is ${shownName(elsewhere)}: paths are relative to /workspace, not to a session's directory.`;
-  // The default of list_files.
+  // That is the default of list_files.
   if (directory === WORKSPACE && directory === parent(path)) return "Use list_files.";
   const use = `Use list_files with path ${shownName(directory)}`;
   return directory === parent(path) ? `${use}.` : `${use}, the nearest directory that exists.`;

@@ -42,13 +42,13 @@ function patchChildren(streams) {
     ofRun.add(this);
     this.once("exit", () => ofRun.delete(this)).once("error", () => ofRun.delete(this));
     const { stdio, taken } = replaced(options.stdio, "pipe");
-    const answer = Reflect.apply(spawn, this, [{ ...options, stdio }]);
+    const result = Reflect.apply(spawn, this, [{ ...options, stdio }]);
     for (const index of taken) {
       const name = index === 1 ? "stdout" : "stderr";
       this.stdio[index]?.on("data", (data) => streams.write(name, data));
       this[name] = null;
     }
-    return answer;
+    return result;
   };
   for (const name of ["spawnSync", "execSync", "execFileSync"]) {
     const real = childProcess[name];

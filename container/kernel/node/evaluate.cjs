@@ -23,7 +23,7 @@ class Evaluator {
     this.count = 0;
     this.import = undefined;
     Object.defineProperty(globalThis, TAKE, { value: (value) => (this.taken = value), enumerable: false });
-    // The inspector hands out descriptions of values. This property takes the value itself out of it.
+    // The inspector returns descriptions of values. This function takes the value itself.
     Object.defineProperty(globalThis, "__sandbox_mcp_take__", { value: globalThis[TAKE], enumerable: false });
   }
 
@@ -50,13 +50,13 @@ class Evaluator {
 
   evaluate(expression, name) {
     return new Promise((resolve, reject) => {
-      const done = (error, answer) => {
+      const done = (error, reply) => {
         if (error) return reject(error);
-        const thrown = answer.exceptionDetails;
-        if (!thrown) return resolve(this.valueOf(answer.result));
+        const thrown = reply.exceptionDetails;
+        if (!thrown) return resolve(this.valueOf(reply.result));
         const value = this.valueOf(thrown.exception);
         if (value instanceof SyntaxError) {
-          // A cell that V8 could not compile: an error that the code has thrown has a stack.
+          // V8 could not compile the cell. An error that code throws has a stack.
           const isCell = thrown.scriptId !== undefined && !thrown.stackTrace;
           if (!isCell) locateInModule(value);
           else locate(value, name, this.sources.get(name), thrown.lineNumber, thrown.columnNumber);
@@ -135,7 +135,7 @@ function staticImports(code) {
         : -1;
     if (at < 0) return text;
     if (problem.message.includes("import.meta")) {
-      // The place is that of `meta`.
+      // The reported place is the word `meta`.
       const start = text.slice(0, at).search(/import\s*\.\s*$/);
       if (start < 0) return text;
       text = `${text.slice(0, start)}__sandbox_mcp_meta__${text.slice(at + "meta".length)}`;

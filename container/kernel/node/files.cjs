@@ -119,7 +119,7 @@ function patchOpening(streams) {
     if (number === 0) return real("/dev/null", ...rest);
     return real(streams.share(NAMES[number])?.path ?? "/dev/null", "a");
   });
-  // The kernel cannot work without them: closing one does nothing.
+  // The kernel needs these descriptors, so closing them does nothing.
   replace(fs, ["closeSync"], (real) => (fd) => (numberOf(fd) === undefined ? real(fd) : undefined));
   replace(fs, ["close"], (real) => (fd, done) => {
     if (numberOf(fd) === undefined) return done ? real(fd, done) : real(fd);

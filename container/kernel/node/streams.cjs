@@ -3,7 +3,7 @@
  * Where a JavaScript kernel's output goes.
  *
  * The real process.stdout is the executor's protocol channel. The executor replaces its `write` while a cell runs, to capture
- * what is printed, restores it, and writes its answer by console.log. We put a proxy in the place of process.stdout, whose
+ * what is printed, restores it, and writes its reply by console.log. We put a proxy in the place of process.stdout, whose
  * `write` is an accessor: the executor's function is kept for our document, reading the property gives ours, and the one
  * console.log after the executor has restored `write` goes to the real stream.
  *
@@ -23,7 +23,7 @@ class Streams {
     this.logs = this.late();
     this.captures = {};
     this.overrides = {};
-    this.answering = false;
+    this.isReplying = false;
     this.shared = new Set();
   }
 
@@ -94,7 +94,7 @@ class Streams {
 
   takeOver(name) {
     const real = process[name];
-    // The prelude is loaded by a cell, so that this is the executor's capture. The real function is the prototype's.
+    // A cell loads the prelude, so `write` is the executor's capture now. The prototype has the real function.
     this.captures[name] = real.write;
     const original = Object.getPrototypeOf(real).write;
     const proxy = new StdioProxy(name === "stdout" ? 1 : 2);
@@ -113,15 +113,15 @@ class Streams {
           this.overrides[name] = value === ours ? undefined : value;
           return;
         }
-        // Between runs only the executor sets it: to its capture before a cell, or to what it was, after one.
+        // Between runs only the executor sets it: to its capture before a cell, and back after it.
         if (value !== ours && value !== original) this.captures[name] = value;
-        else if (name === "stderr") this.answering = true;
+        else if (name === "stderr") this.isReplying = true;
       },
     });
     // The console holds the real stream, because the executor has used it before the prelude was loaded.
     real.write = (...args) => {
-      if (name !== "stdout" || !this.answering) return proxy.write(...args);
-      this.answering = false;
+      if (name !== "stdout" || !this.isReplying) return proxy.write(...args);
+      this.isReplying = false;
       return Reflect.apply(original, real, args);
     };
     Object.defineProperty(process, name, { get: () => proxy, configurable: true, enumerable: true });

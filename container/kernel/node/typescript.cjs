@@ -32,7 +32,7 @@ function newEnums(code) {
     ),
   );
   let text = code;
-  // Only the first of a cell: those after it add to it.
+  // Only the first declaration in a cell: later ones extend it.
   for (const name of names) text = text.replace(`\n}(${name} || {});`, "\n}({});");
   return text;
 }

@@ -88,9 +88,9 @@ class Log:
             self.drop(bytes(view))
 
     def end(self):
-        """Ends the log. The answer has no `text` when the output is too long for it or not UTF-8: then it is in the file.
+        """Returns the summary. Output that is long or not UTF-8 has no `text`: it is in the file, or in `data` without a file.
 
-        Where there is no file it is `data`. That and `last`, the last of the bytes that were dropped, are base64.
+        `data` and `last`, the last dropped bytes, are base64.
         """
         self.flush()
         text = self.text()

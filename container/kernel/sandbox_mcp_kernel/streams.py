@@ -224,7 +224,7 @@ class _Sys:
 
 def take_protocol():
     """Moves the executor's channel away from descriptors 0 and 1, and gives it to the executor's module alone."""
-    answers = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 64)
+    replies = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 64)
     requests = sys.stdin
     raw = getattr(requests.buffer, "raw", requests.buffer)
     # A FileIO made over a standard descriptor does not own it, so this closes nothing.
@@ -232,21 +232,21 @@ def take_protocol():
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.close(empty)
-    return requests, answers
+    return requests, replies
 
 
-def hand_protocol(output, requests, answers):
-    """Gives the executor's module the channel to answer by. sys.stdout is ours from now on, between two cells as well."""
+def hand_protocol(output, requests, replies):
+    """Gives the executor's module the channel for its replies. From now on sys.stdout is ours, also between two cells."""
 
-    def answer(text="", flush=True):
+    def reply(text="", flush=True):
         view = memoryview(f"{text}\n".encode())
         while view:
-            view = view[os.write(answers, view) :]
+            view = view[os.write(replies, view) :]
         output.stand_in()
 
     frame = sys._getframe()
     while frame.f_back is not None:
         frame = frame.f_back
-    frame.f_globals.update(print=answer, sys=_Sys(requests))
+    frame.f_globals.update(print=reply, sys=_Sys(requests))
     sys.stdin = sys.__stdin__ = output.no_input
     sys.__stdout__, sys.__stderr__ = output.out, output.err

@@ -36,7 +36,7 @@ export function entriesFor(
     if (isKept(entry) && hasParent && isThere) kept.set(path, entry);
     else if (type !== "directory" && type !== "removed") dropped.add(nameOf(path));
   }
-  // The packages say more than their files.
+  // Package names tell more than the packages' files.
   const packages = [...dropped].filter((name) => name.startsWith("apt: "));
   const others = [...dropped].filter(
     (name) => name.startsWith("/") && (packages.length === 0 || !isOfPackages(name)),

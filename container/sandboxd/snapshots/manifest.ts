@@ -133,7 +133,7 @@ export async function writeManifest(
 /** A manifest whose entries are unique, each after its directory. @throws Error if it is invalid */
 export async function readManifest(bytes: Buffer): Promise<Manifest> {
   const text = (await decompressed(bytes, undefined, MAX_MANIFEST_BYTES)).toString("utf8");
-  // One more than there may be: however many there are, they take no more memory.
+  // One line too many shows an excess, and further lines take no memory.
   const [first = "", ...lines] = text.split("\n", SNAPSHOT_ENTRIES + 2);
   const header = headerSchema.parse(JSON.parse(first));
   if (lines.length > SNAPSHOT_ENTRIES) throw new Error("too many entries");

@@ -113,7 +113,7 @@ export class Restore {
         kept.has(path) || (read.version !== 1 && base.stateAt(path) !== undefined);
       await clear(root, "workspace", isKept, dev, turns());
     }
-    // In version 1 it has no entry.
+    // Version 1 has no entry for it.
     if (only === undefined && !workspace) mkdirSync(join(root, "workspace"));
     return await Restore.#make(id, root, dev, entries, dropped);
   }
@@ -153,7 +153,6 @@ export class Restore {
         const place = stats ? pathIn(above(path), `.sandbox-mcp-${number}`) : path;
         written.set(path, place);
         const at = bytesOf(root, place);
-        // From an interrupted attempt.
         if (stats) rmSync(at, { force: true });
         const file = openSync(at, NEW_FILE, 0o600);
         try {
@@ -206,7 +205,7 @@ export class Restore {
       }
       await writes.drain();
     } catch (error) {
-      // Nothing is being written after this ends, however it does.
+      // No write continues after this function has returned.
       await writes.drain().catch(() => undefined);
       this.abandon();
       throw error;
@@ -245,7 +244,7 @@ export class Restore {
       const { path, type } = entry;
       const at = bytesOf(this.#root, path);
       if (type === "directory") continue;
-      // A file is replaced atomically: it may be the shell, or a library in use.
+      // Files are replaced atomically: one may be the shell, or a library in use.
       if (type !== "file") await remove(this.#root, path, this.#dev);
       else if (this.#isAside(path)) await remove(this.#root, path, this.#dev, true);
       if (type === "symlink") {
@@ -285,7 +284,7 @@ function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
     try {
       rmSync(bytesOf(root, path), { force: true });
     } catch {
-      // Its directory is not there, or not what it was.
+      // Its directory is missing or was replaced.
     }
   }
 }
@@ -347,7 +346,7 @@ async function clear(
   for (const name of namesOf(root, directory)) {
     await turn();
     const path = pathIn(directory, name);
-    // The image and the server bring it, also where the user removed it.
+    // The image and the server provide it, even if the user removed it.
     if (!isOfState(path)) continue;
     const at = bytesOf(root, path);
     const stats = lstatSync(at, { bigint: true });

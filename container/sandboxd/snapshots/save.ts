@@ -147,7 +147,7 @@ export class Save {
         }
         blobs.push(blob);
       }
-      // The next save reads a file that grows meanwhile.
+      // The next save reads the rest of a growing file.
       if (bytes.length < SNAPSHOT_BLOB_BYTES) break;
     }
     const status = await reading.end();
@@ -175,7 +175,7 @@ export class Save {
       return { entry: { type: "hardlink", path, ...common, target: first }, status: found.status };
     if (inode !== undefined) links.set(inode, path);
     const before = this.#before.get(path);
-    // Files of a running package manager have the status that is known of them, which may be none.
+    // Files of a running package manager have their last saved status, possibly none.
     if (before?.entry.type === "file" && (before.status ?? "") === found.status) {
       const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
       if (isStored) return { entry: { ...before.entry, ...common }, status: found.status };
@@ -311,7 +311,7 @@ class FileRead {
       file = openSync(path, READ);
       const stats = fstatSync(file, { bigint: true });
       if (!stats.isFile()) return undefined;
-      // One that has grown is read up to here, and again by the next save.
+      // A grown file is read up to here, and again by the next save.
       const bytes = Buffer.allocUnsafe(Math.min(SMALL_BYTES, Number(stats.size)));
       const filled = readSync(file, bytes, 0, bytes.length, 0);
       return new FileRead(bytes.subarray(0, filled), fstatSync(file, { bigint: true }), openedAt);

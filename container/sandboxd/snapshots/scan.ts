@@ -110,7 +110,7 @@ export class Scanner {
       const count = seen.length;
       const states = base.in(path);
       const isKnown = (one: FoundFile, state: string | undefined) => base.isAsBefore(one, state, isImages);
-      // Its own state was compared where the directory above was listed, unless that has not changed.
+      // When its parent was listed, its own state was compared; an unchanged parent was not listed.
       if (found && !visit.found && !isKnown(found, base.stateAt(path))) add(found);
       const names = namesIn(this.#root, path);
       if (names === undefined) add({ type: "unreadable", path });
@@ -165,7 +165,7 @@ export async function scanNamed(
       const directory = all.has(higher) ? undefined : scanEntry(root, higher, mustBe);
       if (directory) all.set(higher, directory);
     }
-  // A directory's path stands before those of what is in it.
+  // A directory sorts before its content.
   return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
@@ -223,7 +223,7 @@ export function choose(
   const groups = new Map<string, Group>();
   for (const one of found) {
     const unit = unitOf(one.path);
-    // Directories take no room, and may lead to something else.
+    // Directories need no room, and their content may be kept.
     if (one.type === "directory" || (one.type !== "file" && unit === undefined)) continue;
     const key = unit ?? one.path;
     const order = unit === undefined ? (isRegenerable(one.path) ? 2 : 0) : 1;

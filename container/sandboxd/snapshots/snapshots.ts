@@ -212,7 +212,6 @@ function isEmpty(path: string): boolean {
   try {
     return readdirSync(path).length === 0;
   } catch {
-    // The directory is missing.
     return true;
   }
 }

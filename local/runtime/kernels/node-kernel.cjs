@@ -1,8 +1,8 @@
 "use strict";
 /**
- * The JavaScript kernel of the local platform: one process per context, requests and answers as JSON lines. It stands
+ * The JavaScript kernel of the local platform: one process per context, requests and replies as JSON lines. It stands
  * in for the image's executor with the same protocol and limits: a vm context that knows only the globals listed here,
- * stdout as the protocol's channel, process.stdout.write replaced while code runs, output delivered with the answer.
+ * stdout as the protocol's channel, process.stdout.write replaced while code runs, output delivered with the reply.
  *
  * Code is evaluated in V8's own REPL mode (top-level await, declarations that live on, the last expression's value).
  */
@@ -67,11 +67,11 @@ function evaluate(code) {
     session.post(
       "Runtime.evaluate",
       { expression: code, replMode: true, awaitPromise: true, contextId, objectGroup: "run" },
-      (error, answer) => {
+      (error, reply) => {
         if (error) return reject(error);
-        if (answer.exceptionDetails) return reject(valueOf(answer.exceptionDetails.exception));
+        if (reply.exceptionDetails) return reject(valueOf(reply.exceptionDetails.exception));
         // A promise as the last value is awaited too.
-        resolve(valueOf(answer.result));
+        resolve(valueOf(reply.result));
       },
     );
   }).finally(() => session.post("Runtime.releaseObjectGroup", { objectGroup: "run" }));
@@ -111,16 +111,16 @@ async function execute({ code, executionId }) {
 
 const lines = readline.createInterface({ input: process.stdin, output: process.stdout, terminal: false });
 lines.on("line", async (line) => {
-  let answer;
+  let reply;
   try {
-    answer = await execute(JSON.parse(line));
+    reply = await execute(JSON.parse(line));
   } catch (error) {
     const stderr = `Error processing request: ${error.message}`;
-    answer = { stdout: "", stderr, success: false, executionId: "unknown", outputs: [] };
+    reply = { stdout: "", stderr, success: false, executionId: "unknown", outputs: [] };
   }
-  console.log(JSON.stringify(answer));
+  console.log(JSON.stringify(reply));
 });
-// As it is now: code may replace process.exit.
+// Saved now, because code may replace process.exit.
 const exit = process.exit.bind(process);
 lines.on("close", () => exit(0));
 process.on("SIGTERM", () => exit(0));

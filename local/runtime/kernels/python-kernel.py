@@ -1,7 +1,7 @@
-"""The Python kernel of the local platform: one process per context, requests and answers as JSON lines.
+"""The Python kernel of the local platform: one process per context, requests and replies as JSON lines.
 
 It does what the image's executor does, with the same protocol and the same limits: stdout is the protocol's channel,
-output is captured in memory and delivered with the answer, SIGINT outside a cell ends it. Like that one it is built on
+output is captured in memory and delivered with the reply, SIGINT outside a cell ends it. Like that one it is built on
 IPython; where that is not installed, on `plain_shell.py` beside this file.
 """
 
@@ -110,30 +110,30 @@ def value_outputs(shell, value):
 
 
 def execute(shell, code):
-    answer = {"stdout": "", "stderr": "", "error": None, "outputs": []}
+    reply = {"stdout": "", "stderr": "", "error": None, "outputs": []}
     try:
         with capture_output() as captured:
             result = shell.run_cell(code, store_history=False, silent=False)
-        answer["stdout"], answer["stderr"] = captured.stdout, captured.stderr
+        reply["stdout"], reply["stderr"] = captured.stdout, captured.stderr
         error = result.error_in_exec
         if error is not None:
             frames = "\n".join(traceback.format_tb(error.__traceback__))
-            answer["error"] = {"type": type(error).__name__, "message": str(error), "traceback": frames}
+            reply["error"] = {"type": type(error).__name__, "message": str(error), "traceback": frames}
         for data in (one.data for one in captured.outputs):
             found = [output(kind, data[mime]) for mime, kind in KINDS.items() if mime in data]
             if "text/plain" in data and len(data) == 1:
                 found.append(output("text", data["text/plain"]))
-            answer["outputs"] += found
-        answer["outputs"] += figures()
+            reply["outputs"] += found
+        reply["outputs"] += figures()
         if result.result is not None:
-            answer["outputs"] += value_outputs(shell, result.result)
+            reply["outputs"] += value_outputs(shell, result.result)
     except Exception as error:
-        answer["error"] = {
+        reply["error"] = {
             "type": type(error).__name__,
             "message": str(error),
             "traceback": traceback.format_exc(),
         }
-    return answer
+    return reply
 
 
 def make_shell():
@@ -159,10 +159,10 @@ def main():
                 return
             request = json.loads(line)
             shell = shell or make_shell()
-            answer = execute(shell, request.get("code", ""))
-            answer["executionId"] = request.get("executionId")
-            answer["success"] = answer["error"] is None
-            print(json.dumps(answer), flush=True)
+            reply = execute(shell, request.get("code", ""))
+            reply["executionId"] = request.get("executionId")
+            reply["success"] = reply["error"] is None
+            print(json.dumps(reply), flush=True)
         except KeyboardInterrupt:
             return
         except Exception as error:

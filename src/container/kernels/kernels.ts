@@ -187,7 +187,6 @@ export class Kernels {
 
   async #free(sink: OutputSink, kernel: Kernel, stopped: Promise<StopReason>): Promise<CellHandover> {
     const code = new RunningCode(this.#link, sink, kernel);
-    // Responds after the earlier code.
     const result = this.#print(TRAITS[kernel.language].idle, kernel, sink);
     const ended = result.catch(() => undefined);
     let first = await Promise.race([within(INTERRUPT_GRACE_MS, ended), code.died, stopped]);
@@ -211,7 +210,7 @@ export class Kernels {
     start: CodeStart,
     stopped: Promise<StopReason>,
   ): Promise<CodeOutcome> {
-    // Without a container, recorded kernels belong to an earlier one; the next sandboxd would call them dead.
+    // Without a container, recorded kernels belong to an earlier one, and the next sandboxd would report them dead.
     const known = this.#link.lifecycle.isRunning ? this.#registry.get(keyOf(spec)) : undefined;
     if (known) {
       start.given(known);
@@ -228,7 +227,6 @@ export class Kernels {
     const created = this.#create(keyOf(spec), spec.language, sink);
     const kernel = await stoppable(created, stopped, spec.timeoutMs);
     if (typeof kernel !== "object") {
-      // A late result is ignored.
       created.then((late) => this.#discard(sink.id, late)).catch(() => undefined);
       if (kernel === "ending") throw ending(NOT_RUN);
       return { ...KERNEL_NOT_STARTED, end: kernel === "gone" ? "died" : kernel, state: "lost" };
@@ -335,7 +333,7 @@ export class Kernels {
   ): Promise<Printed | undefined> {
     if (!TRAITS[language].isInterruptible) return undefined;
     const ended = result.catch(() => undefined);
-    // Twice, because the first may arrive just before the code starts, or be caught by it.
+    // Twice: the first interrupt may arrive just before the code starts, or the code may catch it.
     for (let time = 0; time < 2; time++) {
       code.interrupt();
       const printed = await within(INTERRUPT_GRACE_MS, ended);

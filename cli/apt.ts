@@ -2,7 +2,7 @@
 import { execFile, spawn } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
-import { SYSTEM_PATH } from "../local/engine/system-path.ts";
+import { SYSTEM_PATH } from "../local/engine/host-programs.ts";
 
 const run = promisify(execFile);
 

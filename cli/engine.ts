@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { moduleExtension } from "../local/engine/own-files.ts";
-import type { HostDirectory } from "../local/engine/host-directories.ts";
+import type { EngineSettings } from "../local/engine/settings.ts";
 import { engineEnded } from "./texts.ts";
 
 /**
@@ -13,30 +13,6 @@ import { engineEnded } from "./texts.ts";
  * would grow with downloads.
  */
 const YOUNG_MIB = 8;
-
-export interface EngineSettings {
-  secret: string;
-  network: "internet" | "none";
-  isolation: "bubblewrap" | "none";
-  /** For its sockets and generated files. */
-  runDir: string;
-  directories?: HostDirectory[];
-  /** The sandboxes' interpreter; null for none; one of the host's if undefined. */
-  python?: string | null;
-  /** The directory of packages made for it. */
-  pythonPackages?: string | undefined;
-  /** The directory of fetched coding agents. Without it none is fetched. */
-  agents?: string;
-  /** The directory of the certificate authority for hosts with a credential; undefined if there are none. */
-  authority?: string | undefined;
-  verbose: boolean;
-  /** For tests and measurements: see the engine's own options. */
-  control?: string;
-  allowAddresses?: string[];
-  readOnly?: { from: string; to: string }[];
-  startAhead?: boolean;
-  trusted?: string;
-}
 
 export interface RunningEngine {
   url: string;

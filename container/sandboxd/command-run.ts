@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { promisify } from "node:util";
 import * as z from "zod/mini";
 import { FollowedRun } from "./followed-run.ts";
@@ -494,8 +495,4 @@ function takeRest(path: string): boolean {
   } finally {
     closeSync(pipe);
   }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

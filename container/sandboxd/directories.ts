@@ -3,6 +3,7 @@
  * share the host's, and have one directory each.
  */
 import {
+  type Dirent,
   closeSync,
   constants,
   existsSync,
@@ -10,6 +11,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  readdirSync,
   symlinkSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -70,6 +72,15 @@ export function makeLinks(): void {
     } catch {
       // The disk is full, or user code has put something else there: starting what needs it fails.
     }
+  }
+}
+
+/** A directory's entries; none if it is missing, or user code has put something else there. */
+export function entriesOf(directory: string): Dirent[] {
+  try {
+    return readdirSync(directory, { withFileTypes: true });
+  } catch {
+    return [];
   }
 }
 

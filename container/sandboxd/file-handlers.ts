@@ -1,7 +1,7 @@
 /** Requests about files and results of tasks, over plain HTTP: see `operations.ts`. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
-import { type Exchange, type Handlers, serveOperation, bodyOf } from "./serve-operation.ts";
+import { type Exchange, type Handlers, serveOperation, abortOnClose, bodyOf } from "./serve-operation.ts";
 import { FileError } from "./file-error.ts";
 import { sendSmaller } from "./shrink-image.ts";
 import { type Call, type FileRequests, fileRequests } from "./operations.ts";
@@ -30,7 +30,7 @@ export class FileHandlers {
     "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
     "GET /work": async () => workSinceLastLook(),
     "POST /changes": async (call, { response }) => ({
-      changes: await findChanges(call, abortOnClose(response)),
+      changes: await findChanges(call, abortOnClose(response, SCAN_MS)),
     }),
     "POST /image": sendSmaller,
   };
@@ -68,12 +68,6 @@ export class FileHandlers {
 
 const SCAN_MS = 600_000;
 
-function abortOnClose(response: ServerResponse): AbortSignal {
-  const abort = new AbortController();
-  response.once("close", () => abort.abort());
-  return AbortSignal.any([abort.signal, AbortSignal.timeout(SCAN_MS)]);
-}
-
 async function sendRange(
   { path, offset, limit }: Call<FileRequests["read"]>,
   { begin }: Exchange<FileRequests["read"]>,
@@ -108,9 +102,7 @@ async function sendArchive(
   if ((await statOf({ path }, isClientWaiting)).type !== "directory")
     throw new FileError({ problem: "not_directory" });
   if (format === "tar.gz") return await sendTar(["--directory", path, "."], begin({}));
-  const abort = new AbortController();
-  response.once("close", () => abort.abort());
-  await pipeline(zipped(path, abort.signal), begin({}));
+  await pipeline(zipped(path, abortOnClose(response)), begin({}));
 }
 
 async function sendLines(

@@ -10,6 +10,7 @@ import { existsSync, stat, unlinkSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { keepBeating } from "./beat.ts";
 import { endInOrder } from "./orderly-stop.ts";
+import { codeOf } from "./file-error.ts";
 import { FileHandlers } from "./file-handlers.ts";
 import { listenersOn } from "./listening.ts";
 import { SANDBOXD_NAME } from "./directories.ts";
@@ -58,8 +59,7 @@ process.on("SIGUSR2", () => {
 const server = createSandboxdServer(runs, files, snapshots);
 server.on("error", (error) => {
   logError("cannot listen", error);
-  if ("code" in error && error.code === "EADDRINUSE")
-    for (const pid of listenersOn(SANDBOXD_PORT)) send(pid, "SIGKILL");
+  if (codeOf(error) === "EADDRINUSE") for (const pid of listenersOn(SANDBOXD_PORT)) send(pid, "SIGKILL");
   process.exit(1);
 });
 const { socket } = values;

@@ -6,6 +6,7 @@ import { type IncomingMessage, type ServerResponse, request as httpRequest } fro
 import { type Socket, connect } from "node:net";
 import type { Duplex } from "node:stream";
 import { connect as connectTLS } from "node:tls";
+import { codeOf } from "./file-error.ts";
 import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError, TOKEN_HEADER } from "./protocol.ts";
 
 /** Servers listen on all addresses or on one of these. */
@@ -97,9 +98,8 @@ export async function passUpgrade(
 const TLS_MS = 1000;
 
 async function problemOf(port: number, error: Error): Promise<PreviewError> {
-  const isForeign = "code" in error && String(error.code).startsWith("HPE_");
   if (await speaksTLS(port)) return "tls";
-  return isForeign ? "foreign" : "broken";
+  return codeOf(error)?.startsWith("HPE_") ? "foreign" : "broken";
 }
 
 async function speaksTLS(port: number): Promise<boolean> {
@@ -111,7 +111,7 @@ async function speaksTLS(port: number): Promise<boolean> {
     secure
       .on("secureConnect", () => resolve(true))
       // A server that refuses the offer says so in a TLS alert.
-      .on("error", (error) => resolve("code" in error && /_ALERT_/.test(String(error.code))))
+      .on("error", (error) => resolve(codeOf(error)?.includes("_ALERT_") === true))
       .on("close", () => resolve(false));
   }).finally(() => {
     clearTimeout(timer);

@@ -2,12 +2,22 @@
  * All runs in this sandbox, and a ready shell for each recently used session. Starting a shell takes longer than most commands:
  * a spare one is already running, and only has to read the session's state.
  */
-import { readdirSync, rmSync, statSync } from "node:fs";
+import { rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { CodeRun } from "./code-run.ts";
 import type { FollowedRun, Listener } from "./followed-run.ts";
-import { KERNEL_OUTPUT, RUNS, SCRIPTS, SESSIONS, SLOTS, makePlaces, textOf } from "./directories.ts";
+import {
+  KERNEL_OUTPUT,
+  RUNS,
+  SCRIPTS,
+  SESSIONS,
+  SLOTS,
+  entriesOf,
+  makePlaces,
+  textOf,
+} from "./directories.ts";
+import { codeOf } from "./file-error.ts";
 import type { Call, Event, Signal, StartCall } from "./protocol.ts";
 import { NO_ENV } from "./run-processes.ts";
 import { CommandRun, type RunHost, stopSlot } from "./command-run.ts";
@@ -57,14 +67,14 @@ export class RunTable implements RunHost {
   begin(): void {
     makePlaces();
     const kept = new Set<string>();
-    for (const name of namesIn(RUNS)) {
+    for (const name of directoriesIn(RUNS)) {
       if (!/^[0-9a-z]{1,64}$/.test(name)) continue;
       const run = CommandRun.adopt(name, this);
       if (run === undefined) continue;
       this.#runs.set(name, run);
       if (run.slotName !== undefined) kept.add(run.slotName);
     }
-    for (const name of namesIn(SLOTS)) if (!kept.has(name)) discard(join(SLOTS, name));
+    for (const name of directoriesIn(SLOTS)) if (!kept.has(name)) discard(join(SLOTS, name));
     void this.#prepare("main").catch(() => undefined);
   }
 
@@ -305,7 +315,7 @@ function startIn(ready: Ready, call: StartCall, host: RunHost): CommandRun {
     return (ready.run = start());
   } catch (error) {
     // User code may have removed the directory of runs.
-    if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+    if (codeOf(error) !== "ENOENT") throw error;
     makePlaces();
     return (ready.run = start());
   }
@@ -327,20 +337,13 @@ function systemMessage(error: unknown): string {
 
 /** A process that cannot start has a system error; a failed one has an exit status. */
 function reasonOf(error: unknown): RefusalReason {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
-  const isShort = ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(String(code));
-  return typeof code === "string" && !isShort ? "unwritable" : "exhausted";
+  const code = codeOf(error);
+  const isShort = code === undefined || ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(code);
+  return isShort ? "exhausted" : "unwritable";
 }
 
-/** The directories in a directory; empty if something else is in its place. */
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory, { withFileTypes: true })
-      .filter((entry) => entry.isDirectory())
-      .map(({ name }) => name);
-  } catch {
-    return [];
-  }
+function directoriesIn(directory: string): string[] {
+  return entriesOf(directory).flatMap((entry) => (entry.isDirectory() ? entry.name : []));
 }
 
 function isThere(path: string): boolean {

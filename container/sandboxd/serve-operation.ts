@@ -78,6 +78,13 @@ async function respond(
   }
 }
 
+/** Aborts when the client disconnects, or after `ms` milliseconds. */
+export function abortOnClose(response: ServerResponse, ms?: number): AbortSignal {
+  const abort = new AbortController();
+  response.once("close", () => abort.abort());
+  return ms === undefined ? abort.signal : AbortSignal.any([abort.signal, AbortSignal.timeout(ms)]);
+}
+
 /** The body stays open if reading ends early. */
 export function bodyOf(request: IncomingMessage): AsyncIterable<Buffer> {
   return request.iterator({ destroyOnReturn: false });

@@ -1,7 +1,6 @@
 /** A session's state for its next command, as printed by state.sh. */
-import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { SESSIONS, WORKSPACE, textOf } from "./directories.ts";
+import { SESSIONS, WORKSPACE, entriesOf, textOf } from "./directories.ts";
 
 export const STATE_END = "\n# complete\n";
 const DIRECTORY = /\n# in (\/.*)\n# complete\n$/;
@@ -19,14 +18,6 @@ export function directoryOf(session: string): string | undefined {
 }
 
 export function sessionDirectories(): string[] {
-  const others = namesIn(SESSIONS).filter((session) => session !== "main");
+  const others = entriesOf(SESSIONS).flatMap(({ name }) => (name === "main" ? [] : name));
   return ["main", ...others.slice(0, MAX_SESSIONS)].flatMap((session) => directoryOf(session) ?? []);
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return [];
-  }
 }

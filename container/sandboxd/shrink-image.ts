@@ -1,11 +1,10 @@
 /** Scales images down. A child process decodes them (image.py), because hostile files attack decoders. */
-import { spawn } from "node:child_process";
 import type { ServerResponse } from "node:http";
 import { join } from "node:path";
-import { type Exchange, bytesOfBody } from "./serve-operation.ts";
+import { type Exchange, abortOnClose, bytesOfBody } from "./serve-operation.ts";
 import type { FileRequests } from "./operations.ts";
 import { SCRIPTS } from "./directories.ts";
-import { send } from "./run-processes.ts";
+import { startProgram } from "./task-changes.ts";
 import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "./shapes.ts";
 
 const IMAGE_MS = 20_000;
@@ -33,22 +32,16 @@ export async function sendSmaller(
 async function madeSmaller(image: Buffer, response: ServerResponse): Promise<Buffer | ImageMade> {
   const { side, pixels, max } = SHOWN_IMAGE;
   const args = ["-I", join(SCRIPTS, "image.py"), ...[side, pixels, max].map(String)];
-  const child = spawn("python3", args, { cwd: "/", stdio: ["pipe", "pipe", "ignore"], detached: true });
-  const kill = () => {
-    if (child.pid !== undefined && child.exitCode === null && child.signalCode === null)
-      send(-child.pid, "SIGKILL");
-  };
-  const timer = setTimeout(kill, IMAGE_MS);
-  response.once("close", kill);
-  const ended = new Promise<number | null>((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", resolve);
-  });
+  const signal = abortOnClose(response, IMAGE_MS);
+  // Pillow may be only in the Python that users have.
+  const env = { PATH: process.env.PATH };
+  const options = { hasInput: true, cwd: "/", env, signal };
+  const { input, output, ended, kill } = startProgram("python3", args, options);
   // It may end without reading everything.
-  child.stdin.on("error", () => undefined).end(image);
+  input?.on("error", () => undefined).end(image);
   const chunks: Buffer[] = [];
   let bytes = 0;
-  child.stdout.on("data", (chunk: Buffer) => {
+  output.on("data", (chunk: Buffer) => {
     bytes += chunk.length;
     if (bytes > max) kill();
     else chunks.push(chunk);
@@ -57,10 +50,7 @@ async function madeSmaller(image: Buffer, response: ServerResponse): Promise<Buf
     const status = await ended;
     return status === 0 ? Buffer.concat(chunks) : (PROBLEMS[status ?? 5] ?? "undecodable");
   } catch {
-    // There is no Python.
+    // Without Python.
     return "no_pillow";
-  } finally {
-    clearTimeout(timer);
-    response.off("close", kill);
   }
 }

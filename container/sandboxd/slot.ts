@@ -19,6 +19,7 @@ import {
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { KEEPER, KEEPER_SCRIPT, SLOTS, makeLinks, textOf } from "./directories.ts";
+import { codeOf } from "./file-error.ts";
 import { STREAMS, type Stream } from "./protocol.ts";
 
 const BATCH = 4;
@@ -131,7 +132,7 @@ export class Slot {
     try {
       return into.subarray(0, readSync(this.#pipes[stream], into, 0, into.length, null));
     } catch (error) {
-      if (error instanceof Error && "code" in error && error.code === "EAGAIN") return undefined;
+      if (codeOf(error) === "EAGAIN") return undefined;
       throw error;
     }
   }
@@ -203,7 +204,7 @@ function opened(directory: string): Slot | undefined {
   try {
     return new Slot(directory);
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+    if (codeOf(error) === "ENOENT") return undefined;
     throw error;
   }
 }

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { type FileHandle, lstat, open, readFile, stat } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
 import { join } from "node:path";
-import { Readable } from "node:stream";
+import { Readable, type Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Call, FileRequests } from "./operations.ts";
 import { RESPONSE_BYTES, CHANGES_DIFF, CHANGES_LIST, type FoundChanges, taskDirectory } from "./shapes.ts";
@@ -131,7 +131,8 @@ export async function sendTar(args: string[], response: ServerResponse): Promise
 /** User code may have put other programs first in the PATH. */
 const PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-interface Program {
+export interface Program {
+  input: Writable | null;
   output: Readable;
   /** Its exit status, or null if a signal ended it. @throws system Error if it cannot be started */
   ended: Promise<number | null>;
@@ -139,6 +140,8 @@ interface Program {
 }
 
 interface ProgramOptions {
+  /** Whether it reads `input`. */
+  hasInput?: boolean;
   cwd?: string;
   env?: NodeJS.ProcessEnv;
   signal?: AbortSignal;
@@ -146,15 +149,15 @@ interface ProgramOptions {
   into?: FileHandle;
 }
 
-function startProgram(
+export function startProgram(
   program: string,
   args: string[],
-  { cwd, env, signal, into }: ProgramOptions = {},
+  { hasInput = false, cwd, env, signal, into }: ProgramOptions = {},
 ): Program {
   const child = spawn(program, args, {
     cwd,
-    env: { ...process.env, ...env, PATH },
-    stdio: ["ignore", into?.fd ?? "pipe", "ignore"],
+    env: { ...process.env, PATH, ...env },
+    stdio: [hasInput ? "pipe" : "ignore", into?.fd ?? "pipe", "ignore"],
     detached: true,
   });
   const kill = () => {
@@ -168,7 +171,7 @@ function startProgram(
   }).finally(() => signal?.removeEventListener("abort", kill));
   ended.catch(() => undefined);
   if (signal?.aborted) kill();
-  return { output: child.stdout ?? Readable.from([]), ended, kill };
+  return { input: child.stdin, output: child.stdout ?? Readable.from([]), ended, kill };
 }
 
 async function lineOf(program: string, args: string[], options: ProgramOptions): Promise<string | undefined> {

@@ -12,7 +12,6 @@ import {
   lstatSync,
   mkdirSync,
   openSync,
-  readdirSync,
   renameSync,
   rmSync,
   statSync,
@@ -37,7 +36,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import * as z from "zod/mini";
 import { FileError, codeOf, unreadable } from "./file-error.ts";
 import { FORM_BYTES, fileOf } from "./form.ts";
-import { WRITES, textOf } from "./directories.ts";
+import { WRITES, entriesOf, textOf } from "./directories.ts";
 import { edited } from "./editing.ts";
 import type { Call, FileRequests } from "./operations.ts";
 import { APPEND_BYTES, type Edit, EDITED_BYTES, type Written, writtenSchema } from "./shapes.ts";
@@ -83,7 +82,8 @@ export class Writes {
   readonly #results = new Map<string, Promise<Written>>();
 
   recover(): void {
-    for (const id of notes()) {
+    for (const { name: id } of entriesOf(WRITES)) {
+      if (!/^[0-9a-f-]{1,64}$/.test(id)) continue;
       const note = noteOf(id);
       try {
         if (note?.written !== undefined) {
@@ -372,14 +372,6 @@ async function copyOwnership(found: Stats | undefined, path: string, made: Stats
   if (made.uid !== found.uid || made.gid !== found.gid)
     await chown(path, found.uid, found.gid).catch(() => undefined);
   if (made.mode !== found.mode) await chmod(path, found.mode & 0o1777);
-}
-
-function notes(): string[] {
-  try {
-    return readdirSync(WRITES).filter((id) => /^[0-9a-f-]{1,64}$/.test(id));
-  } catch {
-    return [];
-  }
 }
 
 function noteOf(id: string): Note | undefined {

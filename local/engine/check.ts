@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import { initCapability, withoutInitCapability } from "./init.ts";
-import { SYSTEM_PATH } from "./system-path.ts";
+import { SYSTEM_PATH, failureOf } from "./host-programs.ts";
 import { idOfNobody } from "./ids.ts";
 import { readText } from "./host-files.ts";
 import { BUBBLEWRAP } from "./texts.ts";
@@ -98,8 +98,7 @@ async function attempt(
     await run(file, rest);
     return undefined;
   } catch (error) {
-    const stderr = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
-    return stderr === "" ? String(error) : stderr;
+    return failureOf(error);
   }
 }
 

@@ -5,7 +5,7 @@
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { promisify } from "node:util";
-import { SYSTEM_PATH } from "./system-path.ts";
+import { SYSTEM_PATH, failureOf } from "./host-programs.ts";
 import { START_PROBLEMS } from "./texts.ts";
 
 const run = promisify(execFile);
@@ -62,7 +62,6 @@ export async function confine(pid: number): Promise<void> {
   ];
   const env = { PATH: SYSTEM_PATH };
   await run("nsenter", args, { cwd: "/", env, timeout: 10_000 }).catch((error: unknown) => {
-    const printed = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
-    throw new Error(START_PROBLEMS.bounds(printed === "" ? String(error) : printed));
+    throw new Error(START_PROBLEMS.bounds(failureOf(error)));
   });
 }

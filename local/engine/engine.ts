@@ -7,7 +7,7 @@ import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import type { AddressInfo } from "node:net";
 import { printable } from "./printable.ts";
-import { claimIDsFor, type HostDirectory } from "./host-directories.ts";
+import { claimIDsFor } from "./host-directories.ts";
 import { bundleControlServer, bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { Router } from "./router.ts";
 import { CertificateAuthority } from "./authority.ts";
@@ -31,41 +31,15 @@ import { describePython, environmentFiles } from "./python.ts";
 import { hostRegistries, registryAddresses } from "./registries.ts";
 import { MountNamespace } from "./mount-namespace.ts";
 import { SandboxRegistry } from "./sandbox-registry.ts";
+import type { EngineSettings } from "./settings.ts";
 import { repository } from "./own-files.ts";
 import { prepareAgent, programsOf } from "./agent-packages.ts";
 import { findToolchain, type Toolchain } from "./toolchain.ts";
 import { MACHINE, NOT_ISOLATED } from "./texts.ts";
 
-export interface EngineOptions {
-  /** Required in every request. At least 16 characters. */
-  secret: string;
-  /** On 127.0.0.1; any free port by default. */
-  port?: number;
-  network: "internet" | "none";
-  isolation: "bubblewrap" | "none";
-  /** A directory for sockets and generated files; created if missing. Leftovers of killed engines in it are removed. */
-  runDir: string;
-  limits?: Partial<Limits>;
-  /** The sandboxes' python3 instead of the detected one; null for none. */
-  python?: string | null;
-  /** The directory of fetched coding agents. Without it none is fetched. */
-  agents?: string;
-  pythonPackages?: string;
-  directories?: HostDirectory[];
-  readOnly?: Mount[];
-  /** The directory of the certificate authority for hosts with a credential. Without it, sandboxes trust none. */
-  authority?: string | undefined;
-  /** Tests only: PEM of an additional authority for internet hosts. */
-  trusted?: string;
-  /** Tests only: `host:port=port` entries; sandboxes reach the host at that port of 127.0.0.1. */
-  allowAddresses?: string[];
+export interface EngineOptions extends EngineSettings {
   /** Tests only: where to look for bubblewrap. */
   path?: string;
-  /** Tests only: another control server's bundle. */
-  control?: string;
-  /** Tests only: false if the test counts sandboxes' resources. True by default. */
-  startAhead?: boolean;
-  verbose?: boolean;
   log?: (line: string) => void;
 }
 

@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process";
 import { arch } from "node:process";
 import { promisify } from "node:util";
-import { SYSTEM_PATH } from "./system-path.ts";
+import { SYSTEM_PATH, failureOf } from "./host-programs.ts";
 
 const run = promisify(execFile);
 /** unshare(2). The other system calls below have the same number everywhere. */
@@ -53,8 +53,7 @@ export async function mountMapped(pid: number, from: string, to: string, map: st
   const args = [`--mount=/proc/${pid}/ns/mnt`, "--", "perl", "-e", program, from, to, map, String(unshare)];
   await run("nsenter", args, { cwd: "/", env: { PATH: SYSTEM_PATH }, timeout: 10_000 }).catch(
     (error: unknown) => {
-      const printed = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
-      throw new Error(printed === "" ? String(error) : printed);
+      throw new Error(failureOf(error));
     },
   );
 }

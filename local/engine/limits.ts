@@ -4,24 +4,27 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
+import * as z from "zod";
 import { identify, kill } from "./identity.ts";
 
-export interface Limits {
+export const limitsSchema = z.strictObject({
   /** Bytes of the sandbox's files, which are in memory. */
-  diskBytes: number;
+  diskBytes: z.int(),
   /** Bytes of process memory, besides files. Needs a control group. */
-  memoryBytes: number;
+  memoryBytes: z.int(),
   /** Bytes of memory for all sandboxes together, including files. Needs a control group. */
-  allMemoryBytes: number;
+  allMemoryBytes: z.int(),
   /** A sandbox's bytes per second from the machine's disks. Needs a control group. */
-  diskReadBytes: number;
-  processes: number;
-  openFiles: number;
+  diskReadBytes: z.int(),
+  processes: z.int(),
+  openFiles: z.int(),
   /** At this many open files on the machine, the sandbox with the most is ended. Needs a control group. */
-  openFilesOfMachine: number;
+  openFilesOfMachine: z.number(),
   /** At this many bytes in TCP connections on the machine, the sandbox with the most connections is ended. */
-  tcpBytesOfMachine: number;
-}
+  tcpBytesOfMachine: z.number(),
+});
+
+export type Limits = z.infer<typeof limitsSchema>;
 
 export interface Sizes {
   root: number;

@@ -4,41 +4,9 @@
  */
 import { createInterface } from "node:readline";
 import * as z from "zod";
+import { messageOf } from "../../src/shared/text.ts";
 import { startEngine, type Engine } from "./engine.ts";
-
-const settingsSchema = z.strictObject({
-  secret: z.string(),
-  port: z.int().min(0).max(65_535).optional(),
-  network: z.enum(["internet", "none"]),
-  isolation: z.enum(["bubblewrap", "none"]),
-  runDir: z.string().startsWith("/"),
-  limits: z
-    .strictObject({
-      diskBytes: z.int(),
-      memoryBytes: z.int(),
-      allMemoryBytes: z.int(),
-      diskReadBytes: z.int(),
-      processes: z.int(),
-      openFiles: z.int(),
-      openFilesOfMachine: z.number(),
-      tcpBytesOfMachine: z.number(),
-    })
-    .partial()
-    .optional(),
-  python: z.string().nullable().optional(),
-  agents: z.string().startsWith("/").optional(),
-  pythonPackages: z.string().startsWith("/").optional(),
-  directories: z
-    .array(z.strictObject({ name: z.string(), from: z.string(), to: z.string(), writable: z.boolean() }))
-    .optional(),
-  readOnly: z.array(z.strictObject({ from: z.string(), to: z.string() })).optional(),
-  authority: z.string().startsWith("/").optional(),
-  allowAddresses: z.array(z.string()).optional(),
-  trusted: z.string().optional(),
-  control: z.string().optional(),
-  startAhead: z.boolean().optional(),
-  verbose: z.boolean().optional(),
-});
+import { settingsSchema } from "./settings.ts";
 
 let engine: Promise<Engine> | undefined;
 let ending = false;
@@ -61,8 +29,8 @@ lines.on("line", (line) => {
     ({ url, boot, report }) =>
       process.stdout.write(`${JSON.stringify({ ready: true, url, boot, report })}\n`),
     (error: unknown) => {
-      const text = error instanceof Error ? error.message : String(error);
-      process.stdout.write(`${JSON.stringify({ ready: false, error: text })}\n`, () => process.exit(1));
+      const report = JSON.stringify({ ready: false, error: messageOf(error) });
+      process.stdout.write(`${report}\n`, () => process.exit(1));
     },
   );
 });
@@ -74,7 +42,7 @@ async function change(running: Promise<Engine>, line: string): Promise<void> {
     const { python } = z.strictObject({ python: z.string() }).parse(JSON.parse(line));
     await (await running).usePython(python);
   } catch (error) {
-    process.stderr.write(`engine: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.stderr.write(`engine: ${messageOf(error)}\n`);
   }
 }
 

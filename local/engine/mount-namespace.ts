@@ -12,7 +12,7 @@ import { existsSync, statSync } from "node:fs";
 import { relative } from "node:path";
 import { readInfo, type Mount } from "./bubblewrap.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { SYSTEM_PATH } from "./system-path.ts";
+import { SYSTEM_PATH } from "./host-programs.ts";
 import type { HostIDs } from "./host-directories.ts";
 import { mountMapped } from "./id-mapped-mount.ts";
 import { withOwnInodes } from "./own-inodes.ts";

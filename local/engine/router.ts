@@ -9,32 +9,19 @@ import {
   SECRET_HEADER,
   SENT_SECRET_HEADER,
   URL_HEADER,
+  interceptsSchema,
+  policySchema,
+  startSchema,
 } from "../platform/engine-protocol.ts";
 import { sendWithinPolicy } from "./egress.ts";
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
-import { INTERNET } from "../../src/shared/network-policy.ts";
+import { messageOf } from "../../src/shared/text.ts";
 import { sendError } from "./forward.ts";
 import { endToEndHeaders } from "./outbound-queue.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
 import { REQUEST_PROBLEMS } from "./texts.ts";
 
-const interceptsSchema = z.object({
-  http: z.array(z.string()),
-  https: z.array(z.string()),
-  all: z.boolean(),
-});
-const policySchema = z.object({ internet: z.enum(INTERNET), allowHosts: z.array(z.string()) });
-const startSchema = z.object({
-  actor: z.string().min(1),
-  name: z.string().optional(),
-  owner: z.string().optional(),
-  env: z.record(z.string(), z.string()),
-  enableInternet: z.boolean(),
-  token: z.string().optional(),
-  intercepts: interceptsSchema,
-  policy: policySchema.optional(),
-});
 const signalSchema = z.object({ signal: z.int().min(1).max(64) });
 
 export interface RouterOptions {
@@ -64,7 +51,7 @@ export class Router {
     try {
       await this.#route(request, response);
     } catch (error) {
-      const text = error instanceof Error ? error.message : String(error);
+      const text = messageOf(error);
       if (response.headersSent) response.destroy();
       else if (error instanceof z.ZodError || error instanceof SyntaxError) {
         sendError(response, 400, "bad-request", text);

@@ -16,7 +16,7 @@ import { type Limits, sizesFor } from "./limits.ts";
 import { pipesCoreDumps, seccompFilter } from "./seccomp.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
 import type { Toolchain } from "./toolchain.ts";
-import { SYSTEM_PATH } from "./system-path.ts";
+import { SYSTEM_PATH } from "./host-programs.ts";
 import { START_PROBLEMS } from "./texts.ts";
 
 export interface StartOptions {

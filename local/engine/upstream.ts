@@ -3,6 +3,7 @@ import { lookup } from "node:dns/promises";
 import { isIP, type Socket } from "node:net";
 import { connect as connectTLS, getCACertificates } from "node:tls";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
+import { messageOf } from "../../src/shared/text.ts";
 import { connectBuffered } from "./buffered-socket.ts";
 import { CLIENT_GONE, HOST_PROBLEMS } from "./texts.ts";
 
@@ -52,7 +53,7 @@ export async function connectUpstream(
       last = error;
     }
   }
-  throw new Unreachable(HOST_PROBLEMS.refused(`${host}:${port}`, message(last)));
+  throw new Unreachable(HOST_PROBLEMS.refused(`${host}:${port}`, messageOf(last)));
 }
 
 /** Why a host is always refused, as words that follow "is", without resolving its name. @param host as for `connectUpstream` */
@@ -83,7 +84,7 @@ export async function secured(
     return await opened(secure, "secureConnect", aborted);
   } catch (error) {
     socket.destroy();
-    throw new Unreachable(HOST_PROBLEMS.noTLS(host, message(error)));
+    throw new Unreachable(HOST_PROBLEMS.noTLS(host, messageOf(error)));
   }
 }
 
@@ -107,7 +108,7 @@ async function allowedAddresses(
       const name = refusedPrivateName(host);
       if (behindProxy && name !== undefined) throw new Refusal(`${host} is ${name}`);
       if (behindProxy) return [];
-      throw new Unreachable(HOST_PROBLEMS.unresolved(host, message(error)));
+      throw new Unreachable(HOST_PROBLEMS.unresolved(host, messageOf(error)));
     }
   }
   for (const address of checked ? addresses : []) {
@@ -267,8 +268,4 @@ export async function readHead(socket: Socket): Promise<{ status: number; rest: 
 /** The error code without the address in Node's message. */
 function codeOf(error: unknown): string {
   return error instanceof Error && "code" in error ? String(error.code) : "no response";
-}
-
-function message(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

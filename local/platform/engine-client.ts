@@ -1,4 +1,5 @@
 /** The Worker's client of the engine. */
+import { pause } from "../../src/shared/within.ts";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./engine-protocol.ts";
 
 export interface LocalEnv {
@@ -45,7 +46,7 @@ export class EngineClient {
         // If the engine responds it is there, however often this request's connection breaks.
         if (failures > MAX_FAILURES && (await this.#isReachable())) failures = 0;
         if (failures > MAX_FAILURES) throw error;
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+        await pause(RETRY_MS);
       }
     }
   }

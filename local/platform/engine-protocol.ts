@@ -23,8 +23,9 @@
  * then on the Worker serves nobody else.
  */
 
+import * as z from "zod";
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
-import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
+import { INTERNET } from "../../src/shared/network-policy.ts";
 
 /** The header with the per-run secret of every request. */
 export const SECRET_HEADER = "x-local-engine-secret";
@@ -45,32 +46,43 @@ export const STOP_PATH = "/local/stop";
 export const STOP_MS = 20_000;
 
 /** The hosts whose requests the Worker handles, as registered on `ctx.container`. */
-export interface Intercepts {
+export const interceptsSchema = z.object({
   /** Host patterns for plain HTTP; `*` matches any characters. */
-  http: string[];
+  http: z.array(z.string()),
   /**
    * Patterns for HTTPS. Requests to these hosts, also by plain HTTP, go on to the internet under the sandbox's policy. The
    * Worker itself serves all other hosts.
    */
-  https: string[];
-  all: boolean;
-}
+  https: z.array(z.string()),
+  /** Whether every plain HTTP request goes to the Worker. */
+  all: z.boolean(),
+});
 
-export interface StartRequest {
+export type Intercepts = z.infer<typeof interceptsSchema>;
+
+export const policySchema = z.object({
+  internet: z.enum(INTERNET),
+  allowHosts: z.array(z.string()).readonly(),
+});
+
+export const startSchema = z.object({
   /** The Durable Object's id. An earlier sandbox of the same actor is destroyed first. */
-  actor: string;
+  actor: z.string().min(1),
   /** The Durable Object's name, if its sandbox has a host directory. */
-  name?: string;
+  name: z.string().optional(),
   /** Identifies the sandbox's principal: the end of the Durable Object's name. Undefined if the actor does not know its name. */
-  owner?: string;
-  env: Record<string, string>;
+  owner: z.string().optional(),
+  env: z.record(z.string(), z.string()),
   /** If false, only intercepted requests leave the sandbox. */
-  enableInternet: boolean;
-  intercepts: Intercepts;
+  enableInternet: z.boolean(),
+  intercepts: interceptsSchema,
   /** The token that sandboxd requires: see `TOKEN_VARIABLE` in sandboxd's protocol. */
-  token?: string;
-  policy?: NetworkPolicy;
-}
+  token: z.string().optional(),
+  /** Unrestricted by default. */
+  policy: policySchema.optional(),
+});
+
+export type StartRequest = z.infer<typeof startSchema>;
 
 export interface ExitReport {
   /** As in a shell: 128 + signal if killed. 0 for a requested stop or destruction. */

@@ -1,5 +1,7 @@
 /** Serves the intercepted requests of one sandbox: takes them from the engine and passes them to their Fetchers. */
 import { OUTBOUND_HEADER, type OutboundRequest, type OutboundResponse, frame } from "./engine-protocol.ts";
+import { pause } from "../../src/shared/within.ts";
+import { messageOf } from "../../src/shared/text.ts";
 import type { EngineClient } from "./engine-client.ts";
 
 const RETRY_MS = 100;
@@ -24,7 +26,7 @@ export async function serveOutbound(
       poll = await engine.fetch(`/sandboxes/${sandbox}/outbound/${taker}`);
     } catch {
       // The connection broke. If the engine is gone, `active` returns false soon.
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      await pause(RETRY_MS);
       continue;
     }
     if (poll.status === 204) continue;
@@ -53,10 +55,8 @@ async function respond(
         ? new Response("sandbox-mcp: this host is not intercepted any more.\n", { status: 502 })
         : await fetcher.fetch(new Request(outbound.url, init));
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    response = new Response(`sandbox-mcp: the server could not serve this request (${reason}).\n`, {
-      status: 502,
-    });
+    const words = `sandbox-mcp: the server could not serve this request (${messageOf(error)}).\n`;
+    response = new Response(words, { status: 502 });
   }
   const described: OutboundResponse = { status: response.status, headers: [...response.headers] };
   try {

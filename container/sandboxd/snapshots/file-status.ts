@@ -1,5 +1,6 @@
 /** What the file system says of one file, without its content. */
 import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
+import { codeOf } from "../file-error.ts";
 import { bytesOf } from "./manifest.ts";
 
 export interface FoundFile {
@@ -34,7 +35,7 @@ export interface Devices {
 }
 
 export function saysGone(error: unknown): boolean {
-  return ["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"].includes((error as NodeJS.ErrnoException).code ?? "");
+  return ["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"].includes(codeOf(error) ?? "");
 }
 
 export function namesIn(root: string, directory: string): string[] | undefined {

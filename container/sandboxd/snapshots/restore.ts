@@ -24,7 +24,7 @@ import {
 } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { FileError } from "../file-error.ts";
+import { FileError, codeOf } from "../file-error.ts";
 import { MAX_READS, type Read, SNAPSHOT_BLOB_BYTES } from "./calls.ts";
 import { decompressed } from "./codec.ts";
 import type { Base } from "./base.ts";
@@ -232,7 +232,7 @@ export class Restore {
       lchownSync(at, uid, gid);
     } catch (error) {
       // A local sandbox that root did not start has only root.
-      if (!["EINVAL", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+      if (!["EINVAL", "EPERM"].includes(codeOf(error) ?? "")) throw error;
     }
   }
 

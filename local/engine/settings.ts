@@ -1,0 +1,40 @@
+/** The engine's settings, which its starter sends as one line of JSON. */
+import * as z from "zod";
+import { limitsSchema } from "./limits.ts";
+
+const directory = z.string().startsWith("/");
+
+export const settingsSchema = z.strictObject({
+  /** Required in every request. At least 16 characters. */
+  secret: z.string(),
+  /** On 127.0.0.1; any free port by default. */
+  port: z.int().min(0).max(65_535).optional(),
+  network: z.enum(["internet", "none"]),
+  isolation: z.enum(["bubblewrap", "none"]),
+  /** For sockets and generated files; created if missing. Leftovers of killed engines in it are removed. */
+  runDir: directory,
+  limits: limitsSchema.partial().optional(),
+  /** The sandboxes' python3 instead of the detected one; null for none. */
+  python: z.string().nullable().optional(),
+  /** The directory of fetched coding agents. Without it none is fetched. */
+  agents: directory.optional(),
+  /** The directory of the interpreters' packages. */
+  pythonPackages: directory.optional(),
+  directories: z
+    .array(z.strictObject({ name: z.string(), from: z.string(), to: z.string(), writable: z.boolean() }))
+    .optional(),
+  readOnly: z.array(z.strictObject({ from: z.string(), to: z.string() })).optional(),
+  /** The directory of the certificate authority for hosts with a credential. Without it, sandboxes trust none. */
+  authority: directory.optional(),
+  /** Tests only: `host:port=port` entries; sandboxes reach the host at that port of 127.0.0.1. */
+  allowAddresses: z.array(z.string()).optional(),
+  /** Tests only: PEM of an additional authority for internet hosts. */
+  trusted: z.string().optional(),
+  /** Tests only: another control server's bundle. */
+  control: z.string().optional(),
+  /** Tests only: false if the test counts sandboxes' resources. True by default. */
+  startAhead: z.boolean().optional(),
+  verbose: z.boolean().optional(),
+});
+
+export type EngineSettings = z.infer<typeof settingsSchema>;

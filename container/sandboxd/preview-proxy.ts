@@ -7,6 +7,7 @@ import { type Socket, connect } from "node:net";
 import type { Duplex } from "node:stream";
 import { connect as connectTLS } from "node:tls";
 import { codeOf } from "./file-error.ts";
+import { splice } from "./splice.ts";
 import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError, TOKEN_HEADER } from "./protocol.ts";
 
 /** Servers listen on all addresses or on one of these. */
@@ -85,14 +86,7 @@ export async function passUpgrade(
   const lines = headers.flatMap((name, at) => (at % 2 === 0 ? [`${name}: ${headers[at + 1]}`] : []));
   socket.write(`${request.method} ${request.url} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`, "latin1");
   socket.write(head);
-  for (const [one, other] of [
-    [client, socket],
-    [socket, client],
-  ] as const) {
-    one.pipe(other);
-    one.on("error", () => other.destroy());
-    one.on("close", () => other.destroy());
-  }
+  splice(client, socket);
 }
 
 const TLS_MS = 1000;

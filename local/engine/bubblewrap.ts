@@ -27,36 +27,14 @@ export const tokenPlace = "/run/sandbox/token";
 const systemDirectories = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
 /** The parts of the host's /etc that programs need. None may contain a secret: no /etc/ssl/private. */
-const etc = [
-  "alternatives",
-  "bash.bashrc",
-  "ca-certificates",
-  "ca-certificates.conf",
-  "crypto-policies",
-  "debian_version",
-  "fonts",
-  "ImageMagick-6",
-  "inputrc",
-  "ld.so.cache",
-  "ld.so.conf",
-  "ld.so.conf.d",
-  "localtime",
-  "magic",
-  "mailcap",
-  "matplotlibrc",
-  "mime.types",
-  "os-release",
-  "perl",
-  "pki/ca-trust",
-  "pki/tls/certs",
-  "pki/tls/openssl.cnf",
-  "protocols",
-  "python3",
-  "services",
-  "ssl/certs",
-  "ssl/openssl.cnf",
-  "terminfo",
-];
+const etc = `
+  alternatives bash.bashrc ca-certificates ca-certificates.conf crypto-policies debian_version fonts
+  ImageMagick-6 inputrc ld.so.cache ld.so.conf ld.so.conf.d localtime magic mailcap matplotlibrc
+  mime.types os-release perl pki/ca-trust pki/tls/certs pki/tls/openssl.cnf protocols python3 services
+  ssl/certs ssl/openssl.cnf terminfo
+`
+  .trim()
+  .split(/\s+/);
 
 /** The configuration that each of Debian's Java versions needs. Other files may contain management passwords. */
 function javaConfiguration(): string[] {

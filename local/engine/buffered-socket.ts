@@ -5,6 +5,7 @@
  */
 import { connect, type Socket, type TcpSocketConnectOpts } from "node:net";
 import type { Duplex } from "node:stream";
+import { splice } from "../../container/sandboxd/splice.ts";
 
 const bufferBytes = 65_536;
 
@@ -66,20 +67,8 @@ export function passThrough(
   };
 }
 
-/** Connects two streams until both have ended. Data received before one's end still reaches the other. */
-export function join(a: Duplex, b: Duplex): void {
-  a.pipe(b);
-  b.pipe(a);
-  passThrough(b, a);
-  for (const [one, other] of [
-    [a, b],
-    [b, a],
-  ] as const) {
-    one.on("error", () => other.destroy());
-    one.on("close", () => {
-      if (!one.readableEnded || other.writableFinished) return other.destroy();
-      other.once("finish", () => other.destroy());
-      other.end();
-    });
-  }
+/** Connects two streams, and forwards what arrives at the second one directly. */
+export function join(client: Duplex, upstream: Duplex): void {
+  splice(client, upstream);
+  passThrough(upstream, client);
 }

@@ -65,9 +65,9 @@ interface Table {
   ioSetup: number;
   denied: number[];
   /** chown and similar calls, with the argument that has the new owner. */
-  chown: [number: number, argument: number][];
-  /** chmod and calls that create files, with the arguments of the mode and of open's flags. mkdir ignores set-id bits. */
-  mode: [number: number, mode: number, flags?: number][];
+  chown: Record<number, number>;
+  /** chmod and calls that create files, with the argument that has the mode. mkdir ignores set-id bits. */
+  mode: Record<number, number>;
   setrlimit: number;
   prlimit: number;
   prctl: number;
@@ -75,8 +75,8 @@ interface Table {
   madvise: number;
   fadvise: number;
   readahead: number;
-  /** open and similar calls, with the argument that has the flags. */
-  open: [number: number, flags: number][];
+  /** open and similar calls, with the argument that has the flags. The next argument has the mode. */
+  open: Record<number, number>;
   direct: number;
   /** rt_sigqueueinfo, rt_tgsigqueueinfo, tkill and tgkill. */
   signal: number[];
@@ -93,23 +93,8 @@ const tables: Partial<Record<typeof arch, Table>> = {
     clone: 56,
     fcntl: 72,
     ioSetup: 206,
-    chown: [
-      [92, 1],
-      [93, 1],
-      [94, 1],
-      [260, 2],
-    ],
-    mode: [
-      [90, 1],
-      [91, 1],
-      [268, 2],
-      [452, 2],
-      [85, 1],
-      [133, 1],
-      [259, 2],
-      [2, 2, 1],
-      [257, 3, 2],
-    ],
+    chown: { 92: 1, 93: 1, 94: 1, 260: 2 },
+    mode: { 90: 1, 91: 1, 268: 2, 452: 2, 85: 1, 133: 1, 259: 2 },
     setrlimit: 160,
     prlimit: 302,
     prctl: 157,
@@ -117,10 +102,7 @@ const tables: Partial<Record<typeof arch, Table>> = {
     madvise: 28,
     fadvise: 221,
     readahead: 187,
-    open: [
-      [2, 1],
-      [257, 2],
-    ],
+    open: { 2: 1, 257: 2 },
     direct: 0o40000,
     signal: [129, 297, 200, 234],
     denied: [
@@ -136,17 +118,8 @@ const tables: Partial<Record<typeof arch, Table>> = {
     clone: 220,
     fcntl: 25,
     ioSetup: 0,
-    chown: [
-      [55, 1],
-      [54, 2],
-    ],
-    mode: [
-      [52, 1],
-      [53, 2],
-      [452, 2],
-      [33, 2],
-      [56, 3, 2],
-    ],
+    chown: { 55: 1, 54: 2 },
+    mode: { 52: 1, 53: 2, 452: 2, 33: 2 },
     setrlimit: 164,
     prlimit: 261,
     prctl: 167,
@@ -154,7 +127,7 @@ const tables: Partial<Record<typeof arch, Table>> = {
     madvise: 233,
     fadvise: 223,
     readahead: 213,
-    open: [[56, 2]],
+    open: { 56: 2 },
     direct: 0o200000,
     signal: [138, 240, 130, 131],
     denied: [
@@ -212,9 +185,13 @@ export function seccompFilter(options: { ids: number; hasHostDirectory: boolean 
   for (const number of [CLONE3, table.ioSetup, OPENAT2, PROCESS_MADVISE]) {
     program.push([JUMP_EQUAL, 0, 1, number], [RETURN, 0, 0, ERRNO | ENOSYS]);
   }
-  program.push(...table.chown.flatMap(([number, argument]) => changeOfOwner(number, argument, ids)));
+  for (const [number, argument] of pairsOf(table.chown))
+    program.push(...changeOfOwner(number, argument, ids));
   program.push(...asksOfCache(table));
-  if (hasHostDirectory) program.push(...table.mode.flatMap((call) => setID(...call)));
+  if (hasHostDirectory) {
+    for (const [number, mode] of pairsOf(table.mode)) program.push(...setID(number, mode));
+    for (const [number, flags] of pairsOf(table.open)) program.push(...setID(number, flags + 1, flags));
+  }
   program.push(...limitsOfOthers(table), ...signalsToFirst(table), ...ownFilters(table));
   if (pipesCoreDumps()) program.push(...limitOfCores(table));
   program.push([JUMP_EQUAL, 0, 10, table.fcntl], [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT]);
@@ -249,6 +226,10 @@ export function seccompFilter(options: { ids: number; hasHostDirectory: boolean 
 }
 
 const SUCCESS = ERRNO;
+
+function pairsOf(calls: Record<number, number>): [number: number, argument: number][] {
+  return Object.entries(calls).map(([number, argument]) => [Number(number), argument]);
+}
 
 const offsetOfArgument = (index: number) => OFFSET_FIRST_ARGUMENT + 8 * index;
 
@@ -295,7 +276,7 @@ function asksOfCache({ madvise, fadvise, readahead, open, direct }: Table): Inst
     [JUMP_EQUAL, 0, 1, MADVISE_WILLNEED],
     [RETURN, 0, 0, SUCCESS],
     [RETURN, 0, 0, ALLOW],
-    ...open.flatMap(([number, flags]): Instruction[] => [
+    ...pairsOf(open).flatMap(([number, flags]): Instruction[] => [
       [JUMP_EQUAL, 0, 4, number],
       [LOAD, 0, 0, offsetOfArgument(flags)],
       [JUMP_ANY_BIT, 0, 1, direct],

@@ -5,7 +5,7 @@ import { WebSocketServer } from "ws";
 import { messageOf } from "../../src/shared/text.ts";
 import { connectToPort } from "./ports.ts";
 import { serveRPC } from "./rpc.ts";
-import { splice } from "./tcp.ts";
+import { splice } from "../../container/sandboxd/splice.ts";
 
 /** Larger than code of a million characters, escaped twice. */
 const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;

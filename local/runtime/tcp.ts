@@ -1,25 +1,8 @@
-import { type Duplex } from "node:stream";
 import { once } from "node:events";
 import { chmodSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { log } from "./stderr-log.ts";
 import { messageOf } from "../../src/shared/text.ts";
-
-/** Connects two streams both ways. Either side may end its half first. An error on one side ends the other. */
-export function splice(left: Duplex, right: Duplex): void {
-  left.pipe(right);
-  right.pipe(left);
-  for (const [one, other] of [
-    [left, right],
-    [right, left],
-  ] as const) {
-    one.on("error", () => other.destroy());
-    one.on("close", () => {
-      // After an orderly end both have finished. Otherwise the remaining half has no peer.
-      if (!one.readableEnded || !one.writableFinished) other.destroy();
-    });
-  }
-}
 
 /** The address of `*.internal` hosts in /etc/hosts; port 80 of 127.0.0.1 stays free for the user. */
 export const INTERNAL_ADDRESS = "127.0.0.2";

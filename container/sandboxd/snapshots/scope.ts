@@ -73,19 +73,7 @@ function isBelow(directories: ReadonlySet<string>, path: string): boolean {
   return false;
 }
 
-const SYSTEM = new Set([
-  "bin",
-  "boot",
-  "etc",
-  "lib",
-  "lib32",
-  "lib64",
-  "libx32",
-  "opt",
-  "sbin",
-  "usr",
-  "var",
-]);
+const SYSTEM = new Set("bin boot etc lib lib32 lib64 libx32 opt sbin usr var".split(" "));
 
 /** `own`: the user's. `installed`: programs beside the image's. `system`: owned by the image's package manager. */
 export function kindOf(path: string): "own" | "installed" | "system" {

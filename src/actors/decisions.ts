@@ -1,6 +1,6 @@
 /** A person's decisions about a sandbox's network. A question is stored until it is answered, a refusal until it expires. */
 import { type NetworkPolicy, entriesBeyond } from "../shared/network-policy.ts";
-import { LINK_ID_CHARS } from "../shared/file-link.ts";
+import { LINK_ID_CHARS } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { within } from "../shared/within.ts";
 import type { Owner } from "./account-calls.ts";

@@ -2,7 +2,7 @@
  * The links to a sandbox's files and run outputs. Links to files end with the container; links to run outputs outlive it. An
  * upload link works once.
  */
-import { type FileLink, type KeptLink, LINK_ID_CHARS } from "../shared/file-link.ts";
+import { type FileLink, type KeptLink, LINK_ID_CHARS } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
 
 const EPOCH = "file-links:epoch";

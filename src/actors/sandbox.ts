@@ -9,7 +9,7 @@ import type { RunSummary, RunView } from "../runs/run-types.ts";
 import type { OnProgress, RunReading, RunToRead, TerminalReply } from "../runs/runs.ts";
 import type { Env } from "../shared/config.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
-import type { FileLink, KeptLink, RunLink } from "../shared/file-link.ts";
+import type { FileLink, KeptLink, RunLink } from "../shared/link-token.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import type { Region } from "../shared/principal.ts";
 import type { RunKind } from "../shared/run-listing.ts";

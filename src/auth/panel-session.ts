@@ -4,7 +4,7 @@
  */
 import * as z from "zod";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
-import { DECISION_PATH, GIT_PATH } from "../shared/file-link.ts";
+import { DECISION_PATH, GIT_PATH } from "../shared/link-token.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import { callerFields, log } from "../shared/log.ts";
 import { lookedUp } from "./bearer.ts";

@@ -23,7 +23,7 @@ import { textOf } from "../shared/text.ts";
 import { recorded } from "../tools/define.ts";
 import { ownRun } from "../tools/own-run.ts";
 import { operation, protocolError, reading } from "./context.ts";
-import { readPanel } from "./panel.ts";
+import { readPanel } from "./panel-app.ts";
 import { readSkill } from "./skills.ts";
 import { INSTEAD, absolutePathText, nothingOfName, tooLarge } from "./texts.ts";
 

@@ -19,7 +19,7 @@ import { readJSON, unreadable } from "./body.ts";
 import { type EndpointQuery, endpointQueryOf } from "../shared/endpoint-query.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "../shared/config.ts";
 import { decisionPage } from "./decision-page.ts";
-import { DECISION_PATH, GIT_PATH } from "../shared/file-link.ts";
+import { DECISION_PATH, GIT_PATH } from "../shared/link-token.ts";
 import { serveFiles, serveLink } from "./file-routes.ts";
 import { gitPage } from "./git-page.ts";
 import { ICON } from "./icon.ts";
@@ -35,7 +35,7 @@ import {
   preflight,
 } from "../shared/origin.ts";
 import { previewLabel } from "../shared/preview-address.ts";
-import { panelAsset, panelPage, toPanel } from "./panel.ts";
+import { panelAsset, panelPage, toPanel } from "./panel-page.ts";
 import { panelStream } from "./panel-stream.ts";
 import { servePreview } from "./preview-routes.ts";
 import { servePlainCall, isPlainCall } from "./plain-call.ts";

@@ -11,7 +11,7 @@ import { page } from "../auth/page.ts";
 import { isFromPanel, panelSession } from "../auth/panel-session.ts";
 import { PANEL_PATH, PANEL_SIGN_IN_PATH } from "../auth/paths.ts";
 import { ToolError } from "../shared/errors.ts";
-import { readToken } from "../shared/file-link.ts";
+import { readToken } from "../shared/link-token.ts";
 import { actorName } from "../shared/names.ts";
 import { missingScopes } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";

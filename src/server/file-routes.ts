@@ -12,7 +12,7 @@ import { insufficientScope } from "../auth/challenge.ts";
 import { checkedCursor } from "../container/file-operations.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { linkKeys } from "../actors/link-keys.ts";
-import { type FileLink, type LinkName, type RunLink, readToken } from "../shared/file-link.ts";
+import { type FileLink, type LinkName, type RunLink, readToken } from "../shared/link-token.ts";
 import { logError } from "../shared/log.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";

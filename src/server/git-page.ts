@@ -5,7 +5,7 @@ import { markup } from "../auth/html.ts";
 import type { OAuth } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";
 import { ToolError } from "../shared/errors.ts";
-import { GIT_PATH } from "../shared/file-link.ts";
+import { GIT_PATH } from "../shared/link-token.ts";
 import { gitCredential, gitHost } from "../shared/git-credential.ts";
 import { networkLimits } from "../shared/network-limits.ts";
 import type { RequestContext } from "../shared/request-context.ts";

@@ -9,7 +9,7 @@ import {
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import type { NetworkChoice } from "../actors/network.ts";
-import { DECISION_PATH, writeToken } from "../shared/file-link.ts";
+import { DECISION_PATH, writeToken } from "../shared/link-token.ts";
 import { actorName } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { defaultWait } from "../shared/wait.ts";

@@ -7,7 +7,7 @@ import { callSandbox } from "../actors/sandbox-client.ts";
 import { isTaskID } from "../runs/id.ts";
 import { ToolError } from "../shared/errors.ts";
 import { linkKeys } from "../actors/link-keys.ts";
-import { type LinkName, writeToken } from "../shared/file-link.ts";
+import { type LinkName, writeToken } from "../shared/link-token.ts";
 import { actorName } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import { fileURI, runURI } from "../shared/resource-uri.ts";

@@ -1,7 +1,7 @@
 /** If git in a run lacked credentials, the server asks a person to sign in to the host, or the answer says what to do. */
 import { accountOf } from "../actors/account-of.ts";
 import type { RunView } from "../runs/run-types.ts";
-import { GIT_PATH } from "../shared/file-link.ts";
+import { GIT_PATH } from "../shared/link-token.ts";
 import { gitHost, refusedByHost } from "../shared/git-credential.ts";
 import { networkLimits } from "../shared/network-limits.ts";
 import { defaultWait } from "../shared/wait.ts";

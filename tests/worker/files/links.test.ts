@@ -2,7 +2,7 @@
 import * as fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { type Config, parseConfig } from "../../../src/shared/config.ts";
-import { readToken, writeToken } from "../../../src/shared/file-link.ts";
+import { readToken, writeToken } from "../../../src/shared/link-token.ts";
 import { linkKeys } from "../../../src/actors/link-keys.ts";
 import { sign } from "../../../src/shared/sign.ts";
 import { actorName } from "../../../src/shared/names.ts";

@@ -238,4 +238,4 @@ const DESCRIBED: readonly Described[] = [
   },
 ];
 
-export const CLIENTS: readonly ClientKind[] = DESCRIBED.map((client) => ({ ...COMMON, ...client }));
+export const CLIENTS: readonly ClientKind[] = DESCRIBED.map((client) => Object.assign({}, COMMON, client));

@@ -1,6 +1,7 @@
 /** A sandbox's page: its state, saved data, ports, network and checkpoints. */
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
+import { PlainButton } from "./controls.tsx";
 import { size } from "./format.ts";
 import { host } from "./host.ts";
 import type { ListedCheckpoint, ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
@@ -138,9 +139,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
                 expires <Time iso={expires_at} />
               </span>
               {mayExpose && (
-                <button
-                  type="button"
-                  class="plain"
+                <PlainButton
                   disabled={isBusy}
                   aria-label={`Close port ${port}`}
                   onClick={() =>
@@ -150,7 +149,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
                   }
                 >
                   Close
-                </button>
+                </PlainButton>
               )}
             </li>
           ))}
@@ -211,15 +210,13 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
                 <Time iso={checkpoint.saved_at} />, {size(checkpoint.bytes)}
               </span>
               {canRestore && (
-                <button
-                  type="button"
-                  class="plain"
+                <PlainButton
                   disabled={isBusy}
                   aria-label={`Restore ${checkpoint.label || "the checkpoint"} of ${exactTime(checkpoint.saved_at)}`}
                   onClick={() => restore(checkpoint)}
                 >
                   Restore
-                </button>
+                </PlainButton>
               )}
             </li>
           ))}

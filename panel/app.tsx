@@ -1,4 +1,5 @@
 import { useState } from "preact/hooks";
+import { PlainButton, VERBATIM } from "./controls.tsx";
 import { About } from "./about.tsx";
 import { Connect } from "./connect.tsx";
 import { FileBrowser } from "./file-browser.tsx";
@@ -71,11 +72,7 @@ function Panel() {
         </a>
         {endpoint && <a href={CONNECT}>Connect a client</a>}
         <Display />
-        {signOut && (
-          <button type="button" class="plain" onClick={leave}>
-            Sign out
-          </button>
-        )}
+        {signOut && <PlainButton onClick={leave}>Sign out</PlainButton>}
       </header>
       <div role="alert">{shownProblem && <p class="note">{shownProblem}</p>}</div>
       {listed.value && tools.value ? (
@@ -113,9 +110,9 @@ function Display() {
   if (!display) return null;
   const other = mode === "inline" ? "fullscreen" : "inline";
   return (
-    <button type="button" class="plain" onClick={() => void show(other).catch(() => undefined)}>
+    <PlainButton onClick={() => void show(other).catch(() => undefined)}>
       {mode === "inline" ? "Full screen" : "Back to the chat"}
-    </button>
+    </PlainButton>
   );
 }
 
@@ -142,9 +139,7 @@ function Sandboxes({ listing, route }: PanelProps) {
           type="search"
           aria-label="Find a sandbox"
           placeholder={`Find one of ${sandboxes.length}`}
-          autocomplete="off"
-          autocapitalize="none"
-          spellcheck={false}
+          {...VERBATIM}
           value={wanted}
           onInput={(event) => setWanted(event.currentTarget.value.trim().toLowerCase())}
         />
@@ -188,9 +183,7 @@ function OpenOther() {
           required
           pattern={SANDBOX_NAME.source}
           title={SANDBOX_NAME_FORM}
-          autocomplete="off"
-          autocapitalize="none"
-          spellcheck={false}
+          {...VERBATIM}
         />
         <button class="plain">Create</button>
       </div>

@@ -1,5 +1,6 @@
 /** How to connect each client, to copy. */
 import { useState } from "preact/hooks";
+import { PlainButton } from "./controls.tsx";
 import { clientLines, formatted } from "../src/server/client-lines.ts";
 
 export function Connect({ url }: { url: string }) {
@@ -41,9 +42,9 @@ function Block({ text, label }: { text: string; label: string }) {
       <pre tabIndex={0}>{text}</pre>
       {/* Browsers have no clipboard for pages over plain HTTP, except on loopback. */}
       {window.isSecureContext && (
-        <button type="button" class="plain" aria-label={`Copy ${label}`} onClick={copy}>
+        <PlainButton aria-label={`Copy ${label}`} onClick={copy}>
           {isCopied ? "Copied" : "Copy"}
-        </button>
+        </PlainButton>
       )}
     </div>
   );

@@ -1,5 +1,6 @@
 /** A sandbox's files: a tree, an open file, uploads and downloads. */
 import { useEffect, useRef, useState } from "preact/hooks";
+import { PlainButton, VERBATIM } from "./controls.tsx";
 import { FileView } from "./file-view.tsx";
 import { Download, Name } from "./file-parts.tsx";
 import { type Entries, type Entry, list, upload } from "./file.ts";
@@ -100,9 +101,7 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
       {open !== "" && <FileView key={open} sandbox={sandbox} path={open} onSaved={changed} />}
       <div class="together">
         <h2>Files</h2>
-        <button type="button" class="plain" onClick={changed}>
-          Refresh
-        </button>
+        <PlainButton onClick={changed}>Refresh</PlainButton>
       </div>
       <ul class="tree">
         <Directory tree={tree} path={HOME} name={HOME} isOpenAtFirst />
@@ -120,14 +119,7 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
           <h2>Upload files</h2>
           <p class="soft">Or drop files here, or on a directory.</p>
           <label for="to">Directory</label>
-          <input
-            id="to"
-            name="to"
-            ref={directory}
-            defaultValue={HOME}
-            spellcheck={false}
-            autocomplete="off"
-          />
+          <input id="to" name="to" ref={directory} defaultValue={HOME} {...VERBATIM} />
           <div class="together">
             <input type="file" name="files" multiple required aria-label="Files to upload" />
             <button disabled={sending !== undefined}>Upload</button>
@@ -135,9 +127,7 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
           {sending && (
             <p role="status">
               <progress value={sending.part} aria-label="Uploaded so far" /> <bdi>{sending.name}</bdi>{" "}
-              <button type="button" class="plain" onClick={() => stop.current.abort()}>
-                Stop
-              </button>
+              <PlainButton onClick={() => stop.current.abort()}>Stop</PlainButton>
             </p>
           )}
         </form>
@@ -157,7 +147,7 @@ function NewFile({ sandbox }: { sandbox: string }) {
     <form onSubmit={begin}>
       <label for="path">Open a path, or create a file there</label>
       <div class="together">
-        <input id="path" name="path" required placeholder="notes.txt" spellcheck={false} autocomplete="off" />
+        <input id="path" name="path" required placeholder="notes.txt" {...VERBATIM} />
         <button class="plain">Open</button>
       </div>
     </form>
@@ -216,9 +206,7 @@ function Directory({
             class="find"
             aria-label={`Find in ${name}`}
             placeholder={`Find one of ${entries.length.toLocaleString("en")}`}
-            autocomplete="off"
-            autocapitalize="none"
-            spellcheck={false}
+            {...VERBATIM}
             onInput={(event) => setWanted(event.currentTarget.value.trim().toLowerCase())}
           />
         )}
@@ -233,9 +221,9 @@ function Directory({
           </ul>
         )}
         {directories.length > count && (
-          <button type="button" class="plain" onClick={() => setCount(count + SHOWN)}>
+          <PlainButton onClick={() => setCount(count + SHOWN)}>
             {Math.min(SHOWN, directories.length - count)} more of {directories.length} directories
-          </button>
+          </PlainButton>
         )}
         {files.length > 0 && (
           <WindowedList

@@ -1,4 +1,5 @@
 /** Shared by the tree and an open file. */
+import { PlainButton } from "./controls.tsx";
 import { visible } from "../src/shared/shown.ts";
 import { downloadURL } from "./file.ts";
 import { host } from "./host.ts";
@@ -30,8 +31,8 @@ export function Download({
     }
   };
   return (
-    <button type="button" class="plain" onClick={fetchIt} aria-label={`${words}: ${path}`}>
+    <PlainButton onClick={fetchIt} aria-label={`${words}: ${path}`}>
       {words}
-    </button>
+    </PlainButton>
   );
 }

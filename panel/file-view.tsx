@@ -1,5 +1,6 @@
 /** One file: its text, picture or description. */
 import { useEffect, useState } from "preact/hooks";
+import { PlainButton, VERBATIM } from "./controls.tsx";
 import { MAX_BYTES, read, write } from "./file.ts";
 import { Download, Name } from "./file-parts.tsx";
 import { host } from "./host.ts";
@@ -101,11 +102,7 @@ export function FileView({ sandbox, path, onSaved }: FileViewProps) {
             Create file
           </button>
         )}
-        {draft !== undefined && (
-          <button type="button" class="plain" onClick={() => edit(undefined)}>
-            Undo changes
-          </button>
-        )}
+        {draft !== undefined && <PlainButton onClick={() => edit(undefined)}>Undo changes</PlainButton>}
         <a class="button plain" href={hrefOf(sandbox, "files")}>
           Close
         </a>
@@ -121,9 +118,7 @@ export function FileView({ sandbox, path, onSaved }: FileViewProps) {
           aria-label="File content"
           rows={16}
           readOnly={!mayWrite}
-          spellcheck={false}
-          autocapitalize="none"
-          autocomplete="off"
+          {...VERBATIM}
           value={draft ?? view.text}
           onInput={({ currentTarget: { value } }) => edit(value === view.text ? undefined : value)}
         />

@@ -1,5 +1,6 @@
 /** A sandbox's web app, in a frame with its own origin: it cannot access the panel. */
 import { useState } from "preact/hooks";
+import { PlainButton } from "./controls.tsx";
 
 export function PreviewFrame({ port, url }: { port: number; url: string }) {
   const [round, setRound] = useState(0);
@@ -7,9 +8,7 @@ export function PreviewFrame({ port, url }: { port: number; url: string }) {
     <section class="preview" aria-label={`Preview of port ${port}`}>
       <div class="together">
         <h3>Port {port}</h3>
-        <button type="button" class="plain" onClick={() => setRound(round + 1)}>
-          Reload
-        </button>
+        <PlainButton onClick={() => setRound(round + 1)}>Reload</PlainButton>
         <a class="button plain" href={url} target="_blank" rel="noopener noreferrer">
           Open in a tab
         </a>

@@ -1,5 +1,6 @@
 /** A sandbox's runs: a list, and one open run with its output as it comes. */
 import { useEffect, useRef, useState } from "preact/hooks";
+import { PlainButton, VERBATIM } from "./controls.tsx";
 import { isTaskID } from "../src/runs/id.ts";
 import type { ListedPreview } from "../src/shared/sandbox-listing.ts";
 import { startSize } from "../src/shared/terminal/size.ts";
@@ -81,11 +82,7 @@ export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted
           row={(run) => <RunLink run={run} sandbox={sandbox} isOpen={run.id === open} />}
         />
       )}
-      {next && (
-        <button type="button" class="plain" onClick={more}>
-          Older runs
-        </button>
-      )}
+      {next && <PlainButton onClick={more}>Older runs</PlainButton>}
     </>
   );
 }
@@ -136,15 +133,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
       <label for="command">
         Run a command <span class="soft">Enter runs it, Shift+Enter begins a new line</span>
       </label>
-      <textarea
-        id="command"
-        name="command"
-        rows={1}
-        autocapitalize="none"
-        autocomplete="off"
-        spellcheck={false}
-        onKeyDown={onKeyDown}
-      />
+      <textarea id="command" name="command" rows={1} {...VERBATIM} onKeyDown={onKeyDown} />
       <div class="together">
         <label for="limit">Time limit</label>
         <select id="limit" name="limit">
@@ -254,13 +243,9 @@ function OpenRun({ id, run, sandbox, previews, saidAbove }: OpenRunProps) {
             ),
         )}
         {shape !== undefined && (
-          <button
-            type="button"
-            class="plain"
-            onClick={() => setShape(shape === "terminal" ? "lines" : "terminal")}
-          >
+          <PlainButton onClick={() => setShape(shape === "terminal" ? "lines" : "terminal")}>
             {shape === "terminal" ? "Show as text" : "Show as terminal"}
-          </button>
+          </PlainButton>
         )}
         <a class="button plain" href={hrefOf(sandbox)}>
           Close
@@ -313,9 +298,9 @@ function Cancel({ id, onCancel }: { id: string; onCancel: () => void }) {
   };
   return (
     <>
-      <button type="button" class="plain" disabled={isBusy} onClick={cancel}>
+      <PlainButton disabled={isBusy} onClick={cancel}>
         {isBusy ? "Cancelling" : "Cancel"}
-      </button>
+      </PlainButton>
       <span role="alert">{problem}</span>
     </>
   );

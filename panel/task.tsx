@@ -1,6 +1,7 @@
 /** An agent's task, or a question: its progress, changes, results and costs. */
 import type { TargetedEvent } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { PlainButton } from "./controls.tsx";
 import { stepOf } from "../src/shared/task-steps.ts";
 import { Name } from "./file-parts.tsx";
 import type { FollowedRun, RunFields, RunDetails } from "./use-run.ts";
@@ -140,9 +141,9 @@ function Steps({ log, version }: { log: OutputLog; version: number }) {
   return (
     <>
       {from > 0 && (
-        <button type="button" class="plain" onClick={() => setCount(count + SHOWN_STEPS)}>
+        <PlainButton onClick={() => setCount(count + SHOWN_STEPS)}>
           {Math.min(SHOWN_STEPS, from)} earlier steps of {from}
-        </button>
+        </PlainButton>
       )}
       <ol class="steps" ref={list} start={from + 1} aria-label="Steps" tabIndex={0} onScroll={onScroll}>
         {shown.map((line, index) => {
@@ -210,9 +211,7 @@ function Artifact({ id, path, bytes }: ArtifactProps) {
   return (
     <li>
       <Name name={path} /> <span class="soft">{size(bytes)}</span>{" "}
-      <button
-        type="button"
-        class="plain"
+      <PlainButton
         aria-expanded={blocks !== undefined}
         aria-label={`${blocks ? "Hide" : "View"}: ${path}`}
         onClick={() =>
@@ -220,16 +219,14 @@ function Artifact({ id, path, bytes }: ArtifactProps) {
         }
       >
         {blocks ? "Hide" : "View"}
-      </button>{" "}
+      </PlainButton>{" "}
       {host().reachesServer && (
-        <button
-          type="button"
-          class="plain"
+        <PlainButton
           aria-label={`Download: ${path}`}
           onClick={() => void callFor(({ data }) => save(data, path))}
         >
           Download
-        </button>
+        </PlainButton>
       )}
       <span role="alert">{problem}</span>
       {blocks && <Result blocks={blocks} />}

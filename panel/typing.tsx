@@ -1,4 +1,5 @@
 /** Types into a command that runs in a terminal. */
+import { VERBATIM } from "./controls.tsx";
 import { callTool } from "./tools.ts";
 import { useAction } from "./use-action.ts";
 
@@ -22,7 +23,7 @@ export function Typing({ id }: { id: string }) {
     <form onSubmit={enter}>
       <label for="line">Type into the terminal</label>
       <div class="together">
-        <input id="line" name="line" autocomplete="off" autocapitalize="none" spellcheck={false} />
+        <input id="line" name="line" {...VERBATIM} />
         <button>Enter</button>
         {KEYS.map(([name, text]) => (
           <button key={name} type="button" class="plain" onClick={() => type(text)}>

@@ -68,7 +68,7 @@ export function LogView({ log, version, label }: { log: OutputLog; version: numb
     shown.push(
       <div class="row" key={row} style={{ top: `${row * ROW_HEIGHT}px` }}>
         {part(lines[line], from, from + size.columns).map(({ text, style }, index) => (
-          <span key={index} class={style}>
+          <span key={index} class={style} style={colorsOf(style)}>
             {text}
           </span>
         ))}
@@ -85,6 +85,17 @@ export function LogView({ log, version, label }: { log: OutputLog; version: numb
       </div>
     </div>
   );
+}
+
+const COLORS = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
+
+/** Colors of class names such as f1 and b12. The page's own background is readable as text on each of them. */
+function colorsOf(style: string) {
+  if (style.includes("inverse")) return undefined;
+  const named = (kind: RegExp) => COLORS[Number(kind.exec(style)?.[1] ?? NaN) % COLORS.length];
+  const [color, background] = [named(/\bf(\d+)/), named(/\bb(\d+)/)];
+  if (background) return { background: `var(--${background})`, color: "var(--back)" };
+  return color ? { color: `var(--${color})` } : undefined;
 }
 
 /** The line that has a row. */

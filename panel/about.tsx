@@ -101,7 +101,6 @@ export function About({ name, sandbox, listing, refresh }: AboutProps) {
   );
 }
 
-/** A sandbox's network access, for people. */
 function describeNetwork({ internet, allow_hosts: hosts = [] }: ListedSandbox): string | undefined {
   if (internet === undefined) return undefined;
   if (internet === "none") return "blocked";
@@ -193,7 +192,7 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
   const restore = async ({ id, saved_at }: ListedCheckpoint) => {
     if (await host().confirm(restoreQuestion(name, exactTime(saved_at))))
       await act(async () => {
-        // What became of its state before is in the text alone.
+        // Only the text says which checkpoint has the files from before.
         const { content } = await callTool("restore_sandbox", { sandbox: name, checkpoint: id });
         return content.map(({ text }) => text ?? "").join("\n");
       });

@@ -18,7 +18,6 @@ import { Welcome } from "./welcome.tsx";
 import { WindowedList } from "./windowed.tsx";
 import { LOADING_SANDBOXES, NEW_SANDBOX, NO_SANDBOXES } from "./texts.ts";
 
-/** The tool that each part requires. */
 const TOOL_OF: Record<Part, string> = { runs: "list_runs", files: "list_files", about: "list_sandboxes" };
 
 const NAMES: Record<Part, string> = { runs: "Runs", files: "Files", about: "Overview" };
@@ -26,7 +25,6 @@ const NAMES: Record<Part, string> = { runs: "Runs", files: "Files", about: "Over
 /** The pause between polls of the tools, which change only with the server's configuration, in milliseconds. */
 const TOOLS_MS = 600_000;
 
-/** For everything, without a sandbox or run. */
 const NO_FILTER = {};
 
 export function App() {
@@ -103,7 +101,6 @@ function Panel() {
   );
 }
 
-/** Enlarges or shrinks the page, in chats that allow it. */
 function Display() {
   const { display, show } = host();
   const mode = useValue(display ?? INLINE);

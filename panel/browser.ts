@@ -76,7 +76,6 @@ function connectionLost(error: unknown, signal?: AbortSignal): unknown {
   return signal?.aborted ? error : new Unreachable(UNREACHABLE);
 }
 
-/** The last message of a response, as JSON or event stream. */
 function replyIn(text: string): Reply | undefined {
   const events = text.split(/\r?\n/).filter((line) => line.startsWith("data: {"));
   try {

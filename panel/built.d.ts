@@ -1,6 +1,5 @@
 /** The result of `scripts/bundle-panel.ts` for the Worker: `built.js`, which is never committed. */
 
-/** Each file's content by name. */
 export const files: Record<string, string>;
 
 export const page: { script: string; style: string };

@@ -26,7 +26,6 @@ const VERSION = "2026-01-26";
 const MODES = ["inline", "fullscreen"] as const;
 type Mode = (typeof MODES)[number];
 
-/** Resolves when the client has responded. */
 export async function chatHost(): Promise<Host> {
   const place = new Value("#/");
   const mode = new Value<Mode>("inline");
@@ -119,10 +118,9 @@ export async function chatHost(): Promise<Host> {
   };
 }
 
-/** If the client reads nothing for the page, a forbidden call says so. */
+/** For clients that read no resources for the page. The server then refuses a forbidden call. */
 const EVERY_TOOL: OfferedTools = { has: () => true };
 
-/** Applies the client's display settings. */
 function follow({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostContext): void {
   const { style, dataset } = document.documentElement;
   if (theme) style.colorScheme = theme;
@@ -131,7 +129,6 @@ function follow({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostCont
     document.body.style.setProperty(`padding-${side}`, `${Number(pixels)}px`);
 }
 
-/** Reports the page's height to clients that want it. */
 function tellSize(bridge: Bridge, isFree: () => boolean): void {
   let reportedHeight = 0;
   new ResizeObserver(() => {

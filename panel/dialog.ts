@@ -1,6 +1,5 @@
 /** Questions inside the page, because a frame may not open the browser's dialogs. */
 
-/** @returns whether the person chose Yes */
 export function confirmDialog(question: string): Promise<boolean> {
   return show(question, ["Yes", "No"]);
 }
@@ -37,7 +36,7 @@ function show(words: string, labels: readonly string[]): Promise<boolean> {
     });
     document.body.append(dialog);
     dialog.showModal();
-    // The button without effect.
+    // "No" or "Close", so that Enter changes nothing.
     (row.lastElementChild as HTMLButtonElement).focus();
   });
 }

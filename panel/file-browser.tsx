@@ -22,11 +22,9 @@ const HOME = "/workspace";
 
 interface FilesProps {
   sandbox: string;
-  /** The open file's path; empty for none. */
   open: string;
 }
 
-/** Shared by the parts of the page. */
 interface Tree {
   sandbox: string;
   open: string;
@@ -262,7 +260,6 @@ async function namesIn(sandbox: string, path: string, signal: AbortSignal): Prom
   }
 }
 
-/** A path relative to a directory; absolute paths stay. */
 function join(directory: string, path: string): string {
   if (path.startsWith("/")) return path;
   return `${directory.replace(/\/+$/, "")}/${path}`;

@@ -9,7 +9,6 @@ export function Name({ name }: { name: string }) {
   return <bdi>{visible(name)}</bdi>;
 }
 
-/** Downloads a file, or a directory as an archive. */
 export function Download({
   sandbox,
   path,

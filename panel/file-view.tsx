@@ -17,19 +17,17 @@ interface FileViewProps {
   onSaved: () => void;
 }
 
-/** The content shown. */
 type View =
   | { kind: "text"; text: string; newline: "\n" | "\r\n"; isNew?: true }
   | { kind: "missing" }
-  /** Text that this page cannot write as it is: too much of it, or with ends of lines of several kinds. */
+  /** Text that this page cannot write back unchanged: it is too long, or has line ends of several kinds. */
   | { kind: "fixed"; text: string; why: string }
-  /** What the tool makes of it: a picture, or a description. */
+  /** The content that `read_file` returns: a picture, or a description. */
   | { kind: "other"; blocks: Block[] };
 
-/** A file that does not exist yet. Saving creates it. */
 const NEW: View = { kind: "text", text: "", newline: "\n", isNew: true };
 
-/** In a file name: bytes that are not UTF-8. No path can reach such a file. */
+/** Stands for bytes of a file name that are not UTF-8. No path can reach such a file. */
 const NOT_UTF8 = "\ufffd";
 
 /** Unsaved changes by sandbox and path, for when the file is opened again. */
@@ -154,11 +152,10 @@ async function loadView(sandbox: string, path: string, signal?: AbortSignal): Pr
   return { kind: "text", text: unix, newline: unix === text ? "\n" : "\r\n" };
 }
 
-/** The bytes as text; undefined if they are not text. */
 function textIn(bytes: Uint8Array<ArrayBuffer>, isCut: boolean): string | undefined {
   if (bytes.includes(0)) return undefined;
   try {
-    // If the file is cut, so may be its last character.
+    // The end of a cut file may be a part of a character.
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, { stream: isCut });
   } catch {
     return undefined;

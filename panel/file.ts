@@ -3,11 +3,9 @@ import { callTool, ToolFailed, Unreachable } from "./tools.ts";
 import { FILE_CHANGED, statusText, uploadBroke, uploadStopped } from "./texts.ts";
 
 export interface Entry {
-  /** Relative to the listed directory. */
   path: string;
   type: "file" | "directory" | "symlink" | "other";
   size: number;
-  /** ISO 8601. */
   modified: string;
 }
 
@@ -36,16 +34,13 @@ export async function list(sandbox: string, path: string, signal: AbortSignal): 
   }
 }
 
-/** A file's bytes, in base64 as the tool returns them, some at a time. */
 export interface Content {
   bytes: Uint8Array<ArrayBuffer>;
-  /** Whether the file continues. */
   isCut: boolean;
 }
 
 /** The data of `read_file` with encoding base64. */
 interface FileRange {
-  /** Bytes of the whole file. */
   size: number;
   content: string;
 }
@@ -68,7 +63,6 @@ export async function read(sandbox: string, path: string, signal?: AbortSignal):
   }
 }
 
-/** @throws {ToolFailed} */
 export async function write(sandbox: string, path: string, content: string): Promise<void> {
   await callTool("write_file", { sandbox, path, content });
 }

@@ -17,7 +17,6 @@ export function duration(ms: number): string {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** The used part of a limit. */
 export function share(used: number, limit: number): string {
   return `${used.toLocaleString("en")} of ${limit.toLocaleString("en")}`;
 }

@@ -23,7 +23,6 @@ export interface Watch {
 export interface Update {
   /** The structured result; undefined if the tool failed or the call was refused. */
   data?: unknown;
-  /** That error, for people. */
   problem?: string;
 }
 
@@ -57,7 +56,6 @@ export interface Host {
     form: Form,
     signal?: AbortSignal,
   ): Promise<ToolResult>;
-  /** Which tools are allowed. @throws as `callTool` */
   listTools(signal?: AbortSignal): Promise<OfferedTools>;
   /** Watches what the page shows: by the server's stream (streamed.ts), or by polling tools (polled-source.ts). */
   watch: Source;
@@ -70,7 +68,6 @@ export interface Host {
   endpoint: string | undefined;
   /** Ends the session; undefined if the page has none. @throws {Unreachable} */
   signOut: (() => Promise<void>) | undefined;
-  /** Whether the page can send requests to the server itself. */
   reachesServer: boolean;
   /** Downloads from this address of the server. @throws {ToolFailed} */
   download(url: string): Promise<void>;
@@ -85,7 +82,6 @@ export interface Host {
 
 let current: Host | undefined;
 
-/** Sets where the page is shown; once, before rendering. */
 export function showIn(shower: Host): void {
   current = shower;
 }

@@ -17,11 +17,10 @@ const RECONNECT_MS = 250;
 const TOGETHER_MS = 30;
 
 export interface Watcher {
-  /** Read when a stream begins: followers of a log advance its cursor. */
+  /** Read when a stream begins, because followers of a log advance its cursor. */
   watch: Watch;
   /** Handles a result. Resolves when the next one may come; true after the last. */
   onUpdate(update: Update): boolean | Promise<boolean>;
-  /** Why there is no newer result. */
   onProblem(problem: string): void;
 }
 
@@ -35,7 +34,6 @@ class Live {
     this.#source = source;
   }
 
-  /** Returns a function that stops it. */
   add(watcher: Watcher): () => void {
     this.#watchers.add(watcher);
     this.renew();
@@ -85,7 +83,7 @@ class Live {
 
   async #report(watcher: Watcher | undefined, update: Update, signal: AbortSignal): Promise<void> {
     if (signal.aborted || !watcher || !this.#watchers.has(watcher)) return;
-    // Without a new stream: the source reports nothing more for it.
+    // No new stream is needed: the source reports nothing more for this watcher.
     if (await watcher.onUpdate(update)) this.#watchers.delete(watcher);
   }
 }
@@ -93,7 +91,6 @@ class Live {
 export const live = new Live((watch, report, signal) => host().watch(watch, report, signal));
 
 export interface WatchState<T> {
-  /** The last result; undefined before the first. */
   value: T | undefined;
   problem: string | undefined;
   refresh(): void;

@@ -5,12 +5,10 @@ import type { Line, OutputLog, Span } from "./output-log.ts";
 /** A row's height in pixels, as in the style sheet. */
 const ROW_HEIGHT = 20;
 
-/** Rows rendered beyond the visible edges. */
 const MARGIN_ROWS = 10;
 
 interface Size {
   columns: number;
-  /** The visible height in pixels. */
   height: number;
 }
 
@@ -98,7 +96,6 @@ function colorsOf(style: string) {
   return color ? { color: `var(--${color})` } : undefined;
 }
 
-/** The line that has a row. */
 function lineAt(starts: readonly number[], row: number): number {
   let [low, high] = [0, Math.max(0, starts.length - 2)];
   while (low < high) {
@@ -109,7 +106,6 @@ function lineAt(starts: readonly number[], row: number): number {
   return low;
 }
 
-/** The characters of a line in a range. */
 function part(line: Line | undefined, from: number, to: number): Span[] {
   if (!line || line.length <= to - from) return [...(line?.spans ?? [])];
   const found: Span[] = [];

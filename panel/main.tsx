@@ -13,7 +13,7 @@ document.body.append(root);
 void (async () => {
   if (document.documentElement.dataset.display === undefined) showIn(browserHost());
   else {
-    // Shown until the client responds, possibly forever.
+    // A client may never respond.
     render(<p class="soft">Waiting for the client that shows this page.</p>, root);
     showIn(await chatHost());
   }

@@ -12,7 +12,6 @@ export interface Span {
 
 export interface Line {
   spans: readonly Span[];
-  /** In characters. */
   length: number;
 }
 
@@ -32,7 +31,7 @@ const TAB = 8;
 // oxlint-disable-next-line no-control-regex
 const SEQUENCE = /^\x1b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\`-~])/;
 
-/** An incomplete one at the end of a chunk. */
+/** An incomplete sequence at the end of a chunk. */
 // oxlint-disable-next-line no-control-regex
 const UNFINISHED = /^\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)$/;
 
@@ -46,7 +45,6 @@ interface Style {
   inverse?: boolean;
 }
 
-/** A character and its style's class names. */
 interface Cell {
   character: string;
   style: string;
@@ -65,7 +63,6 @@ export class OutputLog {
   /** Whether earlier lines were dropped. */
   isCut = false;
 
-  /** The current lines; the one being written last. */
   lines(): readonly Line[] {
     return this.#cells.length > 0 ? [...this.#lines, lineOf(this.#cells)] : [...this.#lines];
   }
@@ -181,7 +178,6 @@ function numbers(parameters: string): number[] {
   return parameters.split(/[;:]/).map((part) => Number.parseInt(part, 10) || 0);
 }
 
-/** The style after a "Select Graphic Rendition" sequence. */
 function styled(before: Style, codes: readonly number[]): Style {
   let style = { ...before };
   for (let at = 0; at < codes.length; at++) {
@@ -214,7 +210,7 @@ function styled(before: Style, codes: readonly number[]): Style {
   return style;
 }
 
-/** Maps one of 256 colors to one of the 16 that the style sheet keeps readable, light and dark. */
+/** Maps one of 256 colors to one of the page's 16, which are readable in light and dark. */
 function ofPalette(index: number): number {
   if (index < 16) return index;
   if (index >= 232) {

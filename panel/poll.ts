@@ -7,7 +7,6 @@ import { showError, ToolFailed } from "./tools.ts";
 const RETRY_MS = 3000;
 
 interface PollState<T> {
-  /** The last result; undefined before the first. */
   value?: T;
   problem?: string;
 }

@@ -11,7 +11,7 @@ import { pause } from "./poll.ts";
 import { callTool, ToolFailed } from "./tools.ts";
 
 export const polledSource: Source = async (watch, report, signal) => {
-  // The end of one ends all, as with a stream.
+  // One failure ends all, as a broken stream does.
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
   const loops = watch.map((one, index) =>
@@ -23,7 +23,7 @@ export const polledSource: Source = async (watch, report, signal) => {
     stop.abort();
     if (!signal.aborted) throw error;
   }
-  // Completely read logs never change.
+  // Here all are logs that were read to their end. They never change.
   if (!signal.aborted) await new Promise((done) => signal.addEventListener("abort", done, { once: true }));
 };
 
@@ -59,7 +59,6 @@ async function readLog({ arguments: args, raw }: Watch, report: Report, signal: 
   }
 }
 
-/** A tool's error. @throws errors without a response */
 function problemOf(error: unknown): { problem: string } {
   if (error instanceof ToolFailed) return { problem: error.message };
   throw error;

@@ -1,4 +1,4 @@
-/** A tool's answer unchanged: text and pictures. */
+/** The text and pictures of a tool's answer, unchanged. */
 import { plain } from "./plain.ts";
 import type { Block } from "./host.ts";
 

@@ -6,15 +6,13 @@ export const PARTS = ["runs", "files", "about"] as const;
 export type Part = (typeof PARTS)[number];
 
 export interface Route {
-  /** Empty for the first page, and the one about clients. */
   sandbox: string;
   isConnect: boolean;
   part: Part;
-  /** The open item: a run's id, or a file's path. */
   rest: string;
 }
 
-/** No sandbox can have this address, because its name would be empty. */
+/** No sandbox has this address, because its name would be empty. */
 export const CONNECT = "#//connect";
 
 export function routeOf(hash: string): Route {

@@ -28,7 +28,6 @@ const PAGE = 50;
 
 interface RunsProps {
   sandbox: string;
-  /** The open run's id; empty for none. */
   open: string;
   isThere: boolean;
   previews: readonly ListedPreview[];
@@ -87,7 +86,6 @@ export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted
   );
 }
 
-/** Time limits of commands, by label. */
 const LIMITS: [words: string, seconds: number][] = [
   ["10 minutes", 600],
   ["1 hour", 3600],
@@ -111,7 +109,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
         sandbox,
         command,
         env: terminal && startSize(terminal),
-        // A session of its own: the session's next command waits for its end.
+        // A separate session, because the next command of a session waits for this one's end.
         session: terminal && `panel-${crypto.randomUUID().slice(0, 8)}`,
         interactive,
         timeout_seconds,
@@ -155,7 +153,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
   );
 }
 
-/** Shown without output, by the run's state. */
+/** Shown in place of output, by the run's state. */
 const EMPTY_TEXTS: Record<string, string> = {
   unknown: LOADING_RUN,
   running: NO_OUTPUT,
@@ -163,7 +161,6 @@ const EMPTY_TEXTS: Record<string, string> = {
 
 interface OpenRunProps {
   id: string;
-  /** The listed run; undefined if it is not on the loaded pages. */
   run: ListedRun | undefined;
   sandbox: string;
   previews: readonly ListedPreview[];
@@ -189,7 +186,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove }: OpenRunProps) {
   }, [id]);
   const state = followed.state ?? run?.state;
   const isTask = isTaskID(id);
-  // A question has its program when it has output.
+  // The program of a question can be loaded once there is output.
   const at = followed.state && `${followed.state}${isTask && followed.bytes > 0 ? " begun" : ""}`;
   const runDetails = useRunDetails(id, at);
   const { fields = run, content } = runDetails;
@@ -199,7 +196,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove }: OpenRunProps) {
   );
   const wasCancelled = useRef(false);
   useEffect(() => {
-    // The focused button is gone.
+    // The button that had the focus is gone.
     if (wasCancelled.current && state !== "running") heading.current?.focus({ preventScroll: true });
   }, [state]);
   return (

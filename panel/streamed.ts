@@ -66,8 +66,7 @@ export const streamed: Source = async (watch, report, signal) => {
 };
 
 interface StreamEvent extends Update {
-  /** The index of the watched call. */
   watch: number;
-  /** Why the server does not poll it. */
+  /** Why the server does not watch it. */
   refused?: string;
 }

@@ -1,4 +1,4 @@
-/** What the page shows in a chat: the sandbox of the called tool, and the run that the call started. */
+/** Chooses the page's content in a chat: the sandbox of the called tool, and the run that the call started. */
 import { RUN_META } from "../src/shared/apps.ts";
 import { titleOf } from "../src/shared/text.ts";
 import type { Host } from "./host.ts";
@@ -7,7 +7,6 @@ import { pause } from "./poll.ts";
 import { hrefOf } from "./route.ts";
 import type { Value } from "./value.ts";
 
-/** The interval for finding a new run, in milliseconds. */
 const POLL_MS = 1000;
 
 /** How many runs to check: others may have started since. */
@@ -27,7 +26,7 @@ export class Subject {
     this.#callTool = callTool;
   }
 
-  /** The page shows something else from now on. */
+  /** Stops following the call: the page shows something else from now on. */
   leave(): void {
     this.#left.abort();
   }
@@ -59,7 +58,7 @@ export class Subject {
     this.leave();
   }
 
-  /** A waiting call has not reported its run yet. */
+  /** Looks for the run of a call that waits, because such a call has not reported its run yet. */
   async #lookForRun(): Promise<void> {
     const { signal } = this.#left;
     while (!signal.aborted) {
@@ -95,7 +94,6 @@ function textOf(value: unknown): string | undefined {
   return typeof value === "string" && value !== "" ? value : undefined;
 }
 
-/** The default sandbox, from the tool's schema. */
 function fallbackOf(schema: unknown): string | undefined {
   const { properties } = (schema ?? {}) as { properties?: { sandbox?: { default?: unknown } } };
   return textOf(properties?.sandbox?.default);

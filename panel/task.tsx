@@ -123,7 +123,6 @@ export function Task({ id, followed, details }: TaskProps) {
 /** How many steps are shown at first, and added by each press. */
 const SHOWN_STEPS = 100;
 
-/** The agent's messages and actions, newest last. */
 function Steps({ log, version }: { log: OutputLog; version: number }) {
   const [count, setCount] = useState(SHOWN_STEPS);
   const list = useRef<HTMLOListElement>(null);
@@ -159,19 +158,17 @@ function Steps({ log, version }: { log: OutputLog; version: number }) {
   );
 }
 
-/** An artifact from `get_result`, as data. */
 interface ArtifactData {
-  /** Its text, as much as fits into a result. */
+  /** The text, as far as it fits into an answer. */
   content?: string;
   /** Where the text continues; undefined at the end. */
   next_cursor?: number;
-  /** A link to the whole file. */
   url?: string;
 }
 
 const KINDS: Readonly<Record<string, string>> = { "@": "place", "+": "added", "-": "removed" };
 
-/** The kind of each line. An added line may look like a file header, which only counts before a file's first hunk. */
+/** The kind of each line. An added line may look like a file header, which is only one before the file's first hunk. */
 function kindsOf(lines: readonly string[]): (string | undefined)[] {
   let isHead = true;
   return lines.map((line) => {

@@ -25,7 +25,6 @@ export interface Options {
   isReadOnly: boolean;
   /** Called with typed text, and with responses to a program's terminal queries. */
   onTyped: (text: string) => void;
-  /** Called with the initial size and every change. */
   onSize: (size: Size) => void;
   /** Called when the keyboard focus should leave. */
   onLeave: () => void;
@@ -42,7 +41,7 @@ export class Screen {
   readonly #element: HTMLElement;
   readonly #options: Options;
   #filter: TerminalFilter;
-  /** Whether earlier output is being drawn: its queries were answered already. */
+  /** Whether earlier output is drawn. The program got the responses to its queries already. */
   #isPast = false;
 
   constructor(element: HTMLElement, options: Options) {
@@ -81,7 +80,6 @@ export class Screen {
     return { rows: this.#terminal.rows, columns: this.#terminal.cols };
   }
 
-  /** Draws output. Resolves when drawn. */
   async write(text: string, isPast: boolean): Promise<void> {
     const drawn = this.#filter.take(text);
     this.#isPast = isPast;
@@ -94,7 +92,6 @@ export class Screen {
     this.#terminal.reset();
   }
 
-  /** Disables typing. */
   end(): void {
     this.#terminal.write(this.#filter.restored());
     this.#terminal.options.disableStdin = true;
@@ -121,7 +118,7 @@ export class Screen {
     return new TerminalFilter(() => Math.max(this.#terminal.rows, this.#terminal.cols));
   }
 
-  /** Keys that the program does not get: one to leave the terminal, and those for copying and pasting. */
+  /** Whether the program gets a key. The keys to leave, to copy and to paste are the page's. */
   #isForTerminal(event: KeyboardEvent): boolean {
     if (event.type !== "keydown" || !event.ctrlKey) return true;
     if (event.key === "]") {
@@ -146,7 +143,7 @@ export class Screen {
     if (text === "" || isReadOnly) return;
     if (text.length > MAX_PASTED_CHARS) return onRefused(pasteTooLong(MAX_PASTED_CHARS));
     const lines = text.split(/\r\n|\r|\n/).length;
-    // A program that detects pasting leaves it to its user to press Enter.
+    // A program that detects pasting waits until its user presses Enter.
     const isEntered = lines > 1 && !this.#terminal.modes.bracketedPasteMode;
     const shown = text.length > 400 ? `${text.slice(0, 400)} ...` : text;
     if (!isEntered || (await confirm(pasteQuestion(lines, shown)))) this.#terminal.paste(text);

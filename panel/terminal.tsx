@@ -12,7 +12,7 @@ import type { Screen } from "./terminal-screen.ts";
 import { callTool, showError } from "./tools.ts";
 import { notShown } from "./texts.ts";
 
-/** How long the element's size must be stable before it is passed on, in milliseconds. */
+/** How long the element's size must be stable before the program gets it, in milliseconds. */
 const SETTLE_MS = 300;
 
 export interface TerminalState {
@@ -35,20 +35,17 @@ const fresh = new Set<string>();
 
 let last: Size | undefined;
 
-/** The probable size of a terminal on this page. */
 export function likelySize(): Size {
   const width = document.querySelector("main")?.clientWidth ?? 800;
   const guess = { rows: Math.floor((innerHeight * 0.6) / 20), columns: Math.floor((width - 110) / 7.85) };
   return last ?? { rows: Math.max(8, guess.rows), columns: Math.max(20, guess.columns) };
 }
 
-/** Records that this page started a run with a terminal of this size. */
 export function startedWith(id: string, size: Size): void {
   given.set(id, size);
   fresh.add(id);
 }
 
-/** Whether this page started the run and has not shown it yet. */
 export function isFresh(id: string): boolean {
   return fresh.has(id);
 }
@@ -56,7 +53,6 @@ export function isFresh(id: string): boolean {
 interface TerminalProps {
   id: string;
   onState: (state: TerminalState) => void;
-  /** Called if there cannot be a terminal. */
   onImpossible: () => void;
 }
 

@@ -13,7 +13,6 @@ const UNITS = [
   ["minute", 60],
 ] as const;
 
-/** @param iso a time in ISO 8601 */
 export function exactTime(iso: string): string {
   return EXACT.format(new Date(iso));
 }
@@ -22,7 +21,7 @@ function relativeTime(iso: string): string {
   const seconds = (Date.parse(iso) - Date.now()) / 1000;
   const [unit, length] = UNITS.find(([, least]) => Math.abs(seconds) >= least) ?? [];
   if (unit) return RELATIVE.format(Math.trunc(seconds / length), unit);
-  // The server's and the browser's clocks differ by seconds.
+  // The clocks of server and browser differ by seconds.
   return seconds > 10 ? "in less than a minute" : "just now";
 }
 

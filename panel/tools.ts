@@ -7,7 +7,7 @@ import { Value } from "./value.ts";
 /** The session has ended, or there was none. */
 export class SignedOut extends Error {}
 
-/** Whether the page has been told so: it then shows the way to sign in. */
+/** Set when a call was refused for that reason. The page then shows the way to sign in. */
 export const isSignedOut = new Value(false);
 
 /** The server is unreachable or busy: the same call may succeed later. */
@@ -52,7 +52,7 @@ export async function callTool<Data>(
   const result = await host().callTool(name, args, form, signal);
   const { content = [], structuredContent, isError = false } = result;
   if (isError) {
-    // The text has a hint besides, which is for models: it names tools and their arguments.
+    // The text of the answer also has a hint for models, which names tools and their arguments.
     const { code, message } = (result._meta?.[ERROR_META] ?? {}) as { code?: ErrorCode; message?: string };
     throw new ToolFailed(message ?? content.map((block) => block.text ?? "").join("\n"), code);
   }

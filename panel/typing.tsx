@@ -3,7 +3,6 @@ import { VERBATIM } from "./controls.tsx";
 import { callTool } from "./tools.ts";
 import { useAction } from "./use-action.ts";
 
-/** Keys that are not characters of a line. */
 const KEYS: [name: string, text: string][] = [
   ["Ctrl+C", "\u0003"],
   ["Ctrl+D", "\u0004"],

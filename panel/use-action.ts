@@ -1,4 +1,4 @@
-/** What a person starts on the page: whether it is still going on, and its error. */
+/** An action of a person on the page: whether it still works, and its error. */
 import { useState } from "preact/hooks";
 import { showError } from "./tools.ts";
 

@@ -14,7 +14,6 @@ export interface FollowedRun {
   version: number;
   state: RunState | undefined;
   exitCode: number | undefined;
-  /** Bytes of output so far. */
   bytes: number;
   isInteractive: boolean;
   problem: string | undefined;
@@ -95,7 +94,6 @@ export interface RunFields extends ListedRun {
 }
 
 export interface RunDetails {
-  /** Undefined until they are loaded. */
   fields: RunFields | undefined;
   /** The text for models, and pictures. */
   content: Block[];

@@ -19,14 +19,14 @@ export class Value<T> {
     for (const watcher of this.#watchers) watcher();
   }
 
-  /** Calls `watcher` after every change. @returns what ends that */
+  /** Calls `watcher` after every change. @returns a function that stops it */
   watch(watcher: () => void): () => void {
     this.#watchers.add(watcher);
     return () => this.#watchers.delete(watcher);
   }
 }
 
-/** The value as it is; the component is shown anew when it changes. */
+/** The current value. The component is rendered again when it changes. */
 export function useValue<T>(value: Value<T>): T {
   const [now, setNow] = useState(() => value.get());
   useEffect(() => {

@@ -84,7 +84,7 @@ function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
   const isOffered = useOffered();
   const [found, setFound] = useState<Record<string, readonly ListedRun[]>>({});
   const used = sandboxes.slice(0, WATCHED_SANDBOXES).map(({ name }) => name);
-  // In this order a use changes nothing, and the stream stays.
+  // Sorted by name, so that using a sandbox does not restart the stream.
   const names = isOffered("list_runs") ? used.toSorted() : [];
   useEffect(() => {
     const ends = names.map((name) =>
@@ -94,7 +94,7 @@ function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
           if (data) setFound((before) => ({ ...before, [name]: (data as RunListing).runs }));
           return false;
         },
-        // The list of sandboxes has the same problem, and the page says it there.
+        // The list of sandboxes has the same problem, and the page shows it there.
         onProblem: () => undefined,
       }),
     );

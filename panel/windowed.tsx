@@ -2,24 +2,23 @@
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
-/** Shorter lists are rendered completely. */
 const MAX_UNWINDOWED_ROWS = 30;
 
-/** Rows beyond the edges that are made in advance, so that the Tab key finds the next one. */
+/** Rows rendered beyond the visible edges, so that the Tab key finds the next one. */
 const MARGIN_ROWS = 5;
 
 interface Rows<T> {
   items: readonly T[];
   keyOf: (item: T) => string;
-  /** One element. Those of all rows have one height: text that is too long is cut by the style sheet. */
+  /** One element. All rows have the same height: the style sheet cuts longer text. */
   row: (item: T) => ComponentChildren;
-  /** The key of a row that is to be in sight at first, if the list is in a box of its own that scrolls. */
+  /** The key of the row to scroll to at first, in a list that scrolls by itself. */
   current?: string;
   class?: string;
   labelledBy?: string;
 }
 
-/** Of all rows, in pixels and by number; `last` is that after the last row. */
+/** The height of a row in pixels, and the numbers of the first visible row and the row after the last. */
 interface VisibleRange {
   height: number;
   first: number;
@@ -29,7 +28,7 @@ interface VisibleRange {
 export function WindowedList<T>({ items, keyOf, row, current, class: name = "", labelledBy }: Rows<T>) {
   const list = useRef<HTMLUListElement>(null);
   const [sight, setSight] = useState<VisibleRange>({ height: 0, first: 0, last: MAX_UNWINDOWED_ROWS });
-  /** The row that has the focus stays, wherever the list is scrolled to. */
+  /** The row with the focus stays rendered, wherever the list is scrolled to. */
   const [focused, setFocused] = useState<string>();
   const isLong = items.length > MAX_UNWINDOWED_ROWS;
 
@@ -52,7 +51,7 @@ export function WindowedList<T>({ items, keyOf, row, current, class: name = "", 
       );
     };
     updateRange();
-    // Whatever scrolls or grows around it moves it, too.
+    // The list moves when anything around it scrolls or grows.
     const observer = new ResizeObserver(updateRange);
     observer.observe(document.body);
     document.addEventListener("scroll", updateRange, { capture: true, passive: true });
@@ -70,7 +69,7 @@ export function WindowedList<T>({ items, keyOf, row, current, class: name = "", 
     const index = items.findIndex((item) => keyOf(item) === current);
     if (isLong && box && height > 0 && index >= 0)
       box.scrollTop = index * height - (box.clientHeight - height) / 2;
-    // Not when the items change: then it stays where it was scrolled to.
+    // Not when the items change: the user may have scrolled.
   }, [isLong, height > 0]);
 
   if (!isLong)

@@ -1,5 +1,5 @@
 /**
- * The baseline of commands and of files: a server in the bare Worker's sandbox. `POST` runs its body with bash and answers with
+ * The baseline of commands and of files: a server in the bare Worker's sandbox. `POST` runs its body with bash and sends
  * the output, `PUT` writes the file of that path and `GET` sends it.
  */
 const { spawn } = require("node:child_process");
@@ -12,7 +12,7 @@ async function bodyOf(stream) {
   return Buffer.concat(pieces);
 }
 
-async function answer(request) {
+async function resultOf(request) {
   if (request.method === "GET") return readFile(request.url);
   const body = await bodyOf(request);
   if (request.method === "PUT") return writeFile(request.url, body);
@@ -21,7 +21,7 @@ async function answer(request) {
 }
 
 createServer((request, response) => {
-  answer(request).then(
+  resultOf(request).then(
     (body) => response.end(body),
     (error) => response.writeHead(500).end(String(error)),
   );

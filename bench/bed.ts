@@ -25,9 +25,7 @@ export const TOKEN = "bench-owner-token";
 export const AHEAD_MS = 1500;
 
 export interface Served extends RunningWorker {
-  /** Its origin. */
   url: string;
-  /** The process id of its workerd. */
   pid: number;
   stateDir: string;
 }

@@ -4,7 +4,6 @@ import type { Row } from "./measure.ts";
 /** Figures whose baseline is the same call of the bare Worker, so that one chart can compare their ratios. */
 const LATENCIES = new Set(["run_code", "run_command", "files", "get_result", "fresh sandbox", "server"]);
 
-/** The charts that have rows. */
 export function charts(rows: readonly (Row & { figure: string })[]): string[] {
   const latencies = rows.filter(({ figure, name }) => LATENCIES.has(figure) && name.endsWith(" p50"));
   const throughputs = rows.filter(

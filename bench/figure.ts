@@ -5,7 +5,7 @@ import type { Row } from "./measure.ts";
 export interface Figure {
   /** The heading of its table; `--only` selects by it. */
   name: string;
-  /** What the baseline is, for the reader of the table. */
+  /** Describes the baseline, for readers of the table. */
   baseline: string;
   measure(bed: TestBed, size: Size): Promise<Row[]>;
 }

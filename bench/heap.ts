@@ -7,7 +7,6 @@ const targets = z.array(z.object({ webSocketDebuggerUrl: z.string() }));
 
 const usage = z.object({ usedSize: z.number(), backingStorageSize: z.number().default(0) });
 
-/** A message of the inspector. Events have no id. */
 const message = z.union([
   z.object({ id: z.number(), result: z.unknown() }),
   z.object({ id: z.number(), error: z.object({ message: z.string() }) }),
@@ -30,7 +29,7 @@ export const PRODUCT_SERVICE = "core:user:sandbox-mcp-local";
 export async function openHeap(
   { inspectorPort }: Pick<RunningWorker, "inspectorPort">,
   worker: string,
-  answerMs = RESPONSE_MS,
+  limitMs = RESPONSE_MS,
 ): Promise<Heap> {
   const list = await fetch(`http://127.0.0.1:${inspectorPort}/json/list`);
   const target = targets
@@ -63,15 +62,15 @@ export async function openHeap(
   socket.on("close", () => fail(new Error("the inspector closed the connection")));
   let last = 0;
   const request = (method: string) => {
-    const answer = Promise.withResolvers<unknown>();
+    const reply = Promise.withResolvers<unknown>();
     const id = ++last;
-    waiting.set(id, answer);
+    waiting.set(id, reply);
     const late = () =>
-      waiting.delete(id) && answer.reject(new Error(`the inspector does not answer ${method}`));
-    const timer = setTimeout(late, answerMs);
-    void answer.promise.finally(() => clearTimeout(timer)).catch(() => undefined);
+      waiting.delete(id) && reply.reject(new Error(`the inspector does not answer ${method}`));
+    const timer = setTimeout(late, limitMs);
+    void reply.promise.finally(() => clearTimeout(timer)).catch(() => undefined);
     socket.send(JSON.stringify({ id, method }), (error) => error && fail(error));
-    return answer.promise;
+    return reply.promise;
   };
   return {
     async live() {

@@ -1,7 +1,6 @@
 /** Processes and their memory, from /proc. */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 
-/** Ids of a process's children. */
 export function children(pid: number): number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name) && parentOf(name) === pid)
@@ -18,7 +17,7 @@ export function descendants(pid: number, pattern: RegExp): number[] {
   return [...found];
 }
 
-/** The programs of the server's in one sandbox. */
+/** The server's programs in one sandbox. */
 export interface SandboxProcesses {
   /** The control server of the SDK's image, or of `local/runtime`. */
   control: number;
@@ -63,7 +62,6 @@ export function commandLine(pid: number): string {
   return readProc(String(pid), "cmdline").replaceAll("\0", " ");
 }
 
-/** Empty for a process that has ended. */
 function readProc(pid: string, file: string): string {
   try {
     return readFileSync(`/proc/${pid}/${file}`, "utf8");

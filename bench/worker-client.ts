@@ -10,7 +10,6 @@ export interface WorkerClient {
   token: string;
   /** Calls a tool and returns the text of its result. @throws Error when it is an error */
   tool(name: string, args: Record<string, unknown>): Promise<string>;
-  /** The answer to tools/list, as it is sent. */
   list(): Promise<string>;
 }
 
@@ -43,10 +42,10 @@ export function workerClient(url: string, token: string): WorkerClient {
     token,
     list: () => rpc("tools/list", {}),
     async tool(name, args) {
-      const answer = await rpc("tools/call", { name, arguments: args });
-      const json = answer.startsWith("{") ? answer : dataOf(answer);
+      const response = await rpc("tools/call", { name, arguments: args });
+      const json = response.startsWith("{") ? response : dataOf(response);
       const { result }: { result?: { isError?: boolean; content: { text?: string }[] } } = JSON.parse(json);
-      if (!result || result.isError) throw new Error(`${name}: ${answer.slice(0, 500)}`);
+      if (!result || result.isError) throw new Error(`${name}: ${response.slice(0, 500)}`);
       return result.content.map(({ text }) => text ?? "").join("\n");
     },
   };

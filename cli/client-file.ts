@@ -8,7 +8,7 @@ import { isRecord } from "../src/shared/is-record.ts";
 import { UserError } from "./user-error.ts";
 import { CLIENT_FILE } from "./texts.ts";
 
-/** The mark with which some editors of Windows begin a file. */
+/** The mark at the start of files that some editors of Windows write. */
 const BOM = "\uFEFF";
 
 /** @throws {UserError} if the client could not read the file */

@@ -60,7 +60,7 @@ function belowVariable({ home, env }: Machine, variable: string, inHome: string,
   return directory ? { directory, path, variable } : { directory: home, path: join(inHome, path) };
 }
 
-/** A file of an application's settings, as Electron and its like have them. */
+/** A settings file, where Electron applications keep theirs. */
 function applicationData(machine: Machine, path: string): Place {
   const { platform, home } = machine;
   if (platform === "darwin") return { directory: home, path: join("Library/Application Support", path) };
@@ -191,7 +191,7 @@ const DESCRIBED: readonly Described[] = [
     title: "Copilot CLI",
     place: (machine) => belowVariable(machine, "COPILOT_HOME", ".copilot", "mcp-config.json"),
     projectFile: ".github/mcp.json",
-    // It offers a model the tools that are named here.
+    // It offers a model only the tools that are named here.
     entry: (endpoint) => ({
       ...(endpoint.kind === "process"
         ? { type: "local", ...asProcess(endpoint) }

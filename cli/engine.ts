@@ -16,7 +16,6 @@ const YOUNG_MIB = 8;
 
 export interface RunningEngine {
   url: string;
-  /** The sandboxes' python3. */
   python: string | undefined;
   /** Sets the interpreter for new sandboxes. */
   usePython(executable: string): void;

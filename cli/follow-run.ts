@@ -19,7 +19,7 @@ export interface FollowOptions {
   prints: boolean;
   /** Whether all output goes to standard error, as an agent's log does: standard output is for the result. */
   outputToStderr?: boolean;
-  /** What Ctrl-C does: stops the run, or leaves it. */
+  /** Whether Ctrl-C stops the run, or leaves it. */
   onInterrupt: "cancel" | "leave";
   /** Seconds to wait for the run; no limit if undefined. */
   waitSeconds?: number;

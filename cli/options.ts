@@ -154,7 +154,6 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
 /** Flags without a value, except those that npm handles itself. */
 const SWITCHES = ["agents", "open", "json"];
 
-/** Patterns that assign values to flags. */
 const FITTING: Record<string, RegExp | undefined> = {
   port: /^\d+$/,
   isolation: /^(bubblewrap|none)$/,

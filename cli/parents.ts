@@ -31,7 +31,7 @@ interface Ancestor {
   started: string;
 }
 
-/** A running process, from /proc/<pid>/stat (proc_pid_stat(5)); undefined if there is none, or only a zombie. */
+/** A running process, from /proc/<pid>/stat (proc_pid_stat(5)); undefined if it has ended. */
 function describe(pid: number): Ancestor | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");

@@ -28,7 +28,6 @@ export interface PythonSetup {
   stop(): void;
 }
 
-/** The shortest time between attempts after a failure. */
 const RETRY_MS = DAY_MS;
 const PIP_TIMEOUT_MS = 15 * 60 * 1000;
 
@@ -201,7 +200,7 @@ class PythonPackages {
       stdio: ["ignore", "ignore", "pipe"],
       timeout: PIP_TIMEOUT_MS,
       killSignal: "SIGKILL",
-      // User settings that contradict --target.
+      // Settings of the user that contradict --target.
       env: { ...process.env, PIP_USER: "0", PIP_REQUIRE_VIRTUALENV: "0", PIP_DISABLE_PIP_VERSION_CHECK: "1" },
     });
     this.#pip = child;

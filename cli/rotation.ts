@@ -44,10 +44,9 @@ export function rotateNamed(
 }
 
 /**
- * Whether the previous token is still valid: a rotation would end it at once, and clients may have no other.
- * @param variables the server's
+ * The end of the previous token, if it is still valid. A rotation would end it at once, and clients may have no other.
  * @param name of a token in AUTH_TOKENS; else the owner's
- * @returns when it ends, in words
+ * @returns the end in words
  */
 export function endOfBefore(
   variables: Readonly<Record<string, string>>,

@@ -95,7 +95,7 @@ async function start(): Promise<void> {
     print(texts.SECRETS_UNUSED);
     delete values.SECRETS;
   }
-  // For the same reason.
+  // The proxy also adds the credentials of git hosts.
   if (options.isolation === "none") values.GIT_SIGN_IN = "off";
   const agents = agentsDirectory(process.env, stateDir);
   if (options.agents) await fetchAgents(agents, print);
@@ -111,7 +111,7 @@ async function start(): Promise<void> {
       agents,
       python: found.python,
       pythonPackages: found.packages,
-      // Always: somebody may sign in to a git host while the server runs.
+      // Always, because somebody may sign in to a git host while the server runs.
       authority: options.isolation === "none" ? undefined : join(stateDir, "authority"),
       verbose,
     })),

@@ -1,5 +1,5 @@
 /**
- * What the command line says: errors, reasons, hints and notes. commands/texts.ts has those of single commands, announce.ts what
+ * The command line's texts: errors, reasons, hints and notes. commands/texts.ts has those of single commands, announce.ts what
  * `npm start` prints when it is ready. Help stays at the declaration of an option.
  */
 import { SANDBOX_NAME_RULE, SESSION_NAME_RULE } from "../src/shared/names.ts";

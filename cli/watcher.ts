@@ -77,7 +77,6 @@ class Watcher {
     this.failed.catch(() => undefined);
   }
 
-  /** Rejects if an output cannot be followed. */
   get failed(): Promise<never> {
     return this.#failure.promise;
   }

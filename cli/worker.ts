@@ -37,11 +37,9 @@ export interface LogLine {
 }
 
 export interface RunningWorker {
-  /** The port that it listens on. */
   port: number;
-  /** The port of V8's inspector; undefined unless requested. */
   inspectorPort: number | undefined;
-  /** Kills workerd and resolves when it is gone. */
+  /** Resolves when workerd is gone. */
   close(): Promise<void>;
 }
 

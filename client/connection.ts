@@ -39,7 +39,6 @@ export interface ConnectOptions {
 /** `raw` keeps terminals' control sequences; other data is the same. */
 export type Results = "structured" | "raw";
 
-/** A tool's result: its data, and its content with images. */
 export interface ToolResult<Data> {
   data: Data;
   content: CallToolResult["content"];
@@ -109,21 +108,20 @@ export class Connection {
     throw await this.#refusalOf(response);
   }
 
-  /** Waits until this connection may poll again. */
+  /** Waits until it may poll again. */
   async pollTurn(): Promise<void> {
     const at = Math.max(Date.now(), this.#nextPollAt);
     this.#nextPollAt = at + POLL_EVERY_MS;
     await pause(at - Date.now());
   }
 
-  /** Ends the connection for good. Calls of tools under way fail, and so does everything later. */
+  /** Ends the connection for good. Calls in progress fail, and so does every later one. */
   async close(): Promise<void> {
     this.#isClosed = true;
     const client = await this.#client?.catch(() => undefined);
     await client?.close();
   }
 
-  /** The names of the tools that the token may call. */
   async tools(): Promise<string[]> {
     const { tools } = await (await this.open()).listTools();
     return tools.map(({ name }) => name);
@@ -168,13 +166,13 @@ export class Connection {
     // The SDK keeps a 403's challenge, but not its body.
     if (error instanceof InsufficientScopeError)
       return new AccessError(403, error.errorDescription ?? error.message);
-    // A JSON-RPC error: the server has responded.
+    // The server has responded, with a JSON-RPC error.
     if (error instanceof ProtocolError) return new CallError("invalid_argument", error.message);
     return new ConnectionError(this.url.href, error);
   }
 }
 
-/** The SDK's validators generate code, which Workers refuse; the server has validated its answers. */
+/** The SDK's validators generate code, which Workers refuse; the server has validated them. */
 const TRUSTING: jsonSchemaValidator = {
   getValidator<T>(): JsonSchemaValidator<T> {
     return (data) => ({ valid: true, data: data as T, errorMessage: undefined });
@@ -199,7 +197,6 @@ export function textOf(content: CallToolResult["content"]): string {
   return content.flatMap((block) => (block.type === "text" ? block.text : [])).join("\n");
 }
 
-/** The error for an HTTP response other than 2xx. */
 export function refusal(
   url: string,
   status: number,

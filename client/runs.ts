@@ -1,4 +1,4 @@
-/** Runs: following one to its end, however long it takes, and what it leaves. */
+/** Follows runs to their end, however long they take, and returns their results. */
 import type { CallToolResult } from "@modelcontextprotocol/client";
 import { type Camel, camel } from "./camel.ts";
 import { type Connection, type ToolResult, pause } from "./connection.ts";
@@ -11,7 +11,7 @@ export interface Run {
   /** For `client.result(id)`, even days later. */
   id: string;
   state: RunState;
-  /** Whether it ended by itself without an error. */
+  /** Whether it ended without an error, and was not stopped. */
   isSuccess: boolean;
   /** Milliseconds. */
   durationMs: number;
@@ -94,7 +94,6 @@ export interface RunData extends Partial<Omit<ToolOutputs["run_command"], "id" |
   [field: string]: unknown;
 }
 
-/** A part of a run's log. */
 type Page = ToolOutputs["send_input"];
 
 export interface Ended extends Printed {
@@ -115,7 +114,7 @@ export interface PagesOptions {
   onRetry?: ((error: unknown) => void) | undefined;
 }
 
-/** What the command line needs besides. */
+/** Options of the command line besides. */
 export interface FollowingOptions extends FollowOptions, Pick<PagesOptions, "deadline" | "onRetry"> {
   onNotice?: (notice: string) => void;
   /** Ends the following as the deadline does; the run goes on. */
@@ -200,8 +199,8 @@ export async function* pages(
     await connection.pollTurn();
     const at = Date.now();
     const wait_seconds = Math.max(0, Math.min(WAIT_SECONDS, (deadline - at) / 1000));
-    const answer = await unlessAborted(reading(connection, { id, cursor, wait_seconds }, onRetry), signal);
-    const page = answer.data as Page;
+    const work = reading(connection, { id, cursor, wait_seconds }, onRetry);
+    const page = (await unlessAborted(work, signal)).data as Page;
     yield page;
     cursor = page.next_cursor;
     const isBehind = cursor < page.log_bytes;
@@ -214,7 +213,6 @@ export async function* pages(
   }
 }
 
-/** The part of `get_result`'s input used here. */
 export interface ReadInput {
   id: string;
   cursor?: number;
@@ -241,7 +239,7 @@ async function cancel(connection: Connection, id: string): Promise<void> {
   await unlessAborted(cancelling, AbortSignal.timeout(CANCEL_WAIT_MS)).catch(() => undefined);
 }
 
-/** Does work that may be repeated, again after a broken connection, 429 and 5xx. */
+/** Repeats work that may be repeated, after a broken connection, 429 and 5xx. */
 async function retried<T>(work: () => Promise<T>, onRetry?: (error: unknown) => void): Promise<T> {
   let failedAt: number | undefined;
   for (let pauseMs = RETRY_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, MAX_RETRY_PAUSE_MS)) {

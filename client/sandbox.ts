@@ -126,7 +126,6 @@ export class Sandbox {
   }
 }
 
-/** Starts a run and follows it to its end. */
 export async function startRun(
   connection: Connection,
   name: "run_code" | "run_command" | "execute_task",

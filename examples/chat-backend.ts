@@ -1,5 +1,5 @@
 /**
- * A chat's backend: each conversation has a sandbox of its own, so that none sees another's files or variables.
+ * A chat's backend: each conversation has its own sandbox, and none can see another's files or variables.
  * In a project of your own: from "sandbox-mcp/client".
  *   curl -d '{"conversation": "a1", "message": "How many primes are there below 10,000?"}' http://127.0.0.1:3000/chat
  */
@@ -24,7 +24,7 @@ const requestSchema = z.object({ conversation: z.string().regex(/^[a-z0-9]{1,15}
 const sandboxes = connect({ url, token });
 const conversations = new Map<string, ModelMessage[]>();
 
-async function answer(conversation: string, message: string): Promise<string> {
+async function reply(conversation: string, message: string): Promise<string> {
   const sandbox = sandboxes.sandbox(`chat-${conversation}`);
   // The tool takes no name of a sandbox, so the model cannot reach another conversation's.
   const run_code = tool({
@@ -52,7 +52,7 @@ async function answer(conversation: string, message: string): Promise<string> {
 const server = createServer(async (request, response) => {
   try {
     const { conversation, message } = requestSchema.parse(await json(request));
-    response.end(`${await answer(conversation, message)}\n`);
+    response.end(`${await reply(conversation, message)}\n`);
   } catch (error) {
     response.writeHead(error instanceof z.ZodError ? 400 : 500).end(`${String(error)}\n`);
   }

@@ -47,7 +47,7 @@ export class Bridge {
   async request<Result>(method: string, params: object, signal?: AbortSignal): Promise<Result> {
     signal?.throwIfAborted();
     const id = ++this.#lastID;
-    const answered = new Promise<unknown>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
+    const replied = new Promise<unknown>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
     const cancel = () => {
       this.notify("notifications/cancelled", { requestId: id });
       this.#waiting.get(id)?.reject(signal?.reason as Error);
@@ -55,7 +55,7 @@ export class Bridge {
     signal?.addEventListener("abort", cancel);
     this.#post({ jsonrpc: "2.0", id, method, params: params as Params });
     try {
-      return (await answered) as Result;
+      return (await replied) as Result;
     } finally {
       this.#waiting.delete(id);
       signal?.removeEventListener("abort", cancel);

@@ -61,8 +61,8 @@ export async function chatHost(): Promise<Host> {
     appInfo: { name: "sandbox-mcp-panel", version: "1" },
     appCapabilities: { availableDisplayModes: [...MODES] },
   };
-  const answer = await bridge.request<McpUiInitializeResult>("ui/initialize", initialize);
-  const { hostCapabilities = {}, hostContext = {} } = answer;
+  const initialized = await bridge.request<McpUiInitializeResult>("ui/initialize", initialize);
+  const { hostCapabilities = {}, hostContext = {} } = initialized;
   can = hostCapabilities;
   update(hostContext);
   bridge.notify("ui/notifications/initialized", {});

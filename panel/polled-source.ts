@@ -15,7 +15,7 @@ export const polledSource: Source = async (watch, report, signal) => {
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
   const loops = watch.map((one, index) =>
-    (one.name === "get_result" ? readLog : askList)(one, (update) => report(index, update), either),
+    (one.name === "get_result" ? readLog : pollList)(one, (update) => report(index, update), either),
   );
   try {
     await Promise.all(loops);
@@ -29,7 +29,11 @@ export const polledSource: Source = async (watch, report, signal) => {
 
 type Report = (update: Parameters<Parameters<Source>[1]>[1]) => Promise<void>;
 
-async function askList({ name, arguments: args }: Watch, report: Report, signal: AbortSignal): Promise<void> {
+async function pollList(
+  { name, arguments: args }: Watch,
+  report: Report,
+  signal: AbortSignal,
+): Promise<void> {
   let reported: string | undefined;
   while (!signal.aborted) {
     const update = await callTool(name, args, signal).then(({ data }) => ({ data }), problemOf);

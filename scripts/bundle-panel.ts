@@ -9,7 +9,7 @@ import { messageOf } from "../src/shared/text.ts";
 const built = join(root, "panel/built.js");
 
 export async function bundlePanel(): Promise<void> {
-  // Most of the panel's code, and only browser windows show it: a file of its own, imported on demand.
+  // xterm.js is most of the code, and only browser windows show it: a separate file, imported on demand.
   const terminal = await bundled({
     entryPoints: [join(root, "panel/terminal-screen.ts")],
     entryNames: "[name]-[hash]",
@@ -72,7 +72,7 @@ const ALLOWED: [refused: string, allowed: string, times: number][] = [
   ['t.setAttribute("style",`${t.getAttribute("style")||""}${e};`)', "t.style.cssText+=e", 1],
 ];
 
-/** Fails where another release of xterm.js has other places. */
+/** Fails if another release of xterm.js has other places. */
 const xtermUnderPolicy: Plugin = {
   name: "xterm-under-policy",
   setup({ onLoad }) {

@@ -8,23 +8,20 @@ import { basename, dirname, join } from "node:path";
 import { CACHE_DIRECTORY, isWritable, keyOf } from "../cli/bundle.ts";
 import { isPackaged, root } from "../cli/program-files.ts";
 
-/** For the image. Built with each deployment, and not committed. */
+/** For the image. Built with each deployment, and never committed. */
 export const imageBundle = join(root, "container/sandboxd/dist/sandboxd.cjs");
 
-/** In the package, where the bundles are made already. */
+/** The bundles' paths in the npm package, which has no sources. */
 const BUILT = { sandboxd: "container/sandboxd.cjs", control: "local/runtime/control.cjs" };
 
-/** @param outfile the path of the bundle */
 export async function bundleSandboxd(outfile: string): Promise<void> {
   await bundleKept("container/sandboxd/main.ts", BUILT.sandboxd, outfile);
 }
 
-/** @param outfile the path of the bundle */
 export async function bundleControlServer(outfile: string): Promise<void> {
   await bundleKept("local/runtime/main.ts", BUILT.control, outfile);
 }
 
-/** @param dist where the package is built */
 export async function bundleForPackage(dist: string): Promise<void> {
   await bundleSandboxd(join(dist, BUILT.sandboxd));
   await bundleControlServer(join(dist, BUILT.control));
@@ -43,7 +40,6 @@ async function bundleKept(entry: string, built: string, outfile: string): Promis
   await rename(part, kept);
 }
 
-/** @param entry a module that is a program */
 export async function bundleProgram(entry: string, outfile: string): Promise<void> {
   const { build } = await import("esbuild");
   await build({

@@ -1,4 +1,4 @@
-/** Has shellcheck look at the scripts that people call, where it is installed (on Debian and Ubuntu the package shellcheck). */
+/** Runs shellcheck, if it is installed, over the scripts that people call (Debian and Ubuntu: package shellcheck). */
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";

@@ -10,7 +10,7 @@ import { promisify } from "node:util";
 import { quietWrangler, wranglerProgram } from "../cli/bundle.ts";
 import { root } from "../cli/program-files.ts";
 
-/** What the Worker may have after compression, KiB: 600 KB. Each isolate loads it, and Cloudflare's own limit is 3072. */
+/** The limit of the Worker after compression, in KiB. Each isolate loads it. Cloudflare's own limit is 3072. */
 const LIMIT = 586;
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-dry-run-"));

@@ -27,7 +27,7 @@ const short = execFileSync("git", ["rev-parse", "--short=7", commit], { cwd: roo
 const test = "tests/worker/account/storage-fixture.test.ts";
 const worktree = given ?? join(mkdtempSync(join(tmpdir(), "storage-fixture-")), short);
 
-/** What callers know an actor by: the sandbox, the principal, or the name of a counter. */
+/** The name that callers use for an actor: the sandbox, the principal, or the name of a counter. */
 function nameOf({ owner, principal, ...keys }: Record<string, unknown>): string {
   if (typeof principal === "string") return principal;
   if (owner) return (owner as { sandbox: string }).sandbox;

@@ -5,7 +5,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { relative } from "node:path";
 
-/** If more files than this fail, it is no accident. */
+/** If more files fail, the cause is not chance. */
 const FEW = 3;
 
 /** The files of a report by their path. */

@@ -41,7 +41,7 @@ async function withContainer(use: (url: string, shared: string) => number): Prom
   const container = docker("run", ...options, image);
   try {
     const address = docker("port", container, "3000/tcp").split("\n")[0] ?? "";
-    await answer(`http://${address}/`);
+    await waitUntilServing(`http://${address}/`);
     return use(`ws://${address}/rpc`, shared);
   } finally {
     docker("rm", "--force", container);
@@ -49,7 +49,7 @@ async function withContainer(use: (url: string, shared: string) => number): Prom
   }
 }
 
-async function answer(url: string): Promise<void> {
+async function waitUntilServing(url: string): Promise<void> {
   for (let attempt = 0; attempt < 300; attempt++) {
     const ready = await fetch(url).then(
       (response) => response.ok,

@@ -4,7 +4,7 @@ import { ERROR_META } from "../src/shared/apps.ts";
 import { MAX_RUN_SECONDS } from "../src/shared/run-seconds.ts";
 import { WAIT_SECONDS } from "../src/shared/wait.ts";
 
-/** A tool of src/tools, as far as types go. */
+/** The part of a tool of src/tools that gives the types. */
 interface Tool {
   name: string;
   input: z.ZodObject;
@@ -16,7 +16,7 @@ type Schema = z.core.JSONSchema.JSONSchema;
 
 export function toolTypes(tools: readonly Tool[]): string {
   const inputs = tools.map(({ name, input }) => `  ${name}: ${linesOf(schemaOf(input, "input"))};`);
-  // A tool with several kinds of answers has no schema of its data.
+  // A tool with several kinds of answers has no schema for them.
   const outputs = tools.map(({ name, output, data = output }) =>
     data ? `  ${name}: ${linesOf(schemaOf(data, "output"))};` : `  ${name}: Record<string, unknown>;`,
   );

@@ -25,7 +25,7 @@ interface Load {
   sandboxes: number;
 }
 
-/** Many clients that call run_code as fast as they get answers. On both sides, calls in one kernel wait for each other. */
+/** Many clients that call run_code as fast as it returns. On both sides, calls in one kernel wait for each other. */
 export const concurrency: Figure = {
   name: "concurrency",
   baseline: "as many clients of the bare Worker, runCode in one context of each sandbox",

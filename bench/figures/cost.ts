@@ -36,7 +36,6 @@ const LEAST: Partial<Counts> = { worker_requests: 1, durable_object_requests: 1 
 /** How long after a call the records of its run may still be written, milliseconds. */
 const SETTLE_MS = 1500;
 
-/** Bytes of an output that goes to R2. */
 const LONG_OUTPUT = 5_000_000;
 
 /** The billed operations of a call, without CPU time, the actor's duration and the container. */

@@ -6,7 +6,6 @@ import { type Heap, PRODUCT_SERVICE, openHeap } from "../heap.ts";
 import { type Row, row } from "../measure.ts";
 import { SIZES, printed, printing } from "./output.ts";
 
-/** The pause between two samples, milliseconds. */
 const SAMPLE_MS = 50;
 
 /**

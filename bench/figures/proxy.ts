@@ -16,7 +16,7 @@ const CLIENT = fileURLToPath(new URL("../proxied-client.ts", import.meta.url));
 const CONNECTIONS = 200;
 const MB = 1e6;
 
-/** How the client connects, and the port that makes the proxy choose that way. */
+/** The client's kinds of connections, and the port that makes the proxy choose each. */
 const WAYS = [
   ["plain", 80, "HTTP"],
   ["tunnel", 443, "tunnels"],

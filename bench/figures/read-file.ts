@@ -50,7 +50,6 @@ export const files: Figure = {
   },
 };
 
-/** Bytes of the largest answer in base64. */
 const PAGE_BYTES = 384 * 1024;
 
 async function readBytes(

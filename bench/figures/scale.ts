@@ -27,20 +27,20 @@ export const scale: Figure = {
   },
 };
 
-/** The principal of a Worker of its own. */
+/** The principal of a separate Worker. */
 async function principal(bed: TestBed, name: string) {
   const served = await serve(CONFIGS.counted, bed.engine, join(bed.directory, name));
   const ours = workerClient(`${served.url}/mcp`, TOKEN);
   const list = () => ours.tool("list_sandboxes", {});
   return {
     list,
-    /** In a sandbox that it creates and destroys. */
+    /** Creates, uses and destroys a sandbox. */
     async first(): Promise<void> {
       await ours.tool("run_command", { sandbox: "bench-first", command: "true" });
       await ours.tool("destroy_sandbox", { sandbox: "bench-first" });
     },
     close: () => served.close(),
-    /** Makes it have this many sandboxes. It never has fewer afterwards. */
+    /** Adds stopped sandboxes up to this number. It never has fewer afterwards. */
     async know(sandboxes: number): Promise<void> {
       await fetch(`${served.url}/known?sandboxes=${sandboxes}`, { method: "POST" });
       const listed = await list();

@@ -25,7 +25,6 @@ export const startup: Figure = {
   },
 };
 
-/** The parts of a V8 CPU profile from which the time is computed. */
 interface Profile {
   nodes: { id: number; callFrame: { functionName: string } }[];
   samples: number[];

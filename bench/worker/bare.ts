@@ -40,7 +40,7 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 }
 
-async function answer(call: BareCall, env: Env): Promise<unknown> {
+async function resultOf(call: BareCall, env: Env): Promise<unknown> {
   const actor = env.Sandbox.getByName(call.sandbox);
   switch (call.method) {
     case "ping":
@@ -75,7 +75,7 @@ async function answer(call: BareCall, env: Env): Promise<unknown> {
 
 export default {
   async fetch(request: Request, env: Env): Promise<Response> {
-    const result = await answer(await request.json<BareCall>(), env);
+    const result = await resultOf(await request.json<BareCall>(), env);
     return Response.json(result ?? null);
   },
 };

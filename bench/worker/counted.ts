@@ -54,8 +54,8 @@ export class Account extends LocalAccount {
   async know(sandboxes: number): Promise<void> {
     for (let index = 0; index < sandboxes; index++) {
       const sandbox = `bench-known-${index}`;
-      const answer = await this.registerSandbox({ principalID: OWNER_ID, sandbox });
-      if (!answer.ok) throw new Error(answer.failure.message);
+      const result = await this.registerSandbox({ principalID: OWNER_ID, sandbox });
+      if (!result.ok) throw new Error(result.failure.message);
       this.sandboxStopped(sandbox);
     }
   }
@@ -70,9 +70,9 @@ export default {
       return new Response();
     }
     if (pathname === "/counts") {
-      const answer = Response.json(counts);
+      const response = Response.json(counts);
       counts = nothing();
-      return answer;
+      return response;
     }
     counts.worker_requests++;
     return local.fetch(request, counted(env), ctx);

@@ -100,14 +100,14 @@ function overHTTP({ url, token }: ServerAddress, sandbox: string | undefined): E
   return { kind: "http", url: own.href, token };
 }
 
-/** A bridge starts the local server where none runs; then there is no address yet. */
+/** Undefined if a bridge is to start the local server, which has no address yet. */
 function addressIfAny(options: ServerOptions): ServerAddress | undefined {
   const isNamed = options.url !== undefined || process.env.SANDBOX_MCP_URL !== undefined;
   const isRunning = readRunning(stateDirectory(options)) !== undefined;
   return isNamed || isRunning ? serverAddress(options) : undefined;
 }
 
-/** The bridge. A local server needs no token here: the bridge reads it where it is kept. */
+/** The command that starts the bridge. It reads a local server's token from its file. */
 function asProcess(
   address: ServerAddress | undefined,
   sandbox: string | undefined,
@@ -147,9 +147,9 @@ function onFile<T>(file: string, work: () => T): T {
 }
 
 /**
- * Writes the file as a whole, for its user alone since it may hold a token, and through a symbolic link to it.
- * @returns the copy of what it was; undefined where there was no file
- * @throws {CommandError} rather than making a directory that the user has named, perhaps wrongly
+ * Replaces the file, readable only by its user because it may hold a token, and follows a symbolic link.
+ * @returns the copy of the earlier file, if there was one
+ * @throws {CommandError} if the directory does not exist: the user may have misspelled it
  */
 function write({ directory, variable }: Place, file: string, text: string): string | undefined {
   if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())

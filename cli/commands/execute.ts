@@ -25,7 +25,7 @@ export const execute = serverCommand(
   .option("--repository <url>", "the URL of a Git repository to clone first")
   .option("--branch <name>", "the branch to clone")
   .addOption(new Option("--agent <name>", "the coding agent").choices(AGENT_NAMES))
-  // Its name before.
+  // Its earlier name.
   .addOption(new Option("--coding-agent <name>").choices(AGENT_NAMES).hideHelp())
   .option("--subagent <name>", "make this subagent available; may be repeated", repeated)
   .option("--command <name>", "make this slash command available; may be repeated", repeated)
@@ -72,7 +72,7 @@ export const execute = serverCommand(
         label: "The agent works",
       });
       const { id, answer, note: reason, duration_ms } = end.run;
-      // The names that scripts/execute-task.sh was asked to print.
+      // Fields that scripts/execute-task.sh has to print.
       const named = { taskId: id, stdout: answer ?? reason ?? "", execution_time_ms: duration_ms };
       report(end, options.json === true, named);
     }

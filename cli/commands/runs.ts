@@ -1,4 +1,4 @@
-/** `sandbox-mcp runs`: what was run in a sandbox. */
+/** `sandbox-mcp runs`: lists the runs of a sandbox. */
 import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { z } from "zod";
 import { sandboxOf } from "../../src/runs/id.ts";

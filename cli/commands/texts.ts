@@ -1,4 +1,4 @@
-/** What single commands say: errors, hints and notes. ../texts.ts has the texts of the command line as a whole. */
+/** The texts of single commands: errors, hints and notes. ../texts.ts has those of the command line as a whole. */
 import { basename } from "node:path";
 import { SCOPES } from "../../src/shared/principal.ts";
 import { messageOf } from "../../src/shared/text.ts";

@@ -29,7 +29,7 @@ export const verify = dataCommand(
   .argument("[token]", "the token; without it, SANDBOX_MCP_TOKEN")
   .option("--task", "also run a small task, which costs a few cents")
   .option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR")
-  // As every other command has them.
+  // Hidden, because the arguments are shorter. Every other command has them.
   .addOption(urlOption().hideHelp())
   .addOption(tokenOption().hideHelp())
   .action(async (url, token, { task, json: asJSON, ...options }) => {

@@ -74,7 +74,7 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
     ports,
     async getPortEndpoint({ port, protocol }) {
       const { url } = await sandbox.expose(port);
-      // A local server has no TLS, whatever is asked for.
+      // A local server has no TLS, whichever protocol was requested.
       return { url: protocol === "ws" ? url.replace(/^http/, "ws") : url };
     },
   };

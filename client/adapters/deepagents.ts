@@ -74,7 +74,7 @@ const ERRORS: Record<string, FileOperationError> = {
   too_large: "invalid_path",
 };
 
-/** What stopped the work, in deepagents' terms; null if nothing did. @throws errors that concern more than the path */
+/** Why the work failed, in deepagents' words; null if it succeeded. @throws errors that concern more than the path */
 async function failure(work: () => Promise<unknown>): Promise<FileOperationError | null> {
   try {
     await work();

@@ -213,7 +213,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
     this.state.environment = environment;
   }
 
-  /** The workspace as a tar archive, without what the manifest calls ephemeral. */
+  /** The workspace as a tar archive, without the entries that the manifest calls ephemeral. */
   async persistWorkspace(): Promise<Uint8Array> {
     const { root } = this.state.manifest;
     const excluded = [...this.state.manifest.ephemeralPersistencePaths()];
@@ -332,7 +332,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
   }
 }
 
-/** Turns errors into answers for a model, because the SDK hides error messages from it. */
+/** Turns errors into output for a model, because the SDK hides error messages from it. */
 async function withErrorText(work: () => Promise<SandboxExecResult>): Promise<string> {
   try {
     return formatExecResponse(await work());

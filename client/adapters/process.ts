@@ -12,7 +12,6 @@ const MAX_YIELD_MS = 2 ** 31 - 1;
 /** The exit status after Ctrl-C, as in shells. */
 const INTERRUPTED = 130;
 
-/** A command that may outlast the call that started it. */
 export class Process {
   readonly #sandbox: Sandbox;
   readonly #isTerminal: boolean;
@@ -53,10 +52,10 @@ export class Process {
   /** Waits for its end. @returns its exit status, or undefined while it runs */
   async wait(milliseconds: number): Promise<number | undefined> {
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const patience = new Promise<undefined>((resolve) => {
+    const timedOut = new Promise<undefined>((resolve) => {
       timer = setTimeout(() => resolve(undefined), Math.min(milliseconds, MAX_YIELD_MS));
     });
-    return Promise.race([this.#ended, patience]).finally(() => clearTimeout(timer));
+    return Promise.race([this.#ended, timedOut]).finally(() => clearTimeout(timer));
   }
 
   /** Output since the last call. */

@@ -1,4 +1,4 @@
-/** Shell sessions for callers without sessions of their own: commands neither wait for each other nor change each other's shell. */
+/** Shell sessions for callers that name none. No command waits for another, or changes its shell. */
 import type { CommandOptions, Sandbox } from "../sandbox.ts";
 import type { CommandRun } from "../runs.ts";
 import { MAX_RUN_SECONDS } from "../tool-types.ts";

@@ -200,10 +200,7 @@ async function complete(
   return seeOther(redirectTo, headers);
 }
 
-/**
- * The known scopes that the client requested, or all if it requested none. `offline_access` does not count. A server without a
- * model does not offer `tasks:run`.
- */
+/** Known scopes that the client requested, or all if none (`offline_access` aside). `tasks:run` needs a model. */
 function offeredScopes({ scope }: AuthRequest, config: Config): readonly Scope[] {
   const authRequest = scope.filter((name) => name !== "offline_access");
   const known = authRequest.length === 0 ? SCOPES : knownScopes(authRequest);
@@ -234,10 +231,7 @@ function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_sc
   return new AuthorizationError(code, { description, redirectUri, state: state || undefined, issuer });
 }
 
-/**
- * Shows an error to the person. It never redirects to the client, even with a valid redirect URI: anybody can register a
- * client, so that would be an open redirect.
- */
+/** Shows an error to the person. A redirect to the client would be an open one, because anybody can register a client. */
 function explain(context: PageContext, error: unknown): Promise<Response> {
   const retryURL = new URL(context.request.url);
   if (error instanceof CimdFetchError) {

@@ -50,10 +50,7 @@ export async function authenticate(
 /** The most words of an `Authorization` header that are checked. A longer header counts as containing our token. */
 const MAX_WORDS = 20;
 
-/**
- * Whether an `Authorization` header contains a token of this server, without a lookup. Every word counts, because a malformed
- * header would give the token away too.
- */
+/** Whether a header contains a token of this server, without a lookup. Malformed headers count: they leak tokens too. */
 export async function isOwnAuthorization(header: string, config: Config): Promise<boolean> {
   const words = new Set([header, ...header.split(/\s+/), ...header.split(/[\s,;:="]+/)]);
   for (const word of header.split(/[\s,]+/)) for (const part of basicParts(word)) words.add(part);

@@ -10,10 +10,7 @@ export class HTML {
 
 type Value = HTML | string | number | false | undefined | readonly Value[];
 
-/**
- * An HTML template. False and undefined render as nothing, a list as its items. Not named `html`, because formatters change
- * white space in templates of that name.
- */
+/** An HTML template. False and undefined render as nothing. Formatters would change templates named `html`. */
 export function markup(strings: TemplateStringsArray, ...values: Value[]): HTML {
   return new HTML(String.raw({ raw: strings }, ...values.map(rendered)));
 }

@@ -86,11 +86,7 @@ export function isTokenShaped(token: string): boolean {
   return /^[^:]{1,300}:[\w-]{16}:[\w-]{32}$/.test(token);
 }
 
-/**
- * The principal of a valid access token for one of `paths`; undefined if it is unknown there, expired, revoked, or its grant's
- * rule no longer applies.
- * @returns `unavailable` if the lookup failed
- */
+/** The principal of an access token for one of `paths`; undefined if it is invalid, `unavailable` if the lookup failed. */
 export async function tokenHolder(
   oauth: OAuth,
   token: string,

@@ -1,7 +1,4 @@
-/**
- * The panel as an OAuth client of its own server: people sign in on the consent page, with the same methods and the scopes that
- * they tick, and a session is an ordinary grant.
- */
+/** The panel is an OAuth client of its own server: people sign in on the consent page, and a session is a grant. */
 import type { ClientInfo } from "@cloudflare/workers-oauth-provider";
 import { DAY_MS } from "../shared/days.ts";
 import { PANEL_CALLBACK_PATH } from "./paths.ts";

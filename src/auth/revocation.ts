@@ -1,7 +1,4 @@
-/**
- * Logs what a revocation request revoked. The provider returns 200 either way (RFC 7009 section 2.2), so its store operations
- * are observed.
- */
+/** Logs what a revocation revoked, by watching the store: the provider returns 200 in any case (RFC 7009, 2.2). */
 import * as z from "zod";
 import { log } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";

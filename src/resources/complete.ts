@@ -16,9 +16,7 @@ export async function completeSandbox(caller: CallerContext, value: string): Pro
   return (await names(caller)).filter((name) => name.startsWith(value) && name !== RUNS);
 }
 
-/**
- * Completes paths as resource addresses spell them: relative to /workspace, or absolute. A directory's path ends with a slash.
- */
+/** Completes paths, relative to /workspace or absolute. A directory's path ends with a slash. */
 export async function completePath(caller: CallerContext, sandbox: string, value: string): Promise<string[]> {
   if (!(await names(caller)).includes(sandbox) || value.includes("\0")) return [];
   const start = value.slice(0, value.lastIndexOf("/") + 1);

@@ -9,11 +9,7 @@ import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
-/**
- * Calls a read-only method of the principal's sandbox, without starting a container. A notice about lost state stays for the
- * next tool result.
- * @throws {ToolError}
- */
+/** Calls a read-only method of a sandbox. It starts no container, and a notice stays for the next tool result. */
 export async function reading<T>(
   caller: CallerContext,
   sandbox: string,
@@ -37,10 +33,7 @@ function ownerOf({ principal: { id, region, scopes } }: CallerContext, sandbox: 
   return { principalID: id, sandbox, region, scopes, mayStart: false, takesNotice: false };
 }
 
-/**
- * Handles a request that cannot return errors as results: every error becomes a JSON-RPC error. An unexpected one refers to its
- * log line.
- */
+/** For requests without error results: every error becomes a JSON-RPC error. An unexpected one refers to its log line. */
 export async function withProtocolErrors<T>(
   caller: CallerContext,
   method: string,

@@ -26,11 +26,7 @@ const TASKS = 20;
 /** How long a sandbox may take to list its workspace, in milliseconds. A slower one is listed without files. */
 const LIST_MS = 3000;
 
-/**
- * Returns one page of sandboxes, sorted by name. Listing starts no container and does not count as use, because some clients
- * list every minute.
- * @param after the cursor: the last sandbox of the previous page
- */
+/** One page of sandboxes by name. Listing starts no container and does not count as use. @param after the cursor */
 export async function listResources(
   caller: CallerContext,
   after: string | undefined,

@@ -1,7 +1,4 @@
-/**
- * The panel as a resource, for clients with MCP Apps. Everybody gets the same page; its calls are limited by the token's
- * scopes.
- */
+/** The panel as a resource for clients with MCP Apps. All get the same page; the token's scopes limit its calls. */
 import { APP_MIME_TYPE, PANEL_TOOLS_URI, PANEL_URI } from "../shared/apps.ts";
 import { previewSource } from "../shared/preview-url.ts";
 import type { CallerContext } from "../shared/request-context.ts";
@@ -32,10 +29,7 @@ export async function readPanel(
   };
 }
 
-/**
- * Everything is in one document, because clients show it in a frame that loads nothing. esbuild escapes `</script` and
- * `</style`.
- */
+/** One document, because clients show it in a frame that loads nothing. esbuild escapes `</script` and `</style`. */
 function documentOf(script: string | undefined, style: string | undefined): string {
   return `<!doctype html>
 <html lang="en" data-display="inline">

@@ -1,7 +1,4 @@
-/**
- * The skills of `plugin/skills`, served by MCP's Skills extension (SEP-2640). `npm run docs` writes their text and digests to
- * skills.json.
- */
+/** The skills of `plugin/skills` (MCP's Skills extension, SEP-2640). `npm run docs` writes skills.json. */
 import type { McpServer, ReadResourceResult, Resource } from "@modelcontextprotocol/server";
 import { type Skill, SkillsExtension } from "@modelcontextprotocol/server/ext/skills";
 import published from "./skills.json" with { type: "json" };

@@ -5,10 +5,7 @@ import * as texts from "./texts.ts";
 
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
-/**
- * How many bytes of an oversized body are still read. If the connection closed while a client sends, the client would report
- * that instead of the response.
- */
+/** Bytes read of an oversized body: closing the connection while a client sends would hide the response from it. */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
 /** Time limit for a body, in milliseconds: enough for the largest one at half a megabit per second. */

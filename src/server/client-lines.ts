@@ -5,10 +5,7 @@ export interface ClientLine {
   /** The file that contains the text. Without a file, the text is a shell command. */
   file?: string;
   text: string;
-  /**
-   * Opens the client, which asks its user to add the server. Links end up in histories, so this one has no token: the client
-   * signs in by OAuth.
-   */
+  /** Opens the client, which asks its user to add the server. It has no token, because links end up in histories. */
   link?: string;
 }
 

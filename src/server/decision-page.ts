@@ -1,7 +1,4 @@
-/**
- * The page on which a person decides whether a sandbox may reach more. Only the sandbox's principal can use it: for anyone else it
- * shows nothing and does nothing.
- */
+/** The page for decisions about network access. It works only for the sandbox's principal. */
 import { linkKeys } from "../actors/link-keys.ts";
 import { callSandbox, sandboxActor } from "../actors/sandbox-client.ts";
 import { messagePage } from "../auth/consent-page.ts";

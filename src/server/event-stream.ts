@@ -1,7 +1,4 @@
-/**
- * A response of server-sent events. An event is made only when the client is ready for it. The events end when the client stops
- * reading.
- */
+/** A response of server-sent events. Each is made when the client is ready for it. They end when it stops reading. */
 export function eventStream<Event>(events: AsyncGenerator<Event, void>, textOf: (event: Event) => string) {
   const encoder = new TextEncoder();
   const body = new ReadableStream<Uint8Array>({

@@ -58,10 +58,7 @@ function archiveFormat(request: Request): ArchiveFormat | undefined {
   throw unknownArchive();
 }
 
-/**
- * Sends a file, or the requested range of it; a directory as the requested archive.
- * @param directory sends a directory when no archive is requested
- */
+/** Sends a file or the requested range, or a directory as an archive. @param directory used if no archive is requested */
 export async function sendFile(
   request: Request,
   env: Env,
@@ -238,10 +235,7 @@ function etagOf({ modified, size }: Pick<FileStat, "modified" | "size">): string
   return `"${modified.toString(36)}-${size.toString(36)}"`;
 }
 
-/**
- * The single range that a request asks for; undefined for the whole file. Requests for several ranges get the whole file, as
- * HTTP allows.
- */
+/** The single requested range; undefined for the whole file. HTTP allows the whole file for several ranges, too. */
 function rangeOf({ headers }: Request, stat: Pick<FileStat, "modified" | "size">) {
   const { size } = stat;
   const [, first, last] = /^bytes=(\d{0,15})-(\d{0,15})$/.exec(headers.get("range")?.trim() ?? "") ?? [];

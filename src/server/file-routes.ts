@@ -1,7 +1,4 @@
-/**
- * Files over plain HTTP: `/files/<token>` for links made by `file_link`, and `/sandboxes/<name>/files/<path>` for scripts with
- * a token.
- */
+/** Files over plain HTTP: `/files/<token>` for links, `/sandboxes/<name>/files/<path>` for scripts with a token. */
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
 import { ANY_DEPTH } from "../../container/sandboxd/operations.ts";

@@ -10,9 +10,7 @@ export interface Offered {
   mounted: readonly string[];
 }
 
-/**
- * The essentials come first, because some clients cut the text at 512 characters. Only tools that the client sees are named.
- */
+/** The essentials come first: some clients cut at 512 characters. Only tools that the client sees are named. */
 export function instructions({ has, sandbox, savesWorkspaces, idleMinutes, mounted }: Offered): string {
   const files = (["write_file", "read_file"] as const).filter(has);
   const runs = has("run_code") || has("run_command");

@@ -1,6 +1,4 @@
-/**
- * The page for people who open the endpoint in a browser: it introduces the server and shows how to connect clients. It shows no token.
- */
+/** The endpoint's page for browsers: it introduces the server and shows how to connect clients. It has no token. */
 import { markup } from "../auth/html.ts";
 import { oauthFor } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";

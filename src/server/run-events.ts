@@ -14,10 +14,7 @@ const STREAM_MS = 600_000;
 /** Bytes of output per poll: a log of 100 MiB takes 200 polls. */
 const PAGE_BYTES = 512 * 1024;
 
-/**
- * The pause between polls, in milliseconds: a hundredth of the elapsed time, within these bounds. That is at most 750 polls in
- * `STREAM_MS`, plus those for large output.
- */
+/** Pauses between polls in milliseconds: a hundredth of the elapsed time within bounds, so at most 750 polls a stream. */
 const PAUSE_MS = { least: 100, most: 1200 };
 
 export interface RunEvents {

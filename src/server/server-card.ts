@@ -1,7 +1,4 @@
-/**
- * How a client discovers this server: the AI catalog at the well-known address links to the server card (SEP-2127). Both are
- * public and say only how to connect.
- */
+/** How clients discover this server: the public AI catalog links to the public server card (SEP-2127). */
 import { SUPPORTED_PROTOCOL_VERSIONS } from "@modelcontextprotocol/server";
 import registry from "../../server.json" with { type: "json" };
 import { namedOrigin } from "../shared/origin.ts";

@@ -1,7 +1,4 @@
-/**
- * The panel as an MCP App (extension `io.modelcontextprotocol/ui`, version 2026-01-26): clients show the page next to results
- * of the tools that link it, and forward its calls.
- */
+/** The panel as an MCP App (extension `io.modelcontextprotocol/ui`, 2026-01-26), which clients show next to results. */
 import { declaredExtension } from "./extensions.ts";
 import { isRecord } from "./is-record.ts";
 
@@ -19,10 +16,7 @@ export const PANEL_TOOLS_URI = "ui://sandbox-mcp/tools";
 /** In a result's `_meta`, which clients show to the page but not to the model: the run's id. */
 export const RUN_META = "sandbox-mcp/run";
 
-/**
- * In an error's `_meta`, if data was requested: its `code`, `message` and `hint`. Not structured content, because clients check
- * that against the tool's output schema.
- */
+/** In an error's `_meta`: its data, if requested. Clients check structured content against the tool's output schema. */
 export const ERROR_META = "sandbox-mcp/error";
 
 export function declaresApps(message: unknown): boolean {

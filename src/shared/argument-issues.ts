@@ -1,7 +1,4 @@
-/**
- * Explains why a value does not match a schema, and what to send instead. Messages of schemas, and those
- * of `issueMessage`, end a sentence that begins with the name of the argument.
- */
+/** Explains why a value does not match a schema. Each message ends a sentence that begins with the argument's name. */
 import type * as z from "zod";
 import { shownName, visible } from "./shown.ts";
 

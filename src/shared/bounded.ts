@@ -1,6 +1,4 @@
-/**
- * Bounds for JSON from sandboxes and clients. Size alone does not bound the cost of parsing: 8 MiB can hold millions of values.
- */
+/** Bounds for JSON from sandboxes and clients: 8 MiB can hold millions of values, so size alone bounds no cost. */
 
 /** The most values, the deepest nesting, and the longest member name in characters. */
 export interface JSONBounds {

@@ -10,10 +10,7 @@ const MIB = 1024 * 1024;
 
 export const MAX_WAIT_SECONDS = variables.MAX_WAIT_SECONDS.default;
 
-/**
- * The Worker's bindings and variables. The namespaces are untyped, because this folder does not import `src/actors`. Variables
- * are raw text: read them through `parseConfig`.
- */
+/** Bindings and variables. Namespaces are untyped, because this folder imports no actors. `parseConfig` parses them. */
 export interface Env extends Partial<Record<VariableName, string>> {
   Sandbox: DurableObjectNamespace;
   Account: DurableObjectNamespace;

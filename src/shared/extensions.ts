@@ -1,7 +1,4 @@
-/**
- * MCP extensions that clients declare: since revision 2026-07-28 in every request, before that only in a connection's first
- * one.
- */
+/** MCP extensions that clients declare: since 2026-07-28 in every request, before that only in the first one. */
 import { isRecord } from "./is-record.ts";
 
 const CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities";

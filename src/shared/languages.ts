@@ -1,7 +1,4 @@
-/**
- * The languages of live kernels and their differences. A new language needs a name and a row here; the compiler asks for the
- * rest.
- */
+/** The languages of live kernels. A new language needs a name and a row here; the compiler asks for the rest. */
 
 export const LANGUAGES = ["python", "javascript", "typescript"] as const;
 

@@ -27,18 +27,13 @@ export class ProcessLimiter implements RateLimit {
   }
 }
 
-/**
- * Used without `ADDRESS_LIMITER`. Such a server usually sees one address for all its users, so the limit is higher than for one
- * internet address.
- */
+/** Used without `ADDRESS_LIMITER`. All users may share one address then, so the limit is high. */
 export const PROCESS_ADDRESS_LIMITER: RateLimit = new ProcessLimiter(600);
 
 /** Used without `RATE_LIMITER`, for token lookups. Calls of a principal are not limited then. */
 export const PROCESS_LOOKUP_LIMITER: RateLimit = new ProcessLimiter(1200);
 
-/**
- * Counts `times` uses of `key` and returns whether the limit is reached; never without a limiter. Stops counting at the limit.
- */
+/** Counts uses of `key` until the limit is reached, and returns whether it is; never without a limiter. */
 export async function isRateLimited(
   limiter: RateLimit | undefined,
   key: string,

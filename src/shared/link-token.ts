@@ -1,7 +1,4 @@
-/**
- * The tokens of file links. A token names the sandbox's actor and the stored link, and is signed, so a forged token reaches no
- * sandbox.
- */
+/** The tokens of file links: the actor and the id of the stored link, signed. A forged token reaches no sandbox. */
 import * as z from "zod";
 import { ACTOR_NAME_SOURCE } from "./names.ts";
 import { equal } from "./preview-address.ts";

@@ -60,10 +60,7 @@ export type RefusalReason =
   | "bad_query"
   | "oauth_error";
 
-/**
- * A valid token was used in a request that calls no tool (tool calls have their own event), or a token was issued to an OAuth
- * client, refreshed or revoked by it.
- */
+/** A valid token was used without a tool call (calls have their own event), issued to a client, refreshed or revoked. */
 export interface TokenEvent extends RequestFields {
   event: "token";
   action: "use" | "issue" | "refresh" | "revoke";

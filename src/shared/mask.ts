@@ -20,9 +20,7 @@ const DIGITS = "0123456789abcdef";
 /** The longest spelling of one character, as in `\u002f`. */
 const MAX_SPELLING_CHARS = 6;
 
-/**
- * The held-back length is rounded up to a multiple of this many characters, so that it does not reveal a value's exact length.
- */
+/** The held-back length is rounded up to a multiple of this, so that it does not reveal a value's length. */
 const LENGTH_CLASS = 64;
 
 const BASE64_PAIRS = ["+-", "/_"];

@@ -1,7 +1,4 @@
-/**
- * The names of sandboxes, agents, sessions and models, and of the Durable Object for a sandbox, which no other principal can
- * reach. The panel imports this file too.
- */
+/** Names of sandboxes, agents, sessions, models, and sandboxes' Durable Objects. The panel imports this file too. */
 import { sha256 } from "./sha256.ts";
 
 export const MAX_SANDBOX_NAME = 63;

@@ -58,10 +58,7 @@ export function parseHostEntry(text: string): { entry: string } | { problem: str
 const NO_HOST =
   "is not a host: write a name (api.example.com), *.name for all names below it, or packages; no scheme, port or path";
 
-/**
- * A connection's host in the form of entries: lower case, punycode, a normalized address without brackets, no final dot.
- * Undefined for an invalid host.
- */
+/** A connection's host in the form of entries, without brackets and final dot; undefined if it is not valid. */
 export function canonicalHost(text: string): string | undefined {
   // A URL parser drops tabs and line ends, decodes %41, and takes user names, ports and paths for themselves.
   // oxlint-disable-next-line no-control-regex
@@ -77,11 +74,7 @@ export function isAddress(host: string): boolean {
   return host.includes(":") || IPV4.test(host);
 }
 
-/**
- * Whether an entry can stand for exactly this host. A connection can name `packages` or `*.com`, which as entries would allow
- * more.
- * @param host in canonical form
- */
+/** Whether an entry can stand for exactly this host: not `packages` or `*.com`. @param host in canonical form */
 export function canBeListed(host: string): boolean {
   return isAddress(host) || NAME.test(host);
 }
@@ -128,9 +121,7 @@ function expanded(entries: readonly string[]): readonly string[] {
   return entries.flatMap((entry) => (entry === PACKAGES ? PACKAGE_HOSTS : entry));
 }
 
-/**
- * Whether an entry covers a host, or everything another entry covers. `*.name` covers names below `name`, not `name` itself.
- */
+/** Whether an entry covers a host or another entry. `*.name` covers names below `name`, not `name` itself. */
 function covers(entry: string, host: string): boolean {
   if (entry === host) return true;
   const below = entry.slice(1);

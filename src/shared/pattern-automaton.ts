@@ -38,10 +38,7 @@ export class PatternAutomaton<Pattern extends { text: string }> {
     this.#ending[state] = pattern;
   }
 
-  /**
-   * Links each state, for characters on which its patterns do not continue, to the longest pattern prefix at the end of the
-   * text.
-   */
+  /** Links each state to the longest pattern prefix at the end of the text, for characters that do not continue it. */
   #complete(): void {
     const shorter = new Int32Array(this.#ending.length);
     const queue = [0];

@@ -1,7 +1,4 @@
-/**
- * Who is calling, and what they may do. Static and OAuth tokens both become a `Principal`; later code does not distinguish
- * them.
- */
+/** Who is calling, and what they may do. Static and OAuth tokens both become a `Principal`. */
 
 export const SCOPES = ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"] as const;
 

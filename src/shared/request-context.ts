@@ -37,10 +37,7 @@ export interface CallerContext extends RequestContext, Caller {
   /** Whether the client accepts a task as a result (MCP's Tasks extension); undefined if its revision has none. */
   takesTasks?: boolean | undefined;
   hasSignIn?: boolean;
-  /**
-   * How to ask the client to open a URL for its user, which depends on its MCP revision; undefined if the client cannot, or
-   * the user could not sign in.
-   */
+  /** How to ask the client to open a URL for its user, by MCP revision; undefined if it cannot or the user cannot sign in. */
   urlElicitation?: "modern" | "legacy" | undefined;
   chosenTools?: ReadonlySet<ToolName> | undefined;
 }

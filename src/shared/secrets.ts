@@ -1,7 +1,4 @@
-/**
- * Credentials that the server adds to sandboxes' requests and that no sandbox has: their format, scope and placement. Pure
- * functions.
- */
+/** Credentials that the server adds to sandboxes' requests: their format, scope and placement. No sandbox has them. */
 import * as z from "zod";
 import { headerValue, refuse, unique } from "./env-fields.ts";
 import { type NetworkPolicy, allowsHost, isAddress, parseHostEntry, PACKAGES } from "./network-policy.ts";

@@ -50,10 +50,7 @@ export function isLine(text: string): boolean {
 
 const FENCE = "```";
 
-/**
- * Three backticks, or characters that NFKC makes backticks of, with invisible characters between them. Not by `normalize`, which
- * takes quadratic time for combining marks.
- */
+/** Three backticks or similar characters, perhaps with invisible ones between. `normalize` would take quadratic time. */
 const LOOKS_LIKE_FENCE = new RegExp(`(?:[\`\\u1fef\\uff40]${HIDDEN.source}*){3}`, "u");
 
 /**

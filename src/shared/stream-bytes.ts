@@ -1,9 +1,6 @@
 import { within } from "./within.ts";
 
-/**
- * A stream in pieces of a fixed size; the last may be shorter.
- * @param body a byte stream, as in responses: workerd itself fills each piece
- */
+/** A stream in pieces of a fixed size; the last may be shorter. @param body a byte stream: workerd fills each piece */
 export async function* inPieces(body: ReadableStream<Uint8Array>, bytes: number): AsyncGenerator<Uint8Array> {
   const reader = body.getReader({ mode: "byob" });
   try {
@@ -80,11 +77,7 @@ export async function readForm(request: Request, bounds: Bounds): Promise<URLSea
   return read && "bytes" in read ? new URLSearchParams(new TextDecoder().decode(read.bytes)) : undefined;
 }
 
-/**
- * A response's body.
- * @param ms the time limit
- * @returns undefined for a body that is too long, slow, or encoded; encodings are never requested
- */
+/** A response's body; undefined if it is too long, slow or encoded. Encodings are never requested. */
 export async function readBounded(
   response: Response,
   maxBytes: number,

@@ -1,7 +1,4 @@
-/**
- * The lines of a task's log. An agent's text comes from a model and may look like anything, so calls and failures have a prefix
- * that no other line can have.
- */
+/** The lines of a task's log. Calls and failures have a prefix that an agent's own text cannot have. */
 
 /** The prefix of a call: `→ Edit src/app.ts`, `→ Bash: npm test`. */
 export const CALL = "→ ";

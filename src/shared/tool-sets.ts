@@ -1,7 +1,4 @@
-/**
- * The names of the tools, and the sets that an operator (`TOOLS`) and a client (`?tools=`) choose from. A tool is in every set
- * that needs it. `defineTool` accepts only names in a set.
- */
+/** The names of the tools, and the sets for `TOOLS` and `?tools=`. A tool is in every set that needs it. */
 
 const RUNS = ["get_result", "list_runs", "cancel_run"] as const;
 

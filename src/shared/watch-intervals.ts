@@ -2,9 +2,7 @@
 
 import { CALL_MS } from "./terminal/typing.ts";
 
-/**
- * The pause between polls, in milliseconds. A poll of a run's log itself waits for output, so its pause follows each result.
- */
+/** Milliseconds between polls. A poll of a log waits for output itself, so its pause follows each result. */
 export const POLL_MS = { list_sandboxes: 4000, list_runs: 2500, get_result: 400 };
 
 /** In bytes: a terminal that prints at most this much, a screen of text, is taken to react to a key. */

@@ -23,11 +23,7 @@ export interface Schema {
 /** The storage key for the number of applied migrations. workerd does not allow PRAGMA user_version. */
 export const VERSION_KEY = "schema:version";
 
-/**
- * Runs all missing migrations or none. A database without a version is empty or older than versions: the first migration
- * creates only what is missing.
- * @throws Error if a newer server wrote it
- */
+/** Runs all missing migrations or none. The first one creates only what is missing. @throws if a newer server wrote it */
 export function migrate(
   storage: Pick<DurableObjectStorage, "kv" | "sql" | "transactionSync">,
   { migrations }: Pick<Schema, "migrations">,

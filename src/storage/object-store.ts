@@ -1,7 +1,4 @@
-/**
- * Objects by key, besides the databases: logs, results of tasks, saved workspaces, definitions. Only this file knows that R2
- * stores them.
- */
+/** Objects by key: logs, results of tasks, saved workspaces, definitions. Only this file knows that R2 stores them. */
 
 /** An object, or the requested range of it. */
 export interface StoredObject {

@@ -26,10 +26,7 @@ export interface Agent {
   install: string;
   /** Its program and arguments. It reads the task from standard input. */
   command(options: AgentOptions): string[];
-  /**
-   * Its variables. `key` is the task's placeholder for a credential, `conversation` the name of a new conversation, for agents
-   * that accept one.
-   */
+  /** Its variables. `key` is the placeholder of a credential, `conversation` the name of a new conversation. */
   env(key: string, conversation: string, options: AgentOptions): Record<string, string>;
   /** Where it stores conversations, below the home directory. Each file's path contains the conversation's id. */
   conversations: string;

@@ -1,7 +1,4 @@
-/**
- * The program that a model writes for a question: the request to the Messages API, and its streamed response. The response is
- * untrusted, like everything from a model.
- */
+/** The program for a question: the request to the Messages API, and its streamed response, which is untrusted. */
 import { createParser } from "eventsource-parser";
 import * as z from "zod";
 import type { Tokens } from "../runs/task-detail.ts";

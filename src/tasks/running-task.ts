@@ -87,11 +87,7 @@ export class RunningTask {
     await this.#command?.cancel();
   }
 
-  /**
-   * @param continuedRun the run of a conversation that continues in another sandbox
-   * @param definitions the operator's definitions that the task names
-   * @param trace the trace for its model requests
-   */
+  /** @param continuedRun the run of a conversation that continues in another sandbox */
   async begin(
     task: string,
     continuedRun: string | undefined,

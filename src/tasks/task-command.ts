@@ -5,11 +5,7 @@ import { noRepositoryName } from "./texts.ts";
 /** The session of tasks. The name is not valid for callers' sessions. */
 export const TASK_SESSION = "_task";
 
-/**
- * The command for a task.
- * @param agent the agent's program and arguments
- * @param wanted names of definitions, as `<kind>/<name>`
- */
+/** @param agent the agent's program and arguments @param wanted definitions, as `<kind>/<name>` */
 export function taskCommand(
   id: string,
   { directory, repository, branch }: { directory: string; repository?: string; branch?: string },

@@ -45,11 +45,7 @@ export class TaskExecutor implements Executor<TaskSpec> {
     return { ...this.#follow(working, () => working.resumeTask()), deadline: state.command?.deadline };
   }
 
-  /**
-   * Refuses code of a caller without the task scope while an agent works: it could read the agent's credential placeholder and
-   * use the model with it.
-   * @throws {ToolError} during a task
-   */
+  /** Refuses other code while an agent works: it could use the model with the agent's placeholder. @throws {ToolError} */
   keepApart({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
     if (scopes.includes("tasks:run") || this.#working.size === 0) return;
     throw agentIsWorking(sandbox);

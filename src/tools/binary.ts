@@ -9,11 +9,7 @@ const FIRST_BYTES = 128;
 
 const ROW_BYTES = 16;
 
-/**
- * Describes a binary file: its type, size and first bytes.
- * @param start the beginning of the file; more bytes make the type more certain
- * @param next the call that reads its bytes
- */
+/** @param start the beginning of the file; more bytes make the type more certain @param next the call that reads them */
 export async function describeBinary(
   path: string,
   size: number,

@@ -16,19 +16,13 @@ export function requireSavedWorkspaces({ config }: ToolContext): void {
   throw noCheckpoints();
 }
 
-/**
- * Creates a sandbox with the files and settings of a checkpoint. Its container starts with its first call.
- * @throws {ToolError} `not_found` if the caller has no such checkpoint, `invalid_argument` if the sandbox exists
- */
+/** Creates a sandbox with a checkpoint's files and settings. Its container starts with its first call. @throws {ToolError} */
 export async function fork(context: ToolContext, checkpoint: string, sandbox: string): Promise<Fork> {
   const { env, principal } = context;
   return unwrap(await accountOf(env, principal.id).fork(ownerOf(context, sandbox), checkpoint));
 }
 
-/**
- * Creates a sandbox with the files that a task left, and the settings of the task's sandbox.
- * @throws {ToolError} `not_found` if they are no longer stored
- */
+/** Creates a sandbox with a task's files and its sandbox's settings. @throws {ToolError} `not_found` if they are gone */
 export async function forkTask(context: ToolContext, run: string, sandbox: string): Promise<void> {
   const { env, principal } = context;
   unwrap(await accountOf(env, principal.id).forkArchive(ownerOf(context, sandbox), run));

@@ -28,10 +28,7 @@ const KEY = "decision";
 
 const SHOWN_HOSTS = 5;
 
-/**
- * The change to make, or the question that a person has to decide before a sandbox reaches more. @throws {ToolError} if a
- * person has refused
- */
+/** The change, or the question to a person before a sandbox reaches more. @throws {ToolError} if a person has refused */
 export async function decidedNetwork(
   context: CallerContext & { declined: boolean },
   sandbox: string,
@@ -67,9 +64,7 @@ export function questionedRun({ mcpReq }: ServerContext): string | undefined {
   return typeof state === "string" ? state : undefined;
 }
 
-/**
- * The question in the form of the client's MCP revision. @throws {UrlElicitationRequiredError} for clients before 2026-07-28
- */
+/** The question in the client's form. @throws {UrlElicitationRequiredError} for clients before 2026-07-28 */
 export function questionResult(
   { id, url, message, run }: Question,
   { urlElicitation }: CallerContext,

@@ -57,10 +57,7 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
   /** For the model: its effect, its use and its result. Under 2,048 characters. */
   description: string;
   input: Input;
-  /**
-   * The schema of `structured`. A tool that may return an image has none, because clients that know an output schema ignore the
-   * content.
-   */
+  /** The schema of `structured`. A tool that may return images has none: with a schema, clients ignore the content. */
   output?: Output;
   /** The schema of `structured` of a tool without `output`. Only the client library's types come from it. */
   data?: z.ZodObject;
@@ -123,10 +120,7 @@ function errorResult(error: ToolError, { isStructured }: CallerContext): CallToo
   return { content: [text(error.text)], isError: true, ...(_meta && { _meta }) };
 }
 
-/**
- * The tools that this caller sees: offered by the operator, chosen by the client, and allowed by the token's scopes for at
- * least some arguments.
- */
+/** The tools for this caller: offered by the operator, chosen by the client, allowed by the token's scopes. */
 export function isListed(
   tool: Tool,
   { config, principal, chosenTools = config.tools }: CallerContext,
@@ -145,10 +139,7 @@ export function requireOffered(name: ToolName, { config, chosenTools }: CallerCo
   if (chosenTools && !chosenTools.has(name)) throw leftOutByConnection(name, chosenTools);
 }
 
-/**
- * Runs one call, from MCP or REST, and logs its outcome.
- * @returns the result, or the error for the caller; an unexpected error refers to its log line
- */
+/** Runs one call, from MCP or REST, and logs its outcome. An unexpected error refers to its log line. */
 export async function recorded<T>(
   caller: CallerContext,
   { tool, scopes, sandbox }: { tool: string; scopes: readonly Scope[]; sandbox?: string },

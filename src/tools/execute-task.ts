@@ -17,9 +17,7 @@ export const MAX_TASK = 100_000;
 
 export const TASK_SECONDS = { default: 300, max: MAX_RUN_SECONDS } as const;
 
-/**
- * Text that matches a pattern. Only its maximum length is in the schema, because the pattern costs more tokens than it helps.
- */
+/** Text that matches a pattern, which is not in the schema: it costs more tokens than it helps. */
 const matching = (form: RegExp, characters: number, message: string) =>
   z
     .string()

@@ -19,10 +19,7 @@ export interface ImageFile {
   original: () => Promise<readonly Download[]>;
 }
 
-/**
- * A line about an image, the image, and a link to the original if the image was changed.
- * @throws {ToolError} `not_shown` if clients might fail to read it
- */
+/** A line about an image, the image, and a link if it was changed. @throws {ToolError} `not_shown` */
 export async function imageBlocks(context: ToolContext, file: ImageFile): Promise<ToolOutput["content"]> {
   const { sandbox, size, instead, original } = file;
   const name = shownName(file.path);

@@ -53,10 +53,7 @@ export const listRuns = defineTool({
   },
 });
 
-/**
- * The account may learn late that a task has ended, or never if a server dies. So a task that should run is looked up in its
- * sandbox.
- */
+/** The account may learn late that a task has ended, or never. So running tasks are looked up in their sandbox. */
 async function tasksOf(
   context: ToolContext,
   limit: number,

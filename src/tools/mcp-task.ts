@@ -70,10 +70,7 @@ export type MCPTask = {
   pollIntervalMs: number;
 };
 
-/**
- * A run as a task. `failed` is only for JSON-RPC errors, so a run that fails, is stopped or lost is `completed`, with the
- * call's result.
- */
+/** A run as a task. `failed` is only for JSON-RPC errors: a run that fails, is stopped or lost is `completed`. */
 export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLDays">): MCPTask {
   const { id, state, startedAt, endedAt } = run;
   const created = createdAt(id);

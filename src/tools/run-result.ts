@@ -158,10 +158,7 @@ export function nextCall(run: RunView): string | undefined {
   return isCut ? wholeOutputText(run.id, run.droppedBytes) : undefined;
 }
 
-/**
- * The reason in a line that replaces an omitted result. Parsed without a regular expression: two variable parts would take
- * quadratic time on hostile input.
- */
+/** The reason in a line that replaces an omitted result. A regular expression would take quadratic time. */
 function leftOutReason(line: string): string | undefined {
   const isReason = /^\[an? (?:image|result)\b/i.test(line) && line.endsWith("]") && !line.includes("\n");
   return isReason && line.includes(" is left out: ") ? line.slice(1, -1) : undefined;

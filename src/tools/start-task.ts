@@ -27,10 +27,7 @@ export interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<Compo
   checkpoint?: string;
 }
 
-/**
- * @throws {ToolError} if the server runs no tasks or has no model credential
- * @param what who needs the model, and what fails without it
- */
+/** @param what who needs the model, and what fails without it @throws {ToolError} */
 function requireModel(context: ToolContext, what: string): void {
   // Also for HTTP routes, which call no tool.
   requireOffered("execute_task", context);

@@ -72,11 +72,7 @@ async function identityOf(request: Request, context: RequestContext): Promise<Ac
   }
 }
 
-/**
- * The person named by Access; undefined without a valid, unexpired assertion for this application. Service tokens have no
- * subject, so they name nobody.
- * @throws if the team's keys cannot be fetched
- */
+/** The person named by a valid assertion. Service tokens name nobody. @throws if the team's keys cannot be fetched */
 async function assertedBy(
   request: Request,
   { issuer, audience, certsURL }: Settings,

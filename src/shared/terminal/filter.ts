@@ -63,10 +63,7 @@ export class TerminalFilter {
   #hasCursorShape = false;
   readonly #most: () => number;
 
-  /**
-   * @param most the largest number kept in a sequence: larger ones than the terminal's rows or columns have no more effect, but
-   * some terminals repeat for hours
-   */
+  /** @param most the largest number kept in a sequence: some terminals would repeat an action for hours */
   constructor(most: () => number = () => 9999) {
     this.#most = most;
   }

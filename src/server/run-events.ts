@@ -1,8 +1,7 @@
 /** Streams a task or a question as server-sent events. The run continues if the client stops reading. */
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
-import type { RunView } from "../runs/run-types.ts";
-import { questionDetailOf } from "../runs/run-types.ts";
+import { type RunView, questionDetailOf } from "../runs/run-types.ts";
 import type { ToolContext } from "../tools/define.ts";
 import { ownRun } from "../tools/own-run.ts";
 import { pause } from "../shared/within.ts";

@@ -4,22 +4,7 @@
  * `diagnose` shows. After a change: `npm run docs`.
  */
 import * as z from "zod";
-import {
-  allowHosts,
-  anyOrigin,
-  baseURL,
-  choice,
-  count,
-  fromJSON,
-  headerValue,
-  hostEntry,
-  hostName,
-  list,
-  ownerToken,
-  time,
-  visible,
-  webOrigin,
-} from "./env-fields.ts";
+import * as field from "./env-fields.ts";
 import { LOG_LEVELS } from "./log.ts";
 import { mountedDirectories } from "./mounted-directories.ts";
 import { MODEL_NAME } from "./names.ts";
@@ -63,7 +48,7 @@ export function modelName() {
 
 const access = {
   SERVER_AUTH_TOKEN: variable({
-    schema: ownerToken,
+    schema: field.ownerToken,
     secret: "value",
     fallback: "`npm start` generates one; elsewhere the owner cannot get in",
     principals: { form: "owner", pattern: /^owner$/ },
@@ -71,25 +56,25 @@ const access = {
     askAtDeploy: "The owner's token: 16 characters or more, and random (openssl rand -hex 32)",
   }),
   SERVER_AUTH_TOKEN_PREVIOUS: variable({
-    schema: ownerToken,
+    schema: field.ownerToken,
     secret: "value",
     docs: "The owner's token before a [rotation](cli.md#tokens), accepted beside the new one.",
   }),
   SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: variable({
-    schema: time(),
+    schema: field.time(),
     fallback: "as long as `SERVER_AUTH_TOKEN_PREVIOUS` is set",
     docs: "When the server stops accepting the previous token.",
     example: "2026-12-31T12:00:00Z",
   }),
   AUTH_TOKENS: variable({
-    schema: z.string().transform(fromJSON).pipe(authTokens),
+    schema: z.string().transform(field.fromJSON).pipe(authTokens),
     secret: "hashes",
     principals: { form: "token:<name>", pattern: /^token:[a-z0-9-]{1,32}$/ },
     docs: "More tokens, as JSON. `sha256` is the hash of the token. An entry may add `previous_sha256` and `previous_until` during a rotation, and `region`, `internet` and `allow_hosts` to replace the server's defaults.",
     example: '[{"name", "sha256", "scopes"}]',
   }),
   ALLOWED_ORIGINS: variable({
-    schema: list(z.string().transform(anyOrigin)),
+    schema: field.list(z.string().transform(field.anyOrigin)),
     default: [],
     fallback: "none; a server on loopback accepts loopback origins",
     docs: "Origins of web pages that may call the server, separated by commas.",
@@ -98,19 +83,19 @@ const access = {
 
 const addresses = {
   PUBLIC_ORIGIN: variable({
-    schema: z.string().transform(webOrigin),
+    schema: z.string().transform(field.webOrigin),
     fallback: "on loopback, the origin of the request",
     docs: "The origin by which clients reach the server. OAuth needs it.",
     example: "https://sandbox.example.com",
   }),
   PREVIEW_HOST: variable({
-    schema: z.string().transform(hostName),
+    schema: z.string().transform(field.hostName),
     fallback: "`localhost` if the server is called by a loopback name; otherwise previews are off",
     docs: "The host below which [previews](previews.md) have their addresses.",
     example: "preview.example.com",
   }),
   LINK_KEY: variable({
-    schema: ownerToken,
+    schema: field.ownerToken,
     secret: "value",
     fallback: "derived from `SERVER_AUTH_TOKEN`, else a key that the server makes and keeps",
     docs: "Signs links to files and addresses of previews. A new key ends all of them.",
@@ -120,12 +105,12 @@ const addresses = {
 
 const signIn = {
   OAUTH_CLIENT_METADATA: variable({
-    schema: choice(["on", "off"]),
+    schema: field.choice(["on", "off"]),
     fallback: "`on`, except on loopback",
     docs: "Whether OAuth clients may identify themselves by a metadata document (`on`, `off`).",
   }),
   GITHUB_CLIENT_ID: variable({
-    schema: visible("must be visible ASCII characters"),
+    schema: field.visible("must be visible ASCII characters"),
     principals: { form: "github:<number>", pattern: /^github:\d+$/ },
     docs: "Turns on [sign-in with GitHub](../internals/security.md#who-somebody-is): the client ID of an OAuth app.",
     needs: [
@@ -134,13 +119,13 @@ const signIn = {
     ],
   }),
   GITHUB_CLIENT_SECRET: variable({
-    schema: visible("must be visible ASCII characters"),
+    schema: field.visible("must be visible ASCII characters"),
     secret: "value",
     docs: "The client secret of the OAuth app.",
     needs: [{ oneOf: ["GITHUB_CLIENT_ID"] }],
   }),
   GITHUB_ALLOWED_USERS: variable({
-    schema: list(
+    schema: field.list(
       z
         .string()
         .toLowerCase()
@@ -162,12 +147,12 @@ const signIn = {
     needs: [{ oneOf: ["GITHUB_CLIENT_ID"] }],
   }),
   GITHUB_URL: variable({
-    schema: z.string().transform(baseURL),
+    schema: z.string().transform(field.baseURL),
     default: "https://github.com",
     docs: "Where people sign in: another address for a GitHub Enterprise Server.",
   }),
   GITHUB_API_URL: variable({
-    schema: z.string().transform(baseURL),
+    schema: z.string().transform(field.baseURL),
     default: "https://api.github.com",
     docs: "The API of that GitHub.",
   }),
@@ -175,19 +160,19 @@ const signIn = {
     schema: z
       .string()
       .transform((domain) => (domain.includes("://") ? domain : `https://${domain}`))
-      .transform(webOrigin),
+      .transform(field.webOrigin),
     principals: { form: "access:<subject>", pattern: /^access:.+$/ },
     docs: "Turns on [sign-in by Cloudflare Access](../internals/security.md#who-somebody-is): the team's domain.",
     example: "team.cloudflareaccess.com",
     needs: [{ oneOf: ["ACCESS_AUDIENCE"] }],
   }),
   ACCESS_AUDIENCE: variable({
-    schema: visible("must be the application's audience tag"),
+    schema: field.visible("must be the application's audience tag"),
     docs: "The audience tag of the Access application.",
     needs: [{ oneOf: ["ACCESS_TEAM_DOMAIN"] }],
   }),
   ACCESS_CERTS_URL: variable({
-    schema: z.string().transform(baseURL),
+    schema: z.string().transform(field.baseURL),
     fallback: "the team's",
     docs: "Where the keys are that Access signs with.",
   }),
@@ -195,19 +180,19 @@ const signIn = {
 
 const model = {
   ANTHROPIC_API_KEY: variable({
-    schema: headerValue(),
+    schema: field.headerValue(),
     secret: "value",
     fallback: "`execute_task` is not listed",
     docs: "The model's key, for `execute_task`. It never enters a sandbox.",
     askAtDeploy: "The model's key, for execute_task; it never enters a sandbox",
   }),
   CLAUDE_CODE_OAUTH_TOKEN: variable({
-    schema: headerValue(),
+    schema: field.headerValue(),
     secret: "value",
     docs: "A token instead of `ANTHROPIC_API_KEY`, which takes precedence.",
   }),
   ANTHROPIC_UPSTREAM_URL: variable({
-    schema: z.string().transform(baseURL),
+    schema: z.string().transform(field.baseURL),
     default: "https://api.anthropic.com",
     docs: "Where requests to the model go.",
   }),
@@ -217,12 +202,12 @@ const model = {
     docs: "The model that writes programs for [questions](tasks.md#questions).",
   }),
   MAX_TASK_TOKENS: variable({
-    schema: count(999_999_999),
+    schema: field.count(999_999_999),
     default: 5_000_000,
     docs: "Tokens of the model that one task may use.",
   }),
   TASK_ARCHIVE_MAX_MB: variable({
-    schema: count(4096),
+    schema: field.count(4096),
     default: 256,
     docs: "How much of a task's workspace is kept, in MiB.",
   }),
@@ -237,47 +222,47 @@ const model = {
 
 const limits = {
   MAX_SANDBOXES: variable({
-    schema: count(100_000),
+    schema: field.count(100_000),
     default: 100,
     docs: "Sandboxes of one principal. Background processes [count by their sandbox alone](../internals/security.md#what-the-quotas-count-and-what-they-do-not).",
   }),
   MAX_RUNNING_SANDBOXES: variable({
-    schema: count(100_000),
+    schema: field.count(100_000),
     default: 10,
     docs: "Containers of one principal that run at once. An idle one [makes room](../internals/security.md#containers-at-once).",
   }),
   MAX_CONCURRENT_RUNS: variable({
-    schema: count(10_000),
+    schema: field.count(10_000),
     default: 50,
     docs: "Runs of one principal at once.",
   }),
   MAX_RUN_SECONDS_PER_DAY: variable({
-    schema: count(100_000_000),
+    schema: field.count(100_000_000),
     default: 86_400,
     docs: "Seconds that all runs of one principal may take in a day (UTC).",
   }),
   MAX_MODEL_TOKENS_PER_DAY: variable({
-    schema: count(999_999_999),
+    schema: field.count(999_999_999),
     default: 50_000_000,
     docs: "Tokens of the model that the tasks of one principal may use in a day (UTC).",
   }),
   IDLE_STOP_MINUTES: variable({
-    schema: count(10_080),
+    schema: field.count(10_080),
     default: 10,
     docs: "After how many minutes without use a container is stopped, unless `configure_sandbox` says otherwise. [What that costs](../guides/operate.md).",
   }),
   MAX_IDLE_MINUTES: variable({
-    schema: count(10_080),
+    schema: field.count(10_080),
     fallback: "the value of `IDLE_STOP_MINUTES`",
     docs: "The most that `configure_sandbox` may set as `idle_minutes`.",
   }),
   KEEP_BUSY: variable({
-    schema: count(720),
+    schema: field.count(720),
     fallback: "they do not",
     docs: "For how many more hours [background processes](runs.md#background-processes) keep a container running.",
   }),
   SANDBOX_TTL_HOURS: variable({
-    schema: count(87_600),
+    schema: field.count(87_600),
     default: 168,
     docs: "How long a sandbox may be idle before the server destroys it.",
   }),
@@ -285,28 +270,28 @@ const limits = {
 
 const network = {
   DEFAULT_REGION: variable({
-    schema: choice(REGIONS),
+    schema: field.choice(REGIONS),
     fallback: "the platform chooses",
     docs: "Where sandboxes are made on Cloudflare: a [location hint](configure.md#region).",
   }),
   DEFAULT_INTERNET: variable({
-    schema: choice(INTERNET),
+    schema: field.choice(INTERNET),
     fallback: "the value of `MAX_INTERNET`",
     docs: "What a new sandbox [reaches](network.md): `full`, `allowlist` or `none`.",
   }),
   MAX_INTERNET: variable({
-    schema: choice(INTERNET),
+    schema: field.choice(INTERNET),
     default: "full",
     docs: "The most that any sandbox may reach.",
   }),
   ALLOW_HOSTS: variable({
-    schema: allowHosts(list(z.string().transform(hostEntry))),
+    schema: field.allowHosts(field.list(z.string().transform(field.hostEntry))),
     default: [],
     fallback: "none",
     docs: "The hosts of `allowlist`, separated by commas: names, `*.name`, `packages`. With `MAX_INTERNET=allowlist` no sandbox reaches others.",
   }),
   SECRETS: variable({
-    schema: z.string().transform(fromJSON).pipe(secretList),
+    schema: z.string().transform(field.fromJSON).pipe(secretList),
     secret: "value",
     default: [],
     fallback: "none",
@@ -314,7 +299,7 @@ const network = {
     example: '[{"name", "hosts", "header", "value"}]',
   }),
   GIT_SIGN_IN: variable({
-    schema: choice(["on", "off"]),
+    schema: field.choice(["on", "off"]),
     default: "on",
     docs: "Whether people can [sign in to git hosts](../guides/secrets.md#sign-in-to-a-git-host) for their sandboxes (`on`, `off`).",
   }),
@@ -322,23 +307,27 @@ const network = {
 
 const state = {
   WORKSPACE_SAVE: variable({
-    schema: choice(["on", "off"]),
+    schema: field.choice(["on", "off"]),
     default: "on",
     docs: "Whether [workspaces survive](workspaces.md) their containers (`on`, `off`).",
   }),
   WORKSPACE_MAX_MB: variable({
-    schema: count(10_000),
+    schema: field.count(10_000),
     default: 1024,
     docs: "How much of one workspace is saved, in MiB.",
   }),
   MAX_WORKSPACES_MB: variable({
-    schema: count(10_000_000),
+    schema: field.count(10_000_000),
     default: 10_240,
     docs: "Storage of one principal for saved workspaces, checkpoints, and archives of tasks and set-ups, in MiB.",
   }),
-  MAX_CHECKPOINTS: variable({ schema: count(10_000), default: 100, docs: "Checkpoints of one principal." }),
+  MAX_CHECKPOINTS: variable({
+    schema: field.count(10_000),
+    default: 100,
+    docs: "Checkpoints of one principal.",
+  }),
   CHECKPOINT_TTL_DAYS: variable({
-    schema: count(3650),
+    schema: field.count(3650),
     default: 30,
     docs: "How long checkpoints are kept, and saved workspaces after their last use.",
   }),
@@ -346,22 +335,22 @@ const state = {
 
 const runs = {
   RESULT_TTL_DAYS: variable({
-    schema: count(3650),
+    schema: field.count(3650),
     default: 30,
     docs: "How long results of runs are kept.",
   }),
   MAX_STORAGE_MB: variable({
-    schema: count(10_000_000),
+    schema: field.count(10_000_000),
     default: 2048,
     docs: "Storage of one principal for results, in MiB. Beyond it the [oldest results are deleted](runs.md#what-is-kept-and-when-it-is-safe).",
   }),
   RUN_LOG_MAX_MB: variable({
-    schema: count(1024),
+    schema: field.count(1024),
     default: 100,
     docs: "How much of a run's output is kept, in MiB.",
   }),
   MAX_WAIT_SECONDS: variable({
-    schema: count(600),
+    schema: field.count(600),
     // Common clients give up after 60 seconds, even with progress.
     default: 50,
     docs: "How long a call may wait for a run, up to 600. Use more than 50 only for clients that are known to wait so long.",
@@ -370,7 +359,7 @@ const runs = {
 
 const others = {
   TOOLS: variable({
-    schema: list(z.string()).superRefine((words, { addIssue }) => {
+    schema: field.list(z.string()).superRefine((words, { addIssue }) => {
       const message = describeWrongChoice(words, TOOL_NAMES);
       if (message) addIssue({ code: "custom", message });
     }),
@@ -378,24 +367,24 @@ const others = {
     docs: "The tools that MCP offers: [names and sets](tools.md#fewer-tools), separated by commas. `?tools=` chooses from them.",
   }),
   LOG_LEVEL: variable({
-    schema: choice(LOG_LEVELS),
+    schema: field.choice(LOG_LEVELS),
     default: "info",
     docs: "The log has lines from this level on: `debug`, `info`, `warn` or `error`.",
   }),
   SANDBOX_TRANSPORT: variable({
-    schema: choice(["http", "websocket", "rpc"]),
+    schema: field.choice(["http", "websocket", "rpc"]),
     reader: "sdk",
     fallback: "`rpc` in `wrangler.jsonc`",
     docs: "How the Sandbox SDK reaches a container.",
   }),
   SANDBOX_LOG_LEVEL: variable({
-    schema: choice(LOG_LEVELS),
+    schema: field.choice(LOG_LEVELS),
     reader: "sdk",
     fallback: "`error` in `wrangler.jsonc`",
     docs: "The log level of the Sandbox SDK.",
   }),
   MOUNTED_DIRECTORIES: variable({
-    schema: z.string().transform(fromJSON).pipe(mountedDirectories),
+    schema: z.string().transform(field.fromJSON).pipe(mountedDirectories),
     reader: "local",
     default: [],
     docs: "The directories of `--mount`.",

@@ -2,17 +2,8 @@
 import type { AgentReport, EventReader } from "./agent-report.ts";
 import type { Tokens } from "../runs/task-detail.ts";
 import { callLine, failureLine, NESTED, textLine } from "../shared/task-steps.ts";
-import {
-  answerOf,
-  dollars,
-  firstText,
-  type Fields,
-  number,
-  record,
-  relativeTo,
-  shortened,
-  text,
-} from "./event-fields.ts";
+import * as field from "./event-fields.ts";
+import type { Fields } from "./event-fields.ts";
 
 /** The most blocks read per message. Agents send a few, and each becomes a line. */
 const MAX_BLOCKS = 200;
@@ -27,7 +18,7 @@ export class ClaudeEvents implements EventReader {
   }
 
   read(event: Fields): string[] {
-    const conversation = text(event.session_id);
+    const conversation = field.text(event.session_id);
     if (conversation) this.report.conversation = conversation;
     switch (event.type) {
       case "system":
@@ -46,12 +37,12 @@ export class ClaudeEvents implements EventReader {
 
   #system(event: Fields): string[] {
     if (event.subtype === "init") {
-      this.report.model = text(event.model);
+      this.report.model = field.text(event.model);
       return [`Started with ${this.report.model ?? "its own model"}`];
     }
     if (event.subtype === "api_retry") {
-      const status = number(event.error_status);
-      const why = status === undefined ? text(event.error) : `status ${status}`;
+      const status = field.number(event.error_status);
+      const why = status === undefined ? field.text(event.error) : `status ${status}`;
       return [`The model did not answer (${why ?? "no reason given"}): trying again`];
     }
     return [];
@@ -61,52 +52,54 @@ export class ClaudeEvents implements EventReader {
     const nested = typeof event.parent_tool_use_id === "string" ? NESTED : "";
     return contentOf(event).flatMap((block) => {
       if (block.type === "text") {
-        const line = textLine(shortened(text(block.text) ?? ""));
+        const line = textLine(field.shortened(field.text(block.text) ?? ""));
         return line ? [nested + line] : [];
       }
       if (block.type !== "tool_use") return [];
-      return [nested + callLine(this.#call(text(block.name) ?? "tool", record(block.input) ?? {}))];
+      return [
+        nested + callLine(this.#call(field.text(block.name) ?? "tool", field.record(block.input) ?? {})),
+      ];
     });
   }
 
   /** For example "Edit src/app.ts" or "Bash: npm test". */
   #call(name: string, input: Fields): string {
-    const path = firstText(input, ["file_path", "notebook_path"]);
-    if (path !== undefined) return shortened(`${name} ${relativeTo(this.#directory, path)}`);
-    const what = firstText(input, ["command", "pattern", "url", "query", "description", "skill"]);
-    return shortened(what === undefined ? name : `${name}: ${what}`);
+    const path = field.firstText(input, ["file_path", "notebook_path"]);
+    if (path !== undefined) return field.shortened(`${name} ${field.relativeTo(this.#directory, path)}`);
+    const what = field.firstText(input, ["command", "pattern", "url", "query", "description", "skill"]);
+    return field.shortened(what === undefined ? name : `${name}: ${what}`);
   }
 
   #result(event: Fields): void {
     const { report } = this;
-    const answer = text(event.result);
+    const answer = field.text(event.result);
     const ended = event.subtype === "success" && event.is_error !== true;
-    if (answer !== undefined && ended) report.answer = answerOf(answer);
+    if (answer !== undefined && ended) report.answer = field.answerOf(answer);
     report.end = ended ? "done" : event.subtype === "error_max_turns" ? "out_of_turns" : "error";
     const errors = Array.isArray(event.errors) ? event.errors.filter((one) => typeof one === "string") : [];
     if (report.end === "error")
-      report.error = shortened(answer || errors.join("; ") || (text(event.subtype) ?? ""), 1000);
-    report.turns = number(event.num_turns);
-    report.costUSD = dollars(number(event.total_cost_usd));
-    report.durationMs = number(event.duration_ms);
-    report.tokens = tokensOf(record(event.usage));
+      report.error = field.shortened(answer || errors.join("; ") || (field.text(event.subtype) ?? ""), 1000);
+    report.turns = field.number(event.num_turns);
+    report.costUSD = field.dollars(field.number(event.total_cost_usd));
+    report.durationMs = field.number(event.duration_ms);
+    report.tokens = tokensOf(field.record(event.usage));
   }
 }
 
 function tokensOf(usage: Fields | undefined): Tokens | undefined {
   if (!usage) return undefined;
   return {
-    input: number(usage.input_tokens) ?? 0,
-    output: number(usage.output_tokens) ?? 0,
-    cacheRead: number(usage.cache_read_input_tokens) ?? 0,
-    cacheWrite: number(usage.cache_creation_input_tokens) ?? 0,
+    input: field.number(usage.input_tokens) ?? 0,
+    output: field.number(usage.output_tokens) ?? 0,
+    cacheRead: field.number(usage.cache_read_input_tokens) ?? 0,
+    cacheWrite: field.number(usage.cache_creation_input_tokens) ?? 0,
   };
 }
 
 function contentOf(event: Fields): Fields[] {
-  const content = record(event.message)?.content;
+  const content = field.record(event.message)?.content;
   const blocks: unknown[] = Array.isArray(content) ? content.slice(0, MAX_BLOCKS) : [];
-  return blocks.map(record).filter((block) => block !== undefined);
+  return blocks.map(field.record).filter((block) => block !== undefined);
 }
 
 function isFailedTool(block: Fields): boolean {
@@ -114,6 +107,6 @@ function isFailedTool(block: Fields): boolean {
 }
 
 function failure({ content }: Fields): string {
-  const first = Array.isArray(content) ? text(record(content[0])?.text) : text(content);
-  return failureLine(shortened((first ?? "").replaceAll("\n", " ")));
+  const first = Array.isArray(content) ? field.text(field.record(content[0])?.text) : field.text(content);
+  return failureLine(field.shortened((first ?? "").replaceAll("\n", " ")));
 }

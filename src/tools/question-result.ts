@@ -1,6 +1,5 @@
-import type { RunView } from "../runs/run-types.ts";
 import { shownText } from "../runs/shown-output.ts";
-import { questionDetailOf } from "../runs/run-types.ts";
+import { type RunView, questionDetailOf } from "../runs/run-types.ts";
 import { errorText, resultText } from "./run-result.ts";
 
 /**

@@ -9,6 +9,7 @@ import type { Owner } from "../actors/account-calls.ts";
 import { malformedResponse } from "../container/file-operations.ts";
 import type { Env } from "../shared/config.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
+import type { RunLink } from "../shared/link-token.ts";
 import { LOG_NAME } from "../shared/resource-uri.ts";
 import { json } from "../shared/responses.ts";
 import { becameShorter, fileNotArchived, sizeUnknown, unknownArchive, uploadTooLarge } from "./texts.ts";
@@ -29,14 +30,16 @@ const DIGEST_WANTED = /(?:^|[\s,])sha-256=(?:[1-9]|10)(?:$|[\s,;])/;
 
 const UNKNOWN_BYTES = 512 * 1024;
 
+/** A request for a file, or for a directory. */
+export interface FileCall {
+  request: Request;
+  env: Env;
+  owner: Owner;
+  path: string;
+}
+
 /** Sends a file that reports size 0. Files in /proc always do, even with content. */
-async function sendSmall(
-  request: Request,
-  env: Env,
-  owner: Owner,
-  path: string,
-  headers: Headers,
-): Promise<Response> {
+async function sendSmall({ request, env, owner, path }: FileCall, headers: Headers): Promise<Response> {
   const { value } = await operate(env, owner, "read", { path, offset: 0, limit: UNKNOWN_BYTES });
   const { bytes } = value;
   if (bytes.length === UNKNOWN_BYTES) throw sizeUnknown(path, UNKNOWN_BYTES);
@@ -59,22 +62,16 @@ function archiveFormat(request: Request): ArchiveFormat | undefined {
 }
 
 /** Sends a file or the requested range, or a directory as an archive. @param directory used if no archive is requested */
-export async function sendFile(
-  request: Request,
-  env: Env,
-  owner: Owner,
-  path: string,
-  directory: () => Promise<Response>,
-): Promise<Response> {
+export async function sendFile(call: FileCall, directory: () => Promise<Response>): Promise<Response> {
+  const { request, env, owner, path } = call;
   const format = archiveFormat(request);
   const digest = DIGEST_WANTED.test(request.headers.get("want-repr-digest") ?? "");
   const { value: stat } = await operate(env, owner, "stat", { path, digest });
-  if (stat.type === "directory")
-    return format === undefined ? directory() : sendArchive(request, env, owner, path, format);
+  if (stat.type === "directory") return format === undefined ? directory() : sendArchive(call, format);
   if (format !== undefined) throw fileNotArchived(path);
   const { headers, status, offset, length } = prepared(request, path, stat);
   if (status === 416) return new Response(null, { status, headers });
-  if (stat.size === 0) return sendSmall(request, env, owner, path, headers);
+  if (stat.size === 0) return sendSmall(call, headers);
   if (request.method === "HEAD") return new Response(null, { status, headers });
   const { value: opened } = await operate(env, owner, "open", { path, offset, limit: length });
   if (opened.length !== length) {
@@ -88,12 +85,10 @@ export async function sendFile(
   return new Response(opened.body.pipeThrough(new FixedLengthStream(length)), { status, headers });
 }
 
+/** Sends an output of a run, by its name in resource addresses. */
 export async function sendRunFile(
-  request: Request,
-  env: Env,
-  owner: Owner,
-  run: string,
-  name: string,
+  { request, env, owner }: Omit<FileCall, "path">,
+  { run, name }: Pick<RunLink, "run" | "name">,
 ): Promise<Response> {
   const find = (actor: DurableObjectStub<Sandbox>, known: Owner) => actor.statRunFile(known, run, name);
   const { value: stat } = await callSandbox(env, owner, find, { reads: true });
@@ -133,13 +128,8 @@ function prepared(
   return { headers, status: range ? 206 : 200, offset, length };
 }
 
-export async function sendArchive(
-  request: Request,
-  env: Env,
-  owner: Owner,
-  path: string,
-  format: ArchiveFormat,
-): Promise<Response> {
+export async function sendArchive(call: FileCall, format: ArchiveFormat): Promise<Response> {
+  const { request, env, owner, path } = call;
   const headers = new Headers({
     ...HEADERS,
     ...attachment(`${path === "/" ? "sandbox" : path}.${format}`),
@@ -150,13 +140,8 @@ export async function sendArchive(
   return new Response(archive.body, { headers });
 }
 
-export async function receiveFile(
-  request: Request,
-  env: Env,
-  owner: Owner,
-  path: string,
-  max: number,
-): Promise<{ size: number; sha256?: string }> {
+/** Writes the request's body, or the file of a form. @param max bytes */
+export async function receiveFile({ request, env, owner, path }: FileCall, max: number) {
   if (isTooLarge(request, max)) {
     await drainBody(request);
     throw uploadTooLarge(max);
@@ -225,10 +210,8 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
 };
 
 export function failedFile(error: ToolError): Response {
-  return json(
-    { error: error.message, code: error.code, hint: error.hint || undefined },
-    STATUS[error.code] ?? 503,
-  );
+  const { message, code, hint } = error;
+  return json({ error: message, code, hint: hint || undefined }, STATUS[code] ?? 503);
 }
 
 function etagOf({ modified, size }: Pick<FileStat, "modified" | "size">): string {
@@ -251,9 +234,7 @@ function rangeOf({ headers }: Request, stat: Pick<FileStat, "modified" | "size">
 function attachment(path: string): { "content-disposition": string } {
   const name = path.slice(path.lastIndexOf("/") + 1);
   const plain = name.replaceAll(/[^\w .()+-]/g, "_");
-  const exact = encodeURIComponent(name.toWellFormed()).replaceAll(
-    /['()*]/g,
-    (sign) => `%${sign.charCodeAt(0).toString(16)}`,
-  );
+  const escaped = (sign: string) => `%${sign.charCodeAt(0).toString(16)}`;
+  const exact = encodeURIComponent(name.toWellFormed()).replaceAll(/['()*]/g, escaped);
   return { "content-disposition": `attachment; filename="${plain}"; filename*=UTF-8''${exact}` };
 }

@@ -61,17 +61,15 @@ async function keptLink(context: RequestContext, name: LinkName): Promise<FileLi
 async function download(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const known = await sandboxActor(context.env, link.actor).linkOwner(link.epoch);
   if (!known) return refused(request, 410, LINK_TEXTS.sandboxGone);
-  const { env } = context;
   const owner: Owner = { ...known, scopes: ["sandbox:read"] };
-  return sendFile(request, env, owner, link.path, () =>
-    sendArchive(request, env, owner, link.path, "tar.gz"),
-  );
+  const call = { request, env: context.env, owner, path: link.path };
+  return sendFile(call, () => sendArchive(call, "tar.gz"));
 }
 
 async function downloadRun(request: Request, context: RequestContext, link: RunLink): Promise<Response> {
   const owner = await sandboxActor(context.env, link.actor).linkOwner();
   try {
-    if (owner) return await sendRunFile(request, context.env, owner, link.run, link.name);
+    if (owner) return await sendRunFile({ request, env: context.env, owner }, link);
   } catch (error) {
     if (!(error instanceof ToolError) || error.code !== "not_found") throw error;
   }
@@ -89,20 +87,14 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
   }
   let isDone = false;
   try {
-    const written = await receiveFile(
-      request,
-      context.env,
-      { ...owner, scopes: link.confined === false ? ["sandbox:write", "sandbox:exec"] : ["sandbox:write"] },
-      link.path,
-      link.max ?? MAX_UPLOAD_BYTES,
-    );
+    const scopes: Scope[] = link.confined === false ? ["sandbox:write", "sandbox:exec"] : ["sandbox:write"];
+    const call = { request, env: context.env, owner: { ...owner, scopes }, path: link.path };
+    const written = await receiveFile(call, link.max ?? MAX_UPLOAD_BYTES);
     isDone = true;
-    if (acceptsHTML(request))
-      return page(
-        "Uploaded",
-        markup`<h1>Uploaded</h1><p>${String(written.size)} bytes, SHA-256 <code>${written.sha256}</code></p>`,
-        { status: 201 },
-      );
+    if (acceptsHTML(request)) {
+      const body = markup`<h1>Uploaded</h1><p>${written.size} bytes, SHA-256 <code>${written.sha256}</code></p>`;
+      return page("Uploaded", body, { status: 201 });
+    }
     return json({ path: link.path, ...written }, 201);
   } finally {
     await sandboxActor(context.env, link.actor).leaveLink({ id: link.id, expires: link.expires }, isDone);
@@ -161,11 +153,12 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
     const { id: principalID, region, scopes: granted } = caller.principal;
     const mayStart = mayStartFor(request.method, granted);
     const owner = { principalID, sandbox, region, scopes: granted, mayStart, takesNotice: false };
+    const call = { request, env: caller.env, owner, path };
+    const recursive = searchParams.get("recursive") === "true";
     switch (request.method) {
       case "PUT":
-        return json({ path, ...(await receiveFile(request, caller.env, owner, path, MAX_UPLOAD_BYTES)) });
+        return json({ path, ...(await receiveFile(call, MAX_UPLOAD_BYTES)) });
       case "DELETE": {
-        const recursive = searchParams.get("recursive") === "true";
         if (path === "/" || path === WORKSPACE) throw notRemoved(path);
         await operate(caller.env, owner, "remove", { path, recursive }).catch((error: unknown) => {
           if (!(error instanceof ToolError) || error.code !== "is_directory") throw error;
@@ -174,12 +167,10 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
         return new Response(null, { status: 204 });
       }
       default:
-        return sendFile(request, caller.env, owner, path, async () => {
-          const recursive = searchParams.get("recursive") === "true";
-          const cursor = checkedCursor(searchParams.get("cursor") ?? undefined);
-          const depth = recursive ? ANY_DEPTH : 1;
-          const call = { path, depth, limit: MAX_LISTED, after: cursor };
-          const { entries, next } = (await operate(caller.env, owner, "list", call)).value;
+        return sendFile(call, async () => {
+          const after = checkedCursor(searchParams.get("cursor") ?? undefined);
+          const listing = { path, depth: recursive ? ANY_DEPTH : 1, limit: MAX_LISTED, after };
+          const { entries, next } = (await operate(caller.env, owner, "list", listing)).value;
           return json({ path, entries, more: next !== undefined, next_cursor: next });
         });
     }

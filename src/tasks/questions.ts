@@ -13,13 +13,8 @@ import type { TraceContext } from "../shared/trace.ts";
 import { pause, within } from "../shared/within.ts";
 import type { TaskBudgets } from "./budget.ts";
 import { upstreamAdvice } from "./end.ts";
-import {
-  type ProgramProblem,
-  type Program,
-  type ProgramOrder,
-  ProgramReader,
-  programRequest,
-} from "./program.ts";
+import type { Program, ProgramOrder, ProgramProblem } from "./program.ts";
+import { ProgramReader, programRequest } from "./program.ts";
 import { QUESTION_CANCELLED, dayIsSpent, programLate } from "./texts.ts";
 
 export interface QuestionSpec extends Allowance, ProgramOrder {
@@ -178,19 +173,14 @@ class Question {
     signal: AbortSignal,
   ): Promise<Partial<ProgramProblem> & { program?: Program; pauseMs?: number }> {
     const bytes = new TextEncoder().encode(body);
-    const response = await this.#host.callModel(
-      new Request(`http://${MODEL_HOST}/v1/messages`, {
-        method: "POST",
-        headers: {
-          "x-api-key": key,
-          "anthropic-version": "2023-06-01",
-          "content-type": "application/json",
-          "content-length": `${bytes.length}`,
-        },
-        body: bytes,
-        signal,
-      }),
-    );
+    const headers = {
+      "x-api-key": key,
+      "anthropic-version": "2023-06-01",
+      "content-type": "application/json",
+      "content-length": `${bytes.length}`,
+    };
+    const init = { method: "POST", headers, body: bytes, signal };
+    const response = await this.#host.callModel(new Request(`http://${MODEL_HOST}/v1/messages`, init));
     if (!response.ok) return this.#refused(response);
     const reader = new ProgramReader(this.#spec.languages);
     try {

@@ -21,6 +21,15 @@ export function unreadable(error: unknown): FileError {
   );
 }
 
+/** The result of looking at a path, or the failure. @throws FileError */
+export async function readable<T>(result: Promise<T>): Promise<T> {
+  try {
+    return await result;
+  } catch (error) {
+    throw error instanceof FileError ? error : unreadable(error);
+  }
+}
+
 export function codeOf(error: unknown): string | undefined {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   return typeof code === "string" ? code : undefined;

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
 import { constants, fstatSync, readSync, statSync } from "node:fs";
 import { type FileHandle, lstat, open, readdir, stat } from "node:fs/promises";
-import { FileError, unreadable } from "./file-error.ts";
+import { FileError, readable, unreadable } from "./file-error.ts";
 import type { Call, FileRequests } from "./operations.ts";
 import { RESPONSE_BYTES, type FileStat, type Listed, type Listing } from "./shapes.ts";
 
@@ -72,9 +72,7 @@ export async function statOf(
   { path, digest }: Call<FileRequests["stat"]>,
   isWanted: () => boolean,
 ): Promise<FileStat> {
-  const stats = await stat(path).catch((error: unknown) => {
-    throw unreadable(error);
-  });
+  const stats = await readable(stat(path));
   const modified = Math.floor(stats.mtimeMs);
   if (stats.isDirectory()) return { type: "directory", size: 0, modified };
   const opened = await openFile(path);
@@ -173,11 +171,7 @@ export async function listDirectory(
   { path, depth, limit, after: cursor = "" }: Call<FileRequests["list"]>,
   isWanted: () => boolean,
 ): Promise<Listing> {
-  try {
-    if (!(await stat(path)).isDirectory()) throw new FileError({ problem: "not_directory" });
-  } catch (error) {
-    throw error instanceof FileError ? error : unreadable(error);
-  }
+  if (!(await readable(stat(path))).isDirectory()) throw new FileError({ problem: "not_directory" });
   const root = bytesAsText(path);
   const after = nameOf(cursor);
   // File names are bytes. Latin-1 keeps each byte, and sorts like bytes.
@@ -282,9 +276,7 @@ const MAX_CONCURRENT_STATS = 64;
 /** Does not count mounts, which are not the sandbox's own. Undefined if it takes too long. */
 export async function diskUsage(path: string): Promise<number | undefined> {
   const deadline = performance.now() + USAGE_MS;
-  const { dev } = await stat(path).catch((error: unknown) => {
-    throw unreadable(error);
-  });
+  const { dev } = await readable(stat(path));
   const linked = new Set<number>();
   let bytes = 0;
   const directories = [bytesAsText(path)];

@@ -3,6 +3,7 @@
  * Linux does not enforce (`markOf` in protocol.ts).
  */
 import { readFileSync, readdirSync } from "node:fs";
+import { procStat } from "./proc-stat.ts";
 import { markOf } from "./protocol.ts";
 
 /** How long one scan of /proc is reused, in milliseconds: many runs may end at once. */
@@ -144,9 +145,8 @@ function canMark(): boolean {
 let mayMark: boolean | undefined;
 
 function scanProcesses(pid: number, withLimit = false): Process | undefined {
-  const stat = fileOf(pid, "stat");
-  if (stat === "") return undefined;
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const fields = procStat(pid);
+  if (fields === undefined) return undefined;
   const [state = "Z", parent, processGroup, , terminal] = fields;
   const limit = withLimit ? (/^Max file locks +(\S+)/m.exec(fileOf(pid, "limits"))?.[1] ?? "") : "";
   return {

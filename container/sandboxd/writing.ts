@@ -34,7 +34,7 @@ import {
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import * as z from "zod/mini";
-import { FileError, codeOf, unreadable } from "./file-error.ts";
+import { FileError, codeOf, readable, unreadable } from "./file-error.ts";
 import { FORM_BYTES, fileOf } from "./form.ts";
 import { WRITES, entriesOf, textOf } from "./directories.ts";
 import { edited } from "./editing.ts";
@@ -131,18 +131,14 @@ export class Writes {
 
   async remove({ path, recursive, confined }: Call<FileRequests["remove"]>): Promise<{}> {
     if (confined) await confine(path);
-    const parent = await realpath(dirname(path)).catch((error: unknown) => {
-      throw unreadable(error);
-    });
+    const parent = await readable(realpath(dirname(path)));
     const target = join(parent, basename(path));
     if (`${WORKSPACE_ROOT}/`.startsWith(join(target, "/")))
       throw new FileError({ problem: "system", code: "EPERM" });
     const directory = confined ? await openInside(parent, target) : undefined;
     const reached = directory ? join(`/proc/self/fd/${directory.fd}`, basename(path)) : target;
     try {
-      const found = await lstat(reached).catch((error: unknown) => {
-        throw unreadable(error);
-      });
+      const found = await readable(lstat(reached));
       if (found.isDirectory() && !recursive) throw new FileError({ problem: "directory" });
       await this.#inTurn(target, () => rm(reached, { recursive: recursive === true }));
       return {};

@@ -1,6 +1,6 @@
 /** Checks whether bubblewrap can make a sandbox on this machine, by making one. */
 import { execFile } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { promisify } from "node:util";
 import { initCapability, withoutInitCapability } from "./init.ts";
 import { SYSTEM_PATH, failureOf } from "./host-programs.ts";
@@ -25,53 +25,30 @@ export type Check =
 export async function checkBubblewrap(path = SYSTEM_PATH): Promise<Check> {
   const run: Run = (file, args) => execute(file, args, { cwd: "/", timeout: 10_000, env: { PATH: path } });
   if (process.platform !== "linux") {
-    return {
-      works: false,
-      reason: BUBBLEWRAP.notLinux(process.platform),
-      remedy: BUBBLEWRAP.useOther,
-    };
+    return fails(BUBBLEWRAP.notLinux(process.platform), BUBBLEWRAP.useOther);
   }
   let help: string;
   try {
     help = (await run("bwrap", ["--help"])).stdout;
   } catch {
-    return {
-      works: false,
-      reason: BUBBLEWRAP.missing("bubblewrap"),
-      remedy: BUBBLEWRAP.install(installCommand()),
-    };
+    return fails(BUBBLEWRAP.missing("bubblewrap"), BUBBLEWRAP.install(installCommand()));
   }
   for (const program of ["nsenter", "setpriv"]) {
     const found = await run(program, ["--version"]).catch(() => undefined);
     // BusyBox's small program of the same name has too few options.
     if (found?.stdout.includes("util-linux") !== true)
-      return {
-        works: false,
-        reason: BUBBLEWRAP.missing(`util-linux's ${program}`),
-        remedy: BUBBLEWRAP.installUtilities,
-      };
+      return fails(BUBBLEWRAP.missing(`util-linux's ${program}`), BUBBLEWRAP.installUtilities);
   }
-  if (
-    !(await run("perl", ["--version"]).then(
-      () => true,
-      () => false,
-    ))
-  )
-    return {
-      works: false,
-      reason: BUBBLEWRAP.missing("perl"),
-      remedy: BUBBLEWRAP.install(installCommand("perl")),
-    };
+  if (!(await run("perl", ["--version"]).catch(() => undefined)))
+    return fails(BUBBLEWRAP.missing("perl"), BUBBLEWRAP.install(installCommand("perl")));
   const supported = new Set(help.match(/--[a-z0-9-]+/g) ?? []);
-  if (!supported.has("--size")) {
-    return { works: false, reason: BUBBLEWRAP.old, remedy: BUBBLEWRAP.installNewer(installCommand()) };
-  }
+  if (!supported.has("--size")) return fails(BUBBLEWRAP.old, BUBBLEWRAP.installNewer(installCommand()));
   const isRoot = process.getuid?.() === 0;
   const asUser = await attempt(run, isRoot, supported);
   if (asUser === undefined) return { works: true, supported, dropsRoot: isRoot };
   if (isRoot && isRootOfNamespaceAlone() && (await attempt(run, false, supported)) === undefined)
     return { works: true, supported, dropsRoot: false };
-  return { works: false, ...explain(asUser) };
+  return explain(asUser);
 }
 
 /** @returns what went wrong, or undefined. */
@@ -107,25 +84,21 @@ function isRootOfNamespaceAlone(): boolean {
   return !/^\s*0\s+0\s/.test(readText("/proc/self/uid_map"));
 }
 
-function explain(stderr: string): { reason: string; remedy: string } {
-  const program = /\b(nsenter|setpriv)\b.*(?:ENOENT|No such file)/.exec(stderr)?.[1];
-  if (program !== undefined) {
-    return { reason: BUBBLEWRAP.missing(program), remedy: BUBBLEWRAP.installUtilities };
-  }
-  const reason = BUBBLEWRAP.failed(stderr);
-  if (setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") === "1")
-    return { reason, remedy: BUBBLEWRAP.allowAppArmor };
-  if (setting("/proc/sys/kernel/unprivileged_userns_clone") === "0") {
-    return { reason, remedy: BUBBLEWRAP.allow("kernel.unprivileged_userns_clone=1") };
-  }
-  if (setting("/proc/sys/user/max_user_namespaces") === "0") {
-    return { reason, remedy: BUBBLEWRAP.allow("user.max_user_namespaces=15000") };
-  }
-  return { reason, remedy: BUBBLEWRAP.allowNested };
+function fails(reason: string, remedy: string): Check {
+  return { works: false, reason, remedy };
 }
 
-function setting(file: string): string | undefined {
-  return existsSync(file) ? readFileSync(file, "utf8").trim() : undefined;
+function explain(stderr: string): Check {
+  const program = /\b(nsenter|setpriv)\b.*(?:ENOENT|No such file)/.exec(stderr)?.[1];
+  if (program !== undefined) return fails(BUBBLEWRAP.missing(program), BUBBLEWRAP.installUtilities);
+  const reason = BUBBLEWRAP.failed(stderr);
+  if (readText("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").trim() === "1")
+    return fails(reason, BUBBLEWRAP.allowAppArmor);
+  if (readText("/proc/sys/kernel/unprivileged_userns_clone").trim() === "0")
+    return fails(reason, BUBBLEWRAP.allow("kernel.unprivileged_userns_clone=1"));
+  if (readText("/proc/sys/user/max_user_namespaces").trim() === "0")
+    return fails(reason, BUBBLEWRAP.allow("user.max_user_namespaces=15000"));
+  return fails(reason, BUBBLEWRAP.allowNested);
 }
 
 export function installCommand(name: "bubblewrap" | "perl" = "bubblewrap"): string {

@@ -331,23 +331,13 @@ async function tunnel(
     return await endTLS(egress, server, socket, head, entry);
   const added = egress.connections.add(refused === undefined ? entry : { ...entry, refused: refused.why });
   if (refused !== undefined) return refuseTunnel(socket, 403, refused.text);
-  if (!egress.internet.allowed) {
-    added.status = 403;
-    return refuseTunnel(socket, 403, REFUSALS.unreachable(url.host, egress.internet.reason));
-  }
   const isFree = egress.policy.internet === "full";
-  if (!isFree && port === 80) {
+  if (!isFree && port === 80 && egress.internet.allowed) {
     added.status = 200;
     return takeRequests(server, socket, head, entry);
   }
-  let upstream: Socket;
-  try {
-    upstream = await connectUpstream(host, port, egress.upstream, closeSignal(socket));
-  } catch (error) {
-    return refuseTunnel(socket, ...failed(error, socket, added));
-  }
-  upstream.on("error", () => undefined);
-  upstream.once("close", () => (added.bytes = upstream.bytesRead));
+  const upstream = await connectFor(socket, egress, url, added);
+  if (upstream === undefined) return;
   added.status = 200;
   socket.write(established);
   const problem = isFree ? undefined : await problemWithTLS(host, socket, head);
@@ -359,6 +349,30 @@ async function tunnel(
   }
   if (isFree && head.length > 0) upstream.write(head);
   join(socket, upstream);
+}
+
+/** Connects a tunnel to its host. Undefined if it was refused. */
+async function connectFor(
+  socket: Duplex,
+  { internet, upstream: options }: Egress,
+  url: URL,
+  entry: Connection,
+): Promise<Socket | undefined> {
+  const refuseWith = (status: number, reason: string) => {
+    // A disconnected client was not refused.
+    entry.status = socket.destroyed ? abandoned : status;
+    refuseTunnel(socket, status, reason);
+    return undefined;
+  };
+  if (!internet.allowed) return refuseWith(403, REFUSALS.unreachable(url.host, internet.reason));
+  try {
+    const upstream = await connectUpstream(hostOf(url), portOf(url), options, closeSignal(socket));
+    upstream.on("error", () => undefined);
+    upstream.once("close", () => (entry.bytes = upstream.bytesRead));
+    return upstream;
+  } catch (error) {
+    return refuseWith(...failure(error));
+  }
 }
 
 /** Opens a tunnel for plain HTTP. Each origin-form request in it is checked like any other. */
@@ -417,25 +431,16 @@ async function upgrade(
     connections.refuse(entry, refusal?.why ?? "mismatch");
     return refuseTunnel(socket, 403, refusal?.text ?? mismatch ?? "");
   }
-  if (!egress.internet.allowed) {
-    entry.status = 403;
-    return refuseTunnel(socket, 403, REFUSALS.unreachable(url.host, egress.internet.reason));
-  }
   const protocol = request.headers.upgrade ?? "";
+  const isWebSocket = protocol.toLowerCase() === "websocket";
   // HTTP/2 names a host in each request.
-  if (protocol.toLowerCase() !== "websocket" && egress.policy.internet !== "full") {
+  if (!isWebSocket && egress.policy.internet !== "full" && egress.internet.allowed) {
     entry.status = 501;
     return refuseTunnel(socket, 501, REFUSALS.upgrade(protocol));
   }
-  let upstream: Socket;
-  try {
-    upstream = await connectUpstream(host, port, egress.upstream, closeSignal(socket));
-  } catch (error) {
-    return refuseTunnel(socket, ...failed(error, socket, entry));
-  }
-  upstream.once("close", () => (entry.bytes = upstream.bytesRead));
-  if (protocol.toLowerCase() === "websocket")
-    return switchToWebSocket(upstream, request, socket, head, url, entry);
+  const upstream = await connectFor(socket, egress, url, entry);
+  if (upstream === undefined) return;
+  if (isWebSocket) return switchToWebSocket(upstream, request, socket, head, url, entry);
   // The response is not checked.
   entry.status = 101;
   const kept = new Set(["connection", "upgrade", "transfer-encoding"]);
@@ -539,13 +544,6 @@ function interceptFor({ http, https, all }: Intercepts, url: URL): string | null
 
 function isIntercepted(patterns: readonly string[], host: string): boolean {
   return patterns.some((pattern) => matchesHost(pattern, host));
-}
-
-/** The response for the client, and the status for the log; a disconnected client was not refused. */
-function failed(error: unknown, socket: Duplex, entry: Connection): [status: number, reason: string] {
-  const [status, reason] = failure(error);
-  entry.status = socket.destroyed ? abandoned : status;
-  return [status, reason];
 }
 
 function failure(error: unknown): [status: number, reason: string] {

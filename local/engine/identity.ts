@@ -1,6 +1,7 @@
 /** Identifies a process so that a later one with the same number is not mistaken for it, even after a restart. */
-import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { procStat } from "../../container/sandboxd/proc-stat.ts";
+import { readText } from "./host-files.ts";
 
 /** `<process id> <start time in clock ticks since boot> <the machine's boot id>` */
 export type Identity = string;
@@ -9,15 +10,9 @@ const deathMs = 5000;
 
 /** @returns undefined if the process does not exist or is a zombie */
 export function identify(pid: number): Identity | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    // Fields are counted after the name, which may contain anything up to the last parenthesis.
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    if (fields[0] === "Z" || fields[0] === "X") return undefined;
-    return `${pid} ${fields[19]} ${readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()}`;
-  } catch {
-    return undefined;
-  }
+  const fields = procStat(pid);
+  if (fields === undefined || fields[0] === "Z" || fields[0] === "X") return undefined;
+  return `${pid} ${fields[19]} ${readText("/proc/sys/kernel/random/boot_id").trim()}`;
 }
 
 export function isAlive(identity: Identity): boolean {

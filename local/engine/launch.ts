@@ -3,6 +3,8 @@ import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, rea
 import { writeFile } from "node:fs/promises";
 import { connect, type Server, type Socket } from "node:net";
 import { basename, dirname } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import type { ExitReport } from "../platform/engine-protocol.ts";
 import {
   controlProgram,
@@ -160,7 +162,7 @@ async function openControlSocket(first: number, isActive: () => boolean): Promis
         if (code !== "ENOENT" && code !== "EACCES" && code !== "ESRCH") throw error;
       }
     }
-    await new Promise((resolve) => setTimeout(resolve, 4));
+    await sleep(4);
   }
   throw new Error(START_PROBLEMS.controlLate);
 }
@@ -173,16 +175,7 @@ function childOf(pid: number): number | undefined {
     // Some kernels are built without that file.
     return readdirSync("/proc")
       .map(Number)
-      .find((other) => parentOf(other) === pid);
-  }
-}
-
-function parentOf(pid: number): number | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]);
-  } catch {
-    return undefined;
+      .find((other) => Number(procStat(other)?.[1]) === pid);
   }
 }
 

@@ -4,6 +4,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
 import { identify, kill } from "./identity.ts";
 
@@ -253,14 +254,10 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
         await writeFile(join(directory, limitFile(parent, controller)), String(value));
       }
       // Version 2 counts socket buffers as memory.
-      const sockets =
-        parent.controllers.includes("memory") && parent.version === 1
-          ? "memory.kmem.tcp.limit_in_bytes"
-          : undefined;
-      if (sockets !== undefined)
-        await writeFile(join(directory, sockets), String(socketBytes)).catch(() => undefined);
-      const noSwap = parent.version === 2 ? "memory.swap.max" : undefined;
-      if (noSwap !== undefined) await writeFile(join(directory, noSwap), "0").catch(() => undefined);
+      const [file, value] =
+        parent.version === 2 ? ["memory.swap.max", 0] : ["memory.kmem.tcp.limit_in_bytes", socketBytes];
+      if (parent.controllers.includes("memory"))
+        await writeFile(join(directory, file), String(value)).catch(() => undefined);
     } catch {
       // The sandbox runs without this group; `inForce` reports the actual limits.
     }
@@ -297,7 +294,7 @@ export async function removeGroups(directories: string[]): Promise<void> {
         (error: NodeJS.ErrnoException) => error.code === "ENOENT",
       );
       if (removed) break;
-      await new Promise((resolve) => setTimeout(resolve, 25));
+      await sleep(25);
     }
   }
 }
@@ -341,7 +338,7 @@ async function killGroup(directory: string): Promise<void> {
     const members = (await read(join(directory, "cgroup.procs"))).split("\n").map(Number).filter(Boolean);
     if (members.length === 0) return;
     for (const pid of members) kill(identify(pid) ?? "");
-    await new Promise((resolve) => setTimeout(resolve, 25));
+    await sleep(25);
   }
 }
 

@@ -5,6 +5,7 @@ import { mkdir, rm, symlink } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { quote } from "../../src/shared/text.ts";
 import type { ExitReport } from "../platform/engine-protocol.ts";
 import { BUNDLE_FILE } from "../runtime/trust.ts";
@@ -128,7 +129,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
       await kill();
       throw new Error(MACHINE.notStarted(printed.trim() || START_PROBLEMS.noControl));
     }
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    await sleep(10);
   }
   return {
     egress: [],

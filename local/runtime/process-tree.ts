@@ -1,5 +1,6 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { procStat } from "../../container/sandboxd/proc-stat.ts";
 
 const GRACE_MS = 5000;
 
@@ -23,14 +24,8 @@ function descendants(): number[] {
   for (const name of readdirSync("/proc")) {
     const pid = Number(name);
     if (!Number.isInteger(pid)) continue;
-    try {
-      const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-      // The command's name, in parentheses, may itself contain spaces and parentheses.
-      const [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-      if (state !== "Z" && state !== "X") parents.set(pid, Number(parent));
-    } catch {
-      // It ended meanwhile.
-    }
+    const [state = "X", parent] = procStat(pid) ?? [];
+    if (state !== "Z" && state !== "X") parents.set(pid, Number(parent));
   }
   const isBelow = (pid: number): boolean => {
     const parent = parents.get(pid);

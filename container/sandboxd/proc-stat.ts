@@ -1,0 +1,11 @@
+import { readFileSync } from "node:fs";
+
+/** The fields of /proc/PID/stat after the process's name, which may contain anything; undefined if it is gone (proc(5)). */
+export function procStat(pid: number): string[] | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  } catch {
+    return undefined;
+  }
+}

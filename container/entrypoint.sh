@@ -1,10 +1,9 @@
 #!/bin/bash
-# entrypoint.sh SERVER [ARGUMENT...]: the image's program. Limits the number of processes if it can, so that a fork bomb does not
-# affect other sandboxes. Then becomes init.pl, which keeps sandboxd and the image's own server running. The limit includes them:
-# while a fork bomb has taken all processes, they continue but cannot start any.
+# entrypoint.sh SERVER [ARGUMENT...]: the image's program. Limits the number of processes, so that a fork bomb does not affect other
+# sandboxes. Then becomes init.pl, which keeps sandboxd and the image's own server running, within the same limit.
 #
-# Root is exempt from `ulimit -u` on most kernels, so the limit is the control group's where that can be written; in a
-# virtual machine, whose control group is the root and has none, that of a group below it.
+# Most kernels exempt root from `ulimit -u`, so a control group sets the limit. In a virtual machine, where the group is the root
+# group and has no limit, a group below it does.
 set -a
 . "${BASH_SOURCE[0]%/*}/environment"
 set +a

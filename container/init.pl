@@ -1,28 +1,28 @@
 #!/usr/bin/perl
 # init.pl SANDBOXD... +++ SERVER...
 #
-# The first process of a sandbox: collects orphans, and keeps two commands running, sandboxd and the control server. Signals from
-# inside cannot kill the first process of a pid namespace, so it survives what ends everything else (`kill -9 -1`). Its name and
-# those of our other processes begin with sbx-: a user's `pkill -f sandboxd`, or bash, node or /opt, finds none of them.
+# The first process of a sandbox: collects orphans, and keeps sandboxd and the control server running. Signals from inside cannot
+# kill the first process of a pid namespace, so it survives `kill -9 -1`. The names of our processes begin with sbx-, so that a
+# user's `pkill -f` for sandboxd, bash, node or /opt matches none of them.
 #
-# sandboxd writes a byte to its standard output while it responds to requests. One that goes silent is killed: user code may
-# have stopped it, or taken its place. The next one takes over what it was running.
+# sandboxd writes a byte to its standard output while it responds to requests. A silent one is killed, because user
+# code may have stopped or replaced it. The next one adopts its runs.
 #
-# After SIGTERM from outside sandboxd is told to end, which has the workspace saved first; then the control server; then this. The
-# same from inside, as `pkill -u root` sends it to everything, ends what it hits, and this starts it again.
+# After SIGTERM from outside, this process ends sandboxd, which first has the workspace saved, then the control server, then
+# itself. SIGTERM from inside, as by `pkill -u root`, may end the two commands, which are started again.
 #
-# Perl, because every Debian and Ubuntu has it, it takes little memory, and it survives a fork that fails. Times are in seconds.
+# Perl is in every Debian and Ubuntu, needs little memory, and survives a failed fork. Times are in seconds.
 use strict;
 use warnings;
 use POSIX ();
 
-# How long sandboxd may be silent. Only its own running time counts, because other programs may keep it from the processor.
+# How long sandboxd may be silent. Only its own running time counts, because other programs may occupy the processor.
 my $HUNG_S = 15;
-# The time between two checks, and between two starts of a command that ends at once.
+# The time between two checks, and between two starts of a command that keeps ending.
 my $TICK_S = 1;
-# How long the end may take after SIGTERM, before the platform kills the container (after 15 minutes); and the control server's part.
+# How long to wait for sandboxd and the control server after SIGTERM. The platform kills the container after 15 minutes.
 my ($STOP_S, $SERVER_STOP_S) = (600, 5);
-# How often sandboxd is restarted during the end, if it dies before the workspace is saved.
+# How often to restart a sandboxd that dies before the workspace is saved.
 my $STOP_STARTS = 5;
 
 my ($sandboxd, $server) = ({ beats => 1, command => [] }, { command => [] });
@@ -36,9 +36,9 @@ $0 = 'sbx-init';
 my $stopping_since;
 # Handlers, because the commands would inherit SIG_IGN.
 $SIG{$_} = sub { } for qw(INT HUP QUIT PIPE CHLD USR1 USR2);
-# The sender is known only at once, when Perl does not expect signals, so the signal is blocked except while this waits. A sender in
-# another pid namespace has the number 0 here, and so has our parent there; if all share one, the platform is the parent. Only with
-# code 0, that of kill(2), does the kernel set the number; with other codes the sender writes it.
+# A handler sees the sender only of an immediate signal, so the signal is blocked except while this waits. A sender in another pid
+# namespace has the number 0, like our parent there. In a shared namespace, the platform is the parent. Only for code 0, of kill(2),
+# does the kernel set the number; for other codes the sender writes it.
 my $terms = POSIX::SigSet->new(POSIX::SIGTERM());
 POSIX::sigprocmask(POSIX::SIG_BLOCK(), $terms);
 my $is_told = 0;
@@ -52,7 +52,7 @@ sub now {
   return (split ' ', <$file>)[0];
 }
 
-# If no process can be created, the next check tries again.
+# If fork fails, the next check tries again.
 sub begin {
   my ($service) = @_;
   return if $service->{pid} || defined $service->{begun} && now() - $service->{begun} < $TICK_S;
@@ -85,8 +85,8 @@ sub collect {
   }
 }
 
-# Returns how long a process has run since its start, how long it has waited for a processor (a wait counts when it is over), and
-# whether it now runs, or waits for a processor or a disk. Undefined if the system does not say.
+# Returns how long a process has run, how long it has waited for a processor (finished waits only), and whether it now runs or
+# waits for a processor or a disk. Undefined if unknown.
 sub look {
   my ($pid) = @_;
   open(my $times, '<', "/proc/$pid/schedstat") or return undef;
@@ -127,7 +127,7 @@ sub wait_for_news {
 }
 
 my $stop_starts = 0;
-# Takes the next step to the end.
+# Takes the next step of the shutdown.
 sub stop {
   exit 0 if now() - $stopping_since > $STOP_S;
   # It exits with 0 when the workspace is saved. If it died for another reason, the next one saves.
@@ -150,7 +150,7 @@ sub stop {
 }
 
 begin($server);
-# The engine's channel to the control server of a local sandbox is for the first one alone.
+# Only the first control server of a local sandbox gets the engine's channel.
 if (defined(my $channel = delete $ENV{NODE_CHANNEL_FD})) {
   if (open(my $handle, "<&=", $channel)) { close($handle) }
 }

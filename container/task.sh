@@ -1,29 +1,29 @@
 # Starts the coding agent of a task: restores an earlier conversation, clones, records the state of the files, runs the agent.
-# Run as a program. A task's own files, apart from the workspace, are in /var/lib/sandbox-mcp/tasks/ID:
+# Run as a program. A task's own files, outside the workspace, are in /var/lib/sandbox-mcp/tasks/ID:
 #
-#   conversation  of an earlier task, to go on with: files for the home directory
+#   conversation  the earlier task's, to continue: files for the home directory
 #   components    definitions of agents and commands that the operator offers and the task names, as KIND/NAME.md
 #   git start     the files at the start, as a tree in a separate repository
 #
-# sandboxd does what comes after the agent, and calls `snapshot` for it.
+# After the agent's end, sandboxd calls `snapshot`.
 
 set -u
-# The agent's programs may be anywhere. This script must not use programs that user code has put first in the PATH.
+# The agent's programs may be anywhere. This script itself must not run programs that user code has put first in PATH.
 agent_path=$PATH
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 dir=/var/lib/sandbox-mcp/tasks/$2
 home=${HOME:-/root}
-# A file above the first, and what comes after the second, is compared by its size and time only. Bytes.
+# In bytes: larger files, and files after this total, are compared only by size and time.
 compared_file=$((8 * 1024 * 1024))
 compared_total=$((128 * 1024 * 1024))
 
-# Says something about the task itself, on the same stream as the agent's events.
+# Reports on the task itself, in the stream of the agent's events.
 say() {
   printf '{"sandbox_mcp":"%s"}\n' "$1"
 }
 
-# run ID DIRECTORY REPOSITORY BRANCH COMPONENTS AGENT...: everything up to the agent's end, whose standard input and output
-# are those of the script. REPOSITORY, BRANCH and COMPONENTS may be empty.
+# run ID DIRECTORY REPOSITORY BRANCH COMPONENTS AGENT...: prepares the directory, and becomes the agent. REPOSITORY, BRANCH and
+# COMPONENTS may be empty.
 run() {
   local work=$1 repository=$2 branch=$3 components=$4
   shift 4
@@ -53,20 +53,20 @@ run() {
   exec "$@"
 }
 
-# OpenCode installs the library of its plugins in its configuration's directory unless that has it by the lock file, and takes no
-# setting for it. A directory that somebody has made is left as it is: it may have plugins.
+# OpenCode installs its plugin library in its configuration directory, unless a lock file there lists it. No setting prevents that.
+# An existing directory stays unchanged: it may have plugins.
 keep_from_registry() {
   local configuration=${XDG_CONFIG_HOME:-$home/.config}/opencode
   [[ ! -e $configuration ]] && mkdir -p "$configuration/node_modules" || return 0
   echo '{"packages":{"":{"dependencies":{"@opencode-ai/plugin":"*"}}}}' >"$configuration/package-lock.json"
 }
 
-# place COMPONENTS: gives the agent these definitions, each KIND/NAME, separated by spaces. One that the workspace or the home
-# directory already has is kept, and the operator's is not used.
+# place COMPONENTS: gives the agent these definitions, each KIND/NAME, separated by spaces. Those of the workspace or the home
+# directory precede the operator's.
 place() {
   local each there missing=()
   local own=$home/.claude
-  # Left by an earlier task, which may have named others.
+  # Links of an earlier task with other components.
   find "$own/agents" "$own/commands" -maxdepth 1 -type l -lname '/var/lib/sandbox-mcp/tasks/*' -delete 2>/dev/null
   [[ -n $1 ]] || return 0
   there=$(definitions)
@@ -84,7 +84,7 @@ place() {
   return 1
 }
 
-# The definitions in the workspace and in the home directory, each KIND/NAME.
+# Lists the definitions of the workspace and the home directory, each KIND/NAME.
 definitions() {
   find -H .claude/agents .claude/commands "$home/.claude/agents" "$home/.claude/commands" -maxdepth 4 \
     -name '*.md' -printf '%H/\n%P\n' 2>/dev/null |
@@ -103,7 +103,7 @@ joined() {
   printf %s "${all%, }"
 }
 
-# snapshot ID: stores the files of the current directory as a tree and prints its id. Two may run at the same time.
+# snapshot ID: stores the current directory's files as a tree, and prints its id. Two may run concurrently.
 snapshot() {
   local own=$dir/snapshot.$$ status
   mkdir -p "$own" && { [[ -d $dir/git ]] || git init -q --bare "$dir/git" >&2; } && tree "$own"
@@ -134,7 +134,7 @@ tree() {
   hidden "$own" write-tree
 }
 
-# git on the task's own repository, with the current directory as its files, whatever the user has configured.
+# Runs git on the task's own repository with the current directory as its work tree, without the user's configuration.
 hidden() {
   local own=$1
   shift
@@ -142,8 +142,8 @@ hidden() {
     git -c core.autocrlf=false -c core.quotePath=false -c core.looseCompression=1 "$@"
 }
 
-# The files that count, each ended by NUL: in a repository those that it does not ignore, and those of its submodules and
-# of nested repositories: git itself names only their directories.
+# Lists the files to store, each ended by NUL: in a repository those that it does not ignore, with those of submodules and nested
+# repositories, for which git itself lists only the directories.
 candidates() {
   if git rev-parse --is-inside-work-tree &>/dev/null; then
     perl -0 -e '

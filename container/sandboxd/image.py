@@ -2,8 +2,8 @@
 
     image.py <longest side> <pixels> <bytes>
 
-The input may be hostile, so this is a process of its own with limits. Its exit status is 3 without Pillow, 4 for what cannot
-be decoded, and 5 for what takes more memory than it may have or has too many bytes at every quality.
+The input may be hostile, so this is a separate process with limits. Exit status: 3 without Pillow, 4 if the image cannot be
+decoded, 5 if it needs too much memory or has too many bytes at every quality.
 """
 
 import io
@@ -13,11 +13,11 @@ import sys
 
 # Address space in bytes: 100 million pixels of four bytes, a copy of them, and Python itself.
 MEMORY_BYTES = 1024 * 1024 * 1024
-# Seconds of the processor.
+# Processor time.
 SECONDS = 20
-# JPEG, tried one after the other until the result is small enough.
+# JPEG qualities, tried in order until the result is small enough.
 QUALITIES = (88, 70, 40)
-# PNG: a fifth more bytes than with the highest level, in a quarter of the time.
+# A PNG has a fifth more bytes than with the highest level, in a quarter of the time.
 COMPRESSION = 6
 
 ORIENTATION = 0x0112
@@ -27,7 +27,7 @@ def limit():
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     try:
-        # Where the container has less memory than that, the kernel ends this process before others.
+        # If memory runs out, the kernel ends this process first.
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
     except OSError:
@@ -39,10 +39,10 @@ def reduced(image, side, pixels):
     share = min(1, math.sqrt(pixels / (width * height)), side / max(width, height))
     size = tuple(max(1, math.floor(length * share + 1e-9)) for length in image.size)
     orientation = image.getexif().get(ORIENTATION)
-    # JPEG is decoded at a fraction of its size where that is enough.
+    # Decodes JPEG at a fraction of its size if that is enough.
     image.draft(None, size)
     if image.mode.startswith("I"):
-        # Grey of 16 bits, which convert() would cut off at 255.
+        # Grey with 16 bits: convert() would clip it at 255.
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     elif image.mode in ("1", "F"):
         image = image.convert("L")
@@ -50,7 +50,7 @@ def reduced(image, side, pixels):
         image = image.convert("RGBA")
     elif image.mode != "L":
         image = image.convert("RGB")
-    # The mean of the area that a pixel covers. Other filters add colours to a plot, whose PNG then grows.
+    # BOX averages the area of a pixel. Other filters add colours to a plot, which make its PNG larger.
     image = image.resize(size, Image.BOX)
     if image.mode == "RGBA":
         paper = Image.new("RGB", image.size, "white")
@@ -60,7 +60,7 @@ def reduced(image, side, pixels):
 
 
 def turned(image, orientation):
-    """The image as it is to be seen: cameras write into a file how they were held (TIFF 6.0, tag 274)."""
+    """Applies the camera's orientation (TIFF 6.0, tag 274)."""
     how = {
         2: Image.FLIP_LEFT_RIGHT,
         3: Image.ROTATE_180,
@@ -74,7 +74,7 @@ def turned(image, orientation):
 
 
 def encoded(image, most, is_lossless):
-    """PNG where it is smaller, as it is for most plots: JPEG would make them larger and blurred."""
+    """Returns the smaller of PNG and JPEG. Most plots are smaller as PNG, and blurred as JPEG."""
     found = []
     if is_lossless:
         found.append(saved(image, format="PNG", compress_level=COMPRESSION))
@@ -93,7 +93,7 @@ def saved(image, **form):
 
 
 def main(side, pixels, most):
-    # The size was checked before, and memory and time have limits.
+    # The caller has checked the size, and memory and time are limited.
     Image.MAX_IMAGE_PIXELS = None
     image = Image.open(io.BytesIO(sys.stdin.buffer.read()), formats=("PNG", "JPEG", "GIF", "WEBP"))
     is_lossless = image.format != "JPEG"

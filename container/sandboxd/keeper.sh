@@ -1,11 +1,10 @@
 # Keeps one command: starts the shell that will run it, and writes its exit status to a file, even if sandboxd ends.
-# Run by sh in the slot's directory. With a non-empty argument the command gets a pseudo terminal. The mark that ends the output is
-# in a file, because a command may print all command lines. Paths are relative, so that our command lines have no word that people
-# match with `pkill -f`.
+# Run by sh in the slot's directory. With a non-empty argument the command gets a pseudo terminal. The final mark is in a file,
+# because a command may print all command lines. Paths are relative, so that no `pkill -f` of a user matches them.
 #
-# The slot's pipes stay open here, so that no byte is lost and no writer gets SIGPIPE while sandboxd is away. `go` names the state
-# to start from, then the run, and later says that the end was noticed. `out` and `err` carry the output. `in` carries typed text;
-# it must not reach its end, because `script` would then end the command.
+# The slot's pipes stay open here, so that no byte is lost and no writer gets SIGPIPE while sandboxd is away. `go` receives the path
+# of the state, then of the run, and finally a line that lets this script end. `in` carries typed text, and must not reach its end,
+# because `script` would then end the command.
 
 exec 4<>go 5<>out 6<>err
 IFS= read -r mark <mark
@@ -17,7 +16,7 @@ begin() {
   exec /usr/bin/setsid "$@" 3<&4 4>&- 5>&- 6>&- 7>&-
 }
 
-# In the foreground: processes that sh starts in the background ignore Ctrl-C.
+# In the foreground, because background processes of sh ignore Ctrl-C.
 if [ -n "$1" ]; then
   exec 7<>in
   (begin /usr/bin/script -qefc "exec $shell <../own/shell.sh" /dev/null <in >out 2>err)
@@ -28,7 +27,7 @@ status=$?
 # If sandboxd has gone, the next one reads the file.
 trap '' PIPE
 echo "$status" >exit
-# After the last byte of the command, and before output of processes that it leaves behind.
+# Between the command's last byte and later output of its background processes.
 printf %s "$mark" >&5
 printf %s "$mark" >&6
 echo "$status" 2>/dev/null

@@ -1,5 +1,5 @@
-# Prints what carries over to the next command of a session: directory, umask, exported variables and functions.
-# Sourced at the end of a command, after sbx_plain of command.sh; restores first what was set for that command only.
+# Prints the session's state for its next command: directory, umask, exported variables and functions. Sourced at the end of a
+# command, after sbx_plain of command.sh. First restores settings that were for that command only.
 \builtin shopt -u expand_aliases
 builtin set +aeu
 [[ -z $sbx_directory ]] || builtin cd -- "$sbx_directory"
@@ -12,7 +12,7 @@ if builtin declare -F sbx_leave >/dev/null; then
   [[ $(builtin declare -f exit) != *sbx_leave* ]] || builtin unset -f exit
   builtin unset -f sbx_leave sbx_is sbx_trace
 fi
-# Exported under `set -a`.
+# They are exported under `set -a`.
 builtin export -n "${!sbx_@}"
 builtin printf 'builtin cd -- %q 2>/dev/null || { builtin cd /workspace 2>/dev/null || builtin cd /; }\n' "$PWD"
 builtin umask -p
@@ -24,9 +24,9 @@ if builtin declare -F declare >/dev/null; then
 else
   builtin declare -f
 fi
-# The next command defines it itself, because until then it needs bash's own.
+# The next command restores this function itself, because it first needs bash's own.
 [[ -z ${sbx_builtin-} ]] || builtin printf 'sbx_builtin=%q\n' "sbx_builtin=; $sbx_builtin"
-# A name with a line break cannot stand in a line.
+# A directory's name may contain a line break.
 [[ $PWD == *$'\n'* ]] || builtin printf '# in %s\n' "$PWD"
-# The shell may be killed while it writes: without this line, sandboxd leaves the session the state before.
+# The shell may be killed while it writes. Without this line, sandboxd keeps the previous state.
 builtin printf '# complete\n'

@@ -40,15 +40,12 @@ RLIMIT_LOCKS = 10
 
 
 class Kernel:
-    """One kernel: its shell, its output, its count of cells."""
-
     def __init__(self, shell):
         self.shell = shell
         self.notebook = Notebook(shell, _leave)
         self.count = 0
-        # How cells are compiled: `from __future__` in a cell counts for those after it, too.
+        # `from __future__` in a cell also applies to later cells.
         self.flags = FLAGS
-        # The version of the sandbox's variables that this process has.
         self.variables = 0
         self.loop = Loop()
         self.pid = os.getpid()
@@ -65,14 +62,14 @@ class Kernel:
         }
         self.real_exit = os._exit
 
-    # --- one run -----------------------------------------------------------------------------------------------
+    # One run
 
     def run(self, text):
         spec = json.loads(text)
         signal.signal(signal.SIGINT, self.on_interrupt)
         _mark(spec["run"], spec["mark"])
         if "variables" in spec:
-            # The user's code may have put anything in the place of os.environ.
+            # The user's code may have replaced os.environ.
             with contextlib.suppress(Exception):
                 self.take_variables(**spec["variables"])
         capture = sys.stdout
@@ -142,29 +139,29 @@ class Kernel:
             self.display(value)
 
     def parse(self, source, name):
-        """The cell as Python, with its magics and shell lines as calls, and its tree."""
+        """Returns the cell as Python, with magics and shell lines as calls, and its syntax tree."""
         plain = self.shell.transform_cell(source) if self.notebook.is_automagic(source) else source
         plain = source if plain.strip() == source.strip() else plain
         try:
             return plain, self.tree(plain, name)
         except SyntaxError as error:
-            # Only text that is not Python can have other magics and shell lines.
+            # Only invalid Python can contain magics and shell lines.
             failed = error
         transformed = self.shell.transform_cell(source)
         if transformed.strip() in (source.strip(), plain.strip()):
             raise failed
-        # Outside `except`: an error here would show the first one, which blames the magic.
+        # Outside `except`, because an error would otherwise show the first one, which blames the magic.
         return transformed, self.tree(transformed, name)
 
     def tree(self, source, name):
-        # Python counts the columns of a line from its line feed.
+        # Python counts columns from the line feed.
         lines = (source if source.endswith("\n") else f"{source}\n").splitlines(keepends=True)
         linecache.cache[name] = (len(source), None, lines, name)
         linecache.cache.pop(f"<cell {self.count - KEPT_SOURCES}>", None)
         return compile(source, name, "exec", self.flags | ast.PyCF_ONLY_AST, True)
 
     def compile(self, tree, name):
-        """The statements of a cell as one code object, and its last expression as another; None for what it does not have."""
+        """Compiles a cell's statements and its last expression; None for a missing part."""
         for transformer in self.shell.ast_transformers:
             tree = ast.fix_missing_locations(transformer.visit(tree))
         if not tree.body or not isinstance(tree.body[-1], ast.Expr):
@@ -173,7 +170,7 @@ class Kernel:
         body = self.statements(tree, name) if tree.body else None
         last = compile(ast.Expression(end.value), name, "eval", self.flags, True)
         if body is not None and (last.co_flags | body.co_flags) & inspect.CO_COROUTINE:
-            # The whole cell is one coroutine, so that statements before the last expression can make tasks on the loop.
+            # The cell is one coroutine, so that its statements can create tasks for its last expression.
             kept = ast.Assign([ast.Name(VALUE, ast.Store())], end.value)
             tree.body = [*whole[:-1], ast.fix_missing_locations(ast.copy_location(kept, end))]
             return self.statements(tree, name), None
@@ -186,7 +183,7 @@ class Kernel:
         return code
 
     def step(self, code):
-        """Runs the user's code. An interrupt that arrives in this frame or below is raised in that code."""
+        """Runs the user's code, in which an interrupt is raised."""
         value = eval(code, self.shell.user_ns)
         return self.loop.run(value) if code.co_flags & inspect.CO_COROUTINE else value
 
@@ -196,15 +193,15 @@ class Kernel:
             self.results.value(value)
 
     def end_child(self, error):
-        """A forked child that reached the end of its cell must not go on as a second kernel."""
+        """A forked child at the end of its cell must not continue as a second kernel."""
         if error is not None and not isinstance(error, SystemExit):
             self.output.err.write("\n".join(present.describe(error)["traceback"]) + "\n")
         self.real_exit(_exit_code(error) if isinstance(error, SystemExit) else int(error is not None))
 
-    # --- signals and exits ---------------------------------------------------------------------------------------
+    # Signals and exits
 
     def on_interrupt(self, _signal, frame):
-        """Raises KeyboardInterrupt in the user's code, after a write that is under way, and never in our own code."""
+        """Raises KeyboardInterrupt in the user's code, after a current write, and never in our own code."""
         if self.output.forked:
             raise KeyboardInterrupt
         if not self.output.active:
@@ -224,7 +221,7 @@ class Kernel:
         preload.load()
         if "" not in sys.path[:1]:
             sys.path.insert(0, "")
-        # Code that starts another Python (multiprocessing) reads it.
+        # multiprocessing, which starts another Python, reads it.
         self.shell.user_ns.setdefault("__spec__", None)
         # Python 3.12 warns of every fork in a process with threads. Our thread only reads pipes and is safe to lose.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -233,7 +230,7 @@ class Kernel:
         wait = os.waitpid
 
         def waitpid(pid, options):
-            """Reads what a child has printed before Python can print what follows its end."""
+            """Reads a child's output before Python prints anything after the child's end."""
             found = wait(pid, options)
             if not self.output.forked:
                 with self.output.lock:
@@ -267,7 +264,7 @@ class Kernel:
         self.shell.display_formatter.format = rich
 
     def watch(self, owner, name, what):
-        """Notes when the code starts a process or listens: its ports are looked for then."""
+        """Records that the code starts a process or listens, so that sandboxd looks for its ports."""
         real = getattr(owner, name)
 
         @functools.wraps(real)
@@ -279,7 +276,6 @@ class Kernel:
 
     @property
     def is_showing(self):
-        """Whether a run is under way that can show something: not in a forked child or between runs."""
         return self.output.active and not self.output.forked
 
     def show_figures(self):
@@ -294,13 +290,12 @@ class Kernel:
         return self.is_showing
 
     def on_warning(self, message, category, filename, lineno, line=None):
-        """Shows a warning about a line of ours at the line of the cell that called it."""
+        """Replaces our own line in a warning by the calling line of the cell."""
         if present.is_machinery(filename):
             filename, lineno, line = f"<cell {self.count}>", self.line(), None
         return self.formatwarning(message, category, filename, lineno, line)
 
     def line(self):
-        """The line of the cell that runs, or the cell's last line once it has run."""
         name = f"<cell {self.count}>"
         frame = sys._getframe()
         while frame is not None:
@@ -318,7 +313,7 @@ class Kernel:
 
 
 def _mark(run, mark):
-    """Marks this process, so that sandboxd finds what the code starts: every child inherits the mark.
+    """Marks this process for sandboxd. Every child inherits the mark.
 
     The mark is the limit of file locks, which Linux keeps and does not apply.
     """
@@ -326,7 +321,7 @@ def _mark(run, mark):
     try:
         resource.setrlimit(RLIMIT_LOCKS, (int(mark), resource.getrlimit(RLIMIT_LOCKS)[1]))
     except (OSError, ValueError):
-        # Where the limit cannot be set, sandboxd looks for the variable.
+        # If the limit cannot be set, sandboxd looks for the variable.
         pass
 
 
@@ -358,7 +353,7 @@ def _system(command):
 
 
 def _started():
-    """The process's start in clock ticks since boot, which tells it from a later process with the same pid."""
+    """The process's start in clock ticks since boot: a later process with the same pid has another."""
     with open("/proc/self/stat") as file:
         return int(file.read().rpartition(")")[2].split()[19])
 
@@ -366,7 +361,7 @@ def _started():
 def start():
     """Installs the prelude in this process, and prints which process it is. A second call only prints."""
     if not hasattr(builtins, "__sandbox_mcp__"):
-        # The shell makes it a builtin while it runs a cell, as it does now.
+        # The shell makes itself a builtin while it runs a cell, such as this one.
         Kernel(builtins.get_ipython()).install()
     hello = {"sandbox_mcp_kernel": 1, "pid": os.getpid(), "started": _started(), "language": "python"}
     print(json.dumps({**hello, "version": platform.python_version()}))

@@ -1,11 +1,9 @@
-"""The objects in the places of sys.stdout, sys.stderr and sys.stdin in a kernel."""
+"""Replacements for sys.stdout, sys.stderr and sys.stdin in a kernel."""
 
 import io
 
 
 class Buffer(io.BufferedIOBase):
-    """The binary side of a stream."""
-
     def __init__(self, stream):
         self.stream = stream
 
@@ -28,8 +26,6 @@ class Buffer(io.BufferedIOBase):
 
 
 class Stream(io.TextIOBase):
-    """sys.stdout or sys.stderr: writes to the log of the current run."""
-
     encoding, errors, newlines, mode = "utf-8", "replace", None, "w"
     line_buffering = write_through = True
 
@@ -64,7 +60,7 @@ class Stream(io.TextIOBase):
 
 
 class NoInput(io.TextIOBase):
-    """sys.stdin: always at its end, because nobody can type."""
+    """An empty sys.stdin, because nobody can type."""
 
     encoding, errors, mode, name = "utf-8", "replace", "r", "<stdin>"
 

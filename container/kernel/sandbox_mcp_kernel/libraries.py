@@ -1,16 +1,16 @@
-"""Makes libraries that expect a notebook's page or a screen show their pictures and bars in a run's results."""
+"""Shows pictures and bars of libraries that expect a notebook's page or a screen in a run's results."""
 
 import functools
 import importlib.abc
 import importlib.util
 import sys
 
-# Renderers of Plotly whose output is a picture or data. Every other one expects a browser.
+# Plotly's renderers for pictures and data. All others expect a browser.
 PLOTLY_DATA = {"png", "jpeg", "jpg", "svg", "pdf", "json"}
 
 
 def install(kernel):
-    """@param kernel has `show_figures()` and `show(data or value)`, which return False where no run can show anything"""
+    """@param kernel has `show_figures()` and `show(data or value)`, which return False if no run can show anything"""
     patches = {
         "matplotlib.pyplot": lambda module: _pyplot(module, kernel),
         "PIL.ImageShow": lambda module: _pillow(module, kernel),
@@ -48,7 +48,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             try:
                 patch(module)
             except Exception:
-                # A module of the same name, or a version that is built otherwise, stays as it is.
+                # Another module of that name, or another version, stays unchanged.
                 pass
 
         spec.loader.exec_module = load_and_patch
@@ -70,12 +70,12 @@ def _pillow(module, kernel):
         def show(self, image, **options):
             return kernel.show(image)
 
-    # Order 0 is before the programs of a desktop.
+    # Order 0 precedes the desktop's programs.
     module.register(Viewer(), 0)
 
 
 def _plotly(module, kernel):
-    """Plotly's way to show a chart in IPython needs nbformat, and publishes its own program beside the chart."""
+    """Plotly itself needs nbformat to show a chart, and publishes its program beside it."""
     real = module.show
 
     @functools.wraps(real)
@@ -92,7 +92,7 @@ def _plotly(module, kernel):
 
 
 def _tqdm(module):
-    """A notebook's bar is a widget on its page. A run would show only the first state of it."""
+    """Replaces the notebook's bar, a widget, whose first state alone would be shown."""
     from tqdm import std
 
     module.tqdm = module.tqdm_notebook = std.tqdm

@@ -1,4 +1,4 @@
-"""The output of one stream of one run: in memory while it is short, in a file once it or the run is long."""
+"""The output of one stream of a run: in memory, and in a file once it or the run is long."""
 
 import base64
 import contextlib
@@ -24,13 +24,13 @@ def _base64(data):
 
 
 class Log:
-    """Keeps the first `cap` bytes of a stream, counts those after them, and keeps the last `tail_bytes` of these."""
+    """Keeps the first `cap` bytes of a stream. Counts the rest, and keeps the last `tail_bytes` of it."""
 
     def __init__(self, cap, tail_bytes, path=None):
         """@param path of the file; without one everything is kept in memory"""
         self.cap, self.tail_bytes, self.path = cap, tail_bytes, path
         self.pending, self.chars = [], 0
-        # The kept bytes, up to MEMORY_BYTES where there is a file.
+        # The kept bytes; with a file at most MEMORY_BYTES.
         self.head, self.file = bytearray(), None
         self.kept = self.dropped = 0
         self.tail = b""
@@ -45,7 +45,7 @@ class Log:
             self.flush()
 
     def flush(self, live=False):
-        """Keeps or counts what was added. @param live whether to write to the file from now on, however short it is"""
+        """Keeps or counts the added pieces. @param live whether to write to the file even if the output is short"""
         pieces, self.pending, self.chars = self.pending, [], 0
         data = b"".join(encode(p) if isinstance(p, str) else p for p in pieces)
         room = max(0, self.cap - self.kept)
@@ -65,7 +65,7 @@ class Log:
         self.tail = (self.tail + data[-self.tail_bytes :])[-self.tail_bytes :]
 
     def open(self):
-        """Opens the file and writes what is kept to it. Where it cannot be made, memory is used, with a lower cap."""
+        """Opens the file, and writes the kept bytes. If it cannot be created, memory is used, with a lower cap."""
         if self.path is None:
             return
         try:
@@ -111,7 +111,6 @@ class Log:
         return found
 
     def text(self):
-        """The whole output; None when it is too long or not UTF-8."""
         if self.file is not None and self.kept > MEMORY_BYTES:
             return None
         try:

@@ -1,4 +1,4 @@
-"""What IPython keeps and does around a cell, for cells that this prelude runs: In and Out, magics, the user's names."""
+"""IPython's features for cells that this prelude runs: In and Out, magics, the user's names."""
 
 import builtins
 import functools
@@ -14,7 +14,7 @@ WITHOUT_EFFECT = {
     "gui": "a kernel has no screen; figures are shown with the results",
     "xmode": "a kernel shows every error in one way",
 }
-# Backends of matplotlib that draw on a screen or in a notebook's page.
+# Matplotlib's backends for screens and notebook pages.
 SCREENS = set(
     "tk gtk gtk3 gtk4 wx qt qt4 qt5 qt6 osx macosx notebook nbagg widget ipympl webagg "
     "tkagg gtk3agg gtk4agg wxagg qtagg qt4agg qt5agg qt6agg".split()
@@ -29,7 +29,7 @@ def _last_error(_line):
 
 
 class Notebook:
-    """IPython's shell. Every method does nothing where there is only the fallback for it."""
+    """IPython's shell. With the fallback for IPython, every method does nothing."""
 
     def __init__(self, shell, leave):
         self.shell, self.leave = shell, leave
@@ -40,11 +40,11 @@ class Notebook:
         if self.history is None:
             self.own_names()
             return
-        # Every line of the history would be written to a database on disk.
+        # Otherwise every line of the history is written to a database on disk.
         self.history.db_cache_size = sys.maxsize
         # IPython's default gives each command a terminal, 100 ms and carriage returns.
         shell.system = shell.system_raw
-        # IPython leaves these to its programs: the terminal, the notebook.
+        # IPython's programs, the terminal and the notebook, implement these.
         shell.enable_gui = lambda gui=None: None
         self.enable_matplotlib, shell.enable_matplotlib = shell.enable_matplotlib, self.use_matplotlib
         shell.set_next_input = lambda text, replace=False: print(NO_NEXT_CELL + text)
@@ -57,7 +57,6 @@ class Notebook:
         capture = shell.find_cell_magic("capture")
         shell.register_magic_function(functools.partial(self.capture, capture), "cell", "capture")
         for name, command in shell.alias_manager.aliases:
-            # `ls` and its like.
             shell.alias_manager.define_alias(name, command.replace(" --color", ""))
         init_user_ns = shell.init_user_ns
 
@@ -77,7 +76,7 @@ class Notebook:
         return self.enable_matplotlib("inline" if gui in (None, "auto") else gui)
 
     def capture(self, capture, line, cell):
-        """%%capture, which would capture the error of its cell, too."""
+        """%%capture without capturing the cell's error."""
         run_cell, ran = self.shell.run_cell, []
 
         def run(*arguments, **options):
@@ -90,11 +89,11 @@ class Notebook:
         finally:
             self.shell.run_cell = run_cell
         if ran:
-            # The cell itself: one that it ran with run_cell has ended before.
+            # The last one is the cell itself; cells that it ran have ended before.
             ran[-1].raise_error()
 
     def own_names(self):
-        """`open` is Python's own, so that a test can replace it, and `exit` ends the cell."""
+        """Restores Python's `open`, so that tests can replace it, and makes `exit` end the cell."""
         names = self.shell.user_ns
         if names.get("open", builtins.open) is not builtins.open:
             del names["open"]
@@ -102,25 +101,24 @@ class Notebook:
             names[name] = self.leave
 
     def is_automagic(self, source):
-        """Whether this is one line that begins with the name of a magic: `ls -l` is Python as well."""
+        """Whether this is one line that begins with a magic's name; `ls -l` is valid Python, too."""
         word = WORD.match(source)
         if self.history is None or "\n" in source.strip() or word is None or word[1] in self.shell.user_ns:
             return False
         return self.shell.find_line_magic(word[1]) is not None
 
     def enter(self, count, source, plain):
-        """A cell begins: In, _i, %history."""
+        """Records a cell for In, _i and %history."""
         if self.history is None:
             return
         self.shell.execution_count = count
         self.history.store_inputs(count, plain, source)
         del self.history.db_input_cache[:]
-        # IPython does not keep a cell that is only `exit`.
+        # IPython drops a cell that is only `exit`.
         for lines in (self.history.input_hist_parsed, self.history.input_hist_raw):
             lines.extend([""] * (count + 1 - len(lines)))
 
     def keep(self, value):
-        """A cell's value: _, __, Out."""
         if self.history is None:
             self.shell.user_ns["_"] = value
         else:

@@ -1,8 +1,7 @@
 """Loads modules that the executor, its shell and this prelude would import only later.
 
-The kernel's directory is first on sys.path, as for a script or in a Python prompt: a json.py of the user's there is what
-`import json` finds, unless json is loaded already. Such a file must not break the kernel, so all of these are loaded before
-the directory is on the path.
+The kernel's directory comes first on sys.path, as for a script: `import json` finds the user's json.py there, unless json is
+loaded already. Such a file must not break the kernel, so these modules are loaded before the directory is on the path.
 """
 
 import importlib

@@ -39,21 +39,21 @@ FORMS = {
 }
 IMAGES = {"png", "jpeg", "webp", "gif"}
 
-# HTML with scripts needs a browser. A table or a few styled words have a plain text form.
+# HTML with scripts needs a browser. Tables and styled words have a text form.
 INTERACTIVE = re.compile(r"<(script|iframe)\b", re.IGNORECASE)
 OUTPUTS = "/workspace/.outputs"
 PAGES = 20
 PAGE_BYTES = 32 * 1024 * 1024
 # Plotly's text form is the whole chart as Python.
 PAGE_TEXT_CHARS = 500
-# Longer HTML is mostly markup: a few styled words have less.
+# Longer HTML is mostly markup, not styled words.
 HTML_CHARS = 1000
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def call_user(function, *arguments):
-    """Calls code of the user's (a repr, for instance): an interrupt in it is raised there."""
+    """Calls the user's code, such as a repr, in which an interrupt is raised."""
     return function(*arguments)
 
 
@@ -66,7 +66,6 @@ def attempt(function, *arguments):
 
 
 def shorten(text, limit=TEXT_CHARS):
-    """The text, or its two ends and how to get what is between them."""
     if len(text) <= limit:
         return text
     half = (limit - NOTE_CHARS) // 2
@@ -75,7 +74,7 @@ def shorten(text, limit=TEXT_CHARS):
 
 
 def plain(value, float_format="%r"):
-    """The value as text: containers laid out and bounded, numbers as they print, everything else by its own repr."""
+    """The value as text. Containers are laid out and bounded, everything else has its own repr."""
     with _plain_numbers(value):
         text, error = attempt(_layout, value, 0, frozenset(), [TEXT_CHARS], float_format)
     if error is None and isinstance(text, str):
@@ -87,9 +86,9 @@ BRACKETS = {list: "[]", tuple: "()", set: "{}", frozenset: ("frozenset({", "})")
 
 
 def _plain_numbers(value):
-    """NumPy 2 writes np.int64(6) for a number, in containers of every kind. In this context it writes 6, as NumPy 1 did."""
+    """Makes NumPy 2 write 6, as NumPy 1 did, and not np.int64(6)."""
     numpy = sys.modules.get("numpy")
-    # A long array's repr has its shape, which NumPy 1 did not write.
+    # NumPy 2 adds the shape to a long array's repr.
     if not str(getattr(numpy, "__version__", "")).startswith("2.") or isinstance(value, getattr(numpy, "ndarray", ())):
         return contextlib.nullcontext()
     context, error = attempt(lambda: numpy.printoptions(legacy="1.25"))
@@ -137,7 +136,7 @@ def _layout(value, indent, seen, budget, float_format):
 
 
 class Results:
-    """The outputs of one run in order, within their limits. Each is a dict with one form per kind: text, png, ..."""
+    """The run's outputs in order, bounded. Each is a dict with one item per form: text, png, ..."""
 
     # IPython asks its display publisher for it.
     is_publishing = False
@@ -145,15 +144,15 @@ class Results:
     def __init__(self, notebook, output):
         self.notebook, self.shell, self.output = notebook, notebook.shell, output
         self.items = []
-        # The size of each item, and the places of those that can be replaced.
+        # The items' sizes, and the indexes of replaceable ones.
         self.sizes = []
         self.places = {}
         self.omitted = 0
-        # Why the last output has one form less.
+        # Why the last output lacks a form.
         self.left_out = None
         self.is_stale = False
         self.pages = 0
-        # The figures themselves: the id of a closed one may be that of the next.
+        # Figures, not their ids, because a closed figure's id may be reused.
         self.figures = weakref.WeakSet()
 
     def publish(self, data=None, metadata=None, *, transient=None, update=False, **_ignored):
@@ -163,7 +162,7 @@ class Results:
             self.add(data or {}, name, update)
 
     def clear_output(self, wait=False):
-        """Forgets what was shown. @param wait until there is something new"""
+        """Forgets earlier outputs. @param wait until the next output"""
         self.is_stale = True
         self.output.clear(wait)
         if not wait:
@@ -176,7 +175,6 @@ class Results:
             self.items, self.sizes, self.places, self.omitted, self.is_stale = [], [], {}, 0, False
 
     def value(self, value):
-        """Adds the last expression's value."""
         show = getattr(type(value), "_ipython_display_", None)
         if show is not None and attempt(show, value)[1] is None:
             return
@@ -189,7 +187,7 @@ class Results:
         return self.shell.display_formatter.format(value, exclude={"text/plain"})[0]
 
     def with_figure(self, value, data):
-        """The forms of a value, among them the picture of a matplotlib figure, which is not shown again at the end of the cell."""
+        """Adds a matplotlib figure's picture to its forms. The figure is not shown again at the end of the cell."""
         module = sys.modules.get("matplotlib.figure")
         if module is None or not isinstance(value, module.Figure):
             return data
@@ -201,7 +199,6 @@ class Results:
         return {**data, "image/png": buffer.getvalue()}
 
     def open_figures(self):
-        """Adds the open matplotlib figures, each once, and closes them."""
         pyplot = sys.modules.get("matplotlib.pyplot")
         if pyplot is None:
             return
@@ -213,7 +210,7 @@ class Results:
                 self.add(data if error is None else {"text/plain": f"<figure {number}: {_message(error)}>"})
         if numbers:
             attempt(pyplot.close, "all")
-            # %run would draw on a new figure where IPython thinks that there is one to draw on.
+            # Otherwise IPython believes that a figure is open, and %run draws on a new one.
             attempt(setattr, pyplot.draw_if_interactive, "called", False)
 
     def add(self, data, name=None, update=False):
@@ -239,7 +236,6 @@ class Results:
             self.places[name] = place
 
     def _forms(self, data):
-        """The forms of one output, within their limits."""
         found = {}
         self.left_out = None
         for mime, form in FORMS.items():
@@ -266,7 +262,7 @@ class Results:
             whole = page if text.startswith("<") or len(text) > PAGE_TEXT_CHARS else f"{text}\n{page}"
             found = {form: found[form] for form in images[:1]} | {"text": whole}
         if found and self.left_out is not None:
-            # For programs, which may want that form.
+            # For programs that may need that form.
             found["left_out"] = self.left_out
         return found
 
@@ -287,16 +283,16 @@ class Results:
         elif form in ("text", "markdown", "latex"):
             found[form] = shorten(str(value))
         elif form == "html" and INTERACTIVE.search(str(value)):
-            # A chart of Plotly, Bokeh, Altair or Folium: megabytes for a browser, none of them for a model.
+            # A chart of Plotly, Bokeh, Altair or Folium has megabytes for a browser, and nothing for a model.
             found["html_file"] = self._page(str(value))
         elif len(str(value)) <= MARKUP_CHARS:
             found[form] = str(value)
         else:
-            # Markup cut in the middle is of no use: the text form is shown.
+            # Truncated markup is useless: the text form is shown.
             self.left_out = f"A result's {form} of {len(str(value))} characters is left out: at most {MARKUP_CHARS} are kept."
 
     def _page(self, html):
-        """Writes a page to a file. Returns the words that say where, or why it could not be written."""
+        """Writes a page to a file. Returns a note with its path, or with the reason why it was not written."""
         data = html.encode("utf-8", "replace")
         if len(data) > PAGE_BYTES or self.pages >= PAGES:
             return f"[An interactive page of {len(data)} bytes is not kept: a run keeps {PAGES} of {PAGE_BYTES} bytes]"
@@ -311,7 +307,7 @@ class Results:
 
     def finish(self):
         if not self.output.is_stale:
-            # What was printed after clear_output(wait=True) has cleared the displays before it, too.
+            # Output after clear_output(wait=True) has cleared earlier displays, too.
             self._clear()
         if self.omitted:
             self.items.append({"text": f"[{self.omitted} more outputs not shown: too many or too large]"})
@@ -329,7 +325,7 @@ def _message(error):
 
 
 def describe(error):
-    """{name, message, traceback: lines}, with the user's frames and their source and without the prelude's frames."""
+    """{name, message, traceback: lines}, with only the user's frames and their source."""
     lines, problem = attempt(_traceback, error)
     name = type(error).__name__[:NAME_CHARS]
     return {"name": name, "message": _message(error), "traceback": lines if problem is None else [name]}
@@ -351,7 +347,7 @@ def _clean(summary, seen):
     if first is not None:
         frames = frames[first:]
     elif issubclass(summary.exc_type, (KeyboardInterrupt, SyntaxError)):
-        # The event loop or the compiler raised it: it has no frames of the user's code.
+        # The event loop or the compiler raised it, without frames of the user's code.
         frames = []
     if len(frames) > FRAMES and len({(f.filename, f.lineno) for f in frames}) > FRAMES:
         frames = frames[: FRAMES // 2] + frames[-FRAMES // 2 :]

@@ -26,19 +26,17 @@ TICK_S = 0.02
 # Between runs nothing is urgent, and with many kernels shorter ticks would keep the machine busy.
 IDLE_TICK_S = LIVE_AFTER_S
 IDLE_TICKS = 100
-# Says in a log that what stands before it was cleared. In a terminal it clears the screen. `clear` has another order.
+# In a log: earlier output was cleared. It clears a terminal's screen. `clear` prints another order.
 CLEARED = "\x1b[3J\x1b[2J\x1b[H"
 PIPE_BYTES = 1024 * 1024
 
 
 class Output:
-    """Both streams of the kernel, and the logs that they go to now."""
-
     def __init__(self):
         self.lock = threading.RLock()
         self.logs = self.late()
         self.active = self.forked = False
-        # Whether the next output clears what was printed before it.
+        # Whether the next output clears earlier output.
         self.is_stale = False
         self.interrupted = False
         self.started = 0.0
@@ -61,11 +59,11 @@ class Output:
         self.thread.start()
 
     def stand_in(self):
-        """Makes sys.stdout, sys.stderr and sys.stdin ours: the executor replaces them around each cell."""
+        """Sets sys.stdout, sys.stderr and sys.stdin, which the executor replaces around each cell."""
         sys.stdout, sys.stderr, sys.stdin = self.out, self.err, self.no_input
 
     def claim(self, capture):
-        """Keeps the executor's capture for the run's document: what threads have printed into it, or will, goes to the log."""
+        """Keeps the executor's capture for the run's document. Output of threads to it goes to the log."""
         capture.write = self.out.write
         early = capture.getvalue()
         capture.seek(0)
@@ -75,7 +73,7 @@ class Output:
 
     @staticmethod
     def late():
-        """Logs for what threads and children print between two runs: the beginning goes to the next run."""
+        """Logs for output of threads and children between two runs. Its beginning goes to the next run."""
         return [Log(LATE_BYTES, LATE_BYTES), Log(LATE_BYTES, LATE_BYTES)]
 
     def begin(self, files, cap, tail_bytes):
@@ -96,7 +94,7 @@ class Output:
             self.wake()
 
     def end(self):
-        """Ends the run and gives its summary: {spilled, stdout: {...}, stderr: {...}}."""
+        """Ends the run. Returns its summary: {spilled, stdout: {...}, stderr: {...}}."""
         with self.lock:
             self.drain()
             done, self.logs, self.active = self.logs, self.late(), False
@@ -105,7 +103,7 @@ class Output:
         return {"spilled": spilled, "stdout": out, "stderr": err}
 
     def clear(self, wait=False):
-        """Marks what was printed as cleared. @param wait until something is printed"""
+        """Marks earlier output as cleared. @param wait until the next output"""
         if self.forked:
             return
         with self.lock:
@@ -147,9 +145,9 @@ class Output:
             view = view[os.write(index + 1, view) :]
 
     def drain(self):
-        """Reads what is in the pipes now. The caller holds the lock."""
+        """Reads the pipes' current content. The caller holds the lock."""
         for index, (reader, _) in enumerate(self.pipes):
-            # Bounded, so that a child which prints without end cannot delay the end of a run.
+            # Bounded: a child that prints endlessly must not delay the end of a run.
             for _ in range(64):
                 try:
                     data = os.read(reader, 65536)
@@ -164,7 +162,6 @@ class Output:
                 self.add(index, data)
 
     def tick(self):
-        """Writes what a long run has printed so far to its files."""
         with self.lock:
             if self.active and time.monotonic() - self.started >= LIVE_AFTER_S:
                 for log in self.logs:
@@ -176,7 +173,7 @@ class Output:
             poll.register(reader, select.POLLIN)
         idle = 0
         while True:
-            # Between runs the ticks end after a while, and the next run or output wakes this thread.
+            # Between runs the ticks stop after a while. The next run or output wakes this thread.
             self.asleep = not self.active and idle > IDLE_TICKS
             tick = TICK_S if self.active else IDLE_TICK_S
             events = poll.poll(None if self.asleep else tick * 1000)
@@ -195,7 +192,7 @@ class Output:
             pass
 
     def flush_now(self):
-        """Writes everything to the files: the program flushes its output, which its process may not survive."""
+        """Writes everything to the files when the program flushes its output, because its process may end next."""
         if self.forked:
             return
         with self.lock:
@@ -210,7 +207,7 @@ class Output:
 
 
 class _Sys:
-    """The executor's `sys`: its stdin is the protocol's, everything else is that of the real module."""
+    """The executor's `sys`: the real module with the protocol's stdin."""
 
     def __init__(self, stdin):
         self.__dict__["stdin"] = stdin
@@ -223,7 +220,7 @@ class _Sys:
 
 
 def take_protocol():
-    """Moves the executor's channel away from descriptors 0 and 1, and gives it to the executor's module alone."""
+    """Moves the executor's channel from descriptors 0 and 1 to others."""
     replies = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 64)
     requests = sys.stdin
     raw = getattr(requests.buffer, "raw", requests.buffer)
@@ -236,7 +233,7 @@ def take_protocol():
 
 
 def hand_protocol(output, requests, replies):
-    """Gives the executor's module the channel for its replies. From now on sys.stdout is ours, also between two cells."""
+    """Gives the channel to the executor's module alone. From now on sys.stdout is ours, also between cells."""
 
     def reply(text="", flush=True):
         view = memoryview(f"{text}\n".encode())

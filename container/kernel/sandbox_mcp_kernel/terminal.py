@@ -1,4 +1,4 @@
-"""Makes functions that read input say that a kernel has none: input(), getpass and pdb."""
+"""Replaces functions that read input, which a kernel lacks: input(), getpass and pdb."""
 
 import builtins
 import functools
@@ -13,7 +13,7 @@ NO_INPUT = (
 
 
 def install(no_input):
-    """@param no_input is sys.stdin as long as the code has not replaced it"""
+    """@param no_input is sys.stdin unless the code has replaced it"""
 
     def refuse(real, name):
         @functools.wraps(real)
@@ -32,7 +32,7 @@ def install(no_input):
 
     @functools.wraps(real)
     def interaction(self, *arguments, **options):
-        # A debugger with an input of its own works.
+        # A debugger with its own input works.
         if not self.use_rawinput or sys.stdin is not no_input:
             return real(self, *arguments, **options)
         raise EOFError(NO_INPUT.format("The debugger"))

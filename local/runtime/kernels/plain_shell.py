@@ -1,4 +1,4 @@
-"""The shell of a Python that has no IPython yet: plain Python, without magics and shell lines.
+"""A shell for a Python without IPython: no magics and no shell lines.
 
 It has the parts of IPython's shell that `python-kernel.py` and our prelude (`container/kernel`) use.
 """
@@ -31,7 +31,7 @@ NEEDS_IPYTHON = (
 
 class Formatter:
     def format(self, value, include=None, exclude=None):
-        """The forms that an object offers, and metadata, both by MIME type."""
+        """An object's forms and their metadata, by MIME type."""
         data = {"text/plain": repr(value)}
         if not isinstance(value, type):
             found = self.call(value, "_repr_mimebundle_", include=include, exclude=exclude)
@@ -46,7 +46,7 @@ class Formatter:
         try:
             found = method(value, **options) if callable(method) else None
         except Exception:
-            # As if the object did not have this form.
+            # The object counts as without this form.
             return None
         return found[0] if isinstance(found, tuple) and name in METHODS.values() else found
 
@@ -56,8 +56,6 @@ class Formatter:
 
 
 class Publisher:
-    """Where display() shows something outside a run."""
-
     def publish(self, data, metadata=None, **_ignored):
         print(data.get("text/plain", ""))
 
@@ -84,7 +82,7 @@ class InteractiveShell(code.InteractiveInterpreter):
             self.display_pub.publish(data, metadata)
 
     def transform_cell(self, source):
-        """The source as it is. @throws SyntaxError where it is no Python and has magics"""
+        """Returns the source unchanged. @throws SyntaxError if it is invalid Python with magics"""
         if MAGIC.search(source):
             try:
                 compile(source, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, True)

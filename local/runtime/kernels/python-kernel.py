@@ -28,15 +28,15 @@ def has_ipython():
 directory = sys.path.pop(0)  # the kernel's own
 os.environ["MPLBACKEND"] = "Agg"
 
-# Without these two IPython starts in half of the time. Only `IPython.embed` needs its program for terminals, which is loaded then;
-# without jedi, which guesses completions, it completes from the live objects.
+# Without these two IPython starts in half of the time. `IPython.embed` loads its program for terminals when it needs it. Without
+# jedi, completions come from live objects.
 TERMINAL = "IPython.terminal.embed"
 sys.modules[TERMINAL] = types.ModuleType(TERMINAL)
 sys.modules[TERMINAL].embed = lambda **options: importlib.import_module(TERMINAL).embed(**options)
 sys.modules["jedi"] = None
 
 if has_ipython():
-    # The shell would import them when it is made.
+    # The shell would import them later.
     import IPython.core.completer
     import IPython.core.magics
     from IPython.core.interactiveshell import InteractiveShell
@@ -53,22 +53,22 @@ else:
 for name in (TERMINAL, "jedi"):
     sys.modules.pop(name, None)
 
-# The first cell loads the prelude. What it imports is loaded here, so that a kernel that was started ahead has it.
+# The first cell loads the prelude. Its imports are loaded here already, for kernels that are started ahead.
 sys.path.insert(0, PRELUDE)
 try:
     import sandbox_mcp_kernel
 
     sandbox_mcp_kernel.preload.load()
 except Exception:
-    # It is damaged, which that cell says.
+    # It is damaged, which the first cell will report.
     pass
 finally:
     sys.path.pop(0)
-    # The prelude itself is read by that cell.
+    # The first cell reads the prelude itself.
     for name in [name for name in sys.modules if name.split(".")[0] == "sandbox_mcp_kernel"]:
         del sys.modules[name]
 
-# MIME type -> the executor's name for it, in the order in which the image's executor lists them.
+# The executor's names by MIME type, in the order of the image's executor.
 KINDS = {
     "image/png": "image",
     "image/jpeg": "jpeg",
@@ -143,14 +143,14 @@ def make_shell():
 
 
 def package_directories():
-    """What Python has read at its start, for .pth files and the like."""
+    """The directories in which Python has read .pth files and similar at its start."""
     own = [path for path in sys.path if path.endswith("-packages")]
     return [*own, *site.getsitepackages(), site.getusersitepackages()]
 
 
 def main():
     print(json.dumps({"status": "ready", "version": "2.0.0", "packages": package_directories()}), flush=True)
-    # Made for the first cell: it writes to the home directory, and a kernel started ahead must leave no trace.
+    # Created for the first cell: the shell writes to the home directory, and a spare kernel must leave no trace.
     shell = None
     while True:
         try:

@@ -41,10 +41,10 @@ $SIG{$_} = sub { } for qw(INT HUP QUIT PIPE CHLD USR1 USR2);
 # does the kernel set the number; for other codes the sender writes it.
 my $terms = POSIX::SigSet->new(POSIX::SIGTERM());
 POSIX::sigprocmask(POSIX::SIG_BLOCK(), $terms);
-my $is_told = 0;
+my $is_stop_asked = 0;
 POSIX::sigaction(
   POSIX::SIGTERM(),
-  POSIX::SigAction->new(sub { $is_told = 1 if $_[1]{code} == 0 && $_[1]{pid} == getppid }, POSIX::SigSet->new, POSIX::SA_SIGINFO()),
+  POSIX::SigAction->new(sub { $is_stop_asked = 1 if $_[1]{code} == 0 && $_[1]{pid} == getppid }, POSIX::SigSet->new, POSIX::SA_SIGINFO()),
 );
 
 sub now {
@@ -72,7 +72,7 @@ sub begin {
     { no warnings; exec { $service->{command}[0] } @{ $service->{command} } }
     kill(KILL => $$);
   }
-  @$service{qw(pid reader silent before responds is_told)} = ($pid, $reader, 0, undef, 0, 0);
+  @$service{qw(pid reader silent before responds is_signaled)} = ($pid, $reader, 0, undef, 0, 0);
 }
 
 sub collect {
@@ -120,7 +120,7 @@ sub wait_for_news {
   POSIX::sigprocmask(POSIX::SIG_UNBLOCK(), $terms);
   my $found = select($set, undef, undef, $TICK_S);
   POSIX::sigprocmask(POSIX::SIG_BLOCK(), $terms);
-  $stopping_since //= now() if $is_told;
+  $stopping_since //= now() if $is_stop_asked;
   return if $found <= 0;
   if (sysread($reader, my $beats, 4096)) { @$sandboxd{qw(silent before responds)} = (0, look($sandboxd->{pid}), 1) }
   else { $sandboxd->{reader} = undef }
@@ -131,14 +131,14 @@ my $stop_starts = 0;
 sub stop {
   exit 0 if now() - $stopping_since > $STOP_S;
   # It exits with 0 when the workspace is saved. If it died for another reason, the next one saves.
-  if (!$sandboxd->{pid} && !($sandboxd->{is_told} && $sandboxd->{status} == 0) && $stop_starts < $STOP_STARTS) {
+  if (!$sandboxd->{pid} && !($sandboxd->{is_signaled} && $sandboxd->{status} == 0) && $stop_starts < $STOP_STARTS) {
     begin($sandboxd);
     $stop_starts += 1 if $sandboxd->{pid};
     return;
   }
   if ($sandboxd->{pid}) {
     # Not SIGTERM, which any `pkill` sends; and only once it responds, because the signal would end it earlier.
-    $sandboxd->{is_told} = kill(USR2 => $sandboxd->{pid}) if $sandboxd->{responds};
+    $sandboxd->{is_signaled} = kill(USR2 => $sandboxd->{pid}) if $sandboxd->{responds};
     return;
   }
   exit 0 unless $server->{pid};

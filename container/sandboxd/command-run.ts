@@ -98,12 +98,10 @@ export class CommandRun extends FollowedRun {
   #killing: NodeJS.Timeout | undefined;
   #killedAt = 0;
   #timedOut: boolean | undefined;
-  /** Whether its exit status is unknown. */
   #isLost = false;
   #watching = false;
   /** Whether it ran for PORTS_MS, so that its ports were checked. */
   #hasLasted = false;
-  /** Since when the command's shell is gone without a status. */
   #goneAt: number | undefined;
 
   private constructor(
@@ -328,7 +326,6 @@ export class CommandRun extends FollowedRun {
     this.after(PORTS_MS, () => this.#watchPorts());
   }
 
-  /** Polls for the run's end if its keeper cannot report it, because the run was adopted or the keeper was killed. */
   #watch(): void {
     const slot = this.#slot;
     if (slot === undefined || this.#status !== undefined || this.#watching) return;
@@ -382,7 +379,6 @@ export class CommandRun extends FollowedRun {
     this.after(STUCK_MS, () => setImmediate(check));
   }
 
-  /** Writes the end once status and both streams are complete and nothing is being killed. */
   protected override settle(): void {
     const { stdout, stderr } = this.streams;
     if (this.#end === undefined) {

@@ -6,7 +6,6 @@ import { DIFF_CHARS, type Edit, EDITED_BYTES, MAX_PLACES, NEAREST_CHARS } from "
 
 /** Computing a diff blocks everything else. After this many milliseconds the result has none. */
 const DIFF_MS = 1000;
-
 /** Limits of the search for a line similar to a missing text: milliseconds, and compared characters per line. */
 const NEAREST_MS = 200;
 const COMPARED_CHARS = 500;

@@ -21,7 +21,6 @@ export function unreadable(error: unknown): FileError {
   );
 }
 
-/** The result of looking at a path, or the failure. @throws FileError */
 export async function readable<T>(result: Promise<T>): Promise<T> {
   try {
     return await result;

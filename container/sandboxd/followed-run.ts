@@ -20,7 +20,6 @@ export abstract class FollowedRun {
   #isClosed = false;
   protected ports: readonly number[] = [];
 
-  /** @param mark what follows the output, if it comes from a pipe */
   constructor(id: string, pathOf: (name: Stream) => string, mark?: Buffer) {
     this.id = id;
     const stream = (name: Stream) =>
@@ -38,7 +37,6 @@ export abstract class FollowedRun {
 
   protected abstract end(): Event | undefined;
 
-  /** Reports the output from these offsets on, and the end. */
   follow(listener: Listener, stdout: number, stderr: number): void {
     this.#isSettled = false;
     if (this.end() === undefined) listener.event({ type: "running", id: this.id });

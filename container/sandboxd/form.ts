@@ -4,7 +4,6 @@ import { pipeline } from "node:stream/promises";
 import { Busboy } from "@fastify/busboy";
 import { FileError } from "./file-error.ts";
 
-/** The most bytes of a form besides its file, and of each field. */
 export const FORM_BYTES = 1024 * 1024;
 const FIELD_BYTES = 1024;
 const MAX_PARTS = 1000;

@@ -15,7 +15,6 @@ interface Listening {
 /** By socket number. A socket's owner is looked up once, because that scans all processes. */
 let known = new Map<string, Listening>();
 let lookedAt = Number.NEGATIVE_INFINITY;
-/** How long after its command a background process is expected to listen, in milliseconds. */
 const EXPECT_PORTS_MS = 60_000;
 const MAX_LATE_RUNS = 16;
 

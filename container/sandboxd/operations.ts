@@ -105,7 +105,6 @@ const range = {
   ...reads,
   route: "GET /files",
   input: z.object({ path: path(), offset: count(), limit: count() }),
-  /** Of the whole file: bytes, and milliseconds since the epoch. */
   result: z.object({ size: headerCount(), modified: headerTime() }),
   doing: "Reading",
 } as const;
@@ -136,7 +135,6 @@ const put = {
 const NAME_MAX = 255;
 const PATH_MAX = 4096;
 
-/** The entries of a directory after a cursor, or from the first one. */
 const list = {
   ...smallCall,
   ...reads,
@@ -250,7 +248,6 @@ const internal = {
     result: usageSchema,
     doing: "Measuring",
   }),
-  /** Background activity since the last call. */
   work: row({
     ...smallCall,
     route: "GET /work",
@@ -283,7 +280,6 @@ export type FileRequest = keyof FileRequests;
 type Fields<Shape> = string extends keyof Shape ? {} : Shape;
 export type Call<One extends Row> = Fields<z.output<One["input"]>>;
 
-/** A caller's input and result. The client adds `id` and `confined`. */
 export type Input<Name extends FileRequest> = Omit<Call<FileRequests[Name]>, "id" | "confined"> &
   Content<FileRequests[Name]["up"]>;
 export type Result<Name extends FileRequest> = ResultOf<FileRequests[Name]>;
@@ -303,7 +299,6 @@ type Payload<Down> = Down extends "bytes"
       { body: ReadableStream<Uint8Array>; length: number | undefined }
     : {};
 
-/** The status of a response with a failure: a `failureSchema`. */
 export const FAILED = 422;
 
 export const headerOf = (field: string): string => `sandboxd-${field}`;

@@ -31,7 +31,6 @@ export function openPreviews(): number {
   return open.size;
 }
 
-/** A request's port; undefined for one to sandboxd itself. */
 export function previewPort({ headers }: IncomingMessage): number | undefined {
   const port = Number(headers[PREVIEW_PORT] ?? "none");
   return Number.isInteger(port) && port > 0 && port < 65_536 ? port : undefined;
@@ -113,7 +112,6 @@ async function speaksTLS(port: number): Promise<boolean> {
   });
 }
 
-/** Undefined if nothing listens. */
 async function dial(port: number): Promise<Socket | undefined> {
   for (const host of HOSTS) {
     const socket = connect({ host, port, noDelay: true, allowHalfOpen: true });

@@ -27,9 +27,7 @@ export const TOKEN_VARIABLE = "SANDBOXD_TOKEN";
 /** sandboxd POSTs here before the container ends, so that the actor saves the workspace. 204 when done. */
 export const SERVER_HOST = "sandbox-mcp.internal";
 export const ENDING_PATH = "/ending";
-/** In a request: the sandbox's port that it is for. */
 export const PREVIEW_PORT = "x-sandboxd-port";
-
 /** On sandboxd's error response: `refused` (nothing listens), `broken` (cut off), `tls`, or `foreign` (not HTTP). */
 export const PREVIEW_ERROR = "x-sandboxd-error";
 export type PreviewError = "refused" | "broken" | "tls" | "foreign";
@@ -127,7 +125,6 @@ const input = z.object({
 });
 
 const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) });
-
 /** Code that was not followed has ended. If a process of it listens later, the next run that finds the port reports it. */
 const expect = z.object({ type: z.literal("expect"), id: idSchema() });
 const ping = z.object({ type: z.literal("ping") });

@@ -105,7 +105,6 @@ async function digestOf({ handle, stats }: OpenedFile, isWanted: () => boolean):
   }
 }
 
-/** Line counts by file identity, so that paging does not recount. */
 const counts = new Map<string, number>();
 const MAX_COUNTS = 64;
 

@@ -44,7 +44,6 @@ interface RequestedCommand {
 
 interface Ready {
   slot: Slot;
-  /** The state given to the shell; empty before that. */
   state: string;
   run?: CommandRun;
 }

@@ -11,7 +11,6 @@ export interface Exchange<One extends Row = Row> {
   response: ServerResponse;
   json: One["up"] extends z.ZodMiniType ? z.output<One["up"]> : undefined;
   isClientWaiting(): boolean;
-  /** Begins a response that is not JSON; its bytes go to `response`. @param length in bytes, if known */
   begin(result: z.output<One["result"]>, length?: number): ServerResponse;
 }
 

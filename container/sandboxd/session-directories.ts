@@ -7,7 +7,6 @@ const DIRECTORY = /\n# in (\/.*)\n# complete\n$/;
 const PATH_BYTES = 4096;
 const MAX_SESSIONS = 20;
 
-/** The directory in a state, unless it is the workspace. */
 export function directoryIn(state: string | undefined): string | undefined {
   const path = state === undefined ? undefined : DIRECTORY.exec(state.slice(-2 * PATH_BYTES))?.[1];
   return path === WORKSPACE || path === undefined || path.length > PATH_BYTES ? undefined : path;

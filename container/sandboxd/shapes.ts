@@ -67,13 +67,11 @@ export const failureSchema = z.object({
     "missing",
     "directory",
     "not_directory",
-    /** A device, a socket or a pipe. */
     "special",
     /** Confined, but not below /workspace or /tmp: `path` says where it leads. */
     "outside",
     "too_large",
     "cut",
-    /** The body is not a form with one file. */
     "form",
     "ending",
     "not_text",
@@ -82,7 +80,6 @@ export const failureSchema = z.object({
     "repeated",
     /** It exists, but with other line breaks: the file has `code`, CRLF or LF. */
     "line_breaks",
-    /** A system error with this `code`. */
     "system",
   ]),
   code: z.optional(z.string().check(z.regex(/^[A-Z0-9_]{1,40}$/))),
@@ -99,7 +96,6 @@ export const failureSchema = z.object({
 
 export type FileFailure = z.infer<typeof failureSchema>;
 
-/** Replacements in a file, applied one after another. */
 export const editsSchema = z.array(
   z.object({
     old_text: z.string().check(z.minLength(1)),
@@ -132,7 +128,6 @@ export type Written = z.infer<typeof writtenSchema>;
 export const MAX_LISTED = 5000;
 
 const entrySchema = z.object({
-  /** Relative to the listed directory. */
   path: z.string(),
   type: z.enum(["file", "directory", "symlink", "other"]),
   size: size(),
@@ -167,7 +162,6 @@ export function taskDirectory(id: string): string {
   return `/var/lib/sandbox-mcp/tasks/${id}`;
 }
 
-/** Files in it: a diff of the task's changes, and a line per changed file. */
 export const CHANGES_DIFF = "changes.diff";
 export const CHANGES_LIST = "changes.list";
 /** A directory in it: the continued conversation, as in the home directory. */
@@ -179,7 +173,6 @@ const CHANGED_CHARS = 4 * 4096 + 2;
 export const changesSchema = z.object({
   changes: z.optional(
     z.object({
-      /** Count of all changes; sizes of `CHANGES_DIFF` and `CHANGES_LIST` in bytes. */
       count: size(),
       diffBytes: size(),
       listBytes: size(),
@@ -190,7 +183,6 @@ export const changesSchema = z.object({
           change: z.enum(["created", "changed", "deleted"]),
           /** `unnamed`: its name is not UTF-8. */
           type: z.enum(["file", "link", "unnamed"]),
-          /** Bytes; 0 for a deleted file. */
           size: size(),
         }),
         MAX_LISTED,

@@ -28,7 +28,6 @@ export async function sendSmaller(
   else begin({ image: "made" }, made.length).end(made);
 }
 
-/** @param response cancels the work when closed */
 async function madeSmaller(image: Buffer, response: ServerResponse): Promise<Buffer | ImageMade> {
   const { side, pixels, max } = SHOWN_IMAGE;
   const args = ["-I", join(SCRIPTS, "image.py"), ...[side, pixels, max].map(String)];

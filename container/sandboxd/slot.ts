@@ -54,7 +54,6 @@ export class Slot {
   #keeper: ChildProcess | undefined;
   #isClosed = false;
 
-  /** Opens a slot's pipes. @param mark from the previous sandboxd, for an adopted run's slot */
   constructor(directory: string, mark = newMark()) {
     this.directory = directory;
     this.mark = Buffer.from(mark);
@@ -137,7 +136,6 @@ export class Slot {
     }
   }
 
-  /** Whether a pipe still has a writer. Its content is dropped. */
   isHeld(stream: Stream): boolean {
     const dropped = Buffer.allocUnsafe(65_536);
     for (;;) {

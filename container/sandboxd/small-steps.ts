@@ -26,7 +26,6 @@ export class SideBySide {
     this.#most = most;
   }
 
-  /** Takes a step; resolves when there is room for the next. @throws errors of steps */
   async add(step: () => Promise<void>): Promise<void> {
     const taken = step().then(
       () => void this.#underWay.delete(taken),

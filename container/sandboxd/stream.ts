@@ -28,7 +28,6 @@ import { type Slot, pausePipeOf, openToRead, pipeOf } from "./slot.ts";
 
 /** Disk space of stored bytes is freed in units of this size, because it takes a process. */
 const FREE_BYTES = 16 * 1024 * 1024;
-
 /** The most bytes read after a command's end: more than a pipe holds. Later output comes from background processes. */
 const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
 /** A disk with fewer free bytes counts as full: a copier writes this much at once. */
@@ -95,7 +94,6 @@ export class OutputStream {
     return this.#end !== undefined && this.#sent >= this.#end;
   }
 
-  /** The number of copied bytes; undefined while the brake blocks the copier. */
   get progress(): number | undefined {
     return this.#brake?.isPaused() ? undefined : this.#limit;
   }
@@ -124,7 +122,6 @@ export class OutputStream {
     return isWhole;
   }
 
-  /** As `drain`, for a running command, as far as there is room. */
   take(slot: Slot, most = WINDOW_BYTES - (this.#size - this.#stored)): boolean {
     if (this.#end !== undefined) return true;
     const own = this.#open();
@@ -278,7 +275,6 @@ export class OutputStream {
     return this.#file;
   }
 
-  /** Sends what the taker has room for, searches new output for the mark, and sets the brake. */
   #pump(): void {
     const before = this.#end;
     this.#deliver();
@@ -377,7 +373,6 @@ export class OutputStream {
     return bytes;
   }
 
-  /** Blocks the copier while a window of output is unconfirmed. */
   #regulate(): void {
     const brake = this.#brake;
     if (brake === undefined) return;

@@ -3,7 +3,6 @@ import { readFileSync } from "node:fs";
 import { connectionsBetween } from "./listening.ts";
 import { ownProcesses, processorTimes } from "./run-processes.ts";
 
-/** A text that changes when a program used the processor, wrote, began or ended. */
 export function workUntilNow(): string {
   const times = processorTimes(ownProcesses());
   let written = 0;

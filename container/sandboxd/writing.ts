@@ -46,12 +46,10 @@ type WriteCall = Call<FileRequests["write"]>;
 type EditCall = Call<FileRequests["edit"]>;
 /** Bytes written at once, while as many more arrive. */
 const WRITTEN_BYTES = 1024 * 1024;
-/** The most symbolic links followed at the end of a path, as in Linux. */
 const MAX_LINKS = 40;
 /** Never removed, nor its parents: saves and sessions rely on it. */
 const WORKSPACE_ROOT = "/workspace";
 const INSIDE = /^\/(workspace|tmp)\/./s;
-/** How many results are remembered for repeated calls whose response was lost. */
 const MAX_RESULTS = 64;
 /** How long the note of a finished append is kept for the next sandboxd, in milliseconds. */
 const NOTE_MS = 600_000;
@@ -73,7 +71,6 @@ interface Target {
   directory: FileHandle | undefined;
 }
 
-/** What happens to missing parent directories; only new files create them. */
 type Parents = "make" | "refuse";
 
 export class Writes {

@@ -54,7 +54,6 @@ interface Ready {
   opened?: OpenedFile;
 }
 
-/** @param largeBytes the size from which a file counts as large @throws errors of reading, except for disappearing files */
 export async function* zipped(
   root: string,
   signal: AbortSignal,
@@ -280,7 +279,6 @@ function extraOf(id: number, numbers: readonly number[]): Buffer {
   return fields.bytes;
 }
 
-/** The modification time in UTC; the other field has no time zone. */
 function timeExtra(time: Date): Buffer {
   const seconds = Math.floor(time.getTime() / 1000);
   const bounded = Math.min(Math.max(seconds, -(2 ** 31)), 2 ** 31 - 1);

@@ -29,7 +29,6 @@ export function attachedNetworks(): Attached[] {
   return attached;
 }
 
-/** @param routes /proc/net/route @param routes6 /proc/net/ipv6_route */
 export function attachedOf(
   interfaces: ReturnType<typeof networkInterfaces>,
   routes: string,

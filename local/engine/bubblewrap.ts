@@ -103,16 +103,12 @@ export interface Mount {
 
 export interface View {
   toolchain: Toolchain;
-  /** The directory of fetched agents' programs, to which more may be added at any time. */
   fetchedAgents: string | undefined;
-  /** The repository's local/runtime directory, shown as /opt/sandbox-runtime/runtime. */
   runtime: string;
   control: string;
-  /** The repository's container/ directory, shown as /opt/sandbox-mcp. */
   container: string;
   sandboxd: string;
   files: Mount[];
-  /** The directory of Python packages made by `npm start`, with each interpreter's under its key. */
   pythonPackages: string | undefined;
   empty: string;
   readOnly: Mount[];
@@ -224,7 +220,6 @@ function links({ npm, python }: Toolchain): string[] {
   return args;
 }
 
-/** Reads the first process's id on the host from bubblewrap's `--info-fd`. @param ended settles when bubblewrap has ended */
 export async function readInfo(
   stream: Readable | Writable | null | undefined,
   ended: Promise<unknown>,

@@ -67,7 +67,6 @@ export function passThrough(
   };
 }
 
-/** Connects two streams, and forwards what arrives at the second one directly. */
 export function join(client: Duplex, upstream: Duplex): void {
   splice(client, upstream);
   passThrough(upstream, client);

@@ -51,7 +51,6 @@ export async function checkBubblewrap(path = SYSTEM_PATH): Promise<Check> {
   return explain(asUser);
 }
 
-/** @returns what went wrong, or undefined. */
 async function attempt(
   run: Run,
   dropRoot: boolean,

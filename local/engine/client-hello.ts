@@ -69,7 +69,6 @@ class ClientHelloReader {
   readonly #message = Buffer.alloc(maxBytes);
   #messageBytes = 0;
 
-  /** @returns undefined while bytes are missing */
   take(bytes: Buffer): ClientHello | undefined {
     let at = 0;
     while (at < bytes.length) {

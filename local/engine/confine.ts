@@ -42,7 +42,6 @@ function changesGroups(): boolean {
   return process.getuid?.() === 0 && readFileSync("/proc/self/setgroups", "utf8").trim() === "allow";
 }
 
-/** @param pid the sandbox's first process, as the host sees it @throws Error with the output if the limits cannot be set */
 export async function confine(pid: number): Promise<void> {
   // Root becomes the sandbox's user. Other users are that user already, and may not drop their groups.
   const user = changesGroups() ? [] : ["--preserve-credentials"];

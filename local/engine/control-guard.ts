@@ -9,9 +9,7 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 
 /** The longest message. The Worker's longest result is a kernel's document with 12 MiB of images. */
 export const maxMessageBytes = 16 * 1024 * 1024;
-/** How much of the sandbox's data on one connection may wait for the Worker to take or release it. */
 const maxHeld = { size: 32 * 1024 * 1024, messages: 4096, stubs: 256 };
-/** The total size of a sandbox's results on their way to the Worker; more must wait. */
 const maxReplies = 32 * 1024 * 1024;
 
 const head =

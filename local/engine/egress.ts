@@ -248,7 +248,6 @@ function passBody(from: Socket, incoming: IncomingMessage, response: ServerRespo
 
 interface PolicyRefusal {
   why: "policy" | "address";
-  /** For the client, a sentence without its full stop. */
   text: string;
 }
 
@@ -351,7 +350,6 @@ async function tunnel(
   join(socket, upstream);
 }
 
-/** Connects a tunnel to its host. Undefined if it was refused. */
 async function connectFor(
   socket: Duplex,
   { internet, upstream: options }: Egress,
@@ -375,7 +373,6 @@ async function connectFor(
   }
 }
 
-/** Opens a tunnel for plain HTTP. Each origin-form request in it is checked like any other. */
 function takeRequests(server: Server, socket: Duplex, head: Buffer, { host, port }: Connection): void {
   pinned.set(socket, `${host}:${port}`);
   socket.write(established);

@@ -41,7 +41,6 @@ export interface SharedSettings {
 }
 
 export interface SandboxPlace {
-  /** Its name in the log and, once assigned, the Worker's name for it. */
   id: string;
   directory: string;
   group: string;
@@ -73,7 +72,6 @@ export class EngineSandbox {
   /** Settles when nothing of the sandbox is left; never rejects. */
   readonly ended: Promise<ExitReport>;
   hasEnded = false;
-  /** The host's process id of its first process, if it has its own namespaces. */
   readonly pid: number | undefined;
   readonly groups: readonly string[];
   readonly #running: RunningProcess;

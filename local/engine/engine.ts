@@ -44,7 +44,6 @@ export interface EngineOptions extends EngineSettings {
 }
 
 export interface Engine {
-  /** `http://127.0.0.1:<port>` */
   url: string;
   boot: string;
   report: EngineReport;

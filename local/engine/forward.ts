@@ -17,14 +17,12 @@ import { relay, RelayPace } from "./relay.ts";
 import { readHead } from "./upstream.ts";
 import { REQUEST_PROBLEMS } from "./texts.ts";
 
-/** The SDK's port for the control server. */
 const controlPort = 3000;
 const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 /** The most open requests and WebSockets of a sandbox. Each takes two of the engine's file descriptors, which all share. */
 const maxOpen = 256;
 /** The most of them for previews, which anybody with an address can open. The rest is for the sandbox's user. */
 const maxPreviews = 192;
-/** How long a request's headers wait for the body's first piece, in milliseconds. */
 const headMs = 500;
 const tunnelMs = 30_000;
 

@@ -107,7 +107,6 @@ class FrameReader {
     this.#onFrame = onFrame;
   }
 
-  /** Skips to the header after `most` frames. Returns the number of skipped bytes. */
   pass(bytes: Buffer, most: number): number {
     let frames = 0;
     let at = 0;

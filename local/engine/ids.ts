@@ -41,7 +41,6 @@ async function claimSlot(slot: number): Promise<Server | undefined> {
   );
 }
 
-/** The ids of a user namespace (user_namespaces(7)). */
 export interface IDMap {
   /** The machine's user that is its root. */
   root: HostUser;

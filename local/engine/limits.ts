@@ -40,7 +40,6 @@ export function sizesFor(diskBytes: number): Sizes {
 }
 
 const MiB = 1024 * 1024;
-
 /** The sandboxes that share the machine's open files: one principal's maximum (MAX_RUNNING_SANDBOXES), and the spare. */
 const sandboxes = 10 + 1;
 /** The limit of a sandbox's socket buffers. The kernel has one pool for the machine, a twentieth of its memory. */
@@ -73,7 +72,6 @@ export function openFilesPerProcess(openFilesOfMachine: number, processes: numbe
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
 }
 
-/** A kernel setting's last number, which is the highest if there are several. */
 function ofMachine(setting: string): number {
   try {
     return Number(readFileSync(`/proc/sys/${setting}`, "utf8").trim().split(/\s+/).at(-1));

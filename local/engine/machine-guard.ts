@@ -19,14 +19,12 @@ const CHECK_INTERVAL_MS = 250;
 /** From this share of its limit on, a pool is checked often: what sandboxes take between two checks must fit into the rest. */
 const NEAR = 0.75;
 const NEAR_INTERVAL_MS = 20;
-/** How long to wait for the end of a sandbox before ending the next, in milliseconds. */
 const END_MS = 5000;
 const USED_UP = 0.9;
 
 interface Pool {
   used: () => Promise<number>;
   limit: number;
-  /** How much a sandbox uses, in its own unit. */
   usedBy: (sandbox: EngineSandbox) => Promise<number>;
   /** A sandbox below this is not ended: then another program on the machine uses most. */
   least: (used: number) => number;
@@ -117,7 +115,6 @@ async function empty(
   await Promise.race([largest.sandbox.ended, sleep(END_MS, undefined, { ref: false })]);
 }
 
-/** The ends of TCP connections in a sandbox's network, including unaccepted ones. */
 async function connectionsOf({ pid, hasEnded }: EngineSandbox): Promise<number> {
   if (pid === undefined || hasEnded) return 0;
   const [four, six] = await Promise.all([
@@ -131,7 +128,6 @@ async function endHoarder(sandbox: EngineSandbox): Promise<void> {
   if ((await unreadNetlink(sandbox)) > MAX_NETLINK_BYTES) sandbox.end(STOPPED_BECAUSE.netlink);
 }
 
-/** Unread bytes in a sandbox's netlink sockets, including those in transit. */
 async function unreadNetlink({ pid, hasEnded }: EngineSandbox): Promise<number> {
   if (pid === undefined || hasEnded) return 0;
   const list = createReadStream(`/proc/${pid}/net/netlink`, {

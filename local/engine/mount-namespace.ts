@@ -22,7 +22,6 @@ import { MACHINE } from "./texts.ts";
 const place = "/tmp";
 
 export interface MountNamespaceView {
-  /** The command prefix for bubblewrap: enters the namespace as the sandbox's root user. */
   enter: string[];
   translate(mounts: Mount[]): Mount[];
 }
@@ -42,7 +41,6 @@ export class MountNamespace {
   /** The previous namespace is kept, because a sandbox may be about to enter it. */
   #former: Holder | undefined;
 
-  /** @param directory the engine's, with each sandbox's files @param directories the operator's, for individual sandboxes */
   constructor(directory: string, directories: readonly Mount[] = []) {
     this.#directories = directories;
     this.#directory = directory;
@@ -159,7 +157,6 @@ export class MountNamespace {
 
 const isSame = (one: Mount) => (other: Mount) => one.from === other.from && one.to === other.to;
 
-/** Changes if a path leads to another file. */
 export function fingerprint(paths: string[]): string {
   return paths
     .map((path) => {

@@ -11,7 +11,7 @@ import {
 import { REQUEST_PROBLEMS, WORKER_PROBLEMS } from "./texts.ts";
 
 /** How long a request waits for a Worker that is starting, reloading or waking an actor, in milliseconds. */
-const patienceMs = 30_000;
+const takeTimeoutMs = 30_000;
 /** A poll without a request ends after this, in milliseconds, so that connections do not become stale. */
 const pollMs = 60_000;
 /** Longer than any API takes to respond, in milliseconds. A restarted Worker forgets its requests. */
@@ -25,7 +25,6 @@ const maxInterim = 100;
 
 interface Pending {
   number: number;
-  /** An `OutboundRequest` as base64 JSON. */
   description: string;
   hasBody: boolean;
   request: IncomingMessage;
@@ -61,7 +60,7 @@ export class OutboundQueue {
     const outbound: OutboundRequest = { number, method, url: url.href, headers, hasBody, pattern };
     const description = Buffer.from(JSON.stringify(outbound)).toString("base64");
     if (description.length > maxDescription) return fail(response, 431, WORKER_PROBLEMS.largeHead);
-    const timer = setTimeout(() => fail(response, 502, WORKER_PROBLEMS.notTaken), patienceMs);
+    const timer = setTimeout(() => fail(response, 502, WORKER_PROBLEMS.notTaken), takeTimeoutMs);
     const pending: Pending = { number, description, hasBody, request, response, timer };
     response.on("close", () => {
       clearTimeout(pending.timer);

@@ -52,7 +52,6 @@ export function withOwnInodes(place: string, held: readonly Mount[]): string[] {
   return ["perl", "-e", program, ...numbers.map(String), place, String(pairs.length / 2), ...pairs];
 }
 
-/** Mount points of other file systems, which an overlay of the root does not show. */
 function otherMounts(): string[] {
   const lines = readFileSync("/proc/self/mountinfo", "utf8").trimEnd().split("\n");
   const points = lines.map((line) =>

@@ -9,9 +9,7 @@ import { MACHINE } from "./texts.ts";
 
 export interface PackageSet {
   title: string;
-  /** The directory of its package.json and package-lock.json. */
   manifest: string;
-  /** The directory for node_modules; may be the same. */
   directory: string;
   /** Files of optional packages, below node_modules; at least one must exist. npm reports nothing if it installs none. */
   oneOf?: readonly string[];
@@ -82,7 +80,6 @@ export async function installPackages(set: PackageSet, print: (line: string) => 
   throw new Error(MACHINE.notInstalled(title, reason));
 }
 
-/** The sentence in npm's errors. Codes precede it. */
 function reasonIn(stderrTail: string): string | undefined {
   const lines = stderrTail.split("\n").map((line) => line.replace(/^npm (error|ERR!) ?/, "").trim());
   return lines

@@ -38,7 +38,6 @@ export interface Python {
   modules: string[];
 }
 
-/** The paths, in a sandbox, of its virtual environment and of the packages installed by `npm start`. */
 export const sandboxEnvironmentDirectory = "/opt/venv";
 export const sandboxPackagesDirectory = "/opt/sandbox-runtime/python";
 

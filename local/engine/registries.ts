@@ -28,7 +28,6 @@ export function hostRegistries(env: Environment = process.env): Registries {
   };
 }
 
-/** Each index as `host:port`, as the proxy sees it. */
 export function registryAddresses({ npm, pip, pipExtra }: Registries): Set<string> {
   const addresses = [npm, pip, ...pipExtra].filter((address) => address !== undefined);
   return new Set(
@@ -46,7 +45,6 @@ export function npmSetting(env: Environment, name: "registry" | "cafile"): strin
   return values.findLast((match) => match?.[1] === name)?.[2];
 }
 
-/** pip's settings in its order: system, user, virtual environment, named file. */
 function pipSettings(env: Environment): Record<string, string> {
   const home = env.HOME ?? homedir();
   const files = [

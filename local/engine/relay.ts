@@ -13,14 +13,12 @@ import { Pace } from "../../src/shared/pace.ts";
 import { gather, Pieces } from "./piece-limit.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
-/** The most bytes waiting for a slow reader before the other end is paused. */
 const highWaterMark = 1024 * 1024;
 /** The memory of a waiting message besides its bytes. */
 const messageBytes = 1024;
 /** The most bytes of waiting or incomplete messages in a sandbox's previews. */
 const maxHeld = 128 * 1024 * 1024;
 const handshakeMs = 60_000;
-/** How often to check whether the Worker has taken a sandbox's data, in milliseconds. */
 const fullMs = 10;
 /** The bytes that may come at once, and per second after that. A page of a development server has less. */
 const bytePace = { burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 };
@@ -36,7 +34,6 @@ export class RelayPace {
     this.pieces = new Pieces(isOfPreviews ? new Pace(bytePace) : undefined);
   }
 
-  /** Milliseconds until the next check; 0 if there is room. */
   full(): number {
     return this.inFlight.tooMany ? fullMs : 0;
   }

@@ -13,9 +13,7 @@ const maxPipelined = 16;
 
 interface Turn {
   response: ServerResponse;
-  /** The one before it. */
   previous: ServerResponse | undefined;
-  /** Requests received before this one was done. */
   early: number;
 }
 

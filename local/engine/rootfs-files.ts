@@ -78,7 +78,6 @@ export function sandboxEnvironment(given: Record<string, string>) {
   };
 }
 
-/** Generated files, by path in the sandbox. Without `/etc/hosts`, which changes with the intercepts. */
 export function sandboxFiles(
   trusted: Record<string, string | Buffer>,
   registries: Registries,

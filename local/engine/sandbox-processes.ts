@@ -29,7 +29,6 @@ export interface StartOptions {
   /** For an engine running as root: bubblewrap's mount namespace, and the sandbox's ids. */
   unprivileged: { mountNamespace: MountNamespace; ids: HostIDs } | undefined;
   command: string[];
-  /** An engine file that names the first process, for a later engine. */
   record?: string;
   onOutput: (text: string) => void;
 }

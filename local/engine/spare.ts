@@ -22,7 +22,6 @@ interface Ahead {
 export class Spare {
   readonly #common: SharedSettings;
   readonly #place: () => SandboxPlace;
-  /** The variables of the last requested sandbox; the next one probably has the same. */
   #env: Record<string, string> = {};
   #ahead: Ahead | undefined;
   #isOn = false;
@@ -43,7 +42,6 @@ export class Spare {
     if (key !== undefined) this.#ahead = { sandbox: this.#make(), key };
   }
 
-  /** The spare, if a sandbox started now would be the same; otherwise undefined, and the caller starts one. */
   async take({ name, env }: CreateOptions): Promise<EngineSandbox | undefined> {
     if (!this.#isOn || this.#common.directories.some((directory) => directory.name === name))
       return undefined;

@@ -38,7 +38,6 @@ export const HOST_PROBLEMS = {
     `${host} broke off the connection${why === undefined ? "" : ` (${why})`}`,
 };
 
-/** What went wrong with a request to a host that the Worker serves. */
 export const WORKER_PROBLEMS = {
   largeHead: "the head of this request is too large",
   notTaken: "the Worker did not take the request",
@@ -107,7 +106,6 @@ export const START_PROBLEMS = {
   ended: "the sandbox has ended",
 };
 
-/** Why bubblewrap does not work here, as clauses, and what to do. */
 export const BUBBLEWRAP = {
   notLinux: (platform: string) => `bubblewrap needs Linux and this is ${platform}`,
   useOther: "Use `npm run dev:docker`, or WSL 2 on Windows.",

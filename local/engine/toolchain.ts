@@ -49,7 +49,6 @@ async function findPython(chosen: string | null | undefined): Promise<Python | u
   return chosen === undefined ? choosePython(await findPythons()) : await describePython(chosen);
 }
 
-/** npm's platform packages with an agent's program: one for glibc, one for musl. */
 const AGENT_PROGRAMS: Record<string, readonly string[]> = {
   claude: ["", "-musl"].map((variant) => `@anthropic-ai/claude-code-linux-${process.arch}${variant}/claude`),
   // The baseline variants also run on processors without AVX2.

@@ -247,7 +247,6 @@ async function openThroughProxy(
   return socket;
 }
 
-/** Reads an HTTP response's headers from a socket; `rest` is what followed. */
 export async function readHead(socket: Socket): Promise<{ status: number; rest: Buffer }> {
   let received = Buffer.alloc(0);
   return await new Promise((resolve, reject) => {

@@ -15,7 +15,6 @@ const STORAGE_KEY = "__local_container";
 
 interface StoredInstance {
   sandbox: string;
-  /** The run of the engine that it belongs to. */
   engine: string;
 }
 
@@ -50,7 +49,6 @@ export function localNetwork({ container }: { container?: Container }): NetworkP
 
 interface Instance {
   sandbox: string;
-  /** Resolves when the sandbox responds; rejects if it cannot start. */
   ready: Promise<void>;
   /** Resolves when the sandbox ends normally; otherwise rejects with the SDK's message. */
   ended: Promise<void>;
@@ -226,7 +224,6 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     await this.#update("intercepts", this.#intercepts());
   }
 
-  /** Sends a setting to the engine. Not needed before a start, which carries all settings. */
   async #update(what: string, setting: unknown): Promise<void> {
     const instance = this.#instance;
     if (instance === undefined) return;

@@ -7,7 +7,6 @@ export interface LocalEnv {
   LOCAL_ENGINE_SECRET: string;
   /** The engine. Without it, requests use miniflare's Worker for outgoing requests, which copies bodies again. */
   LOCAL_ENGINE?: Pick<Fetcher, "fetch">;
-  /** The Durable Object names of sandboxes with a host directory, separated by commas. */
   LOCAL_DIRECTORIES?: string;
 }
 
@@ -59,7 +58,6 @@ export class EngineClient {
     }
   }
 
-  /** An idempotent JSON call. @throws Error with the engine's message */
   async call(method: string, path: string, body?: unknown): Promise<unknown> {
     const init = body === undefined ? { method } : { method, body: JSON.stringify(body) };
     const response = await this.requestWithRetry(path, init);

@@ -9,7 +9,6 @@ import { SENT_SECRET_HEADER, URL_HEADER } from "./engine-protocol.ts";
 
 const marked = new WeakMap<Request, { env: LocalEnv; actor: string }>();
 
-/** @param actor the Durable Object id of the request's sandbox */
 export function markSandboxRequest(request: Request, env: LocalEnv, actor: string): Request {
   marked.set(request, { env, actor });
   return request;
@@ -28,7 +27,6 @@ export function useEngine(localEnv: (env: unknown) => LocalEnv): void {
   };
 }
 
-/** @param secret the names of the secrets in the request */
 async function sendByEngine(
   request: Request,
   env: LocalEnv,

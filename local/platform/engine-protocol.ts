@@ -47,14 +47,12 @@ export const STOP_MS = 20_000;
 
 /** The hosts whose requests the Worker handles, as registered on `ctx.container`. */
 export const interceptsSchema = z.object({
-  /** Host patterns for plain HTTP; `*` matches any characters. */
   http: z.array(z.string()),
   /**
    * Patterns for HTTPS. Requests to these hosts, also by plain HTTP, go on to the internet under the sandbox's policy. The
    * Worker itself serves all other hosts.
    */
   https: z.array(z.string()),
-  /** Whether every plain HTTP request goes to the Worker. */
   all: z.boolean(),
 });
 
@@ -88,7 +86,6 @@ export interface ExitReport {
   /** As in a shell: 128 + signal if killed. 0 for a requested stop or destruction. */
   exitCode: number;
   reason: string;
-  /** The sandbox's connections, for the caller that waited for its end. */
   seen?: SeenConnections;
 }
 
@@ -98,7 +95,6 @@ export interface OutboundRequest {
   url: string;
   headers: [string, string][];
   hasBody: boolean;
-  /** The registered pattern that matched; null for the catch-all. */
   pattern: string | null;
 }
 

@@ -59,7 +59,6 @@ export class InterpreterAPI extends RpcTarget {
   readonly #settings: KernelSettings;
   readonly #contexts = new Map<string, Context>();
   readonly #spares = new Map<KernelProgram, Kernel>();
-  /** Programs whose spare is starting or about to start. */
   readonly #starting = new Set<KernelProgram>();
   #first: Promise<void> | undefined;
   #closed = false;

@@ -16,7 +16,6 @@ export interface SandboxError extends Error {
   details: Record<string, unknown>;
 }
 
-/** Creates the error to throw. `details` becomes the SDK error's `context`; its values must be plain data. */
 export function sandboxError(
   code: ErrorCode,
   message: string,

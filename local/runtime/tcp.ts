@@ -7,7 +7,6 @@ import { messageOf } from "../../src/shared/text.ts";
 /** The address of `*.internal` hosts in /etc/hosts; port 80 of 127.0.0.1 stays free for the user. */
 export const INTERNAL_ADDRESS = "127.0.0.2";
 
-/** The sandbox's way out: the target of HTTP_PROXY, and of the hosts in /etc/hosts. */
 const EGRESS = [
   { host: "127.0.0.1", port: 3128 },
   { host: INTERNAL_ADDRESS, port: 80 },

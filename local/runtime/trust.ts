@@ -1,9 +1,7 @@
 /** Makes a sandbox trust the platform's TLS interception, as the image's server does. */
 import { appendFileSync, copyFileSync, existsSync, readFileSync } from "node:fs";
 
-/** The platform's certificate, at Cloudflare's path. */
 export const AUTHORITY_FILE = "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
-/** The trusted certificates without it. */
 export const BASE_BUNDLE_FILE = "/opt/sandbox-runtime/etc/authorities.pem";
 /** The certificates that programs trust, by the variables of container/environment. */
 export const BUNDLE_FILE = "/etc/ssl/sandbox-mcp.pem";

@@ -12,7 +12,6 @@ interface AccountActor extends Rpc.DurableObjectBranded {
   gitCredential(host: string): Promise<GitCredential | undefined>;
 }
 
-/** A sandbox's actor. @param containerID the id of its Durable Object, which the SDK passes to handlers */
 export function actorOf(env: Env, containerID: string): DurableObjectStub<SandboxActor> {
   const sandboxes = env.Sandbox as DurableObjectNamespace<SandboxActor>;
   return sandboxes.get(sandboxes.idFromString(containerID));

@@ -54,7 +54,6 @@ export class Connection {
     this.#lifecycle = lifecycle;
   }
 
-  /** Sends a run's events to this follower. Returns a function that stops it. */
   follow(id: string, follower: Follower): () => void {
     this.#followers.set(id, follower);
     return () => {
@@ -71,7 +70,6 @@ export class Connection {
     this.#send(this.#open ?? (await this.#connected()), calls);
   }
 
-  /** @param isOver whether the run has ended @throws {ToolError} as `send`, and errors of `ready` */
   async begin(call: StartCall, isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       await this.#lifecycle.readyForRun(isOver);

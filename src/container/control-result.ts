@@ -5,7 +5,6 @@
 import { damaged } from "../shared/errors.ts";
 import { DAMAGED } from "./texts.ts";
 
-/** A call's result. @throws {ToolError} `damaged` if it is not valid */
 export async function checkedResult<T>(call: Promise<T>, isValid: (result: unknown) => boolean): Promise<T> {
   let result: T;
   try {

@@ -134,7 +134,6 @@ async function resultOf(response: Response, row: Row, call: object): Promise<unk
   throw malformedResponse();
 }
 
-/** A response's body, parsed by a schema. @throws {ToolError} `damaged`, also if it is too long */
 async function jsonOf<Schema extends z.ZodMiniType>(
   response: Response,
   schema: Schema,
@@ -146,7 +145,6 @@ async function jsonOf<Schema extends z.ZodMiniType>(
   return data;
 }
 
-/** A response's body. @throws {ToolError} `damaged` if it is too long */
 async function bytesOf(response: Response, maxBytes: number): Promise<Uint8Array> {
   const bytes = await readBounded(response, maxBytes);
   if (!bytes) throw malformedResponse();

@@ -65,7 +65,7 @@ export abstract class RunFollower {
   /** Whether sandboxd has reported anything about the run; then it has started. */
   protected isKnown = false;
   /** Whether `requestRun` has succeeded once, so that sandboxd may have started the run. */
-  protected wasAsked = false;
+  protected wasRequested = false;
   #breaks = 0;
   #brokenAt = 0;
   #awaySince: number | undefined;
@@ -132,14 +132,14 @@ export abstract class RunFollower {
     this.#acknowledged = { stdout: 0, stderr: 0 };
     try {
       await this.requestRun();
-      this.wasAsked = true;
+      this.wasRequested = true;
       this.#awaySince = undefined;
       this.#connectedAt = Date.now();
       this.#catchUp();
     } catch (error) {
       this.#isConnected = false;
       // If nothing was sent, the caller is told that the sandbox could not be started or reached.
-      if (this.wasAsked && !this.link.lifecycle.isRunning) return await this.#reconnectDelay();
+      if (this.wasRequested && !this.link.lifecycle.isRunning) return await this.#reconnectDelay();
       if (!isUnresponsive(error)) throw error;
       this.#awaySince ??= Date.now();
       const awayMs = Date.now() - this.#awaySince;

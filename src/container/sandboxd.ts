@@ -38,10 +38,8 @@ export interface ContainerLifecycle {
 export const CONNECT_MS = 10_000;
 export const RETRY_MS = 50;
 const READY_MS = 40_000;
-
 /** How long sandboxd may take to report about itself, in milliseconds. */
 const REPORT_MS = 2000;
-
 /** Storage key of the token for sandboxd. */
 const TOKEN_KEY = "sandboxd:token";
 

@@ -138,7 +138,7 @@ class RunningCommand extends RunFollower {
 
   /** Whether the start call was sent and not refused. */
   get mayHaveStarted(): boolean {
-    return this.wasAsked && !this.#isRefused;
+    return this.wasRequested && !this.#isRefused;
   }
 
   protected override get isOver(): boolean {
@@ -165,7 +165,7 @@ class RunningCommand extends RunFollower {
     const isOver = () => this.isOver;
     const [stdout, stderr] = [this.sink.position("stdout"), this.sink.position("stderr")];
     if (start === undefined) await connection.send({ type: "follow", id, stdout, stderr });
-    else if (this.wasAsked) await connection.beginAgain(start, isOver);
+    else if (this.wasRequested) await connection.beginAgain(start, isOver);
     else await connection.begin(start, isOver);
     this.#requested.resolve();
     // The first signal may have been lost with the previous connection.

@@ -27,7 +27,6 @@ class Evaluator {
     Object.defineProperty(globalThis, "__sandbox_mcp_take__", { value: globalThis[TAKE], enumerable: false });
   }
 
-  /** Returns the last expression's value, awaited. Throws what the code throws, and syntax errors. */
   async run(code, language) {
     const name = `cell-${++this.count}.${language === "typescript" ? "ts" : "js"}`;
     this.sources.set(name, code);

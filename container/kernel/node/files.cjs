@@ -11,7 +11,6 @@ const PATH = new RegExp(
   `^(?:file://)?/(?:dev/(?<name>std(?:in|out|err))|(?:dev|proc/(?:self|${process.pid}))/fd/(?<number>[012]))$`,
 );
 
-/** The standard descriptor that a number or path stands for, or undefined. */
 function numberOf(target) {
   if (typeof target === "number") return target >= 0 && target <= 2 ? target : undefined;
   const found = typeof target === "string" || target instanceof URL ? PATH.exec(String(target)) : undefined;

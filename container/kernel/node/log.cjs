@@ -60,7 +60,6 @@ class Log {
     }
   }
 
-  /** Counts what a child has appended to the file, and cuts the file to the cap. */
   account() {
     const { size } = fs.fstatSync(this.file);
     if (size > this.cap) {

@@ -49,7 +49,6 @@ class Streams {
     this.active = true;
   }
 
-  /** Ends the run. Returns its summary: {spilled, stdout: {...}, stderr: {...}}. */
   end() {
     for (const log of this.shared) log.account();
     this.shared.clear();
@@ -71,7 +70,6 @@ class Streams {
     log.add(typeof chunk === "string" ? Buffer.from(chunk, encoding) : Buffer.from(chunk));
   }
 
-  /** A stream's log, whose file a child may append to; undefined between runs. */
   share(name) {
     const log = this.logs[name];
     if (!this.active || !log.open()) return undefined;

@@ -39,7 +39,6 @@ export class Base {
     this.#startedAt = startedAt;
   }
 
-  /** State by name; undefined if the base lacks the directory. */
   in(directory: string): ReadonlyMap<string, string> | undefined {
     const records = this.#records.get(directory);
     if (records === undefined) return undefined;

@@ -22,9 +22,7 @@ export const systemSchema = z.object({ system: z.string().check(z.regex(/^[0-9a-
 
 export const planCallSchema = z.object({
   id: snapshotID(),
-  /** The state that the actor believes the workspace came from. */
   base: z.optional(snapshotID()),
-  /** Bytes of files at most. */
   max: count(),
   repack: z.array(snapshotID()),
   /** For a task's archive: no save follows, and if the sandbox came from another state, everything counts as new. */
@@ -39,7 +37,6 @@ export const planCallSchema = z.object({
 
 export type PlanCall = z.infer<typeof planCallSchema>;
 
-/** A count, and the first names. */
 const namedSchema = z.object({
   count: count(),
   names: listOf(z.string().check(z.maxLength(4096)), MAX_LEFT),
@@ -53,14 +50,12 @@ export const planSchema = z.object({
   files: count(),
   bytes: count(),
   left: z.object({
-    /** Of the files that exceed `max`. */
     count: count(),
     bytes: count(),
     largest: listOf(z.object({ path: z.string().check(z.maxLength(4096)), size: count() }), MAX_LEFT),
     /** Unreadable files, and sockets, pipes and devices. sandboxd of an earlier version does not report them. */
     unreadable: z.optional(namedSchema),
     special: z.optional(namedSchema),
-    /** Directories of regenerable files with too many entries. */
     crowded: z.optional(namedSchema),
   }),
 });
@@ -68,12 +63,10 @@ export const planSchema = z.object({
 export type Plan = z.infer<typeof planSchema>;
 
 export const doneSchema = z.object({
-  /** The packs that the snapshot refers to: new ones with their bytes, and needed ones. */
   packs: listOf(z.object({ id: snapshotID(), length: count(), live: count() }), 1000),
   manifestBytes: count(),
   files: count(),
   bytes: count(),
-  /** As in the plan, plus files that turned out to be unreadable. */
   unreadable: z.optional(namedSchema),
 });
 
@@ -90,7 +83,6 @@ export const readsSchema = z.object({
 export type Read = z.infer<typeof readsSchema>["reads"][number];
 
 export const snapshotRequests = {
-  /** The state that the workspace came from or was last saved as, and whether it is empty. */
   mark: row({ ...emptyCall, route: "GET /snapshot", input: z.object({}), result: workspaceStateSchema }),
   system: row({ ...emptyCall, route: "GET /snapshot/system", input: z.object({}), result: systemSchema }),
   plan: row({
@@ -101,7 +93,6 @@ export const snapshotRequests = {
     result: planSchema,
   }),
   pack: row({ ...ofSnapshot, route: "GET /snapshot/pack", down: "stream" }),
-  /** The manifest, after the pack was read. */
   manifest: row({ ...ofSnapshot, route: "GET /snapshot/manifest", down: "stream" }),
   done: row({ ...ofSnapshot, route: "POST /snapshot/done", result: doneSchema }),
   /** The account has the save: the next one is compared with it. Repeatable. */
@@ -117,7 +108,6 @@ export const snapshotRequests = {
     up: "stream",
     result: readsSchema,
   }),
-  /** Receives the requested ranges in order, and ends the restore. */
   data: row({ ...ofSnapshot, route: "PUT /snapshot/data", up: "stream" }),
 };
 

@@ -23,7 +23,6 @@ const decoders = {
   deflate: { aside: promisify<Buffer, object, Buffer>(zlib.inflateRaw), now: zlib.inflateRawSync },
 };
 
-/** Larger contents are compressed on another thread. */
 const ASIDE_BYTES = 64 * 1024;
 
 export async function compressed(bytes: Buffer): Promise<{ bytes: Buffer; codec: Codec }> {

@@ -14,10 +14,8 @@ export interface FoundFile {
   uid: number;
   gid: number;
   size: number;
-  /** Changes with the content. */
   status: string;
   target?: string;
-  /** Equal for all hard links of a file. */
   inode?: string;
 }
 

@@ -32,7 +32,6 @@ export interface Manifest extends Header {
 const MAX_MANIFEST_BYTES = 512 * 1024 * 1024;
 
 export interface Blob {
-  /** SHA-256 of the plain bytes. */
   hash: string;
   pack: string;
   offset: number;
@@ -74,7 +73,6 @@ const owner = () => z.optional(z.number().check(z.int(), z.gte(0), z.lte(2 ** 32
 // oxlint-disable-next-line no-control-regex
 const BYTES = /^[\x01-\xff]+$/;
 
-/** A path that stays below the root: no empty part, `.` or `..`. */
 const path = () =>
   z.string().check(
     z.maxLength(65_536),

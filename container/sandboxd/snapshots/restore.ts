@@ -55,7 +55,6 @@ interface WantedBlob {
 export interface Place {
   root: string;
   base: Base;
-  /** The sandbox's only directory, if the rest is the host's. */
   only?: string | undefined;
 }
 
@@ -185,7 +184,6 @@ export class Restore {
     return this.#reads;
   }
 
-  /** Writes the requested content. @throws {FileError} `cut` if it ends early or is wrong */
   async receive(body: AsyncIterable<Buffer>): Promise<void> {
     const bytes = new Bytes(body);
     const writes = new SideBySide(WRITTEN_AT_ONCE);

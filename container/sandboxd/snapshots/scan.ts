@@ -19,12 +19,10 @@ function isRegenerable(path: string): boolean {
 const RECENT_NS = 100_000_000n;
 
 export interface ScanOptions {
-  /** Whether to check all files of the image, not only its changed directories. */
   isThorough?: boolean;
   most?: number;
 }
 
-/** An unchanged directory of the image: its status, and the names of its subdirectories. */
 interface KnownDirectory {
   status: string;
   directories: string[];
@@ -33,9 +31,7 @@ interface KnownDirectory {
 export class Scanner {
   readonly #root: string;
   readonly #base: () => Base;
-  /** The directory to scan, relative to the root; empty for the root. */
   readonly #from: string;
-  /** Whether files report the device of their file system; determined by the first scan. */
   #ofFiles: boolean | undefined;
   #known = new Map<string, KnownDirectory>();
 
@@ -192,7 +188,6 @@ export function named(paths: readonly string[], name = nameOf): NamedFiles | und
   return { count: paths.length, names: paths.slice(0, MAX_LEFT).map(name) };
 }
 
-/** A path for users: in the workspace as tools take it, else from the root. */
 function nameOf(path: string): string {
   const name = Buffer.from(path, "latin1").toString().slice(0, 4000);
   if (name === SYSTEM_PACKAGES) return name;

@@ -33,7 +33,6 @@ const MANIFEST_BYTES = 256 * 1024 * 1024;
 export class Snapshots {
   readonly #state = new SnapshotState();
   readonly #scanner = SYSTEM === undefined ? new Scanner(ROOT, NO_BASE, ONLY) : new Scanner(ROOT, baseHere);
-  /** The result of a scan without changes, and the processes' activity until then. */
   #resting: { base: string | undefined; work: string; plan: Plan } | undefined;
   #thoroughAt = 0;
   #save: Save | undefined;

@@ -3,7 +3,6 @@ import { randomUUID } from "node:crypto";
 import { realpathSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 
-/** The programs a kernel can be; TypeScript runs in a JavaScript kernel. */
 export type KernelProgram = "python" | "javascript";
 
 /** One output of a cell, named as by the executors; `data` is base64 for images, JSON text for `json`. */
@@ -29,7 +28,6 @@ export interface KernelSettings {
 }
 
 interface Origin {
-  /** Milliseconds since the epoch. */
   startedAt: number;
   command: string;
   file: string | undefined;

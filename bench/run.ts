@@ -9,7 +9,6 @@
  */
 import { parseArgs } from "node:util";
 import { startBed } from "./bed.ts";
-import { measureEach } from "./each.ts";
 import { figures } from "./figures/index.ts";
 import type { Row } from "./measure.ts";
 import { writePage, writeResults } from "./report.ts";
@@ -38,19 +37,21 @@ const size = {
   count: (full: number) => (values.quick ? Math.max(1, Math.round(full / 10)) : full),
 };
 const bed = await startBed();
-let failed: string[];
+const failed: string[] = [];
 try {
-  failed = await measureEach(
-    chosen,
-    (figure) => figure.measure(bed, size),
-    (measured) => {
-      print(measured.rows);
-      if (values.quick) return;
-      writeResults(measured, figures);
+  for (const figure of chosen) {
+    try {
+      const rows = await figure.measure(bed, size);
+      print(rows);
+      if (values.quick) continue;
+      // After each figure, so that no later failure loses it.
+      writeResults({ figure, rows }, figures);
       writePage(figures, { measured: true });
-    },
-    ({ name }, error) => console.error(`${name}:`, error),
-  );
+    } catch (error) {
+      failed.push(figure.name);
+      console.error(`${figure.name}:`, error);
+    }
+  }
 } finally {
   await bed.close();
 }

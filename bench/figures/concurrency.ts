@@ -3,16 +3,7 @@ import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
 
 /** The numbers of clients and of sandboxes. Each client calls the sandboxes in turn, starting at one of its own if there are enough. */
-const LOADS = [
-  { clients: 1, sandboxes: 1 },
-  { clients: 10, sandboxes: 1 },
-  { clients: 50, sandboxes: 1 },
-  { clients: 200, sandboxes: 1 },
-  { clients: 1, sandboxes: 20 },
-  { clients: 10, sandboxes: 20 },
-  { clients: 50, sandboxes: 20 },
-  { clients: 200, sandboxes: 20 },
-];
+const LOADS = [1, 20].flatMap((sandboxes) => [1, 10, 50, 200].map((clients) => ({ clients, sandboxes })));
 
 /** The number of measurements of each side, in turns, and the length of one in milliseconds. */
 const WINDOWS = 4;

@@ -22,18 +22,20 @@ export function countCalls(namespace: DurableObjectNamespace, add: Add): Durable
       const found = Reflect.get(target, key, target);
       if (key !== "getByName" && key !== "get")
         return typeof found === "function" ? found.bind(target) : found;
-      return (...args: unknown[]) => countStub(Reflect.apply(found, target, args), add);
+      return (...args: unknown[]) =>
+        watched(Reflect.apply(found, target, args), () => add("durable_object_requests", 1));
     },
   });
 }
 
-function countStub(stub: object, add: Add): object {
-  return new Proxy(stub, {
+/** The object, with a function that is called before each of its methods. */
+function watched(object: object, called: (method: PropertyKey) => void): object {
+  return new Proxy(object, {
     get(target, key) {
       const found = Reflect.get(target, key, target);
-      if (typeof found !== "function" || typeof key !== "string") return found;
+      if (typeof found !== "function") return found;
       return (...args: unknown[]) => {
-        add("durable_object_requests", 1);
+        called(key);
         return Reflect.apply(found, target, args);
       };
     },
@@ -45,16 +47,9 @@ const CLASS_B = new Set<PropertyKey>(["get", "head"]);
 
 /** Deletes are free. */
 export function countBucket(bucket: object, add: Add): object {
-  return new Proxy(bucket, {
-    get(target, key) {
-      const found = Reflect.get(target, key, target);
-      if (typeof found !== "function") return found;
-      return (...args: unknown[]) => {
-        if (CLASS_A.has(key)) add("r2_class_a", 1);
-        if (CLASS_B.has(key)) add("r2_class_b", 1);
-        return Reflect.apply(found, target, args);
-      };
-    },
+  return watched(bucket, (method) => {
+    if (CLASS_A.has(method)) add("r2_class_a", 1);
+    if (CLASS_B.has(method)) add("r2_class_b", 1);
   });
 }
 

@@ -1,7 +1,7 @@
 /** A sandbox's page: its state, saved data, ports, network and checkpoints. */
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
-import { PlainButton } from "./controls.tsx";
+import { Facts, PlainButton } from "./controls.tsx";
 import { size } from "./format.ts";
 import { host } from "./host.ts";
 import type { ListedCheckpoint, ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
@@ -67,17 +67,7 @@ export function About({ name, sandbox, listing, refresh }: AboutProps) {
       </div>
       {sandbox && (
         <>
-          <dl>
-            {rows.map(
-              ([term, value]) =>
-                value && (
-                  <div key={term}>
-                    <dt>{term}</dt>
-                    <dd>{value}</dd>
-                  </div>
-                ),
-            )}
-          </dl>
+          <Facts rows={rows} />
           <Ports sandbox={sandbox} isBusy={isBusy} act={act} />
         </>
       )}

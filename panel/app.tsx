@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { PlainButton, VERBATIM } from "./controls.tsx";
+import { Facts, PlainButton, SearchField, VERBATIM } from "./controls.tsx";
 import { About } from "./about.tsx";
 import { Connect } from "./connect.tsx";
 import { FileBrowser } from "./file-browser.tsx";
@@ -131,16 +131,7 @@ function Sandboxes({ listing, route }: PanelProps) {
   const found = isLong ? sandboxes.filter(({ name }) => name.includes(wanted)) : sandboxes;
   return (
     <nav class={isLong ? "sandboxes long" : "sandboxes"} aria-label="Sandboxes">
-      {isLong && (
-        <input
-          type="search"
-          aria-label="Find a sandbox"
-          placeholder={`Find one of ${sandboxes.length}`}
-          {...VERBATIM}
-          value={wanted}
-          onInput={(event) => setWanted(event.currentTarget.value.trim().toLowerCase())}
-        />
-      )}
+      {isLong && <SearchField label="Find a sandbox" count={sandboxes.length} find={setWanted} />}
       {found.length === 0 && <p class="soft">No sandbox has this in its name.</p>}
       <div class="scroll">
         <WindowedList
@@ -190,7 +181,7 @@ function OpenOther() {
 
 function Limits({ listing }: { listing: SandboxListing }) {
   const running = listing.sandboxes.filter(({ state }) => state === "running").length;
-  const rows = [
+  const rows: [string, string][] = [
     ["Sandboxes", share(listing.sandboxes.length, listing.max_sandboxes)],
     ["Running", share(running, listing.max_running_sandboxes)],
     ["Run time today", `${share(listing.run_seconds_today, listing.max_run_seconds_per_day)} s`],
@@ -202,14 +193,7 @@ function Limits({ listing }: { listing: SandboxListing }) {
   return (
     <details class="limits">
       <summary>Limits</summary>
-      <dl>
-        {rows.map(([name, value]) => (
-          <div key={name}>
-            <dt>{name}</dt>
-            <dd>{value}</dd>
-          </div>
-        ))}
-      </dl>
+      <Facts rows={rows} />
     </details>
   );
 }

@@ -5,9 +5,11 @@ import { SignedOut, ToolFailed, Unreachable } from "./tools.ts";
 import { Value } from "./value.ts";
 import { BUSY, STILL_SIGNED_IN, UNREACHABLE, statusText } from "./texts.ts";
 
+/** A JSON-RPC response, or the body of a refusal. */
 interface Reply {
   result?: ToolResult & { tools?: { name: string }[] };
   error?: { message?: string };
+  message?: string;
 }
 
 export function browserHost(): Host {
@@ -46,50 +48,30 @@ export function browserHost(): Host {
 
 async function callServer(method: string, params: object, signal?: AbortSignal, form: Form = "structured") {
   const message = { jsonrpc: "2.0", id: 1, method, params };
-  const response = await post(`/panel/mcp?results=${form}`, JSON.stringify(message), signal);
-  const text = await read(response, signal);
-  if (response.status === 401) throw new SignedOut();
-  if (response.status === 429 || response.status === 503) throw new Unreachable(BUSY);
-  const result = replyIn(text)?.result;
-  if (!result) throw new ToolFailed(messageIn(text) || statusText(response.status));
-  return result;
+  const { status, text } = await post(`/panel/mcp?results=${form}`, JSON.stringify(message), signal);
+  if (status === 401) throw new SignedOut();
+  if (status === 429 || status === 503) throw new Unreachable(BUSY);
+  const reply = replyIn(text);
+  if (!reply.result) throw new ToolFailed(reply.message || reply.error?.message || statusText(status));
+  return reply.result;
 }
 
-async function post(path: string, body: string, signal?: AbortSignal): Promise<Response> {
+async function post(path: string, body: string, signal?: AbortSignal) {
   const headers = { "content-type": "application/json", accept: "application/json, text/event-stream" };
   try {
-    return await fetch(path, { method: "POST", headers, body, signal, credentials: "same-origin" });
+    const response = await fetch(path, { method: "POST", headers, body, signal, credentials: "same-origin" });
+    return { ok: response.ok, status: response.status, text: await response.text() };
   } catch (error) {
-    throw connectionLost(error, signal);
+    throw signal?.aborted ? error : new Unreachable(UNREACHABLE);
   }
 }
 
-async function read(response: Response, signal?: AbortSignal): Promise<string> {
-  try {
-    return await response.text();
-  } catch (error) {
-    throw connectionLost(error, signal);
-  }
-}
-
-function connectionLost(error: unknown, signal?: AbortSignal): unknown {
-  return signal?.aborted ? error : new Unreachable(UNREACHABLE);
-}
-
-function replyIn(text: string): Reply | undefined {
+/** The last message of a response, as JSON or event stream. */
+function replyIn(text: string): Reply {
   const events = text.split(/\r?\n/).filter((line) => line.startsWith("data: {"));
   try {
     return JSON.parse(events.at(-1)?.slice("data: ".length) ?? text) as Reply;
   } catch {
-    return undefined;
-  }
-}
-
-function messageIn(text: string): string {
-  try {
-    const { message, error } = JSON.parse(text) as { message?: string; error?: { message?: string } };
-    return message ?? error?.message ?? "";
-  } catch {
-    return "";
+    return {};
   }
 }

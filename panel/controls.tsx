@@ -1,4 +1,4 @@
-import type { ComponentProps } from "preact";
+import type { ComponentChildren, ComponentProps } from "preact";
 
 /** For fields whose text a browser must not correct, such as names, paths and commands. */
 export const VERBATIM = { autocomplete: "off", autocapitalize: "none", spellcheck: false } as const;
@@ -6,4 +6,43 @@ export const VERBATIM = { autocomplete: "off", autocapitalize: "none", spellchec
 /** A button without the accent color. */
 export function PlainButton(props: ComponentProps<"button">) {
   return <button type="button" class="plain" {...props} />;
+}
+
+/** Names and values. Rows without a value are left out. */
+export function Facts({ rows }: { rows: readonly (readonly [name: string, value: ComponentChildren])[] }) {
+  return (
+    <dl>
+      {rows.map(
+        ([name, value]) =>
+          value !== undefined && (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>{value}</dd>
+            </div>
+          ),
+      )}
+    </dl>
+  );
+}
+
+interface SearchProps {
+  label: string;
+  /** How many items can be found. */
+  count: number;
+  class?: string;
+  /** Called with the text in lower case. */
+  find: (text: string) => void;
+}
+
+export function SearchField({ label, count, find, class: name }: SearchProps) {
+  return (
+    <input
+      type="search"
+      class={name}
+      aria-label={label}
+      placeholder={`Find one of ${count.toLocaleString("en")}`}
+      {...VERBATIM}
+      onInput={(event) => find(event.currentTarget.value.trim().toLowerCase())}
+    />
+  );
 }

@@ -1,6 +1,6 @@
 /** A sandbox's files: a tree, an open file, uploads and downloads. */
 import { useEffect, useRef, useState } from "preact/hooks";
-import { PlainButton, VERBATIM } from "./controls.tsx";
+import { PlainButton, SearchField, VERBATIM } from "./controls.tsx";
 import { FileView } from "./file-view.tsx";
 import { Download, Name } from "./file-parts.tsx";
 import { type Entries, type Entry, list, upload } from "./file.ts";
@@ -199,14 +199,7 @@ function Directory({
         </summary>
         {!listed && <p class="soft">{LOADING}</p>}
         {entries.length > SEARCH_FROM_ENTRIES && (
-          <input
-            type="search"
-            class="find"
-            aria-label={`Find in ${name}`}
-            placeholder={`Find one of ${entries.length.toLocaleString("en")}`}
-            {...VERBATIM}
-            onInput={(event) => setWanted(event.currentTarget.value.trim().toLowerCase())}
-          />
+          <SearchField class="find" label={`Find in ${name}`} count={entries.length} find={setWanted} />
         )}
         {listed && found.length === 0 && (
           <p class="soft">{entries.length === 0 ? "Empty." : "No file name contains this."}</p>

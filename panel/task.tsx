@@ -1,7 +1,7 @@
 /** An agent's task, or a question: its progress, changes, results and costs. */
 import type { TargetedEvent } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
-import { PlainButton } from "./controls.tsx";
+import { Facts, PlainButton } from "./controls.tsx";
 import { stepOf } from "../src/shared/task-steps.ts";
 import { Name } from "./file-parts.tsx";
 import type { FollowedRun, RunFields, RunDetails } from "./use-run.ts";
@@ -261,19 +261,12 @@ function Usage({ fields: { agent, model, turns, tokens, cost_usd: cost, director
     ["Cost", cost === undefined ? undefined : `$${cost.toFixed(4)}`],
     ["Works in", directory],
   ];
-  const known = rows.filter(([, value]) => value !== undefined);
+  const known = rows.flatMap(([name, value]) => (value === undefined ? [] : [[name, plain(value)] as const]));
   if (known.length === 0) return null;
   return (
     <>
       <h3>Usage</h3>
-      <dl>
-        {known.map(([name, value]) => (
-          <div key={name}>
-            <dt>{name}</dt>
-            <dd>{plain(value ?? "")}</dd>
-          </div>
-        ))}
-      </dl>
+      <Facts rows={known} />
     </>
   );
 }

@@ -10,7 +10,6 @@ export const NOT_PASSED_ON = "The client that shows this page did not pass the c
 export const NO_TOOLS = "The client that shows this page lets it call no tools, so it has nothing to show.";
 export const FILE_CHANGED = "The file changed while it was read. Open it again.";
 export const NO_ARTIFACT_LINK = "The server gave no link to this file, and it cannot be saved without one.";
-
 export const statusText = (status: number) => `The server answered ${status}.`;
 export const notOpened = (url: string) => `The client that shows this page did not open ${url}`;
 export const uploadBroke = (name: string) => `The connection broke: ${name} was not written.`;
@@ -20,13 +19,10 @@ export const pasteTooLong = (most: number) => `It is longer than ${most} charact
 // Questions
 
 export const OVERWRITE = "The file has changed since you opened it. Overwrite it with yours?";
-
 export const deleteQuestion = (name: string) =>
   `Delete the sandbox ${name}, with all files and programs in it? Its checkpoints stay.`;
-
 export const restoreQuestion = (name: string, time: string) =>
   `Restore ${name} as it was at ${time}? Running programs end. The current state is saved as a checkpoint first.`;
-
 export const pasteQuestion = (lines: number, shown: string) =>
   `Paste ${lines} lines? Each is entered as it comes.\n\n${shown}`;
 
@@ -51,7 +47,6 @@ export const NO_FILE = "This file does not exist.";
 export const NAME_NOT_UTF8 =
   "Its name is not UTF-8, so it cannot be opened here. Rename it with a command, such as mv caf*.txt cafe.txt, or download its directory.";
 export const MIXED_LINE_ENDS = "Its lines end in different ways, so it cannot be edited here.";
-
 export const onlyFirst = (bytes: number) => `Only the first ${size(bytes)} are shown.`;
 export const outputLeftOut = (bytes: number) =>
   `[${bytes.toLocaleString("en")} bytes of the output are left out here]`;

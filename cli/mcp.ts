@@ -1,22 +1,7 @@
 /** Calls to the server, with the command line's errors. */
 import { Connection, type Results, type ToolResult, refusal as refusalOf } from "../client/connection.ts";
-import {
-  AccessError,
-  CallError,
-  ConnectionError,
-  InputError,
-  UnavailableError,
-  WRONG_ADDRESS,
-} from "../client/errors.ts";
-import {
-  type Ended,
-  type FollowingOptions,
-  type PagesOptions,
-  type ReadInput,
-  follow,
-  pages,
-  reading,
-} from "../client/runs.ts";
+import * as errors from "../client/errors.ts";
+import * as runs from "../client/runs.ts";
 import type { ToolName } from "../client/tool-types.ts";
 import { CommandError } from "./exit.ts";
 import { postRPC } from "./ready.ts";
@@ -49,8 +34,8 @@ export class Server {
   }
 
   /** Calls `get_result`; retries for a while. */
-  reading(input: ReadInput): Promise<Answer> {
-    return this.#explaining(() => reading(this.#connection, input, noteRetry));
+  reading(input: runs.ReadInput): Promise<Answer> {
+    return this.#explaining(() => runs.reading(this.#connection, input, noteRetry));
   }
 
   /** The state of a run, and the bytes of its log. */
@@ -59,13 +44,13 @@ export class Server {
     return { isRunning: data.state === "running", bytes: Number(data.log_bytes) };
   }
 
-  follow(first: Answer, options: FollowingOptions): Promise<Ended> {
-    return this.#explaining(() => follow(this.#connection, first, { onRetry: noteRetry, ...options }));
+  follow(first: Answer, options: runs.FollowingOptions): Promise<runs.Ended> {
+    return this.#explaining(() => runs.follow(this.#connection, first, { onRetry: noteRetry, ...options }));
   }
 
-  async *pages(id: string, options: PagesOptions): ReturnType<typeof pages> {
+  async *pages(id: string, options: runs.PagesOptions): ReturnType<typeof runs.pages> {
     try {
-      yield* pages(this.#connection, id, { onRetry: noteRetry, ...options });
+      yield* runs.pages(this.#connection, id, { onRetry: noteRetry, ...options });
     } catch (error) {
       throw explained(error, this.address);
     }
@@ -87,7 +72,7 @@ export class Server {
 }
 
 function noteRetry(error: unknown): void {
-  note(error instanceof ConnectionError ? texts.READING_AGAIN : texts.REFUSED_FOR_NOW);
+  note(error instanceof errors.ConnectionError ? texts.READING_AGAIN : texts.REFUSED_FOR_NOW);
 }
 
 function connectionTo({ url, token }: ServerAddress, results?: Results): Connection {
@@ -130,18 +115,18 @@ export async function accepted(address: ServerAddress): Promise<ServerAddress> {
 
 function explained(error: unknown, address: ServerAddress): CommandError {
   const translated = translatedError(error, address);
-  const isTemporary = error instanceof ConnectionError || error instanceof UnavailableError;
+  const isTemporary = error instanceof errors.ConnectionError || error instanceof errors.UnavailableError;
   if (!isTemporary || error.runID === undefined) return translated;
   return texts.runDisconnected(translated, error.runID);
 }
 
 function translatedError(error: unknown, address: ServerAddress): CommandError {
   if (error instanceof CommandError) return error;
-  if (error instanceof ConnectionError) return unreachable(error, address);
-  if (error instanceof AccessError) return denied(error, address);
-  if (error instanceof InputError) return texts.rejectedArguments(sentence(error.message));
-  if (error instanceof CallError) {
-    const kind = error.code === WRONG_ADDRESS ? "unavailable" : "refusedByServer";
+  if (error instanceof errors.ConnectionError) return unreachable(error, address);
+  if (error instanceof errors.AccessError) return denied(error, address);
+  if (error instanceof errors.InputError) return texts.rejectedArguments(sentence(error.message));
+  if (error instanceof errors.CallError) {
+    const kind = error.code === errors.WRONG_ADDRESS ? "unavailable" : "refusedByServer";
     return new CommandError(kind, sentence(`${error.message} ${error.hint}`));
   }
   return new CommandError("refusedByServer", String(error));
@@ -158,7 +143,7 @@ export function refusal(status: number, body: string, address: ServerAddress): C
   return explained(refusalOf(address.url, status, body), address);
 }
 
-function denied({ code, message }: AccessError, { url, tokenSource }: ServerAddress): CommandError {
+function denied({ code, message }: errors.AccessError, { url, tokenSource }: ServerAddress): CommandError {
   const line = sentence(message);
   if (code === "forbidden") return new CommandError("denied", line);
   return texts.tokenRefused(url, tokenSource, line, tokenSource === VARIABLES_FILE);

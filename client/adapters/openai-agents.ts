@@ -1,40 +1,7 @@
 /** Sandboxes for the sandbox agents of OpenAI's Agents SDK: `run(agent, input, { sandbox: { client: openAISandboxes(server) } })`. */
 import { type Editor, type ToolOutputImage, UserError, applyDiff } from "@openai/agents-core";
-import {
-  type ExecCommandArgs,
-  type ExposedPortEndpoint,
-  type GitRepo,
-  type ListDirectoryArgs,
-  Manifest,
-  type MaterializeEntryArgs,
-  type ReadFileArgs,
-  type SandboxClient,
-  type SandboxDirectoryEntry,
-  type SandboxExecResult,
-  SandboxLifecycleError,
-  type SandboxSession,
-  type SandboxSessionState,
-  SandboxUnsupportedFeatureError,
-  SandboxWorkspaceReadNotFoundError,
-  type ViewImageArgs,
-  type WorkspaceArchiveData,
-  type WorkspaceArchiveOptions,
-  type WriteStdinArgs,
-  normalizeSandboxClientCreateArgs,
-  permissionsForSandboxEntry,
-} from "@openai/agents-core/sandbox";
-import {
-  MAX_VIEW_IMAGE_BYTES,
-  deserializeManifest,
-  formatExecResponse,
-  imageOutputFromBytes,
-  mergeManifestDelta,
-  normalizePosixPath,
-  readString,
-  relativePosixPathWithinRoot,
-  serializeManifestRecord,
-  truncateOutput,
-} from "@openai/agents-core/sandbox/internal";
+import * as sdk from "@openai/agents-core/sandbox";
+import * as internal from "@openai/agents-core/sandbox/internal";
 import { ConnectionError, SandboxError } from "../errors.ts";
 import type { SandboxServer } from "../index.ts";
 import type { Sandbox } from "../sandbox.ts";
@@ -46,7 +13,7 @@ export type OpenAISandboxOptions = {
   name?: string;
 };
 
-export interface OpenAISandboxState extends SandboxSessionState {
+export interface OpenAISandboxState extends sdk.SandboxSessionState {
   name: string;
   isKept: boolean;
 }
@@ -59,15 +26,15 @@ const STDIN_YIELD_MS = 250;
 export function openAISandboxes(
   server: SandboxServer,
   defaults: OpenAISandboxOptions = {},
-): SandboxClient<OpenAISandboxOptions, OpenAISandboxState> {
+): sdk.SandboxClient<OpenAISandboxOptions, OpenAISandboxState> {
   return {
     backendId: "sandbox-mcp",
-    async create(...given: Parameters<typeof normalizeSandboxClientCreateArgs<OpenAISandboxOptions>>) {
-      const { manifest, options, snapshot } = normalizeSandboxClientCreateArgs(...given);
+    async create(...given: Parameters<typeof sdk.normalizeSandboxClientCreateArgs<OpenAISandboxOptions>>) {
+      const { manifest, options, snapshot } = sdk.normalizeSandboxClientCreateArgs(...given);
       if (snapshot) throw unsupported("Snapshots", "Name the sandbox: its files are kept.");
       const name = options?.name ?? defaults.name;
       const state = {
-        manifest: new Manifest({ root: manifest.root }),
+        manifest: new sdk.Manifest({ root: manifest.root }),
         name: name ?? newName("openai-agents"),
         isKept: name !== undefined,
       };
@@ -83,25 +50,30 @@ export function openAISandboxes(
     delete: ({ name }) => server.sandbox(name).destroy(),
     canPersistOwnedSessionState: ({ isKept }) => isKept,
     serializeSessionState: async ({ manifest, name, isKept }) => ({
-      manifest: serializeManifestRecord(manifest),
+      manifest: internal.serializeManifestRecord(manifest),
       name,
       isKept,
     }),
     async deserializeSessionState(record) {
-      const manifest = deserializeManifest(record.manifest as Record<string, unknown> | undefined);
+      const manifest = internal.deserializeManifest(record.manifest as Record<string, unknown> | undefined);
       const environment = await manifest.resolveEnvironment();
-      return { manifest, environment, name: readString(record, "name"), isKept: record.isKept === true };
+      return {
+        manifest,
+        environment,
+        name: internal.readString(record, "name"),
+        isKept: record.isKept === true,
+      };
     },
     async resume(state) {
       const isThere = (await server.list()).sandboxes.some(({ name }) => name === state.name);
       if (!isThere)
-        throw new SandboxLifecycleError(`There is no sandbox ${state.name} anymore. Start a new run.`);
+        throw new sdk.SandboxLifecycleError(`There is no sandbox ${state.name} anymore. Start a new run.`);
       return new Session(server.sandbox(state.name), state);
     },
   };
 }
 
-class Session implements SandboxSession<OpenAISandboxState> {
+class Session implements sdk.SandboxSession<OpenAISandboxState> {
   state: OpenAISandboxState;
   readonly #sandbox: Sandbox;
   readonly #sessions: Sessions;
@@ -119,7 +91,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
   }
 
   /** Waits `yieldTimeMs`. A longer command continues: its `sessionId` is for `writeStdin`. */
-  async exec(args: ExecCommandArgs): Promise<SandboxExecResult> {
+  async exec(args: sdk.ExecCommandArgs): Promise<sdk.SandboxExecResult> {
     const { cmd, shell, login, tty, workdir, runAs, yieldTimeMs = EXEC_YIELD_MS } = args;
     refuseUser(runAs);
     const command = shell ? `${quoted(shell)} ${login === false ? "-c" : "-lc"} ${quoted(cmd)}` : cmd;
@@ -129,31 +101,31 @@ class Session implements SandboxSession<OpenAISandboxState> {
     return this.#next(id, yieldTimeMs, args.maxOutputTokens);
   }
 
-  execCommand(args: ExecCommandArgs): Promise<string> {
+  execCommand(args: sdk.ExecCommandArgs): Promise<string> {
     return withErrorText(() => this.exec(args));
   }
 
-  writeStdin({ sessionId, chars, yieldTimeMs, maxOutputTokens }: WriteStdinArgs): Promise<string> {
+  writeStdin({ sessionId, chars, yieldTimeMs, maxOutputTokens }: sdk.WriteStdinArgs): Promise<string> {
     return withErrorText(async () => {
       if (chars) await this.#process(sessionId).type(chars);
       return this.#next(sessionId, yieldTimeMs ?? STDIN_YIELD_MS, maxOutputTokens);
     });
   }
 
-  async readFile({ path, runAs, maxBytes = Infinity }: ReadFileArgs): Promise<Uint8Array> {
+  async readFile({ path, runAs, maxBytes = Infinity }: sdk.ReadFileArgs): Promise<Uint8Array> {
     refuseUser(runAs);
     return (await this.#read(path, maxBytes)).subarray(0, maxBytes);
   }
 
-  async viewImage({ path, runAs }: ViewImageArgs): Promise<ToolOutputImage> {
+  async viewImage({ path, runAs }: sdk.ViewImageArgs): Promise<ToolOutputImage> {
     refuseUser(runAs);
-    return imageOutputFromBytes(path, await this.#read(path, MAX_VIEW_IMAGE_BYTES));
+    return internal.imageOutputFromBytes(path, await this.#read(path, internal.MAX_VIEW_IMAGE_BYTES));
   }
 
-  async listDir({ path, runAs }: ListDirectoryArgs): Promise<SandboxDirectoryEntry[]> {
+  async listDir({ path, runAs }: sdk.ListDirectoryArgs): Promise<sdk.SandboxDirectoryEntry[]> {
     refuseUser(runAs);
     const directory = this.#path(path);
-    const shown = relativePosixPathWithinRoot(this.state.manifest.root, directory) ?? directory;
+    const shown = internal.relativePosixPathWithinRoot(this.state.manifest.root, directory) ?? directory;
     return (await this.#sandbox.files.list(directory)).map(({ path: name, type }) => ({
       name,
       path: shown === "" ? name : `${shown}/${name}`,
@@ -190,13 +162,13 @@ class Session implements SandboxSession<OpenAISandboxState> {
     };
   }
 
-  async materializeEntry({ path, entry, runAs }: MaterializeEntryArgs): Promise<void> {
+  async materializeEntry({ path, entry, runAs }: sdk.MaterializeEntryArgs): Promise<void> {
     const { root } = this.state.manifest;
-    const relative = relativePosixPathWithinRoot(root, this.#path(path)) ?? path;
-    await this.applyManifest(new Manifest({ root, entries: { [relative]: entry } }), runAs);
+    const relative = internal.relativePosixPathWithinRoot(root, this.#path(path)) ?? path;
+    await this.applyManifest(new sdk.Manifest({ root, entries: { [relative]: entry } }), runAs);
   }
 
-  async applyManifest(manifest: Manifest, runAs?: string): Promise<void> {
+  async applyManifest(manifest: sdk.Manifest, runAs?: string): Promise<void> {
     refuseUser(runAs);
     refuseMore(manifest);
     const environment = { ...this.state.environment, ...(await manifest.resolveEnvironment()) };
@@ -206,10 +178,10 @@ class Session implements SandboxSession<OpenAISandboxState> {
       if (entry.type === "file") await this.#sandbox.files.write(path, entry.content);
       if (entry.type === "git_repo") await this.#check(cloning(entry, path));
       if (entry.permissions === undefined) continue;
-      const mode = permissionsForSandboxEntry(entry.permissions).toMode() & 0o7777;
+      const mode = sdk.permissionsForSandboxEntry(entry.permissions).toMode() & 0o7777;
       await this.#check(`chmod ${mode.toString(8)} -- ${quoted(path)}`);
     }
-    this.state.manifest = mergeManifestDelta(this.state.manifest, manifest);
+    this.state.manifest = internal.mergeManifestDelta(this.state.manifest, manifest);
     this.state.environment = environment;
   }
 
@@ -232,8 +204,8 @@ class Session implements SandboxSession<OpenAISandboxState> {
 
   /** Replaces the workspace with such an archive. The sandbox unpacks it. */
   async hydrateWorkspace(
-    data: WorkspaceArchiveData,
-    { archiveLimits }: WorkspaceArchiveOptions = {},
+    data: sdk.WorkspaceArchiveData,
+    { archiveLimits }: sdk.WorkspaceArchiveOptions = {},
   ): Promise<void> {
     const bytes = typeof data === "string" ? new TextEncoder().encode(data) : new Uint8Array(data);
     const { maxInputBytes } = archiveLimits ?? {};
@@ -252,7 +224,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
     }
   }
 
-  async resolveExposedPort(port: number): Promise<ExposedPortEndpoint> {
+  async resolveExposedPort(port: number): Promise<sdk.ExposedPortEndpoint> {
     const { url } = await this.#sandbox.expose(port);
     const { protocol, hostname, port: given, search } = new URL(url);
     const tls = protocol === "https:";
@@ -271,7 +243,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
   }
 
   #path(path = "."): string {
-    return normalizePosixPath(path.startsWith("/") ? path : `${this.state.manifest.root}/${path}`);
+    return internal.normalizePosixPath(path.startsWith("/") ? path : `${this.state.manifest.root}/${path}`);
   }
 
   #process(id: number): Process {
@@ -284,7 +256,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
     );
   }
 
-  async #next(id: number, waitMs: number, maxTokens: number | undefined): Promise<SandboxExecResult> {
+  async #next(id: number, waitMs: number, maxTokens: number | undefined): Promise<sdk.SandboxExecResult> {
     const startedAt = Date.now();
     const process = this.#process(id);
     let exitCode: number | undefined;
@@ -296,7 +268,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
       throw error;
     }
     const { all, stdout, stderr } = process.take();
-    const { text: output, originalTokenCount } = truncateOutput(all, maxTokens);
+    const { text: output, originalTokenCount } = internal.truncateOutput(all, maxTokens);
     const wallTimeSeconds = (Date.now() - startedAt) / 1000;
     const end = exitCode === undefined ? { sessionId: id } : { exitCode };
     return { output, stdout, stderr, wallTimeSeconds, originalTokenCount, ...end };
@@ -314,7 +286,7 @@ class Session implements SandboxSession<OpenAISandboxState> {
       }
     } catch (error) {
       if (!(error instanceof SandboxError && error.code === "not_found")) throw error;
-      throw new SandboxWorkspaceReadNotFoundError(`${path} was not found.`, { path });
+      throw new sdk.SandboxWorkspaceReadNotFoundError(`${path} was not found.`, { path });
     }
     return new Uint8Array(await new Blob(parts).arrayBuffer());
   }
@@ -333,17 +305,24 @@ class Session implements SandboxSession<OpenAISandboxState> {
 }
 
 /** Turns errors into output for a model, because the SDK hides error messages from it. */
-async function withErrorText(work: () => Promise<SandboxExecResult>): Promise<string> {
+async function withErrorText(work: () => Promise<sdk.SandboxExecResult>): Promise<string> {
   try {
-    return formatExecResponse(await work());
+    return internal.formatExecResponse(await work());
   } catch (error) {
     if (!(error instanceof SandboxError) || error instanceof ConnectionError) throw error;
-    return formatExecResponse({ output: `${error.message} ${error.hint}`, wallTimeSeconds: 0, exitCode: 1 });
+    return internal.formatExecResponse({
+      output: `${error.message} ${error.hint}`,
+      wallTimeSeconds: 0,
+      exitCode: 1,
+    });
   }
 }
 
 /** The command that fetches one commit of a repository, without its history. `ref` is a branch, a tag or a commit. */
-function cloning({ host = "github.com", repo, ref = "HEAD", subpath = "." }: GitRepo, path: string): string {
+function cloning(
+  { host = "github.com", repo, ref = "HEAD", subpath = "." }: sdk.GitRepo,
+  path: string,
+): string {
   const url = repo.includes("://") || repo.startsWith("git@") ? repo : `https://${host}/${repo}.git`;
   return [
     `(set -e; copy=$(mktemp -d); trap 'rm -rf "$copy"' EXIT; cd "$copy"; git init -q`,
@@ -353,7 +332,7 @@ function cloning({ host = "github.com", repo, ref = "HEAD", subpath = "." }: Git
 }
 
 /** @throws {SandboxUnsupportedFeatureError} before anything is created */
-function refuseMore(manifest: Manifest): void {
+function refuseMore(manifest: sdk.Manifest): void {
   const { users, groups, extraPathGrants } = manifest;
   if (users.length > 0 || groups.length > 0) throw unsupported("Users and groups", ALL_ROOT);
   if (extraPathGrants.some(({ hostPath, readOnly }) => hostPath !== undefined || readOnly))
@@ -372,6 +351,6 @@ function refuseUser(runAs: string | undefined): void {
   if (runAs !== undefined) throw unsupported(`Running as ${runAs}`, ALL_ROOT);
 }
 
-function unsupported(what: string, hint: string): SandboxUnsupportedFeatureError {
-  return new SandboxUnsupportedFeatureError(`sandbox-mcp does not support this: ${what}. ${hint}`);
+function unsupported(what: string, hint: string): sdk.SandboxUnsupportedFeatureError {
+  return new sdk.SandboxUnsupportedFeatureError(`sandbox-mcp does not support this: ${what}. ${hint}`);
 }

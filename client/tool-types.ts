@@ -68,12 +68,7 @@ export interface ToolInputs {
     max_bytes?: number;
     sandbox?: string;
   };
-  expose_port: {
-    port: number;
-    expose?: boolean;
-    expires_seconds?: number;
-    sandbox?: string;
-  };
+  expose_port: { port: number; expose?: boolean; expires_seconds?: number; sandbox?: string };
   execute_task: {
     task: string;
     /** Git URL to clone. */
@@ -110,18 +105,10 @@ export interface ToolInputs {
     /** Last id of the page before. */
     cursor?: string;
   };
-  cancel_run: {
-    id: string;
-  };
+  cancel_run: { id: string };
   list_sandboxes: Record<string, never>;
-  checkpoint_sandbox: {
-    sandbox?: string;
-    label?: string;
-  };
-  restore_sandbox: {
-    checkpoint: string;
-    sandbox: string;
-  };
+  checkpoint_sandbox: { sandbox?: string; label?: string };
+  restore_sandbox: { checkpoint: string; sandbox: string };
   configure_sandbox: {
     sandbox?: string;
     /** For all commands, kernels and tasks; empty removes one. */
@@ -189,19 +176,8 @@ export interface ToolOutputs {
     interactive?: true;
     notice?: string;
   };
-  write_file: {
-    path: string;
-    bytes_written: number;
-    size: number;
-    notice?: string;
-  };
-  edit_file: {
-    path: string;
-    replaced: number;
-    size: number;
-    diff: string;
-    notice?: string;
-  };
+  write_file: { path: string; bytes_written: number; size: number; notice?: string };
+  edit_file: { path: string; replaced: number; size: number; diff: string; notice?: string };
   read_file: {
     path: string;
     size: number;
@@ -314,11 +290,7 @@ export interface ToolOutputs {
     start: "none" | "stopped" | "running";
     start_id?: string;
   };
-  destroy_sandbox: {
-    sandbox: string;
-    existed: boolean;
-    checkpoints_left: number;
-  };
+  destroy_sandbox: { sandbox: string; existed: boolean; checkpoints_left: number };
 }
 
 export type ToolName = keyof ToolInputs;

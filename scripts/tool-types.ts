@@ -77,8 +77,15 @@ function objectType({ properties, required = [], additionalProperties }: Schema)
   return `{ ${fields.join("; ")} }`;
 }
 
-/** The type of an object with a line for each field. */
-function linesOf({ properties = {}, required = [] }: Schema): string {
+/** The longest object type on one line, in characters: that of the formatter, without the indent and the name. */
+const MAX_LINE = 85;
+
+/** The type of an object, with a line for each field unless it is short and has no comment. */
+function linesOf(schema: Schema): string {
+  const { properties = {}, required = [] } = schema;
+  const isPlain = Object.values(properties).every((field) => !(field as Schema).description);
+  const line = objectType(schema);
+  if (isPlain && Object.keys(properties).length > 0 && line.length <= MAX_LINE) return line;
   const lines = Object.entries(properties).map(([name, field]) => {
     const { description } = field as Schema;
     const comment = description ? `    /** ${description.replaceAll("*/", "* /")} */\n` : "";

@@ -22,10 +22,7 @@ type Call = (index: number) => Promise<unknown>;
 /** The number of parts whose ratios show how steady a measurement is. */
 const PARTS = 5;
 
-/**
- * Calls both sides by turns, each as often first as second, and times each call, with a pause before it if asked to.
- * @param after follows each call, outside its time
- */
+/** Calls both sides in turns, each as often first as second, and times each call. @param after called after each, outside its time */
 export async function interleave(
   ours: Call,
   baseline: Call,

@@ -24,10 +24,7 @@ export interface SandboxProcesses {
   sandboxd: number;
 }
 
-/**
- * The server's programs in the sandbox in which some process has `marker` on its command line. The engine has more sandboxes
- * than the measurement requested: one is always started ahead.
- */
+/** The server's programs in the sandbox that has a process with `marker` on its command line: one more is always started ahead. */
 export function processesBeside(marker: string, engine: number): SandboxProcesses {
   const first = children(engine).find((child) => descendants(child, new RegExp(marker)).length > 0) ?? NaN;
   return {

@@ -38,10 +38,7 @@ function readResults(): StoredRow[] {
   }
 }
 
-/**
- * Writes charts and tables of all results into the page, between its marks. When nothing was `measured`, the page keeps the
- * date and machine of the last measurement.
- */
+/** Writes charts and tables of all results into the page. Unless `measured`, it keeps the date and machine of the last measurement. */
 export function writePage(figures: readonly Figure[], { measured }: { measured: boolean }): void {
   const rows = readResults();
   const tables = figures.flatMap(({ name, baseline }) => {

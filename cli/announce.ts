@@ -7,10 +7,7 @@ import { shellWord } from "../src/shared/text.ts";
 import { PACKAGE_PROGRAM, isPackaged, root } from "./program-files.ts";
 import type { Variables } from "./variables.ts";
 
-/**
- * How a user of this installation calls the command line. `npm start` is another script than `npm run cli`, which sets the name
- * itself.
- */
+/** How a user calls the command line. `npm start` does not set the name that `npm run cli` sets. */
 const PROGRAM = isPackaged ? PACKAGE_PROGRAM : "npm run cli --";
 
 export interface Announcement {
@@ -20,10 +17,7 @@ export interface Announcement {
   tokenSource: Variables["tokenSource"];
   /** The `.dev.vars`, in the package's directory. */
   file: string;
-  /**
-   * Whether client configurations contain the token. True on the user's own terminal. A log, which others may read, gets a
-   * placeholder. Commands always read the token from its file.
-   */
+  /** Whether client configurations contain the token: only on the user's own terminal, because others may read a log. */
   showToken: boolean;
   /** Whether to print the configuration of every client, not only how to get it. */
   isVerbose: boolean;

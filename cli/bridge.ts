@@ -22,10 +22,7 @@ export interface Wires {
 /** How long a request waits for a server that responded before and may be restarting, in milliseconds. */
 const RESTART_MS = 30_000;
 
-/**
- * How long a request waits for a server that never responded: clients give up on a process that is silent for the length of a
- * restart.
- */
+/** The same for a server that never responded. Clients abandon a process that is silent for as long as a restart takes. */
 const FIRST_MS = 5000;
 
 /** JSON-RPC's first code for errors of an implementation. */

@@ -64,11 +64,7 @@ export function quietWrangler(directory: string): Record<string, string> {
   };
 }
 
-/**
- * @param config the wrangler configuration file
- * @param directory for wrangler's leftovers, and for the result if it cannot be cached
- * @throws Error with wrangler's output if the build fails; {UserError} if it may not write
- */
+/** @param directory for wrangler's leftovers, and for the result if it cannot be cached @throws Error with wrangler's output */
 export async function bundle(config: string, directory: string): Promise<Built> {
   if (isPackaged) return readBuild(join(dirname(config), BUILT));
   rmSync(directory, { recursive: true, force: true });

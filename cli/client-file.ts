@@ -69,10 +69,7 @@ function isEmptyValue(value: unknown): boolean {
   return value === undefined || value === null || (Array.isArray(value) && value.length === 0);
 }
 
-/**
- * The text with a table in place of `null` or `[]` on the path to the servers.
- * @throws {UserError} if something else is there
- */
+/** The text with a table in place of `null` or `[]` on the path to the servers. @throws {UserError} if something else is there */
 function withRoom(client: ClientKind, text: string, content: unknown, table: readonly string[]): string {
   let at = content as Record<string, unknown>;
   for (const [index, key] of table.entries()) {
@@ -111,10 +108,7 @@ function jsonWith(text: string, path: readonly string[], entry: object): string 
   return applyEdits(base, modify(base, [...path], entry, { formattingOptions }));
 }
 
-/**
- * TOML's tables follow one another: those of the entry are removed, and new ones appended. Comments before the next table
- * belong to it, and stay.
- */
+/** Removes the entry's tables, and appends new ones. Comments before the next table belong to that table, and stay. */
 function tomlWith(text: string, path: readonly string[], entry: Record<string, unknown>): string {
   let isOwn = false;
   const kept: string[] = [];

@@ -49,10 +49,7 @@ const CLASSES = ["Sandbox", "Account", "Attempts"];
 
 const CONTAINER_CLASS = "Sandbox";
 
-/**
- * Container types large enough for an agent or a build, from wrangler's config-schema.json. The others, `dev` and `lite`, have
- * 256 MiB and less than a tenth of a processor.
- */
+/** Container types of wrangler's config-schema.json that are large enough for an agent. `dev` and `lite` have 256 MiB. */
 const LARGE_ENOUGH = ["basic", "standard", "standard-1", "standard-2", "standard-3", "standard-4"];
 
 const FLAGS: Readonly<Record<string, string>> = {
@@ -61,10 +58,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   global_fetch_strictly_public: "without it OAuth fetches clients' metadata from inside the account, too",
 };
 
-/**
- * The compatibility date of the repository's own configuration. With an earlier one the platform lacks features that the Worker
- * uses.
- */
+/** The compatibility date of our own configuration. With an earlier one the platform lacks features that the Worker uses. */
 const WRITTEN_FOR = "2026-09-01";
 
 const instanceType = z.union([

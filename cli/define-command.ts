@@ -110,11 +110,7 @@ function portNumber(text: string): number {
   throw new InvalidArgumentError(WRONG_VALUE.port);
 }
 
-/**
- * A command's text: an argument, standard input for `-`, or a file.
- * @param what names the text in the error
- * @throws {CommandError} if there is none, or both
- */
+/** A command's text: an argument, standard input for `-`, or a file. @throws {CommandError} if there is none, or both */
 export async function textFrom(
   what: string,
   argument: string | undefined,

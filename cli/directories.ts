@@ -2,10 +2,7 @@ import { existsSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { errnoOf } from "../local/runtime/sdk-errors.ts";
 
-/**
- * Creates a directory and its missing parents. Node's `recursive` option never returns if the system reports ENOENT for an
- * existing parent, as below /proc.
- */
+/** As `mkdir -p`. Node's `recursive` never returns if the system reports ENOENT for an existing parent, as below /proc. */
 export function makeDirectories(path: string, mode = 0o777): void {
   try {
     mkdirSync(path, mode);

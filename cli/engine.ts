@@ -8,10 +8,7 @@ import { moduleExtension } from "../local/engine/own-files.ts";
 import type { EngineSettings } from "../local/engine/settings.ts";
 import { engineEnded } from "./texts.ts";
 
-/**
- * Half of V8's space for young objects. V8 would double it up to 32 MiB under load and never return it, so the engine's memory
- * would grow with downloads.
- */
+/** Half of V8's space for young objects. Otherwise V8 doubles it up to 32 MiB under load, and never returns it. */
 const YOUNG_MIB = 8;
 
 export interface RunningEngine {

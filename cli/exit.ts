@@ -51,10 +51,7 @@ export function isOwnStatus(code: number | undefined): boolean {
   return code !== undefined && code > EXIT.failed && Object.values<number>(EXIT).includes(code);
 }
 
-/**
- * The exit status for a run.
- * @param exitCode of the program, if any: passed on, as by ssh, unless it could be confused with one of ours
- */
+/** @param exitCode of the program, if any: passed on, as by ssh, unless it could be confused with one of ours */
 export function statusOf(state: string, exitCode?: number): number {
   switch (state) {
     case "succeeded":

@@ -28,11 +28,7 @@ export interface FollowOptions {
   label: string;
 }
 
-/**
- * Follows a run to its end, or for `waitSeconds`. Prints the server's notices, each once, next to the output; without output,
- * the run has them all.
- * @param first the result of the starting call
- */
+/** Follows a run to its end, or for `waitSeconds`, and prints each of the server's notices once. @param first the answer of the starting call */
 export async function follow(server: Server, first: Answer, options: FollowOptions): Promise<FollowedRun> {
   const started = first.data as Run;
   const { id } = started;

@@ -5,9 +5,8 @@ import { realpathSync } from "node:fs";
 import { mayNotListen, portInUse, stateDirectoryInUse } from "./texts.ts";
 
 /**
- * Locks the directory for this process. The lock is a socket in Linux's abstract namespace: only one process can bind its name,
- * and the kernel releases it however that process ends.
- * @throws {UserError} if another server has it
+ * Locks the directory with a socket in Linux's abstract namespace: only one process can bind its name, and the kernel releases it
+ * however that process ends. @throws {UserError} if another server has it
  */
 export async function lockDirectory(directory: string): Promise<void> {
   const digest = createHash("sha256").update(realpathSync(directory)).digest("hex").slice(0, 32);

@@ -84,11 +84,7 @@ function sentence(line: string): string {
   return line.replace(/\s+/g, " ").trim();
 }
 
-/**
- * Sends a plain HTTP request with the token.
- * @param path on the server, such as `/sandboxes/default/files/`
- * @throws {CommandError} for every response except 2xx, with its message
- */
+/** Sends a plain HTTP request with the token. @throws {CommandError} for every response except 2xx, with its message */
 export async function http(given: ServerAddress, path: string, init: RequestInit = {}): Promise<Response> {
   const address = await accepted(given);
   return connectionTo(address)

@@ -25,11 +25,7 @@ const NOT_SYSTEM = /^\/var\/(tmp\/.|www(\/|$))/;
 /** Hidden directories in anybody's home directory: they contain keys, settings and shell scripts. */
 const HIDDEN = /^(\/root|\/home\/[^/]+)\/\./;
 
-/**
- * @param cwd the base of relative paths
- * @param own the server's own directories, with its state and token
- * @throws {UserError} naming the impossible mount, and why
- */
+/** @param own the server's own directories, with its state and token @throws {UserError} naming the impossible mount, and why */
 export async function readMounts(
   given: readonly string[],
   cwd: string,

@@ -1,7 +1,4 @@
-/**
- * The Node version for the command line and server: `engines` in package.json, compared by tests/node/versions.test.ts. Imports
- * nothing that older versions cannot parse.
- */
+/** The Node version, as in `engines` of package.json. Imports nothing that older versions cannot parse. */
 import { versions } from "node:process";
 
 /** For sentences. The engine reads the machine's certificates with `getCACertificates`, which 22.15 introduced. */

@@ -55,11 +55,7 @@ Examples:
 The Worker's own variables (SERVER_AUTH_TOKEN, AUTH_TOKENS, ALLOWED_ORIGINS, ...) are taken from the environment, then
 from .dev.vars. Without SERVER_AUTH_TOKEN in either, one is generated and kept in .dev.vars.`;
 
-/**
- * @param cwd the base of relative paths: where the user typed the command
- * @returns undefined if help is requested
- * @throws {CommandError} naming the wrong flag or variable
- */
+/** @param cwd the base of relative paths @returns undefined if help is requested @throws {CommandError} naming the wrong option */
 export function readOptions(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
@@ -119,7 +115,7 @@ function parse(argv: readonly string[]) {
 
 /**
  * Refuses flags that npm took because `--` was missing before them. npm turns `--port=1` into npm_config_port=1, and `--port 1`
- * into npm_config_port=true, leaving the value among the arguments.
+ * into npm_config_port=true with 1 among the arguments.
  */
 function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): void {
   const swallowed = Object.entries(FLAGS).flatMap(([flag, { type }]) => {

@@ -5,9 +5,8 @@ import { readFileSync } from "node:fs";
 export const WITH_PARENT = "SANDBOX_MCP_WITH_PARENT";
 
 /**
- * Calls `onGone` once when npm, or the shell between npm and this process, has ended. Does nothing without npm, because a
- * background server should survive its shell, unless WITH_PARENT is set.
- * @param everyMs the polling interval
+ * Calls `onGone` once when npm, or the shell between npm and this process, has ended. Does nothing without npm, unless WITH_PARENT
+ * is set: a background server should survive its shell.
  */
 export function watchNPM(env: NodeJS.ProcessEnv, onGone: () => void, everyMs = 200): void {
   if (env.npm_lifecycle_event === undefined && env[WITH_PARENT] === undefined) return;

@@ -15,11 +15,7 @@ export function requireLinux(platform: NodeJS.Platform): void {
   if (platform !== "linux") throw needsLinux(platform);
 }
 
-/**
- * Creates what sandboxes without isolation need on this machine.
- * @param container the directory with the sandboxes' scripts
- * @throws {UserError} with the exact command, if only an administrator can
- */
+/** Creates what sandboxes without isolation need. @throws {UserError} with the exact command, if only an administrator can */
 export async function requirePlaces(container: string): Promise<void> {
   const problem = await makePlaces(container);
   if (problem !== undefined) throw new UserError(problem);
@@ -33,11 +29,7 @@ export interface Installer {
   install(): Promise<void>;
 }
 
-/**
- * Ensures that sandboxes can be made. Installs bubblewrap if that needs no password.
- * @param print receives a line for the user
- * @throws {UserError} with the reason and the exact command
- */
+/** Installs bubblewrap if that needs no password. @throws {UserError} with the reason and the exact command if sandboxes cannot be made */
 export async function requireBubblewrap(print: (line: string) => void, installer = apt): Promise<void> {
   let check = await installer.check();
   if (!check.works && (await installer.applies())) {

@@ -48,10 +48,7 @@ export function failure(kind: ExitName, message: string, asJSON: boolean): void 
     );
 }
 
-/**
- * An error's kind and message; the stack of an unexpected one only on request.
- * @param unexpected the kind for errors that are neither the user's nor a file's
- */
+/** An error's kind and message. @param unexpected the kind for errors that are neither the user's nor a file's */
 export function failureOf(
   error: unknown,
   unexpected: ExitName = "refusedByServer",
@@ -66,10 +63,7 @@ export function failureOf(
   return [unexpected, oneLine(error.message) + where];
 }
 
-/**
- * Prints a sandbox program's output: unchanged to a pipe; to a terminal as text with colors only, because other sequences could
- * write to the clipboard or change earlier text.
- */
+/** Prints a program's output: unchanged to a pipe; to a terminal with colors only, because other sequences could change earlier text. */
 export function printed(stream: NodeJS.WriteStream, text: string): void {
   stream.write(stream.isTTY ? inert(text) : text);
 }
@@ -93,10 +87,7 @@ function cut(text: string, width: number): string {
   return text.length > width ? `${text.slice(0, Math.max(0, width - 1))}…` : text;
 }
 
-/**
- * A name as one word that loses nothing: escapes for a shell's `printf %b` in place of backslashes, control characters, and
- * others that a terminal does not show unchanged.
- */
+/** A name as one word, with `printf %b` escapes for all characters that a terminal does not show unchanged. */
 export function escapedName(name: string): string {
   return name.replaceAll("\\", "\\\\").replace(HIDDEN, (character) => {
     const short = { "\n": "\\n", "\t": "\\t", "\r": "\\r" }[character];

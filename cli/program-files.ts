@@ -12,11 +12,7 @@ export const root = repository;
 /** Whether this is the npm package instead of a clone: its modules are JavaScript. */
 export const isPackaged = moduleExtension === ".js";
 
-/**
- * The command by which a client starts this program: this Node and the program's file. A file in npx's cache is temporary; then
- * it is npx with the package's source.
- * @param file the program's file
- */
+/** The command that starts this program. For a file in npx's cache, which is temporary, it is npx with the package's source. */
 export function programCommand(file: string, version: string): [command: string, ...args: string[]] {
   const [, cache] = /^(.*[\\/]_npx[\\/][0-9a-f]+)[\\/]/.exec(file) ?? [];
   if (cache === undefined) return [process.execPath, file];

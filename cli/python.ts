@@ -1,7 +1,4 @@
-/**
- * The sandboxes' Python: the first in the user's PATH unless an option names one, with the packages of the production image.
- * They are installed once, in the background, from pip's configured index, or else from Debian.
- */
+/** The sandboxes' Python, and the packages of the production image for it: installed once, in the background, by pip or from Debian. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -35,10 +32,7 @@ const SYSTEM = "/usr/bin/python3";
 const NAMES = PACKAGES.map(({ pip }) => pip);
 const LIST = `${NAMES.slice(0, -1).join(", ")} and ${NAMES.at(-1)}`;
 
-/**
- * The interpreters for a server with this state directory; undefined if there are none.
- * @returns `other`: the first one besides `first` with all packages
- */
+/** The interpreters; undefined if there are none. @returns `other`: the first one besides `first` with all packages */
 export async function findPython(stateDir: string) {
   const [first, ...others] = await findPythons();
   if (first === undefined) return undefined;
@@ -49,11 +43,7 @@ export async function findPython(stateDir: string) {
   return { first, other: others.find(isReady), packages, isReady };
 }
 
-/**
- * @param given the user's interpreter, for which nothing is installed
- * @param stateDir packages go to its directory `python`
- * @throws {UserError} if `given` is not Python 3
- */
+/** @param given the user's interpreter, for which nothing is installed @throws {UserError} if it is not Python 3 */
 export async function setUpPython(
   given: string | undefined,
   stateDir: string,
@@ -115,10 +105,7 @@ class PythonPackages {
     this.#pip?.kill("SIGKILL");
   }
 
-  /**
-   * @param other another interpreter with all packages
-   * @returns the interpreter for new sandboxes; undefined if none has the packages
-   */
+  /** @param other has all packages @returns the interpreter for new sandboxes; undefined if none has the packages */
   async make(other: Python | undefined): Promise<string | undefined> {
     const { executable } = this.#python;
     this.#print(PYTHON.installing(LIST, executable));

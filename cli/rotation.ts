@@ -24,11 +24,7 @@ export function rotateOwner(before: string | undefined, until: string, token = n
   return { token, until, variables };
 }
 
-/**
- * Rotates a token of AUTH_TOKENS.
- * @param list the value of AUTH_TOKENS, if known
- * @throws {CommandError} if it has no token of this name
- */
+/** @param list the value of AUTH_TOKENS, if known @throws {CommandError} if it has no token of this name */
 export function rotateNamed(
   name: string,
   list: string | undefined,

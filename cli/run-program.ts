@@ -24,10 +24,7 @@ export async function run(words: readonly string[]): Promise<number> {
 /** npm's own settings, which a user may have in .npmrc. */
 const NPMS_OWN = new Set(["--version", "--yes", "--save", "--force"]);
 
-/**
- * Refuses options that npm took because `--` was missing before them: npm stores them as settings.
- * @throws {CommandError} that names them
- */
+/** Refuses options that npm stored as its settings because `--` was missing before them. @throws {CommandError} that names them */
 function refuseSwallowed(env = process.env): void {
   if (env.npm_lifecycle_event !== "cli") return;
   const names = new Set(everyCommand().flatMap(({ options }) => options.flatMap(({ long }) => long ?? [])));

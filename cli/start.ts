@@ -43,9 +43,7 @@ let forget: (() => void) | undefined;
 const stopAtOnce = new AbortController();
 let endingSince = 0;
 
-/**
- * Saves all workspaces, ends the Worker and the engine with every sandbox, then this process. A second request skips the save.
- */
+/** Saves all workspaces, and ends the Worker, the engine with every sandbox, and this process. A second request skips the save. */
 function end(kind: ExitName, message?: string): Promise<never> {
   if (ending && Date.now() - endingSince > ONE_CTRL_C_MS) stopAtOnce.abort();
   if (!ending) endingSince = Date.now();

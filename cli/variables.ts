@@ -14,10 +14,7 @@ export interface Variables {
   tokenSource: "environment" | "file" | "generated";
 }
 
-/**
- * @param file the `.dev.vars`; written only if no token is set, keeping its other lines
- * @throws {UserError} if the file cannot be read or written
- */
+/** @param file the `.dev.vars`; written only if no token is set @throws {UserError} if it cannot be read or written */
 export function readVariables(env: Readonly<Record<string, string | undefined>>, file: string): Variables {
   const kept = keptVariables(file);
   const values: Record<string, string> = { ...kept };
@@ -50,11 +47,7 @@ export function keptVariables(file: string): Record<string, string> {
   }
 }
 
-/**
- * Writes variables to a `.dev.vars`, replacing those of the same names; undefined removes one. Atomic: a crash leaves the old
- * file.
- * @throws {UserError} if it cannot be written without changing more
- */
+/** Sets variables in a `.dev.vars`, and replaces the file as a whole; undefined removes one. @throws {UserError} if more would change */
 export function writeVariables(file: string, changes: Readonly<Record<string, string | undefined>>): void {
   const before = existsSync(file) ? readFileSync(file, "utf8") : "";
   const names = Object.keys(changes);

@@ -51,10 +51,7 @@ export interface WatchOptions {
   onEvent(event: WatchEvent): void;
 }
 
-/**
- * Reports activity until the signal aborts: running runs first, then every change.
- * @throws {CommandError} if the server is gone
- */
+/** Reports running runs first, then every change, until the signal aborts. @throws {CommandError} if the server is gone */
 export async function watch(server: Server, options: WatchOptions): Promise<void> {
   const watcher = new Watcher(server, options);
   await Promise.race([watcher.run(), watcher.failed]);

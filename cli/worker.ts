@@ -15,10 +15,7 @@ export interface WorkerOptions {
   /** 0 for any free port. */
   port: number;
   stateDir: string;
-  /**
-   * Variables and secrets. They replace those of the configuration file unless they are empty. May be a promise: the rest is
-   * prepared while it resolves.
-   */
+  /** They replace those of the configuration file unless they are empty. May be a promise: the rest is prepared while it resolves. */
   variables: Record<string, string> | Promise<Record<string, string>>;
   /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
   components?: string | undefined;

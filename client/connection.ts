@@ -89,11 +89,7 @@ export class Connection {
     return { data: { ...(structuredContent as object | undefined) } as ToolOutputs[Name], content };
   }
 
-  /**
-   * Sends a plain HTTP request with the token.
-   * @param path such as `/sandboxes/default/files/a.txt`
-   * @throws {SandboxError} for every response except 2xx
-   */
+  /** Sends a plain HTTP request with the token. @throws {SandboxError} for every response except 2xx */
   async http(path: string, init: RequestInit = {}): Promise<Response> {
     if (this.#isClosed) throw this.#explained(undefined);
     let response: Response;

@@ -64,9 +64,7 @@ export interface FollowOptions {
 
 const MAX_OUTPUT = 16 * 1024 ** 2;
 
-/**
- * How long the first call waits, in seconds: a run that ends by then needs no second call, others are followed as they print.
- */
+/** How long the first call waits, in seconds. A run that ends by then needs no second call; others are followed as they print. */
 export const FIRST_WAIT_SECONDS = 0.5;
 
 /** How long a broken connection is retried, in milliseconds: the run continues meanwhile. */

@@ -1,6 +1,6 @@
 /**
- * The program of the bundle for Claude Desktop: a bridge to a server, local or deployed, whose address and token the user gives in the
- * application's settings. It starts no server: that needs Linux, and the application runs elsewhere.
+ * The program of the bundle for Claude Desktop: a bridge to a server. The user gives its address and token in the settings. It
+ * starts no server, which needs Linux.
  */
 import { serveStdio } from "../cli/stdio-bridge.ts";
 

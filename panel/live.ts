@@ -1,6 +1,4 @@
-/**
- * Watches everything that the page shows, by one stream at a time. Components name a tool and get its results as they change.
- */
+/** Watches everything that the page shows, by one stream at a time. Components name a tool and get its results as they change. */
 import { useEffect, useState } from "preact/hooks";
 import type { WatchedTool } from "../src/shared/watch-intervals.ts";
 import { host, type Source, type Update, type Watch } from "./host.ts";

@@ -1,6 +1,6 @@
 /**
- * Bundles our programs of Node that run in sandboxes: sandboxd, for the image into `container/sandboxd/dist`, from where it copies
- * it, and for local sandboxes; and the control server of those. One file each starts much faster than modules.
+ * Bundles our Node programs in sandboxes, because one file starts much faster than modules: sandboxd, for the image and for local
+ * sandboxes, and the control server of local ones.
  */
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, rename } from "node:fs/promises";

@@ -1,7 +1,4 @@
-/**
- * Builds the production Worker as `wrangler deploy` would, without Docker, an account or the network, and prints how large it
- * is.
- */
+/** Builds the production Worker as `wrangler deploy` would, without Docker, an account or the network, and prints its size. */
 import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,7 +1,6 @@
 /**
- * Who publishes: `npm run owner -- <name>` puts the name of a GitHub user or organization in place of OWNER, in the MCP
- * registry's name of the server and in the address behind the Deploy button. With --check, which `npm publish` runs, it names
- * the files that still have OWNER, and exits with 1 then.
+ * `npm run owner -- <name>` replaces OWNER by the GitHub user or organization that publishes. With --check, which `npm publish`
+ * runs, it names the files that still have OWNER, and exits with 1 then.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

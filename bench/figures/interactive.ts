@@ -6,10 +6,7 @@ import type { Figure } from "../figure.ts";
 import { type Pairs, type Row, interleave, latencyRows, quantile, row } from "../measure.ts";
 import { type WorkerClient, workerClient } from "../worker-client.ts";
 
-/**
- * Time to interactive, as ComputeSDK's public benchmark defines it: from the request for a sandbox to its first command's answer.
- * The sandbox is destroyed afterwards, outside the measured time.
- */
+/** The time from the request for a sandbox to the result of its first command, as ComputeSDK's public benchmark measures it. */
 export const interactive: Figure = {
   name: "time to interactive",
   baseline:

@@ -8,10 +8,7 @@ import { SIZES, printed, printing } from "./output.ts";
 
 const SAMPLE_MS = 50;
 
-/**
- * The memory in use in the Worker while a command prints much. An isolate on Cloudflare has 128 MB. Here V8 may keep garbage as
- * long as it likes, so each sample collects it first.
- */
+/** The Worker's memory while a command prints much. V8 keeps garbage here, so each sample collects it first. */
 export const memory: Figure = {
   name: "memory",
   baseline: "the same Worker after its first command, before it has seen any output",

@@ -83,10 +83,7 @@ export const ask = serverCommand(
     await server.close();
   });
 
-/**
- * Asks, and prints the program on the side while the model writes it.
- * @returns the run's id, once the program is complete, or the wait ends, or the connection breaks
- */
+/** Asks, and prints the program while the model writes it. @returns the run's id when it is written, or the wait or connection ends */
 async function written(
   server: Server,
   body: object,

@@ -20,10 +20,7 @@ function absolute(path: string): string {
   return posix.resolve("/workspace", path);
 }
 
-/**
- * The URL of a sandbox's path; absolute paths follow a second slash. `..` in a URL would leave the sandbox.
- * @throws {CommandError} for an invalid sandbox name
- */
+/** @throws {CommandError} for an invalid sandbox name */
 export function fileAddress(sandbox: string, path: string): string {
   if (!SANDBOX_NAME.test(sandbox)) throw wrongSandboxName("--sandbox", sandbox);
   return addressOf(sandbox, path);

@@ -94,10 +94,7 @@ async function converse(server: Server, id: string, isReturn: boolean): Promise<
   }
 }
 
-/**
- * Restores the terminal's output processing: Node's raw mode keeps it, but full-screen programs expect no carriage return
- * before line feeds. Ends with raw mode; without stty, as on Windows, it is not needed.
- */
+/** Disables output processing: raw mode keeps it, and full-screen programs expect no carriage return before line feeds. */
 function passOutputOn(): void {
   spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
 }

@@ -294,10 +294,7 @@ class Verification {
     return "401";
   }
 
-  /**
-   * @param remedy what to do if the server denies the token; without one, the token's scopes do not allow the check
-   * @returns whether it passed
-   */
+  /** @param remedy for a server that denies the token; without one, the token's scopes do not allow the check @returns whether it passed */
   async #check(name: string, work: () => Promise<string>, remedy?: string): Promise<boolean> {
     const startedAt = performance.now();
     try {

@@ -1,5 +1,5 @@
 /** Follows a run: its output as it comes, then its end. */
-import type { RunData } from "../client/runs.ts";
+import type { RunData } from "../client/follow.ts";
 import { EXIT, isOwnStatus, ONE_CTRL_C_MS, statusOf } from "./exit.ts";
 import type { Answer, Server } from "./mcp.ts";
 import { printed, Progress } from "./print.ts";

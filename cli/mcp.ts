@@ -1,7 +1,7 @@
 /** Calls to the server, with the command line's errors. */
 import { Connection, type Results, type ToolResult, refusal as refusalOf } from "../client/connection.ts";
 import * as errors from "../client/errors.ts";
-import * as runs from "../client/runs.ts";
+import * as runs from "../client/follow.ts";
 import type { ToolName } from "../client/tool-types.ts";
 import { CommandError } from "./exit.ts";
 import { postRPC } from "./ready.ts";

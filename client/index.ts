@@ -16,7 +16,7 @@ import {
   commandRun,
   follow,
   taskRun,
-} from "./runs.ts";
+} from "./follow.ts";
 import { Sandbox, type TaskOptions, startRun } from "./sandbox.ts";
 import type { ToolOutputs } from "./tool-types.ts";
 
@@ -30,7 +30,7 @@ export {
   UnavailableError,
 } from "./errors.ts";
 export type { Edit, FileContent, FileEntry, Files, Written } from "./sandbox-files.ts";
-export type { CodeRun, CommandRun, FollowOptions, Image, Run, RunState, TaskRun } from "./runs.ts";
+export type { CodeRun, CommandRun, FollowOptions, Image, Run, RunState, TaskRun } from "./follow.ts";
 export type { CodeOptions, CommandOptions, Sandbox, TaskOptions } from "./sandbox.ts";
 
 /** A server, for one token. */

@@ -13,7 +13,7 @@ import {
   commandRun,
   follow,
   taskRun,
-} from "./runs.ts";
+} from "./follow.ts";
 import type { ToolInputs, ToolName, ToolOutputs } from "./tool-types.ts";
 
 /** A tool's input without the fields that the library sets. */

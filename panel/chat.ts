@@ -12,7 +12,7 @@ import type {
 } from "@modelcontextprotocol/ext-apps";
 import { PANEL_TOOLS_URI } from "../src/shared/apps.ts";
 import { polledSource } from "./polled-source.ts";
-import { Bridge } from "./bridge.ts";
+import { ParentPage } from "./parent-page.ts";
 import { confirmDialog, alertDialog } from "./dialog.ts";
 import type { Host, ToolResult } from "./host.ts";
 import type { OfferedTools } from "./offered.ts";
@@ -35,7 +35,7 @@ export async function chatHost(): Promise<Host> {
     mode.set(context.displayMode === "fullscreen" ? "fullscreen" : "inline");
     follow(context);
   };
-  const bridge = new Bridge({
+  const parent = new ParentPage({
     ping: () => ({}),
     "ui/notifications/host-context-changed": update,
     "ui/notifications/tool-input": ({ arguments: args }) => subject.called(context.toolInfo?.tool, args),
@@ -52,7 +52,7 @@ export async function chatHost(): Promise<Host> {
   const callTool: Host["callTool"] = async (name, args, form, signal) => {
     if (can && !can.serverTools) throw new ToolFailed(NO_TOOLS);
     const params = { name, arguments: { ...args, _results: form } };
-    return bridge.request<ToolResult>("tools/call", params, signal);
+    return parent.request<ToolResult>("tools/call", params, signal);
   };
   const subject = new Subject(place, callTool);
 
@@ -61,16 +61,16 @@ export async function chatHost(): Promise<Host> {
     appInfo: { name: "sandbox-mcp-panel", version: "1" },
     appCapabilities: { availableDisplayModes: [...MODES] },
   };
-  const initialized = await bridge.request<McpUiInitializeResult>("ui/initialize", initialize);
+  const initialized = await parent.request<McpUiInitializeResult>("ui/initialize", initialize);
   const { hostCapabilities = {}, hostContext = {} } = initialized;
   can = hostCapabilities;
   update(hostContext);
-  bridge.notify("ui/notifications/initialized", {});
-  tellSize(bridge, () => mode.get() === "inline" && !("height" in (context.containerDimensions ?? {})));
+  parent.notify("ui/notifications/initialized", {});
+  tellSize(parent, () => mode.get() === "inline" && !("height" in (context.containerDimensions ?? {})));
 
   const openLink = async (url: string) => {
     const opened =
-      hostCapabilities.openLinks && (await bridge.request<{ isError?: boolean }>("ui/open-link", { url }));
+      hostCapabilities.openLinks && (await parent.request<{ isError?: boolean }>("ui/open-link", { url }));
     if (!opened || opened.isError) throw new ToolFailed(notOpened(url));
   };
   const go = (href: string) => {
@@ -94,7 +94,7 @@ export async function chatHost(): Promise<Host> {
     callTool,
     async listTools(signal) {
       if (!hostCapabilities.serverResources) return EVERY_TOOL;
-      const { contents } = await bridge.request<{ contents: { text?: string }[] }>(
+      const { contents } = await parent.request<{ contents: { text?: string }[] }>(
         "resources/read",
         { uri: PANEL_TOOLS_URI },
         signal,
@@ -112,7 +112,7 @@ export async function chatHost(): Promise<Host> {
     isOutOfSight: () => isTornDown || document.hidden || !isSeen(),
     display: hostContext.availableDisplayModes?.includes("fullscreen") ? mode : undefined,
     async show(display) {
-      const shown = await bridge.request<{ mode?: string }>("ui/request-display-mode", { mode: display });
+      const shown = await parent.request<{ mode?: string }>("ui/request-display-mode", { mode: display });
       update({ displayMode: shown.mode === "fullscreen" ? "fullscreen" : "inline" });
     },
   };
@@ -129,13 +129,13 @@ function follow({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostCont
     document.body.style.setProperty(`padding-${side}`, `${Number(pixels)}px`);
 }
 
-function tellSize(bridge: Bridge, isFree: () => boolean): void {
+function tellSize(parent: ParentPage, isFree: () => boolean): void {
   let reportedHeight = 0;
   new ResizeObserver(() => {
     const height = Math.ceil(document.body.getBoundingClientRect().height);
     if (height === reportedHeight || !isFree()) return;
     reportedHeight = height;
-    bridge.notify("ui/notifications/size-changed", { height });
+    parent.notify("ui/notifications/size-changed", { height });
   }).observe(document.body);
 }
 

@@ -18,7 +18,7 @@ export async function bundlePanel(): Promise<void> {
   });
   const [terminalName = ""] = Object.keys(terminal);
   const shown = await bundled({
-    entryPoints: [join(root, "panel/main.tsx"), join(root, "panel/style.css")],
+    entryPoints: [join(root, "panel/page.tsx"), join(root, "panel/style.css")],
     entryNames: "page-[hash]",
     format: "iife",
     plugins: [importedFrom(`./${terminalName}`)],

@@ -14,7 +14,7 @@ const read = (path: string) => JSON.parse(readFileSync(join(root, path), "utf8")
 rmSync(output, { recursive: true, force: true });
 mkdirSync(content, { recursive: true });
 await build({
-  entryPoints: [join(root, "mcpb/main.ts")],
+  entryPoints: [join(root, "mcpb/desktop.ts")],
   outfile: join(content, "server/main.mjs"),
   bundle: true,
   platform: "node",

@@ -9,7 +9,7 @@ import { messageOf } from "../../src/shared/text.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { serverCommand, sessionName, textFrom, wholeNumber } from "../define-command.ts";
 import { EXIT } from "../exit.ts";
-import { FIRST_WAIT_SECONDS } from "../../client/runs.ts";
+import { FIRST_WAIT_SECONDS } from "../../client/follow.ts";
 import { follow, type FollowedRun } from "../follow-run.ts";
 import { type Answer, Server } from "../mcp.ts";
 import { writing } from "../output-files.ts";

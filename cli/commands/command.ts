@@ -1,7 +1,7 @@
 /** `sandbox-mcp command`: runs a shell command in a sandbox. */
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { serverCommand, sessionName, textFrom, wholeNumber } from "../define-command.ts";
-import { FIRST_WAIT_SECONDS } from "../../client/runs.ts";
+import { FIRST_WAIT_SECONDS } from "../../client/follow.ts";
 import { follow } from "../follow-run.ts";
 import { Server } from "../mcp.ts";
 import { json } from "../print.ts";

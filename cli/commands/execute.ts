@@ -3,7 +3,7 @@ import { Option } from "@commander-js/extra-typings";
 import { AGENT_NAMES } from "../../src/shared/names.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { repeated, serverCommand, textFrom, wholeNumber } from "../define-command.ts";
-import { FIRST_WAIT_SECONDS } from "../../client/runs.ts";
+import { FIRST_WAIT_SECONDS } from "../../client/follow.ts";
 import { follow, followed } from "../follow-run.ts";
 import { Server } from "../mcp.ts";
 import { json, line, note } from "../print.ts";

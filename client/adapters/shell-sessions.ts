@@ -1,6 +1,6 @@
 /** Shell sessions for callers that name none. No command waits for another, or changes its shell. */
 import type { CommandOptions, Sandbox } from "../sandbox.ts";
-import type { CommandRun } from "../runs.ts";
+import type { CommandRun } from "../follow.ts";
 import { MAX_RUN_SECONDS } from "../tool-types.ts";
 
 /** The exit status of coreutils' timeout(1). */

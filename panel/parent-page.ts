@@ -21,7 +21,7 @@ interface Waiting {
 /** JSON-RPC errors that a retry would repeat. */
 const FINAL = new Set([-32600, -32601, -32602]);
 
-export class Bridge {
+export class ParentPage {
   #lastID = 0;
   readonly #waiting = new Map<number | string, Waiting>();
 

@@ -19,7 +19,7 @@ export interface Pairs {
 
 type Call = (index: number) => Promise<unknown>;
 
-/** The number of parts whose ratios show how steady a measurement is. */
+/** The number of parts of a measurement. The range of their ratios shows how steady it is. */
 const PARTS = 5;
 
 /** Calls both sides in turns, each as often first as second, and times each call. @param after called after each, outside its time */

@@ -7,7 +7,7 @@ export function children(pid: number): number[] {
     .map(Number);
 }
 
-/** Ids of all processes below a process whose command line matches. */
+/** Ids of all processes below a process, by command line. */
 export function descendants(pid: number, pattern: RegExp): number[] {
   const found = new Set<number>();
   for (const child of children(pid)) {

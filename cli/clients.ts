@@ -203,7 +203,7 @@ const DESCRIBED: readonly Described[] = [
   {
     name: "continue",
     title: "Continue",
-    // A separate file, because config.yaml has a list, whose entries have no names.
+    // A separate file, because config.yaml has a list of entries without names.
     place: inHome(".continue/mcpServers/sandbox-mcp.json"),
     projectFile: ".continue/mcpServers/sandbox-mcp.json",
     entry: common("url", { type: "http" }),

@@ -44,7 +44,7 @@ const CONFIG = "wrangler.jsonc";
 /** This program's SDK version, for a directory that does not state its own. */
 const OWN_VERSION = worker.dependencies["@cloudflare/sandbox"];
 
-/** The Worker's Durable Objects. Each has a binding of its own name. */
+/** The Worker's Durable Objects. Each has a binding of the same name. */
 const CLASSES = ["Sandbox", "Account", "Attempts"];
 
 const CONTAINER_CLASS = "Sandbox";

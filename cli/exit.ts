@@ -27,7 +27,7 @@ export const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 /** For one Ctrl-C, the terminal and npm each send a signal, milliseconds apart. */
 export const ONE_CTRL_C_MS = 500;
 
-/** An error whose kind decides the exit status. */
+/** Its kind decides the exit status. */
 export class CommandError extends UserError {
   readonly kind: ExitName;
 
@@ -46,7 +46,7 @@ export const failed = errorOfKind("failed");
 export const cancelled = errorOfKind("cancelled");
 export const refusedByServer = errorOfKind("refusedByServer");
 
-/** Whether an exit code has a meaning of its own here, other than the common 0 and 1. */
+/** Whether an exit code means something here, besides the common 0 and 1. */
 export function isOwnStatus(code: number | undefined): boolean {
   return code !== undefined && code > EXIT.failed && Object.values<number>(EXIT).includes(code);
 }

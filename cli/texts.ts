@@ -193,7 +193,7 @@ export const workerNotBuilt = (detail: string) => `The Worker does not build:\n$
 export const noModule = (output: string) => new Error(`wrangler left no module in ${output}.`);
 export const scratchUnwritable = (directory: string, error: unknown) =>
   new UserError(
-    `${directory} cannot be written (${messageOf(error)}), and the Worker is built there. Give it to the user who starts the server (chown -R), or start it as the user whose clone this is.`,
+    `${directory} cannot be written (${messageOf(error)}), and the Worker is built there. Give it to the user who starts the server (chown -R), or start it as the owner of this clone.`,
   );
 
 // `npm start`: --mount, COMPONENTS and --python

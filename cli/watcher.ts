@@ -32,7 +32,7 @@ const sandboxesSchema = z.object({
   sandboxes: z.array(z.object({ name: z.string(), state: z.string(), last_used_at: z.string() })),
 });
 
-/** The most sandboxes whose runs are polled, most recently used first, and the most runs followed at once. */
+/** The most sandboxes polled for runs, most recently used first, and the most runs followed at once. */
 const MAX_SANDBOXES = 10;
 const MAX_FOLLOWED_RUNS = 8;
 

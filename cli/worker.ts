@@ -70,7 +70,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
         if (!closing) options.onDeath();
       },
       workers: [
-        // The first Worker gets miniflare's own port, whose headers (MF-Original-URL) can set the host.
+        // The first Worker gets miniflare's own port, where the header MF-Original-URL could set the host.
         { name: "placeholder", modules: true, script: EMPTY_WORKER },
         {
           ...worker,

@@ -1,6 +1,6 @@
 /**
  * A chat's backend: each conversation has its own sandbox, and none can see another's files or variables.
- * In a project of your own: from "sandbox-mcp/client".
+ * In your own project, import from "sandbox-mcp/client".
  *   curl -d '{"conversation": "a1", "message": "How many primes are there below 10,000?"}' http://127.0.0.1:3000/chat
  */
 import { createServer } from "node:http";

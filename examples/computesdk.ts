@@ -1,4 +1,4 @@
-/** ComputeSDK: the server as its provider. It has no agent of its own: here the AI SDK's uses it. The task is its argument. In a project of your own: from "sandbox-mcp/computesdk". */
+/** ComputeSDK: the server as its provider. It has no agent, so the AI SDK's uses it here. The task is its argument. In your own project, import from "sandbox-mcp/computesdk". */
 import { openai } from "@ai-sdk/openai";
 import { generateText, isStepCount, tool } from "ai";
 import { compute } from "computesdk";

@@ -1,4 +1,4 @@
-/** deepagents: an agent whose files and commands are a sandbox's. The task is its argument. In a project of your own: from "sandbox-mcp/deepagents". */
+/** deepagents: an agent that works in a sandbox. The task is its argument. In your own project, import from "sandbox-mcp/deepagents". */
 import { ChatOpenAI } from "@langchain/openai";
 import { createDeepAgent } from "deepagents";
 import { tool } from "langchain";

@@ -1,6 +1,6 @@
 /**
  * Git work without a credential: clones a repository, replaces text in one file, commits, and prints the commit as a patch.
- * In a project of your own: from "sandbox-mcp/client".
+ * In your own project, import from "sandbox-mcp/client".
  *   node git-patch.ts https://github.com/owner/project README.md 'teh' 'the' > fix.patch
  */
 import { connect } from "../client/index.ts";

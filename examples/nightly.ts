@@ -1,6 +1,6 @@
 /**
  * A nightly job: adds today's numbers to a history that stays in the sandbox, and prints a report, which cron mails.
- * In a project of your own: from "sandbox-mcp/client".
+ * In your own project, import from "sandbox-mcp/client".
  *   node nightly.ts 12.5 13.1 12.9
  */
 import { connect } from "../client/index.ts";

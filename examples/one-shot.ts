@@ -1,6 +1,6 @@
 /**
  * One program, one fresh sandbox: what the program leaves is gone afterwards. The program is read from standard input.
- * In a project of your own: from "sandbox-mcp/client".
+ * In your own project, import from "sandbox-mcp/client".
  */
 import { randomUUID } from "node:crypto";
 import { text as textOf } from "node:stream/consumers";

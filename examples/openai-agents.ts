@@ -8,7 +8,7 @@ const question = process.argv[2] ?? "How many primes are there below 10,000? Com
 const sandbox = new MCPServerStreamableHttp({
   url: `${SANDBOX_MCP_URL}?tools=code&sandbox=agents-example`,
   requestInit: { headers: { Authorization: `Bearer ${SANDBOX_MCP_TOKEN}` } },
-  // For connecting and listing, 5 unless given. Calls have a limit of their own, a minute, and answer within 45 seconds.
+  // For connecting and listing, 5 unless given. The limit of calls is a minute, and each returns within 45 seconds.
   clientSessionTimeoutSeconds: 30,
 });
 await sandbox.connect();

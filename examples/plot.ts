@@ -1,4 +1,4 @@
-/** Ten lines on the client library: a sandbox, code in it, and a plot that is downloaded. In a project of your own: from "sandbox-mcp/client". */
+/** Ten lines on the client library: a sandbox, code in it, and a plot that is downloaded. In your own project, import from "sandbox-mcp/client". */
 import { writeFile } from "node:fs/promises";
 import { connect } from "../client/index.ts";
 

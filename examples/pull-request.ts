@@ -1,6 +1,6 @@
 /**
  * A pull request's job: runs its test in a sandbox, hands it to the coding agent where it fails, and prints the fix as a patch.
- * In a project of your own: from "sandbox-mcp/client".
+ * In your own project, import from "sandbox-mcp/client".
  *   node pull-request.ts 17 https://github.com/owner/project my-branch 'npm ci && npm test' > fix.patch
  */
 import { connect } from "../client/index.ts";

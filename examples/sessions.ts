@@ -1,6 +1,6 @@
 /**
  * Two sessions at the same time: one runs a web server, the other tests it. The output of both is streamed.
- * In a project of your own: from "sandbox-mcp/client".
+ * In your own project, import from "sandbox-mcp/client".
  */
 import { connect } from "../client/index.ts";
 

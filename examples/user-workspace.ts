@@ -1,6 +1,6 @@
 /**
  * A workspace for each user: it starts as a fork of a template, and a command that fails leaves it as it was.
- * In a project of your own: from "sandbox-mcp/client".
+ * In your own project, import from "sandbox-mcp/client".
  *   node user-workspace.ts alice@example.com 'echo "buy milk" >> notes/todo.txt'
  */
 import { createHash } from "node:crypto";

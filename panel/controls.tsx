@@ -1,6 +1,6 @@
 import type { ComponentChildren, ComponentProps } from "preact";
 
-/** For fields whose text a browser must not correct, such as names, paths and commands. */
+/** For names, paths and commands, which a browser must not correct. */
 export const VERBATIM = { autocomplete: "off", autocapitalize: "none", spellcheck: false } as const;
 
 /** A button without the accent color. */

@@ -38,7 +38,7 @@ export async function bundlePanel(): Promise<void> {
     await rename(part, built);
   } catch (error) {
     throw new UserError(
-      `${built} cannot be written (${messageOf(error)}). Start the server once as the user whose clone this is.`,
+      `${built} cannot be written (${messageOf(error)}). Start the server once as the owner of this clone.`,
     );
   }
 }

@@ -39,7 +39,7 @@ export const history: Figure = {
   },
 };
 
-/** The first call after a restart of the Worker, whose new actor finds the earlier runs. */
+/** The first call after a restart of the Worker. Its new actor finds the earlier runs. */
 async function firstCalls(bed: TestBed, total: number, rounds: number): Promise<Row[]> {
   const stateDir = join(bed.directory, "history");
   const [long, short] = ["bench-long", "bench-short"];

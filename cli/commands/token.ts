@@ -26,7 +26,7 @@ const create = dataCommand("new", "generate a token and say where to put it; not
 ])
   .option(
     "--name <name>",
-    "generate a token for AUTH_TOKENS, with sandboxes of its own; without it, the owner's token",
+    "generate a token for AUTH_TOKENS, with separate sandboxes; without it, the owner's token",
   )
   .addOption(
     new Option("--scopes <scopes>", `what the one of --name allows, else all of ${SCOPES.join(",")}`),

@@ -22,7 +22,7 @@ const ARGUMENTS = { url: "the argument [url]", token: "the argument [token]" };
 
 export const verify = dataCommand(
   "verify",
-  "test a server: health, tokens, every tool in a sandbox of its own, latency",
+  "test a server: health, tokens, every tool in a separate sandbox, latency",
   ["verify", 'verify https://sandbox.example "$TOKEN" --json', "verify --task"],
 )
   .argument("[url]", "the server; without it, SANDBOX_MCP_URL or the local one")

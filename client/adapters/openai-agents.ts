@@ -22,7 +22,7 @@ export interface OpenAISandboxState extends sdk.SandboxSessionState {
 const EXEC_YIELD_MS = 10_000;
 const STDIN_YIELD_MS = 250;
 
-/** @param defaults for runs whose `sandbox.options` name no sandbox */
+/** @param defaults for runs without a sandbox in `sandbox.options` */
 export function openAISandboxes(
   server: SandboxServer,
   defaults: OpenAISandboxOptions = {},

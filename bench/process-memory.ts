@@ -48,6 +48,13 @@ export function resetPeak(pid: number): void {
   writeFileSync(`/proc/${pid}/clear_refs`, "5");
 }
 
+/** The most memory that each process holds during the work, in MiB. */
+export async function peaks(pids: readonly number[], work: () => Promise<void>): Promise<number[]> {
+  for (const pid of pids) resetPeak(pid);
+  await work();
+  return pids.map(peakMiB);
+}
+
 function parentOf(pid: string): number | undefined {
   const stat = readProc(pid, "stat");
   const parent = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1];

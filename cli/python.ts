@@ -26,6 +26,8 @@ export interface PythonSetup {
 }
 
 const RETRY_MS = DAY_MS;
+const PIP_OPTIONS =
+  "--only-binary=:all: --no-input --no-warn-script-location --quiet --retries=1 --timeout=15".split(" ");
 const PIP_TIMEOUT_MS = 15 * 60 * 1000;
 
 const SYSTEM = "/usr/bin/python3";
@@ -147,32 +149,10 @@ class PythonPackages {
     const whole = join(this.#directory, packagesKey(this.#python));
     const partial = `${whole}.partial-${process.pid}`;
     try {
-      const flags = [
-        "--only-binary=:all:",
-        "--no-input",
-        "--no-warn-script-location",
-        "--quiet",
-        "--retries=1",
-      ];
-      await this.#run([
-        executable,
-        "-m",
-        "pip",
-        "install",
-        ...flags,
-        "--timeout=15",
-        "--target",
-        partial,
-        ...NAMES,
-      ]);
+      await this.#run([executable, "-m", "pip", "install", ...PIP_OPTIONS, "--target", partial, ...NAMES]);
       const modules = PACKAGES.map(({ module }) => module).join(", ");
-      await this.#run([
-        executable,
-        "-I",
-        "-c",
-        `import sys; sys.path.insert(0, sys.argv[1]); import ${modules}`,
-        partial,
-      ]);
+      const program = `import sys; sys.path.insert(0, sys.argv[1]); import ${modules}`;
+      await this.#run([executable, "-I", "-c", program, partial]);
       renameSync(partial, whole);
     } finally {
       rmSync(partial, { recursive: true, force: true });

@@ -8,7 +8,7 @@ import { CONFIGS, TOKEN, serve, startEngine } from "../bed.ts";
 import { workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
-import { backgroundCommand, peakMiB, processesBeside, resetPeak } from "../process-memory.ts";
+import { backgroundCommand, peaks, processesBeside } from "../process-memory.ts";
 
 const run = promisify(execFile);
 
@@ -17,7 +17,7 @@ const CONNECTIONS = 200;
 const MB = 1e6;
 
 /** The client's kinds of connections, and the port that makes the proxy choose each. */
-const WAYS = [
+const CONNECTION_KINDS = [
   ["plain", 80, "HTTP"],
   ["tunnel", 443, "tunnels"],
 ] as const;
@@ -45,23 +45,22 @@ export const proxy: Figure = {
         "control server": processesBeside(sandbox, engine.pid).control,
       };
       const pids = Object.values(processes);
-      const within = async (way: string, known: number, bytes: number) => {
-        const args = [CONNECTIONS, bytes, `origin.test:${known}`, way, "127.0.0.1:3128"].join(" ");
+      const within = async (kind: string, known: number, bytes: number) => {
+        const args = [CONNECTIONS, bytes, `origin.test:${known}`, kind, "127.0.0.1:3128"].join(" ");
         return secondsIn(await ours.tool("run_command", { sandbox, command: `node client.ts ${args}` }));
       };
       const bytes = (quick ? 1 : 5) * MB;
-      const peaksWhile = async (each: number) => {
-        for (const pid of pids) resetPeak(pid);
-        for (const [way, known] of WAYS) await within(way, known, each);
-        return pids.map(peakMiB);
-      };
+      const peaksWhile = (each: number) =>
+        peaks(pids, async () => {
+          for (const [kind, known] of CONNECTION_KINDS) await within(kind, known, each);
+        });
       const rows: Row[] = [];
-      for (const [way, known, label] of WAYS) {
+      for (const [kind, known, label] of CONNECTION_KINDS) {
         const seconds: { ours: number[]; direct: number[] } = { ours: [], direct: [] };
         for (let round = 0; round < Math.max(3, count(10)); round++) {
-          const args = [CLIENT, CONNECTIONS, bytes, `127.0.0.1:${port}`, way].map(String);
+          const args = [CLIENT, CONNECTIONS, bytes, `127.0.0.1:${port}`, kind].map(String);
           seconds.direct.push(Number((await run(process.execPath, args)).stdout));
-          seconds.ours.push(await within(way, known, bytes));
+          seconds.ours.push(await within(kind, known, bytes));
         }
         // The fastest round of each: other work on the machine slows four programs more than two.
         const speed = (times: number[]) => (CONNECTIONS * bytes) / MB / Math.min(...times);

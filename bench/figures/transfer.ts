@@ -8,7 +8,7 @@ import { promisify } from "node:util";
 import type { TestBed } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
-import { backgroundCommand, peakMiB, processesBeside, resetPeak } from "../process-memory.ts";
+import { backgroundCommand, peaks, processesBeside } from "../process-memory.ts";
 
 const run = promisify(execFile);
 
@@ -39,14 +39,14 @@ export const transfer: Figure = {
         engine: bed.engine.pid,
         sandboxd: processesBeside(SANDBOX, bed.engine.pid).sandboxd,
       };
-      const before = await peaks(processes, async () => {});
+      const before = await peaks(Object.values(processes), async () => {});
       const rows: Row[] = [];
       for (const [name, direction, args] of [
         ["up", "upload", ["-T", path]],
         ["down", "download", ["-o", "/dev/null"]],
       ] as const) {
         const speeds: { ours: number[]; bare: number[] } = { ours: [], bare: [] };
-        const most = await peaks(processes, async () => {
+        const most = await peaks(Object.values(processes), async () => {
           for (let n = 0; n < Math.max(3, count(5)); n++) {
             speeds.bare.push(bytes / MB / (await secondsOf([...args, bareURL])));
             speeds.ours.push(bytes / MB / (await secondsOf([...args, await link(bed, direction)])));
@@ -85,12 +85,4 @@ async function link({ ours }: TestBed, direction: "upload" | "download"): Promis
 async function secondsOf(args: readonly string[]): Promise<number> {
   const { stdout } = await run("curl", ["-sSf", ...args, "-w", "\n%{time_total}"]);
   return Number(stdout.slice(stdout.lastIndexOf("\n") + 1));
-}
-
-/** The most memory that each process holds during `work`, MiB. */
-async function peaks(processes: Record<string, number>, work: () => Promise<void>): Promise<number[]> {
-  const pids = Object.values(processes);
-  for (const pid of pids) resetPeak(pid);
-  await work();
-  return pids.map((pid) => peakMiB(pid));
 }

@@ -82,10 +82,10 @@ function everyClient(clients: readonly ClientLine[]): string {
   );
   const links = clients.flatMap(({ client, link }) => (link ? `  ${client.padEnd(9)}${link}\n` : []));
   return `${lines.join("\n")}
-Or open a link, which holds no token: the client has you sign in with it, in your browser.
+Or open a link. It has no token: the client asks you to sign in with the token, in your browser.
 ${links.join("")}
-Every chat of yours works in one sandbox, "default", unless its model names another. A sandbox of its own for a chat or a
-project: put ?sandbox=name behind the URL (${SANDBOX_NAME_FORM}).
+All your chats share one sandbox, "default", unless a model names another. To give a chat or a project a separate sandbox,
+add ?sandbox=name to the URL (${SANDBOX_NAME_FORM}).
 `;
 }
 

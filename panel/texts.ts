@@ -7,7 +7,7 @@ export const BUSY = "The server is busy.";
 export const UNREACHABLE = "The server cannot be reached.";
 export const STILL_SIGNED_IN = "You are still signed in: the server did not answer. Try again.";
 export const NOT_PASSED_ON = "The client that shows this page did not pass the call on.";
-export const NO_TOOLS = "The client that shows this page lets it call no tools, so it has nothing to show.";
+export const NO_TOOLS = "The client that shows this page does not let it call tools, so it has nothing to show.";
 export const FILE_CHANGED = "The file changed while it was read. Open it again.";
 export const NO_ARTIFACT_LINK = "The server gave no link to this file, and it cannot be saved without one.";
 export const statusText = (status: number) => `The server answered ${status}.`;
@@ -24,7 +24,7 @@ export const deleteQuestion = (name: string) =>
 export const restoreQuestion = (name: string, time: string) =>
   `Restore ${name} as it was at ${time}? Running programs end. The current state is saved as a checkpoint first.`;
 export const pasteQuestion = (lines: number, shown: string) =>
-  `Paste ${lines} lines? Each is entered as it comes.\n\n${shown}`;
+  `Paste ${lines} lines? Each line is entered at once.\n\n${shown}`;
 
 // Outcomes
 

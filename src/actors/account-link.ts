@@ -99,11 +99,7 @@ export class AccountLink {
     return accountOf(this.#env, owner.principalID);
   }
 
-  /**
-   * Registers this sandbox as in use: before its first call, then every REGISTER_EVERY in the background.
-   * @returns what the account knew before; undefined if it was registered already
-   * @throws {ToolError} `quota_exceeded` if the principal has too many sandboxes
-   */
+  /** Registers the sandbox as in use, every minute in the background. @returns what the account knew before, if it is new */
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
     this.#usedAt = now;
@@ -124,10 +120,7 @@ export class AccountLink {
     return isNew === undefined ? undefined : isNew ? "nothing" : "stopped";
   }
 
-  /**
-   * Registers the settings of a sandbox that may never have been used.
-   * @throws {ToolError} `quota_exceeded` if the principal has too many sandboxes
-   */
+  /** Registers the settings of a sandbox that may be unused. @throws {ToolError} `quota_exceeded` */
   async configured(owner: Owner, settings: ListedSettings): Promise<void> {
     await this.#report(async () => unwrap(await this.account(owner).sandboxConfigured(owner, settings)));
   }

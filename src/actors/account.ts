@@ -234,10 +234,7 @@ export class Account extends DurableObject<Env> {
     return isSaved ? this.#snapshots.current(sandbox) : this.#snapshots.currentArchive(sandbox);
   }
 
-  /**
-   * Begins a save based on the state `base`, or for a task's archive. Returns how many bytes it may add.
-   * @param notEnough a byte count that did not suffice before: refused unless more is available
-   */
+  /** Returns how many bytes a save may add. @param base the state that it builds on @param notEnough as in the registry */
   async beginSave(
     sandbox: string,
     id: string,
@@ -349,10 +346,7 @@ export class Account extends DurableObject<Env> {
     return settings === undefined ? undefined : (JSON.parse(settings) as CheckpointSettings);
   }
 
-  /**
-   * Sets a sandbox to a checkpoint's state. Returns the checkpoint of its previous state.
-   * @param settings of the previous state, for forks of it
-   */
+  /** Returns also the checkpoint of the previous state. @param settings of the previous state, for forks of it */
   async restoreCheckpoint(
     sandbox: string,
     id: string,
@@ -438,10 +432,7 @@ export class Account extends DurableObject<Env> {
     await deleteBelow(objectStore(this.env.RESULTS), whole);
   }
 
-  /**
-   * Records how much a sandbox's runs store. Over the limit, the oldest runs of all sandboxes are evicted. Returns whether it
-   * is still exceeded, because the remaining runs have not ended.
-   */
+  /** Evicts the oldest runs over the limit. Returns whether it is still exceeded, because the remaining runs have not ended. */
   async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
     this.#sandboxes.putStored(sandbox, stored);
     const { storageBytes } = this.#config.limits;

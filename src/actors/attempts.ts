@@ -88,11 +88,7 @@ export class Attempts extends DurableObject {
     this.#sql.exec("DELETE FROM unapproved WHERE client = ?", client);
   }
 
-  /**
-   * Takes one attempt for `address` before the token is checked. It counts as wrong until `succeeded` is called.
-   * @param now for tests; milliseconds since the epoch
-   * @returns 0 if the attempt is allowed, else the seconds to wait
-   */
+  /** Counts an attempt as wrong until `succeeded` is called. @returns 0 if the attempt is allowed, else the seconds to wait */
   take(address: string, now = Date.now()): number {
     this.#forget(now);
     const [source] = this.#sql

@@ -48,10 +48,7 @@ export class NetworkDecisions {
     this.#host = host;
   }
 
-  /**
-   * Stores a question if the change allows more. A repeated question waits for its answer.
-   * @throws {ToolError} if the operator does not allow it
-   */
+  /** Stores a question if the change allows more; a repeated one waits for a decision. @throws {ToolError} if forbidden */
   async ask(change: NetworkChoice, waitMs: number): Promise<Asked> {
     // Whole, because what a change leaves out may be chosen meanwhile.
     const next = this.#after(change);

@@ -48,10 +48,7 @@ export class FileLinks {
     return Promise.all(links.map((link) => this.keep({ ...link, epoch })));
   }
 
-  /**
-   * Stores a link and returns its id. The same download with the same expiry gets the same id, so that repeated results store
-   * nothing new.
-   */
+  /** Returns its id, which is the same for the same download and expiry, so that repeated results store nothing new. */
   async keep(link: KeptLink): Promise<string> {
     const nonce = "direction" in link && link.direction === "upload" ? crypto.randomUUID() : "";
     const digest = await sha256(JSON.stringify(link) + nonce);

@@ -240,10 +240,7 @@ export class Lifecycle {
     while (this.#state.is === "ending") await this.#state.ended.promise;
   }
 
-  /**
-   * Does `work` for a sandbox that is not being destroyed, and repeats it if a destruction, which undoes it, began meanwhile.
-   * Then calls `done` in the same turn.
-   */
+  /** Repeats `work` if a destruction, which undoes it, began meanwhile. Then calls `done` in the same turn. */
   async unlessDestroyed<T>(work: () => Promise<T>, done: (value: T) => void): Promise<void> {
     for (;;) {
       await this.#passable();
@@ -356,10 +353,7 @@ export class Lifecycle {
     await attempt;
   }
 
-  /**
-   * As `ready`, for a run; retries if the container ends first.
-   * @param isOver whether the run has ended, so that it needs no container
-   */
+  /** As `ready`, for a run; retries if the container ends first. @param isOver whether the run needs no container any more */
   async readyForRun(isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       if (isOver()) {
@@ -476,10 +470,7 @@ export class Lifecycle {
     );
   }
 
-  /**
-   * As `stopIfUnused`, to make room for another sandbox; never one that was used a moment ago.
-   * @param waitMs how long to wait for its save, which continues after that
-   */
+  /** As `stopIfUnused`, unless it was used a moment ago. @param waitMs how long to wait for the save, which continues */
   makeRoom(waitMs: number): Promise<boolean> {
     const { platform, account } = this.#parts;
     return this.#endUnused(
@@ -522,10 +513,7 @@ export class Lifecycle {
     return now - this.#unsavedSince;
   }
 
-  /**
-   * Enforces the network policy, also when the operator has restricted it, and ends a container that keeps forbidden
-   * connections.
-   */
+  /** Enforces the network policy, and ends a container that keeps forbidden connections. */
   enforceNetwork(): Promise<void> {
     const { platform, network, workspace } = this.#parts;
     return this.#enforcing.run(async () => {

@@ -19,10 +19,7 @@ interface Known {
 
 const known = new WeakMap<Config, Known>();
 
-/**
- * The accepted signing keys; the first one signs. Empty if no variable holds a secret and there is nowhere to store a generated
- * one.
- */
+/** The accepted signing keys; the first one signs. Empty without a secret variable and without a place for a generated key. */
 export async function linkKeys({
   config,
   env,

@@ -67,10 +67,7 @@ export class SandboxNetwork {
     return policyOf(this.choice, this.#host.limits());
   }
 
-  /**
-   * The choice after these changes. A list alone selects `allowlist`.
-   * @throws {ToolError} `permission_denied` above the operator's limit
-   */
+  /** The choice after these changes. A list alone selects `allowlist`. @throws {ToolError} above the operator's limit */
   changed({ internet, allowHosts }: NetworkChoice): NetworkChoice {
     const { most } = this.#host.limits();
     const wanted = internet ?? (allowHosts === undefined ? undefined : "allowlist");
@@ -144,10 +141,7 @@ export class SandboxNetwork {
     return refusals === undefined ? end : { ...end, note: [end.note, refusals].filter(Boolean).join(" ") };
   }
 
-  /**
-   * Explains the requests refused since a time, and which call would allow them; undefined if there were none. They may come
-   * from any program in the sandbox.
-   */
+  /** Explains requests of any program refused since a time, and which call would allow them; undefined if there were none. */
   async refusalNote(since: number): Promise<string | undefined> {
     const isFree = this.policy.internet === "full";
     // Most sandboxes: only connections to hosts with a secret are looked at there.

@@ -35,10 +35,7 @@ export class RestartNotice {
     this.#ending.value = undefined;
   }
 
-  /**
-   * The sandbox was restored from `state`; without a state it starts empty.
-   * @param dropped what was not restored, because the image has changed
-   */
+  /** @param state undefined if the sandbox starts empty @param dropped what was not restored, because the image has changed */
   workspaceRestored(state: Snapshot | undefined, dropped?: NamedFiles): void {
     const ending = this.#ended.value;
     this.#ended.value = undefined;

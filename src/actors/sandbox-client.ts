@@ -21,10 +21,7 @@ export interface WithNotice<T> {
   notice: string | undefined;
 }
 
-/**
- * Calls a method of the owner's sandbox. A call that only `reads` is retried if the actor was reset.
- * @throws {ToolError} with the notice before its message
- */
+/** A call that only `reads` is retried if the actor was reset. @throws {ToolError} with the notice before its message */
 export async function callSandbox<T>(
   env: Env,
   owner: Owner,

@@ -175,10 +175,7 @@ export class Sandbox extends SandboxActor {
     return this.#parts.fileLinks.find(id);
   }
 
-  /**
-   * The owner of a link's sandbox; undefined if its container is gone.
-   * @param epoch of a link to a file; links to run outputs have none
-   */
+  /** Undefined if the container of a file link is gone. @param epoch of a link to a file; links to run outputs have none */
   async linkOwner(epoch?: string): Promise<Owner | undefined> {
     const { lifecycle, fileLinks, account } = this.#parts;
     if (epoch !== undefined && !(lifecycle.isRunning && fileLinks.belongsTo(epoch))) return undefined;
@@ -200,10 +197,7 @@ export class Sandbox extends SandboxActor {
     this.#parts.fileLinks.releaseClaim(link, isUsedUp);
   }
 
-  /**
-   * Makes a port reachable for `ms` milliseconds. Starts a container if none runs.
-   * @param token for a port that is not open yet
-   */
+  /** Starts a container if none runs. @param token for a port that is not open yet @param ms how long the port is reachable */
   openPreview(
     owner: Owner,
     port: number,

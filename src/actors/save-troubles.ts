@@ -48,10 +48,7 @@ export class SaveTroubles {
     this.#isFailureTold ||= error instanceof ToolError && isPermanentSaveError(error.cause);
   }
 
-  /**
-   * Records what a save leaves out.
-   * @param isRead whether everything in the save was read; until then, earlier unreadable files still count
-   */
+  /** @param isRead whether everything in the save was read; until then, earlier unreadable files still count */
   leaves(left: Plan["left"], isRead: boolean): void {
     const unreadable = left.unreadable ?? (isRead ? undefined : this.#left?.unreadable);
     this.#left = leftOut({ ...left, unreadable });

@@ -32,10 +32,7 @@ import {
 const SESSION = "_setup";
 const MAX_SETUP_MS = 1_800_000;
 
-/**
- * After this many containers in a row that ended during their set-up, it is skipped, so that a script cannot make a sandbox
- * unusable.
- */
+/** A set-up that this many containers in a row did not survive is skipped, so that it cannot make a sandbox unusable. */
 const MAX_LOST_CONTAINERS = 3;
 
 /** The most set-ups that one call waits for, if containers end. */

@@ -65,11 +65,7 @@ export class SandboxSettings {
     };
   }
 
-  /**
-   * Changes settings and returns all of them. The sandbox need not run.
-   * @param region where to create the sandbox's actor
-   * @throws {ToolError} as `change`; `invalid_argument` if the actor is in another region
-   */
+  /** @param region where to create the sandbox's actor @throws {ToolError} as `change`; if its actor is in another region */
   async configure(owner: Owner, change: SettingsChange, region?: Region): Promise<Configured> {
     const { account, lifecycle } = this.#host;
     const { region: made } = account.owner;

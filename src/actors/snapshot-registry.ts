@@ -235,10 +235,7 @@ export class SnapshotRegistry {
     this.#rows.write("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
   }
 
-  /**
-   * Keeps what the sandbox of a checkpoint or of a task was set to, as JSON, for its forks. One that has that already keeps it.
-   * @param origin the id of the checkpoint, or of the task's run
-   */
+  /** Keeps settings as JSON for forks, unless it has some. @param origin the id of the checkpoint, or of the task's run */
   keepSettings(origin: string, settings: string): void {
     this.#rows.write("INSERT OR IGNORE INTO checkpoint_settings VALUES (?, ?)", origin, settings);
   }
@@ -278,10 +275,7 @@ export class SnapshotRegistry {
     });
   }
 
-  /**
-   * Sets a sandbox to a checkpoint's state. Returns the checkpoint of its previous state, creating one if needed.
-   * @throws {ToolError} `not_found`
-   */
+  /** Returns also the checkpoint of the previous state, creating one if needed. @throws {ToolError} `not_found` */
   restoreCheckpoint(sandbox: string, id: string, now = Date.now()): { to: Checkpoint; before?: Checkpoint } {
     return this.#storage.transactionSync(() => {
       const to = this.known(id);

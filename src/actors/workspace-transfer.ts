@@ -99,11 +99,7 @@ export class WorkspaceTransfer {
     return dropped;
   }
 
-  /**
-   * Stores a planned save, and commits it in the account.
-   * @param committing called when everything is stored, before the commit
-   * @throws {ToolError}, errors of sandboxd and R2
-   */
+  /** Stores and commits a save. @param committing called before the commit @throws {ToolError}, errors of sandboxd and R2 */
   async store(save: Save, signal: AbortSignal, committing = () => {}): Promise<Stored> {
     const { id, origin, plan, archive } = save;
     const account = this.#host.account();
@@ -160,9 +156,7 @@ export class WorkspaceTransfer {
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }
 
-  /**
-   * A byte count known to be insufficient for such a save: all of it was sent before. The state may have become smaller since.
-   */
+  /** A byte count that did not suffice for such a save, so that its bytes are not sent again. */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
     return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;

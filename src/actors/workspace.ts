@@ -125,11 +125,7 @@ export class Workspace {
     this.#restoring = new StoredValue(host.kv, "workspace:going-back");
   }
 
-  /**
-   * Continues with an earlier actor's container, which may have ended meanwhile.
-   * @param container as for `restore`
-   * @returns whether it had its workspace
-   */
+  /** Continues with an earlier actor's container, which may have ended. @returns whether it had its workspace */
   resume(container: AbortSignal): boolean {
     if (this.#origin.value === undefined) return false;
     if (this.isRestoringCheckpoint) return true;
@@ -160,11 +156,7 @@ export class Workspace {
     this.finishCheckpointRestore();
   }
 
-  /**
-   * Restores the sandbox's state into a container, and sets the notice for the next result.
-   * @param container aborted when it ends
-   * @throws {ToolError} if the restore fails
-   */
+  /** Restores the sandbox's state, and sets the notice. @param container aborted when it ends @throws {ToolError} */
   async restore(container: AbortSignal): Promise<void> {
     const { sync, restartNotice, snapshots, isSaved } = this.#host;
     this.ended();
@@ -376,10 +368,7 @@ export class Workspace {
     });
   }
 
-  /**
-   * What a set-up's outcome depends on, in a container with its workspace.
-   * @throws {ToolError} also if the container's system is not the sandbox's own
-   */
+  /** What a set-up's outcome depends on. @throws {ToolError} also if the container's system is not the sandbox's own */
   async installation(): Promise<Installation> {
     const { snapshots } = this.#host;
     const container = this.#container;

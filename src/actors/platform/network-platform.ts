@@ -12,10 +12,7 @@ export interface NetworkPlatform {
   readonly alwaysTrusted?: boolean;
   /** No container runs, and one is about to start. */
   starting(): void;
-  /**
-   * Enforces a policy for new connections, in this container and later ones.
-   * @returns false if the running container keeps forbidden connections until it ends
-   */
+  /** For new connections, now and in later containers. @returns false if the running one keeps forbidden connections */
   enforce(policy: OutboundPolicy): Promise<boolean>;
   connections(): Promise<SeenConnections[]>;
   forget(): void;

@@ -50,13 +50,8 @@ export interface RunPlan<Spec extends Allowance> {
   started?(owner: Owner, run: RunView): Promise<void>;
 }
 
-/** How the caller of a run waits. */
-export interface RunWait {
-  waitMs?: number;
-  /** Whether the result names the run even if there is no more to fetch. */
-  namesID?: boolean;
-  onProgress?: OnProgress | undefined;
-}
+/** How the caller of a run waits. With `namesID` the result names the run even if there is no more to fetch. */
+export type RunWait = [waitMs?: number, namesID?: boolean, onProgress?: OnProgress];
 
 export interface CallParts {
   account: Pick<AccountLink, "setOwner">;
@@ -102,7 +97,7 @@ export class Calls {
     owner: Owner,
     { executor, sourceOf, check, started }: RunPlan<Spec>,
     spec: Spec,
-    { waitMs = 0, namesID = true, onProgress }: RunWait = {},
+    ...[waitMs = 0, namesID = true, onProgress]: RunWait
   ): Promise<ActorResult<RunView>> {
     const { lifecycle, setUp, runs } = this.#parts;
     const now = Date.now();

@@ -43,14 +43,13 @@ import type { NetworkPlatform } from "./platform/network-platform.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import { Previews } from "./previews.ts";
 import { RestartNotice } from "./restart-notice.ts";
-import { Retention } from "./retention.ts";
+import { RunRecords } from "./run-records.ts";
 import { RunOutputs } from "./run-outputs.ts";
 import { SandboxVariables } from "./sandbox-variables.ts";
 import { Service } from "./service.ts";
 import { SandboxSettings } from "./settings.ts";
 import { SetUpOutcomes } from "./set-up-outcomes.ts";
 import { SetUp } from "./set-up.ts";
-import { Storage } from "./storage.ts";
 import { TaskRecords } from "./task-records.ts";
 import { LOST_NOTES } from "./texts.ts";
 import { Workspace } from "./workspace.ts";
@@ -84,8 +83,8 @@ export function createParts(actor: ActorPlatform) {
   const { account, lifecycle, runs, restartNotice, workspace, setUp, service } = parts;
 
   // Subscribers are called in this order, and may rely on the ones before them.
-  const { taskRecords, retention, diskUsage, storage } = parts;
-  runs.subscribe(taskRecords, retention, diskUsage, workspace, storage, account, lifecycle, service);
+  const { taskRecords, runRecords, diskUsage } = parts;
+  runs.subscribe(taskRecords, runRecords, diskUsage, workspace, account, lifecycle, service);
   account.lease.inherit(runs.secondsSince(account.settledAt));
   runs.resume(parts.executors, actor.platform.isRunning);
   setUp.resume();
@@ -94,7 +93,7 @@ export function createParts(actor: ActorPlatform) {
     parts.connection,
     parts.previews,
     parts.fileLinks,
-    retention,
+    runRecords,
     diskUsage,
     parts.kernels,
     parts.network,
@@ -293,7 +292,10 @@ function addUpkeep(parts: ReturnType<typeof addTasks>) {
     ...parts,
     fileLinks: new FileLinks(parts.kv),
     outputs: new RunOutputs(parts),
-    retention: new Retention(parts),
+    runRecords: new RunRecords({
+      ...parts,
+      reportStored: (stored) => account.account().sandboxStored(account.owner, stored),
+    }),
     diskUsage: new DiskUsage({
       ...parts,
       measure: async () => {
@@ -301,10 +303,6 @@ function addUpkeep(parts: ReturnType<typeof addTasks>) {
         await idle.isBusy();
         await account.measured((await files.call("usage", { path: "/workspace" })).bytes);
       },
-    }),
-    storage: new Storage({
-      ...parts,
-      report: (stored) => account.account().sandboxStored(account.owner, stored),
     }),
   };
 }

@@ -16,6 +16,9 @@ import { explainedReset, retryOnce } from "./actor-errors.ts";
 import type { ActorResult } from "./calls.ts";
 import type { Sandbox } from "./sandbox.ts";
 
+/** Calls a method of a sandbox's actor. */
+export type SandboxCall<T> = (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>;
+
 export interface WithNotice<T> {
   value: T;
   notice: string | undefined;
@@ -25,7 +28,7 @@ export interface WithNotice<T> {
 export async function callSandbox<T>(
   env: Env,
   owner: Owner,
-  call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>,
+  call: SandboxCall<T>,
   { reads = false } = {},
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
@@ -58,34 +61,15 @@ export function operate<Name extends OperationName>(
   });
 }
 
-export interface SandboxCalls {
-  /** Calls a method of the named sandbox. @throws {ToolError} */
-  sandbox<T>(
-    name: string,
-    call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>,
-  ): Promise<WithNotice<T>>;
-  /** The same for a read-only method, which is retried if the actor was reset. */
-  reading: SandboxCalls["sandbox"];
-  /** Does a file operation in the named sandbox. @throws {ToolError} */
-  operate<Name extends OperationName>(
-    sandbox: string,
-    name: Name,
-    input: Input<Name>,
-  ): Promise<WithNotice<Result<Name>>>;
-}
-
 /** Whether the scopes allow more than reading, so that a call may start a container. */
 export function mayStartWith(scopes: readonly Scope[]): boolean {
   return scopes.some((scope) => scope !== "sandbox:read");
 }
 
-export function sandboxCallsOf({
-  env,
-  config,
-  principal,
-  takesNotice,
-  arrivedAt,
-}: CallerContext): SandboxCalls {
+/** How a caller reaches its sandboxes. All calls throw a `ToolError` if they fail. */
+export type SandboxCalls = ReturnType<typeof sandboxCallsOf>;
+
+export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt }: CallerContext) {
   const { id: principalID, scopes, region } = principal;
   const mayStart = mayStartWith(scopes);
   const owner = (sandbox: string): Owner => {
@@ -93,9 +77,11 @@ export function sandboxCallsOf({
     return { principalID, sandbox, region, scopes, mayStart, takesNotice, callerWaitMs };
   };
   return {
-    sandbox: (name, call) => callSandbox(env, owner(name), call),
-    reading: (name, call) => callSandbox(env, owner(name), call, { reads: true }),
-    operate: (sandbox, name, input) => operate(env, owner(sandbox), name, input),
+    sandbox: <T>(name: string, call: SandboxCall<T>) => callSandbox(env, owner(name), call),
+    /** For a method that only reads, which is retried if the actor was reset. */
+    reading: <T>(name: string, call: SandboxCall<T>) => callSandbox(env, owner(name), call, { reads: true }),
+    operate: <Name extends OperationName>(sandbox: string, name: Name, input: Input<Name>) =>
+      operate(env, owner(sandbox), name, input),
   };
 }
 

@@ -1,18 +1,16 @@
 /** The actor of one sandbox: its container, kernels, files and runs, on top of the SDK's class. */
 import type { OperationName } from "../../container/sandboxd/operations.ts";
-import type { TerminalInput } from "../container/connection.ts";
 import type { Admission, ModelCall, ModelOutcome } from "../container/model-calls.ts";
 import type { CodeRunSpec } from "../runs/code-executor.ts";
 import type { CommandSpec } from "../runs/command-executor.ts";
 import type { Stored } from "../runs/run-store.ts";
 import type { RunSummary, RunView } from "../runs/run-types.ts";
-import type { OnProgress, RunReading, RunToRead, TerminalReply } from "../runs/runs.ts";
+import type { RunReading, Runs, RunToRead, TerminalReply } from "../runs/runs.ts";
 import type { Env } from "../shared/config.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
-import type { FileLink, KeptLink, RunLink } from "../shared/link-token.ts";
+import type { KeptLink, RunLink } from "../shared/link-token.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import type { Region } from "../shared/principal.ts";
-import type { RunKind } from "../shared/run-listing.ts";
 import type { QuestionSpec } from "../tasks/questions.ts";
 import type { TaskSpec } from "../tasks/task-executor.ts";
 import type {
@@ -23,18 +21,17 @@ import type {
   RestoredCheckpoint,
   SandboxStatus,
 } from "./account-calls.ts";
-import type { ActorResult, CallPlan } from "./calls.ts";
+import type { ActorResult, CallPlan, RunWait } from "./calls.ts";
 import type { Asked, NetworkQuestion } from "./decisions.ts";
 import type { FileLinks, UploadLink } from "./file-links.ts";
 import type { NetworkChoice } from "./network.ts";
 import { type Parts, createParts } from "./parts.ts";
 import { handleOutbound } from "./platform/outbound-handlers.ts";
 import { SandboxActor } from "./platform/sdk-actor.ts";
-import type { Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
-import type { ArtifactRange, RunFileStat, RunOutputs, TaskOrigin } from "./run-outputs.ts";
+import type { RunFileStat, RunOutputs, TaskOrigin } from "./run-outputs.ts";
 import type { Checkpoint } from "./saved-states.ts";
-import type { Configured, SettingsChange } from "./settings.ts";
+import type { SettingsChange } from "./settings.ts";
 
 /** Calls about the container as a whole. A checkpoint waits 15 s for a set-up under way, because its save takes time too. */
 const CHECKPOINT: CallPlan = { isLimited: true, setUpMs: 15_000 };
@@ -64,28 +61,12 @@ export class Sandbox extends SandboxActor {
 
   // Runs.
 
-  /** @param namesID whether the result names the run even if there is no more to fetch */
-  executeCode(
-    owner: Owner,
-    spec: CodeRunSpec,
-    waitMs: number,
-    namesID: boolean,
-    onProgress?: OnProgress,
-  ): Promise<ActorResult<RunView>> {
-    const { calls, plans } = this.#parts;
-    return calls.run(owner, plans.code, spec, { waitMs, namesID, onProgress });
+  executeCode(owner: Owner, spec: CodeRunSpec, ...wait: RunWait): Promise<ActorResult<RunView>> {
+    return this.#parts.calls.run(owner, this.#parts.plans.code, spec, ...wait);
   }
 
-  /** @param namesID as for code */
-  executeCommand(
-    owner: Owner,
-    spec: CommandSpec,
-    waitMs: number,
-    namesID: boolean,
-    onProgress?: OnProgress,
-  ): Promise<ActorResult<RunView>> {
-    const { calls, plans } = this.#parts;
-    return calls.run(owner, plans.command, spec, { waitMs, namesID, onProgress });
+  executeCommand(owner: Owner, spec: CommandSpec, ...wait: RunWait): Promise<ActorResult<RunView>> {
+    return this.#parts.calls.run(owner, this.#parts.plans.command, spec, ...wait);
   }
 
   /** Returns the run as soon as it has started; `readRun` waits for its end. */
@@ -106,17 +87,12 @@ export class Sandbox extends SandboxActor {
     return this.#do(owner, ({ outputs }) => outputs.read(run));
   }
 
-  listRuns(owner: Owner, limit: number, before?: string, kind?: RunKind): Promise<ActorResult<RunSummary[]>> {
-    return this.#do(owner, ({ runs }) => runs.list(limit, before, kind));
+  listRuns(owner: Owner, ...which: Parameters<Runs["list"]>): Promise<ActorResult<RunSummary[]>> {
+    return this.#do(owner, ({ runs }) => runs.list(...which));
   }
 
-  sendInput(
-    owner: Owner,
-    id: string,
-    input: TerminalInput,
-    maxBytes: number,
-  ): Promise<ActorResult<TerminalReply>> {
-    return this.#do(owner, ({ runs }) => runs.type(id, input, maxBytes));
+  sendInput(owner: Owner, ...input: Parameters<Runs["type"]>): Promise<ActorResult<TerminalReply>> {
+    return this.#do(owner, ({ runs }) => runs.type(...input));
   }
 
   /** Removes what a run that has ended has left: its record, its log, and what is kept of a task. */
@@ -128,10 +104,7 @@ export class Sandbox extends SandboxActor {
     return this.#do(owner, ({ runs }) => runs.cancel(id, waitMs));
   }
 
-  readArtifact(
-    owner: Owner,
-    ...range: Parameters<RunOutputs["artifact"]>
-  ): Promise<ActorResult<ArtifactRange>> {
+  readArtifact(owner: Owner, ...range: Parameters<RunOutputs["artifact"]>) {
     return this.#do(owner, ({ outputs }) => outputs.artifact(...range));
   }
 
@@ -139,10 +112,7 @@ export class Sandbox extends SandboxActor {
     return this.#do(owner, ({ outputs }) => outputs.stat(...file));
   }
 
-  openRunFile(
-    owner: Owner,
-    ...range: Parameters<RunOutputs["open"]>
-  ): Promise<ActorResult<ReadableStream<Uint8Array>>> {
+  openRunFile(owner: Owner, ...range: Parameters<RunOutputs["open"]>) {
     return this.#do(owner, ({ outputs }) => outputs.open(...range));
   }
 
@@ -153,10 +123,7 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Stores links to files of this container. Returns their ids. */
-  keepFileLinks(
-    owner: Owner,
-    links: readonly Omit<FileLink, "actor" | "epoch" | "id">[],
-  ): Promise<ActorResult<string[]>> {
+  keepFileLinks(owner: Owner, links: Parameters<FileLinks["keepFiles"]>[0]): Promise<ActorResult<string[]>> {
     const keep = async ({ files, fileLinks }: Parts) => {
       // Starts the container if none runs.
       await files.call("stat", { path: "/" });
@@ -198,12 +165,7 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Starts a container if none runs. @param token for a port that is not open yet @param ms how long the port is reachable */
-  openPreview(
-    owner: Owner,
-    port: number,
-    token: string,
-    ms: number,
-  ): Promise<ActorResult<ReturnType<Previews["open"]>>> {
+  openPreview(owner: Owner, port: number, token: string, ms: number) {
     const open = async ({ lifecycle, previews }: Parts) => {
       await lifecycle.ready();
       return previews.open(port, token, Date.now() + ms);
@@ -224,11 +186,7 @@ export class Sandbox extends SandboxActor {
   // Settings and the network.
 
   /** Changes settings and returns all of them. The sandbox need not run. @param region where to create its actor */
-  configureSandbox(
-    owner: Owner,
-    change: SettingsChange,
-    region: Region | undefined,
-  ): Promise<ActorResult<Configured>> {
+  configureSandbox(owner: Owner, change: SettingsChange, region: Region | undefined) {
     return this.#do(owner, ({ tasks, settings }) => {
       // A running task gets the new settings when it continues.
       tasks.keepApart(owner);
@@ -320,7 +278,7 @@ export class Sandbox extends SandboxActor {
   // What the account and the SDK's scheduler ask for.
 
   override async sweepRuns(): Promise<void> {
-    await this.#parts.retention.sweep();
+    await this.#parts.runRecords.sweep();
   }
 
   /** Called by the account when the principal's storage is full: deletes `bytes` bytes of runs that ended before `before`. */

@@ -1,20 +1,14 @@
 /** How resources reach the principal's sandboxes, and how errors are reported. */
 import { ProtocolError, ProtocolErrorCode, ResourceNotFoundError } from "@modelcontextprotocol/server";
 import type { Input, OperationName, Result } from "../../container/sandboxd/operations.ts";
-import { callSandbox, operate } from "../actors/sandbox-client.ts";
-import type { ActorResult } from "../actors/calls.ts";
-import type { Sandbox } from "../actors/sandbox.ts";
+import { type SandboxCall, callSandbox, operate } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
 /** Calls a read-only method of a sandbox. It starts no container, and a notice stays for the next tool result. */
-export async function reading<T>(
-  caller: CallerContext,
-  sandbox: string,
-  call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>,
-): Promise<T> {
+export async function reading<T>(caller: CallerContext, sandbox: string, call: SandboxCall<T>): Promise<T> {
   return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { reads: true })).value;
 }
 

@@ -1,9 +1,7 @@
 /** Links in results, as a URL in the text and as a resource block, because some clients show only one of them. */
 import mime from "mime/lite";
 import type { Owner } from "../actors/account-calls.ts";
-import type { ActorResult } from "../actors/calls.ts";
-import type { Sandbox } from "../actors/sandbox.ts";
-import { callSandbox } from "../actors/sandbox-client.ts";
+import { type SandboxCall, callSandbox } from "../actors/sandbox-client.ts";
 import { isTaskID } from "../runs/id.ts";
 import { ToolError } from "../shared/errors.ts";
 import { linkKeys } from "../actors/link-keys.ts";
@@ -47,7 +45,7 @@ function resultExpiry(): number {
 async function kept(
   context: ToolContext,
   sandbox: string,
-  keep: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<string[]>>,
+  keep: SandboxCall<string[]>,
 ): Promise<(string | undefined)[]> {
   const { principal, env } = context;
   const owner = { principalID: principal.id, sandbox, mayStart: false, takesNotice: false };

@@ -1,0 +1,94 @@
+/**
+ * Deletes what ended runs left: their files in the sandbox soon, their records and logs when they expire. Reports to the account
+ * how many bytes they store, because the limit is the principal's, for all sandboxes.
+ */
+import type { Connection } from "../container/connection.ts";
+import { localID } from "../runs/id.ts";
+import type { RunRecord, Stored } from "../runs/run-store.ts";
+import type { Runs } from "../runs/runs.ts";
+import type { ContainerPlatform } from "./platform/platform.ts";
+import { type KV, StoredValue } from "./stored-value.ts";
+
+/** How many ended runs' files are deleted in one call, and how many bytes of output justify a call of their own. */
+const CLEAN_BATCH = 16;
+const CLEAN_BYTES = 1024 * 1024;
+
+/** The pause before a failed sweep is retried. */
+const SWEEP_RETRY_MS = 3_600_000;
+
+/** How soon after a change the account gets a report, and how often during runs. */
+const REPORT_MS = 5000;
+
+export interface RunRecordsHost {
+  kv: KV;
+  connection: Pick<Connection, "send">;
+  runs: Pick<Runs, "sweep" | "stored" | "hasActive" | "isFull">;
+  platform: Pick<ContainerPlatform, "isRunning" | "scheduleSweep">;
+  /** How long a record is kept after its run, in milliseconds. */
+  keepMs: number;
+  /** Reports to the account. Returns whether storage is full even after evictions. */
+  reportStored(stored: Stored): Promise<boolean>;
+  background(work: Promise<unknown>): void;
+}
+
+export class RunRecords {
+  readonly #host: RunRecordsHost;
+  /** When the next sweep is due, in milliseconds since the epoch. */
+  readonly #sweepAt: StoredValue<number>;
+  #toClean: string[] = [];
+  #isReportDue = false;
+  #reportedBytes = -1;
+
+  constructor(host: RunRecordsHost) {
+    this.#host = host;
+    this.#sweepAt = new StoredValue(host.kv, "sweep");
+  }
+
+  runEnded(run: RunRecord, hasFiles: boolean): void {
+    const { platform, connection, keepMs, background } = this.#host;
+    if (hasFiles && platform.isRunning) {
+      this.#toClean.push(localID(run.id));
+      if (this.#toClean.length >= CLEAN_BATCH || run.logBytes + run.droppedBytes > CLEAN_BYTES) {
+        const ids = this.#toClean.splice(0);
+        background(connection.send({ type: "forget", ids }).catch(() => undefined));
+      }
+    }
+    if (this.#sweepAt.value === undefined) background(this.#planSweep(Date.now() + keepMs));
+  }
+
+  /** The container's files are gone, so none are left to delete. */
+  ended(): void {
+    this.#toClean = [];
+  }
+
+  async sweep(): Promise<void> {
+    this.#sweepAt.value = undefined;
+    // A later sweep deletes what the bucket refused to delete now.
+    const next = await this.#host.runs.sweep().catch(() => Date.now() + SWEEP_RETRY_MS);
+    if (next !== undefined) await this.#planSweep(next);
+  }
+
+  async #planSweep(at: number): Promise<void> {
+    this.#sweepAt.value = at;
+    await this.#host.platform.scheduleSweep(new Date(at + 1000));
+  }
+
+  runsChanged(): void {
+    if (this.#isReportDue) return;
+    this.#isReportDue = true;
+    setTimeout(() => {
+      this.#isReportDue = false;
+      this.#host.background(this.#report().catch(() => this.runsChanged()));
+      // Running runs' logs grow.
+      if (this.#host.runs.hasActive) this.runsChanged();
+    }, REPORT_MS);
+  }
+
+  async #report(): Promise<void> {
+    const { runs, reportStored } = this.#host;
+    const stored = runs.stored();
+    if (stored.bytes === this.#reportedBytes) return;
+    runs.isFull = await reportStored(stored);
+    this.#reportedBytes = stored.bytes;
+  }
+}

@@ -67,7 +67,6 @@ export interface Fork {
 
 const HOUR_MS = 3_600_000;
 
-/** The interval for destroying idle sandboxes. */
 const REAP_MS = HOUR_MS;
 
 /** How soon garbage is deleted. Garbage of several saves is deleted together. */
@@ -76,7 +75,6 @@ const SWEEP_MS = 60_000;
 /** How long a call waits while all idle sandboxes save and stop to make room. */
 const ROOM_MS = 40_000;
 
-/** How long a sandbox may take to report whether it runs. */
 const ASK_MS = 2000;
 
 export class Account extends DurableObject<Env> {
@@ -299,7 +297,6 @@ export class Account extends DurableObject<Env> {
     await this.#planSweep();
   }
 
-  /** Creates a checkpoint of the sandbox's saved state. @param settings for its forks */
   async checkpoint(
     sandbox: string,
     label: string,

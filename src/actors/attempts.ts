@@ -83,7 +83,6 @@ export class Attempts extends DurableObject {
       .map(({ client: forgotten }) => forgotten);
   }
 
-  /** Marks a client as approved, so that it does not expire. */
   approved(client: string): void {
     this.#sql.exec("DELETE FROM unapproved WHERE client = ?", client);
   }

@@ -18,7 +18,6 @@ export interface ContainerEndHost {
   workspace: Pick<Workspace, "saveToStop" | "mayStop" | "changed">;
   notice: Pick<RestartNotice, "ending">;
   network: Pick<SandboxNetwork, "connections">;
-  /** Resolves when what the actor stored is on disk. */
   sync(): Promise<void>;
 }
 

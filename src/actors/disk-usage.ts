@@ -4,7 +4,6 @@ import type { Lifecycle } from "./lifecycle.ts";
 /** A measurement waits for this pause in use, in milliseconds, but at most MEASURE_INTERVAL_MS. */
 const MEASURE_DEBOUNCE_MS = 3000;
 
-/** The shortest time between measurements, in milliseconds. */
 const MEASURE_INTERVAL_MS = 60_000;
 
 export interface DiskUsageHost {
@@ -17,7 +16,6 @@ export class DiskUsage {
   readonly #host: DiskUsageHost;
   #usedAt = 0;
   #measuredAt = 0;
-  /** Since when a measurement is due. */
   #dueAt = 0;
   #timer: ReturnType<typeof setTimeout> | null = null;
 

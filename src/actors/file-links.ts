@@ -18,7 +18,6 @@ const EXPIRES_UNIT_MS = 600_000;
 /** How many expired links are deleted for each change. More than one, so that they do not pile up. */
 const FORGOTTEN = 8;
 
-/** An upload link's id, and its expiry in milliseconds since the epoch. */
 export interface UploadLink {
   id: string;
   expires: number;
@@ -63,7 +62,6 @@ export class FileLinks {
     return this.#kv.get<KeptLink>(LINK_PREFIX + id);
   }
 
-  /** Claims an upload link, unless it is in use or used up. */
   claim(link: UploadLink): "taken" | "busy" | "used" {
     if (this.#taken.has(link.id)) return "busy";
     if (this.isUsedUp(link)) return "used";
@@ -92,14 +90,12 @@ export class FileLinks {
   }
 }
 
-/** A time as text that sorts like the time. */
 function timeOf(ms: number): string {
   return Math.ceil(ms / EXPIRES_UNIT_MS)
     .toString(36)
     .padStart(5, "0");
 }
 
-/** Sorts by expiry. */
 function keyOf({ id, expires }: UploadLink): string {
   return `${USED}${String(expires).padStart(16, "0")}:${id}`;
 }

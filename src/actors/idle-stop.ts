@@ -48,13 +48,11 @@ export class IdleStop {
     return this.#choice.value;
   }
 
-  /** The effective minutes, within the operator's current limit. */
   get minutes(): number {
     const { minutes, maxMinutes } = this.#host.limits;
     return Math.min(this.choice ?? minutes, maxMinutes);
   }
 
-  /** @throws {ToolError} `permission_denied` above the operator's limit */
   check(minutes: number): void {
     const { maxMinutes } = this.#host.limits;
     if (minutes <= maxMinutes) return;

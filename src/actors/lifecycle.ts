@@ -29,7 +29,6 @@ import type { Settings, Workspace } from "./workspace.ts";
 
 export interface LifecycleParts {
   platform: ContainerPlatform;
-  /** The environment variables of a new container. */
   environment: { readonly variables: Readonly<Record<string, string>> };
   account: Pick<
     AccountLink,
@@ -105,7 +104,6 @@ export class Lifecycle {
     parts.platform.onEnd(() => this.#containerEnded());
   }
 
-  /** Subscribes all parts, and tells them what became of an earlier actor's container. */
   subscribe(...subscribers: Subscriber[]): void {
     this.#subscribers.push(...subscribers);
     if (this.#checkState().is === "ready") for (const part of subscribers) part.ready?.();
@@ -170,7 +168,6 @@ export class Lifecycle {
     else this.#state = position;
   }
 
-  /** Moves from `from` to `to`, unless an end or the container's loss came between. */
   #step(from: Position, to: Position): boolean {
     const isThere = this.#position === from;
     if (isThere) this.#position = to;
@@ -462,7 +459,6 @@ export class Lifecycle {
     await this.#endContainer(end);
   }
 
-  /** Stops an unused container. Returns whether none runs then. */
   stopIfUnused(): Promise<boolean> {
     return this.#endUnused(
       () => this.#isInUse,

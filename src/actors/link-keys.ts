@@ -6,7 +6,6 @@ import type { RequestContext } from "../shared/request-context.ts";
 import { sign } from "../shared/sign.ts";
 import type { Attempts, MadeKey } from "./attempts.ts";
 
-/** The object that stores the generated key. */
 const LINK_KEY_NAME = "links";
 
 /** The longest life of a link or preview: `expires_seconds` of the tools. */

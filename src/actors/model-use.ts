@@ -53,7 +53,6 @@ export class ModelUse implements BudgetKeeper {
     background(this.#reportTokens().catch(() => undefined));
   }
 
-  /** Reports new tokens. Returns today's total. */
   async #reportTokens(): Promise<{ used: number; allowed: number }> {
     const { budgets, account } = this.#host;
     const unreported = budgets.takeUnreported();

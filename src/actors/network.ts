@@ -36,10 +36,8 @@ export interface NetworkHost {
   kv: KV;
   platform: NetworkPlatform;
   background(work: Promise<unknown>): void;
-  /** The principal's limits, known from the first call on. */
   limits(): NetworkLimits;
   principalID(): string | undefined;
-  /** The hosts that need a secret of the principal. */
   secretHosts(): readonly string[];
   gitHosts(): readonly string[];
   /** Routes requests to these hosts to the handler, including TLS, in the running container and in later ones. */
@@ -53,7 +51,6 @@ export class SandboxNetwork {
   /** The hosts intercepted in the running container. */
   readonly #intercepted: StoredValue<string[]>;
   #isStarting = false;
-  /** The policy that the platform has, as JSON. */
   #enforced = "";
 
   constructor(host: NetworkHost) {
@@ -134,7 +131,6 @@ export class SandboxNetwork {
     return trusts ? this.#host.gitHosts() : [];
   }
 
-  /** A run's end, with the requests refused since its start. */
   async withRefusals(end: End, startedAt: number): Promise<End> {
     this.connections.collectSoon();
     const refusals = await this.refusalNote(startedAt).catch(() => undefined);

@@ -54,7 +54,6 @@ import { TaskRecords } from "./task-records.ts";
 import { LOST_NOTES } from "./texts.ts";
 import { Workspace } from "./workspace.ts";
 
-/** The runs that callers start. */
 export interface RunPlans {
   code: RunPlan<CodeRunSpec>;
   command: RunPlan<CommandSpec>;
@@ -140,7 +139,6 @@ function createBase(actor: ActorPlatform) {
     platform,
     background,
     config,
-    /** Resolves when what was stored is on disk. */
     sync: () => ctx.storage.sync(),
     reportFrom: (where: string) => (error: unknown) =>
       log(config, { event: "error", ref: crypto.randomUUID(), where, error }),

@@ -15,7 +15,6 @@ import { tooManyPreviews } from "./texts.ts";
 export interface PreviewsHost {
   sql: SqlStorage;
   sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "report" | "used">;
-  /** Numbers the containers of this sandbox. */
   restartNotice: Pick<RestartNotice, "count">;
   lifecycle: Pick<Lifecycle, "isAlive">;
   account: Pick<AccountLink, "used">;

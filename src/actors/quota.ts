@@ -18,7 +18,6 @@ export type Holding = {
 export interface Settlement {
   /** Numbers a sandbox's settlements, so that a late one does not overwrite a newer one. */
   turn: number;
-  /** Seconds used since its last request. */
   spent: UsedByDay;
   inUse: Holding;
 }
@@ -34,11 +33,9 @@ export interface LeaseRequest extends Settlement {
 export interface Grant extends Holding {
   /** Until when it may be spent without a new request, in milliseconds since the epoch. */
   until: number;
-  /** The limit that refused what it needed. */
   refused?: { limit: Exclude<keyof Limits, "storageBytes">; allowed: number; used: number };
 }
 
-/** How long a lease is valid, in milliseconds. */
 const LEASE_MS = 5 * 60_000;
 
 /** How long a lease still counts after its end, in milliseconds, so that the sandbox can renew it for running runs. */

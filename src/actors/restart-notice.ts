@@ -54,7 +54,6 @@ export class RestartNotice {
     for (const stored of [this.#count, this.#ending, this.#ended, this.#notice]) stored.value = undefined;
   }
 
-  /** Returns and clears the notice for the next result. */
   takeNotice(): string | undefined {
     const notice = this.#notice.value;
     if (notice !== undefined) this.#notice.value = undefined;

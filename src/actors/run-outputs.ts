@@ -57,7 +57,6 @@ export class RunOutputs {
     return cursor === undefined ? { run } : { run, page: await runs.log(id, cursor, maxBytes) };
   }
 
-  /** The task that another continues. */
   async taskOrigin(id: string): Promise<TaskOrigin> {
     const { runs, lifecycle, restartNotice } = this.#host;
     const run = await runs.result(id, 0);

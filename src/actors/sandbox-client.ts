@@ -16,7 +16,6 @@ import { explainedReset, retryOnce } from "./actor-errors.ts";
 import type { ActorResult } from "./calls.ts";
 import type { Sandbox } from "./sandbox.ts";
 
-/** Calls a method of a sandbox's actor. */
 export type SandboxCall<T> = (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>;
 
 export interface WithNotice<T> {

@@ -9,7 +9,6 @@ export type RegisteredSandbox = {
   state: "running" | "stopped";
   createdAt: number;
   lastUsedAt: number;
-  /** Bytes of its files; null if not measured. */
   sizeBytes: number | null;
 };
 
@@ -95,7 +94,6 @@ export class SandboxRegistry {
     this.#rows.write("DELETE FROM settings WHERE sandbox = ?", sandbox);
   }
 
-  /** The settings of all sandboxes that were ever configured. */
   settings(): Map<string, ListedSettings> {
     type Row = { sandbox: string; variables: string; network: string | null };
     const rows = this.#rows.all<Row>("SELECT * FROM settings");

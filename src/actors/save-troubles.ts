@@ -66,7 +66,6 @@ export class SaveTroubles {
     return this.#left !== undefined && (this.#left.count > 0 || this.#left.unreadable !== undefined);
   }
 
-  /** Returns and clears the notice for the next result. */
   takeNotice(): string | undefined {
     const notices: string[] = [];
     const failing = this.#isFailureTold ? undefined : this.#failing;

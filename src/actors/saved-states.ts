@@ -13,7 +13,6 @@ export interface LeftOut {
   count: number;
   bytes: number;
   names: string[];
-  /** Unreadable files, and sockets, pipes and devices. */
   unreadable?: NamedFiles;
   special?: NamedFiles;
   /** Regenerable directories with more files than a snapshot may have. */
@@ -33,7 +32,6 @@ export interface Snapshot {
 /** A save that will become its sandbox's current state. */
 export interface Save extends Omit<Snapshot, "savedAt"> {
   sandbox: string;
-  /** The current state when the save began. */
   base: string | undefined;
   /** If set, the save becomes this archive, and the sandbox keeps its state. */
   archive?: Archive;
@@ -69,7 +67,6 @@ export type SavedWorkspace = {
   bytes: number;
 };
 
-/** The prefix of the keys in R2 under which the workspaces of a principal are saved. */
 export function workspacesPrefix(principalHash: string): string {
   return `${principalHash}/workspaces/`;
 }

@@ -32,7 +32,6 @@ export interface SetUpOutcomesHost {
   policy(): NetworkPolicy;
   secrets(): Secret[];
   isSaved: boolean;
-  /** How long an outcome is kept, in milliseconds. */
   keepMs: number;
   lifecycle: Pick<Lifecycle, "ready" | "retryInNextContainer" | "restoreAgain">;
   account: Pick<AccountLink, "owner">;

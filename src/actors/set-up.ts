@@ -51,9 +51,7 @@ interface State {
   run?: string;
   /** Whether the current container has had its set-up, successful or not. */
   isDone: boolean;
-  /** Containers in a row that have ended during it. */
   lost: number;
-  /** What every result says about a failed set-up. */
   failure?: string;
   /** Whether something else has run in the container, so that the result is not the script's alone. */
   isUsed?: boolean;
@@ -147,7 +145,6 @@ export class SetUp {
       this.#put({ ...this.#state, isDone: false, isUsed: false });
   }
 
-  /** The settings for a fork of the current workspace. */
   get settings(): SetUpSettings | undefined {
     return this.#state && { script: this.#state.script, had: this.#state.had };
   }
@@ -208,7 +205,6 @@ export class SetUp {
     return runs.start(commands, script, spec, { waitUntil: 0, namesID: true, gate });
   }
 
-  /** The end of a restored set-up; undefined if the script must run. */
   async #outcome(run: ActiveRun): Promise<End | undefined> {
     const state = this.#state;
     if (!state) return undefined;
@@ -328,7 +324,6 @@ export class SetUp {
     }
   }
 
-  /** The notice for the next result; a failure is in every one. */
   takeNotice(): string | undefined {
     const notice = this.#notice;
     this.#notice = undefined;

@@ -12,14 +12,12 @@ import type { Service, ServiceState } from "./service.ts";
 import type { SetUp, SetUpState } from "./set-up.ts";
 import { otherRegion } from "./texts.ts";
 
-/** What `configure_sandbox` changes; omitted settings stay. */
 export interface SettingsChange {
   /** An empty value removes the variable. */
   env?: Readonly<Record<string, string>> | undefined;
   network?: NetworkChoice | undefined;
   /** The set-up script for each new container; an empty one removes it. */
   setup?: string | undefined;
-  /** Idle minutes before the container is stopped. */
   idleMinutes?: number | undefined;
   /** The script of its service; an empty one ends that. */
   start?: string | undefined;

@@ -76,7 +76,6 @@ export class SnapshotRegistry {
     );
   }
 
-  /** The state that a sandbox starts from, where that is the archive of a task. */
   currentArchive(sandbox: string): Snapshot | undefined {
     const snapshot = this.current(sandbox);
     return snapshot && this.#isArchive(snapshot.id) ? snapshot : undefined;

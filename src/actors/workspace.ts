@@ -31,7 +31,6 @@ import { type Origin, type TransferHost, WorkspaceTransfer, archiveOf } from "./
 
 export interface WorkspaceHost extends TransferHost {
   kv: KV;
-  /** Resolves when what was written to `kv` is on disk. */
   sync(): Promise<void>;
   platform: Pick<ContainerPlatform, "isRunning">;
   isSaved: boolean;
@@ -71,7 +70,6 @@ const PACKED_AGAIN = 16;
 const ADDED_BYTES = 1024 * 1024;
 
 export interface Installation {
-  /** Aborted when it ends. */
   container: AbortSignal;
   /** A hash of what the outcome depends on. */
   system: string;

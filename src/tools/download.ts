@@ -1,6 +1,5 @@
 /** Links in results, as a URL in the text and as a resource block, because some clients show only one of them. */
 import mime from "mime/lite";
-import type { Owner } from "../actors/account-calls.ts";
 import { type SandboxCall, callSandbox } from "../actors/sandbox-client.ts";
 import { isTaskID } from "../runs/id.ts";
 import { ToolError } from "../shared/errors.ts";

@@ -15,7 +15,6 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   protected readonly interpreter = new SDKInterpreter(this);
   readonly #outbound = new OutboundHandlers(this, this.ctx.storage.kv, this.platform);
 
-  /** Overridden by the local platform. */
   protected get networkPlatform(): NetworkPlatform {
     return this.#outbound;
   }

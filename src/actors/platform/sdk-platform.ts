@@ -226,7 +226,6 @@ export class SDKInterpreter implements Interpreter {
   }
 }
 
-/** An error in the SDK's form, because it passes through the SDK. */
 function refused(): OperationInterruptedError {
   return new OperationInterruptedError({
     code: "OPERATION_INTERRUPTED",

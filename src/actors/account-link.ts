@@ -82,7 +82,7 @@ export class AccountLink {
     return this.#owner?.principalID;
   }
 
-  /** Whether the account knows a stopped sandbox, whose workspace is restored with the next container. */
+  /** Whether the account knows the sandbox, so that the next container restores its workspace. */
   async isKnown(owner: Owner): Promise<boolean> {
     return this.account(owner).isKnown(owner.sandbox);
   }

@@ -207,7 +207,7 @@ export class Account extends DurableObject<Env> {
     this.#sandboxes.stopped(name);
   }
 
-  /** Removes a sandbox and ends its lease. Returns what it had. Used quota stays counted. */
+  /** Removes a sandbox and ends its lease. Used quota stays counted. */
   async sandboxDestroyed(name: string, settlement: Settlement, ending: Ending): Promise<Destroyed> {
     this.#quota.settle(name, settlement);
     // Its saved state expires by itself, together with its settings.
@@ -232,17 +232,9 @@ export class Account extends DurableObject<Env> {
     return isSaved ? this.#snapshots.current(sandbox) : this.#snapshots.currentArchive(sandbox);
   }
 
-  /** Returns how many bytes a save may add. @param base the state that it builds on @param notEnough as in the registry */
-  async beginSave(
-    sandbox: string,
-    id: string,
-    base: string | undefined,
-    isArchive = false,
-    notEnough?: number,
-  ): Promise<Outcome<number>> {
-    return await this.#change(() =>
-      this.#snapshots.begin(sandbox, id, base, isArchive, Date.now(), notEnough),
-    );
+  /** Begins a save. Returns how many bytes it may add. */
+  beginSave(...save: Parameters<SnapshotRegistry["begin"]>): Promise<Outcome<number>> {
+    return this.#change(() => this.#snapshots.begin(...save));
   }
 
   /** Changes saved states, and schedules the deletion of what is no longer referenced. */
@@ -256,7 +248,7 @@ export class Account extends DurableObject<Env> {
     return this.#snapshots.full().toFailure();
   }
 
-  /** Makes a finished save the sandbox's state, or a task's archive. @param packBytes bytes of its own pack */
+  /** Makes a finished save the sandbox's state, or a task's archive. @param packBytes the size of the pack that it added */
   async commitSave(save: Save, packBytes: number): Promise<Outcome<void>> {
     const outcome = await this.#change(() => this.#snapshots.commit(save, packBytes));
     // The caller may stop the server once it knows.
@@ -443,7 +435,7 @@ export class Account extends DurableObject<Env> {
         .evictRuns(excessBytes, (next?.oldest ?? Date.now()) + 1)
         .catch(() => undefined);
       if (remaining) this.#sandboxes.putStored(first.sandbox, remaining);
-      // It evicted nothing, so this call does not ask it again.
+      // It evicted nothing, so this call does not try it again.
       if (!remaining || remaining.oldest === first.oldest) tried.add(first.sandbox);
     }
     return false;
@@ -489,7 +481,7 @@ export class Account extends DurableObject<Env> {
 
   /**
    * Asks the sandboxes recorded as running for their state. A machine restart, or a container lost while its actor slept, is
-   * not reported. Their records stay, because a container may be starting. A sandbox that does not answer in time is left out.
+   * not reported. Their records stay, because a container may be starting. A sandbox that does not respond in time is left out.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
     const principalID = this.#principalID;

@@ -5,7 +5,7 @@
  *
  * Every wait is bounded, an attempt during a wait does not extend it, and guesses from other addresses do not delay an
  * address that has signed in before. Guesses from many addresses, or from the owner's own, do block the owner's sign-in
- * form while they continue: only a check shows whether a token is right, and checks are what is limited.
+ * form while they continue: only a check shows whether a token is right, and checks are limited.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";

@@ -208,7 +208,7 @@ function has({ scopes = [] }: Owner, scope: Scope): boolean {
   return scopes.includes(scope);
 }
 
-/** The result of an edit for an owner who may not read files. Callers who may run code can read them anyway. */
+/** An owner who may not read files does not learn where an edit failed. Callers who may run code can read files anyway. */
 async function edited(owner: Owner, path: string, done: Promise<Written>): Promise<Written> {
   if (has(owner, "sandbox:read") || has(owner, "sandbox:exec")) return await done;
   const { size, replaced } = await done.catch((error: unknown) => {

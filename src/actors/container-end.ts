@@ -38,7 +38,7 @@ export class ContainerEnd {
     return isSaved;
   }
 
-  /** @returns whether sandboxd asked: code in the sandbox can read the token */
+  /** @returns whether sandboxd made the request, as far as the token shows: code in the sandbox can read it */
   async saveForPlatform(token: string): Promise<boolean> {
     const { sandboxd, lifecycle, kernels, workspace, notice, sync } = this.#host;
     if (!sandboxd.isToken(token)) return false;

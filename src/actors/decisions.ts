@@ -22,8 +22,8 @@ interface Kept {
   isRefused: boolean;
 }
 
-/** The state of a change: nothing to ask about the whole of it, or a question that is open or refused. */
-export type Asked =
+/** `within`: the change allows no more, so nobody is asked. Else the question about it is open, or was refused. */
+export type ChangeState =
   | { state: "within"; change: NetworkPolicy }
   | { state: "open" | "refused"; id: string; added: string[] };
 
@@ -49,8 +49,8 @@ export class NetworkDecisions {
   }
 
   /** Stores a question if the change allows more; a repeated one waits for a decision. @throws {ToolError} if forbidden */
-  async ask(change: NetworkChoice, waitMs: number): Promise<Asked> {
-    // Whole, because what a change leaves out may be chosen meanwhile.
+  async ask(change: NetworkChoice, waitMs: number): Promise<ChangeState> {
+    // The whole policy, because another change may set the omitted parts meanwhile.
     const next = this.#after(change);
     if (this.#added(next) === undefined) return { state: "within", change: next };
     const digest = await sha256(JSON.stringify([next.internet, next.allowHosts.toSorted()]));

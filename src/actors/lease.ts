@@ -19,7 +19,7 @@ export interface LeaseHost {
   request(request: LeaseRequest): Promise<Grant>;
   background(work: Promise<unknown>): void;
   limits: Limits;
-  /** What was spent is in a settlement, so the next actor need not report it. */
+  /** A settlement has the spent seconds, so the next actor need not report them. */
   settled(): void;
 }
 

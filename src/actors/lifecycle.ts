@@ -151,7 +151,7 @@ export class Lifecycle {
     return this.#state;
   }
 
-  /** Handles the platform's report that a container ended: this actor's, or one whose actor could not handle it. */
+  /** Handles the platform's report that a container ended: this actor's, or that of an earlier actor, which could not handle it. */
   #containerEnded(): void {
     const state = this.#checkState();
     if (this.#left > 0 || state.is !== "absent") return;
@@ -224,7 +224,7 @@ export class Lifecycle {
 
   async #leavePrevious(): Promise<void> {
     await this.#passable();
-    // An earlier actor was discarded before it had ended the container.
+    // An earlier actor was discarded before it ended the container.
     if (this.#parts.workspace.isRestoringCheckpoint)
       await this.#end(async () => {
         if (this.#parts.workspace.isRestoringCheckpoint) await this.#endForRestore();
@@ -311,7 +311,7 @@ export class Lifecycle {
     if (!this.#step(starting, restoring)) throw containerGone();
     account.note("start");
     for (const part of this.#subscribers) part.started?.();
-    // Enforces what was forbidden while the container started.
+    // The policy may have changed while the container started.
     background(this.enforceNetwork().catch(() => undefined));
     return await this.#restored(restoring);
   }

@@ -109,7 +109,7 @@ export class SandboxNetwork {
   async enforce(): Promise<boolean> {
     const policy: OutboundPolicy = { ...this.policy, principalID: this.#host.principalID() };
     const before = this.#intercepted.value ?? [];
-    // What was intercepted stays so until the container ends, also when its secret has gone: it must not keep an earlier policy.
+    // Interception lasts until the container ends, even without the secret. The handler must not keep an earlier policy.
     const hosts = [...new Set([...before, ...this.#host.secretHosts(), ...this.#gitHosts(before)])];
     const sent = JSON.stringify([policy, hosts]);
     if (sent === this.#enforced) return true;
@@ -117,7 +117,7 @@ export class SandboxNetwork {
     const holds = await this.#host.platform.enforce(policy);
     if (hosts.length > before.length) this.#intercepted.value = hosts;
     if (hosts.length > 0) await this.#host.intercept(hosts, policy);
-    // Asked again until the container has ended that keeps more than it may have.
+    // Repeated until the container that keeps forbidden connections has ended.
     if (holds) this.#enforced = sent;
     return holds;
   }

@@ -41,7 +41,7 @@ export class Previews {
   }
 
   /**
-   * Opens a port until a time. A port that is open keeps its token. Answers also when it would have expired `before`, or 0.
+   * Opens a port until a time. An open port keeps its token. Returns also when it would have expired `before`, or 0.
    * @throws {ToolError} `quota_exceeded`
    * @param token for a port that is not open
    */

@@ -14,7 +14,7 @@ export type Holding = {
   seconds: number;
 };
 
-/** What a sandbox has spent and holds, at its `turn`. */
+/** The seconds that a sandbox has spent, and the quota that it holds. */
 export interface Settlement {
   /** Numbers a sandbox's settlements, so that a late one does not overwrite a newer one. */
   turn: number;
@@ -29,7 +29,7 @@ export interface LeaseRequest extends Settlement {
   spare: Holding;
 }
 
-/** What a sandbox may hold in total, including its running runs. */
+/** The quota that a sandbox may hold in total, including its running runs. */
 export interface Grant extends Holding {
   /** Until when it may be spent without a new request, in milliseconds since the epoch. */
   until: number;
@@ -52,7 +52,7 @@ export class Quota {
     this.#limits = limits;
   }
 
-  /** Takes back unused quota. What was spent counts even if the settlement is outdated. */
+  /** Takes back unused quota. Spent seconds count even if the settlement is outdated. */
   settle(sandbox: string, { turn, spent, inUse }: Settlement): void {
     this.#count("run_seconds", spent);
     this.#rows.write(

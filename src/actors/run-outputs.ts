@@ -29,7 +29,7 @@ export interface ArtifactRange {
 
 export interface TaskOrigin {
   run: RunView;
-  /** Whether the sandbox still holds what the task left. */
+  /** Whether the sandbox still holds the task's files. */
   alive: boolean;
 }
 

@@ -22,7 +22,7 @@ import type {
   SandboxStatus,
 } from "./account-calls.ts";
 import type { ActorResult, CallPlan, RunWait } from "./calls.ts";
-import type { Asked, NetworkQuestion } from "./decisions.ts";
+import type { ChangeState, NetworkQuestion } from "./decisions.ts";
 import type { FileLinks, UploadLink } from "./file-links.ts";
 import type { NetworkChoice } from "./network.ts";
 import { type Parts, createParts } from "./parts.ts";
@@ -95,7 +95,7 @@ export class Sandbox extends SandboxActor {
     return this.#do(owner, ({ runs }) => runs.type(...input));
   }
 
-  /** Removes what a run that has ended has left: its record, its log, and what is kept of a task. */
+  /** Removes an ended run: its record, its log, and the files of a task. */
   removeRun(owner: Owner, id: string): Promise<ActorResult<void>> {
     return this.#do(owner, ({ runs }) => runs.remove(id));
   }
@@ -203,7 +203,7 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Asks a person if a change would allow more. @param waitMs how long to wait for the answer to an earlier question */
-  askForNetwork(owner: Owner, change: NetworkChoice, waitMs: number): Promise<ActorResult<Asked>> {
+  askForNetwork(owner: Owner, change: NetworkChoice, waitMs: number): Promise<ActorResult<ChangeState>> {
     return this.#do(owner, ({ decisions }) => decisions.ask(change, waitMs));
   }
 
@@ -275,7 +275,7 @@ export class Sandbox extends SandboxActor {
     return this.#parts.containerEnd.saveForPlatform(token);
   }
 
-  // What the account and the SDK's scheduler ask for.
+  // Calls of the account and of the SDK's scheduler.
 
   override async sweepRuns(): Promise<void> {
     await this.#parts.runRecords.sweep();

@@ -1,4 +1,4 @@
-/** Failed and partial saves of a workspace, and what callers are told about them: each problem once. */
+/** Failed and partial saves of a workspace, and the notices about them: each problem is reported once. */
 import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { LeftOut } from "./saved-states.ts";
@@ -9,7 +9,7 @@ import { isPermanentSaveError, notSavedText, partlySavedText, reason } from "./t
 const FIRST_RETRY_MS = 1000;
 const MAX_RETRY_MS = 300_000;
 
-/** After how long callers are told that saves fail, in milliseconds. */
+/** After how long a notice says that saves fail. */
 const NOTICE_AFTER_MS = 180_000;
 
 export class SaveTroubles {
@@ -28,10 +28,6 @@ export class SaveTroubles {
     return this.#failing !== undefined;
   }
 
-  get failingMs(): number {
-    return this.#failing ? Date.now() - this.#failing.since : 0;
-  }
-
   failed(why: ToolError): number {
     this.#failing = { since: this.#failing?.since ?? Date.now(), why };
     return Math.min(FIRST_RETRY_MS * 2 ** this.#failures++, MAX_RETRY_MS);
@@ -43,7 +39,7 @@ export class SaveTroubles {
     this.#isFailureTold = false;
   }
 
-  /** The error itself told the caller what a notice would. */
+  /** The caller got this error, so no notice is needed. */
   noteReported(error: unknown): void {
     this.#isFailureTold ||= error instanceof ToolError && isPermanentSaveError(error.cause);
   }
@@ -55,7 +51,7 @@ export class SaveTroubles {
     if (!this.#hasReportableLoss) this.#isLeftTold = false;
   }
 
-  /** The container is gone, with what was left out. Its end may have failed its last save; the next one's are as usual. */
+  /** The container is gone, with the files left out. Its end may have made its last save fail, which says nothing about the next. */
   containerGone(): void {
     this.#left = undefined;
     this.saved();
@@ -69,7 +65,8 @@ export class SaveTroubles {
   takeNotice(): string | undefined {
     const notices: string[] = [];
     const failing = this.#isFailureTold ? undefined : this.#failing;
-    if (failing && (isPermanentSaveError(failing.why.cause) || this.failingMs > NOTICE_AFTER_MS)) {
+    const failingMs = failing ? Date.now() - failing.since : 0;
+    if (failing && (isPermanentSaveError(failing.why.cause) || failingMs > NOTICE_AFTER_MS)) {
       this.#isFailureTold = true;
       const { cause, hint } = failing.why;
       const why = isPermanentSaveError(cause) ? { reason: reason(cause), hint } : undefined;

@@ -28,7 +28,7 @@ import {
   setUpRestoredText,
 } from "./texts.ts";
 
-/** The session of set-ups, whose name callers cannot use, and its time limit in milliseconds. */
+/** The session of set-ups, by a name that callers cannot use, and the time limit. */
 const SESSION = "_setup";
 const MAX_SETUP_MS = 1_800_000;
 
@@ -63,7 +63,7 @@ interface State {
   restoredAt?: number;
 }
 
-/** What is left of a state when its run has ended. */
+/** Clears the fields about a run that has ended. */
 const AT_REST = { run: undefined, hasBegun: undefined, keeping: undefined, restoredAt: undefined };
 
 export interface SetUpHost {
@@ -166,7 +166,7 @@ export class SetUp {
     this.#notice = undefined;
   }
 
-  /** Starts the set-up if the container has not had it. Resolves when it has an id. @throws the reason if it cannot run */
+  /** Starts the set-up if it is due. Resolves when it has an id. @throws the reason if it cannot run */
   async begin(): Promise<void> {
     while (this.#isDue) {
       this.#starting ??= this.#start().finally(() => (this.#starting = undefined));
@@ -302,7 +302,7 @@ export class SetUp {
 
   /**
    * Waits for the set-up, for work other than runs.
-   * @param mayBegin whether to start it if the container has not had it
+   * @param mayBegin whether to start it if it is due
    * @throws {ToolError} after the time limit; the reason if it cannot run
    */
   async waitUntilDone({ ms = CALL_MS, mayBegin = true }): Promise<void> {

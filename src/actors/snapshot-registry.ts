@@ -105,8 +105,8 @@ export class SnapshotRegistry {
     id: string,
     base: string | undefined,
     isArchive = false,
-    now = Date.now(),
     notEnough = -1,
+    now = Date.now(),
   ): number {
     return this.#storage.transactionSync(() => {
       if (!isArchive) this.#requireBase(sandbox, base);
@@ -122,7 +122,7 @@ export class SnapshotRegistry {
 
   /**
    * Makes a save its sandbox's current state, or an archive. Repeatable.
-   * @param packBytes bytes of its own pack
+   * @param packBytes the size of the pack that it added
    * @throws {ToolError} if it was abandoned, has another base, refers to unknown packs, or exceeds the principal's limit
    */
   commit(save: Save, packBytes: number, now = Date.now()): void {
@@ -204,7 +204,7 @@ export class SnapshotRegistry {
     this.#garbage.collect(now);
   }
 
-  /** Makes what a task left the state of a sandbox that has none. @throws {ToolError} `not_found` */
+  /** Makes a task's files the state of a sandbox without one. @throws {ToolError} `not_found` */
   forkArchive(sandbox: string, run: string, now = Date.now()): void {
     this.#storage.transactionSync(() => this.#setCurrent(sandbox, this.knownArchive(run).id, now));
   }
@@ -239,7 +239,7 @@ export class SnapshotRegistry {
     this.#rows.write("INSERT OR IGNORE INTO checkpoint_settings VALUES (?, ?)", origin, settings);
   }
 
-  /** What the sandbox of a checkpoint or of a task was set to, if anything. */
+  /** The settings of the sandbox of a checkpoint or of a task. */
   settings(origin: string): string | undefined {
     return this.#rows.all<{ settings: string }>(
       "SELECT settings FROM checkpoint_settings WHERE checkpoint = ?",
@@ -319,7 +319,7 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Deletes the checkpoints of a sandbox; answers how many there were. */
+  /** Returns how many there were. */
   removeCheckpoints(sandbox: string, now = Date.now()): number {
     return this.#storage.transactionSync(() => {
       const { length } = this.#rows.all("DELETE FROM checkpoints WHERE sandbox = ? RETURNING id", sandbox);
@@ -328,7 +328,7 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Deletes one checkpoint of a sandbox, and answers it. @throws {ToolError} `not_found`, `invalid_argument` for another's */
+  /** @throws {ToolError} `not_found`; `invalid_argument` for a checkpoint of another sandbox */
   removeCheckpoint(sandbox: string, id: string, now = Date.now()): Checkpoint {
     return this.#storage.transactionSync(() => {
       const checkpoint = this.known(id);

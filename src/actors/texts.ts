@@ -9,13 +9,16 @@ import { StorageError } from "./workspace-objects.ts";
 
 // Calls that do not reach a sandbox
 
+const AGAIN_SOON = "Make the same call again in 10 seconds.";
+
+/** An error that may be gone when the call is repeated. */
+function temporary(code: ErrorCode, message: string, hint = AGAIN_SOON): ToolError {
+  return new ToolError(code, message, hint, true);
+}
+
 export function overloaded(sandbox: string): ToolError {
-  return new ToolError(
-    "sandbox_unavailable",
-    `Sandbox ${sandbox} has too many calls at once; this one was not started.`,
-    "Make the same call again in 10 seconds.",
-    true,
-  );
+  const message = `Sandbox ${sandbox} has too many calls at once; this one was not started.`;
+  return temporary("sandbox_unavailable", message);
 }
 
 export function actorReset(sandbox: string): ToolError {
@@ -31,14 +34,13 @@ export function actorUnreachable(sandbox: string, ms: number, hasBegun: boolean)
   const seconds = Math.round(ms / 1000);
   const [message, hint] = hasBegun
     ? [
-        `Sandbox ${sandbox} has not answered within ${seconds} s; the call goes on.`,
-        "Look at what was done (list_files, read_file) before you repeat it. If the sandbox does not answer these either, use destroy_sandbox and start again.",
+        `Sandbox ${sandbox} has not responded within ${seconds} s; the call continues.`,
+        "Look at what was done (list_files, read_file) before you repeat it. If the sandbox does not respond to these either, use destroy_sandbox and start again.",
       ]
     : [
         `Sandbox ${sandbox} was not ready within ${seconds} s: it is starting, being set up, or too busy. This call was not started.`,
-        "Make the same call again in 10 seconds.",
       ];
-  return new ToolError("no_answer", message, hint, true);
+  return temporary("no_answer", message, hint);
 }
 
 /** The error for a caller who may start no container. @param isKnown whether the sandbox was used before */
@@ -69,12 +71,8 @@ export function cannotStart(): ToolError {
 }
 
 export function noContainerReady(): ToolError {
-  return new ToolError(
-    "sandbox_unavailable",
-    "The sandbox could not be started now: the platform has no container ready.",
-    "Make the same call again in 10 seconds.",
-    true,
-  );
+  const message = "The sandbox could not be started now: the platform has no container ready.";
+  return temporary("sandbox_unavailable", message);
 }
 
 // Limits
@@ -126,7 +124,7 @@ export function quotaError({
   allowed: number;
   used: number;
 }): ToolError {
-  return new ToolError("quota_exceeded", ...QUOTA_TEXTS[limit](allowed, used), true);
+  return temporary("quota_exceeded", ...QUOTA_TEXTS[limit](allowed, used));
 }
 
 /** Why a run got less time than it asked for. */
@@ -304,11 +302,10 @@ export function setUpFailedText(run: string, how: string, end: string | undefine
 export const NETWORK_CHANGED = "the sandbox's network was changed meanwhile";
 
 export function stillSettingUp(sandbox: string, run: string | undefined, ms: number): ToolError {
-  return new ToolError(
+  return temporary(
     "no_answer",
     `The set-up of sandbox ${sandbox} still runs after ${ms / 1000} s. This call was not started.`,
-    `${run === undefined ? "Wait 10 seconds" : `Wait for it with get_result, id ${run}`}, then make the same call again.`,
-    true,
+    run === undefined ? AGAIN_SOON : `Wait for it with get_result, id ${run}, then make the same call again.`,
   );
 }
 
@@ -434,29 +431,25 @@ export function workspaceTooLarge(
 }
 
 export function stillRestoring(sandbox: string, ms: number): ToolError {
-  return new ToolError(
+  return temporary(
     "no_answer",
     `Sandbox ${sandbox} is being restored, which takes longer than ${Math.round(ms / 1000)} s. This call was not started.`,
-    "Make the same call again in 10 seconds.",
-    true,
   );
 }
 
 export function stillSaving(sandbox: string, ms: number): ToolError {
-  return new ToolError(
+  return temporary(
     "no_answer",
-    `Sandbox ${sandbox} is being saved, which takes longer than ${ms / 1000} s. Nothing was changed, and the save goes on.`,
+    `Sandbox ${sandbox} is being saved, which takes longer than ${ms / 1000} s. Nothing was changed, and the save continues.`,
     "Make the same call again in 30 seconds: the parts saved until then are not saved again.",
-    true,
   );
 }
 
 export function restoreFailed(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {
-  const error = new ToolError(
+  const error = temporary(
     "storage_unavailable",
     `Sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reason(cause)}. This call was not started, and the saved state is intact.`,
     "Make the same call again in a minute. If that fails too: restore_sandbox goes back to a checkpoint; destroy_sandbox deletes the sandbox with its saved files.",
-    true,
   );
   error.cause = cause;
   return error;
@@ -479,7 +472,7 @@ export function saveFailed(sandbox: string, cause: unknown): ToolError {
         cause.hint ||
           "Delete files that are not needed; restore_sandbox goes back to a checkpoint without saving it.",
       )
-    : new ToolError("storage_unavailable", message, "Make the same call again in a minute.", true);
+    : temporary("storage_unavailable", message, "Make the same call again in a minute.");
   error.cause = cause;
   return error;
 }

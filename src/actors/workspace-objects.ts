@@ -18,7 +18,7 @@ export class StorageError extends Error {
   readonly isUnderWay: boolean;
 
   constructor(cause: unknown, isUnderWay = false) {
-    super("R2 does not answer", { cause });
+    super("R2 does not respond", { cause });
     this.isUnderWay = isUnderWay;
   }
 }

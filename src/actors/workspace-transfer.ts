@@ -1,5 +1,5 @@
 /**
- * Moves saved states between sandboxd and R2. The account is asked first and informed afterwards, so that it counts everything
+ * Moves saved states between sandboxd and R2. The account allows a save before it and records it afterwards, so that it counts everything
  * stored.
  */
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/calls.ts";

@@ -2,8 +2,8 @@
  * A sandbox's state, everything that was changed in it, survives its container: it is saved to R2 while it changes and before
  * an orderly stop, and restored to the next container before any call.
  *
- * The account's record decides what the state is. A save becomes it in one transaction of the account, after all its objects
- * are written; until then the previous state stays. A container is whole once it has the state that the account had at its
+ * The account's record decides which state is current. A save becomes current in one transaction of the account, after all its
+ * objects are written; until then the previous state stays. A container is whole once it has the state that the account had at its
  * start. Only whole containers are saved, and only on top of the state that they came from.
  */
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/calls.ts";
@@ -71,7 +71,7 @@ const ADDED_BYTES = 1024 * 1024;
 
 export interface Installation {
   container: AbortSignal;
-  /** A hash of what the outcome depends on. */
+  /** A hash of everything that a set-up's outcome depends on. */
   system: string;
   /** Whether nothing is in its workspace, and the sandbox has no state. */
   isEmpty: boolean;
@@ -351,7 +351,7 @@ export class Workspace {
       await this.#host.account().archive(base, archiveOf(archive));
       return left;
     }
-    // What is not compressed takes no more than the files, and a manifest.
+    // Without compression, an archive takes no more than the files and a manifest.
     const limited = { ...archive, maxBytes: maxBytes + ADDED_BYTES };
     return (await this.#transfer.store({ id, origin, plan, archive: limited }, signal)).left;
   }

@@ -6,7 +6,7 @@ export const TRUST_INTERCEPTION = "SANDBOX_INTERCEPT_HTTPS";
 
 /** Enforces network policies: by the SDK's outbound handlers on Cloudflare, by the engine's proxy locally. */
 export interface NetworkPlatform {
-  /** What the platform cannot see under a policy; shown above the list. */
+  /** Says which connections the platform cannot see under a policy. Shown above the list. */
   readonly unseen?: string;
   /** Whether every container trusts the interception's certificates from its start. */
   readonly alwaysTrusted?: boolean;

@@ -33,7 +33,7 @@ interface Restricted {
 }
 
 /**
- * The network platform on Cloudflare. Under a restrictive policy, the container has no network of its own; its HTTP and HTTPS
+ * The network platform on Cloudflare. Under a restrictive policy, the container has no network; its HTTP and HTTPS
  * requests go through a Worker handler. A container that started unrestricted stays so until it ends.
  */
 export class OutboundHandlers implements NetworkPlatform {
@@ -66,7 +66,7 @@ export class OutboundHandlers implements NetworkPlatform {
     // The SDK may have read it for this start before it is lowered.
     if (!isUp && isOpen) this.#mayStartOpen = true;
     const restricted = this.#kv.get<Restricted>(RESTRICTED_KEY);
-    // The SDK keeps a handler over actors, so that one that was set has to be told what holds now.
+    // The SDK keeps a handler across actors, so an earlier one needs the current policy.
     if (isOpen && restricted === undefined) return true;
     const startedOpen = isUp ? (restricted?.startedOpen ?? true) : this.#mayStartOpen;
     this.#kv.put<Restricted>(RESTRICTED_KEY, { startedOpen });

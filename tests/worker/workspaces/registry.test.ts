@@ -36,7 +36,7 @@ class Bench {
   begin(sandbox: string, isArchive = false): { id: string; base: string | undefined } {
     const id = `save-${this.#saves++}`;
     const base = this.registry.current(sandbox)?.id;
-    this.registry.begin(sandbox, id, base, isArchive, this.now);
+    this.registry.begin(sandbox, id, base, isArchive, -1, this.now);
     this.bucket.add(packPrefix(id)).add(manifestPrefix(id));
     return { id, base };
   }
@@ -119,7 +119,7 @@ describe("the registry of saved states", () => {
       const begun = at.begin("a");
       at.registry.restoreCheckpoint("a", id, at.now);
       expect(() => at.commit("a", begun)).toThrow();
-      expect(() => at.registry.begin("a", "late", second, false, at.now)).toThrow();
+      expect(() => at.registry.begin("a", "late", second, false, -1, at.now)).toThrow();
     }));
 
   it.each([
@@ -215,7 +215,7 @@ describe("the registry of saved states", () => {
           at.now++;
         }
         // A save may take what they hold.
-        expect(at.registry.begin("b", "other", undefined, false, at.now)).toBe(1000);
+        expect(at.registry.begin("b", "other", undefined, false, -1, at.now)).toBe(1000);
         at.registry.abandonSave("b", "other", false, at.now);
         at.save("b", undefined, 300);
         expect(isKept()).toEqual(["2"]);

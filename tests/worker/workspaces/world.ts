@@ -294,8 +294,7 @@ export class World {
     const served = {
       workspace: (sandbox: string) =>
         this.isSaved ? registry.current(sandbox) : registry.currentArchive(sandbox),
-      beginSave: (...[sandbox, id, base, isArchive, notEnough]: Parameters<Account["beginSave"]>) =>
-        outcomeOf(() => registry.begin(sandbox, id, base, isArchive, Date.now(), notEnough)),
+      beginSave: (...save: Parameters<SnapshotRegistry["begin"]>) => outcomeOf(() => registry.begin(...save)),
       workspacesFull: () => registry.full().toFailure(),
       archive: (...args: Parameters<SnapshotRegistry["archive"]>) => registry.archive(...args),
       archivedConversation: (run: string) => registry.archived(run, "conversation"),

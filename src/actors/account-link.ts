@@ -22,11 +22,11 @@ interface KnownOwner extends Owner {
 export type EarlierState = "nothing" | "stopped";
 
 /** How often an active sandbox reports its use to the account, in milliseconds. */
-const REGISTER_EVERY = 60_000;
+const REGISTER_MS = 60_000;
 
 /** The storage key for the time of the last use, and how far that may lag, in milliseconds. */
 const USED = "used";
-const WRITE_EVERY = 60_000;
+const WRITE_MS = 60_000;
 
 /** The storage key of the time until which run seconds were reported to the account. */
 const SETTLED = "told";
@@ -44,7 +44,7 @@ export class AccountLink {
   #writtenAt = 0;
   /** The git hosts that the principal has signed in to, as of the last report. */
   gitHosts: readonly string[] = [];
-  readonly #queue = new SerialQueue();
+  readonly #reports = new SerialQueue();
   readonly lease: Lease;
 
   /** @param setName gives the actor its sandbox's name */
@@ -103,13 +103,13 @@ export class AccountLink {
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
     this.#usedAt = now;
-    if (now - this.#writtenAt >= WRITE_EVERY) {
+    if (now - this.#writtenAt >= WRITE_MS) {
       this.#writtenAt = now;
       this.#ctx.storage.kv.put(USED, now);
     }
-    if (now - this.#registeredAt < REGISTER_EVERY) return undefined;
+    if (now - this.#registeredAt < REGISTER_MS) return undefined;
     const known = this.#registeredAt > 0;
-    const result = this.#report(async () => {
+    const result = this.#reports.run(async () => {
       const registered = unwrap(await this.account(owner).registerSandbox(owner));
       this.gitHosts = registered.gitHosts;
       return registered;
@@ -122,13 +122,13 @@ export class AccountLink {
 
   /** Registers the settings of a sandbox that may be unused. @throws {ToolError} `quota_exceeded` */
   async configured(owner: Owner, settings: ListedSettings): Promise<void> {
-    await this.#report(async () => unwrap(await this.account(owner).sandboxConfigured(owner, settings)));
+    await this.#reports.run(async () => unwrap(await this.account(owner).sandboxConfigured(owner, settings)));
   }
 
   /** Milliseconds since the sandbox was last used, by this actor or an earlier one. */
   get unusedMs(): number {
     const before = this.#ctx.storage.kv.get<number>(USED);
-    const used = before === undefined ? Date.now() : before + WRITE_EVERY;
+    const used = before === undefined ? Date.now() : before + WRITE_MS;
     return Math.max(0, Date.now() - Math.max(used, this.#usedAt));
   }
 
@@ -151,7 +151,7 @@ export class AccountLink {
     this.#registeredAt = 0;
     // A sandbox that was never used may still have a workspace from a checkpoint.
     if (before === "nothing") await this.destroyed(this.owner, "container");
-    else await this.#report(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
+    else await this.#reports.run(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
   }
 
   /**
@@ -171,12 +171,13 @@ export class AccountLink {
     this.#registeredAt = 0;
     this.note("stop");
     const owner = this.#owner;
-    if (owner) this.#ctx.waitUntil(this.#report(() => this.account(owner).sandboxStopped(owner.sandbox)));
+    if (owner)
+      this.#ctx.waitUntil(this.#reports.run(() => this.account(owner).sandboxStopped(owner.sandbox)));
   }
 
   async destroyed(owner: Owner, ending: Ending): Promise<Destroyed> {
     const settlement = this.lease.release();
-    const destroyed = await this.#report(async () =>
+    const destroyed = await this.#reports.run(async () =>
       this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, ending),
     );
     this.#registeredAt = 0;
@@ -189,13 +190,10 @@ export class AccountLink {
     log(parseConfig(this.#env), { event: "sandbox", action, principal, sandbox });
   }
 
-  #report<T>(work: () => Promise<T>): Promise<T> {
-    return this.#queue.run(work);
-  }
-
   /** Reports the sandbox's size in bytes; undefined if it could not be measured. */
   async measured(bytes: number | undefined): Promise<void> {
     const { owner } = this;
-    if (bytes !== undefined) await this.#report(() => this.account(owner).sandboxSize(owner.sandbox, bytes));
+    if (bytes !== undefined)
+      await this.#reports.run(() => this.account(owner).sandboxSize(owner.sandbox, bytes));
   }
 }

@@ -3,7 +3,7 @@ import type { Limits } from "../shared/config.ts";
 import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
 import type { RunQuota, Reservation } from "../runs/runs.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { type UsedByDay, byDay, dayOf } from "../shared/days.ts";
+import { byDay, dayOf } from "../shared/days.ts";
 import { quotaError, secondsCutText } from "./texts.ts";
 
 /** Requested in addition, so that the next runs need no request. */
@@ -25,8 +25,6 @@ export interface LeaseHost {
 
 const NO_HOLDING: Holding = { slots: 0, seconds: 0 };
 
-const NOTHING_SPENT: UsedByDay = new Map();
-
 export class Lease implements RunQuota {
   readonly #host: LeaseHost;
   #grant: Grant | undefined;
@@ -34,7 +32,7 @@ export class Lease implements RunQuota {
   #spent = new Map<number, number>();
   /** Counts settlements. Starts from the clock, above the numbers of earlier actors. */
   #turn = Date.now();
-  #asking = false;
+  #isAsking = false;
   readonly #queue = new SerialQueue();
   #timer: ReturnType<typeof setTimeout> | null = null;
 
@@ -51,13 +49,13 @@ export class Lease implements RunQuota {
 
   async take(seconds: number): Promise<Reservation> {
     const reservation = this.#reserve(seconds, seconds) ?? (await this.#borrow(seconds));
-    return reservation.seconds < seconds
-      ? { ...reservation, cut: this.#cut(reservation.seconds) }
-      : reservation;
+    if (reservation.seconds === seconds) return reservation;
+    const { runSecondsPerDay } = this.#host.limits;
+    return { ...reservation, cut: secondsCutText(reservation.seconds, runSecondsPerDay) };
   }
 
   #borrow(seconds: number): Promise<Reservation> {
-    return this.#inTurn(async () => {
+    return this.#queue.run(async () => {
       // The previous request may have brought enough.
       const found = this.#reserve(seconds, seconds);
       if (found) return found;
@@ -87,18 +85,13 @@ export class Lease implements RunQuota {
     for (const [day, seconds] of spent) this.#spent.set(day, (this.#spent.get(day) ?? 0) + seconds);
   }
 
-  #cut(seconds: number): string {
-    const { runSecondsPerDay } = this.#host.limits;
-    return secondsCutText(seconds, runSecondsPerDay);
-  }
-
   settle(): Settlement {
-    if (this.#asking) return { turn: this.#turn, spent: NOTHING_SPENT, inUse: { ...this.#inUse } };
+    if (this.#isAsking) return { turn: this.#turn, spent: new Map(), inUse: { ...this.#inUse } };
     return this.#settlement();
   }
 
   release(): Promise<Settlement> {
-    return this.#inTurn(async () => this.#settlement());
+    return this.#queue.run(async () => this.#settlement());
   }
 
   #settlement(): Settlement {
@@ -119,20 +112,16 @@ export class Lease implements RunQuota {
     return this.hold(seconds);
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    return this.#queue.run(work);
-  }
-
   async #request(needed: Holding, wanted: Holding): Promise<Grant> {
     const settled = this.#settlement();
-    this.#asking = true;
+    this.#isAsking = true;
     try {
       this.#grant = await this.#host.request({ ...settled, needed, wanted, spare: SPARE });
     } catch (error) {
       this.#spend(settled.spent);
       throw error;
     } finally {
-      this.#asking = false;
+      this.#isAsking = false;
     }
     // Near midnight a new lease would end at once too, so it is requested after midnight.
     const left = this.#grant.until - Date.now();
@@ -148,9 +137,9 @@ export class Lease implements RunQuota {
   /** Renews before the lease ends, so that the account keeps counting running and ended runs. */
   #renew(): void {
     if (this.#inUse.slots === 0 && this.#spent.size === 0) return;
-    const renewal = this.#inTurn(() => this.#request(NO_HOLDING, NO_HOLDING)).catch(() =>
-      this.#renewIn(RETRY_MS),
-    );
+    const renewal = this.#queue
+      .run(() => this.#request(NO_HOLDING, NO_HOLDING))
+      .catch(() => this.#renewIn(RETRY_MS));
     this.#host.background(renewal);
   }
 }

@@ -7,7 +7,7 @@
 import { containerGone } from "../container/texts.ts";
 import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { pause, within } from "../shared/within.ts";
+import { CALL_MS, pause, within } from "../shared/within.ts";
 import type { CheckpointSettings, Destroyed, Ending, Owner, RestoredCheckpoint } from "./account-calls.ts";
 import type { AccountLink, EarlierState } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
@@ -63,8 +63,7 @@ export interface LifecycleParts {
 /** The most containers started for one call or run. */
 const MAX_STARTS = 3;
 
-/** The longest waits of a call (many clients give up after 60 seconds) and of other work for a container. */
-const CALL_MS = 40_000;
+/** The longest wait of work other than calls for a container. */
 const READY_MS = 900_000;
 
 /** A sandbox used this recently is not stopped to make room for another, unless its last use was a checkpoint. */

@@ -13,7 +13,7 @@ import { decodeText } from "../runs/shown-output.ts";
 import { type End, CANCELLED_BEFORE_START, type RunView, durationMs, waitingFor } from "../runs/run-types.ts";
 import type { Gate, Runs } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
-import { within } from "../shared/within.ts";
+import { CALL_MS, within } from "../shared/within.ts";
 import type { CheckpointSettings, SetUpSettings } from "./account-calls.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { KeepPlan, SetUpOutcomes } from "./set-up-outcomes.ts";
@@ -42,9 +42,6 @@ const MAX_ATTEMPTS = 3;
 const TAIL_BYTES = 600;
 
 const WAIT_MS = 600_000;
-
-/** How long a call other than a run waits for the set-up, in milliseconds: many clients give up after 60 seconds. */
-const CALL_MS = 40_000;
 
 interface State {
   script: string;

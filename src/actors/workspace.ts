@@ -11,7 +11,7 @@ import type { Conversation, Target } from "../container/snapshots.ts";
 import { containerGone } from "../container/texts.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { within } from "../shared/within.ts";
+import { CALL_MS, within } from "../shared/within.ts";
 import type { ArchiveLeftOut, TaskArchive } from "../tasks/archive.ts";
 import type { CheckpointSettings, RestoredCheckpoint } from "./account-calls.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
@@ -53,9 +53,6 @@ const SAVE_PACE = 2;
 const SAVE_INTERVAL_MS = 120_000;
 
 const RESTORE_MS = 900_000;
-
-/** How long a call waits for a save or a restore that it needs, milliseconds: many clients give up after 60 seconds. */
-const CALL_MS = 40_000;
 
 const SAVE_MS = 1_800_000;
 

@@ -7,7 +7,7 @@ import {
   TOKEN_VARIABLE,
 } from "../../container/sandboxd/protocol.ts";
 import { ToolError, sandboxUnresponsive } from "../shared/errors.ts";
-import { pause } from "../shared/within.ts";
+import { CALL_MS, pause } from "../shared/within.ts";
 import { containerGone } from "./texts.ts";
 
 /** The platform's connection to the container. */
@@ -37,7 +37,7 @@ export interface ContainerLifecycle {
  */
 export const CONNECT_MS = 10_000;
 export const RETRY_MS = 50;
-const READY_MS = 40_000;
+
 /** How long sandboxd may take to report about itself, in milliseconds. */
 const REPORT_MS = 2000;
 /** Storage key of the token for sandboxd. */
@@ -115,7 +115,7 @@ export class Sandboxd {
    */
   withWorkspace(lifecycle: Pick<ContainerLifecycle, "container" | "ready">): Requesting {
     return async (...request) => {
-      while (!lifecycle.container) await lifecycle.ready(READY_MS);
+      while (!lifecycle.container) await lifecycle.ready(CALL_MS);
       return await this.request(...request, () => {
         this.used();
         return lifecycle.container !== undefined;

@@ -1,3 +1,6 @@
+/** The longest wait of a call for a container, a restore or a save, in milliseconds: many clients give up after 60 seconds. */
+export const CALL_MS = 40_000;
+
 /** The promise's value, or undefined after `ms` milliseconds. */
 export async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
   const { promise: late, resolve } = Promise.withResolvers<undefined>();

@@ -1,6 +1,6 @@
 /**
- * Calls of a sandbox's users. Each has an owner, and a result with errors as data and with notices. What else a call does follows
- * from its `CallPlan`. The plan of a file operation follows from its row in `container/sandboxd/operations.ts`.
+ * Calls of a sandbox's users. Each has an owner, and a result with errors as data and with notices. Its `CallPlan` says what
+ * else it does. The plan of a file operation follows from its row in `container/sandboxd/operations.ts`.
  */
 import {
   type FileRow,

@@ -1,4 +1,4 @@
-/** The git hosts that a principal has signed in to, with the tokens, which go to the egress alone. Times are milliseconds since the epoch. */
+/** The git hosts that a principal has signed in to, with the tokens, which only the egress gets. */
 import type { GitCredential } from "../shared/git-credential.ts";
 import { Rows } from "../storage/rows.ts";
 import { within } from "../shared/within.ts";
@@ -8,6 +8,7 @@ const MAX_HOSTS = 20;
 
 export type GitHost = {
   host: string;
+  /** Milliseconds since the epoch. */
   signedInAt: number;
 };
 

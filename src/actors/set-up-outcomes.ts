@@ -52,27 +52,14 @@ export class SetUpOutcomes {
    * @param previousKey the key of the outcome in the sandbox's state
    * @param isUsed whether something else has run in the container
    */
-  begin(
+  async begin(
     script: string,
     previousKey: string | undefined,
     isUsed = false,
   ): Promise<Restored | KeepPlan | undefined> {
-    return this.#beginnings
-      .run(() => this.#begin(script, previousKey, isUsed))
-      .catch((error: unknown) => {
-        this.#host.report(error);
-        return undefined;
-      });
-  }
-
-  async #begin(
-    script: string,
-    previousKey: string | undefined,
-    isUsed: boolean,
-  ): Promise<Restored | KeepPlan | undefined> {
-    const { isSaved, workspace, lifecycle, account } = this.#host;
+    const { isSaved, workspace, lifecycle, account, report } = this.#host;
     if (!isSaved) return undefined;
-    return await lifecycle.retryInNextContainer(account.owner, async () => {
+    const begin = async () => {
       await lifecycle.ready();
       const installation = await workspace.installation();
       const { system, isEmpty, savedAt } = installation;
@@ -82,7 +69,13 @@ export class SetUpOutcomes {
       const isShared = isEmpty && !isUsed;
       const keptAt = isShared ? await workspace.restoreOutcome(installation, key, lifecycle) : undefined;
       return keptAt === undefined ? { key, isShared, network } : { key, savedAt: keptAt };
-    });
+    };
+    try {
+      return await this.#beginnings.run(() => lifecycle.retryInNextContainer(account.owner, begin));
+    } catch (error) {
+      report(error);
+      return undefined;
+    }
   }
 
   /** Decides which of the sandbox's requests succeed. Secret values do not count: they change without changing access. */

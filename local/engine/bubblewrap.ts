@@ -48,21 +48,33 @@ function javaConfiguration(): string[] {
 /** Files inside shown directories that may contain the host's credentials. */
 const masked = ["/usr/etc/npmrc", "/usr/local/etc/npmrc", "/usr/etc/gitconfig", "/usr/local/etc/gitconfig"];
 
-/** Files of /proc that reveal or affect other processes of the machine. Shown empty. */
+/**
+ * Files of /proc that reveal or affect other processes of the machine. Shown empty. While /proc/locks is read, nobody on the
+ * machine can set a file lock.
+ */
 const secretsOfKernel = [
   "/proc/keys",
   "/proc/latency_stats",
+  "/proc/locks",
   "/proc/sched_debug",
   "/proc/sysrq-trigger",
   "/proc/timer_list",
 ];
+
+/**
+ * Directories of /proc about the machine's devices and file systems. Shown empty. To read /proc/fs/ext4/<disk>/es_shrinker_info,
+ * the kernel goes through all cached files under a lock: four processes stopped every program that opens a file for seconds.
+ */
+const devicesOfKernel = ["acpi", "asound", "bus", "driver", "fs", "irq", "scsi"].map(
+  (name) => `/proc/${name}`,
+);
 
 /** The other machine-wide parts of /proc with writable files. Read-only in a sandbox. */
 function kernelSettings(): string[] {
   settings ??= readdirSync("/proc")
     .filter((name) => !/^\d+$/.test(name))
     .map((name) => `/proc/${name}`)
-    .filter((path) => !secretsOfKernel.includes(path) && holdsWritable(path));
+    .filter((path) => ![...secretsOfKernel, ...devicesOfKernel].includes(path) && holdsWritable(path));
   return settings;
 }
 
@@ -164,6 +176,8 @@ export function bubblewrapArguments(
       args.push("--symlink", readlinkSync(name), name);
   }
   args.push("--proc", "/proc", "--dev", "/dev");
+  for (const path of devicesOfKernel)
+    if (existsSync(path)) args.push("--size", "4096", "--tmpfs", path, "--remount-ro", path);
   args.push("--perms", "1777", "--size", String(sizes.sharedMemory), "--tmpfs", "/dev/shm");
   // bubblewrap's /dev is a tmpfs without a limit. Read-only, so that it cannot be used to exceed the disk size.
   args.push("--remount-ro", "/dev");

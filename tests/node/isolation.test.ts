@@ -215,6 +215,13 @@ describe("the kernel", () => {
     }
   });
 
+  it("does not let a sandbox go through its file locks, file systems and devices", async () => {
+    const shown =
+      "find /proc/acpi /proc/asound /proc/bus /proc/driver /proc/fs /proc/irq /proc/scsi -mindepth 1";
+    const { stdout } = await sandbox.run(`${shown} 2>/dev/null; stat -f -c %T /proc/self/stat /proc/locks`);
+    expect(stdout).toMatch(/^proc\n(?!proc$)\S+$/);
+  });
+
   it("keeps its settings", async () => {
     const settings = [
       "kernel/core_pattern",

@@ -4,26 +4,37 @@
  * unneeded interfaces that often have kernel bugs. Everything else stays allowed.
  */
 import { arch } from "node:process";
+import {
+  ALLOW,
+  allowed,
+  assemble,
+  block,
+  ERRNO,
+  type Instruction,
+  JUMP_ANY_BIT,
+  JUMP_EQUAL,
+  JUMP_GREATER_OR_EQUAL,
+  LOAD,
+  OFFSET_ARCH,
+  OFFSET_FIRST_ARGUMENT,
+  OFFSET_NUMBER,
+  OFFSET_SECOND_ARGUMENT,
+  offsetOfArgument,
+  refused,
+  RETURN,
+} from "./bpf.ts";
 import { readText } from "./host-files.ts";
+import { type SocketCalls, socketRules } from "./socket-filter.ts";
 
-// linux/filter.h, linux/seccomp.h, linux/audit.h
-const LOAD = 0x20;
-const JUMP_EQUAL = 0x15;
-const JUMP_GREATER_OR_EQUAL = 0x35;
-const JUMP_ANY_BIT = 0x45;
-const RETURN = 0x06;
-const ALLOW = 0x7fff0000;
-const ERRNO = 0x00050000;
 const EPERM = 1;
 const EINVAL = 22;
+const ENOSPC = 28;
 const ENOSYS = 38;
-const EAFNOSUPPORT = 97;
-const OFFSET_NUMBER = 0;
-const OFFSET_ARCH = 4;
-const OFFSET_FIRST_ARGUMENT = 16;
-const OFFSET_SECOND_ARGUMENT = 24;
-/** Calls of the x32 ABI carry this bit; their numbers are another table. */
-const X32_BIT = 0x40000000;
+/**
+ * Newer calls than those below; programs work without them. setxattrat is the first, and has its size in memory: see
+ * `largeAttributes`. Calls of the x32 ABI, which have another table, have much higher numbers.
+ */
+const FIRST_UNKNOWN = 463;
 const CLONE_NEWUSER = 0x10000000;
 /** Its flags are in memory, which a filter cannot read; the C library falls back to clone. Same number everywhere. */
 const CLONE3 = 435;
@@ -39,6 +50,12 @@ const F_SETLEASE = 1024;
  * /usr slow every program of the machine. EINVAL is the result without CONFIG_DNOTIFY.
  */
 const F_NOTIFY = 1026;
+/**
+ * fcntl: the first and last of the calls for locks of open files. The kernel names no process for such a lock, so the machine's
+ * guard could not find the sandbox that has a million. EINVAL is the result of a kernel without them.
+ */
+const F_OFD_GETLK = 36;
+const F_OFD_SETLKW = 38;
 /** Its flags and mode are in memory, as for clone3; programs fall back to openat. Same number everywhere. */
 const OPENAT2 = 437;
 /** Its advice is in memory, too: see `asksOfCache`. Same number everywhere. */
@@ -55,10 +72,11 @@ const SET_ID = 0o6000;
 /** open's flags O_CREAT and __O_TMPFILE: without one of them the kernel reads no mode. Same everywhere. */
 const OPEN_MAKES = 0o20000100;
 
-interface Table {
+interface Table extends SocketCalls {
   audit: number;
-  socket: number;
-  setsockopt: number;
+  ioctl: number;
+  /** setxattr, lsetxattr, fsetxattr. */
+  setxattr: number[];
   clone: number;
   fcntl: number;
   /** The machine has 65,536 slots for asynchronous I/O. Programs work without it. */
@@ -89,7 +107,10 @@ const tables: Partial<Record<typeof arch, Table>> = {
   x64: {
     audit: 0xc000003e,
     socket: 41,
+    socketpair: 53,
     setsockopt: 54,
+    ioctl: 16,
+    setxattr: [188, 189, 190],
     clone: 56,
     fcntl: 72,
     ioSetup: 206,
@@ -114,7 +135,10 @@ const tables: Partial<Record<typeof arch, Table>> = {
   arm64: {
     audit: 0xc00000b7,
     socket: 198,
+    socketpair: 199,
     setsockopt: 208,
+    ioctl: 29,
+    setxattr: [5, 6, 7],
     clone: 220,
     fcntl: 25,
     ioSetup: 0,
@@ -139,24 +163,13 @@ const tables: Partial<Record<typeof arch, Table>> = {
 };
 
 /**
- * SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF. All compiled filters of the machine
- * share one pool (net.core.bpf_jit_limit). If it is full, no sandbox can start: see `ownFilters`.
+ * Requests by which the kernel loads a module: TIOCSETD (line disciplines); SIOCGIFBR, SIOCSIFBR, SIOCBRADDBR, SIOCBRDELBR
+ * (bridges); SIOCGIFVLAN, SIOCSIFVLAN.
  */
-const socketFilters = [26, 50, 51, 52];
-const SOL_SOCKET = 1;
-const ENOPROTOOPT = 92;
-/** IPPROTO_UDPLITE and IPPROTO_MPTCP. Programs that try MPTCP by themselves, such as Go's, fall back to TCP. */
-const refusedProtocols = [136, 262];
-const EPROTONOSUPPORT = 93;
-/** AF_UNIX, AF_INET, AF_INET6. */
-const families = [1, 2, 10];
+const loadingRequests = [0x5423, 0x8940, 0x8941, 0x89a0, 0x89a1, 0x8982, 0x8983];
 
-/**
- * Only NETLINK_ROUTE is allowed, by which the C library lists interfaces. Processes can send each other messages by the other
- * protocols, and unread ones count in no memory of the sandbox.
- */
-const AF_NETLINK = 16;
-const NETLINK_ROUTE = 0;
+/** In bytes: an access control list with 31 entries. */
+const MAX_ATTRIBUTE = 256;
 
 /** Whether the machine pipes core dumps to a program or socket outside the sandbox. */
 export function pipesCoreDumps(): boolean {
@@ -176,7 +189,7 @@ export function seccompFilter(options: { ids: number; hasHostDirectory: boolean 
     [JUMP_EQUAL, 1, 0, table.audit],
     [RETURN, 0, 0, ERRNO | ENOSYS],
     [LOAD, 0, 0, OFFSET_NUMBER],
-    [JUMP_GREATER_OR_EQUAL, 0, 1, X32_BIT],
+    [JUMP_GREATER_OR_EQUAL, 0, 1, FIRST_UNKNOWN],
     [RETURN, 0, 0, ERRNO | ENOSYS],
   ];
   for (const number of table.denied) {
@@ -194,34 +207,10 @@ export function seccompFilter(options: { ids: number; hasHostDirectory: boolean 
   }
   program.push(...limitsOfOthers(table), ...signalsToFirst(table), ...ownFilters(table));
   if (pipesCoreDumps()) program.push(...limitOfCores(table));
-  program.push([JUMP_EQUAL, 0, 10, table.fcntl], [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT]);
-  program.push([JUMP_EQUAL, 0, 1, F_SETLEASE], [RETURN, 0, 0, ERRNO | EPERM]);
-  program.push([JUMP_EQUAL, 0, 1, F_NOTIFY], [RETURN, 0, 0, ERRNO | EINVAL]);
-  program.push([JUMP_EQUAL, 0, 3, F_SETFL], [LOAD, 0, 0, offsetOfArgument(2)]);
-  program.push([JUMP_ANY_BIT, 0, 1, table.direct], [RETURN, 0, 0, ERRNO | EINVAL], [RETURN, 0, 0, ALLOW]);
+  program.push(...fileControl(table), ...largeAttributes(table), ...loadingModules(table));
   program.push([JUMP_EQUAL, 0, 4, table.clone], [LOAD, 0, 0, OFFSET_FIRST_ARGUMENT]);
   program.push([JUMP_ANY_BIT, 0, 1, CLONE_NEWUSER], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
-  program.push([JUMP_EQUAL, 0, 4 + 2 * socketFilters.length, table.setsockopt]);
-  program.push(
-    [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT],
-    [JUMP_EQUAL, 0, 1 + 2 * socketFilters.length, SOL_SOCKET],
-  );
-  program.push([LOAD, 0, 0, offsetOfArgument(2)]);
-  for (const option of socketFilters) {
-    program.push([JUMP_EQUAL, 0, 1, option], [RETURN, 0, 0, ERRNO | ENOPROTOOPT]);
-  }
-  program.push([RETURN, 0, 0, ALLOW]);
-  program.push([JUMP_EQUAL, 1, 0, table.socket], [RETURN, 0, 0, ALLOW], [LOAD, 0, 0, offsetOfArgument(2)]);
-  for (const protocol of refusedProtocols) {
-    program.push([JUMP_EQUAL, 0, 1, protocol], [RETURN, 0, 0, ERRNO | EPROTONOSUPPORT]);
-  }
-  program.push([LOAD, 0, 0, OFFSET_FIRST_ARGUMENT]);
-  for (const family of families) {
-    program.push([JUMP_EQUAL, 0, 1, family], [RETURN, 0, 0, ALLOW]);
-  }
-  program.push([JUMP_EQUAL, 0, 2, AF_NETLINK], [LOAD, 0, 0, offsetOfArgument(2)]);
-  program.push([JUMP_EQUAL, 1, 0, NETLINK_ROUTE], [RETURN, 0, 0, ERRNO | EAFNOSUPPORT]);
-  program.push([RETURN, 0, 0, ALLOW]);
+  program.push(...socketRules(table), allowed);
   return assemble(program);
 }
 
@@ -231,7 +220,43 @@ function pairsOf(calls: Record<number, number>): [number: number, argument: numb
   return Object.entries(calls).map(([number, argument]) => [Number(number), argument]);
 }
 
-const offsetOfArgument = (index: number) => OFFSET_FIRST_ARGUMENT + 8 * index;
+function fileControl({ fcntl, direct }: Table): Instruction[] {
+  return block(fcntl, [
+    [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT],
+    ...block(F_SETLEASE, [refused(EPERM)]),
+    ...block(F_NOTIFY, [refused(EINVAL)]),
+    [JUMP_GREATER_OR_EQUAL, 0, 2, F_OFD_GETLK],
+    [JUMP_GREATER_OR_EQUAL, 1, 0, F_OFD_SETLKW + 1],
+    refused(EINVAL),
+    ...block(F_SETFL, [
+      [LOAD, 0, 0, offsetOfArgument(2)],
+      [JUMP_ANY_BIT, 0, 1, direct],
+      refused(EINVAL),
+      allowed,
+    ]),
+    allowed,
+  ]);
+}
+
+/**
+ * The kernel keeps an access control list, two of 64 KiB for each directory, in memory that counts in no control group. ENOSPC
+ * is ext4's result for an attribute without room.
+ */
+function largeAttributes({ setxattr }: Table): Instruction[] {
+  return setxattr.flatMap((number) =>
+    block(number, [
+      [LOAD, 0, 0, offsetOfArgument(3)],
+      [JUMP_GREATER_OR_EQUAL, 0, 1, MAX_ATTRIBUTE + 1],
+      refused(ENOSPC),
+      allowed,
+    ]),
+  );
+}
+
+function loadingModules({ ioctl }: Table): Instruction[] {
+  const requests = loadingRequests.flatMap((request) => block(request, [refused(EINVAL)]));
+  return block(ioctl, [[LOAD, 0, 0, OFFSET_SECOND_ARGUMENT], ...requests, allowed]);
+}
 
 /** The upper half of a 64-bit argument, such as an address: both architectures are little-endian. */
 const upperHalfOf = (index: number) => offsetOfArgument(index) + 4;
@@ -391,18 +416,4 @@ function ownFilters({ prctl, seccomp }: Table): Instruction[] {
     [RETURN, 0, 0, ERRNO | EINVAL],
     [RETURN, 0, 0, ALLOW],
   ];
-}
-
-/** code, jump if true, jump if false, constant */
-type Instruction = [number, number, number, number];
-
-function assemble(program: Instruction[]): Buffer {
-  const bytes = Buffer.alloc(program.length * 8);
-  program.forEach(([code, whenTrue, whenFalse, constant], index) => {
-    bytes.writeUInt16LE(code, index * 8);
-    bytes.writeUInt8(whenTrue, index * 8 + 2);
-    bytes.writeUInt8(whenFalse, index * 8 + 3);
-    bytes.writeUInt32LE(constant >>> 0, index * 8 + 4);
-  });
-  return bytes;
 }

@@ -195,6 +195,17 @@ describe("pools of the whole machine", () => {
     }
   });
 
+  it("locks of open files, whose process the kernel does not name, are not available", async () => {
+    const attempt = [
+      "import fcntl, struct",
+      "try: print(fcntl.fcntl(open('/tmp/locked', 'w'), fcntl.F_OFD_SETLK, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 1, 0)))",
+      "except OSError as error: print(error.strerror)",
+      "fcntl.lockf(open('/tmp/locked', 'w'), fcntl.LOCK_EX); fcntl.flock(open('/tmp/locked', 'w'), fcntl.LOCK_EX)",
+    ];
+    const { stdout } = await greedy.run(`python3 - <<'PYTHON'\n${attempt.join("\n")}\nPYTHON`);
+    expect(stdout).toBe("Invalid argument");
+  });
+
   it("memory of netlink: only the kernel can be reached", async () => {
     const sockets = [
       "import os, socket",
@@ -362,6 +373,68 @@ it("kernel resources that belong to the whole machine or count for nobody are no
     ...Array<string>(4).fill("Protocol not available"),
     ...Array<string>(4).fill("Protocol not supported"),
     ...Array<string>(10).fill("Invalid argument"),
+  ]);
+});
+
+it("calls by which the kernel loads modules, or that are newer than the list of refused calls, are not available", async () => {
+  const attempts = [
+    "import ctypes, fcntl, os, platform, socket, struct",
+    "libc = ctypes.CDLL(None, use_errno=True)",
+    "def attempt(call, *given):",
+    "  try: return type(call(*given)).__name__",
+    "  except OSError as error: return error.strerror",
+    "stream, datagram = socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK",
+    "for family in (socket.AF_INET, socket.AF_INET6):",
+    "  print(*[attempt(socket.socket, family, *kind) for kind in ((stream, 0), (stream, 6), (datagram, 0), (datagram, 17))])",
+    "  print(*[attempt(socket.socket, family, *kind) for kind in ((stream, 17), (stream, 200), (datagram, 6))], sep=', ')",
+    "  print(*[attempt(socket.socket, family, *kind) for kind in ((5, 0), (5, 132), (6, 33), (10, 0))], sep=', ')",
+    "print(attempt(socket.socketpair, socket.AF_UNIX, stream), end=' ')",
+    "print(*{attempt(socket.socketpair, family) for family in range(2, 50)})",
+    "print(attempt(fcntl.ioctl, os.openpty()[1], 0x5423, struct.pack('i', 0)))",
+    // open_tree_attr.
+    "print(os.strerror(ctypes.get_errno()) if libc.syscall(467, -1, None, 0, None, 0) < 0 else 'done')",
+  ];
+  const { stdout } = await other.run(`python3 - <<'PYTHON'\n${attempts.join("\n")}\nPYTHON`);
+  const internet = [
+    "socket socket socket socket",
+    Array<string>(3).fill("Protocol not supported").join(", "),
+    Array<string>(4).fill("Socket type not supported").join(", "),
+  ];
+  expect(stdout.split("\n")).toEqual([
+    ...internet,
+    ...internet,
+    "tuple Address family not supported by protocol",
+    "Invalid argument",
+    "Function not implemented",
+  ]);
+});
+
+it("kernel memory that counts for nobody cannot be had by access control lists, keys and groups of multicast", async () => {
+  const attempts = [
+    "import os, socket, struct",
+    "def attempt(call, *given):",
+    "  try: return call(*given)",
+    "  except OSError as error: return error.strerror",
+    "entry = lambda tag, id=0xffffffff: struct.pack('HHI', tag, 7, id)",
+    "acl = lambda users: struct.pack('I', 2) + entry(1) + entry(2, 1) * users + entry(4) + entry(16) + entry(32)",
+    "os.mkdir('/tmp/listed')",
+    "for name in ('access', 'default'):",
+    "  for users in (10, 1000): print(attempt(os.setxattr, '/tmp/listed', 'system.posix_acl_' + name, acl(users)))",
+    "four, six = (socket.socket(family, socket.SOCK_DGRAM) for family in (socket.AF_INET, socket.AF_INET6))",
+    "print(attempt(four.setsockopt, socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, struct.pack('=4s4si', bytes([224, 1, 0, 1]), bytes(4), 1)))",
+    "group = bytes([0xff, 2]) + bytes(13) + b'1'",
+    "print(attempt(six.setsockopt, socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + struct.pack('I', 1)))",
+    "peer = struct.pack('=HH4s', socket.AF_INET, 0, bytes([127, 0, 0, 1])) + bytes(120)",
+    "key = peer + struct.pack('=BBHIi80s', 0, 0, 4, 0, 0, b'keys')",
+    "print(attempt(socket.socket().setsockopt, socket.IPPROTO_TCP, 14, key))",
+  ];
+  const { stdout } = await other.run(`python3 - <<'PYTHON'\n${attempts.join("\n")}\nPYTHON`);
+  const lists = ["None", "No space left on device"];
+  expect(stdout.split("\n")).toEqual([
+    ...lists,
+    ...lists,
+    ...Array<string>(2).fill("No such device"),
+    "Protocol not available",
   ]);
 });
 

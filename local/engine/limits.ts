@@ -23,6 +23,8 @@ export const limitsSchema = z.strictObject({
   openFilesOfMachine: z.number(),
   /** At this many bytes in TCP connections on the machine, the sandbox with the most connections is ended. */
   tcpBytesOfMachine: z.number(),
+  /** At this many unreclaimable bytes of the kernel, a sandbox with most of the machine's file locks is ended. Needs a control group. */
+  kernelBytesOfMachine: z.number(),
 });
 
 export type Limits = z.infer<typeof limitsSchema>;
@@ -63,6 +65,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     openFilesOfMachine: maxOpenFiles * 0.7,
     // At most half of the level at which the kernel starts to reclaim memory.
     tcpBytesOfMachine: (ofMachine("net/ipv4/tcp_mem") / 2) * 4096,
+    kernelBytesOfMachine: unreclaimable() + totalmem() / 16,
     ...given,
   };
 }
@@ -70,6 +73,12 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
 /** Open files per process, so that all sandboxes together get half of the machine's; at least 1,024. */
 export function openFilesPerProcess(openFilesOfMachine: number, processes: number): number {
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
+}
+
+/** Bytes of the kernel's memory on the machine that it cannot give back. */
+export function unreclaimable(): number {
+  const meminfo = existsSync("/proc/meminfo") ? readFileSync("/proc/meminfo", "utf8") : "";
+  return Number(/^SUnreclaim:\s+(\d+)/m.exec(meminfo)?.[1] ?? 0) * 1024;
 }
 
 function ofMachine(setting: string): number {

@@ -3,6 +3,7 @@
  * - Memory of all sandboxes: the kernel would end the largest process, and spare a sandbox with many small ones.
  * - Open files: files in transit in sockets, or mapped into memory, are in no process's descriptors.
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
+ * - File locks: they count in no control group. One sandbox took 100 MB a second by them.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 8 MiB each.
  *
  * The principal that uses most of a resource loses its largest sandbox. Otherwise several sandboxes, each a little smaller than
@@ -11,7 +12,8 @@
 import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
+import { join } from "node:path";
+import { kernelMemoryOf, memoryOf, type Limits, unreclaimable } from "./limits.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
@@ -45,6 +47,15 @@ const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
  */
 const MAX_NETLINK_LIST_BYTES = 64 * 1024;
 
+/** How much of the list of file locks is read: a thousand. The machine's own programs have fewer, and then nobody is blamed. */
+const MAX_LOCK_LIST_BYTES = 64 * 1024;
+
+/** A sandbox is blamed for more than this share of these locks. */
+const MOST_LOCKS = 0.5;
+
+/** While the list is read, nobody on the machine can set a lock. In milliseconds. */
+const LOCK_LIST_INTERVAL_MS = 2000;
+
 export function guardMachine(groups: string[], limits: Limits, sandboxes: () => EngineSandbox[]): () => void {
   // With one group per controller, only one of them counts.
   const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
@@ -63,6 +74,13 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
       usedBy: connectionsOf,
       least: (used) => (used * BLAMED_SHARE) / CONNECTION_BYTES,
       why: STOPPED_BECAUSE.tcp,
+    },
+    {
+      used: () => Promise.resolve(unreclaimable()),
+      limit: limits.kernelBytesOfMachine,
+      usedBy: lockShares(),
+      least: () => MOST_LOCKS,
+      why: STOPPED_BECAUSE.locks,
     },
     {
       used: () => countOf(memoryOf)(groups),
@@ -124,25 +142,51 @@ async function connectionsOf({ pid, hasEnded }: EngineSandbox): Promise<number> 
   return four + six;
 }
 
+/** Finds a sandbox's share of the machine's latest file locks; 0 if there are few. */
+function lockShares(): (sandbox: EngineSandbox) => Promise<number> {
+  let listedAt = -Infinity;
+  let holders: Promise<number[]> = Promise.resolve([]);
+  return async ({ groups: [group = ""] }) => {
+    if (performance.now() > listedAt + LOCK_LIST_INTERVAL_MS) {
+      listedAt = performance.now();
+      holders = lockHolders();
+    }
+    const processes = await readFile(join(group, "cgroup.procs"), "utf8").catch(() => "");
+    const own = new Set(processes.split("\n").map(Number));
+    const all = await holders;
+    return all.length === 0 ? 0 : all.filter((pid) => own.has(pid)).length / all.length;
+  };
+}
+
+/** The processes with the machine's latest file locks, one for each lock; none if there are few locks. */
+async function lockHolders(): Promise<number[]> {
+  const text = await beginningOf("/proc/locks", MAX_LOCK_LIST_BYTES);
+  if (text.length < MAX_LOCK_LIST_BYTES) return [];
+  return Array.from(text.matchAll(/^\d+: \w+ +\w+ +\w+ (\d+) /gm), ([, pid]) => Number(pid));
+}
+
 async function endHoarder(sandbox: EngineSandbox): Promise<void> {
   if ((await unreadNetlink(sandbox)) > MAX_NETLINK_BYTES) sandbox.end(STOPPED_BECAUSE.netlink);
 }
 
 async function unreadNetlink({ pid, hasEnded }: EngineSandbox): Promise<number> {
   if (pid === undefined || hasEnded) return 0;
-  const list = createReadStream(`/proc/${pid}/net/netlink`, {
-    encoding: "latin1",
-    end: MAX_NETLINK_LIST_BYTES - 1,
-  });
-  let text = "";
-  try {
-    for await (const piece of list) text += String(piece);
-  } catch {
-    return 0;
-  }
+  const text = await beginningOf(`/proc/${pid}/net/netlink`, MAX_NETLINK_LIST_BYTES);
   if (text.length === MAX_NETLINK_LIST_BYTES) return Infinity;
   const [, ...sockets] = text.trimEnd().split("\n");
   return sockets.reduce((sum, line) => sum + Number(line.split(/\s+/)[4]), 0);
+}
+
+/** The first bytes of a file; none if it cannot be read. */
+async function beginningOf(file: string, bytes: number): Promise<string> {
+  let text = "";
+  try {
+    for await (const piece of createReadStream(file, { encoding: "latin1", end: bytes - 1 }))
+      text += String(piece);
+  } catch {
+    return "";
+  }
+  return text;
 }
 
 async function numberIn(file: string, pattern: RegExp): Promise<number> {

@@ -129,6 +129,7 @@ export const STOPPED_BECAUSE = {
   files: "held most of the machine's open files, which were used up",
   tcp: "held most of the machine's memory for TCP connections, which was used up",
   memory: "used most of the memory of all sandboxes, which was used up",
+  locks: "held most of the machine's file locks, which use up its memory",
   netlink: "left too many netlink messages unread, which use up the machine's memory",
   references: (most: number) => `keeps the Worker to more than ${most} references`,
   notCall: "pushed something that is not a call",

@@ -195,6 +195,32 @@ describe("pools of the whole machine", () => {
     }
   });
 
+  it("memory of the kernel: a sandbox that takes most of it by file locks is ended", async () => {
+    const locks = [
+      "import fcntl, os, time",
+      "for one in range(8):",
+      "  if os.fork() == 0:",
+      "    held = [os.memfd_create('locked') for _ in range(200)]",
+      "    for file in held:",
+      "      for at in range(2000, 0, -2): fcntl.lockf(file, fcntl.LOCK_EX, 1, at)",
+      "    time.sleep(600)",
+      "time.sleep(600)",
+    ];
+    const kiB = Number(/^SUnreclaim:\s+(\d+)/m.exec(readFileSync("/proc/meminfo", "utf8"))?.[1]);
+    const one = await startTestEngine({
+      limits: { ...limits, kernelBytesOfMachine: kiB * 1024 + 100 * MiB },
+      startAhead: false,
+    });
+    try {
+      const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
+      void taker.run(`python3 - <<'PYTHON'\n${locks.join("\n")}\nPYTHON`).catch(() => undefined);
+      expect(await taker.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("locks") });
+      expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+    } finally {
+      await one.close();
+    }
+  });
+
   it("locks of open files, whose process the kernel does not name, are not available", async () => {
     const attempt = [
       "import fcntl, struct",

@@ -81,7 +81,7 @@ export function createEgress(egress: Egress): Server {
   });
   server.on("connect", async (request, socket, head) => {
     socket.on("error", () => undefined);
-    if (await turns.wait(socket, "direct")) await tunnel(egress, server, request, socket, head);
+    if (await turns.wait(socket, "direct")) await tunnel(egress, server, turns, request, socket, head);
   });
   server.on("upgrade", async (request, socket, head) => {
     socket.on("error", () => undefined);
@@ -308,6 +308,7 @@ function tunnelMismatch({ socket }: IncomingMessage, url: URL): string | undefin
 async function tunnel(
   egress: Egress,
   server: Server,
+  turns: Turns,
   request: IncomingMessage,
   socket: Duplex,
   head: Buffer,
@@ -326,8 +327,10 @@ async function tunnel(
   const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
   // Some clients also tunnel plain HTTP.
   if (refused === undefined && isIntercept) return takeRequests(server, socket, head, entry);
-  if (refused === undefined && port === 443 && isIntercepted(egress.intercepts.https, host))
-    return await endTLS(egress, server, socket, head, entry);
+  if (refused === undefined && port === 443 && isIntercepted(egress.intercepts.https, host)) {
+    if (await turns.wait(socket, "handshake")) await endTLS(egress, server, socket, head, entry);
+    return;
+  }
   const added = egress.connections.add(refused === undefined ? entry : { ...entry, refused: refused.why });
   if (refused !== undefined) return refuseTunnel(socket, 403, refused.text);
   const isFree = egress.policy.internet === "full";

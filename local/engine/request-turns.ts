@@ -23,6 +23,8 @@ export class Turns {
   readonly #requests = new Pace({ burst: 1000, perSecond: 200 });
   /** Intercepted requests cost the Worker, whose thread everybody shares, much more. */
   readonly #intercepted = new Pace({ burst: 100, perSecond: 50 });
+  /** TLS that the engine ends: a certificate and its signature take about three milliseconds. */
+  readonly #handshakes = new Pace({ burst: 100, perSecond: 30 });
   /** Connections closed for too many early requests. Node has parsed about a thousand of them by then. */
   readonly #ended = new Pace({ burst: 8, perSecond: 4 });
   #closedUntil = 0;
@@ -65,8 +67,12 @@ export class Turns {
   }
 
   /** Waits for this connection's turn. False if it was closed meanwhile; then it takes no turn. */
-  async wait(socket: Duplex, kind: "direct" | "intercepted"): Promise<boolean> {
-    const paces = kind === "intercepted" ? [this.#requests, this.#intercepted] : [this.#requests];
+  async wait(socket: Duplex, kind: "direct" | "intercepted" | "handshake"): Promise<boolean> {
+    const paces = {
+      direct: [this.#requests],
+      intercepted: [this.#requests, this.#intercepted],
+      handshake: [this.#handshakes],
+    }[kind];
     const ms = Math.max(...paces.map((pace) => pace.take()));
     if (ms === 0 || socket.destroyed) return !socket.destroyed;
     const closed = new AbortController();

@@ -214,3 +214,15 @@ it("requests of clients that left stop waiting, and do not delay others", async 
   // It would be a minute and a half if each of them had had a turn.
   expect(await turns.wait(new PassThrough(), "direct")).toBe(true);
 });
+
+it("TLS handshakes that the engine answers wait once a hundred have begun", async () => {
+  const turns = new Turns(createServer());
+  const clients = Array.from({ length: 1000 }, () => new PassThrough());
+  let begun = 0;
+  const waits = clients.map((client) => turns.wait(client, "handshake").then((isOpen) => isOpen && begun++));
+  await turns.wait(new PassThrough(), "direct");
+  expect(begun).toBeGreaterThanOrEqual(100);
+  expect(begun).toBeLessThan(1000);
+  for (const client of clients) client.destroy();
+  await Promise.all(waits);
+});

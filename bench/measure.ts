@@ -22,7 +22,7 @@ type Call = (index: number) => Promise<unknown>;
 /** The number of parts of a measurement. The range of their ratios shows how steady it is. */
 const PARTS = 5;
 
-/** Calls both sides in turns, each as often first as second, and times each call. @param after called after each, outside its time */
+/** Times calls of both sides in turns, each as often first as second. @param after called after each call, outside its time */
 export async function interleave(
   ours: Call,
   baseline: Call,

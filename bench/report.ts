@@ -38,7 +38,7 @@ function readResults(): StoredRow[] {
   }
 }
 
-/** Writes charts and tables of all results into the page. Unless `measured`, it keeps the date and machine of the last measurement. */
+/** Writes charts and tables of all results into the page. Only with `measured` it states this date and machine. */
 export function writePage(figures: readonly Figure[], { measured }: { measured: boolean }): void {
   const rows = readResults();
   const tables = figures.flatMap(({ name, baseline }) => {

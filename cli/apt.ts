@@ -18,7 +18,7 @@ export function aptCommand(packages: readonly string[]): string {
   return `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${packages.join(" ")}`;
 }
 
-/** @param log a file for apt-get's output; with it, apt-get survives this process and Ctrl-C: an interrupted one needs manual repair */
+/** @param log a file for output. With it apt-get survives this process, because an interrupted one needs manual repair */
 export async function install(packages: readonly string[], log?: string): Promise<void> {
   const env = { ...process.env, PATH: SYSTEM_PATH, DEBIAN_FRONTEND: "noninteractive" };
   // A machine that has just started often installs updates. apt-get waits this many seconds for them.

@@ -28,7 +28,7 @@ export interface FollowOptions {
   label: string;
 }
 
-/** Follows a run to its end, or for `waitSeconds`, and prints each of the server's notices once. @param first the answer of the starting call */
+/** Follows a run from the answer of its first call to its end, or for `waitSeconds`. Prints each notice of the server once. */
 export async function follow(server: Server, first: Answer, options: FollowOptions): Promise<FollowedRun> {
   const started = first.data as Run;
   const { id } = started;

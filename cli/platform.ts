@@ -29,7 +29,7 @@ export interface Installer {
   install(): Promise<void>;
 }
 
-/** Installs bubblewrap if that needs no password. @throws {UserError} with the reason and the exact command if sandboxes cannot be made */
+/** Installs bubblewrap if that needs no password. @throws {UserError} with the reason and the exact command otherwise */
 export async function requireBubblewrap(print: (line: string) => void, installer = apt): Promise<void> {
   let check = await installer.check();
   if (!check.works && (await installer.applies())) {

@@ -63,7 +63,7 @@ export function failureOf(
   return [unexpected, oneLine(error.message) + where];
 }
 
-/** Prints a program's output: unchanged to a pipe; to a terminal with colors only, because other sequences could change earlier text. */
+/** Prints a program's output: unchanged to a pipe, with colors only to a terminal. Other sequences could change earlier text. */
 export function printed(stream: NodeJS.WriteStream, text: string): void {
   stream.write(stream.isTTY ? inert(text) : text);
 }

@@ -1,4 +1,4 @@
-/** The sandboxes' Python, and the packages of the production image for it: installed once, in the background, by pip or from Debian. */
+/** The sandboxes' Python, with the packages of the production image: installed once, in the background, by pip or from Debian. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

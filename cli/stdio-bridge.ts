@@ -6,7 +6,7 @@ import type { ExitName } from "./exit.ts";
 import type { ServerAddress } from "./server-address.ts";
 import { notJSONRPC } from "./texts.ts";
 
-/** Connects to a server until the input ends or a signal comes. @returns why the last message did not reach a server, if it did not */
+/** Connects to a server until the input ends or a signal arrives. @returns why the last message did not reach a server */
 export async function serveStdio(
   locate: () => Promise<ServerAddress>,
   sandbox: string | undefined,

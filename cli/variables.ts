@@ -47,7 +47,7 @@ export function keptVariables(file: string): Record<string, string> {
   }
 }
 
-/** Sets variables in a `.dev.vars`, and replaces the file as a whole; undefined removes one. @throws {UserError} if more would change */
+/** Replaces a `.dev.vars` with changed variables; undefined removes one. @throws {UserError} if more would change */
 export function writeVariables(file: string, changes: Readonly<Record<string, string | undefined>>): void {
   const before = existsSync(file) ? readFileSync(file, "utf8") : "";
   const names = Object.keys(changes);

@@ -15,7 +15,7 @@ export interface WorkerOptions {
   /** 0 for any free port. */
   port: number;
   stateDir: string;
-  /** They replace those of the configuration file unless they are empty. May be a promise: the rest is prepared while it resolves. */
+  /** Values that are not empty replace those of the configuration file. May be a promise: the rest is prepared meanwhile. */
   variables: Record<string, string> | Promise<Record<string, string>>;
   /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
   components?: string | undefined;

@@ -1,4 +1,4 @@
-/** The table of docs/reference/limits.md, from the values in the code. JavaScript, because it imports modules that are typed for workerd. */
+/** The table of docs/reference/limits.md, from the code. JavaScript, because it imports modules that are typed for workerd. */
 import { MAX_BODY_BYTES } from "../src/server/body.ts";
 import { MAX_UPLOAD_BYTES } from "../src/server/file-response.ts";
 import { MAX_HOSTS } from "../src/shared/network-policy.ts";

@@ -83,7 +83,7 @@ export const ask = serverCommand(
     await server.close();
   });
 
-/** Asks, and prints the program while the model writes it. @returns the run's id when it is written, or the wait or connection ends */
+/** Asks, and prints the program. @returns the run's id once the program is written, or the wait or the connection ends */
 async function written(
   server: Server,
   body: object,

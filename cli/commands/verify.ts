@@ -294,7 +294,7 @@ class Verification {
     return "401";
   }
 
-  /** @param remedy for a server that denies the token; without one, the token's scopes do not allow the check @returns whether it passed */
+  /** @param remedy if the token may be wrong; otherwise a refusal means that its scopes do not allow the check */
   async #check(name: string, work: () => Promise<string>, remedy?: string): Promise<boolean> {
     const startedAt = performance.now();
     try {

@@ -1,12 +1,12 @@
 /**
- * A command that takes longer than any call waits, by each client with the limits it comes with. A client that gives up
- * has no id, and its model runs the command again. All of them wait at the same time.
+ * Each client with its default time limits: a command that takes longer than a call waits, and a result that links to a file.
+ * A client that gives up has no id of the run, and its model runs the command again. All of them wait at the same time.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { AGENT_CLIENTS, type Script } from "../clients/agent-clients.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { idIn } from "../setup/mcp-client.ts";
-import { tool } from "../setup/tool.ts";
+import { callTool, tool } from "../setup/tool.ts";
 
 const COMMAND = "echo begun; sleep 53; echo all over";
 
@@ -51,6 +51,21 @@ async function outcome(name: string, sandbox: string, wait_seconds: number | und
     return { answers, error };
   }
 }
+
+// These run while the long commands do.
+describe.each(Object.keys(AGENT_CLIENTS))("%s", (name) => {
+  it("shows its model the URL of a linked file", async () => {
+    await callTool(server.url, "run_command", { command: "printf 'PK\\003\\004\\000' >b.zip" });
+    const answers: string[] = [];
+    await AGENT_CLIENTS[name]?.({ url: server.url, token: TOKEN }, (answer) => {
+      if (answer !== undefined) answers.push(answer);
+      return answers.length === 0 ? { name: "read_file", args: { path: "b.zip" } } : undefined;
+    });
+    const [url = ""] = /http:[^\s\]"\\]+\/files\/[\w.-]+/.exec(answers[0] ?? "") ?? [];
+    const response = await fetch(url);
+    expect([response.status, await response.text()]).toEqual([200, "PK\u0003\u0004\0"]);
+  });
+});
 
 describe.each(CASES)("$name, in sandbox $sandbox", ({ sandbox }) => {
   it("sees the command to its end, and runs it once", async () => {

@@ -1,9 +1,14 @@
-/** The server's part of a sandbox hangs, its control server and sandboxd: both are stopped by SIGSTOP, for a while or for good. */
+/**
+ * Parts of the server in a sandbox hang: the control server and sandboxd together, or sandboxd alone, which another one replaces.
+ * The tests wait for the server's time limits most of the time, so all run at once, each in its own sandbox.
+ */
+import { randomBytes } from "node:crypto";
+import { statSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
 import { tree } from "../setup/processes.ts";
 import { sleep, until } from "../setup/until.ts";
-import { type Bed, startBed } from "./support.ts";
+import { type Bed, LONG, startBed } from "./support.ts";
 
 let bed: Bed;
 const stopped: number[] = [];
@@ -38,7 +43,6 @@ async function hang(sandbox: string): Promise<number[]> {
   return pids;
 }
 
-// They wait most of the time: each in a sandbox of its own.
 describe.concurrent("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
   it("runs and calls continue; nothing is repeated", async () => {
     const sandbox = "pausing";
@@ -114,5 +118,172 @@ describe.concurrent("runtime hung for good (SIGSTOP)", () => {
     expect(text).toMatch(/state: cancelled[^]*did not confirm[^]*destroy_sandbox/);
     await bed.call("destroy_sandbox", { sandbox });
     expect((await bed.call("get_result", { id: idIn(command) })).text).toContain("state: cancelled");
+  });
+});
+
+/** A sandbox with a session and a file. Returns a function for the process id of its current sandboxd on the host. */
+async function prepared(sandbox: string): Promise<() => Promise<number>> {
+  await bed.sh("export KEPT=kept; echo was there >before", { sandbox });
+  const first = await bed.first(sandbox);
+  return () => until(() => tree(first).find(({ command }) => command === "sbxd")?.pid);
+}
+
+/** What calls made while sandboxd hangs are answered, as if it did not: each is made once. */
+async function served(sandbox: string): Promise<unknown[]> {
+  const [ran, appended, read] = await Promise.all([
+    bed.call("run_command", { sandbox, command: 'echo "$KEPT" >>runs; cat runs', timeout_seconds: 120 }),
+    bed.call("write_file", { sandbox, path: "appended", content: "x", append: true }),
+    bed.call("read_file", { sandbox, path: "before" }),
+  ]);
+  return [ran.structured.stdout ?? ran.text, appended.structured.size ?? appended.text, read.text];
+}
+const SERVED = ["kept\n", 1, "```\nwas there\n```"];
+
+/** Evaluates its argument in sandboxd, by the debugger. Every process that may signal sandboxd can open it. */
+const EVALUATE = `
+const sandboxd = require("node:child_process").execSync("pgrep -x sbxd").toString();
+process.kill(Number(sandboxd), "SIGUSR1");
+const evaluate = async () => {
+  const [{ webSocketDebuggerUrl }] = await (await fetch("http://127.0.0.1:9229/json")).json();
+  const socket = new WebSocket(webSocketDebuggerUrl);
+  socket.onopen = () => {
+    socket.send(JSON.stringify({ id: 1, method: "Runtime.evaluate", params: { expression: process.argv[2] } }));
+    setTimeout(() => process.exit(), 500);
+  };
+};
+const again = () => evaluate().catch(() => setTimeout(again, 50));
+again();
+`;
+
+async function evaluate(sandbox: string, expression: string): Promise<void> {
+  await bed.call("write_file", { sandbox, path: "/tmp/evaluate.cjs", content: EVALUATE });
+  await bed.sh(`setsid -f node /tmp/evaluate.cjs '${expression}' >/dev/null 2>&1`, { sandbox });
+}
+
+/** Takes connections in sandboxd's place, and answers none. */
+const SILENT = `
+require("node:fs").unlinkSync("/run/sandbox/sandboxd.sock");
+require("node:net").createServer(() => undefined).listen("/run/sandbox/sandboxd.sock");
+`;
+
+describe.concurrent("sandboxd hung for good", () => {
+  it("stopped (SIGSTOP) while idle: another one serves the next calls", async () => {
+    const sandbox = "idle";
+    const sandboxd = await prepared(sandbox);
+    process.kill(await sandboxd(), "SIGSTOP");
+    expect(await served(sandbox)).toEqual(SERVED);
+  });
+
+  it("stopped during a run: the run continues, and its output is neither repeated nor lost", async () => {
+    const sandbox = "running";
+    const sandboxd = await prepared(sandbox);
+    const command = "export KEPT=later; for i in {0..299}; do echo $i; sleep 0.1; done; exit 3";
+    const run = await bed.call("run_command", { sandbox, command, wait_seconds: 0, timeout_seconds: 150 });
+    const result = () => bed.call("get_result", { id: idIn(run), cursor: 0, wait_seconds: 0 });
+    await until(async () => (await result()).text.includes("\n5\n"));
+    process.kill(await sandboxd(), "SIGSTOP");
+    const ended = await until(async () => {
+      const { structured } = await bed.call("get_result", { id: idIn(run), wait_seconds: 50 });
+      return structured.state === "running" ? undefined : structured;
+    }, 120_000);
+    expect(ended).toMatchObject({ state: "failed", exit_code: 3 });
+    const { text } = await result();
+    expect(text.match(/^\d+$/gm)).toEqual(Array.from({ length: 300 }, (_, index) => String(index)));
+    expect(await bed.sh("echo $KEPT", { sandbox })).toBe("later\n");
+  });
+
+  it("stopped during a write: the file is unchanged or complete", async () => {
+    const sandbox = "writing";
+    const sandboxd = await prepared(sandbox);
+    await bed.sh("echo old >file", { sandbox });
+    const half = randomBytes(3_000_000);
+    const sent = Promise.withResolvers<void>();
+    const body = new ReadableStream({
+      async start(controller) {
+        controller.enqueue(half);
+        await sent.promise;
+        controller.enqueue(half);
+        controller.close();
+      },
+    });
+    const upload = async (content: BodyInit) => {
+      const made = await bed.call("file_link", { sandbox, path: "file", direction: "upload" });
+      const init = { method: "PUT", body: content, duplex: "half" };
+      return (await fetch(String(made.structured.url), init)).status;
+    };
+    const written = upload(body);
+    const writes = () => bed.sh("ls /var/lib/sandbox-mcp/writes", { sandbox });
+    await until(async () => (await writes()) !== "");
+    process.kill(await sandboxd(), "SIGSTOP");
+    sent.resolve();
+    const size = (await written) < 300 ? "6000000\n" : "4\n";
+    expect(await bed.sh("stat -c %s file", { sandbox })).toBe(size);
+    expect(await upload(half)).toBe(201);
+    expect(await bed.sh("stat -c %s file", { sandbox })).toBe("3000000\n");
+    await until(async () => (await writes()) === "");
+  });
+
+  it("its event loop blocked: another one serves the next calls", async () => {
+    const sandbox = "waiting";
+    const sandboxd = await prepared(sandbox);
+    const stuck = await sandboxd();
+    await evaluate(sandbox, "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)");
+    await until(async () => (await sandboxd()) !== stuck);
+    expect(await served(sandbox)).toEqual(SERVED);
+  });
+
+  it.runIf(LONG)("its event loop in an endless loop: another one serves the next calls", async () => {
+    const sandbox = "looping";
+    const sandboxd = await prepared(sandbox);
+    const stuck = await sandboxd();
+    await evaluate(sandbox, "for (;;);");
+    // A busy machine leaves the loop little time, which is what it is judged by.
+    await until(async () => (await sandboxd()) !== stuck, 150_000);
+    expect(await served(sandbox)).toEqual(SERVED);
+  });
+
+  it("a program in its place accepts connections and never responds: another sandboxd serves the next calls", async () => {
+    const sandbox = "replaced";
+    await prepared(sandbox);
+    const path = `/proc/${await bed.first(sandbox)}/root/run/sandbox/sandboxd.sock`;
+    const socket = () => statSync(path, { throwIfNoEntry: false })?.ino;
+    const own = socket();
+    await bed.call("write_file", { sandbox, path: "/tmp/silent.cjs", content: SILENT });
+    await bed.sh("setsid -f node /tmp/silent.cjs >/tmp/silent", { sandbox });
+    const silent = await until(() => socket() !== own && socket());
+    // The next sandboxd has a process before it has the socket: until then calls would reach the silent program.
+    await until(() => socket() !== silent && socket());
+    expect(await served(sandbox)).toEqual(SERVED);
+  });
+});
+
+describe.concurrent("sandboxd killed again and again", () => {
+  it("following a run ends, and a waiting run does not start: both say what to do", async () => {
+    const sandbox = "away";
+    const before = await bed.call("run_command", {
+      sandbox,
+      session: "early",
+      command: "sleep 300",
+      wait_seconds: 0,
+    });
+    // By each name that it has while it starts. The command itself ends before.
+    const kill = "sleep 1; while :; do pkill -9 -x 'sbxd|node|MainThread|node-MainThread'; sleep 0.01; done";
+    await bed.sh(`setsid sh -c "${kill}" >/dev/null 2>&1 &`, { sandbox });
+    await sleep(3000);
+    const after = await bed.call("run_command", {
+      sandbox,
+      session: "late",
+      command: "echo ran",
+      wait_seconds: 0,
+    });
+    for (const run of [before, after]) {
+      const note = await until(async () => {
+        const { structured, text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 50 });
+        return structured.state !== "running" && structured.state !== "starting" && text;
+      }, 120_000);
+      expect(note).toMatch(/has not answered for .*destroy_sandbox/s);
+    }
+    await bed.call("destroy_sandbox", { sandbox });
+    expect(await bed.sh("echo ran", { sandbox })).toBe("ran\n");
   });
 });

@@ -76,9 +76,8 @@ describe.concurrent("the server or a sandbox ends while a workspace changes", ()
       process.kill(bed.pid("workerd"), "SIGSTOP");
       const started = bed.all().find(({ command }) => /^\S*node\b.* \S*cli\/main\.ts start/.test(command));
       process.kill(started?.pid ?? Number.NaN, "SIGTERM");
-      await expect
-        .poll(() => bed.server.stderr(), { timeout: 60_000 })
-        .toContain("workspaces of 1 running sandboxes may not be saved. Their previous save is intact.");
+      const words = "workspaces of 1 running sandboxes may not be saved. Their previous save is intact.";
+      await until(() => bed.server.stderr().includes(words));
     } finally {
       await bed.close();
     }

@@ -3,12 +3,9 @@ import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { actorOf, bucket, idIn, inActor, owner, sh, sleep, until } from "../../worker/support.ts";
-import { faults } from "./worker.ts";
+import { bucketOf } from "./worker.ts";
 
-afterEach(() => {
-  delete faults.bucket;
-  vi.useRealTimers();
-});
+afterEach(() => void vi.useRealTimers());
 
 const refusing = async () => {
   throw new Error("R2 is not there (10001)");
@@ -40,7 +37,7 @@ const EXPECTED = Array.from({ length: 60_000 }, (_, index) => `${index + 1}\n`).
 
 describe("R2 refusing", () => {
   it("a run ends normally, and all of its output is stored and readable", async () => {
-    faults.bucket = refusing;
+    bucketOf("refused").fault = refusing;
     const result = await owner.call("run_command", { sandbox: "refused", command: COMMAND });
     expect(result.structured).toMatchObject({ state: "succeeded", stdout_bytes: EXPECTED.length });
     expect(await log(String(result.structured.id))).toBe(EXPECTED);
@@ -50,12 +47,12 @@ describe("R2 refusing", () => {
     const result = await owner.call("run_command", { sandbox: "unread", command: COMMAND });
     const id = String(result.structured.id);
     await until(async () => (await bucket.list()).objects.some(({ key }) => key.includes(id)));
-    faults.bucket = refusing;
+    bucketOf("unread").fault = refusing;
     const answer = await owner.call("get_result", { id, cursor: 0 });
     expect(answer).toMatchObject({ isError: true });
     expect(answer.text).toMatch(/its storage did not respond.*again/);
     expect((await owner.call("get_result", { id })).text).toContain("60000");
-    delete faults.bucket;
+    delete bucketOf("unread").fault;
     expect(await log(id)).toBe(EXPECTED);
   });
 
@@ -65,12 +62,12 @@ describe("R2 refusing", () => {
     const id = String(result.structured.id);
     await until(async () => (await bucket.list()).objects.some(({ key }) => key.includes(id)));
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
-    faults.bucket = refusing;
+    bucketOf("undeleted").fault = refusing;
     await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());
     expect(await log(id).catch(String)).toContain("did not respond");
     const planned = await inActor(sandbox, (_, { storage }) => storage.kv.get<number>("sweep"));
     expect(planned).toBeGreaterThan(Date.now());
-    delete faults.bucket;
+    delete bucketOf("undeleted").fault;
     await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());
     expect((await owner.call("get_result", { id })).text).toContain("There is no run");
     expect((await bucket.list()).objects.filter(({ key }) => key.includes(id))).toEqual([]);
@@ -79,12 +76,12 @@ describe("R2 refusing", () => {
 
 describe("R2 slow", () => {
   it("nothing waits for it: runs start and end, results are available, logs follow", async () => {
-    faults.bucket = () => sleep(4000);
+    bucketOf("slow").fault = () => sleep(4000);
     const sandbox = "slow";
     await sh(sandbox, "true");
     let shipped = false;
     const bucketDone = () => (shipped = true);
-    faults.bucket = async () => {
+    bucketOf("slow").fault = async () => {
       await sleep(4000);
       bucketDone();
     };
@@ -96,7 +93,7 @@ describe("R2 slow", () => {
     expect((await owner.call("list_runs", { sandbox })).isError).toBe(false);
     expect(shipped).toBe(false);
     await until(() => shipped);
-    delete faults.bucket;
+    delete bucketOf("slow").fault;
     expect(await log(id)).toBe(EXPECTED);
   });
 });

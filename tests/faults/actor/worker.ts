@@ -1,20 +1,30 @@
-/** The local Worker, with a bucket that refuses or is slow when a test says so. */
+/** The local Worker. A test can make the bucket of one sandbox refuse operations or be slow. */
 import production, { Account, ContainerProxy, Sandbox as LocalSandbox } from "../../../local/worker.ts";
 
 type Operation = "put" | "get" | "delete";
 
 type Env = ConstructorParameters<typeof LocalSandbox>[1];
 
-/** What happens to operations of R2 before they are carried out: it may throw, or take its time. */
-export const faults: { bucket?: (operation: Operation) => Promise<void> } = {};
+/** A sandbox's bucket: its fault runs before each operation, and may throw or take its time. */
+interface Bucket {
+  fault?: (operation: Operation) => Promise<void>;
+}
 
-function faulty(bucket: object): object {
+const buckets = new Map<string, Bucket>();
+
+export function bucketOf(sandbox: string): Bucket {
+  const bucket = buckets.get(sandbox) ?? {};
+  buckets.set(sandbox, bucket);
+  return bucket;
+}
+
+function faulty(bucket: object, sandbox: string): object {
   return new Proxy(bucket, {
     get(target, name) {
       const method = Reflect.get(target, name);
       if (typeof method !== "function") return method;
       return async (...args: unknown[]) => {
-        await faults.bucket?.(name as Operation);
+        await bucketOf(sandbox).fault?.(name as Operation);
         return Reflect.apply(method, target, args);
       };
     },
@@ -23,7 +33,9 @@ function faulty(bucket: object): object {
 
 export class Sandbox extends LocalSandbox {
   constructor(ctx: DurableObjectState<{}>, env: Env) {
-    super(ctx, { ...env, RESULTS: faulty(env.RESULTS) });
+    // The name of an actor is that of its sandbox, followed by its principal's hash.
+    const sandbox = (ctx.id.name ?? "").replace(/-\w+$/, "");
+    super(ctx, { ...env, RESULTS: faulty(env.RESULTS, sandbox) });
   }
 }
 

@@ -1,5 +1,5 @@
 /** R2 refuses, is slow or breaks off, and the actor is evicted, while a workspace is saved or given back. */
-import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
 import type { NetworkPlatform } from "../../../src/actors/platform/network-platform.ts";
 import {
   actorOf,
@@ -16,12 +16,7 @@ import {
   sleep,
   until,
 } from "../../worker/support.ts";
-import { Account, faults } from "./worker.ts";
-
-afterEach(() => {
-  delete faults.bucket;
-  vi.restoreAllMocks();
-});
+import { Account, bucketOf } from "./worker.ts";
 
 const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
 
@@ -30,56 +25,41 @@ async function crash(sandbox: string): Promise<void> {
   await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
 }
 
-describe("R2 under a workspace", () => {
-  it("refusing: calls continue to work, a crash restores the last save, and later saves are complete", async () => {
-    const sandbox = "ws-refused";
-    await sh(sandbox, "echo first > file");
-    await save(sandbox);
-    faults.bucket = async () => {
-      throw new Error("R2 is not there (10001)");
-    };
-    await sh(sandbox, "echo second > file");
-    const failed = await save(sandbox);
-    expect(failed.text).toMatch(/could not be saved: the storage does not answer/);
-    expect(await sh(sandbox, "cat file")).toBe("second\n");
-    await crash(sandbox);
-    // Nothing begins on an empty workspace.
-    const refused = await owner.call("write_file", { sandbox, path: "file", content: "from nothing" });
-    expect(refused.text).toMatch(
-      /could not be restored: the storage does not answer.*This call was not started/,
-    );
-    const run = await owner.call("run_command", { sandbox, command: "touch from-nothing" });
-    expect(run.text).toContain("could not be restored");
-    delete faults.bucket;
-    expect(await sh(sandbox, "cat file; ls")).toBe("first\nfile\n");
+/** Has no save of these sandboxes end. */
+function hang(...sandboxes: string[]): void {
+  for (const sandbox of sandboxes)
+    bucketOf(sandbox).fault = (operation) =>
+      operation === "put" ? new Promise(() => undefined) : Promise.resolve();
+}
+
+// These change what all sandboxes share.
+describe("a save that takes long", () => {
+  it("does not block the start of another sandbox", async () => {
+    const caller = await principal("ws-room");
+    const run = (sandbox: string, command: string) => caller.call("run_command", { sandbox, command });
+    onTestFinished(await setLimits({ runningSandboxes: 2 }));
+    for (const sandbox of ["a", "b"]) {
+      await run(sandbox, `echo ${sandbox} > file`);
+      await caller.call("checkpoint_sandbox", { sandbox });
+    }
+    hang("a", "b");
+    await run("a", "echo late > file");
+    // An evicted actor does not know that its sandbox was used a moment ago.
+    for (const name of ["a", "b"]) await evictActor(await actorOf(name, caller));
+    expect((await run("c", "echo ran")).text).toContain("ran");
+    const { text } = await caller.call("list_sandboxes");
+    expect(text.match(/^\w(?=: running)/gm)?.sort()).toEqual(["a", "c"]);
   });
 
-  it("failing between two objects of a save: the previous state stays complete", async () => {
-    const sandbox = "ws-between";
-    await sh(sandbox, "echo first > file; head -c 10000000 /dev/urandom > data; sha256sum data > sum");
-    await save(sandbox);
-    await sh(sandbox, "head -c 20000000 /dev/urandom > data; echo second > file");
-    let puts = 0;
-    faults.bucket = async (operation) => {
-      if (operation === "put" && puts++ === 2) throw new Error("R2 is not there (10001)");
-    };
-    expect((await save(sandbox)).isError).toBe(true);
-    expect(puts).toBeGreaterThan(2);
-    faults.bucket = async (operation) => {
-      if (operation === "put") throw new Error("R2 is not there (10001)");
-    };
-    await crash(sandbox);
-    expect(await sh(sandbox, "sha256sum -c sum; cat file")).toBe("data: OK\nfirst\n");
-  });
-
-  it("slow to commit while the container is killed: the next container gets that save, and can be saved", async () => {
+  it("is what the next container gets if its container is killed meanwhile, and is saved again after that", async () => {
     const sandbox = "ws-committing";
     await sh(sandbox, "echo first > file");
     await save(sandbox);
     const commitRequested = Promise.withResolvers<void>();
     const goesOn = Promise.withResolvers<void>();
     const commit = Account.prototype.commitSave;
-    vi.spyOn(Account.prototype, "commitSave").mockImplementation(async function (this: Account, ...args) {
+    const committed = vi.spyOn(Account.prototype, "commitSave");
+    committed.mockImplementation(async function (this: Account, ...args) {
       commitRequested.resolve();
       await goesOn.promise;
       return commit.apply(this, args);
@@ -95,19 +75,88 @@ describe("R2 under a workspace", () => {
     expect((await save(sandbox)).isError).toBe(false);
     await crash(sandbox);
     expect(await sh(sandbox, "cat file")).toBe("third\n");
+    committed.mockRestore();
+  });
+});
+
+// It waits for the time limit of R2, so it comes first of those that run at once.
+describe.concurrent("a save that never ends", () => {
+  it("does not block the enforcement of a policy", async () => {
+    const caller = await principal("ws-policy");
+    const run = (command: string) => caller.call("run_command", { sandbox: "policy", command });
+    await run("echo saved > file");
+    await caller.call("checkpoint_sandbox", { sandbox: "policy" });
+    hang("policy");
+    await run("echo late > file");
+    const platform = await inActor("policy", (actor) => actor["networkPlatform"], caller);
+    // As Cloudflare answers for a container that was started with a way out of its own.
+    const enforced = vi
+      .spyOn<NetworkPlatform, "enforce">(Object.getPrototypeOf(platform), "enforce")
+      .mockImplementation(async ({ internet }) => internet === "full");
+    await caller.call("configure_sandbox", { sandbox: "policy", internet: "none" });
+    expect((await caller.call("list_sandboxes")).text).toMatch(/^policy: stopped/m);
+    enforced.mockRestore();
+    delete bucketOf("policy").fault;
+    const next = await run("cat file");
+    expect(next.structured.stdout).toBe("saved\n");
+    expect(next.text).toMatch(/to restrict its network.* and any later changes/);
+  });
+});
+
+// Each in its own sandbox.
+describe.concurrent("R2 under a workspace", () => {
+  it("refusing: calls continue to work, a crash restores the last save, and later saves are complete", async () => {
+    const sandbox = "ws-refused";
+    await sh(sandbox, "echo first > file");
+    await save(sandbox);
+    bucketOf(sandbox).fault = async () => {
+      throw new Error("R2 is not there (10001)");
+    };
+    await sh(sandbox, "echo second > file");
+    const failed = await save(sandbox);
+    expect(failed.text).toMatch(/could not be saved: the storage does not answer/);
+    expect(await sh(sandbox, "cat file")).toBe("second\n");
+    await crash(sandbox);
+    // Nothing begins on an empty workspace.
+    const refused = await owner.call("write_file", { sandbox, path: "file", content: "from nothing" });
+    expect(refused.text).toMatch(
+      /could not be restored: the storage does not answer.*This call was not started/,
+    );
+    const run = await owner.call("run_command", { sandbox, command: "touch from-nothing" });
+    expect(run.text).toContain("could not be restored");
+    delete bucketOf(sandbox).fault;
+    expect(await sh(sandbox, "cat file; ls")).toBe("first\nfile\n");
+  });
+
+  it("failing between two objects of a save: the previous state stays complete", async () => {
+    const sandbox = "ws-between";
+    await sh(sandbox, "echo first > file; head -c 10000000 /dev/urandom > data; sha256sum data > sum");
+    await save(sandbox);
+    await sh(sandbox, "head -c 20000000 /dev/urandom > data; echo second > file");
+    let puts = 0;
+    bucketOf(sandbox).fault = async (operation) => {
+      if (operation === "put" && puts++ === 2) throw new Error("R2 is not there (10001)");
+    };
+    expect((await save(sandbox)).isError).toBe(true);
+    expect(puts).toBeGreaterThan(2);
+    bucketOf(sandbox).fault = async (operation) => {
+      if (operation === "put") throw new Error("R2 is not there (10001)");
+    };
+    await crash(sandbox);
+    expect(await sh(sandbox, "sha256sum -c sum; cat file")).toBe("data: OK\nfirst\n");
   });
 
   it("refusing before the container is killed: the next container is saved automatically", async () => {
     const sandbox = "ws-saved-again";
     await sh(sandbox, "echo first > file");
     await save(sandbox);
-    faults.bucket = async (operation) => {
+    bucketOf(sandbox).fault = async (operation) => {
       if (operation === "put") throw new Error("R2 is not there (10001)");
     };
     await sh(sandbox, "echo second > file");
     expect((await save(sandbox)).isError).toBe(true);
     await crash(sandbox);
-    delete faults.bucket;
+    delete bucketOf(sandbox).fault;
     expect(await sh(sandbox, "cat file; echo third > file")).toBe("first\n");
     const changed = Date.now();
     await until(async () => {
@@ -123,7 +172,7 @@ describe("R2 under a workspace", () => {
     const sandbox = "ws-slow";
     const commitRequested = Promise.withResolvers<void>();
     const goesOn = Promise.withResolvers<void>();
-    faults.bucket = async (operation) => {
+    bucketOf(sandbox).fault = async (operation) => {
       if (operation !== "put") return;
       commitRequested.resolve();
       await goesOn.promise;
@@ -133,13 +182,13 @@ describe("R2 under a workspace", () => {
     expect(await sh(sandbox, "cat file")).toBe("first\n");
     goesOn.resolve();
     expect((await save(sandbox)).isError).toBe(false);
-    delete faults.bucket;
+    delete bucketOf(sandbox).fault;
     await crash(sandbox);
     expect(await sh(sandbox, "cat file")).toBe("first\n");
   });
 });
 
-describe("the actor evicted at each operation of R2", () => {
+describe.concurrent("the actor evicted at each operation of R2", () => {
   it.each(["before", "after"] as const)(
     "of a save, and the container killed %s the next one: a complete state is restored, the old or the new one",
     async (when) => {
@@ -149,12 +198,12 @@ describe("the actor evicted at each operation of R2", () => {
       for (let at = 0, isOver = false; !isOver; at++) {
         await sh(sandbox, "head -c 5000000 /dev/urandom > data; sha256sum data > sum");
         let count = 0;
-        faults.bucket = async () => {
+        bucketOf(sandbox).fault = async () => {
           if (count++ === at) await evict(sandbox);
         };
         await save(sandbox);
         isOver = count <= at;
-        delete faults.bucket;
+        delete bucketOf(sandbox).fault;
         // The next actor saves it by itself, or the container goes before that.
         if (when === "after") await save(sandbox);
         await crash(sandbox);
@@ -170,49 +219,15 @@ describe("the actor evicted at each operation of R2", () => {
     for (let at = 0, isOver = false; !isOver; at++) {
       await crash(sandbox);
       let count = 0;
-      faults.bucket = async () => {
+      bucketOf(sandbox).fault = async () => {
         if (count++ === at) await evict(sandbox);
       };
       const id = idIn(await owner.call("run_command", { sandbox, command: "true", wait_seconds: 0 }));
       // The next actor asks sandboxd for it, over a new connection that stays open.
       await result(id);
       isOver = count <= at;
-      delete faults.bucket;
+      delete bucketOf(sandbox).fault;
       expect(await sh(sandbox, "sha256sum -c sum")).toBe("data: OK\n");
     }
-  });
-});
-
-describe("a save that never ends", () => {
-  /** Has the bucket take nothing from now on. */
-  const hang = () => {
-    faults.bucket = (operation) => (operation === "put" ? new Promise(() => undefined) : Promise.resolve());
-  };
-
-  it("blocks neither another sandbox's start nor the enforcement of a policy", async () => {
-    const caller = await principal("ws-room");
-    const run = (sandbox: string, command: string) => caller.call("run_command", { sandbox, command });
-    onTestFinished(await setLimits({ runningSandboxes: 2 }));
-    for (const name of ["a", "b"]) await run(name, `echo ${name} > file`);
-    for (const sandbox of ["a", "b"]) await caller.call("checkpoint_sandbox", { sandbox });
-    hang();
-    await run("a", "echo late > file");
-    // Unused for as long as a sandbox with an evicted actor.
-    for (const name of ["a", "b"]) await evictActor(await actorOf(name, caller));
-    expect((await run("c", "echo ran")).text).toContain("ran");
-    const { text } = await caller.call("list_sandboxes");
-    expect(text.match(/^\w(?=: running)/gm)?.sort()).toEqual(["a", "c"]);
-    const platform = await inActor("a", (actor) => actor["networkPlatform"], caller);
-    // As Cloudflare answers for a container that was started with a way out of its own.
-    vi.spyOn<NetworkPlatform, "enforce">(Object.getPrototypeOf(platform), "enforce").mockImplementation(
-      async ({ internet }) => internet === "full",
-    );
-    await caller.call("configure_sandbox", { sandbox: "a", internet: "none" });
-    expect((await caller.call("list_sandboxes")).text).toMatch(/^a: stopped/m);
-    vi.restoreAllMocks();
-    delete faults.bucket;
-    const next = await run("a", "cat file");
-    expect(next.structured.stdout).toBe("a\n");
-    expect(next.text).toMatch(/to restrict its network.* and any later changes/);
   });
 });

@@ -1,8 +1,6 @@
 /** `sandbox-mcp stdio`: clients that start a process, and what becomes of the server behind it. */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { beforeAll, expect, it } from "vitest";
 import { Client as NewClient } from "@modelcontextprotocol/client";
 import { StdioClientTransport as NewTransport } from "@modelcontextprotocol/client/stdio";
 import { Client } from "../clients/sdk1.ts";
@@ -12,13 +10,13 @@ import { runCLI } from "../setup/cli.ts";
 import { survivors, tree } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
-let directory: string;
+const directory = temporaryDirectory();
 let stateDir: string;
 let env: Record<string, string>;
 
 beforeAll(() => {
-  directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-stdio-"));
   stateDir = join(directory, "state");
   env = {
     ...(process.env as Record<string, string>),
@@ -27,7 +25,6 @@ beforeAll(() => {
     SANDBOX_MCP_NETWORK: "none",
   };
 });
-afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 const info = { name: "e2e", version: "1" };
 const start = (...words: string[]) => ({
@@ -87,7 +84,7 @@ it("starts a server, shares it, outlives it, and leaves none behind", { timeout:
     error: { message: expect.stringContaining("does not accept the token") },
   });
 
-  // The one that started the server goes, and the server with it; the other's call says what is known of it.
+  // The server ends with the client that started it. The other client's call says that the server may not have ended its command.
   const cut = second.callTool({ name: "run_command", arguments: { command: "sleep 300" } }).catch(String);
   await until(async () => {
     const listed = await first.callTool({ name: "list_runs", arguments: { sandbox: "other" } });

@@ -1,19 +1,9 @@
 /** The command line against a server on this machine: text, JSON, exit statuses, failures. */
 import { createHash, randomInt } from "node:crypto";
 import { once } from "node:events";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CLIOptions, runCLI, runHere, startCLI } from "../setup/cli.ts";
@@ -24,6 +14,7 @@ import { bash, playScenarios, say, use, writeProgram } from "../setup/scripted-a
 import { firstOfSandbox, processes } from "../setup/processes.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 /** The token of one who may only read. */
 const READER = "a-token-that-may-only-read";
@@ -31,11 +22,10 @@ const sha256 = (text: string) => createHash("sha256").update(text).digest("hex")
 
 let api: MessagesAPI;
 let server: Server;
-let directory: string;
+const directory = temporaryDirectory();
 let local: CLIOptions;
 
 beforeAll(async () => {
-  directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-cli-"));
   const stateDir = join(directory, "state");
   api = await playScenarios({
     write: [use("Write", { file_path: "/workspace/a.txt", content: "first\n" }), say("It is written.")],
@@ -63,7 +53,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await server?.stop();
   await api?.close();
-  rmSync(directory, { recursive: true, force: true });
 });
 
 /** A process where it gets an input; else in this one, which is quicker. */
@@ -227,7 +216,8 @@ describe("shell", () => {
       await until(() => running.stdout().includes(shown));
     };
     await type("", "/workspace# ");
-    await type("stty size; sleep 300\r", "40 100");
+    // One process group: a key between two commands of the shell would reach neither of them.
+    await type("sh -c 'stty size; exec sleep 300'\r", "40 100");
     await type("\u0003", "^C");
     await type("printf '\\033]52;c;AAAA\\007%s\\n' $((6 * 7)); exit 3\rlost\r", "status 3");
     await type("typed\r", "typed\r\ntyped");
@@ -252,7 +242,7 @@ describe("shell", () => {
       return until(() => shown.exec(running.stdout()));
     };
     await type("", /40 100/);
-    // Only then is the terminal one that makes lines of what is typed.
+    // The shell command reads lines only after the terminal has its own modes again.
     const [, id = ""] = await type("\u001d", /--attach (default\.\w+)[^]*left: 75/);
     await type(`${id}\r`, /50 90/);
     running.stdin.write("\u001d");
@@ -391,7 +381,8 @@ it("a list of runs without a run is a sentence", async () => {
 
 describe("ask", () => {
   it("prints what the program prints, and the program beside it", async () => {
-    const result = await run(["ask", "--sandbox", "default", "[[answer]] What is 6 times 7?"]);
+    // Nothing is printed about the sandbox that is made for the question.
+    const result = await run(["ask", "[[answer]] What is 6 times 7?"]);
     expect(result).toEqual({ code: 0, stdout: "42\n", stderr: "print(6 * 7)\n" });
     const sent = api.requests.at(-1);
     expect(sent?.headers["x-api-key"]).toBe("test-model-key");
@@ -405,11 +396,6 @@ describe("ask", () => {
     });
     const failed = await run(["ask", "--sandbox", "default", "[[raise]] x"]);
     expect(failed).toMatchObject({ code: 1, stderr: expect.stringContaining("no such thing") });
-  });
-
-  it("says nothing of the sandbox that was made for it", async () => {
-    const result = await run(["ask", "[[answer]] What is 6 times 7?"]);
-    expect(result).toEqual({ code: 0, stdout: "42\n", stderr: "print(6 * 7)\n" });
   });
 
   it("says why there is no program", async () => {
@@ -724,17 +710,6 @@ describe("token", () => {
     expect(hashed.stdout.trim()).toBe(sha256(String(made.token)));
     expect(await json(["token", "show"])).toMatchObject({ token: TOKEN, source: "environment" });
   });
-
-  it.each([
-    [["token", "new", "--name", "No!"], "--name must be"],
-    [["token", "new", "--name", "ci", "--scopes", "all"], '"all"'],
-  ])("%j is refused", async (words, message) => {
-    expect(await run(words)).toMatchObject({
-      code: 64,
-      stdout: "",
-      stderr: expect.stringContaining(message),
-    });
-  });
 });
 
 describe("doctor and diagnose", () => {
@@ -757,12 +732,6 @@ describe("doctor and diagnose", () => {
     expect(checks).toContainEqual(expect.objectContaining({ name: `port ${port}`, found }));
   });
 
-  it("write the bundle where no repository has it", async () => {
-    const { path } = await json(["diagnose"]);
-    expect(dirname(String(path))).toBe(join(directory, "state/reports"));
-    expect(statSync(String(path)).mode & 0o777).toBe(0o600);
-  });
-
   it("say in one sentence that the file cannot be written", async () => {
     const ended = await run(["diagnose", "--output", "/dev/null/x.json"]);
     expect(ended).toMatchObject({
@@ -770,14 +739,12 @@ describe("doctor and diagnose", () => {
       stdout: "",
       stderr: expect.stringMatching(/^Error: \/dev\/null\/x\.json cannot be written: ENOTDIR[^\n]*\n$/),
     });
-    expect(await json(["diagnose", "--output", "-"])).toMatchObject({
-      success: true,
-      server: { url: server.url },
-    });
   });
 
-  it("leave no secret in the bundle", async () => {
-    const { path } = await json(["diagnose", "--output", "bundle.json"]);
+  it("write a bundle that only its user can read, without a secret, and not into a repository", async () => {
+    const { path } = await json(["diagnose"]);
+    expect(dirname(String(path))).toBe(join(directory, "state/reports"));
+    expect(statSync(String(path)).mode & 0o777).toBe(0o600);
     const text = readFileSync(String(path), "utf8");
     expect(JSON.parse(text)).toMatchObject({
       variables: { SERVER_AUTH_TOKEN: "(set)" },

@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import {
   createServer,
   type IncomingHttpHeaders,
@@ -10,13 +10,13 @@ import {
   type Server as HTTPServer,
 } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import expectedFailures from "../conformance/expected-failures.json" with { type: "json" };
 import { MCPClient } from "../setup/mcp-client.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const run = promisify(execFile);
 
@@ -33,7 +33,7 @@ const REVISIONS: [revision: string, scenarios: string[]][] = [
 /** The scenarios of the Skills extension; that of directories only says that it does not apply. */
 const SKILL_SCENARIOS = ["sep-2640-skills-enumeration", "sep-2640-skills-manifest"];
 
-/** The scenarios of the Tasks extension that ask for no tool which this server has no like of. */
+/** The scenarios of the Tasks extension that need only tools with an equivalent here. */
 const TASK_SCENARIOS = [
   "tasks-lifecycle",
   "tasks-capability-negotiation",
@@ -51,36 +51,34 @@ interface Check {
 
 let server: Server;
 let proxy: HTTPServer;
-let results: string;
+const results = temporaryDirectory();
 const failed = new Set<string>();
 
 beforeAll(async () => {
   server = await startServer();
   proxy = await authorizingProxy(new URL(server.url), TOKEN);
-  results = mkdtempSync(join(tmpdir(), "sandbox-mcp-conformance-"));
 });
 
 afterAll(async () => {
   proxy?.close();
   await server?.stop();
-  rmSync(results, { recursive: true, force: true });
 });
 
 /** The directory of files that say hello, for the suite's tool `greet`. */
 const GREETINGS = "/tmp/greetings";
 
-/** A command in a session of its own. */
+/** A command in a new session. */
 const commandOf = (command: string) => ({
   name: "run_command",
   arguments: { command, session: randomBytes(8).toString("hex") },
 });
 
-/** Calls of the fixture server's tools, as tools of this server that do the like. */
+/** Calls of the fixture server's tools, as calls of this server's equivalent tools. */
 const FIXTURES: Record<string, (args: Record<string, unknown>) => { name: string; arguments: object }> = {
   greet: ({ name }) => ({ name: "read_file", arguments: { path: `${GREETINGS}/${String(name)}` } }),
   slow_compute: ({ seconds }) => commandOf(`sleep ${Number(seconds)}`),
   failing_job: () => commandOf("sleep 1; exit 3"),
-  // It ends without asking: what tasks/update answers is seen all the same.
+  // It ends without a question, and the suite still sees the response to tasks/update.
   confirm_delete: () => commandOf("sleep 1"),
 };
 
@@ -163,13 +161,13 @@ function unexpected(scenarios: Map<string, Check[]>): string[] {
 const listed = new Set(expectedFailures.flatMap(({ checks }) => checks));
 
 describe("conformance", () => {
-  it.each(REVISIONS)("to %s: fails nothing but what is listed", async (revision, required) => {
+  it.each(REVISIONS)("to %s: only listed checks fail", async (revision, required) => {
     const scenarios = await conformance(revision, ["--suite", "all", "--spec-version", revision]);
     expect([...scenarios.keys()]).toEqual(expect.arrayContaining(required));
     expect(unexpected(scenarios)).toEqual([]);
   });
 
-  it("to the Tasks extension: fails nothing but what is listed", async () => {
+  it("to the Tasks extension: only listed checks fail", async () => {
     const names = ["World", "sep-2243", "header-mismatch", "legacy-hint", "rt"];
     const command = `mkdir -p ${GREETINGS} && for name in ${names.join(" ")}; do echo "Hello, $name!" > ${GREETINGS}/$name; done`;
     await new MCPClient(server.url, TOKEN).call("run_command", { command });
@@ -196,7 +194,7 @@ describe("conformance", () => {
     expect(checks.filter(({ id }) => !passed.includes(id))).toEqual([]);
   });
 
-  it("lists nothing that does not fail", () => {
+  it("every listed check fails", () => {
     expect([...listed].filter((check) => !failed.has(check))).toEqual([]);
   });
 });

@@ -1,16 +1,16 @@
 /** `npm run dev:docker` without Docker: wrangler with the Worker, and no containers. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { expect, it } from "vitest";
 import { repository } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 it("has the Worker save all workspaces on Ctrl-C, and then ends", async () => {
-  const directory = mkdtempSync(join(tmpdir(), "dev-docker-"));
+  const directory = temporaryDirectory();
   // Says that Docker runs.
   writeFileSync(join(directory, "docker"), "#!/bin/sh\n", { mode: 0o755 });
   // It makes the file with the token, where wrangler reads it.
@@ -44,7 +44,6 @@ it("has the Worker save all workspaces on Ctrl-C, and then ends", async () => {
     await expect(fetch(`http://127.0.0.1:${port}/health`)).rejects.toThrow();
   } finally {
     child.kill("SIGTERM");
-    rmSync(directory, { recursive: true, force: true });
     if (!hadVariables) rmSync(variables, { force: true });
   }
 });

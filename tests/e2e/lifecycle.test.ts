@@ -1,12 +1,12 @@
-/** How the server ends, whatever ends it: nothing that it started may be left. */
+/** However the server ends, no process that it started is left. */
 import { randomInt } from "node:crypto";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { type Process, processes, survivors, tree } from "../setup/processes.ts";
 import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
-/** When the tests give up waiting, milliseconds: much more than it takes, because the machine may be busy. */
+/** How long the tests wait for the end of all processes, milliseconds. The machine may be busy. */
 const GONE_WITHIN = 15_000;
 
 const ROLES = {
@@ -25,8 +25,8 @@ interface Busy {
 
 const started: Server[] = [];
 
-afterEach(async () => {
-  await Promise.all(started.splice(0).map((server) => server.stop()));
+afterAll(async () => {
+  await Promise.all(started.map((server) => server.stop()));
 });
 
 /** A server with a sandbox in which processes of every kind are at work: in the foreground, in the background, detached. */
@@ -40,7 +40,7 @@ async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy>
     () => undefined,
   );
   const sleeping = () => processes().filter(({ command: line }) => line === `sleep ${marker}`);
-  await expect.poll(() => sleeping().length, { timeout: 20_000 }).toBe(4);
+  await until(() => sleeping().length === 4);
 
   const hanging = tree(server.child.pid ?? 0);
   const all = [...hanging, ...sleeping().filter(({ pid }) => !hanging.some((other) => other.pid === pid))];
@@ -52,7 +52,8 @@ async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy>
   return { server, all, role };
 }
 
-describe("killed with SIGKILL", () => {
+// Each has its own server.
+describe.concurrent("killed with SIGKILL", () => {
   it.each(["npm", "start"] as const)("%s: nothing is left", async (name) => {
     const { all, role } = await busyServer();
     process.kill(role(name), "SIGKILL");
@@ -77,7 +78,7 @@ describe("killed with SIGKILL", () => {
   });
 });
 
-describe("on SIGINT or SIGTERM", () => {
+describe.concurrent("on SIGINT or SIGTERM", () => {
   it("by SIGTERM: ends in order, with everything", async () => {
     const { server, all, role } = await busyServer();
     process.kill(role("start"), "SIGTERM");
@@ -87,29 +88,9 @@ describe("on SIGINT or SIGTERM", () => {
   });
 
   it("by Ctrl-C, without isolation and control groups: ends the shells that stand ready, too", async () => {
-    // As for a user who is not root. What is saved of a session lets a shell stand ready for any other.
-    const own = [
-      "--tmpfs",
-      "/sys/fs/cgroup",
-      "--tmpfs",
-      "/workspace",
-      "--tmpfs",
-      "/var/lib",
-      "--tmpfs",
-      "/opt",
-    ];
-    const within = [
-      "bwrap",
-      "--unshare-user",
-      "--uid",
-      "1000",
-      "--gid",
-      "1000",
-      "--dev-bind",
-      "/",
-      "/",
-      ...own,
-    ];
+    // As a user who is not root. After the first command a shell stands ready for every session.
+    const own = "--tmpfs /sys/fs/cgroup --tmpfs /workspace --tmpfs /var/lib --tmpfs /opt";
+    const within = `bwrap --unshare-user --uid 1000 --gid 1000 --dev-bind / / ${own}`.split(" ");
     const server = await startServer({ flags: ["--isolation", "none"], ownGroup: true, within });
     started.push(server);
     for (const command of ["cd /tmp", "pwd"]) await callTool(server.url, "run_command", { command });

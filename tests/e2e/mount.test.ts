@@ -5,27 +5,25 @@ import {
   chownSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
-  realpathSync,
   rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { MCPClient } from "../setup/mcp-client.ts";
 import { callTool, tool } from "../setup/tool.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const isRoot = process.getuid?.() === 0;
 /** Of nobody, where this user may give files away. */
 const owner = isRoot ? 61_234 : (process.getuid?.() ?? 0);
 const OTHER = "the-token-of-another-principal";
 
-let directory: string;
+const directory = temporaryDirectory();
 let server: Server;
 
 const instructions = async (url: string, token = TOKEN) => {
@@ -40,7 +38,6 @@ const run = (sandbox: string, command: string, token?: string) =>
   callTool(server.url, "run_command", { sandbox, command }, token);
 
 beforeAll(async () => {
-  directory = realpathSync(mkdtempSync(join(tmpdir(), "sandbox-mcp-mount-")));
   chmodSync(directory, 0o755);
   writeFileSync(join(directory, "secret"), "beside");
   for (const name of ["My Project", "theirs", "fixed"]) {
@@ -62,7 +59,6 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await server?.stop();
-  rmSync(directory, { recursive: true, force: true });
 });
 
 describe("a mounted directory", () => {

@@ -1,26 +1,22 @@
 /** The real Claude Code signs in to the server that `npm start` started, and calls a tool; a token works beside it. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { CLAUDE_CODE, claudeCode, claudeEnvironment } from "../setup/claude-code.ts";
 import { type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
 import { Browser } from "../setup/oauth-client.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 let server: Server;
-let home: string;
+const home = temporaryDirectory();
 
 beforeAll(async () => {
   server = await startServer();
-  home = mkdtempSync(join(tmpdir(), "sandbox-mcp-oauth-home-"));
 });
 afterAll(async () => {
   await server?.stop();
-  if (home) rmSync(home, { recursive: true, force: true });
 });
 
 const claude = (args: string[], modelURL?: string) => claudeCode(home, args, modelURL);

@@ -143,7 +143,7 @@ it("serves commands, files and code", async () => {
     expect(execFileSync(process.execPath, called, { cwd: directory, encoding: "utf8" })).toBe(
       "from the package\n\n",
     );
-    // The bundle for Claude Desktop, which has a program of its own.
+    // The bundle for Claude Desktop has its own program.
     const bundle = dirname(execFileSync("node", ["scripts/mcpb.ts"], { cwd: repository, encoding: "utf8" }));
     const manifest = JSON.parse(readFileSync(join(bundle, "bundle/manifest.json"), "utf8"));
     const settings: Record<string, string> = { url: server.url, token: TOKEN, sandbox: "default" };

@@ -1,7 +1,4 @@
 /** What the panel shows as it happens, in a real Chromium: its stream, and lists and output that are long. */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type Browser, type Page, launchChromium } from "../clients/chromium.ts";
 import { PanelPage } from "../setup/panel-page.ts";
@@ -9,8 +6,9 @@ import { tree } from "../setup/processes.ts";
 import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
-let state: string;
+const state = temporaryDirectory();
 let server: Server;
 let chromium: Browser;
 let panel: PanelPage;
@@ -42,7 +40,6 @@ function requestsOf(of: Page) {
 }
 
 beforeAll(async () => {
-  state = mkdtempSync(join(tmpdir(), "sandbox-mcp-e2e-"));
   [server, chromium] = await Promise.all([startServer(options("0")), launchChromium()]);
   panel = await PanelPage.signedIn(chromium, server.url);
   ({ page } = panel);
@@ -51,7 +48,6 @@ afterEach(() => page.evaluate(setHidden, false));
 afterAll(async () => {
   await chromium?.close();
   await server?.stop();
-  rmSync(state, { recursive: true, force: true });
 });
 
 describe("the stream of a page", () => {
@@ -108,7 +104,7 @@ describe("the stream of a page", () => {
   it("continues where it was after the server was killed and restarted", async () => {
     await panel.run("killed", "for i in $(seq 200); do echo line $i; done; sleep 1000");
     await until(async () => (await panel.rows()).includes("line 200"));
-    // Kept within a second, which the next answer of the actor takes part in.
+    // The actor stores output within a second.
     await call("get_result", { id: idOf(page), wait_seconds: 2 });
     const workerd = tree(server.child.pid ?? 0).find(({ command }) => /workerd serve/.test(command));
     process.kill(workerd?.pid ?? Number.NaN, "SIGKILL");
@@ -126,8 +122,8 @@ describe("the stream of a page", () => {
   });
 });
 
-describe("what is long", () => {
-  it("has of a hundred sandboxes those in sight, and finds one by its name", async () => {
+describe("a long list or output", () => {
+  it("of a hundred sandboxes renders those in sight, and finds one by its name", async () => {
     const names = Array.from({ length: 100 }, (_, index) => `many-${index}`);
     await inParallel(names, (sandbox) => call("configure_sandbox", { sandbox, env: { A: "b" } }));
     await page.goto(`${panel.address}#/`);
@@ -146,13 +142,13 @@ describe("what is long", () => {
     await page.press("[aria-label='Find a sandbox']", "Tab");
     await page.keyboard.press("Enter");
     await page.waitForSelector("h1:text-is('many-77')");
-    // One that is opened by its address is in sight.
+    // A sandbox that is opened by its address is in sight.
     await page.goto(`${panel.address}#/many-1`);
     await page.reload();
     await until(() => page.locator("nav.sandboxes [aria-current=page]").isVisible());
   });
 
-  it("has of two hundred runs those in sight", async () => {
+  it("of two hundred runs renders those in sight", async () => {
     const sandbox = "many-runs";
     const run = (number: number) => call("run_command", { sandbox, command: `: run ${number}` });
     await run(1);
@@ -168,7 +164,7 @@ describe("what is long", () => {
     await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
     await page.waitForSelector(".runs .title:text-is(': run 1')");
     expect(await items.count()).toBeLessThan(60);
-    // A link to it says what it was, although the list does not have it.
+    // The page of an old run shows its command, although the list does not have the run.
     const oldest = await page.getAttribute(".runs a:has(.title:text-is(': run 1'))", "href");
     await page.goto(`${panel.address}#/${sandbox}`);
     await page.goto(`${panel.address}${oldest}`);
@@ -178,7 +174,7 @@ describe("what is long", () => {
     expect(await page.locator(".runs .title:text-is(': run 1')").count()).toBe(0);
   });
 
-  it("renders the visible rows of megabytes of output, and says what it left out", async () => {
+  it("of megabytes of output renders the visible rows, and says what is left out", async () => {
     await panel.run("megabytes", "yes 0123456789 | head -c 40000000; echo; echo the end");
     await panel.ended("succeeded");
     await until(async () => (await panel.rows()).at(-1) === "the end");

@@ -54,7 +54,7 @@ describe("the terminal of the panel", () => {
     expect(await call("read_file", { sandbox: "term", path: "notes.txt" })).toBe(
       "```\none\nfrom the panel\ntwo\n```",
     );
-    // What it prints comes by the page's stream. It asks for what was run, and no log.
+    // Output arrives by the page's stream: the page reads the run, and no log.
     expect(called).toContain("send_input");
     expect(called).not.toContain("get_result with cursor");
     expect(panel.complaints).toEqual([]);
@@ -79,7 +79,7 @@ process.stdout.on("resize", tell);`;
     await until(async () => (await rows()).length > length);
     const { length: larger } = await rows();
     await until(async () => (await rows()).includes(`${larger} rows`));
-    // None of it is a run of its own.
+    // Neither the size nor the input is listed as a run.
     await page.waitForSelector(".runs .title:text-is('node size.js')");
     const titles = await page.locator(".runs .title").allTextContents();
     expect(titles).toEqual(["node size.js", "vi -u NONE notes.txt"]);

@@ -158,7 +158,7 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     page.once("dialog", (dialog) => void dialog.accept());
     await page.click("button:text-is('Restore')");
     await page.waitForSelector(".note:has-text('is restored to its files')");
-    // What is said of the restart is for the model: the page has not taken it.
+    // The notice of the restart is for the model: the page has not consumed it.
     const read = await call("read_file", { sandbox: "grows", path: "kept.txt" });
     expect(read).toContain("The sandbox was restored");
     expect(read).toContain("```\nbefore\n```");
@@ -229,7 +229,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await dialog.dismiss();
     await click;
     expect(await call("read_file", { ...bytes, encoding: "utf-8" })).toBe("```\ntheirs\n```");
-    // What was typed is not lost by looking elsewhere.
+    // The edited text is still there after another page was open.
     await page.click("text=Close");
     await page.click(named("a", "notes.txt"));
     await page.waitForSelector("textarea");

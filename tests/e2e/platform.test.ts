@@ -1,11 +1,11 @@
 /** What `npm start` does about a machine that has not all it needs; the installation itself is the distribution's. */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type Installer, requireBubblewrap, requireLinux } from "../../cli/platform.ts";
 import type { Check } from "../../local/engine/check.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const CHECK = new URL("../../local/engine/check.ts", import.meta.url).href;
 
@@ -53,7 +53,7 @@ describe("bubblewrap", () => {
 
 it("sandboxes start with a PATH that lacks the system's directories", () => {
   const script = `const { checkBubblewrap } = await import(${JSON.stringify(CHECK)}); console.log(await checkBubblewrap())`;
-  const found = mkdtempSync(join(tmpdir(), "sandbox-mcp-path-"));
+  const found = temporaryDirectory();
   symlinkSync("/usr/bin/bwrap", join(found, "bwrap"));
   for (const PATH of ["/nowhere", found]) {
     const options = { env: { PATH }, encoding: "utf8" } as const;
@@ -61,7 +61,6 @@ it("sandboxes start with a PATH that lacks the system's directories", () => {
       "works: true",
     );
   }
-  rmSync(found, { recursive: true });
 });
 
 describe("another system", () => {

@@ -1,22 +1,13 @@
-/** Previews in a real Chromium: a development server, a WebSocket, and pages that try to reach what is not theirs. */
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+/** Previews in a real Chromium: a development server, a WebSocket, and pages that try to reach the server and other previews. */
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type Browser, type Page, launchChromium } from "../clients/chromium.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
-let directory: string;
+const directory = temporaryDirectory();
 let server: Server;
 let chromium: Browser;
 let page: Page;
@@ -48,7 +39,6 @@ function copyPackage(name: string, to: string): void {
 }
 
 beforeAll(async () => {
-  directory = realpathSync(mkdtempSync(join(tmpdir(), "sandbox-mcp-previews-")));
   const site = join(directory, "site");
   copyPackage("vite", join(site, "node_modules"));
   writeFileSync(join(site, "index.html"), '<h1></h1><script type="module" src="/main.js"></script>');
@@ -65,7 +55,6 @@ import.meta.hot.accept("./text.js", (changed) => show(changed.text));`,
 afterAll(async () => {
   await chromium?.close();
   await server?.stop();
-  rmSync(directory, { recursive: true, force: true });
 });
 afterEach(async () => {
   await page?.context().close();
@@ -157,7 +146,7 @@ describe("a page of a preview", () => {
     expect(tried).toEqual({ answers: ["refused"], cookies: "" });
     const kept = await page.context().cookies();
     expect(kept.filter(({ name }) => name === "planted")).toEqual([]);
-    // Its own requests contain none of it either.
+    // The page's own requests do not contain the cookie either.
     expect(await run("hostile", "cat 8000.log")).not.toContain("of-the-server");
   });
 

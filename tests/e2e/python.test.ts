@@ -1,70 +1,60 @@
 /** The Python of sandboxes as `npm start` prepares it: with real interpreters and a real pip, and indexes on loopback. */
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server as HTTPServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { processes } from "../setup/processes.ts";
 import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
+import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const NAMES = ["numpy", "pandas", "matplotlib", "ipython"];
 const MODULES = ["numpy", "pandas", "matplotlib", "IPython"];
 
 /** A virtual environment that has pip and nothing else. */
-const bare = mkdtempSync(join(tmpdir(), "sandbox-mcp-bare-"));
-let directory: string;
-/** The interpreter of a copy of it. */
-let python: string;
-const cleanUp: (() => unknown)[] = [];
+const bare = temporaryDirectory();
+const cleanUp: (() => unknown)[] = [() => rmSync(bare, { recursive: true, force: true })];
 
-beforeAll(() => {
-  execFileSync("/usr/bin/python3", ["-m", "venv", bare]);
-  return () => rmSync(bare, { recursive: true, force: true });
+beforeAll(() => void execFileSync("/usr/bin/python3", ["-m", "venv", bare]));
+afterAll(async () => {
+  for (const step of cleanUp.toReversed()) await step();
 });
-beforeEach(() => {
-  directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-python-"));
-  cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
+
+/** What each test has: a state directory, a copy of the bare environment, and an index of packages. */
+function prepare() {
+  const directory = temporaryDirectory();
   // Compiled files are valid only with the sources' timestamps.
   const exactly = { recursive: true, verbatimSymlinks: true, preserveTimestamps: true };
   cpSync(bare, join(directory, "venv"), exactly);
-  python = join(directory, "venv/bin/python3");
-});
-afterEach(async () => {
-  for (const step of cleanUp.splice(0).toReversed()) await step();
-});
+  const python = join(directory, "venv/bin/python3");
 
-/** A server with the bare interpreter first in PATH, and with this index for pip. */
-async function start(index: string, options: ServerOptions = {}): Promise<Server> {
-  const env = {
-    SANDBOX_MCP_PYTHON: undefined,
-    PATH: `${join(directory, "venv/bin")}:${process.env.PATH}`,
-    PIP_CONFIG_FILE: "/dev/null",
-    PIP_INDEX_URL: index,
-    PIP_EXTRA_INDEX_URL: undefined,
-    PIP_FIND_LINKS: undefined,
-    ...options.env,
-  };
-  const flags = ["--state-dir", join(directory, "state"), ...(options.flags ?? [])];
-  const server = await startServer({ ...options, flags, env });
-  cleanUp.push(() => server.stop());
-  return server;
-}
+  /** A server with the bare interpreter first in PATH, and with this index for pip. */
+  async function start(index: string, options: ServerOptions = {}): Promise<Server> {
+    const env = {
+      SANDBOX_MCP_PYTHON: undefined,
+      PATH: `${join(directory, "venv/bin")}:${process.env.PATH}`,
+      PIP_CONFIG_FILE: "/dev/null",
+      PIP_INDEX_URL: index,
+      PIP_EXTRA_INDEX_URL: undefined,
+      PIP_FIND_LINKS: undefined,
+      ...options.env,
+    };
+    const flags = ["--state-dir", join(directory, "state"), ...(options.flags ?? [])];
+    const server = await startServer({ ...options, flags, env });
+    cleanUp.push(() => server.stop());
+    return server;
+  }
 
-let sandboxes = 0;
-/** A new sandbox per call: a running one keeps its interpreter. */
-const newSandbox = () => `made-${++sandboxes}`;
+  const made = () => readdirSync(join(directory, "state/python"));
 
-const nowhere = "http://127.0.0.1:1/simple";
-const made = () => readdirSync(join(directory, "state/python"));
-
-/** A wheel of one module that says where it is from. */
-function wheel(name: string, module: string): Buffer {
-  const file = join(directory, `${name}-1.0-py3-none-any.whl`);
-  const program = `
+  /** A wheel of one module that says where it is from. */
+  function wheel(name: string, module: string): Buffer {
+    const file = join(directory, `${name}-1.0-py3-none-any.whl`);
+    const program = `
 import sys, zipfile
 name, module = sys.argv[1:3]
 with zipfile.ZipFile(sys.argv[3], "w") as wheel:
@@ -73,46 +63,62 @@ with zipfile.ZipFile(sys.argv[3], "w") as wheel:
     wheel.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
     wheel.writestr(f"{name}-1.0.dist-info/RECORD", "")
 `;
-  execFileSync("/usr/bin/python3", ["-c", program, name, module, file]);
-  return readFileSync(file);
+    execFileSync("/usr/bin/python3", ["-c", program, name, module, file]);
+    return readFileSync(file);
+  }
+
+  /** An index that has all packages. It holds back the last one until it is released. */
+  async function startIndex(): Promise<{
+    url: string;
+    requests: string[];
+    held: Promise<void>;
+    release(): void;
+  }> {
+    const wheels = new Map(NAMES.map((name, index) => [name, wheel(name, MODULES[index] ?? name)]));
+    const requests: string[] = [];
+    const gate = Promise.withResolvers<void>();
+    const held = Promise.withResolvers<void>();
+    const server: HTTPServer = createServer(async ({ url = "" }, response) => {
+      requests.push(url);
+      const [, page] = /^\/simple\/([a-z]+)\/$/.exec(url) ?? [];
+      const [, file] = /^\/([a-z]+)-1.0-py3-none-any\.whl$/.exec(url) ?? [];
+      if (file === NAMES.at(-1)) {
+        held.resolve();
+        await gate.promise;
+      }
+      if (page !== undefined) {
+        const name = `${page}-1.0-py3-none-any.whl`;
+        response.setHeader("content-type", "text/html").end(`<a href="/${name}">${name}</a>`);
+      } else if (file !== undefined) response.end(wheels.get(file));
+      else response.writeHead(404).end();
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    cleanUp.push(() => {
+      server.closeAllConnections();
+      server.close();
+    });
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/simple`;
+    return { url, requests, held: held.promise, release: gate.resolve };
+  }
+
+  return { directory, python, start, made, startIndex };
 }
 
-/** An index that has all packages. It holds back the last one until it is released. */
-async function startIndex(): Promise<{
-  url: string;
-  requests: string[];
-  held: Promise<void>;
-  release(): void;
-}> {
-  const wheels = new Map(NAMES.map((name, index) => [name, wheel(name, MODULES[index] ?? name)]));
-  const requests: string[] = [];
-  const gate = Promise.withResolvers<void>();
-  const held = Promise.withResolvers<void>();
-  const server: HTTPServer = createServer(async ({ url = "" }, response) => {
-    requests.push(url);
-    const [, page] = /^\/simple\/([a-z]+)\/$/.exec(url) ?? [];
-    const [, file] = /^\/([a-z]+)-1.0-py3-none-any\.whl$/.exec(url) ?? [];
-    if (file === NAMES.at(-1)) {
-      held.resolve();
-      await gate.promise;
-    }
-    if (page !== undefined) {
-      const name = `${page}-1.0-py3-none-any.whl`;
-      response.setHeader("content-type", "text/html").end(`<a href="/${name}">${name}</a>`);
-    } else if (file !== undefined) response.end(wheels.get(file));
-    else response.writeHead(404).end();
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
-  cleanUp.push(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/simple`;
-  return { url, requests, held: held.promise, release: gate.resolve };
-}
+let sandboxes = 0;
+/** A new sandbox per call: a running one keeps its interpreter. */
+const newSandbox = () => `made-${++sandboxes}`;
 
-describe("the first Python of PATH", () => {
+/** How long pip may take on a busy machine, milliseconds. */
+const PIP_MS = 120_000;
+
+const printed = (server: Server, line: RegExp) => until(() => line.test(server.stderr()), PIP_MS);
+
+const nowhere = "http://127.0.0.1:1/simple";
+
+// Most of the time they wait for servers and pip.
+describe.concurrent("the first Python of PATH", () => {
   it("gets its packages once, in the background, also after an interruption", async () => {
+    const { directory, start, made, startIndex } = prepare();
     const index = await startIndex();
     const first = await start(index.url);
     await index.held;
@@ -130,20 +136,17 @@ describe("the first Python of PATH", () => {
 
     index.release();
     const second = await start(index.url);
-    await expect
-      .poll(() => second.stderr(), { timeout: 60_000 })
-      .toMatch(/from now on use \S+venv\S+, with numpy, pandas, matplotlib and ipython\.$/m);
+    await printed(second, /from now on use \S+venv\S+, with numpy, pandas, matplotlib and ipython\.$/m);
     expect(made()).toEqual([expect.not.stringContaining(".partial")]);
     const origins = {
       code: `import ${MODULES.slice(0, 3).join(", ")}; numpy.origin, pandas.origin, matplotlib.origin`,
     };
     const all = "('the index of the test', 'the index of the test', 'the index of the test')";
-    await expect
-      .poll(async () => await callTool(second.url, "run_code", { ...origins, sandbox: newSandbox() }), {
-        timeout: 60_000,
-      })
-      .toContain(all);
-    const touch = { sandbox: `made-${sandboxes}`, command: "touch /opt/sandbox-runtime/python/x" };
+    let sandbox = "";
+    const originsInNew = () =>
+      callTool(second.url, "run_code", { ...origins, sandbox: (sandbox = newSandbox()) });
+    await until(async () => (await originsInNew()).includes(all), PIP_MS);
+    const touch = { sandbox, command: "touch /opt/sandbox-runtime/python/x" };
     expect(await callTool(second.url, "run_command", touch)).toMatch(/Read-only file system/);
     await second.stop();
 
@@ -155,10 +158,11 @@ describe("the first Python of PATH", () => {
   });
 
   it("is replaced by an interpreter with the packages if pip reaches no index, and stays replaced", async () => {
+    const { start } = prepare();
     const first = await start(nowhere);
     const chosen =
       /Python: pip could not install them \(.*numpy\)\. Sandboxes use (\/\S+), which has them; --python \S+venv\/bin\/python3 makes/;
-    await expect.poll(() => first.stderr(), { timeout: 60_000 }).toMatch(chosen);
+    await printed(first, chosen);
     const code = "import numpy, pandas, matplotlib";
     expect(await callTool(first.url, "run_code", { code })).toMatch(/^Done/);
     await first.stop();
@@ -168,9 +172,9 @@ describe("the first Python of PATH", () => {
   });
 });
 
-describe("where no Python has the packages and pip reaches no index", () => {
+describe.concurrent("where no Python has the packages and pip reaches no index", () => {
   /** Hides every IPython of this machine, and replaces apt-get by the given script. */
-  function machine(user: number, aptGet: string): string[] {
+  function machine(directory: string, user: number, aptGet: string): string[] {
     const script = join(directory, "apt-get");
     writeFileSync(script, `#!/bin/sh\necho "$*" >>${directory}/calls\n${aptGet}\n`, { mode: 0o755 });
     const others = (process.env.PATH ?? "").split(":").map((entry) => join(entry, "python3"));
@@ -185,19 +189,15 @@ describe("where no Python has the packages and pip reaches no index", () => {
   }
 
   it("root has Debian's installed, and sandboxes use the system's Python", async () => {
-    const server = await start(nowhere, { within: machine(0, "exit 0") });
-    await expect
-      .poll(() => server.stderr(), { timeout: 60_000 })
-      .toContain("Python: sandboxes that start from now on use /usr/bin/python3, with numpy");
+    const { directory, start } = prepare();
+    const server = await start(nowhere, { within: machine(directory, 0, "exit 0") });
+    await printed(server, /Python: sandboxes that start from now on use \/usr\/bin\/python3, with numpy/);
     expect(readFileSync(join(directory, "calls"), "utf8")).toMatch(
       /install .*python3-pip python3-numpy python3-pandas python3-matplotlib python3-ipython$/m,
     );
     const code = "import numpy, sys; sys.base_prefix";
-    await expect
-      .poll(async () => await callTool(server.url, "run_code", { code, sandbox: newSandbox() }), {
-        timeout: 60_000,
-      })
-      .toBe("result: '/usr'");
+    const prefix = () => callTool(server.url, "run_code", { code, sandbox: newSandbox() });
+    await until(async () => (await prefix()) === "result: '/usr'", PIP_MS);
   });
 
   it.each([
@@ -208,11 +208,10 @@ describe("where no Python has the packages and pip reaches no index", () => {
       /Install them for \S+python3, sudo apt-get update && sudo apt-get install \S.* python3-numpy/,
     ],
   ])("%s gets the notice once, and continues", async (_who, user, words) => {
-    const within = machine(user, "echo 'E: no such package' >&2; exit 100");
+    const { directory, start } = prepare();
+    const within = machine(directory, user, "echo 'E: no such package' >&2; exit 100");
     const first = await start(nowhere, { within });
-    await expect
-      .poll(() => first.stderr(), { timeout: 60_000 })
-      .toMatch(/Python: sandboxes are without numpy/);
+    await printed(first, /Python: sandboxes are without numpy/);
     expect(first.stderr()).toMatch(words);
     expect(await callTool(first.url, "run_code", { code: "6 * 7" })).toBe("result: 42");
     await first.stop();
@@ -222,8 +221,9 @@ describe("where no Python has the packages and pip reaches no index", () => {
   });
 });
 
-describe("--python", () => {
+describe.concurrent("--python", () => {
   it("uses the given Python unchanged; pip can still install", async () => {
+    const { directory, python, start, startIndex } = prepare();
     const index = await startIndex();
     index.release();
     execFileSync(python, ["-m", "pip", "install", "-q", "--no-index", "--find-links", directory, "pandas"]);

@@ -1,13 +1,11 @@
 /** A principal's quota, through the server that `npm start` started: 100 calls at once, and every way a run can end. */
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Server, startServer } from "../setup/server.ts";
 import type { Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const RUNS = 10;
 const SANDBOXES = 12;
@@ -78,7 +76,7 @@ async function running(call: Call, names: readonly string[]): Promise<string[]> 
 }
 
 // Tests that wait for seconds to pass run beside the others.
-describe.concurrent("a principal has no more than it may:", () => {
+describe.concurrent("a principal has no more than its quota:", () => {
   describe("at once", () => {
     it.sequential("never exceed the limit under 100 parallel calls over many sandboxes, twice", async () => {
       const call = caller("many");
@@ -154,7 +152,7 @@ describe.concurrent("a principal has no more than it may:", () => {
   });
 
   it("used seconds of a day stay counted, whatever happens to the sandbox and the server", async () => {
-    const state = mkdtempSync(join(tmpdir(), "sandbox-mcp-e2e-quota-"));
+    const state = temporaryDirectory();
     const flags = ["--state-dir", state];
     const env = {
       AUTH_TOKENS: JSON.stringify([
@@ -198,7 +196,6 @@ describe.concurrent("a principal has no more than it may:", () => {
       for (const { text } of refused) expect(text).toContain(`of ${SECONDS} run seconds today`);
     } finally {
       await own.stop();
-      rmSync(state, { recursive: true, force: true });
     }
   });
 });

@@ -1,25 +1,23 @@
 /** The sandbox that a server starts before a call needs it, and a machine that can no longer make a sandbox. */
-import { mkdtemp, readdir, rename, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { type Server, startServer } from "../setup/server.ts";
 import { next, whichCommand } from "../setup/start-ahead.ts";
 import { tool } from "../setup/tool.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
-let stateDir: string;
+const stateDir = temporaryDirectory();
 let server: Server;
 let engine: string;
 
 beforeAll(async () => {
-  stateDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-e2e-"));
   server = await startServer({ flags: ["--state-dir", stateDir] });
   const run = join(stateDir, "run");
   engine = join(run, (await readdir(run)).find((name) => /^[0-9a-f]{16}$/.test(name)) ?? "");
 });
 afterAll(async () => {
   await server?.stop();
-  await rm(stateDir, { recursive: true, force: true });
 });
 
 const run = (sandbox: string, command: string) => tool(server.url, "run_command", { sandbox, command });

@@ -7,18 +7,15 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
-  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { freePort } from "../../cli/lock.ts";
 import { readRunning } from "../../cli/running.ts";
 import { processes } from "../setup/processes.ts";
@@ -36,23 +33,18 @@ import { MCPClient } from "../setup/mcp-client.ts";
 import { runHere } from "../setup/cli.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
-const cleanUp: (() => unknown)[] = [];
+const servers: Server[] = [];
 
 afterEach(async () => {
-  for (const step of cleanUp.splice(0).toReversed()) await step();
+  for (const server of servers.splice(0)) await server.stop();
 });
 
 async function start(options: ServerOptions = {}): Promise<Server> {
   const server = await startServer(options);
-  cleanUp.push(() => server.stop());
+  servers.push(server);
   return server;
-}
-
-function temporaryDirectory(): string {
-  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-e2e-"));
-  cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
-  return directory;
 }
 
 /** The repository as git clones it. */
@@ -94,7 +86,7 @@ async function status(url: string, token: string): Promise<number> {
   return (await new MCPClient(url, token).post({ method: "tools/list" })).status;
 }
 
-describe("the command line", () => {
+describe.concurrent("the command line", () => {
   it("explains itself", async () => {
     const { code, stdout } = await run({ flags: ["--help"] });
     expect(code).toBe(0);
@@ -219,7 +211,7 @@ describe("a server with flags", () => {
 it("prints with --json its address as one line, and no token", async () => {
   const directory = temporaryDirectory();
   const command = npmStart({ flags: ["--json", "--port", "0", "--state-dir", directory] });
-  cleanUp.push(() => void command.child.kill("SIGTERM"));
+  onTestFinished(() => void command.child.kill("SIGTERM"));
   await until(() => command.stdout().includes('{"success"'));
   const [line = ""] = /^\{.*\}\n$/m.exec(command.stdout()) ?? [];
   const { url, ...ready } = JSON.parse(line);
@@ -250,7 +242,7 @@ describe("the token", () => {
     expect(await status(first.url, token)).toBe(200);
     expect(await status(first.url, `${token}x`)).toBe(401);
     expect(first.stdout()).toContain(file);
-    // That is wrangler's line.
+    // Wrangler prints this line.
     expect(first.stdout()).not.toContain("Using secrets");
     expect(first.stdout()).not.toContain(token);
     await first.stop();
@@ -286,7 +278,7 @@ describe("the token", () => {
   });
 });
 
-describe("beside others", () => {
+describe.concurrent("a start that is refused or warned of", () => {
   it.each(["/proc/nope", "/dev/null/below"])("a state directory %s is one clear line", async (directory) => {
     const { code, stderr } = await run({ flags: ["--port", "0", "--state-dir", directory] });
     expect(code).toBe(1);
@@ -333,43 +325,18 @@ describe("beside others", () => {
   it("a port in use is one clear line", async () => {
     const listener = createServer().listen(0, "127.0.0.1");
     await once(listener, "listening");
-    cleanUp.push(() => listener.close());
     const { port } = listener.address() as AddressInfo;
     const directory = temporaryDirectory();
     const { code, stderr } = await run({ flags: ["--port", String(port), "--state-dir", directory] });
     expect(code).toBe(1);
+    listener.close();
     expect(stderr).toBe(
       `Port ${port} is in use. Stop what listens there, or choose another: --port <number>.`,
     );
     expect(processes().filter(({ command }) => command.includes(directory))).toEqual([]);
   });
 
-  it("a second server gets its own state directory, or is refused; a killed one holds nothing", async () => {
-    const directory = temporaryDirectory();
-    const flags = ["--state-dir", directory];
-    const first = await start({ flags });
-    const refused = await run({ flags: [...flags, "--port", "0"] });
-    expect(refused.code).toBe(1);
-    expect(refused.stderr).toContain(`Another server is using the state directory ${directory}.`);
-
-    const beside = await start();
-    expect(await callTool(beside.url, "run_command", { command: "echo beside" })).toContain("beside");
-    await callTool(first.url, "run_command", { command: "true", sandbox: "kept" });
-
-    const own = processes().find(
-      ({ command }) => /cli\/main\.ts start/.test(command) && command.includes(directory),
-    );
-    process.kill(own?.pid ?? Number.NaN, "SIGKILL");
-    await first.exited;
-    const again = await start({ flags });
-    expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept: stopped, 0 bytes");
-    await callTool(again.url, "run_command", { command: "true", sandbox: "kept" });
-    expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept: running");
-  });
-});
-
-describe("a machine", () => {
-  it("without isolation and the needed rights gets the one command to type", async () => {
+  it("a machine without isolation and the needed rights gets the one command to type", async () => {
     const within = ["bwrap", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/opt"];
     const flags = ["--port", "0", "--isolation", "none", "--state-dir", temporaryDirectory()];
     const { code, stderr } = await run({ flags, within: [...within, "--remount-ro", "/opt"] });
@@ -380,20 +347,43 @@ describe("a machine", () => {
       ),
     ]);
   });
+});
 
-  it("without python3 says so, and serves the other languages", async () => {
-    const server = await start({ within: without("python3"), env: { SANDBOX_MCP_PYTHON: undefined } });
-    expect(server.stderr()).toMatch(/python3 is not installed/);
-    const code = { code: "6 * 7", language: "javascript" };
-    expect(await callTool(server.url, "run_code", code)).toContain("42");
-    const verified = await runHere(["verify", server.url, TOKEN]);
-    expect([verified.code, verified.stdout]).toEqual([
-      0,
-      expect.stringMatching(
-        /^warning\trun_code in Python\t.*python[^]*\nWarning: run_code in Python; Not tried: /m,
-      ),
-    ]);
-  });
+it("a second server gets its own state directory, or is refused; a killed one holds nothing", async () => {
+  const directory = temporaryDirectory();
+  const flags = ["--state-dir", directory];
+  const first = await start({ flags });
+  const refused = await run({ flags: [...flags, "--port", "0"] });
+  expect(refused.code).toBe(1);
+  expect(refused.stderr).toContain(`Another server is using the state directory ${directory}.`);
+
+  const beside = await start();
+  expect(await callTool(beside.url, "run_command", { command: "echo beside" })).toContain("beside");
+  await callTool(first.url, "run_command", { command: "true", sandbox: "kept" });
+
+  const own = processes().find(
+    ({ command }) => /cli\/main\.ts start/.test(command) && command.includes(directory),
+  );
+  process.kill(own?.pid ?? Number.NaN, "SIGKILL");
+  await first.exited;
+  const again = await start({ flags });
+  expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept: stopped, 0 bytes");
+  await callTool(again.url, "run_command", { command: "true", sandbox: "kept" });
+  expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept: running");
+});
+
+it("a machine without python3 says so, and serves the other languages", async () => {
+  const server = await start({ within: without("python3"), env: { SANDBOX_MCP_PYTHON: undefined } });
+  expect(server.stderr()).toMatch(/python3 is not installed/);
+  const code = { code: "6 * 7", language: "javascript" };
+  expect(await callTool(server.url, "run_code", code)).toContain("42");
+  const verified = await runHere(["verify", server.url, TOKEN]);
+  expect([verified.code, verified.stdout]).toEqual([
+    0,
+    expect.stringMatching(
+      /^warning\trun_code in Python\t.*python[^]*\nWarning: run_code in Python; Not tried: /m,
+    ),
+  ]);
 });
 
 function environmentOf(pid: number): string {

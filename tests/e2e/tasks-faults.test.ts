@@ -1,6 +1,5 @@
 /** Tasks when a part goes away in the middle: the client, the client's patience, the server. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { claudeCode } from "../setup/claude-code.ts";
@@ -9,19 +8,18 @@ import { survivors, tree } from "../setup/processes.ts";
 import { bash, playScenarios, say, use } from "../setup/scripted-agent.ts";
 import { type Server, type ServerOptions, startServer, TOKEN } from "../setup/server.ts";
 import { sleep } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 import { TaskClient } from "./task-client.ts";
 
 let api: MessagesAPI;
-let stateDir: string;
-let home: string;
+const stateDir = temporaryDirectory();
+const home = temporaryDirectory();
 let options: ServerOptions;
 let server: Server;
 /** What the tools answered to the client's model. */
 const seen: string[] = [];
 
 beforeAll(async () => {
-  stateDir = mkdtempSync(join(tmpdir(), "sandbox-mcp-tasks-"));
-  home = mkdtempSync(join(tmpdir(), "sandbox-mcp-home-"));
   const task = { sandbox: "client", repository: "/workspace/origin.git" };
   api = await playScenarios({
     fix: [

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { MessagesAPI } from "../setup/messages-api.ts";
 import { bash, playScenarios, say, type Scenario, use } from "../setup/scripted-agent.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { until } from "../setup/until.ts";
 import { TaskClient } from "./task-client.ts";
 
 const KEY = "sk-ant-the-real-key-0123456789";
@@ -220,7 +221,7 @@ describe("a task on a repository", () => {
     expect(await client.sh("repo", "git -C /workspace/origin status --porcelain")).toBe("?? extra.txt\n");
   });
 
-  it("says what is wrong with one that cannot be cloned", async () => {
+  it("says why a repository cannot be cloned", async () => {
     const gone = await client.call("execute_task", {
       task: "[[write]] x",
       repository: "/workspace/nothing-here.git",
@@ -245,7 +246,7 @@ describe("a task on a repository", () => {
   });
 });
 
-it("sees what changes in a repository inside the workspace", async () => {
+it.concurrent("sees what changes in a repository inside the workspace", async () => {
   await client.sh("outer", "git init -q inner && echo kept > inner/kept.txt && git -C inner add -A");
   const { fields } = await client.call("execute_task", { task: "[[nested]] x", sandbox: "outer" });
   expect(fields.files).toEqual([
@@ -258,7 +259,7 @@ it("sees what changes in a repository inside the workspace", async () => {
   expect(fields.artifacts).toContainEqual({ path: 'inner/größe "x".txt', size: 4 });
 });
 
-it("sees what changes in a submodule and in a repository within the repository", async () => {
+it.concurrent("sees what changes in a submodule and in a repository within the repository", async () => {
   await client.sh(
     "within",
     `export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
@@ -320,7 +321,7 @@ describe("continue_from", () => {
   });
 });
 
-describe("a task that does not succeed", () => {
+describe.concurrent("a task that does not succeed", () => {
   it.each([
     ["unauthorized", /refused the server's credential \(status 401, invalid x-api-key\).*ANTHROPIC_API_KEY/],
     ["limited", /limits the rate of requests \(status 429, too many requests\).*Try again/],
@@ -364,9 +365,7 @@ describe("a task that does not succeed", () => {
       sandbox: "stopped",
       wait_seconds: 0,
     });
-    await expect
-      .poll(() => client.sh("stopped", "cat /workspace/started 2>/dev/null || true"), { timeout: 20_000 })
-      .toBe("started\n");
+    await until(() => client.sh("stopped", "cat /workspace/started 2>/dev/null || true"));
     const cancelled = await client.call("cancel_run", { id: fields.id });
     expect(cancelled.fields.state).toBe("cancelled");
     expect(await client.sh("stopped", "pgrep -x 'claude|sleep' || echo none")).toBe("none\n");

@@ -1,7 +1,6 @@
 /** The page of an upload link in a real Chromium. Screenshots go to `SCREENSHOTS`, if that is set. */
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import {
@@ -14,8 +13,9 @@ import {
 import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
-let directory: string;
+const directory = temporaryDirectory();
 let server: Server;
 let chromium: Browser;
 let page: Page;
@@ -52,13 +52,11 @@ const shoot = async (name: string) => {
 };
 
 beforeAll(async () => {
-  directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-uploads-"));
   [server, chromium] = await Promise.all([startServer({}), launchChromium()]);
 });
 afterAll(async () => {
   await chromium?.close();
   await server?.stop();
-  rmSync(directory, { recursive: true, force: true });
 });
 afterEach(async () => {
   await page?.context().close();
@@ -104,7 +102,7 @@ describe("the page of an upload link", () => {
     expect(await content("chosen.txt")).toContain(createHash("sha256").update("chosen").digest("hex"));
   });
 
-  it("says what is wrong: two files, one too large, a link that is used up, has expired, or a directory there", async () => {
+  it("explains each failure: two files, a file that is too large, a link that is used up or has expired, a directory in its place", async () => {
     const url = await link("wrong.txt", { max_bytes: 1000 });
     await open(url);
     expect(await page.innerText("main")).toContain("At most 1000 bytes");

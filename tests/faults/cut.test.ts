@@ -3,9 +3,7 @@
  * of a message where one is on its way, every connection there is. The parts are those of `npm start`.
  */
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
 import { type AddressInfo, type Server, type Socket, connect, createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startEngineProcess } from "../../cli/engine.ts";
@@ -15,6 +13,7 @@ import { repository, TOKEN } from "../setup/server.ts";
 import { idIn, type Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
 import { sleep, until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 import { LONG } from "./support.ts";
 
 /** A TCP proxy on loopback that can break its connections. The engine takes only what names its own address. */
@@ -116,8 +115,7 @@ let proxy: FlakyProxy;
 let url = "";
 
 beforeAll(async () => {
-  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-faults-"));
-  cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
+  const directory = temporaryDirectory();
   const secret = randomBytes(24).toString("base64url");
   const engine = await startEngineProcess(
     { secret, network: "none", isolation: "bubblewrap", runDir: join(directory, "run"), verbose: false },

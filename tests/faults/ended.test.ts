@@ -80,7 +80,7 @@ describe.concurrent("a container that the platform ends", () => {
       const { structured, text } = await code(`open("/workspace/c${n}", "w").close()`, "default");
       if (structured.state === "succeeded") answered.push(n);
       else refused ??= text;
-      // The next container is there.
+      // This call ran in the next container.
       if (/replaced the sandbox/.test(text)) break;
     }
     expect(refused).toMatch(/was (not run|stopped).*is replacing/s);

@@ -1,4 +1,4 @@
-/** User code takes all there is of something. Each in a sandbox of its own, with another that must not notice. */
+/** User code uses up a resource of its sandbox. Another sandbox does not notice. */
 import { readlinkSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "vitest";
 import { findGroupParents } from "../../local/engine/limits.ts";

@@ -32,7 +32,7 @@ function resume(pids: readonly number[]): void {
   }
 }
 
-/** Stops what is the server's in a sandbox, also what would replace it. Its processes. */
+/** Stops the server's processes in a sandbox, and the first process, which would replace them. Returns all of them. */
 async function hang(sandbox: string): Promise<number[]> {
   const first = await bed.first(sandbox);
   const pids = tree(first).flatMap(({ pid, command }) => (/^sbx(d|-control)$/.test(command) ? pid : []));
@@ -128,7 +128,7 @@ async function prepared(sandbox: string): Promise<() => Promise<number>> {
   return () => until(() => tree(first).find(({ command }) => command === "sbxd")?.pid);
 }
 
-/** What calls made while sandboxd hangs are answered, as if it did not: each is made once. */
+/** Makes calls while sandboxd hangs, and returns their results. Each call takes effect once. */
 async function served(sandbox: string): Promise<unknown[]> {
   const [ran, appended, read] = await Promise.all([
     bed.call("run_command", { sandbox, command: 'echo "$KEPT" >>runs; cat runs', timeout_seconds: 120 }),

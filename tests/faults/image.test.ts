@@ -1,23 +1,22 @@
-/** sandboxd hangs in the image. The tests run the image's entrypoint with a server of their own, in separate namespaces. */
+/** sandboxd hangs in the image. The tests run the image's entrypoint with a stand-in server, in separate namespaces. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { tree } from "../setup/processes.ts";
 import { repository } from "../setup/server.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 import { LONG } from "./support.ts";
 
-const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-image-"));
+const directory = temporaryDirectory();
 const bundle = join(directory, "sandboxd.cjs");
 /** The build's list of the image's files. Here it would be the whole machine. */
 const base = join(directory, "base.list");
 beforeAll(async () => {
   writeFileSync(base, "");
   await bundleSandboxd(bundle);
-  return () => rmSync(directory, { recursive: true, force: true });
 });
 
 /** For each of these servers the calls that it may make, and its expected output. */

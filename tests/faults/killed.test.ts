@@ -44,7 +44,7 @@ async function counted(bed: Bed, id: string): Promise<number> {
   return numbers.length;
 }
 
-// Each with a server of its own.
+// Each has its own server.
 describe.concurrent.each(["workerd", "engine"] as const)(
   "the server's %s killed in the middle of runs of each kind",
   (role) => {

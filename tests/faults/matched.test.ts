@@ -16,7 +16,7 @@ const nameOf = (command: string) => `a${createHash("sha256").update(command).dig
 
 const LINES = Array.from({ length: 40 }, (_, index) => String(index));
 
-/** A run in a session of its own, which prints LINES while `during` is done. Its result, and its lines. */
+/** Runs a command that prints LINES in another session, while `during` is done. Returns its result and its lines. */
 async function runDuring(sandbox: string, during: () => Promise<unknown>) {
   const command = "for i in {0..39}; do echo $i; sleep 0.1; done; exit 3";
   const run = await bed.call("run_command", { sandbox, session: "long", command, wait_seconds: 0 });
@@ -41,7 +41,7 @@ async function isServed(sandbox: string): Promise<void> {
   await until(async () => (await bed.call("run_code", { sandbox, code: "6 * 7" })).text.includes("42"));
 }
 
-// Each in a sandbox of its own.
+// Each has its own sandbox.
 describe.concurrent("a command that ends processes by their names", () => {
   it.each([
     ["pkill -f sandbox"],

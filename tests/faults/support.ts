@@ -1,4 +1,4 @@
-/** A server as a user starts it, with a way to each of its processes. */
+/** A server as a user starts it, and its processes. */
 import { randomInt } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -31,7 +31,7 @@ export interface Bed {
   close(): Promise<void>;
 }
 
-/** A server with a state directory of its own. Whoever starts it has to close it. */
+/** Starts a server with a new state directory. The caller closes it. */
 export async function startBed(options: ServerOptions = {}): Promise<Bed> {
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-faults-"));
   const start = () =>

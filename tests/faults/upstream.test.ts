@@ -42,7 +42,7 @@ afterAll(async () => {
   await api?.close();
 });
 
-// Each in a sandbox of its own.
+// Each has its own sandbox.
 describe.concurrent("upstream model API cut", () => {
   it("in the middle of a stream: the agent retries, and performs its instructions once", async () => {
     const sandbox = "cut";

@@ -1,4 +1,4 @@
-/** What is acknowledged is there again, whatever ended the container. */
+/** However a container ends, the next one has every acknowledged change. */
 import { describe, expect, it } from "vitest";
 import { floodedPreview } from "../setup/tiny-pieces.ts";
 import { until } from "../setup/until.ts";
@@ -11,7 +11,7 @@ async function savedAt(bed: Bed, name: string): Promise<number> {
   return Date.parse(listed.find((one) => one.name === name)?.saved_at ?? "") || 0;
 }
 
-// Each with a server of its own.
+// Each has its own server.
 describe.concurrent("the server or a sandbox ends while a workspace changes", () => {
   it("kill -9 of the server: everything up to the last save is restored, and the next result says from when", async () => {
     const bed = await startBed();
@@ -77,7 +77,8 @@ describe.concurrent("the server or a sandbox ends while a workspace changes", ()
       const started = bed.all().find(({ command }) => /^\S*node\b.* \S*cli\/main\.ts start/.test(command));
       process.kill(started?.pid ?? Number.NaN, "SIGTERM");
       const words = "workspaces of 1 running sandboxes may not be saved. Their previous save is intact.";
-      await until(() => bed.server.stderr().includes(words));
+      const stderr = await until(() => bed.server.stderr().includes(words) && bed.server.stderr());
+      expect(stderr).toContain(words);
     } finally {
       await bed.close();
     }

@@ -1,4 +1,4 @@
-/** The HTTP surface: methods, paths, headers, bodies and connections as no client should make them. */
+/** HTTP with hostile methods, paths, headers, bodies and connections. */
 import { connect, type Socket } from "node:net";
 import { readFileSync } from "node:fs";
 import * as fc from "fast-check";
@@ -248,7 +248,7 @@ describe("bodies", () => {
     },
   );
 
-  /** A batch of commands that take long enough to be at work together, each in a session of its own. */
+  /** A batch of commands that take long enough to be at work together, each in another session. */
   const batch = (count: number) => {
     const calls = Array.from({ length: count }, (_, id) => ({
       jsonrpc: "2.0",

@@ -1,9 +1,8 @@
 /** What one principal's sandbox can do to the calls of another: the whole server, with a control server taken over. */
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type RunningEngine, startEngineProcess } from "../../cli/engine.ts";
 import { type RunningWorker, startWorker } from "../../cli/worker.ts";
 import { webSockets } from "../setup/engine-client.ts";
@@ -13,6 +12,7 @@ import { repository, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
 import { floodedPreview } from "../setup/tiny-pieces.ts";
 import { sleep } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 import { rawSocket } from "./support.ts";
 
 const NEIGHBOUR = "a-token-of-another-principal";
@@ -22,7 +22,7 @@ const COMMAND = { command: "echo", timeout_seconds: 3 };
 const TASK = { task: "work", timeout_seconds: 3, wait_seconds: 3 };
 
 const control = await hostileControl();
-const stateDir = mkdtempSync(join(tmpdir(), "sandbox-mcp-hostile-"));
+const stateDir = temporaryDirectory();
 const deaths: string[] = [];
 let engine: RunningEngine;
 let worker: RunningWorker;
@@ -70,12 +70,11 @@ afterAll(async () => {
   await worker.close();
   await engine.close();
   rmSync(dirname(control), { recursive: true });
-  rmSync(stateDir, { recursive: true });
 });
 
 /** A call into the attacking sandbox. Its result does not matter. */
-async function attack(command: string): Promise<void> {
-  await attackWith("run_command", { command, timeout_seconds: 6 });
+async function attack(command: string, sandbox = "default"): Promise<void> {
+  await attackWith("run_command", { sandbox, command, timeout_seconds: 6 });
 }
 
 async function attackWith(name: string, args: Record<string, unknown>): Promise<string> {
@@ -84,6 +83,13 @@ async function attackWith(name: string, args: Record<string, unknown>): Promise<
   if (process.env.TIMES === "1") console.log(name, text.slice(0, 150));
   return text;
 }
+
+// Neither the engine nor workerd has ended.
+afterEach(() => expect(deaths).toEqual([]));
+
+/** Makes this number of calls at once. */
+const atOnce = (count: number, call: (n: number) => Promise<unknown>) =>
+  Promise.all(Array.from({ length: count }, (_, n) => call(n)));
 
 /** Calls of the neighbour until `over`. Each must get an answer. Returns their times in milliseconds. */
 async function neighbourUntil(over: () => boolean): Promise<number[]> {
@@ -102,34 +108,37 @@ async function neighbourUntil(over: () => boolean): Promise<number[]> {
   return times;
 }
 
-/** How long the calls of the neighbour are counted at the least, milliseconds. In half of that one pause of a second is most of it. */
-const leastMs = 3000;
+/** How long the neighbour's calls are counted at least. A pause of one second would be most of half of this time. */
+const LEAST_MS = 3000;
 
 /**
- * The part of the calls in peace that the neighbour is answered at the least. It shares one thread with work that comes in
- * pieces of up to a few hundred milliseconds, while a call of its own takes some ten.
+ * The least number of the neighbour's calls during an attack, as a part of its calls in peace. It shares one thread with work
+ * that comes in pieces of up to a few hundred milliseconds, and its own calls take about ten.
  */
 const LEAST_SHARE = 1 / 16;
 
-/** For which part of the time of an attack the calls in peace are counted after it: they are many more, and as steady. */
-const PEACE_PART = 1 / 3;
+/** How long calls are counted in peace, before and after an attack, as a part of the attack's time. */
+const PEACE_PART = 1 / 6;
 
 /**
- * While something is under way the neighbour is answered at least `LEAST_SHARE` as often as in peace, right after it: a
- * share and not a time, on a machine that has other work. Whoever waits for seconds gets less.
+ * Counts the neighbour's calls during an attack, and in peace before and after it: a share and not a time, because the machine has
+ * other work. That work begins and ends meanwhile, so the slower of the two times in peace counts.
  */
-async function answeredWhile(what: string, underWay: Promise<unknown>): Promise<void> {
-  let over = false;
-  const ended = underWay.finally(() => (over = true));
-  const from = performance.now();
-  // A share of a few calls says nothing.
-  const meanwhile = await neighbourUntil(() => over && performance.now() - from > leastMs);
+async function answeredWhile(what: string, attacking: () => Promise<unknown>): Promise<void> {
+  const rateFor = async (title: string, isOver: (ms: number) => boolean) => {
+    const from = performance.now();
+    const times = await neighbourUntil(() => isOver(performance.now() - from));
+    show(title, times);
+    const ms = performance.now() - from;
+    return { ms, rate: times.length / ms };
+  };
+  const before = await rateFor(`before ${what}`, (ms) => ms > LEAST_MS * PEACE_PART);
+  let isOver = false;
+  const ended = attacking().finally(() => (isOver = true));
+  const meanwhile = await rateFor(what, (ms) => isOver && ms > LEAST_MS);
   await ended;
-  const until = performance.now();
-  const inPeace = await neighbourUntil(() => performance.now() - until > (until - from) * PEACE_PART);
-  show(what, meanwhile);
-  show(`in peace after ${what}`, inPeace);
-  expect(meanwhile.length * PEACE_PART).toBeGreaterThanOrEqual(inPeace.length * LEAST_SHARE);
+  const after = await rateFor(`after ${what}`, (ms) => ms > meanwhile.ms * PEACE_PART);
+  expect(meanwhile.rate).toBeGreaterThanOrEqual(Math.min(before.rate, after.rate) * LEAST_SHARE);
 }
 
 function show(what: string, times: number[]): void {
@@ -189,7 +198,8 @@ it("no port of workerd accepts a header that names the called host", async () =>
   }
 });
 
-describe("a control server that answers every call with", () => {
+// Each in its own sandbox.
+describe.concurrent("a control server that answers every call with", () => {
   it.each([
     "null",
     "1",
@@ -198,17 +208,17 @@ describe("a control server that answers every call with", () => {
     '{"id":"a","stdout":"file 3\\nYWJj"}',
     '[["a"]]',
   ])("%s: code, which needs that server, fails as damaged and says what to do", async (value) => {
-    await attack(`echo '${value.replace(/^/, "answer ")}' >/tmp/attack`);
+    const sandbox = `answers-${createHash("sha256").update(value).digest("hex").slice(0, 8)}`;
+    await attack(`echo 'answer ${value}' >/tmp/attack`, sandbox);
     for (const language of ["python", "javascript"]) {
-      const { text, isError } = await tool(url, "run_code", { code: "1", language });
+      const { text, isError } = await tool(url, "run_code", { sandbox, code: "1", language });
       expect({ text, isError }).toEqual({
         text: expect.stringMatching(/is damaged.*destroy_sandbox/s),
         isError: true,
       });
     }
-    const destroyed = await tool(url, "destroy_sandbox", { sandbox: "default" });
-    expect(destroyed).toMatchObject({ isError: false });
-    expect((await tool(url, "run_command", { command: "echo works" })).text).toContain("works");
+    expect(await tool(url, "destroy_sandbox", { sandbox })).toMatchObject({ isError: false });
+    expect((await tool(url, "run_command", { sandbox, command: "echo works" })).text).toContain("works");
   });
 });
 
@@ -243,23 +253,18 @@ describe("another principal's calls are answered", () => {
     await neighbourUntil(() => true);
     let count = 0;
     show("without an attack", await neighbourUntil(() => ++count >= 50));
-    expect(deaths).toEqual([]);
   });
 
-  it.each(["push", "stream", "frame", "nested", "keys", "numbers", "answers", "churn"])(
-    "while a control server does this: %s",
-    async (name) => {
-      const attacker = async () => {
-        // The next calls connect to what is there by then; a new sandbox is honest.
-        await attack(`echo ${name} >/tmp/attack`);
-        const calls = Array.from({ length: 12 }, () => attackWith("read_file", { path: "/workspace/x" }));
-        await Promise.all(calls);
-        await tool(url, "destroy_sandbox", { sandbox: "default" });
-      };
-      await answeredWhile(name, attacker());
-      expect(deaths).toEqual([]);
-    },
-  );
+  // The engine ends every sandbox that attacks in such a way: tests/node/control.test.ts. These are the largest, the one of most
+  // values, and the one that breaks no rule.
+  it.each(["push", "numbers", "churn"])("while a control server does this: %s", async (name) => {
+    await answeredWhile(name, async () => {
+      // The attack begins with the next connection to the control server.
+      await attack(`echo ${name} >/tmp/attack`);
+      await atOnce(12, () => attackWith("read_file", { path: "/workspace/x" }));
+      await tool(url, "destroy_sandbox", { sandbox: "default" });
+    });
+  });
 
   describe("while a program in sandboxd's place", () => {
     const sandboxOf = (flood: string) => `flood-${flood.toLowerCase()}`;
@@ -278,17 +283,15 @@ describe("another principal's calls are answered", () => {
     it.each(FLOODS)("sends $what", async ({ flood, call: [name, args] }) => {
       const sandbox = sandboxOf(flood);
       const before = mostMemory();
-      // A run is flooded while it runs, a response once.
-      const attackers = Array.from(
-        { length: name === "execute_task" || name === "run_command" ? 1 : 4 },
-        async () => {
-          for (let time = 0; time < 2; time++)
-            expect(await attackWith(name, { sandbox, ...args })).not.toMatch(HONEST);
-        },
-      );
-      await answeredWhile(flood, Promise.all(attackers));
+      // A run is flooded while it runs, a response once. The output of a run is stored at full speed at first, and then is not.
+      const isRun = name === "execute_task" || name === "run_command";
+      const rounds = flood === "output" || !isRun ? 2 : 1;
+      const attacker = async () => {
+        for (let round = 0; round < rounds; round++)
+          expect(await attackWith(name, { sandbox, ...args })).not.toMatch(HONEST);
+      };
+      await answeredWhile(flood, () => atOnce(isRun ? 1 : 4, attacker));
       if (flood === "pieces") expect(mostMemory() - before).toBeLessThan(500 * 1024 * 1024);
-      expect(deaths).toEqual([]);
       await tool(url, "destroy_sandbox", { sandbox });
     });
   });
@@ -297,13 +300,10 @@ describe("another principal's calls are answered", () => {
     const sandbox = "terminal";
     const command = `python3 -c "print('\\x1b[999@' * 3000 + '\\x1b[999Cx\\x1b[H' * 1200)"; sleep 30`;
     const { structured } = await tool(url, "run_command", { sandbox, command, interactive: true });
-    const looks = Array.from({ length: 8 }, () =>
-      attackWith("get_result", { id: structured.id, wait_seconds: 0 }),
-    );
-    await answeredWhile("terminal", Promise.all(looks));
+    const look = () => attackWith("get_result", { id: structured.id, wait_seconds: 0 });
+    await answeredWhile("terminal", () => atOnce(8, look));
     const { text } = await tool(url, "get_result", { id: structured.id, wait_seconds: 0 });
     expect(text.length).toBeLessThan(100_000);
-    expect(deaths).toEqual([]);
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
@@ -311,14 +311,13 @@ describe("another principal's calls are answered", () => {
     const sandbox = "marks";
     const content = `a\n${"\u0301".repeat(15_000)}${"\u0323".repeat(15_000)}\n`;
     await tool(url, "write_file", { sandbox, path: "marks.txt", content });
-    const reads = Array.from({ length: 4 }, async () => {
+    const read = async () => {
       for (let time = 0; time < 2; time++)
         expect(await attackWith("read_file", { sandbox, path: "marks.txt", limit: 2000 })).not.toMatch(
           HONEST,
         );
-    });
-    await answeredWhile("marks", Promise.all(reads));
-    expect(deaths).toEqual([]);
+    };
+    await answeredWhile("marks", () => atOnce(4, read));
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
@@ -329,11 +328,8 @@ describe("another principal's calls are answered", () => {
       "    def __repr__(self): return '[an image ' + ' is left out: ' * 2300",
       "for _ in range(8): display(Left())",
     ].join("\n");
-    const calls = Array.from({ length: 8 }, (_, n) =>
-      attackWith("run_code", { sandbox, code, context: `c${n}` }),
-    );
-    await answeredWhile("results", Promise.all(calls));
-    expect(deaths).toEqual([]);
+    const run = (n: number) => attackWith("run_code", { sandbox, code, context: `c${n}` });
+    await answeredWhile("results", () => atOnce(8, run));
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
@@ -347,9 +343,7 @@ describe("another principal's calls are answered", () => {
     const sandbox = "kernel";
     const { text } = await tool(url, "run_code", { sandbox, code: changed });
     expect(text).toContain("did not respond as it should");
-    const calls = Array.from({ length: 8 }, () => attackWith("run_code", { sandbox, code: "1" }));
-    await answeredWhile("document", Promise.all(calls));
-    expect(deaths).toEqual([]);
+    await answeredWhile("document", () => atOnce(8, () => attackWith("run_code", { sandbox, code: "1" })));
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
@@ -370,11 +364,8 @@ describe("another principal's calls are answered", () => {
     expect((await tool(url, "run_code", { sandbox, code: made })).text).toContain("made");
     await neighbourUntil(() => true);
     const paths = ["large.jpg", "large.png", "bomb.png"];
-    const calls = Array.from({ length: 12 }, (_, n) =>
-      attackWith("read_file", { sandbox, path: paths[n % 3] }),
-    );
-    await answeredWhile("images", Promise.all(calls));
-    expect(deaths).toEqual([]);
+    const read = (n: number) => attackWith("read_file", { sandbox, path: paths[n % 3] });
+    await answeredWhile("images", () => atOnce(12, read));
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
@@ -394,10 +385,9 @@ describe("another principal's calls are answered", () => {
     const before = mostMemory();
     const shown = await tool(url, "read_file", { sandbox, path: "trailing.png" });
     expect(shown).toMatchObject({ isError: false });
-    const calls = Array.from({ length: 8 }, () => attackWith("read_file", { sandbox, path: "trailing.png" }));
-    await answeredWhile("trailing", Promise.all(calls));
+    const read = () => attackWith("read_file", { sandbox, path: "trailing.png" });
+    await answeredWhile("trailing", () => atOnce(8, read));
     expect(mostMemory() - before).toBeLessThan(200 * 1024 * 1024);
-    expect(deaths).toEqual([]);
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
@@ -413,8 +403,7 @@ describe("another principal's calls are answered", () => {
       for (let n = 0; n < 8; n++) open();
       setTimeout(process.exit, 5000);
     '`;
-    await answeredWhile("flood", attack(flood));
-    expect(deaths).toEqual([]);
+    await answeredWhile("flood", () => attack(flood));
   });
 
   it.each([
@@ -427,12 +416,11 @@ describe("another principal's calls are answered", () => {
     const sandbox = "tiny-pieces";
     const flood = await floodedPreview((name, args) => tool(url, name, { sandbox, ...args }));
     const before = memoryNow();
-    const flooded = flood(visit);
-    await answeredWhile(what, flooded);
+    let answered = 0;
+    await answeredWhile(what, async () => (answered = await flood(visit)));
     // Of visitors' chunks nothing is answered.
-    if (what !== "chunks of visitors") expect(await flooded).toBeGreaterThan(0);
+    if (what !== "chunks of visitors") expect(answered).toBeGreaterThan(0);
     expect(memoryNow() - before).toBeLessThan(700 * 1024 * 1024);
-    expect(deaths).toEqual([]);
     await tool(url, "destroy_sandbox", { sandbox });
   });
 });

@@ -1,4 +1,4 @@
-/** The OAuth surface with what nobody should send: parameters, forms, clients, tokens and redirects of any make. */
+/** The OAuth endpoints with hostile parameters, forms, clients, tokens and redirects. */
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
@@ -86,14 +86,14 @@ const NAMES = [
 
 const GOOD = 6;
 
-/** With what is good put where a `good:` stands for it. */
+/** Puts the valid values in the place of `good:<position>`. */
 function filled(text: string): string {
   return text.replaceAll(/good:(\d)/g, (_all, index: string) => good[Number(index)] ?? "");
 }
 
 const value = fc.oneof(
   nastyString,
-  // By position: what is good is known once the server runs.
+  // By position, because the valid values are known only once the server runs.
   fc.nat({ max: GOOD - 1 }).map((index) => `good:${index}`),
   fc.constantFrom("é".repeat(300), `${"é".repeat(300)}:b:c`, "🐍".repeat(170), "c".repeat(600)),
   fc.constantFrom(

@@ -1,4 +1,4 @@
-/** A server to attack, and what no answer of it may ever be. */
+/** Hostile input, and the checks that hold for every response. */
 import { connect } from "node:net";
 import * as fc from "fast-check";
 import { expect } from "vitest";
@@ -126,7 +126,7 @@ export const nastyValue: fc.Arbitrary<unknown> = fc.oneof(
 export function harmless(status: number, body: string, request: string): void {
   const shown = request.slice(0, 2000);
   expect(status, `${shown}\n${body.slice(0, 500)}`).toBeLessThan(500);
-  // An error may repeat what the request sent. That is not a leak.
+  // An error may repeat the request: that is not a leak.
   const leak = LEAKS.exec(body)?.[0];
   expect(
     leak === undefined || request.includes(leak) ? undefined : `${leak} in ${body.slice(0, 1000)}`,

@@ -1,4 +1,4 @@
-/** Every tool with input that nobody should send: an answer that says what is wrong, or the result; never more. */
+/** Every tool with hostile input: it returns a result or a readable error. */
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { MCPClient } from "../setup/mcp-client.ts";
@@ -12,7 +12,7 @@ beforeAll(async () => {
   await tool(server.url, "run_command", { command: "true" });
 });
 afterAll(async () => {
-  // The last word: what was thrown at it has not harmed it.
+  // The hostile input has not harmed the server.
   const { text } = await tool(server.url, "run_command", { command: "echo unharmed", sandbox: "last" });
   await server.stop();
   expect(text).toContain("unharmed");
@@ -36,7 +36,7 @@ async function definitions(): Promise<Definition[]> {
 /** Names of sandboxes that a call may make: few, or the principal runs out of them. */
 const SANDBOXES = ["default", "constructor", "a", "0-0"];
 
-/** A value for a field: right as a rule, so that what is behind the schema is reached too. */
+/** A value for a field: mostly a valid one, so that calls pass the schema. */
 function valueFor(name: string, { type, enum: choices }: Property): fc.Arbitrary<unknown> {
   if (name === "wait_seconds") return fc.constantFrom<unknown>(0, 0.1, 1, -1, "1", null, 1e300);
   if (name === "timeout_seconds") return fc.constantFrom<unknown>(1, 2, 0, -5, 1.5, 1e300, "2", null);

@@ -1,20 +1,20 @@
 /** The certificate authority of the engine, and what it lets through: `local/engine/authority.ts`. */
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdtemp, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { readFile, stat, truncate, writeFile } from "node:fs/promises";
 import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type * as nodeCrypto from "node:crypto";
 import { X509Certificate } from "node:crypto";
 import { connect, type PeerCertificate, rootCertificates, TLSSocket } from "node:tls";
 import { execFile } from "node:child_process";
 import { callbackify, promisify } from "node:util";
-import { afterAll, beforeAll, expect, it, vi } from "vitest";
+import { expect, it, vi } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
 import { keyStore } from "../../local/engine/certificates.ts";
 import { connectUpstream, secured } from "../../local/engine/upstream.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 /** One serial number in some hundred begins so, and OpenSSL reads no number with zeros in front. */
 vi.mock("node:crypto", async (original) => {
@@ -23,13 +23,7 @@ vi.mock("node:crypto", async (original) => {
   return { ...crypto, randomBytes };
 });
 
-let directory: string;
-
-beforeAll(async () => {
-  directory = await mkdtemp(join(tmpdir(), "sandbox-mcp-authority-"));
-});
-
-afterAll(() => rm(directory, { recursive: true, force: true }));
+const directory = temporaryDirectory();
 
 /** Connects a client that trusts this authority to a server with a certificate for `name`. */
 async function meets(

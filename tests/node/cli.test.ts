@@ -1,4 +1,4 @@
-/** What the command line says of itself. */
+/** Options, errors and terminals of the command line, without a server of ours. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
@@ -7,16 +7,14 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
-  rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { NEEDED_NODE } from "../../cli/node-version.ts";
 import { oneLine } from "../../cli/print.ts";
 import { leaves } from "../../cli/program.ts";
@@ -29,10 +27,9 @@ import { SCOPES } from "../../src/shared/principal.ts";
 import { TerminalFilter } from "../../src/shared/terminal/filter.ts";
 import { runCLI, runHere, startCLI } from "../setup/cli.ts";
 import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
-let directory: string;
-beforeAll(() => void (directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-cli-"))));
-afterAll(() => rmSync(directory, { recursive: true }));
+const directory = temporaryDirectory();
 
 /** Has the work done with a server on loopback that answers so. @param work gets its MCP endpoint */
 async function withServer(answer: RequestListener, work: (url: string) => Promise<void>): Promise<void> {
@@ -353,6 +350,7 @@ test.each(["\u001b[", "\u001b]", "\u001b];", "\u001b[0;", "\u001b", "\u001b[0 "]
 );
 
 test.each([
+  [["--name", "No!"], "--name must be"],
   [["--scopes", "tasks:run"], "--scopes needs --name"],
   [["--scopes", "bogus"], '"bogus", which is not one of sandbox:read'],
   [["--name", "ci", "--scopes", "bogus"], '"bogus", which is not one of sandbox:read'],
@@ -536,7 +534,7 @@ describe("a terminal", () => {
 const PREREQUISITES = "check-prerequisites.sh";
 
 test("scripts/check-prerequisites.sh answers with JSON before anything is installed", () => {
-  const copy = mkdtempSync(join(tmpdir(), "sandbox-mcp-prerequisites-"));
+  const copy = temporaryDirectory();
   cpSync(new URL(`../../scripts/${PREREQUISITES}`, import.meta.url), join(copy, "scripts", PREREQUISITES));
   const check = (path: string, ...words: string[]) => {
     const env = { PATH: path };
@@ -561,5 +559,4 @@ test("scripts/check-prerequisites.sh answers with JSON before anything is instal
       expect.stringMatching(/^docker is missing: /),
     ]),
   });
-  rmSync(copy, { recursive: true });
 });

@@ -1,4 +1,4 @@
-/** What is kept of a sandbox's connections, over containers and actors: `src/actors/connection-history.ts`. */
+/** The stored history of a sandbox's connections, over containers and actors. */
 import { expect, it } from "vitest";
 import { ConnectionHistory } from "../../src/actors/connection-history.ts";
 import { ConnectionLog, KEPT_CONNECTIONS, type SeenConnections } from "../../src/shared/connection-log.ts";

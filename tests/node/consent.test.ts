@@ -101,7 +101,7 @@ async function picture(page: Page, name: string): Promise<void> {
 }
 
 describe("a person", () => {
-  it("signs in, unticks a scope and is sent back, without a complaint of the browser's", async () => {
+  it("signs in, unticks a scope and is sent back, and the browser reports no error", async () => {
     const page = await open();
     const { client, redirect_uri } = await visit(page);
     expect(await page.getByRole("heading", { level: 1 }).textContent()).toBe(
@@ -191,7 +191,7 @@ describe("a person", () => {
     await picture(page, "nothing-ticked");
   });
 
-  it("signs in with GitHub, by way of its own site and without a complaint of the browser's", async () => {
+  it("signs in on GitHub's site, and the browser reports no error", async () => {
     github.user = { id: 583231, login: "octocat" };
     const page = await open();
     const { client, redirect_uri } = await visit(page);
@@ -258,7 +258,7 @@ describe("the page", () => {
     expect((await page.getByRole("heading", { level: 1 }).boundingBox())?.y).toBeGreaterThanOrEqual(0);
   });
 
-  it("tells whom it does not know how to be known again", async () => {
+  it("says how a client that is not registered can register again", async () => {
     const page = await open({ viewport: LAPTOP });
     const { redirect_uri } = await newClient();
     const forgotten = new Client(web, "forgotten-client", undefined, server.origin);
@@ -337,7 +337,7 @@ describe("the page", () => {
     `);
   });
 
-  it("tells of a request that cannot be served, and leaves the way back to the person", async () => {
+  it("says that a request is not valid, and links back to the client", async () => {
     const page = await open({ viewport: PHONE });
     const { redirect_uri, status } = await visit(page, {}, { code_challenge_method: "plain" });
     expect(status).toBe(400);

@@ -1,9 +1,9 @@
-/** Who the engine answers, the life of its sandboxes, and that nothing is left of either. */
+/** Access to the engine, the life of its sandboxes, and what both leave behind: nothing. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, openSync, readdirSync, readlinkSync } from "node:fs";
-import { chmod, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, symlink, writeFile } from "node:fs/promises";
 import { type IncomingMessage, request } from "node:http";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -20,6 +20,7 @@ import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import { startTestEngine, TestSandbox, type EngineAddress, type TestEngine } from "../setup/engine-client.ts";
 import { processes, survivors, tree, type Process } from "../setup/processes.ts";
 import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 let engine: TestEngine;
 
@@ -30,7 +31,7 @@ afterAll(async () => {
   await engine.close();
 });
 
-/** Starts what tries to outlive its sandbox, and finds it on the host by its argument. */
+/** Starts processes that try to outlive their sandbox, and finds them on the host by their argument. */
 async function startStragglers(sandbox: TestSandbox): Promise<Process[]> {
   const mark = `86400.${Number.parseInt(randomBytes(3).toString("hex"), 16)}`;
   const sleep = `sleep ${mark}`;
@@ -57,7 +58,7 @@ const askAt = (url: string, headers: Record<string, string>): Promise<number> =>
     call.on("error", reject).end();
   });
 
-describe("who the engine answers", () => {
+describe("access to the engine", () => {
   it("is opened only by the secret and only for this host", async () => {
     expect(await askAt(engine.url, { [SECRET_HEADER]: engine.secret })).toBe(200);
     expect(await askAt(engine.url, {})).toBe(401);
@@ -165,7 +166,7 @@ describe("a sandbox", () => {
   });
 
   it("says why it could not start, and leaves nothing", async () => {
-    const directory = await mkdtemp(join(tmpdir(), "broken-control-"));
+    const directory = temporaryDirectory();
     await chmod(directory, 0o755);
     const control = join(directory, "control.cjs");
     await writeFile(control, 'throw new Error("broken on purpose");\n');
@@ -181,7 +182,6 @@ describe("a sandbox", () => {
       "sandboxd.cjs",
     ]);
     await broken.close();
-    await rm(directory, { recursive: true });
   });
 });
 
@@ -247,7 +247,7 @@ describe("a port", () => {
     ],
     ["a file in the place of its socket", () => "touch sandboxd.sock"],
   ])("never leads to a socket of this machine: %s", async (_what, replace) => {
-    const directory = await mkdtemp(join(tmpdir(), "sandbox-mcp-ours-"));
+    const directory = temporaryDirectory();
     let connections = 0;
     const server = createServer((socket) => (connections++, socket.destroy()));
     server.listen(join(directory, "sandboxd.sock"));
@@ -259,7 +259,6 @@ describe("a port", () => {
     expect(connections).toBe(0);
     server.close();
     await own.destroy();
-    await rm(directory, { recursive: true });
   });
 });
 
@@ -269,7 +268,6 @@ describe("the engine as a program", () => {
     boot: string;
   }
   const children: ChildProcess[] = [];
-  const runDirs: string[] = [];
 
   /** Opens more files than it should, as a shell or a supervisor might, for its children to inherit. */
   async function startProgram(runDir: string, leak: number): Promise<Program> {
@@ -295,8 +293,7 @@ describe("the engine as a program", () => {
     stragglers: Process[];
     sandbox: TestSandbox;
   }> {
-    const runDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-test-"));
-    runDirs.push(runDir);
+    const runDir = temporaryDirectory();
     const secretFile = join(runDir, "leaked");
     await writeFile(secretFile, "leaked");
     const program = await startProgram(runDir, openSync(secretFile, "r"));
@@ -304,10 +301,7 @@ describe("the engine as a program", () => {
     return { program, runDir, sandbox, stragglers: await startStragglers(sandbox) };
   }
 
-  afterEach(async () => {
-    for (const child of children.splice(0)) child.kill("SIGKILL");
-    for (const directory of runDirs.splice(0)) await rm(directory, { recursive: true, force: true });
-  });
+  afterEach(() => children.splice(0).forEach((child) => child.kill("SIGKILL")));
 
   it("leaves no process when it is killed, and its successor removes the rest", async () => {
     const { program, runDir, stragglers } = await busy();
@@ -325,7 +319,7 @@ describe("the engine as a program", () => {
     await next.close();
   });
 
-  it("passes no file of its own on to a sandbox", async () => {
+  it("passes no open file on to a sandbox", async () => {
     const { sandbox } = await busy();
     expect((await sandbox.run("ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c leaked")).stdout).toBe("0");
   });
@@ -358,7 +352,7 @@ describe("the engine as a program", () => {
 
 describe("bubblewrap", () => {
   it("is not enough without perl, which the answer names with the command that installs it", async () => {
-    const directory = await mkdtemp(join(tmpdir(), "no-perl-"));
+    const directory = temporaryDirectory();
     await chmod(directory, 0o755);
     for (const program of ["bwrap", "nsenter", "setpriv"])
       await symlink(join("/usr/bin", program), join(directory, program));
@@ -367,11 +361,10 @@ describe("bubblewrap", () => {
       reason: "perl is not installed",
       remedy: expect.stringContaining("perl"),
     });
-    await rm(directory, { recursive: true });
   });
 
   it("that cannot make a sandbox gives the reason it printed", async () => {
-    const directory = await mkdtemp(join(tmpdir(), "fake-bwrap-"));
+    const directory = temporaryDirectory();
     await chmod(directory, 0o755);
     const script =
       '#!/bin/sh\n[ "$1" = --help ] && echo "--size --disable-userns" && exit\necho "bwrap: setting up uid map: Permission denied" >&2; exit 1\n';
@@ -381,6 +374,5 @@ describe("bubblewrap", () => {
       works: false,
       reason: expect.stringContaining("uid map: Permission denied"),
     });
-    await rm(directory, { recursive: true });
   });
 });

@@ -1,4 +1,4 @@
-/** What one sandbox can do to the engine, and so to all others, by asking too much of its way out. */
+/** A sandbox floods its egress proxy: neither the engine nor other sandboxes are disturbed. */
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -70,7 +70,7 @@ it("unanswered requests take no memory, and other sandboxes get their responses"
   await attack;
   expect(answered).toBeGreaterThan(0);
   expect((most - before) / MIB).toBeLessThan(200);
-  // Nothing of it delays others afterwards.
+  // The flood does not delay later requests.
   await expect
     .poll(async () => (await attacker.run("curl -sS --max-time 5 http://internet.test/")).stdout)
     .toBe("hello");

@@ -1,9 +1,9 @@
 /** What the image runs first, tested without building it. */
 import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const root = new URL("../../", import.meta.url).pathname;
 
@@ -11,7 +11,7 @@ describe("the entrypoint", () => {
   let group: string;
   let script: string;
   beforeEach(() => {
-    const directory = mkdtempSync(join(tmpdir(), "entrypoint-"));
+    const directory = temporaryDirectory();
     group = join(directory, "group");
     mkdirSync(group);
     // Without sandboxd, which would take its port on this machine.

@@ -1,8 +1,7 @@
-/** One sandbox uses up whatever it can get. Neither the engine nor another sandbox may notice. */
+/** A sandbox uses up all resources that it can get. Neither the engine nor another sandbox notices. */
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {
@@ -15,6 +14,7 @@ import {
 } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const MiB = 1024 * 1024;
 const limits = { diskBytes: 64 * MiB, memoryBytes: 384 * MiB, processes: 100, openFiles: 512 };
@@ -487,7 +487,7 @@ describe("all sandboxes together", () => {
   const whole = { ...limits, memoryBytes: 1024 * MiB, allMemoryBytes: 900 * MiB };
   const hold = (mebibytes: number) =>
     `python3 -c 'x = bytearray(${mebibytes} << 20); print(1, flush=True); import time; time.sleep(600)'`;
-  /** Slowly: between two looks of the guard nobody takes what is left. */
+  /** Slowly, so that the guard looks before all memory is used. */
   const fill = `for i in $(seq 24); do ${hold(25)} >/dev/null & sleep 0.3; done`;
 
   it.runIf(memoryIsHeld)(
@@ -531,7 +531,7 @@ describe("all sandboxes together", () => {
 
   it("share the processor equally, however many loops one runs", async () => {
     const loop = "n = 0; import time; end = time.time() + 4\nwhile time.time() < end: n += 1\nprint(n)";
-    // Each in a session of its own, which the kernel would give the same share as the other sandbox.
+    // Each in a new session: the kernel would give each the same share as the other sandbox.
     const loops = greedy.run(
       `for i in $(seq 40); do setsid python3 -c '${loop}' & done | awk '{ n += $1 } END { print n / NR }'`,
     );
@@ -671,7 +671,7 @@ describe("memory", () => {
 });
 
 it("works without control groups", async () => {
-  const runDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-test-"));
+  const runDir = temporaryDirectory();
   const nowhere = { version: 2, path: join(runDir, "missing"), controllers: ["memory", "pids"] } as const;
   expect(
     await createGroups(
@@ -680,5 +680,4 @@ it("works without control groups", async () => {
       engine.engine.report.limits,
     ),
   ).toEqual([]);
-  await rm(runDir, { recursive: true });
 });

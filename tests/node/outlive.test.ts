@@ -1,10 +1,9 @@
-/** What runs in a sandbox tries to go on after the sandbox was destroyed, and after the engine was killed. */
+/** Processes in a sandbox try to outlive the sandbox and the engine. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes, randomInt } from "node:crypto";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm, utimes, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { identify } from "../../local/engine/identity.ts";
@@ -12,6 +11,7 @@ import { createGroups, defaultLimits, findGroupParents, removeGroups } from "../
 import { spawnTestEngine, startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
 import { outliveCommand } from "../setup/outlive.ts";
 import { processes, survivors, type Process } from "../setup/processes.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const groupParents = await findGroupParents();
 
@@ -27,7 +27,7 @@ async function attack(sandbox: TestSandbox): Promise<{ answers: string; left: Pr
   const sleeping = () => processes().filter((found) => found.command === command);
   await expect.poll(() => sleeping().length).toBe(1);
   const left = sleeping();
-  // Without the mend this one is never ended by anything.
+  // If the attack succeeds, nothing else ends it.
   cleanUp.push(async () => {
     for (const { pid } of await survivors(left, 0)) process.kill(pid, "SIGKILL");
   });
@@ -35,7 +35,7 @@ async function attack(sandbox: TestSandbox): Promise<{ answers: string; left: Pr
   return { answers: stdout + stderr, left };
 }
 
-/** An engine as a program of its own, which can be killed. */
+/** An engine in a process that a test can kill. */
 async function spawnEngine(runDir: string): Promise<EngineAddress & { child: ChildProcess }> {
   const engine = await spawnTestEngine(runDir);
   cleanUp.push(async () => engine.child.kill("SIGKILL"));
@@ -43,8 +43,7 @@ async function spawnEngine(runDir: string): Promise<EngineAddress & { child: Chi
 }
 
 async function runDirectory(): Promise<string> {
-  const runDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-test-"));
-  cleanUp.push(async () => await rm(runDir, { recursive: true, force: true }));
+  const runDir = temporaryDirectory();
   return runDir;
 }
 
@@ -74,7 +73,7 @@ it("a sandbox's first process cannot be ended or limited from inside", async () 
     // The number of a sender outside, as the platform's is seen in here.
     "info = ctypes.create_string_buffer(struct.pack('iiiiiI', 15, 0, -1, 0, 0, 0), 128)",
     "print(call(129 if x else 138, os.getpid(), 0, info))",
-    // Where no more signals can wait, the kernel says of one with a forged sender what it says of the platform's.
+    // If no more signals can wait, the kernel treats one with a forged sender like the platform's.
     "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [40])",
     "while libc.sigqueue(os.getpid(), 40, ctypes.c_void_p()) == 0: pass",
     "for number in (129, 200) if x else (138, 130): print(call(number, 1, 15, info))",

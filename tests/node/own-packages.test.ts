@@ -1,15 +1,15 @@
 /** Sets of packages that npm installs when something first needs them, from a registry of the test's own. */
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from "vitest";
 import { installPackages } from "../../local/engine/packages.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
-const home = mkdtempSync(join(tmpdir(), "sandbox-mcp-own-packages-"));
+const home = temporaryDirectory();
 let registry: Server;
 let address: string;
 /** The requests to the registry. */
@@ -47,7 +47,6 @@ beforeAll(async () => {
 
 afterAll(() => {
   registry.close();
-  rmSync(home, { recursive: true, force: true });
 });
 
 let manifest: string;

@@ -1,20 +1,19 @@
-/** Nothing is published in the name of nobody. */
+/** The package is published only with its owner's name. */
 import { spawnSync } from "node:child_process";
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const FILES = ["package.json", "server.json", "README.md"];
 
-let copy: string;
+const copy = temporaryDirectory();
 
 beforeAll(() => {
-  copy = mkdtempSync(join(tmpdir(), "owner-"));
   cpSync(join(root, "scripts/owner.ts"), join(copy, "scripts/owner.ts"));
-  // Whoever publishes has put the name there already.
+  // In a clone that was published from, the name is there already.
   for (const file of FILES) {
     const text = readFileSync(join(root, file), "utf8");
     writeFileSync(
@@ -23,7 +22,6 @@ beforeAll(() => {
     );
   }
 });
-afterAll(() => rmSync(copy, { recursive: true }));
 
 function owner(word: string): number | null {
   return spawnSync(process.execPath, [join(copy, "scripts/owner.ts"), word]).status;

@@ -2,25 +2,20 @@
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { networkInterfaces, tmpdir } from "node:os";
+import { networkInterfaces } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { hostRegistries, registryAddresses } from "../../local/engine/registries.ts";
 import { connectUpstream } from "../../local/engine/upstream.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
-let directory: string;
+const directory = temporaryDirectory();
 const cleanUp: (() => unknown)[] = [];
 
-beforeAll(async () => {
-  directory = await mkdtemp(join(tmpdir(), "packages-"));
-});
-afterAll(async () => {
-  await rm(directory, { recursive: true });
-});
 afterEach(async () => {
   for (const step of cleanUp.splice(0).toReversed()) await step();
 });
@@ -142,8 +137,14 @@ describe("the indexes of the host", () => {
 });
 
 describe("a sandbox", () => {
-  it("has a name for commits, which goes after every other", async () => {
-    const sandbox = await sandboxWith({});
+  let sandbox: TestSandbox;
+  beforeAll(async () => {
+    const engine = await startTestEngine();
+    sandbox = await TestSandbox.start(engine);
+    return () => engine.close();
+  });
+
+  it("has a name for commits, which every other name replaces", async () => {
     const commit = "git commit -q --allow-empty -m one && git log -1 --format='%an <%ae>'";
     expect((await sandbox.run(`mkdir a && cd a && git init -q && ${commit}`)).stdout).toBe(
       "Sandbox <sandbox@localhost>",
@@ -153,7 +154,6 @@ describe("a sandbox", () => {
   });
 
   it("runs the command of sudo as root, which it already is", async () => {
-    const sandbox = await sandboxWith({});
     const result = await sandbox.run(
       "sudo -n -E -u root -- A='b c' sh -c 'id -u; echo $A' && sudo -v && sudo false",
     );
@@ -170,7 +170,6 @@ describe("a sandbox", () => {
   it.runIf(existsSync("/usr/bin/dpkg"))(
     "says the same of a package's file, and asks dpkg the rest",
     async () => {
-      const sandbox = await sandboxWith({});
       const { stderr, exitCode } = await sandbox.run("sudo dpkg -i /tmp/some.deb");
       expect(stderr).toContain("dpkg: packages of the system cannot be installed in a local sandbox.");
       expect(exitCode).toBe(100);
@@ -179,7 +178,6 @@ describe("a sandbox", () => {
   );
 
   it("says what can be installed if the system's packages cannot", async () => {
-    const sandbox = await sandboxWith({});
     const managers = ["apt-get", "apt", "dnf"].filter((name) => existsSync(`/usr/bin/${name}`));
     for (const name of managers) {
       for (const command of [name, `/usr/bin/${name}`]) {

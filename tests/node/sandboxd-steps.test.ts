@@ -17,9 +17,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { request } from "node:http";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { beforeAll, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { FAILED } from "../../container/sandboxd/operations.ts";
 import { type Call, type Event, eventSchema, readPiece } from "../../container/sandboxd/protocol.ts";
@@ -30,6 +29,7 @@ import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { sleep, until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 /** How many are tried at once: most wait more than they work. */
 const AT_ONCE = 24;
@@ -38,16 +38,15 @@ const AT_ONCE_AT_WORK = 6;
 /** More steps than there are. */
 const MOST_STEPS = 200;
 
-const parent = mkdtempSync(join(tmpdir(), "sandboxd-steps-"));
+const parent = temporaryDirectory();
 const bundle = join(parent, "sandboxd.cjs");
 
 beforeAll(() => bundleSandboxd(bundle));
-afterAll(() => rmSync(parent, { recursive: true, force: true }));
 
 /** Runs sandboxd again whenever it ends; the first time it is killed at a step. */
 const AGAIN = 'export KILL_AT=$1; shift; while :; do "$@"; KILL_AT=0; done';
 
-/** One sandbox: a sandboxd with places and processes of its own, started again when it ends. */
+/** A sandboxd with its own directories and processes, which is started again when it ends. */
 class Place {
   readonly directory = mkdtempSync(join(parent, "place-"));
   readonly socket = join(this.directory, "sandboxd.sock");
@@ -231,7 +230,7 @@ function numbersTo(last: number): string {
   return Array.from({ length: last }, (_, n) => `${n + 1}\n`).join("");
 }
 
-/** Runs a command and checks what is promised of it. */
+/** Runs a command, and checks that it ran once, with its output, its end and its session. */
 async function checkRun(place: Place, pause: string, what: string): Promise<void> {
   const log = join(place.directory, "ran");
   const command = `echo ran >>${log}; seq 1000; ${pause}echo end; echo error >&2; cd /usr; export KEPT=1; (exit 7)`;
@@ -307,7 +306,7 @@ it("a command keeps its output when the programs that copy it are killed", async
 
 it.each([
   ["pkill tee", undefined, /^first\nlast\n$/],
-  // Held up before, so that it may have read what is printed.
+  // It is stopped first, so that it may have read output that it has not written.
   ["pkill -STOP -x sbx-copy; echo held; pkill -KILL -x sbx-copy", true, /^(first\n)?(held\n)?last\n$/],
 ])("%s in a command: no output is missing, or its end says that some may be", async (kill, cut, printed) => {
   const place = new Place(0);
@@ -500,7 +499,7 @@ it("a complete workspace stays unchanged when a restore of an earlier actor arri
     await place.request("PUT", "/snapshot/data?id=a", pack);
     writeFileSync(join(place.workspace, "new"), "of a run");
     const tree = treeOf(place.workspace);
-    // Whoever restores what is there already is answered as if that was done.
+    // A restore of the present state succeeds and changes nothing.
     expect(await place.request("PUT", "/snapshot/restore?id=a", manifest)).toMatchObject({
       status: 200,
       body: '{"reads":[]}',

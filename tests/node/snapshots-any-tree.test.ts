@@ -1,4 +1,4 @@
-/** Whatever a workspace holds, and however it changes between saves: what comes back elsewhere is the same. */
+/** Any workspace, after any changes between saves, is restored unchanged elsewhere. */
 import {
   chmodSync,
   linkSync,
@@ -79,7 +79,7 @@ function take(root: string, one: typeof step extends fc.Arbitrary<infer T> ? T :
 /** Rounded down, also before 1970. */
 const microseconds = (ns: bigint) => Number((ns - (((ns % 1000n) + 1000n) % 1000n)) / 1000n);
 
-/** All that a file system says of a tree; hard links by the first path of their file. */
+/** The state of a tree as the file system reports it; hard links by the first path of their file. */
 function stateOf(root: string): Record<string, unknown> {
   const state: Record<string, unknown> = {};
   const first = new Map<bigint, string>();

@@ -10,16 +10,14 @@ import {
   lstatSync,
   lutimesSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
   readdirSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { afterEach, beforeEach, expect, it } from "vitest";
+import { beforeEach, expect, it } from "vitest";
 import { NODE } from "../../container/sandboxd/snapshots/image.ts";
 import { type Entry, readManifest, writeManifest } from "../../container/sandboxd/snapshots/manifest.ts";
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
@@ -27,10 +25,10 @@ import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import type { Index } from "../../container/sandboxd/snapshots/state.ts";
 import { Base, listOf, systemID } from "../../container/sandboxd/snapshots/base.ts";
 import { Scanner, choose } from "../../container/sandboxd/snapshots/scan.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 let place: string;
-beforeEach(() => void (place = mkdtempSync(join(tmpdir(), "system-"))));
-afterEach(() => rmSync(place, { recursive: true, force: true }));
+beforeEach(() => void (place = temporaryDirectory()));
 
 const { signal } = new AbortController();
 

@@ -4,7 +4,6 @@ import {
   chmodSync,
   linkSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
   readdirSync,
   rmSync,
@@ -15,11 +14,10 @@ import {
 } from "node:fs";
 import { once } from "node:events";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createHash, randomBytes } from "node:crypto";
 import zlib from "node:zlib";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import { decompressed } from "../../container/sandboxd/snapshots/codec.ts";
 import { SNAPSHOT_BLOB_BYTES as BLOB_BYTES } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Entry } from "../../container/sandboxd/snapshots/manifest.ts";
@@ -29,20 +27,19 @@ import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { Base } from "../../container/sandboxd/snapshots/base.ts";
 import { Scanner, choose, scanNamed } from "../../container/sandboxd/snapshots/scan.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 let root: string;
 let outside: string;
 
 beforeEach(() => {
   // On the file system of `/`, as a workspace is.
-  const directory = mkdtempSync(join(tmpdir(), "snapshots-"));
+  const directory = temporaryDirectory();
   root = join(directory, "root");
   outside = join(directory, "outside");
   mkdirSync(root);
   mkdirSync(outside);
 });
-afterEach(() => rmSync(join(root, ".."), { recursive: true, force: true }));
-
 const { signal } = new AbortController();
 const base = new Base("");
 const changes = (of: string) => new Scanner(of, () => base).changes(signal);

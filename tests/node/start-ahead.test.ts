@@ -1,7 +1,6 @@
 /** The sandbox that an engine starts before a call needs one: who gets it, when it is not used, and its end. */
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import type { EngineOptions } from "../../local/engine/engine.ts";
@@ -10,6 +9,7 @@ import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-c
 import { next, whichCommand } from "../setup/start-ahead.ts";
 import { tree } from "../setup/processes.ts";
 import { sleep, until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const cleanUp: (() => Promise<unknown>)[] = [];
 afterAll(async () => {
@@ -23,8 +23,7 @@ async function start(options: Partial<EngineOptions> = {}): Promise<TestEngine> 
 }
 
 async function directory(): Promise<string> {
-  const made = await mkdtemp(join(tmpdir(), "start-ahead-"));
-  cleanUp.push(async () => await rm(made, { recursive: true, force: true }));
+  const made = temporaryDirectory();
   return made;
 }
 

@@ -5,7 +5,7 @@ import { lastStates, rendered, terminalText } from "../../src/runs/terminal-text
 
 const ESC = "\u001b";
 
-/** Whether the text is in proportion to the output, and no more than a row of cells was moved for each character. */
+/** Whether text and work are in proportion to the output: at most a row of cells is moved for each character. */
 function isBounded(output: string): boolean {
   const { text, moved } = rendered(output);
   return text.length <= 2 * output.length + 1000 && moved <= 1000 * (output.length + 1);

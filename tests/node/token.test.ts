@@ -1,27 +1,25 @@
 /** The lines that `npm start` prints, run in a shell: each carries the token that the server takes. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { announce } from "../../cli/announce.ts";
 import { readVariables } from "../../cli/variables.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const repository = fileURLToPath(new URL("../..", import.meta.url));
 let directory: string;
 let file: string;
 
 beforeAll(() => {
-  directory = join(mkdtempSync(join(tmpdir(), "sandbox-mcp-token-")), "it's $HOME");
+  directory = join(temporaryDirectory(), "it's $HOME");
   for (const path of ["package.json", "cli", "client", "local", "src"])
     cpSync(join(repository, path), join(directory, path), { recursive: true });
   for (const path of ["node_modules", "container", "scripts"])
     symlinkSync(join(repository, path), join(directory, path));
   file = join(directory, ".dev.vars");
 });
-
-afterAll(() => rmSync(join(directory, ".."), { recursive: true }));
 
 /** The header that a printed line gives its client, typed in a shell that is somewhere else. */
 function headerOf(line: string): string {

@@ -1,17 +1,7 @@
 /** Users and owners in a sandbox: programs run as root there, and gain no rights on the host. */
-import {
-  chmodSync,
-  chownSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   type EngineAddress,
   spawnTestEngine,
@@ -19,11 +9,12 @@ import {
   TestSandbox,
   type TestEngine,
 } from "../setup/engine-client.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const isRoot = process.getuid?.() === 0;
-/** Whoever has no entry in /etc/passwd, as users of directories and containers have none. */
+/** A user without an entry in /etc/passwd, like the users of some containers. */
 const ordinary = isRoot ? 54_321 : undefined;
-const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-users-"));
+const directory = temporaryDirectory();
 chmodSync(directory, 0o755);
 const cleanUp: (() => unknown)[] = [() => rmSync(directory, { recursive: true, force: true })];
 afterAll(async () => {
@@ -35,6 +26,10 @@ async function engineOf(options: Parameters<typeof startTestEngine>[0] = {}): Pr
   cleanUp.push(engine.close);
   return engine;
 }
+
+/** One for all tests that need nothing special. */
+let common: Promise<TestEngine> | undefined;
+const commonEngine = () => (common ??= engineOf());
 
 async function ordinaryEngine(): Promise<EngineAddress> {
   const runDir = join(directory, "ordinary");
@@ -61,8 +56,8 @@ const unpack = [
 ].join("\n");
 
 describe.each([
-  ["the one who runs the tests", () => engineOf()],
-  ["an ordinary user", () => ordinaryEngine()],
+  ["the one who runs the tests", commonEngine],
+  ["an ordinary user", ordinaryEngine],
 ])("a server of %s", (_, start) => {
   it("keeps modes and times of archives and copies in sandboxes", async () => {
     const sandbox = await TestSandbox.start(await start());
@@ -87,7 +82,7 @@ describe.each([
 
 describe.runIf(isRoot)("a server of root's", () => {
   it("gives a sandbox users: su, setpriv, useradd and subprocess", async () => {
-    const sandbox = await TestSandbox.start(await engineOf());
+    const sandbox = await TestSandbox.start(await commonEngine());
     const commands = [
       "useradd --create-home joe && su joe -c 'echo mine >~/file; id -un; stat -c %U ~/file'",
       "setpriv --reuid 33 --regid 33 --clear-groups id -u",
@@ -103,7 +98,7 @@ describe.runIf(isRoot)("a server of root's", () => {
   });
 
   it("gives each sandbox its own user ids, and none of the server's", async () => {
-    const engines = [await engineOf(), await engineOf()];
+    const engines = [await commonEngine(), await engineOf()];
     const sandboxes = await Promise.all([...engines, ...engines].map((engine) => TestSandbox.start(engine)));
     const maps = await Promise.all(
       sandboxes.map((one) => one.run("cat /proc/self/uid_map /proc/self/gid_map")),
@@ -146,7 +141,7 @@ const writable = [
   "walk('/')",
 ].join("\n");
 
-/** Tries to leave files with set-id bits in the directory it runs in. Prints those of its own that have one, and `allowed`. */
+/** Tries to make files with set-id bits in its directory. Prints the files that have one, and `allowed`. */
 const setIDs = [
   "import ctypes, io, os, platform, struct, subprocess, tarfile",
   "libc = ctypes.CDLL(None); here = os.open('.', os.O_RDONLY)",
@@ -189,16 +184,17 @@ describe("a directory of the machine", () => {
   mkdirSync(project);
   writeFileSync(join(project, "file"), "theirs");
 
-  const mounted = async (): Promise<TestSandbox> => {
-    const mount = { name, from: project, to: "/workspace/project", writable: true };
-    return await TestSandbox.start(await engineOf({ directories: [mount] }), { name });
-  };
+  const mount = { name, from: project, to: "/workspace/project", writable: true };
+  let engine: TestEngine;
+  beforeAll(async () => void (engine = await engineOf({ directories: [mount] })));
+
+  const mounted = () => TestSandbox.start(engine, { name });
 
   it.each([
     ["none", false, []],
     ["one that can be written to", true, ["/workspace/project", "/workspace/project/file"]],
   ])("a sandbox with %s can write nowhere else on the machine", async (_, isMounted, expected) => {
-    const sandbox = isMounted ? await mounted() : await TestSandbox.start(await engineOf());
+    const sandbox = isMounted ? await mounted() : await TestSandbox.start(await commonEngine());
     const { stdout, stderr } = await sandbox.run(`python3 - <<'PYTHON'\n${writable}\nPYTHON`);
     expect([stdout.split("\n").filter(Boolean), stderr]).toEqual([expected, ""]);
     for (const file of ["sysrq-trigger", "keys", "timer_list"])
@@ -235,8 +231,6 @@ describe("a directory of the machine", () => {
     const program = join(project, "deep/program");
     mkdirSync(join(project, "deep"));
     writeFileSync(program, "");
-    const mount = { name, from: project, to: "/workspace/project", writable: true };
-    const engine = await engineOf({ directories: [mount] });
     await (await TestSandbox.start(engine, { name })).destroy();
     chmodSync(program, 0o4755);
     await expect(TestSandbox.start(engine, { name })).rejects.toThrow(`${program} has a set-user-id`);
@@ -249,8 +243,8 @@ describe("a directory of the machine", () => {
     mkdirSync(theirs);
     for (const owner of [1000, 0]) {
       chownSync(theirs, owner, owner);
-      const mount = { name, from: theirs, to: "/workspace/theirs", writable: true };
-      const sandbox = await TestSandbox.start(await engineOf({ directories: [mount] }), { name });
+      const given = { name, from: theirs, to: "/workspace/theirs", writable: true };
+      const sandbox = await TestSandbox.start(await engineOf({ directories: [given] }), { name });
       const file = `of-${owner}`;
       const { stderr } = await sandbox.run(
         `cd /workspace/theirs && touch ${file} && chown www-data:www-data ${file} .`,

@@ -1,18 +1,16 @@
 /** ZIP archives that are too large for a test to make through a sandbox, as Python's zipfile reads them. */
 import { execFileSync } from "node:child_process";
-import { createWriteStream, linkSync, mkdirSync, readdirSync, readlinkSync, writeFileSync } from "node:fs";
+import { createWriteStream, mkdirSync, readdirSync, readlinkSync, symlinkSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { randomBytes } from "node:crypto";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { expect, it, onTestFinished } from "vitest";
 import { zipped } from "../../container/sandboxd/zip.ts";
 import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
-let directory: string;
-beforeAll(async () => void (directory = await mkdtemp(join(tmpdir(), "sandbox-mcp-zip-"))));
-afterAll(() => rm(directory, { recursive: true }));
+const directory = temporaryDirectory();
 
 /** The paths of this process's open files. */
 function openFiles(): string[] {
@@ -25,9 +23,9 @@ function openFiles(): string[] {
   });
 }
 
-/** What Python says of the archive of a directory, once it has read all of it. */
+/** Packs a directory, and evaluates an expression with the archive in Python, which has checked all entries. */
 async function seen(root: string, expression: string, largeBytes?: number): Promise<unknown> {
-  const path = `${root}.zip`;
+  const path = join(directory, `${basename(root)}.zip`);
   await pipeline(zipped(root, new AbortController().signal, largeBytes), createWriteStream(path));
   const program = `
 import json, sys, zipfile
@@ -38,21 +36,16 @@ print(json.dumps(${expression}))`;
   return JSON.parse(execFileSync("python3", ["-c", program, path], { encoding: "utf8" }));
 }
 
-it("has more than 65,535 files", async () => {
-  const root = join(directory, "many");
-  // To link a file takes a fraction of the time that writing one takes.
+it("holds more than 65,535 entries", async () => {
+  // Links in memory take a fraction of the time that files on a disk take.
+  const root = await mkdtemp("/dev/shm/sandbox-mcp-zip-");
+  onTestFinished(() => rm(root, { recursive: true }));
   for (let part = 0; part < 66; part++) {
-    mkdirSync(join(root, String(part)), { recursive: true });
-    for (let n = 0; n < 1000; n++) {
-      const path = join(root, String(part), String(n));
-      if (part === 0) writeFileSync(path, String(n));
-      else linkSync(join(root, "0", String(n)), path);
-    }
+    mkdirSync(join(root, String(part)));
+    for (let n = 0; n < 1000; n++) symlinkSync("target", join(root, String(part), String(n)));
   }
-  expect(await seen(root, "[len(items), sum(item.file_size for item in items)]")).toEqual([
-    66_066,
-    66 * (10 + 2 * 90 + 3 * 900),
-  ]);
+  await writeFile(join(root, "last"), "last");
+  expect(await seen(root, "[len(items), archive.read('last').decode()]")).toEqual([66_067, "last"]);
 });
 
 it("says sizes in eight bytes from four gigabytes on", async () => {

@@ -232,7 +232,7 @@ class Victim {
     }
   }
 
-  /** Waits for a container that is being restored, whosever it is, and kills it. */
+  /** Waits for any container that is being restored, and kills it. */
   async #killRestoring(): Promise<void> {
     const latest = Date.now() + 10_000;
     const wait = random(0, 50);

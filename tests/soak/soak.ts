@@ -209,7 +209,7 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
   }
 }
 
-/** Only what is missing on purpose may be an error. */
+/** Only a read of the missing file may be an error. */
 function isRight({ isError, text }: Result, expected: string): boolean {
   return text.includes(expected) && isError === (expected === MISSING);
 }

@@ -40,7 +40,7 @@ describe("clock jump", () => {
     expect(next.structured).toMatchObject({ state: "succeeded", stdout: "next\n" });
     const { structured } = await owner.call("list_runs", { sandbox });
     const runs = structured.runs as { id: string; state: string; duration_ms: number }[];
-    // An id begins with the clock's time: what is started after a jump back is listed below what was before it.
+    // An id begins with the time, so a run that starts after a jump back is listed below earlier ones.
     const ids = runs.map(({ id }) => id);
     expect(ids).toEqual([...new Set(ids)].toSorted().toReversed());
     expect(ids.indexOf(String(next.structured.id))).toBe(ms < 0 ? ids.length - 1 : 0);

@@ -49,7 +49,7 @@ async function runOf(sandbox: string, mark: string): Promise<string | undefined>
   return runs.find(({ title }) => title.startsWith(`echo ${mark} `))?.id;
 }
 
-// They wait most of the time: each in a sandbox of its own.
+// They wait most of the time. Each has its own sandbox.
 describe.concurrent("actor evicted at random moments", () => {
   it("the next actor follows a command to its end: it runs once, and its output is complete and not repeated", async () => {
     const sandbox = "evict-command";

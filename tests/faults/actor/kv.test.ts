@@ -94,7 +94,7 @@ const REQUESTS: [string, string, RequestInit][] = [
   ],
 ];
 
-/** What is answered, which never says why inside. */
+/** The response, which never contains internal reasons. */
 async function answerTo(path: string, init: RequestInit) {
   const request = new Request(new URL(path, ORIGIN), init);
   const response = await worker.fetch(request, broken, createExecutionContext());

@@ -89,7 +89,7 @@ describe.concurrent("a save that never ends", () => {
     hang("policy");
     await run("echo late > file");
     const platform = await inActor("policy", (actor) => actor["networkPlatform"], caller);
-    // As Cloudflare answers for a container that was started with a way out of its own.
+    // Cloudflare cannot restrict a container that was started with full internet access.
     const enforced = vi
       .spyOn<NetworkPlatform, "enforce">(Object.getPrototypeOf(platform), "enforce")
       .mockImplementation(async ({ internet }) => internet === "full");

@@ -1,0 +1,18 @@
+/** Temporary directories of a test file. They are removed after its tests. */
+import { mkdtempSync, realpathSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll } from "vitest";
+
+const made: string[] = [];
+
+// Hooks run in reverse order, so this one runs after those of the importing file.
+afterAll(() =>
+  made.forEach((directory) => rmSync(directory, { recursive: true, force: true, maxRetries: 5 })),
+);
+
+export function temporaryDirectory(): string {
+  const directory = realpathSync(mkdtempSync(join(tmpdir(), "sandbox-mcp-test-")));
+  made.push(directory);
+  return directory;
+}

@@ -11,7 +11,7 @@ const GONE_WITHIN = 15_000;
 
 const ROLES = {
   npm: /npm start|npm-cli\.js/,
-  start: /cli\/main\.ts start/,
+  start: /cli\/npm-script\.mjs start/,
   engine: /local\/engine\/main\.ts/,
   workerd: /workerd serve/,
 } as const;

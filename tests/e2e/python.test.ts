@@ -128,7 +128,7 @@ describe.concurrent("the first Python of PATH", () => {
       /^Python: installing numpy, pandas, matplotlib and ipython for .*venv\/bin/m,
     );
     const killed = processes().find(
-      ({ command }) => /cli\/main\.ts start/.test(command) && command.includes(directory),
+      ({ command }) => /cli\/npm-script\.mjs start/.test(command) && command.includes(directory),
     );
     process.kill(killed?.pid ?? Number.NaN, "SIGKILL");
     await first.exited;

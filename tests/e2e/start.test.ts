@@ -362,7 +362,7 @@ it("a second server gets its own state directory, or is refused; a killed one ho
   await callTool(first.url, "run_command", { command: "true", sandbox: "kept" });
 
   const own = processes().find(
-    ({ command }) => /cli\/main\.ts start/.test(command) && command.includes(directory),
+    ({ command }) => /cli\/npm-script\.mjs start/.test(command) && command.includes(directory),
   );
   process.kill(own?.pid ?? Number.NaN, "SIGKILL");
   await first.exited;

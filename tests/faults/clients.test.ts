@@ -82,7 +82,7 @@ describe("server stopped by SIGTERM during 20 runs", () => {
       );
     const all = bed.all();
     process.kill(
-      all.find(({ command }) => /cli\/main\.ts start/.test(command) && !/^(\/bin\/)?sh /.test(command))
+      all.find(({ command }) => /cli\/npm-script\.mjs start/.test(command) && !/^(\/bin\/)?sh /.test(command))
         ?.pid ?? 0,
       "SIGTERM",
     );

@@ -74,7 +74,9 @@ describe.concurrent("the server or a sandbox ends while a workspace changes", ()
     try {
       await bed.call("write_file", { path: "young", content: "a moment old" });
       process.kill(bed.pid("workerd"), "SIGSTOP");
-      const started = bed.all().find(({ command }) => /^\S*node\b.* \S*cli\/main\.ts start/.test(command));
+      const started = bed
+        .all()
+        .find(({ command }) => /^\S*node\b.* \S*cli\/npm-script\.mjs start/.test(command));
       process.kill(started?.pid ?? Number.NaN, "SIGTERM");
       const words = "workspaces of 1 running sandboxes may not be saved. Their previous save is intact.";
       const stderr = await until(() => bed.server.stderr().includes(words) && bed.server.stderr());

@@ -246,32 +246,34 @@ describe("a task on a repository", () => {
   });
 });
 
-it.concurrent("sees what changes in a repository inside the workspace", async () => {
-  await client.sh("outer", "git init -q inner && echo kept > inner/kept.txt && git -C inner add -A");
-  const { fields } = await client.call("execute_task", { task: "[[nested]] x", sandbox: "outer" });
-  expect(fields.files).toEqual([
-    { path: 'inner/größe "x".txt', change: "created", size: 4 },
-    { path: "inner/kept.txt", change: "changed", size: 13 },
-  ]);
-  expect(fields.diff).toContain(
-    "--- a/inner/kept.txt\n+++ b/inner/kept.txt\n@@ -1 +1,2 @@\n kept\n+changed\n",
-  );
-  expect(fields.artifacts).toContainEqual({ path: 'inner/größe "x".txt', size: 4 });
-});
+describe.concurrent("changes of a task", () => {
+  it("are seen in a repository inside the workspace", async () => {
+    await client.sh("outer", "git init -q inner && echo kept > inner/kept.txt && git -C inner add -A");
+    const { fields } = await client.call("execute_task", { task: "[[nested]] x", sandbox: "outer" });
+    expect(fields.files).toEqual([
+      { path: 'inner/größe "x".txt', change: "created", size: 4 },
+      { path: "inner/kept.txt", change: "changed", size: 13 },
+    ]);
+    expect(fields.diff).toContain(
+      "--- a/inner/kept.txt\n+++ b/inner/kept.txt\n@@ -1 +1,2 @@\n kept\n+changed\n",
+    );
+    expect(fields.artifacts).toContainEqual({ path: 'inner/größe "x".txt', size: 4 });
+  });
 
-it.concurrent("sees what changes in a submodule and in a repository within the repository", async () => {
-  await client.sh(
-    "within",
-    `export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
+  it("are seen in a submodule and in a repository within the repository", async () => {
+    await client.sh(
+      "within",
+      `export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
      git init -q /tmp/part && echo kept > /tmp/part/kept.txt && git -C /tmp/part add -A && git -C /tmp/part commit -qm one &&
      git init -q . && git -c protocol.file.allow=always submodule --quiet add /tmp/part inner && git commit -qm one`,
-  );
-  const { fields } = await client.call("execute_task", { task: "[[within]] x", sandbox: "within" });
-  expect(fields.files).toEqual([
-    { path: "apart/new.txt", change: "created", size: 4 },
-    { path: 'inner/größe "x".txt', change: "created", size: 4 },
-    { path: "inner/kept.txt", change: "changed", size: 13 },
-  ]);
+    );
+    const { fields } = await client.call("execute_task", { task: "[[within]] x", sandbox: "within" });
+    expect(fields.files).toEqual([
+      { path: "apart/new.txt", change: "created", size: 4 },
+      { path: 'inner/größe "x".txt', change: "created", size: 4 },
+      { path: "inner/kept.txt", change: "changed", size: 13 },
+    ]);
+  });
 });
 
 describe("continue_from", () => {

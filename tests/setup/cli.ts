@@ -1,6 +1,6 @@
 /** The command line as a user runs it. */
 import { spawn } from "node:child_process";
-import { vi } from "vitest";
+import { expect, vi } from "vitest";
 import { join } from "node:path";
 import { run } from "../../cli/run-program.ts";
 import { repository } from "./server.ts";
@@ -88,6 +88,20 @@ export async function runHere(
     process.exitCode = undefined;
   }
   return ended;
+}
+
+/** @returns functions that run commands with these options */
+export function commandsWith(options: CLIOptions) {
+  /** In a process if it has an input, else in this process, which is quicker. */
+  const runCommand = (words: readonly string[], input?: string) =>
+    input === undefined ? runHere(words, options) : runCLI(words, options, input);
+  /** Runs a command with `--json`, and returns its one document. */
+  const json = async (words: readonly string[]): Promise<Record<string, unknown>> => {
+    const { stdout } = await runCommand([...words, "--json"]);
+    expect(stdout).toMatch(/^\{"success":(true|false),[^\n]+\n$/);
+    return JSON.parse(stdout);
+  };
+  return { run: runCommand, json };
 }
 
 /** @returns what changes it back */

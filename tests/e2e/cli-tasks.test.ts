@@ -1,0 +1,337 @@
+/** The command line against a server with a model: questions, tasks, clients, checks and scripts. */
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type CLIOptions, commandsWith, runCLI, runHere, startCLI } from "../setup/cli.ts";
+import { claudeCode } from "../setup/claude-code.ts";
+import { idIn, MCPClient } from "../setup/mcp-client.ts";
+import type { MessagesAPI } from "../setup/messages-api.ts";
+import { bash, playScenarios, say, use, writeProgram } from "../setup/scripted-agent.ts";
+import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+import { until } from "../setup/until.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
+
+/** The token of one who may only read. */
+const READER = "a-token-that-may-only-read";
+const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
+
+let api: MessagesAPI;
+let server: Server;
+const stateDir = temporaryDirectory();
+const directory = temporaryDirectory();
+const local: CLIOptions = {
+  env: { SANDBOX_MCP_STATE_DIR: stateDir, SERVER_AUTH_TOKEN: TOKEN },
+  cwd: directory,
+};
+const { run, json } = commandsWith(local);
+
+beforeAll(async () => {
+  api = await playScenarios({
+    write: [use("Write", { file_path: "/workspace/a.txt", content: "first\n" }), say("It is written.")],
+    sleep: [bash("echo started; sleep 300"), say("woke up")],
+    answer: [writeProgram("print(6 * 7)")],
+    raise: [writeProgram("raise ValueError('no such thing')")],
+    wait: [writeProgram("import time\nprint('begun', flush=True)\ntime.sleep(300)")],
+    hang: ["hang"],
+    decline: [say("I would rather not.")],
+  });
+  const COMPONENTS = join(directory, "definitions");
+  for (const kind of ["agents", "commands"]) mkdirSync(join(COMPONENTS, kind), { recursive: true });
+  writeFileSync(join(COMPONENTS, "commands/write.md"), "[[write]] Write $ARGUMENTS.");
+  server = await startServer({
+    flags: ["--state-dir", stateDir],
+    env: {
+      ANTHROPIC_API_KEY: "test-model-key",
+      ANTHROPIC_UPSTREAM_URL: api.url,
+      COMPONENTS,
+      AUTH_TOKENS: JSON.stringify([{ name: "reader", sha256: sha256(READER), scopes: ["sandbox:read"] }]),
+    },
+  });
+});
+afterAll(async () => {
+  await server?.stop();
+  await api?.close();
+});
+
+describe("ask", () => {
+  it("prints what the program prints, and the program beside it", async () => {
+    // Nothing is printed about the sandbox that is made for the question.
+    const result = await run(["ask", "[[answer]] What is 6 times 7?"]);
+    expect(result).toEqual({ code: 0, stdout: "42\n", stderr: "print(6 * 7)\n" });
+    const sent = api.requests.at(-1);
+    expect(sent?.headers["x-api-key"]).toBe("test-model-key");
+    expect(await json(["ask", "--sandbox", "default", "--model", "other", "[[answer]] x"])).toMatchObject({
+      success: true,
+      state: "succeeded",
+      language: "python",
+      code: "print(6 * 7)",
+      stdout: "42\n",
+      model: "other",
+    });
+    const failed = await run(["ask", "--sandbox", "default", "[[raise]] x"]);
+    expect(failed).toMatchObject({ code: 1, stderr: expect.stringContaining("no such thing") });
+  });
+
+  it("says why there is no program", async () => {
+    const stderr = "The model wrote no program. It said: I would rather not.\n";
+    expect(await run(["ask", "[[decline]] x"])).toEqual({ code: 1, stdout: "", stderr });
+  });
+
+  it("stops on Ctrl-C, while the model writes and while the program runs, and can be left", async () => {
+    const start = (name: string) => {
+      const command = startCLI(["ask", "--sandbox", "default", `[[${name}]] x`], local);
+      command.stdin.end();
+      return command;
+    };
+    const before = api.requests.length;
+    const writing = start("hang");
+    await until(() => api.requests.length > before);
+    const running = start("wait");
+    await until(() => running.stdout() === "begun\n");
+    for (const command of [writing, running]) {
+      command.kill("SIGINT");
+      expect(await command.ended).toMatchObject({ code: 130 });
+    }
+    const { code, stdout } = await run(["ask", "--wait", "0", "--json", "[[hang]] x"]);
+    expect([code, JSON.parse(stdout)]).toMatchObject([75, { success: false, state: "running" }]);
+    await run(["cancel", JSON.parse(stdout).id]);
+  });
+
+  it.each([
+    [["x", "--language", "javascript"], 64, "python, typescript"],
+    [["x", "--sandbox", "No!"], 64, "--sandbox must be 1 to 63 of"],
+  ])("%j is refused", async (words, code, message) => {
+    const refused = await run(["ask", ...words]);
+    expect(refused).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
+  });
+});
+
+describe("execute", () => {
+  it("prints the answer, and beside it what the agent does and has changed", async () => {
+    const { code, stdout, stderr } = await run(["execute", "[[write]] Write it."]);
+    expect([code, stdout]).toEqual([0, "It is written.\n"]);
+    expect(stderr).toMatch(/^Task task-\S+t\n[^]*Write a\.txt[^]*created a\.txt \(6 B\)\nsucceeded, /);
+  });
+
+  it("has the agents and commands in place that are named, from the operator's folder as it is now", async () => {
+    const reviewer = "---\nname: reviewer\ndescription: looks for mistakes\n---\nLook for them.";
+    writeFileSync(join(directory, "definitions/agents/reviewer.md"), reviewer);
+    const { code, stdout } = await run([
+      "execute",
+      "--subagent",
+      "reviewer",
+      "--command",
+      "write",
+      "/write it",
+    ]);
+    expect([code, stdout]).toEqual([0, "It is written.\n"]);
+    const prompt = JSON.stringify(api.requests.at(-1)?.body);
+    expect(prompt).toContain("[[write]] Write it.");
+    expect(prompt).toContain("reviewer: looks for mistakes");
+    expect(await run(["execute", "--subagent", "none", "--subagent", "reviewer", "x"])).toMatchObject({
+      code: 70,
+      stderr: expect.stringContaining(
+        "There is no agents/none. The operator offers agents/reviewer, commands/write.",
+      ),
+    });
+  });
+
+  it.each([
+    ["directory", (path: string) => mkdirSync(path), "it is a directory"],
+    ["gone", (path: string) => symlinkSync("nowhere", path), "its file is a broken link"],
+  ])("says why a definition in the operator's folder cannot be used: %s", async (name, make, why) => {
+    const path = join(directory, `definitions/commands/${name}.md`);
+    make(path);
+    const { code, stderr } = await run(["execute", "--command", name, "x"]);
+    rmSync(path, { recursive: true });
+    expect([code, stderr]).toEqual([
+      70,
+      expect.stringContaining(`commands/${name} of the operator cannot be used: ${why}. Leave it out.`),
+    ]);
+  });
+
+  it("leaves the agent at work on Ctrl-C, and says how to return to it", async () => {
+    const running = startCLI(["execute", "[[sleep]] Wait."], local);
+    running.stdin.end();
+    await until(() => running.stderr().includes("sleep 300"));
+    running.kill("SIGINT");
+    const { code, stderr } = await running.ended;
+    expect([code, stderr]).toEqual([
+      130,
+      expect.stringContaining("It goes on. To follow it: sandbox-mcp result "),
+    ]);
+    const id = idIn({ text: stderr });
+    expect(await run(["result", "--wait", "0", id])).toMatchObject({ code: 75 });
+    expect(await json(["cancel", id])).toMatchObject({ success: true, id, state: "cancelled" });
+    expect(await run(["result", id])).toMatchObject({ code: 130 });
+  });
+
+  it("detached, prints the id and nothing else", async () => {
+    const { code, stdout } = await run(["execute", "--detach", "[[write]] Write it."]);
+    expect(code).toBe(0);
+    const ended = await json(["result", stdout.trim()]);
+    expect(ended).toMatchObject({ success: true, state: "succeeded", answer: "It is written." });
+    expect(await run(["runs", "--kind", "task", "--limit", "1"])).toMatchObject({
+      stdout: expect.stringMatching(/^\S+t\ttask\tsucceeded\t\S+Z\t[^\t]+\t\[\[write\]\] Write it\.\n$/),
+    });
+  });
+});
+
+describe("connect", () => {
+  it("writes what the real Claude Code connects with, over HTTP and as a process", async () => {
+    const home = join(directory, "home");
+    const file = join(home, "claude/.claude.json");
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, '{ "numStartups": 7 }');
+    const options = { ...local, env: { ...local.env, CLAUDE_CONFIG_DIR: dirname(file) } };
+    const connect = (...words: string[]) => runHere(["connect", "claude-code", ...words], options);
+    expect(await connect()).toMatchObject({ code: 0, stdout: `Claude Code: ${file}\n` });
+    expect(await connect("--name", "process", "--transport", "stdio")).toMatchObject({ code: 0 });
+    const listed = await claudeCode(home, ["mcp", "list"]);
+    expect(listed).toMatch(/^sandbox: http\S+ \(HTTP\) - .*Connected$/m);
+    expect(listed).toMatch(/^process: .* - .*Connected$/m);
+  });
+
+  it("needs no server that runs for a process, which starts one", async () => {
+    const { entry } = await json(["connect", "claude-desktop", "--print", "--state-dir", "none"]);
+    const args = [join(repository, "cli/main.ts"), "stdio", "--state-dir", join(directory, "none")];
+    expect(entry).toEqual({ command: process.execPath, args });
+  });
+
+  it("asks before it replaces an entry, and keeps a copy of the file", async () => {
+    const connect = (...words: string[]) => run(["connect", "cursor", "--project", ".", ...words]);
+    const file = join(directory, ".cursor/mcp.json");
+    expect(await connect("--print")).toMatchObject({ code: 0, stdout: expect.stringContaining(TOKEN) });
+    expect(existsSync(file)).toBe(false);
+    expect(await connect()).toMatchObject({ code: 0 });
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    expect(await connect()).toMatchObject({ stdout: `Cursor is connected already: ${file}\n` });
+    const before = readFileSync(file, "utf8");
+    const refused = await connect("--sandbox", "mine");
+    expect([refused.code, refused.stderr]).toEqual([
+      64,
+      expect.stringContaining("Replace it? Confirm with --yes."),
+    ]);
+    expect(readFileSync(file, "utf8")).toBe(before);
+    const answer = await json(["connect", "cursor", "--project", ".", "--sandbox", "mine", "--yes"]);
+    expect(answer).toMatchObject({ success: true, written: true, file });
+    expect(readFileSync(String(answer.copy), "utf8")).toBe(before);
+    expect(readFileSync(file, "utf8")).toContain("sandbox=mine");
+    writeFileSync(file, "{ broken");
+    expect(await connect()).toMatchObject({ code: 1, stderr: expect.stringContaining("is left as it is") });
+  });
+
+  it.each([
+    [["connect", "notepad"], 64, "claude-code, claude-desktop, cursor"],
+    [["connect", "windsurf", "--project", "."], 64, "no configuration for a project"],
+    [["connect", "claude-desktop", "--transport", "http"], 64, "--transport stdio"],
+    [["connect", "cursor", "--print", "--state-dir", "none"], 69, "No local server is running"],
+  ])("%j is refused", async (words, code, message) => {
+    expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
+  });
+});
+
+describe("verify", () => {
+  it("uses every listed tool, and reports its time", async () => {
+    const answer = await json(["verify"]);
+    const checks = answer.checks as { name: string; verdict: string; found: string }[];
+    expect(checks.filter(({ verdict }) => verdict !== "ok")).toEqual([
+      expect.objectContaining({
+        name: "execute_task",
+        verdict: "skipped",
+        found: expect.stringContaining("--task"),
+      }),
+    ]);
+    const names = checks.map(({ name }) => name);
+    expect(names).toEqual(expect.arrayContaining(["health", "a wrong token is refused", "latency"]));
+    expect(checks.find(({ name }) => name === "expose_port")?.found).toMatch(/answers from here$/);
+    const { stdout } = await run(["sandboxes"]);
+    expect(stdout).not.toContain("verify-");
+    for (const tool of (
+      await new MCPClient(server.url, TOKEN).result<{ tools: { name: string }[] }>({ method: "tools/list" })
+    ).tools)
+      expect(names).toContain(tool.name);
+  });
+
+  it("names what an address or a token leaves out, does not fail for that, and leaves no sandbox behind", async () => {
+    type Checks = { name: string; verdict: string; found: string }[];
+    const part = await json(["verify", `${server.url}?tools=get_result,cancel_run,expose_port`, TOKEN]);
+    const checks = part.checks as Checks;
+    expect(checks.filter(({ verdict }) => !["ok", "skipped"].includes(verdict))).toEqual([]);
+    const tools = checks.filter(({ name, verdict }) => verdict === "ok" && /^[a-z]+_[a-z]+$/.test(name));
+    expect(tools.map(({ name }) => name)).toEqual(["get_result", "cancel_run", "expose_port"]);
+    expect(checks).toContainEqual({
+      name: "run_code",
+      verdict: "skipped",
+      found: "not offered: the ?tools= of the address leaves it out",
+    });
+    expect((await run(["sandboxes"])).stdout).not.toContain("verify-");
+
+    const { code, stdout } = await run(["verify", "--url", server.url, "--token", READER]);
+    expect(stdout).not.toMatch(/^failed/m);
+    expect(stdout).toMatch(/^skipped\trun_command\t\tnot allowed: .*the token lacks sandbox:exec/m);
+    expect(stdout).toMatch(/^skipped\tread_file\t\tnot tried: it needs write_file/m);
+    expect(stdout).toMatch(/^ok\tlist_sandboxes\t/m);
+    expect([code, stdout]).toEqual([
+      0,
+      expect.stringMatching(/All is well\. Not tried: run_command, [^\n]+\n$/),
+    ]);
+  });
+
+  it("fails where the token is wrong, or nothing answers, with a table that says so", async () => {
+    const wrong = await run(["verify", server.url, "a-token-of-nobody"]);
+    expect(wrong).toMatchObject({
+      code: 1,
+      stdout: expect.stringMatching(/^failed\tthe token is accepted\t/m),
+    });
+    const nobody = await run(["verify", "http://127.0.0.1:1", "any-token"]);
+    expect(nobody).toMatchObject({
+      code: 1,
+      stdout: expect.stringMatching(
+        /^failed\thealth\t\d+\tNo server answers at http:\/\/127\.0\.0\.1:1\/mcp \([^]*Failed: health\n$/,
+      ),
+    });
+  });
+});
+
+describe("scripts", () => {
+  const script = (name: string, words: string[]) =>
+    runCLI(words, { program: join(repository, "scripts", name), cwd: directory });
+
+  it("execute-task.sh takes the address and the token of a server before the task", async () => {
+    const { code, stdout } = await script("execute-task.sh", [server.url, TOKEN, "[[write]] Write it."]);
+    const printed = JSON.parse(stdout);
+    expect([code, printed]).toEqual([
+      0,
+      expect.objectContaining({
+        success: true,
+        taskId: printed.id,
+        stdout: "It is written.",
+        execution_time_ms: expect.any(Number),
+      }),
+    ]);
+  });
+
+  it.each([
+    ["execute-task.sh", ["too", "many"]],
+    ["execute-task.sh", []],
+    ["validate-config.sh", ["too", "many"]],
+  ])("%s repeats no token in an error", async (name, more) => {
+    const { stdout, stderr, code } = await script(name, ["http://127.0.0.1:1", TOKEN, ...more]);
+    expect([code, stdout + stderr]).toEqual([64, expect.not.stringContaining(TOKEN)]);
+    expect(JSON.parse(stdout)).toMatchObject({ success: false, error: { kind: "usage" } });
+  });
+
+  it.each([
+    ["execute-task.sh", ["[[write]] Write it."], 0],
+    ["test-deployment.sh", ["http://127.0.0.1:1", "any-token"], 1],
+  ])("%s prints one document, its success first", async (name, words, status) => {
+    const options = { ...local, program: join(repository, "scripts", name) };
+    const { stdout, code } = await runCLI(words, options);
+    expect([code, stdout]).toEqual([
+      status,
+      expect.stringMatching(new RegExp(`^\\{"success":${status === 0},.*\\}\n$`)),
+    ]);
+  });
+});

@@ -43,17 +43,6 @@ describe("a request", () => {
     return { url: url.href, headers: Object.fromEntries(headers), used };
   };
 
-  it("has the value instead of what the sandbox wrote there", () => {
-    const given = { authorization: "Bearer sandbox-mcp-secret-api", other: "kept" };
-    expect(put([bearer], "https://api.example.com/", given).headers).toEqual({
-      authorization: `Bearer ${VALUE}`,
-      other: "kept",
-    });
-    expect(put([basic], "https://api.example.com/").headers).toEqual({
-      authorization: `Basic ${btoa(`user:${VALUE}`)}`,
-    });
-  });
-
   it("has the value once in its query, and the rest of the query unchanged", () => {
     const { url } = put([query], "https://api.example.com/a?x=%7e+b&key=one&%6bey=two&y");
     expect(url).toBe(`https://api.example.com/a?x=%7e+b&y&key=s3cr%2Bt%2F%22va%27lue%26%3C%5Cx`);

@@ -128,6 +128,8 @@ describe("a sandbox's policy", () => {
     await configure(sandbox, { internet: "none" });
     const command = "curl -s -o /dev/null -w '%{http_code}' http://first.example.com/";
     expect((await callsIn(sandbox).command(command)).structured.stdout).toBe("403");
+    // The engine lists a connection when it has ended, and forgets those of a killed container.
+    await until(async () => (await networkOf(sandbox)).includes("first.example.com"));
     await killContainer(sandbox);
     await until(() => inActor(sandbox, (_sandbox, { container }) => container?.running !== true));
     expect((await callsIn(sandbox).command(command.replace("first", "second"))).structured.stdout).toBe(

@@ -8,7 +8,7 @@ const sandbox = "foreign-sandboxd";
 const PROGRAM = `
 import os, socket, sys, threading
 where = next(path for path in sys.argv[1:] if os.path.exists(path))
-os.unlink(where)
+os.rename(where, where + ".real")
 server = socket.socket(socket.AF_UNIX)
 server.bind(where)
 server.listen(64)
@@ -18,6 +18,14 @@ def serve(peer):
         head = b""
         while b"\\r\\n\\r\\n" not in head:
             head += peer.recv(65536)
+        # sandboxd's request to itself: without a response the sandbox would replace it, and this program, after 15 seconds.
+        if head.startswith(b"GET / "):
+            real = socket.socket(socket.AF_UNIX)
+            real.connect(where + ".real")
+            real.sendall(head)
+            while data := real.recv(65536):
+                peer.sendall(data)
+            return peer.close()
         answer = open("/tmp/answer", "rb").read()
         times = int(open("/tmp/times").read())
         head, _, body = answer.partition(b"\\n\\n")

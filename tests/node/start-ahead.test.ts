@@ -2,18 +2,18 @@
 import { existsSync } from "node:fs";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import type { EngineOptions } from "../../local/engine/engine.ts";
 import { identify, kill } from "../../local/engine/identity.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { next, whichCommand } from "../setup/start-ahead.ts";
 import { tree } from "../setup/processes.ts";
-import { sleep, until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { sleep, until } from "../setup/until.ts";
 
 const cleanUp: (() => Promise<unknown>)[] = [];
-afterAll(async () => {
-  for (const step of cleanUp.toReversed()) await step();
+afterEach(async () => {
+  for (const step of cleanUp.splice(0).toReversed()) await step();
 });
 
 async function start(options: Partial<EngineOptions> = {}): Promise<TestEngine> {
@@ -22,114 +22,115 @@ async function start(options: Partial<EngineOptions> = {}): Promise<TestEngine> 
   return engine;
 }
 
-async function directory(): Promise<string> {
-  const made = temporaryDirectory();
-  return made;
-}
+/** A sandbox that waits while the other tests run. */
+const waiting = { sandboxd: (): number | undefined => undefined, before: 0, since: 0 };
+let waitingEngine: TestEngine;
+
+beforeAll(async () => {
+  waitingEngine = await startTestEngine();
+  const { pid } = await next(own(waitingEngine));
+  waiting.sandboxd = () => tree(pid).find(({ command }) => command === "sbxd")?.pid;
+  waiting.before = await until(waiting.sandboxd);
+  waiting.since = performance.now();
+});
+afterAll(() => waitingEngine.close());
 
 const own = ({ runDir, engine }: TestEngine) => join(runDir, engine.boot);
 
 const whichOne = async (sandbox: TestSandbox) => (await sandbox.run(whichCommand)).stdout;
 
-// Each has its own engine, and one of them waits for a long time.
-describe.concurrent("the sandbox that is started ahead", () => {
-  it("becomes one sandbox only: parallel starts and later ones get others", async () => {
-    const engine = await start();
-    const ahead = await next(own(engine));
-    const sandboxes = await Promise.all(Array.from({ length: 3 }, () => TestSandbox.start(engine)));
-    await sandboxes[0]?.run("echo mine >/workspace/file");
-    await next(own(engine), [ahead.name]);
-    sandboxes.push(await TestSandbox.start(engine));
-    const ones = await Promise.all(sandboxes.map(whichOne));
-    expect(ones).toContain(ahead.which);
-    expect(new Set(ones).size).toBe(4);
-    for (const sandbox of sandboxes.slice(1)) expect((await sandbox.run("ls /workspace")).stdout).toBe("");
-  });
+it("becomes one sandbox only: parallel starts and later ones get others", async () => {
+  const engine = await start();
+  const ahead = await next(own(engine));
+  const sandboxes = await Promise.all(Array.from({ length: 3 }, () => TestSandbox.start(engine)));
+  await sandboxes[0]?.run("echo mine >/workspace/file");
+  await next(own(engine), [ahead.name]);
+  sandboxes.push(await TestSandbox.start(engine));
+  const ones = await Promise.all(sandboxes.map(whichOne));
+  expect(ones).toContain(ahead.which);
+  expect(new Set(ones).size).toBe(4);
+  for (const sandbox of sandboxes.slice(1)) expect((await sandbox.run("ls /workspace")).stdout).toBe("");
+});
 
-  it("keeps its sandboxd for as long as nobody takes it", async () => {
-    const engine = await start();
-    const { pid: first } = await next(own(engine));
-    const sandboxd = () => tree(first).find(({ command }) => command === "sbxd")?.pid;
-    const before = await until(sandboxd);
-    // The first process kills a sandboxd that has been silent for 15 s.
-    await sleep(18_000);
-    expect(sandboxd()).toBe(before);
-  });
+it("is not used for a sandbox with other variables, and variables reach only their own sandbox", async () => {
+  const engine = await start();
+  const { name, which } = await next(own(engine));
+  const given = await TestSandbox.start(engine, { env: { GIVEN: "one" } });
+  expect(await whichOne(given)).not.toBe(which);
+  expect((await given.run("echo $GIVEN")).stdout).toBe("one");
+  // The next one is made with the variables that were asked for last.
+  const second = await next(own(engine), [name]);
+  const other = await TestSandbox.start(engine);
+  expect(await whichOne(other)).not.toBe(second.which);
+  expect((await other.run("env | grep -c GIVEN")).stdout).toBe("0");
+});
 
-  it("is not used for a sandbox with other variables, and variables reach only their own sandbox", async () => {
-    const engine = await start();
-    const { name, which } = await next(own(engine));
-    const given = await TestSandbox.start(engine, { env: { GIVEN: "one" } });
-    expect(await whichOne(given)).not.toBe(which);
-    expect((await given.run("echo $GIVEN")).stdout).toBe("one");
-    // The next one is made with the variables that were asked for last.
-    const second = await next(own(engine), [name]);
-    const other = await TestSandbox.start(engine);
-    expect(await whichOne(other)).not.toBe(second.which);
-    expect((await other.run("env | grep -c GIVEN")).stdout).toBe("0");
-  });
+it("is not used for a sandbox with a directory of the host, and remains available", async () => {
+  const from = temporaryDirectory();
+  await writeFile(join(from, "file"), "of the host");
+  const engine = await start({ directories: [{ name: "given", from, to: "/opt/given", writable: false }] });
+  const { which } = await next(own(engine));
+  const given = await TestSandbox.start(engine, { name: "given" });
+  expect((await given.run("cat /opt/given/file")).stdout).toBe("of the host");
+  const other = await TestSandbox.start(engine, { name: "other" });
+  expect(await whichOne(other)).toBe(which);
+  expect((await other.run("ls /opt")).stdout).not.toContain("given");
+});
 
-  it("is not used for a sandbox with a directory of the host, and remains available", async () => {
-    const from = await directory();
-    await writeFile(join(from, "file"), "of the host");
-    const engine = await start({ directories: [{ name: "given", from, to: "/opt/given", writable: false }] });
-    const { which } = await next(own(engine));
-    const given = await TestSandbox.start(engine, { name: "given" });
-    expect((await given.run("cat /opt/given/file")).stdout).toBe("of the host");
-    const other = await TestSandbox.start(engine, { name: "other" });
-    expect(await whichOne(other)).toBe(which);
-    expect((await other.run("ls /opt")).stdout).not.toContain("given");
-  });
+it("has the way out, and the names, of the actor that it is given to", async () => {
+  const engine = await start({ network: "none" });
+  const { which } = await next(own(engine));
+  const intercepts = { http: ["models.example"], https: [], all: false };
+  const sandbox = await TestSandbox.start(engine, { enableInternet: false, intercepts });
+  expect(await whichOne(sandbox)).toBe(which);
+  expect((await sandbox.run("getent hosts models.example")).stdout).toContain("models.example");
+  const refused = await sandbox.run("curl -s --max-time 20 http://elsewhere.example/");
+  expect(refused.stdout).toContain("this sandbox has no internet access");
+});
 
-  it("has the way out, and the names, of the actor that it is given to", async () => {
-    const engine = await start({ network: "none" });
-    const { which } = await next(own(engine));
-    const intercepts = { http: ["models.example"], https: [], all: false };
-    const sandbox = await TestSandbox.start(engine, { enableInternet: false, intercepts });
-    expect(await whichOne(sandbox)).toBe(which);
-    expect((await sandbox.run("getent hosts models.example")).stdout).toContain("models.example");
-    const refused = await sandbox.run("curl -s --max-time 20 http://elsewhere.example/");
-    expect(refused.stdout).toContain("this sandbox has no internet access");
-  });
+it("has a Python kernel that its owner sees only as a process", async () => {
+  const engine = await start();
+  const { pid } = await next(own(engine));
+  await until(() => tree(pid).some(({ command }) => command.startsWith("python3")));
+  const sandbox = await TestSandbox.start(engine);
+  expect((await sandbox.run("pgrep -xc python3; ls -A ~ /workspace /tmp")).stdout).toBe(
+    "1\n/root:\n\n/tmp:\n\n/workspace:",
+  );
+});
 
-  it("has a Python kernel that its owner sees only as a process", async () => {
-    const engine = await start();
-    const { pid } = await next(own(engine));
-    await until(() => tree(pid).some(({ command }) => command.startsWith("python3")));
-    const sandbox = await TestSandbox.start(engine);
-    expect((await sandbox.run("pgrep -xc python3; ls -A ~ /workspace /tmp")).stdout).toBe(
-      "1\n/root:\n\n/tmp:\n\n/workspace:",
-    );
-  });
+it("disturbs nobody when it is killed while it waits", async () => {
+  const engine = await start();
+  const ahead = await next(own(engine));
+  kill(identify(ahead.pid) ?? "");
+  await until(() => !existsSync(join(own(engine), ahead.name)));
+  const sandbox = await TestSandbox.start(engine);
+  expect((await sandbox.run("echo works")).stdout).toBe("works");
+  expect((await next(own(engine), [ahead.name])).which).not.toBe(ahead.which);
+});
 
-  it("disturbs nobody when it is killed while it waits", async () => {
-    const engine = await start();
-    const ahead = await next(own(engine));
-    kill(identify(ahead.pid) ?? "");
-    await until(() => !existsSync(join(own(engine), ahead.name)));
-    const sandbox = await TestSandbox.start(engine);
-    expect((await sandbox.run("echo works")).stdout).toBe("works");
-    expect((await next(own(engine), [ahead.name])).which).not.toBe(ahead.which);
+it("disturbs nobody when it cannot start, and is there again once it can", async () => {
+  const shown = temporaryDirectory();
+  await mkdir(join(shown, "tree"));
+  const logged: string[] = [];
+  const engine = await start({
+    readOnly: [{ from: join(shown, "tree"), to: "/opt/tree" }],
+    log: (line) => logged.push(line),
   });
+  const { name } = await next(own(engine));
+  await rm(join(shown, "tree"), { recursive: true });
+  // The caller gets the reason; the sandbox that is then started ahead fails silently.
+  await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");
+  const loggedBefore = logged.length;
+  await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");
+  expect(logged.length).toBe(2 * loggedBefore);
+  await mkdir(join(shown, "tree"), { mode: 0o755 });
+  const sandbox = await TestSandbox.start(engine);
+  expect((await sandbox.run("echo works")).stdout).toBe("works");
+  await next(own(engine), [name]);
+});
 
-  it("disturbs nobody when it cannot start, and is there again once it can", async () => {
-    const shown = await directory();
-    await mkdir(join(shown, "tree"));
-    const logged: string[] = [];
-    const engine = await start({
-      readOnly: [{ from: join(shown, "tree"), to: "/opt/tree" }],
-      log: (line) => logged.push(line),
-    });
-    const { name } = await next(own(engine));
-    await rm(join(shown, "tree"), { recursive: true });
-    // The caller gets the reason; the sandbox that is then started ahead fails silently.
-    await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");
-    const loggedBefore = logged.length;
-    await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");
-    expect(logged.length).toBe(2 * loggedBefore);
-    await mkdir(join(shown, "tree"), { mode: 0o755 });
-    const sandbox = await TestSandbox.start(engine);
-    expect((await sandbox.run("echo works")).stdout).toBe("works");
-    await next(own(engine), [name]);
-  });
+it("keeps its sandboxd for as long as nobody takes it", async () => {
+  // The first process kills a sandboxd that has been silent for 15 s.
+  await sleep(Math.max(0, waiting.since + 18_000 - performance.now()));
+  expect(waiting.sandboxd()).toBe(waiting.before);
 });

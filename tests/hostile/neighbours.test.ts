@@ -73,8 +73,8 @@ afterAll(async () => {
 });
 
 /** A call into the attacking sandbox. Its result does not matter. */
-async function attack(command: string, sandbox = "default"): Promise<void> {
-  await attackWith("run_command", { sandbox, command, timeout_seconds: 6 });
+async function attack(command: string): Promise<void> {
+  await attackWith("run_command", { command, timeout_seconds: 6 });
 }
 
 async function attackWith(name: string, args: Record<string, unknown>): Promise<string> {
@@ -209,7 +209,7 @@ describe.concurrent("a control server that answers every call with", () => {
     '[["a"]]',
   ])("%s: code, which needs that server, fails as damaged and says what to do", async (value) => {
     const sandbox = `answers-${createHash("sha256").update(value).digest("hex").slice(0, 8)}`;
-    await attack(`echo 'answer ${value}' >/tmp/attack`, sandbox);
+    await tool(url, "run_command", { sandbox, command: `echo 'answer ${value}' >/tmp/attack` });
     for (const language of ["python", "javascript"]) {
       const { text, isError } = await tool(url, "run_code", { sandbox, code: "1", language });
       expect({ text, isError }).toEqual({
@@ -283,9 +283,10 @@ describe("another principal's calls are answered", () => {
     it.each(FLOODS)("sends $what", async ({ flood, call: [name, args] }) => {
       const sandbox = sandboxOf(flood);
       const before = mostMemory();
-      // A run is flooded while it runs, a response once. The output of a run is stored at full speed at first, and then is not.
+      // A run is flooded while it runs, a response once.
       const isRun = name === "execute_task" || name === "run_command";
-      const rounds = flood === "output" || !isRun ? 2 : 1;
+      // The first 128 MiB of output are stored at full speed, which takes seconds on a busy machine.
+      const rounds = flood === "output" ? 4 : isRun ? 1 : 2;
       const attacker = async () => {
         for (let round = 0; round < rounds; round++)
           expect(await attackWith(name, { sandbox, ...args })).not.toMatch(HONEST);

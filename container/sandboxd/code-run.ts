@@ -1,7 +1,4 @@
-/**
- * Code in one of the SDK's kernels. sandboxd follows its output, which the kernel writes to files once it is long, and watches
- * the kernel's process. Only the actor, which sent the code, knows when it has ended (`finish`).
- */
+/** Code in one of the SDK's kernels: its output files and its process. Only the actor knows when it has ended (`finish`). */
 import { join } from "node:path";
 import { FollowedRun } from "./followed-run.ts";
 import { PORTS_MS, expectPortsOf } from "./listening.ts";

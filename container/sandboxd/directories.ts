@@ -1,7 +1,4 @@
-/**
- * The directories of sandboxd's state. Isolated local sandboxes have a separate file system for it. Those without isolation
- * share the host's, and have one directory each.
- */
+/** The directories of sandboxd's state: on a separate file system, or without isolation one each on the host's. */
 import {
   type Dirent,
   closeSync,

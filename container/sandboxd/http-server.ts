@@ -1,7 +1,4 @@
-/**
- * sandboxd's server: one WebSocket for runs' calls and events, plain requests for files, and requests for ports, which it
- * forwards. Other requests get the number of open port requests.
- */
+/** sandboxd's server: a WebSocket for runs, and requests for files, for ports, and for the number of open port requests. */
 import { type Server, createServer } from "node:http";
 import { type WebSocket, WebSocketServer } from "ws";
 import { BEAT_HEADER, beat } from "./beat.ts";

@@ -77,10 +77,7 @@ function scanPorts(): void {
   );
 }
 
-/**
- * Whether the sandbox's TCP sockets are exactly the known listeners. Counting is cheap; listing reads the machine's whole
- * connection table, which takes milliseconds.
- */
+/** Whether the TCP sockets are exactly the known listeners. Counting is cheap; listing all connections takes milliseconds. */
 function areAllKnown(): boolean {
   const counts = ["/proc/net/sockstat", "/proc/net/sockstat6"].map((file) =>
     Number(/^TCP6?: inuse (\d+)/m.exec(textOf(file))?.[1]),

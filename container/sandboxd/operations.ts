@@ -255,10 +255,7 @@ const internal = {
     result: workSchema,
     doing: "Looking at processes",
   }),
-  /**
-   * A task's changes in its directory: up to `limit` files, sorted by path. Files in the task's own directory have all of them:
-   * `CHANGES_LIST`, and `CHANGES_DIFF`.
-   */
+  /** A task's changes: up to `limit` files, sorted by path. `CHANGES_LIST` and `CHANGES_DIFF` have all of them. */
   changes: row({
     ...smallCall,
     route: "POST /changes",

@@ -1,7 +1,4 @@
-/**
- * Previews: forwards requests to servers in the sandbox. Most development servers listen only on loopback, which is reachable
- * only from inside.
- */
+/** Previews: forwards requests to servers in the sandbox. Most of them listen only on loopback. */
 import { type IncomingMessage, type ServerResponse, request as httpRequest } from "node:http";
 import { type Socket, connect } from "node:net";
 import type { Duplex } from "node:stream";

@@ -18,10 +18,7 @@ import * as z from "zod/mini";
 /** sandboxd's port in the image. Previews must not use it. */
 export const SANDBOXD_PORT = 8671;
 
-/**
- * In every request: the token that the actor gave sandboxd at the container's start. Other sandboxes may reach the port, for
- * example on a Docker bridge. A sandboxd without a token accepts every request.
- */
+/** The token that the actor gave sandboxd, because other sandboxes may reach the port. Without one, it accepts all requests. */
 export const TOKEN_HEADER = "x-sandboxd-token";
 export const TOKEN_VARIABLE = "SANDBOXD_TOKEN";
 /** sandboxd POSTs here before the container ends, so that the actor saves the workspace. 204 when done. */

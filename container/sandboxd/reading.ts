@@ -162,10 +162,7 @@ function remember(key: string, lines: number): void {
 /** Entries kept in memory while the first of them are determined. */
 const KEPT_ENTRIES = 20_000;
 
-/**
- * Lists entries down to a depth, after a cursor, sorted by the bytes of their paths. Does not follow symbolic links; skips
- * unreadable and disappearing entries.
- */
+/** Lists entries after a cursor, by the bytes of their paths, without following links. Skips unreadable entries. */
 export async function listDirectory(
   { path, depth, limit, after: cursor = "" }: Call<FileRequests["list"]>,
   isWanted: () => boolean,

@@ -1,7 +1,4 @@
-/**
- * Finds and signals a run's processes, by process group and by mark: a limit of file locks, which every process inherits and
- * Linux does not enforce (`markOf` in protocol.ts).
- */
+/** Finds and signals a run's processes, by process group and by mark (`markOf` in protocol.ts). */
 import { readFileSync, readdirSync } from "node:fs";
 import { procStat } from "./proc-stat.ts";
 import { markOf } from "./protocol.ts";
@@ -34,10 +31,7 @@ let seen: Process[] = [];
 let seenAt = Number.NEGATIVE_INFINITY;
 const engineMark = process.env.SANDBOX_MCP_BARE;
 
-/**
- * Sandboxd's variables are removed, except the one by which an engine without isolation finds the processes to end
- * (local/engine/unisolated.ts).
- */
+/** Removes sandboxd's variables, but not the one that marks processes without isolation (local/engine/unisolated.ts). */
 export const NO_ENV: NodeJS.ProcessEnv = engineMark === undefined ? {} : { SANDBOX_MCP_BARE: engineMark };
 
 /** Processes with a run's mark, in any group or session, without zombies. @param anew whether to read /proc again */

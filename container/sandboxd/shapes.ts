@@ -14,10 +14,7 @@ export const DIFF_CHARS = 32 * 1024;
 export const MAX_PLACES = 20;
 export const NEAREST_CHARS = 300;
 
-/**
- * Unlike `z.array`, checks no list that is too long, and stops at the first invalid item: zod creates an issue for each one,
- * which costs far more than the item.
- */
+/** Unlike `z.array`, checks no list that is too long, and stops at the first invalid item, because zod's issues cost far more. */
 export const listOf = <Item extends z.ZodMiniType>(item: Item, most: number) =>
   z.pipe(
     z.array(z.unknown()).check(z.maxLength(most)),
@@ -54,10 +51,7 @@ export const listCursor = () =>
 
 export const IMAGE_BYTES = 8 * 1024 * 1024;
 
-/**
- * The largest image in a result: longest side and pixels, which model providers accept unscaled, and bytes. Base64 adds a
- * third, and some clients accept at most 1 MB.
- */
+/** The largest image in a result: side and pixels that model providers accept unscaled, and bytes that clients accept. */
 export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
 export const imageMade = z.enum(["made", "no_pillow", "undecodable", "too_large"]);
 export type ImageMade = z.infer<typeof imageMade>;

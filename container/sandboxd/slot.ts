@@ -65,10 +65,7 @@ export class Slot {
     };
   }
 
-  /**
-   * Starts the keeper, which starts the shell. @param onStatus called with the command's exit status, or undefined if the
-   * keeper ended without one
-   */
+  /** Starts the keeper, which starts the shell. @param onStatus called with the command's exit status, or undefined without one */
   begin(env: NodeJS.ProcessEnv, isTerminal: boolean, onStatus: (status: number | undefined) => void): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
     if (!existsSync(KEEPER)) makeLinks();

@@ -68,10 +68,7 @@ export class OutputStream {
   readonly #changed: () => void;
   readonly #stopped: (hasRun: boolean) => void;
 
-  /**
-   * @param mark follows the output in a pipe @param changed called when the end was found, and when everything was sent @param
-   * stopped called when the copier has ended or could not be started
-   */
+  /** @param mark follows the output in a pipe @param changed called at the end @param stopped called when no copier runs */
   constructor(
     name: Stream,
     path: string,

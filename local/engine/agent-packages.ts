@@ -24,10 +24,7 @@ export function programsOf(agents: string): string {
   return programs;
 }
 
-/**
- * Installs an agent that npm provides, unless this machine has it. The user installs others. @returns the path of its program
- * @throws Error with the reason, and what to do
- */
+/** Installs an agent from npm, unless this machine has it. @returns its program's path @throws Error with the reason */
 export async function prepareAgent(
   agent: string,
   toolchain: Pick<Toolchain, "agents">,

@@ -1,7 +1,4 @@
-/**
- * The networks that this machine is attached to. A host on them is a neighbor, reachable behind any firewall, even at a public
- * address: in homes, every device has a public IPv6 address.
- */
+/** The networks that this machine is attached to: hosts on them are neighbors, even at a public address. */
 import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";
 import { readText } from "./host-files.ts";

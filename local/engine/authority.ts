@@ -1,7 +1,4 @@
-/**
- * The certificate authority with which the engine ends TLS for hosts with a credential. Created once per state directory. Its key
- * stays there, and sandboxes never see it.
- */
+/** The certificate authority for hosts with a credential. Its key stays in the state directory. */
 import {
   createPrivateKey,
   createPublicKey,

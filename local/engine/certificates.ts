@@ -33,10 +33,7 @@ const systemBundles = [
   "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 ];
 
-/**
- * The trusted certificates as files, by path in a sandbox. @param host the host's additional authorities @param authority the
- * engine's own, which the control server adds to the bundle when it starts
- */
+/** The trusted certificates, by path in a sandbox. @param host additional authorities @param authority the engine's own */
 export function trustedFiles(
   host: string | undefined,
   authority: string | undefined,
@@ -56,10 +53,7 @@ export function trustedFiles(
   };
 }
 
-/**
- * A Java key store (JKS, version 2): a count, entries of alias, time and certificate, and a digest, all big-endian. Java
- * accepts it in place of PKCS #12.
- */
+/** A Java key store (JKS, version 2): count, entries of alias, time and certificate, digest. All big-endian. */
 export function keyStore(pems: readonly string[]): Buffer {
   const number = (value: number, bytes: number) =>
     Buffer.from(value.toString(16).padStart(bytes * 2, "0"), "hex");

@@ -1,7 +1,4 @@
-/**
- * Reads the server name from the first bytes of a TLS connection (RFC 8446, 4.1.2; RFC 6066, 3) without taking part in it. All
- * data comes from a sandbox.
- */
+/** Reads the server name from a sandbox's TLS connection without taking part in it (RFC 8446, 4.1.2; RFC 6066, 3). */
 import type { Duplex } from "node:stream";
 import { canonicalHost, isAddress } from "../../src/shared/network-policy.ts";
 

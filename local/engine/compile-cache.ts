@@ -1,7 +1,4 @@
-/**
- * Node's compile cache for our programs in a sandbox, which shortens its start. Made once per engine, by these programs in a
- * sandbox that no user ever uses; read-only afterwards.
- */
+/** Node's compile cache for our programs, which start faster with it. Made in a sandbox without a user, then read-only. */
 import { chmod, chown, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { runtimeDirectory, type Mount } from "./bubblewrap.ts";

@@ -1,7 +1,4 @@
-/**
- * Limits that bubblewrap does not offer. The engine sets them in a sandbox's namespaces before its first program, for kernel
- * pools shared by the whole machine or by all sandboxes of a user.
- */
+/** Limits that bubblewrap does not offer, for kernel pools that all sandboxes share. Set before a sandbox's first program. */
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { promisify } from "node:util";
@@ -14,10 +11,7 @@ const pseudoTerminals = 64;
 /** A user has 128 instances and at least 8,192 watches, shared with programs outside the sandboxes. */
 const inotify = { instances: 64, watches: 65_536 };
 
-/**
- * TCP buffers in bytes: minimum, initial, maximum. The machine's connections share their memory (tcp_mem). Unbounded, a
- * sandbox's unread data to itself takes up to 38 MiB per connection.
- */
+/** TCP buffers in bytes: minimum, initial, maximum. Unbounded, one connection to itself keeps 38 MiB of the shared tcp_mem. */
 const waiting = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
 
 /**

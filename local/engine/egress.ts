@@ -43,10 +43,7 @@ import {
 } from "./upstream.ts";
 import { HOST_PROBLEMS, NO_INTERNET, NOT_ALLOWED, OTHER_PORT, REFUSALS } from "./texts.ts";
 
-/**
- * The most connections of a sandbox to the proxy. Each takes up to two file descriptors of the engine, which all sandboxes
- * share, and buffers a header and the beginning of a body.
- */
+/** The most connections of a sandbox to the proxy. Each takes up to two of the engine's file descriptors. */
 const maxConnections = 256;
 const maxHeadBytes = 32_768;
 /** TLS's fatal alert unrecognized_name (RFC 8446, 6.2), for a refused server name. */
@@ -91,10 +88,7 @@ export function createEgress(egress: Egress): Server {
   return server;
 }
 
-/**
- * Serves the sandbox's listeners. Returns a function that closes them and every connection, because a disconnected client's
- * tunnel would otherwise last until its server closes it.
- */
+/** Serves the sandbox's listeners. Returns a function that closes them and every connection. */
 export function takeConnections(server: Server, listeners: readonly ListeningServer[]): () => void {
   const open = new Set<Socket>();
   for (const listener of listeners)
@@ -453,10 +447,7 @@ async function upgrade(
   join(socket, upstream);
 }
 
-/**
- * Forwards the client's bytes only after the host has agreed. Until then the host would read them as requests, and each could
- * name another host.
- */
+/** Forwards the client's bytes only after the host has agreed: before, they could be requests to any host. */
 function switchToWebSocket(
   upstream: Socket,
   request: IncomingMessage,

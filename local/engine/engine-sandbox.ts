@@ -109,10 +109,7 @@ export class EngineSandbox {
     });
   }
 
-  /**
-   * Starts a sandbox without an actor; no request leaves it before `assign`. @throws Error for the user, after removing
-   * everything, if it does not start
-   */
+  /** Starts a sandbox without an actor; no request leaves it before `assign`. @throws Error for the user */
   static async start(
     common: SharedSettings,
     place: SandboxPlace,
@@ -218,10 +215,7 @@ export class EngineSandbox {
     return this.#broken !== undefined || this.#stopReason === "destroyed";
   }
 
-  /**
-   * Has the control server start a Python kernel for the first code. Call it before any user code runs. It waits until sandboxd
-   * listens: then sandboxd has recorded the initial files, and the kernel's are not among them.
-   */
+  /** Starts a Python kernel ahead, before any user code. Waits for sandboxd, which records the initial files first. */
   async startKernel(): Promise<void> {
     while (!(await this.#tell("sandboxd"))) await sleep(SANDBOXD_LOOK_MS, undefined, { ref: false });
     await this.#tell("control", START_KERNEL);

@@ -116,10 +116,7 @@ function reason(error: unknown, processes: Processes | undefined): string {
 /** Opens a path only as a reference. */
 const O_PATH = 0o10000000;
 
-/**
- * Connects to a socket that its server recreates, below an open directory. User code can replace it by a symbolic link, which
- * the host would resolve: that is refused.
- */
+/** Connects to a socket below an open directory. User code may replace it by a symbolic link, which is refused. */
 function connectBelow(directory: number, name: string): Socket {
   const fd = openSync(`/proc/self/fd/${directory}/${name}`, O_PATH | constants.O_NOFOLLOW);
   try {

@@ -135,10 +135,7 @@ const known: Controller[] = ["memory", "pids", "cpu", "io"];
 /** A sandbox's reads from the machine's disks per second. Repeated reads come from memory and do not count. */
 const READS_PER_SECOND = 2000;
 
-/**
- * The disks of the machine's files that sandboxes see, as `<major>:<minor>`. Overlays and some other file systems do not name
- * theirs.
- */
+/** The disks of the files that sandboxes see, as `<major>:<minor>`. Overlays do not name theirs. */
 export function findDisks(): string[] {
   disks ??= [...new Set(["/usr", process.execPath, import.meta.dirname].flatMap(diskOf))];
   return disks;
@@ -324,10 +321,7 @@ async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
     .map(({ name }) => join(directory, name));
 }
 
-/**
- * Removes empty groups of engines without a run directory, which nothing else would find. Another engine may be about to use a
- * young one. The kernel does not remove groups with processes.
- */
+/** Removes old, empty groups of engines without a run directory, which nothing else would find. */
 export async function removeForgottenGroups(parents: GroupParent[]): Promise<void> {
   for (const { path } of parents) {
     for (const whole of await groupsIn(path, groupPrefix)) {

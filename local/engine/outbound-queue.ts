@@ -42,10 +42,7 @@ export class OutboundQueue {
   #next = 1;
   #closed = false;
 
-  /**
-   * Passes a sandbox's request to the Worker and its response back, unbuffered. workerd reads header bytes as UTF-8, Node as
-   * Latin-1.
-   */
+  /** Passes a request to the Worker and its response back, unbuffered. workerd reads headers as UTF-8, Node as Latin-1. */
   forward(request: IncomingMessage, response: ServerResponse, url: URL, pattern: string | null): void {
     // Workers cannot send a GET body, and some clients announce an empty one.
     const hasBody =
@@ -284,10 +281,7 @@ export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessa
   return streamResponse(incoming, response);
 }
 
-/**
- * Removes connection-specific headers (RFC 9110, 7.6.1), but not Content-Length: without it, Node would send the body of a GET
- * or DELETE as the next request.
- */
+/** Removes connection-specific headers (RFC 9110, 7.6.1), except Content-Length: a DELETE's body would become a request. */
 export function endToEndHeaders(raw: string[], keep: ReadonlySet<string> = new Set()): [string, string][] {
   const dropped = new Set(hopByHop);
   const pairs: [string, string][] = [];

@@ -1,7 +1,4 @@
-/**
- * Optional packages. Each set has its own package.json and lock file. npm installs it on first use, and again after its lock
- * file changes. The lock file pins versions, and npm checks their integrity.
- */
+/** Optional packages: npm installs a set on first use and after its lock file changes, which pins versions and hashes. */
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";

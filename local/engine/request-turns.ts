@@ -1,7 +1,4 @@
-/**
- * Limits a sandbox's requests to its egress proxy: one at a time per connection, and a total rate. All proxies share one
- * process, which no sandbox may monopolize.
- */
+/** Limits a sandbox's requests to its egress proxy, a process shared by all: one at a time per connection, and a rate. */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";

@@ -148,10 +148,7 @@ async function handedOver(child: ChildProcess): Promise<Server[]> {
   });
 }
 
-/**
- * Settles with bubblewrap, which waits for the first process, or with that process if only bubblewrap was killed. An open pipe
- * does not delay it.
- */
+/** Settles with bubblewrap, or with the first process if only bubblewrap was killed. An open pipe does not delay it. */
 async function settle(child: ChildProcess, first: () => Identity | undefined): Promise<ExitReport> {
   // The child's own "close" event is missing after its channel was closed from here.
   const printed = [child.stdout, child.stderr].flatMap((stream) => (stream === null ? [] : finished(stream)));

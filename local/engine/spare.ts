@@ -84,10 +84,7 @@ export class Spare {
     void ended.finally(() => this.#ending.delete(ended));
   }
 
-  /**
-   * Changes with variables and mounts, and when the host replaces a mounted file. Undefined if a file is unreadable: then no
-   * sandbox can start, and its caller gets the reason.
-   */
+  /** Changes with variables and mounted files. Undefined if a file is unreadable: the caller's start then gives the reason. */
   #key(env: Record<string, string>): string | undefined {
     const { mounts, cache } = this.#common;
     try {

@@ -1,7 +1,4 @@
-/**
- * The engine's texts. Those of local/platform and local/runtime imitate Cloudflare's platform and SDK, as part of their
- * interfaces, so they stay there.
- */
+/** The engine's texts. Those that imitate Cloudflare's platform and SDK are in local/platform and local/runtime. */
 
 /** What programs in a sandbox read when a connection is refused or breaks: sentences without their full stop. */
 export const REFUSALS = {

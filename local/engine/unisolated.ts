@@ -24,16 +24,10 @@ export interface UnisolatedOptions {
   onOutput: (text: string) => void;
 }
 
-/**
- * Marks every process of a sandbox, also outside its process group, unless it clears its environment. sandboxd keeps it:
- * `NO_ENV` in container/sandboxd/run-processes.ts.
- */
+/** Marks every process of a sandbox that keeps its variables. sandboxd keeps it: `NO_ENV` in container/sandboxd/run-processes.ts. */
 const marker = "SANDBOX_MCP_BARE";
 
-/**
- * Waits for the end of its stdin, which closes when the engine ends the sandbox or dies. Then it kills all processes in the
- * sandbox's control groups or with the marker.
- */
+/** Waits for the end of its stdin, then kills all processes in the sandbox's control groups or with the marker. */
 const reaper = [
   'trap "" INT TERM HUP',
   "cat >/dev/null",
@@ -143,10 +137,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
 const PLACES = ["/workspace", "/var/lib/sandbox-mcp"];
 const SCRIPTS = "/opt/sandbox-mcp";
 
-/**
- * @param container the repository's directory of that name @returns undefined, or a sentence with a command for the
- * administrator
- */
+/** @param container the repository's directory @returns undefined, or a sentence with a command for the administrator */
 export async function makePlaces(container: string): Promise<string | undefined> {
   for (const path of PLACES) await mkdir(path, { recursive: true }).catch(() => undefined);
   const hasScripts = () => {
@@ -187,10 +178,7 @@ async function shortened(directory: string): Promise<string> {
   return link;
 }
 
-/**
- * Drops variables about the egress proxy and our /etc and /opt, which need namespaces. Programs use the host's network and
- * certificates.
- */
+/** Drops variables about the egress proxy and our /etc and /opt, which need namespaces. */
 function onTheHost(env: Record<string, string>): Record<string, string> {
   const left = Object.entries(env).filter(
     ([name, value]) =>

@@ -1,7 +1,4 @@
-/**
- * `ctx.container` of a Durable Object on the local platform: the part of workerd's interface that @cloudflare/containers and
- * @cloudflare/sandbox use, implemented by the engine.
- */
+/** `ctx.container` on the local platform: what @cloudflare/containers and @cloudflare/sandbox use of workerd's interface. */
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/network-platform.ts";
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import type { Refusal, SeenConnections } from "../../src/shared/connection-log.ts";

@@ -98,10 +98,7 @@ export interface OutboundRequest {
   pattern: string | null;
 }
 
-/**
- * The body is sent in frames: a big-endian length, then bytes. An empty frame marks a complete body, because workerd ends a
- * request normally even if its body's stream fails.
- */
+/** The body is in frames: a big-endian length, then bytes. An empty one marks its end: workerd ends failed bodies normally. */
 export interface OutboundResponse {
   status: number;
   headers: [string, string][];

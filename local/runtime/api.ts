@@ -4,10 +4,7 @@ import type { InterpreterAPI } from "./interpreter.ts";
 /** The SDK version whose container this runtime imitates; the SDK warns about any other. */
 const SANDBOX_VERSION = "0.12.10";
 
-/**
- * The control API on `/rpc`, with one target per domain, as the SDK addresses them. It has only the methods that the actor and
- * the SDK's start-up call.
- */
+/** The control API on `/rpc`, one target per domain: the methods that the actor and the SDK's start-up call. */
 export class SandboxAPI extends RpcTarget {
   readonly #utils = new UtilsAPI();
   readonly #interpreter: InterpreterAPI;

@@ -51,10 +51,7 @@ interface Context {
 /** The pause before the next spare starts, in milliseconds: it leaves the CPU to the new context's first code. */
 const SPARE_DELAY_MS = 1_000;
 
-/**
- * The `interpreter` part of the control API, with the image's limits: timeouts are ignored, output comes only at the end, and
- * an execution without its kernel or context never ends.
- */
+/** The control API's `interpreter`, as limited as the image's: no timeouts, output at the end, calls that may never end. */
 export class InterpreterAPI extends RpcTarget {
   readonly #settings: KernelSettings;
   readonly #contexts = new Map<string, Context>();

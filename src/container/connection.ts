@@ -62,10 +62,7 @@ export class Connection {
     };
   }
 
-  /**
-   * Sends calls about existing runs, even before the workspace is restored. @throws {ToolError} `no_answer`,
-   * `sandbox_restarted`
-   */
+  /** Sends calls about existing runs, even before the restore. @throws {ToolError} `no_answer`, `sandbox_restarted` */
   async send(...calls: RunCall[]): Promise<void> {
     this.#send(this.#open ?? (await this.#connected()), calls);
   }
@@ -115,10 +112,7 @@ export class Connection {
     }
   }
 
-  /**
-   * Returns the number of accepted bytes. @throws {ToolError} `no_answer`, `sandbox_restarted`, `connection_lost` if it is
-   * unknown whether the text was typed
-   */
+  /** Returns the accepted bytes. @throws {ToolError} `no_answer`, `sandbox_restarted`, `connection_lost` if unknown */
   async type(id: string, { text, size }: TerminalInput): Promise<number> {
     const key = crypto.randomUUID();
     const typing = Promise.withResolvers<number>();

@@ -1,7 +1,4 @@
-/**
- * Checks results of the control server in a sandbox. User code can replace that server and return anything. The SDK reads such
- * results too, and throws a TypeError for unreadable ones.
- */
+/** Checks results of a sandbox's control server, which user code can replace. The SDK throws a TypeError for unreadable ones. */
 import { damaged } from "../shared/errors.ts";
 import { DAMAGED } from "./texts.ts";
 

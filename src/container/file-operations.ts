@@ -1,7 +1,4 @@
-/**
- * Operations on files and tasks in a sandbox, by requests to sandboxd that follow the rows of `operations.ts`. A user program may
- * respond in sandboxd's place, so nothing is trusted or read without a limit.
- */
+/** Operations on files and tasks in a sandbox, by requests to sandboxd. User code may be in its place: nothing is trusted. */
 import type * as z from "zod/mini";
 import {
   FAILED,

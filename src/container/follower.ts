@@ -45,10 +45,7 @@ export const RESPONSE_MS = 10_000;
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
 
-/**
- * How long to wait for the container's own end, which has a better reason, in milliseconds. And the most broken connections in
- * a row.
- */
+/** How long to wait for the container's own end and its reason, in milliseconds; and the most breaks in a row. */
 const DOWN_MS = 8000;
 const MAX_BREAKS = 20;
 /** How long a run waits for an unreachable sandboxd, in milliseconds. One that hangs is replaced after 15 s. */

@@ -42,10 +42,7 @@ export class UsageCounter {
     );
   }
 
-  /**
-   * A response cut off before its report costs `max_tokens`, because the tokens that the model wrote are unknown. @param whole
-   * whether the response was read to its end
-   */
+  /** A response cut off before its report costs `max_tokens`: its tokens are unknown. @param whole whether it was read to its end */
   charge(request: RequestMeter, whole: boolean, isStream: boolean): number {
     if (this.#reports && (isStream ? this.#stopped : whole)) return this.tokens;
     const input = this.#reports ? this.tokens - this.#of("output_tokens") : request.inputTokens;

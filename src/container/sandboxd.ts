@@ -24,17 +24,11 @@ export interface ContainerLifecycle {
   readonly container: object | undefined;
   /** Waits for a container with its workspace. @param ms the longest wait @throws {ToolError} errors of the start or restore */
   ready(ms?: number): Promise<unknown>;
-  /**
-   * As `ready`, unless the run is over. @throws {ToolError} `sandbox_restarted` if it is; errors of the start; errors of the
-   * SDK
-   */
+  /** As `ready`, unless the run is over. @throws {ToolError} `sandbox_restarted` if it is; errors of the start */
   readyForRun(isOver: () => boolean): Promise<void>;
 }
 
-/**
- * How long to retry while sandboxd does not respond, such as during its restart, and the pause between attempts, in
- * milliseconds.
- */
+/** How long to retry while sandboxd does not respond, and the pause between attempts, in milliseconds. */
 export const CONNECT_MS = 10_000;
 export const RETRY_MS = 50;
 
@@ -109,10 +103,7 @@ export class Sandboxd {
     };
   }
 
-  /**
-   * Like `request`, but counts as use, and waits for the container and its workspace. @throws {ToolError} errors of the start
-   * too; errors of the SDK
-   */
+  /** Like `request`, but counts as use, and waits for the workspace. @throws {ToolError} errors of the start too */
   withWorkspace(lifecycle: Pick<ContainerLifecycle, "container" | "ready">): Requesting {
     return async (...request) => {
       while (!lifecycle.container) await lifecycle.ready(CALL_MS);

@@ -1,8 +1,5 @@
 "use strict";
-/**
- * Gives the functions of `fs` the run's streams in place of descriptors 1 and 2 and their paths, and empty input for 0. Node has
- * no dup2, so that descriptor 1 itself stays the executor's channel.
- */
+/** Gives the functions of `fs` the run's streams for 1 and 2: Node has no dup2, and 1 is the executor's channel. 0 is empty. */
 const fs = require("node:fs");
 const { syncBuiltinESMExports } = require("node:module");
 const NAMES = { 1: "stdout", 2: "stderr" };

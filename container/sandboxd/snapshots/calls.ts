@@ -97,10 +97,7 @@ export const snapshotRequests = {
   done: row({ ...ofSnapshot, route: "POST /snapshot/done", result: doneSchema }),
   /** The account has the save: the next one is compared with it. Repeatable. */
   commit: row({ ...ofSnapshot, route: "POST /snapshot/commit" }),
-  /**
-   * Restores the manifest in the body: the sandbox's state, or with `task` a conversation to `CONVERSATION` in that task's
-   * directory.
-   */
+  /** Restores the manifest in the body: the sandbox's state, or with `task` that task's `CONVERSATION`. */
   restore: row({
     ...emptyCall,
     route: "PUT /snapshot/restore",

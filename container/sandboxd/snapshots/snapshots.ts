@@ -23,10 +23,7 @@ const ROOT = SYSTEM ?? dirname(WORKSPACE);
 const ONLY = basename(WORKSPACE);
 const NO_BASE = () => new Base("");
 
-/**
- * The interval of full scans, in milliseconds. They find image files rewritten in place, which few programs do, and take half a
- * second for 90,000 files.
- */
+/** The interval of full scans, in milliseconds. They find image files rewritten in place, and take half a second. */
 const THOROUGH_MS = 120_000;
 const MANIFEST_BYTES = 256 * 1024 * 1024;
 

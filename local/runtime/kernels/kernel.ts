@@ -39,10 +39,7 @@ const START_TIMEOUT_MS = 60_000;
 const TICK_MS = 10;
 const SCRIPTS: Record<KernelProgram, string> = { python: "python-kernel.py", javascript: "node-kernel.cjs" };
 
-/**
- * Keeps the script's path off the command line, because a user's `pkill -f /opt` would match it. The JavaScript kernel removes
- * its path itself.
- */
+/** Keeps the script's path off the command line, because a user's `pkill -f /opt` would match it. */
 const PYTHON_SCRIPT = "SANDBOX_MCP_KERNEL";
 const PYTHON_BOOT = `import os, sys
 sys.argv[0] = __file__ = os.environ.pop("${PYTHON_SCRIPT}")
@@ -119,10 +116,7 @@ export class Kernel {
     });
   }
 
-  /**
-   * A kernel killed by another program's signal counts as healthy, and its cells never end: the image's server checks only the
-   * exit code.
-   */
+  /** A kernel killed by a signal counts as healthy, and its cells never end: the image's server checks only the exit code. */
   get healthy(): boolean {
     return !this.#child.killed && this.#child.exitCode === null;
   }

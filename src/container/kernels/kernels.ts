@@ -171,10 +171,7 @@ export class Kernels {
     for (const stop of this.#stops.values()) stop("gone");
   }
 
-  /**
-   * Stops an earlier actor's code, whose result is lost, as at its deadline unless it ends first. Other code of the context
-   * waits.
-   */
+  /** Stops an earlier actor's code, whose result is lost, as at its deadline. Other code of the context waits. */
   async freeKernel(sink: OutputSink, kernel: Kernel): Promise<CellHandover> {
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
     this.#stops.set(sink.id, (why) => why === "gone" && stop(why));

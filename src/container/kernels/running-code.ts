@@ -7,10 +7,7 @@ import type { RunCall } from "../connection.ts";
 import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
 import type { KernelProcess, Listening } from "./kernel-protocol.ts";
 
-/**
- * Code is followed after this time, in milliseconds. Faster code returns its output with its result. Following doubles the
- * processor time of short code.
- */
+/** Code is followed after this time, in milliseconds. Following doubles the processor time of short code. */
 const FOLLOW_AFTER_MS = 500;
 /** The same for code whose output a caller waits for, in milliseconds. */
 const FOLLOW_DELAY_MS = 50;

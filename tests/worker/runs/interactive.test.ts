@@ -119,7 +119,8 @@ describe("a command in a terminal", () => {
     expect((await type(started, "\u0003")).text).toContain("^C");
     expect(await sh(sandbox, "pgrep -fx 'sleep 4320' || echo none")).toBe("none\n");
     expect((await type(started, "echo still $((40 + 2))\n")).text).toContain("still 42");
-    expect((await type(started, "exit 4\n")).text).toContain("exit_code: 4");
+    await type(started, "exit 4\n");
+    expect((await ended(started)).text).toContain("exit_code: 4");
   });
 
   it("is a full-screen program that gets keys one by one", async () => {

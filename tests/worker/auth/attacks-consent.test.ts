@@ -1,11 +1,10 @@
 /** Attacks on the consent page and its user: each is refused. docs/internals/security.md names these tests. */
 import { env } from "cloudflare:workers";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ORIGIN, recordLogs, TOKEN } from "../server/support.ts";
+import { describe, expect, it, vi } from "vitest";
+import { ORIGIN, recordLogs, TOKEN, recordEachLog } from "../server/support.ts";
 import { Browser, CALLBACK, Client, oauthApp, register } from "./support.ts";
 
-beforeEach(() => void recordLogs());
-afterEach(() => vi.restoreAllMocks());
+recordEachLog();
 
 const app = oauthApp();
 

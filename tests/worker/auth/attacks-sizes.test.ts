@@ -1,29 +1,18 @@
 /** What is too large, by one: refused before anything is made of it. docs/internals/security.md names these tests. */
 import { env } from "cloudflare:workers";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ORIGIN, recordLogs, TOKEN } from "../server/support.ts";
+import { describe, expect, it } from "vitest";
+import { ORIGIN, TOKEN, recordEachLog, watchedStore } from "../server/support.ts";
 import { Browser, CALLBACK, Client, errorOf, oauthApp } from "./support.ts";
 
-let logs: ReturnType<typeof recordLogs>;
-beforeEach(() => void (logs = recordLogs()));
-afterEach(() => vi.restoreAllMocks());
+const logs = recordEachLog();
 
 const app = oauthApp();
 
 describe("sizes", () => {
   it("parts too long for a key of the store are refused before they get there", async () => {
     const storeKeys: string[] = [];
-    const store = new Proxy(env.OAUTH_KV, {
-      get(target, name) {
-        const member: unknown = Reflect.get(target, name);
-        if (typeof member !== "function") return member;
-        return (...given: unknown[]) => {
-          storeKeys.push(String(given[0]));
-          return Reflect.apply(member, target, given);
-        };
-      },
-    });
-    const watched = oauthApp({ OAUTH_KV: store });
+    const OAUTH_KV = watchedStore(env.OAUTH_KV, (key) => storeKeys.push(key));
+    const watched = oauthApp({ OAUTH_KV });
     const client = new Client(watched, (await Client.register(app)).id);
     const reaches = async (request: () => Promise<unknown>) => {
       storeKeys.length = 0;

@@ -1,7 +1,7 @@
 /** Attacks on tokens, and with them: each refused. docs/internals/security.md names these tests. */
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { DAY_MS } from "../../../src/shared/days.ts";
-import { ORIGIN, post, recordLogs } from "../server/support.ts";
+import { ORIGIN, post, recordEachLog } from "../server/support.ts";
 import {
   approve,
   Browser,
@@ -14,12 +14,7 @@ import {
   type Tokens,
 } from "./support.ts";
 
-let logs: ReturnType<typeof recordLogs>;
-beforeEach(() => void (logs = recordLogs()));
-afterEach(() => {
-  vi.useRealTimers();
-  vi.restoreAllMocks();
-});
+const logs = recordEachLog();
 
 const app = oauthApp();
 

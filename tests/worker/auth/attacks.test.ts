@@ -1,7 +1,7 @@
 /** Attacks of OAuth 2.1's security considerations on codes, redirects and clients. docs/internals/security.md names these tests. */
 import { env } from "cloudflare:workers";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { call, ORIGIN, recordLogs, TOKEN } from "../server/support.ts";
+import { describe, expect, it } from "vitest";
+import { call, ORIGIN, TOKEN, recordEachLog } from "../server/support.ts";
 import {
   approve,
   Browser,
@@ -19,9 +19,7 @@ import {
 } from "./support.ts";
 import { mcpHeaders } from "../../setup/mcp-client.ts";
 
-let logs: ReturnType<typeof recordLogs>;
-beforeEach(() => void (logs = recordLogs()));
-afterEach(() => vi.restoreAllMocks());
+const logs = recordEachLog();
 
 const app = oauthApp();
 

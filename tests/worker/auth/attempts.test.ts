@@ -1,26 +1,24 @@
 /** Guessing the owner's token: the cost for the attacker, and for the owner. */
 import { env } from "cloudflare:workers";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { addressOf, type Attempts } from "../../../src/actors/attempts.ts";
-import { ORIGIN, post, recordLogs, TOKEN } from "../server/support.ts";
+import { ORIGIN, post, TOKEN, recordEachLog } from "../server/support.ts";
 import { Browser, Client, oauthApp, type Page } from "./support.ts";
 
-let logs: ReturnType<typeof recordLogs>;
-beforeEach(() => void (logs = recordLogs()));
-afterEach(() => vi.restoreAllMocks());
+const logs = recordEachLog();
 
 const HOUR = 3_600_000;
 const NOW = 1_800_000_000_000;
 
 let counters = 0;
 
-/** A counter of its own. */
+/** A new counter. */
 function attempts(): DurableObjectStub<Attempts> {
   const namespace = env.Attempts as DurableObjectNamespace<Attempts>;
   return namespace.getByName(`test-${(counters += 1)}`);
 }
 
-/** 100 guesses, each from an address of its own; with the wait of each. */
+/** Makes 100 guesses, each from another address. Returns the wait of each. */
 function flood(counter: DurableObjectStub<Attempts>, now: number): Promise<number[]> {
   return Promise.all(Array.from({ length: 100 }, (_, index) => counter.take(`flood-${index}`, now)));
 }
@@ -78,10 +76,10 @@ describe("many addresses", () => {
     const waits = await flood(counter, NOW);
     expect(waits.every((wait) => wait === 0)).toBe(true);
     let allowed = 0;
-    for (let second = 9; second <= 3600; second += 9) {
+    for (let second = 9; second <= 900; second += 9) {
       if ((await counter.take(`more-${second}`, NOW + second * 1000)) === 0) allowed += 1;
     }
-    expect(allowed).toBe(100);
+    expect(allowed).toBe(25);
     expect((await flood(counter, NOW + 2 * HOUR)).every((wait) => wait === 0)).toBe(true);
   });
 
@@ -98,7 +96,7 @@ describe("many addresses", () => {
     const counter = attempts();
     await counter.take("home", NOW);
     await counter.succeeded("home", NOW);
-    for (let hour = 1; hour <= 24; hour += 1) {
+    for (let hour = 1; hour <= 6; hour += 1) {
       await flood(counter, NOW + hour * HOUR);
       expect(await counter.take("new", NOW + hour * HOUR)).toBeGreaterThan(0);
       expect(await counter.take("home", NOW + hour * HOUR)).toBe(0);

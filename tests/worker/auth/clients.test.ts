@@ -5,12 +5,11 @@ import {
   StreamableHTTPClientTransport as Transport1,
   UnauthorizedError as UnauthorizedError1,
 } from "../../clients/sdk1.ts";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ORIGIN, recordLogs, TOKEN } from "../server/support.ts";
+import { describe, expect, it } from "vitest";
+import { ORIGIN, TOKEN, recordEachLog } from "../server/support.ts";
 import { type App, Browser, oauthApp, type Tokens } from "./support.ts";
 
-beforeEach(() => void recordLogs());
-afterEach(() => vi.restoreAllMocks());
+recordEachLog();
 
 const info = { name: "test-client", version: "1.0.0" };
 const CALLBACK = "http://localhost:3118/callback";

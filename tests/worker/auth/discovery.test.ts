@@ -1,12 +1,10 @@
-/** How a client finds its way in, and when there is no such way. */
+/** How a client finds the sign-in, and when OAuth is off. */
 import { env } from "cloudflare:workers";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { call, LIST, ORIGIN, post, recordLogs, TOKEN, type Variables } from "../server/support.ts";
+import { describe, expect, it, vi } from "vitest";
+import { call, LIST, ORIGIN, post, TOKEN, type Variables, recordEachLog } from "../server/support.ts";
 import { approve, Browser, Client, oauthApp, register, signedIn, statusOf, type Tokens } from "./support.ts";
 
-let logs: ReturnType<typeof recordLogs>;
-beforeEach(() => void (logs = recordLogs()));
-afterEach(() => vi.restoreAllMocks());
+const logs = recordEachLog();
 
 const SCOPES = ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"];
 

@@ -1,11 +1,11 @@
 /** The authorization code flow from end to end, step by step, as a client without a library does it. */
 import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { owner } from "../../../src/auth/methods/owner.ts";
 import { oauthAPI, oauthFor } from "../../../src/auth/oauth.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
-import { call, ORIGIN, post, recordLogs, TOKEN } from "../server/support.ts";
+import { call, ORIGIN, post, TOKEN, recordEachLog } from "../server/support.ts";
 import {
   approve,
   Browser,
@@ -20,9 +20,7 @@ import {
 
 const ALL = "sandbox:read sandbox:write sandbox:exec tasks:run";
 
-let logs: ReturnType<typeof recordLogs>;
-beforeEach(() => void (logs = recordLogs()));
-afterEach(() => vi.restoreAllMocks());
+const logs = recordEachLog();
 
 describe("the flow", () => {
   it("ends with a token for the owner's sandboxes, and the server's own token remains valid", async () => {
@@ -69,15 +67,6 @@ describe("the flow", () => {
     ]) {
       expect(written).not.toContain(secret);
     }
-  });
-
-  it("works for a confidential client", async () => {
-    const app = oauthApp();
-    const client = await Client.register(app, { token_endpoint_auth_method: "client_secret_post" });
-    const { code } = await approve(client);
-    expect((await new Client(app, client.id, "wrong").exchange(code)).status).toBe(401);
-    const response = await client.exchange(code);
-    expect(response.status).toBe(200);
   });
 
   it("still ends in a token for a grant of an earlier version, which names the method `door`", async () => {

@@ -1,10 +1,8 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { MAX_BODY_BYTES } from "../../../src/server/body.ts";
-import { appWith, call, LIST, messages, post, recordLogs, TOKEN } from "./support.ts";
+import { appWith, call, LIST, messages, post, TOKEN, recordEachLog } from "./support.ts";
 
-let logs: ReturnType<typeof recordLogs>;
-beforeEach(() => void (logs = recordLogs()));
-afterEach(() => vi.restoreAllMocks());
+const logs = recordEachLog();
 
 /** A `note` call with a body of exactly `bytes` bytes. */
 function ofSize(bytes: number): string {

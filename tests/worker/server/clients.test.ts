@@ -1,15 +1,14 @@
 import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
 import { Client as Client1, StreamableHTTPClientTransport as Transport1 } from "../../clients/sdk1.ts";
 import { McpServer } from "@modelcontextprotocol/server";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { appWith, call, LIST, messages, ORIGIN, post, recordLogs, sha256Hex, TOKEN } from "./support.ts";
+import { describe, expect, it } from "vitest";
+import { appWith, call, LIST, messages, ORIGIN, post, sha256Hex, TOKEN, recordEachLog } from "./support.ts";
 
-beforeEach(() => void recordLogs());
-afterEach(() => vi.restoreAllMocks());
+recordEachLog();
 
 const info = { name: "test-client", version: "1.0.0" };
 
-/** The client's own wire, delivered to the app in process; what was sent and answered is kept. */
+/** A client's `fetch` that calls the app in this process, and records each exchange. */
 function wire(token: string, app = appWith()) {
   const exchanges: { method: string; protocol: string | null; status: number }[] = [];
   const fetch = async (url: string | URL | Request, init?: RequestInit): Promise<Response> => {

@@ -1,10 +1,8 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { ProtectedApp } from "../../../src/server/app.ts";
-import { appWith, call, LIST, ORIGIN, post, recordLogs, TOKEN, type Variables } from "./support.ts";
+import { appWith, call, LIST, ORIGIN, post, TOKEN, type Variables, recordEachLog } from "./support.ts";
 
-let logs: ReturnType<typeof recordLogs>;
-beforeEach(() => void (logs = recordLogs()));
-afterEach(() => vi.restoreAllMocks());
+const logs = recordEachLog();
 
 const PUBLIC: Variables = { PUBLIC_ORIGIN: "https://public.example:8443" };
 

@@ -1,12 +1,10 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { log, LOG_LEVELS, type LogEvent } from "../../../src/shared/log.ts";
+import { describe, expect, it } from "vitest";
+import { log, type LogEvent } from "../../../src/shared/log.ts";
 import { createMCPServer } from "../../../src/server/mcp.ts";
 import { requiredScopes } from "../../../src/tools/index.ts";
-import { appWith, LIST, post, recordLogs } from "./support.ts";
+import { appWith, LIST, post, recordEachLog } from "./support.ts";
 
-let logs: ReturnType<typeof recordLogs>;
-beforeEach(() => void (logs = recordLogs()));
-afterEach(() => vi.restoreAllMocks());
+const logs = recordEachLog();
 
 const call: LogEvent = {
   event: "call",
@@ -37,10 +35,6 @@ describe("a log line", () => {
   ] as const)("at %s: %j", (logLevel, events) => {
     for (const event of [call, refusal, failure]) log({ logLevel }, event);
     expect(logs.entries().map(({ event }) => event)).toEqual(events);
-  });
-
-  it("knows its levels in order", () => {
-    expect(LOG_LEVELS).toEqual(["debug", "info", "warn", "error"]);
   });
 });
 

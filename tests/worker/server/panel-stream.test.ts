@@ -3,21 +3,16 @@ import { env } from "cloudflare:workers";
 import { createExecutionContext } from "cloudflare:test";
 import { McpServer } from "@modelcontextprotocol/server";
 import { createParser, type EventSourceMessage } from "eventsource-parser";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
 import worker from "../../../src/index.ts";
 import type { ProtectedApp } from "../../../src/server/app.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
 import { idIn, owner, until } from "../support.ts";
-import { appWith, ORIGIN, recordLogs, TOKEN, type Variables } from "./support.ts";
+import { appWith, ORIGIN, TOKEN, type Variables, recordEachLog } from "./support.ts";
 
-let logs: ReturnType<typeof recordLogs>;
-beforeEach(() => void (logs = recordLogs()));
-afterEach(() => {
-  vi.useRealTimers();
-  vi.restoreAllMocks();
-});
+const logs = recordEachLog();
 
 /** What the tools answer; each call that they have had. */
 let answers: { sandboxes(): object; log(cursor: number): object | Promise<object> };
@@ -325,7 +320,7 @@ describe("bounds", () => {
     ["a cursor before the beginning", watching([log("x", -1)]), "cursor"],
     ["an argument that is not known", watching([{ ...SANDBOXES, more: 1 }]), "more"],
     ["no name of the page", { watch: [SANDBOXES] }, "page"],
-    ["a name of the page that is none", watching([SANDBOXES], "<page>"), "page"],
+    ["an invalid name of the page", watching([SANDBOXES], "<page>"), "page"],
     ["too much", watching([{ name: "list_runs", arguments: { sandbox: "x".repeat(9000) } }]), "too long"],
   ])("refuses %s", async (_what, body, words) => {
     const stream = await open(await panelBrowser(app), body);

@@ -1,7 +1,7 @@
-/** The app around a product of two tools that need no sandbox, so that what is tested is the way in. */
+/** The app with two tools that need no sandbox: these tests are about guards, tokens and bodies. */
 import { createExecutionContext } from "cloudflare:test";
 import { McpServer } from "@modelcontextprotocol/server";
-import { vi } from "vitest";
+import { afterEach, beforeEach, vi } from "vitest";
 import { z } from "zod";
 import type { Scope } from "../../../src/shared/principal.ts";
 import { createApp, type ProtectedApp } from "../../../src/server/app.ts";
@@ -86,6 +86,31 @@ export function recordLogs() {
     tokens: () => parsed().filter(({ event }) => event === "token"),
     text: () => lines().join("\n"),
   };
+}
+
+/** Records the log of each test of a file, and restores timers and mocks after it. */
+export function recordEachLog(): ReturnType<typeof recordLogs> {
+  let logs: ReturnType<typeof recordLogs>;
+  beforeEach(() => void (logs = recordLogs()));
+  afterEach(() => {
+    vi.useRealTimers();
+    vi.restoreAllMocks();
+  });
+  return { entries: () => logs.entries(), tokens: () => logs.tokens(), text: () => logs.text() };
+}
+
+/** The store for OAuth, which reports the key of each use. */
+export function watchedStore(store: KVNamespace, onUse: (key: string) => void): KVNamespace {
+  return new Proxy(store, {
+    get(target, name) {
+      const member: unknown = Reflect.get(target, name);
+      if (typeof member !== "function") return member;
+      return (...given: unknown[]) => {
+        onUse(String(given[0]));
+        return Reflect.apply(member, target, given);
+      };
+    },
+  });
 }
 
 export async function sha256Hex(value: string): Promise<string> {

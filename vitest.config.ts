@@ -20,17 +20,16 @@ const platform = (inject: (key: "engineURL" | "engineSecret") => string) => ({
   SERVER_AUTH_TOKEN: "test-owner-token",
 });
 
-// What Node compiles for one test file or server, others read: a start of a server takes a fifth less processor time.
+// Servers share compiled code, so that each start takes a fifth less processor time.
 const compiled = mkdtempSync(join(tmpdir(), "sandbox-mcp-compiled-"));
 process.env.NODE_COMPILE_CACHE = compiled;
 process.once("exit", () => rmSync(compiled, { recursive: true, force: true }));
 
 await installForTests();
 
-// The Worker imports it.
+// The Worker imports the built panel.
 await bundlePanel();
 
-/** The Worker on the local platform, as tests have it. */
 const worker = () =>
   cloudflareTest(({ inject }) => ({
     main: "./local/worker.ts",
@@ -38,9 +37,9 @@ const worker = () =>
     miniflare: {
       bindings: {
         ...platform(inject),
-        // Small, so that tests reach them.
+        // Small, so that tests reach the limits.
         RUN_LOG_MAX_MB: "16",
-        // Large: what tests start runs on beside what others do.
+        // Large, because the sandboxes of all files run at the same time.
         MAX_RUNNING_SANDBOXES: "1000",
         TASK_ARCHIVE_MAX_MB: "4",
         MAX_IDLE_MINUTES: "60",
@@ -53,7 +52,7 @@ const worker = () =>
     },
   }));
 
-/** What tests and hooks may take, milliseconds, and how long a poll waits on a busy machine. */
+/** Time limits of tests, hooks and polls in milliseconds, for a busy machine. */
 const patience = (testTimeout: number, hookTimeout = testTimeout) => ({
   testTimeout,
   hookTimeout,
@@ -64,7 +63,7 @@ const patience = (testTimeout: number, hookTimeout = testTimeout) => ({
 const SLOW =
   /\/(long-command|quota|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short)\.test\.ts$/;
 
-/** Vitest starts long files first, by their size; so are these, that nothing is waited for alone at the end of a run. */
+/** Vitest starts large files first. This also starts slow ones first, so that no slow file runs alone at the end. */
 class SlowFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const sorted = await super.sort(files);
@@ -80,9 +79,9 @@ export default defineConfig({
   test: {
     sequence: { sequencer: SlowFirst },
     globalSetup: ["tests/setup/engine.ts", "tests/setup/model.ts"],
-    // They wait about half of the time, so two processors have three; and there are no more anywhere than were tried.
+    // Files wait about half of the time, so two processors run three. More than four were never tried.
     maxWorkers: Math.min(4, Math.max(3, availableParallelism())),
-    // Vitest itself throws this where a file ends while its module runner still looks for a module; the file's tests are over.
+    // Vitest throws this when a file has ended while its module runner still looks for a module.
     onUnhandledError: ({ name, message }) =>
       !(name === "EnvironmentTeardownError" && message.includes("Closing rpc while")),
     projects: [
@@ -92,8 +91,8 @@ export default defineConfig({
         test: {
           name: "worker",
           include: ["tests/worker/**/*.test.ts"],
-          // A workerd runs one file after the other, since loading the Worker takes longer than most files. So each file
-          // has sandboxes and principals of its own, and restores what it changes for all.
+          // One workerd runs several files, because loading the Worker takes longer than most files. So each file uses its
+          // own sandboxes and principals, and restores shared settings that it changes.
           isolate: false,
           ...patience(60_000),
         },
@@ -102,7 +101,7 @@ export default defineConfig({
         test: {
           name: "runtime",
           include: ["tests/runtime/**/*.test.ts"],
-          // Each starts kernels of its own.
+          // Each file starts its own kernels.
           isolate: false,
           ...patience(60_000),
         },
@@ -153,7 +152,7 @@ export default defineConfig({
       {
         test: {
           name: "faults",
-          // They wait for the server's time limits.
+          // These tests wait for time limits of the server.
           maxConcurrency: 10,
           include: ["tests/faults/*.test.ts"],
           ...patience(180_000),

@@ -19,20 +19,16 @@ export const REMOTE_URL = process.env.SANDBOX_RUNTIME_URL;
 /** A control server under test and a connection to it. */
 export interface Runtime {
   api: RpcStub<SandboxAPI>;
-  /** The sandbox's workspace: a directory of this machine, or `/workspace` of the remote one. */
-  workspace: string;
-  /** Only of a runtime that was started here. */
-  local?: { socket: string; directory: string; process: ChildProcess };
   stop: () => Promise<void>;
 }
 
-export interface RuntimeOptions {
+interface RuntimeOptions {
   /** A program and its arguments to run the runtime under. */
   under?: string[];
 }
 
 /** Connects to a control server by its WebSocket URL; `ws+unix:<path>:/rpc` for a unix socket. */
-export async function connectTo(url: string): Promise<{ api: RpcStub<SandboxAPI>; close: () => void }> {
+async function connectTo(url: string): Promise<{ api: RpcStub<SandboxAPI>; close: () => void }> {
   const socket = new WebSocket(url);
   await new Promise<void>((resolve, reject) => {
     socket.once("open", resolve);
@@ -42,11 +38,11 @@ export async function connectTo(url: string): Promise<{ api: RpcStub<SandboxAPI>
   return { api: session.getRemoteMain(), close: () => socket.close() };
 }
 
-/** Starts a runtime as a process of its own, or connects to the remote one where `SANDBOX_RUNTIME_URL` is set. */
+/** Starts a runtime as a process, or connects to the remote one if `SANDBOX_RUNTIME_URL` is set. */
 export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtime> {
   if (REMOTE_URL !== undefined) {
     const { api, close } = await connectTo(REMOTE_URL);
-    return { api, workspace: "/workspace", stop: async () => close() };
+    return { api, stop: async () => close() };
   }
   const directory = mkdtempSync(join(tmpdir(), "runtime-test-"));
   const socket = join(directory, "control.sock");
@@ -60,8 +56,6 @@ export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtim
   const { api, close } = await connectTo(`ws+unix:${socket}:/rpc`);
   return {
     api,
-    workspace,
-    local: { socket, directory, process: child },
     stop: async () => {
       close();
       child.kill("SIGTERM");
@@ -72,7 +66,7 @@ export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtim
 }
 
 /** One HTTP request over the runtime's socket. */
-export function get(socketPath: string, path: string): Promise<{ status: number; body: string }> {
+function get(socketPath: string, path: string): Promise<{ status: number; body: string }> {
   return new Promise((resolve, reject) => {
     const call = request({ socketPath, path, agent: false }, (response) => {
       let body = "";

@@ -1,4 +1,4 @@
-/** The real Claude Code, with a home directory of its own. */
+/** The real Claude Code, with a temporary home directory. */
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";

@@ -35,7 +35,7 @@ export const webSockets = {
   to: "/opt/sandbox-runtime/node_modules/ws",
 };
 
-/** An engine in this process, in a run directory of its own. */
+/** Starts an engine in this process, in a new run directory. */
 export async function startTestEngine({
   hasAuthority = false,
   ...options
@@ -64,7 +64,7 @@ export async function startTestEngine({
 }
 
 /**
- * An engine as a program of its own.
+ * Starts an engine as a separate program.
  * @param user an id of the machine to run it as; needs root
  */
 export async function spawnTestEngine(
@@ -124,7 +124,7 @@ export class TestSandbox {
     });
   }
 
-  /** Runs a bash command in a session of its own. The last newline of its output is left out. */
+  /** Runs a bash command in a new session. Removes the last newline of its output. */
   async run(command: string): Promise<Result> {
     const socket = await this.#connect();
     const id = randomBytes(6).toString("hex");

@@ -100,7 +100,7 @@ sockets.on("connection", (peer) => {
     const call = JSON.parse(String(data));
     if (call.type === "ping") peer.send('{"type":"pong"}');
     if (call.type === "start" && messages[flood]) send(peer, call.id, flood);
-    // A task whose changes are asked for has to end.
+    // The server asks for the changes of a task after its end.
     else if (call.type === "start")
       peer.send(JSON.stringify({ type: "ended", id: call.id, status: 0, stdout: 0, stderr: 0 }));
   });

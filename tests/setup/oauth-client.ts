@@ -36,7 +36,7 @@ export class Browser {
     return new Page(url, response, await response.text());
   }
 
-  /** Sends the page's form with these fields in place of its own; a field of undefined is left out. */
+  /** Sends the page's form with these fields instead of the page's; leaves out a field that is undefined. */
   submit(page: Page, fields: Record<string, string | string[] | undefined>, init: RequestInit = {}) {
     const body = new URLSearchParams();
     const all = { handle: page.handle, scope: page.scopes, ...fields };

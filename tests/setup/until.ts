@@ -1,6 +1,6 @@
-/** Waiting in tests: for an event wherever there is one, for a time where the time is what the test is about. */
+/** Waits for a condition, or for a time if the test is about that time. */
 
-/** A little under the shortest time that a test is given, so that the error says what was waited for. */
+/** A little less than the shortest timeout of a test, so that the error shows the condition. */
 const DEADLINE_MS = 50_000;
 
 /**

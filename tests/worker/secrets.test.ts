@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { SCOPES } from "../../src/shared/principal.ts";
 import { type Arrived, PRIVATE_VALUE as VALUE } from "../setup/private-secrets.ts";
-import { type Caller, actorOf, evictActor, owner, principal } from "./support.ts";
+import { type Caller, actorOf, evictActor, owner, principal, connectionsOf } from "./support.ts";
 
 const BEARER = `Bearer ${VALUE}`;
 const MASKED = "*".repeat(VALUE.length);
@@ -21,15 +21,6 @@ async function sh(command: string): Promise<string> {
 /** What arrived at the API since the last question. */
 async function arrived(): Promise<Arrived[]> {
   return await (await fetch(env.PRIVATE_URL)).json<Arrived[]>();
-}
-
-/** The resource of the sandbox's connections. */
-async function connectionLines(): Promise<string> {
-  const { contents } = await caller.result<{ contents: { text: string }[] }>({
-    method: "resources/read",
-    params: { uri: `sandbox://${sandbox}/.network` },
-  });
-  return contents[0]?.text ?? "";
 }
 
 beforeAll(async () => {
@@ -268,7 +259,7 @@ describe("a value stays outside", () => {
     const unknown = "curl -sSI -o /dev/null -w '%{http_code}' https://api.private.test/coded/x-own";
     expect(await sh(unknown)).toBe("502");
     await sh("curl -sS https://api.private.test/gzip");
-    const lines = await connectionLines();
+    const lines = await connectionsOf(sandbox, caller);
     expect(lines).toMatch(
       / HEAD 200 [1-9]\d* api\n\S+ api\.private\.test 443 HEAD 200 0 api\n\S+ api\.private\.test 443 GET 200 0 api\n$/,
     );
@@ -363,7 +354,7 @@ describe("the description of secrets", () => {
 
   it("is the name of the one that was used, in a connection's line", async () => {
     await sh("curl -sS 'https://a.query.test/echo?key=mine'; curl -sSk https://other.private.test/echo");
-    const lines = await connectionLines();
+    const lines = await connectionsOf(sandbox, caller);
     expect(lines).toMatch(/Z a\.query\.test 443 GET 200 \d+ query\n/);
     expect(lines).toMatch(/Z other\.private\.test 443 CONNECT 200 \d+ -\n/);
     expect(lines).not.toContain(VALUE);

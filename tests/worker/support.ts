@@ -16,7 +16,7 @@ export { sleep, until } from "../setup/until.ts";
 
 export const ORIGIN = "https://sandbox.example";
 
-/** A line for each of thousands of calls would bury what matters. */
+/** One line for each of thousands of calls would hide the errors. */
 const bindings: Env = { ...(env as Env), LOG_LEVEL: "error" };
 
 /** Someone with a token. */
@@ -48,12 +48,11 @@ export class Caller extends MCPClient {
 
 export const owner = new Caller("owner", bindings.SERVER_AUTH_TOKEN ?? "", bindings);
 
-/** A principal of its own, with a token of these scopes, every scope unless given; `region` is that of its entry. */
+/** A new principal, with a token for these scopes, or for every scope of sandboxes. `region` is in its entry of AUTH_TOKENS. */
 export async function principal(name: string, scopes?: readonly Scope[], region?: Region): Promise<Caller> {
   const token = `token-of-${name}`;
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(token)));
   const all = ["sandbox:exec", "sandbox:write", "sandbox:read"];
-  const AUTH_TOKENS = JSON.stringify([{ name, sha256: digest.toHex(), scopes: scopes ?? all, region }]);
+  const AUTH_TOKENS = JSON.stringify([{ name, sha256: await sha256(token), scopes: scopes ?? all, region }]);
   return new Caller(`token:${name}`, token, { ...bindings, AUTH_TOKENS });
 }
 
@@ -86,6 +85,50 @@ export async function inActor<T>(
   return runInDurableObject<Sandbox, T>(await actorOf(name, caller), work);
 }
 
+export function isRunning(name: string, caller = owner): Promise<boolean> {
+  return inActor(name, (_sandbox, { container }) => container?.running === true, caller);
+}
+
+export async function untilStopped(name: string): Promise<void> {
+  await until(async () => !(await isRunning(name)));
+}
+
+/** Has the actor stop its sandbox after this time without use. */
+export async function stopWhenIdle(name: string, after = "1s"): Promise<void> {
+  await inActor(name, async (actor) => {
+    actor.sleepAfter = after;
+    actor.renewActivityTimeout();
+    await actor.scheduleNextAlarm();
+  });
+}
+
+export interface ListedSandbox {
+  name: string;
+  state: string;
+  size_bytes?: number;
+  last_used_at: string;
+}
+
+/** The sandboxes that `list_sandboxes` shows a caller. */
+export async function sandboxesOf(caller = owner): Promise<ListedSandbox[]> {
+  return (await caller.call("list_sandboxes")).structured.sandboxes as ListedSandbox[];
+}
+
+/** The text of a sandbox's resource of connections. */
+export async function connectionsOf(sandbox: string, caller = owner): Promise<string> {
+  const params = { uri: `sandbox://${sandbox}/.network` };
+  const { contents } = await caller.result<{ contents: { text: string }[] }>({
+    method: "resources/read",
+    params,
+  });
+  return contents[0]?.text ?? "";
+}
+
+export async function sha256(data: string | Uint8Array): Promise<string> {
+  const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
+}
+
 const contexts = new Map<string, CodeContext>();
 
 /** Runs Python in a kernel of the SDK's alone, which needs no sandboxd, in a sandbox of the owner's that runs. Answers its output. */
@@ -104,7 +147,7 @@ export async function killContainer(name: string): Promise<void> {
   await inActor(name, (_sandbox, { container }) => container?.signal(9));
 }
 
-/** Throws the actor of the owner's sandbox away, with all it had in memory; with `kill`, its container too, before the next actor. */
+/** Evicts the actor of the owner's sandbox. With `kill`, ends its container too before the next actor starts. */
 export async function evict(name: string, { kill = false } = {}): Promise<void> {
   const { LOCAL_ENGINE_URL, LOCAL_ENGINE_SECRET } = bindings as Env & LocalEnv;
   const sandbox = await evictActor(await actorOf(name), kill);
@@ -115,7 +158,7 @@ export async function evict(name: string, { kill = false } = {}): Promise<void> 
   });
 }
 
-/** Throws an actor away; answers its container's name. @param isContainerGone whether the next one finds no container */
+/** Evicts an actor. Returns its container's name. @param isContainerGone whether the next actor finds no container */
 export async function evictActor(
   actor: DurableObjectStub<Sandbox>,
   isContainerGone = false,
@@ -136,7 +179,7 @@ const CONTAINER_KEY = "__local_container";
 /** The bucket that logs of runs go to. */
 export const bucket = env.RESULTS;
 
-/** What a run of a caller has there: the bucket holds more objects than one list shows. */
+/** The objects of a caller's run. One list would not show the whole bucket. */
 export async function objectsOf(id: string, caller = owner): Promise<R2Object[]> {
   const prefix = `${await principalHash(caller.principalID)}/${id}/`;
   return (await bucket.list({ prefix })).objects;
@@ -163,17 +206,17 @@ export function callsIn(sandbox: string) {
   };
 }
 
-/** What get_result answers the owner. */
+/** The owner's result of get_result. */
 export function result(id: string, more: Record<string, unknown> = {}): Promise<Result> {
   return owner.call("get_result", { id, ...more });
 }
 
-/** Waits until what a run has printed, or says of itself, holds these words. */
+/** Waits until the result of a run contains this text. */
 export async function says(id: string, words: string): Promise<void> {
   await until(async () => (await result(id, { wait_seconds: 0 })).text.includes(words));
 }
 
-/** Every page of a run's log, put together by stream. */
+/** All pages of a run's log, joined by stream. */
 export async function wholeLog(id: string): Promise<{ stdout: string; stderr: string; pages: number }> {
   const log = { stdout: "", stderr: "", pages: 0 };
   let cursor: number | undefined = 0;

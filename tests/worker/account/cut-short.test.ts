@@ -1,6 +1,6 @@
-/** A run that had less than its timeout, because its principal's seconds of the day were used up, says so. */
+/** The text of a run that got less time than its timeout, because its principal has used up the seconds of the day. */
 import { runInDurableObject } from "cloudflare:test";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { dayOf } from "../../../src/shared/days.ts";
 import { accountOf, actorOf, type Caller, type Result, evictActor, principal } from "../support.ts";
 
@@ -30,42 +30,38 @@ function wrong({ text }: Result, seconds: number): RegExp[] {
   return [...expected.filter((one) => !one.test(text)), ...unexpected.filter((one) => one.test(text))];
 }
 
-test("a command", async () => {
-  const caller = await withSeconds("cut-command", 3);
-  const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 60 });
-  expect(wrong(result, 3)).toEqual([]);
-  expect(result.text).toContain("with all its processes that were found");
-});
-
-test("a command that an earlier actor started", async () => {
-  const caller = await withSeconds("cut-evicted", 5);
-  const args = { command: "sleep 60", timeout_seconds: 60, wait_seconds: 2 };
-  const { structured } = await caller.call("run_command", args);
-  await evictActor(await actorOf("default", caller));
-  expect(wrong(await caller.call("get_result", { id: structured.id }), 5)).toEqual([]);
-});
-
-test("code", async () => {
-  const caller = await withSeconds("cut-code", 6);
-  const result = await caller.call("run_code", { code: "import time; time.sleep(60)", timeout_seconds: 60 });
-  expect(wrong(result, 6)).toEqual([]);
-  expect(result.text).toContain("Variables and imports are kept.");
-});
-
-test("a task", async () => {
-  const caller = await withSeconds("cut-task", 6);
-  const result = await caller.call("execute_task", {
-    task: "[[wait]] x",
-    timeout_seconds: 600,
-    sandbox: "cut",
+// Each waits for seconds of a principal that no other test uses.
+describe.concurrent("a run that is cut short by the seconds of the day says so:", () => {
+  test.each([
+    ["a command", "run_command", { command: "sleep 60", timeout_seconds: 60 }, 3, "all its processes"],
+    [
+      "code",
+      "run_code",
+      { code: "import time; time.sleep(60)", timeout_seconds: 60 },
+      6,
+      "imports are kept.",
+    ],
+    ["a task", "execute_task", { task: "[[wait]] x", timeout_seconds: 600, sandbox: "cut" }, 6, ""],
+  ])("%s", async (what, tool, args, seconds, words) => {
+    const caller = await withSeconds(`cut-${what.replace(" ", "-")}`, seconds);
+    const result = await caller.call(tool, args);
+    expect(wrong(result, seconds)).toEqual([]);
+    expect(result.text).toContain(words);
   });
-  expect(wrong(result, 6)).toEqual([]);
-});
 
-test("a run that exceeded its own timeout says only that", async () => {
-  const caller = await withSeconds("not-cut", 30);
-  const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 1 });
-  expect(result.text).toContain(
-    "Stopped after 1 s, with all its processes that were found. Raise timeout_seconds",
-  );
+  test("a command that an earlier actor started", async () => {
+    const caller = await withSeconds("cut-evicted", 5);
+    const args = { command: "sleep 60", timeout_seconds: 60, wait_seconds: 2 };
+    const { structured } = await caller.call("run_command", args);
+    await evictActor(await actorOf("default", caller));
+    expect(wrong(await caller.call("get_result", { id: structured.id }), 5)).toEqual([]);
+  });
+
+  test("a run that exceeded its own timeout says only that", async () => {
+    const caller = await withSeconds("not-cut", 30);
+    const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 1 });
+    expect(result.text).toContain(
+      "Stopped after 1 s, with all its processes that were found. Raise timeout_seconds",
+    );
+  });
 });

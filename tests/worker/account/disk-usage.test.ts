@@ -1,33 +1,27 @@
-/** What a list of sandboxes says of their sizes. */
+/** The sizes in a list of sandboxes. */
 import { expect, test } from "vitest";
-import { inActor, owner, sh } from "../support.ts";
+import { type ListedSandbox, inActor, owner, sh } from "../support.ts";
 
-interface Listed {
-  name: string;
-  state: string;
-  size_bytes?: number;
-}
-
-async function listed(sandbox: string): Promise<[one: Listed | undefined, line: string | undefined]> {
+async function listed(sandbox: string) {
   const { structured, text } = await owner.call("list_sandboxes");
-  const { sandboxes } = structured as { sandboxes: Listed[] };
+  const sandboxes = structured.sandboxes as ListedSandbox[];
   const line = text.split("\n").find((one) => one.startsWith(`${sandbox}:`));
-  return [sandboxes.find(({ name }) => name === sandbox), line];
+  return { one: sandboxes.find(({ name }) => name === sandbox), line };
 }
 
-const size = async (sandbox: string) => (await listed(sandbox))[0]?.size_bytes;
+const size = async (sandbox: string) => (await listed(sandbox)).one?.size_bytes;
 
-test("the size of a sandbox is none that was not measured, and right soon after its use", async () => {
+test("a sandbox has no size until the server measures it, soon after its use", async () => {
   await owner.call("write_file", { sandbox: "sized", path: "a", content: "x".repeat(100_000) });
-  const [one, line] = await listed("sized");
+  const { one, line } = await listed("sized");
   expect(one).toMatchObject({ name: "sized", state: "running" });
   expect(one).not.toHaveProperty("size_bytes");
   expect(line).not.toContain("bytes");
   await expect.poll(() => size("sized")).toBeGreaterThanOrEqual(100_000);
-  expect((await listed("sized"))[1]).toMatch(/^sized: running, 10\d{4} bytes in \/workspace, used/);
+  expect((await listed("sized")).line).toMatch(/^sized: running, 10\d{4} bytes in \/workspace, used/);
 });
 
-test("is 0 for a stopped sandbox, and is measured again in the next container", async () => {
+test("a stopped sandbox has the size 0, and the server measures its next container", async () => {
   await sh("restarted", "head -c 100000 /dev/zero >a");
   await expect.poll(() => size("restarted")).toBeGreaterThanOrEqual(100_000);
   await inActor("restarted", (actor) => actor.stop());

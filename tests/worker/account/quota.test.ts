@@ -40,7 +40,7 @@ function oneSandbox(quota: Quota, spent = 0) {
   return { lease, requests: () => requests };
 }
 
-describe("with a clock of its own", () => {
+describe("a lease of the quota", () => {
   /** The refusal of a run of one second in another sandbox of the principal, if any. */
   function refusedOther(quota: Quota) {
     const none = { slots: 0, seconds: 0 };

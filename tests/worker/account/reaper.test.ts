@@ -1,19 +1,15 @@
-/** The reaper destroys sandboxes that nobody used for too long, and keeps those at work or used since. */
+/** The reaper destroys sandboxes that nobody used for too long. */
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { expect, test, vi } from "vitest";
-import { accountOf, actorOf, evict, inActor, owner, sh, sleep } from "../support.ts";
+import { accountOf, actorOf, evict, inActor, owner, sh, sleep, sandboxesOf } from "../support.ts";
 
 const HOUR = 3_600_000;
 
-interface Listed {
-  name: string;
-  state: string;
-}
-
 /** Those of the owner's sandboxes that run. The reaper's stay listed while their workspaces are saved. */
 async function running(names: readonly string[]): Promise<string[]> {
-  const { sandboxes } = (await owner.call("list_sandboxes")).structured as { sandboxes: Listed[] };
-  const up = new Set(sandboxes.filter(({ state }) => state === "running").map(({ name }) => name));
+  const up = new Set(
+    (await sandboxesOf()).filter(({ state }) => state === "running").map(({ name }) => name),
+  );
   return names.filter((name) => up.has(name));
 }
 
@@ -27,13 +23,10 @@ async function age(name: string, hours: number): Promise<void> {
 }
 
 async function lastUse(sandbox: string): Promise<number> {
-  const { sandboxes } = (await owner.call("list_sandboxes")).structured as {
-    sandboxes: { name: string; last_used_at: string }[];
-  };
-  return Date.parse(sandboxes.find(({ name }) => name === sandbox)?.last_used_at ?? "");
+  return Date.parse((await sandboxesOf()).find(({ name }) => name === sandbox)?.last_used_at ?? "");
 }
 
-test("the reaper destroys what was idle for too long and nothing else, and no failure stops it", async () => {
+test("the reaper destroys only sandboxes that were idle for too long, and continues after a failure", async () => {
   const names = ["old", "young", "busy", "stuck"];
   await Promise.all(names.map((name) => sh(name, "echo here > file")));
   await owner.call("run_command", { sandbox: "busy", command: "sleep 60", wait_seconds: 0 });
@@ -56,7 +49,7 @@ test("the reaper destroys what was idle for too long and nothing else, and no fa
   expect(await sh("old", "cat file")).toBe("here\n");
 });
 
-test("the reaper lets be what is used while it is at work", async () => {
+test("the reaper keeps a sandbox that is used while it works", async () => {
   const idle = ["aa", "ab", "ac", "ad", "zz"];
   await Promise.all(idle.map((name) => sh(name, "true")));
   for (const name of idle) await age(name, 169);

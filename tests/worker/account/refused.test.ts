@@ -1,11 +1,10 @@
 /** A call that is refused, or cannot start its container, leaves no sandbox behind. */
 import { runInDurableObject } from "cloudflare:test";
 import { expect, test } from "vitest";
-import { accountOf, actorOf, type Caller, principal } from "../support.ts";
+import { accountOf, actorOf, type Caller, principal, sandboxesOf } from "../support.ts";
 
 async function listed(caller: Caller): Promise<string[]> {
-  const { sandboxes } = (await caller.call("list_sandboxes")).structured as { sandboxes: { name: string }[] };
-  return sandboxes.map(({ name }) => name).sort();
+  return (await sandboxesOf(caller)).map(({ name }) => name).sort();
 }
 
 /** Has another sandbox hold all that the principal may run at once. */
@@ -33,7 +32,7 @@ test("a call without a slot for its run leaves no sandbox", async () => {
   expect(await listed(caller)).toEqual(["there"]);
 });
 
-test("refused beside a call that is not, it leaves the sandbox of that one", async () => {
+test("a refused call keeps the sandbox that another call made at the same time", async () => {
   const caller = await principal("beside");
   await usedUp(caller);
   const [refused, written] = await Promise.all([
@@ -67,7 +66,7 @@ test("a call leaves no sandbox if the container does not start, also when its ca
   }
 });
 
-test("refused in a stopped sandbox, it leaves that stopped", async () => {
+test("a refused call does not start a stopped sandbox", async () => {
   const caller = await principal("sleeper");
   await caller.call("list_files", { sandbox: "asleep" });
   const state = async () => (await caller.call("list_sandboxes")).text.split(",")[0];

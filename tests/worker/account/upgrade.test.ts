@@ -6,7 +6,17 @@ import { ACCOUNT_SCHEMA } from "../../../src/storage/account-schema.ts";
 import { ATTEMPTS_SCHEMA } from "../../../src/storage/attempts-schema.ts";
 import { type Schema, VERSION_KEY } from "../../../src/storage/migrations.ts";
 import { SANDBOX_SCHEMA } from "../../../src/storage/sandbox-schema.ts";
-import { accountOf, actorOf, bucket, evictActor, owner, principal, sh } from "../support.ts";
+import {
+  accountOf,
+  actorOf,
+  bucket,
+  evictActor,
+  owner,
+  principal,
+  sh,
+  sha256,
+  wholeLog,
+} from "../support.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -87,10 +97,6 @@ async function load(version: string): Promise<Stored> {
   return stored;
 }
 
-async function sha256(text: string): Promise<string> {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text))).toHex();
-}
-
 /** What SQLite says of an actor's tables, without white space. */
 function tablesOf(stub: Stub): Promise<Fields> {
   return runInDurableObject(stub, (_actor, { storage }) => {
@@ -103,19 +109,13 @@ function tablesOf(stub: Stub): Promise<Fields> {
 
 /** The hash of all that a run has printed, as the fixtures have it. */
 async function logOf(id: string): Promise<string> {
-  const log: Record<string, string> = { stdout: "", stderr: "" };
-  for (let cursor: number | undefined = 0; cursor !== undefined;) {
-    const { structured, text } = await owner.call("get_result", { id, cursor });
-    for (const piece of structured.log as { stream: string; text: string }[]) log[piece.stream] += piece.text;
-    const next = /go on with cursor (\d+)/.exec(text)?.[1];
-    cursor = next === undefined ? undefined : Number(next);
-  }
-  return sha256(JSON.stringify(log));
+  const { stdout, stderr } = await wholeLog(id);
+  return sha256(JSON.stringify({ stdout, stderr }));
 }
 
 const structured = async (tool: string, args: Fields = {}) => (await owner.call(tool, args)).structured;
 
-/** What a fixture says, without what is another now: times, words, and what ended with the container. */
+/** The fields of a fixture that an upgrade must not change. */
 const lasting = (fields: Fields, names: readonly string[]) =>
   Object.fromEntries(Object.entries(fields).filter(([name]) => names.includes(name)));
 const OF_RUN = [

@@ -9,7 +9,7 @@ import { actorName } from "../../../src/shared/names.ts";
 import { env } from "cloudflare:workers";
 import type { Env } from "../../../src/shared/config.ts";
 import { FileLinks } from "../../../src/actors/file-links.ts";
-import { ORIGIN, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
+import { ORIGIN, evict, inActor, killContainer, owner, principal, sh, until, sha256 } from "../support.ts";
 
 const sandbox = "links";
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
@@ -18,10 +18,6 @@ async function link(path: string, more: Record<string, unknown> = {}): Promise<s
   const result = await owner.call("file_link", { sandbox, path, ...more });
   if (result.isError) throw new Error(result.text);
   return new URL(String(result.structured.url)).pathname;
-}
-
-async function sha256(bytes: Uint8Array): Promise<string> {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 
 /** A form as a stream without Content-Length. */
@@ -116,7 +112,7 @@ describe("a link for a download", () => {
     expect([await wanting.text(), wanting.headers.get("repr-digest")]).toEqual(["digest", digest]);
   });
 
-  it("says no digest, and nothing to go on by, of a file that changes meanwhile", async () => {
+  it("has neither a digest nor an ETag for a file that changes during the download", async () => {
     const stop = "touch stop-changing; wait";
     await sh(
       sandbox,
@@ -248,7 +244,7 @@ describe("a link for an upload", () => {
     expect(await sh(sandbox, "stat -c %s in/big")).toBe("4000000\n");
   });
 
-  it("says what was lost where the sandbox has restarted", async () => {
+  it("says what was lost when the sandbox was restarted", async () => {
     const restarted = "links-restarted";
     await sh(restarted, "true");
     await killContainer(restarted);

@@ -1,4 +1,4 @@
-/** Files over plain HTTP under names of all kinds: what comes back is what was sent, or an error in words. */
+/** Files over plain HTTP with any name: the bytes come back unchanged, or there is a readable error. */
 import * as fc from "fast-check";
 import { afterAll, expect, it } from "vitest";
 import { actorOf, inActor, owner, principal, sh, until } from "../support.ts";
@@ -9,7 +9,7 @@ afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 const at = (path: string) => `/sandboxes/${sandbox}/files/${path}`;
 const put = (path: string, body = "x") => owner.http(at(path), { method: "PUT", body });
 
-/** What an answer says of what was wrong. */
+/** The error of a refused request. */
 async function refusal(response: Response): Promise<string> {
   expect(response.status).toBeGreaterThanOrEqual(400);
   expect(response.status).toBeLessThan(500);

@@ -1,6 +1,16 @@
 /** Previews of servers in real sandboxes. */
 import { describe, expect, it } from "vitest";
-import { evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
+import {
+  evict,
+  inActor,
+  killContainer,
+  owner,
+  principal,
+  sh,
+  until,
+  isRunning,
+  untilStopped,
+} from "../support.ts";
 import {
   expose,
   exposer,
@@ -110,7 +120,7 @@ describe("a preview", () => {
     }
   });
 
-  it("passes on every status, and says of one that HTTP does not have that it cannot be", async () => {
+  it("passes on every valid HTTP status, and reports an invalid one", async () => {
     const url = await expose({ sandbox, port: 8000 });
     expect((await visit(`${url}status?is=599`)).status).toBe(599);
     const odd = await visit(`${url}status?is=999`);
@@ -247,7 +257,7 @@ describe("a server that does not speak plain HTTP", () => {
       port: 8021,
       listen: "require('net').createServer((client) => client.on('error', () => 0).end('+OK ready\\r\\n'))",
     },
-  ])("that is not a plain HTTP server has a page: $speaks", async ({ speaks, port, listen }) => {
+  ])("gets a page that says so: $speaks", async ({ speaks, port, listen }) => {
     await sh(
       sandbox,
       `node -e "${listen}.listen(${port}, () => console.log('listening'))" >${port}.log 2>&1 & until grep -q listening ${port}.log; do sleep 0.1; done`,
@@ -267,19 +277,18 @@ describe("a sandbox with an open preview", () => {
     const url = await expose({ sandbox: idle, port: 8000 });
     const { socket } = await openSocket(url);
     const expire = () => inActor(idle, (actor) => actor.onActivityExpired());
-    const isRunning = () => inActor(idle, (_actor, { container }) => container?.running === true);
     await expire();
-    expect(await isRunning()).toBe(true);
+    expect(await isRunning(idle)).toBe(true);
     const reader = (await visit(`${url}stream`)).body?.getReader();
     await reader?.read();
     socket.close(1000, "over");
     await until(async () => (await printed(idle, 8000)).includes("closed"));
     await expire();
-    expect(await isRunning()).toBe(true);
+    expect(await isRunning(idle)).toBe(true);
     await reader?.cancel();
     await until(async () => (await printed(idle, 8000)).includes("stream closed"));
     await expire();
-    await until(async () => !(await isRunning()));
+    await untilStopped(idle);
     expect((await visit(url)).status).toBe(503);
   });
 
@@ -340,7 +349,7 @@ describe("a preview ends", () => {
     const page = () => visit(url, PAGE).then((response) => response.text());
     await until(() => page().then((text) => text.includes("The sandbox of this preview has stopped")));
     expect((await visit(url)).status).toBe(503);
-    expect(await inActor("brief", (_actor, { container }) => container?.running)).toBe(false);
+    expect(await isRunning("brief")).toBe(false);
     await sh("brief", "true");
     expect(await page()).toContain("Waiting for the program");
     await startServer("brief", 8000);
@@ -353,7 +362,7 @@ describe("a preview ends", () => {
     await owner.call("destroy_sandbox", { sandbox: "brief" });
     for (const init of [PAGE, {}, { headers: { upgrade: "websocket" } }])
       expect((await visit(url, init)).status).toBe(410);
-    expect(await inActor("brief", (_actor, { container }) => container?.running)).toBe(false);
+    expect(await isRunning("brief")).toBe(false);
     expect((await exposer.call("list_sandboxes")).text).not.toMatch(/^brief:/m);
     await startServer("brief", 8000);
     expect((await visit(url)).status).toBe(410);

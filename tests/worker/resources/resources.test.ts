@@ -4,12 +4,13 @@ import {
   type Caller,
   accountOf,
   evict,
-  inActor,
   killContainer,
   owner,
   principal,
   sh,
   until,
+  stopWhenIdle,
+  isRunning,
 } from "../support.ts";
 
 const sandbox = "resources";
@@ -138,16 +139,12 @@ describe("a list", () => {
   it("does not count as use: a sandbox that is only listed is stopped", async () => {
     const idle = "resources-idle";
     await sh(idle, "touch seen");
-    await inActor(idle, async (actor) => {
-      actor.sleepAfter = "2s";
-      actor.renewActivityTimeout();
-      await actor.scheduleNextAlarm();
-    });
+    await stopWhenIdle(idle, "2s");
     const names = async () => (await listAll(owner)).map(({ name }) => name);
     expect(await names()).toContain(`${idle}/seen`);
     await until(async () => !(await names()).includes(`${idle}/seen`));
     expect(await names()).toContain(`${idle}/`);
-    expect(await inActor(idle, (_actor, { container }) => container?.running)).toBe(false);
+    expect(await isRunning(idle)).toBe(false);
   });
 });
 
@@ -271,7 +268,7 @@ describe("the list", () => {
     const sandboxes = uris.filter((uri) => uri.startsWith("sandbox://"));
     expect(sandboxes).toEqual(made.map((name) => `sandbox://${name}/`));
     const after = await accountOf(caller).sandboxes();
-    expect(after.filter(({ isRunning }) => isRunning)).toEqual([]);
+    expect(after.filter((one) => one.isRunning)).toEqual([]);
     const { messages } = await caller.post({ method: "resources/list", params: { cursor: "No Such" } });
     expect(messages[0]?.error).toMatchObject({ code: -32602 });
   });

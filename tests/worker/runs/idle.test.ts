@@ -1,11 +1,8 @@
-/** When a sandbox is stopped for want of use, and what holds it. */
+/** When the server stops an unused sandbox, and what keeps it running. */
 import { describe, expect, it } from "vitest";
-import { evict, inActor, owner, sh, until } from "../support.ts";
+import { evict, inActor, owner, sh, until, isRunning, sandboxesOf, untilStopped } from "../support.ts";
 
 const HOUR_MS = 3_600_000;
-
-const isRunning = (sandbox: string) =>
-  inActor(sandbox, (_actor, { container }) => container?.running === true);
 
 /** Starts a new actor that finds its sandbox unused for this time. */
 async function leaveAlone(sandbox: string, ms: number): Promise<void> {
@@ -21,12 +18,8 @@ async function outlives(sandbox: string): Promise<boolean> {
 
 /** Waits for the look at a sandbox that follows its use, which list_sandboxes shows by its size. */
 async function looked(sandbox: string): Promise<void> {
-  await until(async () => {
-    const { sandboxes } = (await owner.call("list_sandboxes")).structured as {
-      sandboxes: { name: string; size_bytes?: number }[];
-    };
-    return sandboxes.find(({ name }) => name === sandbox)?.size_bytes !== undefined;
-  });
+  const size = async () => (await sandboxesOf()).find(({ name }) => name === sandbox)?.size_bytes;
+  await until(async () => (await size()) !== undefined);
 }
 
 describe("idle_minutes", () => {
@@ -42,7 +35,7 @@ describe("idle_minutes", () => {
         await actor.scheduleNextAlarm();
       });
     }
-    await until(async () => !(await isRunning("idle-short")));
+    await untilStopped("idle-short");
     expect(await isRunning("idle-long")).toBe(true);
   });
 

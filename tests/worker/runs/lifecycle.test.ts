@@ -1,6 +1,6 @@
 /**
  * The lifecycle of a sandbox against a model of its platform, its account and its saved workspace: random calls, runs, ends and
- * faults, whose every await is resolved in a random order.
+ * faults. A scheduler resolves every await in a random order.
  */
 import * as fc from "fast-check";
 import { expect, it } from "vitest";

@@ -12,6 +12,10 @@ import {
   sleep,
   until,
   wholeLog,
+  untilStopped,
+  sandboxesOf,
+  stopWhenIdle,
+  isRunning,
 } from "../support.ts";
 
 const command = (sandbox: string, line: string, more?: Record<string, unknown>) =>
@@ -73,7 +77,7 @@ describe.concurrent("a container that is killed", () => {
     const sandbox = `notice-${tool.replace("_", "-")}`;
     await owner.call("run_code", { sandbox, code: "kept = 1" });
     await killContainer(sandbox);
-    await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+    await untilStopped(sandbox);
     expect((await owner.call(tool, { sandbox, ...args })).text).toContain(RESTARTED);
     expect((await owner.call(tool, { sandbox, ...args })).text).not.toContain(RESTARTED);
     expect((await code(sandbox, "kept")).text).toContain("NameError");
@@ -84,15 +88,12 @@ describe.concurrent("a container that is killed", () => {
     await sh(sandbox, "echo kept >file");
     await save(sandbox);
     await killContainer(sandbox);
-    await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+    await untilStopped(sandbox);
     // Any call of the SDK would start the next one.
     await inActor(sandbox, (actor) => actor.client.utils.ping().catch(() => undefined));
     await inActor(sandbox, (actor) => actor.deleteCodeContext("gone").catch(() => undefined));
-    expect(await inActor(sandbox, (_sandbox, { container }) => container?.running)).toBe(false);
-    const { sandboxes } = (await owner.call("list_sandboxes")).structured as {
-      sandboxes: { name: string; state: string }[];
-    };
-    expect(sandboxes.find(({ name }) => name === sandbox)?.state).toBe("stopped");
+    expect(await isRunning(sandbox)).toBe(false);
+    expect((await sandboxesOf()).find(({ name }) => name === sandbox)?.state).toBe("stopped");
     expect(await sh(sandbox, "cat file")).toBe("kept\n");
   });
 
@@ -102,7 +103,7 @@ describe.concurrent("a container that is killed", () => {
     await owner.call("write_file", { sandbox, path: "a.gif", content, encoding: "base64" });
     await save(sandbox);
     await killContainer(sandbox);
-    await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+    await untilStopped(sandbox);
     const image = await owner.call("read_file", { sandbox, path: "a.gif" });
     expect(image.content.map(({ type }) => type)).toEqual(["text", "text", "image"]);
     expect(image.text).toContain("The sandbox was restarted: its files are as saved");
@@ -113,7 +114,7 @@ describe.concurrent("a container that is killed", () => {
     await sh(sandbox, "echo a >a");
     await save(sandbox);
     await killContainer(sandbox);
-    await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+    await untilStopped(sandbox);
     const missing = await owner.call("read_file", { sandbox, path: "b" });
     expect(missing).toMatchObject({ isError: true });
     expect(missing.text).toMatch(BACK);
@@ -248,7 +249,7 @@ describe.concurrent("an actor that is thrown away", () => {
     for (let time = 0; time < 6; time++) {
       expect((await code(sandbox, `6 * ${time}`)).text).toContain(`result: ${6 * time}`);
       await evict(sandbox, { kill: true });
-      await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+      await untilStopped(sandbox);
       // As an actor leaves it that is killed together with its container.
       await inActor(sandbox, (_sandbox, { storage }) => {
         storage.sql.exec(
@@ -280,24 +281,12 @@ describe.concurrent("an actor that is thrown away", () => {
 });
 
 describe.concurrent("sleepAfter", () => {
-  /** Has the actor stop when idle after a second; its alarm looks about once a second. */
-  const hurry = (sandbox: string) =>
-    inActor(sandbox, async (actor) => {
-      actor.sleepAfter = "1s";
-      actor.renewActivityTimeout();
-      await actor.scheduleNextAlarm();
-    });
-
   it("stops a sandbox without a run, and the next result says why", async () => {
     const sandbox = "idle";
     await sh(sandbox, "echo a >a; sleep 1000 >/dev/null &");
-    await hurry(sandbox);
-    await until(async () => {
-      const { sandboxes } = (await owner.call("list_sandboxes")).structured as {
-        sandboxes: { name: string; state: string }[];
-      };
-      return sandboxes.find(({ name }) => name === sandbox)?.state === "stopped";
-    });
+    await stopWhenIdle(sandbox);
+    const state = async () => (await sandboxesOf()).find(({ name }) => name === sandbox)?.state;
+    await until(async () => (await state()) === "stopped");
     const next = await command(sandbox, "ls; pgrep -c sleep");
     expect(next.structured).toMatchObject({
       stdout: "a\n0\n",
@@ -323,7 +312,7 @@ describe.concurrent("sleepAfter", () => {
         destroy: () => slowly().then(() => destroy.call(container)),
       });
     });
-    await hurry(sandbox);
+    await stopWhenIdle(sandbox);
     await ending.promise;
     const written = await owner.call("write_file", { sandbox, path: "b", content: "b" });
     expect(written.isError, written.text).toBe(false);
@@ -337,7 +326,7 @@ describe.concurrent("sleepAfter", () => {
   ])("does not stop a sandbox with %s at work", async (_what, tool, args) => {
     const sandbox = `busy-${tool.replace("_", "-")}`;
     const id = idIn(await owner.call(tool, { sandbox, ...args, wait_seconds: 0 }));
-    await hurry(sandbox);
+    await stopWhenIdle(sandbox);
     // The SDK asks this between two calls to the container too, when nothing else shows that it is in use.
     await inActor(sandbox, (actor) => actor.onActivityExpired());
     await sleep(4500);

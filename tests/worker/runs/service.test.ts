@@ -1,7 +1,7 @@
 /** `configure_sandbox` with `start`: a script that is kept running in every container. */
 import { describe, expect, it } from "vitest";
 import { expose, visit } from "../previews/support.ts";
-import { evict, inActor, killContainer, owner, sh, until } from "../support.ts";
+import { evict, inActor, killContainer, owner, sh, until, isRunning, untilStopped } from "../support.ts";
 
 interface Configured extends Record<string, unknown> {
   start: string;
@@ -11,16 +11,13 @@ interface Configured extends Record<string, unknown> {
 const configure = async (sandbox: string, start?: string) =>
   (await owner.call("configure_sandbox", { sandbox, start })).structured as Configured;
 
-const isRunning = (sandbox: string) =>
-  inActor(sandbox, (_actor, { container }) => container?.running === true);
-
 /** A run as it is now. */
 const shown = async (id: string) => (await owner.call("get_result", { id, wait_seconds: 0 })).text;
 
 /** Ends the container, as a crash of its machine would. */
 async function crash(sandbox: string): Promise<void> {
   await killContainer(sandbox);
-  await until(async () => !(await isRunning(sandbox)));
+  await untilStopped(sandbox);
 }
 
 /** Waits until a service runs by another id than before. Answers the id. */
@@ -64,7 +61,7 @@ describe("a service", () => {
     };
     for (const end of Object.values(ends)) {
       await end();
-      await until(async () => !(await isRunning(sandbox)));
+      await untilStopped(sandbox);
       const stopped = await visit(url);
       expect([stopped.status, await stopped.text()]).toEqual([503, expect.stringContaining("has stopped")]);
       expect(stopped.headers.get("retry-after")).not.toBeNull();

@@ -21,7 +21,7 @@ const calls = callsIn(sandbox);
 
 let sessions = 0;
 
-/** Starts a command in a session of its own, unless `more` names one. */
+/** Starts a command in a new session, unless `more` names one. */
 const command = (line: string, more: Record<string, unknown> = {}) =>
   calls.command(line, { session: `own-${++sessions}`, wait_seconds: 0, ...more });
 const code = (source: string, more: Record<string, unknown> = {}) =>

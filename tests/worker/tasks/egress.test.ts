@@ -165,7 +165,7 @@ describe("anthropic.internal", () => {
 });
 
 describe("an agent that disconnects before the model's API reports its usage", () => {
-  /** What the task that works in the sandbox is charged for what is done with its placeholder. */
+  /** The tokens that the sandbox's task is charged for requests with its placeholder. */
   async function charged(sandbox: string, work: (key: string) => Promise<unknown>): Promise<number> {
     const { structured } = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
     const key = await placeholder(sandbox);

@@ -52,8 +52,8 @@ describe("POST /execute", () => {
       expect(await json(await owner.http(`${path}?strict=${strict}`))).toEqual([422, kept]);
     for (const strict of ["0", "false"])
       expect(await json(await owner.http(`${path}?strict=${strict}`))).toEqual([200, kept]);
-    expect((await owner.http("/execute?strict=1", post({ task: "[[fail]] x" }))).status).toBe(422);
-    expect((await owner.http("/execute?strict=1", post({ task: "[[write]] x" }))).status).toBe(200);
+    expect((await owner.http("/execute?strict=1", post({ question: "[[raise]] x" }))).status).toBe(422);
+    expect((await owner.http("/execute?strict=1", post({ question: "[[product]] x" }))).status).toBe(200);
   });
 
   it.each(["yes", ""])("refuses the value %j of strict, before it starts anything", async (strict) => {
@@ -122,12 +122,12 @@ describe("POST /execute", () => {
     [{ task: "[[write]] x", timeout_seconds: 5 }, "timeout_seconds"],
     [{ task: "[[write]] x", maxTurns: 3 }, "maxTurns"],
     [{ question: "[[product]] x", agents: ["reviewer"] }, "agents"],
-  ])("names the field that it does not have, and those that it has: %j", async (body, field) => {
+  ])("names the unknown field, and the fields that it accepts: %j", async (body, field) => {
     const error = `There is no field "${field}". A task accepts timeout, wait, checkpoint, agents, commands, repository, branch, sandbox, agent, model, max_turns, continue_from. A question accepts language, sandbox, model, timeout, wait.`;
     expect(await json(await owner.http("/execute", post(body)))).toEqual([400, { error }]);
   });
 
-  it.each(["no JSON", '{"task": "x"', ""])("says of %j that it is no JSON", async (body) => {
+  it.each(["no JSON", '{"task": "x"', ""])("rejects %j, which is not JSON", async (body) => {
     expect(await json(await owner.http("/execute", post(body)))).toEqual([
       400,
       { error: "Request body is not JSON" },
@@ -361,7 +361,7 @@ describe("a question", () => {
     expect((await resultOf(id))[1]).toMatchObject({ status: "lost", error });
   });
 
-  it.each([
+  it.concurrent.each([
     ["decline", /^The model wrote no program. It said: I would rather not.$/],
     ["refused", /^The model declined to answer.$/],
     ["endless", /^The program is longer than the model/],

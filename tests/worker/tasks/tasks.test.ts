@@ -1,9 +1,8 @@
-/** What becomes of a task when what runs it goes away, and who may do what with it. */
+/** Tasks: restarts of the server and of containers, agents, definitions, files that they leave, permissions, and budgets. */
 import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT, MAX_REQUESTS, TaskBudgets } from "../../../src/tasks/budget.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
-import { TaskIndex } from "../../../src/tasks/task-list.ts";
 import {
   accountOf,
   actorOf,
@@ -287,7 +286,7 @@ describe("definitions that a task names", () => {
 });
 
 describe("a definition of the operator's that cannot be used", () => {
-  it("is named to who calls over plain HTTP, and to the operator in the log", async () => {
+  it("is named in the response over HTTP, and in the operator's log", async () => {
     await bucket.put("broken/agents/reviewer.md", "---\nname: another\n---\n");
     const spy = vi.spyOn(console, "log").mockImplementation(() => {});
     try {
@@ -313,7 +312,10 @@ describe("a definition of the operator's that cannot be used", () => {
 
 describe("what a task leaves", () => {
   it("is kept in R2 and goes with the record", async () => {
-    const { id, artifacts } = await execute({ task: "[[big]] x" });
+    const { id, artifacts, note } = await execute({ task: "[[big]] x" });
+    expect(note).toBe(
+      "The archive leaves out 2000000 bytes (files: 1), among them node_modules: they are lost when the sandbox is destroyed.",
+    );
     expect(artifacts.map(({ path }) => path)).toEqual(["changes.diff", "big.bin", "small.txt"]);
     const sandbox = id.split(".")[0] ?? "";
     const objects = () => objectsOf(id);
@@ -332,6 +334,7 @@ describe("what a task leaves", () => {
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
     try {
       await inActor(sandbox, (actor) => actor.sweepRuns());
+      expect((await owner.call("list_runs", { kind: "task" })).text).not.toContain(id);
     } finally {
       vi.useRealTimers();
     }
@@ -347,12 +350,12 @@ describe("what a task leaves", () => {
       { text: expect.stringMatching(/^\[2000\.png: 1238 x 928 pixels.* smaller from 2000 x 1500 pixels/) },
       { type: "image", mimeType: "image/png" },
     ]);
-    const gone = await execute({ task: "[[images]] x" });
-    expect((await show(gone.id, "3.png")).content).toMatchObject([
+    await owner.call("destroy_sandbox", { sandbox: "task-images" });
+    expect((await show(there.id, "3.png")).content).toMatchObject([
       { text: "[3.png: 3 x 2 pixels, PNG.]" },
       { type: "image", mimeType: "image/png" },
     ]);
-    expect(await show(gone.id, "2000.png")).toMatchObject({
+    expect(await show(there.id, "2000.png")).toMatchObject({
       isError: true,
       text: expect.stringMatching(/2000 x 1500 pixels, PNG, \d+ bytes.*its sandbox.*does not run.*Download/s),
     });
@@ -390,14 +393,6 @@ describe("what a task leaves", () => {
     expect(files?.length).toBeLessThan(50);
     const list = (await owner.call("get_result", { id, artifact: "changes.list" })).text;
     expect(list).toContain("created");
-  });
-
-  it("leaves out of the archive what is too much, and says so", async () => {
-    const { note, state } = await execute({ task: "[[big]] x" });
-    expect(state).toBe("succeeded");
-    expect(note).toBe(
-      "The archive leaves out 2000000 bytes (files: 1), among them node_modules: they are lost when the sandbox is destroyed.",
-    );
   });
 });
 
@@ -490,27 +485,9 @@ describe("who may", () => {
       expect((await reader.send(tool, { id: ID })).status).toBe(200);
     }
   });
-
-  it("see tasks: each their own", async () => {
-    const done = await tasker.call("execute_task", { task: "[[write]] mine" });
-    const id = String(done.structured.id);
-    expect((await owner.call("list_runs", { kind: "task" })).text).not.toContain(id);
-    expect((await owner.call("get_result", { id })).text).toContain("There is no run");
-    const continued = await owner.call("execute_task", { task: "[[write]] x", continue_from: id });
-    expect(continued).toMatchObject({ isError: true, text: expect.stringContaining("There is no run") });
-  });
 });
 
-describe("a server without a credential", () => {
-  it("says what the operator has to do", async () => {
-    const without = owner.with({ ANTHROPIC_API_KEY: undefined });
-    const { isError, text } = await without.call("execute_task", { task: "x" });
-    expect(isError).toBe(true);
-    expect(text).toMatch(/no credential for Claude Code.*ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN/);
-  });
-});
-
-describe("arguments that cannot be meant", () => {
+describe("wrong arguments of execute_task", () => {
   it.each([
     [{ task: "" }, /task/],
     [{ task: "x", repository: "--upload-pack=touch /tmp/x" }, /repository/],
@@ -536,7 +513,7 @@ describe("arguments that cannot be meant", () => {
   });
 });
 
-it("hands the actor's account every task only once", async () => {
+it("a task is in the list once", async () => {
   await (await actorOf("listed")).listRuns({ principalID: "owner", sandbox: "listed" }, 1);
   const { id } = await execute({ task: "[[write]] x", sandbox: "listed" });
   const first = await owner.call("list_runs", { kind: "task", limit: 1 });
@@ -546,17 +523,6 @@ it("hands the actor's account every task only once", async () => {
   });
   const rest = await owner.call("list_runs", { kind: "task", cursor: id, limit: 200 });
   expect(rest.text).not.toContain(id);
-});
-
-it("is not listed any more once its record has expired", async () => {
-  await runInDurableObject(accountOf(await principal("expired")), (_account, { storage }) => {
-    const index = new TaskIndex(storage.sql, 1);
-    const endedAt = Date.now();
-    index.put({ id: "a", state: "succeeded", title: "a", startedAt: endedAt, endedAt });
-    expect(index.list(5, undefined)).toHaveLength(1);
-    storage.sql.exec("UPDATE tasks SET ended_at = ?", endedAt - DAY_MS - 1);
-    expect(index.list(5, undefined)).toHaveLength(0);
-  });
 });
 
 it("makes no more requests to the model than one task may", async () => {

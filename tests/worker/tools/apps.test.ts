@@ -1,4 +1,4 @@
-/** The panel as an MCP App: which tools link it, what is at its address, and how its calls are answered. */
+/** The panel as an MCP App: its links in tools, its document, and its calls. */
 import { describe, expect, it } from "vitest";
 import { mcpHeaders, messagesIn } from "../../setup/mcp-client.ts";
 import { type Caller, killContainer, owner, principal, sh } from "../support.ts";

@@ -9,20 +9,21 @@ import type { Connection, Refusal } from "../../../src/shared/connection-log.ts"
 import { ToolError } from "../../../src/shared/errors.ts";
 import { networkLimits } from "../../../src/shared/network-limits.ts";
 import type { Internet, NetworkPolicy } from "../../../src/shared/network-policy.ts";
-import { callsIn, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
+import {
+  callsIn,
+  evict,
+  inActor,
+  killContainer,
+  owner,
+  principal,
+  sh,
+  connectionsOf,
+  until,
+  untilStopped,
+} from "../support.ts";
 
 const configure = (sandbox: string, more: Record<string, unknown> = {}) =>
   owner.call("configure_sandbox", { sandbox, ...more });
-
-/** The resource of a sandbox's connections. */
-async function networkOf(sandbox: string, caller = owner): Promise<string> {
-  const params = { uri: `sandbox://${sandbox}/.network` };
-  const { contents } = await caller.result<{ contents: { text: string }[] }>({
-    method: "resources/read",
-    params,
-  });
-  return contents[0]?.text ?? "";
-}
 
 describe("configure_sandbox", () => {
   it("keeps a list in its one form, answers it, and takes full again", async () => {
@@ -129,9 +130,9 @@ describe("a sandbox's policy", () => {
     const command = "curl -s -o /dev/null -w '%{http_code}' http://first.example.com/";
     expect((await callsIn(sandbox).command(command)).structured.stdout).toBe("403");
     // The engine lists a connection when it has ended, and forgets those of a killed container.
-    await until(async () => (await networkOf(sandbox)).includes("first.example.com"));
+    await until(async () => (await connectionsOf(sandbox)).includes("first.example.com"));
     await killContainer(sandbox);
-    await until(() => inActor(sandbox, (_sandbox, { container }) => container?.running !== true));
+    await untilStopped(sandbox);
     expect((await callsIn(sandbox).command(command.replace("first", "second"))).structured.stdout).toBe(
       "403",
     );
@@ -139,24 +140,22 @@ describe("a sandbox's policy", () => {
       `# internet none\n# refused ${refused}\n# time host port method status bytes secret\n`;
     const line = (host: string) => String.raw`\S+Z ${host}\.example\.com 80 GET refused \d+ -\n`;
     const both = new RegExp(`^${head(2)}${line("first")}${line("second")}$`);
-    expect(await networkOf(sandbox)).toMatch(both);
+    expect(await connectionsOf(sandbox)).toMatch(both);
     await evict(sandbox);
-    expect(await networkOf(sandbox)).toMatch(both);
-    expect(await networkOf(sandbox, await principal("net-reader", ["sandbox:read"]))).not.toContain(
+    expect(await connectionsOf(sandbox)).toMatch(both);
+    expect(await connectionsOf(sandbox, await principal("net-reader", ["sandbox:read"]))).not.toContain(
       "example.com",
     );
     await owner.call("destroy_sandbox", { sandbox });
     await configure(sandbox, { internet: "none" });
-    expect(await networkOf(sandbox)).toBe(head(0));
+    expect(await connectionsOf(sandbox)).toBe(head(0));
   });
 });
 
 describe("a container that keeps more than it may", () => {
   afterEach(() => vi.restoreAllMocks());
 
-  const isUp = (sandbox: string) => inActor(sandbox, (_sandbox, { container }) => container?.running);
-
-  /** Has the platform answer as Cloudflare does for containers that were started with a way out of their own. */
+  /** Makes the platform respond like Cloudflare does for containers that were started with direct internet access. */
   async function enforceBy(sandbox: string, answer: (policy: NetworkPolicy) => Promise<boolean>) {
     const platform = await inActor(sandbox, (actor) => actor["networkPlatform"]);
     vi.spyOn<NetworkPlatform, "enforce">(Object.getPrototypeOf(platform), "enforce").mockImplementation(
@@ -171,7 +170,7 @@ describe("a container that keeps more than it may", () => {
     await enforceBy(sandbox, async () => !isLowered);
     await evict(sandbox);
     // Wakes the next actor.
-    await until(async () => (await isUp(sandbox)) === false);
+    await untilStopped(sandbox);
     isLowered = false;
     const { structured } = await callsIn(sandbox).command("cat file");
     expect(structured).toMatchObject({ stdout: "kept\n" });
@@ -192,13 +191,13 @@ describe("a container that keeps more than it may", () => {
     await configure(sandbox, { internet: "none" });
     chosen.resolve();
     expect((await first).text).toMatch(/to restrict its network|was destroyed/);
-    await until(async () => (await isUp(sandbox)) === false);
+    await untilStopped(sandbox);
   });
 });
 
 const token = { name: "ci", sha256: "00", scopes: ["sandbox:exec"] as const };
 
-/** A network of its own, with the limits of this configuration. */
+/** A new network with the limits of this configuration. */
 function network(
   config: Parameters<typeof networkLimits>[0],
   principalID = "token:ci",

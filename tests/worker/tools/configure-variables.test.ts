@@ -77,7 +77,7 @@ describe("variables of a sandbox", () => {
     expect(await inKernel(sandbox, "python", "print(os.environ['WORD'])")).toBe("again");
   });
 
-  it("leave alone a session that made one readonly, or spoiled our own", async () => {
+  it("do not change in a session that made one readonly, or changed the server's own", async () => {
     const sandbox = "vars-spoiled";
     await configure(sandbox, { FIXED: "1" });
     await sh(sandbox, "declare -rx FIXED");
@@ -131,7 +131,7 @@ describe("variables of a sandbox", () => {
     expect((await configure(sandbox)).structured.variables).toEqual(["THERE"]);
   });
 
-  it("are none of a prototype", async () => {
+  it("do not include a prototype's", async () => {
     const env = JSON.parse('{"__proto__": "x", "A": "1"}') as Record<string, string>;
     await configure("vars-proto", env);
     expect((await configure("vars-proto")).structured.variables).toEqual(["A"]);

@@ -153,7 +153,9 @@ describe("TOOLS", () => {
 
 describe("the scopes of a token", () => {
   it("leave out what they never allow", async () => {
-    expect(await names(await principal("list-reader", ["sandbox:read"]))).toEqual([
+    const reader = await principal("list-reader", ["sandbox:read"]);
+    const readerTools = await names(reader);
+    expect(readerTools).toEqual([
       "read_file",
       "list_files",
       "file_link",
@@ -161,6 +163,11 @@ describe("the scopes of a token", () => {
       "list_runs",
       "list_sandboxes",
     ]);
+    for (const { name } of all)
+      expect([name, (await reader.send(name, { id: "a" })).status]).toEqual([
+        name,
+        readerTools.includes(name) ? 200 : 403,
+      ]);
     // Of a task alone, by its id.
     expect(await names(await principal("list-tasks", ["tasks:run"]))).toEqual([
       "execute_task",

@@ -4,37 +4,24 @@ import type { Env } from "../../../src/shared/config.ts";
 import { Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
 import { TOKEN } from "../server/support.ts";
 import { ORIGIN, principal } from "../support.ts";
-import { app, appOf, owner } from "./elicited-pages.ts";
-
-const URLS = { elicitation: { url: {} } };
+import {
+  type Elicitation,
+  OPENS_URLS,
+  app,
+  appOf,
+  callLegacy,
+  elicitationIn,
+  owner,
+} from "./elicited-pages.ts";
 
 /** What a call of configure_sandbox comes to in a client that opens addresses. */
 function configure(
   sandbox: string,
   args: object,
-  { by = owner, capabilities = URLS as object, more = {} } = {},
+  { by = owner, capabilities = OPENS_URLS as object, more = {} } = {},
 ) {
   const params = { name: "configure_sandbox", arguments: { sandbox, ...args }, ...more };
   return by.modern("tools/call", params, {}, capabilities);
-}
-
-type Outcome = Awaited<ReturnType<typeof configure>>;
-
-interface Elicitation {
-  mode: string;
-  url: string;
-  message: string;
-  elicitationId?: string;
-}
-
-/** What a result asks of the client. */
-function askedIn({ result }: Outcome): Elicitation {
-  expect(result).toMatchObject({ resultType: "input_required" });
-  const requests = result?.inputRequests as Record<string, { method: string; params: Elicitation }>;
-  const [request] = Object.values(requests);
-  expect(request?.method).toBe("elicitation/create");
-  if (request?.params.mode !== "url") throw new Error(JSON.stringify(result));
-  return request.params;
 }
 
 async function hostsOf(sandbox: string): Promise<unknown> {
@@ -56,7 +43,7 @@ function decide(browser: Browser, url: string, decision: "allow" | "refuse", hea
 describe("letting a sandbox reach more", () => {
   it("is a question to the person, who allows it; the call then does it", async () => {
     const sandbox = await limited("decide-allow");
-    const { url, message } = askedIn(await configure(sandbox, TWO));
+    const { url, message } = elicitationIn(await configure(sandbox, TWO));
     expect(message).toContain("two.example.com");
     expect(url).not.toContain("example.com/two");
     expect(await hostsOf(sandbox)).toEqual(["one.example.com"]);
@@ -74,7 +61,7 @@ describe("letting a sandbox reach more", () => {
 
   it("stays unchanged if the person refuses, and later calls get that answer", async () => {
     const sandbox = await limited("decide-refuse");
-    const { url } = askedIn(await configure(sandbox, TWO));
+    const { url } = elicitationIn(await configure(sandbox, TWO));
     const browser = await panelBrowser(app);
     expect((await decide(browser, url, "refuse")).text).toContain("Refused");
     const { result } = await configure(sandbox, TWO);
@@ -86,29 +73,14 @@ describe("letting a sandbox reach more", () => {
 
   it("is refused where the person turns the question down in the client", async () => {
     const sandbox = await limited("decide-decline");
-    askedIn(await configure(sandbox, TWO));
+    elicitationIn(await configure(sandbox, TWO));
     const more = { inputResponses: { decision: { action: "decline" } } };
     expect(JSON.stringify((await configure(sandbox, TWO, { more })).result)).toContain("did not allow");
   });
 
   it("is an error with the address for clients of 2025-11-25, which their session remembers", async () => {
     const sandbox = await limited("decide-legacy");
-    const headers = { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" };
-    const accept = "application/json, text/event-stream";
-    const post = (body: object, more = {}) =>
-      app(`${ORIGIN}/mcp`, {
-        method: "POST",
-        headers: { ...headers, accept, ...more },
-        body: JSON.stringify({ jsonrpc: "2.0", id: 1, ...body }),
-      });
-    const clientInfo = { name: "test", version: "1" };
-    const first = { protocolVersion: "2025-11-25", capabilities: URLS, clientInfo };
-    const opened = await post({ method: "initialize", params: first });
-    const id = opened.headers.get("mcp-session-id") ?? "";
-    await opened.text();
-    const params = { name: "configure_sandbox", arguments: { sandbox, ...TWO } };
-    const answer = await post({ method: "tools/call", params }, { "mcp-session-id": id });
-    const responseText = await answer.text();
+    const responseText = await callLegacy("configure_sandbox", { sandbox, ...TWO });
     const { error } = JSON.parse(responseText.slice(responseText.indexOf("{"))) as {
       error: { code: number; data: { elicitations: Elicitation[] } };
     };
@@ -121,7 +93,7 @@ describe("letting a sandbox reach more", () => {
 
   it("can be decided only by its principal, not by others with the link", async () => {
     const sandbox = await limited("decide-other");
-    const { url } = askedIn(await configure(sandbox, TWO));
+    const { url } = elicitationIn(await configure(sandbox, TWO));
     const other = await panelBrowserOfGitHub((more) => appOf(more as Partial<Env>));
     const seen = await other.open(url);
     expect(seen.status).toBe(403);
@@ -149,7 +121,7 @@ describe("letting a sandbox reach more", () => {
   it("allows what the person has seen, even if other calls changed the policy since", async () => {
     const sandbox = await limited("decide-since");
     await configure(sandbox, { internet: "none" });
-    const { url } = askedIn(await configure(sandbox, { internet: "allowlist" }));
+    const { url } = elicitationIn(await configure(sandbox, { internet: "allowlist" }));
     const browser = await panelBrowser(app);
     expect((await browser.open(url)).text).toContain("one.example.com");
     // Reaches nothing, so nobody is asked.
@@ -168,7 +140,7 @@ describe("letting a sandbox reach more", () => {
   });
 
   it("leads back to the question after the sign-in, and nowhere else", async () => {
-    const { url } = askedIn(await configure(await limited("decide-sign-in"), TWO));
+    const { url } = elicitationIn(await configure(await limited("decide-sign-in"), TWO));
     const browser = new Browser(app);
     const signIn = async (to: string) => {
       const start = await browser.open(`${ORIGIN}/panel/sign-in?to=${encodeURIComponent(to)}`);

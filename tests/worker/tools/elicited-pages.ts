@@ -1,9 +1,11 @@
 /** The whole server, for tests of the pages that an elicitation by URL opens. */
 import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
+import { expect } from "vitest";
 import worker from "../../../src/index.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import type { App } from "../auth/support.ts";
+import { mcpHeaders, type ModernAnswer } from "../../setup/mcp-client.ts";
 import { TOKEN } from "../server/support.ts";
 import { Caller, ORIGIN } from "../support.ts";
 
@@ -22,3 +24,38 @@ export const appOf =
 
 export const app = appOf();
 export const owner = new Caller("owner", TOKEN, variables);
+
+export const OPENS_URLS = { elicitation: { url: {} } };
+
+export interface Elicitation {
+  mode: string;
+  url: string;
+  message: string;
+  elicitationId?: string;
+}
+
+/** What a result asks of the client, and the state that the next call has to send with the response. */
+export function elicitationIn({ result }: ModernAnswer): Elicitation & { state: { requestState: unknown } } {
+  expect(result).toMatchObject({ resultType: "input_required" });
+  const requests = result?.inputRequests as Record<string, { method: string; params: Elicitation }>;
+  const [request] = Object.values(requests);
+  if (request?.method !== "elicitation/create" || request.params.mode !== "url")
+    throw new Error(JSON.stringify(result));
+  return { ...request.params, state: { requestState: result?.requestState } };
+}
+
+/** Calls a tool as a client of 2025-11-25 that opens addresses. Returns the body of the response. */
+export async function callLegacy(name: string, args: object): Promise<string> {
+  const post = (body: object, session: Record<string, string> = {}) =>
+    app(`${ORIGIN}/mcp`, {
+      method: "POST",
+      headers: { ...mcpHeaders(TOKEN), ...session },
+      body: JSON.stringify({ jsonrpc: "2.0", id: 1, ...body }),
+    });
+  const clientInfo = { name: "test", version: "1" };
+  const params = { protocolVersion: "2025-11-25", capabilities: OPENS_URLS, clientInfo };
+  const opened = await post({ method: "initialize", params });
+  await opened.text();
+  const session = { "mcp-session-id": opened.headers.get("mcp-session-id") ?? "" };
+  return (await post({ method: "tools/call", params: { name, arguments: args } }, session)).text();
+}

@@ -19,7 +19,7 @@ while True:
     timeout_seconds: 300,
   });
   id = idIn(holder);
-  // A session of its own has to start a shell.
+  // A new session has to start a shell.
   const full = () => owner.call("run_command", { sandbox, command: "true", session: "full" });
   await until(async () => (await full()).text.includes("out of processes"));
 });

@@ -4,9 +4,8 @@ import { beforeEach, describe, expect, it } from "vitest";
 import type { Env } from "../../../src/shared/config.ts";
 import type { Arrived } from "../../setup/private-secrets.ts";
 import { Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
-import { TOKEN } from "../server/support.ts";
 import { ORIGIN, actorOf, evictActor, principal } from "../support.ts";
-import { app, appOf, owner, variables } from "./elicited-pages.ts";
+import { OPENS_URLS, app, appOf, callLegacy, elicitationIn, owner, variables } from "./elicited-pages.ts";
 
 const PAGE = `${ORIGIN}/panel/git`;
 const HOST = "smart.private.test";
@@ -14,47 +13,14 @@ const HOST = "smart.private.test";
 const CLONE = `export GIT_SSL_NO_VERIFY=1; rm -rf c && git clone -q https://${HOST}/smart.git c && cat c/private.txt`;
 const GIT_TOKEN = "good-Xq9Zr4Lw8Tb2Vn6K";
 
-type Elicitation = { mode: string; url: string; message: string };
-
 function ask(
   name: string,
   args: object,
   more: object = {},
-  capabilities: object = { elicitation: { url: {} } },
+  capabilities: object = OPENS_URLS,
   caller = owner,
 ) {
   return caller.modern("tools/call", { name, arguments: args, ...more }, {}, capabilities);
-}
-
-/** The answer to a call of a client of 2025-11-25 that opens addresses. */
-async function askLegacy(name: string, args: object): Promise<string> {
-  const post = (body: object, more = {}) =>
-    app(`${ORIGIN}/mcp`, {
-      method: "POST",
-      headers: {
-        authorization: `Bearer ${TOKEN}`,
-        "content-type": "application/json",
-        accept: "application/json, text/event-stream",
-        ...more,
-      },
-      body: JSON.stringify({ jsonrpc: "2.0", id: 1, ...body }),
-    });
-  const capabilities = { elicitation: { url: {} } };
-  const params = { protocolVersion: "2025-11-25", capabilities, clientInfo: { name: "test", version: "1" } };
-  const opened = await post({ method: "initialize", params });
-  await opened.text();
-  const session = { "mcp-session-id": opened.headers.get("mcp-session-id") };
-  return await (await post({ method: "tools/call", params: { name, arguments: args } }, session)).text();
-}
-
-/** What a result asks of the client, and what the next call is to send with it. */
-function elicitationIn({
-  result,
-}: Awaited<ReturnType<typeof ask>>): Elicitation & { state: { requestState: unknown } } {
-  expect(result).toMatchObject({ resultType: "input_required" });
-  const [request] = Object.values(result?.inputRequests as Record<string, { params: Elicitation }>);
-  if (!request) throw new Error(JSON.stringify(result));
-  return { ...request.params, state: { requestState: result?.requestState } };
 }
 
 function send(
@@ -206,8 +172,8 @@ describe("git in a command that lacks credentials", () => {
     await owner.call("get_result", other);
     expect(JSON.stringify((await ask("get_result", other, declined)).result)).toContain("can sign in");
     const third = await begin();
-    expect(await askLegacy("get_result", third)).toContain("-32042");
-    expect(await askLegacy("get_result", third)).toContain("the user can sign in");
+    expect(await callLegacy("get_result", third)).toContain("-32042");
+    expect(await callLegacy("get_result", third)).toContain("the user can sign in");
     await signIn(await panelBrowser(app));
     expect(JSON.stringify((await ask("get_result", run, state)).result)).toContain("run it again");
   });
@@ -222,11 +188,11 @@ describe("git in a command that lacks credentials", () => {
     await owner.call("configure_sandbox", { sandbox, env: settings });
     const repository = `https://${HOST}/smart.git`;
     const args = { task: "Read it.", agent: "opencode", repository, sandbox };
-    const legacy = await askLegacy("execute_task", args);
+    const legacy = await callLegacy("execute_task", args);
     expect(legacy).toContain("-32042");
     expect(legacy).toContain(`${PAGE}/${HOST}`);
     // Their calls are repeated as a whole, so a command's is not.
-    expect(await askLegacy("run_command", { sandbox, command: CLONE })).toContain("the user can sign in");
+    expect(await callLegacy("run_command", { sandbox, command: CLONE })).toContain("the user can sign in");
     const headers = { "content-type": "application/json" };
     const request = { method: "POST", headers, body: JSON.stringify(args) };
     const plain = await (await owner.http("/execute", request)).json<{ taskId: string }>();

@@ -95,7 +95,7 @@ describe("list_files", () => {
     expect(text).toMatch(/There is no .*not UTF-8.*run_command/);
   });
 
-  it("takes any name, and keeps each on a line of its own", async () => {
+  it("lists any name, each on one line", async () => {
     const odd = [
       "-dash",
       " lead",

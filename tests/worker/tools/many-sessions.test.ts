@@ -1,6 +1,6 @@
-/** Sessions without number, and sandboxes that nobody uses. */
+/** Many sessions in one sandbox, and sandboxes that nobody uses. */
 import { afterAll, describe, expect, it } from "vitest";
-import { evict, inActor, owner, sh, until } from "../support.ts";
+import { evict, inActor, owner, sh, until, isRunning, untilStopped } from "../support.ts";
 
 const sandbox = "many-sessions";
 
@@ -47,14 +47,12 @@ describe("many sessions", () => {
 });
 
 describe("the time until an unused sandbox is stopped", () => {
-  const isUp = (name: string) => inActor(name, (_sandbox, { container }) => container?.running === true);
-
   it("does not begin anew when its actor does", async () => {
     const name = "idle-evicted";
     await sh(name, "true");
     await inActor(name, (_sandbox, { storage }) => storage.kv.put("used", Date.now() - 700_000));
     await evict(name);
-    await until(async () => !(await isUp(name)));
+    await untilStopped(name);
     expect((await owner.call("run_command", { sandbox: name, command: "true" })).text).toContain(
       "stopped because it was idle",
     );
@@ -65,7 +63,7 @@ describe("the time until an unused sandbox is stopped", () => {
     await sh(name, "true");
     await evict(name);
     await sh(name, "sleep 3");
-    expect(await isUp(name)).toBe(true);
+    expect(await isRunning(name)).toBe(true);
     await owner.call("destroy_sandbox", { sandbox: name });
   });
 });

@@ -25,7 +25,7 @@ it.each([
     "display",
     `    def _ipython_display_(self):\n        from IPython.display import display\n        display({"text/html": ${PAGE}}, raw=True)`,
   ],
-])("a page of megabytes is kept as a file and not poured into the answer: %s", async (_how, method) => {
+])("a page of megabytes is kept as a file, and the answer has its path: %s", async (_how, method) => {
   const { content, text } = await run(`class Chart:\n${method}\nChart()`);
   expect(content.map(({ type }) => type)).toEqual(["text"]);
   expect(text.length).toBeLessThan(1500);
@@ -46,7 +46,7 @@ Chart()`);
   expect(pageIn(text).size).not.toBe("");
 });
 
-it("HTML that does nothing stays what it was, and no page is kept of it", async () => {
+it("HTML without a script is shown as text, and is not kept as a page", async () => {
   const { text } = await run(
     "class Words:\n    def _repr_html_(self): return '<b>bold</b>'\n    def __repr__(self): return 'bold'\nWords()",
   );

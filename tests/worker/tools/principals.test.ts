@@ -1,4 +1,4 @@
-/** Everything one principal has, tried by another, with every tool and every path there is. */
+/** One principal tries to reach everything of another, with every tool and every route. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { actorName } from "../../../src/shared/names.ts";
 import { FILE_TEMPLATE, RUN_TEMPLATE, runURI } from "../../../src/shared/resource-uri.ts";

@@ -43,7 +43,7 @@ describe("an answer", () => {
     expect(result.content[0]?.text).not.toBe("");
   });
 
-  it("says as data what was run as a whole, to who asks for the result of a run", async () => {
+  it("has the whole source of a run as data in get_result", async () => {
     const command = "echo first\necho second";
     const ran = await owner.call("run_command", { sandbox, command });
     const result = { id: ran.structured.id, wait_seconds: 0 };

@@ -84,27 +84,6 @@ describe("errors of the code", () => {
     );
     expect(result.text).not.toMatch(/sandbox_mcp|\/opt\//);
   });
-
-  it("of JavaScript too", async () => {
-    const result = await text("function fail() { throw new TypeError('no') }\nfail()", {
-      language: "javascript",
-    });
-    expect(result).toMatch(/TypeError: no/);
-    expect(result).toMatch(/fail/);
-    expect(result).not.toMatch(/\/opt\/|node:internal/);
-  });
-
-  it.each([
-    ["python", "if True\n  pass", /SyntaxError/],
-    ["javascript", "let = = 3", /SyntaxError/],
-    ["typescript", "const a: = 3", /SyntaxError|error/i],
-    ["python", "raise KeyboardInterrupt", /KeyboardInterrupt/],
-    ["python", "raise ValueError('ž\\ud83d🐎')", /ValueError: ž.+🐎/],
-    ["javascript", "await Promise.reject(new Error('later'))", /later/],
-  ])("of %s: %s", async (language, code, words) => {
-    expect(await text(code, { language })).toMatch(words);
-    expect(await text("1 + 1", { language })).toBe("result: 2");
-  });
 });
 
 describe("rich results", () => {
@@ -138,19 +117,6 @@ describe("rich results", () => {
       "import matplotlib\nmatplotlib.use('Agg')\nimport matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()\nplt.plot([2])\nplt.show()";
     const { content } = await run(code, { context });
     expect(content.filter(({ type }) => type === "image")).toHaveLength(2);
-  });
-
-  it("of PIL are an image block", async () => {
-    const { content } = await run("from PIL import Image\nImage.new('RGB', (8, 8), 'red')");
-    expect(content.filter(({ type }) => type === "image")).toHaveLength(1);
-  });
-
-  it("that are too large to be shown are named", async () => {
-    const code =
-      "import os\nfrom PIL import Image\nImage.frombytes('RGB', (1600, 1600), os.urandom(1600 * 1600 * 3))";
-    const result = await run(code);
-    expect(result.content.filter(({ type }) => type === "image")).toEqual([]);
-    expect(result.text).toMatch(/too large|left out/);
   });
 });
 
@@ -226,7 +192,7 @@ describe("a kernel that dies", () => {
     expect(await text("kept", { context: "alive" })).toBe("result: 1");
   });
 
-  it("by exit() of its own accord it does not", async () => {
+  it("continues after exit()", async () => {
     await run("kept = 2", { context: "exits" });
     expect(await text("exit(3)", { context: "exits" })).toContain("exit_code: 3");
     expect(await text("kept", { context: "exits" })).toBe("result: 2");
@@ -292,12 +258,6 @@ describe("code", () => {
     ).toBe("result: 'slept'");
     await run("open('from-code', 'w').write('here')");
     expect(await sh(sandbox, "cat from-code")).toBe("here");
-  });
-
-  it("refuses an unknown language or context", async () => {
-    expect((await run("1", { language: "ruby" })).isError).toBe(true);
-    expect((await run("1", { context: "../x" })).isError).toBe(true);
-    expect((await run("")).isError).toBe(true);
   });
 });
 

@@ -3,7 +3,7 @@ import { owner, sh } from "../support.ts";
 
 const sandbox = "command";
 
-/** Runs a command in a session of its own and returns the structured result. */
+/** Runs a command and returns the structured result. */
 async function run(command: string, more: Record<string, unknown> = {}) {
   return (await owner.call("run_command", { sandbox, command, ...more })).structured;
 }
@@ -61,9 +61,7 @@ describe("run_command", () => {
   it.each([
     ["a syntax error", "echo a\nif then", 2, /syntax error/],
     ["an unclosed quote", "echo 'a", 2, /unexpected EOF/],
-    ["a program that does not exist", "nosuchprogram", 127, /nosuchprogram: command not found/],
     ["set -e", "set -e; false; echo not here", 1, /^$/],
-    ["set -u", "set -u; echo $nosuch", 1, /nosuch: unbound variable/],
     ["exec", "exec bash -c 'exit 9'", 9, /^$/],
     ["the shell ending itself", "kill -9 $$", 137, /^$/],
     ["a signal to the shell", "kill -TERM $$; sleep 5", 143, /^$/],
@@ -125,15 +123,6 @@ describe("run_command", () => {
 });
 
 describe("a command that cannot be started", () => {
-  it("names the directory that cannot be entered", async () => {
-    for (const cwd of ["/no/such", "/etc/passwd"])
-      expect((await owner.call("run_command", { sandbox, command: "pwd", cwd })).structured).toMatchObject({
-        exit_code: 1,
-        stdout: "",
-        stderr: `The directory ${cwd} cannot be entered.\n`,
-      });
-  });
-
   it("because its files cannot be written names the reason, and a full disk only if it is full", async () => {
     const broken = "broken";
     await owner.call("run_code", {

@@ -122,7 +122,7 @@ describe("a session of run_command", () => {
     ["trap 'echo bye' EXIT; trap - EXIT; set -x; exit 2"],
     ["trap 'exit 6' USR1; (sleep 0.7; kill -USR1 $$) & set -x; wait; sleep 5"],
     ["set -v\necho hi\nexit 5\necho no"],
-  ])("shows nothing of ours in the trace of %j", async (command) => {
+  ])("shows only the command in the trace of %j", async (command) => {
     const script = `file=/tmp/traced; cat >$file <<'END'\n${command}\nEND\nbash $file`;
     const [ours, bash] = [await run("traced", command), await run("plain-bash", script)];
     // The file of a command is sourced: one level deeper, which bash shows as one more plus.
@@ -131,7 +131,7 @@ describe("a session of run_command", () => {
     expect(ours).toMatchObject({ stdout: bash.stdout, exit_code: bash.exit_code });
   });
 
-  it("has no function of ours where the command can set no trap, and leaves none", async () => {
+  it("has no functions but the command's own", async () => {
     await run("functions", "trap true EXIT; f() { true; }; exit");
     expect(await printed("functions", "declare -F")).toBe("declare -f f\n");
   });
@@ -190,18 +190,6 @@ describe("a session of run_command", () => {
     });
     expect(await printed("once", "pwd", { cwd: "" })).toBe("/tmp\n");
     expect(await printed("once", "pwd", { env: { A: "1" } })).toBe("/tmp\n");
-  });
-
-  it("refuses what cannot be a variable, or a session", async () => {
-    for (const wrong of [
-      { env: { "1A": "x" } },
-      { env: { "A=B": "x" } },
-      { session: "../x" },
-      { session: "" },
-    ]) {
-      const { isError } = await owner.call("run_command", { sandbox, command: "true", ...wrong });
-      expect(isError).toBe(true);
-    }
   });
 
   it("does not wait for another, and shares nothing with it but files", async () => {

@@ -1,4 +1,4 @@
-/** What a sandbox says never looks like the server's words: names, outputs, files, logs and results. */
+/** Names, outputs, files, logs and results from a sandbox never look like the server's own text. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { callsIn, idIn, owner, result } from "../support.ts";
@@ -6,7 +6,7 @@ import { callsIn, idIn, owner, result } from "../support.ts";
 const sandbox = "shown";
 const { command, code } = callsIn(sandbox);
 
-/** What a terminal, a renderer or a model could take for something else than a name. */
+/** Characters that are invisible, or that control a terminal or a renderer. */
 const HIDDEN = /[\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]|(?!\n)\p{Cc}/u;
 
 const SAID = "sandbox-said";
@@ -23,12 +23,12 @@ const hostileName = fc
   .map((parts) => `${parts.join("").replaceAll("/", "")}`)
   .filter((name) => new TextEncoder().encode(name).length < 200);
 
-/** A name as it was, out of what is shown of it. */
+/** The original name of a shown one. */
 function readBack(shown: string): string {
   return shown.startsWith('"') ? JSON.parse(shown) : shown;
 }
 
-/** What stands outside of fences, and what behind a label on its line. */
+/** The text outside of fences, without the values after labels. */
 function serverWords(text: string): string {
   const lines: string[] = [];
   let fence: string | undefined;

@@ -1,4 +1,4 @@
-/** Where a session is, and where a file is that is not where it was looked for. */
+/** The directory of a session, and errors for a path that was meant relative to it. */
 import { describe, expect, it } from "vitest";
 import { callsIn, owner } from "../support.ts";
 

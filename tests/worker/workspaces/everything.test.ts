@@ -1,12 +1,8 @@
 /** What was changed outside of /workspace: there again after a stop, a kill, a rollback and in a fork. */
 import { describe, expect, it } from "vitest";
-import { inActor, killContainer, owner, sh, until } from "../support.ts";
+import { inActor, killContainer, owner, sh, until, untilStopped, stopWhenIdle } from "../support.ts";
 
 const save = (sandbox: string) => inActor(sandbox, (actor) => actor.saveToStop());
-
-async function gone(sandbox: string): Promise<void> {
-  await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
-}
 
 /** A package of Python and one of npm, for which no index is asked. */
 const PACKAGES = `mkdir -p py/greet js && cd py
@@ -70,15 +66,11 @@ describe.concurrent("what was installed is there again", () => {
       const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
       // An orderly stop.
       await until(() => save(sandbox));
-      await inActor(sandbox, async (actor) => {
-        actor.sleepAfter = "1s";
-        actor.renewActivityTimeout();
-        await actor.scheduleNextAlarm();
-      });
-      await gone(sandbox);
+      await stopWhenIdle(sandbox);
+      await untilStopped(sandbox);
       expect(await sh(sandbox, look)).toBe(found);
       await killContainer(sandbox);
-      await gone(sandbox);
+      await untilStopped(sandbox);
       expect(await sh(sandbox, look)).toBe(found);
       // What the restored files become is saved as well.
       await sh(
@@ -87,7 +79,7 @@ describe.concurrent("what was installed is there again", () => {
       );
       await until(() => save(sandbox));
       await killContainer(sandbox);
-      await gone(sandbox);
+      await untilStopped(sandbox);
       expect(
         await sh(
           sandbox,

@@ -1,4 +1,4 @@
-/** Which saved states there are, and that their objects live exactly as long as something refers to them. */
+/** The registry of saved states keeps their objects exactly as long as something refers to them. */
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
@@ -78,7 +78,7 @@ class Bench {
     return begun.id;
   }
 
-  /** Deletes what is due; `refuses` says whether R2 does not. */
+  /** Deletes the objects that are due. @param refuses whether R2 fails */
   async sweep(refuses: () => boolean = () => false): Promise<void> {
     await this.registry.sweep(async (prefix) => {
       if (refuses()) throw new Error("R2 is not there");
@@ -124,7 +124,7 @@ describe("the registry of saved states", () => {
 
   it.each([
     ["another sandbox's", "b"],
-    ["one that there is not", "nobody"],
+    ["a missing one", "nobody"],
   ])("refuses a save that refers to a pack that is not its own: %s", (_what, whose) =>
     bench((at) => {
       const foreign = at.save("b");
@@ -372,7 +372,7 @@ describe("the registry of saved states", () => {
           expect(new Set(at.registry.workspaces().map(({ sandbox: name }) => name))).toEqual(
             new Set(current.keys()),
           );
-          // What is begun is lost an hour later, and what was refused is deleted in the end.
+          // A save that was begun is abandoned after an hour, and failed deletions are tried again.
           for (let round = 0; round < 2; round++) {
             at.now += HOUR_MS;
             end(checkpoints);

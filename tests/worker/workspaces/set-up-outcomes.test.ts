@@ -94,7 +94,7 @@ describe("what a set-up leaves", () => {
       world.kill();
       expect(await setUp(world, "script", key)).toEqual({ how: "restored", key });
       expect(found(world)).toEqual({ ...LEFT, clone: "changed" });
-      // Upon a workspace, which has a state of its own.
+      // A set-up on top of a saved workspace.
       world.kill();
       const second = await setUp(world, "another", key);
       world.kill();

@@ -3,13 +3,20 @@ import { runDurableObjectAlarm } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import { workspacesPrefix } from "../../../src/actors/saved-states.ts";
 import { principalHash } from "../../../src/shared/names.ts";
-import { accountOf, bucket, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
+import {
+  accountOf,
+  bucket,
+  evict,
+  inActor,
+  killContainer,
+  owner,
+  principal,
+  sh,
+  until,
+  untilStopped,
+} from "../support.ts";
 
 const save = (sandbox: string) => inActor(sandbox, (actor) => actor.saveToStop());
-
-async function gone(sandbox: string): Promise<void> {
-  await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
-}
 
 const savedAt = async (sandbox: string) => (await accountOf(owner).workspace(sandbox))?.savedAt;
 
@@ -27,7 +34,7 @@ describe.concurrent("a workspace", () => {
     const before = await sh(sandbox, look);
     await until(async () => (await savedAt(sandbox)) !== undefined);
     await killContainer(sandbox);
-    await gone(sandbox);
+    await untilStopped(sandbox);
     const after = await owner.call("run_command", { sandbox, command: look });
     expect(after.structured.notice).toMatch(/^The sandbox was restarted: its files are as saved at /);
     const times = (text: string) => text.replaceAll(/(\.\d{6})\d+/g, "$1");
@@ -43,7 +50,7 @@ describe.concurrent("a workspace", () => {
     await sh(sandbox, "echo two >> file");
     expect(await save(sandbox)).toBe(true);
     await evict(sandbox, { kill: true });
-    await gone(sandbox);
+    await untilStopped(sandbox);
     expect(await sh(sandbox, "cat file")).toBe("one\ntwo\n");
   });
 
@@ -52,7 +59,7 @@ describe.concurrent("a workspace", () => {
     await sh(sandbox, "echo one > file");
     expect(await save(sandbox)).toBe(true);
     await killContainer(sandbox);
-    await gone(sandbox);
+    await untilStopped(sandbox);
     const next = await owner.call("run_command", { sandbox, command: "cat file" });
     expect(next.structured).toMatchObject({
       stdout: "one\n",
@@ -68,7 +75,7 @@ describe.concurrent("a workspace", () => {
     await owner.call("run_command", { sandbox, command: "sleep 1000", wait_seconds: 0 });
     expect(await save(sandbox)).toBe(true);
     await killContainer(sandbox);
-    await gone(sandbox);
+    await untilStopped(sandbox);
     const next = await owner.call("run_command", { sandbox, command: "cat file" });
     expect(next.structured.notice).toMatch(
       /^The sandbox was stopped together with the server: .* Processes, variables and any later changes are gone\.$/,
@@ -123,7 +130,7 @@ describe.concurrent("a workspace", () => {
     const { text } = await owner.call("checkpoint_sandbox", { sandbox, label: "good – ✓" });
     expect(text).toContain("of sandbox no-files: 0 files");
     await killContainer(sandbox);
-    await gone(sandbox);
+    await untilStopped(sandbox);
     const [checkpoint] = /cp-[a-z0-9]+/.exec(text) ?? [];
     const deleted = await owner.call("destroy_sandbox", { sandbox, checkpoint });
     expect(deleted.text).toMatch(/^Checkpoint cp-\S+ is deleted\. Sandbox no-files is unchanged/);

@@ -44,7 +44,7 @@ type Sandboxd = {
 /** A container with a sandboxd that saves and restores its files. */
 class FakeContainer {
   readonly files: Files = new Map();
-  /** Of an agent, and what was restored of one for the task of that id. */
+  /** The conversation of an agent, and the restored conversations by task id. */
   readonly conversation: Files = new Map();
   readonly restored = new Map<string, Files>();
   snapshot: string | undefined;
@@ -377,7 +377,7 @@ export class World {
   }
 }
 
-/** Runs a test over a registry of its own, in an actor. */
+/** Runs a test with a new registry, in an actor. */
 export async function inWorld(work: (world: World) => Promise<void>, limits = {}): Promise<void> {
   const accounts = (env as Env).Account as DurableObjectNamespace<Account>;
   await runInDurableObject(accounts.getByName(crypto.randomUUID()), (_account, { storage }) =>

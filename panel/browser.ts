@@ -70,7 +70,7 @@ async function post(path: string, body: string, signal?: AbortSignal) {
 function replyIn(text: string): Reply {
   const events = text.split(/\r?\n/).filter((line) => line.startsWith("data: {"));
   try {
-    return JSON.parse(events.at(-1)?.slice("data: ".length) ?? text) as Reply;
+    return (JSON.parse(events.at(-1)?.slice("data: ".length) ?? text) ?? {}) as Reply;
   } catch {
     return {};
   }

@@ -25,22 +25,14 @@ export function atIssuer(request: Request, { issuer }: OAuth): Request {
   return origin === issuer ? request : new Request(`${issuer}${pathname}${search}`, request);
 }
 
-export async function serveResourceMetadata(
-  request: Request,
-  oauth: OAuth,
-  context: RequestContext,
-): Promise<Response> {
+export async function serveResourceMetadata(request: Request, oauth: OAuth, context: RequestContext) {
   const suffix = new URL(request.url).pathname.slice(METADATA_PATH.length);
   const resource = oauth.resources.get(suffix === "/mcp" ? "/mcp" : "/");
   const response = await resource?.fetch(atIssuer(request, oauth), providerEnv(context), context.ctx);
   return response ?? json({ error: "Not found" }, 404);
 }
 
-export async function serveAuthorizationServer(
-  request: Request,
-  oauth: OAuth,
-  context: RequestContext,
-): Promise<Response> {
+export async function serveAuthorizationServer(request: Request, oauth: OAuth, context: RequestContext) {
   const route = new URL(request.url).pathname;
   const read =
     request.method === "POST"

@@ -50,11 +50,7 @@ async function inTime<T>(operation: () => Promise<T>): Promise<T> {
 }
 
 /** The result of some work; undefined if the store failed, which is logged. */
-export async function unlessStoreFails<T>(
-  context: RequestContext,
-  where: string,
-  work: () => Promise<T>,
-): Promise<T | undefined> {
+export async function unlessStoreFails<T>(context: RequestContext, where: string, work: () => Promise<T>) {
   try {
     return await work();
   } catch (error) {

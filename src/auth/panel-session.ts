@@ -53,11 +53,7 @@ export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<
   ]);
 }
 
-export async function finishPanelSignIn(
-  request: Request,
-  oauth: OAuth,
-  context: RequestContext,
-): Promise<Response> {
+export async function finishPanelSignIn(request: Request, oauth: OAuth, context: RequestContext) {
   const { searchParams } = new URL(request.url);
   const [state, verifier, ...rest] = cookieOf(request, SIGN_IN_COOKIE, oauth)?.split(".") ?? [];
   const [to = PANEL_PATH] = RETURN_PATHS.exec(rest.join(".")) ?? [];
@@ -108,11 +104,7 @@ export async function panelSession(
   return unauthorized("invalid_token", CALLER_TEXTS.panelSessionEnded);
 }
 
-export async function signOutOfPanel(
-  request: Request,
-  oauth: OAuth,
-  context: RequestContext,
-): Promise<Response> {
+export async function signOutOfPanel(request: Request, oauth: OAuth, context: RequestContext) {
   const caller = await panelCaller(request, context);
   if ("response" in caller && caller.response.status !== 401) return caller.response;
   const headers = new Headers();
@@ -157,13 +149,7 @@ function cookieName(name: string, oauth: OAuth): string {
 }
 
 /** @param value only cookie characters, as in tokens */
-function cookie(
-  oauth: OAuth,
-  name: string,
-  value: string,
-  seconds: number,
-  sameSite: "Lax" | "Strict",
-): string {
+function cookie(oauth: OAuth, name: string, value: string, seconds: number, sameSite: "Lax" | "Strict") {
   return `${cookieName(name, oauth)}=${value}; Path=/; Max-Age=${seconds}; HttpOnly; SameSite=${sameSite}; Secure`;
 }
 

@@ -47,11 +47,7 @@ export async function completeRun(caller: CallerContext, value: string): Promise
   return ids.filter((id) => id.startsWith(value));
 }
 
-export async function completeName(
-  caller: CallerContext,
-  id: string | undefined,
-  value: string,
-): Promise<string[]> {
+export async function completeName(caller: CallerContext, id: string | undefined, value: string) {
   const sandbox = id === undefined ? undefined : sandboxOf(id);
   if (id === undefined || sandbox === undefined) return [];
   if (!caller.principal.scopes.includes(isTaskID(id) ? "tasks:run" : "sandbox:read")) return [];

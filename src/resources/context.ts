@@ -28,11 +28,7 @@ function ownerOf({ principal: { id, region, scopes } }: CallerContext, sandbox: 
 }
 
 /** For requests without error results: every error becomes a JSON-RPC error. An unexpected one refers to its log line. */
-export async function withProtocolErrors<T>(
-  caller: CallerContext,
-  method: string,
-  work: () => Promise<T>,
-): Promise<T> {
+export async function withProtocolErrors<T>(caller: CallerContext, method: string, work: () => Promise<T>) {
   try {
     return await work();
   } catch (error) {

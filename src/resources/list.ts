@@ -1,10 +1,5 @@
 /** `resources/list`: workspaces, the top-level files of running sandboxes, the latest tasks, and skills. */
-import {
-  type ListResourcesResult,
-  ProtocolError,
-  ProtocolErrorCode,
-  type Resource,
-} from "@modelcontextprotocol/server";
+import { ProtocolError, ProtocolErrorCode, type Resource } from "@modelcontextprotocol/server";
 import { retryOnce } from "../actors/actor-errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
@@ -27,10 +22,7 @@ const TASKS = 20;
 const LIST_MS = 3000;
 
 /** One page of sandboxes by name. Listing starts no container and does not count as use. @param after the cursor */
-export async function listResources(
-  caller: CallerContext,
-  after: string | undefined,
-): Promise<ListResourcesResult> {
+export async function listResources(caller: CallerContext, after: string | undefined) {
   if (after !== undefined && !SANDBOX_NAME.test(after))
     throw new ProtocolError(ProtocolErrorCode.InvalidParams, NO_PAGE);
   const { id, scopes } = caller.principal;

@@ -87,12 +87,7 @@ function withPathHint(error: ToolError, sandbox: string, path: string): ToolErro
   return new ToolError("not_found", error.message, absolutePathText(sandbox, meant));
 }
 
-async function directory(
-  caller: CallerContext,
-  sandbox: string,
-  path: string,
-  mayStart: boolean,
-): Promise<Contents> {
+async function directory(caller: CallerContext, sandbox: string, path: string, mayStart: boolean) {
   const below = { path, depth: 1, limit: MAX_ENTRIES };
   const { entries: found, next } = await operation(caller, sandbox, "list", below, { mayStart });
   const entries = found.map((entry) => ({
@@ -106,11 +101,7 @@ async function directory(
 }
 
 /** The address of an entry of a directory; a directory's ends with a slash. @param parent absolute */
-export function entryURI(
-  sandbox: string,
-  parent: string,
-  { path, type }: { path: string; type: string },
-): string | undefined {
+export function entryURI(sandbox: string, parent: string, { path, type }: { path: string; type: string }) {
   const uri = fileURI(sandbox, `${parent === "/" ? "" : parent}/${path}`);
   return uri !== undefined && type === "directory" ? `${uri}/` : uri;
 }

@@ -399,12 +399,7 @@ function refuse(
   return response;
 }
 
-function failed(
-  context: RequestContext,
-  where: string,
-  error: unknown,
-  id: string | number | null = null,
-): Response {
+function failed(context: RequestContext, where: string, error: unknown, id: string | number | null = null) {
   logError(context, where, error);
   return rpcError(500, -32603, `Internal error (ref ${context.requestID})`, id);
 }

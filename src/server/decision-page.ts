@@ -18,11 +18,7 @@ import type { PageMessage } from "../auth/texts.ts";
 
 export const DECISION_SCOPES = ["sandbox:exec"] as const;
 
-export async function decisionPage(
-  request: Request,
-  oauth: OAuth,
-  context: RequestContext,
-): Promise<Response> {
+export async function decisionPage(request: Request, oauth: OAuth, context: RequestContext) {
   const { pathname, searchParams } = new URL(request.url);
   const token = pathname.slice(pathname.lastIndexOf("/") + 1);
   const link = await readToken(token, await linkKeys(context));
@@ -75,11 +71,7 @@ export async function visitor(
 }
 
 /** Why a visitor cannot decide: only sessions that may run code can, and only the server's own page may send its form. */
-export function refuseVisitor(
-  request: Request,
-  oauth: OAuth,
-  { principal }: CallerContext,
-): Promise<Response> | undefined {
+export function refuseVisitor(request: Request, oauth: OAuth, { principal }: CallerContext) {
   if (missingScopes(principal, DECISION_SCOPES).length > 0)
     return messagePage(DECISION_TEXTS.noScope, { status: 403, link: signIn(new URL(request.url).pathname) });
   if (request.method === "POST" && !isFromPanel(request, oauth))

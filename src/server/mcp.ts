@@ -117,11 +117,7 @@ function schemaOf(
 
 const schemas = new WeakMap<z.ZodObject, Map<string, Record<string, unknown>>>();
 
-function listedSchema(
-  schema: z.ZodObject,
-  side: "input" | "output",
-  options: SchemaOptions,
-): Record<string, unknown> {
+function listedSchema(schema: z.ZodObject, side: "input" | "output", options: SchemaOptions) {
   const known = schemas.get(schema) ?? new Map<string, Record<string, unknown>>();
   schemas.set(schema, known);
   const key = `${side} ${options.target}`;

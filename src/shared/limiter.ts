@@ -34,11 +34,7 @@ export const PROCESS_ADDRESS_LIMITER: RateLimit = new ProcessLimiter(600);
 export const PROCESS_LOOKUP_LIMITER: RateLimit = new ProcessLimiter(1200);
 
 /** Counts uses of `key` until the limit is reached, and returns whether it is; never without a limiter. */
-export async function isRateLimited(
-  limiter: RateLimit | undefined,
-  key: string,
-  times = 1,
-): Promise<boolean> {
+export async function isRateLimited(limiter: RateLimit | undefined, key: string, times = 1) {
   for (let use = 0; limiter && use < times; use += 1) {
     const { success } = await limiter.limit({ key });
     if (!success) return true;

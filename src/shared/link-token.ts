@@ -57,10 +57,7 @@ const TOKEN = new RegExp(`^(${ACTOR_NAME_SOURCE})\\.([\\w-]{${LINK_ID_CHARS}})([
 /** Links of an earlier version are valid for a day, so support for them can be removed in the next version but one. */
 const WHOLE_TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
 
-export async function writeToken(
-  { actor, id }: LinkName,
-  [key]: readonly CryptoKey[],
-): Promise<string | undefined> {
+export async function writeToken({ actor, id }: LinkName, [key]: readonly CryptoKey[]) {
   if (!key) return undefined;
   const signature = base64url(await sign(key, `link ${actor}.${id}`));
   return `${actor}.${id}${signature.slice(0, SIGNATURE_CHARS)}`;

@@ -63,11 +63,7 @@ export async function readLabel(
   return undefined;
 }
 
-export async function makeToken(
-  port: number,
-  actor: string,
-  [key]: readonly CryptoKey[],
-): Promise<string | undefined> {
+export async function makeToken(port: number, actor: string, [key]: readonly CryptoKey[]) {
   if (!key) return undefined;
   const length = Math.min(TOKEN_CHARACTERS, LABEL_CHARACTERS - writeLabel({ port, actor, token: "" }).length);
   const random = base36(crypto.getRandomValues(new Uint8Array(32)), Math.ceil(length / 2));

@@ -18,10 +18,7 @@ export function previewURL(
   return own.href;
 }
 
-export function previewSource(
-  { previewHost }: Pick<Config, "previewHost">,
-  origin: string | undefined,
-): string | undefined {
+export function previewSource({ previewHost }: Pick<Config, "previewHost">, origin: string | undefined) {
   const any = { port: 1024, actor: "any", token: "any" };
   const url = previewURL(any, { config: { previewHost }, origin });
   return url?.replace(/\/\/[^.]+/, "//*").replace(/\/$/, "");

@@ -78,11 +78,7 @@ export async function readForm(request: Request, bounds: Bounds): Promise<URLSea
 }
 
 /** A response's body; undefined if it is too long, slow or encoded. Encodings are never requested. */
-export async function readBounded(
-  response: Response,
-  maxBytes: number,
-  ms = READ_MS,
-): Promise<Uint8Array | undefined> {
+export async function readBounded(response: Response, maxBytes: number, ms = READ_MS) {
   if (isEncoded(response)) {
     await response.body?.cancel();
     return undefined;

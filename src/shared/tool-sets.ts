@@ -28,10 +28,7 @@ export function toolsChosen(words: readonly string[], offered: ReadonlySet<ToolN
 }
 
 /** The problem with a choice of tools, as the end of a sentence; undefined if it is valid. */
-export function describeWrongChoice(
-  words: readonly string[],
-  offered: ReadonlySet<ToolName>,
-): string | undefined {
+export function describeWrongChoice(words: readonly string[], offered: ReadonlySet<ToolName>) {
   const sets = Object.entries(TOOL_SETS).filter(([, tools]) => tools.some((tool) => offered.has(tool)));
   const choices: string[] = [...sets.map(([set]) => set), ...offered];
   if (words.length > 0 && words.every((word) => choices.includes(word))) return undefined;

@@ -138,12 +138,7 @@ class ArtifactWriter {
 }
 
 /** At most `maxBytes` of a file from `offset` on; empty if the file is missing. */
-async function readPart(
-  files: FileOperations,
-  path: string,
-  offset: number,
-  maxBytes: number,
-): Promise<Uint8Array | undefined> {
+async function readPart(files: FileOperations, path: string, offset: number, maxBytes: number) {
   try {
     return (await files.call("read", { path, offset, limit: maxBytes })).bytes;
   } catch (error) {

@@ -40,10 +40,7 @@ export interface ProgramOrder {
 }
 
 /** The request body for Anthropic's Messages API, streamed. @param budget tokens that the question may use */
-export function programRequest(
-  { question, languages, model }: ProgramOrder,
-  budget: number,
-): Record<string, unknown> {
+export function programRequest({ question, languages, model }: ProgramOrder, budget: number) {
   return {
     model,
     max_tokens: Math.min(MAX_TOKENS, budget),

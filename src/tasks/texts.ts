@@ -104,12 +104,7 @@ export const unusableDefinition = (component: string, problem: string) =>
 
 const NAMED_ARTIFACTS = 20;
 
-export function noArtifact(
-  run: string,
-  path: string,
-  paths: readonly string[],
-  isRunning: boolean,
-): ToolError {
+export function noArtifact(run: string, path: string, paths: readonly string[], isRunning: boolean) {
   const hint =
     paths.length > 0
       ? `It has: ${paths.slice(0, NAMED_ARTIFACTS).join(", ")}.`
@@ -178,11 +173,7 @@ export const modelFailedAgent = (agent: string, advice: string) =>
 /** How the note of a task begins that could not clone its repository. */
 export const CLONE_FAILED = "git could not clone";
 
-export function cloneFailed(
-  repository: string | undefined,
-  branch: string | undefined,
-  reason: string,
-): string {
+export function cloneFailed(repository: string | undefined, branch: string | undefined, reason: string) {
   const named = `${repository}${branch ? `, branch ${branch}` : ""}`;
   return `${CLONE_FAILED} ${named}: ${reason}. Check the address and the branch. A private repository needs credentials for its host, a URL with a token, or a sandbox in which you cloned it before.`;
 }

@@ -7,7 +7,7 @@ import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { runDownloads, withDownloads } from "./download.ts";
 import { imageBlocks } from "./image.ts";
-import { type ToolContext, type ToolOutput, text } from "./define.ts";
+import { type ToolContext, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { artifactBytesText, artifactPageText } from "./texts.ts";
 
@@ -15,12 +15,7 @@ import { artifactBytesText, artifactPageText } from "./texts.ts";
 const MAX_TEXT = 48 * 1024;
 
 /** @param at the first byte to read. Without it, an image is shown and any other binary file is described. */
-export async function artifactOutput(
-  context: ToolContext,
-  id: string,
-  path: string,
-  at?: number,
-): Promise<ToolOutput> {
+export async function artifactOutput(context: ToolContext, id: string, path: string, at?: number) {
   const cursor = at ?? 0;
   const read = async (maxBytes: number) => {
     const result = await context.reading(ownRun(id), (actor, owner) =>

@@ -121,10 +121,7 @@ function errorResult(error: ToolError, { isStructured }: CallerContext): CallToo
 }
 
 /** The tools for this caller: offered by the operator, chosen by the client, allowed by the token's scopes. */
-export function isListed(
-  tool: Tool,
-  { config, principal, chosenTools = config.tools }: CallerContext,
-): boolean {
+export function isListed(tool: Tool, { config, principal, chosenTools = config.tools }: CallerContext) {
   const scopeSets = [tool.scopes, ...(tool.taskScopes ? [tool.taskScopes] : [])];
   return (
     (tool.isOffered?.(config) ?? true) &&

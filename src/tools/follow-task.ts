@@ -1,5 +1,3 @@
-import type { RunView } from "../runs/run-types.ts";
-import type { WithNotice } from "../actors/sandbox-client.ts";
 import type { ToolContext } from "./define.ts";
 import { visible } from "../shared/shown.ts";
 import { ownRun } from "./own-run.ts";
@@ -7,11 +5,7 @@ import { ownRun } from "./own-run.ts";
 const PROGRESS_BYTES = 16 * 1024;
 
 /** Waits up to `waitMs` for a task to end, and sends its output as progress. @throws {ToolError} `not_found` */
-export async function followTask(
-  context: ToolContext,
-  id: string,
-  waitMs: number,
-): Promise<WithNotice<RunView>> {
+export async function followTask(context: ToolContext, id: string, waitMs: number) {
   const deadline = Date.now() + waitMs;
   const read = (until: number, cursor?: number) =>
     context.reading(ownRun(id), (actor, owner) => {

@@ -5,7 +5,6 @@ import { RUN_KINDS, runListing } from "../shared/run-listing.ts";
 import type { TaskEntry } from "../tasks/task-list.ts";
 import { ToolError } from "../shared/errors.ts";
 import { accountOf } from "../actors/account-of.ts";
-import type { WithNotice } from "../actors/sandbox-client.ts";
 import { retryOnce } from "../actors/actor-errors.ts";
 import {
   type ToolContext,
@@ -54,11 +53,7 @@ export const listRuns = defineTool({
 });
 
 /** The account may learn late that a task has ended, or never. So running tasks are looked up in their sandbox. */
-async function tasksOf(
-  context: ToolContext,
-  limit: number,
-  before: string | undefined,
-): Promise<WithNotice<RunSummary[]>> {
+async function tasksOf(context: ToolContext, limit: number, before: string | undefined) {
   const tasks = await retryOnce(() => accountOf(context.env, context.principal.id).listTasks(limit, before));
   const known = async (task: TaskEntry): Promise<RunSummary> => {
     const listed = { ...task, kind: "task" } as const;

@@ -6,15 +6,7 @@ import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { fileDownloads, withDownloads } from "./download.ts";
 import { imageBlocks } from "./image.ts";
-import {
-  type ToolContext,
-  type ToolOutput,
-  defineTool,
-  pathField,
-  sandboxField,
-  text,
-  withNotice,
-} from "./define.ts";
+import { type ToolContext, defineTool, pathField, sandboxField, text, withNotice } from "./define.ts";
 import { byBytesText, notText, notTextFrom, readBytesText, readOnText } from "./texts.ts";
 
 const LINES = 2000;
@@ -88,10 +80,7 @@ export const readFile = defineTool({
   },
 });
 
-async function asBytes(
-  { path, offset = 0, limit = BINARY_BYTES, sandbox }: Request,
-  context: ToolContext,
-): Promise<ToolOutput> {
+async function asBytes({ path, offset = 0, limit = BINARY_BYTES, sandbox }: Request, context: ToolContext) {
   const call = { path, offset, limit: Math.min(limit, BINARY_BYTES) };
   const { value, notice } = await context.operate(sandbox, "read", call);
   const end = offset + value.bytes.length;

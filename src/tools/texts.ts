@@ -115,13 +115,7 @@ export const byBytesText = (maxBytes: number, note = "") =>
 export const artifactBytesText = (maxBytes: number) =>
   `To read its bytes: get_result with cursor 0, ${maxBytes} at a time.`;
 
-export function artifactPageText(
-  path: string,
-  from: number,
-  to: number,
-  size: number,
-  isBase64: boolean,
-): string {
+export function artifactPageText(path: string, from: number, to: number, size: number, isBase64: boolean) {
   const rest = to < size ? `Go on with cursor ${to}.` : "This is the end.";
   return `[${shownName(path)}, bytes ${from} to ${to} of ${size}${isBase64 ? " in base64" : ""}. ${rest}]`;
 }

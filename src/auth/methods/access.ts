@@ -73,10 +73,7 @@ async function identityOf(request: Request, context: RequestContext): Promise<Ac
 }
 
 /** The person named by a valid assertion. Service tokens name nobody. @throws if the team's keys cannot be fetched */
-async function assertedBy(
-  request: Request,
-  { issuer, audience, certsURL }: Settings,
-): Promise<AccessIdentity | undefined> {
+async function assertedBy(request: Request, { issuer, audience, certsURL }: Settings) {
   const assertion = request.headers.get("cf-access-jwt-assertion");
   if (!assertion) return undefined;
   const keys = keySets.get(certsURL) ?? createRemoteJWKSet(new URL(certsURL));

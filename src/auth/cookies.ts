@@ -28,8 +28,7 @@ export function withKeptCookies(headers: Headers, secure: boolean): Headers {
   if (secure) return headers;
   const cookies = headers.getSetCookie();
   headers.delete("set-cookie");
-  for (const cookie of cookies) {
+  for (const cookie of cookies)
     headers.append("set-cookie", cookie.replace(/^__Host-/, "").replace(/; Secure(?=;|$)/i, ""));
-  }
   return headers;
 }

@@ -44,12 +44,10 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   }
   const body = read.text;
   const form = new URLSearchParams(route === TOKEN_PATH ? body : undefined);
-  if (KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value)))) {
+  if (KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value))))
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.parameterTooLong }, 400);
-  }
-  if (route === REGISTRATION_PATH && hasForbiddenHost(body ?? "", context.config)) {
+  if (route === REGISTRATION_PATH && hasForbiddenHost(body ?? "", context.config))
     return json({ error: "invalid_redirect_uri", error_description: ENDPOINT_TEXTS.forbiddenHost }, 400);
-  }
   const passed = new Request(atIssuer(new Request(request.url), oauth).url, {
     method: request.method,
     headers: request.headers,

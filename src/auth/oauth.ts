@@ -63,9 +63,8 @@ export function oauthFor(request: Request, { env, config }: RequestContext): OAu
   const last = built.get(config);
   if (last && config.publicOrigin) return last;
   if (!env.OAUTH_KV) return { off: OAUTH_OFF.noStore };
-  if (!METHODS.some((method) => method.isOn({ config, env }))) {
+  if (!METHODS.some((method) => method.isOn({ config, env })))
     return { off: OAUTH_OFF.noMethod(METHODS.map(({ variable }) => variable)) };
-  }
   const url = config.publicOrigin ? new URL(config.publicOrigin) : namedOrigin(request);
   // The provider does not treat names below `localhost` as loopback.
   const loopback = url !== undefined && isLoopback(url) && !url.hostname.endsWith(".localhost");

@@ -25,10 +25,7 @@ const KEEP_CANCELLED_MS = 120_000;
 /** Finding an installed agent takes less than this, in milliseconds. A longer wait is reported in the task's output. */
 const INSTALL_NOTICE_MS = 2000;
 
-const CANCELLED_BEFORE_AGENT: End = {
-  state: "cancelled",
-  note: texts.CANCELLED_TEXT,
-};
+const CANCELLED_BEFORE_AGENT: End = { state: "cancelled", note: texts.CANCELLED_TEXT };
 
 export class RunningTask {
   readonly #host: TasksHost;

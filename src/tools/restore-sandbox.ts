@@ -11,10 +11,7 @@ export const restoreSandbox = defineTool({
   title: "Restore or fork",
   description:
     "Restores a sandbox's files from its checkpoint. Processes and kernels end; the state before becomes a checkpoint too. With a new name, makes a new sandbox (a fork).",
-  input: z.strictObject({
-    checkpoint: z.string().max(64),
-    sandbox: sandboxName(),
-  }),
+  input: z.strictObject({ checkpoint: z.string().max(64), sandbox: sandboxName() }),
   output: z.object({
     sandbox: z.string(),
     checkpoint: z.string(),

@@ -143,9 +143,8 @@ async function ruleOf(
     if (owner === null || owner === String(account.id)) return { rule: userRule(login) };
     reassigned = true;
   }
-  if (settings.org !== undefined && (await isMember(settings, settings.org, account.token))) {
+  if (settings.org !== undefined && (await isMember(settings, settings.org, account.token)))
     return { rule: orgRule(settings.org) };
-  }
   return { refused: reassigned ? "login_reassigned" : "not_allowed" };
 }
 

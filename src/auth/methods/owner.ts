@@ -34,9 +34,8 @@ ${alert}<label class="field" for="token">The server's token</label>
       const message = tooManyTokens(duration(wait));
       return { refused: "too_many_attempts", problem: { at: "owner", message, status: 429, headers } };
     }
-    if (!(await isOwnerToken(token, config))) {
+    if (!(await isOwnerToken(token, config)))
       return { refused: "wrong_token", problem: { at: "owner", message: WRONG_TOKEN, status: 403 } };
-    }
     await attempts?.succeeded(address);
     return { principal: OWNER_ID, rule: await ownerRule(token) };
   },

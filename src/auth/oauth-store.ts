@@ -21,15 +21,13 @@ export function guarded(store: KVNamespace): KVNamespace {
       if (typeof member !== "function") return member;
       return (...given: unknown[]) => {
         // Nothing is stored under a key that is too long, but the store would throw.
-        if (name === "get" && isTooLong(given[0])) return Promise.resolve(null);
+        const [key] = given;
+        const isTooLong = typeof key === "string" && bytesOf(key) > MAX_KEY_BYTES;
+        if (name === "get" && isTooLong) return Promise.resolve(null);
         return inTime(async () => Reflect.apply(member, target, given));
       };
     },
   });
-}
-
-function isTooLong(key: unknown): boolean {
-  return typeof key === "string" && bytesOf(key) > MAX_KEY_BYTES;
 }
 
 export function bytesOf(text: string): number {

@@ -3,7 +3,8 @@ import { REGIONS } from "../shared/principal.ts";
 import { SETUP_STATES } from "../actors/set-up.ts";
 import { SERVICE_STATES } from "../actors/service.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
-import { INTERNET, MAX_HOSTS, parseHostEntry } from "../shared/network-policy.ts";
+import { allowHosts as allowHostsField, hostEntry } from "../shared/env-fields.ts";
+import { INTERNET } from "../shared/network-policy.ts";
 import { shownName } from "../shared/shown.ts";
 import { decidedNetwork } from "./decision.ts";
 import { defineTool, sandboxField, sections, text, variablesField, withoutNUL } from "./define.ts";
@@ -15,26 +16,6 @@ import { RESERVED_VARIABLE, SETUP_WORDS } from "./texts.ts";
  */
 const RESERVED =
   /^(?:BASHOPTS|BASHPID|BASH_ENV|BASH_VERSINFO|DIRSTACK|ENV|EUID|FUNCNAME|GROUPS|IFS|OLDPWD|PPID|PWD|SHELLOPTS|SHLVL|UID|_|__proto__|SANDBOX_MCP_.*|sbx_.*)$/;
-
-/** Normalizes an entry that has passed the schema. */
-function entryOf(host: string): string {
-  const parsed = parseHostEntry(host);
-  return "entry" in parsed ? parsed.entry : host;
-}
-
-function hostsField() {
-  return z
-    .array(z.string())
-    .refine((hosts) => hosts.length <= MAX_HOSTS, `must hold ${MAX_HOSTS} hosts at most`)
-    .superRefine((hosts, { addIssue }) => {
-      for (const [index, host] of hosts.entries()) {
-        const parsed = parseHostEntry(host);
-        if ("problem" in parsed) addIssue({ code: "custom", path: [index], message: parsed.problem });
-      }
-    })
-    .optional()
-    .describe("All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub).");
-}
 
 const MAX_SCRIPT = 100_000;
 
@@ -56,7 +37,9 @@ export const configureSandbox = defineTool({
     setup: scriptField("Bash run once before the next call; new containers start from its result."),
     region: z.enum(REGIONS).optional().describe("Only at first use."),
     internet: z.enum(INTERNET).optional(),
-    allow_hosts: hostsField(),
+    allow_hosts: allowHostsField(z.array(z.string().transform(hostEntry)))
+      .optional()
+      .describe("All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub)."),
     idle_minutes: z.number().int().min(1).optional(),
     start: scriptField("Bash kept running in every container, such as a server."),
   }),
@@ -79,10 +62,8 @@ export const configureSandbox = defineTool({
   ) {
     const { id: principalID, scopes, region: own } = context.principal;
     const owner = { principalID, sandbox, region: region ?? own, scopes };
-    const wanted =
-      internet === undefined && allowHosts === undefined
-        ? undefined
-        : { internet, allowHosts: allowHosts?.map(entryOf) };
+    const isSet = internet !== undefined || allowHosts !== undefined;
+    const wanted = isSet ? { internet, allowHosts } : undefined;
     const decided = wanted && (await decidedNetwork(context, sandbox, wanted));
     if (decided && "question" in decided) return { content: [], question: decided.question };
     const network = decided?.change;

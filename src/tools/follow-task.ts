@@ -28,11 +28,9 @@ export async function followTask(context: ToolContext, id: string, waitMs: numbe
     if (!value.page) continue;
     cursor = value.page.next;
     for (const { stream, bytes } of value.page.pieces)
-      if (stream === "stdout") for (const line of linesOf(bytes)) progress(visible(line));
+      if (stream === "stdout")
+        for (const line of new TextDecoder().decode(bytes).split("\n").filter(Boolean))
+          progress(visible(line));
   }
   return { value: { ...value.run, source }, notice: notices.join(" ") || undefined };
-}
-
-function linesOf(bytes: Uint8Array): string[] {
-  return new TextDecoder().decode(bytes).split("\n").filter(Boolean);
 }

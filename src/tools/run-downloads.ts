@@ -14,7 +14,9 @@ const PAGE =
   /^\[An interactive page, HTML of (\d{1,10}) bytes: (\/workspace\/\.outputs\/\w{1,40}\.html)\]$/gm;
 
 export async function downloadsOf(context: ToolContext, run: RunView): Promise<Download[]> {
-  const downloads = await runDownloads(context, run.id, [...artifactsOf(run), ...cutLog(run)]);
+  const isCut = run.stdout.omitted + run.stderr.omitted > 0;
+  const log = isCut ? wholeLog(run) : [];
+  const downloads = await runDownloads(context, run.id, [...artifactsOf(run), ...log]);
   return [...downloads, ...(await fileDownloads(context, ownRun(run.id), filesOf(run)))];
 }
 
@@ -23,10 +25,6 @@ function artifactsOf(run: RunView) {
   return artifacts
     .slice(0, MAX_LINKS)
     .map(({ path, size }) => ({ name: ARTIFACTS + path, size, shown: path }));
-}
-
-function cutLog(run: RunView) {
-  return run.stdout.omitted + run.stderr.omitted > 0 ? wholeLog(run) : [];
 }
 
 /** The log of an ended run. A link to a growing log would soon show too little. */

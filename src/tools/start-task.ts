@@ -62,7 +62,8 @@ export async function startQuestion(
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
   const { continueFrom, checkpoint, sandbox, task, agent: chosen, agents, commands, ...rest } = request;
   requireModel(context, texts.NEEDS_MODEL.task(AGENTS[chosen ?? DEFAULT_AGENT].title));
-  if (checkpoint !== undefined) requireNewSandbox(request);
+  if (checkpoint !== undefined && continueFrom !== undefined) throw texts.checkpointAndContinue();
+  if (checkpoint !== undefined && sandbox !== undefined) throw texts.checkpointAndSandbox();
   if (rest.branch !== undefined && rest.repository === undefined) throw texts.branchAlone();
   const named = agents || commands ? wantedComponents({ agents, commands }) : undefined;
   const {
@@ -71,7 +72,11 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
     agent: before,
     ...start
   }: Start = continueFrom === undefined
-    ? { name: sandbox ?? freshName(), ownSandbox: sandbox === undefined, directory: directoryFor(request) }
+    ? {
+        name: sandbox ?? freshName(),
+        ownSandbox: sandbox === undefined,
+        directory: rest.repository === undefined ? "/workspace" : cloneDirectory(rest.repository),
+      }
     : await startContinued(context, continueFrom, request);
   const { env, config } = context;
   const isEmpty = [rest.repository, sandbox, continueFrom, checkpoint].every((from) => from === undefined);
@@ -108,11 +113,6 @@ async function inFork<T>(
       await context.sandbox(sandbox, (actor, owner) => actor.destroySandbox(owner)).catch(() => undefined);
     throw error;
   }
-}
-
-function requireNewSandbox({ continueFrom, sandbox }: TaskRequest): void {
-  if (continueFrom !== undefined) throw texts.checkpointAndContinue();
-  if (sandbox !== undefined) throw texts.checkpointAndSandbox();
 }
 
 function requireSupport(
@@ -154,10 +154,6 @@ async function startContinued(context: ToolContext, id: string, request: TaskReq
   const resumed = archive.isWithoutConversation ? undefined : conversation;
   const start = { ownSandbox: true, directory, conversation: resumed, continuedRun: id, agent, named };
   return { ...start, name: freshName() };
-}
-
-function directoryFor({ repository }: TaskRequest): string {
-  return repository === undefined ? "/workspace" : cloneDirectory(repository);
 }
 
 function freshName(): string {

@@ -77,7 +77,7 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
       const { structuredContent, ...result } = answer;
       const run = showsPanel && caller.showsApps && isRecord(structuredContent) && structuredContent.id;
       if (typeof run === "string") result._meta = { [RUN_META]: run };
-      // Given structured content, clients show their model only that, as escaped JSON, or both parts at twice the tokens.
+      // With structured content, clients show their model only that, as escaped JSON, or both parts at twice the tokens.
       return query.structured ? { ...result, structuredContent } : result;
     });
   }

@@ -32,7 +32,7 @@ export async function servePlainCall(
   const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true });
   Object.assign(transport, { onerror });
   await server.connect(transport);
-  // Not closed afterwards: nothing is left of an answered call, and each closing makes an error with its stack.
+  // The server is not closed: a finished call leaves nothing behind, and closing creates an error with its stack.
   const pending = transport.handleRequest(request, { parsedBody: body });
   return (await within(JSON_WITHIN_MS, pending)) ?? eventStream(asEvents(pending), (text) => text);
 }

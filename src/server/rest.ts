@@ -221,7 +221,7 @@ async function responseOf(context: ToolContext, seen: RunView): Promise<[answer:
   const note = [seen.note, await gitHint(context, seen)].filter(Boolean).join(" ") || undefined;
   const run = { ...seen, note };
   const { id, state } = run;
-  // A run that ended before it began has only its outcome.
+  // A run that ended before its start has only an outcome.
   const own = plainQuestion(run) ?? plainTask(run) ?? { success: false, output: note ?? "", error: note };
   return [{ taskId: id, ...own, status: state, note, duration_ms: durationMs(run) }, 200];
 }

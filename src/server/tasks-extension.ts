@@ -29,7 +29,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
     (await reading(caller, ownRun(id), (actor, owner) => actor.readRun(owner, { id, waitMs: 0 }))).run;
 
   handle("tasks/get", async (id) => detailed(caller, await find(id)));
-  // Tools never ask for input, so no answer is outstanding; unexpected answers are ignored.
+  // Tasks never ask for input here, so any input is ignored.
   handle("tasks/update", async (id) => {
     await find(id);
     return {};

@@ -88,7 +88,6 @@ function inNode(language: Language): Omit<Traits, "title" | "endings"> {
     load: (directory) =>
       `require(${JSON.stringify(`${directory}/node.cjs`)}).start(globalThis, ${JSON.stringify(language)})`,
     idle: "void 0",
-    // JSON is JavaScript.
     argument: (json) => json,
     isInterruptible: false,
     installHint: ({ message }) => {

@@ -25,7 +25,7 @@ export function networkLimits(
 ): NetworkLimits {
   const token = authTokens.find(({ name }) => tokenPrincipalID(name) === principalID);
   const allowHosts = token?.allowHosts ?? network.allowHosts;
-  // A list alone is meant as a limit.
+  // A token with a list but no level is limited to the list.
   const internet = token?.internet ?? (token?.allowHosts === undefined ? "full" : "allowlist");
   const most = narrowed({ internet, allowHosts }, { internet: network.max, allowHosts: network.allowHosts });
   return { most, initial: narrowed({ internet: network.initial ?? "full", allowHosts }, most) };

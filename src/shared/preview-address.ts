@@ -42,7 +42,7 @@ export function previewLabel({ hostname }: URL, { previewHost }: Pick<Config, "p
   if (own && hostname.endsWith(own)) return hostname.slice(0, -own.length);
   if (!hostname.endsWith(".localhost")) return undefined;
   const label = hostname.slice(0, -".localhost".length);
-  // A name below a preview's shares its cookies.
+  // Names below a preview's name share its cookies.
   return LABEL.test(label.slice(label.lastIndexOf(".") + 1)) ? label : undefined;
 }
 

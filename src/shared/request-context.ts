@@ -7,7 +7,7 @@ export interface RequestContext {
   env: Env;
   config: Config;
   ctx: ExecutionContext;
-  /** The request's origin as its sender names it; undefined if invalid. */
+  /** The request's origin, from its Host header; undefined if invalid. */
   origin: string | undefined;
   /** When it arrived, in milliseconds since the epoch. */
   arrivedAt: number;

@@ -10,7 +10,7 @@ export async function* inPieces(body: ReadableStream<Uint8Array>, bytes: number)
       if (done) return;
     }
   } finally {
-    // Nothing is left to cancel if it has ended.
+    // This fails if the stream has ended.
     await reader.cancel().catch(() => undefined);
   }
 }

@@ -1,5 +1,5 @@
 /**
- * The placeholders that running tasks hold instead of a credential, and what each may still spend. Only hashes are stored. A
+ * The placeholders that running tasks hold instead of a credential, and their budgets. Only hashes are stored. A
  * placeholder works only while its task's agent runs.
  */
 import {
@@ -22,7 +22,7 @@ export const MAX_REQUESTS = 5000;
 export const MAX_IN_FLIGHT = 12;
 
 /**
- * How long a request counts as under way after its Worker's last report, in milliseconds, because an evicted Worker does not
+ * How long a request counts as pending after its Worker's last report, in milliseconds, because an evicted Worker does not
  * report the end. Several report intervals, but shorter than agents keep retrying.
  */
 export const IN_FLIGHT_MS = 6 * REPORT_MS;

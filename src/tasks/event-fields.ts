@@ -35,7 +35,7 @@ export function relativeTo(directory: string, path: string): string {
 
 export function shortened(value: string, characters = LINE_CHARACTERS): string {
   const trimmed = value.trimEnd().replace(/^\n+/, "");
-  // Not split: there may be sixteen million lines.
+  // `split` would be slow for millions of lines.
   const end = trimmed.indexOf("\n");
   const line = end >= 0 ? `${trimmed.slice(0, end)} …` : trimmed;
   return line.length > characters ? `${line.slice(0, characters - 1)}…` : line;

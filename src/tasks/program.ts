@@ -46,7 +46,7 @@ export function programRequest({ question, languages, model }: ProgramOrder, bud
     max_tokens: Math.min(MAX_TOKENS, budget),
     stream: true,
     system: SYSTEM,
-    // `tool_choice` does not force the call: models that always think refuse that, and a model can decline in text.
+    // No `tool_choice` forces the call: models that always think refuse it, and a model may decline in text.
     tools: [
       {
         name: TOOL,

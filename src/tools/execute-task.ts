@@ -80,7 +80,7 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
     const mcpTask = taskOf(started, notice);
     if (mcpTask) return { content: [], task: mcpTask };
     const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
-    // The clone has failed, so nothing of the task is done twice.
+    // The clone failed before the task began, so repeating the call repeats no work.
     const question = gitQuestion(context, run, { isRepeatable: true });
     if (question) return { content: [], question };
     return runAnswer(context, run, fieldsOf, [notice, later].filter(Boolean).join(" "));

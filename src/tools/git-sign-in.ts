@@ -12,7 +12,7 @@ import type { ToolContext } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { didNotSignInText, signInQuestion, signInText, signedInText } from "./texts.ts";
 
-/** The host at which git lacked credentials in an ended run. Any program can print git's words. */
+/** The host at which git lacked credentials in an ended run. Any program can print git's message. */
 function refusingHost({ config, principal }: ToolContext, run: RunView): string | undefined {
   if (!config.gitSignIn || run.state === "running") return undefined;
   if (run.state !== "failed" && (run.exitCode ?? 0) === 0) return undefined;

@@ -82,7 +82,7 @@ export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLD
     createdAt: new Date(created).toISOString(),
     lastUpdatedAt: new Date(Math.max(created, endedAt ?? startedAt)).toISOString(),
     ttlMs: age + resultTTLDays * DAY_MS,
-    // A tenth of the run's age: short runs are noticed soon, and an hour costs no thousand requests.
+    // A tenth of the run's age: the end of a short run is noticed soon, and a long run costs few requests.
     pollIntervalMs: Math.round(Math.min(Math.max(age / 10, TASK_AFTER_MS), 5000)),
   };
 }

@@ -61,7 +61,7 @@ A failing program is a result with its exit_code. A timeout stops the command an
   scopes: ["sandbox:exec"],
   async handle({ sandbox, timeout_seconds, wait_seconds, ...parameters }, context) {
     if (parameters.interactive && parameters.stdin !== undefined) throw oneInput();
-    // What ran once is not run again by itself.
+    // A command that has run is not repeated automatically.
     const before = await answeredSignIn(context, { isTask: false });
     if (before) return runAnswer(context, before.run, runFields, undefined, before.words);
     const timeoutS = timeout_seconds ?? (parameters.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);

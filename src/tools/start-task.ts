@@ -29,7 +29,7 @@ export interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<Compo
 
 /** @param what who needs the model, and what fails without it @throws {ToolError} */
 function requireModel(context: ToolContext, what: string): void {
-  // Also for HTTP routes, which call no tool.
+  // HTTP routes call no tool, so the choice of tools is checked here.
   requireOffered("execute_task", context);
   if (canRunTasks(context.config)) return;
   throw texts.noModel(what);

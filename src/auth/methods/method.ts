@@ -1,4 +1,4 @@
-/** What a sign-in method is. Each has its own file in this folder, and a line in index.ts. */
+/** The interface of sign-in methods. Each method has a file in this folder and a line in index.ts. */
 import type { Config } from "../../shared/config.ts";
 import type { SignInRefusal } from "../../shared/log.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
@@ -24,7 +24,7 @@ export interface RefusedForm {
   problem: Problem;
 }
 
-/** The person returned from another site but may not sign in; the texts are for them. */
+/** A person who returned from another site may not sign in. The texts are for that person. */
 export interface RefusedRedirect {
   refused: SignInRefusal;
   title: string;
@@ -70,7 +70,7 @@ export interface FormMethod extends Method {
   ): Promise<Identity | RefusedForm | undefined>;
 }
 
-/** Binds a redirect to another site, and back, to this browser and server. */
+/** Values that bind the redirects to another site and back to this browser and server. */
 export interface SignInRedirect {
   verifier: string;
   /** The other site's redirect back: `/authorize/<name>`. */

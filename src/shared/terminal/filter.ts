@@ -107,7 +107,7 @@ export class TerminalFilter {
     if (this.#hasCursorShape) text += "\u001b[0 q";
     const hasMoved = this.#hasScrollRegion || this.#changed.has("?6");
     for (const [mode, usual] of Object.entries(MODES)) {
-      // Both move the cursor to the top. Below the text is better, and the alternate screen's end restores the position.
+      // Both move the cursor to the top. The last row is better, and leaving the alternate screen restores the position.
       if (mode === "?47" && hasMoved) text += "\u001b[r\u001b[999;1H";
       if (this.#changed.has(mode)) text += `\u001b[${mode}${usual}`;
     }

@@ -29,7 +29,6 @@ export type ResourcePath = (typeof RESOURCE_PATHS)[number];
 const ACCESS_TOKEN_SECONDS = 3600;
 /** A grant ends this long after the sign-in, however often it is refreshed. */
 const GRANT_SECONDS = (30 * DAY_MS) / 1000;
-/** A panel session is an access token without a refresh token. */
 const SESSION = { accessTokenTTL: PANEL_SESSION_SECONDS, refreshTokenTTL: 0 };
 const CLIENT_SECONDS = (90 * DAY_MS) / 1000;
 

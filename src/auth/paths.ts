@@ -1,6 +1,5 @@
 /** The paths of OAuth and the panel. A resource's metadata is at `METADATA_PATH` followed by the resource's path. */
 export const AUTHORIZE_PATH = "/authorize";
-/** Issues and revokes tokens. */
 export const TOKEN_PATH = "/oauth/token";
 export const REGISTRATION_PATH = "/oauth/register";
 export const METADATA_PATH = "/.well-known/oauth-protected-resource";
@@ -11,7 +10,5 @@ export const PANEL_ASSETS_PATH = "/panel/assets";
 export const PANEL_SIGN_IN_PATH = "/panel/sign-in";
 export const PANEL_CALLBACK_PATH = "/panel/callback";
 export const PANEL_SIGN_OUT_PATH = "/panel/sign-out";
-/** MCP for the page, authenticated by the session cookie. */
 export const PANEL_MCP_PATH = "/panel/mcp";
-/** The same data, pushed when it changes. */
 export const PANEL_STREAM_PATH = "/panel/stream";

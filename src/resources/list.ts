@@ -65,7 +65,6 @@ async function workspace(caller: CallerContext, sandbox: string, isRunning: bool
   return [root, ...inside];
 }
 
-/** The entries of a workspace; undefined if the sandbox is stopped or does not answer in time. */
 function topOf(caller: CallerContext, sandbox: string) {
   const listed = operation(caller, sandbox, "glance", { path: WORKSPACE, depth: 1, limit: TOP_ENTRIES });
   return within(

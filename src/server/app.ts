@@ -70,7 +70,6 @@ type Serve<Known> = (request: Request, known: Known) => Response | Promise<Respo
 interface Route {
   /** A segment that begins with a colon matches any value; a star at the end matches all remaining segments. */
   path: string;
-  /** Allowed methods. `OPTIONS` is always allowed. */
   methods: string;
   forPeople?: boolean;
   /** Whether pages of any origin may read the response. Never on loopback, where a page could find out what its user runs. */
@@ -81,7 +80,6 @@ interface Route {
     | { open: Serve<RequestContext> }
     | {
         by: (request: Request, context: RequestContext) => Promise<Caller | Refusal>;
-        /** The scopes of every request; for MCP they depend on the body. */
         scopes?: readonly Scope[];
         known: Serve<CallerContext>;
       };

@@ -50,7 +50,6 @@ export async function gitPage(request: Request, oauth: OAuth, context: RequestCo
   return messagePage(words, { status: 200, link: TO_PANEL });
 }
 
-/** @param requestedHost the value of the form's field, if a call named a host */
 function gitHostsPage(
   hosts: readonly { host: string; signedInAt: number }[],
   requestedHost: string,

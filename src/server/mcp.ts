@@ -97,7 +97,6 @@ function logInvalid({ name: tool, scopes }: Tool, caller: CallerContext): void {
   log(caller.config, { event: "call", ...callerFields(caller), ...what, outcome: "error" });
 }
 
-/** A tool's schema for the MCP server. @param refused is called when a value does not match, and returns the reason */
 function schemaOf(
   schema: z.ZodObject,
   refused: (issues: readonly z.core.$ZodIssue[]) => string = (issues) =>

@@ -109,7 +109,6 @@ class PanelStream {
   readonly #encoder = new TextEncoder();
   readonly #ended = new AbortController();
   #polls = 0;
-  /** Polls that already count as calls of the principal. */
   #counted = 0;
 
   constructor(request: Request, caller: CallerContext, guards: PanelGuards, place: OpenStream) {
@@ -257,7 +256,6 @@ type PollResult = { data: unknown } | { problem: string } | { refused: string };
 
 const position = z.object({ state: z.string(), next_cursor: z.number(), log_bytes: z.number() });
 
-/** @param body an MCP response as JSON or event stream, or the body of a refusal */
 function parsePollResult(body: string): PollResult {
   const message = body.split(/\r?\n/).findLast((line) => line.startsWith("data: {"));
   const reply: unknown = JSON.parse(message?.slice("data: ".length) ?? body);

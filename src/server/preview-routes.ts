@@ -19,7 +19,6 @@ import { PREVIEW_TEXTS } from "./texts.ts";
 /** Requests per minute to one sandbox. A page of a development server asks for a thousand modules at once. */
 const limiter = new ProcessLimiter(6000);
 
-/** The status of the pages in place of the preview, and after how many seconds they reload, if they do. */
 const NOTICES: Record<PreviewState | "unknown" | "odd" | "often", { status: number; refresh?: number }> = {
   unknown: { status: 404 },
   ended: { status: 410 },

@@ -20,7 +20,6 @@ export interface Connection {
 }
 
 export interface SeenConnections {
-  /** The log's id. Each container has its own log. */
   log: string;
   refused: number;
   connections: readonly Connection[];

@@ -11,7 +11,6 @@ export type Internet = (typeof INTERNET)[number];
 
 export interface NetworkPolicy {
   internet: Internet;
-  /** Host entries, used only with `allowlist`. */
   allowHosts: readonly string[];
 }
 

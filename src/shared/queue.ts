@@ -9,7 +9,6 @@ export class SerialQueue {
 }
 
 export class KeyedQueue {
-  /** With the ids of running and waiting work, in order of arrival. */
   readonly #queues = new Map<string, { queue: SerialQueue; ids: string[] }>();
 
   async run<T>(key: string, id: string, work: () => Promise<T>): Promise<T> {

@@ -1,6 +1,5 @@
 import type { RefusalReason } from "./log.ts";
 
-/** A response that ends a request before it has effects. `reason` is for the log. */
 export interface Refusal {
   reason: RefusalReason;
   response: Response;

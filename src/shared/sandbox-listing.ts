@@ -3,7 +3,6 @@ import * as z from "zod";
 
 const listedPreview = z.object({
   port: z.number(),
-  /** Missing if the caller may not use it. */
   url: z.string().optional(),
   expires_at: z.string(),
 });

@@ -115,7 +115,6 @@ export interface SecretTrace {
   sharesLast: boolean;
 }
 
-/** The value as it is, and in base64 at any position. */
 export function tracesOf({ place, value }: Secret): SecretTrace[] {
   const traces = [0, 1, 2].map((before) => within64(value, before));
   const userAndPassword = place.template.replace(VALUE, () => value);

@@ -1,13 +1,11 @@
 /** The lines of a task's log. Calls and failures have a prefix that an agent's own text cannot have. */
 
-/** The prefix of a call: `→ Edit src/app.ts`, `→ Bash: npm test`. */
 export const CALL = "→ ";
 
 export const FAILURE = "  failed: ";
 
 export const NESTED = "    ";
 
-/** The prefix that text lines must not have. */
 const MARKS = /^[\s\p{Cf}→]+/u;
 
 export function textLine(text: string): string {

@@ -1,6 +1,5 @@
 /** Objects by key: logs, results of tasks, saved workspaces, definitions. Only this file knows that R2 stores them. */
 
-/** An object, or the requested range of it. */
 export interface StoredObject {
   /** Bytes of the whole object. */
   size: number;
@@ -16,7 +15,6 @@ export interface KeyPage {
 /** Methods throw the store's error if it is unavailable. */
 export interface ObjectStore {
   put(key: string, content: Uint8Array): Promise<void>;
-  /** Undefined if the object does not exist. */
   get(key: string, range?: { offset: number; length: number }): Promise<StoredObject | undefined>;
   /** Deletes any number of objects. Missing ones are ignored. */
   delete(keys: readonly string[]): Promise<void>;

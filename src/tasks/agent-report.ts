@@ -12,7 +12,6 @@ export const agentReport = z.object({
   tokens: tokens.optional(),
   costUSD: z.number().optional(),
   durationMs: z.number().optional(),
-  /** The number of lines that are not events, and the first of them. */
   unread: z.number(),
   unreadSample: z.string().optional(),
 });

@@ -13,7 +13,6 @@ export interface TaskArchive {
   conversation?: Conversation;
 }
 
-/** What did not fit: files of the workspace, and the agent's conversation. */
 export type ArchiveLeftOut = Plan["left"] & { conversation?: true };
 
 export interface Archives {

@@ -59,7 +59,6 @@ export interface ArtifactStore {
   objects: RunObjects;
 }
 
-/** @param task as the sandbox knows it */
 export async function collect(
   store: ArtifactStore,
   task: string,

@@ -23,7 +23,6 @@ export interface Definition {
 }
 
 export const taskComponents = z.object({
-  /** The required ones, as `<kind>/<name>`. */
   wanted: z.array(z.string()).readonly(),
   /** The operator's, in the same form; empty if the task names none. */
   offered: z.array(z.string()).readonly(),

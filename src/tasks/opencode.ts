@@ -37,7 +37,6 @@ export class OpenCodeEvents implements EventReader {
     }
   }
 
-  /** Its last text is its answer. */
   #text(part: Fields): string[] {
     const started = field.text(part.text)?.trim();
     if (!started) return [];

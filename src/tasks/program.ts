@@ -13,7 +13,6 @@ export interface Program {
 
 export const MAX_QUESTION = 20_000;
 
-/** Characters of a program. It is stored in its run's record. */
 const MAX_CODE = 50_000;
 
 /** The model's most tokens per response, including thinking, within the budget of a task. */
@@ -133,7 +132,6 @@ export class ProgramReader {
     return this.#code.slice(0, MAX_CODE).replace(/[\uD800-\uDBFF]$/, "");
   }
 
-  /** Tokens as the API reports them; 0 before that. */
   get usage(): Pick<Tokens, "input" | "output"> {
     return this.#usage;
   }

@@ -84,7 +84,6 @@ export class TaskOutput implements RunSink<CommandState> {
     return this.#run.ended;
   }
 
-  /** The task started before its command. */
   markStarted(): void {}
 
   keepState(state: CommandState | undefined): void {

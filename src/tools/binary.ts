@@ -2,7 +2,6 @@
 import { fileTypeFromBuffer } from "file-type";
 import { binaryText } from "./texts.ts";
 
-/** The most bytes in one result, before base64. */
 export const BINARY_BYTES = 48 * 1024;
 
 const FIRST_BYTES = 128;

@@ -37,7 +37,6 @@ export interface ToolOutput<Structured = Record<string, unknown>> {
   /** For the model. Ids and durations appear only if the next call needs them. */
   content: CallToolResult["content"];
   structured?: Structured;
-  /** The call continues as this task, without content. */
   task?: MCPTask;
   /** A person has to decide this first. */
   question?: Question;
@@ -63,7 +62,6 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
   data?: z.ZodObject;
   /** Whether a result may exceed 50,000 characters. Clients hide longer ones from the model unless the tool declares it. */
   hasLongAnswers?: true;
-  /** Whether clients that show MCP Apps show the panel beside its results. */
   showsPanel?: true;
   /** Whether this server offers the tool; true by default. Other tools are not listed. */
   isOffered?(config: Config): boolean;
@@ -292,7 +290,6 @@ export function withNotice(notice: string | undefined, ...lines: string[]): stri
   return [sections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
 }
 
-/** Puts output into a fence; two fences if its middle is omitted. A single line gets no fence. */
 export function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput): string {
   if (omitted > 0) return [fenced(head), omittedText({ omitted, bytes }), fenced(tail)].join("\n");
   const line = (head + tail).replace(/\n$/, "");

@@ -23,7 +23,6 @@ const EXPIRES_STEP_MS = 600_000;
 export interface Download {
   name: string;
   size?: number;
-  /** Its resource address; undefined if it has none or the caller may not read it. */
   uri: string | undefined;
   /** Undefined if the caller may not make links, or the server has no signing secret. */
   url: string | undefined;

@@ -8,11 +8,9 @@ import { type Download, downloadLine, withDownloads } from "./download.ts";
 import { RUN_IMAGES_HIDDEN, imageHiddenText, originalText } from "./texts.ts";
 
 export interface ImageFile {
-  /** The sandbox whose container scales the image down. */
   sandbox: string;
   path: string;
   size: number;
-  /** Reads the whole file. Called only if its size is within the limit. */
   read: () => Promise<Uint8Array>;
   /** The call that reads its bytes. */
   instead: string;

@@ -11,7 +11,6 @@ import { byBytesText, notText, notTextFrom, readBytesText, readOnText } from "./
 
 const LINES = 2000;
 
-/** The most bytes of text in one result, about 8,000 tokens, unless the call sets a number of lines. */
 const DEFAULT_TEXT = 32 * 1024;
 const MAX_TEXT = 64 * 1024;
 

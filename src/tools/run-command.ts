@@ -15,7 +15,6 @@ import { callWait } from "./mcp-task.ts";
 import { runAnswer, runFields, runOutput } from "./run-result.ts";
 import { oneInput } from "./texts.ts";
 
-/** Characters of a command and of its input. Longer ones go into a file. */
 const MAX_COMMAND = 100_000;
 const MAX_STDIN = 1_000_000;
 

@@ -192,7 +192,6 @@ function htmlOf(results: readonly CodeResult[]): string[] | undefined {
   return found.length > 0 ? found : undefined;
 }
 
-/** One line per reason for omitted results, with their number; undefined if none is omitted. */
 function leftOutText(results: readonly CodeResult[]): string | undefined {
   const counts = new Map<string, number>();
   for (const line of textsOf(results)) {

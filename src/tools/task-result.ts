@@ -159,7 +159,6 @@ function artifactsText({ id }: RunView, { artifacts }: TaskDetail): string | und
   return [...lines, `Read one with get_result, id ${id} and artifact <path>.`].join("\n");
 }
 
-/** Changed files that were not stored as artifacts. They are in the sandbox and the archive. */
 function notKeptText({ notKept }: TaskDetail): string | undefined {
   if (!notKept) return undefined;
   const { count, named } = notKept;

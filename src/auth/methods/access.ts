@@ -52,7 +52,6 @@ function ruleOf({ issuer, audience }: Settings): string {
 
 interface AccessIdentity {
   subject: string;
-  /** Shown on the page; the subject is the identity. */
   email: string;
 }
 

@@ -7,7 +7,6 @@ import type { HTML } from "../html.ts";
 
 export interface Identity {
   principal: string;
-  /** The configuration rule that allows it: one of the method's `rules`. */
   rule: string;
 }
 
@@ -73,11 +72,9 @@ export interface FormMethod extends Method {
 /** Values that bind the redirects to another site and back to this browser and server. */
 export interface SignInRedirect {
   verifier: string;
-  /** The other site's redirect back: `/authorize/<name>`. */
   redirectURI: string;
 }
 
-/** Sends people to another site, which returns them with a code. */
 export interface RedirectMethod extends Method {
   title: string;
   offer(request: Request, context: RequestContext): Promise<Offer>;

@@ -7,7 +7,7 @@ import { registrationsOf } from "../actors/attempts.ts";
 import { CHECK_HEADER, type OAuth, providerEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { hasForbiddenHost } from "./redirects.ts";
-import { logRevoked, watched } from "./revocation.ts";
+import { watched } from "./revocation.ts";
 import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
 import { STORAGE_SILENT, ENDPOINT_TEXTS } from "./texts.ts";
 
@@ -34,15 +34,17 @@ export async function serveResourceMetadata(request: Request, oauth: OAuth, cont
 
 export async function serveAuthorizationServer(request: Request, oauth: OAuth, context: RequestContext) {
   const route = new URL(request.url).pathname;
+  const maxBytes = route === REGISTRATION_PATH ? MAX_REGISTRATION_BYTES : MAX_BODY_BYTES;
   const read =
     request.method === "POST"
-      ? await readLimited(request, route === REGISTRATION_PATH ? MAX_REGISTRATION_BYTES : MAX_BODY_BYTES)
-      : { text: undefined };
+      ? // It fails for malformed chunks, and if the client disconnects.
+        await gather(request, { maxBytes }).catch(() => ({ problem: "broken" as const }))
+      : { bytes: undefined };
   if ("problem" in read) {
     const [status, error_description] = UNREADABLE[read.problem];
     return json({ error: "invalid_request", error_description }, status);
   }
-  const body = read.text;
+  const body = read.bytes && new TextDecoder().decode(read.bytes);
   const form = new URLSearchParams(route === TOKEN_PATH ? body : undefined);
   if (KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value))))
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.parameterTooLong }, 400);
@@ -74,7 +76,8 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
     const refusal = { event: "refusal", reason: "oauth_error", check, route } as const;
     log(context.config, { ...refusal, status: response.status, request_id: context.requestID });
   }
-  if (revoked) logRevoked(revoked, route, context);
+  const request_id = context.requestID;
+  if (revoked) log(context.config, { event: "token", request_id, action: "revoke", ...revoked, route });
   const shown = new Response(response.body, response);
   shown.headers.delete(CHECK_HEADER);
   return shown;
@@ -99,12 +102,3 @@ const UNREADABLE = {
   too_large: [413, ENDPOINT_TEXTS.tooLarge],
   too_slow: [408, ENDPOINT_TEXTS.tooSlow],
 } as const;
-
-async function readLimited(
-  request: Request,
-  limit: number,
-): Promise<{ text: string } | { problem: keyof typeof UNREADABLE }> {
-  // The chunks were malformed, or the client disconnected.
-  const read = await gather(request, { maxBytes: limit }).catch(() => ({ problem: "broken" as const }));
-  return "problem" in read ? read : { text: new TextDecoder().decode(read.bytes) };
-}

@@ -1,15 +1,5 @@
 /** Logs what a revocation revoked, by watching the store: the provider returns 200 in any case (RFC 7009, 2.2). */
 import * as z from "zod";
-import { log } from "../shared/log.ts";
-import type { RequestContext } from "../shared/request-context.ts";
-
-export interface Revoked {
-  principal: string;
-  client: string;
-  /** Undefined if the grant no longer exists. */
-  via?: string;
-  scope: string;
-}
 
 /** As the provider stores them, under `grant:<user>:<grant>` and `token:<user>:<grant>:<token>`. */
 const grantRecord = z.object({
@@ -39,7 +29,7 @@ export function watched(store: KVNamespace) {
     },
   });
 
-  async function revoked(): Promise<Revoked | undefined> {
+  async function revoked() {
     // A grant's tokens are deleted before the grant, without being read.
     const key = deleted.find((name) => name.startsWith("grant:")) ?? deleted[0];
     const [kind, user = "", id = ""] = key?.split(":") ?? [];
@@ -49,22 +39,15 @@ export function watched(store: KVNamespace) {
     if (kind === "grant") return { principal, ...ofGrant(record) };
     const token = tokenRecord.safeParse(record).data;
     const { via } = ofGrant(await store.get(`grant:${user}:${id}`, "json"));
-    return {
-      principal,
-      via,
-      client: token?.grant.clientId ?? "",
-      scope: (token?.scope ?? token?.grant.scope ?? []).join(" "),
-    };
+    const scope = (token?.scope ?? token?.grant.scope ?? []).join(" ");
+    return { principal, via, client: token?.grant.clientId ?? "", scope };
   }
 
   return { store: seen, revoked };
 }
 
-export function logRevoked(revoked: Revoked, route: string, { config, requestID }: RequestContext): void {
-  log(config, { event: "token", request_id: requestID, action: "revoke", ...revoked, route });
-}
-
-function ofGrant(record: unknown): Omit<Revoked, "principal"> {
+/** `via` is undefined if the grant no longer exists. */
+function ofGrant(record: unknown) {
   const { clientId: client = "", scope = [], metadata } = grantRecord.safeParse(record).data ?? {};
   return { client, scope: scope.join(" "), via: metadata?.via };
 }

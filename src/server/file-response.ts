@@ -50,10 +50,7 @@ async function sendSmall({ request, env, owner, path }: FileCall, headers: Heade
 
 type ArchiveFormat = Input<"archive">["format"];
 
-const ARCHIVE_TYPES: Record<ArchiveFormat, string> = {
-  "tar.gz": "application/gzip",
-  zip: "application/zip",
-};
+const ARCHIVE_TYPES: Record<ArchiveFormat, string> = { "tar.gz": "application/gzip", zip: "application/zip" };
 
 function archiveFormat(request: Request): ArchiveFormat | undefined {
   const given = new URL(request.url).searchParams.get("archive");

@@ -211,14 +211,8 @@ export const PREVIEW_TEXTS = {
     title: "The program does not speak HTTP",
     message: "A preview can show only programs that answer in HTTP.",
   },
-  odd: {
-    title: "The program's response is not valid",
-    message: "Its status is not a valid HTTP status.",
-  },
-  often: {
-    title: "Too many requests",
-    message: "This preview gets too many requests. Wait a minute.",
-  },
+  odd: { title: "The program's response is not valid", message: "Its status is not a valid HTTP status." },
+  often: { title: "Too many requests", message: "This preview gets too many requests. Wait a minute." },
 } satisfies Record<string, PageMessage>;
 
 // The panel

@@ -134,11 +134,7 @@ function configOf(values: Values) {
     },
     sandboxTTLHours: values.SANDBOX_TTL_HOURS,
     defaultRegion: values.DEFAULT_REGION,
-    network: {
-      initial: values.DEFAULT_INTERNET,
-      max: values.MAX_INTERNET,
-      allowHosts: values.ALLOW_HOSTS,
-    },
+    network: { initial: values.DEFAULT_INTERNET, max: values.MAX_INTERNET, allowHosts: values.ALLOW_HOSTS },
     secrets: [
       ...modelSecrets(values.ANTHROPIC_API_KEY, values.CLAUDE_CODE_OAUTH_TOKEN),
       ...values.SECRETS,

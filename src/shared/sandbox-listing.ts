@@ -1,11 +1,7 @@
 /** The data of `list_sandboxes`, which the panel shows. */
 import * as z from "zod";
 
-const listedPreview = z.object({
-  port: z.number(),
-  url: z.string().optional(),
-  expires_at: z.string(),
-});
+const listedPreview = z.object({ port: z.number(), url: z.string().optional(), expires_at: z.string() });
 
 /** Times are ISO 8601. */
 const listedSandbox = z.object({

@@ -63,10 +63,7 @@ export const SANDBOX_SCHEMA: Schema = {
       holds: "a piece of a run's log: stream, offset, and its data (at most 512 KiB) or where in R2 it is",
       kept: "with its run",
     },
-    kernels: {
-      holds: "a kernel that runs: context, language, process",
-      kept: "until its container ends",
-    },
+    kernels: { holds: "a kernel that runs: context, language, process", kept: "until its container ends" },
     previews: {
       holds:
         "a port that can be reached from outside: its token, its expiry, and the container in which its server has responded",

@@ -42,13 +42,7 @@ export const listFiles = defineTool({
     const depth = recursive ? ANY_DEPTH : 1;
     const { value, notice } = await context.operate(sandbox, "list", { path, depth, limit, after });
     const { entries, next } = value;
-    const structured = {
-      path: absolute(path),
-      entries,
-      more: next !== undefined,
-      next_cursor: next,
-      notice,
-    };
+    const structured = { path: absolute(path), entries, more: next !== undefined, next_cursor: next, notice };
     let chars = 0;
     const lines = entries.map((entry) => {
       const line = `${entry.type.padEnd(9)} ${String(entry.size).padStart(10)} ${shownTime(entry.modified)} ${shownName(entry.path)}`;

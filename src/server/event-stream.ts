@@ -9,10 +9,10 @@ export function eventStream<Event>(events: AsyncGenerator<Event, void>, textOf: 
     },
     cancel: () => void events.return(undefined),
   });
-  return new Response(body, {
-    headers: { "content-type": "text/event-stream", "x-accel-buffering": "no" },
-  });
+  return new Response(body, { headers: EVENT_HEADERS });
 }
+
+export const EVENT_HEADERS = { "content-type": "text/event-stream", "x-accel-buffering": "no" };
 
 /** A comment that keeps the connection open, because proxies close silent connections. */
 export const KEEP_ALIVE = ": keep-alive\n\n";

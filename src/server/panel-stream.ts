@@ -13,7 +13,7 @@ import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import { isReadWhole, POLL_MS, logPauseMs, nextOffset, terminalPauseMs } from "../shared/watch-intervals.ts";
 import { readJSON } from "./body.ts";
-import { KEEP_ALIVE } from "./event-stream.ts";
+import { EVENT_HEADERS, KEEP_ALIVE } from "./event-stream.ts";
 import { Unbuffered } from "./unbuffered.ts";
 import { STREAM_TEXTS } from "./texts.ts";
 
@@ -90,40 +90,34 @@ export async function panelStream(
   }
   const { id: principal } = caller.principal;
   if (await isRateLimited(caller.env.RATE_LIMITER, principal, data.watch.length - 1)) return rateLimited();
-  const place = openStream(principal, data.page);
-  if (!place) return rateLimited();
-  const stream = new PanelStream(request, caller, guards, place);
+  const registration = openStream(principal, data.page);
+  if (!registration) return rateLimited();
+  const stream = new PanelStream(request, caller, guards, registration);
   void stream.run(data.watch);
-  return new Response(stream.body, {
-    headers: { "content-type": "text/event-stream", "x-accel-buffering": "no" },
-  });
+  return new Response(stream.body.readable, { headers: EVENT_HEADERS });
 }
 
 class PanelStream {
   readonly #request: Request;
   readonly #caller: CallerContext;
   readonly #guards: PanelGuards;
-  readonly #place: OpenStream;
+  readonly #registration: OpenStream;
   /** A client that does not read costs one event for each watched thing. */
-  readonly #body = new Unbuffered(() => this.#ended.abort());
+  readonly body = new Unbuffered(() => this.#ended.abort());
   readonly #encoder = new TextEncoder();
   readonly #ended = new AbortController();
   #polls = 0;
   #counted = 0;
 
-  constructor(request: Request, caller: CallerContext, guards: PanelGuards, place: OpenStream) {
+  constructor(request: Request, caller: CallerContext, guards: PanelGuards, registration: OpenStream) {
     this.#request = request;
     this.#caller = caller;
     this.#guards = guards;
-    this.#place = place;
-    this.#ended.signal.addEventListener("abort", () => (place.isClosed = true));
+    this.#registration = registration;
+    this.#ended.signal.addEventListener("abort", () => (registration.isClosed = true));
     // The client has disconnected.
     if (request.signal.aborted) this.#ended.abort();
     request.signal.addEventListener("abort", () => this.#ended.abort());
-  }
-
-  get body(): ReadableStream<Uint8Array> {
-    return this.#body.readable;
   }
 
   async run(watch: readonly WatchRequest[]): Promise<void> {
@@ -211,10 +205,10 @@ class PanelStream {
   }
 
   async #isSignedIn(): Promise<boolean> {
-    this.#place.aliveAt = Date.now();
+    this.#registration.aliveAt = Date.now();
     const caller = await this.#guards.callerOf(this.#request);
     if (this.#isEnded) return false;
-    if (this.#place.isClosed) this.#end("replaced");
+    if (this.#registration.isClosed) this.#end("replaced");
     else if ("principal" in caller && caller.principal.id === this.#caller.principal.id) return true;
     else this.#end("response" in caller && caller.response.status !== 401 ? "busy" : "signed_out");
     return false;
@@ -223,17 +217,17 @@ class PanelStream {
   #end(reason: End): undefined {
     if (this.#isEnded) return;
     this.#ended.abort();
-    this.#body.end(this.#encoder.encode(`event: end\ndata: ${JSON.stringify({ reason })}\n\n`));
+    this.body.end(this.#encoder.encode(`event: end\ndata: ${JSON.stringify({ reason })}\n\n`));
   }
 
   #break(reason: string): void {
     this.#ended.abort();
-    this.#body.fail(reason);
+    this.body.fail(reason);
   }
 
   async #write(text: string): Promise<void> {
     const stalled = setTimeout(() => this.#break(STREAM_TEXTS.notRead), STALL_MS);
-    await this.#body.write(this.#encoder.encode(text));
+    await this.body.write(this.#encoder.encode(text));
     clearTimeout(stalled);
   }
 
@@ -275,20 +269,20 @@ interface OpenStream {
   isClosed: boolean;
 }
 
-const places = new Map<string, Map<string, OpenStream>>();
+const openStreams = new Map<string, Map<string, OpenStream>>();
 
 function openStream(principal: string, page: string): OpenStream | undefined {
   const now = Date.now();
-  for (const [key, pages] of places) {
+  for (const [key, pages] of openStreams) {
     for (const [name, { isClosed, aliveAt }] of pages)
       if (isClosed || aliveAt + STREAM_EXPIRY_MS < now) pages.delete(name);
-    if (pages.size === 0) places.delete(key);
+    if (pages.size === 0) openStreams.delete(key);
   }
-  const own = places.get(principal) ?? new Map<string, OpenStream>();
+  const own = openStreams.get(principal) ?? new Map<string, OpenStream>();
   const before = own.get(page);
   if (before) before.isClosed = true;
   else if (own.size >= MAX_STREAMS) return undefined;
-  const place = { aliveAt: now, isClosed: false };
-  places.set(principal, own.set(page, place));
-  return place;
+  const registration = { aliveAt: now, isClosed: false };
+  openStreams.set(principal, own.set(page, registration));
+  return registration;
 }

@@ -44,29 +44,32 @@ export const fileLink = defineTool({
     if (isUpload && !context.principal.scopes.includes("sandbox:write")) throw mayNotUpload();
     const found = isUpload ? undefined : await context.operate(sandbox, "stat", { path, digest: true });
     const expires = Date.now() + expires_seconds * 1000;
-    const { url, notice } = await linkTo(context, sandbox, absolute(path), direction, expires, max_bytes);
+    const confined = !context.principal.scopes.includes("sandbox:exec");
+    const bounds = isUpload ? { max: max_bytes ?? MAX_BYTES, confined } : {};
+    const link = { direction, path: absolute(path), ...bounds, expires };
+    const { value: ids, notice } = await context.sandbox(sandbox, (actor, owner) =>
+      actor.keepFileLinks(owner, [link]),
+    );
+    const actor = await actorName(sandbox, context.principal.id);
+    const url = await urlOf(context, { actor, id: ids[0] ?? "" });
+    if (url === undefined) throw noLinks();
     // Checked after the link is made, because this check would drop the notice of lost state.
     if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires_at = new Date(expires).toISOString();
+    const { type, sha256 } = found?.value ?? {};
+    const size = type === "file" ? found?.value.size : undefined;
+    const shownNotice = found?.notice ?? notice;
     const summary = sections([
-      ["notice", found?.notice ?? notice],
+      ["notice", shownNotice],
       ["url", url],
       ["expires", expiryText(expires)],
-      ["size", found?.value.type === "file" ? found.value.size : undefined],
-      ["sha256", found?.value.sha256],
+      ["size", size],
+      ["sha256", sha256],
       ["download", isUpload ? undefined : LINK_HINTS.download],
-      ["as .zip", found?.value.type === "directory" ? LINK_HINTS.zip : undefined],
+      ["as .zip", type === "directory" ? LINK_HINTS.zip : undefined],
       ["upload", isUpload ? LINK_HINTS.upload : undefined],
     ]);
-    const size = found?.value.type === "file" ? found.value.size : undefined;
-    const structured = {
-      url,
-      path: absolute(path),
-      expires_at,
-      size,
-      sha256: found?.value.sha256,
-      notice: found?.notice ?? notice,
-    };
+    const structured = { url, path: link.path, expires_at, size, sha256, notice: shownNotice };
     return { content: [text(summary)], structured };
   },
 });
@@ -80,25 +83,4 @@ async function refuseDirectory(context: ToolContext, sandbox: string, path: stri
     throw error;
   });
   if (there?.value.type === "directory" || path.endsWith("/")) throw uploadToDirectory(absolute(path));
-}
-
-/** The URL of a link. @throws {ToolError} `not_configured` if the server has no signing secret */
-async function linkTo(
-  context: ToolContext,
-  sandbox: string,
-  path: string,
-  direction: "download" | "upload",
-  expires: number,
-  max = MAX_BYTES,
-): Promise<{ url: string; notice: string | undefined }> {
-  const { principal } = context;
-  const upload = { max, confined: !principal.scopes.includes("sandbox:exec") };
-  const link = { direction, path, ...(direction === "upload" ? upload : {}), expires };
-  const { value, notice } = await context.sandbox(sandbox, (stub, owner) =>
-    stub.keepFileLinks(owner, [link]),
-  );
-  const [id = ""] = value;
-  const url = await urlOf(context, { actor: await actorName(sandbox, principal.id), id });
-  if (url === undefined) throw noLinks();
-  return { url, notice };
 }

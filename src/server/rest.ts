@@ -122,20 +122,14 @@ function withStatus(isStrict: boolean, [body, status]: [body: object, status: nu
   return json(body, isStrict && "success" in body && body.success === false ? 422 : status);
 }
 
-interface Started {
-  run: RunView;
-  /** In milliseconds. */
-  wait: number | undefined;
-}
-
-async function beginTask(context: ToolContext, fields: object): Promise<Started> {
+async function beginTask(context: ToolContext, fields: object) {
   const data = parsed(taskBody, fields);
   const { timeout, wait, question: _, max_turns: maxTurns, continue_from: continueFrom, ...task } = data;
   const request = { ...task, maxTurns, continueFrom, timeoutMs: timeout };
   return { run: (await startTask(context, request)).value, wait };
 }
 
-async function beginQuestion(context: ToolContext, fields: object): Promise<Started> {
+async function beginQuestion(context: ToolContext, fields: object) {
   const { timeout, wait, ...question } = parsed(questionBody, fields);
   return { run: (await startQuestion(context, { ...question, timeoutMs: timeout })).value, wait };
 }

@@ -197,13 +197,9 @@ function heartbeat(title: string, { mcpReq }: ServerContext) {
   return { report: (message: string) => notify((at = message)), stop: () => clearInterval(timer) };
 }
 
-export interface InputOptions {
-  sandbox: string;
-  maxWaitSeconds: number;
-}
-
 /** A tool's input schema for these settings; the same object for the default settings. */
-export function inputFor({ input }: Pick<Tool, "input">, options: InputOptions): z.ZodObject {
+export function inputFor(tool: Pick<Tool, "input">, options: { sandbox: string; maxWaitSeconds: number }) {
+  const { input } = tool;
   const { sandbox, maxWaitSeconds } = options;
   const changed: Record<string, z.ZodType> = {};
   if (sandbox !== DEFAULT_SANDBOX && input.shape.sandbox instanceof z.ZodDefault)
@@ -300,9 +296,8 @@ export function pathField() {
   return withoutNUL(z.string().min(1).max(4096));
 }
 
-export function withoutNUL(field: z.ZodString) {
-  return field.refine((value) => !value.includes("\0"), "must not hold a NUL character");
-}
+export const withoutNUL = (field: z.ZodString) =>
+  field.refine((value) => !value.includes("\0"), "must not hold a NUL character");
 
 /** The input field for environment variables. The handler checks the names, because zod drops the messages of key schemas. */
 export function variablesField(problemWith: (name: string) => string | undefined = () => undefined) {

@@ -296,11 +296,7 @@ export function listedCheckpointText({ id, sandbox, label, savedAt, bytes, expir
   return `checkpoint ${id} of ${sandbox}${name}: ${ago(savedAt)}, ${bytes} bytes, kept for ${span(expiresAt - Date.now())}`;
 }
 
-interface Counts {
-  sandboxes: number;
-  running: number;
-  checkpoints: number;
-}
+type Counts = Record<"sandboxes" | "running" | "checkpoints", number>;
 
 export function limitsText({ limits, ...used }: AccountView, counts: Counts): string {
   const parts = [

@@ -30,10 +30,10 @@ export class HeadAndTail {
       this.head = joined([this.head, taken]);
       rest = rest.subarray(taken.length);
     }
+    const added = rest.subarray(-SHOWN_END_BYTES);
     const before = count === last.length ? this.tail : EMPTY;
-    this.tail = joined([before.subarray(-SHOWN_END_BYTES), rest.subarray(-SHOWN_END_BYTES)]).subarray(
-      -SHOWN_END_BYTES,
-    );
+    const dropped = Math.max(0, before.length + added.length - SHOWN_END_BYTES);
+    this.tail = joined([before.subarray(dropped), added]);
     this.bytes += count;
   }
 

@@ -11,7 +11,7 @@ import { logUnreadable } from "./texts.ts";
 /** The most bytes of a row: SQLite values in a Durable Object are limited to 2 MB. */
 const ROW_BYTES = 512 * 1024;
 
-/** Small pieces of output are joined into rows up to this size, in bytes. */
+/** Small parts of output are copied together up to this size, in bytes. Copying larger ones would take longer than keeping them apart. */
 const JOINED_BYTES = 32 * 1024;
 
 /**
@@ -27,6 +27,9 @@ const LEAST_ROW_BYTES = 32;
  */
 const OBJECT_BYTES = 2 * 1024 * 1024;
 
+/** The most rows that move to an object together: reading them takes memory. */
+const OBJECT_ROWS = 4096;
+
 /** A log up to this size stays in SQLite; a longer one goes to R2 completely. */
 export const SQLITE_LOG_BYTES = 64 * 1024;
 
@@ -35,10 +38,13 @@ const SPARE_BYTES = OBJECT_BYTES + ROW_BYTES;
 const MAX_SPARE = 2;
 const spare: Uint8Array[] = [];
 
-/** A piece with its position in the log. */
-interface PlacedPiece extends LogPiece {
+/** Bytes of one stream with their position in the log. */
+interface PlacedPiece {
+  stream: Stream;
   seq: number;
   start: number;
+  length: number;
+  parts: Uint8Array[];
 }
 
 /** Pieces on their way from memory to R2. */
@@ -83,8 +89,8 @@ export class LogWriter {
   #pending: PlacedPiece[] = [];
   #pendingBytes = 0;
   #leaving: PiecesInTransit | undefined;
-  /** The number of rows, including planned ones. */
-  #rows: number;
+  /** Of the next piece. Pieces that go to R2 together share a row, so there may be fewer rows. */
+  #seq: number;
   #objects: number;
   /** Bytes in rows that are in no object yet. */
   #unshipped: number;
@@ -95,7 +101,7 @@ export class LogWriter {
     this.#runID = runID;
     this.#cap = cap;
     const found = isNew ? undefined : this.#found();
-    this.#rows = found?.rows ?? 0;
+    this.#seq = found?.seq ?? 0;
     this.#streamBytes = { stdout: found?.stdout ?? 0, stderr: found?.stderr ?? 0 };
     this.#objects = found?.objects ?? 0;
     this.#unshipped = found?.unshipped ?? 0;
@@ -103,8 +109,8 @@ export class LogWriter {
 
   #found() {
     return this.#sql
-      .exec<{ rows: number; stdout: number; stderr: number; objects: number; unshipped: number }>(
-        `SELECT count(*) AS rows, coalesce(sum(length) FILTER (WHERE stream = 0), 0) AS stdout,
+      .exec<{ seq: number; stdout: number; stderr: number; objects: number; unshipped: number }>(
+        `SELECT coalesce(max(seq) + 1, 0) AS seq, coalesce(sum(length) FILTER (WHERE stream = 0), 0) AS stdout,
            coalesce(sum(length) FILTER (WHERE stream = 1), 0) AS stderr, coalesce(max(object) + 1, 0) AS objects,
            coalesce(sum(CASE WHEN object IS NULL THEN length END), 0) AS unshipped FROM log WHERE run = ?`,
         this.#runID,
@@ -157,14 +163,21 @@ export class LogWriter {
   }
 
   #place(stream: Stream, bytes: Uint8Array): void {
-    const isCrowded = this.#rows > FREE_ROWS + this.bytes / LEAST_ROW_BYTES;
+    const isCrowded = this.#seq > FREE_ROWS + this.bytes / LEAST_ROW_BYTES;
     const index = this.#pending.findLastIndex((one) => one.stream === stream);
-    const last = index === this.#pending.length - 1 || isCrowded ? this.#pending[index] : undefined;
-    // Small pieces are joined into a row. Copying a large piece would cost more than a row of its own.
-    if (last && last.bytes.length + bytes.length <= JOINED_BYTES) {
-      last.bytes = joined([last.bytes, bytes]);
+    const isLast = index === this.#pending.length - 1;
+    const last = isLast || isCrowded ? this.#pending[index] : undefined;
+    if (last && last.length + bytes.length <= (isLast ? ROW_BYTES : JOINED_BYTES)) {
+      const part = last.parts.at(-1);
+      if (part && part.length + bytes.length <= JOINED_BYTES)
+        last.parts[last.parts.length - 1] = joined([part, bytes]);
+      else last.parts.push(bytes);
+      last.length += bytes.length;
       for (const later of this.#pending.slice(index + 1)) later.start += bytes.length;
-    } else this.#pending.push({ stream, bytes, seq: this.#rows++, start: this.bytes });
+    } else {
+      const { length } = bytes;
+      this.#pending.push({ stream, seq: this.#seq++, start: this.bytes, length, parts: [bytes] });
+    }
     this.#streamBytes[stream] += bytes.length;
     this.#pendingBytes += bytes.length;
   }
@@ -173,9 +186,9 @@ export class LogWriter {
   flush(): void {
     if (this.#leaving && !this.#leaving.isFlushed) {
       this.#leaving.isFlushed = true;
-      for (const piece of this.#leaving.pieces) this.#insert(piece, piece.bytes, null, null);
+      for (const piece of this.#leaving.pieces) this.#insert(piece, joined(piece.parts), null, null);
     }
-    for (const piece of this.#pending) this.#insert(piece, piece.bytes, null, null);
+    for (const piece of this.#pending) this.#insert(piece, joined(piece.parts), null, null);
     this.#unshipped += this.#pendingBytes;
     this.#pending = [];
     this.#pendingBytes = 0;
@@ -188,7 +201,7 @@ export class LogWriter {
       piece.seq,
       STREAMS.indexOf(piece.stream),
       piece.start,
-      piece.bytes.length,
+      piece.length,
       object,
       at,
       data,
@@ -207,28 +220,20 @@ export class LogWriter {
   }
 
   async #shipRows(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
-    const rows = this.#sql
-      .exec<Row>("SELECT * FROM log WHERE run = ? AND object IS NULL ORDER BY seq LIMIT 64", this.#runID)
-      .toArray();
-    const parts: Uint8Array[] = [];
+    const rows = this.#sql.exec<Row>(
+      "SELECT * FROM log WHERE run = ? AND object IS NULL ORDER BY seq LIMIT ?",
+      this.#runID,
+      OBJECT_ROWS,
+    );
+    const pieces: PlacedPiece[] = [];
     let size = 0;
-    for (const row of rows) {
+    for (const { stream, seq, start, length, data } of rows) {
+      const parts = [new Uint8Array(data ?? new ArrayBuffer(0))];
+      pieces.push({ stream: STREAMS[stream] ?? "stdout", seq, start, length, parts });
+      size += length;
       if (size >= OBJECT_BYTES) break;
-      parts.push(new Uint8Array(row.data ?? new ArrayBuffer(0)));
-      size += row.length;
     }
-    const object = await this.#put(store, parts);
-    let at = 0;
-    for (const { seq, length } of rows.slice(0, parts.length)) {
-      this.#sql.exec(
-        "UPDATE log SET object = ?, object_start = ?, data = NULL WHERE run = ? AND seq = ?",
-        object,
-        at,
-        this.#runID,
-        seq,
-      );
-      at += length;
-    }
+    await this.#ship(store, pieces);
     this.#unshipped -= size;
     shipped(false);
   }
@@ -240,15 +245,7 @@ export class LogWriter {
     this.#pendingBytes = 0;
     let isThere = false;
     try {
-      const object = await this.#put(
-        store,
-        leaving.pieces.map(({ bytes }) => bytes),
-      );
-      let at = 0;
-      for (const piece of leaving.pieces) {
-        this.#insert(piece, null, object, at);
-        at += piece.bytes.length;
-      }
+      await this.#ship(store, leaving.pieces);
       isThere = true;
       shipped(!leaving.isFlushed);
     } finally {
@@ -258,6 +255,25 @@ export class LogWriter {
         this.#pending = [...leaving.pieces, ...this.#pending];
         this.#pendingBytes += leaving.bytes;
       }
+    }
+  }
+
+  /** Puts the pieces into one object. A row for each stretch of a stream replaces their rows. */
+  async #ship(store: LogStore, pieces: readonly PlacedPiece[]): Promise<void> {
+    const object = await this.#put(
+      store,
+      pieces.flatMap(({ parts }) => parts),
+    );
+    this.#sql.exec(
+      "DELETE FROM log WHERE run = ? AND seq BETWEEN ? AND ? AND object IS NULL",
+      this.#runID,
+      pieces[0]?.seq ?? 0,
+      pieces.at(-1)?.seq ?? -1,
+    );
+    let at = 0;
+    for (const piece of stretches(pieces)) {
+      this.#insert(piece, null, object, at);
+      at += piece.length;
     }
   }
 
@@ -274,6 +290,18 @@ export class LogWriter {
     if (spare.length < MAX_SPARE) spare.push(buffer);
     return this.#objects++;
   }
+}
+
+/** Joins pieces that follow each other. Between two of them, others may have gone to R2 before. */
+function stretches(pieces: readonly PlacedPiece[]): PlacedPiece[] {
+  const joinedPieces: PlacedPiece[] = [];
+  for (const piece of pieces) {
+    const last = joinedPieces.at(-1);
+    if (last?.stream === piece.stream && last.start + last.length === piece.start)
+      last.length += piece.length;
+    else joinedPieces.push({ ...piece });
+  }
+  return joinedPieces;
 }
 
 /** Pieces of a flushed log from `cursor` on, at most `maxBytes` in total. */

@@ -2,9 +2,9 @@ import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Executor, Resumer } from "../../../src/runs/executor.ts";
 import type { Allowance, End, Execution, Stream } from "../../../src/runs/run-types.ts";
+import { joined } from "../../../src/runs/head-and-tail.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
-import { objectStore } from "../../../src/storage/object-store.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { actorOf, bucket } from "../support.ts";
 
@@ -42,7 +42,7 @@ async function withRuns(
       explained: async (error) => error,
       sql: storage.sql,
       sandbox: () => name,
-      objects: { bucket: objectStore(bucket), prefix: (id) => `hash/${id}/` },
+      objects: { bucket: bucket, prefix: (id) => `hash/${id}/` },
       logCapBytes: 16 * MiB,
       keepMs: DAY_MS,
       background: (done) => void done.catch(() => undefined),
@@ -101,7 +101,7 @@ function pattern(length: number, seed: number): Uint8Array {
 
 afterEach(() => void vi.useRealTimers());
 
-const objectsOf = async (id: string) => (await bucket.list({ prefix: `hash/${id}/` })).objects;
+const objectsOf = async (id: string) => (await bucket.list(`hash/${id}/`)).keys;
 const rowsOf = (sql: SqlStorage, id: string) =>
   sql
     .exec<{ count: number; bytes: number }>(
@@ -230,5 +230,84 @@ describe("the record of a run that ends while its caller waits", () => {
       },
       { failed: (id) => void failures.push(id) },
     );
+  });
+});
+
+describe("a log in R2", () => {
+  /** All pieces of a stream, read page by page. */
+  async function readAll(runs: Runs, id: string, stream: Stream): Promise<Uint8Array> {
+    const parts: Uint8Array[] = [];
+    for (let cursor = 0; ;) {
+      const { pieces, next } = await runs.log(id, cursor, 100_000);
+      if (next === cursor) return joined(parts);
+      parts.push(...pieces.filter((piece) => piece.stream === stream).map(({ bytes }) => bytes));
+      cursor = next;
+    }
+  }
+
+  /** A comparison that shows no difference: one of megabytes takes minutes. */
+  const isSame = (a: Uint8Array, b: Uint8Array) =>
+    a.length === b.length && a.every((byte, at) => byte === b[at]);
+
+  it("takes a few rows, however many pieces it came in", async () => {
+    await withRuns("log-rows", async (runs, _host, sql) => {
+      const { id, execution } = await start(runs);
+      const printed = pattern(5 * MiB, 3);
+      for (let at = 0; at < printed.length; at += 50_000) {
+        execution.print("stdout", printed.subarray(at, at + 50_000));
+        if (at % 500_000 === 0) await Promise.resolve();
+      }
+      execution.print("stderr", "the end");
+      execution.end({ state: "succeeded" });
+      await runs.result(id, 20_000);
+      await expect.poll(() => rowsOf(sql, id).bytes).toBe(0);
+      expect(rowsOf(sql, id).count).toBeLessThan(10);
+      expect(isSame(await readAll(runs, id, "stdout"), printed)).toBe(true);
+      expect(isSame(await readAll(runs, id, "stderr"), new TextEncoder().encode("the end"))).toBe(true);
+    });
+  });
+
+  it("has each byte once if it was flushed on its way there, or R2 refused it", async () => {
+    let arrive = Promise.withResolvers<void>();
+    const slow = {
+      ...bucket,
+      put: async (key: string, content: Uint8Array) => {
+        await arrive.promise;
+        await bucket.put(key, content);
+      },
+    };
+    const objects = { bucket: slow, prefix: (id: string) => `hash/${id}/` };
+    const work = async (runs: Runs, _host: RunsHost, sql: SqlStorage) => {
+      const { id, execution } = await start(runs);
+      const printed = pattern(7 * MiB, 5);
+      const print = (from: number, to: number) => {
+        for (let at = from; at < to; at += 64 * 1024)
+          execution.print(
+            at % (256 * 1024) === 0 ? "stderr" : "stdout",
+            printed.subarray(at, at + 64 * 1024),
+          );
+      };
+      print(0, 3 * MiB);
+      // A reader flushes what is on its way.
+      await runs.log(id, 0, 100);
+      print(3 * MiB, 5 * MiB);
+      arrive.reject(new Error("refused"));
+      await execution.run.moveLog();
+      arrive = Promise.withResolvers();
+      print(5 * MiB, 7 * MiB);
+      execution.end({ state: "succeeded" });
+      arrive.resolve();
+      await runs.result(id, 20_000);
+      await expect.poll(() => rowsOf(sql, id).bytes).toBe(0);
+      const of = (isError: boolean) => {
+        const parts: Uint8Array[] = [];
+        for (let at = 0; at < printed.length; at += 64 * 1024)
+          if ((at % (256 * 1024) === 0) === isError) parts.push(printed.subarray(at, at + 64 * 1024));
+        return joined(parts);
+      };
+      expect(isSame(await readAll(runs, id, "stdout"), of(false))).toBe(true);
+      expect(isSame(await readAll(runs, id, "stderr"), of(true))).toBe(true);
+    };
+    await withRuns("log-once", work, { objects });
   });
 });

@@ -23,7 +23,11 @@ const platform = (inject: (key: "engineURL" | "engineSecret") => string) => ({
 // Servers share compiled code, so that each start takes a fifth less processor time.
 const compiled = mkdtempSync(join(tmpdir(), "sandbox-mcp-compiled-"));
 process.env.NODE_COMPILE_CACHE = compiled;
-process.once("exit", () => rmSync(compiled, { recursive: true, force: true }));
+// As of `npm start`, which stores objects in a folder.
+const objects = mkdtempSync(join(tmpdir(), "sandbox-mcp-objects-"));
+process.once("exit", () => {
+  for (const directory of [compiled, objects]) rmSync(directory, { recursive: true, force: true });
+});
 
 await installForTests();
 
@@ -49,6 +53,7 @@ const worker = () =>
         PRIVATE_URL: inject("privateURL"),
         ANTHROPIC_UPSTREAM_URL: inject("modelURL"),
       },
+      serviceBindings: { OBJECTS_FOLDER: { disk: { path: objects, writable: true } } },
     },
   }));
 

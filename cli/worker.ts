@@ -4,6 +4,7 @@
  * `wrangler dev` is not used: it runs a proxy in a second workerd, and serves every R2 bucket without a token under /cdn-cgi/.
  * Here clients connect to the Worker's own socket.
  */
+import { mkdir } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -50,6 +51,8 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const { Miniflare, convertV4MiniflareOptions, Log, LogLevel } = load();
   const { name, vars, worker } = settings;
   const variables = await options.variables;
+  const objects = join(options.stateDir, "data/objects");
+  await mkdir(objects, { recursive: true });
   const given = Object.entries(variables).filter(([, value]) => value.trim() !== "");
 
   let closing = false;
@@ -81,7 +84,8 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
           serviceBindings: {
             ...Object(worker.serviceBindings),
             ...engineService(variables.LOCAL_ENGINE_URL),
-            ...folderService(options.components),
+            ...folderService("COMPONENTS_FOLDER", options.components),
+            ...folderService("OBJECTS_FOLDER", objects, { writable: true }),
           },
           unsafeDirectSockets: [{ host: "127.0.0.1", port: options.port }],
         },
@@ -112,8 +116,8 @@ function engineService(url: string | undefined) {
   return url === undefined ? {} : { LOCAL_ENGINE: { external: { address: new URL(url).host, http: {} } } };
 }
 
-function folderService(path: string | undefined) {
-  return path === undefined ? {} : { COMPONENTS_FOLDER: { disk: { path, writable: false } } };
+function folderService(binding: string, path: string | undefined, { writable = false } = {}) {
+  return path === undefined ? {} : { [binding]: { disk: { path, writable } } };
 }
 
 const EMPTY_WORKER = "export default { fetch: () => new Response(null, { status: 404 }) };";

@@ -1,6 +1,6 @@
 /** The Worker on the local platform: production's, with `ctx.container` implemented by the engine. */
 import production, {
-  Account,
+  Account as ProductionAccount,
   Attempts,
   ContainerProxy as ProductionContainerProxy,
   Sandbox as ProductionSandbox,
@@ -8,19 +8,26 @@ import production, {
 import type { NetworkPlatform } from "../src/actors/platform/network-platform.ts";
 import { localNetwork, withLocalContainer } from "./platform/container.ts";
 import { EngineClient, type LocalEnv } from "./platform/engine-client.ts";
+import { type ObjectFolderEnv, withObjectFolder } from "./platform/object-folder.ts";
 import { markSandboxRequest, useEngine } from "./platform/engine-internet.ts";
 import { isStop, refuseToServe, runningActors, saveAll } from "./platform/stop.ts";
 
 useEngine(localEnv);
 
-type Env = ConstructorParameters<typeof ProductionSandbox>[1] & LocalEnv;
+type Env = ConstructorParameters<typeof ProductionSandbox>[1] & LocalEnv & ObjectFolderEnv;
 
-export { Account, Attempts };
+export { Attempts };
+
+export class Account extends ProductionAccount {
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, withObjectFolder(env));
+  }
+}
 
 /** The SDK finds outbound handlers by the class's name, which must be production's. */
 export class Sandbox extends ProductionSandbox {
   constructor(ctx: DurableObjectState<{}>, env: Env) {
-    super(withLocalContainer(ctx, env), env);
+    super(withLocalContainer(ctx, env), withObjectFolder(env));
   }
 
   protected override get networkPlatform(): NetworkPlatform {
@@ -59,6 +66,6 @@ export default {
       isStopping = true;
       return await saveAll(env, await runningActors(env));
     }
-    return isStopping ? refuseToServe() : await production.fetch(request, env, ctx);
+    return isStopping ? refuseToServe() : await production.fetch(request, withObjectFolder(env), ctx);
   },
 };

@@ -27,6 +27,7 @@ function counted(env: LocalEnv): LocalEnv {
     Sandbox: countCalls(env.Sandbox, add),
     Account: countCalls(env.Account, add),
     RESULTS: countBucket(env.RESULTS, add),
+    OBJECTS_FOLDER: undefined,
   };
   known.set(env, made);
   return made;

@@ -9,9 +9,11 @@ interface Sandboxes {
 }
 
 export function isStop(request: Request, known: string): boolean {
+  const header = request.headers.get(SECRET_HEADER);
+  if (header === null) return false;
   // Two Host headers make the address invalid.
   const pathname = URL.parse(request.url)?.pathname;
-  const given = new TextEncoder().encode(request.headers.get(SECRET_HEADER) ?? "");
+  const given = new TextEncoder().encode(header);
   const secret = new TextEncoder().encode(known);
   return (
     request.method === "POST" &&

@@ -15,6 +15,7 @@ declare global {
       Attempts: DurableObjectNamespace<Attempts>;
       Account: DurableObjectNamespace<Account>;
       RESULTS: R2Bucket;
+      OBJECTS_FOLDER: Fetcher;
       OAUTH_KV: KVNamespace;
       LOCAL_ENGINE_URL: string;
       LOCAL_ENGINE_SECRET: string;

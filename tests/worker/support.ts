@@ -4,10 +4,12 @@ import { env } from "cloudflare:workers";
 import type { CodeContext } from "@cloudflare/sandbox";
 import type { LocalEnv } from "../../local/platform/engine-client.ts";
 import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
+import { withObjectFolder } from "../../local/platform/object-folder.ts";
 import type { Region, Scope } from "../../src/shared/principal.ts";
 import worker, { type Account, type Sandbox } from "../../src/index.ts";
 import { actorName, principalHash } from "../../src/shared/names.ts";
 import { type Config, type Env, parseConfig } from "../../src/shared/config.ts";
+import { objectStore } from "../../src/storage/object-store.ts";
 import { MCPClient, type Result } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";
 
@@ -17,7 +19,7 @@ export { sleep, until } from "../setup/until.ts";
 export const ORIGIN = "https://sandbox.example";
 
 /** One line for each of thousands of calls would hide the errors. */
-const bindings: Env = { ...(env as Env), LOG_LEVEL: "error" };
+const bindings: Env = { ...withObjectFolder(env as Env), LOG_LEVEL: "error" };
 
 /** Someone with a token. */
 export class Caller extends MCPClient {
@@ -177,12 +179,19 @@ export async function evictActor(
 const CONTAINER_KEY = "__local_container";
 
 /** The bucket that logs of runs go to. */
-export const bucket = env.RESULTS;
+export const bucket = objectStore(withObjectFolder(env as Env).RESULTS);
 
-/** The objects of a caller's run. One list would not show the whole bucket. */
-export async function objectsOf(id: string, caller = owner): Promise<R2Object[]> {
-  const prefix = `${await principalHash(caller.principalID)}/${id}/`;
-  return (await bucket.list({ prefix })).objects;
+/** The keys of the objects of a caller's run. */
+export async function objectsOf(id: string, caller = owner): Promise<string[]> {
+  return (await bucket.list(`${await principalHash(caller.principalID)}/${id}/`)).keys;
+}
+
+export const encoded = (text: string) => new TextEncoder().encode(text);
+
+export async function sizeOf(key: string): Promise<number> {
+  const object = await bucket.get(key);
+  await object?.body.cancel();
+  return object?.size ?? 0;
 }
 
 /** Runs a command and returns what it printed. @throws Error when it does not succeed */

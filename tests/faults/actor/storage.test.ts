@@ -46,7 +46,7 @@ describe("R2 refusing", () => {
   it("to return a log: an error that says to retry, and the log once R2 works again", async () => {
     const result = await owner.call("run_command", { sandbox: "unread", command: COMMAND });
     const id = String(result.structured.id);
-    await until(async () => (await bucket.list()).objects.some(({ key }) => key.includes(id)));
+    await until(async () => (await bucket.list("")).keys.some((key) => key.includes(id)));
     bucketOf("unread").fault = refusing;
     const answer = await owner.call("get_result", { id, cursor: 0 });
     expect(answer).toMatchObject({ isError: true });
@@ -60,7 +60,7 @@ describe("R2 refusing", () => {
     const sandbox = "undeleted";
     const result = await owner.call("run_command", { sandbox, command: COMMAND });
     const id = String(result.structured.id);
-    await until(async () => (await bucket.list()).objects.some(({ key }) => key.includes(id)));
+    await until(async () => (await bucket.list("")).keys.some((key) => key.includes(id)));
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
     bucketOf("undeleted").fault = refusing;
     await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());
@@ -70,7 +70,7 @@ describe("R2 refusing", () => {
     delete bucketOf("undeleted").fault;
     await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());
     expect((await owner.call("get_result", { id })).text).toContain("There is no run");
-    expect((await bucket.list()).objects.filter(({ key }) => key.includes(id))).toEqual([]);
+    expect((await bucket.list("")).keys.filter((key) => key.includes(id))).toEqual([]);
   });
 });
 

@@ -6,17 +6,7 @@ import { ACCOUNT_SCHEMA } from "../../../src/storage/account-schema.ts";
 import { ATTEMPTS_SCHEMA } from "../../../src/storage/attempts-schema.ts";
 import { type Schema, VERSION_KEY } from "../../../src/storage/migrations.ts";
 import { SANDBOX_SCHEMA } from "../../../src/storage/sandbox-schema.ts";
-import {
-  accountOf,
-  actorOf,
-  bucket,
-  evictActor,
-  owner,
-  principal,
-  sh,
-  sha256,
-  wholeLog,
-} from "../support.ts";
+import { accountOf, actorOf, evictActor, owner, principal, sh, sha256, wholeLog } from "../support.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -83,7 +73,8 @@ async function load(version: string): Promise<Stored> {
     const bytes = new Blob([Uint8Array.fromBase64(packed)])
       .stream()
       .pipeThrough(new DecompressionStream("gzip"));
-    await bucket.put(key, await new Response(bytes).arrayBuffer());
+    // Earlier versions of the local platform had no folder of objects.
+    await env.RESULTS.put(key, await new Response(bytes).arrayBuffer());
   }
   for (const [actor, keys] of Object.entries(stored.keys)) {
     const stub = await stubOf(actor);

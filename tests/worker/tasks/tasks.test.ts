@@ -7,6 +7,7 @@ import {
   accountOf,
   actorOf,
   bucket,
+  encoded,
   objectsOf,
   evict,
   inActor,
@@ -212,12 +213,12 @@ describe("definitions that a task names", () => {
   const caller = owner.with({ COMPONENTS: "offered/" });
 
   beforeAll(async () => {
-    await bucket.put("offered/agents/reviewer.md", agent("reviewer", "AGENT"));
-    await bucket.put("offered/agents/nameless.md", agent("another", "NAMELESS"));
-    await bucket.put("offered/commands/fix.md", command("COMMAND"));
-    await bucket.put("offered/commands/large.md", "x".repeat(64 * 1024 + 1));
-    await bucket.put("offered/commands/deep/er.md", command("DEEP"));
-    await bucket.put("offered/commands/no name.md", command("UNNAMED"));
+    await bucket.put("offered/agents/reviewer.md", encoded(agent("reviewer", "AGENT")));
+    await bucket.put("offered/agents/nameless.md", encoded(agent("another", "NAMELESS")));
+    await bucket.put("offered/commands/fix.md", encoded(command("COMMAND")));
+    await bucket.put("offered/commands/large.md", encoded("x".repeat(64 * 1024 + 1)));
+    await bucket.put("offered/commands/deep/er.md", encoded(command("DEEP")));
+    await bucket.put("offered/commands/no name.md", encoded(command("UNNAMED")));
   });
 
   it("are the operator's, and leave no trace in what it changed", async () => {
@@ -287,7 +288,7 @@ describe("definitions that a task names", () => {
 
 describe("a definition of the operator's that cannot be used", () => {
   it("is named in the response over HTTP, and in the operator's log", async () => {
-    await bucket.put("broken/agents/reviewer.md", "---\nname: another\n---\n");
+    await bucket.put("broken/agents/reviewer.md", encoded("---\nname: another\n---\n"));
     const spy = vi.spyOn(console, "log").mockImplementation(() => {});
     try {
       const caller = owner.with({ COMPONENTS: "broken", LOG_LEVEL: "warn" });
@@ -319,7 +320,7 @@ describe("what a task leaves", () => {
     expect(artifacts.map(({ path }) => path)).toEqual(["changes.diff", "big.bin", "small.txt"]);
     const sandbox = id.split(".")[0] ?? "";
     const objects = () => objectsOf(id);
-    const kinds = (await objects()).map(({ key }) => key.split("/")[2]);
+    const kinds = (await objects()).map((key) => key.split("/")[2]);
     expect(new Set(kinds)).toEqual(new Set(["artifacts"]));
     const archived = () =>
       runInDurableObject(accountOf(owner), (_account, { storage }) =>

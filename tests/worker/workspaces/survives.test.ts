@@ -213,7 +213,7 @@ describe.concurrent("a workspace", () => {
     expect(all.text).toContain("deleted: 1");
     await runDurableObjectAlarm(accountOf(caller));
     const prefix = workspacesPrefix(await principalHash(caller.principalID));
-    expect((await bucket.list({ prefix })).objects).toEqual([]);
+    expect((await bucket.list(prefix)).keys).toEqual([]);
   });
 });
 

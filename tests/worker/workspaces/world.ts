@@ -19,7 +19,8 @@ import type {
 } from "../../../container/sandboxd/snapshots/calls.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { ToolError, outcomeOf } from "../../../src/shared/errors.ts";
-import { type ObjectStore, objectStore } from "../../../src/storage/object-store.ts";
+import type { ObjectStore } from "../../../src/storage/object-store.ts";
+import { bucket } from "../support.ts";
 
 type Files = Map<string, string>;
 
@@ -234,7 +235,7 @@ export class World {
   prefix = this.#prefix;
 
   get bucket(): ObjectStore {
-    return objectStore(env.RESULTS);
+    return bucket;
   }
 
   get files(): Files {

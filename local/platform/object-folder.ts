@@ -1,0 +1,85 @@
+/**
+ * The bucket `RESULTS` of the local platform: a folder that workerd serves. miniflare's bucket is itself a Worker on the only
+ * thread of workerd, and passes content on in pieces of 4 KiB; that took more time than everything else that a long output needs.
+ */
+
+export interface ObjectFolderEnv {
+  /** Without it, as in tests, objects are in miniflare's bucket. */
+  OBJECTS_FOLDER?: Fetcher;
+  RESULTS: object;
+}
+
+/** One object for each environment, because the configuration is parsed once per object. */
+const known = new WeakMap<object, object>();
+
+/** The environment with the folder as its bucket. */
+export function withObjectFolder<Env extends ObjectFolderEnv>(env: Env): Env & { RESULTS: object } {
+  const { OBJECTS_FOLDER: folder } = env;
+  if (!folder) return env;
+  const made = known.get(env) ?? { ...env, RESULTS: new FolderBucket(folder, env.RESULTS as R2Bucket) };
+  known.set(env, made);
+  return made as Env;
+}
+
+interface Range {
+  offset: number;
+  length: number;
+}
+
+/** The part of R2's interface that `objectStore` uses. Objects of earlier versions of this server are in the old bucket. */
+class FolderBucket {
+  readonly #folder: Fetcher;
+  readonly #old: R2Bucket;
+
+  constructor(folder: Fetcher, old: R2Bucket) {
+    this.#folder = folder;
+    this.#old = old;
+  }
+
+  async put(key: string, body: Uint8Array): Promise<void> {
+    await this.#request("PUT", key, { body });
+  }
+
+  async get(key: string, { range }: { range?: Range }) {
+    const headers = range && { range: `bytes=${range.offset}-${range.offset + range.length - 1}` };
+    const response = await this.#request("GET", key, { headers });
+    if (response.status === 404) return this.#old.get(key, { range });
+    const total =
+      response.headers.get("content-range")?.split("/")[1] ?? response.headers.get("content-length");
+    return { size: Number(total), body: response.body, bytes: () => response.bytes() };
+  }
+
+  async delete(keys: string[]): Promise<void> {
+    await Promise.all(keys.map((key) => this.#request("DELETE", key)));
+    await this.#old.delete(keys);
+  }
+
+  async list(options: { prefix: string; delimiter?: string }) {
+    const { objects, truncated } = await this.#old.list(options);
+    const { prefix, delimiter } = options;
+    const response = await this.#folder.fetch("http://folder/");
+    const found = ((await response.json()) as { name: string }[])
+      .map(({ name }) => ({ key: keyOf(name) }))
+      .filter(({ key }) => key.startsWith(prefix))
+      .filter(({ key }) => delimiter === undefined || !key.slice(prefix.length).includes(delimiter));
+    return { objects: [...objects, ...found], truncated };
+  }
+
+  /** @throws Error with the status, unless it is 404 */
+  async #request(method: string, key: string, init: RequestInit = {}): Promise<Response> {
+    const response = await this.#folder.fetch(`http://folder/${nameOf(key)}`, { ...init, method });
+    if (!response.ok && response.status !== 404)
+      throw new Error(`${method} of the object ${key} failed with status ${response.status}`);
+    if (method !== "GET" || response.status === 404) await response.body?.cancel();
+    return response;
+  }
+}
+
+/** No key contains a comma. A folder for each part of a key would stay behind empty. */
+function nameOf(key: string): string {
+  return encodeURIComponent(key.replaceAll("/", ","));
+}
+
+function keyOf(name: string): string {
+  return name.replaceAll(",", "/");
+}

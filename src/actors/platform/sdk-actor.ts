@@ -38,6 +38,18 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     return this.platform.attempt(() => super.startAndWaitForPorts(...args));
   }
 
+  /**
+   * Returns the container's own WebSocket. The SDK would pass each message on to a second one to renew its idle time, which
+   * means nothing here.
+   */
+  override containerFetch(...args: Parameters<BaseSandbox<Env>["containerFetch"]>): Promise<Response> {
+    const [request, port] = args;
+    const isUpgrade = request instanceof Request && request.headers.get("upgrade") === "websocket";
+    return isUpgrade && typeof port === "number" && this.platform.isRunning
+      ? this.platform.fetch(port, request).catch(() => super.containerFetch(...args))
+      : super.containerFetch(...args);
+  }
+
   override async onStart(): Promise<void> {
     await super.onStart();
     this.platform.started();

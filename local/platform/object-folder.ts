@@ -4,7 +4,7 @@
  */
 
 export interface ObjectFolderEnv {
-  /** Without it, as in tests, objects are in miniflare's bucket. */
+  /** Without it, objects are in miniflare's bucket. */
   OBJECTS_FOLDER?: Fetcher;
   RESULTS: object;
 }

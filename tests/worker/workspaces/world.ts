@@ -20,7 +20,7 @@ import type {
 import type { Env } from "../../../src/shared/config.ts";
 import { ToolError, outcomeOf } from "../../../src/shared/errors.ts";
 import type { ObjectStore } from "../../../src/storage/object-store.ts";
-import { bucket } from "../support.ts";
+import { bucket as objects } from "../support.ts";
 
 type Files = Map<string, string>;
 
@@ -235,7 +235,7 @@ export class World {
   prefix = this.#prefix;
 
   get bucket(): ObjectStore {
-    return bucket;
+    return objects;
   }
 
   get files(): Files {

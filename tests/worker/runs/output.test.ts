@@ -141,7 +141,7 @@ describe("long output", () => {
       sandbox: own,
       session: "watch",
       command:
-        "peak=0; until [[ -e /tmp/over ]]; do now=$(du -sm /var/lib/sandbox-mcp | cut -f1); ((now > peak)) && peak=$now; sleep 0.05; done; echo $peak $(awk '/^VmHWM/ && $2 > max { max = $2 } END { print int(max / 1024) }' /proc/[0-9]*/status)",
+        "peak=0; until [[ -e /tmp/over ]]; do now=$(du -sm /var/lib/sandbox-mcp | cut -f1); ((now > peak)) && peak=$now; sleep 0.05; done; echo $peak $(cat /proc/[0-9]*/status 2>/dev/null | awk '/^VmHWM/ && $2 > max { max = $2 } END { print int(max / 1024) }')",
       timeout_seconds: 170,
       wait_seconds: 170,
     });

@@ -76,3 +76,21 @@ test("a refused call does not start a stopped sandbox", async () => {
   expect((await caller.call("run_code", { sandbox: "asleep", code: "1" })).isError).toBe(true);
   expect(await state()).toBe("asleep: stopped");
 });
+
+test("the seconds of earlier runs are counted, although the next container does not start", async () => {
+  const caller = await principal("spender");
+  await caller.call("run_command", { sandbox: "spent", command: "sleep 2" });
+  const actor = await actorOf("spent", caller);
+  await runInDurableObject(actor, async (sandbox) => sandbox.stop());
+  await expect.poll(async () => (await caller.call("list_sandboxes")).text).toContain("spent: stopped");
+  await runInDurableObject(actor, (_actor, { container }) => {
+    if (!container) throw new Error("no container");
+    container.start = () => {
+      throw new Error("no machine");
+    };
+  });
+  expect((await caller.call("list_files", { sandbox: "spent" })).isError).toBe(true);
+  await caller.call("destroy_sandbox", { sandbox: "spent" });
+  const { run_seconds_today } = (await caller.call("list_sandboxes")).structured;
+  expect(run_seconds_today).toBeGreaterThanOrEqual(2);
+});

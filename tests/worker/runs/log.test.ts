@@ -24,7 +24,7 @@ function executing(work: (run: ActiveRun) => Execution): Executor<Allowance> {
 
 const ALLOWANCE = { timeoutMs: 60_000 };
 
-/** Runs on the SQLite of an actor of their own and a real bucket, with executions that the test conducts. */
+/** Runs in the SQLite of a new actor, with a real bucket and executions that the test controls. */
 async function withRuns(
   name: string,
   work: (runs: Runs, host: RunsHost, sql: SqlStorage) => Promise<void>,
@@ -191,20 +191,6 @@ describe("the record of a run that ends while its caller waits", () => {
     });
     return (await runs.start(executor, "title", ALLOWANCE, { waitUntil: Date.now() + 1000, namesID })).id;
   }
-
-  it.each(["result", "list", "log", "cancel"] as const)("is there for %s before that", async (method) => {
-    await withRuns(`record-${method}`, async (runs, _host, sql) => {
-      const id = await ended(runs);
-      expect(onDisk(sql)).toBe(0);
-      const found = {
-        result: async () => (await runs.result(id, 0)).state,
-        list: async () => runs.list(10)[0]?.state,
-        log: async () => (await runs.log(id, 0, 100)).next && "succeeded",
-        cancel: async () => (await runs.cancel(id, 0)).state,
-      };
-      expect(await found[method]()).toBe("succeeded");
-    });
-  });
 
   it("is on disk before a program, or a result with cut output, has its id", async () => {
     await withRuns("record-first", async (runs, _host, sql) => {

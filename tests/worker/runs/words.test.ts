@@ -1,4 +1,4 @@
-/** The texts of runs: the run that one waits for, its duration, the rest of its output, and the source of an error. */
+/** The texts of runs: the run ahead in the queue, durations, cursors, and the source of an error. */
 import { afterAll, describe, expect, it } from "vitest";
 import { callsIn, idIn, owner, sh, result } from "../support.ts";
 
@@ -65,7 +65,7 @@ describe("a run that waits for another", () => {
 });
 
 describe("a cursor", () => {
-  it.each([1, 2, 3, 4])("lies behind what it shows (%d)", async (n) => {
+  it.concurrent.each([1, 2, 3, 4])("lies behind what it shows (%d)", async (n) => {
     const mark = `/tmp/cursor-${n}`;
     const answer = await command(
       `echo twelve bytes; sleep 0.${n}; echo more of them; until [ -e ${mark} ]; do sleep 0.05; done; echo the end`,
@@ -103,13 +103,13 @@ describe("an error of bash", () => {
     expect((await command(line)).structured).toMatchObject({ stderr, stdout: "", exit_code });
   });
 
-  it("names no file of ours for what cannot be parsed", async () => {
+  it("names no file of the server for a syntax error", async () => {
     const { structured } = await command("true\nif");
     expect(structured.stderr).toMatch(/^bash: .*line \d+: syntax error/);
     expect(structured.stderr).not.toContain("/");
   });
 
-  it("names no file of ours in a function of an earlier command", async () => {
+  it("names no file of the server in a function of an earlier command", async () => {
     await command("broken() { nosuchprogram; }", { session: "functions" });
     const { structured } = await command("broken", { session: "functions" });
     expect(structured.stderr).toMatch(/nosuchprogram: command not found\n$/);
@@ -118,7 +118,7 @@ describe("an error of bash", () => {
 });
 
 describe("a warning of Python", () => {
-  it("shows the line of the cell, and no file of ours", async () => {
+  it("shows the line of the cell, and no file of the server", async () => {
     const { text } = await code("import warnings\n\nwarnings.warn('mind this')");
     expect(text).toMatch(/<cell \d+>:3: UserWarning: mind this\n {2}warnings\.warn\('mind this'\)/);
     const show = "def show():\n    warnings.warn('mind that', stacklevel=2)\n\nshow()";

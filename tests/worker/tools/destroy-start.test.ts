@@ -1,6 +1,6 @@
 /** A sandbox that is destroyed while its container starts: what runs afterwards is listed and counts, or nothing runs. */
 import { expect, it } from "vitest";
-import { idIn, inActor, killContainer, owner, sh, sleep, until } from "../support.ts";
+import { idIn, killContainer, owner, sh, sleep, until, isRunning, sandboxesOf } from "../support.ts";
 
 const CALLS: [what: string, tool: string, args: Record<string, unknown>][] = [
   ["write_file", "write_file", { path: "x", content: "kept" }],
@@ -11,12 +11,7 @@ const CALLS: [what: string, tool: string, args: Record<string, unknown>][] = [
 
 const DELAYS = [0, 20, 60, 120, 400];
 
-async function isListed(sandbox: string): Promise<boolean> {
-  const { sandboxes } = (await owner.call("list_sandboxes")).structured as { sandboxes: { name: string }[] };
-  return sandboxes.some(({ name }) => name === sandbox);
-}
-
-const runs = (sandbox: string) => inActor(sandbox, (_actor, { container }) => container?.running === true);
+const isListed = async (sandbox: string) => (await sandboxesOf()).some(({ name }) => name === sandbox);
 
 it.each(CALLS)("destroyed while it starts for %s, a sandbox is gone or listed", async (what, tool, args) => {
   const prefix = `z${CALLS.findIndex(([name]) => name === what)}`;
@@ -31,19 +26,19 @@ it.each(CALLS)("destroyed while it starts for %s, a sandbox is gone or listed", 
     // What was abandoned has its last word too.
     await sleep(300);
     // A start that was interrupted is made again: it comes up, or nothing is listed.
-    await until(async () => (await runs(sandbox)) === (await isListed(sandbox)));
+    await until(async () => (await isRunning(sandbox)) === (await isListed(sandbox)));
     const listed = await isListed(sandbox);
-    expect(await runs(sandbox), `after ${ms} ms: ${order}, ${result.text}`).toBe(listed);
+    expect(await isRunning(sandbox), `after ${ms} ms: ${order}, ${result.text}`).toBe(listed);
     const acknowledged = tool === "write_file" && !result.isError;
     expect(!acknowledged || listed === (order.at(-1) === "call")).toBe(true);
     await owner.call("destroy_sandbox", { sandbox });
-    expect(await runs(sandbox)).toBe(false);
+    expect(await isRunning(sandbox)).toBe(false);
     expect(await isListed(sandbox)).toBe(false);
   };
   await Promise.all(DELAYS.map(round));
 });
 
-it("destroyed again and again, it is a new one for the next call each time", async () => {
+it.concurrent("destroyed again and again, it is a new one for the next call each time", async () => {
   const sandbox = "z-again";
   for (let n = 0; n < 6; n++) {
     const command = await owner.call("run_command", { sandbox, command: "ls; echo kept >kept" });
@@ -54,7 +49,7 @@ it("destroyed again and again, it is a new one for the next call each time", asy
   }
 });
 
-it.each(["is destroyed", "dies"])(
+it.concurrent.each(["is destroyed", "dies"])(
   "a command that waits for sandboxd while its sandbox %s runs in no later one",
   async (how) => {
     const round = async (n: number) => {

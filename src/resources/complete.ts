@@ -5,7 +5,7 @@ import { isTaskID, sandboxOf } from "../runs/id.ts";
 import { ToolError } from "../shared/errors.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { RUNS } from "../shared/resource-uri.ts";
+import { MAX_RESOURCE_URI, RUNS } from "../shared/resource-uri.ts";
 import { operation, reading } from "./context.ts";
 import { namesOf } from "./read.ts";
 
@@ -19,6 +19,7 @@ export async function completeSandbox(caller: CallerContext, value: string): Pro
 /** Completes paths, relative to /workspace or absolute. A directory's path ends with a slash. */
 export async function completePath(caller: CallerContext, sandbox: string, value: string): Promise<string[]> {
   if (!(await names(caller)).includes(sandbox) || value.includes("\0")) return [];
+  if (value.length > MAX_RESOURCE_URI) return [];
   const start = value.slice(0, value.lastIndexOf("/") + 1);
   const entries = await orNothing(
     operation(caller, sandbox, "list", { path: start, depth: 1, limit: MAX_ENTRIES }).then(

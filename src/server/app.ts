@@ -42,6 +42,7 @@ import { servePlainCall, isPlainCall } from "./plain-call.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import { CARD_PATH, CATALOG_PATH, catalog, serverCard } from "./server-card.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
+import { MAX_RESOURCE_URI } from "../shared/resource-uri.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { declaresTasks, TASK_METHODS, TASKS_CAPABILITY } from "../tools/mcp-task.ts";
 import { toolsChosen } from "../shared/tool-sets.ts";
@@ -230,7 +231,12 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     return refuse(caller, rateLimited(), { route });
   const [panelForm] = messages.flatMap((message) => takePanelForm(message) ?? []);
   const calls = messages.flatMap(toolCall);
-  const needed = scopesNeeded(product, calls, messages.flatMap(resourceRead));
+  const read = messages.flatMap(resourceRead);
+  if (read.some((uri) => uri.length > MAX_RESOURCE_URI)) {
+    const response = rpcError(400, -32602, texts.longAddressText(MAX_RESOURCE_URI), idOf(body.value));
+    return refuse(caller, { reason: "bad_body", response }, { route });
+  }
+  const needed = scopesNeeded(product, calls, read);
   const refused = refuseWithout(caller, needed, route);
   if (refused) return refused;
 

@@ -25,6 +25,8 @@ export const bodyTooSlowText = (ms: number) =>
 export const tooManyValuesText = ({ values, depth }: { values: number; depth: number }) =>
   `Invalid Request: the body holds more than ${values} values, or more than ${depth} within each other`;
 export const longBatchText = (most: number) => `Invalid Request: a batch must not exceed ${most} messages`;
+export const longAddressText = (max: number) =>
+  `Invalid params: the address of a resource has at most ${max} characters`;
 export const UNREADABLE_BODY = {
   broken: "Parse error: the request body broke off",
   not_utf8: "Parse error: the request body is not UTF-8",

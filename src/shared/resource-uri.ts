@@ -20,6 +20,9 @@ export type ResourceAddress =
 
 const WORKSPACE = "/workspace";
 
+/** In characters. The longest path has 4,096 bytes, which are 12,288 characters if all are percent-encoded. */
+export const MAX_RESOURCE_URI = 16_384;
+
 /** The templates of both kinds, as in RFC 6570. */
 export const FILE_TEMPLATE = "sandbox://{sandbox}/{+path}";
 export const RUN_TEMPLATE = `sandbox://${RUNS}/{id}/{+name}`;

@@ -1,5 +1,6 @@
 /** MCP resources: files of sandboxes and what runs left, listed, read and completed. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { MAX_RESOURCE_URI } from "../../../src/shared/resource-uri.ts";
 import {
   type Caller,
   accountOf,
@@ -210,6 +211,17 @@ describe("a file", () => {
   ])("by a hostile or wrong address gets a readable error: %s", async (uri, words) => {
     const { code, message } = await refusal(uri);
     expect([code, message]).toEqual([-32602, expect.stringContaining(words)]);
+  });
+
+  it("by a long address gets an error that names the limit", async () => {
+    const least = `sandbox://${sandbox}/`.padEnd(MAX_RESOURCE_URI, "a");
+    expect(await refusal(least)).toMatchObject({ message: expect.stringContaining("File name too long") });
+    // The SDK throws at addresses of more than a million characters.
+    for (const uri of [`${least}a`, `x:${"a".repeat(1_000_000)}`]) {
+      const message = expect.stringContaining("at most 16384 characters");
+      expect(await refusal(uri)).toMatchObject({ code: -32602, message });
+    }
+    expect(await complete(FILES, "path", "missing/".padEnd(2_000_000, "a"), { sandbox })).toEqual([]);
   });
 
   it("of a stopped sandbox starts it if the token may, and leaves the notice for the next result", async () => {

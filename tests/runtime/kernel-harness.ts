@@ -1,4 +1,4 @@
-/** Kernels as the actor uses them: made over the control API, with our prelude in them. */
+/** Creates kernels as the actor does: over the control API, with our prelude loaded. */
 import type { Language } from "../../src/shared/languages.ts";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,10 +17,10 @@ import { type Runtime, startRuntime } from "./runtime.ts";
 
 const PRELUDE = fileURLToPath(new URL("../../container/kernel", import.meta.url));
 
-/** Debian's own Python is the one that has the packages of Debian; another one may stand before it. */
+/** Debian's Python sees the packages of Debian. Another Python may come before it in PATH. */
 const PATH = `/usr/bin:${process.env.PATH}`;
 
-/** What one execution reported, as the control API tells it. */
+/** The output of one execution, as the control API reports it. */
 export interface Reported {
   stdout: string;
   stderr: string;
@@ -28,7 +28,7 @@ export interface Reported {
   error?: { name: string; message: string; traceback: string[] };
 }
 
-/** A stream as tests read it. */
+/** The output of a stream, in the form that tests read. */
 type ReadStream = CodeStream & { text?: string | undefined };
 
 export type ReadDocument = Omit<RunDocument, "stdout" | "stderr"> & {
@@ -40,7 +40,7 @@ function read({ output, ...stream }: CodeStream): ReadStream {
   return { ...stream, text: output && new TextDecoder().decode(output) };
 }
 
-/** A new directory that has the same path in the sandbox under test: a remote one shares no other with this machine. */
+/** A new directory that has the same path in the sandbox under test. A remote sandbox shares only this directory with this machine. */
 export function sharedDirectory(prefix: string): string {
   return mkdtempSync(join(process.env.SANDBOX_RUNTIME_SHARED ?? tmpdir(), prefix));
 }
@@ -66,7 +66,7 @@ export class Lab {
     return await this.greet(id, language);
   }
 
-  /** Loads the prelude into a kernel that is there. */
+  /** Loads the prelude into an existing kernel. */
   async greet(id: string, language: Language): Promise<TestKernel> {
     const { stdout } = await this.raw(id, loadCell(language, PRELUDE));
     const process = parseHello(stdout);
@@ -74,7 +74,7 @@ export class Lab {
     return new TestKernel(this, id, language, process);
   }
 
-  /** Runs a cell as it is. */
+  /** Runs a cell unchanged. */
   async raw(contextID: string, code: string): Promise<Reported> {
     const reported: Reported = { stdout: "", stderr: "", results: [] };
     await this.runtime.api.interpreter.runCodeStream(contextID, code, undefined, {
@@ -105,7 +105,7 @@ export class TestKernel {
     this.process = process;
   }
 
-  /** Runs code and gives its document; fails when anything but the document came back. */
+  /** Runs code and returns its document. Fails if the kernel sends anything else. */
   async run(
     code: string,
     { cap = 100 * 1024 * 1024, onStart }: { cap?: number; onStart?: (runID: string) => void } = {},
@@ -122,14 +122,14 @@ export class TestKernel {
     return { ...found, stdout: read(found.stdout), stderr: read(found.stderr) };
   }
 
-  /** The text of the one result. */
+  /** The text of the only result. */
   async value(code: string): Promise<string | undefined> {
     const { results, error } = await this.run(code);
     if (error) throw new Error(error.traceback.join("\n"));
     return results.at(-1)?.text;
   }
 
-  /** What a run's file holds so far. */
+  /** The current content of a run's file. */
   file(runID: string, stream: "out" | "err"): string {
     const path = join(this.#lab.runs, `${runID}.${stream}`);
     return existsSync(path) ? readFileSync(path, "utf8") : "";
@@ -139,7 +139,7 @@ export class TestKernel {
     process.kill(this.process.pid, signal);
   }
 
-  /** The most memory the kernel ever had, in bytes. */
+  /** The kernel's peak memory, in bytes. */
   get peakBytes(): number {
     const found = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${this.process.pid}/status`, "utf8"));
     return Number(found?.[1]) * 1024;

@@ -1,4 +1,4 @@
-/** What libraries show in a Python kernel. */
+/** Values and displays of libraries in a Python kernel. */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -20,7 +20,7 @@ afterAll(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-/** As much of NumPy 2 as writes a number, which this machine may not have. */
+/** A stub of NumPy 2 that only formats numbers. This machine may not have NumPy. */
 const NUMPY_2 = `
 import contextlib
 __version__ = "2.4.6"
@@ -36,8 +36,8 @@ def printoptions(**options):
     legacy = before
 `;
 
-describe("numbers", () => {
-  it("of NumPy 2 show as numbers, in containers of every kind", async () => {
+describe("a Python kernel", () => {
+  it("shows numbers of NumPy 2 as plain numbers, also inside containers of every kind", async () => {
     const newer = await lab.kernel("python");
     mkdirSync(join(directory, "two/numpy"), { recursive: true });
     writeFileSync(join(directory, "two/numpy/__init__.py"), NUMPY_2);
@@ -56,11 +56,11 @@ describe("numbers", () => {
       [`D(${six})`, "D(n=6)"],
     ] as const)
       expect(await newer.value(value)).toBe(shown);
-    // What the code itself makes of a number stays NumPy's.
+    // NumPy still formats numbers that the code itself turns into text.
     expect(await newer.value(`str([${six}])`)).toBe("'[np.int64(6)]'");
   });
 
-  it("of NumPy show as numbers", async () => {
+  it("shows numbers of the installed NumPy as plain numbers", async () => {
     await kernel.run("import numpy as np");
     expect(await kernel.value("np.array([1, 2]).sum(), np.bool_(True), np.float64(2)")).toBe(
       "(3, True, 2.0)",
@@ -69,8 +69,8 @@ describe("numbers", () => {
   });
 });
 
-describe("pictures", () => {
-  it("of PIL are shown by show(), also where the machine has a viewer", async () => {
+describe("an image of PIL", () => {
+  it("is a result of show(), even if the machine has an image viewer", async () => {
     const viewer =
       "from PIL import Image, ImageShow\nclass Window(ImageShow.Viewer):\n    def show(self, image, **options): raise RuntimeError('no screen')\nImageShow.register(Window(), 0)\nImageShow._viewers.append(ImageShow._viewers.pop(0))";
     expect((await kernel.run(viewer)).error).toBeNull();
@@ -80,7 +80,7 @@ describe("pictures", () => {
 });
 
 describe("displays", () => {
-  it("that are updated or cleared come as their last state", async () => {
+  it("have only their last state if the code updates or clears them", async () => {
     const updated =
       "from IPython.display import clear_output, display\nhandle = display('first', display_id=True)\ndisplay('between')\nfor n in range(300): handle.update(n)";
     expect((await kernel.run(updated)).results).toEqual([{ text: "299" }, { text: "'between'" }]);
@@ -90,7 +90,7 @@ describe("displays", () => {
     expect((await kernel.run("display(1); clear_output(); display(2)")).results).toEqual([{ text: "2" }]);
   });
 
-  it("clear what was printed before, too", async () => {
+  it("remove earlier printed output if the code clears them", async () => {
     const shown = async (code: string) => {
       const { stdout, stderr, results } = await kernel.run(
         `from IPython.display import clear_output, display\nimport sys\n${code}`,
@@ -111,7 +111,7 @@ describe("displays", () => {
     ]);
   });
 
-  it("as HTML without a text form are described by their size", async () => {
+  it("in HTML without a text form are described by their size", async () => {
     const { results } = await kernel.run(
       "from IPython.display import HTML\ndisplay(HTML('<b>1</b>'))\nHTML('<i>x</i>' * 1000)",
     );
@@ -124,7 +124,7 @@ describe("displays", () => {
     ]);
   });
 
-  it("of tqdm.notebook are bars of text", async () => {
+  it("of tqdm.notebook are progress bars in text", async () => {
     const { error, stderr } = await kernel.run(
       "from tqdm.notebook import tqdm, trange\nfor n in tqdm(range(30)): pass\nfor n in trange(2): pass",
     );
@@ -133,7 +133,7 @@ describe("displays", () => {
   });
 });
 
-/** As much of Plotly as shows a chart, where nbformat is not installed. */
+/** A stub of Plotly that only shows a chart, for machines without nbformat. */
 const PLOTLY = {
   "plotly/__init__.py": "",
   "plotly/io/__init__.py":

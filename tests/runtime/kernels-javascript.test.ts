@@ -14,8 +14,8 @@ afterAll(() => lab.close());
 
 const MB = 1024 * 1024;
 
-describe("values", () => {
-  it("keeps declarations, also when they are made again", async () => {
+describe("a JavaScript kernel", () => {
+  it("keeps declarations, and accepts a second declaration of the same name", async () => {
     await kernel.run("const x = 1; let y = 2; class A { n = 3 } function f() { return x + y }");
     expect(await kernel.value("f() + new A().n")).toBe("6");
     expect(await kernel.value("const x = 10; let y = 20; f()")).toBe("30");
@@ -41,19 +41,19 @@ describe("values", () => {
     expect((await kernel.run("display({png: 1}); display(2); 3")).results).toHaveLength(3);
   });
 
-  it("awaits at top level, and a promise that is the value", async () => {
+  it("supports await at top level, and awaits a promise that is the value", async () => {
     expect(await kernel.value("await new Promise((r) => setTimeout(r, 5)); 5")).toBe("5");
     expect(await kernel.value("Promise.resolve(7)")).toBe("7");
   });
 
-  it("has the globals of Node, of one realm", async () => {
+  it("has Node's globals, all of one realm", async () => {
     expect(
       await kernel.value("[typeof fetch, typeof URL, require('fs').readdirSync('/') instanceof Array]"),
     ).toBe("[ 'function', 'function', true ]");
     expect(await kernel.value("require.main === module")).toBe("true");
   });
 
-  it("takes imports and exports where they are code, and nowhere else", async () => {
+  it("rewrites imports and exports in code, and not in strings or comments", async () => {
     const code = [
       "// import nothing from 'nowhere'",
       "import fs, { existsSync as exists } from 'node:fs'",
@@ -69,12 +69,12 @@ describe("values", () => {
     expect(error?.traceback.join("\n")).toMatch(/cell-\d+\.js:4/);
   });
 
-  it("takes code of any characters", async () => {
+  it("accepts code with any characters", async () => {
     expect(await kernel.value("'\u2028 😀 é'.length")).toBe("6");
   });
 });
 
-describe("typescript", () => {
+describe("a TypeScript kernel", () => {
   it("runs types, enums and parameter properties", async () => {
     const typescript = await lab.kernel("typescript");
     expect(await typescript.value("interface P { n: number }\nconst p: P = { n: 1 }\np.n")).toBe("1");
@@ -91,8 +91,8 @@ describe("typescript", () => {
   });
 });
 
-describe("errors", () => {
-  it("are structured, with the user's frames only", async () => {
+describe("errors of JavaScript", () => {
+  it("are structured, and have only the user's frames", async () => {
     const { error, stderr } = await kernel.run("function g() {\n  null.x\n}\ng()");
     expect(error?.name).toBe("TypeError");
     expect(error?.message).toContain("null");
@@ -107,7 +107,7 @@ describe("errors", () => {
     expect((await kernel.run("JSON.parse('{')")).error?.traceback.join("\n")).toMatch(/at cell-\d+\.js:1:6/);
   });
 
-  it("of any kind leave the kernel alive", async () => {
+  it("of any kind do not end the kernel", async () => {
     expect((await kernel.run("throw { code: 7 }")).error?.message).toBe("{ code: 7 }");
     expect(await kernel.run("process.exit(3)")).toMatchObject({ error: { name: "SystemExit" }, exit: 3 });
     expect(await kernel.run("process.exit()")).toMatchObject({ error: null, exit: 0 });
@@ -124,8 +124,8 @@ describe("errors", () => {
   });
 });
 
-describe("output", () => {
-  it("hears the console, descriptors and child processes", async () => {
+describe("a JavaScript kernel's output", () => {
+  it("includes the console, file descriptors and child processes", async () => {
     const spoken = await kernel.run(
       "console.log('log €'); console.error('err'); require('fs').writeSync(1, 'fd\\n')",
     );
@@ -141,19 +141,19 @@ describe("output", () => {
     expect(await kernel.value("require('fs').readFileSync(0, 'utf8')")).toBe("''");
   });
 
-  it("lets code replace process.stdout.write for a while", async () => {
+  it("works while code replaces process.stdout.write", async () => {
     const code =
       "const w = process.stdout.write; let got = ''; process.stdout.write = (c) => (got += c, true); console.log('in'); process.stdout.write = w; got";
     const { results, stdout } = await kernel.run(code);
     expect([results[0]?.text, stdout.text]).toEqual(["'in\\n'", ""]);
   });
 
-  it("attaches what a timer prints late to the next run", async () => {
+  it("of a timer after its run belongs to the next run", async () => {
     await kernel.run("setTimeout(() => console.log('late'), 20)");
     expect((await kernel.run("await new Promise((r) => setTimeout(r, 60))")).stdout.text).toBe("late\n");
   });
 
-  it("can be read while the code runs, also in a loop that never yields", async () => {
+  it("can be read while the code runs, even in a loop that never yields", async () => {
     const flag = `${lab.runs}/js-flag`;
     let run = "";
     const waiting = kernel.run(
@@ -168,7 +168,7 @@ describe("output", () => {
     expect(kernel.file(run, "out")).toHaveLength(stdout.bytes);
   });
 
-  it("caps 200 MB of output in bounded memory", async () => {
+  it("is cut at its limit in bounded memory if code prints 200 MB", async () => {
     const fresh = await lab.kernel("javascript");
     let run = "";
     const { stdout } = await fresh.run(
@@ -196,7 +196,7 @@ describe("output", () => {
 });
 
 describe("the control API without the prelude", () => {
-  it("answers in the image's shapes", async () => {
+  it("sends the same messages as the image's own kernels", async () => {
     const { id } = await lab.runtime.api.interpreter.createCodeContext({ language: "javascript" });
     expect(await lab.raw(id, "console.log('out'); ({ a: [1] })")).toMatchObject({
       stdout: "out\n",

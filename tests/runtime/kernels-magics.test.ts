@@ -1,4 +1,4 @@
-/** What IPython has beside Python, in a kernel: magics, In and Out, and its own names. */
+/** Features of IPython in a kernel: magics, In and Out, and its own names. */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -21,7 +21,7 @@ afterAll(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-/** What was printed by code that must not fail. */
+/** The printed output of code that must succeed. */
 async function printed(code: string): Promise<string | undefined> {
   const { stdout, stderr, error } = await kernel.run(code);
   expect([error, stderr.text]).toEqual([null, ""]);
@@ -54,7 +54,7 @@ describe("matplotlib", () => {
 });
 
 describe("open", () => {
-  it("is Python's own, which a test may replace, also after %reset", async () => {
+  it("is Python's own function, and mocks can replace it, also after %reset", async () => {
     const mocked =
       "from unittest.mock import mock_open, patch\nwith patch('builtins.open', mock_open(read_data='mocked')):\n    text = open('no such file').read()\ntext";
     expect(await kernel.value(mocked)).toBe("'mocked'");
@@ -65,8 +65,8 @@ describe("open", () => {
   });
 });
 
-describe("history", () => {
-  it("is in In, Out, _i and %history", async () => {
+describe("the history", () => {
+  it("is available in In, Out, _i and %history", async () => {
     await kernel.run("6 * 7");
     expect(await kernel.value("In[2], Out[2], _, _2, _i2, _i")).toBe(
       "('6 * 7', 42, 42, 42, '6 * 7', '6 * 7')",
@@ -76,7 +76,7 @@ describe("history", () => {
     expect(await kernel.value("In[6]")).toBe("'In[6]'");
   });
 
-  it("says what %load would have put into the next cell", async () => {
+  it("shows the text that %load would insert into the next cell", async () => {
     expect(await printed("%load program.py")).toMatch(
       /^# There is no next cell .*\n# %load program.py\nprint/,
     );
@@ -84,7 +84,7 @@ describe("history", () => {
 });
 
 describe("magics", () => {
-  it("work without their % on a line of their own, unless it is a name", async () => {
+  it("work without % if they are alone on a line and no variable has the name", async () => {
     expect(await printed("ls")).toBe("program.py\n");
     expect(await kernel.value("pwd")).toBe(`'${directory}'`);
     expect(await kernel.value("ls = 3\nls")).toBe("3");
@@ -98,7 +98,7 @@ describe("magics", () => {
     },
   );
 
-  it("show the last error again", async () => {
+  it("can show the last error again", async () => {
     await kernel.run("1 / 0");
     expect(await printed("%tb")).toMatch(/^Traceback[^]*<cell 2>[^]*1 \/ 0[^]*ZeroDivisionError/);
   });
@@ -109,13 +109,13 @@ describe("errors", () => {
     ["%matplotlib inline\nimport numpy as np\nx = np.array([1, 2, 3]\nprint(x)", "'(' was never closed", 3],
     ["!echo x\nimport y z", "invalid syntax", 2],
     ["df.head?\n1 +", "invalid syntax", 2],
-  ])("of syntax are not blamed on a magic: %s", async (code, message, line) => {
+  ])("of syntax name the user's line and not a magic: %s", async (code, message, line) => {
     const { error } = await kernel.run(code);
     expect(error?.traceback[0]).toBe(`  File "<cell 2>", line ${line}`);
     expect(error?.traceback.at(-1)).toBe(`SyntaxError: ${message}`);
   });
 
-  it("of a cell that IPython runs are shown", async () => {
+  it("in a cell that IPython runs are shown", async () => {
     expect((await kernel.run("1 / 0")).error).not.toBeNull();
     for (const code of ["_ = get_ipython().run_cell('1 / 0')", "%rerun 2"]) {
       const { stdout, error } = await kernel.run(code);
@@ -124,11 +124,11 @@ describe("errors", () => {
         /Traceback .*\n  File "[^"]+", line 1, in <module>\n    1 \/ 0\n[ ~^]+\nZeroDivisionError: division by zero\n$/,
       );
     }
-    // IPython 9 reads it of each line that such a cell prints.
+    // IPython 9 reads it for each line that such a cell prints.
     expect(await kernel.value("get_ipython().display_pub.is_publishing")).toBe("False");
   });
 
-  it("of a captured cell are errors", async () => {
+  it("in a captured cell are reported as errors", async () => {
     expect((await kernel.run("%%capture out\nprint('said')\n1 / 0")).error?.name).toBe("ZeroDivisionError");
     expect(await kernel.value("out.stdout.splitlines()[0]")).toBe("'said'");
     expect((await kernel.run("%%capture\nprint('said')")).stdout.text).toBe("");
@@ -143,7 +143,7 @@ describe("input", () => {
     ["breakpoint()", "--Return--\n"],
     ["import pdb; pdb.set_trace()\nx = 1", ""],
     ["%debug", ""],
-  ])("that %s asks for comes from run_command", async (code, expected) => {
+  ])("that %s requests is refused, and the error suggests run_command", async (code, expected) => {
     await kernel.run("1 / 0");
     const { error, stdout, stderr } = await kernel.run(code);
     expect(error?.name).toBe("EOFError");
@@ -152,7 +152,7 @@ describe("input", () => {
     expect(await kernel.value("'goes on'")).toBe("'goes on'");
   });
 
-  it("that the code provides itself is read", async () => {
+  it("from a stream that the code itself provides is read", async () => {
     expect(await kernel.value("import io, sys\nsys.stdin = io.StringIO('typed\\n')\ninput()")).toBe(
       "'typed'",
     );

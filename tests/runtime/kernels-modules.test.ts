@@ -1,4 +1,4 @@
-/** Modules of the user's that cells of JavaScript and TypeScript import. */
+/** The user's modules that JavaScript and TypeScript cells import. */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -49,7 +49,7 @@ describe.each(["javascript", "typescript"] as const)("modules in %s", (language)
     expect(error?.traceback.join("\n")).toMatch(/cell-\d+\.[jt]s:4/);
   });
 
-  it("may be TypeScript that is more than types", async () => {
+  it("may be TypeScript with syntax that is more than types", async () => {
     expect(await kernel.value("import { E, Q } from './m.ts'\n[E.B, new Q(4).n]")).toBe("[ 2, 4 ]");
     expect(await kernel.value("import { t } from './types.ts'\nt")).toBe("5");
     expect(await kernel.value("require('./old.cts').a")).toBe("3");
@@ -61,7 +61,7 @@ describe.each(["javascript", "typescript"] as const)("modules in %s", (language)
     ["1\nrequire('./bad.cjs')", "bad.cjs:2\nlet = ;"],
     ["import './bad.ts'", "bad.ts:2\n"],
     ["import './missing.mjs'", "missing.mjs:1\nimport { zip } from './good.mjs';"],
-  ])("say where their syntax errors are: %s", async (code, place) => {
+  ])("have syntax errors with file and line: %s", async (code, place) => {
     const { error } = await kernel.run(code);
     expect(error?.name).toBe("SyntaxError");
     expect(error?.traceback.join("\n")).toContain(place);

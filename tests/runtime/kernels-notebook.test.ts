@@ -1,4 +1,4 @@
-/** What people know from notebooks and scripts, in a Python kernel: modules beside the code, threads, tasks, the real streams. */
+/** Features of notebooks and scripts in a Python kernel: local modules, threads, tasks and the real streams. */
 import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -26,7 +26,7 @@ describe("imports", () => {
     expect(await kernel.value("import helper\nhelper.name(), sys.path[0]")).toBe("('helper', '')");
   });
 
-  it("of files named as modules of Python break no kernel", async () => {
+  it("of files with names of Python's own modules do not break a kernel", async () => {
     const names = [
       "json",
       "random",
@@ -53,7 +53,7 @@ describe("imports", () => {
 });
 
 describe("the real stdout", () => {
-  it("belongs to the run, however code writes it", async () => {
+  it("belongs to the run, however code writes to it", async () => {
     const code = [
       "import io, os, subprocess, sys",
       "sys.stdout = io.StringIO(); print('aside'); sys.stdout = sys.__stdout__; print('one')",
@@ -73,7 +73,7 @@ describe("the real stdout", () => {
 });
 
 describe("threads", () => {
-  it("print between two runs into the next", async () => {
+  it("that print between two runs add their output to the next run", async () => {
     const printed = join(directory, "printed");
     await kernel.run(
       `import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), print('done'), open("${printed}", "w"))).start()`,
@@ -82,7 +82,7 @@ describe("threads", () => {
     expect((await kernel.run("pass")).stdout.text).toBe("done\n");
   });
 
-  it("that print all the time harm no run, and lose nothing short", async () => {
+  it("that print all the time do not break a run, and lose no short output", async () => {
     const fresh = await lab.kernel("python");
     const first = await fresh.run(
       "import threading, time\ndef chat():\n    n = 0\n    while True:\n        print(end=f'tick {n}\\n'); n += 1; time.sleep(0.005)\nthreading.Thread(target=chat, daemon=True).start()",
@@ -99,7 +99,7 @@ describe("threads", () => {
     expect(ticks.length).toBeGreaterThan(0);
   });
 
-  it("that print too much between two runs are cut, and it says so", async () => {
+  it("that print too much between two runs have their output cut, with a note", async () => {
     const printed = join(directory, "printed-much");
     await kernel.run(`threading.Timer(0.05, lambda: (print('z' * 100000), open("${printed}", "w"))).start()`);
     await until(() => existsSync(printed));
@@ -111,7 +111,7 @@ describe("threads", () => {
 });
 
 describe("tasks", () => {
-  it("made before the last expression are awaited in it", async () => {
+  it("can be awaited by the last expression of their cell", async () => {
     const define = "import asyncio\nasync def w(n):\n    await asyncio.sleep(0.01)\n    return n";
     await kernel.run(define);
     expect(await kernel.value("task = asyncio.create_task(w(1))\nawait task")).toBe("1");
@@ -128,12 +128,12 @@ describe("tasks", () => {
     "asyncio.ensure_future(w(7))",
     "asyncio.create_task(w(7))",
     "asyncio.get_event_loop().create_task(w(7))",
-  ])("made in one cell by %s are awaited in the next", async (make) => {
+  ])("created in one cell by %s can be awaited in the next", async (make) => {
     await kernel.run(`t = ${make}`);
     expect(await kernel.value("await t")).toBe("7");
   });
 
-  it("outlive asyncio.run", async () => {
+  it("continue after asyncio.run", async () => {
     await kernel.run("t = asyncio.ensure_future(w(8)); await asyncio.sleep(0)");
     expect(await kernel.value("asyncio.run(w(9))")).toBe("9");
     expect(await kernel.value("await t")).toBe("8");
@@ -142,7 +142,7 @@ describe("tasks", () => {
 });
 
 describe("multiprocessing", () => {
-  it("starts processes of its own", async () => {
+  it("starts processes with spawn", async () => {
     const pool =
       "import multiprocessing as mp, math\nwith mp.get_context('spawn').Pool(2) as p: r = p.map(math.sqrt, [4, 9])\nr";
     expect(await kernel.value(pool)).toBe("[2.0, 3.0]");

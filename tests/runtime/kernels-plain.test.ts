@@ -22,8 +22,8 @@ afterAll(async () => {
 });
 
 // The image has IPython.
-describe.skipIf(REMOTE_URL)("without IPython", () => {
-  it("keeps state, gives values, awaits, and shows errors with their source", async () => {
+describe.skipIf(REMOTE_URL)("a Python kernel without IPython", () => {
+  it("keeps state, returns values, supports await, and shows errors with their source", async () => {
     await kernel.run("import asyncio\nx = 20");
     expect(await kernel.value("x += 1\nawait asyncio.sleep(0)\nx * 2")).toBe("42");
     expect(await kernel.value("_")).toBe("42");
@@ -34,7 +34,7 @@ describe.skipIf(REMOTE_URL)("without IPython", () => {
     expect(await kernel.run("exit(3)")).toMatchObject({ error: { name: "SystemExit" }, exit: 3 });
   });
 
-  it("gives what is printed, and objects in the forms that they have", async () => {
+  it("returns printed output, and objects in each form that they support", async () => {
     const shown =
       "class B:\n    def _repr_html_(self): return '<b>1</b>'\n    def __repr__(self): return 'B!'\nprint('said'); display(B()); B()";
     const { stdout, results } = await kernel.run(shown);
@@ -45,7 +45,7 @@ describe.skipIf(REMOTE_URL)("without IPython", () => {
     ]);
   });
 
-  it("says what magics and shell lines need, and leaves strings alone", async () => {
+  it("says what magics and shell lines need, and does not change strings", async () => {
     for (const code of ["%pip install x", "!ls", "files = !ls\nfiles", "%%bash\nls"]) {
       const { error } = await kernel.run(code);
       expect(error?.traceback).toEqual([expect.stringMatching(/^SyntaxError: magics .*pip install ipython/)]);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { parseDocument } from "../../src/container/kernels/kernel-protocol.ts";
 
-describe("parsing", () => {
+describe("the parser of a run's document", () => {
   const stream = { text: "", bytes: 0, dropped: 0 };
   const document = {
     sandbox_mcp_run: 1,
@@ -13,7 +13,7 @@ describe("parsing", () => {
   };
   const whole = { ...document, error: null, exit: null };
 
-  it("takes the document of this run, and nothing else", () => {
+  it("accepts only the document of this run", () => {
     const nothing = { output: new Uint8Array(), bytes: 0, dropped: 0 };
     const read = { ...whole, stdout: nothing, stderr: nothing };
     expect(parseDocument(JSON.stringify(whole), "a")).toEqual(read);
@@ -22,7 +22,7 @@ describe("parsing", () => {
     expect(parseDocument(JSON.stringify({ ...whole, stdout: "text" }), "a")).toBeUndefined();
   });
 
-  it("bounds all of a document, also from a changed prelude", () => {
+  it("limits every part of a document, also from a modified prelude", () => {
     const huge = "x".repeat(5_000_000);
     const lines = Array.from({ length: 3000 }, () => "line");
     const vast = { text: "t", bytes: Number.MAX_SAFE_INTEGER, dropped: -1, last: huge };
@@ -63,7 +63,7 @@ describe("parsing", () => {
     expect(found?.stderr.last).toBeUndefined();
   });
 
-  it("takes no document that costs by its values", () => {
+  it("refuses a document with too many values", () => {
     const keys = Object.fromEntries(Array.from({ length: 30_000 }, (_, n) => [`k${n}`, 1]));
     expect(parseDocument(JSON.stringify({ ...whole, keys }), "a")).toBeUndefined();
     const numbers = Array.from({ length: 30_000 }, () => 1);

@@ -13,8 +13,8 @@ afterAll(() => lab.close());
 
 const MB = 1024 * 1024;
 
-describe("values", () => {
-  it("keeps state and gives the last expression's value", async () => {
+describe("a Python kernel's values", () => {
+  it("stay from cell to cell, and the last expression is the result", async () => {
     await kernel.run("x = 20\ndef double(n):\n    return n * 2");
     expect(await kernel.value("x += 1\ndouble(x)")).toBe("42");
     expect(await kernel.value("x = 1")).toBeUndefined();
@@ -22,12 +22,12 @@ describe("values", () => {
     expect(await kernel.value("None")).toBeUndefined();
   });
 
-  it("awaits at top level", async () => {
+  it("can be awaited at top level", async () => {
     expect(await kernel.value("import asyncio\nawait asyncio.sleep(0.01)\n'woken'")).toBe("'woken'");
     expect(await kernel.value("asyncio.run(asyncio.sleep(0, 'run'))")).toBe("'run'");
   });
 
-  it("shows any value as text, bounded", async () => {
+  it("are shown as text of limited length, whatever their type", async () => {
     expect(await kernel.value("{'a': [1, 2], 'o': object, 's': {3}}")).toBe(
       "{'a': [1, 2], 'o': <class 'object'>, 's': {3}}",
     );
@@ -43,7 +43,7 @@ describe("values", () => {
     expect(await kernel.value("float('nan')")).toBe("nan");
   });
 
-  it("takes the forms an object has, one result each, in order", async () => {
+  it("have one result for each form that an object supports, in order", async () => {
     const { results } = await kernel.run(
       "from IPython.display import HTML, Markdown, display\ndisplay(HTML('<b>1</b>'))\ndisplay({'q': 1})\nMarkdown('# 3')",
     );
@@ -55,7 +55,7 @@ describe("values", () => {
 });
 
 describe("notebook syntax", () => {
-  it("runs shell lines and magics, and leaves strings alone", async () => {
+  it("runs shell lines and magics, and does not change strings", async () => {
     const { stdout } = await kernel.run(
       "name = 'x'\n!echo \"it's {name}\"\nfiles = !printf 'a\\nb'\nprint(files)",
     );
@@ -66,14 +66,14 @@ describe("notebook syntax", () => {
     expect((await kernel.run("%timeit -n 5 1+1")).stdout.text).toContain("per loop");
   });
 
-  it("names the known magics if one is unknown", async () => {
+  it("lists the known magics if a magic is unknown", async () => {
     const { error } = await kernel.run("%nonsense");
     expect(error?.name).toBe("UsageError");
     expect(error?.message).toContain("`%nonsense` not found");
   });
 });
 
-describe("errors", () => {
+describe("an error in a Python kernel", () => {
   it("shows the user's frames with their source, nothing on stdout", async () => {
     const { error, stdout, stderr } = await kernel.run("def f():\n    return 1 / 0\n\nf()");
     expect(error).toMatchObject({ name: "ZeroDivisionError", message: "division by zero" });
@@ -84,7 +84,7 @@ describe("errors", () => {
     expect([stdout.text, stderr.text]).toEqual(["", ""]);
   });
 
-  it("treats syntax errors and chained errors alike", async () => {
+  it("has the same form for syntax errors and chained errors", async () => {
     const syntax = (await kernel.run("a b")).error;
     expect(syntax?.name).toBe("SyntaxError");
     expect(syntax?.traceback.join("\n")).toMatch(/File "<cell \d+>", line 1\n {4}a b/);
@@ -94,7 +94,7 @@ describe("errors", () => {
     expect(chained?.traceback.join("\n")).toContain("direct cause");
   });
 
-  it("survives recursion, memory errors and exits", async () => {
+  it("by recursion, memory or an exit does not end the kernel", async () => {
     const deep = (await kernel.run("def r(n): return r(n + 1)\nr(0)")).error;
     expect(deep?.name).toBe("RecursionError");
     expect(deep?.traceback.length).toBeLessThan(100);
@@ -109,8 +109,8 @@ describe("errors", () => {
   });
 });
 
-describe("output", () => {
-  it("hears Python, child processes and C code, in order", async () => {
+describe("a Python kernel's output", () => {
+  it("includes Python, child processes and C code, in order", async () => {
     const { stdout, stderr } = await kernel.run(
       "import os, subprocess, sys\nprint('one')\nos.system('echo two; echo err >&2')\nsubprocess.run(['echo', 'three'])\nprint('four \\ud800')",
     );
@@ -121,7 +121,7 @@ describe("output", () => {
     );
   });
 
-  it("that is binary is in the files unchanged", async () => {
+  it("is stored unchanged in the run's files if it is binary", async () => {
     let run = "";
     const { spilled, stdout } = await kernel.run("_ = os.write(1, b'raw \\xff')", {
       onStart: (id) => (run = id),
@@ -130,12 +130,12 @@ describe("output", () => {
     expect(kernel.file(run, "out")).toBe("raw \ufffd");
   });
 
-  it("survives code that replaces its streams", async () => {
+  it("still works after code replaced the streams", async () => {
     expect((await kernel.run("sys.stdout = None\nsys.stdin.close()\nprint('nowhere')")).error).toBeNull();
     expect((await kernel.run("print('back')")).stdout.text).toBe("back\n");
   });
 
-  it("keeps a forked child from becoming a second kernel", async () => {
+  it("has no second kernel in it if the code forks a child", async () => {
     const forked =
       "pid = os.fork()\n_ = pid and os.waitpid(pid, 0)\nprint('child' if pid == 0 else 'parent')";
     expect((await kernel.run(forked)).stdout.text).toBe("child\nparent\n");
@@ -144,7 +144,7 @@ describe("output", () => {
     expect(await kernel.value(pool)).toBe("[1, 4]");
   });
 
-  it("caps 200 MB of output in bounded memory", async () => {
+  it("is cut at its limit in bounded memory if code prints 200 MB", async () => {
     const fresh = await lab.kernel("python");
     let run = "";
     const { stdout, spilled } = await fresh.run("for _ in range(200): print('x' * (1 << 20))\nprint('end')", {
@@ -166,7 +166,7 @@ describe("output", () => {
   });
 });
 
-/** Runs code that never ends, interrupts it once it is at work. */
+/** Starts code that never ends, and interrupts it once it works. */
 async function interrupt(code: string): Promise<void> {
   const document = await kernel.run(`print('on')\n${code}`, {
     onStart: (runID) =>
@@ -175,7 +175,7 @@ async function interrupt(code: string): Promise<void> {
   expect(document.error?.name).toBe("KeyboardInterrupt");
 }
 
-describe("interrupts", () => {
+describe("an interrupt", () => {
   it.each([
     ["a busy loop", "while True: pass"],
     ["a sleep", "time.sleep(1000)"],
@@ -190,7 +190,7 @@ describe("interrupts", () => {
     expect(await kernel.value("kept")).toBe("'kept'");
   });
 
-  it("does no harm between runs", async () => {
+  it("changes nothing between runs", async () => {
     for (let index = 0; index < 20; index++) kernel.signal("SIGINT");
     expect(await kernel.value("kept")).toBe("'kept'");
   });
@@ -205,7 +205,7 @@ describe("interrupts", () => {
     expect(await kernel.value("kept")).toBe("'kept'");
   });
 
-  it("bounds the memory of endless printing", async () => {
+  it("ends endless printing, which takes limited memory", async () => {
     const fresh = await lab.kernel("python");
     const document = await fresh.run("while True: print(1)", {
       onStart: () => setTimeout(() => fresh.signal("SIGINT"), 3000),
@@ -215,8 +215,8 @@ describe("interrupts", () => {
   });
 });
 
-describe("death", () => {
-  it("writes what was printed before os._exit, and never answers, as in the image", async () => {
+describe("a Python kernel that exits", () => {
+  it("writes its output before os._exit and sends no response, as in the image", async () => {
     const doomed = await lab.kernel("python");
     let run = "";
     let settled = false;

@@ -12,7 +12,7 @@ afterEach(async () => {
 });
 
 describe.skipIf(REMOTE_URL)("a spare kernel", () => {
-  it("that hangs while it starts is not waited for", async () => {
+  it("that hangs at its start does not delay a call", async () => {
     const directory = mkdtempSync(join(tmpdir(), "kernels-spare-"));
     cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
     const customize = join(directory, "sitecustomize.py");
@@ -35,7 +35,7 @@ describe.skipIf(REMOTE_URL)("a spare kernel", () => {
     const spare = await until(() => started().find((name) => !first.includes(name)));
     rmSync(customize);
     const { id } = await api.interpreter.createCodeContext({ language: "python" });
-    // A spare that does not start is killed in the end, and no longer in the way.
+    // The server kills such a spare later. The call must work while it is still alive.
     expect(existsSync(`/proc/${spare.replace("started-", "")}`)).toBe(true);
     let printed = "";
     await api.interpreter.runCodeStream(id, "print('ran')", undefined, {

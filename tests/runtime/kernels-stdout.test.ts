@@ -1,4 +1,4 @@
-/** The real stdout of a JavaScript kernel, by every way there is to write to it. */
+/** The real stdout of a JavaScript kernel, written in every possible way. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Lab, type TestKernel } from "./kernel-harness.ts";
 
@@ -14,7 +14,7 @@ beforeAll(async () => {
 });
 afterAll(() => lab.close());
 
-/** What a run printed, wherever it is. */
+/** The output of a run, from its document and its files. */
 async function printed(code: string): Promise<string> {
   let run = "";
   const { stdout, error } = await kernel.run(code, { onStart: (id) => (run = id) });
@@ -22,7 +22,7 @@ async function printed(code: string): Promise<string> {
   return stdout.text ?? kernel.file(run, "out");
 }
 
-describe("what is written to the real stdout", () => {
+describe("output to the real stdout", () => {
   it.each([
     "fs.writeFileSync(process.stdout.fd, 'x')",
     "fs.writeFileSync(1, Buffer.from('x'))",
@@ -49,12 +49,12 @@ describe("what is written to the real stdout", () => {
     "const { Worker } = require('worker_threads'); await new Promise((r) => new Worker('process.stdout.write(`x`)', { eval: true }).on('exit', r)); await new Promise((r) => setTimeout(r, 20))",
     "new console.Console(process.stdout).log('x')",
     "require('child_process').spawnSync('sh', ['-c', 'printf x'], { stdio: ['ignore', process.stdout, 'pipe'] })",
-  ])("is the run's: %s", async (code) => {
+  ])("belongs to the run: %s", async (code) => {
     expect((await printed(`${code};`)).trim()).toBe("x");
     expect(await kernel.value("1 + 1")).toBe("2");
   });
 
-  it("is whole when it is long, and keeps its order", async () => {
+  it("is complete and in order when it is long", async () => {
     expect(
       await printed(
         "console.log(1); fs.writeFileSync(1, '2\\n'); process.stdout.end('3\\n'); console.log(4)",
@@ -66,7 +66,7 @@ describe("what is written to the real stdout", () => {
     expect(long).toBe("y".repeat(300_000));
   });
 
-  it("from timers, all the time, harms no run", async () => {
+  it("from timers that print all the time does not break a run", async () => {
     await kernel.run("var ticks = setInterval(() => { fs.writeSync(1, 'tick\\n'); console.log('tock') }, 1)");
     for (let index = 0; index < 50; index++) {
       expect(await kernel.value(String(index))).toBe(String(index));
@@ -74,7 +74,7 @@ describe("what is written to the real stdout", () => {
     await kernel.run("clearInterval(ticks)");
   });
 
-  it("reads nothing from stdin", async () => {
+  it("leaves stdin empty", async () => {
     const code =
       "[fs.readSync(0, Buffer.alloc(5)), fs.readFileSync('/dev/stdin', 'utf8'), (await fs.createReadStream('/dev/stdin').toArray()).length]";
     expect(await kernel.value(code)).toBe("[ 0, '', 0 ]");

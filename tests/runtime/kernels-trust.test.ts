@@ -11,8 +11,8 @@ import { CertificateAuthority } from "../../local/engine/authority.ts";
 import { Lab } from "./kernel-harness.ts";
 import { REMOTE_URL, startRuntime } from "./runtime.ts";
 
-// A server that runs already takes no variables.
-it.skipIf(REMOTE_URL)("trusts it, in JavaScript", async () => {
+// A remote server's environment cannot be changed.
+it.skipIf(REMOTE_URL)("a JavaScript kernel trusts a certificate that was added after its start", async () => {
   const directory = mkdtempSync(join(tmpdir(), "kernels-trust-"));
   const file = join(directory, "platform.pem");
   const authority = await CertificateAuthority.open(join(directory, "authority"));
@@ -29,7 +29,7 @@ it.skipIf(REMOTE_URL)("trusts it, in JavaScript", async () => {
     writeFileSync(file, authority.pem);
     const kernel = await lab.greet(started.id, "javascript");
     expect(await kernel.value(`await (await fetch("https://localhost:${port}/")).text()`)).toBe("'by TLS'");
-    // It trusts what it did before, too.
+    // The default certificates are still trusted.
     expect(await kernel.value("require('tls').getCACertificates().length > 100")).toBe("true");
   } finally {
     await lab.close();

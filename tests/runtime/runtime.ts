@@ -13,7 +13,7 @@ import { until } from "../setup/until.ts";
 const MAIN = fileURLToPath(new URL("../../local/runtime/main.ts", import.meta.url));
 const KERNELS = fileURLToPath(new URL("../../local/runtime/kernels", import.meta.url));
 
-/** With it the tests run against a server that is there already: the image's, `ws://127.0.0.1:<port>/rpc`. */
+/** If set, the tests use this running server, for example the image's: `ws://127.0.0.1:<port>/rpc`. */
 export const REMOTE_URL = process.env.SANDBOX_RUNTIME_URL;
 
 /** A control server under test and a connection to it. */
@@ -23,7 +23,7 @@ export interface Runtime {
 }
 
 interface RuntimeOptions {
-  /** A program and its arguments to run the runtime under. */
+  /** The program that runs the runtime, and the program's arguments. */
   under?: string[];
 }
 

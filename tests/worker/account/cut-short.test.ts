@@ -1,4 +1,4 @@
-/** The text of a run that got less time than its timeout, because its principal has used up the seconds of the day. */
+/** The result text of a run that ended before its timeout because its principal used up the seconds of the day. */
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, test } from "vitest";
 import { dayOf } from "../../../src/shared/days.ts";
@@ -18,7 +18,7 @@ async function withSeconds(name: string, left: number): Promise<Caller> {
   return caller;
 }
 
-/** What a result should say and does not, and what it should not say and does. */
+/** The expected words that are missing from a result, and the unexpected words in it. */
 function wrong({ text }: Result, seconds: number): RegExp[] {
   const expected = [
     /state: timed_out/,
@@ -30,8 +30,8 @@ function wrong({ text }: Result, seconds: number): RegExp[] {
   return [...expected.filter((one) => !one.test(text)), ...unexpected.filter((one) => one.test(text))];
 }
 
-// Each waits for seconds of a principal that no other test uses.
-describe.concurrent("a run that is cut short by the seconds of the day says so:", () => {
+// The tests can run together: each has its own principal.
+describe.concurrent("the result of a run that ended early", () => {
   test.each([
     ["a command", "run_command", { command: "sleep 60", timeout_seconds: 60 }, 3, "all its processes"],
     [
@@ -42,14 +42,14 @@ describe.concurrent("a run that is cut short by the seconds of the day says so:"
       "imports are kept.",
     ],
     ["a task", "execute_task", { task: "[[wait]] x", timeout_seconds: 600, sandbox: "cut" }, 6, ""],
-  ])("%s", async (what, tool, args, seconds, words) => {
+  ])("names the day's limit for %s", async (what, tool, args, seconds, words) => {
     const caller = await withSeconds(`cut-${what.replace(" ", "-")}`, seconds);
     const result = await caller.call(tool, args);
     expect(wrong(result, seconds)).toEqual([]);
     expect(result.text).toContain(words);
   });
 
-  test("a command that an earlier actor started", async () => {
+  test("names the day's limit for a command that an earlier actor started", async () => {
     const caller = await withSeconds("cut-evicted", 5);
     const args = { command: "sleep 60", timeout_seconds: 60, wait_seconds: 2 };
     const { structured } = await caller.call("run_command", args);
@@ -57,7 +57,7 @@ describe.concurrent("a run that is cut short by the seconds of the day says so:"
     expect(wrong(await caller.call("get_result", { id: structured.id }), 5)).toEqual([]);
   });
 
-  test("a run that exceeded its own timeout says only that", async () => {
+  test("names only the timeout of a run that exceeded it", async () => {
     const caller = await withSeconds("not-cut", 30);
     const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 1 });
     expect(result.text).toContain(

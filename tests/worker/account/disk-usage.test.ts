@@ -1,4 +1,4 @@
-/** The sizes in a list of sandboxes. */
+/** The sizes that a list of sandboxes shows. */
 import { expect, test } from "vitest";
 import { type ListedSandbox, inActor, owner, sh } from "../support.ts";
 
@@ -11,7 +11,7 @@ async function listed(sandbox: string) {
 
 const size = async (sandbox: string) => (await listed(sandbox)).one?.size_bytes;
 
-test("a sandbox has no size until the server measures it, soon after its use", async () => {
+test("a sandbox has no size until the server measures it after its use", async () => {
   await owner.call("write_file", { sandbox: "sized", path: "a", content: "x".repeat(100_000) });
   const { one, line } = await listed("sized");
   expect(one).toMatchObject({ name: "sized", state: "running" });

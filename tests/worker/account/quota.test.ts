@@ -18,7 +18,7 @@ const LIMITS: Limits = {
 
 let count = 0;
 
-/** Runs in a fresh object, for its SQLite. */
+/** Runs the test in a new actor, which has an empty SQLite database. */
 function withQuota<T>(limits: Limits, work: (quota: Quota) => Promise<T>): Promise<T> {
   const stub = env.Account.getByName(`quota-${count++}-${crypto.randomUUID()}`);
   return runInDurableObject(stub, (_instance, state) => work(new Quota(state.storage.sql, limits)));
@@ -68,7 +68,7 @@ describe("a lease of the quota", () => {
     });
   });
 
-  test("reports used seconds before the lease ends, although nothing runs any more", async () => {
+  test("used seconds are reported before the lease ends, although nothing runs any more", async () => {
     await withQuota(LIMITS, async (quota) => {
       const { lease } = oneSandbox(quota);
       lease.give(await lease.take(100), 60);
@@ -78,7 +78,7 @@ describe("a lease of the quota", () => {
     });
   });
 
-  test("reports the seconds that an earlier actor had not reported", async () => {
+  test("the next actor reports the seconds that an earlier actor did not report", async () => {
     await withQuota(LIMITS, async (quota) => {
       oneSandbox(quota, 60);
       await vi.advanceTimersByTimeAsync(1000);
@@ -127,7 +127,7 @@ describe("a lease of the quota", () => {
     });
   });
 
-  test("a renewal that failed is tried again", async () => {
+  test("a failed renewal is retried", async () => {
     await withQuota(LIMITS, async (quota) => {
       let fails = 0;
       const lease = new Lease({

@@ -5,7 +5,7 @@ import { accountOf, actorOf, evict, inActor, owner, sh, sleep, sandboxesOf } fro
 
 const HOUR = 3_600_000;
 
-/** Those of the owner's sandboxes that run. The reaper's stay listed while their workspaces are saved. */
+/** The owner's running sandboxes. A sandbox that the reaper destroys stays listed while its workspace is saved. */
 async function running(names: readonly string[]): Promise<string[]> {
   const up = new Set(
     (await sandboxesOf()).filter(({ state }) => state === "running").map(({ name }) => name),
@@ -13,7 +13,7 @@ async function running(names: readonly string[]): Promise<string[]> {
   return names.filter((name) => up.has(name));
 }
 
-/** Sets the account's time of the sandbox's last use back, and evicts its actor. */
+/** Moves the last use of the sandbox in the account back, and evicts the sandbox's actor. */
 async function age(name: string, hours: number): Promise<void> {
   await evict(name);
   await runInDurableObject(accountOf(owner), (_account, { storage }) => {
@@ -30,7 +30,7 @@ test("the reaper destroys only sandboxes that were idle for too long, and contin
   const names = ["old", "young", "busy", "stuck"];
   await Promise.all(names.map((name) => sh(name, "echo here > file")));
   await owner.call("run_command", { sandbox: "busy", command: "sleep 60", wait_seconds: 0 });
-  // 168 hours unless set.
+  // The default is 168 hours.
   await Promise.all(["old", "busy", "stuck"].map((name) => age(name, 169)));
   await age("young", 167);
   await inActor("stuck", (actor) => {
@@ -40,16 +40,16 @@ test("the reaper destroys only sandboxes that were idle for too long, and contin
   });
   expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
   expect(await running(names)).toEqual(["young", "busy", "stuck"]);
-  // It continues to look.
+  // The reaper continues with the other sandboxes.
   await evict("stuck");
   expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
   expect(await running(names)).toEqual(["young", "busy"]);
   expect(await sh("young", "cat file")).toBe("here\n");
-  // What was saved of it has its own time.
+  // Its saved workspace has a separate expiry.
   expect(await sh("old", "cat file")).toBe("here\n");
 });
 
-test("the reaper keeps a sandbox that is used while it works", async () => {
+test("the reaper keeps a sandbox that is used while the reaper works", async () => {
   const idle = ["aa", "ab", "ac", "ad", "zz"];
   await Promise.all(idle.map((name) => sh(name, "true")));
   for (const name of idle) await age(name, 169);

@@ -7,7 +7,7 @@ async function listed(caller: Caller): Promise<string[]> {
   return (await sandboxesOf(caller)).map(({ name }) => name).sort();
 }
 
-/** Has another sandbox hold all that the principal may run at once. */
+/** Lets another sandbox hold every run slot of the principal. */
 function usedUp(caller: Caller): Promise<void> {
   return runInDurableObject(accountOf(caller), (_account, { storage }) => {
     const until = Date.now() + 3_600_000;
@@ -45,7 +45,7 @@ test("a refused call keeps the sandbox that another call made at the same time",
   expect(await listed(caller)).toEqual(["shared"]);
 });
 
-test("a call leaves no sandbox if the container does not start, also when its caller has gone", async () => {
+test("a call leaves no sandbox if the container does not start, also when its caller has disconnected", async () => {
   const caller = await principal("unlucky");
   const calls: [string, Record<string, unknown>][] = [
     ["list_files", {}],
@@ -77,7 +77,7 @@ test("a refused call does not start a stopped sandbox", async () => {
   expect(await state()).toBe("asleep: stopped");
 });
 
-test("the seconds of earlier runs are counted, although the next container does not start", async () => {
+test("the seconds of earlier runs are counted even if the next container does not start", async () => {
   const caller = await principal("spender");
   await caller.call("run_command", { sandbox: "spent", command: "sleep 2" });
   const actor = await actorOf("spent", caller);

@@ -1,8 +1,8 @@
-/** How many containers one principal holds at once, and what its tasks take of the model in a day. */
+/** The limits of one principal: containers at once, and model tokens a day. */
 import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { type Caller, actorOf, evictActor, principal, type Result, setLimits, until } from "../support.ts";
 
-describe("containers at once", () => {
+describe("the containers of one principal", () => {
   let caller: Caller;
   let reader: Caller;
   const run = (sandbox: string, more = {}): Promise<Result> =>
@@ -18,7 +18,7 @@ describe("containers at once", () => {
     return setLimits({ runningSandboxes: 2 });
   });
 
-  it("are limited: one more is refused while the others are in use", async () => {
+  it("are limited: the server refuses one more while the others are in use", async () => {
     for (const name of ["a", "b"]) expect((await run(name)).isError).toBe(false);
     const { isError, text } = await run("c");
     expect(isError).toBe(true);
@@ -28,7 +28,7 @@ describe("containers at once", () => {
     expect((await caller.call("list_sandboxes")).text).toContain("2/2 running");
   });
 
-  it("make room where one is not used, and its next call says so", async () => {
+  it("make room if one is unused, and the next call to that one says so", async () => {
     await forget("a");
     expect((await run("c")).text).toContain("ran");
     expect(await running()).toEqual(["b", "c"]);
@@ -38,7 +38,7 @@ describe("containers at once", () => {
     expect(await running()).toEqual(["a", "c"]);
   });
 
-  it("make room at once where the last use was a checkpoint, for its forks", async () => {
+  it("make room at once for forks if the last use was their checkpoint", async () => {
     const forker = await principal("forker");
     const sh = (sandbox: string, command: string) => forker.call("run_command", { sandbox, command });
     await sh("base", "echo kept > file");
@@ -52,7 +52,7 @@ describe("containers at once", () => {
     expect((await sh("base", "true")).text).toContain("your limit is 2");
   });
 
-  it("keep one that has a run going, though its actor was evicted", async () => {
+  it("keep one with a run in progress, even if its actor was evicted", async () => {
     const { isError } = await run("a", { command: "touch begun; sleep 60", wait_seconds: 0 });
     expect(isError).toBe(false);
     const begun = { sandbox: "a", path: "/workspace/begun" };
@@ -66,14 +66,14 @@ describe("containers at once", () => {
     await caller.call("destroy_sandbox", { sandbox: "a" });
   });
 
-  it("do not exceed the limit with parallel calls", async () => {
+  it("do not exceed their limit with parallel calls", async () => {
     const names = Array.from({ length: 8 }, (_, index) => `side-${index}`);
     const answers = await Promise.all(names.map((name) => run(name)));
     expect(answers.filter(({ isError }) => !isError).length).toBeLessThanOrEqual(2);
     expect((await running()).length).toBeLessThanOrEqual(2);
   });
 
-  it("are not started by a token that may only read", async () => {
+  it("are not started by a token that can only read", async () => {
     for (const tool of ["read_file", "list_files"]) {
       const { isError, text } = await reader.call(tool, { sandbox: "unknown", path: "/workspace" });
       expect(isError).toBe(true);
@@ -85,10 +85,10 @@ describe("containers at once", () => {
   });
 });
 
-describe("the model's tokens of a day", () => {
+describe("the model tokens of a day", () => {
   const task = { task: "[[write]] x", sandbox: "day" };
 
-  it("stop a running task, and refuse the next one until the next day", async () => {
+  it("end a running task when they are used up, and no task starts until the next day", async () => {
     const caller = await principal("day", ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"]);
     const restore = await setLimits({ modelTokensPerDay: 5 });
     onTestFinished(restore);
@@ -102,7 +102,7 @@ describe("the model's tokens of a day", () => {
     expect(third.text).toBe(second.text);
     const listed = await caller.call("list_sandboxes");
     expect(listed.text).toMatch(/\d+\/5 model tokens today/);
-    // Of the sandbox that the third was to begin in nothing is left.
+    // Nothing is left of the sandbox in which the third task was to start.
     expect(listed.text).not.toContain("task-");
     restore();
     expect((await caller.call("execute_task", task)).text).toContain("state: succeeded");

@@ -18,7 +18,7 @@ const MiB = 1024 * 1024;
 
 const LIMIT = 3 * MiB;
 
-describe("storage", () => {
+describe("the storage of a principal", () => {
   let caller: Caller;
   const used = async () => (await accountOf(caller).view()).storedBytes;
   /** Starts a run that prints this number of bytes, and returns its id. */
@@ -27,7 +27,7 @@ describe("storage", () => {
     const { structured } = await caller.call("run_command", { sandbox, command });
     return String(structured.id);
   }
-  /** Bytes of a sandbox's database that hold something. */
+  /** The used bytes of a sandbox's database. */
   const databaseSize = async (sandbox: string) =>
     runInDurableObject(await actorOf(sandbox, caller), (_sandbox, { storage }) => storage.sql.databaseSize);
   const isThere = async (id: string) => !(await caller.call("get_result", { id })).isError;
@@ -37,10 +37,10 @@ describe("storage", () => {
     return setLimits({ storageBytes: LIMIT });
   });
 
-  it("is counted, and shown", async () => {
+  it("is counted and shown", async () => {
     await print("one", 1_200_000);
     await until(async () => (await used()) > 1_200_000);
-    // What the database of a sandbox takes counts too.
+    // The size of a sandbox's database counts too.
     const most = 1_200_000 + (await databaseSize("one"));
     await until(async () => (await used()) === most);
     const { text, structured } = await caller.call("list_sandboxes");
@@ -48,7 +48,7 @@ describe("storage", () => {
     expect(structured).toMatchObject({ storage_bytes: await used(), max_storage_bytes: LIMIT });
   });
 
-  it("deletes the oldest results of any sandbox when it is full", async () => {
+  it("loses the oldest results of any sandbox when it is full", async () => {
     const second = await print("two", 1_200_000);
     await caller.call("destroy_sandbox", { sandbox: "two" });
     const third = await print("one", 1_200_000);
@@ -68,7 +68,7 @@ describe("storage", () => {
     expect(keys.some((key) => key.includes(second))).toBe(false);
   });
 
-  it("uses little of the sandbox's database, however much is printed at once", async () => {
+  it("is R2 and not the sandbox's database, however much is printed at once", async () => {
     const sandbox = "much";
     await caller.call("run_command", { sandbox, command: "true" });
     const sizes: number[] = [];
@@ -84,14 +84,14 @@ describe("storage", () => {
     );
     for (const { structured } of await Promise.all(runs))
       expect(structured).toMatchObject({ state: "succeeded", stdout_bytes: 4_000_000 });
-    // All of it goes to R2, to the last byte of it.
+    // R2 gets every byte.
     await until(async () => (await databaseSize(sandbox)) < MiB);
     clearInterval(diskUsage);
     expect(sizes.length).toBeGreaterThan(1);
     expect(Math.max(...sizes)).toBeLessThan(8 * MiB);
   });
 
-  it("lets no log grow when nothing can be deleted", async () => {
+  it("does not grow by logs when nothing can be deleted", async () => {
     const sandbox = "four";
     const command = "while sleep 0.1; do head -c 100000 /dev/zero | tr '\\0' x; done";
     const id = idIn(await caller.call("run_command", { sandbox, command, wait_seconds: 0 }));

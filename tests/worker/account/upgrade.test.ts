@@ -1,4 +1,4 @@
-/** What earlier versions have stored is all there after an upgrade: the databases and objects of tests/fixtures/storage. */
+/** An upgrade keeps everything that earlier versions stored: the databases and objects of tests/fixtures/storage. */
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -10,7 +10,7 @@ import { accountOf, actorOf, evictActor, owner, principal, sh, sha256, wholeLog 
 
 type Fields = Record<string, unknown>;
 
-/** What the public tools answered the earlier version's user. */
+/** The results of the public tools in the earlier version. */
 interface Answers {
   sandboxes: {
     run_seconds_today: number;
@@ -47,7 +47,7 @@ const files: Record<string, string> = import.meta.glob("../../fixtures/storage/*
 const VERSIONS = [...new Set(Object.keys(files).map((path) => path.split("/").at(-2) ?? ""))];
 const fileOf = (version: string, name: string) => files[`../../fixtures/storage/${version}/${name}`] ?? "";
 
-/** A text with each time and day in them as long ago as they were when they were stored. */
+/** Moves each time and day in a text so that it is as long ago as it was when it was stored. */
 function asOfNow(text: string, at: number): string {
   const since = Date.now() - at;
   const days = Math.floor(Date.now() / 86_400_000) - Math.floor(at / 86_400_000);
@@ -56,7 +56,7 @@ function asOfNow(text: string, at: number): string {
     .replace(/("(?:model_)?usage" VALUES \()(\d+)/g, (_, start, day) => start + (Number(day) + days));
 }
 
-/** The actor with the dump of this name. */
+/** The actor that loads the dump of this name. */
 async function stubOf(dump: string): Promise<Stub> {
   const [kind = "", name = ""] = dump.split(".");
   if (kind === "Sandbox") return actorOf(name);
@@ -64,7 +64,7 @@ async function stubOf(dump: string): Promise<Stub> {
   return counts as unknown as Stub;
 }
 
-/** Makes this server's actors and bucket hold what those of an earlier version held. */
+/** Loads an earlier version's databases and objects into this server's actors and bucket. */
 async function load(version: string): Promise<Stored> {
   const json = fileOf(version, "stored.json");
   const { at } = JSON.parse(json) as Stored;
@@ -88,7 +88,7 @@ async function load(version: string): Promise<Stored> {
   return stored;
 }
 
-/** What SQLite says of an actor's tables, without white space. */
+/** SQLite's definitions of an actor's tables, without white space. */
 function tablesOf(stub: Stub): Promise<Fields> {
   return runInDurableObject(stub, (_actor, { storage }) => {
     const rows = storage.sql.exec<{ name: string; sql: string }>(
@@ -98,7 +98,7 @@ function tablesOf(stub: Stub): Promise<Fields> {
   });
 }
 
-/** The hash of all that a run has printed, as the fixtures have it. */
+/** The hash of a run's whole output, in the form of the fixtures. */
 async function logOf(id: string): Promise<string> {
   const { stdout, stderr } = await wholeLog(id);
   return sha256(JSON.stringify({ stdout, stderr }));
@@ -127,7 +127,7 @@ const OF_SANDBOX = ["name", "variables", "internet", "allow_hosts", "saved_bytes
 const OF_CHECKPOINT = ["id", "sandbox", "label", "bytes"];
 const OF_ACCOUNT = ["model_tokens_today", "workspace_bytes"];
 
-describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
+describe.each(VERSIONS)("a deployment that was upgraded from %s", (version) => {
   let answers: Answers;
   let actors: string[];
   beforeAll(async () => {
@@ -141,7 +141,7 @@ describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
   });
 
   // First, because a new link removes some links with ids that have expired.
-  it("serves the links that it gave out", async () => {
+  it("serves its earlier links", async () => {
     for (const [link] of answers.task.texts.join().matchAll(/https:[^\]\s]*\/files\/[^\]\s]+/g)) {
       const response = await owner.http(new URL(link).pathname);
       expect(await response.text()).toContain("written");
@@ -156,16 +156,16 @@ describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
       sandboxes: sandboxes.map((each) => lasting({ ...each, state: "stopped" }, [...OF_SANDBOX, "state"])),
       checkpoints: checkpoints.map((each) => lasting(each, OF_CHECKPOINT)),
     });
-    // Sandboxes tell what their account has not heard of yet.
+    // Sandboxes report changes that their account does not know yet.
     expect(listed.run_seconds_today).toBeGreaterThanOrEqual(answers.sandboxes.run_seconds_today);
     if (!answers.settings) return;
     const settings = await structured("configure_sandbox", { sandbox: "work" });
     expect(settings).toMatchObject(lasting(answers.settings, OF_SANDBOX));
   });
 
-  it("has its runs, with their results and whole logs", async () => {
+  it("keeps its runs, with their results and complete logs", async () => {
     const { runs } = await structured("list_runs", { sandbox: "work", limit: 100 });
-    // What was running has ended with its container.
+    // Runs that were in progress have ended with their container.
     const before: Fields[] = answers.runs.runs.map((run) => ({
       ...lasting(run, OF_RUN),
       state: run.state === "running" ? "lost" : run.state,
@@ -179,18 +179,18 @@ describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
     for (const [id, hash] of Object.entries(answers.logs)) expect(await logOf(id)).toBe(hash);
   });
 
-  it("has the files that its task left", async () => {
+  it("keeps the files that its task left", async () => {
     const artifact = await owner.call("get_result", { id: answers.task.id, artifact: "a.txt" });
     expect(artifact.text).toContain("written");
   });
 
-  it("starts from its saved workspaces, and makes sandboxes of its checkpoints", async () => {
+  it("starts sandboxes from its saved workspaces and its checkpoints", async () => {
     const read = async (sandbox: string, path: string) =>
       (await owner.call("read_file", { sandbox, path })).text;
     const { checkpoints } = answers.sandboxes;
     const began = checkpoints ? "third" : "its files, processes and variables are gone";
     expect(await read("work", "b.txt")).toContain(began);
-    // Of a version that saved nothing.
+    // From a version that saved no workspaces.
     if (!checkpoints) return;
     for (const [index, { id: checkpoint, label }] of checkpoints.entries()) {
       const sandbox = `back-${index}`;
@@ -212,15 +212,15 @@ describe.each(VERSIONS)("a deployment of %s that is upgraded", (version) => {
 });
 
 describe("a database", () => {
-  it.each(Object.entries(SCHEMAS))("of %s has the tables that are documented", async (kind, { tables }) => {
+  it.each(Object.entries(SCHEMAS))("of %s has the documented tables", async (kind, { tables }) => {
     const made = Object.keys(await tablesOf(await stubOf(`${kind}.fresh`)));
-    // The SDK's.
+    // This table belongs to the SDK.
     expect(made.filter((name) => name !== "container_schedules").toSorted()).toEqual(
       Object.keys(tables).toSorted(),
     );
   });
 
-  it("of a newer server is refused, and stays unchanged", async () => {
+  it("from a newer server is refused, and stays unchanged", async () => {
     const later = await principal("later");
     const calls = [
       { stub: accountOf(later) as unknown as Stub, call: () => later.call("list_sandboxes") },
@@ -235,11 +235,11 @@ describe("a database", () => {
     }
   });
 
-  it("takes migrations that never change once they are released", async () => {
+  it("has migrations that never change after their release", async () => {
     const hashes = Object.entries(SCHEMAS).flatMap(([kind, { migrations }]) =>
       migrations.map(async ({ name, sql }) => `${kind}: ${name}: ${await sha256(sql.replace(/\s+/g, " "))}`),
     );
-    // A changed line stands for databases that lack the change: add a migration instead, and its line here.
+    // If you changed a line, existing databases lack that change: add a migration instead, and its line here.
     expect(await Promise.all(hashes)).toMatchInlineSnapshot(`
       [
         "Sandbox: the tables of servers without versions: fda1d46d18d67b385d67f8c408a8e204319305a9be34f48f36290fe7aa22efa1",

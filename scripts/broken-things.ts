@@ -7,10 +7,9 @@ const repository = fileURLToPath(new URL("../", import.meta.url));
 
 /** Blocks of other suites that break something: tests of tasks need an agent, so they are in its suites. */
 const ELSEWHERE = new Set([
-  "a client that goes away",
-  "a server killed in the middle of a task",
+  "when the server is killed in the middle of a task",
   "a task with sandboxd killed after its agent",
-  "a task that does not succeed",
+  "when a task does not succeed",
   "a task with an evicted actor",
   "a task with a container that dies",
 ]);
@@ -37,19 +36,23 @@ const ALONE = /^\s*"((?:[^"\\]|\\.)*)",$/;
 function rowsOf(file: string): Row[] {
   const lines = readFileSync(join(repository, file), "utf8").split("\n");
   const rows: Row[] = [];
-  let broken = "";
+  /** The names of the blocks that enclose a line, by their indentation. */
+  let blocks: { indent: number; name: string }[] = [];
+  let indent = 0;
   let waiting: string | undefined;
   let isNext = false;
   for (const line of lines) {
     const [, kind, named] = OPENS.exec(line) ?? [];
+    if (kind !== undefined) indent = line.search(/\S/);
     waiting = kind ?? waiting;
     if (waiting === undefined) continue;
     const after = AFTER_CASES.exec(line);
     const name = named ?? after?.[1] ?? after?.[2] ?? (isNext ? ALONE.exec(line)?.[1] : undefined);
     isNext = after !== null;
     if (name === undefined) continue;
-    if (waiting === "describe") broken = name;
-    else rows.push({ broken, holds: name, file });
+    blocks = blocks.filter((block) => block.indent < indent);
+    if (waiting === "describe") blocks.push({ indent, name });
+    else rows.push({ broken: blocks.at(-1)?.name ?? "", holds: name, file });
     waiting = undefined;
   }
   const tests = lines.filter((line) => /^\s*it(\.runIf\(\w+\))?(\.each)?\(/.test(line)).length;
@@ -63,8 +66,15 @@ function files(directory: string): string[] {
     .map((name) => `${directory}/${name}`);
 }
 
+/** The table omits the cases of a test: `…` stands for them in the middle of a name. */
 function table(rows: readonly Row[]): string {
-  const cell = (text: string) => text.replaceAll('\\"', '"').replaceAll("%s", "…").replaceAll("|", "\\|");
+  const cell = (text: string) =>
+    text
+      .replace(/^when /, "")
+      .replace(/: %[sj]$/, "")
+      .replace(/%[sj]|\$\w+/g, "…")
+      .replaceAll('\\"', '"')
+      .replaceAll("|", "\\|");
   let before = "";
   const lines = rows.map(({ broken, holds, file }) => {
     const shown = broken === before ? "" : cell(broken);

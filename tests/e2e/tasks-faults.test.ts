@@ -63,8 +63,8 @@ async function claude(prompt: string): Promise<string> {
   return claudeCode(home, ["-p", prompt, ...flags], api.url);
 }
 
-describe("Claude Code as the client", () => {
-  it("hands over a task, and another process of it gets the diff", async () => {
+describe("when Claude Code is the client", () => {
+  it("it hands over a task, and another process of it gets the diff", async () => {
     const client = new TaskClient(server.url);
     await client.sh(
       "client",
@@ -79,8 +79,8 @@ describe("Claude Code as the client", () => {
   });
 });
 
-describe("a server killed in the middle of a task", () => {
-  it("keeps its record after a restart: what happened, and the agent's text until then", async () => {
+describe("when the server is killed in the middle of a task", () => {
+  it("the task's record says after the restart what happened, and has the agent's text until then", async () => {
     const client = new TaskClient(server.url);
     const { fields } = await client.call("execute_task", { task: "[[wait]] x", wait_seconds: 0 });
     const log = async (from: typeof client) =>

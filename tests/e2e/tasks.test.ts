@@ -323,7 +323,7 @@ describe("continue_from", () => {
   });
 });
 
-describe.concurrent("a task that does not succeed", () => {
+describe.concurrent("when a task does not succeed", () => {
   it.each([
     ["unauthorized", /refused the server's credential \(status 401, invalid x-api-key\).*ANTHROPIC_API_KEY/],
     ["limited", /limits the rate of requests \(status 429, too many requests\).*Try again/],
@@ -331,7 +331,7 @@ describe.concurrent("a task that does not succeed", () => {
     ["redirected", /status 307, over there/],
     ["expensive", /used up its budget for the model \(\d+ tokens in \d requests\).*MAX_TASK_TOKENS/],
     ["crash", /was killed by signal 9 before it was done/],
-  ])("%s: says why and what to do", async (scenario, words) => {
+  ])("its note says why and what to do: %s", async (scenario, words) => {
     const { fields, isError } = await client.call("execute_task", { task: `[[${scenario}]] Do it` });
     expect({ state: fields.state, success: fields.success, isError }).toEqual({
       state: "failed",
@@ -341,13 +341,13 @@ describe.concurrent("a task that does not succeed", () => {
     expect(fields.note).toMatch(words);
   });
 
-  it("runs out of turns", async () => {
+  it("its note says that it used up its turns", async () => {
     const { fields } = await client.call("execute_task", { task: "[[forever]] x", max_turns: 2 });
     expect(fields.state).toBe("failed");
     expect(fields.note).toMatch(/used up its turns \(max_turns: 2\).*continue_from/);
   });
 
-  it("is stopped at its timeout, and can be continued", async () => {
+  it("the server stops it at its timeout, and it can be continued", async () => {
     const { fields } = await client.call("execute_task", { task: "[[sleep]] x", timeout_seconds: 20 });
     expect(fields).toMatchObject({
       state: "timed_out",
@@ -361,7 +361,7 @@ describe.concurrent("a task that does not succeed", () => {
     expect(next.state).toBe("succeeded");
   });
 
-  it("is cancelled with all its processes", async () => {
+  it("cancelling it ends all its processes", async () => {
     const { fields } = await client.call("execute_task", {
       task: "[[sleep]] x",
       sandbox: "stopped",
@@ -373,7 +373,7 @@ describe.concurrent("a task that does not succeed", () => {
     expect(await client.sh("stopped", "pgrep -x 'claude|sleep' || echo none")).toBe("none\n");
   });
 
-  it("lacks the agent, or has one that prints garbage", async () => {
+  it("its note says that the agent is missing or prints garbage", async () => {
     const path = (value: string) =>
       `printf 'cd /workspace\\nexport HOME=/root PATH=${value}\\n' > /var/lib/sandbox-mcp/sessions/_task`;
     await client.sh("bare", path("/usr/bin:/bin"));

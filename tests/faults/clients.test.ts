@@ -23,8 +23,8 @@ async function listed(sandbox: string): Promise<Listed[]> {
   return (await bed.call("list_runs", { sandbox })).structured.runs as Listed[];
 }
 
-describe("a client disconnects in the middle", () => {
-  it("the run continues, and another client finds it with all of its output", async () => {
+describe("when a client disconnects", () => {
+  it("its run continues, and another client finds it with all of its output", async () => {
     const sandbox = "gone";
     const abort = new AbortController();
     const command = "for i in {1..30}; do echo $i; sleep 0.1; done; echo end";
@@ -36,7 +36,7 @@ describe("a client disconnects in the middle", () => {
     expect((await bed.call("get_result", { id: run?.id })).text).toMatch(/\n30\nend/);
   });
 
-  it("in the middle of its request: nothing was done, and the server continues", async () => {
+  it("an incomplete request has no effect, and the server continues", async () => {
     const sandbox = "half";
     const { hostname, port } = new URL(bed.server.url);
     const body = JSON.stringify({
@@ -62,8 +62,8 @@ describe("a client disconnects in the middle", () => {
   });
 });
 
-describe("server stopped by SIGTERM during 20 runs", () => {
-  it("ends cleanly; after a restart every run is lost, with the reason and its output", async () => {
+describe("when SIGTERM stops the server during 20 runs", () => {
+  it("the server ends cleanly; after a restart every run is lost, with the reason and its output", async () => {
     const runs = await Promise.all(
       Array.from({ length: 20 }, (_, index) =>
         bed.call("run_command", {

@@ -157,8 +157,8 @@ async function sh(sandbox: string, command: string, more: Record<string, unknown
 /** Sandboxes of this test's engine. */
 const running = (): number => tree(process.pid).filter(({ command }) => command === "sbx-init").length;
 
-describe("control channel cut while a sandbox starts", () => {
-  it("the start is retried until it succeeds, and makes one sandbox", async () => {
+describe("when the control channel is cut while a sandbox starts", () => {
+  it("the server retries the start until it succeeds, and makes one sandbox", async () => {
     const before = proxy.cuts;
     const sandboxes = running();
     proxy.cutRequests(/^PUT \/sandboxes\/[^/ ]+ HTTP/, 5);
@@ -169,8 +169,8 @@ describe("control channel cut while a sandbox starts", () => {
   });
 });
 
-describe("control channel cut in the middle of a message", () => {
-  it("a command is followed to its end; its output is neither repeated nor lost", async () => {
+describe("when the control channel is cut in the middle of a message", () => {
+  it("the server follows a command to its end, and neither repeats nor loses output", async () => {
     const sandbox = "follow";
     await sh(sandbox, "true");
     const answer = call("run_command", { sandbox, command: "for i in {1..60}; do echo $i; sleep 0.1; done" });
@@ -196,7 +196,7 @@ describe("control channel cut in the middle of a message", () => {
     expect(new Set(lines).size).toBe(lines.length);
   });
 
-  it("a file is written completely or not at all, and appended to once; reads are retried", async () => {
+  it("a file is written completely or not at all, an append happens once, and reads are retried", async () => {
     const sandbox = "files";
     await sh(sandbox, "true");
     const content = "0123456789abcdef".repeat(4096);
@@ -264,7 +264,7 @@ describe("control channel cut in the middle of a message", () => {
     expect((await call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
   });
 
-  it("repeatedly, at random moments during twenty runs: every run ends and nothing is repeated", async () => {
+  it("every run ends and nothing is repeated after cuts at random moments during twenty runs", async () => {
     const runs = Array.from({ length: 20 }, (_, index) =>
       call("run_command", {
         sandbox: `many-${index % 4}`,

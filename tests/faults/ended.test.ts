@@ -16,8 +16,8 @@ const state = async (name: string) => {
   return listed.find((one) => one.name === name)?.state;
 };
 
-describe.concurrent("a container that the platform ends", () => {
-  it("saves a file that was written just before", async () => {
+describe.concurrent("when the platform or code in a sandbox ends its container or sandboxd", () => {
+  it("the server saves a file that was written just before", async () => {
     const sandbox = "written";
     await bed.sh("true", { sandbox });
     const first = await bed.first(sandbox);
@@ -32,14 +32,14 @@ describe.concurrent("a container that the platform ends", () => {
   it.each([
     ["without sandboxd's token", ""],
     ["with sandboxd's token", '-H "x-sandboxd-token: $(cat /run/sandbox/token)"'],
-  ])("refuses a forged report of its end, sent %s", async (_, token) => {
+  ])("the server refuses a forged report of the container's end, sent %s", async (_, token) => {
     const sandbox = token === "" ? "lied" : "lied-well";
     const report = `curl -s -o /dev/null -w '%{http_code}' ${token} -X POST http://sandbox-mcp.internal/ending`;
     expect(await bed.sh(report, { sandbox })).toBe("404");
     expect((await bed.call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
   });
 
-  it("works again after code in it killed sandboxd", async () => {
+  it("the sandbox works again after its code killed sandboxd", async () => {
     const sandbox = "ended-alone";
     const code = (text: string) => bed.call("run_code", { sandbox, code: text });
     const interrupted = await code(
@@ -49,7 +49,7 @@ describe.concurrent("a container that the platform ends", () => {
     await until(async () => (await code("6 * 7")).text.includes("42"));
   });
 
-  it("signals its commands, and saves what they then write", async () => {
+  it("commands get SIGTERM, and the server saves what they then write", async () => {
     const sandbox = "told";
     const command = "trap 'echo told >told; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
     const run = await bed.call("run_command", { sandbox, command, wait_seconds: 0 });
@@ -62,7 +62,7 @@ describe.concurrent("a container that the platform ends", () => {
     expect(await bed.sh("cat told", { sandbox })).toBe("told\n");
   });
 
-  it("saves the files of every completed run_code, and refuses code whose files it could not save", async () => {
+  it("the server saves the files of every completed run_code, and refuses code if it could not save its files", async () => {
     const sandbox = "coded";
     const many = "for n in range(1500): open(f'/workspace/many{n}', 'wb').write(os.urandom(20_000))";
     await bed.call("run_code", { sandbox, code: `import os\n${many}` });
@@ -89,7 +89,7 @@ describe.concurrent("a container that the platform ends", () => {
     expect(kept).toEqual(expect.arrayContaining(answered.map((n) => `c${n}`)));
   });
 
-  it("starts nothing new meanwhile, and says what to do", async () => {
+  it("the server starts nothing new meanwhile, and says what to do", async () => {
     const sandbox = "late";
     // It ignores SIGTERM, so that the end takes its time.
     await bed.call("run_command", { sandbox, command: "trap '' TERM; sleep 60", wait_seconds: 0 });

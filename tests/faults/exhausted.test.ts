@@ -51,8 +51,8 @@ const ALL_BOMBS: Case[] = [
 const HUNGRY = LONG ? ALL_HUNGRY : ALL_HUNGRY.slice(0, 2);
 const BOMBS = LONG ? ALL_BOMBS : ALL_BOMBS.slice(0, 1);
 
-describe("disk full", () => {
-  it("writes fail with the reason and change nothing; reading and deleting work; then everything works again", async () => {
+describe("when the disk is full", () => {
+  it("writes fail with the reason and change nothing, reading and deleting work, and afterwards everything works again", async () => {
     const sandbox = "full";
     await bed.call("write_file", { sandbox, path: "kept", content: "before" });
     await bed.call("run_command", {
@@ -84,8 +84,8 @@ describe("disk full", () => {
   });
 });
 
-describe.runIf(memoryIsHeld)("memory exhausted by user code", () => {
-  it.each(HUNGRY)("%s: it ends with the reason, and the next call works", async (_who, name, args) => {
+describe.runIf(memoryIsHeld)("when user code uses up the memory", () => {
+  it.each(HUNGRY)("the code ends with the reason, and the next call works: %s", async (_who, name, args) => {
     const sandbox = "hungry";
     // To fill the memory takes a busy machine minutes.
     let answer = await bed.call(name, { sandbox, ...args, timeout_seconds: 150, wait_seconds: 45 });
@@ -107,9 +107,9 @@ function namespaceOf(pid: number): string | undefined {
   }
 }
 
-describe("processes exhausted by a fork bomb", () => {
+describe("when a fork bomb uses up the processes", () => {
   it.each(BOMBS)(
-    "%s: the run ends, others continue, and destroy_sandbox leaves no process behind",
+    "the run ends, others continue, and destroy_sandbox leaves no process behind: %s",
     async (_where, name, args) => {
       const sandbox = "bomb";
       const namespace = namespaceOf(await bed.first(sandbox));

@@ -43,8 +43,8 @@ async function hang(sandbox: string): Promise<number[]> {
   return pids;
 }
 
-describe.concurrent("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
-  it("runs and calls continue; nothing is repeated", async () => {
+describe.concurrent("when the runtime hangs for a while (SIGSTOP, SIGCONT)", () => {
+  it("runs and calls continue, and nothing is repeated", async () => {
     const sandbox = "pausing";
     const command = await bed.call("run_command", {
       sandbox,
@@ -75,8 +75,8 @@ describe.concurrent("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
   });
 });
 
-describe.concurrent("runtime hung for good (SIGSTOP)", () => {
-  it("runs end soon after their timeout with the reason; other sandboxes work; destroy_sandbox works", async () => {
+describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
+  it("runs end soon after their timeout with the reason, and other sandboxes and destroy_sandbox work", async () => {
     const sandbox = "hanging";
     // Long enough for all of them to begin before it hangs.
     const limits = { wait_seconds: 0, timeout_seconds: 20 };
@@ -110,7 +110,7 @@ describe.concurrent("runtime hung for good (SIGSTOP)", () => {
     expect(await bed.sh("echo afresh", { sandbox })).toBe("afresh\n");
   });
 
-  it("its runs can be cancelled, and say what to do", async () => {
+  it("runs can be cancelled, and say what to do", async () => {
     const sandbox = "hanging-too";
     const command = await bed.call("run_command", { sandbox, command: "sleep 60", wait_seconds: 0 });
     await hang(sandbox);
@@ -166,15 +166,15 @@ require("node:fs").unlinkSync("/run/sandbox/sandboxd.sock");
 require("node:net").createServer(() => undefined).listen("/run/sandbox/sandboxd.sock");
 `;
 
-describe.concurrent("sandboxd hung for good", () => {
-  it("stopped (SIGSTOP) while idle: another one serves the next calls", async () => {
+describe.concurrent("when sandboxd hangs for good", () => {
+  it("another sandboxd serves the next calls if it was stopped (SIGSTOP) while idle", async () => {
     const sandbox = "idle";
     const sandboxd = await prepared(sandbox);
     process.kill(await sandboxd(), "SIGSTOP");
     expect(await served(sandbox)).toEqual(SERVED);
   });
 
-  it("stopped during a run: the run continues, and its output is neither repeated nor lost", async () => {
+  it("a run continues if sandboxd was stopped meanwhile, and its output is neither repeated nor lost", async () => {
     const sandbox = "running";
     const sandboxd = await prepared(sandbox);
     const command = "export KEPT=later; for i in {0..299}; do echo $i; sleep 0.1; done; exit 3";
@@ -192,7 +192,7 @@ describe.concurrent("sandboxd hung for good", () => {
     expect(await bed.sh("echo $KEPT", { sandbox })).toBe("later\n");
   });
 
-  it("stopped during a write: the file is unchanged or complete", async () => {
+  it("a file is unchanged or complete if sandboxd was stopped during the write", async () => {
     const sandbox = "writing";
     const sandboxd = await prepared(sandbox);
     await bed.sh("echo old >file", { sandbox });
@@ -223,7 +223,7 @@ describe.concurrent("sandboxd hung for good", () => {
     await until(async () => (await writes()) === "");
   });
 
-  it("its event loop blocked: another one serves the next calls", async () => {
+  it("another sandboxd serves the next calls if its event loop is blocked", async () => {
     const sandbox = "waiting";
     const sandboxd = await prepared(sandbox);
     const stuck = await sandboxd();
@@ -232,7 +232,7 @@ describe.concurrent("sandboxd hung for good", () => {
     expect(await served(sandbox)).toEqual(SERVED);
   });
 
-  it.runIf(LONG)("its event loop in an endless loop: another one serves the next calls", async () => {
+  it.runIf(LONG)("another sandboxd serves the next calls if its code loops forever", async () => {
     const sandbox = "looping";
     const sandboxd = await prepared(sandbox);
     const stuck = await sandboxd();
@@ -242,7 +242,7 @@ describe.concurrent("sandboxd hung for good", () => {
     expect(await served(sandbox)).toEqual(SERVED);
   });
 
-  it("a program in its place accepts connections and never responds: another sandboxd serves the next calls", async () => {
+  it("another sandboxd serves the next calls if a program in its place accepts connections and never responds", async () => {
     const sandbox = "replaced";
     await prepared(sandbox);
     const path = `/proc/${await bed.first(sandbox)}/root/run/sandbox/sandboxd.sock`;
@@ -257,8 +257,8 @@ describe.concurrent("sandboxd hung for good", () => {
   });
 });
 
-describe.concurrent("sandboxd killed again and again", () => {
-  it("following a run ends, and a waiting run does not start: both say what to do", async () => {
+describe.concurrent("when sandboxd is killed again and again", () => {
+  it("the server stops following a run and does not start a waiting one, and both say what to do", async () => {
     const sandbox = "away";
     const before = await bed.call("run_command", {
       sandbox,

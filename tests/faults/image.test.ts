@@ -76,8 +76,8 @@ await sleep(2 ** 31 - 1);`,
   return printed.replace(/over\n$/, "");
 }
 
-describe.concurrent("sandboxd hung for good in the image", () => {
-  it("killed or stopped (SIGSTOP): it is restarted", async () => {
+describe.concurrent("when sandboxd hangs for good in the image", () => {
+  it("the first process restarts it if it was killed or stopped (SIGSTOP)", async () => {
     const printed = await serve(`
       process.kill(Number(before), "SIGKILL");
       await gone(before);
@@ -91,7 +91,7 @@ describe.concurrent("sandboxd hung for good in the image", () => {
     expect(printed).toBe("answers\n");
   });
 
-  it("all programs killed by name: the first process restarts it", async () => {
+  it("the first process restarts it if a command killed all programs by name", async () => {
     const printed = await serve(`
       const first = sandboxd();
       run("pkill -f sandbox[d]; pkill -f [/]opt; pkill -x tee; true");
@@ -104,7 +104,7 @@ describe.concurrent("sandboxd hung for good in the image", () => {
     expect(printed).toBe("true\nanswers\n");
   });
 
-  it("accepts only requests with its start token, also after it was killed", async () => {
+  it("it accepts only requests with its start token, also after it was killed", async () => {
     const printed = await serve(
       `
       console.log(await status(), await status("another"), await status("its own"));
@@ -118,7 +118,7 @@ describe.concurrent("sandboxd hung for good in the image", () => {
     expect(printed).toBe("401 401 200\nundefined\n401\n");
   });
 
-  it("a program on its port accepts connections and never responds: sandboxd is restarted on that port", async () => {
+  it("the first process restarts it on its port if a program there accepts connections and never responds", async () => {
     const printed = await serve(`
       const silent = spawn(process.execPath, ["-e", \`
         const again = () => require("node:net").createServer(() => undefined)
@@ -137,7 +137,7 @@ describe.concurrent("sandboxd hung for good in the image", () => {
     expect(printed).toBe("SIGKILL\nanswers\n");
   });
 
-  it.runIf(LONG)("without processor time for longer than it may hang: it is not restarted", async () => {
+  it.runIf(LONG)("the first process does not restart it for a lack of processor time", async () => {
     const printed = await serve(`
       run("taskset -a -p -c 0 " + before);
       run("chrt -a -i -p 0 " + before);

@@ -46,7 +46,7 @@ async function counted(bed: Bed, id: string): Promise<number> {
 
 // Each has its own server.
 describe.concurrent.each(["workerd", "engine"] as const)(
-  "the server's %s killed in the middle of runs of each kind",
+  "when the server's %s is killed in the middle of runs of each kind",
   (role) => {
     let bed: Bed;
     beforeAll(async () => {
@@ -54,7 +54,7 @@ describe.concurrent.each(["workerd", "engine"] as const)(
       return () => bed.close();
     });
 
-    it("restarted with the same state: runs are lost with the reason, output is complete up to the last second", async () => {
+    it("runs are lost with the reason after a restart with the same state, and output is complete up to the last second", async () => {
       const ids = await busy(bed, "default");
       const seen = { command: await counted(bed, ids.command), code: await counted(bed, ids.code) };
       // What was there more than a second before the kill is kept.
@@ -85,14 +85,14 @@ describe.concurrent.each(["workerd", "engine"] as const)(
   },
 );
 
-describe.concurrent("a sandbox killed in the middle of runs of each kind", () => {
+describe.concurrent("when a sandbox is killed in the middle of runs of each kind", () => {
   let bed: Bed;
   beforeAll(async () => {
     bed = await startBed();
     return () => bed.close();
   });
 
-  it("runs are lost within seconds with their output; the next call works and says what is gone; other sandboxes continue", async () => {
+  it("runs are lost within seconds with their output, the next call works and says what is gone, and other sandboxes continue", async () => {
     await bed.sh("echo mine > file", { sandbox: "other" });
     await bed.call("run_code", { sandbox: "other", code: "x = 1" });
     const ids = await busy(bed, "victim");
@@ -118,7 +118,7 @@ describe.concurrent("a sandbox killed in the middle of runs of each kind", () =>
     expect((await bed.call("run_code", { sandbox: "other", code: "x" })).text).toContain("result: 1");
   });
 
-  it("during every other call: an error that says so, or the result", async () => {
+  it("every other call returns its result, or an error that gives the reason", async () => {
     const sandbox = "calls";
     await bed.sh("mkdir -p d && touch d/{1..2000} && head -c 3000000 /dev/zero > big", { sandbox });
     const calls: [string, Record<string, unknown>][] = [

@@ -42,7 +42,7 @@ async function isServed(sandbox: string): Promise<void> {
 }
 
 // Each has its own sandbox.
-describe.concurrent("a command that ends processes by their names", () => {
+describe.concurrent("when a command kills processes by name", () => {
   it.each([
     ["pkill -f sandbox"],
     ["pkill -9 -f bash"],
@@ -52,7 +52,7 @@ describe.concurrent("a command that ends processes by their names", () => {
     ["pkill -f /opt"],
     ["pkill -9 -f /var/lib"],
     ["pkill init; pkill -f init"],
-  ])("%s: other runs continue", async (kill) => {
+  ])("other runs continue: %s", async (kill) => {
     const sandbox = nameOf(kill);
     await bed.sh("echo there >/tmp/before", { sandbox });
     const { structured, lines } = await runDuring(sandbox, () =>
@@ -63,15 +63,18 @@ describe.concurrent("a command that ends processes by their names", () => {
     await isServed(sandbox);
   });
 
-  it.each(["python", "javascript"])("pkill -f /opt: code in %s keeps its variables", async (language) => {
-    const sandbox = nameOf(language);
-    const code = (text: string) => bed.call("run_code", { sandbox, language, code: text });
-    await code("kept = 41");
-    await bed.call("run_command", { sandbox, command: "pkill -f /opt" });
-    expect((await code("kept + 1")).text).toContain("42");
-  });
+  it.each(["python", "javascript"])(
+    "code in %s keeps its variables after pkill -f /opt",
+    async (language) => {
+      const sandbox = nameOf(language);
+      const code = (text: string) => bed.call("run_code", { sandbox, language, code: text });
+      await code("kept = 41");
+      await bed.call("run_command", { sandbox, command: "pkill -f /opt" });
+      expect((await code("kept + 1")).text).toContain("42");
+    },
+  );
 
-  it("pkill -u root: files remain, and the next calls work", async () => {
+  it("files remain after pkill -u root, and the next calls work", async () => {
     const sandbox = "everybody";
     await bed.sh("echo there >/tmp/before", { sandbox });
     for (let time = 0; time < 3; time++) {
@@ -88,7 +91,7 @@ describe.concurrent("a command that ends processes by their names", () => {
     ["kill -9 -1"],
     ["for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p = $$ ] || kill -9 $p; done; kill -9 $$"],
     ["for n in 1 2 3; do pkill -9 -x 'sbx.*'; sleep 0.3; done"],
-  ])("%s: runs end, and the next calls work", async (kill) => {
+  ])("runs end, and the next calls work: %s", async (kill) => {
     const sandbox = nameOf(kill);
     await bed.sh("echo there >/tmp/before", { sandbox });
     const { structured } = await runDuring(sandbox, () =>

@@ -43,8 +43,8 @@ afterAll(async () => {
 });
 
 // Each has its own sandbox.
-describe.concurrent("upstream model API cut", () => {
-  it("in the middle of a stream: the agent retries, and performs its instructions once", async () => {
+describe.concurrent("when the model's API breaks off", () => {
+  it("the agent retries after a break in the middle of a stream, and performs its instructions once", async () => {
     const sandbox = "cut";
     const { fields } = await client.call("execute_task", { task: "[[cut]] Write", sandbox });
     expect(faults.cut).toBeGreaterThan(1);
@@ -52,7 +52,7 @@ describe.concurrent("upstream model API cut", () => {
     expect(await client.sh(sandbox, "cat /workspace/once.txt")).toBe("once\n");
   });
 
-  it("before the response: the agent retries, and performs its instructions once", async () => {
+  it("the agent retries after a break before the response, and performs its instructions once", async () => {
     const sandbox = "gone";
     const { fields } = await client.call("execute_task", { task: "[[gone]] Write", sandbox });
     expect(faults.gone).toBeGreaterThan(1);
@@ -61,13 +61,13 @@ describe.concurrent("upstream model API cut", () => {
   });
 });
 
-describe.concurrent("upstream model API slow", () => {
+describe.concurrent("when the model's API is slow", () => {
   it("the task waits and succeeds", async () => {
     const { fields } = await client.call("execute_task", { task: "[[slow]] Say it" });
     expect(fields).toMatchObject({ state: "succeeded", answer: "one two three" });
   });
 
-  it("without end: the task ends at its timeout with all its processes, and the sandbox can be used", async () => {
+  it("the task ends at its timeout with all its processes if the response never ends, and the sandbox can be used", async () => {
     const sandbox = "hang";
     const hung = await client.call("execute_task", { task: "[[hang]] x", sandbox, timeout_seconds: 15 });
     expect(faults.hang).toBeGreaterThan(0);
@@ -79,8 +79,8 @@ describe.concurrent("upstream model API slow", () => {
   });
 });
 
-describe("upstream model API down", () => {
-  it("the task ends by its timeout and names the API as the reason; everything else works", async () => {
+describe("when the model's API is down", () => {
+  it("the task ends by its timeout and names the API as the reason, and everything else works", async () => {
     await api.close();
     const sandbox = "down";
     const { fields } = await client.call("execute_task", {

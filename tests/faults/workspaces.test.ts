@@ -12,8 +12,8 @@ async function savedAt(bed: Bed, name: string): Promise<number> {
 }
 
 // Each has its own server.
-describe.concurrent("the server or a sandbox ends while a workspace changes", () => {
-  it("kill -9 of the server: everything up to the last save is restored, and the next result says from when", async () => {
+describe.concurrent("when the server ends while a workspace changes", () => {
+  it("everything up to the last save is restored after kill -9, and the next result says when that was", async () => {
     const bed = await startBed();
     try {
       await bed.sh(
@@ -31,7 +31,7 @@ describe.concurrent("the server or a sandbox ends while a workspace changes", ()
     }
   });
 
-  it("SIGTERM, as with Ctrl-C: nothing is missing, not even the latest change", async () => {
+  it("nothing is missing after SIGTERM or Ctrl-C, not even the latest change", async () => {
     const bed = await startBed();
     try {
       await bed.sh("true", { sandbox: "other" });
@@ -50,7 +50,7 @@ describe.concurrent("the server or a sandbox ends while a workspace changes", ()
     }
   });
 
-  it("SIGTERM while visitors and sandboxes flood previews: nothing is missing", async () => {
+  it("nothing is missing after SIGTERM while visitors and sandboxes flood previews", async () => {
     const bed = await startBed();
     try {
       await bed.sh("head -c 20000000 /dev/urandom >large");
@@ -69,7 +69,7 @@ describe.concurrent("the server or a sandbox ends while a workspace changes", ()
     }
   });
 
-  it("SIGTERM while the Worker does not respond: the log says that workspaces may not be saved", async () => {
+  it("the log says that workspaces may not be saved after SIGTERM if the Worker does not respond", async () => {
     const bed = await startBed();
     try {
       await bed.call("write_file", { path: "young", content: "a moment old" });

@@ -42,7 +42,7 @@ function memory(): number {
   return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${workerd?.pid}/status`, "utf8"))?.[1]) / 1024;
 }
 
-describe("methods and paths", () => {
+describe("when clients send unusual methods and paths", () => {
   const PATHS = [
     "/",
     "/mcp",
@@ -82,7 +82,7 @@ describe("methods and paths", () => {
     "MCP",
     "get",
     "TRACE",
-  ])("%s of every path: a response, but never 500", async (method) => {
+  ])("every path has a response to %s, and never 500", async (method) => {
     for (const path of PATHS) {
       const head = `${method} ${encodeURI(path).replaceAll("%25", "%")} HTTP/1.1\r\nHost: ${authority}\r\nAuthorization: Bearer ${TOKEN}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`;
       const answer = await rawSocket(server.url, [head], 5000);
@@ -94,8 +94,8 @@ describe("methods and paths", () => {
   });
 });
 
-describe("headers", () => {
-  it("of any content, in every header that is read", async () => {
+describe("when clients send hostile headers", () => {
+  it("a header that the server reads may have any content: it always responds, and never with 500", async () => {
     const value = fc.oneof(
       nastyString,
       fc.constantFrom(
@@ -170,7 +170,7 @@ describe("headers", () => {
     ["no colon", "Host: x\r\nnonsense\r\n"],
     ["a megabyte", `Host: x\r\nX-A: ${"a".repeat(1_000_000)}\r\n`],
     ["ten thousand", `Host: x\r\n${"X-A: a\r\n".repeat(10_000)}`],
-  ])("%s: refused or answered, and the server continues", async (_what, lines) => {
+  ])("the server responds, never with 500, and continues after hostile headers: %s", async (_what, lines) => {
     const answer = await rawSocket(server.url, [`POST /mcp HTTP/1.1\r\n${lines}Connection: close\r\n\r\n`]);
     const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
     if (status !== 501) harmless(status, answer, lines);
@@ -179,7 +179,7 @@ describe("headers", () => {
   });
 });
 
-describe("bodies", () => {
+describe("when clients send hostile bodies", () => {
   const envelope = (params: string) => `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":${params}}`;
   const deep = (depth: number) => "[".repeat(depth) + "]".repeat(depth);
   const CORPUS: [string, string | Uint8Array<ArrayBuffer>][] = [
@@ -232,7 +232,7 @@ describe("bodies", () => {
     ["much more than the limit", `"${"x".repeat(60 * 1024 * 1024)}"`],
   ];
   it.each(CORPUS)(
-    "%s, in every protocol revision: refused or answered within limits, and the server continues",
+    "the server limits its response to a hostile body in every protocol revision, and continues: %s",
     async (_what, body) => {
       for (const version of [undefined, "2025-03-26", "2025-11-25", "2026-07-28"]) {
         const { status, text } = await postRaw(
@@ -306,7 +306,7 @@ describe("bodies", () => {
     await stillServes();
   });
 
-  it("anything like JSON", async () => {
+  it("the server responds to anything that resembles JSON, and never with 500", async () => {
     await fc.assert(
       fc.asyncProperty(fc.json({ maxDepth: 5 }), fc.nat({ max: 60 }), async (json, cut) => {
         const body = json.slice(0, Math.max(1, json.length - (cut > 30 ? 0 : cut)));
@@ -318,7 +318,7 @@ describe("bodies", () => {
   });
 });
 
-describe("connections", () => {
+describe("when clients misuse connections", () => {
   const head = (extra: string) =>
     `POST /mcp HTTP/1.1\r\nHost: ${authority}\r\nAuthorization: Bearer ${TOKEN}\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n${extra}\r\n`;
 
@@ -331,17 +331,20 @@ describe("connections", () => {
     ["a chunk extension without end", [`5;${"a".repeat(100_000)}\r\nhello\r\n0\r\n\r\n`]],
     ["trailers", ["0\r\nX-A: a\r\nHost: evil\r\n\r\n"]],
     ["ten thousand chunks of one byte", [`1\r\na\r\n`.repeat(10_000), "0\r\n\r\n"]],
-  ])("%s: refused or answered, and the server continues", async (_what, chunks) => {
-    const answer = await rawSocket(server.url, [
-      head("Transfer-Encoding: chunked\r\nConnection: close\r\n"),
-      ...chunks,
-    ]);
-    const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
-    harmless(status, answer, chunks.join(""));
-    await stillServes();
-  });
+  ])(
+    "the server responds, never with 500, and continues after malformed bytes: %s",
+    async (_what, chunks) => {
+      const answer = await rawSocket(server.url, [
+        head("Transfer-Encoding: chunked\r\nConnection: close\r\n"),
+        ...chunks,
+      ]);
+      const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
+      harmless(status, answer, chunks.join(""));
+      await stillServes();
+    },
+  );
 
-  it("pipelined requests on one connection are answered in order", async () => {
+  it("pipelined requests on one connection get their responses in order", async () => {
     const request = (path: string) => `GET ${path} HTTP/1.1\r\nHost: ${authority}\r\n\r\n`;
     const last = `GET /health HTTP/1.1\r\nHost: ${authority}\r\nConnection: close\r\n\r\n`;
     const answer = await rawSocket(
@@ -363,7 +366,7 @@ describe("connections", () => {
     expect(answer.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 400"]);
   });
 
-  it("a hundred clients that send a byte now and then do not block other clients", async () => {
+  it("a hundred clients that send one byte at a time do not block other clients", async () => {
     const { hostname, port } = new URL(server.url);
     const sockets: Socket[] = Array.from({ length: 100 }, (_, index) => {
       const socket = connect(Number(port), hostname);
@@ -381,7 +384,7 @@ describe("connections", () => {
     await stillServes();
   });
 
-  it("clients that do not read their response, or leave before it, hold no resources afterwards", async () => {
+  it("clients that do not read their response, or disconnect before it, use no resources afterwards", async () => {
     const rounds: number[] = [];
     const large = JSON.stringify({
       jsonrpc: "2.0",
@@ -411,7 +414,7 @@ describe("connections", () => {
   });
 });
 
-describe("bodies in chunks of a byte", () => {
+describe("when clients send bodies in chunks of one byte", () => {
   const CHUNKS = 100_000;
 
   /** Sends a request with a body of spaces, and returns the beginning of the response. */
@@ -437,7 +440,7 @@ describe("bodies in chunks of a byte", () => {
   it.each([
     ["/mcp", "application/json", "HTTP/1.1 400"],
     ["/oauth/token", "application/x-www-form-urlencoded", "HTTP/1.1 4"],
-  ])("take no more memory than their size: %s", async (path, type, status) => {
+  ])("a body takes no more memory than its size: %s", async (path, type, status) => {
     await stillServes();
     const before = memory();
     let most = before;
@@ -450,8 +453,8 @@ describe("bodies in chunks of a byte", () => {
   });
 });
 
-describe("at the end", () => {
-  it("the origin is healthy", async () => {
+describe("after all hostile requests", () => {
+  it("the server is healthy", async () => {
     const response = await fetch(`${origin}/health`);
     expect(response.status).toBe(200);
   });

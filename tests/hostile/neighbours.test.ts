@@ -189,17 +189,19 @@ function memoryNow(): number {
   return held.reduce((sum, kilobytes) => sum + Number(kilobytes ?? 0) * 1024, 0);
 }
 
-it("no port of workerd accepts a header that names the called host", async () => {
-  const ports = workerdPorts();
-  expect(ports).toContain(Number(new URL(url).port));
-  for (const port of ports) {
-    const head = `GET /health HTTP/1.1\r\nHost: evil.example\r\nMF-Original-URL: https://evil.example/health\r\nConnection: close\r\n\r\n`;
-    expect(await rawSocket(`http://127.0.0.1:${port}/`, [head])).toMatch(/^HTTP\/1\.1 40[34] /);
-  }
+describe("when a header names the called host", () => {
+  it("no port of workerd accepts it", async () => {
+    const ports = workerdPorts();
+    expect(ports).toContain(Number(new URL(url).port));
+    for (const port of ports) {
+      const head = `GET /health HTTP/1.1\r\nHost: evil.example\r\nMF-Original-URL: https://evil.example/health\r\nConnection: close\r\n\r\n`;
+      expect(await rawSocket(`http://127.0.0.1:${port}/`, [head])).toMatch(/^HTTP\/1\.1 40[34] /);
+    }
+  });
 });
 
 // Each in its own sandbox.
-describe.concurrent("a control server that answers every call with", () => {
+describe.concurrent("when a control server replies to each call with the same value", () => {
   it.each([
     "null",
     "1",
@@ -207,7 +209,7 @@ describe.concurrent("a control server that answers every call with", () => {
     '{"stdout":1,"stderr":[[]],"id":2}',
     '{"id":"a","stdout":"file 3\\nYWJj"}',
     '[["a"]]',
-  ])("%s: code, which needs that server, fails as damaged and says what to do", async (value) => {
+  ])("code fails, and its error says that the sandbox is damaged and what to do: %s", async (value) => {
     const sandbox = `answers-${createHash("sha256").update(value).digest("hex").slice(0, 8)}`;
     await tool(url, "run_command", { sandbox, command: `echo 'answer ${value}' >/tmp/attack` });
     for (const language of ["python", "javascript"]) {
@@ -248,8 +250,8 @@ const FLOODS: { what: string; flood: string; call: [name: string, args: Record<s
   { what: "changes of a task", flood: "changes", call: ["execute_task", TASK] },
 ];
 
-describe("another principal's calls are answered", () => {
-  it("without an attack", async () => {
+describe("when one principal attacks the server", () => {
+  it("another principal's calls succeed before the attacks", async () => {
     await neighbourUntil(() => true);
     let count = 0;
     show("without an attack", await neighbourUntil(() => ++count >= 50));
@@ -257,16 +259,19 @@ describe("another principal's calls are answered", () => {
 
   // The engine ends every sandbox that attacks in such a way: tests/node/control.test.ts. These are the largest, the one of most
   // values, and the one that breaks no rule.
-  it.each(["push", "numbers", "churn"])("while a control server does this: %s", async (name) => {
-    await answeredWhile(name, async () => {
-      // The attack begins with the next connection to the control server.
-      await attack(`echo ${name} >/tmp/attack`);
-      await atOnce(12, () => attackWith("read_file", { path: "/workspace/x" }));
-      await tool(url, "destroy_sandbox", { sandbox: "default" });
-    });
-  });
+  it.each(["push", "numbers", "churn"])(
+    "another principal's calls succeed while a control server sends hostile messages: %s",
+    async (name) => {
+      await answeredWhile(name, async () => {
+        // The attack begins with the next connection to the control server.
+        await attack(`echo ${name} >/tmp/attack`);
+        await atOnce(12, () => attackWith("read_file", { path: "/workspace/x" }));
+        await tool(url, "destroy_sandbox", { sandbox: "default" });
+      });
+    },
+  );
 
-  describe("while a program in sandboxd's place", () => {
+  describe("when a program takes sandboxd's place", () => {
     const sandboxOf = (flood: string) => `flood-${flood.toLowerCase()}`;
 
     beforeAll(async () => {
@@ -280,24 +285,27 @@ describe("another principal's calls are answered", () => {
       await sleep(5000);
     });
 
-    it.each(FLOODS)("sends $what", async ({ flood, call: [name, args] }) => {
-      const sandbox = sandboxOf(flood);
-      const before = mostMemory();
-      // A run is flooded while it runs, a response once.
-      const isRun = name === "execute_task" || name === "run_command";
-      // The first 128 MiB of output are stored at full speed, which takes seconds on a busy machine.
-      const rounds = flood === "output" ? 4 : isRun ? 1 : 2;
-      const attacker = async () => {
-        for (let round = 0; round < rounds; round++)
-          expect(await attackWith(name, { sandbox, ...args })).not.toMatch(HONEST);
-      };
-      await answeredWhile(flood, () => atOnce(isRun ? 1 : 4, attacker));
-      if (flood === "pieces") expect(mostMemory() - before).toBeLessThan(500 * 1024 * 1024);
-      await tool(url, "destroy_sandbox", { sandbox });
-    });
+    it.each(FLOODS)(
+      "another principal's calls succeed while the program sends $what",
+      async ({ flood, call: [name, args] }) => {
+        const sandbox = sandboxOf(flood);
+        const before = mostMemory();
+        // A run is flooded while it runs, a response once.
+        const isRun = name === "execute_task" || name === "run_command";
+        // The first 128 MiB of output are stored at full speed, which takes seconds on a busy machine.
+        const rounds = flood === "output" ? 4 : isRun ? 1 : 2;
+        const attacker = async () => {
+          for (let round = 0; round < rounds; round++)
+            expect(await attackWith(name, { sandbox, ...args })).not.toMatch(HONEST);
+        };
+        await answeredWhile(flood, () => atOnce(isRun ? 1 : 4, attacker));
+        if (flood === "pieces") expect(mostMemory() - before).toBeLessThan(500 * 1024 * 1024);
+        await tool(url, "destroy_sandbox", { sandbox });
+      },
+    );
   });
 
-  it("while a terminal prints the output that is most expensive to render", async () => {
+  it("another principal's calls succeed while a terminal prints the output that is most expensive to render", async () => {
     const sandbox = "terminal";
     const command = `python3 -c "print('\\x1b[999@' * 3000 + '\\x1b[999Cx\\x1b[H' * 1200)"; sleep 30`;
     const { structured } = await tool(url, "run_command", { sandbox, command, interactive: true });
@@ -308,7 +316,7 @@ describe("another principal's calls are answered", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
-  it("while files of combining marks are read", async () => {
+  it("another principal's calls succeed while the server reads files of combining marks", async () => {
     const sandbox = "marks";
     const content = `a\n${"\u0301".repeat(15_000)}${"\u0323".repeat(15_000)}\n`;
     await tool(url, "write_file", { sandbox, path: "marks.txt", content });
@@ -322,7 +330,7 @@ describe("another principal's calls are answered", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
-  it("while results imitate the note about omitted results many times", async () => {
+  it("another principal's calls succeed while results imitate the note about omitted results many times", async () => {
     const sandbox = "results";
     const code = [
       "class Left:",
@@ -334,7 +342,7 @@ describe("another principal's calls are answered", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
-  it("while a kernel answers with a million values", async () => {
+  it("another principal's calls succeed while a kernel returns a million values", async () => {
     const changed = [
       "import sandbox_mcp_kernel as kernel",
       "dump = kernel._dump",
@@ -348,7 +356,7 @@ describe("another principal's calls are answered", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
-  it("while the largest allowed images and decompression bombs are read", async () => {
+  it("another principal's calls succeed while the server reads the largest allowed images and decompression bombs", async () => {
     const sandbox = "images";
     const made = [
       "import struct, zlib",
@@ -370,7 +378,7 @@ describe("another principal's calls are answered", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
-  it("while a PNG with data after its last row is read, and workerd's memory does not grow", async () => {
+  it("another principal's calls succeed while the server reads a PNG with data after its last row, and workerd's memory does not grow", async () => {
     const sandbox = "trailing";
     const made = [
       "import struct, zlib",
@@ -392,7 +400,7 @@ describe("another principal's calls are answered", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
-  it("while a sandbox floods its egress proxy", async () => {
+  it("another principal's calls succeed while a sandbox floods its egress proxy", async () => {
     const flood = `node -e '
       const { connect } = require("node:net");
       const piece = Buffer.from("GET http://anthropic.internal/ HTTP/1.1\\r\\nHost: anthropic.internal\\r\\n\\r\\n".repeat(1000));
@@ -413,15 +421,18 @@ describe("another principal's calls are answered", () => {
     { what: "messages for one visitor after another", visit: ["/out", 40, "messages", 4, 700] },
     { what: "chunks of visitors", visit: ["/in", 40, "chunks", 4] },
     { what: "chunks for visitors", visit: ["/out", 40, "chunks", 4] },
-  ])("while a preview sends $what, of one byte each", async ({ what, visit }) => {
-    const sandbox = "tiny-pieces";
-    const flood = await floodedPreview((name, args) => tool(url, name, { sandbox, ...args }));
-    const before = memoryNow();
-    let answered = 0;
-    await answeredWhile(what, async () => (answered = await flood(visit)));
-    // Of visitors' chunks nothing is answered.
-    if (what !== "chunks of visitors") expect(answered).toBeGreaterThan(0);
-    expect(memoryNow() - before).toBeLessThan(700 * 1024 * 1024);
-    await tool(url, "destroy_sandbox", { sandbox });
-  });
+  ])(
+    "another principal's calls succeed while a preview sends $what, of one byte each",
+    async ({ what, visit }) => {
+      const sandbox = "tiny-pieces";
+      const flood = await floodedPreview((name, args) => tool(url, name, { sandbox, ...args }));
+      const before = memoryNow();
+      let answered = 0;
+      await answeredWhile(what, async () => (answered = await flood(visit)));
+      // Of visitors' chunks nothing is answered.
+      if (what !== "chunks of visitors") expect(answered).toBeGreaterThan(0);
+      expect(memoryNow() - before).toBeLessThan(700 * 1024 * 1024);
+      await tool(url, "destroy_sandbox", { sandbox });
+    },
+  );
 });

@@ -155,8 +155,8 @@ const REQUESTS: [string, Record<string, string>][] = [
 
 const CHUNKED = "Transfer-Encoding: chunked\r\n";
 
-describe("every endpoint of OAuth", () => {
-  it("with any parameters in its URL: it never redirects to an unregistered address", async () => {
+describe("when clients send hostile requests to OAuth's endpoints", () => {
+  it("no parameter in a URL causes a redirect to an unregistered address", async () => {
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(...PATHS), parameters, async (path, pairs) => {
         const { location } = await send(`${path}?${form(pairs)}`);
@@ -166,7 +166,7 @@ describe("every endpoint of OAuth", () => {
     );
   });
 
-  it("with any form", async () => {
+  it("the endpoints respond to any form, and never with 500", async () => {
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(...PATHS), parameters, async (path, pairs) => {
         const headers = { "content-type": "application/x-www-form-urlencoded" };
@@ -178,7 +178,7 @@ describe("every endpoint of OAuth", () => {
     );
   });
 
-  it("with any JSON, broken or not, and any header", async () => {
+  it("the endpoints respond to any JSON, valid or not, with any header, and never with 500", async () => {
     const body = fc.oneof(
       fc.json(),
       nastyString.map((text) => text.toWellFormed()),
@@ -212,7 +212,7 @@ describe("every endpoint of OAuth", () => {
     );
   });
 
-  it("with any invalid token at the MCP endpoint: 401 and a challenge", async () => {
+  it("the MCP endpoint responds to any invalid token with 401", async () => {
     await fc.assert(
       fc.asyncProperty(value, async (text) => {
         const authorization = `Bearer ${text.replaceAll(/[^\x21-\x7e]/g, "?").slice(0, 4000)}`;
@@ -227,7 +227,7 @@ describe("every endpoint of OAuth", () => {
     );
   });
 
-  it("with one or two wrong parameters in each request", async () => {
+  it("one or two wrong parameters never cause a redirect to an unregistered address", async () => {
     const some = fc.array(fc.tuple(fc.constantFrom(...NAMES), value), { minLength: 1, maxLength: 2 });
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(...REQUESTS), some, async ([path, whole], changes) => {
@@ -252,7 +252,7 @@ describe("every endpoint of OAuth", () => {
     ["a negative chunk", CHUNKED, "-1\r\nhello\r\n0\r\n\r\n"],
     ["a chunk of 2^64", CHUNKED, "fffffffffffffffff\r\nhello\r\n"],
     ["a body shorter than it says", "Content-Length: 100\r\n", "hello"],
-  ])("with %s: refused", async (_what, length, body) => {
+  ])("the endpoints refuse a malformed body: %s", async (_what, length, body) => {
     for (const path of [AUTHORIZE_PATH, TOKEN_PATH, REGISTRATION_PATH]) {
       const type = path === REGISTRATION_PATH ? "application/json" : "application/x-www-form-urlencoded";
       const head = `POST ${path} HTTP/1.1\r\nHost: ${authority}\r\nContent-Type: ${type}\r\n${length}Connection: close\r\n\r\n`;
@@ -263,7 +263,7 @@ describe("every endpoint of OAuth", () => {
     }
   });
 
-  it("with bodies that are too large: refused, some before they arrived completely", async () => {
+  it("the endpoints refuse bodies that are too large, some before they arrive completely", async () => {
     const init = {
       method: "POST",
       headers: { "content-type": "application/json" },

@@ -118,15 +118,15 @@ const headers = fc
   )
   .map((given): Record<string, string> => Object.assign({}, given));
 
-describe("arbitrary messages with arbitrary headers", () => {
-  it("are answered according to the protocol", async () => {
+describe("when clients send arbitrary messages and headers", () => {
+  it("the server responds to each message according to the protocol", async () => {
     await fc.assert(
       fc.asyncProperty(message, headers, async (sent, under) => void (await send(sent, under))),
       tries(250),
     );
   });
 
-  it("in batches too", async () => {
+  it("the server responds to each batch according to the protocol", async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(message, { maxLength: 6 }), headers, async (sent, under) => {
         const { text } = await send(sent, under);
@@ -138,7 +138,7 @@ describe("arbitrary messages with arbitrary headers", () => {
   });
 });
 
-describe.each(ERAS)("a client of %s", (version) => {
+describe.each(ERAS)("when a client of revision %s violates the protocol", (version) => {
   const own = { "mcp-protocol-version": version };
 
   it.each([
@@ -181,7 +181,7 @@ describe.each(ERAS)("a client of %s", (version) => {
         params: { _meta: meta(version === "2026-07-28" ? "2025-11-25" : "2026-07-28") },
       },
     ],
-  ])("%s: refused or answered, and its next request works", async (_what, sent) => {
+  ])("the server responds, and the client's next request works: %s", async (_what, sent) => {
     const { status } = await send(sent, own);
     expect(status).toBeLessThan(500);
     const { text } = await send(

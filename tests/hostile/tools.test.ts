@@ -73,8 +73,8 @@ async function call(name: string, args: unknown): Promise<string> {
 /** What these tools do takes time, so they get fewer tries. `destroy_sandbox` costs the next call a start. */
 const SLOW: Record<string, number> = { run_code: 25, run_command: 40, destroy_sandbox: 20, execute_task: 8 };
 
-describe("every tool, with hostile input", () => {
-  it("returns a result or a readable error", async () => {
+describe("when a tool gets hostile input", () => {
+  it("every tool returns a result or a readable error", async () => {
     for (const definition of await definitions()) {
       await fc.assert(
         fc.asyncProperty(inputFor(definition), async (args) => void (await call(definition.name, args))),
@@ -83,7 +83,7 @@ describe("every tool, with hostile input", () => {
     }
   });
 
-  it("with arbitrary arguments", async () => {
+  it("every tool returns a result or a readable error for arbitrary arguments", async () => {
     const names = (await definitions()).map(({ name }) => name);
     await fc.assert(
       fc.asyncProperty(
@@ -95,7 +95,7 @@ describe("every tool, with hostile input", () => {
     );
   });
 
-  it("a tool that does not exist, of any name", async () => {
+  it("a call of an unknown tool with any name gets a readable error", async () => {
     await fc.assert(
       fc.asyncProperty(nastyValue, async (name) => void (await call(name as string, {}))),
       tries(40),
@@ -103,8 +103,8 @@ describe("every tool, with hostile input", () => {
   });
 });
 
-describe("input is returned unchanged", () => {
-  it("any text in a file, read back", async () => {
+describe("when input contains arbitrary text", () => {
+  it("a file returns the text that was written to it", async () => {
     const content = fc
       .string({ unit: "binary", minLength: 1, maxLength: 200 })
       .filter((text) => text.isWellFormed());
@@ -118,7 +118,7 @@ describe("input is returned unchanged", () => {
     );
   });
 
-  it("any file name, listed and read by that name", async () => {
+  it("a file with any name is listed and read by that name", async () => {
     const name = fc
       .string({ unit: "binary", minLength: 1, maxLength: 30 })
       .filter((text) => text.isWellFormed() && !/[/\0]/.test(text) && text !== "." && text !== "..");
@@ -135,7 +135,7 @@ describe("input is returned unchanged", () => {
     );
   });
 
-  it("any text in an environment variable and an argument, printed", async () => {
+  it("a command prints any text of an environment variable and an argument unchanged", async () => {
     const value = fc
       .string({ unit: "binary", maxLength: 60 })
       .filter((text) => text.isWellFormed() && !text.includes("\0"));
@@ -150,7 +150,7 @@ describe("input is returned unchanged", () => {
     );
   });
 
-  it("variables that bash or the wrapper uses affect only themselves", async () => {
+  it("a caller's variables do not change the wrapper, whatever their names", async () => {
     for (const name of [
       "PATH",
       "BASH_ENV",
@@ -183,7 +183,7 @@ describe("input is returned unchanged", () => {
     }
   });
 
-  it("any code: a syntax error is a result", async () => {
+  it("any code gets a result, also with a syntax error", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.constantFrom("python", "javascript", "typescript"),

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 
-it("mixed tools from many clients: no wrong answer, and nothing grows from the first quarter to the last", async () => {
+it("many clients get correct results from mixed tools, and no resource use grows from the first quarter to the last", async () => {
   // Files, not pipes: what it leaves behind when it fails would hold a pipe open, and its words back.
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-soak-out-"));
   const [outputFile, complaintsFile] = ["out", "err"].map((name) => join(directory, name)) as [

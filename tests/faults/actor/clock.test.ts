@@ -12,11 +12,11 @@ function jump(ms: number): void {
   vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + ms });
 }
 
-describe("clock jump", () => {
+describe("when the actor's clock jumps", () => {
   it.each([
     ["an hour back", -HOUR],
     ["a day ahead", 24 * HOUR],
-  ])("%s: every run ends with its output and has its own id, and the next call works", async (_which, ms) => {
+  ])("every run ends with its output and has its own id, and the next call works: %s", async (_which, ms) => {
     const sandbox = ms < 0 ? "back" : "ahead";
     await sh(sandbox, "true");
     const command = await owner.call("run_command", {

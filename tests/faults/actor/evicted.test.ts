@@ -50,8 +50,8 @@ async function runOf(sandbox: string, mark: string): Promise<string | undefined>
 }
 
 // They wait most of the time. Each has its own sandbox.
-describe.concurrent("actor evicted at random moments", () => {
-  it("the next actor follows a command to its end: it runs once, and its output is complete and not repeated", async () => {
+describe.concurrent("when an actor is evicted at random moments", () => {
+  it("the next actor follows a command to its end, which runs once with complete output that is not repeated", async () => {
     const sandbox = "evict-command";
     await sh(sandbox, "true");
     let round = 0;
@@ -93,7 +93,7 @@ describe.concurrent("actor evicted at random moments", () => {
     expect(recorded).toBeGreaterThanOrEqual(ROUNDS / 2);
   });
 
-  it("a command with an id is followed to its end, or says that it never started", async () => {
+  it("the next actor follows a command with an id to its end, or says that it never started", async () => {
     const sandbox = "evict-given";
     await sh(sandbox, "true");
     let round = 0;
@@ -138,7 +138,7 @@ describe.concurrent("actor evicted at random moments", () => {
     );
   });
 
-  it("the next actor repeats a read: the caller does not notice, and waits no longer", async () => {
+  it("the next actor repeats a read, and the caller waits no longer", async () => {
     const sandbox = "evict-reads";
     const run = await owner.call("run_command", { sandbox, command: "sleep 2; echo ended", wait_seconds: 0 });
     await sh(sandbox, "echo kept > file", { session: "look" });
@@ -164,7 +164,7 @@ describe.concurrent("actor evicted at random moments", () => {
     await owner.call("cancel_run", { id: idIn(endless) });
   });
 
-  it("an acknowledged file exists, and an append happened once", async () => {
+  it("an acknowledged file exists, and an append happens once", async () => {
     const sandbox = "evict-files";
     await sh(sandbox, "true");
     let round = 0;

@@ -109,7 +109,7 @@ const UNAVAILABLE = {
   text: expect.stringMatching(/[Tt]ry again in a few seconds\./),
 };
 
-describe("KV refusing", () => {
+describe("when KV refuses operations", () => {
   it("calls with a server token work as before", async () => {
     fault = refusing;
     const caller = new Caller("owner", "test-owner-token", broken);
@@ -118,14 +118,17 @@ describe("KV refusing", () => {
     expect(operations).toEqual([]);
   });
 
-  it.each(REQUESTS)("%s: 503 with Retry-After, without internal details", async (_what, path, init) => {
-    fault = refusing;
-    expect(await answerTo(path, init)).toEqual(UNAVAILABLE);
-    expect(operations).toHaveLength(1);
-  });
+  it.each(REQUESTS)(
+    "a request that needs KV gets 503 with Retry-After, without internal details: %s",
+    async (_what, path, init) => {
+      fault = refusing;
+      expect(await answerTo(path, init)).toEqual(UNAVAILABLE);
+      expect(operations).toHaveLength(1);
+    },
+  );
 });
 
-describe("KV never answering", () => {
+describe("when KV never responds", () => {
   it("calls with a server token do not wait for it", async () => {
     fault = silent;
     const caller = new Caller("owner", "test-owner-token", broken);
@@ -134,7 +137,7 @@ describe("KV never answering", () => {
     expect(operations).toEqual([]);
   });
 
-  it("registrations, tokens, pages and calls with an OAuth token: the same 503 within 15 seconds", async () => {
+  it("registrations, tokens, pages and calls with an OAuth token get the same 503 within 15 seconds", async () => {
     fault = silent;
     const began = Date.now();
     const answers = await Promise.all(REQUESTS.map(([, path, init]) => answerTo(path, init)));

@@ -35,7 +35,7 @@ async function log(id: string): Promise<string> {
 const COMMAND = "seq 1 60000";
 const EXPECTED = Array.from({ length: 60_000 }, (_, index) => `${index + 1}\n`).join("");
 
-describe("R2 refusing", () => {
+describe("when R2 refuses operations", () => {
   it("a run ends normally, and all of its output is stored and readable", async () => {
     bucketOf("refused").fault = refusing;
     const result = await owner.call("run_command", { sandbox: "refused", command: COMMAND });
@@ -43,7 +43,7 @@ describe("R2 refusing", () => {
     expect(await log(String(result.structured.id))).toBe(EXPECTED);
   });
 
-  it("to return a log: an error that says to retry, and the log once R2 works again", async () => {
+  it("reading a log fails with advice to retry, and succeeds once R2 works again", async () => {
     const result = await owner.call("run_command", { sandbox: "unread", command: COMMAND });
     const id = String(result.structured.id);
     await until(async () => (await bucket.list("")).keys.some((key) => key.includes(id)));
@@ -56,7 +56,7 @@ describe("R2 refusing", () => {
     expect(await log(id)).toBe(EXPECTED);
   });
 
-  it("to delete an expired log: the record remains, and a later scheduled attempt deletes both", async () => {
+  it("the record of an expired log remains, and a later scheduled attempt deletes both", async () => {
     const sandbox = "undeleted";
     const result = await owner.call("run_command", { sandbox, command: COMMAND });
     const id = String(result.structured.id);
@@ -74,8 +74,8 @@ describe("R2 refusing", () => {
   });
 });
 
-describe("R2 slow", () => {
-  it("nothing waits for it: runs start and end, results are available, logs follow", async () => {
+describe("when R2 is slow", () => {
+  it("runs start and end and results are available without waiting for it, and logs follow", async () => {
     bucketOf("slow").fault = () => sleep(4000);
     const sandbox = "slow";
     await sh(sandbox, "true");
@@ -98,7 +98,7 @@ describe("R2 slow", () => {
   });
 });
 
-describe("SQLite at its row limit", () => {
+describe("when SQLite's row limit is reached", () => {
   it.each([
     ["many large results", "for _ in range(100): display('日本' * 100_000)\n'last'"],
     ["one result as large as the prelude passes on", "'🐍' * 250_000"],
@@ -113,7 +113,7 @@ describe("SQLite at its row limit", () => {
       `def f(n):\n    ${"x = '日'; ".repeat(3000)}\n    return f(n - 1) if n else 1 / 0\nf(60)`,
     ],
     ["a source whose first line is huge", `x = '${"🐍".repeat(200_000)}'\nlen(x)`],
-  ])("%s: the run ends and is listed", async (_what, code) => {
+  ])("the run ends and is listed: %s", async (_what, code) => {
     const sandbox = "rows";
     const answer = await owner.call("run_code", {
       sandbox,
@@ -128,7 +128,7 @@ describe("SQLite at its row limit", () => {
     expect(await sh(sandbox, "echo next")).toBe("next\n");
   });
 
-  it("a history of the largest results is listed without reading them", async () => {
+  it("the server lists a history of the largest results without reading them", async () => {
     const sandbox = "heavy";
     const ids = [];
     for (let run = 0; run < 30; run++) {
@@ -144,7 +144,7 @@ describe("SQLite at its row limit", () => {
     expect(listed.text.length).toBeLessThan(10_000);
   });
 
-  it("a command with the largest allowed input", async () => {
+  it("a command with the largest allowed input runs, and gets an id", async () => {
     const answer = await owner.call("run_command", {
       sandbox: "rows",
       command: `: ${"é".repeat(99_000)}; echo done`,

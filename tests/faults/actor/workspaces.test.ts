@@ -33,8 +33,8 @@ function hang(...sandboxes: string[]): void {
 }
 
 // These change what all sandboxes share.
-describe("a save that takes long", () => {
-  it("does not block the start of another sandbox", async () => {
+describe("when a save takes long", () => {
+  it("another sandbox starts meanwhile", async () => {
     const caller = await principal("ws-room");
     const run = (sandbox: string, command: string) => caller.call("run_command", { sandbox, command });
     onTestFinished(await setLimits({ runningSandboxes: 2 }));
@@ -51,7 +51,7 @@ describe("a save that takes long", () => {
     expect(text.match(/^\w(?=: running)/gm)?.sort()).toEqual(["a", "c"]);
   });
 
-  it("is what the next container gets if its container is killed meanwhile, and is saved again after that", async () => {
+  it("the next container gets the save if the container is killed meanwhile, and is then saved again", async () => {
     const sandbox = "ws-committing";
     await sh(sandbox, "echo first > file");
     await save(sandbox);
@@ -80,8 +80,8 @@ describe("a save that takes long", () => {
 });
 
 // It waits for the time limit of R2, so it comes first of those that run at once.
-describe.concurrent("a save that never ends", () => {
-  it("does not block the enforcement of a policy", async () => {
+describe.concurrent("when a save never ends", () => {
+  it("the server still enforces a policy", async () => {
     const caller = await principal("ws-policy");
     const run = (command: string) => caller.call("run_command", { sandbox: "policy", command });
     await run("echo saved > file");
@@ -104,8 +104,8 @@ describe.concurrent("a save that never ends", () => {
 });
 
 // Each in its own sandbox.
-describe.concurrent("R2 under a workspace", () => {
-  it("refusing: calls continue to work, a crash restores the last save, and later saves are complete", async () => {
+describe.concurrent("when R2 fails under a workspace", () => {
+  it("calls continue to work while R2 refuses, a crash restores the last save, and later saves are complete", async () => {
     const sandbox = "ws-refused";
     await sh(sandbox, "echo first > file");
     await save(sandbox);
@@ -128,7 +128,7 @@ describe.concurrent("R2 under a workspace", () => {
     expect(await sh(sandbox, "cat file; ls")).toBe("first\nfile\n");
   });
 
-  it("failing between two objects of a save: the previous state stays complete", async () => {
+  it("the previous state stays complete if R2 fails between two objects of a save", async () => {
     const sandbox = "ws-between";
     await sh(sandbox, "echo first > file; head -c 10000000 /dev/urandom > data; sha256sum data > sum");
     await save(sandbox);
@@ -146,7 +146,7 @@ describe.concurrent("R2 under a workspace", () => {
     expect(await sh(sandbox, "sha256sum -c sum; cat file")).toBe("data: OK\nfirst\n");
   });
 
-  it("refusing before the container is killed: the next container is saved automatically", async () => {
+  it("the next container is saved automatically if R2 refused before the container was killed", async () => {
     const sandbox = "ws-saved-again";
     await sh(sandbox, "echo first > file");
     await save(sandbox);
@@ -168,7 +168,7 @@ describe.concurrent("R2 under a workspace", () => {
     expect(await sh(sandbox, "cat file")).toBe("third\n");
   });
 
-  it("slow: no call waits for a save", async () => {
+  it("no call waits for a save if R2 is slow", async () => {
     const sandbox = "ws-slow";
     const commitRequested = Promise.withResolvers<void>();
     const goesOn = Promise.withResolvers<void>();
@@ -188,9 +188,9 @@ describe.concurrent("R2 under a workspace", () => {
   });
 });
 
-describe.concurrent("the actor evicted at each operation of R2", () => {
+describe.concurrent("when an actor is evicted at any operation of R2", () => {
   it.each(["before", "after"] as const)(
-    "of a save, and the container killed %s the next one: a complete state is restored, the old or the new one",
+    "a complete state, the old or the new one, is restored if the container is killed %s the save after the eviction",
     async (when) => {
       const sandbox = `ws-evict-${when}`;
       await sh(sandbox, "head -c 5000000 /dev/urandom > data; sha256sum data > sum");
@@ -212,7 +212,7 @@ describe.concurrent("the actor evicted at each operation of R2", () => {
     },
   );
 
-  it("of a restore: the next call finds the complete state", async () => {
+  it("the next call finds the complete state if the eviction interrupts a restore", async () => {
     const sandbox = "ws-evict-restore";
     await sh(sandbox, "head -c 10000000 /dev/urandom > data; sha256sum data > sum");
     await save(sandbox);

@@ -1,4 +1,4 @@
-/** Attacks on the consent page and its user: each is refused. docs/internals/security.md names these tests. */
+/** The server refuses each of these attacks on the consent page and its user. docs/internals/security.md names these tests. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { ORIGIN, recordLogs, TOKEN, recordEachLog } from "../server/support.ts";
@@ -10,7 +10,7 @@ const app = oauthApp();
 
 const approval = { decision: "owner", token: TOKEN };
 
-/** A browser before the page of a new client. */
+/** A browser that shows the consent page of a new client. */
 async function consent(browser = new Browser(app)) {
   const page = await browser.open(await (await Client.register(app)).authorizationURL());
   return { browser, page };
@@ -23,11 +23,11 @@ describe("the consent form", () => {
     expect((await browser.submit(page, approval)).status).toBe(303);
   });
 
-  it("cross-site request forgery: a handle of the attacker's is refused in the victim's browser", async () => {
+  it("cross-site request forgery: the attacker's handle is refused in the victim's browser", async () => {
     const attacker = await consent();
     const victim = await consent();
     expect((await victim.browser.submit(attacker.page, approval)).toldHere).toBe(true);
-    // The victim's own page is still good.
+    // The victim's own page still works.
     expect((await victim.browser.submit(victim.page, approval)).status).toBe(303);
   });
 
@@ -42,7 +42,7 @@ describe("the consent form", () => {
     },
   );
 
-  it("cross-site request forgery: not even a page that may call the API can send the form", async () => {
+  it("cross-site request forgery: a page that may call the API cannot send the form", async () => {
     const open = oauthApp({ ALLOWED_ORIGINS: "https://app.example" });
     const { browser, page } = await consent(new Browser(open));
     const headers = { "content-type": "application/x-www-form-urlencoded", origin: "https://app.example" };
@@ -51,7 +51,7 @@ describe("the consent form", () => {
     expect(answer.text).toContain("sent from another site");
   });
 
-  it("cross-site request forgery: the cookie is kept from other sites, from scripts and from other hosts", async () => {
+  it("cross-site request forgery: other sites, scripts and other hosts cannot use the cookie", async () => {
     const { page } = await consent();
     const [cookie = ""] = page.response.headers.getSetCookie();
     expect(cookie).toMatch(/^__Host-sandbox-mcp-consent-[0-9a-f]{16}=[0-9a-f]{64}; /);
@@ -110,7 +110,7 @@ describe("the consent form", () => {
     expect(answer.text).toMatch(/href="\/authorize\?response_type=code[^>]*>Start again/);
   });
 
-  it("a handle is kept for ten minutes at most, and its record cannot be read without it", async () => {
+  it("a handle is kept for at most ten minutes, and its record cannot be read without it", async () => {
     const { page } = await consent();
     const { keys } = await env.OAUTH_KV.list({ prefix: "transaction:" });
     for (const { name, expiration } of keys) {
@@ -120,7 +120,7 @@ describe("the consent form", () => {
     }
   });
 
-  it("clickjacking: no page can be framed, run a script or send its form elsewhere", async () => {
+  it("clickjacking: pages cannot be framed, run scripts or send a form elsewhere", async () => {
     const { browser, page } = await consent();
     const wrong = await browser.submit(page, { decision: "owner", token: "wrong" });
     const message = await browser.open(`${ORIGIN}/authorize`);
@@ -179,7 +179,7 @@ describe("the consent form", () => {
     expect(page.text).toContain("<bdi>Cafe\u0301 \u2764\ufe0f x</bdi>");
   });
 
-  it("policy injection: a host that would add a directive is refused, by every way of registration", async () => {
+  it("policy injection: every kind of registration refuses a host that would add a directive", async () => {
     const id = "https://client.example/metadata.json";
     const hosts = ["a;sandbox", "a,default-src", "a%3Bsandbox", "*", "*.example", "a'b", "a(b)"];
     for (const host of hosts) {
@@ -208,8 +208,8 @@ describe("the consent form", () => {
 
   it.each([
     [
-      "a failure of the server's own",
-      // A record that cannot be worked with.
+      "a failure of the server",
+      // Reading this record throws.
       async () => ({
         get redirectUris(): never {
           throw new Error("secret of the store");

@@ -1,4 +1,4 @@
-/** What is too large, by one: refused before anything is made of it. docs/internals/security.md names these tests. */
+/** The server refuses input that is one byte or character too large before it uses it. docs/internals/security.md names these tests. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
 import { ORIGIN, TOKEN, recordEachLog, watchedStore } from "../server/support.ts";
@@ -8,8 +8,8 @@ const logs = recordEachLog();
 
 const app = oauthApp();
 
-describe("sizes", () => {
-  it("parts too long for a key of the store are refused before they get there", async () => {
+describe("the limits of sizes", () => {
+  it("parts that are too long for a key of the store are refused before the store is used", async () => {
     const storeKeys: string[] = [];
     const OAUTH_KV = watchedStore(env.OAUTH_KV, (key) => storeKeys.push(key));
     const watched = oauthApp({ OAUTH_KV });
@@ -38,7 +38,7 @@ describe("sizes", () => {
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
   });
 
-  it("parts that are too long only in bytes are refused as well", async () => {
+  it("parts that are too long only in bytes are refused too", async () => {
     const client = await Client.register(app);
     const statuses = await Promise.all([
       new Client(app, "é".repeat(300)).token({ token: "x" }),
@@ -52,7 +52,7 @@ describe("sizes", () => {
     }
     const url = await new Client(app, "é".repeat(256)).authorizationURL();
     expect((await new Browser(app).open(url)).toldHere).toBe(true);
-    // A client's id may come in a header too, and a URL is one that no document is fetched for where that is off.
+    // A client's id may also come in a header, or be a URL while the server fetches no client documents.
     const authorization = `Basic ${btoa(`${"c".repeat(600)}:secret`)}`;
     const headers = { authorization, "content-type": "application/x-www-form-urlencoded" };
     const basic = await app("/oauth/token", { method: "POST", headers, body: "grant_type=refresh_token" });
@@ -110,7 +110,7 @@ describe("sizes", () => {
       });
     };
     expect((await submit(16 * 1024 + 1)).toldHere).toBe(true);
-    // It was not read, so the handle is good still.
+    // The server did not read the form, so the handle still works.
     expect((await submit(16 * 1024)).status).toBe(303);
   });
 });

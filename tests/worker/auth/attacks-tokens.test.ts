@@ -1,4 +1,4 @@
-/** Attacks on tokens, and with them: each refused. docs/internals/security.md names these tests. */
+/** The server refuses each of these attacks on tokens and with tokens. docs/internals/security.md names these tests. */
 import { describe, expect, it, vi } from "vitest";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ORIGIN, post, recordEachLog } from "../server/support.ts";
@@ -44,7 +44,7 @@ describe("tokens", () => {
   it("a token of another server is refused because of its audience", async () => {
     const elsewhere = "https://elsewhere.example";
     const { tokens } = await signedIn(app);
-    // The same key-value store, as where two names lead to one Worker.
+    // Both share a key-value store, as if two names led to one Worker.
     const other = oauthApp({ PUBLIC_ORIGIN: elsewhere });
     expect(await statusOf(other, tokens.access_token, `${elsewhere}/mcp`)).toBe(401);
   });
@@ -60,7 +60,7 @@ describe("tokens", () => {
     },
   );
 
-  it("a code for one resource gets no token for the other", async () => {
+  it("a code for one resource gets no token for another", async () => {
     const client = await Client.register(app);
     const { code } = await approve(client);
     expect(await errorOf(await client.exchange(code, { resource: ORIGIN }))).toBe("invalid_target");
@@ -81,7 +81,7 @@ describe("tokens", () => {
     expect((await client.refresh(tokens.refresh_token)).status).toBe(200);
   });
 
-  it("revoking a refresh token ends everything from that sign-in", async () => {
+  it("revoking a refresh token revokes every token of that sign-in", async () => {
     const { client, tokens } = await signedIn(app);
     expect((await client.token({ token: tokens.refresh_token })).status).toBe(200);
     expect(await statusOf(app, tokens.access_token)).toBe(401);
@@ -96,7 +96,7 @@ describe("tokens", () => {
     expect(await statusOf(app, tokens.access_token)).toBe(200);
   });
 
-  it("a revocation is logged with its owner if something was revoked, and not otherwise", async () => {
+  it("a revocation is logged with its owner, but only if it revoked something", async () => {
     const revocations = () => logs.tokens().filter(({ action }) => action === "revoke");
     const { client, tokens } = await signedIn(app, {}, { scope: ["sandbox:read", "sandbox:exec"] });
     const other = await Client.register(app);
@@ -144,7 +144,7 @@ describe("tokens", () => {
     expect(await statusOf(app, code)).toBe(401);
   });
 
-  it("a token changed in any part is refused", async () => {
+  it("a token with any part changed is refused", async () => {
     const { tokens } = await signedIn(app);
     const [user, grant, secret = ""] = tokens.access_token.split(":");
     const flipped = (secret.startsWith("A") ? "B" : "A") + secret.slice(1);
@@ -185,12 +185,12 @@ describe("tokens", () => {
 });
 
 describe("refresh tokens", () => {
-  it("the previous one is valid until the new one is used, and older ones are not", async () => {
+  it("the previous refresh token is valid until the new one is used, and older ones are invalid", async () => {
     const { client, tokens } = await signedIn(app);
     const second = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
-    // The answer may have been lost: once more with the first.
+    // The client may not have received the response, and repeats the request.
     const again = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
-    // That replaced the second, which nobody had used.
+    // The repeated request replaced the second token, which was not used.
     expect(await errorOf(await client.refresh(second.refresh_token))).toBe("invalid_grant");
     const third = await (await client.refresh(again.refresh_token)).json<Tokens>();
     expect(await errorOf(await client.refresh(tokens.refresh_token))).toBe("invalid_grant");
@@ -198,13 +198,13 @@ describe("refresh tokens", () => {
     expect(checks()).toEqual(Array(2).fill("refresh-token-grant/refresh_token_mismatch"));
   });
 
-  it("a refresh token at another client is refused", async () => {
+  it("a refresh token is refused from another client", async () => {
     const { tokens } = await signedIn(app);
     const thief = await Client.register(app);
     expect(await errorOf(await thief.refresh(tokens.refresh_token))).toBe("invalid_grant");
   });
 
-  it("a grant ends 30 days after the sign-in however often it is refreshed", async () => {
+  it("a grant ends 30 days after the sign-in, however often it is refreshed", async () => {
     const { client, tokens } = await signedIn(app);
     const start = Date.now();
     vi.useFakeTimers({ now: start + 29 * DAY_MS, toFake: ["Date"] });
@@ -213,7 +213,7 @@ describe("refresh tokens", () => {
     expect(await errorOf(await client.refresh(later.refresh_token))).toBe("invalid_grant");
   });
 
-  it("a grant ends when the token it was approved with is no longer the server's", async () => {
+  it("a grant ends when the server no longer accepts the token that approved it", async () => {
     const { client, tokens } = await signedIn(app);
     const rotated = oauthApp({ SERVER_AUTH_TOKEN: "another-server-token" });
     expect(await statusOf(rotated, tokens.access_token)).toBe(401);

@@ -1,4 +1,4 @@
-/** Attacks of OAuth 2.1's security considerations on codes, redirects and clients. docs/internals/security.md names these tests. */
+/** Attacks on codes, redirects and clients from OAuth 2.1's security considerations. docs/internals/security.md names these tests. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
 import { call, ORIGIN, TOKEN, recordEachLog } from "../server/support.ts";
@@ -56,7 +56,7 @@ describe("authorization codes", () => {
     ).toBe("invalid_grant");
   });
 
-  it("a code at another client is refused", async () => {
+  it("a code from another client is refused", async () => {
     const client = await Client.register(app);
     const thief = await Client.register(app);
     const { code } = await approve(client);
@@ -72,16 +72,16 @@ describe("authorization codes", () => {
     expect(await errorOf(await client.exchange(code, { redirect_uri: other }))).toBe("invalid_grant");
   });
 
-  it("a code older than ten minutes is refused", async () => {
+  it("a code that is older than ten minutes is refused", async () => {
     const client = await Client.register(app);
     const { code } = await approve(client);
     const [user, grant] = code.split(":");
-    // As the key-value store does when the time is up.
+    // The key-value store deletes the record after its expiry.
     await env.OAUTH_KV.delete(`grant:${user}:${grant}`);
     expect(await errorOf(await client.exchange(code))).toBe("invalid_grant");
   });
 
-  it("is kept for ten minutes at most, as a hash", async () => {
+  it("a code is kept as a hash, for at most ten minutes", async () => {
     const { code } = await approve(await Client.register(app));
     const [user, grant] = code.split(":");
     const { keys } = await env.OAUTH_KV.list({ prefix: `grant:${user}:${grant}` });
@@ -135,11 +135,11 @@ describe("redirects", () => {
     "https://user@evil.example/",
     "https://evil.example/#x",
     "cursor://evil/callback",
-  ])("a client cannot register to be sent to %s", async (redirect_uri) => {
+  ])("a client cannot register the redirect URI %s", async (redirect_uri) => {
     expect((await register(app, { redirect_uris: [redirect_uri] })).status).toBe(400);
   });
 
-  it("Cursor registers, which lists an address of its own scheme beside two that it can be sent to", async () => {
+  it("Cursor can register, although it also lists a redirect URI with its own scheme", async () => {
     const redirect_uris = [
       "cursor://anysphere.cursor-mcp/oauth/callback",
       "https://www.cursor.com/agents/mcp/oauth/callback",
@@ -148,7 +148,7 @@ describe("redirects", () => {
     expect((await register(app, { redirect_uris })).status).toBe(201);
   });
 
-  it("no open redirect: the error of a registered client is shown with a link, and not followed", async () => {
+  it("open redirect: the error of a registered client is shown with a link, and not followed", async () => {
     const client = await Client.register(app, { redirect_uris: ["https://evil.example/"] });
     for (const wrong of [
       { response_type: "token" },
@@ -163,7 +163,7 @@ describe("redirects", () => {
     }
   });
 
-  it("no other parameter makes it an open redirector", async () => {
+  it("open redirect: no other parameter makes the server redirect elsewhere", async () => {
     for (const name of ["next", "return_to", "url", "continue"]) {
       const page = await new Browser(app).open(`${ORIGIN}/authorize?${name}=https://evil.example/`);
       expect(page.toldHere).toBe(true);
@@ -196,7 +196,7 @@ describe("redirects", () => {
 });
 
 describe("mix-up", () => {
-  it("every response to a client names its issuer (RFC 9207), as the metadata announce", async () => {
+  it("every response to a client names its issuer (RFC 9207), as the metadata say", async () => {
     const client = await Client.register(app);
     const { callback } = await approve(client);
     expect(callback.searchParams.get("iss")).toBe(ORIGIN);
@@ -211,7 +211,7 @@ describe("mix-up", () => {
 });
 
 describe("clients", () => {
-  it("another's secret, or none, is refused", async () => {
+  it("a client with another client's secret, or without one, is refused", async () => {
     const client = await Client.register(app, { token_endpoint_auth_method: "client_secret_post" });
     const { code } = await approve(client);
     for (const secret of [undefined, "", "wrong"]) {
@@ -221,7 +221,7 @@ describe("clients", () => {
     }
   });
 
-  it("an unknown one gets an error here, and nothing at the token endpoint", async () => {
+  it("an unknown client gets an error page here, and no token at the token endpoint", async () => {
     const nobody = new Client(app, "nobody");
     expect((await new Browser(app).open(await nobody.authorizationURL())).toldHere).toBe(true);
     expect(await errorOf(await nobody.exchange("a:b:c"))).toBe("invalid_client");
@@ -251,7 +251,7 @@ function panelCall(browser: Browser, headers: Record<string, string> = {}, name 
 }
 
 describe("the panel's session", () => {
-  it("is hidden from scripts, other sites and other hosts, and its page calls tools as the person who signed in", async () => {
+  it("is hidden from scripts, other sites and other hosts, and its page calls tools for the person who signed in", async () => {
     const { browser, consent } = await panelSignIn(app);
     expect(consent.text).toContain("Sign in to the panel");
     const approved = await browser.submit(consent, { decision: "owner", token: TOKEN });
@@ -269,7 +269,7 @@ describe("the panel's session", () => {
     expect([...browser.cookies.keys()]).toEqual(["__Host-sandbox-mcp-panel"]);
   });
 
-  it("cross-site request forgery: only the panel's own page can use it, and only there", async () => {
+  it("cross-site request forgery: can be used only by the panel's own page, and only for the panel", async () => {
     const open = oauthApp({ ALLOWED_ORIGINS: "https://app.example" });
     const browser = await panelBrowser(app);
     const evil = new Browser(open);
@@ -303,7 +303,7 @@ describe("the panel's session", () => {
     expect((await panelCall(other)).status).toBe(200);
   });
 
-  it("ends when the token it was approved with is no longer the server's", async () => {
+  it("ends when the server no longer accepts the token that approved it", async () => {
     const browser = await panelBrowser(app);
     const later = new Browser(oauthApp({ SERVER_AUTH_TOKEN: "another-token-of-the-server" }));
     for (const [name, value] of browser.cookies) later.cookies.set(name, value);
@@ -317,11 +317,11 @@ describe("the panel's session", () => {
     expect([refused.status, refused.text]).toEqual([403, expect.stringContaining("sandbox:exec")]);
   });
 
-  it("session fixation: another person's sign-in, a planted cookie or another client's token signs nobody in", async () => {
+  it("session fixation: does not start with another person's sign-in, a planted cookie or another client's token", async () => {
     const attacker = await panelSignIn(app);
     const approved = await attacker.browser.submit(attacker.consent, { decision: "owner", token: TOKEN });
     const victim = new Browser(app);
-    // Without a sign-in of one's own, and with one: the attacker's answer is refused.
+    // The attacker's response is refused, with or without a sign-in in progress in the victim's browser.
     for (const begin of [false, true]) {
       if (begin) await victim.open(`${ORIGIN}/panel/sign-in`);
       const answer = await victim.open(approved.location?.href ?? "");
@@ -341,13 +341,13 @@ describe("the panel's session", () => {
     expect((await panelCall(victim)).status).toBe(401);
   });
 
-  it("of one principal shows nothing of another's", async () => {
+  it("of one principal shows no data of another principal", async () => {
     const browser = await panelBrowserOfGitHub();
     expect((await panelCall(browser)).text).toContain("github:7 noted");
     expect((await panelCall(await panelBrowser(app))).text).toContain("owner noted");
   });
 
-  it("clickjacking: nobody can frame its page, and the page runs only its own script", async () => {
+  it("clickjacking: has a page that cannot be framed and runs only its own script", async () => {
     const { response, text } = await new Browser(app).open(`${ORIGIN}/panel`);
     const policy = response.headers.get("content-security-policy") ?? "";
     for (const rule of [

@@ -1,4 +1,4 @@
-/** Guessing the owner's token: the cost for the attacker, and for the owner. */
+/** Guessing the owner's token: what it costs the attacker, and what it costs the owner. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { addressOf, type Attempts } from "../../../src/actors/attempts.ts";
@@ -23,7 +23,7 @@ function flood(counter: DurableObjectStub<Attempts>, now: number): Promise<numbe
   return Promise.all(Array.from({ length: 100 }, (_, index) => counter.take(`flood-${index}`, now)));
 }
 
-describe("an address", () => {
+describe("the counter of one address", () => {
   it("allows five wrong tokens, then doubles the wait after each, up to 15 minutes", async () => {
     const counter = attempts();
     let now = NOW;
@@ -38,7 +38,7 @@ describe("an address", () => {
     expect(waits).toEqual([30, 60, 120, 240, 480, 900, 900, 900]);
   });
 
-  it("does not wait longer for having tried while it waits", async () => {
+  it("does not extend the wait for guesses during the wait", async () => {
     const counter = attempts();
     for (let guess = 0; guess < 5; guess += 1) await counter.take("a", NOW);
     for (let second = 0; second < 30; second += 1) {
@@ -47,7 +47,7 @@ describe("an address", () => {
     expect(await counter.take("a", NOW + 30_000)).toBe(0);
   });
 
-  it("starts anew after a right token, and after an hour without a guess", async () => {
+  it("starts again after the correct token, and after an hour without a guess", async () => {
     const counter = attempts();
     for (let guess = 0; guess < 5; guess += 1) await counter.take("a", NOW);
     await counter.succeeded("a", NOW);
@@ -56,22 +56,22 @@ describe("an address", () => {
     for (let guess = 0; guess < 5; guess += 1) expect(await counter.take("a", NOW + HOUR)).toBe(0);
   });
 
-  it("does not make another wait", async () => {
+  it("does not delay another address", async () => {
     const counter = attempts();
     for (let guess = 0; guess < 6; guess += 1) await counter.take("a", NOW);
     expect(await counter.take("a", NOW)).toBeGreaterThan(0);
     expect(await counter.take("b", NOW)).toBe(0);
   });
 
-  it("cannot guess more in parallel", async () => {
+  it("allows no more guesses in parallel", async () => {
     const counter = attempts();
     const waits = await Promise.all(Array.from({ length: 50 }, () => counter.take("a", NOW)));
     expect(waits.filter((wait) => wait === 0)).toHaveLength(5);
   });
 });
 
-describe("many addresses", () => {
-  it("have 100 guesses together, and one more every 36 seconds", async () => {
+describe("the guesses of many addresses", () => {
+  it("are limited to 100 together, and one more every 36 seconds", async () => {
     const counter = attempts();
     const waits = await flood(counter, NOW);
     expect(waits.every((wait) => wait === 0)).toBe(true);
@@ -83,7 +83,7 @@ describe("many addresses", () => {
     expect((await flood(counter, NOW + 2 * HOUR)).every((wait) => wait === 0)).toBe(true);
   });
 
-  it("delay a new address by at most 36 seconds once they stop", async () => {
+  it("delay a new address by at most 36 seconds after they stop", async () => {
     const counter = attempts();
     await flood(counter, NOW);
     await flood(counter, NOW);
@@ -92,7 +92,7 @@ describe("many addresses", () => {
     expect(await counter.take("new", NOW + 36_000)).toBe(0);
   });
 
-  it("cannot lock the owner out at an address that signed in before", async () => {
+  it("do not delay the owner at an address that signed in before", async () => {
     const counter = attempts();
     await counter.take("home", NOW);
     await counter.succeeded("home", NOW);
@@ -104,7 +104,7 @@ describe("many addresses", () => {
     }
   });
 
-  it("are forgotten", async () => {
+  it("delay an address again if its last sign-in was 31 days ago", async () => {
     const counter = attempts();
     await counter.take("home", NOW);
     await counter.succeeded("home", NOW);
@@ -113,7 +113,7 @@ describe("many addresses", () => {
   });
 });
 
-describe("what counts as one address", () => {
+describe("the address of a request", () => {
   it.each([
     ["203.0.113.9", "203.0.113.9"],
     ["2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"],
@@ -121,14 +121,14 @@ describe("what counts as one address", () => {
     ["2001:db8::1", "2001:db8:0:0::/64"],
     ["::1", "0:0:0:0::/64"],
     [undefined, "local"],
-  ])("%s: %s", (header, address) => {
+  ])("with the header %s is counted as %s", (header, address) => {
     const headers = new Headers(header === undefined ? [] : [["cf-connecting-ip", header]]);
     expect(addressOf(new Request(ORIGIN, { headers }))).toBe(address);
   });
 });
 
-describe("on the page", () => {
-  it("guesses are counted, then refused with the time to wait, and so is the right token", async () => {
+describe("the sign-in page", () => {
+  it("counts guesses, then refuses every token, also the correct one, with the time to wait", async () => {
     const app = oauthApp();
     const browser = new Browser(app);
     let page: Page = await browser.open(await (await Client.register(app)).authorizationURL());
@@ -145,11 +145,11 @@ describe("on the page", () => {
     expect(logs.entries().map(({ reason }) => reason)).toEqual([...wrong, "too_many_attempts"]);
     expect(logs.entries().every(({ level }) => level === "warn")).toBe(true);
     expect(logs.text()).not.toMatch(/guess-|server-token/);
-    // The owner can still use the token, and sign in from elsewhere.
+    // The owner can still use the token, and sign in from another address.
     expect((await app("/mcp", post({ jsonrpc: "2.0", id: 1, method: "tools/list" }))).status).toBe(200);
   });
 
-  it("the token is compared in constant time", async () => {
+  it("compares the token in constant time", async () => {
     const compare = vi.spyOn(crypto.subtle, "timingSafeEqual");
     const app = oauthApp();
     const browser = new Browser(app);
@@ -160,7 +160,7 @@ describe("on the page", () => {
       expect(compare).toHaveBeenCalledTimes(1);
     }
     expect(page.status).toBe(303);
-    // Nothing else decides: its result counts, even a wrong one.
+    // The server uses only this result, even if it is wrong.
     page = await browser.open(await (await Client.register(app)).authorizationURL());
     compare.mockReturnValueOnce(false);
     page = await browser.submit(page, { decision: "owner", token: TOKEN });

@@ -1,4 +1,4 @@
-/** The MCP SDK's own clients, old and new, find their way in from nothing but the server's URL. */
+/** The MCP SDK's own clients, old and new, sign in with only the server's URL. */
 import { Client, StreamableHTTPClientTransport, UnauthorizedError } from "@modelcontextprotocol/client";
 import {
   Client as Client1,
@@ -14,7 +14,7 @@ recordEachLog();
 const info = { name: "test-client", version: "1.0.0" };
 const CALLBACK = "http://localhost:3118/callback";
 
-/** What an application keeps for its SDK: both generations ask for the same things. */
+/** The values that an application stores for its SDK. Both generations of the SDK need the same values. */
 function memory(app: App) {
   const kept: {
     tokens?: Tokens & { token_type: string };
@@ -39,7 +39,7 @@ function memory(app: App) {
       saveCodeVerifier: (verifier: string) => void (kept.verifier = verifier),
       codeVerifier: () => kept.verifier ?? "",
     },
-    /** The person approves in their browser; returns what the callback gets. */
+    /** The person approves in their browser. Returns the parameters that the callback receives. */
     async approve(ticked?: string[]): Promise<URLSearchParams> {
       const browser = new Browser(app);
       const page = await browser.open(authorizationURL?.href ?? "");
@@ -50,7 +50,7 @@ function memory(app: App) {
   };
 }
 
-/** Where the protocol is spoken, and with what a connection may ask for in its address. */
+/** The paths of the MCP endpoint, also with the parameters that a connection may have. */
 const ENDPOINTS = ["/mcp", "/", "/mcp?sandbox=work&results=structured"];
 
 describe.each(ENDPOINTS)("the 2.x client at %s", (path) => {
@@ -97,8 +97,8 @@ describe.each(ENDPOINTS)("the 1.x client at %s", (path) => {
   });
 });
 
-describe("a step up", () => {
-  it("is made by the client on its own: a call that lacks a scope sends its user back to consent", async () => {
+describe("a call that lacks a scope", () => {
+  it("makes the client send its user back to the consent page", async () => {
     const { kept, fetch, provider, approve } = memory(oauthApp());
     const transport = () =>
       new StreamableHTTPClientTransport(new URL("/mcp", ORIGIN), { authProvider: provider, fetch });

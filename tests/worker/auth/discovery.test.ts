@@ -1,4 +1,4 @@
-/** How a client finds the sign-in, and when OAuth is off. */
+/** How a client finds the sign-in, and how the server reports that OAuth is off. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { call, LIST, ORIGIN, post, TOKEN, type Variables, recordEachLog } from "../server/support.ts";
@@ -8,7 +8,7 @@ const logs = recordEachLog();
 
 const SCOPES = ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"];
 
-describe("metadata", () => {
+describe("the metadata", () => {
   it.each([
     ["/.well-known/oauth-protected-resource", ORIGIN],
     ["/.well-known/oauth-protected-resource/mcp", `${ORIGIN}/mcp`],
@@ -45,7 +45,7 @@ describe("metadata", () => {
     });
   });
 
-  it("can be read only by a page that may call", async () => {
+  it("can be read only by a page that may call the server", async () => {
     const app = oauthApp({ ALLOWED_ORIGINS: "https://app.example" });
     for (const path of [
       "/.well-known/oauth-authorization-server",
@@ -76,14 +76,14 @@ describe("a challenge", () => {
 });
 
 describe("static tokens beside OAuth", () => {
-  /** A store that would be noticed. */
+  /** A store that records each use. */
   const untouched = new Proxy(env.OAUTH_KV, {
     get: (_, name) => {
       throw new Error(`OAUTH_KV.${String(name)} was used`);
     },
   });
 
-  it("are settled without a look at the store, right or wrong", async () => {
+  it("are checked without the store, whether they are right or wrong", async () => {
     const app = oauthApp({ OAUTH_KV: untouched });
     expect((await app("/mcp", post(call("add", { a: 1, b: 2 })))).status).toBe(200);
     for (const token of ["wrong", `${TOKEN}x`, "a:b:c", `a:b:${"c".repeat(32)}`]) {
@@ -92,7 +92,7 @@ describe("static tokens beside OAuth", () => {
     expect(logs.entries().every(({ reason }) => reason === "invalid_token")).toBe(true);
   });
 
-  it("are asked to retry when the store fails, not to sign in again", async () => {
+  it("get an error that asks for a retry, not a new sign-in, when the store fails", async () => {
     const app = oauthApp({ OAUTH_KV: untouched });
     const token = `owner:${"g".repeat(16)}:${"s".repeat(32)}`;
     const response = await app("/mcp", post(LIST, { authorization: `Bearer ${token}` }));
@@ -106,7 +106,7 @@ describe("static tokens beside OAuth", () => {
   });
 });
 
-describe("OAuth is off, and /health says why", () => {
+describe("/health says", () => {
   const rows: [string, string, Variables, RegExp][] = [
     ["without the store", ORIGIN, { OAUTH_KV: undefined }, /^bearer \(no oauth: .*OAUTH_KV/],
     [
@@ -122,21 +122,16 @@ describe("OAuth is off, and /health says why", () => {
       /^bearer \(no oauth: PUBLIC_ORIGIN is not an https origin\)$/,
     ],
     [
-      "without a way to sign in",
+      "without a sign-in method",
       ORIGIN,
       { SERVER_AUTH_TOKEN: undefined },
       /^none \(no oauth: there is no way/,
     ],
-    [
-      "where guesses cannot be counted",
-      ORIGIN,
-      { Attempts: undefined },
-      /^bearer \(no oauth: there is no way/,
-    ],
+    ["without a counter of guesses", ORIGIN, { Attempts: undefined }, /^bearer \(no oauth: there is no way/],
     ["under a name below localhost", "http://app.localhost:8787", { PUBLIC_ORIGIN: undefined }, /no oauth/],
   ];
 
-  it.each(rows)("%s", async (_, origin, variables, expected) => {
+  it.each(rows)("that OAuth is off, and why: %s", async (_, origin, variables, expected) => {
     const app = oauthApp(variables);
     const health = await app(`${origin}/health`);
     expect((await health.json<{ auth_method: string }>()).auth_method).toMatch(expected);
@@ -148,7 +143,7 @@ describe("OAuth is off, and /health says why", () => {
     expect(refused.headers.get("www-authenticate")).toBe('Bearer realm="sandbox-mcp"');
   });
 
-  it("and otherwise it says how to get in", async () => {
+  it("which sign-in methods are on if OAuth is on", async () => {
     const methods = [
       [oauthApp(), "bearer and oauth"],
       [
@@ -173,7 +168,7 @@ describe("the issuer", () => {
     async (origin) => {
       const app = oauthApp({ PUBLIC_ORIGIN: undefined });
       const metadata = await app(`${origin}/.well-known/oauth-authorization-server`);
-      // A link cannot make the server fetch a document from inside the user's network.
+      // Otherwise a link could make the server fetch a document from inside the user's network.
       expect(await metadata.json()).toMatchObject({
         issuer: origin,
         client_id_metadata_document_supported: false,
@@ -192,7 +187,7 @@ describe("the issuer", () => {
     },
   );
 
-  it("is PUBLIC_ORIGIN and not the request's host, as behind a tunnel", async () => {
+  it("is PUBLIC_ORIGIN and not the request's host, for example behind a tunnel", async () => {
     const app = oauthApp();
     for (const origin of ["http://127.0.0.1:8787", "http://sandbox.example"]) {
       const metadata = await app(`${origin}/.well-known/oauth-authorization-server`, {
@@ -214,7 +209,7 @@ describe("a client metadata document", () => {
     token_endpoint_auth_method: "none",
   };
 
-  /** An internet that has only this document. */
+  /** A stub of the internet that serves only this document. */
   function serveDocument(): void {
     vi.spyOn(globalThis, "fetch").mockImplementation(async (input) => {
       const url = input instanceof Request ? input.url : String(input);
@@ -232,7 +227,7 @@ describe("a client metadata document", () => {
     expect((await client.exchange(code)).status).toBe(200);
   });
 
-  it("that cannot be fetched is reported to the person", async () => {
+  it("that the server cannot fetch is reported to the person", async () => {
     serveDocument();
     const app = oauthApp();
     const page = await new Browser(app).open(
@@ -253,8 +248,8 @@ describe("a client metadata document", () => {
   });
 });
 
-describe("registration", () => {
-  it("gives a client that lasts 90 days", async () => {
+describe("a registration", () => {
+  it("creates a client for 90 days", async () => {
     const app = oauthApp();
     const response = await register(app, { client_name: "Dynamic" });
     const { client_id } = await response.json<{ client_id: string }>();
@@ -264,7 +259,7 @@ describe("registration", () => {
 });
 
 describe("an address that registers too often", () => {
-  it("gets the time to retry, while others register and all clients can read", async () => {
+  it("gets the time to retry, while other addresses can register and all clients can read", async () => {
     const left = new Map<string, number>();
     const limit = async ({ key }: { key: string }) => {
       left.set(key, (left.get(key) ?? 2) - 1);

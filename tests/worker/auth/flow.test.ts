@@ -1,4 +1,4 @@
-/** The authorization code flow from end to end, step by step, as a client without a library does it. */
+/** The whole authorization code flow, step by step, as a client without a library does it. */
 import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
@@ -22,8 +22,8 @@ const ALL = "sandbox:read sandbox:write sandbox:exec tasks:run";
 
 const logs = recordEachLog();
 
-describe("the flow", () => {
-  it("ends with a token for the owner's sandboxes, and the server's own token remains valid", async () => {
+describe("the authorization code flow", () => {
+  it("returns a token for the owner's sandboxes, and the server's own token remains valid", async () => {
     const app = oauthApp();
     const client = await Client.register(app);
     const { code, callback } = await approve(client);
@@ -43,7 +43,7 @@ describe("the flow", () => {
     expect(await whoIs(app, TOKEN)).toBe("owner");
   });
 
-  it("leaves a line of every step in the log, and no secret in any", async () => {
+  it("logs a line for every step, without secrets", async () => {
     const app = oauthApp();
     const { client, tokens } = await signedIn(app);
     await statusOf(app, tokens.access_token);
@@ -69,7 +69,7 @@ describe("the flow", () => {
     }
   });
 
-  it("still ends in a token for a grant of an earlier version, which names the method `door`", async () => {
+  it("returns a token for a grant of an earlier version, which calls the method `door`", async () => {
     const app = oauthApp();
     const client = await Client.register(app);
     const variables = { SERVER_AUTH_TOKEN: TOKEN, PUBLIC_ORIGIN: ORIGIN };
@@ -104,7 +104,7 @@ describe("the flow", () => {
     expect(logs.tokens()).toMatchObject([{ action: "issue", via: "owner" }]);
   });
 
-  it("takes any port of a loopback redirect, as native apps need (RFC 8252)", async () => {
+  it("accepts any port in a loopback redirect, as native apps need (RFC 8252)", async () => {
     const client = await Client.register(oauthApp(), { redirect_uris: ["http://localhost:1111/callback"] });
     const redirect_uri = "http://localhost:2222/callback";
     const { code, callback } = await approve(client, { redirect_uri });
@@ -114,7 +114,7 @@ describe("the flow", () => {
 });
 
 describe("scopes", () => {
-  it("are all offered and ticked when the client asks for none, and when it asks for offline access alone", async () => {
+  it("are all offered and ticked if the client requests none, or only offline access", async () => {
     const app = oauthApp();
     const client = await Client.register(app);
     for (const scope of [undefined, "offline_access"]) {
@@ -123,7 +123,7 @@ describe("scopes", () => {
     }
   });
 
-  it("are otherwise the requested ones that the server knows", async () => {
+  it("are otherwise the requested scopes that the server knows", async () => {
     const app = oauthApp();
     const client = await Client.register(app);
     const scope = "sandbox:exec email sandbox:read offline_access";
@@ -132,7 +132,7 @@ describe("scopes", () => {
     expect(page.scopes).toEqual(page.offered);
   });
 
-  it("are refused when none of them is known", async () => {
+  it("are refused if the server knows none of them", async () => {
     const app = oauthApp();
     const client = await Client.register(app);
     const page = await new Browser(app).open(await client.authorizationURL({ scope: "email profile" }));
@@ -140,7 +140,7 @@ describe("scopes", () => {
     expect(page.text).toContain("error=invalid_scope");
   });
 
-  it("unticked are not granted, and a call that needs one says which", async () => {
+  it("that the person unticked are not granted, and a call that needs one names it", async () => {
     const app = oauthApp();
     const { tokens } = await signedIn(app, {}, { scope: ["sandbox:read", "sandbox:write"] });
     expect(tokens.scope).toBe("sandbox:read sandbox:write");
@@ -155,14 +155,14 @@ describe("scopes", () => {
     expect(challenge).toContain(`resource_metadata="${ORIGIN}/.well-known/oauth-protected-resource/mcp"`);
   });
 
-  it("do not include tasks where the server has no credential for a model", async () => {
+  it("do not include tasks if the server has no credential for a model", async () => {
     const app = oauthApp({ ANTHROPIC_API_KEY: "" });
     const client = await Client.register(app);
     const page = await new Browser(app).open(await client.authorizationURL());
     expect(page.offered).toEqual(["sandbox:read", "sandbox:write", "sandbox:exec"]);
   });
 
-  it("that were not offered cannot be slipped into the form", async () => {
+  it("that were not offered cannot be added to the form", async () => {
     const app = oauthApp();
     const { tokens } = await signedIn(
       app,
@@ -172,7 +172,7 @@ describe("scopes", () => {
     expect(tokens.scope).toBe("sandbox:read");
   });
 
-  it("without a tick approve nothing", async () => {
+  it("that are all unticked grant nothing", async () => {
     const app = oauthApp();
     const browser = new Browser(app);
     const page = await browser.open(await (await Client.register(app)).authorizationURL());
@@ -184,7 +184,7 @@ describe("scopes", () => {
     expect(done.status).toBe(303);
   });
 
-  it("can be narrowed when a token is refreshed, and not widened", async () => {
+  it("can be reduced at a refresh, but not extended", async () => {
     const { client, tokens } = await signedIn(oauthApp(), { scope: "sandbox:read sandbox:write" });
     const narrowed = await client.refresh(tokens.refresh_token, { scope: "sandbox:read" });
     const next = await narrowed.json<Tokens>();
@@ -195,7 +195,7 @@ describe("scopes", () => {
 });
 
 describe("a step up", () => {
-  it("asks for what the challenge names, and replaces the grant with one that has all of it", async () => {
+  it("requests the scopes of the challenge, and replaces the grant with one that has them all", async () => {
     const app = oauthApp();
     const { client, tokens } = await signedIn(app, { scope: "sandbox:read sandbox:write" });
     const refused = await app(
@@ -213,7 +213,7 @@ describe("a step up", () => {
 });
 
 describe("a refresh", () => {
-  it("gives new tokens of the same principal", async () => {
+  it("returns new tokens for the same principal", async () => {
     const app = oauthApp();
     const { client, tokens } = await signedIn(app);
     const response = await client.refresh(tokens.refresh_token);
@@ -225,7 +225,7 @@ describe("a refresh", () => {
 });
 
 describe("a person who declines", () => {
-  it("sends the client a refusal with its state and the issuer", async () => {
+  it("makes the server send the client an error with the client's state and the issuer", async () => {
     const app = oauthApp();
     const browser = new Browser(app);
     const client = await Client.register(app);

@@ -1,4 +1,4 @@
-/** A grant lives no longer than the rule that let its person in. */
+/** A grant ends when the rule that admitted its person no longer applies. */
 import { describe, expect, it } from "vitest";
 import { isRuleInForce } from "../../../src/auth/methods/index.ts";
 import { owner } from "../../../src/auth/methods/owner.ts";
@@ -36,11 +36,11 @@ const rules = {
 };
 
 describe("a rule", () => {
-  it.each(Object.entries(rules))("%s stands while its configuration does", async (_, rule) => {
+  it.each(Object.entries(rules))("for %s applies while its configuration is unchanged", async (_, rule) => {
     expect(await isRuleInForce(config(ALL), await rule())).toBe(true);
   });
 
-  it("of the owner lasts while the token of the sign-in is accepted, also a previous one", async () => {
+  it("for the owner applies while the server accepts the token of the sign-in, also as the previous token", async () => {
     const rotated = {
       SERVER_AUTH_TOKEN: "the-second-token-of-the-server",
       SERVER_AUTH_TOKEN_PREVIOUS: FIRST,
@@ -64,14 +64,14 @@ describe("a rule", () => {
     expect(await isRuleInForce(config({ ...ALL, ...change }), await rules[name]())).toBe(false);
   });
 
-  it("is never one that was not made", async () => {
+  it("that the server did not create never applies", async () => {
     for (const rule of ["", "owner", "owner:", "github:user:", "github:org:undefined"]) {
       expect(await isRuleInForce(config(ALL), rule)).toBe(false);
       expect(await isRuleInForce(config({}), rule)).toBe(false);
     }
   });
 
-  it("of the owner does not give the token away", async () => {
+  it("for the owner does not reveal the token", async () => {
     const rule = await rules.owner();
     expect(rule).toMatch(/^owner:[0-9a-f]{32}$/);
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(FIRST)));

@@ -17,8 +17,8 @@ async function clients(): Promise<string[]> {
   }
 }
 
-describe("registrations", () => {
-  it("keep a limited number of unapproved clients, and every approved one", async () => {
+describe("registered clients", () => {
+  it("are kept in limited number while unapproved, and without limit once approved", async () => {
     const app = oauthApp();
     const kept = await Client.register(app);
     await approve(kept);
@@ -33,12 +33,12 @@ describe("registrations", () => {
     expect(left).not.toContain(first.id);
   });
 
-  it("are as long as a client's metadata may be, and no longer", async () => {
+  it("may not be larger than the limit for a client's metadata", async () => {
     expect((await register(oauthApp(), { client_name: "x".repeat(16 * 1024) })).status).toBe(413);
   });
 
-  it("are limited also without a limiter binding", async () => {
-    // The limiter counts by the minute: in one that does not end, and that no other file's requests are in.
+  it("are limited without a limiter binding too", async () => {
+    // The limiter counts by the minute. This minute does not end, and no other file sends requests in it.
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 3_600_000 });
     const app = oauthApp({ ADDRESS_LIMITER: undefined });
     const answers = await Promise.all(

@@ -1,4 +1,4 @@
-/** The app with OAuth on, in process, and whole sign-ins at it. */
+/** The app with OAuth on, in process, and helpers for complete sign-ins. */
 import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { oauthAPI, oauthFor } from "../../../src/auth/oauth.ts";
@@ -11,10 +11,10 @@ export * from "../../setup/oauth-client.ts";
 
 export const UNLIMITED: RateLimit = { limit: async () => ({ success: true }) };
 
-/** The app with OAuth on, at `ORIGIN` unless the variables say otherwise. */
+/** The app with OAuth on, at `ORIGIN` unless the variables set another origin. */
 export function oauthApp(variables: Variables = {}): App {
   return appWith({
-    // Without them the process counts what all files ask.
+    // Without these bindings the process counts the requests of all test files together.
     ADDRESS_LIMITER: UNLIMITED,
     RATE_LIMITER: UNLIMITED,
     PUBLIC_ORIGIN: ORIGIN,
@@ -25,7 +25,7 @@ export function oauthApp(variables: Variables = {}): App {
   });
 }
 
-/** The owner signs in and approves; the client has its code. */
+/** The owner signs in and approves. Returns the client with its code. */
 export async function approve(
   client: Client,
   parameters: Record<string, string | undefined> = {},
@@ -40,7 +40,7 @@ export async function approve(
   return { code: callback.searchParams.get("code") ?? "", callback };
 }
 
-/** The whole flow: a client with its tokens. */
+/** Completes the flow. Returns a client with its tokens. */
 export async function signedIn(
   app: App,
   parameters: Record<string, string | undefined> = {},
@@ -53,7 +53,7 @@ export async function signedIn(
   return { client, tokens: await response.json<Tokens>() };
 }
 
-/** Who the server takes the holder of the token for, by a tool that says it; needs `sandbox:read` and `sandbox:write`. */
+/** The principal of a token, from the result of a tool that names it. The token needs `sandbox:read` and `sandbox:write`. */
 export async function whoIs(app: App, token: string, path = "/mcp"): Promise<string> {
   const response = await app(path, post(call("note", { text: "x" }), { authorization: `Bearer ${token}` }));
   demand(response, 200);
@@ -62,17 +62,17 @@ export async function whoIs(app: App, token: string, path = "/mcp"): Promise<str
 
 /** The status of a call with the token. */
 export async function statusOf(app: App, token: string, path = "/mcp"): Promise<number> {
-  // A request that came over no wire has no Host, without which MCP's handler suspects a loopback address.
+  // A request in process has no Host header, and MCP's handler refuses requests to loopback without it.
   const headers = { authorization: `Bearer ${token}`, host: new URL(path, ORIGIN).host };
   return (await app(path, post(call("nothing", {}), headers))).status;
 }
 
-/** The error code of a response of the token endpoint; undefined without an error. */
+/** The error code in a response of the token endpoint, or undefined. */
 export async function errorOf(response: Response): Promise<string | undefined> {
   return (await response.json<{ error?: string }>()).error;
 }
 
-/** A browser that has gone to the consent page of the panel. */
+/** A browser that shows the consent page of the panel. */
 export async function panelSignIn(app: App, browser = new Browser(app)) {
   const { location } = await browser.open(`${ORIGIN}/panel/sign-in`);
   return { browser, consent: await browser.open(location?.href ?? "") };
@@ -88,7 +88,7 @@ export async function panelBrowser(app: App, scope?: string[]): Promise<Browser>
   return browser;
 }
 
-/** A browser that has signed in to the panel as the principal `github:7`. @param open makes the app that lets it in */
+/** A browser that has signed in to the panel as the principal `github:7`. @param open makes the app with its sign-in */
 export async function panelBrowserOfGitHub(open: (variables: Variables) => App = oauthApp): Promise<Browser> {
   const variables = { GITHUB_CLIENT_ID: "id", GITHUB_CLIENT_SECRET: "s", GITHUB_ALLOWED_USERS: "id:7" };
   const browser = new Browser(open(variables));

@@ -1,11 +1,11 @@
-/** The bindings that tests see as `env`. */
+/** The bindings that tests get as `env`. */
 import type { Account } from "../../src/actors/account.ts";
 import type { Attempts } from "../../src/actors/attempts.ts";
 import type { Sandbox } from "../../src/actors/sandbox.ts";
 
 declare global {
   interface ImportMeta {
-    /** Vite's: files by their path, read when the test is built. */
+    /** A function of Vite: returns files by path, read when the test is built. */
     glob(pattern: string, options: { eager: true; import: "default" }): Record<string, object>;
     glob(pattern: string, options: { eager: true; import: "default"; query: "?raw" }): Record<string, string>;
   }
@@ -19,7 +19,7 @@ declare global {
       OAUTH_KV: KVNamespace;
       LOCAL_ENGINE_URL: string;
       LOCAL_ENGINE_SECRET: string;
-      /** Where what arrived at the private API can be asked for. */
+      /** The URL that lists the requests that the private API received. */
       PRIVATE_URL: string;
     }
   }

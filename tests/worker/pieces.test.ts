@@ -1,4 +1,4 @@
-/** Bodies of answers as a sandbox can send them. */
+/** Response bodies that a sandbox can send. */
 import { expect, it } from "vitest";
 import { readBounded } from "../../src/shared/stream-bytes.ts";
 
@@ -9,11 +9,11 @@ function inPieces(count: number): Response {
     const writer = writable.getWriter();
     for (let sent = 0; sent < count; sent++) await writer.write(Uint8Array.of(sent));
   };
-  // Its reader may leave.
+  // The reader may cancel it.
   write().catch(() => undefined);
   return new Response(readable);
 }
 
-it("a body that does not end is abandoned", async () => {
+it("the server stops reading a response body that does not end", async () => {
   expect(await readBounded(inPieces(100), 10_000, 300)).toBeUndefined();
 });

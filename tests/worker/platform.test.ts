@@ -6,7 +6,7 @@ const sandbox = "platform";
 
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
-/** What a command prints. A sandbox that has just ended may interrupt the first call after it. */
+/** The output of a command. The end of the previous container may interrupt the first call. */
 async function output(command: string): Promise<string> {
   for (let attempt = 0; ; attempt += 1) {
     const { structured, text } = await owner.call("run_command", { sandbox, command });
@@ -17,13 +17,13 @@ async function output(command: string): Promise<string> {
 }
 
 describe("a local sandbox", () => {
-  it("continues when a process inside signals its first process", async () => {
+  it("continues when one of its processes signals its first process", async () => {
     await output("echo kept > /tmp/file");
     await output("kill 1; sleep 3");
     expect(await output("cat /tmp/file")).toBe("kept");
   });
 
-  it("has ended for its actor when the engine does not know it", async () => {
+  it("has ended, for its actor, if the engine does not know it", async () => {
     await output("true");
     await inActor(sandbox, async (actor, state) => {
       const stored = state.storage.kv.get<object>("__local_container");

@@ -1,4 +1,4 @@
-/** Keys that code in a sandbox uses and never sees: `SECRETS`, from the tool call to the API that wants one and back. */
+/** `SECRETS`: keys that code in a sandbox uses and never sees, from the tool call to the API and back. */
 import { env } from "cloudflare:workers";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { SCOPES } from "../../src/shared/principal.ts";
@@ -18,7 +18,7 @@ async function sh(command: string): Promise<string> {
   return String(structured.stdout);
 }
 
-/** What arrived at the API since the last question. */
+/** The requests that arrived at the API since the last call of this function. */
 async function arrived(): Promise<Arrived[]> {
   return await (await fetch(env.PRIVATE_URL)).json<Arrived[]>();
 }
@@ -33,7 +33,7 @@ describe("code in a sandbox reaches an API with a secret that it does not have",
   it.each([
     ["curl", "curl -sS https://api.private.test/echo"],
     ["curl over plain HTTP", "curl -sS http://api.private.test/echo"],
-    // Offers no other in TLS.
+    // Offers no other protocol in TLS.
     ["a client of HTTP/1.0", "curl -0 -sS https://api.private.test/echo"],
     [
       "Python's urllib",
@@ -60,7 +60,7 @@ describe("code in a sandbox reaches an API with a secret that it does not have",
     expect(answer.given).toBe(`Bearer ${MASKED}`);
   });
 
-  it("by npm, and by what else of Go, Java, requests and httpx the machine has", async () => {
+  it("by npm, and by Go, Java, requests and httpx if the machine has them", async () => {
     const program = `mkdir -p /tmp/clients && cd /tmp/clients
       cat >Ask.java <<'END'
       import java.net.*; import java.net.http.*;
@@ -120,37 +120,34 @@ END
   });
 });
 
-describe("an answer that breaks off", () => {
+describe("an API's response that ends early", () => {
   it.each([
     ["in the middle", "broken/identity"],
-    ["in the middle of what is compressed", "broken/gzip"],
-    ["because it is not in the coding that it names", "coded/gzip"],
-  ])("is broken off for its client: %s", async (_why, path) => {
-    // 18: a body that is not all there.
+    ["in the middle of compressed data", "broken/gzip"],
+    ["because it does not have its declared encoding", "coded/gzip"],
+  ])("ends early for the client too: %s", async (_why, path) => {
+    // Exit code 18 of curl: the body is incomplete.
     expect(await sh(`curl -sS -o /dev/null https://api.private.test/${path} 2>/dev/null; echo $?`)).toBe(
       "18\n",
     );
   });
 });
 
-describe("an answer that is odd", () => {
+describe("an API's unusual response", () => {
   const ask = async (head: string, more = "") =>
     await sh(
       `curl -sS -m 10 -w ' %{http_code}' ${more} 'https://api.private.test/raw/${encodeURIComponent(head)}'`,
     );
 
   it.each([
-    ["a change of the protocol", "HTTP/1.1 101 Switching Protocols\r\n\r\n"],
+    ["a protocol upgrade", "HTTP/1.1 101 Switching Protocols\r\n\r\n"],
     [
-      "a change of the protocol that names one",
+      "an upgrade to a named protocol",
       "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
     ],
+    ["endless interim responses", `${"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(101)}HTTP/1.1 200 OK\r\n\r\n`],
     [
-      "interim answers without end",
-      `${"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(101)}HTTP/1.1 200 OK\r\n\r\n`,
-    ],
-    [
-      "a range that was not asked for",
+      "a range that was not requested",
       "HTTP/1.1 206 Part\r\nContent-Range: bytes 0-1/9\r\nContent-Length: 2\r\n\r\nab",
     ],
     ["an invalid status", "HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"],
@@ -160,15 +157,19 @@ describe("an answer that is odd", () => {
   });
 
   it.each([
-    ["a status without a body that has one", "HTTP/1.1 204 None\r\nContent-Length: 3\r\n\r\nabc", " 204"],
+    ["a body with a status that allows none", "HTTP/1.1 204 None\r\nContent-Length: 3\r\n\r\nabc", " 204"],
     ["a status that resets", "HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n", " 205"],
-    ["interim answers", "HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "hi 200"],
+    [
+      "interim responses",
+      "HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+      "hi 200",
+    ],
   ])("is passed on: %s", async (_what, head, shown) => {
     expect(await ask(head)).toBe(shown);
   });
 });
 
-it("keeps the bytes of headers that are not ASCII, both ways", async () => {
+it("the proxy keeps the bytes of non-ASCII headers in both directions", async () => {
   const head = "HTTP/1.1 200 OK\r\nX-Name: é文.pdf\r\nContent-Length: 2\r\n\r\nhi";
   const shown = "-o /dev/null -w '%header{x-name} %{http_code}'";
   expect(await sh(`curl -sS ${shown} 'https://api.private.test/raw/${encodeURIComponent(head)}'`)).toBe(
@@ -178,7 +179,7 @@ it("keeps the bytes of headers that are not ASCII, both ways", async () => {
   expect(answer.name).toBe("c3a9e69687");
 });
 
-describe("a request that is odd", () => {
+describe("an unusual request", () => {
   const proxied = (text: string, host = "api.private.test") =>
     sh(
       `python3 - <<'END'
@@ -192,7 +193,7 @@ print(got.decode())
 END`,
     );
 
-  it("keeps a request in a body of unknown length part of the body", async () => {
+  it("in a body of unknown length stays part of the body", async () => {
     const inner = "GET /inner HTTP/1.1\r\nHost: api.private.test\r\n\r\n";
     const body = `${inner.length.toString(16)}\r\n${inner}\r\n0\r\n\r\n`;
     const head = "Host: api.private.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -202,7 +203,7 @@ END`,
     expect(await arrived()).toEqual([]);
   });
 
-  it("is sent without the user in its URL, and not at all to another host or for a WebSocket", async () => {
+  it("is sent without the user of its URL, and is refused to another host or for a WebSocket", async () => {
     const head = "Host: api.private.test\r\nConnection: close\r\n";
     const asUser = `GET https://me:pw@api.private.test/echo HTTP/1.1\r\n${head}\r\n`;
     expect(await proxied(asUser)).toMatch(/^HTTP\/1\.1 200 /);
@@ -215,9 +216,9 @@ END`,
   });
 });
 
-describe("a value stays outside", () => {
+describe("the value of a secret", () => {
   it("leaves no trace in the memory, environment, files and processes of the sandbox", async () => {
-    // A kernel and a program that have used it are still there.
+    // A kernel and a program that used the value still run.
     await caller.call("run_code", {
       sandbox,
       code: "import urllib.request as r; kept = r.urlopen('https://api.private.test/echo').read(); print(len(kept))",
@@ -228,7 +229,7 @@ describe("a value stays outside", () => {
     expect(await arrived()).toHaveLength(2);
     const found = JSON.parse(await sh(`python3 - <<'END'\n${SEARCH}\nEND`));
     expect(found.traces).toEqual([]);
-    // That it looks where a value would be.
+    // The search really reads the places that could have the value.
     expect(found.processes).toBeGreaterThan(4);
     expect(found.controls).toEqual(["environment", "file", "memory"]);
     await sh("pkill -f setInterval");
@@ -242,14 +243,14 @@ describe("a value stays outside", () => {
     expect(await sh("curl -sS https://api.private.test/pieces")).toBe(`begins Bearer ${MASKED} ends`);
     expect(await sh("curl -sS --compressed https://api.private.test/gzip")).toBe(`gzip Bearer ${MASKED}`);
     expect(await sh("curl -sS --compressed https://api.private.test/brotli")).toBe(`br Bearer ${MASKED}`);
-    // The platform undoes a coding by its name in small letters alone.
+    // The platform decodes only encodings with a lower-case name.
     const coded = await sh(
       "curl -sS https://api.private.test/coded/x-own https://api.private.test/coded/GZIP",
     );
     for (const coding of ["x-own", "GZIP"]) expect(coded).toContain(`cannot search for secrets: ${coding}`);
   });
 
-  it("is not revealed by the compressed length of a response with a guess beside it", async () => {
+  it("is not revealed by the compressed length of a response that also has a guess", async () => {
     const head = await sh(
       "curl -sSI https://api.private.test/gzip; curl -sSI https://api.private.test/brotli",
     );
@@ -265,14 +266,14 @@ describe("a value stays outside", () => {
     );
   });
 
-  it("cannot be had piece by piece", async () => {
+  it("cannot be read piece by piece", async () => {
     const answer = JSON.parse(
       await sh("curl -sS -r 0-9 -H 'accept-encoding: gzip' https://api.private.test/echo"),
     );
     expect(answer).toEqual({ given: `Bearer ${MASKED}`, accept: "identity" });
   });
 
-  it("does not follow a redirect to another host", async () => {
+  it("is not sent along a redirect to another host", async () => {
     await sh("curl -sSkL https://api.private.test/moved");
     const landed = `/landed?from=Bearer%20${"*".repeat(encodeURIComponent(VALUE).length)}`;
     expect(await arrived()).toEqual([
@@ -281,7 +282,7 @@ describe("a value stays outside", () => {
     ]);
   });
 
-  it("goes to no other host, port or name in TLS, with any placeholder", async () => {
+  it("is not sent to another host, port or TLS name, with any placeholder", async () => {
     const key = '-H "authorization: Bearer $PRIVATE_API_KEY"';
     await sh(`curl -sSk ${key} https://other.private.test/echo`);
     await sh(`curl -sSk ${key} https://api.private.test:8443/echo`);
@@ -297,35 +298,35 @@ describe("a value stays outside", () => {
     expect(await arrived()).toEqual([]);
   });
 
-  it("belongs only to its principals, and other hosts are not touched", async () => {
+  it("is used only for its principals, and requests to other hosts are unchanged", async () => {
     const other = await owner.call("run_command", {
       sandbox: "no-vault",
       command: "curl -sSk https://api.private.test/echo; env | grep -c PRIVATE_API_KEY",
     });
     expect(other.structured.stdout).toBe('{"given":""}0\n');
-    // The certificate is the server's own, which nobody in the sandbox trusts.
+    // This is the host's own certificate, which the sandbox does not trust.
     expect(await sh("curl -sS https://other.private.test/echo 2>&1 || true")).toContain("certificate");
   });
 });
 
 describe("the interception", () => {
-  it("is there again when the actor has gone and comes back, for what runs in the sandbox", async () => {
+  it("continues for running programs after the actor was evicted", async () => {
     const loop =
       "until [ -e /tmp/enough ]; do curl -sSk https://api.private.test/loop -o /dev/null; sleep 0.1; done";
     await sh(`rm -f /tmp/enough /tmp/ended; (${loop}; touch /tmp/ended) >/dev/null 2>&1 &`);
     await evictActor(await actorOf(sandbox, caller));
-    // Wakes the actor and asks nothing of its container.
+    // Wakes the actor without a request to its container.
     await caller.call("list_sandboxes", {});
     await arrived();
     const added = async () => (await arrived()).map(({ authorization }) => authorization).includes(BEARER);
     await expect.poll(added).toBe(true);
-    // Its last connection would be one more that the next policy refuses.
+    // Otherwise its last connection could be counted under the next policy.
     await sh("touch /tmp/enough; until [ -e /tmp/ended ]; do sleep 0.05; done");
   });
 });
 
 describe("the operator's policy", () => {
-  it("comes first: a host with a secret must be allowed too", async () => {
+  it("comes before secrets: a host with a secret must be allowed too", async () => {
     await caller.call("configure_sandbox", { sandbox, allow_hosts: ["git.private.test"] });
     const { text } = await caller.call("run_command", {
       sandbox,
@@ -340,7 +341,7 @@ describe("the operator's policy", () => {
 });
 
 describe("the description of secrets", () => {
-  it("are names and hosts in list_sandboxes, for those who may use them", async () => {
+  it("has names and hosts in list_sandboxes, for the principals that may use them", async () => {
     const { structured, text } = await caller.call("list_sandboxes", {});
     expect(structured.secrets).toEqual([
       { name: "api", hosts: ["api.private.test"], variable: "PRIVATE_API_KEY" },
@@ -352,7 +353,7 @@ describe("the description of secrets", () => {
     expect((await owner.call("list_sandboxes", {})).structured.secrets).toEqual([]);
   });
 
-  it("is the name of the one that was used, in a connection's line", async () => {
+  it("has the name of the used secret in a connection's line", async () => {
     await sh("curl -sS 'https://a.query.test/echo?key=mine'; curl -sSk https://other.private.test/echo");
     const lines = await connectionsOf(sandbox, caller);
     expect(lines).toMatch(/Z a\.query\.test 443 GET 200 \d+ query\n/);

@@ -1,4 +1,4 @@
-/** What signs links where neither LINK_KEY nor an owner's token is set: a server with GitHub alone. */
+/** The keys of links on a server that has only GitHub sign-in: neither LINK_KEY nor an owner's token. */
 import { env } from "cloudflare:workers";
 import { runInDurableObject } from "cloudflare:test";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -25,7 +25,7 @@ beforeAll(async () => {
 });
 afterAll(() => caller.call("destroy_sandbox", { sandbox }));
 
-/** The link as a version signed it that derived its key from GitHub's secret. */
+/** The link with the signature of an earlier version, which derived its key from GitHub's secret. */
 async function signedEarlier(): Promise<string> {
   const bytes = (text: string) => new TextEncoder().encode(text);
   const hmac = async (key: Uint8Array, text: string) => {
@@ -40,12 +40,12 @@ async function signedEarlier(): Promise<string> {
   return unsigned + signature.toBase64({ alphabet: "base64url", omitPadding: true }).slice(0, 16);
 }
 
-it("a link outlives the client secret of GitHub", async () => {
+it("a link stays valid when the client secret of GitHub changes", async () => {
   const next = caller.with({ GITHUB_CLIENT_SECRET: "the-next-client-secret" });
   expect(await (await next.http(path)).text()).toBe("kept\n");
 });
 
-it("a link that an earlier version signed is good for the day after the upgrade", async () => {
+it("a link that an earlier version signed is valid for a day after the upgrade", async () => {
   const earlier = await signedEarlier();
   expect(earlier).not.toBe(path);
   expect(await (await caller.http(earlier)).text()).toBe("kept\n");

@@ -40,7 +40,7 @@ function formOf(
 
 const bytesOf = async (response: Response) => new Uint8Array(await response.arrayBuffer());
 
-describe("a link for a download", () => {
+describe("a download link", () => {
   it("sends the file unchanged, as a download", async () => {
     await sh(sandbox, "mkdir -p 'odd dir'; head -c 3000000 /dev/urandom >'odd dir/ž \"x\".html'");
     const result = await owner.call("file_link", { sandbox, path: 'odd dir/ž "x".html' });
@@ -61,7 +61,7 @@ describe("a link for a download", () => {
     expect(result.text).toContain(await sha256(bytes));
   });
 
-  it("sends ranges", async () => {
+  it("supports range requests", async () => {
     await sh(sandbox, "printf 0123456789 >ten; : >empty");
     const path = await link("ten");
     const get = (range: string, more = {}) => owner.http(path, { headers: { range, ...more } });
@@ -91,7 +91,7 @@ describe("a link for a download", () => {
     expect(await (await owner.http(await link("empty"))).text()).toBe("");
   });
 
-  it("has the SHA-256 of the file if requested, also for a range", async () => {
+  it("returns the SHA-256 of the file if requested, also for a range", async () => {
     const digest = `sha-256=:${new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode("digest"))).toBase64()}:`;
     await sh(sandbox, "printf digest >digest; touch -d 1960-01-01 digest");
     const path = await link("digest");
@@ -112,7 +112,7 @@ describe("a link for a download", () => {
     expect([await wanting.text(), wanting.headers.get("repr-digest")]).toEqual(["digest", digest]);
   });
 
-  it("has neither a digest nor an ETag for a file that changes during the download", async () => {
+  it("returns neither a digest nor an ETag for a file that changes during the download", async () => {
     const stop = "touch stop-changing; wait";
     await sh(
       sandbox,
@@ -149,7 +149,7 @@ describe("a link for a download", () => {
     expect(await sh(sandbox, `${unpack}; stat -c %a unpacked/x`)).toBe("755\n");
   });
 
-  it("packs a directory as .zip, as Info-ZIP reads it", async () => {
+  it("packs a directory as .zip, which Info-ZIP can read", async () => {
     await sh(
       sandbox,
       `mkdir -p zip/a/empty; (cd zip; echo one >'a/ž \\ x'; chmod 750 a/ž*; ln -s a link; : >none
@@ -164,7 +164,7 @@ describe("a link for a download", () => {
     const packed = await bytesOf(response);
     expect(packed.length).toBeLessThan(2_100_000);
     await owner.http(`/sandboxes/${sandbox}/files/packed.zip`, { method: "PUT", body: packed });
-    // Python's zipfile checks each checksum, and sees names, modes, links and times.
+    // Python's zipfile verifies each checksum, and reads names, modes, links and times.
     const seen = await sh(
       sandbox,
       `python3 - <<'END'
@@ -191,7 +191,7 @@ END`,
     ]);
   });
 
-  it("packs only directories, and only in these formats", async () => {
+  it("packs only directories, and only as .tar.gz or .zip", async () => {
     await sh(sandbox, "echo x >plain; mkdir -p packs");
     const file = await owner.http(`${await link("plain")}?archive=zip`);
     expect([file.status, await file.text()]).toEqual([409, expect.stringContaining("not a directory")]);
@@ -202,7 +202,7 @@ END`,
     await rest.body?.cancel();
   });
 
-  it("says what is wrong", async () => {
+  it("has a readable error when it fails", async () => {
     expect((await owner.call("file_link", { sandbox, path: "missing" })).text).toContain(
       "There is no /workspace/missing",
     );
@@ -217,7 +217,7 @@ END`,
     expect((await owner.http("/files/nonsense")).status).toBe(403);
   });
 
-  it("ends with its container, also if that died without an actor", async () => {
+  it("ends with its container, also if the container died without an actor", async () => {
     const name = "links-away";
     await sh(name, "echo x >file");
     const made = await owner.call("file_link", { sandbox: name, path: "file" });
@@ -230,8 +230,8 @@ END`,
   });
 });
 
-describe("a link for an upload", () => {
-  it("accepts one complete file, and is used up", async () => {
+describe("an upload link", () => {
+  it("accepts one complete file, and then is used up", async () => {
     const path = await link("in/big", { direction: "upload" });
     const bytes = new Uint8Array(4_000_000).fill(7);
     const response = await owner.http(path, { method: "PUT", body: bytes });
@@ -253,14 +253,14 @@ describe("a link for an upload", () => {
     await owner.call("destroy_sandbox", { sandbox: restarted });
   });
 
-  it("shows a person a page", async () => {
+  it("shows a page to a person", async () => {
     const path = await link("form", { direction: "upload" });
     const shown = await owner.http(path, { headers: { accept: "text/html" } });
     expect(shown.headers.get("content-security-policy")).toMatch(/script-src 'sha256-/);
     expect(await shown.text()).toContain("/workspace/form");
   });
 
-  it("takes a form as it comes, of any size", async () => {
+  it("accepts a form of any size as a stream", async () => {
     const bytes = crypto.getRandomValues(new Uint8Array(65_536));
     const pieces = Array.from({ length: 640 }, () => bytes);
     const boundary = "--=_x";
@@ -276,7 +276,7 @@ describe("a link for an upload", () => {
     expect(await sh(sandbox, "sha256sum <form")).toBe(`${digest}  -\n`);
   });
 
-  it("leaves the old file where a form breaks off, is too large, or holds not one file", async () => {
+  it("leaves the old file if a form ends early, is too large, or does not have exactly one file", async () => {
     await sh(sandbox, "echo old >formed");
     const path = await link("formed", { direction: "upload", max_bytes: 1000 });
     const small = [new Uint8Array(1000)];
@@ -313,7 +313,7 @@ describe("a link for an upload", () => {
     expect(await sh(sandbox, "stat -c %s formed")).toBe("1000\n");
   });
 
-  it("enforces its size, and can be used again after a failure", async () => {
+  it("enforces its size limit, and can be used again after a failure", async () => {
     await sh(sandbox, "echo old >small");
     const path = await link("small", { direction: "upload", max_bytes: 10 });
     const long = await owner.http(path, { method: "PUT", body: "x".repeat(11) });
@@ -339,7 +339,7 @@ describe("a link for an upload", () => {
     },
   );
 
-  it("says that the sandbox is gone, which was destroyed meanwhile", async () => {
+  it("reports that the sandbox was destroyed during the upload", async () => {
     const name = "destroyed-upload";
     const made = await owner.call("file_link", { sandbox: name, path: "a", direction: "upload" });
     const { readable, writable } = new IdentityTransformStream();
@@ -372,7 +372,7 @@ describe("a link for an upload", () => {
     },
   );
 
-  it("says that an upload is in progress, and is valid again if that breaks", async () => {
+  it("reports that another upload is in progress, and is valid again if that upload fails", async () => {
     const path = await link("slow", { direction: "upload" });
     const { readable, writable } = new IdentityTransformStream();
     const writer = writable.getWriter();
@@ -393,7 +393,7 @@ describe("a link for an upload", () => {
     expect(await (await owner.http(path, { method: "PUT", body: "x" })).text()).toContain("already used");
   });
 
-  it("is not given for a directory", async () => {
+  it("cannot be made for a directory", async () => {
     await sh(sandbox, "mkdir -p a-directory");
     for (const path of ["a-directory", "a-directory/", "new/"]) {
       const result = await owner.call("file_link", { sandbox, path, direction: "upload" });
@@ -401,7 +401,7 @@ describe("a link for an upload", () => {
     }
   });
 
-  it("serves one of many simultaneous uses", async () => {
+  it("accepts one of many simultaneous uploads", async () => {
     const path = await link("raced", { direction: "upload" });
     const bodies = Array.from({ length: 8 }, (_, n) => String(n).repeat(500_000));
     const answers = await Promise.all(bodies.map((body) => owner.http(path, { method: "PUT", body })));
@@ -411,7 +411,7 @@ describe("a link for an upload", () => {
     expect(await sh(sandbox, "fold -w 1000 raced | sort -u | wc -l; stat -c %s raced")).toBe("1\n500000\n");
   });
 
-  it("needs sandbox:write, and without sandbox:exec leads nowhere else", async () => {
+  it("needs sandbox:write, and needs sandbox:exec outside /workspace and /tmp", async () => {
     const reader = await principal("link-reader", ["sandbox:read"]);
     const denied = await reader.call("file_link", { path: "x", direction: "upload" });
     expect(denied.text).toContain("sandbox:write");
@@ -447,7 +447,7 @@ describe("links end with the container", () => {
   });
 });
 
-describe("a token", () => {
+describe("the token of a link", () => {
   const config = parseConfig(env as Env);
   const keysOf = (one: Config) => linkKeys({ config: one, env: env as Env });
   const example = { actor: "a-aaaaaaaaaaaaaaaa", id: "abcdefghij12" };
@@ -474,7 +474,7 @@ describe("a token", () => {
     expect(await readToken(token, await keysOf({ ...rotated, previousToken }))).toEqual(example);
   });
 
-  it("is refused with the id or the actor of another", async () => {
+  it("is refused with the id or the actor of another token", async () => {
     const ours = (await writeToken(example, await keysOf(config))) ?? "";
     for (const changed of [{ id: "abcdefghij13" }, { actor: "b-aaaaaaaaaaaaaaaa" }]) {
       const other = (await writeToken({ ...example, ...changed }, await keysOf(config))) ?? "";
@@ -482,7 +482,7 @@ describe("a token", () => {
     }
   });
 
-  it("that an earlier version handed out leads to its file until it expires", async () => {
+  it("from an earlier version leads to its file until it expires", async () => {
     await sh(sandbox, "echo earlier >earlier.txt");
     await link("earlier.txt");
     const epoch = await inActor(sandbox, (_actor, { storage }) => storage.kv.get<string>("file-links:epoch"));
@@ -506,7 +506,7 @@ describe("a token", () => {
 });
 
 describe("the address of a link", () => {
-  it("has 120 characters at most for any file, and appears once", async () => {
+  it("has at most 120 characters for any file, and appears once in a result", async () => {
     const own = "a-name-of-20-letters";
     const deep = `${"directory/".repeat(40)}file.txt`;
     await owner.call("write_file", { sandbox: own, path: deep, content: "deep\n" });
@@ -518,7 +518,7 @@ describe("the address of a link", () => {
       const { structured, text } = await owner.call("file_link", { sandbox: own, ...args });
       const url = String(structured.url);
       expect(url.length).toBeLessThanOrEqual(120);
-      // The longest origin that Cloudflare gives to a Worker of this name, and an account of 15 letters.
+      // The origin on Cloudflare for an account of 15 letters.
       const origin = `https://sandbox-mcp.${"a".repeat(15)}.workers.dev`;
       expect(url.replace(ORIGIN, origin).length).toBeLessThanOrEqual(120);
       expect(text.split(url)).toHaveLength(2);
@@ -559,7 +559,7 @@ describe("/sandboxes/<name>/files/<path>", () => {
     expect((await owner.http(at("rest"))).status).toBe(404);
   });
 
-  it("needs the scopes, and a token", async () => {
+  it("needs a token with the scopes", async () => {
     const reader = await principal("rest-reader", ["sandbox:read"]);
     for (const method of ["PUT", "DELETE"]) expect((await reader.http(at("x"), { method })).status).toBe(403);
     const writer = await principal("rest-writer", ["sandbox:read", "sandbox:write"]);
@@ -571,7 +571,7 @@ describe("/sandboxes/<name>/files/<path>", () => {
     await writer.call("destroy_sandbox", { sandbox });
   });
 
-  it("does not follow a path out of its name", async () => {
+  it("refuses invalid paths and sandbox names, and lists /workspace without a path", async () => {
     expect((await owner.http(at("%00"))).status).toBe(400);
     expect((await owner.http(at("%ff"))).status).toBe(400);
     expect((await owner.http("/sandboxes/No%20Name/files/x")).status).toBe(400);
@@ -579,7 +579,7 @@ describe("/sandboxes/<name>/files/<path>", () => {
   });
 });
 
-it("used-up links are remembered until they expire, however many there are, and no other link ends", async () => {
+it("the server remembers used-up links until they expire, however many there are, and ends no other link", async () => {
   await inActor("used-links", (_sandbox, { storage: { kv } }) => {
     const links = new FileLinks(kv);
     const epoch = links.epoch();

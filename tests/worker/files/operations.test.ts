@@ -1,4 +1,4 @@
-/** The table of operations on files: what every row promises, tried for every row. */
+/** The rules of the table of file operations, tested for every row. */
 import { env } from "cloudflare:workers";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Input, type OperationName, operations } from "../../../container/sandboxd/operations.ts";
@@ -11,7 +11,7 @@ import { actorOf, owner, sh } from "../support.ts";
 const sandbox = "operations";
 const path = "/etc/of-another";
 
-/** One call of each operation, on a path outside /workspace. */
+/** The arguments of one call of each operation, on a path outside /workspace. */
 const TRIES: { [Name in OperationName]: () => Input<Name> } = {
   read: () => ({ path, offset: 0, limit: 1 }),
   readLines: () => ({ path, offset: 1, limit: 1, max: 1 }),
@@ -38,7 +38,7 @@ const refusal = (name: OperationName, options: Pick<Owner, "sandbox" | "scopes">
   );
 const isAlive = async (name: string) => (await (await actorOf(name)).condition()).isAlive;
 
-describe("an operation on files", () => {
+describe("the file operation", () => {
   beforeAll(() => sh(sandbox, `echo mine >${path}`));
   afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 

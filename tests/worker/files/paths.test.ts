@@ -41,7 +41,7 @@ const part = fc.oneof(
   ),
 );
 
-it("writes, reads, lists and deletes under any name, or says in words why not", async () => {
+it("writes, reads, lists and deletes files with any name, or returns a readable error", async () => {
   let written = 0;
   await fc.assert(
     fc.asyncProperty(
@@ -52,7 +52,7 @@ it("writes, reads, lists and deletes under any name, or says in words why not", 
       async (parts, separator, end, bytes) => {
         const names = parts.map((name) => name.toWellFormed());
         const encoded = names.map((name) => encodeURIComponent(name)).join(separator) + end;
-        // The sender resolves `.` and `..` in a URL, and the server in a path: never out of the directory.
+        // The sender resolves `.` and `..` in a URL, and the server in a path. Neither may lead out of the directory.
         const path = at(`any/${encoded}`);
         const { pathname } = new URL(path, "http://x");
         if (!pathname.startsWith(at("any/")) || pathname === at("any/")) return;
@@ -85,7 +85,7 @@ it("writes, reads, lists and deletes under any name, or says in words why not", 
   ).toBe("");
 });
 
-it("writes nowhere else without sandbox:exec, with any name", async () => {
+it("writes only below /workspace and /tmp without sandbox:exec, with any name", async () => {
   const writer = await principal("paths-writer", ["sandbox:read", "sandbox:write"]);
   const refusals = new Set<boolean>();
   const written: string[] = [];
@@ -113,14 +113,14 @@ it("refuses names that are too long, contain NUL, or are not UTF-8", async () =>
   expect(await refusal(await put("plain/below"))).toContain("Not a directory");
 });
 
-it("reads files of /proc, which say that they are empty", async () => {
+it("reads files of /proc, whose reported size is 0", async () => {
   await sh(sandbox, "true");
   const answer = await owner.http(at("/proc/sys/kernel/ostype"));
   expect([answer.status, await answer.text()]).toEqual([200, "Linux\n"]);
   expect(answer.headers.get("content-length")).toBe("6");
 });
 
-it("says that links lead in a circle", async () => {
+it("refuses a loop of symbolic links", async () => {
   await sh(sandbox, "ln -sfn circle circle");
   for (const method of ["GET", "PUT"]) {
     const body = method === "PUT" ? "x" : undefined;
@@ -129,7 +129,7 @@ it("says that links lead in a circle", async () => {
   }
 });
 
-it("removes no directory without ?recursive=true, and never the workspace itself", async () => {
+it("removes directories only with ?recursive=true, and never the workspace itself", async () => {
   await sh(sandbox, "mkdir -p full; : >full/x");
   const one = await owner.http(at("full"), { method: "DELETE" });
   expect([one.status, await one.text()]).toEqual([409, expect.stringContaining("?recursive=true")]);
@@ -143,12 +143,12 @@ it("removes no directory without ?recursive=true, and never the workspace itself
   expect(await sh(sandbox, "ls full")).toBe("x\n");
 });
 
-it("starts a sandbox that was stopped for what is read or removed, with its saved workspace", async () => {
+it("starts a stopped sandbox with its saved workspace to read or remove a file", async () => {
   await put("kept", "as it was");
   await sh(sandbox, "touch gone");
   const stop = async () => {
     await inActor(sandbox, (actor) => actor.onActivityExpired());
-    // A write that comes while the container still ends is refused.
+    // The server refuses a write while the container still ends.
     await until(async () => !(await (await actorOf(sandbox)).condition()).isAlive);
   };
   await stop();
@@ -165,7 +165,7 @@ it("starts a sandbox that was stopped for what is read or removed, with its save
   expect([removed.status, await removed.text()]).toEqual([204, ""]);
 });
 
-it("starts no sandbox for what is only read or removed", async () => {
+it("does not create a sandbox to read or remove a file", async () => {
   const name = "paths-misspelt";
   for (const method of ["GET", "HEAD", "DELETE"]) {
     const answer = await owner.http(`/sandboxes/${name}/files/x`, { method });

@@ -1,4 +1,4 @@
-/** Which host names lead to previews, and what pages of previews may ask of the server. */
+/** Which host names lead to previews, and which requests pages of previews may send to the server. */
 import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
 import { beforeAll, describe, expect, it, vi } from "vitest";
@@ -24,8 +24,8 @@ beforeAll(async () => {
   label = writeLabel(address);
 });
 
-describe("a label", () => {
-  it("is parsed into the values that it was made from", async () => {
+describe("the label of a preview", () => {
+  it("is parsed back into its values", async () => {
     expect(await readLabel(label, keys)).toEqual(address);
   });
 
@@ -40,19 +40,19 @@ describe("a label", () => {
     );
   });
 
-  it("with a field of another one is refused", async () => {
+  it("with a field of another label is refused", async () => {
     const actor = await actorName("other", "owner");
     const other = { port: 8001, actor, token: (await makeToken(8001, actor, keys)) ?? "" };
     for (const field of ["port", "actor", "token"] as const)
       expect(await readLabel(writeLabel({ ...address, [field]: other[field] }), keys)).toBeUndefined();
   });
 
-  it("of another server, or from before a change of the key, is refused", async () => {
+  it("of another server, or of an earlier key, is refused", async () => {
     for (const LINK_KEY of ["another key of the server's".replaceAll(" ", "-"), "0123456789abcdef-key"])
       expect(await readLabel(label, await keysOf({ ...(env as Env), LINK_KEY }))).toBeUndefined();
   });
 
-  it("of the owner's previous token lasts while that is accepted, and a new one needs only the new token", async () => {
+  it("made with the owner's previous token is valid while that token is, and a new label needs only the new token", async () => {
     const own = { ...(env as Env), LINK_KEY: undefined };
     const token = (await makeToken(8000, address.actor, await keysOf(own))) ?? "";
     const before = writeLabel({ ...address, token });
@@ -64,7 +64,7 @@ describe("a label", () => {
     expect(await readLabel(writeLabel({ ...address, token: next }), await keysOf(rotated))).toBeDefined();
   });
 
-  it("is no longer than 63 characters and has a token of 98 bits or more, for every name and port", async () => {
+  it("has at most 63 characters and a token of at least 98 bits, for every name and port", async () => {
     const names = fc.stringMatching(/^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$/);
     await fc.assert(
       fc.asyncProperty(names, fc.integer({ min: 1024, max: 65_535 }), async (name, port) => {
@@ -78,13 +78,13 @@ describe("a label", () => {
     );
   });
 
-  it("has another token each time", async () => {
+  it("has a different token each time", async () => {
     const tokens = await Promise.all(Array.from({ length: 100 }, () => makeToken(8000, address.actor, keys)));
     expect(new Set(tokens).size).toBe(100);
   });
 });
 
-describe("an invented host name", () => {
+describe("a host name", () => {
   const zeros = "0".repeat(25);
   const names: [string, (label: string) => string][] = [
     ["another token", (given) => `${given.slice(0, -25)}${zeros}`],
@@ -92,20 +92,20 @@ describe("an invented host name", () => {
     ["a name below", (given) => `a.${given}`],
     ["a port in front", (given) => `1${given}`],
     ["capitals", (given) => given.toUpperCase()],
-    ["a dash more", (given) => `${given}-`],
-    ["nothing of ours", () => "www"],
+    ["another dash", (given) => `${given}-`],
+    ["another label", () => "www"],
     ["the server's name", () => "mcp"],
     ["an underscore", (given) => given.replace("-", "_")],
     ["unchanged", (given) => given],
     ["percent signs", (given) => `%41${given}`],
   ];
 
-  it.each(names)("with %s shows nothing, and asks no sandbox", async (what, make) => {
+  it.each(names)("with %s leads to a sandbox only if it is valid", async (what, make) => {
     const getByName = vi.fn<() => unknown>(() => ({ fetch: async () => new Response("shown") }));
     const variables = { Sandbox: { getByName } as unknown as Env["Sandbox"] };
     const url = `https://${make(label)}.${PREVIEW_HOST}/mcp`;
     const response = await visit(url, { method: "POST", body: "{}" }, variables);
-    // A host name is read without regard to case.
+    // Host names are not case-sensitive.
     const isOurs = what === "capitals" || what === "unchanged";
     expect(response.status).toBe(isOurs ? 200 : 404);
     expect(getByName).toHaveBeenCalledTimes(isOurs ? 1 : 0);
@@ -122,7 +122,7 @@ describe("a page of a preview", () => {
   ];
   const LIST = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
 
-  it("cannot call the server, not even with a token or if ALLOWED_ORIGINS names it", async () => {
+  it("cannot call the server, even with a token or if ALLOWED_ORIGINS names it", async () => {
     for (const server of ["https://sandbox.example", "http://localhost:8787", "http://127.0.0.1:8787"])
       for (const path of ["/mcp", "/", "/execute", "/authorize"])
         for (const origin of origins()) {
@@ -136,7 +136,7 @@ describe("a page of a preview", () => {
         }
   });
 
-  it("reaches none of the server's routes under its own name", async () => {
+  it("cannot reach the server's routes under the preview's host name", async () => {
     for (const origin of origins())
       for (const path of ["/mcp", "/health", "/authorize", "/.well-known/oauth-authorization-server"]) {
         const response = await visit(origin + path);
@@ -145,7 +145,7 @@ describe("a page of a preview", () => {
       }
   });
 
-  it("gets no client's code, because clients cannot redirect to its host", () => {
+  it("cannot receive a client's code, because clients cannot redirect to its host", () => {
     for (const origin of origins())
       expect(hasForbiddenHost(JSON.stringify({ redirect_uris: [`${origin}/callback`] }), config)).toBe(true);
     expect(hasForbiddenHost(JSON.stringify({ redirect_uris: ["http://localhost:1/callback"] }), config)).toBe(
@@ -157,8 +157,8 @@ describe("a page of a preview", () => {
   });
 });
 
-describe("on this machine", () => {
-  it("an address is below localhost, at the server's port, and leads to the preview", async () => {
+describe("a preview on this machine", () => {
+  it("has an address below localhost, at the server's port", async () => {
     const body = JSON.stringify({
       jsonrpc: "2.0",
       id: 1,
@@ -209,7 +209,7 @@ describe("PREVIEW_HOST", () => {
     expect(problem(host)).toContain("PREVIEW_HOST must be a host name");
   });
 
-  it("is neither the server's own host nor one above it", () => {
+  it("may not be the server's own host or a parent domain of it", () => {
     const words = "PREVIEW_HOST must not be the host of PUBLIC_ORIGIN";
     expect(problem("example.com", "https://mcp.example.com")).toContain(words);
     expect(problem("mcp.example.com", "https://mcp.example.com")).toContain(words);
@@ -218,7 +218,7 @@ describe("PREVIEW_HOST", () => {
   });
 });
 
-it("exposes again at the same URL", async () => {
+it("expose_port returns a URL with a valid label", async () => {
   const url = await expose({ sandbox: "addressed", port: 8000 });
   const [written = ""] = new URL(url).hostname.split(".");
   expect(await readLabel(written, keys)).toMatchObject({ port: 8000 });

@@ -1,4 +1,4 @@
-/** Programs that start to listen are noticed in the result of the command that started them. */
+/** The result of a command reports the programs that it started and that now listen. */
 import { describe, expect, it } from "vitest";
 import { idIn, owner, says, sh, until } from "../support.ts";
 
@@ -23,7 +23,7 @@ describe("a program that listens", () => {
     expect(await sh(sandbox, "echo quiet")).toBe("quiet\n");
   });
 
-  it("is reported only by the command that left it behind", async () => {
+  it("is reported only by the command that left it running", async () => {
     const left = await run(`node server.js 8102 >log 2>&1 & ${listens(8102)}`);
     expect(left.text).toBe("exit_code: 0\nlistening: port 8102; expose_port gives it a URL");
     expect(left.structured).toMatchObject({ state: "succeeded", ports: [8102] });
@@ -34,7 +34,7 @@ describe("a program that listens", () => {
     expect(result.structured).toMatchObject({ ports: [8102] });
   });
 
-  it("that starts to listen only after its command is reported once by a later one", async () => {
+  it("that starts to listen only after its command is reported once, by a later command", async () => {
     const open = "late";
     await owner.call("write_file", { sandbox, path: open, content: "" });
     const left = await run(
@@ -60,7 +60,7 @@ describe("a program that listens", () => {
       own: "const server = require('net').createServer(); await new Promise((done) => server.listen(8107, done))",
       child: "const child = require('child_process').spawn('node', ['/workspace/server.js', '8108', '::1'])",
     },
-  ])("is reported by code that listens itself or starts it: $language", async ({ language, own, child }) => {
+  ])("is reported by code that listens or starts it: $language", async ({ language, own, child }) => {
     const code = (source: string) => owner.call("run_code", { sandbox, language, code: source });
     const [port = ""] = /\b81\d\d/.exec(own) ?? [];
     expect((await code(own)).text).toContain(`listening: port ${port}; expose_port`);
@@ -69,12 +69,12 @@ describe("a program that listens", () => {
     const hex = Number(later).toString(16).toUpperCase();
     const wait = `until grep -q ":${hex} .* 0A " /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done`;
     const texts = [(await code(child)).text, (await run(wait)).text];
-    // In the first where that took longer than the server.
+    // The first result reports it if that call took longer than the start of the server.
     expect(texts.join()).toContain(`listening: port ${later}; expose_port`);
     expect((await run("echo other")).text).toBe("exit_code: 0\nstdout: other");
   });
 
-  it("that replaces another is reported by the command that started it, on any port", async () => {
+  it("that replaces another program is reported by the command that started it, on any port", async () => {
     const serve = (port: number) => `node server.js ${port} >log 2>&1 & echo $! >pid; ${listens(port)}`;
     await run(serve(8109));
     for (const port of [8109, 8110]) {
@@ -84,7 +84,7 @@ describe("a program that listens", () => {
     await run("kill $(cat pid)");
   });
 
-  it("is not reported once it has ended", async () => {
+  it("is not reported after its end", async () => {
     const started = await run("node server.js 8103 & sleep 3; kill $!; wait; echo over; sleep 1000", {
       wait_seconds: 0,
     });

@@ -25,14 +25,14 @@ import {
 
 const sandbox = "shown";
 
-/** The request as the server in the sandbox received it. */
+/** The request that the server in the sandbox received. */
 async function receivedRequest(url: string, init: RequestInit = {}) {
   const response = await visit(url, init);
   return (await response.json()) as { method: string; url: string; headers: Record<string, string> };
 }
 
 describe("a preview", () => {
-  it("shows a server that listens only on loopback, at its own address", async () => {
+  it("shows a server that listens only on loopback, at the preview's own address", async () => {
     await startServer(sandbox, 8000);
     const result = await exposer.call("expose_port", { sandbox, port: 8000 });
     expect(result.isError).toBe(false);
@@ -48,7 +48,7 @@ describe("a preview", () => {
     });
   });
 
-  it("keeps its address when its port is exposed again, and has another after it was closed", async () => {
+  it("keeps its address when its port is exposed again, and gets another address after it was closed", async () => {
     const first = await expose({ sandbox, port: 8000 });
     expect(await expose({ sandbox, port: 8000, expires_seconds: 7200 })).toBe(first);
     const sooner = await exposer.call("expose_port", { sandbox, port: 8000, expires_seconds: 60 });
@@ -65,7 +65,7 @@ describe("a preview", () => {
     expect((await visit(second)).status).toBe(200);
   });
 
-  it("sends a server the host localhost, and the visitor's address", async () => {
+  it("sends the server the host localhost and the visitor's address", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const { origin, host } = new URL(url);
     const { headers } = await receivedRequest(url, {
@@ -90,7 +90,7 @@ describe("a preview", () => {
     ).toBe("https://other.example");
   });
 
-  it("passes no token and no cookie of the server's into a sandbox, nor its own token", async () => {
+  it("passes no token or cookie of the MCP server into a sandbox, and not the preview's token", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const ours: Record<string, string>[] = [
       { authorization: "Bearer test-owner-token" },
@@ -106,7 +106,7 @@ describe("a preview", () => {
       { "cf-worker": "sandbox-mcp.example" },
       { authorization: `bearer owner:${"a".repeat(16)}:${"b".repeat(32)}` },
       { cookie: "__Host-sandbox-mcp-a=1; kept=1; sandbox-mcp-b=2; CF_Authorization=3" },
-      // Two headers, as they arrive.
+      // Two headers, in the order in which they arrive.
       { cookie: "kept=1, __Host-sandbox-mcp-a=1" },
       { "cf-access-jwt-assertion": "4", "cf-access-client-secret": "5" },
     ];
@@ -127,7 +127,7 @@ describe("a preview", () => {
     expect([odd.status, await odd.text()]).toEqual([502, expect.stringContaining("not a valid HTTP status")]);
   });
 
-  it("sets cookies only for its own host, and nothing for its neighbours", async () => {
+  it("sets cookies only for its own host, and no policies for other hosts", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const given = new URLSearchParams([
       ["set-cookie", "a=1; Domain=preview.example; Path=/"],
@@ -147,7 +147,7 @@ describe("a preview", () => {
     expect(headers.get("x-own")).toBe("kept");
   });
 
-  it("leads back to itself where the server redirects to localhost, and follows nothing", async () => {
+  it("rewrites a redirect to localhost to its own address, and does not follow redirects", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const rows: [string, string][] = [
       ["http://localhost:8000/a?b#c", `${url}a?b#c`],
@@ -165,7 +165,7 @@ describe("a preview", () => {
     }
   });
 
-  it("streams both ways, and passes encoded bodies as they are", async () => {
+  it("streams in both directions, and passes encoded bodies unchanged", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const stream = await visit(`${url}stream`);
     const reader = stream.body?.getReader();
@@ -189,7 +189,7 @@ describe("a preview", () => {
     expect(await zipped.text()).toBe("a".repeat(100_000));
   });
 
-  it("carries WebSockets: text, bytes, subprotocol and close", async () => {
+  it("supports WebSockets: text, bytes, subprotocol and close", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const { origin } = new URL(url);
     const offered = { origin, "sec-websocket-protocol": "vite-hmr" };
@@ -209,7 +209,7 @@ describe("a preview", () => {
     expect(await expose({ sandbox, port: 8000 })).toBe(url);
   });
 
-  it("of an IPv6 server, and of a sandbox with the longest name, works", async () => {
+  it("works for an IPv6 server, and for a sandbox with the longest name", async () => {
     const long = "a-name-of-20-letters";
     await startServer(long, 54_321, "::1");
     const url = await expose({ sandbox: long, port: 54_321 });
@@ -221,8 +221,8 @@ describe("a preview", () => {
   });
 });
 
-describe("a server that does not answer", () => {
-  it("is waited for by a page that loads itself again, and shown once it is there", async () => {
+describe("a server that does not respond", () => {
+  it("has a page that reloads until the server responds", async () => {
     const url = await expose({ sandbox, port: 8010 });
     const page = await visit(url, PAGE);
     expect(page.status).toBe(503);
@@ -236,7 +236,7 @@ describe("a server that does not answer", () => {
     expect((await visit(url, PAGE)).status).toBe(200);
   });
 
-  it("is reported as ended if it answered before", async () => {
+  it("is reported as ended if it responded before", async () => {
     const url = await expose({ sandbox, port: 8010 });
     expect((await visit(url)).status).toBe(200);
     await sh(sandbox, "pkill -f 'server.js 8010'");
@@ -257,7 +257,7 @@ describe("a server that does not speak plain HTTP", () => {
       port: 8021,
       listen: "require('net').createServer((client) => client.on('error', () => 0).end('+OK ready\\r\\n'))",
     },
-  ])("gets a page that says so: $speaks", async ({ speaks, port, listen }) => {
+  ])("has a page that says so: $speaks", async ({ speaks, port, listen }) => {
     await sh(
       sandbox,
       `node -e "${listen}.listen(${port}, () => console.log('listening'))" >${port}.log 2>&1 & until grep -q listening ${port}.log; do sleep 0.1; done`,
@@ -272,7 +272,7 @@ describe("a server that does not speak plain HTTP", () => {
 describe("a sandbox with an open preview", () => {
   const idle = "idle-shown";
 
-  it("runs while a WebSocket or a request is open, and stops then", async () => {
+  it("runs while a WebSocket or a request is open, and then stops", async () => {
     await startServer(idle, 8000);
     const url = await expose({ sandbox: idle, port: 8000 });
     const { socket } = await openSocket(url);
@@ -292,7 +292,7 @@ describe("a sandbox with an open preview", () => {
     expect((await visit(url)).status).toBe(503);
   });
 
-  it("works for its user while its previews take their maximum, and its server works for others", async () => {
+  it("stays usable while its previews have their maximum of connections", async () => {
     await startServer(idle, 8000);
     const url = await expose({ sandbox: idle, port: 8000 });
     const answers = await Promise.all(
@@ -308,19 +308,19 @@ describe("a sandbox with an open preview", () => {
     await until(async () => (await visit(url)).status === 200);
   });
 
-  it("shows it again once sandboxd is there again, which user code has killed", async () => {
+  it("shows the preview again after user code killed sandboxd and sandboxd was restarted", async () => {
     const url = await expose({ sandbox: idle, port: 8000 });
     const killed = "until ! pgrep -x sbxd | grep -qx $old; do sleep 0.05; done";
     await sh(idle, `old=$(pgrep -xo sbxd); kill -9 $old; ${killed}`);
     await until(async () => (await visit(url)).status === 200);
-    // What it starts has its name for a moment.
+    // A child of sandboxd has its name for a moment.
     await expect.poll(() => sh(idle, "pgrep -x sbxd | wc -l")).toBe("1\n");
     await owner.call("destroy_sandbox", { sandbox: idle });
   });
 });
 
 describe("a preview ends", () => {
-  it("at its expiry, with the requests in progress", async () => {
+  it("at its expiry, together with the requests in progress", async () => {
     await startServer("brief", 8000);
     const url = await expose({ sandbox: "brief", port: 8000, expires_seconds: 3 });
     const over = next((await openSocket(url)).socket);
@@ -334,7 +334,7 @@ describe("a preview ends", () => {
     expect((await exposer.call("list_sandboxes")).text).not.toContain(url);
   });
 
-  it("when it is closed, with what is under way", async () => {
+  it("when it is closed, together with the requests in progress", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
     const over = next((await openSocket(url)).socket);
     await exposer.call("expose_port", { sandbox: "brief", port: 8000, expose: false });
@@ -343,7 +343,7 @@ describe("a preview ends", () => {
     expect(again.text).toBe("Port 8000 of sandbox brief is not exposed.");
   });
 
-  it("but not with its container, which an open tab does not restart", async () => {
+  it("not with its container, which an open tab does not restart", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
     await killContainer("brief");
     const page = () => visit(url, PAGE).then((response) => response.text());
@@ -371,23 +371,23 @@ describe("a preview ends", () => {
 });
 
 describe("expose_port", () => {
-  it.each([3000, 3128, 8671])("refuses port %i, which is the server's own", async (port) => {
+  it.each([3000, 3128, 8671])("refuses port %i, which the server itself uses", async (port) => {
     const result = await exposer.call("expose_port", { sandbox, port });
     expect(result.isError).toBe(true);
     expect(result.text).toContain(`Port ${port} of a sandbox is used by the server`);
   });
 
-  it.each([0, -1, 80, 1023, 65_536, 1.5, "8000"])("takes no port %j", async (port) => {
+  it.each([0, -1, 80, 1023, 65_536, 1.5, "8000"])("refuses port %j", async (port) => {
     expect((await exposer.call("expose_port", { sandbox, port })).isError).toBe(true);
   });
 
-  it("says what is missing where no previews can be shown", async () => {
+  it("says which setting is missing if the server cannot show previews", async () => {
     const nowhere = await owner.call("expose_port", { sandbox, port: 8000 });
     expect(nowhere.isError).toBe(true);
     expect(nowhere.text).toContain("PREVIEW_HOST is not set");
   });
 
-  it("needs sandbox:exec, and its address is listed only for tokens with it", async () => {
+  it("needs sandbox:exec, and the address is listed only for tokens with that scope", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const mine = await exposer.call("list_sandboxes");
     expect(mine.text).toMatch(new RegExp(`port 8000 is exposed for \\d+ \\w+: ${url}`));
@@ -395,24 +395,24 @@ describe("expose_port", () => {
     expect((await reader.send("expose_port", { port: 8000 })).status).toBe(403);
   });
 
-  it("bounds how many ports one sandbox has exposed", async () => {
+  it("limits how many ports of a sandbox are exposed", async () => {
     for (let port = 9000; port < 9018; port++) await expose({ sandbox, port });
     const refused = await exposer.call("expose_port", { sandbox, port: 9100 });
     expect(refused.isError).toBe(true);
     expect(refused.text).toContain("20 ports of this sandbox are exposed");
-    // One that is exposed can be renewed.
+    // The preview of an exposed port can be renewed.
     await expose({ sandbox, port: 9000 });
     for (let port = 9000; port < 9018; port++)
       await exposer.call("expose_port", { sandbox, port, expose: false });
   });
 
-  it("shows nobody another principal's sandbox", async () => {
+  it("never exposes another principal's sandbox", async () => {
     const other = (await principal("other-exposer")).with({ PREVIEW_HOST });
     const theirs = new URL(await expose({ sandbox, port: 8000 }, other));
     const mine = new URL(await expose({ sandbox, port: 8000 }));
     expect(theirs.hostname).not.toBe(mine.hostname);
     expect((await visit(theirs)).status).toBe(503);
-    // Another's token behind one's own name, and one's own behind another's.
+    // The other principal's token in the label of this principal's sandbox.
     const [, token = ""] = /-([a-z0-9]+)\./.exec(theirs.hostname) ?? [];
     const swapped = mine.hostname.replace(/-[a-z0-9]+\./, `-${token}.`);
     expect((await visit(`https://${swapped}/`)).status).toBe(404);

@@ -9,25 +9,25 @@ export const PREVIEW_HOST = "preview.example";
 
 const bindings: Env = { ...(env as Env), LOG_LEVEL: "error", PREVIEW_HOST };
 
-/** The owner of a server that has a host for previews. */
+/** The owner, on a server with PREVIEW_HOST. */
 export const exposer = owner.with({ PREVIEW_HOST });
 
-/** Sends what a browser would, without any token. */
+/** Sends a browser's request, without a token. */
 export function visit(url: string | URL, init: RequestInit = {}, variables: Partial<Env> = {}) {
   return worker.fetch(new Request(url, init), { ...bindings, ...variables }, createExecutionContext());
 }
 
-/** As a browser asks for a page. */
+/** The headers of a browser that requests a page. */
 export const PAGE = { headers: { accept: "text/html,*/*" } };
 
-/** Exposes a port; answers its URL. */
+/** Exposes a port. Returns its URL. */
 export async function expose(args: Record<string, unknown>, caller: Caller = exposer): Promise<string> {
   const result = await caller.call("expose_port", args);
   if (result.isError) throw new Error(result.text);
   return String(result.structured.url);
 }
 
-/** Responds with a description of the request, and echoes WebSocket messages. */
+/** A server that responds with a description of the request, and echoes WebSocket messages. */
 const SERVER = `
 const { WebSocketServer } = require("/opt/sandbox-runtime/node_modules/ws");
 const { createHash } = require("crypto");
@@ -65,17 +65,17 @@ export async function startServer(sandbox: string, port: number, address = "127.
   await owner.call("write_file", { sandbox, path: "server.js", content: SERVER });
   await sh(
     sandbox,
-    // The log of a container before may have been restored with the workspace.
+    // The restored workspace may have the log of an earlier container.
     `rm -f ${port}.log; node server.js ${port} ${address} >${port}.log 2>&1 & until grep -qs listening ${port}.log; do sleep 0.1; done`,
   );
 }
 
-/** What a server has printed. */
+/** The output of a server. */
 export function printed(sandbox: string, port: number): Promise<string> {
   return sh(sandbox, `cat /workspace/${port}.log`);
 }
 
-/** Opens a WebSocket; answers it and what its server says first. */
+/** Opens a WebSocket. Returns it and the server's first message. */
 export async function openSocket(url: string, headers: Record<string, string> = {}) {
   const response = await visit(url, { headers: { upgrade: "websocket", ...headers } });
   const { webSocket: socket } = response;
@@ -85,7 +85,7 @@ export async function openSocket(url: string, headers: Record<string, string> = 
   return { response, socket, greeting: await greeting };
 }
 
-/** The next message, or the end, of a WebSocket. */
+/** The next message or the end of a WebSocket. */
 export function next(socket: WebSocket): Promise<string> {
   return new Promise((resolve) => {
     socket.addEventListener("message", ({ data }) => resolve(String(data)), { once: true });

@@ -1,4 +1,4 @@
-/** Links in results: as resources and as URLs in text, and what they lead to. */
+/** Links in results, as resources and as URLs in text, and the files that they serve. */
 import { runInDurableObject } from "cloudflare:test";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Sandbox } from "../../../src/index.ts";
@@ -15,7 +15,7 @@ interface LinkBlock {
   text?: string;
 }
 
-/** The blocks of a result, as a client of that revision gets them; of one that says none where it is null. */
+/** The blocks of a result for a client of this revision. With null, the client sends no revision. */
 async function blocks(
   name: string,
   args: Record<string, unknown>,
@@ -60,9 +60,9 @@ afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 describe("read_file links to", () => {
   it.each([
-    ["what is binary", "b.zip", 5],
-    ["what is too large", "long.txt", 588_895],
-    ["the original of an image that was made smaller", "large.png", expect.any(Number)],
+    ["a binary file", "b.zip", 5],
+    ["a file that is too large", "long.txt", 588_895],
+    ["the original of a scaled image", "large.png", expect.any(Number)],
   ])("%s", async (_what, path, size) => {
     const content = await blocks("read_file", { sandbox, path });
     const [link, ...more] = linksIn(content);
@@ -76,7 +76,7 @@ describe("read_file links to", () => {
     expect((await response.arrayBuffer()).byteLength).toBe(link?.size);
   });
 
-  it("nothing that it shows completely, and no part that the caller selected", async () => {
+  it("no file that it shows completely, and no part that the caller selected", async () => {
     for (const args of [
       { path: "short.txt" },
       { path: "long.txt", limit: 3 },
@@ -87,14 +87,14 @@ describe("read_file links to", () => {
     }
   });
 
-  it("an image that it cannot show, in its error", async () => {
+  it("an image that it cannot show, in the error", async () => {
     await sh(sandbox, "printf '\\x89PNG\\r\\n\\x1a\\n\\x00' >broken.png");
     const content = await blocks("read_file", { sandbox, path: "broken.png" });
     expect(await (await first(content)).text()).toContain("PNG");
   });
 });
 
-it("a client of a revision that does not know links to resources gets the URL alone", async () => {
+it("a client of a revision without resource links gets only the URL", async () => {
   for (const revision of [null, "2025-03-26"]) {
     const content = await blocks("read_file", { sandbox, path: "b.zip" }, owner, revision);
     expect([linksIn(content).length, urlsIn(content).length]).toEqual([0, 1]);
@@ -131,7 +131,7 @@ it("the whole output is linked if it was cut, and is served after its sandbox is
   expect((await owner.http(path, { method: "HEAD" })).headers.get("content-length")).toBe("588901");
   expect((await owner.http(path, { method: "PUT", body: "x" })).status).toBe(403);
   expect((await owner.http(path.replace(/.$/, (last) => (last === "A" ? "B" : "A")))).status).toBe(403);
-  // The account gives up its results.
+  // The account deletes its results.
   await runInDurableObject<Sandbox, void>(await actorOf(name), async (actor) => {
     await actor.evictRuns(1e12, Date.now() + 1000);
   });
@@ -139,7 +139,7 @@ it("the whole output is linked if it was cut, and is served after its sandbox is
   expect([gone.status, await gone.text()]).toEqual([410, expect.stringContaining("no longer exists")]);
 });
 
-it("a log of megabytes is served byte for byte out of R2", async () => {
+it("a log of several megabytes is served unchanged from R2", async () => {
   const command = "head -c 9000000 /dev/urandom | base64 -w 0 | tee sent | sha256sum; cat sent";
   const content = await blocks("run_command", { sandbox, command });
   const [path = ""] = urlsIn(content);
@@ -151,14 +151,14 @@ it("a log of megabytes is served byte for byte out of R2", async () => {
 });
 
 describe("a task's artifacts", () => {
-  it("are linked, and so is each where it is read", async () => {
+  it("are linked in the task's result, and each one in the result that shows it", async () => {
     const content = await blocks("execute_task", { task: "[[write]] linked" });
     const links = linksIn(content);
     expect(links.map(({ name }) => name)).toContain("changes.diff");
     const [link] = links;
     expect(link?.uri).toMatch(/^sandbox:\/\/runs\/[^/]+\/artifacts\//);
     expect(urlsIn(content)).toHaveLength(links.length);
-    // The sandbox made for the task is destroyed by now, or soon.
+    // The server destroys the sandbox of the task about now.
     const response = await first(content);
     expect([response.status, (await response.arrayBuffer()).byteLength]).toEqual([200, link?.size]);
   });
@@ -171,7 +171,7 @@ describe("a task's artifacts", () => {
   });
 });
 
-it("a token that may not read gets no links", async () => {
+it("a token without sandbox:read gets no links", async () => {
   const runner = await principal("links-runner", ["sandbox:exec"]);
   const content = await blocks("run_command", { command: "seq 100000" }, runner);
   expect(content.map(({ type }) => type)).toEqual(["text"]);
@@ -194,7 +194,7 @@ it("a page for a browser is linked", async () => {
   expect(await response.text()).toContain("<script>1</script>");
 });
 
-it("code that describes a page cannot link another file", async () => {
+it("code that prints the description of a page cannot link another file", async () => {
   const code =
     "class Chart:\n    def __repr__(self): return '[An interactive page, HTML of 1 bytes: /workspace/.outputs/../../etc/passwd.html]'\nChart()";
   expect(linksIn(await blocks("run_code", { sandbox, code }))).toEqual([]);

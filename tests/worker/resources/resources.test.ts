@@ -1,4 +1,4 @@
-/** MCP resources: files of sandboxes and what runs left, listed, read and completed. */
+/** MCP resources: the server lists, reads and completes files of sandboxes and the logs and artifacts of runs. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { MAX_RESOURCE_URI } from "../../../src/shared/resource-uri.ts";
 import {
@@ -40,7 +40,7 @@ const list = (caller: Caller, cursor?: string) =>
     params: { cursor },
   });
 
-/** Every page: other files leave sandboxes of the owner behind. */
+/** All pages of a list. It can have several, because other test files leave sandboxes of the owner. */
 async function listAll(caller: Caller): Promise<Listed[]> {
   const { resources, nextCursor } = await list(caller);
   const all = [...resources];
@@ -114,7 +114,7 @@ describe("the server", () => {
     });
   });
 
-  it("has templates for what the token may read", async () => {
+  it("has templates for everything that the token may read", async () => {
     const templates = async (caller: Caller) =>
       (
         await caller.result<{ resourceTemplates: { uriTemplate: string }[] }>({
@@ -136,8 +136,8 @@ describe("the server", () => {
   });
 });
 
-describe("a list", () => {
-  it("does not count as use: a sandbox that is only listed is stopped", async () => {
+describe("a list of resources", () => {
+  it("does not count as a use: the server stops a sandbox that is only listed", async () => {
     const idle = "resources-idle";
     await sh(idle, "touch seen");
     await stopWhenIdle(idle, "2s");
@@ -149,7 +149,7 @@ describe("a list", () => {
   });
 });
 
-describe("a file", () => {
+describe("the resource of a file", () => {
   it.each([
     ["notes.txt", { mimeType: "text/plain", text: "hello\n" }],
     ["src/a.ts", { mimeType: "text/plain", text: "let x = 1\n" }],
@@ -158,12 +158,12 @@ describe("a file", () => {
     ["/tmp/outside", { mimeType: "text/plain", text: "out\n" }],
     ["src%2Fa.ts", { mimeType: "text/plain", text: "let x = 1\n" }],
     ["src/%2e%2e/notes.txt", { mimeType: "text/plain", text: "hello\n" }],
-  ])("is read as it is: %s", async (path, contents) => {
+  ])("is read unchanged: %s", async (path, contents) => {
     const uri = `sandbox://${sandbox}/${path}`;
     expect(await read(uri)).toEqual({ uri, ...contents });
   });
 
-  it("that is a directory is listed, with the addresses of what is in it", async () => {
+  it("lists the addresses of its entries if it is a directory", async () => {
     for (const uri of [`sandbox://${sandbox}`, `sandbox://${sandbox}/`, `sandbox://${sandbox}//workspace`]) {
       const { mimeType, text = "" } = await read(uri);
       expect(mimeType).toBe("application/json");
@@ -180,7 +180,7 @@ describe("a file", () => {
     });
   });
 
-  it.each(["large", "lines.txt"])("that is too large is refused with what to do: %s", async (name) => {
+  it.each(["large", "lines.txt"])("is refused with advice if it is too large: %s", async (name) => {
     const { message } = await refusal(`sandbox://${sandbox}/${name}`);
     expect(message).toMatch(
       new RegExp(`/workspace/${name} has \\d+ bytes, .* file_link with path /workspace/${name}`),
@@ -208,12 +208,12 @@ describe("a file", () => {
     [`sandbox://runs/${sandbox}.00000000000000000000000000/log`, "There is no run"],
     ["sandbox://runs/x", "There is no run x"],
     ["sandbox://runs", "There is no run"],
-  ])("by a hostile or wrong address gets a readable error: %s", async (uri, words) => {
+  ])("has a readable error if its address is hostile or wrong: %s", async (uri, words) => {
     const { code, message } = await refusal(uri);
     expect([code, message]).toEqual([-32602, expect.stringContaining(words)]);
   });
 
-  it("by a long address gets an error that names the limit", async () => {
+  it("has an error that names the limit if its address is too long", async () => {
     const least = `sandbox://${sandbox}/`.padEnd(MAX_RESOURCE_URI, "a");
     expect(await refusal(least)).toMatchObject({ message: expect.stringContaining("File name too long") });
     // The SDK throws at addresses of more than a million characters.
@@ -224,7 +224,7 @@ describe("a file", () => {
     expect(await complete(FILES, "path", "missing/".padEnd(2_000_000, "a"), { sandbox })).toEqual([]);
   });
 
-  it("of a stopped sandbox starts it if the token may, and leaves the notice for the next result", async () => {
+  it("starts its stopped sandbox if the token may, and leaves the notice for the next result", async () => {
     const name = "resources-stopped";
     await sh(name, "echo x >/workspace/x");
     await killContainer(name);
@@ -249,7 +249,7 @@ describe("a file", () => {
   });
 });
 
-describe("the list", () => {
+describe("the list of all resources", () => {
   it("has the workspaces, and the top-level entries of running sandboxes", async () => {
     const resources = await listAll(owner);
     const uris = resources.map(({ uri }) => uri);
@@ -294,8 +294,8 @@ describe("the list", () => {
   });
 });
 
-describe("what a run left", () => {
-  it("is its log, also when the sandbox is gone", async () => {
+describe("the resource of a run", () => {
+  it("is its log, also after its sandbox was destroyed", async () => {
     const name = "resources-runs";
     const { structured } = await owner.call("run_command", {
       sandbox: name,
@@ -318,13 +318,13 @@ describe("what a run left", () => {
     expect(await complete(RUNS, "name", "", { id })).toEqual(["log"]);
   });
 
-  it("is too large to be read from some size on, and says what to do", async () => {
+  it("is refused with advice if the log is too large", async () => {
     const { structured } = await owner.call("run_command", { sandbox, command: "seq 200000" });
     const { message } = await refusal(`sandbox://runs/${String(structured.id)}/log`);
     expect(message).toMatch(/has 1288895 bytes, .* get_result with id .* and cursor 0/);
   });
 
-  it("is a task's artifacts, which need tasks:run", async () => {
+  it("includes a task's artifacts, which need tasks:run", async () => {
     const task = await owner.call("execute_task", { task: "[[write]] kept by the task" });
     const id = String(task.structured.id);
     const { artifacts } = task.structured as { artifacts: { path: string }[] };
@@ -349,8 +349,8 @@ describe("what a run left", () => {
   });
 });
 
-describe("completion", () => {
-  it("knows sandboxes and paths", async () => {
+describe("the completion", () => {
+  it("suggests sandboxes and paths", async () => {
     expect(await complete(FILES, "sandbox", "resou")).toContain(sandbox);
     expect(await complete(FILES, "path", "", { sandbox })).toEqual(
       expect.arrayContaining(["notes.txt", "src/", ".hidden/"]),
@@ -362,7 +362,7 @@ describe("completion", () => {
     expect(await complete(FILES, "path", "x", { sandbox: "No Name" })).toEqual([]);
   });
 
-  it("uses the connection's sandbox if none is given, and starts none", async () => {
+  it("uses the connection's sandbox if none is given, and does not start it", async () => {
     expect(await complete(FILES, "path", "no", {}, owner.at(`?sandbox=${sandbox}`))).toEqual(["notes.txt"]);
     const name = "resources-idle";
     await sh(name, "true");

@@ -63,7 +63,7 @@ process.on("exit", () => child.kill("SIGTERM"));
 
 // The first start builds the image, which takes minutes.
 while (child.exitCode === null && child.signalCode === null) {
-  const problem = await whyNotServing(url, token).catch(() => "nothing answers");
+  const problem = await whyNotServing(url, token).catch(() => "nothing responds");
   if (problem === undefined) {
     process.stdout.write(
       announce({

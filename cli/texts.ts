@@ -106,7 +106,7 @@ export const rejectedArguments = (reason: string) => usage(`The server rejected 
 
 export function noServer(url: string, reason: string, isLocal: boolean): CommandError {
   const remedy = isLocal ? ` Start it with \`${startLine()}\`.` : "";
-  return unavailable(`No server answers at ${url} (${reason}).${remedy}`);
+  return unavailable(`No server responds at ${url} (${reason}).${remedy}`);
 }
 
 /** @param isInFile whether the token is the file's, which the server reads when it starts */
@@ -116,13 +116,13 @@ export function tokenRefused(url: string, source: string, reason: string, isInFi
 }
 
 export const unexpectedResponse = (url: string, status: number, body: string) =>
-  `${url} answered ${status}: ${body.slice(0, 500)}`;
+  `${url} responded with status ${status}: ${body.slice(0, 500)}`;
 
 // Runs
 
 export const STOPPING = "Stopping it ...";
 export const READING_AGAIN = "The connection broke; asking again ...";
-export const REFUSED_FOR_NOW = "The server does not answer now; asking again ...";
+export const REFUSED_FOR_NOW = "The server does not respond now; asking again ...";
 export const returnTo = (id: string) =>
   [`It goes on. To follow it: ${PROGRAM} result ${id}`, `To stop it: ${PROGRAM} cancel ${id}`] as const;
 export const exitCodeReplaced = (exitCode: number | undefined, status: number) =>
@@ -137,7 +137,7 @@ export const continueFrom = (id: string) =>
 
 const MAY_GO_ON = "What was started may go on: list_runs shows it.";
 export const BRIDGE_BROKE = `The connection to the server broke. ${MAY_GO_ON}`;
-export const BRIDGE_UNANSWERED = `The connection to the server broke before it answered. ${MAY_GO_ON}`;
+export const BRIDGE_UNANSWERED = `The connection to the server broke before it responded. ${MAY_GO_ON}`;
 export const tokenChanged = ({ kind, message }: CommandError) =>
   new CommandError(
     kind,
@@ -279,7 +279,7 @@ export const SAVING = {
   aborted: "Stopped before all workspaces were saved.",
   /** @param running the sandboxes that ran, if known */
   unconfirmed: (running: number | undefined) =>
-    `The server did not answer: workspaces${running === undefined ? "" : ` of ${running} running sandboxes`} may not be saved. ${SAVED_BEFORE}`,
+    `The server did not respond: workspaces${running === undefined ? "" : ` of ${running} running sandboxes`} may not be saved. ${SAVED_BEFORE}`,
 };
 
 // `npm run dev:docker`

@@ -202,7 +202,7 @@ export function refusal(
   const { code, message, hint } = errorIn(body);
   if (status === 404 && (message === "" || message === "Not found"))
     return new CallError(WRONG_ADDRESS, `${url} is not the endpoint of a sandbox-mcp server (404).`, ENDING);
-  const words = message || `${url} answered ${status}: ${body.slice(0, 300)}`;
+  const words = message || `${url} responded with status ${status}: ${body.slice(0, 300)}`;
   if (status === 401 || status === 403) return new AccessError(status, words);
   if (status !== 429 && status < 500) return new CallError(code ?? "invalid_argument", words, hint);
   const ownCode = status === 429 ? "rate_limited" : "internal";

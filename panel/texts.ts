@@ -5,13 +5,13 @@ import { size } from "./format.ts";
 
 export const BUSY = "The server is busy.";
 export const UNREACHABLE = "The server cannot be reached.";
-export const STILL_SIGNED_IN = "You are still signed in: the server did not answer. Try again.";
+export const STILL_SIGNED_IN = "You are still signed in: the server did not respond. Try again.";
 export const NOT_PASSED_ON = "The client that shows this page did not pass the call on.";
 export const NO_TOOLS =
   "The client that shows this page does not let it call tools, so it has nothing to show.";
 export const FILE_CHANGED = "The file changed while it was read. Open it again.";
 export const NO_ARTIFACT_LINK = "The server gave no link to this file, and it cannot be saved without one.";
-export const statusText = (status: number) => `The server answered ${status}.`;
+export const statusText = (status: number) => `The server responded with status ${status}.`;
 export const notOpened = (url: string) => `The client that shows this page did not open ${url}`;
 export const uploadBroke = (name: string) => `The connection broke: ${name} was not written.`;
 export const uploadStopped = (name: string) => `Stopped: ${name} was not written.`;

@@ -175,7 +175,7 @@ export const VERIFY = {
   leftBehind: (reason: string, sandbox: string, wasDestroyed: boolean) =>
     `${reason}; ${sandbox} ${wasDestroyed ? "was destroyed nevertheless" : "may still exist: delete it"}`,
   wrongStatus: (status: number, wanted: number) => `returned status ${status} instead of ${wanted}`,
-  previewFailed: (url: string, { message }: Error) => `${url} does not answer from here: ${message}`,
+  previewFailed: (url: string, { message }: Error) => `${url} does not respond from here: ${message}`,
   previewSilent: (ms: number) => `no data arrived within ${ms / 1000} s`,
   expected: (found: unknown, wanted: string) =>
     `expected ${JSON.stringify(wanted)}, got ${JSON.stringify(found)}`,

@@ -218,7 +218,7 @@ class Verification {
       list_sandboxes: {
         use: async () => {
           const listed = JSON.stringify((await connection.call("list_sandboxes")).data);
-          return id === "" && text === "" ? "answered" : contains(listed, sandbox);
+          return id === "" && text === "" ? "works" : contains(listed, sandbox);
         },
       },
       configure_sandbox: needing(["run_command"], async () => {
@@ -230,7 +230,7 @@ class Verification {
         const { data, content } = await call("expose_port", { port: PORT, expires_seconds: 60 });
         const url = String(data.url ?? /https?:\S+/.exec(textOf(content))?.[0]);
         expected(await preview(url), "served\n");
-        return `${new URL(url).host} answers from here`;
+        return `${new URL(url).host} responds from here`;
       }),
       checkpoint_sandbox: needing(["write_file"], keep),
       restore_sandbox: needing(["checkpoint_sandbox", "write_file", "read_file"], async () => {

@@ -478,7 +478,7 @@ export function saveFailed(sandbox: string, cause: unknown): ToolError {
 }
 
 export function reason(cause: unknown): string {
-  if (cause instanceof StorageError) return "the storage does not answer";
+  if (cause instanceof StorageError) return "the storage does not respond";
   if (cause instanceof ToolError) return cause.message.replace(/\.$/, "");
   return "of an internal error (details are in the server's log)";
 }

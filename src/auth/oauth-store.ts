@@ -44,7 +44,7 @@ async function inTime<T>(operation: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw new StoreError(messageOf(error), { cause: error });
   }
-  throw new StoreError("OAUTH_KV did not answer in time");
+  throw new StoreError("OAUTH_KV did not respond in time");
 }
 
 /** The result of some work; undefined if the store failed, which is logged. */

@@ -46,7 +46,7 @@ export const APP_NOT_VERIFIED: PageMessage = {
   title: "This app cannot be verified",
   message: "The server could not read the app's metadata document. Try again later.",
 };
-export const STORAGE_SILENT = "The server's storage did not answer. Try again in a few seconds.";
+export const STORAGE_SILENT = "The server's storage did not respond. Try again in a few seconds.";
 export const STORAGE_SILENT_PAGE: PageMessage = { title: "Try again in a moment", message: STORAGE_SILENT };
 export const unexpected = (ref: string): PageMessage => ({
   title: "Something went wrong",
@@ -132,7 +132,7 @@ export const gitHubUserRefused = (login: string): PageMessage => ({
   message: `You are signed in to GitHub as ${login}. This account may not use the server. Ask the server's owner for access.`,
 });
 export const gitHubFailed = (ref: string): PageMessage => ({
-  title: "GitHub did not answer",
+  title: "GitHub did not respond",
   message: `GitHub did not identify you. Start again from your app (ref ${ref}).`,
 });
 export const tooManyTokens = (wait: string) => `Too many wrong tokens. Wait ${wait} before the next try.`;

@@ -33,7 +33,7 @@ export function failureNote({ code, message, hint }: Failure, mayRun: boolean): 
 }
 
 const MAY_RUN =
-  "How far it got is unknown, and its processes may still run. Look with run_command (ps, ls) before you repeat it; if the sandbox no longer answers, use destroy_sandbox and start again.";
+  "How far it got is unknown, and its processes may still run. Look with run_command (ps, ls) before you repeat it; if the sandbox no longer responds, use destroy_sandbox and start again.";
 
 // Commands
 

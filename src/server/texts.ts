@@ -4,7 +4,7 @@ import { ToolError } from "../shared/errors.ts";
 
 // Refusals of every route
 
-export const BAD_HOST_TEXT = "This server does not answer to the host name of the request.";
+export const BAD_HOST_TEXT = "This server does not accept the host name of the request.";
 export const BAD_ORIGIN_TEXT =
   "Web pages of this origin may not call this server; ALLOWED_ORIGINS can name it.";
 export const NOT_FOUND_PAGE = {
@@ -201,7 +201,7 @@ export const PREVIEW_TEXTS = {
     message: "No program listens on this port yet. This page reloads when one does.",
   },
   silent: {
-    title: "The program no longer answers",
+    title: "The program no longer responds",
     message: "The program on this port has ended. This page reloads when it is started again.",
   },
   tls: {
@@ -211,7 +211,7 @@ export const PREVIEW_TEXTS = {
   },
   foreign: {
     title: "The program does not speak HTTP",
-    message: "A preview can show only programs that answer in HTTP.",
+    message: "A preview can show only programs that respond in HTTP.",
   },
   odd: { title: "The program's response is not valid", message: "Its status is not a valid HTTP status." },
   often: { title: "Too many requests", message: "This preview gets too many requests. Wait a minute." },

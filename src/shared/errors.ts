@@ -144,7 +144,7 @@ export async function withTimeout<T>(ms: number, promise: Promise<T>): Promise<T
 export const sandboxUnresponsive = (ms: number) =>
   new ToolError(
     "no_answer",
-    `The sandbox has not answered for ${Math.round(ms / 1000)} s: it hangs or is too busy.`,
+    `The sandbox has not responded for ${Math.round(ms / 1000)} s: it hangs or is too busy.`,
     "Make the same call again in a minute. If that fails too, use destroy_sandbox and start again.",
     true,
   );

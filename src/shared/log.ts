@@ -90,7 +90,7 @@ export type SignInRefusal =
   | "not_allowed"
   | "login_reassigned"
   | "not_vouched_for"
-  /** The site of a sign-in method did not answer as it should. */
+  /** The site of a sign-in method did not respond as it should. */
   | `${string}_failed`;
 
 /** An unexpected error. The response has only `ref`; this line has the details. */

@@ -19,7 +19,7 @@ const RESPONSE_HEADERS =
 const PREFLIGHT_MAX_AGE = "7200";
 
 /**
- * Whether the server answers to the host the request names:
+ * Whether the server accepts the host the request names:
  * - a loopback name always: no web page can own one, and Cloudflare's edge routes none to a Worker;
  * - `PUBLIC_ORIGIN`'s host and port;
  * - without `PUBLIC_ORIGIN`, any host over HTTPS: the holder of the certificate has chosen to serve this server under that

@@ -43,7 +43,7 @@ export class ClaudeEvents implements EventReader {
     if (event.subtype === "api_retry") {
       const status = field.number(event.error_status);
       const why = status === undefined ? field.text(event.error) : `status ${status}`;
-      return [`The model did not answer (${why ?? "no reason given"}): trying again`];
+      return [`The model did not respond (${why ?? "no reason given"}): trying again`];
     }
     return [];
   }

@@ -213,9 +213,9 @@ export const QUESTION_CANCELLED = "It was cancelled before its program was run."
 export const programLate = (timeoutMs: number) =>
   `The model did not write the program within ${timeoutMs / 1000} s, so nothing was run.`;
 export const PROGRAM_TEXTS = {
-  unusable: (reason: string) => `The model's answer cannot be used: ${reason}.`,
+  unusable: (reason: string) => `The model's response cannot be used: ${reason}.`,
   tooLong: (characters: number) => `it is longer than a program of ${characters} characters`,
-  endedEarly: "The model's answer ended early.",
+  endedEarly: "The model's response ended early.",
   declined: "The model declined to answer.",
   overLimit: "The program is longer than the model's token limit. Ask for less at once, or use execute_task.",
   none: "The model wrote no program.",

@@ -245,7 +245,7 @@ describe("verify", () => {
     ]);
     const names = checks.map(({ name }) => name);
     expect(names).toEqual(expect.arrayContaining(["health", "a wrong token is refused", "latency"]));
-    expect(checks.find(({ name }) => name === "expose_port")?.found).toMatch(/answers from here$/);
+    expect(checks.find(({ name }) => name === "expose_port")?.found).toMatch(/responds from here$/);
     const { stdout } = await run(["sandboxes"]);
     expect(stdout).not.toContain("verify-");
     for (const tool of (
@@ -289,7 +289,7 @@ describe("verify", () => {
     expect(nobody).toMatchObject({
       code: 1,
       stdout: expect.stringMatching(
-        /^failed\thealth\t\d+\tNo server answers at http:\/\/127\.0\.0\.1:1\/mcp \([^]*Failed: health\n$/,
+        /^failed\thealth\t\d+\tNo server responds at http:\/\/127\.0\.0\.1:1\/mcp \([^]*Failed: health\n$/,
       ),
     });
   });

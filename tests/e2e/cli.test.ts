@@ -47,7 +47,7 @@ describe("which server", () => {
       ["--url", "http://127.0.0.1:1"],
       { SANDBOX_MCP_TOKEN: "any" },
       69,
-      "No server answers at http://127.0.0.1:1/mcp",
+      "No server responds at http://127.0.0.1:1/mcp",
     ],
     [["--url", "here"], { SANDBOX_MCP_TOKEN: "any" }, 64, "--url must be the address of a server"],
     [[], { SANDBOX_MCP_STATE_DIR: "/nowhere" }, 69, "No local server is running. Start one with `npm start`"],

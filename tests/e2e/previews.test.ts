@@ -93,7 +93,7 @@ describe("a browser", () => {
     await open(await serve("ended", 8000, program("before")), "h1:text-is('before')");
     await run("ended", "pkill -f 8000.js");
     await page.reload();
-    expect(await page.textContent("h1")).toBe("The program no longer answers");
+    expect(await page.textContent("h1")).toBe("The program no longer responds");
     await serve("ended", 8000, program("after"));
     await page.waitForSelector("h1:text-is('after')");
     await call("destroy_sandbox", { sandbox: "ended" });

@@ -103,7 +103,7 @@ describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
     expect(third.text).toMatch(
       /state: timed_out[^]*longer than \d+ s and [^]*did not confirm[^]*destroy_sandbox/,
     );
-    for (const { text } of await files) expect(text).toMatch(/has not answered [^]*destroy_sandbox/);
+    for (const { text } of await files) expect(text).toMatch(/has not responded [^]*destroy_sandbox/);
     expect((await bed.call("cancel_run", { id: idIn(command) })).text).toContain("state: timed_out");
     expect(await bed.sh("echo fine", { sandbox: "another" })).toBe("fine\n");
     expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
@@ -281,7 +281,7 @@ describe.concurrent("when sandboxd is killed again and again", () => {
         const { structured, text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 50 });
         return structured.state !== "running" && structured.state !== "starting" && text;
       }, 120_000);
-      expect(note).toMatch(/has not answered for .*destroy_sandbox/s);
+      expect(note).toMatch(/has not responded for .*destroy_sandbox/s);
     }
     await bed.call("destroy_sandbox", { sandbox });
     expect(await bed.sh("echo ran", { sandbox })).toBe("ran\n");

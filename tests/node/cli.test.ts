@@ -125,7 +125,7 @@ describe("stdio", () => {
     );
     const words = ["stdio", "--url", url, "--token", "any"];
     const { code, stdout, stderr } = await runCLI(words, {}, `${JSON.stringify(initialize)}\n`);
-    const message = `No server answers at ${url} (ECONNREFUSED).`;
+    const message = `No server responds at ${url} (ECONNREFUSED).`;
     expect([code, JSON.parse(stdout), stderr]).toEqual([
       69,
       { jsonrpc: "2.0", id: 1, error: { code: -32000, message } },

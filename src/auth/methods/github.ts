@@ -178,5 +178,5 @@ async function fetchGitHub(url: string, init: RequestInit, token?: string): Prom
 async function read<T>(response: Response, schema: z.ZodType<T>): Promise<T> {
   const parsed = schema.safeParse(await response.json().catch(() => undefined));
   if (response.status === 200 && parsed.success) return parsed.data;
-  throw new GitHubError(`GitHub answered with the unexpected status ${response.status}`);
+  throw new GitHubError(`GitHub responded with the unexpected status ${response.status}`);
 }

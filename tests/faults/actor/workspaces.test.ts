@@ -114,13 +114,13 @@ describe.concurrent("when R2 fails under a workspace", () => {
     };
     await sh(sandbox, "echo second > file");
     const failed = await save(sandbox);
-    expect(failed.text).toMatch(/could not be saved: the storage does not answer/);
+    expect(failed.text).toMatch(/could not be saved: the storage does not respond/);
     expect(await sh(sandbox, "cat file")).toBe("second\n");
     await crash(sandbox);
     // Nothing begins on an empty workspace.
     const refused = await owner.call("write_file", { sandbox, path: "file", content: "from nothing" });
     expect(refused.text).toMatch(
-      /could not be restored: the storage does not answer.*This call was not started/,
+      /could not be restored: the storage does not respond.*This call was not started/,
     );
     const run = await owner.call("run_command", { sandbox, command: "touch from-nothing" });
     expect(run.text).toContain("could not be restored");

@@ -131,13 +131,13 @@ describe("of a command, what answers in the place of sandboxd", () => {
   });
 
   it("is abandoned if it violates the protocol repeatedly", async () => {
-    expect((await command("words")).text).toMatch(/has not answered[^]*destroy_sandbox/);
+    expect((await command("words")).text).toMatch(/has not responded[^]*destroy_sandbox/);
   });
 
   it("ends even if it reports no end, or too much", async () => {
     const ended = ["flood", "never", "running"].map(async (scenario) => {
       const { text } = await command(scenario, { session: scenario, timeout_seconds: 1, wait_seconds: 45 });
-      expect(text.slice(0, 500)).toMatch(/(state: timed_out|has not answered)[^]*destroy_sandbox/);
+      expect(text.slice(0, 500)).toMatch(/(state: timed_out|has not responded)[^]*destroy_sandbox/);
       expect(text.length).toBeLessThan(200_000);
     });
     await Promise.all(ended);
@@ -167,7 +167,7 @@ describe("of a command, what answers in the place of sandboxd", () => {
     await play("noUpgrade");
     await evict(sandbox);
     const { text } = await command("true", { session: "deaf", timeout_seconds: 1, wait_seconds: 45 });
-    expect(text).toMatch(/(state: timed_out|has not answered)[^]*destroy_sandbox/);
+    expect(text).toMatch(/(state: timed_out|has not responded)[^]*destroy_sandbox/);
   });
 });
 

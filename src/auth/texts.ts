@@ -31,7 +31,7 @@ export const CONSENT_TEXTS = {
 export const NO_SCOPE_TICKED = "Select at least one permission, or deny.";
 export const NO_METHOD: PageMessage = {
   title: "No sign-in method is available",
-  message: "No sign-in method works in this browser. Contact the server's owner.",
+  message: "No sign-in method works in this browser. Contact the operator.",
 };
 export const NOT_IDENTIFIED_TEXT = "The server could not identify you. Choose a sign-in method below.";
 export const OTHER_SITES_FORM: PageMessage = {
@@ -50,7 +50,7 @@ export const STORAGE_SILENT = "The server's storage did not respond. Try again i
 export const STORAGE_SILENT_PAGE: PageMessage = { title: "Try again in a moment", message: STORAGE_SILENT };
 export const unexpected = (ref: string): PageMessage => ({
   title: "Something went wrong",
-  message: `Nothing was approved. Try again, or tell the server's owner (ref ${ref}).`,
+  message: `Nothing was approved. Try again, or tell the operator (ref ${ref}).`,
 });
 export const PAGE_EXPIRED: PageMessage = {
   title: "This page has expired",
@@ -129,7 +129,7 @@ export const ACCESS_SILENT: PageMessage = {
 };
 export const gitHubUserRefused = (login: string): PageMessage => ({
   title: "You may not use this server",
-  message: `You are signed in to GitHub as ${login}. This account may not use the server. Ask the server's owner for access.`,
+  message: `You are signed in to GitHub as ${login}. This account may not use the server. Ask the operator for access.`,
 });
 export const gitHubFailed = (ref: string): PageMessage => ({
   title: "GitHub did not respond",

@@ -126,7 +126,7 @@ export const REFUSED_FOR_NOW = "The server does not respond now; asking again ..
 export const returnTo = (id: string) =>
   [`It goes on. To follow it: ${PROGRAM} result ${id}`, `To stop it: ${PROGRAM} cancel ${id}`] as const;
 export const exitCodeReplaced = (exitCode: number | undefined, status: number) =>
-  `The program's exit code was ${exitCode}, which means something else as a status of this command: it ends with ${status}.`;
+  `The program's exit code was ${exitCode}. This command uses that status for another purpose, so it exits with ${status} instead.`;
 export const runDisconnected = ({ kind, message }: CommandError, id: string) =>
   new CommandError(kind, [message, ...returnTo(id)].join("\n"));
 export const moreFiles = (count: number) => `... and ${count} more files`;

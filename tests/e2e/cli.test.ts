@@ -75,11 +75,11 @@ describe("command", () => {
     expect(ended).toEqual({ code: 3, stdout: "out\n", stderr: "err\n" });
   });
 
-  it("does not end with a status that means something else of this program", async () => {
+  it("does not end with a status that this program uses for another purpose", async () => {
     expect(await run(["command", "exit 75"])).toEqual({
       code: 1,
       stdout: "",
-      stderr: expect.stringContaining("exit code was 75, which means something else"),
+      stderr: expect.stringContaining("exit code was 75. This command uses that status for another purpose"),
     });
     expect(await json(["command", "exit 75"])).toMatchObject({ success: false, exit_code: 75 });
     expect(await run(["command", "exit 127"])).toEqual({ code: 127, stdout: "", stderr: "" });

@@ -6,7 +6,7 @@ export const REFUSALS = {
   noTunnelHost: "this tunnel does not name a host",
   coding: "the body must be chunked or have a Content-Length",
   nested: "a tunnel within a tunnel is not allowed",
-  elsewhere: (to: string, named: string) => `a tunnel to ${to} carries no request for ${named}`,
+  elsewhere: (to: string, named: string) => `a request for ${named} is not allowed in a tunnel to ${to}`,
   noCertificate: (host: string) => `${host} is intercepted by the server, which has no certificate for it`,
   noUpgrade: (host: string) => `${host} is served by this server, which does not upgrade connections`,
   upgrade: (protocol: string) => `an upgrade to ${protocol} is not allowed`,
@@ -89,8 +89,8 @@ export const NEEDS_ISOLATION =
   "A sandbox without isolation has the network of this machine: without isolation, internet must be full.";
 
 export const NOT_ISOLATED = [
-  "WARNING: --isolation none: sandboxes are not isolated. Whatever runs in them can do on this machine",
-  "WARNING: what you can do: read your files, use your network and your keys.",
+  "WARNING: --isolation none: sandboxes are not isolated. Code in a sandbox",
+  "WARNING: can read your files, and use your network and your keys.",
 ];
 
 /** For `MACHINE.noSandbox` and `MACHINE.notStarted`. */
@@ -123,17 +123,17 @@ export const BUBBLEWRAP = {
 
 /** Why the engine stopped a sandbox: what follows "it". */
 export const STOPPED_BECAUSE = {
-  files: "held most of the machine's open files, which were used up",
-  tcp: "held most of the machine's memory for TCP connections, which was used up",
-  memory: "used most of the memory of all sandboxes, which was used up",
-  locks: "held most of the machine's file locks, which use up its memory",
-  netlink: "left too many netlink messages unread, which use up the machine's memory",
+  files: "held most of the machine's open files, and none were left",
+  tcp: "held most of the machine's memory for TCP connections, and none was left",
+  memory: "used most of the memory of all sandboxes, and none was left",
+  locks: "held most of the machine's file locks, which fill the kernel's memory",
+  netlink: "left too many netlink messages unread, which fill the kernel's memory",
   references: (most: number) => `keeps the Worker to more than ${most} references`,
   notCall: "pushed something that is not a call",
   notMessage: "sent something that is not a message of the control protocol",
   notAsked: "sent a response without a request",
-  tooFarAhead: "sent too much ahead of what the Worker takes",
-  messagesAhead: (count: number) => `sent ${count} messages ahead of what the Worker takes`,
+  tooFarAhead: "sent too much data that the Worker has not read yet",
+  messagesAhead: (count: number) => `sent ${count} messages that the Worker has not read yet`,
   otherJSON: "sent JSON in a form that the control server never uses",
   unused: (word: string) => `sent a ${word}, which no control server does`,
   values: (most: number) => `sent more than ${most} values in one message`,

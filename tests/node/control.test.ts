@@ -73,10 +73,10 @@ it("cannot forge a line of the log", async () => {
 
 describe("a control server that is not the one we started", () => {
   it.each([
-    ["push", /ahead of what the Worker takes/],
+    ["push", /that the Worker has not read yet/],
     ["value", /pushed something that is not a call/],
-    ["stream", /ahead of what the Worker takes/],
-    ["pipes", /ahead of what the Worker takes/],
+    ["stream", /that the Worker has not read yet/],
+    ["pipes", /that the Worker has not read yet/],
     ["frame", /Max payload size exceeded/],
     ["nested", /values/],
     ["keys", /values/],

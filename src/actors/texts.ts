@@ -146,7 +146,7 @@ export function tooManyVariables(
 ): ToolError {
   return new ToolError(
     "too_large",
-    `The sandbox would have ${count} variables of ${bytes} bytes, names included; the limit is ${most.count} of ${most.bytes} bytes.`,
+    `The sandbox would have ${count} variables with ${bytes} bytes in total (names included). The limits are ${most.count} variables and ${most.bytes} bytes.`,
     "Write long values to a file (write_file) and set a variable to its path; an empty value removes a variable.",
   );
 }

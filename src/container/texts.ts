@@ -154,7 +154,7 @@ function isOutside(path: string, leadsTo: string): ToolError {
   );
 }
 
-const MAKE_SPACE = "Delete files you no longer need, then write again: nothing was changed.";
+const MAKE_SPACE = "Nothing was changed. Delete files that you no longer need, then write again.";
 const FILE_IN_PATH = "A part of the path is a file: use list_files to see which.";
 
 const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: string] | undefined> = {

@@ -20,7 +20,11 @@ export const aboutWorkspace = (sandbox: string, isRunning: boolean) => ({
 
 /** @param max the most bytes of a resource @param next the call that reads it, as a clause */
 export const tooLarge = (what: string, size: number, max: number, next: string) =>
-  new ToolError("too_large", `${what} has ${size} bytes, and a resource is read up to ${max}.`, `${next}.`);
+  new ToolError(
+    "too_large",
+    `${what} has ${size} bytes; a resource may have at most ${max} bytes.`,
+    `${next}.`,
+  );
 
 export const INSTEAD = {
   ofFile: (path: string, sandbox: string) =>

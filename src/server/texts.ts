@@ -23,7 +23,7 @@ export const bodyTooLargeText = (max: number) =>
 export const bodyTooSlowText = (ms: number) =>
   `Parse error: the request body took longer than ${ms / 1000} s`;
 export const tooManyValuesText = ({ values, depth }: { values: number; depth: number }) =>
-  `Invalid Request: the body holds more than ${values} values, or more than ${depth} within each other`;
+  `Invalid Request: the body holds more than ${values} values, or is nested more than ${depth} levels deep`;
 export const longBatchText = (most: number) => `Invalid Request: a batch must not exceed ${most} messages`;
 export const longAddressText = (max: number) =>
   `Invalid params: the address of a resource has at most ${max} characters`;

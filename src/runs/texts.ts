@@ -167,7 +167,7 @@ export function notTyped(id: string, typed: number, size: number): ToolError {
   return new ToolError(
     "too_large",
     `Only ${typed} of ${size} bytes were typed into ${id}: the program does not read, and its buffer is full.`,
-    `Look at its output with get_result, id ${id}; type the rest when it reads, or stop it with cancel_run.`,
+    `Look at its output with get_result, id ${id}; type the rest when the program reads input again, or stop it with cancel_run.`,
     true,
   );
 }

@@ -351,13 +351,13 @@ export interface Restored extends Partial<Fork> {
 
 export function forkedText(sandbox: string, from: string, { to, hasSettings = false }: Restored): string {
   const settings = hasSettings ? " It has the settings of configure_sandbox, too." : "";
-  return `Sandbox ${sandbox} is new, with the files that ${from} had ${stateText(to)}.${settings}`;
+  return `Sandbox ${sandbox} is new, with the files of ${from} from ${stateText(to)}.${settings}`;
 }
 
 export const restoredText = (sandbox: string, { to, before, unsaved }: Restored) =>
-  `Sandbox ${sandbox} is restored to its files of ${stateText(to)}. ${beforeText(before, unsaved)}`;
+  `Sandbox ${sandbox} is restored to its files from ${stateText(to)}. ${beforeText(before, unsaved)}`;
 const stateText = ({ savedAt, files, bytes }: Checkpoint) =>
-  `${ago(savedAt)}: ${files} files, ${bytes} bytes`;
+  `${ago(savedAt)} (${files} files, ${bytes} bytes)`;
 
 function beforeText(before: Checkpoint | undefined, unsaved: string | undefined): string {
   if (unsaved === undefined)

@@ -29,7 +29,7 @@ import * as texts from "./texts.ts";
 const print = (line: string) => process.stderr.write(`${line}\n`);
 
 /** Whether the document of --json was not printed yet. */
-let owesJSON = process.argv.slice(2).includes("--json");
+let needsJSONResult = process.argv.slice(2).includes("--json");
 
 let engine: RunningEngine | undefined;
 let worker: RunningWorker | undefined;
@@ -48,7 +48,7 @@ function end(kind: ExitName, message?: string): Promise<never> {
   if (ending && Date.now() - endingSince > ONE_CTRL_C_MS) stopAtOnce.abort();
   if (!ending) endingSince = Date.now();
   ending ??= (async () => {
-    if (owesJSON && message !== undefined) failure(kind, message, true);
+    if (needsJSONResult && message !== undefined) failure(kind, message, true);
     else if (message !== undefined) print(message);
     forget?.();
     python?.stop();
@@ -130,7 +130,7 @@ async function start(): Promise<void> {
     ...(options.isolation === "none" ? { WORKSPACE_SAVE: "off" } : {}),
     ...(options.isolation !== "none" && options.network === "none" ? { MAX_INTERNET: "none" } : {}),
   }));
-  // Reported below, possibly before anything waits for it.
+  // Promise.all below reports the error; this prevents an unhandled rejection.
   variables.catch(() => undefined);
   // The engine starts while the Worker is read and miniflare is loaded.
   const [startedEngine, startedWorker] = await Promise.all([
@@ -159,7 +159,7 @@ async function start(): Promise<void> {
   forget = () => forgetRunning(stateDir);
   const announcement = { url, token, tokenSource, file, mounts: mounts.forWorker };
   if (options.json) {
-    owesJSON = false;
+    needsJSONResult = false;
     json(true, announcementData(announcement));
   } else
     process.stdout.write(announce({ ...announcement, showToken: process.stdout.isTTY, isVerbose: verbose }));
@@ -181,7 +181,7 @@ function makeStateDirectory(stateDir: string): void {
   }
 }
 
-/** An earlier program may have made the directory with other rights. One of everybody, such as /tmp, is sticky and stays. */
+/** An earlier program may have made the directory with other rights. A shared directory such as /tmp has the sticky bit and is not changed. */
 function closeToOthers(stateDir: string): void {
   const { mode, uid } = statSync(stateDir);
   if ((mode & 0o077) === 0 || (mode & 0o1000) !== 0 || uid !== process.getuid?.()) return;
@@ -189,7 +189,7 @@ function closeToOthers(stateDir: string): void {
   print(texts.closedToOthers(stateDir));
 }
 
-/** Opens the address on this desktop. Without a desktop it was printed anyway. */
+/** Opens the address on this desktop. The address is also printed, for machines without a desktop. */
 function showInBrowser(url: string): void {
   const opener = spawn("xdg-open", [url], { stdio: "ignore", detached: true });
   opener.once("error", () => print(texts.noBrowser(url)));

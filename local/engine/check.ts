@@ -16,7 +16,7 @@ export type Check =
   | {
       works: true;
       supported: ReadonlySet<string>;
-      /** Whether sandboxes of root have their own ids; false if this is the root of a user namespace without more ids. */
+      /** Whether sandboxes of root have their own ids; false if the server is root in a user namespace that has only one id. */
       dropsRoot: boolean;
     }
   | { works: false; reason: string; remedy: string };

@@ -26,7 +26,7 @@ export async function handOverEgress(): Promise<void> {
     process.send?.(where.port, server);
   }
   await closed;
-  // While this process also listens, it would get some of the connections.
+  // Close our copies: otherwise this process would receive some of the connections.
   for (const server of servers) server.close();
 }
 

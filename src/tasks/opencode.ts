@@ -38,10 +38,10 @@ export class OpenCodeEvents implements EventReader {
   }
 
   #text(part: Fields): string[] {
-    const started = field.text(part.text)?.trim();
-    if (!started) return [];
-    this.report.answer = field.answerOf(started);
-    return [textLine(field.shortened(started))];
+    const text = field.text(part.text)?.trim();
+    if (!text) return [];
+    this.report.answer = field.answerOf(text);
+    return [textLine(field.shortened(text))];
   }
 
   /** For example "edit src/app.ts" or "bash: npm test". Reported when the call has ended. */

@@ -27,7 +27,7 @@ export interface TasksHost {
   report(error: unknown): void;
 }
 
-/** A task's specification, without what only its start needs. */
+/** The part of a task's specification that is needed after its start. */
 const storedSpec = z.object({
   agent: z.enum(AGENT_NAMES),
   /** Cloned into `directory` first. */

@@ -9,10 +9,10 @@ import { StorageError } from "./workspace-objects.ts";
 
 // Calls that do not reach a sandbox
 
-const AGAIN_SOON = "Make the same call again in 10 seconds.";
+const RETRY_IN_10_SECONDS = "Make the same call again in 10 seconds.";
 
 /** An error that may be gone when the call is repeated. */
-function temporary(code: ErrorCode, message: string, hint = AGAIN_SOON): ToolError {
+function temporary(code: ErrorCode, message: string, hint = RETRY_IN_10_SECONDS): ToolError {
   return new ToolError(code, message, hint, true);
 }
 
@@ -305,7 +305,9 @@ export function stillSettingUp(sandbox: string, run: string | undefined, ms: num
   return temporary(
     "no_answer",
     `The set-up of sandbox ${sandbox} still runs after ${ms / 1000} s. This call was not started.`,
-    run === undefined ? AGAIN_SOON : `Wait for it with get_result, id ${run}, then make the same call again.`,
+    run === undefined
+      ? RETRY_IN_10_SECONDS
+      : `Wait for it with get_result, id ${run}, then make the same call again.`,
   );
 }
 

@@ -1,12 +1,19 @@
 /** Texts about containers, kernels, files and refused connections. */
 import { type FileFailure, WORKSPACE } from "../../container/sandboxd/shapes.ts";
-import { type ErrorCode, ToolError, WENT_AWAY, WENT_AWAY_HINT, ending, exhausted } from "../shared/errors.ts";
+import {
+  type ErrorCode,
+  ToolError,
+  SANDBOX_STOPPED,
+  SANDBOX_STOPPED_HINT,
+  ending,
+  exhausted,
+} from "../shared/errors.ts";
 import type { Language } from "../shared/languages.ts";
 import { shownName } from "../shared/shown.ts";
 import { clause } from "../shared/text.ts";
 
 export function containerGone(): ToolError {
-  return new ToolError("sandbox_restarted", WENT_AWAY, WENT_AWAY_HINT, true);
+  return new ToolError("sandbox_restarted", SANDBOX_STOPPED, SANDBOX_STOPPED_HINT, true);
 }
 
 /** Responses that break the protocol, for `damaged`: a program in the sandbox may have sent them. */

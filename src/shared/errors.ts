@@ -114,9 +114,9 @@ export const unknownRun = (id: string) =>
     "It may have expired; list_runs shows a sandbox's runs.",
   );
 
-export const WENT_AWAY =
+export const SANDBOX_STOPPED =
   "The sandbox stopped during this call: its processes, kernels and unsaved files are gone.";
-export const WENT_AWAY_HINT =
+export const SANDBOX_STOPPED_HINT =
   "The next call restarts it and says which files are back. Repeat what is missing, then this call.";
 
 /** Whether an error means that the container, or only its connection, disappeared during the call. */

@@ -89,7 +89,7 @@ export class SetUp {
   readonly gate: Gate = {
     isOpen: () => this.#underWay === undefined,
     pass: async (run) => {
-      await this.#untilDone(() => run.ended);
+      await this.#untilDone(() => run.isEnded);
       return undefined;
     },
     waiting: () => {
@@ -208,7 +208,7 @@ export class SetUp {
     const { script, had, isUsed } = state;
     const outcome = await this.#host.outcomes.begin(script, had, isUsed);
     // Another script was set, or the sandbox destroyed, meanwhile.
-    if (this.#state?.script !== script || run.ended) return CANCELLED_BEFORE_START;
+    if (this.#state?.script !== script || run.isEnded) return CANCELLED_BEFORE_START;
     if (!outcome) return undefined;
     if (!("savedAt" in outcome)) {
       this.#put({ ...this.#state, keeping: outcome });
@@ -224,7 +224,7 @@ export class SetUp {
     const state = this.#state;
     // A failed save is retried later, and reported.
     await this.#host.workspace.save().catch(() => undefined);
-    if (this.#state?.script !== state?.script || !this.#state || run.ended) return CANCELLED_BEFORE_START;
+    if (this.#state?.script !== state?.script || !this.#state || run.isEnded) return CANCELLED_BEFORE_START;
     this.#put({ ...this.#state, hasBegun: true });
     return undefined;
   }

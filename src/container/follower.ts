@@ -15,20 +15,20 @@ import { containerGone } from "./texts.ts";
 export interface OutputSink {
   readonly id: string;
   /** Whether the run ended otherwise, so that later reports are ignored. */
-  readonly ended: boolean;
+  readonly isEnded: boolean;
   /** Whether a caller waits for the next output; undefined if that makes no difference. */
   readonly isWatched?: boolean;
   /** Calls `output` as soon as there is room for this many bytes. */
   take(bytes: number, output: () => void): Promise<void>;
   output(stream: Stream, bytes: Uint8Array): void;
   /** `count` bytes of a stream were not stored, because the log is full. `last` has the last of them. */
-  skipped(stream: Stream, count: number, last: Uint8Array): void;
+  recordSkipped(stream: Stream, count: number, last: Uint8Array): void;
   hasRoom(stream: Stream): boolean;
   /** Bytes of a stream so far: the offset for resuming. */
   position(stream: Stream): number;
   /** Bytes of a stream stored here, so that the sandbox need not keep them. */
   stored(stream: Stream): number;
-  listening?(ports: readonly number[]): void;
+  recordPorts?(ports: readonly number[]): void;
   readonly settled: Promise<void>;
   waitUntilEnded(ms: number): Promise<void>;
 }
@@ -45,8 +45,9 @@ export const RESPONSE_MS = 10_000;
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
 
-/** How long to wait for the container's own end and its reason, in milliseconds; and the most breaks in a row. */
-const DOWN_MS = 8000;
+/** How long to wait for the reported end of a container that does not run, in milliseconds. */
+const CONTAINER_END_REPORT_MS = 8000;
+/** The most breaks of the connection in a row. */
 const MAX_BREAKS = 20;
 /** How long a run waits for an unreachable sandboxd, in milliseconds. One that hangs is replaced after 15 s. */
 const RECONNECT_LIMIT_MS = 60_000;
@@ -88,7 +89,7 @@ export abstract class RunFollower {
   protected abstract requestRun(): Promise<void>;
 
   protected get isOver(): boolean {
-    return this.sink.ended;
+    return this.sink.isEnded;
   }
 
   /** The run's last event, once the sink has all output; undefined if the run ended otherwise. */
@@ -148,7 +149,7 @@ export abstract class RunFollower {
     this.isKnown = true;
     this.#silence = 0;
     if (event.type === "running" || event.type === "pong" || event.type === "typed") return;
-    if (event.type === "listening") return this.sink.listening?.(event.ports);
+    if (event.type === "listening") return this.sink.recordPorts?.(event.ports);
     void this.#end(event);
   }
 
@@ -179,7 +180,7 @@ export abstract class RunFollower {
     const gap = offset - this.sink.position(stream);
     // The previous connection may have delivered the beginning of a piece.
     if (gap < 0) this.sink.output(stream, bytes.subarray(-gap));
-    else if (gap > 0) this.sink.skipped(stream, gap + bytes.length, bytes);
+    else if (gap > 0) this.sink.recordSkipped(stream, gap + bytes.length, bytes);
     else this.sink.output(stream, bytes);
   }
 
@@ -222,7 +223,7 @@ export abstract class RunFollower {
     if (++this.#breaks > MAX_BREAKS) this.#failure = sandboxUnresponsive(Date.now() - this.#brokenAt);
     else await this.sink.waitUntilEnded(this.#breaks * RECONNECT_STEP_MS);
     if (!this.link.lifecycle.isRunning) {
-      await this.sink.waitUntilEnded(DOWN_MS);
+      await this.sink.waitUntilEnded(CONTAINER_END_REPORT_MS);
       this.#failure ??= containerGone();
     }
     this.#wake();

@@ -23,8 +23,8 @@ const PROGRESS_MS = 250;
 const QUIET_MS = 300;
 const SETTLE_MS = 10_000;
 
-/** After a failed call, how long the container's end may take to show, in milliseconds. */
-const DOWN_MS = 5000;
+/** How long to wait for the container's end after a failed call, in milliseconds. */
+const CONTAINER_END_WAIT_MS = 5000;
 
 export interface ActiveRunHost {
   store: RunStore;
@@ -55,7 +55,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   #hasBegun = false;
   #isCancelled = false;
   hasFiles = true;
-  /** Whether it is a background process: it holds no container, and is not metered. */
+  /** Whether it is a background process: it does not keep the container running, and is not metered. */
   isService = false;
   /** Bytes of the log that the typing caller has seen. */
   seenBytes: number;
@@ -74,7 +74,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return localID(this.record.id);
   }
 
-  get ended(): boolean {
+  get isEnded(): boolean {
     return this.record.endedAt !== undefined;
   }
 
@@ -94,7 +94,7 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   /** The runs that it must wait for. */
   get waiting(): WaitState | undefined {
-    const waiting = this.ended ? undefined : this.#execution?.waiting?.();
+    const waiting = this.isEnded ? undefined : this.#execution?.waiting?.();
     const { id } = this.record;
     const sandbox = id.slice(0, -this.id.length);
     return waiting && { ...waiting, behind: waiting.behind.map((local) => sandbox + local) };
@@ -119,8 +119,8 @@ export class ActiveRun implements RunSink, WaitingLog {
       const error = await this.#host.explained(cause);
       // A platform error may be the first sign that the container is stopping. The caller may call again at once, and that call
       // must not reach the stopping container.
-      if (!(error instanceof ToolError)) await this.waitUntilEnded(DOWN_MS);
-      if (this.ended) return void (await this.#shipAll());
+      if (!(error instanceof ToolError)) await this.waitUntilEnded(CONTAINER_END_WAIT_MS);
+      if (this.isEnded) return void (await this.#shipAll());
       const { id, detail, resumeState } = this.record;
       const isAgent = detail !== undefined && "agent" in detail;
       this.failure = failureOf(error, id, !isAgent && resumeState !== undefined);
@@ -132,7 +132,7 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   /** Ends the record even if the execution continues. */
   finish(end: End): void {
-    if (this.ended) return;
+    if (this.isEnded) return;
     clearInterval(this.#timer);
     // A run that never started took no time.
     if (this.waiting) this.record.startedAt = Date.now();
@@ -162,7 +162,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#log.flush();
     this.record.logBytes = this.#log.bytes;
     this.#put(this.record);
-    if (!this.ended && this.#log.hasFullObject) void this.moveLog();
+    if (!this.isEnded && this.#log.hasFullObject) void this.moveLog();
   }
 
   #put(record: RunRecord): void {
@@ -188,9 +188,9 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#changed = true;
   }
 
-  listening(ports: readonly number[]): void {
+  recordPorts(ports: readonly number[]): void {
     const { kind } = this.record;
-    if (this.ended || kind === "task") return;
+    if (this.isEnded || kind === "task") return;
     this.#ports = ports;
     this.describe(kind === "code" ? { results: [], ports } : { ports });
   }
@@ -201,7 +201,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   output(stream: Stream, bytes: Uint8Array): void {
-    if (this.ended || bytes.length === 0) return;
+    if (this.isEnded || bytes.length === 0) return;
     this.record.droppedBytes += bytes.length - this.#log.append(stream, bytes);
     this.record.output[stream].add(bytes);
     this.#lastStream = stream;
@@ -210,8 +210,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     else if (this.#log.hasFullObject) void this.moveLog();
   }
 
-  skipped(stream: Stream, count: number, last: Uint8Array): void {
-    if (this.ended) return;
+  recordSkipped(stream: Stream, count: number, last: Uint8Array): void {
+    if (this.isEnded) return;
     this.record.droppedBytes += count;
     this.record.output[stream].add(last, count);
     this.#outputChanged();
@@ -241,10 +241,10 @@ export class ActiveRun implements RunSink, WaitingLog {
   async watch(ms: number, onProgress: (line: string) => unknown): Promise<void> {
     const deadline = Date.now() + ms;
     let before = "";
-    for (let left = ms; !this.ended && left > 0; left = deadline - Date.now()) {
+    for (let left = ms; !this.isEnded && left > 0; left = deadline - Date.now()) {
       const { head, tail } = this.record.output[this.#lastStream];
       const line = lastLine(tail.length > 0 ? tail : head);
-      if (line === before) await this.changed(left);
+      if (line === before) await this.waitForChange(left);
       else {
         before = line;
         // Fails if the client has disconnected.
@@ -261,34 +261,34 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   /**
    * Types into the run's terminal and, unless told otherwise, waits until it settles.
-   * @throws {ToolError} `invalid_argument` if nothing can be typed, `too_large` if not everything was
+   * @throws {ToolError} `invalid_argument` if nothing can be typed, `too_large` if only part of the text was typed
    */
   async type(input: TerminalInput, waits = true): Promise<void> {
     const { id } = this.record;
     const type = this.#execution?.type;
     if (!type) throw notInteractive(id);
-    if (this.ended) throw hasEnded(id);
+    if (this.isEnded) throw hasEnded(id);
     if (this.waiting) throw hasNotStarted(id);
     const before = this.record.output.stdout.bytes;
     const { text } = input;
     const size = encoder.encode(text).length;
     const typed = await type(input);
-    if (typed < size) throw this.ended ? hasEnded(id) : notTyped(id, typed, size);
+    if (typed < size) throw this.isEnded ? hasEnded(id) : notTyped(id, typed, size);
     // Not every program redraws after a resize.
-    if (waits) await this.rest(text === "" ? QUIET_MS : SETTLE_MS, before, text);
+    if (waits) await this.waitUntilQuiet(text === "" ? QUIET_MS : SETTLE_MS, before, text);
   }
 
   /**
    * Resolves when the terminal has printed and settled, at the run's end, or after `ms` milliseconds.
    * @param from bytes of output before typing; the echo alone does not count
    */
-  async rest(ms: number, from = 0, typed = ""): Promise<void> {
+  async waitUntilQuiet(ms: number, from = 0, typed = ""): Promise<void> {
     const { stdout } = this.record.output;
     const deadline = Date.now() + Math.min(ms, SETTLE_MS);
-    for (let left = ms; !this.ended && left > 0; left = deadline - Date.now()) {
+    for (let left = ms; !this.isEnded && left > 0; left = deadline - Date.now()) {
       const { bytes } = stdout;
       const hasPrinted = bytes > from && !isEchoOf(typed, stdout.last(bytes - from));
-      await this.changed(Math.min(left, hasPrinted ? QUIET_MS : SETTLE_MS));
+      await this.waitForChange(Math.min(left, hasPrinted ? QUIET_MS : SETTLE_MS));
       if (hasPrinted && stdout.bytes === bytes) return;
     }
   }
@@ -298,8 +298,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   /** Resolves at the next output, at the end, or after `ms` milliseconds. */
-  async changed(ms: number): Promise<void> {
-    if (this.ended) return;
+  async waitForChange(ms: number): Promise<void> {
+    if (this.isEnded) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#waiting.push(resolve);
     const timer = setTimeout(resolve, ms);
@@ -326,7 +326,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#shipping;
   }
 
-  /** What R2 refuses stays in SQLite until the next attempt. */
+  /** Output that R2 refuses stays in SQLite until the next attempt. */
   async #shipOne(): Promise<void> {
     const { stdout, stderr } = this.record.output;
     // Output may arrive during the upload. The record written with the object must not count it yet.

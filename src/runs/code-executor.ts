@@ -111,7 +111,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       // The sink may already have the beginning, from the files that sandboxd follows.
       if (output) sink.output(stream, output.subarray(sink.position(stream)));
       const missing = bytes - sink.position(stream);
-      if (missing > 0) sink.skipped(stream, missing, last?.subarray(-missing) ?? NO_BYTES);
+      if (missing > 0) sink.recordSkipped(stream, missing, last?.subarray(-missing) ?? NO_BYTES);
     }
     const shown = await this.#showable(sink.id, outcome.results.flatMap(readable));
     return endOf(outcome, fitting(shown, outcome.error), spec);

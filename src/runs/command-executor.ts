@@ -76,7 +76,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
   start(sink: RunSink<CommandState>, spec: CommandSpec): Execution {
     const run = new RunningCommand(this.#link, sink);
     const turn = this.#queue.run(spec.session, sink.id, async () => {
-      if (run.stop || sink.ended) return CANCELLED_BEFORE_START;
+      if (run.stop || sink.isEnded) return CANCELLED_BEFORE_START;
       sink.markStarted();
       const deadline = Date.now() + spec.timeoutMs;
       run.limit.deadline(deadline, spec.timeoutMs);
@@ -187,7 +187,7 @@ class RunningCommand extends RunFollower {
 
   /** Ends the command early, with its processes. */
   async end(why: StopReason): Promise<void> {
-    if (this.sink.ended) return;
+    if (this.sink.isEnded) return;
     if (!this.started) this.#withdrawn.resolve(CANCELLED_BEFORE_START);
     const before = this.stop;
     this.stop ??= why;

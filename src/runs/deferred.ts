@@ -19,7 +19,7 @@ export function deferred(
   let isWithdrawn = false;
   const turn = async (): Promise<End> => {
     const next = await before();
-    if (isWithdrawn || run.ended) return CANCELLED_BEFORE_START;
+    if (isWithdrawn || run.isEnded) return CANCELLED_BEFORE_START;
     if (typeof next !== "function") return next;
     execution = next();
     return await execution.done;

@@ -29,10 +29,10 @@ import { pause, within } from "../shared/within.ts";
 import { deleteBelow } from "../storage/object-store.ts";
 import { titleOf } from "../shared/text.ts";
 import {
-  NEVER_BEGAN,
-  NEVER_BEGAN_HERE,
+  NOT_STARTED_SERVER_RESTARTED,
+  NOT_STARTED_SANDBOX_STOPPED,
   OTHER_VERSION,
-  WENT_AWAY_MEANWHILE,
+  SANDBOX_LOST_WHILE_SERVER_DOWN,
   hasEnded,
   notInteractive,
   stillRunning,
@@ -219,7 +219,7 @@ export class Runs {
 
   /** Whether cancel_run could end a run. */
   get hasUnendedRun(): boolean {
-    return this.#active.values().some((run) => !run.ended);
+    return this.#active.values().some((run) => !run.isEnded);
   }
 
   /**
@@ -264,7 +264,7 @@ export class Runs {
     if (reservation) this.#follow(run, execute(reservation), quota, reservation, record.startedAt);
     else this.#followLate(run, execute, isInteractive, reserving);
     const waitMs = Math.max(0, Math.min(waitUntil, replyBy ?? waitUntil) - Date.now());
-    if (run.isInteractive) await run.rest(waitMs);
+    if (run.isInteractive) await run.waitUntilQuiet(waitMs);
     else await (onProgress ? run.watch(waitMs, onProgress) : run.waitUntilEnded(waitMs));
     const { failure } = run;
     if (failure?.end.state === "failed") {
@@ -276,7 +276,7 @@ export class Runs {
     const view = run.view();
     run.seenBytes = run.logBytes;
     // Stored before the id leaves the actor, so that it is valid after a restart.
-    if (namesID || !run.ended || view.stdout.omitted + view.stderr.omitted > 0) this.#save(run);
+    if (namesID || !run.isEnded || view.stdout.omitted + view.stderr.omitted > 0) this.#save(run);
     return view;
   }
 
@@ -293,8 +293,8 @@ export class Runs {
   /** Resumes an earlier actor's runs. @param isUp whether their container runs */
   resume(executors: Record<RunKind, Resumer>, isUp: boolean): void {
     for (const record of this.#store.unfinished()) {
-      if (neverBegan(record)) this.#markLost(record, NEVER_BEGAN);
-      else if (!isUp) this.#markLost(record, WENT_AWAY_MEANWHILE);
+      if (neverStarted(record)) this.#markLost(record, NOT_STARTED_SERVER_RESTARTED);
+      else if (!isUp) this.#markLost(record, SANDBOX_LOST_WHILE_SERVER_DOWN);
       else this.#resume(record, executors[record.kind]);
     }
   }
@@ -324,7 +324,7 @@ export class Runs {
 
   /** Whether a run is under way. @param id as the sandbox knows it */
   isRunning(id: string): boolean {
-    return this.#active.values().some((run) => run.id === id && !run.ended);
+    return this.#active.values().some((run) => run.id === id && !run.isEnded);
   }
 
   /** Seconds of today (UTC) of runs that ended after `time`, in milliseconds since the epoch; 0 without a time. */
@@ -341,7 +341,7 @@ export class Runs {
   /** Ends all runs because their container is gone. */
   containerGone(note: string): void {
     for (const run of this.#active.values())
-      run.finish({ state: "lost", note: neverBegan(run.record) ? NEVER_BEGAN_HERE : note });
+      run.finish({ state: "lost", note: neverStarted(run.record) ? NOT_STARTED_SANDBOX_STOPPED : note });
   }
 
   /**
@@ -364,11 +364,11 @@ export class Runs {
     const deadline = Date.now() + waitMs;
     if (cursor === undefined) await (onProgress ? run.watch(waitMs, onProgress) : run.waitUntilEnded(waitMs));
     else
-      while (!run.ended && Date.now() < deadline) {
+      while (!run.isEnded && Date.now() < deadline) {
         const { logBytes } = run;
         const missing = logBytes - cursor;
         if (missing > 0 && (until === "output" || missing >= PAGE_BYTES)) break;
-        await run.changed(Math.min(deadline - Date.now(), missing > 0 ? LOG_REST_MS : Infinity));
+        await run.waitForChange(Math.min(deadline - Date.now(), missing > 0 ? LOG_REST_MS : Infinity));
         if (missing > 0 && run.logBytes === logBytes) break;
       }
     run.save();
@@ -493,7 +493,7 @@ export class Runs {
       const reservation = await reserving;
       const startedAt = Date.now();
       const give = () => quota.give(reservation, (Date.now() - startedAt) / 1000);
-      if (run.ended) {
+      if (run.isEnded) {
         give();
         discard();
         return CANCELLED_BEFORE_START;
@@ -579,6 +579,6 @@ function allowed<Spec extends Allowance>(spec: Spec, { seconds, cut }: Reservati
 }
 
 /** Whether a run never started: it has neither a resume state nor output. */
-function neverBegan({ resumeState, output }: RunRecord): boolean {
+function neverStarted({ resumeState, output }: RunRecord): boolean {
   return resumeState === undefined && output.stdout.bytes + output.stderr.bytes === 0;
 }

@@ -6,9 +6,12 @@ import type { CodeOutcome } from "../container/kernels/kernel-protocol.ts";
 // The end of a run
 
 export const CANCELLED_TEXT = "Cancelled before it started.";
-export const NEVER_BEGAN = "The run never started, because the server was restarted first. Run it again.";
-export const NEVER_BEGAN_HERE = "The run never started, because the sandbox stopped first. Run it again.";
-export const WENT_AWAY_MEANWHILE = "The sandbox and everything in it were lost while the server was down.";
+export const NOT_STARTED_SERVER_RESTARTED =
+  "The run never started, because the server was restarted first. Run it again.";
+export const NOT_STARTED_SANDBOX_STOPPED =
+  "The run never started, because the sandbox stopped first. Run it again.";
+export const SANDBOX_LOST_WHILE_SERVER_DOWN =
+  "The sandbox and everything in it were lost while the server was down.";
 export const OTHER_VERSION = "The server was restarted with another version, which cannot resume this run.";
 
 const UNCONFIRMED =
@@ -98,16 +101,16 @@ export function codeEndText(
   }: { language: string; context: string; timeoutMs: number; cut?: string },
 ): string | undefined {
   const kernel = kernelName(language, context);
-  const isUnborn = !started && state === "lost";
+  const isLostBeforeStart = !started && state === "lost";
   const because = cut ? ` ${cut}` : "";
   switch (end) {
     case "timeout":
-      return isUnborn
+      return isLostBeforeStart
         ? `${kernel} did not start within ${timeoutMs / 1000} s: the code never ran.${because}`
         : `${kernel} was ${state === "kept" ? "interrupted" : "stopped"} after ${timeoutMs / 1000} s.${because} ${KERNEL_STATE[state]}`;
     case "cancelled":
       if (started) return `${kernel} was interrupted. ${KERNEL_STATE[state]}`;
-      return isUnborn ? "Cancelled while its kernel was starting: the code never ran." : CANCELLED_TEXT;
+      return isLostBeforeStart ? "Cancelled while its kernel was starting: the code never ran." : CANCELLED_TEXT;
     case "died":
       return `${kernel} died: the code ended its process, or it ran out of memory. ${KERNEL_STATE[state]}`;
     default:

@@ -207,7 +207,7 @@ class Question {
     // An error shows when the program starts. A model that writes nothing needs no container.
     // The container starts while the model still writes.
     if (this.#detail.code === "")
-      this.#host.lifecycle.readyForRun(() => this.#run.ended).catch(() => undefined);
+      this.#host.lifecycle.readyForRun(() => this.#run.isEnded).catch(() => undefined);
     this.#detail.code = code;
     this.#describe();
     this.#wrote.resolve();

@@ -146,7 +146,7 @@ export class RunningTask {
   async #see(command: Execution): Promise<End> {
     const end = await command.done;
     this.#output.finish();
-    if (this.#run.ended) return end;
+    if (this.#run.isEnded) return end;
     this.#state.end = end;
     this.#secure();
     return this.#finish(end);

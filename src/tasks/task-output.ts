@@ -80,8 +80,8 @@ export class TaskOutput implements RunSink<CommandState> {
     this.#storedOffset = storedOffset;
   }
 
-  get ended(): boolean {
-    return this.#run.ended;
+  get isEnded(): boolean {
+    return this.#run.isEnded;
   }
 
   markStarted(): void {}
@@ -121,8 +121,8 @@ export class TaskOutput implements RunSink<CommandState> {
     await pause(YIELD_MS);
   }
 
-  skipped(stream: Stream, count: number, last: Uint8Array): void {
-    if (stream !== "stdout") return this.#run.skipped(stream, count, last);
+  recordSkipped(stream: Stream, count: number, last: Uint8Array): void {
+    if (stream !== "stdout") return this.#run.recordSkipped(stream, count, last);
     this.offset += this.#partialBytes + count;
     this.#dropPending();
     this.#skipping = true;

@@ -247,8 +247,8 @@ export class Kernels {
   }
 
   async #ready(sink: OutputSink): Promise<void> {
-    await this.#link.lifecycle.readyForRun(() => sink.ended);
-    if (sink.ended) throw containerGone();
+    await this.#link.lifecycle.readyForRun(() => sink.isEnded);
+    if (sink.isEnded) throw containerGone();
     if (this.#isEnding) throw ending(NOT_RUN);
   }
 

@@ -13,7 +13,7 @@ const encoder = new TextEncoder();
 /** A run that records its reports. */
 class Recorder implements RunSink {
   readonly id = "run";
-  readonly ended = false;
+  readonly isEnded = false;
   readonly hasRoom = () => true;
   readonly markStarted = () => undefined;
   readonly keepState = () => undefined;
@@ -28,7 +28,7 @@ class Recorder implements RunSink {
     this.received[stream] += new TextDecoder().decode(bytes);
   }
 
-  skipped(): void {
+  recordSkipped(): void {
     throw new Error("nothing is skipped here");
   }
 

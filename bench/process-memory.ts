@@ -24,7 +24,7 @@ export interface SandboxProcesses {
   sandboxd: number;
 }
 
-/** The server's programs in the sandbox with a process that has `marker` on its command line. Another one is started ahead. */
+/** The server's programs in the sandbox with a process that has `marker` on its command line. Another sandbox is prepared. */
 export function processesBeside(marker: string, engine: number): SandboxProcesses {
   const first = children(engine).find((child) => descendants(child, new RegExp(marker)).length > 0) ?? NaN;
   return {

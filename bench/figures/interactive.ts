@@ -91,7 +91,7 @@ async function firstOfEngine(engine: BedEngine): Promise<() => Promise<unknown>>
 async function withoutAhead({ directory }: TestBed) {
   const own = join(directory, "none-ahead");
   mkdirSync(own);
-  const engine = await startEngine(own, { startAhead: false });
+  const engine = await startEngine(own, { prepareSandbox: false });
   const served = await serve(CONFIGS.ours, engine, own);
   return {
     ours: workerClient(`${served.url}/mcp`, TOKEN),

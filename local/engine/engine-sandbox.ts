@@ -215,7 +215,7 @@ export class EngineSandbox {
     return this.#broken !== undefined || this.#stopReason === "destroyed";
   }
 
-  /** Starts a Python kernel ahead, before any user code. Waits for sandboxd, which records the initial files first. */
+  /** Prepares a Python kernel, before any user code runs. Waits for sandboxd, which records the initial files first. */
   async startKernel(): Promise<void> {
     while (!(await this.#tell("sandboxd"))) await sleep(SANDBOXD_LOOK_MS, undefined, { ref: false });
     await this.#tell("control", START_KERNEL);

@@ -137,10 +137,10 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const table = new SandboxRegistry(common, directory, boot);
   const unguard = guardMachine(engineGroups, common.limits, () => table.running());
   // Without isolation, sandboxes share host directories, which an unassigned sandbox would change.
-  const startsAhead = options.startAhead !== false && common.bubblewrap !== undefined;
-  const startAhead = () => (startsAhead ? table.startAhead() : undefined);
+  const preparesSandbox = options.prepareSandbox !== false && common.bubblewrap !== undefined;
+  const prepareSandbox = () => (preparesSandbox ? table.prepareSandbox() : undefined);
   const warming = await warm(common, directory);
-  void warming?.done.then(startAhead);
+  void warming?.done.then(prepareSandbox);
   const server = createServer({
     requestTimeout: 0,
     keepAliveTimeout: 60_000,
@@ -178,7 +178,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       if (python === undefined) throw new Error(MACHINE.notPython(path));
       const other = { ...toolchain, python };
       common.view = { ...view, toolchain: other, files: [...generated, ...(await pythonFiles(other))] };
-      startAhead();
+      prepareSandbox();
     },
     close: async () => {
       unguard();

@@ -42,7 +42,7 @@ export function sizesFor(diskBytes: number): Sizes {
 }
 
 const MiB = 1024 * 1024;
-/** The sandboxes that share the machine's open files: one principal's maximum (MAX_RUNNING_SANDBOXES), and the spare. */
+/** The sandboxes that share the machine's open files: one principal's maximum (MAX_RUNNING_SANDBOXES), and the prepared one. */
 const sandboxes = 10 + 1;
 /** The limit of a sandbox's socket buffers. The kernel has one pool for the machine, a twentieth of its memory. */
 const socketBytes = 64 * MiB;

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { ExitReport, StartRequest } from "../platform/engine-protocol.ts";
 import { EngineSandbox, type SharedSettings, type SandboxPlace } from "./engine-sandbox.ts";
-import { Spare } from "./spare.ts";
+import { PreparedSandbox } from "./prepared-sandbox.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { MACHINE } from "./texts.ts";
 
@@ -16,19 +16,19 @@ export class SandboxRegistry {
   readonly #alive = new Map<string, EngineSandbox>();
   readonly #starting = new Map<string, Promise<void>>();
   readonly #ended = new Map<string, ExitReport>();
-  readonly #spare: Spare;
+  readonly #prepared: PreparedSandbox;
   #closed = false;
 
   constructor(common: SharedSettings, directory: string, boot: string) {
     this.#common = common;
     this.#directory = directory;
     this.#boot = boot;
-    this.#spare = new Spare(common, () => this.#place(randomUUID()));
+    this.#prepared = new PreparedSandbox(common, () => this.#place(randomUUID()));
   }
 
-  /** Keeps one sandbox started ahead. Call it again after the sandboxes' parts have changed. */
-  startAhead(): void {
-    if (!this.#closed) this.#spare.start();
+  /** Keeps one sandbox prepared. Call it again after the sandboxes' parts have changed. */
+  prepareSandbox(): void {
+    if (!this.#closed) this.#prepared.start();
   }
 
   get(id: string): EngineSandbox | undefined {
@@ -74,7 +74,7 @@ export class SandboxRegistry {
     let sandbox: EngineSandbox | undefined;
     try {
       sandbox =
-        (await this.#spare.take(request)) ?? (await EngineSandbox.start(this.#common, place, request));
+        (await this.#prepared.take(request)) ?? (await EngineSandbox.start(this.#common, place, request));
       await sandbox.assign(id, request);
     } catch (error) {
       await sandbox?.destroy();
@@ -103,7 +103,7 @@ export class SandboxRegistry {
 
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.allSettled([...this.#starting.values(), this.#spare.close()]);
+    await Promise.allSettled([...this.#starting.values(), this.#prepared.close()]);
     await Promise.all([...this.#alive.values()].map(async (sandbox) => await sandbox.destroy()));
   }
 

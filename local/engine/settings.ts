@@ -33,7 +33,7 @@ export const settingsSchema = z.strictObject({
   /** Tests only: another control server's bundle. */
   control: z.string().optional(),
   /** Tests only: false if the test counts sandboxes' resources. True by default. */
-  startAhead: z.boolean().optional(),
+  prepareSandbox: z.boolean().optional(),
   verbose: z.boolean().optional(),
 });
 

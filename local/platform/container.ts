@@ -97,7 +97,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
       name: this.#name,
       owner: this.#ctx.id.name?.split("-").at(-1),
       // The SDK's variables for the image (its log, trusted certificates) have no effect here, and the engine cannot know them
-      // for a sandbox that it starts ahead.
+      // for the prepared sandbox.
       env: Object.fromEntries(
         Object.entries(env).filter(
           ([name]) => !name.startsWith("SANDBOX_LOG_") && name !== TRUST_INTERCEPTION,

@@ -14,7 +14,7 @@ const HEALTH_PATHS = new Set(["/health", "/ping", "/api/health", "/api/ping"]);
 /**
  * The runtime's HTTP server: readiness on `/`, `/health` and `/ping`; the control API as a WebSocket on `/rpc`; `GET /port/<n>`
  * with `Upgrade: tcp`, which becomes a raw connection to that port inside the sandbox, or 502; and `POST /kernel`.
- * @param startKernel starts a kernel ahead
+ * @param startKernel prepares a kernel
  */
 export function createControlServer(api: RpcTarget, startKernel: () => void): Server {
   const webSockets = new WebSocketServer({

@@ -48,14 +48,14 @@ interface Context {
   kernel: Kernel;
 }
 
-/** The pause before the next spare starts, in milliseconds: it leaves the CPU to the new context's first code. */
-const SPARE_DELAY_MS = 1_000;
+/** The pause before the next prepared kernel starts, in milliseconds: it leaves the CPU to the new context's first code. */
+const PREPARE_DELAY_MS = 1_000;
 
 /** The control API's `interpreter`, as limited as the image's: no timeouts, output at the end, calls that may never end. */
 export class InterpreterAPI extends RpcTarget {
   readonly #settings: KernelSettings;
   readonly #contexts = new Map<string, Context>();
-  readonly #spares = new Map<KernelProgram, Kernel>();
+  readonly #prepared = new Map<KernelProgram, Kernel>();
   readonly #starting = new Set<KernelProgram>();
   #first: Promise<void> | undefined;
   #closed = false;
@@ -130,15 +130,15 @@ export class InterpreterAPI extends RpcTarget {
 
   /** Starts a Python kernel for the first context. Call it before any user code runs. */
   startFirst(): void {
-    this.#first ??= this.#startSpare("python", 0);
+    this.#first ??= this.#prepareKernel("python", 0);
   }
 
   close(): void {
     this.#closed = true;
     for (const context of this.#contexts.values()) context.kernel.stop();
-    for (const spare of this.#spares.values()) spare.stop();
+    for (const kernel of this.#prepared.values()) kernel.stop();
     this.#contexts.clear();
-    this.#spares.clear();
+    this.#prepared.clear();
   }
 
   async #execute(contextId: string, code: string, language?: string): Promise<KernelReply> {
@@ -169,29 +169,29 @@ export class InterpreterAPI extends RpcTarget {
   }
 
   /**
-   * Waits for the first spare, which no user code can block. Does not wait for a later spare: it may hang in user code that has
-   * been fixed since (`usercustomize.py`).
+   * Waits for the first prepared kernel, which no user code can block. Does not wait for a later one: it may hang in user code
+   * that has been fixed since (`usercustomize.py`).
    */
   async #take(program: KernelProgram): Promise<Kernel> {
     if (program === "python") await this.#first;
-    const spare = this.#spares.get(program);
-    this.#spares.delete(program);
-    const isUsable = spare?.running === true && spare.isCurrent(this.#settings);
-    if (!isUsable) spare?.stop();
-    const kernel = isUsable ? spare : await Kernel.start(program, this.#settings);
-    void this.#startSpare(program, SPARE_DELAY_MS);
+    const prepared = this.#prepared.get(program);
+    this.#prepared.delete(program);
+    const isUsable = prepared?.running === true && prepared.isCurrent(this.#settings);
+    if (!isUsable) prepared?.stop();
+    const kernel = isUsable ? prepared : await Kernel.start(program, this.#settings);
+    void this.#prepareKernel(program, PREPARE_DELAY_MS);
     return kernel;
   }
 
-  /** A failed spare is retried when the next context is created. */
-  async #startSpare(program: KernelProgram, delayMs: number): Promise<void> {
+  /** If the start fails, it is repeated when the next context is created. */
+  async #prepareKernel(program: KernelProgram, delayMs: number): Promise<void> {
     if (this.#starting.has(program)) return;
     this.#starting.add(program);
     await setTimeout(delayMs, undefined, { ref: false });
-    if (!this.#closed && !this.#spares.has(program)) {
+    if (!this.#closed && !this.#prepared.has(program)) {
       const kernel = await Kernel.start(program, this.#settings).catch(() => undefined);
       if (this.#closed) kernel?.stop();
-      else if (kernel !== undefined) this.#spares.set(program, kernel);
+      else if (kernel !== undefined) this.#prepared.set(program, kernel);
     }
     this.#starting.delete(program);
   }

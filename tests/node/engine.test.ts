@@ -99,7 +99,7 @@ describe("access to the engine", () => {
 describe("a sandbox", () => {
   it("is gone when it was destroyed: processes, directory, control groups", async () => {
     // One that was started ahead has another name on the host: tests/node/start-ahead.test.ts.
-    const own = await startTestEngine({ startAhead: false });
+    const own = await startTestEngine({ prepareSandbox: false });
     const sandbox = await TestSandbox.start(own);
     const stragglers = await startStragglers(sandbox);
     const directory = join(own.runDir, own.engine.boot, sandbox.id);
@@ -170,7 +170,7 @@ describe("a sandbox", () => {
     await chmod(directory, 0o755);
     const control = join(directory, "control.cjs");
     await writeFile(control, 'throw new Error("broken on purpose");\n');
-    const broken = await startTestEngine({ control, startAhead: false });
+    const broken = await startTestEngine({ control, prepareSandbox: false });
     await expect(TestSandbox.start(broken)).rejects.toThrow(
       /The sandbox did not start: [^]*broken on purpose/,
     );

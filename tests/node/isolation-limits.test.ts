@@ -183,7 +183,7 @@ describe("pools of the whole machine", () => {
     const pages = Number(/^TCP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
     const one = await startTestEngine({
       limits: { ...limits, tcpBytesOfMachine: pages * 4096 + 200 * MiB },
-      startAhead: false,
+      prepareSandbox: false,
     });
     try {
       const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
@@ -209,7 +209,7 @@ describe("pools of the whole machine", () => {
     const kiB = Number(/^SUnreclaim:\s+(\d+)/m.exec(readFileSync("/proc/meminfo", "utf8"))?.[1]);
     const one = await startTestEngine({
       limits: { ...limits, kernelBytesOfMachine: kiB * 1024 + 100 * MiB },
-      startAhead: false,
+      prepareSandbox: false,
     });
     try {
       const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
@@ -323,7 +323,7 @@ describe("pools of the whole machine", () => {
       const open = Number.parseInt(readFileSync("/proc/sys/fs/file-nr", "utf8"), 10);
       const one = await startTestEngine({
         limits: { ...limits, openFiles: 1024, openFilesOfMachine: open + 100_000 },
-        startAhead: false,
+        prepareSandbox: false,
       });
       try {
         const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
@@ -493,7 +493,7 @@ describe("all sandboxes together", () => {
   it.runIf(memoryIsHeld)(
     "have a common limit of memory, and the one that uses most is ended first",
     async () => {
-      const one = await startTestEngine({ limits: whole, startAhead: false });
+      const one = await startTestEngine({ limits: whole, prepareSandbox: false });
       const [modest, large, many] = await Promise.all([1, 2, 3].map(() => TestSandbox.start(one)));
       try {
         // The largest process is not in the sandbox that uses most.
@@ -514,7 +514,7 @@ describe("all sandboxes together", () => {
   it.runIf(memoryIsHeld)(
     "are counted by principal: who has several does not have a larger one of another's ended",
     async () => {
-      const one = await startTestEngine({ limits: whole, startAhead: false });
+      const one = await startTestEngine({ limits: whole, prepareSandbox: false });
       const start = (owner: string) => TestSandbox.start(one, { owner });
       const [large, ...several] = await Promise.all(["single", "many", "many", "many"].map(start));
       try {
@@ -564,7 +564,7 @@ describe("the machine's disk", () => {
     const one = await startTestEngine({
       limits: { ...limits, diskReadBytes: MiB },
       readOnly: [{ from: shown, to: "/opt/shown" }],
-      startAhead: false,
+      prepareSandbox: false,
     });
     try {
       const sandbox = await TestSandbox.start(one);
@@ -578,7 +578,7 @@ describe("the machine's disk", () => {
     const one = await startTestEngine({
       limits,
       readOnly: [{ from: shown, to: "/opt/shown" }],
-      startAhead: false,
+      prepareSandbox: false,
     });
     const all = readFileSync(join(shown, "file")).length / 4096;
     const attempts = [

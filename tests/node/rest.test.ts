@@ -24,7 +24,7 @@ function outsideOf(marker: string, path: string): string {
 }
 
 it("does not look for changes while no process works, and does again when one has", async () => {
-  engine = await startTestEngine({ startAhead: false });
+  engine = await startTestEngine({ prepareSandbox: false });
   const sandbox = await TestSandbox.start(engine);
   const marker = `1${randomBytes(4).readUInt32BE()}`;
   await sandbox.run(`mkdir -p /workspace/seen; sleep ${marker} >/dev/null 2>&1 &`);

@@ -53,7 +53,7 @@ else:
 for name in (TERMINAL, "jedi"):
     sys.modules.pop(name, None)
 
-# The first cell loads the prelude. Its imports are loaded here already, for kernels that are started ahead.
+# The first cell loads the prelude. Its imports are loaded here already, for prepared kernels.
 sys.path.insert(0, PRELUDE)
 try:
     import sandbox_mcp_kernel
@@ -150,7 +150,7 @@ def package_directories():
 
 def main():
     print(json.dumps({"status": "ready", "version": "2.0.0", "packages": package_directories()}), flush=True)
-    # Created for the first cell: the shell writes to the home directory, and a spare kernel must leave no trace.
+    # Created for the first cell: the shell writes to the home directory, and a prepared kernel must leave no trace.
     shell = None
     while True:
         try:

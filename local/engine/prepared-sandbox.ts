@@ -1,6 +1,6 @@
 /**
- * The sandbox started ahead, so that the first call in a new sandbox need not wait. It is made like any other, with a Python
- * kernel started ahead in it, runs no user code, can reach nothing, and is assigned to an actor once.
+ * A prepared sandbox, so that the first call in a new sandbox need not wait. It is started like any other, with a Python
+ * kernel in it. It runs no user code, can reach nothing, and is assigned to an actor once.
  */
 import { fingerprint } from "./mount-namespace.ts";
 import {
@@ -10,20 +10,20 @@ import {
   type SandboxPlace,
 } from "./engine-sandbox.ts";
 
-/** The pause between taking a spare and starting the next, in milliseconds, which leaves the CPU to the first call. */
+/** The pause between taking the prepared sandbox and starting the next, in milliseconds. It leaves the CPU to the first call. */
 const PAUSE_MS = 300;
 
-interface Ahead {
+interface Prepared {
   /** Resolves with undefined if it did not start. Never rejects. */
   sandbox: Promise<EngineSandbox | undefined>;
   key: string;
 }
 
-export class Spare {
+export class PreparedSandbox {
   readonly #common: SharedSettings;
   readonly #place: () => SandboxPlace;
   #env: Record<string, string> = {};
-  #ahead: Ahead | undefined;
+  #prepared: Prepared | undefined;
   #isOn = false;
   #timer: NodeJS.Timeout | undefined;
   readonly #ending = new Set<Promise<void>>();
@@ -37,9 +37,9 @@ export class Spare {
     this.#isOn = true;
     clearTimeout(this.#timer);
     const key = this.#key(this.#env);
-    if (this.#ahead !== undefined && this.#ahead.key === key) return;
+    if (this.#prepared !== undefined && this.#prepared.key === key) return;
     this.#discard();
-    if (key !== undefined) this.#ahead = { sandbox: this.#make(), key };
+    if (key !== undefined) this.#prepared = { sandbox: this.#make(), key };
   }
 
   async take({ name, env }: CreateOptions): Promise<EngineSandbox | undefined> {
@@ -48,13 +48,13 @@ export class Spare {
     this.#env = env;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.start(), PAUSE_MS).unref();
-    const ahead = this.#ahead;
-    if (ahead === undefined || ahead.key !== this.#key(env)) {
+    const prepared = this.#prepared;
+    if (prepared === undefined || prepared.key !== this.#key(env)) {
       this.#discard();
       return undefined;
     }
-    this.#ahead = undefined;
-    const sandbox = await ahead.sandbox;
+    this.#prepared = undefined;
+    const sandbox = await prepared.sandbox;
     return sandbox?.hasEnded === true ? undefined : sandbox;
   }
 
@@ -65,7 +65,7 @@ export class Spare {
     await Promise.all(this.#ending);
   }
 
-  /** A failed spare is retried after the next sandbox was requested. If that fails too, its caller gets the reason. */
+  /** If the start fails, it is repeated after the next sandbox was requested. If that fails too, its caller gets the reason. */
   async #make(): Promise<EngineSandbox | undefined> {
     try {
       const sandbox = await EngineSandbox.start(this.#common, this.#place(), { env: this.#env });
@@ -77,8 +77,8 @@ export class Spare {
   }
 
   #discard(): void {
-    const ended = this.#ahead?.sandbox.then((sandbox) => sandbox?.destroy());
-    this.#ahead = undefined;
+    const ended = this.#prepared?.sandbox.then((sandbox) => sandbox?.destroy());
+    this.#prepared = undefined;
     if (ended === undefined) return;
     this.#ending.add(ended);
     void ended.finally(() => this.#ending.delete(ended));

@@ -32,18 +32,38 @@ const AFTER_CASES =
   /\](?: as const)?\)\((?:"((?:[^"\\]|\\.)*)"|$)|^\s*(?:describe|it)\.each\(\w+\)\((?:"((?:[^"\\]|\\.)*)"|$)/;
 const ALONE = /^\s*"((?:[^"\\]|\\.)*)",$/;
 
+/** Replaces `$what` by the values of `what` in a test's cases. They begin on its line, or in the constant that it names. */
+function withCases(name: string, lines: readonly string[], testLine: number): string {
+  if (!name.includes("$what")) return name;
+  const constant = /\.each\((\w+)\)/.exec(lines[testLine] ?? "")?.[1];
+  const first =
+    constant === undefined ? testLine : lines.findIndex((line) => line.startsWith(`const ${constant}`));
+  const cases = lines.slice(
+    first,
+    lines.findIndex((line, at) => at > first && /^\s*\]/.test(line)),
+  );
+  const values = cases
+    .map((line) => /what: "([^"]*)"/.exec(line)?.[1])
+    .filter((value) => value !== undefined);
+  return name.replace("$what", () => `${values.slice(0, -1).join(", ")} or ${values.at(-1)}`);
+}
+
 /** Finds names in a file line by line: the formatter begins each on its own line. */
 function rowsOf(file: string): Row[] {
   const lines = readFileSync(join(repository, file), "utf8").split("\n");
+  let testLine = 0;
   const rows: Row[] = [];
   /** The names of the blocks that enclose a line, by their indentation. */
   let blocks: { indent: number; name: string }[] = [];
   let indent = 0;
   let waiting: string | undefined;
   let isNext = false;
-  for (const line of lines) {
+  for (const [at, line] of lines.entries()) {
     const [, kind, named] = OPENS.exec(line) ?? [];
-    if (kind !== undefined) indent = line.search(/\S/);
+    if (kind !== undefined) {
+      indent = line.search(/\S/);
+      testLine = at;
+    }
     waiting = kind ?? waiting;
     if (waiting === undefined) continue;
     const after = AFTER_CASES.exec(line);
@@ -52,7 +72,7 @@ function rowsOf(file: string): Row[] {
     if (name === undefined) continue;
     blocks = blocks.filter((block) => block.indent < indent);
     if (waiting === "describe") blocks.push({ indent, name });
-    else rows.push({ broken: blocks.at(-1)?.name ?? "", holds: name, file });
+    else rows.push({ broken: blocks.at(-1)?.name ?? "", holds: withCases(name, lines, testLine), file });
     waiting = undefined;
   }
   const tests = lines.filter((line) => /^\s*it(\.runIf\(\w+\))?(\.each)?\(/.test(line)).length;

@@ -90,8 +90,9 @@ function inputRow(name, property, required) {
 }
 
 const definitions = await listed();
+const marked = (list) => list.map((scope) => `\`${scope}\``).join(", ");
 const scopesText = ({ scopes, taskScopes }) =>
-  scopes.join(", ") + (taskScopes ? `; for a task ${taskScopes.join(", ")}` : "");
+  marked(scopes) + (taskScopes ? `; ${marked(taskScopes)} for a task` : "");
 const scopes = new Map(tools.map((tool) => [tool.name, scopesText(tool)]));
 
 put("src/resources/skills.json", await publishedSkills());
@@ -113,7 +114,7 @@ for (const file of existsSync(directory) ? readdirSync(directory) : []) {
 
 const table = definitions.map(({ name, description = "" }) => {
   const [sentence] = description.split(/(?<=\.)\s/);
-  return `| \`${name}\` | ${sentence} | \`${scopes.get(name)}\` |`;
+  return `| \`${name}\` | ${sentence} | ${scopes.get(name)} |`;
 });
 fill("README.md", "tools", `| tool | what it does | scope |\n| --- | --- | --- |\n${table.join("\n")}`);
 
@@ -124,7 +125,7 @@ const reference = definitions.map(({ name, title, description, inputSchema }) =>
   );
   const inputs =
     rows.length > 0 ? `\n\n| input | type | meaning |\n| --- | --- | --- |\n${rows.join("\n")}` : "";
-  return `## \`${name}\`\n\n${title}. Scope \`${scopes.get(name)}\`.\n\n${description}${inputs}`;
+  return `## \`${name}\`\n\n${title}. Scope ${scopes.get(name)}.\n\n${description}${inputs}`;
 });
 fill("docs/reference/tools.md", "tools", reference.join("\n\n"));
 const sets = Object.entries(TOOL_SETS).map(

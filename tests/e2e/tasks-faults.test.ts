@@ -63,8 +63,8 @@ async function claude(prompt: string): Promise<string> {
   return claudeCode(home, ["-p", prompt, ...flags], api.url);
 }
 
-describe("when Claude Code is the client", () => {
-  it("it hands over a task, and another process of it gets the diff", async () => {
+describe("a client that hands over tasks", () => {
+  it("Claude Code hands over a task, and another process of it gets the diff", async () => {
     const client = new TaskClient(server.url);
     await client.sh(
       "client",

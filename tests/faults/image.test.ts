@@ -104,7 +104,7 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
     expect(printed).toBe("true\nanswers\n");
   });
 
-  it("it accepts only requests with its start token, also after it was killed", async () => {
+  it("sandboxd accepts only requests with its start token, also after it was killed", async () => {
     const printed = await serve(
       `
       console.log(await status(), await status("another"), await status("its own"));

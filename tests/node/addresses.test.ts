@@ -7,8 +7,8 @@ import { refusedAddress } from "../../local/engine/addresses.ts";
 import { attachedOf } from "../../local/engine/attached.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
 
-describe("refused", () => {
-  it("are private, link-local, metadata and other special addresses", () => {
+describe("the engine refuses connections", () => {
+  it("to private, link-local, metadata and other special addresses", () => {
     const table: Record<string, RegExp> = {
       "10.1.2.3": /private/,
       "172.16.0.1": /private/,
@@ -66,7 +66,7 @@ describe("refused", () => {
       expect(refusedAddress(own?.address ?? "")).toBeDefined();
   });
 
-  it("are neighbours, at whatever address: what an interface or a route without a gateway leads to", () => {
+  it("to any address that an interface or a route without a gateway leads to", () => {
     const face = { netmask: "", mac: "", internal: false };
     const interfaces = {
       eth0: [
@@ -104,7 +104,7 @@ describe("refused", () => {
       expect(refusedAddress(own?.address ?? "")).toBeDefined();
   });
 
-  it("behind the host's proxy are the addresses of names that resolve here, literals, and names that are private", async () => {
+  it("through the host's proxy to private names, and to refused addresses, literal or resolved", async () => {
     const options = {
       allowAddresses: new Map(),
       env: { HTTPS_PROXY: "http://127.0.0.1:9" },
@@ -129,7 +129,7 @@ describe("refused", () => {
     );
   });
 
-  it("is a name with a refused address, which is looked up once", async () => {
+  it("to a name with a refused address, which it looks up once", async () => {
     const answers = [["1.1.1.1", "127.0.0.1"], ["10.0.0.1"]];
     let lookups = 0;
     const options = { allowAddresses: new Map(), env: {}, resolve: async () => answers[lookups++] ?? [] };
@@ -143,7 +143,7 @@ describe("refused", () => {
   });
 });
 
-it("the host's proxy is used with its credentials, and not for its exceptions", async () => {
+it("the engine uses the host's proxy with its credentials, except for the hosts that the proxy excludes", async () => {
   const heads: string[] = [];
   const proxy = createServer((socket) => {
     socket.once("data", (chunk) => {

@@ -49,7 +49,7 @@ async function meets(
   }
 }
 
-it("is made once for a directory, and only the owner can read its key", async () => {
+it("the authority is made once for a directory, and only the owner can read its key", async () => {
   const own = join(directory, "own");
   const { pem } = await CertificateAuthority.open(own);
   expect((await CertificateAuthority.open(own)).pem).toBe(pem);
@@ -60,7 +60,7 @@ it("is made once for a directory, and only the owner can read its key", async ()
   expect({ ca, subject }).toEqual({ ca: true, subject: "CN=sandbox-mcp on this machine" });
 });
 
-it("is recreated if a part of it is lost", async () => {
+it("the authority is recreated if a part of it is lost", async () => {
   const own = join(directory, "torn");
   const { pem } = await CertificateAuthority.open(own);
   await truncate(join(own, "key.pem"), 100);
@@ -69,7 +69,7 @@ it("is recreated if a part of it is lost", async () => {
   expect(await readFile(join(own, "certificate.pem"), "utf8")).toBe(again.pem);
 });
 
-it("issues a certificate for the requested host only", async () => {
+it("the authority issues a certificate for the requested host only", async () => {
   const authority = await CertificateAuthority.open(join(directory, "hosts"));
   const certificate = await meets(authority, "api.example.com", "api.example.com");
   expect(certificate).toMatchObject({ subjectaltname: "DNS:api.example.com" });
@@ -79,7 +79,7 @@ it("issues a certificate for the requested host only", async () => {
 });
 
 it.skipIf(!existsSync("/usr/bin/keytool"))(
-  "is trusted by Java, in a key store of its own format",
+  "Java trusts the authority through a key store in Java's format",
   async () => {
     const { pem } = await CertificateAuthority.open(join(directory, "java"));
     const file = join(directory, "cacerts");
@@ -91,7 +91,7 @@ it.skipIf(!existsSync("/usr/bin/keytool"))(
   },
 );
 
-it("is not sent to a server without a good certificate", async () => {
+it("the engine sends no request to a server without a valid certificate", async () => {
   const [good, bad] = await Promise.all(
     ["good", "bad"].map((name) => CertificateAuthority.open(join(directory, name))),
   );

@@ -16,7 +16,7 @@ function printing(backlog: Backlog): { bytes: number; isOver: boolean } {
   return run;
 }
 
-it("stores a log at full speed up to a limit for all runs, and then at a rate that does not disturb others", async () => {
+it("the actor stores logs at full speed up to a limit for all runs, and then at a rate that does not disturb others", async () => {
   const backlog = new Backlog(() => []);
   const runs = [printing(backlog), printing(backlog)];
   const printed = () => runs.reduce((sum, { bytes }) => sum + bytes, 0) / MiB;

@@ -14,7 +14,7 @@ function workerIn(directory: string, source: string): string {
   return config;
 }
 
-it("a build that is kept has the settings of its configuration, and no secret of .dev.vars", async () => {
+it("a saved build has the settings of its configuration, and no secret of .dev.vars", async () => {
   const directory = temporaryDirectory();
   const build = temporaryDirectory();
   onTestFinished(() => [directory, build].forEach((path) => rmSync(path, { recursive: true, force: true })));
@@ -27,7 +27,7 @@ it("a build that is kept has the settings of its configuration, and no secret of
   }
 });
 
-it("says in a sentence that wrangler's directory cannot be written", async () => {
+it("an error explains that wrangler's directory cannot be written", async () => {
   const directory = temporaryDirectory();
   const config = workerIn(directory, "export default {};\n");
   // No user can write below a file, root neither.

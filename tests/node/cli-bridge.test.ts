@@ -39,7 +39,7 @@ async function ping(tokens: string[], tokenSource: string) {
   return { presented, sent };
 }
 
-it("looks again where the token is kept when it is refused", async () => {
+it("the bridge reads the stored token again after the server refused it", async () => {
   const { presented, sent } = await ping(["old", "new"], VARIABLES_FILE);
   expect(presented).toEqual(["Bearer old", "Bearer new"]);
   expect(sent).toEqual([{ jsonrpc: "2.0", id: 1, result: {} }]);
@@ -49,7 +49,7 @@ it.each([
   ["SANDBOX_MCP_TOKEN", /sandbox-mcp connect <client>.*start the client again\.$/],
   [VARIABLES_FILE, /start it again\.\n.*start the client again\.$/],
 ])(
-  "says what to do when the token of %s stays refused, and presents it once",
+  "the bridge says what to do if the server still refuses the token of %s, and sends it once",
   async (tokenSource, remedy) => {
     const { presented, sent } = await ping(["old", "old"], tokenSource);
     expect(presented).toEqual(["Bearer old"]);

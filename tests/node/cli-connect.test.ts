@@ -128,7 +128,7 @@ describe.each(CLIENTS)("$title", (kind) => {
   });
 });
 
-it("keeps OpenCode's second file format", () => {
+it("an entry for OpenCode keeps a file's nested table of servers", () => {
   const kind = client("opencode");
   const given = '{ "mcp": { "servers": { "a": { "type": "local", "command": ["x"] } } } }';
   expect(read(kind, withEntry(kind, given, "sandbox", { type: "remote" }))).toEqual({
@@ -142,7 +142,7 @@ it.each([
   ["codex", "a = ", "not valid TOML"],
   ["goose", "a: [", "not a YAML"],
   ["codex", 'mcp_servers = { other = { command = "x" } }', "cannot change safely"],
-])("a file of %s that holds %j is left alone", (name, text, message) => {
+])("a file of %s with the content %j is not changed", (name, text, message) => {
   expect(() => withEntry(client(name), text, "sandbox", { url: "u" })).toThrow(message);
 });
 
@@ -158,7 +158,7 @@ describe("connect --project", () => {
   const connect = (...words: string[]) =>
     runHere(["connect", "cursor", "--project", project, ...words], { env: SERVER });
 
-  it("--print shows the entry even if the file cannot be read", async () => {
+  it("shows the entry with --print even if the file cannot be read", async () => {
     mkdirSync(join(project, ".cursor"));
     writeFileSync(file, "{broken");
     expect(await connect()).toMatchObject({ code: 1, stderr: expect.stringContaining("--print shows") });
@@ -171,7 +171,7 @@ describe("connect --project", () => {
   });
 
   it.each(CLIENTS.filter(({ projectFile }) => projectFile !== undefined))(
-    "keeps a copy of each file of $title that it changes, the same second too",
+    "keeps a copy of each file of $title that it changes, also within the same second",
     async ({ name, projectFile = "" }) => {
       const path = join(project, projectFile);
       mkdirSync(dirname(path), { recursive: true });
@@ -213,7 +213,7 @@ describe("connect --project", () => {
     expect(readdirSync(dirname(file))).toEqual(before);
   });
 
-  it("does not create a directory named by the user: the name may be mistyped", async () => {
+  it("does not create a directory that the user names, because the name may be mistyped", async () => {
     const wrong = join(project, "mistyped");
     const named = await runHere(["connect", "cursor", "--project", wrong], { env: SERVER });
     expect([named.code, named.stderr]).toEqual([
@@ -280,7 +280,7 @@ it.each([
 });
 
 it.each(['{ "mcpServers": [], "a": 1 }', '{ "mcpServers": null, "a": 1 }'])(
-  "nothing in the place of the table becomes one: %s",
+  "an empty value in the place of the table becomes a table: %s",
   (text) => {
     const kind = client("cursor");
     expect(parse(withEntry(kind, text, "sandbox", kind.entry(http)))).toEqual({
@@ -301,7 +301,7 @@ it.each(['{ "mcpServers": [1] }', '{ "mcpServers": "x" }', '{ "mcpServers": 0 }'
   },
 );
 
-it("comments of TOML before the table behind the entry stay", () => {
+it("an entry keeps TOML comments before the next table", () => {
   const text =
     '[mcp_servers.sandbox]\nurl = "u" # mine\n\n# Who may do what:\n[projects."/a"]\ntrust_level = "trusted"\n';
   const after = withEntry(client("codex"), text, "sandbox", { url: "v" });
@@ -310,7 +310,7 @@ it("comments of TOML before the table behind the entry stay", () => {
   );
 });
 
-it("a program in npx's cache, which npm may empty, is started by npx", () => {
+it("an entry starts a program of npx's cache, which npm may empty, by npx", () => {
   const home = mkdtempSync(join(tmpdir(), "sandbox-mcp npx "));
   const cache = join(home, ".npm/_npx/9eac9498388ae25e");
   const file = join(cache, "node_modules/sandbox-mcp/dist/cli/bin.js");

@@ -58,7 +58,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
       .split("\n")
       .map((line) => JSON.parse(line));
 
-  it("says every step in a dry run, and changes nothing", async () => {
+  it("prints every step in a dry run, and changes nothing", async () => {
     const before = readdirSync(directory, { recursive: true });
     const config = copy.read("wrangler.jsonc");
     const { code, stdout } = await deploy("--dry-run", "--preview-host", "p.example.net");
@@ -81,7 +81,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     expect(recordedCalls().map(({ words }) => words.slice(0, 2))).toEqual([["deploy", "--dry-run"]]);
   });
 
-  it("names its own commands the way it was called", async () => {
+  it("prints commands in the form in which it was started", async () => {
     const words = ["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), "--dry-run"];
     const { stdout } = await runCLI(words, { env: { npm_lifecycle_event: "cli" } });
     expect(stdout).toMatch(/: npm run cli -- validate$[^]*: npm run cli -- verify </m);
@@ -160,12 +160,12 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
       64,
       "workers.dev",
     ],
-  ])("stops at %s", async (_what, words, spoil, code, message) => {
+  ])("ends with an error if there is %s", async (_what, words, spoil, code, message) => {
     spoil();
     expect(await deploy(...words)).toMatchObject({ code, stderr: expect.stringContaining(message) });
   });
 
-  it("leaves no secret behind when it is stopped, and nothing that it started", async () => {
+  it("leaves no secret and no process behind when it is stopped", async () => {
     writeFileSync(join(directory, "secret-list-fails"), "Worker not found. [code: 10007]");
     writeFileSync(join(directory, "deploy-hangs"), "");
     const TMPDIR = join(directory, "tmp");
@@ -181,7 +181,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     await until(() => !existsSync(`/proc/${pid}`));
   });
 
-  it("waits for the first container, and tries again", async () => {
+  it("retries until the first container has started", async () => {
     let refusals = 2;
     const called: string[] = [];
     const server = await listen(async (request, response) => {
@@ -217,7 +217,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     expect(called.slice(0, 4)).toEqual(["run_command", "run_command", "run_command", "destroy_sandbox"]);
   });
 
-  it("leaves a token that is there", async () => {
+  it("keeps an existing token", async () => {
     writeFileSync(join(directory, "secret-list"), '[{ "name": "SERVER_AUTH_TOKEN", "type": "secret_text" }]');
     expect(await deploy("--yes")).toMatchObject({
       code: 0,

@@ -138,7 +138,7 @@ test.each(COMMANDS)("%s %s prints a hostile server's error without acting on it"
   failsWith = undefined;
 });
 
-test("a listing ends at a page without entries, whatever cursor it has", async () => {
+test("a listing ends at a page without entries, also if the page has a cursor", async () => {
   let pages = 0;
   listing = () => (++pages > 3 ? LISTING : { entries: [], more: true, next_cursor: "again" });
   const { code, stdout } = await runHere(["files", "ls", "--json", ...options]);

@@ -17,7 +17,7 @@ afterEach(() => copy.remove());
 
 const failed = () => validate(directory).filter(({ verdict }) => verdict === "failed");
 
-it("finds nothing wrong with the repository's own", () => {
+it("validate finds no mistake in the repository's configuration", () => {
   expect(failed()).toEqual([]);
   expect(validate(directory).length).toBeGreaterThanOrEqual(10);
 });
@@ -71,12 +71,12 @@ it.each([
   ['{ "vcpu": 2, "memory": 4096 }', ["instance type"]],
   ['"standard-4"', []],
   ['{ "vcpu": 2, "memory_mib": 4096, "disk_mb": 8000 }', []],
-])("an instance type of %s", (value, names) => {
+])("validate checks the instance type %s", (value, names) => {
   copy.replace("wrangler.jsonc", '"standard-1"', value);
   expect(failed().map(({ name }) => name)).toEqual(names);
 });
 
-it("an image that is latest is found without a package.json, too, and one that a stage above names is not", () => {
+it("validate finds an image tagged latest also without a package.json, and accepts the name of an earlier stage", () => {
   copy.replace("Dockerfile", /(FROM \S+)/, "$1 AS base\nFROM base");
   for (const file of ["package.json", "src/package.json"]) rmSync(join(directory, file));
   expect(failed()).toEqual([]);
@@ -93,7 +93,7 @@ it.each([
   ['"name": "Sandbox"', '"name": "SANDBOX"', "Sandbox"],
   ['"Account", "class_name": "Account"', '"Account", "class_name": "Box"', "Account"],
   ['{ "name": "Attempts", "class_name": "Attempts" },', "", "Attempts"],
-])("a wrong binding is named with its line: %s", (what, by, name) => {
+])("validate names a wrong binding with its line: %s", (what, by, name) => {
   copy.replace("wrangler.jsonc", what, by);
   const found = failed().find((each) => each.name === `binding ${name}`);
   expect(found?.fix).toContain(`{ "name": "${name}", "class_name": "${name}" }`);
@@ -101,7 +101,7 @@ it.each([
   expect(copy.read("wrangler.jsonc").split("\n")[line - 1]).toContain(by || '"bindings": [');
 });
 
-it("names the line to change", () => {
+it("validate names the line to change", () => {
   copy.replace("wrangler.jsonc", '"standard-1"', '"lite"');
   const lines = copy.read("wrangler.jsonc").split("\n");
   const line = lines.findIndex((each) => each.includes('"lite"')) + 1;
@@ -116,20 +116,20 @@ it.each([
     () => copy.replace("wrangler.jsonc", '"containers": [', '"containers": 1, "x": ['),
     "containers: ",
   ],
-])("%s is one failure", (_name, spoil, found) => {
+])("validate reports %s as one failure", (_name, spoil, found) => {
   spoil();
   expect(failed()).toEqual([expect.objectContaining({ found: expect.stringContaining(found) })]);
 });
 
-it("a weak token in .dev.vars is one", () => {
+it("validate reports a weak token in .dev.vars as one failure", () => {
   writeFileSync(join(directory, ".dev.vars"), "SERVER_AUTH_TOKEN=short\n");
   expect(failed()).toEqual([expect.objectContaining({ name: ".dev.vars" })]);
 });
 
-describe("the command", () => {
+describe("sandbox-mcp validate", () => {
   const FAILURE = "failed\tinstance type\twrangler.jsonc, line ";
 
-  it("prints a line for each check, and ends with 1 where one failed", async () => {
+  it("prints a line for each check, and exits with 1 if one failed", async () => {
     expect(await runHere(["validate", directory])).toMatchObject({
       code: 0,
       stdout: expect.stringMatching(/^ok\tmain\tline \d+\n[^]*\nAll is well\. Not tried: \.dev\.vars\n$/),
@@ -142,7 +142,7 @@ describe("the command", () => {
     expect(spoilt.stdout).toMatch(/\nFailed: instance type; Not tried: \.dev\.vars\n$/);
   });
 
-  it("answers with data", async () => {
+  it("prints data with --json", async () => {
     copy.replace("wrangler.jsonc", '"standard-1"', '"lite"');
     const { code, stdout } = await runHere(["validate", directory, "--json"]);
     expect([code, JSON.parse(stdout)]).toEqual([
@@ -156,7 +156,7 @@ describe("the command", () => {
     ]);
   });
 
-  it("takes a directory that is not there for one without a configuration", async () => {
+  it("treats a missing directory like one without a configuration", async () => {
     const { code, stdout } = await runHere(["validate", join(directory, "none")]);
     expect([code, stdout]).toEqual([
       1,

@@ -46,7 +46,7 @@ async function withServer(answer: RequestListener, work: (url: string) => Promis
 const withSandbox = leaves().filter(([, { options }]) => options.some(({ long }) => long === "--sandbox"));
 
 test.each(withSandbox)(
-  "%s refuses a sandbox of a wrong name before it asks a server",
+  "%s refuses an invalid sandbox name before it sends a request",
   async (name, command) => {
     const needed = command.registeredArguments.filter(({ required }) => required).map(() => "cursor");
     const env = { SANDBOX_MCP_URL: "http://127.0.0.1:9", SANDBOX_MCP_TOKEN: "token" };
@@ -55,28 +55,18 @@ test.each(withSandbox)(
   },
 );
 
-test.each(["text", "JSON"])(
-  "an address that is not the endpoint is an error that says so, as %s",
-  async (form) => {
-    const nothing: RequestListener = (_request, response) =>
-      response.writeHead(404).end(JSON.stringify({ error: "Not found" }));
-    await withServer(nothing, async (url) => {
-      const words = [
-        "runs",
-        "--url",
-        `${url}/nope`,
-        "--token",
-        "any",
-        ...(form === "JSON" ? ["--json"] : []),
-      ];
-      const { code, stdout, stderr } = await runHere(words);
-      expect([code, stdout + stderr]).toEqual([
-        69,
-        expect.stringContaining("/mcp/nope is not the endpoint of a sandbox-mcp server (404)"),
-      ]);
-    });
-  },
-);
+test.each(["text", "JSON"])("an error says that an address is not the endpoint, as %s", async (form) => {
+  const nothing: RequestListener = (_request, response) =>
+    response.writeHead(404).end(JSON.stringify({ error: "Not found" }));
+  await withServer(nothing, async (url) => {
+    const words = ["runs", "--url", `${url}/nope`, "--token", "any", ...(form === "JSON" ? ["--json"] : [])];
+    const { code, stdout, stderr } = await runHere(words);
+    expect([code, stdout + stderr]).toEqual([
+      69,
+      expect.stringContaining("/mcp/nope is not the endpoint of a sandbox-mcp server (404)"),
+    ]);
+  });
+});
 
 test("files get names a missing local directory before it calls a server", async () => {
   const words = ["files", "get", "x", "--url", "http://127.0.0.1:9", "--token", "any"];
@@ -117,7 +107,7 @@ describe("stdio", () => {
     params: { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "x", version: "1" } },
   };
 
-  test("ends with 69 where no server answers, and tells its client and the log", async () => {
+  test("exits with 69 if no server responds, and tells its client and the log", async () => {
     let url = "";
     await withServer(
       () => undefined,
@@ -133,7 +123,7 @@ describe("stdio", () => {
     ]);
   });
 
-  test("ends with 77 where the token is refused, logs that once, and names commands the way it was called", async () => {
+  test("exits with 77 if the token is refused, logs that once, and prints commands in the form in which it was started", async () => {
     const refuse: RequestListener = (_request, response) =>
       response.writeHead(401).end(JSON.stringify({ error: "Unauthorized" }));
     await withServer(refuse, async (url) => {
@@ -177,7 +167,7 @@ test("files get leaves no part of a file when it is stopped", async () => {
   });
 });
 
-test("files ls loses nothing of a name in a pipe, and a shell turns it back", async () => {
+test("files ls escapes names in a pipe without loss, and a shell can decode them", async () => {
   const names = ["a\nb", "two  spaces ", "\u001b[31mred", "tab\t", "back\\n", "\u009b2J\u202e", "ž.txt"];
   const entries = names.map((path) => ({ path, type: "file", size: 1, modified: "now" }));
   await withServer(
@@ -202,7 +192,7 @@ test("files ls loses nothing of a name in a pipe, and a shell turns it back", as
 test.each([
   ["shell", "sandbox-mcp command --json"],
   ["stdio", "JSON already"],
-])("%s refuses --json in a sentence, as JSON", async (name, words) => {
+])("%s refuses --json with an error in JSON", async (name, words) => {
   const { code, stdout, stderr } = await runHere([name, "--json"]);
   expect([code, JSON.parse(stdout), stderr]).toEqual([
     64,
@@ -211,7 +201,7 @@ test.each([
   ]);
 });
 
-test("diagnose holds no token, however it is given, and no password of an address", async () => {
+test("diagnose contains no token, however it is passed, and no password of an address", async () => {
   const echo: RequestListener = ({ url, headers }, response) => {
     response.statusCode = url === "/health" ? 200 : 500;
     response.end(JSON.stringify({ error: `no ${headers.authorization}` }));
@@ -238,7 +228,7 @@ test("runs refuses a cursor that is not a run's id before it calls a server", as
   ]);
 });
 
-test("an unexpected answer is reported in one line, and its stack only on request", async () => {
+test("an unexpected response is reported in one line, and with its stack only on request", async () => {
   await withServer(
     (_request, response) => response.end('{"entries":5}'),
     async (url) => {
@@ -257,36 +247,33 @@ test("an unexpected answer is reported in one line, and its stack only on reques
 test.each([
   [["the-token"], {}, "the argument [token]"],
   [[], { SANDBOX_MCP_TOKEN: "the-token" }, "SANDBOX_MCP_TOKEN"],
-])(
-  "verify says where a token is from that is refused, and which one is right: %j",
-  async (words, env, source) => {
-    const refuse: RequestListener = ({ url }, response) => {
-      response.statusCode = url === "/health" ? 200 : 401;
-      response.end(JSON.stringify(url === "/health" ? { status: "healthy" } : { error: "invalid_token" }));
-    };
-    await withServer(refuse, async (url) => {
-      const { code, stdout } = await runHere(["verify", url, ...words, "--json"], { env });
-      expect([code, JSON.parse(stdout).checks.at(-1)]).toMatchObject([
-        1,
-        {
-          found: expect.stringContaining(`the token of ${source}: `),
-          fix: expect.stringContaining("SERVER_AUTH_TOKEN"),
-        },
-      ]);
-    });
-  },
-);
+])("verify names the source of a refused token, and the right token: %j", async (words, env, source) => {
+  const refuse: RequestListener = ({ url }, response) => {
+    response.statusCode = url === "/health" ? 200 : 401;
+    response.end(JSON.stringify(url === "/health" ? { status: "healthy" } : { error: "invalid_token" }));
+  };
+  await withServer(refuse, async (url) => {
+    const { code, stdout } = await runHere(["verify", url, ...words, "--json"], { env });
+    expect([code, JSON.parse(stdout).checks.at(-1)]).toMatchObject([
+      1,
+      {
+        found: expect.stringContaining(`the token of ${source}: `),
+        fix: expect.stringContaining("SERVER_AUTH_TOKEN"),
+      },
+    ]);
+  });
+});
 
 test.each([
   [["--url", "http://127.0.0.1:9", "runs"], "Put --url after the command: sandbox-mcp runs --url ..."],
   [["--json", "code", "1"], "Put --json after the command: sandbox-mcp code --json ..."],
   [["--token=abc"], "Put --token after the command: sandbox-mcp <command> --token ..."],
-])("%j says where the option belongs", async (words, message) => {
+])("the error for %j says where the option belongs", async (words, message) => {
   const { code, stdout, stderr } = await runHere(words);
   expect([code, stdout + stderr]).toEqual([64, expect.stringContaining(message)]);
 });
 
-test("diagnose shows numbers and choices, and no other text that looks like one", async () => {
+test("diagnose shows numbers and choices, and no other text that resembles them", async () => {
   const env = {
     MAX_SANDBOXES: "7",
     LOG_LEVEL: "Debug",
@@ -338,7 +325,7 @@ test("doctor gives a hint, and no warning, for packages that code may need", asy
 
 test.each(["\u001b[", "\u001b]", "\u001b];", "\u001b[0;", "\u001b", "\u001b[0 "])(
   // An expression that looks for the end of each %j in all that follows would take minutes.
-  "a megabyte of %j that never ends is read once",
+  "a megabyte of %j without an end is read once",
   (part) => {
     const text = part.repeat(1_000_000 / part.length);
     expect(oneLine(text).length).toBeLessThanOrEqual(text.length);
@@ -354,12 +341,12 @@ test.each([
   [["--scopes", "tasks:run"], "--scopes needs --name"],
   [["--scopes", "bogus"], '"bogus", which is not one of sandbox:read'],
   [["--name", "ci", "--scopes", "bogus"], '"bogus", which is not one of sandbox:read'],
-])("token new %j makes no token", async (options, words) => {
+])("token new %j is refused", async (options, words) => {
   const refused = { code: 64, stdout: "", stderr: expect.stringContaining(words) };
   expect(await runHere(["token", "new", ...options])).toMatchObject(refused);
 });
 
-test("token new --name allows everything, unless --scopes says less", async () => {
+test("token new --name grants all scopes unless --scopes names fewer", async () => {
   const scopes = async (...options: string[]) =>
     JSON.parse((await runHere(["token", "new", "--name", "ci", "--json", ...options])).stdout).entry.scopes;
   expect(await scopes()).toEqual(SCOPES);
@@ -369,7 +356,7 @@ test("token new --name allows everything, unless --scopes says less", async () =
 describe("token rotate", () => {
   const UNTIL = "2026-12-31T12:00:00Z";
 
-  test("keeps the token of now beside the new one, in .dev.vars as elsewhere", () => {
+  test("keeps the current token beside the new one, in .dev.vars as elsewhere", () => {
     const file = join(directory, ".dev.vars");
     writeFileSync(file, "# mine\nexport SERVER_AUTH_TOKEN = 'the-token-of-now'\nLOG_LEVEL=warn\n");
     const { token, variables } = rotateOwner("the-token-of-now", UNTIL);
@@ -384,7 +371,7 @@ describe("token rotate", () => {
     expect(readFileSync(file, "utf8")).toContain("# mine");
   });
 
-  test("leaves a file alone that it cannot change safely", () => {
+  test("does not change a file that it cannot change safely", () => {
     const file = join(directory, "odd");
     writeFileSync(file, 'AUTH_TOKENS="[\n]"\n');
     expect(() => writeVariables(file, { AUTH_TOKENS: "[]" })).toThrow("cannot change safely");
@@ -405,11 +392,11 @@ describe("token rotate", () => {
   });
 });
 
-describe("during a rotation, a server that was not restarted", () => {
+describe("during a rotation, a server that still has the old variables", () => {
   test.each([
     ["old", ["Bearer new", "Bearer old"]],
     ["new", ["Bearer new", "Bearer new"]],
-  ])("gets the token that it takes: %s", async (accepts, expected) => {
+  ])("gets the token that it accepts: %s", async (accepts, expected) => {
     const presented: unknown[] = [];
     const answer: RequestListener = ({ headers }, response) => {
       presented.push(headers.authorization);
@@ -423,7 +410,7 @@ describe("during a rotation, a server that was not restarted", () => {
   });
 });
 
-test("a token of .dev.vars that is refused may be newer than the server", async () => {
+test("an error says that a refused token of .dev.vars may be newer than the server", async () => {
   const fetched = vi
     .spyOn(globalThis, "fetch")
     .mockImplementation(async () => Response.json({}, { status: 401 }));
@@ -476,7 +463,7 @@ describe("a terminal", () => {
     ],
     ["no full reset, no printing, no title of screen", `a${ESC}c${ESC}[5i${ESC}kt${ESC}\\b`, "ab"],
     ["nothing of what has no end", `a${ESC}]52;${"x".repeat(100)}`, "a"],
-  ])("gets %s", (_what, printed, shown) => {
+  ])("receives %s", (_what, printed, shown) => {
     for (const size of [1, 2, 3, printed.length]) {
       const filter = new TerminalFilter();
       const parts = printed.match(new RegExp(`[^]{1,${size}}`, "gu")) ?? [];
@@ -496,13 +483,13 @@ describe("a terminal", () => {
       `${ESC}[?1049h${ESC}[?7l${ESC}[4h${ESC}[?1049l`,
       `${ESC}[4l${ESC}[?7h`,
     ],
-  ])("is given back with its modes as they were: %s", (_what, printed, written) => {
+  ])("has its original modes afterwards: %s", (_what, printed, written) => {
     const filter = new TerminalFilter();
     filter.take(printed);
     expect(filter.restored()).toBe(`${ESC}[0m${ESC}(B${ESC})B\u000f${written}`);
   });
 
-  test("sends keys in order, together while a call is under way, and is left by Ctrl-]", async () => {
+  test("sends keys in order, collects them during a call, and ends with Ctrl-]", async () => {
     const sent: string[] = [];
     const first = Promise.withResolvers<void>();
     const done = Promise.withResolvers<void>();
@@ -523,7 +510,7 @@ describe("a terminal", () => {
     expect(sent).toEqual(["l", "s ž\r"]);
   });
 
-  test("is needed for a shell", async () => {
+  test("is required for a shell", async () => {
     expect(await runHere(["shell"])).toMatchObject({
       code: 64,
       stderr: expect.stringContaining("For a script:"),
@@ -533,7 +520,7 @@ describe("a terminal", () => {
 
 const PREREQUISITES = "check-prerequisites.sh";
 
-test("scripts/check-prerequisites.sh answers with JSON before anything is installed", () => {
+test("scripts/check-prerequisites.sh prints JSON before anything is installed", () => {
   const copy = temporaryDirectory();
   cpSync(new URL(`../../scripts/${PREREQUISITES}`, import.meta.url), join(copy, "scripts", PREREQUISITES));
   const check = (path: string, ...words: string[]) => {

@@ -47,14 +47,14 @@ describe("a client's document on the local platform", () => {
     expect(await ask({ PUBLIC_ORIGIN }, hosts)).toEqual({ connections: 0, announced: false });
   });
 
-  it("is not fetched when the switch is there and empty", async () => {
+  it("is not fetched if the variable is set but empty", async () => {
     expect(await ask({ PUBLIC_ORIGIN, OAUTH_CLIENT_METADATA: " " }, hosts.slice(0, 1))).toEqual({
       connections: 0,
       announced: false,
     });
   });
 
-  it("is fetched from any host when switched on", async () => {
+  it("is fetched from any host if the variable is on", async () => {
     const outcome = await ask({ PUBLIC_ORIGIN, OAUTH_CLIENT_METADATA: "on" }, hosts);
     expect(outcome).toEqual({ connections: expect.any(Number), announced: true });
     expect(outcome.connections).toBeGreaterThan(0);

@@ -29,7 +29,7 @@ function connect(log: ConnectionLog, ...hosts: string[]): void {
     });
 }
 
-it("keeps the last ones, and counts what was refused of all", async () => {
+it("the history keeps the last connections, and counts every refused one", async () => {
   const { state, actor } = platform();
   const [first, second] = [new ConnectionLog(), new ConnectionLog()];
   const history = actor();

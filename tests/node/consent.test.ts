@@ -118,7 +118,7 @@ describe("a person", () => {
     expect(await context.cookies()).toEqual([]);
   });
 
-  it("approves with the keyboard alone, from the token's field, and the Enter key approves", async () => {
+  it("approves with the keyboard alone, by the Enter key in the token's field", async () => {
     const page = await open();
     await visit(page);
     const focused = () =>
@@ -152,7 +152,7 @@ describe("a person", () => {
     expect((await atCallback(page)).has("code")).toBe(true);
   });
 
-  it("denies, and the client gets an error", async () => {
+  it("denies the request, and the client gets an error", async () => {
     const page = await open();
     await visit(page);
     await page.getByRole("button", { name: "Deny" }).click();
@@ -181,7 +181,7 @@ describe("a person", () => {
     expect((await atCallback(page)).has("code")).toBe(true);
   });
 
-  it("unticks everything, and must tick something", async () => {
+  it("who unticks every scope must tick one", async () => {
     const page = await open();
     await visit(page);
     for (const box of await page.getByRole("checkbox").all()) await box.uncheck();
@@ -201,7 +201,7 @@ describe("a person", () => {
     expect(complaints).toEqual([]);
   });
 
-  it("is not let in by GitHub, reads why, and goes back to the client", async () => {
+  it("whom GitHub does not allow reads why, and goes back to the client", async () => {
     github.user = { id: 1, login: "stranger" };
     const page = await open();
     await visit(page);
@@ -239,7 +239,7 @@ describe("the page", () => {
     expect((await atCallback(page)).has("code")).toBe(true);
   });
 
-  it("shows all of it on a laptop's screen, with the token's field in focus", async () => {
+  it("fits a laptop's screen, with the token's field in focus", async () => {
     const page = await open({ viewport: LAPTOP });
     await visit(page);
     for (const target of await page.locator("h1, dl, label.scope, #token, button").all()) {
@@ -252,7 +252,7 @@ describe("the page", () => {
     await picture(page, "consent-laptop");
   });
 
-  it("begins on a phone with who asks, and not below it", async () => {
+  it("begins with its heading on a phone", async () => {
     const page = await open({ ...devices["Pixel 7"], viewport: PHONE });
     await visit(page);
     expect((await page.getByRole("heading", { level: 1 }).boundingBox())?.y).toBeGreaterThanOrEqual(0);
@@ -272,7 +272,7 @@ describe("the page", () => {
     ["narrow", NARROW],
     ["phone", PHONE],
     ["desktop", DESKTOP],
-  ] as const)("fits a %s, with everything large enough to touch", async (name, viewport) => {
+  ] as const)("fits a %s screen, with controls large enough to touch", async (name, viewport) => {
     const page = await open({ viewport });
     await visit(page);
     expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(viewport.width);
@@ -282,20 +282,17 @@ describe("the page", () => {
     await picture(page, `consent-${name}`);
   });
 
-  it.each(["light", "dark"] as const)(
-    "can be read in the %s: every text has contrast enough (WCAG AA)",
-    async (colorScheme) => {
-      const page = await open({ viewport: PHONE, colorScheme });
-      await visit(page);
-      await token(page).fill("wrong");
-      await approve(page).click();
-      const low = await page.evaluate(lowContrast);
-      expect(low).toEqual([]);
-      await picture(page, `consent-${colorScheme}-error`);
-    },
-  );
+  it.each(["light", "dark"] as const)("has enough contrast (WCAG AA) in %s mode", async (colorScheme) => {
+    const page = await open({ viewport: PHONE, colorScheme });
+    await visit(page);
+    await token(page).fill("wrong");
+    await approve(page).click();
+    const low = await page.evaluate(lowContrast);
+    expect(low).toEqual([]);
+    await picture(page, `consent-${colorScheme}-error`);
+  });
 
-  it("has a name and a role for everything, as a screen reader sees it", async () => {
+  it("gives screen readers a name and a role for everything", async () => {
     const page = await open();
     await visit(page);
     const tree = await page.locator("main").ariaSnapshot();

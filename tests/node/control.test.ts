@@ -54,14 +54,14 @@ async function attacker(attack: string): Promise<TestSandbox> {
   return sandbox;
 }
 
-it("opens no debugger to the code in its sandbox", async () => {
+it("the control server opens no debugger to code in its sandbox", async () => {
   await neighbour.run("pkill -USR1 -x sbx-control");
   // Its event loop went round meanwhile.
   const { stdout } = await neighbour.run("(echo >/dev/tcp/127.0.0.1/9229) 2>&1; true");
   expect(stdout).toContain("Connection refused");
 });
 
-it("cannot forge a line of the log", async () => {
+it("the control server cannot forge a line of the log", async () => {
   const sandbox = await TestSandbox.start(engine);
   const forged = "a\\rengine: forged\\e[2Kb\\u0085c\\u2028d\\u202ee\\n";
   await sandbox.run(`LC_ALL=C.UTF-8 printf '${forged}' >/tmp/print; mv /tmp/print /tmp/printed`);
@@ -71,7 +71,7 @@ it("cannot forge a line of the log", async () => {
   await sandbox.destroy();
 });
 
-describe("a control server that is not the one we started", () => {
+describe("a control server that code has replaced", () => {
   it.each([
     ["push", /that the Worker has not read yet/],
     ["value", /pushed something that is not a call/],
@@ -86,7 +86,7 @@ describe("a control server that is not the one we started", () => {
     ["references", /references/],
     ["blanks", /in a form that the control server never uses/],
     ["binary", /binary/],
-  ])("is stopped, and only its sandbox: %s", async (attack, reason) => {
+  ])("is stopped with its sandbox only: %s", async (attack, reason) => {
     const sandbox = await attacker(attack);
     const { socket, received } = connect(sandbox);
     // As the Worker asks for anything.
@@ -107,7 +107,7 @@ describe("a control server that is not the one we started", () => {
     await sandbox.destroy();
   });
 
-  it("is slowed down when it breaks no rule", async () => {
+  it("is slowed down if it breaks no rule", async () => {
     const sandbox = await attacker("churn");
     const { socket, received } = connect(sandbox);
     await once(socket, "open");

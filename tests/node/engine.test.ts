@@ -59,7 +59,7 @@ const askAt = (url: string, headers: Record<string, string>): Promise<number> =>
   });
 
 describe("access to the engine", () => {
-  it("is opened only by the secret and only for this host", async () => {
+  it("requires the secret and this host's name", async () => {
     expect(await askAt(engine.url, { [SECRET_HEADER]: engine.secret })).toBe(200);
     expect(await askAt(engine.url, {})).toBe(401);
     expect(await askAt(engine.url, { [SECRET_HEADER]: "" })).toBe(401);
@@ -67,7 +67,7 @@ describe("access to the engine", () => {
     expect(await askAt(engine.url, { [SECRET_HEADER]: engine.secret, host: "rebound.example" })).toBe(401);
   });
 
-  it("is closed to an upgrade without the secret", async () => {
+  it("is denied to an upgrade without the secret", async () => {
     const sandbox = await TestSandbox.start(engine);
     const socket = new WebSocket(
       `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/3000/rpc`,
@@ -77,7 +77,7 @@ describe("access to the engine", () => {
     await sandbox.destroy();
   });
 
-  it("is not there on this machine's other addresses", async () => {
+  it("is not possible through this machine's other addresses", async () => {
     const others = Object.values(networkInterfaces()).flat();
     for (const other of others.filter((address) => address?.family === "IPv4" && !address.internal)) {
       const answer = fetch(engine.url.replace("127.0.0.1", other?.address ?? ""));
@@ -85,7 +85,7 @@ describe("access to the engine", () => {
     }
   });
 
-  it("names what it does not understand", async () => {
+  it("reports invalid requests and unknown paths", async () => {
     const sandbox = await TestSandbox.start(engine);
     expect((await sandbox.call("POST", "/signal", { signal: "TERM" })).status).toBe(400);
     expect((await sandbox.call("GET", "/nonsense")).status).toBe(404);
@@ -97,7 +97,7 @@ describe("access to the engine", () => {
 });
 
 describe("a sandbox", () => {
-  it("is gone when it was destroyed: processes, directory, control groups", async () => {
+  it("leaves no process, directory or control group when it is destroyed", async () => {
     // One that was started ahead has another name on the host: tests/node/start-ahead.test.ts.
     const own = await startTestEngine({ prepareSandbox: false });
     const sandbox = await TestSandbox.start(own);
@@ -113,7 +113,7 @@ describe("a sandbox", () => {
     await own.close();
   });
 
-  it("ends in order when it is sent the signal that stops a container", async () => {
+  it("ends in order after the signal that stops a container", async () => {
     const sandbox = await TestSandbox.start(engine);
     const stragglers = await startStragglers(sandbox);
     await sandbox.call("POST", "/signal", { signal: 15 });
@@ -121,7 +121,7 @@ describe("a sandbox", () => {
     expect(await survivors(stragglers, 0)).toEqual([]);
   });
 
-  it("starts its control server again after it was killed", async () => {
+  it("restarts its control server after a kill", async () => {
     const sandbox = await TestSandbox.start(engine);
     const isUp = async () => (await sandbox.call("GET", "/ports/3000/health")).status === 200;
     await sandbox.run("echo there >/tmp/before; pkill -9 -x sbx-control");
@@ -131,7 +131,7 @@ describe("a sandbox", () => {
   });
 
   it.each(["bubblewrap", "none"] as const)(
-    "starts below a path too long for a socket, isolation %s",
+    "starts in a path that is too long for a socket, with isolation %s",
     async (isolation) => {
       const runDir = await mkdtemp(join(tmpdir(), `sandbox-mcp-${"deep".repeat(30)}-`));
       const deep = await startTestEngine({ runDir, isolation, log: () => undefined });
@@ -149,7 +149,7 @@ describe("a sandbox", () => {
     },
   );
 
-  it("gives way to the next one of the same actor", async () => {
+  it("ends when the same actor starts the next one", async () => {
     const first = await TestSandbox.start(engine, { actor: "same" });
     const second = await TestSandbox.start(engine, { actor: "same" });
     expect(await first.ended()).toMatchObject({ exitCode: 0 });
@@ -157,7 +157,7 @@ describe("a sandbox", () => {
     await second.destroy();
   });
 
-  it("has the variables it was given, on no command line of the host", async () => {
+  it("has its variables, which appear on no command line of the host", async () => {
     const secret = randomBytes(12).toString("hex");
     const sandbox = await TestSandbox.start(engine, { env: { GIVEN: secret, HOME: "/workspace" } });
     expect((await sandbox.run("echo $GIVEN $HOME")).stdout).toBe(`${secret} /workspace`);
@@ -165,7 +165,7 @@ describe("a sandbox", () => {
     await sandbox.destroy();
   });
 
-  it("says why it could not start, and leaves nothing", async () => {
+  it("reports why it could not start, and leaves nothing", async () => {
     const directory = temporaryDirectory();
     await chmod(directory, 0o755);
     const control = join(directory, "control.cjs");
@@ -221,7 +221,7 @@ describe("a port", () => {
     expect(await response.text()).toBe("PUT /a%20b?c=%2F 8000-box.example false");
   });
 
-  it.each(["GET", "DELETE"])("keeps a body of unknown length with %s a body", async (method) => {
+  it.each(["GET", "DELETE"])("passes on a body of unknown length with %s", async (method) => {
     const call = request(`${engine.url}/sandboxes/${sandbox.id}/ports/8000/body`, {
       method,
       headers: { [SECRET_HEADER]: engine.secret, "transfer-encoding": "chunked" },
@@ -231,7 +231,7 @@ describe("a port", () => {
     expect(await text(response)).toMatch(/^GET/);
   });
 
-  it.each(["switched", "interim"])("has a time limit: %s", async (path) => {
+  it.each(["switched", "interim"])("limits the time for a response: %s", async (path) => {
     const response = await sandbox.call("GET", `/ports/8000/${path}`);
     expect(response.status).toBe(502);
   });
@@ -246,7 +246,7 @@ describe("a port", () => {
       (to: string) => `cd /; mv /run/sandbox /run/moved; ln -s ${to} /run/sandbox`,
     ],
     ["a file in the place of its socket", () => "touch sandboxd.sock"],
-  ])("never leads to a socket of this machine: %s", async (_what, replace) => {
+  ])("never connects to a socket of this machine: %s", async (_what, replace) => {
     const directory = temporaryDirectory();
     let connections = 0;
     const server = createServer((socket) => (connections++, socket.destroy()));
@@ -332,7 +332,7 @@ describe("the engine as a program", () => {
     await second.engine.close();
   });
 
-  it("says what is wrong with its settings", async () => {
+  it("prints what is wrong with its settings", async () => {
     const child = spawn(process.execPath, [join(repository, "local/engine/main.ts")], {
       stdio: ["pipe", "pipe", "inherit"],
     });
@@ -351,7 +351,7 @@ describe("the engine as a program", () => {
 });
 
 describe("bubblewrap", () => {
-  it("is not enough without perl, which the answer names with the command that installs it", async () => {
+  it("requires perl, and the error names the command that installs it", async () => {
     const directory = temporaryDirectory();
     await chmod(directory, 0o755);
     for (const program of ["bwrap", "nsenter", "setpriv"])
@@ -363,7 +363,7 @@ describe("bubblewrap", () => {
     });
   });
 
-  it("that cannot make a sandbox gives the reason it printed", async () => {
+  it("reports its own error if it cannot make a sandbox", async () => {
     const directory = temporaryDirectory();
     await chmod(directory, 0o755);
     const script =

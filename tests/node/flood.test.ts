@@ -148,7 +148,7 @@ it("bodies in chunks of one byte, of waiting and refused requests, do not distur
   expect(stdout).toBe("200");
 });
 
-it("answers the first of a client's early requests, and asks it to repeat the others", async () => {
+it("the engine serves the first of a client's early requests, and asks it to repeat the others", async () => {
   const requests = "GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\n\\r\\n".repeat(10);
   const { stdout } = await attacker.run(
     `node -e 'require("node:net").connect(3128).on("connect", function () { this.write("${requests}"); }).pipe(process.stdout)'`,
@@ -157,7 +157,7 @@ it("answers the first of a client's early requests, and asks it to repeat the ot
   expect(stdout).toMatch(/Connection: close[^]*hello/);
 });
 
-it("names are looked up a few at a time, also after some that failed", async () => {
+it("the engine looks up a few names at a time, also after failed ones", async () => {
   let running = 0;
   let most = 0;
   const { resolve } = boundedLookups({
@@ -177,7 +177,7 @@ it("names are looked up a few at a time, also after some that failed", async () 
   expect(most).toBe(4);
 });
 
-it("abandoned look-ups of names are not started", async () => {
+it("the engine does not start abandoned look-ups of names", async () => {
   const lookups: string[] = [];
   const answers: (() => void)[] = [];
   const { resolve } = boundedLookups({
@@ -205,7 +205,7 @@ it("abandoned look-ups of names are not started", async () => {
   expect(lookups).toEqual(["a", "b", "c", "d", "last"]);
 });
 
-it("requests of clients that left stop waiting, and do not delay others", async () => {
+it("requests of disconnected clients stop waiting, and do not delay others", async () => {
   const turns = new Turns(createServer());
   const clients = Array.from({ length: 20_000 }, () => new PassThrough());
   const waits = clients.map((client) => turns.wait(client, "direct"));
@@ -215,7 +215,7 @@ it("requests of clients that left stop waiting, and do not delay others", async 
   expect(await turns.wait(new PassThrough(), "direct")).toBe(true);
 });
 
-it("TLS handshakes that the engine answers wait once a hundred have begun", async () => {
+it("TLS handshakes with the engine wait once a hundred have begun", async () => {
   const turns = new Turns(createServer());
   const clients = Array.from({ length: 1000 }, () => new PassThrough());
   let begun = 0;

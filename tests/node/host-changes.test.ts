@@ -20,7 +20,7 @@ afterEach(async () => {
   await engine.close();
 });
 
-it("a file or directory that the host replaces has its new content in the next sandbox, not in a running one", async () => {
+it("the next sandbox sees the new content of a file or directory that the host replaced, and a running one does not", async () => {
   const sandbox = await TestSandbox.start(engine);
   const both = "cat /opt/file /opt/tree/file";
   expect((await sandbox.run(both)).stdout).toBe("firstfirst");
@@ -34,7 +34,7 @@ it("a file or directory that the host replaces has its new content in the next s
   expect((await sandbox.run("cat /opt/file")).stdout).toBe("first");
 });
 
-it("a sandbox that cannot start names the missing directory of the host, until it is back", async () => {
+it("a sandbox does not start while a directory of the host is missing, and the error names it", async () => {
   const file = join(directory, "file");
   await rm(file);
   await expect(TestSandbox.start(engine)).rejects.toThrow(

@@ -29,7 +29,7 @@ describe("the entrypoint", () => {
     }).stdout;
   const limit = (...path: string[]) => readFileSync(join(group, ...path, "pids.max"), "utf8");
 
-  it("limits the processes of the control group, and of each user, and starts the server", () => {
+  it("limits the processes of the control group and of each user, and starts the server", () => {
     writeFileSync(join(group, "pids.max"), "max\n");
     expect(run('ulimit -u; echo "$0 $1"; tr "\\0" " " </proc/$PPID/cmdline')).toMatch(
       /^300\na b c\nsbx-init *$/,
@@ -37,26 +37,26 @@ describe("the entrypoint", () => {
     expect(limit()).toBe("300\n");
   });
 
-  it("tells everything that it starts which file has the authorities to trust", () => {
+  it("passes the file of trusted authorities to everything that it starts", () => {
     mkdirSync(join(group, "pids.max"));
     const variables = run("/usr/bin/env").split("\n");
     for (const name of ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO"])
       expect(variables).toContain(`${name}=/etc/ssl/sandbox-mcp.pem`);
   });
 
-  it("makes a group if it is at their root", () => {
+  it("makes a control group if it starts at their root", () => {
     writeFileSync(join(group, "cgroup.subtree_control"), "");
     expect(run("echo runs")).toBe("runs\n");
     expect(limit("sandbox-mcp")).toBe("300\n");
     expect(readFileSync(join(group, "sandbox-mcp", "cgroup.procs"), "utf8")).toMatch(/^\d+\n$/);
   });
 
-  it("starts the server where no group can be written", () => {
+  it("starts the server if no control group is writable", () => {
     mkdirSync(join(group, "pids.max"));
     expect(run("echo runs")).toBe("runs\n");
   });
 
-  it("says in one line where nothing bounds the processes", () => {
+  it("prints one line if nothing limits the processes", () => {
     mkdirSync(join(group, "pids.max"));
     const env = { PATH: "/usr/bin:/bin", SANDBOX_CGROUP: group };
     const { stderr } = spawnSync("/bin/bash", [script, "/bin/bash", "-c", "kill -9 $PPID"], {

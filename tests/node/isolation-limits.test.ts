@@ -43,7 +43,7 @@ afterAll(async () => {
   await engine.close();
 });
 
-describe("processes", () => {
+describe("a sandbox's limit of processes", () => {
   it("stops a fork bomb at the limit, and the bomb ends with its sandbox", async () => {
     // Children wait on a pipe that closes with their parent.
     const forks = [
@@ -65,7 +65,7 @@ describe("processes", () => {
     expect(await greedy.ended()).toEqual({ exitCode: 0, reason: "destroyed" });
   });
 
-  it.runIf(process.getuid?.() === 0)("stops it also if it uses many user ids", async () => {
+  it.runIf(process.getuid?.() === 0)("stops a fork bomb with many user ids", async () => {
     const forks = [
       "import os, signal",
       "children = []",
@@ -82,7 +82,7 @@ describe("processes", () => {
     expect((await greedy.run(`python3 - <<'PYTHON'\n${forks.join("\n")}\nPYTHON`)).stdout).toBe("True");
   });
 
-  it("holds the limit for open files, and makes core dumps only on request", async () => {
+  it("comes with a limit of open files, and core dumps only on request", async () => {
     expect((await greedy.run("ulimit -n; ulimit -c; ulimit -n 100000 2>&1")).stdout).toMatch(
       /^512\n0\n.*not permitted/,
     );
@@ -90,7 +90,7 @@ describe("processes", () => {
   });
 });
 
-describe("connections to the proxy", () => {
+describe("a sandbox's connections to the proxy", () => {
   it("are limited, and cost the engine no more", async () => {
     const before = readdirSync("/proc/self/fd").length;
     const many = [
@@ -106,7 +106,7 @@ describe("connections to the proxy", () => {
   });
 });
 
-describe("pools of the whole machine", () => {
+describe("resources of the whole machine", () => {
   const checked = [
     "import ctypes, os, time",
     "libc = ctypes.CDLL(None, use_errno=True)",
@@ -145,7 +145,7 @@ describe("pools of the whole machine", () => {
     expect((await other.run(`python3 -c "${one}"`)).stdout).toBe("had");
   });
 
-  it("memory of TCP: unread data of a hundred connections", async () => {
+  it("memory of TCP: unread data of a hundred connections is limited", async () => {
     const connections = [
       "import socket",
       "listener = socket.create_server(('127.0.0.1', 0), backlog=200)",
@@ -163,7 +163,7 @@ describe("pools of the whole machine", () => {
     expect(Number(stdout)).toBeLessThan(40);
   });
 
-  it("memory of TCP: a sandbox that takes most of it by many connections is ended", async () => {
+  it("memory of TCP: the engine ends a sandbox that takes most of it by many connections", async () => {
     const connections = [
       "import os, socket, time",
       "for one in range(1, 61):",
@@ -195,7 +195,7 @@ describe("pools of the whole machine", () => {
     }
   });
 
-  it("memory of the kernel: a sandbox that takes most of it by file locks is ended", async () => {
+  it("memory of the kernel: the engine ends a sandbox that takes most of it by file locks", async () => {
     const locks = [
       "import fcntl, os, time",
       "for one in range(8):",
@@ -232,7 +232,7 @@ describe("pools of the whole machine", () => {
     expect(stdout).toBe("Invalid argument");
   });
 
-  it("memory of netlink: only the kernel can be reached", async () => {
+  it("memory of netlink: processes reach only the kernel", async () => {
     const sockets = [
       "import os, socket",
       "def made(protocol):",
@@ -253,7 +253,7 @@ describe("pools of the whole machine", () => {
     expect((await greedy.run("node -p 'Object.keys(os.networkInterfaces())'")).stdout).toBe("[ 'lo' ]");
   });
 
-  it("memory of netlink: a sandbox that leaves many replies of the kernel unread is ended", async () => {
+  it("memory of netlink: the engine ends a sandbox that leaves many replies of the kernel unread", async () => {
     const unread = [
       "import socket, struct, time",
       "refused = struct.pack('=IHHII', 60000, 4000, 1, 1, 0) + bytes(60000 - 16)",
@@ -268,7 +268,7 @@ describe("pools of the whole machine", () => {
     expect(await greedy.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("netlink") });
   });
 
-  it("netlink: many sockets, which the kernel lists slowly, end their sandbox as well", async () => {
+  it("netlink: the engine also ends a sandbox with many sockets, which the kernel lists slowly", async () => {
     const many = "import socket, time; held = [socket.socket(16, 3, 0) for _ in range(400)]";
     void greedy
       .run(
@@ -278,7 +278,7 @@ describe("pools of the whole machine", () => {
     expect(await greedy.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("netlink") });
   });
 
-  it("open files: the processes of all sandboxes have half of the machine's, or 1,024 each where that is more", () => {
+  it("open files: all sandboxes together get half of the machine's, or 1,024 for each process if that is more", () => {
     const ofMachine = Number(readFileSync("/proc/sys/fs/file-max", "utf8"));
     const { processes, openFiles } = defaultLimits();
     // The engine has one more started ahead.
@@ -318,7 +318,7 @@ describe("pools of the whole machine", () => {
   };
 
   it.runIf(memoryIsHeld && process.getuid?.() === 0).each(Object.entries(holders))(
-    "open files of the machine: a sandbox that takes most of them is ended: %s",
+    "open files of the machine: the engine ends a sandbox that takes most of them: %s",
     async (_, program) => {
       const open = Number.parseInt(readFileSync("/proc/sys/fs/file-nr", "utf8"), 10);
       const one = await startTestEngine({
@@ -339,7 +339,7 @@ describe("pools of the whole machine", () => {
     },
   );
 
-  it("queued signals, and the timers that count as such", async () => {
+  it("queued signals and POSIX timers are limited", async () => {
     const timers = [
       "import ctypes, os",
       "libc = ctypes.CDLL(None, use_errno=True); made = 0",
@@ -350,7 +350,7 @@ describe("pools of the whole machine", () => {
     expect(stdout).toBe("True Resource temporarily unavailable");
   });
 
-  it("slots for asynchronous I/O, leases on the host's files, and news of them, are not available", async () => {
+  it("slots for asynchronous I/O, and leases and notifications on the host's files, are not available", async () => {
     const attempts = [
       "import ctypes, fcntl, os, platform",
       "libc = ctypes.CDLL(None, use_errno=True)",
@@ -367,7 +367,7 @@ describe("pools of the whole machine", () => {
   });
 });
 
-it("kernel resources that belong to the whole machine or count for nobody are not available", async () => {
+it("kernel resources that belong to the whole machine, or that no limit counts, are not available", async () => {
   const attempts = [
     "import ctypes, os, platform, socket, struct",
     "libc = ctypes.CDLL(None, use_errno=True)",
@@ -435,7 +435,7 @@ it("calls by which the kernel loads modules, or that are newer than the list of 
   ]);
 });
 
-it("kernel memory that counts for nobody cannot be had by access control lists, keys and groups of multicast", async () => {
+it("access control lists, keys and multicast groups cannot allocate kernel memory that no limit counts", async () => {
   const attempts = [
     "import os, socket, struct",
     "def attempt(call, *given):",
@@ -472,7 +472,7 @@ const canRaiseLeast =
   1;
 
 it.runIf(process.getuid?.() === 0 && canRaiseLeast)(
-  "code cannot leave its place among what is killed when memory runs out",
+  "code cannot change the order in which the kernel kills processes when memory runs out",
   async () => {
     const { stdout } = await other.run(
       "for one in /proc/[0-9]*/oom_score_adj; do echo 0 2>/dev/null >$one; cat $one; done 2>/dev/null",
@@ -491,7 +491,7 @@ describe("all sandboxes together", () => {
   const fill = `for i in $(seq 24); do ${hold(25)} >/dev/null & sleep 0.3; done`;
 
   it.runIf(memoryIsHeld)(
-    "have a common limit of memory, and the one that uses most is ended first",
+    "share a memory limit, and the engine first ends the one that uses most",
     async () => {
       const one = await startTestEngine({ limits: whole, prepareSandbox: false });
       const [modest, large, many] = await Promise.all([1, 2, 3].map(() => TestSandbox.start(one)));
@@ -512,7 +512,7 @@ describe("all sandboxes together", () => {
   );
 
   it.runIf(memoryIsHeld)(
-    "are counted by principal: who has several does not have a larger one of another's ended",
+    "are counted by principal: many small ones do not let a larger one of another principal end first",
     async () => {
       const one = await startTestEngine({ limits: whole, prepareSandbox: false });
       const start = (owner: string) => TestSandbox.start(one, { owner });
@@ -540,7 +540,7 @@ describe("all sandboxes together", () => {
   });
 });
 
-describe("the machine's disk", () => {
+describe("a sandbox's access to the machine's disk", () => {
   let shown: string;
   /** Not in the kernel's memory. */
   const forget = () =>
@@ -560,7 +560,7 @@ describe("the machine's disk", () => {
   });
   afterAll(async () => await rm(shown, { recursive: true }));
 
-  it.runIf(diskIsHeld)("is read by one sandbox at a limited rate", async () => {
+  it.runIf(diskIsHeld)("reads at a limited rate", async () => {
     const one = await startTestEngine({
       limits: { ...limits, diskReadBytes: MiB },
       readOnly: [{ from: shown, to: "/opt/shown" }],
@@ -574,7 +574,7 @@ describe("the machine's disk", () => {
     }
   });
 
-  it("is not read ahead or with O_DIRECT by a sandbox, which cannot drop the cache of others either", async () => {
+  it("cannot read ahead, use O_DIRECT or drop the cache of others", async () => {
     const one = await startTestEngine({
       limits,
       readOnly: [{ from: shown, to: "/opt/shown" }],
@@ -615,7 +615,7 @@ describe("the machine's disk", () => {
   });
 });
 
-describe("the disk", () => {
+describe("a sandbox's disk", () => {
   it("is full at the limit in every directory, and usable again after files are removed", async () => {
     const fill = (path: string) => greedy.run(`head -c 200M /dev/zero > ${path}; stat -c %s ${path}`);
     const first = await fill("/workspace/a");
@@ -631,7 +631,7 @@ describe("the disk", () => {
     expect((await greedy.run("head -c 20M /dev/zero > /workspace/again && echo fits")).stdout).toBe("fits");
   });
 
-  it("cannot be avoided: shared memory has a limit of its own, and no other place is writable", async () => {
+  it("is the only writable place except shared memory, which has its own limit", async () => {
     const { stdout, stderr } = await greedy.run("head -c 200M /dev/zero > /dev/shm/x; stat -c %s /dev/shm/x");
     expect(stderr).toContain("No space left on device");
     expect(Number(stdout)).toBeLessThanOrEqual(limits.diskBytes / 4);
@@ -643,8 +643,8 @@ describe("the disk", () => {
   });
 });
 
-describe("memory", () => {
-  it.runIf(memoryIsHeld)("kills the process that takes too much, and not the sandbox", async () => {
+describe("a sandbox's memory limit", () => {
+  it.runIf(memoryIsHeld)("ends the process that takes too much, and not the sandbox", async () => {
     const { exitCode } = await greedy.run(
       "python3 -c \"x = [bytearray(1 << 24) for _ in range(200)]; print('all')\"",
     );
@@ -652,7 +652,7 @@ describe("memory", () => {
     expect((await greedy.run("echo alive")).stdout).toBe("alive");
   });
 
-  it.runIf(memoryIsHeld)("kills one of many small ones, and not the sandbox", async () => {
+  it.runIf(memoryIsHeld)("ends one of many small processes, and not the sandbox", async () => {
     const many =
       "for i in $(seq 12); do python3 -c 'x = bytearray(60 << 20); import time; time.sleep(600)' & done 2>/dev/null; sleep 2; true";
     // Linux may kill sandboxd, too, which comes back.
@@ -661,7 +661,7 @@ describe("memory", () => {
     await expect.poll(alive, { timeout: 30_000 }).toBe("alive");
   });
 
-  it("is given back: nothing of a destroyed sandbox is left on the host", async () => {
+  it("leaves no memory in use on the host after the sandbox is destroyed", async () => {
     const { id } = greedy;
     await greedy.destroy();
     const parents = await findGroupParents();
@@ -670,7 +670,7 @@ describe("memory", () => {
   });
 });
 
-it("works without control groups", async () => {
+it("a sandbox works without control groups", async () => {
   const runDir = temporaryDirectory();
   const nowhere = { version: 2, path: join(runDir, "missing"), controllers: ["memory", "pids"] } as const;
   expect(

@@ -50,7 +50,7 @@ describe("the host's files", () => {
     expect((await sandbox.run("ls -A /root /workspace /tmp /opt")).stdout).not.toContain(canary);
   });
 
-  it("does not show home, temporary files, the engine's state or the repository", async () => {
+  it("are hidden in home directories, temporary directories, the engine's state and the repository", async () => {
     for (const path of [...hostFiles, join(repository, "package.json")]) {
       const { stderr, exitCode } = await sandbox.run(`cat '${path}'`);
       expect([exitCode, stderr]).toEqual([1, expect.stringContaining("No such file or directory")]);
@@ -61,14 +61,14 @@ describe("the host's files", () => {
     expect(found.stdout).toBe("");
   });
 
-  it("shows no secrets of the host's /etc, and shows the requested extra directory", async () => {
+  it("are hidden if they are secrets of /etc, and visible in the requested extra directory", async () => {
     const { stdout } = await sandbox.run(
       "ls /etc/ssl/private /etc/ssh /etc/sudoers 2>/dev/null; cat /etc/shadow /opt/shown/file",
     );
     expect(stdout).toBe("shown");
   });
 
-  it("cannot be changed where it is shown", async () => {
+  it("are read-only if they are visible", async () => {
     const places = [
       "/usr",
       "/usr/bin",
@@ -89,7 +89,7 @@ describe("the host's files", () => {
   });
 
   it.runIf(process.getuid?.() === 0)(
-    "are its own where it locks or watches them: nobody else waits, or is seen",
+    "can be locked and watched by a sandbox without affecting or revealing other users",
     async () => {
       const lines = [
         "import ctypes, fcntl, os, time",
@@ -116,7 +116,7 @@ describe("the host's files", () => {
 });
 
 describe("the host's processes", () => {
-  it("and processes of another sandbox are not visible", async () => {
+  it("are not visible, nor are those of another sandbox", async () => {
     await other.run(`(exec -a other-${canary} sleep 1000) >/dev/null 2>&1 &`);
     // \1 begins the mark of an output's end, which the command line of the run's keeper has.
     const { stdout } = await sandbox.run("cat /proc/[0-9]*/cmdline | tr '\\0\\1' '\\n.'");
@@ -131,7 +131,7 @@ describe("the host's processes", () => {
     expect(hostProcess.exitCode).toBeNull();
   });
 
-  it("leave no environment, no argument and no open file behind", async () => {
+  it("pass no environment, argument or open file on to a sandbox", async () => {
     const { stdout } = await sandbox.run(
       "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0\\1' '\\n.'; ls -l /proc/[0-9]*/fd /proc/[0-9]*/cwd /proc/[0-9]*/root",
     );
@@ -216,7 +216,7 @@ describe("the kernel", () => {
     }
   });
 
-  it("does not let a sandbox go through its file locks, file systems and devices", async () => {
+  it("hides its file locks, file systems and devices", async () => {
     const shown =
       "find /proc/acpi /proc/asound /proc/bus /proc/driver /proc/fs /proc/irq /proc/scsi -mindepth 1";
     const { stdout } = await sandbox.run(`${shown} 2>/dev/null; stat -f -c %T /proc/self/stat /proc/locks`);
@@ -260,7 +260,7 @@ describe("the kernel", () => {
     expect(stdout).toMatch(/Seccomp:\s*2/);
   });
 
-  it("runs it as a user without rights on the host", async () => {
+  it("runs the sandbox as a user without rights on the host", async () => {
     const { stdout } = await sandbox.run("id -u; cat /proc/self/uid_map");
     const [inside, map = ""] = stdout.split("\n");
     expect(inside).toBe("0");
@@ -268,7 +268,7 @@ describe("the kernel", () => {
     expect(engine.engine.report.dropsRoot).toBe(process.getuid?.() === 0);
   });
 
-  it("denies sockets that ignore the network namespace, keyrings, bpf, io_uring and a way round the filter", async () => {
+  it("denies sockets that ignore the network namespace, keyrings, bpf, io_uring and calls that bypass the filter", async () => {
     const { stdout } = await python(
       [
         "import ctypes, os, platform, socket",

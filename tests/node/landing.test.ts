@@ -17,7 +17,7 @@ afterAll(async () => {
 const CLIENTS = ["Claude Code", "Claude Desktop", "Cursor", "VS Code", "MCP Inspector"];
 
 it.each(["/", "/mcp"])(
-  "%s tells a person what this is and how to connect each client, without a token",
+  "the page at %s explains the server and how to connect each client, without a token",
   async (path) => {
     const page = await chromium.newPage();
     const complaints: string[] = [];
@@ -48,13 +48,13 @@ const text = async ({ origin }: OAuthServer) =>
 const pageAt = async (path: string) =>
   (await fetch(server.origin + path, { headers: { accept: "text/html" } })).text();
 
-it("has an icon", async () => {
+it("the page has an icon", async () => {
   const response = await fetch(`${server.origin}/favicon.ico`);
   expect([response.status, response.headers.get("content-type")]).toEqual([200, "image/png"]);
   expect(new TextDecoder("latin1").decode(await response.arrayBuffer())).toMatch(/^.PNG/);
 });
 
-it("says that it is local, and names the command that prints its token, only if it is local", async () => {
+it("only a local server's page says that it is local, and names the command that prints its token", async () => {
   const health = async ({ origin }: OAuthServer) => (await fetch(`${origin}/health`)).json();
   expect(await health(server)).toMatchObject({ platform: "local" });
   const packaged = await startOAuthServer({ LOCAL_TOKEN_COMMAND: "sandbox-mcp token show" });
@@ -67,7 +67,7 @@ it("says that it is local, and names the command that prints its token, only if 
   await deployed.close();
 });
 
-it("speaks of tasks only where the server runs them", async () => {
+it("the page mentions tasks only if the server runs them", async () => {
   expect(await pageAt("/")).not.toMatch(/tasks/);
   const other = await startOAuthServer({ ANTHROPIC_API_KEY: "any" });
   const response = await fetch(other.origin, { headers: { accept: "text/html" } });
@@ -75,7 +75,7 @@ it("speaks of tasks only where the server runs them", async () => {
   await other.close();
 });
 
-it("gives the lines for the address that was opened, and says what is wrong with it", async () => {
+it("the page shows the lines for the address that was opened, and reports its mistakes", async () => {
   const address = `${server.origin}/mcp?sandbox=foo`;
   const page = await pageAt("/mcp?sandbox=foo&x=$(id)");
   // Typed in a shell, and as JSON in a file.
@@ -88,7 +88,7 @@ it("gives the lines for the address that was opened, and says what is wrong with
   expect(wrong).not.toContain("/mcp?");
 });
 
-describe.each(["light", "dark"] as const)("in the %s", (colorScheme) => {
+describe.each(["light", "dark"] as const)("in %s mode", (colorScheme) => {
   it.each([
     ["desktop", { width: 1366, height: 768 }],
     ["phone", { width: 375, height: 812 }],
@@ -117,7 +117,7 @@ it.each(["text/event-stream", "application/json, text/event-stream", "applicatio
   },
 );
 
-it("a message of the protocol gets an answer of the protocol, with any Accept header", async () => {
+it("a message of the protocol gets a response of the protocol, with any Accept header", async () => {
   const response = await fetch(`${server.origin}/mcp`, {
     method: "POST",
     headers: {

@@ -19,7 +19,7 @@ afterAll(() => {
 
 const mount = (text: string) => readMounts([text], directory, []);
 
-describe("refused", () => {
+describe("npm start --mount refuses", () => {
   it.each([
     "/etc",
     "/etc/ssl",
@@ -36,18 +36,18 @@ describe("refused", () => {
     "link",
     "link:ro",
     "link=work",
-  ])("%s, which is the system's", async (text) => {
+  ])("%s, because it belongs to the system", async (text) => {
     await expect(mount(text)).rejects.toThrow(/belongs to the system\. Mount a directory of a project/);
   });
 
-  it.each([".ssh", ".ssh:ro", ".config/x"])("%s of a home directory", async (name) => {
+  it.each([".ssh", ".ssh:ro", ".config/x"])("%s in a home directory", async (name) => {
     vi.stubEnv("HOME", join(directory, "home"));
     expect(homedir()).toBe(join(directory, "home"));
     await expect(mount(`home/${name}`)).rejects.toThrow(/keys and settings/);
   });
 });
 
-it("a directory with a set-user-id program, which a sandbox could rewrite, is given read-only or not at all", async () => {
+it("a directory with a set-user-id program, which a sandbox could rewrite, can only be mounted read-only", async () => {
   mkdirSync(join(directory, "set/deep"), { recursive: true });
   const program = join(directory, "set/deep/program");
   writeFileSync(program, "");
@@ -61,7 +61,7 @@ it("a directory with a set-user-id program, which a sandbox could rewrite, is gi
 });
 
 describe("the folder of COMPONENTS", () => {
-  it("has agents or commands in it", () => {
+  it("must contain agents or commands", () => {
     mkdirSync(join(directory, "offered/agents"), { recursive: true });
     expect(readComponents(" offered", directory)).toBe(join(directory, "offered"));
     expect(() => readComponents("project", directory)).toThrow(/project has neither agents\/ nor commands\//);
@@ -69,7 +69,7 @@ describe("the folder of COMPONENTS", () => {
   });
 });
 
-describe("given", () => {
+describe("npm start --mount accepts", () => {
   it.each([
     ["project", false],
     ["project:rw", false],
@@ -80,7 +80,7 @@ describe("given", () => {
     expect((await mount(text)).forWorker).toEqual([expect.objectContaining({ readOnly })]);
   });
 
-  it("what lies below /var/tmp", async () => {
+  it("a directory in /var/tmp", async () => {
     const path = mkdtempSync("/var/tmp/sandbox-mcp-mounts-");
     try {
       expect((await mount(`${path}=tmp`)).forWorker).toHaveLength(1);

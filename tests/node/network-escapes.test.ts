@@ -307,7 +307,7 @@ async function attempted(): Promise<Map<string, Outcome>> {
 }
 
 describe("a sandbox with a list of hosts", () => {
-  it("reaches those, by HTTP, tunnelled or not, by TLS and by WebSocket", async () => {
+  it("reaches these hosts by HTTP, tunnelled or not, by TLS and by WebSocket", async () => {
     expect(await tried(`ask(get("http://good.test/plain"))`)).toContain("200");
     expect(await tried(`ask(get("http://X.WILD.test./wild"))`)).toContain("200");
     expect(await tried(`ask(connect("good.test:80"), get("/tunnelled"))`)).toContain("200 OK");
@@ -322,7 +322,7 @@ describe("a sandbox with a list of hosts", () => {
     expect(arrived.evil).toBe("");
   });
 
-  it.each(ATTEMPTS)("does not get out by %s", async (what, _expression, answer) => {
+  it.each(ATTEMPTS)("reaches no other host by %s", async (what, _expression, answer) => {
     outcomes ??= await attempted();
     const { output, good: listedGot, evil: otherGot } = outcomes.get(what) ?? {};
     expect(output).toMatch(answer);
@@ -348,14 +348,14 @@ describe("a sandbox with a list of hosts", () => {
     },
   );
 
-  it("can name other hosts that a listed host serves, inside TLS, also by HTTP/2", async () => {
+  it("can name other hosts of a listed server inside TLS, also by HTTP/2", async () => {
     await tried(
       `ask(connect("good.test:443"), hello("good.test") + get("/fronted", host="other.test") + b"PRI * HTTP/2.0")`,
     );
     expect(arrived.good).toMatch(/Host: other\.test\r\n[^]*PRI \*/);
   });
 
-  it("has no other way out: no route, name server, raw socket or IPv6", async () => {
+  it("has no route, name server, raw socket or IPv6", async () => {
     const script = `
 import socket, sys
 def attempt(what):
@@ -372,7 +372,7 @@ attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0"
     expect(stderr.match(/no/g)).toHaveLength(8);
   });
 
-  it("has a status for a request that its client has abandoned", async () => {
+  it("logs a status for a request that its client has abandoned", async () => {
     const one = await TestSandbox.start(engine, { policy: listed });
     await one.run(
       `python3 -c "import socket; s = socket.create_connection(('127.0.0.1', 3128)); s.sendall(b'GET http://good.test/silent HTTP/1.1\\r\\nHost: good.test\\r\\n\\r\\n')"`,
@@ -390,7 +390,7 @@ attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0"
     expect(arrived.evil).toBe("");
   });
 
-  it("has a line for each connection, and counts what was refused", async () => {
+  it("logs each connection, and counts the refused ones", async () => {
     const one = await TestSandbox.start(engine, { policy: listed });
     await one.run(
       "curl -sS http://good.test/counted; curl -sS http://evil.test/; curl -sS https://evil.test/",
@@ -431,8 +431,8 @@ for to in good.test:80 evil.test:443; do printf 'CONNECT %s HTTP/1.1\\r\\nHost: 
   });
 });
 
-describe("a policy that changes", () => {
-  it("holds for every later connection", async () => {
+describe("a changed policy", () => {
+  it("applies to every later connection", async () => {
     const one = await TestSandbox.start(engine);
     const ask = async () =>
       (await one.run("curl -sS -o /dev/null -w '%{http_code}' http://good.test/")).stdout;

@@ -30,7 +30,7 @@ const host = fc.oneof(
 );
 
 describe("a narrowed policy", () => {
-  it("allows a host where both allow it, and nowhere else", () => {
+  it("allows exactly the hosts that both policies allow", () => {
     fc.assert(
       fc.property(policy, policy, host, (one, other, to) => {
         expect(allowsHost(narrowed(one, other), to)).toBe(allowsHost(one, to) && allowsHost(other, to));
@@ -39,7 +39,7 @@ describe("a narrowed policy", () => {
     );
   });
 
-  it("takes entries whole that are not beyond the limit", () => {
+  it("keeps whole entries within the limit", () => {
     fc.assert(
       fc.property(fc.array(entry, { maxLength: 5 }), policy, host, (allowHosts, limit, to) => {
         fc.pre(entriesBeyond(allowHosts, limit).length === 0);

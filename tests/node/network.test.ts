@@ -133,8 +133,8 @@ function packument(): string {
 /** curl through the proxy, without exceptions. */
 const curl = "curl -sS --noproxy '' --max-time 20";
 
-describe("the internet", () => {
-  it("is there for curl, on any port, tunnelled or not, with a body", async () => {
+describe("a sandbox's way to the internet", () => {
+  it("works for curl, on any port, tunnelled or not, with a body", async () => {
     expect((await sandbox.run("curl -sS http://internet.test/a?b=c")).stdout).toBe(
       "hello from internet.test",
     );
@@ -149,7 +149,7 @@ describe("the internet", () => {
     expect(seen.at(-1)?.body.length).toBe(300_000);
   });
 
-  it("is there for npm, pip, git and node as they are", async () => {
+  it("works for npm, pip, git and node without configuration", async () => {
     const view = await sandbox.run("npm view --registry http://internet.test/ npm-package version");
     expect(view.stdout).toBe("1.2.3");
     await sandbox.run(
@@ -169,7 +169,7 @@ describe("the internet", () => {
       expect((await sandbox.run(java)).stdout).toContain(`${set} ${setting}\n`);
   });
 
-  it("passes on a complete large body to a slow reader, and nothing past its end", async () => {
+  it("passes on a complete large body to a slow reader, and nothing after its end", async () => {
     const script = `
 import hashlib, socket
 def connected():
@@ -203,7 +203,7 @@ print(body(tunnel, ${large.length}))`;
     expect(stdout.trim().split("\n")).toEqual([digest, "hi", `${large.length / 2}`, digest]);
   });
 
-  it("has the host of the URL, not one the client makes up", async () => {
+  it("uses the host of the URL, not one from a header", async () => {
     await sandbox.run(`${curl} -H 'Host: other.test' http://internet.test/`);
     expect(seen.at(0)?.host).toBe("internet.test");
   });
@@ -228,7 +228,7 @@ print(body(tunnel, ${large.length}))`;
     expect((await sandbox.run(`${status}51`)).stdout).toMatch(/is not HTTP\.\s*502$/);
   });
 
-  it("passes on WebSockets that are agreed to, and the answers where they are not", async () => {
+  it("passes on accepted WebSockets, and the responses of servers that refuse them", async () => {
     const one = await TestSandbox.start(engine);
     const ask = async (url: string) => (await one.run(`${curl} -i ${upgrade} ${url}`)).stdout;
     const upgrade = "-H 'connection: upgrade' -H 'upgrade: websocket' -m 2";
@@ -246,7 +246,7 @@ print(body(tunnel, ${large.length}))`;
     await one.destroy();
   });
 
-  it("is not where a sandbox's own servers are, on port 80 or under the sandbox's own names", async () => {
+  it("does not replace a sandbox's own servers, on port 80 or under the sandbox's own names", async () => {
     const listenOn = (port: number, host: string) =>
       `echo own >index.html; python3 -m http.server ${port} --bind ${host} >/dev/null 2>&1 & echo $! >>servers; ` +
       `for i in $(seq 100); do (echo >/dev/tcp/127.0.0.1/${port}) 2>/dev/null && break; sleep 0.05; done`;
@@ -264,7 +264,7 @@ print(body(tunnel, ${large.length}))`;
     await sandbox.run("kill $(cat /tmp/servers)");
   });
 
-  it("cannot be reached past the proxy", async () => {
+  it("is only the proxy", async () => {
     const own = Object.values(networkInterfaces())
       .flat()
       .find((address) => address?.family === "IPv4" && !address.internal);
@@ -317,8 +317,8 @@ async function serve(from: TestSandbox, respond: (url: string, body: string) => 
   });
 }
 
-describe("refused", () => {
-  it("is this machine's loopback, however it is written, also the engine's own port", async () => {
+describe("a request to a forbidden address", () => {
+  it("does not reach this machine's loopback in any spelling, or the engine's own port", async () => {
     for (const port of [portOf(local), Number(new URL(engine.url).port)]) {
       const script = forms(port).map(
         (form) =>
@@ -340,13 +340,13 @@ describe("refused", () => {
     expect(localHits).toBe(0);
   });
 
-  it("is what an allowed server redirects to", async () => {
+  it("is also refused after a redirect by an allowed server", async () => {
     const { stdout } = await sandbox.run(`${curl} -L -w '%{http_code}' http://internet.test/to-local`);
     expect(stdout).toBe("sandbox-mcp: 127.0.0.1 is a loopback address, which a sandbox may not reach.\n403");
     expect(localHits).toBe(0);
   });
 
-  it("is explained by the programs themselves", async () => {
+  it("gets a refusal that programs print", async () => {
     expect((await sandbox.run("curl -sS http://10.0.0.1/")).stdout).toContain(
       "10.0.0.1 is a private address",
     );
@@ -374,7 +374,7 @@ describe("refused", () => {
 });
 
 describe("--network none", () => {
-  it("lets nothing out and says so", async () => {
+  it("blocks every connection and says so", async () => {
     const { stdout } = await offline.run(
       "curl -sS http://internet.test/; curl -sS -v https://internet.test/ 2>&1 | grep '< HTTP'",
     );
@@ -383,7 +383,7 @@ describe("--network none", () => {
     expect(seen).toEqual([]);
   });
 
-  it("is also what a sandbox without internet access has", async () => {
+  it("blocks the same as a sandbox's setting without internet", async () => {
     const alone = await TestSandbox.start(engine, { enableInternet: false });
     expect((await alone.run("curl -sS http://internet.test/")).stdout).toContain(
       "this sandbox has no internet access",
@@ -393,12 +393,12 @@ describe("--network none", () => {
   });
 });
 
-describe("intercepted hosts", () => {
+describe("hosts that the Worker serves", () => {
   it.each([
     ["through the proxy", "curl -sS"],
     ["on the sandbox's own port 80", "curl -sS --noproxy '*'"],
     ["through a tunnel", "curl -sS -p"],
-  ])("are answered by the Worker: %s", async (_way, command) => {
+  ])("get their responses from the Worker: %s", async (_way, command) => {
     for (const from of [sandbox, offline]) {
       const [{ stdout }] = await Promise.all([
         from.run(`${command} -i -d question http://api.internal/v1?x=1`),
@@ -410,7 +410,7 @@ describe("intercepted hosts", () => {
     }
   });
 
-  it("can be patterns, and are refused where the Worker cannot answer", async () => {
+  it("can be patterns, and are refused if the Worker does not respond", async () => {
     const [{ stdout }] = await Promise.all([
       sandbox.run("curl -sS http://a.wild.test/"),
       serve(sandbox, (url) => url),
@@ -421,7 +421,7 @@ describe("intercepted hosts", () => {
     );
   });
 
-  it("stream both ways, piece by piece", async () => {
+  it("stream in both directions, piece by piece", async () => {
     const started = sandbox.run(
       "(echo first; while [ ! -e /tmp/go ]; do sleep 0.02; done; echo second) | curl -sS -N -T . http://api.internal/ > /tmp/answer & wait",
     );
@@ -453,7 +453,7 @@ describe("intercepted hosts", () => {
     expect((await sandbox.run("cat /tmp/answer")).stdout).toBe("early late");
   });
 
-  it("can be added while the sandbox runs, and then have a name there", async () => {
+  it("can be added while the sandbox runs, and then have an address there", async () => {
     const intercepts = {
       http: ["api.internal", "*.wild.test", "later.internal"],
       https: ["secure.test"],
@@ -468,8 +468,8 @@ describe("intercepted hosts", () => {
   });
 });
 
-describe("this machine's own settings", () => {
-  it("reach a sandbox without secrets: only certificates, and registries without credentials", async () => {
+describe("this machine's proxy and registry settings", () => {
+  it("reach a sandbox without credentials", async () => {
     expect(
       hostRegistries({
         npm_config_registry: "https://user:secret@npm.test/x/",

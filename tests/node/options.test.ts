@@ -22,7 +22,7 @@ it.each([
     { port: "true", state_dir: "true", mount: "true" },
     ["a", "b", "1"],
   ],
-])("the line to type: %s", (line, taken, words) => {
+])("the error shows the right command line: %s", (line, taken, words) => {
   const env = Object.fromEntries(Object.entries(taken).map(([name, value]) => [`npm_config_${name}`, value]));
   expect(() => readOptions(words, env, "/")).toThrow(
     expect.objectContaining({

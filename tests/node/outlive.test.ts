@@ -141,7 +141,7 @@ describe("processes and files that an earlier engine left behind", () => {
     return runDir;
   }
 
-  it("is ended by the next one: a sandbox's first process", async () => {
+  it("are ended by the next one: a sandbox's first process", async () => {
     const child = straggler();
     const exit = once(child, "exit");
     const runDir = await left(identify(child.pid ?? 0) ?? "");
@@ -151,7 +151,7 @@ describe("processes and files that an earlier engine left behind", () => {
     expect(existsSync(join(runDir, boot))).toBe(false);
   });
 
-  it("is not taken for a process that has got its number since", async () => {
+  it("are not confused with a process that has the same number now", async () => {
     const child = straggler();
     const engine = await startTestEngine({ runDir: await left(`${child.pid} 1 another-boot`) });
     cleanUp.push(engine.close);
@@ -175,7 +175,7 @@ describe("processes and files that an earlier engine left behind", () => {
   );
 
   it.runIf(groupParents.length > 0)(
-    "is removed without its run directory: empty groups, when old",
+    "are removed without their run directory: empty, old control groups",
     async () => {
       const limits = defaultLimits({ memoryBytes: 1 << 26, processes: 10 });
       const made = async (name: string) => {

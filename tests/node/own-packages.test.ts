@@ -78,7 +78,7 @@ async function install(): Promise<string[]> {
 const installed = () =>
   JSON.parse(readFileSync(join(directory, "node_modules/small/package.json"), "utf8")).version;
 
-it("are installed once for two simultaneous callers, with a message", async () => {
+it("npm installs the packages once for two simultaneous callers, with a message", async () => {
   pin("1.0.0");
   const [messages] = await Promise.all([install(), install()]);
   expect(messages).toEqual([`Installing Small with npm into ${directory}.`]);
@@ -87,7 +87,7 @@ it("are installed once for two simultaneous callers, with a message", async () =
   expect(await install()).toEqual([]);
 });
 
-it("are installed again when their lock file has changed", async () => {
+it("npm installs the packages again after their lock file has changed", async () => {
   pin("1.0.0");
   await install();
   pin("2.0.0");
@@ -95,13 +95,13 @@ it("are installed again when their lock file has changed", async () => {
   expect(installed()).toBe("2.0.0");
 });
 
-it("are refused where the registry has something else under that version", async () => {
+it("a package is refused if the registry has other content under its version", async () => {
   pin("1.0.0", integrityOf("2.0.0"));
   await expect(install()).rejects.toThrow(/^Small could not be installed: .*integrity/i);
   expect(existsSync(join(directory, "node_modules/small"))).toBe(false);
 });
 
-it("without a reachable registry are reported missing with the reason, and installed at the next try", async () => {
+it("packages without a reachable registry are reported with the reason, and installed at the next try", async () => {
   pin("1.0.0");
   vi.stubEnv("npm_config_registry", "http://127.0.0.1:9");
   await expect(install()).rejects.toThrow(

@@ -27,13 +27,13 @@ function owner(word: string): number | null {
   return spawnSync(process.execPath, [join(copy, "scripts/owner.ts"), word]).status;
 }
 
-test("npm publish asks for the owner first", () => {
+test("npm publish requires the owner first", () => {
   const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
   expect(scripts.prepublishOnly).toBe("node scripts/owner.ts --check");
   expect(owner("--check")).toBe(1);
 });
 
-test("the owner is put into every place", () => {
+test("the script writes the owner into every place", () => {
   expect(owner("no name")).toBe(64);
   expect(owner("acme")).toBe(0);
   expect(owner("--check")).toBe(0);

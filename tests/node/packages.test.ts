@@ -33,7 +33,7 @@ async function sandboxWith(variables: Record<string, string>): Promise<TestSandb
 }
 
 describe("the indexes of the host", () => {
-  it("are read from pip's files, the environment before them", async () => {
+  it("come from the environment, or else from pip's files", async () => {
     const file = join(directory, "pip.conf");
     await writeFile(
       file,
@@ -56,7 +56,7 @@ describe("the indexes of the host", () => {
     expect(given.pip).toBe("https://env.test/");
   });
 
-  it("may have a private address, but only at their own port", async () => {
+  it("may have a private address, at their own port only", async () => {
     const server = createServer((_request, response) => void response.end()).listen(0, "127.0.0.1");
     await once(server, "listening");
     cleanUp.push(() => server.close());
@@ -77,7 +77,7 @@ describe("the indexes of the host", () => {
     .flat()
     .find((address) => address?.family === "IPv4" && !address.internal);
 
-  it.runIf(own !== undefined)("are where pip and npm in a sandbox install from", async () => {
+  it.runIf(own !== undefined)("serve pip and npm in a sandbox", async () => {
     const wheel = join(directory, "tiny_thing-1.0-py3-none-any.whl");
     execFileSync("python3", [
       "-c",
@@ -144,7 +144,7 @@ describe("a sandbox", () => {
     return () => engine.close();
   });
 
-  it("has a name for commits, which every other name replaces", async () => {
+  it("has a default git name, which the user's own name replaces", async () => {
     const commit = "git commit -q --allow-empty -m one && git log -1 --format='%an <%ae>'";
     expect((await sandbox.run(`mkdir a && cd a && git init -q && ${commit}`)).stdout).toBe(
       "Sandbox <sandbox@localhost>",
@@ -153,7 +153,7 @@ describe("a sandbox", () => {
     expect(changed.stdout).toBe("Ada <sandbox@localhost>");
   });
 
-  it("runs the command of sudo as root, which it already is", async () => {
+  it("runs the command of sudo, because it already is root", async () => {
     const result = await sandbox.run(
       "sudo -n -E -u root -- A='b c' sh -c 'id -u; echo $A' && sudo -v && sudo false",
     );
@@ -167,17 +167,14 @@ describe("a sandbox", () => {
     expect(other).toMatchObject(process.getuid?.() === 0 ? { exitCode: 0, stdout: "nobody" } : refused);
   });
 
-  it.runIf(existsSync("/usr/bin/dpkg"))(
-    "says the same of a package's file, and asks dpkg the rest",
-    async () => {
-      const { stderr, exitCode } = await sandbox.run("sudo dpkg -i /tmp/some.deb");
-      expect(stderr).toContain("dpkg: packages of the system cannot be installed in a local sandbox.");
-      expect(exitCode).toBe(100);
-      expect((await sandbox.run("dpkg --print-architecture")).stdout).toMatch(/^\w+$/);
-    },
-  );
+  it.runIf(existsSync("/usr/bin/dpkg"))("refuses dpkg -i, and passes other calls on to dpkg", async () => {
+    const { stderr, exitCode } = await sandbox.run("sudo dpkg -i /tmp/some.deb");
+    expect(stderr).toContain("dpkg: packages of the system cannot be installed in a local sandbox.");
+    expect(exitCode).toBe(100);
+    expect((await sandbox.run("dpkg --print-architecture")).stdout).toMatch(/^\w+$/);
+  });
 
-  it("says what can be installed if the system's packages cannot", async () => {
+  it("reports what can be installed if the system's packages cannot", async () => {
     const managers = ["apt-get", "apt", "dnf"].filter((name) => existsSync(`/usr/bin/${name}`));
     for (const name of managers) {
       for (const command of [name, `/usr/bin/${name}`]) {

@@ -23,7 +23,7 @@ function outsideOf(marker: string, path: string): string {
   return `/proc/${pid}/root${path}`;
 }
 
-it("does not look for changes while no process works, and does again when one has", async () => {
+it("sandboxd scans for changes only after a process has worked", async () => {
   engine = await startTestEngine({ prepareSandbox: false });
   const sandbox = await TestSandbox.start(engine);
   const marker = `1${randomBytes(4).readUInt32BE()}`;

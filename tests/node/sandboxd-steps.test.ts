@@ -271,7 +271,7 @@ it("a command runs once, with its output, its end and its session", async () => 
 }, 300_000);
 
 it.each([1, 2, 5])(
-  "a command keeps its output when %d programs that were to copy it cannot be started",
+  "a command keeps its output if %d starts of the program that copies it fail",
   async (failing) => {
     const place = new Place(0, { preloaded: "no-copier.cjs", variables: { FAILING: String(failing) } });
     try {
@@ -308,22 +308,25 @@ it.each([
   ["pkill tee", undefined, /^first\nlast\n$/],
   // It is stopped first, so that it may have read output that it has not written.
   ["pkill -STOP -x sbx-copy; echo held; pkill -KILL -x sbx-copy", true, /^(first\n)?(held\n)?last\n$/],
-])("%s in a command: no output is missing, or its end says that some may be", async (kill, cut, printed) => {
-  const place = new Place(0);
-  try {
-    await place.answers();
-    const { end, stdout } = await run(place, "r1", `sleep 0.3; echo first; ${kill}; sleep 0.3; echo last`);
-    expect({ cut: undefined, ...end }).toMatchObject({ status: 0, cut });
-    expect(stdout).toMatch(printed);
-  } finally {
-    await place.close();
-  }
-});
+])(
+  "a command loses no output, or its end says that some may be missing, after %s",
+  async (kill, cut, printed) => {
+    const place = new Place(0);
+    try {
+      await place.answers();
+      const { end, stdout } = await run(place, "r1", `sleep 0.3; echo first; ${kill}; sleep 0.3; echo last`);
+      expect({ cut: undefined, ...end }).toMatchObject({ status: 0, cut });
+      expect(stdout).toMatch(printed);
+    } finally {
+      await place.close();
+    }
+  },
+);
 
 it.each([
   ["a short command", ""],
   ["a longer one", "sleep 0.3; "],
-])("%s that fills the disk ends with the beginning of its output, and says why", async (_what, pause) => {
+])("%s that fills the disk ends with the beginning of its output and the reason", async (_what, pause) => {
   const place = new Place(0, { ownDisk: 4 * 1024 * 1024 });
   try {
     await place.answers();

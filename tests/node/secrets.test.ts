@@ -43,13 +43,13 @@ describe("a request", () => {
     return { url: url.href, headers: Object.fromEntries(headers), used };
   };
 
-  it("has the value once in its query, and the rest of the query unchanged", () => {
+  it("contains the value once in its query, and keeps the rest of the query", () => {
     const { url } = put([query], "https://api.example.com/a?x=%7e+b&key=one&%6bey=two&y");
     expect(url).toBe(`https://api.example.com/a?x=%7e+b&y&key=s3cr%2Bt%2F%22va%27lue%26%3C%5Cx`);
     expect(new URL(url).searchParams.getAll("key")).toEqual([VALUE]);
   });
 
-  it("has no placeholder of its secret in another header, where it would count as a wrong key", () => {
+  it("contains no placeholder of its secret in another header, where an API would refuse it as a wrong key", () => {
     const given = { authorization: "Bearer sandbox-mcp-secret-api", other: "Bearer sandbox-mcp-secret-else" };
     const key = secretOf({ name: "x-api-key", template: "{value}" });
     expect(put([key], "https://api.example.com/", given).headers).toEqual({
@@ -58,7 +58,7 @@ describe("a request", () => {
     });
   });
 
-  it("has the first of two secrets for one place, and both of two places", () => {
+  it("contains the first of two secrets for the same place, and both secrets for two places", () => {
     const other = secretOf({ name: "x-key", template: "{value}" }, { name: "other" });
     expect(put([bearer, basic, other], "https://api.example.com/").used).toEqual([bearer, other]);
   });
@@ -76,7 +76,7 @@ describe("a secret", () => {
     expect(secretsFor([bearer, wide], undefined)).toEqual([bearer]);
   });
 
-  it("is written in one of three ways", () => {
+  it("has one of three forms", () => {
     const entry = { name: "a", hosts: ["API.Example.com."], value: "0123456789abcdef" };
     const parsed = secretList.parse([
       { ...entry, header: "X-Key: {value}", variable: "API_KEY" },
@@ -115,7 +115,7 @@ async function masked(body: string, secrets: Secret[], lengths: readonly number[
   return shown;
 }
 
-describe("an answer", () => {
+describe("a response", () => {
   it.each([
     ["as it is", VALUE],
     ["in a URL", encodeURIComponent(VALUE)],
@@ -129,7 +129,7 @@ describe("an answer", () => {
     ["in base64", btoa(VALUE).replace(/=+$/, "")],
     ["in base64 in a URL", encodeURIComponent(btoa(VALUE)).replace(/(%3D)+$/, "")],
     ["in what basic authentication sends", btoa(`user:${VALUE}`)],
-  ])("is masked with its length if its value is %s", async (_how, text) => {
+  ])("is masked without a change of length if it contains the value %s", async (_how, text) => {
     const body = `{"echo": "${text}",\n "more": 1}`;
     const mask = new Mask([basic]);
     const answer = mask.text(body);
@@ -141,7 +141,7 @@ describe("an answer", () => {
     expect(new Headers(mask.headers(new Headers({ location: text }))).get("location")).not.toContain(text);
   });
 
-  it("has no trace of the value in base64, at any offset", () => {
+  it("contains no trace of the value in base64, at any offset", () => {
     for (const before of ["", "a", "ab", "abc"])
       for (const after of ["", "x", "xy"]) {
         const encoded = btoa(before + VALUE + after);
@@ -179,7 +179,7 @@ describe("an answer", () => {
     ["AAAAAAAAAAAAAAAAAAAAAMLhe", "xy"],
     ["xxxxxxxxxxxxxxxx-Kq9", ""],
     ["abababababababababab!", "ab"],
-  ])("is masked if it begins with a repetition, %s", (value, before) => {
+  ])("is masked if the value begins with a repetition: %s", (value, before) => {
     const all = (spell: (one: string) => string) => [...value].map(spell).join("");
     for (const text of [
       all((one) => `\\u00${hex(one)}`),
@@ -247,7 +247,7 @@ describe("an answer", () => {
     });
   });
 
-  it("is looked through for a value of any length in a small part of a Worker's memory", () => {
+  it("is searched for a value of any length within a small part of a Worker's memory", () => {
     const value = Array.from({ length: 5000 }, (_, index) => hex(String((index * 7919) % 997)))
       .join("")
       .slice(0, 5000);
@@ -256,7 +256,7 @@ describe("an answer", () => {
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(40e6);
   });
 
-  it("comes word by word", async () => {
+  it("arrives word by word", async () => {
     const lines = ["data: one\n", "\n", '{"two": 2}\r\n', "three\n"];
     expect(await masked(lines.join(""), [bearer], [10, 1, 12, 6])).toEqual(lines);
     expect(await masked("Hello world", [bearer], [9, 2])).toEqual(["Hello ", "world"]);

@@ -77,7 +77,7 @@ describe("Cloudflare Access", () => {
     return browser.submit(page, { decision: "access", who }, { headers: { ...form, ...headers } });
   }
 
-  it("lets in who it vouches for, as its subject", async () => {
+  it("lets in the person that it identifies, as its subject", async () => {
     const signIns = signInsOf(server);
     const headers = await vouch();
     const visit = await consent(server, headers);
@@ -89,7 +89,7 @@ describe("Cloudflare Access", () => {
     expect(signIns()).toMatchObject([{ outcome: "approved", via: "access", principal: "access:7335d417" }]);
   });
 
-  it("lets in with a key that is new", async () => {
+  it("lets in a person with a new signing key", async () => {
     published.push({ ...(await exportJWK(others.publicKey)), kid: "new", alg: "RS256", use: "sig" });
     const fresh = await startOAuthServer({
       ACCESS_TEAM_DOMAIN: ISSUER,
@@ -102,7 +102,7 @@ describe("Cloudflare Access", () => {
     published.pop();
   });
 
-  it("a person who changed accounts since the page was shown must confirm again", async () => {
+  it("asks a person for consent again after a change of account", async () => {
     const visit = await consent(server, await vouch());
     const other = await vouch({ claims: { sub: "other", email: "eve@example.com" } });
     const answer = await submit(visit, "ada@example.com", other);
@@ -112,21 +112,21 @@ describe("Cloudflare Access", () => {
   });
 
   const tricks: [string, Assertion | undefined][] = [
-    ["nothing at all", undefined],
+    ["no assertion", undefined],
     ["another application's assertion", { audience: "another" }],
-    ["another team's", { issuer: "https://other.cloudflareaccess.com" }],
-    ["one that is over", { expires: -60 }],
-    ["one signed by somebody else", { kid: "one" }],
-    ["one of a key that is not there", { kid: "two" }],
-    ["a service token's, which is nobody's", { claims: { sub: "", common_name: "service" } }],
-    ["one with a subject that is not a name", { claims: { sub: "a b:c" } }],
-    ["one without a subject", { claims: { sub: undefined } }],
-    ["one without an end", { claims: { exp: undefined } }],
-    ["one without an issuer", { claims: { iss: undefined } }],
-    ["one without an audience", { claims: { aud: undefined } }],
+    ["another team's assertion", { issuer: "https://other.cloudflareaccess.com" }],
+    ["an expired assertion", { expires: -60 }],
+    ["an assertion that somebody else signed", { kid: "one" }],
+    ["an assertion of an unknown key", { kid: "two" }],
+    ["the assertion of a service token", { claims: { sub: "", common_name: "service" } }],
+    ["an assertion with an invalid subject", { claims: { sub: "a b:c" } }],
+    ["an assertion without a subject", { claims: { sub: undefined } }],
+    ["an assertion without an expiry", { claims: { exp: undefined } }],
+    ["an assertion without an issuer", { claims: { iss: undefined } }],
+    ["an assertion without an audience", { claims: { aud: undefined } }],
   ];
 
-  it.each(tricks)("does not let in %s", async (name, assertion) => {
+  it.each(tricks)("does not let in a request with %s", async (name, assertion) => {
     const signIns = signInsOf(server);
     const forged =
       name === "one signed by somebody else" ? { ...assertion, key: others.privateKey } : assertion;
@@ -144,7 +144,7 @@ describe("Cloudflare Access", () => {
   });
 
   it.each(["HS256", "RS512", "PS256", "ES256"])(
-    "does not let in one signed by %s, even with the team's key",
+    "does not let in an assertion signed by %s, even with the team's key",
     async (alg) => {
       const before = published;
       let key: CryptoKey | Uint8Array;
@@ -174,7 +174,7 @@ describe("Cloudflare Access", () => {
     },
   );
 
-  it("an unsigned assertion is refused", async () => {
+  it("does not let in an unsigned assertion", async () => {
     const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
     const claims = { iss: ISSUER, aud: [AUDIENCE], sub: "7335d417", exp: Math.floor(Date.now() / 1000) + 60 };
     for (const jwt of [`${encode({ alg: "none" })}.${encode(claims)}.`, "x.y.z", "x"]) {

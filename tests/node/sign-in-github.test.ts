@@ -39,7 +39,7 @@ describe("GitHub", () => {
     return { client, browser, away, back, done: await browser.open(back.location?.href ?? "") };
   }
 
-  it("lets in who is on the list, as the account of that number", async () => {
+  it("lets in a listed person, as the account with that id", async () => {
     const signIns = signInsOf(server);
     const { client, browser, away, done } = await throughGitHub();
     expect(Object.fromEntries(away.location?.searchParams ?? [])).toMatchObject({
@@ -55,7 +55,7 @@ describe("GitHub", () => {
     expect(signIns()).toMatchObject([{ outcome: "approved", via: "github", principal: "github:583231" }]);
   });
 
-  it("grants what was ticked before", async () => {
+  it("grants the scopes that were ticked before", async () => {
     const { client, done } = await throughGitHub({ scope: ["sandbox:read"] });
     const response = await client.exchange(done.location?.searchParams.get("code") ?? "");
     expect(await response.json()).toMatchObject({ scope: "sandbox:read" });
@@ -101,7 +101,7 @@ describe("GitHub", () => {
     expect((await throughGitHub()).done.status).toBe(303);
   });
 
-  it("takes a refusal there for one here", async () => {
+  it("passes a refusal at GitHub on to the client", async () => {
     github.user = undefined;
     const { done } = await throughGitHub();
     expect(done.status).toBe(400);
@@ -133,7 +133,7 @@ describe("GitHub", () => {
   });
 
   it.each(["down", "garbage", "rate_limited", "odd_token"] as const)(
-    "says so when GitHub fails: %s",
+    "reports a failure of GitHub: %s",
     async (failure) => {
       github.failure = failure;
       const signIns = signInsOf(server);
@@ -145,20 +145,20 @@ describe("GitHub", () => {
     },
   );
 
-  it("does not take a refused question about accountLink for an answer", async () => {
+  it("does not let in a member if the request for the membership fails", async () => {
     github.failure = "org_forbidden";
     github.user = { id: 78, login: "member", orgs: { acme: "active" } };
     expect((await throughGitHub()).done.status).toBe(403);
   });
 
-  it("never gets a code twice, and keeps no secret of GitHub's in the log", async () => {
+  it("never receives a code twice, and its secrets are not logged", async () => {
     github.requestedPaths = [];
     await throughGitHub();
     expect(github.requestedPaths.filter((path) => path === "/login/oauth/access_token")).toHaveLength(1);
     expect(JSON.stringify(server.logs())).not.toMatch(/gho_|github-client-secret/);
   });
 
-  it("does not ask for a code that GitHub did not give", async () => {
+  it("receives no request with a code that it did not issue", async () => {
     const { browser, page } = await consent(server);
     const away = await browser.submit(page, { decision: "github" });
     const state = away.location?.searchParams.get("state");

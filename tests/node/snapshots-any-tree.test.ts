@@ -102,7 +102,7 @@ function stateOf(root: string): Record<string, unknown> {
   return state;
 }
 
-it("is restored elsewhere unchanged, after any change between two saves", async () => {
+it("any workspace is restored elsewhere unchanged, after any change between two saves", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(step, { maxLength: 20 }),

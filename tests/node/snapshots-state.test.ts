@@ -93,7 +93,7 @@ async function restore(root: string, manifest: Buffer, pack: Buffer, base = base
   return changes;
 }
 
-it("repeats installations, changes, links and removals in another system, and keeps the rest", async () => {
+it("a saved system repeats installations, changes, links and removals elsewhere, and keeps the rest", async () => {
   const [from, to] = [system("from"), system("to")];
   const base = baseOf(to);
   const { manifest, pack } = await changesOf(from, () => {
@@ -120,7 +120,7 @@ it.each([
   ["is removed", () => undefined],
   ["becomes a link to elsewhere", (path: string) => symlinkSync("/tmp/elsewhere", path)],
   ["becomes a file", (path: string) => writeFileSync(path, "")],
-])("leaves what the server brings where the directory above %s", async (_what, replace) => {
+])("a restore keeps the server's files if the directory above them %s", async (_what, replace) => {
   const [from, to] = [system("from"), system("to")];
   for (const root of [from, to]) write(root, "opt/tool/program");
   const base = baseOf(to);
@@ -134,7 +134,7 @@ it.each([
   expect(readFileSync(join(to, "workspace/mine"), "utf8")).toBe("changed");
 });
 
-it.runIf(process.getuid?.() === 0)("keeps owners, also of what was there before", async () => {
+it.runIf(process.getuid?.() === 0)("a restore keeps owners, also those of existing files", async () => {
   const [from, to] = [system("from"), system("to")];
   const paths = ["srv/db", "srv/db/page", "srv/link", "usr/bin/tool", "var"];
   const { manifest, pack } = await changesOf(from, () => {
@@ -155,13 +155,13 @@ it.runIf(process.getuid?.() === 0)("keeps owners, also of what was there before"
   expect(look(to)).toBe(look(from));
 });
 
-it.each([-1, 0.5, 2 ** 32 - 1])("takes no owner %d", async (uid) => {
+it.each([-1, 0.5, 2 ** 32 - 1])("a manifest with owner %d is refused", async (uid) => {
   const manifest = await writeManifest([{ ...directory("srv"), uid, gid: 0 }]);
   const root = system("to");
   await expect(Restore.begin("a", { root, base: baseOf(root) }, manifest)).rejects.toThrow();
 });
 
-it("holds no processes, no files of the platform and no caches", async () => {
+it("a saved system contains no processes, no files of the platform and no caches", async () => {
   const root = system("from");
   const { pack } = await changesOf(root, () => {
     for (const path of [
@@ -178,7 +178,7 @@ it("holds no processes, no files of the platform and no caches", async () => {
   expect(pack.length).toBe(0);
 });
 
-it("has the system's files as they were saved before while the package manager works, and the user's as they are", async () => {
+it("a save during an installation keeps the system's previous state and the user's current files", async () => {
   const root = system("from");
   const base = baseOf(root);
   write(root, "var/lib/dpkg/lock");
@@ -209,7 +209,7 @@ it("has the system's files as they were saved before while the package manager w
   }
 });
 
-it("differs by what an installation meets", () => {
+it("the id of a system depends on its installed packages", () => {
   const [one, other] = [system("one"), system("other")];
   expect(systemID(one)).toBe(systemID(other));
   write(other, "var/lib/dpkg/status", "more");
@@ -227,7 +227,7 @@ it.each<[string, Entry[]]>([
   ["another directory", [directory("proc"), file("proc/x")]],
   ["what is above", [file("../x")]],
   ["what is removed elsewhere", [{ type: "removed", path: "run", ...common }]],
-])("is not changed in %s", async (_what, entries) => {
+])("a restore does not change %s", async (_what, entries) => {
   const root = system("to");
   const before = look(root);
   const manifest = await writeManifest(entries);
@@ -235,7 +235,7 @@ it.each<[string, Entry[]]>([
   expect(look(root)).toBe(before);
 });
 
-it("follows no link, and replaces nothing before everything has arrived", async () => {
+it("a restore follows no link, and replaces nothing before everything has arrived", async () => {
   const [from, to] = [system("from"), system("to")];
   const { manifest, pack } = await changesOf(from, () => {
     write(from, "srv/a/file", "x".repeat(10_000));
@@ -253,7 +253,7 @@ it("follows no link, and replaces nothing before everything has arrived", async 
   expect(readdirSync(join(place, "outside"))).toEqual([]);
 });
 
-it("of version 1 has only the workspace, owned by root", async () => {
+it("a saved state of version 1 contains only the workspace, owned by root", async () => {
   const [from, to] = [system("from"), system("to")];
   write(from, "workspace/src/main", "x".repeat(5000));
   linkSync(join(from, "workspace/src/main"), join(from, "workspace/hard"));
@@ -273,7 +273,7 @@ it("of version 1 has only the workspace, owned by root", async () => {
   expect(readFileSync(join(to, "etc/conf"), "utf8")).toBe("untouched");
 });
 
-it("upon another image: the user's own files come back, what fits beside the image's programs, and the rest is named", async () => {
+it("a restore on another image brings back the user's own files and what does not conflict, and names the rest", async () => {
   const [from, to] = [system("from"), system("to")];
   for (const root of [from, to]) {
     write(root, "usr/local/lib/python3.11/site.py");
@@ -313,7 +313,7 @@ it("upon another image: the user's own files come back, what fits beside the ima
   ]);
 });
 
-it("keeps times before 1970 through several saves", async () => {
+it("a saved state keeps times before 1970 through several saves", async () => {
   /** Microseconds. */
   const times = [-315_619_200_000_000, -1_250_000, -1, 0, 1_250_000];
   let last = system("first");
@@ -336,7 +336,7 @@ it("keeps times before 1970 through several saves", async () => {
   }
 });
 
-it("first leaves out what can be regenerated, then each library as a whole", async () => {
+it("a save first leaves out what can be regenerated, then each library as a whole", async () => {
   const root = system("from");
   const base = baseOf(root);
   write(root, "workspace/node_modules/a", "x".repeat(50));
@@ -358,7 +358,7 @@ it("first leaves out what can be regenerated, then each library as a whole", asy
   });
 });
 
-it("finds installed files at once, and files written in place by a full scan", async () => {
+it("a save finds installed files at once, and files written in place by a full scan", async () => {
   const root = system("from");
   const base = baseOf(root);
   const scanner = new Scanner(root, () => base);

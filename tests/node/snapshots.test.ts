@@ -105,7 +105,7 @@ await readManifest(manifest).catch(({ message }) => console.log(message));`;
     expect(output).toBe("too many entries\n");
   });
 
-  it("of the right form is taken, over symbolic links that were in the way before", async () => {
+  it("of the right form is accepted, and replaces symbolic links", async () => {
     writeFileSync(join(outside, "file"), "mine");
     symlinkSync(outside, join(root, "a"));
     symlinkSync(join(outside, "file"), join(root, "b"));
@@ -122,7 +122,7 @@ await readManifest(manifest).catch(({ message }) => console.log(message));`;
   });
 });
 
-it("a save of a conversation holds its files and the directories that lead there, and nothing else of the home", async () => {
+it("a save of a conversation contains its files and their directories, and nothing else of the home directory", async () => {
   for (const path of [
     "talks/work/one.jsonl",
     "talks/work/one/part.jsonl",
@@ -158,7 +158,7 @@ describe("a restore", () => {
     for (let at = 0; at < bytes.length; at += 7) yield bytes.subarray(at, at + 7);
   };
 
-  it("has the saved files, in any division of its bytes", async () => {
+  it("brings back the saved files, however its bytes are divided", async () => {
     const { manifest, pack } = await saved();
     mkdirSync(join(root, "workspace"));
     writeFileSync(join(root, "workspace/later"), "z");
@@ -170,7 +170,7 @@ describe("a restore", () => {
     expect(readFileSync(join(root, "text"), "utf8")).toBe("x".repeat(10_000));
   });
 
-  it("has what was saved where Node has no zstd", async () => {
+  it("works if Node has no zstd", async () => {
     vi.resetModules();
     const names = Object.keys(zlib).filter((name) => /^zstd/i.test(name));
     vi.doMock("node:zlib", () => ({
@@ -188,7 +188,7 @@ describe("a restore", () => {
     expect(readFileSync(join(root, "text"), "utf8")).toBe("x".repeat(10_000));
   });
 
-  it("of a sparse file of 10 GB takes only its data", async () => {
+  it("of a sparse file of 10 GB transfers only its data", async () => {
     const content = Buffer.from("end");
     const size = 10 * 1024 ** 3;
     const hash = createHash("sha256")
@@ -212,18 +212,21 @@ describe("a restore", () => {
     ["zstd", zlib.zstdCompressSync, 1_000_000],
     ["deflate", zlib.deflateRawSync, 10],
     ["deflate", zlib.deflateRawSync, 1_000_000],
-  ] as const)("unpacks no more of a bomb of %s than the file has", async (codec, pack, size) => {
-    const bomb = pack(Buffer.alloc(32 * 1024 * 1024));
-    const unpacked = decompressed(bomb, codec, size).then(({ length }) => length);
-    await expect(unpacked).rejects.toMatchObject({ code: "ERR_BUFFER_TOO_LARGE" });
-    const blob = { hash: "0".repeat(64), pack: "a", offset: 0, length: bomb.length, codec };
-    const manifest = await writeManifest([{ ...common, type: "file", path: "bomb", size, blobs: [blob] }]);
-    const restore = await Restore.begin("a", { root, base }, manifest);
-    await expect(restore.receive(stream(bomb))).rejects.toMatchObject({ failure: { problem: "cut" } });
-    expect(readdirSync(root)).not.toContain("bomb");
-  });
+  ] as const)(
+    "unpacks no more of a decompression bomb (%s) than the file's size",
+    async (codec, pack, size) => {
+      const bomb = pack(Buffer.alloc(32 * 1024 * 1024));
+      const unpacked = decompressed(bomb, codec, size).then(({ length }) => length);
+      await expect(unpacked).rejects.toMatchObject({ code: "ERR_BUFFER_TOO_LARGE" });
+      const blob = { hash: "0".repeat(64), pack: "a", offset: 0, length: bomb.length, codec };
+      const manifest = await writeManifest([{ ...common, type: "file", path: "bomb", size, blobs: [blob] }]);
+      const restore = await Restore.begin("a", { root, base }, manifest);
+      await expect(restore.receive(stream(bomb))).rejects.toMatchObject({ failure: { problem: "cut" } });
+      expect(readdirSync(root)).not.toContain("bomb");
+    },
+  );
 
-  it("removes nothing that is mounted deep in a directory that it does not have", async () => {
+  it("removes no mount inside a directory that was not saved", async () => {
     const gone = join(root, "workspace/gone");
     mkdirSync(join(gone, "deep/mount"), { recursive: true });
     writeFileSync(join(gone, "file"), "old");
@@ -254,7 +257,7 @@ await restore.finish();`;
     expect(output).toBe("mine\n.:\ngone\nkept\n\ngone:\ndeep\n");
   });
 
-  it("says that the disk is full, and can be repeated when there is room", async () => {
+  it("reports a full disk, and can be repeated when there is space", async () => {
     const [disk, source] = [join(root, "disk"), join(outside, "source")];
     for (const path of [disk, source]) mkdirSync(path);
     for (const size of [1_000_000, 1000]) writeFileSync(join(source, `of-${size}`), randomBytes(size));
@@ -300,7 +303,7 @@ console.log(JSON.stringify({ failure, isWhole }));`;
     ["breaks off", (pack) => pack.subarray(0, -1)],
     ["is changed by a byte", (pack) => Buffer.from(pack.map((byte, at) => (at === 20 ? byte ^ 1 : byte)))],
     ["is something else", (pack) => Buffer.alloc(pack.length)],
-  ])("fails where what comes %s", async (_how, change) => {
+  ])("fails if the data %s", async (_how, change) => {
     const { manifest, pack } = await saved();
     const restore = await Restore.begin("a", { root, base }, manifest);
     await expect(restore.receive(stream(change(pack)))).rejects.toMatchObject({
@@ -310,14 +313,14 @@ console.log(JSON.stringify({ failure, isWhole }));`;
 });
 
 describe("a save", () => {
-  it("of a workspace that was removed holds nothing", async () => {
+  it("of a removed workspace is empty", async () => {
     const removed = join(root, "removed");
     const save = await Save.plan("a", removed, new Map(), { max: 1e9, repack: [] }, await changes(removed));
     for await (const part of save.pack(signal)) expect(part).toBeUndefined();
     expect(await save.done()).toMatchObject({ files: 0, bytes: 0, packs: [] });
   });
 
-  it("counts and names what it leaves out because it cannot be saved", async () => {
+  it("counts and names the files that cannot be saved", async () => {
     execFileSync("mkfifo", [join(root, "pipe")]);
     const server = createServer().listen(join(root, "socket"));
     await once(server, "listening");
@@ -332,7 +335,7 @@ describe("a save", () => {
     }
   });
 
-  it("counts and names what it cannot read, and has the rest", () => {
+  it("counts and names the files that it cannot read, and contains the rest", () => {
     writeFileSync(join(root, "file"), "file");
     writeFileSync(join(root, "large"), "x".repeat(100_000), { mode: 0 });
     writeFileSync(join(root, "small"), "x", { mode: 0 });
@@ -361,7 +364,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     ]);
   });
 
-  it("leaves out a file of 10 GB without reading it if there is no room, also a sparse one", async () => {
+  it("leaves out a file of 10 GB without reading it if it exceeds the limit, also a sparse one", async () => {
     writeFileSync(join(root, "sparse"), "");
     truncateSync(join(root, "sparse"), 10 * 1024 ** 3);
     writeFileSync(join(root, "other"), "other");

@@ -39,7 +39,7 @@ const own = ({ runDir, engine }: TestEngine) => join(runDir, engine.boot);
 
 const whichOne = async (sandbox: TestSandbox) => (await sandbox.run(whichCommand)).stdout;
 
-it("becomes one sandbox only: parallel starts and later ones get others", async () => {
+it("a prepared sandbox serves one start only, and parallel and later starts get others", async () => {
   const engine = await start();
   const ahead = await next(own(engine));
   const sandboxes = await Promise.all(Array.from({ length: 3 }, () => TestSandbox.start(engine)));
@@ -52,7 +52,7 @@ it("becomes one sandbox only: parallel starts and later ones get others", async 
   for (const sandbox of sandboxes.slice(1)) expect((await sandbox.run("ls /workspace")).stdout).toBe("");
 });
 
-it("is not used for a sandbox with other variables, and variables reach only their own sandbox", async () => {
+it("a prepared sandbox is not used for other variables, and variables reach only their own sandbox", async () => {
   const engine = await start();
   const { name, which } = await next(own(engine));
   const given = await TestSandbox.start(engine, { env: { GIVEN: "one" } });
@@ -65,7 +65,7 @@ it("is not used for a sandbox with other variables, and variables reach only the
   expect((await other.run("env | grep -c GIVEN")).stdout).toBe("0");
 });
 
-it("is not used for a sandbox with a directory of the host, and remains available", async () => {
+it("a prepared sandbox is not used with a directory of the host, and remains available", async () => {
   const from = temporaryDirectory();
   await writeFile(join(from, "file"), "of the host");
   const engine = await start({ directories: [{ name: "given", from, to: "/opt/given", writable: false }] });
@@ -77,7 +77,7 @@ it("is not used for a sandbox with a directory of the host, and remains availabl
   expect((await other.run("ls /opt")).stdout).not.toContain("given");
 });
 
-it("has the way out, and the names, of the actor that it is given to", async () => {
+it("a prepared sandbox gets the network and the host names of its actor", async () => {
   const engine = await start({ network: "none" });
   const { which } = await next(own(engine));
   const intercepts = { http: ["models.example"], https: [], all: false };
@@ -88,7 +88,7 @@ it("has the way out, and the names, of the actor that it is given to", async () 
   expect(refused.stdout).toContain("this sandbox has no internet access");
 });
 
-it("has a Python kernel that its owner sees only as a process", async () => {
+it("a prepared sandbox has a Python kernel, which its owner sees only as a process", async () => {
   const engine = await start();
   const { pid } = await next(own(engine));
   await until(() => tree(pid).some(({ command }) => command.startsWith("python3")));
@@ -98,7 +98,7 @@ it("has a Python kernel that its owner sees only as a process", async () => {
   );
 });
 
-it("disturbs nobody when it is killed while it waits", async () => {
+it("a prepared sandbox that is killed while it waits disturbs nobody", async () => {
   const engine = await start();
   const ahead = await next(own(engine));
   kill(identify(ahead.pid) ?? "");
@@ -108,7 +108,7 @@ it("disturbs nobody when it is killed while it waits", async () => {
   expect((await next(own(engine), [ahead.name])).which).not.toBe(ahead.which);
 });
 
-it("disturbs nobody when it cannot start, and is there again once it can", async () => {
+it("a prepared sandbox that cannot start disturbs nobody, and starts once it can", async () => {
   const shown = temporaryDirectory();
   await mkdir(join(shown, "tree"));
   const logged: string[] = [];
@@ -129,7 +129,7 @@ it("disturbs nobody when it cannot start, and is there again once it can", async
   await next(own(engine), [name]);
 });
 
-it("keeps its sandboxd for as long as nobody takes it", async () => {
+it("a prepared sandbox keeps its sandboxd until it is used", async () => {
   // The first process kills a sandboxd that has been silent for 15 s.
   await sleep(Math.max(0, waiting.since + 18_000 - performance.now()));
   expect(waiting.sandboxd()).toBe(waiting.before);

@@ -26,11 +26,11 @@ describe("the text of a terminal", () => {
     ["lines above, erased", `a\nb\n${ESC}[2A${ESC}[Jc`, "c"],
     ["bells and other characters", "a\u0007\u0000b", "ab"],
     ["tabs and letters of any kind", "a\tžluť 🐎", "a\tžluť 🐎"],
-  ])("holds %s", (_what, output, text) => {
+  ])("shows %s correctly", (_what, output, text) => {
     expect(terminalText(output)).toBe(text);
   });
 
-  it("is whole where a line is longer than any terminal's", () => {
+  it("contains a whole line that is longer than any terminal's", () => {
     const long = `${"0123456789".repeat(500)}`;
     expect(terminalText(`${long}\n${long}`)).toBe(`${long}\n${long}`);
   });
@@ -43,7 +43,7 @@ describe("the text of a terminal", () => {
     ["movements of any length", `${ESC}[999999999Cx${ESC}[1G${ESC}[${"9".repeat(400)}@y`],
     ["titles that do not end", `${ESC}]0;${"x".repeat(1000)}${ESC}Z`],
     ["numbers that end in nothing", `${ESC}[${"1;".repeat(500)}\n`],
-  ])("is bounded, and so is the work: %s", (_what, output) => {
+  ])("has a limited size and cost: %s", (_what, output) => {
     for (const times of [1, 10, 100]) expect(isBounded(output.repeat(times))).toBe(true);
   });
 
@@ -73,7 +73,7 @@ describe("the text of a terminal", () => {
   });
 });
 
-describe("last states", () => {
+describe("the last lines of a terminal", () => {
   it("show nested progress bars, as tqdm prints them", () => {
     const steps = Array.from({ length: 20 }, (_, n) => `\n\rinner: ${n + 1}/20${ESC}[A`);
     const outer = Array.from({ length: 5 }, (_, n) => `\router: ${n + 1}/5${steps.join("")}`);

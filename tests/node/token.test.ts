@@ -42,7 +42,7 @@ describe("a printed line carries the token from .dev.vars", () => {
       "commented-behind",
     ],
     ["SERVER_AUTH_TOKEN=the-first-of-two\nSERVER_AUTH_TOKEN=the-last-of-them", "the-last-of-them"],
-  ])("%j", (text, token) => {
+  ])("of a file with %j", (text, token) => {
     writeFileSync(file, `${text}\n`);
     expect(readVariables({}, file)).toMatchObject({ token, tokenSource: "file" });
   });
@@ -76,7 +76,7 @@ describe("npm run token prints the token that npm start takes", () => {
     });
 
   it.each(["SERVER_AUTH_TOKEN=that-of-the-file\n", "LOG_LEVEL=warn\n"])(
-    "the environment's, beside %j",
+    "from the environment, not from a file with %j",
     (text) => {
       writeFileSync(file, text);
       expect(npmRunToken(" of-the-environment ")).toBe("of-the-environment\n");
@@ -84,7 +84,7 @@ describe("npm run token prints the token that npm start takes", () => {
     },
   );
 
-  it("or one that it generates and keeps if there was none, so that no client gets an empty one", () => {
+  it("or generates and keeps one if there was none, so that no client gets an empty token", () => {
     writeFileSync(file, "LOG_LEVEL=warn\n");
     const printed = npmRunToken();
     expect(printed).toMatch(/^[\w-]{43}\n$/);
@@ -96,14 +96,14 @@ describe("npm run token prints the token that npm start takes", () => {
     ["a".repeat(32), /SERVER_AUTH_TOKEN must be random/],
     ["short", /SERVER_AUTH_TOKEN must be at least 16 characters/],
     ["of several words, with spaces", /SERVER_AUTH_TOKEN must be visible ASCII/],
-  ])("unless npm start refuses it: %s", (token, words) => {
+  ])("or an error if npm start refuses the token: %s", (token, words) => {
     rmSync(file, { force: true });
     expect(() => npmRunToken(token)).toThrow(
       expect.objectContaining({ status: 1, stdout: "", stderr: expect.stringMatching(words) }),
     );
   });
 
-  it("and says why there is none", () => {
+  it("or the reason why there is none", () => {
     rmSync(file, { force: true });
     mkdirSync(file);
     expect(() => npmRunToken()).toThrow(/\.dev\.vars cannot be read/);
@@ -128,7 +128,7 @@ describe("token rotate --write", () => {
       env: { ...process.env, SERVER_AUTH_TOKEN: undefined, AUTH_TOKENS: undefined },
     });
 
-  it("does not end the only token that clients may have, except with --yes", () => {
+  it("does not replace the only token that clients may have, except with --yes", () => {
     const text = `SERVER_AUTH_TOKEN=${now}
 SERVER_AUTH_TOKEN_PREVIOUS=${before}
 SERVER_AUTH_TOKEN_PREVIOUS_UNTIL=${UNTIL}

@@ -58,7 +58,7 @@ const unpack = [
 describe.each([
   ["the one who runs the tests", commonEngine],
   ["an ordinary user", ordinaryEngine],
-])("a server of %s", (_, start) => {
+])("a server that runs as %s", (_, start) => {
   it("keeps modes and times of archives and copies in sandboxes", async () => {
     const sandbox = await TestSandbox.start(await start());
     expect((await sandbox.run(`python3 - <<'PYTHON'\n${unpack}\nPYTHON`)).stdout.split("\n")).toEqual(
@@ -80,7 +80,7 @@ describe.each([
   });
 });
 
-describe.runIf(isRoot)("a server of root's", () => {
+describe.runIf(isRoot)("a server that runs as root", () => {
   it("gives a sandbox users: su, setpriv, useradd and subprocess", async () => {
     const sandbox = await TestSandbox.start(await commonEngine());
     const commands = [
@@ -178,7 +178,7 @@ const setIDs = [
   "print([name for name in os.listdir('.') if os.stat(name).st_mode & 0o6000 or name == 'allowed'])",
 ].join("\n");
 
-describe("a directory of the machine", () => {
+describe("a mounted directory of the machine", () => {
   const name = "mounted";
   const project = join(directory, "project");
   mkdirSync(project);
@@ -193,7 +193,7 @@ describe("a directory of the machine", () => {
   it.each([
     ["none", false, []],
     ["one that can be written to", true, ["/workspace/project", "/workspace/project/file"]],
-  ])("a sandbox with %s can write nowhere else on the machine", async (_, isMounted, expected) => {
+  ])("is all that a sandbox can write to on the machine: %s", async (_, isMounted, expected) => {
     const sandbox = isMounted ? await mounted() : await TestSandbox.start(await commonEngine());
     const { stdout, stderr } = await sandbox.run(`python3 - <<'PYTHON'\n${writable}\nPYTHON`);
     expect([stdout.split("\n").filter(Boolean), stderr]).toEqual([expected, ""]);
@@ -201,7 +201,7 @@ describe("a directory of the machine", () => {
       expect((await sandbox.run(`cat /proc/${file} 2>/dev/null`)).stdout).toBe("");
   });
 
-  it("has the same owner inside and outside, root too, and no sandbox is that root", async () => {
+  it("has the same owner inside and outside, also root, which no sandbox can become", async () => {
     const sandbox = await mounted();
     const { stdout } = await sandbox.run(
       "cat /workspace/project/file; touch /workspace/project/new; stat -c %u /workspace/project/new; cat /proc/self/uid_map",
@@ -210,7 +210,7 @@ describe("a directory of the machine", () => {
     expect(statSync(join(project, "new")).uid).toBe(process.getuid?.());
   });
 
-  it("gets no set-id bit from a sandbox; other modes can be set", async () => {
+  it("gets no set-id bit from a sandbox, but any other mode", async () => {
     const made = join(project, "made");
     const sandbox = await mounted();
     const { stdout, stderr } = await sandbox.run(
@@ -227,7 +227,7 @@ describe("a directory of the machine", () => {
     ).toBe("");
   });
 
-  it("is not given to a sandbox that starts after somebody has put a set-user-id program there", async () => {
+  it("is not mounted if it contains a set-user-id program when the sandbox starts", async () => {
     const program = join(project, "deep/program");
     mkdirSync(join(project, "deep"));
     writeFileSync(program, "");

@@ -29,7 +29,7 @@ interface Locked {
   integrity?: string;
 }
 
-test("the package's engines are the Node that it starts with", () => {
+test("the package's engines field names the Node version that it starts with", () => {
   expect(manifest.engines?.node).toBe("^22.15.0 || >=24.0.0");
   const starts = ["22.15.0", "22.21.1", "24.0.0", "25.1.0"];
   const refused = ["18.20.0", "20.20.2", "22.0.0", "22.14.0", "23.9.0"];
@@ -49,7 +49,7 @@ test("the image and the local platform carry the same Claude Code", () => {
 
 const LOCKS = ["package-lock.json", "tests/clients/package-lock.json", CLAUDE_LOCK];
 
-test.each(LOCKS)("%s names no download address, and what each package has to be", (file) => {
+test.each(LOCKS)("%s contains no download address, and a hash of each package", (file) => {
   const { packages } = JSON.parse(read(file)) as { packages: Record<string, Locked> };
   const fetched = Object.entries(packages).filter(
     ([path, { link }]) => path.startsWith("node_modules/") && !link,

@@ -36,7 +36,7 @@ print(json.dumps(${expression}))`;
   return JSON.parse(execFileSync("python3", ["-c", program, path], { encoding: "utf8" }));
 }
 
-it("holds more than 65,535 entries", async () => {
+it("an archive can contain more than 65,535 entries", async () => {
   // Links in memory take a fraction of the time that files on a disk take.
   const root = await mkdtemp("/dev/shm/sandbox-mcp-zip-");
   onTestFinished(() => rm(root, { recursive: true }));
@@ -48,7 +48,7 @@ it("holds more than 65,535 entries", async () => {
   expect(await seen(root, "[len(items), archive.read('last').decode()]")).toEqual([66_067, "last"]);
 });
 
-it("says sizes in eight bytes from four gigabytes on", async () => {
+it("an archive writes sizes from four gigabytes on in eight bytes", async () => {
   const root = join(directory, "large");
   await mkdir(root);
   await writeFile(join(root, "noise"), randomBytes(700_000));
@@ -63,7 +63,7 @@ it("says sizes in eight bytes from four gigabytes on", async () => {
   ]);
 });
 
-it("holds no name that leads out of the directory where a backslash separates", async () => {
+it("an archive contains no name that leaves the directory on systems with backslashes", async () => {
   const root = join(directory, "backslashes");
   await mkdir(join(root, "..\\up"), { recursive: true });
   for (const name of ["..\\..\\evil", "a\\..\\..\\b", "\\share", "C:\\c", "C:d", "..\\up/file", "x\\x2dy"])
@@ -73,7 +73,7 @@ it("holds no name that leads out of the directory where a backslash separates", 
   );
 });
 
-it("ends when nobody reads it, and closes its files", async () => {
+it("an archive that nobody reads ends, and closes its files", async () => {
   const root = join(directory, "broken");
   await mkdir(root);
   for (const name of ["a", "b", "c"]) await writeFile(join(root, name), randomBytes(700_000));

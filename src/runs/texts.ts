@@ -110,7 +110,9 @@ export function codeEndText(
         : `${kernel} was ${state === "kept" ? "interrupted" : "stopped"} after ${timeoutMs / 1000} s.${because} ${KERNEL_STATE[state]}`;
     case "cancelled":
       if (started) return `${kernel} was interrupted. ${KERNEL_STATE[state]}`;
-      return isLostBeforeStart ? "Cancelled while its kernel was starting: the code never ran." : CANCELLED_TEXT;
+      return isLostBeforeStart
+        ? "Cancelled while its kernel was starting: the code never ran."
+        : CANCELLED_TEXT;
     case "died":
       return `${kernel} died: the code ended its process, or it ran out of memory. ${KERNEL_STATE[state]}`;
     default:

@@ -72,15 +72,18 @@ it.each([
   ["ai-sdk-sandbox.ts", "ai-sdk-sandbox-example", CALLS, ""],
   ["computesdk.ts", "computesdk-example", CALLS, ""],
   ["openai-sandbox-agent.ts", "openai-sandbox-example", OPENAI_CALLS, "Ada\n40\n2\n"],
-])("the agent of %s writes, executes, reads and exposes", async (example, name, calls, printed) => {
-  const answer = await runAgent(example, calls);
-  for (const text of ["print(40 + 2)", "42", printed]) expect(answer).toContain(text);
-  const [url = ""] = /http:\/\/8000-\S+?\//.exec(answer) ?? [];
-  await until(async () => (await textAt(new URL("sum.py", url))) === SUM);
-  const sandbox = client.sandbox(name);
-  expect(await sandbox.runs()).toContainEqual(expect.objectContaining({ exitCode: 3, state: "failed" }));
-  expect(await sandbox.files.readText("sum.py")).toBe(SUM);
-});
+])(
+  "the agent of %s writes files, runs commands, reads files and exposes ports",
+  async (example, name, calls, printed) => {
+    const answer = await runAgent(example, calls);
+    for (const text of ["print(40 + 2)", "42", printed]) expect(answer).toContain(text);
+    const [url = ""] = /http:\/\/8000-\S+?\//.exec(answer) ?? [];
+    await until(async () => (await textAt(new URL("sum.py", url))) === SUM);
+    const sandbox = client.sandbox(name);
+    expect(await sandbox.runs()).toContainEqual(expect.objectContaining({ exitCode: 3, state: "failed" }));
+    expect(await sandbox.files.readText("sum.py")).toBe(SUM);
+  },
+);
 
 /** Changes the shell that runs it. */
 const SPOIL = "export PATH=/none V=first; umask 077; [() { :; }; stat() { :; }; export -f stat";
@@ -88,7 +91,7 @@ const SPOIL = "export PATH=/none V=first; umask 077; [() { :; }; stat() { :; }; 
 const SEEN = "echo [$V]; umask; [ -e /nope ] || echo clean";
 const CLEAN = "[]\n0022\nclean\n";
 
-describe("a command changes no shell but its own", () => {
+describe("a command changes only its own shell", () => {
   it("with the AI SDK", async () => {
     const session = aiSandbox(client.sandbox("clean-ai-sdk"));
     await session.run({ command: SPOIL });
@@ -128,7 +131,7 @@ describe("a command changes no shell but its own", () => {
   });
 });
 
-it("deepagents learns which files of a batch could not be written", async () => {
+it("deepagents gets the names of a batch's files that could not be written", async () => {
   const bytes = new TextEncoder().encode("kept");
   const sandbox = client.sandbox("uploads");
   const files: [string, Uint8Array][] = [
@@ -164,7 +167,7 @@ it("ComputeSDK limits commands, by default to the time given for the sandbox", a
   await made.destroy();
 });
 
-it("ComputeSDK makes, uses, exposes, keeps and ends a sandbox", async () => {
+it("ComputeSDK creates, uses, exposes, saves and destroys a sandbox", async () => {
   const compute = computeOf({ provider: sandboxMCP({ url: server.url, token: TOKEN }) });
   const made = await compute.sandbox.create({ envs: { GREETING: "hello" } });
   const parts: string[] = [];
@@ -193,7 +196,7 @@ it("ComputeSDK makes, uses, exposes, keeps and ends a sandbox", async () => {
 });
 
 describe("the OpenAI Agents SDK", () => {
-  it("makes, fills, exposes, resumes and ends a sandbox", async () => {
+  it("creates, fills, exposes, resumes and destroys a sandbox", async () => {
     const sandboxes = openAISandboxes(client);
     const image = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
     const entries = {

@@ -89,12 +89,12 @@ afterAll(async () => {
 });
 
 describe.each([
-  ["that passes on all of a call", false],
-  ["that passes on its tool and arguments alone", true],
-])("in a client %s", (_words, isNarrow) => {
+  ["that passes on the whole call", false],
+  ["that passes on only a call's tool and arguments", true],
+])("the app in a client %s", (_words, isNarrow) => {
   const sandbox = isNarrow ? "narrow" : "whole";
 
-  it("shows the run of a call that still waits for it as it prints, and cancels it", async () => {
+  it("shows the output of a running call's run, and cancels the run", async () => {
     const command = "mkfifo go; echo first; cat go; echo last; sleep 1000";
     await open("run_command", { sandbox, command }, { isNarrow });
     await until(async () => (await rows()).includes("first"));
@@ -109,7 +109,7 @@ describe.each([
     expect(complaints.splice(0)).toEqual([]);
   });
 
-  it("opens the run of a call that has ended", async () => {
+  it("shows the run of a call that has ended", async () => {
     await open("run_command", { sandbox, command: "echo done already" }, { isNarrow });
     await state("succeeded");
     await until(async () => (await rows()).length > 0);
@@ -119,8 +119,8 @@ describe.each([
   });
 });
 
-describe("in a client's chat", () => {
-  it("opens at what the tool is about", async () => {
+describe("the app in a client's chat", () => {
+  it("opens at the subject of the tool", async () => {
     await open("list_sandboxes", {});
     await app.locator("nav.sandboxes >> text=whole").waitFor();
     await call("write_file", { sandbox: "whole", path: "kept.txt", content: "kept" });
@@ -129,7 +129,7 @@ describe("in a client's chat", () => {
     expect(await app.locator("h1").innerText()).toBe("whole");
   });
 
-  it("leads nowhere by itself: links are the client's to open", async () => {
+  it("never navigates by itself, and lets the client open links", async () => {
     await open("expose_port", { sandbox: "whole", port: 8000 });
     const link = app.locator("a:text-is('Open port 8000')");
     const url = await link.getAttribute("href");
@@ -168,7 +168,7 @@ describe("in a client's chat", () => {
     expect(complaints.splice(0)).toEqual([]);
   });
 
-  it("asks for nothing while it is scrolled out of sight", async () => {
+  it("sends no requests while it is scrolled out of sight", async () => {
     await open("list_sandboxes", {});
     await app.locator("nav.sandboxes >> text=narrow").waitFor();
     const frame = await inside();
@@ -213,7 +213,7 @@ describe("in a client's chat", () => {
     expect(complaints.splice(0)).toEqual([]);
   });
 
-  it("is as high as its content, and fills the screen on request", async () => {
+  it("has the height of its content, and fills the screen on request", async () => {
     const availableDisplayModes = ["inline" as const, "fullscreen" as const];
     await open(
       "run_command",
@@ -238,7 +238,7 @@ describe("in a client's chat", () => {
     await app.locator("nav.sandboxes").waitFor({ state: "hidden" });
   });
 
-  it("is as light or dark as the client, and can be used by everybody", async () => {
+  it("follows the client's light or dark mode, and is accessible", async () => {
     await page.emulateMedia({ colorScheme: "light" });
     await open("run_command", { sandbox: "hostile", command: "echo seen" }, { context: { theme: "dark" } });
     await until(async () => (await rows()).includes("seen"));

@@ -38,68 +38,75 @@ const start = (...words: string[]) => ({
 const lines = (...messages: object[]) =>
   messages.map((message) => `${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`).join("");
 
-it("starts a server, shares it, outlives it, and leaves none behind", { timeout: 170_000 }, async () => {
-  const first = new Client(info);
-  await first.connect(new StdioClientTransport(start()));
-  const ran = await first.callTool({ name: "run_command", arguments: { command: "echo $((6 * 7))" } });
-  expect(ran.content).toEqual([{ type: "text", text: "exit_code: 0\nstdout: 42" }]);
-  const before = readRunning(stateDir);
-  const server = tree(before?.pid ?? 0);
-  expect(server.length).toBeGreaterThan(1);
+it(
+  "stdio starts a server, shares it with others, survives its end, and leaves none behind",
+  { timeout: 170_000 },
+  async () => {
+    const first = new Client(info);
+    await first.connect(new StdioClientTransport(start()));
+    const ran = await first.callTool({ name: "run_command", arguments: { command: "echo $((6 * 7))" } });
+    expect(ran.content).toEqual([{ type: "text", text: "exit_code: 0\nstdout: 42" }]);
+    const before = readRunning(stateDir);
+    const server = tree(before?.pid ?? 0);
+    expect(server.length).toBeGreaterThan(1);
 
-  // The same server, for a client of the newest protocol. The bridge adds its headers.
-  const second = new NewClient(info, { versionNegotiation: { mode: { pin: "2026-07-28" } } });
-  await second.connect(new NewTransport(start("--sandbox", "other")));
-  const messages: unknown[] = [];
-  const slow = await second.callTool(
-    { name: "run_command", arguments: { command: "sleep 6; pwd" } },
-    { onprogress: ({ message }) => void messages.push(message) },
-  );
-  expect([slow.isError, messages.length]).toEqual([
-    undefined,
-    expect.toSatisfy((count: number) => count > 0),
-  ]);
-  expect(readRunning(stateDir)).toEqual(before);
-  const { resources } = await second.listResources();
-  expect(resources.map(({ uri }) => uri)).toContain("sandbox://other/");
+    // The same server, for a client of the newest protocol. The bridge adds its headers.
+    const second = new NewClient(info, { versionNegotiation: { mode: { pin: "2026-07-28" } } });
+    await second.connect(new NewTransport(start("--sandbox", "other")));
+    const messages: unknown[] = [];
+    const slow = await second.callTool(
+      { name: "run_command", arguments: { command: "sleep 6; pwd" } },
+      { onprogress: ({ message }) => void messages.push(message) },
+    );
+    expect([slow.isError, messages.length]).toEqual([
+      undefined,
+      expect.toSatisfy((count: number) => count > 0),
+    ]);
+    expect(readRunning(stateDir)).toEqual(before);
+    const { resources } = await second.listResources();
+    expect(resources.map(({ uri }) => uri)).toContain("sandbox://other/");
 
-  // Without an input it answers what it was asked, and ends.
-  const input = lines({ id: 1, method: "ping" }, { id: 2, method: "tools/list" });
-  const ended = await runCLI(["stdio"], { env }, `${input}no message\n`);
-  expect([ended.code, ended.stderr]).toEqual([0, expect.stringContaining("This is not a JSON-RPC message")]);
-  const answers = ended.stdout
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line));
-  expect(answers.map(({ id }) => id).sort()).toEqual([1, 2]);
+    // Without an input it answers what it was asked, and ends.
+    const input = lines({ id: 1, method: "ping" }, { id: 2, method: "tools/list" });
+    const ended = await runCLI(["stdio"], { env }, `${input}no message\n`);
+    expect([ended.code, ended.stderr]).toEqual([
+      0,
+      expect.stringContaining("This is not a JSON-RPC message"),
+    ]);
+    const answers = ended.stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(answers.map(({ id }) => id).sort()).toEqual([1, 2]);
 
-  // A server refuses the token: the client gets an error, not silence.
-  const refused = await runCLI(
-    ["stdio", "--token", "a-token-of-nobody"],
-    { env },
-    lines({ id: 7, method: "ping" }),
-  );
-  expect(JSON.parse(refused.stdout)).toMatchObject({
-    id: 7,
-    error: { message: expect.stringContaining("does not accept the token") },
-  });
+    // A server refuses the token: the client gets an error, not silence.
+    const refused = await runCLI(
+      ["stdio", "--token", "a-token-of-nobody"],
+      { env },
+      lines({ id: 7, method: "ping" }),
+    );
+    expect(JSON.parse(refused.stdout)).toMatchObject({
+      id: 7,
+      error: { message: expect.stringContaining("does not accept the token") },
+    });
 
-  // The server ends with the client that started it. The other client's call says that the server may not have ended its command.
-  const cut = second.callTool({ name: "run_command", arguments: { command: "sleep 300" } }).catch(String);
-  await until(async () => {
-    const listed = await first.callTool({ name: "list_runs", arguments: { sandbox: "other" } });
-    return JSON.stringify(listed.content).includes("running");
-  });
-  await first.close();
-  expect(await cut).toContain("What was started may go on: list_runs shows it.");
-  expect(await survivors(server, 30_000)).toEqual([]);
-  const again = await second.callTool({ name: "run_command", arguments: { command: "echo again" } });
-  expect(again.content).toContainEqual({ type: "text", text: expect.stringContaining("again") });
-  const after = readRunning(stateDir);
-  expect(after?.pid).not.toBe(before?.pid);
+    // The server ends with the client that started it. The other client's call says that the server may not have ended its command.
+    const cut = second.callTool({ name: "run_command", arguments: { command: "sleep 300" } }).catch(String);
+    await until(async () => {
+      const listed = await first.callTool({ name: "list_runs", arguments: { sandbox: "other" } });
+      return JSON.stringify(listed.content).includes("running");
+    });
+    await first.close();
+    expect(await cut).toContain("What was started may go on: list_runs shows it.");
+    expect(await survivors(server, 30_000)).toEqual([]);
+    const again = await second.callTool({ name: "run_command", arguments: { command: "echo again" } });
+    expect(again.content).toContainEqual({ type: "text", text: expect.stringContaining("again") });
+    const after = readRunning(stateDir);
+    expect(after?.pid).not.toBe(before?.pid);
 
-  const last = tree(after?.pid ?? 0);
-  await second.close();
-  expect(await survivors(last, 30_000)).toEqual([]);
-  expect(readRunning(stateDir)).toBeUndefined();
-});
+    const last = tree(after?.pid ?? 0);
+    await second.close();
+    expect(await survivors(last, 30_000)).toEqual([]);
+    expect(readRunning(stateDir)).toBeUndefined();
+  },
+);

@@ -55,7 +55,7 @@ afterAll(async () => {
 });
 
 describe("ask", () => {
-  it("prints what the program prints, and the program beside it", async () => {
+  it("prints the program's output, and the program on standard error", async () => {
     // Nothing is printed about the sandbox that is made for the question.
     const result = await run(["ask", "[[answer]] What is 6 times 7?"]);
     expect(result).toEqual({ code: 0, stdout: "42\n", stderr: "print(6 * 7)\n" });
@@ -73,12 +73,12 @@ describe("ask", () => {
     expect(failed).toMatchObject({ code: 1, stderr: expect.stringContaining("no such thing") });
   });
 
-  it("says why there is no program", async () => {
+  it("prints why there is no program", async () => {
     const stderr = "The model wrote no program. It said: I would rather not.\n";
     expect(await run(["ask", "[[decline]] x"])).toEqual({ code: 1, stdout: "", stderr });
   });
 
-  it("stops on Ctrl-C, while the model writes and while the program runs, and can be left", async () => {
+  it("stops on Ctrl-C, both while the model writes and while the program runs", async () => {
     const start = (name: string) => {
       const command = startCLI(["ask", "--sandbox", "default", `[[${name}]] x`], local);
       command.stdin.end();
@@ -108,13 +108,13 @@ describe("ask", () => {
 });
 
 describe("execute", () => {
-  it("prints the answer, and beside it what the agent does and has changed", async () => {
+  it("prints the answer, and on standard error the agent's steps and changes", async () => {
     const { code, stdout, stderr } = await run(["execute", "[[write]] Write it."]);
     expect([code, stdout]).toEqual([0, "It is written.\n"]);
     expect(stderr).toMatch(/^Task task-\S+t\n[^]*Write a\.txt[^]*created a\.txt \(6 B\)\nsucceeded, /);
   });
 
-  it("has the agents and commands in place that are named, from the operator's folder as it is now", async () => {
+  it("uses the named agents and commands from the current state of the operator's folder", async () => {
     const reviewer = "---\nname: reviewer\ndescription: looks for mistakes\n---\nLook for them.";
     writeFileSync(join(directory, "definitions/agents/reviewer.md"), reviewer);
     const { code, stdout } = await run([
@@ -140,7 +140,7 @@ describe("execute", () => {
   it.each([
     ["directory", (path: string) => mkdirSync(path), "it is a directory"],
     ["gone", (path: string) => symlinkSync("nowhere", path), "its file is a broken link"],
-  ])("says why a definition in the operator's folder cannot be used: %s", async (name, make, why) => {
+  ])("prints why a definition in the operator's folder cannot be used: %s", async (name, make, why) => {
     const path = join(directory, `definitions/commands/${name}.md`);
     make(path);
     const { code, stderr } = await run(["execute", "--command", name, "x"]);
@@ -151,7 +151,7 @@ describe("execute", () => {
     ]);
   });
 
-  it("leaves the agent at work on Ctrl-C, and says how to return to it", async () => {
+  it("lets the agent continue after Ctrl-C, and prints how to return to it", async () => {
     const running = startCLI(["execute", "[[sleep]] Wait."], local);
     running.stdin.end();
     await until(() => running.stderr().includes("sleep 300"));
@@ -167,7 +167,7 @@ describe("execute", () => {
     expect(await run(["result", id])).toMatchObject({ code: 130 });
   });
 
-  it("detached, prints the id and nothing else", async () => {
+  it("prints only the id with --detach", async () => {
     const { code, stdout } = await run(["execute", "--detach", "[[write]] Write it."]);
     expect(code).toBe(0);
     const ended = await json(["result", stdout.trim()]);
@@ -179,7 +179,7 @@ describe("execute", () => {
 });
 
 describe("connect", () => {
-  it("writes what the real Claude Code connects with, over HTTP and as a process", async () => {
+  it("writes an entry with which the real Claude Code connects, over HTTP and as a process", async () => {
     const home = join(directory, "home");
     const file = join(home, "claude/.claude.json");
     mkdirSync(dirname(file), { recursive: true });
@@ -193,7 +193,7 @@ describe("connect", () => {
     expect(listed).toMatch(/^process: .* - .*Connected$/m);
   });
 
-  it("needs no server that runs for a process, which starts one", async () => {
+  it("writes an entry for a process, which starts its server", async () => {
     const { entry } = await json(["connect", "claude-desktop", "--print", "--state-dir", "none"]);
     const args = [join(repository, "cli/main.ts"), "stdio", "--state-dir", join(directory, "none")];
     expect(entry).toEqual({ command: process.execPath, args });
@@ -254,7 +254,7 @@ describe("verify", () => {
       expect(names).toContain(tool.name);
   });
 
-  it("names what an address or a token leaves out, does not fail for that, and leaves no sandbox behind", async () => {
+  it("names the tools that an address or a token excludes, succeeds without them, and leaves no sandbox behind", async () => {
     type Checks = { name: string; verdict: string; found: string }[];
     const part = await json(["verify", `${server.url}?tools=get_result,cancel_run,expose_port`, TOKEN]);
     const checks = part.checks as Checks;
@@ -279,7 +279,7 @@ describe("verify", () => {
     ]);
   });
 
-  it("fails where the token is wrong, or nothing answers, with a table that says so", async () => {
+  it("fails with a table if the token is wrong or no server responds", async () => {
     const wrong = await run(["verify", server.url, "a-token-of-nobody"]);
     expect(wrong).toMatchObject({
       code: 1,
@@ -299,7 +299,7 @@ describe("scripts", () => {
   const script = (name: string, words: string[]) =>
     runCLI(words, { program: join(repository, "scripts", name), cwd: directory });
 
-  it("execute-task.sh takes the address and the token of a server before the task", async () => {
+  it("execute-task.sh accepts the address and the token of a server before the task", async () => {
     const { code, stdout } = await script("execute-task.sh", [server.url, TOKEN, "[[write]] Write it."]);
     const printed = JSON.parse(stdout);
     expect([code, printed]).toEqual([
@@ -326,7 +326,7 @@ describe("scripts", () => {
   it.each([
     ["execute-task.sh", ["[[write]] Write it."], 0],
     ["test-deployment.sh", ["http://127.0.0.1:1", "any-token"], 1],
-  ])("%s prints one document, its success first", async (name, words, status) => {
+  ])("%s prints one document that begins with its success", async (name, words, status) => {
     const options = { ...local, program: join(repository, "scripts", name) };
     const { stdout, code } = await runCLI(words, options);
     expect([code, stdout]).toEqual([

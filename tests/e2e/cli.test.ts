@@ -26,17 +26,17 @@ beforeAll(async () => {
 });
 afterAll(() => server?.stop());
 
-describe("which server", () => {
-  it("is the local one, with the token from the environment", async () => {
+describe("the server that a command calls", () => {
+  it("is the local one by default, with the token from the environment", async () => {
     expect(await runCLI(["command", "echo here"], local)).toEqual({ code: 0, stdout: "here\n", stderr: "" });
   });
 
-  it("is the one that --url and --token name, its origin being enough", async () => {
+  it("is the one that --url and --token name, also if only by its origin", async () => {
     const words = ["sandboxes", "--url", new URL(server.url).origin, "--token", TOKEN];
     expect(await runHere(words)).toMatchObject({ code: 0, stdout: expect.stringContaining("default") });
   });
 
-  it("never gets the local server's token if it is another server", async () => {
+  it("never receives the local server's token if it is another one", async () => {
     const { code, stderr } = await run(["runs", "--url", "https://sandbox.example"]);
     expect([code, stderr]).toEqual([77, expect.stringContaining("set SANDBOX_MCP_TOKEN")]);
   });
@@ -51,7 +51,7 @@ describe("which server", () => {
     ],
     [["--url", "here"], { SANDBOX_MCP_TOKEN: "any" }, 64, "--url must be the address of a server"],
     [[], { SANDBOX_MCP_STATE_DIR: "/nowhere" }, 69, "No local server is running. Start one with `npm start`"],
-  ])("%j with %j is an error", async (words, env, code, message) => {
+  ])("is an error with the options %j and the environment %j", async (words, env, code, message) => {
     const options = { env: { ...local.env, ...env } };
     const text = await runHere(["runs", ...words], options);
     expect(text).toEqual({ code, stdout: "", stderr: expect.stringContaining(message) });
@@ -63,14 +63,14 @@ describe("which server", () => {
   });
 });
 
-it("an option that npm took, since -- was missing, is not lost in silence", async () => {
+it("an error names an option that npm took because -- was missing", async () => {
   const env = { ...local.env, npm_lifecycle_event: "cli", npm_config_limit: "5", npm_config_save: "false" };
   const { code, stderr } = await runHere(["runs"], { env });
   expect([code, stderr]).toEqual([64, expect.stringContaining("npm took --limit for itself. Put -- first")]);
 });
 
 describe("command", () => {
-  it("passes output and exit status on", async () => {
+  it("passes on output and exit status", async () => {
     const ended = await run(["command", "echo out; echo err >&2; exit 3"]);
     expect(ended).toEqual({ code: 3, stdout: "out\n", stderr: "err\n" });
   });
@@ -85,7 +85,7 @@ describe("command", () => {
     expect(await run(["command", "exit 127"])).toEqual({ code: 127, stdout: "", stderr: "" });
   });
 
-  it("says once what the sandbox has lost, also where the first answer is not the end", async () => {
+  it("reports once what the sandbox has lost, also if the first result is not the last", async () => {
     const lose = async () => {
       const marker = `sleep 86400.${randomInt(1e9)}`;
       const running = startCLI(["command", "--sandbox", "lost", marker], local);
@@ -102,21 +102,21 @@ describe("command", () => {
     expect(String(answer.notice).match(restarted)).toHaveLength(1);
   });
 
-  it("answers with data", async () => {
+  it("prints data with --json", async () => {
     const answer = await json(["command", "echo $A; exit 2", "--env", "A=1"]);
     expect(answer).toMatchObject({ success: false, state: "failed", exit_code: 2, stdout: "1\n" });
   });
 
-  it("takes its text from standard input", async () => {
+  it("reads its text from standard input", async () => {
     expect(await run(["command"], "cd /tmp && pwd")).toMatchObject({ code: 0, stdout: "/tmp\n" });
     expect(await run(["command", "pwd"])).toMatchObject({ stdout: "/tmp\n" });
   });
 
-  it("ends with 124 when its time is over", async () => {
+  it("exits with 124 at its timeout", async () => {
     expect(await run(["command", "--timeout", "1", "sleep 60"])).toMatchObject({ code: 124 });
   });
 
-  it("prints output as it comes, and on Ctrl-C stops the run", async () => {
+  it("prints output as it arrives, and stops the run on Ctrl-C", async () => {
     const running = startCLI(["command", "--session", "long", "echo started; sleep 300"], local);
     running.stdin.end();
     await until(() => running.stdout().includes("started"));
@@ -126,7 +126,7 @@ describe("command", () => {
     expect(runs).toEqual([expect.objectContaining({ state: "cancelled", title: "echo started; sleep 300" })]);
   });
 
-  it("follows on when the connection breaks, and prints nothing twice", async () => {
+  it("continues after a broken connection, and prints nothing twice", async () => {
     let broken = 0;
     const proxy = createServer(async (request, response) => {
       const body = Buffer.concat(await request.toArray());
@@ -157,7 +157,7 @@ describe("command", () => {
     expect(broken).toBeGreaterThan(2);
   });
 
-  it("prints all of a long output, which a reader may leave", async () => {
+  it("prints all of a long output, and ends if the reader closes the pipe", async () => {
     const { stdout } = await run(["command", "seq 50000"], "");
     expect(stdout.split("\n")).toHaveLength(50_001);
     const early = startCLI(["command", "seq 500000"], local);
@@ -167,7 +167,7 @@ describe("command", () => {
 });
 
 describe("shell", () => {
-  it("is a terminal of this one's size, with Ctrl-C inside; it is left by a key, and gives this one back", async () => {
+  it("has the size of the user's terminal, passes Ctrl-C on, ends with a key, and restores the terminal", async () => {
     const program = `"${process.execPath}" "${join(repository, "cli/main.ts")}" shell`;
     const line = `stty rows 40 cols 100; ${program}; echo "status $?"; ${program} cat; echo "status $?"; stty -a`;
     const running = startCLI(["-qec", line, "/dev/null"], { ...local, program: "script" });
@@ -192,7 +192,7 @@ describe("shell", () => {
       expect(settings).toMatch(new RegExp(`[^-]${setting} `));
   });
 
-  it("gives a terminal that is returned to the size of this one", async () => {
+  it("resizes an existing terminal to the user's terminal", async () => {
     const program = `"${process.execPath}" "${join(repository, "cli/main.ts")}" shell`;
     const inside = `trap 'stty size' WINCH; stty size; while sleep 0.1; do :; done`;
     const line = `stty rows 40 cols 100; ${program} "${inside}"; echo "left: $?"; read -r id; stty rows 50 cols 90; ${program} --attach "$id"`;
@@ -212,7 +212,7 @@ describe("shell", () => {
 });
 
 describe("sandboxes", () => {
-  it("are data with --json, as list_sandboxes answers them", async () => {
+  it("prints the data of list_sandboxes with --json", async () => {
     await run(["command", "--sandbox", "listed", "echo one > a.txt"]);
     const { sandboxes, ...rest } = await json(["sandboxes"]);
     expect(rest).toMatchObject({ success: true, max_sandboxes: expect.any(Number) });
@@ -227,7 +227,7 @@ describe("sandboxes", () => {
 });
 
 describe("watch", () => {
-  it("reports in lines what runs, its output and its end", async () => {
+  it("prints lines for each run, its output and its end", async () => {
     const watching = startCLI(["watch", "--json", "--sandbox", "watched", "--interval", "1"], local);
     watching.stdin.end();
     const reported = () =>
@@ -273,7 +273,7 @@ describe("code", () => {
     expect(await json(["code", "raise SystemExit(75)"])).toMatchObject({ success: false, exit_code: 75 });
   });
 
-  it("says that the kernel died", async () => {
+  it("reports that the kernel died", async () => {
     const words = ["code", "--context", "dying", "import os; os._exit(3)"];
     expect(await run(words)).toMatchObject({
       code: 1,
@@ -281,7 +281,7 @@ describe("code", () => {
     });
   });
 
-  it("takes the language from a file's name, and saves images", async () => {
+  it("derives the language from a file's name, and saves images", async () => {
     writeFileSync(join(directory, "a.ts"), "const n: number = 6; n * 7");
     expect(await run(["code", "--file", "a.ts"])).toMatchObject({ code: 0, stdout: "42\n" });
     const image = "from PIL import Image; Image.new('RGB', (2, 2))";
@@ -330,7 +330,7 @@ describe("code", () => {
   });
 });
 
-it("a list of runs without a run is a sentence", async () => {
+it("an empty list of runs is a sentence", async () => {
   expect(await run(["runs", "--sandbox", "nosuch"])).toMatchObject({
     code: 0,
     stdout: "",
@@ -340,7 +340,7 @@ it("a list of runs without a run is a sentence", async () => {
 });
 
 describe("files", () => {
-  it("put, ls and get pass bytes on, whatever the name", async () => {
+  it("keep their bytes with put and get, whatever their names", async () => {
     const content = Buffer.from([0, 255, 10, 200]).toString("latin1");
     writeFileSync(join(directory, "b in.bin"), content, "latin1");
     expect(await run(["files", "put", "b in.bin", "dä/#?.bin"])).toMatchObject({
@@ -356,7 +356,7 @@ describe("files", () => {
     expect(await run(["files", "get", "dä/#?.bin", "out.bin"])).toMatchObject({ code: 64 });
   });
 
-  it("go through pipes, and a directory comes packed", async () => {
+  it("go through pipes, and a directory is packed", async () => {
     await runCLI(["files", "put", "-", "/tmp/p/q.txt"], local, "through\n");
     expect(await run(["files", "get", "/tmp/p/q.txt", "-"], "")).toEqual({
       code: 0,
@@ -376,7 +376,7 @@ describe("files", () => {
     });
   });
 
-  it("take .. as a shell in /workspace does, and never leave the sandbox", async () => {
+  it("resolve .. like a shell in /workspace, and never outside the sandbox", async () => {
     writeFileSync(join(directory, "p.txt"), "mine\n");
     expect(await run(["files", "put", "p.txt", "../../other/files/p.txt"])).toMatchObject({
       code: 0,
@@ -397,7 +397,7 @@ describe("files", () => {
     });
   });
 
-  it("ls lists all of a directory that the server lists in parts", async () => {
+  it("are all listed by ls if the server lists a directory in parts", async () => {
     await run([
       "command",
       "mkdir /workspace/many && cd /workspace/many && seq -f %05g 1 10002 | xargs touch",
@@ -432,7 +432,7 @@ describe("token", () => {
 });
 
 describe("doctor and diagnose", () => {
-  it("say what this machine has, and end with 1 where something is missing", async () => {
+  it("report what this machine has, and exit with 1 if something is missing", async () => {
     const port = new URL(server.url).port;
     const well = await json(["doctor", "--port", port]);
     expect(well).toMatchObject({
@@ -451,7 +451,7 @@ describe("doctor and diagnose", () => {
     expect(checks).toContainEqual(expect.objectContaining({ name: `port ${port}`, found }));
   });
 
-  it("say in one sentence that the file cannot be written", async () => {
+  it("report in one sentence that the file cannot be written", async () => {
     const ended = await run(["diagnose", "--output", "/dev/null/x.json"]);
     expect(ended).toMatchObject({
       code: 69,

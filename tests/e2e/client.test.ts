@@ -48,7 +48,7 @@ describe("code", () => {
     expect(String.fromCharCode(...run.images[0]!.data.slice(1, 4))).toBe("PNG");
   });
 
-  it("has the exception as data", async () => {
+  it("returns the exception as data", async () => {
     const run = await sandbox.runCode("1 / 0");
     expect(run).toMatchObject({ isSuccess: false, state: "failed", error: { name: "ZeroDivisionError" } });
   });
@@ -75,7 +75,7 @@ describe("code", () => {
       /html of 300000 characters is left out/,
       "javascript",
     ],
-  ] as const)("says that a long %s is cut", async (_what, code, leftOut, language) => {
+  ] as const)("reports that a long %s is cut", async (_what, code, leftOut, language) => {
     const run = await sandbox.runCode(code, { language });
     expect(run).toMatchObject({
       isSuccess: true,
@@ -85,7 +85,7 @@ describe("code", () => {
     expect({ html: run.html, images: run.images }).toEqual({ html: [], images: [] });
   });
 
-  it("has a table's HTML whole beside a cut text", async () => {
+  it("returns a table's complete HTML beside a cut text", async () => {
     const code =
       "({ [Symbol.for('Jupyter.display')]: () => ({ 'text/plain': 'a page', 'text/html': 'x'.repeat(100_000) }) })";
     const run = await sandbox.runCode(code, { language: "javascript" });
@@ -113,7 +113,7 @@ describe("commands", () => {
     expect((await session.runCommand("pwd")).stdout).toBe("/tmp/deep\n");
   });
 
-  it("send output while they run", async () => {
+  it("pass on output while they run", async () => {
     const parts: string[] = [];
     let firstBeforeEnd = false;
     const running = sandbox.runCommand("echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two", {
@@ -130,7 +130,7 @@ describe("commands", () => {
     expect(parts.join("")).toBe("one\ntwo\n");
   });
 
-  it("have all of a long output", async () => {
+  it("return all of a long output", async () => {
     const { stdout, isTruncated } = await sandbox.runCommand("seq 200000");
     expect(stdout.split("\n")).toHaveLength(200_001);
     expect(isTruncated).toBe(false);
@@ -157,14 +157,14 @@ describe("commands", () => {
     expect((await sandbox.runs(1))[0]).toMatchObject({ state: "cancelled" });
   });
 
-  it("can be found again by their id", async () => {
+  it("can be found by their id", async () => {
     const { id } = await sandbox.runCommand("echo kept");
     expect(await client.result(id)).toMatchObject({ id, stdout: "kept\n", exitCode: 0 });
   });
 });
 
-describe("a server that refuses calls for now", () => {
-  it("is asked again after the time that it names", async () => {
+describe("a server that refuses calls temporarily", () => {
+  it("gets the call again after the time that it names", async () => {
     let named = 0;
     let tooEarly = 0;
     const { flaky, asked } = refusing("get_result", (count) => {
@@ -178,7 +178,7 @@ describe("a server that refuses calls for now", () => {
     expect(tooEarly).toBe(0);
   });
 
-  it("leaves the run's id in the error", async () => {
+  it("causes an error with the run's id", async () => {
     const { flaky } = refusing("get_result", () => 429, "86400");
     let id = "";
     const running = flaky.runCommand("sleep 1000", { onStart: (started) => (id = started) });
@@ -189,7 +189,7 @@ describe("a server that refuses calls for now", () => {
     await client.cancel(id);
   });
 
-  it("is told of an abort again", async () => {
+  it("gets an abort again", async () => {
     const { flaky, asked } = refusing("cancel_run", (count) => (count === 1 ? 429 : undefined));
     const abort = new AbortController();
     const options = { signal: abort.signal, onOutput: () => abort.abort() };
@@ -246,7 +246,7 @@ describe("files", () => {
     await expect(sandbox.files.read("notes/a b#.txt")).rejects.toMatchObject({ code: "not_found" });
   });
 
-  it("go in and out as streams", async () => {
+  it("can be written and read as streams", async () => {
     const block = new Uint8Array(65_536).fill(7);
     let left = 320;
     const source = new ReadableStream<Uint8Array>({
@@ -278,7 +278,7 @@ describe("files", () => {
   });
 });
 
-it("exposes a port, keeps a checkpoint and goes back to it", async () => {
+it("the client exposes a port, makes a checkpoint and restores it", async () => {
   await sandbox.files.write("state.txt", "before");
   const { checkpoint } = await sandbox.checkpoint("a label");
   await sandbox.files.write("state.txt", "after");
@@ -290,7 +290,7 @@ it("exposes a port, keeps a checkpoint and goes back to it", async () => {
   await until(async () => (await textAt(new URL("state.txt", url))) === "before");
 });
 
-it("runs in a Worker", async () => {
+it("the client runs in a Worker", async () => {
   const program = `import { connect } from "./client/index.ts";
 export default {
   async fetch() {
@@ -321,7 +321,7 @@ export default {
   }
 });
 
-it("runs in a page of another origin", async () => {
+it("the client runs in a page of another origin", async () => {
   const entry = join(repository, "client/index.ts");
   const { outputFiles } = await build({
     stdin: { contents: `export * from ${JSON.stringify(entry)};`, resolveDir: repository, loader: "ts" },
@@ -371,7 +371,7 @@ it("runs in a page of another origin", async () => {
   }
 });
 
-it("destroys a sandbox", async () => {
+it("the client destroys a sandbox", async () => {
   const other = client.sandbox("short-lived");
   await other.runCommand("true");
   await other.destroy();
@@ -393,7 +393,7 @@ describe("errors", () => {
     });
   });
 
-  it("tell a wrong token from a server that is not there", async () => {
+  it("distinguish a wrong token from an unreachable server", async () => {
     const stranger = connect({ url: server.url, token: "not-the-owner's-token" });
     await expect(stranger.list()).rejects.toBeInstanceOf(AccessError);
     await expect(stranger.sandbox("a").files.list()).rejects.toMatchObject({ code: "unauthorized" });

@@ -106,7 +106,7 @@ describe.concurrent.each(CONNECT)("%s", (name, connect) => {
     expect(tools.map(({ name: listed }) => listed).sort()).toEqual([...TOOLS].sort());
   });
 
-  it("runs code, which keeps its state between calls", async () => {
+  it("runs code, and state is kept between calls", async () => {
     expect(textOf(await call(client, "run_code", { code: "sum(range(10))", sandbox }))).toContain("45");
     await call(client, "run_code", { code: "kept = 'between' + ' calls'", sandbox });
     expect(textOf(await call(client, "run_code", { code: "kept", sandbox }))).toContain("between calls");
@@ -114,7 +114,7 @@ describe.concurrent.each(CONNECT)("%s", (name, connect) => {
     expect(textOf(await call(client, "run_code", script))).toContain("42");
   });
 
-  it("gets a plot as an image", async () => {
+  it("receives a plot as an image", async () => {
     const code = "import matplotlib.pyplot as plt\nplt.plot([1, 2, 3])\nplt.show()";
     const image = (await call(client, "run_code", { code, sandbox })).find(({ type }) => type === "image");
     expect(image?.mimeType).toBe("image/png");
@@ -171,7 +171,7 @@ const inspect = async (connection: readonly string[], ...args: string[]) => {
 const overHTTP = () => [server.url, "--transport", "http", "--header", `Authorization: Bearer ${TOKEN}`];
 
 describe("the Inspector's command line", () => {
-  it("lists the tools of a process that speaks for the server", async () => {
+  it("lists the tools of a bridge process", async () => {
     const bridge = [process.execPath, join(repository, "cli/main.ts"), "stdio"];
     const address = ["-e", `SANDBOX_MCP_URL=${server.url}`, "-e", `SANDBOX_MCP_TOKEN=${TOKEN}`];
     const { tools } = await inspect([...bridge, ...address], "--method", "tools/list");
@@ -184,7 +184,7 @@ describe("the Inspector's command line", () => {
     expect(textOf(content ?? [])).toContain("45");
   });
 
-  it("follows a task of MCP's Tasks extension to its result", async () => {
+  it("follows a task of MCP's Tasks extension until its result", async () => {
     const era = ["--protocol-era", "modern", "--method", "tools/call", "--tool-name", "run_command"];
     const { content } = await inspect(
       overHTTP(),
@@ -209,7 +209,7 @@ describe("Claude Code", () => {
     expect(await claude(["mcp", "list"])).toMatch(/sandbox: .*Connected/);
   });
 
-  it("calls the tools, and its model sees what they answer", async () => {
+  it("calls the tools, and its model sees their answers", async () => {
     const steps: [tool: string, input: Record<string, unknown>][] = [
       ["run_code", { code: "sum(range(10))", sandbox: "claude" }],
       [
@@ -320,7 +320,7 @@ describe("the examples", () => {
     expect(await sandboxes()).not.toContain("plot-example");
   });
 
-  it.each(["langchain.ts", "openai-agents.ts", "ai-sdk.ts"])("%s has its model compute", async (file) => {
+  it.each(["langchain.ts", "openai-agents.ts", "ai-sdk.ts"])("%s lets its model run code", async (file) => {
     const { status, stdout, stderr } = await runExample(file, ["6 * 7"]);
     expect({ status, stdout }, stderr).toEqual({
       status: 0,
@@ -328,7 +328,7 @@ describe("the examples", () => {
     });
   });
 
-  it("chat-backend.ts keeps what a conversation has, and from others", async () => {
+  it("chat-backend.ts keeps a conversation's variables, and separates conversations", async () => {
     const example = start("chat-backend.ts", [], { PORT: "0" });
     const port = await until(() => /port (\d+)/.exec(example.stdout)?.[1]);
     const chat = async (conversation: string, message: string) => {
@@ -349,7 +349,7 @@ describe("the examples", () => {
     expect(await sandboxes()).not.toContain("once-");
   });
 
-  it("nightly.ts adds to what was there the night before", async () => {
+  it("nightly.ts adds to the results of the night before", async () => {
     await runExample("nightly.ts", ["1", "2"]);
     const { status, stdout, stderr } = await runExample("nightly.ts", ["6"]);
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
@@ -379,11 +379,14 @@ describe("the examples", () => {
   it.each([
     ["2", "cat missing || exit 3", 3, "missing"],
     ["4", "true", 0, "No artifacts: "],
-  ])("clone-build-test.ts of job %s exits as the command does: %s", async (job, command, status, words) => {
-    await makeOrigin(`ci-${job}`, { word: "a" });
-    const ended = await runExample("clone-build-test.ts", [job, "/tmp/origin", command]);
-    expect(ended).toMatchObject({ status, stderr: expect.stringContaining(words) });
-  });
+  ])(
+    "clone-build-test.ts of job %s exits with the status of the command: %s",
+    async (job, command, status, words) => {
+      await makeOrigin(`ci-${job}`, { word: "a" });
+      const ended = await runExample("clone-build-test.ts", [job, "/tmp/origin", command]);
+      expect(ended).toMatchObject({ status, stderr: expect.stringContaining(words) });
+    },
+  );
 
   it("clone-build-test.ts leaves no sandbox when its job is stopped", async () => {
     await makeOrigin("ci-3", { word: "a" });
@@ -395,7 +398,7 @@ describe("the examples", () => {
     expect(await sandboxes()).not.toContain("ci-3");
   });
 
-  it("user-workspace.ts keeps what succeeds, undoes what fails, and separates users", async () => {
+  it("user-workspace.ts keeps successful changes, undoes failed ones, and separates users", async () => {
     const at = (user: string, command: string) => runExample("user-workspace.ts", [user, command]);
     expect(await at("alice@example.com", "cat notes/todo.txt; echo 'buy milk' >> notes/todo.txt")).toEqual({
       status: 0,
@@ -409,7 +412,7 @@ describe("the examples", () => {
     expect((await sandboxes()).match(/cp-\w+/g)).toHaveLength(1);
   });
 
-  it("sessions.ts streams what a server and its test print", async () => {
+  it("sessions.ts streams the output of a server and its test", async () => {
     const { status, stdout, stderr } = await runExample("sessions.ts");
     expect({ status, stderr }, stdout).toEqual({ status: 0, stderr: "" });
     expect(stdout).toMatch(/^web: .*"GET \/ HTTP\/1.1" 200/m);
@@ -432,7 +435,7 @@ describe("the examples", () => {
     expect(answer).toContain("it's the end\nReplace it's teh in README.md");
   });
 
-  it("pull-request.ts hands a failing test to the agent, and has its fix as a patch", async () => {
+  it("pull-request.ts hands a failing test to the agent, and prints its fix as a patch", async () => {
     await makeOrigin("pr-7", {
       "sum.py": "def total(a, b):\n    return a - b\n",
       "test.py": 'import sum\nassert sum.total(1, 2) == 3, "[[mend]]"\n',
@@ -450,12 +453,12 @@ describe("the examples", () => {
     expect(stdout).toContain("-    return a - b\n+    return a + b\n");
   });
 
-  it("pull-request.ts without its arguments says which it takes", async () => {
+  it("pull-request.ts without arguments prints the arguments that it takes", async () => {
     const { status, stderr } = await runExample("pull-request.ts", []);
     expect([status, stderr]).toEqual([64, expect.stringMatching(/^Usage: node pull-request\.ts [^\n]+\n$/)]);
   });
 
-  it("leave nothing where they are started, such as in a clone", () => {
+  it("leave no files in the directory in which they start", () => {
     expect(readdirSync(place)).toEqual([]);
   });
 });

@@ -161,13 +161,13 @@ function unexpected(scenarios: Map<string, Check[]>): string[] {
 const listed = new Set(expectedFailures.flatMap(({ checks }) => checks));
 
 describe("conformance", () => {
-  it.each(REVISIONS)("to %s: only listed checks fail", async (revision, required) => {
+  it.each(REVISIONS)("to revision %s fails only in listed checks", async (revision, required) => {
     const scenarios = await conformance(revision, ["--suite", "all", "--spec-version", revision]);
     expect([...scenarios.keys()]).toEqual(expect.arrayContaining(required));
     expect(unexpected(scenarios)).toEqual([]);
   });
 
-  it("to the Tasks extension: only listed checks fail", async () => {
+  it("to the Tasks extension fails only in listed checks", async () => {
     const names = ["World", "sep-2243", "header-mismatch", "legacy-hint", "rt"];
     const command = `mkdir -p ${GREETINGS} && for name in ${names.join(" ")}; do echo "Hello, $name!" > ${GREETINGS}/$name; done`;
     await new MCPClient(server.url, TOKEN).call("run_command", { command });
@@ -177,7 +177,7 @@ describe("conformance", () => {
     expect(unexpected(scenarios)).toEqual([]);
   });
 
-  it("to the Skills extension: every check passes that applies", async () => {
+  it("to the Skills extension passes every check that applies", async () => {
     const ran = await Promise.all(SKILL_SCENARIOS.map((name) => conformance(name, ["--scenario", name])));
     const checks = ran.flatMap((one) => one.values().toArray().flat());
     const passed = checks.filter(({ status }) => status === "SUCCESS").map(({ id }) => id);
@@ -194,7 +194,7 @@ describe("conformance", () => {
     expect(checks.filter(({ id }) => !passed.includes(id))).toEqual([]);
   });
 
-  it("every listed check fails", () => {
+  it("lists only checks that fail", () => {
     expect([...listed].filter((check) => !failed.has(check))).toEqual([]);
   });
 });

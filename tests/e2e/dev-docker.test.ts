@@ -9,7 +9,7 @@ import { repository } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
-it("has the Worker save all workspaces on Ctrl-C, and then ends", async () => {
+it("npm run dev:docker saves all workspaces on Ctrl-C, and then ends", async () => {
   const directory = temporaryDirectory();
   // Says that Docker runs.
   writeFileSync(join(directory, "docker"), "#!/bin/sh\n", { mode: 0o755 });

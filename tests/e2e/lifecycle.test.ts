@@ -53,8 +53,8 @@ async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy>
 }
 
 // Each has its own server.
-describe.concurrent("killed with SIGKILL", () => {
-  it.each(["npm", "start"] as const)("%s: nothing is left", async (name) => {
+describe.concurrent("a server after SIGKILL", () => {
+  it.each(["npm", "start"] as const)("leaves no process if %s was killed", async (name) => {
     const { all, role } = await busyServer();
     process.kill(role(name), "SIGKILL");
     expect(await survivors(all, GONE_WITHIN)).toEqual([]);
@@ -63,7 +63,7 @@ describe.concurrent("killed with SIGKILL", () => {
   it.each([
     ["engine", /The sandbox engine stopped unexpectedly \(SIGKILL\)/],
     ["workerd", /workerd stopped unexpectedly/],
-  ] as const)("%s: the server ends and says why, and nothing is left", async (name, message) => {
+  ] as const)("ends, prints why, and leaves no process if the %s was killed", async (name, message) => {
     const { server, all, role } = await busyServer();
     process.kill(role(name), "SIGKILL");
     expect(await survivors(all, GONE_WITHIN)).toEqual([]);
@@ -71,15 +71,15 @@ describe.concurrent("killed with SIGKILL", () => {
     expect(server.stderr()).toMatch(message);
   });
 
-  it("without isolation: nothing is left either", async () => {
+  it("leaves no process without isolation either", async () => {
     const { all, role } = await busyServer(["--isolation", "none"]);
     process.kill(role("start"), "SIGKILL");
     expect(await survivors(all, GONE_WITHIN)).toEqual([]);
   });
 });
 
-describe.concurrent("on SIGINT or SIGTERM", () => {
-  it("by SIGTERM: ends in order, with everything", async () => {
+describe.concurrent("a server after SIGINT or SIGTERM", () => {
+  it("ends in order with all its processes after SIGTERM", async () => {
     const { server, all, role } = await busyServer();
     process.kill(role("start"), "SIGTERM");
     expect(await server.exited).toBe(0);
@@ -87,7 +87,7 @@ describe.concurrent("on SIGINT or SIGTERM", () => {
     expect(server.stderr()).not.toMatch(/unexpected|error/i);
   });
 
-  it("by Ctrl-C, without isolation and control groups: ends the shells that stand ready, too", async () => {
+  it("also ends its prepared shells after Ctrl-C without isolation and control groups", async () => {
     // As a user who is not root. After the first command a shell stands ready for every session.
     const own = "--tmpfs /sys/fs/cgroup --tmpfs /workspace --tmpfs /var/lib --tmpfs /opt";
     const within = `bwrap --unshare-user --uid 1000 --gid 1000 --dev-bind / / ${own}`.split(" ");
@@ -104,7 +104,7 @@ describe.concurrent("on SIGINT or SIGTERM", () => {
     expect(left).toEqual([]);
   });
 
-  it("by Ctrl-C, which the terminal sends to every process of the foreground group", async () => {
+  it("ends in order after Ctrl-C, which the terminal sends to every process of the foreground group", async () => {
     const { server, all } = await busyServer([], true);
     process.kill(-(server.child.pid ?? Number.NaN), "SIGINT");
     await server.exited;

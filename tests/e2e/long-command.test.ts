@@ -68,7 +68,7 @@ describe.each(Object.keys(AGENT_CLIENTS))("%s", (name) => {
 });
 
 describe.each(CASES)("$name, in sandbox $sandbox", ({ sandbox }) => {
-  it("sees the command to its end, and runs it once", async () => {
+  it("follows the command to its end, and runs it once", async () => {
     const { answers, error } = (await outcomes.get(sandbox)) ?? { answers: [] };
     expect(error).toBeUndefined();
     expect(answers).toHaveLength(2);

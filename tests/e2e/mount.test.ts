@@ -77,7 +77,7 @@ describe("a mounted directory", () => {
     expect(await callTool(server.url, "list_sandboxes", {}, OTHER)).not.toContain("Mounted");
   });
 
-  it("is named with its address where the server starts, and in the owner's instructions at every address", async () => {
+  it("is named with its address when the server starts, and in the owner's instructions at every address", async () => {
     for (const [path, sandbox] of [
       ["/workspace/My Project", "my-project"],
       ["/workspace/link", "work"],
@@ -95,7 +95,7 @@ describe("a mounted directory", () => {
     expect(server.stderr()).not.toContain("chown");
   });
 
-  it("is in the sandbox, and what is written there belongs to its owner", async () => {
+  it("is in the sandbox, and files written there belong to its owner", async () => {
     expect(await run("my-project", "cat '/workspace/My Project/file'")).toContain("of My Project");
     const path = "/workspace/My Project/new/file.txt";
     await callTool(server.url, "write_file", { sandbox: "my-project", path, content: "written" });
@@ -108,13 +108,13 @@ describe("a mounted directory", () => {
     expect(existsSync(join(directory, "theirs/.git"))).toBe(true);
   });
 
-  it("is in no other sandbox, and in nobody else's of that name", async () => {
+  it("is in no other sandbox, and in no other principal's sandbox of that name", async () => {
     expect(await run("default", "ls -A /workspace")).toBe("exit_code: 0");
     expect(await run("my-project", "ls -A /workspace", OTHER)).toBe("exit_code: 0");
     expect(await run("my-project", "ls /workspace")).not.toContain("link");
   });
 
-  it("leads nowhere else", async () => {
+  it("gives access to no other directory", async () => {
     const attempts = [
       "cd '/workspace/My Project'",
       "cat relative absolute ../secret",
@@ -145,7 +145,7 @@ describe("a mounted directory", () => {
     }
   });
 
-  it("takes more than a sandbox's own files may", async () => {
+  it("may contain more than a sandbox's own files", async () => {
     const df = await run("my-project", "df --output=size -B1 / | tail -1");
     const limit = Number(/(\d+)\s*$/.exec(df)?.[1]);
     expect(limit).toBeGreaterThan(0);
@@ -154,14 +154,14 @@ describe("a mounted directory", () => {
     rmSync(join(directory, "My Project/large"));
   });
 
-  it("stays when its sandbox is destroyed, and is there in the next", async () => {
+  it("remains when its sandbox is destroyed, and is in the next one", async () => {
     await run("work", "echo kept > /workspace/link/kept; echo gone > /workspace/gone");
     await callTool(server.url, "destroy_sandbox", { sandbox: "work" });
     expect(readFileSync(join(directory, "theirs/kept"), "utf8")).toBe("kept\n");
     expect(await run("work", "cat /workspace/link/kept; ls /workspace")).toMatch(/kept\nlink$/m);
   });
 
-  it("that was replaced on the machine is the new one, and one that is gone is missed in words", async () => {
+  it("shows its new content after it was replaced on the machine, and causes an error after its removal", async () => {
     await callTool(server.url, "destroy_sandbox", { sandbox: "work" });
     rmSync(join(directory, "theirs"), { recursive: true });
     await expect(run("work", "true")).rejects.toThrow(/could not be started/);

@@ -54,7 +54,7 @@ function authorizationURL(printed: string): string | undefined {
 }
 
 describe("Claude Code", () => {
-  it("signs in by OAuth, from nothing but the URL", async () => {
+  it("signs in by OAuth with only the URL", async () => {
     await claude(["mcp", "add", "--transport", "http", "--scope", "user", "sandbox", server.url]);
     expect(await claude(["mcp", "list"])).toMatch(/sandbox: .*Needs authentication/i);
     const printed = await inTerminal(["mcp", "login", "sandbox", "--no-browser"], async (text) => {

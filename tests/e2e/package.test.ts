@@ -53,7 +53,7 @@ afterAll(() => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-it("contains only the files that it runs, and no TypeScript but the types of the client library", () => {
+it("the package contains only the files that it runs, and no TypeScript but the types of the client library", () => {
   expect(readdirSync(installed).toSorted()).toEqual(["LICENSE", "README.md", "dist", "package.json"]);
   expect(readdirSync(join(installed, "dist")).toSorted()).toEqual([
     "cli",
@@ -73,7 +73,7 @@ it("contains only the files that it runs, and no TypeScript but the types of the
   expect(sources.filter((file) => !/^dist\/client\/(adapters\/)?[\w-]+\.d\.ts$/.test(file))).toEqual([]);
 });
 
-it("says in one sentence which Node it needs", () => {
+it("the package reports in one sentence which Node it needs", () => {
   const older = "Object.defineProperty(process.versions, 'node', { value: '22.14.0' })";
   const program = join(installed, "dist/cli/bin.js");
   const { status, stderr } = spawnSync(
@@ -92,7 +92,7 @@ it.each([
   [["start", "--prot", "1"], 64, "sandbox-mcp start --help lists the options."],
   [["validate"], 1, `no ${join(directory, "wrangler.jsonc")}`],
   [["deploy", "--dry-run"], 69, `${directory} has no wrangler.jsonc and Dockerfile: deploy from a clone`],
-])("%j names what its user has, and where they are", (words, code, message) => {
+])("the error of %j names commands and paths that its user has", (words, code, message) => {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
     [join(installed, "dist/cli/bin.js"), ...words],
@@ -105,7 +105,7 @@ it.each([
   expect([status, stdout + stderr]).toEqual([code, expect.stringContaining(message)]);
 });
 
-it("names what its user can call where npx has fetched it", () => {
+it("the package prints commands that work if npx fetched it", () => {
   const cache = join(directory, "_npx/0123456789abcdef");
   cpSync(installed, join(cache, "node_modules/sandbox-mcp"), { recursive: true });
   const { version } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
@@ -116,7 +116,7 @@ it("names what its user can call where npx has fetched it", () => {
   expect(stderr).toContain(`Start one with \`npx -y sandbox-mcp@${version} start\``);
 });
 
-it("serves commands, files and code", async () => {
+it("the package serves commands, files and code", async () => {
   const server = await startServer({ directory });
   try {
     const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
@@ -161,7 +161,7 @@ it("serves commands, files and code", async () => {
   }
 });
 
-it("tells a task why it has no agent where npm reaches no registry", async () => {
+it("a task without an agent gets the reason if npm reaches no registry", async () => {
   const env = {
     ANTHROPIC_API_KEY: "any",
     XDG_STATE_HOME: join(directory, "without agents"),
@@ -203,7 +203,7 @@ describe("Claude Code", () => {
     execFileSync("tar", ["-czf", tarball, "-C", dirname(agent), "package"]);
   });
 
-  it("is taken from PATH, and nothing is fetched", async () => {
+  it("is used from PATH, and nothing is fetched", async () => {
     const server = await start("with claude", { PATH: `${agent}:${process.env.PATH}` });
     try {
       expect(server.stderr()).toContain(`Claude Code is ready: ${join(agent, "claude")}\n`);
@@ -240,7 +240,7 @@ describe("Claude Code", () => {
   });
 });
 
-it("keeps a generated token with the state of its user", () => {
+it("the package keeps a generated token in its user's state directory", () => {
   const env = { PATH: process.env.PATH, HOME: directory, XDG_STATE_HOME: join(directory, "state") };
   const token = () =>
     execFileSync(process.execPath, [join(installed, "dist/cli/print-token.js")], {

@@ -51,7 +51,7 @@ afterAll(async () => {
 });
 
 describe("the stream of a page", () => {
-  it("brings what others do, by one request for what each page watches", async () => {
+  it("shows the changes of others, by one request for each page", async () => {
     await page.goto(`${panel.address}#/`);
     await page.reload();
     await page.waitForSelector("h1:text-is('Connect a client')");
@@ -67,7 +67,7 @@ describe("the stream of a page", () => {
     expect(streams()).toBeLessThanOrEqual(2);
   });
 
-  it("brings a run to two pages, and to one that is opened later", async () => {
+  it("shows a run on two pages, and on one that is opened later", async () => {
     await panel.run("two-pages", "mkfifo go; for i in 1 2 3; do echo line $i; cat go; done; echo end");
     await until(async () => (await panel.rows()).includes("line 1"));
     const second = await panel.another();
@@ -84,7 +84,7 @@ describe("the stream of a page", () => {
     await Promise.all([second.page.close(), third.page.close()]);
   });
 
-  it("is closed while the page is hidden, and then continues where it was", async () => {
+  it("is closed while the page is hidden, and then continues without a gap", async () => {
     const { paths, streams } = requestsOf(page);
     await panel.run("hidden", "mkfifo go; for i in 1 2 3; do echo line $i; cat go; done");
     await until(async () => (await panel.rows()).includes("line 1"));
@@ -101,7 +101,7 @@ describe("the stream of a page", () => {
     expect(await panel.rows()).toEqual([1, 2, 3].flatMap((line) => [`line ${line}`, "on"]));
   });
 
-  it("continues where it was after the server was killed and restarted", async () => {
+  it("continues without a gap after the server was killed and restarted", async () => {
     await panel.run("killed", "for i in $(seq 200); do echo line $i; done; sleep 1000");
     await until(async () => (await panel.rows()).includes("line 200"));
     // The actor stores output within a second.
@@ -123,7 +123,7 @@ describe("the stream of a page", () => {
 });
 
 describe("a long list or output", () => {
-  it("of a hundred sandboxes renders those in sight, and finds one by its name", async () => {
+  it("of a hundred sandboxes renders the visible ones, and finds one by its name", async () => {
     const names = Array.from({ length: 100 }, (_, index) => `many-${index}`);
     await inParallel(names, (sandbox) => call("configure_sandbox", { sandbox, env: { A: "b" } }));
     await page.goto(`${panel.address}#/`);
@@ -148,7 +148,7 @@ describe("a long list or output", () => {
     await until(() => page.locator("nav.sandboxes [aria-current=page]").isVisible());
   });
 
-  it("of two hundred runs renders those in sight", async () => {
+  it("of two hundred runs renders the visible ones", async () => {
     const sandbox = "many-runs";
     const run = (number: number) => call("run_command", { sandbox, command: `: run ${number}` });
     await run(1);
@@ -174,7 +174,7 @@ describe("a long list or output", () => {
     expect(await page.locator(".runs .title:text-is(': run 1')").count()).toBe(0);
   });
 
-  it("of megabytes of output renders the visible rows, and says what is left out", async () => {
+  it("of megabytes of output renders the visible rows, and reports what is omitted", async () => {
     await panel.run("megabytes", "yes 0123456789 | head -c 40000000; echo; echo the end");
     await panel.ended("succeeded");
     await until(async () => (await panel.rows()).at(-1) === "the end");

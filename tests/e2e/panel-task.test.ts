@@ -85,7 +85,7 @@ describe("the page of a task", () => {
     expect(await page.locator("main img").count()).toBe(0);
   });
 
-  it("shows files that it left, and gives them", async () => {
+  it("shows the task's files, and downloads them", async () => {
     await page.click("[aria-label='View: notes.txt']");
     await page.waitForSelector(".changes pre:has-text('one')");
     expect(await page.locator(".changes pre").allInnerTexts()).toEqual([
@@ -102,7 +102,7 @@ describe("the page of a task", () => {
     expect(panel.complaints).toEqual([]);
   });
 
-  it("can be read by everybody, at every width, light and dark", async () => {
+  it("is accessible at every width, light and dark", async () => {
     expect(await panel.faults("task")).toEqual([]);
   });
 

@@ -60,7 +60,7 @@ describe("the terminal of the panel", () => {
     expect(panel.complaints).toEqual([]);
   });
 
-  it("has colours, the size of its element, and a key to leave by", async () => {
+  it("has colours, the size of its element, and a key that leaves it", async () => {
     const content = `process.stdin.resume();
 console.log("\\x1b[31mred\\x1b[0m \\x1b[38;2;0;0;255mblue\\x1b[0m");
 const tell = () => console.log(process.stdout.rows + " rows");
@@ -153,7 +153,7 @@ IFS= read -r typed; printf '[%q]\n' "$typed"; cat`,
     expect((await rows()).join("\n")).not.toContain("refused");
   });
 
-  it("can be used by everybody, at every width, light and dark", async () => {
+  it("is accessible at every width, light and dark", async () => {
     await page.check("text=for a screen reader");
     await page.waitForSelector(".xterm-accessibility-tree");
     expect(await panel.faults("terminal")).toEqual([]);

@@ -50,7 +50,7 @@ describe("the panel", () => {
     expect(complaints.splice(0)).toEqual([expect.stringContaining("401")]);
   });
 
-  it("first shows sandboxes and recent runs, and clients' configuration to copy behind a link", async () => {
+  it("first shows sandboxes and recent runs, and has a link to clients' configuration", async () => {
     await call("run_command", { sandbox: "one", command: "echo of one" });
     await call("run_code", { sandbox: "two", code: "40 + 2" });
     await page.goto(`${panel.address}#/`);
@@ -141,7 +141,7 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     expect(complaints).toEqual([]);
   });
 
-  it("shows what a sandbox is like, exposes a port, keeps a state and goes back to it", async () => {
+  it("shows a sandbox's state, exposes a port, makes a checkpoint and restores it", async () => {
     await call("write_file", { sandbox: "grows", path: "kept.txt", content: "before" });
     await page.goto(`${panel.address}#/grows/about`);
     await page.waitForSelector("div:has(dt:text-is('Internet access')) dd:text-is('unrestricted')");
@@ -237,7 +237,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.click("button:text-is('Undo changes')");
   });
 
-  it("sends files that are dropped on it, and fetches one", async () => {
+  it("uploads files that are dropped on it, and downloads one", async () => {
     await page.evaluate(() => {
       const dataTransfer = new DataTransfer();
       for (const name of ["<b>one.txt", "two.txt"]) dataTransfer.items.add(new File([`in ${name}`], name));
@@ -273,7 +273,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     expect(complaints).toEqual([]);
   });
 
-  it("can be read and used by everybody, at every width, light and dark", async () => {
+  it("is accessible at every width, light and dark", async () => {
     for (const [name, hash] of [
       ["first", ""],
       ["run", "#/grows"],
@@ -310,7 +310,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await other.context().close();
   });
 
-  it("lets its user decide what a sandbox may reach, by a link that a client opens from elsewhere", async () => {
+  it("lets its user decide which hosts a sandbox may reach, by a link that a client opens", async () => {
     const signedIn = await PanelPage.signedIn(chromium, server.url);
     const authorization = `Bearer ${TOKEN}`;
     const allowHosts = async (...hosts: string[]) => {
@@ -346,7 +346,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     }
   });
 
-  it("signs out, and shows nothing any more", async () => {
+  it("shows nothing after a sign-out", async () => {
     await page.click("button:text-is('Sign out')");
     await page.waitForSelector("a:text-is('Sign in')");
     expect(await page.innerText("body")).not.toContain("grows");

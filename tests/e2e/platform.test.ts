@@ -35,7 +35,7 @@ describe("bubblewrap", () => {
     expect(messages.join()).toContain("Installing bubblewrap");
   });
 
-  it("is requested if it is missing, with the command and an alternative", async () => {
+  it("is requested if it is missing, by an error with the command and an alternative", async () => {
     const { done, installer } = machine(false);
     const refusal = requireBubblewrap(() => undefined, installer);
     await expect(refusal).rejects.toThrow(
@@ -44,7 +44,7 @@ describe("bubblewrap", () => {
     expect(done.installed).toBe(0);
   });
 
-  it("prints the package manager's error", async () => {
+  it("causes the package manager's error if the installation fails", async () => {
     const { installer } = machine(true, () => Promise.reject(new Error("E: no such package")));
     const refusal = requireBubblewrap(() => undefined, installer);
     await expect(refusal).rejects.toThrow(/Install it: the command[^]*E: no such package/);
@@ -68,11 +68,11 @@ describe("another system", () => {
     ["darwin", /macOS[^]*npm run dev:docker/],
     ["win32", /Windows[^]*npm run dev:docker[^]*WSL 2/],
     ["freebsd", /freebsd[^]*npm run dev:docker/],
-  ] as const)("%s gets a message that names what to use", (platform, message) => {
+  ] as const)("such as %s gets a message that names an alternative", (platform, message) => {
     expect(() => requireLinux(platform)).toThrow(message);
   });
 
-  it("does not concern Linux", () => {
+  it("is not reported on Linux", () => {
     expect(() => requireLinux("linux")).not.toThrow();
   });
 });

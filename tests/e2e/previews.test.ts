@@ -87,7 +87,7 @@ describe("a browser", () => {
     expect(await page.evaluate(() => (globalThis as { mark?: number }).mark)).toBe(1);
   });
 
-  it("sees that a program has ended, and it again once it is started again", async () => {
+  it("sees that a program has ended, and sees its page again after a restart", async () => {
     const program = (text: string) =>
       `response.setHeader("content-type", "text/html"); response.end("<h1>${text}</h1>");`;
     await open(await serve("ended", 8000, program("before")), "h1:text-is('before')");
@@ -105,7 +105,7 @@ describe("a browser", () => {
 });
 
 describe("a page of a preview", () => {
-  it("gets nothing of the server, its cookies or another preview", async () => {
+  it("reads nothing of the server, its cookies or another preview", async () => {
     const hostile = await serve(
       "hostile",
       8000,
@@ -171,8 +171,8 @@ describe("a page of a preview", () => {
   });
 });
 
-describe("from a sandbox", () => {
-  it("no preview on this machine can be reached, of another or its own", async () => {
+describe("code in a sandbox", () => {
+  it("reaches no preview on this machine, neither its own nor another one", async () => {
     const url = await expose("private", 8000);
     const output = await run("hostile", `curl -sS -m 20 ${url}; curl -sS -m 20 --noproxy '*' ${url}; true`);
     expect(output).not.toContain("the other sandbox");

@@ -172,7 +172,7 @@ describe.concurrent("the first Python of PATH", () => {
   });
 });
 
-describe.concurrent("where no Python has the packages and pip reaches no index", () => {
+describe.concurrent("if no Python has the packages and pip reaches no index", () => {
   /** Hides every IPython of this machine, and replaces apt-get by the given script. */
   function machine(directory: string, user: number, aptGet: string): string[] {
     const script = join(directory, "apt-get");
@@ -188,7 +188,7 @@ describe.concurrent("where no Python has the packages and pip reaches no index",
     return ["bwrap", "--die-with-parent", ...identity, "--dev-bind", "/", "/", ...hidden];
   }
 
-  it("root has Debian's installed, and sandboxes use the system's Python", async () => {
+  it("root installs Debian's packages, and sandboxes use the system's Python", async () => {
     const { directory, start } = prepare();
     const server = await start(nowhere, { within: machine(directory, 0, "exit 0") });
     await printed(server, /Python: sandboxes that start from now on use \/usr\/bin\/python3, with numpy/);
@@ -207,7 +207,7 @@ describe.concurrent("where no Python has the packages and pip reaches no index",
       1000,
       /Install them for \S+python3, sudo apt-get update && sudo apt-get install \S.* python3-numpy/,
     ],
-  ])("%s gets the notice once, and continues", async (_who, user, words) => {
+  ])("%s gets the notice once, and the server continues", async (_who, user, words) => {
     const { directory, start } = prepare();
     const within = machine(directory, user, "echo 'E: no such package' >&2; exit 100");
     const first = await start(nowhere, { within });
@@ -222,7 +222,7 @@ describe.concurrent("where no Python has the packages and pip reaches no index",
 });
 
 describe.concurrent("--python", () => {
-  it("uses the given Python unchanged; pip can still install", async () => {
+  it("uses the given Python unchanged, and pip can still install", async () => {
     const { directory, python, start, startIndex } = prepare();
     const index = await startIndex();
     index.release();

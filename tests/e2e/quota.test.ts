@@ -76,9 +76,9 @@ async function running(call: Call, names: readonly string[]): Promise<string[]> 
 }
 
 // Tests that wait for seconds to pass run beside the others.
-describe.concurrent("a principal has no more than its quota:", () => {
-  describe("at once", () => {
-    it.sequential("never exceed the limit under 100 parallel calls over many sandboxes, twice", async () => {
+describe.concurrent("a principal's quota", () => {
+  describe("for parallel use", () => {
+    it.sequential("limits the runs of 100 parallel calls over many sandboxes, twice", async () => {
       const call = caller("many");
       const names = sandboxes(SANDBOXES);
       for (let round = 0; round < 2; round++) {
@@ -93,7 +93,7 @@ describe.concurrent("a principal has no more than its quota:", () => {
       }
     });
 
-    it.sequential("leave nothing behind: ended, failed, timed out, cancelled, killed or refused, all slots are free again", async () => {
+    it.sequential("is free again after runs that ended, failed, timed out or were cancelled, killed or refused", async () => {
       const call = caller("ends");
       const [a = "", b = ""] = sandboxes(2);
       const each = async (sandbox: string, session: string) => {
@@ -124,7 +124,7 @@ describe.concurrent("a principal has no more than its quota:", () => {
       expect(await running(call, [a])).toHaveLength(RUNS);
     });
 
-    it.sequential("do not exceed the limit with the slots of destroyed sandboxes", async () => {
+    it.sequential("cannot be exceeded with the slots of destroyed sandboxes", async () => {
       const call = caller("destroys");
       const names = sandboxes(5);
       for (const sandbox of names) {
@@ -135,7 +135,7 @@ describe.concurrent("a principal has no more than its quota:", () => {
       expect(await running(call, names)).toHaveLength(RUNS);
     });
 
-    it.sequential("sandboxes never exceed the limit under 100 parallel calls, and the refusal says how to free one", async () => {
+    it.sequential("limits the sandboxes of 100 parallel calls, and the refusal says how to free one", async () => {
       const call = caller("sandboxes");
       const answers = await Promise.all(
         Array.from({ length: 100 }, (_, index) => call("list_files", { path: ".", sandbox: `n${index}` })),
@@ -151,7 +151,7 @@ describe.concurrent("a principal has no more than its quota:", () => {
     });
   });
 
-  it("used seconds of a day stay counted, whatever happens to the sandbox and the server", async () => {
+  it("counts the used seconds of a day, whatever happens to the sandbox and the server", async () => {
     const state = temporaryDirectory();
     const flags = ["--state-dir", state];
     const env = {

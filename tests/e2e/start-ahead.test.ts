@@ -22,7 +22,7 @@ afterAll(async () => {
 
 const run = (sandbox: string, command: string) => tool(server.url, "run_command", { sandbox, command });
 
-it("the first call gets the sandbox that was started ahead, and a call in another sandbox the next one", async () => {
+it("the first call gets the prepared sandbox, and a call in another sandbox the next one", async () => {
   const first = await next(engine);
   expect((await run("one", whichCommand)).text).toContain(first.which);
   const second = await next(engine, [first.name]);
@@ -32,7 +32,7 @@ it("the first call gets the sandbox that was started ahead, and a call in anothe
   await next(engine, [first.name, second.name]);
 });
 
-it("a call says that calling again does not help if no sandbox can be made, and the log says why", async () => {
+it("an error says that a retry does not help if no sandbox can be made, and the log says why", async () => {
   // Every sandbox is shown this file.
   const file = join(engine, "files/etc/hostname");
   await rename(file, `${file}.away`);

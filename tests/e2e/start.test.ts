@@ -87,7 +87,7 @@ async function status(url: string, token: string): Promise<number> {
 }
 
 describe.concurrent("the command line", () => {
-  it("explains itself", async () => {
+  it("prints its help", async () => {
     const { code, stdout } = await run({ flags: ["--help"] });
     expect(code).toBe(0);
     for (const flag of ["--port", "--isolation", "--network", "--state-dir", "--python", "--verbose"]) {
@@ -104,7 +104,7 @@ describe.concurrent("the command line", () => {
       1,
       /^ALLOWED_ORIGINS\S* must be an origin/,
     ],
-  ])("%j with %j is refused", async (flags, env, exit, message) => {
+  ])("refuses the options %j with the environment %j", async (flags, env, exit, message) => {
     const directory = temporaryDirectory();
     const { code, stderr } = await run({ flags: [...flags, "--state-dir", directory], env });
     expect(code).toBe(exit);
@@ -112,7 +112,7 @@ describe.concurrent("the command line", () => {
     expect(processes().filter(({ command }) => command.includes(directory))).toEqual([]);
   });
 
-  it.each(["start", "cli"])("says before npm ci what to run: npm run %s", (script) => {
+  it.each(["start", "cli"])("prints before npm ci what to run: npm run %s", (script) => {
     const directory = bareClone();
     const { status: code, stderr } = spawnSync("npm", ["run", script], { cwd: directory, encoding: "utf8" });
     expect(code).toBe(1);
@@ -120,7 +120,7 @@ describe.concurrent("the command line", () => {
   });
 
   it.each([["--port", "9200"], ["--port=9200"]])(
-    "%j without -- before it starts nothing",
+    "does not start if -- is missing before %j",
     async (...words) => {
       const command = npm(["start", ...words]);
       // The newest npm refuses it by itself, with 1.
@@ -136,7 +136,7 @@ describe.concurrent("the command line", () => {
 /** Asks an address of the outside; the status comes last. */
 const curl = "curl -sS -m 20 -o /dev/stdout -w '%{http_code}' http://example.invalid/";
 
-describe("a server without flags but its port", () => {
+describe("a server with only the flag of its port", () => {
   let server: Server;
   let port: number;
   beforeAll(async () => {
@@ -145,7 +145,7 @@ describe("a server without flags but its port", () => {
     return () => server.stop();
   });
 
-  it("takes the flag before the environment", () => {
+  it("prefers the flag to the environment", () => {
     expect(server.url).toBe(`http://127.0.0.1:${port}/mcp`);
   });
 
@@ -164,7 +164,7 @@ describe("a server without flags but its port", () => {
       expect(printed).toContain(part);
   });
 
-  it("never leads its sandboxes to this machine", async () => {
+  it("never lets its sandboxes reach this machine", async () => {
     const home = curl.replace("http://example.invalid/", new URL("/health", server.url).href);
     const direct = await callTool(server.url, "run_command", { command: `${home} --noproxy '*'` });
     expect(direct).not.toContain("healthy");
@@ -180,7 +180,7 @@ describe("a server with flags", () => {
     return () => server.stop();
   });
 
-  it("closes the network of sandboxes with --network none, and says so", async () => {
+  it("closes the network of sandboxes with --network none, and prints this", async () => {
     expect(await callTool(server.url, "run_command", { command: curl })).toMatch(
       /operator of this server does not allow [^]*no internet access[^]*403/,
     );
@@ -208,7 +208,7 @@ describe("a server with flags", () => {
   });
 });
 
-it("prints with --json its address as one line, and no token", async () => {
+it("a server with --json prints its address as one line, and no token", async () => {
   const directory = temporaryDirectory();
   const command = npmStart({ flags: ["--json", "--port", "0", "--state-dir", directory] });
   onTestFinished(() => void command.child.kill("SIGTERM"));
@@ -228,7 +228,7 @@ it("prints with --json its address as one line, and no token", async () => {
   expect(await command.exited).toBe(0);
 });
 
-describe("the token", () => {
+describe("the server's token", () => {
   it("is generated once and kept in .dev.vars, with the other lines", async () => {
     const directory = clone();
     const file = join(directory, ".dev.vars");
@@ -252,7 +252,7 @@ describe("the token", () => {
     expect(await status(second.url, token)).toBe(200);
   });
 
-  it("and every other secret is on no command line, and in no environment but the server's own", async () => {
+  it("and all other secrets are on no command line, and in no environment except the server's", async () => {
     const token = `token-${randomUUID()}`;
     const value = `value-${randomUUID()}`;
     const secret = {
@@ -278,16 +278,19 @@ describe("the token", () => {
   });
 });
 
-describe.concurrent("a start that is refused or warned of", () => {
-  it.each(["/proc/nope", "/dev/null/below"])("a state directory %s is one clear line", async (directory) => {
-    const { code, stderr } = await run({ flags: ["--port", "0", "--state-dir", directory] });
-    expect(code).toBe(1);
-    expect(stderr).toMatch(
-      /^The state directory \S+ cannot be made or written \(.*\)\. Give it to this user \(chown -R\), or choose another: --state-dir <path>\.$/,
-    );
-  });
+describe.concurrent("npm start", () => {
+  it.each(["/proc/nope", "/dev/null/below"])(
+    "reports an unusable state directory %s in one line",
+    async (directory) => {
+      const { code, stderr } = await run({ flags: ["--port", "0", "--state-dir", directory] });
+      expect(code).toBe(1);
+      expect(stderr).toMatch(
+        /^The state directory \S+ cannot be made or written \(.*\)\. Give it to this user \(chown -R\), or choose another: --state-dir <path>\.$/,
+      );
+    },
+  );
 
-  it("a state directory below one that is not there is not made", async () => {
+  it("does not create a state directory in a missing directory", async () => {
     const directory = join(temporaryDirectory(), "mistyped/state");
     const { code, stderr } = await run({ flags: ["--port", "0", "--state-dir", directory] });
     expect([code, stderr]).toEqual([
@@ -297,7 +300,7 @@ describe.concurrent("a start that is refused or warned of", () => {
     expect(existsSync(dirname(directory))).toBe(false);
   });
 
-  it("a state directory that is there is closed to other users", async () => {
+  it("closes an existing state directory to other users", async () => {
     const directory = temporaryDirectory();
     chmodSync(directory, 0o755);
     // So that the server stops soon.
@@ -308,7 +311,7 @@ describe.concurrent("a start that is refused or warned of", () => {
     expect(statSync(directory).mode & 0o777).toBe(0o700);
   });
 
-  it("an unexpected error has one line, with its stack only on request", async () => {
+  it("reports an unexpected error in one line, and with its stack only on request", async () => {
     const directory = temporaryDirectory();
     writeFileSync(join(directory, "python"), "");
     const flags = ["--port", "0", "--state-dir", directory];
@@ -322,7 +325,7 @@ describe.concurrent("a start that is refused or warned of", () => {
     });
   });
 
-  it("a port in use is one clear line", async () => {
+  it("reports a used port in one line", async () => {
     const listener = createServer().listen(0, "127.0.0.1");
     await once(listener, "listening");
     const { port } = listener.address() as AddressInfo;
@@ -336,7 +339,7 @@ describe.concurrent("a start that is refused or warned of", () => {
     expect(processes().filter(({ command }) => command.includes(directory))).toEqual([]);
   });
 
-  it("a machine without isolation and the needed rights gets the one command to type", async () => {
+  it("prints the command to type on a machine without isolation and the needed rights", async () => {
     const within = ["bwrap", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/opt"];
     const flags = ["--port", "0", "--isolation", "none", "--state-dir", temporaryDirectory()];
     const { code, stderr } = await run({ flags, within: [...within, "--remount-ro", "/opt"] });
@@ -349,7 +352,7 @@ describe.concurrent("a start that is refused or warned of", () => {
   });
 });
 
-it("a second server gets its own state directory, or is refused; a killed one holds nothing", async () => {
+it("a second server needs its own state directory, and a killed one blocks nothing", async () => {
   const directory = temporaryDirectory();
   const flags = ["--state-dir", directory];
   const first = await start({ flags });
@@ -372,7 +375,7 @@ it("a second server gets its own state directory, or is refused; a killed one ho
   expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept: running");
 });
 
-it("a machine without python3 says so, and serves the other languages", async () => {
+it("a server without python3 reports this, and serves the other languages", async () => {
   const server = await start({ within: without("python3"), env: { SANDBOX_MCP_PYTHON: undefined } });
   expect(server.stderr()).toMatch(/python3 is not installed/);
   const code = { code: "6 * 7", language: "javascript" };

@@ -194,7 +194,7 @@ describe("a task in a fresh sandbox", () => {
 });
 
 describe("a task on a repository", () => {
-  it("clones it, works in the clone and returns the diff, commits or not", async () => {
+  it("clones it, works in the clone and returns the diff, with or without commits", async () => {
     await client.sh(
       "repo",
       `git init -q /tmp/seed && cd /tmp/seed && printf 'def total(a, b):\\n    return a - b\\n' > sum.py && echo old > old.txt && echo build > .gitignore &&
@@ -221,7 +221,7 @@ describe("a task on a repository", () => {
     expect(await client.sh("repo", "git -C /workspace/origin status --porcelain")).toBe("?? extra.txt\n");
   });
 
-  it("says why a repository cannot be cloned", async () => {
+  it("reports why a repository cannot be cloned", async () => {
     const gone = await client.call("execute_task", {
       task: "[[write]] x",
       repository: "/workspace/nothing-here.git",
@@ -312,7 +312,7 @@ describe("continue_from", () => {
     expect(await client.sh("kept", "cat copy.txt")).toContain("changed-since");
   });
 
-  it("says why it cannot", async () => {
+  it("reports why a task cannot be continued", async () => {
     const running = await client.call("execute_task", { task: "[[sleep]] x", wait_seconds: 0 });
     const { id } = running.fields;
     const refused = await client.call("execute_task", { task: "[[recall]] y", continue_from: id });

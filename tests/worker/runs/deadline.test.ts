@@ -1,4 +1,4 @@
-/** Runs end when they have to, whatever the sandbox says of them: user code can lie about its end, or hide it. */
+/** Runs end in time, although user code can hide its end or report a false one. */
 import { afterAll, describe, expect, it } from "vitest";
 import { callsIn, idIn, owner, sh, until, result } from "../support.ts";
 
@@ -9,7 +9,7 @@ afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const { command, code } = callsIn(sandbox);
 
-/** A command that holds what would tell of its end. */
+/** A command that holds the files that would report its end. */
 const ENDLESS = "kill -STOP $PPID; echo begun; sleep 1000";
 
 describe.concurrent("a command that hides its end", () => {
@@ -29,7 +29,7 @@ describe.concurrent("a command that hides its end", () => {
   });
 });
 
-describe.concurrent("output that is not there", () => {
+describe.concurrent("output that user code replaced", () => {
   const swap = `ln -sf /tmp/empty ${runs}`;
 
   it.each([
@@ -40,13 +40,13 @@ describe.concurrent("output that is not there", () => {
       "an invalid exit status",
       `(sleep 0.6; echo 1e999 | tee /var/lib/sandbox-mcp/slots/*/exit; pkill -9 -x sbxd) & sleep 1; sleep 1`,
     ],
-  ])("does not keep a command from its end: %s", async (what, line) => {
+  ])("does not prevent the end of a command: %s", async (what, line) => {
     const { structured } = await command(line, { session: what.replaceAll(" ", "-"), timeout_seconds: 30 });
     expect(structured.state).toMatch(/^(succeeded|failed)$/);
     expect(structured.exit_code).toBeLessThanOrEqual(255);
   });
 
-  it("does not keep code from its end", async () => {
+  it("does not prevent the end of code", async () => {
     const context = "swapped";
     const source = `import os
 print("x" * 100_000, flush=True)
@@ -59,7 +59,7 @@ os.symlink("/tmp/empty-code", out)`;
   });
 });
 
-describe("programs of the user's own in the place of the system's", () => {
+describe("user programs in place of the system's programs", () => {
   const NAMES = [
     "stat",
     "tail",
@@ -78,7 +78,7 @@ describe("programs of the user's own in the place of the system's", () => {
     "rm",
   ];
 
-  it("change nothing for commands, files and code", async () => {
+  it("do not break commands, files and code", async () => {
     const liars = NAMES.map((name) => `printf '#!/bin/sh\\necho 999999999999\\n' >$HOME/.local/bin/${name}`);
     await command(`mkdir -p $HOME/.local/bin; ${liars.join("; ")}; chmod +x $HOME/.local/bin/*`);
     const shadows = NAMES.map((name) => `${name}() { echo 999999999999; }; export -f ${name}`).join("; ");
@@ -86,7 +86,7 @@ describe("programs of the user's own in the place of the system's", () => {
     const shadow = `export PATH=$HOME/.local/bin:$PATH; ${shadows}; cd() { echo no; }; printf() { echo no; }; export -f cd printf
       export BASH_ENV=/tmp/env LD_PRELOAD=/tmp/none.so; echo 'echo from BASH_ENV' >/tmp/env`;
     await command(shadow, { session });
-    // The command's own are the user's.
+    // The command itself uses the user's programs.
     const lied = await command("stat /", { session });
     expect(lied.structured).toMatchObject({ state: "succeeded", stdout: "999999999999\n" });
     const long = await command("for i in {1..20000}; do echo $i; done; sleep 1.2; echo the end", {

@@ -1,29 +1,29 @@
-/** When the server stops an unused sandbox, and what keeps it running. */
+/** When the server stops an unused sandbox, and when a sandbox stays running. */
 import { describe, expect, it } from "vitest";
 import { evict, inActor, owner, sh, until, isRunning, sandboxesOf, untilStopped } from "../support.ts";
 
 const HOUR_MS = 3_600_000;
 
-/** Starts a new actor that finds its sandbox unused for this time. */
+/** Starts a new actor, and makes its sandbox look unused for this time. */
 async function leaveAlone(sandbox: string, ms: number): Promise<void> {
   await inActor(sandbox, (_actor, { storage }) => storage.kv.put("used", Date.now() - ms));
   await evict(sandbox);
 }
 
-/** The idle time is over, as the platform says. Answers whether the container runs then. */
+/** Reports the idle timeout to the actor. Returns whether the container still runs. */
 async function outlives(sandbox: string): Promise<boolean> {
   await inActor(sandbox, (actor) => actor.onActivityExpired());
   return isRunning(sandbox);
 }
 
-/** Waits for the look at a sandbox that follows its use, which list_sandboxes shows by its size. */
+/** Waits until the server has measured the sandbox after its use. */
 async function looked(sandbox: string): Promise<void> {
   const size = async () => (await sandboxesOf()).find(({ name }) => name === sandbox)?.size_bytes;
   await until(async () => (await size()) !== undefined);
 }
 
 describe("idle_minutes", () => {
-  it("stops a sandbox after the minutes that it says, and another after the server's", async () => {
+  it("stops its sandbox after this time, and other sandboxes after the server's time", async () => {
     const minutes = { "idle-short": 3, "idle-long": undefined };
     for (const [sandbox, idle_minutes] of Object.entries(minutes)) {
       const { structured } = await owner.call("configure_sandbox", { sandbox, idle_minutes });
@@ -39,7 +39,7 @@ describe("idle_minutes", () => {
     expect(await isRunning("idle-long")).toBe(true);
   });
 
-  it("may not be more than the operator allows", async () => {
+  it("may not exceed the operator's limit", async () => {
     const call = { sandbox: "idle-most", env: { A: "1" } };
     expect(await owner.call("configure_sandbox", { ...call, idle_minutes: 61 })).toMatchObject({
       isError: true,
@@ -51,7 +51,7 @@ describe("idle_minutes", () => {
 });
 
 describe("background processes", () => {
-  it("hold their sandbox while they use the processor", async () => {
+  it("keep their sandbox running while they use the processor", async () => {
     const sandbox = "idle-spins";
     const pid = await sh(sandbox, "(while :; do :; done) >/dev/null 2>&1 & echo $!");
     await looked(sandbox);
@@ -60,12 +60,12 @@ describe("background processes", () => {
     await until(async () => !(await outlives(sandbox)));
   });
 
-  it("hold it while they are connected to something outside, and not to each other", async () => {
+  it("keep it running while they are connected to other hosts, but not to each other", async () => {
     const sandbox = "idle-connected";
     const pair =
       "import socket,time; s = socket.create_server(('127.0.0.1', 9000)); c = socket.create_connection(('127.0.0.1', 9000)); a = s.accept(); open('connected', 'w'); time.sleep(1000)";
     await sh(sandbox, `python3 -c "${pair}" >/dev/null 2>&1 & until [ -e connected ]; do sleep 0.1; done`);
-    // The way out of a local sandbox is the server's own proxy.
+    // A local sandbox reaches other hosts through the server's own proxy.
     const out = "(exec 3<>/dev/tcp/127.0.0.1/3128; touch out; exec sleep 1000) >/dev/null 2>&1 &";
     const pid = await sh(sandbox, `${out} echo $!; until [ -e out ]; do sleep 0.1; done`);
     await looked(sandbox);
@@ -75,7 +75,7 @@ describe("background processes", () => {
     await until(async () => !(await outlives(sandbox)));
   });
 
-  it("keep it running for the hours that the operator allows", async () => {
+  it("keep it running for at most the hours that the operator allows", async () => {
     const sandbox = "idle-limit";
     await sh(sandbox, "(while :; do :; done) >/dev/null 2>&1 &");
     await looked(sandbox);

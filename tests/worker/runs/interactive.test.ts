@@ -1,4 +1,4 @@
-/** Commands in a terminal: typed into with send_input, and given what they read with stdin. */
+/** Commands with input: in a terminal, typed with send_input, or from the parameter stdin. */
 import { afterAll, describe, expect, it } from "vitest";
 import { idIn, type Result } from "../../setup/mcp-client.ts";
 import { evict, owner, principal, sh } from "../support.ts";
@@ -24,7 +24,7 @@ describe("stdin", () => {
     expect(await sh(sandbox, "cat")).toBe("");
   });
 
-  it("excludes a terminal, and says so", async () => {
+  it("cannot be combined with a terminal, and the error says so", async () => {
     const refused = await open("cat", { stdin: "x" });
     expect(refused.isError).toBe(true);
     expect(refused.text).toContain("send_input");
@@ -36,7 +36,7 @@ describe.concurrent("a command in a terminal", () => {
     const client = owner.at("?results=raw");
     const started = await open("printf '\\033[1mbold\\033[0m\\n'; read a; echo got $a", { session: "raw" });
     const id = idIn(started);
-    // A program that prints nothing would be waited for, for ten seconds.
+    // If a program prints nothing, the server waits ten seconds.
     const typed = await client.call("send_input", { id, text: "x" });
     expect(typed.structured).toMatchObject({ state: "running", log: [] });
     await client.call("send_input", { id, text: "y\r" });
@@ -56,7 +56,7 @@ describe.concurrent("a command in a terminal", () => {
     expect((await ended(started)).structured).toMatchObject({ state: "failed", exit_code: 3 });
   });
 
-  it("has a terminal of a sensible size and kind, and leaves its state to its session", async () => {
+  it("has a terminal of a usual size and type, and changes the state of its session", async () => {
     const session = "kept";
     await run("export KEPT=before; cd /tmp", { session });
     const started = await open('tty; stty size; echo "$TERM $KEPT $PWD"; KEPT=after; cd /', { session });
@@ -66,7 +66,7 @@ describe.concurrent("a command in a terminal", () => {
     );
   });
 
-  it("has the size that it is given, at its start and before what is typed", async () => {
+  it("has the requested size, at its start and before typed input", async () => {
     const started = await open('env | grep -E "^(LINES|OTHER)="; while stty size; do read -r; done', {
       session: "size",
       env: { LINES: "20", COLUMNS: "90", OTHER: "kept" },
@@ -83,7 +83,7 @@ describe.concurrent("a command in a terminal", () => {
     await owner.call("cancel_run", { id: idIn(started) });
   });
 
-  it("is a REPL that is used and left", async () => {
+  it("can be a REPL that is used and then closed", async () => {
     const started = await open("python3 -q", { session: "python" });
     expect(started.text).toContain(">>>");
     expect((await type(started, "x = 6 * 7\n")).text).toContain(">>>");
@@ -92,7 +92,7 @@ describe.concurrent("a command in a terminal", () => {
     expect((await ended(started)).structured.state).toBe("succeeded");
   });
 
-  it("shows nothing of a password", async () => {
+  it("does not show a typed password", async () => {
     const started = await open('read -rs -p "Password: " secret; echo; echo "${#secret} characters"', {
       session: "password",
     });
@@ -104,7 +104,7 @@ describe.concurrent("a command in a terminal", () => {
     );
   });
 
-  it("is a shell in which Ctrl-C ends a program and not the shell", async () => {
+  it("can be a shell, in which Ctrl-C ends a program and not the shell", async () => {
     const started = await open("bash --norc", { session: "shell" });
     expect((await type(started, "echo good $((1 + 1)) go; sleep 4320\n")).text).toContain("good 2 go");
     expect((await type(started, "\u0003")).text).toContain("^C");
@@ -114,7 +114,7 @@ describe.concurrent("a command in a terminal", () => {
     expect((await ended(started)).text).toContain("exit_code: 4");
   });
 
-  it("is a full-screen program that gets keys one by one", async () => {
+  it("can be a full-screen program that receives single keys", async () => {
     const program = `
 import os, sys, termios, tty
 before = termios.tcgetattr(0)
@@ -133,7 +133,7 @@ print("\\x1b[?1049l", end="")`;
     expect((await ended(started)).structured.state).toBe("succeeded");
   });
 
-  it("is an installer that asks twice and takes its time", async () => {
+  it("can be a slow installer that asks two questions", async () => {
     const started = await open(
       'read -p "Go on? [y/N] " a; [[ $a == y ]] || exit 1; for n in 1 2 3; do printf "\\r\\e[Kstep $n"; sleep 0.1; done; echo; read -p "Sure? " b; echo "done $b"',
       { session: "installer" },
@@ -144,13 +144,13 @@ print("\\x1b[?1049l", end="")`;
     expect((await type(started, "yes\n")).text).toContain("done yes");
   });
 
-  it("is waited for if it works silently after input", async () => {
+  it("has a result only after its output, if it works silently after input", async () => {
     const started = await open("bash --norc", { session: "silent" });
     expect((await type(started, "sleep 1.5; echo all-$((1 + 1))\n")).text).toContain("all-2");
     await owner.call("cancel_run", { id: idIn(started) });
   });
 
-  it("says of a line that is longer than terminals keep that its rest may be lost", async () => {
+  it("warns that the end of a line may be lost if the line is too long for a terminal", async () => {
     const waiting = { session: "long", wait_seconds: 0 };
     const started = await open("read line; echo got ${#line}", waiting);
     const typed = await type(started, `${"x".repeat(5000)}\n`);
@@ -159,7 +159,7 @@ print("\\x1b[?1049l", end="")`;
     expect((await type(short, `${"x".repeat(4095)}\n`)).text).not.toContain("notice");
   });
 
-  it("keeps what was typed before it reads", async () => {
+  it("receives input that was typed before it reads", async () => {
     const started = await open('sleep 0.5; read line; echo "got $line"', {
       session: "early",
       wait_seconds: 0,
@@ -169,8 +169,8 @@ print("\\x1b[?1049l", end="")`;
   });
 });
 
-describe("what cannot be typed", () => {
-  it("is refused where nothing reads it, with the reason", async () => {
+describe("input to a run", () => {
+  it("is refused with the reason if nothing reads it", async () => {
     const plain = await run("sleep 30", { session: "plain", wait_seconds: 0 });
     expect((await type(plain, "x")).text).toMatch(/does not run in a terminal[^]*interactive/);
     await owner.call("cancel_run", { id: idIn(plain) });
@@ -182,7 +182,7 @@ describe("what cannot be typed", () => {
     expect((await owner.call("send_input", { id: "none", text: "x" })).text).toContain("There is no run");
   });
 
-  it("is refused to others", async () => {
+  it("is refused from another principal", async () => {
     const started = await open("cat", { session: "own", wait_seconds: 0 });
     const other = await principal("stranger-who-types");
     const refused = await other.call("send_input", { id: idIn(started), text: "x\n" });
@@ -199,9 +199,9 @@ describe("what cannot be typed", () => {
     await owner.call("cancel_run", { id: idIn(before) });
   });
 
-  it("is counted if the program does not read it, and the run can be cancelled", async () => {
+  it("is counted if the program does not read it, and then the run can be cancelled", async () => {
     const started = await open("stty raw -echo; echo deaf; sleep 600", { session: "deaf" });
-    // As one that waits until the program has read what it passed on.
+    // Acts like a terminal that waits until the program reads its input.
     await sh(sandbox, "pkill -STOP -x script");
     const typed = await Promise.all(Array.from({ length: 8 }, () => type(started, "x".repeat(10_000))));
     expect(typed.find(({ isError }) => isError)?.text).toMatch(/Only \d+ of 10000 bytes were typed/);
@@ -211,7 +211,7 @@ describe("what cannot be typed", () => {
 });
 
 describe("a terminal outlives", () => {
-  it("sandboxd, which is killed, and types on", async () => {
+  it("sandboxd, and accepts input after sandboxd was killed", async () => {
     const started = await open('read -p "one? " a; read -p "two? " b; echo "$a and $b"', {
       session: "adopted",
     });
@@ -221,7 +221,7 @@ describe("a terminal outlives", () => {
     expect((await type(started, "second\n")).text).toContain("first and second");
   });
 
-  it("the actor, which is evicted, and types on", async () => {
+  it("the actor, and accepts input after the actor was evicted", async () => {
     const started = await open('read -p "one? " a; echo "got $a"', { session: "evicted" });
     await evict(sandbox);
     await type(started, "first\n");
@@ -233,7 +233,7 @@ describe("a terminal outlives", () => {
 });
 
 describe("a terminal ends", () => {
-  it("when it is cancelled, with every process in it", async () => {
+  it("when it is cancelled, and all its processes end too", async () => {
     const alone = "cancelled-terminal";
     const started = await open("bash --norc", { sandbox: alone });
     await type(started, "sleep 4321 & echo good $((1 + 1)) go; nohup setsid sleep 4322\n");
@@ -243,7 +243,7 @@ describe("a terminal ends", () => {
     await owner.call("destroy_sandbox", { sandbox: alone });
   });
 
-  it("with its background processes, as when it is closed, but without those that left the terminal", async () => {
+  it("with its command and its background processes, except processes that left the terminal", async () => {
     const command = "sleep 4323 & setsid sleep 4324 & sleep 0.2; echo end";
     const over = await open(command, { session: "background" });
     expect(over.structured).toMatchObject({ state: "succeeded", stdout: "end\n" });
@@ -251,14 +251,14 @@ describe("a terminal ends", () => {
     await sh(sandbox, "pkill -fx 'sleep 4324'");
   });
 
-  it("when its time is over", async () => {
+  it("at its timeout", async () => {
     const started = await open("bash --norc", { session: "timed", timeout_seconds: 1 });
     expect((await ended(started)).structured.state).toBe("timed_out");
   });
 });
 
-describe("a shell that stood ready beside a run that was taken over", () => {
-  it("is not what the next command runs in", async () => {
+describe("a prepared shell of a session with a run that the next sandboxd took over", () => {
+  it("does not run the next command", async () => {
     const started = await run("export TAKEN=over; sleep 1", { session: "main", wait_seconds: 0 });
     await run("pkill -9 -x sbxd", { session: "killer" });
     await ended(started);

@@ -14,8 +14,8 @@ beforeEach(() => {
 });
 afterEach(() => vi.restoreAllMocks());
 
-describe("the log, when shells of the sandbox are killed under their calls,", () => {
-  it("holds nothing of a command, its variables, its directory or its session", async () => {
+describe("the server's log, if shells of the sandbox are killed during calls,", () => {
+  it("has no part of a command, its variables, its directory or its session", async () => {
     const result = await owner.call("run_command", {
       sandbox,
       command: `: ${SECRET}; pkill -9 -x bash`,
@@ -34,7 +34,7 @@ describe("the log, when shells of the sandbox are killed under their calls,", ()
     expect(logged.join("\n")).not.toContain(SECRET);
   });
 
-  it("holds no path and no content of a file", async () => {
+  it("has no path and no content of a file", async () => {
     const killer = owner.call("run_command", {
       sandbox,
       session: "killer",

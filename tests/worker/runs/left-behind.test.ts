@@ -7,29 +7,29 @@ afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const { command: run } = callsIn(sandbox);
 
-/** Megabytes that the files of runs take on the sandbox's disk, those without a name as well. */
+/** Megabytes that the files of runs use on the sandbox's disk, deleted but open files included. */
 const onDisk = async () =>
   Number((await sh(sandbox, "df -m --output=used /var/lib/sandbox-mcp | tail -1")).trim());
 
-describe("what a command leaves behind", () => {
+describe("a background process of a command", () => {
   it.each([
     ["in its group", "(PRINT) & echo begun"],
     ["out of its group", "setsid bash -c 'PRINT' & echo begun"],
     ["out of its group and marked by nothing", "env -i setsid bash -c 'PRINT' & echo begun"],
-  ])("prints as much as it likes and takes no disk (%s)", async (_where, command) => {
+  ])("can print without limit and uses no disk (%s)", async (_where, command) => {
     const before = await onDisk();
     const print = 'sleep 0.5; head -c 100000000 /dev/zero | tr "\\0" x; touch /tmp/printed; exec sleep 3100';
     const result = await run(command.replace("PRINT", print));
     expect(result.structured).toMatchObject({ state: "succeeded", stdout: "begun\n" });
     await until(async () => (await sh(sandbox, "ls /tmp/printed 2>/dev/null || true")) !== "");
     await until(async () => (await onDisk()) - before < 8);
-    // After the files have lost their names.
+    // The server deletes the files of these runs, which stay open.
     for (let n = 0; n < 20; n++) await run("true");
     expect((await onDisk()) - before).toBeLessThan(8);
     await sh(sandbox, "rm /tmp/printed; pkill -f 'sleep 3100'");
   });
 
-  it("continues after its command's end, even if output is read more slowly than both print", async () => {
+  it("continues after its command's end, even if both print faster than the server reads", async () => {
     const result = await run("yes b & (sleep 1; kill -KILL $$) & wait");
     expect(result.structured).toMatchObject({ exit_code: 137 });
     await until(async () => /^[RS]/.test(await sh(sandbox, "ps -o stat= -C yes")));
@@ -39,13 +39,13 @@ describe("what a command leaves behind", () => {
   it.each([
     ["a child", "sleep 0.5 & echo $!"],
     ["an orphan", "(setsid bash -c 'sleep 0.5 & echo $!')"],
-  ])("is seen to have ended by its number: %s", async (_what, line) => {
+  ])("has no process id after its end: %s", async (_what, line) => {
     const pid = (await sh(sandbox, line)).trim();
     await until(async () => (await run(`kill -0 ${pid}`)).structured.state === "failed");
     expect((await run(`kill -0 ${pid}`)).text).toContain("No such process");
   });
 
-  it("loses what it prints after the end of its command, and nothing from before", async () => {
+  it("loses only the output after the end of its command", async () => {
     const { structured, text } = await run(
       "seq 1000000; (sleep 1; yes | head -c 30000000; sleep 1) & echo the end",
     );
@@ -57,7 +57,7 @@ describe("what a command leaves behind", () => {
     expect(log.text).toContain("This is the end of the log.");
   });
 
-  it("keeps its own output complete, however it was written", async () => {
+  it("does not cut its command's output, however the command writes it", async () => {
     const { text } = await run(
       "sleep 3101 & seq 20000; echo appended >>/dev/stdout; echo went wrong >>/dev/stderr",
     );

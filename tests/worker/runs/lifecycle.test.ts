@@ -1,5 +1,5 @@
 /**
- * The lifecycle of a sandbox against a model of its platform, its account and its saved workspace: random calls, runs, ends and
+ * Tests the lifecycle of a sandbox against a model of its platform, account and saved workspace, with random calls, runs, ends and
  * faults. A scheduler resolves every await in a random order.
  */
 import * as fc from "fast-check";
@@ -12,10 +12,10 @@ import { ToolError, isGone } from "../../../src/shared/errors.ts";
 
 /** A container of the platform. */
 interface Box {
-  /** Writes that it holds; undefined until it has its workspace. */
+  /** The writes in this container; undefined until its workspace is restored. */
   writes: Set<number> | undefined;
   isAlive: boolean;
-  /** Somebody has begun to end it. */
+  /** Whether its end was requested. */
   isEnding: boolean;
 }
 
@@ -33,21 +33,21 @@ type Step = typeof steps extends fc.Arbitrary<infer T> ? T : never;
 class Model {
   readonly #scheduler: fc.Scheduler;
   lifecycle!: Lifecycle;
-  /** Counts the actors: what an earlier one waits for never comes. */
+  /** Counts the actors. Calls of an earlier actor never complete. */
   #actor = 0;
   box: Box | undefined;
-  /** What the account knows. */
+  /** The state of the account. */
   account = { isKnown: false, isRunning: false };
   saved = new Set<number>();
-  /** The writes that were acknowledged, and no later loss has taken. */
+  /** The acknowledged writes that no later loss removed. */
   acknowledged = new Set<number>();
-  /** The box that the storage says is whole; whether the storage says that the sandbox goes back. */
+  /** The container that is complete according to the storage, and whether the sandbox is to be rolled back. */
   #whole: Box | undefined;
   #isRestoringCheckpoint = false;
   #fault: Step | undefined;
   #isNarrow = false;
   #boxEnded = () => {};
-  /** Of this actor: calls and runs, and those that may start a container. */
+  /** Calls and runs of this actor, and those that may start a container. */
   #tickets = { calls: 0, starters: 0 };
 
   #writes = 0;
@@ -63,7 +63,7 @@ class Model {
     if (!holds) this.problems.push(what);
   }
 
-  /** Something of this actor's that takes its time. */
+  /** An operation of this actor that takes some time. */
   async #later(name: string): Promise<void> {
     const actor = this.#actor;
     await this.#scheduler.schedule(Promise.resolve(), name);
@@ -76,7 +76,7 @@ class Model {
     return isThere;
   }
 
-  /** Makes an actor. */
+  /** Creates an actor. */
   #wake(): void {
     const actor = ++this.#actor;
     const tickets = { calls: 0, starters: 0 };
@@ -85,7 +85,7 @@ class Model {
     let ended = 0;
     this.pending = [];
     const isOver = () => actor !== this.#actor;
-    // The end that an earlier actor had begun does not go on.
+    // The end that an earlier actor began does not continue.
     if (this.box) this.box.isEnding = false;
     const later = async (name: string) => {
       if (isOver()) await never;
@@ -98,7 +98,7 @@ class Model {
         isStarted = true;
       },
       ended: (end) => {
-        // A destruction has lost them here, also if its actor is thrown away before the account knows.
+        // A destruction loses these writes, even if its actor is evicted before the account knows.
         if (end === "unsaved_network" || end === "destroy") this.#lose();
         if (isOver()) return;
         isStarted = false;
@@ -120,7 +120,7 @@ class Model {
         const before = ends + ended;
         await later("start");
         if (this.#takeFault("start fails")) throw new ToolError("sandbox_unavailable", "full");
-        // It may be ended while it comes up.
+        // The container may be ended during its start.
         if (ends + ended > before) throw containerGone();
         this.box = { writes: undefined, isAlive: true, isEnding: false };
         await later("ports");
@@ -255,7 +255,7 @@ class Model {
     this.#check(!this.#whole || platform.isRunning, "an end that the parts of the next actor are not told");
   }
 
-  /** Does something in the container, as a call does: in the turn in which it finds the container. */
+  /** Works in the container as a call does: in the same turn in which it finds the container. */
   #use(): Set<number> {
     if (!this.lifecycle.container) throw containerGone();
     const { box } = this;
@@ -297,7 +297,7 @@ class Model {
       begun++;
     };
     const run = begin();
-    // It may fail before the cancellation.
+    // The call may fail before the cancellation.
     run.catch(() => undefined);
     if (isCancelled) {
       await this.#later("cancel");
@@ -311,7 +311,7 @@ class Model {
     this.#check(begun <= 1, "a run that began twice");
   }
 
-  /** What was not saved is lost, and the notice says so. */
+  /** Loses unsaved writes, and checks that the notice says so. */
   #lose(): void {
     this.acknowledged = new Set([...this.acknowledged].filter((write) => this.saved.has(write)));
   }
@@ -377,7 +377,7 @@ class Model {
     }
   }
 
-  /** Resolves when nothing is under way. */
+  /** Resolves when no operation is in progress. */
   async rest(): Promise<void> {
     while (this.pending.length > 0) await this.#scheduler.waitFor(Promise.all(this.pending.splice(0)));
   }
@@ -385,7 +385,7 @@ class Model {
 
 const EXPECTED = new Set(["sandbox_unavailable", "quota_exceeded", "file_system", "not_found"]);
 
-it("never uses, starts or counts a container wrongly, after any sequence of events", async () => {
+it("the lifecycle never uses, starts or counts a container wrongly, after any sequence of events", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.scheduler(),
@@ -396,13 +396,13 @@ it("never uses, starts or counts a container wrongly, after any sequence of even
           model.act(one);
           for (let turn = 0; turn < turns; turn++) {
             if (scheduler.count() > 0) await scheduler.waitOne();
-            // What follows from it is scheduled some turns later.
+            // Its effects are scheduled some turns later.
             for (let settled = 0; settled < 20; settled++) await Promise.resolve();
           }
         }
         await model.rest();
         expect(model.problems).toEqual([]);
-        // An actor that was thrown away with its container may not have heard of the end yet.
+        // An actor that was evicted together with its container may not know of the end yet.
         model.act("read");
         await model.rest();
         expect(model.problems).toEqual([]);

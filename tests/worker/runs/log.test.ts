@@ -10,21 +10,21 @@ import { actorOf, bucket } from "../support.ts";
 
 const MiB = 1024 * 1024;
 
-/** No run of these tests is resumed. */
+/** These tests resume no runs. */
 const nothing: Resumer = {
   resume: () => {
     throw new Error("nothing is resumed here");
   },
 };
 
-/** Has a run executed as the test says. */
+/** An executor that the test controls. */
 function executing(work: (run: ActiveRun) => Execution): Executor<Allowance> {
   return { kind: "command", start: work, ...nothing };
 }
 
 const ALLOWANCE = { timeoutMs: 60_000 };
 
-/** Runs in the SQLite of a new actor, with a real bucket and executions that the test controls. */
+/** The runs of a new actor with SQLite, a real bucket, and executions that the test controls. */
 async function withRuns(
   name: string,
   work: (runs: Runs, host: RunsHost, sql: SqlStorage) => Promise<void>,
@@ -55,7 +55,7 @@ async function withRuns(
   });
 }
 
-/** An execution in the test's hands. */
+/** An execution that the test controls. */
 class Conducted implements Execution {
   readonly #end = Promise.withResolvers<End>();
   run!: ActiveRun;
@@ -92,7 +92,7 @@ async function start(runs: Runs): Promise<{ id: string; execution: Conducted }> 
   return { id, execution };
 }
 
-/** Bytes that tell where they belong. */
+/** Bytes that encode their position. */
 function pattern(length: number, seed: number): Uint8Array {
   const words = new Uint32Array(Math.ceil(length / 4));
   for (let at = 0; at < words.length; at++) words[at] = Math.imul(at + 1, 2654435761) ^ seed;
@@ -111,7 +111,7 @@ const rowsOf = (sql: SqlStorage, id: string) =>
     .one();
 
 describe("a run", () => {
-  it("that an unforeseen error ended is lost, and the error is for the log", async () => {
+  it("that an unexpected error ended is lost, and only the log has the error", async () => {
     const failures: unknown[] = [];
     await withRuns(
       "run-failed",
@@ -129,7 +129,7 @@ describe("a run", () => {
     );
   });
 
-  it("is gone after its time, log and objects too; others stay", async () => {
+  it("is deleted at its expiry with its log and objects, and other runs stay", async () => {
     await withRuns(
       "run-expires",
       async (runs, host, sql) => {
@@ -160,7 +160,7 @@ describe("a run", () => {
   });
 });
 
-it("loses a run of an earlier actor that its executor cannot resume, and no other", async () => {
+it("a run of an earlier actor is lost if its executor cannot resume it, and so are runs that never started", async () => {
   const failed: unknown[] = [];
   const changes: Partial<RunsHost> = { failed: (_id, error) => void failed.push(error) };
   const work = async (runs: Runs, host: RunsHost) => {
@@ -183,7 +183,7 @@ describe("the record of a run that ends while its caller waits", () => {
   const onDisk = (sql: SqlStorage) =>
     sql.exec<{ count: number }>("SELECT count(*) AS count FROM runs").one().count;
 
-  /** Starts a run that prints so much and ends at once, and answers when its caller has its result. */
+  /** Starts a run that prints this text and ends at once. Resolves with its id when its caller has the result. */
   async function ended(runs: Runs, namesID = false, printed = "some"): Promise<string> {
     const executor = executing((run) => {
       run.output("stdout", new TextEncoder().encode(printed));
@@ -192,7 +192,7 @@ describe("the record of a run that ends while its caller waits", () => {
     return (await runs.start(executor, "title", ALLOWANCE, { waitUntil: Date.now() + 1000, namesID })).id;
   }
 
-  it("is on disk before a program, or a result with cut output, has its id", async () => {
+  it("is on disk before a program gets its id, or a result with cut output names it", async () => {
     await withRuns("record-first", async (runs, _host, sql) => {
       await ended(runs, true);
       expect(onDisk(sql)).toBe(1);
@@ -201,7 +201,7 @@ describe("the record of a run that ends while its caller waits", () => {
     });
   });
 
-  it("that SQLite does not take is reported, and keeps no other from it", async () => {
+  it("is reported if SQLite refuses it, and does not block another record", async () => {
     const failures: string[] = [];
     await withRuns(
       "record-refused",
@@ -231,11 +231,11 @@ describe("a log in R2", () => {
     }
   }
 
-  /** A comparison that shows no difference: one of megabytes takes minutes. */
+  /** Compares without printing the difference, because that takes minutes for megabytes. */
   const isSame = (a: Uint8Array, b: Uint8Array) =>
     a.length === b.length && a.every((byte, at) => byte === b[at]);
 
-  it("takes a few rows, however many pieces it came in", async () => {
+  it("uses few rows, however many pieces the output had", async () => {
     await withRuns("log-rows", async (runs, _host, sql) => {
       const { id, execution } = await start(runs);
       const printed = pattern(5 * MiB, 3);
@@ -253,7 +253,7 @@ describe("a log in R2", () => {
     });
   });
 
-  it("has each byte once if it was flushed on its way there, or R2 refused it", async () => {
+  it("has each byte once, also after a flush during an upload or a refusal of R2", async () => {
     let arrive = Promise.withResolvers<void>();
     const slow = {
       ...bucket,
@@ -274,7 +274,7 @@ describe("a log in R2", () => {
           );
       };
       print(0, 3 * MiB);
-      // A reader flushes what is on its way.
+      // A reader flushes the output that is being uploaded.
       await runs.log(id, 0, 100);
       print(3 * MiB, 5 * MiB);
       arrive.reject(new Error("refused"));

@@ -15,7 +15,7 @@ function lines(word: string, first: number, last: number): string {
 }
 
 describe("long output", () => {
-  it("is shown by its ends, and read page by page to the last byte", async () => {
+  it("is shown by its beginning and end, and can be read in pages to the last byte", async () => {
     const result = await run("seq -f 'řádek %07.0f' 1 400000; seq -f 'chyba %07.0f' 1 20000 >&2");
     const bytes = 400_000 * 16;
     expect(result.structured).toMatchObject({
@@ -42,8 +42,8 @@ describe("long output", () => {
     expect(Math.max(...own)).toBeLessThanOrEqual(5 * 1024 * 1024);
   });
 
-  it("of both streams in turn is marked", async () => {
-    // Each waits until the one before has arrived: of two pipes either may be read first.
+  it("of both streams has a label for each change of the stream", async () => {
+    // Each line waits for the previous one to arrive, because either pipe may be read first.
     const after = (turn: number) => `until [ -e turn-${turn} ]; do sleep 0.05; done`;
     const command = `echo out 1; ${after(1)}; printf 'err 1' >&2; ${after(2)}; printf 'out 2'; ${after(3)}; echo err 2 >&2`;
     const id = idIn(await owner.call("run_command", { sandbox, command, wait_seconds: 0 }));
@@ -61,7 +61,7 @@ describe("long output", () => {
     ]);
   });
 
-  it("that no cut may fall into: characters, and surrogates at the seam", async () => {
+  it("is never cut inside a character or a surrogate pair", async () => {
     for (const pad of [0, 1, 2, 3]) {
       const result = await run(`printf '%${pad}s' ''; head -c 40000 /dev/zero | sed 's/\\x0/🐎/g'`);
       expect(result.structured.stdout_bytes).toBe(160_000 + pad);
@@ -72,24 +72,24 @@ describe("long output", () => {
     }
   });
 
-  it("that comes by halves of characters is whole in the log", async () => {
+  it("that arrives in halves of characters is complete in the log", async () => {
     const result = await run("printf '\\xf0\\x9f'; sleep 1.5; printf '\\x90\\x8e'; sleep 1.2; printf end");
     expect(result.structured.stdout).toBe("🐎end");
     expect((await wholeLog(String(result.structured.id))).stdout).toBe("🐎end");
   });
 
-  it("of binary is shown as text and counted as bytes", async () => {
+  it("that is binary is shown as text and counted in bytes", async () => {
     const result = await run("head -c 1500000 /dev/urandom");
     expect(result.structured.stdout_bytes).toBe(1_500_000);
     expect((await wholeLog(idIn(result))).pages).toBeGreaterThan(30);
   });
 
-  it("goes on behind the command lines of all processes, the server's own among them", async () => {
+  it("is complete after the command lines of all processes, also of the server's", async () => {
     const { structured } = await run("sleep 0.1; cat /proc/[0-9]*/cmdline; echo over");
     expect(structured.stdout).toMatch(/over\n$/);
   });
 
-  it("keeps what comes on one stream when the other has filled the log", async () => {
+  it("of one stream is kept after the other stream filled the log", async () => {
     const started = await owner.call("run_command", {
       sandbox,
       command:
@@ -109,7 +109,7 @@ describe("long output", () => {
     ]);
   });
 
-  it("is kept up to the cap; after that the end is still shown, and dropped bytes are counted", async () => {
+  it("is kept up to the limit; after that its end is still shown, and dropped bytes are counted", async () => {
     const total = 2_600_000 * 15;
     const result = await run("seq -f 'number %07.0f' 1 2600000");
     expect(result.structured).toMatchObject({ state: "succeeded", stdout_bytes: total });
@@ -159,12 +159,12 @@ describe("long output", () => {
     const [disk = Number.NaN, memory = Number.NaN] = String((await watched).structured.stdout)
       .split(" ")
       .map(Number);
-    // 64 MiB may wait, and more is printed between two measurements.
+    // 64 MiB may be buffered, and the program prints more between two measurements.
     expect(disk).toBeLessThan(500);
     expect(memory).toBeLessThan(400);
   });
 
-  it("of code goes the same way", async () => {
+  it("of code has the same limits", async () => {
     const result = await owner.call("run_code", {
       sandbox,
       code: "import sys\nfor n in range(1, 300001): print(f'code {n:07}')\nprint('err', file=sys.stderr)\n'value'",

@@ -29,11 +29,11 @@ const RESTARTED = "The sandbox was restarted: its files, processes and variables
 const BACK =
   /^The sandbox was restarted: its files are as saved at \S+ \(\d+ files, \d+ bytes\)\. Processes, variables and any later changes are gone\./;
 
-/** Has the workspace saved. */
+/** Saves the workspace. */
 const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
 
 describe.concurrent("a container that is killed", () => {
-  it("makes its runs lost, keeps their output, and the next result says so once", async () => {
+  it("loses its runs but not their output, and the next result says so once", async () => {
     const sandbox = "killed";
     await sh(sandbox, "echo there >file; export GONE=1; cd /tmp");
     const runs = await Promise.all([
@@ -83,13 +83,13 @@ describe.concurrent("a container that is killed", () => {
     expect((await code(sandbox, "kept")).text).toContain("NameError");
   });
 
-  it("is not started by the server's own work: if none is listed, none runs", async () => {
+  it("is not restarted by the server's own work, and the list shows it as stopped", async () => {
     const sandbox = "killed-uncounted";
     await sh(sandbox, "echo kept >file");
     await save(sandbox);
     await killContainer(sandbox);
     await untilStopped(sandbox);
-    // Any call of the SDK would start the next one.
+    // Each call of the SDK could start the next container.
     await inActor(sandbox, (actor) => actor.client.utils.ping().catch(() => undefined));
     await inActor(sandbox, (actor) => actor.deleteCodeContext("gone").catch(() => undefined));
     expect(await isRunning(sandbox)).toBe(false);
@@ -109,7 +109,7 @@ describe.concurrent("a container that is killed", () => {
     expect(image.text).toContain("The sandbox was restarted: its files are as saved");
   });
 
-  it("is reported before an error too", async () => {
+  it("is reported before an error, too", async () => {
     const sandbox = "notice-error";
     await sh(sandbox, "echo a >a");
     await save(sandbox);
@@ -122,8 +122,8 @@ describe.concurrent("a container that is killed", () => {
   });
 });
 
-describe.concurrent("an actor that is thrown away", () => {
-  it("continues a command: none of its output is lost or repeated", async () => {
+describe.concurrent("the next actor after an eviction", () => {
+  it("continues a command, and none of its output is lost or repeated", async () => {
     const sandbox = "evicted";
     const line =
       "for i in $(seq 1 2000); do printf 'line %06d %0990d\\n' $i 0; echo err $i >&2; [ $((i % 100)) != 0 ] || sleep 0.2; done; exit 7";
@@ -145,9 +145,9 @@ describe.concurrent("an actor that is thrown away", () => {
     expect(next.notice).toBeUndefined();
   });
 
-  it("finds the end of a command that ended meanwhile, and still stops one in time", async () => {
+  it("reports the end of a command that ended meanwhile, and stops a command at its timeout", async () => {
     const sandbox = "evicted-ends";
-    // Its start is part of the time that a command has.
+    // The start counts towards the timeout of a command.
     await sh(sandbox, "true");
     const ended = idIn(
       await command(sandbox, "echo alpha; sleep 2; echo beta; exit 5", { session: "a", wait_seconds: 0 }),
@@ -165,7 +165,7 @@ describe.concurrent("an actor that is thrown away", () => {
     expect(stopped.text).toContain("stdout: gamma");
   });
 
-  it("can cancel a command of its predecessor, and keeps the order of its session", async () => {
+  it("can cancel a command of the previous actor, and keeps the order of its session", async () => {
     const sandbox = "evicted-cancel";
     const id = idIn(await command(sandbox, "echo first | tee order; sleep 1000", { wait_seconds: 0 }));
     await says(id, "first");
@@ -175,7 +175,7 @@ describe.concurrent("an actor that is thrown away", () => {
     expect((await next).structured).toMatchObject({ stdout: "first\nsecond\n" });
   });
 
-  it("says of code, and of what waited its turn, that it is lost and why", async () => {
+  it("reports code and waiting runs as lost, with the reason", async () => {
     const sandbox = "evicted-code";
     await code(sandbox, "kept = 41");
     const id = idIn(
@@ -212,13 +212,13 @@ describe.concurrent("an actor that is thrown away", () => {
       becomes: "The javascript kernel was stopped. Variables and imports are lost;",
       next: "kept is not defined",
     },
-  ])("stops its code without end: $language", async ({ language, endless, becomes, next }) => {
+  ])("stops endless code: $language", async ({ language, endless, becomes, next }) => {
     const sandbox = `evicted-${language}`;
     await code(sandbox, "kept = 41", { language });
     const id = idIn(await code(sandbox, endless, { language, wait_seconds: 0 }));
     await says(id, "begun");
     await evict(sandbox);
-    // Without having asked for the lost one: it waits behind nothing that has no end.
+    // Nothing has read the lost run yet, and the next call does not wait for it.
     expect((await code(sandbox, "kept + 1", { language })).text).toContain(next);
     const { text } = await result(id);
     expect(text).toContain("state: lost");
@@ -244,13 +244,13 @@ describe.concurrent("an actor that is thrown away", () => {
     expect(text).toContain("The code has finished since. Variables and imports are kept.");
   });
 
-  it("takes no kernel of the container before for one that has died", async () => {
+  it("does not report a kernel of an earlier container as died", async () => {
     const sandbox = "kernels-anew";
     for (let time = 0; time < 6; time++) {
       expect((await code(sandbox, `6 * ${time}`)).text).toContain(`result: ${6 * time}`);
       await evict(sandbox, { kill: true });
       await untilStopped(sandbox);
-      // As an actor leaves it that is killed together with its container.
+      // The state that remains if an actor and its container are killed together.
       await inActor(sandbox, (_sandbox, { storage }) => {
         storage.sql.exec(
           "INSERT OR REPLACE INTO kernels VALUES ('python/default', 'before', 'python', 99999, 1)",
@@ -296,7 +296,7 @@ describe.concurrent("sleepAfter", () => {
     });
   });
 
-  it("loses nothing that is acknowledged while the container takes its time to end", async () => {
+  it("loses no acknowledged change while the container ends slowly", async () => {
     const sandbox = "idle-slow";
     await sh(sandbox, "echo a >a");
     const ending = Promise.withResolvers<void>();
@@ -323,11 +323,11 @@ describe.concurrent("sleepAfter", () => {
   it.each([
     ["a command", "run_command", { command: "sleep 5; echo done" }],
     ["code", "run_code", { code: "import time\ntime.sleep(5)\nprint('done')" }],
-  ])("does not stop a sandbox with %s at work", async (_what, tool, args) => {
+  ])("does not stop a sandbox that runs %s", async (_what, tool, args) => {
     const sandbox = `busy-${tool.replace("_", "-")}`;
     const id = idIn(await owner.call(tool, { sandbox, ...args, wait_seconds: 0 }));
     await stopWhenIdle(sandbox);
-    // The SDK asks this between two calls to the container too, when nothing else shows that it is in use.
+    // The SDK also calls this between two calls to the container, when nothing else shows that the container is in use.
     await inActor(sandbox, (actor) => actor.onActivityExpired());
     await sleep(4500);
     const ended = await result(id);

@@ -1,4 +1,4 @@
-/** sandboxd, the program of ours in a sandbox, is killed: it is started again and takes over what runs. */
+/** If our daemon sandboxd is killed in a sandbox, it is restarted and takes over the runs. */
 import { afterAll, describe, expect, it } from "vitest";
 import { evict, idIn, owner, says, sh, sleep } from "../support.ts";
 
@@ -9,11 +9,11 @@ afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 const run = (command: string, more: Record<string, unknown> = {}) =>
   owner.call("run_command", { sandbox, command, ...more });
 
-/** Kills it from another shell session, which learns the end from the next sandboxd. */
+/** Kills sandboxd from another session. The next sandboxd reports the end of that command. */
 const kill = () => run("pkill -9 -x sbxd", { session: "killer" });
 
-describe("a sandboxd that is killed", () => {
-  it("takes over a long command: nothing of its output is lost or doubled, and it has run once", async () => {
+describe("the next sandboxd after a kill", () => {
+  it("takes over a long command, which runs once, and its output is neither lost nor repeated", async () => {
     const lines = 300_000;
     const started = await run(
       `echo ran >>once; for part in 1 2 3 4 5 6; do seq -f 'number %08.0f' $(((part - 1) * ${lines} + 1)) $((part * ${lines})); sleep 0.3; done; exit 7`,
@@ -33,7 +33,7 @@ describe("a sandboxd that is killed", () => {
     expect(await sh(sandbox, "cat once")).toBe("ran\n");
   });
 
-  it("is kept waiting by no pipe that user code has put in the place of its files", async () => {
+  it("does not block on a pipe that user code put in place of its files", async () => {
     await run("mkfifo /var/lib/sandbox-mcp/sessions/piped; mkdir -p /var/lib/sandbox-mcp/runs/aaa");
     await run("mkfifo /var/lib/sandbox-mcp/runs/aaa/end");
     expect((await run("echo works", { session: "piped" })).structured).toMatchObject({ stdout: "works\n" });
@@ -42,7 +42,7 @@ describe("a sandboxd that is killed", () => {
     await run("rm -rf /var/lib/sandbox-mcp/runs/aaa");
   });
 
-  it("by the command itself leaves its end and its session as they are", async () => {
+  it("reports the end and the session of the command that killed sandboxd", async () => {
     const result = await run("cd /tmp; export KEPT=1; pkill -9 -x sbxd; echo after; exit 3", {
       session: "own",
     });
@@ -66,7 +66,7 @@ describe("code in a kernel, when sandboxd is killed", () => {
       "javascript",
       "for (let part = 0; part < 5; part++) { for (let n = 0; n < 20000; n++) console.log('number ' + String(part * 20000 + n).padStart(8, '0')); await require('timers/promises').setTimeout(300) }",
     ],
-  ])("prints on, and nothing of it is lost or doubled: %s", async (language, text) => {
+  ])("continues to print, and its output is neither lost nor repeated: %s", async (language, text) => {
     const id = idIn(await code(text, { language, wait_seconds: 0 }));
     for (let n = 0; n < 3; n++) {
       await sleep(300 + 100 * n);
@@ -86,14 +86,14 @@ describe("code in a kernel, when sandboxd is killed", () => {
     expect(await sh(sandbox, "pgrep -fc '^sleep 3620$' || true")).toBe("0\n");
   });
 
-  it("that ends its kernel says so", async () => {
+  it("reports that it ended its kernel", async () => {
     const { text } = await code("import os\nprint('last')\nos.system('pkill -9 -x sbxd')\nos._exit(3)");
     expect(text).toMatch(/kernel died[^]*last/);
   });
 });
 
 describe("a sandboxd", () => {
-  it("answers only its own actor, also after the actor's eviction", async () => {
+  it("accepts only requests of its own actor, also after the actor's eviction", async () => {
     const ask =
       "curl -s -o /dev/null -w '%{http_code}' --unix-socket /run/sandbox/sandboxd.sock http://sandboxd/";
     expect(await sh(sandbox, ask)).toBe("401");
@@ -104,7 +104,7 @@ describe("a sandboxd", () => {
   });
 });
 
-describe("what code prints", () => {
+describe("the output of code", () => {
   it.each([
     [
       "python",
@@ -121,15 +121,15 @@ describe("what code prints", () => {
     expect((await owner.call("cancel_run", { id })).structured.stdout).toMatch(/^first\n0\n1\n2\n/);
   });
 
-  it("says what may be missing if it read a short output but did not store it", async () => {
+  it("has a note about missing output if sandboxd read it but did not store it", async () => {
     await run("pgrep -x sbxd >/tmp/sandboxd.pid");
-    // What it would have read is taken out of the pipe while it is held still.
+    // While sandboxd is stopped, this takes the output out of its pipe.
     const answer = await run(
       "kill -STOP $(</tmp/sandboxd.pid); echo printed; (sleep 1; for pipe in /var/lib/sandbox-mcp/slots/*/out; do timeout 0.2 cat <>$pipe; done; kill -9 $(</tmp/sandboxd.pid)) &>/tmp/taken &",
       { session: "taken" },
     );
     expect(answer.structured).toMatchObject({ state: "succeeded", exit_code: 0 });
-    // On a slow machine the copying had begun before it was held, and has it all.
+    // On a slow machine sandboxd may have copied the output before it was stopped.
     expect(answer.text).toMatch(/output may be missing|printed/);
   });
 });

@@ -1,4 +1,4 @@
-/** `configure_sandbox` with `start`: a script that is kept running in every container. */
+/** `configure_sandbox` with `start`: a script that the server keeps running in every container. */
 import { describe, expect, it } from "vitest";
 import { expose, visit } from "../previews/support.ts";
 import { evict, inActor, killContainer, owner, sh, until, isRunning, untilStopped } from "../support.ts";
@@ -11,7 +11,7 @@ interface Configured extends Record<string, unknown> {
 const configure = async (sandbox: string, start?: string) =>
   (await owner.call("configure_sandbox", { sandbox, start })).structured as Configured;
 
-/** A run as it is now. */
+/** The current state of a run. */
 const shown = async (id: string) => (await owner.call("get_result", { id, wait_seconds: 0 })).text;
 
 /** Ends the container, as a crash of its machine would. */
@@ -20,7 +20,7 @@ async function crash(sandbox: string): Promise<void> {
   await untilStopped(sandbox);
 }
 
-/** Waits until a service runs by another id than before. Answers the id. */
+/** Waits until a service runs with a new id. Returns the id. */
 async function started(sandbox: string, before?: string): Promise<string> {
   let id: string | undefined;
   await until(async () => {
@@ -42,7 +42,7 @@ const ids = async (sandbox: string) =>
     .map(({ id }) => id);
 
 describe("a service", () => {
-  it("starts again in the next container, with its URL, after any end of the previous one", async () => {
+  it("starts again with the same URL in the next container, however the previous one ended", async () => {
     const sandbox = "service-web";
     const script = "echo here > index.html; python3 -u -m http.server 8000";
     expect(await configure(sandbox, script)).toMatchObject({ start: "stopped" });
@@ -83,7 +83,7 @@ describe("a service", () => {
     await owner.call("destroy_sandbox", { sandbox });
   });
 
-  it("is started again when it ends, which its output says, and its records do not grow in number", async () => {
+  it("is restarted when it ends, with a note in its output, and keeps a limited number of records", async () => {
     const sandbox = "service-crashes";
     await sh(sandbox, "true");
     await configure(sandbox, "echo begun by $PPID; exit 3");
@@ -91,7 +91,7 @@ describe("a service", () => {
     const again = "The service ended with exit code 3. It is started again in 2 s.";
     await until(async () => (await shown(id)).includes(again));
     expect(await ids(sandbox)).toEqual([id]);
-    // What starts it again is a process of the sandbox too.
+    // The process that restarts it is also in the sandbox.
     const [, loop] = /begun by (\d+)/.exec(await shown(id)) ?? [];
     await sh(sandbox, `kill -9 ${loop}`);
     id = await started(sandbox, id);
@@ -110,7 +110,7 @@ describe("a service", () => {
     await owner.call("destroy_sandbox", { sandbox });
   });
 
-  it("that runs is replaced by another script, in the same container", async () => {
+  it("is replaced by another script in the same container while it runs", async () => {
     const sandbox = "service-replaced";
     await sh(sandbox, "true");
     await configure(sandbox, "echo first; sleep 1000");
@@ -120,7 +120,7 @@ describe("a service", () => {
     await until(async () => (await shown(second)).includes("second"));
     await until(async () => (await shown(first)).includes("state: cancelled"));
     expect(await configure(sandbox)).toMatchObject({ start: "running", start_id: second });
-    // Neither scripts that replaced others nor a removed one leave more than the last records.
+    // Replaced and removed scripts leave only the last records.
     await configure(sandbox, "echo third; sleep 1000");
     const third = await started(sandbox, second);
     await configure(sandbox, "");
@@ -133,11 +133,11 @@ describe("a service", () => {
     await owner.call("destroy_sandbox", { sandbox });
   });
 
-  it("is not there for a blank script", async () => {
+  it("does not exist for a blank script", async () => {
     expect(await configure("service-blank", " \n")).toMatchObject({ start: "none" });
   });
 
-  it("that is cancelled stays so in its container, and forks have it", async () => {
+  it("stays cancelled in its container, and runs in forks", async () => {
     const sandbox = "service-cancelled";
     await configure(sandbox, "echo begun; sleep 1000");
     await sh(sandbox, "touch file");

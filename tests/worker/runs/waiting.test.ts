@@ -32,15 +32,15 @@ const cancel = (id: unknown) => owner.call("cancel_run", { id });
 const there = async (file: string) =>
   (await sh(sandbox, `[ -e ${file} ] && echo yes || true`, { session: "look" })) === "yes\n";
 
-describe("a sandbox that takes long to be ready", () => {
+describe("a sandbox that starts slowly", () => {
   afterEach(() => vi.restoreAllMocks());
 
-  it("keeps no call waiting: a run gets its id and begins later, a file operation is refused", async () => {
+  it("does not block calls: a run returns its id and begins later, and a file operation is refused", async () => {
     const caller = (await principal("slow-start")).with({ MAX_WAIT_SECONDS: "2" });
     const call = (tool: string, args: Record<string, unknown>) =>
       caller.call(tool, { sandbox: "slow", ...args });
     const goesOn = Promise.withResolvers<void>();
-    // As with an account that is far away, or that waits for room.
+    // Acts like an account that is far away or waits for free capacity.
     await runInDurableObject(accountOf(caller), (account) => {
       const prototype: Account = Object.getPrototypeOf(account);
       const { registerSandbox } = prototype;
@@ -71,7 +71,7 @@ describe("a sandbox that takes long to be ready", () => {
 });
 
 describe.concurrent("a run that outlasts its call", () => {
-  it("of a command is answered with its id, and ends later", async () => {
+  it("with a command returns its id, and ends later", async () => {
     const first = await command(
       "echo begun; until [ -e /tmp/go-1 ]; do sleep 0.05; done; echo ended; exit 3",
       {
@@ -88,7 +88,7 @@ describe.concurrent("a run that outlasts its call", () => {
     expect((await result(id)).text).toBe("exit_code: 3\nstdout:\n```\nbegun\nended\n```");
   });
 
-  it("of code is answered with its id, its output so far, and ends later", async () => {
+  it("with code returns its id and its output so far, and ends later", async () => {
     const source = `import time, os\nprint("begun", flush=True)\nwhile not os.path.exists("/tmp/go-2"): time.sleep(0.05)\n6 * 7`;
     const first = await code(source, { wait_seconds: 8, context: "outlasts" });
     expect(first.isError).toBe(false);
@@ -99,10 +99,10 @@ describe.concurrent("a run that outlasts its call", () => {
     expect((await waiting).text).toBe("stdout: begun\nresult: 42");
   });
 
-  it("is on disk before its id is out", async () => {
+  it("is on disk before its id is returned", async () => {
     const own = { sandbox: "on-disk" };
     const id = String((await command("sleep 30", own)).structured.id);
-    // Not through a tool: a list writes down what it shows.
+    // This does not use a tool, because list_runs itself stores the runs that it shows.
     const stored = await inActor(own.sandbox, (_actor, { storage }) =>
       storage.sql.exec("SELECT state FROM runs WHERE id = ?", id).toArray(),
     );
@@ -112,7 +112,7 @@ describe.concurrent("a run that outlasts its call", () => {
     await cancel(id);
   });
 
-  it("hands out new output by cursor as it comes", async () => {
+  it("returns new output by cursor when it arrives", async () => {
     const line =
       "for i in 1 2 3; do until [ -e /tmp/step-$i ]; do sleep 0.05; done; echo out $i; echo err $i >&2; done";
     const id = String((await command(line)).structured.id);
@@ -136,7 +136,7 @@ describe.concurrent("a run that outlasts its call", () => {
     expect((await result(id, { cursor: 1e9 })).text).toContain("This is the end of the log.");
   });
 
-  it("answers a model with a cursor when the job ends or its output rests, not at each line", async () => {
+  it("returns output by cursor to a model when the run ends or its output pauses, not for each line", async () => {
     const asModel = async (id: string, args: object) => {
       const params = { name: "get_result", arguments: { id, ...args } };
       const { content } = (await owner.result({ method: "tools/call", params })) as Result;
@@ -191,7 +191,7 @@ describe.concurrent("cancel_run", () => {
     expect(await sh(sandbox, "pgrep -fc '^sleep 4001' || true")).toBe("0\n");
   });
 
-  it("stops a command that has only just been started", async () => {
+  it("stops a command immediately after its start", async () => {
     for (let n = 0; n < 3; n++) {
       const session = `just-${n}`;
       const id = String((await command("sleep 4002", { session })).structured.id);
@@ -200,13 +200,13 @@ describe.concurrent("cancel_run", () => {
     await until(async () => (await sh(sandbox, "pgrep -fc '^sleep 4002' || true")) === "0\n");
   });
 
-  it("makes a command that ignores TERM end", async () => {
+  it("ends a command that ignores TERM", async () => {
     const id = String((await command("trap '' TERM; echo begun; while :; do sleep 1; done")).structured.id);
     await says(id, "begun");
     expect((await cancel(id)).structured).toMatchObject({ state: "cancelled" });
   });
 
-  it("interrupts code, which keeps its kernel's state", async () => {
+  it("interrupts code and keeps its kernel's state", async () => {
     await code("kept = 'kept'", { wait_seconds: 45 });
     const id = idIn(
       await code("import time\nprint('begun', flush=True)\ntime.sleep(1000)", { wait_seconds: 2 }),
@@ -218,7 +218,7 @@ describe.concurrent("cancel_run", () => {
     expect((await code("kept", { wait_seconds: 45 })).text).toBe("result: 'kept'");
   });
 
-  it("ends what waits its turn at once: it never runs", async () => {
+  it("ends a waiting command at once, and it never runs", async () => {
     const first = String((await command("sleep 4003", { session: "line" })).structured.id);
     const second = String((await command("touch /tmp/never", { session: "line" })).structured.id);
     const third = String((await command("echo third", { session: "line" })).structured.id);
@@ -232,7 +232,7 @@ describe.concurrent("cancel_run", () => {
     expect(await there("/tmp/never")).toBe(false);
   });
 
-  it("of code that waits its turn ends it: it never runs", async () => {
+  it("ends waiting code, and it never runs", async () => {
     const first = idIn(await code("import time; time.sleep(1000)", { context: "line" }));
     const second = idIn(await code("open('/tmp/never-code', 'w')", { context: "line" }));
     expect((await cancel(second)).text).toContain("state: cancelled");
@@ -241,7 +241,7 @@ describe.concurrent("cancel_run", () => {
     expect(await there("/tmp/never-code")).toBe(false);
   });
 
-  it("leaves a run that has ended unchanged, also the second time", async () => {
+  it("does not change a run that has ended, also the second time", async () => {
     const { structured } = await command("echo done", { wait_seconds: 45 });
     for (let n = 0; n < 2; n++)
       expect((await cancel(structured.id)).structured).toMatchObject({
@@ -255,7 +255,7 @@ describe.concurrent("cancel_run", () => {
 });
 
 describe.concurrent("list_runs", () => {
-  it("pages through the runs of a sandbox, the newest first, of one kind if asked", async () => {
+  it("lists the runs of a sandbox in pages, the newest first, and of one kind on request", async () => {
     const own = "listing";
     for (let n = 0; n < 5; n++)
       await owner.call("run_command", { sandbox: own, command: `echo ${n}; exit ${n}` });
@@ -288,8 +288,8 @@ describe.concurrent("list_runs", () => {
   });
 });
 
-describe.concurrent("a run id of someone else", () => {
-  it("is answered exactly like one that does not exist, and does nothing", async () => {
+describe.concurrent("another principal's run id", () => {
+  it("has exactly the results of an id that does not exist, and changes nothing", async () => {
     const stranger = await principal("stranger");
     await stranger.call("run_command", { sandbox, command: "echo mine" });
     const id = String((await command("sleep 4005")).structured.id);
@@ -320,11 +320,11 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     caller.modern("tools/call", { name, arguments: { sandbox, session: `own-${++sessions}`, ...args } });
   const get = (taskId: unknown, caller: Caller = owner) => caller.modern("tasks/get", { taskId });
 
-  it("is a task by its own id, and its end holds what the call would have answered", async () => {
+  it("is a task with the run's id, and the ended task has the result that the call would have had", async () => {
     const line = "echo begun; until [ -e /tmp/go-task ]; do sleep 0.05; done; echo ended; exit 3";
     const { result: made } = await call("run_command", { command: line });
     expect(made).toMatchObject({ resultType: "task", status: "working", taskId: expect.any(String) });
-    // Every answer of this revision says who the server is. Its icon would be half of a short one.
+    // Every result of this revision names the server. An icon would be half of a short result.
     expect(JSON.stringify(made)).toMatch(/"title":"Sandbox","version"(?!.*icons)/);
     await until(async () => (await get(made?.taskId)).result?.statusMessage === "begun");
     const { result: working } = await get(made?.taskId);
@@ -341,7 +341,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     expect((await owner.call("get_result", { id: made?.taskId })).text).toBe(text);
   });
 
-  it("is a task of code too, with results as data, and is cancelled", async () => {
+  it("is a task for code too, has its results as data, and can be cancelled", async () => {
     const codeTask = {
       name: "run_code",
       arguments: { sandbox, code: "import time; time.sleep(60)", context: "task" },
@@ -357,7 +357,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     await until(async () => (await get(taskId)).result?.status === "cancelled");
   });
 
-  it("is a result if its model does not want to wait", async () => {
+  it("is a plain result if its model does not want to wait", async () => {
     const answers = [
       await call("run_command", { command: "sleep 5", wait_seconds: 0 }),
       await call("run_command", { command: "read -p name: line", interactive: true, timeout_seconds: 5 }),
@@ -367,14 +367,14 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     expect(JSON.stringify(answers[0])).toContain("get_result, id");
   });
 
-  it("is a result for a token that may not read the task's progress", async () => {
+  it("is a plain result for a token that may not read the task's progress", async () => {
     const caller = await principal("executes-alone", ["sandbox:exec"]);
     const { result: answer } = await call("run_command", { command: "sleep 1; echo waited" }, caller);
     expect(answer).toMatchObject({ resultType: "complete" });
     expect(JSON.stringify(answer)).toContain("waited");
   });
 
-  it("is visible only to its principal with the scope of its kind", async () => {
+  it("is visible only to its principal, with the scope of its kind", async () => {
     const { taskId } = (await call("run_command", { command: "sleep 5" })).result ?? {};
     const stranger = await principal("task-stranger");
     for (const method of ["tasks/get", "tasks/update", "tasks/cancel"]) {
@@ -390,7 +390,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     expect((await get(taskId)).result?.status).toBe("working");
   });
 
-  it("is refused to a client that does not declare it on the same request", async () => {
+  it("is refused to a client that does not declare the extension in the same request", async () => {
     const { taskId } = (await call("run_command", { command: "sleep 5" })).result ?? {};
     const missing = { error: { code: -32021, message: expect.any(String) }, status: 400 };
     for (const method of ["tasks/get", "tasks/update", "tasks/cancel"])

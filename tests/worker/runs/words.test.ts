@@ -1,4 +1,4 @@
-/** The texts of runs: the run ahead in the queue, durations, cursors, and the source of an error. */
+/** The texts of runs: the previous run in the queue, durations, cursors, and the source of an error. */
 import { afterAll, describe, expect, it } from "vitest";
 import { callsIn, idIn, owner, sh, result } from "../support.ts";
 
@@ -8,14 +8,14 @@ afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const { command, code } = callsIn(sandbox);
 
-/** The milliseconds that list_runs gives for a run. */
+/** The milliseconds that list_runs shows for a run. */
 async function durationOf(id: string): Promise<number> {
   const { text } = await owner.call("list_runs", { sandbox });
   return Number(new RegExp(`^${id.replace(".", "\\.")} .* (\\d+) ms: `, "m").exec(text)?.[1]);
 }
 
 describe("a run that waits for another", () => {
-  it("names the command that it waits for, says that another session works at once, and takes its own time only", async () => {
+  it("names the command that it waits for, suggests another session, and counts only its own time", async () => {
     const first = idIn(
       await command("until [ -e /tmp/go ]; do sleep 0.05; done", { session: "line", wait_seconds: 0 }),
     );
@@ -45,7 +45,7 @@ describe("a run that waits for another", () => {
     expect(await durationOf(second)).toBeLessThan(waited - 900);
   });
 
-  it("names the code that it waits for, and says that another context works at once", async () => {
+  it("names the code that it waits for, and suggests another context", async () => {
     const wait = "import os, time\nwhile not os.path.exists('/tmp/code'): time.sleep(0.05)";
     const first = idIn(await code(wait, { wait_seconds: 0 }));
     const answer = await code("1 + 1", { wait_seconds: 0.5 });
@@ -55,7 +55,7 @@ describe("a run that waits for another", () => {
     expect((await result(idIn(answer))).text).toContain("2");
   });
 
-  it("takes no time when it is cancelled before its turn", async () => {
+  it("has no duration if it is cancelled before its start", async () => {
     const first = idIn(await command("sleep 100", { session: "never", wait_seconds: 0 }));
     const second = idIn(await command("true", { session: "never", wait_seconds: 1 }));
     await owner.call("cancel_run", { id: second });
@@ -65,7 +65,7 @@ describe("a run that waits for another", () => {
 });
 
 describe("a cursor", () => {
-  it.concurrent.each([1, 2, 3, 4])("lies behind what it shows (%d)", async (n) => {
+  it.concurrent.each([1, 2, 3, 4])("points behind the shown output (%d)", async (n) => {
     const mark = `/tmp/cursor-${n}`;
     const answer = await command(
       `echo twelve bytes; sleep 0.${n}; echo more of them; until [ -e ${mark} ]; do sleep 0.05; done; echo the end`,
@@ -98,7 +98,7 @@ describe("an error of bash", () => {
     ["on its line", "true\nnosuch || return 4; echo on", "", 2, 4],
     ["behind a word of the shell", "nosuch; if true; then return 5; fi; echo on", "", 1, 5],
     ["behind a pattern", "nosuch; case a in a) return 6;; esac; echo on", "", 1, 6],
-  ])("names bash where a return stands: %s", async (_where, line, before, number, exit_code) => {
+  ])("names bash if the command has a return: %s", async (_where, line, before, number, exit_code) => {
     const stderr = `${before}bash: line ${number}: nosuch: command not found\n`;
     expect((await command(line)).structured).toMatchObject({ stderr, stdout: "", exit_code });
   });
@@ -125,7 +125,7 @@ describe("a warning of Python", () => {
     expect((await code(show)).text).toMatch(/<cell \d+>:4: UserWarning: mind that/);
   });
 
-  it("shows the cell where the call that warns is the last of its frames", async () => {
+  it("shows the cell if the stack level is above its frames", async () => {
     const deep = "import warnings\nwarnings.warn('deep', stacklevel=9)";
     expect((await code(deep)).text).not.toContain("/opt/sandbox-mcp");
     expect(

@@ -36,14 +36,14 @@ async function noted(response: Response): Promise<string> {
   return JSON.stringify(await messages(response));
 }
 
-describe("tokens that are let in", () => {
+describe("tokens that the server accepts", () => {
   it.each([
-    ["as usual", `Bearer ${TOKEN}`],
+    ["in the usual form", `Bearer ${TOKEN}`],
     ["with the scheme in lower case", `bearer ${TOKEN}`],
     ["with the scheme in capitals", `BEARER ${TOKEN}`],
     ["after several spaces", `Bearer    ${TOKEN}`],
     ["between spaces", `  Bearer ${TOKEN}  `],
-  ])("%s", async (_, header) => {
+  ])("may be written %s", async (_, header) => {
     expect((await appWith()("/mcp", withHeader(header))).status).toBe(200);
   });
 
@@ -54,7 +54,7 @@ describe("tokens that are let in", () => {
     expect(await noted(await app("/mcp", named))).toContain("token:maker noted");
   });
 
-  it("may be named ones alone", async () => {
+  it("may be only named tokens", async () => {
     const app = appWith({ AUTH_TOKENS: authTokens, SERVER_AUTH_TOKEN: "" });
     expect((await app("/mcp", withHeader(`Bearer ${READER}`))).status).toBe(200);
     expect((await app("/mcp", withHeader(`Bearer ${TOKEN}`))).status).toBe(401);
@@ -66,7 +66,7 @@ describe("a rotation", () => {
   const hourAgo = new Date(Date.now() - 3_600_000).toISOString();
   const inAnHour = new Date(Date.now() + 3_600_000).toISOString();
 
-  /** Who the token's holder is, and what the log calls the token; undefined for nobody. */
+  /** The token's principal and the name of the token's kind in the log; undefined if the token is refused. */
   async function holder(token: string, variables: Variables) {
     const app = appWith(variables);
     const authorization = `Bearer ${token}`;
@@ -80,13 +80,13 @@ describe("a rotation", () => {
     ["without an end", {}, ["owner", "previous_token"]],
     ["before its end", { SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: inAnHour }, ["owner", "previous_token"]],
     ["after its end", { SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: hourAgo }, undefined],
-    ["beside no newer one", { SERVER_AUTH_TOKEN: "" }, undefined],
-  ])("the owner's token before, %s", async (_, more, expected) => {
+    ["without a newer token", { SERVER_AUTH_TOKEN: "" }, undefined],
+  ])("accepts or refuses the owner's previous token %s", async (_, more, expected) => {
     const variables = { SERVER_AUTH_TOKEN_PREVIOUS: PREVIOUS, AUTH_TOKENS: authTokens, ...more };
     expect(await holder(PREVIOUS, variables)).toEqual(expected);
   });
 
-  it("the owner's new token, beside it", async () => {
+  it("accepts the owner's new token beside the previous one", async () => {
     const variables = { SERVER_AUTH_TOKEN_PREVIOUS: PREVIOUS };
     expect(await holder(TOKEN, variables)).toEqual(["owner", "token"]);
   });
@@ -104,7 +104,7 @@ describe("a rotation", () => {
 });
 
 describe("a principal that calls too often", () => {
-  it("gets the time to retry, and no other client does", async () => {
+  it("gets the time to retry, and other principals are not limited", async () => {
     const left = new Map([["owner", 2]]);
     const limit = async ({ key }: { key: string }) => {
       const calls = left.get(key) ?? 1000;
@@ -143,7 +143,7 @@ describe("a principal that calls too often", () => {
     const refused = await appWith({ RATE_LIMITER: { limit } }, { createMCPServer })("/mcp", batch(100));
     expect(refused.status).toBe(429);
     expect(createMCPServer).not.toHaveBeenCalled();
-    // It asks no further once it was told.
+    // The server does not count the rest of the batch after the refusal.
     expect(limit).toHaveBeenCalledTimes(11);
   });
 });
@@ -156,7 +156,7 @@ describe("requests without a token", () => {
     ["the scheme alone", "Bearer"],
     ["the scheme glued to the token", `Bearer${TOKEN}`],
     ["another scheme first", ["Basic eDp5", `Bearer ${TOKEN}`]],
-  ])("%s: 401 without an error code", async (_, header) => {
+  ])("are refused with 401 and no error code: %s", async (_, header) => {
     const response = await appWith()("/mcp", withHeader(header));
     expect(response.status).toBe(401);
     expect(response.headers.get("www-authenticate")).toBe('Bearer realm="sandbox-mcp"');
@@ -166,7 +166,7 @@ describe("requests without a token", () => {
     ]);
   });
 
-  it("a token in the URL counts for nothing and is not logged", async () => {
+  it("are also those with a token in the URL, which is not logged", async () => {
     for (const name of ["access_token", "token"]) {
       expect((await appWith()(`/mcp?${name}=${TOKEN}`, withHeader([]))).status).toBe(401);
     }
@@ -174,7 +174,7 @@ describe("requests without a token", () => {
     expect(logs.text()).not.toContain(TOKEN);
   });
 
-  it("a token in the body counts for nothing", async () => {
+  it("are also those with a token in the body", async () => {
     const init = { ...withHeader([]), body: JSON.stringify({ ...LIST, access_token: TOKEN }) };
     expect((await appWith()("/mcp", init)).status).toBe(401);
   });
@@ -194,7 +194,7 @@ describe("tokens that are refused", () => {
     ["bytes beyond ASCII", "Bearer tok\u00e9n"],
     ["1 MB", `Bearer ${"a".repeat(1024 * 1024)}`],
     ["1 MB of spaces", `Bearer ${" ".repeat(1024 * 1024)}a b`],
-  ])("%s: 401 invalid_token", async (_, header) => {
+  ])("have the error 401 invalid_token: %s", async (_, header) => {
     const response = await appWith({ AUTH_TOKENS: authTokens })("/mcp", withHeader(header));
     expect(response.status).toBe(401);
     expect(response.headers.get("www-authenticate")).toMatch(
@@ -206,7 +206,7 @@ describe("tokens that are refused", () => {
     expect(logs.text()).not.toContain(TOKEN);
   });
 
-  it("the hash of a named token is not accepted as a token", async () => {
+  it("include the hash of a named token", async () => {
     const response = await appWith({ AUTH_TOKENS: authTokens })(
       "/mcp",
       withHeader(`Bearer ${await sha256Hex(READER)}`),
@@ -216,7 +216,7 @@ describe("tokens that are refused", () => {
 });
 
 describe("a server without a token", () => {
-  it.each([[undefined], [""], [" "]])("lets nobody in (SERVER_AUTH_TOKEN=%j)", async (value) => {
+  it.each([[undefined], [""], [" "]])("refuses every request (SERVER_AUTH_TOKEN=%j)", async (value) => {
     const app = appWith({ SERVER_AUTH_TOKEN: value, AUTH_TOKENS: value });
     for (const header of [[], "Bearer ", "Bearer undefined", "Bearer x"]) {
       const response = await app("/mcp", withHeader(header));
@@ -229,14 +229,14 @@ describe("a server without a token", () => {
     expect(logs.entries()[0]).toMatchObject({ reason: "no_token_configured" });
   });
 
-  it("lets nobody in with an empty list", async () => {
+  it("refuses every request with an empty list of tokens", async () => {
     const app = appWith({ SERVER_AUTH_TOKEN: "", AUTH_TOKENS: "[]" });
     expect((await app("/mcp", withHeader("Bearer x"))).status).toBe(401);
   });
 });
 
 describe("every candidate is compared", () => {
-  it("whichever of them matches, and in constant time", async () => {
+  it("in constant time, whichever of them matches", async () => {
     const compare = vi.spyOn(crypto.subtle, "timingSafeEqual");
     const app = appWith({ AUTH_TOKENS: authTokens });
     for (const token of [TOKEN, READER, "maker-token", "wrong"]) {
@@ -244,7 +244,7 @@ describe("every candidate is compared", () => {
       await app("/mcp", withHeader(`Bearer ${token}`));
       expect(compare).toHaveBeenCalledTimes(3);
     }
-    // Nothing else decides: its result counts, even a wrong one.
+    // The server uses only this result, even if it is wrong.
     for (let candidate = 0; candidate < 3; candidate += 1) compare.mockReturnValueOnce(false);
     expect((await app("/mcp", withHeader(`Bearer ${TOKEN}`))).status).toBe(401);
     compare.mockReturnValueOnce(true);
@@ -255,7 +255,7 @@ describe("every candidate is compared", () => {
 describe("scopes", () => {
   const reader = { authorization: `Bearer ${READER}` };
 
-  it("a call beyond them is answered 403 with all that it needs", async () => {
+  it("refuse a call beyond them with 403 and the names of all scopes that it needs", async () => {
     const response = await appWith({ AUTH_TOKENS: authTokens })(
       "/mcp",
       post(call("note", { text: "secret text" }), reader),
@@ -279,7 +279,7 @@ describe("scopes", () => {
     expect(logs.text()).not.toContain("secret text");
   });
 
-  it("a batch is refused whole, once, for every call in it", async () => {
+  it("refuse a whole batch once, with the scopes of every call in it", async () => {
     const createMCPServer = vi.fn<ProtectedApp["createMCPServer"]>();
     const app = appWith({ AUTH_TOKENS: authTokens }, { createMCPServer });
     const batch = [
@@ -296,21 +296,21 @@ describe("scopes", () => {
     expect(createMCPServer).not.toHaveBeenCalled();
   });
 
-  it("hold at the root path and for a call without an id", async () => {
+  it("also apply at the root path and to a call without an id", async () => {
     const app = appWith({ AUTH_TOKENS: authTokens });
     expect((await app("/", post(call("add", { a: 1, b: 2 }), reader))).status).toBe(403);
     const { id: _, ...notification } = call("add", { a: 1, b: 2 });
     expect((await app("/mcp", post(notification, reader))).status).toBe(403);
   });
 
-  it("of the last of two equal keys count, which is the one that would run", async () => {
+  it("are those of the last of two equal keys, which is the one that would run", async () => {
     const app = appWith({ AUTH_TOKENS: authTokens });
     const twice =
       '{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"tools/call","params":{"name":"x","name":"add"}}';
     expect((await app("/mcp", post(twice, reader))).status).toBe(403);
   });
 
-  it("do not matter for listing the tools or for one that does not exist", async () => {
+  it("are not needed to list the tools or to call a tool that does not exist", async () => {
     const app = appWith({ AUTH_TOKENS: authTokens });
     expect(await noted(await app("/mcp", post(LIST, reader)))).toContain('"note"');
     expect((await app("/mcp", post(call("nothing", {}), reader))).status).toBe(200);

@@ -21,13 +21,13 @@ function stream(...chunks: Uint8Array[]): ReadableStream<Uint8Array> {
 }
 
 describe("the size of a body", () => {
-  it("may be the limit, to the byte", async () => {
+  it("may be exactly the limit", async () => {
     const response = await appWith()("/mcp", post(ofSize(MAX_BODY_BYTES)));
     expect(response.status).toBe(200);
     expect(JSON.stringify(await messages(response))).toContain("characters in");
   });
 
-  it("may not be one byte more: 413 says the limit and the way around it", async () => {
+  it("may not be one byte more: 413 names the limit and what to do", async () => {
     const response = await appWith()("/mcp", post(ofSize(MAX_BODY_BYTES + 1)));
     expect(response.status).toBe(413);
     expect(await response.json()).toMatchObject({
@@ -39,7 +39,7 @@ describe("the size of a body", () => {
     expect(logs.text().length).toBeLessThan(500);
   });
 
-  it("is what arrives, not what Content-Length says", async () => {
+  it("is the number of received bytes, not Content-Length", async () => {
     const app = appWith();
     const small = post(LIST, { "content-length": String(MAX_BODY_BYTES * 2) });
     expect((await app("/mcp", small)).status).toBe(200);
@@ -51,7 +51,7 @@ describe("the size of a body", () => {
     expect((await app("/mcp", large)).status).toBe(413);
   });
 
-  it("is limited without memory growing with it, and without end", async () => {
+  it("is limited for an endless body, without more memory", async () => {
     let sent = 0;
     const endless = new ReadableStream({
       type: "bytes",
@@ -64,13 +64,13 @@ describe("the size of a body", () => {
     expect(sent).toBeLessThan(80 * 1024 * 1024);
   });
 
-  it("does not matter before the token is right", async () => {
+  it("is checked only after the token", async () => {
     const init = post(ofSize(MAX_BODY_BYTES + 1), { authorization: "Bearer wrong" });
     expect((await appWith()("/mcp", init)).status).toBe(401);
   });
 });
 
-describe("a body that is not JSON", () => {
+describe("the JSON of a body", () => {
   const utf8 = new TextEncoder();
   it.each<[string, BodyInit | null, string]>([
     ["nothing", null, "not JSON"],
@@ -81,7 +81,7 @@ describe("a body that is not JSON", () => {
     ["bytes that are not UTF-8", new Uint8Array([0x22, 0xff, 0xfe, 0x22]), "not UTF-8"],
     ["a character cut off at the end", utf8.encode('"é').slice(0, 2), "not UTF-8"],
     ["UTF-16", new Uint8Array([0x7b, 0, 0x7d, 0]), "not JSON"],
-  ])("%s: 400", async (_, body, problem) => {
+  ])("is refused with 400 if it is invalid: %s", async (_, body, problem) => {
     const response = await appWith()("/mcp", { ...post(""), body });
     expect(response.status).toBe(400);
     const answer = await response.text();
@@ -91,7 +91,7 @@ describe("a body that is not JSON", () => {
     expect(answer + logs.text()).not.toContain("secret-in-body");
   });
 
-  it("is one when a character is split between two chunks, or a byte order mark leads", async () => {
+  it("is accepted if a character is split between two chunks, or it begins with a byte order mark", async () => {
     const bytes = utf8.encode(`\ufeff${JSON.stringify(call("note", { text: "héé" }))}`);
     const cut = bytes.indexOf(0xc3) + 1;
     const body = stream(bytes.slice(0, cut), bytes.slice(cut));
@@ -99,7 +99,7 @@ describe("a body that is not JSON", () => {
     expect(JSON.stringify(await messages(response))).toContain("noted 3 characters");
   });
 
-  it("is refused as such by its type: 415", async () => {
+  it("is refused with 415 if its Content-Type is another", async () => {
     for (const type of ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""]) {
       expect((await appWith()("/mcp", post(LIST, { "content-type": type }))).status).toBe(415);
     }
@@ -116,7 +116,7 @@ function throwing(error: Error): () => never {
 }
 
 describe("an unexpected error", () => {
-  it("is answered 500 with a reference, and only the log knows more", async () => {
+  it("has the status 500 and a reference, and only the log has details", async () => {
     const createMCPServer = throwing(new TypeError("secret detail: /etc/passwd"));
     for (const [variables, body, id] of [
       [{}, LIST, 1],
@@ -145,13 +145,13 @@ describe("an unexpected error", () => {
     expect(logs.text()).not.toContain("secret detail");
   });
 
-  it("says its message in the log at debug", async () => {
+  it("has its message in the log at the level debug", async () => {
     const createMCPServer = throwing(new TypeError("the detail"));
     await appWith({ LOG_LEVEL: "debug" }, { createMCPServer })("/mcp", post(LIST));
     expect(logs.entries().at(-1)).toMatchObject({ error_message: "the detail" });
   });
 
-  it("is answered the same outside MCP", async () => {
+  it("has the same response outside MCP", async () => {
     const requiredScopes = throwing(new RangeError("secret detail"));
     const response = await appWith({}, { requiredScopes })("/mcp", post(call("add", {})));
     expect(response.status).toBe(500);
@@ -161,7 +161,7 @@ describe("an unexpected error", () => {
   });
 });
 
-describe("what a body holds", () => {
+describe("the content of a body", () => {
   const post1 = (body: string) => appWith()("/mcp", post(body));
   const keys = (count: number) =>
     Object.fromEntries(Array.from({ length: count }, (_, index) => [`k${index}`, 1]));
@@ -169,11 +169,11 @@ describe("what a body holds", () => {
 
   it.each([
     ["millions of empty lists", lists(2_700_000)],
-    ["as many objects", lists(2_700_000).replaceAll("[]", "{}")],
+    ["millions of empty objects", lists(2_700_000).replaceAll("[]", "{}")],
     ["a list of numbers", JSON.stringify(call("note", { text: Array.from({ length: 15_000 }, () => 1) }))],
     ["tens of thousands of keys", JSON.stringify(call("note", keys(99_000)))],
-    ["lists in lists", "[".repeat(4_000_000)],
-    ["strings between", `[${Array.from({ length: 15_000 }, () => '"\\\\\\"["').join(",")}]`],
+    ["deeply nested lists", "[".repeat(4_000_000)],
+    ["lists with strings between", `[${Array.from({ length: 15_000 }, () => '"\\\\\\"["').join(",")}]`],
   ])("is bounded before it is parsed: %s", async (_what, body) => {
     const parse = vi.spyOn(JSON, "parse");
     const response = await post1(body);
@@ -182,7 +182,7 @@ describe("what a body holds", () => {
     expect(await response.text()).toContain("10000 values");
   });
 
-  it("may be a batch of calls with a lot of variables each", async () => {
+  it("may be a batch of calls with many variables each", async () => {
     const batch = Array.from({ length: 100 }, () => call("note", { text: "x", ...keys(80) }));
     const response = await appWith()(
       "/mcp",
@@ -191,14 +191,14 @@ describe("what a body holds", () => {
     expect(response.status).toBe(200);
   });
 
-  it("is not found inside strings", async () => {
+  it("is not counted inside strings", async () => {
     const text = `${'[{"a":[1,2]},'.repeat(200_000)}\\`;
     const response = await post1(JSON.stringify(call("note", { text })));
     expect(response.status).toBe(200);
     expect(await response.text()).toContain(`${text.length} characters`);
   });
 
-  it("is a hundred messages of any kind at most", async () => {
+  it("may have at most a hundred messages of any kind", async () => {
     const batch = (count: number) => JSON.stringify(Array.from({ length: count }, () => LIST));
     const init = (count: number) => post(batch(count), { "mcp-protocol-version": "2025-03-26" });
     expect((await appWith()("/mcp", init(100))).status).toBe(200);

@@ -22,12 +22,12 @@ function wire(token: string, app = appWith()) {
 
 const paths = ["/mcp", "/"];
 
-describe.each(paths)("the 2.x client at %s", (path) => {
+describe.each(paths)("a 2.x client at %s", (path) => {
   it.each([
     ["legacy", "2025-11-25"],
     ["auto", "2026-07-28"],
     [{ pin: "2026-07-28" }, "2026-07-28"],
-  ] as const)("in mode %j", async (mode, version) => {
+  ] as const)("connects, lists tools and calls them in mode %j", async (mode, version) => {
     const { exchanges, options } = wire(TOKEN);
     const client = new Client(info, { versionNegotiation: { mode } });
     await client.connect(new StreamableHTTPClientTransport(new URL(path, ORIGIN), options));
@@ -41,8 +41,8 @@ describe.each(paths)("the 2.x client at %s", (path) => {
   });
 });
 
-describe.each(paths)("the 1.x client at %s", (path) => {
-  it("initialises, lists and calls", async () => {
+describe.each(paths)("a 1.x client at %s", (path) => {
+  it("initialises, lists tools and calls them", async () => {
     const { exchanges, options } = wire(TOKEN);
     const client = new Client1(info);
     await client.connect(new Transport1(new URL(path, ORIGIN), options));
@@ -59,7 +59,7 @@ describe.each(paths)("the 1.x client at %s", (path) => {
 });
 
 describe("a client that is refused", () => {
-  it("gets an error that says so", async () => {
+  it("gets a readable error", async () => {
     const { options } = wire("wrong");
     const url = new URL("/mcp", ORIGIN);
     await expect(new Client1(info).connect(new Transport1(url, options))).rejects.toThrow(
@@ -71,7 +71,7 @@ describe("a client that is refused", () => {
     );
   });
 
-  it("for a scope hears which one, in both eras", async () => {
+  it("for a missing scope gets the scope's name, in old and new revisions", async () => {
     const AUTH_TOKENS = JSON.stringify([
       { name: "r", sha256: await sha256Hex("reader"), scopes: ["sandbox:read"] },
     ]);
@@ -87,7 +87,7 @@ describe("a client that is refused", () => {
     }
   });
 
-  it("for its size hears of append", async () => {
+  it("for its size gets the advice to append", async () => {
     const { options } = wire(TOKEN);
     for (const mode of ["legacy", "auto"] as const) {
       const client = new Client(info, { versionNegotiation: { mode } });
@@ -101,9 +101,9 @@ describe("a client that is refused", () => {
   });
 });
 
-describe("the wire of every revision", () => {
+describe("the MCP endpoint", () => {
   it.each(["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])(
-    "%s is initialised without a session",
+    "revision %s is initialised without a session",
     async (version) => {
       const params = { protocolVersion: version, capabilities: {}, clientInfo: info };
       const response = await appWith()("/mcp", post({ jsonrpc: "2.0", id: 0, method: "initialize", params }));
@@ -121,7 +121,7 @@ describe("the wire of every revision", () => {
     },
   );
 
-  it("a call of 2025 that ends at once is answered as JSON, and one that takes longer as an event", async () => {
+  it("a call of 2025 has a JSON response if it ends at once, and an event stream if it takes longer", async () => {
     const { promise: released, resolve: release } = Promise.withResolvers<void>();
     const createMCPServer = () => {
       const server = new McpServer({ name: "waits", version: "1.0.0" });
@@ -142,7 +142,7 @@ describe("the wire of every revision", () => {
     expect(await messages(late)).toMatchObject(over);
   });
 
-  it("a 2025-03-26 batch answers every call in it", async () => {
+  it("a batch of 2025-03-26 returns a response for every call in it", async () => {
     const batch = [call("add", { a: 1, b: 1 }, "a"), call("add", { a: 2, b: 2 }, "b")];
     const response = await appWith()("/mcp", post(batch, { "mcp-protocol-version": "2025-03-26" }));
     const answers = (await messages(response)).toSorted((x, y) =>
@@ -154,7 +154,7 @@ describe("the wire of every revision", () => {
     ]);
   });
 
-  it("2026-07-28 needs no initialisation, and its headers must agree with its body", async () => {
+  it("a request of 2026-07-28 needs no initialisation, and its headers must agree with its body", async () => {
     const meta = {
       "io.modelcontextprotocol/protocolVersion": "2026-07-28",
       "io.modelcontextprotocol/clientInfo": info,

@@ -40,7 +40,7 @@ const secret = {
 };
 const secrets = (...entries: object[]) => ({ SECRETS: JSON.stringify(entries) });
 
-describe("what holds", () => {
+describe("a valid configuration", () => {
   it("needs no variable at all", () => {
     const config = parseConfig(env({}));
     expect(config).toMatchObject({
@@ -52,7 +52,7 @@ describe("what holds", () => {
     });
   });
 
-  it("takes an empty variable for an unset one", () => {
+  it("treats an empty variable like an unset one", () => {
     const empty = {
       SERVER_AUTH_TOKEN: " ",
       AUTH_TOKENS: "",
@@ -63,7 +63,7 @@ describe("what holds", () => {
     expect(parseConfig(env(empty))).toEqual(parseConfig(env({})));
   });
 
-  it("normalises what may be written in several ways", () => {
+  it("normalises values that may be written in several ways", () => {
     const config = parseConfig(
       env({
         SERVER_AUTH_TOKEN: " abcdefghijklmnop\n",
@@ -83,7 +83,7 @@ describe("what holds", () => {
   });
 });
 
-describe("what does not hold is named, and its value never shown", () => {
+describe("an invalid configuration is reported without its values", () => {
   const cases: [Record<string, unknown>, string][] = [
     [
       { SERVER_AUTH_TOKEN: `${SECRET} x` },
@@ -193,13 +193,13 @@ describe("what does not hold is named, and its value never shown", () => {
     ],
   ];
 
-  it.each(cases)("%j", (variables, problem) => {
+  it.each(cases)("for %j", (variables, problem) => {
     const problems = problemsOf(variables);
     expect(problems).toEqual([problem]);
     expect(problems.join()).not.toContain(SECRET);
   });
 
-  it("a token short enough to be guessed is refused, with how to make one", () => {
+  it("if a token is short enough to guess, with a command that makes one", () => {
     const short = SECRET.slice(0, 15);
     const problems = problemsOf({ SERVER_AUTH_TOKEN: ` ${short} ` });
     expect(problems).toEqual([
@@ -215,13 +215,13 @@ describe("what does not hold is named, and its value never shown", () => {
     "0000000000000001",
     "correcthorse".repeat(2),
     "1234567812345678123",
-  ])("is refused when it repeats a few characters: %s", (weak) => {
+  ])("if a token repeats a few characters: %s", (weak) => {
     expect(problemsOf({ SERVER_AUTH_TOKEN: weak })).toEqual([
       "SERVER_AUTH_TOKEN must be random, and repeats a few characters: openssl rand -hex 32 makes one.",
     ]);
   });
 
-  it("is taken when it is random, however it is written", () => {
+  it("but not if a token is random, in any encoding", () => {
     for (let turn = 0; turn < 200; turn++) {
       const bytes = crypto.getRandomValues(new Uint8Array(16));
       const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -230,7 +230,7 @@ describe("what does not hold is named, and its value never shown", () => {
     }
   });
 
-  it("names everything that is wrong at once", () => {
+  it("with all of its errors at once", () => {
     expect(problemsOf({ LOG_LEVEL: "loud", PUBLIC_ORIGIN: "x", AUTH_TOKENS: "[" })).toHaveLength(3);
   });
 });
@@ -238,7 +238,7 @@ describe("what does not hold is named, and its value never shown", () => {
 describe("a misconfigured server", () => {
   const broken: Variables = { AUTH_TOKENS: `[{"name":"${SECRET}"}]` };
 
-  it("serves nothing, says which variable it is, and logs it", async () => {
+  it("refuses every request, and names the wrong variable in its response and its log", async () => {
     const response = await appWith(broken)("/mcp", post(LIST));
     expect(response.status).toBe(500);
     const body = await response.text();
@@ -266,7 +266,7 @@ describe("the sign-in methods", () => {
   };
   const access = { ACCESS_TEAM_DOMAIN: "Team.cloudflareaccess.com", ACCESS_AUDIENCE: "aud" };
 
-  it("are set up by their variables", () => {
+  it("are configured by their variables", () => {
     const config = parseConfig(
       env({ ...github, ...access, GITHUB_ALLOWED_ORG: "Acme", GITHUB_URL: "https://ghe.example/" }),
     );
@@ -293,7 +293,7 @@ describe("the sign-in methods", () => {
     [{ ...access, ACCESS_TEAM_DOMAIN: "" }, "ACCESS_AUDIENCE needs ACCESS_TEAM_DOMAIN beside it."],
     [{ ...access, ACCESS_TEAM_DOMAIN: "a b" }, "ACCESS_TEAM_DOMAIN must be an origin"],
     [{ OAUTH_CLIENT_METADATA: "yes" }, "OAUTH_CLIENT_METADATA must be on or off."],
-  ])("half set up or open to everybody are refused: %j", (variables, problem) => {
+  ])("are refused if they are incomplete or open to everybody: %j", (variables, problem) => {
     expect(problemsOf(variables).join(" ")).toContain(problem);
     expect(problemsOf(variables).join(" ")).not.toContain("secret");
   });

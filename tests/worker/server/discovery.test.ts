@@ -11,7 +11,7 @@ interface Card {
   remotes: { url: string; supportedProtocolVersions: string[] }[];
 }
 
-describe("discovery", () => {
+describe("the discovery", () => {
   it("leads from the well-known address to the card, and from the card to the server", async () => {
     const app = appWith();
     const catalog = await app(CATALOG);
@@ -33,13 +33,13 @@ describe("discovery", () => {
     );
   });
 
-  it("names the public origin where one is set", async () => {
+  it("names the public origin if one is set", async () => {
     const app = appWith({ PUBLIC_ORIGIN: "https://public.example" });
     const card = await (await app("https://public.example/mcp/server-card")).json<Card>();
     expect(card.remotes[0]?.url).toBe("https://public.example/mcp");
   });
 
-  it("is kept for an hour, and answered with 304 when it is the same", async () => {
+  it("can be cached for an hour, and is confirmed with 304 if it is unchanged", async () => {
     const first = await appWith()("/mcp/server-card");
     expect(first.headers.get("cache-control")).toBe("public, max-age=3600");
     const etag = first.headers.get("etag") ?? "";
@@ -48,7 +48,7 @@ describe("discovery", () => {
     expect(await again.text()).toBe("");
   });
 
-  it("can be read by pages of any origin, but not from a server on the machine of their user", async () => {
+  it("can be read by pages of any origin, except from a server on the user's own machine", async () => {
     const there = await appWith()(CATALOG, FOREIGN);
     expect(there.headers.get("access-control-allow-origin")).toBe("*");
     const preflight = await appWith()(CATALOG, { method: "OPTIONS", ...FOREIGN });

@@ -8,7 +8,7 @@ const PUBLIC: Variables = { PUBLIC_ORIGIN: "https://public.example:8443" };
 
 describe("the host guard", () => {
   const rows: [string, Variables, "in" | "out"][] = [
-    // Loopback, however it is spelt.
+    // Loopback, in any spelling.
     ["http://localhost:8787", {}, "in"],
     ["http://LOCALHOST:8787", {}, "in"],
     ["http://localhost.:8787", {}, "in"],
@@ -18,7 +18,7 @@ describe("the host guard", () => {
     ["http://127.255.0.9", {}, "in"],
     ["http://[::1]:8787", {}, "in"],
     ["http://localhost:8787", PUBLIC, "in"],
-    // Plain HTTP under a foreign name is what rebinding looks like.
+    // Plain HTTP with another host name may be DNS rebinding.
     ["http://rebound.example:8787", {}, "out"],
     ["http://rebound.example:8787", PUBLIC, "out"],
     ["http://localhost.rebound.example:8787", {}, "out"],
@@ -28,7 +28,7 @@ describe("the host guard", () => {
     ["http://192.168.1.5:8787", {}, "out"],
     ["http://[::ffff:127.0.0.1]:8787", {}, "out"],
     ["http://128.0.0.1", {}, "out"],
-    // Over HTTPS any host, unless PUBLIC_ORIGIN says which.
+    // Over HTTPS any host is allowed, unless PUBLIC_ORIGIN names one.
     ["https://anything.example", {}, "in"],
     ["https://public.example:8443", PUBLIC, "in"],
     ["https://PUBLIC.example.:8443", PUBLIC, "in"],
@@ -37,7 +37,7 @@ describe("the host guard", () => {
     ["http://192.168.1.5:8787", { PUBLIC_ORIGIN: "http://192.168.1.5:8787" }, "in"],
   ];
 
-  it.each(rows)("%s with %j: %s", async (origin, variables, verdict) => {
+  it.each(rows)("decides for %s with %j: %s", async (origin, variables, verdict) => {
     const response = await appWith(variables)(`${origin}/health`);
     expect(response.status).toBe(verdict === "in" ? 200 : 403);
     if (verdict === "in") return;
@@ -45,7 +45,7 @@ describe("the host guard", () => {
     expect(logs.entries()).toMatchObject([{ event: "refusal", status: 403, reason: "bad_host" }]);
   });
 
-  it("believes the Host header rather than the URL", async () => {
+  it("uses the Host header and not the URL", async () => {
     const app = appWith();
     expect(
       (await app("http://localhost:8787/health", { headers: { host: "rebound.example:8787" } })).status,
@@ -81,7 +81,7 @@ describe("the origin guard", () => {
     [ORIGIN, "https://app.example, https://evil.example", listed, "out"],
     [ORIGIN, "https://app.example/path", listed, "out"],
     [ORIGIN, "https://evil@app.example", listed, "out"],
-    // A page on the user's own machine must not reach a server elsewhere unless that server says so.
+    // A page on the user's own machine must not reach another server unless that server allows it.
     [ORIGIN, "http://localhost:6274", listed, "out"],
     [ORIGIN, "http://localhost:6274", { ALLOWED_ORIGINS: "http://localhost:6274" }, "in"],
     ["http://127.0.0.1:8787", "http://localhost:6274", {}, "in"],
@@ -93,17 +93,20 @@ describe("the origin guard", () => {
     ["http://localhost:8787", "null", {}, "out"],
     ["https://public.example:8443", "https://public.example:8443", PUBLIC, "in"],
     ["https://public.example:8443", "https://public.example", PUBLIC, "out"],
-    // Its own name does not vouch for a request: a rebound page has that name too.
+    // The server's own name is not sufficient, because a page after DNS rebinding has that name too.
     [ORIGIN, ORIGIN, {}, "out"],
   ];
 
-  it.each(rows)("%s called by a page of %j with %j: %s", async (server, origin, variables, verdict) => {
-    const response = await appWith(variables)(`${server}/mcp`, { headers: { origin }, method: "DELETE" });
-    expect(response.status).toBe(verdict === "in" ? 405 : 403);
-    expect(response.headers.get("access-control-allow-origin")).toBe(verdict === "in" ? origin : null);
-    expect(response.headers.get("vary")).toBe("Origin");
-    expect(logs.entries()).toMatchObject(verdict === "out" ? [{ status: 403, reason: "bad_origin" }] : []);
-  });
+  it.each(rows)(
+    "decides for %s, called by a page of %j with %j: %s",
+    async (server, origin, variables, verdict) => {
+      const response = await appWith(variables)(`${server}/mcp`, { headers: { origin }, method: "DELETE" });
+      expect(response.status).toBe(verdict === "in" ? 405 : 403);
+      expect(response.headers.get("access-control-allow-origin")).toBe(verdict === "in" ? origin : null);
+      expect(response.headers.get("vary")).toBe("Origin");
+      expect(logs.entries()).toMatchObject(verdict === "out" ? [{ status: 403, reason: "bad_origin" }] : []);
+    },
+  );
 
   it("refuses before anything runs", async () => {
     const createMCPServer = vi.fn<ProtectedApp["createMCPServer"]>();
@@ -120,7 +123,7 @@ describe("CORS", () => {
   const listed: Variables = { ALLOWED_ORIGINS: "https://app.example" };
   const page = { origin: "https://app.example" };
 
-  it("answers a preflight without a token", async () => {
+  it("allows a preflight without a token", async () => {
     const headers = {
       ...page,
       "access-control-request-method": "POST",
@@ -145,14 +148,14 @@ describe("CORS", () => {
     for (const name of ["mcp-method", "mcp-name", "last-event-id"]) expect(allowed).toContain(name);
   });
 
-  it("refuses a preflight from elsewhere", async () => {
+  it("refuses a preflight from another origin", async () => {
     const headers = { origin: "https://evil.example", "access-control-request-method": "POST" };
     const response = await appWith(listed)("/mcp", { method: "OPTIONS", headers });
     expect(response.status).toBe(403);
     expect([...response.headers.keys()].filter((name) => name.startsWith("access-control-"))).toEqual([]);
   });
 
-  it("lets the page read answers and refusals, and what to do about them", async () => {
+  it("lets the page read responses, refusals and their advice", async () => {
     const app = appWith(listed);
     const attempts = [
       [200, post(LIST, page)],
@@ -166,14 +169,14 @@ describe("CORS", () => {
     }
   });
 
-  it("is not for requests that come from no page", async () => {
+  it("adds no headers for requests that no page sent", async () => {
     const response = await appWith(listed)("/mcp", post(LIST));
     expect(response.headers.has("access-control-allow-origin")).toBe(false);
   });
 });
 
 describe("routes", () => {
-  it("GET /health needs no token and says how to get in", async () => {
+  it("GET /health needs no token and names the sign-in methods", async () => {
     const response = await appWith()("/health");
     expect(response.status).toBe(200);
     expect(await response.json()).toEqual({
@@ -194,7 +197,7 @@ describe("routes", () => {
     expect(await response.json()).toEqual({ error: "Not found" });
   });
 
-  it("shows browsers a page for an address that does not exist", async () => {
+  it("an address that does not exist has a page for browsers", async () => {
     const response = await appWith()("/no/such/page", { headers: { accept: "text/html,*/*;q=0.8" } });
     expect([response.status, response.headers.get("content-type")]).toEqual([
       404,
@@ -217,7 +220,7 @@ describe("routes", () => {
     expect(await response.json()).toEqual({ error: "Method not allowed" });
   });
 
-  it("gives every answer the headers that keep browsers and caches from misusing it", async () => {
+  it("every response has the headers that protect it from browsers and caches", async () => {
     const app = appWith();
     const answers = await Promise.all([
       app("/health"),

@@ -32,13 +32,13 @@ describe("a log line", () => {
     ["info", ["call", "refusal", "error"]],
     ["warn", ["refusal", "error"]],
     ["error", ["error"]],
-  ] as const)("at %s: %j", (logLevel, events) => {
+  ] as const)("is written at the level %s for %j", (logLevel, events) => {
     for (const event of [call, refusal, failure]) log({ logLevel }, event);
     expect(logs.entries().map(({ event }) => event)).toEqual(events);
   });
 });
 
-describe("the use of a token is on record", () => {
+describe("the log records the use of a token", () => {
   const OLD = { "mcp-protocol-version": "1999-01-01" };
   const add = (args: unknown, more = {}) => ({
     jsonrpc: "2.0",
@@ -86,7 +86,7 @@ describe("the trace of the caller", () => {
     [`00-${TRACE.toUpperCase()}-${SPAN}-01`, {}],
     ["a secret", {}],
     [{ a: "secret" }, {}],
-  ])("%j stands in the log as %j", async (traceparent, expected) => {
+  ])("%j is logged as %j", async (traceparent, expected) => {
     const send = appWith({}, { createMCPServer, requiredScopes });
     const params = { name: "read_file", arguments: { sandbox: "NO NAME" }, _meta: { traceparent } };
     await (await send("/mcp", post({ jsonrpc: "2.0", id: 1, method: "tools/call", params }))).text();
@@ -96,7 +96,7 @@ describe("the trace of the caller", () => {
     expect(logs.text()).not.toContain("secret");
   });
 
-  it("is taken from the headers of HTTP where the message has none", async () => {
+  it("is taken from the HTTP headers if the message has none", async () => {
     const headers = { traceparent: `00-${TRACE}-${SPAN}-00` };
     await (await appWith()("/mcp", post(LIST, headers))).text();
     expect(logs.tokens()).toMatchObject([{ trace_id: TRACE, parent_span_id: SPAN }]);
@@ -110,7 +110,7 @@ describe("an unexpected error", () => {
     [undefined, "undefined", undefined],
     [{ secret: 1 }, "object", undefined],
     [Object.assign(new Error("x"), { code: { secret: 1 } }), "Error", undefined],
-  ])("%o is located without its words", (error, name, code) => {
+  ])("%o is logged with its place and without its message", (error, name, code) => {
     log({ logLevel: "info" }, { event: "error", ref: "r", where: "run_code", error });
     expect(logs.entries()).toMatchObject([{ error_name: name, ref: "r", where: "run_code" }]);
     expect(logs.entries()[0]?.error_code).toBe(code);

@@ -1,4 +1,4 @@
-/** `/panel/stream`: what a page of the panel watches, pushed as it changes. docs/internals/security.md names some of these tests. */
+/** `/panel/stream` sends changes to a page of the panel. docs/internals/security.md names some of these tests. */
 import { env } from "cloudflare:workers";
 import { createExecutionContext } from "cloudflare:test";
 import { McpServer } from "@modelcontextprotocol/server";
@@ -14,7 +14,7 @@ import { appWith, ORIGIN, TOKEN, type Variables, recordEachLog } from "./support
 
 const logs = recordEachLog();
 
-/** What the tools answer; each call that they have had. */
+/** The results of the tools, and the calls that they received. */
 let answers: { sandboxes(): object; log(cursor: number): object | Promise<object> };
 let calls: { name: string; principal: string; cursor?: number; wait?: number }[];
 beforeEach(() => {
@@ -25,7 +25,7 @@ beforeEach(() => {
   };
 });
 
-/** A page of a log, as `get_result` answers it; `bytes` are those of the whole log. */
+/** A page of a log as a result of `get_result`. `bytes` is the size of the whole log. */
 function page(text: string, cursor: number, { state = "running", bytes = cursor + text.length } = {}) {
   return { state, log: [{ stream: "stdout", text }], next_cursor: cursor + text.length, log_bytes: bytes };
 }
@@ -54,7 +54,7 @@ const product: Partial<ProtectedApp> = {
   requiredScopes: (name) => (name === "get_result" ? ["sandbox:exec"] : ["sandbox:read"]),
 };
 
-/** The app over these tools, with OAuth on. */
+/** The app with these tools, with OAuth on. */
 function watchedApp(variables: Variables = {}): App {
   return appWith(
     { PUBLIC_ORIGIN: ORIGIN, OAUTH_KV: env.OAUTH_KV, Attempts: env.Attempts, ...variables },
@@ -119,14 +119,14 @@ class Stream {
   }
 }
 
-/** The first answers to two things that are watched, in their order. */
+/** The first events of two watched things, in their order. */
 async function firstTwo(stream: Stream): Promise<unknown[]> {
   const events = [await stream.next(), await stream.next()];
   return events.toSorted((a, b) => Number(a?.watch) - Number(b?.watch));
 }
 
 describe("the stream of a page", () => {
-  it("sends what is watched, and again when it differs", async () => {
+  it("sends the watched state, and sends it again when it changes", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const browser = await panelBrowser(app);
     const stream = await open(browser, watching([SANDBOXES]));
@@ -144,7 +144,7 @@ describe("the stream of a page", () => {
     await stream.cancel();
   });
 
-  it("reads a log on from where the page has it, waits for more, and stops at its end", async () => {
+  it("continues a log at the page's position, waits for more, and stops at its end", async () => {
     const whole = "one two three";
     answers.log = (cursor) =>
       page(whole.slice(cursor, cursor + 4), cursor, {
@@ -179,7 +179,7 @@ describe("the stream of a page", () => {
     await stream.cancel();
   });
 
-  it("says what a tool refuses, and does not ask for that run again", async () => {
+  it("reports a tool's refusal, and does not request that run again", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const stream = await open(await panelBrowser(app), watching([log("unknown")]));
     expect(await stream.next()).toEqual({ type: "message", watch: 0, problem: "There is no such run." });
@@ -190,7 +190,7 @@ describe("the stream of a page", () => {
     expect(await later).toBeUndefined();
   });
 
-  it("ends by itself after five minutes, and after a number of looks", async () => {
+  it("ends after five minutes, or after a limited number of looks", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const browser = await panelBrowser(app);
     const quiet = await open(browser, watching([SANDBOXES]));
@@ -207,7 +207,7 @@ describe("the stream of a page", () => {
   });
 });
 
-describe("who may watch", () => {
+describe("watching", () => {
   it("needs the panel's session and the panel's origin", async () => {
     const browser = await panelBrowser(app);
     const watch = watching([SANDBOXES]);
@@ -221,7 +221,7 @@ describe("who may watch", () => {
     expect(calls).toEqual([]);
   });
 
-  it("watches no tool that writes", async () => {
+  it("is possible only for tools that do not write", async () => {
     for (const name of ["run_command", "cancel_run", "constructor"]) {
       const stream = await open(await panelBrowser(app), watching([SANDBOXES, { name, arguments: {} }]));
       expect([stream.status, await stream.text()]).toEqual([400, expect.stringContaining("watch.1.name")]);
@@ -240,7 +240,7 @@ describe("who may watch", () => {
     await stream.cancel();
   });
 
-  it("a stream shows the sandboxes of the person who signed in", async () => {
+  it("shows the sandboxes of the person who signed in", async () => {
     const through = watchedApp({
       GITHUB_CLIENT_ID: "id",
       GITHUB_CLIENT_SECRET: "s",
@@ -253,7 +253,7 @@ describe("who may watch", () => {
     await Promise.all([other.cancel(), own.cancel()]);
   });
 
-  it("another principal's run does not exist for it, even by its id", async () => {
+  it("reports another principal's run as missing, even by its id", async () => {
     const id = idIn(
       await owner.call("run_command", {
         sandbox: "streamed",
@@ -283,7 +283,7 @@ describe("who may watch", () => {
     await own.cancel();
   });
 
-  it("a stream ends with sign-out in another window, and sends nothing that happened later", async () => {
+  it("ends with a sign-out in another window, and sends nothing that happened later", async () => {
     const browser = await panelBrowser(app);
     const secret = Promise.withResolvers<object>();
     answers.log = (cursor) => (cursor === 0 ? page("before", 0, { bytes: 1000 }) : secret.promise);
@@ -298,7 +298,7 @@ describe("who may watch", () => {
     expect((await open(browser, watching([log()]))).status).toBe(401);
   });
 
-  it("a stream without events also ends with its session", async () => {
+  it("ends with its session, also without events", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const browser = await panelBrowser(app);
     const stream = await open(browser, watching([SANDBOXES]));
@@ -311,7 +311,7 @@ describe("who may watch", () => {
   });
 });
 
-describe("bounds", () => {
+describe("the limits of streams:", () => {
   it.each([
     ["no JSON", "{", "The body is not JSON."],
     ["nothing watched", watching([]), "watch"],
@@ -322,7 +322,7 @@ describe("bounds", () => {
     ["no name of the page", { watch: [SANDBOXES] }, "page"],
     ["an invalid name of the page", watching([SANDBOXES], "<page>"), "page"],
     ["too much", watching([{ name: "list_runs", arguments: { sandbox: "x".repeat(9000) } }]), "too long"],
-  ])("refuses %s", async (_what, body, words) => {
+  ])("a stream is refused for %s", async (_what, body, words) => {
     const stream = await open(await panelBrowser(app), body);
     expect(stream.status).toBe(400);
     expect(JSON.parse(await stream.text()).message).toContain(words);
@@ -330,7 +330,7 @@ describe("bounds", () => {
     expect(logs.entries().at(-1)).toMatchObject({ event: "refusal", reason: "bad_body", principal: "owner" });
   });
 
-  it("a page has one stream: the next takes its place", async () => {
+  it("a page has one stream, and the next stream replaces it", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const browser = await panelBrowser(app);
     const first = await open(browser, watching([SANDBOXES]));
@@ -348,7 +348,7 @@ describe("bounds", () => {
     expect(await more).toBeUndefined();
   });
 
-  it("a principal has a limited number of streams, and abandoned ones stop counting soon", async () => {
+  it("a principal has a limited number of streams, and abandoned streams soon stop counting", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const browser = await panelBrowser(app);
     const streams = [];
@@ -360,14 +360,14 @@ describe("bounds", () => {
     await streams[0]?.cancel();
     const freed = await another();
     expect(freed.status).toBe(200);
-    // Nobody reads the others.
+    // The other streams have no reader.
     await vi.advanceTimersByTimeAsync(60_000);
     for (let count = 0; count < 20; count++)
       expect((await open(browser, watching([SANDBOXES], `later-page-${count}`))).status).toBe(200);
     await vi.advanceTimersByTimeAsync(60_000);
   });
 
-  it("counts each look as a call", async () => {
+  it("each look counts as a call", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     let left = Infinity;
     const RATE_LIMITER: RateLimit = {
@@ -386,7 +386,7 @@ describe("bounds", () => {
 });
 
 describe("a reader", () => {
-  it("that does not read costs one look at each thing, and is disconnected", async () => {
+  it("that does not read causes one look at each thing, and is disconnected", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     answers.log = (cursor) => page("x".repeat(40_000), cursor, { bytes: cursor + 100_000 });
     const stream = await open(await panelBrowser(app), watching([log()]));
@@ -398,7 +398,7 @@ describe("a reader", () => {
     expect(calls).toHaveLength(1);
   });
 
-  it("that has disconnected leaves no work behind", async () => {
+  it("that has disconnected causes no more work", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     answers.log = (cursor) => page("x", cursor, { bytes: cursor + 100 });
     const stream = await open(await panelBrowser(app), watching([log(), SANDBOXES]));

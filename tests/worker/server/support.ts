@@ -1,4 +1,4 @@
-/** The app with two tools that need no sandbox: these tests are about guards, tokens and bodies. */
+/** The app with two tools that need no sandbox, for tests of guards, tokens and bodies. */
 import { createExecutionContext } from "cloudflare:test";
 import { McpServer } from "@modelcontextprotocol/server";
 import { afterEach, beforeEach, vi } from "vitest";
@@ -40,7 +40,7 @@ function text(value: string) {
 
 export type Variables = Omit<Env, "Sandbox" | "Account" | "RESULTS">;
 
-/** The app under these variables (and `SERVER_AUTH_TOKEN` unless they say otherwise). */
+/** The app with these variables, and `SERVER_AUTH_TOKEN` unless they set it. */
 export function appWith(variables: Variables = {}, parts: Partial<ProtectedApp> = {}) {
   const app = createApp({ ...product, ...parts });
   const env: Env = {
@@ -56,7 +56,7 @@ export function appWith(variables: Variables = {}, parts: Partial<ProtectedApp> 
   };
 }
 
-/** An MCP POST of the 2025 era, with the right token unless `headers` says otherwise. */
+/** An MCP POST of the 2025 revisions, with the correct token unless `headers` sets another. */
 export function post(body: unknown, headers: Record<string, string> = {}): RequestInit {
   return {
     method: "POST",
@@ -76,7 +76,7 @@ export async function messages(response: Response): Promise<unknown[]> {
   return messagesIn(await response.text());
 }
 
-/** What is logged from here on, one parsed line per entry: uses of tokens apart. The raw text is in `text()`. */
+/** The log from now on, one parsed line per entry, with uses of tokens apart. `text()` has the raw text. */
 export function recordLogs() {
   const spy = vi.spyOn(console, "log").mockImplementation(() => {});
   const lines = () => spy.mock.calls.map(([line]) => String(line));
@@ -99,7 +99,7 @@ export function recordEachLog(): ReturnType<typeof recordLogs> {
   return { entries: () => logs.entries(), tokens: () => logs.tokens(), text: () => logs.text() };
 }
 
-/** The store for OAuth, which reports the key of each use. */
+/** An OAuth store that reports the key of each use. */
 export function watchedStore(store: KVNamespace, onUse: (key: string) => void): KVNamespace {
   return new Proxy(store, {
     get(target, name) {

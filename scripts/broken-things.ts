@@ -8,10 +8,10 @@ const repository = fileURLToPath(new URL("../", import.meta.url));
 /** Blocks of other suites that break something: tests of tasks need an agent, so they are in its suites. */
 const ELSEWHERE = new Set([
   "when the server is killed in the middle of a task",
-  "a task with sandboxd killed after its agent",
+  "when sandboxd is killed after a task's agent",
   "when a task does not succeed",
-  "a task with an evicted actor",
-  "a task with a container that dies",
+  "when a task's actor is evicted",
+  "when a task's container dies",
 ]);
 const TASKS = [
   "tests/e2e/tasks-faults.test.ts",

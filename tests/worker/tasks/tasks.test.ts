@@ -62,8 +62,8 @@ describe("a task for a client that declares MCP's Tasks extension", () => {
   });
 });
 
-describe("a task with an evicted actor", () => {
-  it("continues, with nothing lost or repeated", async () => {
+describe("when a task's actor is evicted", () => {
+  it("the task continues, with nothing lost or repeated", async () => {
     const sandbox = "evicted";
     const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
     await begun(sandbox);
@@ -78,7 +78,7 @@ describe("a task with an evicted actor", () => {
       expect(log.split(line)).toHaveLength(2);
   });
 
-  it("continues also if the agent ends before the next actor starts, and keeps its budget", async () => {
+  it("the task also continues if the agent ends before the next actor starts, and keeps its budget", async () => {
     const sandbox = "evicted-twice";
     const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
     await begun(sandbox);
@@ -89,7 +89,7 @@ describe("a task with an evicted actor", () => {
     expect(await result(id)).toContain("state: succeeded");
   });
 
-  it("can be cancelled afterwards", async () => {
+  it("the task can be cancelled afterwards", async () => {
     const sandbox = "evicted-cancel";
     const { id } = await execute({ task: "[[wait]] x", sandbox, wait_seconds: 0 });
     await begun(sandbox);
@@ -100,8 +100,8 @@ describe("a task with an evicted actor", () => {
   });
 });
 
-describe("a task with a container that dies", () => {
-  it("is lost, says so, and keeps the agent's text", async () => {
+describe("when a task's container dies", () => {
+  it("the task is lost, says so, and keeps the agent's text", async () => {
     const sandbox = "killed-task";
     const { id } = await execute({ task: "[[wait]] x", sandbox, wait_seconds: 0 });
     await until(async () => (await logOf(id)).includes("Bash: echo begun"));
@@ -116,7 +116,7 @@ describe("a task with a container that dies", () => {
     expect(next.state).toBe("succeeded");
   });
 
-  it("leaves no sandbox behind", async () => {
+  it("the task leaves no sandbox behind", async () => {
     const { id } = await execute({ task: "[[wait]] x", wait_seconds: 0 });
     const sandbox = id.split(".")[0] ?? "";
     await until(async () => (await logOf(id)).includes("Bash: echo begun"));
@@ -397,7 +397,7 @@ describe("what a task leaves", () => {
   });
 });
 
-describe("a task with sandboxd killed after its agent", () => {
+describe("when sandboxd is killed after a task's agent", () => {
   /** Kills sandboxd when each of these files of the task appears, from a command that the next sandboxd takes over. */
   const KILL = `cd /var/lib/sandbox-mcp
     for file in git changes.list changes.diff; do
@@ -405,7 +405,7 @@ describe("a task with sandboxd killed after its agent", () => {
       pkill -9 -x sbxd
     done; true`;
 
-  it("at each step: the diff, the artifacts and the archive are complete", async () => {
+  it("the diff, the artifacts and the archive are complete after a kill at each step", async () => {
     const sandbox = "killed-after";
     const killer = await owner.call("run_command", { command: KILL, sandbox, wait_seconds: 0 });
     const { id, state, note, diff, artifacts } = await execute({ task: "[[big]] x", sandbox });

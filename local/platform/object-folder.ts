@@ -3,6 +3,8 @@
  * thread of workerd, and passes content on in pieces of 4 KiB; that took more time than everything else that a long output needs.
  */
 
+import type { Bucket } from "../../src/storage/object-store.ts";
+
 export interface ObjectFolderEnv {
   /** Without it, objects are in miniflare's bucket. */
   OBJECTS_FOLDER?: Fetcher;
@@ -26,8 +28,8 @@ interface Range {
   length: number;
 }
 
-/** The part of R2's interface that `objectStore` uses. Objects of earlier versions of this server are in the old bucket. */
-class FolderBucket {
+/** Objects of earlier versions of this server are in the old bucket. */
+class FolderBucket implements Bucket {
   readonly #folder: Fetcher;
   readonly #old: R2Bucket;
 
@@ -46,7 +48,8 @@ class FolderBucket {
     if (response.status === 404) return this.#old.get(key, { range });
     const total =
       response.headers.get("content-range")?.split("/")[1] ?? response.headers.get("content-length");
-    return { size: Number(total), body: response.body, bytes: () => response.bytes() };
+    const body = response.body ?? new Blob().stream();
+    return { size: Number(total), body, bytes: () => response.bytes() };
   }
 
   async delete(keys: string[]): Promise<void> {

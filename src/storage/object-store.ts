@@ -30,12 +30,23 @@ export async function deleteBelow(store: ObjectStore, prefix: string): Promise<v
   }
 }
 
+/** What the store uses of R2, and what stands in for R2 must have. */
+export interface Bucket {
+  put(key: string, content: Uint8Array): Promise<unknown>;
+  get(key: string, options: { range?: { offset: number; length: number } }): Promise<StoredObject | null>;
+  delete(keys: string[]): Promise<void>;
+  list(options: { prefix: string; delimiter?: string }): Promise<{
+    objects: { key: string }[];
+    truncated: boolean;
+  }>;
+}
+
 /** The most objects that R2 deletes per call. */
 const DELETE_BATCH = 1000;
 
-/** The store for a binding. @param binding an R2 bucket, typed as `object` so that nothing else uses it */
+/** The store for a binding. @param binding an R2 bucket or its stand-in, typed as `object` so that nothing else uses it */
 export function objectStore(binding: object): ObjectStore {
-  const bucket = binding as R2Bucket;
+  const bucket: Bucket = binding as R2Bucket;
   return {
     async put(key, content) {
       await bucket.put(key, content);

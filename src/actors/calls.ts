@@ -57,7 +57,7 @@ export interface CallParts {
   account: Pick<AccountLink, "setOwner">;
   activity: Activity;
   lifecycle: Lifecycle;
-  setUp: Pick<SetUp, "begin" | "waitUntilDone" | "gate">;
+  setUp: Pick<SetUp, "begin" | "gate" | "state" | "waitUntilDone">;
   runs: Pick<Runs, "start" | "hasUnendedRun">;
   files: FileOperations;
   /** The same, without counting as use. */
@@ -179,7 +179,8 @@ export class Calls {
   async #prepared<T>(owner: Owner, work: () => Promise<T>, plan: CallPlan): Promise<T> {
     const { lifecycle, setUp, diskUsage } = this.#parts;
     if (!plan.usesContainer) {
-      if (plan.setUpMs !== undefined) await setUp.waitUntilDone({ ms: plan.setUpMs, mayBegin: false });
+      const { setUpMs: ms } = plan;
+      if (ms !== undefined && setUp.state === "running") await setUp.waitUntilDone({ ms });
       return await work();
     }
     await lifecycle.admit(owner);

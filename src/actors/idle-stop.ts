@@ -27,7 +27,7 @@ export interface IdleStopHost {
   lifecycle: Pick<Lifecycle, "isInUse" | "stopIfUnused">;
   previews: Pick<Previews, "isInUse">;
   /** Does not count as use of the sandbox. */
-  files: FileOperations;
+  glancing: FileOperations;
   limits: { minutes: number; maxMinutes: number; busyHours: number };
 }
 
@@ -83,7 +83,7 @@ export class IdleStop {
   async isBusy(): Promise<boolean> {
     if (this.#host.limits.busyHours === 0) return false;
     // Containers of earlier versions do not support this call.
-    const found = await this.#host.files.call("work", {}).catch(() => undefined);
+    const found = await this.#host.glancing.call("work", {}).catch(() => undefined);
     if (!found) return false;
     const { cpuMs, overMs, connections } = found;
     return connections > 0 || (overMs > 0 && cpuMs / overMs >= BUSY_SHARE);

@@ -14,7 +14,7 @@ import { CodeExecutor, type CodeRunSpec } from "../runs/code-executor.ts";
 import { CommandExecutor, type CommandSpec } from "../runs/command-executor.ts";
 import type { Resumer } from "../runs/executor.ts";
 import { type Allowance, questionDetailOf } from "../runs/run-types.ts";
-import { Runs } from "../runs/runs.ts";
+import { type RunSubscriber, Runs } from "../runs/runs.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { log } from "../shared/log.ts";
@@ -37,6 +37,7 @@ import { DiskUsage } from "./disk-usage.ts";
 import { FileLinks } from "./file-links.ts";
 import { IdleStop } from "./idle-stop.ts";
 import { Lifecycle } from "./lifecycle.ts";
+import type { Subscriber } from "./lifecycle-state.ts";
 import { ModelUse } from "./model-use.ts";
 import { SandboxNetwork } from "./network.ts";
 import type { NetworkPlatform } from "./platform/network-platform.ts";
@@ -77,37 +78,55 @@ export interface ActorPlatform {
 
 export type Parts = ReturnType<typeof createParts>;
 
+/** The names of the parts that have one of these methods, so that the compiler finds one that is not subscribed. */
+type Reacting<All, Event extends string> = {
+  [Name in keyof All]: Extract<keyof All[Name], Event> extends never ? never : Name;
+}[keyof All];
+
 export function createParts(actor: ActorPlatform) {
   const parts = addUpkeep(addTasks(addSettings(addExecution(addContainer(createBase(actor))))));
   const { account, lifecycle, runs, restartNotice, workspace, setUp, service } = parts;
 
   // Subscribers are called in this order, and may rely on the ones before them.
-  const { taskRecords, runRecords, diskUsage } = parts;
-  runs.subscribe(taskRecords, runRecords, diskUsage, workspace, account, lifecycle, service);
+  const { taskRecords, runRecords, diskUsage, connection, previews, fileLinks, kernels, network } = parts;
+  const { settings, decisions } = parts;
+  const onRuns: Pick<typeof parts, Reacting<typeof parts, keyof RunSubscriber>> = {
+    taskRecords,
+    runRecords,
+    diskUsage,
+    workspace,
+    account,
+    lifecycle,
+    service,
+  };
+  runs.subscribe(...Object.values(onRuns));
   account.lease.inherit(runs.secondsSince(account.settledAt));
   runs.resume(parts.executors, actor.platform.isRunning);
   setUp.resume();
-  lifecycle.subscribe(
+  // `Lifecycle` itself tells the account.
+  type OnContainers = Exclude<Reacting<typeof parts, "ended" | "destroyed">, "account">;
+  const onContainers: Pick<typeof parts, OnContainers> & { runs: Subscriber } = {
     restartNotice,
-    parts.connection,
-    parts.previews,
-    parts.fileLinks,
+    connection,
+    previews,
+    fileLinks,
     runRecords,
     diskUsage,
-    parts.kernels,
-    parts.network,
+    kernels,
+    network,
     workspace,
     setUp,
-    {
+    runs: {
       ended: (end) => runs.containerGone(LOST_NOTES[end]),
       get isBusy() {
         return runs.isBusy;
       },
     },
     service,
-    parts.settings,
-    parts.decisions,
-  );
+    settings,
+    decisions,
+  };
+  lifecycle.subscribe(...Object.values(onContainers));
   actor.platform.onIdle(parts.idle);
   // Programs in the sandbox may act before the next call. If this fails, that call enforces the policy again.
   if (account.principalID !== undefined) parts.background(lifecycle.enforceNetwork().catch(() => undefined));
@@ -212,7 +231,7 @@ function addExecution(parts: ReturnType<typeof addContainer>) {
 
 /** What the sandbox is set to, and the runs that follow from it. */
 function addSettings(execution: ReturnType<typeof addExecution>) {
-  const { config, variables, network, glancing } = execution;
+  const { config, variables, network } = execution;
   const report = execution.reportFrom("workspace");
   const parts = { ...execution, previews: new Previews(execution) };
   const outcomes = new SetUpOutcomes({
@@ -220,12 +239,12 @@ function addSettings(execution: ReturnType<typeof addExecution>) {
     ...config.workspaces,
     variables: () => variables.current,
     policy: () => network.policy,
-    keepMs: config.workspaces.ttlDays * DAY_MS,
+    keepSharedMs: config.workspaces.ttlDays * DAY_MS,
     report,
   });
   const setUp = new SetUp({ ...parts, outcomes, report });
   const service = new Service({ ...parts, setUp, report: parts.reportFrom("service") });
-  const idle = new IdleStop({ ...parts, files: glancing, limits: config.idle });
+  const idle = new IdleStop({ ...parts, limits: config.idle });
   const settings = new SandboxSettings({ ...parts, setUp, idle, service });
   return {
     ...parts,

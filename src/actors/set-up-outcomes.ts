@@ -32,7 +32,7 @@ export interface SetUpOutcomesHost {
   policy(): NetworkPolicy;
   secrets(): Secret[];
   isSaved: boolean;
-  keepMs: number;
+  keepSharedMs: number;
   lifecycle: Pick<Lifecycle, "ready" | "retryInNextContainer" | "restoreAgain">;
   account: Pick<AccountLink, "owner">;
   report(error: unknown): void;
@@ -91,9 +91,9 @@ export class SetUpOutcomes {
   }
 
   async keep({ key, isShared, network }: KeepPlan): Promise<void> {
-    const { workspace, keepMs } = this.#host;
+    const { workspace, keepSharedMs } = this.#host;
     if (network !== this.#network) throw new ToolError("file_system", NETWORK_CHANGED);
-    await workspace.keepOutcome(key, isShared ? Date.now() + keepMs : undefined);
+    await workspace.keepOutcome(key, isShared ? Date.now() + keepSharedMs : undefined);
   }
 }
 

@@ -19,7 +19,7 @@ const outcomesOf = (world: World, value: string | null = null, { policy, secrets
     workspace: world.workspace,
     variables: () => ({ version: 1, entries: [{ name: "WORD", value, version: 1 }] }),
     isSaved: world.isSaved,
-    keepMs: DAY_MS,
+    keepSharedMs: DAY_MS,
     lifecycle: world.lifecycle,
     account: { owner: { principalID: "p", sandbox: world.sandbox, principalHash: "h" } },
     report: (error) => world.reports.push(error),

@@ -162,6 +162,7 @@ export class AccountLink {
     if (state !== "lost" && !isServiceState(resumeState)) this.#ctx.waitUntil(this.used());
   }
 
+  /** A run's end counts as use, so that its files are not removed as idle. */
   async used(): Promise<void> {
     this.#usedAt = Date.now();
     if (this.#registeredAt > 0) await this.register(this.owner);

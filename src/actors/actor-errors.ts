@@ -15,6 +15,7 @@ function isReset(error: unknown): boolean {
   return Reflect.get(error, "retryable") === true || WORDS.test(error.message);
 }
 
+/** An overloaded actor refuses a call before it begins. */
 function isOverloaded(error: unknown): boolean {
   return error instanceof Error && Reflect.get(error, "overloaded") === true;
 }

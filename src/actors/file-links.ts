@@ -5,6 +5,7 @@
 import { type FileLink, type KeptLink, LINK_ID_CHARS } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
 
+/** Links to files of this container are bound to its epoch. */
 const EPOCH = "file-links:epoch";
 
 /** The storage prefix of used upload links, sorted by expiry. */
@@ -90,6 +91,7 @@ export class FileLinks {
   }
 }
 
+/** The text sorts like the time. */
 function timeOf(ms: number): string {
   return Math.ceil(ms / EXPIRES_UNIT_MS)
     .toString(36)

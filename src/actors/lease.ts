@@ -85,6 +85,7 @@ export class Lease implements RunQuota {
     for (const [day, seconds] of spent) this.#spent.set(day, (this.#spent.get(day) ?? 0) + seconds);
   }
 
+  /** Returns unused quota when the account asks. A request under way has settled the spent seconds already. */
   settle(): Settlement {
     if (this.#isAsking) return { turn: this.#turn, spent: new Map(), inUse: { ...this.#inUse } };
     return this.#settlement();

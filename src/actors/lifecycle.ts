@@ -69,7 +69,10 @@ const READY_MS = 900_000;
 /** A sandbox used this recently is not stopped to make room for another, unless its last use was a checkpoint. */
 const RECENT_USE_MS = 30_000;
 
-/** How long an end waits for the save before it; the save continues. Callers wait for this when they restrict the network. */
+/**
+ * How long an end waits for the save before it; the save continues. Callers wait for this when they restrict the network, and so
+ * does the platform's alarm, which may take 15 minutes.
+ */
 const SAVE_TO_STOP_MS = 40_000;
 
 /** How long an unused container that cannot be saved is kept: code in the sandbox could delay its save for ever. */
@@ -167,6 +170,7 @@ export class Lifecycle {
     else this.#state = position;
   }
 
+  /** Returns false if an end, or the loss of the container, came between. */
   #step(from: Position, to: Position): boolean {
     const isThere = this.#position === from;
     if (isThere) this.#position = to;
@@ -530,6 +534,7 @@ export class Lifecycle {
     return checkpoint;
   }
 
+  /** Ends the container; the next one starts from the checkpoint. @throws {ToolError} with nothing changed */
   restoreCheckpoint(checkpoint: string, settings: Settings): Promise<RestoredCheckpoint> {
     // Work that began now would begin in a container that is ending.
     return this.#end(async () => {

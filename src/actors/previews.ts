@@ -23,6 +23,7 @@ export interface PreviewsHost {
 
 const MAX_PREVIEWS = 20;
 
+/** The longest delay of `setTimeout`. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
 interface Cut {

@@ -2,6 +2,7 @@
 
 /** Longer names and values are not read. In bytes as written. */
 const MAX_TEXT_BYTES = 100;
+/** No real request is nested more deeply. */
 const DEEPEST = 200;
 /** The member names that lead to a value; `[]` for list elements. It changes as the reader continues. */
 export type Path = readonly string[];

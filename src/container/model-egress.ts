@@ -137,6 +137,7 @@ async function serve(
   }
   const { readable, counted } = counting(response.body, request.signal);
   const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
+  // A response that the agent stops reading is charged anyway.
   const charged = counted.then(({ counter, whole }) => {
     return finish({ tokens: isCharged ? counter.charge(meter, whole, isStream) : 0, cut: !whole });
   });

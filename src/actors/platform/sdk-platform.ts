@@ -226,6 +226,7 @@ export class SDKInterpreter implements Interpreter {
   }
 }
 
+/** Has the SDK's form, because it passes through the SDK. */
 function refused(): OperationInterruptedError {
   return new OperationInterruptedError({
     code: "OPERATION_INTERRUPTED",

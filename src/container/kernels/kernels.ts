@@ -61,6 +61,7 @@ type StopReason = "timeout" | "cancelled" | "gone" | "ending";
 const INTERRUPT_GRACE_MS = 1_000;
 /** How long a kernel may take to start, including its container, in milliseconds. */
 const CREATE_MS = 120_000;
+/** The platform lets a stopping container take this long. */
 const ENDING_MS = 15 * 60_000;
 const STOP_MS = 10_000;
 /** How long a connection used only by abandoned calls stays open, in milliseconds. */
@@ -184,6 +185,7 @@ export class Kernels {
 
   async #free(sink: OutputSink, kernel: Kernel, stopped: Promise<StopReason>): Promise<CellHandover> {
     const code = new RunningCode(this.#link, sink, kernel);
+    // The idle cell responds after the earlier code.
     const result = this.#print(TRAITS[kernel.language].idle, kernel, sink);
     const ended = result.catch(() => undefined);
     let first = await Promise.race([within(INTERRUPT_GRACE_MS, ended), code.died, stopped]);
@@ -354,7 +356,10 @@ export class Kernels {
     result.then(settled, settled);
   }
 
-  /** Closes the SDK's connection if only abandoned calls use it: they keep the container awake, and settle when it closes. */
+  /**
+   * Closes the SDK's connection if only abandoned calls use it. They settle then; until that, the SDK counts the session as a
+   * request in flight, and never reports the sandbox as idle.
+   */
   released(isUnused: () => boolean): void {
     const isDue = () => this.#abandoned > 0 && isUnused();
     if (!isDue()) return;

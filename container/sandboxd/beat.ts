@@ -1,4 +1,7 @@
-/** Tells init.pl that sandboxd itself responds: writes a byte to standard output for each response to its own request. */
+/**
+ * Tells init.pl that sandboxd responds: writes a byte to standard output for each response to its own request. A program in its
+ * place at the port or socket would respond differently.
+ */
 import { randomBytes } from "node:crypto";
 import { get } from "node:http";
 import { TOKEN_HEADER } from "./protocol.ts";

@@ -14,6 +14,7 @@ export async function* fileOf(body: AsyncIterable<Buffer>, contentType: string):
   const { promise: found, resolve } = Promise.withResolvers<Readable | undefined>();
   let count = 0;
   form.on("file", (_field, file, name) => {
+    // Emitted if the form breaks off.
     file.on("error", () => undefined);
     // Browsers send an empty, unnamed file if the user chose none.
     if (name) count++;

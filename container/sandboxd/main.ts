@@ -59,6 +59,7 @@ process.on("SIGUSR2", () => {
 const server = createSandboxdServer(runs, files, snapshots);
 server.on("error", (error) => {
   logError("cannot listen", error);
+  // The next sandboxd will find its port free.
   if (codeOf(error) === "EADDRINUSE") for (const pid of listenersOn(SANDBOXD_PORT)) send(pid, "SIGKILL");
   process.exit(1);
 });

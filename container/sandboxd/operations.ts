@@ -132,6 +132,7 @@ const put = {
   start: "new",
 } as const;
 
+/** Limits of Linux, in bytes. */
 const NAME_MAX = 255;
 const PATH_MAX = 4096;
 

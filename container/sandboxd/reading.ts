@@ -29,6 +29,7 @@ export async function openFile(path: string | Buffer): Promise<OpenedFile> {
     const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const stats = OWN_DEVICES.has(found.dev) ? fstatSync(handle.fd) : await handle.stat();
     try {
+      // The file may have changed between the two calls.
       refuseOthers(stats);
       return { handle, stats };
     } catch (error) {

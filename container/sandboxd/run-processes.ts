@@ -6,6 +6,7 @@ import { markOf } from "./protocol.ts";
 /** How long one scan of /proc is reused, in milliseconds: many runs may end at once. */
 const SCAN_CACHE_MS = 25;
 
+/** The start time distinguishes the process from a later one with the same pid. */
 export interface KernelProcess {
   pid: number;
   /** When it started, in clock ticks since boot. */

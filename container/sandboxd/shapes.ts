@@ -51,7 +51,10 @@ export const listCursor = () =>
 
 export const IMAGE_BYTES = 8 * 1024 * 1024;
 
-/** The largest image in a result: side and pixels that model providers accept unscaled, and bytes that clients accept. */
+/**
+ * The largest image in a result. Model providers accept this side and these pixels without scaling. Base64 adds a third to the
+ * bytes, and some clients accept at most 1 MB.
+ */
 export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
 export const imageMade = z.enum(["made", "no_pillow", "undecodable", "too_large"]);
 export type ImageMade = z.infer<typeof imageMade>;

@@ -61,6 +61,7 @@ export class OutputStream {
   /** Copied bytes, counted at the brake. The command itself wrote anything beyond. */
   #limit = 0;
   #copier: ChildProcess | undefined;
+  /** Fewer bytes than the mark has, because the mark may be split. */
   #lastCopied = Buffer.alloc(0);
   #isCut = false;
   #hadNoSpace = false;
@@ -103,6 +104,7 @@ export class OutputStream {
     return !this.#isCut ? undefined : this.#hadNoSpace ? "no space" : "killed";
   }
 
+  /** Called if the process that had read output was killed: that output may be missing. */
   markIncomplete(): void {
     this.#isCut = true;
   }
@@ -122,6 +124,7 @@ export class OutputStream {
   take(slot: Slot, most = WINDOW_BYTES - (this.#size - this.#stored)): boolean {
     if (this.#end !== undefined) return true;
     const own = this.#open();
+    // A copier that has ended left these bytes.
     if (own !== undefined && fstatSync(own).size > this.#limit)
       this.#limit = Math.max(this.#limit, this.#availableBytes(own));
     this.#scan();

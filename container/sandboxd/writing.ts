@@ -46,10 +46,12 @@ type WriteCall = Call<FileRequests["write"]>;
 type EditCall = Call<FileRequests["edit"]>;
 /** Bytes written at once, while as many more arrive. */
 const WRITTEN_BYTES = 1024 * 1024;
+/** The same limit as in Linux. */
 const MAX_LINKS = 40;
 /** Never removed, nor its parents: saves and sessions rely on it. */
 const WORKSPACE_ROOT = "/workspace";
 const INSIDE = /^\/(workspace|tmp)\/./s;
+/** Remembered for repeated calls after a lost response. */
 const MAX_RESULTS = 64;
 /** How long the note of a finished append is kept for the next sandboxd, in milliseconds. */
 const NOTE_MS = 600_000;
@@ -293,6 +295,7 @@ async function fill(
       handle ??= await open(path, "a");
       await writing;
       writing = writeAll(handle, chunks);
+      // It is awaited later, and may fail before that.
       writing.catch(() => undefined);
       chunks = [];
       bytes = 0;

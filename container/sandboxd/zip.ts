@@ -14,6 +14,7 @@ import { type ListedFile, type OpenedFile, openFile, readRange, textAsBytes, wal
 const PIECE_BYTES = 512 * 1024;
 /** Files up to this size are deflated directly: a thread takes longer, and more memory. */
 const SMALL_BYTES = 16 * 1024;
+/** zlib's smallest output buffer. */
 const MIN_CHUNK_BYTES = 64;
 /** How many files are opened and read ahead, so that disks cause no waits. */
 const AHEAD = 16;
@@ -64,6 +65,7 @@ export async function* zipped(
   try {
     for await (const found of walk(root, signal)) {
       const ready = prepare(found);
+      // It is awaited in its turn, and may fail before that.
       ready.catch(() => undefined);
       ahead.push(ready);
       if (ahead.length === AHEAD) yield* archive.add(await ahead.shift());
@@ -91,6 +93,7 @@ async function prepare({ name, path, isFile }: ListedFile): Promise<Ready | unde
 /** Parts of a name that leave the directory on systems with backslash separators: a parent, a root, a drive. */
 const LEADS_OUT = /(^|[\\/])\.\.([\\/]|$)|^\\|^[A-Za-z]:/;
 
+/** Keeps a name below the target directory, also on Windows. */
 function confined(name: string): string {
   return LEADS_OUT.test(name) ? name.replaceAll(/[\\:]/g, "_") : name;
 }
@@ -279,6 +282,7 @@ function extraOf(id: number, numbers: readonly number[]): Buffer {
   return fields.bytes;
 }
 
+/** Always UTC; the MS-DOS time has no time zone. */
 function timeExtra(time: Date): Buffer {
   const seconds = Math.floor(time.getTime() / 1000);
   const bounded = Math.min(Math.max(seconds, -(2 ** 31)), 2 ** 31 - 1);

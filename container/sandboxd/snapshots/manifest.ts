@@ -32,6 +32,7 @@ export interface Manifest extends Header {
 const MAX_MANIFEST_BYTES = 512 * 1024 * 1024;
 
 export interface Blob {
+  /** SHA-256 of the uncompressed bytes. */
   hash: string;
   pack: string;
   offset: number;

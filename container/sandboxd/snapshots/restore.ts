@@ -152,6 +152,7 @@ export class Restore {
         const place = stats ? pathIn(above(path), `.sandbox-mcp-${number}`) : path;
         written.set(path, place);
         const at = bytesOf(root, place);
+        // An interrupted attempt may have left a file here.
         if (stats) rmSync(at, { force: true });
         const file = openSync(at, NEW_FILE, 0o600);
         try {

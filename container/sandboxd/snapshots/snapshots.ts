@@ -25,6 +25,7 @@ const NO_BASE = () => new Base("");
 
 /** The interval of full scans, in milliseconds. They find image files rewritten in place, and take half a second. */
 const THOROUGH_MS = 120_000;
+/** Of a compressed manifest. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;
 
 export class Snapshots {

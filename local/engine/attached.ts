@@ -1,4 +1,7 @@
-/** The networks that this machine is attached to: hosts on them are neighbors, even at a public address. */
+/**
+ * The networks that this machine is attached to. Their hosts are reachable behind any firewall, even at a public address: in
+ * homes, every device has a public IPv6 address.
+ */
 import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";
 import { readText } from "./host-files.ts";

@@ -7,6 +7,7 @@ import { connect, type Socket, type TcpSocketConnectOpts } from "node:net";
 import type { Duplex } from "node:stream";
 import { splice } from "../../container/sandboxd/splice.ts";
 
+/** The size of buffers in Node's streams. */
 const bufferBytes = 65_536;
 
 /** Handles bytes in the buffer. Returns false if the buffer must not be reused until the connection is resumed. */

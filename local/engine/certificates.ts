@@ -33,7 +33,10 @@ const systemBundles = [
   "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 ];
 
-/** The trusted certificates, by path in a sandbox. @param host additional authorities @param authority the engine's own */
+/**
+ * The trusted certificates, by path in a sandbox. @param host additional authorities @param authority the engine's own, which the
+ * control server adds to the bundle when it starts
+ */
 export function trustedFiles(
   host: string | undefined,
   authority: string | undefined,
@@ -53,7 +56,10 @@ export function trustedFiles(
   };
 }
 
-/** A Java key store (JKS, version 2): count, entries of alias, time and certificate, digest. All big-endian. */
+/**
+ * A Java key store (JKS, version 2): count, entries of alias, time and certificate, digest. All big-endian. Java accepts it
+ * wherever it expects PKCS #12.
+ */
 export function keyStore(pems: readonly string[]): Buffer {
   const number = (value: number, bytes: number) =>
     Buffer.from(value.toString(16).padStart(bytes * 2, "0"), "hex");

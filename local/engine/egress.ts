@@ -43,7 +43,7 @@ import {
 } from "./upstream.ts";
 import { HOST_PROBLEMS, NO_INTERNET, NOT_ALLOWED, OTHER_PORT, REFUSALS } from "./texts.ts";
 
-/** The most connections of a sandbox to the proxy. Each takes up to two of the engine's file descriptors. */
+/** The most connections of a sandbox to the proxy. Each takes up to two of the file descriptors that all sandboxes share. */
 const maxConnections = 256;
 const maxHeadBytes = 32_768;
 /** TLS's fatal alert unrecognized_name (RFC 8446, 6.2), for a refused server name. */
@@ -88,7 +88,10 @@ export function createEgress(egress: Egress): Server {
   return server;
 }
 
-/** Serves the sandbox's listeners. Returns a function that closes them and every connection. */
+/**
+ * Serves the sandbox's listeners. Returns a function that closes them and every connection: a disconnected client's tunnel would
+ * otherwise last as long as its server likes.
+ */
 export function takeConnections(server: Server, listeners: readonly ListeningServer[]): () => void {
   const open = new Set<Socket>();
   for (const listener of listeners)
@@ -96,6 +99,7 @@ export function takeConnections(server: Server, listeners: readonly ListeningSer
       if (open.size >= maxConnections) return void socket.destroy();
       open.add(socket);
       socket.once("close", () => open.delete(socket));
+      // As Node sets it for connections of an HTTP server.
       socket.allowHalfOpen = true;
       socket.setNoDelay(true);
       server.emit("connection", socket);

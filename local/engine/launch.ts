@@ -73,7 +73,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
       pid,
       egress,
       connect: (to) => {
-        // Their ids may belong to other processes by now.
+        // It is closed, and its number may belong to another file by now.
         if (ended !== undefined) throw new Error(START_PROBLEMS.ended);
         return connectBelow(control.directory, basename(to === "control" ? controlSocket : sandboxdSocket));
       },
@@ -116,7 +116,10 @@ function reason(error: unknown, processes: Processes | undefined): string {
 /** Opens a path only as a reference. */
 const O_PATH = 0o10000000;
 
-/** Connects to a socket below an open directory. User code may replace it by a symbolic link, which is refused. */
+/**
+ * Connects to a socket below an open directory. User code may replace it by a symbolic link. The host would follow the link, so
+ * it is refused.
+ */
 function connectBelow(directory: number, name: string): Socket {
   const fd = openSync(`/proc/self/fd/${directory}/${name}`, O_PATH | constants.O_NOFOLLOW);
   try {

@@ -1,4 +1,7 @@
-/** Finds what a killed engine left: by its directory, with each sandbox's first process, and by the names of control groups. */
+/**
+ * Finds what a killed engine left, by marks that sandboxes cannot change: its directory, which names each sandbox's first
+ * process, and the names of control groups.
+ */
 import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { end, identify, isAlive } from "./identity.ts";

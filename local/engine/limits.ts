@@ -321,7 +321,10 @@ async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
     .map(({ name }) => join(directory, name));
 }
 
-/** Removes old, empty groups of engines without a run directory, which nothing else would find. */
+/**
+ * Removes empty groups of engines without a run directory, which nothing else would find. Another engine may be about to use a
+ * young one. The kernel does not remove groups with processes.
+ */
 export async function removeForgottenGroups(parents: GroupParent[]): Promise<void> {
   for (const { path } of parents) {
     for (const whole of await groupsIn(path, groupPrefix)) {

@@ -207,6 +207,7 @@ function pump(
   from.on("message", (data: Buffer, binary) => {
     const ms = admit(data, binary);
     if (ms === undefined || to.readyState !== WebSocket.OPEN) return;
+    // Simultaneous messages are written together.
     if (!isCorked) {
       isCorked = true;
       connection.cork();

@@ -76,8 +76,7 @@ export async function start(options: StartOptions): Promise<Processes> {
     "3",
     ...(unprivileged === undefined ? [] : ["--userns-block-fd", "8"]),
   ];
-  // A limit of one byte keeps the kernel from piping core dumps to a program outside the sandbox; no limit at all does not
-  // (core(5)).
+  // A limit of one byte, unlike zero, keeps the kernel from piping core dumps to a program outside the sandbox (core(5)).
   const noCores = pipesCoreDumps() ? ["prlimit", "--core=1:1", "--"] : [];
   const argv = [...noCores, ...(view?.enter ?? []), "bwrap", ...own, "--", ...initCommand];
   // Set as the user of the sandbox's root, so they limit all users of the sandbox together. With -c on a socket, bash would
@@ -117,6 +116,7 @@ export async function start(options: StartOptions): Promise<Processes> {
     if (first !== undefined && options.record !== undefined) await writeFile(options.record, first);
     // bubblewrap's child waits forever if the engine is killed here; the next engine ends it by its control group.
     if (unprivileged !== undefined) await writeMaps(number, unprivileged.ids);
+    // bubblewrap waits until this pipe closes.
     write(mapped, "");
     await waitUntilReady(complete, exited);
     await confine(number);

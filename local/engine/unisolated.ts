@@ -27,7 +27,10 @@ export interface UnisolatedOptions {
 /** Marks every process of a sandbox that keeps its variables. sandboxd keeps it: `NO_ENV` in container/sandboxd/run-processes.ts. */
 const marker = "SANDBOX_MCP_BARE";
 
-/** Waits for the end of its stdin, then kills all processes in the sandbox's control groups or with the marker. */
+/**
+ * Its stdin closes when the engine ends the sandbox or dies. Then it kills all processes in the sandbox's control groups or with
+ * the marker.
+ */
 const reaper = [
   'trap "" INT TERM HUP',
   "cat >/dev/null",

@@ -193,6 +193,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
 
   async connections(): Promise<SeenConnections[]> {
     const running = await this.#request<SeenConnections>("connections").catch(() => undefined);
+    // The sandbox may have ended meanwhile.
     const logs = running?.log === this.#seen?.log ? [this.#seen] : [this.#seen, running];
     return logs.filter((connections) => connections !== undefined);
   }

@@ -29,6 +29,7 @@ export async function serveOutbound(
     if (poll.status === 204) continue;
     const header = poll.headers.get(OUTBOUND_HEADER);
     if (poll.status !== 200 || header === null) return;
+    // Not awaited, so that requests are handled concurrently.
     void respond(engine, sandbox, find, decode(header), poll).catch(() => undefined);
   }
 }

@@ -326,6 +326,7 @@ export class CommandRun extends FollowedRun {
     this.after(PORTS_MS, () => this.#watchPorts());
   }
 
+  /** Polls for the end of an adopted or killed run, whose keeper cannot report. */
   #watch(): void {
     const slot = this.#slot;
     if (slot === undefined || this.#status !== undefined || this.#watching) return;

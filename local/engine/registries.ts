@@ -47,6 +47,7 @@ export function npmSetting(env: Environment, name: "registry" | "cafile"): strin
 
 function pipSettings(env: Environment): Record<string, string> {
   const home = env.HOME ?? homedir();
+  // In pip's order: system, user, virtual environment, named file.
   const files = [
     "/etc/xdg/pip/pip.conf",
     "/etc/pip.conf",
@@ -68,6 +69,7 @@ function pipSettings(env: Environment): Record<string, string> {
         name = key.toLowerCase().replaceAll("_", "-");
         section[name] = value.trim();
       } else if (/^\s+[^\s#;]/.test(line) && section?.[name] !== undefined) {
+        // Indented lines continue a value.
         section[name] += ` ${line.trim()}`;
       }
     }

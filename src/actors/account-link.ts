@@ -44,6 +44,7 @@ export class AccountLink {
   #writtenAt = 0;
   /** The git hosts that the principal has signed in to, as of the last report. */
   gitHosts: readonly string[] = [];
+  /** Reports reach the account in order. */
   readonly #reports = new SerialQueue();
   readonly lease: Lease;
 
@@ -162,7 +163,6 @@ export class AccountLink {
     if (state !== "lost" && !isServiceState(resumeState)) this.#ctx.waitUntil(this.used());
   }
 
-  /** A run's end counts as use, so that its files are not removed as idle. */
   async used(): Promise<void> {
     this.#usedAt = Date.now();
     if (this.#registeredAt > 0) await this.register(this.owner);
